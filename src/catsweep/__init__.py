@@ -1,0 +1,1 @@
+"""catsweep: sweep a folder of cat photos into the best small generator of cats a budget can find."""

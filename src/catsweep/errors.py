@@ -1,0 +1,24 @@
+"""Every error catsweep raises on purpose: one root, so that a caller can tell ours from a bug.
+
+A message says what was expected, what came, and what to do about it.
+"""
+
+
+class CatsweepError(Exception):
+    """Root of all errors that catsweep raises on purpose."""
+
+
+class ConfigError(CatsweepError):
+    """A configuration that cannot mean anything, for example a loss the model has no use for."""
+
+
+class DataError(CatsweepError):
+    """Input data that cannot be used, or a ready set that is not what it claims to be."""
+
+
+class MetricError(CatsweepError):
+    """A score that cannot be computed, or two scores that may not be compared."""
+
+
+class ExportError(CatsweepError):
+    """A run or a study that cannot be turned into a bundle."""

@@ -1,0 +1,1 @@
+"""Taking the winner home: choosing it and writing it in portable formats."""

@@ -1,0 +1,1 @@
+"""Reconstruction, divergence and adversarial losses."""

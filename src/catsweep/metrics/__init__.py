@@ -1,0 +1,1 @@
+"""Scores one can trust: extractors, reference statistics, metric cards."""

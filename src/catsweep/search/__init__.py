@@ -1,0 +1,1 @@
+"""The search: studies and what came of them."""
