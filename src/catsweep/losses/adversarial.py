@@ -1,0 +1,185 @@
+"""Adversarial losses: what a DCGAN's discriminator and generator each minimise.
+
+Flow: `conf/loss/<name>.yaml` names one of these classes under `adversarial:`; the DCGAN asks it for the discriminator's
+and the generator's loss from raw logits (N, or N x 1; never through a sigmoid), and adds gradient penalties from this
+file: `r1_penalty` if the model asks for it, `interpolated_gradient_penalty` by the loss's own `gradient_penalty`.
+
+Logits are raised to float32; each loss is a mean over the batch, a scalar.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from catsweep.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class AdversarialLoss(ABC):
+    """The interface of all of them; a loss of one's own derives from it and is named by `_target_`.
+
+    Attributes:
+        gradient_penalty: weight of `interpolated_gradient_penalty` in the discriminator's loss; 0 is none.
+        needs_real: whether the generator's loss needs the discriminator's logits of real images.
+    """
+
+    gradient_penalty: float = 0.0
+    needs_real: ClassVar[bool] = False
+
+    @abstractmethod
+    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """Return the discriminator's loss, a scalar, from its logits of real and of generated images."""
+
+    @abstractmethod
+    def generator(self, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
+        """Return the generator's loss, a scalar; `real_logits` may be None unless `needs_real`."""
+
+
+@dataclass(frozen=True)
+class BinaryCrossEntropy(AdversarialLoss):
+    """Goodfellow et al. 2014 with the non-saturating generator (section 3): -log D(G(z)), in the softplus form."""
+
+    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """-log D(x) - log(1 - D(G(z))), in nats; 2 log 2 where it cannot tell them apart."""
+        return F.softplus(-_wide(real_logits)).mean() + F.softplus(_wide(fake_logits)).mean()
+
+    def generator(self, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
+        """-log D(G(z)), in nats."""
+        return F.softplus(-_wide(fake_logits)).mean()
+
+
+@dataclass(frozen=True)
+class Hinge(AdversarialLoss):
+    """Lim & Ye 2017, Miyato et al. 2018 (equations 16, 17): a discriminator that is sure enough is left alone."""
+
+    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """max(0, 1 - D(x)) + max(0, 1 + D(G(z)))."""
+        return F.relu(1 - _wide(real_logits)).mean() + F.relu(1 + _wide(fake_logits)).mean()
+
+    def generator(self, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
+        """-D(G(z)); it has no lower bound."""
+        return -_wide(fake_logits).mean()
+
+
+@dataclass(frozen=True)
+class LeastSquares(AdversarialLoss):
+    """LSGAN, Mao et al. 2017, equation 9: real towards 1, generated towards 0, the generator's towards 1."""
+
+    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """((D(x) - 1)^2 + D(G(z))^2) / 2."""
+        return 0.5 * ((_wide(real_logits) - 1).square().mean() + _wide(fake_logits).square().mean())
+
+    def generator(self, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
+        """(D(G(z)) - 1)^2 / 2."""
+        return 0.5 * (_wide(fake_logits) - 1).square().mean()
+
+
+@dataclass(frozen=True)
+class WassersteinGradientPenalty(AdversarialLoss):
+    """WGAN-GP, Gulrajani et al. 2017: a critic whose slope the gradient penalty holds at 1.
+
+    The penalty is per image, so the critic must not mix the images of a batch (no batch normalisation in it); the paper
+    trains it five times per generator step with Adam betas (0, 0.9).
+    """
+
+    gradient_penalty: float = 10.0
+
+    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """D(G(z)) - D(x): minus the estimate of the Wasserstein distance; the penalty is the caller's to add."""
+        return _wide(fake_logits).mean() - _wide(real_logits).mean()
+
+    def generator(self, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
+        """-D(G(z)); it has no lower bound."""
+        return -_wide(fake_logits).mean()
+
+
+@dataclass(frozen=True)
+class RelativisticAverage(AdversarialLoss):
+    """RaSGAN, Jolicoeur-Martineau 2018, section 4.2: is this image more real than the average of the other kind?
+
+    The standard (cross-entropy) form of the relativistic average GAN, not RaLSGAN. The averages are over the batch at
+    hand; under DDP each process has its own.
+    """
+
+    needs_real: ClassVar[bool] = True
+
+    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """-log s(D(x) - mean D(G(z))) - log(1 - s(D(G(z)) - mean D(x))), s the sigmoid, in nats."""
+        real, fake = _wide(real_logits), _wide(fake_logits)
+        return F.softplus(fake.mean() - real).mean() + F.softplus(fake - real.mean()).mean()
+
+    def generator(self, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
+        """The discriminator's loss with the two kinds exchanged.
+
+        Raises:
+            ConfigError: without `real_logits`.
+        """
+        if real_logits is None:
+            raise ConfigError(
+                "The relativistic generator loss compares with real images, but got no real_logits. "
+                "Pass the discriminator's logits of real images whenever `needs_real` is set."
+            )
+        return self.discriminator(real_logits=fake_logits, fake_logits=real_logits)
+
+
+def r1_penalty(real_images: Tensor, real_logits: Tensor) -> Tensor:
+    """Mean squared norm of the discriminator's gradient at real images: E ||grad D(x)||^2.
+
+    Mescheder et al. 2018, equation 9, is R1 = gamma / 2 times this; the caller weighs it.
+
+    Args:
+        real_images: N x C x H x W, as the discriminator saw them; must have required a gradient before that.
+        real_logits: the discriminator's output for them, with its graph.
+
+    Returns:
+        A scalar, float32, which can be differentiated again.
+    """
+    return _squared_gradient_norms(real_images, real_logits).mean()
+
+
+def interpolated_gradient_penalty(
+    discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, generator: torch.Generator | None = None
+) -> Tensor:
+    """Penalty on slopes other than 1 between real and generated images: E (||grad D(x')|| - 1)^2.
+
+    Gulrajani et al. 2017, equation 3, without its weight (`AdversarialLoss.gradient_penalty`).
+
+    Args:
+        discriminator: maps N x C x H x W images to logits; called once.
+        real: N x C x H x W.
+        fake: the same shape; no gradient flows back to it.
+        generator: source of the mixing weights, one per image, on the images' device; None is torch's global one.
+
+    Returns:
+        A scalar, float32, which can be differentiated for the discriminator's parameters.
+
+    Raises:
+        ConfigError: the shapes differ.
+    """
+    if real.shape != fake.shape:
+        raise ConfigError(
+            f"The gradient penalty mixes real and generated images one to one, but they are {tuple(real.shape)} and "
+            f"{tuple(fake.shape)}. Generate as many images, and as large, as the real batch has."
+        )
+    share = torch.rand(len(real), 1, 1, 1, generator=generator, device=real.device, dtype=real.dtype)
+    mixed = torch.lerp(fake.detach().to(real.dtype), real.detach(), share).requires_grad_()
+    with torch.enable_grad():
+        squared = _squared_gradient_norms(mixed, discriminator(mixed))
+    # The tiny offset keeps the square root's own gradient finite where the discriminator is flat.
+    return ((squared + 1e-12).sqrt() - 1).square().mean()
+
+
+def _squared_gradient_norms(images: Tensor, logits: Tensor) -> Tensor:
+    """Squared Euclidean norm of d logit / d image for every image of the batch, with a graph: N values, float32."""
+    (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+    return _wide(gradient).square().flatten(1).sum(dim=1)
+
+
+def _wide(values: Tensor) -> Tensor:
+    """Raise half precision to float32."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -1,0 +1,50 @@
+"""Divergence: what a VAE's latents cost, in nats.
+
+Flow: the VAE's encoder gives a mean and a log-variance per latent dimension; `kl_normal` prices them against the
+standard normal prior; `free_bits` (with 0 nats: a plain sum) makes one number of it, which beta weighs against the
+reconstruction loss.
+"""
+
+import torch
+from torch import Tensor
+
+from catsweep.errors import ConfigError
+
+
+def kl_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(N(mean, variance) || N(0, 1)) of every dimension: Kingma & Welling 2014, appendix B.
+
+    Args:
+        mean: N x latent.
+        log_variance: N x latent, natural logarithm.
+
+    Returns:
+        N x latent, nats, float32 (float64 for float64 input), at least 0 up to rounding.
+    """
+    dtype = torch.promote_types(mean.dtype, torch.float32)
+    mean, log_variance = mean.to(dtype), log_variance.to(dtype)
+    # expm1: near the prior exp(x) - 1 - x is a difference of nearly equal numbers.
+    return 0.5 * (mean.square() + log_variance.expm1() - log_variance)
+
+
+def free_bits(kl: Tensor, nats: float = 0.0) -> Tensor:
+    """Sum over dimensions of the batch's mean KL, with `nats` of each dimension free of charge.
+
+    Kingma et al. 2016 (inverse autoregressive flow), equation 15, with one group per dimension: a dimension whose mean
+    KL over the batch is below `nats` costs `nats` and feels no pressure towards the prior, which keeps it from being
+    switched off early in training.
+
+    Args:
+        kl: N x latent, nats, as from `kl_normal`.
+        nats: the floor of each dimension (one bit is 0.69 nats); 0 gives the plain KL.
+
+    Returns:
+        A scalar in nats per image.
+
+    Raises:
+        ConfigError: `nats` is negative.
+    """
+    if nats < 0:
+        raise ConfigError(f"free_bits expects a floor of 0 nats or more for each dimension, not {nats}; 0 is no floor.")
+    per_dimension = kl.mean(dim=0)
+    return (per_dimension.clamp(min=nats) if nats > 0 else per_dimension).sum()
