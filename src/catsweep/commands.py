@@ -1,0 +1,57 @@
+"""What every command line in `src/*.py` shares: how an expected error leaves the program.
+
+Each entry point is a Hydra decorator, `guard`, and one call into the package::
+
+    @hydra.main(config_path="../conf", config_name="generate")
+    @guard
+    def main(cfg: DictConfig) -> None: ...
+
+Imported at each start, so it may import nothing heavy.
+"""
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+
+from catsweep.errors import CatsweepError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def guard(task: Callable[P, R]) -> Callable[P, R]:
+    """Print a `CatsweepError` as one message and exit with code 1, without a traceback.
+
+    Any other exception is a bug and passes through with its traceback. So does a `CatsweepError`
+
+    - in a multirun, where the sweeper has to see it: it fails that trial, and the sweep goes on, whereas an exit
+      would end the whole sweep;
+    - with `HYDRA_FULL_ERROR=1`, Hydra's own way to ask for tracebacks.
+
+    Args:
+        task: the function that `hydra.main` decorates.
+
+    Returns:
+        The same function, guarded.
+    """
+
+    @functools.wraps(task)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return task(*args, **kwargs)
+        except CatsweepError as error:
+            if _is_multirun() or os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0"):
+                raise
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            raise SystemExit(1) from None
+
+    return guarded
+
+
+def _is_multirun() -> bool:
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN

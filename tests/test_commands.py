@@ -1,0 +1,96 @@
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from catsweep.commands import guard
+from catsweep.errors import ConfigError
+
+
+@guard
+def refuse() -> None:
+    """Docstring of refuse."""
+    raise ConfigError("expected a VAE's loss, got hinge: choose mse")
+
+
+@pytest.fixture
+def mode(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Puts back what a test sets as Hydra's mode."""
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    before = HydraConfig.instance().cfg
+    yield
+    HydraConfig.instance().cfg = before
+
+
+def set_mode(mode: RunMode) -> None:
+    HydraConfig.instance().cfg = OmegaConf.create({"hydra": {"mode": mode}})
+
+
+def test_result_and_arguments_pass_through() -> None:
+    @guard
+    def add(a: int, *, b: int) -> int:
+        return a + b
+
+    assert add(1, b=2) == 3
+
+
+def test_identity_of_the_task_is_kept_for_hydra() -> None:
+    # Hydra finds the config folder beside the file that `__wrapped__` was defined in.
+    assert refuse.__name__ == "refuse"
+    assert refuse.__doc__ == "Docstring of refuse."
+    assert refuse.__wrapped__.__module__ == __name__  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("mode")
+@pytest.mark.parametrize("hydra_mode", [None, RunMode.RUN])
+def test_expected_error_is_one_message_and_exit_code_1(
+    capsys: pytest.CaptureFixture[str], hydra_mode: RunMode | None
+) -> None:
+    HydraConfig.instance().cfg = None
+    if hydra_mode is not None:
+        set_mode(hydra_mode)
+    with pytest.raises(SystemExit) as caught:
+        refuse()
+    assert caught.value.code == 1
+    captured = capsys.readouterr()
+    assert captured.err == "ConfigError: expected a VAE's loss, got hinge: choose mse\n"
+    assert captured.out == ""
+
+
+@pytest.mark.usefixtures("mode")
+def test_sweeper_sees_the_error_so_that_only_the_trial_fails() -> None:
+    set_mode(RunMode.MULTIRUN)
+    with pytest.raises(ConfigError):
+        refuse()
+
+
+@pytest.mark.usefixtures("mode")
+@pytest.mark.parametrize(("value", "raised"), [("1", ConfigError), ("0", SystemExit), ("", SystemExit)])
+def test_traceback_on_request(monkeypatch: pytest.MonkeyPatch, value: str, raised: type[BaseException]) -> None:
+    HydraConfig.instance().cfg = None
+    monkeypatch.setenv("HYDRA_FULL_ERROR", value)
+    with pytest.raises(raised):
+        refuse()
+
+
+@pytest.mark.usefixtures("mode")
+@pytest.mark.parametrize("error", [ValueError("a bug"), KeyboardInterrupt()])
+def test_bugs_and_interrupts_are_not_dressed_up(error: BaseException) -> None:
+    @guard
+    def crash() -> None:
+        raise error
+
+    with pytest.raises(type(error)):
+        crash()
+
+
+def test_import_is_light(root: Path) -> None:
+    heavy = "{'torch', 'pytorch_lightning', 'wandb', 'optuna', 'numpy'}"
+    code = f"import sys, catsweep.commands; print(sorted({heavy} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root / "src")
+    assert found.stdout.strip() == "[]"
