@@ -22,3 +22,7 @@ class MetricError(CatsweepError):
 
 class ExportError(CatsweepError):
     """A run or a study that cannot be turned into a bundle."""
+
+
+class TrainingError(CatsweepError):
+    """A run that went wrong in a way that the run itself can tell, for example a loss that is not a number."""

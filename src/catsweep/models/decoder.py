@@ -1,6 +1,7 @@
 """The convolutional decoder: the VAE's likelihood network and the DCGAN's generator."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -49,7 +50,7 @@ class Decoder(nn.Module):
             normalization(widths[0]),
             activation(),
         )
-        stages = [up(a, b, normalization, activation) for a, b in zip(widths, widths[1:], strict=False)]
+        stages = [up(a, b, normalization, activation) for a, b in pairwise(widths)]
         self.stages = nn.Sequential(*stages, output(widths[-1]))
 
     def forward(self, latents: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The convolutional encoder: the VAE's recognition network and the DCGAN's discriminator."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -61,7 +62,7 @@ class Encoder(nn.Module):
         side = smallest_side(image_size, halvings)
         widths = stage_channels(halvings, channels, max_channels)
         stages = [down(3, widths[0], nn.Identity, activation)]
-        stages += [down(a, b, normalization, activation) for a, b in zip(widths, widths[1:], strict=False)]
+        stages += [down(a, b, normalization, activation) for a, b in pairwise(widths)]
         self.stages = nn.Sequential(*stages)
         self.head = nn.Linear(widths[-1] * side * side, outputs)
 

@@ -1,0 +1,149 @@
+"""The variational autoencoder (Kingma and Welling 2013, arXiv:1312.6114), with β and free bits.
+
+Its place in the flow: `training.run` builds it from `conf/model/vae.yaml`, Lightning trains it, and everything
+after that sees it as a `catsweep.models.protocol.Reconstructor`.
+"""
+
+from collections.abc import Callable
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from catsweep.images import to_float
+from catsweep.losses.divergence import free_bits as floor_divergence
+from catsweep.losses.divergence import kl_normal
+from catsweep.models.blocks import Activation, Normalization
+from catsweep.models.decoder import Decoder
+from catsweep.models.encoder import Encoder
+from catsweep.models.optimization import OptimizerFactory, Schedule, build
+from catsweep.models.protocol import evaluating
+
+# log σ² outside this range means σ below 1/150 or above 150: no use, and exp() of it overflows in bf16.
+LOG_VARIANCE_RANGE = (-10.0, 10.0)
+
+
+def warmed_up(beta: float, step: int, warmup_steps: float) -> float:
+    """β after `step` optimizer steps: linear from 0 over `warmup_steps`, then constant (Bowman et al. 2016)."""
+    return beta if step >= warmup_steps else beta * step / warmup_steps
+
+
+class VAE(pl.LightningModule):
+    """β-VAE on images.
+
+    The loss is `reconstruction + β · KL`, in nats per image: both terms are summed over the image and over
+    the latent, so β = 1 is the evidence lower bound when the reconstruction is a log-likelihood.
+
+    Args:
+        image_size: side of the square images, in pixels.
+        latent_size: length of the latent.
+        halvings: see `Encoder`.
+        channels: see `Encoder`.
+        max_channels: see `Encoder`.
+        block: factories `down`, `up`, `output`, see `catsweep.models.blocks`.
+        normalization: see `Encoder`.
+        activation: see `Encoder`.
+        reconstruction_loss: (drawn, real), each (N, 3, H, W) in [0, 1], to a scalar.
+        beta: weight of the divergence (Higgins et al. 2017).
+        beta_warmup: share of the run, in [0, 1], over which β rises from 0.
+        free_bits: nats per latent dimension that the divergence does not charge for (Kingma et al. 2016).
+        optimizer: factory.
+        schedule: learning-rate multiplier.
+
+    Raises:
+        ConfigError: `image_size` cannot be halved that often.
+    """
+
+    def __init__(
+        self,
+        image_size: int,
+        latent_size: int,
+        halvings: int,
+        channels: int,
+        max_channels: int,
+        block: dict[str, Callable[..., torch.nn.Module]],
+        normalization: Normalization,
+        activation: Activation,
+        reconstruction_loss: Callable[[Tensor, Tensor], Tensor],
+        beta: float,
+        beta_warmup: float,
+        free_bits: float,
+        optimizer: OptimizerFactory,
+        schedule: Schedule,
+    ):
+        super().__init__()
+        self.image_size, self.latent_size = image_size, latent_size
+        self.encoder = Encoder(
+            image_size, 2 * latent_size, halvings, channels, max_channels, block["down"], normalization, activation
+        )
+        self.decoder = Decoder(
+            image_size,
+            latent_size,
+            halvings,
+            channels,
+            max_channels,
+            block["up"],
+            block["output"],
+            normalization,
+            activation,
+        )
+        self.reconstruction_loss = reconstruction_loss
+        self.beta, self.beta_warmup, self.free_bits = beta, beta_warmup, free_bits
+        self.optimizer, self.schedule = optimizer, schedule
+
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of the latent, each (N, latent_size), of images (N, 3, H, W) in [0, 1]."""
+        mean, log_variance = self.encoder(images).float().chunk(2, dim=1)
+        return mean, log_variance.clamp(*LOG_VARIANCE_RANGE)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """See `Generator.decode`."""
+        images: Tensor = self.decoder(latents)
+        return images
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """Draw images again from the means of their latents: (N, 3, H, W) in [0, 1] to the same."""
+        return self.decode(self.encode(images)[0])
+
+    def losses(self, images: Tensor, noise: Tensor) -> dict[str, Tensor]:
+        """Reconstruction error and divergence, in nats per image, at one sample of the latent.
+
+        Args:
+            images: (N, 3, H, W) in [0, 1].
+            noise: (N, latent_size), standard normal.
+
+        Returns:
+            `reconstruction`; `kl`, the divergence; `kl_charged`, what the loss charges of it after free bits.
+        """
+        mean, log_variance = self.encode(images)
+        drawn = self.decode(mean + (0.5 * log_variance).exp() * noise)
+        divergence = kl_normal(mean, log_variance)
+        return {
+            "reconstruction": self.reconstruction_loss(drawn.float(), images),
+            "kl": divergence.sum(1).mean(),
+            "kl_charged": floor_divergence(divergence, self.free_bits),
+        }
+
+    def training_step(self, batch: Tensor, batch_index: int) -> Tensor:
+        """One step on a uint8 batch (N, H, W, 3)."""
+        noise = torch.randn(len(batch), self.latent_size, device=self.device)
+        parts = self.losses(to_float(batch), noise)
+        warmup_steps = self.beta_warmup * float(self.trainer.estimated_stepping_batches)
+        beta = warmed_up(self.beta, self.global_step, warmup_steps)
+        loss = parts["reconstruction"] + beta * parts["kl_charged"]
+        logged = {"train/loss": loss, "train/reconstruction": parts["reconstruction"], "train/kl": parts["kl"]}
+        self.log_dict(logged, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch))
+        return loss
+
+    def validation_step(self, batch: Tensor, batch_index: int) -> None:
+        """Log the loss of held-out photos at full β, at the mean of the latent so that it does not fluctuate."""
+        with evaluating(self):
+            parts = self.losses(to_float(batch), torch.zeros(len(batch), self.latent_size, device=self.device))
+        loss = parts["reconstruction"] + self.beta * parts["kl_charged"]
+        self.log("val/loss", loss, prog_bar=True, batch_size=len(batch), sync_dist=True)
+
+    def configure_optimizers(self) -> pl.utilities.types.OptimizerLRScheduler:
+        """One optimizer; its schedule advances with every step."""
+        total = int(self.trainer.estimated_stepping_batches)
+        optimizer, schedule = build(self, self.optimizer, self.schedule, total)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -1,0 +1,42 @@
+"""Which folder a single run works in: a new one, or with `resume` the one it continues.
+
+Registered as the OmegaConf resolver `run_folder` before Hydra composes, because Hydra makes the folder before our
+code runs. Imported at each start: nothing heavy here. A folder is `outputs/runs/<date>/<time>`; a run is finished
+when it has written `metrics.json`.
+"""
+
+from datetime import datetime
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+RUNS = Path("outputs/runs")
+LAST_CHECKPOINT = Path("checkpoints/last.ckpt")
+SCORES = Path("metrics.json")
+
+
+def latest_unfinished(runs: Path = RUNS) -> Path | None:
+    """The newest run that can be continued: it has a checkpoint and no final scores yet."""
+    candidates = [file.parents[1] for file in runs.glob(f"*/*/{LAST_CHECKPOINT}")]
+    return max((run for run in candidates if not (run / SCORES).exists()), default=None)
+
+
+def run_folder(resume: bool | str | None, runs: Path = RUNS) -> str:
+    """Where this run works.
+
+    Args:
+        resume: false for a new folder, true for the latest unfinished run, or the folder of the run to continue.
+        runs: where new folders are made.
+
+    Returns:
+        The folder; a new one also if `resume` is true and nothing can be continued, which `training.run` refuses.
+    """
+    if isinstance(resume, str):
+        return resume
+    unfinished = latest_unfinished(runs) if resume else None
+    return str(unfinished or runs / f"{datetime.now():%Y-%m-%d/%H-%M-%S}")
+
+
+def register() -> None:
+    """Make `${run_folder:…}` known. Cached, so that one start never names two folders."""
+    OmegaConf.register_new_resolver("run_folder", run_folder, replace=True, use_cache=True)

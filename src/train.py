@@ -1,0 +1,26 @@
+"""Train one generator, or with -m sweep over many: the front door of catsweep.
+
+python src/train.py [GROUP=OPTION …] [KEY=VALUE …]
+python src/train.py -m hparams_search=vae_optuna
+"""
+
+import hydra
+from omegaconf import DictConfig
+
+from catsweep import run_folder
+from catsweep.commands import guard
+
+run_folder.register()
+
+
+@hydra.main(config_path="../conf", config_name="train")
+@guard
+def main(cfg: DictConfig) -> float | tuple[float, ...]:
+    """Train, score, and return the values of `objective`."""
+    from catsweep import training  # imports torch, which --help must not wait for
+
+    return training.run(cfg)
+
+
+if __name__ == "__main__":
+    main()
