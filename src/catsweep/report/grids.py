@@ -1,0 +1,84 @@
+"""Contact sheets: many equal images on one page, and the one way a PNG gets written.
+
+Sample grids during training, `generate`, the export's pictures and the report all draw with these.
+"""
+
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Images = NDArray[np.uint8]
+
+BACKGROUND = 255  # white, the colour of the pages these are looked at on
+
+
+def grid(images: Images, columns: int | None = None, padding: int = 2) -> Images:
+    """Lay images out row by row on one white page.
+
+    Args:
+        images: uint8, shape (N, H, W, 3), N at least 1.
+        columns: images per row; as square as possible if None. Cells of an unfinished last row stay white.
+        padding: white pixels around each image.
+
+    Returns:
+        uint8, shape (rows * (H + padding) + padding, columns * (W + padding) + padding, 3).
+
+    Raises:
+        ValueError: the images, the columns or the padding are not as above.
+    """
+    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8 or not images.size:
+        raise ValueError(
+            f"A grid needs uint8 images of shape (N, H, W, 3), at least one; got {images.dtype} {images.shape}."
+        )
+    count, height, width, _ = images.shape
+    columns = math.ceil(math.sqrt(count)) if columns is None else columns
+    if columns < 1 or padding < 0:
+        raise ValueError(f"A grid needs columns >= 1 and padding >= 0; got columns={columns}, padding={padding}.")
+    rows_needed = math.ceil(count / columns)
+    page = np.full(
+        (rows_needed * (height + padding) + padding, columns * (width + padding) + padding, 3), BACKGROUND, np.uint8
+    )
+    for position, image in enumerate(images):
+        row, column = divmod(position, columns)
+        top, left = padding + row * (height + padding), padding + column * (width + padding)
+        page[top : top + height, left : left + width] = image
+    return page
+
+
+def rows(*batches: Images, padding: int = 2) -> Images:
+    """Lay batches out one above the other, one row each, so that a column compares the same item.
+
+    Args:
+        batches: uint8 arrays of one common shape (N, H, W, 3), for example originals, then reconstructions.
+        padding: white pixels around each image.
+
+    Returns:
+        uint8, one page as `grid` makes it, `len(batches)` rows of N columns.
+
+    Raises:
+        ValueError: no batch, or batches of different shapes.
+    """
+    shapes = {batch.shape for batch in batches}
+    if len(shapes) != 1:
+        raise ValueError(f"Rows need batches of one common shape, at least one batch; got {sorted(shapes)}.")
+    return grid(np.concatenate(batches), columns=len(batches[0]), padding=padding)
+
+
+def save_png(path: Path, image: Images) -> None:
+    """Write an image so that a reader sees the old file or the new one, never half of either.
+
+    Args:
+        path: where to; missing folders are made.
+        image: uint8, shape (H, W, 3).
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        Image.fromarray(image).save(unfinished, format="PNG")
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
