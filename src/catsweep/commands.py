@@ -13,18 +13,19 @@ import functools
 import os
 import sys
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import TypeVar
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from hydra.utils import execution_whitelist
+from omegaconf import DictConfig
 
 from catsweep.errors import CatsweepError
 
-P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def guard(task: Callable[P, R]) -> Callable[P, R]:
+def guard(task: Callable[[DictConfig], R]) -> Callable[[DictConfig], R]:
     """Print a `CatsweepError` as one message and exit with code 1, without a traceback.
 
     Any other exception is a bug and passes through with its traceback. So does a `CatsweepError`
@@ -32,6 +33,9 @@ def guard(task: Callable[P, R]) -> Callable[P, R]:
     - in a multirun, where the sweeper has to see it: it fails that trial, and the sweep goes on, whereas an exit
       would end the whole sweep;
     - with `HYDRA_FULL_ERROR=1`, Hydra's own way to ask for tracebacks.
+
+    While the task runs, a configuration may also name targets of the packages in its `trust` list, beyond those of
+    `catsweep.instantiation.TRUSTED`.
 
     Args:
         task: the function that `hydra.main` decorates.
@@ -41,9 +45,10 @@ def guard(task: Callable[P, R]) -> Callable[P, R]:
     """
 
     @functools.wraps(task)
-    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+    def guarded(cfg: DictConfig) -> R:
         try:
-            return task(*args, **kwargs)
+            with execution_whitelist(list(cfg.get("trust") or [])):
+                return task(cfg)
         except CatsweepError as error:
             if _is_multirun() or os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0"):
                 raise

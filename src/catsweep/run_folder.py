@@ -39,4 +39,4 @@ def run_folder(resume: bool | str | None, runs: Path = RUNS) -> str:
 
 def register() -> None:
     """Make `${run_folder:…}` known. Cached, so that one start never names two folders."""
-    OmegaConf.register_new_resolver("run_folder", run_folder, replace=True, use_cache=True)
+    OmegaConf.register_resolver("run_folder", run_folder, replace=True, use_cache=True)

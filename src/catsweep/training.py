@@ -16,7 +16,6 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint, Timer
 from pytorch_lightning.loggers import Logger
@@ -25,6 +24,7 @@ from catsweep import configuration
 from catsweep.callbacks import EvaluationLine, FiniteLoss, Progress, RandomState
 from catsweep.data.datamodule import CatDataModule
 from catsweep.errors import ConfigError, DataError
+from catsweep.instantiation import instantiate
 from catsweep.metrics.callback import ScoreCallback
 from catsweep.metrics.scorer import Scorer
 from catsweep.run_folder import LAST_CHECKPOINT, SCORES

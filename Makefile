@@ -1,0 +1,53 @@
+# catsweep: every command a person types. `make` alone lists them.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+VENV := .venv
+PYTHON ?= python3
+RUN := $(VENV)/bin/python
+STUDY ?=
+SELECT ?= fid
+ARGS ?=
+
+# Targets that are also folders' names (tests, data, outputs, sweeps) would never run otherwise.
+.PHONY: help setup sweep test lint format bench best-model export clean
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.installed ## make .venv with everything pinned; instant when up to date
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+# torch first and alone: asked for by another package, pip would take the newest, a CUDA build of gigabytes.
+	$(RUN) -m pip install --quiet -c constraints.txt torch
+	$(RUN) -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+sweep: setup ## a small sweep over VAEs on the demo cats, and its table of results (ARGS="trials=30 …")
+	$(RUN) src/train.py -m hparams_search=vae_optuna trials=8 epochs=15 $(ARGS)
+
+test: setup ## all tests, with coverage
+	$(RUN) -m pytest --cov --cov-report=term --cov-fail-under=90 $(ARGS)
+
+lint: setup ## ruff and mypy
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: setup ## let ruff mend what it can
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+bench: setup ## measure the parts that must be fast; prints tables
+	@for bench in tests/benchmarks/*.py; do $(RUN) $$bench || exit 1; echo; done
+
+best-model: setup ## pick the winner of the latest study (STUDY=NAME SELECT=fid|ssim|knee|NUMBER)
+	$(RUN) src/best_model.py select=$(SELECT) $(if $(STUDY),study=$(STUDY))
+
+# Goals run left to right; under `make -j` this order keeps the export after the choice.
+export: setup | $(filter best-model,$(MAKECMDGOALS)) ## write the best model as safetensors, ONNX, config and scores
+	$(RUN) src/export.py
+
+clean: ## remove the environment and caches; data, sweeps and outputs stay
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
