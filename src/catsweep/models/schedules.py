@@ -1,0 +1,70 @@
+"""Learning-rate schedules: what a learning rate is multiplied by at each step of a run.
+
+Flow: `conf/schedule/<name>.yaml` names one of these as a partial with its `warmup` and `final`;
+`catsweep.models.optimization.build` calls it with (step, total_steps) and hands the multiplier to Lightning. They are
+pure functions, so a resumed run needs nothing but its step.
+"""
+
+import math
+
+from catsweep.errors import ConfigError
+
+
+def constant(step: int, total_steps: int, warmup: float = 0.0) -> float:
+    """Rise linearly to 1 over the warm-up, then stay.
+
+    Args:
+        step: optimizer steps taken so far; beyond `total_steps` it counts as `total_steps`.
+        total_steps: optimizer steps of the whole run, at least 1.
+        warmup: share of the run that is warm-up, in [0, 1]; its first step is already above 0.
+
+    Returns:
+        The multiplier of the learning rate, in (0, 1].
+
+    Raises:
+        ConfigError: a share is outside [0, 1], or there are no steps.
+    """
+    return _progress(step, total_steps, warmup)[0]
+
+
+def linear(step: int, total_steps: int, warmup: float = 0.0, final: float = 0.0) -> float:
+    """Rise to 1 over the warm-up, then fall to `final` on a straight line.
+
+    Args:
+        step: as for `constant`.
+        total_steps: as for `constant`.
+        warmup: as for `constant`.
+        final: multiplier at the end of the run, in [0, 1].
+
+    Returns:
+        The multiplier, in [0, 1]; `final` at `total_steps`. Errors as for `constant`.
+    """
+    rise, fallen = _progress(step, total_steps, warmup, final)
+    return rise * (1 + (final - 1) * fallen)
+
+
+def cosine(step: int, total_steps: int, warmup: float = 0.0, final: float = 0.0) -> float:
+    """Rise to 1 over the warm-up, then fall to `final` along half a cosine (Loshchilov & Hutter 2017, no restarts).
+
+    Args, returns and errors as for `linear`.
+    """
+    rise, fallen = _progress(step, total_steps, warmup, final)
+    return rise * (final + (1 - final) * (1 + math.cos(math.pi * fallen)) / 2)
+
+
+def _progress(step: int, total_steps: int, warmup: float, final: float = 0.0) -> tuple[float, float]:
+    """Check the arguments; return how far the warm-up has risen and how much of the rest has passed, both in [0, 1]."""
+    if not (0 <= warmup <= 1 and 0 <= final <= 1):
+        raise ConfigError(
+            f"A schedule's warmup and final are shares between 0 and 1, but came as warmup={warmup} and final={final}. "
+            "Change schedule.warmup or schedule.final."
+        )
+    if total_steps < 1:
+        raise ConfigError(f"A schedule spans a run of at least one step, not {total_steps}; set epochs to 1 or more.")
+    step = min(step, total_steps)
+    warmup_steps = warmup * total_steps
+    # From the first step on something is learnt: it has 1 / warmup_steps, not 0.
+    if step + 1 < warmup_steps:
+        return (step + 1) / warmup_steps, 0.0
+    rest = total_steps - warmup_steps
+    return 1.0, max(0.0, (step - warmup_steps) / rest) if rest > 0 else 0.0
