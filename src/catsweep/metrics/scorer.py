@@ -1,0 +1,254 @@
+"""The scorer: which images are scored against which, how many, and from which seed.
+
+`catsweep.training` builds one from `conf/metrics/`, hands it to the callback for the rung score during training, and
+asks it for the final scores at the end. Everything about a score that is a choice is an argument here and an entry
+on the card.
+"""
+
+import logging
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from catsweep.errors import MetricError
+from catsweep.images import to_float, to_uint8
+from catsweep.metrics import scores
+from catsweep.metrics.card import MetricCard
+from catsweep.metrics.extractors import Extractor
+from catsweep.metrics.statistics import Moments, Reference, reference_statistics
+from catsweep.models.latents import draw_latents
+from catsweep.models.protocol import Generator, Reconstructor, evaluating, generate
+
+if TYPE_CHECKING:
+    from catsweep.data.ready import ReadySet
+
+log = logging.getLogger(__name__)
+
+SELF_CHECK_IMAGES = 16
+SELF_CHECK_BOUND = 1e-3  # share of the total variance; fp32 features computed twice stay below 1e-6 of it
+
+
+class Scorer:
+    """Scores generators against one ready set.
+
+    Building one loads (or computes) the reference statistics and checks the extractor, so that what is wrong shows
+    before training starts. Nothing in it changes afterwards, and no method touches the global random state.
+
+    Args:
+        extractor: the feature network; it follows each model to its device.
+        ready: the real images.
+        cache_root: folder of the reference statistics.
+        samples: images drawn for the final scores.
+        rung_samples: images drawn for the rung score, at most `samples`.
+        seed: of the latents and of every other draw.
+        reference: which real images generated ones are compared with: `all`, `train` or `val`.
+        batch_size: images drawn or read at once.
+
+    Raises:
+        MetricError: too few images or samples, or an extractor that does not reproduce itself.
+    """
+
+    def __init__(
+        self,
+        extractor: Extractor,
+        ready: "ReadySet",
+        cache_root: str | Path = "data/statistics",
+        samples: int = 512,
+        rung_samples: int = 256,
+        seed: int = 0,
+        reference: Literal["all", "train", "val"] = "all",
+        batch_size: int = 64,
+    ) -> None:
+        if not 2 <= rung_samples <= samples:
+            raise MetricError(
+                f"Scores need 2 <= rung_samples <= samples; got rung_samples={rung_samples}, samples={samples}. "
+                "Set metrics.rung_samples and metrics.samples."
+            )
+        self.extractor = extractor
+        self.ready = ready
+        self.samples = samples
+        self.rung_samples = rung_samples
+        self.seed = seed
+        self.batch_size = batch_size
+        self.train_rows, self.val_rows = ready.indices("train"), ready.indices("val")
+        self.reference = self._reference(reference, Path(cache_root))
+        self._check_extractor()
+
+    def rung(self, model: Generator) -> dict[str, float]:
+        """The cheap score that checkpoints, early stopping and pruners go by: KID on few samples.
+
+        Args:
+            model: a generator; drawn from its averaged weights if it has them.
+
+        Raises:
+            MetricError: images or features that are not finite.
+        """
+        features = self._features(self.draw(model, self.rung_samples), _device(model))
+        return {"val/kid": self._kernel_distance(features)}
+
+    def final(self, model: Generator) -> tuple[dict[str, float], dict[str, MetricCard]]:
+        """All scores at the full number of samples, each with its card.
+
+        `val/fid`, `val/kid`, `val/ssim_gap`; `val/nearest` and `val/copied` where images were held out; and
+        `val/ssim` of held-out reconstructions where the model can reconstruct.
+
+        Args:
+            model: a generator, perhaps a `Reconstructor`.
+
+        Raises:
+            MetricError: images or features that are not finite, or a reconstructor and no held-out images.
+        """
+        device = _device(model)
+        images = self.draw(model, self.samples)
+        features = self._features(images, device)
+        fid = scores.FID(self.reference.moments)
+        fid.update(features, real=False)
+        similarity = scores.pair_similarity(images, self.samples, self.seed)
+        values = {
+            "val/fid": float(fid.compute()),
+            "val/kid": self._kernel_distance(features),
+            "val/ssim_gap": abs(similarity - self.reference.similarity),
+        }
+        if len(self.val_rows):
+            all_features = self.reference.features
+            nearest = scores.nearest_distance(features, all_features[self.train_rows], all_features[self.val_rows])
+            values |= {"val/nearest": nearest.ratio, "val/copied": nearest.copied}
+        if isinstance(model, Reconstructor):
+            values["val/ssim"] = self._reconstruction(model, device)
+        return values, {key: self.card(key, device) for key in values}
+
+    def draw(self, model: Generator, n: int) -> Tensor:
+        """Draw images from the fixed latents: uint8, shape (n, H, W, 3), on the CPU.
+
+        Raises:
+            MetricError: images that are not finite, or not of the ready set's size.
+        """
+        latents = draw_latents(n, model.latent_size, self.seed)
+        # The check is inside, on what the model draws: rounding to uint8 would turn a NaN into an ordinary black.
+        images = generate(cast(Generator, _FiniteImages(model)), latents, self.batch_size)
+        if images.shape[1:] != self.ready.images.shape[1:]:
+            raise MetricError(
+                f"The model draws {tuple(images.shape[1:])}, the real images are {self.ready.images.shape[1:]}; "
+                "scores need the same size. Score against the ready set the model was trained on."
+            )
+        return images
+
+    def card(self, key: str, device: torch.device | None = None) -> MetricCard:
+        """The card of one of the scores, by its key in `final`.
+
+        Args:
+            key: for example `val/fid`.
+            device: where the features are taken; the CPU by default.
+        """
+        metric = key.removeprefix("val/")
+        in_pixels = metric in ("ssim", "ssim_gap")
+        side = self.ready.images.shape[1]
+        held_out = metric == "ssim"
+        settings: Mapping[str, Mapping[str, Any]] = {
+            "kid": {"subsets": scores.KID_SUBSETS, "subset_size": min(self.samples, self.reference.moments.size)},
+            "ssim": {"window": scores.WINDOW, "images": "held-out reconstructions"},
+            "ssim_gap": {"window": scores.WINDOW, "scales": scores.scales(side), "pairs": self.samples},
+        }
+        libraries = {name: version(name) for name in ("torch", "torchmetrics")}
+        return MetricCard(
+            metric=metric,
+            extractor="pixels" if in_pixels else self.extractor.name,
+            weights_sha256="" if in_pixels else self.extractor.weights_sha256,
+            resize="none" if in_pixels else self.extractor.resize,
+            dtype="float32, mean float64" if in_pixels else f"{self.extractor.dtype}, moments float64",
+            reference_digest=self.ready.digest if held_out else self.reference.images_digest,
+            reference_size=len(self.val_rows) if held_out else self.reference.moments.size,
+            samples=len(self.val_rows) if held_out else self.samples,
+            seed=self.seed,
+            settings=settings.get(metric, {}),
+            versions=libraries | ({} if in_pixels else self.extractor.versions(device or torch.device("cpu"))),
+        )
+
+    def _reference(self, which: str, root: Path) -> Reference:
+        everything = np.arange(len(self.ready.images))
+        rows = {"all": everything, "train": self.train_rows, "val": self.val_rows}
+        if which not in rows:
+            raise MetricError(f"A reference is all, train or val; got {which!r}. Set metrics.reference.")
+        if len(rows[which]) < 2:
+            raise MetricError(
+                f"Scores need at least 2 real images in the reference ({which}); there are {len(rows[which])}. "
+                "Add photos, or set metrics.reference=all."
+            )
+        return reference_statistics(
+            self.ready.images, self.ready.digest, rows[which], self.extractor, root, self.batch_size
+        )
+
+    def _check_extractor(self) -> None:
+        """FID(x, x) must be 0, with one x from the cache and the other extracted now.
+
+        Raises:
+            MetricError: it is not: the extractor is not the one of the cached statistics, or not deterministic.
+        """
+        rows = self.reference.rows[:SELF_CHECK_IMAGES].numpy()
+        cached = Moments.of(self.reference.features[rows])
+        images = torch.from_numpy(np.array(self.ready.images[rows]))
+        distance = float(scores.frechet_distance(self._features(images, _device(self.extractor)), cached))
+        total = float(cached.trace)
+        if not abs(distance) <= SELF_CHECK_BOUND * total + 1e-6:
+            raise MetricError(
+                f"The extractor {self.extractor.name} must give the same features for the same images, so that "
+                f"FID(x, x) = 0; it gives {distance:.4g} (total variance {total:.4g}). Delete the folder of reference "
+                "statistics (data/statistics), or use metrics.extractor.backend=torch."
+            )
+
+    def _features(self, images: Tensor, device: torch.device) -> Tensor:
+        self.extractor.to(device)
+        return torch.cat([self.extractor(part.to(device)).cpu() for part in images.split(self.batch_size)])
+
+    def _kernel_distance(self, features: Tensor) -> float:
+        real = self.reference.features[self.reference.rows]
+        return scores.kernel_distance(features, real, self.seed)
+
+    def _reconstruction(self, model: Reconstructor, device: torch.device) -> float:
+        """Mean SSIM of the reconstructions of held-out images, at most `samples` of them."""
+        rows = self.val_rows[: self.samples]
+        if not len(rows):
+            raise MetricError("val/ssim needs held-out images, but none were held out. Raise data.val_fraction.")
+        originals = torch.from_numpy(np.array(self.ready.images[rows]))
+        checked = _FiniteImages(model)
+        with evaluating(checked), torch.autocast(device.type, enabled=False):
+            parts = [
+                to_uint8(checked.reconstruct(to_float(part.to(device)))).cpu()
+                for part in originals.split(self.batch_size)
+            ]
+        return scores.ssim(torch.cat(parts), originals)
+
+
+class _FiniteImages(nn.Module):
+    """A model that refuses to hand over images that are not finite."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model  # a submodule if it is a module: its modes and device are then seen through this one
+        self.latent_size, self.image_size = model.latent_size, model.image_size
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """The model's `decode`, checked."""
+        return self._checked(self.model.decode(latents))
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """The model's `reconstruct`, checked."""
+        return self._checked(self.model.reconstruct(images))
+
+    def _checked(self, images: Tensor) -> Tensor:
+        if not torch.isfinite(images).all():
+            raise MetricError(
+                "The model draws images that are not finite, so there is nothing to score: the training has diverged. "
+                "Lower the learning rate, or train with trainer.precision=32-true."
+            )
+        return images
+
+
+def _device(model: Any) -> torch.device:
+    parameters = model.parameters() if isinstance(model, nn.Module) else ()
+    return next((parameter.device for parameter in parameters), torch.device("cpu"))

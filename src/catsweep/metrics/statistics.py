@@ -1,0 +1,187 @@
+"""Reference statistics: everything the scores need to know of the real images, computed once and kept.
+
+Eight trials that start together on a fresh machine must not each spend a quarter of a minute on the same 1,706
+photos: the first computes, the others wait for its file in `data/statistics/`. The file is keyed by content (which
+pixels, which rows, which extractor, which resize and precision), so nothing in it can go stale.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from catsweep.errors import MetricError
+from catsweep.metrics.extractors import Extractor
+from catsweep.metrics.onnx_session import write_atomically
+from catsweep.metrics.scores import pair_similarity, scales
+
+FORMAT = 1  # raise when the meaning of the file changes
+PAIRS = 1024  # real pairs whose similarity is averaged; the standard error is then about 0.002
+PAIR_SEED = 0
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean and covariance of features, float64, with what the Frechet distance needs of them.
+
+    Attributes:
+        size: number of images.
+        mean: shape (D,).
+        covariance: shape (D, D), normalised by size - 1.
+        root: shape (D, D), the symmetric square root of the covariance.
+    """
+
+    size: int
+    mean: Tensor
+    covariance: Tensor
+    root: Tensor
+
+    @property
+    def trace(self) -> Tensor:
+        """Total variance, shape ()."""
+        return self.covariance.trace()
+
+    @classmethod
+    def of(cls, features: Tensor) -> "Moments":
+        """Compute the moments of features, float (N, D).
+
+        Raises:
+            MetricError: fewer than 2 images.
+        """
+        if len(features) < 2:
+            raise MetricError(f"Reference statistics need at least 2 real images; got {len(features)}. Add photos.")
+        features = features.double()
+        mean = features.mean(0)
+        centred = (features - mean) / (len(features) - 1) ** 0.5
+        covariance = centred.T @ centred
+        values, vectors = torch.linalg.eigh(covariance)
+        root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T  # rounding leaves eigenvalues just below 0
+        return cls(len(features), mean, covariance, root)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The real images, as the scores see them.
+
+    Attributes:
+        moments: of the features of the reference rows.
+        features: float32, shape (N, D), of every image of the ready set, in its order.
+        rows: int64, the reference rows.
+        similarity: mean MS-SSIM of random pairs of reference images.
+        images_digest: hexadecimal; identifies the reference images, not how they were measured.
+    """
+
+    moments: Moments
+    features: Tensor
+    rows: Tensor
+    similarity: float
+    images_digest: str
+
+
+def reference_statistics(
+    images: np.ndarray, digest: str, rows: np.ndarray, extractor: Extractor, root: Path, batch_size: int = 64
+) -> Reference:
+    """Load the statistics of real images, or compute and keep them.
+
+    Safe for any number of processes at once: one computes, the others wait. A damaged file is computed again.
+
+    Args:
+        images: uint8, shape (N, H, W, 3), memory-mapped or not: the ready set.
+        digest: digest of the ready set.
+        rows: integers, which images are the reference.
+        extractor: what the features are taken with, on its device.
+        root: folder of the cache; made when missing.
+        batch_size: images read at once.
+    """
+    images_digest = _images_digest(digest, rows)
+    key = _key(images_digest, extractor, images.shape[1])
+    root.mkdir(parents=True, exist_ok=True)
+    path = root / f"{key[:32]}.safetensors"
+
+    def compute() -> dict[str, Tensor]:
+        return _compute(images, rows, extractor, batch_size)
+
+    tensors = _read(path)
+    if tensors is None:
+        tensors = _compute_once(path, compute)
+    size = len(tensors["rows"])
+    moments = Moments(size, tensors["mean"], tensors["covariance"], tensors["root"])
+    return Reference(moments, tensors["features"], tensors["rows"], float(tensors["similarity"]), images_digest)
+
+
+def _compute_once(path: Path, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    with FileLock(f"{path}.lock"):
+        tensors = _read(path)  # someone else may have written it while we waited
+        if tensors is None:
+            tensors = compute()
+            write_atomically(path, save(tensors, {"sha256": _checksum(tensors)}))
+    return tensors
+
+
+def _images_digest(digest: str, rows: np.ndarray) -> str:
+    return hashlib.sha256(digest.encode() + np.ascontiguousarray(rows, dtype="<i8").tobytes()).hexdigest()
+
+
+def _key(images_digest: str, extractor: Extractor, side: int) -> str:
+    device = next((parameter.device for parameter in extractor.parameters()), torch.device("cpu"))
+    content: dict[str, Any] = {
+        "format": FORMAT,
+        "images": images_digest,
+        "extractor": extractor.name,
+        "weights": extractor.weights_sha256,
+        "resize": extractor.resize,
+        "dtype": extractor.dtype,
+        "versions": extractor.versions(device),
+        "pairs": [PAIRS, PAIR_SEED, scales(side)],
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _compute(images: np.ndarray, rows: np.ndarray, extractor: Extractor, batch_size: int) -> dict[str, Tensor]:
+    device = next((parameter.device for parameter in extractor.parameters()), torch.device("cpu"))
+    parts = []
+    for start in range(0, len(images), batch_size):
+        batch = torch.from_numpy(np.array(images[start : start + batch_size]))  # a copy: the map is read-only
+        parts.append(extractor(batch.to(device)).cpu())
+    features = torch.cat(parts)
+    moments = Moments.of(features[rows])
+    chosen = rows[np.random.default_rng(PAIR_SEED).permutation(len(rows))[:PAIRS]]
+    similarity = pair_similarity(torch.from_numpy(np.array(images[np.sort(chosen)])), PAIRS, PAIR_SEED)
+    return {
+        "features": features,
+        "rows": torch.from_numpy(np.asarray(rows, dtype=np.int64).copy()),
+        "mean": moments.mean,
+        "covariance": moments.covariance,
+        "root": moments.root,
+        "similarity": torch.tensor(similarity, dtype=torch.float64),
+    }
+
+
+def _read(path: Path) -> dict[str, Tensor] | None:
+    """Read the file; None when there is none or it is not what was written."""
+    try:
+        content = path.read_bytes()
+        tensors: dict[str, Tensor] = load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        intact = header["__metadata__"]["sha256"] == _checksum(tensors)
+    except (OSError, SafetensorError, KeyError, ValueError):
+        return None
+    return tensors if intact else None
+
+
+def _checksum(tensors: dict[str, Tensor]) -> str:
+    """Digest of every name and value: safetensors notices a short file, not a flipped bit."""
+    checksum = hashlib.sha256()
+    for name in sorted(tensors):
+        checksum.update(name.encode())
+        checksum.update(tensors[name].contiguous().numpy().tobytes())
+    return checksum.hexdigest()
