@@ -1,0 +1,22 @@
+"""Copy the best trial of a study to outputs/best_model, and say why it is the best.
+
+python src/best_model.py [KEY=VALUE …]
+"""
+
+import hydra
+from omegaconf import DictConfig
+
+from catsweep.commands import guard
+
+
+@hydra.main(config_path="../conf", config_name="best_model")
+@guard
+def main(cfg: DictConfig) -> None:
+    """Choose and copy."""
+    from catsweep.export import best_model  # imports Optuna, which --help must not wait for
+
+    best_model.run(cfg)
+
+
+if __name__ == "__main__":
+    main()

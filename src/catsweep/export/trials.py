@@ -1,0 +1,194 @@
+"""From a study's name to its finished trials and their run folders: what `best_model` reads.
+
+The study is the truth about which trial scored what; the run folders hold the weights. The two are matched by
+their scores, never by number alone: the stock sweeper counts its jobs from 0 again when it resumes, so that folder 3
+may belong to trial 11.
+"""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import sqlalchemy.exc
+from omegaconf import OmegaConf
+
+from catsweep.errors import ExportError
+from catsweep.export.selection import Candidate, Objective
+
+RELATIVE_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class Trials:
+    """The finished trials of a study.
+
+    Attributes:
+        study: the study's name, which is also the name of its folder under `sweeps/` and under `outputs/`.
+        objectives: what it optimised.
+        finished: the complete trials with finite values, by number.
+        front: those of them that are Pareto-optimal (and feasible, where the study has constraints), best first by
+            the first objective.
+        params: the searched parameters of each finished trial, by trial number.
+    """
+
+    study: str
+    objectives: tuple[Objective, ...]
+    finished: tuple[Candidate, ...]
+    front: tuple[Candidate, ...]
+    params: dict[int, dict[str, Any]]
+
+
+def find_study(sweeps: Path, name: str | None) -> Path:
+    """The folder of a study.
+
+    Args:
+        sweeps: the folder that holds one folder per study.
+        name: of the study; `None` for the one whose database was written last.
+
+    Returns:
+        `sweeps/<study>`.
+
+    Raises:
+        ExportError: there is no such study, or none at all.
+    """
+    written = {path.parent: _last_write(path) for path in sorted(sweeps.glob("*/study.db"))}
+    if not written:
+        raise ExportError(f"No study in {sweeps}/ (expected {sweeps}/<study>/study.db). Run `make sweep` first.")
+    if name is None:
+        return max(written, key=lambda folder: written[folder])
+    if sweeps / name not in written:
+        known = ", ".join(folder.name for folder in written)
+        raise ExportError(f"No study {name!r} in {sweeps}/. There are: {known}.")
+    return sweeps / name
+
+
+def read_trials(folder: Path, runs: Path) -> Trials:
+    """Read the finished trials of a study.
+
+    Args:
+        folder: the study's, with `study.db` in it.
+        runs: the folder that holds the study's run folders; read only for the names of the objectives, and only if
+            the study does not know them.
+
+    Returns:
+        The trials; at least one of them is Pareto-optimal.
+
+    Raises:
+        ExportError: the database cannot be read, or no trial in it has finished.
+    """
+    study = _open(folder)
+    names = study.metric_names or _objective_names(runs, len(study.directions))
+    objectives = tuple(
+        Objective(name, direction == optuna.study.StudyDirection.MAXIMIZE)
+        for name, direction in zip(names, study.directions, strict=True)
+    )
+    trials = study.get_trials(deepcopy=False)
+    finished = {t.number: Candidate(t.number, tuple(t.values)) for t in trials if _is_finished(t)}
+    front = [finished[t.number] for t in study.best_trials if t.number in finished] if finished else []
+    if not front:
+        states = Counter(t.state.name.lower() for t in trials)
+        have = ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "no trial at all"
+        raise ExportError(
+            f"Study {folder.name!r} has no finished trial to choose from (it has {have}). "
+            f"Run `make sweep` to the end, or look for the reason of a failure in {runs}/<trial>/."
+        )
+    return Trials(
+        study=folder.name,
+        objectives=objectives,
+        finished=tuple(finished[number] for number in sorted(finished)),
+        front=tuple(sorted(front, key=lambda c: (*c.losses(objectives), c.number))),
+        params={t.number: dict(t.params) for t in trials if t.number in finished},
+    )
+
+
+def find_run(runs: Path, trial: Candidate, objectives: Sequence[Objective]) -> Path:
+    """The run folder whose recorded scores are the values of a trial.
+
+    Args:
+        runs: the folder that holds the study's run folders.
+        trial: to look for.
+        objectives: of the study.
+
+    Returns:
+        `runs/<number>` if its scores are the trial's, else the first other folder whose scores are.
+
+    Raises:
+        ExportError: no folder has these scores.
+    """
+    for run in _run_folders(runs, first=str(trial.number)):
+        if _has_scores(run, trial, objectives):
+            return run
+    wanted = ", ".join(f"{o.name}={v:.6g}" for o, v in zip(objectives, trial.values, strict=True))
+    raise ExportError(
+        f"No run folder in {runs}/ has the scores of trial {trial.number} ({wanted}) in its metrics.json. It was "
+        f"removed, or overwritten when the sweep was started again. Choose another trial with select=NUMBER, or run "
+        f"the sweep under a new name."
+    )
+
+
+def _last_write(database: Path) -> float:
+    # In WAL mode the newest trials are in the log beside the database until they are checkpointed.
+    log = database.with_name(database.name + "-wal")
+    return max(path.stat().st_mtime for path in (database, log) if path.exists())
+
+
+def _open(folder: Path) -> optuna.Study:
+    database = folder / "study.db"
+    try:
+        storage = optuna.storages.RDBStorage(f"sqlite:///{database}")
+        names = optuna.get_all_study_names(storage)
+        name = names[0] if len(names) == 1 else folder.name
+        return optuna.load_study(study_name=name, storage=storage)
+    except KeyError as error:
+        raise ExportError(
+            f"{database} holds the studies {', '.join(names) or '(none)'}, but none is called {folder.name!r}. "
+            f"Run the sweep again, or give it another study name."
+        ) from error
+    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError, RuntimeError) as error:
+        raise ExportError(
+            f"{database} cannot be read as an Optuna {optuna.__version__} study: {error}. "
+            f"Is it a copy cut short, or the work of another Optuna version?"
+        ) from error
+
+
+def _is_finished(trial: optuna.trial.FrozenTrial) -> bool:
+    return trial.state == optuna.trial.TrialState.COMPLETE and all(math.isfinite(v) for v in trial.values)
+
+
+def _objective_names(runs: Path, count: int) -> list[str]:
+    for run in _run_folders(runs):
+        config = run / "config.yaml"
+        if not config.is_file():
+            continue
+        objective = OmegaConf.select(OmegaConf.load(config), "objective", default=[])
+        names = [objective] if isinstance(objective, str) else list(objective)
+        if len(names) != count:
+            raise ExportError(f"The study has {count} objectives, but `objective` in {config} names {names}.")
+        return names
+    raise ExportError(
+        f"The study does not name its objectives, and there is no run folder in {runs}/ whose config.yaml does. "
+        f"Run `make sweep` to its first finished trial."
+    )
+
+
+def _run_folders(runs: Path, first: str = "") -> Iterator[Path]:
+    """Numbered folders in numerical order, the one called `first` before the others."""
+    numbered = [path for path in runs.glob("*") if path.name.isdecimal() and path.is_dir()]
+    yield from sorted(numbered, key=lambda path: (path.name != first, int(path.name)))
+
+
+def _has_scores(run: Path, trial: Candidate, objectives: Sequence[Objective]) -> bool:
+    try:
+        scores = json.loads((run / "metrics.json").read_text())["scores"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False  # still running, or failed before it was scored
+    return all(
+        isinstance(score := scores.get(o.name), int | float)
+        and math.isclose(score, value, rel_tol=RELATIVE_TOLERANCE, abs_tol=RELATIVE_TOLERANCE)
+        for o, value in zip(objectives, trial.values, strict=True)
+    )

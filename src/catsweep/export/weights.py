@@ -1,0 +1,92 @@
+"""The weights of a generator as a safetensors file, and the model back from it.
+
+Only what drawing needs is kept: a DCGAN's averaged generator, not the raw one nor the discriminator; a VAE's
+decoder, and its encoder because it can also reconstruct. `bundle` is the caller.
+"""
+
+from pathlib import Path
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from pytorch_lightning import LightningModule
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from catsweep.errors import ExportError
+from catsweep.models.protocol import Generator, Reconstructor, evaluating
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.yaml"
+
+
+def parts_in_use(model: LightningModule) -> set[str]:
+    """Names of the model's direct submodules that run when it draws, and when it reconstructs if it can."""
+    used: set[str] = set()
+    handles = [
+        module.register_forward_pre_hook(lambda *_, part=part: used.add(part))
+        for part, child in model.named_children()
+        for module in child.modules()
+    ]
+    try:
+        with evaluating(model):
+            assert isinstance(model, Generator)
+            images = model.decode(torch.zeros(1, model.latent_size))
+            if isinstance(model, Reconstructor):
+                model.reconstruct(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return used
+
+
+def save(model: LightningModule, folder: Path, metadata: dict[str, str]) -> None:
+    """Write what drawing needs of a model's state to `model.safetensors`.
+
+    Args:
+        model: on the CPU.
+        folder: must exist.
+        metadata: kept in the file's header.
+    """
+    used = parts_in_use(model)
+    state: dict[str, Tensor] = {
+        name: tensor.detach().contiguous()
+        for name, tensor in model.state_dict().items()
+        if "." not in name or name.partition(".")[0] in used
+    }
+    save_file(state, folder / WEIGHTS, metadata={"format": "pt"} | metadata)
+
+
+def load(folder: Path) -> Generator:
+    """Rebuild a model from a bundle's `config.yaml` and `model.safetensors`.
+
+    It draws (and reconstructs) as the original did. Parts that serve training only have fresh weights.
+
+    Args:
+        folder: the bundle.
+
+    Returns:
+        The model, on the CPU, in evaluation mode.
+
+    Raises:
+        ExportError: a file is missing or damaged, or the weights are not those of the configured model.
+    """
+    try:
+        model: LightningModule = instantiate(OmegaConf.load(folder / CONFIG).model)
+        state = load_file(folder / WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise ExportError(f"{folder} is not a whole bundle: {error}. Write it again with `make export`.") from error
+    kept = {name.partition(".")[0] for name in state}
+    expected = model.state_dict()
+    missing = [name for name in expected if name not in state and name.partition(".")[0] in kept]
+    strange = [name for name, tensor in state.items() if name not in expected or expected[name].shape != tensor.shape]
+    if missing or strange:
+        raise ExportError(
+            f"The weights in {folder / WEIGHTS} are not those of the model in {CONFIG}: "
+            f"missing {missing[:3]}, not expected {strange[:3]}. Was one of the two files changed?"
+        )
+    model.load_state_dict(state, strict=False)
+    model.eval()
+    assert isinstance(model, Generator)
+    return model

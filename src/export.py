@@ -1,0 +1,22 @@
+"""Export the best model as a bundle that others can use: safetensors, ONNX, config, scores, samples.
+
+python src/export.py [KEY=VALUE …]
+"""
+
+import hydra
+from omegaconf import DictConfig
+
+from catsweep.commands import guard
+
+
+@hydra.main(config_path="../conf", config_name="export")
+@guard
+def main(cfg: DictConfig) -> None:
+    """Write the bundle."""
+    from catsweep.export import bundle  # imports torch, which --help must not wait for
+
+    bundle.run(cfg)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,22 @@
+"""Draw new cats from a trained generator.
+
+python src/generate.py [KEY=VALUE …]
+"""
+
+import hydra
+from omegaconf import DictConfig
+
+from catsweep.commands import guard
+
+
+@hydra.main(config_path="../conf", config_name="generate")
+@guard
+def main(cfg: DictConfig) -> None:
+    """Write a page of cats."""
+    from catsweep import generation  # imports torch, which --help must not wait for
+
+    generation.run(cfg)
+
+
+if __name__ == "__main__":
+    main()
