@@ -8,12 +8,13 @@ scores are the same with any logger and with none.
 
 import hashlib
 import logging
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from hydra.utils import instantiate
+from hydra.utils import UNSAFE_DISABLE_EXECUTION_CHECKS, instantiate
 from lightning_fabric.loggers.logger import rank_zero_experiment
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
@@ -41,7 +42,9 @@ def build(node: DictConfig, run_dir: Path, study: str | None = None, trial: int 
     Returns:
         The loggers, for `Trainer(logger=…)`; an empty list switches logging off.
     """
-    logger = instantiate(node, run_dir=run_dir, study=study, trial=trial)
+    # Unchecked: extension is by dotted path, and a configuration is as trusted as the code beside it.
+    allowed = UNSAFE_DISABLE_EXECUTION_CHECKS
+    logger = instantiate(node, run_dir=run_dir, study=study, trial=trial, _execution_whitelist_=allowed)
     return [] if logger is None else [logger]
 
 
@@ -128,20 +131,27 @@ class RunLogger(WandbLogger):
         if self._experiment is None:
             import wandb
 
-            Path(cast(str, self._save_dir)).mkdir(parents=True, exist_ok=True)
-            self._wandb_init["settings"] = _settings(self._wandb_init["mode"])
             try:
                 return self._start()
             except wandb.errors.CommError as error:
                 if not self._fall_back:
                     raise
                 log.warning("Weights & Biases cannot be reached, so this run is recorded offline: %s", error)
-                self._wandb_init |= {"mode": "offline", "settings": _settings("offline")}
+                self._wandb_init["mode"] = "offline"
         return self._start()
 
     def _start(self) -> "wandb.Run":
-        # `experiment` is a property of the parent: there is no other way to reach what it overrides.
-        return cast("wandb.Run", WandbLogger.experiment.__get__(self))
+        if self._experiment is None:
+            import wandb
+
+            Path(cast(str, self._save_dir)).mkdir(parents=True, exist_ok=True)
+            if self._wandb_init["mode"] == "online":
+                self._wandb_init["settings"] = wandb.Settings(init_timeout=30)
+            else:
+                self._wandb_init["settings"] = wandb.Settings(silent=True, console="off")
+                # wandb 0.31 reports on its own use to its server at exit, also when offline, unless told not to.
+                os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        return cast("wandb.Run", super().experiment)
 
 
 def resolve_mode(mode: Mode) -> str:
@@ -231,14 +241,6 @@ def finish(loggers: Sequence[Logger], failed: bool = False) -> None:
         if isinstance(logger, WandbLogger) and logger._experiment is not None:
             logger._experiment.finish(exit_code=int(failed))
             logger._experiment = None
-
-
-def _settings(mode: str) -> "wandb.Settings":
-    import wandb
-
-    if mode == "online":
-        return wandb.Settings(init_timeout=30)
-    return wandb.Settings(silent=True, console="off")
 
 
 def _relative(run_dir: Path, save_dir: Path) -> str:

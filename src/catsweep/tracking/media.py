@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import Logger, WandbLogger
+from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
 from catsweep.images import to_float, to_uint8
@@ -34,7 +35,7 @@ def log_images(loggers: Sequence[Logger], key: str, image: Images, step: int) ->
 
 
 class SampleGrid(Callback):
-    """Write `samples/epoch_0005.png`, and `reconstructions/epoch_0005.png` of a model that reconstructs.
+    """Write `samples/epoch_0005.png` after five epochs, and `reconstructions/…` of a model that reconstructs.
 
     Args:
         run_dir: the run folder.
@@ -81,7 +82,9 @@ class SampleGrid(Callback):
                 self._show(trainer, "reconstructions", rows(originals, _reconstructions(pl_module, originals)))
 
     def _show(self, trainer: Trainer, kind: str, page: Images) -> None:
-        save_png(self.run_dir / kind / f"epoch_{trainer.current_epoch:04d}.png", page)
+        # While fitting, Lightning counts the epoch that is being validated only afterwards.
+        epochs = trainer.current_epoch + (trainer.state.fn == TrainerFn.FITTING)
+        save_png(self.run_dir / kind / f"epoch_{epochs:04d}.png", page)
         log_images(trainer.loggers, kind, page, trainer.global_step)
 
     def _originals(self, trainer: Trainer) -> Images:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 PACKAGES = (
@@ -82,8 +83,9 @@ def git_state(root: Path) -> dict[str, Any]:
     }
 
 
+@rank_zero_only
 def write(run_dir: Path, cfg: DictConfig, facts: dict[str, Any], root: Path) -> None:
-    """Write `config.yaml` (every value resolved and plain) and `provenance.json` into the run folder.
+    """Write `config.yaml` (every value resolved and plain) and `provenance.json` into the run folder, on rank 0.
 
     When a run is resumed, what was known of its earlier sessions moves to `earlier`, oldest first: they may have
     run other code on another machine.
