@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 import wandb
 from hypothesis import given
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from PIL import Image
 from pytorch_lightning.loggers import CSVLogger
+from torch.utils.data import DataLoader
 
 from catsweep.errors import ConfigError
 from catsweep.tracking.loggers import build, finish, log_config, resolve_mode, run_id, summarise
@@ -42,10 +44,21 @@ def signed_out(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def node(root, tmp_path):
-    cfg = OmegaConf.load(root / "conf" / "logger" / "wandb.yaml")
-    cfg.save_dir = str(tmp_path / "outputs")
-    return cfg
+def logger_node(root, tmp_path):
+    """The configuration of a logger by its name, recording into the test's folder."""
+
+    def load(name):
+        cfg = OmegaConf.load(root / "conf" / "logger" / f"{name}.yaml")
+        if name == "wandb":
+            cfg.save_dir = str(tmp_path / "outputs")
+        return cfg
+
+    return load
+
+
+@pytest.fixture
+def node(logger_node):
+    return logger_node("wandb")
 
 
 def records(folder):
@@ -168,13 +181,47 @@ def test_an_offline_process_is_silent_reads_no_input_draws_no_number_and_opens_n
 
 @pytest.mark.usefixtures("signed_out")
 @pytest.mark.parametrize("name", ["wandb", "csv", "none"])
-def test_no_logger_touches_the_random_state(root, tmp_path, name):
-    node = OmegaConf.load(root / "conf" / "logger" / f"{name}.yaml")
-    if name == "wandb":
-        node.save_dir = str(tmp_path / "outputs")
+def test_no_logger_touches_the_random_state(logger_node, tmp_path, name):
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
-    recorded(node, tmp_path / "outputs" / "run")
+    recorded(logger_node(name), tmp_path / "outputs" / "run")
     assert before == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+
+
+class Dropper(pl.LightningModule):
+    """One layer and a dropout, so that every step of training draws from the random state."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Sequential(torch.nn.Dropout(), torch.nn.Linear(4, 1))
+
+    def training_step(self, batch, _):
+        loss = self.layer(batch).square().mean()
+        self.log("loss", loss)
+        return loss
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+@pytest.mark.usefixtures("signed_out")
+@pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers")
+@pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning")
+def test_training_comes_out_the_same_with_any_logger(logger_node, tmp_path):
+    weights = []
+    for name in ("none", "csv", "wandb"):
+        loggers = build(logger_node(name), tmp_path / "outputs" / "run")
+        pl.seed_everything(3, verbose=False)
+        model = Dropper()
+        trainer = pl.Trainer(
+            max_epochs=3, accelerator="cpu", logger=loggers or False, log_every_n_steps=1, enable_checkpointing=False,
+            enable_progress_bar=False, enable_model_summary=False,
+        )  # fmt: skip
+        trainer.fit(model, DataLoader(torch.arange(32.0).view(8, 4) / 32, batch_size=2, shuffle=True))
+        finish(loggers)
+        weights.append(model.layer[1].weight.detach())
+    assert torch.equal(weights[0], weights[1])
+    assert torch.equal(weights[0], weights[2])
+    assert len(list(tmp_path.glob("outputs/wandb/offline-run-*"))) == 1
 
 
 @pytest.mark.usefixtures("signed_out")
@@ -257,14 +304,13 @@ def test_different_names_have_different_ids(one, other):
     assert (run_id(one) == run_id(other)) == (one == other)
 
 
-def test_none_is_no_logger(root, tmp_path):
-    assert build(OmegaConf.load(root / "conf" / "logger" / "none.yaml"), tmp_path) == []
+def test_none_is_no_logger(logger_node, tmp_path):
+    assert build(logger_node("none"), tmp_path) == []
 
 
-def test_csv_keeps_the_table_of_each_session(root, tmp_path):
-    node = OmegaConf.load(root / "conf" / "logger" / "csv.yaml")
+def test_csv_keeps_the_table_of_each_session(logger_node, tmp_path):
     for _ in range(2):
-        loggers = build(node, tmp_path)
+        loggers = build(logger_node("csv"), tmp_path)
         assert isinstance(loggers[0], CSVLogger)
         loggers[0].log_metrics({"val/fid": 3.0}, step=1)
         log_images(loggers, "samples", np.zeros((8, 8, 3), np.uint8), step=1)
