@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,9 @@ def run(cfg: DictConfig) -> float | tuple[float, ...]:
         CatsweepError: a configuration, data or training that cannot go on; the message says what to do.
     """
     configuration.check(cfg)
-    folder = Path(HydraConfig.get().runtime.output_dir)
+    _quiet_libraries()
+    # Relative to the project, so that nothing we print or write names a place on this machine.
+    folder = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
     checkpoint = _checkpoint_to_resume(cfg, folder)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     if cfg.trainer.threads:
@@ -73,6 +76,12 @@ def run(cfg: DictConfig) -> float | tuple[float, ...]:
     finally:
         loggers.finish(log_to, failed=not finished)
     return objective_values(result["scores"], list(cfg.objective))
+
+
+def _quiet_libraries() -> None:
+    """Keep Lightning's advertisements, and what its dependencies deprecate of each other, off the terminal."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # it sets INFO itself when imported
+    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)", module="pytorch_lightning")
 
 
 def objective_values(scores: Mapping[str, float], objective: list[str]) -> float | tuple[float, ...]:
