@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from catsweep.errors import ExportError
 from catsweep.export.selection import Candidate, Objective
 
-RELATIVE_TOLERANCE = 1e-9
+TOLERANCE = 1e-9  # relative, and absolute near 0: both files keep all digits of a float
 
 
 @dataclass(frozen=True)
@@ -184,11 +184,11 @@ def _run_folders(runs: Path, first: str = "") -> Iterator[Path]:
 
 def _has_scores(run: Path, trial: Candidate, objectives: Sequence[Objective]) -> bool:
     try:
-        scores = json.loads((run / "metrics.json").read_text())["scores"]
+        scores = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["scores"]
+        recorded = [float(scores[o.name]) for o in objectives]
     except (OSError, ValueError, KeyError, TypeError):
         return False  # still running, or failed before it was scored
     return all(
-        isinstance(score := scores.get(o.name), int | float)
-        and math.isclose(score, value, rel_tol=RELATIVE_TOLERANCE, abs_tol=RELATIVE_TOLERANCE)
-        for o, value in zip(objectives, trial.values, strict=True)
+        math.isclose(score, value, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+        for score, value in zip(recorded, trial.values, strict=True)
     )

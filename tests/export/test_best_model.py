@@ -1,0 +1,164 @@
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+from omegaconf import OmegaConf
+
+from catsweep.errors import ConfigError, ExportError
+from catsweep.export import best_model
+
+FRONT = [(50.0, 0.9), (40.0, 0.2), (42.0, 0.8), (60.0, 0.7)]  # trial 3 is dominated
+
+
+@pytest.fixture
+def cfg(sweep):
+    return OmegaConf.create(
+        {
+            "study": None,
+            "select": "fid",
+            "sweeps": str(sweep.sweeps),
+            "outputs": str(sweep.outputs),
+            "out": str(sweep.outputs / "best_model"),
+        }
+    )
+
+
+@pytest.mark.parametrize(("select", "trial"), [("fid", 1), ("ssim", 0), ("knee", 2), (3, 3)])
+def test_chosen_trial_is_copied_whole(sweep, cfg, select, trial) -> None:
+    sweep.with_runs("s", FRONT)
+    cfg.select = select
+    folder = best_model.run(cfg)
+    assert folder == sweep.outputs / "best_model"
+    assert (folder / "checkpoints" / "best.ckpt").read_text() == f"weights of s/{trial}"
+    for name in ("config.yaml", "metrics.json", "provenance.json"):
+        assert (folder / name).read_bytes() == (sweep.outputs / "s" / str(trial) / name).read_bytes()
+    assert json.loads((folder / "choice.json").read_text())["trial"] == trial
+
+
+def test_samples_are_those_of_the_scored_checkpoint(sweep, cfg) -> None:
+    sweep.with_runs("s", [(1.0, 1.0)])
+    assert (best_model.run(cfg) / "samples.png").read_text() == "drawn at 10"  # training went on to 15
+
+
+def test_run_too_short_for_samples_is_still_a_model(sweep, cfg) -> None:
+    sweep.with_runs("s", [(1.0, 1.0)])
+    shutil.rmtree(sweep.outputs / "s" / "0" / "samples")
+    assert not (best_model.run(cfg) / "samples.png").exists()
+
+
+def test_checkpoint_is_the_one_that_was_scored(sweep, cfg) -> None:
+    sweep.with_runs("s", [(1.0, 1.0)])
+    run = sweep.outputs / "s" / "0"
+    (run / "checkpoints" / "last.ckpt").write_text("last weights")
+    metrics = json.loads((run / "metrics.json").read_text()) | {"checkpoint": "last"}
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    folder = best_model.run(cfg)
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["last.ckpt"]
+    assert best_model.scored_checkpoint(folder) == "last"
+
+
+def test_choice_is_explained(sweep, cfg, capsys) -> None:
+    sweep.with_runs("s", FRONT)
+    folder = best_model.run(cfg)
+    choice = json.loads((folder / "choice.json").read_text())
+    assert choice == {
+        "study": "s",
+        "trial": 1,
+        "selected_by": "the lowest val/fid",
+        "run": (sweep.outputs / "s" / "1").as_posix(),
+        "objectives": [
+            {"name": "val/fid", "direction": "minimize"},
+            {"name": "val/ssim", "direction": "maximize"},
+        ],
+        "values": {"val/fid": 40.0, "val/ssim": 0.2},
+        "params": {"optimizer.lr": 0.25},
+        "pareto_set": [
+            {"trial": 1, "values": {"val/fid": 40.0, "val/ssim": 0.2}, "params": {"optimizer.lr": 0.25}},
+            {"trial": 2, "values": {"val/fid": 42.0, "val/ssim": 0.8}, "params": {"optimizer.lr": 0.2}},
+            {"trial": 0, "values": {"val/fid": 50.0, "val/ssim": 0.9}, "params": {"optimizer.lr": 1 / 3}},
+        ],
+        "finished_trials": 4,
+    }
+    page = (folder / "choice.md").read_text()
+    assert "| trial | val/fid ↓ | val/ssim ↑ |\n| --- | ---: | ---: |\n| **1** | 40 | 0.2 |\n| 2 | 42 | 0.8 |" in page
+    assert "- `optimizer.lr=0.25`" in page
+    printed = capsys.readouterr().out
+    assert "1 ◀" in printed
+    assert "Trial 1 of study s, the lowest val/fid, from a Pareto set of 3 among 4 finished trials." in printed
+
+
+def test_dominated_trial_asked_for_is_shown_beside_the_pareto_set(sweep, cfg, capsys) -> None:
+    sweep.with_runs("s", FRONT)
+    cfg.select = 3
+    folder = best_model.run(cfg)
+    assert "| **3** | 60 | 0.7 |" in (folder / "choice.md").read_text()
+    assert "3 ◀" in capsys.readouterr().out
+    assert [point["trial"] for point in json.loads((folder / "choice.json").read_text())["pareto_set"]] == [1, 2, 0]
+
+
+def test_second_choice_replaces_the_first_without_a_trace(sweep, cfg) -> None:
+    sweep.with_runs("s", FRONT)
+    (best_model.run(cfg) / "generated_0.png").write_text("of the first choice")
+    cfg.select = "ssim"
+    folder = best_model.run(cfg)
+    assert json.loads((folder / "choice.json").read_text())["trial"] == 0
+    assert not (folder / "generated_0.png").exists()
+
+
+def test_failure_midway_leaves_the_earlier_best_model(sweep, cfg, monkeypatch) -> None:
+    sweep.with_runs("s", FRONT)
+    folder = best_model.run(cfg)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    real, copied = shutil.copy2, []
+
+    def full_disk(source, target):
+        if len(copied) == 2:
+            raise OSError("No space left on device")
+        copied.append(source)
+        return real(source, target)
+
+    monkeypatch.setattr(shutil, "copy2", full_disk)
+    cfg.select = "ssim"
+    with pytest.raises(OSError, match="No space"):
+        best_model.run(cfg)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert sorted(path.name for path in sweep.outputs.iterdir()) == ["best_model", "s"]
+
+
+@pytest.mark.parametrize("lost", ["checkpoints/best.ckpt", "provenance.json"])
+def test_lost_part_is_named_and_the_earlier_best_model_stays(sweep, cfg, lost) -> None:
+    sweep.with_runs("s", FRONT)
+    cfg.select = "ssim"
+    best_model.run(cfg)
+    (sweep.outputs / "s" / "1" / lost).unlink()
+    cfg.select = "fid"
+    with pytest.raises(ExportError, match=f"lacks {lost}"):
+        best_model.run(cfg)
+    assert json.loads((sweep.outputs / "best_model" / "choice.json").read_text())["trial"] == 0
+
+
+def test_word_that_is_no_rule_touches_nothing(sweep, cfg) -> None:
+    sweep.with_runs("s", FRONT)
+    cfg.select = "prettiest"
+    with pytest.raises(ConfigError, match="select=prettiest"):
+        best_model.run(cfg)
+    assert not (sweep.outputs / "best_model").exists()
+
+
+@pytest.mark.parametrize("metrics", ["", "{}", "[1]"])
+def test_scored_checkpoint_of_an_unfinished_run(tmp_path, metrics) -> None:
+    (tmp_path / "metrics.json").write_text(metrics)
+    with pytest.raises(ExportError, match="not the record of a finished run"):
+        best_model.scored_checkpoint(tmp_path)
+
+
+def test_command_line_on_an_empty_project(root, tmp_path) -> None:
+    command = [sys.executable, str(root / "src" / "best_model.py"), "select=knee"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr.startswith("ExportError: No study in sweeps/")
+    assert "make sweep" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert list(tmp_path.iterdir()) == []
