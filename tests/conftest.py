@@ -4,10 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
 
 torch.set_num_threads(1)
+# No time limit: on a busy machine it would tell of the neighbours.
+settings.register_profile("catsweep", deadline=None)
+settings.load_profile("catsweep")
 
 
 @pytest.fixture(scope="session")

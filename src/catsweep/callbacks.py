@@ -29,7 +29,7 @@ class FiniteLoss(pl.Callback):
         values = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("train/")}
         if bad := {key: value for key, value in values.items() if not math.isfinite(value)}:
             raise TrainingError(
-                f"Training diverged in epoch {trainer.current_epoch}: {bad}. "
+                f"Training diverged in epoch {trainer.current_epoch + 1}: {bad}. "
                 "Lower the learning rate, or try another loss, optimizer or trainer.precision=32-true."
             )
 
@@ -65,7 +65,9 @@ class Progress(TQDMProgressBar):
     def __init__(self) -> None:
         super().__init__(refresh_rate=10 if sys.stderr.isatty() else 0)
 
-    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, int | str | float]:
+    def get_metrics(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
         """The logged values without the version number of the log."""
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
@@ -79,5 +81,5 @@ class EvaluationLine(pl.Callback):
         """Write the line after the epochs that were evaluated, when training values are there too."""
         epoch = trainer.current_epoch + 1
         if trainer.is_global_zero and trainer.check_val_every_n_epoch and epoch % trainer.check_val_every_n_epoch == 0:
-            metrics = {key: float(value) for key, value in sorted(trainer.callback_metrics.items())}
-            log.info("epoch %d/%s  %s", epoch, trainer.max_epochs, "  ".join(f"{k} {v:.4g}" for k, v in metrics.items()))
+            metrics = [f"{key} {float(value):.4g}" for key, value in sorted(trainer.callback_metrics.items())]
+            log.info("epoch %d/%s  %s", epoch, trainer.max_epochs, "  ".join(metrics))

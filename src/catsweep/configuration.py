@@ -44,10 +44,10 @@ def check_numbers(cfg: DictConfig) -> None:
         ConfigError: naming the key, what it must be and what it is.
     """
     for key in ("epochs", "eval_every"):
-        if not isinstance(cfg[key], int) or cfg[key] < 1:
+        if type(cfg[key]) is not int or cfg[key] < 1:  # not isinstance: true and false are whole numbers to Python
             raise ConfigError(f"{key} must be a whole number from 1 up; got {cfg[key]!r}.")
     for key in ("minutes", "patience"):
-        if cfg[key] is not None and (not isinstance(cfg[key], int | float) or cfg[key] <= 0):
+        if cfg[key] is not None and (type(cfg[key]) not in (int, float) or not cfg[key] > 0):
             raise ConfigError(f"{key} must be a number above 0, or null for no bound; got {cfg[key]!r}.")
 
 
@@ -62,7 +62,7 @@ def check(cfg: DictConfig) -> None:
 
 
 def differences(before: Any, now: Any, ignore: Collection[str] = (), path: str = "") -> list[str]:
-    """Where two plain configurations differ, a line each: `key: before → now`.
+    """Where two plain configurations differ, a line each: `key: before → now`; an absent key is as good as null.
 
     Args:
         before: nested dicts, lists and scalars.

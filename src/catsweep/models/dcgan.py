@@ -4,7 +4,7 @@ Averaged generator weights (Yazıcı et al. 2018), spectral normalisation (Miyat
 2018) every few steps (Karras et al. 2020, "lazy"), DiffAugment (Zhao et al. 2020), a learning rate for each side
 (Heusel et al. 2017). Its place in the flow: `training.run` builds it from `conf/model/dcgan.yaml`, Lightning trains
 it, and everything after that sees it as a `catsweep.models.protocol.Generator`.
-"""
+"""  # noqa: RUF002  # a name with dotless i's
 
 from collections.abc import Callable
 
@@ -66,7 +66,7 @@ class DCGAN(pl.LightningModule):
         discriminator_lr: learning rate of the discriminator.
         ema_decay: decay of the averaged generator per step, in [0, 1); 0 turns the average off.
         spectral_norm: whether to bound the spectral norm of the discriminator's layers.
-        r1_gamma: weight γ of the R1 penalty γ/2·E‖∇D(x)‖²; 0 turns it off.
+        r1_gamma: weight gamma of the R1 penalty, gamma / 2 times E‖∇D(x)‖²; 0 turns it off.
         r1_every: steps between two R1 penalties, each then weighted that much more.
         augment: applied to everything the discriminator sees, (N, 3, H, W) in [0, 1] to the same.
 
@@ -110,7 +110,9 @@ class DCGAN(pl.LightningModule):
         if spectral_norm:
             self._bound_spectral_norm()
         self.averaged = (
-            AveragedModel(self.generator, avg_fn=moving_average(ema_decay), use_buffers=True) if ema_decay else None
+            AveragedModel(self.generator, avg_fn=moving_average(ema_decay), use_buffers=True).requires_grad_(False)
+            if ema_decay
+            else None
         )
         self.adversarial_loss, self.augment = adversarial_loss, augment
         self.optimizer, self.schedule = optimizer, schedule
@@ -171,7 +173,7 @@ class DCGAN(pl.LightningModule):
         optimizer.zero_grad()
         self.manual_backward(loss)
         optimizer.step()
-        self.lr_schedulers()[side].step()  # type: ignore[index,union-attr]  # likewise
+        self.lr_schedulers()[side].step()  # type: ignore[index]  # likewise
 
     def training_step(self, batch: Tensor, batch_index: int) -> None:
         """One step of the discriminator and one of the generator on a uint8 batch (N, H, W, 3)."""

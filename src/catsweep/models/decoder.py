@@ -5,7 +5,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from catsweep.models.blocks import Activation, Normalization
+from catsweep.models.blocks import Activation, Normalization, convolution
 from catsweep.models.encoder import smallest_side, stage_channels
 
 
@@ -45,9 +45,8 @@ class Decoder(nn.Module):
         side = smallest_side(image_size, halvings)
         widths = stage_channels(halvings, channels, max_channels)[::-1]
         self.project = nn.Sequential(
-            # A transposed convolution of a 1×1 map is a linear layer that already has the image's layout.
-            nn.ConvTranspose2d(latent_size, widths[0], side, bias=False),
-            normalization(widths[0]),
+            # A transposed convolution of a 1x1 map is a linear layer that already has the image's layout.
+            *convolution(nn.ConvTranspose2d, latent_size, widths[0], (side, 1, 0), normalization),
             activation(),
         )
         stages = [up(a, b, normalization, activation) for a, b in pairwise(widths)]

@@ -20,13 +20,13 @@ def smallest_side(image_size: int, halvings: int) -> int:
     Raises:
         ConfigError: the image cannot be halved that often.
     """
-    if halvings < 1 or image_size % 2**halvings:
+    if halvings < 1 or image_size % (1 << halvings):
         possible = [h for h in range(1, 8) if image_size % 2**h == 0]
         raise ConfigError(
             f"An image of {image_size} pixels cannot be halved {halvings} times without a rest; "
             f"choose depth.halvings from {possible}, or another data.size."
         )
-    return image_size // 2**halvings
+    return image_size >> halvings
 
 
 class Encoder(nn.Module):

@@ -16,9 +16,10 @@ def draw_latents(n: int, latent_size: int, seed: int) -> Tensor:
 
 
 def interpolate(start: Tensor, end: Tensor, steps: int) -> Tensor:
-    """Walk from one latent to another on the great circle (slerp; Shoemake 1985, White 2016, arXiv:1609.04468).
+    """Walk from one latent to another along the great circle (slerp; Shoemake 1985, White 2016, arXiv:1609.04468).
 
-    A straight line would cross the low-norm middle, where a generator of normal latents has never been.
+    A straight line would cross the low-norm middle, where a generator of normal latents has never been. Norms go
+    evenly from that of `start` to that of `end`.
 
     Args:
         start: float, shape (d,).
@@ -33,13 +34,17 @@ def interpolate(start: Tensor, end: Tensor, steps: int) -> Tensor:
     """
     if steps < 2:
         raise ValueError(f"An interpolation needs at least 2 steps, both ends included; got {steps}.")
-    t = torch.linspace(0, 1, steps, dtype=start.dtype, device=start.device).unsqueeze(1)
-    cosine = torch.nn.functional.cosine_similarity(start, end, dim=0).clamp(-1, 1)
-    angle = torch.arccos(cosine)
+    t = torch.linspace(0, 1, steps, dtype=torch.float64, device=start.device).unsqueeze(1)
+    a, b = (torch.nn.functional.normalize(latent.double(), dim=0) for latent in (start, end))
+    angle = torch.arccos((a @ b).clamp(-1, 1))
     sine = torch.sin(angle)
-    if sine < 1e-4:  # parallel: the circle is a point or a line, and the formula 0/0
-        path = start + t * (end - start)
+    if sine < 1e-4:  # parallel or opposite: every great circle would do, and the formula is 0/0
+        path = torch.lerp(start.double(), end.double(), t)
     else:
-        path = (torch.sin((1 - t) * angle) * start + torch.sin(t * angle) * end) / sine
+        # Directions on the circle and norms apart: between nearly opposite latents of different norms the formula on
+        # the latents themselves goes far outside both.
+        norms = torch.lerp(start.double().norm(), end.double().norm(), t)
+        path = norms * (torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b) / sine
+    path = path.to(start.dtype)
     path[0], path[-1] = start, end
     return path

@@ -66,9 +66,10 @@ def generate(model: Generator, latents: Tensor, batch_size: int = 64) -> Tensor:
     Returns:
         uint8, shape (N, H, W, 3), on the CPU.
     """
+    parts: tuple[Tensor, ...] = torch.split(latents, batch_size)
     if not isinstance(model, nn.Module):
-        return torch.cat([to_uint8(model.decode(part)).cpu() for part in latents.split(batch_size)])
+        return torch.cat([to_uint8(model.decode(part)).cpu() for part in parts])
     device = next((parameter.device for parameter in model.parameters()), latents.device)
     # Autocast is off so that a score does not depend on whether it was taken inside a bf16 training loop.
     with evaluating(model), torch.autocast(device.type, enabled=False):
-        return torch.cat([to_uint8(model.decode(part.to(device))).cpu() for part in latents.split(batch_size)])
+        return torch.cat([to_uint8(model.decode(part.to(device))).cpu() for part in parts])

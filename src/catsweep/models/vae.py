@@ -19,7 +19,7 @@ from catsweep.models.encoder import Encoder
 from catsweep.models.optimization import OptimizerFactory, Schedule, build
 from catsweep.models.protocol import evaluating
 
-# log σ² outside this range means σ below 1/150 or above 150: no use, and exp() of it overflows in bf16.
+# A log-variance outside this range is a deviation below 1/150 or above 150: of no use, and its exp() may overflow.
 LOG_VARIANCE_RANGE = (-10.0, 10.0)
 
 

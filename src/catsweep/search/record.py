@@ -4,7 +4,6 @@ A Hydra callback (`conf/hydra/callbacks/study.yaml`), since the stock sweeper ha
 """
 
 import csv
-import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,8 +69,10 @@ def ranked(study: "Study") -> list["FrozenTrial"]:
     """All trials: finished ones by the first objective, best first, then the others by number."""
     sign = -1 if study.directions[0].name == "MAXIMIZE" else 1
 
-    def key(trial: "FrozenTrial") -> tuple[float, int]:
-        return (sign * trial.values[0] if trial.values else math.inf, trial.number)
+    def key(trial: "FrozenTrial") -> tuple[bool, float, int]:
+        # By state, for a pruned trial has a value too: the last that it reported.
+        finished = trial.state.name == "COMPLETE"
+        return (not finished, sign * trial.values[0] if finished else 0.0, trial.number)
 
     return sorted(study.trials, key=key)
 
@@ -99,7 +100,8 @@ def print_table(study: "Study", trials: list["FrozenTrial"], objective: list[str
         table.add_column(name, justify="right")
     table.add_column("parameters", overflow="fold")
     for trial in trials:
-        values = [f"{value:.4g}" for value in trial.values] if trial.values else [trial.state.name, *[""] * (len(objective) - 1)]
+        unfinished = [trial.state.name] + [""] * (len(objective) - 1)
+        values = [f"{value:.4g}" for value in trial.values] if trial.state.name == "COMPLETE" else unfinished
         parameters = "  ".join(f"{k.rsplit('.', 1)[-1]}={_short(v)}" for k, v in trial.params.items())
         star = "*" if trial.number in best else " "
         table.add_row(f"{star}{trial.number}", *values, str(_seconds(trial)), parameters)

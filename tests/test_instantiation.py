@@ -1,0 +1,84 @@
+import pytest
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import execution_whitelist
+from omegaconf import OmegaConf
+
+from catsweep.instantiation import instantiate
+
+
+def test_a_node_becomes_what_it_names():
+    node = OmegaConf.create({"_target_": "torch.nn.Linear", "in_features": 3, "out_features": 2, "bias": False})
+    layer = instantiate(node)
+    assert isinstance(layer, torch.nn.Linear)
+    assert layer.weight.shape == (2, 3)
+    assert layer.bias is None
+
+
+def test_partial_nodes_stay_factories():
+    factory = instantiate({"_target_": "torch.nn.LeakyReLU", "_partial_": True, "negative_slope": 0.3})
+    assert factory().negative_slope == 0.3
+    assert factory() is not factory()
+
+
+def test_given_arguments_override_the_nodes():
+    assert (
+        instantiate({"_target_": "torch.nn.Linear", "in_features": 3, "out_features": 2}, out_features=7).out_features
+        == 7
+    )
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "catsweep.losses.adversarial.Hinge",
+        "torch.nn.Identity",
+        "kornia.losses.CharbonnierLoss",
+        "pytorch_lightning.callbacks.Timer",
+    ],
+)
+def test_our_packages_and_those_we_build_from_are_trusted(target):
+    assert type(instantiate({"_target_": target})).__name__ == target.rpartition(".")[2]
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "builtins.eval",
+        "subprocess.run",
+        "torch.load",
+        "pathlib.Path.home",
+        "catsweeping.losses.hinge",
+        # Through a trusted module to what it has imported.
+        "catsweep.commands.os.system",
+        "catsweep.run_folder.Path.home",
+        "torch.nn.functional.torch.hub.list",
+    ],
+)
+def test_anything_else_is_refused_without_being_called(target):
+    with pytest.raises(InstantiationException, match="whitelist"):
+        instantiate({"_target_": target, "_args_": ["exit 3"]})
+
+
+def test_targets_inside_a_trusted_one_are_held_to_the_same_rule(tmp_path):
+    victim = tmp_path / "file"
+    victim.touch()
+    inner = {"_target_": "os.remove", "_args_": [str(victim)]}
+    with pytest.raises(InstantiationException, match="whitelist"):
+        instantiate({"_target_": "torch.nn.Sequential", "_args_": [inner]})
+    assert victim.exists()
+
+
+def test_a_configuration_cannot_extend_the_list():
+    node = {"_target_": "fractions.Fraction", "_args_": [3], "_execution_whitelist_": ["fractions.*"]}
+    with pytest.raises(InstantiationException):
+        instantiate(node)
+
+
+def test_ones_own_package_is_added_around_the_call():
+    node = {"_target_": "fractions.Fraction", "_args_": [3]}
+    with pytest.raises(InstantiationException, match="whitelist"):
+        instantiate(node)
+    with execution_whitelist("fractions.*"):
+        assert instantiate(node) == 3
