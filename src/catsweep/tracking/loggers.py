@@ -14,12 +14,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from hydra.utils import UNSAFE_DISABLE_EXECUTION_CHECKS, instantiate
 from lightning_fabric.loggers.logger import rank_zero_experiment
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 
 from catsweep.errors import ConfigError
+from catsweep.instantiation import instantiate
 
 if TYPE_CHECKING:
     import wandb
@@ -42,9 +42,7 @@ def build(node: DictConfig, run_dir: Path, study: str | None = None, trial: int 
     Returns:
         The loggers, for `Trainer(logger=…)`; an empty list switches logging off.
     """
-    # Unchecked: extension is by dotted path, and a configuration is as trusted as the code beside it.
-    allowed = UNSAFE_DISABLE_EXECUTION_CHECKS
-    logger = instantiate(node, run_dir=run_dir, study=study, trial=trial, _execution_whitelist_=allowed)
+    logger = instantiate(node, run_dir=run_dir, study=study, trial=trial)
     return [] if logger is None else [logger]
 
 

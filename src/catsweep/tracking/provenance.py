@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 
 PACKAGES = (
     "catsweep", "torch", "pytorch-lightning", "torchmetrics", "kornia", "numpy", "opencv-python-headless", "pillow",
-    "onnxruntime", "hydra-core", "hydra-optuna-sweeper", "optuna", "wandb", "safetensors",
+    "onnxruntime", "pytorch-optimizer", "hydra-core", "hydra-optuna-sweeper", "optuna", "wandb", "safetensors",
 )  # fmt: skip
 LISTED = 20  # changed files named one by one; the digest of the diff covers them all
 SECRET = re.compile(r"key|token|secret|passw", re.IGNORECASE)
