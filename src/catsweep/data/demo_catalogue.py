@@ -1,0 +1,244 @@
+"""The catalogue of demo cats: what a cat can look like, and the draw of one cat by number.
+
+First step of the demo renderer: `pick(seed, i)` turns two integers into a `Cat`, a frozen list of named
+parameters; `catsweep.data.demo` draws it. Lengths are fractions of the picture's width, angles are radians,
+colours are RGB in [0, 1]; `x` of a point of the face is its distance from the middle line. Every range is
+bounded, so that no draw can push a landmark out of the picture.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from catsweep.data import demo_palette as palette
+from catsweep.data.demo_palette import Backdrop, Colour
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Where the head is and where it looks; the eyes stay near 0.32/0.68 of the width and 0.42 of the height."""
+
+    scale: float
+    roll: float
+    shift: tuple[float, float]
+    turn: float
+    """Above 0 the nose moves to the viewer's right."""
+    nod: float
+    """Above 0 the nose moves down."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The build of head and ears."""
+
+    skull: tuple[float, float]
+    """Half-width and half-height."""
+    cheeks: float
+    muzzle: float
+    shoulders: float
+    fluff: float
+    """How far the hair frays the outline."""
+    ear_tip: tuple[float, float]
+    ear_bases: tuple[float, float]
+    """Where on the skull the outer and the inner edge of the ear start, as angles above the horizontal."""
+    ear_roundness: float
+
+
+@dataclass(frozen=True)
+class Coat:
+    """Colours of the fur and the strengths, about 0 to 1, of the patterns laid over each other."""
+
+    pattern: str
+    base: Colour
+    dark: Colour
+    light: Colour
+    second: Colour
+    stripes: float
+    stripe_count: float
+    white: float
+    blaze: float
+    """How high the white reaches between the eyes."""
+    patches: float
+    points: float
+    texture: float
+
+
+@dataclass(frozen=True)
+class Features:
+    """Eyes, nose, mouth, inner ears, whiskers, collar."""
+
+    iris: Colour
+    iris_centre: Colour
+    eye_width: float
+    eye_open: float
+    eye_tilt: float
+    pupil: float
+    """Half-width: slit to round."""
+    gaze: tuple[float, float]
+    nose: Colour
+    inner_ear: Colour
+    smile: float
+    tongue: bool
+    whisker_length: float
+    whisker_droop: float
+    collar: Colour | None
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Background and light."""
+
+    backdrop: Backdrop
+    colours: tuple[Colour, Colour, Colour]
+    blur: float
+    """Standard deviation of the background's softness."""
+    light: tuple[float, float]
+    """Unit vector in the picture plane towards the light; y is down, so above is negative."""
+    ambient: float
+    exposure: float
+    warmth: float
+    vignette: float
+
+
+@dataclass(frozen=True)
+class Cat:
+    """Everything there is to know about one cat; drawing it needs nothing else but a size."""
+
+    pose: Pose
+    shape: Shape
+    coat: Coat
+    features: Features
+    scene: Scene
+    texture_seed: int
+
+
+def pick(seed: int, index: int) -> Cat:
+    """Draw the parameters of one cat.
+
+    Args:
+        seed: of the whole set, >= 0.
+        index: number of the cat in the set, >= 0.
+
+    Returns:
+        The same cat for the same two numbers, whatever else is drawn.
+    """
+    rng = np.random.default_rng([seed, index])
+    coat = _pick_coat(rng)
+    return Cat(
+        pose=_pick_pose(rng),
+        shape=_pick_shape(rng),
+        coat=coat,
+        features=_pick_features(rng, coat),
+        scene=_pick_scene(rng),
+        texture_seed=int(rng.integers(2**31)),
+    )
+
+
+def _normal(rng: np.random.Generator, spread: float) -> float:
+    """A normal draw held within two standard deviations."""
+    return min(max(rng.standard_normal(), -2.0), 2.0) * spread
+
+
+def _vary(rng: np.random.Generator, colour: Colour, spread: float) -> Colour:
+    """A colour near `colour`: lighter or darker, a little warmer or cooler."""
+    bright, warm = 1 + _normal(rng, spread), _normal(rng, spread / 4)
+    red, green, blue = (
+        min(max(c * bright * (1 + w), 0.02), 0.99) for c, w in zip(colour, (warm, 0, -warm), strict=True)
+    )
+    return red, green, blue
+
+
+def _choose(rng: np.random.Generator, options: Sequence[T], shares: Sequence[float] | None = None) -> T:
+    """One of `options`, by its share."""
+    weights = None if shares is None else np.array(shares) / sum(shares)
+    return options[int(rng.choice(len(options), p=weights))]
+
+
+def _pick_pose(rng: np.random.Generator) -> Pose:
+    return Pose(
+        scale=rng.uniform(0.95, 1.03),
+        roll=_normal(rng, 0.035),
+        shift=(_normal(rng, 0.008), _normal(rng, 0.008)),
+        turn=_normal(rng, 0.13),
+        nod=_normal(rng, 0.06),
+    )
+
+
+def _pick_shape(rng: np.random.Generator) -> Shape:
+    width = rng.uniform(0.375, 0.435)
+    return Shape(
+        skull=(width, rng.uniform(0.30, 0.34)),
+        cheeks=width * rng.uniform(0.80, 0.98),
+        muzzle=rng.uniform(0.15, 0.20),
+        shoulders=rng.uniform(0.36, 0.50),
+        fluff=_choose(rng, (0.004, 0.008, 0.016), (0.4, 0.35, 0.25)),
+        ear_tip=(rng.uniform(0.30, 0.385), rng.uniform(0.075, 0.115)),
+        ear_bases=(rng.uniform(0.30, 0.50), rng.uniform(1.08, 1.24)),
+        ear_roundness=rng.uniform(0.012, 0.05),
+    )
+
+
+def _pick_coat(rng: np.random.Generator) -> Coat:
+    pattern = _choose(rng, palette.PATTERNS, tuple(pattern.share for pattern in palette.PATTERNS))
+    fur = _choose(rng, pattern.furs, tuple(fur.share for fur in pattern.furs))
+    return Coat(
+        pattern=pattern.name,
+        base=_vary(rng, fur.base, 0.10),
+        dark=_vary(rng, fur.dark, 0.10),
+        light=_vary(rng, fur.light, 0.03),
+        second=_vary(rng, palette.ORANGE, 0.08),
+        stripes=rng.uniform(*pattern.stripes) * fur.striped,
+        stripe_count=rng.uniform(8.5, 12.0),
+        white=max(rng.uniform(*pattern.white), 0.0),
+        blaze=rng.uniform(0.0, 1.0),
+        patches=pattern.patches,
+        points=pattern.points,
+        texture=rng.uniform(0.7, 1.2),
+    )
+
+
+def _pick_features(rng: np.random.Generator, coat: Coat) -> Features:
+    """Eyes and skin go with the coat: pointed cats have blue eyes, dark cats dark noses."""
+    blue = coat.points > 0 or (min(coat.base) > 0.8 and rng.random() < 0.4)
+    iris, iris_centre = _choose(rng, palette.BLUE_EYES if blue else palette.EYES)
+    skin = coat.dark if coat.points else coat.base
+    plain = not coat.white and not coat.stripes and not coat.patches
+    dark = plain and max(skin) < 0.62 and (coat.points > 0 or rng.random() < 0.8)
+    relaxed = rng.random() < 0.25
+    return Features(
+        iris=_vary(rng, iris, 0.08),
+        iris_centre=_vary(rng, iris_centre, 0.05),
+        eye_width=rng.uniform(0.076, 0.096),
+        eye_open=rng.uniform(0.45, 0.8) if relaxed else rng.uniform(0.85, 1.05),
+        eye_tilt=rng.uniform(0.06, 0.28),
+        pupil=rng.uniform(0.009, 0.020) if rng.random() < 0.5 else rng.uniform(0.026, 0.052),
+        gaze=(_normal(rng, 0.006), _normal(rng, 0.004)),
+        nose=_vary(rng, palette.DARK_NOSE if dark else _choose(rng, palette.NOSES), 0.08),
+        inner_ear=_vary(rng, palette.DARK_EAR if dark else palette.PINK_EAR, 0.06),
+        smile=rng.uniform(0.4, 1.0),
+        tongue=rng.random() < 0.07,
+        whisker_length=rng.uniform(0.30, 0.44),
+        whisker_droop=rng.uniform(-0.04, 0.08),
+        collar=_vary(rng, _choose(rng, palette.COLLARS), 0.1) if rng.random() < 0.15 else None,
+    )
+
+
+def _pick_scene(rng: np.random.Generator) -> Scene:
+    backdrop = _choose(rng, palette.BACKDROPS)
+    first, second, third = (_vary(rng, colour, 0.12) for colour in _choose(rng, backdrop.palettes))
+    angle = rng.uniform(-2.6, -0.5)  # from above, as daylight and lamps are
+    return Scene(
+        backdrop=backdrop,
+        colours=(first, second, third),
+        blur=rng.uniform(0.014, 0.035),
+        light=(math.cos(angle), math.sin(angle)),
+        ambient=rng.uniform(0.4, 0.8),
+        exposure=rng.uniform(0.78, 1.16),
+        warmth=_normal(rng, 0.035),
+        vignette=rng.uniform(0.0, 0.4),
+    )
