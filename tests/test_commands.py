@@ -5,15 +5,20 @@ from pathlib import Path
 
 import pytest
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from catsweep.commands import guard
 from catsweep.errors import ConfigError
+from catsweep.instantiation import instantiate
+
+
+NOTHING = OmegaConf.create({})
 
 
 @guard
-def refuse() -> None:
+def refuse(cfg: DictConfig) -> None:
     """Docstring of refuse."""
     raise ConfigError("expected a VAE's loss, got hinge: choose mse")
 
@@ -31,12 +36,30 @@ def set_mode(mode: RunMode) -> None:
     HydraConfig.instance().cfg = OmegaConf.create({"hydra": {"mode": mode}})
 
 
-def test_result_and_arguments_pass_through() -> None:
+def test_configuration_and_result_pass_through() -> None:
     @guard
-    def add(a: int, *, b: int) -> int:
-        return a + b
+    def double(cfg: DictConfig) -> int:
+        return 2 * cfg.n
 
-    assert add(1, b=2) == 3
+    assert double(OmegaConf.create({"n": 3})) == 6
+
+
+@pytest.mark.usefixtures("mode")
+def test_trust_lasts_as_long_as_the_task() -> None:
+    node = {"_target_": "fractions.Fraction", "_args_": [3]}
+
+    @guard
+    def build(cfg: DictConfig) -> object:
+        return instantiate(node)
+
+    struct = OmegaConf.create({"trust": ["fractions.*"]})
+    OmegaConf.set_struct(struct, True)
+    assert build(struct) == 3
+    for distrustful in ({"trust": []}, {"trust": None}, {}):
+        struct = OmegaConf.create(distrustful)
+        OmegaConf.set_struct(struct, True)  # as Hydra hands it over
+        with pytest.raises(InstantiationException):
+            build(struct)
 
 
 def test_identity_of_the_task_is_kept_for_hydra() -> None:
@@ -55,7 +78,7 @@ def test_expected_error_is_one_message_and_exit_code_1(
     if hydra_mode is not None:
         set_mode(hydra_mode)
     with pytest.raises(SystemExit) as caught:
-        refuse()
+        refuse(NOTHING)
     assert caught.value.code == 1
     captured = capsys.readouterr()
     assert captured.err == "ConfigError: expected a VAE's loss, got hinge: choose mse\n"
@@ -66,7 +89,7 @@ def test_expected_error_is_one_message_and_exit_code_1(
 def test_sweeper_sees_the_error_so_that_only_the_trial_fails() -> None:
     set_mode(RunMode.MULTIRUN)
     with pytest.raises(ConfigError):
-        refuse()
+        refuse(NOTHING)
 
 
 @pytest.mark.usefixtures("mode")
@@ -75,18 +98,18 @@ def test_traceback_on_request(monkeypatch: pytest.MonkeyPatch, value: str, raise
     HydraConfig.instance().cfg = None
     monkeypatch.setenv("HYDRA_FULL_ERROR", value)
     with pytest.raises(raised):
-        refuse()
+        refuse(NOTHING)
 
 
 @pytest.mark.usefixtures("mode")
 @pytest.mark.parametrize("error", [ValueError("a bug"), KeyboardInterrupt()])
 def test_bugs_and_interrupts_are_not_dressed_up(error: BaseException) -> None:
     @guard
-    def crash() -> None:
+    def crash(cfg: DictConfig) -> None:
         raise error
 
     with pytest.raises(type(error)):
-        crash()
+        crash(NOTHING)
 
 
 def test_import_is_light(root: Path) -> None:

@@ -7,7 +7,6 @@ decoder, and its encoder because it can also reconstruct. `bundle` is the caller
 from pathlib import Path
 
 import torch
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from pytorch_lightning import LightningModule
 from safetensors import SafetensorError
@@ -15,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from catsweep.errors import ExportError
+from catsweep.instantiation import instantiate
 from catsweep.models.protocol import Generator, Reconstructor, evaluating
 
 WEIGHTS = "model.safetensors"
