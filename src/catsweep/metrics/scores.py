@@ -6,7 +6,7 @@ numbers from the global state, or knows a model. Everything over features is acc
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torchmetrics.functional.image import (
 )
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
+from torchmetrics.utilities.data import dim_zero_cat
 
 from catsweep.errors import MetricError
 from catsweep.images import to_float
@@ -72,19 +73,12 @@ class FID(FrechetInceptionDistance):
         """
         if real:
             raise MetricError("The real features of this FID are its reference; update it with real=False only.")
+        super().update(imgs, real)
         self.fake_features.append(imgs.double())
 
     def compute(self) -> Tensor:
-        """The distance, float64, shape ()."""
-        return frechet_distance(torch.cat(self.fake_features), self.reference)
-
-    def compute_as_torchmetrics(self) -> Tensor:
-        """The same distance by torchmetrics' own formula: eigenvalues of a D x D product. For tests and benchmarks."""
-        fake = torch.cat(self.fake_features)
-        self.orig_dtype = fake.dtype
-        self.fake_features_sum, self.fake_features_cov_sum = fake.sum(0), fake.t().mm(fake)
-        self.fake_features_num_samples = torch.tensor(len(fake))
-        return super().compute()
+        """The distance, float64, shape (): what torchmetrics' own `compute` gives from the same state."""
+        return frechet_distance(dim_zero_cat(self.fake_features), self.reference)
 
 
 def frechet_distance(features: Tensor, reference: "Moments") -> Tensor:
@@ -109,7 +103,8 @@ def frechet_distance(features: Tensor, reference: "Moments") -> Tensor:
     mean = features.mean(0)
     centred = (features - mean) / (len(features) - 1) ** 0.5
     cross = torch.linalg.svdvals(centred @ reference.root).sum()
-    return (mean - reference.mean).square().sum() + centred.square().sum() + reference.trace - 2 * cross
+    means: Tensor = (mean - reference.mean).square().sum()
+    return means + centred.square().sum() + reference.trace - 2 * cross
 
 
 def kernel_distance(features: Tensor, reference: Tensor, seed: int, subsets: int = KID_SUBSETS) -> float:
@@ -191,9 +186,10 @@ def ssim(images: Tensor, originals: Tensor, batch_size: int = 64) -> float:
         In [-1, 1], 1 for equal images.
     """
     _require_same(images, originals)
+    settings: dict[str, Any] = {"data_range": 1.0, "reduction": "none"}
     parts = [
-        structural_similarity_index_measure(to_float(a), to_float(b), data_range=1.0, reduction="none")
-        for a, b in zip(images.split(batch_size), originals.split(batch_size), strict=True)
+        cast(Tensor, structural_similarity_index_measure(to_float(a), to_float(b), **settings))
+        for a, b in zip(torch.split(images, batch_size), torch.split(originals, batch_size), strict=True)
     ]
     return _mean(parts)
 
@@ -217,7 +213,7 @@ def ms_ssim(images: Tensor, others: Tensor, batch_size: int = 64) -> float:
     settings: dict[str, Any] = {"data_range": 1.0, "reduction": "none", "betas": betas, "normalize": "relu"}
     parts = [
         multiscale_structural_similarity_index_measure(to_float(a), to_float(b), kernel_size=WINDOW, **settings)
-        for a, b in zip(images.split(batch_size), others.split(batch_size), strict=True)
+        for a, b in zip(torch.split(images, batch_size), torch.split(others, batch_size), strict=True)
     ]
     return _mean(parts)
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from catsweep.errors import MetricError
 from catsweep.metrics.extractors import Extractor
-from catsweep.metrics.onnx_session import write_atomically
+from catsweep.metrics.onnx_session import make_cache, write_atomically
 from catsweep.metrics.scores import pair_similarity, scales
 
 FORMAT = 1  # raise when the meaning of the file changes
@@ -63,8 +63,12 @@ class Moments:
         mean = features.mean(0)
         centred = (features - mean) / (len(features) - 1) ** 0.5
         covariance = centred.T @ centred
-        values, vectors = torch.linalg.eigh(covariance)
-        root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T  # rounding leaves eigenvalues just below 0
+        if len(features) < features.shape[1]:
+            # Most eigenvalues of C are 0; their roots would keep half the digits. The singular values keep them all.
+            _, deviations, vectors = torch.linalg.svd(centred, full_matrices=False)
+            return cls(len(features), mean, covariance, (vectors.T * deviations) @ vectors)
+        values, axes = torch.linalg.eigh(covariance)
+        root = (axes * values.clamp_min(0).sqrt()) @ axes.T  # rounding can leave an eigenvalue just below 0
         return cls(len(features), mean, covariance, root)
 
 
@@ -104,7 +108,7 @@ def reference_statistics(
     """
     images_digest = _images_digest(digest, rows)
     key = _key(images_digest, extractor, images.shape[1])
-    root.mkdir(parents=True, exist_ok=True)
+    make_cache(root)
     path = root / f"{key[:32]}.safetensors"
 
     def compute() -> dict[str, Tensor]:
