@@ -9,10 +9,10 @@ They share one contract, so that a sweep may swap them without moving beta:
   over the pixels and channels of an image and averaged over the batch**. It is 0 at equality and never negative.
 - **One currency.** `mse` is the plain squared error (a Gaussian likelihood of variance 1/2, up to a constant). Every
   other loss carries a constant such that, where a small VAE ends up (errors of standard deviation 0.1,
-  `REFERENCE_ERROR`), shrinking all errors by a percent saves about as much as it does under `mse`. That saving, and
-  not the value of the loss, is what the divergence has to pay for, hence what makes beta mean the same. For the
-  pixelwise losses it is arithmetic on Gaussian errors; for the structural ones it was measured on photos of cats,
-  64 x 64, blurred until their squared error was that of such a VAE.
+  `REFERENCE_ERROR`), shrinking all errors by a percent saves about as much as it does under `mse`, within a factor of
+  two. That saving, and not the value of the loss, is what the divergence has to pay for, hence what makes beta mean
+  the same. For the pixelwise losses it is arithmetic on Gaussian errors; for the structural ones it was measured on
+  photos of cats, 64 x 64, blurred until their squared error was that of such a VAE.
 - bfloat16 and float16 are raised to float32 here, under autocast as well; gradients are finite for all values in
   [0, 1], at both ends and for identical images.
 """
