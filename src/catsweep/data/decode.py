@@ -21,9 +21,12 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from catsweep.errors import DataError
 
-# Formats that are pictures and whose readers are memory-safe enough; never EPS (runs Ghostscript) or WMF.
-FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+# Formats that are pictures and whose readers are safe enough; never EPS (runs Ghostscript) or WMF. JPEG stands for
+# MPO too, the two-lens sort of phones.
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+Image.init()  # else Pillow looks for names in FORMATS before it has loaded their readers
 MAX_BYTES = 1 << 29
+MAX_SIDE = 32_766  # OpenCV warps nothing longer
 # Mid-grey under transparent pixels: neither white fur nor black fur melts into it.
 BACKGROUND = (128, 128, 128, 255)
 
@@ -101,6 +104,8 @@ def decode_bytes(data: bytes) -> NDArray[np.uint8]:
 
 def _decode(data: bytes) -> NDArray[np.uint8]:
     with Image.open(BytesIO(data), formats=FORMATS) as image:
+        if max(image.size) > MAX_SIDE:
+            raise Unreadable(f"too many pixels: {image.width} x {image.height}, at most {MAX_SIDE} a side")
         frame: Image.Image = image  # an animated file stands at its first frame
         if image.format in ("JPEG", "MPO"):
             frame = _strict_jpeg(image, data)

@@ -1,0 +1,178 @@
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from torch import Tensor
+
+from catsweep.data import datamodule
+from catsweep.data.datamodule import CatDataModule
+from catsweep.errors import ConfigError, DataError
+
+
+@pytest.fixture
+def make(fake: Callable, tmp_path: Path) -> Callable[..., CatDataModule]:
+    def make(n: int = 40, copies: int = 1, **options: Any) -> CatDataModule:
+        settings = {"size": 8, "root": tmp_path / "ready", "batch_size": 8, "val_fraction": 0.25, **options}
+        return CatDataModule(fake(n, copies=copies), **settings)
+
+    return make
+
+
+class Recorder(pl.LightningModule):
+    """Keeps the batches it is trained on, by epoch; stops as if killed when told to."""
+
+    def __init__(self, die_at: tuple[int, int] | None = None) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.seen: list[tuple[int, int, Tensor]] = []
+        self.validated: list[Tensor] = []
+        self.die_at = die_at
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        if (self.current_epoch, batch_idx) == self.die_at:
+            raise KeyError("killed")
+        self.seen.append((self.current_epoch, batch_idx, batch.clone()))
+        return self.weight.sum()
+
+    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+        self.validated.append(batch.clone())
+        self.log("score", float(self.current_epoch))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def trainer(folder: Path, *callbacks: pl.Callback, **options: Any) -> pl.Trainer:
+    return pl.Trainer(
+        default_root_dir=folder, accelerator="cpu", max_epochs=4, logger=False, enable_progress_bar=False,
+        enable_model_summary=False, num_sanity_val_steps=0, callbacks=list(callbacks),
+        enable_checkpointing=bool(callbacks), **options,
+    )  # fmt: skip
+
+
+def test_batches_are_uint8_and_held_out_images_stay_held_out(make: Callable) -> None:
+    data = make()
+    data.prepare_data()
+    data.setup("fit")
+    train, val = list(data.train_dataloader()), list(data.val_dataloader())
+    assert [tuple(batch.shape) for batch in train] == [(8, 8, 8, 3)] * 3
+    assert [tuple(batch.shape) for batch in val] == [(8, 8, 8, 3), (2, 8, 8, 3)]
+    assert {batch.dtype for batch in train + val} == {torch.uint8}
+    shown = {image.numpy().tobytes() for batch in train for image in (*batch, *batch.flip(2))}
+    assert not shown & {image.numpy().tobytes() for batch in val for image in batch}
+    assert torch.equal(torch.cat(val), torch.from_numpy(data.ready.images[data.ready.indices("val")]))
+
+
+def test_the_run_s_seed_changes_the_order_and_never_the_data(make: Callable) -> None:
+    one, other = make(seed=1), make(seed=2)
+    assert one.ready.digest == other.ready.digest
+    assert one.ready.path == other.ready.path
+    assert not torch.equal(next(iter(one.train_dataloader())), next(iter(other.train_dataloader())))
+
+
+def test_mirroring_can_be_switched_off(make: Callable) -> None:
+    data = make(flip=False)
+    stored = {image.tobytes() for image in data.ready.images}
+    assert all(image.numpy().tobytes() in stored for batch in data.train_dataloader() for image in batch)
+
+
+def test_with_few_images_the_batch_shrinks_and_says_so(make: Callable, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    loader = make(n=6, batch_size=64, val_fraction=0.2).train_dataloader()
+    assert [len(batch) for batch in loader] == [5]
+    assert "Batches of 5 instead of data.batch_size=64: there are 5 training images" in caplog.text
+
+
+def test_a_ready_set_too_large_for_memory_stays_on_disk(make: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = list(make().train_dataloader())
+    monkeypatch.setattr(datamodule, "IN_MEMORY", 100)
+    assert all(torch.equal(a, b) for a, b in zip(expected, make().train_dataloader(), strict=True))
+
+
+def test_copies_of_one_photo_are_too_little_to_hold_any_out(make: Callable) -> None:
+    with pytest.raises(DataError, match=r"at least 2 different photos.*but 5 alike are left in fake photos"):
+        make(n=5, copies=5).setup("fit")
+    make(n=5, copies=5, val_fraction=0).setup("fit")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"size": 0}, {"batch_size": 0}, {"val_fraction": 1}, {"val_fraction": -0.1}, {"seed": -1}]
+)
+def test_settings_that_mean_nothing_are_refused(make: Callable, wrong: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        make(**wrong)
+
+
+def test_each_process_gets_its_share(make: Callable) -> None:
+    class Place:
+        world_size = 2
+
+        def __init__(self, rank: int) -> None:
+            self.global_rank = rank
+
+    shares = []
+    for rank in range(2):
+        data = make(batch_size=4)
+        data.trainer = Place(rank)
+        shares.append((list(data.train_dataloader()), list(data.val_dataloader())))
+    together = [torch.cat(pair) for pair in zip(shares[0][0], shares[1][0], strict=True)]
+    assert all(torch.equal(a, b) for a, b in zip(together, make(batch_size=8).train_dataloader(), strict=True))
+    assert sum(len(batch) for share in shares for batch in share[1]) == 10
+    data = make(n=2, val_fraction=0.5)
+    data.trainer = Place(0)
+    with pytest.raises(DataError, match="one training image per process, got 1 for 2"):
+        data.train_dataloader()
+
+
+@pytest.mark.trains
+def test_lightning_shows_every_epoch_in_its_own_order(make: Callable, tmp_path: Path) -> None:
+    model, data = Recorder(), make()
+    trainer(tmp_path).fit(model, data)
+    expected = make().train_dataloader()
+    for epoch in range(4):
+        expected.set_epoch(epoch)
+        shown = [batch for shown_epoch, _, batch in model.seen if shown_epoch == epoch]
+        assert all(torch.equal(a, b) for a, b in zip(shown, expected, strict=True))
+    assert len(model.validated) == 4 * 2
+
+
+@pytest.mark.trains
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+@pytest.mark.parametrize(
+    ("die_at", "checkpoint"),
+    [
+        ((2, 0), {"save_on_train_epoch_end": True}),
+        ((2, 1), {"save_on_train_epoch_end": True}),
+        ((2, 1), {"save_on_train_epoch_end": False}),
+        ((2, 1), {"monitor": "score", "mode": "max"}),
+        ((2, 2), {"every_n_train_steps": 1}),
+        ((1, 0), {"every_n_train_steps": 2}),
+        ((1, 2), {"every_n_train_steps": 2}),
+    ],
+)
+def test_a_run_that_is_killed_and_resumed_sees_what_the_undisturbed_run_saw(
+    make: Callable, tmp_path: Path, die_at: tuple[int, int], checkpoint: dict[str, Any]
+) -> None:
+    undisturbed = Recorder()
+    trainer(tmp_path).fit(undisturbed, make())
+    first, second = Recorder(die_at), Recorder()
+
+    def keep() -> ModelCheckpoint:
+        return ModelCheckpoint(tmp_path / "checkpoints", "kept", enable_version_counter=False, **checkpoint)
+
+    with pytest.raises(KeyError, match="killed"):
+        trainer(tmp_path, keep()).fit(first, make())
+    kept = tmp_path / "checkpoints" / "kept.ckpt"
+    trainer(tmp_path, keep()).fit(second, make(), ckpt_path=kept, weights_only=True)
+    epoch, step, _ = second.seen[0]
+    places = [(e, s) for e, s, _ in undisturbed.seen]
+    start = places.index((epoch, step))
+    assert start <= places.index(die_at)
+    assert [(e, s) for e, s, _ in second.seen] == places[start:]
+    for (_, _, expected), (_, _, shown) in zip(undisturbed.seen[start:], second.seen, strict=True):
+        assert torch.equal(expected, shown)

@@ -1,0 +1,131 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from catsweep.data.building import open_or_build
+from catsweep.data.ready import CARD, IMAGES, MANIFEST, Item, ReadySet, Row, digest, read_manifest, write_manifest
+from catsweep.errors import DataError
+
+
+@pytest.fixture
+def built(fake: Callable, tmp_path: Path) -> Path:
+    return open_or_build(fake(20, refused=3, copies=2), 16, tmp_path, 0.2).path
+
+
+def test_a_folder_is_all_it_takes(built: Path, tmp_path: Path) -> None:
+    moved = built.rename(tmp_path / "elsewhere")
+    ready = ReadySet.open(str(moved))
+    assert len(ready) == 20
+    assert ready.size == 16
+    assert ready.images.shape == (20, 16, 16, 3)
+    assert ready.images.dtype == np.uint8
+    assert isinstance(ready.images, np.memmap)
+    assert not ready.images.flags.writeable
+    ready.verify()
+
+
+def test_the_splits_cover_every_image_once_and_match_the_manifest(built: Path) -> None:
+    ready = ReadySet.open(built)
+    train, val = ready.indices("train"), ready.indices("val")
+    assert sorted([*train, *val]) == list(range(20))
+    assert len(val) == 4
+    assert [row.split for row in ready.rows if row.kept] == list(ready.splits)
+    groups = [row.group for row in ready.rows if row.kept]
+    assert not {groups[i] for i in train} & {groups[i] for i in val}
+
+
+def test_refused_photos_are_in_the_manifest_without_a_place(built: Path) -> None:
+    refused = [row for row in ReadySet.open(built).rows if not row.kept]
+    assert [row.source for row in refused] == ["bad-0", "bad-1", "bad-2"]
+    assert {(row.index, row.reason, row.split) for row in refused} == {(None, "empty file", "")}
+
+
+def test_the_digest_changes_with_a_pixel_a_split_or_the_shape() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+    splits = ["train", "train", "val", "train", "val"]
+    before = digest(images, splits)
+    assert digest(images.copy(), tuple(splits)) == before
+    other = images.copy()
+    other[4, 7, 7, 2] ^= 1
+    assert digest(other, splits) != before
+    assert digest(images, [*splits[:-1], "train"]) != before
+    assert digest(images.reshape(5, 4, 16, 3), splits) != before
+
+
+def test_verify_notices_a_changed_pixel(built: Path) -> None:
+    images = np.load(built / IMAGES, mmap_mode="r+")
+    images[7, 3, 3, 1] ^= 1
+    images.flush()
+    with pytest.raises(DataError, match="pixels and splits give"):
+        ReadySet.open(built).verify()
+
+
+def shorten(file: Path) -> None:
+    data = file.read_bytes()
+    file.write_bytes(data[: len(data) * 2 // 3])
+
+
+def drop_last_image(file: Path) -> None:
+    np.save(file, np.load(file)[:-1])
+
+
+def other_type(file: Path) -> None:
+    np.save(file, np.load(file).astype(np.int16))
+
+
+def no_digest(file: Path) -> None:
+    card = json.loads(file.read_text())
+    del card["digest"]
+    file.write_text(json.dumps(card))
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        (IMAGES, Path.unlink),
+        (IMAGES, shorten),
+        (IMAGES, drop_last_image),
+        (IMAGES, other_type),
+        (IMAGES, lambda file: file.write_bytes(b"")),
+        (IMAGES, lambda file: np.save(file, np.array([{}]), allow_pickle=True)),
+        (MANIFEST, Path.unlink),
+        (MANIFEST, shorten),
+        (MANIFEST, lambda file: file.write_text("what,ever\n1,2\n")),
+        (CARD, Path.unlink),
+        (CARD, shorten),
+        (CARD, no_digest),
+        (CARD, lambda file: file.write_text("[]")),
+    ],
+)
+def test_a_damaged_set_is_refused_with_the_remedy(built: Path, name: str, damage: Callable[[Path], object]) -> None:
+    damage(built / name)
+    with pytest.raises(DataError, match=r"Expected a complete ready set .* Delete that folder"):
+        ReadySet.open(built)
+
+
+def test_a_folder_that_is_no_ready_set_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="Expected a complete ready set"):
+        ReadySet.open(tmp_path / "nothing")
+
+
+names = st.one_of(
+    st.text(st.characters(exclude_categories=["Cs"]), min_size=1),
+    st.binary(min_size=1, max_size=20).map(lambda name: name.decode("utf-8", "surrogateescape")),
+    st.sampled_from(["a,b.jpg", 'say "cat".jpg', "two\nlines.jpg", "carriage\rreturn.jpg", " blank .jpg", "süß.jpg"]),
+)
+
+
+@given(source=names, reason=st.sampled_from(["", "empty file", "damaged or truncated: a, b"]), width=st.integers(0, 9))
+def test_the_manifest_keeps_any_file_name(
+    tmp_path_factory: pytest.TempPathFactory, source: str, reason: str, width: int
+) -> None:
+    item = Item(source, "g", "s", width, 7, reason=reason)
+    rows = [Row.of(item, None if reason else 0), Row.of(Item("plain.jpg", landmarks=np.ones((9, 2))), 1)]
+    file = tmp_path_factory.getbasetemp() / "manifest.csv"
+    write_manifest(file, rows)
+    assert list(read_manifest(file)) == rows
