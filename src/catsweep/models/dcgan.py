@@ -157,10 +157,10 @@ class DCGAN(pl.LightningModule):
         self._update(0, loss)
         return loss
 
-    def _generator_step(self, real: Tensor, latents: Tensor) -> Tensor:
+    def _generator_step(self, real: Tensor, drawn: Tensor) -> Tensor:
         self.discriminator.requires_grad_(False)
         try:
-            logits = self._judge(self.generator(latents).float())
+            logits = self._judge(drawn)
             real_logits = self._judge(real) if self.adversarial_loss.needs_real else None
             loss = self.adversarial_loss.generator(real_logits, logits)
             self._update(1, loss)
@@ -179,10 +179,10 @@ class DCGAN(pl.LightningModule):
         """One step of the discriminator and one of the generator on a uint8 batch (N, H, W, 3)."""
         real = to_float(batch)
         latents = torch.randn(len(batch), self.latent_size, device=self.device)
-        with torch.no_grad():
-            drawn = self.generator(latents).float()
-        discriminator_loss = self._discriminator_step(real, drawn)
-        generator_loss = self._generator_step(real, latents)
+        # One drawing serves both sides: the generator does not change in between.
+        drawn = self.generator(latents).float()
+        discriminator_loss = self._discriminator_step(real, drawn.detach())
+        generator_loss = self._generator_step(real, drawn)
         if self.averaged is not None:
             self.averaged.update_parameters(self.generator)
         logged = {"train/discriminator_loss": discriminator_loss, "train/generator_loss": generator_loss}
