@@ -1,0 +1,96 @@
+import itertools
+from functools import partial
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from catsweep.errors import ConfigError
+from catsweep.models.blocks import PlainDown, ResidualDown, group_norm
+from catsweep.models.encoder import Encoder, smallest_side, stage_channels
+
+NORMALIZATIONS = [nn.BatchNorm2d, nn.Identity, group_norm, partial(nn.InstanceNorm2d, affine=True)]
+
+
+def encoder(image_size=16, outputs=5, halvings=2, channels=4, down=PlainDown, normalization=nn.BatchNorm2d):
+    return Encoder(image_size, outputs, halvings, channels, 4 * channels, down, normalization, nn.LeakyReLU)
+
+
+@given(halvings=st.integers(1, 8), channels=st.integers(1, 64), bound=st.integers(1, 512))
+def test_channels_double_up_to_the_bound(halvings, channels, bound):
+    widths = stage_channels(halvings, channels, bound)
+    assert len(widths) == halvings
+    assert widths[0] == min(channels, bound)
+    assert all(after == min(2 * before, bound) for before, after in itertools.pairwise(widths))
+
+
+@given(cells=st.integers(1, 9), halvings=st.integers(1, 6))
+def test_the_smallest_side_doubled_again_is_the_image(cells, halvings):
+    assert smallest_side(cells * 2**halvings, halvings) == cells
+
+
+@pytest.mark.parametrize(("image_size", "halvings"), [(64, 0), (64, -1), (64, 7), (48, 5), (63, 1)])
+def test_a_depth_that_leaves_a_rest_is_refused(image_size, halvings):
+    with pytest.raises(ConfigError, match=rf"{image_size} pixels cannot be halved {halvings} times"):
+        smallest_side(image_size, halvings)
+
+
+def test_the_refusal_names_every_depth_that_works():
+    with pytest.raises(ConfigError, match=r"from \[1, 2, 3, 4\], or another data\.size"):
+        smallest_side(48, 5)
+
+
+@settings(max_examples=30)
+@given(
+    halvings=st.integers(1, 4),
+    cells=st.integers(2, 3),
+    channels=st.integers(1, 8),
+    outputs=st.integers(1, 7),
+    down=st.sampled_from([PlainDown, ResidualDown]),
+    normalization=st.sampled_from(NORMALIZATIONS),
+)
+def test_any_depth_width_block_and_normalisation_make_a_vector(halvings, cells, channels, outputs, down, normalization):
+    size = cells * 2**halvings
+    vectors = encoder(size, outputs, halvings, channels, down, normalization)(torch.rand(2, 3, size, size))
+    assert vectors.shape == (2, outputs)
+    assert vectors.isfinite().all()
+
+
+@pytest.mark.parametrize("down", [PlainDown, ResidualDown])
+def test_a_single_cell_is_enough_where_the_normalisation_can_take_it(down):
+    assert encoder(16, 5, 4, down=down)(torch.rand(2, 3, 16, 16)).shape == (2, 5)
+
+
+def test_the_channels_are_those_of_the_stages():
+    widths = [stage[0].out_channels for stage in encoder(32, halvings=4, channels=4).stages]
+    assert widths == [4, 8, 16, 16]
+
+
+def test_the_first_stage_is_not_normalised_and_the_others_are():
+    normalised = [any(isinstance(m, nn.BatchNorm2d) for m in stage.modules()) for stage in encoder(halvings=3).stages]
+    assert normalised == [False, True, True]
+
+
+def test_mid_grey_is_zero_to_the_network():
+    module = encoder(normalization=nn.Identity)
+    seen = []
+    module.stages.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    module(torch.tensor([0.0, 0.5, 1.0]).reshape(3, 1, 1, 1).expand(3, 3, 16, 16))
+    assert [image.unique().tolist() for image in seen[0]] == [[-1.0], [0.0], [1.0]]
+
+
+@pytest.mark.parametrize("down", [PlainDown, ResidualDown])
+def test_every_pixel_and_every_parameter_counts(down):
+    module = encoder(down=down)
+    images = torch.rand(3, 3, 16, 16, requires_grad=True)
+    module(images).square().sum().backward()
+    assert images.grad.count_nonzero() == images.numel()
+    assert all(parameter.grad.any() for parameter in module.parameters())
+
+
+def test_the_layout_in_memory_changes_nothing():
+    module = encoder().eval()
+    images = torch.rand(2, 3, 16, 16)
+    torch.testing.assert_close(module(images.to(memory_format=torch.channels_last)), module(images))

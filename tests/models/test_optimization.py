@@ -1,0 +1,95 @@
+from functools import partial
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from catsweep.models.optimization import build, decayed_groups
+
+LAYERS = [
+    lambda: nn.Linear(2, 3),
+    lambda: nn.Linear(2, 3, bias=False),
+    lambda: nn.Conv2d(2, 3, 3),
+    lambda: nn.ConvTranspose2d(2, 3, 3, bias=False),
+    lambda: nn.BatchNorm2d(3),
+    lambda: nn.GroupNorm(1, 3),
+    lambda: nn.PReLU(),
+    lambda: spectral_norm(nn.Conv2d(2, 3, 3)),
+    lambda: nn.ReLU(),
+]
+
+
+def flat(step, total):
+    return 1.0
+
+
+@given(layers=st.lists(st.sampled_from(LAYERS), max_size=5), frozen=st.booleans())
+def test_every_trained_parameter_is_in_one_group_and_only_kernels_decay(layers, frozen):
+    module = nn.ModuleList(layer() for layer in layers)
+    if frozen and len(module):
+        module[0].requires_grad_(False)
+    kernels, others = decayed_groups(module)
+    grouped = [*kernels["params"], *others["params"]]
+    trained = {id(parameter) for parameter in module.parameters() if parameter.requires_grad}
+    assert {id(parameter) for parameter in grouped} == trained
+    assert len(grouped) == len(trained)
+    assert all(parameter.ndim > 1 for parameter in kernels["params"])
+    assert all(parameter.ndim <= 1 for parameter in others["params"])
+    assert others["weight_decay"] == 0
+    assert "weight_decay" not in kernels
+
+
+def test_decay_pulls_on_kernels_and_leaves_biases_and_scales():
+    module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+    nn.init.ones_(module[0].bias)
+    optimizer, _ = build(module, partial(torch.optim.AdamW, lr=0.1, weight_decay=0.5), flat, 10)
+    before = {name: parameter.clone() for name, parameter in module.named_parameters()}
+    for parameter in module.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    moved = {name for name, parameter in module.named_parameters() if not torch.equal(parameter, before[name])}
+    assert moved == {"0.weight"}
+    torch.testing.assert_close(module[0].weight.data, before["0.weight"] * 0.95)
+
+
+@pytest.mark.parametrize(("lr", "expected"), [(None, 0.3), (0.7, 0.7)])
+def test_the_learning_rate_is_the_factorys_unless_another_is_given(lr, expected):
+    optimizer, _ = build(nn.Linear(2, 2), partial(torch.optim.SGD, lr=0.3), flat, 10, lr)
+    assert [group["lr"] for group in optimizer.param_groups] == [expected, expected]
+
+
+def test_the_schedule_multiplies_the_learning_rate_of_each_step_and_stays_at_its_end():
+    asked = []
+
+    def falling(step, total):
+        asked.append((step, total))
+        return 1 - step / total
+
+    optimizer, schedule = build(nn.Linear(2, 2), partial(torch.optim.SGD, lr=0.4), falling, 4)
+    rates = []
+    for _ in range(6):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates == pytest.approx([0.4, 0.3, 0.2, 0.1, 0.0, 0.0])
+    assert {total for _, total in asked} == {4}
+    assert max(step for step, _ in asked) == 4
+
+
+def test_the_schedule_continues_where_its_state_says():
+    def falling(step, total):
+        return 1 - step / total
+
+    optimizer, schedule = build(nn.Linear(2, 2), partial(torch.optim.SGD, lr=1.0), falling, 10)
+    for _ in range(3):
+        optimizer.step()
+        schedule.step()
+    _, resumed = build(nn.Linear(2, 2), partial(torch.optim.SGD, lr=1.0), falling, 10)
+    resumed.load_state_dict(schedule.state_dict())
+    assert resumed.get_last_lr() == pytest.approx([0.7, 0.7])
+    resumed.optimizer.step()
+    resumed.step()
+    assert resumed.get_last_lr() == pytest.approx([0.6, 0.6])
