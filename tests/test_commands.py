@@ -13,7 +13,6 @@ from catsweep.commands import guard
 from catsweep.errors import ConfigError
 from catsweep.instantiation import instantiate
 
-
 NOTHING = OmegaConf.create({})
 
 
@@ -112,8 +111,11 @@ def test_bugs_and_interrupts_are_not_dressed_up(error: BaseException) -> None:
         crash(NOTHING)
 
 
-def test_import_is_light(root: Path) -> None:
+def test_nothing_heavy_is_imported_before_the_command_line_is_read(root: Path) -> None:
+    source = root / "src"
+    commands = [path.stem for path in source.glob("*.py")]
+    assert {"train", "generate", "best_model", "export"} <= set(commands)
     heavy = "{'torch', 'pytorch_lightning', 'wandb', 'optuna', 'numpy'}"
-    code = f"import sys, catsweep.commands; print(sorted({heavy} & set(sys.modules)))"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root / "src")
+    code = f"import sys, {', '.join(commands)}; print(sorted({heavy} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=source)
     assert found.stdout.strip() == "[]"

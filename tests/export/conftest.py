@@ -1,15 +1,21 @@
-"""A study and its run folders, made in milliseconds: real Optuna, real files, no training."""
+"""Studies and run folders, made in milliseconds: real Optuna, real models, no training."""
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
 import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from optuna.trial import TrialState, create_trial
 
+from catsweep.instantiation import instantiate
+
+TINY = ("data.size=32", "depth=shallow", "width.channels=4", "model.latent_size=8")
 OBJECTIVES = ("val/fid", "val/ssim")
 
 
@@ -92,3 +98,31 @@ def sweep(tmp_path: Path, empty_database: Path) -> Sweep:
 @pytest.fixture(autouse=True, scope="session")
 def _quiet_optuna() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+@pytest.fixture
+def run_of(tmp_path: Path, root: Path) -> Callable[..., Path]:
+    """Makes the folder of a finished run, whose model is as configured but has never been trained."""
+
+    def make(*overrides: str, name: str = "outputs/runs/2026-01-02/03-04-05") -> Path:
+        with initialize_config_dir(str(root / "conf")):
+            cfg = compose("train", [*TINY, *overrides])
+        torch.manual_seed(0)
+        model = instantiate(cfg.model)
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):  # as if it had seen images: an export that forgets it shows
+                module.running_mean.normal_()
+                module.running_var.uniform_(0.5, 2)
+        run = tmp_path / name
+        (run / "checkpoints").mkdir(parents=True)
+        torch.save({"state_dict": model.state_dict(), "epoch": 9}, run / "checkpoints" / "best.ckpt")
+        OmegaConf.save(
+            OmegaConf.create({"model": OmegaConf.to_container(cfg.model, resolve=True)}), run / "config.yaml"
+        )
+        card = {"extractor": "efficientnet_lite0", "samples": 512}
+        metrics = {"scores": {"val/fid": 76.54321}, "cards": {"val/fid": card}, "checkpoint": "best", "epoch": 10}
+        (run / "metrics.json").write_text(json.dumps(metrics))
+        (run / "provenance.json").write_text(json.dumps({"seed": 0, "git": {"commit": "abc"}}))
+        return run
+
+    return make

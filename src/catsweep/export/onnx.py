@@ -25,6 +25,12 @@ INPUT, OUTPUT = "latents", "images"
 # Batch sizes of the check: 1 is the one an exporter is tempted to treat as a constant, 7 is none of those it saw.
 CHECKED_BATCHES = (1, 7)
 CHECK_SEED = 20
+# What these log below the level is about nodes they removed, and operations of torchvision that they do not need.
+CHATTY = {
+    "torch.onnx._internal.exporter._registration": logging.ERROR,
+    "onnxscript": logging.WARNING,
+    "onnx_ir": logging.WARNING,
+}
 
 
 class _Decode(nn.Module):
@@ -131,16 +137,15 @@ class OnnxGenerator:
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
     """Keep to ourselves what the exporter says about its own code, which nobody who exports can act on."""
-    registration = logging.getLogger("torch.onnx._internal.exporter._registration")
-
-    def without_torchvision(record: logging.LogRecord) -> bool:
-        return "torchvision is not installed" not in record.getMessage()
-
-    registration.addFilter(without_torchvision)
+    levels = {logging.getLogger(name): level for name, level in CHATTY.items()}
+    before = {logger: logger.level for logger in levels}
+    for logger, level in levels.items():
+        logger.setLevel(level)
     try:
         with warnings.catch_warnings():
             # torch 2.13 copies its own deprecated LeafSpec while it exports.
             warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
             yield
     finally:
-        registration.removeFilter(without_torchvision)
+        for logger, level in before.items():
+            logger.setLevel(level)

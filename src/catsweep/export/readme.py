@@ -6,7 +6,7 @@ from typing import Any
 TEMPLATE = """\
 # {name}
 
-A small generator of cats, {size} x {size} pixels, found by [catsweep](config.yaml){chosen}.
+A small generator of cats, {size} x {size} pixels, found by catsweep{chosen}.
 
 ![samples](samples.png)
 
