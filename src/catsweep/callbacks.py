@@ -57,6 +57,7 @@ class RandomState(pl.Callback):
             torch.set_rng_state(self._restored["cpu"].cpu())
             if len(self._restored["cuda"]) == torch.cuda.device_count():
                 torch.cuda.set_rng_state_all([state.cpu() for state in self._restored["cuda"]])
+            self._restored = None
 
 
 class Progress(TQDMProgressBar):

@@ -5,6 +5,7 @@ A Hydra callback (`conf/hydra/callbacks/study.yaml`), since the stock sweeper ha
 
 import csv
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +54,7 @@ class StudyRecord(Callback):
         if not (self.folder / "study.db").exists():
             return
         study = self._load()
-        study.set_metric_names(self.objective)
+        _name_objectives(study, self.objective)
         trials = ranked(study)
         write_leaderboard(self.folder / LEADERBOARD, trials, self.objective)
         print_table(study, trials, self.objective)
@@ -106,6 +107,15 @@ def print_table(study: "Study", trials: list["FrozenTrial"], objective: list[str
         star = "*" if trial.number in best else " "
         table.add_row(f"{star}{trial.number}", *values, str(_seconds(trial)), parameters)
     Console().print(table)
+
+
+def _name_objectives(study: "Study", objective: list[str]) -> None:
+    from optuna.exceptions import ExperimentalWarning
+
+    with warnings.catch_warnings():
+        # In Optuna since 3.2 and unchanged; no news for whoever looks at the results of a sweep.
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        study.set_metric_names(objective)
 
 
 def _seconds(trial: "FrozenTrial") -> int | str:
