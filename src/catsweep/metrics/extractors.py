@@ -6,7 +6,6 @@ The metric card names all three.
 """
 
 import hashlib
-import inspect
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -212,9 +211,9 @@ def load_weights(network: nn.Module, path: Path, remedy: str, ignore: tuple[str,
         state = torch.load(path, map_location="cpu", weights_only=True)
         missing, unexpected = network.load_state_dict(state, strict=False)
     except Exception as error:  # torch.load raises half a dozen unrelated types for a file that is not one of its own
-        reason = inspect.cleandoc(str(error)).splitlines()[0] if str(error) else type(error).__name__
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise MetricError(f"The weights {path.name} cannot be read: {reason}. To mend it, {remedy}.") from error
-    wrong = [name for name in (*missing, *unexpected) if not name.endswith(ignore or ("\0",))]
+    wrong = [name for name in (*missing, *unexpected) if not name.endswith(ignore)]
     if wrong:
         raise MetricError(
             f"The weights {path.name} belong to another network: {len(wrong)} names differ, first {wrong[0]!r}. "

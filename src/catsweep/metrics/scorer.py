@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from catsweep.errors import MetricError
 from catsweep.images import to_float, to_uint8
-from catsweep.metrics import scores
+from catsweep.metrics import scores, similarity
 from catsweep.metrics.card import MetricCard
 from catsweep.metrics.extractors import Extractor
-from catsweep.metrics.statistics import Moments, Reference, reference_statistics
+from catsweep.metrics.statistics import PAIRS, Moments, Reference, reference_statistics
 from catsweep.models.latents import draw_latents
 from catsweep.models.protocol import Generator, Reconstructor, evaluating, generate
 
@@ -95,6 +95,13 @@ class Scorer:
         features = self._features(self.draw(model, self.rung_samples), _device(model))
         return {"val/kid": self._kernel_distance(features)}
 
+    def names(self, model: Generator) -> list[str]:
+        """Names of the scores that `final` gives for this model, known before there is anything to score."""
+        names = ["val/fid", "val/kid", "val/ssim_gap"]
+        if len(self.val_rows):
+            names += ["val/nearest", "val/copied"]
+        return [*names, "val/ssim"] if isinstance(model, Reconstructor) else names
+
     def final(self, model: Generator) -> tuple[dict[str, float], dict[str, MetricCard]]:
         """All scores at the full number of samples, each with its card.
 
@@ -112,11 +119,11 @@ class Scorer:
         features = self._features(images, device)
         fid = scores.FID(self.reference.moments)
         fid.update(features, real=False)
-        similarity = scores.pair_similarity(images, self.samples, self.seed)
+        alike = similarity.pair_similarity(images, self.samples, self.seed)
         values = {
             "val/fid": float(fid.compute()),
             "val/kid": self._kernel_distance(features),
-            "val/ssim_gap": abs(similarity - self.reference.similarity),
+            "val/ssim_gap": abs(alike - self.reference.similarity),
         }
         if len(self.val_rows):
             all_features = self.reference.features
@@ -158,8 +165,13 @@ class Scorer:
             "kid": {"subsets": scores.KID_SUBSETS, "subset_size": min(self.samples, len(self.kid_rows))},
             "nearest": split,
             "copied": split,
-            "ssim": {"window": scores.WINDOW, "images": "held-out reconstructions"},
-            "ssim_gap": {"window": scores.WINDOW, "scales": scores.scales(side), "pairs": self.samples},
+            "ssim": {"window": similarity.WINDOW, "images": "held-out reconstructions"},
+            "ssim_gap": {
+                "window": similarity.WINDOW,
+                "scales": similarity.scales(side),
+                "pairs": self.samples,
+                "real_pairs": min(PAIRS, self.reference.moments.size),
+            },
         }
         libraries = {name: version(name) for name in ("torch", "torchmetrics")}
         return MetricCard(
@@ -170,7 +182,7 @@ class Scorer:
             dtype="float32, mean float64" if in_pixels else f"{self.extractor.dtype}, moments float64",
             reference_digest=self.ready.digest if held_out else self.reference.images_digest,
             reference_size=len(self.val_rows) if held_out else self.reference.moments.size,
-            samples=len(self.val_rows) if held_out else self.samples,
+            samples=min(self.samples, len(self.val_rows)) if held_out else self.samples,
             seed=self.seed,
             settings=settings.get(metric, {}),
             versions=libraries | ({} if in_pixels else self.extractor.versions(device or torch.device("cpu"))),
@@ -233,7 +245,7 @@ class Scorer:
                 to_uint8(checked.reconstruct(to_float(part.to(device)))).cpu()
                 for part in torch.split(originals, self.batch_size)
             ]
-        return scores.ssim(torch.cat(parts), originals)
+        return similarity.ssim(torch.cat(parts), originals)
 
 
 class _FiniteImages(nn.Module):

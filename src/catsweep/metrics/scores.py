@@ -1,32 +1,26 @@
-"""The scores themselves, as pure functions and torchmetrics classes: distances between sets of images.
+"""Distances between sets of images, over their features: FID, KID, and how near samples lie to training images.
 
-`catsweep.metrics.scorer` decides which images are scored against which; nothing here reads files, draws random
-numbers from the global state, or knows a model. Everything over features is accumulated in float64.
+Pure functions and torchmetrics classes, beside `catsweep.metrics.similarity`, which compares pixels. Nothing here
+reads files, draws random numbers from the global state, or knows a model; `catsweep.metrics.scorer` decides which
+images are scored against which. Everything is accumulated in float64.
 """
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torchmetrics.functional.image import (
-    multiscale_structural_similarity_index_measure,
-    structural_similarity_index_measure,
-)
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 from torchmetrics.utilities.data import dim_zero_cat
 
 from catsweep.errors import MetricError
-from catsweep.images import to_float
 
 if TYPE_CHECKING:
     from catsweep.metrics.statistics import Moments
 
-BETAS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # weights of the scales, Wang et al. 2003
 KID_SUBSETS = 10
-WINDOW = 11  # pixels, the Gaussian window of Wang et al. 2004 (sigma 1.5)
 
 
 class GivenFeatures(nn.Module):
@@ -73,11 +67,17 @@ class FID(FrechetInceptionDistance):
         """
         if real:
             raise MetricError("The real features of this FID are its reference; update it with real=False only.")
-        super().update(imgs, real)
+        super().update(imgs.double(), real)
         self.fake_features.append(imgs.double())
 
     def compute(self) -> Tensor:
-        """The distance, float64, shape (): what torchmetrics' own `compute` gives from the same state."""
+        """The distance, float64, shape (): what torchmetrics' own `compute` gives from the same state.
+
+        Raises:
+            MetricError: fewer than 2 samples.
+        """
+        if not self.fake_features:
+            raise MetricError("FID needs features of at least 2 generated images; none were given. Call update first.")
         return frechet_distance(dim_zero_cat(self.fake_features), self.reference)
 
 
@@ -102,9 +102,10 @@ def frechet_distance(features: Tensor, reference: "Moments") -> Tensor:
     features = features.double()
     mean = features.mean(0)
     centred = (features - mean) / (len(features) - 1) ** 0.5
-    cross = torch.linalg.svdvals(centred @ reference.root).sum()
+    cross: Tensor = torch.linalg.svdvals(centred @ reference.root).sum()
     means: Tensor = (mean - reference.mean).square().sum()
-    return means + centred.square().sum() + reference.trace - 2 * cross
+    traces: Tensor = centred.square().sum() + reference.trace - 2 * cross
+    return means.add(traces)
 
 
 def kernel_distance(features: Tensor, reference: Tensor, seed: int, subsets: int = KID_SUBSETS) -> float:
@@ -172,95 +173,6 @@ def nearest_distance(features: Tensor, train: Tensor, held_out: Tensor) -> Neare
         ratio=float(samples.median() / unseen.median().clamp_min(floor)),
         copied=float((samples < threshold).double().mean()),
     )
-
-
-def ssim(images: Tensor, originals: Tensor, batch_size: int = 64) -> float:
-    """Mean structural similarity (Wang et al. 2004) of images to their originals, torchmetrics' (sigma 1.5).
-
-    Args:
-        images: uint8, shape (N, H, W, 3).
-        originals: uint8, same shape.
-        batch_size: images compared at once; bounds memory.
-
-    Returns:
-        In [-1, 1], 1 for equal images.
-    """
-    _require_same(images, originals)
-    settings: dict[str, Any] = {"data_range": 1.0, "reduction": "none"}
-    parts = [
-        cast(Tensor, structural_similarity_index_measure(to_float(a), to_float(b), **settings))
-        for a, b in zip(torch.split(images, batch_size), torch.split(originals, batch_size), strict=True)
-    ]
-    return _mean(parts)
-
-
-def ms_ssim(images: Tensor, others: Tensor, batch_size: int = 64) -> float:
-    """Mean multi-scale structural similarity (Wang et al. 2003) of pairs, torchmetrics', over `scales(side)` scales.
-
-    Contrast terms below 0 count as 0: unrelated images have them, and their fractional powers do not exist.
-
-    Args:
-        images: uint8, shape (N, H, W, 3).
-        others: uint8, same shape.
-        batch_size: pairs compared at once; bounds memory.
-
-    Returns:
-        In [0, 1], 1 for equal images.
-    """
-    _require_same(images, others)
-    weights = BETAS[: scales(min(images.shape[1:3]))]
-    betas = tuple(weight / sum(weights) for weight in weights)
-    settings: dict[str, Any] = {"data_range": 1.0, "reduction": "none", "betas": betas, "normalize": "relu"}
-    parts = [
-        multiscale_structural_similarity_index_measure(to_float(a), to_float(b), kernel_size=WINDOW, **settings)
-        for a, b in zip(torch.split(images, batch_size), torch.split(others, batch_size), strict=True)
-    ]
-    return _mean(parts)
-
-
-def scales(side: int) -> int:
-    """How many of MS-SSIM's five scales an image of that side has room for with its 11-pixel window.
-
-    2 at 32 pixels, 3 at 64, 4 at 128, 5 from 176; the weights of those used are scaled to sum to 1.
-
-    Raises:
-        MetricError: smaller than the window.
-    """
-    if side < WINDOW:
-        raise MetricError(f"SSIM needs images of at least {WINDOW} x {WINDOW} pixels; got {side}. Train larger ones.")
-    return max(n for n in range(1, len(BETAS) + 1) if side // max(1, n - 1) ** 2 >= WINDOW and side >= 2**n)
-
-
-def pair_similarity(images: Tensor, pairs: int, seed: int) -> float:
-    """Mean MS-SSIM of random pairs of a set: how alike its images are (Odena et al. 2017, arXiv:1610.09585).
-
-    The pairs follow a random cycle through the images, so that none is paired with itself and each is used equally.
-
-    Args:
-        images: uint8, shape (N, H, W, 3), N at least 2.
-        pairs: number of pairs; more than N are cut to N.
-        seed: of the cycle.
-    """
-    if len(images) < 2:
-        raise MetricError(f"Pairs need at least 2 images; got {len(images)}. Raise the number of samples.")
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
-    first, second = order[:pairs], order.roll(-1)[:pairs]
-    return ms_ssim(images[first], images[second])
-
-
-def _mean(parts: list[Tensor]) -> float:
-    values = torch.cat([part.reshape(-1) for part in parts]).double()
-    if not torch.isfinite(values).all():
-        raise MetricError("A similarity is not finite; the images compared must hold no broken values.")
-    return float(values.mean())
-
-
-def _require_same(images: Tensor, others: Tensor) -> None:
-    if images.shape != others.shape or images.dtype != torch.uint8 or others.dtype != torch.uint8 or not len(images):
-        raise MetricError(
-            "Expected two stacks of stored images, uint8 (N, H, W, 3), of one shape and not empty; got "
-            f"{images.dtype} {tuple(images.shape)} and {others.dtype} {tuple(others.shape)}."
-        )
 
 
 def _require_features(features: Tensor, num_features: int, at_least: int = 2) -> None:

@@ -22,7 +22,7 @@ from torch import Tensor
 from catsweep.errors import MetricError
 from catsweep.metrics.extractors import Extractor
 from catsweep.metrics.onnx_session import make_cache, write_atomically
-from catsweep.metrics.scores import pair_similarity, scales
+from catsweep.metrics.similarity import pair_similarity, scales
 
 FORMAT = 1  # raise when the meaning of the file changes
 PAIRS = 1024  # real pairs whose similarity is averaged; the standard error is then about 0.002

@@ -1,0 +1,103 @@
+"""The exported graph: made once, checked against torch each time, never trusted when damaged."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from catsweep.errors import MetricError
+from catsweep.metrics import onnx_session
+from catsweep.metrics.onnx_session import open_session, write_atomically
+
+SIZE = 8
+
+
+def network(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+
+
+@pytest.fixture(scope="module")
+def exported() -> dict[int, bytes]:
+    """Graphs of the networks 0 and 1. An export takes seconds."""
+    with torch.inference_mode():  # as in a validation loop
+        return {seed: onnx_session._export(network(seed), SIZE) for seed in (0, 1)}
+
+
+@pytest.fixture
+def exports(monkeypatch: pytest.MonkeyPatch, exported: dict[int, bytes]) -> list[int]:
+    """Replaces the exporter by one that hands out the graph of network 0, and counts."""
+    calls: list[int] = []
+
+    def export(network: nn.Module, size: int) -> bytes:
+        calls.append(size)
+        return exported[0]
+
+    monkeypatch.setattr(onnx_session, "_export", export)
+    return calls
+
+
+def test_any_batch_size_gives_torch_s_features(exported: dict[int, bytes]) -> None:
+    session = onnx_session._session(exported[1], threads=1)
+    for n in (1, 2, 5):
+        images = torch.rand(n, 3, SIZE, SIZE)
+        with torch.no_grad():
+            expected = network(1)(images).numpy()
+        np.testing.assert_allclose(session.run(None, {"images": images.numpy()})[0], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_graph_is_exported_once(tmp_path: Path, exports: list[int]) -> None:
+    for _ in range(3):
+        open_session(network(0), SIZE, "net", "sha", 1, tmp_path)
+    assert exports == [SIZE]
+    assert len(list(tmp_path.glob("net-*.onnx"))) == 1
+    open_session(network(0), SIZE, "net", "other sha", 1, tmp_path)
+    assert len(exports) == 2
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "noise", "another network"])
+def test_a_damaged_graph_is_exported_again(
+    tmp_path: Path, exports: list[int], exported: dict[int, bytes], damage: str
+) -> None:
+    open_session(network(0), SIZE, "net", "sha", 1, tmp_path)
+    (path,) = tmp_path.glob("*.onnx")
+    content = path.read_bytes()
+    path.write_bytes({"empty": b"", "cut": content[:-40], "noise": b"\x07" * 400}.get(damage, exported[1]))
+    open_session(network(0), SIZE, "net", "sha", 1, tmp_path)
+    assert path.read_bytes() == content
+    assert len(exports) == 2
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_graph_that_computes_something_else_is_refused(tmp_path: Path, exports: list[int], cached: bool) -> None:
+    with pytest.raises(MetricError, match="backend=torch"):
+        open_session(network(1), SIZE, "net", "sha", 1, tmp_path if cached else None)
+    assert not list(tmp_path.glob("*.onnx"))
+
+
+def test_threads_are_torch_s_unless_given(exported: dict[int, bytes]) -> None:
+    for threads, expected in ((None, torch.get_num_threads()), (3, 3)):
+        session = onnx_session._session(exported[0], threads)
+        assert session.get_session_options().intra_op_num_threads == expected
+
+
+def test_a_cache_that_cannot_be_made_is_refused(tmp_path: Path, exports: list[int]) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(MetricError, match="cache_root"):
+        open_session(network(0), SIZE, "net", "sha", 1, tmp_path / "file" / "cache")
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+
+    def fail(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(OSError, match="no space"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,265 @@
+"""The scorer: fixed latents, one path for real and generated images, nothing depends on when it is asked."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from catsweep.errors import MetricError
+from catsweep.images import to_float
+from catsweep.metrics import scores, similarity
+from catsweep.metrics.card import MetricCard, require_comparable
+from catsweep.metrics.scorer import Scorer
+from catsweep.metrics.statistics import Moments
+from catsweep.models.latents import draw_latents
+from catsweep.models.protocol import generate
+
+
+@pytest.fixture
+def build(tmp_path: Path, tiny_extractor: Callable[..., Any], tiny_ready: Callable[..., Any]) -> Callable[..., Scorer]:
+    def build(**changes: Any) -> Scorer:
+        arguments = {
+            "extractor": tiny_extractor(),
+            "ready": tiny_ready(),
+            "cache_root": tmp_path,
+            "samples": 24,
+            "rung_samples": 12,
+            "batch_size": 10,
+        }
+        return Scorer(**(arguments | changes))
+
+    return build
+
+
+class Replay:
+    """Draws given images, in order."""
+
+    latent_size = 4
+
+    def __init__(self, images: np.ndarray) -> None:
+        self.images = to_float(torch.from_numpy(images))
+        self.image_size = images.shape[1]
+        self.latents: list[Tensor] = []
+
+    def decode(self, latents: Tensor) -> Tensor:
+        drawn = sum(len(part) for part in self.latents)
+        self.latents.append(latents)
+        return self.images[drawn : drawn + len(latents)]
+
+
+class Broken(nn.Module):
+    latent_size, image_size = 4, 16
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = value
+
+    def decode(self, latents: Tensor) -> Tensor:
+        images = torch.full((len(latents), 3, 16, 16), 0.5)
+        images[-1, 0, 0, 0] = self.value
+        return images
+
+
+def test_scores_are_those_of_the_parts(build: Callable[..., Scorer], tiny_generator: Any, tiny_ready: Any) -> None:
+    scorer, model, real = build(), tiny_generator(), tiny_ready().images
+    values, _ = scorer.final(model)
+    drawn = generate(model, draw_latents(24, 4, seed=0))
+    fakes, reals = scorer.extractor(drawn), scorer.extractor(torch.from_numpy(real))
+    assert values["val/fid"] == pytest.approx(float(scores.frechet_distance(fakes, Moments.of(reals))), rel=1e-6)
+    assert values["val/kid"] == pytest.approx(scores.kernel_distance(fakes, reals, seed=0), rel=1e-6)
+    nearest = scores.nearest_distance(fakes, reals[:24], reals[24:])
+    assert (values["val/nearest"], values["val/copied"]) == pytest.approx((nearest.ratio, nearest.copied), rel=1e-5)
+    gap = abs(similarity.pair_similarity(drawn, 24, 0) - scorer.reference.similarity)
+    assert values["val/ssim_gap"] == pytest.approx(gap)
+    assert scorer.rung(model)["val/kid"] == pytest.approx(scores.kernel_distance(fakes[:12], reals, seed=0), rel=1e-6)
+
+
+def test_a_model_that_draws_the_real_images_scores_zero(build: Callable[..., Scorer], tiny_ready: Any) -> None:
+    """Real and generated images take the same path: to uint8, through the resize, into float64."""
+    values, _ = build(samples=32).final(Replay(tiny_ready().images))
+    assert values["val/fid"] == pytest.approx(0, abs=1e-6)
+    assert values["val/kid"] < 1e-6
+    assert values["val/nearest"] < 1e-3
+    assert values["val/copied"] >= 0.75
+
+
+def test_samples_come_from_fixed_latents(build: Callable[..., Scorer], images: Callable[..., np.ndarray]) -> None:
+    scorer, seen = build(seed=5), []
+    for global_seed in (1, 2):
+        torch.manual_seed(global_seed)
+        model = Replay(images(12, seed=1))
+        scorer.rung(model)
+        seen.append(torch.cat(model.latents))
+    model = Replay(images(24, seed=1))
+    scorer.final(model)
+    assert torch.equal(seen[0], seen[1])
+    assert torch.equal(torch.cat(model.latents)[:12], seen[0])
+    assert torch.equal(seen[0], draw_latents(12, 4, seed=5))
+
+
+def test_scores_do_not_depend_on_mode_autocast_or_global_seed(
+    build: Callable[..., Scorer], tiny_reconstructor: Any
+) -> None:
+    scorer, model = build(), tiny_reconstructor()
+    expected = scorer.rung(model), *scorer.final(model.eval())
+    model.train()
+    model.net[0].eval()
+    torch.manual_seed(99)
+    state = torch.get_rng_state()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert (scorer.rung(model), *scorer.final(model)) == expected
+    assert [module.training for module in model.modules()] == [True, True, False, True]
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_second_scorer_gives_the_same_scores_and_cards(
+    build: Callable[..., Scorer], tiny_generator: Any, tiny_extractor: Any
+) -> None:
+    extractor = tiny_extractor()
+    first = build().final(tiny_generator())
+    assert build(extractor=extractor).final(tiny_generator()) == first
+    assert extractor.seen < 32 + 24  # the real images came from the cache, but for the self-check
+
+
+def test_only_a_reconstructor_has_an_ssim(
+    build: Callable[..., Scorer], tiny_generator: Any, tiny_reconstructor: Any
+) -> None:
+    assert "val/ssim" not in build().final(tiny_generator())[0]
+    model = tiny_reconstructor()
+    assert build().final(model)[0]["val/ssim"] == pytest.approx(1)
+    model.reconstruct = lambda images: 1 - images
+    assert build().final(model)[0]["val/ssim"] < 0.5
+
+
+def test_ssim_is_of_held_out_images(build: Callable[..., Scorer], tiny_reconstructor: Any, tiny_ready: Any) -> None:
+    seen: list[Tensor] = []
+    model = tiny_reconstructor()
+    model.reconstruct = lambda images: seen.append(images) or images
+    build().final(model)
+    assert torch.equal(torch.cat(seen), to_float(torch.from_numpy(tiny_ready().images[24:])))
+
+
+def test_every_score_has_a_card_that_says_how(
+    build: Callable[..., Scorer], tiny_reconstructor: Any, tiny_extractor: Any
+) -> None:
+    values, cards = build(extractor=tiny_extractor(weights_sha256="ab", name="net"), seed=3).final(tiny_reconstructor())
+    assert set(cards) == set(values)
+    fid = cards["val/fid"]
+    assert (fid.metric, fid.extractor, fid.weights_sha256, fid.resize) == ("fid", "net", "ab", "none")
+    assert (fid.reference_size, fid.samples, fid.seed) == (32, 24, 3)
+    assert {"torch", "torchmetrics"} <= set(fid.versions)
+    assert cards["val/ssim"].extractor == cards["val/ssim_gap"].extractor == "pixels"
+    assert cards["val/ssim"].samples == 8
+    for card in cards.values():
+        assert MetricCard.from_dict(json.loads(json.dumps(card.to_dict()))) == card
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"samples": 20},
+        {"seed": 1},
+        {"reference": "train"},
+        {"ready": {"held_out": 6, "digest": "other"}},
+        {"extractor": {"weights_sha256": "cd"}},
+        {"extractor": {"resize": "nearest"}},
+        {"extractor": {"name": "inception"}},
+    ],
+    ids=str,
+)
+def test_scores_taken_otherwise_are_not_comparable(
+    build: Callable[..., Scorer], tiny_extractor: Any, tiny_ready: Any, changes: dict[str, Any]
+) -> None:
+    kinds = {"extractor": tiny_extractor, "ready": tiny_ready}
+    built = {key: kinds[key](**value) if key in kinds else value for key, value in changes.items()}
+    first, second = build().card("val/fid"), build(**built).card("val/fid")
+    require_comparable(first, build().card("val/fid"))
+    with pytest.raises(MetricError, match="measured the same way"):
+        require_comparable(first, second)
+
+
+def test_the_extractor_checks_itself_at_the_start(build: Callable[..., Scorer], tiny_extractor: Any) -> None:
+    build()
+    impostor = tiny_extractor(seed=1)  # other weights under the same name and digest: the cache is not its own
+    with pytest.raises(MetricError, match=r"FID\(x, x\) = 0; it gives"):
+        build(extractor=impostor)
+
+
+def test_the_extractor_is_checked_once_on_each_device(build: Callable[..., Scorer], tiny_generator: Any) -> None:
+    scorer = build()
+    before = scorer.extractor.seen
+    scorer.rung(tiny_generator())
+    assert scorer.extractor.seen - before == 12
+    scorer.checked_devices.clear()
+    scorer.rung(tiny_generator())
+    assert scorer.extractor.seen - before == 12 + 12 + 16
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_images_that_are_not_finite_are_refused(build: Callable[..., Scorer], value: float) -> None:
+    """Rounding to uint8 would make an ordinary black of a NaN, and a score of a diverged model."""
+    with pytest.raises(MetricError, match="diverged"):
+        build().rung(Broken(value))
+
+
+def test_reconstructions_that_are_not_finite_are_refused(build: Callable[..., Scorer], tiny_reconstructor: Any) -> None:
+    model = tiny_reconstructor()
+    model.reconstruct = lambda images: images / 0
+    with pytest.raises(MetricError, match="diverged"):
+        build().final(model)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"samples": 1, "rung_samples": 1}, "metrics.rung_samples"),
+        ({"samples": 10, "rung_samples": 20}, "2 <= rung_samples <= samples"),
+        ({"reference": "test"}, "all, train or val; got 'test'"),
+    ],
+)
+def test_choices_that_cannot_be_scored_are_refused(
+    build: Callable[..., Scorer], changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(MetricError, match=message):
+        build(**changes)
+
+
+def test_too_few_real_images_are_refused(
+    build: Callable[..., Scorer], tiny_ready: Any, tiny_reconstructor: Any, images: Callable[..., np.ndarray]
+) -> None:
+    with pytest.raises(MetricError, match="at least 2 real images in the reference"):
+        build(ready=tiny_ready(images(1, seed=0), held_out=0))
+    with pytest.raises(MetricError, match=r"at least 2 real images.*\(val\); there are 1"):
+        build(ready=tiny_ready(held_out=1), reference="val")
+    scorer = build(ready=tiny_ready(held_out=0))
+    with pytest.raises(MetricError, match=r"data\.val_fraction"):
+        scorer.final(tiny_reconstructor())
+
+
+def test_a_model_of_another_size_is_refused(build: Callable[..., Scorer], images: Callable[..., np.ndarray]) -> None:
+    with pytest.raises(MetricError, match="need the same size"):
+        build().rung(Replay(images(12, seed=0, side=24)))
+
+
+def test_without_held_out_images_nothing_is_said_of_copies(
+    build: Callable[..., Scorer], tiny_ready: Any, tiny_generator: Any
+) -> None:
+    values, _ = build(ready=tiny_ready(held_out=0)).final(tiny_generator())
+    assert set(values) == {"val/fid", "val/kid", "val/ssim_gap"}
+
+
+@pytest.mark.parametrize(("option", "extractor"), [("default", "EfficientNetLite0"), ("inception", "Inception")])
+def test_the_configurations_name_their_extractor(root: Path, option: str, extractor: str) -> None:
+    with initialize_config_dir(str(root / "conf")):
+        cfg = compose(f"metrics/{option}", overrides=["metrics.cache_root=elsewhere"]).metrics
+    assert cfg._target_ == "catsweep.metrics.scorer.Scorer"
+    assert cfg.extractor._target_.endswith(f".{extractor}")
+    assert OmegaConf.to_container(cfg, resolve=True)["extractor"]["cache_root"] == "elsewhere"
