@@ -1,10 +1,14 @@
 """Fixtures shared by all tests. One thread: the suite runs on two shared cores."""
 
+from collections.abc import Callable
 from pathlib import Path
 
+import hydra
 import pytest
 import torch
+from hydra import initialize_config_dir
 from hypothesis import settings
+from omegaconf import DictConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -27,3 +31,21 @@ def photos() -> Path:
     if not folder.is_dir():
         pytest.skip("the real photos (../shared/photos) are not here")
     return folder
+
+
+@pytest.fixture(scope="session")
+def compose(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., DictConfig]:
+    """Compose conf/train.yaml for a run of seconds: 96 demo cats of 32 pixels, tiny nets; caches shared by the session."""
+    cache = tmp_path_factory.mktemp("cache")
+    tiny = [
+        "data.reader.n=96", "data.size=32", f"data.root={cache / 'ready'}", "data.batch_size=16",
+        "depth=shallow", "width.channels=4", "model.latent_size=8",
+        f"metrics.cache_root={cache / 'statistics'}", "metrics.samples=48", "metrics.rung_samples=32",
+        "epochs=2", "eval_every=1", "logger=none", "trainer.threads=1", "trainer.precision=32-true",
+    ]  # fmt: skip
+
+    def composed(*overrides: str) -> DictConfig:
+        with initialize_config_dir(str(ROOT / "conf")):
+            return hydra.compose("train", overrides=[*tiny, *overrides])
+
+    return composed

@@ -38,11 +38,12 @@ RUNG_SCORE = "val/kid"
 ROOT = Path(__file__).parents[2]
 
 
-def run(cfg: DictConfig) -> float | tuple[float, ...]:
+def run(cfg: DictConfig, folder: Path | None = None) -> float | tuple[float, ...]:
     """Train and score one generator; write everything about it to the run's folder.
 
     Args:
         cfg: composed from `conf/train.yaml`.
+        folder: where to write; Hydra's output folder if None.
 
     Returns:
         The values of `cfg.objective`: a float for one, a tuple in the same order for several.
@@ -53,7 +54,7 @@ def run(cfg: DictConfig) -> float | tuple[float, ...]:
     configuration.check(cfg)
     _quiet_libraries()
     # Relative to the project, so that nothing we print or write names a place on this machine.
-    folder = Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
+    folder = folder or Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
     checkpoint = _checkpoint_to_resume(cfg, folder)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     if cfg.trainer.threads:
@@ -63,6 +64,7 @@ def run(cfg: DictConfig) -> float | tuple[float, ...]:
     provenance.write(folder, cfg, provenance.collect(cfg.seed, ROOT, data.ready.digest), ROOT)
     scorer: Scorer = instantiate(cfg.metrics)(ready=data.ready)
     model: pl.LightningModule = instantiate(cfg.model).to(memory_format=torch.channels_last)
+    _require_scored(cfg, scorer.names(model))
     log_to = loggers.build(cfg.logger, folder, cfg.study, cfg.trial.number)
     finished = False
     try:
@@ -79,21 +81,33 @@ def run(cfg: DictConfig) -> float | tuple[float, ...]:
 
 
 def _quiet_libraries() -> None:
-    """Keep Lightning's advertisements, and what its dependencies deprecate of each other, off the terminal."""
+    """Keep Lightning's advertisements, and warnings that say nothing to a user of ours, off the terminal."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # it sets INFO itself when imported
-    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)", module="pytorch_lightning")
+    for message in (
+        r".*isinstance\(treespec, LeafSpec\)",  # Lightning 2.6 calls what torch 2.13 has deprecated
+        r"Checkpoint directory .* exists and is not empty",  # a resumed run: that is the point
+        r"You're resuming from a checkpoint that ended before the epoch ended",  # as a run bound by minutes does
+    ):
+        warnings.filterwarnings("ignore", message=message)
 
 
 def objective_values(scores: Mapping[str, float], objective: list[str]) -> float | tuple[float, ...]:
-    """Pick the objective from the scores.
-
-    Raises:
-        ConfigError: a name that is no score of this model.
-    """
-    if missing := [name for name in objective if name not in scores]:
-        raise ConfigError(f"objective names {missing}, which this run has not scored; it has: {sorted(scores)}.")
+    """Pick the objective from the scores: one value alone, several as a tuple in their order."""
     values = tuple(scores[name] for name in objective)
     return values[0] if len(values) == 1 else values
+
+
+def _require_scored(cfg: DictConfig, names: list[str]) -> None:
+    """Refuse, before training, an objective that will not be scored.
+
+    Raises:
+        ConfigError: naming the scores there will be.
+    """
+    if not cfg.objective or (missing := [name for name in cfg.objective if name not in names]):
+        raise ConfigError(
+            f"objective must name scores of this model and data, of {', '.join(names)}; "
+            f"got {list(cfg.objective)}{f', where {missing} is not one of them' if cfg.objective else ''}."
+        )
 
 
 def build_trainer(cfg: DictConfig, folder: Path, scorer: Scorer, log_to: list[Logger]) -> pl.Trainer:

@@ -1,0 +1,152 @@
+"""Runs for real, with tiny nets: what a run returns and leaves, and that a killed run goes on as if nothing happened."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import Callback
+
+from catsweep import callbacks, training
+from catsweep.errors import ConfigError, DataError, TrainingError
+from catsweep.models.latents import draw_latents
+from catsweep.models.protocol import generate
+
+Compose = Callable[..., DictConfig]
+pytestmark = pytest.mark.trains
+
+
+class Killed(Exception):
+    """Stands for the signal that ends a run."""
+
+
+def weights(run: Path, checkpoint: str = "last") -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = training.load_run(run, checkpoint)[0].state_dict()
+    return state
+
+
+def kill_after(epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a run die at the start of the epoch after `epochs`, when `last.ckpt` has been written."""
+
+    def die(self: Callback, trainer: object, module: object) -> None:
+        if trainer.current_epoch == epochs:  # type: ignore[attr-defined]
+            raise Killed
+
+    monkeypatch.setattr(callbacks.FiniteLoss, "on_train_epoch_start", die)
+
+
+def test_a_run_returns_its_objective_and_leaves_everything_about_it(compose: Compose, tmp_path: Path) -> None:
+    cfg = compose("objective=[val/fid,val/ssim]", "seed=3")
+    values = training.run(cfg, tmp_path)
+    recorded = json.loads((tmp_path / "metrics.json").read_text())
+    assert isinstance(values, tuple)
+    assert values == (recorded["scores"]["val/fid"], recorded["scores"]["val/ssim"])
+    assert recorded["cards"]["val/fid"]["extractor"] == "efficientnet_lite0"
+    assert recorded["cards"]["val/fid"]["samples"] == 48
+    assert OmegaConf.load(tmp_path / "config.yaml").seed == 3
+    assert json.loads((tmp_path / "provenance.json").read_text())["seed"] == 3
+    assert {file.name for file in (tmp_path / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert (tmp_path / "samples/epoch_0002.png").exists()
+    assert (tmp_path / "reconstructions/epoch_0002.png").exists()
+
+
+def test_the_run_is_scored_at_the_best_checkpoint(compose: Compose, tmp_path: Path) -> None:
+    fid = training.run(compose("optimizer.lr=0.01"), tmp_path)
+    cfg = OmegaConf.load(tmp_path / "config.yaml")
+    data = training.instantiate(cfg.data)
+    scorer = training.instantiate(cfg.metrics)(ready=data.ready)
+    scores, _ = scorer.final(training.load_run(tmp_path, "best")[0])
+    assert scores["val/fid"] == pytest.approx(fid)
+
+
+@pytest.mark.parametrize(
+    "options", [("model=vae", "schedule=cosine"), ("model=dcgan", "model.augment.policy=[color,translation]")]
+)
+def test_a_killed_run_resumed_is_the_undisturbed_run(
+    compose: Compose, tmp_path: Path, options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = compose(*options, "epochs=4", "eval_every=2")
+    training.run(cfg, tmp_path / "undisturbed")
+    with monkeypatch.context() as patch:
+        kill_after(3, patch)
+        with pytest.raises(Killed):
+            training.run(cfg, tmp_path / "killed")
+    assert not (tmp_path / "killed/metrics.json").exists()
+    cfg.resume = True
+    training.run(cfg, tmp_path / "killed")
+    expected, got = weights(tmp_path / "undisturbed"), weights(tmp_path / "killed")
+    assert all(torch.equal(expected[key], got[key]) for key in expected)
+    scores = [json.loads((tmp_path / run / "metrics.json").read_text())["scores"] for run in ("undisturbed", "killed")]
+    assert scores[0] == scores[1]
+
+
+def test_resuming_under_another_configuration_is_refused_with_the_difference(compose: Compose, tmp_path: Path) -> None:
+    training.run(compose("epochs=1"), tmp_path)
+    with pytest.raises(ConfigError, match=r"optimizer\.lr: 0\.001 → 0\.5"):
+        training.run(compose("epochs=1", "resume=true", "optimizer.lr=0.5"), tmp_path)
+
+
+def test_resuming_nothing_says_so(compose: Compose, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="expected an unfinished run"):
+        training.run(compose("resume=true"), tmp_path)
+
+
+def test_a_run_that_diverges_ends_and_says_why(compose: Compose, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"diverged in epoch 1: .*train/loss"):
+        training.run(compose("optimizer=sgd", "optimizer.lr=1e30", "eval_every=2"), tmp_path)
+
+
+def test_an_objective_that_will_not_be_scored_is_refused_before_training(compose: Compose, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"val/ssim.*has not|val/ssim"):
+        training.run(compose("model=dcgan", "objective=[val/ssim]"), tmp_path)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_minutes_bound_a_run_and_its_last_weights_count(compose: Compose, tmp_path: Path) -> None:
+    training.run(compose("minutes=0.01", "epochs=100000", "eval_every=100000", "patience=null"), tmp_path)
+    recorded = json.loads((tmp_path / "metrics.json").read_text())
+    assert 0 < recorded["epochs"] < 100000
+    best, last = weights(tmp_path, "best"), weights(tmp_path, "last")
+    assert all(torch.equal(best[key], last[key]) for key in best)
+
+
+def test_patience_ends_a_run_that_no_longer_improves(compose: Compose, tmp_path: Path) -> None:
+    training.run(compose("epochs=30", "patience=1", "optimizer.lr=0"), tmp_path)
+    assert json.loads((tmp_path / "metrics.json").read_text())["epochs"] == 2
+
+
+def test_a_loaded_run_draws_what_the_trained_model_drew(compose: Compose, tmp_path: Path) -> None:
+    training.run(compose("model=dcgan", "epochs=1"), tmp_path)
+    latents = draw_latents(4, 8, seed=1)
+    first, again = (generate(training.load_run(tmp_path)[0], latents) for _ in range(2))
+    assert torch.equal(first, again)
+    assert not training.load_run(tmp_path)[0].training
+
+
+def test_loading_a_folder_that_is_no_run_says_what_was_expected(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"config\.yaml"):
+        training.load_run(tmp_path)
+
+
+def test_a_checkpoint_holds_no_pickled_objects(compose: Compose, tmp_path: Path) -> None:
+    training.run(compose("epochs=1"), tmp_path)
+    state = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
+    assert state["epoch"] == 0
+
+
+@pytest.mark.parametrize(
+    ("precision", "accelerator", "abilities", "expected"),
+    [
+        ("auto", "cpu", {"avx512_bf16": True}, "bf16-mixed"),
+        ("auto", "cpu", {"amx_bf16": True}, "bf16-mixed"),
+        ("auto", "cpu", {"avx512_bf16": False}, "32-true"),
+        ("16-mixed", "cpu", {"avx512_bf16": True}, "16-mixed"),
+    ],
+)
+def test_precision_follows_the_processor_unless_it_is_given(
+    precision: str, accelerator: str, abilities: dict[str, bool], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: abilities, raising=False)
+    assert training.resolve_precision(precision, accelerator) == expected
