@@ -127,6 +127,21 @@ def test_a_build_that_fails_leaves_nothing(fake: Callable, tmp_path: Path, monke
     assert len(open_or_build(source, 16, tmp_path, 0.1)) == 20
 
 
+def test_the_set_appears_by_one_rename_of_a_complete_folder(
+    fake: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename, renamed = Path.rename, []
+
+    def watched(here: Path, there: Path) -> Path:
+        assert not there.exists()
+        ReadySet.open(here).verify()
+        renamed.append(there)
+        return rename(here, there)
+
+    monkeypatch.setattr(Path, "rename", watched)
+    assert renamed == [open_or_build(fake(), 16, tmp_path, 0.1).path]
+
+
 # A source that writes a line for each build and hands out images slowly, in a process of its own.
 CHILD = """
 import os, sys, time

@@ -6,12 +6,15 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from catsweep.data import datamodule
 from catsweep.data.datamodule import CatDataModule
+from catsweep.data.sources import DemoCats, KaggleCats, Photos
 from catsweep.errors import ConfigError, DataError
+from catsweep.instantiation import instantiate
 
 
 @pytest.fixture
@@ -176,3 +179,26 @@ def test_a_run_that_is_killed_and_resumed_sees_what_the_undisturbed_run_saw(
     assert [(e, s) for e, s, _ in second.seen] == places[start:]
     for (_, _, expected), (_, _, shown) in zip(undisturbed.seen[start:], second.seen, strict=True):
         assert torch.equal(expected, shown)
+
+
+@pytest.mark.parametrize(("choice", "kind"), [("demo_cats", DemoCats), ("photos", Photos), ("kaggle_cats", KaggleCats)])
+def test_each_choice_of_conf_data_is_a_data_module(root: Path, tmp_path: Path, choice: str, kind: type) -> None:
+    cfg = OmegaConf.create({"seed": 5, "data": OmegaConf.load(root / "conf" / "data" / f"{choice}.yaml")})
+    cfg.data.root = str(tmp_path)
+    if choice != "demo_cats":
+        with pytest.raises(ConfigError, match=f"data={choice} needs a folder of photos: add data.source=DIR"):
+            instantiate(cfg.data).prepare_data()
+        cfg.data.source = str(tmp_path / "cats")
+    data = instantiate(cfg.data)
+    assert isinstance(data, CatDataModule)
+    assert isinstance(data.reader, kind)
+    assert (data.size, data.batch_size, data.val_fraction, data.flip, data.seed) == (64, 64, 0.1, True, 5)
+    if isinstance(data.reader, Photos):
+        assert data.reader.folder == data.source == str(tmp_path / "cats")
+
+
+def test_the_run_s_seed_does_not_reach_the_drawing(root: Path) -> None:
+    cfg = OmegaConf.load(root / "conf" / "data" / "demo_cats.yaml")
+    keys = [instantiate(OmegaConf.create({"seed": seed, "data": cfg}).data).reader.key(64) for seed in (1, 2)]
+    assert keys[0] == keys[1]
+    assert keys[0]["n"] == 1500

@@ -186,12 +186,15 @@ def test_eyes_and_mouth_come_to_their_place_however_the_head_is_turned(
     assert item.image is not None
     assert item.landmarks is not None
     wanted = np.array(list(sources.FACE.values())) * size
-    for channel, place in enumerate(wanted):
+    found = []
+    for channel in range(3):
         others = [c for c in range(3) if c != channel]
         spot = (item.image[..., channel] > 150) & (item.image[..., others] < 100).all(axis=-1)
-        found = np.argwhere(spot).mean(axis=0)[::-1] + 0.5
-        np.testing.assert_allclose(found, place, atol=0.012 * size)
-        np.testing.assert_allclose(item.landmarks[channel] + 0.5, place, atol=0.012 * size)
+        found.append(np.argwhere(spot).mean(axis=0)[::-1] + 0.5)
+    np.testing.assert_allclose(found, wanted, atol=0.012 * size)
+    np.testing.assert_allclose(item.landmarks[:3] + 0.5, wanted, atol=0.012 * size)
+    # Their mean is exact, but for the pixels: half a pixel of the photo would show.
+    np.testing.assert_allclose(np.mean(found, axis=0), wanted.mean(axis=0), atol=0.003 * size)
 
 
 def test_the_face_can_be_put_elsewhere(tmp_path: Path, picture: Picture) -> None:

@@ -47,24 +47,48 @@ def open_or_build(source: Source, size: int, root: str | Path, val_fraction: flo
     parameters = {"source": source.key(size), "size": size, "val_fraction": val_fraction, "format": 1}
     key = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()
     path = Path(root) / f"{source.name}-{size}-{key[:8]}"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
-        if path.exists():
-            try:
-                return ReadySet.open(path)
-            except DataError as error:
-                log.warning("Building a damaged ready set again. %s", error)
-                shutil.rmtree(path)
-        for leftover in path.parent.glob(f".{path.name}.*"):  # of a build that was killed; we hold the lock
-            shutil.rmtree(leftover)
-        build = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-        try:
-            _write(build, source, size, val_fraction, {"key": key, "parameters": parameters})
-            build.chmod(0o755)  # mkdtemp lets nobody else in
-            build.rename(path)
-        finally:
-            shutil.rmtree(build, ignore_errors=True)
+    # A folder of that name is complete, for it came there by one rename: no lock is needed to read it.
+    ready = _opened(path)
+    if ready is not None:
+        return ready
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{path}.lock"):
+            ready = _opened(path)
+            if ready is None:
+                _build(path, source, size, val_fraction, {"key": key, "parameters": parameters})
+                ready = ReadySet.open(path)
+        return ready
+    except OSError as error:
+        raise DataError(
+            f"Expected to write a ready set to {path}, but: {error}. Make room or grant access, or set data.root=DIR."
+        ) from error
+
+
+def _opened(path: Path) -> ReadySet | None:
+    """The ready set in a folder, or None if there is none, or a damaged one."""
+    if not path.exists():
+        return None
+    try:
         return ReadySet.open(path)
+    except DataError as error:
+        log.warning("Building a damaged ready set again. %s", error)
+        return None
+
+
+def _build(path: Path, source: Source, size: int, val_fraction: float, card: dict[str, Any]) -> None:
+    """Build beside `path`, then rename: whatever happens, `path` is complete or absent. The caller holds the lock."""
+    for leftover in path.parent.glob(f".{path.name}.*"):  # of a build that was killed
+        shutil.rmtree(leftover)
+    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        _write(folder, source, size, val_fraction, card)
+        folder.chmod(0o755)  # mkdtemp lets nobody else in
+        if path.exists():
+            shutil.rmtree(path)
+        folder.rename(path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write(folder: Path, source: Source, size: int, val_fraction: float, card: dict[str, Any]) -> None:

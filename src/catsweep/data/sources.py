@@ -135,8 +135,9 @@ class Photos:
 
         for parent, folders, names in os.walk(self._folder(), onerror=fail):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
-            for name in sorted(names):
-                if not name.startswith(".") and Path(name).suffix.lower() in self.suffixes:
+            links = {name for name in folders if Path(parent, name).is_symlink()}  # not followed, but accounted for
+            for name in sorted([*names, *links]):
+                if name in links or (not name.startswith(".") and Path(name).suffix.lower() in self.suffixes):
                     yield Path(parent, name)
 
     def _companions(self, path: Path) -> Sequence[Path]:
@@ -180,6 +181,9 @@ class KaggleCats(Photos):
             raise ConfigError(f"Expected data.reader.face to hold {', '.join(FACE)}, got {', '.join(face)}.")
         self.face = {name: (float(face[name][0]), float(face[name][1])) for name in FACE}
         self.min_eye_distance, self.min_inside, self.standard = min_eye_distance, min_inside, standard
+
+    def __str__(self) -> str:
+        return f"photos with a landmark file each (x.jpg.cat; data=photos needs none) in {self.folder}"
 
     def _parameters(self) -> dict[str, Any]:
         return {
