@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
@@ -109,6 +110,16 @@ def test_bugs_and_interrupts_are_not_dressed_up(error: BaseException) -> None:
 
     with pytest.raises(type(error)):
         crash(NOTHING)
+
+
+@pytest.mark.parametrize("name", ["generate", "best_model", "export"])
+def test_small_commands_leave_no_files_of_hydra_behind(root: Path, name: str) -> None:
+    with initialize_config_dir(str(root / "conf")):
+        cfg = compose(name, return_hydra_config=True)
+    assert cfg.hydra.output_subdir is None
+    assert cfg.hydra.run.dir == "."
+    assert "file" not in cfg.hydra.job_logging.handlers
+    assert f"conf/{name}.yaml" in cfg.hydra.help.template
 
 
 def test_nothing_heavy_is_imported_before_the_command_line_is_read(root: Path) -> None:

@@ -86,7 +86,7 @@ def test_choice_is_explained(sweep, cfg, capsys) -> None:
     assert "- `optimizer.lr=0.25`" in page
     printed = capsys.readouterr().out
     assert "1 ◀" in printed
-    assert "Trial 1 of study s, the lowest val/fid, from a Pareto set of 3 among 4 finished trials." in printed
+    assert "Trial 1 of study s: the lowest val/fid. Of 4 finished trials, 3 are Pareto-optimal." in printed
 
 
 def test_dominated_trial_asked_for_is_shown_beside_the_pareto_set(sweep, cfg, capsys) -> None:
@@ -137,6 +137,13 @@ def test_lost_part_is_named_and_the_earlier_best_model_stays(sweep, cfg, lost) -
     with pytest.raises(ExportError, match=f"lacks {lost}"):
         best_model.run(cfg)
     assert json.loads((sweep.outputs / "best_model" / "choice.json").read_text())["trial"] == 0
+
+
+def test_study_may_be_called_by_a_number(sweep, cfg) -> None:
+    sweep.with_runs("2026", FRONT)
+    sweep.with_runs("2027", FRONT)
+    cfg.study = 2026
+    assert json.loads((best_model.run(cfg) / "choice.json").read_text())["study"] == "2026"
 
 
 def test_word_that_is_no_rule_touches_nothing(sweep, cfg) -> None:

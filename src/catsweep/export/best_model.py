@@ -40,15 +40,18 @@ def run(cfg: DictConfig) -> Path:
         ExportError: there is no study, no finished trial, or no run folder to copy from.
         ConfigError: `select` means nothing for this study.
     """
-    trials = read_trials(folder := find_study(Path(cfg.sweeps), cfg.study), Path(cfg.outputs) / folder.name)
+    # A study may be called 2026, which the command line reads as a number.
+    folder = find_study(Path(cfg.sweeps), None if cfg.study is None else str(cfg.study))
+    runs = Path(cfg.outputs) / folder.name
+    trials = read_trials(folder, runs)
     choice = choose(cfg.select, trials.front, trials.finished, trials.objectives)
-    source = find_run(Path(cfg.outputs) / trials.study, choice.candidate, trials.objectives)
+    source = find_run(runs, choice.candidate, trials.objectives)
     record = Record(trials, choice, source)
     target = Path(cfg.out)
     copy_run(source, target, record)
     console = Console()
     console.print(record.table())
-    console.print(f"{record.sentence()} Copied to {target}", highlight=False, soft_wrap=True)
+    console.print(f"{record.sentence()} Copied to {target}.", highlight=False, soft_wrap=True)
     return target
 
 
@@ -69,8 +72,8 @@ class Record:
     def sentence(self) -> str:
         """One sentence that says everything."""
         return (
-            f"Trial {self.choice.candidate.number} of study {self.trials.study}, {self.choice.reason}, from a Pareto "
-            f"set of {len(self.trials.front)} among {len(self.trials.finished)} finished trials."
+            f"Trial {self.choice.candidate.number} of study {self.trials.study}: {self.choice.reason}. "
+            f"Of {len(self.trials.finished)} finished trials, {len(self.trials.front)} are Pareto-optimal."
         )
 
     def rows(self) -> list[tuple[int, tuple[float, ...], bool]]:
