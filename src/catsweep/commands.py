@@ -1,4 +1,4 @@
-"""What every command line in `src/*.py` shares: how an expected error leaves the program.
+"""What every command line in `src/*.py` shares: how an expected error leaves the program, and how threads wait.
 
 Each entry point is a Hydra decorator, `guard`, and one call into the package::
 
@@ -23,6 +23,11 @@ from omegaconf import DictConfig
 from catsweep.errors import CatsweepError
 
 R = TypeVar("R")
+
+# Threads that wait for work sleep. By default they spin, and torch's backward pass has threads of its own: they take
+# the cores from each other. Measured on 2 cores, DCGAN of width 32: 318 images/s against 101 with a neighbour that
+# wants a core too. OpenMP reads it once, when torch is imported, hence here and not in `training`.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def guard(task: Callable[[DictConfig], R]) -> Callable[[DictConfig], R]:
