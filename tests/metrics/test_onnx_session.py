@@ -77,6 +77,15 @@ def test_a_graph_that_computes_something_else_is_refused(tmp_path: Path, exports
     assert not list(tmp_path.glob("*.onnx"))
 
 
+def test_without_a_cache_nothing_is_written(
+    tmp_path: Path, exports: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    open_session(network(0), SIZE, "net", "sha", 1, None)
+    assert exports == [SIZE]
+    assert not list(tmp_path.iterdir())
+
+
 def test_threads_are_torch_s_unless_given(exported: dict[int, bytes]) -> None:
     for threads, expected in ((None, torch.get_num_threads()), (3, 3)):
         session = onnx_session._session(exported[0], threads)

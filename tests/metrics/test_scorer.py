@@ -152,6 +152,7 @@ def test_every_score_has_a_card_that_says_how(
 ) -> None:
     values, cards = build(extractor=tiny_extractor(weights_sha256="ab", name="net"), seed=3).final(tiny_reconstructor())
     assert set(cards) == set(values)
+    assert sorted(build().names(tiny_reconstructor())) == sorted(values)
     fid = cards["val/fid"]
     assert (fid.metric, fid.extractor, fid.weights_sha256, fid.resize) == ("fid", "net", "ab", "none")
     assert (fid.reference_size, fid.samples, fid.seed) == (32, 24, 3)
@@ -252,8 +253,9 @@ def test_a_model_of_another_size_is_refused(build: Callable[..., Scorer], images
 def test_without_held_out_images_nothing_is_said_of_copies(
     build: Callable[..., Scorer], tiny_ready: Any, tiny_generator: Any
 ) -> None:
-    values, _ = build(ready=tiny_ready(held_out=0)).final(tiny_generator())
-    assert set(values) == {"val/fid", "val/kid", "val/ssim_gap"}
+    scorer = build(ready=tiny_ready(held_out=0))
+    values, _ = scorer.final(tiny_generator())
+    assert set(values) == set(scorer.names(tiny_generator())) == {"val/fid", "val/kid", "val/ssim_gap"}
 
 
 @pytest.mark.parametrize(("option", "extractor"), [("default", "EfficientNetLite0"), ("inception", "Inception")])

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from catsweep.errors import MetricError
 from catsweep.images import to_float, to_uint8
 from catsweep.metrics import scores, similarity
 from catsweep.metrics.card import MetricCard
 from catsweep.metrics.extractors import Extractor
+from catsweep.metrics.finite import FiniteImages, device_of
 from catsweep.metrics.statistics import PAIRS, Moments, Reference, reference_statistics
 from catsweep.models.latents import draw_latents
 from catsweep.models.protocol import Generator, Reconstructor, evaluating, generate
@@ -81,7 +82,7 @@ class Scorer:
         chosen = np.random.default_rng(seed).permutation(len(self.reference.rows))[:KID_IMAGES]
         self.kid_rows = self.reference.rows[np.sort(chosen)]
         self.checked_devices: set[torch.device] = set()
-        self._prepare(_device(extractor))
+        self._prepare(device_of(extractor))
 
     def rung(self, model: Generator) -> dict[str, float]:
         """The cheap score that checkpoints, early stopping and pruners go by: KID on few samples.
@@ -92,7 +93,7 @@ class Scorer:
         Raises:
             MetricError: images or features that are not finite.
         """
-        features = self._features(self.draw(model, self.rung_samples), _device(model))
+        features = self._features(self.draw(model, self.rung_samples), device_of(model))
         return {"val/kid": self._kernel_distance(features)}
 
     def names(self, model: Generator) -> list[str]:
@@ -114,7 +115,7 @@ class Scorer:
         Raises:
             MetricError: images or features that are not finite, or a reconstructor and no held-out images.
         """
-        device = _device(model)
+        device = device_of(model)
         images = self.draw(model, self.samples)
         features = self._features(images, device)
         fid = scores.FID(self.reference.moments)
@@ -141,7 +142,7 @@ class Scorer:
         """
         latents = draw_latents(n, model.latent_size, self.seed)
         # The check is inside, on what the model draws: rounding to uint8 would turn a NaN into an ordinary black.
-        images = generate(cast(Generator, _FiniteImages(model)), latents, self.batch_size)
+        images = generate(cast(Generator, FiniteImages(model)), latents, self.batch_size)
         if images.shape[1:] != self.ready.images.shape[1:]:
             raise MetricError(
                 f"The model draws {tuple(images.shape[1:])}, the real images are {self.ready.images.shape[1:]}; "
@@ -239,40 +240,10 @@ class Scorer:
         if not len(rows):
             raise MetricError("val/ssim needs held-out images, but none were held out. Raise data.val_fraction.")
         originals = torch.from_numpy(np.array(self.ready.images[rows]))
-        checked = _FiniteImages(model)
+        checked = FiniteImages(model)
         with evaluating(checked), torch.autocast(device.type, enabled=False):
             parts = [
                 to_uint8(checked.reconstruct(to_float(part.to(device)))).cpu()
                 for part in torch.split(originals, self.batch_size)
             ]
         return similarity.ssim(torch.cat(parts), originals)
-
-
-class _FiniteImages(nn.Module):
-    """A model that refuses to hand over images that are not finite."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model  # a submodule if it is a module: its modes and device are then seen through this one
-        self.latent_size, self.image_size = model.latent_size, model.image_size
-
-    def decode(self, latents: Tensor) -> Tensor:
-        """The model's `decode`, checked."""
-        return self._checked(self.model.decode(latents))
-
-    def reconstruct(self, images: Tensor) -> Tensor:
-        """The model's `reconstruct`, checked."""
-        return self._checked(self.model.reconstruct(images))
-
-    def _checked(self, images: Tensor) -> Tensor:
-        if not torch.isfinite(images).all():
-            raise MetricError(
-                "The model draws images that are not finite, so there is nothing to score: the training has diverged. "
-                "Lower the learning rate, or train with trainer.precision=32-true."
-            )
-        return images
-
-
-def _device(model: Any) -> torch.device:
-    parameters = model.parameters() if isinstance(model, nn.Module) else ()
-    return next((parameter.device for parameter in parameters), torch.device("cpu"))

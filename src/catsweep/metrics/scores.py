@@ -86,7 +86,9 @@ def frechet_distance(features: Tensor, reference: "Moments") -> Tensor:
 
     |m - m_r|^2 + tr C + tr C_r - 2 tr (C_r C)^1/2. With A = (features - m) / sqrt(n - 1), so that C = A^T A, and
     S = C_r^1/2, the last trace is the sum of the singular values of A S: an n x D matrix instead of the
-    eigenvalues of a D x D one that is not symmetric.
+    eigenvalues of a D x D one that is not symmetric. With fewer samples than features most of those eigenvalues are
+    0 up to rounding, and torchmetrics sums their roots: real features of 512 samples differ from it by 1e-6, and
+    from the exact value by 1e-14.
 
     Args:
         features: float, shape (n, D), n at least 2.
