@@ -45,10 +45,11 @@ def test_latents_are_standard_normal_and_different_from_row_to_row():
 
 @given(ends=pairs(), steps=st.integers(2, 12))
 def test_a_walk_starts_and_ends_exactly_at_its_ends(ends, steps):
-    walk = interpolate(*ends, steps)
-    assert walk.shape == (steps, len(ends[0]))
-    assert torch.equal(walk[0], ends[0])
-    assert torch.equal(walk[-1], ends[1])
+    start, end = (latent.double() for latent in ends)  # in which the formula's rounding would show
+    walk = interpolate(start, end, steps)
+    assert walk.shape == (steps, len(start))
+    assert torch.equal(walk[0], start)
+    assert torch.equal(walk[-1], end)
 
 
 @given(ends=pairs(), steps=st.integers(3, 12))

@@ -196,6 +196,11 @@ def test_training_moves_every_parameter_and_lowers_the_loss(make_vae, batches, f
     assert sum(watch.losses[-2:]) < 0.5 * sum(watch.losses[:2])
 
 
+def test_the_posterior_is_float32_also_in_bf16(make_vae):
+    with torch.autocast("cpu", torch.bfloat16):
+        assert [part.dtype for part in make_vae().encode(torch.rand(2, 3, 16, 16))] == [torch.float32] * 2
+
+
 @pytest.mark.trains
 def test_it_trains_in_bf16_with_losses_in_float32(make_vae, batches, fit):
     model, watch, precisions = make_vae(), Watch(), []
