@@ -53,6 +53,15 @@ def test_ms_ssim_is_torchmetrics(images: Callable[..., np.ndarray]) -> None:
     assert similarity.ms_ssim(first, second, batch_size=4) == pytest.approx(expected, abs=1e-6)
 
 
+def test_a_similarity_that_is_not_finite_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Tensor, **__: object) -> Tensor:
+        return torch.tensor([0.5, float("nan")])
+
+    monkeypatch.setattr(similarity, "structural_similarity_index_measure", broken)
+    with pytest.raises(MetricError, match="not finite"):
+        similarity.ssim(noise(2, 16, 0), noise(2, 16, 1))
+
+
 @settings(max_examples=20, deadline=None)
 @given(n=st.integers(2, 30), pairs=st.integers(1, 40), seed=st.integers(0, 1000))
 def test_no_image_is_paired_with_itself(n: int, pairs: int, seed: int) -> None:
