@@ -1,9 +1,9 @@
 import pytest
 import torch
-from hydra.errors import InstantiationException
 from hydra.utils import execution_whitelist
 from omegaconf import OmegaConf
 
+from catsweep.errors import ConfigError
 from catsweep.instantiation import instantiate
 
 
@@ -57,7 +57,7 @@ def test_our_packages_and_those_we_build_from_are_trusted(target):
     ],
 )
 def test_anything_else_is_refused_without_being_called(target):
-    with pytest.raises(InstantiationException, match="whitelist"):
+    with pytest.raises(ConfigError, match="whitelist"):
         instantiate({"_target_": target, "_args_": ["exit 3"]})
 
 
@@ -65,20 +65,20 @@ def test_targets_inside_a_trusted_one_are_held_to_the_same_rule(tmp_path):
     victim = tmp_path / "file"
     victim.touch()
     inner = {"_target_": "os.remove", "_args_": [str(victim)]}
-    with pytest.raises(InstantiationException, match="whitelist"):
+    with pytest.raises(ConfigError, match="whitelist"):
         instantiate({"_target_": "torch.nn.Sequential", "_args_": [inner]})
     assert victim.exists()
 
 
 def test_a_configuration_cannot_extend_the_list():
     node = {"_target_": "fractions.Fraction", "_args_": [3], "_execution_whitelist_": ["fractions.*"]}
-    with pytest.raises(InstantiationException):
+    with pytest.raises(ConfigError):
         instantiate(node)
 
 
 def test_ones_own_package_is_added_around_the_call():
     node = {"_target_": "fractions.Fraction", "_args_": [3]}
-    with pytest.raises(InstantiationException, match="whitelist"):
+    with pytest.raises(ConfigError, match="whitelist"):
         instantiate(node)
     with execution_whitelist("fractions.*"):
         assert instantiate(node) == 3

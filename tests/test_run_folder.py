@@ -94,3 +94,11 @@ class Clock:
 
     def __format__(self, spec):
         return self.name
+
+
+def test_runs_of_the_same_second_get_folders_of_their_own(tmp_path: Path) -> None:
+    folders = []
+    for _ in range(3):
+        folders.append(Path(run_folder(False, tmp_path)))
+        folders[-1].mkdir(parents=True)
+    assert len(set(folders)) == 3

@@ -8,6 +8,9 @@ folder or bundle. So only these packages may be named. One's own package is adde
 from typing import Any
 
 import hydra.utils
+from hydra.errors import InstantiationException
+
+from catsweep.errors import ConfigError
 
 TRUSTED = ("catsweep.*", "torch.nn.*", "torch.optim.*", "pytorch_lightning.*", "pytorch_optimizer.*", "kornia.*")
 
@@ -20,6 +23,13 @@ def instantiate(node: Any, **kwargs: Any) -> Any:
         **kwargs: further arguments, which override the node's.
 
     Raises:
-        hydra.errors.InstantiationException: the target is not trusted, cannot be found, or refuses its arguments.
+        ConfigError: a target is not trusted, or cannot be found. What a target itself raises passes through.
     """
-    return hydra.utils.instantiate(node, _execution_whitelist_=TRUSTED, **kwargs)
+    try:
+        return hydra.utils.instantiate(node, _execution_whitelist_=TRUSTED, **kwargs)
+    except InstantiationException as error:
+        # Hydra's message first names the target and then quotes its own manual at length.
+        said = str(error).partition("\n\n")[0]
+        raise ConfigError(
+            f"A configuration may name targets of {', '.join(TRUSTED)} and of the packages in trust=[…]. {said}"
+        ) from error

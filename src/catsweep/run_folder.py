@@ -6,6 +6,7 @@ when it has written `metrics.json`.
 """
 
 from datetime import datetime
+from itertools import chain, count
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -34,7 +35,13 @@ def run_folder(resume: bool | str | None, runs: Path = RUNS) -> str:
     if isinstance(resume, str):
         return resume
     unfinished = latest_unfinished(runs) if resume else None
-    return str(unfinished or runs / f"{datetime.now():%Y-%m-%d/%H-%M-%S}")
+    return str(unfinished or _unused(runs / f"{datetime.now():%Y-%m-%d/%H-%M-%S}"))
+
+
+def _unused(folder: Path) -> Path:
+    """The folder, with a number behind its name when another run started in the same second."""
+    names = chain([folder.name], (f"{folder.name}-{n}" for n in count(2)))
+    return next(path for name in names if not (path := folder.with_name(name)).exists())
 
 
 def register() -> None:

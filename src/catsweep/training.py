@@ -59,11 +59,12 @@ def run(cfg: DictConfig, folder: Path | None = None) -> float | tuple[float, ...
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     if cfg.trainer.threads:
         torch.set_num_threads(cfg.trainer.threads)
+    # The model first: what does not fit together shows at once, photos may take minutes to prepare.
+    model: pl.LightningModule = instantiate(cfg.model).to(memory_format=torch.channels_last)
     data: CatDataModule = instantiate(cfg.data)
     data.prepare_data()
     provenance.write(folder, cfg, provenance.collect(cfg.seed, ROOT, data.ready.digest), ROOT)
     scorer: Scorer = instantiate(cfg.metrics)(ready=data.ready)
-    model: pl.LightningModule = instantiate(cfg.model).to(memory_format=torch.channels_last)
     _require_scored(cfg, scorer.names(model))
     log_to = loggers.build(cfg.logger, folder, cfg.study, cfg.trial.number)
     finished = False
