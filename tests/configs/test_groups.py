@@ -1,0 +1,402 @@
+"""Every option of every group, composed through conf/train.yaml and built; and every search space, value by value.
+
+What the options of the small groups do by themselves is in test_choices.py. A new option is tested by being there.
+"""
+
+import math
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+
+import hydra
+import optuna
+import pytest
+import pytorch_lightning as pl
+import torch
+from hydra import initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra_plugins.hydra_optuna_sweeper._impl import create_params_from_overrides
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig, OmegaConf
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from PIL import Image
+from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.strategies import DDPStrategy
+
+from catsweep import configuration, run_folder, training
+from catsweep.data.demo import render
+from catsweep.errors import ConfigError, MetricError
+from catsweep.instantiation import instantiate
+from catsweep.metrics.scorer import Scorer
+from catsweep.models.latents import draw_latents
+from catsweep.models.protocol import Generator, Reconstructor, evaluating
+from catsweep.tracking import loggers
+from catsweep.tracking.loggers import RunLogger
+
+ROOT = Path(__file__).resolve().parents[2]
+CONF = ROOT / "conf"
+MODELS = ("vae", "dcgan")
+KIND = {"vae": "reconstruction", "dcgan": "adversarial"}
+TINY = ("data.size=32", "depth=shallow", "width.channels=4", "width.max_channels=16", "model.latent_size=8")
+GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name != "hydra")
+
+
+def options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def every(*groups: str) -> list[tuple[str, str]]:
+    return [(group, option) for group in groups for option in options(group)]
+
+
+SEARCHES = options("hparams_search")
+ONLY_ADVERSARIAL = sorted({*configuration.losses_for("adversarial")} - {*configuration.losses_for("reconstruction")})
+ONLY_RECONSTRUCTION = sorted({*configuration.losses_for("reconstruction")} - {*configuration.losses_for("adversarial")})
+
+
+@pytest.fixture(autouse=True)
+def _hydra_as_it_was() -> Iterator[None]:
+    before = HydraConfig.instance().cfg
+    run_folder.register()  # as src/train.py does
+    yield
+    HydraConfig.instance().cfg = before
+
+
+def composed(*overrides: str, command: str = "train") -> DictConfig:
+    """What the command sees; interpolations of Hydra's own values resolve, as they do in a run."""
+    with initialize_config_dir(str(CONF)):
+        cfg = hydra.compose(command, list(overrides), return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)
+    return cfg
+
+
+def plain(cfg: DictConfig) -> object:
+    """Every value of ours, resolved: an interpolation that leads nowhere raises."""
+    OmegaConf.set_struct(cfg, False)
+    cfg.pop("hydra", None)
+    return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+
+
+def suited(group: str, option: str) -> list[str]:
+    """The option, with the model it is for."""
+    return [f"{group}={option}", *(["model=dcgan"] if group == "loss" and option in ONLY_ADVERSARIAL else [])]
+
+
+def built(cfg: DictConfig) -> pl.LightningModule:
+    model: pl.LightningModule = instantiate(cfg.model)
+    return model
+
+
+def drawn(model: pl.LightningModule) -> torch.Tensor:
+    assert isinstance(model, Generator)
+    with evaluating(model):
+        return model.decode(draw_latents(2, model.latent_size, seed=0))
+
+
+def test_the_groups_are_those_that_are_promised() -> None:
+    promised = "data model depth width activation optimizer loss trainer metrics logger hparams_search"
+    assert {*promised.split(), "block", "normalization", "schedule"} == {*GROUPS}
+
+
+def test_every_group_but_the_search_has_a_default() -> None:
+    composed()
+    chosen = HydraConfig.get().runtime.choices
+    assert chosen["hparams_search"] is None
+    assert all(chosen[group] in options(group) for group in GROUPS if group != "hparams_search")
+
+
+@pytest.mark.parametrize(("group", "option"), every(*{*GROUPS} - {"hparams_search"}))
+def test_every_option_composes_into_a_configuration_that_resolves_and_passes(group: str, option: str) -> None:
+    cfg = composed(*suited(group, option))
+    assert HydraConfig.get().runtime.choices[group] == option
+    configuration.check(cfg)
+    plain(cfg)
+
+
+class _Batches:
+    """Four images, once."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        yield torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8, generator=generator)
+
+
+LEARNING = [
+    (model, group, option)
+    for group, option in every("activation", "normalization", "block", "loss", "optimizer", "schedule")
+    for model in MODELS
+    if group != "loss" or option in configuration.losses_for(KIND[model])
+]
+
+
+@pytest.mark.trains
+@pytest.mark.parametrize(("model", "group", "option"), LEARNING)
+def test_a_model_with_the_option_draws_and_takes_a_step(model: str, group: str, option: str) -> None:
+    torch.manual_seed(0)
+    network = built(composed(f"model={model}", *TINY, f"{group}={option}"))
+    before = {name: value.clone() for name, value in network.named_parameters()}
+    trainer = pl.Trainer(
+        accelerator="cpu", max_steps=2, limit_val_batches=0, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(network, _Batches(), _Batches())
+    moved = {name.split(".")[0] for name, value in network.named_parameters() if not torch.equal(before[name], value)}
+    assert moved >= ({"encoder", "decoder"} if model == "vae" else {"generator", "discriminator", "averaged"})
+    assert all(torch.isfinite(value).all() for value in network.parameters())
+    images = drawn(network)
+    assert images.shape == (2, 3, 32, 32)
+    assert 0 <= images.min() <= images.max() <= 1
+
+
+@pytest.mark.parametrize("size", [32, 64, 128])
+@pytest.mark.parametrize("depth", options("depth"))
+@pytest.mark.parametrize("model", MODELS)
+def test_every_depth_fits_every_size(model: str, depth: str, size: int) -> None:
+    network = built(composed(f"model={model}", *TINY, f"depth={depth}", f"data.size={size}"))
+    images = drawn(network)
+    assert images.shape == (2, 3, size, size)
+    if isinstance(network, Reconstructor):
+        with evaluating(network):
+            assert network.reconstruct(images).shape == images.shape
+
+
+@pytest.mark.parametrize("width", options("width"))
+@pytest.mark.parametrize("model", MODELS)
+def test_every_width_is_that_of_the_models_first_stage(model: str, width: str) -> None:
+    cfg = composed(f"model={model}", f"width={width}", "depth=shallow", "data.size=32")
+    network = built(cfg)
+    encoder = network.get_submodule("encoder" if model == "vae" else "discriminator")
+    first = next(module for module in encoder.modules() if isinstance(module, torch.nn.Conv2d))
+    assert first.out_channels == cfg.width.channels
+
+
+@pytest.mark.parametrize("loss", ONLY_ADVERSARIAL)
+def test_a_vae_refuses_an_adversarial_loss_and_names_those_it_takes(loss: str) -> None:
+    _refused("vae", loss)
+
+
+@pytest.mark.parametrize("loss", ONLY_RECONSTRUCTION)
+def test_a_dcgan_refuses_a_reconstruction_loss_and_names_those_it_takes(loss: str) -> None:
+    _refused("dcgan", loss)
+
+
+def _refused(model: str, loss: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        configuration.check(composed(f"model={model}", f"loss={loss}"))
+    named = str(refusal.value).rstrip(".").rpartition("from: ")[2]
+    assert named.split(", ") == configuration.losses_for(KIND[model])
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight photos with landmarks beside them, in the Kaggle layout."""
+    folder = tmp_path_factory.mktemp("photographs")
+    cats = render(8, 96, seed=0)
+    for number, (image, landmarks) in enumerate(zip(cats.images, cats.landmarks, strict=True)):
+        Image.fromarray(image).save(folder / f"{number}.jpg", quality=95)
+        numbers = [9, *landmarks.round().astype(int).ravel().tolist()]
+        (folder / f"{number}.jpg.cat").write_text(" ".join(map(str, numbers)))
+    return folder
+
+
+@pytest.mark.parametrize("option", options("data"))
+def test_every_source_of_data_gives_batches(option: str, photographs: Path, tmp_path: Path) -> None:
+    own = ["data.reader.n=8"] if option == "demo_cats" else [f"data.source={photographs}"]
+    cfg = composed(f"data={option}", *own, "data.size=32", "data.batch_size=4", f"data.root={tmp_path}", "seed=7")
+    data = instantiate(cfg.data)
+    data.prepare_data()
+    data.setup("fit")
+    assert len(data.ready.indices("train")) + len(data.ready.indices("val")) == 8
+    assert data.seed == 7
+    batch = next(iter(data.train_dataloader()))
+    assert (batch.shape, batch.dtype) == ((4, 32, 32, 3), torch.uint8)
+
+
+class _NoScorer:
+    """The trainer's callbacks only keep it."""
+
+
+def trainer_of(cfg: DictConfig, folder: Path) -> pl.Trainer:
+    return training.build_trainer(cfg, folder, _NoScorer(), [])  # type: ignore[arg-type]
+
+
+def test_trainer_cpu_is_one_process(tmp_path: Path) -> None:
+    trainer = trainer_of(composed("trainer=cpu", "epochs=3", "eval_every=5"), tmp_path)
+    assert (trainer.world_size, trainer.max_epochs, trainer.check_val_every_n_epoch) == (1, 3, 3)
+    assert trainer.strategy.root_device.type == "cpu"
+
+
+def test_trainer_ddp_is_several(tmp_path: Path) -> None:
+    cfg = composed("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=3")
+    trainer = trainer_of(cfg, tmp_path)
+    assert trainer.world_size == 3
+    assert isinstance(trainer.strategy, DDPStrategy)
+    assert trainer.strategy._ddp_kwargs["find_unused_parameters"]  # a GAN's two networks take turns
+    assert composed("trainer=ddp").trainer.devices == 2
+
+
+def test_trainer_gpu_takes_one_or_says_that_there_is_none(tmp_path: Path) -> None:
+    cfg = composed("trainer=gpu")
+    if torch.cuda.is_available():
+        assert trainer_of(cfg, tmp_path).strategy.root_device.type == "cuda"
+    else:
+        with pytest.raises(MisconfigurationException, match="No supported gpu backend found"):
+            trainer_of(cfg, tmp_path)
+
+
+@pytest.mark.trains
+def test_metrics_default_is_a_scorer_that_works(compose: Callable[..., DictConfig]) -> None:
+    cfg = compose("metrics=default")
+    data = instantiate(cfg.data)
+    scorer = instantiate(cfg.metrics)(ready=data.ready)
+    assert isinstance(scorer, Scorer)
+    assert (scorer.samples, scorer.rung_samples) == (48, 32)
+    model = built(cfg)
+    assert isinstance(model, Generator)
+    scores, cards = scorer.final(model)
+    assert all(math.isfinite(value) for value in scores.values())
+    assert {card.extractor for card in cards.values()} == {"efficientnet_lite0", "pixels"}
+
+
+def test_metrics_inception_wants_its_weights_and_says_how_to_get_them(tmp_path: Path) -> None:
+    cfg = composed("metrics=inception", f"metrics.extractor.weights={tmp_path}/absent.pth")
+    assert cfg.metrics.samples == composed().metrics.samples
+    with pytest.raises(MetricError, match=r"metrics\.extractor\.download=true"):
+        instantiate(cfg.metrics)
+
+
+@pytest.mark.parametrize(("option", "kinds"), [("none", []), ("csv", [CSVLogger]), ("wandb", [RunLogger])])
+def test_every_logger_is_built(option: str, kinds: list[type], tmp_path: Path) -> None:
+    own = ["logger.mode=offline", f"logger.save_dir={tmp_path}"] if option == "wandb" else []
+    cfg = composed(f"logger={option}", *own)
+    assert [type(logger) for logger in loggers.build(cfg.logger, tmp_path / "3", "cats", 3)] == kinds
+
+
+def test_no_logger_was_forgotten() -> None:
+    assert options("logger") == ["csv", "none", "wandb"]
+    assert options("trainer") == ["cpu", "ddp", "gpu"]
+    assert options("metrics") == ["default", "inception"]
+
+
+@cache
+def space(search: str) -> dict[str, object]:
+    """The parameters of a search space, as the sweeper reads them."""
+    params = composed(f"hparams_search={search}").hydra.sweeper.params
+    distributions, fixed, others = create_params_from_overrides([f"{key}={value}" for key, value in params.items()])
+    assert not fixed
+    assert not others
+    return dict(distributions)
+
+
+CHOICES = [
+    (search, name, value)
+    for search in SEARCHES
+    for name, distribution in space(search).items()
+    for value in (
+        distribution.choices
+        if isinstance(distribution, CategoricalDistribution)
+        else (distribution.low, distribution.high)  # type: ignore[attr-defined]
+    )
+]
+
+
+@pytest.mark.parametrize(("search", "name", "value"), CHOICES)
+def test_every_value_of_a_search_space_composes_and_builds(search: str, name: str, value: object) -> None:
+    width = [] if name == "width" else ["width.channels=4", "width.max_channels=16"]
+    # The override is written as the sweeper writes it. A key that is not there is refused by Hydra.
+    cfg = composed(f"hparams_search={search}", *width, f"{name}={value}")
+    configuration.check(cfg)
+    given = HydraConfig.get().runtime.choices.get(name) or OmegaConf.select(cfg, name)
+    assert given == OmegaConf.create(f"value: {value}").value
+    assert isinstance(built(cfg), Generator)
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_a_search_space_is_over_what_the_issue_names(search: str) -> None:
+    names = {"depth", "width", "activation", "loss", "optimizer"}
+    own = {
+        "vae_optuna": {"optimizer.lr", "data.batch_size", "model.latent_size", "model.beta"},
+        "dcgan_optuna": {"model.generator_lr", "model.discriminator_lr", "model.ema_decay", "model.augment.policy"}
+        | {"model.r1_gamma"},
+    }
+    assert space(search).keys() == names | own[search]
+    scales = [value for value in space(search).values() if isinstance(value, FloatDistribution)]
+    assert scales
+    assert all(scale.log for scale in scales)
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_a_search_optimises_scores_that_its_model_has_in_the_right_direction(search: str) -> None:
+    cfg = composed(f"hparams_search={search}", *TINY)
+    has = Scorer.names(SimpleNamespace(val_rows=[0]), built(cfg))  # type: ignore[arg-type]
+    assert {*cfg.objective} <= {*has}
+    directions = list(cfg.hydra.sweeper.direction)
+    assert directions == ["maximize" if name == "val/ssim" else "minimize" for name in cfg.objective]
+
+
+@pytest.mark.parametrize("data", options("data"))
+@pytest.mark.parametrize("search", SEARCHES)
+def test_a_sweeps_folders_carry_the_name_of_its_study(search: str, data: str) -> None:
+    cfg = composed(f"hparams_search={search}", f"data={data}", "hydra.job.num=3")
+    study = f"{search.removesuffix('_optuna')}-{data}"
+    assert cfg.study == study
+    assert cfg.trial.number == 3
+    assert cfg.hydra.sweeper.study_name == study
+    assert cfg.hydra.sweeper.storage == f"sqlite:///sweeps/{study}/study.db"
+    assert (cfg.hydra.sweep.dir, str(cfg.hydra.sweep.subdir)) == (f"outputs/{study}", "3")
+    with hydra.utils.execution_whitelist("catsweep.search.*"):
+        record = hydra.utils.instantiate(cfg.hydra.callbacks.study)
+    assert record.folder == Path("sweeps") / study
+    assert record.objective == list(cfg.objective)
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_budgets_and_names_of_a_sweep_are_easy_to_change(search: str) -> None:
+    cfg = composed(f"hparams_search={search}", "trials=50", "minutes=null", "epochs=7", "study=mine", "seed=5")
+    sweeper = cfg.hydra.sweeper
+    assert (sweeper.n_trials, sweeper.study_name, sweeper.sampler.seed) == (50, "mine", 5)
+    assert (cfg.minutes, cfg.epochs) == (None, 7)
+    sampler = hydra.utils.instantiate(sweeper.sampler, _execution_whitelist_="optuna.*")
+    assert isinstance(sampler, optuna.samplers.BaseSampler)
+
+
+def typed(text: str) -> list[str]:
+    """The commands in a text, as typed: `python src/X.py …` of a page, `$(RUN) src/X.py …` of a Makefile."""
+    lines = re.findall(r"(?:python|\$\(RUN\)) (src/\w+\.py(?: [^#\n`]*)?)$", text, re.MULTILINE)
+    # What follows a wide gap explains; of a Makefile's variables only the options around them count.
+    lines = [re.sub(r" {2,}(?!\S*=).*", "", line) for line in lines if "…" not in line]
+    return sorted({re.sub(r"\S*\$\((?:[^()]|\([^()]*\))*\)", "", line).strip() for line in lines})
+
+
+ISSUE = """
+python src/train.py
+python src/train.py model=dcgan activation=silu depth=deep width=wide optimizer=adamw loss=hinge
+python src/train.py data=photos data.source=DIR
+python src/train.py data=kaggle_cats data.source=../shared/photos/cats
+python src/train.py -m hparams_search=vae_optuna  data=kaggle_cats data.source=../shared/photos/cats
+python src/train.py -m hparams_search=dcgan_optuna data=kaggle_cats data.source=../shared/photos/cats
+python src/generate.py run=outputs/runs n=64
+"""
+PAGES = [page.read_text() for page in (ROOT / "Makefile", ROOT / "README.md") if page.exists()]
+HELP = OmegaConf.load(CONF / "train.yaml").hydra.help.template
+
+
+@pytest.mark.parametrize("line", sorted({line for text in (ISSUE, HELP, *PAGES) for line in typed(text)}))
+def test_every_command_line_that_is_promised_or_shown_composes(line: str) -> None:
+    command, *words = shlex.split(line)
+    cfg = composed(*(word for word in words if word != "-m"), command=Path(command).stem)
+    if command.endswith("train.py"):
+        configuration.check(cfg)
+        plain(cfg)
+
+
+def test_commands_are_found_in_pages() -> None:
+    text = "python src/a.py x=1  y=2   explained\npython src/a.py: no\n\t$(RUN) src/b.py y=$(Y) $(if $(Z),z=$(Z)) w=1\n"
+    assert [line.split() for line in typed(text)] == [["src/a.py", "x=1", "y=2"], ["src/b.py", "w=1"]]
+    assert len(typed(HELP)) > 3
