@@ -366,14 +366,6 @@ def test_budgets_and_names_of_a_sweep_are_easy_to_change(search: str) -> None:
     assert isinstance(sampler, optuna.samplers.BaseSampler)
 
 
-def typed(text: str) -> list[str]:
-    """The commands in a text, as typed: `python src/X.py …` of a page, `$(RUN) src/X.py …` of a Makefile."""
-    lines = re.findall(r"(?:python|\$\(RUN\)) (src/\w+\.py(?: [^#\n`]*)?)$", text, re.MULTILINE)
-    # What follows a wide gap explains; of a Makefile's variables only the options around them count.
-    lines = [re.sub(r" {2,}(?!\S*=).*", "", line) for line in lines if "…" not in line]
-    return sorted({re.sub(r"\S*\$\((?:[^()]|\([^()]*\))*\)", "", line).strip() for line in lines})
-
-
 ISSUE = """
 python src/train.py
 python src/train.py model=dcgan activation=silu depth=deep width=wide optimizer=adamw loss=hinge
@@ -383,20 +375,18 @@ python src/train.py -m hparams_search=vae_optuna  data=kaggle_cats data.source=.
 python src/train.py -m hparams_search=dcgan_optuna data=kaggle_cats data.source=../shared/photos/cats
 python src/generate.py run=outputs/runs n=64
 """
-PAGES = [page.read_text() for page in (ROOT / "Makefile", ROOT / "README.md") if page.exists()]
-HELP = OmegaConf.load(CONF / "train.yaml").hydra.help.template
+# Of the Makefile's variables only the options around them count. (README and help page: tests/test_readme.py.)
+MAKEFILE = re.sub(r"\S*\$\((?!RUN)(?:[^()]|\([^()]*\))*\)", "", (ROOT / "Makefile").read_text())
+LINES = re.findall(r"^(?:python|\t\$\(RUN\)) src/(\w+)\.py(.*)$", ISSUE + MAKEFILE, re.MULTILINE)
 
 
-@pytest.mark.parametrize("line", sorted({line for text in (ISSUE, HELP, *PAGES) for line in typed(text)}))
-def test_every_command_line_that_is_promised_or_shown_composes(line: str) -> None:
-    command, *words = shlex.split(line)
-    cfg = composed(*(word for word in words if word != "-m"), command=Path(command).stem)
-    if command.endswith("train.py"):
+@pytest.mark.parametrize(("command", "words"), LINES)
+def test_every_command_line_of_the_issue_and_the_makefile_composes(command: str, words: str) -> None:
+    cfg = composed(*(word for word in shlex.split(words) if word != "-m"), command=command)
+    if command == "train":
         configuration.check(cfg)
         plain(cfg)
 
 
-def test_commands_are_found_in_pages() -> None:
-    text = "python src/a.py x=1  y=2   explained\npython src/a.py: no\n\t$(RUN) src/b.py y=$(Y) $(if $(Z),z=$(Z)) w=1\n"
-    assert [line.split() for line in typed(text)] == [["src/a.py", "x=1", "y=2"], ["src/b.py", "w=1"]]
-    assert len(typed(HELP)) > 3
+def test_the_makefiles_commands_are_among_them() -> None:
+    assert [command for command, _ in LINES[-3:]] == ["train", "best_model", "export"]
