@@ -35,7 +35,7 @@ def photos() -> Path:
 
 @pytest.fixture(scope="session")
 def compose(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., DictConfig]:
-    """Compose conf/train.yaml for a run of seconds: 96 demo cats of 32 pixels, tiny nets; caches shared by the session."""
+    """Compose conf/train.yaml for a run of seconds: 96 demo cats of 32 pixels, tiny nets; caches are the session's."""
     cache = tmp_path_factory.mktemp("cache")
     tiny = [
         "data.reader.n=96", "data.size=32", f"data.root={cache / 'ready'}", "data.batch_size=16",

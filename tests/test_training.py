@@ -1,4 +1,4 @@
-"""Runs for real, with tiny nets: what a run returns and leaves, and that a killed run goes on as if nothing happened."""
+"""Real runs of tiny nets: what a run returns and leaves, and that a killed one goes on as if nothing happened."""
 
 import json
 from collections.abc import Callable

@@ -28,6 +28,7 @@ from catsweep.errors import ConfigError, DataError
 from catsweep.instantiation import instantiate
 from catsweep.metrics.callback import ScoreCallback
 from catsweep.metrics.scorer import Scorer
+from catsweep.models.protocol import Generator
 from catsweep.run_folder import LAST_CHECKPOINT, SCORES
 from catsweep.tracking import loggers, provenance
 from catsweep.tracking.media import SampleGrid
@@ -65,6 +66,7 @@ def run(cfg: DictConfig, folder: Path | None = None) -> float | tuple[float, ...
     data.prepare_data()
     provenance.write(folder, cfg, provenance.collect(cfg.seed, ROOT, data.ready.digest), ROOT)
     scorer: Scorer = instantiate(cfg.metrics)(ready=data.ready)
+    assert isinstance(model, Generator)
     _require_scored(cfg, scorer.names(model))
     log_to = loggers.build(cfg.logger, folder, cfg.study, cfg.trial.number)
     finished = False
@@ -158,7 +160,7 @@ def resolve_precision(precision: str, accelerator: str) -> str:
     """Turn `auto` into the fastest precision that trains well on this machine; leave anything else as it is.
 
     bf16 keeps fp32's range, so nothing needs scaling. It pays only where the hardware multiplies in it: measured at
-    64×64 on such a processor, a DCGAN of width 64 trains 2.3 times faster; on others it is emulated, and slower.
+    64x64 on such a processor, a DCGAN of width 64 trains 2.3 times faster; on others it is emulated, and slower.
     """
     if precision != "auto":
         return precision
@@ -194,10 +196,13 @@ def _checkpoint_to_resume(cfg: DictConfig, folder: Path) -> str | None:
     return str(checkpoint)
 
 
-def _score(trainer: pl.Trainer, model: pl.LightningModule, scorer: Scorer, folder: Path, seconds: float) -> dict[str, Any]:
+def _score(
+    trainer: pl.Trainer, model: pl.LightningModule, scorer: Scorer, folder: Path, seconds: float
+) -> dict[str, Any]:
     """Score the checkpoint that counts at the full number of samples, and write `metrics.json`."""
     _keep_if_better(trainer, model, scorer, folder)
     epoch = load_weights(model, folder, "best")
+    assert isinstance(model, Generator)
     scores, cards = scorer.final(model)
     result = {
         "scores": scores,
@@ -211,7 +216,9 @@ def _score(trainer: pl.Trainer, model: pl.LightningModule, scorer: Scorer, folde
         temporary = folder / f"{SCORES}.tmp"
         temporary.write_text(json.dumps(result, indent=2) + "\n")
         os.replace(temporary, folder / SCORES)
-        log.info("%s  (%.0f s of training) in %s", "  ".join(f"{k} {v:.4g}" for k, v in scores.items()), seconds, folder)
+        log.info(
+            "%s  (%.0f s of training) in %s", "  ".join(f"{k} {v:.4g}" for k, v in scores.items()), seconds, folder
+        )
     return result
 
 
@@ -221,6 +228,7 @@ def _keep_if_better(trainer: pl.Trainer, model: pl.LightningModule, scorer: Scor
     evaluated = trainer.current_epoch % (trainer.check_val_every_n_epoch or 1) == 0
     if evaluated and best.best_model_score is not None:
         return
+    assert isinstance(model, Generator)
     rung = scorer.rung(model)[RUNG_SCORE]
     if best.best_model_score is None or rung < float(best.best_model_score):
         trainer.save_checkpoint(folder / "checkpoints" / "best.ckpt")
@@ -258,7 +266,9 @@ def load_run(run: Path, checkpoint: str = "best") -> tuple[pl.LightningModule, D
     """
     file = run / "config.yaml"
     if not file.exists():
-        raise DataError(f"Expected the folder of a run, with a config.yaml; {run} has none. Try one of outputs/runs/*/*.")
+        raise DataError(
+            f"Expected the folder of a run, with a config.yaml; {run} has none. Try one of outputs/runs/*/*."
+        )
     cfg = OmegaConf.load(file)
     assert isinstance(cfg, DictConfig)
     model: pl.LightningModule = instantiate(cfg.model)
