@@ -1,5 +1,6 @@
 import re
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
@@ -99,6 +100,6 @@ class Clock:
 def test_runs_of_the_same_second_get_folders_of_their_own(tmp_path: Path) -> None:
     folders = []
     for _ in range(3):
-        folders.append(Path(run_folder(False, tmp_path)))
+        folders.append(Path(folder_for(False, tmp_path)))
         folders[-1].mkdir(parents=True)
     assert len(set(folders)) == 3

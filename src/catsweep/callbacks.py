@@ -82,5 +82,6 @@ class EvaluationLine(pl.Callback):
         """Write the line after the epochs that were evaluated, when training values are there too."""
         epoch = trainer.current_epoch + 1
         if trainer.is_global_zero and trainer.check_val_every_n_epoch and epoch % trainer.check_val_every_n_epoch == 0:
-            metrics = [f"{key} {float(value):.4g}" for key, value in sorted(trainer.callback_metrics.items())]
+            logged = {key: float(value) for key, value in sorted(trainer.callback_metrics.items())}
+            metrics = [f"{key} {value:.4g}" for key, value in logged.items() if key.startswith(("train/", "val/"))]
             log.info("epoch %d/%s  %s", epoch, trainer.max_epochs, "  ".join(metrics))

@@ -65,6 +65,7 @@ def run(cfg: DictConfig, folder: Path | None = None) -> float | tuple[float, ...
     data: CatDataModule = instantiate(cfg.data)
     data.prepare_data()
     provenance.write(folder, cfg, provenance.collect(cfg.seed, ROOT, data.ready.digest), ROOT)
+    log.info("Preparing the scores against %s; new photos take a minute, known ones a second", data.ready.path.name)
     scorer: Scorer = instantiate(cfg.metrics)(ready=data.ready)
     assert isinstance(model, Generator)
     _require_scored(cfg, scorer.names(model))
