@@ -1,13 +1,15 @@
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pytorch_lightning.callbacks import Timer
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from catsweep.models.optimization import build, decayed_groups
+from catsweep.models.optimization import build, decayed_groups, expected_steps
 
 LAYERS = [
     lambda: nn.Linear(2, 3),
@@ -45,7 +47,7 @@ def test_every_trained_parameter_is_in_one_group_and_only_kernels_decay(layers, 
 def test_decay_pulls_on_kernels_and_leaves_biases_and_scales():
     module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
     nn.init.ones_(module[0].bias)
-    optimizer, _ = build(module, partial(torch.optim.AdamW, lr=0.1, weight_decay=0.5), flat, 10)
+    optimizer, _ = build(module, partial(torch.optim.AdamW, lr=0.1, weight_decay=0.5), flat, lambda step: 10)
     before = {name: parameter.clone() for name, parameter in module.named_parameters()}
     for parameter in module.parameters():
         parameter.grad = torch.zeros_like(parameter)
@@ -57,7 +59,7 @@ def test_decay_pulls_on_kernels_and_leaves_biases_and_scales():
 
 @pytest.mark.parametrize(("lr", "expected"), [(None, 0.3), (0.7, 0.7)])
 def test_the_learning_rate_is_the_factorys_unless_another_is_given(lr, expected):
-    optimizer, _ = build(nn.Linear(2, 2), partial(torch.optim.SGD, lr=0.3), flat, 10, lr)
+    optimizer, _ = build(nn.Linear(2, 2), partial(torch.optim.SGD, lr=0.3), flat, lambda step: 10, lr)
     assert [group["lr"] for group in optimizer.param_groups] == [expected, expected]
 
 
@@ -68,7 +70,7 @@ def test_the_schedule_multiplies_the_learning_rate_of_each_step_and_stays_at_its
         asked.append((step, total))
         return 1 - step / total
 
-    optimizer, schedule = build(nn.Linear(2, 2), partial(torch.optim.SGD, lr=0.4), falling, 4)
+    optimizer, schedule = build(nn.Linear(2, 2), partial(torch.optim.SGD, lr=0.4), falling, lambda step: 4)
     rates = []
     for _ in range(6):
         rates.append(optimizer.param_groups[0]["lr"])
@@ -83,13 +85,40 @@ def test_the_schedule_continues_where_its_state_says():
     def falling(step, total):
         return 1 - step / total
 
-    optimizer, schedule = build(nn.Linear(2, 2), partial(torch.optim.SGD, lr=1.0), falling, 10)
+    optimizer, schedule = build(nn.Linear(2, 2), partial(torch.optim.SGD, lr=1.0), falling, lambda step: 10)
     for _ in range(3):
         optimizer.step()
         schedule.step()
-    _, resumed = build(nn.Linear(2, 2), partial(torch.optim.SGD, lr=1.0), falling, 10)
+    _, resumed = build(nn.Linear(2, 2), partial(torch.optim.SGD, lr=1.0), falling, lambda step: 10)
     resumed.load_state_dict(schedule.state_dict())
     assert resumed.get_last_lr() == pytest.approx([0.7, 0.7])
     resumed.optimizer.step()
     resumed.step()
     assert resumed.get_last_lr() == pytest.approx([0.6, 0.6])
+
+
+def trainer_at(elapsed, minutes, batches=1000):
+    """A trainer of so many batches that has trained for so many seconds."""
+    timer = Timer({"minutes": minutes}) if minutes else Timer()
+    timer.time_elapsed = lambda stage="train": elapsed
+    return SimpleNamespace(estimated_stepping_batches=batches, callbacks=[timer])
+
+
+@pytest.mark.parametrize(
+    ("step", "elapsed", "minutes", "expected"),
+    [
+        (100, 30.0, None, 1000),  # only epochs bound the run
+        (100, 30.0, 1, 200),  # half of the minute is over
+        (100, 30.0, 100, 1000),  # the epochs end before the minutes do
+        (100, 60.0, 1, 100),  # the minute is over
+        (100, 90.0, 1, 100),  # overtime
+        (0, 0.0, 1, 1000),  # nothing is known yet
+    ],
+)
+def test_the_expected_length_of_a_run_follows_the_budget_that_ends_it_first(step, elapsed, minutes, expected):
+    assert expected_steps(trainer_at(elapsed, minutes), step) == expected
+
+
+@given(st.integers(0, 2000), st.floats(0, 100), st.floats(0.01, 2))
+def test_a_run_is_never_expected_to_be_shorter_than_it_is(step, elapsed, minutes):
+    assert expected_steps(trainer_at(elapsed, minutes), step) >= max(1, step)

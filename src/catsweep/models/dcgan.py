@@ -7,6 +7,7 @@ it, and everything after that sees it as a `catsweep.models.protocol.Generator`.
 """  # noqa: RUF002  # a name with dotless i's
 
 from collections.abc import Callable
+from functools import partial
 
 import pytorch_lightning as pl
 import torch
@@ -19,7 +20,7 @@ from catsweep.losses.adversarial import AdversarialLoss, interpolated_gradient_p
 from catsweep.models.blocks import Activation, Normalization
 from catsweep.models.decoder import Decoder
 from catsweep.models.encoder import Encoder
-from catsweep.models.optimization import OptimizerFactory, Schedule, build
+from catsweep.models.optimization import OptimizerFactory, Schedule, build, expected_steps
 
 
 def initialize(module: nn.Module) -> None:
@@ -194,8 +195,7 @@ class DCGAN(pl.LightningModule):
 
     def configure_optimizers(self) -> pl.utilities.types.OptimizerLRScheduler:
         """The discriminator's optimizer, then the generator's; their schedules advance in `training_step`."""
-        # Lightning's estimate counts batches, which is what each of the two optimizers steps over.
-        total = int(self.trainer.estimated_stepping_batches)
+        total = partial(expected_steps, self.trainer)  # counts batches, which is what each of the two steps over
         sides = ((self.discriminator, self.discriminator_lr), (self.generator, self.generator_lr))
         built = [build(network, self.optimizer, self.schedule, total, lr) for network, lr in sides]
         return [optimizer for optimizer, _ in built], [schedule for _, schedule in built]

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterable
 
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Timer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -22,8 +24,34 @@ def decayed_groups(module: nn.Module) -> list[dict[str, object]]:
     return [{"params": kernels}, {"params": others, "weight_decay": 0.0}]
 
 
+def expected_steps(trainer: pl.Trainer, step: int) -> int:
+    """How many batches the whole run will train on, as it looks after `step` of them.
+
+    A run ends by its epochs or by its time (`minutes`), whichever comes first. What is spread over a run, a warm-up
+    or a decay, must follow the one that binds: counted in epochs alone, a run of minutes would end within its warm-up.
+
+    Args:
+        trainer: with a `Timer` callback if time bounds the run.
+        step: batches trained on so far.
+
+    Returns:
+        At least `step`, and at least 1.
+    """
+    total = float(trainer.estimated_stepping_batches)
+    for timer in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning adds it at construction
+        if isinstance(timer, Timer) and (remaining := timer.time_remaining()) is not None:
+            elapsed = timer.time_elapsed()
+            if step and elapsed:
+                total = min(total, step * (elapsed + max(remaining, 0.0)) / elapsed)
+    return max(1, step, round(total))
+
+
 def build(
-    module: nn.Module, optimizer: OptimizerFactory, schedule: Schedule, total_steps: int, lr: float | None = None
+    module: nn.Module,
+    optimizer: OptimizerFactory,
+    schedule: Schedule,
+    total_steps: Callable[[int], int],
+    lr: float | None = None,
 ) -> tuple[Optimizer, LambdaLR]:
     """Make an optimizer and its per-step learning-rate schedule.
 
@@ -31,9 +59,14 @@ def build(
         module: whose parameters to optimize.
         optimizer: factory, called with parameter groups.
         schedule: (step, total_steps) to a multiplier of the learning rate, see `catsweep.models.schedules`.
-        total_steps: optimizer steps of the whole run.
+        total_steps: optimizer steps of the whole run, as expected after so many, see `expected_steps`.
         lr: learning rate in place of the factory's own.
     """
     groups = decayed_groups(module)
     built = optimizer(groups) if lr is None else optimizer(groups, lr=lr)
-    return built, LambdaLR(built, lambda step: schedule(min(step, total_steps), total_steps))
+
+    def multiplier(step: int) -> float:
+        total = total_steps(step)
+        return schedule(min(step, total), total)
+
+    return built, LambdaLR(built, multiplier)

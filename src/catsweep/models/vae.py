@@ -5,6 +5,7 @@ after that sees it as a `catsweep.models.protocol.Reconstructor`.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import pytorch_lightning as pl
 import torch
@@ -16,7 +17,7 @@ from catsweep.losses.divergence import kl_normal
 from catsweep.models.blocks import Activation, Normalization
 from catsweep.models.decoder import Decoder
 from catsweep.models.encoder import Encoder
-from catsweep.models.optimization import OptimizerFactory, Schedule, build
+from catsweep.models.optimization import OptimizerFactory, Schedule, build, expected_steps
 from catsweep.models.protocol import evaluating
 
 # A log-variance outside this range is a deviation below 1/150 or above 150: of no use, and its exp() may overflow.
@@ -128,7 +129,7 @@ class VAE(pl.LightningModule):
         """One step on a uint8 batch (N, H, W, 3)."""
         noise = torch.randn(len(batch), self.latent_size, device=self.device)
         parts = self.losses(to_float(batch), noise)
-        warmup_steps = self.beta_warmup * float(self.trainer.estimated_stepping_batches)
+        warmup_steps = self.beta_warmup * expected_steps(self.trainer, self.global_step)
         beta = warmed_up(self.beta, self.global_step, warmup_steps)
         loss = parts["reconstruction"] + beta * parts["kl_charged"]
         logged = {"train/loss": loss, "train/reconstruction": parts["reconstruction"], "train/kl": parts["kl"]}
@@ -144,6 +145,5 @@ class VAE(pl.LightningModule):
 
     def configure_optimizers(self) -> pl.utilities.types.OptimizerLRScheduler:
         """One optimizer; its schedule advances with every step."""
-        total = int(self.trainer.estimated_stepping_batches)
-        optimizer, schedule = build(self, self.optimizer, self.schedule, total)
+        optimizer, schedule = build(self, self.optimizer, self.schedule, partial(expected_steps, self.trainer))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
