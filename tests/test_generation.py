@@ -149,11 +149,11 @@ def test_bundle_is_drawn_with_onnx_runtime(bundle, tmp_path) -> None:
 
 
 def test_run_is_drawn_from_the_checkpoint_asked_for(monkeypatch, tmp_path) -> None:
-    import catsweep.training
+    import catsweep.runs
 
     model = Net()
     monkeypatch.setattr(
-        catsweep.training, "load_run", lambda run, name: (model, None) if (run, name) == (tmp_path, "last") else None
+        catsweep.runs, "load_run", lambda run, name: (model, None) if (run, name) == (tmp_path, "last") else None
     )
     assert generation.load_generator(tmp_path, "last") is model
 

@@ -76,7 +76,7 @@ def load_generator(source: Path, checkpoint: str = "best") -> Generator:
     """
     if (source / FILE).is_file():
         return OnnxGenerator(source / FILE)
-    from catsweep.training import load_run  # imports Lightning, which a bundle does not need
+    from catsweep.runs import load_run  # imports Lightning, which a bundle does not need
 
     model, _ = load_run(source, checkpoint)
     assert isinstance(model, Generator)

@@ -1,8 +1,8 @@
 """One run, from a composed configuration to objective values: check, seed, build, fit, score, record.
 
 `src/train.py` calls `run`, for a single run and for each trial of a sweep alike. Everything it builds is named by
-the configuration (`_target_`); what stands here is the order of things. `load_run` is the way back: from a run's
-folder to its model, for generate, export and evaluate.
+the configuration (`_target_`); what stands here is the order of things. `catsweep.runs` is the
+way back, from a run's folder to its model.
 """
 
 import json
@@ -24,12 +24,13 @@ from pytorch_lightning.loggers import Logger
 from catsweep import configuration
 from catsweep.callbacks import EvaluationLine, FiniteLoss, Progress, RandomState
 from catsweep.data.datamodule import CatDataModule
-from catsweep.errors import ConfigError, DataError
+from catsweep.errors import ConfigError
 from catsweep.instantiation import instantiate
 from catsweep.metrics.callback import ScoreCallback
 from catsweep.metrics.scorer import Scorer
 from catsweep.models.protocol import Generator
 from catsweep.run_folder import LAST_CHECKPOINT, SCORES
+from catsweep.runs import load_weights
 from catsweep.tracking import loggers, provenance
 from catsweep.tracking.media import SampleGrid
 
@@ -202,6 +203,7 @@ def _score(
 ) -> dict[str, Any]:
     """Score the checkpoint that counts at the full number of samples, and write `metrics.json`."""
     _keep_if_better(trainer, model, scorer, folder)
+    trainer.strategy.barrier()  # one process writes the checkpoint that all of them read
     epoch = load_weights(model, folder, "best")
     assert isinstance(model, Generator)
     scores, cards = scorer.final(model)
@@ -210,7 +212,7 @@ def _score(
         "cards": {key: card.to_dict() for key, card in cards.items()},
         "checkpoint": "best",
         "epoch": epoch,
-        "epochs": trainer.current_epoch,
+        "epochs": trainer.fit_loop.epoch_progress.current.ready,
         "seconds": round(seconds, 1),
     }
     if trainer.is_global_zero:
@@ -233,45 +235,3 @@ def _keep_if_better(trainer: pl.Trainer, model: pl.LightningModule, scorer: Scor
     rung = scorer.rung(model)[RUNG_SCORE]
     if best.best_model_score is None or rung < float(best.best_model_score):
         trainer.save_checkpoint(folder / "checkpoints" / "best.ckpt")
-
-
-def load_weights(model: pl.LightningModule, run: Path, checkpoint: str) -> int:
-    """Load a checkpoint's weights into a model.
-
-    Returns:
-        The epochs that had been trained when it was written.
-
-    Raises:
-        DataError: there is no such checkpoint.
-    """
-    file = run / "checkpoints" / f"{checkpoint}.ckpt"
-    if not file.exists():
-        raise DataError(f"Expected the checkpoint {file}; it is not there. Name the folder of a run that has trained.")
-    state = torch.load(file, map_location="cpu", weights_only=True)
-    model.load_state_dict(state["state_dict"])
-    return int(state["epoch"]) + 1
-
-
-def load_run(run: Path, checkpoint: str = "best") -> tuple[pl.LightningModule, DictConfig]:
-    """Rebuild the model of a run from its `config.yaml` and one of its checkpoints.
-
-    Args:
-        run: the run's folder.
-        checkpoint: `best` or `last`.
-
-    Returns:
-        The model, on the CPU, in evaluation mode; and the run's configuration.
-
-    Raises:
-        DataError: the folder is not that of a run, or lacks the checkpoint.
-    """
-    file = run / "config.yaml"
-    if not file.exists():
-        raise DataError(
-            f"Expected the folder of a run, with a config.yaml; {run} has none. Try one of outputs/runs/*/*."
-        )
-    cfg = OmegaConf.load(file)
-    assert isinstance(cfg, DictConfig)
-    model: pl.LightningModule = instantiate(cfg.model)
-    load_weights(model, run, checkpoint)
-    return model.eval(), cfg

@@ -13,7 +13,7 @@ from catsweep.export import bundle, onnx, weights
 from catsweep.models.latents import draw_latents
 from catsweep.models.protocol import generate
 from catsweep.report.grids import grid
-from catsweep.training import load_run
+from catsweep.runs import load_run
 
 
 def config(run, out):

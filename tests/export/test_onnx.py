@@ -8,7 +8,7 @@ from catsweep.errors import ExportError
 from catsweep.export import onnx
 from catsweep.models.latents import draw_latents
 from catsweep.models.protocol import Generator, generate
-from catsweep.training import load_run
+from catsweep.runs import load_run
 
 
 class Tiny(nn.Module):

@@ -6,7 +6,7 @@ from safetensors.torch import load_file, save_file
 from catsweep.errors import ExportError
 from catsweep.export import weights
 from catsweep.models.protocol import evaluating
-from catsweep.training import load_run
+from catsweep.runs import load_run
 
 
 def parts(folder) -> set[str]:

@@ -18,7 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 import PIL
-import simplejpeg  # type: ignore[import-untyped]
+import simplejpeg
 from filelock import FileLock
 from PIL import Image
 

@@ -22,7 +22,7 @@ from catsweep.export.swap import replacing
 from catsweep.models.latents import draw_latents
 from catsweep.models.protocol import Generator, generate
 from catsweep.report.grids import grid, save_png
-from catsweep.training import load_run
+from catsweep.runs import load_run
 
 TOLERANCE = 1e-4  # a fortieth of the step between two of the 256 levels of a pixel
 SAMPLES, SAMPLE_COUNT, SAMPLE_SEED = "samples.png", 64, 0

@@ -31,6 +31,7 @@ class StudyRecord(Callback):
     def __init__(self, study: str, objective: list[str]):
         self.study, self.objective = study, list(objective)
         self.folder = SWEEPS / study
+        self.refused = False
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Make the study's folder, which SQLite will not do; refuse to write over an earlier sweep.
@@ -47,11 +48,12 @@ class StudyRecord(Callback):
                 f"`make best-model`, or remove {self.folder} and outputs/{self.study}.",
                 file=sys.stderr,
             )
+            self.refused = True
             raise SystemExit(1)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Write `leaderboard.csv` and print the table of results."""
-        if not (self.folder / "study.db").exists():
+        """Write `leaderboard.csv` and print the table of results; also of a sweep that was interrupted."""
+        if self.refused or not (self.folder / "study.db").exists():  # Hydra calls this after a refusal too
             return
         study = self._load()
         _name_objectives(study, self.objective)

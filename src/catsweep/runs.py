@@ -1,0 +1,53 @@
+"""From a run's folder back to its model: for generate, export, and the final scores of the run itself."""
+
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from catsweep.errors import DataError
+from catsweep.instantiation import instantiate
+
+
+def load_weights(model: pl.LightningModule, run: Path, checkpoint: str) -> int:
+    """Load a checkpoint's weights into a model.
+
+    Returns:
+        The epoch it was written in, counted from 1.
+
+    Raises:
+        DataError: there is no such checkpoint.
+    """
+    file = run / "checkpoints" / f"{checkpoint}.ckpt"
+    if not file.exists():
+        raise DataError(f"Expected the checkpoint {file}; it is not there. Name the folder of a run that has trained.")
+    state = torch.load(file, map_location="cpu", weights_only=True)
+    model.load_state_dict(state["state_dict"])
+    # Not state["epoch"], which counts on when training has ended.
+    return int(state["loops"]["fit_loop"]["epoch_progress"]["current"]["ready"])
+
+
+def load_run(run: Path, checkpoint: str = "best") -> tuple[pl.LightningModule, DictConfig]:
+    """Rebuild the model of a run from its `config.yaml` and one of its checkpoints.
+
+    Args:
+        run: the run's folder.
+        checkpoint: `best` or `last`.
+
+    Returns:
+        The model, on the CPU, in evaluation mode; and the run's configuration.
+
+    Raises:
+        DataError: the folder is not that of a run, or lacks the checkpoint.
+    """
+    file = run / "config.yaml"
+    if not file.exists():
+        raise DataError(
+            f"Expected the folder of a run, with a config.yaml; {run} has none. Try one of outputs/runs/*/*."
+        )
+    cfg = OmegaConf.load(file)
+    assert isinstance(cfg, DictConfig)
+    model: pl.LightningModule = instantiate(cfg.model)
+    load_weights(model, run, checkpoint)
+    return model.eval(), cfg
