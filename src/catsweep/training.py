@@ -154,7 +154,7 @@ def callbacks(cfg: DictConfig, folder: Path, scorer: Scorer, logged: bool) -> li
     if cfg.minutes is not None:
         result.append(Timer({"seconds": cfg.minutes * 60}, verbose=False))
     if logged:
-        result.append(LearningRateMonitor())
+        result.append(LearningRateMonitor("epoch"))
     return result
 
 
