@@ -128,6 +128,9 @@ def test_a_study_with_trials_is_not_written_over(record, capsys):
     message = capsys.readouterr().err
     assert "study cats already holds 1 trials" in message
     assert "study=NAME" in message
+    record.on_multirun_end(OmegaConf.create())  # Hydra calls it whatever happened
+    assert not (record.folder / LEADERBOARD).exists()
+    assert capsys.readouterr().out == ""
 
 
 def test_the_end_of_a_sweep_leaves_leaderboard_names_and_table(record, capsys):
