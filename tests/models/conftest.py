@@ -35,6 +35,7 @@ LEARNING = {
         "beta": 1.0,
         "beta_warmup": 0.0,
         "free_bits": 0.0,
+        "aggregate_prior": False,
         "optimizer": partial(torch.optim.Adam, lr=1e-3),
     },
     DCGAN: {

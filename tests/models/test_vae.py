@@ -49,7 +49,7 @@ def test_the_latent_is_the_mean_plus_the_deviation_times_the_noise(make_vae, mon
     mean, log_variance = torch.arange(6.0), torch.linspace(-4, 4, 6)
     posterior(model, mean, log_variance)
     decoded = []
-    monkeypatch.setattr(model, "decode", lambda latents: decoded.append(latents) or images)
+    monkeypatch.setattr(model.decoder, "forward", lambda latents: decoded.append(latents) or images)
     model.losses(images, noise)
     torch.testing.assert_close(decoded[0], mean + torch.exp(log_variance / 2) * noise)
 
@@ -211,3 +211,27 @@ def test_it_trains_in_bf16_with_losses_in_float32(make_vae, batches, fit):
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
     assert torch.tensor(watch.losses).isfinite().all()
     assert trainer.callback_metrics["val/loss"].isfinite()
+
+
+@pytest.mark.trains
+def test_samples_come_from_the_fitted_prior_and_reconstructions_do_not(make_vae, batches, fit):
+    model = make_vae(aggregate_prior=True)
+    fit(model, batches(4))
+    assert not torch.equal(model.prior.factor, torch.eye(6)), "training must leave the prior fitted"
+    model.eval()
+    latents, images = torch.randn(3, 6), torch.rand(2, 3, 16, 16)
+    with torch.no_grad():
+        assert torch.equal(model.decode(latents), model.decoder(model.prior(latents)))
+        assert not torch.allclose(model.decode(latents), model.decoder(latents))
+        assert torch.equal(model.reconstruct(images), model.decoder(model.encode(images)[0]))
+
+
+@pytest.mark.trains
+def test_the_fitted_prior_changes_nothing_that_is_learned(make_vae, batches, fit):
+    weights = []
+    for fitted in (False, True):
+        torch.manual_seed(0)
+        model = make_vae(aggregate_prior=fitted)
+        fit(model, batches(3))
+        weights.append(dict(model.named_parameters()))
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])

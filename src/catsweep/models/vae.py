@@ -18,6 +18,7 @@ from catsweep.models.blocks import Activation, Normalization
 from catsweep.models.decoder import Decoder
 from catsweep.models.encoder import Encoder
 from catsweep.models.optimization import OptimizerFactory, Schedule, build, expected_steps
+from catsweep.models.prior import AggregatePrior
 from catsweep.models.protocol import evaluating
 
 # A log-variance outside this range is a deviation below 1/150 or above 150: of no use, and its exp() may overflow.
@@ -48,6 +49,8 @@ class VAE(pl.LightningModule):
         beta: weight of the divergence (Higgins et al. 2017).
         beta_warmup: share of the run, in [0, 1], over which β rises from 0.
         free_bits: nats per latent dimension that the divergence does not charge for (Kingma et al. 2016).
+        aggregate_prior: draw from a normal distribution fitted to the latents of the training photos instead of the
+            standard one, see `catsweep.models.prior`. Changes what is drawn, not what is learned.
         optimizer: factory.
         schedule: learning-rate multiplier.
 
@@ -69,6 +72,7 @@ class VAE(pl.LightningModule):
         beta: float,
         beta_warmup: float,
         free_bits: float,
+        aggregate_prior: bool,
         optimizer: OptimizerFactory,
         schedule: Schedule,
     ):
@@ -88,6 +92,7 @@ class VAE(pl.LightningModule):
             normalization,
             activation,
         )
+        self.prior = AggregatePrior(latent_size) if aggregate_prior else None
         self.reconstruction_loss = reconstruction_loss
         self.beta, self.beta_warmup, self.free_bits = beta, beta_warmup, free_bits
         self.optimizer, self.schedule = optimizer, schedule
@@ -98,13 +103,14 @@ class VAE(pl.LightningModule):
         return mean, log_variance.clamp(*LOG_VARIANCE_RANGE)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """See `Generator.decode`."""
-        images: Tensor = self.decoder(latents)
+        """See `Generator.decode`; the latents pass through the fitted prior, if there is one."""
+        images: Tensor = self.decoder(latents if self.prior is None else self.prior(latents))
         return images
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """Draw images again from the means of their latents: (N, 3, H, W) in [0, 1] to the same."""
-        return self.decode(self.encode(images)[0])
+        drawn: Tensor = self.decoder(self.encode(images)[0])
+        return drawn
 
     def losses(self, images: Tensor, noise: Tensor) -> dict[str, Tensor]:
         """Reconstruction error and divergence, in nats per image, at one sample of the latent.
@@ -117,7 +123,9 @@ class VAE(pl.LightningModule):
             `reconstruction`; `kl`, the divergence; `kl_charged`, what the loss charges of it after free bits.
         """
         mean, log_variance = self.encode(images)
-        drawn = self.decode(mean + (0.5 * log_variance).exp() * noise)
+        if self.prior is not None and self.training:
+            self.prior.update(mean, log_variance.exp())
+        drawn = self.decoder(mean + (0.5 * log_variance).exp() * noise)
         divergence = kl_normal(mean, log_variance)
         return {
             "reconstruction": self.reconstruction_loss(drawn.float(), images),
@@ -142,6 +150,22 @@ class VAE(pl.LightningModule):
             parts = self.losses(to_float(batch), torch.zeros(len(batch), self.latent_size, device=self.device))
         loss = parts["reconstruction"] + self.beta * parts["kl_charged"]
         self.log("val/loss", loss, prog_bar=True, batch_size=len(batch), sync_dist=True)
+
+    def on_validation_start(self) -> None:
+        """Samples are drawn after this."""
+        self._fit_prior()
+
+    def on_train_epoch_end(self) -> None:
+        """The last checkpoint is written after this."""
+        self._fit_prior()
+
+    def on_train_end(self) -> None:
+        """A run may end within an epoch."""
+        self._fit_prior()
+
+    def _fit_prior(self) -> None:
+        if self.prior is not None:
+            self.prior.fit()
 
     def configure_optimizers(self) -> pl.utilities.types.OptimizerLRScheduler:
         """One optimizer; its schedule advances with every step."""
