@@ -80,7 +80,7 @@ def test_the_resolver_names_one_folder_per_start_and_passes_resume_on(tmp_path, 
     names = iter(["first", "second"])
     monkeypatch.setattr(run_folder, "datetime", type("Clock", (), {"now": staticmethod(lambda: Clock(next(names)))}))
     cfg = OmegaConf.create({"resume": False, "dir": "${run_folder:${resume}}"})
-    assert cfg.dir == cfg.dir == "outputs/runs/first"
+    assert cfg.dir == cfg.copy().dir == OmegaConf.create(cfg).dir == "outputs/runs/first"
 
     unfinished = make_run("outputs/runs/2026-02-01/10-00-00")
     cfg = OmegaConf.create({"resume": True, "dir": "${run_folder:${resume}}"})

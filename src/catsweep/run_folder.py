@@ -5,6 +5,7 @@ code runs. Imported at each start: nothing heavy here. A folder is `outputs/runs
 when it has written `metrics.json`.
 """
 
+import functools
 from datetime import datetime
 from itertools import chain, count
 from pathlib import Path
@@ -45,5 +46,9 @@ def _unused(folder: Path) -> Path:
 
 
 def register() -> None:
-    """Make `${run_folder:…}` known. Cached, so that one start never names two folders."""
-    OmegaConf.register_resolver("run_folder", run_folder, replace=True, use_cache=True)
+    """Make `${run_folder:…}` known, such that one start never names two folders.
+
+    OmegaConf's own cache belongs to one configuration object; Lightning asks another one when it starts the other
+    processes of `trainer=ddp`, which must all work in the same folder.
+    """
+    OmegaConf.register_resolver("run_folder", functools.cache(run_folder), replace=True)

@@ -165,3 +165,18 @@ def test_nearest_distance_needs_all_three_sides(empty: int) -> None:
     sides[empty] = sides[empty][:0]
     with pytest.raises(MetricError, match="at least 1 image"):
         nearest_distance(*sides)
+
+
+def test_scores_wait_for_no_other_process(monkeypatch):
+    """One process of `trainer=ddp` scores while the others wait for it: a collective call would hang both."""
+    monkeypatch.setattr("torchmetrics.metric.jit_distributed_available", lambda: True)
+
+    def hang(*args, **kwargs):
+        raise AssertionError("a collective call")
+
+    monkeypatch.setattr("torchmetrics.metric.gather_all_tensors", hang)
+    real, drawn = torch.randn(40, 4), torch.randn(30, 4)
+    kernel_distance(drawn, real, seed=0)
+    fid = FID(Moments.of(real))
+    fid.update(drawn, real=False)
+    fid.compute()

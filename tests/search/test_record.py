@@ -158,3 +158,14 @@ def test_to_import_it_takes_neither_optuna_nor_torch(root):
     code = "import sys; import catsweep.search.record; print({'optuna', 'torch', 'rich'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], cwd=root / "src", capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"
+
+
+def test_a_list_of_choices_is_not_taken_for_markup(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    study = optuna.create_study(directions=["minimize"])
+    choices = optuna.distributions.CategoricalDistribution(["[color,translation]"])
+    study.add_trial(
+        optuna.create_trial(params={"policy": choices.choices[0]}, distributions={"policy": choices}, value=1.0)
+    )
+    print_table(study, ranked(study), ["val/fid"])
+    assert "policy=[color,translation]" in capsys.readouterr().out

@@ -17,6 +17,7 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from catsweep.errors import ExportError
 from catsweep.export.selection import Choice, choose
@@ -121,7 +122,8 @@ class Record:
         table.add_column("parameters", overflow="fold")
         for number, values, chosen in self.rows():
             params = " ".join(f"{name.rpartition('.')[2]}={value}" for name, value in _short(self.trials, number))
-            cells = [f"{number} ◀" if chosen else str(number), *map(_number, values), params]
+            # As plain text: a list of choices, [color,translation], would be taken for markup.
+            cells = [f"{number} ◀" if chosen else str(number), *map(_number, values), Text(params)]
             table.add_row(*cells, style="bold green" if chosen else None)
         return table
 

@@ -47,7 +47,10 @@ class FID(FrechetInceptionDistance):
     fake_features: list[Tensor]
 
     def __init__(self, reference: "Moments") -> None:
-        super().__init__(feature=GivenFeatures(reference.mean.numel()), reset_real_features=False)
+        # One process scores while the others wait (`catsweep.metrics.callback`): nothing is there to be gathered.
+        super().__init__(
+            feature=GivenFeatures(reference.mean.numel()), reset_real_features=False, sync_on_compute=False
+        )
         self.reference = reference
         # torchmetrics keeps sums, not moments.
         total = reference.size
@@ -130,7 +133,10 @@ def kernel_distance(features: Tensor, reference: Tensor, seed: int, subsets: int
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Metric `Kernel Inception Distance` will save all extracted")
         metric = KernelInceptionDistance(
-            feature=GivenFeatures(features.shape[1]), subsets=subsets, subset_size=min(len(features), len(reference))
+            feature=GivenFeatures(features.shape[1]),
+            subsets=subsets,
+            subset_size=min(len(features), len(reference)),
+            sync_on_compute=False,  # as in FID
         )
     metric.update(reference.double(), real=True)
     metric.update(features.double(), real=False)

@@ -96,6 +96,7 @@ def print_table(study: "Study", trials: list["FrozenTrial"], objective: list[str
     """Print the trials, Pareto-optimal ones marked with a star."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     best = {trial.number for trial in study.best_trials}
     table = Table(title=f"{study.study_name}: {len(trials)} trials, * Pareto-optimal")
@@ -107,7 +108,8 @@ def print_table(study: "Study", trials: list["FrozenTrial"], objective: list[str
         values = [f"{value:.4g}" for value in trial.values] if trial.state.name == "COMPLETE" else unfinished
         parameters = "  ".join(f"{k.rsplit('.', 1)[-1]}={_short(v)}" for k, v in trial.params.items())
         star = "*" if trial.number in best else " "
-        table.add_row(f"{star}{trial.number}", *values, str(_seconds(trial)), parameters)
+        # As plain text: a list of choices, [color,translation], would be taken for markup.
+        table.add_row(f"{star}{trial.number}", *values, str(_seconds(trial)), Text(parameters))
     Console().print(table)
 
 
