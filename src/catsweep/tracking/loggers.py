@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from lightning_fabric.loggers.logger import rank_zero_experiment
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
 
 from catsweep.errors import ConfigError
 from catsweep.instantiation import instantiate
@@ -207,6 +208,7 @@ def log_config(loggers: Sequence[Logger], cfg: DictConfig) -> None:
         logger.log_hyperparams(plain)
 
 
+@rank_zero_only
 def summarise(loggers: Sequence[Logger], scores: Mapping[str, float], cards: Mapping[str, Mapping[str, Any]]) -> None:
     """Record the final scores, those of the checkpoint that counts, and the metric card of each.
 
