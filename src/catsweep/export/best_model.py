@@ -123,7 +123,7 @@ class Record:
         for number, values, chosen in self.rows():
             params = " ".join(f"{name.rpartition('.')[2]}={value}" for name, value in _short(self.trials, number))
             # As plain text: a list of choices, [color,translation], would be taken for markup.
-            cells = [f"{number} ◀" if chosen else str(number), *map(_number, values), Text(params)]
+            cells: list[str | Text] = [f"{number} ◀" if chosen else str(number), *map(_number, values), Text(params)]
             table.add_row(*cells, style="bold green" if chosen else None)
         return table
 

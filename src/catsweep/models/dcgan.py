@@ -187,7 +187,7 @@ class DCGAN(pl.LightningModule):
         if self.averaged is not None:
             self.averaged.update_parameters(self.generator)
         logged = {"train/discriminator_loss": discriminator_loss, "train/generator_loss": generator_loss}
-        self.log_dict(logged, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch))
+        self.log_dict(logged, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch), sync_dist=True)
 
     def validation_step(self, batch: Tensor, batch_index: int) -> None:
         """Log what the discriminator thinks of held-out photos: far below the training photos, it has memorised."""

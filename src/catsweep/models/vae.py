@@ -141,7 +141,7 @@ class VAE(pl.LightningModule):
         beta = warmed_up(self.beta, self.global_step, warmup_steps)
         loss = parts["reconstruction"] + beta * parts["kl_charged"]
         logged = {"train/loss": loss, "train/reconstruction": parts["reconstruction"], "train/kl": parts["kl"]}
-        self.log_dict(logged, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch))
+        self.log_dict(logged, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch), sync_dist=True)
         return loss
 
     def validation_step(self, batch: Tensor, batch_index: int) -> None:
