@@ -25,7 +25,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 sweep: setup ## a small sweep over VAEs on the demo cats, and its table of results (ARGS="trials=30 …")
-	$(RUN) src/train.py -m hparams_search=vae_optuna trials=8 epochs=15 $(ARGS)
+	$(RUN) src/train.py -m hparams_search=vae_optuna trials=8 epochs=15 minutes=0.5 $(ARGS)
 
 test: setup ## all tests, with coverage
 	$(RUN) -m pytest --cov --cov-report=term --cov-fail-under=90 $(ARGS)
