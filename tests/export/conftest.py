@@ -115,7 +115,8 @@ def run_of(tmp_path: Path, root: Path) -> Callable[..., Path]:
                 module.running_var.uniform_(0.5, 2)
         run = tmp_path / name
         (run / "checkpoints").mkdir(parents=True)
-        torch.save({"state_dict": model.state_dict(), "epoch": 9}, run / "checkpoints" / "best.ckpt")
+        loops = {"fit_loop": {"epoch_progress": {"current": {"ready": 10}}}}  # as Lightning counts epochs
+        torch.save({"state_dict": model.state_dict(), "loops": loops}, run / "checkpoints" / "best.ckpt")
         OmegaConf.save(
             OmegaConf.create({"model": OmegaConf.to_container(cfg.model, resolve=True)}), run / "config.yaml"
         )
