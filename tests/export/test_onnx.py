@@ -40,7 +40,7 @@ def file(tmp_path_factory):
     [
         ["model=vae", "block=residual", "normalization=group", "activation=silu"],
         ["model=dcgan", "normalization=batch", "activation=gelu"],
-        ["model=dcgan", "normalization=instance", "activation=mish", "model.ema_decay=0"],
+        ["model=dcgan", "normalization=none", "activation=mish", "model.ema_decay=0"],
     ],
 )
 def test_real_models_draw_the_same_in_onnx_runtime(run_of, overrides) -> None:
