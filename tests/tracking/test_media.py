@@ -84,11 +84,22 @@ def test_each_evaluation_shows_the_same_latents_as_the_model_is_then(tmp_path):
 
 @lightning_fits
 def test_not_in_the_sanity_check_and_only_at_each_nth_evaluation(tmp_path):
-    fitted(Painter(), SampleGrid(tmp_path, every_n_evals=2), epochs=4, sanity=1)
+    fitted(Painter(), SampleGrid(tmp_path, every_n_evals=2), epochs=3, sanity=1)
     assert pages(tmp_path) == ["samples/epoch_0001.png", "samples/epoch_0003.png"]
 
 
 @lightning_fits
+def test_a_run_that_ends_after_its_last_evaluation_shows_what_it_ended_with(tmp_path):
+    model, trainer = Painter(), pl.Trainer(
+        max_steps=5, accelerator="cpu", logger=False, callbacks=[SampleGrid(tmp_path, n=4)], num_sanity_val_steps=0,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, log_every_n_steps=1,
+    )  # fmt: skip
+    trainer.fit(model, loader(), loader())  # two steps an epoch: the run ends within the third
+    assert pages(tmp_path / "samples") == ["epoch_0001.png", "epoch_0002.png", "epoch_0003.png"]
+    expected = grid(generate(model, draw_latents(4, 3, 0)).numpy())
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "samples/epoch_0003.png")), expected)
+
+
 def test_validating_a_trained_model_counts_the_epochs_it_has_had(tmp_path):
     callback = SampleGrid(tmp_path, every_n_evals=2)
     trainer = fitted(Painter(), callback, epochs=2)

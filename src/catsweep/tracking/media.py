@@ -64,6 +64,7 @@ class SampleGrid(Callback):
         self.photos = photos
         self.images = images
         self._evals = 0
+        self._drawn_at: int | None = None  # the trainer's global step
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the pages, on rank 0, and not for Lightning's sanity check."""
@@ -71,19 +72,30 @@ class SampleGrid(Callback):
             return
         due = self._evals % self.every_n_evals == 0
         self._evals += 1
-        if not due or not trainer.is_global_zero:
+        if due:
+            # While fitting, Lightning counts the epoch that is being validated only afterwards.
+            self._draw(trainer, pl_module, trainer.current_epoch + (trainer.state.fn == TrainerFn.FITTING))
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw a last time when training ended after the last page, as a run bound by minutes does."""
+        if trainer.global_step != self._drawn_at:
+            # Not current_epoch, which leaves out an epoch that was begun and not ended.
+            self._draw(trainer, pl_module, trainer.fit_loop.epoch_progress.current.ready)
+
+    def _draw(self, trainer: Trainer, pl_module: LightningModule, epochs: int) -> None:
+        self._drawn_at = trainer.global_step
+        if not trainer.is_global_zero:
             return
         if isinstance(pl_module, Generator):
             latents = draw_latents(self.n, pl_module.latent_size, self.seed)
-            self._show(trainer, "samples", grid(generate(pl_module, latents).numpy()))
+            self._show(trainer, "samples", epochs, grid(generate(pl_module, latents).numpy()))
         if isinstance(pl_module, Reconstructor):
             originals = self._originals(trainer)
             if len(originals):
-                self._show(trainer, "reconstructions", rows(originals, _reconstructions(pl_module, originals)))
+                page = rows(originals, _reconstructions(pl_module, originals))
+                self._show(trainer, "reconstructions", epochs, page)
 
-    def _show(self, trainer: Trainer, kind: str, page: Images) -> None:
-        # While fitting, Lightning counts the epoch that is being validated only afterwards.
-        epochs = trainer.current_epoch + (trainer.state.fn == TrainerFn.FITTING)
+    def _show(self, trainer: Trainer, kind: str, epochs: int, page: Images) -> None:
         save_png(self.run_dir / kind / f"epoch_{epochs:04d}.png", page)
         log_images(trainer.loggers, kind, page, trainer.global_step)
 
