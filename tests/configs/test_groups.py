@@ -318,14 +318,14 @@ def test_every_value_of_a_search_space_composes_and_builds(search: str, name: st
 
 
 @pytest.mark.parametrize("search", SEARCHES)
-def test_a_search_space_is_over_what_the_issue_names(search: str) -> None:
+def test_a_search_space_covers_what_the_issue_names(search: str) -> None:
     names = {"depth", "width", "activation", "loss", "optimizer"}
     own = {
         "vae_optuna": {"optimizer.lr", "data.batch_size", "model.latent_size", "model.beta"},
         "dcgan_optuna": {"model.generator_lr", "model.discriminator_lr", "model.ema_decay", "model.augment.policy"}
         | {"model.r1_gamma"},
     }
-    assert space(search).keys() == names | own[search]
+    assert space(search).keys() >= names | own[search]
     scales = [value for value in space(search).values() if isinstance(value, FloatDistribution)]
     assert scales
     assert all(scale.log for scale in scales)
