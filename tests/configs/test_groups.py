@@ -223,6 +223,7 @@ class _NoScorer:
 
 
 def trainer_of(cfg: DictConfig, folder: Path) -> pl.Trainer:
+    # The trainer only keeps the scorer, and this test never scores.
     return training.build_trainer(cfg, folder, _NoScorer(), [])  # type: ignore[arg-type]
 
 

@@ -91,6 +91,7 @@ class Row:
         """Read a row as `csv.DictReader` gives it."""
         index = int(row["index"]) if row["index"] else None
         numbers = {"index": index, "kept": index is not None, "width": int(row["width"]), "height": int(row["height"])}
+        # The columns are the fields, and those that are no text are replaced: more than a type can say of a dict.
         return cls(**{**row, **numbers})  # type: ignore[arg-type]
 
 

@@ -191,6 +191,7 @@ class _PooledFeatures(nn.Module):
         del network._fc  # 1.3 of the 4.7 million weights, and not used here
 
     def forward(self, pixels: Tensor) -> Tensor:
+        # The package has no types, so that its method could be a tensor for all that torch's stubs know.
         return cast(Tensor, self.network.extract_features((pixels - 127) / 128)).mean((2, 3))  # type: ignore[operator]
 
 

@@ -56,6 +56,7 @@ def translation(images: Tensor) -> Tensor:
     """
     reach = round(images.shape[-1] / 8)
     shifts = torch.randint(-reach, reach + 1, (2, len(images)), device=images.device)
+    # torch leaves Function.apply untyped, here and in `backward`.
     moved: Tensor = _Shift.apply(images, shifts, reach, _GREY)  # type: ignore[no-untyped-call]
     return moved
 

@@ -19,7 +19,6 @@ from catsweep.models.decoder import Decoder
 from catsweep.models.encoder import Encoder
 from catsweep.models.optimization import OptimizerFactory, Schedule, build, expected_steps
 from catsweep.models.prior import AggregatePrior
-from catsweep.models.protocol import evaluating
 
 # A log-variance outside this range is a deviation below 1/150 or above 150: of no use, and its exp() may overflow.
 LOG_VARIANCE_RANGE = (-10.0, 10.0)
@@ -146,8 +145,7 @@ class VAE(pl.LightningModule):
 
     def validation_step(self, batch: Tensor, batch_index: int) -> None:
         """Log the loss of held-out photos at full β, at the mean of the latent so that it does not fluctuate."""
-        with evaluating(self):
-            parts = self.losses(to_float(batch), torch.zeros(len(batch), self.latent_size, device=self.device))
+        parts = self.losses(to_float(batch), torch.zeros(len(batch), self.latent_size, device=self.device))
         loss = parts["reconstruction"] + self.beta * parts["kl_charged"]
         self.log("val/loss", loss, prog_bar=True, batch_size=len(batch), sync_dist=True)
 
