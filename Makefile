@@ -8,9 +8,10 @@ RUN := $(VENV)/bin/python
 STUDY ?=
 SELECT ?= fid
 ARGS ?=
+PORT ?= 8080
 
 # Targets that are also folders' names (tests, data, outputs, sweeps) would never run otherwise.
-.PHONY: help setup sweep test lint format bench best-model export clean
+.PHONY: help setup sweep dashboard test lint format bench best-model export clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -27,8 +28,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 sweep: setup ## a small sweep over VAEs on the demo cats, and its table of results (ARGS="trials=30 …")
 	$(RUN) src/train.py -m hparams_search=vae_optuna trials=8 epochs=15 minutes=0.5 $(ARGS)
 
-test: setup ## all tests, with coverage
-	$(RUN) -m pytest --cov --cov-report=term --cov-fail-under=90 $(ARGS)
+dashboard: setup ## look at the latest study in the browser, also while it runs (STUDY=NAME PORT=8080)
+	$(RUN) -m catsweep.search.dashboard $(STUDY) --port $(PORT)
+
+test: setup ## all tests, with coverage, on two cores (ARGS="-n 8" for more)
+	$(RUN) -m pytest -n 2 --dist loadfile --cov --cov-report=term --cov-fail-under=90 $(ARGS)
 
 lint: setup ## ruff and mypy
 	$(VENV)/bin/ruff check .

@@ -5,7 +5,6 @@ python src/train.py -m hparams_search=vae_optuna
 """
 
 import hydra
-from hydra.utils import execution_whitelist
 from omegaconf import DictConfig
 
 from catsweep import run_folder
@@ -24,5 +23,4 @@ def main(cfg: DictConfig) -> float | tuple[float, ...]:
 
 
 if __name__ == "__main__":
-    with execution_whitelist("catsweep.search.*"):  # for Hydra's callbacks, which it builds before `main` is called
-        main()
+    main()

@@ -3,14 +3,16 @@ import io
 import logging
 import math
 import sys
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from catsweep.callbacks import EvaluationLine, FiniteLoss, Progress, RandomState
-from catsweep.errors import TrainingError
+from catsweep.callbacks import Collapse, EvaluationLine, FiniteLoss, Progress, RandomState, on_rank_zero, variety
+from catsweep.errors import ConfigError, DivergedError, TrainingError
 
 
 class Noisy(pl.LightningModule):
@@ -93,6 +95,133 @@ def test_finite_losses_pass_and_other_values_are_not_its_business(fit):
 
     _, trainer = fit([FiniteLoss()], Spoilt(), max_epochs=2)
     assert trainer.current_epoch == 2
+
+
+# Collapse
+
+
+class Drawn:
+    """A scorer whose generator draws images of given varieties (standard deviations), one after another."""
+
+    def __init__(self, *varieties):
+        self.ready = SimpleNamespace(images=self.images(200, 50.0).astype(np.uint8))
+        self.script = iter(varieties)
+
+    @staticmethod
+    def images(n, deviation):
+        return np.clip(128 + deviation * np.random.default_rng(0).standard_normal((n, 8, 8, 3)), 0, 255)
+
+    def draw(self, model, n):
+        torch.rand(1)
+        return torch.from_numpy(self.images(n, next(self.script)))
+
+
+def evaluate(callback, evaluations, sanity=False, rank=0, told=None):
+    trainer = SimpleNamespace(
+        sanity_checking=sanity, current_epoch=6, is_global_zero=rank == 0,
+        strategy=SimpleNamespace(broadcast=lambda value, src: value if rank == src else told),
+    )  # fmt: skip
+    for _ in range(evaluations):
+        callback.on_validation_epoch_end(trainer, None)
+
+
+@pytest.mark.parametrize("end", [(0.1, 0.1), (0.0, 0.0), (0.5, 0.3)])
+def test_a_generator_that_lost_its_variety_is_told_at_the_second_evaluation(end):
+    callback = Collapse(Drawn(20.0, *end))
+    evaluate(callback, 2)
+    with pytest.raises(DivergedError, match=r"collapsed: in epoch 7 .* 0\.\d\d%"):
+        evaluate(callback, 1)
+
+
+@pytest.mark.parametrize(
+    "varieties",
+    [
+        (1.5, 1.4, 1.3),  # little, but 3 % of the photos'
+        (0.5, 0.51, 0.55, 0.7, 0.9, 1.5),  # as measured of a VAE without normalisation: it starts at 1 % and grows
+        (20.0, 0.1, 5.0, 0.1, 5.0),  # one bad evaluation
+        (20.0, 5.0, 2.0, 1.2),
+    ],
+)
+def test_a_generator_with_weak_but_real_variety_goes_on(varieties):
+    evaluate(Collapse(Drawn(*varieties)), len(varieties))
+
+
+def test_a_resumed_run_remembers_the_last_variety():
+    before = Collapse(Drawn(0.1))
+    evaluate(before, 1)
+    after = Collapse(Drawn(0.1))
+    after.load_state_dict(before.state_dict())
+    with pytest.raises(DivergedError):
+        evaluate(after, 1)
+
+
+def test_looking_for_a_collapse_leaves_the_random_state_alone_and_the_sanity_check_out():
+    state = torch.get_rng_state()
+    callback = Collapse(Drawn(0.1, 0.1))
+    evaluate(callback, 1, sanity=True)
+    assert callback.before is None
+    evaluate(callback, 1)
+    assert callback.before is not None
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_photos_that_are_all_the_same_prove_no_collapse():
+    scorer = Drawn(0.0, 0.0)
+    scorer.ready.images[:] = scorer.ready.images[0]
+    evaluate(Collapse(scorer), 2)
+
+
+def test_the_other_ranks_draw_nothing_and_end_too():
+    callback = Collapse(Drawn())
+    evaluate(callback, 1, rank=1, told=(0.001, None))
+    with pytest.raises(DivergedError):
+        evaluate(callback, 1, rank=1, told=(0.001, None))
+
+
+def test_variety_is_that_of_each_pixel_over_the_images():
+    images = torch.zeros(4, 2, 2, 1, dtype=torch.uint8)
+    assert variety(images + torch.tensor([[0], [255]], dtype=torch.uint8)) == 0  # a pattern, always the same
+    images[::2] = 10
+    assert variety(images) == pytest.approx(torch.tensor([10.0, 0, 10, 0]).std().item())
+
+
+# on_rank_zero
+
+
+def ranks(act):
+    """What rank 0 and rank 1 get, and how often it was done."""
+    done, sent, got = [], [], []
+
+    def once():
+        done.append(None)
+        return act()
+
+    for rank in (0, 1):
+        trainer = SimpleNamespace(
+            is_global_zero=rank == 0,
+            strategy=SimpleNamespace(broadcast=lambda value, src: sent.append(value) or sent[0]),
+        )
+        try:
+            got.append(on_rank_zero(trainer, once))
+        except Exception as error:
+            got.append(error)
+    return got, len(done)
+
+
+def test_what_rank_zero_finds_is_given_to_all():
+    assert ranks(lambda: 3) == ([3, 3], 1)
+
+
+def test_our_errors_reach_every_rank_as_they_are():
+    (first, other), done = ranks(lambda: (_ for _ in ()).throw(ConfigError("no")))
+    assert (type(first), type(other), str(other), done) == (ConfigError, ConfigError, "no", 1)
+
+
+def test_errors_of_others_reach_the_other_ranks_as_a_message():
+    (first, other), _ = ranks(lambda: 1 // 0)
+    assert type(first) is ZeroDivisionError
+    assert type(other) is TrainingError
+    assert "ZeroDivisionError" in str(other)
 
 
 # RandomState

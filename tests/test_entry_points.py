@@ -1,5 +1,6 @@
 """The command lines as a person meets them: a real process from the project's root, and what it has imported."""
 
+import os
 import re
 import subprocess
 import sys
@@ -14,7 +15,11 @@ HEAVY = {"torch", "pytorch_lightning", "lightning_fabric", "torchmetrics", "korn
 def typed(root: Path, command: str, *words: str) -> subprocess.CompletedProcess[str]:
     """Run a command from the project's root; standard error lists every import (`-X importtime`)."""
     line = [sys.executable, "-X", "importtime", f"src/{command}.py", *words]
-    return subprocess.run(line, cwd=root, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    # Without the measurement of coverage, whose frames Hydra takes for a reason to show a traceback.
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+    return subprocess.run(
+        line, cwd=root, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False, env=plain
+    )
 
 
 def imported(done: subprocess.CompletedProcess[str]) -> set[str]:

@@ -94,9 +94,10 @@ def known() -> list[DictConfig]:
     """Every command's configuration; of training, with each of the options that bring keys of their own."""
     choices = [[f"{group}={option}"] for group in ("model", "hparams_search", "metrics") for option in GROUPS[group]]
     with initialize_config_dir(str(CONF)):
+        sweep = compose("train", overrides=["hparams_search=vae_optuna"], return_hydra_config=True)
         return [compose("train", overrides=overrides) for overrides in choices] + [
-            compose(file.stem) for file in CONF.glob("*.yaml")
-        ]
+            sweep, *(compose(file.stem) for file in CONF.glob("*.yaml"))
+        ]  # fmt: skip
 
 
 def _has(config: object, key: str) -> bool:

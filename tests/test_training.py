@@ -4,15 +4,19 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import optuna
 import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback
 
 from catsweep import callbacks, runs, training
-from catsweep.errors import ConfigError, DataError, TrainingError
+from catsweep.errors import ConfigError, DataError, DivergedError, InterruptedTrial, MetricError, TrainingError
+from catsweep.metrics.scorer import Scorer
 from catsweep.models.latents import draw_latents
 from catsweep.models.protocol import generate
+from catsweep.models.vae import VAE
+from catsweep.search.reporting import TrialReporter
 
 Compose = Callable[..., DictConfig]
 pytestmark = pytest.mark.trains
@@ -96,6 +100,56 @@ def test_resuming_nothing_says_so(compose: Compose, tmp_path: Path) -> None:
 def test_a_run_that_diverges_ends_and_says_why(compose: Compose, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"diverged in epoch 1: .*train/loss"):
         training.run(compose("optimizer=sgd", "optimizer.lr=1e30", "eval_every=2"), tmp_path)
+
+
+def blacked_out(self: object, latents: torch.Tensor) -> torch.Tensor:
+    return torch.full((len(latents), 3, 32, 32), torch.nan)
+
+
+def test_images_that_are_no_numbers_are_divergence(
+    compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(VAE, "decode", blacked_out)
+    monkeypatch.setattr(callbacks.FiniteLoss, "on_train_epoch_end", lambda *_: None)
+    with pytest.raises(DivergedError, match="not finite"):
+        training.run(compose("epochs=1"), tmp_path)
+
+
+def test_a_score_that_fails_for_another_reason_says_nothing_of_the_model(
+    compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise MetricError("the weights file may be damaged")
+
+    monkeypatch.setattr(Scorer, "rung", fail)
+    with pytest.raises(MetricError, match="damaged") as raised:
+        training.run(compose("epochs=1"), tmp_path)
+    assert not isinstance(raised.value, DivergedError)
+
+
+@pytest.mark.parametrize(
+    ("error", "failed"), [(optuna.TrialPruned(), False), (InterruptedTrial("asked to"), False), (Killed(), True)]
+)
+def test_a_trial_that_was_pruned_or_asked_to_stop_is_not_recorded_as_failed(
+    compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, failed: bool
+) -> None:
+    def end(*_: object, **__: object) -> None:
+        raise error
+
+    told: list[bool] = []
+    monkeypatch.setattr(callbacks.FiniteLoss, "on_train_start", end)
+    monkeypatch.setattr(training.loggers, "finish", lambda _, failed=False: told.append(failed))
+    with pytest.raises(type(error)):
+        training.run(compose("epochs=1"), tmp_path)
+    assert told == [failed]
+
+
+def test_only_a_trial_ends_by_a_collapse(compose: Compose, tmp_path: Path) -> None:
+    cfg = compose()
+    scorer = training.instantiate(cfg.metrics)(ready=training.instantiate(cfg.data).ready)
+    alone = training.callbacks(cfg, tmp_path, scorer, False)
+    trial = training.callbacks(cfg, tmp_path, scorer, False, TrialReporter(optuna.create_study(), 0))
+    assert {type(c).__name__ for c in trial} - {type(c).__name__ for c in alone} == {"Collapse", "SweepCallback"}
 
 
 def test_an_objective_that_will_not_be_scored_is_refused_before_training(compose: Compose, tmp_path: Path) -> None:

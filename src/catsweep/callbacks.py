@@ -3,15 +3,47 @@
 import logging
 import math
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import TQDMProgressBar
+from pytorch_lightning.utilities.seed import isolate_rng
+from torch import Tensor
 
-from catsweep.errors import TrainingError
+from catsweep.errors import CatsweepError, DivergedError, TrainingError
+from catsweep.metrics.scorer import Scorer
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+def on_rank_zero(trainer: pl.Trainer, act: Callable[[], T]) -> T:
+    """Do something in the first process only, and give what it returns to all.
+
+    Args:
+        trainer: whose processes they are.
+        act: what to do.
+
+    Raises:
+        Exception: what `act` raised, on every rank, so that none waits for another forever.
+    """
+    result: T | None = None
+    raised: Exception | None = None
+    if trainer.is_global_zero:
+        try:
+            result = act()
+        except Exception as error:
+            raised = error
+    # Other people's exceptions may not survive the way; ours are a message.
+    told = raised if raised is None or isinstance(raised, CatsweepError) else TrainingError(f"On rank 0: {raised!r}")
+    result, told = trainer.strategy.broadcast((result, told), src=0)
+    if failure := raised or told:
+        raise failure
+    return result  # type: ignore[return-value]  # None only if `act` returned it
 
 
 class FiniteLoss(pl.Callback):
@@ -24,14 +56,71 @@ class FiniteLoss(pl.Callback):
         """Check every logged training value.
 
         Raises:
-            TrainingError: one of them is infinite or not a number.
+            DivergedError: one of them is infinite or not a number.
         """
         values = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("train/")}
         if bad := {key: value for key, value in values.items() if not math.isfinite(value)}:
-            raise TrainingError(
+            raise DivergedError(
                 f"Training diverged in epoch {trainer.current_epoch + 1}: {bad}. "
                 "Lower the learning rate, or try another loss, optimizer or trainer.precision=32-true."
             )
+
+
+class Collapse(pl.Callback):
+    """End a run whose generator draws the same image whatever the latent is.
+
+    An untrained network draws almost one image too (its variety is about 1 % of the photos'), and one without
+    normalisation takes many epochs to leave that. So little variety alone is no collapse: it must also not be growing.
+
+    Args:
+        scorer: draws the images and has the real ones.
+        images: how many of each are compared.
+        bound: variety, as a share of the real images', below which there is too little.
+    """
+
+    def __init__(self, scorer: Scorer, images: int = 64, bound: float = 0.02) -> None:
+        self.scorer, self.images, self.bound = scorer, images, bound
+        rows = np.unique(np.linspace(0, len(scorer.ready.images) - 1, images).astype(int))
+        self.real = variety(torch.from_numpy(np.array(scorer.ready.images[rows])))
+        self.before: float | None = None  # variety at the last evaluation
+
+    def state_dict(self) -> dict[str, Any]:
+        """The variety at the last evaluation."""
+        return {"before": self.before}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Compare with it."""
+        self.before = state_dict["before"]
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw images and compare.
+
+        Raises:
+            DivergedError: two evaluations in a row are below the bound, and the second not above the first.
+        """
+        if trainer.sanity_checking:
+            return
+        before, self.before = self.before, on_rank_zero(trainer, lambda: self._share(pl_module))
+        if before is not None and before < self.bound and self.before <= before:
+            raise DivergedError(
+                f"The generator collapsed: in epoch {trainer.current_epoch + 1} its images differ by "
+                f"{self.before:.2%} of what the photos do, and no more than before. "
+                "Lower the learning rates, or try another loss."
+            )
+
+    def _share(self, pl_module: Any) -> float:
+        with isolate_rng(include_cuda=torch.cuda.is_available()):
+            drawn = self.scorer.draw(pl_module, self.images)
+        return variety(drawn) / self.real if self.real else math.inf
+
+
+def variety(images: Tensor) -> float:
+    """How much images differ from each other: the standard deviation of each pixel over them, averaged.
+
+    Args:
+        images: shape (n, ...), at least 2, any type.
+    """
+    return float(images.double().std(0).mean())
 
 
 class RandomState(pl.Callback):

@@ -3,6 +3,7 @@
 Hydra checks that options exist; this checks that they fit together. Every message names the choices that do.
 """
 
+import itertools
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,18 @@ def check_numbers(cfg: DictConfig) -> None:
             raise ConfigError(f"{key} must be a number above 0, or null for no bound; got {cfg[key]!r}.")
 
 
+def check_rungs(cfg: DictConfig) -> None:
+    """Refuse rungs that are not rising shares of the budget.
+
+    Raises:
+        ConfigError: saying what they must be and what they are.
+    """
+    rungs = list(cfg.rungs)
+    numbers = all(type(rung) in (int, float) and 0 < rung < 1 for rung in rungs)
+    if not numbers or any(low >= high for low, high in itertools.pairwise(rungs)):
+        raise ConfigError(f"rungs must be shares of the budget, above 0, below 1 and rising; got {rungs}.")
+
+
 def check(cfg: DictConfig) -> None:
     """Refuse a configuration of `conf/train.yaml` that cannot mean anything.
 
@@ -59,6 +72,7 @@ def check(cfg: DictConfig) -> None:
     """
     check_loss(cfg)
     check_numbers(cfg)
+    check_rungs(cfg)
 
 
 def differences(before: Any, now: Any, ignore: Collection[str] = (), path: str = "") -> list[str]:

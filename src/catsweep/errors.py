@@ -26,3 +26,15 @@ class ExportError(CatsweepError):
 
 class TrainingError(CatsweepError):
     """A run that went wrong in a way that the run itself can tell, for example a loss that is not a number."""
+
+
+class DivergedError(TrainingError):
+    """Training that cannot come to anything: a loss or images that are not finite, or a generator that collapsed."""
+
+
+class InterruptedTrial(TrainingError):
+    """A run that was asked to stop and did, at a checkpoint it can go on from."""
+
+
+class StudyError(CatsweepError):
+    """A sweep that cannot go on as asked: its study was made otherwise, or every trial fails in the same way."""

@@ -51,4 +51,11 @@ def register() -> None:
     OmegaConf's own cache belongs to one configuration object; Lightning asks another one when it starts the other
     processes of `trainer=ddp`, which must all work in the same folder.
     """
-    OmegaConf.register_resolver("run_folder", functools.cache(run_folder), replace=True)
+    _this_start.cache_clear()
+    OmegaConf.register_resolver("run_folder", _this_start, replace=True)
+
+
+@functools.cache
+def _this_start(resume: bool | str | None, *runs: Path) -> str:
+    # A function with a name of its own: resolvers travel to the processes of a sweep, pickled by name.
+    return run_folder(resume, *runs)

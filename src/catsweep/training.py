@@ -10,10 +10,12 @@ import logging
 import os
 import time
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -22,21 +24,25 @@ from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor, Mode
 from pytorch_lightning.loggers import Logger
 
 from catsweep import configuration
-from catsweep.callbacks import EvaluationLine, FiniteLoss, Progress, RandomState
+from catsweep.callbacks import Collapse, EvaluationLine, FiniteLoss, Progress, RandomState
 from catsweep.data.datamodule import CatDataModule
-from catsweep.errors import ConfigError
+from catsweep.errors import ConfigError, InterruptedTrial
 from catsweep.instantiation import instantiate
 from catsweep.metrics.callback import ScoreCallback
 from catsweep.metrics.scorer import Scorer
 from catsweep.models.protocol import Generator
 from catsweep.run_folder import LAST_CHECKPOINT, SCORES
 from catsweep.runs import load_weights
+from catsweep.search.callback import SweepCallback
+from catsweep.search.reporting import TrialReporter
 from catsweep.tracking import loggers, provenance
 from catsweep.tracking.media import SampleGrid
 
 log = logging.getLogger(__name__)
 
 RUNG_SCORE = "val/kid"
+# What may differ when a run goes on: it changes how long and where it trains and who asks, not what.
+RESUMED_WITH_OTHER = {"resume", "epochs", "minutes", "logger", "trainer", "trial", "trials", "rungs", "trust"}
 ROOT = Path(__file__).parents[2]
 
 
@@ -57,6 +63,8 @@ def run(cfg: DictConfig, folder: Path | None = None) -> float | tuple[float, ...
     _quiet_libraries()
     # Relative to the project, so that nothing we print or write names a place on this machine.
     folder = folder or Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
+    if cfg.trial.number is not None and (folder / SCORES).exists():
+        return _scored_before(cfg, folder)
     checkpoint = _checkpoint_to_resume(cfg, folder)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     if cfg.trainer.threads:
@@ -70,19 +78,59 @@ def run(cfg: DictConfig, folder: Path | None = None) -> float | tuple[float, ...
     scorer: Scorer = instantiate(cfg.metrics)(ready=data.ready)
     assert isinstance(model, Generator)
     _require_scored(cfg, scorer.names(model))
-    log_to = loggers.build(cfg.logger, folder, cfg.study, cfg.trial.number)
-    finished = False
+    reporter = TrialReporter.from_config(cfg.trial)
+    if reporter:
+        _require_rungs(cfg, reporter, scorer)
+    log_to = loggers.build(cfg.logger, folder, cfg.trial.study or cfg.study, cfg.trial.number)
+    failed = True
     try:
         loggers.log_config(log_to, cfg)
-        trainer = build_trainer(cfg, folder, scorer, log_to)
+        trainer = build_trainer(cfg, folder, scorer, log_to, reporter)
         started = time.monotonic()
         trainer.fit(model, data, ckpt_path=checkpoint, weights_only=True)
         result = _score(trainer, model, scorer, folder, time.monotonic() - started)
         loggers.summarise(log_to, result["scores"], result["cards"])
-        finished = True
+        failed = False
+    except (optuna.TrialPruned, InterruptedTrial):
+        failed = False  # ended, as it was asked to
+        raise
     finally:
-        loggers.finish(log_to, failed=not finished)
+        loggers.finish(log_to, failed)
     return objective_values(result["scores"], list(cfg.objective))
+
+
+def _scored_before(cfg: DictConfig, folder: Path) -> float | tuple[float, ...]:
+    """The values of a trial whose process ended between its scores and its study.
+
+    Raises:
+        ConfigError: the scores are another study's, whose folder this trial would write over.
+    """
+    if not cfg.trial.attempt:
+        raise ConfigError(
+            f"Expected an empty folder for trial {cfg.trial.number}; {folder} holds a finished one of another sweep. "
+            f"Start under another name, study=NAME, or remove {folder.parent}."
+        )
+    log.info("Trial %s was scored before; its values stand", cfg.trial.number)
+    scores = json.loads((folder / SCORES).read_text(encoding="utf-8"))["scores"]
+    return objective_values(scores, list(cfg.objective))
+
+
+def _require_rungs(cfg: DictConfig, reporter: TrialReporter, scorer: Scorer) -> None:
+    """Refuse, before training, to prune by a score that nobody takes.
+
+    Raises:
+        ConfigError: naming the scores that are taken while a model trains; or there is no rung to take one at.
+    """
+    if reporter.metrics and not cfg.rungs:
+        raise ConfigError(
+            "Pruning needs rungs, shares of the budget such as [0.25, 0.5]; got none. "
+            "Set some, or hydra.sweeper.pruner=null."
+        )
+    if missing := [name for name in reporter.metrics if name not in scorer.rung_names()]:
+        raise ConfigError(
+            f"hydra.sweeper.prune_metric must name a score taken during training, of "
+            f"{', '.join(scorer.rung_names())}; got {', '.join(missing)}."
+        )
 
 
 def _quiet_libraries() -> None:
@@ -115,8 +163,10 @@ def _require_scored(cfg: DictConfig, names: list[str]) -> None:
         )
 
 
-def build_trainer(cfg: DictConfig, folder: Path, scorer: Scorer, log_to: list[Logger]) -> pl.Trainer:
-    """The trainer of `cfg.trainer`, with the callbacks that every run has."""
+def build_trainer(
+    cfg: DictConfig, folder: Path, scorer: Scorer, log_to: list[Logger], reporter: TrialReporter | None = None
+) -> pl.Trainer:
+    """The trainer of `cfg.trainer`, with the callbacks that every run has, and those of a trial of a sweep."""
     settings = {key: value for key, value in cfg.trainer.items() if key != "threads"}
     settings["precision"] = resolve_precision(cfg.trainer.precision, cfg.trainer.accelerator)
     trainer: pl.Trainer = instantiate(
@@ -126,7 +176,7 @@ def build_trainer(cfg: DictConfig, folder: Path, scorer: Scorer, log_to: list[Lo
         check_val_every_n_epoch=min(cfg.eval_every, cfg.epochs),
         num_sanity_val_steps=0,
         log_every_n_steps=1,
-        callbacks=callbacks(cfg, folder, scorer, bool(log_to)),
+        callbacks=callbacks(cfg, folder, scorer, bool(log_to), reporter),
         logger=log_to or False,
         enable_model_summary=False,
         use_distributed_sampler=False,  # the data module deals the batches out itself
@@ -134,7 +184,9 @@ def build_trainer(cfg: DictConfig, folder: Path, scorer: Scorer, log_to: list[Lo
     return trainer
 
 
-def callbacks(cfg: DictConfig, folder: Path, scorer: Scorer, logged: bool) -> list[pl.Callback]:
+def callbacks(
+    cfg: DictConfig, folder: Path, scorer: Scorer, logged: bool, reporter: TrialReporter | None = None
+) -> list[pl.Callback]:
     """Scores first, since checkpoints and early stopping read what they log."""
     checkpoints = folder / LAST_CHECKPOINT.parent
     result: list[pl.Callback] = [
@@ -155,6 +207,9 @@ def callbacks(cfg: DictConfig, folder: Path, scorer: Scorer, logged: bool) -> li
         result.append(Timer({"seconds": cfg.minutes * 60}, verbose=False))
     if logged:
         result.append(LearningRateMonitor("epoch"))
+    if reporter:
+        # A collapsed trial wastes a slot; a single run has somebody who looks at it, and may recover.
+        result += [Collapse(scorer), SweepCallback(reporter, scorer, list(cfg.rungs), folder)]
     return result
 
 
@@ -173,14 +228,14 @@ def resolve_precision(precision: str, accelerator: str) -> str:
 
 
 def _checkpoint_to_resume(cfg: DictConfig, folder: Path) -> str | None:
-    """The checkpoint to go on from, if `cfg.resume` asks for it.
+    """The checkpoint to go on from, if `cfg.resume` asks for it or the trial was begun before.
 
     Raises:
         ConfigError: there is none, or the run it belongs to was configured otherwise.
     """
-    if not cfg.resume:
-        return None
     checkpoint = folder / LAST_CHECKPOINT
+    if not cfg.resume and not (cfg.trial.attempt and _is_whole(checkpoint)):
+        return None
     if not checkpoint.exists():
         raise ConfigError(
             f"resume={cfg.resume}: expected an unfinished run with {LAST_CHECKPOINT}, but found none in {folder}. "
@@ -188,7 +243,7 @@ def _checkpoint_to_resume(cfg: DictConfig, folder: Path) -> str | None:
         )
     before = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
     now = OmegaConf.to_container(cfg, resolve=True)
-    changed = configuration.differences(before, now, ignore={"resume", "epochs", "minutes", "logger", "trainer"})
+    changed = configuration.differences(before, now, ignore=RESUMED_WITH_OTHER)
     if changed:
         raise ConfigError(
             f"resume={cfg.resume}: the run in {folder} was configured otherwise:\n  " + "\n  ".join(changed) + "\n"
@@ -196,6 +251,19 @@ def _checkpoint_to_resume(cfg: DictConfig, folder: Path) -> str | None:
         )
     log.info("Resuming %s", folder)
     return str(checkpoint)
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether a checkpoint can be read; one that a killed trial was just writing cannot.
+
+    Lightning writes it elsewhere and moves it, which is one step only within a file system.
+    """
+    if not checkpoint.exists():
+        return False
+    if not zipfile.is_zipfile(checkpoint):  # a torn one lacks the directory at its end
+        log.warning("%s is torn, so the trial starts afresh", checkpoint)
+        return False
+    return True
 
 
 def _score(

@@ -115,6 +115,22 @@ class TestReadTrials:
         sweep.study("s", [(5.0, 2.0)], names=["val/fid", "val/ssim"], study_name="s")
         assert self.read(sweep).finished[0].values == (5.0, 2.0)
 
+    @pytest.mark.parametrize("name", ["s", "older name"])
+    def test_studies_that_a_sweep_keeps_beside_its_own_are_passed_over(self, sweep, name) -> None:
+        for suffix in (".leases", "", ".confirm"):
+            sweep.study("s", [(float(len(suffix)), 2.0)], names=["val/fid", "val/ssim"], study_name=f"{name}{suffix}")
+        assert self.read(sweep).finished[0].values == (0.0, 2.0)
+
+    def test_a_study_may_be_called_like_one_of_these(self, sweep) -> None:
+        sweep.study("s.confirm", [(1.0, 2.0)], names=["val/fid", "val/ssim"])
+        assert self.read(sweep, "s.confirm").finished[0].values == (1.0, 2.0)
+
+    def test_ranked_are_the_feasible_ones_in_the_order_of_a_confirmation(self, sweep) -> None:
+        values = [(30.0, 0.3), TrialState.PRUNED, (20.0, 0.2), (31.0, 0.2)]
+        study = sweep.study("s", values, names=["val/fid", "val/ssim"])
+        study.add_trial(optuna.trial.create_trial(values=[10.0, 0.9], constraints={"memory": 1.0}))
+        assert self.read(sweep).ranked == (2, 0, 3)
+
     def test_several_studies_none_named_like_the_folder(self, sweep) -> None:
         for name in ("x", "y"):
             sweep.study("s", [(1.0, 2.0)], names=["val/fid", "val/ssim"], study_name=name)

@@ -1,6 +1,7 @@
 """The best trial of a study, copied to a folder of its own: `python src/best_model.py`.
 
-Reads `sweeps/<study>/study.db` and `outputs/<study>/<trial>/`, writes `outputs/best_model/`, which has the layout of
+Reads `sweeps/<study>/study.db`, beside it `confirmation.json` if the sweep has confirmed its winner, and
+`outputs/<study>/<trial>/`; writes `outputs/best_model/`, which has the layout of
 a run folder, so that `generate` and `export` (the next steps) take it as they would take any run::
 
     checkpoints/best.ckpt  config.yaml  metrics.json  provenance.json  samples.png     the trial's own
@@ -20,9 +21,11 @@ from rich.table import Table
 from rich.text import Text
 
 from catsweep.errors import ExportError
+from catsweep.export.confirmed import confirmation_for, confirmed_choice
 from catsweep.export.selection import Choice, choose
 from catsweep.export.swap import replacing
 from catsweep.export.trials import Trials, find_run, find_study, read_trials
+from catsweep.search.confirmation import Confirmation
 
 DOCUMENTS = ("config.yaml", "metrics.json", "provenance.json")
 CHOICE = "choice.json"
@@ -46,12 +49,17 @@ def run(cfg: DictConfig) -> Path:
     runs = Path(cfg.outputs) / folder.name
     trials = read_trials(folder, runs)
     choice = choose(cfg.select, trials.front, trials.finished, trials.objectives)
+    confirmed, remark = confirmation_for(cfg.select, trials, folder)
+    if confirmed:
+        choice = confirmed_choice(confirmed, trials)
     source = find_run(runs, choice.candidate, trials.objectives)
-    record = Record(trials, choice, source)
+    record = Record(trials, choice, source, confirmed, remark)
     target = Path(cfg.out)
     copy_run(source, target, record)
     console = Console()
     console.print(record.table())
+    if confirmed:
+        console.print(confirmed.table())
     console.print(f"{record.sentence()} Copied to {target}.", highlight=False, soft_wrap=True)
     return target
 
@@ -64,17 +72,22 @@ class Record:
         trials: what there was to choose from.
         choice: what was chosen, and why.
         source: the run folder it was copied from.
+        confirmed: the comparison under other seeds, if the choice follows it.
+        remark: why it does not follow the one that there is.
     """
 
     trials: Trials
     choice: Choice
     source: Path
+    confirmed: Confirmation | None = None
+    remark: str = ""
 
     def sentence(self) -> str:
-        """One sentence that says everything."""
+        """Everything in a few words."""
+        remark = f" {self.remark}" if self.remark else ""
         return (
             f"Trial {self.choice.candidate.number} of study {self.trials.study}: {self.choice.reason}. "
-            f"Of {len(self.trials.finished)} finished trials, {len(self.trials.front)} are Pareto-optimal."
+            f"Of {len(self.trials.finished)} finished trials, {len(self.trials.front)} are Pareto-optimal.{remark}"
         )
 
     def rows(self) -> list[tuple[int, tuple[float, ...], bool]]:
@@ -101,6 +114,8 @@ class Record:
             **self._described(chosen),
             "pareto_set": [{"trial": c.number, **self._described(c.number)} for c in self.trials.front],
             "finished_trials": len(self.trials.finished),
+            **({"confirmation": self.confirmed.to_dict()} if self.confirmed else {}),
+            **({"remark": self.remark} if self.remark else {}),
         }
 
     def as_markdown(self) -> str:

@@ -85,9 +85,30 @@ def choose(
         return Choice(chosen, f"asked for by its number{remark}")
     if rule == "knee":
         return Choice(knee(front, objectives), "the knee of the Pareto set")
-    axis = _axis_called(rule, objectives)
+    axis = objective_called(rule, objectives)
     chosen = min(front, key=lambda c: (c.losses(objectives)[axis], *c.losses(objectives), c.number))
     return Choice(chosen, f"the {'highest' if objectives[axis].maximise else 'lowest'} {objectives[axis].name}")
+
+
+def objective_called(word: str, objectives: Sequence[Objective]) -> int:
+    """Index of an objective.
+
+    Args:
+        word: its full name, the last part of it, or a piece that occurs in no other name.
+        objectives: of the study.
+
+    Raises:
+        ConfigError: it fits none, or several.
+    """
+    names = [o.name for o in objectives]
+    exact = [i for i, name in enumerate(names) if word in (name, name.rpartition("/")[2])]
+    fitting = exact or [i for i, name in enumerate(names) if word and word in name]
+    if len(fitting) != 1:
+        problem = "fits several objectives" if fitting else "is no objective of this study"
+        raise ConfigError(
+            f"select={word} {problem}. Choose an objective ({', '.join(names)}), 'knee', or the number of a trial."
+        )
+    return fitting[0]
 
 
 def knee(front: Sequence[Candidate], objectives: Sequence[Objective]) -> Candidate:
@@ -125,15 +146,3 @@ def _by_number(number: int, finished: Sequence[Candidate]) -> Candidate:
             return candidate
     numbers = ", ".join(str(n) for n in sorted(c.number for c in finished))
     raise ExportError(f"select={number}: the study has no finished trial of that number. Finished are: {numbers}.")
-
-
-def _axis_called(word: str, objectives: Sequence[Objective]) -> int:
-    names = [o.name for o in objectives]
-    exact = [i for i, name in enumerate(names) if word in (name, name.rpartition("/")[2])]
-    fitting = exact or [i for i, name in enumerate(names) if word and word in name]
-    if len(fitting) != 1:
-        problem = "fits several objectives" if fitting else "is no objective of this study"
-        raise ConfigError(
-            f"select={word} {problem}. Choose an objective ({', '.join(names)}), 'knee', or the number of a trial."
-        )
-    return fitting[0]

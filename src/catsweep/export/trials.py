@@ -19,7 +19,9 @@ from omegaconf import OmegaConf
 
 from catsweep.errors import ExportError
 from catsweep.export.selection import Candidate, Objective
+from catsweep.search import confirmation
 
+BESIDES = (".confirm", ".leases")  # studies that a sweep of ours keeps beside its own, in the same database
 TOLERANCE = 1e-9  # relative, and absolute near 0: both files keep all digits of a float
 
 
@@ -34,6 +36,7 @@ class Trials:
         front: those of them that are Pareto-optimal (and feasible, where the study has constraints), best first by
             the first objective.
         params: the searched parameters of each finished trial, by trial number.
+        ranked: numbers of the trials that a sweep would confirm, see `catsweep.search.confirmation.candidates`.
     """
 
     study: str
@@ -41,6 +44,7 @@ class Trials:
     finished: tuple[Candidate, ...]
     front: tuple[Candidate, ...]
     params: dict[int, dict[str, Any]]
+    ranked: tuple[int, ...]
 
 
 def find_study(sweeps: Path, name: str | None) -> Path:
@@ -103,6 +107,7 @@ def read_trials(folder: Path, runs: Path) -> Trials:
         finished=tuple(finished[number] for number in sorted(finished)),
         front=tuple(sorted(front, key=lambda c: (*c.losses(objectives), c.number))),
         params={t.number: dict(t.params) for t in trials if t.number in finished},
+        ranked=tuple(confirmation.candidates(study)),
     )
 
 
@@ -141,7 +146,7 @@ def _open(folder: Path) -> optuna.Study:
     database = folder / "study.db"
     try:
         storage = optuna.storages.RDBStorage(f"sqlite:///{database}")
-        names = optuna.get_all_study_names(storage)
+        names = [name for name in optuna.get_all_study_names(storage) if not name.endswith(BESIDES)]
         name = names[0] if len(names) == 1 else folder.name
         return optuna.load_study(study_name=name, storage=storage)
     except KeyError as error:

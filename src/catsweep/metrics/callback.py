@@ -42,21 +42,21 @@ class ScoreCallback(Callback):
             return
         values, failure = self._score(trainer, pl_module)
         if failure is not None:
-            raise MetricError(failure)
+            raise failure
         pl_module.log_dict(values, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
 
     def _due(self, trainer: pl.Trainer) -> bool:
         epoch = trainer.current_epoch + 1
         return epoch % self.every == 0 or epoch == trainer.max_epochs
 
-    def _score(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> tuple[dict[str, float], str | None]:
-        outcome: tuple[dict[str, float], str | None] = ({}, None)
+    def _score(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> tuple[dict[str, float], MetricError | None]:
+        outcome: tuple[dict[str, float], MetricError | None] = ({}, None)
         if trainer.is_global_zero:
             with isolate_rng(include_cuda=torch.cuda.is_available()):
                 try:
                     outcome = self.scorer.rung(_generator(pl_module)), None
                 except MetricError as error:
-                    outcome = {}, str(error)
+                    outcome = {}, error
         return trainer.strategy.broadcast(outcome, src=0)
 
 

@@ -9,7 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from catsweep.errors import MetricError
+from catsweep.errors import DivergedError, MetricError
+
+
+class ImagesNotFinite(MetricError, DivergedError):
+    """There is nothing to score because the training has diverged; other metric errors say nothing of the model."""
 
 
 class FiniteImages(nn.Module):
@@ -28,7 +32,7 @@ class FiniteImages(nn.Module):
         """The model's `decode`, checked.
 
         Raises:
-            MetricError: an image is not finite.
+            ImagesNotFinite: an image is not finite.
         """
         return self._checked(self.model.decode(latents))
 
@@ -36,13 +40,13 @@ class FiniteImages(nn.Module):
         """The model's `reconstruct`, checked.
 
         Raises:
-            MetricError: an image is not finite.
+            ImagesNotFinite: an image is not finite.
         """
         return self._checked(self.model.reconstruct(images))
 
     def _checked(self, images: Tensor) -> Tensor:
         if not torch.isfinite(images).all():
-            raise MetricError(
+            raise ImagesNotFinite(
                 "The model draws images that are not finite, so there is nothing to score: the training has diverged. "
                 "Lower the learning rate, or train with trainer.precision=32-true."
             )

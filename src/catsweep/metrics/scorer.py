@@ -96,6 +96,11 @@ class Scorer:
         features = self._features(self.draw(model, self.rung_samples), device_of(model))
         return {"val/kid": self._kernel_distance(features)}
 
+    @staticmethod
+    def rung_names() -> list[str]:
+        """Names of the scores that `rung` gives."""
+        return ["val/kid"]
+
     def names(self, model: Generator) -> list[str]:
         """Names of the scores that `final` gives for this model, known before there is anything to score."""
         names = ["val/fid", "val/kid", "val/ssim_gap"]

@@ -1,1 +1,1 @@
-"""The search: studies and what came of them."""
+"""The search: what `hydra/sweeper=steady` does. `sweep` puts the parts together; `docs/decisions.md` says why so."""

@@ -1,0 +1,183 @@
+"""The stage after the search: its best trials, trained again under other seeds.
+
+The runs are trials of a study of their own, `<study>.confirm`, and go through the same scheduler, so they can be
+interrupted and resumed as those of the search. `catsweep.search.confirmation` chooses and compares them.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from omegaconf import OmegaConf
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from catsweep.errors import StudyError
+from catsweep.search import attributes, confirmation
+from catsweep.search.executor import Executor
+from catsweep.search.jobs import Jobs
+from catsweep.search.leases import Leases
+from catsweep.search.proposer import SpaceExhausted
+from catsweep.search.scheduler import Limits, Scheduler, Stop
+from catsweep.search.storage import find_study
+
+log = logging.getLogger(__name__)
+
+CONFIRMATION = ".confirm"  # the name of the study of the runs, behind that of their search
+FOLDER = "confirm"  # of the runs, in the sweep's
+
+
+class Confirming:
+    """The confirmation of one study.
+
+    Args:
+        study: the search, which has ended.
+        jobs: of the sweep.
+    """
+
+    def __init__(self, study: optuna.Study, jobs: Jobs) -> None:
+        self.study, self.jobs, self.settings = study, jobs, jobs.settings
+        self.plan = self._plan()
+
+    @property
+    def complete(self) -> bool:
+        """Whether every run that was asked for has ended."""
+        if not self.plan:
+            return True
+        if find_study(self.study._storage, self.study.study_name + CONFIRMATION) is None:
+            return False
+        runs = self._runs()
+        ended = runs.get_trials(deepcopy=False)
+        return len(ended) >= _Planned(runs, self.plan).total() and all(run.state.is_finished() for run in ended)
+
+    def run(
+        self,
+        executor: Executor,
+        limits: Callable[[int], Limits],
+        sweep_dir: Path,
+        stop: Stop,
+        event: Callable[[str], None],
+        refresh: Callable[[], None],
+        begin: Callable[[optuna.Study, list[dict[str, Any]]], None],
+    ) -> None:
+        """Do the runs that are missing, and compare. Does nothing when none were asked for.
+
+        Args:
+            executor: where they run.
+            limits: for so many runs.
+            sweep_dir: holds their folder.
+            stop: watched.
+            event: told of each start and end.
+            refresh: called about once a second.
+            begin: told of the study of the runs and the plan.
+
+        Raises:
+            StudyError: too many failed.
+        """
+        if not self.plan:
+            return
+        runs = self._runs()
+        proposals = _Planned(runs, self.plan)
+        begin(runs, self.plan)
+        leases = Leases(runs._storage, runs.study_name, grace=self.settings["lease"])
+        leases.register()
+        try:
+            Scheduler(
+                study=runs,
+                proposals=proposals,
+                executor=executor,
+                leases=leases,
+                limits=limits(proposals.total()),
+                overrides=lambda run: self._overrides(runs, run),
+                folder=lambda number: sweep_dir / FOLDER / str(number),
+                event=event,
+                refresh=refresh,
+                stop=stop,
+            ).run()
+        finally:
+            leases.close()
+        if not stop.requested:
+            self._report(runs)
+
+    def _plan(self) -> list[dict[str, Any]]:
+        asked = self.settings["confirm"]
+        if asked is None:
+            return []
+        seed = OmegaConf.select(self.jobs.config, "seed")
+        if type(seed) is not int:
+            raise StudyError(
+                f"confirm trains under other seeds, so the configuration needs a key seed; it is {seed!r}."
+            )
+        return confirmation.plan(confirmation.candidates(self.study, asked["top"]), asked["seeds"], seed)
+
+    def _runs(self) -> optuna.Study:
+        return optuna.create_study(
+            study_name=self.study.study_name + CONFIRMATION,
+            storage=self.study._storage,
+            directions=self.study.directions,
+            sampler=optuna.samplers.RandomSampler(),
+            load_if_exists=True,
+        )
+
+    def _overrides(self, runs: optuna.Study, run: FrozenTrial) -> tuple[str, ...]:
+        trial = self.study.get_trials(deepcopy=False)[run.user_attrs[attributes.CONFIRMS]]
+        own = (f"seed={run.user_attrs[attributes.SEED]}", f"hydra.sweep.subdir={FOLDER}/{run.number}")
+        return (*self.jobs.space.overrides(trial.params), *own, *self.jobs.identity(runs, run))
+
+    def _report(self, runs: optuna.Study) -> None:
+        done = [
+            (run.user_attrs[attributes.CONFIRMS], run.user_attrs[attributes.SEED], list(run.values))
+            for run in runs.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+            if _asked(run) in self.plan
+        ]
+        if not done:
+            log.warning("No confirmation run finished; the winner is the search's own.")
+            return
+        names = list(self.settings.objective or [])
+        report = confirmation.report(self.study, done, names, list(self.settings.directions))
+        report.write(self.settings.record)
+        report.print()
+
+
+class _Planned:
+    """The runs in the order of their plan, as `Scheduler` wants its trials."""
+
+    def __init__(self, runs: optuna.Study, plan: list[dict[str, Any]]) -> None:
+        self.runs, self.plan = runs, plan
+
+    def _missing(self, trials: list[FrozenTrial]) -> list[dict[str, Any]]:
+        there = [_asked(trial) for trial in trials]
+        return [one for one in self.plan if one not in there]
+
+    def total(self) -> int:
+        """How many runs there will be, with those of an earlier plan."""
+        trials = self.runs.get_trials(deepcopy=False)
+        return len(trials) + len(self._missing(trials))
+
+    def propose(self, trials: list[FrozenTrial]) -> "_Run":
+        """The first of the plan that was not begun."""
+        missing = self._missing(trials)
+        if not missing:
+            raise SpaceExhausted("Every confirmation run was begun.")
+        return _Run(self.runs, missing[0])
+
+    def complete(self, trial: FrozenTrial) -> None:
+        """They have no parameters of their own."""
+
+
+@dataclass
+class _Run:
+    runs: optuna.Study
+    attributes: dict[str, Any]
+    duplicate_of: int | None = None
+
+    def commit(self) -> FrozenTrial:
+        storage = self.runs._storage
+        template = create_trial(state=TrialState.RUNNING, user_attrs=self.attributes)
+        return storage.get_trial(storage.create_new_trial(self.runs._study_id, template))
+
+
+def _asked(run: FrozenTrial) -> dict[str, Any]:
+    return {key: run.user_attrs.get(key) for key in (attributes.CONFIRMS, attributes.SEED)}

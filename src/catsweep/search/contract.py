@@ -1,0 +1,230 @@
+"""What the first start of a study froze, and how a later start differs from it.
+
+Pure comparison of plain values. `catsweep.search.sweep` keeps the contract among the study's attributes. A study whose
+trials were made under different conditions compares what cannot be compared, so a difference is refused, unless it is
+accepted by name. What Optuna cannot hold in one study is refused in any case.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import DictConfig
+
+from catsweep.configuration import differences
+from catsweep.errors import StudyError
+from catsweep.search.plain import plain, resolved
+from catsweep.search.space import Space
+
+SECTIONS = ("objective", "directions", "space", "fixed", "config", "facts")
+WHOLE = {  # sections without keys, and why they are for good
+    "objective": "the values of the study's trials are of these objectives, for good",
+    "directions": "Optuna keeps the directions of a study, for good",
+}
+KINDS = ("choice(", "int ", "float ")  # as `Space.describe()` begins; an extender is described otherwise
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What must stay the same from one start to the next.
+
+    Attributes:
+        objective: names of the objectives, if they have any.
+        directions: of each.
+        space: `Space.describe()`.
+        fixed: parameters that the command line took out of the search, and keys that it deleted.
+        config: the configuration of the task, without what is searched or ignored.
+        facts: what the preflight found, for example the data's digest.
+        absent: sections that the version of catsweep which froze it did not know; they are not compared.
+    """
+
+    objective: list[str] | None
+    directions: list[str]
+    space: dict[str, str]
+    fixed: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    absent: frozenset[str] = frozenset()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {section: getattr(self, section) for section in SECTIONS if section not in self.absent}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Contract":
+        """The way back; also from a version with fewer or more sections."""
+        empty: dict[str, Any] = {"objective": None, "directions": [], "space": {}}
+        known = {section: values[section] for section in SECTIONS if section in values}
+        return cls(**{**empty, **known}, absent=frozenset(SECTIONS) - known.keys())
+
+
+@dataclass(frozen=True)
+class Change:
+    """One difference.
+
+    Attributes:
+        section: of the contract.
+        key: dotted, within the section; empty if the section has no keys.
+        before: the frozen value, None if there was none.
+        after: the value now, None if there is none.
+        impossible: why it cannot be accepted; empty if it can.
+    """
+
+    section: str
+    key: str
+    before: Any
+    after: Any
+    impossible: str = ""
+
+    @property
+    def name(self) -> str:
+        """The whole key, by which the change can be accepted."""
+        return f"{self.section}.{self.key}" if self.key else self.section
+
+    def accepted(self, allowed: Sequence[str]) -> bool:
+        """Whether a name among `allowed` is the section, the key with or without it, or what the key begins with."""
+        names = (self.key, self.name)
+        return not self.impossible and any(
+            name == word or name.startswith(f"{word}.") for name in names for word in allowed
+        )
+
+    def __str__(self) -> str:
+        before, after = _text(self.before), _text(self.after)
+        if before == after:  # '1' and 1
+            before, after = repr(self.before), repr(self.after)
+        return f"{self.name}: {before} → {after}"
+
+
+def freeze(
+    objective: list[str] | None,
+    directions: list[str],
+    space: Space,
+    config: DictConfig,
+    ignore: Sequence[str],
+    facts: Mapping[str, Any],
+) -> Contract:
+    """The contract of this start, in values that survive the way through JSON. Holds no storage URL and no password.
+
+    Args:
+        objective: names of the objectives.
+        directions: of each.
+        space: what is searched.
+        config: of the multirun.
+        ignore: keys of the configuration that may change freely, with all below them.
+        facts: of the preflight.
+    """
+    dropped = ["hydra", *ignore, *(_path(name) for name in space.parameters)]
+    fixed = {**space.fixed, **dict.fromkeys(space.fixed_overrides, "deleted")}
+    kept = {key: value for key, value in fixed.items() if not _within(_path(key), ["hydra", *ignore])}
+    return Contract(
+        None if objective is None else list(objective),
+        list(directions),
+        space.describe(),
+        plain(kept),
+        plain(resolved(config, dropped)),
+        plain(facts),
+    )
+
+
+def compare(before: Contract, now: Contract) -> list[Change]:
+    """Where two contracts differ, section by section. An absent key is as good as null or empty.
+
+    Args:
+        before: of the first start.
+        now: of this one.
+    """
+    absent = before.absent | now.absent
+    found = []
+    for section in (section for section in SECTIONS if section not in absent):
+        old, new = getattr(before, section), getattr(now, section)
+        if section in WHOLE:
+            found += [Change(section, "", old, new, WHOLE[section])] if old != new else []
+            continue
+        old, new = _flat(old), _flat(new)
+        for key in (line.partition(": ")[0] for line in differences(old, new)):
+            reason = _impossible(old.get(key), new.get(key)) if section == "space" else ""
+            found.append(Change(section, key, old.get(key), new.get(key), reason))
+    if "config" in absent:
+        return found
+    shown = {*_flat(before.config), *_flat(now.config)}
+    # `epochs=5` fixes what the configuration says anyway, and better: it may have said so before.
+    return [c for c in found if c.section != "fixed" or not any(_within(key, [_path(c.key)]) for key in shown)]
+
+
+def check(before: Contract, now: Contract, allowed: Sequence[str]) -> list[Change]:
+    """Refuse what changed, unless it was accepted by name.
+
+    Args:
+        before: of the first start.
+        now: of this one.
+        allowed: names of changes that are accepted: a section, a key with or without its section, or what a key
+            begins with. Names of nothing that changed do no harm, so that the same line can be given again.
+
+    Returns:
+        The changes; all of them were accepted.
+
+    Raises:
+        StudyError: at least one was not; with all of them, and what can be done.
+    """
+    changes = compare(before, now)
+    if all(change.accepted(allowed) for change in changes):
+        return changes
+    lines = "\n".join(f"  {change}{_remark(change, allowed)}" for change in changes)
+    missing = sorted({c.key for c in changes if not c.impossible and not c.accepted(allowed)})
+    fresh = "study=NEWNAME (or hydra.sweeper.study_name=NEWNAME)"
+    if any(change.impossible for change in changes):
+        remedy = f"What cannot change in a study can in another: {fresh}."
+    else:
+        names = ",".join(_quoted(name) for name in dict.fromkeys([*allowed, *missing]))
+        remedy = f"Accept the change with 'hydra.sweeper.allow_change=[{names}]', or begin another study with {fresh}."
+    raise StudyError(
+        f"The study was begun otherwise (before → now):\n{lines}\n"
+        f"Its trials could not be compared with new ones. Give the options it was begun with. {remedy}"
+    )
+
+
+def _remark(change: Change, allowed: Sequence[str]) -> str:
+    if change.impossible:
+        return f"  (cannot be accepted: {change.impossible})"
+    return "  (accepted)" if change.accepted(allowed) else ""
+
+
+def _impossible(old: str | None, new: str | None) -> str:
+    """What `optuna.distributions.check_distribution_compatibility` would refuse, told from `Space.describe()`."""
+    if not (old and new and old.startswith(KINDS) and new.startswith(KINDS)):
+        return ""
+    if any(old.startswith(kind) != new.startswith(kind) for kind in KINDS):
+        return "Optuna keeps the kind of a parameter"
+    if old.startswith("choice"):
+        same = re.sub(r"\) when [^ =]+=.*", ")", old) == re.sub(r"\) when [^ =]+=.*", ")", new)
+        return "" if same else "Optuna keeps the choices of a parameter"
+    log = [words.partition(" when ")[0].endswith(" log") for words in (old, new)]
+    return "" if log[0] == log[1] else "Optuna keeps the scale of a parameter, log or not"
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _path(key: str) -> str:
+    """Where an override acts: `a.b` for `+a.b`, `~a.b=1`, `a/b`, and `group@a.b`."""
+    return key.lstrip("+~").partition("=")[0].rpartition("@")[2].replace("/", ".")
+
+
+def _within(key: str, above: Sequence[str]) -> bool:
+    return any(key == one or key.startswith(f"{one}.") for one in above)
+
+
+def _text(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"[{', '.join(map(_text, value))}]" if isinstance(value, list) else str(value)
+
+
+def _quoted(name: str) -> str:
+    """A word of a list, for Hydra."""
+    return name if re.fullmatch(r"[\w./+@-]+", name) else f'"{name}"'

@@ -1,0 +1,39 @@
+"""Ctrl-C and SIGTERM: once to stop at a checkpoint, twice to stop at once."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from catsweep.search.executor import Executor
+from catsweep.search.scheduler import Stop
+
+NOTICE = b"\nStopping: trials go on to their next checkpoint. Once more to stop at once.\n"
+
+
+@contextmanager
+def interruptible(executor: Executor, stop: Stop) -> Iterator[None]:
+    """Within it, the signals mean what this module says.
+
+    Args:
+        executor: told to stop its jobs, then to end them.
+        stop: told what was asked for, and by which signal.
+    """
+
+    def asked(number: int, frame: FrameType | None) -> None:
+        stop.signal = number
+        if stop.requested:
+            executor.kill()
+            return
+        stop.requested = True
+        os.write(sys.stderr.fileno(), NOTICE)  # not print: the signal may have come in the midst of one
+        executor.stop()
+
+    before = {number: signal.signal(number, asked) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

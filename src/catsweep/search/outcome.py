@@ -1,0 +1,136 @@
+"""How a trial ended, and into which drawer a failure belongs.
+
+Made in the trial's own process, where the exception still is one, and sent to the controller as plain text. Told
+apart by the names of classes, so that neither side has to import torch or Lightning.
+"""
+
+import errno
+import math
+import re
+import traceback as tracebacks
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import hydra
+
+OUT_OF_MEMORY = re.compile(
+    r"out of memory|not enough memory|can(?:'t|not) allocate memory|CU\w+_STATUS_ALLOC_FAILED|bad_alloc", re.I
+)
+MACHINERY = (f"{Path(hydra.__file__).parent}/", str(Path(__file__).with_name("worker.py")))  # runs every task
+FRAME = re.compile(r'File "([^"]*)", line (\d+)')
+
+
+class Kind(StrEnum):
+    """The ends a trial can come to."""
+
+    COMPLETE = "complete"
+    PRUNED = "pruned"
+    OUT_OF_MEMORY = "out of memory"
+    DIVERGED = "diverged"
+    FAILED = "failed"
+    LOST = "lost"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial ended.
+
+    Attributes:
+        kind: the drawer.
+        value: what the task returned, if it did.
+        message: one line for people.
+        traceback: of the exception, if there was one.
+    """
+
+    kind: Kind
+    value: Any = None
+    message: str = ""
+    traceback: str = ""
+
+
+def classify(error: BaseException) -> Outcome:
+    """Sort an exception that a task raised. What caused it counts too: libraries wrap what they cannot handle."""
+    kind = next((kind for cause in _chain(error) if (kind := _kind(cause))), Kind.FAILED)
+    if kind in (Kind.PRUNED, Kind.INTERRUPTED):
+        return Outcome(kind, message=str(error))
+    text = f"{type(error).__name__}: {error}"
+    if isinstance(error, SystemExit):
+        text = f"The task called sys.exit({error.code!r}); expected it to return its objective values."
+    lines = tracebacks.format_exception(type(error), error, _of_the_task(error.__traceback__))
+    return Outcome(kind, message=text, traceback="".join(lines))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception, or what caused it, says that memory was used up: of the machine or of a GPU."""
+    return any(_kind(cause) == Kind.OUT_OF_MEMORY for cause in _chain(error))
+
+
+def values_of(returned: Any, n: int) -> list[float]:
+    """The objective values that a task returned.
+
+    Args:
+        returned: a number for one objective, a sequence of them for several.
+        n: the number of objectives.
+
+    Raises:
+        ValueError: not numbers, not as many, or not a number (NaN).
+    """
+    several = returned if isinstance(returned, Sequence) and not isinstance(returned, str) else [returned]
+    try:
+        values = [float(value) for value in several]
+    except (TypeError, ValueError):
+        wanted = "float-castable" if n == 1 else "a list or tuple of float-castable values"
+        raise ValueError(f"Return value must be {wanted}. Got '{returned}'.") from None
+    if len(values) != n:
+        raise ValueError(
+            "The number of the values and the number of the objectives are mismatched. "
+            f"Expect {n}, but actually {len(values)}."
+        )
+    if any(math.isnan(value) for value in values):
+        raise ValueError(f"Return value must not be NaN. Got '{returned}'.")
+    return values
+
+
+def fingerprint(outcome: Outcome) -> str:
+    """Equal for failures that are the same: kind and exception with its frames, or the message without its numbers."""
+    if frames := FRAME.findall(outcome.traceback):
+        return f"{outcome.kind} {outcome.message.partition(':')[0]} {frames}"
+    return f"{outcome.kind} {re.sub(r'0x[0-9a-f]+|[0-9]+', '#', outcome.message)}"
+
+
+def _of_the_task(trace: TracebackType | None) -> TracebackType | None:
+    """A traceback from the task's first frame on; all of it, if it has none of the task's."""
+    frame = trace
+    while frame is not None and frame.tb_frame.f_code.co_filename.startswith(MACHINERY):
+        frame = frame.tb_next
+    return frame or trace
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    following: BaseException | None = error
+    while following is not None and id(following) not in seen:
+        seen.add(id(following))
+        yield following
+        following = following.__cause__ or (None if following.__suppress_context__ else following.__context__)
+
+
+def _kind(error: BaseException) -> Kind | None:
+    names = {cls.__name__ for cls in type(error).__mro__}
+    if "TrialPruned" in names:
+        return Kind.PRUNED
+    if names & {"KeyboardInterrupt", "InterruptedTrial", "SIGTERMException"}:  # the last is Lightning's
+        return Kind.INTERRUPTED
+    if "DivergedError" in names:
+        return Kind.DIVERGED
+    if names & {"MemoryError", "OutOfMemoryError"} or (
+        names & {"RuntimeError", "OSError"}
+        and (OUT_OF_MEMORY.search(str(error)) or getattr(error, "errno", None) == errno.ENOMEM)
+    ):
+        return Kind.OUT_OF_MEMORY
+    return None

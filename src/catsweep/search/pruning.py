@@ -1,0 +1,108 @@
+"""Whether a trial goes on, by its rung scores and those of the others.
+
+Optuna prunes for one objective only. Here trials keep their rung scores in an attribute of their own, so that studies
+of several objectives prune too, and any pruner of Optuna sees a study of one objective: the metric it prunes by.
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import hydra.utils
+import optuna
+from optuna.pruners import BasePruner
+from optuna.storages import BaseStorage
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from catsweep.errors import ConfigError
+from catsweep.search import attributes
+from catsweep.search.draft import Draft
+from catsweep.search.pareto import ParetoPruner
+
+TRUSTED = ("optuna.pruners.*", "catsweep.*")
+
+
+def build(node: Mapping[str, Any], metrics: Sequence[str]) -> BasePruner | ParetoPruner:
+    """The pruner that a study's settings name.
+
+    Raises:
+        ConfigError: a pruner for one metric, and several metrics.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        pruner = hydra.utils.instantiate(dict(node), _execution_whitelist_=TRUSTED, _convert_="all")
+    if not isinstance(pruner, BasePruner | ParetoPruner):
+        raise ConfigError(f"hydra.sweeper.pruner must be a pruner of Optuna or ParetoPruner; got {node['_target_']}.")
+    if len(metrics) > 1 and not isinstance(pruner, ParetoPruner):
+        raise ConfigError(
+            f"{type(pruner).__name__} prunes by one metric; prune_metric names {', '.join(metrics)}. "
+            "Name one, or use catsweep.search.pareto.ParetoPruner."
+        )
+    return pruner
+
+
+def unpromising(study: Study, number: int, step: int, settings: Mapping[str, Any]) -> bool:
+    """Whether a trial that has just reported should end.
+
+    Args:
+        study: it.
+        number: of the trial.
+        step: the rung that was reported.
+        settings: `pruner`, `metrics`, `directions` of the study.
+    """
+    metrics = list(settings["metrics"])
+    pruner = build(settings["pruner"], metrics)
+    trials = study.get_trials(deepcopy=False)
+    if isinstance(pruner, ParetoPruner):
+        signs = [-1 if d == "maximize" else 1 for d in settings["directions"]]
+        scores = {t.number: s for t in trials if (s := _at(t, step, metrics, signs)) is not None}
+        own = scores.pop(number, None)
+        if own is None:  # kept from an attempt that was pruned by other metrics
+            return False
+        finished = sum(trial.state == TrialState.COMPLETE for trial in trials)
+        return pruner.prune(own, list(scores.values()), finished, step)
+    views = [_view(trial, metrics[0]) for trial in trials]
+    storage = _View(study, views, settings["directions"][0])
+    view = Study(study.study_name, storage, pruner=pruner)
+    return bool(pruner.prune(view, views[number]))
+
+
+def _at(trial: FrozenTrial, step: int, metrics: Sequence[str], signs: Sequence[int]) -> list[float] | None:
+    scores = trial.user_attrs.get(attributes.RUNGS, {}).get(str(step))
+    if scores is None or not all(metric in scores for metric in metrics):
+        return None
+    return [sign * scores[metric] for sign, metric in zip(signs, metrics, strict=True)]
+
+
+def _view(trial: FrozenTrial, metric: str) -> FrozenTrial:
+    """The trial as one that reported this metric to Optuna."""
+    rungs = trial.user_attrs.get(attributes.RUNGS, {})
+    reported = {int(step): scores[metric] for step, scores in rungs.items() if metric in scores}
+    value = reported[max(reported)] if reported and trial.state == TrialState.COMPLETE else None
+    return FrozenTrial(
+        number=trial.number, trial_id=trial._trial_id, state=trial.state, value=value,
+        datetime_start=trial.datetime_start, datetime_complete=trial.datetime_complete, params=trial.params,
+        distributions=trial.distributions, user_attrs=trial.user_attrs, system_attrs=trial.system_attrs,
+        intermediate_values=reported,
+    )  # fmt: skip
+
+
+class _View(Draft):
+    """The study with one objective, the metric. What a pruner notes at a trial is kept in the real study."""
+
+    def __init__(self, study: Study, trials: Sequence[FrozenTrial], direction: str) -> None:
+        super().__init__(study, trials)
+        self.direction = StudyDirection.MAXIMIZE if direction == "maximize" else StudyDirection.MINIMIZE
+        self.real: BaseStorage = study._storage
+
+    def get_study_directions(self, study_id: int) -> list[StudyDirection]:
+        return [self.direction]
+
+    def get_all_trials(self, study_id: int, deepcopy: bool = True, states: Any = None) -> list[FrozenTrial]:
+        return [trial for trial in self.trials if states is None or trial.state in states]
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        self.real.set_trial_system_attr(trial_id, key, value)
+        trial = self.get_trial(trial_id)
+        trial.system_attrs = {**trial.system_attrs, key: value}

@@ -1,0 +1,65 @@
+"""What each slot may use of the machine: its GPU and its share of the cores. Touches no GPU."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from typing import Any
+
+from catsweep.errors import ConfigError
+
+
+def visible_gpus(gpus: Any) -> list[str]:
+    """The ids of the GPUs that slots may use.
+
+    Args:
+        gpus: `auto`, how many, or their ids.
+
+    Raises:
+        ConfigError: none of these.
+    """
+    if gpus == "auto":
+        return _found()
+    if type(gpus) is int and gpus >= 0:
+        return (_found() or [str(n) for n in range(gpus)])[:gpus]
+    if isinstance(gpus, Sequence) and not isinstance(gpus, str):
+        return [str(gpu) for gpu in gpus]
+    raise ConfigError(f"hydra.sweeper.gpus must be auto, a number, or a list of ids; got {gpus!r}.")
+
+
+def _found() -> list[str]:
+    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [gpu.strip() for gpu in visible.split(",") if gpu.strip() not in ("", "-1")]
+    if (tool := shutil.which("nvidia-smi")) is None:
+        return []
+    listed = subprocess.run(
+        [tool, "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True, check=False
+    )
+    return listed.stdout.split() if listed.returncode == 0 else []
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def environment(slot: int, slots: int, gpus: Sequence[str], share: float) -> dict[str, str]:
+    """The environment variables of a slot.
+
+    Args:
+        slot: counted from 0.
+        slots: how many there are.
+        gpus: ids; may be none.
+        share: of a GPU, for each slot; 0.5 puts two slots on one. Above 1, a slot has several.
+    """
+    result = {}
+    if gpus:
+        if share <= 1:
+            mine = [gpus[int(slot * share) % len(gpus)] if share < 1 else gpus[slot % len(gpus)]]
+        else:
+            many = int(share)
+            mine = [gpus[(slot * many + k) % len(gpus)] for k in range(many)]
+        result["CUDA_VISIBLE_DEVICES"] = ",".join(mine)
+    if "OMP_NUM_THREADS" not in os.environ:
+        result["OMP_NUM_THREADS"] = str(max(1, cores() // slots))
+    return result

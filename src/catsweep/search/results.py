@@ -1,0 +1,239 @@
+"""What a sweep leaves to read: `optimization_results.yaml`, `leaderboard.csv`, a table on the terminal.
+
+All are made from the study alone, atomically and anew after each trial, so a running sweep can be read at any moment,
+also one that several controllers drive.
+"""
+
+import csv
+import io
+import os
+import socket
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from omegaconf import OmegaConf
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from catsweep.search import attributes
+from catsweep.search.outcome import Kind
+
+RESULTS = "optimization_results.yaml"
+LEADERBOARD = "leaderboard.csv"
+# Columns of the leaderboard between "attempts" and the parameters, and where they are on a trial.
+TOLD = {"duplicate_of": attributes.DUPLICATE_OF, "log": attributes.LOG, "message": attributes.MESSAGE}
+WORDS = {Kind.COMPLETE.value: "finished", "fail": Kind.FAILED.value}  # states, as the summary calls them
+
+
+def write_results(study: optuna.Study, folder: Path) -> None:
+    """Write `optimization_results.yaml`, as hydra-optuna-sweeper does.
+
+    With no finished trial the best value is null, or the list of solutions is empty.
+
+    Args:
+        study: whose results.
+        folder: the sweep's, made if it is not there.
+    """
+    _write(folder / RESULTS, lambda: _results(study))
+
+
+def write_leaderboard(study: optuna.Study, path: Path, objective: Sequence[str]) -> None:
+    """Write one row per trial, the best first.
+
+    Args:
+        study: whose trials.
+        path: of the table.
+        objective: names of the objectives; none for `value`, or `value 0`, `value 1`, ….
+    """
+    _write(path, lambda: _leaderboard(study, objective))
+
+
+def print_table(study: optuna.Study, objective: Sequence[str], console: Console | None = None) -> None:
+    """Print the trials, Pareto-optimal ones with a star, and below each distinct failure once.
+
+    Args:
+        study: whose trials.
+        objective: names of the objectives, as for `write_leaderboard`.
+        console: to print on; standard output if there is none.
+    """
+    console = console or Console()
+    trials = ranked(study)
+    best = {trial.number for trial in best_trials(study)}
+    mark = "* best" if len(study.directions) == 1 else "* Pareto-optimal"
+    # All as plain text: a list of choices, [color,translation], would be taken for markup.
+    table = Table(title=_text(f"{study.study_name}: {_count(len(trials), 'trial')}, {mark}"))
+    for name in ("trial", *_names(study, objective), "seconds"):
+        table.add_column(_text(name), justify="right")
+    table.add_column("parameters", overflow="fold")
+    for trial in trials:
+        unfinished = [state(trial)] + [""] * (len(study.directions) - 1)
+        values = [f"{v:.4g}" for v in trial.values] if trial.state == TrialState.COMPLETE else unfinished
+        words = "  ".join(f"{k.rsplit('.', 1)[-1]}={_short(v)}" for k, v in trial.params.items())
+        star = "*" if trial.number in best else " "
+        table.add_row(f"{star}{trial.number}", *map(_text, values), str(_rounded(trial)), _text(words))
+    console.print(table)
+    for (kind, message), failed in _failures(trials).items():
+        numbers = ", ".join(str(trial.number) for trial in failed)
+        log = failed[0].user_attrs.get(attributes.LOG)
+        where = f" (log: {log})" if log else ""
+        console.print(_text(f"{kind}, trial{'s' * (len(failed) > 1)} {numbers}: {message}{where}"))
+
+
+def summary(study: optuna.Study, objective: Sequence[str]) -> str:
+    """One line: how many trials ended how, and the best.
+
+    Args:
+        study: whose trials.
+        objective: names of the objectives, as for `write_leaderboard`.
+    """
+    trials = study.get_trials(deepcopy=False)
+    counts = Counter(WORDS.get(state(trial), state(trial)) for trial in trials)
+    order = [WORDS.get(kind.value, kind.value) for kind in Kind]  # others, running and waiting ones, behind them
+    names = sorted(counts, key=lambda name: (order.index(name) if name in order else len(order), name))
+    how = ", ".join(f"{counts[name]} {name}" for name in names)
+    best = best_words(study, objective)
+    return f"{_count(len(trials), 'trial')}{f': {how}' if how else ''}{f'; best {best}' if best else ''}"
+
+
+def best_words(study: optuna.Study, objective: Sequence[str]) -> str:
+    """The best finished trial by the first objective, in words; empty without one."""
+    best = best_trials(study)
+    if not best:
+        return ""
+    values = ", ".join(f"{n} {v:.4g}" for n, v in zip(_names(study, objective), best[0].values, strict=True))
+    return f"{values} (trial {best[0].number})"
+
+
+def best_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """The Pareto-optimal feasible trials, by the first objective; at most one for one objective."""
+    return sorted(_front(study), key=lambda trial: _key(study, trial))
+
+
+def ranked(study: optuna.Study) -> list[FrozenTrial]:
+    """All trials: finished ones by the first objective, best first; those that violate a constraint; the others."""
+    return sorted(study.get_trials(deepcopy=False), key=lambda trial: _key(study, trial))
+
+
+def state(trial: FrozenTrial) -> str:
+    """How a trial ended, in a word: its outcome (see `catsweep.search.outcome.Kind`), or Optuna's state."""
+    told = trial.user_attrs.get(attributes.OUTCOME)
+    # One that goes on still carries how its last attempt ended. Of a controller killed between telling the outcome
+    # and ending the trial there may even be "complete" on one that is not.
+    known = {
+        TrialState.PRUNED: list(Kind),
+        TrialState.FAIL: list(Kind),
+        TrialState.WAITING: [Kind.LOST, Kind.INTERRUPTED],
+    }
+    if told in known.get(trial.state, []) and told != Kind.COMPLETE:
+        return str(told)
+    return trial.state.name.lower()
+
+
+def seconds(trial: FrozenTrial) -> float | None:
+    """How long a trial ran, over all its attempts; None if that is not known."""
+    if runs := trial.user_attrs.get(attributes.RUNS):
+        return float(sum(run["end"] - run["start"] for run in runs))
+    return None if trial.duration is None else trial.duration.total_seconds()
+
+
+def _results(study: optuna.Study) -> str:
+    front = _front(study)  # in the order of upstream's list, by number
+    content: dict[str, Any] = {"name": "optuna"}
+    if len(study.directions) == 1:
+        content |= {"best_params": front[0].params if front else {}, "best_value": front[0].value if front else None}
+    else:
+        content["solutions"] = [{"params": trial.params, "values": trial.values} for trial in front]
+    return OmegaConf.to_yaml(OmegaConf.create(content))
+
+
+def _leaderboard(study: optuna.Study, objective: Sequence[str]) -> str:
+    trials = ranked(study)
+    names = _names(study, objective)
+    parameters = sorted({name for trial in trials for name in trial.params})
+    text = io.StringIO()
+    table = csv.writer(text)
+    table.writerow(["trial", "state", *names, "seconds", "attempts", *TOLD, *parameters])
+    for trial in trials:
+        values = trial.values if trial.state == TrialState.COMPLETE else [""] * len(names)
+        attempt = trial.user_attrs.get(attributes.ATTEMPT)
+        notes = ["" if attempt is None else attempt + 1, *(trial.user_attrs.get(key, "") for key in TOLD.values())]
+        drawn = [trial.params.get(name, "") for name in parameters]
+        table.writerow([trial.number, state(trial), *values, _rounded(trial), *notes, *drawn])
+    return text.getvalue()
+
+
+def _front(study: optuna.Study) -> list[FrozenTrial]:
+    if len(study.directions) == 1:
+        return [trial for trial in ranked(study)[:1] if _feasible(trial)]
+    return [trial for trial in study.best_trials if _feasible(trial)]
+
+
+def _key(study: optuna.Study, trial: FrozenTrial) -> tuple[int, float, int]:
+    # By state, for a pruned trial has a value too: the last that it reported.
+    if trial.state != TrialState.COMPLETE:
+        return (2, 0.0, trial.number)
+    sign = -1 if study.directions[0] == StudyDirection.MAXIMIZE else 1
+    return (0 if _feasible(trial) else 1, sign * trial.values[0], trial.number)
+
+
+def _feasible(trial: FrozenTrial) -> bool:
+    return trial.state == TrialState.COMPLETE and all(value <= 0 for value in trial.constraints.values())
+
+
+def _failures(trials: Sequence[FrozenTrial]) -> dict[tuple[str, str], list[FrozenTrial]]:
+    """By kind and first line of the message: the trials that ended so, by number."""
+    found: dict[tuple[str, str], list[FrozenTrial]] = {}
+    for trial in sorted(trials, key=lambda trial: trial.number):
+        kind = state(trial)
+        if trial.state in (TrialState.FAIL, TrialState.PRUNED) and kind != Kind.PRUNED:
+            lines = str(trial.user_attrs.get(attributes.MESSAGE, "")).strip().splitlines()
+            found.setdefault((kind, lines[0] if lines else "no message"), []).append(trial)
+    return found
+
+
+def _names(study: optuna.Study, objective: Sequence[str]) -> list[str]:
+    n = len(study.directions)
+    return list(objective) or (["value"] if n == 1 else [f"value {k}" for k in range(n)])
+
+
+def _rounded(trial: FrozenTrial) -> int | str:
+    known = seconds(trial)
+    return "" if known is None else round(known)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"
+
+
+def _text(words: str) -> Text:
+    return Text(_encodable(words))
+
+
+def _encodable(text: str) -> str:
+    """Without lone surrogates, which messages about strange file names hold, and which no file takes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _write(path: Path, content: Callable[[], str]) -> None:
+    """Replace a file by what the study holds now.
+
+    Another controller may write the same file meanwhile. Reading once more after writing makes sure that an older
+    content never stays in the place of a newer one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+    text, written = _encodable(content()), None
+    while text != written:
+        temporary.write_text(text, encoding="utf-8", newline="")
+        os.replace(temporary, path)
+        text, written = _encodable(content()), text

@@ -1,0 +1,146 @@
+"""The keys of `hydra/sweeper=steady` as the search understands them: checked, with defaults resolved.
+
+`hydra_plugins/catsweep_sweeper/config.py` is the schema, and explains each key.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from catsweep.errors import ConfigError
+
+SWEEPS = Path("sweeps")
+MEMORY_PER_SLOT = 1.5e9  # bytes; a small trial of ours on the processor stays below 1.2 GB
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One sweep's settings.
+
+    Attributes:
+        study: the study's name.
+        record: folder of the leaderboard, and of the study unless `storage` says otherwise.
+        storage: URL.
+        directions: `minimize` or `maximize`, one per objective.
+        objective: their names, or None.
+        slots: how many trials run beside each other.
+        keys: all keys as given, plain values.
+    """
+
+    study: str
+    record: Path
+    storage: str
+    directions: tuple[str, ...]
+    objective: tuple[str, ...] | None
+    slots: int
+    keys: Mapping[str, Any]
+
+    def __getitem__(self, key: str) -> Any:
+        return self.keys[key]
+
+
+def read(raw: Mapping[str, Any], job_name: str, sweep_dir: str) -> Settings:
+    """Check and complete the keys.
+
+    Args:
+        raw: of `hydra.sweeper`; nodes of OmegaConf or plain values.
+        job_name: the study's name if none is given.
+        sweep_dir: the sweep's folder, which then holds its study.
+
+    Raises:
+        ConfigError: a value that cannot be meant.
+    """
+    keys = {key: _plain(value) for key, value in raw.items()}
+    _check(keys)
+    name = keys["study_name"]
+    study = job_name if name is None else str(name)
+    record = Path(keys["record"] or (sweep_dir if name is None else SWEEPS / study))
+    objective = keys["objective"]
+    directions = _directions(keys["direction"])
+    names = None if objective is None else tuple([objective] if isinstance(objective, str) else objective)
+    if names is not None and len(names) != len(directions):
+        raise ConfigError(
+            f"direction must have one entry per objective; there are {len(directions)} for {', '.join(names)}."
+        )
+    return Settings(
+        study=study,
+        record=record,
+        storage=keys["storage"] or f"sqlite:///{record / 'study.db'}",
+        directions=directions,
+        objective=names,
+        slots=_slots(keys["n_jobs"], keys["gpus"], keys["gpus_per_slot"]),
+        keys=keys,
+    )
+
+
+def visible_gpus(gpus: Any) -> list[str]:
+    """The ids of the GPUs that slots may use."""
+    from catsweep.search.resources import visible_gpus as found
+
+    return list(found(gpus))
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value, resolve=True) if isinstance(value, DictConfig | ListConfig) else value
+
+
+def _directions(value: Any) -> tuple[str, ...]:
+    several: Sequence[Any] = [value] if not isinstance(value, list | tuple) else value
+    names = tuple(str(getattr(one, "name", one)) for one in several)
+    if not names or not set(names) <= {"minimize", "maximize"}:
+        raise ConfigError(f"hydra.sweeper.direction must be minimize or maximize, or a list of them; got {value!r}.")
+    return names
+
+
+def _slots(n_jobs: Any, gpus: Any, share: float) -> int:
+    if n_jobs != "auto":
+        if type(n_jobs) is not int or n_jobs < 1:
+            raise ConfigError(f"hydra.sweeper.n_jobs must be a whole number from 1 up, or auto; got {n_jobs!r}.")
+        return n_jobs
+    if found := visible_gpus(gpus):
+        return max(1, int(len(found) / share))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, int(_free_memory() / MEMORY_PER_SLOT)))
+
+
+def _free_memory() -> float:
+    import psutil
+
+    return float(psutil.virtual_memory().available)
+
+
+def _check(keys: Mapping[str, Any]) -> None:
+    def number(key: str, low: float, whole: bool, none: bool = False) -> None:
+        value = keys[key]
+        kinds = (int,) if whole else (int, float)
+        if (value is None and none) or (type(value) in kinds and value >= low):
+            return
+        raise ConfigError(
+            f"hydra.sweeper.{key} must be a {'whole ' if whole else ''}number from {low:g} up"
+            f"{', or null' if none else ''}; got {value!r}."
+        )
+
+    number("n_trials", 1, whole=True)
+    number("timeout", 0, whole=False, none=True)
+    number("retries", 0, whole=True)
+    number("max_same_failures", 1, whole=True)
+    number("lease", 1, whole=False)
+    number("max_failure_rate", 0, whole=False)
+    number("gpus_per_slot", 0.01, whole=False)
+    if keys["max_failure_rate"] > 1:
+        raise ConfigError(f"hydra.sweeper.max_failure_rate is a share, 0 to 1; got {keys['max_failure_rate']}.")
+    if keys["duplicates"] not in ("resample", "reuse", "allow"):
+        raise ConfigError(f"hydra.sweeper.duplicates must be resample, reuse or allow; got {keys['duplicates']!r}.")
+    confirm = keys["confirm"]
+    if confirm is not None and not (
+        isinstance(confirm, dict)
+        and set(confirm) == {"top", "seeds"}
+        and all(type(value) is int and value >= 1 for value in confirm.values())
+    ):
+        raise ConfigError(f"hydra.sweeper.confirm must be null or {{top: 3, seeds: 3}}; got {confirm!r}.")
+    if keys["pruner"] is not None and not keys["prune_metric"]:
+        raise ConfigError("hydra.sweeper.pruner needs prune_metric: the name of the score that trials report.")

@@ -1,0 +1,227 @@
+"""From a URL to Optuna's storage, set up so that a kill, a full disk or a busy neighbour costs nothing.
+
+The controller opens one, and each trial opens its own to report rung scores.
+"""
+
+import json
+import logging
+import os
+import re
+import warnings
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import urlsplit
+
+import optuna
+import sqlalchemy
+from filelock import FileLock
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+
+from catsweep.errors import ConfigError, StudyError
+
+log = logging.getLogger(__name__)
+
+FORMS = "sqlite:///FILE, journal:///FILE, postgresql://…, mysql://… or grpc://HOST:PORT"
+SQLITE_TIMEOUT = 60  # seconds to wait for another process's write
+GRPC_PORT = 13000  # Optuna's own default
+# What pip calls the packages whose modules are called otherwise.
+PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient", "grpc": "grpcio"}
+RECORD = b'{"op_code":'  # how each line of Optuna's journal begins
+
+
+def open_storage(url: str) -> BaseStorage:
+    """Open a storage, and make it if it is not there.
+
+    Args:
+        url: `sqlite:///FILE`, `journal:///FILE` (one slash more for absolute paths), `postgresql://…`, `mysql://…`, or
+            `grpc://HOST:PORT` of Optuna's storage proxy.
+
+    Raises:
+        ConfigError: another form, or a package that the storage needs is not installed.
+        StudyError: a journal that cannot be read.
+    """
+    scheme = _scheme(url)
+    try:
+        if scheme == "sqlite":
+            return _sqlite(url)
+        if scheme == "journal":
+            return _journal(_path(url))
+        if scheme == "grpc":
+            return _grpc(url)
+        if scheme in ("postgresql", "mysql"):
+            # A connection that the server closed meanwhile is noticed before it is used.
+            return optuna.storages.get_storage(RDBStorage(url, engine_kwargs={"pool_pre_ping": True}))
+    except ImportError as error:
+        raise ConfigError(
+            f"The storage {shown(url)} needs a package that is not installed: {_missing(error)}"
+        ) from error
+    except sqlalchemy.exc.ArgumentError as error:  # an unknown driver too
+        raise ConfigError(f"The storage {shown(url)} cannot be opened: {error}") from error
+    raise _refusal(url)
+
+
+def exists(url: str) -> bool:
+    """Whether there may be something to read; a server is asked by opening it."""
+    return _scheme(url) not in ("sqlite", "journal") or _path(url).exists()
+
+
+def find_study(storage: BaseStorage, name: str) -> int | None:
+    """The id of a study, None if there is none of this name."""
+    try:
+        return storage.get_study_id_from_name(name)
+    except KeyError:
+        return None
+
+
+def shown(url: object) -> str:
+    """The URL without its password, for messages."""
+    if not isinstance(url, str):
+        return repr(url)
+    if _scheme(url) in ("sqlite", "journal"):
+        return url  # a path; it may well hold an @
+    # Up to the last @, for not everybody writes the @ and / of a password as %40 and %2F.
+    url = re.sub(r"(://[^:@/]*):.*@", r"\1@", url)
+    return re.sub(r"([?&]password=)[^&]*", r"\1…", url)
+
+
+def _scheme(url: object) -> str:
+    return url.partition("://")[0].partition("+")[0] if isinstance(url, str) and "://" in url else ""
+
+
+def _refusal(url: object) -> ConfigError:
+    return ConfigError(f"hydra.sweeper.storage must be a URL: {FORMS}; got {shown(url)}.")
+
+
+def _path(url: str) -> Path:
+    path = url.partition(":///")[2].partition("?")[0]
+    if path in ("", ":memory:"):  # each process would have a study of its own
+        raise _refusal(url)
+    return Path(path)
+
+
+def _missing(error: BaseException | None) -> str:
+    """What to install. Optuna and SQLAlchemy wrap the error that names the module."""
+    names = []
+    while error is not None:
+        names.append(getattr(error, "name", None))
+        error = error.__cause__ or error.__context__
+    module = next((str(name).partition(".")[0] for name in names if name), "its driver")
+    return f"pip install '{PACKAGES.get(module, module)}'." if module != "its driver" else "install its driver."
+
+
+def _sqlite(url: str) -> BaseStorage:
+    path = _path(url)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Two processes that make the tables at once would each find half of them there; and the change to WAL does not
+    # wait for others, it fails.
+    with FileLock(path.with_name(path.name + ".lock")):
+        storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": SQLITE_TIMEOUT}})
+        sqlalchemy.event.listen(storage.engine, "connect", _use_wal)
+        storage.engine.dispose()  # the connection that made the tables came before
+        storage.engine.connect().close()
+    return optuna.storages.get_storage(storage)
+
+
+def _use_wal(connection: Any, _: Any) -> None:
+    """Readers never wait, and a commit flushes no disk: a kill loses nothing, a power cut the last commit."""
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.close()
+
+
+def _grpc(url: str) -> BaseStorage:
+    try:
+        address = urlsplit(url)
+        host, port = address.hostname, address.port or GRPC_PORT
+    except ValueError as error:  # a port that is no number
+        raise _refusal(url) from error
+    if not host:
+        raise _refusal(url)
+    with warnings.catch_warnings():  # whoever writes grpc:// has chosen it
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.storages.GrpcStorageProxy(host=f"[{host}]" if ":" in host else host, port=port)
+
+
+def _journal(path: Path) -> BaseStorage:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    backend = WholeLines(path)
+    backend.mend()
+    try:
+        return JournalStorage(backend)
+    except ValueError as error:
+        raise StudyError(
+            f"The journal {path} has a line in its midst that is no record: {error}. Take that line out, or begin "
+            "another study."
+        ) from error
+
+
+class WholeLines(JournalFileBackend):
+    """A journal whose last line is never torn for long.
+
+    A full disk or a power cut ends a line midway. Optuna appends behind it; then the two are one line that nobody can
+    read, and until then finished trials are handed out again.
+
+    Args:
+        path: the file, made if it is not there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        # Optuna's default lock is a symbolic link. One that a killed process left, to a relative path, is never freed.
+        self.path, self.lock = path, JournalFileOpenLock(str(path))
+        super().__init__(str(path), lock_obj=self.lock)
+
+    def mend(self) -> None:
+        """Cut off a last line that is no whole record; it is kept beside the journal.
+
+        Raises:
+            ConfigError: the file is no journal.
+        """
+        self.lock.acquire()
+        try:
+            with self.path.open("a+b", buffering=0) as file:
+                file.seek(0)
+                content = file.read()
+                if not content.startswith(RECORD[: len(content)]):
+                    raise ConfigError(f"{self.path} is no journal of Optuna; choose another file. It was left alone.")
+                start = content.rfind(b"\n", 0, -1) + 1
+                if content and not _is_record(content[start:]):
+                    self._cut(file, start)
+        finally:
+            self.lock.release()
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Append whole lines, or none. As Optuna's, but for the torn line: another's is cut off, ours taken back."""
+        lines = "".join(json.dumps(record, separators=(",", ":")) + "\n" for record in logs).encode()
+        self.lock.acquire()
+        try:
+            with self.path.open("a+b", buffering=0) as file:
+                end = file.seek(0, os.SEEK_END)
+                if end and os.pread(file.fileno(), 1, end - 1) != b"\n":
+                    end = self._cut(file, self.path.read_bytes().rfind(b"\n") + 1)
+                try:
+                    written = 0
+                    while written < len(lines):
+                        written += file.write(lines[written:]) or 0
+                except OSError:
+                    file.truncate(end)
+                    raise
+                os.fsync(file.fileno())
+        finally:
+            self.lock.release()
+
+    def _cut(self, file: BinaryIO | Any, start: int) -> int:
+        file.seek(start)
+        with self.path.with_name(self.path.name + ".torn").open("ab") as kept:
+            kept.write(file.read())
+        file.truncate(start)
+        log.warning("The last line of %s was torn; it was cut off, and is kept in %s.torn", self.path, self.path.name)
+        return start
+
+
+def _is_record(line: bytes) -> bool:
+    try:
+        return line.endswith(b"\n") and isinstance(json.loads(line), dict)
+    except ValueError:
+        return False

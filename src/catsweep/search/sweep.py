@@ -1,0 +1,282 @@
+"""One sweep from the command line to its results: what `hydra/sweeper=steady` does.
+
+Puts the parts of `catsweep.search` together and holds no rules of its own: the space, the contract, the preflight, the
+search, the confirmation, the results. Everything that lasts is in the study, so the same command goes on where the
+last one ended, however it ended.
+"""
+
+import logging
+import os
+import shlex
+import signal
+import sys
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+from optuna.trial import TrialState
+
+from catsweep.errors import CatsweepError, StudyError
+from catsweep.search import contract, results, settings
+from catsweep.search.confirming import Confirming
+from catsweep.search.contract import Contract
+from catsweep.search.display import Watch
+from catsweep.search.executor import Executor
+from catsweep.search.interruption import interruptible
+from catsweep.search.jobs import Jobs
+from catsweep.search.leases import Leases
+from catsweep.search.proposer import Proposer
+from catsweep.search.rehearsal import rehearse, study_on_paper
+from catsweep.search.sampling import Samplers
+from catsweep.search.scheduler import Limits, Scheduler, Stop
+from catsweep.search.settings import Settings
+from catsweep.search.space import Space
+from catsweep.search.storage import find_study, open_storage
+
+log = logging.getLogger(__name__)
+
+
+def run(
+    raw: Mapping[str, Any],
+    hydra_context: HydraContext,
+    task_function: TaskFunction,
+    config: DictConfig,
+    arguments: list[str],
+) -> None:
+    """Run a sweep, or go on with it.
+
+    Args:
+        raw: the keys of `hydra.sweeper`.
+        hydra_context: of Hydra.
+        task_function: what a trial calls with its configuration.
+        config: the composed configuration of the multirun.
+        arguments: task overrides of the command line.
+
+    Raises:
+        SystemExit: 1 for a sweep that cannot go on, after saying why; 130 or 143 for one that was interrupted.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        keys = settings.read(raw, config.hydra.job.name, str(config.hydra.sweep.dir))
+        space = Space.parse(keys["params"], arguments, keys["conditions"], keys["custom_search_space"])
+        sweep = Sweep(keys, space, config, Jobs(keys, space, hydra_context, task_function, config))
+        if keys["dry_run"]:
+            sweep.rehearse()
+        else:
+            sweep.run()
+    except CatsweepError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+@dataclass
+class Sweep:
+    """The parts of one sweep.
+
+    Args:
+        settings: checked.
+        space: what is searched.
+        config: the composed configuration of the multirun.
+        jobs: what trials do.
+    """
+
+    settings: Settings
+    space: Space
+    config: DictConfig
+    jobs: Jobs
+
+    def __post_init__(self) -> None:
+        self.stop = Stop()
+        if self.settings["pruner"] is not None and not self.jobs.named:
+            raise StudyError(
+                "A pruner hears of trials through the node `trial` of the configuration, and there is none. Add "
+                "`trial: {number: null, attempt: 0, study: null, storage: null}`, and report scores as "
+                "catsweep.search.reporting shows; or set hydra.sweeper.pruner=null."
+            )
+
+    def run(self) -> None:
+        """Search, confirm, record.
+
+        Raises:
+            StudyError: the study was made otherwise, or its trials keep failing.
+            SystemExit: see `run`.
+        """
+        storage = open_storage(self.settings.storage)
+        if find_study(storage, self.settings.study) is not None:  # before anything is written
+            self._check(optuna.load_study(study_name=self.settings.study, storage=storage))
+        leases = Leases(storage, self.settings.study, grace=self.settings["lease"])
+        leases.register()
+        try:
+            with leases.lock("study"):
+                study = self._open(storage)
+                self._freeze(study)
+            self.jobs.point_to(study.user_attrs["sweep_dir"])
+            self._search(study, leases)
+        finally:
+            leases.close()
+
+    def rehearse(self) -> None:
+        """Print the space, the first proposals and the estimated cost. Writes nothing."""
+        study = study_on_paper(self.settings)
+        proposer = Proposer(study, self.space, self._samplers(study), self.settings["duplicates"], self.config)
+        rehearse(study, self.settings, self.space, proposer, [] if study.trials else self._first())
+
+    # --- the study
+
+    def _open(self, storage: optuna.storages.BaseStorage) -> optuna.Study:
+        return optuna.create_study(
+            study_name=self.settings.study,
+            storage=storage,
+            directions=list(self.settings.directions),  # type: ignore[arg-type]  # checked when read
+            sampler=optuna.samplers.RandomSampler(),  # never asked: `Proposer` samples
+            load_if_exists=True,
+        )
+
+    def _check(self, study: optuna.Study) -> list[contract.Change]:
+        if (before := study.user_attrs.get("contract")) is None:
+            if study.trials:
+                raise StudyError(
+                    f"The study {self.settings.study} holds {len(study.trials)} trials of another tool, whose settings "
+                    "nobody recorded. Give this sweep another name: study=NAME."
+                )
+            return []
+        # What the preflight finds is compared when it has run.
+        kept = Contract.from_dict(before)
+        return contract.check(kept, self._contract(dict(kept.facts)), self.settings["allow_change"])
+
+    def _contract(self, facts: dict[str, Any]) -> Contract:
+        return contract.freeze(
+            objective=None if self.settings.objective is None else list(self.settings.objective),
+            directions=list(self.settings.directions),
+            space=self.space,
+            config=self.config,
+            ignore=self.settings["contract_ignore"],
+            facts=facts,
+        )
+
+    def _freeze(self, study: optuna.Study) -> None:
+        """Write down, or compare, what the study is begun with, and what it tries first."""
+        for change in self._check(study):
+            log.info("Accepted: %s", change)
+        before = study.user_attrs.get("contract")
+        facts = dict((before or {}).get("facts") or {})
+        if self.settings["preflight"] and not _whole(study, self.settings["n_trials"]):
+            facts = self.jobs.preflight()
+            if before is not None:
+                contract.check(Contract.from_dict(before), self._contract(facts), self.settings["allow_change"])
+        study.set_user_attr("contract", self._contract(facts).to_dict())
+        study.set_user_attr("pruning", self._pruning())
+        if self.settings.objective:
+            study.set_user_attr("objective", list(self.settings.objective))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                study.set_metric_names(list(self.settings.objective))
+        if "sweep_dir" not in study.user_attrs:  # `${now:}` would name another at each start
+            study.set_user_attr("sweep_dir", str(self.config.hydra.sweep.dir))
+            study.set_user_attr("seed", self._seed(None))
+        for params in self.settings["enqueue"] if study.trials else self._first():
+            study.enqueue_trial(params, skip_if_exists=True)
+
+    def _first(self) -> list[dict[str, Any]]:
+        """Configurations that a new study tries first: the one that stands, and those that the user names."""
+        named = list(self.settings["enqueue"])
+        if not self.settings["baseline"]:
+            return named
+        params = self.space.baseline(self.config)
+        if params is None:
+            log.info("The configuration as it stands is none of this space, so it is not tried first")
+        return named if params is None or params in named else [params, *named]
+
+    def _pruning(self) -> dict[str, Any] | None:
+        if self.settings["pruner"] is None:
+            return None
+        metrics, directions = self.settings["prune_metric"], self.settings["prune_direction"]
+        metrics = [metrics] if isinstance(metrics, str) else list(metrics)
+        directions = [directions] * len(metrics) if isinstance(directions, str) else list(directions)
+        return {"pruner": self.settings["pruner"], "metrics": metrics, "directions": directions}
+
+    def _seed(self, study: optuna.Study | None) -> int:
+        given = (self.settings["sampler"] or {}).get("seed")
+        kept = None if study is None else study.user_attrs.get("seed")
+        return int.from_bytes(os.urandom(4), "big") if given is None and kept is None else int(given or kept or 0)
+
+    def _samplers(self, study: optuna.Study) -> Samplers:
+        return Samplers(self.settings["sampler"], self._seed(study), self.space)
+
+    # --- running
+
+    def _search(self, study: optuna.Study, leases: Leases) -> None:
+        sweep_dir = Path(study.user_attrs["sweep_dir"])
+        total = self.settings["n_trials"]
+        if _whole(study, total) and Confirming(study, self.jobs).complete:
+            self._record(study)
+            print(f"The study {self.settings.study} is finished: {results.summary(study, self._names())}.")
+            print(f"It has all of its {total} trials; for more, raise n_trials. Start another with study=NAME.")
+            return
+        executor = self.jobs.executor()
+        watch = Watch(study, self.settings, executor, sweep_dir)
+        try:
+            with interruptible(executor, self.stop), watch:
+                self._scheduler(study, executor, leases, watch, sweep_dir).run()
+                if not self.stop.requested and _whole(study, total):
+                    Confirming(study, self.jobs).run(
+                        executor, self._limits, sweep_dir, self.stop, watch.event, watch.refresh, watch.confirming
+                    )
+        finally:
+            executor.close()
+            self._record(study)
+        self._farewell(study)
+
+    def _scheduler(
+        self, study: optuna.Study, executor: Executor, leases: Leases, watch: Watch, sweep_dir: Path
+    ) -> Scheduler:
+        return Scheduler(
+            study=study,
+            proposals=Proposer(study, self.space, self._samplers(study), self.settings["duplicates"], self.config),
+            executor=executor,
+            leases=leases,
+            limits=self._limits(self.settings["n_trials"]),
+            overrides=lambda trial: self.jobs.overrides(study, trial),
+            folder=lambda number: sweep_dir / self.jobs.subdir(number),
+            record=lambda: self._record(study),
+            event=watch.event,
+            refresh=watch.refresh,
+            stop=self.stop,
+            must_report=(self._pruning() or {}).get("metrics", ()),
+        )
+
+    def _limits(self, n_trials: int) -> Limits:
+        keys = ("timeout", "retries", "max_same_failures", "max_failure_rate")
+        return Limits(n_trials, window=self.settings.slots, **{key: self.settings[key] for key in keys})
+
+    # --- results
+
+    def _names(self) -> list[str]:
+        return list(self.settings.objective) if self.settings.objective else []
+
+    def _record(self, study: optuna.Study) -> None:
+        results.write_results(study, Path(study.user_attrs["sweep_dir"]))
+        results.write_leaderboard(study, self.settings.record / results.LEADERBOARD, self._names())
+
+    def _farewell(self, study: optuna.Study) -> None:
+        results.print_table(study, self._names())
+        print(results.summary(study, self._names()))
+        if self.stop.requested:
+            line = shlex.join(["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]])
+            print(f"Interrupted; nothing is lost. The same line goes on:\n  {line}")
+            raise SystemExit(128 + (self.stop.signal or signal.SIGINT))
+        if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+            raise StudyError("No trial finished; the table above says why, and each trial's log has the whole story.")
+        print(
+            f"Study: {self.settings.record}. Take the best model home: make best-model export STUDY={study.study_name}"
+        )
+
+
+def _whole(study: optuna.Study, n_trials: int) -> bool:
+    trials = study.get_trials(deepcopy=False)
+    return len(trials) >= n_trials and all(trial.state.is_finished() for trial in trials)

@@ -1,0 +1,145 @@
+"""What runs in a trial's own process: it waits for one job, does it, says how it ended, and is gone.
+
+Started by `catsweep.search.executor` before there is a job, so that a free slot waits neither for a fork nor for an
+import. Everything a trial can break, it breaks here.
+"""
+
+import faulthandler
+import functools
+import io
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+from hydra.core.plugins import Plugins
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn, run_job, setup_globals
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict, read_write
+
+from catsweep.search.outcome import Kind, Outcome, classify
+
+OUTPUT = "output.log"
+
+
+def serve(pipe: Connection, static: bytes) -> None:
+    """Wait for a job and do it.
+
+    Args:
+        pipe: to the controller. It sends one job; its end closed means that it is gone.
+        static: cloudpickle of what all jobs share, see `ProcessExecutor`.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is for the controller to decide on
+    os.setsid()
+    # Before there is a job, for it takes time; and what cannot be read is told as the job's end.
+    task, unreadable = None, None
+    try:
+        task = _task(static)
+    except Exception as error:
+        unreadable = classify(error)
+    try:
+        job: dict[str, Any] = pipe.recv()
+    except EOFError:
+        return
+    threading.Thread(target=_die_with_the_controller, args=(pipe,), daemon=True).start()
+    _redirect(Path(job["folder"]) / OUTPUT)
+    _share(job["environment"])
+    try:
+        outcome = task(job["number"], job["overrides"]) if task else unreadable
+    except BaseException as error:
+        outcome = classify(error)
+    pipe.send(outcome)
+
+
+def _task(static: bytes) -> Callable[[int, list[str]], Outcome]:
+    """What to call with a job's number and overrides."""
+    hydra_context, task, config, state, through_launcher, variables = cloudpickle.loads(static)
+    os.environ.clear()  # the warm parent has some of its own
+    os.environ.update(variables)
+    setup_globals()
+    Singleton.set_state(state)
+    return functools.partial(_launch if through_launcher else _run, hydra_context, task, config)
+
+
+def _run(
+    hydra_context: HydraContext, task: TaskFunction, config: DictConfig, number: int, overrides: list[str]
+) -> Outcome:
+    """Compose the job's configuration and run it, as Hydra's basic launcher does."""
+    composed = hydra_context.config_loader.load_sweep_config(config, overrides)
+    with read_write(composed), open_dict(composed):
+        composed.hydra.job.id = str(number)
+        composed.hydra.job.num = number
+    ended = run_job(
+        hydra_context=hydra_context,
+        task_function=task,
+        config=composed,
+        job_dir_key="hydra.sweep.dir",
+        job_subdir_key="hydra.sweep.subdir",
+    )
+    return _outcome(ended)
+
+
+def _launch(
+    hydra_context: HydraContext, task: TaskFunction, config: DictConfig, number: int, overrides: list[str]
+) -> Outcome:
+    """Send the job through the launcher that the user chose, alone."""
+    launcher = Plugins.instance().instantiate_launcher(hydra_context=hydra_context, task_function=task, config=config)
+    [ended] = launcher.launch([overrides], initial_job_idx=number)
+    return _outcome(ended)
+
+
+def _outcome(ended: JobReturn) -> Outcome:
+    try:
+        return Outcome(Kind.COMPLETE, value=_plain(ended.return_value))
+    except Exception as error:
+        return classify(error)
+
+
+def _plain(value: Any) -> Any:
+    """Numbers as Python's own: the controller has no torch to unpickle a tensor with."""
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return repr(value)
+
+
+def _die_with_the_controller(pipe: Connection) -> None:
+    """End at once when the controller is gone: its successor will give this trial to another process."""
+    try:
+        pipe.recv()
+    except (EOFError, OSError):
+        os.killpg(0, signal.SIGKILL)  # with the processes of DDP or of a launcher
+
+
+def _redirect(log: Path) -> None:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for stream in (1, 2):
+        os.dup2(target, stream)
+    os.close(target)
+    for text in (sys.stdout, sys.stderr):  # what a crash leaves unwritten would be missed most
+        if isinstance(text, io.TextIOWrapper):
+            text.reconfigure(line_buffering=True)
+    faulthandler.enable()
+
+
+def _share(environment: dict[str, str]) -> None:
+    """Keep to the slot's GPU and cores. Nothing has touched a GPU before, so the variable is still in time."""
+    os.environ.update(environment)
+    torch = sys.modules.get("torch")
+    if torch is not None and "OMP_NUM_THREADS" in environment:
+        torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))

@@ -1,0 +1,82 @@
+"""Every key of `hydra/sweeper=steady`, with its meaning and default.
+
+The first block has the keys of hydra-optuna-sweeper's `hydra/sweeper=optuna`, with the same meaning, so that one word
+changes an app from one to the other. Read at each start of any Hydra app: no heavy imports.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+
+@dataclass
+class DefaultSamplerConf:
+    """TPE with Optuna 5's own defaults: multivariate, aware of trials that run. The stock plugin's `tpe` is neither."""
+
+    _target_: str = "optuna.samplers.TPESampler"
+    seed: int | None = None
+    n_startup_trials: int = 10
+    n_ei_candidates: int = 24
+
+
+@dataclass
+class SteadySweeperConf:
+    """`hydra.sweeper`, when `hydra/sweeper=steady`."""
+
+    _target_: str = "hydra_plugins.catsweep_sweeper.steady_sweeper.SteadySweeper"
+    defaults: list[Any] = field(default_factory=lambda: [{"sampler": "default"}])
+
+    # As in hydra-optuna-sweeper.
+    sampler: Any = MISSING
+    direction: Any = "minimize"  # or a list, one per objective
+    storage: Any = None  # sqlite:///, journal:///, postgresql://, mysql://, grpc://; null: study.db in `record`
+    study_name: str | None = None  # null: the sweep's own folder holds its study
+    n_trials: int = 20  # of the study in all, however often it is started
+    n_jobs: Any = "auto"  # slots; auto: one per GPU, without one as many as cores and memory allow
+    max_failure_rate: float = 1.0  # among the last n_jobs trials; above it the sweep stops
+    params: dict[str, Any] | None = None
+    custom_search_space: str | None = None
+
+    # The space.
+    conditions: dict[str, str] = field(default_factory=dict)  # parameter: "other=value" or "other=[a,b]"
+    baseline: bool = False  # try the configuration as it stands first, if the space has it
+    enqueue: list[Any] = field(default_factory=list)  # configurations to try first, {parameter: value}
+    duplicates: str = "resample"  # resample | reuse | allow: a configuration that was already tried
+
+    # Pruning, by the scores that trials report (catsweep.search.reporting).
+    pruner: Any = None  # node of any Optuna pruner, or of catsweep.search.pareto.ParetoPruner
+    prune_metric: Any = None  # name, or several for ParetoPruner
+    prune_direction: Any = "minimize"  # or one per metric
+
+    # Bounds and failures.
+    timeout: float | None = None  # seconds after which this start begins no further trial
+    retries: int = 1  # of a trial whose process was lost
+    max_same_failures: int = 3  # in a row; then the sweep stops and shows the failure
+    lease: float = 60.0  # seconds without a sign of life after which a controller on another machine is dead
+
+    # Processes.
+    preload: list[str] = field(default_factory=list)  # modules imported once, before trials are forked
+    preflight: str | None = None  # dotted path of a task run once before the first trial; returns facts to freeze
+    gpus: Any = "auto"  # auto, a number, or a list of ids
+    gpus_per_slot: float = 1.0  # 0.5: two slots share a GPU
+
+    # Resuming.
+    allow_change: list[str] = field(default_factory=list)  # what may differ from the first start
+    contract_ignore: list[str] = field(default_factory=list)  # keys of the configuration that are never compared
+
+    # The winner.
+    confirm: Any = None  # {top: 3, seeds: 3}: train the best again under other seeds
+
+    dry_run: bool = False  # print the space, first proposals and the cost; run nothing
+    trial_minutes: Any = None  # for the estimate of dry_run before any trial has finished
+    objective: Any = None  # names of the objectives; null: value, or value 0, value 1, …
+    record: str | None = None  # folder of study.db and leaderboard.csv; null: sweeps/<study_name>
+
+
+_store = ConfigStore.instance()
+_store.store(group="hydra/sweeper/sampler", name="default", node=DefaultSamplerConf, provider="catsweep")
+# Under two names: an app may have a hydra/sweeper/steady.yaml of its own that starts from the schema.
+for _name in ("steady", "steady_schema"):
+    _store.store(group="hydra/sweeper", name=_name, node=SteadySweeperConf, provider="catsweep")

@@ -1,0 +1,95 @@
+"""The stock sweeper against ours: how busy slots are, what a trial costs beside its work; and on a real search.
+
+python tests/benchmarks/sweep.py               the same sleeping trials under both, in batches and in steady state
+python tests/benchmarks/sweep.py PHOTOS [N]    N VAEs (12) on photos: when has ours the stock's best FID?
+"""
+
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+TASK = Path(__file__).parent / "sleeper" / "task.py"
+TRIALS_PER_SLOT = 6
+CASES = ((2, 0.6, 0.0), (8, 0.6, 0.0), (2, 0.6, 0.7), (8, 0.6, 0.7))  # slots, sigma, share of short trials
+SWEEPERS = {
+    "stock": ["hydra/sweeper=optuna", "hydra/launcher=joblib", "hydra.launcher.n_jobs={slots}"],
+    "steady": ["hydra/sweeper=steady"],
+}
+
+
+def run(words: list[str], place: Path) -> float:
+    """Run a command in a folder, silently; seconds it took."""
+    started = time.monotonic()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, *words], cwd=place, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(done.stdout + done.stderr)
+    return time.monotonic() - started
+
+
+def sleeping(sweeper: str, slots: int, sigma: float, short: float) -> tuple[float, float, float]:
+    """Share of the slots' time that was slept, overhead of a trial in milliseconds, wall seconds."""
+    n = TRIALS_PER_SLOT * slots
+    sizes = [f"hydra.sweeper.n_jobs={slots}", f"hydra.sweeper.n_trials={n}", f"sigma={sigma}", f"short={short}"]
+    words = [word.format(slots=slots) for word in SWEEPERS[sweeper]]
+    with tempfile.TemporaryDirectory() as place:
+        wall = run([str(TASK), "-m", *words, *sizes], Path(place))
+        spans = [json.loads(file.read_text()) for file in Path(place).glob("out/*/span.json")]
+    assert len(spans) == n
+    slept = sum(span["end"] - span["start"] for span in spans)
+    # Until the last trial began: afterwards there is nothing left that an idle slot could do.
+    first, last = min(span["start"] for span in spans), max(span["start"] for span in spans)
+    busy = sum(min(span["end"], last) - span["start"] for span in spans if span["start"] < last)
+    gap = slots * (last - first) - busy
+    return (busy / (slots * (last - first)) if slept else math.nan), 1000 * gap / (n - slots), wall
+
+
+def compare_sleeping() -> None:
+    """Print the table of the sleeping trials."""
+    print("Sleeping trials, lognormal; short: share that ends after a fifth, as pruned trials do")
+    print("slots sigma short   busy: stock  steady   wall: stock  steady   idle per trial: steady")
+    for slots, sigma, short in CASES:
+        (busy, _, wall), (ours, gap, our_wall) = (sleeping(name, slots, sigma, short) for name in SWEEPERS)
+        print(f"{slots:>5} {sigma:>5} {short:>5}   {busy:>11.0%} {ours:>7.0%}   {wall:>10.1f}s {our_wall:>6.1f}s"
+              f"   {gap:>19.0f} ms")  # fmt: skip
+
+
+def search(sweeper: str, photos: Path, n: int, place: Path) -> list[tuple[float, float]]:
+    """Seconds since the start and FID of each finished trial."""
+    began = time.time()
+    run([str(ROOT / "src/train.py"), "-m", "hparams_search=vae_optuna", f"hydra/sweeper={sweeper}", "data=kaggle_cats",
+         f"data.source={photos}", f"trials={n}", "minutes=null", "epochs=25", "eval_every=5", "study=bench",
+         "logger=none", *(["hydra.sweeper.n_jobs=1"] if sweeper == "optuna" else [])], place)  # fmt: skip
+    files = place.glob("outputs/bench/*/metrics.json")
+    return sorted((f.stat().st_mtime - began, json.loads(f.read_text())["scores"]["val/fid"]) for f in files)
+
+
+def compare_searching(photos: Path, n: int) -> None:
+    """Print how long each took, and when ours was as good as the stock sweeper in the end."""
+    found = {}
+    for sweeper in ("optuna", "steady"):
+        with tempfile.TemporaryDirectory() as place:
+            found[sweeper] = search(sweeper, photos.resolve(), n, Path(place))
+    goal, took = min(fid for _, fid in found["optuna"]), max(seconds for seconds, _ in found["optuna"])
+    reached = next((seconds for seconds, fid in found["steady"] if fid <= goal), None)
+    best = min(fid for _, fid in found["steady"])
+    print(f"stock: {took:.0f} s for {n} trials, best FID {goal:.1f}")
+    end = (
+        "goal missed"
+        if reached is None
+        else f"{goal:.1f} after {reached:.0f} s, {reached / took:.2f} of the stock's time"
+    )
+    print(f"steady: {max(s for s, _ in found['steady']):.0f} s until the last score, best FID {best:.1f}; {end}")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        compare_searching(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 12)
+    else:
+        compare_sleeping()

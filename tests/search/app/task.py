@@ -1,0 +1,53 @@
+"""A Hydra app for the tests of the sweeper, see config.yaml. Run as users run theirs: `python task.py -m …`."""
+
+import ctypes
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+
+def fail(fault: str) -> None:
+    """One way for a trial to end badly."""
+    if fault == "raise":
+        raise RuntimeError("a fault of the task")
+    if fault == "memory":
+        raise MemoryError("too wide")
+    if fault == "prune":
+        import optuna
+
+        raise optuna.TrialPruned
+    if fault == "exit":
+        os._exit(3)
+    if fault == "sys.exit":
+        sys.exit(4)
+    if fault == "segfault":
+        ctypes.string_at(0)
+    if fault == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@hydra.main(config_path=".", config_name="config")
+def main(cfg: DictConfig) -> float | list[float]:
+    """Do `steps` steps, each written to a file that the next attempt goes on from."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    checkpoint = folder / "steps.txt"
+    number = HydraConfig.get().job.num
+    if number in cfg.faulty and not (cfg.fault == "once" and cfg.trial.attempt):
+        fail("kill" if cfg.fault == "once" else cfg.fault)
+    done = len(checkpoint.read_text().splitlines()) if checkpoint.exists() else 0
+    for step in range(done, cfg.steps):
+        time.sleep(cfg.seconds)
+        with checkpoint.open("a") as file:
+            file.write(f"{step} {cfg.x} {cfg.y} {os.getpid()}\n")
+    value = float(cfg.x) ** 2 + "abc".index(cfg.y)
+    return value if cfg.objectives == 1 else [value, -value]
+
+
+if __name__ == "__main__":
+    main()

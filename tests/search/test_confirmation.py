@@ -1,0 +1,194 @@
+"""Which trials are confirmed, in which order, and what is said of the outcome."""
+
+import io
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.distributions import FloatDistribution
+from optuna.trial import TrialState, create_trial
+from rich.console import Console
+
+from catsweep.errors import StudyError
+from catsweep.search import attributes, confirmation
+from catsweep.search.confirmation import candidates, plan, read, report
+
+
+def study(*values: Sequence[float] | None, directions: Sequence[str] = ("minimize",)) -> optuna.Study:
+    """A search with a finished trial per entry, and a pruned one where there is none."""
+    made = optuna.create_study(directions=list(directions))
+    for number, value in enumerate(values):
+        add(made, value, number / 100)
+    return made
+
+
+def add(made: optuna.Study, value: Sequence[float] | None, x: float, **more: Any) -> None:
+    state = TrialState.PRUNED if value is None else TrialState.COMPLETE
+    space = {"x": FloatDistribution(0, 1)}
+    made.add_trial(create_trial(state=state, values=value, params={"x": x}, distributions=space, **more))
+
+
+class TestCandidates:
+    def test_of_one_objective_are_the_best(self) -> None:
+        assert candidates(study([3.0], [1.0], None, [2.0], [0.5]), 3) == [4, 1, 3]
+        assert candidates(study([3.0], [1.0], [2.0], directions=["maximize"]), 2) == [0, 2]
+        assert candidates(study(None), 3) == []
+        assert candidates(study([2.0], [1.0])) == [1, 0]
+
+    def test_of_several_come_by_rank_and_within_it_by_the_first(self) -> None:
+        # fid is to be low, ssim high: 1 and 3 are optimal, 0 and 4 behind them, 2 last.
+        made = study((5.0, 0.5), (9.0, 0.9), (9.5, 0.1), (4.0, 0.6), (4.5, 0.2), directions=["minimize", "maximize"])
+        assert candidates(made, 5) == [3, 1, 4, 0, 2]
+        assert candidates(made, 5, by=1) == [1, 3, 0, 4, 2]
+
+    def test_the_infeasible_and_the_infinite_are_none(self) -> None:
+        made = study([3.0], [-math.inf])
+        add(made, [1.0], 0.9, constraints={"memory": 1.0})
+        add(made, [2.0], 0.8, constraints={"memory": -1.0})
+        add(made, None, 0.7, constraints={"out of memory": 1.0})
+        assert candidates(made, 9) == [3, 0]
+
+    def test_each_configuration_is_one_by_its_best(self) -> None:
+        made = study([3.0], [2.0])
+        add(made, [1.0], 0.0)
+        add(made, [2.0], 0.01)
+        assert candidates(made, 9) == [2, 1]
+
+
+class TestPlan:
+    def test_all_have_the_same_seeds_and_none_the_search_s_own(self) -> None:
+        runs = plan([7, 3, 5], 4, base_seed=10)
+        seeds = {
+            number: [run[attributes.SEED] for run in runs if run[attributes.CONFIRMS] == number] for number in (7, 3, 5)
+        }
+        assert seeds == {number: [11, 12, 13, 14] for number in (7, 3, 5)}
+
+    def test_wherever_it_ends_all_have_about_as_many(self) -> None:
+        runs = plan([7, 3, 5], 4, base_seed=0)
+        for end in range(len(runs)):
+            counts = Counter({7: 0, 3: 0, 5: 0}) + Counter(run[attributes.CONFIRMS] for run in runs[:end])
+            found = [counts[number] for number in (7, 3, 5)]
+            assert max(found) - min(found) <= 1
+
+    def test_seeds_stay_seeds(self) -> None:
+        assert [run[attributes.SEED] for run in plan([0], 2, base_seed=2**32 - 2)] == [2**32 - 1, 0]
+
+
+class TestReport:
+    SEARCH = ([40.0, 0.5], [41.0, 0.6], [42.0, 0.7], [60.0, 0.1])
+    RUNS = (
+        *((0, s, (v, 0.5)) for s, v in ((1, 50.0), (2, 52.0), (3, 51.0))),
+        *((1, s, (v, w)) for s, v, w in ((1, 43.0, 0.4), (2, 45.0, 0.6), (3, 44.0, 0.5))),
+        *((2, s, (v, 0.7)) for s, v in ((1, 44.0, ), (2, 44.0), (3, 45.0))),
+    )  # fmt: skip
+
+    def done(self, runs: Any = RUNS, directions: Sequence[str] = ("minimize", "maximize")) -> Any:
+        return report(study(*self.SEARCH, directions=directions), runs, ["val/fid", "val/ssim"], directions)
+
+    def test_the_winner_is_the_best_mean_of_the_new_seeds(self) -> None:
+        found = self.done()
+        assert [one.trial for one in found.candidates] == [1, 2, 0]
+        assert found.winner.mean() == 44.0
+        assert found.winner.spread() == 1.0
+        assert found.winner.mean(1) == pytest.approx(0.5)
+        assert found.winner.spread(1) == pytest.approx(0.1)
+        assert found.winner.searched == (41.0, 0.6)
+        assert self.done(directions=["maximize", "maximize"]).winner.trial == 0
+
+    def test_tied_are_those_that_cannot_be_told_from_it(self) -> None:
+        assert self.done().tied == (2,)  # a point behind with a point of noise; trial 0 is seven behind at each seed
+        apart = [(n, s, (v + (5 if n == 2 else 0), w)) for n, s, (v, w) in self.RUNS]
+        assert self.done(apart).tied == ()
+
+    def test_of_one_seed_all_are_tied(self) -> None:
+        found = self.done([run for run in self.RUNS if run[1] == 1])
+        assert found.winner.spread() is None
+        assert found.tied == (2, 0)
+
+    def test_runs_that_failed_are_missing_and_counted(self) -> None:
+        found = self.done([*(run for run in self.RUNS if run[:2] != (1, 2)), (1, 2, (math.inf, 0.0))])
+        assert found.winner.trial == 1
+        assert found.winner.mean() == 43.5
+        assert "over 2 of 3 other seeds" in found.sentence()
+        with pytest.raises(StudyError, match="finite"):
+            self.done([(1, 2, (math.nan, 0.0))])
+
+    def test_all_that_stand_before_a_confirmed_one_were_considered(self) -> None:
+        made = study([4.0], [1.0], [2.0], [3.0])
+        found = report(made, [(1, 1, [9.0]), (3, 1, [8.0])], [], ["minimize"])  # both runs of trial 2 crashed
+        assert found.considered == (1, 2, 3)
+        assert found.objectives == ("value",)
+
+    @pytest.mark.parametrize(
+        ("trials", "wanted"),
+        [
+            ((0, 1, 2), "Confirmed: trial 1, val/fid 44 ± 1 over 3 other seeds; it cannot be told from trial 2."),
+            ((0, 1), "Confirmed: trial 1, val/fid 44 ± 1 over 3 other seeds; it is better than trial 0."),
+            ((0,), "Confirmed: trial 0, val/fid 51 ± 1 over 3 other seeds; there was no other to compare it with."),
+        ],
+    )
+    def test_the_sentence_says_it_all(self, trials: tuple[int, ...], wanted: str) -> None:
+        assert self.done([run for run in self.RUNS if run[0] in trials]).sentence() == wanted
+
+    def test_the_table_has_the_search_beside_the_means(self) -> None:
+        console = Console(file=io.StringIO(), width=120)
+        self.done().print(console)
+        text = console.file.getvalue()  # type: ignore[attr-defined]
+        rows = [
+            [cell.strip() for cell in line.strip("│").split("│")] for line in text.splitlines() if line.startswith("│")
+        ]
+        assert rows == [
+            ["1", "44 ± 1", "41", "0.5 ± 0.1", "0.6", "3", "winner"],
+            ["2", "44.333 ± 0.577", "42", "0.7 ± 0", "0.7", "3", "not told from it"],
+            ["0", "51 ± 1", "40", "0.5 ± 0", "0.5", "3", ""],
+        ]
+        assert "Confirmed: trial 1" in text
+
+
+class TestFile:
+    def test_it_comes_back_as_it_was(self, tmp_path: Path) -> None:
+        found = TestReport().done()
+        folder = tmp_path / "sweeps" / "s"
+        found.write(folder)
+        found.write(folder)
+        assert read(folder) == found
+        assert [path.name for path in folder.iterdir()] == ["confirmation.json"]
+
+    def test_people_can_read_it(self, tmp_path: Path) -> None:
+        TestReport().done().write(tmp_path)
+        content = json.loads((tmp_path / "confirmation.json").read_text())
+        assert (content["winner"], content["tied"], content["considered"]) == (1, [2], [0, 1, 2])
+        assert content["objectives"][1] == {"name": "val/ssim", "direction": "maximize"}
+        assert content["candidates"][0] == {
+            "trial": 1,
+            "searched": {"val/fid": 41.0, "val/ssim": 0.6},
+            "seeds": 3,
+            "mean": {"val/fid": 44.0, "val/ssim": pytest.approx(0.5)},
+            "spread": {"val/fid": 1.0, "val/ssim": pytest.approx(0.1)},
+            "values": {
+                "1": {"val/fid": 43.0, "val/ssim": 0.4},
+                "2": {"val/fid": 45.0, "val/ssim": 0.6},
+                "3": {"val/fid": 44.0, "val/ssim": 0.5},
+            },
+        }
+
+    def test_a_kill_while_writing_leaves_the_earlier_one(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        found = TestReport().done()
+        found.write(tmp_path)
+        monkeypatch.setattr(confirmation.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+        with pytest.raises(OSError, match="disk full"):
+            report(study([1.0]), [(0, 1, [1.0])], [], ["minimize"]).write(tmp_path)
+        assert read(tmp_path) == found
+        assert len(list(tmp_path.iterdir())) == 1
+
+    @pytest.mark.parametrize("content", ["", "[]", "{}", '{"objectives": [], "candidates": [], "winner": 1}'])
+    def test_another_file_of_that_name_is_an_error(self, tmp_path: Path, content: str) -> None:
+        assert read(tmp_path) is None
+        (tmp_path / "confirmation.json").write_text(content)
+        with pytest.raises(ValueError, match=r"confirmation\.json cannot be read"):
+            read(tmp_path)

@@ -1,0 +1,76 @@
+"""From a study and its slots to what is shown."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import optuna
+from optuna.distributions import FloatDistribution
+from optuna.trial import TrialState, create_trial
+
+from catsweep.search import attributes, confirmation, settings
+from catsweep.search.display import Watch
+from catsweep.search.executor import Job
+from catsweep.search.terminal import SweepState
+from hydra_plugins.catsweep_sweeper.config import SteadySweeperConf
+
+SPACE = {"x": FloatDistribution(0, 1)}
+
+
+def watch(study: optuna.Study, running: dict[int, Job], folder: Path) -> tuple[Watch, Mock]:
+    keys = {f.name: getattr(SteadySweeperConf(), f.name) for f in dataclasses.fields(SteadySweeperConf)}
+    read = settings.read({**keys, "sampler": {}, "n_trials": 9, "timeout": 60.0}, "app", "out")
+    executor = Mock(slots=2, running=lambda: running)
+    made = Watch(study, read, executor, folder)
+    made.display = shown = Mock()
+    return made, shown
+
+
+def trial(state: TrialState, value: float | None = None, seconds: float = 5.0, **more: Any) -> optuna.trial.FrozenTrial:
+    attrs = {attributes.RUNS: [{"slot": 0, "start": 0.0, "end": seconds}], **more.pop("attrs", {})}
+    return create_trial(state=state, value=value, params={"x": 0.5}, distributions=SPACE, user_attrs=attrs, **more)
+
+
+def test_the_state_is_that_of_the_study_and_of_what_trials_say(tmp_path: Path) -> None:
+    study = optuna.create_study(study_name="cats")
+    study.add_trials(
+        [
+            trial(TrialState.COMPLETE, 2.0),
+            trial(TrialState.COMPLETE, 1.0, attrs={attributes.DUPLICATE_OF: 0}),
+            trial(TrialState.PRUNED, seconds=3.0),
+            trial(TrialState.PRUNED, seconds=1.0, constraints={"out of memory": 1.0}),
+            trial(TrialState.FAIL, seconds=2.0),
+            trial(TrialState.WAITING),
+            trial(TrialState.RUNNING),
+        ]
+    )
+    (tmp_path / "6").mkdir()
+    told = {"epoch": 3, "epochs": 9, "metric": "val/kid", "score": 0.25, "seconds_left": 12.0}
+    (tmp_path / "6" / "progress.json").write_text(json.dumps(told))
+    made, shown = watch(study, {1: Job(6, (), tmp_path / "6")}, tmp_path)
+    with made:
+        made.refresh()
+        made.event("trial 6 started")
+    state: SweepState = shown.show.call_args.args[0]
+    assert state.counts == {"finished": 2, "pruned": 1, "failed": 2, "waiting": 1, "running": 1}
+    assert state.best == "value 1 (trial 1)"
+    assert state.finished_seconds == [5.0, 3.0, 1.0, 2.0]  # what was reused took no time
+    assert (state.study, state.n_trials, state.timeout) == ("cats", 9, 60.0)
+    idle, busy = state.slots
+    assert idle is None
+    assert busy is not None
+    assert (busy.slot, busy.trial, busy.epoch, busy.score, busy.seconds_left) == (1, 6, 3, 0.25, 12.0)
+    shown.event.assert_called_once_with("trial 6 started")
+    shown.close.assert_called_once_with()
+
+
+def test_the_confirmation_is_shown_in_the_searchs_place(tmp_path: Path) -> None:
+    made, shown = watch(optuna.create_study(study_name="cats"), {}, tmp_path)
+    runs = optuna.create_study(study_name="cats.confirm")
+    made.confirming(runs, confirmation.plan([4, 2], 3, base_seed=0))
+    made.refresh()
+    state: SweepState = shown.show.call_args.args[0]
+    assert (state.study, state.n_trials) == ("cats.confirm", 6)
+    shown.event.assert_called_once_with("confirming trials 2, 4 under 3 other seeds each")

@@ -1,0 +1,65 @@
+"""One parameter: its values, and how they are put in words."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from catsweep.search.distributions import canonical, count, finite, meant, values, word, words
+
+
+@pytest.mark.parametrize(
+    ("distribution", "expected", "said"),
+    [
+        (CategoricalDistribution(["a", None, True, 2.5]), ["a", None, True, 2.5], "choice(a, null, true, 2.5)"),
+        (CategoricalDistribution([1, 1.0, True]), [1], "choice(1, 1, true)"),
+        (IntDistribution(1, 4), [1, 2, 3, 4], "int 1..4"),
+        (IntDistribution(0, 6, step=3), [0, 3, 6], "int 0..6 step 3"),
+        (FloatDistribution(0, 0.5, step=0.25), [0.0, 0.25, 0.5], "float 0.0..0.5 step 0.25"),
+        (FloatDistribution(2, 2), [2.0], "float 2.0..2.0"),
+    ],
+)
+def test_finite_ones_are_listed_and_counted(distribution: BaseDistribution, expected: list[Any], said: str) -> None:
+    assert finite(distribution)
+    assert values(distribution) == expected
+    assert count(distribution) == len(expected)
+    assert words(distribution) == said
+
+
+def test_an_interval_of_floats_is_infinite() -> None:
+    assert not finite(FloatDistribution(0, 1))
+    assert words(FloatDistribution(1e-4, 1e-2, log=True)) == "float 0.0001..0.01 log"
+
+
+@given(st.integers(0, 50))
+def test_a_step_is_the_same_however_it_was_rounded(n: int) -> None:
+    steps = FloatDistribution(0.1, 5.1, step=0.1)
+    assert canonical(0.1 + 0.1 * n, steps) == canonical(round(0.1 + 0.1 * n, 3), steps) == n
+
+
+def test_equal_choices_are_the_first_of_them() -> None:
+    assert canonical(True, CategoricalDistribution([1, True])) == 1
+    assert canonical("b", CategoricalDistribution(["a", "b"])) == "b"
+
+
+def test_words_are_one_spelling() -> None:
+    assert [word(value) for value in (None, True, 2.0, 0.1 + 0.2, "x")] == ["null", "true", "2", "0.3", "x"]
+
+
+@pytest.mark.parametrize(
+    ("value", "choices", "expected"),
+    [
+        ("a", ["a", "b"], "a"),
+        (64, [32, 64], 64),
+        (OmegaConf.create([]), ["[]", "[color]"], "[]"),
+        (OmegaConf.create(["color", "cutout"]), ["[]", "[color,cutout]"], "[color,cutout]"),
+        (False, ["true", "false"], "false"),
+        ("c", ["a", "b"], "c"),
+    ],
+)
+def test_a_configurations_value_is_found_among_the_choices(value: Any, choices: list[Any], expected: Any) -> None:
+    assert meant(value, CategoricalDistribution(choices)) == expected
+    assert meant(0.25, FloatDistribution(0, 1)) == 0.25

@@ -1,0 +1,236 @@
+"""Real processes: what they return, how they die, what they leave behind."""
+
+import multiprocessing.forkserver
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import psutil
+import pytest
+from hydra.types import HydraContext
+from omegaconf import DictConfig
+
+from catsweep.errors import ConfigError
+from catsweep.search import executor as module
+from catsweep.search.executor import Job, ProcessExecutor
+from catsweep.search.outcome import Kind, Outcome
+
+Make = Callable[..., ProcessExecutor]
+
+
+@pytest.fixture(autouse=True)
+def by_value() -> Iterator[None]:
+    """Tasks of this module travel whole, as those of `__main__` do."""
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    yield
+    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
+@pytest.fixture
+def make(app: tuple[HydraContext, DictConfig], monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    context, config = app
+    made: list[ProcessExecutor] = []
+
+    def one(task: Callable[[DictConfig], Any], slots: int = 1, **keys: Any) -> ProcessExecutor:
+        made.append(ProcessExecutor(context, task, config, slots, **keys))
+        return made[-1]
+
+    yield one
+    for executor in made:
+        executor.close()
+
+
+def job(number: int = 0, *overrides: str) -> Job:
+    return Job(number, overrides, Path(f"out/{number}"))
+
+
+def end(executor: ProcessExecutor) -> Outcome:
+    while not (ended := executor.wait(60.0)):
+        pass
+    [(_, outcome)] = ended
+    return outcome
+
+
+def gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def wait_for(what: Callable[[], bool]) -> None:
+    while not what():
+        time.sleep(0.01)
+
+
+def test_each_job_is_a_process_of_its_own_with_its_own_configuration(make: Make) -> None:
+    executor = make(lambda cfg: [cfg.x, os.getpid(), os.getsid(0)], slots=2)
+    assert [executor.submit(job(0, "x=1.5")), executor.submit(job(1, "x=2.5"))] == [0, 1]
+    assert executor.free() == 0
+    assert {slot: one.number for slot, one in executor.running().items()} == {0: 0, 1: 1}
+    values = {}
+    while executor.running():
+        values |= {one.number: outcome.value for one, outcome in executor.wait(60.0)}
+    assert [values[0][0], values[1][0]] == [1.5, 2.5]
+    assert len({os.getpid(), values[0][1], values[1][1]}) == 3
+    assert all(pid == session for _, pid, session in values.values())
+    assert executor.free() == 2
+
+
+def test_a_slot_is_free_when_its_process_has_gone_and_not_before(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PATIENCE", 0.3)
+
+    def lingers(cfg: DictConfig) -> int:
+        threading.Thread(target=lambda: time.sleep(600)).start()  # not a daemon: Python waits for it
+        return os.getpid()
+
+    executor = make(lingers)
+    executor.submit(job())
+    outcome = end(executor)
+    assert outcome.kind == Kind.COMPLETE
+    assert gone(outcome.value)
+
+
+def test_what_a_job_started_ends_with_it(make: Make) -> None:
+    executor = make(lambda cfg: subprocess.Popen(["sleep", "600"]).pid)
+    executor.submit(job())
+    child = end(executor).value
+    wait_for(lambda: gone(child))
+
+
+def test_a_job_and_what_it_started_end_when_the_controller_is_gone(make: Make, tmp_path: Path) -> None:
+    def starts(cfg: DictConfig) -> None:
+        child = subprocess.Popen(["sleep", "600"])
+        Path("pids.part").write_text(f"{os.getpid()} {child.pid}")
+        os.rename("pids.part", "pids")
+        child.wait()
+
+    executor = make(starts)
+    executor.submit(job())
+    wait_for(Path("pids").exists)
+    executor.busy[0].pipe.close()  # as the kernel does for a dead controller
+    pids = [int(pid) for pid in Path("pids").read_text().split()]
+    wait_for(lambda: all(map(gone, pids)))
+    executor.busy.clear()
+
+
+@pytest.mark.parametrize("fault", ["exit", "segfault"])
+def test_the_last_words_of_a_crash_are_in_the_log(make: Make, fault: str) -> None:
+    def crashes(cfg: DictConfig) -> None:
+        import ctypes
+
+        print("last words")
+        os._exit(3) if fault == "exit" else ctypes.string_at(0)
+
+    executor = make(crashes)
+    executor.submit(job())
+    outcome = end(executor)
+    assert outcome.kind == Kind.LOST
+    written = Path("out/0/output.log").read_text()
+    assert "last words" in written
+    assert ("Segmentation fault" in written) == (fault == "segfault")
+    assert ("exit code 3" if fault == "exit" else "SIGSEGV") in outcome.message
+
+
+def test_a_kill_by_the_kernel_for_memory_is_told_from_others(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = tmp_path / "memory.events"
+    counts.write_text("low 0\noom_kill 4\n")
+    monkeypatch.setattr(module, "MEMORY_EVENTS", counts)
+    executor = make(lambda cfg: os.kill(os.getpid(), signal.SIGKILL))
+    counts.write_text("low 0\noom_kill 5\n")  # of somebody else, while the process was in reserve
+    executor.submit(job())
+    assert end(executor).kind == Kind.LOST
+
+    def killed(cfg: DictConfig) -> None:
+        counts.write_text("low 0\noom_kill 6\n")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    executor = make(killed)
+    executor.submit(job(1))
+    assert end(executor).kind == Kind.OUT_OF_MEMORY
+
+
+def test_a_stop_reaches_those_that_run_and_those_that_are_yet_to_come(make: Make) -> None:
+    def waits(cfg: DictConfig) -> None:
+        Path(f"began {cfg.x}").touch()
+        signal.pause()
+
+    executor = make(waits, slots=2)
+    executor.submit(job(0, "x=0"))
+    wait_for(Path("began 0").exists)
+    executor.stop()
+    executor.submit(job(1, "x=1"))
+    kinds = []
+    while executor.running():
+        kinds += [outcome.kind for _, outcome in executor.wait(60.0)]
+    assert kinds == [Kind.INTERRUPTED] * 2
+
+
+def test_one_job_can_be_dropped(make: Make) -> None:
+    executor = make(lambda cfg: signal.pause(), slots=2)
+    for number in (0, 1):
+        executor.submit(job(number))
+    executor.drop(1)
+    executor.drop(7)
+    [(dropped, outcome)] = executor.wait(60.0)
+    assert (dropped.number, outcome.kind) == (1, Kind.LOST)
+    assert list(executor.running()) == [0]
+
+
+def test_a_signal_to_the_controllers_group_leaves_the_fork_server_alone(make: Make) -> None:
+    make(lambda cfg: 0)
+    server = multiprocessing.forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    wait_for(lambda: os.getsid(server) == server)
+    assert os.getpgid(server) != os.getpgid(0)
+
+
+def test_a_task_that_cannot_be_sent_is_refused_at_once(make: Make) -> None:
+    lock = threading.Lock()
+    with pytest.raises(ConfigError, match="inside the task function"):
+        make(lambda cfg: lock)
+
+
+class Unreadable:
+    """Can be sent, and not be read."""
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
+        return _refuse, ("no such thing here",)
+
+    def __call__(self, cfg: DictConfig) -> None:
+        """Never called."""
+
+
+def _refuse(why: str) -> None:
+    raise RuntimeError(why)
+
+
+def test_a_task_that_cannot_be_read_fails_and_says_why(make: Make) -> None:
+    executor = make(Unreadable())
+    executor.submit(job())
+    outcome = end(executor)
+    assert outcome.kind == Kind.FAILED
+    assert "no such thing here" in outcome.message
+
+
+def test_a_slot_has_its_gpu_and_its_share_of_the_cores(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    executor = make(
+        lambda cfg: [os.environ[k] for k in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")], 2, gpus=["a", "b"]
+    )
+    values = {}
+    for number in (0, 1):
+        executor.submit(job(number))
+    while executor.running():
+        values |= {one.number: outcome.value for one, outcome in executor.wait(60.0)}
+    threads = str(max(1, len(os.sched_getaffinity(0)) // 2))
+    assert values == {0: ["a", threads], 1: ["b", threads]}

@@ -1,0 +1,93 @@
+"""What a trial's job is made of."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import HydraContext
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import DictConfig, OmegaConf, open_dict
+from optuna.trial import create_trial
+
+from catsweep.errors import StudyError
+from catsweep.search import attributes, settings
+from catsweep.search.jobs import Jobs, quoted
+from catsweep.search.space import Space
+from hydra_plugins.catsweep_sweeper.config import SteadySweeperConf
+
+Make = Callable[..., Jobs]
+
+
+@pytest.fixture
+def make(app: tuple[HydraContext, DictConfig]) -> Make:
+    context, config = app
+
+    def jobs(**keys: Any) -> Jobs:
+        every = {f.name: getattr(SteadySweeperConf(), f.name) for f in dataclasses.fields(SteadySweeperConf)}
+        read = settings.read({**every, "sampler": {}, "study_name": "cats", **keys}, "app", "out")
+        return Jobs(read, Space.parse({"x": "interval(0.0, 1.0)"}, ["steps=2"]), context, lambda cfg: 0.0, config)
+
+    return jobs
+
+
+def test_a_job_has_its_parameters_what_is_fixed_and_who_it_is(make: Make) -> None:
+    study = optuna.create_study(study_name="cat's")
+    study.add_trial(create_trial(state=optuna.trial.TrialState.RUNNING, user_attrs={attributes.ATTEMPT: 2}))
+    assert make().overrides(study, study.trials[0]) == (
+        "steps=2",
+        "trial.number=0",
+        "trial.attempt=2",
+        r"trial.study='cat\'s'",
+        "trial.storage='sqlite:///sweeps/cats/study.db'",
+    )
+
+
+def test_an_app_without_the_node_is_told_nothing(make: Make) -> None:
+    jobs = make()
+    assert jobs.named
+    study = optuna.create_study()
+    study.add_trial(create_trial(state=optuna.trial.TrialState.RUNNING, user_attrs={attributes.ATTEMPT: 0}))
+    with open_dict(jobs.config):
+        del jobs.config.trial
+    assert not jobs.named
+    assert jobs.overrides(study, study.trials[0]) == ("steps=2",)
+
+
+def test_folders_are_named_as_hydra_names_them(make: Make) -> None:
+    jobs = make()
+    assert jobs.subdir(7) == "7"
+    with open_dict(jobs.config.hydra):
+        OmegaConf.update(jobs.config, "hydra.sweep.subdir", "trial-${hydra.job.num}")
+    assert jobs.subdir(7) == "trial-7"
+
+
+def test_every_job_works_where_the_study_began(make: Make) -> None:
+    jobs = make()
+    jobs.point_to("out/the first 'day'")
+    assert jobs.config.hydra.sweep.dir == "out/the first 'day'"
+    assert OverridesParser.create().parse_override(jobs.config.hydra.overrides.hydra[-1]).value() == (
+        "out/the first 'day'"
+    )
+
+
+@given(
+    st.text(st.sampled_from("'\\\"=,:/ a0é"), min_size=1)
+    | st.text(st.characters(exclude_characters="$", min_codepoint=32))
+)
+def test_hydra_reads_what_was_quoted(text: str) -> None:
+    assert OverridesParser.create().parse_override(f"x={quoted(text)}").value() == text
+
+
+def test_a_preflight_gives_facts_or_stops_all(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "looks.py").write_text(
+        "def well(cfg):\n    return {'steps': cfg.steps}\ndef badly(cfg):\n    raise OSError('no photos here')\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert make(preflight="looks.well").preflight() == {"steps": 2}
+    with pytest.raises(StudyError, match=r"nothing was started.*no photos here"):
+        make(preflight="looks.badly").preflight()

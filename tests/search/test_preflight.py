@@ -1,0 +1,25 @@
+"""What is known before the first trial."""
+
+from collections.abc import Callable
+
+import pytest
+from omegaconf import DictConfig
+
+from catsweep.errors import CatsweepError
+from catsweep.search.preflight import facts
+
+
+def test_the_facts_are_the_datas_digest_and_how_scores_are_taken(compose: Callable[..., DictConfig]) -> None:
+    found = facts(compose("objective=[val/fid,val/ssim]"))
+    assert set(found) == {"data", "cards"}
+    assert set(found["cards"]) == {"val/fid", "val/ssim"}
+    assert all("versions" not in card for card in found["cards"].values())
+    assert found == facts(compose("objective=[val/fid,val/ssim]", "seed=5", "depth=medium"))
+    other = facts(compose("objective=[val/fid]", "data.reader.n=97"))
+    assert other["data"] != found["data"]
+    assert other["cards"]["val/fid"] != found["cards"]["val/fid"]
+
+
+def test_what_no_trial_could_use_is_refused(compose: Callable[..., DictConfig]) -> None:
+    with pytest.raises(CatsweepError):
+        facts(compose("rungs=[2.0]"))

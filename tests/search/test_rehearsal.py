@@ -1,0 +1,46 @@
+"""`dry_run`: the estimate. The whole is seen in test_sweep."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import create_trial
+
+from catsweep.search import attributes, settings
+from catsweep.search.rehearsal import cost, study_on_paper
+from hydra_plugins.catsweep_sweeper.config import SteadySweeperConf
+
+
+def read(**changes: Any) -> settings.Settings:
+    keys = {f.name: getattr(SteadySweeperConf(), f.name) for f in dataclasses.fields(SteadySweeperConf)}
+    given = {"sampler": {}, "study_name": "cats", "n_trials": 12, "n_jobs": 2, **changes}
+    return settings.read({**keys, **given}, "app", "out")
+
+
+def finished(seconds: float, **attrs: Any) -> optuna.trial.FrozenTrial:
+    runs = {attributes.RUNS: [{"slot": 0, "start": 10.0, "end": 10.0 + seconds}]}
+    return create_trial(value=1.0, user_attrs={**runs, **attrs})
+
+
+def test_the_cost_is_not_known_then_the_budgets_then_the_finished_trials() -> None:
+    study = optuna.create_study()
+    assert "not known" in cost(study, read())
+    assert cost(study, read(trial_minutes=3)).startswith(
+        "12 trials to go at 3 minutes each (their budget): about 0.3 h"
+    )
+    study.add_trials([finished(600), finished(1200), finished(0.1, **{attributes.DUPLICATE_OF: 0})])
+    expected = "9 trials to go at 15 minutes each (the finished trials' mean): about 1.1 h"
+    assert cost(study, read(trial_minutes=3)).startswith(expected)
+
+
+def test_a_study_on_paper_is_the_real_one_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert study_on_paper(read(direction="maximize")).direction.name == "MAXIMIZE"
+    assert not list(tmp_path.iterdir())
+    keys = read(storage="sqlite:///study.db")
+    optuna.create_study(study_name="other", storage="sqlite:///study.db")
+    assert study_on_paper(keys).trials == []
+    optuna.create_study(study_name="cats", storage="sqlite:///study.db").enqueue_trial({"x": 1})
+    assert len(study_on_paper(keys).trials) == 1

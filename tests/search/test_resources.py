@@ -1,0 +1,59 @@
+"""Which GPU and how many cores a slot gets."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from catsweep.errors import ConfigError
+from catsweep.search.resources import environment, visible_gpus
+
+
+def devices(slots: int, gpus: list[str], share: float) -> list[str]:
+    return [environment(slot, slots, gpus, share).get("CUDA_VISIBLE_DEVICES", "") for slot in range(slots)]
+
+
+@pytest.mark.parametrize(
+    ("slots", "gpus", "share", "expected"),
+    [
+        (3, ["0", "1"], 1.0, ["0", "1", "0"]),
+        (4, ["0", "1"], 0.5, ["0", "0", "1", "1"]),
+        (6, ["0", "1"], 1 / 3, ["0", "0", "0", "1", "1", "1"]),
+        (2, ["0", "1", "2", "3"], 2.0, ["0,1", "2,3"]),
+        (2, [], 1.0, ["", ""]),
+    ],
+)
+def test_slots_take_gpus_in_turn(slots: int, gpus: list[str], share: float, expected: list[str]) -> None:
+    assert devices(slots, gpus, share) == expected
+
+
+def test_threads_are_left_alone_when_the_user_has_set_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert environment(0, 1, [], 1.0) == {}
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    assert environment(0, 3, [], 1.0) == {"OMP_NUM_THREADS": "2"}
+    assert environment(0, 16, [], 1.0) == {"OMP_NUM_THREADS": "1"}
+
+
+def test_gpus_are_those_that_are_visible_or_that_are_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, GPU-ab")
+    assert visible_gpus("auto") == ["2", "GPU-ab"]
+    assert visible_gpus(1) == ["2"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert visible_gpus("auto") == []
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 0\necho 1\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert visible_gpus("auto") == ["0", "1"]
+    tool.write_text("#!/bin/sh\nexit 9\n")
+    assert visible_gpus("auto") == []
+    assert visible_gpus(["3", 5]) == ["3", "5"]
+
+
+@pytest.mark.parametrize("wrong", ["all", -1, 1.5, None])
+def test_gpus_that_mean_nothing_are_refused(wrong: Any) -> None:
+    with pytest.raises(ConfigError, match=r"hydra\.sweeper\.gpus"):
+        visible_gpus(wrong)

@@ -1,0 +1,80 @@
+"""The keys of the sweeper: defaults, and values that cannot be meant."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from catsweep.errors import ConfigError
+from catsweep.search import resources, settings
+from hydra_plugins.catsweep_sweeper.config import SteadySweeperConf
+
+
+def read(**changes: Any) -> settings.Settings:
+    keys = {f.name: getattr(SteadySweeperConf(), f.name) for f in dataclasses.fields(SteadySweeperConf)}
+    return settings.read({**keys, "sampler": {"seed": 0}, **changes}, "app", "multirun/now")
+
+
+def test_a_study_without_a_name_lives_in_the_sweeps_own_folder() -> None:
+    unnamed = read()
+    assert (unnamed.study, unnamed.record) == ("app", Path("multirun/now"))
+    assert unnamed.storage == "sqlite:///multirun/now/study.db"
+    named = read(study_name=2026)
+    assert (named.study, named.record) == ("2026", Path("sweeps/2026"))
+    assert read(storage="journal:///x", record="here").storage == "journal:///x"
+
+
+def test_directions_and_objectives_fit() -> None:
+    both = read(direction=OmegaConf.create(["minimize", "maximize"]), objective=["a", "b"])
+    assert both.directions == ("minimize", "maximize")
+    assert read(objective="a").objective == ("a",)
+    assert read().slots >= 1
+    assert read(n_jobs=7).slots == 7
+    assert read(gpus=["0", "1"], gpus_per_slot=0.5).slots == 4
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"n_trials": 0}, {"n_jobs": 0}, {"n_jobs": "many"}, {"direction": "down"}, {"direction": []},
+        {"timeout": -1}, {"retries": 1.5}, {"max_same_failures": 0}, {"max_failure_rate": 2}, {"duplicates": "skip"},
+        {"confirm": {"top": 3}}, {"confirm": {"top": 0, "seeds": 1}}, {"pruner": {"_target_": "x"}}, {"lease": 0},
+        {"objective": ["a", "b"]}, {"gpus": "all"},
+    ],
+)  # fmt: skip
+def test_what_cannot_be_meant_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(wrong)) if "objective" not in wrong else "direction"):
+        read(**wrong)
+
+
+@given(st.integers(1, 8), st.integers(1, 4), st.sampled_from([0.25, 0.5, 1.0, 2.0]))
+def test_slots_share_the_gpus_evenly(slots: int, gpus: int, share: float) -> None:
+    ids = [str(n) for n in range(gpus)]
+    seen = [resources.environment(slot, slots, ids, share)["CUDA_VISIBLE_DEVICES"] for slot in range(slots)]
+    assert all(set(one.split(",")) <= set(ids) for one in seen)
+    if share <= 1 and slots <= gpus / share:
+        assert max(seen.count(one) for one in seen) <= 1 / share
+
+
+def test_gpus_are_those_that_are_visible(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, 5")
+    assert resources.visible_gpus("auto") == ["2", "5"]
+    assert resources.visible_gpus(1) == ["2"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert resources.visible_gpus("auto") == []
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setenv("PATH", "")
+    assert resources.visible_gpus("auto") == []
+    assert resources.visible_gpus(2) == ["0", "1"]
+
+
+def test_cores_are_divided_unless_the_user_has_a_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(resources, "cores", lambda: 8)
+    assert resources.environment(0, 3, [], 1.0) == {"OMP_NUM_THREADS": "2"}
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert resources.environment(0, 3, [], 1.0) == {}

@@ -1,0 +1,250 @@
+"""What is searched: read, described, conditioned, counted."""
+
+import re
+from typing import Any
+
+import optuna
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Transformer
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import DictConfig, OmegaConf
+
+from catsweep.errors import ConfigError
+from catsweep.search import distributions
+from catsweep.search.space import Space
+
+PARAMS = {
+    "model": "choice(vae, dcgan)",
+    "lr": "tag(log, interval(1e-4, 1e-2))",
+    "optimizer": "choice(adam, sgd)",
+    "optimizer.momentum": "interval(0.5, 0.9)",
+    "layers": "range(1, 4)",
+}
+
+
+def extend(config: DictConfig, trial: optuna.trial.Trial) -> None:
+    trial.suggest_float("z", 0, config.bound)
+
+
+def suggest(space: Space, seed: int = 0, **params: Any) -> dict[str, Any]:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    study.enqueue_trial(params)
+    return space.suggest(study.ask(), OmegaConf.create({"bound": 1.0}))
+
+
+def test_the_command_line_wins_and_fixes() -> None:
+    space = Space.parse(PARAMS, ["lr=0.1", "layers=choice(5,6)", "~dropped", "seed=3"])
+    assert set(space.parameters) == {"model", "optimizer", "optimizer.momentum", "layers"}
+    assert space.describe()["layers"] == "choice(5, 6)"
+    params = suggest(space, layers=5, model="vae", optimizer="sgd", **{"optimizer.momentum": 0.5})
+    overrides = space.overrides(params)
+    assert overrides == (
+        "model=vae", "optimizer=sgd", "optimizer.momentum=0.5", "layers=5", "lr=0.1", "seed=3", "~dropped",
+    )  # fmt: skip
+
+
+@given(st.integers(0, 1000))
+def test_a_conditional_parameter_is_there_exactly_when_its_condition_holds(seed: int) -> None:
+    space = Space.parse(PARAMS, [], {"optimizer.momentum": "optimizer=sgd"})
+    params = suggest(space, seed)
+    assert ("optimizer.momentum" in params) == (params["optimizer"] == "sgd")
+    assert "when optimizer=sgd" in space.describe()["optimizer.momentum"]
+
+
+def test_a_parameter_comes_after_what_it_depends_on_and_chains_hold() -> None:
+    space = Space.parse({"c": "choice(1, 2)", "b": "choice(x, y)", "a": "choice(p, q)"}, [], {"c": "b=y", "b": "a=[q]"})
+    assert list(space.parameters) == ["a", "b", "c"]
+    assert space.size() == len(space.configurations() or []) == 1 + 1 + 2
+    assert suggest(space, a="p") == {"a": "p"}
+
+
+def test_a_condition_may_name_what_is_fixed() -> None:
+    space = Space.parse(PARAMS, ["optimizer=sgd"], {"optimizer.momentum": "optimizer=sgd"})
+    assert "optimizer.momentum" in suggest(space)
+    space = Space.parse(PARAMS, ["optimizer=adam"], {"optimizer.momentum": "optimizer=sgd"})
+    assert "optimizer.momentum" not in suggest(space)
+
+
+@pytest.mark.parametrize(
+    ("conditions", "words"),
+    [
+        ({"lr": "optimizer"}, "other=value"),
+        ({"lr": "nothing=1"}, "nothing, which is not one of"),
+        ({"lr": "optimizer=lion"}, "never lion"),
+        ({"model": "layers=1", "layers": "model=vae"}, "circle"),
+        ({"momentum": "optimizer=sgd"}, "conditions.momentum: there is no such parameter; there are model, lr,"),
+        ({"model": "layers=9"}, "never 9; it goes from 1 to 3"),
+        ({"model": "lr=0.001"}, "never 0.001; it is continuous"),
+        ({"lr": "optimizer=[]"}, "other=value"),
+    ],
+)
+def test_a_condition_that_cannot_hold_is_refused(conditions: dict[str, str], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        Space.parse(PARAMS, [], conditions)
+
+
+@pytest.mark.parametrize("line", ["x=choice(", "x=choice()", "x=interval(3, 1)", "x=glob(*)", "x=range(1, 1)"])
+def test_a_line_that_cannot_be_read_is_named(line: str) -> None:
+    name, _, value = line.partition("=")
+    with pytest.raises(ConfigError, match=f"^{re.escape(repr(line))} of params cannot be read"):
+        Space.parse({"good": "choice(1, 2)", name: value}, [])
+    with pytest.raises(ConfigError, match=f"^{re.escape(repr(line))} of the command line cannot be read"):
+        Space.parse({"good": "choice(1, 2)"}, ["other=1", line])
+
+
+def test_the_command_line_may_search_what_params_fix() -> None:
+    space = Space.parse({"a": "1", "b": "2"}, ["a=choice(1, 2)"])
+    assert (list(space.parameters), space.fixed) == (["a"], {"b": "2"})
+
+
+@pytest.mark.parametrize(
+    ("choices", "condition", "described"),
+    [
+        ("choice(true, false)", "a=true", "a=true"),
+        ("choice(True, False)", "a=[True,false]", "a=[true,false]"),
+        ("choice([], [translation])", "a=[translation]", "a=[translation]"),
+        ("choice([], [translation])", "a=[]", "a=[]"),
+        ("choice(1.0, 2.5)", "a=1", "a=1"),
+        ("range(0, 1, 0.1)", "a=[0.3]", "a=0.3"),
+        ("range(1, 4)", "a=[ 1, 3 ]", "a=[1,3]"),
+        ("null,1", "a=null", "a=null"),
+        ("choice('a b', c)", "a=a b", "a=a b"),
+    ],
+)
+def test_a_condition_is_written_as_the_value_is(choices: str, condition: str, described: str) -> None:
+    space = Space.parse({"b": "choice(x, y)", "a": choices}, [], {"b": condition})
+    assert space.describe()["b"].endswith(f"when {described}")
+    found = space.configurations() or []
+    assert 0 < sum("b" in params for params in found) < len(found) or condition == "a=[True,false]"
+
+
+@pytest.mark.parametrize(("fixed", "there"), [("a=True", True), ("a='a b'", False), ("a=false", False)])
+def test_a_condition_on_a_fixed_value_reads_it_as_hydra_does(fixed: str, there: bool) -> None:
+    space = Space.parse({"a": "choice(true, false)", "b": "choice(x, y)"}, [fixed], {"b": "a=true"})
+    assert ("b" in suggest(space)) == there
+    assert space.size() == (2 if there else 1)
+
+
+def test_a_condition_of_what_was_fixed_is_dropped() -> None:
+    space = Space.parse(PARAMS, ["optimizer.momentum=0.7"], {"optimizer.momentum": "optimizer=sgd"})
+    assert space.conditions == {}
+
+
+def test_an_extender_is_given_by_its_path_and_described_by_it() -> None:
+    space = Space.parse({"x": "choice(1, 2)"}, [], None, f"{__name__}.extend")
+    assert space.describe() == {"x": "choice(1, 2)", "custom_search_space": f"{__name__}.extend"}
+    assert set(suggest(space)) == {"x", "z"}
+    for path in ("no.such.thing", "os.system"):
+        with pytest.raises(ConfigError, match=f"custom_search_space must be the dotted path.*{path}"):
+            Space.parse({}, [], None, path)
+
+
+def test_an_extender_adds_parameters() -> None:
+    space = Space.parse({"x": "choice(1, 2)"}, [], None, None)
+    space = Space(space.parameters, {"y": 1}, extender=extend)
+    assert set(suggest(space)) == {"x", "z"}
+    assert space.size() is None
+    with pytest.raises(ValueError, match="Overlapping"):
+        suggest(Space(space.parameters, {"z": 1}, extender=extend))
+
+
+def test_a_grid_needs_finite_parameters() -> None:
+    assert Space.parse({"x": "choice(1, 2)", "n": "range(0, 3)"}, []).grid() == {"x": [1, 2], "n": [0, 1, 2]}
+    with pytest.raises(ConfigError, match="lr"):
+        Space.parse(PARAMS, []).grid()
+
+
+WORDS = st.sampled_from(["a", "b2", "some_word", "true", "1", "-3", "0.5", "1e-3", "[]", "[x,y]", "x.y/z", "null"])
+
+
+@st.composite
+def lines(draw: st.DrawFn, finite: bool = False) -> str:
+    """A parameter as a user would write it."""
+    kinds = ["choice", "range", "floats", "log ints"] + ([] if finite else ["interval", "log"])
+    kind = draw(st.sampled_from(kinds))
+    if kind == "choice":
+        words = draw(st.lists(WORDS.filter(lambda w: w != "null"), min_size=1, max_size=4))
+        return f"choice({', '.join(words)})"
+    low, width = draw(st.integers(-3, 3)), draw(st.integers(1, 5))
+    tenth = draw(st.sampled_from(["0.1", "0.3", "0.7"]))
+    return {
+        "range": f"range({low}, {low + width})",
+        "floats": f"range({low}, {low + 1}, {tenth})",
+        "log ints": f"int(tag(log, interval(1, {1 + width})))",
+        "interval": f"interval({low}.0, {low + width}.0)",
+        "log": f"tag(log, interval(1e-{width}, 1.0))",
+    }[kind]
+
+
+@st.composite
+def spaces(draw: st.DrawFn, finite: bool = False) -> Space:
+    """Up to three parameters, each perhaps with a condition on one before or after it."""
+    params = {f"p{index}": draw(lines(finite)) for index in range(draw(st.integers(1, 3)))}
+    searched = Space.parse(params, []).parameters
+    order = draw(st.permutations(list(params)))
+    conditions = {}
+    for index, name in enumerate(order[1:], start=1):
+        other = searched[draw(st.sampled_from(order[:index]))]
+        name_of_other = next(key for key, distribution in searched.items() if distribution is other)
+        if distributions.finite(other) and draw(st.booleans()):
+            value = draw(st.sampled_from(distributions.values(other)))
+            conditions[name] = f"{name_of_other}={distributions.word(value)}"
+    return Space.parse(params, [], conditions)
+
+
+@given(spaces(), st.integers(0, 99))
+def test_hydra_reads_back_what_was_drawn(space: Space, seed: int) -> None:
+    params = suggest(space, seed)
+    parsed = OverridesParser.create().parse_overrides(list(space.overrides(params)))
+    assert [override.get_key_element() for override in parsed] == list(params)
+    assert [distributions.word(Transformer.encode(o.value())) for o in parsed] == [  # type: ignore[arg-type]
+        distributions.word(value) for value in params.values()
+    ]
+
+
+@given(spaces(), st.integers(0, 99))
+def test_conditions_hold_for_what_was_drawn_and_for_nothing_else(space: Space, seed: int) -> None:
+    params = suggest(space, seed)
+    for name in space.parameters:
+        condition = space.conditions.get(name)
+        holds = condition is None or (
+            condition.other in params and distributions.word(params[condition.other]) in condition.values
+        )
+        assert (name in params) == holds
+    assert space.whole(params) == params
+    assert space.whole({**{name: "?" for name in space.parameters if name not in params}, **params}) == params
+
+
+@given(spaces(finite=True), st.integers(0, 99))
+def test_the_size_is_the_number_of_distinct_configurations(space: Space, seed: int) -> None:
+    found = space.configurations() or []
+    keys = {space.key(params) for params in found}
+    assert space.size() == len(found) == len(keys)
+    assert space.key(suggest(space, seed)) in keys
+
+
+def test_a_large_space_is_counted_without_listing_it() -> None:
+    space = Space.parse(
+        {"a": "range(0, 1000000000)", "b": "choice(x, y)", "c": "range(0, 1000)"}, [], {"c": "b=y", "b": "a=7"}
+    )
+    space = Space({name: space.parameters[name] for name in "bc"}, conditions={"c": space.conditions["c"]})
+    assert space.size() == 1001
+    assert Space.parse({"a": "range(0, 1000000000)", "b": "range(0, 1, 1e-6)"}, []).size() == 10**15
+    assert Space.parse({"a": "range(0, 1000000000)"}, []).configurations() is None
+
+
+def test_what_can_never_be_there_does_not_count() -> None:
+    space = Space.parse({"a": "choice(1, 2)", "lr": "interval(0.0, 1.0)"}, ["opt=adam"], {"lr": "opt=sgd"})
+    assert space.size() == 2
+    assert space.configurations() == [{"a": 1}, {"a": 2}]
+
+
+def test_a_configuration_is_whole_only_with_possible_values_and_without_an_extender() -> None:
+    space = Space.parse({"x": "interval(0.0, 1.0)", "y": "choice(a, b)"}, [])
+    assert space.whole({"x": 1, "y": "a", "other": 3}) == {"x": 1.0, "y": "a"}
+    assert space.whole({"x": 1.0}) is None
+    assert space.whole({"x": 2.0, "y": "a"}) is None
+    assert space.whole({"x": 1.0, "y": "c"}) is None
+    assert Space(space.parameters, extender=extend).whole({"x": 1.0, "y": "a"}) is None
