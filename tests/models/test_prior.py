@@ -3,6 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from catsweep.errors import DivergedError
 from catsweep.models.prior import DECAY, AggregatePrior
 
 
@@ -52,6 +53,14 @@ def test_it_can_be_fitted_when_all_photos_look_alike_to_the_encoder():
         prior.update(torch.full((16, 64), 1e3) + torch.randn(16, 1), torch.zeros(16, 64))
     prior.fit()
     assert prior(torch.ones(2, 64)).isfinite().all()
+
+
+@pytest.mark.parametrize("latent", [float("nan"), float("inf"), 1e30])
+def test_latents_of_a_training_that_has_diverged_are_refused(latent):
+    prior = AggregatePrior(2)
+    prior.update(torch.full((8, 2), latent), torch.ones(8, 2))
+    with pytest.raises(DivergedError, match="Lower the learning rate"):
+        prior.fit()
 
 
 def test_moments_are_taken_in_full_precision_inside_a_bf16_training_step():

@@ -10,6 +10,8 @@ same weights: FID 260 from the standard normal prior, 229 from the fitted one.
 import torch
 from torch import Tensor, nn
 
+from catsweep.errors import DivergedError
+
 # The average reaches back about 50 batches: far enough for a full covariance, near enough to follow the encoder.
 DECAY = 0.98
 JITTER = 1e-4  # of the mean square: keeps the covariance positive definite in spite of float32's rounding
@@ -49,10 +51,19 @@ class AggregatePrior(nn.Module):
 
     @torch.no_grad()
     def fit(self) -> None:
-        """Make the moving average the distribution that `forward` draws from."""
+        """Make the moving average the distribution that `forward` draws from.
+
+        Raises:
+            DivergedError: latents were so large that their moments are not finite.
+        """
         mean = self.mean.double()
         covariance = self.second_moment.double() - torch.outer(mean, mean)
         covariance.diagonal().add_(JITTER * self.second_moment.diagonal().double().mean())
+        if not covariance.isfinite().all():
+            raise DivergedError(
+                "The latents of the photos are not finite, so no prior can be fitted to them: the training has diverged. "
+                "Lower the learning rate, or train with trainer.precision=32-true."
+            )
         self.factor.copy_(torch.linalg.cholesky(covariance))
 
     def forward(self, latents: Tensor) -> Tensor:

@@ -203,7 +203,8 @@ class Sweep:
     def _seed(self, study: optuna.Study | None) -> int:
         given = (self.settings["sampler"] or {}).get("seed")
         kept = None if study is None else study.user_attrs.get("seed")
-        return int.from_bytes(os.urandom(4), "big") if given is None and kept is None else int(given or kept or 0)
+        chosen = kept if given is None else given
+        return int.from_bytes(os.urandom(4), "big") if chosen is None else int(chosen)
 
     def _samplers(self, study: optuna.Study) -> Samplers:
         return Samplers(self.settings["sampler"], self._seed(study), self.space)
