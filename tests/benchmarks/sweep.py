@@ -16,9 +16,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 TASK = Path(__file__).parent / "sleeper" / "task.py"
 TRIALS_PER_SLOT = 6
-CASES = ((2, 0.6, 0.0), (8, 0.6, 0.0), (2, 0.6, 0.7), (8, 0.6, 0.7))  # slots, sigma, share of short trials
+CASES = (
+    (1, 0.6, 0.0),
+    (2, 0.6, 0.0),
+    (8, 0.6, 0.0),
+    (2, 0.6, 0.7),
+    (8, 0.6, 0.7),
+)  # slots, sigma, share of short trials
 SWEEPERS = {
-    "stock": ["hydra/sweeper=optuna", "hydra/launcher=joblib", "hydra.launcher.n_jobs={slots}"],
+    "stock": ["hydra/sweeper=optuna", "hydra/launcher={launcher}"],
     "steady": ["hydra/sweeper=steady"],
 }
 
@@ -37,7 +43,9 @@ def sleeping(sweeper: str, slots: int, sigma: float, short: float) -> tuple[floa
     """Share of the slots' time that was slept, overhead of a trial in milliseconds, wall seconds."""
     n = TRIALS_PER_SLOT * slots
     sizes = [f"hydra.sweeper.n_jobs={slots}", f"hydra.sweeper.n_trials={n}", f"sigma={sigma}", f"short={short}"]
-    words = [word.format(slots=slots) for word in SWEEPERS[sweeper]]
+    words = [word.format(launcher="joblib" if slots > 1 else "basic") for word in SWEEPERS[sweeper]]
+    if sweeper == "stock" and slots > 1:
+        words.append(f"hydra.launcher.n_jobs={slots}")
     with tempfile.TemporaryDirectory() as place:
         wall = run([str(TASK), "-m", *words, *sizes], Path(place))
         spans = [json.loads(file.read_text()) for file in Path(place).glob("out/*/span.json")]
@@ -52,12 +60,14 @@ def sleeping(sweeper: str, slots: int, sigma: float, short: float) -> tuple[floa
 
 def compare_sleeping() -> None:
     """Print the table of the sleeping trials."""
-    print("Sleeping trials, lognormal; short: share that ends after a fifth, as pruned trials do")
-    print("slots sigma short   busy: stock  steady   wall: stock  steady   idle per trial: steady")
+    print("Sleeping trials, lognormal; short: share that ends after a fifth, as pruned trials do.")
+    print("busy: share of the slots' time until the last trial began. idle: of a slot between two trials; that of the")
+    print("stock sweeper is what Hydra and Optuna take by themselves only where there is one slot, and none waits.")
+    print("slots sigma short   busy: stock  steady   wall: stock  steady   idle: stock  steady")
     for slots, sigma, short in CASES:
-        (busy, _, wall), (ours, gap, our_wall) = (sleeping(name, slots, sigma, short) for name in SWEEPERS)
+        (busy, gap, wall), (ours, our_gap, our_wall) = (sleeping(name, slots, sigma, short) for name in SWEEPERS)
         print(f"{slots:>5} {sigma:>5} {short:>5}   {busy:>11.0%} {ours:>7.0%}   {wall:>10.1f}s {our_wall:>6.1f}s"
-              f"   {gap:>19.0f} ms")  # fmt: skip
+              f"   {gap:>8.0f} ms {our_gap:>4.0f} ms", flush=True)  # fmt: skip
 
 
 def search(sweeper: str, photos: Path, n: int, place: Path) -> list[tuple[float, float]]:

@@ -33,6 +33,7 @@ from catsweep.instantiation import instantiate
 from catsweep.metrics.scorer import Scorer
 from catsweep.models.latents import draw_latents
 from catsweep.models.protocol import Generator, Reconstructor, evaluating
+from catsweep.search.space import Space
 from catsweep.tracking import loggers
 from catsweep.tracking.loggers import RunLogger
 
@@ -330,6 +331,13 @@ def test_a_search_space_covers_what_the_issue_names(search: str) -> None:
     scales = [value for value in space(search).values() if isinstance(value, FloatDistribution)]
     assert scales
     assert all(scale.log for scale in scales)
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_a_search_begins_with_a_configuration_of_its_space(search: str) -> None:
+    cfg = composed(f"hparams_search={search}")
+    assert cfg.hydra.sweeper.baseline
+    assert Space.parse(cfg.hydra.sweeper.params, []).baseline(cfg) is not None
 
 
 @pytest.mark.parametrize("search", SEARCHES)

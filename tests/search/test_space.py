@@ -248,3 +248,23 @@ def test_a_configuration_is_whole_only_with_possible_values_and_without_an_exten
     assert space.whole({"x": 2.0, "y": "a"}) is None
     assert space.whole({"x": 1.0, "y": "c"}) is None
     assert Space(space.parameters, extender=extend).whole({"x": 1.0, "y": "a"}) is None
+
+
+def test_the_baseline_is_the_configuration_as_it_stands_groups_and_lists_included() -> None:
+    params = {
+        "optimizer": "choice(adam, sgd)",
+        "optimizer.lr": "interval(0.0, 1.0)",
+        "+policy": "choice([], [flip])",
+        "optimizer.momentum": "interval(0.5, 0.9)",
+    }
+    config = OmegaConf.create(
+        {
+            "hydra": {"runtime": {"choices": {"optimizer": "adam"}}},
+            "optimizer": {"lr": 0.25, "momentum": 0.0},
+            "policy": ["flip"],
+        }
+    )
+    space = Space.parse(params, [], {"optimizer.momentum": "optimizer=sgd"})
+    assert space.baseline(config) == {"optimizer": "adam", "optimizer.lr": 0.25, "+policy": "[flip]"}
+    config.hydra.runtime.choices.optimizer = "sgd"  # a momentum of 0 is none of the space
+    assert space.baseline(config) is None

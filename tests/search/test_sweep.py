@@ -57,6 +57,10 @@ def steps(place: Path, number: int) -> list[list[str]]:
     return [line.split() for line in (place / f"out/fake/{number}/steps.txt").read_text().splitlines()]
 
 
+def steps_done(place: Path) -> int:
+    return sum(len(file.read_text().splitlines()) for file in place.glob("out/fake/*/steps.txt"))
+
+
 def snapshot(place: Path) -> dict[Path, tuple[int, int]]:
     files = (path for path in place.rglob("*") if path.is_file() and not path.name.startswith("study.db"))
     return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in files}
@@ -110,22 +114,24 @@ def test_a_resumed_sweep_draws_what_the_undisturbed_one_draws(sweep: Sweep, tmp_
 
 def test_twenty_kills_lose_nothing(start: Start, tmp_path: Path) -> None:
     """SIGKILL of the controller at random moments of one sweep, each time started again."""
-    line = ("hydra.sweeper.n_trials=24", "hydra.sweeper.n_jobs=3", "seconds=0.15", "hydra.sweeper.max_same_failures=99")
+    line = ("hydra.sweeper.n_trials=40", "hydra.sweeper.n_jobs=3", "seconds=0.1")
     moments = random.Random(3)
-    kills = 0
-    while True:
+    for kill in range(20):
         process = start(*line)
-        try:
-            process.wait(moments.uniform(0.8, 2.6) if kills < 20 else None)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            kills += 1
+        if kill % 4:  # at work
+            goal = steps_done(tmp_path) + moments.randint(1, 4)
+            while steps_done(tmp_path) < goal and process.poll() is None:
+                time.sleep(0.01)
+            time.sleep(moments.uniform(0, 0.1))
+        else:  # perhaps before there is any
+            time.sleep(moments.uniform(0.5, 4))
+        process.send_signal(signal.SIGKILL)
         _, err = process.communicate()
-        if process.returncode == 0:
-            break
         assert process.returncode == -signal.SIGKILL, err
-    whole(tmp_path, 24)
-    assert kills >= 5, "the sweep was over before it could be disturbed; make its trials longer"
+    process = start(*line)
+    _, err = process.communicate()
+    assert process.returncode == 0, err
+    whole(tmp_path, 40)
 
 
 def test_two_controllers_share_a_study_without_a_duplicate(start: Start, tmp_path: Path) -> None:
@@ -219,11 +225,12 @@ def test_a_dry_run_prints_and_writes_nothing(sweep: Sweep, tmp_path: Path) -> No
 
 def test_known_good_ones_come_first_and_nothing_is_tried_twice(sweep: Sweep, tmp_path: Path) -> None:
     enqueue = "hydra.sweeper.enqueue=[{x: 0.5, y: c}]"
-    done = sweep(enqueue, "hydra.sweeper.n_trials=3")
+    done = sweep("hydra.sweeper.baseline=true", enqueue, "hydra.sweeper.n_trials=3")
     assert done.returncode == 0, done.stderr
-    assert load(tmp_path).trials[0].params == {"x": 0.5, "y": "c"}
-    small = sweep("study=small", "hydra.sweeper.params={y: 'choice(a,b,c)'}", "~hydra.sweeper.params.x")
+    assert [trial.params for trial in load(tmp_path).trials[:2]] == [{"x": 0.0, "y": "a"}, {"x": 0.5, "y": "c"}]
+    small = sweep("study=small", "~hydra.sweeper.params.x")
     assert small.returncode == 0, small.stderr
+    assert sorted(trial.params["y"] for trial in load(tmp_path, "small").trials) == ["a", "b", "c"]
 
 
 def test_a_parameter_with_a_condition_is_only_there_when_it_holds(sweep: Sweep, tmp_path: Path) -> None:

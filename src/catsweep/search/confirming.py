@@ -173,9 +173,9 @@ class _Run:
     attributes: dict[str, Any]
     duplicate_of: int | None = None
 
-    def commit(self) -> FrozenTrial:
+    def commit(self, **noted: Any) -> FrozenTrial:
         storage = self.runs._storage
-        template = create_trial(state=TrialState.RUNNING, user_attrs=self.attributes)
+        template = create_trial(state=TrialState.RUNNING, user_attrs={**self.attributes, **noted})
         return storage.get_trial(storage.create_new_trial(self.runs._study_id, template))
 
 

@@ -50,8 +50,11 @@ class Draft(BaseStorage):
         paper = Study(self.study.study_name, self, sampler=sampler, pruner=self.study.pruner)
         return Trial(paper, self.id)
 
-    def commit(self) -> FrozenTrial:
+    def commit(self, **noted: Any) -> FrozenTrial:
         """Write the trial to the real study, RUNNING and with everything drawn.
+
+        Args:
+            noted: user attributes to write with it.
 
         Raises:
             StudyError: it got another number than it was drawn for.
@@ -61,6 +64,7 @@ class Draft(BaseStorage):
             real.set_study_user_attr(study_id, key, value)
         for key, value in self.changed.items():
             real.set_study_system_attr(study_id, key, value)
+        self.new.user_attrs = {**self.new.user_attrs, **noted}
         trial = real.get_trial(real.create_new_trial(study_id, self.new))
         if trial.number != self.number:  # ours are made under a lock
             raise StudyError(

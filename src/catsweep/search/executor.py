@@ -32,6 +32,7 @@ from catsweep.search.worker import serve
 
 MEMORY_EVENTS = Path("/sys/fs/cgroup/memory.events")
 PATIENCE = 10.0  # seconds that a process may take to leave after its outcome came
+SLOTS_PER_RESERVE = 4  # several of them may become free at once
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,8 @@ class ProcessExecutor:
         self.context = _context(preload)
         self.busy: dict[int, _Worker] = {}
         self.stopping = False
-        self.reserve: _Worker | None = self._start()
+        self.reserve: list[_Worker] = []
+        self._replenish()
 
     def submit(self, job: Job) -> int:
         """Start a job in the first free slot."""
@@ -158,7 +160,7 @@ class ProcessExecutor:
         self.busy[slot] = worker
         if self.stopping:  # a signal came between the last look and now
             worker.signal(signal.SIGTERM)
-        self.reserve = self._start()
+        self._replenish()
         return slot
 
     def free(self) -> int:
@@ -207,8 +209,8 @@ class ProcessExecutor:
     def close(self) -> None:
         """End everything that was started here, and wait for it."""
         self.kill()
-        left = [*self.busy.values(), *([self.reserve] if self.reserve else [])]
-        self.busy, self.reserve = {}, None
+        left = [*self.busy.values(), *self.reserve]
+        self.busy, self.reserve = {}, []
         for worker in left:
             worker.pipe.close()  # ends a process that still waits for a job
         for worker in left:
@@ -220,11 +222,15 @@ class ProcessExecutor:
             worker.process.close()
 
     def _warm(self) -> _Worker:
-        """The process in reserve, or a new one should it have died."""
-        worker = self.reserve
-        if worker is None or not worker.process.is_alive():
-            worker = self._start()
-        return worker
+        """A process of the reserve, or a new one should they have died."""
+        while self.reserve:
+            if (worker := self.reserve.pop(0)).process.is_alive():
+                return worker
+        return self._start()
+
+    def _replenish(self) -> None:
+        while len(self.reserve) < math.ceil(self.slots / SLOTS_PER_RESERVE):
+            self.reserve.append(self._start())
 
     def _start(self) -> _Worker:
         ours, theirs = self.context.Pipe()
@@ -278,7 +284,8 @@ def _context(preload: Sequence[str]) -> Any:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["catsweep.search.detached", "catsweep.search.worker", *preload])
+    plugins = [name for name in sys.modules if name.startswith(("hydra_plugins.", "hydra._internal.core_plugins."))]
+    context.set_forkserver_preload(["catsweep.search.detached", "catsweep.search.worker", *plugins, *preload])
     # The fork server of Python 3.11 imports before it knows our sys.path, and says nothing when it fails.
     # And what it imports makes semaphores (tqdm), of which Python's tracker would warn when all is over.
     before = dict(os.environ)

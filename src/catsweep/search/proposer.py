@@ -39,9 +39,9 @@ class Proposal:
     params: dict[str, Any]
     duplicate_of: int | None = None
 
-    def commit(self) -> FrozenTrial:
-        """Write it to the study, RUNNING."""
-        return self.draft.commit()
+    def commit(self, **noted: Any) -> FrozenTrial:
+        """Write it to the study, RUNNING, with these user attributes."""
+        return self.draft.commit(**noted)
 
 
 class Proposer:

@@ -38,8 +38,8 @@ class Proposal(Protocol):
 
     duplicate_of: int | None
 
-    def commit(self) -> FrozenTrial:
-        """Write it to the study, RUNNING."""
+    def commit(self, **noted: Any) -> FrozenTrial:
+        """Write it to the study, RUNNING, with these user attributes."""
 
 
 class Proposals(Protocol):
@@ -93,9 +93,9 @@ class Scheduler:
         limits: when to stop.
         overrides: the overrides of a trial's job, from the trial with all its parameters.
         folder: where a trial works, from its number.
-        record: called after each trial that ended; rewrites the result files.
+        record: called when trials have ended, and their slots are busy again; rewrites the result files.
         event: told of each start and end, one line each.
-        refresh: called about once a second, for the display.
+        refresh: called at most once a second, for the display.
         stop: watched.
         must_report: names of the scores that the study prunes by, if it does.
         clock: seconds.
@@ -120,7 +120,8 @@ class Scheduler:
         self.exhausted = False
         self.abort: StudyError | None = None
         self.slots: dict[int, tuple[int, float]] = {}  # by trial number: slot, and when it began (Unix time)
-        self._next_reap = -1.0
+        self._next_reap = self._next_refresh = -1.0
+        self._unrecorded = False
         self._recent: deque[bool] = deque(maxlen=max(1, self.limits.window))
         self._same: tuple[str, int] = ("", 0)
 
@@ -139,11 +140,21 @@ class Scheduler:
                 self.reap()
                 self._next_reap = self.clock() + REAP
             self._fill()
-            self.refresh()
+            self._tidy()
             for job, outcome in self.executor.wait(TICK):
                 self.settle(job, outcome)
+        self._tidy()
         if self.abort:
             raise self.abort
+
+    def _tidy(self) -> None:
+        """What no slot has to wait for."""
+        if self._unrecorded:
+            self.record()
+            self._unrecorded = False
+        if self.clock() >= self._next_refresh:
+            self.refresh()
+            self._next_refresh = self.clock() + TICK
 
     def _finished(self) -> bool:
         if self.executor.running():
@@ -187,13 +198,11 @@ class Scheduler:
                     self.exhausted = True
                     self.event(str(told))
                     break
-                trial = proposal.commit()
                 if proposal.duplicate_of is None:
-                    if not self.leases.claim(_lease(trial.number)):
-                        return None  # we were taken for dead, and another has it: a trial more for all of us
-                    self._set(trial, attributes.ATTEMPT, 0)
-                    return self._read(trial.number)
-                self._reuse(trial, proposal.duplicate_of)
+                    trial = proposal.commit(**{attributes.ATTEMPT: 0})
+                    self.leases.take(_lease(trial.number))
+                    return trial
+                self._reuse(proposal.commit(), proposal.duplicate_of)
                 trials = self.study.get_trials(deepcopy=False)
         return None
 
@@ -213,7 +222,7 @@ class Scheduler:
         self._set(trial, attributes.OUTCOME, Kind.COMPLETE.value)
         self.study.tell(trial.number, self._read(twin).values)
         self.event(f"trial {trial.number} has the configuration of trial {twin}, and takes its values")
-        self.record()
+        self._unrecorded = True
 
     def reap(self) -> None:
         """Set trials back to WAITING whose controller is gone.
@@ -250,7 +259,7 @@ class Scheduler:
         self.event(_ended(told, outcome))
         if told.state.is_finished():  # not one that will go on
             self._count(told.state == TrialState.FAIL, outcome, job)
-            self.record()
+            self._unrecorded = True
 
     def _weigh(self, trial: FrozenTrial, outcome: Outcome) -> Outcome:
         """Check returned values; and what was lost because we ended it was interrupted."""

@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,10 @@ def _task(static: bytes) -> Callable[[int, list[str]], Outcome]:
     os.environ.update(variables)
     setup_globals()
     Singleton.set_state(state)
+    if not through_launcher:
+        # Hydra's parser builds its tables while it reads: half the time of the first configuration in a process.
+        with suppress(Exception):  # the job will meet it, and tell
+            hydra_context.config_loader.load_sweep_config(config, [])
     return functools.partial(_launch if through_launcher else _run, hydra_context, task, config)
 
 
