@@ -17,13 +17,10 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[2]
 TASK = Path(__file__).parent / "sleeper" / "task.py"
 TRIALS_PER_SLOT = 6
-CASES = (
-    (1, 0.6, 0.0),
-    (2, 0.6, 0.0),
-    (8, 0.6, 0.0),
-    (2, 0.6, 0.7),
-    (8, 0.6, 0.7),
-)  # slots, sigma, share of short trials
+# Slots, sigma, share of short trials.
+CASES = ((1, 0.6, 0.0), (2, 0.6, 0.0), (8, 0.6, 0.0), (2, 0.6, 0.7), (8, 0.6, 0.7))
+EPOCHS = 12
+SEEDS = (0, 1)
 SWEEPERS = {
     "stock": ["hydra/sweeper=optuna", "hydra/launcher={launcher}"],
     "steady": ["hydra/sweeper=steady"],

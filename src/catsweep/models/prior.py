@@ -61,8 +61,8 @@ class AggregatePrior(nn.Module):
         covariance.diagonal().add_(JITTER * self.second_moment.diagonal().double().mean())
         if not covariance.isfinite().all():
             raise DivergedError(
-                "The latents of the photos are not finite, so no prior can be fitted to them: the training has diverged. "
-                "Lower the learning rate, or train with trainer.precision=32-true."
+                "The latents of the photos are not finite, so no prior can be fitted to them: the training has "
+                "diverged. Lower the learning rate, or train with trainer.precision=32-true."
             )
         self.factor.copy_(torch.linalg.cholesky(covariance))
 
