@@ -1,11 +1,10 @@
 """No configuration is tried twice, none of a finite space is left out, and what was begun is completed."""
 
-import sys
 from typing import Any, Literal
 
 import optuna
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -65,6 +64,11 @@ def small_spaces(draw: st.DrawFn) -> tuple[dict[str, str], dict[str, str]]:
 
 
 @settings(max_examples=12)
+@example(
+    ({"p0": "choice(1, 1.0, true)", "p1": "choice(1, 2, 3)", "last": "choice(m, n)"}, {"last": "p0=1"}),
+    "TPESampler",
+    False,
+)
 @given(small_spaces(), st.sampled_from(["TPESampler", "RandomSampler", "NSGAIISampler", "GridSampler"]), st.booleans())
 def test_a_finite_space_is_tried_whole_and_once(
     written: tuple[dict[str, str], dict[str, str]], sampler: str, together: bool
@@ -293,7 +297,10 @@ def test_an_extender_reads_what_is_fixed_and_its_space_is_never_exhausted() -> N
 
 
 def test_a_package_that_a_sampler_lacks_when_it_draws_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "cmaes", None)
+    def lacking(*_: object) -> None:
+        raise ModuleNotFoundError("No module named 'cmaes'", name="cmaes")
+
+    monkeypatch.setattr(optuna.samplers.CmaEsSampler, "sample_relative", lacking)
     study = optuna.create_study()
     proposer = proposer_for(study, {"x": "interval(0.0, 1.0)", "z": "interval(0.0, 1.0)"}, sampler="CmaEsSampler")
     with pytest.raises(ConfigError, match=r"CmaEsSampler needs a package that is not installed.*pip install cmaes"):

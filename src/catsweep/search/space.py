@@ -80,15 +80,17 @@ class Space:
         Raises:
             ValueError: the extender draws a parameter that is fixed.
         """
+        kept: dict[str, Any] = {}  # as a storage gives it back: of choices that are equal (1, true) the first
         for name, distribution in self.parameters.items():
-            if self._applies(name, trial.params):
-                trial._suggest(name, distribution)
+            if self._applies(name, kept):
+                drawn = trial._suggest(name, distribution)
+                kept[name] = distribution.to_external_repr(distribution.to_internal_repr(drawn))
         if self.extender:
             assert config is not None
             self.extender(config, trial)
         if overlap := sorted(trial.params.keys() & self.fixed.keys()):
             raise ValueError(f"Overlapping fixed parameters and search space parameters found: {overlap}")
-        return dict(trial.params)
+        return {**trial.params, **kept}
 
     def overrides(self, params: Mapping[str, Any]) -> tuple[str, ...]:
         """The overrides of a job with these parameters."""
