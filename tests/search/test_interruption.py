@@ -29,7 +29,7 @@ def test_once_to_stop_at_a_checkpoint_twice_to_stop_at_once(
         assert stop == Stop(requested=True, signal=number)
         executor.stop.assert_called_once_with()
         executor.kill.assert_not_called()
-        assert "Once more to stop at once" in capfd.readouterr().err
+        assert capfd.readouterr() == ("", "")  # a word would fall into the live table
         os.kill(os.getpid(), number)
         executor.kill.assert_called_once_with()
         executor.stop.assert_called_once_with()

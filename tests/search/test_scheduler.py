@@ -152,7 +152,10 @@ def test_a_stop_asks_for_nothing_more_and_leaves_nothing_running() -> None:
     script = Script(2)
     loop = scheduler(script, Limits(9), stop=stop)
 
+    said: list[str] = []
+
     def ask(line: str) -> None:
+        said.append(line)
         if "finished" in line and not stop.requested:
             stop.requested = True
             script.stop()
@@ -160,6 +163,7 @@ def test_a_stop_asks_for_nothing_more_and_leaves_nothing_running() -> None:
     loop.event = ask
     loop.run()
     assert states(loop.study) == ["COMPLETE", "WAITING"]
+    assert sum("once more to stop at once" in line for line in said) == 1
     again = scheduler(Script(2), Limits(9), loop.study, "there")
     again.run()
     assert states(loop.study) == ["COMPLETE"] * 9

@@ -1,16 +1,12 @@
 """Ctrl-C and SIGTERM: once to stop at a checkpoint, twice to stop at once."""
 
-import os
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from catsweep.search.executor import Executor
 from catsweep.search.scheduler import Stop
-
-NOTICE = b"\nStopping: trials go on to their next checkpoint. Once more to stop at once.\n"
 
 
 @contextmanager
@@ -27,8 +23,7 @@ def interruptible(executor: Executor, stop: Stop) -> Iterator[None]:
         if stop.requested:
             executor.kill()
             return
-        stop.requested = True
-        os.write(sys.stderr.fileno(), NOTICE)  # not print: the signal may have come in the midst of one
+        stop.requested = True  # the scheduler says so: a word from here would fall into the table that is being drawn
         executor.stop()
 
     before = {number: signal.signal(number, asked) for number in (signal.SIGINT, signal.SIGTERM)}

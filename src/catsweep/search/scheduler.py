@@ -121,7 +121,7 @@ class Scheduler:
         self.abort: StudyError | None = None
         self.slots: dict[int, tuple[int, float]] = {}  # by trial number: slot, and when it began (Unix time)
         self._next_reap = self._next_refresh = -1.0
-        self._unrecorded = False
+        self._unrecorded = self._acknowledged = False
         self._recent: deque[bool] = deque(maxlen=max(1, self.limits.window))
         self._same: tuple[str, int] = ("", 0)
 
@@ -141,11 +141,19 @@ class Scheduler:
                 self._next_reap = self.clock() + REAP
             self._fill()
             self._tidy()
-            for job, outcome in self.executor.wait(TICK):
+            ended = self.executor.wait(TICK)
+            self._acknowledge()
+            for job, outcome in ended:
                 self.settle(job, outcome)
         self._tidy()
         if self.abort:
             raise self.abort
+
+    def _acknowledge(self) -> None:
+        """Say once that we were asked to stop."""
+        if self.stop.requested and not self._acknowledged:
+            self._acknowledged = True
+            self.event("stopping: trials go on to their next checkpoint; once more to stop at once")
 
     def _tidy(self) -> None:
         """What no slot has to wait for."""
