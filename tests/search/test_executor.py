@@ -85,6 +85,50 @@ def test_each_job_is_a_process_of_its_own_with_its_own_configuration(make: Make)
     assert executor.free() == 2
 
 
+def test_a_prepared_job_is_composed_and_runs_when_it_is_submitted(make: Make) -> None:
+    executor = make(lambda cfg: [cfg.x, os.getpid()])
+    executor.prepare(job(3, "x=2.5"))
+    executor.prepare(job(4, "x=3.5"))
+    forgotten = executor.prepared[4].process.pid
+    ready = executor.prepared[3].process.pid
+    assert executor.free() == 1
+    assert not executor.running()
+    executor.forget(4)
+    executor.forget(5)
+    assert gone(forgotten)
+    executor.submit(job(3, "x=2.5"))
+    assert end(executor).value == [2.5, ready]
+
+
+def test_a_job_sees_the_variables_of_its_slot_not_those_it_was_prepared_with(
+    make: Make, app: tuple[HydraContext, DictConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "the controller's")
+    app[1].hydra.overrides.hydra.append("hydra.job.env_copy=[CUDA_VISIBLE_DEVICES]")
+    executor = make(lambda cfg: os.environ["CUDA_VISIBLE_DEVICES"], gpus=["the slot's"])
+    executor.prepare(job())
+    executor.submit(job())
+    assert end(executor).value == "the slot's"
+
+
+def test_a_prepared_process_that_died_is_replaced(make: Make) -> None:
+    executor = make(lambda cfg: cfg.x)
+    executor.prepare(job(0, "x=2.5"))
+    executor.prepared[0].process.kill()
+    executor.prepared[0].process.join()
+    executor.submit(job(0, "x=2.5"))
+    assert end(executor).value == 2.5
+
+
+def test_what_is_wrong_with_a_prepared_job_is_told_as_its_end(make: Make) -> None:
+    executor = make(lambda cfg: cfg.x)
+    executor.prepare(job(0, "nonsense=1"))
+    executor.submit(job(0, "nonsense=1"))
+    outcome = end(executor)
+    assert outcome.kind == Kind.FAILED
+    assert "nonsense" in outcome.message
+
+
 def test_a_slot_is_free_when_its_process_has_gone_and_not_before(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PATIENCE", 0.3)
 

@@ -8,7 +8,7 @@ from unittest.mock import Mock
 import pytest
 
 from catsweep.search.interruption import interruptible
-from catsweep.search.scheduler import Stop
+from catsweep.search.limits import Stop
 
 
 @pytest.fixture(autouse=True)

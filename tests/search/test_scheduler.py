@@ -10,12 +10,14 @@ from optuna.trial import TrialState
 
 from catsweep.errors import StudyError
 from catsweep.search import attributes
+from catsweep.search import scheduler as scheduler_module
 from catsweep.search.executor import Job
 from catsweep.search.leases import Identity, Leases
+from catsweep.search.limits import Limits, Stop
 from catsweep.search.outcome import Kind, Outcome
 from catsweep.search.proposer import Proposer
 from catsweep.search.sampling import Samplers
-from catsweep.search.scheduler import Limits, Scheduler, Stop
+from catsweep.search.scheduler import Scheduler
 from catsweep.search.space import Space
 
 GOOD = Outcome(Kind.COMPLETE, value=1.0)
@@ -25,7 +27,8 @@ class Script:
     """An executor whose jobs end as written, in the order in which they were started; `GOOD` when nothing is."""
 
     def __init__(self, slots: int, *ends: Outcome) -> None:
-        self.slots, self.ends = slots, list(ends)
+        self.slots, self.spare, self.ends = slots, 1, list(ends)
+        self.prepared: list[int] = []
         self.busy: dict[int, Job] = {}
         self.started: list[int] = []
         self.most = 0
@@ -36,7 +39,14 @@ class Script:
         self.busy[slot] = job
         self.started.append(job.number)
         self.most = max(self.most, len(self.busy))
+        if job.number in self.prepared:
+            self.prepared.remove(job.number)
         return slot
+
+    def prepare(self, job: Job) -> None:
+        self.prepared.append(job.number)
+
+    forget = lambda self, number: self.prepared.remove(number)  # noqa: E731
 
     def free(self) -> int:
         return self.slots - len(self.busy)
@@ -90,11 +100,16 @@ def test_every_slot_is_filled_and_the_total_is_exact() -> None:
 
 
 @settings(max_examples=25)
-@given(st.lists(st.sampled_from([kind for kind in Kind if kind != Kind.INTERRUPTED]), max_size=20), st.integers(1, 4))
-def test_whatever_happens_the_numbers_are_whole(kinds: list[Kind], slots: int) -> None:
+@given(
+    st.lists(st.sampled_from([kind for kind in Kind if kind != Kind.INTERRUPTED]), max_size=20),
+    st.integers(1, 4),
+    st.booleans(),
+)
+def test_whatever_happens_the_numbers_are_whole(kinds: list[Kind], slots: int, ahead: bool) -> None:
     script = Script(slots, *(Outcome(kind, value=1.0, message=str(n)) for n, kind in enumerate(kinds)))
-    loop = scheduler(script, Limits(8, max_same_failures=99))
+    loop = scheduler(script, Limits(8, max_same_failures=99), draw_ahead=ahead)
     loop.run()
+    assert not script.prepared
     assert len(loop.study.trials) == 8
     assert all(trial.state.is_finished() for trial in loop.study.trials)
     assert sorted(set(script.started)) == list(range(8))
@@ -147,11 +162,10 @@ def test_too_high_a_share_of_failures_ends_the_sweep() -> None:
     assert states(loop.study) == ["FAIL", "WAITING"]
 
 
-def test_a_stop_asks_for_nothing_more_and_leaves_nothing_running() -> None:
+@pytest.mark.parametrize("ahead", [False, True])
+def test_a_stop_asks_for_nothing_more_and_leaves_nothing_running(ahead: bool) -> None:
     stop = Stop()
     script = Script(2)
-    loop = scheduler(script, Limits(9), stop=stop)
-
     said: list[str] = []
 
     def ask(line: str) -> None:
@@ -160,14 +174,58 @@ def test_a_stop_asks_for_nothing_more_and_leaves_nothing_running() -> None:
             stop.requested = True
             script.stop()
 
-    loop.event = ask
+    loop = scheduler(script, Limits(9), stop=stop, event=ask, draw_ahead=ahead)
     loop.run()
-    assert states(loop.study) == ["COMPLETE", "WAITING"]
+    assert states(loop.study) == ["COMPLETE", "WAITING", "WAITING"][: 3 if ahead else 2]
+    assert not script.prepared
     assert sum("once more to stop at once" in line for line in said) == 1
     again = scheduler(Script(2), Limits(9), loop.study, "there")
     again.run()
     assert states(loop.study) == ["COMPLETE"] * 9
     assert loop.study.trials[1].user_attrs[attributes.ATTEMPT] == 1
+
+
+def test_a_trial_drawn_ahead_is_prepared_once_and_starts_before_the_end_of_the_last_is_told() -> None:
+    script = Script(1)
+    said: list[str] = []
+    loop = scheduler(script, Limits(3), draw_ahead=True, event=said.append)
+    prepared: list[int] = []
+    prepare = script.prepare
+    script.prepare = lambda job: (prepared.append(job.number), prepare(job))  # type: ignore[method-assign,assignment]
+    loop.run()
+    assert prepared == [1, 2]
+    order = [" ".join(line.split()[1:3]).rstrip(":") for line in said]
+    assert order == ["0 started", "1 started", "0 finished", "2 started", "1 finished", "2 finished"]
+
+
+@pytest.mark.parametrize("seconds", [scheduler_module.SHORT / 2, scheduler_module.SHORT * 2])
+def test_the_next_trial_is_drawn_ahead_when_trials_are_short(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(scheduler_module.time, "time", lambda: now[0])
+    script = Script(1)
+    wait = script.wait
+
+    def takes_long(timeout: float) -> list[tuple[Job, Outcome]]:
+        now[0] += seconds
+        ahead.append(len(script.prepared))
+        return wait(timeout)
+
+    ahead: list[int] = []
+    script.wait = takes_long  # type: ignore[method-assign]
+    scheduler(script, Limits(4), draw_ahead=None).run()
+    assert ahead == ([0, 1, 1, 0] if seconds < scheduler_module.SHORT else [0, 0, 0, 0])
+
+
+def test_a_prepared_trial_that_another_controller_took_is_forgotten() -> None:
+    script = Script(1)
+    loop = scheduler(script, Limits(2), draw_ahead=True)
+    loop._fill()
+    loop._look_ahead()
+    assert script.prepared == [1]
+    loop.leases.release("trial/1")
+    loop._let_go()
+    assert script.prepared == []
+    assert not loop.ready
 
 
 def test_after_the_timeout_nothing_begins() -> None:
@@ -180,7 +238,7 @@ def test_after_the_timeout_nothing_begins() -> None:
 def test_what_a_dead_controller_left_goes_on_under_its_number() -> None:
     study = optuna.create_study()
     dead = scheduler(Script(1), Limits(3), study, "dead")
-    trial = dead._next()
+    trial = dead.intake.next()
     assert trial is not None
     dead.leases.close()  # its tokens are gone, as those of the dead are
     assert states(study) == ["RUNNING"]
@@ -194,11 +252,11 @@ def test_what_a_dead_controller_left_goes_on_under_its_number() -> None:
 def test_a_trial_of_a_living_controller_is_left_alone() -> None:
     study = optuna.create_study()
     other = scheduler(Script(1), Limits(3), study, "other")
-    assert other._next() is not None
+    assert other.intake.next() is not None
     mine = scheduler(Script(1), Limits(3), study, "mine")
-    mine.reap()
+    mine.intake.reap()
     assert states(study) == ["RUNNING"]
-    taken = mine._next()
+    taken = mine.intake.next()
     assert taken is not None
     assert taken.number == 1
 
@@ -208,7 +266,7 @@ def test_the_end_of_a_trial_that_was_taken_over_is_ignored() -> None:
     loop = scheduler(Script(1), Limits(1), event=events.append)
     loop._fill()
     loop.leases.release("trial/0")
-    loop.settle(Job(0, (), Path("0")), GOOD)
+    loop._settle(Job(0, (), Path("0")), GOOD)
     assert states(loop.study) == ["RUNNING"]
     assert "taken over" in events[-1]
 
@@ -224,7 +282,7 @@ def test_enqueued_configurations_come_first_and_reused_ones_cost_nothing() -> No
     script = Script(1)
     loop = scheduler(script, Limits(3), reuse)
     node = {"_target_": "optuna.samplers.RandomSampler", "seed": 0}
-    loop.proposals = Proposer(reuse, space, Samplers(node, 0, space), "reuse")
+    loop.intake.proposals = Proposer(reuse, space, Samplers(node, 0, space), "reuse")
     loop.run()
     assert script.started == [0]
     assert [trial.user_attrs.get(attributes.DUPLICATE_OF) for trial in reuse.trials] == [None, 0, 0]

@@ -42,6 +42,7 @@ def test_directions_and_objectives_fit() -> None:
     [
         {"n_trials": 0}, {"n_jobs": 0}, {"n_jobs": "many"}, {"direction": "down"}, {"direction": []},
         {"timeout": -1}, {"retries": 1.5}, {"max_same_failures": 0}, {"max_failure_rate": 2}, {"duplicates": "skip"},
+        {"draw_ahead": "never"},
         {"confirm": {"top": 3}}, {"confirm": {"top": 0, "seeds": 1}}, {"pruner": {"_target_": "x"}}, {"lease": 0},
         {"objective": ["a", "b"]}, {"gpus": "all"},
     ],

@@ -19,8 +19,9 @@ from catsweep.search import attributes, confirmation
 from catsweep.search.executor import Executor
 from catsweep.search.jobs import Jobs
 from catsweep.search.leases import Leases
+from catsweep.search.limits import Limits, Stop
 from catsweep.search.proposer import SpaceExhausted
-from catsweep.search.scheduler import Limits, Scheduler, Stop
+from catsweep.search.scheduler import Scheduler
 from catsweep.search.storage import find_study
 
 log = logging.getLogger(__name__)

@@ -32,7 +32,7 @@ from catsweep.search.worker import serve
 
 MEMORY_EVENTS = Path("/sys/fs/cgroup/memory.events")
 PATIENCE = 10.0  # seconds that a process may take to leave after its outcome came
-SLOTS_PER_RESERVE = 4  # several of them may become free at once
+SLOTS_PER_SPARE = 4  # several of them may become free at once
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,13 @@ class Executor(Protocol):
     """Where jobs run."""
 
     slots: int
+    spare: int  # how many jobs may be prepared
+
+    def prepare(self, job: Job) -> None:
+        """Get a job ready that will be submitted, or forgotten."""
+
+    def forget(self, number: int) -> None:
+        """Give up a prepared job; one that was not prepared is no error."""
 
     def submit(self, job: Job) -> int:
         """Start a job in a free slot, and say in which."""
@@ -141,22 +148,29 @@ class ProcessExecutor:
         self.context = _context(preload)
         self.busy: dict[int, _Worker] = {}
         self.stopping = False
+        self.spare = math.ceil(slots / SLOTS_PER_SPARE)
         self.reserve: list[_Worker] = []
+        self.prepared: dict[int, _Worker] = {}  # by the job's number
         self._replenish()
+
+    def prepare(self, job: Job) -> None:
+        """Have a job's configuration composed by a process of the reserve."""
+        self.prepared[job.number] = self._assign(job)
+        self._replenish()
+
+    def forget(self, number: int) -> None:
+        """Give up a prepared job."""
+        if (worker := self.prepared.pop(number, None)) is not None:
+            self._end([worker])
 
     def submit(self, job: Job) -> int:
         """Start a job in the first free slot."""
         slot = next(slot for slot in range(self.slots) if slot not in self.busy)
-        worker = self._warm()
-        worker.job, worker.oom_kills = job, _oom_kills()
-        worker.pipe.send(
-            {
-                "number": job.number,
-                "overrides": list(job.overrides),
-                "folder": str(job.folder),
-                "environment": environment(slot, self.slots, self.gpus, self.share),
-            }
-        )
+        worker = self.prepared.pop(job.number, None)
+        if worker is None or not worker.process.is_alive():
+            worker = self._assign(job)
+        worker.oom_kills = _oom_kills()
+        worker.pipe.send(environment(slot, self.slots, self.gpus, self.share))
         self.busy[slot] = worker
         if self.stopping:  # a signal came between the last look and now
             worker.signal(signal.SIGTERM)
@@ -209,17 +223,26 @@ class ProcessExecutor:
     def close(self) -> None:
         """End everything that was started here, and wait for it."""
         self.kill()
-        left = [*self.busy.values(), *self.reserve]
-        self.busy, self.reserve = {}, []
-        for worker in left:
-            worker.pipe.close()  # ends a process that still waits for a job
-        for worker in left:
+        left = [*self.busy.values(), *self.prepared.values(), *self.reserve]
+        self.busy, self.prepared, self.reserve = {}, {}, []
+        self._end(left)
+
+    def _end(self, workers: list[_Worker]) -> None:
+        for worker in workers:
+            worker.pipe.close()  # ends a process that still waits for its job, or for its slot
+        for worker in workers:
             worker.process.join(PATIENCE)
             if worker.process.is_alive():
                 worker.signal(signal.SIGKILL)
                 worker.process.join()
             worker.end_the_rest()
             worker.process.close()
+
+    def _assign(self, job: Job) -> _Worker:
+        worker = self._warm()
+        worker.job = job
+        worker.pipe.send(job)
+        return worker
 
     def _warm(self) -> _Worker:
         """A process of the reserve, or a new one should they have died."""
@@ -229,7 +252,7 @@ class ProcessExecutor:
         return self._start()
 
     def _replenish(self) -> None:
-        while len(self.reserve) < math.ceil(self.slots / SLOTS_PER_RESERVE):
+        while len(self.reserve) < self.spare:
             self.reserve.append(self._start())
 
     def _start(self) -> _Worker:
@@ -285,7 +308,7 @@ def _context(preload: Sequence[str]) -> Any:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     plugins = [name for name in sys.modules if name.startswith(("hydra_plugins.", "hydra._internal.core_plugins."))]
-    context.set_forkserver_preload(["catsweep.search.detached", "catsweep.search.worker", *plugins, *preload])
+    context.set_forkserver_preload(["catsweep.search.detached", __name__, *plugins, *preload])
     # The fork server of Python 3.11 imports before it knows our sys.path, and says nothing when it fails.
     # And what it imports makes semaphores (tqdm), of which Python's tracker would warn when all is over.
     before = dict(os.environ)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from catsweep.search.executor import Executor
-from catsweep.search.scheduler import Stop
+from catsweep.search.limits import Stop
 
 
 @contextmanager

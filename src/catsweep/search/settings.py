@@ -135,6 +135,8 @@ def _check(keys: Mapping[str, Any]) -> None:
         raise ConfigError(f"hydra.sweeper.max_failure_rate is a share, 0 to 1; got {keys['max_failure_rate']}.")
     if keys["duplicates"] not in ("resample", "reuse", "allow"):
         raise ConfigError(f"hydra.sweeper.duplicates must be resample, reuse or allow; got {keys['duplicates']!r}.")
+    if keys["draw_ahead"] not in (True, False, "auto"):
+        raise ConfigError(f"hydra.sweeper.draw_ahead must be true, false or auto; got {keys['draw_ahead']!r}.")
     confirm = keys["confirm"]
     if confirm is not None and not (
         isinstance(confirm, dict)

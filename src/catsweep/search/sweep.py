@@ -30,10 +30,11 @@ from catsweep.search.executor import Executor
 from catsweep.search.interruption import interruptible
 from catsweep.search.jobs import Jobs
 from catsweep.search.leases import Leases
+from catsweep.search.limits import Limits, Stop
 from catsweep.search.proposer import Proposer
 from catsweep.search.rehearsal import rehearse, study_on_paper
 from catsweep.search.sampling import Samplers
-from catsweep.search.scheduler import Limits, Scheduler, Stop
+from catsweep.search.scheduler import Scheduler
 from catsweep.search.settings import Settings
 from catsweep.search.space import Space
 from catsweep.search.storage import find_study, open_storage
@@ -248,6 +249,7 @@ class Sweep:
             event=watch.event,
             refresh=watch.refresh,
             stop=self.stop,
+            draw_ahead=None if self.settings["draw_ahead"] == "auto" else self.settings["draw_ahead"],
             must_report=(self._pruning() or {}).get("metrics", ()),
         )
 

@@ -6,6 +6,7 @@ import. Everything a trial can break, it breaks here.
 
 import faulthandler
 import functools
+import gc
 import io
 import os
 import signal
@@ -15,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, TypeVar
 
 import cloudpickle
 from hydra.core.plugins import Plugins
@@ -28,38 +29,54 @@ from catsweep.search.outcome import Kind, Outcome, classify
 
 OUTPUT = "output.log"
 
+T = TypeVar("T")
+Begin = Callable[[], Outcome]
+Prepare = Callable[[int, list[str]], Begin]
+
 
 def serve(pipe: Connection, static: bytes) -> None:
     """Wait for a job and do it.
 
     Args:
-        pipe: to the controller. It sends one job; its end closed means that it is gone.
+        pipe: to the controller. It sends one job (`executor.Job`) and, when there is a slot for it, the environment
+            variables of that slot. Its end closed means that the controller is gone, or wants this process no more.
         static: cloudpickle of what all jobs share, see `ProcessExecutor`.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is for the controller to decide on
     os.setsid()
-    # Before there is a job, for it takes time; and what cannot be read is told as the job's end.
-    task, unreadable = None, None
+    # As much as can be before there is a job, and before it has a slot. What goes wrong is told as the job's end.
+    prepare = _kept(lambda: _preparation(static))
     try:
-        task = _task(static)
-    except Exception as error:
-        unreadable = classify(error)
-    try:
-        job: dict[str, Any] = pipe.recv()
+        job = pipe.recv()
+        _redirect(Path(job.folder) / OUTPUT)
+        begin = _kept(lambda: prepare()(job.number, list(job.overrides)))
+        environment: dict[str, str] = pipe.recv()
     except EOFError:
         return
     threading.Thread(target=_die_with_the_controller, args=(pipe,), daemon=True).start()
-    _redirect(Path(job["folder"]) / OUTPUT)
-    _share(job["environment"])
+    _share(environment)
     try:
-        outcome = task(job["number"], job["overrides"]) if task else unreadable
+        outcome = begin()()
     except BaseException as error:
         outcome = classify(error)
     pipe.send(outcome)
 
 
-def _task(static: bytes) -> Callable[[int, list[str]], Outcome]:
-    """What to call with a job's number and overrides."""
+def _kept(step: Callable[[], T]) -> Callable[[], T]:
+    """Do a step now, and give what it returned, or raised, when asked."""
+    try:
+        done = step()
+    except BaseException as error:
+        return functools.partial(_raise, error)
+    return lambda: done
+
+
+def _raise(error: BaseException) -> NoReturn:
+    raise error
+
+
+def _preparation(static: bytes) -> Prepare:
+    """What to call with a job's number and overrides; it returns what to call to run the job."""
     hydra_context, task, config, state, through_launcher, variables = cloudpickle.loads(static)
     os.environ.clear()  # the warm parent has some of its own
     os.environ.update(variables)
@@ -69,34 +86,47 @@ def _task(static: bytes) -> Callable[[int, list[str]], Outcome]:
         # Hydra's parser builds its tables while it reads: half the time of the first configuration in a process.
         with suppress(Exception):  # the job will meet it, and tell
             hydra_context.config_loader.load_sweep_config(config, [])
-    return functools.partial(_launch if through_launcher else _run, hydra_context, task, config)
+    # What was imported stays. To look through it for garbage takes a quarter of a second, and copies shared memory.
+    gc.freeze()
+    return functools.partial(_launched if through_launcher else _composed, hydra_context, task, config)
 
 
-def _run(
+def _composed(
     hydra_context: HydraContext, task: TaskFunction, config: DictConfig, number: int, overrides: list[str]
-) -> Outcome:
-    """Compose the job's configuration and run it, as Hydra's basic launcher does."""
+) -> Begin:
+    """Compose the job's configuration, to run it as Hydra's basic launcher does."""
     composed = hydra_context.config_loader.load_sweep_config(config, overrides)
     with read_write(composed), open_dict(composed):
         composed.hydra.job.id = str(number)
         composed.hydra.job.num = number
-    ended = run_job(
-        hydra_context=hydra_context,
-        task_function=task,
-        config=composed,
-        job_dir_key="hydra.sweep.dir",
-        job_subdir_key="hydra.sweep.subdir",
-    )
-    return _outcome(ended)
+
+    def begin() -> Outcome:
+        with read_write(composed), open_dict(composed):
+            for name in composed.hydra.job.env_copy:  # copied before the slot was known
+                composed.hydra.job.env_set[name] = os.environ[name]
+        ended = run_job(
+            hydra_context=hydra_context,
+            task_function=task,
+            config=composed,
+            job_dir_key="hydra.sweep.dir",
+            job_subdir_key="hydra.sweep.subdir",
+        )
+        return _outcome(ended)
+
+    return begin
 
 
-def _launch(
+def _launched(
     hydra_context: HydraContext, task: TaskFunction, config: DictConfig, number: int, overrides: list[str]
-) -> Outcome:
+) -> Begin:
     """Send the job through the launcher that the user chose, alone."""
     launcher = Plugins.instance().instantiate_launcher(hydra_context=hydra_context, task_function=task, config=config)
-    [ended] = launcher.launch([overrides], initial_job_idx=number)
-    return _outcome(ended)
+
+    def begin() -> Outcome:
+        [ended] = launcher.launch([overrides], initial_job_idx=number)
+        return _outcome(ended)
+
+    return begin
 
 
 def _outcome(ended: JobReturn) -> Outcome:

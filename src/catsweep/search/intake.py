@@ -1,0 +1,134 @@
+"""Where a free slot gets its trial from: one that waits to go on, or a new one that is drawn.
+
+`catsweep.search.scheduler` asks. Everything here happens under the lock of asking, one controller at a time, so that
+totals are exact and no trial has two drivers. A trial that has to go on (its process was lost, it was interrupted, its
+controller died) is set back to WAITING, where Optuna's own tools see it too, and starts again under its own number
+before any new trial is drawn.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from optuna.trial import FrozenTrial, TrialState
+
+from catsweep.search import attributes
+from catsweep.search.leases import Leases
+from catsweep.search.outcome import Kind
+from catsweep.search.proposer import SpaceExhausted
+from catsweep.search.trials import Trials
+
+
+class Proposal(Protocol):
+    """A trial on paper."""
+
+    duplicate_of: int | None
+
+    def commit(self, **noted: Any) -> FrozenTrial:
+        """Write it to the study, RUNNING, with these user attributes."""
+
+
+class Proposals(Protocol):
+    """Where new trials come from."""
+
+    def propose(self, trials: list[FrozenTrial]) -> Proposal:
+        """The next trial, given all there are. Raises SpaceExhausted when there is none."""
+
+    def complete(self, trial: FrozenTrial) -> None:
+        """Give a trial that was enqueued, or whose controller died early, the parameters it lacks."""
+
+
+@dataclass
+class Intake:
+    """Takes trials of one study for this controller.
+
+    Args:
+        trials: of the study.
+        proposals: where new ones come from.
+        leases: registered; says which trials are ours.
+        n_trials: of the study in all.
+        event: told of what is no start and no end, one line each.
+
+    Attributes:
+        exhausted: whether there is no further configuration to try.
+        reused: whether trials ended here, with values of others, since this was last set to False.
+    """
+
+    trials: Trials
+    proposals: Proposals
+    leases: Leases
+    n_trials: int
+    event: Callable[[str], None]
+    exhausted: bool = False
+    reused: bool = False
+
+    def next(self) -> FrozenTrial | None:
+        """Take the next trial: a waiting one, or a new one; None when there is none to take now."""
+        with self.leases.lock("ask"):
+            trials = self.trials.all()
+            for trial in trials:
+                if trial.state == TrialState.WAITING and (taken := self._take(trial)):
+                    return taken
+            while len(trials) < self.n_trials and not self.exhausted:
+                try:
+                    proposal = self.proposals.propose(trials)
+                except SpaceExhausted as told:
+                    self.exhausted = True
+                    self.event(str(told))
+                    break
+                if proposal.duplicate_of is None:
+                    trial = proposal.commit(**{attributes.ATTEMPT: 0})
+                    self.leases.take(lease(trial.number))
+                    return trial
+                self._reuse(proposal.commit(), proposal.duplicate_of)
+                trials = self.trials.all()
+        return None
+
+    def give_back(self, trial: FrozenTrial) -> None:
+        """A trial that was taken and did not start: it goes on later, here or elsewhere."""
+        if self.leases.holds(lease(trial.number)):  # else another controller has it already
+            self.trials.requeue(trial)
+            self.leases.release(lease(trial.number))
+
+    def reap(self) -> None:
+        """Set trials back to WAITING whose controller is gone.
+
+        Under the lock of asking: between a trial's making and its claim no one may take it for abandoned.
+        """
+        with self.leases.lock("ask"):
+            for trial in self.trials.all(TrialState.RUNNING):
+                if not self.leases.owned(lease(trial.number)):
+                    self.trials.requeue(trial)
+                    self.event(f"trial {trial.number} was left by a controller that is gone; it will go on")
+
+    @property
+    def done(self) -> bool:
+        """Whether every trial of the study has ended, and no other will come.
+
+        Trials that run elsewhere may come back to us, should their controller die.
+        """
+        trials = self.trials.all()
+        return all(trial.state.is_finished() for trial in trials) and (self.exhausted or len(trials) >= self.n_trials)
+
+    def _take(self, trial: FrozenTrial) -> FrozenTrial | None:
+        if not self.leases.claim(lease(trial.number)):
+            return None
+        if not self.trials.start(trial):
+            self.leases.release(lease(trial.number))
+            return None
+        begun = trial.user_attrs.get(attributes.ATTEMPT)
+        self.trials.note(trial, attributes.ATTEMPT, 0 if begun is None else begun + 1)
+        self.proposals.complete(self.trials.read(trial.number))
+        return self.trials.read(trial.number)
+
+    def _reuse(self, trial: FrozenTrial, twin: int) -> None:
+        self.trials.note(trial, attributes.DUPLICATE_OF, twin)
+        self.trials.note(trial, attributes.OUTCOME, Kind.COMPLETE.value)
+        self.trials.study.tell(trial.number, self.trials.read(twin).values)
+        self.event(f"trial {trial.number} has the configuration of trial {twin}, and takes its values")
+        self.reused = True
+
+
+def lease(number: int) -> str:
+    """The name under which a trial is claimed."""
+    return f"trial/{number}"
