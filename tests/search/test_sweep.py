@@ -171,7 +171,7 @@ def test_pruned_is_not_failed_and_memory_is_a_constraint(sweep: Sweep, tmp_path:
 
 
 def test_the_same_failure_again_and_again_ends_the_sweep_and_is_shown_once(sweep: Sweep, tmp_path: Path) -> None:
-    done = sweep("fault=raise", "faulty=[0,1,2,3,4,5,6,7]", "hydra.sweeper.n_jobs=1")
+    done = sweep("fault=raise", "faulty=[0,1,2,3,4,5,6,7]", "hydra.sweeper.n_jobs=1", "hydra.sweeper.draw_ahead=false")
     assert done.returncode == 1
     assert states(tmp_path) == ["FAIL"] * 3
     assert done.stderr.count("Traceback") == 1

@@ -119,7 +119,8 @@ class Scheduler:
         return self.stop.requested or late or self.settlement.abort is not None
 
     def _trials_are_short(self) -> bool:
-        return bool(self._took) and statistics.median(self._took) < SHORT
+        """As far as is known; until one has ended here there is no newest result to wait for."""
+        return not self._took or statistics.median(self._took) < SHORT
 
     # --- starting
 

@@ -62,7 +62,7 @@ class SteadySweeperConf:
     gpus: Any = "auto"  # auto, a number, or a list of ids
     gpus_per_slot: float = 1.0  # 0.5: two slots share a GPU
     # Draw the next trial, and get it ready, before a slot is free: the slot waits less, and the draw knows one result
-    # less. auto: when trials take less than 20 s. It counts as running.
+    # less. auto: while trials take less than 20 s. It counts as running.
     draw_ahead: Any = "auto"
 
     # Resuming.
