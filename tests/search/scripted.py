@@ -1,0 +1,80 @@
+"""The loop with jobs that take no time and end as written, for the tests of it and of its parts."""
+
+from pathlib import Path
+
+import optuna
+
+from catsweep.search.executor import Job
+from catsweep.search.leases import Identity, Leases
+from catsweep.search.limits import Limits
+from catsweep.search.outcome import Kind, Outcome
+from catsweep.search.proposer import Proposer
+from catsweep.search.sampling import Samplers
+from catsweep.search.scheduler import Scheduler
+from catsweep.search.space import Space
+
+GOOD = Outcome(Kind.COMPLETE, value=1.0)
+
+
+class Script:
+    """An executor whose jobs end as written, in the order in which they were started; `GOOD` when nothing is."""
+
+    def __init__(self, slots: int, *ends: Outcome) -> None:
+        self.slots, self.spare, self.ends = slots, 1, list(ends)
+        self.prepared: list[int] = []
+        self.busy: dict[int, Job] = {}
+        self.started: list[int] = []
+        self.most = 0
+        self.stopped = False
+
+    def submit(self, job: Job) -> int:
+        slot = next(slot for slot in range(self.slots) if slot not in self.busy)
+        self.busy[slot] = job
+        self.started.append(job.number)
+        self.most = max(self.most, len(self.busy))
+        if job.number in self.prepared:
+            self.prepared.remove(job.number)
+        return slot
+
+    def prepare(self, job: Job) -> None:
+        self.prepared.append(job.number)
+
+    forget = lambda self, number: self.prepared.remove(number)  # noqa: E731
+
+    def free(self) -> int:
+        return self.slots - len(self.busy)
+
+    def running(self) -> dict[int, Job]:
+        return dict(self.busy)
+
+    def wait(self, timeout: float) -> list[tuple[Job, Outcome]]:
+        if not self.busy:
+            return []
+        slot = min(self.busy, key=lambda slot: self.started.index(self.busy[slot].number))
+        if self.stopped:
+            return [(self.busy.pop(slot), Outcome(Kind.INTERRUPTED))]
+        return [(self.busy.pop(slot), self.ends.pop(0) if self.ends else GOOD)]
+
+    def stop(self) -> None:
+        self.stopped = True
+
+    kill = close = stop
+
+
+def scheduler(
+    script: Script, limits: Limits, study: optuna.Study | None = None, name: str = "here", **keys: object
+) -> Scheduler:
+    study = study or optuna.create_study()
+    space = Space.parse({"x": "interval(0.0, 1.0)"}, [])
+    leases = Leases(study._storage, study.study_name, identity=Identity(name, 1, 0.0))
+    leases.register()
+    node = {"_target_": "optuna.samplers.RandomSampler", "seed": 0}
+    return Scheduler(
+        study=study, proposals=Proposer(study, space, Samplers(node, 0, space)), executor=script, leases=leases,
+        limits=limits, overrides=lambda trial: space.overrides(trial.params), folder=lambda n: Path(str(n)),
+        **{"event": lambda line: None, **keys},  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def states(study: optuna.Study) -> list[str]:
+    return [trial.state.name for trial in study.trials]

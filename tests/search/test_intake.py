@@ -1,0 +1,69 @@
+"""Which trial a free slot gets: those that wait, those a dead controller left, new ones."""
+
+import optuna
+from optuna.trial import TrialState
+from tests.search.scripted import Script, scheduler, states
+
+from catsweep.search import attributes
+from catsweep.search.limits import Limits
+from catsweep.search.proposer import Proposer
+from catsweep.search.sampling import Samplers
+from catsweep.search.space import Space
+
+
+def test_what_a_dead_controller_left_goes_on_under_its_number() -> None:
+    study = optuna.create_study()
+    dead = scheduler(Script(1), Limits(3), study, "dead")
+    trial = dead.intake.next()
+    assert trial is not None
+    dead.leases.close()  # its tokens are gone, as those of the dead are
+    assert states(study) == ["RUNNING"]
+    script = Script(1)
+    scheduler(script, Limits(3), study, "alive").run()
+    assert script.started == [0, 1, 2]
+    assert states(study) == ["COMPLETE"] * 3
+    assert study.trials[0].params == trial.params
+
+
+def test_a_trial_of_a_living_controller_is_left_alone() -> None:
+    study = optuna.create_study()
+    other = scheduler(Script(1), Limits(3), study, "other")
+    assert other.intake.next() is not None
+    mine = scheduler(Script(1), Limits(3), study, "mine")
+    mine.intake.reap()
+    assert states(study) == ["RUNNING"]
+    taken = mine.intake.next()
+    assert taken is not None
+    assert taken.number == 1
+
+
+def test_enqueued_configurations_come_first_and_reused_ones_cost_nothing() -> None:
+    study = optuna.create_study()
+    study.enqueue_trial({"x": 0.5})
+    loop = scheduler(Script(1), Limits(3), study)
+    loop.run()
+    assert study.trials[0].params == {"x": 0.5}
+    reuse = optuna.create_study()
+    space = Space.parse({"x": "choice(1)"}, [])
+    script = Script(1)
+    loop = scheduler(script, Limits(3), reuse)
+    node = {"_target_": "optuna.samplers.RandomSampler", "seed": 0}
+    loop.intake.proposals = Proposer(reuse, space, Samplers(node, 0, space), "reuse")
+    loop.run()
+    assert script.started == [0]
+    assert [trial.user_attrs.get(attributes.DUPLICATE_OF) for trial in reuse.trials] == [None, 0, 0]
+    assert [trial.state for trial in reuse.trials] == [TrialState.COMPLETE] * 3
+
+
+def test_a_trial_that_is_given_back_goes_on_unless_another_controller_has_it() -> None:
+    loop = scheduler(Script(1), Limits(2))
+    mine, lost = loop.intake.next(), loop.intake.next()
+    assert mine is not None
+    assert lost is not None
+    loop.leases.release(f"trial/{lost.number}")
+    for trial in (mine, lost):
+        loop.intake.give_back(trial)
+    assert states(loop.study) == ["WAITING", "RUNNING"]
+    again = scheduler(Script(1), Limits(2), loop.study, "there").intake.next()
+    assert again is not None
+    assert again.number == mine.number

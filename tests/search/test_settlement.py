@@ -1,0 +1,80 @@
+"""What a study is told of the end of a job, and which failures end the sweep."""
+
+from pathlib import Path
+
+import pytest
+from tests.search.scripted import GOOD, Script, scheduler, states
+
+from catsweep.errors import StudyError
+from catsweep.search import attributes
+from catsweep.search.executor import Job
+from catsweep.search.limits import Limits
+from catsweep.search.outcome import Kind, Outcome
+
+
+def test_each_kind_of_end_is_told_as_what_it_is() -> None:
+    kinds = [Kind.COMPLETE, Kind.PRUNED, Kind.OUT_OF_MEMORY, Kind.DIVERGED, Kind.FAILED]
+    script = Script(1, *(Outcome(kind, value=1.0, message="why", traceback="where") for kind in kinds))
+    loop = scheduler(script, Limits(5))
+    loop.run()
+    assert states(loop.study) == ["COMPLETE", "PRUNED", "PRUNED", "PRUNED", "FAIL"]
+    trials = loop.study.trials
+    assert [trial.user_attrs[attributes.OUTCOME] for trial in trials] == [kind.value for kind in kinds]
+    assert [bool(trial.constraints) for trial in trials] == [False, False, True, True, False]
+    assert trials[4].user_attrs[attributes.TRACEBACK] == "where"
+    assert loop.study.best_trial.number == 0
+
+
+def test_a_lost_trial_starts_again_as_often_as_retries_say() -> None:
+    lost = Outcome(Kind.LOST, message="SIGKILL")
+    script = Script(1, lost, lost, lost)
+    loop = scheduler(script, Limits(2, retries=2))
+    loop.run()
+    assert script.started == [0, 0, 0, 1]
+    assert states(loop.study) == ["FAIL", "COMPLETE"]
+    assert loop.study.trials[0].user_attrs[attributes.ATTEMPT] == 2
+
+
+def test_values_that_are_none_fail_the_trial() -> None:
+    loop = scheduler(Script(1, Outcome(Kind.COMPLETE, value=None)), Limits(2))
+    loop.run()
+    assert states(loop.study) == ["FAIL", "COMPLETE"]
+    assert "float-castable" in loop.study.trials[0].user_attrs[attributes.MESSAGE]
+
+
+def test_the_same_failure_in_a_row_ends_the_sweep_others_do_not() -> None:
+    same = Outcome(Kind.FAILED, message="no such file", traceback="")
+    with pytest.raises(StudyError, match="no such file"):
+        scheduler(Script(1, same, same, same), Limits(9)).run()
+    loop = scheduler(Script(1, same, same, GOOD, same, same), Limits(6))
+    loop.run()
+    assert states(loop.study).count("FAIL") == 4
+
+
+def test_too_high_a_share_of_failures_ends_the_sweep() -> None:
+    failures = [Outcome(Kind.FAILED, message=text) for text in "abcd"]
+    loop = scheduler(Script(2, failures[0], GOOD, failures[1]), Limits(9, max_failure_rate=0.0, window=2))
+    with pytest.raises(StudyError, match="max_failure_rate"):
+        loop.run()
+    assert states(loop.study) == ["FAIL", "WAITING"]
+
+
+def test_the_end_of_a_trial_that_was_taken_over_is_ignored() -> None:
+    events: list[str] = []
+    loop = scheduler(Script(1), Limits(1), event=events.append)
+    loop._fill()
+    loop.leases.release("trial/0")
+    loop._settle(Job(0, (), Path("0")), GOOD)
+    assert states(loop.study) == ["RUNNING"]
+    assert "taken over" in events[-1]
+
+
+def test_a_metric_that_is_never_reported_ends_the_sweep_and_keeps_the_values() -> None:
+    loop = scheduler(Script(1), Limits(3), must_report=("val/kid",))
+    with pytest.raises(StudyError, match="prunes by val/kid, but trial 0 ended without reporting it"):
+        loop.run()
+    assert states(loop.study) == ["COMPLETE"]
+    study = loop.study
+    study.enqueue_trial({"x": 0.5}, user_attrs={attributes.RUNGS: {"1": {"val/kid": 0.3}}})
+    scheduler(Script(1), Limits(2), study, "again", must_report=("val/kid",)).run()
+    assert states(study) == ["COMPLETE"] * 2
