@@ -259,8 +259,10 @@ def test_results_are_as_upstream_writes_them(sweep: Sweep, tmp_path: Path) -> No
     assert written.solutions == [{"params": t.params, "values": t.values} for t in load(tmp_path, "two").best_trials]
 
 
-@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
-def test_other_launchers_run_one_job_per_slot(sweep: Sweep, tmp_path: Path, launcher: str) -> None:
+@pytest.mark.parametrize(("launcher", "said"), [("joblib", "launching 1 jobs"), ("submitit_local", "Submitit 'local'")])
+def test_other_launchers_run_one_job_per_slot(sweep: Sweep, tmp_path: Path, launcher: str, said: str) -> None:
     done = sweep(f"hydra/launcher={launcher}", "hydra.sweeper.n_trials=3")
     assert done.returncode == 0, done.stderr
     whole(tmp_path, 3)
+    for number in range(3):
+        assert said in (tmp_path / f"out/fake/{number}/output.log").read_text()

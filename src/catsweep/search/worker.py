@@ -21,7 +21,7 @@ from typing import Any, NoReturn, TypeVar
 import cloudpickle
 from hydra.core.plugins import Plugins
 from hydra.core.singleton import Singleton
-from hydra.core.utils import JobReturn, run_job, setup_globals
+from hydra.core.utils import JobReturn, configure_log, run_job, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict, read_write
 
@@ -123,6 +123,8 @@ def _launched(
     launcher = Plugins.instance().instantiate_launcher(hydra_context=hydra_context, task_function=task, config=config)
 
     def begin() -> Outcome:
+        logging = (config.hydra.hydra_logging, config.hydra.verbose)  # launchers say there where a job's own files are
+        configure_log(*logging, execution_whitelist=hydra_context.execution_whitelist)
         [ended] = launcher.launch([overrides], initial_job_idx=number)
         return _outcome(ended)
 
