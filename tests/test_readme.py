@@ -95,8 +95,12 @@ def known() -> list[DictConfig]:
     choices = [[f"{group}={option}"] for group in ("model", "hparams_search", "metrics") for option in GROUPS[group]]
     with initialize_config_dir(str(CONF)):
         sweep = compose("train", overrides=["hparams_search=vae_optuna"], return_hydra_config=True)
+        removers = [file.stem for file in (CONF / "background" / "remover").glob("*.yaml")]
+        prepare = [
+            compose("prepare", overrides=["background=remove", f"background/remover={name}"]) for name in removers
+        ]
         return [compose("train", overrides=overrides) for overrides in choices] + [
-            sweep, *(compose(file.stem) for file in CONF.glob("*.yaml"))
+            sweep, *prepare, *(compose(file.stem) for file in CONF.glob("*.yaml"))
         ]  # fmt: skip
 
 

@@ -27,7 +27,9 @@ from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.strategies import DDPStrategy
 
 from catsweep import configuration, run_folder, training
+from catsweep.data.building import open_or_build
 from catsweep.data.demo import render
+from catsweep.data.sources import KaggleCats
 from catsweep.errors import ConfigError, MetricError
 from catsweep.instantiation import instantiate
 from catsweep.metrics.scorer import Scorer
@@ -43,6 +45,7 @@ MODELS = ("vae", "dcgan")
 KIND = {"vae": "reconstruction", "dcgan": "adversarial"}
 TINY = ("data.size=32", "depth=shallow", "width.channels=4", "width.max_channels=16", "model.latent_size=8")
 GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name != "hydra")
+OF_TRAINING = [group for group in GROUPS if group not in ("hparams_search", "background")]  # what a run is made of
 
 
 def options(group: str) -> list[str]:
@@ -99,17 +102,28 @@ def drawn(model: pl.LightningModule) -> torch.Tensor:
 
 def test_the_groups_are_those_that_are_promised() -> None:
     promised = "data model depth width activation optimizer loss trainer metrics logger hparams_search"
-    assert {*promised.split(), "block", "normalization", "schedule"} == {*GROUPS}
+    assert {*promised.split(), "background", "block", "normalization", "schedule"} == {*GROUPS}
 
 
 def test_every_group_but_the_search_has_a_default() -> None:
     composed()
     chosen = HydraConfig.get().runtime.choices
     assert chosen["hparams_search"] is None
-    assert all(chosen[group] in options(group) for group in GROUPS if group != "hparams_search")
+    assert all(chosen[group] in options(group) for group in OF_TRAINING)
+    composed(command="prepare")
+    assert HydraConfig.get().runtime.choices["background"] == "keep"
 
 
-@pytest.mark.parametrize(("group", "option"), every(*(group for group in GROUPS if group != "hparams_search")))
+@pytest.mark.parametrize("option", options("background"))
+@pytest.mark.parametrize("remover", options("background/remover"))
+def test_every_background_and_remover_composes_for_preparation(option: str, remover: str) -> None:
+    more = [f"background/remover={remover}"] if option == "remove" else []
+    cfg = composed(f"background={option}", *more, command="prepare")
+    assert (cfg.background.remover is None) == (option == "keep")
+    plain(cfg)
+
+
+@pytest.mark.parametrize(("group", "option"), every(*OF_TRAINING))
 def test_every_option_composes_into_a_configuration_that_resolves_and_passes(group: str, option: str) -> None:
     cfg = composed(*suited(group, option))
     assert HydraConfig.get().runtime.choices[group] == option
@@ -209,7 +223,11 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("option", options("data"))
 def test_every_source_of_data_gives_batches(option: str, photographs: Path, tmp_path: Path) -> None:
     own = ["data.reader.n=8"] if option == "demo_cats" else [f"data.source={photographs}"]
-    cfg = composed(f"data={option}", *own, "data.size=32", "data.batch_size=4", f"data.root={tmp_path}", "seed=7")
+    if option == "ready":
+        own = [f"data.source={open_or_build(KaggleCats(photographs), 32, tmp_path, 0.1).path}"]
+    else:
+        own.append(f"data.root={tmp_path}")
+    cfg = composed(f"data={option}", *own, "data.size=32", "data.batch_size=4", "seed=7")
     data = instantiate(cfg.data)
     data.prepare_data()
     data.setup("fit")

@@ -7,6 +7,7 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
 from catsweep.data import align
+from catsweep.data.align import Border
 
 Array = NDArray[np.float64]
 
@@ -123,3 +124,90 @@ def test_opencv_counts_pixels_as_the_module_says() -> None:
     """Pins the half pixel between continuous coordinates and OpenCV's: doubling puts pixel 0 on 0 and 1, evenly."""
     image = np.array([[0, 100]], dtype=np.uint8)
     assert cv2.resize(image, (4, 1), interpolation=cv2.INTER_LINEAR).tolist() == [[0, 25, 75, 100]]
+
+
+SHIFT = np.array([[1.0, 0, 3], [0, 1, 2]])  # whole pixels, so that cubic interpolation changes nothing
+photos = arrays.arrays(np.uint8, (8, 8, 3))
+
+
+@given(photo=photos)
+def test_a_reflected_border_is_the_mirror_image_pixel_by_pixel(photo: NDArray[np.uint8]) -> None:
+    expected = np.pad(photo, ((2, 2), (3, 1), (0, 0)), mode="reflect")
+    np.testing.assert_array_equal(align.align(photo, SHIFT, 12, 12, Border.REFLECT), expected)
+    np.testing.assert_array_equal(align.align(photo, SHIFT, 12, 12), expected)  # as training has always had it
+
+
+@given(photo=photos, colour=st.tuples(*[st.integers(0, 255)] * 3))
+def test_a_constant_border_has_the_colour_asked_for(photo: NDArray[np.uint8], colour: tuple[int, int, int]) -> None:
+    expected = np.empty((12, 12, 3), np.uint8)
+    expected[:] = colour
+    expected[2:10, 3:11] = photo
+    np.testing.assert_array_equal(align.align(photo, SHIFT, 12, 12, Border.CONSTANT, colour), expected)
+
+
+@given(photo=photos)
+def test_a_blurred_border_leaves_the_photo_itself_alone(photo: NDArray[np.uint8]) -> None:
+    np.testing.assert_array_equal(align.align(photo, SHIFT, 12, 12, Border.BLUR)[2:10, 3:11], photo)
+
+
+def test_a_blurred_border_is_softer_and_nearer_to_the_mean_the_farther_out() -> None:
+    stripes = np.zeros((200, 200, 3), dtype=np.uint8)
+    stripes[::8], stripes[1::8], stripes[2::8], stripes[3::8] = 250, 250, 250, 250
+    image = align.align(stripes, matrix(0, 1, 100, 0), 200, 200, Border.BLUR)
+    contrast = np.ptp(image[20:180, :100, 0].astype(int), axis=0)  # of the columns outside, the last is the nearest
+    assert (np.diff(contrast) >= 0).all()
+    assert contrast[99] > 150
+    assert contrast[80] < 30
+    assert np.abs(image[:, 0].astype(int) - 125).max() <= 2
+
+
+def test_a_blurred_border_of_a_plain_photo_cannot_be_seen() -> None:
+    photo = np.full((50, 50, 3), (10, 200, 99), dtype=np.uint8)
+    assert (align.align(photo, matrix(0.3, 2, 60, 40), 120, 120, Border.BLUR) == (10, 200, 99)).all()
+
+
+@pytest.mark.parametrize("border", Border)
+def test_outside_a_transparent_image_it_is_transparent_whatever_the_border(border: Border) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 4), dtype=np.uint8)
+    image[..., 3] = np.arange(64).reshape(8, 8) + 192
+    moved = align.align(image, SHIFT, 12, 12, border, (9, 9, 9))
+    np.testing.assert_array_equal(moved[2:10, 3:11], image)
+    outside = np.ones((12, 12), bool)
+    outside[2:10, 3:11] = False
+    assert (moved[outside, 3] == 0).all()
+
+
+@pytest.mark.parametrize("scale", [0.3, 0.8, 2.7])
+def test_the_colour_of_what_cannot_be_seen_does_not_bleed_into_what_can(scale: float) -> None:
+    image = np.zeros((90, 90, 4), dtype=np.uint8)
+    image[:, :, 1] = 255  # green, and nothing to be seen of it …
+    image[20:70, 33:61] = (200, 40, 0, 255)  # … but for a red cat
+    result = align.align(image, matrix(0.2, scale, 10, 5), 120, 50)
+    seen = result[result[..., 3] > 0]
+    assert len(seen) > 20
+    np.testing.assert_allclose(seen[:, :3], np.tile([200, 40, 0], (len(seen), 1)), atol=1)
+    shrunk = align.resize(image, 40)
+    assert (shrunk[shrunk[..., 3] > 0][:, 0] == 200).all()
+
+
+@given(photo=arrays.arrays(np.uint8, (12, 12, 3)), size=st.integers(3, 30))
+def test_an_opaque_image_is_resized_as_one_without_transparency(photo: NDArray[np.uint8], size: int) -> None:
+    opaque = np.dstack([photo, np.full((12, 12), 255, np.uint8)])
+    result = align.resize(opaque, size)
+    assert (result[..., 3] == 255).all()
+    assert np.abs(result[..., :3].astype(int) - align.resize(photo, size)).max() <= 1
+
+
+def test_the_same_bytes_come_out_however_many_threads_opencv_has() -> None:
+    photo = np.random.default_rng(1).integers(0, 256, (300, 400, 4), dtype=np.uint8)
+    m = matrix(0.4, 0.7, 150, -20)
+    before = cv2.getNumThreads()
+    found = []
+    try:
+        for threads in (1, 4):
+            cv2.setNumThreads(threads)
+            images = [align.align(photo[..., :3], m, 360, 360, border) for border in Border]
+            found.append([image.tobytes() for image in [*images, align.align(photo, m, 360, 360)]])
+    finally:
+        cv2.setNumThreads(before)
+    assert found[0] == found[1]

@@ -7,8 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from catsweep.data.batches import OrderedBatches, TrainBatches, gather, plan
+from catsweep.data.batches import OrderedBatches, TrainBatches, augment, chances, gather, plan
+from catsweep.data.prepare.operations import Brightness, Contrast, Crop, Flip, Nothing, Operation
 from catsweep.errors import DataError
+
+OPERATIONS: dict[str, Operation] = {
+    "dim": Brightness(0.5, [0.6, 0.9]),
+    "contrast": Contrast(0.5, [0.8, 1.2]),
+    "crop": Crop(0.5, [0.5, 0.9]),
+}
 
 
 def marked(n: int, side: int = 4) -> NDArray[np.uint8]:
@@ -161,3 +168,71 @@ def test_memory_mapped_images_do_as_well(tmp_path_factory: pytest.TempPathFactor
 def test_loaders_can_be_gone_through_again(make: Callable[[], OrderedBatches]) -> None:
     loader = make()
     assert numbers(loader) == numbers(loader) == [0, 1, 2, 3]
+
+
+def augmented(seed: int = 1, **changes: object) -> TrainBatches:
+    settings = {"batch_size": 8, "seed": seed, "operations": OPERATIONS, **changes}
+    return TrainBatches(marked(50, 8), np.arange(50), **settings)  # type: ignore[arg-type]
+
+
+def test_augmentation_changes_images_and_neither_their_order_nor_those_stored() -> None:
+    images = marked(50, 8)
+    before = images.copy()
+    dimmed = {"dim": Brightness(1.0, [0.9, 0.9])}
+    plain = TrainBatches(images, np.arange(50), 8, 1)
+    dim = TrainBatches(images, np.arange(50), 8, 1, operations=dimmed)
+    curve = np.rint(255 * (np.arange(256) / 255) ** (1 - np.log2(0.9))).astype(np.uint8)
+    for was, now in zip(plain, dim, strict=True):
+        assert (now.dtype, now.shape) == (torch.uint8, was.shape)
+        np.testing.assert_array_equal(now, curve[was])
+    np.testing.assert_array_equal(images, before)
+    assert not torch.equal(next(iter(augmented())), next(iter(plain)))
+
+
+@given(stop=st.integers(0, 4))
+def test_a_new_loader_augments_as_the_old_one_would_have(stop: int) -> None:
+    undisturbed = everything(augmented(), range(5))
+    resumed = everything(augmented(), range(stop)) + everything(augmented(), range(stop, 5))
+    assert all(torch.equal(a, b) for a, b in zip(undisturbed, resumed, strict=True))
+
+
+@given(epoch=st.integers(0, 3), steps=st.integers(0, 6))
+def test_inside_an_epoch_the_rest_is_augmented_the_same(epoch: int, steps: int) -> None:
+    first, second = augmented(), augmented()
+    first.set_epoch(epoch)
+    iterator = iter(first)
+    for _ in range(steps):
+        next(iterator)
+    second.load_state_dict(first.state_dict())
+    second.set_epoch(epoch)
+    assert all(torch.equal(a, b) for a, b in zip(iterator, second, strict=True))
+
+
+def test_augmentation_changes_with_seed_and_epoch() -> None:
+    first = {chances(3, *place, 2).tobytes() for place in ((0, 0), (0, 1), (1, 0), (1, 1))}
+    assert len(first) == 4
+    np.testing.assert_array_equal(chances(3, 4, 5, 2), chances(3, 4, 5, 2))
+    assert chances(3, 4, 5, 2).shape[:2] == (3, 2)
+
+
+@given(world=st.integers(1, 4))
+def test_processes_together_augment_what_one_would(world: int) -> None:
+    loaders = [augmented(batch_size=3, rank=rank, world_size=world) for rank in range(world)]
+    together = [torch.cat(parts) for parts in zip(*loaders, strict=True)]
+    assert all(torch.equal(a, b) for a, b in zip(together, augmented(batch_size=3 * world), strict=True))
+
+
+def test_what_never_happens_costs_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = list(TrainBatches(marked(50, 8), np.arange(50), 8, 1))
+    monkeypatch.setattr("catsweep.data.batches.augment", lambda *_: pytest.fail("augmented"))
+    unchanged = augmented(operations={"flip": Flip(0.0)})
+    assert all(torch.equal(a, b) for a, b in zip(plain, unchanged, strict=True))
+
+
+def test_an_augmented_batch_is_a_new_one() -> None:
+    batch = torch.from_numpy(marked(8, 8))
+    before = batch.clone()
+    changed = augment(batch, {"none": Nothing(1.0)}, chances(8, 0, 0, 1))
+    assert torch.equal(changed, before)
+    changed.zero_()
+    assert torch.equal(batch, before)

@@ -198,3 +198,12 @@ def test_a_build_that_is_killed_leaves_nothing_that_looks_finished_and_the_next_
     ready = ReadySet.open(tmp_path / "ready" / finished)
     ready.verify()
     assert ready.digest == digest
+
+
+def test_a_set_with_another_key_in_its_place_is_replaced(tmp_path: Path, fake: Callable) -> None:
+    ready = open_or_build(fake(), 16, tmp_path, 0.1)
+    card = json.loads((ready.path / CARD).read_text())
+    (ready.path / CARD).write_text(json.dumps({**card, "key": "of other photos"}))
+    source = fake()
+    assert open_or_build(source, 16, tmp_path, 0.1).card["key"] == card["key"]
+    assert source.built == 1

@@ -3,15 +3,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hydra
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from catsweep.data import datamodule
-from catsweep.data.datamodule import CatDataModule
+from catsweep.data.building import describe
+from catsweep.data.datamodule import CatDataModule, PreparedCats
+from catsweep.data.prepare.operations import Brightness
+from catsweep.data.ready import IMAGES, ReadySet, Row
 from catsweep.data.sources import DemoCats, KaggleCats, Photos
 from catsweep.errors import ConfigError, DataError
 from catsweep.instantiation import instantiate
@@ -48,6 +54,24 @@ class Recorder(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), 0.1)
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Path:
+    """A ready set of 12 photos of 8 pixels, two of them held out, with two copies of each of the others."""
+    rows: list[Row] = []
+    for photo in range(12):
+        for copy in range(1 if photo % 6 == 0 else 3):
+            split = "val" if photo % 6 == 0 else "train"
+            rows.append(
+                Row(len(rows), f"{photo}.jpg", f"{photo}", f"{photo}", split, True, "", 8, 8, "", "resize", copy)
+            )
+    folder = tmp_path / "prepared-8"
+    folder.mkdir()
+    draws = np.random.default_rng(0)
+    np.save(folder / IMAGES, draws.integers(0, 256, (len(rows), 8, 8, 3), dtype=np.uint8))
+    describe(folder, rows, {"name": "prepared", "size": 8, "key": ""})
+    return folder
 
 
 def trainer(folder: Path, *callbacks: pl.Callback, **options: Any) -> pl.Trainer:
@@ -184,6 +208,7 @@ def test_a_run_that_is_killed_and_resumed_sees_what_the_undisturbed_run_saw(
 @pytest.mark.parametrize(("choice", "kind"), [("demo_cats", DemoCats), ("photos", Photos), ("kaggle_cats", KaggleCats)])
 def test_each_choice_of_conf_data_is_a_data_module(root: Path, tmp_path: Path, choice: str, kind: type) -> None:
     cfg = OmegaConf.create({"seed": 5, "data": OmegaConf.load(root / "conf" / "data" / f"{choice}.yaml")})
+    assert cfg.data.pop("defaults") == [{"augment": "none"}, "_self_"]  # which Hydra composes
     cfg.data.root = str(tmp_path)
     if choice != "demo_cats":
         with pytest.raises(ConfigError, match=f"data={choice} needs a folder of photos: add data.source=DIR"):
@@ -199,6 +224,51 @@ def test_each_choice_of_conf_data_is_a_data_module(root: Path, tmp_path: Path, c
 
 def test_the_run_s_seed_does_not_reach_the_drawing(root: Path) -> None:
     cfg = OmegaConf.load(root / "conf" / "data" / "demo_cats.yaml")
+    del cfg["defaults"]
     keys = [instantiate(OmegaConf.create({"seed": seed, "data": cfg}).data).reader.key(64) for seed in (1, 2)]
     assert keys[0] == keys[1]
     assert keys[0]["n"] == 1500
+
+
+def test_a_prepared_set_is_opened_as_it_is(prepared: Path) -> None:
+    data = PreparedCats(str(prepared), size=8, batch_size=8)
+    data.prepare_data()
+    data.setup("fit")
+    assert data.ready.path == prepared
+    assert data.ready.digest == ReadySet.open(prepared).digest
+    train, val = torch.cat(list(data.train_dataloader())), torch.cat(list(data.val_dataloader()))
+    assert len(train) == 24  # of 30, in batches of 8
+    np.testing.assert_array_equal(val, data.ready.images[[0, 16]])  # held-out photos, as they are
+    assert not {image.numpy().tobytes() for image in (*train, *train.flip(2))} & {i.numpy().tobytes() for i in val}
+
+
+def test_a_prepared_set_that_cannot_be_used_is_refused_with_the_remedy(prepared: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data=ready needs a ready set: add data.source=data/ready/NAME-64"):
+        _ = PreparedCats(None).ready
+    with pytest.raises(ConfigError, match=r"data.size=64 pixels, but those in .* have 8: set data.size=8, or"):
+        _ = PreparedCats(str(prepared)).ready
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(DataError, match=r"Check data.source; python src/prepare.py") as refusal:
+        _ = PreparedCats(str(tmp_path / "photos")).ready
+    assert "Delete" not in str(refusal.value)  # it may be the photos themselves
+
+
+def test_images_are_augmented_in_memory_if_asked(make: Callable, prepared: Path) -> None:
+    dim = {"dim": Brightness(1.0, [0.5, 0.5])}
+    for plain, changed in (
+        (make(), make(augment=dim)),
+        (PreparedCats(str(prepared), 8, 8), PreparedCats(str(prepared), 8, 8, augment=dim)),
+    ):
+        curve = np.rint(255 * (np.arange(256) / 255) ** 2).astype(np.uint8)
+        for was, now in zip(plain.train_dataloader(), changed.train_dataloader(), strict=True):
+            np.testing.assert_array_equal(now, curve[was])
+        assert all(torch.equal(a, b) for a, b in zip(plain.val_dataloader(), changed.val_dataloader(), strict=True))
+
+
+@pytest.mark.parametrize("data", ["photos", "ready"])
+def test_augmentation_is_a_choice_of_its_own(root: Path, data: str) -> None:
+    with initialize_config_dir(str(root / "conf")):
+        usual = hydra.compose("train", [f"data={data}"])
+        mild = hydra.compose("train", [f"data={data}", "data/augment=mild", "data.augment.contrast.probability=0"])
+    assert instantiate(usual.data).augment == {}
+    assert list(instantiate(mild.data).augment) == ["bright_dim", "bright_light", "saturation", "crop_random"]

@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +18,21 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from catsweep.data.decode import BACKGROUND, FORMATS, MAX_SIDE, Unreadable, decode, decode_bytes, read_bytes
+from catsweep.data import decode as decode_module
+from catsweep.data import pixels
+from catsweep.data.decode import (
+    BACKGROUND,
+    FORMATS,
+    MAX_SIDE,
+    Unreadable,
+    decode,
+    decode_bytes,
+    decoding,
+    read_bytes,
+)  # fmt: skip
+from catsweep.data.memory import Budget
 
+_COST = decode_module._COST
 Picture = Callable[..., NDArray[np.uint8]]
 
 
@@ -276,6 +290,154 @@ def test_two_lens_photos_of_phones_are_read(picture: Picture) -> None:
     second = Image.fromarray(picture(seed=1))
     data = encoded(picture(), "MPO", save_all=True, append_images=[second])
     assert distance(decode_bytes(data), picture()) < 5
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "L", "I;16", "F", "1", "CMYK"])
+@pytest.mark.parametrize("orientation", [1, 3, 5, 6])
+def test_in_bands_it_comes_out_as_in_one_piece(
+    picture: Picture, mode: str, orientation: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = Image.fromarray(picture(50, 70))
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 200)
+    elif mode == "RGBA":
+        image.putalpha(image.convert("L"))
+    else:
+        image = image.convert(mode)
+    whole = pixels.to_rgb(image, orientation)
+    assert whole.shape == ((70, 50, 3) if orientation > 4 else (50, 70, 3))
+    for band in (1, 71, 500):
+        monkeypatch.setattr(pixels, "BAND", band)
+        np.testing.assert_array_equal(pixels.to_rgb(image, orientation), whole)
+
+
+# --- HEIF, by its optional package ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def heif(picture: Picture) -> Callable[..., bytes]:
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    return lambda image=None, **options: encoded(picture() if image is None else image, "HEIF", **options)
+
+
+def test_photos_of_iphones_are_read(picture: Picture, heif: Callable[..., bytes], tmp_path: Path) -> None:
+    (tmp_path / "x.heic").write_bytes(heif(quality=90))
+    assert distance(decode(tmp_path / "x.heic"), picture()) < 5
+    clear = np.dstack([picture(), np.full((60, 80), 255, np.uint8)])
+    clear[:30, :, 3] = 0
+    half = decode_bytes(heif(clear, quality=90))
+    assert abs(half[:28].astype(int) - 128).max() < 6
+    assert distance(half[32:], picture()[32:]) < 5
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_they_are_turned_upright_once(heif: Callable[..., bytes], orientation: int) -> None:
+    upright = np.zeros((64, 96, 3), dtype=np.uint8)
+    upright[:32, :48] = 255
+    stored = np.empty_like(upright if orientation < 5 else upright.transpose(1, 0, 2))
+    stored[:] = pixels._STORED[orientation](upright)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = Image.fromarray(stored)
+    image.info["exif"] = exif.tobytes()  # so that it is written as phones do, in the file's own terms as well
+    assert distance(decode_bytes(heif(image, quality=90)), upright) < 5
+
+
+def test_damaged_ones_are_refused(heif: Callable[..., bytes]) -> None:
+    data = heif(np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8))
+    for share in (0.05, 0.4, 0.7, 0.95):
+        with pytest.raises(Unreadable):
+            decode_bytes(data[: int(len(data) * share)])
+
+
+def test_without_the_package_they_are_refused_with_the_remedy(
+    heif: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode_module, "heif_is_there", lambda: False)
+    with pytest.raises(Unreadable, match="HEIF is not read without its package: pip install pillow-heif"):
+        decode_bytes(heif())
+
+
+def test_its_reader_is_loaded_only_when_it_is_needed(root: Path, heif: Callable[..., bytes], tmp_path: Path) -> None:
+    (tmp_path / "x.heic").write_bytes(heif())
+    code = (
+        "import sys; from catsweep.data.decode import decode; loaded = 'pillow_heif' in sys.modules\n"
+        "print(loaded, decode(sys.argv[1]).shape)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(root / "src")}
+    command = [sys.executable, "-c", code, str(tmp_path / "x.heic")]
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    assert said.strip() == "False (60, 80, 3)"
+
+
+# --- memory --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", [*FORMATS, "HEIF"])
+def test_no_format_may_take_more_memory_than_there_is(
+    picture: Picture, heif: Callable[..., bytes], form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = encoded(picture(60, 80), form)
+    for spare in (0, -1):  # HEIF of 8 bits takes less than its dearest variant
+        monkeypatch.setattr(decode_module, "MAX_MEMORY", (12 if form == "HEIF" else _COST[form]) * 4800 + spare)
+        if spare == 0:
+            assert decode_bytes(data).shape == (60, 80, 3)
+        else:
+            with pytest.raises(
+                Unreadable, match=r"too many pixels: 80 x 60, at most 0 million of \w+; save it smaller"
+            ):
+                decode_bytes(data)
+
+
+def test_threads_decode_large_photos_one_at_a_time(picture: Picture, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encoded(picture())
+    inside, most, lock = [0], [0], threading.Lock()
+
+    def work(_: int) -> None:
+        with decoding(data):
+            with lock:
+                inside[0] += 1
+                most[0] = max(most[0], inside[0])
+            time.sleep(0.03)
+            with lock:
+                inside[0] -= 1
+
+    for photos in (1, 3):
+        monkeypatch.setattr(decode_module, "MEMORY", Budget(photos * 4800 * _COST["PNG"]))
+        most[0] = 0
+        with ThreadPoolExecutor(6) as pool:
+            list(pool.map(work, range(6)))
+        assert most[0] == photos
+
+
+def test_what_one_large_photo_took_is_given_back_before_the_next(
+    picture: Picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[int] = []
+    monkeypatch.setattr(decode_module, "give_back", lambda: given.append(1))
+    for large, times in ((_COST["PNG"] * 4800, 0), (_COST["PNG"] * 4800 - 1, 1)):
+        monkeypatch.setattr(decode_module, "LARGE", large)
+        assert decode_bytes(encoded(picture())).shape == (60, 80, 3)
+        assert len(given) == times
+
+
+def test_what_the_block_raises_is_not_taken_for_damage(picture: Picture) -> None:
+    with pytest.raises(ZeroDivisionError), decoding(encoded(picture())):
+        _ = 1 / 0
+
+
+def test_a_photo_in_thousands_of_passes_is_refused(picture: Picture, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encoded(picture(), "JPEG", progressive=True)
+    passes = data.count(b"\xff\xda")
+    assert 2 < passes < 20
+    monkeypatch.setattr(decode_module, "MAX_PASSES", passes * 4800)
+    assert decode_bytes(data).shape == (60, 80, 3)
+    monkeypatch.setattr(decode_module, "MAX_PASSES", passes * 4800 - 1)
+    with pytest.raises(Unreadable, match=f"too many pixels: 80 x 60 in {passes} passes"):
+        decode_bytes(data)
+    assert decode_bytes(encoded(picture(), "JPEG")).shape == (60, 80, 3)
 
 
 # --- for any bytes at all ------------------------------------------------------------------------------------------

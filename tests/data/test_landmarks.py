@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from catsweep.data import landmarks
 from catsweep.data.decode import Unreadable
+from catsweep.data.files import Folder
 
 FACE = [[40, 50], [80, 50], [60, 85], [20, 30], [25, 0], [45, 20], [75, 20], [95, 0], [100, 30]]
 
@@ -24,7 +25,7 @@ def test_a_file_of_the_kaggle_set_is_read(tmp_path: Path) -> None:
     file.write_text(
         "9 " + " ".join(str(value) for point in FACE for value in point) + " "
     )  # ends in a blank, as theirs
-    np.testing.assert_array_equal(landmarks.read(file), FACE)
+    np.testing.assert_array_equal(landmarks.read(Folder(tmp_path, ()), "x.jpg"), FACE)
 
 
 @pytest.mark.parametrize(
@@ -46,16 +47,16 @@ def test_a_malformed_file_is_refused_with_the_reason(tmp_path: Path, text: str, 
     file = tmp_path / "x.jpg.cat"
     file.write_text(text, encoding="utf-8")
     with pytest.raises(Unreadable, match="malformed landmarks") as caught:
-        landmarks.read(file)
+        landmarks.read(Folder(tmp_path, ()), "x.jpg")
     assert reason in caught.value.reason
 
 
 def test_a_missing_file_is_refused_by_name_and_a_link_is_not_followed(tmp_path: Path) -> None:
     with pytest.raises(Unreadable, match=r"no landmarks: x\.jpg\.cat is missing"):
-        landmarks.read(tmp_path / "x.jpg.cat")
+        landmarks.read(Folder(tmp_path, ()), "x.jpg")
     (tmp_path / "y.jpg.cat").symlink_to("nowhere")
     with pytest.raises(Unreadable, match="malformed landmarks: not a regular file"):
-        landmarks.read(tmp_path / "y.jpg.cat")
+        landmarks.read(Folder(tmp_path, ()), "y.jpg")
 
 
 @pytest.mark.parametrize(

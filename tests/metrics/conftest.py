@@ -47,6 +47,9 @@ class TinyReady:
         boundary = len(self.images) - self.held_out
         return {"train": np.arange(boundary), "val": np.arange(boundary, len(self.images))}[split]
 
+    def originals(self) -> np.ndarray:
+        return np.arange(len(self.images))
+
 
 class TinyGenerator(nn.Module):
     """Draws from latents; in training mode something else, so that a score shows which mode it was taken in."""

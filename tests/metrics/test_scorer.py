@@ -265,3 +265,40 @@ def test_the_configurations_name_their_extractor(root: Path, option: str, extrac
     assert cfg._target_ == "catsweep.metrics.scorer.Scorer"
     assert cfg.extractor._target_.endswith(f".{extractor}")
     assert OmegaConf.to_container(cfg, resolve=True)["extractor"]["cache_root"] == "elsewhere"
+
+
+class Copied:
+    """The tiny ready set with two copies of each training photo, dimmed, right behind it."""
+
+    digest = "with copies"
+
+    def __init__(self, plain: Any) -> None:
+        boundary = len(plain.images) - plain.held_out
+        counts = np.where(np.arange(len(plain.images)) < boundary, 3, 1)
+        self.places = np.cumsum(counts) - counts
+        self.images = np.repeat(plain.images, counts, axis=0) // 2
+        self.images[self.places] = plain.images
+        self.splits = np.repeat(np.where(np.arange(len(counts)) < boundary, "train", "val"), counts)
+
+    def indices(self, split: str) -> np.ndarray:
+        return np.flatnonzero(self.splits == split)
+
+    def originals(self) -> np.ndarray:
+        return self.places
+
+
+@pytest.mark.parametrize("reference", ["all", "train", "val"])
+def test_copies_of_training_photos_change_no_score(
+    build: Callable[..., Scorer], tiny_reconstructor: Any, tiny_ready: Any, tiny_extractor: Any, reference: str
+) -> None:
+    extractor, model = tiny_extractor(), tiny_reconstructor()
+    without = build(reference=reference).final(model)
+    scorer = build(ready=Copied(tiny_ready()), reference=reference, extractor=extractor)
+    assert extractor.seen == 32 + (8 if reference == "val" else 16)  # the photos, and the check
+    values, cards = scorer.final(model)
+    assert values == without[0]
+    assert scorer.rung(model) == build(reference=reference).rung(model)
+    for name, card in cards.items():
+        assert card.reference_size == without[1][name].reference_size
+        assert card.settings == without[1][name].settings
+        assert card.reference_digest != without[1][name].reference_digest  # another set is another set

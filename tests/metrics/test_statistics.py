@@ -153,3 +153,32 @@ def test_eight_processes_at_once_compute_once(
         process.join()
     assert sorted(seen for seen, _ in outcomes) == [0] * 7 + [24]
     assert len({total for _, total in outcomes}) == 1
+
+
+def test_copies_of_photos_are_neither_measured_nor_counted(
+    tmp_path: Path, tiny_extractor: Callable[..., Any], images: Callable[..., np.ndarray]
+) -> None:
+    photos = np.array([0, 1, 5, 9, 12, 13, 20, 22])
+    real, rows, extractor = images(24, seed=0), np.array([1, 3, 4, 7]), tiny_extractor()
+    kept = reference_statistics(real, "d", rows, extractor, tmp_path, batch_size=3, photos=photos)
+    alone = reference_statistics(real[photos], "other", rows, tiny_extractor(), tmp_path, batch_size=3)
+    assert extractor.seen == len(photos)
+    torch.testing.assert_close(kept.features, alone.features)
+    torch.testing.assert_close(kept.moments.root, alone.moments.root)
+    assert kept.similarity == alone.similarity
+    assert kept.rows.tolist() == rows.tolist()
+
+
+def test_which_images_are_photos_is_part_of_the_key_but_only_if_not_all_are(
+    tmp_path: Path, tiny_extractor: Callable[..., Any], images: Callable[..., np.ndarray]
+) -> None:
+    real, everything = images(24, seed=0), np.arange(24)
+    for photos, seen in (
+        (None, 24),
+        (everything, 0),
+        (everything[:20], 20),
+        (np.delete(everything, 21), 23),  # with the same reference rows
+    ):
+        extractor = tiny_extractor()
+        reference_statistics(real, "d", ROWS, extractor, tmp_path, photos=photos)
+        assert extractor.seen == seen

@@ -1,12 +1,12 @@
 """Whole batches out of memory: the loaders that training and scoring read.
 
-The last step before the device. There is no work per image: a batch is one gather of rows and one mirroring of
-those it chose. Order and mirroring are functions of (seed, epoch) alone, so a run that is killed and resumed sees
-what the undisturbed run would have seen. Plain iterables rather than a DataLoader: with nothing to do per image,
-worker processes and collation are only cost.
+The last step before the device. A batch is one gather of rows and one mirroring of those it chose; if asked to, it is
+then augmented (`catsweep.data.prepare.operations`). All that is left to chance is a function of (seed, epoch) alone, so
+a run that is killed and resumed sees what the undisturbed run would have seen. Plain iterables rather than a
+DataLoader: worker processes and collation would cost more than what they could do.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import cv2
@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from catsweep.data.prepare import operations as ops
 from catsweep.errors import DataError
 
 
@@ -47,6 +48,33 @@ def gather(images: NDArray[np.uint8], rows: NDArray[np.int64], mirrored: NDArray
     return torch.from_numpy(batch)
 
 
+def chances(n: int, seed: int, epoch: int, operations: int) -> NDArray[np.float32]:
+    """The random numbers of an epoch's augmentation, shape (n, operations, DRAWS): one row for each place in its order.
+
+    Args:
+        n: number of training images.
+        seed: of the run, ≥ 0.
+        epoch: ≥ 0.
+        operations: how many there are.
+    """
+    # A stream of its own: whether images are augmented does not change their order.
+    return np.random.default_rng([seed, epoch, 1]).random((n, operations, ops.DRAWS), dtype=np.float32)
+
+
+def augment(batch: Tensor, operations: Mapping[str, ops.Operation], numbers: NDArray[np.float32]) -> Tensor:
+    """A new batch, each image of it changed by chance.
+
+    Args:
+        batch: uint8, shape (B, H, W, 3).
+        operations: by name.
+        numbers: even from 0 to 1, shape (B, operations, DRAWS).
+    """
+    images = batch.numpy()
+    changed = np.empty_like(images)
+    ops.develop(images, ops.draw(operations, ops.brightness(images), numbers), changed)
+    return torch.from_numpy(changed)
+
+
 class TrainBatches:
     """Shuffled, mirrored batches of equal size without end-of-epoch crumbs.
 
@@ -58,6 +86,7 @@ class TrainBatches:
         flip: mirror each image with probability ½.
         rank: which of the `world_size` processes this is; together they see each image at most once an epoch.
         world_size: number of processes.
+        operations: what else is done to the images by chance, by name.
     """
 
     def __init__(
@@ -69,6 +98,7 @@ class TrainBatches:
         flip: bool = True,
         rank: int = 0,
         world_size: int = 1,
+        operations: Mapping[str, ops.Operation] | None = None,
     ) -> None:
         if batch_size * world_size > len(rows):
             raise DataError(
@@ -77,6 +107,7 @@ class TrainBatches:
             )
         self.images, self.rows, self.batch_size = images, rows, batch_size
         self.seed, self.flip, self.rank, self.world_size = seed, flip, rank, world_size
+        self.operations = ops.usable(operations)
         self.epoch = 0
         self._step = 0  # batches of this epoch that were handed out
         self._resume = 0  # batches of this epoch that were handed out before the run was killed
@@ -107,11 +138,13 @@ class TrainBatches:
         # A generator: Lightning asks for the iterator before it announces the epoch, and this reads it afterwards.
         first, self._resume = self._resume, 0
         order, mirrored = plan(self.rows, self.seed, self.epoch, self.flip)
+        numbers = chances(len(order), self.seed, self.epoch, len(self.operations))
         for step in range(first, len(self)):
             start = (step * self.world_size + self.rank) * self.batch_size
             part = slice(start, start + self.batch_size)
             self._step = step + 1
-            yield gather(self.images, order[part], mirrored[part])
+            batch = gather(self.images, order[part], mirrored[part])
+            yield augment(batch, self.operations, numbers[part]) if self.operations else batch
 
 
 class OrderedBatches:

@@ -1,7 +1,8 @@
 """Build a ready set once: keyed by content, locked, written whole or not at all.
 
-Called by the datamodule before training. Any number of processes may call it for the same source at the same time;
-one builds, the others wait and open what it built.
+Called by the datamodule before training (`open_or_build`, straight from a source) and at the end of a preparation
+(`catsweep.data.prepare.ready`); both share `open_or_fill` and `describe`. Any number of processes may call it for the
+same set at the same time; one builds, the others wait and open what it built.
 """
 
 import hashlib
@@ -10,7 +11,7 @@ import logging
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,23 @@ import numpy as np
 import PIL
 import simplejpeg
 from filelock import FileLock
+from numpy.typing import NDArray
 from PIL import Image
 
 from catsweep.data.contact_sheet import contact_sheet, pick
-from catsweep.data.ready import CARD, IMAGES, MANIFEST, SHEET, Item, ReadySet, Row, Source, digest, write_manifest
+from catsweep.data.ready import (
+    CARD,
+    IMAGES,
+    MANIFEST,
+    SHEET,
+    Item,
+    ReadySet,
+    Row,
+    Source,
+    create_images,
+    digest,
+    write_manifest,
+)
 from catsweep.data.splits import split
 from catsweep.errors import DataError
 
@@ -46,77 +60,108 @@ def open_or_build(source: Source, size: int, root: str | Path, val_fraction: flo
     """
     parameters = {"source": source.key(size), "size": size, "val_fraction": val_fraction, "format": 1}
     key = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()
-    path = Path(root) / f"{source.name}-{size}-{key[:8]}"
+    card = {"name": source.name, "size": size, "key": key, "parameters": parameters}
+
+    def fill(folder: Path) -> None:
+        rows = list(_spool(folder / _PIXELS, source.items(size)))
+        kept = [row for row in rows if row.kept]
+        if not kept:
+            raise DataError(_nothing_left(source, _refused(rows)))
+        images = create_images(folder, len(kept), size)
+        images[:] = np.memmap(folder / _PIXELS, dtype=np.uint8, mode="r", shape=images.shape)
+        images.flush()
+        (folder / _PIXELS).unlink()
+        named = iter(split([row.group for row in kept], val_fraction))
+        describe(folder, [replace(row, split=next(named)) if row.kept else row for row in rows], card)
+        log.info("%s", summary(source.name, len(kept), _refused(rows)))
+
+    return open_or_fill(Path(root) / f"{source.name}-{size}-{key[:8]}", key, fill, "data.root")
+
+
+def open_or_fill(path: Path, key: str, fill: Callable[[Path], None], option: str) -> ReadySet:
+    """Open the ready set in a folder, making it first if it is not there, not whole, or another one.
+
+    Args:
+        path: the folder.
+        key: on the card of the set that is wanted.
+        fill: writes all files of the set into an empty folder.
+        option: by which a person chooses another folder.
+
+    Raises:
+        DataError: it cannot be written.
+    """
     # A folder of that name is complete, for it came there by one rename: no lock is needed to read it.
-    ready = _opened(path)
-    if ready is not None:
+    if (ready := _opened(path, key)) is not None:
         return ready
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock"):
-            ready = _opened(path)
+            ready = _opened(path, key)
             if ready is None:
-                _build(path, source, size, val_fraction, {"key": key, "parameters": parameters})
+                _replace(path, fill)
                 ready = ReadySet.open(path)
         return ready
     except OSError as error:
         raise DataError(
-            f"Expected to write a ready set to {path}, but: {error}. Make room or grant access, or set data.root=DIR."
+            f"Expected to write a ready set to {path}, but: {error}. Make room or grant access, or set {option}=DIR."
         ) from error
 
 
-def _opened(path: Path) -> ReadySet | None:
-    """The ready set in a folder, or None if there is none, or a damaged one."""
+def describe(folder: Path, rows: Sequence[Row], card: dict[str, Any]) -> None:
+    """Write all of a ready set but its images, which are there.
+
+    Args:
+        folder: with images.npy.
+        rows: of the manifest, with their splits; those kept in the order of the images.
+        card: name, size, key, and with what parameters it was made.
+    """
+    images: NDArray[np.uint8] = np.load(folder / IMAGES, mmap_mode="r")
+    kept = [row for row in rows if row.kept]
+    originals = np.array([row.index for row in kept if row.copy == 0])
+    write_manifest(folder / MANIFEST, rows)
+    Image.fromarray(contact_sheet(images[originals[pick(len(originals))]])).save(folder / SHEET)
+    splits = [row.split for row in kept]
+    card = card | {
+        "n": len(images),
+        "originals": len(originals),
+        "digest": digest(images, splits),
+        "splits": dict(sorted(Counter(splits).items())),
+        "refused": dict(_refused(rows).most_common()),
+        "versions": {library.__name__: library.__version__ for library in (cv2, np, PIL, simplejpeg)},
+    }
+    (folder / CARD).write_text(json.dumps(card, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _opened(path: Path, key: str) -> ReadySet | None:
+    """The ready set in a folder, or None if there is none, a damaged one, or one with another key."""
     if not path.exists():
         return None
     try:
-        return ReadySet.open(path)
+        ready = ReadySet.open(path)
     except DataError as error:
         log.warning("Building a damaged ready set again. %s", error)
         return None
+    return ready if ready.card.get("key") == key else None
 
 
-def _build(path: Path, source: Source, size: int, val_fraction: float, card: dict[str, Any]) -> None:
-    """Build beside `path`, then rename: whatever happens, `path` is complete or absent. The caller holds the lock."""
+def _replace(path: Path, fill: Callable[[Path], None]) -> None:
+    """Fill a folder beside `path`, then rename: whatever happens, `path` is complete or absent. The caller is alone."""
     for leftover in path.parent.glob(f".{path.name}.*"):  # of a build that was killed
         shutil.rmtree(leftover)
     folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
-        _write(folder, source, size, val_fraction, card)
-        folder.chmod(0o755)  # mkdtemp lets nobody else in
+        new, old = folder / "new", folder / "old"
+        new.mkdir()
+        fill(new)
         if path.exists():
-            shutil.rmtree(path)
-        folder.rename(path)
+            path.rename(old)
+        new.rename(path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _write(folder: Path, source: Source, size: int, val_fraction: float, card: dict[str, Any]) -> None:
-    rows = list(_spool(folder / _PIXELS, source.items(size)))
-    kept = [row for row in rows if row.kept]
-    refused = Counter(row.reason.split(":", 1)[0] for row in rows if not row.kept)
-    if not kept:
-        raise DataError(_nothing_left(source, refused))
-    splits = split([row.group for row in kept], val_fraction)
-    shape = (len(kept), size, size, 3)
-    images = np.lib.format.open_memmap(folder / IMAGES, mode="w+", dtype=np.uint8, shape=shape)
-    images[:] = np.memmap(folder / _PIXELS, dtype=np.uint8, mode="r", shape=shape)
-    images.flush()
-    (folder / _PIXELS).unlink()
-    named = iter(splits)
-    write_manifest(folder / MANIFEST, [replace(row, split=next(named)) if row.kept else row for row in rows])
-    Image.fromarray(contact_sheet(images[pick(len(images))])).save(folder / SHEET)
-    card |= {
-        "name": source.name,
-        "size": size,
-        "n": len(kept),
-        "digest": digest(images, splits),
-        "splits": dict(sorted(Counter(splits).items())),
-        "refused": dict(refused.most_common()),
-        "versions": {library.__name__: library.__version__ for library in (cv2, np, PIL, simplejpeg)},
-    }
-    (folder / CARD).write_text(json.dumps(card, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    log.info("%s", summary(source.name, len(kept), refused))
+def _refused(rows: Iterable[Row]) -> Counter[str]:
+    return Counter(row.reason.split(":", 1)[0] for row in rows if not row.kept)
 
 
 def _spool(path: Path, items: Iterator[Item]) -> Iterator[Row]:

@@ -1,10 +1,11 @@
-"""The data of a run, as Lightning wants it: build the ready set, then hand out batches.
+"""The data of a run, as Lightning wants it: build the ready set, or open one that was prepared; then hand out batches.
 
-The one class of this package that knows Lightning; conf/data/*.yaml instantiate it. Batches are torch.uint8 of
+The classes of this package that know Lightning; conf/data/*.yaml instantiate them. Batches are torch.uint8 of
 shape (B, H, W, 3); the model turns them into floats on its own device.
 """
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from catsweep.data.batches import OrderedBatches, TrainBatches
 from catsweep.data.building import open_or_build
+from catsweep.data.prepare.operations import Operation, usable
 from catsweep.data.ready import ReadySet, Source
 from catsweep.data.splits import TRAIN, VAL
 from catsweep.errors import ConfigError, DataError
@@ -32,8 +34,11 @@ class CatDataModule(pl.LightningDataModule):
         batch_size: images per batch and process.
         val_fraction: share of held-out photos.
         flip: mirror training images with probability ½.
+        augment: what else is done to training images by chance, in memory, by name; see
+            `catsweep.data.prepare.operations`.
         seed: of the run; decides order and mirroring, never the content of the ready set or its splits.
         source: the folder as the user typed it (`data.source=DIR`), which the reader already has.
+        download: whether the reader fetches the photos, as the user typed it, too.
 
     Attributes:
         ready: the ready set, once `prepare_data` or `setup` ran.
@@ -41,7 +46,7 @@ class CatDataModule(pl.LightningDataModule):
 
     def __init__(
         self,
-        reader: Source,
+        reader: Source | None,
         size: int = 64,
         root: str | Path = "data/ready",
         batch_size: int = 64,
@@ -49,6 +54,8 @@ class CatDataModule(pl.LightningDataModule):
         flip: bool = True,
         seed: int = 0,
         source: str | None = None,
+        augment: Mapping[str, Operation] | None = None,
+        download: bool = False,
     ) -> None:
         super().__init__()
         if size < 1 or batch_size < 1 or seed < 0 or not 0 <= val_fraction < 1:
@@ -59,7 +66,9 @@ class CatDataModule(pl.LightningDataModule):
         # A process with fewer held-out images than there are processes has none to show, and that is fine.
         self.allow_zero_length_dataloader_with_multiple_devices = True
         self.reader, self.size, self.root, self.source = reader, size, root, source
+        self.download = download
         self.batch_size, self.val_fraction, self.flip, self.seed = batch_size, val_fraction, flip, seed
+        self.augment = usable(augment)
         self._ready: ReadySet | None = None
         self._images: NDArray[np.uint8] | None = None
 
@@ -67,8 +76,12 @@ class CatDataModule(pl.LightningDataModule):
     def ready(self) -> ReadySet:
         """The ready set, built if it has to be."""
         if self._ready is None:
-            self._ready = open_or_build(self.reader, self.size, self.root, self.val_fraction)
+            self._ready = self._open()
         return self._ready
+
+    def _open(self) -> ReadySet:
+        assert self.reader is not None
+        return open_or_build(self.reader, self.size, self.root, self.val_fraction)
 
     def prepare_data(self) -> None:
         """Build the ready set; the other processes find it built."""
@@ -95,7 +108,7 @@ class CatDataModule(pl.LightningDataModule):
                 "Batches of %d instead of data.batch_size=%d: there are %d training images for %d process(es).",
                 batch_size, self.batch_size, len(rows), world,
             )  # fmt: skip
-        return TrainBatches(self._pixels(), rows, batch_size, self.seed, self.flip, rank, world)
+        return TrainBatches(self._pixels(), rows, batch_size, self.seed, self.flip, rank, world, self.augment)
 
     def val_dataloader(self) -> OrderedBatches:
         """Held-out images, in order, as they are."""
@@ -112,3 +125,48 @@ class CatDataModule(pl.LightningDataModule):
             stored = self.ready.images
             self._images = np.array(stored) if stored.nbytes <= IN_MEMORY else stored
         return self._images
+
+
+class PreparedCats(CatDataModule):
+    """A ready set that `python src/prepare.py` made; it is opened as it is.
+
+    Args:
+        source: its folder, data/ready/NAME-SIZE.
+        size: side of its images, pixels, which the model must know before the set is opened.
+        batch_size: see `CatDataModule`, as the rest.
+        flip: also of images that the preparation mirrored: one by chance of two is again one by chance of two.
+        seed: of the run.
+        augment: in memory; besides the copies that were prepared, if there are any.
+    """
+
+    def __init__(
+        self,
+        source: str | None,
+        size: int = 64,
+        batch_size: int = 64,
+        flip: bool = True,
+        seed: int = 0,
+        augment: Mapping[str, Operation] | None = None,
+    ) -> None:
+        super().__init__(
+            None, size, batch_size=batch_size, val_fraction=0.0, flip=flip, seed=seed, source=source, augment=augment
+        )
+
+    def _open(self) -> ReadySet:
+        """Open the set.
+
+        Raises:
+            ConfigError: no folder was given, or its images have another size.
+            DataError: it is no ready set.
+        """
+        prepare = "python src/prepare.py data=photos data.source=DIR makes one of your photos."
+        if self.source is None:
+            raise ConfigError(f"data=ready needs a ready set: add data.source=data/ready/NAME-{self.size}. {prepare}")
+        folder = Path(self.source).expanduser()
+        ready = ReadySet.open(folder, f"Check data.source; {prepare}")
+        if ready.size != self.size:
+            raise ConfigError(
+                f"Expected images of data.size={self.size} pixels, but those in {self.source} have {ready.size}: "
+                f"set data.size={ready.size}, or prepare them again with size={self.size}."
+            )
+        return ready

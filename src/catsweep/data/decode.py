@@ -2,7 +2,8 @@
 
 First step of making a ready set. What a user's folder holds is not to be trusted (truncated downloads,
 text named .jpg, named pipes, links, decompression bombs), so every check is here and nothing after it
-needs one. Thread-safe; the heavy parts release the interpreter's lock.
+needs one. Thread-safe; the heavy parts release the interpreter's lock. However many threads decode, they
+take no more than `MAX_MEMORY`.
 """
 
 import os
@@ -10,35 +11,38 @@ import stat
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from functools import cache
+from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from catsweep.data.memory import Budget, give_back
+from catsweep.data.pixels import BACKGROUND, orientation, to_rgb, upright
 from catsweep.errors import DataError
 
+__all__ = ["BACKGROUND", "FORMATS", "Unreadable", "decode", "decode_bytes", "decoding", "heif_is_there", "read_bytes"]
+
 # Formats that are pictures and whose readers are safe enough; never EPS (runs Ghostscript) or WMF. JPEG stands for
-# MPO too, the two-lens sort of phones.
+# MPO too, the two-lens sort of phones. HEIF is read if pillow-heif is there.
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 Image.init()  # else Pillow looks for names in FORMATS before it has loaded their readers
-MAX_BYTES = 1 << 29
+MAX_BYTES = 1 << 26
 MAX_SIDE = 32_766  # OpenCV warps nothing longer
-# Mid-grey under transparent pixels: neither white fur nor black fur melts into it.
-BACKGROUND = (128, 128, 128, 255)
-# EXIF 2.32, tag 0x0112: how the stored picture has to be turned to stand upright.
-_TURNS: dict[object, Image.Transpose] = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+MAX_MEMORY = 576 << 20  # bytes that decoding may take at a time: one JPEG of 67 megapixels, or many small photos
+LARGE = 64 << 20
+# Bytes per pixel that reading a format takes at its peak, the result included: measured, the dearest variant of each.
+_COST = {"AVIF": 20, "BMP": 8, "GIF": 8, "HEIF": 20, "JPEG": 9, "JPEG2000": 28, "MPO": 9, "PNG": 8, "PPM": 8}
+_COST |= {"TIFF": 12, "WEBP": 24}
+# Passes over a pixel: a progressive JPEG of a few kilobytes may ask for thousands of passes over all of them.
+_SCAN = b"\xff\xda"  # opens one; stands by chance in data that some phones append, too
+MAX_PASSES = 5_000_000_000
+MEMORY = Budget(MAX_MEMORY)
 
 
 class Unreadable(DataError):
@@ -97,11 +101,98 @@ def read_bytes(path: str | Path, limit: int = MAX_BYTES) -> bytes:
 
 def decode_bytes(data: bytes) -> NDArray[np.uint8]:
     """Turn the bytes of an image file into pixels; as `decode`, for bytes already read."""
-    # Pillow's readers raise a zoo (OSError, SyntaxError, struct.error, KeyError, MemoryError, zlib.error, …),
-    # and no bug in one of them on one odd file may stop a run.
+    with decoding(data) as photo:
+        return photo
+
+
+@contextmanager
+def decoding(data: bytes) -> Iterator[NDArray[np.uint8]]:
+    """As `decode_bytes`, for a photo that is needed only while the block runs.
+
+    Until then its memory counts, so make a small one of it in the block. Blocks must not be nested: the inner one
+    could wait for the outer one.
+    """
+    with _reasons():
+        image = Image.open(BytesIO(data), formats=(*FORMATS, *_heif(data)))
+        cost = _cost(image, data)
+    with MEMORY.hold(cost):
+        if cost > LARGE:
+            give_back()
+        with _reasons(), closing(image):
+            photo = _pixels(image, data)
+        yield photo
+
+
+def _cost(image: Image.Image, data: bytes) -> int:
+    """Bytes that decoding will take; refuses what takes too many, before it is decoded."""
+    cost = _COST[str(image.format)]
+    if image.format == "HEIF" and (image.info.get("bit_depth"), image.info.get("chroma")) == (8, 420):
+        cost = 12  # as phones write it, with 48 megapixels
+    elif image.mode == "CMYK":
+        cost = 12
+    pixels = image.width * image.height
+    most = MAX_MEMORY // cost
+    size = f"too many pixels: {image.width} x {image.height}"
+    if max(image.size) > MAX_SIDE:
+        raise Unreadable(f"{size}, at most {MAX_SIDE:,} a side")
+    if pixels > most:
+        raise Unreadable(f"{size}, at most {most / 1e6:.0f} million of {image.format}; save it smaller")
+    if image.info.get("progressive") and pixels * (passes := data.count(_SCAN)) > MAX_PASSES:
+        raise Unreadable(f"{size} in {passes:,} passes; save it anew")
+    return cost * pixels
+
+
+def _pixels(image: Image.Image, data: bytes) -> NDArray[np.uint8]:
+    if image.format in ("JPEG", "MPO"):
+        # So that damage is an error; Pillow and OpenCV return grey blocks without a word.
+        colours = "CMYK" if image.mode == "CMYK" else "RGB"
+        pixels = simplejpeg.decode_jpeg(data, colorspace=colours, strict=True)
+        if colours == "RGB":
+            return upright(pixels, orientation(image))
+        del pixels  # only checked: Pillow knows Adobe's inverted inks
+    image.load()  # an animated file stands at its first frame
+    return to_rgb(image, orientation(image))  # asked only now: reading a TIFF has turned it already
+
+
+def _heif(data: bytes) -> tuple[str, ...]:
+    """The name of Pillow's reader, for a file of Apple's sort.
+
+    Raises:
+        Unreadable: the optional package that reads it is not installed.
+    """
+    brands = data[8:64]
+    if data[4:8] != b"ftyp" or not any(brand in brands for brand in (b"heic", b"heix", b"hevc", b"hevx")):
+        return ()
+    if not heif_is_there():
+        raise Unreadable("HEIF is not read without its package: pip install pillow-heif")
+    _register_heif()
+    return ("HEIF",)
+
+
+@cache
+def heif_is_there() -> bool:
+    """Whether HEIF can be read."""
+    return find_spec("pillow_heif") is not None
+
+
+@cache
+def _register_heif() -> None:
+    """Done when it is first needed, for it takes time."""
+    from pillow_heif import register_heif_opener
+
+    register_heif_opener(decode_threads=1, thumbnails=False, depth_images=False, aux_images=False)
+
+
+@contextmanager
+def _reasons() -> Iterator[None]:
+    """Whatever goes wrong in the block comes out as `Unreadable`.
+
+    Pillow's readers raise a zoo (OSError, SyntaxError, struct.error, KeyError, MemoryError, zlib.error, …), and no
+    bug in one of them on one odd file may stop a run.
+    """
     try:
         with _pillow_warnings():
-            return _decode(data)
+            yield
     except Unreadable:
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
@@ -109,71 +200,8 @@ def decode_bytes(data: bytes) -> NDArray[np.uint8]:
     except UnidentifiedImageError as error:
         raise Unreadable(f"not an image: none of {', '.join(FORMATS)}") from error
     except Exception as error:
-        raise Unreadable(f"damaged or truncated: {type(error).__name__}: {error}") from error
-
-
-def _decode(data: bytes) -> NDArray[np.uint8]:
-    with Image.open(BytesIO(data), formats=FORMATS) as image:
-        if max(image.size) > MAX_SIDE:
-            raise Unreadable(f"too many pixels: {image.width} x {image.height}, at most {MAX_SIDE} a side")
-        frame: Image.Image = image  # an animated file stands at its first frame
-        if image.format in ("JPEG", "MPO"):
-            frame = _strict_jpeg(image, data)
-        frame.load()
-        return np.ascontiguousarray(_to_rgb(_upright(frame)), dtype=np.uint8)
-
-
-def _strict_jpeg(image: Image.Image, data: bytes) -> Image.Image:
-    """Decode a JPEG so that damage is an error; Pillow and OpenCV return grey blocks without a word."""
-    try:
-        if image.mode == "CMYK":  # Pillow knows Adobe's inverted inks, so simplejpeg only checks
-            simplejpeg.decode_jpeg(data, colorspace="CMYK", strict=True)
-            return image
-        pixels = simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True)
-    except ValueError as error:
-        raise Unreadable(f"damaged or truncated: {error}") from error
-    frame = Image.fromarray(pixels)
-    frame.info = image.info  # holds the EXIF block that _upright reads
-    return frame
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """Turn a photo as its EXIF block says.
-
-    Not by `ImageOps.exif_transpose`, which also writes the block anew and fails on oddities elsewhere in it.
-    """
-    try:
-        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
-    except Exception:  # a broken EXIF block says nothing against the pixels, which are decoded by now
-        return image
-    return image if turn is None else image.transpose(turn)
-
-
-def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
-    """Any colour mode to RGB, uint8 (H, W, 3)."""
-    if image.mode.startswith(("I", "F")):
-        levels = _to_levels(np.asarray(image))
-        return np.repeat(levels[..., None], 3, axis=2)
-    if image.has_transparency_data:
-        above = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", above.size, BACKGROUND), above)
-    return np.asarray(image.convert("RGB"))
-
-
-def _to_levels(values: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Scale grey values of more than 8 bits to 0…255, where Pillow would clip them at 255.
-
-    16-bit values are scaled by their full range. 32-bit and floating values carry no range of their own, so the
-    smallest usual one that holds them is taken (1 for floats, 255, 65,535), else their own minimum and maximum.
-    """
-    wide = values.astype(np.float64)
-    if not np.isfinite(wide).all():
-        raise Unreadable("damaged or truncated: grey values that are not finite")
-    low, high = float(wide.min()), float(wide.max())
-    usual = {"u": (65535.0,), "i": (255.0, 65535.0), "f": (1.0, 255.0, 65535.0)}[values.dtype.kind]
-    full = next((limit for limit in usual if low >= 0 and high <= limit), None)
-    scaled = (wide - low) / max(high - low, 1e-12) if full is None else wide / full
-    return np.rint(scaled * 255).astype(np.uint8)
+        said = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise Unreadable(f"damaged or truncated: {' '.join(said.split())[:200]}") from error
 
 
 def _kind(mode: int) -> str:

@@ -5,14 +5,15 @@ of the left and three of the right ear; "left" is the viewer's left, x grows rig
 Source: Zhang, Sun, Tang, "Cat Head Detection", ECCV 2008 (the CAT data set).
 """
 
-import os
-from pathlib import Path
+from pathlib import PurePath
 
 import numpy as np
 from numpy.typing import NDArray
 
-from catsweep.data.decode import Unreadable, read_bytes
+from catsweep.data.decode import Unreadable
+from catsweep.data.files import Files
 
+SUFFIX = ".cat"
 POINTS = 9
 MAX_BYTES = 4096
 MAX_COORDINATE = 100_000
@@ -24,8 +25,12 @@ MOUTH_ALONG = (-0.3, 1.3)
 MOUTH_BELOW = (0.15, 1.6)
 
 
-def read(path: str | Path) -> NDArray[np.float64]:
-    """Read a landmark file: the number 9, then x and y of each point, separated by white space.
+def read(files: Files, photo: str) -> NDArray[np.float64]:
+    """Read the landmark file of a photo: the number 9, then x and y of each point, separated by white space.
+
+    Args:
+        files: where photo and landmarks are.
+        photo: the photo's name in it; its landmarks have the same name with `SUFFIX` behind it.
 
     Returns:
         float64, shape (9, 2), pixels of the photo.
@@ -33,11 +38,11 @@ def read(path: str | Path) -> NDArray[np.float64]:
     Raises:
         Unreadable: if the file is missing, or does not hold nine points within any photo's reach.
     """
-    path = Path(path)
-    if not os.path.lexists(path):
-        raise Unreadable(f"no landmarks: {path.name} is missing")
+    name = photo + SUFFIX
+    if name not in files:
+        raise Unreadable(f"no landmarks: {PurePath(name).name} is missing")
     try:
-        words = read_bytes(path, MAX_BYTES).decode("ascii").split()
+        words = files.read(name, MAX_BYTES).decode("ascii").split()
         numbers = np.array([float(word) for word in words])
     except Unreadable as error:
         raise Unreadable(f"malformed landmarks: {error.reason}") from error

@@ -4,7 +4,7 @@ Everything before it (sources, decoding, alignment) runs once and ends here; eve
 nearest training images) starts here and touches no photo again. A folder
 
     images.npy         uint8, (N, size, size, 3)
-    manifest.csv       one row per photo found, kept or refused, with the reason
+    manifest.csv       one row per photo found, kept or refused, with the reason; one per copy made of it
     contact_sheet.png  a look at up to 100 of them
     card.json          name, size, n, digest, counts, the parameters it was built with, versions
 
@@ -15,7 +15,8 @@ import csv
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 from catsweep.errors import DataError
 
 IMAGES, MANIFEST, SHEET, CARD = "images.npy", "manifest.csv", "contact_sheet.png", "card.json"
+REBUILD = "Delete that folder; the next run builds it again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,14 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the manifest; see `Item`. `index` is the place in images.npy, None for a refused photo."""
+    """One line of the manifest; see `Item`.
+
+    Attributes:
+        index: place in images.npy, None for a refused photo.
+        split: `train` or `val`; empty for a refused photo.
+        stage: of the preparation that refused it or made it last; empty if there were no stages.
+        copy: 0 for the photo itself, from 1 on for what augmentation made of it.
+    """
 
     index: int | None
     source: str
@@ -78,19 +87,22 @@ class Row:
     width: int
     height: int
     landmarks: str
+    stage: str = ""
+    copy: int = 0
 
     @classmethod
     def of(cls, item: Item, index: int | None) -> "Row":
         """The manifest's row for an item; its split is not known yet."""
-        points = "" if item.landmarks is None else " ".join(f"{value:.2f}" for value in item.landmarks.ravel())
+        points = "" if item.landmarks is None else points_text(item.landmarks.tolist())
         kept = index is not None
         return cls(index, item.source, item.sha256, item.group, "", kept, item.reason, item.width, item.height, points)
 
     @classmethod
     def parse(cls, row: dict[str, str]) -> "Row":
-        """Read a row as `csv.DictReader` gives it."""
+        """Read a row as `csv.DictReader` gives it. Older sets have no column for stage and copy."""
         index = int(row["index"]) if row["index"] else None
         numbers = {"index": index, "kept": index is not None, "width": int(row["width"]), "height": int(row["height"])}
+        numbers["copy"] = int(row.get("copy", 0))
         # The columns are the fields, and those that are no text are replaced: more than a type can say of a dict.
         return cls(**{**row, **numbers})  # type: ignore[arg-type]
 
@@ -127,8 +139,12 @@ class ReadySet:
         return len(self.images)
 
     def indices(self, split: str) -> NDArray[np.int64]:
-        """Places in `images` of a split ("train" or "val"), ascending."""
+        """Places in `images` of a split ("train" or "val"), ascending; copies that augmentation made are included."""
         return np.flatnonzero(np.array(self.splits, dtype=str) == split)
+
+    def originals(self) -> NDArray[np.int64]:
+        """Places in `images` of the photos themselves, ascending: what scores compare with."""
+        return np.flatnonzero(np.array([row.copy for row in self.rows if row.kept], dtype=np.int64) == 0)
 
     def verify(self) -> None:
         """Compare the pixels with the digest, which reads all of them.
@@ -141,8 +157,12 @@ class ReadySet:
             raise _damaged(self.path, f"digest {self.digest[:12]}… in {CARD}, but pixels and splits give {found[:12]}…")
 
     @classmethod
-    def open(cls, path: str | Path) -> "ReadySet":
+    def open(cls, path: str | Path, remedy: str = REBUILD) -> "ReadySet":
         """Open a folder; needs nothing but the folder.
+
+        Args:
+            path: the folder.
+            remedy: what to do if it cannot be opened.
 
         Raises:
             DataError: if it is not a ready set, or not a complete one.
@@ -155,12 +175,12 @@ class ReadySet:
             expected = (int(card["n"]), int(card["size"]), int(card["size"]), 3)
             str(card["digest"])
         except (OSError, ValueError, KeyError, TypeError, EOFError, csv.Error) as error:
-            raise _damaged(path, f"{type(error).__name__}: {error}") from error
+            raise _damaged(path, f"{type(error).__name__}: {error}", remedy) from error
         if images.shape != expected or images.dtype != np.uint8:
-            raise _damaged(path, f"uint8 {expected} in {CARD}, {images.dtype} {images.shape} in {IMAGES}")
+            raise _damaged(path, f"uint8 {expected} in {CARD}, {images.dtype} {images.shape} in {IMAGES}", remedy)
         kept = [row for row in rows if row.kept]
         if [row.index for row in kept] != list(range(len(images))):
-            raise _damaged(path, f"{len(images)} images in {IMAGES}, {len(kept)} kept rows in {MANIFEST}")
+            raise _damaged(path, f"{len(images)} images in {IMAGES}, {len(kept)} kept rows in {MANIFEST}", remedy)
         return cls(path, images, rows, tuple(row.split for row in kept), card)
 
 
@@ -175,11 +195,14 @@ def digest(images: NDArray[np.uint8], splits: Sequence[str]) -> str:
 
 def write_manifest(path: Path, rows: Iterable[Row]) -> None:
     """Write rows as CSV. File names that are not UTF-8 keep their bytes."""
+    names = [field.name for field in fields(Row)]
+    values = attrgetter(*names)
     with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        table = csv.DictWriter(file, [field.name for field in fields(Row)])
-        table.writeheader()
-        for row in rows:
-            table.writerow({**asdict(row), "kept": int(row.kept)})
+        table = csv.writer(file)
+        table.writerow(names)
+        table.writerows(
+            [int(value) if value is True or value is False else value for value in values(row)] for row in rows
+        )
 
 
 def read_manifest(path: Path) -> Iterator[Row]:
@@ -189,8 +212,21 @@ def read_manifest(path: Path) -> Iterator[Row]:
             yield Row.parse(row)
 
 
-def _damaged(path: Path, details: str) -> DataError:
+def points_text(points: Iterable[Iterable[float]]) -> str:
+    """Landmarks of shape (9, 2) as the manifest has them: x and y of one after the other, hundredths of a pixel."""
+    return " ".join([f"{value:.2f}" for point in points for value in point])
+
+
+def create_images(folder: Path, n: int, size: int) -> np.memmap[Any, np.dtype[np.uint8]]:
+    """A new images.npy in a folder, memory-mapped, to be filled: uint8, shape (n, size, size, 3).
+
+    One that is there already may have other names in other folders, so it is never written over.
+    """
+    (folder / IMAGES).unlink(missing_ok=True)
+    return np.lib.format.open_memmap(folder / IMAGES, mode="w+", dtype=np.uint8, shape=(n, size, size, 3))
+
+
+def _damaged(path: Path, details: str, remedy: str = REBUILD) -> DataError:
     return DataError(
-        f"Expected a complete ready set ({IMAGES}, {MANIFEST}, {CARD}) in {path}, but found: {details}. "
-        "Delete that folder; the next run builds it again."
+        f"Expected a complete ready set ({IMAGES}, {MANIFEST}, {CARD}) in {path}, but found: {details}. {remedy}"
     )

@@ -6,8 +6,8 @@ reason.
 """
 
 import hashlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,16 @@ from numpy.typing import NDArray
 
 from catsweep.data import align as alignment
 from catsweep.data import landmarks
-from catsweep.data.decode import Unreadable, decode_bytes, read_bytes
+from catsweep.data.archives import open_files
+from catsweep.data.decode import Unreadable, decoding, heif_is_there
+from catsweep.data.files import READING, Files, digest, reading
 from catsweep.data.ready import Item
 from catsweep.data.threads import in_order, watched
-from catsweep.errors import ConfigError, DataError
+from catsweep.errors import ConfigError
 
 JPEG_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif"})
 SUFFIXES = JPEG_SUFFIXES | {".avif", ".bmp", ".gif", ".j2k", ".jp2", ".mpo", ".png", ".tif", ".tiff", ".webp"}
-SUFFIXES |= {".pbm", ".pgm", ".pnm", ".ppm"}
+SUFFIXES |= {".heic", ".heif", ".hif", ".pbm", ".pgm", ".pnm", ".ppm"}
 FACE = {"left_eye": (0.32, 0.42), "right_eye": (0.68, 0.42), "mouth": (0.50, 0.70)}
 _HERE = Path(__file__).parent
 
@@ -48,7 +50,14 @@ class DemoCats:
 
     def key(self, size: int) -> dict[str, Any]:
         """See `catsweep.data.ready.Source`."""
-        return {"n": self.n, "seed": self.seed, "code": _code("demo*.py")}
+        return {"n": self.n, "seed": self.seed, "code": code_digest("demo*.py")}
+
+    @cached_property
+    def files(self) -> Files:
+        """The cats as photos, for `catsweep.data.prepare`."""
+        from catsweep.data.demo_files import DemoFiles
+
+        return DemoFiles(self.n, self.seed, code_digest("demo*.py"))
 
     def items(self, size: int) -> Iterator[Item]:
         """See `catsweep.data.ready.Source`."""
@@ -61,7 +70,7 @@ class DemoCats:
 
 
 class Photos:
-    """A folder of photos of any kind and size, with all its sub-folders: centre square, resized.
+    """A folder (with all its sub-folders), zip or tar of photos of any kind and size: centre square, resized.
 
     Args:
         folder: where they are; links in it are not followed.
@@ -70,6 +79,8 @@ class Photos:
 
     name = "photos"
     suffixes = SUFFIXES
+    beside: str | None = None  # ending of a second file that belongs to each photo
+    remedy = "data.source=DIR"
 
     def __init__(self, folder: str | Path | None, min_side: int = 32) -> None:
         self.folder, self.min_side = folder, min_side
@@ -77,35 +88,42 @@ class Photos:
     def __str__(self) -> str:
         return f"photos ({' '.join(sorted(self.suffixes))}) in {self.folder}"
 
+    @cached_property
+    def files(self) -> Files:
+        """The files themselves.
+
+        Raises:
+            ConfigError: no folder was given.
+            DataError: it is no folder and no archive.
+        """
+        if self.folder is None:
+            raise ConfigError(f"data={self.name} needs a folder of photos: add {self.remedy} to the command.")
+        return open_files(self.folder, self.suffixes)
+
     def key(self, size: int) -> dict[str, Any]:
         """See `catsweep.data.ready.Source`."""
-        return {**self._parameters(), "content": self._content(), "code": self._code()}
+        return {**self._parameters(), "content": digest(self.files, self.beside), "code": self._code()}
 
     def items(self, size: int) -> Iterator[Item]:
         """See `catsweep.data.ready.Source`."""
-        folder = self._folder()
 
-        def item(path: Path) -> Item:
-            name = str(path.relative_to(folder))
+        def item(name: str) -> Item:
+            sha256, height, width = "", 0, 0
             try:
-                data = read_bytes(path)
-            except Unreadable as error:
-                return Item(name, reason=error.reason)
-            sha256 = hashlib.sha256(data).hexdigest()
-            height = width = 0
-            try:
-                photo = decode_bytes(data)
-                height, width = photo.shape[:2]
-                image, points = self._prepare(path, photo, size)
+                with reading(self.files, name) as data:
+                    sha256 = hashlib.sha256(data).hexdigest()
+                    with decoding(data) as photo:
+                        height, width = photo.shape[:2]
+                        image, points = self._prepare(name, photo, size)
             except Unreadable as error:
                 return Item(name, sha256, sha256, width, height, reason=error.reason)
             return Item(name, sha256, sha256, width, height, image, points)
 
-        paths = list(self._paths())
-        yield from watched(in_order(item, paths), len(paths), f"Reading {self.folder}")
+        names = list(self.files)
+        yield from watched(in_order(item, names), len(names), f"Reading {self.folder}")
 
     def _prepare(
-        self, path: Path, photo: NDArray[np.uint8], size: int
+        self, name: str, photo: NDArray[np.uint8], size: int
     ) -> tuple[NDArray[np.uint8], NDArray[np.float64] | None]:
         """From a decoded photo (H, W, 3) to an image (size, size, 3) and its landmarks (9, 2), if it has any."""
         height, width = photo.shape[:2]
@@ -114,43 +132,10 @@ class Photos:
         return alignment.resize(alignment.centre_square(photo), size), None
 
     def _parameters(self) -> dict[str, Any]:
-        return {"min_side": self.min_side}
+        return {"min_side": self.min_side, "heif": heif_is_there()}
 
     def _code(self) -> str:
-        return _code("decode.py", "align.py", "sources.py")
-
-    def _folder(self) -> Path:
-        if self.folder is None:
-            raise ConfigError(f"data={self.name} needs a folder of photos: add data.source=DIR to the command.")
-        folder = Path(self.folder).expanduser()
-        if not folder.is_dir():
-            raise DataError(f"Expected a folder of photos, but data.source={self.folder} is none; check the path.")
-        return folder
-
-    def _paths(self) -> Iterator[Path]:
-        """All photos, in the order of their names; hidden ones (also macOS's `._x.jpg`) are passed over."""
-
-        def fail(error: OSError) -> None:
-            raise DataError(f"Expected to list {error.filename}, but: {error.strerror}. Allow it, or move it away.")
-
-        for parent, folders, names in os.walk(self._folder(), onerror=fail):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            links = {name for name in folders if Path(parent, name).is_symlink()}  # not followed, but accounted for
-            for name in sorted([*names, *links]):
-                if name in links or (not name.startswith(".") and Path(name).suffix.lower() in self.suffixes):
-                    yield Path(parent, name)
-
-    def _companions(self, path: Path) -> Sequence[Path]:
-        """The files that decide what becomes of a photo."""
-        return (path,)
-
-    def _content(self) -> str:
-        """Digest over names and content of all files that matter."""
-        folder, state = self._folder(), hashlib.sha256()
-        files = [file for path in self._paths() for file in self._companions(path)]
-        for file, content in zip(files, in_order(_file_digest, files), strict=True):
-            state.update(os.fsencode(file.relative_to(folder)) + b"\0" + content.encode() + b"\0")
-        return state.hexdigest()
+        return code_digest(*READING, "align.py", "sources.py")
 
 
 class KaggleCats(Photos):
@@ -163,10 +148,13 @@ class KaggleCats(Photos):
         min_inside: faces so near the edge that less than this share of the aligned image shows the photo are left
             out; the rest of such an image is the mirrored border.
         standard: side of the standard aligned form, pixels.
+        download: fetch the set from Kaggle instead (once; `pip install kagglehub`).
     """
 
     name = "kaggle_cats"
     suffixes = JPEG_SUFFIXES
+    beside = landmarks.SUFFIX
+    remedy = "data.source=DIR (or data.download=true, to fetch it from Kaggle)"
 
     def __init__(
         self,
@@ -175,12 +163,25 @@ class KaggleCats(Photos):
         min_eye_distance: float = 8.0,
         min_inside: float = 0.5,
         standard: int = alignment.STANDARD,
+        download: bool = False,
     ) -> None:
         super().__init__(folder)
+        self.download = download
         if set(face) != set(FACE):
             raise ConfigError(f"Expected data.reader.face to hold {', '.join(FACE)}, got {', '.join(face)}.")
         self.face = {name: (float(face[name][0]), float(face[name][1])) for name in FACE}
         self.min_eye_distance, self.min_inside, self.standard = min_eye_distance, min_inside, standard
+
+    @cached_property
+    def files(self) -> Files:
+        """See `Photos`."""
+        if self.download and self.folder is not None:
+            raise ConfigError(f"Expected either a download or data.source={self.folder}, got both; leave one out.")
+        if self.download:
+            from catsweep.data.kaggle import download
+
+            self.folder = download()
+        return super().files
 
     def __str__(self) -> str:
         return f"photos with a landmark file each (x.jpg.cat; data=photos needs none) in {self.folder}"
@@ -194,15 +195,12 @@ class KaggleCats(Photos):
         }
 
     def _code(self) -> str:
-        return _code("decode.py", "align.py", "landmarks.py", "sources.py")
-
-    def _companions(self, path: Path) -> Sequence[Path]:
-        return (path, _landmark_file(path))
+        return code_digest(*READING, "align.py", "landmarks.py", "sources.py")
 
     def _prepare(
-        self, path: Path, photo: NDArray[np.uint8], size: int
+        self, name: str, photo: NDArray[np.uint8], size: int
     ) -> tuple[NDArray[np.uint8], NDArray[np.float64] | None]:
-        points = landmarks.read(_landmark_file(path)) + 0.5
+        points = landmarks.read(self.files, name) + 0.5
         landmarks.check(points, self.min_eye_distance)
         standard = max(self.standard, size)
         targets = np.array(list(self.face.values())) * standard
@@ -215,18 +213,7 @@ class KaggleCats(Photos):
         return image, alignment.transform(matrix, points) * (size / standard) - 0.5
 
 
-def _landmark_file(photo: Path) -> Path:
-    return photo.with_name(photo.name + ".cat")
-
-
-def _file_digest(path: Path) -> str:
-    try:
-        return hashlib.sha256(read_bytes(path)).hexdigest()
-    except Unreadable as error:
-        return error.kind
-
-
-def _code(*patterns: str) -> str:
+def code_digest(*patterns: str) -> str:
     """Digest over the source text of the modules that decide what the pixels are."""
     files = sorted({file for pattern in patterns for file in _HERE.glob(pattern)})
     return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()[:16]

@@ -77,7 +77,12 @@ class Scorer:
         self.rung_samples = rung_samples
         self.seed = seed
         self.batch_size = batch_size
-        self.train_rows, self.val_rows = ready.indices("train"), ready.indices("val")
+        # The photos themselves are what scores compare with; copies of them would only count some photos more often.
+        # All rows here, and those of the features, count these photos.
+        self.photos = ready.originals()
+        self.train_rows, self.val_rows = (
+            np.flatnonzero(np.isin(self.photos, ready.indices(split))) for split in ("train", "val")
+        )
         self.reference = self._reference(reference, Path(cache_root))
         chosen = np.random.default_rng(seed).permutation(len(self.reference.rows))[:KID_IMAGES]
         self.kid_rows = self.reference.rows[np.sort(chosen)]
@@ -195,7 +200,7 @@ class Scorer:
         )
 
     def _reference(self, which: str, root: Path) -> Reference:
-        everything = np.arange(len(self.ready.images))
+        everything = np.arange(len(self.photos))
         rows = {"all": everything, "train": self.train_rows, "val": self.val_rows}
         if which not in rows:
             raise MetricError(f"A reference is all, train or val; got {which!r}. Set metrics.reference.")
@@ -205,7 +210,7 @@ class Scorer:
                 "Add photos, or set metrics.reference=all."
             )
         return reference_statistics(
-            self.ready.images, self.ready.digest, rows[which], self.extractor, root, self.batch_size
+            self.ready.images, self.ready.digest, rows[which], self.extractor, root, self.batch_size, self.photos
         )
 
     def _prepare(self, device: torch.device) -> None:
@@ -221,7 +226,7 @@ class Scorer:
             return
         rows = self.reference.rows[:SELF_CHECK_IMAGES].numpy()
         cached = Moments.of(self.reference.features[rows])
-        images = torch.from_numpy(np.array(self.ready.images[rows]))
+        images = torch.from_numpy(self._real(rows))
         distance = float(scores.frechet_distance(self.extractor(images.to(device)).cpu(), cached))
         total = float(cached.trace)
         if not abs(distance) <= SELF_CHECK_BOUND * total + 1e-6:
@@ -236,6 +241,10 @@ class Scorer:
         self._prepare(device)
         return torch.cat([self.extractor(part.to(device)).cpu() for part in torch.split(images, self.batch_size)])
 
+    def _real(self, rows: np.ndarray) -> np.ndarray:
+        """Photos by their rows: uint8, (n, H, W, 3), a copy that may be written to."""
+        return np.array(self.ready.images[self.photos[rows]])
+
     def _kernel_distance(self, features: Tensor) -> float:
         return scores.kernel_distance(features, self.reference.features[self.kid_rows], self.seed)
 
@@ -244,7 +253,7 @@ class Scorer:
         rows = self.val_rows[: self.samples]
         if not len(rows):
             raise MetricError("val/ssim needs held-out images, but none were held out. Raise data.val_fraction.")
-        originals = torch.from_numpy(np.array(self.ready.images[rows]))
+        originals = torch.from_numpy(self._real(rows))
         checked = FiniteImages(model)
         with evaluating(checked), torch.autocast(device.type, enabled=False):
             parts = [

@@ -78,8 +78,8 @@ class Reference:
 
     Attributes:
         moments: of the features of the reference rows.
-        features: float32, shape (N, D), of every image of the ready set, in its order.
-        rows: int64, the reference rows.
+        features: float32, shape (N, D), of every photo of the ready set, in its order; not of copies.
+        rows: int64, the reference rows of `features`.
         similarity: mean MS-SSIM of random pairs of reference images.
         images_digest: hexadecimal; identifies the reference images, not how they were measured.
     """
@@ -92,7 +92,13 @@ class Reference:
 
 
 def reference_statistics(
-    images: np.ndarray, digest: str, rows: np.ndarray, extractor: Extractor, root: Path, batch_size: int = 64
+    images: np.ndarray,
+    digest: str,
+    rows: np.ndarray,
+    extractor: Extractor,
+    root: Path,
+    batch_size: int = 64,
+    photos: np.ndarray | None = None,
 ) -> Reference:
     """Load the statistics of real images, or compute and keep them.
 
@@ -101,18 +107,22 @@ def reference_statistics(
     Args:
         images: uint8, shape (N, H, W, 3), memory-mapped or not: the ready set.
         digest: digest of the ready set.
-        rows: integers, which images are the reference.
+        rows: integers, which of the photos are the reference.
         extractor: what the features are taken with, on its device.
         root: folder of the cache; made when missing.
         batch_size: images read at once.
+        photos: ascending integers, which of the images are photos and no copies made of them; None: all.
     """
-    images_digest = _images_digest(digest, rows)
-    key = _key(images_digest, extractor, images.shape[1])
+    photos = np.arange(len(images)) if photos is None else photos
+    images_digest = _images_digest(digest, photos[rows])
+    # Which are photos is said only if not all are: what was computed before there were copies stays good.
+    of = None if len(photos) == len(images) else _images_digest(digest, photos)
+    key = _key(images_digest, extractor, images.shape[1], of)
     make_cache(root)
     path = root / f"{key[:32]}.safetensors"
 
     def compute() -> dict[str, Tensor]:
-        return _compute(images, rows, extractor, batch_size)
+        return _compute(images, photos, rows, extractor, batch_size)
 
     tensors = _read(path)
     if tensors is None:
@@ -135,7 +145,7 @@ def _images_digest(digest: str, rows: np.ndarray) -> str:
     return hashlib.sha256(digest.encode() + np.ascontiguousarray(rows, dtype="<i8").tobytes()).hexdigest()
 
 
-def _key(images_digest: str, extractor: Extractor, side: int) -> str:
+def _key(images_digest: str, extractor: Extractor, side: int, photos: str | None) -> str:
     device = next((parameter.device for parameter in extractor.parameters()), torch.device("cpu"))
     content: dict[str, Any] = {
         "format": FORMAT,
@@ -147,19 +157,23 @@ def _key(images_digest: str, extractor: Extractor, side: int) -> str:
         "versions": extractor.versions(device),
         "pairs": [PAIRS, PAIR_SEED, scales(side)],
     }
+    if photos is not None:
+        content["photos"] = photos
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _compute(images: np.ndarray, rows: np.ndarray, extractor: Extractor, batch_size: int) -> dict[str, Tensor]:
+def _compute(
+    images: np.ndarray, photos: np.ndarray, rows: np.ndarray, extractor: Extractor, batch_size: int
+) -> dict[str, Tensor]:
     device = next((parameter.device for parameter in extractor.parameters()), torch.device("cpu"))
     parts = []
-    for start in range(0, len(images), batch_size):
-        batch = torch.from_numpy(np.array(images[start : start + batch_size]))  # a copy: the map is read-only
+    for start in range(0, len(photos), batch_size):
+        batch = torch.from_numpy(np.array(images[photos[start : start + batch_size]]))  # a copy: the map is read-only
         parts.append(extractor(batch.to(device)).cpu())
     features = torch.cat(parts)
     moments = Moments.of(features[rows])
     chosen = rows[np.random.default_rng(PAIR_SEED).permutation(len(rows))[:PAIRS]]
-    similarity = pair_similarity(torch.from_numpy(np.array(images[np.sort(chosen)])), PAIRS, PAIR_SEED)
+    similarity = pair_similarity(torch.from_numpy(np.array(images[photos[np.sort(chosen)]])), PAIRS, PAIR_SEED)
     return {
         "features": features,
         "rows": torch.from_numpy(np.asarray(rows, dtype=np.int64).copy()),

@@ -1,0 +1,261 @@
+"""Zips and tars as `catsweep.data.files.Files`: read in place, never unpacked under a name that they bring along.
+
+A hostile archive is refused, or costs no more than the photos that it pretends to hold: every read of its directory,
+of a member and of the whole is bounded, links and devices are members that cannot be read, and damage is an error.
+"""
+
+import gzip
+import io
+import os
+import re
+import stat
+import tarfile
+import tempfile
+import weakref
+import zipfile
+from bz2 import BZ2File
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, cast
+
+from catsweep.data.decode import MAX_BYTES, Unreadable
+from catsweep.data.files import Files, Folder, content_digest
+from catsweep.data.unpacking import Bounded, XzFile
+from catsweep.errors import CatsweepError, DataError
+
+MISSING = "cannot be opened: No such file or directory"  # as a folder says it
+CHUNK = 1 << 20
+MAX_MEMBERS = 500_000
+# What an archive's photos may come to, unpacked: photos hardly shrink, so more than this is a bomb.
+MAX_UNPACKED, MAX_RATIO, ALWAYS = 1 << 36, 64, 1 << 30
+_READ_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # Python's reader of the others unpacks without a bound
+_ENCRYPTED = 0x2041  # bits of a member's flags: the old way, the strong one, hidden names
+_OPENERS = {b"\x1f\x8b": gzip.GzipFile, b"BZh": BZ2File, b"\xfd7zXZ\0": XzFile}
+
+
+def open_files(source: str | Path, suffixes: Collection[str]) -> Files:
+    """Open a folder, a zip or a tar (plain, gz, bz2, xz).
+
+    Args:
+        source: its path; `~` is the home folder.
+        suffixes: endings of photos, in lower case with their dot.
+
+    Raises:
+        DataError: if it is none of them, is damaged, or holds more than it may.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return Folder(path, suffixes)
+    if path.is_file():  # a named pipe would be waited for
+        with _damage(path), path.open("rb") as file:
+            start = file.read(512)
+        # By its beginning, never its end: a tar may end in a zip.
+        if start.startswith(b"PK"):
+            return Zip(path, suffixes)
+        if start[257:262] == b"ustar" or start.startswith(tuple(_OPENERS)) or _is_old_tar(start):
+            return Tar(path, suffixes)
+    raise DataError(
+        f"Expected a folder of photos, or a zip or tar of them, but data.source={source} is none; check the path."
+    )
+
+
+class _Archive:
+    """What zip and tar have in common: members by name, with the reason why one is refused."""
+
+    def __init__(self, path: Path, suffixes: Collection[str]) -> None:
+        self.path, self.suffixes = path, suffixes
+        self.most = min(MAX_UNPACKED, max(ALWAYS, MAX_RATIO * path.stat().st_size))
+        self.sizes: dict[str, int] = {}
+        self.refused: dict[str, str] = {}
+        self.unpacked = 0
+
+    def __iter__(self) -> Iterator[str]:
+        yield from sorted(filter(self._is_photo, self.sizes), key=_as_walked)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.sizes
+
+    def size(self, name: str) -> int:
+        """See `Files`."""
+        return 0 if name in self.refused else self.sizes.get(name, 0)
+
+    def digest(self, name: str) -> str:
+        """See `Files`."""
+        return content_digest(cast(Files, self), name)
+
+    def _admit(self, raw: str, size: int, reason: str) -> str | None:
+        """The name of a member that is to be remembered, or None; also keeps why one is refused."""
+        name = str(PurePosixPath(raw))  # tar writes ./a.jpg
+        parts = PurePosixPath(raw.replace("\\", "/")).parts
+        hidden = any(part.startswith(".") and part != ".." for part in parts) or "__MACOSX" in parts
+        # A photo, or a file beside one: x.jpg.cat
+        if hidden or not (self._is_photo(name) or self._is_photo(PurePosixPath(name).stem)):
+            return None
+        if ".." in parts or raw.startswith(("/", "\\")) or re.match(r"[A-Za-z]:[/\\]", raw):
+            reason = "unsafe path: it leads out of the archive"
+        if reason:
+            self.refused[name] = reason
+        else:
+            self.unpacked += size
+        if self.unpacked > self.most or len(self.sizes) >= MAX_MEMBERS:
+            raise bomb(self.path, self.most)
+        self.sizes[name] = size
+        return name
+
+    def _is_photo(self, name: str) -> bool:
+        return PurePosixPath(name).suffix.lower() in self.suffixes
+
+    def _check(self, name: str, limit: int) -> int:
+        """The size of a member that may be read."""
+        if name not in self.sizes:
+            raise Unreadable(MISSING)
+        if name in self.refused:
+            raise Unreadable(self.refused[name])
+        size = self.sizes[name]
+        if size == 0:
+            raise Unreadable("empty file")
+        if size > limit:
+            raise Unreadable(f"file too large: {size:,} bytes, at most {limit:,} are read")
+        return size
+
+
+class Zip(_Archive):
+    """A zip, read in place."""
+
+    def __init__(self, path: Path, suffixes: Collection[str]) -> None:
+        super().__init__(path, suffixes)
+        with _damage(path):
+            file = Bounded(io.FileIO(path))
+            weakref.finalize(self, file.close)
+            self.archive = zipfile.ZipFile(file)
+        self.members: dict[str, zipfile.ZipInfo] = {}
+        for member in self.archive.infolist():
+            if member.is_dir():
+                continue
+            if (name := self._admit(member.filename, member.file_size, _why_not(member))) is not None:
+                self.members[name] = member
+
+    def read(self, name: str, limit: int = MAX_BYTES) -> bytes:
+        """See `Files`."""
+        size = self._check(name, limit)
+        try:
+            with self.archive.open(self.members[name]) as file:
+                data = b"".join(_chunks(file, size))
+                file.read(1)  # at the end it compares the checksum
+        except Exception as error:  # as of Pillow: a zoo
+            raise Unreadable(f"damaged in the archive: {' '.join(str(error).split())[:200]}") from error
+        if len(data) != size:
+            raise Unreadable("damaged in the archive: it ends early")
+        return data
+
+
+class Tar(_Archive):
+    """A tar. A plain one is read in place; of a compressed one, photos are first unpacked into one unnamed file."""
+
+    def __init__(self, path: Path, suffixes: Collection[str]) -> None:
+        super().__init__(path, suffixes)
+        self.places: dict[str, int] = {}
+        with _damage(path):
+            self.file = self._index()
+
+    def read(self, name: str, limit: int = MAX_BYTES) -> bytes:
+        """See `Files`."""
+        size = self._check(name, limit)
+        data = os.pread(self.file.fileno(), size, self.places[name])
+        if len(data) < size:
+            raise Unreadable("damaged in the archive: it ends early")
+        return data
+
+    def _index(self) -> IO[bytes]:
+        """Note where each member is; the file to find them in."""
+        with self.path.open("rb") as plain:
+            start = plain.read(6)
+        opener = next((opener for magic, opener in _OPENERS.items() if start.startswith(magic)), None)
+        if opener is None:
+            with Bounded(io.FileIO(self.path)) as file:
+                for name, member in self._files(file):
+                    self.places[name] = member.offset_data
+            return self._kept(self.path.open("rb"))
+        # One pass over a compressed one, for going back in it would decompress it anew each time.
+        spool = self._kept(tempfile.TemporaryFile())  # noqa: SIM115  # closed when the archive is
+        with Bounded(cast(Any, opener(self.path)), self.most + ALWAYS) as file:
+            for name, member in self._files(file):
+                self.places[name] = spool.tell()
+                if name not in self.refused and member.size <= MAX_BYTES:
+                    file.seek(member.offset_data)
+                    for chunk in _chunks(file, member.size):
+                        spool.write(chunk)
+        spool.flush()
+        return spool
+
+    def _kept(self, file: IO[bytes]) -> IO[bytes]:
+        """A file that stays open as long as the archive is there."""
+        weakref.finalize(self, file.close)
+        return file
+
+    def _files(self, file: "Bounded") -> Iterator[tuple[str, tarfile.TarInfo]]:
+        with tarfile.open(fileobj=file, mode="r:") as archive:
+            while (member := archive.next()) is not None:
+                archive.members.clear()  # type: ignore[attr-defined]  # it would keep all
+                reason = "" if member.isreg() else "not a regular file: a link or a device (links are not followed)"
+                reason = "not a regular file: one with holes" if member.issparse() else reason
+                if not member.isdir() and (name := self._admit(member.name, member.size, reason)) is not None:
+                    yield name, member
+        if file.last != bytes(tarfile.BLOCKSIZE):  # tarfile takes a broken header for the end
+            raise tarfile.ReadError("a header in the middle cannot be read" if file.last else "it ends early")
+
+
+def bomb(path: Path, most: int) -> DataError:
+    """The error of an archive that would unpack to too much."""
+    return DataError(
+        f"Expected an archive of at most {most >> 30} GiB and {MAX_MEMBERS:,} files, but {path} claims to hold more. "
+        "If it is honest, unpack it and give the folder: data.source=DIR."
+    )
+
+
+def _why_not(member: zipfile.ZipInfo) -> str:
+    """Why a member of a zip is refused; empty if it is not."""
+    mode = stat.S_IFMT(member.external_attr >> 16)
+    if mode and mode != stat.S_IFREG:
+        return "not a regular file: a link or a device (links are not followed)"
+    if member.flag_bits & _ENCRYPTED:
+        return "encrypted: unpack it with its password first"
+    if member.compress_type not in _READ_METHODS:
+        return "unusual compression: unpack it first"
+    return ""
+
+
+def _chunks(file: IO[bytes], size: int) -> Iterator[bytes]:
+    while size > 0 and (chunk := file.read(min(size, CHUNK))):
+        yield chunk
+        size -= len(chunk)
+
+
+def _is_old_tar(start: bytes) -> bool:
+    """Whether a file begins as a tar of before 1988, which has no mark: by its checksum."""
+    try:
+        tarfile.TarInfo.frombuf(start, "utf-8", "surrogateescape")
+    except tarfile.TarError:
+        return False
+    return True
+
+
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    """Whatever goes wrong with an archive as a whole is damage; the readers raise a zoo, as Pillow's do."""
+    try:
+        yield
+    except CatsweepError:
+        raise
+    except Exception as error:
+        raise DataError(
+            f"Expected a whole archive of photos, but {path} cannot be read: {str(error) or type(error).__name__}. "
+            "Get it again, or unpack it and give the folder: data.source=DIR."
+        ) from error
+
+
+def _as_walked(name: str) -> list[tuple[bool, str]]:
+    """Sorts names as `Folder` comes by them: of each folder first its files, then its folders."""
+    *folders, file = PurePosixPath(name).parts
+    return [*((True, folder) for folder in folders), (False, file)]

@@ -1,0 +1,171 @@
+"""A public image set of the Hugging Face Hub as a source, by its id; no account is needed.
+
+`data=hub_cats data.source=USER/NAME`. Needs the optional package `datasets`, which keeps what it fetched. The images
+are taken as the bytes that the set holds, for `catsweep.data.decode` is the one that looks at them.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from catsweep.data.decode import MAX_BYTES, Unreadable, read_bytes
+from catsweep.data.files import Files, content_digest
+from catsweep.data.sources import Photos, code_digest
+from catsweep.errors import ConfigError, DataError
+
+PATIENCE = 10  # seconds for the Hub to answer
+
+
+class HubCats(Photos):
+    """The images of one column of a set: centre square, resized.
+
+    Args:
+        source: id on the Hub (`user/name`), or a local folder of the same form (images, or parquet files of them).
+        split: of the set.
+        column: that holds the images; None: the only one that does.
+        min_side: images whose shorter side is smaller are left out, pixels.
+    """
+
+    name = "hub_cats"
+
+    def __init__(self, source: str | None, split: str = "train", column: str | None = None, min_side: int = 32) -> None:
+        super().__init__(source, min_side)
+        self.split, self.column = split, column
+
+    def __str__(self) -> str:
+        return f"images in split {self.split} of {self.folder}"
+
+    @cached_property
+    def files(self) -> Files:
+        """See `Photos`."""
+        if self.folder is None:
+            raise ConfigError(f"data={self.name} needs an image set: add data.source=USER/NAME to the command.")
+        return HubFiles(str(self.folder), self.split, self.column)
+
+    def _code(self) -> str:
+        return super()._code() + code_digest("hub.py")
+
+
+class HubFiles:
+    """See `catsweep.data.files.Files`. An image's name is its row: `train/0000012`.
+
+    Args:
+        source: see `HubCats`.
+        split: see `HubCats`.
+        column: see `HubCats`.
+
+    Raises:
+        DataError: the package is missing, or the set cannot be had, or has no such images.
+    """
+
+    def __init__(self, source: str, split: str, column: str | None) -> None:
+        place = Path(source).expanduser()
+        self._local = place.is_dir()
+        rows = _load(str(place) if self._local else source, split)
+        import datasets
+
+        images = [name for name, kind in rows.features.items() if isinstance(kind, datasets.Image)]
+        if (column or (images[0] if len(images) == 1 else None)) not in images:
+            raise DataError(
+                f"Expected one column of images in {source}, or data.reader.column=NAME, got column={column}; "
+                f"of its columns {', '.join(rows.features)} these hold images: {', '.join(images) or 'none'}."
+            )
+        self._column = column or images[0]
+        self._rows = rows.select_columns([self._column]).cast_column(self._column, datasets.Image(decode=False))
+        self._split = split
+
+    def __iter__(self) -> Iterator[str]:
+        return (f"{self._split}/{row:07d}" for row in range(len(self._rows)))
+
+    def __contains__(self, name: object) -> bool:
+        return self._row(str(name)) is not None
+
+    def size(self, name: str) -> int:
+        """See `Files`."""
+        row = self._row(name)
+        return 0 if row is None else int(self._sizes[row]) or MAX_BYTES  # of a file of its own it is not known yet
+
+    def read(self, name: str, limit: int = MAX_BYTES) -> bytes:
+        """See `Files`."""
+        if (row := self._row(name)) is None:
+            raise Unreadable("cannot be opened: there is no such row")
+        if (size := self._sizes[row]) > limit:
+            raise Unreadable(f"file too large: {size:,} bytes, at most {limit:,} are read")
+        image = self._rows[row][self._column]
+        if image is None or not (image["bytes"] or image["path"]):
+            raise Unreadable("empty file")
+        if image["bytes"]:
+            return bytes(image["bytes"])
+        # What was fetched stands behind links in the cache; those in a folder of one's own are not followed.
+        return read_bytes(image["path"] if self._local else os.path.realpath(image["path"]), limit)
+
+    def digest(self, name: str) -> str:
+        """See `Files`."""
+        return content_digest(self, name)
+
+    @cached_property
+    def _sizes(self) -> NDArray[np.int64]:
+        """Bytes of each image that is kept within the set; 0 for those in files of their own."""
+        import pyarrow.compute as pc
+
+        content = pc.struct_field(self._rows.data.column(self._column), "bytes")
+        return np.asarray(pc.fill_null(pc.binary_length(content), 0).to_numpy(), np.int64)
+
+    def _row(self, name: str) -> int | None:
+        split, _, row = name.rpartition("/")
+        return int(row) if split == self._split and row.isdecimal() and int(row) < len(self._rows) else None
+
+
+def _load(source: str, split: str) -> Any:
+    """The rows of a split, `datasets.Dataset`."""
+    try:
+        import datasets
+    except ImportError as error:
+        raise DataError(
+            "Expected datasets, which reads sets of the Hugging Face Hub, but it is not installed: "
+            "pip install datasets. Or use photos in a folder: data=photos data.source=DIR."
+        ) from error
+    try:
+        with nullcontext() if Path(source).is_dir() or _is_reachable(source) else _offline():
+            return datasets.load_dataset(source, split=split)
+    except Exception as error:  # its own, those of httpx, of pyarrow and of disks
+        said = " ".join(str(error).split())[:300]
+        raise DataError(
+            f"Expected split {split} of a public image set {source}, but: {type(error).__name__}: {said}. Check the id "
+            "(USER/NAME) and data.reader.split; the first time it takes a network, but no account. Without one, give "
+            "a folder: data=photos data.source=DIR."
+        ) from error
+
+
+def _is_reachable(source: str) -> bool:
+    """Whether the Hub answers; an id that it does not know is an error. `datasets` would try for half a minute."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+
+    try:
+        HfApi().dataset_info(source, timeout=PATIENCE)
+    except (HFValidationError, RepositoryNotFoundError):
+        raise
+    except Exception:  # no network, a proxy that lets nobody through, a server that is down
+        return False
+    return True
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """Take only what was fetched before."""
+    import datasets
+    from huggingface_hub import constants
+
+    before = datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE = before

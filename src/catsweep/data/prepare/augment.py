@@ -1,0 +1,158 @@
+"""Stage 5, augment: many images of each training photo, written; only if `augment.copies` asks for it.
+
+Without this stage training mirrors (and, if asked to, augments) in memory, which costs no space and repeats nothing.
+Held-out photos are never augmented, and a copy has the group and the split of its photo, so no copy of a held-out
+photo is trained on. Copies are made from a small version of the photo, straight into one array of the final size.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+import simplejpeg
+
+from catsweep.data import align as alignment
+from catsweep.data.contact_sheet import contact_sheet, pick
+from catsweep.data.prepare import operations as ops
+from catsweep.data.prepare.images import Pixels
+from catsweep.data.prepare.record import Record, rounded
+from catsweep.data.prepare.resize import Points, in_array, squared
+from catsweep.data.prepare.stage import Build, Stage
+from catsweep.data.ready import IMAGES, create_images
+from catsweep.data.splits import TRAIN, VAL
+from catsweep.data.threads import in_order, watched
+from catsweep.errors import ConfigError, DataError
+
+SHEETS = "sheets"
+ACROSS = 10  # images in a row of the contact sheet: a photo and what was made of it
+
+
+class Augment(Stage):
+    """Makes copies of training photos, each changed by chance.
+
+    Args:
+        operations: by name, in their order; see `catsweep.data.prepare.operations`.
+        copies: images of each training photo; the first is the photo as it is.
+        size: side of the images, pixels.
+        seed: the copies are functions of it, the photo's id and the copy's number, and of nothing else.
+        working: they are made from a version of the photo whose side is so many times `size`.
+    """
+
+    name: ClassVar[str] = "augment"
+    folder: ClassVar[str] = "augmented"
+    code: ClassVar[tuple[str, ...]] = (
+        "align.py", "ready.py", "prepare/augment.py", "prepare/operations.py", "prepare/resize.py",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        operations: Mapping[str, ops.Operation],
+        copies: int = 1,
+        size: int = 64,
+        seed: int = 0,
+        working: float = 1.5,
+    ) -> None:
+        if copies < 1 or size < 1 or seed < 0 or working < 1:
+            raise ConfigError(
+                "Expected augment.copies ≥ 1, augment.size ≥ 1, augment.seed ≥ 0 and augment.working ≥ 1, got "
+                f"copies={copies}, size={size}, seed={seed}, working={working}."
+            )
+        self.operations = ops.usable(operations)
+        if copies > 1 and not self.operations:
+            raise ConfigError(f"Expected augment.operations to hold some for augment.copies={copies}, got none.")
+        self.copies, self.size, self.seed, self.working = copies, size, seed, working
+        self.active = copies > 1
+
+    def parameters(self) -> dict[str, Any]:
+        """See `Stage`."""
+        operations = [[name, operation.parameters()] for name, operation in self.operations.items()]  # in their order
+        return {
+            "copies": self.copies,
+            "size": self.size,
+            "seed": self.seed,
+            "working": self.working,
+            "operations": operations,
+        }
+
+    def run(self, build: Build) -> Iterator[Record]:
+        """See `Stage`."""
+        shutil.rmtree(build.folder / SHEETS, ignore_errors=True)  # of a build that was killed
+        (build.folder / SHEETS).mkdir()
+        counts = [self.count(record) for record in build.inputs]
+        starts = np.cumsum([0, *counts]).tolist()
+        images = np.asarray(create_images(build.folder, starts[-1], self.size))  # slices of a memmap are slow
+
+        def photo(number: int) -> list[Record]:
+            record, start, count = build.inputs[number], starts[number], counts[number]
+            image, points = squared(build.read(record), record.points)
+            records = self._photo(record, image, points, images, start)
+            if count > 1:
+                records += self._copies(record, image, points, images, start)
+                self._write_sheet(build.folder / SHEETS / f"{record.id}.jpg", images[start : start + count])
+            return records
+
+        for records in watched(in_order(photo, range(len(counts))), len(counts), self.name):
+            yield from records
+
+    def count(self, record: Record) -> int:
+        """How many images become of a photo.
+
+        Raises:
+            DataError: it is not known whether it is held out.
+        """
+        if record.split not in (TRAIN, VAL):
+            raise DataError(
+                f"Expected each photo to be in a split before stage {self.name}, but {record.source} is in none. "
+                "Let the pipeline have ${verification} before ${augment}."
+            )
+        return self.copies if record.split == TRAIN else 1
+
+    def sheet(self, build: Build, records: Sequence[Record]) -> Pixels | None:
+        """See `Stage`. A row for each of some training photos: itself, and some of its copies."""
+        images: Pixels = np.load(build.folder / IMAGES, mmap_mode="r")
+        photos = [record.index for record in records if record.split == TRAIN and "copy" not in record.parameters]
+        if not photos:
+            return contact_sheet(images[pick(len(images))])
+        copies = pick(self.copies, ACROSS)
+        chosen = [place + copies for place in (photos[i] for i in pick(len(photos), ACROSS)) if place is not None]
+        return contact_sheet(images[np.concatenate(chosen)], columns=len(copies))
+
+    def _photo(self, record: Record, image: Pixels, points: Points | None, images: Pixels, start: int) -> list[Record]:
+        """The photo as it is."""
+        side = image.shape[0]
+        images[start] = alignment.resize(image, self.size)
+        landmarks = None if points is None else rounded((points + 0.5) * (self.size / side) - 0.5)
+        return [in_array(record, images, start, self.name, "resize", {"from": side}, landmarks)]
+
+    def _copies(self, record: Record, image: Pixels, points: Points | None, images: Pixels, start: int) -> list[Record]:
+        side = max(self.size, round(self.working * self.size))
+        if image.shape[0] > side:
+            if points is not None:
+                points = (points + 0.5) * (side / image.shape[0]) - 0.5
+            image = np.asarray(cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
+        side = image.shape[0]
+        recipe = self.recipe(record.id, image)
+        ops.develop(image[None], recipe, images[start + 1 : start + self.copies])
+        carried = None if points is None else rounded(ops.carry(points, recipe, side, self.size).reshape(-1, 2))
+        n, records = len(record.landmarks or ()), []
+        for number, (done, parameters) in enumerate(ops.account(recipe, side), start=1):
+            parameters = {"copy": number, **parameters}
+            mine = None if carried is None else carried[(number - 1) * n : number * n]
+            identity = f"{record.id}+{number:03d}"
+            records.append(in_array(record, images, start + number, self.name, done, parameters, mine, identity))
+        return records
+
+    def recipe(self, identity: str, image: Pixels) -> ops.Recipe:
+        """What is done to the copies 1, 2, … of a photo; each has its own numbers, however many there are."""
+        own = int.from_bytes(hashlib.sha256(identity.encode()).digest()[:8], "big")
+        numbers = np.random.default_rng([self.seed, own]).random((self.copies - 1, len(self.operations), ops.DRAWS))
+        light = np.repeat(ops.brightness(image[None]), self.copies - 1)
+        return ops.draw(self.operations, light, numbers)
+
+    @staticmethod
+    def _write_sheet(path: Path, images: Pixels) -> None:
+        path.write_bytes(simplejpeg.encode_jpeg(contact_sheet(images), quality=85, colorsubsampling="420"))

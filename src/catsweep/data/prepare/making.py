@@ -1,0 +1,140 @@
+"""How a stage's folder comes to be: keyed by content, resumable, whole or not at all.
+
+`catsweep.data.prepare.pipeline` calls `build` for one stage (`catsweep.data.prepare.stage`) after the other. The folder
+appears by one rename when it is complete. Its key is a hash over the records it starts from, its parameters and its
+code. A folder with the same key is not made again. One that was killed half-way, or has another key, is made again, but
+each image in it that was made of the same things (`Record.mark`) is taken over as it is.
+
+While it is made it is called `.FOLDER.KEY.partial`, so that what was begun with other parameters never mixes with it,
+and has a journal of the images that are finished.
+"""
+
+import hashlib
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import PIL
+import simplejpeg
+from PIL import Image
+
+from catsweep.data.prepare.disk import file_digest, write_whole
+from catsweep.data.prepare.record import MANIFEST, Record, write_manifest
+from catsweep.data.prepare.stage import CARD, JOURNAL, SHEET, Build, Done, Stage
+from catsweep.errors import DataError
+
+
+def build(stage: Stage, folder: Path, before: Path, inputs: tuple[Record, ...]) -> Done:
+    """Make a stage, or find that it is made.
+
+    Args:
+        stage: what to do.
+        folder: of the stage.
+        before: folder of the stage before.
+        inputs: the records it starts from.
+
+    Raises:
+        DataError: no image is left.
+    """
+    key = _key(stage, inputs)
+    old = Done.open(folder)
+    if old is not None and old.card["key"] == key:
+        return old
+    partial = folder.with_name(f".{folder.name}.{key[:16]}.partial")
+    whole = Done.open(partial)
+    if whole is None or whole.card["key"] != key:  # else it was killed when all was done but the renaming
+        partial.mkdir(parents=True, exist_ok=True)
+        known = {record.mark: (place, record) for place in _left(folder) for record in _finished(place) if record.mark}
+        desk = Build(stage, partial, before, inputs, known)
+        with (partial / JOURNAL).open("a", encoding="utf-8") as desk._journal:
+            desk._journal.write("\n")  # ends a line that was torn
+            records = tuple(stage.run(desk))
+        if not any(record.kept for record in records):
+            raise DataError(_nothing_left(stage, records))
+        whole = _finish(desk, records, {"key": key, **stage.method()})
+    return _settle(whole, folder)
+
+
+def is_current(stage: Stage, done: Done, inputs: tuple[Record, ...]) -> bool:
+    """Whether a stage would be made the same again."""
+    return bool(done.card["key"] == _key(stage, inputs))
+
+
+def summary(done: Done) -> str:
+    """One line of counts, for example "zoom: 1,703 images, 1,690 kept, 13 left out (13 no face), 40 doubtful"."""
+    counts = done.card["counts"]
+    line = f"{done.card['stage']}: {counts['records']:,} images, {counts['kept']:,} kept"
+    if refused := counts["refused"]:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in refused.items())
+        line += f", {sum(refused.values()):,} left out ({reasons})"
+    return line + (f", {counts['doubtful']:,} doubtful" if counts["doubtful"] else "")
+
+
+def _key(stage: Stage, inputs: Iterable[Record]) -> str:
+    """What decides a stage: hexadecimal. Equal inputs have equal keys, whatever they were made of."""
+    state = hashlib.sha256(json.dumps(stage.method(), sort_keys=True).encode())
+    for record in inputs:
+        state.update(b"\n" + record.content())
+    return state.hexdigest()
+
+
+def _finish(desk: Build, records: tuple[Record, ...], card: dict[str, Any]) -> Done:
+    """Everything but the images; the card comes last, so that a folder with one is complete."""
+    wanted = {record.file for record in records if record.kept} | {JOURNAL}
+    for file in list(desk.folder.iterdir()):  # left by a build that was killed, or of images that were refused later
+        if file.is_file() and file.name not in wanted:
+            file.unlink()
+    write_manifest(desk.folder / MANIFEST, records)
+    if (sheet := desk.stage.sheet(desk, records)) is not None:
+        Image.fromarray(sheet).save(desk.folder / SHEET)
+    refused = Counter(record.reason.split(":", 1)[0] for record in records if not record.kept)
+    card["counts"] = {
+        "records": len(records),
+        "kept": sum(record.kept for record in records),
+        "doubtful": sum(bool(record.doubts) for record in records if record.kept),
+        "refused": dict(sorted(refused.items(), key=lambda item: (-item[1], item[0]))),
+    }
+    card["manifest"] = file_digest(desk.folder / MANIFEST)
+    card["versions"] = {library.__name__: library.__version__ for library in (cv2, np, PIL, simplejpeg)}
+    write_whole(desk.folder / CARD, (json.dumps(card, indent=2, sort_keys=True) + "\n").encode())
+    return Done(desk.folder, records, card)
+
+
+def _settle(whole: Done, folder: Path) -> Done:
+    """Let a complete stage take its place. Killed at any moment, it can be done again."""
+    (whole.folder / JOURNAL).unlink(missing_ok=True)
+    for place in _left(folder):
+        if place != whole.folder and place.exists():
+            shutil.rmtree(place)
+    whole.folder.rename(folder)
+    return replace(whole, folder=folder)  # not read again: a manifest of 75,000 rows takes seconds
+
+
+def _left(folder: Path) -> list[Path]:
+    """Where earlier builds of a stage may have left images: its folder, and the partial ones."""
+    return [folder, *sorted(folder.parent.glob(f".{folder.name}.*.partial"))]
+
+
+def _finished(place: Path) -> Iterator[Record]:
+    """Images that an earlier build has finished, whether it came to its end or was killed."""
+    if (done := Done.read(place)) is not None:
+        yield from done.records
+    lines: list[str] = []
+    with suppress(OSError):
+        lines = (place / JOURNAL).read_text(encoding="utf-8", errors="replace").splitlines()
+    for line in lines:
+        with suppress(ValueError, KeyError, TypeError):  # the last one may be torn
+            yield Record.from_json(line)
+
+
+def _nothing_left(stage: Stage, records: Sequence[Record]) -> str:
+    reasons = Counter(record.reason.split(":", 1)[0] for record in records)
+    found = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common()) or "there were none"
+    return f"Expected images to be left after stage {stage.name}, but all were left out: {found}. {stage.remedy}"

@@ -1,0 +1,128 @@
+"""From a folder of raw photos to a ready set: all stages in their order, each only if it has to run.
+
+`python src/prepare.py` calls `run`. What the stages are, and in which order they come, is `pipeline` in
+conf/prepare.yaml; how one of them is made, kept and resumed is in `catsweep.data.prepare.stage`.
+"""
+
+import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from omegaconf import DictConfig
+
+from catsweep.data.prepare import loose, report, table
+from catsweep.data.prepare.making import build, is_current, summary
+from catsweep.data.prepare.original import Original
+from catsweep.data.prepare.ready import publish
+from catsweep.data.prepare.record import Record
+from catsweep.data.prepare.stage import Done, Stage
+from catsweep.errors import ConfigError, DataError
+from catsweep.instantiation import instantiate
+
+log = logging.getLogger(__name__)
+
+
+def run(cfg: DictConfig) -> None:
+    """Prepare the photos of a configuration (conf/prepare.yaml).
+
+    Raises:
+        ConfigError: a stage or a format that does not exist, or no source.
+        DataError: the source cannot be read, nothing is left of it, or a stage is to come from the cache and is not
+            there.
+    """
+    form = loose.choose(cfg.export, cfg.formats)
+    table.check(cfg.manifest)
+    if "reader" not in cfg.data:
+        raise ConfigError("data=ready is prepared already. Prepare photos: data=photos data.source=DIR.")
+    reader = instantiate(cfg.data.reader)
+    name = str(cfg.name or _slug(str(cfg.data.source or reader.name)))
+    root = Path(cfg.root) / "stages" / name
+    root.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(root / ".lock", timeout=0):
+            original = instantiate(cfg.pipeline[0], _partial_=True)(reader.files)
+            stages = [original, *(instantiate(node) for node in cfg.pipeline[1:])]
+            done = make(stages, root, cfg.stages)
+            table.write_table(root, done, cfg.manifest)
+            if len(done) == sum(stage.active for stage in stages):
+                _finish(cfg, name, done, form)
+    except Timeout as error:
+        raise DataError(
+            f"Expected {root} to be free, but another prepare works in it. Wait for it, or set name=NAME."
+        ) from error
+
+
+def make(stages: Sequence[Stage], root: Path, chosen: Sequence[str] | None) -> list[Done]:
+    """Run the stages that have to run.
+
+    Args:
+        stages: in their order; the first is `Original`.
+        root: folder of the stages' folders.
+        chosen: names of those that may run; the others are taken as they are. None: all may.
+
+    Returns:
+        The stages, up to the last chosen one, or the one at which a person was asked to come back later.
+    """
+    last = _last(stages, chosen)
+    first = stages[0]
+    assert isinstance(first, Original)
+    inputs: tuple[Record, ...] = first.inputs()
+    done: list[Done] = []
+    for number, stage in enumerate(stages[: last + 1]):
+        if not stage.active:
+            continue
+        may_run = chosen is None or stage.name in chosen
+        if done and (word := stage.begin(root, done[-1], may_run)) is not None:
+            log.info("%s", word)
+            break
+        folder = root / f"{number}.{stage.folder}"
+        before = done[-1].folder if done else root
+        if may_run:
+            done.append(build(stage, folder, before, inputs))
+        else:
+            done.append(_cached(stage, folder, inputs))
+        log.info("%s", summary(done[-1]))
+        inputs = done[-1].kept
+    return done
+
+
+def _last(stages: Sequence[Stage], chosen: Sequence[str] | None) -> int:
+    names = [stage.name for stage in stages]
+    if chosen is None:
+        return len(stages) - 1
+    if not chosen or isinstance(chosen, str) or not set(chosen) <= set(names):
+        got = chosen if isinstance(chosen, str) else list(chosen)
+        raise ConfigError(f"stages must be a list of some of {', '.join(names)}, as in stages=[{names[0]}]; got {got}.")
+    return max(names.index(name) for name in chosen)
+
+
+def _cached(stage: Stage, folder: Path, inputs: tuple[Record, ...]) -> Done:
+    done = Done.open(folder)
+    if done is None:
+        raise DataError(f"Expected stage {stage.name} in {folder}, but it was never made. Add it to stages=[…].")
+    if not is_current(stage, done, inputs):
+        raise DataError(
+            f"Stage {stage.name} in {folder} was made of other images, or with other parameters, than it would be now. "
+            "Add it to stages=[…], or give the parameters it was made with."
+        )
+    return done
+
+
+def _finish(cfg: DictConfig, name: str, done: Sequence[Done], form: loose.Format | None) -> None:
+    """What training and people read: the ready set, its report, loose files."""
+    ready = publish(done, Path(cfg.root) / "ready" / f"{name}-{cfg.size}", name)
+    page = report.write(done, ready)
+    log.info("Ready: %s", ready.path)
+    log.info("What was done: %s", page)
+    log.info("Train on it: %s", report.command(ready))
+    if form is not None:
+        folder = Path(cfg.root) / "loose" / f"{ready.path.name}-{cfg.export}"
+        log.info("Loose files: %s", loose.write(ready, folder, form))
+
+
+def _slug(source: str) -> str:
+    """A name for a source: that of its folder or archive, in plain letters."""
+    stem = Path(source).expanduser().resolve().name if "/" in source or Path(source).exists() else source
+    return re.sub(r"[^A-Za-z0-9_]+", "-", re.sub(r"\.(zip|tar|tgz|tar\.\w+)$", "", stem)).strip("-").lower() or "photos"

@@ -1,0 +1,153 @@
+"""What is known of one image at one stage: a row of the manifest.
+
+Every stage reads the records of the one before it and writes its own (`catsweep.data.prepare.stage`). The manifest of
+a preparation has those of all stages, so each image can be followed from the photo to the ready set.
+"""
+
+import builtins
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, fields, replace
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+MANIFEST = "manifest.csv"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One image at one stage.
+
+    Attributes:
+        stage: name of the stage.
+        id: unique among the photos, and the name of its files.
+        source: what the user calls it: path in the folder or archive, with its suffix.
+        sha256: of the source file, hexadecimal; empty if it could not be read. Decisions are kept by it.
+        group: photos of one group show the same scene and are never divided between the splits; empty: not known yet.
+        split: `train` or `val`; empty before stage `verify`.
+        kept: whether it goes on to the next stage.
+        reason: why not, "kind: details"; empty if it does.
+        operation: what the stage did to it, one word or several, such as `face: landmarks`.
+        parameters: of that operation, for this image.
+        confidence: of the operation, 0 to 1; None where there is no such thing.
+        doubts: what a person should look at, "kind: details" each; collected over the stages.
+        width: of the image of this stage, pixels; of a refused one, of the one before.
+        height: the same.
+        bytes: size of the source file.
+        landmarks: the nine points of `catsweep.data.landmarks`, shape (9, 2), pixels counted from the centre of the
+            first; None if unknown.
+        file: of this stage, relative to its folder; empty if there is none. Arrays hold many images in one file.
+        index: place in the file, if it is an array; else None.
+        digest: sha256 of the file, or of the image's own pixels in an array; hexadecimal.
+        mark: what the image was made of (input, parameters and code), hexadecimal; equal marks, equal images.
+    """
+
+    stage: str
+    id: str
+    source: str
+    sha256: str = ""
+    group: str = ""
+    split: str = ""
+    kept: bool = True
+    reason: str = ""
+    operation: str = ""
+    parameters: dict[str, Any] = field(default_factory=dict)
+    confidence: float | None = None
+    doubts: tuple[str, ...] = ()
+    width: int = 0
+    height: int = 0
+    bytes: int = 0
+    landmarks: tuple[tuple[float, float], ...] | None = None
+    file: str = ""
+    index: int | None = None
+    digest: str = ""
+    mark: str = ""
+
+    def refuse(self, reason: str) -> "Record":
+        """The same image, left out for a reason ("kind: details")."""
+        return replace(self, kept=False, reason=reason)
+
+    def doubt(self, *doubts: str) -> "Record":
+        """The same image, with more for a person to look at."""
+        return replace(self, doubts=(*self.doubts, *doubts))
+
+    @property
+    def points(self) -> NDArray[np.float64] | None:
+        """Landmarks, float64 of shape (9, 2), or None."""
+        return None if self.landmarks is None else np.array(self.landmarks, dtype=np.float64)
+
+    def to_json(self, marked: bool = True) -> str:
+        """One line; `from_json` gives an equal record, but for the mark if it is to be left out."""
+        values = dict(zip(_COLUMNS, _values(self), strict=True))  # `asdict` copies all, and takes 10 times as long
+        return _JSON(values if marked else {**values, "mark": ""})
+
+    def content(self) -> builtins.bytes:
+        """What an image made of this one depends on: everything but what this one was made of."""
+        return self.to_json(marked=False).encode()
+
+    @classmethod
+    def from_json(cls, line: str) -> "Record":
+        """Read what `to_json` wrote."""
+        raw = json.loads(line)
+        points = raw["landmarks"]
+        raw["landmarks"] = None if points is None else tuple((x, y) for x, y in points)
+        return cls(**{**raw, "doubts": tuple(raw["doubts"])})
+
+
+def rounded(points: NDArray[np.floating[Any]]) -> tuple[tuple[float, float], ...]:
+    """Landmarks as a record keeps them: hundredths of a pixel."""
+    return tuple((x, y) for x, y in np.round(np.asarray(points, np.float64), 2).tolist())
+
+
+def write_manifest(path: Path, records: Iterable[Record]) -> None:
+    """Write records as CSV (RFC 4180), whole or not at all. File names that are not UTF-8 keep their bytes."""
+    text = io.StringIO(newline="")
+    table = csv.writer(text)  # its ends of lines, \r\n, have it quote names that hold either of the two
+    table.writerow(_COLUMNS)
+    table.writerows([_cell(value) for value in _values(record)] for record in records)
+    unfinished = path.with_name(f".{path.name}")
+    unfinished.write_bytes(text.getvalue().encode("utf-8", errors="surrogateescape"))
+    unfinished.replace(path)
+
+
+def read_manifest(path: Path) -> Iterator[Record]:
+    """Read records that `write_manifest` wrote.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError, csv.Error: there is no such file, or it is damaged.
+    """
+    with path.open("r", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        for row in csv.DictReader(file, strict=True):
+            if None in row.values():
+                raise ValueError(f"a row of {path} is cut off")
+            points = json.loads(row["landmarks"] or "null")
+            read: dict[str, Any] = {
+                "kept": row["kept"] == "1",
+                "parameters": json.loads(row["parameters"] or "{}"),
+                "confidence": float(row["confidence"]) if row["confidence"] else None,
+                "doubts": tuple(json.loads(row["doubts"] or "[]")),
+                "landmarks": None if points is None else tuple((x, y) for x, y in points),
+                "index": int(row["index"]) if row["index"] else None,
+            }
+            read |= {name: int(row[name]) for name in ("width", "height", "bytes")}
+            yield Record(**{**row, **read})
+
+
+def _cell(value: object) -> object:
+    kind = type(value)
+    if kind is bool:
+        return int(value)  # type: ignore[call-overload]
+    if kind is dict or kind is tuple:
+        return _JSON(value) if value else ""
+    return value  # the rest the table writes as it should: None as nothing
+
+
+_COLUMNS = tuple(column.name for column in fields(Record))
+_values = attrgetter(*_COLUMNS)
+_JSON = json.JSONEncoder(sort_keys=True).encode

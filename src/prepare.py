@@ -1,0 +1,22 @@
+"""Turn a folder of raw photos into a ready set, in stages that can be looked at.
+
+python src/prepare.py data=photos data.source=DIR [KEY=VALUE …]
+"""
+
+import hydra
+from omegaconf import DictConfig
+
+from catsweep.commands import guard
+
+
+@hydra.main(config_path="../conf", config_name="prepare")
+@guard
+def main(cfg: DictConfig) -> None:
+    """Run the stages that have to run."""
+    from catsweep.data.prepare import pipeline  # imports OpenCV, which --help must not wait for
+
+    pipeline.run(cfg)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+import hashlib
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from catsweep.data import demo_files, files
+from catsweep.data.decode import Unreadable, decode_bytes
+from catsweep.data.demo import draw, landmarks_of
+from catsweep.data.demo_files import photographed
+from catsweep.data.files import Folder, content_digest, digest, digests, reading
+from catsweep.data.landmarks import read as read_landmarks
+from catsweep.data.memory import Budget
+from catsweep.data.sources import SUFFIXES, DemoCats
+
+
+def test_a_folder_is_walked_in_the_order_of_names_and_read(folder: Path) -> None:
+    (folder / "0.jpg.cat").write_text("9")
+    photos = Folder(folder, SUFFIXES)
+    assert list(photos) == [
+        "0.jpg", "3.jpg", "6.jpg", "more/1.jpg", "more/4.jpg", "more/7.jpg", "more/deep/2.jpg", "more/deep/5.jpg"
+    ]  # fmt: skip
+    assert photos.read("more/1.jpg") == (folder / "more" / "1.jpg").read_bytes()
+    assert photos.size("more/1.jpg") == (folder / "more" / "1.jpg").stat().st_size
+    assert ("0.jpg.cat" in photos, "1.jpg" in photos, "notes.txt" in photos) == (True, False, True)
+    assert (photos.read("0.jpg.cat", 1), photos.size("nothing.jpg")) == (b"9", 0)
+    with pytest.raises(Unreadable, match="file too large"):
+        photos.read("0.jpg", 10)
+
+
+def test_digests_are_those_of_the_content_or_say_why_there_is_none(folder: Path) -> None:
+    (folder / "link.jpg").symlink_to("0.jpg")
+    (folder / "empty.jpg").touch()
+    photos = Folder(folder, SUFFIXES)
+    found = list(digests(photos, ["0.jpg", "link.jpg", "empty.jpg", "missing.jpg"]))
+    known = hashlib.sha256((folder / "0.jpg").read_bytes()).hexdigest()
+    assert found == [known, "not a regular file", "empty file", "cannot be opened"]
+    assert content_digest(photos, "0.jpg") == known
+
+
+def test_the_digest_of_all_covers_names_content_and_what_is_beside(folder: Path) -> None:
+    seen = {digest(Folder(folder, SUFFIXES))}
+    (folder / "0.jpg.cat").write_text("9")
+    assert {digest(Folder(folder, SUFFIXES))} == seen
+    for change in (
+        lambda: (folder / "0.jpg").rename(folder / "00.jpg"),
+        lambda: (folder / "3.jpg").write_bytes(b"cat"),
+        lambda: (folder / "6.jpg").unlink(),
+    ):
+        change()
+        seen.add(digest(Folder(folder, SUFFIXES)))
+    assert len(seen) == 4
+    beside = {digest(Folder(folder, SUFFIXES), ".cat")}
+    (folder / "00.jpg.cat").write_text("8")
+    beside.add(digest(Folder(folder, SUFFIXES), ".cat"))
+    assert len(beside | seen) == 6
+
+
+def test_large_files_are_held_one_at_a_time_and_small_ones_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "MEMORY", Budget(1000))
+    inside, most, lock = [0], [0], threading.Lock()
+
+    def hold(name: str) -> None:
+        with reading(Folder(tmp_path, SUFFIXES), name):
+            with lock:
+                inside[0] += 1
+                most[0] = max(most[0], inside[0])
+            time.sleep(0.05)
+            with lock:
+                inside[0] -= 1
+
+    for size, together in ((900, 1), (300, 3)):
+        (tmp_path / "x.jpg").write_bytes(bytes(size))
+        most[0] = 0
+        with ThreadPoolExecutor(6) as pool:
+            list(pool.map(hold, ["x.jpg"] * 6))
+        assert most[0] == together
+
+
+def test_a_name_that_leads_nowhere_is_no_error_but_a_reason(tmp_path: Path) -> None:
+    photos = Folder(tmp_path, SUFFIXES)
+    for name in ("a\0b.jpg", "x" * 999 + ".jpg", os.fsdecode(b"\xff.jpg")):
+        assert photos.size(name) == 0
+        with pytest.raises(Unreadable, match="cannot be opened"):
+            photos.read(name)
+
+
+# --- drawn cats ----------------------------------------------------------------------------------------------------
+
+
+def test_drawn_cats_are_files_of_photos_with_landmarks_beside_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo_files, "SIDE", 64)
+    cats = DemoCats(3, seed=2).files
+    assert list(cats) == ["cat-000000.png", "cat-000001.png", "cat-000002.png"]
+    for number, name in enumerate(cats):
+        cat = photographed(2, number)
+        np.testing.assert_array_equal(decode_bytes(cats.read(name)), draw(cat, 64)[0])
+        np.testing.assert_allclose(read_landmarks(cats, name) + 0.5, landmarks_of(cat) * 64, atol=0.0051)
+        assert cats.size(name) >= len(cats.read(name))
+        assert cats.read(name) == DemoCats(3, seed=2).files.read(name)
+    there = [name in cats for name in ("cat-000002.png.cat", "cat-000003.png", "cat-000003.png.cat")]
+    assert there == [True, False, False]
+    with pytest.raises(Unreadable, match="there is no such cat"):
+        cats.read("cat-000003.png")
+
+
+def test_their_faces_are_whole_and_large_enough_to_be_zoomed() -> None:
+    """The frame of stage `zoom` is 3.6 distances between the eyes wide, with the eyes at 0.417 of its height."""
+    poses = [landmarks_of(photographed(0, number)) for number in range(200)]
+    eyes = np.array([np.hypot(*(points[1] - points[0])) for points in poses])
+    assert 100 / (eyes.min() * demo_files.SIDE) < 2  # never enlarged to more than twice
+    assert (np.array(poses) > 0).all()
+    assert (np.array(poses) < 1).all()
+    middle = np.array([points[:2].mean(axis=0) for points in poses])
+    sides = np.stack([middle[:, 0] - 1.8 * eyes, middle[:, 0] + 1.8 * eyes - 1, middle[:, 1] - 1.5 * eyes,
+                      middle[:, 1] + 2.1 * eyes - 1])  # fmt: skip
+    assert np.mean((sides[::2] > -0.1).all(axis=0) & (sides[1::2] < 0.1).all(axis=0)) > 0.95
+    assert np.std(middle, axis=0).min() > 0.03
+
+
+def test_their_digests_need_no_drawing_and_differ_where_the_cats_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo_files, "draw", lambda *_: pytest.fail("was drawn"))
+    known = list(digests(DemoCats(50).files, list(DemoCats(50).files)))
+    assert len(set(known)) == 50
+    assert known == [DemoCats(60).files.digest(name) for name in DemoCats(50).files]
+    assert not set(known) & {DemoCats(50, seed=1).files.digest(name) for name in DemoCats(50).files}

@@ -1,0 +1,74 @@
+import platform
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import psutil
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from catsweep.data.memory import Budget, give_back
+
+
+@settings(max_examples=25)
+@given(sizes=st.lists(st.integers(0, 150), min_size=1, max_size=30), threads=st.integers(1, 8))
+def test_all_come_in_and_never_too_many_at_a_time(sizes: list[int], threads: int) -> None:
+    budget, lock, held, most = Budget(100), threading.Lock(), [0], [0]
+
+    def work(size: int) -> None:
+        with budget.hold(size):
+            with lock:
+                held[0] += min(size, 100)
+                most[0] = max(most[0], held[0])
+            time.sleep(0)
+            with lock:
+                held[0] -= min(size, 100)
+
+    with ThreadPoolExecutor(threads) as pool:
+        assert len(list(pool.map(work, sizes, timeout=60))) == len(sizes)
+    assert most[0] <= 100
+    assert held[0] == 0
+
+
+def test_small_needs_are_met_at_the_same_time_and_a_large_one_is_not_overtaken() -> None:
+    budget, order, let_go = Budget(100), [], threading.Event()
+
+    def wait(name: str, size: int) -> None:
+        with budget.hold(size):
+            order.append(name)
+            assert let_go.wait(30)
+
+    with ThreadPoolExecutor(4) as pool:
+        for name, size, there in (("first", 40, 1), ("second", 40, 2), ("large", 100, 2), ("third", 10, 2)):
+            pool.submit(wait, name, size)
+            until = time.monotonic() + 0.2
+            while time.monotonic() < until and len(order) < 3:
+                time.sleep(0.01)
+            assert len(order) == there
+        let_go.set()
+    assert order == ["first", "second", "large", "third"]
+
+
+def test_an_error_gives_back_what_was_held() -> None:
+    budget = Budget(10)
+    with pytest.raises(ZeroDivisionError), budget.hold(10):
+        _ = 1 / 0
+    with budget.hold(10):
+        pass
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can give memory back")
+def test_freed_memory_is_given_back() -> None:
+    kept = [bytes(range(256)) * 256 for _ in range(1600)]  # 100 MiB in blocks of 64 KiB, which glibc keeps
+    last = kept.pop()
+    del kept
+    before = psutil.Process().memory_info().rss
+    give_back()
+    assert psutil.Process().memory_info().rss < before
+    assert last
+
+
+def test_where_memory_cannot_be_given_back_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ctypes.CDLL", lambda _: object())
+    give_back()
