@@ -15,7 +15,7 @@ from PIL import Image
 
 from catsweep.data.prepare.augment import Augment
 from catsweep.data.prepare.making import build
-from catsweep.data.prepare.operations import Brightness, Crop, Flip, Operation, carry
+from catsweep.data.prepare.operations import Brightness, Crop, Flip, Operation
 from catsweep.data.prepare.ready import publish
 from catsweep.data.prepare.resize import Resize
 from catsweep.data.prepare.stage import SHEET, Build, Done
@@ -95,16 +95,12 @@ def test_the_others_are_what_their_records_say(verified: Callable, tmp_path: Pat
     assert len({image.tobytes() for image in images[1:40]}) > 20
 
 
-def test_landmarks_go_along(verified: Callable, tmp_path: Path) -> None:
+def test_landmarks_go_along_with_the_photo_and_copies_have_none(verified: Callable, tmp_path: Path) -> None:
     before = verified(height=30, width=40)
-    made = stage()
-    done = augmented(before, tmp_path / "a")
+    photo, *copies = augmented(before, tmp_path / "a").records[:5]
     square = np.array(before.records[0].landmarks) - [5, 0]
-    image = np.zeros((24, 24, 3), np.uint8)  # of light nothing depends here
-    recipe = made.recipe("cat-0", image)
-    expected = carry((square + 0.5) * 24 / 30 - 0.5, recipe, 24, 16)
-    for record, points in zip(done.records[1:5], expected, strict=True):
-        np.testing.assert_allclose(record.points, points, atol=0.006)
+    np.testing.assert_allclose(photo.points, (square + 0.5) * 16 / 30 - 0.5, atol=0.006)
+    assert {copy.landmarks for copy in copies} == {None}
 
 
 def test_copies_depend_on_seed_photo_and_number_and_nothing_else(verified: Callable, tmp_path: Path) -> None:

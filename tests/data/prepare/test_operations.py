@@ -18,7 +18,6 @@ from catsweep.data.prepare.operations import (
     Saturation,
     account,
     brightness,
-    carry,
     develop,
     draw,
     usable,
@@ -197,18 +196,9 @@ def test_landmarks_go_where_the_pixels_go(amount: float, mirror: bool, seed: int
     develop(images, recipe, out)
     weight = out[0, ..., 0].astype(float) ** 2
     found = [(weight * axis).sum() / weight.sum() for axis in np.mgrid[:64, :64][::-1]]
-    np.testing.assert_allclose(carry(np.tile(spot, (9, 1)), recipe, side, 64)[0], np.tile(found, (9, 1)), atol=0.35)
-
-
-def test_a_mirrored_face_keeps_its_left_on_the_left() -> None:
-    points = CATS.landmarks[0]
-    recipe = draw({"flip": Flip(1.0)}, np.zeros(1), numbers(1, 1))
-    mirrored = carry(points, recipe, 48, 48)[0]
-    assert points[0, 0] < points[1, 0]
-    assert mirrored[0, 0] < mirrored[1, 0]
-    np.testing.assert_allclose(mirrored[0], [47 - points[1, 0], points[1, 1]])
-    np.testing.assert_allclose(mirrored[[3, 4, 5]], [[47 - x, y] for x, y in points[[8, 7, 6]]])
-    np.testing.assert_allclose(carry(mirrored, recipe, 48, 48)[0], points)
+    left, top, cut = recipe.corners(side)[0]
+    x, y = (spot + 0.5 - [left, top]) * (64 / cut) - 0.5
+    np.testing.assert_allclose(found, [63 - x if mirror else x, y], atol=0.35)
 
 
 def test_the_account_tells_what_was_done_and_how_much() -> None:

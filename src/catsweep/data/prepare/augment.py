@@ -91,7 +91,7 @@ class Augment(Stage):
             image, points = squared(build.read(record), record.points)
             records = self._photo(record, image, points, images, start)
             if count > 1:
-                records += self._copies(record, image, points, images, start)
+                records += self._copies(record, image, images, start)
                 self._write_sheet(build.folder / SHEETS / f"{record.id}.jpg", images[start : start + count])
             return records
 
@@ -128,22 +128,19 @@ class Augment(Stage):
         landmarks = None if points is None else rounded((points + 0.5) * (self.size / side) - 0.5)
         return [in_array(record, images, start, self.name, "resize", {"from": side}, landmarks)]
 
-    def _copies(self, record: Record, image: Pixels, points: Points | None, images: Pixels, start: int) -> list[Record]:
+    def _copies(self, record: Record, image: Pixels, images: Pixels, start: int) -> list[Record]:
         side = max(self.size, round(self.working * self.size))
         if image.shape[0] > side:
-            if points is not None:
-                points = (points + 0.5) * (side / image.shape[0]) - 0.5
             image = np.asarray(cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
         side = image.shape[0]
         recipe = self.recipe(record.id, image)
         ops.develop(image[None], recipe, images[start + 1 : start + self.copies])
-        carried = None if points is None else rounded(ops.carry(points, recipe, side, self.size).reshape(-1, 2))
-        n, records = len(record.landmarks or ()), []
+        records = []
         for number, (done, parameters) in enumerate(ops.account(recipe, side), start=1):
             parameters = {"copy": number, **parameters}
-            mine = None if carried is None else carried[(number - 1) * n : number * n]
             identity = f"{record.id}+{number:03d}"
-            records.append(in_array(record, images, start + number, self.name, done, parameters, mine, identity))
+            # Without landmarks, which would be half of the manifest; `box` and `flip` say where they are now.
+            records.append(in_array(record, images, start + number, self.name, done, parameters, None, identity))
         return records
 
     def recipe(self, identity: str, image: Pixels) -> ops.Recipe:

@@ -26,12 +26,12 @@ import simplejpeg
 from PIL import Image
 
 from catsweep.data.prepare.disk import file_digest, write_whole
-from catsweep.data.prepare.record import MANIFEST, Record, write_manifest
+from catsweep.data.prepare.record import MANIFEST, Record, content_digest, write_manifest
 from catsweep.data.prepare.stage import CARD, JOURNAL, SHEET, Build, Done, Stage
 from catsweep.errors import DataError
 
 
-def build(stage: Stage, folder: Path, before: Path, inputs: tuple[Record, ...]) -> Done:
+def build(stage: Stage, folder: Path, before: Path, inputs: tuple[Record, ...], content: str | None = None) -> Done:
     """Make a stage, or find that it is made.
 
     Args:
@@ -39,11 +39,12 @@ def build(stage: Stage, folder: Path, before: Path, inputs: tuple[Record, ...]) 
         folder: of the stage.
         before: folder of the stage before.
         inputs: the records it starts from.
+        content: their `record.content_digest`, if it is known (`Done.content`).
 
     Raises:
         DataError: no image is left.
     """
-    key = _key(stage, inputs)
+    key = _key(stage, inputs, content)
     old = Done.open(folder)
     if old is not None and old.card["key"] == key:
         return old
@@ -62,9 +63,9 @@ def build(stage: Stage, folder: Path, before: Path, inputs: tuple[Record, ...]) 
     return _settle(whole, folder)
 
 
-def is_current(stage: Stage, done: Done, inputs: tuple[Record, ...]) -> bool:
-    """Whether a stage would be made the same again."""
-    return bool(done.card["key"] == _key(stage, inputs))
+def is_current(stage: Stage, done: Done, inputs: tuple[Record, ...], content: str | None = None) -> bool:
+    """Whether a stage would be made the same again; the arguments are those of `build`."""
+    return bool(done.card["key"] == _key(stage, inputs, content))
 
 
 def summary(done: Done) -> str:
@@ -77,12 +78,10 @@ def summary(done: Done) -> str:
     return line + (f", {counts['doubtful']:,} doubtful" if counts["doubtful"] else "")
 
 
-def _key(stage: Stage, inputs: Iterable[Record]) -> str:
+def _key(stage: Stage, inputs: Iterable[Record], content: str | None) -> str:
     """What decides a stage: hexadecimal. Equal inputs have equal keys, whatever they were made of."""
-    state = hashlib.sha256(json.dumps(stage.method(), sort_keys=True).encode())
-    for record in inputs:
-        state.update(b"\n" + record.content())
-    return state.hexdigest()
+    decides = [stage.method(), content_digest(inputs) if content is None else content]
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
 
 def _finish(desk: Build, records: tuple[Record, ...], card: dict[str, Any]) -> Done:
@@ -91,7 +90,7 @@ def _finish(desk: Build, records: tuple[Record, ...], card: dict[str, Any]) -> D
     for file in list(desk.folder.iterdir()):  # left by a build that was killed, or of images that were refused later
         if file.is_file() and file.name not in wanted:
             file.unlink()
-    write_manifest(desk.folder / MANIFEST, records)
+    card["content"] = write_manifest(desk.folder / MANIFEST, records)
     if (sheet := desk.stage.sheet(desk, records)) is not None:
         Image.fromarray(sheet).save(desk.folder / SHEET)
     refused = Counter(record.reason.split(":", 1)[0] for record in records if not record.kept)

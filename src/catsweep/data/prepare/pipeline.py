@@ -68,7 +68,7 @@ def make(stages: Sequence[Stage], root: Path, chosen: Sequence[str] | None) -> l
     last = _last(stages, chosen)
     first = stages[0]
     assert isinstance(first, Original)
-    inputs: tuple[Record, ...] = first.inputs()
+    inputs, content = first.inputs(), None
     done: list[Done] = []
     for number, stage in enumerate(stages[: last + 1]):
         if not stage.active:
@@ -80,11 +80,11 @@ def make(stages: Sequence[Stage], root: Path, chosen: Sequence[str] | None) -> l
         folder = root / f"{number}.{stage.folder}"
         before = done[-1].folder if done else root
         if may_run:
-            done.append(build(stage, folder, before, inputs))
+            done.append(build(stage, folder, before, inputs, content))
         else:
-            done.append(_cached(stage, folder, inputs))
+            done.append(_cached(stage, folder, inputs, content))
         log.info("%s", summary(done[-1]))
-        inputs = done[-1].kept
+        inputs, content = done[-1].kept, done[-1].content
     return done
 
 
@@ -98,11 +98,11 @@ def _last(stages: Sequence[Stage], chosen: Sequence[str] | None) -> int:
     return max(names.index(name) for name in chosen)
 
 
-def _cached(stage: Stage, folder: Path, inputs: tuple[Record, ...]) -> Done:
+def _cached(stage: Stage, folder: Path, inputs: tuple[Record, ...], content: str | None) -> Done:
     done = Done.open(folder)
     if done is None:
         raise DataError(f"Expected stage {stage.name} in {folder}, but it was never made. Add it to stages=[…].")
-    if not is_current(stage, done, inputs):
+    if not is_current(stage, done, inputs, content):
         raise DataError(
             f"Stage {stage.name} in {folder} was made of other images, or with other parameters, than it would be now. "
             "Add it to stages=[…], or give the parameters it was made with."

@@ -6,6 +6,7 @@ a preparation has those of all stages, so each image can be followed from the ph
 
 import builtins
 import csv
+import hashlib
 import io
 import json
 from collections.abc import Iterable, Iterator
@@ -105,15 +106,32 @@ def rounded(points: NDArray[np.floating[Any]]) -> tuple[tuple[float, float], ...
     return tuple((x, y) for x, y in np.round(np.asarray(points, np.float64), 2).tolist())
 
 
-def write_manifest(path: Path, records: Iterable[Record]) -> None:
-    """Write records as CSV (RFC 4180), whole or not at all. File names that are not UTF-8 keep their bytes."""
-    text = io.StringIO(newline="")
+def write_manifest(path: Path, records: Iterable[Record]) -> str:
+    """Write records as CSV (RFC 4180), whole or not at all. File names that are not UTF-8 keep their bytes.
+
+    Returns:
+        `content_digest` of the records that are kept.
+    """
+    text, state = io.StringIO(newline=""), hashlib.sha256()
     table = csv.writer(text)  # its ends of lines, \r\n, have it quote names that hold either of the two
     table.writerow(_COLUMNS)
-    table.writerows([_cell(value) for value in _values(record)] for record in records)
+    for record in records:
+        cells = _cells(record)
+        table.writerow(cells)
+        if record.kept:
+            state.update(_line(cells))
     unfinished = path.with_name(f".{path.name}")
     unfinished.write_bytes(text.getvalue().encode("utf-8", errors="surrogateescape"))
     unfinished.replace(path)
+    return state.hexdigest()
+
+
+def content_digest(records: Iterable[Record]) -> str:
+    """What a stage that starts from these records depends on: all but what they were made of; hexadecimal."""
+    state = hashlib.sha256()
+    for record in records:
+        state.update(_line(_cells(record)))
+    return state.hexdigest()
 
 
 def read_manifest(path: Path) -> Iterator[Record]:
@@ -139,6 +157,14 @@ def read_manifest(path: Path) -> Iterator[Record]:
             yield Record(**{**row, **read})
 
 
+def _cells(record: Record) -> list[object]:
+    return [_cell(value) for value in _values(record)]
+
+
+def _line(cells: list[object]) -> bytes:
+    return ascii(cells[:-1]).encode()  # the last is the mark
+
+
 def _cell(value: object) -> object:
     kind = type(value)
     if kind is bool:
@@ -149,5 +175,6 @@ def _cell(value: object) -> object:
 
 
 _COLUMNS = tuple(column.name for column in fields(Record))
+assert _COLUMNS[-1] == "mark"
 _values = attrgetter(*_COLUMNS)
 _JSON = json.JSONEncoder(sort_keys=True).encode

@@ -98,6 +98,11 @@ class Done:
     card: dict[str, Any]
 
     @property
+    def content(self) -> str:
+        """`record.content_digest` of the records that go on."""
+        return str(self.card["content"])
+
+    @property
     def kept(self) -> tuple[Record, ...]:
         """The records that go on."""
         return tuple(record for record in self.records if record.kept)
