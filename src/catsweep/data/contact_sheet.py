@@ -28,9 +28,9 @@ def contact_sheet(images: NDArray[np.uint8], columns: int = 10, gap: int = 2) ->
     n, height, width, _ = images.shape
     columns = min(columns, n)
     rows = math.ceil(n / columns)
+    cells = np.full((rows * columns, height + gap, width + gap, 3), 255, dtype=np.uint8)
+    cells[:n, gap:, gap:] = images
     sheet = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), 255, dtype=np.uint8)
-    for place, image in enumerate(images):
-        row, column = divmod(place, columns)
-        top, left = gap + row * (height + gap), gap + column * (width + gap)
-        sheet[top : top + height, left : left + width] = image
+    laid = cells.reshape(rows, columns, height + gap, width + gap, 3).swapaxes(1, 2)
+    sheet[: -gap or None, : -gap or None] = laid.reshape(rows * (height + gap), columns * (width + gap), 3)
     return sheet

@@ -21,7 +21,8 @@ JSON = st.recursive(
 LANDMARKS = st.lists(st.tuples(NUMBERS, NUMBERS), min_size=9, max_size=9).map(tuple)
 RECORDS = st.builds(
     Record,
-    **{column.name: TEXT for column in fields(Record) if column.type is str},
+    **{column.name: TEXT for column in fields(Record) if column.type is str and column.name != "mark"},
+    mark=st.text("0123456789abcdef"),
     kept=st.booleans(),
     parameters=st.dictionaries(TEXT, JSON, max_size=3),
     confidence=st.none() | NUMBERS,

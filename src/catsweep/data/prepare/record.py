@@ -112,16 +112,14 @@ def write_manifest(path: Path, records: Iterable[Record]) -> str:
     Returns:
         `content_digest` of the records that are kept.
     """
-    text, state = io.StringIO(newline=""), hashlib.sha256()
-    table = csv.writer(text)  # its ends of lines, \r\n, have it quote names that hold either of the two
-    table.writerow(_COLUMNS)
+    state, lines = hashlib.sha256(), [",".join(_COLUMNS)]
     for record in records:
-        cells = _cells(record)
-        table.writerow(cells)
+        line = _line(record)
+        lines.append(f"{line},{record.mark}")
         if record.kept:
-            state.update(_line(cells))
+            state.update(line.encode(errors="surrogateescape"))
     unfinished = path.with_name(f".{path.name}")
-    unfinished.write_bytes(text.getvalue().encode("utf-8", errors="surrogateescape"))
+    unfinished.write_bytes("\r\n".join([*lines, ""]).encode(errors="surrogateescape"))
     unfinished.replace(path)
     return state.hexdigest()
 
@@ -130,7 +128,7 @@ def content_digest(records: Iterable[Record]) -> str:
     """What a stage that starts from these records depends on: all but what they were made of; hexadecimal."""
     state = hashlib.sha256()
     for record in records:
-        state.update(_line(_cells(record)))
+        state.update(_line(record).encode(errors="surrogateescape"))
     return state.hexdigest()
 
 
@@ -157,24 +155,19 @@ def read_manifest(path: Path) -> Iterator[Record]:
             yield Record(**{**row, **read})
 
 
-def _cells(record: Record) -> list[object]:
-    return [_cell(value) for value in _values(record)]
-
-
-def _line(cells: list[object]) -> bytes:
-    return ascii(cells[:-1]).encode()  # the last is the mark
-
-
-def _cell(value: object) -> object:
-    kind = type(value)
-    if kind is bool:
-        return int(value)  # type: ignore[call-overload]
-    if kind is dict or kind is tuple:
-        return _JSON(value) if value else ""
-    return value  # the rest the table writes as it should: None as nothing
+def _line(record: Record) -> str:
+    """A row without its end, and without the mark, which comes last and holds nothing that would have to be quoted."""
+    cells = list(_values(record)[:-1])
+    cells[_KEPT] = int(cells[_KEPT])
+    for place in _NESTED:  # the rest the table writes as it should: None as nothing
+        cells[place] = _JSON(cells[place]) if cells[place] else ""
+    row = io.StringIO(newline="")
+    csv.writer(row).writerow(cells)
+    return row.getvalue()[:-2]
 
 
 _COLUMNS = tuple(column.name for column in fields(Record))
+_KEPT, *_NESTED = (_COLUMNS.index(name) for name in ("kept", "parameters", "doubts", "landmarks"))
 assert _COLUMNS[-1] == "mark"
 _values = attrgetter(*_COLUMNS)
 _JSON = json.JSONEncoder(sort_keys=True).encode
