@@ -32,6 +32,7 @@ from catsweep.instantiation import instantiate
 ROOT = Path(__file__).resolve().parents[2]
 PHOTOS, COPIES, SIZE = 1000, 75, 64
 LOOPED = 4  # photos that the Pillow loop works on
+SOME = 60  # photos for what takes long: cutting out, and looking for faces without landmarks
 PARTS = ("publish", "report.write", "table.write_table")  # of the pipeline, besides its stages
 
 
@@ -79,9 +80,9 @@ def timed(took: dict[str, tuple[float, int]]) -> Iterator[None]:
             setattr(owner, name, work)
 
 
-def prepare(source: Path, root: Path) -> tuple[float, dict[str, tuple[float, int]]]:
+def prepare(source: Path, root: Path, *words: str) -> tuple[float, dict[str, tuple[float, int]]]:
     """The whole way, from photos to the ready set; seconds in all, and of each part."""
-    words = [f"data.source={source}", f"root={root}", f"size={SIZE}", f"augment.copies={COPIES}", "val_fraction=0"]
+    words = (f"data.source={source}", f"root={root}", f"size={SIZE}", "val_fraction=0", *words)
     keep_all = ["zoom.max_enlarged=99", "zoom.min_inside=0"]  # nobody looks at the doubtful here
     with initialize_config_dir(str(ROOT / "conf")):
         cfg = compose("prepare", ["data=kaggle_cats", *words, *keep_all])
@@ -128,7 +129,10 @@ def main() -> None:
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as root:
         source = photographs(Path(folder))
-        everything, took = prepare(source, Path(root))
+        everything, took = prepare(source, Path(root), f"augment.copies={COPIES}")
+        for photo in sorted(source.glob("*.jpg"))[SOME:]:
+            photo.unlink()
+        _, slow = prepare(source, Path(root), "background=remove", "zoom.landmarks=false", "name=some")
         plain = pillow(sorted(source.glob("*.jpg"))[:LOOPED])
     made = took["augment"][1]
     print(f"| {PHOTOS:,} photos to {made:,} images of {SIZE} x {SIZE} | seconds | photos/s | images/s |")
@@ -137,6 +141,9 @@ def main() -> None:
         many = f"{images / seconds:,.0f}" if images > PHOTOS else ""
         print(f"| {name} | {seconds:.1f} | {PHOTOS / seconds:,.0f} | {many} |")
     print(f"| **all** | {everything:.1f} | {PHOTOS / everything:,.0f} | {made / everything:,.0f} |")
+    for name, words in ("background", "background, GrabCut"), ("zoom", "zoom, without landmarks"):
+        seconds, images = slow[name]
+        print(f"| {words} ({images} photos) | {seconds:.1f} | {images / seconds:,.1f} | |")
     print(f"| Pillow, a plain loop ({LOOPED} photos) | {made / plain:,.0f} | {plain / COPIES:.1f} | {plain:.0f} |")
     with initialize_config_dir(str(ROOT / "conf")):
         mild = instantiate(compose("train", ["data/augment=mild"]).data.augment)
