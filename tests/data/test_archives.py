@@ -268,7 +268,9 @@ def test_a_tar_with_holes_is_refused_and_one_of_old_is_read(tmp_path: Path) -> N
     assert open_files(tmp_path / "old.tar", SUFFIXES).read("x.jpg") == b"cat"
 
 
-@pytest.mark.parametrize("data", [b"", b"cat", b"cat" * 999, bytes(10_240), gzip.compress(b"no tar", mtime=0), b"PK\x03\x04"])
+@pytest.mark.parametrize(
+    "data", [b"", b"cat", b"cat" * 999, bytes(10_240), gzip.compress(b"no tar", mtime=0), b"PK\x03\x04"]
+)
 def test_what_is_no_archive_is_an_error(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "x.zip").write_bytes(data)
     with pytest.raises(DataError, match=r"x\.zip (is none|cannot be read)"):
