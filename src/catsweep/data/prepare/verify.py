@@ -63,11 +63,9 @@ class Verify(Stage):
         """Let a person decide, if that is the mode. See `Stage`."""
         decisions = Decisions(root / TABLE)
         photos = to_decide(before.kept)
-        if not may_run:
-            pass
-        elif self.mode == SERVE:
+        if may_run and self.mode == SERVE:
             self._serve(decisions, photos, root, before)
-        elif self.mode == CSV:
+        elif may_run and self.mode == CSV:
             decisions.write(photos, before.folder.name)
         self._decided = {photo.sha256: decisions.of(photo.sha256) for photo in photos if decisions.of(photo.sha256)}
         doubtful = [photo for photo in photos if self._serious(photo)]
