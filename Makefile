@@ -40,7 +40,7 @@ dashboard: setup ## look at the latest study in the browser, also while it runs 
 test: setup ## all tests, on two cores (ARGS="-n 8" for more)
 	$(RUN) -m pytest -n 2 --dist loadfile $(if $(CI),$(COVERAGE)) $(ARGS)
 
-coverage: setup ## the same, and which lines they run; half as long again
+coverage: setup ## the same, and which lines they run; a quarter longer
 	$(RUN) -m pytest -n 2 --dist loadfile $(COVERAGE) $(ARGS)
 
 lint: setup ## ruff and mypy
