@@ -1,10 +1,12 @@
 """Which trial a free slot gets: those that wait, those a dead controller left, new ones."""
 
 import optuna
+import pytest
 from optuna.trial import TrialState
 from tests.search.scripted import Script, scheduler, states
 
 from catsweep.search import attributes
+from catsweep.search.intake import lease
 from catsweep.search.limits import Limits
 from catsweep.search.proposer import Proposer
 from catsweep.search.sampling import Samplers
@@ -35,6 +37,27 @@ def test_a_trial_of_a_living_controller_is_left_alone() -> None:
     taken = mine.intake.next()
     assert taken is not None
     assert taken.number == 1
+
+
+def test_a_trial_that_ends_while_we_look_is_not_taken_for_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between reading that it runs and asking who has it, its controller ends it and lets it go."""
+    study = optuna.create_study()
+    other = scheduler(Script(1), Limits(3), study, "other")
+    trial = other.intake.next()
+    assert trial is not None
+    mine = scheduler(Script(1), Limits(3), study, "mine")
+    owned = mine.leases.owned
+
+    def late(name: str) -> bool:
+        if name == lease(trial.number):
+            study.tell(trial.number, 1.0)
+            other.leases.release(name)
+        return owned(name)
+
+    monkeypatch.setattr(mine.leases, "owned", late)
+    mine.intake.reap()
+    assert states(study) == ["COMPLETE"]
+    assert study.trials[0].value == 1.0
 
 
 def test_enqueued_configurations_come_first_and_reused_ones_cost_nothing() -> None:

@@ -7,9 +7,11 @@ before any new trial is drawn.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from catsweep.search import attributes
@@ -97,7 +99,10 @@ class Intake:
         """
         with self.leases.lock("ask"):
             for trial in self.trials.all(TrialState.RUNNING):
-                if not self.leases.owned(lease(trial.number)):
+                if self.leases.owned(lease(trial.number)):
+                    continue
+                # Its controller may have ended it and let it go since we read that it runs.
+                with suppress(UpdateFinishedTrialError):
                     self.trials.requeue(trial)
                     self.event(f"trial {trial.number} was left by a controller that is gone; it will go on")
 
