@@ -14,10 +14,11 @@ PORT ?= 8080
 COVERAGE := --cov --cov-report=term --cov-fail-under=90
 
 # Targets that are also folders' names (tests, data, outputs, sweeps) would never run otherwise.
-.PHONY: help setup data sweep dashboard test lint format bench best-model export coverage clean
+.PHONY: help setup data sweep dashboard leet test lint format bench best-model export evaluate report demo \
+  wandb-dashboard wandb-sync docs coverage clean
 
 help: ## show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.installed ## make .venv with everything pinned; instant when up to date
 
@@ -36,6 +37,9 @@ sweep: setup ## a small sweep over VAEs on the demo cats, and its table of resul
 
 dashboard: setup ## look at the latest study in the browser, also while it runs (STUDY=NAME PORT=8080)
 	$(RUN) -m catsweep.search.dashboard $(STUDY) --port $(PORT)
+
+leet: setup ## look at the runs in the terminal, also while they run
+	$(VENV)/bin/wandb leet outputs/wandb
 
 test: setup ## all tests, on two cores (ARGS="-n 8" for more)
 	$(RUN) -m pytest -n 2 --dist loadfile $(if $(CI),$(COVERAGE)) $(ARGS)
@@ -58,9 +62,27 @@ bench: setup ## measure the parts that must be fast; prints tables
 best-model: setup ## pick the winner of the latest study (STUDY=NAME SELECT=fid|ssim|knee|NUMBER)
 	$(RUN) src/best_model.py select=$(SELECT) $(if $(STUDY),study=$(STUDY))
 
-# Goals run left to right; under `make -j` this order keeps the export after the choice.
-export: setup | $(filter best-model,$(MAKECMDGOALS)) ## write the best model as safetensors, ONNX, config and scores
-	$(RUN) src/export.py
+# Goals run left to right; under `make -j` this order keeps what reads after what writes.
+export: setup | $(filter best-model,$(MAKECMDGOALS)) ## the best model as a bundle that others can use (ARGS="push=hub …")
+	$(RUN) src/export.py $(ARGS)
+
+evaluate: setup | $(filter export,$(MAKECMDGOALS)) ## score the latest bundle again, from its own files
+	$(RUN) src/evaluate.py $(ARGS)
+
+report: setup | $(filter best-model export,$(MAKECMDGOALS)) ## the latest study as one page, report.html (STUDY=NAME)
+	$(RUN) src/report.py $(if $(STUDY),study=$(STUDY))
+
+demo: setup | $(filter best-model export,$(MAKECMDGOALS)) ## play with the latest bundle in the browser (PORT=8080)
+	$(RUN) src/demo.py port=$(PORT) $(ARGS)
+
+wandb-dashboard: setup ## the study's workspace in Weights & Biases, as code (STUDY=NAME)
+	$(RUN) -m catsweep.tracking.workspace $(STUDY)
+
+wandb-sync: setup ## upload what was recorded offline
+	$(RUN) -m catsweep.tracking.sync
+
+docs: setup ## build the documentation into outputs/docs; a warning is an error
+	$(RUN) -m mkdocs build --strict --config-file .mkdocs.yml
 
 .PHONY: background-model
 background-model: setup ## fetch IS-Net by npm, for background=remove background/remover=onnx

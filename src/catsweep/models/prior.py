@@ -69,3 +69,8 @@ class AggregatePrior(nn.Module):
     def forward(self, latents: Tensor) -> Tensor:
         """Turn standard normal latents (N, d) into draws from the fitted distribution."""
         return self.mean + latents @ self.factor.T
+
+    def inverse(self, drawn: Tensor) -> Tensor:
+        """The way back: draws from the fitted distribution (N, d) to the standard normal latents they came from."""
+        latents: Tensor = torch.linalg.solve_triangular(self.factor, (drawn - self.mean).T, upper=False)
+        return latents.T

@@ -1,7 +1,7 @@
 """What every generator can do: the small protocol that generate, the scores and the export rely on.
 
 Anything with `latent_size`, `image_size` and `decode` is a `Generator`; one that also has
-`reconstruct` is a `Reconstructor`. Nothing outside `catsweep.models` asks for more.
+`reconstruct` is a `Reconstructor`, and with `latents_of` an `Encoder`. Nothing outside `catsweep.models` asks for more.
 """
 
 from collections.abc import Iterator
@@ -39,6 +39,22 @@ class Reconstructor(Generator, Protocol):
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """Encode and decode: float (N, 3, H, W) in [0, 1] to the same shape and range."""
+        ...
+
+
+@runtime_checkable
+class Encoder(Reconstructor, Protocol):
+    """A reconstructor that also says which latents it draws an image from."""
+
+    def latents_of(self, images: Tensor) -> Tensor:
+        """The latents that `decode` draws these images from, as well as it can.
+
+        Args:
+            images: float, shape (N, 3, H, W), in [0, 1].
+
+        Returns:
+            float, shape (N, latent_size); over many photos about standard normal.
+        """
         ...
 
 

@@ -1,7 +1,7 @@
 """The variational autoencoder (Kingma and Welling 2013, arXiv:1312.6114), with β and free bits.
 
 Its place in the flow: `training.run` builds it from `conf/model/vae.yaml`, Lightning trains it, and everything
-after that sees it as a `catsweep.models.protocol.Reconstructor`.
+after that sees it as a `catsweep.models.protocol.Encoder`.
 """
 
 from collections.abc import Callable
@@ -110,6 +110,11 @@ class VAE(pl.LightningModule):
         """Draw images again from the means of their latents: (N, 3, H, W) in [0, 1] to the same."""
         drawn: Tensor = self.decoder(self.encode(images)[0])
         return drawn
+
+    def latents_of(self, images: Tensor) -> Tensor:
+        """See `Encoder.latents_of`: the means of their latents, back through the fitted prior if there is one."""
+        mean = self.encode(images)[0]
+        return mean if self.prior is None else self.prior.inverse(mean)
 
     def losses(self, images: Tensor, noise: Tensor) -> dict[str, Tensor]:
         """Reconstruction error and divergence, in nats per image, at one sample of the latent.
