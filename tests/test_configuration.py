@@ -1,11 +1,22 @@
 import copy
+import re
 
 import pytest
+from hydra.core.hydra_config import HydraConfig
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from catsweep.configuration import check, check_loss, check_numbers, differences, losses_for
+from catsweep.configuration import (
+    check,
+    check_groups,
+    check_judge,
+    check_loss,
+    check_numbers,
+    check_pretrained,
+    differences,
+    losses_for,
+)
 from catsweep.errors import ConfigError
 
 names = st.text("abc", min_size=1, max_size=3)
@@ -46,7 +57,7 @@ def test_losses_are_found_by_what_their_files_hold(conf):
 
 
 def test_the_projects_own_losses():
-    assert {"mse", "l1", "huber", "charbonnier", "bce", "ssim", "ms_ssim", "l1_ssim", "psnr"} == set(
+    assert {"mse", "l1", "huber", "charbonnier", "bce", "ssim", "ms_ssim", "l1_ssim", "psnr", "perceptual"} == set(
         losses_for("reconstruction")
     )
     assert {"bce", "hinge", "lsgan", "wgan_gp", "relativistic_average"} == set(losses_for("adversarial"))
@@ -76,6 +87,77 @@ def test_a_model_without_either_kind_of_loss_may_have_any():
     cfg = configuration(loss=("adversarial",))
     del cfg.model.reconstruction_loss
     check_loss(cfg)
+
+
+@pytest.mark.parametrize(
+    ("network", "extractor", "allowed"),
+    [
+        ("efficientnet_lite1", "catsweep.metrics.extractors.EfficientNetLite0", True),
+        ("efficientnet_lite0", "catsweep.metrics.extractors.EfficientNetLite0", False),
+        ("efficientnet_lite0", "catsweep.metrics.inception.Inception", True),
+        ("efficientnet_lite1", "mylab.EfficientNetLite1", False),
+    ],
+)
+def test_a_loss_never_looks_through_its_judge(network, extractor, allowed):
+    cfg = configuration()
+    cfg.loss.reconstruction.network = network
+    cfg.metrics = {"extractor": {"_target_": extractor}}
+    if allowed:
+        check_judge(cfg)
+    else:
+        with pytest.raises(ConfigError, match=rf"network={network} is the metric's extractor.*metrics=inception"):
+            check(cfg)
+
+
+def pretrained(**changes):
+    cfg = configuration("catsweep.models.vae_pretrained.PretrainedVAE")
+    known = {"source": "somebody/cats", "architecture": None, "train": "prior", "couplings": 2, "hidden": 8}
+    cfg.model = OmegaConf.merge(cfg.model, known, {"subfolder": None, "revision": None}, changes)
+    return cfg
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train": "encoder"}, "model.train must be prior or decoder; got 'encoder'"),
+        ({"couplings": 0}, "model.couplings must be a whole number from 1 up; got 0"),
+        ({"hidden": 1.5}, "model.hidden must be a whole number from 1 up; got 1.5"),
+        ({"source": None}, "add model.source=USER/NAME"),
+    ],
+)
+def test_a_pretrained_model_wants_a_source_and_a_way_to_train(changes, message):
+    check_pretrained(pretrained())
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        check(pretrained(**changes))
+
+
+@pytest.fixture
+def chosen(monkeypatch):
+    """Set what the command line chose."""
+
+    def choose(*overrides):
+        node = OmegaConf.create({"hydra": {"overrides": {"task": list(overrides)}}})
+        monkeypatch.setattr(HydraConfig.instance(), "cfg", node)
+
+    return choose
+
+
+def test_options_that_the_model_does_not_read_are_refused(chosen):
+    cfg = pretrained()
+    cfg.model.optimizer = "${optimizer}"
+    chosen("model=vae_pretrained", "depth=deep", "optimizer=adam", "width=wide", "data.size=32")
+    with pytest.raises(ConfigError, match=r"PretrainedVAE .*takes nothing from depth, width, so depth=deep width=wide"):
+        check_groups(cfg)
+    cfg.model.channels, cfg.model.halvings = "${width.channels}", "${depth.halvings}"
+    check_groups(cfg)
+
+
+def test_a_loss_is_read_only_where_something_is_reconstructed(chosen):
+    chosen("loss=mse")
+    with pytest.raises(ConfigError, match=r"with model\.train=prior takes nothing from loss"):
+        check_groups(pretrained())
+    check_groups(pretrained(train="decoder"))
+    check_groups(configuration())
 
 
 @pytest.mark.parametrize("key", ["epochs", "eval_every"])

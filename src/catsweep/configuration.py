@@ -4,16 +4,20 @@ Hydra checks that options exist; this checks that they fit together. Every messa
 """
 
 import itertools
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from catsweep.errors import ConfigError
 
 CONF = Path(__file__).parents[2] / "conf"
 LOSS_KINDS = ("reconstruction", "adversarial")
+# Groups that are there for the model: chosen by name, one that it does not read would change nothing, silently.
+OF_THE_MODEL = ("depth", "width", "block", "normalization", "activation", "loss")
 
 
 def losses_for(kind: str, conf: Path = CONF) -> list[str]:
@@ -36,6 +40,65 @@ def check_loss(cfg: DictConfig) -> None:
                 f"{model} learns from {'an' if kind[0] in 'aeiou' else 'a'} {kind} loss; the chosen loss is "
                 f"{' and '.join(cfg.loss)} only. Choose loss= from: {', '.join(losses_for(kind))}."
             )
+
+
+def check_judge(cfg: DictConfig) -> None:
+    """Refuse a loss that compares features of the network that the scores are taken in.
+
+    What is trained on its judge's features learns to please the judge, see `catsweep.losses.perceptual`. Networks are
+    told apart by their names, and those of extractors by their class (`EfficientNetLite0`).
+
+    Raises:
+        ConfigError: saying which other there is.
+    """
+    network = OmegaConf.select(cfg, "loss.reconstruction.network")
+    extractor = str(OmegaConf.select(cfg, "metrics.extractor._target_")).rsplit(".", 1)[-1]
+    if network is not None and str(network).replace("_", "").lower() == extractor.lower():
+        raise ConfigError(
+            f"A loss may not look through the network that judges the images: loss.reconstruction.network={network} is "
+            f"the metric's extractor, {extractor}, whose score would then say nothing. Leave the loss its own network "
+            "(efficientnet_lite1), or score with another: metrics=inception."
+        )
+
+
+def check_pretrained(cfg: DictConfig) -> None:
+    """Refuse a pretrained model without a source, or with a way of training that there is not.
+
+    Raises:
+        ConfigError: naming the key, what it must be and what it is.
+    """
+    if "architecture" not in cfg.model:
+        return
+    if cfg.model.train not in ("prior", "decoder"):
+        raise ConfigError(f"model.train must be prior or decoder; got {cfg.model.train!r}.")
+    for key in ("couplings", "hidden"):
+        if type(cfg.model[key]) is not int or cfg.model[key] < 1:
+            raise ConfigError(f"model.{key} must be a whole number from 1 up; got {cfg.model[key]!r}.")
+    if not cfg.model.source:
+        complete(cfg)  # says what is missing
+
+
+def check_groups(cfg: DictConfig) -> None:
+    """Refuse options of the command line, or of a sweep, that the model does not read.
+
+    Raises:
+        ConfigError: naming them.
+    """
+    chosen = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    names = [name for name in OF_THE_MODEL if any(re.match(rf"\+*{name}=", word) for word in chosen)]
+    read = set(re.findall(r"\$\{(\w+)", str(OmegaConf.to_container(cfg.model, resolve=False))))
+    if not read:  # resolved before: it no longer says where its values came from
+        return
+    without = ""
+    if cfg.model.get("train") == "prior":
+        read, without = read - {"loss"}, " with model.train=prior"
+    if unread := [name for name in names if name not in read]:
+        model = str(cfg.model._target_).rsplit(".", 1)[-1]
+        words = [word for word in chosen if word.partition("=")[0].lstrip("+") in unread]
+        raise ConfigError(
+            f"{model}{without} takes nothing from {', '.join(unread)}, so {' '.join(words)} would change nothing. "
+            "Leave it out, and do not search it."
+        )
 
 
 def check_numbers(cfg: DictConfig) -> None:
@@ -71,8 +134,25 @@ def check(cfg: DictConfig) -> None:
         ConfigError: saying what was expected, what came, and which choices there are.
     """
     check_loss(cfg)
+    check_judge(cfg)
+    check_pretrained(cfg)
+    check_groups(cfg)
     check_numbers(cfg)
     check_rungs(cfg)
+
+
+def complete(cfg: DictConfig) -> None:
+    """Write into a configuration what it takes from elsewhere, so that it is enough to build the model again.
+
+    That is the architecture of a pretrained model. Those that begin from nothing are complete.
+
+    Raises:
+        CatsweepError: the model's source cannot be read, or is none.
+    """
+    if "architecture" in cfg.model and cfg.model.architecture is None:
+        from catsweep.models import pretrained  # imports torch
+
+        cfg.model.architecture = pretrained.architecture(cfg.model.source, cfg.model.subfolder, cfg.model.revision)
 
 
 def differences(before: Any, now: Any, ignore: Collection[str] = (), path: str = "") -> list[str]:
