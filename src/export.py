@@ -1,4 +1,4 @@
-"""Export the best model as a bundle that others can use: safetensors, ONNX, config, scores, samples.
+"""Export the best model as a bundle that others can use: weights, ONNX, torch.export, scores, pictures, model card.
 
 python src/export.py [KEY=VALUE …]
 """

@@ -38,3 +38,7 @@ class InterruptedTrial(TrainingError):
 
 class StudyError(CatsweepError):
     """A sweep that cannot go on as asked: its study was made otherwise, or every trial fails in the same way."""
+
+
+class EvaluationError(CatsweepError):
+    """A model that does not score as its record says."""

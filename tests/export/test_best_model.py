@@ -9,6 +9,8 @@ from omegaconf import OmegaConf
 from catsweep.errors import ConfigError, ExportError
 from catsweep.export import best_model
 
+UNKNOWN = "No trial was trained again under other seeds, so how much it varies is not known."
+UNKNOWN_LINE = "the line that started the sweep, with 'hydra.sweeper.confirm={top: 3, seeds: 3}'"
 FRONT = [(50.0, 0.9), (40.0, 0.2), (42.0, 0.8), (60.0, 0.7)]  # trial 3 is dominated
 
 
@@ -80,13 +82,15 @@ def test_choice_is_explained(sweep, cfg, capsys) -> None:
             {"trial": 0, "values": {"val/fid": 50.0, "val/ssim": 0.9}, "params": {"optimizer.lr": 1 / 3}},
         ],
         "finished_trials": 4,
+        "seeds": {"known": False, "confirm_with": UNKNOWN_LINE, "sentence": f"{UNKNOWN} To find out: {UNKNOWN_LINE}"},
     }
     page = (folder / "choice.md").read_text()
     assert "| trial | val/fid ↓ | val/ssim ↑ |\n| --- | ---: | ---: |\n| **1** | 40 | 0.2 |\n| 2 | 42 | 0.8 |" in page
     assert "- `optimizer.lr=0.25`" in page
     printed = capsys.readouterr().out
     assert "1 ◀" in printed
-    assert "Trial 1 of study s: the lowest val/fid. Of 4 finished trials, 3 are Pareto-optimal." in printed
+    assert f"Trial 1 of study s: the lowest val/fid. Of 4 finished trials, 3 are Pareto-optimal.\n{UNKNOWN}" in printed
+    assert UNKNOWN in page
 
 
 def test_dominated_trial_asked_for_is_shown_beside_the_pareto_set(sweep, cfg, capsys) -> None:

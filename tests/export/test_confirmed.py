@@ -67,6 +67,7 @@ def test_the_confirmed_winner_is_copied_and_explained(sweep, study, cfg, capsys,
     assert choice["selected_by"] == reason
     assert choice["confirmation"] == json.loads((sweep.sweeps / "s" / "confirmation.json").read_text())
     assert "remark" not in choice
+    assert choice["seeds"]["spread"] == {"val/fid": 1.0, "val/ssim": 0.0}
     printed = capsys.readouterr().out
     for text in (printed, (target / "choice.md").read_text()):
         assert f"Trial 2 of study s: {reason}. Of 4 finished trials, 3 are Pareto-optimal." in text
@@ -74,11 +75,18 @@ def test_the_confirmed_winner_is_copied_and_explained(sweep, study, cfg, capsys,
 
 
 @pytest.mark.parametrize(("select", "trial"), [("ssim", 0), ("knee", 2), (1, 1)])
-def test_other_rules_ask_for_no_confirmation(study, cfg, select, trial) -> None:
+def test_other_rules_do_not_follow_it_but_tell_of_it(sweep, study, cfg, capsys, select, trial) -> None:
     cfg.select = select
     choice = chosen(cfg)
     assert choice["trial"] == trial
-    assert not {"confirmation", "remark"} & choice.keys()
+    assert not {"confirmation", "remark"} & choice.keys()  # it rests on none
+    assert choice["seeds"]["known"]
+    assert (choice["seeds"]["seeds"], choice["seeds"]["winner"]) == ([1, 2, 3], 2)
+    printed, page = capsys.readouterr().out, (sweep.outputs / "best_model" / "choice.md").read_text()
+    assert "val/fid under other seeds" in printed  # the table
+    assert choice["seeds"]["sentence"] in printed
+    assert choice["seeds"]["sentence"] in page
+    assert "| 2 | 45 ± 1 | 42 |" in page.replace("**", "")
 
 
 def test_without_one_it_is_the_best_of_the_search(sweep, study, cfg) -> None:
@@ -147,6 +155,13 @@ def test_an_infeasible_candidate_makes_it_stale(sweep, study, cfg, capsys) -> No
     extra = replace(found.winner, trial=4, searched=(43.0, 0.1))
     replace(found, candidates=(extra, *found.candidates)).write(sweep.sweeps / "s")
     ignored(sweep, cfg, capsys, "no candidates any more")
+
+
+def test_an_ignored_one_is_remarked_on_whatever_is_asked_for(sweep, study, cfg, capsys) -> None:
+    add(sweep, study, (39.0, 0.3), 4)
+    cfg.select = "ssim"
+    ignored(sweep, cfg, capsys, "trial 4 came later", trial=0)
+    assert "not known" in chosen(cfg)["seeds"]["sentence"]
 
 
 def test_a_damaged_file_is_ignored_with_a_remark(sweep, study, cfg, capsys) -> None:

@@ -29,22 +29,20 @@ class Tiny(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("onnx") / "generator.onnx"
-    onnx.write(Tiny().train(), path)
-    return path
+def written(tmp_path_factory):
+    model, path = Tiny().train(), tmp_path_factory.mktemp("onnx") / "generator.onnx"
+    onnx.write(model, path)
+    return model, path
 
 
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        ["model=vae", "block=residual", "normalization=group", "activation=silu"],
-        ["model=dcgan", "normalization=batch", "activation=gelu"],
-        ["model=dcgan", "normalization=none", "activation=mish", "model.ema_decay=0"],
-    ],
-)
-def test_real_models_draw_the_same_in_onnx_runtime(run_of, overrides) -> None:
-    run = run_of(*overrides)
+@pytest.fixture(scope="module")
+def file(written):
+    return written[1]
+
+
+def test_real_model_draws_the_same_in_onnx_runtime(run_of) -> None:
+    # One that averages no weights and normalises nothing; `test_bundle` exports two of other kinds.
+    run = run_of("model=dcgan", "normalization=none", "activation=mish", "model.ema_decay=0")
     model, _ = load_run(run)
     onnx.write(model, run / "generator.onnx")
     assert onnx.largest_difference(model, run / "generator.onnx", batches=(1, 2, 7, 64)) < 1e-5
@@ -64,9 +62,8 @@ def test_file_is_whole(file) -> None:
     onnx_format.checker.check_model(str(file), full_check=True)
 
 
-def test_writing_leaves_the_model_in_its_mode(tmp_path) -> None:
-    model = Tiny().train()
-    onnx.write(model, tmp_path / "generator.onnx")
+def test_writing_leaves_the_model_in_its_mode(written) -> None:
+    model, _ = written
     assert model.training
     assert model.norm.num_batches_tracked == 0
 
@@ -97,25 +94,15 @@ def test_bundle_is_a_generator_like_any_other(file) -> None:
     assert (generate(drawer, latents).int() - generate(Tiny(), latents).int()).abs().max() <= 1
 
 
-def test_model_that_cannot_be_followed_is_refused(tmp_path) -> None:
-    class Fickle(Tiny):
-        def decode(self, latents: Tensor) -> Tensor:
-            return super().decode(latents if latents.sum() > 0 else -latents)
-
-    with pytest.raises(ExportError, match=r"Fickle\.decode cannot be exported to ONNX"):
-        onnx.write(Fickle(), tmp_path / "generator.onnx")
-    assert not (tmp_path / "generator.onnx").exists()
-
-
 @pytest.mark.parametrize("content", [b"", b"no protobuf"], ids=["empty", "garbage"])
 def test_damaged_file_is_refused(tmp_path, content) -> None:
     (tmp_path / "generator.onnx").write_bytes(content)
-    with pytest.raises(ExportError, match="not a generator that catsweep exported"):
+    with pytest.raises(ExportError, match="not a file that catsweep exported"):
         onnx.OnnxGenerator(tmp_path / "generator.onnx")
 
 
 def test_missing_file_is_refused(tmp_path) -> None:
-    with pytest.raises(ExportError, match="not a generator"):
+    with pytest.raises(ExportError, match="not a file that catsweep exported"):
         onnx.OnnxGenerator(tmp_path / "generator.onnx")
 
 

@@ -106,11 +106,5 @@ def images() -> Callable[..., np.ndarray]:
 
 
 @pytest.fixture(scope="session")
-def graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One cache of exported graphs for the session: an export takes seconds."""
-    return tmp_path_factory.mktemp("graphs")
-
-
-@pytest.fixture(scope="session")
 def lite0(graphs: Path) -> EfficientNetLite0:
     return EfficientNetLite0(backend="onnx", threads=1, cache_root=graphs)

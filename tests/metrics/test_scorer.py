@@ -129,6 +129,32 @@ def test_a_second_scorer_gives_the_same_scores_and_cards(
     assert extractor.seen < 32 + 24  # the real images came from the cache, but for the self-check
 
 
+def test_reseeded_it_is_the_scorer_of_that_seed(
+    build: Callable[..., Scorer], tiny_reconstructor: Any, tiny_extractor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("catsweep.metrics.scorer.KID_IMAGES", 20)  # of the 32, so that which they are is drawn as well
+    extractor, model = tiny_extractor(), tiny_reconstructor()
+    scorer = build(extractor=extractor)
+    before, seen = scorer.final(model), extractor.seen
+    other = scorer.reseeded(5)
+    assert other.final(model) == build(seed=5).final(model)
+    assert extractor.seen == seen + 24  # the samples, and no real image again
+    assert other.final(model)[0]["val/fid"] != before[0]["val/fid"]
+    assert other.final(model)[1]["val/fid"].seed == 5
+    assert scorer.final(model) == before
+
+
+def test_final_scores_are_those_of_drawn_images_and_of_reconstructions(
+    build: Callable[..., Scorer], tiny_reconstructor: Any
+) -> None:
+    scorer, model = build(), tiny_reconstructor()
+    model.reconstruct = lambda images: images * torch.linspace(0.5, 1, len(images))[:, None, None, None]
+    similarities = scorer.held_out_similarities(model)
+    assert similarities.shape == (8,)
+    assert scorer.final(model)[0] == scorer.drawn(model) | {"val/ssim": float(similarities.mean())}
+    assert len(set(similarities.tolist())) == 8
+
+
 def test_only_a_reconstructor_has_an_ssim(
     build: Callable[..., Scorer], tiny_generator: Any, tiny_reconstructor: Any
 ) -> None:

@@ -26,6 +26,10 @@ def test_ssim_is_torchmetrics(images: Callable[..., np.ndarray]) -> None:
     expected = StructuralSimilarityIndexMeasure(data_range=1.0)(to_float(others), to_float(originals))
     assert similarity.ssim(others, originals, batch_size=3) == pytest.approx(float(expected), abs=1e-6)
     assert similarity.ssim(originals, originals) == pytest.approx(1)
+    each = similarity.ssim_of_each(others, originals, batch_size=3)
+    assert each.tolist() == pytest.approx(
+        [similarity.ssim(a[None], b[None]) for a, b in zip(others, originals, strict=True)]
+    )
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from PIL import Image
 
-from catsweep.report.grids import grid, rows, save_png
+from catsweep.report.grids import enlarge, grid, rows, save_png
 
 
 def counted(n, height=3, width=5):
@@ -56,6 +56,15 @@ def test_refuses_impossible_layouts():
         rows(counted(2), counted(3))
     with pytest.raises(ValueError, match="at least one batch"):
         rows()
+
+
+@pytest.mark.parametrize(("side", "factor"), [(1, 1), (9, 1), (10, 2), (19, 3), (20, 4)])
+def test_small_images_are_enlarged_by_a_whole_factor(side, factor):
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, 5, 3), np.uint8)
+    large = enlarge(images, side)
+    assert large.shape == (2, 3 * factor, 5 * factor, 3)
+    for offset in range(factor):
+        assert np.array_equal(large[:, offset::factor, offset::factor], images)
 
 
 def test_a_png_holds_the_same_pixels_and_leaves_nothing_else(tmp_path):

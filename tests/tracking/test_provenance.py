@@ -37,6 +37,7 @@ def test_a_clean_checkout_is_its_commit(checkout):
         "dirty": False,
         "changed": [],
         "diff_sha256": None,
+        "diff": None,
         "reason": None,
     }
 
@@ -48,6 +49,7 @@ def test_a_dirty_checkout_names_what_changed_and_tells_one_change_from_another(c
         state = git_state(checkout)
         assert (state["dirty"], state["changed"]) == (True, ["code.py"])
         digests.add(state["diff_sha256"])
+        assert f"-one = 1\n+{text}" in state["diff"]
     assert len(digests) == 2
     (checkout / "new.py").write_text("two = 2\n")
     assert git_state(checkout)["changed"] == ["code.py", "new.py"]
@@ -59,7 +61,7 @@ def test_a_git_hook_of_another_repository_does_not_mislead(checkout, tmp_path, m
 
 
 def test_outside_a_checkout_without_a_commit_and_without_git_there_is_a_reason(tmp_path, monkeypatch):
-    nothing = dict.fromkeys(("commit", "dirty", "changed", "diff_sha256"))
+    nothing = dict.fromkeys(("commit", "dirty", "changed", "diff_sha256", "diff"))
     state = git_state(tmp_path)
     assert "not a git repository" in state.pop("reason")
     assert state == nothing

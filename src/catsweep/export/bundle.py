@@ -1,31 +1,41 @@
 """The best model (or any run) as a folder that others can use without catsweep: `python src/export.py`.
 
-Reads `outputs/best_model/` (what `best_model` left there), writes `outputs/exports/<study>-<trial>/`. It is a
-proof: the folder appears only after its own files have been read back and found to draw what the checkpoint draws.
-Nothing in it is pickled, so it can be opened without trusting whoever made it.
+Reads `outputs/best_model/` (what `best_model` left there), writes `outputs/exports/<study>-<trial>/`. It is a proof:
+the folder appears only after each of its files has been read back and found to draw what the checkpoint draws, its
+scores carry intervals in which another evaluation must land, and a picture shows whether it copies photos. Nothing in
+it is pickled, and nothing in it names a place on this machine.
 """
 
 import importlib.metadata
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import LightningModule
 from rich.console import Console
 
-from catsweep.errors import ExportError
-from catsweep.export import onnx, readme, weights
-from catsweep.export.best_model import CHOICE, DOCUMENTS, scored_checkpoint
+from catsweep.errors import ConfigError, ExportError
+from catsweep.export import intervals, onnx, pictures, program, push, readme, standalone, weights
+from catsweep.export.agreement import CHECKED_BATCHES
+from catsweep.export.best_model import scored_checkpoint
+from catsweep.export.finished import FinishedRun, portable
+from catsweep.export.reading import load_bundle
+from catsweep.export.scoring import scorer_of
 from catsweep.export.swap import replacing
+from catsweep.export.tracing import trace_decode
+from catsweep.metrics.scorer import Scorer
 from catsweep.models.latents import draw_latents
-from catsweep.models.protocol import Generator, generate
-from catsweep.report.grids import grid, save_png
+from catsweep.models.protocol import Generator, Reconstructor, generate
+from catsweep.report.grids import save_png
 from catsweep.runs import load_run
 
 TOLERANCE = 1e-4  # a fortieth of the step between two of the 256 levels of a pixel
-SAMPLES, SAMPLE_COUNT, SAMPLE_SEED = "samples.png", 64, 0
+SCRIPT = "generate.py"
+SCRIPT_CHECKED = 9  # images that the script is checked on
 PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "safetensors")
 
 
@@ -39,106 +49,162 @@ def run(cfg: DictConfig) -> Path:
         The bundle's folder.
 
     Raises:
-        ExportError: there is nothing to export, it cannot be exported, or the export draws other images.
+        ConfigError: a key is out of its range.
+        ExportError: there is nothing to export, it cannot be exported, the export draws other images, the run's
+            photos are not here, or it cannot be pushed.
         DataError: the run folder is not one.
     """
-    source = Path(cfg.run)
-    if missing := [name for name in DOCUMENTS if not (source / name).is_file()]:
-        raise ExportError(
-            f"Expected a finished run in {source}; it lacks {', '.join(missing)}. "
-            f"Run `make best-model` first, or name another run: run=outputs/…"
-        )
-    model, _ = load_run(source, scored_checkpoint(source))
-    target = Path(cfg.out) / bundle_name(source)
+    if not isinstance(cfg.draws, int) or isinstance(cfg.draws, bool) or cfg.draws < 0 or cfg.draws == 1:
+        raise ConfigError(f"draws must be a whole number from 2 up, or 0 for no intervals; got {cfg.draws!r}.")
+    push.check(cfg)
+    finished = FinishedRun.read(Path(cfg.run))
+    model, _ = load_run(finished.folder, scored_checkpoint(finished.folder))
+    scorer = scorer_of(finished.folder, cfg.ready) if cfg.draws else None
+    target = Path(cfg.out) / finished.name
+    console = Console()
     with replacing(target) as folder:
-        difference = fill(folder, source, model)
-    batches = " and ".join(map(str, onnx.CHECKED_BATCHES))
-    Console().print(
-        f"Exported {target}: ONNX and torch agree to max |Δ| {difference:.1e} (batches of {batches})",
-        highlight=False,
-        soft_wrap=True,
-    )
+        differences = fill(folder, finished, model)
+        evidence(folder, finished, scorer, cfg.draws, console)
+        record(folder, finished, model, differences)
+    console.print(_report(target, differences), highlight=False, soft_wrap=True)
+    push.push(target, cfg)
     return target
 
 
-def bundle_name(source: Path) -> str:
-    """`<study>-<trial>` of a best model; of any other run the last two parts of its path, joined the same way."""
-    if chosen := _choice(source):
-        return f"{chosen['study']}-{chosen['trial']}"
-    return "-".join(source.resolve().parts[-2:])
-
-
-def fill(folder: Path, source: Path, model: LightningModule) -> float:
-    """Write a bundle's files, and check what they draw.
+def fill(folder: Path, finished: FinishedRun, model: LightningModule) -> dict[str, float]:
+    """Write what draws, and compare each file with the model.
 
     Args:
         folder: an empty folder.
-        source: the run folder, or the best model's.
+        finished: the run.
         model: its model, on the CPU.
 
     Returns:
-        The largest absolute difference between what the ONNX file and the model draw, images being in [0, 1].
+        By file, the largest absolute difference between what it and the model draw, images being in [0, 1].
 
     Raises:
-        ExportError: the files do not draw what the model draws.
+        ExportError: a file does not draw what the model draws.
     """
     assert isinstance(model, Generator)
     model.float().eval()
-    weights.save(model, folder, _metadata(source, model))
-    for name in DOCUMENTS:
-        shutil.copyfile(source / name, folder / name)
-    onnx.write(model, file := folder / onnx.FILE)
-    difference = onnx.largest_difference(model, file)
-    _refuse_above_tolerance(onnx.FILE, difference)
-    _refuse_above_tolerance(weights.WEIGHTS, onnx.largest_difference(weights.load(folder), file))
-    drawn = generate(onnx.OnnxGenerator(file), draw_latents(SAMPLE_COUNT, model.latent_size, SAMPLE_SEED))
-    save_png(folder / SAMPLES, grid(drawn.numpy(), columns=8))
-    _record(folder, source, difference)
-    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    page = readme.compose(
-        bundle_name(source), model.latent_size, model.image_size, difference, _choice(source), metrics
-    )
-    (folder / "README.md").write_text(page, encoding="utf-8")
-    return difference
+    _write_yaml(folder / weights.CONFIG, finished.portable_config)
+    weights.save(model, folder, _header(finished, model))
+    traced = trace_decode(model)
+    program.write(model, folder / program.FILE, traced)
+    onnx.write(model, folder / onnx.FILE, traced)
+    differences = {
+        onnx.FILE: onnx.largest_difference(model, folder / onnx.FILE),
+        program.FILE: program.largest_difference(model, folder / program.FILE),
+        # Against the ONNX file, so that this also holds for what the two files say of each other.
+        weights.WEIGHTS: onnx.largest_difference(weights.load(folder), folder / onnx.FILE),
+    }
+    if isinstance(model, Reconstructor):
+        path = folder / onnx.RECONSTRUCTOR
+        onnx.write_reconstructor(model, path)
+        differences[onnx.RECONSTRUCTOR] = onnx.largest_reconstruction_difference(model, path)
+    for name, difference in differences.items():
+        _refuse_above_tolerance(name, difference)
+    _write_script(folder)
+    return differences
 
 
 def _refuse_above_tolerance(name: str, difference: float) -> None:
     if not difference <= TOLERANCE:
         raise ExportError(
             f"{name} draws other images than the checkpoint: max |Δ| {difference:.1e}, expected at most "
-            f"{TOLERANCE:.0e}. Nothing was exported. An operation of the model's decode does not survive the export."
+            f"{TOLERANCE:.0e}. Nothing was exported. An operation of the model does not survive the export."
         )
 
 
-def _record(folder: Path, source: Path, difference: float) -> None:
-    """Add to the bundle's provenance where it was taken from and how it was checked."""
-    path = folder / "provenance.json"
-    provenance = json.loads(path.read_text(encoding="utf-8"))
-    chosen = _choice(source) or {}
-    taken_from = {key: chosen[key] for key in ("study", "trial", "selected_by") if key in chosen}
-    provenance["export"] = taken_from | {
-        "checkpoint": scored_checkpoint(source),
-        "max_difference": difference,
+def _write_script(folder: Path) -> None:
+    """Add `generate.py`, and see that it draws the very pixels that the project draws from the same seed."""
+    shutil.copyfile(standalone.__file__, folder / SCRIPT)
+    model = load_bundle(folder)
+    ours = generate(model, 0.7 * draw_latents(SCRIPT_CHECKED, model.latent_size, seed=1))
+    if not np.array_equal(standalone.draw(SCRIPT_CHECKED, 1, 0.7, folder / onnx.FILE), ours.numpy()):
+        raise ExportError(f"{SCRIPT} draws other pixels than the project from the same seed. Nothing was exported.")
+
+
+def evidence(folder: Path, finished: FinishedRun, scorer: Scorer | None, draws: int, console: Console) -> None:
+    """Add the pictures, and the scores with their intervals, all of what `generator.onnx` draws.
+
+    Args:
+        folder: the bundle, with the files that draw.
+        finished: the run.
+        scorer: as the run was scored with; None leaves out what needs the photos.
+        draws: of latents, for the intervals.
+        console: to say that it takes a while.
+    """
+    model = load_bundle(folder)
+    save_png(folder / pictures.SAMPLES, pictures.samples(model))
+    save_png(folder / pictures.INTERPOLATION, pictures.walks(model))
+    metrics = dict(finished.metrics)
+    if scorer is not None:
+        console.print(
+            f"Scoring it from {draws} other draws of {scorer.samples} latents, for the intervals", soft_wrap=True
+        )
+        metrics["intervals"] = intervals.measure(model, scorer, draws, finished.metrics["scores"])
+        found = pictures.neighbours(model, scorer)
+        save_png(folder / pictures.NEIGHBOURS, pictures.neighbour_page(found))
+    _write_json(folder / "metrics.json", metrics)
+
+
+def record(folder: Path, finished: FinishedRun, model: LightningModule, differences: Mapping[str, float]) -> None:
+    """Add where it comes from, and the page that explains all."""
+    assert isinstance(model, Generator)
+    about = portable(finished.provenance)
+    about["export"] = finished.origin | {
+        "checkpoint": scored_checkpoint(finished.folder),
+        "seeds": _seeds(finished),
+        "max_difference": dict(differences),
         "tolerance": TOLERANCE,
-        "checked_batches": list(onnx.CHECKED_BATCHES),
-        "samples_seed": SAMPLE_SEED,
+        "checked_batches": list(CHECKED_BATCHES),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
-    path.write_text(json.dumps(provenance, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    _write_json(folder / "provenance.json", about)
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    facts = {
+        "latent_size": model.latent_size,
+        "image_size": model.image_size,
+        "parameters": weights.count(folder),
+    }
+    page = readme.compose(finished, folder, facts, metrics, about)
+    (folder / "README.md").write_text(page, encoding="utf-8")
 
 
-def _metadata(source: Path, model: Generator) -> dict[str, str]:
-    chosen = _choice(source) or {}
+def _seeds(finished: FinishedRun) -> dict[str, Any]:
+    """Every seed that something in the bundle depends on."""
+    seeds = {card.get("seed") for card in finished.metrics.get("cards", {}).values()}
+    return {
+        "training": finished.provenance.get("seed"),
+        "scores": seeds.pop() if len(seeds) == 1 else None,
+        "pictures": pictures.SEED,
+    }
+
+
+def _header(finished: FinishedRun, model: Generator) -> dict[str, str]:
+    """What the header of the weights says of them."""
     facts: dict[str, object] = {
         "model": f"{type(model).__module__}.{type(model).__qualname__}",
         "latent_size": model.latent_size,
         "image_size": model.image_size,
-        "study": chosen.get("study"),
-        "trial": chosen.get("trial"),
+        **{key: finished.origin[key] for key in ("study", "trial") if key in finished.origin},
     }
-    return {key: str(value) for key, value in facts.items() if value is not None}
+    return {key: str(value) for key, value in facts.items()}
 
 
-def _choice(source: Path) -> dict[str, Any] | None:
-    path = source / CHOICE
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+def _report(target: Path, differences: Mapping[str, float]) -> str:
+    width = max(map(len, differences))
+    batches = " and ".join(map(str, CHECKED_BATCHES))
+    lines = [f"  {name:<{width}}  {difference:.1e}" for name, difference in sorted(differences.items())]
+    return "\n".join(
+        [f"Exported {target}; its files and the checkpoint agree to max |Δ| (batches of {batches})", *lines]
+    )
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _write_yaml(path: Path, content: Any) -> None:
+    path.write_text(OmegaConf.to_yaml(OmegaConf.create(content)), encoding="utf-8")

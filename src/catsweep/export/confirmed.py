@@ -25,9 +25,17 @@ def confirmation_for(select: str | int, trials: Trials, folder: Path) -> tuple[C
     Returns:
         None without one, or with one that is out of date, and then a remark that says so.
     """
+    return current(trials, folder) if follows(select, trials) else (None, "")
+
+
+def follows(select: str | int, trials: Trials) -> bool:
+    """Whether a rule takes the confirmed winner: it asks for the best by the first objective."""
     rule = str(select).strip()
-    if rule.isdecimal() or rule == "knee" or objective_called(rule, trials.objectives) != 0:
-        return None, ""
+    return not rule.isdecimal() and rule != "knee" and objective_called(rule, trials.objectives) == 0
+
+
+def current(trials: Trials, folder: Path) -> tuple[Confirmation | None, str]:
+    """The confirmation of a study, whatever the choice is made by; result as of `confirmation_for`."""
     try:
         found = confirmation.read(folder)
         reason = outdated(found, trials) if found else ""

@@ -7,82 +7,49 @@ standard normal; output `images` float32 (N, 3, H, W) in [0, 1]; any N. `reconst
 shape and range of the output, `images`.
 """
 
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.export import ExportedProgram
 
 from catsweep.errors import ExportError
-from catsweep.models.latents import draw_latents
-from catsweep.models.protocol import Generator, Reconstructor, evaluating
+from catsweep.export import agreement
+from catsweep.export.agreement import CHECKED_BATCHES
+from catsweep.export.tracing import quiet_exporters, trace_decode, trace_reconstruct
+from catsweep.models.protocol import Generator, Reconstructor
 
 FILE, RECONSTRUCTOR = "generator.onnx", "reconstructor.onnx"
 INPUT, OUTPUT, PHOTOS = "latents", "images", "photos"
-# Batch sizes of the check: 1 is the one an exporter is tempted to treat as a constant, 7 is none of those it saw.
-CHECKED_BATCHES = (1, 7)
-CHECK_SEED = 20
-# What these log below the level is about nodes they removed, and operations of torchvision that they do not need.
-CHATTY = {
-    "torch.onnx._internal.exporter._registration": logging.ERROR,
-    "onnxscript": logging.WARNING,
-    "onnx_ir": logging.WARNING,
-}
 
 
-class _Decode(nn.Module):
-    """`model.decode` as the `forward` that the exporter follows."""
-
-    def __init__(self, model: Generator):
-        super().__init__()
-        self.model = model
-
-    def forward(self, latents: Tensor) -> Tensor:
-        return self.model.decode(latents)
-
-
-class _Reconstruct(nn.Module):
-    """`model.reconstruct`, likewise."""
-
-    def __init__(self, model: Reconstructor):
-        super().__init__()
-        self.model = model
-
-    def forward(self, photos: Tensor) -> Tensor:
-        return self.model.reconstruct(photos)
-
-
-def write(model: Generator, path: Path) -> None:
+def write(model: Generator, path: Path, traced: ExportedProgram | None = None) -> None:
     """Write what a model draws from latents as one self-contained file.
 
     Args:
         model: on the CPU, float32.
         path: of the file; its folder must exist.
+        traced: its `decode`, if that was followed already.
 
     Raises:
         ExportError: the exporter cannot follow the model.
     """
-    _write(_Decode(model), torch.zeros(2, model.latent_size), INPUT, path, f"{type(model).__name__}.decode")
+    _write(traced or trace_decode(model), INPUT, path, f"{type(model).__name__}.decode")
 
 
 def write_reconstructor(model: Reconstructor, path: Path) -> None:
     """Write how a model draws photos again as one self-contained file; arguments and errors as for `write`."""
-    example = torch.zeros(2, 3, model.image_size, model.image_size)
-    _write(_Reconstruct(model), example, PHOTOS, path, f"{type(model).__name__}.reconstruct")
+    _write(trace_reconstruct(model), PHOTOS, path, f"{type(model).__name__}.reconstruct")
 
 
-def _write(module: nn.Module, example: Tensor, name: str, path: Path, what: str) -> None:
-    # The example has two rows: torch.export takes a dimension of size 1 for a constant.
+def _write(program: ExportedProgram, name: str, path: Path, what: str) -> None:
     try:
-        with evaluating(module), _quiet_exporter():
-            program = torch.onnx.export(
-                module,
-                (example,),
+        with quiet_exporters(), torch.no_grad():
+            converted = torch.onnx.export(
+                program,
                 dynamo=True,
                 input_names=[name],
                 output_names=[OUTPUT],
@@ -91,56 +58,21 @@ def _write(module: nn.Module, example: Tensor, name: str, path: Path, what: str)
             )
     except torch.onnx.OnnxExporterError as error:
         reason = str(error.__cause__ or error).strip().partition("\n")[0]
-        raise ExportError(
-            f"{what} cannot be exported to ONNX: {reason} "
-            f"It may hold tensor operations only, no step that depends on a value, and must take any batch size."
-        ) from error
-    assert program is not None  # it is None for the exporter that `dynamo=True` replaces
-    program.save(path, external_data=False)
+        raise ExportError(f"{what} cannot be exported to ONNX: {reason} Take operations that ONNX has.") from error
+    assert converted is not None  # it is None for the exporter that `dynamo=True` replaces
+    converted.save(path, external_data=False)
 
 
 def largest_difference(model: Generator, path: Path, batches: Sequence[int] = CHECKED_BATCHES) -> float:
-    """Compare a generator's ONNX file with the model it was made from.
-
-    Args:
-        model: on the CPU, float32.
-        path: of the ONNX file.
-        batches: sizes of the batches to compare.
-
-    Returns:
-        The largest absolute difference of any value of any image, images being in [0, 1]; infinite if a shape
-        differs or a value is not a number.
-    """
-    latents = [draw_latents(size, model.latent_size, CHECK_SEED + size) for size in batches]
-    return _largest_difference(_Decode(model), OnnxGenerator(path).decode, latents)
+    """Compare a generator's ONNX file with the model it was made from; see `agreement.of_drawing`."""
+    return agreement.of_drawing(model, OnnxGenerator(path).decode, batches)
 
 
 def largest_reconstruction_difference(
     model: Reconstructor, path: Path, batches: Sequence[int] = CHECKED_BATCHES
 ) -> float:
-    """The same for a reconstructor's file, on what the model draws, lightened and darkened by noise."""
-    read, photos = _Session(path, PHOTOS), []
-    for size in batches:
-        generator = torch.Generator().manual_seed(CHECK_SEED + size)
-        drawn = _run(_Decode(model), draw_latents(size, model.latent_size, CHECK_SEED + size))
-        photos.append((drawn + 0.1 * torch.randn(drawn.shape, generator=generator)).clamp(0, 1))
-    return _largest_difference(_Reconstruct(model), read.run, photos)
-
-
-def _largest_difference(module: nn.Module, other: Callable[[Tensor], Tensor], inputs: Sequence[Tensor]) -> float:
-    largest = 0.0
-    for given in inputs:
-        expected, drawn = _run(module, given), other(given)
-        if drawn.shape != expected.shape:
-            return float("inf")
-        largest = max(largest, (drawn - expected).abs().nan_to_num(nan=float("inf")).max().item())
-    return largest
-
-
-def _run(module: nn.Module, given: Tensor) -> Tensor:
-    with evaluating(module):
-        result: Tensor = module(given)
-    return result
+    """The same for a reconstructor's file; see `agreement.of_reconstructing`."""
+    return agreement.of_reconstructing(model, _Session(path, PHOTOS).run, batches)
 
 
 class _Session:
@@ -207,20 +139,3 @@ class OnnxReconstructor(OnnxGenerator):
     def reconstruct(self, images: Tensor) -> Tensor:
         """See `Reconstructor.reconstruct`."""
         return self._reconstructor.run(images)
-
-
-@contextmanager
-def _quiet_exporter() -> Iterator[None]:
-    """Keep to ourselves what the exporter says about its own code, which nobody who exports can act on."""
-    levels = {logging.getLogger(name): level for name, level in CHATTY.items()}
-    before = {logger: logger.level for logger in levels}
-    for logger, level in levels.items():
-        logger.setLevel(level)
-    try:
-        with warnings.catch_warnings():
-            # torch 2.13 copies its own deprecated LeafSpec while it exports.
-            warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
-            yield
-    finally:
-        for logger, level in before.items():
-            logger.setLevel(level)

@@ -1,79 +1,226 @@
-"""The page that a bundle opens with: what it is, how to draw with it, how good it is, where it came from."""
+"""The page that a bundle opens with: a model card in Hugging Face's format, ready to push.
 
-from collections.abc import Mapping
-from typing import Any
-
-TEMPLATE = """\
-# {name}
-
-A small generator of cats, {size} x {size} pixels, found by catsweep{chosen}.
-
-![samples](samples.png)
-
-## Draw
-
-```python
-import numpy as np, onnxruntime                      # pip install numpy onnxruntime pillow
-from PIL import Image
-
-latents = np.random.default_rng(0).standard_normal((1, {latent_size}), dtype=np.float32)    # any number of rows
-images = onnxruntime.InferenceSession("generator.onnx").run(["images"], {{"latents": latents}})[0]
-Image.fromarray((images[0].transpose(1, 2, 0) * 255).round().astype(np.uint8)).save("cat.png")
-```
-
-## Scores
-
-{scores}
-
-## Files
-
-| file | what it is |
-| --- | --- |
-| `generator.onnx` | `latents` float32 (N, {latent_size}), standard normal, to `images` float32 \
-(N, 3, {size}, {size}) in [0, 1]; any N; max difference to torch {difference:.1e} |
-| `model.safetensors` | the weights it draws with, for `config.yaml` |
-| `config.yaml` | every setting of the run |
-| `metrics.json` | the scores, each with the card that says how it was measured |
-| `provenance.json` | code, data, seed, versions; study and trial; how the export was checked |
-| `samples.png` | 64 images drawn from `generator.onnx`, from the same latents for every bundle of this latent size |
+`bundle` has it written last, when everything it tells of is there. Front matter after
+https://huggingface.co/docs/hub/model-cards; the text is `model_card.md.jinja`.
 """
 
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-def compose(
-    name: str,
-    latent_size: int,
-    image_size: int,
-    difference: float,
-    chosen: Mapping[str, Any] | None,
-    metrics: Mapping[str, Any],
-) -> str:
+import jinja2
+from omegaconf import OmegaConf
+
+from catsweep.export import onnx, pictures, program, weights
+from catsweep.export.finished import FinishedRun, portable
+
+TEMPLATE = "model_card.md.jinja"
+TASK = "unconditional-image-generation"
+DEMO = "catsweep.data.sources.DemoCats"
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)  # USER/NAME
+
+CARD = ("extractor", "resize", "dtype", "reference_size", "samples", "seed")
+# Title, where it is better, and what it says.
+SCORES = {
+    "val/fid": ("FID", "lower", "distance between drawn and real images, in features of the extractor"),
+    "val/kid": ("KID", "lower", "the same question, answered well by fewer samples"),
+    "val/ssim": ("SSIM", "higher", "how well photos it has not seen are reconstructed"),
+    "val/ssim_gap": ("SSIM gap", "lower", "how far the variety of drawn images is from that of real ones"),
+    "val/nearest": ("nearest", "near 1", "distance to the nearest training photo, against that of unseen photos"),
+    "val/copied": ("copied", "near 0.05", "share nearer to a training photo than 95 % of unseen photos are"),
+}
+
+
+def compose(finished: FinishedRun, folder: Path, facts: Mapping[str, Any], metrics: Mapping[str, Any],
+            provenance: Mapping[str, Any]) -> str:  # fmt: skip
     """Write the page.
 
     Args:
-        name: of the bundle.
-        latent_size: length of a latent.
-        image_size: side of an image, in pixels.
-        difference: largest difference of the ONNX file to torch.
-        chosen: content of `choice.json`; `None` for a run that was not chosen from a study.
-        metrics: content of `metrics.json`.
+        finished: the run that was exported.
+        folder: the bundle, whose other files are all there.
+        facts: `latent_size`, `image_size` and `parameters`, whole numbers.
+        metrics: the bundle's `metrics.json`.
+        provenance: the bundle's `provenance.json`.
 
     Returns:
-        Markdown.
+        Markdown with front matter.
     """
-    origin = f": trial {chosen['trial']} of study {chosen['study']}, {chosen['selected_by']}" if chosen else ""
-    return TEMPLATE.format(
-        name=name,
-        size=image_size,
-        latent_size=latent_size,
-        difference=difference,
-        chosen=origin,
-        scores=_scores(metrics),
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,  # Markdown
+    )
+    cards = metrics.get("cards", {})
+    fid = cards.get("val/fid", {})
+    demo = _is_demo(finished)
+    git = provenance.get("git") or {}
+    return environment.get_template(TEMPLATE).render(
+        front_matter=OmegaConf.to_yaml(OmegaConf.create(front_matter(finished, metrics, demo))),
+        name=finished.name,
+        kind=str(finished.config["model"]["_target_"]).rpartition(".")[2],
+        size=facts["image_size"],
+        latent_size=facts["latent_size"],
+        parameters=f"{facts['parameters']:,}",
+        megabytes=f"{(folder / onnx.FILE).stat().st_size / 1e6:.2g}",
+        photos=photos(finished, metrics, demo),
+        picture_seed=pictures.SEED,
+        scores=[_score(key, value, metrics) for key, value in metrics["scores"].items()],
+        has_intervals="intervals" in metrics,
+        has_neighbours=(folder / pictures.NEIGHBOURS).is_file(),
+        extractor=fid.get("extractor", ""),
+        fid_samples=fid.get("samples"),
+        licence_words=_licence_words(demo, _base(finished)),
+        chosen=_chosen(finished),
+        origin=finished.origin,
+        base=_base(finished),
+        digest=(provenance.get("data_digest") or "unknown")[:12],
+        code=_code(git),
+        seed=provenance.get("seed"),
+        epoch=metrics.get("epoch"),
+        seconds=metrics.get("seconds"),
+        torch=provenance.get("packages", {}).get("torch", "unknown"),
+        files=_files(folder, facts, provenance["export"]["max_difference"]),
+        batches=" and ".join(map(str, provenance["export"]["checked_batches"])),
     )
 
 
-def _scores(metrics: Mapping[str, Any]) -> str:
-    rows = ["| score | value | extractor | samples |", "| --- | ---: | --- | ---: |"]
-    for key, value in metrics["scores"].items():
-        card = metrics.get("cards", {}).get(key, {})
-        rows.append(f"| {key} | {value:.4g} | {card.get('extractor', '')} | {card.get('samples', '')} |")
-    return "\n".join(rows)
+def front_matter(finished: FinishedRun, metrics: Mapping[str, Any], demo: bool) -> dict[str, Any]:
+    """What Hugging Face reads: tags, licence, and the scores as a model index.
+
+    Args:
+        finished: the run.
+        metrics: the bundle's.
+        demo: whether catsweep itself drew what it learned from.
+
+    Returns:
+        Plain values. There is no `datasets`: that would name one of the Hub. The licence of photos is not ours to say.
+    """
+    results = {
+        "task": {"type": TASK},
+        "dataset": {"type": "imagefolder", "name": photos(finished, metrics, demo)},
+        "metrics": [
+            {
+                "type": key.removeprefix("val/"),
+                "value": value,
+                "name": f"{SCORES.get(key, (key,))[0]} ({metrics.get('cards', {}).get(key, {}).get('extractor', '?')})",
+            }
+            for key, value in metrics["scores"].items()
+        ],
+    }
+    base = _base(finished)
+    return {
+        **({"base_model": base} if base and HUB_ID.fullmatch(base) and not Path(base).is_dir() else {}),
+        "library_name": "onnx",
+        "pipeline_tag": TASK,
+        "license": "mit" if demo else "unknown",
+        "tags": ["catsweep", "cats", "image-generation", "onnx", "onnxruntime", "safetensors"],
+        "model-index": [{"name": finished.name, "results": [results]}],
+    }
+
+
+def photos(finished: FinishedRun, metrics: Mapping[str, Any], demo: bool) -> str:
+    """What it learned from, in words: `1,494 photos, and 166 held out (cats-64)`."""
+    settings = metrics.get("cards", {}).get("val/nearest", {}).get("settings", {})
+    kind = "cats that catsweep drew itself" if demo else "photos"
+    many = f"{settings['train']:,} " if "train" in settings else ""
+    held_out = f", and {settings['held_out']:,} held out" if "held_out" in settings else ""
+    source = (finished.config.get("data") or {}).get("source")
+    return f"{many}{kind}{held_out}" + (f" ({Path(str(source)).name})" if source else "")
+
+
+def _base(finished: FinishedRun) -> str | None:
+    """The pretrained model that it started from: its id on the Hub, or the name of a folder."""
+    source = finished.config["model"].get("source")
+    return None if source is None else str(portable(str(source)))
+
+
+def _is_demo(finished: FinishedRun) -> bool:
+    """Whether all that it has learned from is ours."""
+    if _base(finished):
+        return False
+    reader = (finished.config.get("data") or {}).get("reader") or {}
+    return bool(reader.get("_target_") == DEMO)
+
+
+def _licence_words(demo: bool, base: str | None) -> str:
+    if demo:
+        return "The cats it learned from were drawn by catsweep, under the MIT licence."
+    return (
+        f"Its licence is `unknown`, for it depends on that of the photos{f' and of {base}' if base else ''}: whoever "
+        "publishes it has to know that they allow it, and states one in the first lines of this file. "
+        "`nearest_neighbours.png` shows some of the photos."
+    )
+
+
+def _score(key: str, value: float, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    title, better, meaning = SCORES.get(key, (key, "", ""))
+    interval = metrics.get("intervals", {}).get(key)
+    card = metrics.get("cards", {}).get(key)
+    return {
+        "title": title,
+        "better": better,
+        "meaning": meaning,
+        "value": f"{value:.4g}",
+        "interval": f"{interval['low']:.4g} to {interval['high']:.4g}" if interval else "",
+        "card": [card.get(field, "") for field in CARD] if card else None,
+    }
+
+
+def _chosen(finished: FinishedRun) -> dict[str, Any] | None:
+    """What `choice.json` says, for the page."""
+    if finished.choice is None:
+        return None
+    choice = portable(finished.choice)
+    directions = {one["name"]: one["direction"] for one in choice.get("objectives", [])}
+    return {
+        "study": choice["study"],
+        "trial": choice["trial"],
+        "reason": choice.get("selected_by", ""),
+        "finished": choice.get("finished_trials"),
+        "objectives": [f"{name} {'↑' if way == 'maximize' else '↓'}" for name, way in directions.items()],
+        "front": [
+            {"trial": one["trial"], "numbers": [f"{one['values'][name]:.4g}" for name in directions]}
+            for one in choice.get("pareto_set", [])
+        ],
+        "seeds": choice.get("seeds", {}).get("sentence", ""),
+        "remark": choice.get("remark", ""),
+        "params": {
+            key: f"{value:.4g}" if isinstance(value, float) else value
+            for key, value in choice.get("params", {}).items()
+        },
+    }
+
+
+def _code(git: Mapping[str, Any]) -> str:
+    """Which code it was made with, in words."""
+    if not git.get("commit"):
+        return "commit unknown"
+    diff = " (the diff is in `provenance.json`)" if git.get("diff") else ""
+    return f"commit `{git['commit'][:12]}`" + (f", with changes{diff}" if git.get("dirty") else "")
+
+
+def _files(folder: Path, facts: Mapping[str, Any], differences: Mapping[str, float]) -> dict[str, tuple[str, str]]:
+    """Each file that is there, what it is, and how near to the checkpoint it draws."""
+    size, latents = facts["image_size"], facts["latent_size"]
+    pixels = f"float32 (N, 3, {size}, {size}) in [0, 1]"
+    meanings = {
+        "generate.py": "draws cats; needs numpy, onnxruntime and Pillow",
+        onnx.FILE: f"`latents` float32 (N, {latents}), standard normal, to `images` {pixels}; any N",
+        onnx.RECONSTRUCTOR: f"`photos` {pixels} to `images`, as it would draw them",
+        program.FILE: "the same as `generator.onnx` for torch: `torch.export.load(…).module()(latents)`",
+        weights.WEIGHTS: "the weights, for the model in `config.yaml`",
+        "config.yaml": "every setting of the run",
+        "metrics.json": "scores, how each was taken, and intervals",
+        "provenance.json": "code, data, seeds, versions; study and trial; how the export was checked",
+        pictures.SAMPLES: f"64 images of seed {pictures.SEED}",
+        pictures.INTERPOLATION: "walks between images",
+        pictures.NEIGHBOURS: "drawn images beside the training photos nearest to them",
+    }
+    shown = {file: meaning for file, meaning in meanings.items() if (folder / file).is_file()}
+    return {
+        file: (meaning, f"{differences[file]:.1e}" if file in differences else "") for file, meaning in shown.items()
+    }

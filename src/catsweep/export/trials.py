@@ -85,7 +85,7 @@ def read_trials(folder: Path, runs: Path) -> Trials:
     Raises:
         ExportError: the database cannot be read, or no trial in it has finished.
     """
-    study = _open(folder)
+    study = open_study(folder)
     names = study.metric_names or _objective_names(runs, len(study.directions))
     objectives = tuple(
         Objective(name, direction == optuna.study.StudyDirection.MAXIMIZE)
@@ -142,7 +142,12 @@ def _last_write(database: Path) -> float:
     return max(path.stat().st_mtime for path in (database, log) if path.exists())
 
 
-def _open(folder: Path) -> optuna.Study:
+def open_study(folder: Path) -> optuna.Study:
+    """The study in a folder.
+
+    Raises:
+        ExportError: its database cannot be read, or holds no study of that name.
+    """
     database = folder / "study.db"
     try:
         storage = optuna.storages.RDBStorage(f"sqlite:///{database}")

@@ -60,6 +60,11 @@ def save(model: LightningModule, folder: Path, metadata: dict[str, str]) -> None
     (folder / WEIGHTS).write_bytes(serialize(state, {"format": "pt"} | metadata))
 
 
+def count(folder: Path) -> int:
+    """How many numbers the file of weights holds."""
+    return sum(tensor.numel() for tensor in load_file(folder / WEIGHTS).values())
+
+
 def load(folder: Path) -> Generator:
     """Rebuild a model from a bundle's `config.yaml` and `model.safetensors`.
 

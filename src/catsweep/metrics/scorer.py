@@ -5,6 +5,7 @@ asks it for the final scores at the end. Everything about a score that is a choi
 on the card.
 """
 
+import copy
 import logging
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -84,10 +85,16 @@ class Scorer:
             np.flatnonzero(np.isin(self.photos, ready.indices(split))) for split in ("train", "val")
         )
         self.reference = self._reference(reference, Path(cache_root))
-        chosen = np.random.default_rng(seed).permutation(len(self.reference.rows))[:KID_IMAGES]
-        self.kid_rows = self.reference.rows[np.sort(chosen)]
+        self.kid_rows = self._kid_rows()
         self.checked_devices: set[torch.device] = set()
         self._prepare(device_of(extractor))
+
+    def reseeded(self, seed: int) -> "Scorer":
+        """The scorer that differs in its seed alone; reference statistics and extractor are shared, nothing is read."""
+        other = copy.copy(self)
+        other.seed = seed
+        other.kid_rows = other._kid_rows()
+        return other
 
     def rung(self, model: Generator) -> dict[str, float]:
         """The cheap score that checkpoints, early stopping and pruners go by: KID on few samples.
@@ -125,6 +132,18 @@ class Scorer:
         Raises:
             MetricError: images or features that are not finite, or a reconstructor and no held-out images.
         """
+        values = self.drawn(model)
+        if isinstance(model, Reconstructor):
+            values["val/ssim"] = float(self.held_out_similarities(model).mean())
+        device = device_of(model)
+        return values, {key: self.card(key, device) for key in values}
+
+    def drawn(self, model: Generator) -> dict[str, float]:
+        """Those of the final scores that depend on the latents: all but `val/ssim`.
+
+        Raises:
+            MetricError: images or features that are not finite.
+        """
         device = device_of(model)
         images = self.draw(model, self.samples)
         features = self._features(images, device)
@@ -140,9 +159,29 @@ class Scorer:
             all_features = self.reference.features
             nearest = scores.nearest_distance(features, all_features[self.train_rows], all_features[self.val_rows])
             values |= {"val/nearest": nearest.ratio, "val/copied": nearest.copied}
-        if isinstance(model, Reconstructor):
-            values["val/ssim"] = self._reconstruction(model, device)
-        return values, {key: self.card(key, device) for key in values}
+        return values
+
+    def held_out_similarities(self, model: Reconstructor) -> Tensor:
+        """SSIM of each reconstruction of a held-out photo, at most `samples` of them; `val/ssim` is their mean.
+
+        Returns:
+            float64, shape (n,).
+
+        Raises:
+            MetricError: no photos were held out, or images that are not finite.
+        """
+        rows = self.val_rows[: self.samples]
+        if not len(rows):
+            raise MetricError("val/ssim needs held-out images, but none were held out. Raise data.val_fraction.")
+        device = device_of(model)
+        originals = torch.from_numpy(self._real(rows))
+        checked = FiniteImages(model)
+        with evaluating(checked), torch.autocast(device.type, enabled=False):
+            parts = [
+                to_uint8(checked.reconstruct(to_float(part.to(device)))).cpu()
+                for part in torch.split(originals, self.batch_size)
+            ]
+        return similarity.ssim_of_each(torch.cat(parts), originals)
 
     def draw(self, model: Generator, n: int) -> Tensor:
         """Draw images from the fixed latents: uint8, shape (n, H, W, 3), on the CPU.
@@ -248,16 +287,6 @@ class Scorer:
     def _kernel_distance(self, features: Tensor) -> float:
         return scores.kernel_distance(features, self.reference.features[self.kid_rows], self.seed)
 
-    def _reconstruction(self, model: Reconstructor, device: torch.device) -> float:
-        """Mean SSIM of the reconstructions of held-out images, at most `samples` of them."""
-        rows = self.val_rows[: self.samples]
-        if not len(rows):
-            raise MetricError("val/ssim needs held-out images, but none were held out. Raise data.val_fraction.")
-        originals = torch.from_numpy(self._real(rows))
-        checked = FiniteImages(model)
-        with evaluating(checked), torch.autocast(device.type, enabled=False):
-            parts = [
-                to_uint8(checked.reconstruct(to_float(part.to(device)))).cpu()
-                for part in torch.split(originals, self.batch_size)
-            ]
-        return similarity.ssim(torch.cat(parts), originals)
+    def _kid_rows(self) -> Tensor:
+        chosen = np.random.default_rng(self.seed).permutation(len(self.reference.rows))[:KID_IMAGES]
+        return self.reference.rows[np.sort(chosen)]

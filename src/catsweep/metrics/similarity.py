@@ -33,7 +33,12 @@ def ssim(images: Tensor, originals: Tensor, batch_size: int = 64) -> float:
     Returns:
         In [-1, 1], 1 for equal images.
     """
-    return _mean_of_pairs(structural_similarity_index_measure, images, originals, batch_size)
+    return float(ssim_of_each(images, originals, batch_size).mean())
+
+
+def ssim_of_each(images: Tensor, originals: Tensor, batch_size: int = 64) -> Tensor:
+    """The same before its mean is taken: float64, shape (N,)."""
+    return _of_pairs(structural_similarity_index_measure, images, originals, batch_size)
 
 
 def ms_ssim(images: Tensor, others: Tensor, batch_size: int = 64) -> float:
@@ -57,7 +62,7 @@ def ms_ssim(images: Tensor, others: Tensor, batch_size: int = 64) -> float:
         betas=tuple(weight / sum(weights) for weight in weights),
         normalize="relu",
     )
-    return _mean_of_pairs(measure, images, others, batch_size)
+    return float(_of_pairs(measure, images, others, batch_size).mean())
 
 
 def scales(side: int) -> int:
@@ -92,7 +97,7 @@ def pair_similarity(images: Tensor, pairs: int, seed: int) -> float:
     return ms_ssim(images[first], images[second])
 
 
-def _mean_of_pairs(measure: Callable[..., Any], images: Tensor, others: Tensor, batch_size: int) -> float:
+def _of_pairs(measure: Callable[..., Any], images: Tensor, others: Tensor, batch_size: int) -> Tensor:
     _require_same(images, others)
     # Autocast would take the windows' means in bf16, which has 3 digits.
     with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
@@ -104,7 +109,7 @@ def _mean_of_pairs(measure: Callable[..., Any], images: Tensor, others: Tensor, 
         ).double()
     if not torch.isfinite(values).all():
         raise MetricError("A similarity is not finite; the images compared must hold no broken values.")
-    return float(values.mean())
+    return values
 
 
 def _require_same(images: Tensor, others: Tensor) -> None:

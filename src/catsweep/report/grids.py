@@ -68,6 +68,20 @@ def rows(*batches: Images, padding: int = 2) -> Images:
     return grid(np.concatenate(batches), columns=len(batches[0]), padding=padding)
 
 
+def enlarge(images: Images, side: int) -> Images:
+    """Enlarge small images for a page that people look at, by a whole factor, so that each pixel becomes a square.
+
+    Args:
+        images: uint8, shape (N, H, W, 3).
+        side: how wide an image should become, pixels; the largest factor that does not go beyond is taken.
+
+    Returns:
+        uint8, shape (N, factor * H, factor * W, 3); the images themselves if they are wide enough.
+    """
+    factor = max(1, side // images.shape[2])
+    return images.repeat(factor, axis=1).repeat(factor, axis=2)
+
+
 def save_png(path: Path, image: Images) -> None:
     """Write an image so that a reader sees the old file or the new one, never half of either.
 

@@ -26,6 +26,7 @@ PACKAGES = (
     "onnxruntime", "pytorch-optimizer", "hydra-core", "hydra-optuna-sweeper", "optuna", "wandb", "safetensors",
 )  # fmt: skip
 LISTED = 20  # changed files named one by one; the digest of the diff covers them all
+LONGEST_DIFF = 200_000  # characters; a longer one is told by its digest alone
 SECRET = re.compile(r"key|token|secret|passw", re.IGNORECASE)
 
 
@@ -63,8 +64,9 @@ def git_state(root: Path) -> dict[str, Any]:
 
     Returns:
         `commit`; `dirty` (tracked files differ, or new ones are not ignored); `changed`, the first of those files;
-        `diff_sha256`, a digest of the difference in tracked files, None when there is none; and `reason`, None, or
-        why all of these are None (no git, no checkout, no commit).
+        `diff_sha256`, a digest of the difference in tracked files, None when there is none; `diff`, the difference
+        itself for `git apply`, None when there is none or it is very long; and `reason`, None, or why all of these
+        are None (no git, no checkout, no commit).
     """
     try:
         commit = _git(root, "rev-parse", "--verify", "HEAD").strip()
@@ -73,12 +75,13 @@ def git_state(root: Path) -> dict[str, Any]:
     except (OSError, subprocess.SubprocessError) as error:
         said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
         reason = _shortened(said[0], root) if said else type(error).__name__
-        return dict.fromkeys(("commit", "dirty", "changed", "diff_sha256")) | {"reason": reason}
+        return dict.fromkeys(("commit", "dirty", "changed", "diff_sha256", "diff")) | {"reason": reason}
     return {
         "commit": commit,
         "dirty": bool(changed),
         "changed": changed[:LISTED],
         "diff_sha256": hashlib.sha256(diff.encode()).hexdigest() if diff else None,
+        "diff": diff if 0 < len(diff) <= LONGEST_DIFF else None,
         "reason": None,
     }
 

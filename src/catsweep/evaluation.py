@@ -1,0 +1,246 @@
+"""A bundle scored again from its own files: `python src/evaluate.py bundle=…`.
+
+Reads an exported bundle (drawn with ONNX Runtime, as its users draw it) or the folder of a run (its scored
+checkpoint), and the photos it was scored against. Prints each score beside the recorded one and the interval it must
+land in; `catsweep.export.intervals` says what such an interval promises.
+"""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from catsweep.errors import ConfigError, EvaluationError
+from catsweep.export.best_model import scored_checkpoint
+from catsweep.export.intervals import LEVEL, NOT_BELOW_ZERO, ROUNDING, SHARE, Interval
+from catsweep.export.reading import is_bundle, latest_bundle, load_bundle
+from catsweep.export.recorded import Recorded, open_photos, other_versions, scorer_for
+from catsweep.metrics.card import MetricCard
+from catsweep.metrics.scorer import Scorer
+from catsweep.models.protocol import Generator
+from catsweep.runs import load_run
+
+
+def run(cfg: DictConfig) -> Path:
+    """Score again, print, and compare.
+
+    Args:
+        cfg: as in `conf/evaluate.yaml`.
+
+    Returns:
+        The folder that was scored.
+
+    Raises:
+        ConfigError: a key that means nothing.
+        ExportError: there is no bundle, or a damaged one.
+        DataError: its photos are not here.
+        MetricError: its scores cannot be taken as they were.
+        EvaluationError: a score lies outside.
+    """
+    check(cfg)
+    folder = Path(cfg.bundle) if cfg.bundle is not None else latest_bundle(Path(cfg.exports))
+    recorded = Recorded.read(folder)
+    ready = open_photos(recorded, cfg.ready)
+    console = Console()
+    console.print(f"Scoring {folder} again, against {ready.path.name}", highlight=False, markup=False, soft_wrap=True)
+    scorer = scorer_for(recorded, ready, cfg.seed)
+    scores, cards = scorer.final(open_model(folder))
+    outcome = Outcome(recorded, scores, cards, scorer.seed)
+    console.print(outcome.table())
+    for line in (outcome.extractor(), *outcome.remarks()):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    if cfg.out is not None:
+        _write(Path(cfg.out), outcome.to_dict(scorer))
+    if said := outcome.failure():
+        raise EvaluationError(said)
+    console.print(outcome.sentence(), highlight=False, markup=False, soft_wrap=True)
+    return folder
+
+
+def check(cfg: DictConfig) -> None:
+    """Refuse what means nothing, before anything is loaded.
+
+    Raises:
+        ConfigError: naming the key, what it must be, and what it is.
+    """
+    if cfg.seed is not None and (type(cfg.seed) is not int or cfg.seed < 0):
+        raise ConfigError(f"seed must be a whole number from 0 up, or null for the recorded one; got {cfg.seed!r}.")
+    if cfg.out is not None and Path(str(cfg.out)).suffix != ".json":
+        raise ConfigError(f"out must be a .json file, or null for none; got {cfg.out!r}.")
+
+
+def open_model(folder: Path) -> Generator:
+    """The generator of a bundle, or of a run's scored checkpoint, on the CPU.
+
+    Raises:
+        DataError: the run lacks its checkpoint.
+        ExportError: the bundle is damaged.
+    """
+    if is_bundle(folder):
+        return load_bundle(folder)
+    model, _ = load_run(folder, scored_checkpoint(folder))
+    assert isinstance(model, Generator)
+    return model
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The scores of then and now.
+
+    Attributes:
+        recorded: of the folder.
+        now: what was measured again.
+        cards: how.
+        seed: of the latents they were measured with.
+    """
+
+    recorded: Recorded
+    now: dict[str, float]
+    cards: dict[str, MetricCard]
+    seed: int
+
+    @property
+    def repeated(self) -> bool:
+        """Whether the same latents were drawn as for the record."""
+        return self.seed == self.recorded.seed
+
+    def interval(self, name: str) -> Interval | None:
+        """Where a score must land; None if nothing says so.
+
+        Without a recorded one, as in the folder of a run, the same latents must give the record, but for rounding.
+        """
+        if found := self.recorded.intervals.get(name):
+            return found
+        if not self.repeated:
+            return None
+        record, slack = self.recorded.scores[name], self._rounding(name)
+        low = max(0.0, record - slack) if name in (*NOT_BELOW_ZERO, SHARE) else record - slack
+        return Interval(low, record + slack, LEVEL, 1, "the record and its rounding")
+
+    def inside(self, name: str) -> bool | None:
+        """Whether a score landed where it must; None if nothing says where."""
+        interval = self.interval(name)
+        return None if interval is None else name in self.now and self.now[name] in interval
+
+    def table(self) -> Table:
+        """One row per score, for a terminal."""
+        drawn = max(card.samples for card in self.cards.values())
+        title = f"Scores of {self.recorded.folder.name}: {drawn} images from seed {self.seed}"
+        table = Table(title=title, title_justify="left")
+        table.add_column("score")
+        allowed = f"{LEVEL:.0%} interval" if self.recorded.intervals else "with rounding"
+        for heading in ("recorded", allowed, "now"):
+            table.add_column(heading, justify="right")
+        table.add_column("inside")
+        for name, record in self.recorded.scores.items():
+            interval, inside = self.interval(name), self.inside(name)
+            span = "" if interval is None else f"{interval.low:.5g} to {interval.high:.5g}"
+            now = f"{self.now[name]:.5g}" if name in self.now else "not taken"
+            word = "?" if inside is None else "yes" if inside else "NO"
+            table.add_row(name, f"{record:.5g}", span, now, word, style="bold red" if inside is False else None)
+        return table
+
+    def extractor(self) -> str:
+        """Whose features the distances are in."""
+        by: dict[tuple[str, str, str], list[str]] = {}
+        for name, card in self.cards.items():
+            by.setdefault((card.extractor, card.weights_sha256, card.resize), []).append(name)
+        words = [
+            f"{_listed(names)} in pixels"
+            if name == "pixels"
+            else f"{_listed(names)} in features of {name} (weights {weights[:12]}…; {resize})"
+            for (name, weights, resize), names in by.items()
+        ]
+        return f"Extractor: {'; '.join(words)}."
+
+    def remarks(self) -> list[str]:
+        """What one should know beside the table."""
+        said = []
+        if versions := other_versions(self.recorded, self.cards):
+            said.append(f"Not the libraries of the record: {'; '.join(versions)}.")
+        if self.repeated and (off := [name for name in self.now if self.inside(name) and not self._agrees(name)]):
+            said.append(
+                f"The same latents as for the record should give the record to {ROUNDING:.1%}; "
+                + "; ".join(f"{name} is {self.now[name]:.6g}, not {self.recorded.scores[name]:.6g}" for name in off)
+                + ". Other libraries, or not the weights that were scored."
+            )
+        if any(self.inside(name) is None for name in self.recorded.scores):
+            said.append(
+                f"Nothing says where other latents than those of seed {self.recorded.seed} may land: a run's folder "
+                f"has no intervals. Export it, and evaluate the bundle."
+            )
+        return said
+
+    def failure(self) -> str:
+        """Which scores are not what the folder says, in a sentence; empty if all are."""
+        outside = [name for name in self.recorded.scores if self.inside(name) is False]
+        if not outside:
+            return ""
+        words = []
+        for name in outside:
+            interval = self.interval(name)
+            assert interval is not None
+            words.append(
+                f"{name} is {self.now[name]:.6g}, not within {interval.low:.6g} to {interval.high:.6g}"
+                if name in self.now
+                else f"{name} cannot be taken, for the model does not reconstruct"
+            )
+        folder = self.recorded.folder
+        hint = "" if self.repeated else " By chance one seed in 20 lands each score outside: try another."
+        return f"{folder} does not score as it says: {'; '.join(words)}.{hint}"
+
+    def sentence(self) -> str:
+        """The outcome, if nothing is outside."""
+        judged = [name for name in self.recorded.scores if self.inside(name)]
+        if not judged:
+            return f"{self.recorded.folder} was scored; there was nothing to compare with."
+        like = "agrees with its record" if self.repeated and all(map(self._agrees, judged)) else "scores as it says"
+        return f"{self.recorded.folder} {like}: all {len(judged)} scores are inside."
+
+    def to_dict(self, scorer: Scorer) -> dict[str, Any]:
+        """The outcome as plain values, for JSON."""
+        return {
+            "folder": self.recorded.folder.as_posix(),
+            "seed": self.seed,
+            "recorded_seed": self.recorded.seed,
+            "data_digest": scorer.ready.digest,
+            "scores": {
+                name: {
+                    "recorded": record,
+                    "now": self.now.get(name),
+                    "interval": None if (interval := self.interval(name)) is None else asdict(interval),
+                    "inside": self.inside(name),
+                }
+                for name, record in self.recorded.scores.items()
+            },
+            "cards": {name: card.to_dict() for name, card in self.cards.items()},
+            "remarks": self.remarks(),
+        }
+
+    def _rounding(self, name: str) -> float:
+        """By how much a score may differ though nothing but the runtime does."""
+        record, interval = abs(self.recorded.scores[name]), self.recorded.intervals.get(name)
+        # Near 0 a share of the score says nothing: there it is a difference of larger numbers, or a count of images.
+        spread = interval.high - interval.low if interval else 0.0
+        images = 1 / self.recorded.cards[name].samples if name == SHARE else 1e-6
+        return max(ROUNDING * max(record, spread), images)
+
+    def _agrees(self, name: str) -> bool:
+        return name in self.now and abs(self.now[name] - self.recorded.scores[name]) <= self._rounding(name)
+
+
+def _listed(names: list[str]) -> str:
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    os.replace(unfinished, path)

@@ -1,0 +1,136 @@
+"""Why a trial is the best model: as data (`choice.json`), as a page (`choice.md`), and for the terminal.
+
+`best_model` makes the choice and copies the run; this says what it was chosen from, and by what.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from catsweep.export.seeds import Seeds
+from catsweep.export.selection import Choice
+from catsweep.export.trials import Trials
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Of a choice.
+
+    Attributes:
+        trials: what there was to choose from.
+        choice: what was chosen, and why.
+        source: the run folder it was copied from.
+        seeds: how the trial does under other seeds.
+        remark: why the study's confirmation does not count; may be empty.
+    """
+
+    trials: Trials
+    choice: Choice
+    source: Path
+    seeds: Seeds
+    remark: str = ""
+
+    def sentence(self) -> str:
+        """Everything in a few words."""
+        remark = f" {self.remark}" if self.remark else ""
+        return (
+            f"Trial {self.choice.candidate.number} of study {self.trials.study}: {self.choice.reason}. "
+            f"Of {len(self.trials.finished)} finished trials, {len(self.trials.front)} are Pareto-optimal.{remark}"
+        )
+
+    def print(self, console: Console) -> None:
+        """Print the tables and the sentences."""
+        console.print(self.table())
+        if self.seeds.confirmation:
+            console.print(self.seeds.confirmation.table())
+        for said in filter(None, (self.sentence(), self.seeds.sentence())):
+            console.print(said, highlight=False, markup=False, soft_wrap=True)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The content of `choice.json`."""
+        chosen, confirmed = self.choice.candidate.number, self.seeds.confirmation
+        return {
+            "study": self.trials.study,
+            "trial": chosen,
+            "selected_by": self.choice.reason,
+            "run": self.source.as_posix(),
+            "objectives": [
+                {"name": o.name, "direction": "maximize" if o.maximise else "minimize"} for o in self.trials.objectives
+            ],
+            **self._described(chosen),
+            "pareto_set": [{"trial": c.number, **self._described(c.number)} for c in self.trials.front],
+            "finished_trials": len(self.trials.finished),
+            "seeds": self.seeds.to_dict(),
+            # Only what the choice rests on: the trial that was asked for may not be the confirmed winner.
+            **({"confirmation": confirmed.to_dict()} if confirmed and self.seeds.followed else {}),
+            **({"remark": self.remark} if self.remark else {}),
+        }
+
+    def as_markdown(self) -> str:
+        """The content of `choice.md`."""
+        params = self.trials.params[self.choice.candidate.number]
+        front = [(f"**{n}**" if chosen else str(n), *map(_number, values)) for n, values, chosen in self.rows()]
+        lines = ["# Why this model", "", self.sentence(), "", *_markdown(self.headings(), front), ""]
+        seeds = [[said] if (said := self.seeds.sentence()) else [], self._confirmed()]
+        lines += ["## Under other seeds", "", *(line for part in seeds if part for line in (*part, ""))]
+        lines += ["## Its parameters", "", *(f"- `{name}={value}`" for name, value in params.items())]
+        return "\n".join(lines) + "\n"
+
+    def rows(self) -> list[tuple[int, tuple[float, ...], bool]]:
+        """The Pareto set, then the chosen trial if it is not in it: number, values, whether it is the chosen one."""
+        chosen = self.choice.candidate
+        shown = [*self.trials.front, *([] if chosen in self.trials.front else [chosen])]
+        return [(c.number, c.values, c == chosen) for c in shown]
+
+    def headings(self) -> list[str]:
+        """`trial`, then each objective with an arrow to where it is better."""
+        return ["trial", *(f"{o.name} {'↑' if o.maximise else '↓'}" for o in self.trials.objectives)]
+
+    def table(self) -> Table:
+        """The Pareto set for a terminal, the chosen trial marked."""
+        table = Table(title=f"Pareto set of {self.trials.study}", title_justify="left")
+        for i, heading in enumerate(self.headings()):
+            table.add_column(heading, justify="left" if i == 0 else "right")
+        table.add_column("parameters", overflow="fold")
+        for number, values, chosen in self.rows():
+            params = " ".join(f"{name.rpartition('.')[2]}={value}" for name, value in _short(self.trials, number))
+            # As plain text: a list of choices, [color,translation], would be taken for markup.
+            cells: list[str | Text] = [f"{number} ◀" if chosen else str(number), *map(_number, values), Text(params)]
+            table.add_row(*cells, style="bold green" if chosen else None)
+        return table
+
+    def _confirmed(self) -> list[str]:
+        """The confirmed trials as a table."""
+        found = self.seeds.confirmation
+        if found is None:
+            return []
+        headings = ["trial", *(cell for name in self.headings()[1:] for cell in (name, "in the search")), "seeds", ""]
+        rows = []
+        for one in found.candidates:
+            means = [cell for i, value in enumerate(one.searched) for cell in (one.words(i), f"{value:.5g}")]
+            role = "winner" if one is found.winner else "not told from it" if one.trial in found.tied else ""
+            number = f"**{one.trial}**" if one.trial == self.seeds.trial else str(one.trial)
+            rows.append((number, *means, str(len(one.values)), role))
+        return _markdown(headings, rows)
+
+    def _described(self, number: int) -> dict[str, Any]:
+        values = next(c.values for c in self.trials.finished if c.number == number)
+        names = [o.name for o in self.trials.objectives]
+        return {"values": dict(zip(names, values, strict=True)), "params": self.trials.params[number]}
+
+
+def _short(trials: Trials, number: int) -> list[tuple[str, Any]]:
+    return [(n, f"{v:.3g}" if isinstance(v, float) else v) for n, v in trials.params[number].items()]
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}"
+
+
+def _markdown(headings: list[str], rows: list[tuple[str, ...]]) -> list[str]:
+    ruler = ["---"] + ["---:"] * (len(headings) - 1)
+    return [f"| {' | '.join(cells)} |" for cells in (headings, ruler, *rows)]

@@ -1,0 +1,126 @@
+"""A finished run as the export reads it: its records, why it was chosen, and what it is called.
+
+First step of `bundle`. Its records go into a folder that may be published, so everything that names a place on this
+machine is taken out of them here.
+"""
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from catsweep.errors import ExportError
+from catsweep.export.best_model import CHOICE, DOCUMENTS
+
+USUAL = {"root": "data/ready", "cache_root": "data/statistics", "save_dir": "outputs"}
+CREDENTIALS = re.compile(r"://[^/@\s]+@")
+# /a/b, also within key=/a/b and sqlite:////a/b; not within a URL or a relative path.
+PLACE = re.compile(r"(?:(?<![\w:/.~…-])|(?<=:///))/(?:[^\s/:=,\"'\]]+/)+[^\s/:=,\"'\]]*")
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run that has been scored.
+
+    Attributes:
+        folder: of the run, or of the best model.
+        config: content of `config.yaml`, plain values as they were on this machine.
+        metrics: content of `metrics.json`.
+        provenance: content of `provenance.json`.
+        choice: content of `choice.json`; None of a run that was not chosen from a study.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    metrics: dict[str, Any]
+    provenance: dict[str, Any]
+    choice: dict[str, Any] | None
+
+    @classmethod
+    def read(cls, folder: Path) -> "FinishedRun":
+        """Read the records in a folder.
+
+        Raises:
+            ExportError: one is missing or damaged, or they are not of a finished run.
+        """
+        if missing := [name for name in DOCUMENTS if not (folder / name).is_file()]:
+            raise ExportError(
+                f"Expected a finished run in {folder}; it lacks {', '.join(missing)}. "
+                f"Run `make best-model` first, or name another run: run=outputs/…"
+            )
+        try:
+            config = OmegaConf.to_container(OmegaConf.load(folder / DOCUMENTS[0]), resolve=True)
+            metrics, provenance = (json.loads((folder / name).read_text(encoding="utf-8")) for name in DOCUMENTS[1:])
+            choice = json.loads((folder / CHOICE).read_text(encoding="utf-8")) if (folder / CHOICE).is_file() else None
+            assert isinstance(config, dict)
+            whole = {"scores", "checkpoint"} <= metrics.keys()
+        except Exception as error:  # YAML, OmegaConf and JSON each have their own
+            raise ExportError(f"The records of the run in {folder} cannot be read ({error!r}).") from error
+        if not whole:
+            raise ExportError(f"{folder}/{DOCUMENTS[1]} is not the record of a finished run: it lacks scores.")
+        return cls(folder, {str(key): value for key, value in config.items()}, metrics, provenance, choice)
+
+    @property
+    def name(self) -> str:
+        """`<study>-<trial>` of a best model; of any other run the last two parts of its path, joined the same way."""
+        if self.choice:
+            return f"{self.choice['study']}-{self.choice['trial']}"
+        return "-".join(self.folder.resolve().parts[-2:])
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """Study, trial and rule by which it was chosen, as far as they are known."""
+        trial = self.config.get("trial") or {}
+        known = {"study": trial.get("study"), "trial": trial.get("number")}
+        if self.choice:
+            known |= {key: self.choice.get(key) for key in ("study", "trial", "selected_by")}
+        return {key: value for key, value in known.items() if value is not None}
+
+    @property
+    def portable_config(self) -> dict[str, Any]:
+        """The configuration for a reader elsewhere: without this machine's places, and where the study was kept."""
+        config: dict[str, Any] = portable(_with_usual_folders(self.config))
+        if config.get("trial"):
+            config["trial"] = config["trial"] | {"storage": None}
+        return config
+
+
+def _with_usual_folders(value: Any) -> Any:
+    """Caches that were elsewhere on this machine are, on another, where they usually are."""
+    if isinstance(value, dict):
+        moved = {key: usual for key, usual in USUAL.items() if os.path.isabs(str(value.get(key, "")))}
+        return {key: _with_usual_folders(item) for key, item in value.items()} | moved
+    return value
+
+
+def portable(value: Any, root: Path | None = None) -> Any:
+    """Take places on this machine, and passwords in URLs, out of every string of a nested value.
+
+    A path in the project becomes relative to it, one in the home folder begins with `~`, of any other only the name
+    is left: `…/cats`. What stands under the key `diff` is left alone: shortened, it would not apply any more.
+
+    Args:
+        value: nested dicts, lists and scalars.
+        root: the project's folder; the working directory if None.
+    """
+    root = root or Path.cwd()
+    if isinstance(value, dict):
+        return {key: item if key == "diff" else portable(item, root) for key, item in value.items()}
+    if isinstance(value, list):
+        return [portable(item, root) for item in value]
+    if not isinstance(value, str):
+        return value
+    if os.path.isabs(value) and "\n" not in value:  # as a whole, for its name may hold any character
+        return _shortened(value, root)
+    return PLACE.sub(lambda found: _shortened(found.group(), root), CREDENTIALS.sub("://***@", value))
+
+
+def _shortened(path: str, root: Path) -> str:
+    for place, name in ((root, ""), (Path.home(), "~/")):
+        if len(place.parts) > 1 and Path(path).is_relative_to(place):
+            return name + Path(path).relative_to(place).as_posix()
+    return f"…/{Path(path).name}"

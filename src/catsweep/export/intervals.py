@@ -1,0 +1,189 @@
+"""Where a score may land: intervals for the scores of a bundle, so that whoever scores it again knows what to expect.
+
+`catsweep.export.bundle` measures them and keeps them in `metrics.json`; `catsweep.evaluation` looks whether a score
+falls inside. An interval answers one question, and which one depends on the score:
+
+- **The scores of drawn images** (all but `val/ssim`) change with the latents. Their interval is a *prediction
+  interval*: with a probability of 95 % it holds the score of one more draw of latents, no matter from which seed. It
+  comes from k draws of seeds of their own, as independent and normal numbers: mean ± t s √(1 + 1/k), t the 97.5 %
+  quantile of Student's t with k - 1 degrees of freedom (Hahn & Meeker 1991, "Statistical Intervals", section 4.7).
+  A score is a mean or a quantile over hundreds of images, hence normal enough, and exact coverage is on average over
+  the k draws too: of one interval it may be 90 or 99 %. Where a score cannot be below 0, neither can the interval
+  (not so `val/kid`, an unbiased estimate of a square, which can).
+- **`val/copied`** counts images, in most draws none at all, which would leave no spread to reckon with. How many of n
+  images are copies is binomial, and so the interval comes from the count over all k n images: exact prediction limits
+  that hold with at least 95 % whatever the true share is (Thatcher 1964, J. R. Stat. Soc. B 26, 176).
+- **`val/ssim`** knows no chance: the same reconstructions of the same held-out photos. Its interval says how well
+  these photos tell the mean over *all* cats: a percentile bootstrap over the photos (Efron 1979).
+
+The recorded score is not among the k draws. Checkpoint and trial were chosen by that very draw of latents, so it may be
+a lucky one; the interval is widened where needed to hold it, and what another runtime's rounding makes of it.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean, stdev
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from catsweep.errors import ExportError
+from catsweep.metrics.scorer import Scorer
+from catsweep.models.protocol import Generator, Reconstructor
+from catsweep.search.significance import t_quantile
+
+LEVEL = 0.95
+# The factor of s is 2.5 with 8 draws, 2.1 with 30, 1.96 with any number: more draws cost more than they narrow.
+DRAWS = 8
+ROUNDING = 1e-3  # relative; float32 in another runtime flips a rounding to uint8 here and there
+RESAMPLES = 2000
+STREAM = 20_260_305  # sets the seeds of the draws apart from those that people type: 0, 1, 2, …
+NOT_BELOW_ZERO = ("val/fid", "val/ssim_gap", "val/nearest")
+SHARE, HELD_OUT = "val/copied", "val/ssim"
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Where a score may land.
+
+    Attributes:
+        low: its lower end, which belongs to it.
+        high: its upper end, likewise.
+        level: probability that it holds what it is about.
+        draws: of latents that it rests on; for `val/ssim` of resamples of the held-out photos.
+        method: how it was found, in words.
+    """
+
+    low: float
+    high: float
+    level: float
+    draws: int
+    method: str
+
+    def __contains__(self, score: float) -> bool:
+        return self.low <= score <= self.high
+
+    def holding(self, score: float) -> "Interval":
+        """The interval, widened to hold a score and its rounding."""
+        slack = ROUNDING * abs(score)
+        return Interval(
+            min(self.low, score - slack), max(self.high, score + slack), self.level, self.draws, self.method
+        )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Interval":
+        """Read what `measure` gives.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is something else.
+        """
+        low, high, level = (float(values[key]) for key in ("low", "high", "level"))
+        return cls(low, high, level, int(values["draws"]), str(values["method"]))
+
+
+def measure(
+    model: Generator, scorer: Scorer, draws: int = DRAWS, recorded: Mapping[str, float] | None = None
+) -> dict[str, dict[str, Any]]:
+    """Score a generator again from other latents, and see where its scores land.
+
+    Takes 1 + `draws` times as long as `scorer.final`.
+
+    Args:
+        model: a generator, perhaps a `Reconstructor`; best drawn as its users will draw it.
+        scorer: as it was scored with; its seed is the recorded one.
+        draws: how many others, at least 2.
+        recorded: its scores as they were recorded; None to rely on those that are measured now.
+
+    Returns:
+        For each score of `scorer.final`: `low`, `high`, `level`, `draws` and `method`, plain values.
+
+    Raises:
+        ExportError: fewer than 2 draws; or a recorded score that is none of this model's, not even with other latents.
+        MetricError: what cannot be scored.
+    """
+    if draws < 2:
+        raise ExportError(f"An interval needs at least 2 draws of latents to see how much they differ; got {draws}.")
+    now = scorer.drawn(model)
+    others = [scorer.reseeded(seed).drawn(model) for seed in fresh_seeds(scorer.seed, draws)]
+    found = {name: of_draws(name, [scores[name] for scores in others], scorer.samples) for name in now}
+    if isinstance(model, Reconstructor):
+        photos = scorer.held_out_similarities(model)
+        now[HELD_OUT] = float(photos.mean())
+        found[HELD_OUT] = of_photos(photos.numpy())
+    found = {name: interval.holding(now[name]) for name, interval in found.items()}
+    for name, score in (recorded or {}).items():
+        if name in found and score not in found[name]:
+            raise ExportError(
+                f"The record of {name} is {score:.6g}, but scored again it is {now[name]:.6g}, and with other latents "
+                f"{found[name].low:.6g} to {found[name].high:.6g}. The weights, the photos or the libraries are not "
+                f"those that were scored. Train the run again, or name another."
+            )
+    return {name: asdict(interval) for name, interval in found.items()}
+
+
+def fresh_seeds(seed: int, count: int) -> list[int]:
+    """Seeds of the draws: none is the recorded one, nor one that a person would type to check the interval."""
+    return [int(state) for state in np.random.SeedSequence([seed, STREAM]).generate_state(count)]
+
+
+def of_draws(name: str, scores: Sequence[float], samples: int) -> Interval:
+    """The prediction interval for one more draw.
+
+    Args:
+        name: of the score.
+        scores: its values, one per draw, at least 2.
+        samples: images in each draw.
+    """
+    k = len(scores)
+    if name == SHARE:
+        least, most = limits_of_count(sum(round(share * samples) for share in scores), k * samples, samples)
+        method = f"exact prediction limits of a count, from {k} other draws of {samples} images"
+        return Interval(least / samples, most / samples, LEVEL, k, method)
+    half = t_quantile(LEVEL, k - 1) * stdev(scores) * math.sqrt(1 + 1 / k)
+    low, high = fmean(scores) - half, fmean(scores) + half
+    method = f"prediction interval by Student's t, from {k} other draws of {samples} images"
+    return Interval(max(0.0, low) if name in NOT_BELOW_ZERO else low, high, LEVEL, k, method)
+
+
+def of_photos(similarities: NDArray[np.floating[Any]]) -> Interval:
+    """The bootstrap interval for the mean over all photos of which some were held out.
+
+    Args:
+        similarities: one per held-out photo, shape (n,).
+    """
+    n = len(similarities)
+    rng = np.random.default_rng(STREAM)
+    means = [similarities[rng.integers(n, size=n)].mean() for _ in range(RESAMPLES)]
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(low), float(high), LEVEL, RESAMPLES, f"percentile bootstrap over {n} held-out photos")
+
+
+def limits_of_count(found: int, of: int, future: int) -> tuple[int, int]:
+    """Between which counts the next one lies, given an earlier one of the same unknown share.
+
+    Given their sum, the earlier count is hypergeometric, whatever the share. A next count is ruled out if it would
+    have made the earlier one too small, or too large, with a probability of at most half of 5 %.
+
+    Args:
+        found: the earlier count.
+        of: how many were looked at.
+        future: how many will be.
+
+    Returns:
+        The least and the largest count that are not ruled out.
+    """
+    log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, of + future + 1)))])
+
+    def log_choose(n: int, k: Any) -> Any:
+        return log_factorial[n] - log_factorial[k] - log_factorial[n - k]
+
+    possible = []
+    for count in range(future + 1):
+        total = found + count
+        earlier = np.arange(max(0, total - future), min(of, total) + 1)
+        ways = np.exp(log_choose(of, earlier) + log_choose(future, total - earlier) - log_choose(of + future, total))
+        if min(ways[earlier <= found].sum(), ways[earlier >= found].sum()) > (1 - LEVEL) / 2:
+            possible.append(count)
+    return possible[0], possible[-1]

@@ -1,0 +1,144 @@
+"""What a folder says of its scores, and the photos and the scorer they were taken with, from its own files.
+
+The folder is that of a run, or an exported bundle: both hold `config.yaml`, `metrics.json` and `provenance.json`.
+`catsweep.evaluation` scores again with it.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from catsweep.data.datamodule import CatDataModule
+from catsweep.data.ready import ReadySet
+from catsweep.errors import CatsweepError, DataError, ExportError
+from catsweep.export.intervals import Interval
+from catsweep.instantiation import instantiate
+from catsweep.metrics.card import MetricCard, require_comparable
+from catsweep.metrics.scorer import Scorer
+
+CONFIG, METRICS, PROVENANCE = "config.yaml", "metrics.json", "provenance.json"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """The scores of a folder, as its files tell them.
+
+    Attributes:
+        folder: a run's or a bundle's.
+        scores: by name.
+        cards: how each was measured.
+        intervals: where each may land; none in the folder of a run.
+        data_digest: of the ready set; empty if the folder does not tell.
+    """
+
+    folder: Path
+    scores: Mapping[str, float]
+    cards: Mapping[str, MetricCard]
+    intervals: Mapping[str, Interval]
+    data_digest: str
+
+    @classmethod
+    def read(cls, folder: Path) -> "Recorded":
+        """Read the files.
+
+        Raises:
+            ExportError: they are not those of a finished run or a bundle.
+        """
+        try:
+            metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+            provenance = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
+            scores = {str(name): float(score) for name, score in metrics["scores"].items()}
+            cards = {name: MetricCard.from_dict(metrics["cards"][name]) for name in scores}
+            intervals = {name: Interval.from_dict(one) for name, one in metrics.get("intervals", {}).items()}
+            digest = provenance.get("data_digest") or ""
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, CatsweepError) as error:
+            raise ExportError(
+                f"Expected a finished run or a bundle in {folder}, with its scores, their cards and where they came "
+                f"from ({METRICS}, {PROVENANCE}): {type(error).__name__}: {error}. Name another, or export it again."
+            ) from error
+        if not scores:
+            raise ExportError(f"{folder / METRICS} holds no score. Name another folder, or export it again.")
+        return cls(folder, scores, cards, intervals, str(digest))
+
+    @property
+    def seed(self) -> int:
+        """Of the latents."""
+        return next(iter(self.cards.values())).seed
+
+
+def open_photos(recorded: Recorded, ready: str | None = None) -> ReadySet:
+    """The ready set that a folder was scored against, its pixels compared with its digest.
+
+    Args:
+        recorded: says which.
+        ready: the set's folder; None for where the folder's `config.yaml` says, which may build it from the photos.
+
+    Raises:
+        DataError: it is not there, damaged, or another one.
+    """
+    remedy = "Name the ready set it was trained on: ready=data/ready/NAME-SIZE."
+    if ready is None:
+        try:
+            data: CatDataModule = instantiate(_config(recorded.folder).data)
+            data.prepare_data()
+            found = data.ready
+        except CatsweepError as error:
+            raise DataError(
+                f"The photos of {recorded.folder} are not where its {CONFIG} says. {error} {remedy}"
+            ) from error
+    else:
+        found = ReadySet.open(ready, remedy)
+    if recorded.data_digest and found.digest != recorded.data_digest:
+        raise DataError(
+            f"{recorded.folder} was scored against other photos than those in {found.path}: expected digest "
+            f"{recorded.data_digest[:12]}…, got {found.digest[:12]}…. {remedy}"
+        )
+    found.verify()
+    return found
+
+
+def scorer_for(recorded: Recorded, ready: ReadySet, seed: int | None = None) -> Scorer:
+    """The scorer of a folder's configuration.
+
+    Args:
+        recorded: of the folder.
+        ready: the photos.
+        seed: of the latents; None for the recorded one.
+
+    Raises:
+        MetricError: it would measure otherwise than the recorded scores were measured; libraries and the given seed
+            may differ.
+    """
+    scorer: Scorer = instantiate(_config(recorded.folder).metrics)(ready=ready)
+    if seed is not None and seed != scorer.seed:
+        scorer = scorer.reseeded(seed)
+    ignore = {"versions"} | ({"seed"} if seed is not None else set())
+    for name, card in recorded.cards.items():
+        require_comparable(card, scorer.card(name), ignore)
+    return scorer
+
+
+def other_versions(recorded: Recorded, cards: Mapping[str, MetricCard]) -> list[str]:
+    """Libraries that are not those of the recorded scores: `torch 2.13.0, now 2.14.0`."""
+    found: dict[str, Any] = {}
+    for name, card in cards.items():
+        before = recorded.cards[name].versions if name in recorded.cards else card.versions
+        for library in sorted({*before, *card.versions}):
+            was, now = (versions.get(library, "none") for versions in (before, card.versions))
+            if was != now:
+                found[library] = f"{library} {was}, now {now}"
+    return list(found.values())
+
+
+def _config(folder: Path) -> DictConfig:
+    try:
+        cfg = OmegaConf.load(folder / CONFIG)
+        assert isinstance(cfg, DictConfig)
+        _ = cfg.data, cfg.metrics
+    except (OSError, ValueError, AttributeError, AssertionError) as error:
+        raise ExportError(f"Expected the configuration of a run in {folder / CONFIG}, but: {error}.") from error
+    return cfg

@@ -1,0 +1,22 @@
+"""Score an exported bundle again, from its own files, and see whether it is what it says.
+
+python src/evaluate.py [KEY=VALUE …]
+"""
+
+import hydra
+from omegaconf import DictConfig
+
+from catsweep.commands import guard
+
+
+@hydra.main(config_path="../conf", config_name="evaluate")
+@guard
+def main(cfg: DictConfig) -> None:
+    """Print each score beside its record."""
+    from catsweep import evaluation  # imports torch, which --help must not wait for
+
+    evaluation.run(cfg)
+
+
+if __name__ == "__main__":
+    main()

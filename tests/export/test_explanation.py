@@ -1,0 +1,79 @@
+"""The page and the data that explain a choice; `test_best_model` and `test_confirmed` read them after a whole run."""
+
+import io
+from pathlib import Path
+
+from rich.console import Console
+
+from catsweep.export.explanation import Explanation
+from catsweep.export.seeds import Seeds
+from catsweep.export.selection import Candidate, Choice, Objective
+from catsweep.export.trials import Trials
+from catsweep.search import confirmation
+from catsweep.search.confirmation import Confirmation
+
+BEST, OTHER, LAST = Candidate(1, (40.0, 0.2)), Candidate(0, (50.0, 0.9)), Candidate(2, (60.0, 0.1))
+TRIALS = Trials(
+    study="cats",
+    objectives=(Objective("val/fid", maximise=False), Objective("val/ssim", maximise=True)),
+    finished=(OTHER, BEST, LAST),
+    front=(BEST, OTHER),
+    params={0: {"loss": "l1"}, 1: {"loss": "[mse]"}, 2: {"loss": "l1", "optimizer.lr": 0.00123456}},
+    ranked=(1, 0, 2),
+)
+FOUND = Confirmation(
+    objectives=("val/fid", "val/ssim"),
+    directions=("minimize", "maximize"),
+    candidates=(
+        confirmation.Candidate(0, OTHER.values, {1: (51.0, 0.8), 2: (53.0, 0.9)}),
+        confirmation.Candidate(1, BEST.values, {1: (54.0, 0.1), 2: (56.0, 0.3)}),
+    ),
+    tied=(1,),
+    considered=(1, 0),
+)
+
+
+def explained(chosen: Candidate, found: Confirmation | None, followed: bool = False, remark: str = "") -> Explanation:
+    seeds = Seeds(chosen.number, found, followed, "the line")
+    return Explanation(TRIALS, Choice(chosen, "the reason"), Path("outputs/cats/1"), seeds, remark)
+
+
+def test_the_page_without_a_confirmation() -> None:
+    assert explained(LAST, None, remark="It is old.").as_markdown() == (
+        "# Why this model\n\n"
+        "Trial 2 of study cats: the reason. Of 3 finished trials, 2 are Pareto-optimal. It is old.\n\n"
+        "| trial | val/fid ↓ | val/ssim ↑ |\n| --- | ---: | ---: |\n"
+        "| 1 | 40 | 0.2 |\n| 0 | 50 | 0.9 |\n| **2** | 60 | 0.1 |\n\n"
+        "## Under other seeds\n\n"
+        "No trial was trained again under other seeds, so how much it varies is not known. To find out: the line\n\n"
+        "## Its parameters\n\n- `loss=l1`\n- `optimizer.lr=0.00123456`\n"
+    )
+
+
+def test_the_page_with_one() -> None:
+    page = explained(BEST, FOUND).as_markdown()
+    assert "## Under other seeds\n\nUnder 2 other seeds: val/fid 55 ± 1.41, val/ssim 0.2 ± 0.141; it " in page
+    assert (
+        "| trial | val/fid ↓ | in the search | val/ssim ↑ | in the search | seeds |  |\n"
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |\n"
+        "| 0 | 52 ± 1.41 | 50 | 0.85 ± 0.0707 | 0.9 | 2 | winner |\n"
+        "| **1** | 55 ± 1.41 | 40 | 0.2 ± 0.141 | 0.2 | 2 | not told from it |\n"
+    ) in page
+
+
+def test_the_data_hold_a_confirmation_only_if_the_choice_rests_on_it() -> None:
+    followed, other = (explained(OTHER, FOUND, followed=one).as_dict() for one in (True, False))
+    assert followed["confirmation"] == FOUND.to_dict()
+    assert "confirmation" not in other
+    assert other["seeds"]["spread"] == followed["seeds"]["spread"]
+
+
+def test_the_terminal_shows_all_of_it() -> None:
+    console = Console(width=200, file=io.StringIO())
+    explained(BEST, FOUND).print(console)
+    said = console.file.getvalue()
+    assert "1 ◀" in said
+    assert "loss=[mse]" in said  # not taken for markup
+    assert "val/fid under other seeds" in said
+    assert "Trial 1 of study cats: the reason." in said
+    assert "Under 2 other seeds: val/fid 55 ± 1.41" in said

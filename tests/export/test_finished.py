@@ -1,0 +1,85 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from catsweep.errors import ExportError
+from catsweep.export.finished import FinishedRun, portable
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = tmp_path / "outputs" / "cats" / "3"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(
+        "model: {}\ntrial: {study: cats, number: 3, storage: 'postgresql://me:pw@h/db'}\n"
+    )
+    (folder / "metrics.json").write_text(json.dumps({"scores": {"val/fid": 1.0}, "checkpoint": "best"}))
+    (folder / "provenance.json").write_text("{}")
+    return folder
+
+
+def test_names_and_origin(run) -> None:
+    finished = FinishedRun.read(run)
+    assert (finished.name, finished.origin, finished.choice) == ("cats-3", {"study": "cats", "trial": 3}, None)
+    (run / "choice.json").write_text(json.dumps({"study": "dogs", "trial": 0, "selected_by": "luck"}))
+    finished = FinishedRun.read(run)
+    assert finished.name == "dogs-0"
+    assert finished.origin == {"study": "dogs", "trial": 0, "selected_by": "luck"}
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "metrics.json", "provenance.json"])
+def test_damaged_records_are_told(run, name) -> None:
+    (run / name).write_text("{")
+    with pytest.raises(ExportError, match="cannot be read"):
+        FinishedRun.read(run)
+
+
+def test_run_without_scores_is_not_finished(run) -> None:
+    (run / "metrics.json").write_text("{}")
+    with pytest.raises(ExportError, match="lacks scores"):
+        FinishedRun.read(run)
+
+
+def test_portable_configuration_keeps_no_storage_and_the_usual_caches(run) -> None:
+    (run / "config.yaml").write_text(
+        "trial: {study: cats, storage: 'postgresql://me:pw@h/db'}\n"
+        "data: {root: /big/ready, source: /big/cats}\n"
+        "metrics: {cache_root: data/stats, extractor: {cache_root: /big/s}}\n"
+    )
+    assert FinishedRun.read(run).portable_config == {
+        "trial": {"study": "cats", "storage": None},
+        "data": {"root": "data/ready", "source": "…/cats"},
+        "metrics": {"cache_root": "data/stats", "extractor": {"cache_root": "data/statistics"}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("/work/project/data/ready", "data/ready"),
+        ("data.source=/work/project/data/cats", "data.source=data/cats"),
+        (f"{Path.home()}/photos of cats", "~/photos of cats"),
+        ("/mnt/disk/photos of cats", "…/photos of cats"),
+        ("data.source=/mnt/disk/cats", "data.source=…/cats"),
+        ("'data.source=/mnt/disk/cats'", "'data.source=…/cats'"),
+        ("storage=sqlite:////mnt/disk/study.db", "storage=sqlite:///…/study.db"),
+        ("sqlite:///sweeps/cats/study.db", "sqlite:///sweeps/cats/study.db"),
+        ("postgresql://me:secret@host/db", "postgresql://***@host/db"),
+        ("data/ready/cats-64", "data/ready/cats-64"),
+        ("../shared/photos/cats", "../shared/photos/cats"),
+        ("https://host/a/b", "https://host/a/b"),
+        ("val/fid", "val/fid"),
+        ("a / b", "a / b"),
+        (3, 3),
+        (None, None),
+    ],
+)
+def test_places_are_taken_out(before, after) -> None:
+    assert portable(before, Path("/work/project")) == after
+    assert portable({"a": [before]}, Path("/work/project")) == {"a": [after]}
+
+
+def test_diff_stays_as_it_is() -> None:
+    diff = "--- /dev/null/x\n+++ /mnt/disk/x\n"
+    assert portable({"git": {"diff": diff}}) == {"git": {"diff": diff}}
