@@ -1,4 +1,4 @@
-"""Draw new cats from a trained generator.
+"""Draw cats from a trained generator.
 
 python src/generate.py [KEY=VALUE …]
 """
@@ -12,10 +12,10 @@ from catsweep.commands import guard
 @hydra.main(config_path="../conf", config_name="generate")
 @guard
 def main(cfg: DictConfig) -> None:
-    """Write a page of cats."""
-    from catsweep import generation  # imports torch, which --help must not wait for
+    """Write a page of cats, a folder or an animation."""
+    from catsweep.generation import command  # imports torch, which --help must not wait for
 
-    generation.run(cfg)
+    command.run(cfg)
 
 
 if __name__ == "__main__":

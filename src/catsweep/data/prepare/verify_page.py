@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
 TRIES = 20  # ports, from the wished-for one on
-_OTHER = "Choose another: verification.port=PORT, 0 for any that is free."
+_OTHER = "Choose another: {key}=PORT, 0 for any that is free."
 _DECISIONS = {decision: decision for decision in (KEEP, DROP, UNDECIDED)}
 _FOR_GOOD = {"Cache-Control": "private, max-age=31536000, immutable"}  # addresses change with the content
 _NEVER = {"Cache-Control": "no-store"}
@@ -142,15 +142,16 @@ def serve(page: Page, port: int) -> None:
     page.save()
 
 
-def listen(port: int) -> socket.socket:
-    """A socket on this machine alone, see `serve`."""
+def listen(port: int, key: str = "verification.port") -> socket.socket:
+    """A socket on this machine alone, see `serve`; `key` is what a person chooses the port by."""
+    other = _OTHER.format(key=key)
     for candidate in range(port, min(port + TRIES, 1 << 16)) if port else [0]:
         try:
             return socket.create_server((HOST, candidate))
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
-                raise ConfigError(f"Expected to serve on port {candidate}, but: {error.strerror}. {_OTHER}") from error
-    raise ConfigError(f"Expected one of the {TRIES} ports from {port} on to be free, but all are taken. {_OTHER}")
+                raise ConfigError(f"Expected to serve on port {candidate}, but: {error.strerror}. {other}") from error
+    raise ConfigError(f"Expected one of the {TRIES} ports from {port} on to be free, but all are taken. {other}")
 
 
 def application(page: Page, nonce: str) -> Starlette:

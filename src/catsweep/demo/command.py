@@ -1,0 +1,77 @@
+"""`make demo`: draw cats in the browser. Needs Gradio (`pip install 'catsweep[demo]'`), and no network."""
+
+import os
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from pathlib import Path
+from signal import SIGTERM, default_int_handler, signal
+
+from omegaconf import DictConfig
+
+from catsweep.data.prepare.verify_page import listen
+from catsweep.demo.studio import Studio
+from catsweep.errors import ConfigError
+from catsweep.generation.sources import choose
+
+# Gradio reads these when it is imported. Whatever the person's own environment says, the demo talks to nobody.
+QUIET = {
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "GRADIO_MCP_SERVER": "False",
+    "GRADIO_SHARE": "False",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_OFFLINE": "1",
+}
+
+
+def run(cfg: DictConfig) -> None:
+    """Serve the page until Ctrl-C or SIGTERM.
+
+    Args:
+        cfg: as in `conf/demo.yaml`.
+
+    Raises:
+        ConfigError: Gradio is not installed, or a key cannot mean anything.
+        DataError: the run's folder holds no trained model.
+        ExportError: there is no bundle, or a damaged one.
+    """
+    if find_spec("gradio") is None:
+        raise ConfigError("The demo needs Gradio, which is not installed: pip install 'catsweep[demo]'")
+    if not isinstance(cfg.port, int) or isinstance(cfg.port, bool) or not 0 <= cfg.port < 1 << 16:
+        raise ConfigError(
+            f"port must be a whole number from 0 (any that is free) to {(1 << 16) - 1}; got {cfg.port!r}."
+        )
+    source = choose(cfg.bundle, cfg.run)
+    os.environ.update(QUIET)
+    with (
+        _until_told(),
+        listen(cfg.port, "port") as listening,
+        tempfile.TemporaryDirectory(prefix="catsweep-demo-") as folder,
+    ):
+        # Gradio serves what is in its own folder and nothing else, so the pictures go there.
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        print(f"Loading {source.folder}", flush=True)
+        studio = Studio(source, Path(folder))
+
+        from catsweep.demo.page import build  # imports Gradio, which reads the environment
+        from catsweep.demo.serving import serve
+
+        page = build(studio)
+        host, port = listening.getsockname()
+        print(f"Draw cats at http://{host}:{port} (Ctrl-C ends it)", flush=True)
+        serve(page, listening)
+
+
+@contextmanager
+def _until_told() -> Iterator[None]:
+    """End the block at Ctrl-C, and at SIGTERM in the same way, so that the temporary folder goes, too."""
+    main = threading.current_thread() is threading.main_thread()
+    before = signal(SIGTERM, default_int_handler) if main else None
+    try:
+        with suppress(KeyboardInterrupt):
+            yield
+    finally:
+        if main:
+            signal(SIGTERM, before)

@@ -1,0 +1,124 @@
+"""A person's own photos as images of the model's size, cut and resized as data=photos does it.
+
+Third step of `python src/generate.py photos=…` and of the demo's own photo. What cannot be read is told and left out.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from catsweep.data.archives import open_files
+from catsweep.data.files import Files, Folder
+from catsweep.data.sources import Photos
+from catsweep.errors import ConfigError, DataError
+
+SAID = 3  # photos that are named one by one when they are left out
+
+
+@dataclass(frozen=True)
+class Own:
+    """Photos that were read.
+
+    Attributes:
+        images: uint8, shape (N, size, size, 3).
+        names: of the photos, as a person knows them.
+        left_out: names of those that could not be read, with reasons.
+        found: how many photos there are, those that were not asked for included.
+    """
+
+    images: NDArray[np.uint8]
+    names: list[str]
+    left_out: dict[str, str]
+    found: int
+
+
+class OwnPhotos(Photos):
+    """A photo, a folder of photos with its sub-folders, or a zip or tar of them.
+
+    Args:
+        path: of it.
+        key: of the configuration that names it, for errors.
+
+    Raises:
+        ConfigError: it is none of these, or without any photo. Nothing is read yet.
+    """
+
+    def __init__(self, path: str, key: str) -> None:
+        real = Path(path).expanduser().resolve()  # a link that a person names is meant, one within a folder is not
+        super().__init__(real)
+        self.path, self.key_name = path, key
+        if not real.exists():
+            raise ConfigError(f"{key}={path} is not there. Expected a photo, or a folder, zip or tar of photos.")
+        if not self.photos:
+            raise ConfigError(
+                f"{key}={path} holds no photo. Expected at least one file that ends in "
+                f"{' '.join(sorted(self.suffixes))}."
+            )
+
+    @cached_property
+    def files(self) -> Files:
+        """See `Photos`."""
+        assert isinstance(self.folder, Path)
+        if self.folder.is_file() and self.folder.suffix.lower() in self.suffixes:
+            return _One(self.folder)
+        try:
+            return open_files(self.folder, self.suffixes)
+        except DataError as error:
+            if self.folder.is_dir():
+                raise
+            raise ConfigError(
+                f"{self.key_name}={self.path} is neither a photo nor a whole zip or tar of photos. "
+                f"Photos end in {' '.join(sorted(self.suffixes))}."
+            ) from error
+
+    @cached_property
+    def photos(self) -> list[str]:
+        """Their names."""
+        return list(self.files)
+
+    def read(self, size: int, most: int | None = None) -> Own:
+        """Read them, in the order of their names.
+
+        Args:
+            size: side of the images, pixels.
+            most: photos to read at most; those that cannot be read do not count. None: all.
+
+        Raises:
+            DataError: none can be read.
+        """
+        images: list[NDArray[np.uint8]] = []
+        names: list[str] = []
+        left_out: dict[str, str] = {}
+        for item in self.items(size):
+            if item.image is None:
+                left_out[item.source] = item.reason
+                continue
+            images.append(item.image)
+            names.append(item.source)
+            if len(images) == most:
+                break
+        if not images:
+            raise DataError(f"No photo of {self.key_name}={self.path} can be used: {said(left_out)}.")
+        return Own(np.stack(images), names, left_out, len(self.photos))
+
+
+class _One(Folder):
+    """One photo of a folder."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path.parent, {path.suffix.lower()})
+        self.name = path.name
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([self.name])
+
+
+def said(left_out: dict[str, str]) -> str:
+    """A few photos with the reason why they were left out, and how many more there are."""
+    some = [f"{name} ({reason})" for name, reason in list(left_out.items())[:SAID]]
+    more = len(left_out) - len(some)
+    return "; ".join(some) + (f"; and {more:,} more" if more else "")

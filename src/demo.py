@@ -1,0 +1,22 @@
+"""Play with a trained generator in the browser.
+
+python src/demo.py [KEY=VALUE …]
+"""
+
+import hydra
+from omegaconf import DictConfig
+
+from catsweep.commands import guard
+
+
+@hydra.main(config_path="../conf", config_name="demo")
+@guard
+def main(cfg: DictConfig) -> None:
+    """Serve a page on this machine until Ctrl-C."""
+    from catsweep.demo import command  # imports torch, which --help must not wait for
+
+    command.run(cfg)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""What keeps the demo from starting is said before anything is loaded."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+from catsweep.data.prepare.verify_page import listen
+from catsweep.demo import command
+from catsweep.errors import ConfigError, ExportError
+
+
+@pytest.fixture
+def config(root: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(command, "Studio", pytest.fail)
+    monkeypatch.setattr(command, "QUIET", {})
+    keys = OmegaConf.load(root / "conf" / "demo.yaml")
+
+    def changed(**changes: object) -> DictConfig:
+        cfg = {key: keys[key] for key in keys if key not in ("defaults", "hydra")}
+        return OmegaConf.create(cfg | {"bundle": str(bundle)} | changes)
+
+    return changed
+
+
+def test_without_gradio_it_says_what_to_install(config, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(command, "find_spec", lambda name: None if name == "gradio" else find(name))
+    with pytest.raises(ConfigError, match=r"pip install 'catsweep\[demo\]'"):
+        command.run(config())
+
+
+@pytest.mark.parametrize("port", [-1, 65536, "http", 1.5, True, None])
+def test_a_port_that_is_none(config, port: object) -> None:
+    with pytest.raises(ConfigError, match=f"port must be a whole number from 0 .*; got {port!r}"):
+        command.run(config(port=port))
+
+
+def test_a_folder_that_is_no_bundle(config) -> None:
+    with pytest.raises(ExportError, match="Expected an exported bundle in nowhere"):
+        command.run(config(bundle="nowhere"))
+
+
+def test_a_port_that_is_taken(config, monkeypatch: pytest.MonkeyPatch) -> None:
+    from catsweep.data.prepare import verify_page
+
+    monkeypatch.setattr(verify_page, "TRIES", 1)
+    with listen(0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=rf"ports from {port} on to be free.* port=PORT, 0 for any"):
+            command.run(config(port=port))
