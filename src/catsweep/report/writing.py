@@ -1,0 +1,42 @@
+"""The report of a study: `python src/report.py` writes report.html, report.md and its pictures beside the study.
+
+Last of what a sweep leaves to read. Reads `sweeps/<study>/` and, as far as they are still there, the run folders and
+the ready set; changes none of them. A sweep that is still running can be reported at any moment.
+"""
+
+from pathlib import Path
+
+import optuna
+from omegaconf import DictConfig
+
+from catsweep.export.trials import find_study
+from catsweep.report import markdown, page
+from catsweep.report.files import replace
+from catsweep.report.story import tell
+from catsweep.report.words import counted, readable
+
+PAGE = "report.html"
+
+
+def run(cfg: DictConfig) -> Path:
+    """Write both reports, and say where.
+
+    Args:
+        cfg: as in `conf/report.yaml`.
+
+    Returns:
+        `sweeps/<study>/report.html`.
+
+    Raises:
+        ExportError: there is no such study, or `select` is the number of no finished trial.
+        ConfigError: `select` means nothing for this study.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # it warns of scores that are infinite; the page tells of them
+    folder = find_study(Path(cfg.sweeps), None if cfg.study is None else str(cfg.study))
+    story = tell(folder, Path(cfg.outputs) / folder.name, Path(cfg.ready), cfg.select, bool(cfg.plotly))
+    path = folder / PAGE
+    replace(path, page.render(story, folder))
+    beside = markdown.write(story, folder)
+    told = f"{counted(len(story.record.trials), 'trial')} of study {folder.name}"
+    print(readable(f"{told}: {path} ({path.stat().st_size / 1e6:.1f} MB), and {beside}"))
+    return path

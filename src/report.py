@@ -1,0 +1,22 @@
+"""Write what a study found: report.html, one file for people, and report.md with pictures.
+
+python src/report.py [KEY=VALUE …]
+"""
+
+import hydra
+from omegaconf import DictConfig
+
+from catsweep.commands import guard
+
+
+@hydra.main(config_path="../conf", config_name="report")
+@guard
+def main(cfg: DictConfig) -> None:
+    """Write both."""
+    from catsweep.report import writing  # imports Optuna, which --help must not wait for
+
+    writing.run(cfg)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""Studies to report of, made in milliseconds: real Optuna, run folders with drawn grids, nothing trained."""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState, create_trial
+
+from catsweep.data.ready import CARD, IMAGES, MANIFEST, ReadySet, Row, digest, write_manifest
+from catsweep.report.grids import grid, rows, save_png
+from catsweep.search import attributes
+
+HOSTILE = "</script><b onerror=alert(1)>&\"'|`$x_1$\ud800"  # in parameters, messages and tracebacks
+BEGIN = 1_795_690_000.0  # Unix time of the first start
+SPACE: dict[str, BaseDistribution] = {
+    "optimizer": CategoricalDistribution(["adam", "sgd"]),
+    "optimizer.lr": FloatDistribution(1e-4, 1e-1, log=True),
+    "optimizer.momentum": FloatDistribution(0.0, 0.99),  # only with sgd
+    "model.latent_size": IntDistribution(8, 256, log=True),
+    "loss": CategoricalDistribution(["mse", "l1", HOSTILE]),
+    "model.aggregate_prior": CategoricalDistribution([True, False]),
+}
+CARD_OF_FID = {
+    "metric": "fid", "extractor": "efficientnet_lite0", "weights_sha256": "5" * 64, "resize": "bilinear to 224",
+    "dtype": "float32", "reference_digest": "a" * 64, "reference_size": 90, "samples": 64, "seed": 0,
+    "settings": {}, "versions": {"torch": "2.13.0"},
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A project's folder, and how to fill it."""
+
+    folder: Path
+    empty_database: Path
+
+    @property
+    def sweeps(self) -> Path:
+        return self.folder / "sweeps"
+
+    @property
+    def outputs(self) -> Path:
+        return self.folder / "outputs"
+
+    @property
+    def ready(self) -> Path:
+        return self.folder / "data/ready"
+
+    def study(
+        self,
+        name: str,
+        names: Sequence[str] = ("val/fid", "val/ssim"),
+        directions: Sequence[str] = ("minimize", "maximize"),
+        **contract: Any,
+    ) -> optuna.Study:
+        """An empty study, begun as a sweep of ours begins one."""
+        database = self.sweeps / name.removesuffix(".confirm") / "study.db"
+        if not database.exists():
+            database.parent.mkdir(parents=True)
+            shutil.copyfile(self.empty_database, database)
+        study = optuna.create_study(study_name=name, storage=f"sqlite:///{database}", directions=list(directions))
+        if not name.endswith(".confirm"):
+            begun = {
+                "objective": list(names), "space": {key: "choice(…)" for key in SPACE},
+                "fixed": {"hparams_search": "vae_optuna", "study": name, "minutes": "1.5"},
+                "config": {"minutes": 1.5, "epochs": 1000, "seed": 0},
+                "facts": {"data": "no such digest", "cards": {"val/fid": CARD_OF_FID}}, **contract,
+            }  # fmt: skip
+            study.set_user_attr("contract", begun)
+            study._storage.set_study_system_attr(study._study_id, "study:metric_names", list(names))
+        return study
+
+    def run(self, study: str, number: int | str, values: Sequence[float], names: Sequence[str]) -> Path:
+        """The folder of a finished run, with grids of images whose brightness tells them apart."""
+        run = self.outputs / study / str(number)
+        run.mkdir(parents=True)
+        (run / "config.yaml").write_text(f"objective: {json.dumps(list(names))}\ntrials: 9\n")
+        scores = dict(zip(names, values, strict=True))
+        cards = {"val/fid": CARD_OF_FID, "val/kid": CARD_OF_FID | {"metric": "kid"}}
+        told = {"scores": scores, "cards": cards, "checkpoint": "best", "epoch": 10}
+        (run / "metrics.json").write_text(json.dumps(told))
+        command = ["src/train.py", "-m", "hparams_search=vae_optuna", f"study={study}", "hydra.sweeper.n_jobs=2"]
+        (run / "provenance.json").write_text(json.dumps({"command": command, "git": {"commit": "c0ffee" * 6 + "abcd"}}))
+        for epoch in (5, 10, 15):
+            save_png(run / f"samples/epoch_{epoch:04d}.png", grid(images(16, shade=20 + epoch)))
+        save_png(run / "reconstructions/epoch_0010.png", rows(images(8), images(8, shade=90)))
+        return run
+
+    def set(self, n: int = 40) -> str:
+        """A ready set of squares; its digest."""
+        folder, pixels = self.ready / "squares-32", images(n, shade=200)
+        folder.mkdir(parents=True)
+        np.save(folder / IMAGES, pixels)
+        splits = ["train"] * (n - 4) + ["val"] * 4
+        made = [Row(i, f"{i}.jpg", "", str(i), split, True, "", 32, 32, "") for i, split in enumerate(splits)]
+        write_manifest(folder / MANIFEST, made)
+        card = {"name": "squares", "n": n, "size": 32, "digest": digest(pixels, splits)}
+        (folder / CARD).write_text(json.dumps(card))
+        return ReadySet.open(folder).digest
+
+
+def images(n: int, shade: int = 60, side: int = 32) -> np.ndarray:
+    """`n` grey squares with a dark pattern, uint8 (n, side, side, 3); none is white at its edge."""
+    made = np.full((n, side, side, 3), shade, np.uint8)
+    for i in range(n):
+        made[i, 4 + i % 8 : 20, 4:20] = (i * 7) % 200
+    return made
+
+
+def add(
+    study: optuna.Study,
+    ended: Sequence[float] | TrialState,
+    params: Mapping[str, Any] | None = None,
+    kind: str = "",
+    slot: int = 0,
+    start: float = 0.0,
+    seconds: float = 60.0,
+    **noted: Any,
+) -> int:
+    """One more trial.
+
+    Args:
+        study: gets it.
+        ended: its values, or the state it ended in without any.
+        params: of it, from `SPACE`.
+        kind: its outcome.
+        slot: where it ran; -1 for a trial whose time nobody noted.
+        start: seconds after `BEGIN`.
+        seconds: that it ran.
+        noted: names in `catsweep.search.attributes`, in small letters.
+    """
+    state, values = (ended, None) if isinstance(ended, TrialState) else (TrialState.COMPLETE, list(ended))
+    told = {getattr(attributes, key.upper()): value for key, value in noted.items()}
+    if kind:
+        told[attributes.OUTCOME] = kind
+    if slot >= 0:
+        stay = {"slot": slot, "start": BEGIN + start, "end": BEGIN + start + seconds}
+        told[attributes.RUNS] = [*noted.get("runs", []), stay]
+    params = dict(params or {})
+    trial = create_trial(
+        state=state, values=values, params=params, distributions={key: SPACE[key] for key in params}, user_attrs=told
+    )
+    study.add_trial(trial)
+    return len(study.get_trials(deepcopy=False)) - 1
+
+
+def params_of(number: int) -> dict[str, Any]:
+    """Parameters of all kinds, the same for the same number; one of them conditional."""
+    rng = np.random.default_rng(number)
+    drawn: dict[str, Any] = {
+        "optimizer": ["adam", "sgd"][number % 2],
+        "optimizer.lr": float(10 ** rng.uniform(-4, -1)),
+        "model.latent_size": int(rng.integers(8, 257)),
+        "loss": ["mse", "l1", HOSTILE][number % 3],
+        "model.aggregate_prior": bool(number % 2),
+    }
+    return drawn | ({"optimizer.momentum": float(rng.uniform(0, 0.99))} if number % 2 else {})
+
+
+def populate(lab: Lab, study: optuna.Study, n: int, names: Sequence[str] = ("val/fid", "val/ssim")) -> None:
+    """Trials of all ends in two slots: every third finished, with its run folder."""
+    for number in range(n):
+        at: dict[str, Any] = {"slot": number % 2, "start": 60.0 * (number // 2), "seconds": 58.0}
+        if number % 3 == 0:
+            values = [200 - number + 30 * (number % 4), 0.3 + 0.01 * (number % 7), 0.1 * number][: len(names)]
+            add(study, values, params_of(number), "complete", attempt=0, **at)
+            lab.run(study.study_name, number, values, names)
+        elif number % 3 == 1:
+            add(study, TrialState.PRUNED, params_of(number), "pruned", message="given up after 12% of its budget", **at)
+        else:
+            trace = f"Traceback (most recent call last):\n  {HOSTILE}\nValueError: {HOSTILE}"
+            add(
+                study, TrialState.FAIL, params_of(number), "failed", message=f"ValueError: {HOSTILE}",
+                traceback=trace, log="outputs", **at,
+            )  # fmt: skip

@@ -1,0 +1,60 @@
+import re
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+from PIL import Image
+from tests.report.studies import HOSTILE, Lab, add, params_of, populate
+
+from catsweep.report.markdown import fenced, plain, write
+from catsweep.report.story import tell
+
+
+def test_every_picture_it_links_is_there_and_none_is_left_over(lab: Lab) -> None:
+    study = lab.study("cats")
+    populate(lab, study, 12)
+    folder = lab.sweeps / "cats"
+    (folder / "report").mkdir()
+    (folder / "report/old.png").write_bytes(b"")
+    page = write(tell(folder, lab.outputs / "cats", lab.ready, plotly=False), folder)
+    text = page.read_text(encoding="utf-8")
+    linked = re.findall(r"!\[.*?\]\((.*?)\)", text)
+    assert [Path(path).stem for path in linked] == [
+        "winner", "reconstructions", "pareto", "pareto_samples", "history", "parallel", "importance", "slices_0",
+        "slices_1", "timeline",
+    ]  # fmt: skip
+    assert sorted(linked) == sorted(f"report/{path.name}" for path in (folder / "report").iterdir())
+    for path in linked:
+        with Image.open(folder / path) as picture:
+            assert min(picture.size) > 50
+            picture.load()
+    for path in re.findall(r"^\| \[\d+\]\((.*?)\)", text, re.MULTILINE):
+        assert (folder / path).is_dir()
+    assert "<b onerror" not in text
+    assert text.count("<pre>") == text.count("</pre>") == 1
+    assert [line for line in text.splitlines() if line.startswith("## ")][:2] == [
+        "## What was searched", "## The winner",
+    ]  # fmt: skip
+    columns = {line.count(" | ") for line in text.splitlines() if re.match(r"\| \[?\d+", line)}
+    assert len(columns) == 1  # a stroke in a parameter makes no new column
+
+
+@pytest.mark.parametrize("ended", [None, TrialState.FAIL])
+def test_without_a_finished_trial_it_says_so(lab: Lab, ended: TrialState | None) -> None:
+    study = lab.study("bad")
+    if ended is not None:
+        add(study, ended, params_of(1), "failed", message="no", traceback="```\nthe traceback")
+    folder = lab.sweeps / "bad"
+    text = write(tell(folder, lab.outputs / "bad", lab.ready), folder).read_text(encoding="utf-8")
+    assert "no finished trial" in text
+    assert ("the traceback" in text) == (ended is not None)
+    assert all((folder / path).is_file() for path in re.findall(r"!\[.*?\]\((.*?)\)", text))
+
+
+def test_texts_are_shown_as_they_are() -> None:
+    assert plain("a|b_c*\n<b>`x`[1](2)") == r"a\|b\_c\*&lt;b&gt;\`x\`\[1\](2)".replace("\\*&", "\\* &")
+    plain(HOSTILE).encode("utf-8")
+
+
+def test_a_fence_is_longer_than_any_within() -> None:
+    assert fenced("a\n````\nb") == ["`````text", "a", "````", "b", "`````"]

@@ -1,0 +1,264 @@
+"""report.html as it is written, and as Chromium shows it on a phone and on a desktop."""
+
+import html
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState, create_trial
+from playwright.sync_api import Browser, Page
+from tests.report.studies import CARD_OF_FID, HOSTILE, Lab, add, params_of, populate
+
+from catsweep.report.page import breakable, budget, render
+from catsweep.report.story import tell
+from catsweep.search import confirmation
+
+NAME = "cats <b>&'\" ü #1"
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Lab:
+    """A study with trials of all kinds, confirmed, and the set it was trained on."""
+    lab = Lab(tmp_path_factory.mktemp("zoo"), empty_database)
+    study = lab.study(NAME, facts={"data": lab.set(), "cards": {"val/fid": CARD_OF_FID}})
+    populate(lab, study, 18)
+    add(study, (float("inf"), 0.5), params_of(18), "complete", start=600)
+    add(
+        study,
+        TrialState.PRUNED,
+        params_of(19),
+        "out of memory",
+        start=50_000,
+        message="MemoryError",
+        traceback="no room",
+    )
+    ranked = confirmation.candidates(study, 2)
+    runs = [(number, seed, (200.0 + number * (-1) ** seed, 0.3)) for number in ranked for seed in (1, 2)]
+    again = lab.study(f"{NAME}.confirm")
+    for number, seed, values in runs:
+        add(again, values, {}, "complete", start=50_060 + 60 * seed, slot=number % 2, confirms=number, seed=seed)
+    found = confirmation.report(study, runs, ("val/fid", "val/ssim"), ("minimize", "maximize"))
+    found.write(lab.sweeps / NAME)
+    return lab
+
+
+@pytest.fixture(scope="module")
+def text(zoo: Lab) -> str:
+    return written(zoo, NAME)
+
+
+def written(lab: Lab, name: str, plotly: bool = False) -> str:
+    """The page of a study; it lies where the command would put it."""
+    folder = lab.sweeps / name
+    page = render(tell(folder, lab.outputs / name, lab.ready, plotly=plotly), folder)
+    (folder / "report.html").write_text(page, encoding="utf-8")
+    return page
+
+
+def sections(page: str) -> list[str]:
+    return [re.sub(r"<.*", "", title).strip() for title in re.findall(r"<h2[^>]*>(.*?)</h2>", page, re.DOTALL)]
+
+
+def test_everything_is_told_in_its_order(text: str) -> None:
+    assert sections(text) == [
+        "What was searched", "The winner", "The Pareto set", "History", "All trials at once",
+        "Which parameters mattered", "Slices", "Who ran when", "Failures", "All trials", "How it was measured",
+        "Do it again",
+    ]  # fmt: skip
+    assert "cannot be told from" in text
+    assert "1.5 min or 1,000 epochs of training each, whichever ends first" in text
+    assert "40 photos, digest" in text
+    assert "6 finished" in text or "7 finished" in text
+    assert "python src/train.py -m hparams_search=vae_optuna" in text
+    assert text.count('class="dot"') > 20
+    assert text.count("<tr id=") == 20
+
+
+def test_the_winner_is_beside_real_cats_of_equal_size(zoo: Lab) -> None:
+    story = tell(zoo.sweeps / NAME, zoo.outputs / NAME, zoo.ready, plotly=False)
+    assert story.samples.shape == story.real.shape == (16, 32, 32, 3)
+
+
+def test_no_text_of_a_study_becomes_markup(text: str) -> None:
+    assert "</script><b" not in text.replace("<script>", "")
+    assert "<b onerror" not in text
+    assert (
+        html.escape(HOSTILE.replace("\ud800", "\\ud800"), quote=True)
+        .replace("&#x27;", "&#39;")
+        .replace("&quot;", "&#34;")
+        in text
+    )
+    assert "cats &lt;b&gt;" in text
+    assert text.count("<script") == text.count("</script>")
+
+
+def test_equal_studies_give_equal_pages(zoo: Lab, text: str) -> None:
+    assert written(zoo, NAME) == text
+
+
+def test_fid_always_names_its_extractor(text: str) -> None:
+    body = re.sub(r"<pre>.*?</pre>|<style>.*?</style>", "", text, flags=re.DOTALL)
+    seen = html.unescape(re.sub(r"<[^>]*>", "", body))
+    assert re.findall(r"val/fid(?! \(efficientnet_lite0\)).{20}", seen) == []
+
+
+def test_a_lost_run_folder_and_lost_photos_are_no_error(zoo: Lab) -> None:
+    folder = zoo.sweeps / NAME
+    page = render(tell(folder, zoo.folder / "gone", zoo.folder / "gone", plotly=False), folder)
+    assert "no samples to show" in page
+    assert "no real cats beside them" in page
+    assert "Put together from what the study keeps" in page
+
+
+def test_nothing_finished_says_so_and_still_lists_failures(lab: Lab) -> None:
+    study = lab.study("bad")
+    add(study, TrialState.FAIL, params_of(2), "failed", message=HOSTILE, traceback="the traceback")
+    page = written(lab, "bad")
+    assert "no finished trial" in page
+    assert "the traceback" in page
+    assert "The Pareto set" not in sections(page)
+    assert {"Failures", "All trials", "Who ran when"} <= set(sections(page))
+
+
+def test_one_finished_trial_is_enough(lab: Lab) -> None:
+    add(lab.study("first"), (1.0, 0.5), params_of(1), "complete")
+    page = written(lab, "first")
+    assert "the lowest val/fid" in page
+    assert "at least 4 finished trials" in page
+
+
+def test_a_sweep_that_runs_says_what_is_to_come(lab: Lab) -> None:
+    study = lab.study("now")
+    add(study, (1.0, 0.5), params_of(1), "complete")
+    lab.run("now", 0, (1.0, 0.5), ("val/fid", "val/ssim"))  # its config says trials: 9
+    add(study, TrialState.RUNNING, params_of(3), slot=-1)
+    page = written(lab, "now")
+    assert "Not finished yet." in page
+    assert "Of 9 trials, 1 have ended, and 1 is under way." in page
+
+
+def test_a_study_that_has_not_begun_has_a_page(lab: Lab) -> None:
+    lab.study("empty")
+    assert "None has begun." in written(lab, "empty")
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_one_objective_or_three(lab: Lab, n: int) -> None:
+    names = ("val/fid", "val/ssim", "val/gap")[:n]
+    study = lab.study("other", names, ("minimize", "maximize", "minimize")[:n])
+    populate(lab, study, 9, names)
+    page = written(lab, "other")
+    assert ("The Pareto set" in sections(page)) == (n == 3)
+    assert page.count("against") >= (3 if n == 3 else 0)
+    assert page.count("<h3>for val/") == n
+
+
+def test_a_study_of_another_tool_has_a_page(lab: Lab) -> None:
+    lab.study("stock")
+    database = f"sqlite:///{lab.sweeps / 'stock/study.db'}"
+    optuna.delete_study(study_name="stock", storage=database)
+    study = optuna.create_study(study_name="stock", storage=database)
+    space = {"x": optuna.distributions.FloatDistribution(0, 1)}
+    for x in (0.1, 0.7):
+        study.add_trial(create_trial(value=x, params={"x": x}, distributions=space))
+    lab.run("stock", 0, (0.1,), ("accuracy",))
+    page = written(lab, "stock")
+    assert "the lowest accuracy" in page
+    assert "trial 0" in page
+
+
+def test_the_budget_in_words(zoo: Lab) -> None:
+    story = tell(zoo.sweeps / NAME, zoo.outputs / NAME, zoo.ready, plotly=False)
+    bound = replace(story.record, contract={"config": {"minutes": None, "epochs": 50}})
+    assert budget(bound) == "50 epochs of training each"
+    assert budget(replace(story.record, contract={})) == ""
+
+
+def test_long_names_may_break_and_stay_escaped() -> None:
+    assert str(breakable("model.latent_size")) == "model.<wbr>latent_<wbr>size"
+    assert str(breakable("<b>")) == "&lt;b&gt;"
+
+
+# --- in the browser
+
+
+@pytest.fixture(params=[390, 1280], ids=["phone", "desktop"])
+def shown(request: pytest.FixtureRequest, browser: Browser, zoo: Lab, with_plots: Path) -> Iterator[Page]:
+    phone = request.param == 390
+    context = browser.new_context(viewport={"width": request.param, "height": 844}, has_touch=phone, is_mobile=phone)
+    page = context.new_page()
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on(
+        "request", lambda sent: complaints.append(sent.url) if not sent.url.startswith(("file:", "data:")) else None
+    )
+    page.goto(with_plots.as_uri())
+    yield page
+    assert complaints == []
+    context.close()
+
+
+@pytest.fixture(scope="module")
+def with_plots(zoo: Lab, text: str) -> Path:
+    written(zoo, NAME, plotly=True)
+    return zoo.sweeps / NAME / "report.html"
+
+
+def test_the_page_fits_shows_samples_sorts_and_asks_for_nothing(shown: Page) -> None:
+    width = shown.viewport_size["width"] if shown.viewport_size else 0
+    assert shown.evaluate("document.documentElement.scrollWidth") == width
+
+    # Pointing at a trial of the front, or tapping it, shows its samples.
+    tip, point = shown.locator("#tip"), shown.locator(".pareto .mark.front .hit").first
+    assert tip.is_hidden()
+    point.tap() if width == 390 else point.hover()
+    picture = tip.locator("img")
+    assert picture.is_visible()
+    assert picture.evaluate("image => image.naturalWidth") > 100
+    number = point.evaluate("point => point.parentNode.dataset.t")
+    assert tip.locator("td.n").inner_text().split()[-1] == number
+    assert shown.locator(f'svg .hot[data-t="{number}"]').count() > 3
+    shown.keyboard.press("Escape")
+    assert tip.is_hidden()
+
+    # A bar of the timeline says what it is.
+    bar = shown.locator(".bar").first
+    bar.tap() if width == 390 else bar.click()
+    assert "trial 0" in tip.locator(".note").inner_text()
+    tip.locator(".close").click()
+
+    # Long tables open; the order changes.
+    if shown.locator("button.all").is_visible():
+        shown.locator("button.all").click()
+    assert shown.locator(".scroll .trials tbody tr:visible").count() == 20
+    if width == 390:
+        shown.locator(".sorting select").select_option(label="trial, high first")
+    else:
+        shown.locator(".trials th button", has_text="trial").click()
+        shown.locator(".trials th button", has_text="trial").click()
+    numbers = shown.locator(".scroll .trials td.n").evaluate_all("cells => cells.map(cell => Number(cell.dataset.v))")
+    assert numbers == sorted(numbers, reverse=True)
+
+    # What has no score comes last, in either order.
+    shown.evaluate("document.querySelectorAll('.trials th button')[3].click()")
+    scores = shown.locator(".scroll .trials td.score:nth-child(4)").evaluate_all("cells => cells.map(c => c.dataset.v)")
+    known = [float(score) for score in scores if score]
+    assert known == sorted(known)
+    assert scores[len(known) :] == [""] * (len(scores) - len(known))
+
+    shown.locator("details summary", has_text="Traceback").first.click()
+    assert "ValueError" in shown.locator("details pre:visible").first.inner_text()
+    assert shown.evaluate("document.documentElement.scrollWidth") == width
+
+    # Optuna's own plots are unpacked when asked for, and their points show samples, too.
+    if width == 390:
+        shown.locator("details.optuna summary").click()
+        shown.wait_for_selector("details.optuna[data-drawn=yes]")
+        assert shown.locator(".plotly-place .main-svg:visible").count() >= 3
+        shown.evaluate("showTrial(0, 10, 10, true)")
+        assert tip.locator("img").is_visible()
+        assert shown.evaluate("document.documentElement.scrollWidth") == width

@@ -1,0 +1,112 @@
+import json
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+from tests.report.studies import BEGIN, CARD_OF_FID, HOSTILE, SPACE, Lab, add, params_of
+
+from catsweep.export.selection import Objective
+from catsweep.report.record import read
+
+
+def test_a_record_holds_what_a_page_needs(lab: Lab) -> None:
+    study = lab.study("cats")
+    add(study, (200.0, 0.4), params_of(0), "complete", slot=1, seconds=90)
+    run = lab.run("cats", 0, (200.0, 0.4), ("val/fid", "val/ssim"))
+    record = read(study, run.parent)
+    assert record.objectives == (Objective("val/fid", False), Objective("val/ssim", True))
+    assert record.labels == ["val/fid (efficientnet_lite0)", "val/ssim"]
+    [trial] = record.trials
+    assert (trial.state, trial.role, trial.values, trial.seconds) == ("finished", "finished", (200.0, 0.4), 90.0)
+    assert (trial.attempts[0].slot, trial.attempts[0].start) == (1, BEGIN)
+    assert trial.run == run
+    assert record.total == 9
+    assert record.commit == "c0ffee" * 6 + "abcd"
+    assert record.cards["val/kid"]["metric"] == "kid"
+    assert record.cards["val/fid"] == CARD_OF_FID
+
+
+@pytest.mark.parametrize(
+    ("ended", "kind", "state", "role"),
+    [
+        (TrialState.PRUNED, "pruned", "pruned", "pruned"),
+        (TrialState.PRUNED, "out of memory", "out of memory", "failed"),
+        (TrialState.PRUNED, "diverged", "diverged", "failed"),
+        (TrialState.FAIL, "failed", "failed", "failed"),
+        (TrialState.FAIL, "lost", "lost", "failed"),
+        (TrialState.WAITING, "interrupted", "interrupted", "waiting"),
+        (TrialState.RUNNING, "", "running", "running"),
+    ],
+)
+def test_each_end_has_its_word_and_its_role(lab: Lab, ended: TrialState, kind: str, state: str, role: str) -> None:
+    study = lab.study("cats")
+    add(study, ended, params_of(0), kind)
+    [trial] = read(study, lab.outputs / "cats").trials
+    assert (trial.state, trial.role, trial.values, trial.scored) == (state, role, None, False)
+
+
+def test_infinite_scores_are_kept_and_not_drawn(lab: Lab) -> None:
+    study = lab.study("cats")
+    add(study, (float("inf"), 0.4), params_of(0), "complete")
+    [trial] = read(study, lab.outputs / "cats").trials
+    assert trial.values == (float("inf"), 0.4)
+    assert not trial.scored
+
+
+def test_a_running_trial_is_where_its_own_files_say(lab: Lab) -> None:
+    study = lab.study("cats")
+    for _ in range(2):
+        add(study, TrialState.RUNNING, params_of(0), slot=-1)
+    run = lab.outputs / "cats/0"
+    run.mkdir(parents=True)
+    (run / "provenance.json").write_text(json.dumps({"started": "2026-11-26T10:54:29+00:00"}))
+    (run / "progress.json").write_text(json.dumps({"updated": 1795690562.5}))
+    begun, drawn_ahead = read(study, run.parent).trials
+    assert [(a.start, a.end, a.open) for a in begun.attempts] == [(1795690469.0, 1795690562.5, True)]
+    assert drawn_ahead.attempts == ()
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", '"x"', "", '{"started": 7}', '{"started": "yesterday"}'])
+def test_damaged_documents_are_as_good_as_none(lab: Lab, damage: str) -> None:
+    study = lab.study("cats")
+    add(study, TrialState.RUNNING, params_of(0), slot=-1)
+    run = lab.outputs / "cats/0"
+    run.mkdir(parents=True)
+    for name in ("provenance.json", "progress.json", "metrics.json", "config.yaml"):
+        (run / name).write_text(damage)
+    record = read(study, run.parent)
+    assert record.trials[0].attempts == ()
+    assert record.command is None
+
+
+def test_texts_of_a_study_are_made_safe_for_files(lab: Lab) -> None:
+    study = lab.study("cats")
+    add(study, TrialState.FAIL, params_of(2), "failed", message=HOSTILE, traceback=HOSTILE)
+    [trial] = read(study, lab.outputs / "cats").trials
+    assert trial.message.endswith("\\ud800")
+    assert trial.traceback == trial.message
+
+
+def test_confirmation_runs_are_read_beside_the_search(lab: Lab) -> None:
+    study, again = lab.study("cats"), lab.study("cats.confirm")
+    add(study, (1.0, 1.0), params_of(0), "complete")
+    add(again, (2.0, 1.0), {}, "complete", confirms=0, seed=5)
+    record = read(study, lab.outputs / "cats")
+    assert [(run.confirms, run.seed, run.values) for run in record.confirmations] == [(0, 5, (2.0, 1.0))]
+
+
+def test_a_study_of_another_tool_has_names_lanes_and_no_contract() -> None:
+    study = optuna.create_study(directions=["minimize", "maximize"])
+    study.optimize(lambda trial: (trial.suggest_float("x", 0, 1), 1.0), n_trials=2)
+    record = read(study, Path("nowhere"))
+    assert [objective.name for objective in record.objectives] == ["value 0", "value 1"]
+    assert all(trial.attempts[0].slot is None for trial in record.trials)
+    assert (record.total, record.command, record.commit, dict(record.contract)) == (None, None, None, {})
+
+
+def test_parameters_come_in_the_order_of_the_space(lab: Lab) -> None:
+    study = lab.study("cats")
+    add(study, (1.0, 1.0), params_of(0), "complete")
+    add(study, (1.0, 1.0), params_of(1), "complete")  # the conditional one comes last
+    assert list(read(study, lab.outputs).distributions) == list(SPACE)

@@ -1,0 +1,40 @@
+import shlex
+
+from catsweep.export.selection import Objective
+from catsweep.report.record import Entry, Record
+from catsweep.report.reproduce import reproduction
+
+FIXED = {"hparams_search": "vae_optuna", "study": "cats", "data.source": "'my photos/cats'", "~logger": "deleted"}
+WINNER = Entry(3, "finished", "finished", (1.0,), {"optimizer.lr": 0.00068, "model.aggregate_prior": True}, (), None)
+
+
+def record(**more: object) -> Record:
+    return Record("cats", (Objective("val/fid", False),), (WINNER,), (3,), **more)  # type: ignore[arg-type]
+
+
+def test_the_line_that_was_typed_comes_back_as_a_shell_takes_it() -> None:
+    words = ("src/train.py", "-m", "hparams_search=vae_optuna", "hydra.sweeper.confirm={top: 2, seeds: 2}")
+    again = reproduction(record(command=words, commit="c0ffee"), None)
+    assert shlex.split(again.sweep) == ["python", *words]
+    assert (again.exact, again.winner, again.commit) == (True, "", "c0ffee")
+
+
+def test_without_it_the_study_gives_one_and_says_so() -> None:
+    again = reproduction(record(contract={"fixed": FIXED}, total=30), None)
+    assert shlex.split(again.sweep) == [
+        "python", "src/train.py", "-m", "hparams_search=vae_optuna", "study=cats", "data.source='my photos/cats'",
+        "trials=30", "~logger",
+    ]  # fmt: skip
+    assert not again.exact
+
+
+def test_the_winner_alone_is_no_part_of_the_study() -> None:
+    line = shlex.split(reproduction(record(contract={"fixed": FIXED}), WINNER).winner)
+    assert "-m" not in line
+    assert "study=cats" not in line
+    assert line[-3:] == ["optimizer.lr=0.00068", "model.aggregate_prior=true", "~logger"]
+
+
+def test_what_nobody_kept_is_empty() -> None:
+    assert reproduction(record(), WINNER) == reproduction(record(), None)
+    assert reproduction(record(), None).sweep == ""

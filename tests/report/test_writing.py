@@ -1,0 +1,49 @@
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+from tests.report.studies import Lab
+
+from catsweep.errors import ExportError
+from catsweep.report import page, writing
+from catsweep.report.files import replace
+
+
+def config(lab: Lab, **more: object) -> DictConfig:
+    conf = OmegaConf.load(Path(__file__).parents[2] / "conf/report.yaml")
+    del conf["defaults"], conf["hydra"]
+    places = {"sweeps": str(lab.sweeps), "outputs": str(lab.outputs), "ready": str(lab.ready)}
+    merged = OmegaConf.merge(conf, places, more)
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def test_both_reports_lie_beside_the_study(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    lab.study("2026")
+    path = writing.run(config(lab, study=2026))  # the command line reads a number
+    assert path == lab.sweeps / "2026/report.html"
+    assert sorted(p.name for p in path.parent.iterdir()) == ["report", "report.html", "report.md", "study.db"]
+    assert f"0 trials of study 2026: {path} (0.0 MB), and {path.with_suffix('.md')}" in capsys.readouterr().out
+
+
+def test_an_unknown_study_is_refused_with_those_that_there_are(lab: Lab) -> None:
+    lab.study("cats")
+    with pytest.raises(ExportError, match="There are: cats"):
+        writing.run(config(lab, study="dogs"))
+
+
+def test_a_failure_leaves_the_earlier_page(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.study("cats")
+    (lab.sweeps / "cats/report.html").write_text("earlier")
+    monkeypatch.setattr(page, "TEMPLATE", "gone.jinja")
+    with pytest.raises(Exception, match="gone"):
+        writing.run(config(lab))
+    assert (lab.sweeps / "cats/report.html").read_text() == "earlier"
+    assert [p.name for p in (lab.sweeps / "cats").iterdir() if p.name.startswith(".")] == []
+
+
+def test_a_text_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "page").write_text("earlier")
+    with pytest.raises(UnicodeEncodeError):
+        replace(tmp_path / "page", "\ud800")
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("page", "earlier")]
