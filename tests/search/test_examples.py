@@ -3,12 +3,11 @@
 The apps are ours, of the same kind: a sphere, several objectives, a space extended in Python, a grid.
 """
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
+from tests.starting import Running, Warm
 
 APP = '''
 import hydra
@@ -51,7 +50,7 @@ SPHERE = "cfg.x**2 + cfg.y**2"
 
 
 def results(
-    place: Path, sweeper: str, sampler: str = "tpe", objective: str = SPHERE, direction: str = "minimize",
+    warm: Warm, place: Path, sweeper: str, sampler: str = "tpe", objective: str = SPHERE, direction: str = "minimize",
     x: str = "range(-5.5, 5.5, 0.5)", extra: str = "",
 ) -> DictConfig:  # fmt: skip
     folder = place / sweeper
@@ -59,35 +58,37 @@ def results(
     (folder / "example.py").write_text(APP.format(objective=objective))
     config = CONFIG.format(sweeper=sweeper, sampler=sampler, direction=direction, x=x, extra=extra)
     (folder / "config.yaml").write_text(config)
-    done = subprocess.run([sys.executable, "example.py", "-m"], cwd=folder, capture_output=True, text=True)
+    done = Running(warm, folder / "example.py", folder, ["-m"], folder / "logs").done()
     assert done.returncode == 0, done.stderr
     written = OmegaConf.load(folder / "out/optimization_results.yaml")
     assert isinstance(written, DictConfig)
     return written
 
 
-def test_a_sphere(tmp_path: Path) -> None:
-    stock, ours = (results(tmp_path, sweeper) for sweeper in ("optuna", "steady"))
+def test_a_sphere(warm: Warm, tmp_path: Path) -> None:
+    stock, ours = (results(warm, tmp_path, sweeper) for sweeper in ("optuna", "steady"))
     assert ours.keys() == stock.keys()
     assert ours.best_params.keys() == stock.best_params.keys()
     assert ours.best_value == pytest.approx(ours.best_params.x**2 + ours.best_params.y**2)
 
 
-def test_several_objectives(tmp_path: Path) -> None:
+def test_several_objectives(warm: Warm, tmp_path: Path) -> None:
     several = {"objective": "(cfg.x**2, (cfg.x - 2) ** 2)", "direction": "[minimize, minimize]"}
-    stock, ours = (results(tmp_path, sweeper, "nsgaii", **several) for sweeper in ("optuna", "steady"))
+    stock, ours = (results(warm, tmp_path, sweeper, "nsgaii", **several) for sweeper in ("optuna", "steady"))
     assert ours.keys() == stock.keys()
     assert ours.solutions[0].keys() == stock.solutions[0].keys()
     for solution in ours.solutions:
         assert solution["values"] == pytest.approx([solution.params.x**2, (solution.params.x - 2) ** 2])
 
 
-def test_a_space_extended_in_python(tmp_path: Path) -> None:
-    ours = results(tmp_path, "steady", objective=f"{SPHERE} + cfg.z**2", extra="custom_search_space: example.configure")
+def test_a_space_extended_in_python(warm: Warm, tmp_path: Path) -> None:
+    ours = results(
+        warm, tmp_path, "steady", objective=f"{SPHERE} + cfg.z**2", extra="custom_search_space: example.configure"
+    )
     assert set(ours.best_params) == {"x", "y", "z"}
     assert abs(ours.best_params.z - ours.best_params.x) <= 0.5
 
 
-def test_a_grid_is_walked_and_gives_the_same_file(tmp_path: Path) -> None:
-    grids = [results(tmp_path, sweeper, "grid", x="choice(-1, 2, 3, 4)") for sweeper in ("optuna", "steady")]
+def test_a_grid_is_walked_and_gives_the_same_file(warm: Warm, tmp_path: Path) -> None:
+    grids = [results(warm, tmp_path, sweeper, "grid", x="choice(-1, 2, 3, 4)") for sweeper in ("optuna", "steady")]
     assert grids[0] == grids[1] == {"name": "optuna", "best_params": {"x": -1, "y": 0}, "best_value": 1.0}

@@ -2,7 +2,7 @@
 
 import optuna
 import pytest
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from tests.search.scripted import Script, scheduler, states
 
 from catsweep.search import attributes
@@ -11,6 +11,7 @@ from catsweep.search.limits import Limits
 from catsweep.search.proposer import Proposer
 from catsweep.search.sampling import Samplers
 from catsweep.search.space import Space
+from catsweep.search.trials import Trials
 
 
 def test_what_a_dead_controller_left_goes_on_under_its_number() -> None:
@@ -58,6 +59,32 @@ def test_a_trial_that_ends_while_we_look_is_not_taken_for_abandoned(monkeypatch:
     mine.intake.reap()
     assert states(study) == ["COMPLETE"]
     assert study.trials[0].value == 1.0
+
+
+@pytest.mark.parametrize("moment", ["start", "note"])
+def test_a_trial_that_is_ended_while_it_is_taken_or_given_back_is_let_be(
+    moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a controller that slept, and was taken for dead."""
+    study = optuna.create_study()
+    study.enqueue_trial({"x": 0.5})
+    loop = scheduler(Script(1), Limits(2), study)
+    plain = getattr(Trials, moment)
+
+    def late(trials: Trials, trial: FrozenTrial, *more: object) -> object:
+        if trial.number == 0:
+            study._storage.set_trial_state_values(trial._trial_id, TrialState.COMPLETE, [1.0])
+        return plain(trials, trial, *more)
+
+    monkeypatch.setattr(Trials, moment, late)
+    taken = loop.intake.next()
+    assert taken is not None
+    assert taken.number == 1
+    assert not loop.leases.owned("trial/0")
+    study.tell(1, 2.0)
+    loop.intake.give_back(taken)
+    assert states(study) == ["COMPLETE", "COMPLETE"]
+    assert not loop.leases.owned("trial/1")
 
 
 def test_enqueued_configurations_come_first_and_reused_ones_cost_nothing() -> None:

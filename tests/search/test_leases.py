@@ -252,6 +252,7 @@ TestControllers.settings = settings(max_examples=30, stateful_step_count=25, dea
 # --- processes
 
 PROCESSES = 4
+ROUNDS = 20
 barrier: Any = None
 
 
@@ -273,7 +274,7 @@ def count(url: str, path: str, rounds: int) -> None:
     leases.register()
     barrier.wait()
     for _ in range(rounds):
-        with leases.lock("counter", poll=0.002):
+        with leases.lock("counter", poll=0.01):
             number = int(Path(path).read_text())
             Path(path).write_text(str(number + 1))
     leases.close()
@@ -296,17 +297,17 @@ def test_a_lock_loses_no_count_between_processes(tmp_path: Path, scheme: str, pr
     counter = tmp_path / "counter"
     counter.write_text("0")
     url = f"{scheme}:///{tmp_path}/study.{scheme}"
-    for done in [processes.submit(count, url, str(counter), 50) for _ in range(PROCESSES)]:
+    for done in [processes.submit(count, url, str(counter), ROUNDS) for _ in range(PROCESSES)]:
         done.result()
-    assert counter.read_text() == str(50 * PROCESSES)
+    assert counter.read_text() == str(ROUNDS * PROCESSES)
     assert unfinished(open_storage(url)) == []
 
 
 @pytest.mark.parametrize("scheme", ["sqlite", "journal"])
 def test_of_those_that_claim_at_once_one_wins(tmp_path: Path, scheme: str, processes: ProcessPoolExecutor) -> None:
     url = f"{scheme}:///{tmp_path}/study.{scheme}"
-    won = [done.result() for done in [processes.submit(claim, url, 20) for _ in range(PROCESSES)]]
-    assert [sum(tries) for tries in zip(*won, strict=True)] == [1] * 20
+    won = [done.result() for done in [processes.submit(claim, url, ROUNDS) for _ in range(PROCESSES)]]
+    assert [sum(tries) for tries in zip(*won, strict=True)] == [1] * ROUNDS
 
 
 def hold(url: str, ready: Any) -> None:

@@ -45,6 +45,7 @@ def test_directions_and_objectives_fit() -> None:
         {"draw_ahead": "never"},
         {"confirm": {"top": 3}}, {"confirm": {"top": 0, "seeds": 1}}, {"pruner": {"_target_": "x"}}, {"lease": 0},
         {"objective": ["a", "b"]}, {"gpus": "all"},
+        {"artifacts": "samples/*.png"}, {"artifacts": ["/etc/*"]}, {"artifacts": ["../*.png"]}, {"artifacts": [""]},
     ],
 )  # fmt: skip
 def test_what_cannot_be_meant_is_refused(wrong: dict[str, Any]) -> None:

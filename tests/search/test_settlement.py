@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from optuna.trial import TrialState
 from tests.search.scripted import GOOD, Script, scheduler, states
 
 from catsweep.errors import StudyError
@@ -66,6 +67,31 @@ def test_the_end_of_a_trial_that_was_taken_over_is_ignored() -> None:
     loop.leases.release("trial/0")
     loop._settle(Job(0, (), Path("0")), GOOD)
     assert states(loop.study) == ["RUNNING"]
+    assert "taken over" in events[-1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "state"),
+    [
+        *((kind, TrialState.COMPLETE) for kind in Kind),
+        (Kind.COMPLETE, TrialState.WAITING),
+        (Kind.FAILED, TrialState.WAITING),
+    ],
+)
+def test_a_trial_that_is_ended_or_set_back_while_we_tell_of_it_is_let_be(kind: Kind, state: TrialState) -> None:
+    """A controller that slept, and was taken for dead, wakes up between our look and our word."""
+    events: list[str] = []
+
+    def other(number: int, folder: Path) -> None:
+        values = [5.0] if state == TrialState.COMPLETE else None
+        loop.study._storage.set_trial_state_values(loop.study.trials[number]._trial_id, state, values)
+
+    loop = scheduler(Script(1), Limits(1), event=events.append, attach=other)
+    loop._fill()
+    loop._settle(Job(0, (), Path("0")), Outcome(kind, value=1.0, message="why"))
+    assert states(loop.study) == [state.name]
+    assert loop.study.trials[0].values == ([5.0] if state == TrialState.COMPLETE else None)
+    assert not loop.leases.owned("trial/0")
     assert "taken over" in events[-1]
 
 

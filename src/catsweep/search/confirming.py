@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from catsweep.errors import StudyError
 from catsweep.search import attributes, confirmation
+from catsweep.search.artifacts import Artifacts
 from catsweep.search.executor import Executor
 from catsweep.search.jobs import Jobs
 from catsweep.search.leases import Leases
@@ -95,6 +96,7 @@ class Confirming:
                 folder=lambda number: sweep_dir / FOLDER / str(number),
                 event=event,
                 refresh=refresh,
+                attach=Artifacts(runs, self.settings.record, self.settings["artifacts"]).attach,
                 stop=stop,
             ).run()
         finally:

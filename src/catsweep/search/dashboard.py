@@ -1,12 +1,29 @@
-"""`make dashboard`: Optuna's dashboard on a study, also while it runs. Writes nothing of its own."""
+"""`make dashboard`: Optuna's dashboard on a study, also while it runs, with the pictures of its trials.
+
+It reads the study that `catsweep.search.sweep` writes, and writes nothing of its own: the note on the study's page is
+made anew whenever the page asks for it, and gives way to the one that a person writes there.
+"""
 
 import argparse
+import errno
 from pathlib import Path
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from catsweep.errors import CatsweepError
+import optuna
+from optuna.storages import BaseStorage
+
+from catsweep.errors import CatsweepError, StudyError
 from catsweep.export.trials import find_study
+from catsweep.search import confirmation, results, storage
+from catsweep.search.artifacts import FOLDER, Store
+from catsweep.search.confirming import CONFIRMATION
+from catsweep.search.leases import SIDE
 from catsweep.search.settings import SWEEPS
-from catsweep.search.storage import open_storage
+
+HOST = "127.0.0.1"  # who may look may also write notes and delete studies
+NOTE = "dashboard:note_"  # how the keys of a study's note begin, see `optuna_dashboard._note`
 
 
 def main(words: list[str] | None = None) -> None:
@@ -21,17 +38,131 @@ def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Look at a study in the browser.")
     parser.add_argument("study", nargs="?", help="its name; the one written last if it is not given")
     parser.add_argument("--port", type=int, default=8080)
+    parser.add_argument("--storage", help="URL of the study, if it is not in sweeps/<study>/study.db")
     given = parser.parse_args(words)
     try:
-        folder = find_study(SWEEPS, given.study)
-        storage = open_storage(f"sqlite:///{folder / 'study.db'}")
-        from optuna_dashboard import run_server
+        folder, url = _where(given.study, given.storage)
+        server = serve(storage.open_storage(url), folder, given.port)
     except CatsweepError as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from None
     except ImportError:
         raise SystemExit("optuna-dashboard is not installed: pip install 'catsweep[dashboard]'.") from None
-    print(f"{Path(folder).name} at http://127.0.0.1:{given.port} (Ctrl-C ends it)", flush=True)
-    run_server(storage, host="127.0.0.1", port=given.port)
+    with server:
+        print(f"{folder.name} at {address(server)} (Ctrl-C ends it)", flush=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            print()
+
+
+def serve(opened: BaseStorage, folder: Path, port: int) -> "Server":
+    """Make the server; it answers once its `serve_forever` runs.
+
+    Args:
+        opened: holds the study.
+        folder: of the study, which is called as the study is; with its pictures.
+        port: 0 for any that is free.
+
+    Raises:
+        ImportError: optuna-dashboard is not installed.
+        StudyError: the storage has no such study, or the port is taken.
+    """
+    from optuna_dashboard import wsgi
+
+    study = storage.find_study(opened, folder.name)
+    if study is None:
+        names = [one.study_name for one in opened.get_all_studies() if not one.study_name.endswith(SIDE)]
+        if len(names) != 1:  # one that was given another name than its folder is meant all the same
+            raise StudyError(f"No study {folder.name} in that storage. There are: {', '.join(names) or 'none'}.")
+        study = storage.find_study(opened, names[0])
+    application = wsgi(presented(opened, folder), artifact_store=Store(folder / FOLDER))
+    try:
+        server = make_server(HOST, port, application, server_class=Server, handler_class=_Silent)
+    except OSError as error:
+        if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+            raise
+        raise StudyError(f"Port {port} cannot be used ({error.strerror}). Choose another: PORT={port + 1}.") from None
+    server.page = f"/dashboard/studies/{study}"
+    return server
+
+
+def address(server: "Server") -> str:
+    """Where the study's page is."""
+    return f"http://{HOST}:{server.server_port}{server.page}"
+
+
+def presented(opened: BaseStorage, folder: Path) -> BaseStorage:
+    """The storage as the dashboard is to list it: our bookkeeping left out, and a note on each study that has none.
+
+    Args:
+        opened: changed in this.
+        folder: of the study.
+    """
+    every: Any = opened.get_all_studies
+
+    def listed() -> list[Any]:
+        studies = [one for one in every() if not one.study_name.endswith(SIDE)]
+        for one in studies:
+            if not any(key.startswith(NOTE) for key in one.system_attrs):
+                # Version 0: the first that a person writes is 1.
+                own = {f"{NOTE}ver": 0, f"{NOTE}str:0": note(opened, one.study_name, folder)}
+                one.system_attrs = {**one.system_attrs, **own}
+        return studies
+
+    opened.get_all_studies = listed  # type: ignore[method-assign]
+    return opened
+
+
+def note(opened: BaseStorage, name: str, folder: Path) -> str:
+    """What a study is, how it stands and what to do with it, in Markdown."""
+    study = optuna.load_study(study_name=name, storage=opened)
+    if name.endswith(CONFIRMATION):
+        return f"The best trials of **{name.removesuffix(CONFIRMATION)}**, trained again under other seeds."
+    goals = [direction.name.lower() for direction in study.directions]
+    names = study.metric_names or (["value"] if len(goals) == 1 else [f"value {k}" for k in range(len(goals))])
+    space = (study.user_attrs.get("contract") or {}).get("space") or {}
+    lines = [
+        f"A sweep of catsweep: {' and '.join(f'{goal} **{name}**' for name, goal in zip(names, goals, strict=True))}"
+        + (f", over {', '.join(f'`{name}`' for name in space)}." if space else "."),
+        f"- {results.summary(study, names)}.",
+    ]
+    try:
+        if confirmed := confirmation.read(folder):
+            lines.append(f"- {confirmed.sentence()}")
+    except ValueError:  # of another version
+        pass
+    if command := study.user_attrs.get("command"):
+        lines.append(f"- This goes on with it, and in another folder does it again: `{command}`")
+    if results.best_trials(study):
+        lines.append(f"- This takes the winner home: `make best-model export STUDY={folder.name}`")
+    lines.append("- The page of a trial shows its newest pictures, also while it runs.")
+    return "\n".join([lines[0], "", *lines[1:]])
+
+
+class Server(ThreadingMixIn, WSGIServer):
+    """Answers several requests at once: a plot of many trials takes seconds."""
+
+    daemon_threads = True
+    page = ""
+
+
+class _Silent(WSGIRequestHandler):
+    """The page asks every few seconds; nobody wants to read that."""
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Print nothing."""
+
+
+def _where(name: str | None, url: str | None) -> tuple[Path, str]:
+    """A study's folder and storage."""
+    if url is None:
+        folder = find_study(SWEEPS, name)
+        return folder, f"sqlite:///{folder / 'study.db'}"
+    if name is None:
+        raise StudyError("Say which study of that storage: make dashboard STUDY=NAME ARGS=--storage=URL.")
+    if not storage.exists(url):
+        raise StudyError(f"There is nothing at {storage.shown(url)}.")
+    return SWEEPS / name, url
 
 
 if __name__ == "__main__":

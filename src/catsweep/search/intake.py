@@ -89,7 +89,8 @@ class Intake:
     def give_back(self, trial: FrozenTrial) -> None:
         """A trial that was taken and did not start: it goes on later, here or elsewhere."""
         if self.leases.holds(lease(trial.number)):  # else another controller has it already
-            self.trials.requeue(trial)
+            with suppress(UpdateFinishedTrialError):  # as in `reap`
+                self.trials.requeue(trial)
             self.leases.release(lease(trial.number))
 
     def reap(self) -> None:
@@ -118,13 +119,15 @@ class Intake:
     def _take(self, trial: FrozenTrial) -> FrozenTrial | None:
         if not self.leases.claim(lease(trial.number)):
             return None
-        if not self.trials.start(trial):
-            self.leases.release(lease(trial.number))
-            return None
-        begun = trial.user_attrs.get(attributes.ATTEMPT)
-        self.trials.note(trial, attributes.ATTEMPT, 0 if begun is None else begun + 1)
-        self.proposals.complete(self.trials.read(trial.number))
-        return self.trials.read(trial.number)
+        # A controller that slept, and was taken for dead, may end it as late as now.
+        with suppress(UpdateFinishedTrialError):
+            if self.trials.start(trial):
+                begun = trial.user_attrs.get(attributes.ATTEMPT)
+                self.trials.note(trial, attributes.ATTEMPT, 0 if begun is None else begun + 1)
+                self.proposals.complete(self.trials.read(trial.number))
+                return self.trials.read(trial.number)
+        self.leases.release(lease(trial.number))
+        return None
 
     def _reuse(self, trial: FrozenTrial, twin: int) -> None:
         self.trials.note(trial, attributes.DUPLICATE_OF, twin)

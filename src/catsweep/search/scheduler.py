@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 TICK = 1.0  # seconds between two looks at what is not told by a process that ends: heartbeats, the display
 REAP = 5.0  # seconds between two looks for trials of dead controllers
+SHOW = 60.0  # seconds between two looks for new pictures of the trials that run
 # Seconds of a trial below which the next is drawn before one has ended. The slot waits about 0.2 s less, a hundredth of
 # such a trial; for a longer one the newest result is worth more than that.
 SHORT = 20.0
@@ -49,6 +50,7 @@ class Scheduler:
         record: called when trials have ended, and their slots are busy again; rewrites the result files.
         event: told of each start and end, one line each.
         refresh: called at most once a second, for the display.
+        attach: called with a trial's number and folder about once a minute, and before its end is told.
         stop: watched.
         must_report: names of the scores that the study prunes by, if it does.
         draw_ahead: whether the next trial is drawn, and made ready, before a slot is free; None: if trials are short.
@@ -65,6 +67,7 @@ class Scheduler:
     record: Callable[[], None] = lambda: None
     event: Callable[[str], None] = log.info
     refresh: Callable[[], None] = lambda: None
+    attach: Callable[[int, Path], None] = lambda number, folder: None
     stop: Stop = field(default_factory=Stop)
     must_report: Sequence[str] = ()
     draw_ahead: bool | None = False
@@ -73,12 +76,15 @@ class Scheduler:
     def __post_init__(self) -> None:
         trials = Trials(self.study)
         self.intake = Intake(trials, self.proposals, self.leases, self.limits.n_trials, self.event)
-        self.settlement = Settlement(trials, self.leases, self.limits, self.stop, self.must_report, self.event)
+        self.settlement = Settlement(
+            trials, self.leases, self.limits, self.stop, self.must_report, self.event, self.attach
+        )
         self.started = self.clock()
         self.running: dict[int, tuple[int, float]] = {}  # by trial number: slot, and when it began (Unix time)
         self.ready: deque[tuple[FrozenTrial, Job]] = deque()  # taken, and waiting for a slot
         self._took: deque[float] = deque(maxlen=REMEMBERED)
         self._next_reap = self._next_refresh = -1.0
+        self._next_show = self.started + SHOW
         self._unrecorded = self._acknowledged = False
 
     def run(self) -> None:
@@ -201,6 +207,10 @@ class Scheduler:
         if self.clock() >= self._next_refresh:
             self.refresh()
             self._next_refresh = self.clock() + TICK
+        if self.clock() >= self._next_show:
+            for job in self.executor.running().values():
+                self.attach(job.number, job.folder)
+            self._next_show = self.clock() + SHOW
 
 
 def _words(trial: FrozenTrial) -> str:

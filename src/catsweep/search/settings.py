@@ -6,7 +6,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -144,5 +144,15 @@ def _check(keys: Mapping[str, Any]) -> None:
         and all(type(value) is int and value >= 1 for value in confirm.values())
     ):
         raise ConfigError(f"hydra.sweeper.confirm must be null or {{top: 3, seeds: 3}}; got {confirm!r}.")
+    patterns = keys["artifacts"]
+    if not isinstance(patterns, list | tuple) or not all(map(_within_a_folder, patterns)):
+        raise ConfigError(
+            f"hydra.sweeper.artifacts must be a list of patterns within a trial's folder, as samples/*.png; "
+            f"got {patterns!r}."
+        )
     if keys["pruner"] is not None and not keys["prune_metric"]:
         raise ConfigError("hydra.sweeper.pruner needs prune_metric: the name of the score that trials report.")
+
+
+def _within_a_folder(pattern: Any) -> bool:
+    return isinstance(pattern, str) and bool(pattern) and not ({"/", ".."} & set(PurePosixPath(pattern).parts))

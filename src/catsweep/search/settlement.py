@@ -7,7 +7,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from catsweep.errors import StudyError
@@ -34,6 +36,7 @@ class Settlement:
         stop: whether the machine, or a person, wants an end.
         must_report: names of the scores that the study prunes by, if it does.
         event: told of each end, one line.
+        attach: called with a trial's number and folder before its end is told.
 
     Attributes:
         abort: why the sweep has to end, once failures are too many.
@@ -45,6 +48,7 @@ class Settlement:
     stop: Stop
     must_report: Sequence[str]
     event: Callable[[str], None]
+    attach: Callable[[int, Path], None]
     abort: StudyError | None = None
 
     def __post_init__(self) -> None:
@@ -64,19 +68,31 @@ class Settlement:
             Whether its trial is finished; else it will go on, or another controller has it.
         """
         if not self.leases.holds(lease(job.number)):
-            self.event(f"trial {job.number} was taken over by another controller; its end here is ignored")
+            self._ignore(job)
             return False
         trial = self.trials.read(job.number)
         outcome = self._weigh(trial, outcome)
         runs = [*trial.user_attrs.get(attributes.RUNS, []), {"slot": slot, "start": begun, "end": time.time()}]
-        self.trials.note(trial, attributes.RUNS, runs)
-        self._tell(trial, job, outcome)
+        try:
+            self.trials.note(trial, attributes.RUNS, runs)
+            self.attach(job.number, job.folder)
+            self._tell(trial, job, outcome)
+        except (UpdateFinishedTrialError, ValueError):  # Optuna's, for a trial that has ended, and one that waits
+            if (state := self.trials.read(job.number).state) == TrialState.RUNNING:
+                raise
+            # Since we looked: a controller that slept, and was taken for dead, has ended it; or we are that one.
+            self._ignore(job)
+            self.leases.release(lease(job.number))
+            return state.is_finished()
         self.leases.release(lease(job.number))
         told = self.trials.read(job.number)
         self.event(_ended(told, outcome))
         if told.state.is_finished():
             self._count(told.state == TrialState.FAIL, outcome, job)
         return told.state.is_finished()
+
+    def _ignore(self, job: Job) -> None:
+        self.event(f"trial {job.number} was taken over by another controller; its end here is ignored")
 
     def _weigh(self, trial: FrozenTrial, outcome: Outcome) -> Outcome:
         """Check returned values; and what was lost because we ended it was interrupted."""

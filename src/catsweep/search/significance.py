@@ -3,6 +3,7 @@
 Pure arithmetic for `catsweep.search.confirmation`.
 """
 
+import functools
 import math
 from collections.abc import Mapping
 from statistics import fmean, stdev, variance
@@ -41,6 +42,7 @@ def distinct(a: Mapping[int, float], b: Mapping[int, float], level: float = LEVE
     return abs(difference) > t_quantile(level, freedom) * error
 
 
+@functools.cache
 def t_quantile(level: float, freedom: float) -> float:
     """How far Student's t strays from 0 to either side with probability `level`.
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hydra.utils
 import optuna
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
@@ -23,6 +24,7 @@ from optuna.trial import TrialState
 
 from catsweep.errors import CatsweepError, StudyError
 from catsweep.search import contract, results, settings
+from catsweep.search.artifacts import Artifacts
 from catsweep.search.confirming import Confirming
 from catsweep.search.contract import Contract
 from catsweep.search.display import Watch
@@ -37,7 +39,7 @@ from catsweep.search.sampling import Samplers
 from catsweep.search.scheduler import Scheduler
 from catsweep.search.settings import Settings
 from catsweep.search.space import Space
-from catsweep.search.storage import find_study, open_storage
+from catsweep.search.storage import find_study, open_storage, shown
 
 log = logging.getLogger(__name__)
 
@@ -171,6 +173,7 @@ class Sweep:
             if before is not None:
                 contract.check(Contract.from_dict(before), self._contract(facts), self.settings["allow_change"])
         study.set_user_attr("contract", self._contract(facts).to_dict())
+        study.set_user_attr("command", shlex.join(map(shown, _words())))
         study.set_user_attr("pruning", self._pruning())
         if self.settings.objective:
             study.set_user_attr("objective", list(self.settings.objective))
@@ -232,6 +235,8 @@ class Sweep:
         finally:
             executor.close()
             self._record(study)
+        if not self.stop.requested:
+            self._hand_over(study, sweep_dir)
         self._farewell(study)
 
     def _scheduler(
@@ -248,6 +253,7 @@ class Sweep:
             record=lambda: self._record(study),
             event=watch.event,
             refresh=watch.refresh,
+            attach=Artifacts(study, self.settings.record, self.settings["artifacts"]).attach,
             stop=self.stop,
             draw_ahead=None if self.settings["draw_ahead"] == "auto" else self.settings["draw_ahead"],
             must_report=(self._pruning() or {}).get("metrics", ()),
@@ -266,12 +272,22 @@ class Sweep:
         results.write_results(study, Path(study.user_attrs["sweep_dir"]))
         results.write_leaderboard(study, self.settings.record / results.LEADERBOARD, self._names())
 
+    def _hand_over(self, study: optuna.Study, sweep_dir: Path) -> None:
+        """Call what the settings name for the end of the sweep. A failure there is no failure of the sweep."""
+        if self.settings["on_end"] is None:
+            return
+        try:
+            # Looked up without Hydra's whitelist: it is the user's own configuration, like the task itself.
+            end = hydra.utils.get_method(self.settings["on_end"])
+            end(study=study, folder=sweep_dir, study_folder=self.settings.record, config=self.config)
+        except Exception as error:
+            log.warning("%s failed; the study is complete without it: %r", self.settings["on_end"], error)
+
     def _farewell(self, study: optuna.Study) -> None:
         results.print_table(study, self._names())
         print(results.summary(study, self._names()))
         if self.stop.requested:
-            line = shlex.join(["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]])
-            print(f"Interrupted; nothing is lost. The same line goes on:\n  {line}")
+            print(f"Interrupted; nothing is lost. The same line goes on:\n  {shlex.join(_words())}")
             raise SystemExit(128 + (self.stop.signal or signal.SIGINT))
         if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
             raise StudyError("No trial finished; the table above says why, and each trial's log has the whole story.")
@@ -283,3 +299,8 @@ class Sweep:
 def _whole(study: optuna.Study, n_trials: int) -> bool:
     trials = study.get_trials(deepcopy=False)
     return len(trials) >= n_trials and all(trial.state.is_finished() for trial in trials)
+
+
+def _words() -> list[str]:
+    """The command line, as it goes on with this study."""
+    return ["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]]

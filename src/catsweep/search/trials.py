@@ -3,10 +3,12 @@
 `Study` has no call to set a running trial back, or to note something on one that another process drives.
 """
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import optuna
+from optuna.artifacts import ArtifactMeta
 from optuna.trial import FrozenTrial, TrialState
 
 
@@ -36,6 +38,11 @@ class Trials:
     def violate(self, trial: FrozenTrial, constraint: str) -> None:
         """Note a violated constraint, as `Trial.set_constraint` does, which would draw samples first."""
         self.study._storage.set_trial_system_attr(trial._trial_id, f"constraints:{constraint}", 1.0)
+
+    def attach(self, trial: FrozenTrial, artifact: ArtifactMeta) -> None:
+        """Name an artifact on a trial that has not ended, as `optuna.artifacts.upload_artifact` does, but by its id."""
+        key = f"artifacts:{artifact.artifact_id}"
+        self.study._storage.set_trial_system_attr(trial._trial_id, key, json.dumps(asdict(artifact)))
 
     def start(self, trial: FrozenTrial) -> bool:
         """Set a waiting trial to RUNNING; False if somebody else did."""

@@ -29,15 +29,15 @@ class SteadySweeperConf:
     defaults: list[Any] = field(default_factory=lambda: [{"sampler": "default"}])
 
     # As in hydra-optuna-sweeper.
-    sampler: Any = MISSING
+    sampler: Any = MISSING  # the option of hydra/sweeper/sampler; default: Optuna's TPE
     direction: Any = "minimize"  # or a list, one per objective
     storage: Any = None  # sqlite:///, journal:///, postgresql://, mysql://, grpc://; null: study.db in `record`
     study_name: str | None = None  # null: the sweep's own folder holds its study
     n_trials: int = 20  # of the study in all, however often it is started
     n_jobs: Any = "auto"  # slots; auto: one per GPU, without one as many as cores and memory allow
     max_failure_rate: float = 1.0  # among the last n_jobs trials; above it the sweep stops
-    params: dict[str, Any] | None = None
-    custom_search_space: str | None = None
+    params: dict[str, Any] | None = None  # the space: {parameter: "choice(a, b)" or "interval(0, 1)"}
+    custom_search_space: str | None = None  # dotted path of a function (config, trial) that suggests more
 
     # The space.
     conditions: dict[str, str] = field(default_factory=dict)  # parameter: "other=value" or "other=[a,b]"
@@ -64,6 +64,14 @@ class SteadySweeperConf:
     # Draw the next trial, and get it ready, before a slot is free: the slot waits less, and the draw knows one result
     # less. auto: while trials take less than 20 s. It counts as running.
     draw_ahead: Any = "auto"
+
+    # What Optuna's dashboard shows of a trial: patterns within its folder; the newest match of each is attached to it,
+    # about once a minute and at its end, and kept in `record`/artifacts.
+    artifacts: list[str] = field(default_factory=list)
+
+    # Dotted path of a function that is called when this start of the sweep has ended, unless it was interrupted, with
+    # study, folder (of the runs), study_folder and config, by these names.
+    on_end: str | None = None
 
     # Resuming.
     allow_change: list[str] = field(default_factory=list)  # what may differ from the first start

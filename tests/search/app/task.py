@@ -39,7 +39,8 @@ def main(cfg: DictConfig) -> float | list[float]:
     checkpoint = folder / "steps.txt"
     number = HydraConfig.get().job.num
     if number in cfg.faulty and not (cfg.fault == "once" and cfg.trial.attempt):
-        fail("kill" if cfg.fault == "once" else cfg.fault)
+        fault = cfg.fault if isinstance(cfg.fault, str) else cfg.fault[list(cfg.faulty).index(number)]
+        fail("kill" if fault == "once" else fault)
     done = len(checkpoint.read_text().splitlines()) if checkpoint.exists() else 0
     for step in range(done, cfg.steps):
         time.sleep(cfg.seconds)

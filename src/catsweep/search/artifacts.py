@@ -1,0 +1,105 @@
+"""Pictures of the trials, attached to them as Optuna's artifacts: `make dashboard` shows them beside the scores.
+
+`catsweep.search.settlement` attaches a trial's newest files before it tells the study how the trial ended (after that
+nothing can be attached), and `catsweep.search.scheduler` does so now and then while the trial runs.
+"""
+
+import json
+import logging
+import mimetypes
+import os
+import socket
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import optuna
+from optuna.artifacts import ArtifactMeta, FileSystemArtifactStore
+from optuna.exceptions import UpdateFinishedTrialError
+
+from catsweep.search.trials import Trials
+
+log = logging.getLogger(__name__)
+
+FOLDER = "artifacts"  # in that of the study, also when its storage is a server
+OTHER = "application/octet-stream"  # the type of a file whose name tells none
+
+
+class Store(FileSystemArtifactStore):
+    """Optuna's store in a folder, which is made when it is needed; a file in it is whole at any moment."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.folder = folder
+
+    def write(self, artifact_id: str, content_body: BinaryIO) -> None:
+        """Keep a file, in the place of an earlier one of this name."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        temporary = f"{artifact_id}.{socket.gethostname()}.{os.getpid()}.tmp"
+        try:
+            super().write(temporary, content_body)
+            os.replace(self.folder / temporary, self.folder / artifact_id)
+        finally:
+            (self.folder / temporary).unlink(missing_ok=True)
+
+
+@dataclass
+class Artifacts:
+    """Attaches files of the trials of one study.
+
+    Of each pattern a trial has one artifact, the newest match, under an id that follows from study, trial and pattern:
+    what a resumed sweep or a second controller attaches again takes the same place.
+
+    Args:
+        study: it.
+        record: folder of the study; its `artifacts` keeps copies of the files.
+        patterns: globs within a trial's folder.
+    """
+
+    study: optuna.Study
+    record: Path
+    patterns: Sequence[str]
+
+    def __post_init__(self) -> None:
+        self.store = Store(self.record / FOLDER)
+        self._trials = Trials(self.study)
+        self._known: dict[str, tuple[Path, int, int]] = {}  # by id: what is attached, when it was written, its size
+        self._failed = False
+
+    def attach(self, number: int, folder: Path) -> None:
+        """Attach the newest files of a trial that has not ended. A failure is only logged: pictures are no result.
+
+        Args:
+            number: of the trial.
+            folder: where it works.
+        """
+        for pattern in self.patterns:
+            try:
+                self._attach(number, folder, pattern)
+            except UpdateFinishedTrialError:  # another controller, which took it over, was first
+                return
+            except Exception as error:
+                if not self._failed:
+                    log.warning("No file %s of trial %d could be attached to it: %r", pattern, number, error)
+                self._failed = True  # once is enough: a full disk would say so at every trial
+
+    def _attach(self, number: int, folder: Path, pattern: str) -> None:
+        found = [(path.stat(), path) for path in folder.glob(pattern) if path.is_file()]
+        if not found:
+            return
+        stat, newest = max(found, key=lambda one: (one[0].st_mtime_ns, one[1].name))
+        identity, state = self._identity(number, pattern), (newest, stat.st_mtime_ns, stat.st_size)
+        if self._known.get(identity) == state:
+            return
+        with newest.open("rb") as content:  # before the study names it
+            self.store.write(identity, content)
+        # Of the epochs of `samples` and of `reconstructions` the file names are the same.
+        name = "-".join(newest.relative_to(folder).parts)
+        mimetype, encoding = mimetypes.guess_type(name)
+        self._trials.attach(self._trials.read(number), ArtifactMeta(identity, name, mimetype or OTHER, encoding))
+        self._known[identity] = state
+
+    def _identity(self, number: int, pattern: str) -> str:
+        return str(uuid.uuid5(uuid.NAMESPACE_URL, json.dumps([self.study.study_name, number, pattern])))

@@ -1,0 +1,104 @@
+"""The sweeper as a user meets it, when something goes wrong: killed, interrupted, crashed, started twice."""
+
+import json
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.search.left import load, states, steps_done, whole
+from tests.starting import Running
+
+from catsweep.search import attributes
+
+Start = Callable[..., Running]
+Sweep = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def test_twenty_kills_lose_nothing(start: Start, tmp_path: Path) -> None:
+    """SIGKILL of the controller at random moments of one sweep, each time started again."""
+    line = ("hydra.sweeper.n_trials=40", "hydra.sweeper.n_jobs=3", "seconds=0.05")
+    moments = random.Random(3)
+    for kill in range(20):
+        process = start(*line)
+        if kill % 4:  # at work
+            goal = steps_done(tmp_path) + moments.randint(1, 4)
+            while steps_done(tmp_path) < goal and process.poll() is None:
+                time.sleep(0.01)
+            time.sleep(moments.uniform(0, 0.1))
+        else:  # perhaps before there is any
+            time.sleep(moments.uniform(0, 1.5))
+        process.send_signal(signal.SIGKILL)
+        _, err = process.communicate()
+        assert process.returncode == -signal.SIGKILL, err
+    process = start(*line)
+    _, err = process.communicate()
+    assert process.returncode == 0, err
+    whole(tmp_path, 40)
+
+
+def test_two_controllers_share_a_study_without_a_duplicate(start: Start, tmp_path: Path) -> None:
+    line = ("hydra.sweeper.n_trials=16", "seconds=0.1")
+    both = [start(*line), start(*line)]
+    for process in both:
+        _, err = process.communicate()
+        assert process.returncode == 0, err
+    whole(tmp_path, 16)
+    assert len({json.dumps(trial.params) for trial in load(tmp_path).trials}) == 16
+
+
+def test_a_trial_that_crashes_costs_that_trial(sweep: Sweep, tmp_path: Path) -> None:
+    ways = ["segfault", "exit", "kill", "sys.exit", "raise"]
+    done = sweep(f"fault=[{','.join(ways)}]", "faulty=[1,2,3,4,5]", "hydra.sweeper.n_trials=7")
+    assert done.returncode == 0, done.stderr
+    assert states(tmp_path) == ["COMPLETE", *["FAIL"] * 5, "COMPLETE"]
+    said = []
+    for trial in load(tmp_path).trials[1:6]:
+        said.append(trial.user_attrs[attributes.MESSAGE])
+        assert (tmp_path / trial.user_attrs[attributes.LOG]).exists()
+    for message, word in zip(said, ["SIGSEGV", "exit code 3", "SIGKILL", "4", "a fault of the task"], strict=True):
+        assert word in message
+
+
+def test_a_lost_trial_is_retried_under_its_own_number(sweep: Sweep, tmp_path: Path) -> None:
+    assert sweep("fault=once", "faulty=[1]", "hydra.sweeper.n_trials=4").returncode == 0
+    whole(tmp_path, 4)
+    assert load(tmp_path).trials[1].user_attrs[attributes.ATTEMPT] == 1
+
+
+def test_pruned_is_not_failed_and_memory_is_a_constraint(sweep: Sweep, tmp_path: Path) -> None:
+    assert sweep("fault=prune", "faulty=[1]", "hydra.sweeper.n_trials=3", "study=fake").returncode == 0
+    assert states(tmp_path) == ["COMPLETE", "PRUNED", "COMPLETE"]
+    assert not load(tmp_path).trials[1].constraints
+    assert sweep("fault=memory", "faulty=[1]", "hydra.sweeper.n_trials=3", "study=wide").returncode == 0
+    trial = load(tmp_path, "wide").trials[1]
+    assert trial.state.name == "PRUNED"
+    assert trial.constraints == {"out of memory": 1.0}
+
+
+def test_the_same_failure_again_and_again_ends_the_sweep_and_is_shown_once(sweep: Sweep, tmp_path: Path) -> None:
+    done = sweep("fault=raise", "faulty=[0,1,2,3,4,5,6,7]", "hydra.sweeper.n_jobs=1", "hydra.sweeper.draw_ahead=false")
+    assert done.returncode == 1
+    assert states(tmp_path) == ["FAIL"] * 3
+    assert done.stderr.count("Traceback") == 1
+    assert "a fault of the task" in done.stderr
+    assert (tmp_path / "out/fake/optimization_results.yaml").exists()
+
+
+def test_interrupted_once_a_sweep_stops_and_the_printed_line_goes_on(
+    start: Start, sweep: Sweep, tmp_path: Path
+) -> None:
+    process = start("seconds=0.3", "hydra.sweeper.n_trials=6")
+    while not (tmp_path / "out/fake/1/steps.txt").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate()
+    assert process.returncode == 130
+    assert "The same line goes on" in out
+    assert "-m seconds=0.3 hydra.sweeper.n_trials=6" in out
+    assert "RUNNING" not in states(tmp_path)
+    assert sweep("seconds=0.3", "hydra.sweeper.n_trials=6").returncode == 0
+    whole(tmp_path, 6)
