@@ -60,6 +60,7 @@ def run(cfg: DictConfig, folder: Path | None = None) -> float | tuple[float, ...
         CatsweepError: a configuration, data or training that cannot go on; the message says what to do.
     """
     configuration.check(cfg)
+    configuration.complete(cfg)
     _quiet_libraries()
     # Relative to the project, so that nothing we print or write names a place on this machine.
     folder = folder or Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
@@ -82,20 +83,21 @@ def run(cfg: DictConfig, folder: Path | None = None) -> float | tuple[float, ...
     if reporter:
         _require_rungs(cfg, reporter, scorer)
     log_to = loggers.build(cfg.logger, folder, cfg.trial.study or cfg.study, cfg.trial.number)
-    failed = True
+    outcome = "failed"
     try:
         loggers.log_config(log_to, cfg)
+        loggers.watch(log_to, model)
         trainer = build_trainer(cfg, folder, scorer, log_to, reporter)
         started = time.monotonic()
         trainer.fit(model, data, ckpt_path=checkpoint, weights_only=True)
         result = _score(trainer, model, scorer, folder, time.monotonic() - started)
-        loggers.summarise(log_to, result["scores"], result["cards"])
-        failed = False
-    except (optuna.TrialPruned, InterruptedTrial):
-        failed = False  # ended, as it was asked to
+        loggers.summarise(log_to, result["scores"], result["cards"], list(cfg.objective))
+        outcome = "complete"
+    except (optuna.TrialPruned, InterruptedTrial) as ended:  # as it was asked to
+        outcome = "pruned" if isinstance(ended, optuna.TrialPruned) else "interrupted"
         raise
     finally:
-        loggers.finish(log_to, failed)
+        loggers.finish(log_to, outcome)
     return objective_values(result["scores"], list(cfg.objective))
 
 

@@ -117,8 +117,9 @@ def test_reconstructions_are_below_their_originals(tmp_path):
 
 def trainer_stub(**changes):
     stub = SimpleNamespace(
-        sanity_checking=False, is_global_zero=True, current_epoch=0, global_step=1, loggers=[],
+        sanity_checking=False, is_global_zero=True, current_epoch=0, global_step=2, loggers=[],
         state=SimpleNamespace(fn="fit"), datamodule=None,
+        fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(_batches_that_stepped=70)),
     )  # fmt: skip
     return SimpleNamespace(**{**vars(stub), **changes})
 
@@ -140,9 +141,9 @@ class ShownImages(WandbLogger):
         self.shown.append((key, len(images), images[0].shape, step))
 
 
-def test_wandb_shows_each_page_at_the_trainers_step_and_csv_is_passed_over(tmp_path):
+def test_wandb_shows_each_page_by_batches_as_lightning_logs_and_csv_is_passed_over(tmp_path):
     logger = ShownImages()
-    trainer = trainer_stub(loggers=[CSVLogger(tmp_path), logger], global_step=70)
+    trainer = trainer_stub(loggers=[CSVLogger(tmp_path), logger], global_step=140)  # two optimizers
     SampleGrid(tmp_path, n=4, images=np.zeros((2, 4, 4, 3), np.uint8)).on_validation_end(trainer, Copier())
     assert logger.shown == [("samples", 1, (14, 14, 3), 70), ("reconstructions", 1, (14, 14, 3), 70)]
 

@@ -1,34 +1,29 @@
 """The loggers a run can have, and the few things a run tells them besides its metrics.
 
 `conf/logger/{wandb,csv,none}.yaml` name one factory each. `training.run` calls `build`, hands the result to the
-Trainer, then `log_config` before and `summarise` after training, and `finish` at the end, also of a failed run.
+Trainer, then `log_config` and `watch` before and `summarise` after training, and `finish` at the end, also of a failed
+run.
 Nothing here draws a random number, and nothing prints or waits for a network unless the run is online, so that
 scores are the same with any logger and with none.
 """
 
-import hashlib
-import logging
-import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, cast
 
-from lightning_fabric.loggers.logger import rank_zero_experiment
+import torch
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from catsweep.errors import ConfigError
 from catsweep.instantiation import instantiate
+from catsweep.search.confirming import CONFIRMATION
+from catsweep.tracking.run_logger import Mode, RunLogger, Watch, resolve_mode, run_id, under_agent
 
-if TYPE_CHECKING:
-    import wandb
-
-Mode = Literal["auto", "online", "offline", "disabled"]
-LONGEST_ID = 64  # wandb allows 128; the id is also part of file names
-
-log = logging.getLogger(__name__)
+TAGGED = ("model", "data", "loss")  # groups whose option is a tag of the run
+WATCH_EVERY = 100  # batches
 
 
 def build(node: DictConfig, run_dir: Path, study: str | None = None, trial: int | None = None) -> list[Logger]:
@@ -69,7 +64,9 @@ def wandb_logger(
     tags: Sequence[str] = (),
     mode: Mode = "auto",
     save_dir: str = "outputs",
-) -> "RunLogger":
+    watch: Watch | None = None,
+    system: bool = True,
+) -> RunLogger:
     """`logger=wandb`: one Weights & Biases run, whose id is the same each time the run is started.
 
     Args:
@@ -80,136 +77,91 @@ def wandb_logger(
         entity: W&B user or team; the account's default if None.
         group: overrides the study as the group.
         name: display name; `<study> <trial>` or the run folder's name if None.
-        job_type: `trial` in a study, `train` outside one, if None.
-        tags: labels to filter by.
+        job_type: `trial` or `confirm` in a study, `train` outside one, if None.
+        tags: labels to filter by, besides the options of `TAGGED`.
         mode: `online`, `offline` (files only), `disabled` (nothing), or `auto`: see `resolve_mode`.
-        save_dir: the records of all runs go to `<save_dir>/wandb`, so that `wandb sync <save_dir>/wandb` and
+        save_dir: the records of all runs go to `<save_dir>/wandb`, so that `make wandb-sync` and
             `wandb leet <save_dir>/wandb` take them all.
+        watch: record histograms of the gradients, the parameters or all.
+        system: record the machine.
 
     Returns:
         A logger that contacts wandb when it is first used.
 
     Raises:
-        ConfigError: the mode is none of those.
+        ConfigError: the mode, or what to watch, is none of those.
     """
-    in_study = study is not None and trial is not None
+    if watch not in (None, "gradients", "parameters", "all"):
+        raise ConfigError(f"logger.watch is null, gradients, parameters or all; got {watch!r}.")
+    role, search = _role(study, trial)
+    role = job_type or role
+    in_study = study is not None and (trial is not None or role == "sweep")
+    which = f"{search} {role}" if role in ("sweep", "confirm") else search
+    called = f"{which} {trial}" if trial is not None else which
+    if under_agent():  # it has a name for the run, and keeps the runs of its sweep together
+        search = called = None
     return RunLogger(
         mode=resolve_mode(mode),
         fall_back=mode == "auto",
         project=project,
         entity=entity,
-        group=group or study,
-        name=name or (f"{study} {trial}" if in_study else run_dir.name),
-        job_type=job_type or ("trial" if in_study else "train"),
-        tags=list(tags),
+        group=group or search,
+        name=name or (called if in_study or under_agent() else run_dir.name),
+        job_type=role,
+        tags=list(dict.fromkeys([*_tags(), *tags])),
         save_dir=save_dir,
-        id=run_id(f"{study}/{trial}") if in_study else run_id(_relative(run_dir, Path(save_dir))),
+        system=system,
+        watched=watch,
+        id=run_id(f"{study}/{'sweep' if trial is None else trial}" if in_study else _relative(run_dir, Path(save_dir))),
     )
 
 
-class RunLogger(WandbLogger):
-    """Lightning's W&B logger, silent when offline, and not stopped by a server that cannot be reached.
-
-    Args:
-        mode: `online`, `offline` or `disabled`.
-        fall_back: go on offline if an online run cannot be started.
-        save_dir: parent of the `wandb` folder.
-        **init: further arguments of `wandb.init`.
-    """
-
-    def __init__(self, mode: str, fall_back: bool, save_dir: str, **init: Any) -> None:
-        super().__init__(save_dir=save_dir, mode=mode, **init)
-        # Lightning always passes it, and wandb warns of it whatever its value.
-        del self._wandb_init["anonymous"]
-        self._fall_back = fall_back
-
-    @property
-    @rank_zero_experiment
-    def experiment(self) -> "wandb.Run":
-        """The wandb run, started on first use (by rank 0 only)."""
-        if self._experiment is None:
-            import wandb
-
-            try:
-                return self._start()
-            except wandb.errors.CommError as error:
-                if not self._fall_back:
-                    raise
-                log.warning("Weights & Biases cannot be reached, so this run is recorded offline: %s", error)
-                self._wandb_init["mode"] = "offline"
-        return self._start()
-
-    def _start(self) -> "wandb.Run":
-        if self._experiment is None:
-            import wandb
-
-            Path(cast(str, self._save_dir)).mkdir(parents=True, exist_ok=True)
-            if self._wandb_init["mode"] == "online":
-                self._wandb_init["settings"] = wandb.Settings(init_timeout=30)
-            else:
-                self._wandb_init["settings"] = wandb.Settings(silent=True, console="off")
-                # wandb 0.31 reports on its own use to its server at exit, also when offline, unless told not to.
-                os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-        return cast("wandb.Run", super().experiment)
+def _role(study: str | None, trial: int | None) -> tuple[str, str | None]:
+    """The job type of a run, and the name of the search it belongs to."""
+    if study is None or trial is None:
+        return ("trial" if under_agent() else "train"), study
+    if study.endswith(CONFIRMATION):
+        return "confirm", study.removesuffix(CONFIRMATION)
+    return "trial", study
 
 
-def resolve_mode(mode: Mode) -> str:
-    """Decide whether a run is online.
-
-    `auto` follows `WANDB_MODE` and `wandb offline|disabled` where the user has set them; otherwise the run is online
-    if wandb has credentials for its server (environment, netrc, settings file), offline if not. It never asks.
-
-    Returns:
-        `online`, `offline` or `disabled`.
-
-    Raises:
-        ConfigError: the mode is not known, or the credentials are malformed.
-    """
-    if mode in ("online", "offline", "disabled"):
-        return mode
-    if mode != "auto":
-        raise ConfigError(f"logger.mode is auto, online, offline or disabled; got {mode!r}.")
-    import wandb
-    from wandb.sdk.lib import wbauth
-
-    settings = wandb.setup().settings
-    if settings.mode != "online":
-        return {"dryrun": "offline", "run": "online"}.get(settings.mode, settings.mode)
-    try:
-        # Not wandb.login(prompt=False): with a key it prints, and asks the server who this is.
-        found = wbauth.authenticate_session(
-            host=settings.base_url, source="catsweep", prompt=False, update_session=False
-        )
-    except wandb.errors.AuthenticationError as error:
-        raise ConfigError(
-            f"Weights & Biases has credentials that it cannot use: {error} Correct them, or set logger.mode=offline."
-        ) from error
-    return "online" if found else "offline"
+def _tags() -> list[str]:
+    chosen = choices()
+    return [chosen[group] for group in TAGGED if group in chosen]
 
 
-def run_id(name: str) -> str:
-    """Turn the name of a run into an id that wandb and file systems accept; different names get different ids.
-
-    Returns:
-        At most 64 characters of `a-z0-9-`: the name in lower case with other characters as hyphens, and, when that
-        lost something, 8 digits of the name's SHA-256.
-    """
-    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-    if slug == name and len(slug) <= LONGEST_ID:
-        return slug
-    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return f"{slug[: LONGEST_ID - 9].rstrip('-')}-{digest}".lstrip("-")
+def choices() -> dict[str, str]:
+    """The option of each config group, `loss: mse`; empty outside a Hydra job."""
+    if not HydraConfig.initialized():
+        return {}
+    chosen = HydraConfig.get().runtime.choices
+    return {str(k): str(v) for k, v in chosen.items() if v is not None and not str(k).startswith("hydra/")}
 
 
 def log_config(loggers: Sequence[Logger], cfg: DictConfig) -> None:
-    """Record the resolved configuration with every logger, as nested plain values."""
+    """Record the resolved configuration with every logger, as nested plain values, and the option of each group.
+
+    The options are `choices`: what a sweep over `loss` varies is `choices.loss`, not the node it stands for.
+    """
     plain = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     for logger in loggers:
-        logger.log_hyperparams(plain)
+        logger.log_hyperparams({**plain, "choices": choices()})
+
+
+def watch(loggers: Sequence[Logger], model: torch.nn.Module) -> None:
+    """Record histograms of a model while it trains, with the loggers that were asked to."""
+    for logger in loggers:
+        if isinstance(logger, RunLogger) and logger.watched is not None:
+            logger.watch(model, log=logger.watched, log_freq=WATCH_EVERY, log_graph=False)
 
 
 @rank_zero_only
-def summarise(loggers: Sequence[Logger], scores: Mapping[str, float], cards: Mapping[str, Mapping[str, Any]]) -> None:
+def summarise(
+    loggers: Sequence[Logger],
+    scores: Mapping[str, float],
+    cards: Mapping[str, Mapping[str, Any]],
+    objective: Sequence[str] = (),
+) -> None:
     """Record the final scores, those of the checkpoint that counts, and the metric card of each.
 
     wandb would otherwise summarise a run by its last values. The cards go to the config, where runs can be filtered
@@ -219,26 +171,35 @@ def summarise(loggers: Sequence[Logger], scores: Mapping[str, float], cards: Map
         loggers: the loggers of the run; only wandb's keep a summary.
         scores: value by name, for example `val/fid`.
         cards: metric card by the same names, plain values.
+        objective: what the run is judged by. The first is also `objective`. They are logged as well, as a sweep of
+            W&B's own needs.
     """
+    judged = {name: scores[name] for name in objective}
+    if objective:
+        judged["objective"] = scores[objective[0]]
     for logger in loggers:
+        if isinstance(logger, RunLogger):
+            logger.close_step(judged)
         if isinstance(logger, WandbLogger):
             logger.experiment.config.update(
                 {"cards": {k: dict(card) for k, card in cards.items()}}, allow_val_change=True
             )
-            logger.experiment.summary.update(dict(scores))
+            logger.experiment.summary.update({**scores, **judged})
 
 
-def finish(loggers: Sequence[Logger], failed: bool = False) -> None:
+def finish(loggers: Sequence[Logger], outcome: str = "complete") -> None:
     """End the record of a run, so that the next job of this process starts its own.
 
     Args:
         loggers: the loggers of the run.
-        failed: mark the run as failed.
+        outcome: `complete`, `pruned`, `interrupted` or `failed`; it is part of the summary.
     """
+    failed = outcome == "failed"
     for logger in loggers:
         logger.finalize("failed" if failed else "success")
         # Not logger.experiment: that would start a run in order to finish it.
         if isinstance(logger, WandbLogger) and logger._experiment is not None:
+            logger._experiment.summary.update({"outcome": outcome})
             logger._experiment.finish(exit_code=int(failed))
             logger._experiment = None
 

@@ -27,7 +27,7 @@ def log_images(loggers: Sequence[Logger], key: str, image: Images, step: int) ->
         loggers: the loggers of the run.
         key: name of the panel, for example `samples`.
         image: uint8, shape (H, W, 3).
-        step: the Trainer's global step, the x axis of all other values.
+        step: batches trained on, the x axis of all other values.
     """
     for logger in loggers:
         if isinstance(logger, WandbLogger):
@@ -97,7 +97,8 @@ class SampleGrid(Callback):
 
     def _show(self, trainer: Trainer, kind: str, epochs: int, page: Images) -> None:
         save_png(self.run_dir / kind / f"epoch_{epochs:04d}.png", page)
-        log_images(trainer.loggers, kind, page, trainer.global_step)
+        # Not global_step, which counts the steps of two optimizers: Lightning logs by batches.
+        log_images(trainer.loggers, kind, page, trainer.fit_loop.epoch_loop._batches_that_stepped)
 
     def _originals(self, trainer: Trainer) -> Images:
         if self.images is None:

@@ -1,0 +1,221 @@
+"""The sweep's own run in Weights & Biases: what only the study knows, beside the runs of its trials.
+
+`hydra.sweeper.on_end` names `record`, which the sweep calls when it is over. A sweep that goes on later continues the
+same run: new trials are added to its history, its tables are written anew.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from omegaconf import DictConfig, OmegaConf
+
+from catsweep.instantiation import instantiate
+from catsweep.report import record as study_record
+from catsweep.report.importance import importances
+from catsweep.report.record import Entry, Record
+from catsweep.search import attributes, confirmation, results
+from catsweep.search.confirmation import Confirmation
+from catsweep.tracking.run_logger import RunLogger
+
+if TYPE_CHECKING:
+    import wandb
+
+TARGET = "catsweep.tracking.loggers.wandb_logger"
+RECORDED = "catsweep:recorded"  # attribute of the study: how many finished trials the history of its run has
+
+Rows = list[list[Any]]
+
+
+def record(study: optuna.Study, folder: Path, study_folder: Path, config: DictConfig) -> None:
+    """Write the run of a sweep. Does nothing unless its trials are recorded with Weights & Biases.
+
+    Args:
+        study: the search.
+        folder: of its runs.
+        study_folder: of the study itself, with what its confirmation found.
+        config: composed, of the sweep; its node `logger` says where.
+    """
+    node = OmegaConf.select(config, "logger")
+    if node is None or node.get("_target_") != TARGET:
+        return
+    own = {"study": study.study_name, "trial": None, "job_type": "sweep", "name": None, "watch": None}
+    logger: RunLogger = instantiate(node, run_dir=folder, **own)
+    found = study_record.read(study, folder)
+    run = logger.experiment
+    try:
+        run.config.update(_config(study, found), allow_val_change=True)
+        finished = _write_history(run, study, [objective.name for objective in found.objectives])
+        confirmed = _confirmation(study_folder)
+        media = _media(study, found)
+        if confirmed is not None:
+            media["sweep/confirmation"] = _confirmed(confirmed)
+        run.log(media, step=max(finished, run.starting_step))
+        run.summary.update(_summary(study, found, confirmed))
+    finally:
+        run.finish()
+
+
+def _config(study: optuna.Study, found: Record) -> dict[str, Any]:
+    return {
+        "study": study.study_name,
+        "sampler_seed": study.user_attrs.get("seed"),
+        "objectives": {one.name: "maximize" if one.maximise else "minimize" for one in found.objectives},
+        "space": found.contract.get("space"),
+        "facts": found.contract.get("facts"),
+    }
+
+
+# --- history
+
+
+def _write_history(run: "wandb.Run", study: optuna.Study, names: Sequence[str]) -> int:
+    """One row per finished trial, in the order in which they ended: its values, and the best so far of each.
+
+    Returns:
+        How many have finished.
+    """
+    maximize = [direction == optuna.study.StudyDirection.MAXIMIZE for direction in study.directions]
+    run.define_metric("trials")
+    for name, up in zip(names, maximize, strict=True):
+        run.define_metric(f"trial/{name}", step_metric="trials", summary="none")
+        run.define_metric(f"best/{name}", step_metric="trials", summary="max" if up else "min")
+    finished = [t for t in study.get_trials(deepcopy=False) if t.state == optuna.trial.TrialState.COMPLETE]
+    finished.sort(key=lambda t: (t.datetime_complete, t.number))
+    known = int(study.user_attrs.get(RECORDED, 0))
+    best: list[float | None] = [None] * len(names)
+    for count, trial in enumerate(finished, start=1):
+        best = [_better(b, v, up) for b, v, up in zip(best, trial.values, maximize, strict=True)]
+        if count > known:
+            row = {f"trial/{name}": value for name, value in zip(names, trial.values, strict=True)}
+            row |= {f"best/{name}": value for name, value in zip(names, best, strict=True) if value is not None}
+            run.log({"trials": count, "trial": trial.number, **row}, step=count)
+    if not run.disabled:
+        study.set_user_attr(RECORDED, len(finished))
+    return len(finished)
+
+
+def _better(best: float | None, value: float, maximize: bool) -> float:
+    return value if best is None else (max if maximize else min)(best, value)
+
+
+# --- tables and pictures
+
+
+def _media(study: optuna.Study, found: Record) -> dict[str, Any]:
+    import wandb
+
+    parameters = list(found.distributions)
+    front = [trial.number for trial in results.best_trials(study)]
+    by_number = {trial.number: trial for trial in found.trials}
+    ranked = [by_number[number] for number in found.ranked]
+    scores = [objective.name for objective in found.objectives]
+    columns: list[str | int] = ["trial", "state", *scores, "seconds", *parameters]
+    media: dict[str, Any] = {
+        "sweep/trials": wandb.Table(columns, [_row(trial, len(scores), parameters) for trial in ranked]),
+        "sweep/pareto": wandb.Table(
+            [*columns, "samples"],
+            [[*_row(by_number[n], len(scores), parameters), _samples(by_number[n])] for n in front],
+        ),
+    }
+    for found_out in importances(study):
+        if not found_out.shares:
+            continue
+        name = scores[found_out.objective]
+        table = wandb.Table(["parameter", "importance"], [list(item) for item in found_out.shares.items()])
+        media[f"sweep/importance/{name}"] = wandb.plot.bar(
+            table, "parameter", "importance", title=f"What {name} depends on (PED-ANOVA)"
+        )
+    if front and (page := _samples(by_number[front[0]])) is not None:
+        media["samples"] = page
+    if stays := _stays(found):
+        media["sweep/slots"] = wandb.Table(["trial", "slot", "start", "end", "state"], stays)
+        media["sweep/timeline"] = wandb.Plotly(timeline(stays))
+    return media
+
+
+def _row(trial: Entry, n_scores: int, parameters: Sequence[str]) -> list[Any]:
+    values = list(trial.values) if trial.values is not None else [None] * n_scores
+    seconds = None if trial.seconds is None else round(trial.seconds, 1)
+    # As text where they are drawn from lists: a column of a table has one type.
+    return [trial.number, trial.state, *values, seconds, *(_plain(trial.params.get(name)) for name in parameters)]
+
+
+def _plain(value: Any) -> float | str | None:
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+        return None if value is None else float(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _samples(trial: Entry) -> "wandb.Image | None":
+    import wandb
+
+    pages = sorted((trial.run / "samples").glob("*.png")) if trial.run else []
+    return wandb.Image(str(pages[-1])) if pages else None
+
+
+def _stays(found: Record) -> Rows:
+    """Who was in which slot, in seconds since the first began: trial, slot, start, end, how the trial ended."""
+    stays = [(trial, attempt) for trial in found.trials for attempt in trial.attempts if attempt.slot is not None]
+    begin = min((attempt.start for _, attempt in stays), default=0.0)
+    rows: Rows = [
+        [trial.number, attempt.slot, round(attempt.start - begin, 1), round(attempt.end - begin, 1), trial.state]
+        for trial, attempt in stays
+    ]
+    return sorted(rows, key=lambda row: (row[2], row[1]))
+
+
+def timeline(stays: Rows) -> Any:
+    """Draw the slots: a line each, a bar for each stay of a trial.
+
+    Args:
+        stays: rows of trial, slot, start and end in seconds, state.
+
+    Returns:
+        A figure of Plotly.
+    """
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    for state in dict.fromkeys(row[4] for row in stays):
+        rows = [row for row in stays if row[4] == state]
+        figure.add_bar(
+            name=state, orientation="h", y=[f"slot {row[1]}" for row in rows], base=[row[2] for row in rows],
+            x=[row[3] - row[2] for row in rows], text=[str(row[0]) for row in rows],
+            hovertemplate="trial %{text}, from %{base} s for %{x} s",
+        )  # fmt: skip
+    figure.update_layout(barmode="overlay", xaxis_title="seconds", title="Slots")
+    figure.update_yaxes(categoryorder="category descending")
+    return figure
+
+
+def _confirmed(confirmed: Confirmation) -> "wandb.Table":
+    """The runs under other seeds."""
+    import wandb
+
+    rows = [
+        [one.trial, "winner" if one is confirmed.winner else "not told from it" if one.trial in confirmed.tied else "",
+         seed, *values]
+        for one in confirmed.candidates for seed, values in one.values.items()
+    ]  # fmt: skip
+    return wandb.Table(["trial", "role", "seed", *confirmed.objectives], rows)
+
+
+def _confirmation(study_folder: Path) -> Confirmation | None:
+    try:
+        return confirmation.read(study_folder)
+    except ValueError:  # another version's, or damaged: `make best-model` says so
+        return None
+
+
+def _summary(study: optuna.Study, found: Record, confirmed: Confirmation | None) -> Mapping[str, Any]:
+    states = [trial.state for trial in found.trials]
+    summary: dict[str, Any] = {f"count/{state}": states.count(state) for state in dict.fromkeys(states)}
+    front = results.best_trials(study)
+    if front:
+        summary |= {"objective": front[0].values[0], "winner": front[0].number, "pareto": [t.number for t in front]}
+    if confirmed is not None:
+        summary |= {"winner": confirmed.winner.trial, "objective": confirmed.winner.mean()}
+    summary["reused"] = sum(attributes.DUPLICATE_OF in trial.user_attrs for trial in study.get_trials(deepcopy=False))
+    return summary

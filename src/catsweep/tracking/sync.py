@@ -1,0 +1,141 @@
+"""`make wandb-sync`: upload to Weights & Biases what was recorded offline, each part once.
+
+wandb's own `sync` does the work. It takes the parts of a run that was resumed in the order in which they were
+recorded, appends each to the one before, and leaves a mark beside what it has uploaded.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+
+from catsweep.errors import CatsweepError, ConfigError
+from catsweep.tracking.run_logger import has_key
+
+SERVICE = "wandb-core"  # the process that writes
+RECORDS = Path("outputs/wandb")  # `save_dir` of conf/logger/wandb.yaml
+FRESH = 60.0  # seconds; what a run records is written every 15, and at its end that it has ended
+
+
+def main(words: list[str] | None = None) -> None:
+    """Upload what is not online yet.
+
+    Args:
+        words: of the command line.
+
+    Raises:
+        SystemExit: there is no key, or wandb could not upload a part; with a message.
+    """
+    parser = argparse.ArgumentParser(description="Upload to Weights & Biases what was recorded offline.")
+    parser.add_argument("folder", nargs="?", type=Path, default=RECORDS, help=f"of the records; {RECORDS} if not given")
+    try:
+        print(sync(parser.parse_args(words).folder))
+    except CatsweepError as error:
+        raise SystemExit(f"{type(error).__name__}: {error}") from None
+
+
+def sync(folder: Path) -> str:
+    """Upload what is not online yet.
+
+    Args:
+        folder: of the records, with a folder for each.
+
+    Returns:
+        What was done, in words.
+
+    Raises:
+        ConfigError: there is no key, or wandb could not upload a part.
+    """
+    waiting = pending(folder)
+    if not waiting:
+        return f"Nothing to upload: no offline run in {folder} that is not online already."
+    written = _written_here()
+    going_on = [part for part in waiting if _record(part) in written or _written_elsewhere(part)]
+    # Marked as uploaded, its later values would never follow; and a later part must not come before it.
+    busy = {_run_of(part) for part in going_on}
+    ready = [part for part in waiting if _run_of(part) not in busy]
+    note = f" {_runs(going_on)} still going on, and left for later." if going_on else ""
+    if not ready:
+        return f"Nothing to upload yet:{note}"
+    if not has_key():
+        raise ConfigError(
+            f"{_runs(ready)} waiting in {folder}, and Weights & Biases has no key here. "
+            "Run `wandb login`, or set WANDB_API_KEY, where there is a network; then make wandb-sync again."
+        )
+    _upload(ready)
+    # One damaged record stops wandb before it begins; then each run has a call of its own.
+    for run in {_run_of(part) for part in ready if not _is_online(part)} if len(ready) > 1 else ():
+        _upload([part for part in ready if _run_of(part) == run and not _is_online(part)])
+    if left := [part for part in ready if not _is_online(part)]:
+        raise ConfigError(
+            f"wandb did not upload {', '.join(part.name for part in left)}; above it says why. What is damaged can be "
+            f"removed, the rest goes on with make wandb-sync.{note}"
+        )
+    runs = len({_run_of(part) for part in ready})
+    return f"Uploaded {runs} run{'s' * (runs > 1)}, in {len(ready)} part{'s' * (len(ready) > 1)}.{note}"
+
+
+def pending(folder: Path) -> list[Path]:
+    """The offline records that are not online, in the order in which they were begun."""
+    return sorted(part for part in folder.glob("offline-run-*") if _record(part) and not _is_online(part))
+
+
+def _record(part: Path) -> Path | None:
+    return next(iter(sorted(part.resolve().glob("*.wandb"))), None)
+
+
+def _is_online(part: Path) -> bool:
+    return any(part.glob("*.wandb.synced"))
+
+
+def _run_of(part: Path) -> str:
+    """`offline-run-20261126_105431-cats-0` is of `cats-0`."""
+    return part.name.removeprefix("offline-run-").partition("-")[2]
+
+
+def _runs(parts: Sequence[Path]) -> str:
+    n = len({_run_of(part) for part in parts})
+    return f"{n} run is" if n == 1 else f"{n} runs are"
+
+
+def _written_here() -> set[Path]:
+    """Records that a process of this machine has open."""
+    found = set()
+    for process in psutil.process_iter(["name"]):
+        if process.info["name"] == SERVICE:
+            try:
+                found |= {Path(one.path) for one in process.open_files()}
+            except psutil.Error:  # another user's, or it has just ended
+                continue
+    return found
+
+
+def _written_elsewhere(part: Path) -> bool:
+    """Whether a process of another machine may still write a record: it has no end, and is fresh."""
+    record = _record(part)
+    if record is None or time.time() - record.stat().st_mtime > FRESH:
+        return False
+    looked = subprocess.run(
+        [sys.executable, "-m", "wandb", "leet", "inspect", "--summary", "--json", str(record)],
+        capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False,
+        env={**os.environ, "WANDB_ERROR_REPORTING": "false"},  # it would tell its server that it looked
+    )  # fmt: skip
+    try:
+        return json.loads(looked.stdout)["state"] in ("running", "unknown")
+    except (ValueError, KeyError, TypeError):
+        return False  # not readable: wandb will say why
+
+
+def _upload(parts: Sequence[Path]) -> None:
+    # In one call, so that wandb orders the parts of a run.
+    subprocess.run([sys.executable, "-m", "wandb", "sync", *map(str, parts)], stdin=subprocess.DEVNULL, check=False)
+
+
+if __name__ == "__main__":
+    main()
