@@ -33,12 +33,13 @@ data: setup ## photos into a ready set, in stages to look at (SOURCE=DIR, withou
 	$(RUN) src/prepare.py $(if $(SOURCE),data=photos data.source=$(SOURCE)) $(ARGS)
 
 sweep: setup ## a small sweep over VAEs on the demo cats, and its table of results (ARGS="trials=30 …")
-	$(RUN) src/train.py -m hparams_search=vae_optuna trials=8 epochs=15 minutes=0.5 $(ARGS)
+	$(RUN) src/train.py -m hparams_search=vae_optuna study=first trials=8 epochs=15 minutes=0.5 $(ARGS)
 
 dashboard: setup ## look at the latest study in the browser, also while it runs (STUDY=NAME PORT=8080)
-	$(RUN) -m catsweep.search.dashboard $(STUDY) --port $(PORT)
+	$(RUN) -m catsweep.search.dashboard $(STUDY) --port $(PORT) $(ARGS)
 
 leet: setup ## look at the runs in the terminal, also while they run
+	@test -d outputs/wandb || { echo "Nothing is recorded in outputs/wandb yet: make sweep" >&2; exit 1; }
 	$(VENV)/bin/wandb leet outputs/wandb
 
 test: setup ## all tests, on two cores (ARGS="-n 8" for more)
@@ -69,8 +70,8 @@ export: setup | $(filter best-model,$(MAKECMDGOALS)) ## the best model as a bund
 evaluate: setup | $(filter export,$(MAKECMDGOALS)) ## score the latest bundle again, from its own files
 	$(RUN) src/evaluate.py $(ARGS)
 
-report: setup | $(filter best-model export,$(MAKECMDGOALS)) ## the latest study as one page, report.html (STUDY=NAME)
-	$(RUN) src/report.py $(if $(STUDY),study=$(STUDY))
+report: setup | $(filter best-model export,$(MAKECMDGOALS)) ## the latest study as one page, report.html (STUDY=NAME SELECT=…)
+	$(RUN) src/report.py select=$(SELECT) $(if $(STUDY),study=$(STUDY))
 
 demo: setup | $(filter best-model export,$(MAKECMDGOALS)) ## play with the latest bundle in the browser (PORT=8080)
 	$(RUN) src/demo.py port=$(PORT) $(ARGS)
@@ -82,7 +83,7 @@ wandb-sync: setup ## upload what was recorded offline
 	$(RUN) -m catsweep.tracking.sync
 
 docs: setup ## build the documentation into outputs/docs; a warning is an error
-	$(RUN) -m mkdocs build --strict --config-file .mkdocs.yml
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --config-file .mkdocs.yml
 
 .PHONY: background-model
 background-model: setup ## fetch IS-Net by npm, for background=remove background/remover=onnx

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ COMMANDS = sorted(path.stem for path in (Path(__file__).parents[1] / "src").glob
 HEAVY = {"torch", "pytorch_lightning", "lightning_fabric", "torchmetrics", "kornia", "wandb", "optuna", "onnxruntime"}
 
 
+@cache
 def typed(root: Path, command: str, *words: str) -> subprocess.CompletedProcess[str]:
     """Run a command from the project's root; standard error lists every import (`-X importtime`)."""
     line = [sys.executable, "-X", "importtime", f"src/{command}.py", *words]

@@ -48,6 +48,14 @@ GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir() and 
 OF_TRAINING = [group for group in GROUPS if group not in ("hparams_search", "background")]  # what a run is made of
 
 
+# A pretrained VAE of somebody else, as its config.json says; its weights come only when it is trained.
+PRETRAINED = (
+    "model.source=somebody/cats",
+    "+model.architecture={block_out_channels:[4,8],norm_num_groups:2,"
+    "down_block_types:[DownEncoderBlock2D,DownEncoderBlock2D],up_block_types:[UpDecoderBlock2D,UpDecoderBlock2D]}",
+)
+
+
 def options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
@@ -85,8 +93,15 @@ def plain(cfg: DictConfig) -> object:
 
 
 def suited(group: str, option: str) -> list[str]:
-    """The option, with the model it is for."""
-    return [f"{group}={option}", *(["model=dcgan"] if group == "loss" and option in ONLY_ADVERSARIAL else [])]
+    """The option, with the model it is for, and with what it needs."""
+    more = ["model=dcgan"] if group == "loss" and option in ONLY_ADVERSARIAL else []
+    return [f"{group}={option}", *more, *(PRETRAINED if option == "vae_pretrained" else [])]
+
+
+def searched(search: str) -> list[str]:
+    """The search, with what it needs, and the smallest networks it may have."""
+    tiny = PRETRAINED if search == "vae_pretrained_optuna" else ("width.channels=4", "width.max_channels=16")
+    return [f"hparams_search={search}", *tiny]
 
 
 def built(cfg: DictConfig) -> pl.LightningModule:
@@ -314,33 +329,44 @@ def space(search: str) -> dict[str, object]:
     return dict(distributions)
 
 
-CHOICES = [
-    (search, name, value)
-    for search in SEARCHES
-    for name, distribution in space(search).items()
-    for value in (
-        distribution.choices
-        if isinstance(distribution, CategoricalDistribution)
-        else (distribution.low, distribution.high)  # type: ignore[attr-defined]
-    )
-]
+def values(distribution: object) -> tuple[object, ...]:
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices
+    return distribution.low, distribution.high  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize(("search", "name", "value"), CHOICES)
-def test_every_value_of_a_search_space_composes_and_builds(search: str, name: str, value: object) -> None:
-    width = [] if name == "width" else ["width.channels=4", "width.max_channels=16"]
-    # The override is written as the sweeper writes it. A key that is not there is refused by Hydra.
-    cfg = composed(f"hparams_search={search}", *width, f"{name}={value}")
+def draws(search: str) -> list[dict[str, object]]:
+    """Every value of every parameter at least once; together, for a composition is slow, unless some exclude others."""
+    every = {name: values(distribution) for name, distribution in space(search).items()}
+    conditions = composed(f"hparams_search={search}").hydra.sweeper.conditions
+    if conditions:
+        met = {name: dict([condition.split("=")]) for name, condition in conditions.items()}
+        return [{**met.get(name, {}), name: value} for name, several in every.items() for value in several]
+    most = max(map(len, every.values()))
+    return [{name: several[k % len(several)] for name, several in every.items()} for k in range(most)]
+
+
+DRAWS = [(search, draw) for search in SEARCHES for draw in draws(search)]
+
+
+@pytest.mark.parametrize(("search", "draw"), DRAWS, ids=[f"{search}-{k}" for k, (search, _) in enumerate(DRAWS)])
+def test_every_value_of_a_search_space_composes_and_builds(search: str, draw: dict[str, object]) -> None:
+    # The overrides are written as the sweeper writes them. A key that is not there is refused by Hydra.
+    cfg = composed(*searched(search), *(f"{key}={value}" for key, value in draw.items()))
     configuration.check(cfg)
-    given = HydraConfig.get().runtime.choices.get(name) or OmegaConf.select(cfg, name)
-    assert given == OmegaConf.create(f"value: {value}").value
+    for name, value in draw.items():
+        given = HydraConfig.get().runtime.choices.get(name) or OmegaConf.select(cfg, name)
+        assert given == OmegaConf.create(f"value: {value}").value
     assert isinstance(built(cfg), Generator)
 
 
 @pytest.mark.parametrize("search", SEARCHES)
 def test_a_search_space_covers_what_the_issue_names(search: str) -> None:
-    names = {"depth", "width", "activation", "loss", "optimizer"}
+    names = {"loss", "optimizer"}
+    if search != "vae_pretrained_optuna":  # its networks come with their weights
+        names |= {"depth", "width", "activation"}
     own = {
+        "vae_pretrained_optuna": {"model.train", "model.couplings", "optimizer.lr", "data.batch_size"},
         "vae_optuna": {"optimizer.lr", "data.batch_size", "model.latent_size", "model.beta"},
         "dcgan_optuna": {"model.generator_lr", "model.discriminator_lr", "model.ema_decay", "model.augment.policy"}
         | {"model.r1_gamma"},
@@ -360,7 +386,7 @@ def test_a_search_begins_with_a_configuration_of_its_space(search: str) -> None:
 
 @pytest.mark.parametrize("search", SEARCHES)
 def test_a_search_optimises_scores_that_its_model_has_in_the_right_direction(search: str) -> None:
-    cfg = composed(f"hparams_search={search}", *TINY)
+    cfg = composed(*searched(search), "data.size=32")
     has = Scorer.names(SimpleNamespace(val_rows=[0]), built(cfg))  # type: ignore[arg-type]
     assert {*cfg.objective} <= {*has}
     directions = list(cfg.hydra.sweeper.direction)
