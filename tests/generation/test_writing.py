@@ -58,8 +58,8 @@ def test_an_animation_that_fails_leaves_the_old_one(tmp_path, monkeypatch) -> No
 
 
 def test_enlarging_keeps_the_shape_of_the_rest() -> None:
-    assert writing.enlarge(IMAGES, 1) is IMAGES
-    assert writing.enlarge(IMAGES, 4).shape == (5, 2, 12, 12, 3)
+    assert writing.upscale(IMAGES, 1) is IMAGES
+    assert writing.upscale(IMAGES, 4).shape == (5, 2, 12, 12, 3)
 
 
 def test_gifs_keep_soft_colours(tmp_path) -> None:

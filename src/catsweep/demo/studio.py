@@ -17,7 +17,7 @@ from catsweep.generation import attributes, walks
 from catsweep.generation.encoding import latents_of, reconstructions
 from catsweep.generation.own_photos import OwnPhotos
 from catsweep.generation.sources import Source
-from catsweep.generation.writing import Images, Strips, enlarge, save_animation
+from catsweep.generation.writing import Images, Strips, save_animation, upscale
 from catsweep.models.latents import draw_latents
 from catsweep.models.protocol import generate
 from catsweep.report.grids import grid, save_png
@@ -76,7 +76,7 @@ class Studio:
         frames = generate(self.model, truncation * walks.loop(stops, steps)).numpy()
         path = self._place(f"walk_{start}_{end}", frames).with_suffix(suffix)
         if not path.exists():
-            save_animation(path, enlarge(frames, max(1, -(-SIDE // self.model.image_size))), FPS)
+            save_animation(path, upscale(frames, max(1, -(-SIDE // self.model.image_size))), FPS)
         return path
 
     def photo(self, path: str, strengths: Strengths) -> Path:

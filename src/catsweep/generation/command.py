@@ -18,7 +18,7 @@ from catsweep.generation.encoding import latents_of, reconstructions
 from catsweep.generation.own_photos import Own, OwnPhotos, said
 from catsweep.generation.sources import Source, choose
 from catsweep.generation.wish import ANIMATION, FOLDER, Attribute, Wish, read
-from catsweep.generation.writing import Images, Strips, enlarge, save_animation, save_folder
+from catsweep.generation.writing import Images, Strips, save_animation, save_folder, upscale
 from catsweep.models.latents import draw_latents
 from catsweep.models.protocol import Encoder, Generator, Reconstructor, generate
 from catsweep.report.grids import save_png
@@ -73,7 +73,7 @@ def write(strips: Strips, out: Path, wish: Wish) -> Path:
         `out`.
     """
     before = out.is_file() or (out.is_dir() and any(out.iterdir()))
-    strips = Strips(enlarge(strips.images, wish.scale), strips.names, strips.upright)
+    strips = Strips(upscale(strips.images, wish.scale), strips.names, strips.upright)
     if wish.form == FOLDER:
         save_folder(out, strips)
     elif wish.form == ANIMATION:

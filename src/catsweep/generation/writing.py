@@ -57,7 +57,7 @@ class Strips:
         return grid(blocks.swapaxes(1, 2).reshape(-1, *shape), columns)
 
 
-def enlarge(images: Images, scale: int) -> Images:
+def upscale(images: Images, scale: int) -> Images:
     """Images (…, H, W, 3), each `scale` times as wide and high, smoothly (Lanczos)."""
     if scale == 1:
         return images
