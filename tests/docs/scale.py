@@ -1,0 +1,82 @@
+"""How a command of the documents is made small, what it is given for its placeholders, and how it ends here.
+
+Nothing is left out of a command: words are added after its own, and the later of two wins.
+"""
+
+import re
+
+TRAIN = [
+    "data.size=32", "data.batch_size=16", "depth.halvings=3", "width.channels=4", "metrics.samples=16",
+    "metrics.rung_samples=16", "epochs=1", "eval_every=1", "trainer.threads=1", "trainer.precision=32-true",
+]  # fmt: skip
+SWEEP = ["hydra.sweeper.n_jobs=1", "trials=1"]
+STEADY = ["hydra.sweeper.preflight=null"]  # a look at data and scores before the first trial
+PREPARE = ["size=32"]
+# For words of a command: what is added because of them.
+BECAUSE = {
+    "augment.copies=75": ["augment.copies=2"],
+    "hydra.sweeper.confirm={top: 3, seeds: 3}": ["hydra.sweeper.confirm={top: 1, seeds: 1}"],
+    "trainer=ddp": ["trainer.devices=1"],
+    "verify=serve": ["verification.port=0"],
+}
+PLACEHOLDERS = {
+    r"\bDIR\b": "my_cats",
+    r"\b(NAME|my_cats)-64\b": "my_cats-32",
+    r"\bOTHER\b": "others",
+}
+
+# What is not run, and why.
+NOT_RUN = {
+    ". .venv/bin/activate": "changes the shell of the person who types it",
+    "make setup": "installs everything; continuous integration does it first (.ci/run)",
+    "make test": "would run this test again",
+    "make coverage": "would run this test again",
+    "make lint": "continuous integration runs it (.ci/run)",
+    "make format": "changes the source",
+    "make bench": "measures for minutes",
+    "pip ": "installs",
+    "pre-commit install": "changes the git repository",
+}
+
+# What asks for something that is not here: exit code, and a word of what it says then.
+ENDS = {
+    "python src/prepare.py data=kaggle_cats download=true": (1, "kagglehub|Kaggle"),
+    "python src/prepare.py data=hub_cats data.source=USER/NAME": (1, "public image set"),
+    "background/remover=onnx": (1, "make background-model"),
+    "hydra.sweeper.storage=postgresql://": (1, "needs a package that is not installed|cannot be opened|connect"),
+    "make leet": (1, "TTY"),
+    "wandb sync": (1, "No API key"),
+    "make wandb-sync": (1, "key"),
+    "wandb sweep": (1, "key|log"),
+    "push=hub": (1, "push=hub will not reach its server"),
+    "model.source=stabilityai/": (1, "network once|local folder"),
+}
+
+# What serves until it is told to end.
+SERVES = {"make dashboard", "make demo", "verify=serve"}
+
+
+def filled(command: str) -> str:
+    """The command with something for each of its placeholders."""
+    for pattern, value in PLACEHOLDERS.items():
+        command = re.sub(pattern, value, command)
+    return command
+
+
+def added(argv: list[str]) -> list[str]:
+    """What is put behind the words of a Python command to make it small."""
+    program, words = argv[0].rpartition("/")[2], argv[1:]
+    if "--help" in words or "--cfg" in words:
+        return []
+    extra: list[str] = []
+    if program == "train.py":
+        demo = not any(word.startswith("data=") and word != "data=demo_cats" for word in words)
+        recorded = not words or any("logger" in word for word in words)  # the plain command, by wandb in files
+        extra = TRAIN + ["data.reader.n=96"] * demo + ["logger=none"] * (not recorded)
+        extra += SWEEP * ("-m" in words)
+        extra += STEADY * ("-m" in words and "hydra/sweeper=optuna" not in words)
+    elif program == "prepare.py":
+        extra = PREPARE + ["data.reader.n=24"] * (not any(word.startswith("data=") for word in words))
+    elif program == "export.py":
+        extra = ["draws=2"]
+    return [*extra, *(word for cause, more in BECAUSE.items() if cause in words for word in more)]
