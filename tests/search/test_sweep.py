@@ -104,6 +104,7 @@ def test_the_best_are_confirmed_under_other_seeds_and_show_what_they_made(sweep:
     confirmed = json.loads((tmp_path / "sweeps/fake/confirmation.json").read_text())
     study = load(tmp_path)
     assert confirmed["winner"] == study.best_trial.number
+    assert f"trial {confirmed['winner']} under seed 2 started\n" in done.stderr + done.stdout
     assert {path.name for path in (tmp_path / "out/fake/confirm").iterdir()} == {"0", "1", "2", "3"}
     runs = optuna.load_study(study_name="fake.confirm", storage=study._storage)
     for trial in (*study.trials, *runs.trials):

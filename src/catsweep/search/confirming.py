@@ -5,6 +5,7 @@ interrupted and resumed as those of the search. `catsweep.search.confirmation` c
 """
 
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +95,7 @@ class Confirming:
                 limits=limits(proposals.total()),
                 overrides=lambda run: self._overrides(runs, run),
                 folder=lambda number: sweep_dir / FOLDER / str(number),
-                event=event,
+                event=lambda line: event(_in_words(line, runs)),
                 refresh=refresh,
                 attach=Artifacts(runs, self.settings.record, self.settings["artifacts"]).attach,
                 stop=stop,
@@ -184,3 +185,13 @@ class _Run:
 
 def _asked(run: FrozenTrial) -> dict[str, Any]:
     return {key: run.user_attrs.get(key) for key in (attributes.CONFIRMS, attributes.SEED)}
+
+
+def _in_words(line: str, runs: optuna.Study) -> str:
+    """What the loop says of a run by its number, said by the trial that it confirms, and the seed."""
+
+    def words(found: re.Match[str]) -> str:
+        told = runs.get_trials(deepcopy=False)[int(found[1])].user_attrs
+        return f"trial {told[attributes.CONFIRMS]} under seed {told[attributes.SEED]}"
+
+    return re.sub(r"^trial (\d+)", words, line).removesuffix(": ")
