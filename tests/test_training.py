@@ -128,20 +128,21 @@ def test_a_score_that_fails_for_another_reason_says_nothing_of_the_model(
 
 
 @pytest.mark.parametrize(
-    ("error", "failed"), [(optuna.TrialPruned(), False), (InterruptedTrial("asked to"), False), (Killed(), True)]
+    ("error", "outcome"),
+    [(optuna.TrialPruned(), "pruned"), (InterruptedTrial("asked to"), "interrupted"), (Killed(), "failed")],
 )
 def test_a_trial_that_was_pruned_or_asked_to_stop_is_not_recorded_as_failed(
-    compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, failed: bool
+    compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, outcome: str
 ) -> None:
     def end(*_: object, **__: object) -> None:
         raise error
 
-    told: list[bool] = []
+    told: list[str] = []
     monkeypatch.setattr(callbacks.FiniteLoss, "on_train_start", end)
-    monkeypatch.setattr(training.loggers, "finish", lambda _, failed=False: told.append(failed))
+    monkeypatch.setattr(training.loggers, "finish", lambda _, outcome: told.append(outcome))
     with pytest.raises(type(error)):
         training.run(compose("epochs=1"), tmp_path)
-    assert told == [failed]
+    assert told == [outcome]
 
 
 def test_only_a_trial_ends_by_a_collapse(compose: Compose, tmp_path: Path) -> None:

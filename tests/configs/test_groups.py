@@ -438,4 +438,5 @@ def test_every_command_line_of_the_issue_and_the_makefile_composes(command: str,
 
 
 def test_the_makefiles_commands_are_among_them() -> None:
-    assert [command for command, _ in LINES[-3:]] == ["train", "best_model", "export"]
+    expected = ["prepare", "train", "best_model", "export", "evaluate", "report", "demo"]
+    assert [command for command, _ in LINES[-len(expected) :]] == expected

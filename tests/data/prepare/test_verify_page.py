@@ -410,11 +410,12 @@ def test_a_port_that_is_not_allowed_is_an_error(monkeypatch: pytest.MonkeyPatch)
 
 
 PROGRAM = """
-import logging, sys
+import logging, signal, sys
 from pathlib import Path
 from catsweep.data.prepare.making import build
 from catsweep.data.prepare.stage import Done
 from catsweep.data.prepare.verify import Verify
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which those who start the tests may have set to be ignored
 logging.basicConfig(level=logging.INFO, stream=sys.stdout)
 root = Path(sys.argv[1])
 print("went on:", Verify("serve", port=0).begin(root, Done.open(root / "3.zoomed")), flush=True)
