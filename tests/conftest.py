@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hydra
+import optuna
 import pytest
 import torch
 from hydra import initialize_config_dir
@@ -34,6 +35,14 @@ def photos() -> Path:
     if not folder.is_dir():
         pytest.skip("the real photos (../shared/photos) are not here")
     return folder
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Optuna's tables without a study: making them takes ten times as long as all the rest of a test."""
+    path = tmp_path_factory.mktemp("optuna") / "empty.db"
+    optuna.storages.RDBStorage(f"sqlite:///{path}")
+    return path
 
 
 @pytest.fixture(scope="module")  # not the session: while it is open, nothing else in its process may run asyncio

@@ -5,8 +5,6 @@ checkpoint), and the photos it was scored against. Prints each score beside the 
 land in; `catsweep.export.intervals` says what such an interval promises.
 """
 
-import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
+from catsweep.atomic import write_json
 from catsweep.errors import ConfigError, EvaluationError
 from catsweep.export.best_model import scored_checkpoint
 from catsweep.export.intervals import LEVEL, NOT_BELOW_ZERO, ROUNDING, SHARE, Interval
@@ -55,7 +54,7 @@ def run(cfg: DictConfig) -> Path:
     for line in (outcome.extractor(), *outcome.remarks()):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     if cfg.out is not None:
-        _write(Path(cfg.out), outcome.to_dict(scorer))
+        write_json(Path(cfg.out), outcome.to_dict(scorer))
     if said := outcome.failure():
         raise EvaluationError(said)
     console.print(outcome.sentence(), highlight=False, markup=False, soft_wrap=True)
@@ -237,10 +236,3 @@ class Outcome:
 def _listed(names: list[str]) -> str:
     *most, last = names
     return f"{', '.join(most)} and {last}" if most else last
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(unfinished, path)

@@ -24,6 +24,7 @@ from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor, Mode
 from pytorch_lightning.loggers import Logger
 
 from catsweep import configuration
+from catsweep.atomic import write_json
 from catsweep.callbacks import Collapse, EvaluationLine, FiniteLoss, Progress, RandomState
 from catsweep.data.datamodule import CatDataModule
 from catsweep.errors import ConfigError, InterruptedTrial
@@ -286,9 +287,7 @@ def _score(
         "seconds": round(seconds, 1),
     }
     if trainer.is_global_zero:
-        temporary = folder / f"{SCORES}.tmp"
-        temporary.write_text(json.dumps(result, indent=2) + "\n")
-        os.replace(temporary, folder / SCORES)
+        write_json(folder / SCORES, result)
         log.info(
             "%s  (%.0f s of training) in %s", "  ".join(f"{k} {v:.4g}" for k, v in scores.items()), seconds, folder
         )

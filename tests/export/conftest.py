@@ -88,14 +88,6 @@ class Sweep:
             self.run(name, number, value)
 
 
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Optuna's tables without a study: making them takes ten times as long as all the rest of a test."""
-    path = tmp_path_factory.mktemp("optuna") / "empty.db"
-    optuna.storages.RDBStorage(f"sqlite:///{path}")
-    return path
-
-
 @pytest.fixture
 def sweep(tmp_path: Path, empty_database: Path) -> Sweep:
     """An empty project."""

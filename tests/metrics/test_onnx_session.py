@@ -9,7 +9,7 @@ from torch import nn
 
 from catsweep.errors import MetricError
 from catsweep.metrics import onnx_session
-from catsweep.metrics.onnx_session import open_session, write_atomically
+from catsweep.metrics.onnx_session import open_session
 
 SIZE = 8
 
@@ -96,26 +96,3 @@ def test_a_cache_that_cannot_be_made_is_refused(tmp_path: Path, exports: list[in
     (tmp_path / "file").touch()
     with pytest.raises(MetricError, match="cache_root"):
         open_session(network(0), SIZE, "net", "sha", 1, tmp_path / "file" / "cache")
-
-
-def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "file"
-    write_atomically(path, b"old")
-
-    def fail(*_: object) -> None:
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr("os.fsync", fail)
-    with pytest.raises(OSError, match="no space"):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_reader_keeps_its_file_while_it_is_written_anew(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    write_atomically(path, b"old")
-    with path.open("rb") as reader:
-        write_atomically(path, b"new")
-        assert reader.read() == b"old"
-    assert path.read_bytes() == b"new"

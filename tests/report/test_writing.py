@@ -6,7 +6,6 @@ from tests.report.studies import Lab
 
 from catsweep.errors import ExportError
 from catsweep.report import page, writing
-from catsweep.report.files import replace
 
 
 def config(lab: Lab, **more: object) -> DictConfig:
@@ -40,10 +39,3 @@ def test_a_failure_leaves_the_earlier_page(lab: Lab, monkeypatch: pytest.MonkeyP
         writing.run(config(lab))
     assert (lab.sweeps / "cats/report.html").read_text() == "earlier"
     assert [p.name for p in (lab.sweeps / "cats").iterdir() if p.name.startswith(".")] == []
-
-
-def test_a_text_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
-    (tmp_path / "page").write_text("earlier")
-    with pytest.raises(UnicodeEncodeError):
-        replace(tmp_path / "page", "\ud800")
-    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("page", "earlier")]

@@ -15,7 +15,7 @@ from optuna.trial import TrialState, create_trial
 from rich.console import Console
 
 from catsweep.errors import StudyError
-from catsweep.search import attributes, confirmation
+from catsweep.search import attributes
 from catsweep.search.confirmation import candidates, plan, read, report
 
 
@@ -180,7 +180,7 @@ class TestFile:
     def test_a_kill_while_writing_leaves_the_earlier_one(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         found = TestReport().done()
         found.write(tmp_path)
-        monkeypatch.setattr(confirmation.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+        monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
         with pytest.raises(OSError, match="disk full"):
             report(study([1.0]), [(0, 1, [1.0])], [], ["minimize"]).write(tmp_path)
         assert read(tmp_path) == found

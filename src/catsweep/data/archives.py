@@ -197,7 +197,7 @@ class Tar(_Archive):
     def _files(self, file: "Bounded") -> Iterator[tuple[str, tarfile.TarInfo]]:
         with tarfile.open(fileobj=file, mode="r:") as archive:
             while (member := archive.next()) is not None:
-                archive.members.clear()  # type: ignore[attr-defined]  # it would keep all
+                archive.members.clear()  # type: ignore[attr-defined]  # else it keeps all; typeshed lacks it
                 reason = "" if member.isreg() else "not a regular file: a link or a device (links are not followed)"
                 reason = "not a regular file: one with holes" if member.issparse() else reason
                 if not member.isdir() and (name := self._admit(member.name, member.size, reason)) is not None:

@@ -14,20 +14,6 @@ from catsweep.search import confirmation
 from catsweep.search.confirmation import Confirmation
 
 
-def confirmation_for(select: str | int, trials: Trials, folder: Path) -> tuple[Confirmation | None, str]:
-    """The confirmation that a choice follows.
-
-    Args:
-        select: a rule that `choose` accepts; only the first objective has a confirmed winner.
-        trials: of the study.
-        folder: the study's, perhaps with a `confirmation.json`.
-
-    Returns:
-        None without one, or with one that is out of date, and then a remark that says so.
-    """
-    return current(trials, folder) if follows(select, trials) else (None, "")
-
-
 def follows(select: str | int, trials: Trials) -> bool:
     """Whether a rule takes the confirmed winner: it asks for the best by the first objective."""
     rule = str(select).strip()
@@ -35,7 +21,15 @@ def follows(select: str | int, trials: Trials) -> bool:
 
 
 def current(trials: Trials, folder: Path) -> tuple[Confirmation | None, str]:
-    """The confirmation of a study, whatever the choice is made by; result as of `confirmation_for`."""
+    """The confirmation of a study, whatever the choice is made by.
+
+    Args:
+        trials: of the study.
+        folder: the study's, perhaps with a `confirmation.json`.
+
+    Returns:
+        None without one, or with one that is out of date, and then a remark that says so.
+    """
     try:
         found = confirmation.read(folder)
         reason = outdated(found, trials) if found else ""

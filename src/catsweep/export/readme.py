@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from omegaconf import OmegaConf
 
+from catsweep import templates
 from catsweep.export import onnx, pictures, program, weights
 from catsweep.export.finished import FinishedRun, portable
 
@@ -46,14 +46,7 @@ def compose(finished: FinishedRun, folder: Path, facts: Mapping[str, Any], metri
     Returns:
         Markdown with front matter.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=False,  # Markdown
-    )
+    environment = templates.environment(Path(__file__).parent, html=False)
     cards = metrics.get("cards", {})
     fid = cards.get("val/fid", {})
     demo = _is_demo(finished)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from catsweep.atomic import replacing
 from catsweep.report.grids import BACKGROUND, grid, save_png
 
 Images = NDArray[np.uint8]
@@ -99,16 +100,11 @@ def save_animation(path: Path, frames: Images, fps: int) -> None:
         frames: uint8, shape (N, H, W, 3).
         fps: frames per second. A GIF counts in hundredths of a second, so there it is the next rate that divides 100.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     images = [Image.fromarray(frame) for frame in frames]
     how: dict[str, Any] = (
         {"format": "GIF", "duration": 10 * round(100 / fps), "disposal": 1}  # Pillow finds 256 colours for each frame
         if path.suffix.lower() == ".gif"
         else {"format": "WEBP", "duration": round(1000 / fps), "quality": WEBP_QUALITY}
     )
-    try:
+    with replacing(path) as unfinished:
         images[0].save(unfinished, save_all=True, append_images=images[1:], loop=0, **how)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)

@@ -7,8 +7,6 @@ threads, which do not survive a fork, and the exporter takes seconds. The export
 
 import hashlib
 import logging
-import os
-import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +19,7 @@ import torch
 from filelock import FileLock
 from torch import nn
 
+from catsweep.atomic import write_bytes
 from catsweep.errors import MetricError
 
 # Relative distance allowed between ONNX Runtime and torch on the probe image: fused batch norms and another order
@@ -65,7 +64,7 @@ def open_session(
         graph = _export(network, size)
         session = _session(graph, threads)
         _require_agreement(session, network, size, name)
-        write_atomically(path, graph)
+        write_bytes(path, graph)
     return session
 
 
@@ -82,19 +81,6 @@ def make_cache(root: Path) -> None:
             f"Expected a folder for reference statistics that can be written; {root} is not: {error.strerror}. "
             "Set metrics.cache_root."
         ) from error
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old content or the new, whatever kills the writer."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _key(weights_sha256: str, size: int) -> str:

@@ -181,7 +181,7 @@ class Scorer:
                 to_uint8(checked.reconstruct(to_float(part.to(device)))).cpu()
                 for part in torch.split(originals, self.batch_size)
             ]
-        return similarity.ssim_of_each(torch.cat(parts), originals)
+        return similarity.ssim(torch.cat(parts), originals)
 
     def draw(self, model: Generator, n: int) -> Tensor:
         """Draw images from the fixed latents: uint8, shape (n, H, W, 3), on the CPU.

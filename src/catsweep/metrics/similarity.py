@@ -22,8 +22,8 @@ BETAS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # weights of the scales, Wang 
 WINDOW = 11  # pixels, the Gaussian window of Wang et al. 2004 (sigma 1.5)
 
 
-def ssim(images: Tensor, originals: Tensor, batch_size: int = 64) -> float:
-    """Mean structural similarity (Wang et al. 2004) of images to their originals, torchmetrics' (sigma 1.5).
+def ssim(images: Tensor, originals: Tensor, batch_size: int = 64) -> Tensor:
+    """Structural similarity (Wang et al. 2004) of each image to its original, torchmetrics' (sigma 1.5).
 
     Args:
         images: uint8, shape (N, H, W, 3).
@@ -31,13 +31,8 @@ def ssim(images: Tensor, originals: Tensor, batch_size: int = 64) -> float:
         batch_size: images compared at once; bounds memory.
 
     Returns:
-        In [-1, 1], 1 for equal images.
+        float64, shape (N,), in [-1, 1], 1 for equal images.
     """
-    return float(ssim_of_each(images, originals, batch_size).mean())
-
-
-def ssim_of_each(images: Tensor, originals: Tensor, batch_size: int = 64) -> Tensor:
-    """The same before its mean is taken: float64, shape (N,)."""
     return _of_pairs(structural_similarity_index_measure, images, originals, batch_size)
 
 

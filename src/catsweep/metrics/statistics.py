@@ -19,9 +19,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from catsweep.atomic import write_bytes
 from catsweep.errors import MetricError
 from catsweep.metrics.extractors import Extractor
-from catsweep.metrics.onnx_session import make_cache, write_atomically
+from catsweep.metrics.onnx_session import make_cache
 from catsweep.metrics.similarity import pair_similarity, scales
 
 FORMAT = 1  # raise when the meaning of the file changes
@@ -137,7 +138,7 @@ def _compute_once(path: Path, compute: Callable[[], dict[str, Tensor]]) -> dict[
         tensors = _read(path)  # someone else may have written it while we waited
         if tensors is None:
             tensors = compute()
-            write_atomically(path, save(tensors, {"sha256": _checksum(tensors)}))
+            write_bytes(path, save(tensors, {"sha256": _checksum(tensors)}))
     return tensors
 
 

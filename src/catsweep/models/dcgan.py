@@ -170,11 +170,11 @@ class DCGAN(pl.LightningModule):
         return loss
 
     def _update(self, side: int, loss: Tensor) -> None:
-        optimizer = self.optimizers()[side]  # type: ignore[index]  # two optimizers: a list
+        optimizer = self.optimizers()[side]  # type: ignore[index]  # Lightning gives a list, for there are two
         optimizer.zero_grad()
         self.manual_backward(loss)
         optimizer.step()
-        self.lr_schedulers()[side].step()  # type: ignore[index]  # likewise
+        self.lr_schedulers()[side].step()  # type: ignore[index]  # a list, too
 
     def training_step(self, batch: Tensor, batch_index: int) -> None:
         """One step of the discriminator and one of the generator on a uint8 batch (N, H, W, 3)."""

@@ -4,12 +4,13 @@ Sample grids during training, `generate`, the export's pictures and the report a
 """
 
 import math
-import os
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from catsweep.atomic import replacing
 
 Images = NDArray[np.uint8]
 
@@ -89,10 +90,5 @@ def save_png(path: Path, image: Images) -> None:
         path: where to; missing folders are made.
         image: uint8, shape (H, W, 3).
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with replacing(path) as unfinished:
         Image.fromarray(image).save(unfinished, format="PNG")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from catsweep.atomic import write_text
 from catsweep.export.swap import replacing
 from catsweep.report import charts, figures, pictures, words
 from catsweep.report.failures import failures, first_line
-from catsweep.report.files import replace
 from catsweep.report.grids import Images, save_png
 from catsweep.report.page import SHARE, STRIP, budget, link, pruned_by
 from catsweep.report.parallel import parallel
@@ -37,7 +37,7 @@ def write(story: Story, folder: Path) -> Path:
     with replacing(folder / PICTURES) as drawn:
         _draw(story, drawn)
         names = {path.name for path in drawn.iterdir()}
-    replace(folder / PAGE, "\n".join(_lines(story, folder, names)) + "\n")
+    write_text(folder / PAGE, "\n".join(_lines(story, folder, names)) + "\n")
     return folder / PAGE
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import jinja2
 from markupsafe import Markup, escape
 
+from catsweep import templates
 from catsweep.report import charts, parallel, pictures, words
 from catsweep.report.failures import failures
 from catsweep.report.grids import Images
@@ -57,13 +57,7 @@ def render(story: Story, home: Path) -> str:
     Returns:
         HTML; equal stories give equal pages.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates.environment(Path(__file__).parent)
     environment.filters.update(shown=words.shown, duration=words.duration, moment=words.moment, listed=words.listed)
     environment.filters.update(readable=words.readable, breakable=breakable)
     environment.globals.update(counted=words.counted, path=parallel.path)

@@ -9,9 +9,9 @@ from pathlib import Path
 import optuna
 from omegaconf import DictConfig
 
+from catsweep.atomic import write_text
 from catsweep.export.trials import find_study
 from catsweep.report import markdown, page
-from catsweep.report.files import replace
 from catsweep.report.story import tell
 from catsweep.report.words import counted, readable
 
@@ -35,7 +35,7 @@ def run(cfg: DictConfig) -> Path:
     folder = find_study(Path(cfg.sweeps), None if cfg.study is None else str(cfg.study))
     story = tell(folder, Path(cfg.outputs) / folder.name, Path(cfg.ready), cfg.select, bool(cfg.plotly))
     path = folder / PAGE
-    replace(path, page.render(story, folder))
+    write_text(path, page.render(story, folder))
     beside = markdown.write(story, folder)
     told = f"{counted(len(story.record.trials), 'trial')} of study {folder.name}"
     print(readable(f"{told}: {path} ({path.stat().st_size / 1e6:.1f} MB), and {beside}"))

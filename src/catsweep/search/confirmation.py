@@ -7,7 +7,6 @@ that the search did not see. Arithmetic and files: `catsweep.search.sweep` runs 
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.table import Table
 
+from catsweep.atomic import write_json
 from catsweep.errors import StudyError
 from catsweep.search import attributes
 from catsweep.search.pareto import ranks
@@ -173,13 +173,7 @@ class Confirmation:
 
     def write(self, folder: Path) -> None:
         """Write `confirmation.json`, atomically; the folder is made if it is not there."""
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f"{FILE}.{os.getpid()}.tmp"
-        try:
-            temporary.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
-            os.replace(temporary, folder / FILE)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_json(folder / FILE, self.to_dict())
 
 
 def read(folder: Path) -> Confirmation | None:

@@ -14,7 +14,6 @@ It goes through the study's storage, so it works in any process, under any launc
 """
 
 import functools
-import json
 import math
 import os
 import time
@@ -27,6 +26,7 @@ from hydra.utils import to_absolute_path
 from omegaconf import DictConfig
 from optuna.trial import FrozenTrial, TrialState
 
+from catsweep.atomic import write_json
 from catsweep.errors import DivergedError, StudyError
 from catsweep.search import attributes
 from catsweep.search.pruning import unpromising
@@ -104,9 +104,7 @@ class TrialReporter:
             folder: of the run.
             **told: `epoch`, `epochs`, `metric`, `score`, `seconds_left`; any may be None.
         """
-        temporary = folder / f"{PROGRESS}.tmp"
-        temporary.write_text(json.dumps({**told, "updated": time.time()}), encoding="utf-8")
-        os.replace(temporary, folder / PROGRESS)
+        write_json(folder / PROGRESS, {**told, "updated": time.time()})
 
     def _optuna_may_know(self) -> bool:
         """Optuna's own curves are for one objective, and compare in its direction."""

@@ -6,8 +6,6 @@ also one that several controllers drive.
 
 import csv
 import io
-import os
-import socket
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from catsweep.atomic import write_text
 from catsweep.search import attributes
 from catsweep.search.outcome import Kind
 
@@ -230,10 +229,7 @@ def _write(path: Path, content: Callable[[], str]) -> None:
     Another controller may write the same file meanwhile. Reading once more after writing makes sure that an older
     content never stays in the place of a newer one.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
     text, written = _encodable(content()), None
     while text != written:
-        temporary.write_text(text, encoding="utf-8", newline="")
-        os.replace(temporary, path)
+        write_text(path, text)
         text, written = _encodable(content()), text

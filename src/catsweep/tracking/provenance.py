@@ -21,6 +21,8 @@ import torch
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
+from catsweep.atomic import write_json, write_text
+
 PACKAGES = (
     "catsweep", "torch", "pytorch-lightning", "torchmetrics", "kornia", "numpy", "opencv-python-headless", "pillow",
     "onnxruntime", "pytorch-optimizer", "hydra-core", "hydra-optuna-sweeper", "optuna", "wandb", "safetensors",
@@ -101,12 +103,12 @@ def write(run_dir: Path, cfg: DictConfig, facts: dict[str, Any], root: Path) -> 
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     plain = _relative(OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True), root)
-    _replace(run_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(plain)))
+    write_text(run_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(plain)))
     path = run_dir / "provenance.json"
     if path.exists():
         previous = json.loads(path.read_text(encoding="utf-8"))
         facts = facts | {"earlier": [*previous.pop("earlier", []), previous]}
-    _replace(path, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
+    write_json(path, facts, ascii_only=False)
 
 
 def _git(root: Path, *arguments: str) -> str:
@@ -160,10 +162,3 @@ def _relative(value: Any, root: Path) -> Any:
     if isinstance(value, list):
         return [_relative(item, root) for item in value]
     return value.removeprefix(f"{root.resolve()}{os.sep}") if isinstance(value, str) else value
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a text so that a reader sees the old file or the new one, never half of either."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)

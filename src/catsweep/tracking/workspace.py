@@ -6,7 +6,6 @@ written to `sweeps/<study>/wandb_workspace.json`, and nothing is contacted.
 
 import argparse
 import json
-import os
 import shlex
 import unicodedata
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import optuna
 from omegaconf import OmegaConf
 
+from catsweep.atomic import write_json
 from catsweep.errors import CatsweepError, ConfigError
 from catsweep.export.trials import BESIDES, find_study
 from catsweep.report import record as study_record
@@ -74,7 +74,7 @@ def build(folder: Path, found: Record, entity: str | None = None) -> str:
     entity = entity or named
     kept = _kept(folder / SPECIFICATION)
     if resolve_mode("auto") != "online":
-        _write(folder / SPECIFICATION, specification(found, entity or "", project) | {"saved": kept})
+        write_json(folder / SPECIFICATION, specification(found, entity or "", project) | {"saved": kept})
         return (
             f"{folder / SPECIFICATION} holds the workspace and the report of {found.name}. Weights & Biases has no key "
             "here, or is switched offline. With one (`wandb login`, or WANDB_API_KEY), and online:\n"
@@ -98,7 +98,7 @@ def build(folder: Path, found: Record, entity: str | None = None) -> str:
             "Its runs must be there first (`make wandb-sync`), and the key must be of a user who may write there."
         ) from error
     saved = {"name": space._internal_name, "id": space._internal_id, "report": text.id}
-    _write(folder / SPECIFICATION, specification(found, "", project) | {"saved": saved})
+    write_json(folder / SPECIFICATION, specification(found, "", project) | {"saved": saved})
     return f"workspace  {space.url}\nreport     {text.url}"
 
 
@@ -183,12 +183,6 @@ def _kept(path: Path) -> dict[str, str]:
     except (OSError, ValueError, KeyError, TypeError):
         return {}
     return found if isinstance(found, dict) and {"name", "id", "report"} <= found.keys() else {}
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
 import numpy as np
 
+from catsweep import templates
 from catsweep.data.contact_sheet import pick
 from catsweep.data.prepare import measures
 from catsweep.data.prepare.album import Album, Group, data_uri, grouped
@@ -90,13 +90,7 @@ def write(done: Sequence[Done], ready: ReadySet) -> Path:
     Returns:
         The file.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates.environment(Path(__file__).parent)
     environment.filters["number"] = "{:,}".format
     album = Album(done)
     html = environment.get_template(TEMPLATE).render(
