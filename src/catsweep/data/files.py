@@ -16,7 +16,8 @@ from catsweep.data.memory import Budget
 from catsweep.data.threads import in_order
 from catsweep.errors import DataError
 
-READING = ("archives.py", "decode.py", "files.py", "pixels.py")  # modules that say what comes of a file
+# Modules that say what comes of a file.
+READING = ("archives.py", "colour.py", "decode.py", "files.py", "jpeg.py", "levels.py", "pixels.py")
 MEMORY = Budget(MAX_BYTES)
 
 
