@@ -8,6 +8,7 @@ take no more than `MAX_MEMORY`. What damage of a JPEG is, says `catsweep.data.jp
 
 import os
 import stat
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -98,6 +99,15 @@ def read_bytes(path: str | Path, limit: int = MAX_BYTES) -> bytes:
     Raises:
         Unreadable: if it is anything else, or may not be read.
     """
+    return _read(path, limit, limit)
+
+
+def read_start(path: str | Path, count: int) -> bytes:
+    """The first bytes of a file, as `read_bytes`, whatever its size."""
+    return _read(path, count, sys.maxsize)
+
+
+def _read(path: str | Path, count: int, limit: int) -> bytes:
     try:
         status = os.lstat(path)
         if not stat.S_ISREG(status.st_mode):
@@ -109,7 +119,7 @@ def read_bytes(path: str | Path, limit: int = MAX_BYTES) -> bytes:
         # The flags hold the answers of lstat even if the file is swapped in between.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
         with open(descriptor, "rb") as file:
-            return file.read(limit)
+            return file.read(count)
     except (OSError, ValueError) as error:
         raise Unreadable(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from error
 

@@ -7,6 +7,7 @@ nearest training images) starts here and touches no photo again. A folder
     manifest.csv       one row per photo found, kept or refused, with the reason; one per copy made of it
     contact_sheet.png  a look at up to 100 of them
     card.json          name, size, n, digest, counts, the parameters it was built with, versions
+    passed_over.csv    what else lay among the photos and was not taken for one, with the reason; only if there is any
 
 that can be opened by itself, on any machine.
 """
@@ -59,7 +60,10 @@ class Item:
 
 
 class Source(Protocol):
-    """Where images come from: a class named by `_target_` in conf/data/*.yaml."""
+    """Where images come from: a class named by `_target_` in conf/data/*.yaml.
+
+    One that passes over some of what it finds has a method `passed_over` like that of `catsweep.data.files.Files`.
+    """
 
     name: str
 

@@ -101,6 +101,12 @@ class Photos:
             raise ConfigError(f"data={self.name} needs a folder of photos: add {self.remedy} to the command.")
         return open_files(self.folder, self.suffixes)
 
+    def passed_over(self) -> dict[str, str]:
+        """See `Files`; landmarks beside a photo are its own."""
+        photos = set(self.files)
+        others = self.files.passed_over().items()
+        return {name: reason for name, reason in others if name.removesuffix(landmarks.SUFFIX) not in photos}
+
     def key(self, size: int) -> dict[str, Any]:
         """See `catsweep.data.ready.Source`."""
         return {**self._parameters(), "content": digest(self.files, self.beside), "code": self._code()}
