@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from catsweep.data import jpeg
-from catsweep.data.decode import Unreadable, decode_bytes
+from catsweep.data.decode import Unreadable, decode_bytes, decoding
 
 SORTS: dict[str, dict[str, Any]] = {
     "baseline": {},
@@ -131,6 +131,21 @@ def test_grey_and_inks_may_be_odd_too(mode: str, oddity: str) -> None:
     whole = encoded(Image.fromarray(texture()).convert(mode))
     np.testing.assert_array_equal(decode_bytes(HARMLESS[oddity](whole)), seen(whole))
     np.testing.assert_array_equal(decode_bytes(whole[:-2]), seen(whole))
+
+
+def test_colours_in_a_resolution_without_a_name_are_read_with_a_note() -> None:
+    """A third of the width, which libjpeg reads, but not its half that is strict."""
+    whole = encoded(Image.new("RGB", (24, 8), (128, 128, 128)), subsampling=0)
+    frame = whole.index(b"\xff\xc0") + 11
+    # Three blocks of light, two of colour; each a difference of nothing, and its end (ITU-T T.81, tables K.3 to K.6).
+    bits = "001010" * 3 + "0000" * 2
+    coded = int(bits.ljust(-len(bits) % 8 + len(bits), "1"), 2).to_bytes(-(-len(bits) // 8))
+    third = whole[:frame] + b"\x31" + whole[frame + 1 : scans(whole)] + coded + b"\xff\xd9"
+    with decoding(third) as photo:
+        np.testing.assert_array_equal(photo.pixels, np.full((8, 24, 3), 128))
+        assert photo.notes == ("not checked for damage: its subsampling is unusual",)
+    with pytest.raises(Unreadable, match="damaged or truncated"):
+        decode_bytes(third[: scans(whole)])
 
 
 # --- damage --------------------------------------------------------------------------------------------------------

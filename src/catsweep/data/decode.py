@@ -171,15 +171,20 @@ def _cost(image: Image.Image, data: bytes) -> int:
 
 def _photo(image: Image.Image, data: bytes) -> Photo:
     convert, stored = conversion(image), image
+    notes = convert.notes
     if image.format in ("JPEG", "MPO"):
-        pixels, tidy = jpeg.decode(data, "CMYK" if image.mode == "CMYK" else "RGB")
-        if image.mode != "CMYK":
-            return Photo(upright(convert.of_pixels(pixels), orientation(image)), convert.notes)
-        del pixels  # only checked: Pillow knows Adobe's inverted inks
-        stored = image if tidy is data else Image.open(BytesIO(tidy), formats=("JPEG",))
+        try:
+            pixels, tidy = jpeg.decode(data, "CMYK" if image.mode == "CMYK" else "RGB")
+        except jpeg.Unchecked:
+            notes += ("not checked for damage: its subsampling is unusual",)
+        else:
+            if image.mode != "CMYK":
+                return Photo(upright(convert.of_pixels(pixels), orientation(image)), notes)
+            del pixels  # only checked: Pillow knows Adobe's inverted inks
+            stored = image if tidy is data else Image.open(BytesIO(tidy), formats=("JPEG",))
     stored.load()  # an animated file stands at its first frame
     turn = orientation(image)  # asked only now: a TIFF was turned as it was loaded
-    scale, notes = None, convert.notes
+    scale = None
     if stored.mode.startswith(("I", "F")):
         scale = levels.of_greys(stored, data, (np.asarray(band) for _, band in bands(stored)))
         notes += scale.notes

@@ -29,6 +29,10 @@ _AHEAD = 8  # bytes behind the last block that libjpeg may have taken in, and do
 _TRIES = 16
 
 
+class Unchecked(ValueError):
+    """A file that may well be sound, but is of a sort that libjpeg's strict half does not read."""
+
+
 @dataclass(frozen=True)
 class _Part:
     """A marker with what belongs to it; for a scan also its entropy-coded data."""
@@ -56,10 +60,13 @@ def decode(data: bytes, colours: str) -> tuple[NDArray[np.uint8], bytes]:
         uint8, shape (H, W, 3 or 4), as stored, and the file as it can be read without a complaint.
 
     Raises:
+        Unchecked: its colours are stored in a resolution that has no name, such as a third of the width.
         ValueError: with what libjpeg says of it.
     """
     try:
         return _strictly(data, colours), data
+    except Unchecked:
+        raise
     except ValueError:
         parts = list(_tidied(data, colours))
     if not _shows_all(parts):
@@ -78,7 +85,12 @@ def decode(data: bytes, colours: str) -> tuple[NDArray[np.uint8], bytes]:
 
 
 def _strictly(data: bytes, colours: str) -> NDArray[np.uint8]:
-    pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, colorspace=colours, strict=True)
+    try:
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, colorspace=colours, strict=True)
+    except ValueError as error:
+        if "subsampling" in str(error):
+            raise Unchecked(str(error)) from error
+        raise
     return pixels
 
 
