@@ -75,7 +75,7 @@ def conversion(image: Image.Image) -> Conversion:
         return Conversion(mode, notes=(f"colour profile ignored: {said or type(error).__name__}",))
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=16)  # a photo album has few; each may be `MAX_PROFILE` long
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     """From a profile to sRGB; None if there is nothing to do.
 
