@@ -16,6 +16,7 @@ import zipfile
 from bz2 import BZ2File
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
@@ -206,17 +207,18 @@ class Tar(_Archive):
         opener = next((opener for magic, opener in _OPENERS.items() if start.startswith(magic)), None)
         if opener is None:
             with Bounded(io.FileIO(self.path)) as file:
-                for name, member in self._files(file):
+                for name, member, _ in self._files(file):
                     self.places[name] = member.offset_data
             return self._kept(self.path.open("rb"))
         # One pass over a compressed one, for going back in it would decompress it anew each time.
         spool = self._kept(tempfile.TemporaryFile())  # noqa: SIM115  # closed when the archive is
         with Bounded(cast(Any, opener(self.path)), self.most + ALWAYS) as file:
-            for name, member in self._files(file):
+            for name, member, start in self._files(file):
                 self.places[name] = spool.tell()
                 if name not in self.refused and member.size <= MAX_BYTES:
-                    file.seek(member.offset_data)
-                    for chunk in _chunks(file, member.size):
+                    file.seek(member.offset_data + len(start))  # never back, which some decompressors cannot
+                    spool.write(start)
+                    for chunk in _chunks(file, member.size - len(start)):
                         spool.write(chunk)
         spool.flush()
         return spool
@@ -226,15 +228,16 @@ class Tar(_Archive):
         weakref.finalize(self, file.close)
         return file
 
-    def _files(self, file: "Bounded") -> Iterator[tuple[str, tarfile.TarInfo]]:
+    def _files(self, file: "Bounded") -> Iterator[tuple[str, tarfile.TarInfo, bytes]]:
+        """Members that are to be remembered: name, header, and what of the content is read already."""
         with tarfile.open(fileobj=file, mode="r:") as archive:
             while (member := archive.next()) is not None:
                 archive.members.clear()  # type: ignore[attr-defined]  # else it keeps all; typeshed lacks it
                 reason = "" if member.isreg() else "not a regular file: a link or a device (links are not followed)"
                 reason = "not a regular file: one with holes" if member.issparse() else reason
-                start = partial(_start, file, member)
+                start = _Start(file, member)
                 if not member.isdir() and (name := self._admit(member.name, member.size, reason, start)) is not None:
-                    yield name, member
+                    yield name, member, start.read
         if file.last != bytes(tarfile.BLOCKSIZE):  # tarfile takes a broken header for the end
             raise tarfile.ReadError("a header in the middle cannot be read" if file.last else "it ends early")
 
@@ -247,10 +250,18 @@ def bomb(path: Path, most: int) -> DataError:
     )
 
 
-def _start(file: Bounded, member: tarfile.TarInfo) -> bytes:
-    """The first bytes of a member of a tar that is read from its beginning to its end."""
-    file.seek(member.offset_data)
-    return file.read(min(START, member.size))
+@dataclass
+class _Start:
+    """Reads the first bytes of a member of a tar when it is called, and keeps them."""
+
+    file: Bounded
+    member: tarfile.TarInfo
+    read: bytes = b""
+
+    def __call__(self) -> bytes:
+        self.file.seek(self.member.offset_data)
+        self.read = self.file.read(min(START, self.member.size))
+        return self.read
 
 
 def _why_not(member: zipfile.ZipInfo) -> str:
