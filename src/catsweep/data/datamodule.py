@@ -7,9 +7,11 @@ shape (B, H, W, 3); the model turns them into floats on its own device.
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
+import torch
 from numpy.typing import NDArray
 
 from catsweep.data.batches import OrderedBatches, TrainBatches
@@ -114,6 +116,12 @@ class CatDataModule(pl.LightningDataModule):
         """Held-out images, in order, as they are."""
         rank, world = self._place()
         return OrderedBatches(self._pixels(), self.ready.indices(VAL), self.batch_size, rank, world)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """To a GPU, by way of memory that it reads by itself: from any other, the copy waits for the step before."""
+        if device.type == "cuda":
+            batch = batch.pin_memory()
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def _place(self) -> tuple[int, int]:
         """This process among those that train together: (rank, number)."""
