@@ -102,7 +102,9 @@ def _slots(n_jobs: Any, gpus: Any, share: float) -> int:
             raise ConfigError(f"hydra.sweeper.n_jobs must be a whole number from 1 up, or auto; got {n_jobs!r}.")
         return n_jobs
     if found := visible_gpus(gpus):
-        return max(1, int(len(found) / share))
+        from catsweep.search.resources import slots_per_gpu
+
+        return len(found) * slots_per_gpu(share) if share <= 1 else max(1, len(found) // int(share))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(cores, int(_free_memory() / MEMORY_PER_SLOT)))
 
