@@ -28,6 +28,7 @@ from catsweep.atomic import write_json
 from catsweep.callbacks import Collapse, EvaluationLine, FiniteLoss, Progress, RandomState
 from catsweep.data.datamodule import CatDataModule
 from catsweep.errors import ConfigError, InterruptedTrial
+from catsweep.hardware import device_name, require
 from catsweep.instantiation import instantiate
 from catsweep.metrics.callback import ScoreCallback
 from catsweep.metrics.scorer import Scorer
@@ -62,6 +63,7 @@ def run(cfg: DictConfig, folder: Path | None = None) -> float | tuple[float, ...
     """
     configuration.check(cfg)
     configuration.complete(cfg)
+    require(cfg.trainer.accelerator)
     _quiet_libraries()
     # Relative to the project, so that nothing we print or write names a place on this machine.
     folder = folder or Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
@@ -285,6 +287,8 @@ def _score(
         "epoch": epoch,
         "epochs": trainer.fit_loop.epoch_progress.current.ready,
         "seconds": round(seconds, 1),
+        "precision": str(trainer.precision),
+        "device": device_name(trainer.strategy.root_device),
     }
     if trainer.is_global_zero:
         write_json(folder / SCORES, result)
