@@ -45,6 +45,8 @@ def test_a_run_returns_its_objective_and_leaves_everything_about_it(compose: Com
     cfg = compose("objective=[val/fid,val/ssim]", "seed=3")
     values = training.run(cfg, tmp_path)
     recorded = json.loads((tmp_path / "metrics.json").read_text())
+    precision = training.resolve_precision(cfg.trainer.precision, "cpu")
+    assert (recorded["precision"], recorded["device"]) == (precision, "cpu")
     assert isinstance(values, tuple)
     assert values == (recorded["scores"]["val/fid"], recorded["scores"]["val/ssim"])
     assert recorded["cards"]["val/fid"]["extractor"] == "efficientnet_lite0"
