@@ -208,7 +208,7 @@ def long_run(options: Options) -> list[Row]:
     words = ["model=dcgan", f"minutes={options.minutes:.2f}", "epochs=1000000", "patience=null", "logger=csv"]
     folder, metrics = single(options, "run", [*words, "eval_every=100" if options.on_gpu else "eval_every=5"])
     seen = metrics["epochs"] * (21 * 64 if options.on_gpu else 9 * 16)
-    grids = sorted((folder / "samples").glob("*.png"))
+    grids = sorted((folder / "samples").glob("*.png"), key=lambda file: file.stat().st_mtime)
     what = f"dcgan: {options.minutes:.1f} minutes on drawn cats"
     return [
         table.finite(f"{what}, scores", metrics["scores"]),
