@@ -11,7 +11,16 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from catsweep.callbacks import Collapse, EvaluationLine, FiniteLoss, Progress, RandomState, on_rank_zero, variety
+from catsweep.callbacks import (
+    Collapse,
+    EvaluationLine,
+    FiniteLoss,
+    LastCheckpoint,
+    Progress,
+    RandomState,
+    on_rank_zero,
+    variety,
+)
 from catsweep.errors import ConfigError, DivergedError, TrainingError
 
 
@@ -61,7 +70,7 @@ def fit(tmp_path):
             accelerator="cpu",
             callbacks=callbacks,
             logger=False,
-            enable_checkpointing=False,
+            enable_checkpointing=any(isinstance(callback, LastCheckpoint) for callback in callbacks),
             enable_progress_bar=any(isinstance(callback, Progress) for callback in callbacks),
             enable_model_summary=False,
             num_sanity_val_steps=0,
@@ -247,6 +256,54 @@ def test_a_resumed_run_draws_what_the_undisturbed_one_drew(fit, tmp_path):
     torch.manual_seed(4)
     resumed, _ = fit([RandomState()], max_epochs=3, ckpt_path=checkpoint)
     assert torch.equal(resumed.weight, undisturbed.weight)
+
+
+class Written(LastCheckpoint):
+    """Notes the epochs of which it is written; to write takes one second, and an epoch `seconds`."""
+
+    def __init__(self, folder, seconds):
+        super().__init__(folder, share=0.25, clock=lambda: self.now)
+        self.seconds, self.now, self.epochs = seconds, 0.0, []
+
+    def on_train_epoch_start(self, trainer, model):
+        self.now += self.seconds
+
+    def _save_checkpoint(self, trainer, filepath):
+        super()._save_checkpoint(trainer, filepath)
+        self.now += 1
+        self.epochs.append(torch.load(filepath, weights_only=True)["epoch"])
+
+
+class Ask(pl.Callback):
+    """Asks a trial to stop in an epoch, or ends the run in it."""
+
+    def __init__(self, name, epoch):
+        self.name, self.epoch = name, epoch
+        self.asked_to_stop = False
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.current_epoch == self.epoch:
+            self.asked_to_stop = self.name == "asked"
+            trainer.should_stop = self.name == "ended"
+
+
+@pytest.mark.trains
+@pytest.mark.parametrize(
+    ("seconds", "callbacks", "expected"),
+    [
+        (3.0, (), [0, 1, 2, 3, 4, 5, 6]),
+        (1.0, (), [0, 3, 6]),
+        (0.5, (), [0, 6]),
+        (0.0, (Ask("asked", 2),), [0, 2, 3, 4, 5, 6]),
+        (0.0, (Ask("ended", 2),), [0, 2]),
+    ],
+    ids=["long epochs", "short ones", "shorter ones", "asked to stop", "ended early"],
+)
+def test_the_last_checkpoint_takes_its_share_of_the_time(fit, tmp_path, seconds, callbacks, expected):
+    written = Written(tmp_path, seconds)
+    fit([written, *callbacks], max_epochs=7)
+    assert written.epochs == expected
+    assert [file.name for file in tmp_path.glob("*.ckpt")] == ["last.ckpt"]
 
 
 def test_a_run_on_the_processor_starts_no_gpu(monkeypatch):

@@ -25,7 +25,7 @@ from pytorch_lightning.loggers import Logger
 
 from catsweep import configuration
 from catsweep.atomic import write_json
-from catsweep.callbacks import Collapse, EvaluationLine, FiniteLoss, Progress, RandomState
+from catsweep.callbacks import Collapse, EvaluationLine, FiniteLoss, LastCheckpoint, Progress, RandomState
 from catsweep.data.datamodule import CatDataModule
 from catsweep.errors import ConfigError, InterruptedTrial
 from catsweep.hardware import device_name, require
@@ -37,6 +37,7 @@ from catsweep.run_folder import LAST_CHECKPOINT, SCORES
 from catsweep.runs import load_weights
 from catsweep.search.callback import SweepCallback
 from catsweep.search.reporting import TrialReporter
+from catsweep.step_cost import Untimed, without_idle_hooks
 from catsweep.tracking import loggers, provenance
 from catsweep.tracking.media import SampleGrid
 
@@ -91,6 +92,7 @@ def run(cfg: DictConfig, folder: Path | None = None) -> float | tuple[float, ...
         loggers.log_config(log_to, cfg)
         loggers.watch(log_to, model)
         trainer = build_trainer(cfg, folder, scorer, log_to, reporter)
+        without_idle_hooks([model])
         started = time.monotonic()
         trainer.fit(model, data, ckpt_path=checkpoint, weights_only=True)
         result = _score(trainer, model, scorer, folder, time.monotonic() - started)
@@ -181,7 +183,8 @@ def build_trainer(
         check_val_every_n_epoch=min(cfg.eval_every, cfg.epochs),
         num_sanity_val_steps=0,
         log_every_n_steps=1,
-        callbacks=callbacks(cfg, folder, scorer, bool(log_to), reporter),
+        callbacks=without_idle_hooks(callbacks(cfg, folder, scorer, bool(log_to), reporter)),
+        profiler=cfg.trainer.get("profiler") or Untimed(),
         logger=log_to or False,
         enable_model_summary=False,
         use_distributed_sampler=False,  # the data module deals the batches out itself
@@ -202,9 +205,7 @@ def callbacks(
         Progress(),
         EvaluationLine(),
         ModelCheckpoint(checkpoints, "best", monitor=RUNG_SCORE, enable_version_counter=False),
-        ModelCheckpoint(
-            checkpoints, "last", save_on_train_epoch_end=True, every_n_epochs=1, enable_version_counter=False
-        ),
+        LastCheckpoint(checkpoints),
     ]
     if cfg.patience is not None:
         result.append(EarlyStopping(RUNG_SCORE, patience=cfg.patience, check_on_train_epoch_end=False))

@@ -59,9 +59,26 @@ def test_chosen_rows_are_mirrored_exactly_and_the_others_left_alone(
 def test_a_batch_is_its_own_memory() -> None:
     images = marked(8)
     before = images.copy()
-    for batch in [*TrainBatches(images, np.arange(8), 4), *OrderedBatches(images, np.arange(8), 4)]:
+    on_device = TrainBatches(torch.from_numpy(images), np.arange(8), 4)
+    for batch in [*TrainBatches(images, np.arange(8), 4), *on_device, *OrderedBatches(images, np.arange(8), 4)]:
         batch.zero_()
     np.testing.assert_array_equal(images, before)
+
+
+@given(seed=st.integers(0, 9), flip=st.booleans(), world=st.integers(1, 2), stopped=st.integers(0, 2))
+def test_images_on_the_device_make_the_batches_that_those_in_memory_do(
+    seed: int, flip: bool, world: int, stopped: int
+) -> None:
+    images = marked(20, 3)
+    both = [
+        TrainBatches(pixels, np.arange(20), 4, seed, flip, 0, world) for pixels in (images, torch.from_numpy(images))
+    ]
+    for loader in both:
+        loader.load_state_dict({"epoch": 3, "step": stopped})
+    here, there = map(list, both)
+    assert len(here) == 5 // world - stopped
+    assert all(torch.equal(one, other) for one, other in zip(here, there, strict=True))
+    assert [loader.state_dict() for loader in both] == [{"epoch": 3, "step": 5 // world}] * 2
 
 
 def test_half_of_the_images_are_mirrored_unless_told_otherwise() -> None:

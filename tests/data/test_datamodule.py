@@ -1,6 +1,7 @@
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import hydra
@@ -112,9 +113,30 @@ def test_a_batch_goes_to_a_gpu_by_way_of_pinned_memory(make: Callable, monkeypat
     data, batch, moved = make(), torch.zeros(1, 2, 2, 3, dtype=torch.uint8), []
     monkeypatch.setattr(Tensor, "pin_memory", lambda self: self + 1)
     monkeypatch.setattr(pl.LightningDataModule, "transfer_batch_to_device", lambda _, *words: moved.append(words))
-    for name in ("cuda", "cpu"):
-        data.transfer_batch_to_device(batch, torch.device(name), 0)
-    assert [int(sent.sum()) for sent, *_ in moved] == [12, 0]
+    data.transfer_batch_to_device(batch, torch.device("cuda"), 0)
+    assert [int(sent.sum()) for sent, *_ in moved] == [12]
+    assert data.transfer_batch_to_device(batch, torch.device("cpu"), 0) is batch  # it is there
+
+
+@pytest.mark.parametrize(
+    ("device", "bound", "augment", "expected"),
+    [
+        ("meta", 1 << 20, None, "meta"),
+        ("cpu", 1 << 20, None, "memory"),
+        ("meta", 100, None, "memory"),
+        ("meta", 1 << 20, {"brightness": Brightness(0.2, (0.9, 1.1))}, "memory"),
+    ],
+    ids=["GPU", "processor", "too many", "augmented"],
+)
+def test_few_images_lie_on_the_gpu_that_trains(
+    make: Callable, monkeypatch: pytest.MonkeyPatch, device: str, bound: int, augment: Any, expected: str
+) -> None:
+    monkeypatch.setattr(datamodule, "ON_GPU", bound)
+    data = make(augment=augment)
+    strategy = SimpleNamespace(root_device=torch.device(device))
+    data.trainer = SimpleNamespace(strategy=strategy, global_rank=0, world_size=1)
+    images = data.train_dataloader().images
+    assert (images.device.type if isinstance(images, Tensor) else "memory") == expected
 
 
 def test_with_few_images_the_batch_shrinks_and_says_so(make: Callable, caplog: pytest.LogCaptureFixture) -> None:
@@ -147,6 +169,7 @@ def test_settings_that_mean_nothing_are_refused(make: Callable, wrong: dict[str,
 def test_each_process_gets_its_share(make: Callable) -> None:
     class Place:
         world_size = 2
+        strategy = SimpleNamespace(root_device=torch.device("cpu"))
 
         def __init__(self, rank: int) -> None:
             self.global_rank = rank

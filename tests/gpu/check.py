@@ -1,10 +1,11 @@
 """Tries catsweep on a GPU in at most eight minutes, and prints a table: `make gpu-check`, or
 
-    python tests/gpu/check.py [--minutes 4] [--within 8] [--only train-vae speeds] [--folder outputs/gpu-check/NAME]
+    python tests/gpu/check.py [--minutes 4] [--within 8] [--only speeds run] [--profile] [--folder FOLDER]
 
-Each check is a process of its own with a bound on its time; one that fails does not stop the others. The last one, a
-run of some minutes, is shortened to what is left of the time. `--device cpu` rehearses all of it, tiny, without a GPU.
-The exit code is 1 if anything failed. What was written, logs and all, is in the folder.
+Each check is a process of its own with a bound on its time; one that fails does not stop the others. The checks before
+the run of some minutes are ended where they would take its time; those after it go on beside it. `--device cpu`
+rehearses all of it, tiny, without a GPU; `--profile` also writes where the time of a training step goes. The exit code
+is 1 if anything failed. What was written, logs and all, is in the folder.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -26,7 +28,7 @@ from tests.gpu import table
 from tests.gpu.checks import CHECKS, ROOT, Check, Options, last_line
 from tests.gpu.table import Row
 
-LONG = "run"  # the check that takes the minutes
+LONG = "run"  # the check that takes the minutes, beside which those after it go on
 NEEDS = "gpu-check needs an NVIDIA GPU that torch can use: torch.cuda.is_available() is false here."
 
 
@@ -37,6 +39,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--within", type=float, default=8.0, help="minutes for all checks together")
     parser.add_argument("--device", choices=("gpu", "cpu"), default="gpu", help="cpu: a rehearsal without a GPU")
     parser.add_argument("--only", nargs="+", choices=tuple(CHECKS), default=list(CHECKS), help="some of the checks")
+    parser.add_argument("--profile", action="store_true", help="of the steps; takes some minutes")
     parser.add_argument("--folder", type=Path, help="a new one; without it outputs/gpu-check/DATE_TIME")
     parser.add_argument("--one", choices=tuple(CHECKS), help=argparse.SUPPRESS)  # a check, in its own process
     return parser.parse_args(words)
@@ -78,7 +81,7 @@ def everything(
     checks: dict[str, Check],
     clock: Callable[[], float] = time.monotonic,
 ) -> list[Row]:
-    """All checks, one after the other.
+    """All checks, one after the other, and those after the long run beside it.
 
     Args:
         options: from the command line.
@@ -88,16 +91,25 @@ def everything(
         clock: seconds that only go forward.
     """
     end = clock() + 60 * options.within
-    rows: list[Row] = []
-    for name in options.only:
-        left = end - clock()
-        minutes = min(options.minutes, (left - checks[name].seconds) / 60) if name == LONG else 0.0
-        if left < 1 or minutes < 0 or (name == LONG and minutes <= 0):
-            rows.append(Row(name, f"within {options.within:g} minutes", "no time was left", False))
-            continue
-        seconds = min(left, checks[name].seconds + 60 * minutes)
-        rows += supervise(name, command(name, minutes), folder, seconds)
-        (folder / "table.md").write_text(table.markdown(rows) + "\n", encoding="utf-8")
+    reserved = 60 * options.minutes + checks[LONG].seconds if LONG in options.only else 0.0
+    results: dict[str, Future[list[Row]]] = {}
+    with ThreadPoolExecutor() as beside:
+        for name in options.only:
+            reserved = 0.0 if name == LONG else reserved
+            left = end - clock() - reserved
+            minutes = min(options.minutes, (left - checks[name].seconds) / 60) if name == LONG else 0.0
+            if left < 1 or minutes < 0 or (name == LONG and minutes <= 0):
+                late = Row(name, f"within {options.within:g} minutes", "no time was left", False)
+                results[name] = beside.submit(lambda late=late: [late])
+                continue
+            seconds = min(left, checks[name].seconds + 60 * minutes)
+            results[name] = beside.submit(supervise, name, command(name, minutes), folder, seconds)
+            if name != LONG:
+                results[name].result()
+            rows = [row for result in results.values() if result.done() for row in result.result()]
+            (folder / "table.md").write_text(table.markdown(rows) + "\n", encoding="utf-8")
+    rows = [row for result in results.values() for row in result.result()]
+    (folder / "table.md").write_text(table.markdown(rows) + "\n", encoding="utf-8")
     return rows
 
 
@@ -106,7 +118,7 @@ def main(words: Sequence[str] | None = None) -> int:
     options = arguments(words)
     folder = (options.folder or ROOT / "outputs" / "gpu-check" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}").resolve()
     if options.one:
-        rows = CHECKS[options.one].run(Options(options.device, folder, options.minutes))
+        rows = CHECKS[options.one].run(Options(options.device, folder, options.minutes, options.profile))
         table.write(folder / f"{options.one}.json", rows)
         return 0
     if options.device == "gpu" and not gpu_is_there():
@@ -116,7 +128,8 @@ def main(words: Sequence[str] | None = None) -> int:
 
     def command(name: str, minutes: float) -> list[str]:
         common = ["--one", name, "--device", options.device, "--folder", str(folder), "--minutes", str(minutes)]
-        return [sys.executable, str(Path(__file__).resolve()), *common]
+        profile = ["--profile"] if options.profile else []
+        return [sys.executable, str(Path(__file__).resolve()), *common, *profile]
 
     rows = everything(options, folder, command, CHECKS)
     print(f"\n{table.markdown(rows)}\n\nLogs, pictures and this table: {os.path.relpath(folder)}")

@@ -1,8 +1,9 @@
 """Images per second of our training step beside a bare torch loop: the same networks, losses, batch and precision.
 
-Ours is a Lightning fit as `train.py` sets it up, with its data module, logged values and callbacks of the step; the
-bare loop has its batches in the GPU's memory already, logs nothing and has no schedule. They take turns, a block of
-steps each, and each block ends when the GPU has finished; the medians count.
+Ours is a Lightning fit as `train.py` sets it up, with its data module, logged values and callbacks of the step. The
+bare loop takes its batches from the same loader, shuffled and mirrored; it logs nothing, has no schedule, no time to
+end at and nothing to resume. A third way, told and not judged, trains on one batch that lies on the GPU again and
+again. They take turns, a block of steps each, and each block ends when the GPU has finished; the medians count.
 """
 
 import statistics
@@ -14,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import count, islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +26,11 @@ from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Timer
 from torch import Tensor
 
-from catsweep.callbacks import FiniteLoss, Progress
+from catsweep.callbacks import EvaluationLine, FiniteLoss, Progress, RandomState
 from catsweep.images import to_float
 from catsweep.instantiation import instantiate
 from catsweep.models.optimization import decayed_groups
+from catsweep.step_cost import Untimed, without_idle_hooks
 from catsweep.training import resolve_precision
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,8 +49,8 @@ class Blocks:
     """
 
     warm_up: int = 30
-    steps: int = 150
-    rounds: int = 5
+    steps: int = 120
+    rounds: int = 3
 
 
 def bare_vae(model: Any) -> Step:
@@ -103,6 +106,21 @@ def synchronize() -> None:
     """Wait until the GPU has finished."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Images per second.
+
+    Attributes:
+        ours: of the Lightning fit.
+        bare: of the bare loop, which takes its batches from the same loader.
+        fixed: of the bare loop when it trains on one batch again and again, and so draws none.
+    """
+
+    ours: float
+    bare: float
+    fixed: float
 
 
 class Clock(pl.Callback):
@@ -161,8 +179,9 @@ class Pair:
         self.data: Any = instantiate(self.cfg.data)
         self.data.prepare_data()
         self.data.setup()
+        without_idle_hooks([self.model])
         self.step = bare(other.train())
-        self.batches = [batch.to(self.device) for batch in self.data.train_dataloader()]
+        self.fixed: Tensor = next(iter(self.data.train_dataloader())).to(self.device)
 
     def _model(self) -> pl.LightningModule:
         model: pl.LightningModule = instantiate(self.cfg.model).to(memory_format=torch.channels_last)
@@ -171,49 +190,62 @@ class Pair:
     def ours(self, blocks: Blocks, log_waits: bool = False) -> Clock:
         """One block of a Lightning fit."""
         clock = Clock(blocks, log_waits)
-        # The settings and the callbacks of the step of `catsweep.training.build_trainer`; no scores, no checkpoints.
-        trainer = pl.Trainer(
-            accelerator=self.accelerator, devices=1, precision=self.precision, max_epochs=10**6, limit_val_batches=0,
-            num_sanity_val_steps=0, log_every_n_steps=1, use_distributed_sampler=False, logger=False,
-            callbacks=[FiniteLoss(), Progress(), Timer({"hours": 1}, verbose=False), clock],
-            enable_checkpointing=False, enable_model_summary=False,
-        )  # fmt: skip
-        trainer.fit(self.model, self.data)
+        self._trainer([clock]).fit(self.model, self.data)
         return clock
 
-    def bare(self, blocks: Blocks) -> float:
+    def _trainer(self, callbacks: list[pl.Callback]) -> pl.Trainer:
+        # The settings and the callbacks of the step of `catsweep.training.build_trainer`; no scores, no checkpoints.
+        ours = [FiniteLoss(), RandomState(), Progress(), EvaluationLine(), Timer({"hours": 1}, verbose=False)]
+        return pl.Trainer(
+            accelerator=self.accelerator, devices=1, precision=self.precision, max_epochs=10**6, limit_val_batches=0,
+            num_sanity_val_steps=0, log_every_n_steps=1, use_distributed_sampler=False, logger=False,
+            check_val_every_n_epoch=10**6, callbacks=without_idle_hooks([*ours, *callbacks]), profiler=Untimed(),
+            enable_checkpointing=False, enable_model_summary=False,
+        )  # fmt: skip
+
+    def batches(self) -> Iterator[Tensor]:
+        """For the bare loop: what ours trains on, on the device."""
+        self.data.trainer = self._trainer([])  # names the device
+        loader = self.data.train_dataloader()
+        for epoch in count():
+            loader.set_epoch(epoch)
+            yield from (batch.to(self.device) for batch in loader)
+
+    def bare(self, blocks: Blocks, batches: Iterator[Tensor]) -> float:
         """Seconds of one block of the bare loop."""
         bf16 = self.precision == "bf16-mixed"
         began = 0.0
-        for number in range(blocks.warm_up + blocks.steps):
+        for number, batch in enumerate(islice(batches, blocks.warm_up + blocks.steps)):
             if number == blocks.warm_up:
                 synchronize()
                 began = time.perf_counter()
             with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-                self.step(self.batches[number % len(self.batches)])
+                self.step(batch)
         synchronize()
         return time.perf_counter() - began
 
-    def rates(self, blocks: Blocks) -> tuple[float, float]:
-        """Images per second: ours, bare; the medians of the rounds."""
-        images = blocks.steps * len(self.batches[0])
-        seconds = [(self.ours(blocks).seconds, self.bare(blocks)) for _ in range(blocks.rounds)]
-        ours, bare = (images / statistics.median(way) for way in zip(*seconds, strict=True))
-        return ours, bare
+    def rates(self, blocks: Blocks) -> Rates:
+        """Images per second, the medians of the rounds."""
+        images = blocks.steps * len(self.fixed)
+        seconds = [
+            (self.ours(blocks).seconds, self.bare(blocks, self.batches()), self.bare(blocks, repeat(self.fixed)))
+            for _ in range(blocks.rounds)
+        ]
+        return Rates(*(images / statistics.median(way) for way in zip(*seconds, strict=True)))
 
 
 def waits(pair: Pair, blocks: Blocks) -> tuple[float, Counter[str]]:
     """How often the host waits for the GPU in a step of ours, and where: torch tells of it by a warning."""
     found: Counter[str] = Counter()
 
-    def count(message: Warning | str, *_: object, **__: object) -> None:
+    def note(message: Warning | str, *_: object, **__: object) -> None:
         if "synchroniz" in str(message):
             frames = [frame for frame in traceback.extract_stack()[:-1] if "warnings" not in frame.filename]
             found[" < ".join(f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in reversed(frames[-6:]))] += 1
 
     with warnings.catch_warnings():
         warnings.simplefilter("always")
-        warnings.showwarning = count
+        warnings.showwarning = note
         pair.ours(blocks, log_waits=True)
     return found.total() / blocks.warm_up, found
 
@@ -225,7 +257,7 @@ def profile(pair: Pair, blocks: Blocks, file: Path) -> None:
         activities.append(torch.profiler.ProfilerActivity.CUDA)
     ways: list[tuple[str, Callable[[], object]]] = [
         ("ours", partial(pair.ours, blocks)),
-        ("bare", partial(pair.bare, blocks)),
+        ("bare", lambda: pair.bare(blocks, pair.batches())),
     ]
     for name, way in ways:
         with torch.profiler.profile(activities=activities) as profiler:

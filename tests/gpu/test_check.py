@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,6 +34,7 @@ def test_what_fails_or_takes_too_long_is_told_and_the_others_go_on(tmp_path: Pat
     checks = {name: Check(lambda _: [], seconds[name]) for name in codes}
     options = check.arguments(["--within", "60"])
     options.only = list(codes)
+    checks[check.LONG] = Check(lambda _: [], 0.0)
     rows = check.everything(options, tmp_path, lambda name, _: python(codes[name]), checks)
     assert [(row.what, row.ok) for row in rows] == [
         ("crashes", True), ("crashes", False), ("hangs", False), ("works", True)
@@ -60,6 +62,30 @@ def test_the_long_run_takes_what_is_left(
     checks = {"run": Check(lambda _: [], 60.0)}
     check.everything(options, tmp_path, lambda _, minutes: [str(minutes)], checks, clock=lambda: 0.0)
     assert asked == [(minutes, bound)]
+
+
+def test_the_long_run_gets_its_minutes_though_a_check_before_it_is_slow_and_the_next_ones_do_not_wait_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bounds: dict[str, float] = {}
+    beside = threading.Event()
+    now = iter([0.0, 0.0, 180.0, 180.0])
+
+    def supervise(name: str, command: Sequence[str], folder: Path, seconds: float) -> list[Row]:
+        bounds[name] = seconds
+        if name == "run":
+            assert beside.wait(60)
+        if name == "after":
+            beside.set()
+        return [Row(name, "", "", True)]
+
+    monkeypatch.setattr(check, "supervise", supervise)
+    options = check.arguments(["--within", "8", "--minutes", "4"])
+    options.only = ["before", "run", "after"]
+    checks = {name: Check(lambda _: [], 60.0 if name == "run" else 1000.0) for name in options.only}
+    rows = check.everything(options, tmp_path, lambda *_: [], checks, clock=lambda: next(now))
+    assert bounds == {"before": 180.0, "run": 300.0, "after": 300.0}
+    assert [row.what for row in rows] == options.only
 
 
 def test_without_time_a_check_fails(tmp_path: Path) -> None:

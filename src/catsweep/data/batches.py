@@ -48,6 +48,12 @@ def gather(images: NDArray[np.uint8], rows: NDArray[np.int64], mirrored: NDArray
     return torch.from_numpy(batch)
 
 
+def gather_on_device(images: Tensor, rows: Tensor, mirrored: Tensor) -> Tensor:
+    """As `gather`, of images that lie where the model does; rows and mirrored lie there too."""
+    batch = images.index_select(0, rows)
+    return torch.where(mirrored[:, None, None, None], batch.flip(2), batch)
+
+
 def chances(n: int, seed: int, epoch: int, operations: int) -> NDArray[np.float32]:
     """The random numbers of an epoch's augmentation, shape (n, operations, DRAWS): one row for each place in its order.
 
@@ -79,19 +85,19 @@ class TrainBatches:
     """Shuffled, mirrored batches of equal size without end-of-epoch crumbs.
 
     Args:
-        images: uint8, shape (N, H, W, 3).
+        images: uint8, shape (N, H, W, 3): an array, or a tensor on the device that trains, where the batches then are.
         rows: places of the training images.
         batch_size: images per batch and process.
         seed: of the run.
         flip: mirror each image with probability ½.
         rank: which of the `world_size` processes this is; together they see each image at most once an epoch.
         world_size: number of processes.
-        operations: what else is done to the images by chance, by name.
+        operations: what else is done to the images by chance, by name; to those of an array only.
     """
 
     def __init__(
         self,
-        images: NDArray[np.uint8],
+        images: NDArray[np.uint8] | Tensor,
         rows: NDArray[np.int64],
         batch_size: int,
         seed: int = 0,
@@ -137,12 +143,21 @@ class TrainBatches:
     def __iter__(self) -> Iterator[Tensor]:
         # A generator: Lightning asks for the iterator before it announces the epoch, and this reads it afterwards.
         first, self._resume = self._resume, 0
-        order, mirrored = plan(self.rows, self.seed, self.epoch, self.flip)
-        numbers = chances(len(order), self.seed, self.epoch, len(self.operations))
-        for step in range(first, len(self)):
-            start = (step * self.world_size + self.rank) * self.batch_size
-            part = slice(start, start + self.batch_size)
+        for step, batch in enumerate(self._batches(first), first):
             self._step = step + 1
+            yield batch
+
+    def _batches(self, first: int) -> Iterator[Tensor]:
+        """Those of the epoch, from the `first` on."""
+        order, mirrored = plan(self.rows, self.seed, self.epoch, self.flip)
+        starts = [(step * self.world_size + self.rank) * self.batch_size for step in range(first, len(self))]
+        parts = [slice(start, start + self.batch_size) for start in starts]
+        if isinstance(self.images, Tensor):
+            rows, chosen = (torch.from_numpy(values).to(self.images.device) for values in (order, mirrored))
+            yield from (gather_on_device(self.images, rows[part], chosen[part]) for part in parts)
+            return
+        numbers = chances(len(order), self.seed, self.epoch, len(self.operations))
+        for part in parts:
             batch = gather(self.images, order[part], mirrored[part])
             yield augment(batch, self.operations, numbers[part]) if self.operations else batch
 

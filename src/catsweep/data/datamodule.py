@@ -13,6 +13,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from catsweep.data.batches import OrderedBatches, TrainBatches
 from catsweep.data.building import open_or_build
@@ -24,6 +25,7 @@ from catsweep.errors import ConfigError, DataError
 log = logging.getLogger(__name__)
 
 IN_MEMORY = 1 << 30  # ready sets up to this many bytes are read into memory; larger ones stay memory-mapped
+ON_GPU = 1 << 28  # and up to this many, into that of the GPU that trains: 20,000 images of 64 x 64
 
 
 class CatDataModule(pl.LightningDataModule):
@@ -110,7 +112,7 @@ class CatDataModule(pl.LightningDataModule):
                 "Batches of %d instead of data.batch_size=%d: there are %d training images for %d process(es).",
                 batch_size, self.batch_size, len(rows), world,
             )  # fmt: skip
-        return TrainBatches(self._pixels(), rows, batch_size, self.seed, self.flip, rank, world, self.augment)
+        return TrainBatches(self._near(), rows, batch_size, self.seed, self.flip, rank, world, self.augment)
 
     def val_dataloader(self) -> OrderedBatches:
         """Held-out images, in order, as they are."""
@@ -119,9 +121,22 @@ class CatDataModule(pl.LightningDataModule):
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """To a GPU, by way of memory that it reads by itself: from any other, the copy waits for the step before."""
+        if batch.device == device:
+            return batch
         if device.type == "cuda":
             batch = batch.pin_memory()
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
+    def _near(self) -> NDArray[np.uint8] | Tensor:
+        """The pixels to train on, on the GPU if they fit there easily: it then takes batches from them by itself.
+
+        Images that are augmented stay with the processor, which does it.
+        """
+        pixels = self._pixels()
+        device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+        if device.type == "cpu" or self.augment or pixels.nbytes > ON_GPU:
+            return pixels
+        return torch.from_numpy(pixels).to(device)
 
     def _place(self) -> tuple[int, int]:
         """This process among those that train together: (rank, number)."""

@@ -6,7 +6,7 @@ Averaged generator weights (Yazıcı et al. 2018), spectral normalisation (Miyat
 it, and everything after that sees it as a `catsweep.models.protocol.Generator`.
 """  # noqa: RUF002  # a name with dotless i's
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytorch_lightning as pl
@@ -21,7 +21,7 @@ from catsweep.models.blocks import Activation, Normalization
 from catsweep.models.decoder import Decoder
 from catsweep.models.encoder import Encoder
 from catsweep.models.epoch_means import EpochMeans
-from catsweep.models.optimization import OptimizerFactory, Schedule, build, expected_steps
+from catsweep.models.optimization import OptimizerFactory, Schedule, build, expected_steps, once_a_step
 
 
 def initialize(module: nn.Module) -> None:
@@ -119,24 +119,25 @@ class DCGAN(EpochMeans):
         logits: Tensor = self.discriminator(images)
         return logits.float().squeeze(1)
 
-    def _penalty(self, real: Tensor, drawn: Tensor) -> Tensor:
+    def _penalties(self, real: Tensor, drawn: Tensor) -> Iterator[Tensor]:
         """What the loss and R1 add for the discriminator's gradient at this step, in full precision."""
-        penalty = real.new_zeros(())
-        with torch.autocast(self.device.type, enabled=False):
-            if self.adversarial_loss.gradient_penalty:
-                weight = self.adversarial_loss.gradient_penalty
-                penalty = penalty + weight * interpolated_gradient_penalty(self._judge, real, drawn)
-            if self.r1_gamma and self._step_index() % self.r1_every == 0:
+        if weight := self.adversarial_loss.gradient_penalty:
+            with torch.autocast(self.device.type, enabled=False):
+                penalty = weight * interpolated_gradient_penalty(self._judge, real, drawn)
+            yield penalty
+        if self.r1_gamma and self._step_index() % self.r1_every == 0:
+            with torch.autocast(self.device.type, enabled=False):
                 real = real.detach().requires_grad_()
-                penalty = penalty + self.r1_every * self.r1_gamma / 2 * r1_penalty(real, self._judge(real))
-        return penalty
+                penalty = self.r1_every * self.r1_gamma / 2 * r1_penalty(real, self._judge(real))
+            yield penalty
 
     def _step_index(self) -> int:
         # Lightning counts the steps of every optimizer: two a batch here.
         return self.global_step // 2
 
     def _discriminator_step(self, real: Tensor, drawn: Tensor) -> Tensor:
-        loss = self.adversarial_loss.discriminator(self._judge(real), self._judge(drawn)) + self._penalty(real, drawn)
+        loss = self.adversarial_loss.discriminator(self._judge(real), self._judge(drawn))
+        loss = sum(self._penalties(real, drawn), start=loss)
         self._update(0, loss)
         return loss
 
@@ -176,7 +177,9 @@ class DCGAN(EpochMeans):
 
     def configure_optimizers(self) -> pl.utilities.types.OptimizerLRScheduler:
         """The discriminator's optimizer, then the generator's; their schedules advance in `training_step`."""
-        total = partial(expected_steps, self.trainer)  # counts batches, which is what each of the two steps over
+        total = once_a_step(
+            partial(expected_steps, self.trainer)
+        )  # counts batches, which is what each of the two steps over
         sides = ((self.discriminator, self.discriminator_lr), (self.generator, self.generator_lr))
         built = [build(network, self.optimizer, self.schedule, total, lr) for network, lr in sides]
         return [optimizer for optimizer, _ in built], [schedule for _, schedule in built]

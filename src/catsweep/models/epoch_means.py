@@ -21,6 +21,13 @@ class EpochMeans(pl.LightningModule):
         self._sums: dict[str, Tensor] = {}
         self._noted = 0  # steps of this epoch
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """As torch's, but at once for the name of the hook that runs, which Lightning sets twice for each hook."""
+        if name == "_current_fx_name":
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
     def note(self, values: Mapping[str, Tensor]) -> None:
         """Take in the values of one training step; the same names in every step.
 

@@ -1,6 +1,7 @@
 """From the config's optimizer and schedule factories to what Lightning drives."""
 
 from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Timer
@@ -12,6 +13,7 @@ from catsweep.instantiation import checked_once
 
 OptimizerFactory = Callable[..., Optimizer]
 Schedule = Callable[[int, int], float]
+R = TypeVar("R")
 
 
 def decayed_groups(module: nn.Module) -> list[dict[str, object]]:
@@ -48,6 +50,19 @@ def expected_steps(trainer: pl.Trainer, step: int) -> int:
     return max(1, step, round(total))
 
 
+def once_a_step(function: Callable[[int], R]) -> Callable[[int], R]:
+    """The same function of the step, which is not asked again for the step that it was asked for last."""
+    last: tuple[int, R] | None = None
+
+    def remembered(step: int) -> R:
+        nonlocal last
+        if last is None or last[0] != step:
+            last = step, function(step)
+        return last[1]
+
+    return remembered
+
+
 def build(
     module: nn.Module,
     optimizer: OptimizerFactory,
@@ -72,4 +87,4 @@ def build(
         total = total_steps(step)
         return factor(min(step, total), total)
 
-    return built, LambdaLR(built, multiplier)
+    return built, LambdaLR(built, once_a_step(multiplier))  # torch asks for each group of parameters

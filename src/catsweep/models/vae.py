@@ -19,7 +19,7 @@ from catsweep.models.blocks import Activation, Normalization
 from catsweep.models.decoder import Decoder
 from catsweep.models.encoder import Encoder
 from catsweep.models.epoch_means import EpochMeans
-from catsweep.models.optimization import OptimizerFactory, Schedule, build, expected_steps
+from catsweep.models.optimization import OptimizerFactory, Schedule, build, expected_steps, once_a_step
 from catsweep.models.prior import AggregatePrior
 
 # A log-variance outside this range is a deviation below 1/150 or above 150: of no use, and its exp() may overflow.
@@ -143,7 +143,7 @@ class VAE(EpochMeans):
         """One step on a uint8 batch (N, H, W, 3)."""
         noise = torch.randn(len(batch), self.latent_size, device=self.device)
         parts = self.losses(to_float(batch), noise)
-        warmup_steps = self.beta_warmup * expected_steps(self.trainer, self.global_step)
+        warmup_steps = self.beta_warmup * self.expected_steps(self.global_step)
         beta = warmed_up(self.beta, self.global_step, warmup_steps)
         loss = parts["reconstruction"] + beta * parts["kl_charged"]
         self.note({"train/loss": loss, "train/reconstruction": parts["reconstruction"], "train/kl": parts["kl"]})
@@ -173,5 +173,6 @@ class VAE(EpochMeans):
 
     def configure_optimizers(self) -> pl.utilities.types.OptimizerLRScheduler:
         """One optimizer; its schedule advances with every step."""
-        optimizer, schedule = build(self, self.optimizer, self.schedule, partial(expected_steps, self.trainer))
+        self.expected_steps = once_a_step(partial(expected_steps, self.trainer))
+        optimizer, schedule = build(self, self.optimizer, self.schedule, self.expected_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
