@@ -4,7 +4,7 @@ Comes after `original`, whose files it links. Copies are found in two ways: equa
 and perceptual hashes that differ in few bits (`catsweep.data.prepare.perceptual`), also with one photo mirrored.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -44,6 +44,10 @@ class Duplicates(Stage):
     name: ClassVar[str] = "duplicates"
     folder: ClassVar[str] = "no_duplicates"
     code: ClassVar[tuple[str, ...]] = ("prepare/duplicates.py", "prepare/perceptual.py")
+    keeping: ClassVar[Mapping[str, str]] = {
+        NEAR: "duplicates.threshold=0",
+        MIRRORED: "duplicates.mirrored=false",
+    }
 
     def __init__(self, threshold: int = 64, review: int = 90, mirrored: bool = True) -> None:
         if not 0 <= threshold <= review < UNRELATED:

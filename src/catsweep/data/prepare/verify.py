@@ -46,6 +46,7 @@ class Verify(Stage):
     folder: ClassVar[str] = "verified"
     code: ClassVar[tuple[str, ...]] = ("splits.py", "prepare/verify.py")
     remedy: ClassVar[str] = "Look at them: verify=serve (browser) or verify=csv (table)."
+    keeping: ClassVar[Mapping[str, str]] = {"dropped by hand": "verify=serve"}
 
     def __init__(
         self, mode: str = AUTO, val_fraction: float = 0.1, port: int = 8000, tolerate: Sequence[str] = ()
