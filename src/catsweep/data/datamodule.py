@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from catsweep.data.batches import OrderedBatches, TrainBatches
 from catsweep.data.building import open_or_build
 from catsweep.data.prepare.operations import Operation, usable
-from catsweep.data.ready import ReadySet, Source
+from catsweep.data.ready import MANIFEST, ReadySet, Source
 from catsweep.data.splits import TRAIN, VAL
 from catsweep.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
 
+FEW = 100  # photos to train on, of which a generator learns little more than to copy them
 IN_MEMORY = 1 << 30  # ready sets up to this many bytes are read into memory; larger ones stay memory-mapped
 
 
@@ -84,8 +85,14 @@ class CatDataModule(pl.LightningDataModule):
         return open_or_build(self.reader, self.size, self.root, self.val_fraction)
 
     def prepare_data(self) -> None:
-        """Build the ready set; the other processes find it built."""
-        _ = self.ready
+        """Build the ready set, and say once if there is little in it; the other processes find it built."""
+        if self._ready is None:
+            photos = {row.source for row in self.ready.rows if row.kept and row.split == TRAIN}
+            if len(photos) < FEW:
+                log.warning(
+                    "Training on only %d photos: expect copies of them; %d are the least. Add photos; "
+                    "%s says what was left out.", len(photos), FEW, self.ready.path / MANIFEST,
+                )  # fmt: skip
 
     def setup(self, stage: str | None = None) -> None:
         """Open the ready set and check that there is something to train and to score on."""

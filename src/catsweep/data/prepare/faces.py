@@ -22,9 +22,11 @@ Array = NDArray[np.float64]
 DATA = Path(cv2.__file__).parent / "data"  # `cv2.data.haarcascades`, which has no types
 CASCADES = ("haarcascade_frontalcatface.xml", "haarcascade_frontalcatface_extended.xml")
 LONG = 240  # photos are searched at this length of their longer side, pixels; at 320 or 400 no more is found
-# The search goes from coarse to fine: a first look at few sizes, in which anything counts, then around each place that
-# it names a close one. Factor from one size to the next, and how many finds in one place make a box; 0: each is one.
-FIRST, CLOSE_LOOK = (1.15, 0), (1.05, 3)
+# The search goes from coarse to fine: a first look, in which anything counts, then around each place that it names a
+# close one. Factors from one size to the next: of the first looks, upright, one after the other, and turned (where one
+# cascade is enough); of the close look, and how many of its finds in one place make a box.
+UPRIGHT_STEPS, TURNED_STEP = (1.2, 1.05), 1.1
+CLOSE_STEP, NEIGHBOURS = 1.05, 3
 AROUND, SIZES = 1.6, 1.3  # of the close look: side of what is searched, and how much larger or smaller the face may be
 SAME, LIKE = 0.2, 1.2  # places of the first look that are nearer to each other, in sides, and of like size are one
 LEAST = 0.1  # smallest box looked for, in shorter sides of the photo
@@ -86,7 +88,10 @@ def find(photo: Pixels) -> Face | None:
         ConfigError: see `load`.
     """
     grey, factor = _small_grey(photo)
-    found = _search(grey, 0.0) or [face for angle in TURNS for face in _search(grey, angle)]
+    found: list[Face] = []
+    for step in UPRIGHT_STEPS:
+        found = found or _search(grey, 0.0, step)
+    found = found or [face for angle in TURNS for face in _search(grey, angle, TURNED_STEP)]
     if not found:
         return None
     best = max(found, key=lambda face: face.weight)
@@ -131,20 +136,21 @@ def _small_grey(photo: Pixels) -> tuple[Pixels, tuple[float, float]]:
     return np.asarray(small, np.uint8), (width / size[0], height / size[1])
 
 
-def _search(grey: Pixels, angle: float) -> list[Face]:
-    """What the cascades find in a photo turned by an angle."""
+def _search(grey: Pixels, angle: float, step: float) -> list[Face]:
+    """What the cascades find in a photo turned by an angle, with a first look at sizes by that factor apart."""
     turned, back = _turn(grey, angle)
     if not _mine.classifiers:
         _mine.classifiers = load()
     least = round(LEAST * min(grey.shape))
-    first = [box for classifier in _mine.classifiers for box in _boxes(classifier, turned, FIRST, least)]
+    looking = _mine.classifiers[:1] if angle else _mine.classifiers
+    first = [box for classifier in looking for box in _boxes(classifier, turned, step, 0, least)]
     found = []
     for place in _apart(first):
         around, left, top = _around(turned, place)
         least, most = round(place.side / SIZES), round(place.side * SIZES)
         faces = []
         for classifier in _mine.classifiers:
-            boxes = _boxes(classifier, around, CLOSE_LOOK, least, most)
+            boxes = _boxes(classifier, around, CLOSE_STEP, NEIGHBOURS, least, most)
             faces.append([box.moved(back, left, top, angle) for box in boxes])
         found += _merged(*faces)
     return found
@@ -166,13 +172,18 @@ class _Box:
 
 
 def _boxes(
-    classifier: "cv2.CascadeClassifier", grey: Pixels, search: tuple[float, int], least: int, most: int = 0
+    classifier: "cv2.CascadeClassifier", grey: Pixels, step: float, neighbours: int, least: int, most: int = 0
 ) -> list[_Box]:
-    """What a cascade finds at sizes from `least` to `most` (0: up to the whole), in an order of our own.
+    """What a cascade finds, the surest first; OpenCV's own order depends on its threads.
 
-    OpenCV's depends on its threads.
+    Args:
+        classifier: of this thread.
+        grey: what is searched, uint8 (H, W).
+        step: factor from one size to the next.
+        neighbours: so many finds in one place make a box; 0: each is one.
+        least: smallest box, pixels.
+        most: largest box, pixels; 0: as large as the picture.
     """
-    step, neighbours = search
     boxes, _, weights = classifier.detectMultiScale3(
         grey, step, neighbours, minSize=(least, least), maxSize=(most, most), outputRejectLevels=True
     )

@@ -97,7 +97,7 @@ def note(records: Sequence[Record], min_confidence: float) -> list[str]:
         reason = "the frame of their face would be larger than they are"
     else:
         reason = {
-            FACES: "these photos are faces already, most of them filled by it",
+            FACES: "these photos are faces already",
             FACELESS: "hardly any face was found",
         }.get(why(records, min_confidence), "zoom.whole=always")
     return [f"{count}: {reason}. To cut them to the face all the same: zoom.whole=never."]
