@@ -272,3 +272,21 @@ def test_augmentation_is_a_choice_of_its_own(root: Path, data: str) -> None:
         mild = hydra.compose("train", [f"data={data}", "data/augment=mild", "data.augment.contrast.probability=0"])
     assert instantiate(usual.data).augment == {}
     assert list(instantiate(mild.data).augment) == ["bright_dim", "bright_light", "saturation", "crop_random"]
+
+
+def test_a_set_with_few_photos_says_so_once(make: Callable, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    data = make(n=132)  # of which 99 are trained on
+    data.prepare_data()
+    data.prepare_data()
+    [record] = caplog.records
+    assert record.getMessage().startswith("Training on only 99 photos: ")
+    caplog.clear()
+    make(n=134, root=tmp_path / "enough").prepare_data()
+    assert caplog.text == ""
+
+
+def test_a_prepared_set_with_few_photos_says_so(prepared: Path, caplog: pytest.LogCaptureFixture) -> None:
+    PreparedCats(str(prepared), 8).prepare_data()
+    assert "Training on only" in caplog.text
+    assert str(prepared / "manifest.csv") in caplog.text
