@@ -78,6 +78,18 @@ def test_the_middle_fits_the_photo_exactly(height: int, width: int, size: int) -
     np.testing.assert_allclose(corners.sum(0), [width, height], rtol=1e-9)
 
 
+def test_in_a_set_of_faces_small_faces_are_believed_only_if_they_are_certain() -> None:
+    def found(side: float, confidence: float) -> Record:
+        return Record("zoom", "a", "a.jpg", confidence=confidence, parameters={"frame": side, "angle": 0.0, "box": [1]})
+
+    assert whole_photos.suits(found(0.3, 0.9))
+    assert not whole_photos.suits(found(0.3, 0.98))
+    assert whole_photos.suits(found(1.0, 0.98))
+    by_landmarks = Record("zoom", "a", "a.jpg", confidence=1.0, parameters={"frame": 1.2})
+    assert not whole_photos.suits(by_landmarks)
+    assert whole_photos.suits(by_landmarks.doubt("cut off: 60 % of the frame lies in the photo"))
+
+
 class Photos:
     """A stage `zoom` run on photos, of which some have a face that fills them, as told to a search that is none."""
 

@@ -22,9 +22,10 @@ METHOD = "whole photo"
 SET, PHOTO = "set", "photo"  # in a record's parameters: taken whole because of the others, or by itself
 
 # Sides of a frame, in shorter sides of its photo. If most of the sure ones are larger than the first, the set is one of
-# faces: in four sets that were cut to their faces, tight, at the ears, loose, and on white, 60 to 80 % are; of CAT_00,
-# 33 %; of whole cats on white none. In such a set, photos with a frame that is larger than the second are taken whole.
-FILLING, ASKING = 0.75, 0.9
+# faces: of four sets that were cut to their faces, tight, at the ears, loose, and on white, 60 to 80 % are; of CAT_00,
+# 33 %; of whole cats on white, none. In such a set, photos with a frame that is larger than the second are taken whole,
+# and so are those with a face that is less certain: what is found in them is an eye or a patch of fur, at 0.8 to 0.95.
+FILLING, ASKING, CERTAIN = 0.75, 0.9, 0.97
 # With a sure face in less than this share of the photos, the search is not for them: of CAT_00 it finds one in 65 %, of
 # whole cats on white in 27 %.
 SURE = 0.1
@@ -74,8 +75,9 @@ def why(records: Sequence[Record], min_confidence: float) -> str:
 
 def suits(record: Record) -> bool:
     """Whether a photo that was cut by itself is better taken whole, if it is one of a set of faces."""
-    asking = "box" in record.parameters and record.parameters["frame"] >= ASKING
-    return asking or any(word.split(":", 1)[0] in PLACE for word in (*record.doubts, record.reason))
+    if "box" in record.parameters and (record.parameters["frame"] >= ASKING or (record.confidence or 0) < CERTAIN):
+        return True
+    return any(word.split(":", 1)[0] in PLACE for word in (*record.doubts, record.reason))
 
 
 def upright(record: Record) -> bool:
