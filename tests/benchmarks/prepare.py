@@ -2,9 +2,10 @@
 
     python tests/benchmarks/prepare.py
 
-Prints tables in Markdown. Of the search for faces it also says how many are right, by their landmarks, and what one costs. The photos are the first 1,000 of ../shared/photos/cats with their landmarks, or as many demo
-cats where those are absent. The Pillow loop is what one writes first: open the photo, change a copy of it, shrink it,
-75 times; it runs on a few of the same photos, on one core, and nothing is added for writing what it makes.
+Prints tables in Markdown. Of the search for faces it also says how many are right, by their landmarks, and what one
+costs. The photos are the first 1,000 of ../shared/photos/cats with their landmarks, or as many demo cats where those
+are absent. The Pillow loop is what one writes first: open the photo, change a copy of it, shrink it, 75 times; it
+runs on a few of the same photos, on one core, and nothing is added for writing what it makes.
 """
 
 import logging
