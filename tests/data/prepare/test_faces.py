@@ -98,7 +98,7 @@ class Counting:
 
     def detectMultiScale3(self, grey: Pixels, step: float, *words: Any, **options: Any) -> Any:
         side, (height, width) = float(max(24, options["minSize"][0])), grey.shape
-        most = options["maxSize"][0] or max(height, width)
+        most = options.get("maxSize", (0, 0))[0] or max(height, width)
         while side <= min(height, width, most):
             self.windows.append((height - side) * (width - side) * (24 / side) ** 2)
             side *= step

@@ -280,7 +280,8 @@ def test_what_keeps_photos_can_be_given_to_the_command(configured: Callable[...,
     assert list(cfg.verification.tolerate) == ["near-duplicate", "no face found"]
     for node in cfg.pipeline[1:]:
         for word in instantiate(node).keeping.values():
-            configured("background=remove", word)
+            for changed in configured("background=remove", word).pipeline[1:]:
+                instantiate(changed)  # it is a value that the stage takes
 
 
 def test_what_is_prepared_already_is_refused(root: Path) -> None:
