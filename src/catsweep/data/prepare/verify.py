@@ -46,7 +46,7 @@ class Verify(Stage):
     folder: ClassVar[str] = "verified"
     code: ClassVar[tuple[str, ...]] = ("splits.py", "prepare/verify.py")
     remedy: ClassVar[str] = (
-        "Look at them: verify=serve (browser) or verify=csv (table). zoom.whole=always keeps those without a clear face."
+        "Look at them: verify=serve (browser) or verify=csv (table). zoom.whole=always keeps what has no clear face."
     )
     keeping: ClassVar[Mapping[str, str]] = {"dropped by hand": "verify=serve"}
 
