@@ -24,6 +24,8 @@ _RASTER, _SQUARE = 96, 8  # what squares are counted on: longer side of the smal
 _SAME = 0.9  # correlation of a square that shows the same
 _TEXTURE = 3.0  # levels of grey by which the pixels of a square must differ, as a standard deviation
 _SQUARES = 6  # with fewer that show something, nothing can be said
+_HOPELESS = 0.1  # agreement, keypoint on keypoint, that no fractions of a pixel will mend
+_SETTLED = 0.9  # agreement with which no other way has to be tried
 _REFINE = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 30, 1e-4)
 
 Matrix = NDArray[np.float64]
@@ -43,8 +45,9 @@ class View:
         return cls(grey, keypoints(grey, _KEYPOINTS) if with_keypoints else None)
 
     def mirrored(self) -> "View":
-        """Its mirror image, without keypoints, whose descriptors would be others."""
-        return View(np.ascontiguousarray(self.grey[:, ::-1]), None)
+        """Its mirror image, whose keypoints have other descriptors."""
+        grey = np.ascontiguousarray(self.grey[:, ::-1])
+        return View(grey, None if self.points is None else keypoints(grey, _KEYPOINTS))
 
 
 @dataclass(frozen=True)
@@ -68,11 +71,11 @@ class Match:
 
 def match(one: View, other: View) -> Match:
     """Compare two photos, and take the way of laying them on each other in which they agree most."""
-    best = _laid(one.grey, other.grey, _edge_on_edge(one.grey, other.grey))
-    if one.points is not None and other.points is not None:
+    best = _laid(one.grey, other.grey, _edge_on_edge(one.grey, other.grey), refine=True)
+    if best.agreement < _SETTLED and one.points is not None and other.points is not None:
         matrix = similarity(one.points, other.points)
         if matrix is not None:
-            best = max(best, _laid(one.grey, other.grey, matrix), key=lambda found: found.agreement)
+            best = max(best, _laid(one.grey, other.grey, matrix, refine=False), key=lambda found: found.agreement)
     return best
 
 
@@ -81,18 +84,25 @@ def _edge_on_edge(one: Pixels, other: Pixels) -> Matrix:
     return np.array([[across, 0, (across - 1) / 2], [0, down, (down - 1) / 2]])
 
 
-def _laid(one: Pixels, other: Pixels, matrix: Matrix) -> Match:
-    """How they fit if `matrix` (2, 3) takes places in `other` to places in `one`."""
+def _laid(one: Pixels, other: Pixels, matrix: Matrix, refine: bool) -> Match:
+    """How they fit if `matrix` (2, 3) takes places in `other` to places in `one`.
+
+    Args:
+        one: grey, shape (H, W).
+        other: the same.
+        matrix: from one to the other.
+        refine: look for a better matrix also if hardly anything fits with this one.
+    """
     area = abs(float(np.linalg.det(matrix[:, :2])))
     if not 1 / 400 < area < 400:
         return Match()
     if area * other.size > one.size:
         inverse = np.linalg.inv(np.vstack([matrix, [0, 0, 1]]))[:2]
-        return _fitted(other, one, inverse).swapped()
-    return _fitted(one, other, matrix)
+        return _fitted(other, one, inverse, refine).swapped()
+    return _fitted(one, other, matrix, refine)
 
 
-def _fitted(large: Pixels, small: Pixels, matrix: Matrix) -> Match:
+def _fitted(large: Pixels, small: Pixels, matrix: Matrix, refine: bool) -> Match:
     """The same, of a photo and one that covers less of the scene."""
     height, width = small.shape
     scale = _RASTER / max(height, width)
@@ -104,12 +114,16 @@ def _fitted(large: Pixels, small: Pixels, matrix: Matrix) -> Match:
     finest = min(1.0, 1 / scale, float(np.sqrt(abs(np.linalg.det(to_large[:, :2])))))
     base, _ = _raster(*_coarse(small, to_small, finest), size)
     coarse, begin = _coarse(large, to_large, finest)
-    found = []
-    for transform in (begin, _refined(base, coarse, begin)):
+
+    def laid(transform: Matrix) -> Match:
         image, inside = _raster(coarse, transform, size)
         of_large = float(inside.sum()) * abs(float(np.linalg.det(transform[:, :2]))) / coarse.size
-        found.append(Match(_agreement(base, image, inside), min(1.0, of_large), float(inside.mean())))
-    return max(found, key=lambda fit: fit.agreement)
+        return Match(_agreement(base, image, inside), min(1.0, of_large), float(inside.mean()))
+
+    found = laid(begin)
+    if not refine and found.agreement < _HOPELESS:
+        return found
+    return max(found, laid(_refined(base, coarse, begin)), key=lambda fit: fit.agreement)
 
 
 def _coarse(image: Pixels, matrix: Matrix, finest: float) -> tuple[Pixels, Matrix]:
@@ -127,7 +141,7 @@ def _refined(base: Pixels, image: Pixels, matrix: Matrix) -> Matrix:
     """A matrix near this one by which the image fits the raster better; the same if there is none."""
     try:
         begin = matrix.astype(np.float32)
-        _, better = cv2.findTransformECC(base, image, begin, cv2.MOTION_AFFINE, _REFINE, None, 5)
+        _, better = cv2.findTransformECC(base, image, begin, cv2.MOTION_AFFINE, _REFINE)
     except cv2.error:  # it does not converge, for the two have nothing in common
         return matrix
     return np.asarray(better, np.float64)
