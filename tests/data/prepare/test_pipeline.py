@@ -246,7 +246,7 @@ def test_a_folder_of_photos_becomes_a_ready_set(
     caplog.clear()
     run(configured("augment.copies=3"))
     assert content(tmp_path) == before
-    run(configured("augment.copies=3", "stages=[duplicates]", "duplicates.threshold=10"))
+    run(configured("augment.copies=3", "stages=[duplicates]", "duplicates.threshold=0.7"))
     assert sum(record.message.startswith("zoom") for record in caplog.records) == 1  # only in the run before
     assert content(tmp_path / "data" / "ready") == content_of(before, "data/ready")
 
