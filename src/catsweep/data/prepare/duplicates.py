@@ -52,7 +52,7 @@ class Duplicates(Stage):
             never divided between training and validation; a group is closed at 2 % of the photos, or at four, so that a
             chain of them does not swallow a set.
         mirrored: take a photo and the mirror image of another for copies, too.
-        crops: look for copies that show only a part of a photo. It takes half of the stage's time.
+        crops: look for copies that show only a part of a photo. It takes more than half of the stage's time.
 
     Raises:
         ConfigError: the shares are not in order.

@@ -3,7 +3,7 @@
 Stage `duplicates` finds crops with them, which no hash of a whole photo can. The keypoints are those of SIFT (Lowe,
 "Distinctive image features from scale-invariant keypoints", IJCV 2004) with the descriptors of RootSIFT (Arandjelović
 and Zisserman, CVPR 2012). To find out which photos have some in common, each is sketched in 64 bits, and those are
-looked up in tables, so that the cost grows with the number of photos and not of pairs: a photo takes 4 ms to sketch,
+looked up in tables, so that the cost grows with the number of photos and not of pairs: a photo takes 6 ms to sketch,
 and 10,000 of them take a few seconds to look up.
 """
 
@@ -19,7 +19,7 @@ from scipy.linalg import hadamard
 from catsweep.data.prepare.images import Pixels
 from catsweep.data.prepare.perceptual import Pairs
 
-SIDE = 128  # of the photo that is sketched, at most, pixels
+SIDE = 160  # of the photo that is sketched, at most, pixels
 _SKETCHED = 48  # keypoints of a photo, the strongest
 _TABLES, _BITS = 3, 21  # in each table keypoints meet that have these bits in common
 _MEET = 16  # with so many that come before it in a table
