@@ -1,5 +1,7 @@
 """Fixtures shared by all tests. One thread: the suite runs on two shared cores."""
 
+from tests import environment  # isort: skip  # noqa: F401  # they are read when others are imported
+
 import os
 import shutil
 from collections.abc import Callable, Iterator

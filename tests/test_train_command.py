@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from PIL import Image
+from tests import hostile
 
 from catsweep.runs import load_run
 
@@ -47,10 +47,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def environment(place: Path) -> Mapping[str, str]:
-    """Of somebody without a W&B account, on a narrow machine with a wide terminal."""
-    ours = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB_", "HYDRA_"))}
-    folders = {f"WANDB_{kind}_DIR": str(place / "wandb" / kind.lower()) for kind in ("CONFIG", "CACHE", "DATA")}
-    return ours | folders | {"NETRC": str(place / "netrc"), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    """Of somebody without a W&B account, with a wide terminal, in the worst of places: see `tests.hostile`."""
+    return {**hostile.machine(place / "bin"), "COLUMNS": "200"}
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +59,7 @@ def start(
         own = [f"metrics.extractor.cache_root={graphs}"] if command == "train" else []
         return subprocess.Popen(
             [sys.executable, str(root / "src" / f"{command}.py"), *words, *own], cwd=place, env=environment, text=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, umask=hostile.UMASK,
         )  # fmt: skip
 
     return started
@@ -201,6 +199,13 @@ def test_each_trial_is_an_offline_wandb_run_of_the_studys_group_without_a_word(
     assert {records["run"]["run"]["run_group"] for records in found.values()} == {"tiny"}
     well = {name for name, records in found.items() if not records["exit"]["exit"].get("exit_code", 0)}
     assert well == {"tiny sweep"} | {f"tiny {trial.number}" for trial in finished}
+
+
+def test_a_job_of_slurm_is_no_reason_to_warn_or_to_wait_for_others(
+    sweep: subprocess.CompletedProcess[str], place: Path
+) -> None:
+    said = [sweep.stdout, sweep.stderr, *((place / f"outputs/tiny/{n}/output.log").read_text() for n in range(3))]
+    assert not [line for text in said for line in text.splitlines() if "srun" in line or "Warning" in line]
 
 
 def test_the_same_line_again_says_that_the_study_is_finished(sweep: object, place: Path, typed: Typed) -> None:

@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint, Timer
 from pytorch_lightning.loggers import Logger
 
-from catsweep import configuration
+from catsweep import cluster, configuration
 from catsweep.atomic import write_json
 from catsweep.callbacks import Collapse, EvaluationLine, FiniteLoss, Progress, RandomState
 from catsweep.data.datamodule import CatDataModule
@@ -63,6 +63,7 @@ def run(cfg: DictConfig, folder: Path | None = None) -> float | tuple[float, ...
     configuration.check(cfg)
     configuration.complete(cfg)
     _quiet_libraries()
+    cluster.environment(cfg.trainer)  # also decides who is rank 0, before anything that only rank 0 does
     # Relative to the project, so that nothing we print or write names a place on this machine.
     folder = folder or Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
     if cfg.trial.number is not None and (folder / SCORES).exists():
@@ -143,6 +144,7 @@ def _quiet_libraries() -> None:
         r".*isinstance\(treespec, LeafSpec\)",  # Lightning 2.6 calls what torch 2.13 has deprecated
         r"Checkpoint directory .* exists and is not empty",  # a resumed run: that is the point
         r"You're resuming from a checkpoint that ended before the epoch ended",  # as a run bound by minutes does
+        r"The `srun` command is available",  # of SLURM: whether to use it is decided in `catsweep.cluster`
     ):
         warnings.filterwarnings("ignore", message=message)
 
@@ -172,6 +174,7 @@ def build_trainer(
     """The trainer of `cfg.trainer`, with the callbacks that every run has, and those of a trial of a sweep."""
     settings = {key: value for key, value in cfg.trainer.items() if key != "threads"}
     settings["precision"] = resolve_precision(cfg.trainer.precision, cfg.trainer.accelerator)
+    starter = {} if "plugins" in settings else {"plugins": [cluster.environment(cfg.trainer)]}
     trainer: pl.Trainer = instantiate(
         settings,
         default_root_dir=str(folder),
@@ -183,6 +186,7 @@ def build_trainer(
         logger=log_to or False,
         enable_model_summary=False,
         use_distributed_sampler=False,  # the data module deals the batches out itself
+        **starter,
     )
     return trainer
 

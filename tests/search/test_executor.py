@@ -2,6 +2,7 @@
 
 import multiprocessing.forkserver
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import psutil
 import pytest
 from hydra.types import HydraContext
 from omegaconf import DictConfig
+from tests import hostile
 
 from catsweep.errors import ConfigError
 from catsweep.search import executor as module
@@ -109,6 +111,14 @@ def test_a_job_sees_the_variables_of_its_slot_not_those_it_was_prepared_with(
     executor.prepare(job())
     executor.submit(job())
     assert end(executor).value == "the slot's"
+
+
+def test_a_job_in_a_job_of_slurm_is_none_of_its_tasks(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (hostile.SLURM | hostile.TORCHRUN).items():
+        monkeypatch.setenv(name, value)
+    executor = make(lambda cfg: [name for name in os.environ if re.search("RANK|TASK|PROCID|LOCALID|WORLD", name)])
+    executor.submit(job())
+    assert end(executor).value == []
 
 
 def test_a_prepared_process_that_died_is_replaced(make: Make) -> None:

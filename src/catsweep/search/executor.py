@@ -27,7 +27,7 @@ from omegaconf import DictConfig
 from catsweep.errors import ConfigError
 from catsweep.search.detached import FORK_SERVER
 from catsweep.search.outcome import Kind, Outcome
-from catsweep.search.resources import environment, visible_gpus
+from catsweep.search.resources import alone, environment, visible_gpus
 from catsweep.search.worker import serve
 
 MEMORY_EVENTS = Path("/sys/fs/cgroup/memory.events")
@@ -137,7 +137,7 @@ class ProcessExecutor:
     ) -> None:
         self.slots = slots
         self.gpus, self.share = visible_gpus(gpus), gpus_per_slot
-        shared = (hydra_context, task, config, Singleton.get_state(), through_launcher, dict(os.environ))
+        shared = (hydra_context, task, config, Singleton.get_state(), through_launcher, alone(os.environ))
         try:
             self.static = cloudpickle.dumps(shared)
         except Exception as error:  # pickle knows no class of its own for this
@@ -312,6 +312,8 @@ def _context(preload: Sequence[str]) -> Any:
     # The fork server of Python 3.11 imports before it knows our sys.path, and says nothing when it fails.
     # And what it imports makes semaphores (tqdm), of which Python's tracker would warn when all is over.
     before = dict(os.environ)
+    for name in before.keys() - alone(before):
+        del os.environ[name]
     os.environ[FORK_SERVER] = "1"
     os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     os.environ["PYTHONWARNINGS"] = "ignore::UserWarning:multiprocessing.resource_tracker"

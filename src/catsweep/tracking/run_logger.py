@@ -82,6 +82,8 @@ class RunLogger(WandbLogger):
             import wandb
 
             Path(cast(str, self._save_dir)).mkdir(parents=True, exist_ok=True)
+            # Where a home cannot be written, wandb's server would say so, and go on to say all it does.
+            os.environ.setdefault("WANDB_CACHE_DIR", str(Path(cast(str, self._save_dir), "wandb", "cache").resolve()))
             settings: dict[str, Any] = {"x_disable_stats": not self._system}
             if self._wandb_init["mode"] == "online":
                 settings |= {"init_timeout": 30}
