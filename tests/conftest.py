@@ -15,6 +15,7 @@ from hydra import initialize_config_dir
 from hypothesis import settings
 from omegaconf import DictConfig
 from playwright.sync_api import Browser, sync_playwright
+from tests import memory
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -22,6 +23,20 @@ torch.set_num_threads(1)
 # No time limit: on a busy machine it would tell of the neighbours.
 settings.register_profile("catsweep", deadline=None)
 settings.load_profile("catsweep")
+
+
+def pytest_collection_finish() -> None:
+    memory.begin()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """Keep the memory of this process within its limit, or have the test fail that has broken it."""
+    before = memory.peak()
+    yield
+    memory.settle()
+    if before <= memory.LIMIT < memory.peak():
+        pytest.fail(f"This process of the suite took {memory.peak() / 2**30:.1f} GiB of the 2 GiB it may.")
 
 
 @pytest.fixture(scope="session")
