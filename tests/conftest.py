@@ -79,7 +79,10 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the extractor's exported graph is kept, for all processes of the suite: an export takes ten seconds."""
+    """Where the extractor's exported graph is kept, for all processes of the suite: an export takes ten seconds.
+
+    And the features of real images, which are found by what they are of.
+    """
     own = tmp_path_factory.getbasetemp()
     return (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "graphs"
 
@@ -91,7 +94,7 @@ def compose(tmp_path_factory: pytest.TempPathFactory, graphs: Path) -> Callable[
     tiny = [
         "data.reader.n=96", "data.size=32", f"data.root={cache / 'ready'}", "data.batch_size=16",
         "depth=shallow", "width.channels=4", "model.latent_size=8",
-        f"metrics.cache_root={cache / 'statistics'}", f"metrics.extractor.cache_root={graphs}",
+        f"metrics.cache_root={graphs}",
         "metrics.samples=48", "metrics.rung_samples=32",
         "epochs=2", "eval_every=1", "logger=none", "trainer.threads=1", "trainer.precision=32-true",
     ]  # fmt: skip

@@ -17,7 +17,7 @@ from contextlib import suppress
 # Where programs and packages lie, who runs the tests and how, and which instructions the processor may use.
 KEPT = re.compile(
     r"PATH|LD_LIBRARY_PATH|DYLD_\w+|PYTHON(HOME|PATH|DONTWRITEBYTECODE)|VIRTUAL_ENV|TMPDIR|TEMP|TMP"
-    r"|CI|COV\w+|PYTEST_\w+|ATEN_CPU_CAPABILITY|(ONEDNN|DNNL|MKL|OPENBLAS)_\w+|MALLOC_\w+"
+    r"|CI|COV\w+|PYTEST_\w+|ATEN_CPU_CAPABILITY|(ONEDNN|DNNL|MKL|OPENBLAS|NPY|OPENCV)_\w+|MALLOC_\w+"
 )
 
 

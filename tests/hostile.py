@@ -23,11 +23,11 @@ def machine(folder: Path) -> dict[str, str]:
     """Its variables.
 
     Args:
-        folder: for its `srun`, which says no.
+        folder: for its `srun`, which says no; and for Matplotlib, which asks for one.
     """
     folder.mkdir()
     srun = folder / "srun"
     srun.write_text("#!/bin/sh\nexit 1\n")
     srun.chmod(0o755)
     path = f"{folder}{os.pathsep}{os.environ['PATH']}"
-    return {**os.environ, **SLURM, **TORCHRUN, **ASCII, "HOME": HOME, "PATH": path}
+    return {**os.environ, **SLURM, **TORCHRUN, **ASCII, "HOME": HOME, "MPLCONFIGDIR": str(folder), "PATH": path}

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 from tests import hostile
+from tests.starting import OF_A_SWEEP, Running, Warm
 
 from catsweep.runs import load_run
 
@@ -36,6 +37,9 @@ SWEEP = (
 )  # fmt: skip
 EPOCHS = 24
 
+# Without wandb: what it is to tidy when a process ends is the warm one's.
+IMPORTS = (*OF_A_SWEEP, "catsweep.training", "catsweep.export.bundle", "catsweep.export.best_model", "onnxscript")
+
 Typed = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -52,27 +56,28 @@ def environment(place: Path) -> Mapping[str, str]:
 
 
 @pytest.fixture(scope="module")
+def warm(environment: Mapping[str, str]) -> Iterator[Warm]:
+    warm = Warm(IMPORTS, environment, hostile.UMASK)
+    yield warm
+    warm.close()
+
+
+@pytest.fixture(scope="module")
 def start(
-    root: Path, place: Path, environment: Mapping[str, str], graphs: Path
-) -> Callable[..., "subprocess.Popen[str]"]:
-    def started(command: str, *words: str) -> "subprocess.Popen[str]":
+    root: Path, place: Path, warm: Warm, graphs: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Running]:
+    logs = tmp_path_factory.mktemp("logs")
+
+    def started(command: str, *words: str) -> Running:
         own = [f"metrics.extractor.cache_root={graphs}"] if command == "train" else []
-        return subprocess.Popen(
-            [sys.executable, str(root / "src" / f"{command}.py"), *words, *own], cwd=place, env=environment, text=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, umask=hostile.UMASK,
-        )  # fmt: skip
+        return Running(warm, root / "src" / f"{command}.py", place, [*words, *own], logs)
 
     return started
 
 
 @pytest.fixture(scope="module")
-def typed(start: Callable[..., "subprocess.Popen[str]"]) -> Typed:
-    def done(command: str, *words: str) -> subprocess.CompletedProcess[str]:
-        process = start(command, *words)
-        out, err = process.communicate()
-        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
-
-    return done
+def typed(start: Callable[..., Running]) -> Typed:
+    return lambda *line: start(*line).done()
 
 
 def runs(place: Path) -> list[Path]:
@@ -80,7 +85,7 @@ def runs(place: Path) -> list[Path]:
 
 
 def test_a_run_ended_by_sigkill_and_resumed_is_the_undisturbed_run(
-    place: Path, typed: Typed, start: Callable[..., "subprocess.Popen[str]"]
+    place: Path, typed: Typed, start: Callable[..., Running]
 ) -> None:
     line = ("train", *TINY, f"epochs={EPOCHS}", f"eval_every={EPOCHS}", "logger=none")
     done = typed(*line)

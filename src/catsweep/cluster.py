@@ -39,9 +39,18 @@ def environment(trainer: DictConfig) -> ClusterEnvironment:
         rank = 0
     elif (outside := _from_outside(processes)) is not None:
         chosen, rank = outside, outside.global_rank()
-    # Lightning set it, when it was imported, by the same variables.
-    rank_zero_only.rank = rank  # type: ignore[attr-defined]  # how it is told, too
+    _take(rank)
     return chosen
+
+
+def stand_alone() -> None:
+    """Be rank 0: of a process that trains nothing, such as the controller of a sweep, there is one."""
+    _take(0)
+
+
+def _take(rank: int) -> None:
+    # Lightning set it, when it was imported, by the variables of what is around this process.
+    rank_zero_only.rank = rank  # type: ignore[attr-defined]  # how it is told, too
 
 
 def _processes(trainer: DictConfig) -> int | None:

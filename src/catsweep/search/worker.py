@@ -170,7 +170,7 @@ def _redirect(log: Path) -> None:
     os.close(target)
     for text in (sys.stdout, sys.stderr):  # what a crash leaves unwritten would be missed most
         if isinstance(text, io.TextIOWrapper):
-            text.reconfigure(line_buffering=True)
+            text.reconfigure(line_buffering=True, errors="replace")  # a locale may lack a letter
     faulthandler.enable()
 
 

@@ -82,8 +82,6 @@ class RunLogger(WandbLogger):
             import wandb
 
             Path(cast(str, self._save_dir)).mkdir(parents=True, exist_ok=True)
-            # Where a home cannot be written, wandb's server would say so, and go on to say all it does.
-            os.environ.setdefault("WANDB_CACHE_DIR", str(Path(cast(str, self._save_dir), "wandb", "cache").resolve()))
             settings: dict[str, Any] = {"x_disable_stats": not self._system}
             if self._wandb_init["mode"] == "online":
                 settings |= {"init_timeout": 30}
@@ -154,6 +152,18 @@ def resolve_mode(mode: Mode) -> str:
     if settings.mode != "online":
         return {"dryrun": "offline", "run": "online"}.get(settings.mode, settings.mode)
     return "online" if has_key() else "offline"
+
+
+def cache_beside(save_dir: str) -> None:
+    """Let wandb keep its cache with the records of the runs if the user's home cannot be written.
+
+    Its server has a log there; without one it tells the terminal all that it does.
+    """
+    home = os.environ.get("XDG_CACHE_HOME") or Path(os.environ.get("HOME", os.devnull), ".cache")
+    try:
+        Path(home, "wandb").mkdir(parents=True, exist_ok=True)
+    except OSError:
+        os.environ.setdefault("WANDB_CACHE_DIR", str(Path(save_dir, "wandb", "cache").resolve()))
 
 
 def has_key() -> bool:
