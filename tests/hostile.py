@@ -1,5 +1,5 @@
-"""A machine on which everything that a command could trip over is there: a job of SLURM, `torchrun`, a locale of
-ASCII, a home that is none, a umask that hides files."""
+"""A machine on which everything that a command could trip over is there: a job of SLURM, a locale of ASCII, a home
+that is none, a umask that hides files."""
 
 import os
 from pathlib import Path
@@ -11,6 +11,7 @@ SLURM = {
     "SLURM_NNODES": "2", "SLURM_NTASKS": "2", "SLURM_NPROCS": "2", "SLURM_PROCID": "1", "SLURM_LOCALID": "0",
     "SLURM_NODEID": "1", "SLURM_STEP_NUM_TASKS": "2", "SLURM_CPUS_ON_NODE": "2",
 }  # fmt: skip
+# Not of the machine: Lightning looks for them first, and would not come to see the job.
 TORCHRUN = {
     "RANK": "1", "LOCAL_RANK": "1", "GROUP_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
     "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9", "TORCHELASTIC_RUN_ID": "4711",
@@ -30,4 +31,4 @@ def machine(folder: Path) -> dict[str, str]:
     srun.write_text("#!/bin/sh\nexit 1\n")
     srun.chmod(0o755)
     path = f"{folder}{os.pathsep}{os.environ['PATH']}"
-    return {**os.environ, **SLURM, **TORCHRUN, **ASCII, "HOME": HOME, "MPLCONFIGDIR": str(folder), "PATH": path}
+    return {**os.environ, **SLURM, **ASCII, "HOME": HOME, "MPLCONFIGDIR": str(folder), "PATH": path}
