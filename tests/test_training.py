@@ -9,6 +9,7 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback
+from tests import memory
 
 from catsweep import callbacks, runs, training
 from catsweep.errors import ConfigError, DataError, DivergedError, InterruptedTrial, MetricError, TrainingError
@@ -73,13 +74,16 @@ def test_a_killed_run_resumed_is_the_undisturbed_run(
 ) -> None:
     cfg = compose(*options, "epochs=4", "eval_every=2")
     training.run(cfg, tmp_path / "undisturbed")
+    memory.settle()  # three runs in one test
     with monkeypatch.context() as patch:
         kill_after(3, patch)
         with pytest.raises(Killed):
             training.run(cfg, tmp_path / "killed")
     assert not (tmp_path / "killed/metrics.json").exists()
+    memory.settle()
     cfg.resume = True
     training.run(cfg, tmp_path / "killed")
+    memory.settle()
     expected, got = weights(tmp_path / "undisturbed"), weights(tmp_path / "killed")
     assert all(torch.equal(expected[key], got[key]) for key in expected)
     scores = [json.loads((tmp_path / run / "metrics.json").read_text())["scores"] for run in ("undisturbed", "killed")]

@@ -16,6 +16,7 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Timer
+from tests import memory
 
 from catsweep import training
 from catsweep.errors import ConfigError, DivergedError, InterruptedTrial
@@ -83,6 +84,7 @@ def test_sigterm_stops_at_a_checkpoint_from_which_the_next_attempt_goes_on(
         training.run(configure(compose, url), tmp_path / "0")
     assert signal.getsignal(signal.SIGTERM) == before
     monkeypatch.setattr(training, "callbacks", plain)
+    memory.settle()  # two runs in one test
     study._storage.set_trial_user_attr(study.trials[0]._trial_id, attributes.ATTEMPT, 1)
     later = configure(compose, url, attempt=1)
     later.rungs, later.trust = [0.2, 0.5, 0.6], ["mylab.*"]  # a sweep may go on with other ones
