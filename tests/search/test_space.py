@@ -265,6 +265,6 @@ def test_the_baseline_is_the_configuration_as_it_stands_groups_and_lists_include
         }
     )
     space = Space.parse(params, [], {"optimizer.momentum": "optimizer=sgd"})
-    assert space.baseline(config) == {"optimizer": "adam", "optimizer.lr": 0.25, "+policy": "[flip]"}
+    assert space.baseline(config) == {"optimizer": "adam", "optimizer.lr": 0.25, "policy": "[flip]"}
     config.hydra.runtime.choices.optimizer = "sgd"  # a momentum of 0 is none of the space
     assert space.baseline(config) is None

@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from catsweep.errors import CatsweepError
 from catsweep.search.draft import Draft
+from catsweep.search.enqueued import Enqueued
 from catsweep.search.sampling import Samplers
 from catsweep.search.space import Space
 
@@ -23,6 +24,10 @@ FEW = 10_000  # configurations that can be listed for that
 
 class SpaceExhausted(CatsweepError):
     """Every configuration of a finite space was tried."""
+
+
+class UnfitTrial(CatsweepError):
+    """A trial that another tool put into the study, with a configuration that is none of the space."""
 
 
 @dataclass
@@ -85,14 +90,30 @@ class Proposer:
         """Give a trial the parameters it lacks: one that was enqueued with some, or whose controller died early.
 
         Raises:
+            UnfitTrial: it was enqueued with what it cannot have.
             ConfigError: the sampler cannot be had.
         """
         if trial.params and self.space.whole(trial.params) == trial.params:
             return  # it only goes on; to ask a sampler again would move on its sequence or generation
+        if not trial.params and (given := trial.system_attrs.get("fixed_params")):
+            self._check(trial, given)
         # GridSampler completes nothing.
         sampler = (self.samplers.random if self.samplers.walks_grid else self.samplers)(trial.number)
         study = optuna.load_study(study_name=self.study.study_name, storage=self.study._storage, sampler=sampler)
-        self._draw(Trial(study, trial._trial_id))
+        try:
+            self._draw(Trial(study, trial._trial_id))
+        except ValueError as error:
+            if self.space.extender is None or "fixed_params" not in trial.system_attrs:
+                raise
+            raise UnfitTrial(str(error)) from error  # of a parameter that only the extender knows
+
+    def _check(self, trial: FrozenTrial, given: Any) -> None:
+        """See that a trial is enqueued with what it can have, and under the names that its space has."""
+        read = Enqueued.read(given, self.space, self.config)
+        if read.problems:
+            raise UnfitTrial("; ".join(read.problems))
+        if read.params != given:
+            self.study._storage.set_trial_system_attr(trial._trial_id, "fixed_params", read.params)
 
     def preview(self, n: int) -> list[dict[str, Any]]:
         """The first proposals, were their trials to start together. Writes nothing."""

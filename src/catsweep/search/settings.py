@@ -14,6 +14,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from catsweep.errors import ConfigError
 
 SWEEPS = Path("sweeps")
+TPE = "optuna.samplers.TPESampler"  # with Optuna's own defaults: what `sampler: null` is
 MEMORY_PER_SLOT = 1.5e9  # bytes; a small trial of ours on the processor stays below 1.2 GB
 
 
@@ -55,6 +56,7 @@ def read(raw: Mapping[str, Any], job_name: str, sweep_dir: str) -> Settings:
         ConfigError: a value that cannot be meant.
     """
     keys = {key: _plain(value) for key, value in raw.items()}
+    keys["sampler"] = keys["sampler"] or {"_target_": TPE}
     _check(keys)
     name = keys["study_name"]
     study = job_name if name is None else str(name)

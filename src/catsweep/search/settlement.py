@@ -101,6 +101,8 @@ class Settlement:
                 return replace(outcome, value=values_of(outcome.value, len(self.trials.study.directions)))
             except ValueError as error:
                 return Outcome(Kind.FAILED, message=str(error))
+            except OverflowError as error:
+                return Outcome(Kind.DIVERGED, message=str(error))
         if outcome.kind == Kind.LOST and self.stop.requested:
             return replace(outcome, kind=Kind.INTERRUPTED)
         return outcome

@@ -23,8 +23,9 @@ from omegaconf import DictConfig
 from optuna.trial import TrialState
 
 from catsweep.errors import CatsweepError, StudyError
-from catsweep.search import contract, results, settings
+from catsweep.search import contract, grammar, results, settings
 from catsweep.search.artifacts import Artifacts
+from catsweep.search.checks import checked, recorded
 from catsweep.search.confirming import Confirming
 from catsweep.search.contract import Contract
 from catsweep.search.display import Watch
@@ -67,6 +68,8 @@ def run(
     try:
         keys = settings.read(raw, config.hydra.job.name, str(config.hydra.sweep.dir))
         space = Space.parse(keys["params"], arguments, keys["conditions"], keys["custom_search_space"])
+        space = space.as_recorded(recorded(study_on_paper(keys)))
+        keys = checked(keys, space, config, hydra_context.config_loader)
         sweep = Sweep(keys, space, config, Jobs(keys, space, hydra_context, task_function, config))
         if keys["dry_run"]:
             sweep.rehearse()
@@ -183,6 +186,7 @@ class Sweep:
         if "sweep_dir" not in study.user_attrs:  # `${now:}` would name another at each start
             study.set_user_attr("sweep_dir", str(self.config.hydra.sweep.dir))
             study.set_user_attr("seed", self._seed(None))
+            study.set_user_attr(grammar.SPELLED, "exact")
         for params in self.settings["enqueue"] if study.trials else self._first():
             study.enqueue_trial(params, skip_if_exists=True)
 

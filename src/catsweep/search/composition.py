@@ -1,0 +1,192 @@
+"""Whether Hydra can compose the jobs of a space: options that there are, keys that the configuration has.
+
+Called by `catsweep.search.sweep` before anything is written. What is misspelled in a space would else fail in every
+trial that draws it, and the study would keep it for good.
+"""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.types import Sweep
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from catsweep.search import distributions, grammar
+from catsweep.search.space import Space
+
+TRIES = 8  # configurations in which a parameter may be composed before it is refused
+REFUSALS = (HydraException, OmegaConfBaseException, ValueError, TypeError, AssertionError)
+
+
+def problems(space: Space, config: DictConfig, loader: ConfigLoader) -> list[str]:
+    """What no job could be composed with, one line each.
+
+    Args:
+        space: what is searched, and fixed.
+        config: of the multirun.
+        loader: of Hydra.
+    """
+    composing = _Composing(space, config, loader)
+    return composing.unknown_options() or composing.impossible_keys()
+
+
+class _Composing:
+    def __init__(self, space: Space, config: DictConfig, loader: ConfigLoader) -> None:
+        self.space, self.config, self.loader = space, config, loader
+
+    # --- options of groups
+
+    def unknown_options(self) -> list[str]:
+        """Options, searched or fixed, of groups that do not have them."""
+        said = []
+        for key, values in self._chosen().items():
+            group = key.partition("@")[0]
+            if not (options := self._options(group)):
+                continue  # no group
+            for option in dict.fromkeys(option for value in values for option in _options_of(value)):
+                if option not in options and not self._there(group, option) and self._refused(key, option):
+                    said.append(
+                        f"{key}: there is no {option} in the group {group}; there are {', '.join(options)}."
+                        f"{_closest(option, options)}"
+                    )
+        return said
+
+    def _chosen(self) -> dict[str, list[Any]]:
+        """Plain values by key, of all that could be a group."""
+        chosen: dict[str, list[Any]] = {}
+        for name, distribution in self.space.parameters.items():
+            if isinstance(distribution, CategoricalDistribution):
+                chosen[grammar.bare(name)] = [grammar.plain(choice) for choice in distribution.choices]
+        for key, text in self.space.fixed.items():
+            with suppress(ValueError):
+                value = grammar.parsed(text)
+                if not isinstance(value, Sweep):
+                    chosen[key] = [grammar.plain(grammar.kept(value))]
+        return {key: values for key, values in chosen.items() if "." not in key.partition("@")[0]}
+
+    def _options(self, group: str) -> list[str]:
+        return self.loader.get_group_options(
+            group, ObjectType.CONFIG, self.config.hydra.job.config_name, list(self.config.hydra.overrides.hydra)
+        )
+
+    def _there(self, group: str, option: str) -> bool:
+        """Whether it is an option of a group within the group, or written as a file."""
+        folder, _, name = option.removesuffix(".yaml").rpartition("/")
+        return name in self._options(f"{group}/{folder}".rstrip("/"))
+
+    def _refused(self, key: str, option: str) -> bool:
+        """Whether Hydra has no use for an option: an optional group may do without."""
+        prefix = self.space.prefixes.get(key, "")
+        others = [line for line in self.space.overrides({}) if grammar.bare(line).partition("=")[0] != key]
+        return self._refusal((f"{prefix}{key}={grammar.quoted(option)}", *others)) is not None
+
+    # --- keys
+
+    def impossible_keys(self) -> list[str]:
+        """Parameters that no configuration can be composed with."""
+        if (told := self._refusal(self.space.overrides({}))) and not self.space.parameters:
+            return [f"No job can be composed: {told}"]
+        said: dict[str, str] = {}
+        waiting = dict.fromkeys(self.space.parameters)
+        while waiting:
+            name = next(iter(waiting))
+            del waiting[name]
+            refusals = []
+            for params in self._examples(name):
+                if (told := self._refusal(self.space.overrides(params))) is None:
+                    waiting = {other: None for other in waiting if other not in params}
+                    break
+                refusals.append((params, told))
+            else:
+                said |= self._culprits(name, refusals)
+        return list(dict.fromkeys(said.values()))
+
+    def _culprits(self, name: str, refusals: list[tuple[dict[str, Any], str]]) -> dict[str, str]:
+        """What a parameter is refused for: itself, or else what every job has."""
+        for params, told in refusals:
+            if name not in params:
+                continue
+            groups = {other: value for other, value in params.items() if self._is_group(other)}
+            if without := self._refusal(self.space.overrides({k: v for k, v in groups.items() if k != name})):
+                told = without
+            elif (alone := self._refusal(self.space.overrides({**groups, name: params[name]}))) is None:
+                return {}  # another's fault, which is found when it is its turn
+            else:
+                key = grammar.bare(name)
+                return {name: f"{key} is searched, and no job can be composed with it: {alone}{self._meant(key)}"}
+            return {"": f"No job can be composed: {told}"}
+        return {}
+
+    def _meant(self, key: str) -> str:
+        known = list(_keys(OmegaConf.to_container(self.config, resolve=False)))  # type: ignore[arg-type]
+        return "" if key in known else _closest(key, known)
+
+    def _is_group(self, name: str) -> bool:
+        key = grammar.bare(name)
+        return "." not in key.partition("@")[0] and bool(self._options(key.partition("@")[0]))
+
+    def _examples(self, name: str) -> Iterator[dict[str, Any]]:
+        """Configurations that have a parameter, each with other choices of the parameters that it does not hang on."""
+        wanted: dict[str, Any] = {}
+        one = name
+        while condition := self.space.conditions.get(one):
+            one = condition.other
+            if one not in self.space.parameters:
+                break
+            fitting = [v for v in _values(self.space, one) if condition.holds({one: v}, {})]
+            wanted[one] = fitting[0] if fitting else None
+        seen = []
+        for attempt in range(TRIES):
+            params: dict[str, Any] = {}
+            for other in self.space.parameters:
+                if self.space.applies(other, params):
+                    values = _values(self.space, other)
+                    params[other] = wanted.get(other, values[attempt % len(values)])
+            if params in seen:
+                return
+            seen.append(params)
+            yield params
+
+    def _refusal(self, overrides: tuple[str, ...]) -> str | None:
+        """Why a job cannot be composed, on one line; None if it can."""
+        try:
+            self.loader.load_sweep_config(self.config, list(overrides))
+        except REFUSALS as error:
+            cause = f": {error.__cause__}" if not str(error) and error.__cause__ else ""
+            told = str(error).partition("\nConfig search path")[0].partition("\nSearch path")[0]
+            return " ".join(f"{told}{cause}".split())
+        return None
+
+
+def _values(space: Space, name: str) -> list[Any]:
+    """Some values of a parameter."""
+    distribution = space.parameters[name]
+    if isinstance(distribution, CategoricalDistribution):
+        return distributions.values(distribution)
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    return [distribution.low, distribution.high]
+
+
+def _options_of(value: Any) -> list[str]:
+    """The options that a value of a group names; none that is only known within a job."""
+    several = value if isinstance(value, list) else [value]
+    return [option for option in several if isinstance(option, str) and "${" not in option]
+
+
+def _closest(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, 1)
+    return f" Did you mean {close[0]}?" if close else ""
+
+
+def _keys(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in tree.items():
+        if key != "hydra":
+            yield f"{prefix}{key}"
+            if isinstance(value, dict):
+                yield from _keys(value, f"{prefix}{key}.")
