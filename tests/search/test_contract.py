@@ -236,3 +236,14 @@ class TestCheck:
             wanted = True
         changes = compare(contract({"x": old}), contract({"x": new}))
         assert any(change.impossible for change in changes) == wanted
+
+
+def test_a_key_is_the_same_with_another_prefix() -> None:
+    before = Contract(None, ["minimize"], {"+x": "choice(1, 2)", "y": "int 1..3 when +x=1"}, {"seed": "3"})
+    now = Contract(None, ["minimize"], {"x": "choice(1, 2)", "y": "int 1..3 when x=1"}, {"++seed": "3"})
+    assert compare(before, now) == []
+    changed = Contract(None, ["minimize"], {"++x": "choice(1, 2)", "y": "int 1..4 when x=1"}, {"++seed": "4"})
+    assert [str(change) for change in compare(before, changed)] == [
+        "space.y: int 1..3 when x=1 → int 1..4 when x=1", "fixed.seed: 3 → 4",
+    ]  # fmt: skip
+    assert len(check(before, changed, ["+seed", "y"])) == 2

@@ -1,5 +1,7 @@
 """Which trial a free slot gets: those that wait, those a dead controller left, new ones."""
 
+from typing import Any
+
 import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
@@ -103,6 +105,30 @@ def test_enqueued_configurations_come_first_and_reused_ones_cost_nothing() -> No
     assert script.started == [0]
     assert [trial.user_attrs.get(attributes.DUPLICATE_OF) for trial in reuse.trials] == [None, 0, 0]
     assert [trial.state for trial in reuse.trials] == [TrialState.COMPLETE] * 3
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"x": 100}, "x must be a number from 0.0 to 1.0; got 100"),
+        ({"z": 1}, "no parameter z"),
+        ({"x": "a"}, "got 'a'"),
+    ],
+)
+def test_what_another_tool_enqueued_and_cannot_be_fails_alone(given: dict[str, Any], said: str) -> None:
+    study = optuna.create_study()
+    study.enqueue_trial(given)
+    study.enqueue_trial({"++x": 0.5})
+    recorded: list[int] = []
+    script = Script(1)
+    loop = scheduler(script, Limits(3, max_same_failures=1), study, record=lambda: recorded.append(1))
+    loop.run()
+    assert states(study) == ["FAIL", "COMPLETE", "COMPLETE"]
+    assert said in study.trials[0].user_attrs[attributes.MESSAGE]
+    assert study.trials[1].params == {"x": 0.5}
+    assert script.started == [1, 2]
+    assert recorded
+    assert not loop.leases.owned("trial/0")
 
 
 def test_a_trial_that_is_given_back_goes_on_unless_another_controller_has_it() -> None:

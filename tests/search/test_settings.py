@@ -28,6 +28,10 @@ def test_a_study_without_a_name_lives_in_the_sweeps_own_folder() -> None:
     assert read(storage="journal:///x", record="here").storage == "journal:///x"
 
 
+def test_no_sampler_is_tpe_with_optunas_own_defaults() -> None:
+    assert read(sampler=None)["sampler"] == {"_target_": "optuna.samplers.TPESampler"}
+
+
 def test_directions_and_objectives_fit() -> None:
     both = read(direction=OmegaConf.create(["minimize", "maximize"]), objective=["a", "b"])
     assert both.directions == ("minimize", "maximize")

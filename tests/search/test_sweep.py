@@ -15,6 +15,8 @@ from optuna.artifacts import get_all_artifact_meta
 from tests.search.conftest import APP
 from tests.search.left import load, snapshot, states, whole
 
+from catsweep.search import attributes
+
 Sweep = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -88,6 +90,46 @@ def test_known_good_ones_come_first_and_nothing_is_tried_twice(sweep: Sweep, tmp
     small = sweep("study=small", "~hydra.sweeper.params.x")
     assert small.returncode == 0, small.stderr
     assert sorted(trial.params["y"] for trial in load(tmp_path, "small").trials) == ["a", "b", "c"]
+
+
+def test_what_is_given_wrong_is_told_at_once_before_anything_is_written(sweep: Sweep, tmp_path: Path) -> None:
+    wrong = ("hydra.sweeper.enqueue=[{y: bb, zz: 1}, {x: 7}]", "+hydra.sweeper.params.seconsd='choice(1,2)'")
+    for more in ((), ("hydra.sweeper.dry_run=true",)):
+        refused = sweep(*wrong, *more)
+        assert refused.returncode == 1
+        assert refused.stderr.splitlines()[-4:] == [
+            "ConfigError: enqueue[0]: y must be one of a, b, c (did you mean b?); got 'bb'.",
+            "enqueue[0]: there is no parameter zz; searched are x, y, seconsd.",
+            "enqueue[1]: x must be a number from -1.0 to 1.0; got 7.",
+            "seconsd is searched, and no job can be composed with it: Could not override 'seconsd'. To append to your "
+            "config use +seconsd=1 Did you mean seconds?",
+        ]
+        assert "Traceback" not in refused.stderr
+    assert not (tmp_path / "sweeps").exists()
+
+
+def test_a_bad_trial_that_another_tool_stored_fails_alone(sweep: Sweep, tmp_path: Path) -> None:
+    assert sweep("hydra.sweeper.n_trials=1").returncode == 0
+    load(tmp_path).enqueue_trial({"y": "bb"})
+    load(tmp_path).enqueue_trial({"x": 7, "zz": 1})
+    assert sweep("hydra.sweeper.n_trials=4", "hydra.sweeper.enqueue=[{+y: b}]").returncode == 0
+    assert states(tmp_path) == ["COMPLETE", "FAIL", "FAIL", "COMPLETE"]
+    trials = load(tmp_path).trials
+    assert trials[1].user_attrs[attributes.MESSAGE].startswith("y must be one of a, b, c (did you mean b?)")
+    assert "there is no parameter zz" in trials[2].user_attrs[attributes.MESSAGE]
+    assert trials[3].params["y"] == "b"
+
+
+def test_a_key_that_is_fixed_in_any_spelling_is_what_jobs_have(sweep: Sweep, tmp_path: Path) -> None:
+    done = sweep("++x=0.5", "y='c','a'", "hydra.sweeper.n_trials=2")
+    assert done.returncode == 0, done.stderr
+    assert "x=0.5 is fixed, so x is not searched" in done.stdout + done.stderr
+    study = load(tmp_path)
+    assert [sorted(trial.params) for trial in study.trials] == [["y"], ["y"]]
+    assert study.user_attrs["contract"]["fixed"]["++x"] == "0.5"
+    for trial in study.trials:
+        config = OmegaConf.load(tmp_path / f"out/fake/{trial.number}/.hydra/config.yaml")
+        assert (config.x, config.y) == (0.5, trial.params["y"])
 
 
 def test_a_parameter_with_a_condition_is_only_there_when_it_holds(sweep: Sweep, tmp_path: Path) -> None:

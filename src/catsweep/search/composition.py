@@ -83,14 +83,15 @@ class _Composing:
     def _refused(self, key: str, option: str) -> bool:
         """Whether Hydra has no use for an option: an optional group may do without."""
         prefix = self.space.prefixes.get(key, "")
-        others = [line for line in self.space.overrides({}) if grammar.bare(line).partition("=")[0] != key]
-        return self._refusal((f"{prefix}{key}={grammar.quoted(option)}", *others)) is not None
+        if key in self.space.fixed:
+            return self._refusal({}) is not None
+        return self._refusal({}, f"{prefix}{key}={grammar.quoted(option)}") is not None
 
     # --- keys
 
     def impossible_keys(self) -> list[str]:
         """Parameters that no configuration can be composed with."""
-        if (told := self._refusal(self.space.overrides({}))) and not self.space.parameters:
+        if not self.space.parameters and (told := self._refusal({})):
             return [f"No job can be composed: {told}"]
         said: dict[str, str] = {}
         waiting = dict.fromkeys(self.space.parameters)
@@ -99,29 +100,25 @@ class _Composing:
             del waiting[name]
             refusals = []
             for params in self._examples(name):
-                if (told := self._refusal(self.space.overrides(params))) is None:
+                if self._refusal(params) is None:
                     waiting = {other: None for other in waiting if other not in params}
                     break
-                refusals.append((params, told))
+                refusals.append(params)
             else:
                 said |= self._culprits(name, refusals)
         return list(dict.fromkeys(said.values()))
 
-    def _culprits(self, name: str, refusals: list[tuple[dict[str, Any], str]]) -> dict[str, str]:
+    def _culprits(self, name: str, refusals: list[dict[str, Any]]) -> dict[str, str]:
         """What a parameter is refused for: itself, or else what every job has."""
-        for params, told in refusals:
-            if name not in params:
-                continue
-            groups = {other: value for other, value in params.items() if self._is_group(other)}
-            if without := self._refusal(self.space.overrides({k: v for k, v in groups.items() if k != name})):
-                told = without
-            elif (alone := self._refusal(self.space.overrides({**groups, name: params[name]}))) is None:
-                return {}  # another's fault, which is found when it is its turn
-            else:
-                key = grammar.bare(name)
-                return {name: f"{key} is searched, and no job can be composed with it: {alone}{self._meant(key)}"}
-            return {"": f"No job can be composed: {told}"}
-        return {}
+        params = next((params for params in refusals if name in params), {})
+        groups = {other: value for other, value in params.items() if other != name and self._is_group(other)}
+        sound = {other: value for other, value in groups.items() if not self._refusal({other: value})}
+        if not params or (told := self._refusal({**sound, name: params[name]})) is None:
+            return {}  # another's fault, which is found when it is its turn
+        if anyway := self._refusal(sound):
+            return {"": f"No job can be composed: {anyway}"}
+        key = grammar.bare(name)
+        return {name: f"{key} is searched, and no job can be composed with it: {told}{self._meant(key)}"}
 
     def _meant(self, key: str) -> str:
         known = list(_keys(OmegaConf.to_container(self.config, resolve=False)))  # type: ignore[arg-type]
@@ -153,10 +150,10 @@ class _Composing:
             seen.append(params)
             yield params
 
-    def _refusal(self, overrides: tuple[str, ...]) -> str | None:
+    def _refusal(self, params: Mapping[str, Any], *overrides: str) -> str | None:
         """Why a job cannot be composed, on one line; None if it can."""
         try:
-            self.loader.load_sweep_config(self.config, list(overrides))
+            self.loader.load_sweep_config(self.config, [*overrides, *self.space.overrides(params)])
         except REFUSALS as error:
             cause = f": {error.__cause__}" if not str(error) and error.__cause__ else ""
             told = str(error).partition("\nConfig search path")[0].partition("\nSearch path")[0]

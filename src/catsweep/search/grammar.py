@@ -7,6 +7,7 @@ and the few strings that would be taken for such a text are kept in quotes. All 
 
 import re
 import warnings
+from collections.abc import Iterable, Mapping
 from functools import cache, lru_cache
 from typing import Any
 
@@ -66,6 +67,21 @@ def spelled(value: Scalar) -> str:
     if not isinstance(value, str) or (value and _stays(value)) or _is_text_of_something(value):
         return str(value)
     return quoted(value)
+
+
+def as_overrides(params: Mapping[str, Scalar], space: Iterable[str], exact: bool) -> dict[str, str]:
+    """A trial's parameters as overrides, from what its study keeps.
+
+    Args:
+        params: of the trial.
+        space: the keys of its contract's space, which have the prefix that an override needs.
+        exact: whether the study tells strings from other values, see `SPELLED`; an older one rendered them bare.
+    """
+    keys = {bare(key): key for key in space}
+    return {
+        keys.get(name, name): value if isinstance(value, str) and not exact else spelled(value)
+        for name, value in params.items()
+    }
 
 
 def quoted(value: str) -> str:
