@@ -131,6 +131,21 @@ def test_what_another_tool_enqueued_and_cannot_be_fails_alone(given: dict[str, A
     assert not loop.leases.owned("trial/0")
 
 
+def test_so_does_one_that_ended_a_sweep_of_an_earlier_version_while_it_was_drawn() -> None:
+    study = optuna.create_study()
+    space = Space.parse({"x": "interval(0.0, 1.0)", "y": "choice(a, b)"}, [])
+    study.enqueue_trial({"y": "aa"})
+    with pytest.raises(ValueError, match="'aa' not in"):
+        space.suggest(study.ask())
+    study._storage.set_trial_state_values(study.trials[0]._trial_id, TrialState.WAITING)
+    assert list(study.trials[0].params) == ["x"]
+    loop = scheduler(Script(1), Limits(2), study)
+    node = {"_target_": "optuna.samplers.RandomSampler", "seed": 0}
+    loop.intake.proposals = Proposer(study, space, Samplers(node, 0, space))
+    loop.run()
+    assert states(study) == ["FAIL", "COMPLETE"]
+
+
 def test_a_trial_that_is_given_back_goes_on_unless_another_controller_has_it() -> None:
     loop = scheduler(Script(1), Limits(2))
     mine, lost = loop.intake.next(), loop.intake.next()

@@ -95,7 +95,7 @@ class Proposer:
         """
         if trial.params and self.space.whole(trial.params) == trial.params:
             return  # it only goes on; to ask a sampler again would move on its sequence or generation
-        if not trial.params and (given := trial.system_attrs.get("fixed_params")):
+        if given := trial.system_attrs.get("fixed_params"):
             self._check(trial, given)
         # GridSampler completes nothing.
         sampler = (self.samplers.random if self.samplers.walks_grid else self.samplers)(trial.number)
@@ -109,6 +109,8 @@ class Proposer:
 
     def _check(self, trial: FrozenTrial, given: Any) -> None:
         """See that a trial is enqueued with what it can have, and under the names that its space has."""
+        if isinstance(given, Mapping):  # what was drawn, before its controller died, stays as it is
+            given = {name: value for name, value in given.items() if name not in trial.params}
         read = Enqueued.read(given, self.space, self.config)
         if read.problems:
             raise UnfitTrial("; ".join(read.problems))

@@ -29,7 +29,7 @@ class SteadySweeperConf:
     defaults: list[Any] = field(default_factory=lambda: [{"sampler": "default"}])
 
     # As in hydra-optuna-sweeper.
-    sampler: Any = MISSING  # the option of hydra/sweeper/sampler; default: Optuna's TPE
+    sampler: Any = MISSING  # the option of hydra/sweeper/sampler; default, and null: Optuna's TPE
     direction: Any = "minimize"  # or a list, one per objective
     storage: Any = None  # sqlite:///, journal:///, postgresql://, mysql://, grpc://; null: study.db in `record`
     study_name: str | None = None  # null: the sweep's own folder holds its study
@@ -42,7 +42,7 @@ class SteadySweeperConf:
     # The space.
     conditions: dict[str, str] = field(default_factory=dict)  # parameter: "other=value" or "other=[a,b]"
     baseline: bool = False  # try the configuration as it stands first, if the space has it
-    enqueue: list[Any] = field(default_factory=list)  # configurations to try first, {parameter: value}
+    enqueue: list[Any] = field(default_factory=list)  # configurations to try first, {parameter: value}; checked first
     duplicates: str = "resample"  # resample | reuse | allow: a configuration that was already tried
 
     # Pruning, by the scores that trials report (catsweep.search.reporting).
