@@ -50,7 +50,7 @@ class _Composing:
             if not (options := self._options(group)):
                 continue  # no group
             for option in dict.fromkeys(option for value in values for option in _options_of(value)):
-                if option not in options and not self._there(group, option) and self._refused(key, option):
+                if option not in options and self._refused(key, option):
                     said.append(
                         f"{key}: there is no {option} in the group {group}; there are {', '.join(options)}."
                         f"{_closest(option, options)}"
@@ -75,13 +75,8 @@ class _Composing:
             group, ObjectType.CONFIG, self.config.hydra.job.config_name, list(self.config.hydra.overrides.hydra)
         )
 
-    def _there(self, group: str, option: str) -> bool:
-        """Whether it is an option of a group within the group, or written as a file."""
-        folder, _, name = option.removesuffix(".yaml").rpartition("/")
-        return name in self._options(f"{group}/{folder}".rstrip("/"))
-
     def _refused(self, key: str, option: str) -> bool:
-        """Whether Hydra has no use for an option: an optional group may do without."""
+        """Whether Hydra has no use for an option that is not listed: it may be in a folder, or the group optional."""
         prefix = self.space.prefixes.get(key, "")
         if key in self.space.fixed:
             return self._refusal({}) is not None

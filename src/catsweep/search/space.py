@@ -6,7 +6,6 @@ without its prefix, which only the overrides of a job carry.
 """
 
 import logging
-import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -21,7 +20,7 @@ from optuna.trial import Trial
 
 from catsweep.errors import ConfigError
 from catsweep.search import arguments as written
-from catsweep.search import distributions, grammar
+from catsweep.search import counting, distributions, grammar
 from catsweep.search.conditions import Condition, check_conditions, in_order
 
 log = logging.getLogger(__name__)
@@ -213,18 +212,7 @@ class Space:
 
     def configurations(self, bound: int = 10_000) -> list[dict[str, Any]] | None:
         """All configurations, or None if they are not finite, more than `bound`, or not known (an extender)."""
-        if self.size() is None or (self.size() or 0) > bound:
-            return None
-        found: list[dict[str, Any]] = [{}]
-        for name, distribution in self.parameters.items():
-            there = any(self.applies(name, params) for params in found)
-            values = distributions.values(distribution) if there else []
-            found = [
-                grown
-                for params in found
-                for grown in ([{**params, name: v} for v in values] if self.applies(name, params) else [params])
-            ]
-        return found
+        return counting.configurations(self, bound)
 
     def size(self) -> int | None:
         """How many configurations there are, None for infinitely (or unknowably) many."""
@@ -232,29 +220,7 @@ class Space:
 
     @cached_property
     def _size(self) -> int | None:
-        # A parameter that can never be there may be continuous.
-        there = [name for name in self.parameters if name not in self.conditions or self._root(name)[1]]
-        if self.extender or not all(distributions.finite(self.parameters[name]) for name in there):
-            return None
-        return math.prod(self._below(name) for name in there if self._root(name)[0] == name)
-
-    def _root(self, name: str) -> tuple[str, bool]:
-        """The searched parameter on which the presence of one hangs in the end, and whether it can be there."""
-        while (condition := self.conditions.get(name)) and condition.other in self.parameters:
-            name = condition.other
-        return name, self.applies(name, {})
-
-    def _below(self, name: str) -> int:
-        """The number of configurations of a parameter that is there and of those that hang on it."""
-        distribution = self.parameters[name]
-        hanging = [other for other, condition in self.conditions.items() if condition.other == name]
-        if not hanging:
-            return distributions.count(distribution)
-        below = {other: self._below(other) for other in hanging}
-        return sum(
-            math.prod(n for other, n in below.items() if self.applies(other, {name: value}))
-            for value in distributions.values(distribution)
-        )
+        return counting.size(self)
 
     def grid(self) -> dict[str, Any]:
         """The values of each parameter, as Optuna's GridSampler wants them.
