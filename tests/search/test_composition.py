@@ -121,6 +121,8 @@ def test_a_misspelled_key_is_told_with_the_one_that_is_meant(problems: Problems)
 
 def test_a_key_that_some_jobs_have_is_let_be(problems: Problems) -> None:
     assert problems({"model": "choice(small, big)", "model.depth": "range(1, 3)"}) == []
+    late = {"model": "choice(small, stored, elsewhere, deep/er, big)", "tags": "choice([a], [b])"}
+    assert problems({**late, "model.depth": "range(1, 3)", "x": "choice(1, 2)"}) == []
     conditions = {"model.depth": "model=big"}
     assert problems({"model": "choice(small, big)", "model.depth": "range(1, 3)"}, conditions=conditions) == []
     wrong = problems(

@@ -20,7 +20,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from catsweep.search import distributions, grammar
 from catsweep.search.space import Space
 
-TRIES = 8  # configurations in which a parameter may be composed before it is refused
+TRIES = 64  # further configurations in which a parameter may be composed before it is refused
 REFUSALS = (HydraException, OmegaConfBaseException, ValueError, TypeError, AssertionError)
 
 
@@ -124,26 +124,34 @@ class _Composing:
         return "." not in key.partition("@")[0] and bool(self._options(key.partition("@")[0]))
 
     def _examples(self, name: str) -> Iterator[dict[str, Any]]:
-        """Configurations that have a parameter, each with other choices of the parameters that it does not hang on."""
+        """Configurations that have a parameter: the first, then with each other option of each group, and its values.
+
+        A key that is there only with certain options of several groups at once would not be found; conditions tell.
+        """
         wanted: dict[str, Any] = {}
-        one = name
-        while condition := self.space.conditions.get(one):
-            one = condition.other
-            if one not in self.space.parameters:
-                break
-            fitting = [v for v in _values(self.space, one) if condition.holds({one: v}, {})]
-            wanted[one] = fitting[0] if fitting else None
-        seen = []
-        for attempt in range(TRIES):
-            params: dict[str, Any] = {}
-            for other in self.space.parameters:
-                if self.space.applies(other, params):
-                    values = _values(self.space, other)
-                    params[other] = wanted.get(other, values[attempt % len(values)])
-            if params in seen:
-                return
-            seen.append(params)
-            yield params
+        hanging = name
+        while (condition := self.space.conditions.get(hanging)) and condition.other in self.space.parameters:
+            values = _values(self.space, condition.other)
+            wanted[condition.other] = next(
+                (v for v in values if self.space.applies(hanging, {condition.other: v})), None
+            )
+            hanging = condition.other
+        yield self._example(wanted)
+        tried = 0
+        for other in self.space.parameters:
+            if other not in wanted and (other == name or self._is_group(other)):
+                for value in _values(self.space, other)[1:]:
+                    if (tried := tried + 1) > TRIES:
+                        return
+                    yield self._example({**wanted, other: value})
+
+    def _example(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        """A configuration with some values, and the first of all others."""
+        params: dict[str, Any] = {}
+        for name in self.space.parameters:
+            if self.space.applies(name, params):
+                params[name] = wanted.get(name, _values(self.space, name)[0])
+        return params
 
     def _refusal(self, params: Mapping[str, Any], *overrides: str) -> str | None:
         """Why a job cannot be composed, on one line; None if it can."""
