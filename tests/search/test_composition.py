@@ -123,6 +123,8 @@ def test_a_key_that_some_jobs_have_is_let_be(problems: Problems) -> None:
     assert problems({"model": "choice(small, big)", "model.depth": "range(1, 3)"}) == []
     late = {"model": "choice(small, stored, elsewhere, deep/er, big)", "tags": "choice([a], [b])"}
     assert problems({**late, "model.depth": "range(1, 3)", "x": "choice(1, 2)"}) == []
+    layered = {"+layers": "range(1, 6)", "model": "choice(small, big)", "model.depth": "range(1, 3)"}
+    assert problems(layered, conditions={"model.depth": "model=big", "model": "layers=3"}) == []
     conditions = {"model.depth": "model=big"}
     assert problems({"model": "choice(small, big)", "model.depth": "range(1, 3)"}, conditions=conditions) == []
     wrong = problems(

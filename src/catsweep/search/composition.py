@@ -21,6 +21,7 @@ from catsweep.search import distributions, grammar
 from catsweep.search.space import Space
 
 TRIES = 64  # further configurations in which a parameter may be composed before it is refused
+FEW = 1000  # values that are listed
 REFUSALS = (HydraException, OmegaConfBaseException, ValueError, TypeError, AssertionError)
 
 
@@ -131,11 +132,11 @@ class _Composing:
         wanted: dict[str, Any] = {}
         hanging = name
         while (condition := self.space.conditions.get(hanging)) and condition.other in self.space.parameters:
-            values = _values(self.space, condition.other)
-            wanted[condition.other] = next(
-                (v for v in values if self.space.applies(hanging, {condition.other: v})), None
-            )
-            hanging = condition.other
+            other = condition.other
+            fitting = [value for value in _values(self.space, other) if self.space.applies(hanging, {other: value})]
+            if not fitting:
+                break
+            wanted[other], hanging = fitting[0], other
         yield self._example(wanted)
         tried = 0
         for other in self.space.parameters:
@@ -165,9 +166,9 @@ class _Composing:
 
 
 def _values(space: Space, name: str) -> list[Any]:
-    """Some values of a parameter."""
+    """The values of a parameter, or its bounds if there are too many."""
     distribution = space.parameters[name]
-    if isinstance(distribution, CategoricalDistribution):
+    if distributions.finite(distribution) and distributions.count(distribution) <= FEW:
         return distributions.values(distribution)
     assert isinstance(distribution, IntDistribution | FloatDistribution)
     return [distribution.low, distribution.high]
