@@ -53,6 +53,18 @@ def test_a_resumed_sweep_draws_what_the_undisturbed_one_draws(sweep: Sweep, tmp_
     assert len({json.dumps(params) for params in drawn[0]}) == 4
 
 
+def test_optuna_finds_one_study_and_what_an_earlier_version_kept_beside_it_goes(sweep: Sweep, tmp_path: Path) -> None:
+    assert sweep("hydra.sweeper.n_trials=2").returncode == 0
+    storage = load(tmp_path)._storage
+    assert optuna.load_study(study_name=None, storage=storage).study_name == "fake"
+    dead = {"name": "controller", "beat": 1, "machine": "elsewhere", "pid": 1, "started": 0.0}
+    side = optuna.create_study(study_name="fake.leases", storage=storage)
+    side.add_trial(optuna.trial.create_trial(state=optuna.trial.TrialState.RUNNING, user_attrs=dead))
+    assert sweep("hydra.sweeper.n_trials=3").returncode == 0
+    whole(tmp_path, 3)
+    assert optuna.get_all_study_names(storage) == ["fake"]
+
+
 def test_a_changed_contract_is_refused_with_a_diff_and_touches_nothing(sweep: Sweep, tmp_path: Path) -> None:
     assert sweep("hydra.sweeper.n_trials=3").returncode == 0
     before = snapshot(tmp_path)

@@ -25,13 +25,13 @@ from optuna.trial import TrialState
 from catsweep.errors import CatsweepError, StudyError
 from catsweep.search import contract, results, settings
 from catsweep.search.artifacts import Artifacts
-from catsweep.search.confirming import Confirming
+from catsweep.search.confirming import CONFIRMATION, Confirming
 from catsweep.search.contract import Contract
 from catsweep.search.display import Watch
 from catsweep.search.executor import Executor
 from catsweep.search.interruption import interruptible
 from catsweep.search.jobs import Jobs
-from catsweep.search.leases import Leases
+from catsweep.search.leases import Leases, remove_side_study
 from catsweep.search.limits import Limits, Stop
 from catsweep.search.proposer import Proposer
 from catsweep.search.rehearsal import rehearse, study_on_paper
@@ -112,11 +112,13 @@ class Sweep:
         storage = open_storage(self.settings.storage)
         if find_study(storage, self.settings.study) is not None:  # before anything is written
             self._check(optuna.load_study(study_name=self.settings.study, storage=storage))
-        leases = Leases(storage, self.settings.study, grace=self.settings["lease"])
+        study = self._open(storage)
+        for name in (study.study_name, study.study_name + CONFIRMATION):
+            remove_side_study(storage, name)
+        leases = Leases(storage, study.study_name, grace=self.settings["lease"])
         leases.register()
         try:
             with leases.lock("study"):
-                study = self._open(storage)
                 self._freeze(study)
             self.jobs.point_to(study.user_attrs["sweep_dir"])
             self._search(study, leases)
