@@ -134,6 +134,8 @@ def test_copies_of_one_photo_are_too_little_to_hold_any_out(make: Callable) -> N
     with pytest.raises(DataError, match=r"at least 2 different photos.*but 5 alike are left in fake photos"):
         make(n=5, copies=5).setup("fit")
     make(n=5, copies=5, val_fraction=0).setup("fit")
+    with pytest.raises(DataError, match=r"but 1 is left in fake photos; add photos\.$"):
+        make(n=1).setup("fit")
 
 
 @pytest.mark.parametrize(

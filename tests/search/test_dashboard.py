@@ -140,7 +140,7 @@ def test_a_study_of_the_time_before_pictures_opens(tmp_path: Path) -> None:
     assert not (tmp_path / "old" / FOLDER).exists()
     with dashboard.serve(open_storage(f"sqlite:///{tmp_path}/old/study.db"), tmp_path / "old", 0) as server:
         assert server.server_address[0] == "127.0.0.1"
-        assert dashboard.address(server).endswith("/studies/2")  # the first is that of the leases
+        assert dashboard.address(server).endswith("/studies/1")
 
 
 @pytest.mark.parametrize(

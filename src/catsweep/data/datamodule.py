@@ -93,9 +93,13 @@ class CatDataModule(pl.LightningDataModule):
         """Open the ready set and check that there is something to train and to score on."""
         train, val = self.ready.indices(TRAIN), self.ready.indices(VAL)
         if self.val_fraction > 0 and len(val) == 0:
+            # One photo alone can be trained on, but not scored against.
+            found, other = (
+                ("1 is", "") if len(train) == 1 else (f"{len(train)} alike are", ", or set data.val_fraction=0")
+            )
             raise DataError(
-                f"Expected at least 2 different photos, one to train on and one to hold out, but {len(train)} alike "
-                f"are left in {self.reader}; add photos, or set data.val_fraction=0."
+                f"Expected at least 2 different photos, one to train on and one to hold out, but {found} left in "
+                f"{self.reader}; add photos{other}."
             )
 
     def train_dataloader(self) -> TrainBatches:
