@@ -87,7 +87,7 @@ def test_nothing_of_our_own_project_is_said_in_another_app(sweep: Sweep, tmp_pat
     assert done.returncode == 0, done.stderr
     assert "optuna-dashboard sqlite:///sweeps/plain/study.db" in done.stdout
     finished = sweep("hydra.sweeper.n_trials=1", "hydra.sweeper.study_name=plain")
-    assert "Start another: hydra.sweeper.study_name=NEWNAME." in finished.stdout
+    assert "Start another with hydra.sweeper.study_name=NEWNAME." in finished.stdout
     refused = sweep("hydra.sweeper.n_trials=1", "hydra.sweeper.study_name=plain", "steps=5")
     assert "hydra.sweeper.study_name=NEWNAME" in refused.stderr
     for said in (done, finished, refused):

@@ -196,7 +196,8 @@ class Sweep:
         study.set_user_attr("contract", self._contract(facts).to_dict())
         study.set_user_attr("command", shlex.join(map(shown, _words())))
         study.set_user_attr("pruning", self._pruning())
-        study.set_user_attr("next_step", self.settings["next_step"])
+        if self.settings["next_step"]:
+            study.set_user_attr("next_step", self.settings["next_step"])
         if self.settings.objective:
             study.set_user_attr("objective", list(self.settings.objective))
             with warnings.catch_warnings():
@@ -242,8 +243,9 @@ class Sweep:
         total = self.settings["n_trials"]
         if _whole(study, total) and Confirming(study, self.jobs).complete:
             self._record(study)
-            print(f"{self._where(study)} is finished: {results.summary(study, self._names())}.")
-            print(f"It has all of its {total} trials; for more, raise n_trials. Start another: {self.naming}=NEWNAME.")
+            print(f"The study {study.study_name} is finished: {results.summary(study, self._names())}.")
+            more = f"for more, raise n_trials. Start another with {self.naming}=NEWNAME."
+            print(f"It has all of its {total} trials; {more}")
             return
         executor = self.jobs.executor()
         watch = Watch(study, self.settings, executor, sweep_dir)
