@@ -157,7 +157,13 @@ def compare(before: Contract, now: Contract) -> list[Change]:
     return [c for c in found if c.section != "fixed" or not any(_within(key, [_path(c.key)]) for key in shown)]
 
 
-def check(before: Contract, now: Contract, allowed: Sequence[str]) -> list[Change]:
+def check(
+    before: Contract,
+    now: Contract,
+    allowed: Sequence[str],
+    study: str = "The study",
+    naming: str = "hydra.sweeper.study_name",
+) -> list[Change]:
     """Refuse what changed, unless it was accepted by name.
 
     Args:
@@ -165,6 +171,8 @@ def check(before: Contract, now: Contract, allowed: Sequence[str]) -> list[Chang
         now: of this one.
         allowed: names of changes that are accepted: a section, a key with or without its section, or what a key
             begins with. Names of nothing that changed do no harm, so that the same line can be given again.
+        study: which, and where it is kept, in words.
+        naming: the key by which the user names another study.
 
     Returns:
         The changes; all of them were accepted.
@@ -177,14 +185,14 @@ def check(before: Contract, now: Contract, allowed: Sequence[str]) -> list[Chang
         return changes
     lines = "\n".join(f"  {change}{_remark(change, allowed)}" for change in changes)
     missing = sorted({c.key for c in changes if not c.impossible and not c.accepted(allowed)})
-    fresh = "study=NEWNAME (or hydra.sweeper.study_name=NEWNAME)"
+    fresh = f"{naming}=NEWNAME"
     if any(change.impossible for change in changes):
         remedy = f"What cannot change in a study can in another: {fresh}."
     else:
         names = ",".join(_quoted(name) for name in dict.fromkeys([*allowed, *missing]))
         remedy = f"Accept the change with 'hydra.sweeper.allow_change=[{names}]', or begin another study with {fresh}."
     raise StudyError(
-        f"The study was begun otherwise (before → now):\n{lines}\n"
+        f"{study} was begun otherwise (before → now):\n{lines}\n"
         f"Its trials could not be compared with new ones. Give the options it was begun with. {remedy}"
     )
 

@@ -89,7 +89,7 @@ class Jobs:
         Raises:
             StudyError: it failed, so every trial would.
         """
-        log.info("Looking at the data and the scores before the first trial")
+        log.info("Running %s before the first trial", self.settings["preflight"])
         # Looked up without Hydra's whitelist: it is the user's own configuration, like the task itself.
         executor = self._executor(hydra.utils.get_method(self.settings["preflight"]), 1)
         record = self.settings.record
@@ -103,7 +103,7 @@ class Jobs:
             executor.close()
         [(_, outcome)] = ended
         if outcome.kind != Kind.COMPLETE:
-            raise StudyError(f"The data or the scores cannot be used, so nothing was started. {outcome.message}")
+            raise StudyError(f"{self.settings['preflight']} failed, so nothing was started. {outcome.message}")
         return dict(outcome.value)
 
     def _executor(self, task: TaskFunction, slots: int, through_launcher: bool = False) -> ProcessExecutor:
