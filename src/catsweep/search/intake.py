@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from catsweep.search import attributes
 from catsweep.search.leases import Leases
 from catsweep.search.outcome import Kind
-from catsweep.search.proposer import SpaceExhausted
+from catsweep.search.proposer import SpaceExhausted, UnfitTrial
 from catsweep.search.trials import Trials
 
 
@@ -37,7 +37,10 @@ class Proposals(Protocol):
         """The next trial, given all there are. Raises SpaceExhausted when there is none."""
 
     def complete(self, trial: FrozenTrial) -> None:
-        """Give a trial that was enqueued, or whose controller died early, the parameters it lacks."""
+        """Give a trial that was enqueued, or whose controller died early, the parameters it lacks.
+
+        Raises UnfitTrial when it was enqueued with what it cannot have.
+        """
 
 
 @dataclass
@@ -53,7 +56,7 @@ class Intake:
 
     Attributes:
         exhausted: whether there is no further configuration to try.
-        reused: whether trials ended here, with values of others, since this was last set to False.
+        ended: whether trials ended here, without having run, since this was last set to False.
     """
 
     trials: Trials
@@ -62,7 +65,7 @@ class Intake:
     n_trials: int
     event: Callable[[str], None]
     exhausted: bool = False
-    reused: bool = False
+    ended: bool = False
 
     def next(self) -> FrozenTrial | None:
         """Take the next trial: a waiting one, or a new one; None when there is none to take now."""
@@ -124,17 +127,28 @@ class Intake:
             if self.trials.start(trial):
                 begun = trial.user_attrs.get(attributes.ATTEMPT)
                 self.trials.note(trial, attributes.ATTEMPT, 0 if begun is None else begun + 1)
-                self.proposals.complete(self.trials.read(trial.number))
-                return self.trials.read(trial.number)
+                try:
+                    self.proposals.complete(self.trials.read(trial.number))
+                except UnfitTrial as told:
+                    self._fail(trial, str(told))
+                else:
+                    return self.trials.read(trial.number)
         self.leases.release(lease(trial.number))
         return None
+
+    def _fail(self, trial: FrozenTrial, message: str) -> None:
+        self.trials.note(trial, attributes.OUTCOME, Kind.FAILED.value)
+        self.trials.note(trial, attributes.MESSAGE, message)
+        self.trials.study.tell(trial.number, state=TrialState.FAIL)
+        self.event(f"trial {trial.number} was enqueued with what it cannot have, and failed: {message}")
+        self.ended = True
 
     def _reuse(self, trial: FrozenTrial, twin: int) -> None:
         self.trials.note(trial, attributes.DUPLICATE_OF, twin)
         self.trials.note(trial, attributes.OUTCOME, Kind.COMPLETE.value)
         self.trials.study.tell(trial.number, self.trials.read(twin).values)
         self.event(f"trial {trial.number} has the configuration of trial {twin}, and takes its values")
-        self.reused = True
+        self.ended = True
 
 
 def lease(number: int) -> str:

@@ -4,7 +4,6 @@ Between Hydra, whose configuration it reads, and `catsweep.search.sweep`, which 
 """
 
 import logging
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from optuna.trial import FrozenTrial
 
 from catsweep.errors import StudyError
-from catsweep.search import attributes
+from catsweep.search import attributes, grammar
 from catsweep.search.executor import Job, ProcessExecutor
 from catsweep.search.outcome import Kind
 from catsweep.search.settings import Settings
@@ -61,8 +60,8 @@ class Jobs:
         return (
             f"trial.number={trial.number}",
             f"trial.attempt={trial.user_attrs[attributes.ATTEMPT]}",
-            f"trial.study={quoted(study.study_name)}",
-            f"trial.storage={quoted(self.settings.storage)}",
+            f"trial.study={grammar.quoted(study.study_name)}",
+            f"trial.storage={grammar.quoted(self.settings.storage)}",
         )
 
     def subdir(self, number: int) -> str:
@@ -76,7 +75,7 @@ class Jobs:
         """Make every job work in this folder, whatever the configuration says now (`${now:}`)."""
         with read_write(self.config.hydra), open_dict(self.config.hydra):
             self.config.hydra.sweep.dir = sweep_dir
-            self.config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(sweep_dir)}")
+            self.config.hydra.overrides.hydra.append(f"hydra.sweep.dir={grammar.quoted(sweep_dir)}")
 
     def executor(self) -> ProcessExecutor:
         """Runs the jobs in slots, through the user's launcher if it is not Hydra's basic one."""
@@ -90,11 +89,11 @@ class Jobs:
         Raises:
             StudyError: it failed, so every trial would.
         """
-        log.info("Looking at the data and the scores before the first trial")
+        log.info("Running %s before the first trial", self.settings["preflight"])
         # Looked up without Hydra's whitelist: it is the user's own configuration, like the task itself.
         executor = self._executor(hydra.utils.get_method(self.settings["preflight"]), 1)
         record = self.settings.record
-        place = (f"hydra.sweep.dir={quoted(str(record))}", "hydra.sweep.subdir=preflight")
+        place = (f"hydra.sweep.dir={grammar.quoted(str(record))}", "hydra.sweep.subdir=preflight")
         try:
             executor.submit(Job(0, (*self.space.overrides({}), *place), record / "preflight"))
             ended: list[Any] = []
@@ -104,7 +103,7 @@ class Jobs:
             executor.close()
         [(_, outcome)] = ended
         if outcome.kind != Kind.COMPLETE:
-            raise StudyError(f"The data or the scores cannot be used, so nothing was started. {outcome.message}")
+            raise StudyError(f"{self.settings['preflight']} failed, so nothing was started. {outcome.message}")
         return dict(outcome.value)
 
     def _executor(self, task: TaskFunction, slots: int, through_launcher: bool = False) -> ProcessExecutor:
@@ -118,9 +117,3 @@ class Jobs:
             gpus_per_slot=self.settings["gpus_per_slot"],
             through_launcher=through_launcher,
         )
-
-
-def quoted(value: str) -> str:
-    """A string in Hydra's override grammar, where a backslash is itself unless a quote comes after it."""
-    escaped = re.sub(r"(\\*)('|\Z)", lambda found: 2 * found[1] + (r"\'" if found[2] else ""), value)
-    return f"'{escaped}'"
