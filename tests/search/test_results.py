@@ -202,6 +202,11 @@ def test_the_leaderboard_has_a_row_per_trial_in_full_precision(tmp_path: Path) -
     ]
 
 
+def test_the_leaderboard_names_folders_that_are_not_the_numbers(tmp_path: Path) -> None:
+    head, *rows = board(study_of(trial(1.0, folder="x0.5"), trial(2.0)), tmp_path)
+    assert [row[head.index("folder")] for row in rows] == ["x0.5", "1"]
+
+
 def test_a_pruned_trial_has_no_objective_though_optuna_keeps_its_last_score(tmp_path: Path) -> None:
     [head, row] = board(study_of(trial(4.0, state=PRUNED)), tmp_path)
     assert head[:3] == ["trial", "state", "value"]
