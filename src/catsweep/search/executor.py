@@ -25,6 +25,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from catsweep.errors import ConfigError
+from catsweep.search import main_module
 from catsweep.search.detached import FORK_SERVER
 from catsweep.search.outcome import Kind, Outcome
 from catsweep.search.resources import environment, visible_gpus
@@ -137,9 +138,10 @@ class ProcessExecutor:
     ) -> None:
         self.slots = slots
         self.gpus, self.share = visible_gpus(gpus), gpus_per_slot
-        shared = (hydra_context, task, config, Singleton.get_state(), through_launcher, dict(os.environ))
+        shared = (hydra_context, task, config, Singleton.get_state(), through_launcher)
+        self.variables, self.script = dict(os.environ), main_module.Script.started()
         try:
-            self.static = cloudpickle.dumps(shared)
+            self.static = _sent(shared)
         except Exception as error:  # pickle knows no class of its own for this
             raise ConfigError(
                 f"Trials run in processes of their own, so the task must be such that it can be sent to one: {error}. "
@@ -257,8 +259,10 @@ class ProcessExecutor:
 
     def _start(self) -> _Worker:
         ours, theirs = self.context.Pipe()
-        process = self.context.Process(target=serve, args=(theirs, self.static), daemon=False)
-        process.start()
+        known = (theirs, self.variables, self.script, self.static)
+        process = self.context.Process(target=serve, args=known, daemon=False)
+        with main_module.hidden():
+            process.start()
         theirs.close()  # so that a process that dies closes the last of its ends
         return _Worker(process, ours)
 
@@ -300,6 +304,24 @@ class ProcessExecutor:
                 return Outcome(Kind.OUT_OF_MEMORY, message="The kernel ended the process: the memory was used up.")
             return Outcome(Kind.LOST, message=f"The process was ended by {name}.")
         return Outcome(Kind.LOST, message=f"The process ended with exit code {code} and no result.")
+
+
+def _sent(shared: tuple[Any, ...]) -> bytes:
+    """What all jobs share, with what `__main__` defines; of this only what can be sent."""
+    defined = main_module.definitions()
+    try:
+        return bytes(cloudpickle.dumps((*shared, defined)))
+    except Exception:
+        sound = {name: one for name, one in defined.items() if _can_be_sent(one)}
+        return bytes(cloudpickle.dumps((*shared, sound)))
+
+
+def _can_be_sent(value: Any) -> bool:
+    try:
+        cloudpickle.dumps(value)
+    except Exception:
+        return False
+    return True
 
 
 def _context(preload: Sequence[str]) -> Any:

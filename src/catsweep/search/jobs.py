@@ -110,9 +110,16 @@ class Jobs:
 
     def executor(self) -> ProcessExecutor:
         """Runs the jobs in slots, through the user's launcher if it is not Hydra's basic one."""
-        return self._executor(
+        executor = self._executor(
             self.task, self.settings.slots, through_launcher=self.config.hydra.launcher._target_ != BASIC_LAUNCHER
         )
+        if executor.script.bare:
+            log.info(
+                "The call in %s is not guarded (`if __name__ == '__main__':`), so trials do not run the script again: "
+                "what its first lines set in other modules, such as torch.set_default_dtype, is to be set in the task.",
+                executor.script.bare,
+            )
+        return executor
 
     def preflight(self) -> dict[str, Any]:
         """Run the settings' preflight as a job of its own, and give what it returns.
