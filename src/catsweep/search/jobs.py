@@ -23,6 +23,7 @@ from catsweep.search.folders import Folders
 from catsweep.search.outcome import Kind
 from catsweep.search.settings import Settings
 from catsweep.search.space import Space
+from catsweep.search.watchdog import TrialTimeout
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +112,10 @@ class Jobs:
     def executor(self) -> ProcessExecutor:
         """Runs the jobs in slots, through the user's launcher if it is not Hydra's basic one."""
         executor = self._executor(
-            self.task, self.settings.slots, through_launcher=self.config.hydra.launcher._target_ != BASIC_LAUNCHER
+            self.task,
+            self.settings.slots,
+            self.settings.trial_timeout,
+            through_launcher=self.config.hydra.launcher._target_ != BASIC_LAUNCHER,
         )
         if executor.script.bare:
             log.info(
@@ -129,7 +133,8 @@ class Jobs:
         """
         log.info("Looking at the data and the scores before the first trial")
         # Looked up without Hydra's whitelist: it is the user's own configuration, like the task itself.
-        executor = self._executor(hydra.utils.get_method(self.settings["preflight"]), 1)
+        bounds = self.settings.trial_timeout.for_preparation()
+        executor = self._executor(hydra.utils.get_method(self.settings["preflight"]), 1, bounds)
         record = self.settings.record
         place = (f"hydra.sweep.dir={quoted(str(record))}", "hydra.sweep.subdir=preflight")
         try:
@@ -144,7 +149,9 @@ class Jobs:
             raise StudyError(f"The data or the scores cannot be used, so nothing was started. {outcome.message}")
         return dict(outcome.value)
 
-    def _executor(self, task: TaskFunction, slots: int, through_launcher: bool = False) -> ProcessExecutor:
+    def _executor(
+        self, task: TaskFunction, slots: int, bounds: TrialTimeout, through_launcher: bool = False
+    ) -> ProcessExecutor:
         return ProcessExecutor(
             self.hydra_context,
             task,
@@ -154,6 +161,7 @@ class Jobs:
             gpus=self.settings["gpus"],
             gpus_per_slot=self.settings["gpus_per_slot"],
             through_launcher=through_launcher,
+            bounds=bounds,
         )
 
 

@@ -29,6 +29,8 @@ from catsweep.search.main_module import Script, silence
 from catsweep.search.outcome import Kind, Outcome, classify
 
 OUTPUT = "output.log"
+# At this signal the stacks of all threads are written to the log. Lightning and launchers use SIGUSR1 and 2 otherwise.
+DUMP = getattr(signal, "SIGRTMAX", signal.SIGUSR1)
 
 T = TypeVar("T")
 Begin = Callable[[], Outcome]
@@ -47,6 +49,7 @@ def serve(pipe: Connection, variables: dict[str, str], script: Script, static: b
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is for the controller to decide on
     os.setsid()
+    faulthandler.register(DUMP)
     # As much as can be before there is a job, and before it has a slot. What goes wrong is told as the job's end.
     prepare = _kept(lambda: _preparation(variables, script, static))
     try:
@@ -164,6 +167,9 @@ def _plain(value: Any) -> Any:
 
 def _die_with_the_controller(pipe: Connection) -> None:
     """End at once when the controller is gone: its successor will give this trial to another process."""
+    # Signals are for the main thread: Python's handlers run there, and a sleep that another's signal does not break
+    # would keep them waiting.
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         pipe.recv()
     except (EOFError, OSError):
@@ -177,11 +183,11 @@ def _redirect(log: Path) -> None:
     target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for stream in (1, 2):
         os.dup2(target, stream)
-    os.close(target)
     for text in (sys.stdout, sys.stderr):  # what a crash leaves unwritten would be missed most
         if isinstance(text, io.TextIOWrapper):
             text.reconfigure(line_buffering=True)
     faulthandler.enable()
+    faulthandler.register(DUMP, file=target)  # wherever the task sends its standard error
 
 
 def _share(environment: dict[str, str]) -> None:
