@@ -139,8 +139,11 @@ def test_hydra_reads_what_was_quoted(text: str) -> None:
 def test_a_preflight_gives_facts_or_stops_all(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "looks.py").write_text(
         "def well(cfg):\n    return {'steps': cfg.steps}\ndef badly(cfg):\n    raise OSError('no photos here')\n"
+        "def never(cfg):\n    import time\n    time.sleep(600)\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     assert make(preflight="looks.well").preflight() == {"steps": 2}
     with pytest.raises(StudyError, match=r"nothing was started.*no photos here"):
         make(preflight="looks.badly").preflight()
+    with pytest.raises(StudyError, match=r"nothing was started.*No sign of progress for 0\.2 s.*trial_timeout"):
+        make(preflight="looks.never", trial_timeout=0.2).preflight()

@@ -40,6 +40,7 @@ from catsweep.data.ready import (
 )
 from catsweep.data.splits import split
 from catsweep.errors import DataError
+from catsweep.still import told
 
 log = logging.getLogger(__name__)
 
@@ -168,7 +169,7 @@ def _spool(path: Path, items: Iterator[Item]) -> Iterator[Row]:
     """Append the pixels of the kept items to a file (how many there are shows only at the end); yield all rows."""
     index = 0
     with path.open("wb") as file:
-        for item in items:
+        for item in told(items, log, "%s photos read so far"):
             if item.image is None:
                 yield Row.of(item, None)
                 continue
