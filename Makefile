@@ -14,7 +14,7 @@ PORT ?= 8080
 COVERAGE := --cov --cov-report=term --cov-fail-under=90
 
 # Targets that are also folders' names (tests, data, outputs, sweeps) would never run otherwise.
-.PHONY: help setup data sweep dashboard leet test lint format bench best-model export evaluate report demo \
+.PHONY: help setup data sweep dashboard leet test lint format bench gpu-check best-model export evaluate report demo \
   wandb-dashboard wandb-sync docs coverage clean
 
 help: ## show this list
@@ -59,6 +59,9 @@ format: setup ## let ruff mend what it can
 
 bench: setup ## measure the parts that must be fast; prints tables
 	@for bench in tests/benchmarks/*.py; do $(RUN) $$bench || exit 1; echo; done
+
+gpu-check: setup ## try everything on a GPU, in at most 8 minutes; prints a table (ARGS="--minutes 1")
+	$(RUN) tests/gpu/check.py $(ARGS)
 
 best-model: setup ## pick the winner of the latest study (STUDY=NAME SELECT=fid|ssim|knee|NUMBER)
 	$(RUN) src/best_model.py select=$(SELECT) $(if $(STUDY),study=$(STUDY))

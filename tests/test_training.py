@@ -45,6 +45,8 @@ def test_a_run_returns_its_objective_and_leaves_everything_about_it(compose: Com
     cfg = compose("objective=[val/fid,val/ssim]", "seed=3")
     values = training.run(cfg, tmp_path)
     recorded = json.loads((tmp_path / "metrics.json").read_text())
+    precision = training.resolve_precision(cfg.trainer.precision, "cpu")
+    assert (recorded["precision"], recorded["device"]) == (precision, "cpu")
     assert isinstance(values, tuple)
     assert values == (recorded["scores"]["val/fid"], recorded["scores"]["val/ssim"])
     assert recorded["cards"]["val/fid"]["extractor"] == "efficientnet_lite0"
@@ -157,6 +159,21 @@ def test_an_objective_that_will_not_be_scored_is_refused_before_training(compose
     with pytest.raises(ConfigError, match=r"val/ssim.*has not|val/ssim"):
         training.run(compose("model=dcgan", "objective=[val/ssim]"), tmp_path)
     assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("model", ["vae", "dcgan"])
+def test_batches_of_one_train_wherever_they_are_not_refused(compose: Compose, tmp_path: Path, model: str) -> None:
+    tiny = (f"model={model}", "model.latent_size=8", "data.batch_size=1", "data.reader.n=4", "epochs=1")
+    with pytest.raises(ConfigError, match=r"data\.batch_size=1"):
+        training.run(compose(*tiny, "depth=deep"), tmp_path / "refused")
+    assert not (tmp_path / "refused").exists()
+    for n, word in enumerate(("depth=medium", "normalization=group")):
+        training.run(compose(*tiny, "depth=deep", word), tmp_path / str(n))
+
+
+def test_a_run_without_held_out_photos_is_scored(compose: Compose, tmp_path: Path) -> None:
+    training.run(compose("data.val_fraction=0", "data.reader.n=8", "epochs=1"), tmp_path)
+    assert "val/ssim" not in json.loads((tmp_path / "metrics.json").read_text())["scores"]
 
 
 def test_minutes_bound_a_run_and_its_last_weights_count(compose: Compose, tmp_path: Path) -> None:

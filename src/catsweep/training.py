@@ -27,7 +27,9 @@ from catsweep import configuration
 from catsweep.atomic import write_json
 from catsweep.callbacks import Collapse, EvaluationLine, FiniteLoss, Progress, RandomState
 from catsweep.data.datamodule import CatDataModule
+from catsweep.data.splits import TRAIN
 from catsweep.errors import ConfigError, InterruptedTrial
+from catsweep.hardware import device_name, require
 from catsweep.instantiation import instantiate
 from catsweep.metrics.callback import ScoreCallback
 from catsweep.metrics.scorer import Scorer
@@ -62,6 +64,7 @@ def run(cfg: DictConfig, folder: Path | None = None) -> float | tuple[float, ...
     """
     configuration.check(cfg)
     configuration.complete(cfg)
+    require(cfg.trainer.accelerator)
     _quiet_libraries()
     # Relative to the project, so that nothing we print or write names a place on this machine.
     folder = folder or Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
@@ -75,6 +78,7 @@ def run(cfg: DictConfig, folder: Path | None = None) -> float | tuple[float, ...
     model: pl.LightningModule = instantiate(cfg.model).to(memory_format=torch.channels_last)
     data: CatDataModule = instantiate(cfg.data)
     data.prepare_data()
+    configuration.check_batch(cfg, len(data.ready.indices(TRAIN)))
     provenance.write(folder, cfg, provenance.collect(cfg.seed, ROOT, data.ready.digest), ROOT)
     log.info("Preparing the scores against %s; new photos take a minute, known ones a second", data.ready.path.name)
     scorer: Scorer = instantiate(cfg.metrics)(ready=data.ready)
@@ -142,6 +146,8 @@ def _quiet_libraries() -> None:
     for message in (
         r".*isinstance\(treespec, LeafSpec\)",  # Lightning 2.6 calls what torch 2.13 has deprecated
         r"Checkpoint directory .* exists and is not empty",  # a resumed run: that is the point
+        r"Total length of `OrderedBatches` across ranks is zero",  # data.val_fraction=0: nothing is held out,
+        r"`ModelCheckpoint\(monitor='val/kid'\)` could not find the monitored key",  # and nothing scored on the way
         r"You're resuming from a checkpoint that ended before the epoch ended",  # as a run bound by minutes does
     ):
         warnings.filterwarnings("ignore", message=message)
@@ -285,6 +291,8 @@ def _score(
         "epoch": epoch,
         "epochs": trainer.fit_loop.epoch_progress.current.ready,
         "seconds": round(seconds, 1),
+        "precision": str(trainer.precision),
+        "device": device_name(trainer.strategy.root_device),
     }
     if trainer.is_global_zero:
         write_json(folder / SCORES, result)

@@ -58,6 +58,18 @@ class TestReadTrials:
         assert [c.number for c in trials.finished] == [0, 2, 5]
         assert trials.front == (Candidate(2, (20.0, 0.4)), Candidate(0, (30.0, 0.5)))
         assert trials.params[2] == {"optimizer.lr": 0.2}
+        assert trials.overrides[2] == {"optimizer.lr": "0.2"}
+
+    def test_parameters_are_overrides_as_the_study_has_them(self, sweep) -> None:
+        study = sweep.study("s", [], names=["val/fid", "val/ssim"])
+        space = {"x": optuna.distributions.CategoricalDistribution(["1", 1, None, "null"])}
+        study.add_trials(
+            [optuna.trial.create_trial(values=[1.0, 1.0], params={"x": v}, distributions=space) for v in ("1", None)]
+        )
+        assert self.read(sweep).overrides == {0: {"x": "1"}, 1: {"x": "null"}}  # what older versions gave to jobs
+        study.set_user_attr("spelling", "exact")
+        study.set_user_attr("contract", {"space": {"+x": "choice('1', 1, null, 'null')"}})
+        assert self.read(sweep).overrides == {0: {"+x": "'1'"}, 1: {"+x": "null"}}
 
     def test_infinite_scores_are_no_result(self, sweep) -> None:
         # (inf, 0.9) would be Pareto-optimal by its SSIM.

@@ -16,7 +16,8 @@ from optuna.trial import create_trial
 
 from catsweep.errors import StudyError
 from catsweep.search import attributes, settings
-from catsweep.search.jobs import Jobs, quoted
+from catsweep.search.grammar import quoted
+from catsweep.search.jobs import Jobs
 from catsweep.search.space import Space
 from hydra_plugins.catsweep_sweeper.config import SteadySweeperConf
 

@@ -1,7 +1,9 @@
 """What a study is told of the end of a job, and which failures end the sweep."""
 
+import math
 from pathlib import Path
 
+import optuna
 import pytest
 from optuna.trial import TrialState
 from tests.search.scripted import GOOD, Script, scheduler, states
@@ -57,6 +59,25 @@ def test_values_that_are_none_fail_the_trial() -> None:
     loop.run()
     assert states(loop.study) == ["FAIL", "COMPLETE"]
     assert "float-castable" in loop.study.trials[0].user_attrs[attributes.MESSAGE]
+
+
+def test_infinite_values_are_bad_ones_that_samplers_learn_from_with_the_reason() -> None:
+    ends = [Outcome(Kind.COMPLETE, value=value) for value in (-math.inf, math.inf, 3.0)]
+    loop = scheduler(Script(1, *ends), Limits(3, max_same_failures=1))
+    loop.run()
+    assert states(loop.study) == ["PRUNED", "PRUNED", "COMPLETE"]
+    assert loop.study.best_trial.number == 2
+    for trial in loop.study.trials[:2]:
+        assert trial.constraints == {"diverged": 1.0}
+        assert "must be finite" in trial.user_attrs[attributes.MESSAGE]
+
+
+def test_one_infinite_value_of_several_is_enough() -> None:
+    study = optuna.create_study(directions=["minimize", "maximize"])
+    loop = scheduler(Script(1, Outcome(Kind.COMPLETE, value=[1.0, math.inf]), GOOD), Limits(1), study)
+    loop.run()
+    assert states(study) == ["PRUNED"]
+    assert study.best_trials == []
 
 
 def test_the_same_failure_in_a_row_ends_the_sweep_others_do_not() -> None:

@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 
 from catsweep.errors import ExportError
 from catsweep.export.selection import Candidate, Objective
-from catsweep.search import attributes, confirmation
+from catsweep.search import attributes, confirmation, grammar
 
 BESIDES = (".confirm", ".leases")  # studies that a sweep of ours keeps beside its own, in the same database
 TOLERANCE = 1e-9  # relative, and absolute near 0: both files keep all digits of a float
@@ -36,6 +36,7 @@ class Trials:
         front: those of them that are Pareto-optimal (and feasible, where the study has constraints), best first by
             the first objective.
         params: the searched parameters of each finished trial, by trial number.
+        overrides: the same, as overrides by key.
         ranked: numbers of the trials that a sweep would confirm, see `catsweep.search.confirmation.candidates`.
         folders: by number, the run folders that the study knows by another name than the number.
     """
@@ -45,6 +46,7 @@ class Trials:
     finished: tuple[Candidate, ...]
     front: tuple[Candidate, ...]
     params: dict[int, dict[str, Any]]
+    overrides: dict[int, dict[str, str]]
     ranked: tuple[int, ...]
     folders: dict[int, str] = field(default_factory=dict)
 
@@ -109,6 +111,7 @@ def read_trials(folder: Path, runs: Path) -> Trials:
         finished=tuple(finished[number] for number in sorted(finished)),
         front=tuple(sorted(front, key=lambda c: (*c.losses(objectives), c.number))),
         params={t.number: dict(t.params) for t in trials if t.number in finished},
+        overrides={t.number: _overrides(study, t) for t in trials if t.number in finished},
         ranked=tuple(confirmation.candidates(study)),
         folders={t.number: t.user_attrs[attributes.FOLDER] for t in trials if attributes.FOLDER in t.user_attrs},
     )
@@ -172,6 +175,11 @@ def open_study(folder: Path) -> optuna.Study:
 
 def _is_finished(trial: optuna.trial.FrozenTrial) -> bool:
     return trial.state == optuna.trial.TrialState.COMPLETE and all(math.isfinite(v) for v in trial.values)
+
+
+def _overrides(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> dict[str, str]:
+    space = (study.user_attrs.get("contract") or {}).get("space") or {}
+    return grammar.as_overrides(trial.params, space, grammar.SPELLED in study.user_attrs)
 
 
 def _objective_names(runs: Path, count: int) -> list[str]:

@@ -21,7 +21,7 @@ from catsweep.errors import ExportError
 from catsweep.export.selection import Candidate, Objective
 from catsweep.export.trials import find_run
 from catsweep.report.words import readable
-from catsweep.search import attributes, results
+from catsweep.search import attributes, grammar, results
 from catsweep.search.storage import find_study
 
 CONFIRM = ".confirm"  # behind the study's name: the study of its confirmation runs
@@ -103,6 +103,7 @@ class Record:
         command: the line that started it, None if no run folder keeps it.
         commit: of the code, None if unknown.
         pruning: what the study prunes by, if it does.
+        exact: whether strings among the parameters are told from other values.
     """
 
     name: str
@@ -117,6 +118,7 @@ class Record:
     command: tuple[str, ...] | None = None
     commit: str | None = None
     pruning: Mapping[str, Any] | None = None
+    exact: bool = False
 
     @property
     def labels(self) -> list[str]:
@@ -163,6 +165,7 @@ def read(study: optuna.Study, runs: Path, objectives: tuple[Objective, ...] | No
         command=next((tuple(map(str, words)) for o in origins if (words := o.get("command"))), None),
         commit=next((str(c) for o in origins if (c := (o.get("git") or {}).get("commit"))), None),
         pruning=study.user_attrs.get("pruning"),
+        exact=grammar.SPELLED in study.user_attrs,
     )
 
 

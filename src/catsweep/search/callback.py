@@ -16,12 +16,12 @@ from typing import Any
 
 import optuna
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.utilities.seed import isolate_rng
 
 from catsweep.callbacks import on_rank_zero
 from catsweep.errors import InterruptedTrial
+from catsweep.hardware import cuda_in_use
 from catsweep.metrics.scorer import Scorer
 from catsweep.search.reporting import TrialReporter
 
@@ -139,7 +139,7 @@ class SweepCallback(pl.Callback):
         names = self.scorer.rung_names()
         if evaluated and all(name in trainer.callback_metrics for name in names):
             return {name: float(trainer.callback_metrics[name]) for name in names}
-        with isolate_rng(include_cuda=torch.cuda.is_available()):
+        with isolate_rng(include_cuda=cuda_in_use()):
             generator: Any = pl_module
             return self.scorer.rung(generator)
 

@@ -18,7 +18,7 @@ from catsweep.search import attributes
 from catsweep.search.folders import Folders
 from catsweep.search.leases import Leases
 from catsweep.search.outcome import Kind
-from catsweep.search.proposer import SpaceExhausted
+from catsweep.search.proposer import SpaceExhausted, UnfitTrial
 from catsweep.search.trials import Trials
 
 
@@ -38,7 +38,10 @@ class Proposals(Protocol):
         """The next trial, given all there are. Raises SpaceExhausted when there is none."""
 
     def complete(self, trial: FrozenTrial) -> None:
-        """Give a trial that was enqueued, or whose controller died early, the parameters it lacks."""
+        """Give a trial that was enqueued, or whose controller died early, the parameters it lacks.
+
+        Raises UnfitTrial when it was enqueued with what it cannot have.
+        """
 
 
 @dataclass
@@ -55,7 +58,7 @@ class Intake:
 
     Attributes:
         exhausted: whether there is no further configuration to try.
-        reused: whether trials ended here, with values of others, since this was last set to False.
+        ended: whether trials ended here, without having run, since this was last set to False.
     """
 
     trials: Trials
@@ -65,7 +68,7 @@ class Intake:
     n_trials: int
     event: Callable[[str], None]
     exhausted: bool = False
-    reused: bool = False
+    ended: bool = False
 
     def next(self) -> FrozenTrial | None:
         """Take the next trial: a waiting one, or a new one; None when there is none to take now."""
@@ -127,8 +130,12 @@ class Intake:
             if self.trials.start(trial):
                 begun = trial.user_attrs.get(attributes.ATTEMPT)
                 self.trials.note(trial, attributes.ATTEMPT, 0 if begun is None else begun + 1)
-                self.proposals.complete(self.trials.read(trial.number))
-                return self._place(self.trials.read(trial.number), trials)
+                try:
+                    self.proposals.complete(self.trials.read(trial.number))
+                except UnfitTrial as told:
+                    self._fail(trial, str(told))
+                else:
+                    return self._place(self.trials.read(trial.number), trials)
         self.leases.release(lease(trial.number))
         return None
 
@@ -139,12 +146,19 @@ class Intake:
         self.trials.note(trial, attributes.FOLDER, folder)
         return self.trials.read(trial.number)
 
+    def _fail(self, trial: FrozenTrial, message: str) -> None:
+        self.trials.note(trial, attributes.OUTCOME, Kind.FAILED.value)
+        self.trials.note(trial, attributes.MESSAGE, message)
+        self.trials.study.tell(trial.number, state=TrialState.FAIL)
+        self.event(f"trial {trial.number} was enqueued with what it cannot have, and failed: {message}")
+        self.ended = True
+
     def _reuse(self, trial: FrozenTrial, twin: int) -> None:
         self.trials.note(trial, attributes.DUPLICATE_OF, twin)
         self.trials.note(trial, attributes.OUTCOME, Kind.COMPLETE.value)
         self.trials.study.tell(trial.number, self.trials.read(twin).values)
         self.event(f"trial {trial.number} has the configuration of trial {twin}, and takes its values")
-        self.reused = True
+        self.ended = True
 
 
 def lease(number: int) -> str:

@@ -4,7 +4,6 @@ Between Hydra, whose configuration it reads, and `catsweep.search.sweep`, which 
 """
 
 import logging
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from optuna.trial import FrozenTrial
 
 from catsweep.errors import StudyError
-from catsweep.search import attributes
+from catsweep.search import attributes, grammar
 from catsweep.search.executor import Job, ProcessExecutor
 from catsweep.search.folders import Folders
 from catsweep.search.outcome import Kind
@@ -67,8 +66,8 @@ class Jobs:
         return (
             f"trial.number={trial.number}",
             f"trial.attempt={trial.user_attrs[attributes.ATTEMPT]}",
-            f"trial.study={quoted(study.study_name)}",
-            f"trial.storage={quoted(self.settings.storage)}",
+            f"trial.study={grammar.quoted(study.study_name)}",
+            f"trial.storage={grammar.quoted(self.settings.storage)}",
         )
 
     def folders(self, study: optuna.Study) -> Folders:
@@ -81,7 +80,7 @@ class Jobs:
         """Overrides that tell a job where it works; none if that could not be composed, which the job will meet."""
         if folders.compose is not None and attributes.FOLDER not in trial.user_attrs:
             return ()
-        return (f"hydra.sweep.subdir={quoted(folders.name(trial))}",)
+        return (f"hydra.sweep.subdir={grammar.quoted(folders.name(trial))}",)
 
     def _subdir(self, study: optuna.Study, trial: FrozenTrial) -> str | None:
         """A trial's folder in the sweep's, as its job would compose it."""
@@ -107,7 +106,7 @@ class Jobs:
         """Make every job work in this folder, whatever the configuration says now (`${now:}`)."""
         with read_write(self.config.hydra), open_dict(self.config.hydra):
             self.config.hydra.sweep.dir = sweep_dir
-            self.config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(sweep_dir)}")
+            self.config.hydra.overrides.hydra.append(f"hydra.sweep.dir={grammar.quoted(sweep_dir)}")
 
     def executor(self) -> ProcessExecutor:
         """Runs the jobs in slots, through the user's launcher if it is not Hydra's basic one."""
@@ -131,12 +130,12 @@ class Jobs:
         Raises:
             StudyError: it failed, so every trial would.
         """
-        log.info("Looking at the data and the scores before the first trial")
+        log.info("Running %s before the first trial", self.settings["preflight"])
         # Looked up without Hydra's whitelist: it is the user's own configuration, like the task itself.
         bounds = self.settings.trial_timeout.for_preparation()
         executor = self._executor(hydra.utils.get_method(self.settings["preflight"]), 1, bounds)
         record = self.settings.record
-        place = (f"hydra.sweep.dir={quoted(str(record))}", "hydra.sweep.subdir=preflight")
+        place = (f"hydra.sweep.dir={grammar.quoted(str(record))}", "hydra.sweep.subdir=preflight")
         try:
             executor.submit(Job(0, (*self.space.overrides({}), *place), record / "preflight"))
             ended: list[Any] = []
@@ -146,7 +145,7 @@ class Jobs:
             executor.close()
         [(_, outcome)] = ended
         if outcome.kind != Kind.COMPLETE:
-            raise StudyError(f"The data or the scores cannot be used, so nothing was started. {outcome.message}")
+            raise StudyError(f"{self.settings['preflight']} failed, so nothing was started. {outcome.message}")
         return dict(outcome.value)
 
     def _executor(
@@ -163,9 +162,3 @@ class Jobs:
             through_launcher=through_launcher,
             bounds=bounds,
         )
-
-
-def quoted(value: str) -> str:
-    """A string in Hydra's override grammar, where a backslash is itself unless a quote comes after it."""
-    escaped = re.sub(r"(\\*)('|\Z)", lambda found: 2 * found[1] + (r"\'" if found[2] else ""), value)
-    return f"'{escaped}'"

@@ -16,6 +16,7 @@ from pathlib import Path
 import optuna
 from optuna.trial import FrozenTrial
 
+from catsweep.search import grammar
 from catsweep.search.executor import Executor, Job
 from catsweep.search.folders import Folders
 from catsweep.search.intake import Intake, Proposals, lease
@@ -202,9 +203,9 @@ class Scheduler:
             self.event("stopping: trials go on to their next checkpoint; once more to stop at once")
 
     def _tidy(self) -> None:
-        if self._unrecorded or self.intake.reused:
+        if self._unrecorded or self.intake.ended:
             self.record()
-            self._unrecorded = self.intake.reused = False
+            self._unrecorded = self.intake.ended = False
         if self.clock() >= self._next_refresh:
             self.refresh()
             self._next_refresh = self.clock() + TICK
@@ -215,4 +216,6 @@ class Scheduler:
 
 
 def _words(trial: FrozenTrial) -> str:
-    return " ".join(f"{k}={f'{v:.3g}' if isinstance(v, float) else v}" for k, v in trial.params.items())
+    return " ".join(
+        f"{k}={f'{v:.3g}' if isinstance(v, float) else grammar.spelled(v)}" for k, v in trial.params.items()
+    )
