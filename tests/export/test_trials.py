@@ -167,6 +167,13 @@ class TestFindRun:
             sweep.run("s", number, (10.0, 0.5))  # equal scores: the number decides
         assert self.find(sweep, 1, (10.0, 0.5)) == "1"
 
+    def test_the_folder_that_the_study_names_comes_first(self, sweep) -> None:
+        objectives = (Objective("val/fid", maximise=False), Objective("val/ssim", maximise=True))
+        for name in (0, "lr=0.1/0", 1):
+            sweep.run("s", name, (10.0, 0.5))  # equal scores: the name decides
+        found = find_run(sweep.outputs / "s", Candidate(0, (10.0, 0.5)), objectives, "lr=0.1/0")
+        assert found == sweep.outputs / "s/lr=0.1/0"
+
     def test_numbering_shifted_by_a_resume(self, sweep) -> None:
         for number, fid in enumerate([11.0, 12.0, 13.0]):
             sweep.run("s", number, (fid, 0.5))
@@ -198,6 +205,12 @@ class TestFindRun:
     def test_no_folder_at_all(self, sweep) -> None:
         with pytest.raises(ExportError, match="No run folder"):
             self.find(sweep, 0, (1.0, 1.0))
+
+
+def test_a_study_tells_the_folders_that_have_other_names_than_the_numbers(sweep) -> None:
+    study = sweep.study("s", [(1.0, 2.0)], names=["val/fid", "val/ssim"])
+    study.add_trial(optuna.trial.create_trial(values=[10.0, 0.9], user_attrs={"catsweep:folder": "lr=0.1"}))
+    assert read_trials(sweep.sweeps / "s", sweep.outputs / "s").folders == {1: "lr=0.1"}
 
 
 def test_scores_survive_the_way_through_json_and_sqlite(sweep) -> None:

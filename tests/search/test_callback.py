@@ -157,6 +157,7 @@ class Told:
     def __init__(self, prune_at: int = 99, error: Exception | None = None) -> None:
         self.reports: list[tuple[int, dict[str, float]]] = []
         self.told: list[dict[str, Any]] = []
+        self.shown: list[Path | None] = []
         self.prune_at, self.error, self.current = prune_at, error, True
 
     def report(self, step: int, scores: dict[str, float]) -> bool:
@@ -167,6 +168,9 @@ class Told:
 
     def is_current(self) -> bool:
         return self.current
+
+    def alive(self, folder: Path | None = None) -> None:
+        self.shown.append(folder)
 
     def progress(self, folder: Path, **told: Any) -> None:
         self.told.append(told)
@@ -320,3 +324,12 @@ def test_how_far_a_rung_is_counts_after_a_resume() -> None:
     callback = callback_of(Told(), Path())
     callback.load_state_dict({"reported": 2})
     assert callback.state_dict() == {"reported": 2}
+
+
+def test_a_training_shows_now_and_then_that_it_goes_on(tmp_path: Path) -> None:
+    now, reporter, trainer = [0.0], Told(), trainer_at(0)
+    callback = SweepCallback(reporter, Scores(), [0.5], tmp_path, lambda: now[0])  # type: ignore[arg-type]
+    for now[0] in (0.0, 5.0, 9.0, 10.0, 11.0, 25.0):
+        callback.on_train_batch_end(trainer, None, None, None, 0)  # type: ignore[arg-type]
+        callback.on_train_batch_end(trainer_at(0, rank=1), None, None, None, 0)  # type: ignore[arg-type]
+    assert reporter.shown == [tmp_path] * 3

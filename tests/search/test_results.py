@@ -202,6 +202,11 @@ def test_the_leaderboard_has_a_row_per_trial_in_full_precision(tmp_path: Path) -
     ]
 
 
+def test_the_leaderboard_names_folders_that_are_not_the_numbers(tmp_path: Path) -> None:
+    head, *rows = board(study_of(trial(1.0, folder="x0.5"), trial(2.0)), tmp_path)
+    assert [row[head.index("folder")] for row in rows] == ["x0.5", "1"]
+
+
 def test_the_leaderboard_tells_null_and_strings_from_what_they_look_like(tmp_path: Path) -> None:
     values = [None, "null", True, "true", "1", "", "a b", "[a]", "'[a]'"]
     space: dict[str, BaseDistribution] = {"x": CategoricalDistribution([*values, 1])}

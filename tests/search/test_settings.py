@@ -18,6 +18,7 @@ from catsweep.errors import ConfigError
 from catsweep.search import resources, settings
 from catsweep.search.sampling import Samplers
 from catsweep.search.space import Space
+from catsweep.search.watchdog import TrialTimeout
 from hydra_plugins.catsweep_sweeper.config import DefaultSamplerConf, SteadySweeperConf
 
 
@@ -99,6 +100,9 @@ def test_directions_and_objectives_fit() -> None:
         {"n_trials": 0}, {"n_jobs": 0}, {"n_jobs": "many"}, {"direction": "down"}, {"direction": []},
         {"timeout": -1}, {"retries": 1.5}, {"max_same_failures": 0}, {"max_failure_rate": 2}, {"duplicates": "skip"},
         {"draw_ahead": "never"},
+        {"trial_timeout": 0}, {"trial_timeout": "long"}, {"trial_timeout": True}, {"trial_timeout": float("nan")},
+        {"trial_timeout": {}}, {"trial_timeout": {"progress": -1}}, {"trial_timeout": {"idle": 5}},
+        {"trial_timeout": {"total": "1h"}}, {"trial_timeout": [60, 600]},
         {"confirm": {"top": 3}}, {"confirm": {"top": 0, "seeds": 1}}, {"pruner": {"_target_": "x"}}, {"lease": 0},
         {"objective": ["a", "b"]}, {"gpus": "all"},
         {"artifacts": "samples/*.png"}, {"artifacts": ["/etc/*"]}, {"artifacts": ["../*.png"]}, {"artifacts": [""]},
@@ -107,6 +111,21 @@ def test_directions_and_objectives_fit() -> None:
 def test_what_cannot_be_meant_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong)) if "objective" not in wrong else "direction"):
         read(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("given", "minutes", "bounds"),
+    [
+        (None, 2, TrialTimeout()),
+        (90, 2, TrialTimeout(total=90)),
+        ({"progress": 60}, None, TrialTimeout(progress=60)),
+        ({"progress": 60, "total": 3600.5}, None, TrialTimeout(60, 3600.5)),
+        ("auto", None, TrialTimeout(progress=1800)),
+        ("auto", 2.5, TrialTimeout(1800, 3600 + 25 * 60)),
+    ],
+)
+def test_a_trial_has_two_bounds(given: Any, minutes: float | None, bounds: TrialTimeout) -> None:
+    assert read(trial_timeout=given, trial_minutes=minutes).trial_timeout == bounds
 
 
 @given(st.integers(1, 8), st.integers(1, 4), st.sampled_from([0.25, 0.5, 1.0, 2.0]))

@@ -38,6 +38,22 @@ def test_a_lost_trial_starts_again_as_often_as_retries_say() -> None:
     assert loop.study.trials[0].user_attrs[attributes.ATTEMPT] == 2
 
 
+def test_a_trial_that_hung_fails_and_is_not_tried_again_and_the_sweep_goes_on() -> None:
+    hung = Outcome(Kind.TIMED_OUT, message="No sign of progress for 60 s", traceback='  File "a.py", line 3 in step')
+    script = Script(1, hung, hung)
+    loop = scheduler(script, Limits(3, retries=2))
+    loop.run()
+    assert script.started == [0, 1, 2]
+    assert states(loop.study) == ["FAIL", "FAIL", "COMPLETE"]
+    told = loop.study.trials[0].user_attrs
+    assert told[attributes.OUTCOME] == "timed out"
+    assert told[attributes.MESSAGE] == hung.message
+    assert told[attributes.TRACEBACK] == hung.traceback
+    assert told[attributes.LOG] == "0"
+    with pytest.raises(StudyError, match="in step"):  # all in one place: no luck of one trial
+        scheduler(Script(1, hung, hung, hung), Limits(9)).run()
+
+
 def test_values_that_are_none_fail_the_trial() -> None:
     loop = scheduler(Script(1, Outcome(Kind.COMPLETE, value=None)), Limits(2))
     loop.run()

@@ -209,6 +209,28 @@ def test_the_best_are_confirmed_under_other_seeds_and_show_what_they_made(sweep:
     assert study.user_attrs["command"].endswith("task.py -m " + shlex.join([*more, "hydra.sweeper.n_trials=4"]))
 
 
+def test_each_trial_works_in_the_folder_that_its_job_composes(sweep: Sweep, tmp_path: Path) -> None:
+    """Also the one whose process is lost once, and those whose jobs compose the same."""
+    more = ("hydra.sweep.subdir='of_${y}'", "hydra.sweeper.n_trials=5", "fault=once", "faulty=[1]")
+    done = sweep(*more, "+seed=0", "+hydra.sweeper.confirm={top: 1, seeds: 1}")
+    assert done.returncode == 0, done.stderr
+    trials = load(tmp_path).trials
+    folders = [trial.user_attrs["catsweep:folder"] for trial in trials]
+    assert len(set(folders)) == 5
+    assert trials[1].user_attrs["catsweep:attempt"] == 1
+    for trial, folder in zip(trials, folders, strict=True):
+        assert folder in (f"of_{trial.params['y']}", f"of_{trial.params['y']}_{trial.number}")
+        inside = tmp_path / "out/fake" / folder
+        assert {float(line.split()[1]) for line in (inside / "steps.txt").read_text().splitlines()} == {
+            trial.params["x"]
+        }
+        overrides = OmegaConf.load(inside / ".hydra/overrides.yaml")
+        assert f"trial.number={trial.number}" in overrides
+        assert (inside / "output.log").is_file()
+    there = {path.parent for path in (tmp_path / "out/fake").rglob("output.log")}
+    assert there == {tmp_path / "out/fake" / name for name in (*folders, "confirm/0")}
+
+
 def test_results_are_as_upstream_writes_them(sweep: Sweep, tmp_path: Path) -> None:
     assert sweep("hydra.sweeper.n_trials=3").returncode == 0
     best = load(tmp_path).best_trial

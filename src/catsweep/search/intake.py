@@ -15,6 +15,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from catsweep.search import attributes
+from catsweep.search.folders import Folders
 from catsweep.search.leases import Leases
 from catsweep.search.outcome import Kind
 from catsweep.search.proposer import SpaceExhausted, UnfitTrial
@@ -51,6 +52,7 @@ class Intake:
         trials: of the study.
         proposals: where new ones come from.
         leases: registered; says which trials are ours.
+        folders: where trials work.
         n_trials: of the study in all.
         event: told of what is no start and no end, one line each.
 
@@ -62,6 +64,7 @@ class Intake:
     trials: Trials
     proposals: Proposals
     leases: Leases
+    folders: Folders
     n_trials: int
     event: Callable[[str], None]
     exhausted: bool = False
@@ -72,7 +75,7 @@ class Intake:
         with self.leases.lock("ask"):
             trials = self.trials.all()
             for trial in trials:
-                if trial.state == TrialState.WAITING and (taken := self._take(trial)):
+                if trial.state == TrialState.WAITING and (taken := self._take(trial, trials)):
                     return taken
             while len(trials) < self.n_trials and not self.exhausted:
                 try:
@@ -84,7 +87,7 @@ class Intake:
                 if proposal.duplicate_of is None:
                     trial = proposal.commit(**{attributes.ATTEMPT: 0})
                     self.leases.take(lease(trial.number))
-                    return trial
+                    return self._place(trial, trials)
                 self._reuse(proposal.commit(), proposal.duplicate_of)
                 trials = self.trials.all()
         return None
@@ -119,7 +122,7 @@ class Intake:
         trials = self.trials.all()
         return all(trial.state.is_finished() for trial in trials) and (self.exhausted or len(trials) >= self.n_trials)
 
-    def _take(self, trial: FrozenTrial) -> FrozenTrial | None:
+    def _take(self, trial: FrozenTrial, trials: list[FrozenTrial]) -> FrozenTrial | None:
         if not self.leases.claim(lease(trial.number)):
             return None
         # A controller that slept, and was taken for dead, may end it as late as now.
@@ -132,9 +135,16 @@ class Intake:
                 except UnfitTrial as told:
                     self._fail(trial, str(told))
                 else:
-                    return self.trials.read(trial.number)
+                    return self._place(self.trials.read(trial.number), trials)
         self.leases.release(lease(trial.number))
         return None
+
+    def _place(self, trial: FrozenTrial, trials: list[FrozenTrial]) -> FrozenTrial:
+        """Write on a trial where it works, if it is not there yet. The lock makes sure that no two choose the same."""
+        if attributes.FOLDER in trial.user_attrs or (folder := self.folders.choose(trial, trials)) is None:
+            return trial
+        self.trials.note(trial, attributes.FOLDER, folder)
+        return self.trials.read(trial.number)
 
     def _fail(self, trial: FrozenTrial, message: str) -> None:
         self.trials.note(trial, attributes.OUTCOME, Kind.FAILED.value)

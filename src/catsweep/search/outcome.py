@@ -33,6 +33,7 @@ class Kind(StrEnum):
     DIVERGED = "diverged"
     FAILED = "failed"
     LOST = "lost"
+    TIMED_OUT = "timed out"
     INTERRUPTED = "interrupted"
 
 

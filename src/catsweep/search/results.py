@@ -43,7 +43,7 @@ def write_results(study: optuna.Study, folder: Path) -> None:
 
 
 def write_leaderboard(study: optuna.Study, path: Path, objective: Sequence[str]) -> None:
-    """Write one row per trial, the best first.
+    """Write one row per trial, the best first; with their folders, where those are not named by the numbers alone.
 
     Args:
         study: whose trials.
@@ -155,13 +155,16 @@ def _leaderboard(study: optuna.Study, objective: Sequence[str]) -> str:
     trials = ranked(study)
     names = _names(study, objective)
     parameters = sorted({name for trial in trials for name in trial.params})
+    folders = [trial.user_attrs.get(attributes.FOLDER, str(trial.number)) for trial in trials]
+    named = any(attributes.FOLDER in trial.user_attrs for trial in trials)
     text = io.StringIO()
     table = csv.writer(text)
-    table.writerow(["trial", "state", *names, "seconds", "attempts", *TOLD, *parameters])
-    for trial in trials:
+    table.writerow(["trial", "state", *names, "seconds", "attempts", *TOLD, *["folder"][: 1 * named], *parameters])
+    for trial, folder in zip(trials, folders, strict=True):
         values = trial.values if trial.state == TrialState.COMPLETE else [""] * len(names)
         attempt = trial.user_attrs.get(attributes.ATTEMPT)
         notes = ["" if attempt is None else attempt + 1, *(trial.user_attrs.get(key, "") for key in TOLD.values())]
+        notes += [folder][: 1 * named]
         drawn = [_cell(trial.params[name], study) if name in trial.params else "" for name in parameters]
         table.writerow([trial.number, state(trial), *values, _rounded(trial), *notes, *drawn])
     return text.getvalue()

@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial
 
 from catsweep.search import grammar
 from catsweep.search.executor import Executor, Job
+from catsweep.search.folders import Folders
 from catsweep.search.intake import Intake, Proposals, lease
 from catsweep.search.leases import Leases
 from catsweep.search.limits import Limits, Stop
@@ -47,7 +48,7 @@ class Scheduler:
         leases: registered; says which trials are ours.
         limits: when to stop.
         overrides: the overrides of a trial's job, from the trial with all its parameters.
-        folder: where a trial works, from its number.
+        folders: where trials work.
         record: called when trials have ended, and their slots are busy again; rewrites the result files.
         event: told of each start and end, one line each.
         refresh: called at most once a second, for the display.
@@ -64,7 +65,7 @@ class Scheduler:
     leases: Leases
     limits: Limits
     overrides: Callable[[FrozenTrial], Sequence[str]]
-    folder: Callable[[int], Path]
+    folders: Folders
     record: Callable[[], None] = lambda: None
     event: Callable[[str], None] = log.info
     refresh: Callable[[], None] = lambda: None
@@ -76,7 +77,7 @@ class Scheduler:
 
     def __post_init__(self) -> None:
         trials = Trials(self.study)
-        self.intake = Intake(trials, self.proposals, self.leases, self.limits.n_trials, self.event)
+        self.intake = Intake(trials, self.proposals, self.leases, self.folders, self.limits.n_trials, self.event)
         self.settlement = Settlement(
             trials, self.leases, self.limits, self.stop, self.must_report, self.event, self.attach
         )
@@ -152,7 +153,7 @@ class Scheduler:
 
     def _job(self, trial: FrozenTrial) -> Job:
         try:
-            return Job(trial.number, tuple(self.overrides(trial)), self.folder(trial.number))
+            return Job(trial.number, tuple(self.overrides(trial)), self.folders.of(trial))
         except BaseException:
             self.intake.give_back(trial)
             raise

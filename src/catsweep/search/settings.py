@@ -3,6 +3,7 @@
 `hydra_plugins/catsweep_sweeper/config.py` is the schema, and explains each key.
 """
 
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -13,8 +14,15 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from catsweep.errors import ConfigError
+from catsweep.search.watchdog import TrialTimeout
 
 SWEEPS = Path("sweeps")
+AUTO = "auto"
+# Of `trial_timeout: auto`. No sound trial comes near: one that shares a slow machine with seven others, and prepares
+# photos of its own, included.
+SILENT = 1800.0  # seconds without a sign of progress
+PREPARATION = 3600.0  # seconds beside the training
+TIMES = 10  # as long as the training is to take
 TPE = "optuna.samplers.TPESampler"  # with Optuna's own defaults: what `sampler: null` is
 SAME_FAILURES = 3
 MEMORY_PER_SLOT = 1.5e9  # bytes; a small trial of ours on the processor stays below 1.2 GB
@@ -41,6 +49,14 @@ class Settings:
     objective: tuple[str, ...] | None
     slots: int
     keys: Mapping[str, Any]
+
+    @property
+    def trial_timeout(self) -> TrialTimeout:
+        """The bounds on each trial."""
+        given, minutes = self.keys["trial_timeout"], self.keys["trial_minutes"]
+        if given == AUTO:
+            return TrialTimeout(SILENT, None if minutes is None else PREPARATION + TIMES * 60 * minutes)
+        return TrialTimeout(**given) if isinstance(given, dict) else TrialTimeout(total=given)
 
     def __getitem__(self, key: str) -> Any:
         return self.keys[key]
@@ -175,8 +191,22 @@ def _check(keys: Mapping[str, Any]) -> None:
             f"hydra.sweeper.artifacts must be a list of patterns within a trial's folder, as samples/*.png; "
             f"got {patterns!r}."
         )
+    _check_trial_timeout(keys["trial_timeout"])
     if keys["pruner"] is not None and not keys["prune_metric"]:
         raise ConfigError("hydra.sweeper.pruner needs prune_metric: the name of the score that trials report.")
+
+
+def _check_trial_timeout(given: Any) -> None:
+    bounds = given if isinstance(given, dict) else {"total": None if given == AUTO else given}
+    if not bounds or not set(bounds) <= {"progress", "total"} or not all(map(_seconds, bounds.values())):
+        raise ConfigError(
+            "hydra.sweeper.trial_timeout must be null, a number of seconds above 0, {progress: 600, total: 7200} or "
+            f"one of the two, or auto; got {given!r}."
+        )
+
+
+def _seconds(value: Any) -> bool:
+    return value is None or (type(value) in (int, float) and 0 < value < math.inf)
 
 
 def _within_a_folder(pattern: Any) -> bool:

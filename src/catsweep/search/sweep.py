@@ -255,10 +255,10 @@ class Sweep:
         watch = Watch(study, self.settings, executor, sweep_dir)
         try:
             with interruptible(executor, self.stop), watch:
-                self._scheduler(study, executor, leases, watch, sweep_dir).run()
+                self._scheduler(study, executor, leases, watch).run()
                 if not self.stop.requested and _whole(study, total):
                     Confirming(study, self.jobs).run(
-                        executor, self._limits, sweep_dir, self.stop, watch.event, watch.refresh, watch.confirming
+                        executor, self._limits, self.stop, watch.event, watch.refresh, watch.confirming
                     )
         finally:
             executor.close()
@@ -267,17 +267,16 @@ class Sweep:
             self._hand_over(study, sweep_dir)
         self._farewell(study)
 
-    def _scheduler(
-        self, study: optuna.Study, executor: Executor, leases: Leases, watch: Watch, sweep_dir: Path
-    ) -> Scheduler:
+    def _scheduler(self, study: optuna.Study, executor: Executor, leases: Leases, watch: Watch) -> Scheduler:
+        folders = self.jobs.folders(study)
         return Scheduler(
             study=study,
             proposals=Proposer(study, self.space, self._samplers(study), self.settings["duplicates"], self.config),
             executor=executor,
             leases=leases,
             limits=self._limits(self.settings["n_trials"]),
-            overrides=lambda trial: self.jobs.overrides(study, trial),
-            folder=lambda number: sweep_dir / self.jobs.subdir(number),
+            overrides=lambda trial: (*self.jobs.overrides(study, trial), *self.jobs.place(folders, trial)),
+            folders=folders,
             record=lambda: self._record(study),
             event=watch.event,
             refresh=watch.refresh,

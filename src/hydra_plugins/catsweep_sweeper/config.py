@@ -87,6 +87,10 @@ class SteadySweeperConf:
     # Bounds and failures.
     timeout: float | None = None  # seconds after which this start begins no further trial
     retries: int = 1  # of a trial whose process was lost
+    # Seconds after which a trial is ended: a number, in all; or {progress: 600, total: 7200}, without a sign of
+    # progress (a line in a log of its folder, a report) and in all. It failed; its log has the stacks of where it hung.
+    # auto: 30 minutes without progress; 10 times trial_minutes and an hour in all.
+    trial_timeout: Any = None
     # In a row; then the sweep stops and shows the failure. null: 3, or no limit where max_failure_rate is 1.
     max_same_failures: int | None = None
     lease: float = 60.0  # seconds without a sign of life after which a controller on another machine is dead
@@ -118,7 +122,7 @@ class SteadySweeperConf:
     confirm: Any = None  # {top: 3, seeds: 3}: train the best again under other seeds
 
     dry_run: bool = False  # print the space, first proposals and the cost; run nothing
-    trial_minutes: Any = None  # for the estimate of dry_run before any trial has finished
+    trial_minutes: Any = None  # that a trial trains: for dry_run before any has finished, and trial_timeout=auto
     objective: Any = None  # names of the objectives; null: value, or value 0, value 1, …
     record: str | None = None  # folder of study.db and leaderboard.csv; null: sweeps/<study_name>
 
