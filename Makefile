@@ -10,11 +10,12 @@ SELECT ?= fid
 SOURCE ?=
 ARGS ?=
 PORT ?= 8080
+# PYTHONUTF8: in a locale without UTF-8 Python cannot even name the files of some tests.
 # Costs the suite a quarter more time, so a person asks for it; continuous integration (CI=…) always does.
 COVERAGE := --cov --cov-report=term --cov-fail-under=90
 
 # Targets that are also folders' names (tests, data, outputs, sweeps) would never run otherwise.
-.PHONY: help setup data sweep dashboard leet test lint format bench best-model export evaluate report demo \
+.PHONY: help setup data sweep dashboard leet test lint format bench gpu-check best-model export evaluate report demo \
   wandb-dashboard wandb-sync docs coverage clean
 
 help: ## show this list
@@ -43,10 +44,10 @@ leet: setup ## look at the runs in the terminal, also while they run
 	$(VENV)/bin/wandb leet outputs/wandb
 
 test: setup ## all tests, on two cores (ARGS="-n 8" for more)
-	$(RUN) -m pytest -n 2 --dist loadfile $(if $(CI),$(COVERAGE)) $(ARGS)
+	PYTHONUTF8=1 $(RUN) -m pytest -n 2 --dist loadfile $(if $(CI),$(COVERAGE)) $(ARGS)
 
 coverage: setup ## the same, and which lines they run; a quarter longer
-	$(RUN) -m pytest -n 2 --dist loadfile $(COVERAGE) $(ARGS)
+	PYTHONUTF8=1 $(RUN) -m pytest -n 2 --dist loadfile $(COVERAGE) $(ARGS)
 
 lint: setup ## ruff and mypy
 	$(VENV)/bin/ruff check .
@@ -59,6 +60,9 @@ format: setup ## let ruff mend what it can
 
 bench: setup ## measure the parts that must be fast; prints tables
 	@for bench in tests/benchmarks/*.py; do $(RUN) $$bench || exit 1; echo; done
+
+gpu-check: setup ## try everything on a GPU, in at most 8 minutes; prints a table (ARGS="--minutes 1")
+	$(RUN) tests/gpu/check.py $(ARGS)
 
 best-model: setup ## pick the winner of the latest study (STUDY=NAME SELECT=fid|ssim|knee|NUMBER)
 	$(RUN) src/best_model.py select=$(SELECT) $(if $(STUDY),study=$(STUDY))

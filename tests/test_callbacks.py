@@ -249,6 +249,15 @@ def test_a_resumed_run_draws_what_the_undisturbed_one_drew(fit, tmp_path):
     assert torch.equal(resumed.weight, undisturbed.weight)
 
 
+def test_a_run_on_the_processor_starts_no_gpu(monkeypatch):
+    def start():
+        raise AssertionError("asked a GPU for its random state")
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_rng_state_all", start)
+    assert RandomState().state_dict()["cuda"] == []
+
+
 @pytest.mark.trains
 def test_a_new_run_keeps_the_random_state_that_its_seed_made(fit):
     torch.manual_seed(5)

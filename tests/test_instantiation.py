@@ -1,10 +1,13 @@
+import copy
+import functools
+
 import pytest
 import torch
 from hydra.utils import execution_whitelist
 from omegaconf import OmegaConf
 
 from catsweep.errors import ConfigError
-from catsweep.instantiation import instantiate
+from catsweep.instantiation import checked_once, instantiate
 
 
 def test_a_node_becomes_what_it_names():
@@ -19,6 +22,38 @@ def test_partial_nodes_stay_factories():
     factory = instantiate({"_target_": "torch.nn.LeakyReLU", "_partial_": True, "negative_slope": 0.3})
     assert factory().negative_slope == 0.3
     assert factory() is not factory()
+
+
+def test_a_function_of_every_step_is_checked_in_its_first_call_only(monkeypatch):
+    calls = []
+    node = {"_target_": "catsweep.models.schedules.constant", "_partial_": True, "warmup": 0.5}
+    theirs = instantiate(node)
+    monkeypatch.setattr(type(theirs), "__call__", counted(type(theirs).__call__, calls))
+    ours = checked_once(theirs)
+    assert [ours(step, 10) for step in (0, 1, 2)] == [theirs(step, 10) for step in (0, 1, 2)]
+    assert len(calls) == 1 + 3
+    assert copy.deepcopy(ours)(1, 10) == theirs(1, 10)
+
+
+def test_what_hydra_refuses_stays_refused():
+    theirs = instantiate({"_target_": "torch.nn.LeakyReLU", "_partial_": True})
+    ours = checked_once(theirs)
+    for _ in range(2):
+        with pytest.raises(TypeError):
+            ours(wrong=1)
+
+
+@pytest.mark.parametrize("function", [abs, functools.partial(max, 3)])
+def test_other_functions_are_left_as_they_are(function):
+    assert checked_once(function) is function
+
+
+def counted(function, calls):
+    def call(*args, **kwargs):
+        calls.append(args)
+        return function(*args, **kwargs)
+
+    return call
 
 
 def test_given_arguments_override_the_nodes():

@@ -14,6 +14,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 
 from catsweep.errors import CatsweepError, DivergedError, TrainingError
+from catsweep.hardware import cuda_in_use
 from catsweep.metrics.scorer import Scorer
 
 log = logging.getLogger(__name__)
@@ -109,7 +110,7 @@ class Collapse(pl.Callback):
             )
 
     def _share(self, pl_module: Any) -> float:
-        with isolate_rng(include_cuda=torch.cuda.is_available()):
+        with isolate_rng(include_cuda=cuda_in_use()):
             drawn = self.scorer.draw(pl_module, self.images)
         return variety(drawn) / self.real if self.real else math.inf
 
@@ -133,8 +134,12 @@ class RandomState(pl.Callback):
         self._restored: dict[str, Any] | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of the CPU's generator and of each GPU's."""
-        return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+        """The state of the CPU's generator, and of each GPU's if this process uses any.
+
+        To ask the others would start CUDA in a process that trains on the processor, for some 500 MB of each GPU.
+        """
+        used = cuda_in_use()
+        return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if used else []}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Remember the state; building the loaders may still draw numbers before the first step."""
@@ -144,7 +149,7 @@ class RandomState(pl.Callback):
         """Put the remembered state in force."""
         if self._restored is not None:
             torch.set_rng_state(self._restored["cpu"].cpu())
-            if len(self._restored["cuda"]) == torch.cuda.device_count():
+            if self._restored["cuda"] and len(self._restored["cuda"]) == torch.cuda.device_count():
                 torch.cuda.set_rng_state_all([state.cpu() for state in self._restored["cuda"]])
             self._restored = None
 

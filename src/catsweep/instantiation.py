@@ -5,12 +5,16 @@ folder or bundle. So only these packages may be named. One's own package is adde
 `trust=[mypackage.*]` (see `catsweep.commands.guard`), never by the configuration that is loaded.
 """
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import hydra.utils
 from hydra.errors import InstantiationException
 
 from catsweep.errors import ConfigError
+
+R = TypeVar("R")
 
 TRUSTED = ("catsweep.*", "torch.nn.*", "torch.optim.*", "pytorch_lightning.*", "pytorch_optimizer.*", "kornia.*")
 
@@ -33,3 +37,30 @@ def instantiate(node: Any, **kwargs: Any) -> Any:
         raise ConfigError(
             f"A configuration may name targets of {', '.join(TRUSTED)} and of the packages in trust=[…]. {said}"
         ) from error
+
+
+def checked_once(function: Callable[..., R]) -> Callable[..., R]:
+    """For a function that training calls in every step: the same one, checked by Hydra in its first call only.
+
+    What Hydra makes of `_partial_: true` looks through the whole configuration in every call, to see that nothing is
+    called that is not trusted: about a millisecond, as long as a small network takes on a GPU. The first call has
+    passed that; later ones call the same function, with the same arguments of the configuration.
+
+    Args:
+        function: a partial of Hydra's, or any other function, which is returned as it is.
+    """
+    is_hydras = isinstance(function, functools.partial) and type(function) is not functools.partial
+    return _CheckedOnce(function) if is_hydras else function
+
+
+class _CheckedOnce:
+    """See `checked_once`; a class, so that a model that has one can be copied."""
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        result = self.function(*args, **kwargs)
+        if type(self.function) is not functools.partial:
+            self.function = functools.partial(self.function.func, *self.function.args, **self.function.keywords)
+        return result

@@ -108,6 +108,15 @@ def test_mirroring_can_be_switched_off(make: Callable) -> None:
     assert all(image.numpy().tobytes() in stored for batch in data.train_dataloader() for image in batch)
 
 
+def test_a_batch_goes_to_a_gpu_by_way_of_pinned_memory(make: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, batch, moved = make(), torch.zeros(1, 2, 2, 3, dtype=torch.uint8), []
+    monkeypatch.setattr(Tensor, "pin_memory", lambda self: self + 1)
+    monkeypatch.setattr(pl.LightningDataModule, "transfer_batch_to_device", lambda _, *words: moved.append(words))
+    for name in ("cuda", "cpu"):
+        data.transfer_batch_to_device(batch, torch.device(name), 0)
+    assert [int(sent.sum()) for sent, *_ in moved] == [12, 0]
+
+
 def test_with_few_images_the_batch_shrinks_and_says_so(make: Callable, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     loader = make(n=6, batch_size=64, val_fraction=0.2).train_dataloader()
@@ -125,6 +134,8 @@ def test_copies_of_one_photo_are_too_little_to_hold_any_out(make: Callable) -> N
     with pytest.raises(DataError, match=r"at least 2 different photos.*but 5 alike are left in fake photos"):
         make(n=5, copies=5).setup("fit")
     make(n=5, copies=5, val_fraction=0).setup("fit")
+    with pytest.raises(DataError, match=r"but 1 is left in fake photos; add photos\.$"):
+        make(n=1).setup("fit")
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from catsweep.data import decode as decode_module
-from catsweep.data import pixels
+from catsweep.data import levels, pixels
+from catsweep.data.colour import conversion
 from catsweep.data.decode import (
     BACKGROUND,
     FORMATS,
@@ -304,11 +305,13 @@ def test_in_bands_it_comes_out_as_in_one_piece(
         image.putalpha(image.convert("L"))
     else:
         image = image.convert(mode)
-    whole = pixels.to_rgb(image, orientation)
+    wide = [np.asarray(image)] if mode in ("I;16", "F") else None
+    arguments = conversion(image), None if wide is None else levels.of_greys(image, b"", wide)
+    whole = pixels.to_rgb(image, orientation, *arguments)
     assert whole.shape == ((70, 50, 3) if orientation > 4 else (50, 70, 3))
     for band in (1, 71, 500):
         monkeypatch.setattr(pixels, "BAND", band)
-        np.testing.assert_array_equal(pixels.to_rgb(image, orientation), whole)
+        np.testing.assert_array_equal(pixels.to_rgb(image, orientation, *arguments), whole)
 
 
 # --- HEIF, by its optional package ---------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from catsweep.data import demo_files, files
 from catsweep.data.decode import Unreadable, decode_bytes
 from catsweep.data.demo import draw, landmarks_of
 from catsweep.data.demo_files import photographed
-from catsweep.data.files import Folder, content_digest, digest, digests, reading
+from catsweep.data.files import Folder, content_digest, digest, digests, reading, say_passed_over
 from catsweep.data.landmarks import read as read_landmarks
 from catsweep.data.memory import Budget
 from catsweep.data.sources import SUFFIXES, DemoCats
@@ -89,6 +89,19 @@ def test_a_name_that_leads_nowhere_is_no_error_but_a_reason(tmp_path: Path) -> N
         assert photos.size(name) == 0
         with pytest.raises(Unreadable, match="cannot be opened"):
             photos.read(name)
+
+
+def test_what_is_passed_over_is_one_line_however_much_it_is() -> None:
+    assert say_passed_over({}) == ""
+    assert say_passed_over({"a\nb": "hidden"}) == "1 other file passed over: 1 hidden ('a\\nb')"
+    few = {"b.txt": "not an image: .txt", "a.txt": "not an image: .txt", ".x": "hidden"}
+    said = "3 other files passed over: 2 not an image: .txt (a.txt, b.txt); 1 hidden (.x)"
+    assert say_passed_over(few) == said
+    many = {f"{number:04d}.{number % 20}": f"not an image: .{number % 20}" for number in range(2000)}
+    assert say_passed_over(many).startswith(
+        "2,000 other files passed over: 100 not an image: .0 (0000.0, 0020.0, 0040.0, …); "
+    )
+    assert say_passed_over(many).endswith("; 1,200 for other reasons")
 
 
 # --- drawn cats ----------------------------------------------------------------------------------------------------

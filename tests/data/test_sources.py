@@ -1,3 +1,4 @@
+import csv
 import os
 import shutil
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from PIL import Image
 
 from catsweep.data import sources
 from catsweep.data.building import open_or_build
-from catsweep.data.ready import Item
+from catsweep.data.ready import Item, ReadySet
 from catsweep.data.sources import DemoCats, KaggleCats, Photos
 from catsweep.errors import ConfigError, DataError
 
@@ -110,19 +111,129 @@ def test_the_key_follows_the_code(folder: Path, tmp_path: Path, monkeypatch: pyt
     assert DemoCats(3).key(32) == before[1]
 
 
-def test_copies_of_a_photo_share_a_split_and_renaming_moves_nothing(folder: Path, tmp_path: Path) -> None:
+def test_of_copies_one_is_kept_and_renaming_moves_nothing(folder: Path, tmp_path: Path) -> None:
+    alone = open_or_build(Photos(folder), 32, tmp_path / "alone", 0.25)
     for number in range(8):
         photo = next(folder.rglob(f"{number}.jpg"))
         shutil.copy(photo, folder / f"copy of {number}.jpg")
     ready = open_or_build(Photos(folder), 32, tmp_path / "ready", 0.25)
-    splits = {row.sha256: row.split for row in ready.rows}
-    assert all(splits[row.sha256] == row.split for row in ready.rows)
-    assert len(ready.indices("val")) == 4
+    left_out = {row.source: row.reason for row in ready.rows if not row.kept}
+    assert ready.card["refused"] == {"exact copy": 8}
+    assert left_out["more/1.jpg"] == "exact copy: of copy of 1.jpg"
+    assert sorted(row.sha256 for row in ready.rows if row.kept) == sorted(row.sha256 for row in alone.rows)
+    assert {row.sha256: row.split for row in ready.rows if row.kept} == {row.sha256: row.split for row in alone.rows}
+    splits = {row.sha256: row.split for row in ready.rows if row.kept}
     for number, photo in enumerate(sorted(folder.rglob("*.jpg"), reverse=True)):
         photo.rename(photo.with_name(f"z{number}.jpg"))
     renamed = open_or_build(Photos(folder), 32, tmp_path / "ready", 0.25)
     assert renamed.path != ready.path
-    assert {row.sha256: row.split for row in renamed.rows} == splits
+    assert {row.sha256: row.split for row in renamed.rows if row.kept} == splits
+
+
+def test_of_equal_pixels_the_larger_file_is_kept_then_the_first_by_name(
+    tmp_path: Path, picture: Picture, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    (tmp_path / "in").mkdir()
+    image, other = Image.fromarray(picture()), Image.fromarray(picture(seed=1))
+    for name in ("a.png", "d.png"):
+        image.save(tmp_path / "in" / name)
+    image.save(tmp_path / "in" / "b.bmp")
+    image.save(tmp_path / "in" / "c.png", compress_level=9)
+    other.save(tmp_path / "in" / "f.png")
+    shutil.copy(tmp_path / "in" / "f.png", tmp_path / "in" / "e.png")
+    ready = open_or_build(Photos(tmp_path / "in"), 32, tmp_path / "ready", 0.5)
+    assert {row.source: row.reason for row in ready.rows} == {
+        "b.bmp": "", "e.png": "", "f.png": "exact copy: of e.png",
+        **dict.fromkeys(("a.png", "c.png", "d.png"), "exact copy: of b.bmp"),
+    }  # fmt: skip
+    ready.verify()
+    assert "photos: 6 photos found, 2 ready, 4 left out (4 exact copy)" in caplog.text
+
+
+def test_of_one_training_image_the_photo_of_most_pixels_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for side in (40, 80, 60):
+        Image.new("RGB", (side, side), (200, 40, 40)).save(tmp_path / "in" / f"{side}.png")
+    ready = open_or_build(Photos(tmp_path / "in"), 32, tmp_path / "ready", 0.5)
+    assert [row.source for row in ready.rows if row.kept] == ["80.png"]
+
+
+def test_what_was_assumed_of_a_photo_stands_in_the_manifest(tmp_path: Path, picture: Picture) -> None:
+    (tmp_path / "in").mkdir()
+    Image.fromarray(picture()).save(tmp_path / "in" / "a.jpg", icc_profile=b"cat food")
+    Image.fromarray(picture()[..., 0].astype(np.uint16) * 16).save(tmp_path / "in" / "b.tif")
+    Image.fromarray(picture(seed=1)).save(tmp_path / "in" / "c.jpg")
+    ready = open_or_build(Photos(tmp_path / "in"), 32, tmp_path / "ready", 0.5)
+    broken, deep, plain = ReadySet.open(ready.path).rows
+    assert broken.notes.startswith("colour profile ignored: ")
+    assert deep.notes.startswith("levels by their range: ")
+    assert plain.notes == ""
+
+
+# --- photos under other names, and what is none ---------------------------------------------------------------------
+
+NAMES = ["photo", "photo.jpg_large", "photo.jpg!d", "photo.jpeg?w=300", "photo.jpg.1", "photo.jpg~", "photo.pjpeg",
+         "photo.tmp", "photo.jpg ", "photo.pjp", "photo.", "PHOTO.BIN", "notes.txt", "a.jfif", "b.JPE"]  # fmt: skip
+KINDS = ["folder", "zip", "tar", "tgz"]
+
+
+def packed(folder: Path, kind: str) -> Path:
+    if kind == "folder":
+        return folder
+    return Path(shutil.make_archive(str(folder), "gztar" if kind == "tgz" else kind, folder))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_photos_under_any_name_are_read(tmp_path: Path, picture: Picture, kind: str) -> None:
+    (tmp_path / "in").mkdir()
+    for seed, name in enumerate(NAMES):
+        Image.fromarray(picture(seed=seed)).save(tmp_path / "in" / name, ("JPEG", "PNG", "WEBP", "TIFF")[seed % 4])
+    source = Photos(packed(tmp_path / "in", kind))
+    ready = open_or_build(source, 32, tmp_path / "ready", 0.2)
+    assert sorted(row.source for row in ready.rows if row.kept) == sorted(NAMES)
+    assert source.passed_over() == {}
+    assert not (ready.path / "passed_over.csv").exists()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_whatever_is_passed_over_is_counted_and_named(
+    folder: Path, tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    (folder / ".git" / "deep").mkdir(parents=True)
+    (folder / "__MACOSX").mkdir()
+    good = (folder / "0.jpg").read_bytes()
+    others: dict[str, bytes] = {
+        ".hidden.jpg": good, ".git/config": b"x", ".git/deep/0.jpg": good, "__MACOSX/._0.jpg": b"x", "._0.jpg": b"x",
+        "more/Thumbs.db": b"\xd0\xcf\x11\xe0", "0.jpg.cat": b"9 1 2", "0.jpg.json": b"{}", "none": b"",
+        "LICENSE": b"MIT", "bmw.doc": b"BMW and other cars, of which this is a list", "x.nef": b"MM\0*" + bytes(99),
+    }  # fmt: skip
+    for name, data in others.items():
+        (folder / name).write_bytes(data)
+    source = Photos(packed(folder, kind))
+    expected = {
+        ".hidden.jpg": "hidden", ".git/": "hidden", "__MACOSX/": "metadata of macOS", "._0.jpg": "metadata of macOS",
+        "more/Thumbs.db": "not an image: .db", "0.jpg.json": "not an image: .json", "none": "empty file",
+        "LICENSE": "not an image: without a suffix", "bmw.doc": "not an image: .doc",
+        "x.nef": "camera raw: save it as JPEG first", "notes.txt": "not an image: .txt",
+    }  # fmt: skip
+    assert source.passed_over() == expected
+    ready = open_or_build(source, 32, tmp_path / "ready", 0.2)
+    assert len(ready) == 8
+    with (ready.path / "passed_over.csv").open(newline="") as file:
+        assert {row["source"]: row["reason"] for row in csv.DictReader(file)} == expected
+    assert "photos: 11 other files passed over: " in caplog.text
+    assert "2 metadata of macOS (._0.jpg, __MACOSX/)" in caplog.text
+
+
+def test_what_cannot_be_opened_and_has_no_known_name_is_named_too(folder: Path) -> None:
+    os.mkfifo(folder / "pipe")
+    (folder / "link").symlink_to(folder / "0.jpg")
+    assert Photos(folder).passed_over() == {
+        "link": "not a regular file: a link (links are not followed)", "notes.txt": "not an image: .txt",
+        "pipe": "not a regular file: a pipe",
+    }  # fmt: skip
 
 
 def test_no_folder_is_an_error_that_says_what_to_type(tmp_path: Path) -> None:

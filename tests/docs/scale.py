@@ -34,6 +34,7 @@ NOT_RUN = {
     "make lint": "continuous integration runs it (.ci/run)",
     "make format": "changes the source",
     "make bench": "measures for minutes",
+    "make gpu-check": "needs a GPU; tests/gpu has its tests",
     "pip ": "installs",
     "pre-commit install": "changes the git repository",
 }

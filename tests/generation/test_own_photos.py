@@ -42,12 +42,22 @@ def test_archives_single_photos_and_links_are_read(noisy, tmp_path) -> None:
 def test_what_holds_no_photo_is_refused_at_once(tmp_path) -> None:
     (tmp_path / "notes.txt").write_text("no photo")
     for path, wrong in (
-        (tmp_path, "holds no photo. Expected at least one file that ends in"),
+        (tmp_path, "holds no photo. Expected at least one image file, but: 1 other file passed over"),
         (tmp_path / "notes.txt", "is neither a photo nor a whole zip or tar"),
         (tmp_path / "nowhere", "is not there. Expected a photo, or a folder, zip or tar"),
     ):
         with pytest.raises(ConfigError, match=f"attribute.with={path} {wrong}"):
             OwnPhotos(str(path), "attribute.with")
+
+
+def test_a_photo_under_any_name_is_one_and_what_is_passed_over_is_known(noisy) -> None:
+    expected = OwnPhotos(str(noisy), "photos").read(16, most=1).images
+    (noisy / "a.png").rename(noisy / "a")
+    (noisy / "notes.txt").write_text("no photo")
+    assert np.array_equal(OwnPhotos(str(noisy / "a"), "photos").read(16).images, expected)
+    assert OwnPhotos(str(noisy / "a"), "photos").passed_over() == {}
+    assert OwnPhotos(str(noisy), "photos").photos == ["a", "deep/b.jpg"]
+    assert OwnPhotos(str(noisy), "photos").passed_over() == {"notes.txt": "not an image: .txt"}
 
 
 def test_photos_of_which_none_can_be_read(tmp_path) -> None:

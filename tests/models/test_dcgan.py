@@ -4,8 +4,6 @@ from functools import partial
 import pytest
 import pytorch_lightning as pl
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 
 from catsweep.errors import ConfigError
@@ -19,7 +17,6 @@ from catsweep.losses.adversarial import (
 )
 from catsweep.models import dcgan
 from catsweep.models.blocks import ResidualDown, ResidualOutput, ResidualUp
-from catsweep.models.dcgan import moving_average
 from catsweep.models.latents import draw_latents
 from catsweep.models.protocol import Generator, Reconstructor, generate
 
@@ -171,17 +168,6 @@ def test_without_spectral_normalisation_weights_are_plain(make_dcgan):
     assert not any("parametrizations" in key for key in generator.state_dict())
 
 
-@given(decay=st.floats(0, 0.9999), count=st.integers(0, 100_000), average=st.floats(-1, 1), current=st.floats(-1, 1))
-def test_the_moving_average_weighs_by_a_decay_that_rises_to_its_bound(decay, count, average, current):
-    weight = min(decay, (1 + count) / (10 + count))
-    result = moving_average(decay)(torch.tensor(average), torch.tensor(current), torch.tensor(count))
-    assert result.item() == pytest.approx(weight * average + (1 - weight) * current, abs=1e-6)
-
-
-def test_a_counter_is_taken_over_and_not_averaged():
-    assert moving_average(0.9)(torch.tensor(3), torch.tensor(8), 100) == 8
-
-
 @pytest.mark.trains
 def test_the_average_follows_weights_and_statistics_of_the_generator(make_dcgan, batches, fit):
     model, steps = make_dcgan(ema_decay=0.3, generator_lr=0.05), EachStep(lambda m: copy_of(m.generator))
@@ -323,7 +309,8 @@ def test_r1_is_measured_at_real_images_and_teaches_the_discriminator(make_dcgan,
     fit(model, photos)
     assert torch.equal(torch.cat(measured), to_float(torch.cat(photos)))
     # d/dw of |w|² / 2 is w: a step at rate 0.1 takes off a tenth.
-    assert model.discriminator.weight.norm().item() == pytest.approx(0.9**2)
+    few = 32 * torch.finfo(torch.float32).eps  # of its roundings are in two steps
+    assert model.discriminator.weight.norm().item() == pytest.approx(0.9**2, rel=few)
 
 
 @pytest.mark.trains

@@ -1,12 +1,16 @@
 """Which GPU and how many cores a slot gets."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests import hostile
 
 from catsweep.errors import ConfigError
-from catsweep.search.resources import environment, visible_gpus
+from catsweep.search.resources import ALLOCATOR, alone, environment, slots_per_gpu, visible_gpus
 
 
 def devices(slots: int, gpus: list[str], share: float) -> list[str]:
@@ -19,12 +23,50 @@ def devices(slots: int, gpus: list[str], share: float) -> list[str]:
         (3, ["0", "1"], 1.0, ["0", "1", "0"]),
         (4, ["0", "1"], 0.5, ["0", "0", "1", "1"]),
         (6, ["0", "1"], 1 / 3, ["0", "0", "0", "1", "1", "1"]),
+        (4, ["0", "1"], 0.4, ["0", "0", "1", "1"]),  # a third of them would want more than there is
         (2, ["0", "1", "2", "3"], 2.0, ["0,1", "2,3"]),
         (2, [], 1.0, ["", ""]),
     ],
 )
 def test_slots_take_gpus_in_turn(slots: int, gpus: list[str], share: float, expected: list[str]) -> None:
     assert devices(slots, gpus, share) == expected
+
+
+def test_slots_of_one_gpu_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ALLOCATOR:
+        monkeypatch.delenv(name, raising=False)
+    assert environment(0, 2, ["0"], 0.5)["PYTORCH_CUDA_ALLOC_CONF"] == "per_process_memory_fraction:0.4750"
+    for whole in (1.0, 2.0):
+        assert "PYTORCH_CUDA_ALLOC_CONF" not in environment(0, 2, ["0", "1"], whole)
+    assert "PYTORCH_CUDA_ALLOC_CONF" not in environment(0, 2, [], 0.5)
+
+
+@pytest.mark.parametrize(("installed", "shared"), [("2.9.1", False), ("2.10.0+cu130", True), ("3.0.0a0+git1", True)])
+def test_an_older_torch_is_not_given_what_it_refuses(
+    monkeypatch: pytest.MonkeyPatch, installed: str, shared: bool
+) -> None:
+    for name in ALLOCATOR:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("catsweep.search.resources.version", lambda _: installed)
+    assert bool(set(environment(0, 2, ["0"], 0.5)) & set(ALLOCATOR)) is shared
+
+
+@pytest.mark.parametrize("name", ALLOCATOR)
+def test_the_users_own_settings_of_a_gpus_memory_stand(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "expandable_segments:True")
+    assert not set(environment(0, 2, ["0"], 0.5)) & set(ALLOCATOR)
+
+
+@given(share=st.floats(0.01, 1.0), gpus=st.integers(1, 8))
+def test_no_gpu_is_promised_more_than_once(share: float, gpus: int) -> None:
+    slots = gpus * slots_per_gpu(share)
+    loads = Counter(devices(slots, [str(gpu) for gpu in range(gpus)], share))
+    assert len(loads) == gpus
+    assert all(slots * share <= 1 + 1e-6 for slots in loads.values())
+
+
+def test_a_share_of_one_in_n_makes_n_slots() -> None:
+    assert [slots_per_gpu(1 / n) for n in range(1, 101)] == list(range(1, 101))
 
 
 def test_threads_are_left_alone_when_the_user_has_set_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,6 +93,12 @@ def test_gpus_are_those_that_are_visible_or_that_are_there(monkeypatch: pytest.M
     tool.write_text("#!/bin/sh\nexit 9\n")
     assert visible_gpus("auto") == []
     assert visible_gpus(["3", 5]) == ["3", "5"]
+
+
+def test_a_slot_knows_the_allocation_but_no_place_among_its_tasks() -> None:
+    given = {"PATH": "/bin", "CUDA_VISIBLE_DEVICES": "0", "RANKING": "1", **hostile.SLURM, **hostile.TORCHRUN}
+    left = {"PATH", "CUDA_VISIBLE_DEVICES", "RANKING", "SLURM_JOB_ID", "SLURM_JOB_NAME", "SLURM_JOB_NODELIST"}
+    assert alone(given).keys() == left | {"SLURM_NODELIST", "SLURM_NNODES", "SLURM_CPUS_ON_NODE"}
 
 
 @pytest.mark.parametrize("wrong", ["all", -1, 1.5, None])

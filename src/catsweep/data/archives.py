@@ -14,13 +14,17 @@ import tempfile
 import weakref
 import zipfile
 from bz2 import BZ2File
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
+from catsweep.data import landmarks
 from catsweep.data.decode import MAX_BYTES, Unreadable
 from catsweep.data.files import Files, Folder, content_digest
+from catsweep.data.signatures import START, hidden, why_not
 from catsweep.data.unpacking import Bounded, XzFile
 from catsweep.errors import CatsweepError, DataError
 
@@ -39,7 +43,7 @@ def open_files(source: str | Path, suffixes: Collection[str]) -> Files:
 
     Args:
         source: its path; `~` is the home folder.
-        suffixes: endings of photos, in lower case with their dot.
+        suffixes: endings of photos, in lower case with their dot; of other files the first bytes decide.
 
     Raises:
         DataError: if it is none of them, is damaged, or holds more than it may.
@@ -67,11 +71,13 @@ class _Archive:
         self.path, self.suffixes = path, suffixes
         self.most = min(MAX_UNPACKED, max(ALWAYS, MAX_RATIO * path.stat().st_size))
         self.sizes: dict[str, int] = {}
+        self.photos: set[str] = set()
         self.refused: dict[str, str] = {}
+        self.passed: dict[str, str] = {}
         self.unpacked = 0
 
     def __iter__(self) -> Iterator[str]:
-        yield from sorted(filter(self._is_photo, self.sizes), key=_as_walked)
+        yield from sorted(self.photos, key=_as_walked)
 
     def __contains__(self, name: object) -> bool:
         return name in self.sizes
@@ -84,26 +90,45 @@ class _Archive:
         """See `Files`."""
         return content_digest(cast(Files, self), name)
 
-    def _admit(self, raw: str, size: int, reason: str) -> str | None:
-        """The name of a member that is to be remembered, or None; also keeps why one is refused."""
+    def passed_over(self) -> dict[str, str]:
+        """See `Files`."""
+        return dict(self.passed)
+
+    def _admit(self, raw: str, size: int, reason: str, start: Callable[[], bytes]) -> str | None:
+        """The name of a member that is to be remembered, or None; also keeps why one is refused or passed over.
+
+        Args:
+            raw: its name in the archive.
+            size: bytes.
+            reason: why it cannot be read; empty if it can.
+            start: reads its first bytes.
+        """
         name = str(PurePosixPath(raw))  # tar writes ./a.jpg
         parts = PurePosixPath(raw.replace("\\", "/")).parts
-        hidden = any(part.startswith(".") and part != ".." for part in parts) or "__MACOSX" in parts
-        # A photo, or a file beside one: x.jpg.cat
-        if hidden or not (self._is_photo(name) or self._is_photo(PurePosixPath(name).stem)):
+        if len(self.sizes) + len(self.passed) >= MAX_MEMBERS:
+            raise bomb(self.path, self.most)
+        if (out := hidden(parts)) is not None:
+            self.passed[out[0]] = out[1]
             return None
         if ".." in parts or raw.startswith(("/", "\\")) or re.match(r"[A-Za-z]:[/\\]", raw):
             reason = "unsafe path: it leads out of the archive"
+        if self._is_named(name) or not (why := reason or why_not(name, start() if size else b"")):
+            self.photos.add(name)
+        else:
+            self.passed[name] = why
+            if reason or not name.lower().endswith(landmarks.SUFFIX):  # else it may lie beside a photo: x.jpg.cat
+                return None
         if reason:
             self.refused[name] = reason
         else:
             self.unpacked += size
-        if self.unpacked > self.most or len(self.sizes) >= MAX_MEMBERS:
+        if self.unpacked > self.most:
             raise bomb(self.path, self.most)
         self.sizes[name] = size
         return name
 
-    def _is_photo(self, name: str) -> bool:
+    def _is_named(self, name: str) -> bool:
+        """Whether it is called a photo."""
         return PurePosixPath(name).suffix.lower() in self.suffixes
 
     def _check(self, name: str, limit: int) -> int:
@@ -133,8 +158,16 @@ class Zip(_Archive):
         for member in self.archive.infolist():
             if member.is_dir():
                 continue
-            if (name := self._admit(member.filename, member.file_size, _why_not(member))) is not None:
+            start = partial(self._start, member)
+            if (name := self._admit(member.filename, member.file_size, _why_not(member), start)) is not None:
                 self.members[name] = member
+
+    def _start(self, member: zipfile.ZipInfo) -> bytes:
+        try:
+            with self.archive.open(member) as file:
+                return file.read(START)
+        except Exception:  # as in `read`; damage is found when it is read
+            return b""
 
     def read(self, name: str, limit: int = MAX_BYTES) -> bytes:
         """See `Files`."""
@@ -174,17 +207,18 @@ class Tar(_Archive):
         opener = next((opener for magic, opener in _OPENERS.items() if start.startswith(magic)), None)
         if opener is None:
             with Bounded(io.FileIO(self.path)) as file:
-                for name, member in self._files(file):
+                for name, member, _ in self._files(file):
                     self.places[name] = member.offset_data
             return self._kept(self.path.open("rb"))
         # One pass over a compressed one, for going back in it would decompress it anew each time.
         spool = self._kept(tempfile.TemporaryFile())  # noqa: SIM115  # closed when the archive is
         with Bounded(cast(Any, opener(self.path)), self.most + ALWAYS) as file:
-            for name, member in self._files(file):
+            for name, member, start in self._files(file):
                 self.places[name] = spool.tell()
                 if name not in self.refused and member.size <= MAX_BYTES:
-                    file.seek(member.offset_data)
-                    for chunk in _chunks(file, member.size):
+                    file.seek(member.offset_data + len(start))  # never back, which some decompressors cannot
+                    spool.write(start)
+                    for chunk in _chunks(file, member.size - len(start)):
                         spool.write(chunk)
         spool.flush()
         return spool
@@ -194,14 +228,16 @@ class Tar(_Archive):
         weakref.finalize(self, file.close)
         return file
 
-    def _files(self, file: "Bounded") -> Iterator[tuple[str, tarfile.TarInfo]]:
+    def _files(self, file: "Bounded") -> Iterator[tuple[str, tarfile.TarInfo, bytes]]:
+        """Members that are to be remembered: name, header, and what of the content is read already."""
         with tarfile.open(fileobj=file, mode="r:") as archive:
             while (member := archive.next()) is not None:
                 archive.members.clear()  # type: ignore[attr-defined]  # else it keeps all; typeshed lacks it
                 reason = "" if member.isreg() else "not a regular file: a link or a device (links are not followed)"
                 reason = "not a regular file: one with holes" if member.issparse() else reason
-                if not member.isdir() and (name := self._admit(member.name, member.size, reason)) is not None:
-                    yield name, member
+                start = _Start(file, member)
+                if not member.isdir() and (name := self._admit(member.name, member.size, reason, start)) is not None:
+                    yield name, member, start.read
         if file.last != bytes(tarfile.BLOCKSIZE):  # tarfile takes a broken header for the end
             raise tarfile.ReadError("a header in the middle cannot be read" if file.last else "it ends early")
 
@@ -212,6 +248,20 @@ def bomb(path: Path, most: int) -> DataError:
         f"Expected an archive of at most {most >> 30} GiB and {MAX_MEMBERS:,} files, but {path} claims to hold more. "
         "If it is honest, unpack it and give the folder: data.source=DIR."
     )
+
+
+@dataclass
+class _Start:
+    """Reads the first bytes of a member of a tar when it is called, and keeps them."""
+
+    file: Bounded
+    member: tarfile.TarInfo
+    read: bytes = b""
+
+    def __call__(self) -> bytes:
+        self.file.seek(self.member.offset_data)
+        self.read = self.file.read(min(START, self.member.size))
+        return self.read
 
 
 def _why_not(member: zipfile.ZipInfo) -> str:

@@ -11,7 +11,7 @@ import logging
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from catsweep.data.contact_sheet import contact_sheet, pick
+from catsweep.data.files import PASSED_OVER, say_passed_over, write_passed_over
 from catsweep.data.ready import (
     CARD,
     IMAGES,
@@ -40,10 +41,12 @@ from catsweep.data.ready import (
 )
 from catsweep.data.splits import split
 from catsweep.errors import DataError
+from catsweep.still import told
 
 log = logging.getLogger(__name__)
 
 _PIXELS = "pixels.raw"
+Place = tuple[tuple[int, int, str], int]  # of an image among its copies, the best being least, and of its row
 
 
 def open_or_build(source: Source, size: int, root: str | Path, val_fraction: float) -> ReadySet:
@@ -63,17 +66,23 @@ def open_or_build(source: Source, size: int, root: str | Path, val_fraction: flo
     card = {"name": source.name, "size": size, "key": key, "parameters": parameters}
 
     def fill(folder: Path) -> None:
-        rows = list(_spool(folder / _PIXELS, source.items(size)))
+        passed_over = source.passed_over() if hasattr(source, "passed_over") else {}
+        rows, places = _without_copies(*_spool(folder / _PIXELS, source.items(size)))
         kept = [row for row in rows if row.kept]
         if not kept:
-            raise DataError(_nothing_left(source, _refused(rows)))
+            raise DataError(_nothing_left(source, _refused(rows), passed_over))
         images = create_images(folder, len(kept), size)
-        images[:] = np.memmap(folder / _PIXELS, dtype=np.uint8, mode="r", shape=images.shape)
+        spooled = np.memmap(folder / _PIXELS, dtype=np.uint8, mode="r").reshape(-1, *images.shape[1:])
+        for index, place in enumerate(places):
+            images[index] = spooled[place]
         images.flush()
         (folder / _PIXELS).unlink()
+        write_passed_over(folder / PASSED_OVER, passed_over)
         named = iter(split([row.group for row in kept], val_fraction))
         describe(folder, [replace(row, split=next(named)) if row.kept else row for row in rows], card)
         log.info("%s", summary(source.name, len(kept), _refused(rows)))
+        if passed_over:
+            log.info("%s: %s; %s names them", source.name, say_passed_over(passed_over), PASSED_OVER)
 
     return open_or_fill(Path(root) / f"{source.name}-{size}-{key[:8]}", key, fill, "data.root")
 
@@ -164,17 +173,45 @@ def _refused(rows: Iterable[Row]) -> Counter[str]:
     return Counter(row.reason.split(":", 1)[0] for row in rows if not row.kept)
 
 
-def _spool(path: Path, items: Iterator[Item]) -> Iterator[Row]:
-    """Append the pixels of the kept items to a file (how many there are shows only at the end); yield all rows."""
+def _spool(path: Path, items: Iterable[Item]) -> tuple[list[Row], dict[str, list[Place]]]:
+    """Append the pixels of the kept items to a file, for how many there are shows only at the end.
+
+    Returns:
+        All rows, and of each image, by the digest of its pixels, those of its copies.
+    """
+    rows: list[Row] = []
+    copies: dict[str, list[Place]] = {}
     index = 0
     with path.open("wb") as file:
-        for item in items:
+        for item in told(items, log, "%s photos read so far"):
             if item.image is None:
-                yield Row.of(item, None)
+                rows.append(Row.of(item, None))
                 continue
-            file.write(np.ascontiguousarray(item.image, dtype=np.uint8).data)
-            yield Row.of(item, index)
+            pixels = np.ascontiguousarray(item.image, dtype=np.uint8).data
+            file.write(pixels)
+            rank = (-item.width * item.height, -item.bytes, item.source)
+            copies.setdefault(hashlib.sha256(pixels).hexdigest(), []).append((rank, len(rows)))
+            rows.append(Row.of(item, index))
             index += 1
+    return rows, copies
+
+
+def _without_copies(rows: Sequence[Row], copies: Mapping[str, Sequence[Place]]) -> tuple[list[Row], list[int]]:
+    """Keep one of those that train as the same image: that of the most pixels, then bytes, then the first by name.
+
+    Returns:
+        The rows, the others of each refused, and where the images of those kept are in the file.
+    """
+    of = {place: min(same)[1] for same in copies.values() for _, place in same}
+    result, places = [], []
+    for place, row in enumerate(rows):
+        if row.index is not None and of[place] != place:
+            row = replace(row, index=None, kept=False, reason=f"exact copy: of {rows[of[place]].source}", landmarks="")
+        elif row.index is not None:
+            places.append(row.index)
+            row = replace(row, index=len(places) - 1)
+        result.append(row)
+    return result, places
 
 
 def summary(name: str, kept: int, refused: Counter[str]) -> str:
@@ -186,7 +223,8 @@ def summary(name: str, kept: int, refused: Counter[str]) -> str:
     return f"{line}, {refused.total():,} left out ({reasons}); the manifest names them"
 
 
-def _nothing_left(source: Source, refused: Counter[str]) -> str:
+def _nothing_left(source: Source, refused: Counter[str], passed_over: Mapping[str, str]) -> str:
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in refused.most_common())
     found = f"{refused.total():,} found, all left out: {reasons}" if refused else "none found"
+    found += f"; {say_passed_over(passed_over)}" if passed_over else ""
     return f"Expected {source}, but no usable photo is there: {found}. Give another folder by data.source=DIR."

@@ -7,9 +7,11 @@ shape (B, H, W, 3); the model turns them into floats on its own device.
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
+import torch
 from numpy.typing import NDArray
 
 from catsweep.data.batches import OrderedBatches, TrainBatches
@@ -98,9 +100,13 @@ class CatDataModule(pl.LightningDataModule):
         """Open the ready set and check that there is something to train and to score on."""
         train, val = self.ready.indices(TRAIN), self.ready.indices(VAL)
         if self.val_fraction > 0 and len(val) == 0:
+            # One photo alone can be trained on, but not scored against.
+            found, other = (
+                ("1 is", "") if len(train) == 1 else (f"{len(train)} alike are", ", or set data.val_fraction=0")
+            )
             raise DataError(
-                f"Expected at least 2 different photos, one to train on and one to hold out, but {len(train)} alike "
-                f"are left in {self.reader}; add photos, or set data.val_fraction=0."
+                f"Expected at least 2 different photos, one to train on and one to hold out, but {found} left in "
+                f"{self.reader}; add photos{other}."
             )
 
     def train_dataloader(self) -> TrainBatches:
@@ -121,6 +127,12 @@ class CatDataModule(pl.LightningDataModule):
         """Held-out images, in order, as they are."""
         rank, world = self._place()
         return OrderedBatches(self._pixels(), self.ready.indices(VAL), self.batch_size, rank, world)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """To a GPU, by way of memory that it reads by itself: from any other, the copy waits for the step before."""
+        if device.type == "cuda":
+            batch = batch.pin_memory()
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def _place(self) -> tuple[int, int]:
         """This process among those that train together: (rank, number)."""

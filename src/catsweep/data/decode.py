@@ -3,27 +3,30 @@
 First step of making a ready set. What a user's folder holds is not to be trusted (truncated downloads,
 text named .jpg, named pipes, links, decompression bombs), so every check is here and nothing after it
 needs one. Thread-safe; the heavy parts release the interpreter's lock. However many threads decode, they
-take no more than `MAX_MEMORY`.
+take no more than `MAX_MEMORY`. What damage of a JPEG is, says `catsweep.data.jpeg`.
 """
 
 import os
 import stat
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from catsweep.data import jpeg, levels
+from catsweep.data.colour import conversion
 from catsweep.data.memory import Budget, give_back
-from catsweep.data.pixels import BACKGROUND, orientation, to_rgb, upright
+from catsweep.data.pixels import BACKGROUND, bands, orientation, to_rgb, upright
 from catsweep.errors import DataError
 
 __all__ = ["BACKGROUND", "FORMATS", "Unreadable", "decode", "decode_bytes", "decoding", "heif_is_there", "read_bytes"]
@@ -62,6 +65,19 @@ class Unreadable(DataError):
         return self.reason.split(":", 1)[0]
 
 
+@dataclass(frozen=True)
+class Photo:
+    """A decoded photo.
+
+    Attributes:
+        pixels: uint8, shape (H, W, 3), sRGB, upright (EXIF orientation applied), C-contiguous.
+        notes: what had to be assumed, or was ignored, for the manifest; "what: details" each.
+    """
+
+    pixels: NDArray[np.uint8]
+    notes: tuple[str, ...] = ()
+
+
 def decode(path: str | Path) -> NDArray[np.uint8]:
     """Read a photo.
 
@@ -69,7 +85,7 @@ def decode(path: str | Path) -> NDArray[np.uint8]:
         path: an image file of one of `FORMATS`, whatever its name says.
 
     Returns:
-        uint8, shape (H, W, 3), RGB, upright (EXIF orientation applied), C-contiguous.
+        `Photo.pixels`.
 
     Raises:
         Unreadable: for whatever reason the file is not a usable photo; nothing else is raised.
@@ -83,6 +99,15 @@ def read_bytes(path: str | Path, limit: int = MAX_BYTES) -> bytes:
     Raises:
         Unreadable: if it is anything else, or may not be read.
     """
+    return _read(path, limit, limit)
+
+
+def read_start(path: str | Path, count: int) -> bytes:
+    """The first bytes of a file, as `read_bytes`, whatever its size."""
+    return _read(path, count, sys.maxsize)
+
+
+def _read(path: str | Path, count: int, limit: int) -> bytes:
     try:
         status = os.lstat(path)
         if not stat.S_ISREG(status.st_mode):
@@ -94,7 +119,7 @@ def read_bytes(path: str | Path, limit: int = MAX_BYTES) -> bytes:
         # The flags hold the answers of lstat even if the file is swapped in between.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
         with open(descriptor, "rb") as file:
-            return file.read(limit)
+            return file.read(count)
     except (OSError, ValueError) as error:
         raise Unreadable(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from error
 
@@ -102,12 +127,12 @@ def read_bytes(path: str | Path, limit: int = MAX_BYTES) -> bytes:
 def decode_bytes(data: bytes) -> NDArray[np.uint8]:
     """Turn the bytes of an image file into pixels; as `decode`, for bytes already read."""
     with decoding(data) as photo:
-        return photo
+        return photo.pixels
 
 
 @contextmanager
-def decoding(data: bytes) -> Iterator[NDArray[np.uint8]]:
-    """As `decode_bytes`, for a photo that is needed only while the block runs.
+def decoding(data: bytes) -> Iterator[Photo]:
+    """As `decode_bytes`, with notes, for a photo that is needed only while the block runs.
 
     Until then its memory counts, so make a small one of it in the block. Blocks must not be nested: the inner one
     could wait for the outer one.
@@ -119,7 +144,7 @@ def decoding(data: bytes) -> Iterator[NDArray[np.uint8]]:
         if cost > LARGE:
             give_back()
         with _reasons(), closing(image):
-            photo = _pixels(image, data)
+            photo = _photo(image, data)
         yield photo
 
 
@@ -130,6 +155,8 @@ def _cost(image: Image.Image, data: bytes) -> int:
         cost = 12  # as phones write it, with 48 megapixels
     elif image.mode == "CMYK":
         cost = 12
+    elif image.mode in ("RGB", "RGBA") and image.format in ("PNG", "TIFF"):
+        cost += 8 * (levels.bits(image, data) == 16)  # read twice
     pixels = image.width * image.height
     most = MAX_MEMORY // cost
     size = f"too many pixels: {image.width} x {image.height}"
@@ -142,16 +169,28 @@ def _cost(image: Image.Image, data: bytes) -> int:
     return cost * pixels
 
 
-def _pixels(image: Image.Image, data: bytes) -> NDArray[np.uint8]:
+def _photo(image: Image.Image, data: bytes) -> Photo:
+    convert, stored = conversion(image), image
+    notes = convert.notes
     if image.format in ("JPEG", "MPO"):
-        # So that damage is an error; Pillow and OpenCV return grey blocks without a word.
-        colours = "CMYK" if image.mode == "CMYK" else "RGB"
-        pixels = simplejpeg.decode_jpeg(data, colorspace=colours, strict=True)
-        if colours == "RGB":
-            return upright(pixels, orientation(image))
-        del pixels  # only checked: Pillow knows Adobe's inverted inks
-    image.load()  # an animated file stands at its first frame
-    return to_rgb(image, orientation(image))  # asked only now: reading a TIFF has turned it already
+        try:
+            pixels, tidy = jpeg.decode(data, "CMYK" if image.mode == "CMYK" else "RGB")
+        except jpeg.Unchecked:
+            notes += ("not checked for damage: its subsampling is unusual",)
+        else:
+            if image.mode != "CMYK":
+                return Photo(upright(convert.of_pixels(pixels), orientation(image)), notes)
+            del pixels  # only checked: Pillow knows Adobe's inverted inks
+            stored = image if tidy is data else Image.open(BytesIO(tidy), formats=("JPEG",))
+    stored.load()  # an animated file stands at its first frame
+    turn = orientation(image)  # asked only now: a TIFF was turned as it was loaded
+    scale = None
+    if stored.mode.startswith(("I", "F")):
+        scale = levels.of_greys(stored, data, (np.asarray(band) for _, band in bands(stored)))
+        notes += scale.notes
+    elif (wide := levels.of_colours(stored, data)) is not None:
+        stored, notes = wide[0], notes + wide[1]
+    return Photo(to_rgb(stored, turn, convert, scale), notes)
 
 
 def _heif(data: bytes) -> tuple[str, ...]:

@@ -4,20 +4,27 @@ What the sources read from. `Folder` is here; `catsweep.data.archives` has zips 
 cats that are drawn when asked for, `catsweep.data.hub` a set of the Hugging Face Hub.
 """
 
+import csv
 import hashlib
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
-from catsweep.data.decode import MAX_BYTES, Unreadable, read_bytes
+from catsweep.data.decode import MAX_BYTES, Unreadable, read_bytes, read_start
 from catsweep.data.memory import Budget
+from catsweep.data.signatures import START, hidden, why_not
 from catsweep.data.threads import in_order
 from catsweep.errors import DataError
 
-READING = ("archives.py", "decode.py", "files.py", "pixels.py")  # modules that say what comes of a file
+# Modules that say what comes of a file.
+READING = (
+    "archives.py", "colour.py", "decode.py", "files.py", "jpeg.py", "levels.py", "pixels.py", "signatures.py"
+)  # fmt: skip
 MEMORY = Budget(MAX_BYTES)
+PASSED_OVER = "passed_over.csv"
+NAMED, GROUPS = 3, 8  # names of files with one reason, and reasons, in a line
 
 
 class Files(Protocol):
@@ -41,6 +48,9 @@ class Files(Protocol):
 
     def digest(self, name: str) -> str:
         """Differs if the content does; usually `content_digest`. Of one that cannot be read, the kind of reason."""
+
+    def passed_over(self) -> dict[str, str]:
+        """Names of what is there, but not taken for a photo, each with the reason: "kind: details"."""
 
 
 @contextmanager
@@ -80,27 +90,78 @@ def digest(files: Files, beside: str | None = None) -> str:
     return state.hexdigest()
 
 
+def write_passed_over(path: Path, passed_over: Mapping[str, str]) -> None:
+    """Write names and reasons as CSV; nothing, and no file that was there, if there are none."""
+    path.unlink(missing_ok=True)
+    if passed_over:
+        with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            table = csv.writer(file, lineterminator="\n")
+            table.writerow(("source", "reason"))
+            table.writerows(sorted(passed_over.items()))
+
+
+def say_passed_over(passed_over: Mapping[str, str]) -> str:
+    """How many files were passed over and why, with a few names, for a line of the log; empty if there are none.
+
+    For example "4 other files passed over: 3 not an image: .txt (a.txt, b.txt, …); 1 hidden (.x.jpg)".
+    """
+    if not passed_over:
+        return ""
+    groups: dict[str, list[str]] = {}
+    for name, reason in sorted(passed_over.items()):
+        groups.setdefault(reason, []).append(name if name.isprintable() else ascii(name))
+    order = sorted(groups.items(), key=lambda group: (-len(group[1]), group[0]))
+    words = [
+        f"{len(names):,} {reason} ({', '.join([*names[:NAMED], *['…'] * (len(names) > NAMED)])})"
+        for reason, names in order[:GROUPS]
+    ]
+    if rest := sum(len(names) for _, names in order[GROUPS:]):
+        words.append(f"{rest:,} for other reasons")
+    return f"{len(passed_over):,} other file{'s' * (len(passed_over) > 1)} passed over: {'; '.join(words)}"
+
+
 class Folder:
     """A folder with its sub-folders; hidden ones (also macOS's `._x.jpg`) are passed over.
 
     Args:
         path: of the folder.
-        suffixes: endings of photos, in lower case with their dot.
+        suffixes: endings of photos, in lower case with their dot; of other files the first bytes decide.
     """
 
     def __init__(self, path: Path, suffixes: Collection[str]) -> None:
         self.path, self.suffixes = path, suffixes
 
     def __iter__(self) -> Iterator[str]:
+        return (name for name, reason in self._walk() if not reason)
+
+    def passed_over(self) -> dict[str, str]:
+        """See `Files`."""
+        return {name: reason for name, reason in self._walk() if reason}
+
+    def _walk(self) -> Iterator[tuple[str, str]]:
+        """Each file, with the reason why it is no photo; empty for those that are."""
+
         def fail(error: OSError) -> None:
             raise DataError(f"Expected to list {error.filename}, but: {error.strerror}. Allow it, or move it away.")
 
         for parent, folders, names in os.walk(self.path, onerror=fail):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            place = Path(parent).relative_to(self.path)
+            unseen = {name for name in folders if hidden((name,))}
+            folders[:] = sorted(set(folders) - unseen)
             links = {name for name in folders if Path(parent, name).is_symlink()}  # not followed, but accounted for
-            for name in sorted([*names, *links]):
-                if name in links or (not name.startswith(".") and Path(name).suffix.lower() in self.suffixes):
-                    yield str(Path(parent, name).relative_to(self.path))
+            for name in sorted([*names, *links, *unseen]):
+                if (out := hidden((name, "") if name in unseen else (name,))) is not None:
+                    yield str(place / name) + "/" * (name in unseen), out[1]
+                elif name in links or Path(name).suffix.lower() in self.suffixes:
+                    yield str(place / name), ""
+                else:
+                    yield str(place / name), self._why_not(place / name)
+
+    def _why_not(self, name: Path) -> str:
+        try:
+            return why_not(name.name, read_start(self.path / name, START))
+        except Unreadable as error:
+            return error.reason
 
     def __contains__(self, name: object) -> bool:
         return os.path.lexists(self.path / str(name))

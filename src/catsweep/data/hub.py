@@ -105,6 +105,10 @@ class HubFiles:
         # What was fetched stands behind links in the cache; those in a folder of one's own are not followed.
         return read_bytes(image["path"] if self._local else os.path.realpath(image["path"]), limit)
 
+    def passed_over(self) -> dict[str, str]:
+        """See `Files`: all are photos."""
+        return {}
+
     def digest(self, name: str) -> str:
         """See `Files`."""
         return content_digest(self, name)

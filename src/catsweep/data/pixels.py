@@ -1,7 +1,8 @@
 """From an image as Pillow holds it to uint8 RGB, upright, with little memory besides the result.
 
 Second half of `catsweep.data.decode`. Works in bands: each step on the way, done to a whole photo of 60 megapixels,
-would be another copy of 180 to 480 megabytes.
+would be another copy of 180 to 480 megabytes. Values of more than eight bits are scaled by what
+`catsweep.data.levels` finds, and colours brought to sRGB by `catsweep.data.colour`.
 """
 
 from collections.abc import Callable, Iterator
@@ -9,6 +10,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
+
+from catsweep.data.colour import Conversion
+from catsweep.data.levels import Scale
 
 Pixels = NDArray[np.uint8]
 
@@ -50,25 +54,21 @@ def upright(stored: Pixels, turn: int) -> Pixels:
     return result
 
 
-def to_rgb(image: Image.Image, turn: int) -> Pixels:
-    """Any colour mode to RGB, turned upright: uint8 (H, W, 3), C-contiguous.
+def to_rgb(image: Image.Image, turn: int, convert: Conversion, scale: Scale | None = None) -> Pixels:
+    """Any colour mode to sRGB, turned upright: uint8 (H, W, 3), C-contiguous.
 
     Args:
         image: loaded.
         turn: EXIF orientation.
-
-    Raises:
-        ValueError: grey values that are not finite.
+        convert: its colours.
+        scale: its values of more than eight bits, where it has such.
     """
     result, view = _canvas(image.height, image.width, turn)
-    if image.mode.startswith(("I", "F")):
-        scale = _levels(image)
-        for rows, band in _bands(image):
-            view[rows] = scale(np.asarray(band))[..., None]
-    else:
-        transparent = image.has_transparency_data
-        for rows, band in _bands(image):
-            view[rows] = np.asarray(_opaque(band) if transparent else band.convert("RGB"))
+    transparent = scale is None and image.has_transparency_data
+    for rows, band in bands(image):
+        if scale is not None:
+            band = Image.fromarray(scale(np.asarray(band)))
+        view[rows] = np.asarray(_opaque(band, convert) if transparent else convert(band))
     return result
 
 
@@ -78,31 +78,15 @@ def _canvas(height: int, width: int, turn: int) -> tuple[Pixels, Pixels]:
     return result, _STORED[turn](result)
 
 
-def _bands(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
+def bands(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
+    """An image from top to bottom in pieces of at most `BAND` pixels, each with the rows that it has."""
     step = max(1, BAND // image.width)
     for top in range(0, image.height, step):
         bottom = min(top + step, image.height)
         yield slice(top, bottom), image.crop((0, top, image.width, bottom))
 
 
-def _opaque(band: Image.Image) -> Image.Image:
-    above = band.convert("RGBA")
+def _opaque(band: Image.Image, convert: Conversion) -> Image.Image:
+    above = convert(band).convert("RGBA")
+    above.putalpha(band.convert("RGBA").getchannel("A"))
     return Image.alpha_composite(Image.new("RGBA", above.size, BACKGROUND), above).convert("RGB")
-
-
-def _levels(image: Image.Image) -> Callable[[NDArray[np.generic]], Pixels]:
-    """How grey values of more than 8 bits become 0…255, where Pillow would clip them at 255.
-
-    16-bit values are scaled by their full range. 32-bit and floating values carry no range of their own, so the
-    smallest usual one that holds them is taken (1 for floats, 255, 65,535), else their own minimum and maximum.
-    """
-    low, high, kind = np.inf, -np.inf, "u"
-    for _, band in _bands(image):
-        values = np.asarray(band)
-        if not np.isfinite(values).all():
-            raise ValueError("grey values that are not finite")
-        low, high, kind = min(low, float(values.min())), max(high, float(values.max())), values.dtype.kind
-    usual = {"u": (65535.0,), "i": (255.0, 65535.0), "f": (1.0, 255.0, 65535.0)}[kind]
-    full = next((limit for limit in usual if low >= 0 and high <= limit), None)
-    base, span = (low, max(high - low, 1e-12)) if full is None else (0.0, full)
-    return lambda values: np.rint((values.astype(np.float64) - base) / span * 255).astype(np.uint8)

@@ -7,6 +7,7 @@ nearest training images) starts here and touches no photo again. A folder
     manifest.csv       one row per photo found, kept or refused, with the reason; one per copy made of it
     contact_sheet.png  a look at up to 100 of them
     card.json          name, size, n, digest, counts, the parameters it was built with, versions
+    passed_over.csv    what else lay among the photos and was not taken for one, with the reason; only if there is any
 
 that can be opened by itself, on any machine.
 """
@@ -42,6 +43,8 @@ class Item:
         image: uint8, shape (size, size, 3), or None if refused.
         landmarks: shape (9, 2), pixels of `image`, or None.
         reason: why it is refused, "kind: details"; empty if it is not.
+        notes: what was assumed or ignored as it was read, "what: details" each.
+        bytes: size of the photo's file; 0 if unknown.
     """
 
     source: str
@@ -52,10 +55,15 @@ class Item:
     image: NDArray[np.uint8] | None = None
     landmarks: NDArray[np.floating[Any]] | None = None
     reason: str = ""
+    notes: tuple[str, ...] = ()
+    bytes: int = 0
 
 
 class Source(Protocol):
-    """Where images come from: a class named by `_target_` in conf/data/*.yaml."""
+    """Where images come from: a class named by `_target_` in conf/data/*.yaml.
+
+    One that passes over some of what it finds has a method `passed_over` like that of `catsweep.data.files.Files`.
+    """
 
     name: str
 
@@ -75,6 +83,7 @@ class Row:
         split: `train` or `val`; empty for a refused photo.
         stage: of the preparation that refused it or made it last; empty if there were no stages.
         copy: 0 for the photo itself, from 1 on for what augmentation made of it.
+        notes: see `Item`; those of one photo are joined by "; ".
     """
 
     index: int | None
@@ -89,17 +98,21 @@ class Row:
     landmarks: str
     stage: str = ""
     copy: int = 0
+    notes: str = ""
 
     @classmethod
     def of(cls, item: Item, index: int | None) -> "Row":
         """The manifest's row for an item; its split is not known yet."""
         points = "" if item.landmarks is None else points_text(item.landmarks.tolist())
         kept = index is not None
-        return cls(index, item.source, item.sha256, item.group, "", kept, item.reason, item.width, item.height, points)
+        return cls(
+            index=index, source=item.source, sha256=item.sha256, group=item.group, split="", kept=kept,
+            reason=item.reason, width=item.width, height=item.height, landmarks=points, notes="; ".join(item.notes),
+        )  # fmt: skip
 
     @classmethod
     def parse(cls, row: dict[str, str]) -> "Row":
-        """Read a row as `csv.DictReader` gives it. Older sets have no column for stage and copy."""
+        """Read a row as `csv.DictReader` gives it. Older sets have no column for stage, copy and notes."""
         index = int(row["index"]) if row["index"] else None
         numbers = {"index": index, "kept": index is not None, "width": int(row["width"]), "height": int(row["height"])}
         numbers["copy"] = int(row.get("copy", 0))

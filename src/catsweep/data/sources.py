@@ -7,6 +7,7 @@ reason.
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,12 @@ class Photos:
             raise ConfigError(f"data={self.name} needs a folder of photos: add {self.remedy} to the command.")
         return open_files(self.folder, self.suffixes)
 
+    def passed_over(self) -> dict[str, str]:
+        """See `Files`; landmarks beside a photo are its own."""
+        photos = set(self.files)
+        others = self.files.passed_over().items()
+        return {name: reason for name, reason in others if name.removesuffix(landmarks.SUFFIX) not in photos}
+
     def key(self, size: int) -> dict[str, Any]:
         """See `catsweep.data.ready.Source`."""
         return {**self._parameters(), "content": digest(self.files, self.beside), "code": self._code()}
@@ -108,16 +115,18 @@ class Photos:
         """See `catsweep.data.ready.Source`."""
 
         def item(name: str) -> Item:
-            sha256, height, width = "", 0, 0
+            found = Item(name)
             try:
                 with reading(self.files, name) as data:
                     sha256 = hashlib.sha256(data).hexdigest()
+                    found = replace(found, sha256=sha256, group=sha256, bytes=len(data))
                     with decoding(data) as photo:
-                        height, width = photo.shape[:2]
-                        image, points = self._prepare(name, photo, size)
+                        height, width = photo.pixels.shape[:2]
+                        found = replace(found, height=height, width=width, notes=photo.notes)
+                        image, points = self._prepare(name, photo.pixels, size)
             except Unreadable as error:
-                return Item(name, sha256, sha256, width, height, reason=error.reason)
-            return Item(name, sha256, sha256, width, height, image, points)
+                return replace(found, reason=error.reason)
+            return replace(found, image=image, landmarks=points)
 
         names = list(self.files)
         yield from watched(in_order(item, names), len(names), f"Reading {self.folder}")

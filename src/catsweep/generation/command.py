@@ -12,6 +12,7 @@ import numpy as np
 from omegaconf import DictConfig
 from torch import Tensor
 
+from catsweep.data.files import say_passed_over
 from catsweep.errors import ConfigError
 from catsweep.generation import attributes, walks
 from catsweep.generation.encoding import latents_of, reconstructions
@@ -170,6 +171,8 @@ def _read(photos: OwnPhotos, size: int, most: int | None) -> Own:
     own = photos.read(size, most)
     if own.left_out:
         print(f"Left out of {photos.key_name}: {said(own.left_out)}", file=sys.stderr)
+    if passed_over := photos.passed_over():
+        print(f"{photos.key_name}: {say_passed_over(passed_over)}", file=sys.stderr)
     if len(own.names) + len(own.left_out) < own.found:
         print(f"The first {len(own.names):,} of {own.found:,} photos; a larger n takes more of them", file=sys.stderr)
     return own

@@ -4,6 +4,7 @@ Third step of `python src/generate.py photos=…` and of the demo's own photo. W
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catsweep.data.archives import open_files
-from catsweep.data.files import Files, Folder
+from catsweep.data.decode import FORMATS, Unreadable, read_start
+from catsweep.data.files import Files, Folder, say_passed_over
+from catsweep.data.signatures import START, why_not
 from catsweep.data.sources import Photos
 from catsweep.errors import ConfigError, DataError
 
@@ -54,16 +57,14 @@ class OwnPhotos(Photos):
         if not real.exists():
             raise ConfigError(f"{key}={path} is not there. Expected a photo, or a folder, zip or tar of photos.")
         if not self.photos:
-            raise ConfigError(
-                f"{key}={path} holds no photo. Expected at least one file that ends in "
-                f"{' '.join(sorted(self.suffixes))}."
-            )
+            there = say_passed_over(self.passed_over()) or "it is empty"
+            raise ConfigError(f"{key}={path} holds no photo. Expected at least one image file, but: {there}.")
 
     @cached_property
     def files(self) -> Files:
         """See `Photos`."""
         assert isinstance(self.folder, Path)
-        if self.folder.is_file() and self.folder.suffix.lower() in self.suffixes:
+        if self.folder.is_file() and (self.folder.suffix.lower() in self.suffixes or _is_image(self.folder)):
             return _One(self.folder)
         try:
             return open_files(self.folder, self.suffixes)
@@ -72,7 +73,7 @@ class OwnPhotos(Photos):
                 raise
             raise ConfigError(
                 f"{self.key_name}={self.path} is neither a photo nor a whole zip or tar of photos. "
-                f"Photos end in {' '.join(sorted(self.suffixes))}."
+                f"Photos are {', '.join(FORMATS)}, under any name."
             ) from error
 
     @cached_property
@@ -115,6 +116,16 @@ class _One(Folder):
 
     def __iter__(self) -> Iterator[str]:
         return iter([self.name])
+
+    def passed_over(self) -> dict[str, str]:
+        """See `Files`."""
+        return {}
+
+
+def _is_image(path: Path) -> bool:
+    with suppress(Unreadable):
+        return not why_not(path.name, read_start(path, START))
+    return False
 
 
 def said(left_out: dict[str, str]) -> str:

@@ -7,11 +7,11 @@ It stands before the checkpoints in the list of callbacks: `on_validation_epoch_
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities.seed import isolate_rng
 
 from catsweep.errors import MetricError
+from catsweep.hardware import cuda_in_use
 from catsweep.metrics.scorer import Scorer
 
 
@@ -52,7 +52,7 @@ class ScoreCallback(Callback):
     def _score(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> tuple[dict[str, float], MetricError | None]:
         outcome: tuple[dict[str, float], MetricError | None] = ({}, None)
         if trainer.is_global_zero:
-            with isolate_rng(include_cuda=torch.cuda.is_available()):
+            with isolate_rng(include_cuda=cuda_in_use()):
                 try:
                     outcome = self.scorer.rung(_generator(pl_module)), None
                 except MetricError as error:

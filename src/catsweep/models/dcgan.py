@@ -13,13 +13,14 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
-from torch.optim.swa_utils import AveragedModel
 
 from catsweep.images import to_float
 from catsweep.losses.adversarial import AdversarialLoss, interpolated_gradient_penalty, r1_penalty
+from catsweep.models.averaging import MovingAverage
 from catsweep.models.blocks import Activation, Normalization
 from catsweep.models.decoder import Decoder
 from catsweep.models.encoder import Encoder
+from catsweep.models.epoch_means import EpochMeans
 from catsweep.models.optimization import OptimizerFactory, Schedule, build, expected_steps
 
 
@@ -31,22 +32,7 @@ def initialize(module: nn.Module) -> None:
         nn.init.normal_(module.weight, 1.0, 0.02)
 
 
-def moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
-    """Exponential moving average whose decay rises from 0.1 to `decay` as (1 + n) / (10 + n).
-
-    The rise lets the first, useless weights be forgotten at once, which short runs need.
-    """
-
-    def update(average: Tensor, current: Tensor, updates: Tensor | int) -> Tensor:
-        if not average.is_floating_point():  # a counter of batch normalisation
-            return current
-        count = float(updates)
-        return torch.lerp(average, current, 1 - min(decay, (1 + count) / (10 + count)))
-
-    return update
-
-
-class DCGAN(pl.LightningModule):
+class DCGAN(EpochMeans):
     """Deep convolutional GAN.
 
     Args:
@@ -110,11 +96,7 @@ class DCGAN(pl.LightningModule):
         ).apply(initialize)
         if spectral_norm:
             self._bound_spectral_norm()
-        self.averaged = (
-            AveragedModel(self.generator, avg_fn=moving_average(ema_decay), use_buffers=True).requires_grad_(False)
-            if ema_decay
-            else None
-        )
+        self.averaged = MovingAverage(self.generator, ema_decay) if ema_decay else None
         self.adversarial_loss, self.augment = adversarial_loss, augment
         self.optimizer, self.schedule = optimizer, schedule
         self.generator_lr, self.discriminator_lr = generator_lr, discriminator_lr
@@ -186,8 +168,7 @@ class DCGAN(pl.LightningModule):
         generator_loss = self._generator_step(real, drawn)
         if self.averaged is not None:
             self.averaged.update_parameters(self.generator)
-        logged = {"train/discriminator_loss": discriminator_loss, "train/generator_loss": generator_loss}
-        self.log_dict(logged, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch), sync_dist=True)
+        self.note({"train/discriminator_loss": discriminator_loss, "train/generator_loss": generator_loss})
 
     def validation_step(self, batch: Tensor, batch_index: int) -> None:
         """Log what the discriminator thinks of held-out photos: far below the training photos, it has memorised."""

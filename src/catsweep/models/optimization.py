@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from catsweep.instantiation import checked_once
+
 OptimizerFactory = Callable[..., Optimizer]
 Schedule = Callable[[int, int], float]
 
@@ -63,10 +65,11 @@ def build(
         lr: learning rate in place of the factory's own.
     """
     groups = decayed_groups(module)
+    factor = checked_once(schedule)
     built = optimizer(groups) if lr is None else optimizer(groups, lr=lr)
 
     def multiplier(step: int) -> float:
         total = total_steps(step)
-        return schedule(min(step, total), total)
+        return factor(min(step, total), total)
 
     return built, LambdaLR(built, multiplier)

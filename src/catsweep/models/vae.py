@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from catsweep.images import to_float
+from catsweep.instantiation import checked_once
 from catsweep.losses.divergence import free_bits as floor_divergence
 from catsweep.losses.divergence import kl_normal
 from catsweep.models.blocks import Activation, Normalization
 from catsweep.models.decoder import Decoder
 from catsweep.models.encoder import Encoder
+from catsweep.models.epoch_means import EpochMeans
 from catsweep.models.optimization import OptimizerFactory, Schedule, build, expected_steps
 from catsweep.models.prior import AggregatePrior
 
@@ -29,7 +31,7 @@ def warmed_up(beta: float, step: int, warmup_steps: float) -> float:
     return beta if step >= warmup_steps else beta * step / warmup_steps
 
 
-class VAE(pl.LightningModule):
+class VAE(EpochMeans):
     """β-VAE on images.
 
     The loss is `reconstruction + β · KL`, in nats per image: both terms are summed over the image and over
@@ -92,7 +94,7 @@ class VAE(pl.LightningModule):
             activation,
         )
         self.prior = AggregatePrior(latent_size) if aggregate_prior else None
-        self.reconstruction_loss = reconstruction_loss
+        self.reconstruction_loss = checked_once(reconstruction_loss)
         self.beta, self.beta_warmup, self.free_bits = beta, beta_warmup, free_bits
         self.optimizer, self.schedule = optimizer, schedule
 
@@ -144,8 +146,7 @@ class VAE(pl.LightningModule):
         warmup_steps = self.beta_warmup * expected_steps(self.trainer, self.global_step)
         beta = warmed_up(self.beta, self.global_step, warmup_steps)
         loss = parts["reconstruction"] + beta * parts["kl_charged"]
-        logged = {"train/loss": loss, "train/reconstruction": parts["reconstruction"], "train/kl": parts["kl"]}
-        self.log_dict(logged, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch), sync_dist=True)
+        self.note({"train/loss": loss, "train/reconstruction": parts["reconstruction"], "train/kl": parts["kl"]})
         return loss
 
     def validation_step(self, batch: Tensor, batch_index: int) -> None:

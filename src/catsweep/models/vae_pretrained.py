@@ -18,6 +18,7 @@ from torch import Tensor
 
 from catsweep.errors import ConfigError
 from catsweep.images import to_float
+from catsweep.instantiation import checked_once
 from catsweep.models import pretrained
 from catsweep.models.flow import FlowPrior
 from catsweep.models.optimization import OptimizerFactory, Schedule, build, expected_steps
@@ -81,7 +82,7 @@ class PretrainedVAE(pl.LightningModule):
         if self.trains_decoder:
             for part in filter(None, (autoencoder.decoder, autoencoder.post_quant_conv)):
                 part.requires_grad_(True)
-        self.reconstruction_loss = reconstruction_loss
+        self.reconstruction_loss = checked_once(reconstruction_loss)
         self.optimizer, self.schedule = optimizer, schedule
 
     def on_fit_start(self) -> None:

@@ -5,6 +5,7 @@ narrow one are compared after the same share. Lightning saves checkpoints after 
 so this one stops at the start of an epoch, when the checkpoint of the last one is on disk.
 """
 
+import math
 import signal
 import threading
 import time
@@ -15,14 +16,16 @@ from typing import Any
 
 import optuna
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.utilities.seed import isolate_rng
 
 from catsweep.callbacks import on_rank_zero
 from catsweep.errors import InterruptedTrial
+from catsweep.hardware import cuda_in_use
 from catsweep.metrics.scorer import Scorer
 from catsweep.search.reporting import TrialReporter
+
+SHOW = 10.0  # seconds between two signs that a training goes on
 
 
 class SweepCallback(pl.Callback):
@@ -49,6 +52,7 @@ class SweepCallback(pl.Callback):
         self.asked_to_stop = False
         self.begun = (0.0, 0.0)  # share of the budget that was used before this attempt, and when it started
         self.scores: dict[str, float] = {}
+        self.shown = -math.inf  # when the training last showed that it goes on
         self._before: Any = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -86,6 +90,12 @@ class SweepCallback(pl.Callback):
         """
         if on_rank_zero(trainer, lambda: self.asked_to_stop or not self.reporter.is_current()):
             raise InterruptedTrial(f"Stopped after {trainer.current_epoch} epochs, at a checkpoint.")
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *of_the_batch: Any) -> None:
+        """Show now and then that the training goes on: an epoch may take longer than a trial may be silent."""
+        if trainer.is_global_zero and self.clock() - self.shown >= SHOW:
+            self.reporter.alive(self.folder)
+            self.shown = self.clock()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Report the rungs that were reached in this epoch.
@@ -129,7 +139,7 @@ class SweepCallback(pl.Callback):
         names = self.scorer.rung_names()
         if evaluated and all(name in trainer.callback_metrics for name in names):
             return {name: float(trainer.callback_metrics[name]) for name in names}
-        with isolate_rng(include_cuda=torch.cuda.is_available()):
+        with isolate_rng(include_cuda=cuda_in_use()):
             generator: Any = pl_module
             return self.scorer.rung(generator)
 

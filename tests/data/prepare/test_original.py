@@ -17,6 +17,7 @@ from catsweep.data.prepare import original
 from catsweep.data.prepare.images import read_image
 from catsweep.data.prepare.making import build
 from catsweep.data.prepare.original import Original, identity
+from catsweep.data.prepare.ready import rows
 from catsweep.data.prepare.record import Record
 from catsweep.data.prepare.stage import Done
 from catsweep.data.sources import DemoCats, Photos
@@ -79,6 +80,19 @@ def test_landmarks_that_cannot_be_read_cost_no_photo(tmp_path: Path, place: Path
     assert record.kept
     assert record.landmarks is None
     assert record.parameters["landmarks"].startswith("malformed landmarks: ")
+
+
+def test_what_was_assumed_of_a_photo_goes_into_both_manifests(tmp_path: Path, place: Path) -> None:
+    (tmp_path / "in").mkdir()
+    Image.fromarray(np.full((60, 80), 2000, np.uint16)).save(tmp_path / "in" / "deep.tif")
+    Image.new("RGB", (80, 60), (200, 40, 40)).save(tmp_path / "in" / "plain.png", icc_profile=b"cat food")
+    save(tmp_path / "in" / "x.jpg", 60, 80)
+    done = ingest(Photos(tmp_path / "in").files, place)
+    deep, plain, other = ("; ".join(record.parameters.get("notes", ())) for record in done.records)
+    assert deep == "levels by their range: the largest is 2,000, so 4,095 is white"
+    assert plain.startswith("colour profile ignored: ")
+    assert other == ""
+    assert [row.notes for row in rows([done, done])] == [deep, plain, other]
 
 
 @pytest.mark.parametrize(

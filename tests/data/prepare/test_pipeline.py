@@ -213,6 +213,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ears = "105 100 90 50 130 90 190 90 230 50 215 100"
         photo.with_name(f"{photo.name}.cat").write_text(f"9 120 130 200 130 160 195 {ears}")
     (folder / "none.jpg").write_bytes(b"a text")
+    (folder / "5.jpg").rename(folder / "5.jpg_large")
+    (folder / "5.jpg.cat").rename(folder / "5.jpg_large.cat")
+    (folder / "notes.txt").write_bytes(b"a text")
     return folder
 
 
@@ -231,10 +234,14 @@ def configured(root: Path, source: Path, tmp_path: Path) -> Callable[..., DictCo
 def test_a_folder_of_photos_becomes_a_ready_set(
     configured: Callable[..., DictConfig], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     run(configured("augment.copies=3"))
+    passed_over = "1 other file passed over: 1 not an image: .txt (notes.txt)"
+    assert f"{passed_over}; passed_over.csv names them" in caplog.text
     stages = tmp_path / "data" / "stages" / "my-cats"
     folders = ["0.original", "1.no_duplicates", "3.zoomed", "4.verified", "5.augmented", "6.resized"]
-    assert sorted(file.name for file in stages.iterdir()) == [".lock", *folders, "manifest.csv"]
+    assert sorted(file.name for file in stages.iterdir()) == [".lock", *folders, "manifest.csv", "passed_over.csv"]
+    assert (stages / "passed_over.csv").read_text() == "source,reason\nnotes.txt,not an image: .txt\n"
     refused = {record.source: record.reason for record in read_manifest(stages / "manifest.csv") if record.reason}
     assert refused["0-again.jpg"].startswith("duplicate: of 0.jpg")
     assert refused["small.jpg"].startswith("photo too small")
@@ -242,12 +249,12 @@ def test_a_folder_of_photos_becomes_a_ready_set(
     ready = ReadySet.open(tmp_path / "data" / "ready" / "my-cats-16")
     ready.verify()
     assert len(ready) == 6 + 2 * 5  # one is held out
+    assert f"Not taken for photos: {passed_over}." in (ready.path / "report.html").read_text()
     before = content(tmp_path)
-    caplog.set_level(logging.INFO)
     caplog.clear()
     run(configured("augment.copies=3"))
     assert content(tmp_path) == before
-    run(configured("augment.copies=3", "stages=[duplicates]", "duplicates.threshold=10"))
+    run(configured("augment.copies=3", "stages=[duplicates]", "duplicates.threshold=0.7"))
     assert sum(record.message.startswith("zoom") for record in caplog.records) == 1  # only in the run before
     assert content(tmp_path / "data" / "ready") == content_of(before, "data/ready")
 

@@ -68,13 +68,14 @@ class Original(Stage):
                 sha256 = hashlib.sha256(data).hexdigest()
                 record = replace(record, sha256=sha256, group=sha256, bytes=len(data))
                 with decoding(data) as photo:
-                    height, width = photo.shape[:2]
+                    height, width = photo.pixels.shape[:2]
                     size = {"width": width, "height": height}
-                    record = replace(record, **size, parameters=size)
+                    notes = {"notes": list(photo.notes)} if photo.notes else {}
+                    record = replace(record, **size, parameters={**size, **notes})
                     if min(height, width) < self.min_side:
                         said = f"{width} x {height} pixels, at least {self.min_side} are needed"
                         raise Unreadable(f"photo too small: {said}")
-                    return self._shrunk(self._with_landmarks(record), photo)
+                    return self._shrunk(self._with_landmarks(record), photo.pixels)
         except Unreadable as error:
             return record.refuse(error.reason), None
 

@@ -6,12 +6,13 @@ conf/prepare.yaml; how one of them is made, kept and resumed is in `catsweep.dat
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
+from catsweep.data.files import PASSED_OVER, say_passed_over, write_passed_over
 from catsweep.data.prepare import left_out, loose, report, table
 from catsweep.data.prepare.making import build, is_current, summary
 from catsweep.data.prepare.original import Original
@@ -44,10 +45,12 @@ def run(cfg: DictConfig) -> None:
         with FileLock(root / ".lock", timeout=0):
             original = instantiate(cfg.pipeline[0], _partial_=True)(reader.files)
             stages = [original, *(instantiate(node) for node in cfg.pipeline[1:])]
+            passed_over = reader.passed_over() if hasattr(reader, "passed_over") else {}
+            write_passed_over(root / PASSED_OVER, passed_over)
             done = make(stages, root, cfg.stages)
             table.write_table(root, done, cfg.manifest)
             if len(done) == sum(stage.active for stage in stages):
-                _finish(cfg, name, done, form)
+                _finish(cfg, name, done, form, passed_over)
             left = left_out.count(done)
             if left.few:  # last, where it cannot be overlooked
                 log.warning("%s", "\n".join(left_out.lines(left)))
@@ -115,10 +118,14 @@ def _cached(stage: Stage, folder: Path, inputs: tuple[Record, ...], content: str
     return done
 
 
-def _finish(cfg: DictConfig, name: str, done: Sequence[Done], form: loose.Format | None) -> None:
+def _finish(
+    cfg: DictConfig, name: str, done: Sequence[Done], form: loose.Format | None, passed_over: Mapping[str, str]
+) -> None:
     """What training and people read: the ready set, its report, loose files."""
     ready = publish(done, Path(cfg.root) / "ready" / f"{name}-{cfg.size}", name)
-    page = report.write(done, ready)
+    page = report.write(done, ready, passed_over)
+    if passed_over:
+        log.info("%s; %s names them", say_passed_over(passed_over), PASSED_OVER)
     log.info("Ready: %s", ready.path)
     log.info("What was done: %s", page)
     log.info("Train on it: %s", report.command(ready))

@@ -57,10 +57,10 @@ def rows(done: Sequence[Done]) -> Iterator[Row]:
         # Of the photo, for what stage `original` has saved of it may be smaller.
         width, height = (int(photo.parameters.get(side, getattr(photo, side))) for side in ("width", "height"))
         for record in became[photo.source]:
-            yield _row(record, width, height)
+            yield _row(record, width, height, "; ".join(photo.parameters.get("notes", ())))
 
 
-def _row(record: Record, width: int, height: int) -> Row:
+def _row(record: Record, width: int, height: int, notes: str) -> Row:
     points = record.landmarks if record.kept else None
     return Row(
         index=record.index if record.kept else None,
@@ -75,4 +75,5 @@ def _row(record: Record, width: int, height: int) -> Row:
         landmarks="" if points is None else points_text(points),
         stage=record.stage,
         copy=int(record.parameters.get("copy", 0)),
+        notes=notes,
     )

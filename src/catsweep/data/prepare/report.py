@@ -8,7 +8,7 @@ so that the report of 75,000 images is as small as that of 1,000. Equal stages a
 import json
 import shlex
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from catsweep import templates
 from catsweep.data.contact_sheet import pick
+from catsweep.data.files import say_passed_over
 from catsweep.data.prepare import left_out, measures
 from catsweep.data.prepare.album import Album, Group, data_uri, grouped
 from catsweep.data.prepare.charts import Histogram, Share, histogram, shares
@@ -81,12 +82,13 @@ class Split:
     groups: frozenset[str]
 
 
-def write(done: Sequence[Done], ready: ReadySet) -> Path:
+def write(done: Sequence[Done], ready: ReadySet, passed_over: Mapping[str, str] | None = None) -> Path:
     """Write the report of a ready set beside it, whole or not at all.
 
     Args:
         done: the stages it was made by, in their order.
         ready: the set.
+        passed_over: what was not taken for a photo, with the reason.
 
     Returns:
         The file.
@@ -107,6 +109,7 @@ def write(done: Sequence[Done], ready: ReadySet) -> Path:
         methods=_methods(done),
         operations=_operations(done),
         families=_families(ready),
+        passed_over=say_passed_over(passed_over or {}),
         splits=[_split(ready, name) for name in (TRAIN, VAL)],
     )
     path = ready.path / PAGE

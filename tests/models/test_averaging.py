@@ -1,0 +1,62 @@
+"""The moving average of weights."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from catsweep.models.averaging import MovingAverage
+
+values = st.floats(-1, 1)
+
+
+def network(weight: float = 0.0, batches: int = 0) -> nn.BatchNorm1d:
+    """Weights, running statistics, and a whole number."""
+    norm = nn.BatchNorm1d(2)
+    nn.init.constant_(norm.weight, weight)
+    norm.running_mean.fill_(weight)
+    norm.num_batches_tracked.fill_(batches)
+    return norm
+
+
+@given(decay=st.floats(0, 0.9999), count=st.integers(1, 100_000), average=values, current=values)
+def test_it_weighs_by_a_decay_that_rises_to_its_bound(decay, count, average, current):
+    averaged = MovingAverage(network(average), decay)
+    averaged.n_averaged.fill_(count)
+    averaged.update_parameters(network(current))
+    weight = min(decay, (1 + count) / (10 + count))
+    expected = pytest.approx(weight * average + (1 - weight) * current, abs=1e-6)
+    assert averaged.module.weight.tolist() == [expected] * 2
+    assert averaged.module.running_mean.tolist() == [expected] * 2
+    assert averaged.n_averaged == count + 1
+
+
+def test_the_first_weights_are_taken_over():
+    averaged = MovingAverage(network(0.0), 0.9)
+    averaged.update_parameters(network(1.0))
+    assert averaged.module.weight.tolist() == [1.0, 1.0]
+
+
+def test_a_counter_is_taken_over_and_not_averaged():
+    averaged = MovingAverage(network(batches=3), 0.9)
+    averaged.n_averaged.fill_(100)
+    averaged.update_parameters(network(batches=8))
+    assert averaged.module.num_batches_tracked == 8
+
+
+def test_the_model_is_left_alone():
+    model = network(1.0, 4)
+    before = copy.deepcopy(model.state_dict())
+    MovingAverage(network(), 0.5).update_parameters(model)
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+def test_an_update_never_waits_for_its_device():
+    """Tensors without content cannot be read: whatever asked for a number, as each wait for a GPU does, would raise."""
+    averaged = MovingAverage(network(), 0.9).to("meta")
+    averaged.update_parameters(network().to("meta"))
+    with pytest.raises(RuntimeError, match="meta"):
+        bool(averaged.n_averaged == 1)

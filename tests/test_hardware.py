@@ -1,0 +1,35 @@
+"""What a run computes on."""
+
+import pytest
+import torch
+
+from catsweep.errors import ConfigError
+from catsweep.hardware import device_name, require
+
+
+@pytest.mark.parametrize("accelerator", ["gpu", "cuda"])
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch, accelerator: str) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    monkeypatch.setattr("torch.version.cuda", "13.0")
+    with pytest.raises(ConfigError, match=rf"{accelerator} needs a GPU, but torch .* finds none.*trainer=cpu"):
+        require(accelerator)
+    monkeypatch.setattr("torch.version.cuda", None)
+    with pytest.raises(ConfigError, match="a build for processors only"):
+        require(accelerator)
+
+
+def test_what_is_there_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    require("gpu")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    require("cpu")
+    require("auto")
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
+    require("gpu")
+
+
+def test_a_device_is_called_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "A GPU")
+    assert device_name(torch.device("cpu")) == "cpu"
+    assert device_name(torch.device("cuda", 0)) == "A GPU"
