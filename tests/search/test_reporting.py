@@ -132,8 +132,9 @@ def test_a_report_is_a_sign_that_the_trial_goes_on(tmp_path: Path, monkeypatch: 
     report(study, loss=1.0)
     assert [path.name for path in tmp_path.iterdir()] == ["progress.json"]
     assert read_progress(tmp_path) == {}
-    job.runtime.output_dir = str(tmp_path / "nowhere")
-    report(study, loss=1.0)
+    for none in (str(tmp_path / "nowhere"), "???"):
+        job.runtime.output_dir = none
+        report(study, loss=1.0)
 
 
 def test_progress_is_replaced_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

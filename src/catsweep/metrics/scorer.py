@@ -118,11 +118,7 @@ class Scorer:
         names = ["val/fid", "val/kid", "val/ssim_gap"]
         if len(self.val_rows):
             names += ["val/nearest", "val/copied"]
-        return [*names, "val/ssim"] if self._compares(model) else names
-
-    def _compares(self, model: Generator) -> TypeGuard[Reconstructor]:
-        """Whether there are held-out photos to compare with their reconstructions."""
-        return isinstance(model, Reconstructor) and len(self.val_rows) > 0
+        return [*names, "val/ssim"] if _compares(model, self.val_rows) else names
 
     def final(self, model: Generator) -> tuple[dict[str, float], dict[str, MetricCard]]:
         """All scores at the full number of samples, each with its card.
@@ -137,7 +133,7 @@ class Scorer:
             MetricError: images or features that are not finite, or a reconstructor and no held-out images.
         """
         values = self.drawn(model)
-        if self._compares(model):
+        if _compares(model, self.val_rows):
             values["val/ssim"] = float(self.held_out_similarities(model).mean())
         device = device_of(model)
         return values, {key: self.card(key, device) for key in values}
@@ -296,3 +292,8 @@ class Scorer:
     def _kid_rows(self) -> Tensor:
         chosen = np.random.default_rng(self.seed).permutation(len(self.reference.rows))[:KID_IMAGES]
         return self.reference.rows[np.sort(chosen)]
+
+
+def _compares(model: Generator, held_out: np.ndarray) -> TypeGuard[Reconstructor]:
+    """Whether there are held-out photos to compare with their reconstructions."""
+    return isinstance(model, Reconstructor) and len(held_out) > 0

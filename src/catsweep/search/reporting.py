@@ -25,7 +25,7 @@ from typing import Any
 import optuna
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import to_absolute_path
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from optuna.trial import FrozenTrial, TrialState
 
 from catsweep.atomic import write_json
@@ -107,7 +107,8 @@ class TrialReporter:
             folder: of the run; that of Hydra's job if None.
         """
         if folder is None:
-            if not HydraConfig.initialized():
+            # A configuration that was only composed, as in a notebook, has no folder.
+            if not HydraConfig.initialized() or OmegaConf.is_missing(HydraConfig.get().runtime, "output_dir"):
                 return
             folder = Path(HydraConfig.get().runtime.output_dir)
         with suppress(OSError):  # a full disk is not for this to tell
