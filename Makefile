@@ -10,6 +10,7 @@ SELECT ?= fid
 SOURCE ?=
 ARGS ?=
 PORT ?= 8080
+# PYTHONUTF8: in a locale without UTF-8 Python cannot even name the files of some tests.
 # Costs the suite a quarter more time, so a person asks for it; continuous integration (CI=…) always does.
 COVERAGE := --cov --cov-report=term --cov-fail-under=90
 
@@ -43,10 +44,10 @@ leet: setup ## look at the runs in the terminal, also while they run
 	$(VENV)/bin/wandb leet outputs/wandb
 
 test: setup ## all tests, on two cores (ARGS="-n 8" for more)
-	$(RUN) -m pytest -n 2 --dist loadfile $(if $(CI),$(COVERAGE)) $(ARGS)
+	PYTHONUTF8=1 $(RUN) -m pytest -n 2 --dist loadfile $(if $(CI),$(COVERAGE)) $(ARGS)
 
 coverage: setup ## the same, and which lines they run; a quarter longer
-	$(RUN) -m pytest -n 2 --dist loadfile $(COVERAGE) $(ARGS)
+	PYTHONUTF8=1 $(RUN) -m pytest -n 2 --dist loadfile $(COVERAGE) $(ARGS)
 
 lint: setup ## ruff and mypy
 	$(VENV)/bin/ruff check .

@@ -1,5 +1,7 @@
 """Fixtures shared by all tests. One thread: the suite runs on two shared cores."""
 
+from tests import environment  # isort: skip  # noqa: F401  # they are read when others are imported
+
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -13,6 +15,7 @@ from hydra import initialize_config_dir
 from hypothesis import settings
 from omegaconf import DictConfig
 from playwright.sync_api import Browser, sync_playwright
+from tests import memory
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -20,6 +23,20 @@ torch.set_num_threads(1)
 # No time limit: on a busy machine it would tell of the neighbours.
 settings.register_profile("catsweep", deadline=None)
 settings.load_profile("catsweep")
+
+
+def pytest_collection_finish() -> None:
+    memory.begin()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """Keep the memory of this process within its limit, or have the test fail that has broken it."""
+    before = memory.peak()
+    yield
+    memory.settle()
+    if before <= memory.LIMIT < memory.peak():
+        pytest.fail(f"This process of the suite took {memory.peak() / 2**30:.1f} GiB of the 2 GiB it may.")
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +79,10 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the extractor's exported graph is kept, for all processes of the suite: an export takes ten seconds."""
+    """Where the extractor's exported graph is kept, for all processes of the suite: an export takes ten seconds.
+
+    And the features of real images, which are found by what they are of.
+    """
     own = tmp_path_factory.getbasetemp()
     return (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "graphs"
 
@@ -74,7 +94,7 @@ def compose(tmp_path_factory: pytest.TempPathFactory, graphs: Path) -> Callable[
     tiny = [
         "data.reader.n=96", "data.size=32", f"data.root={cache / 'ready'}", "data.batch_size=16",
         "depth=shallow", "width.channels=4", "model.latent_size=8",
-        f"metrics.cache_root={cache / 'statistics'}", f"metrics.extractor.cache_root={graphs}",
+        f"metrics.cache_root={graphs}",
         "metrics.samples=48", "metrics.rung_samples=32",
         "epochs=2", "eval_every=1", "logger=none", "trainer.threads=1", "trainer.precision=32-true",
     ]  # fmt: skip

@@ -22,13 +22,14 @@ class Warm:
     Args:
         imports: the modules that it has imported.
         environment: of it and all that it starts.
+        umask: likewise; as here if it is -1.
     """
 
-    def __init__(self, imports: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(self, imports: Sequence[str], environment: Mapping[str, str], umask: int = -1) -> None:
         self.process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("warm.py")), *imports],
             env={**environment, "PYTHONPATH": str(Path(__file__).parents[1] / "src")},
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, umask=umask,
         )  # fmt: skip
         self.started: list[int] = []
         self.ended: dict[int, int] = {}

@@ -129,3 +129,10 @@ def test_nothing_heavy_is_imported_before_the_command_line_is_read(root: Path) -
     code = f"import sys, {', '.join(commands)}; print(sorted({heavy} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=source)
     assert found.stdout.strip() == "[]"
+
+
+def test_a_letter_that_the_terminal_lacks_ends_no_command(root: Path) -> None:
+    program = "import catsweep.commands; print('val/fid \\u2193, M\\u00e4usel')"
+    environment = {"PYTHONPATH": "src", "PYTHONIOENCODING": "ascii:strict"}
+    done = subprocess.run([sys.executable, "-c", program], cwd=root, env=environment, capture_output=True, text=True)
+    assert (done.stdout, done.returncode) == ("val/fid ?, M?usel\n", 0), done.stderr

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from catsweep.configuration import (
     check,
+    check_batch,
     check_groups,
     check_judge,
     check_loss,
@@ -48,6 +49,29 @@ def conf(tmp_path):
     }.items():
         (tmp_path / "loss" / f"{name}.yaml").write_text(text)
     return tmp_path
+
+
+BATCH_NORM = {"_target_": "torch.nn.BatchNorm2d", "_partial_": True}
+
+
+@pytest.mark.parametrize(
+    ("size", "halvings", "batch", "photos", "message"),
+    [
+        (32, 5, 1, None, r"single cell .* over data\.batch_size=1\. Set data\.batch_size=2 or more, or .*halvings=4"),
+        (64, 6, 1, 900, r"over data\.batch_size=1\. Set"), (16, 4, 64, 1, r"1 photo that there is .*\. Add photos, or"),
+        (64, 5, 1, None, None), (32, 5, 2, 2, None), (32, 5, 64, None, None), (64, 5, 64, 1, None),
+    ],
+)  # fmt: skip
+def test_a_batch_of_one_cell_is_not_normalized(size, halvings, batch, photos, message):
+    model = {"image_size": size, "halvings": halvings, "normalization": BATCH_NORM}
+    cfg = OmegaConf.create({"data": {"batch_size": batch}, "model": model})
+    if message is None:
+        check_batch(cfg, photos)
+        return
+    with pytest.raises(ConfigError, match=message):
+        check_batch(cfg, photos)
+    cfg.model.normalization._target_ = "catsweep.models.blocks.group_norm"
+    check_batch(cfg, photos)
 
 
 def test_losses_are_found_by_what_their_files_hold(conf):

@@ -2,12 +2,11 @@
 
 import csv
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from PIL import Image
+from tests import hostile
+from tests.starting import OF_A_SWEEP, Running, Warm
 
 from catsweep.runs import load_run
 
@@ -36,6 +37,9 @@ SWEEP = (
 )  # fmt: skip
 EPOCHS = 24
 
+# Without wandb: what it is to tidy when a process ends is the warm one's.
+IMPORTS = (*OF_A_SWEEP, "catsweep.training", "catsweep.export.bundle", "catsweep.export.best_model", "onnxscript")
+
 Typed = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -47,34 +51,33 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def environment(place: Path) -> Mapping[str, str]:
-    """Of somebody without a W&B account, on a narrow machine with a wide terminal."""
-    ours = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB_", "HYDRA_"))}
-    folders = {f"WANDB_{kind}_DIR": str(place / "wandb" / kind.lower()) for kind in ("CONFIG", "CACHE", "DATA")}
-    return ours | folders | {"NETRC": str(place / "netrc"), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    """Of somebody without a W&B account, with a wide terminal, in the worst of places: see `tests.hostile`."""
+    return {**hostile.machine(place / "bin"), "COLUMNS": "200"}
+
+
+@pytest.fixture(scope="module")
+def warm(environment: Mapping[str, str]) -> Iterator[Warm]:
+    warm = Warm(IMPORTS, environment, hostile.UMASK)
+    yield warm
+    warm.close()
 
 
 @pytest.fixture(scope="module")
 def start(
-    root: Path, place: Path, environment: Mapping[str, str], graphs: Path
-) -> Callable[..., "subprocess.Popen[str]"]:
-    def started(command: str, *words: str) -> "subprocess.Popen[str]":
+    root: Path, place: Path, warm: Warm, graphs: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Running]:
+    logs = tmp_path_factory.mktemp("logs")
+
+    def started(command: str, *words: str) -> Running:
         own = [f"metrics.extractor.cache_root={graphs}"] if command == "train" else []
-        return subprocess.Popen(
-            [sys.executable, str(root / "src" / f"{command}.py"), *words, *own], cwd=place, env=environment, text=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
+        return Running(warm, root / "src" / f"{command}.py", place, [*words, *own], logs)
 
     return started
 
 
 @pytest.fixture(scope="module")
-def typed(start: Callable[..., "subprocess.Popen[str]"]) -> Typed:
-    def done(command: str, *words: str) -> subprocess.CompletedProcess[str]:
-        process = start(command, *words)
-        out, err = process.communicate()
-        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
-
-    return done
+def typed(start: Callable[..., Running]) -> Typed:
+    return lambda *line: start(*line).done()
 
 
 def runs(place: Path) -> list[Path]:
@@ -82,7 +85,7 @@ def runs(place: Path) -> list[Path]:
 
 
 def test_a_run_ended_by_sigkill_and_resumed_is_the_undisturbed_run(
-    place: Path, typed: Typed, start: Callable[..., "subprocess.Popen[str]"]
+    place: Path, typed: Typed, start: Callable[..., Running]
 ) -> None:
     line = ("train", *TINY, f"epochs={EPOCHS}", f"eval_every={EPOCHS}", "logger=none")
     done = typed(*line)
@@ -201,6 +204,13 @@ def test_each_trial_is_an_offline_wandb_run_of_the_studys_group_without_a_word(
     assert {records["run"]["run"]["run_group"] for records in found.values()} == {"tiny"}
     well = {name for name, records in found.items() if not records["exit"]["exit"].get("exit_code", 0)}
     assert well == {"tiny sweep"} | {f"tiny {trial.number}" for trial in finished}
+
+
+def test_a_job_of_slurm_is_no_reason_to_warn_or_to_wait_for_others(
+    sweep: subprocess.CompletedProcess[str], place: Path
+) -> None:
+    said = [sweep.stdout, sweep.stderr, *((place / f"outputs/tiny/{n}/output.log").read_text() for n in range(3))]
+    assert not [line for text in said for line in text.splitlines() if "srun" in line or "Warning" in line]
 
 
 def test_the_same_line_again_says_that_the_study_is_finished(sweep: object, place: Path, typed: Typed) -> None:

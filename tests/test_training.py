@@ -9,6 +9,7 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback
+from tests import memory
 
 from catsweep import callbacks, runs, training
 from catsweep.errors import ConfigError, DataError, DivergedError, InterruptedTrial, MetricError, TrainingError
@@ -75,13 +76,16 @@ def test_a_killed_run_resumed_is_the_undisturbed_run(
 ) -> None:
     cfg = compose(*options, "epochs=4", "eval_every=2")
     training.run(cfg, tmp_path / "undisturbed")
+    memory.settle()  # three runs in one test
     with monkeypatch.context() as patch:
         kill_after(3, patch)
         with pytest.raises(Killed):
             training.run(cfg, tmp_path / "killed")
     assert not (tmp_path / "killed/metrics.json").exists()
+    memory.settle()
     cfg.resume = True
     training.run(cfg, tmp_path / "killed")
+    memory.settle()
     expected, got = weights(tmp_path / "undisturbed"), weights(tmp_path / "killed")
     assert all(torch.equal(expected[key], got[key]) for key in expected)
     scores = [json.loads((tmp_path / run / "metrics.json").read_text())["scores"] for run in ("undisturbed", "killed")]
@@ -131,18 +135,18 @@ def test_a_score_that_fails_for_another_reason_says_nothing_of_the_model(
 
 @pytest.mark.parametrize(
     ("error", "outcome"),
-    [(optuna.TrialPruned(), "pruned"), (InterruptedTrial("asked to"), "interrupted"), (Killed(), "failed")],
+    [(optuna.TrialPruned, "pruned"), (InterruptedTrial, "interrupted"), (Killed, "failed")],
 )
 def test_a_trial_that_was_pruned_or_asked_to_stop_is_not_recorded_as_failed(
-    compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, outcome: str
+    compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception], outcome: str
 ) -> None:
     def end(*_: object, **__: object) -> None:
-        raise error
+        raise error("asked to")  # made here: pytest keeps its parameters, and an error what it has come through
 
     told: list[str] = []
     monkeypatch.setattr(callbacks.FiniteLoss, "on_train_start", end)
     monkeypatch.setattr(training.loggers, "finish", lambda _, outcome: told.append(outcome))
-    with pytest.raises(type(error)):
+    with pytest.raises(error):
         training.run(compose("epochs=1"), tmp_path)
     assert told == [outcome]
 
@@ -159,6 +163,21 @@ def test_an_objective_that_will_not_be_scored_is_refused_before_training(compose
     with pytest.raises(ConfigError, match=r"val/ssim.*has not|val/ssim"):
         training.run(compose("model=dcgan", "objective=[val/ssim]"), tmp_path)
     assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("model", ["vae", "dcgan"])
+def test_batches_of_one_train_wherever_they_are_not_refused(compose: Compose, tmp_path: Path, model: str) -> None:
+    tiny = (f"model={model}", "model.latent_size=8", "data.batch_size=1", "data.reader.n=4", "epochs=1")
+    with pytest.raises(ConfigError, match=r"data\.batch_size=1"):
+        training.run(compose(*tiny, "depth=deep"), tmp_path / "refused")
+    assert not (tmp_path / "refused").exists()
+    for n, word in enumerate(("depth=medium", "normalization=group")):
+        training.run(compose(*tiny, "depth=deep", word), tmp_path / str(n))
+
+
+def test_a_run_without_held_out_photos_is_scored(compose: Compose, tmp_path: Path) -> None:
+    training.run(compose("data.val_fraction=0", "data.reader.n=8", "epochs=1"), tmp_path)
+    assert "val/ssim" not in json.loads((tmp_path / "metrics.json").read_text())["scores"]
 
 
 def test_minutes_bound_a_run_and_its_last_weights_count(compose: Compose, tmp_path: Path) -> None:

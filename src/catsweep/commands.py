@@ -1,4 +1,4 @@
-"""What every command line in `src/*.py` shares: how an expected error leaves the program, and how threads wait.
+"""What every command line in `src/*.py` shares: how it ends at an expected error, how threads wait, what is printed.
 
 Each entry point is a Hydra decorator, `guard`, and one call into the package::
 
@@ -10,6 +10,7 @@ Imported at each start, so it may import nothing heavy.
 """
 
 import functools
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -28,6 +29,10 @@ R = TypeVar("R")
 # the cores from each other. Measured on 2 cores, DCGAN of width 32: 318 images/s against 101 with a neighbour that
 # wants a core too. OpenMP reads it once, when torch is imported, hence here and not in `training`.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# A letter that the terminal's encoding lacks, such as an arrow in ISO-8859-9 or ASCII, is shown as ?; it ends nothing.
+if isinstance(sys.stdout, io.TextIOWrapper):
+    sys.stdout.reconfigure(errors="replace")
 
 
 def guard(task: Callable[[DictConfig], R]) -> Callable[[DictConfig], R]:

@@ -115,6 +115,34 @@ def check_numbers(cfg: DictConfig) -> None:
             raise ConfigError(f"{key} must be a number above 0, or null for no bound; got {cfg[key]!r}.")
 
 
+def check_batch(cfg: DictConfig, photos: int | None = None) -> None:
+    """Refuse batches of one image where a network ends as a single cell, and normalizes it over the batch.
+
+    Mean and deviation are then those of one number per channel, which torch refuses in the first step.
+
+    Args:
+        cfg: of a run.
+        photos: that there are to train on, once they are known; a batch has no more.
+
+    Raises:
+        ConfigError: saying what there is instead.
+    """
+    size, halvings = cfg.model.get("image_size"), cfg.model.get("halvings")
+    normalization = str(OmegaConf.select(cfg, "model.normalization._target_"))
+    if type(halvings) is not int or size != 2**halvings or not normalization.endswith("BatchNorm2d"):
+        return
+    if photos == 1:
+        batches, more = "batches of the 1 photo that there is to train on", "Add photos"
+    elif cfg.data.batch_size == 1:
+        batches, more = "data.batch_size=1", "Set data.batch_size=2 or more"
+    else:
+        return
+    raise ConfigError(
+        f"A network that ends as a single cell (data.size={size}, depth.halvings={halvings}) cannot be normalized over "
+        f"{batches}. {more}, or normalization=group, or depth.halvings={halvings - 1}."
+    )
+
+
 def check_rungs(cfg: DictConfig) -> None:
     """Refuse rungs that are not rising shares of the budget.
 
@@ -138,6 +166,7 @@ def check(cfg: DictConfig) -> None:
     check_pretrained(cfg)
     check_groups(cfg)
     check_numbers(cfg)
+    check_batch(cfg)
     check_rungs(cfg)
 
 

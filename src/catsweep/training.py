@@ -23,10 +23,11 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint, Timer
 from pytorch_lightning.loggers import Logger
 
-from catsweep import configuration
+from catsweep import cluster, configuration
 from catsweep.atomic import write_json
 from catsweep.callbacks import Collapse, EvaluationLine, FiniteLoss, LastCheckpoint, Progress, RandomState
 from catsweep.data.datamodule import CatDataModule
+from catsweep.data.splits import TRAIN
 from catsweep.errors import ConfigError, InterruptedTrial
 from catsweep.hardware import device_name, require
 from catsweep.instantiation import instantiate
@@ -66,6 +67,7 @@ def run(cfg: DictConfig, folder: Path | None = None) -> float | tuple[float, ...
     configuration.complete(cfg)
     require(cfg.trainer.accelerator)
     _quiet_libraries()
+    cluster.environment(cfg.trainer)  # also decides who is rank 0, before anything that only rank 0 does
     # Relative to the project, so that nothing we print or write names a place on this machine.
     folder = folder or Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
     if cfg.trial.number is not None and (folder / SCORES).exists():
@@ -78,6 +80,7 @@ def run(cfg: DictConfig, folder: Path | None = None) -> float | tuple[float, ...
     model: pl.LightningModule = instantiate(cfg.model).to(memory_format=torch.channels_last)
     data: CatDataModule = instantiate(cfg.data)
     data.prepare_data()
+    configuration.check_batch(cfg, len(data.ready.indices(TRAIN)))
     provenance.write(folder, cfg, provenance.collect(cfg.seed, ROOT, data.ready.digest), ROOT)
     log.info("Preparing the scores against %s; new photos take a minute, known ones a second", data.ready.path.name)
     scorer: Scorer = instantiate(cfg.metrics)(ready=data.ready)
@@ -146,7 +149,10 @@ def _quiet_libraries() -> None:
     for message in (
         r".*isinstance\(treespec, LeafSpec\)",  # Lightning 2.6 calls what torch 2.13 has deprecated
         r"Checkpoint directory .* exists and is not empty",  # a resumed run: that is the point
+        r"Total length of `OrderedBatches` across ranks is zero",  # data.val_fraction=0: nothing is held out,
+        r"`ModelCheckpoint\(monitor='val/kid'\)` could not find the monitored key",  # and nothing scored on the way
         r"You're resuming from a checkpoint that ended before the epoch ended",  # as a run bound by minutes does
+        r"The `srun` command is available",  # of SLURM: whether to use it is decided in `catsweep.cluster`
     ):
         warnings.filterwarnings("ignore", message=message)
 
@@ -176,6 +182,7 @@ def build_trainer(
     """The trainer of `cfg.trainer`, with the callbacks that every run has, and those of a trial of a sweep."""
     settings = {key: value for key, value in cfg.trainer.items() if key != "threads"}
     settings["precision"] = resolve_precision(cfg.trainer.precision, cfg.trainer.accelerator)
+    starter = {} if "plugins" in settings else {"plugins": [cluster.environment(cfg.trainer)]}
     trainer: pl.Trainer = instantiate(
         settings,
         default_root_dir=str(folder),
@@ -188,6 +195,7 @@ def build_trainer(
         logger=log_to or False,
         enable_model_summary=False,
         use_distributed_sampler=False,  # the data module deals the batches out itself
+        **starter,
     )
     return trainer
 

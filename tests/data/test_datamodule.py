@@ -156,6 +156,8 @@ def test_copies_of_one_photo_are_too_little_to_hold_any_out(make: Callable) -> N
     with pytest.raises(DataError, match=r"at least 2 different photos.*but 5 alike are left in fake photos"):
         make(n=5, copies=5).setup("fit")
     make(n=5, copies=5, val_fraction=0).setup("fit")
+    with pytest.raises(DataError, match=r"but 1 is left in fake photos; add photos\.$"):
+        make(n=1).setup("fit")
 
 
 @pytest.mark.parametrize(
@@ -304,3 +306,21 @@ def test_augmentation_is_a_choice_of_its_own(root: Path, data: str) -> None:
         mild = hydra.compose("train", [f"data={data}", "data/augment=mild", "data.augment.contrast.probability=0"])
     assert instantiate(usual.data).augment == {}
     assert list(instantiate(mild.data).augment) == ["bright_dim", "bright_light", "saturation", "crop_random"]
+
+
+def test_a_set_with_few_photos_says_so_once(make: Callable, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    data = make(n=132)  # of which 99 are trained on
+    data.prepare_data()
+    data.prepare_data()
+    [record] = caplog.records
+    assert record.getMessage().startswith("Training on only 99 photos: ")
+    caplog.clear()
+    make(n=134, root=tmp_path / "enough").prepare_data()
+    assert caplog.text == ""
+
+
+def test_a_prepared_set_with_few_photos_says_so(prepared: Path, caplog: pytest.LogCaptureFixture) -> None:
+    PreparedCats(str(prepared), 8).prepare_data()
+    assert "Training on only" in caplog.text
+    assert str(prepared / "manifest.csv") in caplog.text

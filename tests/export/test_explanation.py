@@ -19,6 +19,7 @@ TRIALS = Trials(
     finished=(OTHER, BEST, LAST),
     front=(BEST, OTHER),
     params={0: {"loss": "l1"}, 1: {"loss": "[mse]"}, 2: {"loss": "l1", "optimizer.lr": 0.00123456}},
+    overrides={0: {"loss": "l1"}, 1: {"loss": "[mse]"}, 2: {"loss": "l1", "+optimizer.lr": "0.00123456"}},
     ranked=(1, 0, 2),
 )
 FOUND = Confirmation(
@@ -46,7 +47,7 @@ def test_the_page_without_a_confirmation() -> None:
         "| 1 | 40 | 0.2 |\n| 0 | 50 | 0.9 |\n| **2** | 60 | 0.1 |\n\n"
         "## Under other seeds\n\n"
         "No trial was trained again under other seeds, so how much it varies is not known. To find out: the line\n\n"
-        "## Its parameters\n\n- `loss=l1`\n- `optimizer.lr=0.00123456`\n"
+        "## Its parameters\n\n- `loss=l1`\n- `+optimizer.lr=0.00123456`\n"
     )
 
 

@@ -58,6 +58,18 @@ class TestReadTrials:
         assert [c.number for c in trials.finished] == [0, 2, 5]
         assert trials.front == (Candidate(2, (20.0, 0.4)), Candidate(0, (30.0, 0.5)))
         assert trials.params[2] == {"optimizer.lr": 0.2}
+        assert trials.overrides[2] == {"optimizer.lr": "0.2"}
+
+    def test_parameters_are_overrides_as_the_study_has_them(self, sweep) -> None:
+        study = sweep.study("s", [], names=["val/fid", "val/ssim"])
+        space = {"x": optuna.distributions.CategoricalDistribution(["1", 1, None, "null"])}
+        study.add_trials(
+            [optuna.trial.create_trial(values=[1.0, 1.0], params={"x": v}, distributions=space) for v in ("1", None)]
+        )
+        assert self.read(sweep).overrides == {0: {"x": "1"}, 1: {"x": "null"}}  # what older versions gave to jobs
+        study.set_user_attr("spelling", "exact")
+        study.set_user_attr("contract", {"space": {"+x": "choice('1', 1, null, 'null')"}})
+        assert self.read(sweep).overrides == {0: {"+x": "'1'"}, 1: {"+x": "null"}}
 
     def test_infinite_scores_are_no_result(self, sweep) -> None:
         # (inf, 0.9) would be Pareto-optimal by its SSIM.
@@ -155,6 +167,13 @@ class TestFindRun:
             sweep.run("s", number, (10.0, 0.5))  # equal scores: the number decides
         assert self.find(sweep, 1, (10.0, 0.5)) == "1"
 
+    def test_the_folder_that_the_study_names_comes_first(self, sweep) -> None:
+        objectives = (Objective("val/fid", maximise=False), Objective("val/ssim", maximise=True))
+        for name in (0, "lr=0.1/0", 1):
+            sweep.run("s", name, (10.0, 0.5))  # equal scores: the name decides
+        found = find_run(sweep.outputs / "s", Candidate(0, (10.0, 0.5)), objectives, "lr=0.1/0")
+        assert found == sweep.outputs / "s/lr=0.1/0"
+
     def test_numbering_shifted_by_a_resume(self, sweep) -> None:
         for number, fid in enumerate([11.0, 12.0, 13.0]):
             sweep.run("s", number, (fid, 0.5))
@@ -186,6 +205,12 @@ class TestFindRun:
     def test_no_folder_at_all(self, sweep) -> None:
         with pytest.raises(ExportError, match="No run folder"):
             self.find(sweep, 0, (1.0, 1.0))
+
+
+def test_a_study_tells_the_folders_that_have_other_names_than_the_numbers(sweep) -> None:
+    study = sweep.study("s", [(1.0, 2.0)], names=["val/fid", "val/ssim"])
+    study.add_trial(optuna.trial.create_trial(values=[10.0, 0.9], user_attrs={"catsweep:folder": "lr=0.1"}))
+    assert read_trials(sweep.sweeps / "s", sweep.outputs / "s").folders == {1: "lr=0.1"}
 
 
 def test_scores_survive_the_way_through_json_and_sqlite(sweep) -> None:

@@ -262,13 +262,16 @@ def test_choices_that_cannot_be_scored_are_refused(
 def test_too_few_real_images_are_refused(
     build: Callable[..., Scorer], tiny_ready: Any, tiny_reconstructor: Any, images: Callable[..., np.ndarray]
 ) -> None:
-    with pytest.raises(MetricError, match="at least 2 real images in the reference"):
-        build(ready=tiny_ready(images(1, seed=0), held_out=0))
-    with pytest.raises(MetricError, match=r"at least 2 real images.*\(val\); there are 1"):
+    for reference in ("all", "train"):  # the others would be no more
+        with pytest.raises(MetricError, match=r"at least 2 real images in the reference.* there are 1\. Add photos\.$"):
+            build(ready=tiny_ready(images(1, seed=0), held_out=0), reference=reference)
+    with pytest.raises(
+        MetricError, match=r"at least 2 real images.*\(val\); there are 1.*set metrics\.reference=all\.$"
+    ):
         build(ready=tiny_ready(held_out=1), reference="val")
     scorer = build(ready=tiny_ready(held_out=0))
     with pytest.raises(MetricError, match=r"data\.val_fraction"):
-        scorer.final(tiny_reconstructor())
+        scorer.held_out_similarities(tiny_reconstructor())
 
 
 def test_a_model_of_another_size_is_refused(build: Callable[..., Scorer], images: Callable[..., np.ndarray]) -> None:
@@ -276,12 +279,13 @@ def test_a_model_of_another_size_is_refused(build: Callable[..., Scorer], images
         build().rung(Replay(images(12, seed=0, side=24)))
 
 
-def test_without_held_out_images_nothing_is_said_of_copies(
-    build: Callable[..., Scorer], tiny_ready: Any, tiny_generator: Any
+def test_without_held_out_images_nothing_is_said_of_copies_and_reconstructions(
+    build: Callable[..., Scorer], tiny_ready: Any, tiny_generator: Any, tiny_reconstructor: Any
 ) -> None:
     scorer = build(ready=tiny_ready(held_out=0))
-    values, _ = scorer.final(tiny_generator())
-    assert set(values) == set(scorer.names(tiny_generator())) == {"val/fid", "val/kid", "val/ssim_gap"}
+    for model in (tiny_generator(), tiny_reconstructor()):
+        values, _ = scorer.final(model)
+        assert set(values) == set(scorer.names(model)) == {"val/fid", "val/kid", "val/ssim_gap"}
 
 
 @pytest.mark.parametrize(("option", "extractor"), [("default", "EfficientNetLite0"), ("inception", "Inception")])

@@ -309,7 +309,8 @@ def test_r1_is_measured_at_real_images_and_teaches_the_discriminator(make_dcgan,
     fit(model, photos)
     assert torch.equal(torch.cat(measured), to_float(torch.cat(photos)))
     # d/dw of |w|² / 2 is w: a step at rate 0.1 takes off a tenth.
-    assert model.discriminator.weight.norm().item() == pytest.approx(0.9**2)
+    few = 32 * torch.finfo(torch.float32).eps  # of its roundings are in two steps
+    assert model.discriminator.weight.norm().item() == pytest.approx(0.9**2, rel=few)
 
 
 @pytest.mark.trains

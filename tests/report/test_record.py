@@ -67,6 +67,21 @@ def test_a_running_trial_is_where_its_own_files_say(lab: Lab) -> None:
     assert drawn_ahead.attempts == ()
 
 
+def test_a_run_is_where_the_study_says(lab: Lab) -> None:
+    study = lab.study("cats")
+    add(study, (200.0, 0.4), params_of(0), "complete", folder="lr=0.1")
+    add(study, TrialState.FAIL, params_of(1), "failed", folder="lr=0.2")
+    again = lab.study("cats.confirm")
+    add(again, (2.0, 1.0), {}, "complete", confirms=0, seed=5, folder="confirm/0_0")
+    run = lab.run("cats", 0, (200.0, 0.4), ("val/fid", "val/ssim"))
+    moved = run.rename(run.with_name("lr=0.1"))
+    for name in ("0", "1", "lr=0.2", "confirm/0_0"):
+        (lab.outputs / "cats" / name).mkdir(parents=True)
+    record = read(study, lab.outputs / "cats")
+    assert [trial.run for trial in record.trials] == [moved, lab.outputs / "cats/lr=0.2"]
+    assert [trial.run for trial in record.confirmations] == [lab.outputs / "cats/confirm/0_0"]
+
+
 @pytest.mark.parametrize("damage", ["{", "[]", '"x"', "", '{"started": 7}', '{"started": "yesterday"}'])
 def test_damaged_documents_are_as_good_as_none(lab: Lab, damage: str) -> None:
     study = lab.study("cats")

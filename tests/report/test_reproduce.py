@@ -35,6 +35,17 @@ def test_the_winner_alone_is_no_part_of_the_study() -> None:
     assert line[-3:] == ["optimizer.lr=0.00068", "model.aggregate_prior=true", "~logger"]
 
 
+def test_the_winners_keys_have_their_prefix_and_its_strings_their_quotes() -> None:
+    winner = Entry(
+        0, "finished", "finished", (1.0,), {"x": 0.5, "name": "null", "drop": None, "policy": "[a]"}, (), None
+    )
+    contract = {"fixed": {"+seed": "3"}, "space": {"++x": "float 0..1", "name": "choice('null')"}}
+    line = shlex.split(reproduction(record(contract=contract, exact=True), winner).winner)
+    assert line[2:] == ["+seed=3", "++x=0.5", "name='null'", "drop=null", "policy=[a]"]
+    older = shlex.split(reproduction(record(contract=contract), winner).winner)
+    assert older[4] == "name=null"  # so its job had it
+
+
 def test_what_nobody_kept_is_empty() -> None:
     assert reproduction(record(), WINNER) == reproduction(record(), None)
     assert reproduction(record(), None).sweep == ""

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from catsweep.report.words import counted, duration, listed, moment, readable, shown
+from catsweep.report.words import counted, duration, listed, moment, parameter, readable, shown
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,9 @@ def test_counts_and_lists() -> None:
     assert [listed([3]), listed([3, 1]), listed([3, 1, 2])] == ["3", "3 and 1", "3, 1 and 2"]
     assert listed(range(20), at_most=2) == "0, 1 and 18 more"
     assert listed([]) == ""
+
+
+def test_a_parameter_that_is_a_string_is_told_from_other_values() -> None:
+    values = [None, "null", 1, "1", True, "true", 0.00012345, "[a]", "'[a]'", "a b"]
+    said = ["null", "'null'", "1", "'1'", "true", "'true'", "0.0001234", "[a]", "'[a]'", "a b"]
+    assert [parameter(value) for value in values] == said

@@ -5,6 +5,7 @@ from pathlib import Path
 import optuna
 
 from catsweep.search.executor import Job
+from catsweep.search.folders import Folders
 from catsweep.search.leases import Identity, Leases
 from catsweep.search.limits import Limits
 from catsweep.search.outcome import Kind, Outcome
@@ -71,7 +72,7 @@ def scheduler(
     node = {"_target_": "optuna.samplers.RandomSampler", "seed": 0}
     return Scheduler(
         study=study, proposals=Proposer(study, space, Samplers(node, 0, space)), executor=script, leases=leases,
-        limits=limits, overrides=lambda trial: space.overrides(trial.params), folder=lambda n: Path(str(n)),
+        limits=limits, overrides=lambda trial: space.overrides(trial.params), folders=Folders(Path()),
         **{"event": lambda line: None, **keys},  # type: ignore[arg-type]
     )  # fmt: skip
 

@@ -16,6 +16,7 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Timer
+from tests import memory
 
 from catsweep import training
 from catsweep.errors import ConfigError, DivergedError, InterruptedTrial
@@ -83,6 +84,7 @@ def test_sigterm_stops_at_a_checkpoint_from_which_the_next_attempt_goes_on(
         training.run(configure(compose, url), tmp_path / "0")
     assert signal.getsignal(signal.SIGTERM) == before
     monkeypatch.setattr(training, "callbacks", plain)
+    memory.settle()  # two runs in one test
     study._storage.set_trial_user_attr(study.trials[0]._trial_id, attributes.ATTEMPT, 1)
     later = configure(compose, url, attempt=1)
     later.rungs, later.trust = [0.2, 0.5, 0.6], ["mylab.*"]  # a sweep may go on with other ones
@@ -155,6 +157,7 @@ class Told:
     def __init__(self, prune_at: int = 99, error: Exception | None = None) -> None:
         self.reports: list[tuple[int, dict[str, float]]] = []
         self.told: list[dict[str, Any]] = []
+        self.shown: list[Path | None] = []
         self.prune_at, self.error, self.current = prune_at, error, True
 
     def report(self, step: int, scores: dict[str, float]) -> bool:
@@ -165,6 +168,9 @@ class Told:
 
     def is_current(self) -> bool:
         return self.current
+
+    def alive(self, folder: Path | None = None) -> None:
+        self.shown.append(folder)
 
     def progress(self, folder: Path, **told: Any) -> None:
         self.told.append(told)
@@ -318,3 +324,12 @@ def test_how_far_a_rung_is_counts_after_a_resume() -> None:
     callback = callback_of(Told(), Path())
     callback.load_state_dict({"reported": 2})
     assert callback.state_dict() == {"reported": 2}
+
+
+def test_a_training_shows_now_and_then_that_it_goes_on(tmp_path: Path) -> None:
+    now, reporter, trainer = [0.0], Told(), trainer_at(0)
+    callback = SweepCallback(reporter, Scores(), [0.5], tmp_path, lambda: now[0])  # type: ignore[arg-type]
+    for now[0] in (0.0, 5.0, 9.0, 10.0, 11.0, 25.0):
+        callback.on_train_batch_end(trainer, None, None, None, 0)  # type: ignore[arg-type]
+        callback.on_train_batch_end(trainer_at(0, rank=1), None, None, None, 0)  # type: ignore[arg-type]
+    assert reporter.shown == [tmp_path] * 3

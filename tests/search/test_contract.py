@@ -166,8 +166,13 @@ class TestCheck:
         assert "config.model.beta: 1.0 → 2.0  (accepted)\n" in text
         assert "config.model.size: 8 → 9\n" in text
         assert "'hydra.sweeper.allow_change=[model.beta,gone,data,model.size]'" in text
-        assert "study=NEWNAME" in text
+        assert "hydra.sweeper.study_name=NEWNAME" in text
         assert len(check(contract(), now, ["model.beta", "gone", "data", "model.size"])) == 3
+
+    def test_the_study_and_how_its_user_names_one_are_said_in_the_users_own_words(self) -> None:
+        with pytest.raises(StudyError, match=r"^The study x \(in y\) was begun otherwise") as refused:
+            check(contract(), contract(**self.NOW), [], "The study x (in y)", "name")
+        assert "another study with name=NEWNAME" in str(refused.value)
 
     def test_names_that_hydra_would_misread_are_quoted(self) -> None:
         now = contract(config={**CONFIG, "odd key, really": 1})
@@ -218,7 +223,7 @@ class TestCheck:
         with pytest.raises(StudyError, match=f"cannot be accepted: [^)]*{why}") as refused:
             check(contract(), contract(**now), everything)
         assert "allow_change=" not in str(refused.value)
-        assert "study=NEWNAME" in str(refused.value)
+        assert "hydra.sweeper.study_name=NEWNAME" in str(refused.value)
 
     SPACES = (
         "interval(0.1, 0.2)", "interval(0.1, 0.3)", "tag(log, interval(0.1, 0.2))", "range(1, 4)", "range(1, 9, 2)",
@@ -236,3 +241,14 @@ class TestCheck:
             wanted = True
         changes = compare(contract({"x": old}), contract({"x": new}))
         assert any(change.impossible for change in changes) == wanted
+
+
+def test_a_key_is_the_same_with_another_prefix() -> None:
+    before = Contract(None, ["minimize"], {"+x": "choice(1, 2)", "y": "int 1..3 when +x=1"}, {"seed": "3"})
+    now = Contract(None, ["minimize"], {"x": "choice(1, 2)", "y": "int 1..3 when x=1"}, {"++seed": "3"})
+    assert compare(before, now) == []
+    changed = Contract(None, ["minimize"], {"++x": "choice(1, 2)", "y": "int 1..4 when x=1"}, {"++seed": "4"})
+    assert [str(change) for change in compare(before, changed)] == [
+        "space.y: int 1..3 when x=1 → int 1..4 when x=1", "fixed.seed: 3 → 4",
+    ]  # fmt: skip
+    assert len(check(before, changed, ["+seed", "y"])) == 2

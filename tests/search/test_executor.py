@@ -2,6 +2,7 @@
 
 import multiprocessing.forkserver
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,11 +17,13 @@ import psutil
 import pytest
 from hydra.types import HydraContext
 from omegaconf import DictConfig
+from tests import hostile
 
 from catsweep.errors import ConfigError
-from catsweep.search import executor as module
+from catsweep.search import process as module
 from catsweep.search.executor import Job, ProcessExecutor
 from catsweep.search.outcome import Kind, Outcome
+from catsweep.search.watchdog import TrialTimeout
 
 Make = Callable[..., ProcessExecutor]
 
@@ -109,6 +112,14 @@ def test_a_job_sees_the_variables_of_its_slot_not_those_it_was_prepared_with(
     executor.prepare(job())
     executor.submit(job())
     assert end(executor).value == "the slot's"
+
+
+def test_a_job_in_a_job_of_slurm_is_none_of_its_tasks(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (hostile.SLURM | hostile.TORCHRUN).items():
+        monkeypatch.setenv(name, value)
+    executor = make(lambda cfg: [name for name in os.environ if re.search("RANK|TASK|PROCID|LOCALID|WORLD", name)])
+    executor.submit(job())
+    assert end(executor).value == []
 
 
 def test_a_prepared_process_that_died_is_replaced(make: Make) -> None:
@@ -229,6 +240,79 @@ def test_one_job_can_be_dropped(make: Make) -> None:
     [(dropped, outcome)] = executor.wait(60.0)
     assert (dropped.number, outcome.kind) == (1, Kind.LOST)
     assert list(executor.running()) == [0]
+
+
+class Hangs:
+    """A watchdog that finds a trial to hang as soon as the task says so."""
+
+    due = 0.01
+
+    def look(self) -> str:
+        return "It hangs" if Path("hangs").exists() else ""
+
+
+@pytest.mark.parametrize("how", ["in Python", "in C, with the lock of the interpreter"])
+def test_a_job_that_hangs_is_ended_with_all_it_started_and_its_stacks_are_told(
+    make: Make, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Though it will not hear of SIGTERM."""
+    monkeypatch.setattr(module, "DUMPING", 0.0)
+    monkeypatch.setattr(module, "GRACE", 1e6)
+
+    def hangs(cfg: DictConfig) -> None:
+        import ctypes
+
+        signal.signal(signal.SIGTERM, lambda *_: Path("asked").touch() if how == "in Python" else None)
+        Path("child").write_text(str(subprocess.Popen(["sleep", "600"], start_new_session=False).pid))
+        print("last words")
+        Path("hangs").touch()
+        if how != "in Python":
+            ctypes.PyDLL(None).sleep(600)
+        while True:
+            time.sleep(600)
+
+    executor = make(hangs)
+    executor.submit(job())
+    hung = executor.busy[0]
+    hung.watchdog = Hangs()  # type: ignore[assignment]
+    log = Path("out/0/output.log")
+    while not (hung._asked and "in hangs" in log.read_text()) or (how == "in Python" and not Path("asked").exists()):
+        assert not executor.wait(0.01)
+    hung._next = 0.0  # the grace is over
+    outcome = end(executor)
+    assert outcome.kind == Kind.TIMED_OUT
+    assert outcome.message.startswith("It hangs, in test_executor.py, line ")
+    assert "(most recent call first)" in outcome.traceback
+    assert "in hangs" in outcome.traceback
+    assert "last words" not in outcome.traceback
+    wait_for(lambda: gone(int(Path("child").read_text())))
+
+
+def test_what_a_job_still_comes_to_when_it_is_asked_to_leave_counts(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "DUMPING", 0.0)
+    monkeypatch.setattr(module, "GRACE", 1e6)
+
+    def late(cfg: DictConfig) -> float:
+        signal.signal(signal.SIGTERM, lambda *_: Path("asked").touch())
+        Path("hangs").touch()
+        wait_for(Path("asked").exists)
+        return 2.5
+
+    executor = make(late)
+    executor.submit(job())
+    executor.busy[0].watchdog = Hangs()  # type: ignore[assignment]
+    assert end(executor) == Outcome(Kind.COMPLETE, value=2.5)
+
+
+def test_a_job_is_bounded_as_the_executor_is_told(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DUMPING", 0.0)
+    executor = make(lambda cfg: time.sleep(600), bounds=TrialTimeout(total=0.1))
+    executor.submit(job())
+    outcome = end(executor)
+    assert outcome.kind == Kind.TIMED_OUT
+    assert "Not done after 0.1 s (hydra.sweeper.trial_timeout.total)" in outcome.message
 
 
 def test_a_signal_to_the_controllers_group_leaves_the_fork_server_alone(make: Make) -> None:

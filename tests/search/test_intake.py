@@ -1,5 +1,7 @@
 """Which trial a free slot gets: those that wait, those a dead controller left, new ones."""
 
+from typing import Any
+
 import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
@@ -103,6 +105,45 @@ def test_enqueued_configurations_come_first_and_reused_ones_cost_nothing() -> No
     assert script.started == [0]
     assert [trial.user_attrs.get(attributes.DUPLICATE_OF) for trial in reuse.trials] == [None, 0, 0]
     assert [trial.state for trial in reuse.trials] == [TrialState.COMPLETE] * 3
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"x": 100}, "x must be a number from 0.0 to 1.0; got 100"),
+        ({"z": 1}, "no parameter z"),
+        ({"x": "a"}, "got 'a'"),
+    ],
+)
+def test_what_another_tool_enqueued_and_cannot_be_fails_alone(given: dict[str, Any], said: str) -> None:
+    study = optuna.create_study()
+    study.enqueue_trial(given)
+    study.enqueue_trial({"++x": 0.5})
+    recorded: list[int] = []
+    script = Script(1)
+    loop = scheduler(script, Limits(3, max_same_failures=1), study, record=lambda: recorded.append(1))
+    loop.run()
+    assert states(study) == ["FAIL", "COMPLETE", "COMPLETE"]
+    assert said in study.trials[0].user_attrs[attributes.MESSAGE]
+    assert study.trials[1].params == {"x": 0.5}
+    assert script.started == [1, 2]
+    assert recorded
+    assert not loop.leases.owned("trial/0")
+
+
+def test_so_does_one_that_ended_a_sweep_of_an_earlier_version_while_it_was_drawn() -> None:
+    study = optuna.create_study()
+    space = Space.parse({"x": "interval(0.0, 1.0)", "y": "choice(a, b)"}, [])
+    study.enqueue_trial({"y": "aa"})
+    with pytest.raises(ValueError, match="'aa' not in"):
+        space.suggest(study.ask())
+    study._storage.set_trial_state_values(study.trials[0]._trial_id, TrialState.WAITING)
+    assert list(study.trials[0].params) == ["x"]
+    loop = scheduler(Script(1), Limits(2), study)
+    node = {"_target_": "optuna.samplers.RandomSampler", "seed": 0}
+    loop.intake.proposals = Proposer(study, space, Samplers(node, 0, space))
+    loop.run()
+    assert states(study) == ["FAIL", "COMPLETE"]
 
 
 def test_a_trial_that_is_given_back_goes_on_unless_another_controller_has_it() -> None:

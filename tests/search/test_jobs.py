@@ -16,7 +16,8 @@ from optuna.trial import create_trial
 
 from catsweep.errors import StudyError
 from catsweep.search import attributes, settings
-from catsweep.search.jobs import Jobs, quoted
+from catsweep.search.grammar import quoted
+from catsweep.search.jobs import Jobs
 from catsweep.search.space import Space
 from hydra_plugins.catsweep_sweeper.config import SteadySweeperConf
 
@@ -58,12 +59,65 @@ def test_an_app_without_the_node_is_told_nothing(make: Make) -> None:
     assert jobs.overrides(study, study.trials[0]) == ("steps=2",)
 
 
-def test_folders_are_named_as_hydra_names_them(make: Make) -> None:
+TRIAL = create_trial(
+    value=0.0,
+    params={"x": 0.5},
+    distributions={"x": optuna.distributions.FloatDistribution(0.0, 1.0)},
+    user_attrs={attributes.ATTEMPT: 0},
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "folder"),
+    [
+        ("${hydra.job.num}", "0"),
+        ("trial-${hydra.job.num}", "trial-0"),
+        ("${hydra.job.id}_${hydra.job.name}", "0_app"),
+        ("x${x}/${hydra:job.num}", "x0.5/0"),
+        ("${hydra.job.override_dirname}", "steps=2,x=0.5"),
+        ("${hydra:job.override_dirname}", "steps=2,x=0.5"),
+        ("${hydra_override_dirname:}", "steps=2,x=0.5"),
+        ("${hydra.sweeper.study_name}", "cats"),
+        ("${oc.env:THE_WEATHER}-${half:${x}}", "wet-0.25"),
+        ("${trial.attempt}${trial.number}", "00"),
+        ("/elsewhere/${hydra.job.num}", "/elsewhere/0"),
+    ],
+)
+def test_folders_are_named_as_the_job_names_them(
+    make: Make, monkeypatch: pytest.MonkeyPatch, template: str, folder: str
+) -> None:
+    monkeypatch.setenv("THE_WEATHER", "wet")
+    OmegaConf.register_resolver("half", lambda value: float(value) / 2, replace=True)
     jobs = make()
-    assert jobs.subdir(7) == "7"
     with open_dict(jobs.config.hydra):
-        OmegaConf.update(jobs.config, "hydra.sweep.subdir", "trial-${hydra.job.num}")
-    assert jobs.subdir(7) == "trial-7"
+        jobs.config.hydra.overrides.hydra += [f"hydra.sweep.subdir='{template}'", "hydra.sweeper.study_name=cats"]
+        jobs.config.hydra.job.name = "app"
+        OmegaConf.update(jobs.config, "hydra.sweep.subdir", template)
+        OmegaConf.update(jobs.config, "hydra.sweeper.study_name", "cats")
+    jobs.config.hydra.overrides.hydra.append("hydra.job.name=app")
+    study = optuna.create_study(study_name="cats")
+    study.set_user_attr("sweep_dir", "out")
+    study.add_trial(TRIAL)
+    [trial] = study.trials
+    folders = jobs.folders(study)
+    chosen = folders.choose(trial, [trial])
+    assert folders.base / (chosen or folders.name(trial)) == Path("out", folder)
+    trial.user_attrs = {**trial.user_attrs, **({} if chosen is None else {attributes.FOLDER: chosen})}
+    assert jobs.place(folders, trial) == (f"hydra.sweep.subdir='{folder}'",)
+
+
+def test_a_folder_that_cannot_be_composed_is_left_to_the_job_to_complain_of(make: Make) -> None:
+    jobs = make()
+    with open_dict(jobs.config.hydra):
+        OmegaConf.update(jobs.config, "hydra.sweep.subdir", "${nothing}")
+    jobs.config.hydra.overrides.hydra.append("hydra.sweep.subdir='${nothing}'")
+    study = optuna.create_study(study_name="cats")
+    study.set_user_attr("sweep_dir", "out")
+    study.add_trial(TRIAL)
+    folders = jobs.folders(study)
+    assert folders.choose(study.trials[0], []) is None
+    assert jobs.place(folders, study.trials[0]) == ()
+    assert folders.of(study.trials[0]) == Path("out/0")
 
 
 def test_every_job_works_where_the_study_began(make: Make) -> None:
@@ -86,8 +140,11 @@ def test_hydra_reads_what_was_quoted(text: str) -> None:
 def test_a_preflight_gives_facts_or_stops_all(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "looks.py").write_text(
         "def well(cfg):\n    return {'steps': cfg.steps}\ndef badly(cfg):\n    raise OSError('no photos here')\n"
+        "def never(cfg):\n    import time\n    time.sleep(600)\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     assert make(preflight="looks.well").preflight() == {"steps": 2}
     with pytest.raises(StudyError, match=r"nothing was started.*no photos here"):
         make(preflight="looks.badly").preflight()
+    with pytest.raises(StudyError, match=r"nothing was started.*No sign of progress for 0\.2 s.*trial_timeout"):
+        make(preflight="looks.never", trial_timeout=0.2).preflight()

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from optuna.trial import TrialState
+from optuna.study import StudyDirection
+from optuna.trial import TrialState, create_trial
 
-from catsweep.search.leases import Identity, Leases
+from catsweep.search.leases import CONTROLLER, DEAD, Identity, Leases, remove_side_study
 from catsweep.search.storage import open_storage
 
 GRACE = 10.0
@@ -28,9 +29,14 @@ class Clock:
         return self.now
 
 
+def with_study(storage: optuna.storages.BaseStorage) -> optuna.storages.BaseStorage:
+    optuna.create_study(study_name="s", storage=storage, load_if_exists=True)
+    return storage
+
+
 @pytest.fixture
 def storage() -> optuna.storages.BaseStorage:
-    return optuna.storages.InMemoryStorage()
+    return with_study(optuna.storages.InMemoryStorage())
 
 
 def controller(storage: optuna.storages.BaseStorage, machine: str, clock: Clock | None = None) -> Leases:
@@ -39,9 +45,15 @@ def controller(storage: optuna.storages.BaseStorage, machine: str, clock: Clock 
     return leases
 
 
-def unfinished(storage: optuna.storages.BaseStorage) -> list[str]:
-    side = storage.get_study_id_from_name("s.leases")
-    return [token.user_attrs["name"] for token in storage.get_all_trials(side, states=(TrialState.RUNNING,))]
+def left(storage: optuna.storages.BaseStorage) -> list[list[str]]:
+    """What each controller holds that neither ended nor was found dead, by the order in which they came."""
+    said = storage.get_study_system_attrs(storage.get_study_id_from_name("s"))
+    living = [
+        value
+        for key, value in said.items()
+        if key.startswith(CONTROLLER) and value and key.replace(CONTROLLER, DEAD) not in said
+    ]
+    return [[*one["holds"], *one["places"]] for one in sorted(living, key=lambda one: one["came"])]
 
 
 # --- claims
@@ -67,7 +79,7 @@ def test_a_closed_controller_leaves_nothing(storage: optuna.storages.BaseStorage
     a.close()
     assert b.claim("x")
     b.close()
-    assert unfinished(storage) == []
+    assert left(storage) == []
 
 
 def test_a_lock_is_released_also_when_its_body_fails(storage: optuna.storages.BaseStorage) -> None:
@@ -86,21 +98,62 @@ def test_a_lock_is_released_also_when_its_body_fails(storage: optuna.storages.Ba
 def test_a_claim_that_was_interrupted_before_we_knew_of_it_does_not_bar_the_name(
     storage: optuna.storages.BaseStorage,
 ) -> None:
-    a = controller(storage, "a")
-    a._append({"name": "x", "owner": a.me})
-    assert not a.owned("x")
-    assert a.claim("x")
+    a, b = controller(storage, "a"), controller(storage, "b")
+    write = storage.set_study_system_attr
+
+    def written(*words: Any) -> None:
+        write(*words)
+        raise ConnectionError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storage, "set_study_system_attr", written)
+        with pytest.raises(ConnectionError):
+            a.claim("x")
+    a.beat()
+    assert b.claim("x")
+    assert b.claim("y")
+    assert a.claim("z")
 
 
-def test_a_claim_that_was_ended_by_hand_is_not_held_and_may_be_made_again(storage: optuna.storages.BaseStorage) -> None:
+def test_a_claim_that_another_ended_is_not_held_and_may_be_made_again(storage: optuna.storages.BaseStorage) -> None:
     a, b = controller(storage, "a"), controller(storage, "b")
     assert a.claim("x")
-    storage.set_trial_state_values(a.tokens["x"], TrialState.FAIL)
+    storage.set_study_system_attr(a.study, f"{DEAD}{a.me}", True)
     assert not a.holds("x")
     assert b.claim("x")
     assert not a.claim("x")
     b.release("x")
     assert a.claim("x")
+
+
+# --- other tools
+
+
+@pytest.mark.parametrize("scheme", ["sqlite", "journal"])
+def test_the_storage_holds_the_study_that_a_person_made_and_no_other(tmp_path: Path, scheme: str) -> None:
+    storage = with_study(open_storage(f"{scheme}:///{tmp_path}/study.{scheme}"))
+    a, b = controller(storage, "a"), controller(storage, "b")
+    assert a.claim("x")
+    with b.lock("y"):
+        assert optuna.get_all_study_names(storage) == ["s"]
+    study = optuna.load_study(study_name=None, storage=storage)
+    assert (study.study_name, study.trials, study.user_attrs) == ("s", [], {})
+
+
+def test_what_an_earlier_version_kept_beside_the_study_is_removed_and_nothing_else(
+    storage: optuna.storages.BaseStorage,
+) -> None:
+    for name, attributes in {
+        "s.leases": [{"name": "controller", "beat": 3, "pid": 1}, {"name": "ask", "owner": 0}],
+        "t.leases": [{"name": "controller", "beat": 3}, {"score": 1}],
+        "u.leases": [],
+    }.items():
+        side = storage.create_new_study([StudyDirection.MINIMIZE], name)
+        for one in attributes:
+            storage.create_new_trial(side, create_trial(state=TrialState.RUNNING, user_attrs=one))
+    for study in ("r", "s", "t", "u", "s"):
+        remove_side_study(storage, study)
+    assert optuna.get_all_study_names(storage) == ["s", "t.leases", "u.leases"]
 
 
 # --- life and death
@@ -169,7 +222,7 @@ def test_a_number_that_was_used_again_is_another_process(storage: optuna.storage
     us = Leases(storage, "s")
     us.register()
     assert us.controllers() == [own]
-    assert unfinished(storage) == ["controller"], "what the dead left was ended"
+    assert left(storage) == [[]], "what the dead left was ended"
 
 
 class Controllers(RuleBasedStateMachine):
@@ -180,7 +233,7 @@ class Controllers(RuleBasedStateMachine):
 
     @initialize()
     def start(self) -> None:
-        self.storage = optuna.storages.InMemoryStorage()
+        self.storage = with_study(optuna.storages.InMemoryStorage())
         self.clocks = [Clock(), Clock(), Clock()]
         self.clocks[1].now, self.clocks[2].now = 1e6, -1e6
         self.all = [controller(self.storage, str(n), clock) for n, clock in enumerate(self.clocks)]
@@ -270,7 +323,7 @@ def processes() -> Iterator[ProcessPoolExecutor]:
 
 
 def count(url: str, path: str, rounds: int) -> None:
-    leases = Leases(open_storage(url), "s")
+    leases = Leases(with_study(open_storage(url)), "s")
     leases.register()
     barrier.wait()
     for _ in range(rounds):
@@ -281,7 +334,7 @@ def count(url: str, path: str, rounds: int) -> None:
 
 
 def claim(url: str, rounds: int) -> list[bool]:
-    leases = Leases(open_storage(url), "s")
+    leases = Leases(with_study(open_storage(url)), "s")
     leases.register()
     won = []
     for n in range(rounds):
@@ -300,7 +353,7 @@ def test_a_lock_loses_no_count_between_processes(tmp_path: Path, scheme: str, pr
     for done in [processes.submit(count, url, str(counter), ROUNDS) for _ in range(PROCESSES)]:
         done.result()
     assert counter.read_text() == str(ROUNDS * PROCESSES)
-    assert unfinished(open_storage(url)) == []
+    assert left(open_storage(url)) == []
 
 
 @pytest.mark.parametrize("scheme", ["sqlite", "journal"])
@@ -311,7 +364,7 @@ def test_of_those_that_claim_at_once_one_wins(tmp_path: Path, scheme: str, proce
 
 
 def hold(url: str, ready: Any) -> None:
-    leases = Leases(open_storage(url), "s")
+    leases = Leases(with_study(open_storage(url)), "s")
     leases.register()
     assert leases.claim("x")
     ready.set()
@@ -324,7 +377,7 @@ def test_what_a_killed_process_held_is_free_at_once(tmp_path: Path) -> None:
     process = context.Process(target=hold, args=(url, ready))
     process.start()
     ready.wait()
-    leases = Leases(open_storage(url), "s")
+    leases = Leases(with_study(open_storage(url)), "s")
     leases.register()
     assert not leases.claim("x")
     process.kill()

@@ -1,5 +1,7 @@
 """Failures go into the right drawer, also when a library has wrapped them."""
 
+import math
+
 import pytest
 
 from catsweep.errors import DivergedError, InterruptedTrial, MetricError
@@ -110,6 +112,14 @@ def test_values_are_numbers(returned: object, n: int, values: list[float]) -> No
 )
 def test_other_values_are_refused(returned: object, n: int, words: str) -> None:
     with pytest.raises(ValueError, match=words):
+        values_of(returned, n)
+
+
+@pytest.mark.parametrize(
+    ("returned", "n"), [(math.inf, 1), ("-inf", 1), ((1.0, -math.inf), 2), ([math.inf, 0.0], 2), (10**400, 1)]
+)
+def test_infinite_values_are_told_apart(returned: object, n: int) -> None:
+    with pytest.raises(OverflowError, match=r"finite|too large"):
         values_of(returned, n)
 
 

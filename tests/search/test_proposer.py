@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from catsweep.errors import ConfigError
-from catsweep.search.proposer import Proposer, SpaceExhausted
+from catsweep.search.proposer import Proposer, SpaceExhausted, UnfitTrial
 from catsweep.search.sampling import Samplers
 from catsweep.search.space import Space
 
@@ -294,6 +294,27 @@ def test_an_extender_reads_what_is_fixed_and_its_space_is_never_exhausted() -> N
     trials = walk(study, proposer, most=5)
     assert len({trial.params["z"] for trial in trials}) == 5
     assert all(0 <= trial.params["z"] <= 3 for trial in trials)
+
+
+@pytest.mark.filterwarnings("ignore:Fixed parameter z:UserWarning")
+@pytest.mark.parametrize("given", [{"z": 9.0}, {"z": "much"}, {"a": 2}])
+def test_what_only_an_extender_knows_is_checked_when_it_is_drawn(given: dict[str, Any]) -> None:
+    study = optuna.create_study()
+    config = OmegaConf.create({"bound": 2.0})
+    proposer = proposer_for(study, {"a": "choice(1)"}, extender=f"{__name__}.extend", config=config)
+    study.enqueue_trial(given)
+    with pytest.raises(UnfitTrial):
+        proposer.complete(start(study, 0))
+
+
+def test_what_an_extender_does_not_draw_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    study = optuna.create_study()
+    config = OmegaConf.create({"bound": 2.0})
+    proposer = proposer_for(study, {"a": "choice(1)"}, extender=f"{__name__}.extend", config=config)
+    study.enqueue_trial({"z": 0.5, "zz": 1})
+    proposer.complete(start(study, 0))
+    assert study.trials[0].params == {"a": 1, "z": 0.5}
+    assert "Trial 0 was enqueued with zz, which it does not have" in caplog.text
 
 
 def test_a_package_that_a_sampler_lacks_when_it_draws_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,6 +121,22 @@ def test_asking_whether_it_is_current_reads_the_storage_once(monkeypatch: pytest
     assert reads == ["get_trial"]
 
 
+def test_a_report_is_a_sign_that_the_trial_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """See `hydra.sweeper.trial_timeout`; in the folder of Hydra's job, where there is one."""
+    study = study_with(None, ["minimize"])
+    report(study, loss=1.0)
+    monkeypatch.setattr("catsweep.search.reporting.HydraConfig.initialized", lambda: True)
+    job = OmegaConf.create({"runtime": {"output_dir": str(tmp_path)}})
+    monkeypatch.setattr("catsweep.search.reporting.HydraConfig.get", lambda: job)
+    assert not list(tmp_path.iterdir())
+    report(study, loss=1.0)
+    assert [path.name for path in tmp_path.iterdir()] == ["progress.json"]
+    assert read_progress(tmp_path) == {}
+    for none in (str(tmp_path / "nowhere"), "???"):
+        job.runtime.output_dir = none
+        report(study, loss=1.0)
+
+
 def test_progress_is_replaced_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = study_with(None, ["minimize"])
     reporter = TrialReporter(study, study.ask().number)

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests import hostile
 
 from catsweep.errors import ConfigError
-from catsweep.search.resources import ALLOCATOR, environment, slots_per_gpu, visible_gpus
+from catsweep.search.resources import ALLOCATOR, alone, environment, slots_per_gpu, visible_gpus
 
 
 def devices(slots: int, gpus: list[str], share: float) -> list[str]:
@@ -92,6 +93,12 @@ def test_gpus_are_those_that_are_visible_or_that_are_there(monkeypatch: pytest.M
     tool.write_text("#!/bin/sh\nexit 9\n")
     assert visible_gpus("auto") == []
     assert visible_gpus(["3", 5]) == ["3", "5"]
+
+
+def test_a_slot_knows_the_allocation_but_no_place_among_its_tasks() -> None:
+    given = {"PATH": "/bin", "CUDA_VISIBLE_DEVICES": "0", "RANKING": "1", **hostile.SLURM, **hostile.TORCHRUN}
+    left = {"PATH", "CUDA_VISIBLE_DEVICES", "RANKING", "SLURM_JOB_ID", "SLURM_JOB_NAME", "SLURM_JOB_NODELIST"}
+    assert alone(given).keys() == left | {"SLURM_NODELIST", "SLURM_NNODES", "SLURM_CPUS_ON_NODE"}
 
 
 @pytest.mark.parametrize("wrong", ["all", -1, 1.5, None])

@@ -202,6 +202,21 @@ def test_the_leaderboard_has_a_row_per_trial_in_full_precision(tmp_path: Path) -
     ]
 
 
+def test_the_leaderboard_names_folders_that_are_not_the_numbers(tmp_path: Path) -> None:
+    head, *rows = board(study_of(trial(1.0, folder="x0.5"), trial(2.0)), tmp_path)
+    assert [row[head.index("folder")] for row in rows] == ["x0.5", "1"]
+
+
+def test_the_leaderboard_tells_null_and_strings_from_what_they_look_like(tmp_path: Path) -> None:
+    values = [None, "null", True, "true", "1", "", "a b", "[a]", "'[a]'"]
+    space: dict[str, BaseDistribution] = {"x": CategoricalDistribution([*values, 1])}
+    study = study_of(*(create_trial(value=1.0, params={"x": v}, distributions=space) for v in values))
+    assert [row[-1] for row in board(study, tmp_path)[1:]] == ["null", "null", "True", "true", *map(str, values[4:])]
+    study.set_user_attr("spelling", "exact")  # which studies of earlier versions lack
+    told = ["null", "'null'", "True", "'true'", "'1'", "''", "a b", "[a]", "'[a]'"]
+    assert [row[-1] for row in board(study, tmp_path)[1:]] == told
+
+
 def test_a_pruned_trial_has_no_objective_though_optuna_keeps_its_last_score(tmp_path: Path) -> None:
     [head, row] = board(study_of(trial(4.0, state=PRUNED)), tmp_path)
     assert head[:3] == ["trial", "state", "value"]

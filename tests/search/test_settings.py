@@ -5,13 +5,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import ConfigCompositionException
+from hydra_plugins.hydra_optuna_sweeper.config import TPESamplerConfig
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
+from optuna.samplers import TPESampler
+from tests.search.conftest import APP
 
 from catsweep.errors import ConfigError
 from catsweep.search import resources, settings
-from hydra_plugins.catsweep_sweeper.config import SteadySweeperConf
+from catsweep.search.sampling import Samplers
+from catsweep.search.space import Space
+from catsweep.search.watchdog import TrialTimeout
+from hydra_plugins.catsweep_sweeper.config import DefaultSamplerConf, SteadySweeperConf
 
 
 def read(**changes: Any) -> settings.Settings:
@@ -26,6 +34,55 @@ def test_a_study_without_a_name_lives_in_the_sweeps_own_folder() -> None:
     named = read(study_name=2026)
     assert (named.study, named.record) == ("2026", Path("sweeps/2026"))
     assert read(storage="journal:///x", record="here").storage == "journal:///x"
+
+
+def test_no_sampler_is_tpe_with_optunas_own_defaults() -> None:
+    assert read(sampler=None)["sampler"] == {"_target_": "optuna.samplers.TPESampler"}
+
+
+@pytest.mark.parametrize(
+    ("given", "key"),
+    [
+        ("${study}", "study"), ("${names.study}", "names.study"), ("fixed", "hydra.sweeper.study_name"),
+        (None, "hydra.sweeper.study_name"), ("a-${study}", "hydra.sweeper.study_name"),
+    ],
+)  # fmt: skip
+def test_a_study_is_named_by_the_apps_own_key_if_it_has_one(given: str | None, key: str) -> None:
+    assert settings.naming(OmegaConf.create({"hydra": {"sweeper": {"study_name": given}}})) == key
+
+
+def test_who_wants_every_trial_however_many_fail_gets_them() -> None:
+    assert settings.failure_limits(read().keys) == (3, 1.0)
+    assert settings.failure_limits(read(max_failure_rate=0.5).keys) == (3, 0.5)
+    assert settings.failure_limits(read(max_failure_rate=1.0).keys) == (None, 1.0)
+    assert settings.failure_limits(read(max_failure_rate=1, max_same_failures=5).keys) == (5, 1)
+
+
+STOCK = "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper"
+
+
+def test_a_configuration_that_still_names_the_stock_class_is_told_which_line_to_take_out() -> None:
+    with initialize_config_dir(str(APP)):
+        with pytest.raises(ConfigCompositionException) as refused:
+            compose("config", overrides=[f"hydra.sweeper._target_={STOCK}"], return_hydra_config=True)
+        assert f"`_target_: {STOCK}` below hydra.sweeper" in str(refused.value.__cause__)
+        assert "Take out that line" in str(refused.value.__cause__)
+        own = compose("config", overrides=["hydra.sweeper._target_=app.MySweeper"], return_hydra_config=True)
+        words = ["hydra/sweeper=optuna", f"hydra.sweeper._target_={STOCK}"]
+        stock = compose("config", overrides=words, return_hydra_config=True)
+    assert own.hydra.sweeper._target_ == "app.MySweeper"
+    assert stock.hydra.sweeper._target_ == STOCK
+
+
+def test_what_the_stock_plugins_tpe_may_be_given_ours_may_too() -> None:
+    def keys(node: type) -> set[str]:
+        return {field.name for field in dataclasses.fields(node)}
+
+    assert keys(TPESamplerConfig) <= keys(DefaultSamplerConf)
+    node = dataclasses.asdict(DefaultSamplerConf())
+    made, plain = Samplers(node, 0, Space.parse({}, []))(0), TPESampler(seed=0)
+    for name in ("_multivariate", "_group", "_constant_liar", "_n_startup_trials", "_n_ei_candidates"):
+        assert getattr(made, name) == getattr(plain, name), name
 
 
 def test_directions_and_objectives_fit() -> None:
@@ -43,6 +100,9 @@ def test_directions_and_objectives_fit() -> None:
         {"n_trials": 0}, {"n_jobs": 0}, {"n_jobs": "many"}, {"direction": "down"}, {"direction": []},
         {"timeout": -1}, {"retries": 1.5}, {"max_same_failures": 0}, {"max_failure_rate": 2}, {"duplicates": "skip"},
         {"draw_ahead": "never"},
+        {"trial_timeout": 0}, {"trial_timeout": "long"}, {"trial_timeout": True}, {"trial_timeout": float("nan")},
+        {"trial_timeout": {}}, {"trial_timeout": {"progress": -1}}, {"trial_timeout": {"idle": 5}},
+        {"trial_timeout": {"total": "1h"}}, {"trial_timeout": [60, 600]},
         {"confirm": {"top": 3}}, {"confirm": {"top": 0, "seeds": 1}}, {"pruner": {"_target_": "x"}}, {"lease": 0},
         {"objective": ["a", "b"]}, {"gpus": "all"},
         {"artifacts": "samples/*.png"}, {"artifacts": ["/etc/*"]}, {"artifacts": ["../*.png"]}, {"artifacts": [""]},
@@ -51,6 +111,21 @@ def test_directions_and_objectives_fit() -> None:
 def test_what_cannot_be_meant_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong)) if "objective" not in wrong else "direction"):
         read(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("given", "minutes", "bounds"),
+    [
+        (None, 2, TrialTimeout()),
+        (90, 2, TrialTimeout(total=90)),
+        ({"progress": 60}, None, TrialTimeout(progress=60)),
+        ({"progress": 60, "total": 3600.5}, None, TrialTimeout(60, 3600.5)),
+        ("auto", None, TrialTimeout(progress=1800)),
+        ("auto", 2.5, TrialTimeout(1800, 3600 + 25 * 60)),
+    ],
+)
+def test_a_trial_has_two_bounds(given: Any, minutes: float | None, bounds: TrialTimeout) -> None:
+    assert read(trial_timeout=given, trial_minutes=minutes).trial_timeout == bounds
 
 
 @given(st.integers(1, 8), st.integers(1, 4), st.sampled_from([0.25, 0.5, 1.0, 2.0]))

@@ -1,7 +1,9 @@
 """What a study is told of the end of a job, and which failures end the sweep."""
 
+import math
 from pathlib import Path
 
+import optuna
 import pytest
 from optuna.trial import TrialState
 from tests.search.scripted import GOOD, Script, scheduler, states
@@ -36,11 +38,46 @@ def test_a_lost_trial_starts_again_as_often_as_retries_say() -> None:
     assert loop.study.trials[0].user_attrs[attributes.ATTEMPT] == 2
 
 
+def test_a_trial_that_hung_fails_and_is_not_tried_again_and_the_sweep_goes_on() -> None:
+    hung = Outcome(Kind.TIMED_OUT, message="No sign of progress for 60 s", traceback='  File "a.py", line 3 in step')
+    script = Script(1, hung, hung)
+    loop = scheduler(script, Limits(3, retries=2))
+    loop.run()
+    assert script.started == [0, 1, 2]
+    assert states(loop.study) == ["FAIL", "FAIL", "COMPLETE"]
+    told = loop.study.trials[0].user_attrs
+    assert told[attributes.OUTCOME] == "timed out"
+    assert told[attributes.MESSAGE] == hung.message
+    assert told[attributes.TRACEBACK] == hung.traceback
+    assert told[attributes.LOG] == "0"
+    with pytest.raises(StudyError, match="in step"):  # all in one place: no luck of one trial
+        scheduler(Script(1, hung, hung, hung), Limits(9)).run()
+
+
 def test_values_that_are_none_fail_the_trial() -> None:
     loop = scheduler(Script(1, Outcome(Kind.COMPLETE, value=None)), Limits(2))
     loop.run()
     assert states(loop.study) == ["FAIL", "COMPLETE"]
     assert "float-castable" in loop.study.trials[0].user_attrs[attributes.MESSAGE]
+
+
+def test_infinite_values_are_bad_ones_that_samplers_learn_from_with_the_reason() -> None:
+    ends = [Outcome(Kind.COMPLETE, value=value) for value in (-math.inf, math.inf, 3.0)]
+    loop = scheduler(Script(1, *ends), Limits(3, max_same_failures=1))
+    loop.run()
+    assert states(loop.study) == ["PRUNED", "PRUNED", "COMPLETE"]
+    assert loop.study.best_trial.number == 2
+    for trial in loop.study.trials[:2]:
+        assert trial.constraints == {"diverged": 1.0}
+        assert "must be finite" in trial.user_attrs[attributes.MESSAGE]
+
+
+def test_one_infinite_value_of_several_is_enough() -> None:
+    study = optuna.create_study(directions=["minimize", "maximize"])
+    loop = scheduler(Script(1, Outcome(Kind.COMPLETE, value=[1.0, math.inf]), GOOD), Limits(1), study)
+    loop.run()
+    assert states(study) == ["PRUNED"]
+    assert study.best_trials == []
 
 
 def test_the_same_failure_in_a_row_ends_the_sweep_others_do_not() -> None:

@@ -132,6 +132,68 @@ def test_a_condition_of_what_was_fixed_is_dropped() -> None:
     assert space.conditions == {}
 
 
+@pytest.mark.parametrize("spelling", ["x", "+x", "++x"])
+def test_a_key_is_one_however_it_is_spelled(spelling: str) -> None:
+    space = Space.parse(
+        {spelling: "choice(1, 2)", "y": "choice(a, b)", "+z": "choice(3, 4)"}, ["w=1"], {"+y": "++x=1", "++z": "y=b"}
+    )
+    assert list(space.parameters) == ["x", "y", "z"]
+    params = suggest(space, x=1, y="b", z=4)
+    assert params == {"x": 1, "y": "b", "z": 4}
+    assert space.overrides(params) == (f"{spelling}=1", "y=b", "+z=4", "w=1")
+    assert space.describe() == {
+        spelling: "choice(1, 2)", "y": "choice(a, b) when x=1", "+z": "choice(3, 4) when y=b"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("fixed", ["x=0.5", "+x=0.5", "++x=0.5"])
+def test_what_the_command_line_fixes_leaves_the_space(fixed: str, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        space = Space.parse({"x": "interval(0.0, 1.0)"}, [fixed])
+    assert (space.parameters, space.overrides({})) == ({}, (fixed,))
+    assert "x=0.5 is fixed, so x is not searched" in caplog.text
+    assert space.describe_fixed() == {fixed.partition("=")[0]: "0.5"}
+
+
+def test_deleting_what_is_searched_is_refused() -> None:
+    with pytest.raises(ConfigError, match="~lr deletes lr, which is searched"):
+        Space.parse(PARAMS, ["~lr"])
+    with pytest.raises(ConfigError, match=r"~optimizer deletes optimizer, .*\n~optimizer deletes optimizer.momentum"):
+        Space.parse(PARAMS, ["~optimizer"])
+
+
+def test_a_space_goes_on_under_the_names_and_choices_on_record() -> None:
+    space = Space.parse({"+x": "null,1", "y": "choice(a, b)", "z": "choice(1, 2)"}, [], {"y": "x=null", "z": "+x=1"})
+    old = {"+x": optuna.distributions.CategoricalDistribution([1, "null"])}  # as an earlier version kept it
+    again = space.as_recorded(old)
+    assert list(again.parameters) == ["+x", "y", "z"]
+    assert again.parameters["+x"] == old["+x"]
+    assert again.describe()["y"] == "choice(a, b) when x=null"
+    assert again.describe()["+x"] == "choice(1, null)"
+    params = suggest(again, **{"+x": "null", "y": "b"})
+    assert params == {"+x": "null", "y": "b"}
+    assert again.overrides(params) == ("+x=null", "y=b")
+    assert again.accepted("+x", None) == "null"
+    assert again.overrides(suggest(again, **{"+x": 1, "z": 2})) == ("+x=1", "z=2")
+    assert space.as_recorded({}) == space
+
+
+@pytest.mark.parametrize(
+    "choices", ["choice('null','1','true','0.50','a,b','k=v','Zoë','[x]','plain')", "null,'null',1,'1',[a],'[a]'"]
+)
+def test_choices_that_look_alike_are_told_apart_everywhere(choices: str) -> None:
+    space = Space.parse({"name": choices}, [])
+    found = space.configurations() or []
+    lines = [space.overrides(params)[0] for params in found]
+    assert (
+        len(set(lines)) == len({space.key(params) for params in found}) == choices.count(",") + 1 - ("a,b" in choices)
+    )
+    assert space.describe()["name"].count(",") == choices.count(",")
+    for params in found:
+        described = Space.parse({"name": choices, "y": "choice(1, 2)"}, [], {"y": lines[found.index(params)]})
+        assert [("y" in one) for one in described.configurations() or []].count(True) == 2
+
+
 def test_an_extender_is_given_by_its_path_and_described_by_it() -> None:
     space = Space.parse({"x": "choice(1, 2)"}, [], None, f"{__name__}.extend")
     assert space.describe() == {"x": "choice(1, 2)", "custom_search_space": f"{__name__}.extend"}
@@ -265,6 +327,6 @@ def test_the_baseline_is_the_configuration_as_it_stands_groups_and_lists_include
         }
     )
     space = Space.parse(params, [], {"optimizer.momentum": "optimizer=sgd"})
-    assert space.baseline(config) == {"optimizer": "adam", "optimizer.lr": 0.25, "+policy": "[flip]"}
+    assert space.baseline(config) == {"optimizer": "adam", "optimizer.lr": 0.25, "policy": "[flip]"}
     config.hydra.runtime.choices.optimizer = "sgd"  # a momentum of 0 is none of the space
     assert space.baseline(config) is None

@@ -15,6 +15,8 @@ from optuna.artifacts import get_all_artifact_meta
 from tests.search.conftest import APP
 from tests.search.left import load, snapshot, states, whole
 
+from catsweep.search import attributes
+
 Sweep = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -51,6 +53,57 @@ def test_a_resumed_sweep_draws_what_the_undisturbed_one_draws(sweep: Sweep, tmp_
     drawn = [[trial.params for trial in load(tmp_path, name).trials] for name in ("fake", "other")]
     assert drawn[0] == drawn[1]
     assert len({json.dumps(params) for params in drawn[0]}) == 4
+
+
+def test_optuna_finds_one_study_and_what_an_earlier_version_kept_beside_it_goes(sweep: Sweep, tmp_path: Path) -> None:
+    assert sweep("hydra.sweeper.n_trials=2").returncode == 0
+    storage = load(tmp_path)._storage
+    assert optuna.load_study(study_name=None, storage=storage).study_name == "fake"
+    dead = {"name": "controller", "beat": 1, "machine": "elsewhere", "pid": 1, "started": 0.0}
+    side = optuna.create_study(study_name="fake.leases", storage=storage)
+    side.add_trial(optuna.trial.create_trial(state=optuna.trial.TrialState.RUNNING, user_attrs=dead))
+    assert sweep("hydra.sweeper.n_trials=3").returncode == 0
+    whole(tmp_path, 3)
+    assert optuna.get_all_study_names(storage) == ["fake"]
+
+
+def test_another_folder_gets_the_results_too_and_the_runs_stay_in_the_first(sweep: Sweep, tmp_path: Path) -> None:
+    assert sweep("hydra.sweeper.n_trials=2").returncode == 0
+    for n, total in (("one", 2), ("two", 3)):
+        again = sweep(f"hydra.sweeper.n_trials={total}", f"hydra.sweep.dir={n}")
+        assert again.returncode == 0, again.stderr
+        assert "The study fake (kept in sweeps/fake, its runs in out/fake) goes on there" in again.stdout
+        written = (tmp_path / n / "optimization_results.yaml").read_text()
+        assert written == (tmp_path / "out/fake/optimization_results.yaml").read_text()
+        assert OmegaConf.create(written).best_value == load(tmp_path).best_value
+        assert [path.name for path in (tmp_path / n).iterdir()] == ["optimization_results.yaml"]
+    whole(tmp_path, 3)
+    refused = sweep("hydra.sweep.dir=three", "steps=5")
+    assert "its runs in out/fake); this start names three was begun otherwise" in refused.stderr
+    assert "another study with study=NEWNAME" in refused.stderr
+    assert not (tmp_path / "three").exists()
+
+
+def test_nothing_of_our_own_project_is_said_in_another_app(sweep: Sweep, tmp_path: Path) -> None:
+    done = sweep("hydra.sweeper.n_trials=1", "hydra.sweeper.study_name=plain")
+    assert done.returncode == 0, done.stderr
+    assert "optuna-dashboard sqlite:///sweeps/plain/study.db" in done.stdout
+    finished = sweep("hydra.sweeper.n_trials=1", "hydra.sweeper.study_name=plain")
+    assert "Start another with hydra.sweeper.study_name=NEWNAME." in finished.stdout
+    refused = sweep("hydra.sweeper.n_trials=1", "hydra.sweeper.study_name=plain", "steps=5")
+    assert "hydra.sweeper.study_name=NEWNAME" in refused.stderr
+    for said in (done, finished, refused):
+        assert not {"make", "export", "model", "cats", "STUDY=", " study="} & {*(said.stdout + said.stderr).split()}
+    hinted = sweep("hydra.sweeper.n_trials=2", "hydra.sweeper.study_name=plain", "hydra.sweeper.next_step='Now rest.'")
+    assert hinted.stdout.endswith("Study: sweeps/plain. Now rest.\n")
+
+
+def test_a_sampler_that_cannot_be_made_is_refused_before_anything_is_written(sweep: Sweep, tmp_path: Path) -> None:
+    refused = sweep("hydra.sweeper.sampler._target_=optuna.samplers.NoSampler")
+    assert refused.returncode == 1
+    assert "The sampler optuna.samplers.NoSampler cannot be made" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert not (tmp_path / "sweeps").exists()
 
 
 def test_a_changed_contract_is_refused_with_a_diff_and_touches_nothing(sweep: Sweep, tmp_path: Path) -> None:
@@ -90,6 +143,46 @@ def test_known_good_ones_come_first_and_nothing_is_tried_twice(sweep: Sweep, tmp
     assert sorted(trial.params["y"] for trial in load(tmp_path, "small").trials) == ["a", "b", "c"]
 
 
+def test_what_is_given_wrong_is_told_at_once_before_anything_is_written(sweep: Sweep, tmp_path: Path) -> None:
+    wrong = ("hydra.sweeper.enqueue=[{y: bb, zz: 1}, {x: 7}]", "+hydra.sweeper.params.seconsd='choice(1,2)'")
+    for more in ((), ("hydra.sweeper.dry_run=true",)):
+        refused = sweep(*wrong, *more)
+        assert refused.returncode == 1
+        assert refused.stderr.splitlines()[-4:] == [
+            "ConfigError: enqueue[0]: y must be one of a, b, c (did you mean b?); got 'bb'.",
+            "enqueue[0]: there is no parameter zz; searched are x, y, seconsd.",
+            "enqueue[1]: x must be a number from -1.0 to 1.0; got 7.",
+            "seconsd is searched, and no job can be composed with it: Could not override 'seconsd'. To append to your "
+            "config use +seconsd=1 Did you mean seconds?",
+        ]
+        assert "Traceback" not in refused.stderr
+    assert not (tmp_path / "sweeps").exists()
+
+
+def test_a_bad_trial_that_another_tool_stored_fails_alone(sweep: Sweep, tmp_path: Path) -> None:
+    assert sweep("hydra.sweeper.n_trials=1").returncode == 0
+    load(tmp_path).enqueue_trial({"y": "bb"})
+    load(tmp_path).enqueue_trial({"x": 7, "zz": 1})
+    assert sweep("hydra.sweeper.n_trials=4", "hydra.sweeper.enqueue=[{+y: b}]").returncode == 0
+    assert states(tmp_path) == ["COMPLETE", "FAIL", "FAIL", "COMPLETE"]
+    trials = load(tmp_path).trials
+    assert trials[1].user_attrs[attributes.MESSAGE].startswith("y must be one of a, b, c (did you mean b?)")
+    assert "there is no parameter zz" in trials[2].user_attrs[attributes.MESSAGE]
+    assert trials[3].params["y"] == "b"
+
+
+def test_a_key_that_is_fixed_in_any_spelling_is_what_jobs_have(sweep: Sweep, tmp_path: Path) -> None:
+    done = sweep("++x=0.5", "y='c','a'", "hydra.sweeper.n_trials=2")
+    assert done.returncode == 0, done.stderr
+    assert "x=0.5 is fixed, so x is not searched" in done.stdout + done.stderr
+    study = load(tmp_path)
+    assert [sorted(trial.params) for trial in study.trials] == [["y"], ["y"]]
+    assert study.user_attrs["contract"]["fixed"]["++x"] == "0.5"
+    for trial in study.trials:
+        config = OmegaConf.load(tmp_path / f"out/fake/{trial.number}/.hydra/config.yaml")
+        assert (config.x, config.y) == (0.5, trial.params["y"])
+
+
 def test_a_parameter_with_a_condition_is_only_there_when_it_holds(sweep: Sweep, tmp_path: Path) -> None:
     done = sweep("+hydra.sweeper.conditions.x='y=b'", "hydra.sweeper.n_trials=9")
     assert done.returncode == 0, done.stderr
@@ -114,6 +207,28 @@ def test_the_best_are_confirmed_under_other_seeds_and_show_what_they_made(sweep:
         kept = tmp_path / "sweeps/fake/artifacts" / artifact.artifact_id
         assert kept.read_text() == (folder / "steps.txt").read_text()
     assert study.user_attrs["command"].endswith("task.py -m " + shlex.join([*more, "hydra.sweeper.n_trials=4"]))
+
+
+def test_each_trial_works_in_the_folder_that_its_job_composes(sweep: Sweep, tmp_path: Path) -> None:
+    """Also the one whose process is lost once, and those whose jobs compose the same."""
+    more = ("hydra.sweep.subdir='of_${y}'", "hydra.sweeper.n_trials=5", "fault=once", "faulty=[1]")
+    done = sweep(*more, "+seed=0", "+hydra.sweeper.confirm={top: 1, seeds: 1}")
+    assert done.returncode == 0, done.stderr
+    trials = load(tmp_path).trials
+    folders = [trial.user_attrs["catsweep:folder"] for trial in trials]
+    assert len(set(folders)) == 5
+    assert trials[1].user_attrs["catsweep:attempt"] == 1
+    for trial, folder in zip(trials, folders, strict=True):
+        assert folder in (f"of_{trial.params['y']}", f"of_{trial.params['y']}_{trial.number}")
+        inside = tmp_path / "out/fake" / folder
+        assert {float(line.split()[1]) for line in (inside / "steps.txt").read_text().splitlines()} == {
+            trial.params["x"]
+        }
+        overrides = OmegaConf.load(inside / ".hydra/overrides.yaml")
+        assert f"trial.number={trial.number}" in overrides
+        assert (inside / "output.log").is_file()
+    there = {path.parent for path in (tmp_path / "out/fake").rglob("output.log")}
+    assert there == {tmp_path / "out/fake" / name for name in (*folders, "confirm/0")}
 
 
 def test_results_are_as_upstream_writes_them(sweep: Sweep, tmp_path: Path) -> None:

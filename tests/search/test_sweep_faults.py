@@ -87,6 +87,16 @@ def test_the_same_failure_again_and_again_ends_the_sweep_and_is_shown_once(sweep
     assert (tmp_path / "out/fake/optimization_results.yaml").exists()
 
 
+def test_who_accepts_every_failure_gets_every_trial_and_a_quiet_standard_error(sweep: Sweep, tmp_path: Path) -> None:
+    words = ("fault=raise", "faulty=[0,1,2,3,4]", "hydra.sweeper.max_failure_rate=1.0")
+    assert sweep(*words, "hydra.sweeper.n_trials=6").returncode == 0
+    assert states(tmp_path) == ["FAIL"] * 5 + ["COMPLETE"]
+    failed = sweep(*words, "hydra.sweeper.n_trials=4", "study=none")
+    assert failed.returncode == 1
+    assert "a fault of the task" not in failed.stderr
+    assert "trial 3 failed: RuntimeError: a fault of the task" in failed.stdout
+
+
 def test_interrupted_once_a_sweep_stops_and_the_printed_line_goes_on(
     start: Start, sweep: Sweep, tmp_path: Path
 ) -> None:

@@ -41,6 +41,7 @@ from catsweep.data.ready import (
 )
 from catsweep.data.splits import split
 from catsweep.errors import DataError
+from catsweep.still import told
 
 log = logging.getLogger(__name__)
 
@@ -182,7 +183,7 @@ def _spool(path: Path, items: Iterable[Item]) -> tuple[list[Row], dict[str, list
     copies: dict[str, list[Place]] = {}
     index = 0
     with path.open("wb") as file:
-        for item in items:
+        for item in told(items, log, "%s photos read so far"):
             if item.image is None:
                 rows.append(Row.of(item, None))
                 continue

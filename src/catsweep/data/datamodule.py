@@ -18,12 +18,13 @@ from torch import Tensor
 from catsweep.data.batches import OrderedBatches, TrainBatches
 from catsweep.data.building import open_or_build
 from catsweep.data.prepare.operations import Operation, usable
-from catsweep.data.ready import ReadySet, Source
+from catsweep.data.ready import MANIFEST, ReadySet, Source
 from catsweep.data.splits import TRAIN, VAL
 from catsweep.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
 
+FEW = 100  # photos to train on, of which a generator learns little more than to copy them
 IN_MEMORY = 1 << 30  # ready sets up to this many bytes are read into memory; larger ones stay memory-mapped
 ON_GPU = 1 << 28  # and up to this many, into that of the GPU that trains: 20,000 images of 64 x 64
 
@@ -88,16 +89,26 @@ class CatDataModule(pl.LightningDataModule):
         return open_or_build(self.reader, self.size, self.root, self.val_fraction)
 
     def prepare_data(self) -> None:
-        """Build the ready set; the other processes find it built."""
-        _ = self.ready
+        """Build the ready set, and say once if there is little in it; the other processes find it built."""
+        if self._ready is None:
+            photos = {row.source for row in self.ready.rows if row.kept and row.split == TRAIN}
+            if len(photos) < FEW:
+                log.warning(
+                    "Training on only %d photos: expect copies of them; %d are the least. Add photos; "
+                    "%s says what was left out.", len(photos), FEW, self.ready.path / MANIFEST,
+                )  # fmt: skip
 
     def setup(self, stage: str | None = None) -> None:
         """Open the ready set and check that there is something to train and to score on."""
         train, val = self.ready.indices(TRAIN), self.ready.indices(VAL)
         if self.val_fraction > 0 and len(val) == 0:
+            # One photo alone can be trained on, but not scored against.
+            found, other = (
+                ("1 is", "") if len(train) == 1 else (f"{len(train)} alike are", ", or set data.val_fraction=0")
+            )
             raise DataError(
-                f"Expected at least 2 different photos, one to train on and one to hold out, but {len(train)} alike "
-                f"are left in {self.reader}; add photos, or set data.val_fraction=0."
+                f"Expected at least 2 different photos, one to train on and one to hold out, but {found} left in "
+                f"{self.reader}; add photos{other}."
             )
 
     def train_dataloader(self) -> TrainBatches:

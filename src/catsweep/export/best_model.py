@@ -50,7 +50,7 @@ def run(cfg: DictConfig) -> Path:
     followed = confirmed is not None and follows(cfg.select, trials)
     if confirmed and followed:
         choice = confirmed_choice(confirmed, trials)
-    source = find_run(runs, choice.candidate, trials.objectives)
+    source = find_run(runs, choice.candidate, trials.objectives, trials.folders.get(choice.candidate.number))
     number = choice.candidate.number
     seeds = Seeds(number, confirmed, followed, confirming_line(source, number, trials.ranked))
     explanation = Explanation(trials, choice, source, seeds, remark)

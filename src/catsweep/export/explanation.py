@@ -72,12 +72,12 @@ class Explanation:
 
     def as_markdown(self) -> str:
         """The content of `choice.md`."""
-        params = self.trials.params[self.choice.candidate.number]
+        overrides = self.trials.overrides[self.choice.candidate.number]
         front = [(f"**{n}**" if chosen else str(n), *map(_number, values)) for n, values, chosen in self.rows()]
         lines = ["# Why this model", "", self.sentence(), "", *_markdown(self.headings(), front), ""]
         seeds = [[said] if (said := self.seeds.sentence()) else [], self._confirmed()]
         lines += ["## Under other seeds", "", *(line for part in seeds if part for line in (*part, ""))]
-        lines += ["## Its parameters", "", *(f"- `{name}={value}`" for name, value in params.items())]
+        lines += ["## Its parameters", "", *(f"- `{key}={text}`" for key, text in overrides.items())]
         return "\n".join(lines) + "\n"
 
     def rows(self) -> list[tuple[int, tuple[float, ...], bool]]:
@@ -124,7 +124,9 @@ class Explanation:
 
 
 def _short(trials: Trials, number: int) -> list[tuple[str, Any]]:
-    return [(n, f"{v:.3g}" if isinstance(v, float) else v) for n, v in trials.params[number].items()]
+    texts = trials.overrides[number].values()
+    params = trials.params[number].items()
+    return [(n, f"{v:.3g}" if isinstance(v, float) else t) for (n, v), t in zip(params, texts, strict=True)]
 
 
 def _number(value: float) -> str:

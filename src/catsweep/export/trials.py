@@ -9,7 +9,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 
 from catsweep.errors import ExportError
 from catsweep.export.selection import Candidate, Objective
-from catsweep.search import confirmation
+from catsweep.search import attributes, confirmation, grammar
 
 BESIDES = (".confirm", ".leases")  # studies that a sweep of ours keeps beside its own, in the same database
 TOLERANCE = 1e-9  # relative, and absolute near 0: both files keep all digits of a float
@@ -36,7 +36,9 @@ class Trials:
         front: those of them that are Pareto-optimal (and feasible, where the study has constraints), best first by
             the first objective.
         params: the searched parameters of each finished trial, by trial number.
+        overrides: the same, as overrides by key.
         ranked: numbers of the trials that a sweep would confirm, see `catsweep.search.confirmation.candidates`.
+        folders: by number, the run folders that the study knows by another name than the number.
     """
 
     study: str
@@ -44,7 +46,9 @@ class Trials:
     finished: tuple[Candidate, ...]
     front: tuple[Candidate, ...]
     params: dict[int, dict[str, Any]]
+    overrides: dict[int, dict[str, str]]
     ranked: tuple[int, ...]
+    folders: dict[int, str] = field(default_factory=dict)
 
 
 def find_study(sweeps: Path, name: str | None) -> Path:
@@ -107,25 +111,28 @@ def read_trials(folder: Path, runs: Path) -> Trials:
         finished=tuple(finished[number] for number in sorted(finished)),
         front=tuple(sorted(front, key=lambda c: (*c.losses(objectives), c.number))),
         params={t.number: dict(t.params) for t in trials if t.number in finished},
+        overrides={t.number: _overrides(study, t) for t in trials if t.number in finished},
         ranked=tuple(confirmation.candidates(study)),
+        folders={t.number: t.user_attrs[attributes.FOLDER] for t in trials if attributes.FOLDER in t.user_attrs},
     )
 
 
-def find_run(runs: Path, trial: Candidate, objectives: Sequence[Objective]) -> Path:
+def find_run(runs: Path, trial: Candidate, objectives: Sequence[Objective], known: str | None = None) -> Path:
     """The run folder whose recorded scores are the values of a trial.
 
     Args:
         runs: the folder that holds the study's run folders.
         trial: to look for.
         objectives: of the study.
+        known: the trial's folder in that folder, if the study says so; else its number.
 
     Returns:
-        `runs/<number>` if its scores are the trial's, else the first other folder whose scores are.
+        The trial's own folder if the scores there are the trial's, else the first numbered one whose scores are.
 
     Raises:
         ExportError: no folder has these scores.
     """
-    for run in _run_folders(runs, first=str(trial.number)):
+    for run in _run_folders(runs, first=known or str(trial.number)):
         if _has_scores(run, trial, objectives):
             return run
     wanted = ", ".join(f"{o.name}={v:.6g}" for o, v in zip(objectives, trial.values, strict=True))
@@ -170,6 +177,11 @@ def _is_finished(trial: optuna.trial.FrozenTrial) -> bool:
     return trial.state == optuna.trial.TrialState.COMPLETE and all(math.isfinite(v) for v in trial.values)
 
 
+def _overrides(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> dict[str, str]:
+    space = (study.user_attrs.get("contract") or {}).get("space") or {}
+    return grammar.as_overrides(trial.params, space, grammar.SPELLED in study.user_attrs)
+
+
 def _objective_names(runs: Path, count: int) -> list[str]:
     for run in _run_folders(runs):
         config = run / "config.yaml"
@@ -187,9 +199,11 @@ def _objective_names(runs: Path, count: int) -> list[str]:
 
 
 def _run_folders(runs: Path, first: str = "") -> Iterator[Path]:
-    """Numbered folders in numerical order, the one called `first` before the others."""
+    """The folder called `first`, then the numbered ones in numerical order."""
+    if first:
+        yield runs / first
     numbered = [path for path in runs.glob("*") if path.name.isdecimal() and path.is_dir()]
-    yield from sorted(numbered, key=lambda path: (path.name != first, int(path.name)))
+    yield from sorted((path for path in numbered if path.name != first), key=lambda path: int(path.name))
 
 
 def _has_scores(run: Path, trial: Candidate, objectives: Sequence[Objective]) -> bool:

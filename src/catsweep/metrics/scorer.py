@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard, cast
 
 import numpy as np
 import torch
@@ -118,13 +118,13 @@ class Scorer:
         names = ["val/fid", "val/kid", "val/ssim_gap"]
         if len(self.val_rows):
             names += ["val/nearest", "val/copied"]
-        return [*names, "val/ssim"] if isinstance(model, Reconstructor) else names
+        return [*names, "val/ssim"] if _compares(model, self.val_rows) else names
 
     def final(self, model: Generator) -> tuple[dict[str, float], dict[str, MetricCard]]:
         """All scores at the full number of samples, each with its card.
 
-        `val/fid`, `val/kid`, `val/ssim_gap`; `val/nearest` and `val/copied` where images were held out; and
-        `val/ssim` of held-out reconstructions where the model can reconstruct.
+        `val/fid`, `val/kid`, `val/ssim_gap`; `val/nearest` and `val/copied` where images were held out; and there
+        `val/ssim` of their reconstructions where the model can reconstruct.
 
         Args:
             model: a generator, perhaps a `Reconstructor`.
@@ -133,7 +133,7 @@ class Scorer:
             MetricError: images or features that are not finite, or a reconstructor and no held-out images.
         """
         values = self.drawn(model)
-        if isinstance(model, Reconstructor):
+        if _compares(model, self.val_rows):
             values["val/ssim"] = float(self.held_out_similarities(model).mean())
         device = device_of(model)
         return values, {key: self.card(key, device) for key in values}
@@ -244,9 +244,11 @@ class Scorer:
         if which not in rows:
             raise MetricError(f"A reference is all, train or val; got {which!r}. Set metrics.reference.")
         if len(rows[which]) < 2:
+            # Only what would help: all of the photos may be too few as well.
+            other = ", or set metrics.reference=all" if len(everything) >= 2 else ""
             raise MetricError(
                 f"Scores need at least 2 real images in the reference ({which}); there are {len(rows[which])}. "
-                "Add photos, or set metrics.reference=all."
+                f"Add photos{other}."
             )
         return reference_statistics(
             self.ready.images, self.ready.digest, rows[which], self.extractor, root, self.batch_size, self.photos
@@ -290,3 +292,8 @@ class Scorer:
     def _kid_rows(self) -> Tensor:
         chosen = np.random.default_rng(self.seed).permutation(len(self.reference.rows))[:KID_IMAGES]
         return self.reference.rows[np.sort(chosen)]
+
+
+def _compares(model: Generator, held_out: np.ndarray) -> TypeGuard[Reconstructor]:
+    """Whether there are held-out photos to compare with their reconstructions."""
+    return isinstance(model, Reconstructor) and len(held_out) > 0

@@ -7,6 +7,7 @@ pixels, which rows, which extractor, which resize and precision), so nothing in 
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,9 @@ from catsweep.errors import MetricError
 from catsweep.metrics.extractors import Extractor
 from catsweep.metrics.onnx_session import make_cache
 from catsweep.metrics.similarity import pair_similarity, scales
+from catsweep.still import told
+
+log = logging.getLogger(__name__)
 
 FORMAT = 1  # raise when the meaning of the file changes
 PAIRS = 1024  # real pairs whose similarity is averaged; the standard error is then about 0.002
@@ -168,7 +172,7 @@ def _compute(
 ) -> dict[str, Tensor]:
     device = next((parameter.device for parameter in extractor.parameters()), torch.device("cpu"))
     parts = []
-    for start in range(0, len(photos), batch_size):
+    for start in told(range(0, len(photos), batch_size), log, f"%s batches of {batch_size} photos looked at so far"):
         batch = torch.from_numpy(np.array(images[photos[start : start + batch_size]]))  # a copy: the map is read-only
         parts.append(extractor(batch.to(device)).cpu())
     features = torch.cat(parts)

@@ -139,7 +139,7 @@ def _winner(story: Story, home: Path, drawn: set[str]) -> Iterable[str]:
     yield f"Trial {winner.number}: {plain(story.reason)}. {plain(winner.remark)}".rstrip()
     yield plain(story.doubt)
     best = next(trial for trial in story.record.trials if trial.number == winner.number)
-    yield from ("", *(f"- {plain(name)}: {plain(words.shown(value))}" for name, value in best.params.items()))
+    yield from ("", *(f"- {plain(name)}: {plain(words.parameter(value))}" for name, value in best.params.items()))
     what = "What it draws, beside real cats" if len(story.real) else "What it draws"
     yield from _image(what, "winner.png", drawn)
     yield from _image("Held-out photos, and what it makes of them", "reconstructions.png", drawn)
@@ -185,7 +185,7 @@ def _trials(story: Story, home: Path) -> Iterable[str]:
         how = "winner" if number == winner else "Pareto-optimal" if number in front else trial.state
         said = first_line(trial.message)[:120]
         took = "" if trial.seconds is None else words.duration(trial.seconds)
-        chosen = " ".join(f"{name}={words.shown(value)}" for name, value in trial.params.items())
+        chosen = " ".join(f"{name}={words.parameter(value)}" for name, value in trial.params.items())
         folder = link(trial.run, home)
         rows.append(
             [f"[{number}]({folder})" if folder else str(number), plain(f"{how} {said}"), *scores, took, plain(chosen)]

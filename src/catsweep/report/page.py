@@ -58,8 +58,8 @@ def render(story: Story, home: Path) -> str:
         HTML; equal stories give equal pages.
     """
     environment = templates.environment(Path(__file__).parent)
-    environment.filters.update(shown=words.shown, duration=words.duration, moment=words.moment, listed=words.listed)
-    environment.filters.update(readable=words.readable, breakable=breakable)
+    environment.filters.update(shown=words.shown, parameter=words.parameter, duration=words.duration)
+    environment.filters.update(moment=words.moment, listed=words.listed, readable=words.readable, breakable=breakable)
     environment.globals.update(counted=words.counted, path=parallel.path)
     return environment.get_template(TEMPLATE).render(**_context(story, home)).lstrip()
 

@@ -21,7 +21,7 @@ from catsweep.errors import ExportError
 from catsweep.export.selection import Candidate, Objective
 from catsweep.export.trials import find_run
 from catsweep.report.words import readable
-from catsweep.search import attributes, results
+from catsweep.search import attributes, grammar, results
 from catsweep.search.storage import find_study
 
 CONFIRM = ".confirm"  # behind the study's name: the study of its confirmation runs
@@ -103,6 +103,7 @@ class Record:
         command: the line that started it, None if no run folder keeps it.
         commit: of the code, None if unknown.
         pruning: what the study prunes by, if it does.
+        exact: whether strings among the parameters are told from other values.
     """
 
     name: str
@@ -117,6 +118,7 @@ class Record:
     command: tuple[str, ...] | None = None
     commit: str | None = None
     pruning: Mapping[str, Any] | None = None
+    exact: bool = False
 
     @property
     def labels(self) -> list[str]:
@@ -155,7 +157,7 @@ def read(study: optuna.Study, runs: Path, objectives: tuple[Objective, ...] | No
         objectives=objectives,
         trials=trials,
         ranked=tuple(trial.number for trial in results.ranked(study)),
-        confirmations=_confirmations(study, runs / "confirm"),
+        confirmations=_confirmations(study, runs),
         distributions=_distributions(study, contract.get("space") or {}),
         contract=contract,
         cards={**((contract.get("facts") or {}).get("cards") or {}), **(kept[0] if kept else {})},
@@ -163,6 +165,7 @@ def read(study: optuna.Study, runs: Path, objectives: tuple[Objective, ...] | No
         command=next((tuple(map(str, words)) for o in origins if (words := o.get("command"))), None),
         commit=next((str(c) for o in origins if (c := (o.get("git") or {}).get("commit"))), None),
         pruning=study.user_attrs.get("pruning"),
+        exact=grammar.SPELLED in study.user_attrs,
     )
 
 
@@ -223,16 +226,21 @@ def _confirmations(study: optuna.Study, runs: Path) -> tuple[Entry, ...]:
     if find_study(study._storage, name) is None:
         return ()
     found = optuna.load_study(study_name=name, storage=study._storage).get_trials(deepcopy=False)
-    return tuple(_entry(run, _existing(runs / str(run.number))) for run in found)
+    return tuple(_entry(run, _existing(_own_folder(run, runs, f"{CONFIRM[1:]}/{run.number}"))) for run in found)
 
 
 def _run_folder(trial: FrozenTrial, runs: Path, objectives: Sequence[Objective]) -> Path | None:
     if trial.state == TrialState.COMPLETE:
         try:
-            return find_run(runs, Candidate(trial.number, tuple(trial.values)), objectives)
+            known = trial.user_attrs.get(attributes.FOLDER)
+            return find_run(runs, Candidate(trial.number, tuple(trial.values)), objectives, known)
         except ExportError:
             return None
-    return _existing(runs / str(trial.number))
+    return _existing(_own_folder(trial, runs, str(trial.number)))
+
+
+def _own_folder(trial: FrozenTrial, runs: Path, usual: str) -> Path:
+    return runs / str(trial.user_attrs.get(attributes.FOLDER, usual))
 
 
 def _existing(folder: Path) -> Path | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from catsweep.report.record import Entry, Record
 from catsweep.report.words import readable, shown
+from catsweep.search import grammar
 
 SWEPT = ("study", "trials")  # belong to a sweep, not to a run of its own
 
@@ -49,7 +50,8 @@ def reproduction(record: Record, winner: Entry | None) -> Reproduction:
     if winner is not None and fixed:
         kept = {key: value for key, value in fixed.items() if key not in SWEPT}
         # The search's option also says what a run returns and how often it is looked at, so it stays.
-        alone = shlex.join(["python", "src/train.py", *_overrides({**kept, **winner.params})])
+        drawn = grammar.as_overrides(winner.params, record.contract.get("space") or {}, record.exact)
+        alone = shlex.join(["python", "src/train.py", *_overrides({**kept, **drawn})])
     return Reproduction(sweep, bool(record.command), alone, readable(record.commit or ""))
 
 

@@ -84,7 +84,7 @@ def pick(select: str | int | None, folder: Path, runs: Path) -> Winner:
 def _remedy(trials: Trials, choice: Choice, runs: Path) -> str:
     """The line that confirms the winner."""
     try:
-        source = find_run(runs, choice.candidate, trials.objectives)
+        source = find_run(runs, choice.candidate, trials.objectives, trials.folders.get(choice.candidate.number))
     except ExportError:
         source = runs  # where no command is kept either
     return confirming_line(source, choice.candidate.number, trials.ranked)

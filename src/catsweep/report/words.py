@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from catsweep.search import grammar
+
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 
 
@@ -18,6 +20,11 @@ def shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}" if math.isfinite(value) else {math.inf: "∞", -math.inf: "-∞"}.get(value, "nan")
     return readable(str(value))
+
+
+def parameter(value: Any) -> str:
+    """A parameter as `shown` has it, but a string as Hydra takes it: `'null'` is not null."""
+    return readable(grammar.spelled(value)) if isinstance(value, str) else shown(value)
 
 
 def readable(text: str) -> str:

@@ -10,6 +10,7 @@ OUTCOME = "catsweep:outcome"  # of the last attempt, see `outcome.Kind`
 MESSAGE = "catsweep:message"  # one line
 TRACEBACK = "catsweep:traceback"
 LOG = "catsweep:log"  # the folder with the trial's own output
+FOLDER = "catsweep:folder"  # where it works, within the sweep's folder; not written if that is its number
 LOSSES = "catsweep:losses"  # how often its process was lost
 RUNGS = "catsweep:rungs"  # scores by rung
 DUPLICATE_OF = "catsweep:duplicate_of"  # number of the trial whose values it took

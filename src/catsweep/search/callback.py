@@ -5,6 +5,7 @@ narrow one are compared after the same share. Lightning saves checkpoints after 
 so this one stops at the start of an epoch, when the checkpoint of the last one is on disk.
 """
 
+import math
 import signal
 import threading
 import time
@@ -23,6 +24,8 @@ from catsweep.errors import InterruptedTrial
 from catsweep.hardware import cuda_in_use
 from catsweep.metrics.scorer import Scorer
 from catsweep.search.reporting import TrialReporter
+
+SHOW = 10.0  # seconds between two signs that a training goes on
 
 
 class SweepCallback(pl.Callback):
@@ -49,6 +52,7 @@ class SweepCallback(pl.Callback):
         self.asked_to_stop = False
         self.begun = (0.0, 0.0)  # share of the budget that was used before this attempt, and when it started
         self.scores: dict[str, float] = {}
+        self.shown = -math.inf  # when the training last showed that it goes on
         self._before: Any = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -86,6 +90,12 @@ class SweepCallback(pl.Callback):
         """
         if on_rank_zero(trainer, lambda: self.asked_to_stop or not self.reporter.is_current()):
             raise InterruptedTrial(f"Stopped after {trainer.current_epoch} epochs, at a checkpoint.")
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *of_the_batch: Any) -> None:
+        """Show now and then that the training goes on: an epoch may take longer than a trial may be silent."""
+        if trainer.is_global_zero and self.clock() - self.shown >= SHOW:
+            self.reporter.alive(self.folder)
+            self.shown = self.clock()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Report the rungs that were reached in this epoch.

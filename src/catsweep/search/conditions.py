@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Transformer
-from hydra.errors import HydraException
+from hydra.core.override_parser.types import Sweep
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from catsweep.errors import ConfigError
+from catsweep.search import grammar
 from catsweep.search.distributions import finite, word
 
 
@@ -42,6 +41,7 @@ class Condition:
             ConfigError: anything else.
         """
         other, equals, value = (part.strip() for part in str(text).partition("="))
+        other = grammar.bare(other)
         whole, listed = _parsed(value) if value else ("", None)
         distribution = (searched or {}).get(other)
         if isinstance(distribution, CategoricalDistribution) and whole in map(word, distribution.choices):
@@ -59,7 +59,8 @@ class Condition:
         """
         if self.other in params:
             return word(params[self.other]) in self.values
-        return self.other in fixed and _parsed(str(fixed[self.other]))[0] in self.values
+        other = grammar.bare(self.other)
+        return other in fixed and _parsed(str(fixed[other]))[0] in self.values
 
     def __str__(self) -> str:
         listed = ",".join(self.values)
@@ -75,18 +76,19 @@ def check_conditions(
         ConfigError: it is one of, or depends on, a parameter that there is not, or on a value that never comes.
     """
     known = ", ".join([*searched, *fixed]) or "nothing"
+    problems = []
     for name, condition in conditions.items():
         if name not in searched and name not in fixed:
-            raise ConfigError(f"conditions.{name}: there is no such parameter; there are {known}.")
-        if condition.other in fixed:
+            problems.append(f"conditions.{name}: there is no such parameter; there are {known}.")
+        elif condition.other in fixed:
             continue
-        if condition.other not in searched:
-            raise ConfigError(f"conditions.{name} depends on {condition.other}, which is not one of {known}.")
-        distribution = searched[condition.other]
-        if wrong := [value for value in condition.values if not _can_be(distribution, value)]:
-            raise ConfigError(
-                f"conditions.{name}: {condition.other} is never {', '.join(wrong)}; {_what_there_is(distribution)}."
-            )
+        elif condition.other not in searched:
+            problems.append(f"conditions.{name} depends on {condition.other}, which is not one of {known}.")
+        elif wrong := [value for value in condition.values if not _can_be(searched[condition.other], value)]:
+            there = _what_there_is(searched[condition.other])
+            problems.append(f"conditions.{name}: {condition.other} is never {', '.join(wrong)}; {there}.")
+    if problems:
+        raise ConfigError("\n".join(problems))
 
 
 def in_order(
@@ -110,13 +112,15 @@ def in_order(
 
 @lru_cache
 def _parsed(text: str) -> tuple[str, tuple[str, ...] | None]:
-    """A value of Hydra's grammar as one word, and as several if it is a list."""
+    """A value of Hydra's grammar as one word, and as several if it is a list; other text is a string."""
     try:
-        value = OverridesParser.create().parse_override(f"x={text}").value()
-    except HydraException:
-        return text, None
-    whole = word(Transformer.encode(value))  # type: ignore[arg-type]  # no sweep: a list is one value
-    return whole, tuple(word(Transformer.encode(v)) for v in value) if isinstance(value, list) else None
+        value = grammar.parsed(text)
+    except ValueError:
+        value = text
+    if isinstance(value, Sweep):  # no sweep is meant: `a,b` is one string
+        value = text
+    listed = tuple(word(grammar.kept(one)) for one in value) if isinstance(value, list) else None
+    return word(grammar.kept(value)), listed
 
 
 def _can_be(distribution: BaseDistribution, value: str) -> bool:

@@ -8,7 +8,6 @@ import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -19,6 +18,7 @@ from catsweep.errors import StudyError
 from catsweep.search import attributes, confirmation
 from catsweep.search.artifacts import Artifacts
 from catsweep.search.executor import Executor
+from catsweep.search.folders import Folders
 from catsweep.search.jobs import Jobs
 from catsweep.search.leases import Leases
 from catsweep.search.limits import Limits, Stop
@@ -59,7 +59,6 @@ class Confirming:
         self,
         executor: Executor,
         limits: Callable[[int], Limits],
-        sweep_dir: Path,
         stop: Stop,
         event: Callable[[str], None],
         refresh: Callable[[], None],
@@ -70,7 +69,6 @@ class Confirming:
         Args:
             executor: where they run.
             limits: for so many runs.
-            sweep_dir: holds their folder.
             stop: watched.
             event: told of each start and end.
             refresh: called about once a second.
@@ -84,6 +82,9 @@ class Confirming:
         runs = self._runs()
         proposals = _Planned(runs, self.plan)
         begin(runs, self.plan)
+        searched = self.jobs.folders(self.study)
+        taken = tuple(searched.of(trial) for trial in self.study.get_trials(deepcopy=False))
+        folders = Folders(searched.base, usual=lambda number: f"{FOLDER}/{number}", others=taken)
         leases = Leases(runs._storage, runs.study_name, grace=self.settings["lease"])
         leases.register()
         try:
@@ -93,8 +94,8 @@ class Confirming:
                 executor=executor,
                 leases=leases,
                 limits=limits(proposals.total()),
-                overrides=lambda run: self._overrides(runs, run),
-                folder=lambda number: sweep_dir / FOLDER / str(number),
+                overrides=lambda run: self._overrides(runs, run, folders),
+                folders=folders,
                 event=lambda line: event(_in_words(line, runs)),
                 refresh=refresh,
                 attach=Artifacts(runs, self.settings.record, self.settings["artifacts"]).attach,
@@ -125,9 +126,9 @@ class Confirming:
             load_if_exists=True,
         )
 
-    def _overrides(self, runs: optuna.Study, run: FrozenTrial) -> tuple[str, ...]:
+    def _overrides(self, runs: optuna.Study, run: FrozenTrial, folders: Folders) -> tuple[str, ...]:
         trial = self.study.get_trials(deepcopy=False)[run.user_attrs[attributes.CONFIRMS]]
-        own = (f"seed={run.user_attrs[attributes.SEED]}", f"hydra.sweep.subdir={FOLDER}/{run.number}")
+        own = (f"seed={run.user_attrs[attributes.SEED]}", *self.jobs.place(folders, run))
         return (*self.jobs.space.overrides(trial.params), *own, *self.jobs.identity(runs, run))
 
     def _report(self, runs: optuna.Study) -> None:

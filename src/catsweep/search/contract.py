@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from catsweep.configuration import differences
 from catsweep.errors import StudyError
+from catsweep.search import grammar
 from catsweep.search.plain import plain, resolved
 from catsweep.search.space import Space
 
@@ -22,6 +23,7 @@ WHOLE = {  # sections without keys, and why they are for good
     "objective": "the values of the study's trials are of these objectives, for good",
     "directions": "Optuna keeps the directions of a study, for good",
 }
+SPELLED = ("space", "fixed")  # sections whose keys have the prefix of an override
 KINDS = ("choice(", "int ", "float ")  # as `Space.describe()` begins; an extender is described otherwise
 
 
@@ -33,7 +35,8 @@ class Contract:
         objective: names of the objectives, if they have any.
         directions: of each.
         space: `Space.describe()`.
-        fixed: parameters that the command line took out of the search, and keys that it deleted.
+        fixed: parameters that the command line took out of the search, and keys that it deleted. As in `space`, keys
+            have the prefix that an override of them needs; they are compared without it.
         config: the configuration of the task, without what is searched or ignored.
         facts: what the preflight found, for example the data's digest.
         absent: sections that the version of catsweep which froze it did not know; they are not compared.
@@ -85,8 +88,9 @@ class Change:
     def accepted(self, allowed: Sequence[str]) -> bool:
         """Whether a name among `allowed` is the section, the key with or without it, or what the key begins with."""
         names = (self.key, self.name)
+        words = [grammar.bare(word) for word in allowed]
         return not self.impossible and any(
-            name == word or name.startswith(f"{word}.") for name in names for word in allowed
+            name == word or name.startswith(f"{word}.") for name in names for word in words
         )
 
     def __str__(self) -> str:
@@ -115,8 +119,7 @@ def freeze(
         facts: of the preflight.
     """
     dropped = ["hydra", *ignore, *(_path(name) for name in space.parameters)]
-    fixed = {**space.fixed, **dict.fromkeys(space.fixed_overrides, "deleted")}
-    kept = {key: value for key, value in fixed.items() if not _within(_path(key), ["hydra", *ignore])}
+    kept = {key: value for key, value in space.describe_fixed().items() if not _within(_path(key), ["hydra", *ignore])}
     return Contract(
         None if objective is None else list(objective),
         list(directions),
@@ -142,6 +145,8 @@ def compare(before: Contract, now: Contract) -> list[Change]:
             found += [Change(section, "", old, new, WHOLE[section])] if old != new else []
             continue
         old, new = _flat(old), _flat(new)
+        if section in SPELLED:
+            old, new = _bare(old), _bare(new)
         for key in (line.partition(": ")[0] for line in differences(old, new)):
             reason = _impossible(old.get(key), new.get(key)) if section == "space" else ""
             found.append(Change(section, key, old.get(key), new.get(key), reason))
@@ -152,7 +157,13 @@ def compare(before: Contract, now: Contract) -> list[Change]:
     return [c for c in found if c.section != "fixed" or not any(_within(key, [_path(c.key)]) for key in shown)]
 
 
-def check(before: Contract, now: Contract, allowed: Sequence[str]) -> list[Change]:
+def check(
+    before: Contract,
+    now: Contract,
+    allowed: Sequence[str],
+    study: str = "The study",
+    naming: str = "hydra.sweeper.study_name",
+) -> list[Change]:
     """Refuse what changed, unless it was accepted by name.
 
     Args:
@@ -160,6 +171,8 @@ def check(before: Contract, now: Contract, allowed: Sequence[str]) -> list[Chang
         now: of this one.
         allowed: names of changes that are accepted: a section, a key with or without its section, or what a key
             begins with. Names of nothing that changed do no harm, so that the same line can be given again.
+        study: which, and where it is kept, in words.
+        naming: the key by which the user names another study.
 
     Returns:
         The changes; all of them were accepted.
@@ -172,14 +185,14 @@ def check(before: Contract, now: Contract, allowed: Sequence[str]) -> list[Chang
         return changes
     lines = "\n".join(f"  {change}{_remark(change, allowed)}" for change in changes)
     missing = sorted({c.key for c in changes if not c.impossible and not c.accepted(allowed)})
-    fresh = "study=NEWNAME (or hydra.sweeper.study_name=NEWNAME)"
+    fresh = f"{naming}=NEWNAME"
     if any(change.impossible for change in changes):
         remedy = f"What cannot change in a study can in another: {fresh}."
     else:
         names = ",".join(_quoted(name) for name in dict.fromkeys([*allowed, *missing]))
         remedy = f"Accept the change with 'hydra.sweeper.allow_change=[{names}]', or begin another study with {fresh}."
     raise StudyError(
-        f"The study was begun otherwise (before → now):\n{lines}\n"
+        f"{study} was begun otherwise (before → now):\n{lines}\n"
         f"Its trials could not be compared with new ones. Give the options it was begun with. {remedy}"
     )
 
@@ -208,6 +221,12 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in tree.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return flat
+
+
+def _bare(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """By keys without prefix; an earlier version had it in conditions too."""
+    said = {key: re.sub(r" when \++", " when ", text) if isinstance(text, str) else text for key, text in flat.items()}
+    return {grammar.bare(key): text for key, text in said.items()}
 
 
 def _path(key: str) -> str:

@@ -122,7 +122,7 @@ def note(opened: BaseStorage, name: str, folder: Path) -> str:
     names = study.metric_names or (["value"] if len(goals) == 1 else [f"value {k}" for k in range(len(goals))])
     space = (study.user_attrs.get("contract") or {}).get("space") or {}
     lines = [
-        f"A sweep of catsweep: {' and '.join(f'{goal} **{name}**' for name, goal in zip(names, goals, strict=True))}"
+        f"A sweep: {' and '.join(f'{goal} **{name}**' for name, goal in zip(names, goals, strict=True))}"
         + (f", over {', '.join(f'`{name}`' for name in space)}." if space else "."),
         f"- {results.summary(study, names)}.",
     ]
@@ -133,8 +133,8 @@ def note(opened: BaseStorage, name: str, folder: Path) -> str:
         pass
     if command := study.user_attrs.get("command"):
         lines.append(f"- This goes on with it, and in another folder does it again: `{command}`")
-    if results.best_trials(study):
-        lines.append(f"- This takes the winner home: `make best-model export STUDY={folder.name}`")
+    if results.best_trials(study) and (step := study.user_attrs.get("next_step")):
+        lines.append(f"- {step}")
     lines.append("- The page of a trial shows its newest pictures, also while it runs.")
     return "\n".join([lines[0], "", *lines[1:]])
 

@@ -3,12 +3,15 @@
 `catsweep.search.space` builds spaces of them. Optuna's distributions, as hydra-optuna-sweeper reads them.
 """
 
+import difflib
+import math
 from typing import Any
 
-from hydra.core.override_parser.types import Transformer
 from hydra_plugins.hydra_optuna_sweeper._impl import OptunaSweeperImpl
 from omegaconf import OmegaConf
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from catsweep.search import grammar
 
 
 def finite(distribution: BaseDistribution) -> bool:
@@ -49,13 +52,48 @@ def canonical(value: Any, distribution: BaseDistribution | None) -> Any:
     return value
 
 
-def meant(value: Any, distribution: BaseDistribution) -> Any:
-    """The choice that a configuration's value is: choices that are lists are kept as they were written."""
-    if not isinstance(distribution, CategoricalDistribution) or value in distribution.choices:
-        return value
-    plain = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-    written = word(Transformer.encode(plain)) if isinstance(plain, list) else word(plain)
-    return next((choice for choice in distribution.choices if word(choice) == written), value)
+def accepted(value: Any, distribution: BaseDistribution) -> Any:
+    """A value that somebody gives, or a configuration has, as Optuna keeps it.
+
+    Args:
+        value: plain, or a node of OmegaConf; lists and dicts are those that a choice is the text of.
+        distribution: of its parameter.
+
+    Raises:
+        ValueError: it is none of the distribution's; with what would be, as the rest of a sentence.
+    """
+    value = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+    if isinstance(distribution, CategoricalDistribution):
+        # Of a string that looks like the text of a list there may be two: the string itself goes before the list.
+        several = (grammar.kept(value), value) if isinstance(value, str) else (value,)
+        found = [choice for one in several for choice in distribution.choices if _same(one, choice)]
+        if not found:
+            raise ValueError(f"must be {_alternatives(value, distribution)}")
+        return distribution.to_external_repr(distribution.to_internal_repr(found[0]))
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    stepped = distribution.step is not None and distribution.step != 1
+    wanted = f"from {distribution.low} to {distribution.high}{f' in steps of {distribution.step}' * stepped}"
+    whole = isinstance(distribution, IntDistribution)
+    fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not fits or (whole and value != int(value)) or not distribution._contains(float(value)):
+        raise ValueError(f"must be a {'whole ' * whole}number {wanted}")
+    return distribution.to_external_repr(distribution.to_internal_repr(value))
+
+
+def _same(value: Any, choice: grammar.Scalar) -> bool:
+    """Whether a plain value is a choice. Equal numbers are, as to Optuna; a string is never a number, or null."""
+    if isinstance(value, str):
+        return isinstance(choice, str) and choice == value
+    if isinstance(value, list | dict):
+        return isinstance(choice, str) and type(found := grammar.plain(choice)) is type(value) and found == value
+    return not isinstance(choice, str) and (value == choice)
+
+
+def _alternatives(value: Any, distribution: CategoricalDistribution) -> str:
+    choices = list(map(word, distribution.choices))
+    close = difflib.get_close_matches(str(value), choices, 1)
+    one_of = choices[0] if len(choices) == 1 else f"one of {', '.join(choices)}"
+    return f"{one_of} (did you mean {close[0]}?)" if close and len(choices) > 1 else one_of
 
 
 def words(distribution: BaseDistribution) -> str:
@@ -70,7 +108,5 @@ def words(distribution: BaseDistribution) -> str:
 
 
 def word(value: Any) -> str:
-    """One spelling for each value: YAML's `true`, `null`; 2 for 2.0; 0.3 for 0.1 + 0.2."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return f"{value:.12g}" if isinstance(value, float) else str(value)
+    """One spelling for each value: YAML's `true`, `null`; 2 for 2.0; 0.3 for 0.1 + 0.2; `'null'` for the string."""
+    return f"{value:.12g}" if isinstance(value, float) else grammar.spelled(value)

@@ -13,9 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,13 +23,14 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from catsweep.errors import ConfigError
+from catsweep.search import main_module
 from catsweep.search.detached import FORK_SERVER
-from catsweep.search.outcome import Kind, Outcome
-from catsweep.search.resources import environment, visible_gpus
+from catsweep.search.outcome import Outcome
+from catsweep.search.process import PATIENCE, TrialProcess, oom_kills
+from catsweep.search.resources import alone, environment, visible_gpus
+from catsweep.search.watchdog import UNBOUNDED, TrialTimeout, Watchdog
 from catsweep.search.worker import serve
 
-MEMORY_EVENTS = Path("/sys/fs/cgroup/memory.events")
-PATIENCE = 10.0  # seconds that a process may take to leave after its outcome came
 SLOTS_PER_SPARE = 4  # several of them may become free at once
 
 
@@ -87,29 +86,6 @@ class Executor(Protocol):
         """Leave nothing running."""
 
 
-@dataclass
-class _Worker:
-    process: Any
-    pipe: Connection
-    job: Job | None = None
-    outcome: Outcome | None = None  # as its process told it, before it left
-    leave_by: float = math.inf  # time on the monotonic clock at which it should have left
-    oom_kills: int = 0  # of this machine when the job began
-
-    def signal(self, number: int) -> None:
-        """Send a signal to the process and to those it started."""
-        with suppress(ProcessLookupError, PermissionError):
-            try:
-                os.killpg(self.process.pid, number)
-            except ProcessLookupError:  # not yet the leader of a group of its own
-                os.kill(self.process.pid, number)
-
-    def end_the_rest(self) -> None:
-        """End what an ended process has left behind: workers of a launcher or of DDP, which hold files and GPUs."""
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-
-
 class ProcessExecutor:
     """Runs each job in a process of its own.
 
@@ -122,6 +98,7 @@ class ProcessExecutor:
         gpus: see `resources.visible_gpus`.
         gpus_per_slot: share of a GPU for each slot.
         through_launcher: send jobs through `hydra.launcher` instead of running them in the process.
+        bounds: on the time of each job.
     """
 
     def __init__(
@@ -134,23 +111,26 @@ class ProcessExecutor:
         gpus: Any = "auto",
         gpus_per_slot: float = 1.0,
         through_launcher: bool = False,
+        bounds: TrialTimeout = UNBOUNDED,
     ) -> None:
+        self.bounds, self.launches = bounds, through_launcher
         self.slots = slots
         self.gpus, self.share = visible_gpus(gpus), gpus_per_slot
-        shared = (hydra_context, task, config, Singleton.get_state(), through_launcher, dict(os.environ))
+        shared = (hydra_context, task, config, Singleton.get_state(), through_launcher)
+        self.variables, self.script = alone(os.environ), main_module.Script.started()
         try:
-            self.static = cloudpickle.dumps(shared)
+            self.static = _sent(shared)
         except Exception as error:  # pickle knows no class of its own for this
             raise ConfigError(
                 f"Trials run in processes of their own, so the task must be such that it can be sent to one: {error}. "
                 "Open files, locks and connections inside the task function, not beside it."
             ) from error
         self.context = _context(preload)
-        self.busy: dict[int, _Worker] = {}
+        self.busy: dict[int, TrialProcess] = {}
         self.stopping = False
         self.spare = math.ceil(slots / SLOTS_PER_SPARE)
-        self.reserve: list[_Worker] = []
-        self.prepared: dict[int, _Worker] = {}  # by the job's number
+        self.reserve: list[TrialProcess] = []
+        self.prepared: dict[int, TrialProcess] = {}  # by the job's number
         self._replenish()
 
     def prepare(self, job: Job) -> None:
@@ -169,7 +149,9 @@ class ProcessExecutor:
         worker = self.prepared.pop(job.number, None)
         if worker is None or not worker.process.is_alive():
             worker = self._assign(job)
-        worker.oom_kills = _oom_kills()
+        worker.oom_kills = oom_kills()
+        if self.bounds.every is not None:
+            worker.watchdog = Watchdog(self.bounds, job.folder, elsewhere=self.launches)
         worker.pipe.send(environment(slot, self.slots, self.gpus, self.share))
         self.busy[slot] = worker
         if self.stopping:  # a signal came between the last look and now
@@ -200,7 +182,7 @@ class ProcessExecutor:
             if ended or time.monotonic() >= deadline:
                 for slot, _ in ended:
                     del self.busy[slot]
-                return [(worker.job, self._bury(worker)) for _, worker in ended if worker.job is not None]
+                return [(worker.job, worker.bury(self.stopping)) for _, worker in ended if worker.job is not None]
 
     def stop(self) -> None:
         """SIGTERM to each job's process and what it started, and to those that are yet to come."""
@@ -227,7 +209,7 @@ class ProcessExecutor:
         self.busy, self.prepared, self.reserve = {}, {}, []
         self._end(left)
 
-    def _end(self, workers: list[_Worker]) -> None:
+    def _end(self, workers: list[TrialProcess]) -> None:
         for worker in workers:
             worker.pipe.close()  # ends a process that still waits for its job, or for its slot
         for worker in workers:
@@ -238,13 +220,13 @@ class ProcessExecutor:
             worker.end_the_rest()
             worker.process.close()
 
-    def _assign(self, job: Job) -> _Worker:
+    def _assign(self, job: Job) -> TrialProcess:
         worker = self._warm()
         worker.job = job
         worker.pipe.send(job)
         return worker
 
-    def _warm(self) -> _Worker:
+    def _warm(self) -> TrialProcess:
         """A process of the reserve, or a new one should they have died."""
         while self.reserve:
             if (worker := self.reserve.pop(0)).process.is_alive():
@@ -255,51 +237,43 @@ class ProcessExecutor:
         while len(self.reserve) < self.spare:
             self.reserve.append(self._start())
 
-    def _start(self) -> _Worker:
+    def _start(self) -> TrialProcess:
         ours, theirs = self.context.Pipe()
-        process = self.context.Process(target=serve, args=(theirs, self.static), daemon=False)
-        process.start()
+        known = (theirs, self.variables, self.script, self.static)
+        process = self.context.Process(target=serve, args=known, daemon=False)
+        with main_module.hidden():
+            process.start()
         theirs.close()  # so that a process that dies closes the last of its ends
-        return _Worker(process, ours)
+        return TrialProcess(process, ours)
 
     def _listen(self, timeout: float) -> None:
         """Take in what processes tell, until one has left, or the time is over."""
         telling = {worker.pipe: worker for worker in self.busy.values() if worker.leave_by == math.inf}
         leaving = [worker.process.sentinel for worker in self.busy.values()]
-        patience = min(worker.leave_by for worker in self.busy.values()) - time.monotonic()
-        for end in multiprocessing.connection.wait([*telling, *leaving], max(0.0, min(timeout, patience))):
+        patience = min(timeout, *(worker.due for worker in self.busy.values()))
+        for end in multiprocessing.connection.wait([*telling, *leaving], max(0.0, patience)):
             if end in telling:
-                self._hear(telling[end])
+                telling[end].hear()
         for worker in self.busy.values():
-            if time.monotonic() >= worker.leave_by:  # threads of the task's own, which are not daemons
-                worker.signal(signal.SIGKILL)
-                worker.process.join()
+            worker.tend()
 
-    def _hear(self, worker: _Worker) -> None:
-        worker.leave_by = time.monotonic() + PATIENCE
-        with suppress(EOFError, OSError):  # it died without a word; the pipe may tell so before the process does
-            worker.outcome = worker.pipe.recv()
 
-    def _bury(self, worker: _Worker) -> Outcome:
-        """How the job of an ended process ended."""
-        if worker.leave_by == math.inf:
-            self._hear(worker)
-        outcome = worker.outcome or self._lost(worker)
-        worker.end_the_rest()
-        worker.pipe.close()
-        worker.process.close()
-        return outcome
+def _sent(shared: tuple[Any, ...]) -> bytes:
+    """What all jobs share, with what `__main__` defines; of this only what can be sent."""
+    defined = main_module.definitions()
+    try:
+        return bytes(cloudpickle.dumps((*shared, defined)))
+    except Exception:
+        sound = {name: one for name, one in defined.items() if _can_be_sent(one)}
+        return bytes(cloudpickle.dumps((*shared, sound)))
 
-    def _lost(self, worker: _Worker) -> Outcome:
-        code = worker.process.exitcode
-        if code is not None and code < 0:
-            name = signal.Signals(-code).name
-            if self.stopping and -code in (signal.SIGTERM, signal.SIGKILL):
-                return Outcome(Kind.INTERRUPTED, message=f"ended by {name}")
-            if -code == signal.SIGKILL and _oom_kills() > worker.oom_kills:
-                return Outcome(Kind.OUT_OF_MEMORY, message="The kernel ended the process: the memory was used up.")
-            return Outcome(Kind.LOST, message=f"The process was ended by {name}.")
-        return Outcome(Kind.LOST, message=f"The process ended with exit code {code} and no result.")
+
+def _can_be_sent(value: Any) -> bool:
+    try:
+        cloudpickle.dumps(value)
+    except Exception:
+        return False
+    return True
 
 
 def _context(preload: Sequence[str]) -> Any:
@@ -312,6 +286,8 @@ def _context(preload: Sequence[str]) -> Any:
     # The fork server of Python 3.11 imports before it knows our sys.path, and says nothing when it fails.
     # And what it imports makes semaphores (tqdm), of which Python's tracker would warn when all is over.
     before = dict(os.environ)
+    for name in before.keys() - alone(before):
+        del os.environ[name]
     os.environ[FORK_SERVER] = "1"
     os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     os.environ["PYTHONWARNINGS"] = "ignore::UserWarning:multiprocessing.resource_tracker"
@@ -323,11 +299,3 @@ def _context(preload: Sequence[str]) -> Any:
         os.environ.clear()
         os.environ.update(before)
     return context
-
-
-def _oom_kills() -> int:
-    """How often the kernel ended a process of this machine (or container) for want of memory."""
-    with suppress(OSError, ValueError):
-        counts = dict(line.split() for line in MEMORY_EVENTS.read_text().splitlines())
-        return int(counts.get("oom_kill", 0))
-    return 0

@@ -15,9 +15,10 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from catsweep.search import attributes
+from catsweep.search.folders import Folders
 from catsweep.search.leases import Leases
 from catsweep.search.outcome import Kind
-from catsweep.search.proposer import SpaceExhausted
+from catsweep.search.proposer import SpaceExhausted, UnfitTrial
 from catsweep.search.trials import Trials
 
 
@@ -37,7 +38,10 @@ class Proposals(Protocol):
         """The next trial, given all there are. Raises SpaceExhausted when there is none."""
 
     def complete(self, trial: FrozenTrial) -> None:
-        """Give a trial that was enqueued, or whose controller died early, the parameters it lacks."""
+        """Give a trial that was enqueued, or whose controller died early, the parameters it lacks.
+
+        Raises UnfitTrial when it was enqueued with what it cannot have.
+        """
 
 
 @dataclass
@@ -48,28 +52,30 @@ class Intake:
         trials: of the study.
         proposals: where new ones come from.
         leases: registered; says which trials are ours.
+        folders: where trials work.
         n_trials: of the study in all.
         event: told of what is no start and no end, one line each.
 
     Attributes:
         exhausted: whether there is no further configuration to try.
-        reused: whether trials ended here, with values of others, since this was last set to False.
+        ended: whether trials ended here, without having run, since this was last set to False.
     """
 
     trials: Trials
     proposals: Proposals
     leases: Leases
+    folders: Folders
     n_trials: int
     event: Callable[[str], None]
     exhausted: bool = False
-    reused: bool = False
+    ended: bool = False
 
     def next(self) -> FrozenTrial | None:
         """Take the next trial: a waiting one, or a new one; None when there is none to take now."""
         with self.leases.lock("ask"):
             trials = self.trials.all()
             for trial in trials:
-                if trial.state == TrialState.WAITING and (taken := self._take(trial)):
+                if trial.state == TrialState.WAITING and (taken := self._take(trial, trials)):
                     return taken
             while len(trials) < self.n_trials and not self.exhausted:
                 try:
@@ -81,7 +87,7 @@ class Intake:
                 if proposal.duplicate_of is None:
                     trial = proposal.commit(**{attributes.ATTEMPT: 0})
                     self.leases.take(lease(trial.number))
-                    return trial
+                    return self._place(trial, trials)
                 self._reuse(proposal.commit(), proposal.duplicate_of)
                 trials = self.trials.all()
         return None
@@ -116,7 +122,7 @@ class Intake:
         trials = self.trials.all()
         return all(trial.state.is_finished() for trial in trials) and (self.exhausted or len(trials) >= self.n_trials)
 
-    def _take(self, trial: FrozenTrial) -> FrozenTrial | None:
+    def _take(self, trial: FrozenTrial, trials: list[FrozenTrial]) -> FrozenTrial | None:
         if not self.leases.claim(lease(trial.number)):
             return None
         # A controller that slept, and was taken for dead, may end it as late as now.
@@ -124,17 +130,35 @@ class Intake:
             if self.trials.start(trial):
                 begun = trial.user_attrs.get(attributes.ATTEMPT)
                 self.trials.note(trial, attributes.ATTEMPT, 0 if begun is None else begun + 1)
-                self.proposals.complete(self.trials.read(trial.number))
-                return self.trials.read(trial.number)
+                try:
+                    self.proposals.complete(self.trials.read(trial.number))
+                except UnfitTrial as told:
+                    self._fail(trial, str(told))
+                else:
+                    return self._place(self.trials.read(trial.number), trials)
         self.leases.release(lease(trial.number))
         return None
+
+    def _place(self, trial: FrozenTrial, trials: list[FrozenTrial]) -> FrozenTrial:
+        """Write on a trial where it works, if it is not there yet. The lock makes sure that no two choose the same."""
+        if attributes.FOLDER in trial.user_attrs or (folder := self.folders.choose(trial, trials)) is None:
+            return trial
+        self.trials.note(trial, attributes.FOLDER, folder)
+        return self.trials.read(trial.number)
+
+    def _fail(self, trial: FrozenTrial, message: str) -> None:
+        self.trials.note(trial, attributes.OUTCOME, Kind.FAILED.value)
+        self.trials.note(trial, attributes.MESSAGE, message)
+        self.trials.study.tell(trial.number, state=TrialState.FAIL)
+        self.event(f"trial {trial.number} was enqueued with what it cannot have, and failed: {message}")
+        self.ended = True
 
     def _reuse(self, trial: FrozenTrial, twin: int) -> None:
         self.trials.note(trial, attributes.DUPLICATE_OF, twin)
         self.trials.note(trial, attributes.OUTCOME, Kind.COMPLETE.value)
         self.trials.study.tell(trial.number, self.trials.read(twin).values)
         self.event(f"trial {trial.number} has the configuration of trial {twin}, and takes its values")
-        self.reused = True
+        self.ended = True
 
 
 def lease(number: int) -> str:

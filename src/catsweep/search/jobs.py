@@ -4,25 +4,30 @@ Between Hydra, whose configuration it reads, and `catsweep.search.sweep`, which 
 """
 
 import logging
-import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import hydra.utils
 import optuna
+from hydra.core.hydra_config import HydraConfig
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from optuna.trial import FrozenTrial
 
 from catsweep.errors import StudyError
-from catsweep.search import attributes
+from catsweep.search import attributes, grammar
 from catsweep.search.executor import Job, ProcessExecutor
+from catsweep.search.folders import Folders
 from catsweep.search.outcome import Kind
 from catsweep.search.settings import Settings
 from catsweep.search.space import Space
+from catsweep.search.watchdog import TrialTimeout
 
 log = logging.getLogger(__name__)
 
+# Templates of `hydra.sweep.subdir` that need not be composed to know what they come to: a trial's number.
+BY_NUMBER = ("${hydra.job.num}", "${hydra.job.id}", "${hydra:job.num}", "${hydra:job.id}")
 BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
 
@@ -61,28 +66,63 @@ class Jobs:
         return (
             f"trial.number={trial.number}",
             f"trial.attempt={trial.user_attrs[attributes.ATTEMPT]}",
-            f"trial.study={quoted(study.study_name)}",
-            f"trial.storage={quoted(self.settings.storage)}",
+            f"trial.study={grammar.quoted(study.study_name)}",
+            f"trial.storage={grammar.quoted(self.settings.storage)}",
         )
 
-    def subdir(self, number: int) -> str:
-        """A trial's folder in the sweep's, as Hydra will name it."""
-        sweep = OmegaConf.to_container(self.config.hydra.sweep, resolve=False)
-        assert isinstance(sweep, dict)
-        node = OmegaConf.create({"hydra": {"sweep": {"subdir": sweep["subdir"]}, "job": {"num": number}}})
-        return str(node.hydra.sweep.subdir)
+    def folders(self, study: optuna.Study) -> Folders:
+        """Where the trials of the search work."""
+        template = OmegaConf.to_container(self.config.hydra.sweep, resolve=False)["subdir"]  # type: ignore[call-overload, index]
+        compose = None if template in BY_NUMBER else lambda trial: self._subdir(study, trial)
+        return Folders(Path(study.user_attrs["sweep_dir"]), compose=compose)
+
+    def place(self, folders: Folders, trial: FrozenTrial) -> tuple[str, ...]:
+        """Overrides that tell a job where it works; none if that could not be composed, which the job will meet."""
+        if folders.compose is not None and attributes.FOLDER not in trial.user_attrs:
+            return ()
+        return (f"hydra.sweep.subdir={grammar.quoted(folders.name(trial))}",)
+
+    def _subdir(self, study: optuna.Study, trial: FrozenTrial) -> str | None:
+        """A trial's folder in the sweep's, as its job would compose it."""
+        who = self.identity(study, trial)
+        hydra_config = HydraConfig.instance()
+        before = hydra_config.cfg
+        try:
+            loader = self.hydra_context.config_loader
+            config = loader.load_sweep_config(self.config, [*self.space.overrides(trial.params), *who])
+            with read_write(config), open_dict(config):
+                config.hydra.job.id, config.hydra.job.num = str(trial.number), trial.number
+                # Else `override_dirname` would name the storage, and change from one attempt to the next.
+                config.hydra.overrides.task = [one for one in config.hydra.overrides.task if one not in who]
+            hydra_config.set_config(config)  # for `${hydra:…}`
+            return str(OmegaConf.select(config, "hydra.sweep.subdir"))
+        except Exception as error:
+            log.debug("The folder of trial %d cannot be composed: %s", trial.number, error)
+            return None
+        finally:
+            hydra_config.cfg = before
 
     def point_to(self, sweep_dir: str) -> None:
         """Make every job work in this folder, whatever the configuration says now (`${now:}`)."""
         with read_write(self.config.hydra), open_dict(self.config.hydra):
             self.config.hydra.sweep.dir = sweep_dir
-            self.config.hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(sweep_dir)}")
+            self.config.hydra.overrides.hydra.append(f"hydra.sweep.dir={grammar.quoted(sweep_dir)}")
 
     def executor(self) -> ProcessExecutor:
         """Runs the jobs in slots, through the user's launcher if it is not Hydra's basic one."""
-        return self._executor(
-            self.task, self.settings.slots, through_launcher=self.config.hydra.launcher._target_ != BASIC_LAUNCHER
+        executor = self._executor(
+            self.task,
+            self.settings.slots,
+            self.settings.trial_timeout,
+            through_launcher=self.config.hydra.launcher._target_ != BASIC_LAUNCHER,
         )
+        if executor.script.bare:
+            log.info(
+                "The call in %s is not guarded (`if __name__ == '__main__':`), so trials do not run the script again: "
+                "what its first lines set in other modules, such as torch.set_default_dtype, is to be set in the task.",
+                executor.script.bare,
+            )
+        return executor
 
     def preflight(self) -> dict[str, Any]:
         """Run the settings' preflight as a job of its own, and give what it returns.
@@ -90,11 +130,12 @@ class Jobs:
         Raises:
             StudyError: it failed, so every trial would.
         """
-        log.info("Looking at the data and the scores before the first trial")
+        log.info("Running %s before the first trial", self.settings["preflight"])
         # Looked up without Hydra's whitelist: it is the user's own configuration, like the task itself.
-        executor = self._executor(hydra.utils.get_method(self.settings["preflight"]), 1)
+        bounds = self.settings.trial_timeout.for_preparation()
+        executor = self._executor(hydra.utils.get_method(self.settings["preflight"]), 1, bounds)
         record = self.settings.record
-        place = (f"hydra.sweep.dir={quoted(str(record))}", "hydra.sweep.subdir=preflight")
+        place = (f"hydra.sweep.dir={grammar.quoted(str(record))}", "hydra.sweep.subdir=preflight")
         try:
             executor.submit(Job(0, (*self.space.overrides({}), *place), record / "preflight"))
             ended: list[Any] = []
@@ -104,10 +145,12 @@ class Jobs:
             executor.close()
         [(_, outcome)] = ended
         if outcome.kind != Kind.COMPLETE:
-            raise StudyError(f"The data or the scores cannot be used, so nothing was started. {outcome.message}")
+            raise StudyError(f"{self.settings['preflight']} failed, so nothing was started. {outcome.message}")
         return dict(outcome.value)
 
-    def _executor(self, task: TaskFunction, slots: int, through_launcher: bool = False) -> ProcessExecutor:
+    def _executor(
+        self, task: TaskFunction, slots: int, bounds: TrialTimeout, through_launcher: bool = False
+    ) -> ProcessExecutor:
         return ProcessExecutor(
             self.hydra_context,
             task,
@@ -117,10 +160,5 @@ class Jobs:
             gpus=self.settings["gpus"],
             gpus_per_slot=self.settings["gpus_per_slot"],
             through_launcher=through_launcher,
+            bounds=bounds,
         )
-
-
-def quoted(value: str) -> str:
-    """A string in Hydra's override grammar, where a backslash is itself unless a quote comes after it."""
-    escaped = re.sub(r"(\\*)('|\Z)", lambda found: 2 * found[1] + (r"\'" if found[2] else ""), value)
-    return f"'{escaped}'"

@@ -1,13 +1,15 @@
-"""Who drives which trial: locks and claims that several controllers share, in the study's own storage.
+"""Who drives which trial: locks and claims that several controllers share, among the attributes of the study itself.
 
-Optuna has no atomic claim of a running trial, and heartbeats only for databases. What every storage of it does have
-is an append with a total order: `create_new_trial` gives each caller its own next number, attributes included. So a
-side study, `<study>.leases`, is used as a list of *tokens*. A claim is a token with a name; of the unreleased tokens
-of a name, the one with the lowest number holds it, and everybody reads the same order. This is Lamport's bakery.
+Optuna has no atomic claim of a running trial, and heartbeats only for databases. What every storage of it has is
+attributes of a study: registers that anybody writes and everybody reads, all at once. That is enough. Each controller
+writes one of its own, with what it is, what it holds and where it stands in the queue for a lock; a lock is Lamport's
+bakery (CACM 17(8), 1974) over these. Who finds nobody else in the queue while it still chooses its number has the lock:
+whoever comes later sees that it chooses, and waits. So a lock that nobody else wants is two small writes and a read.
 
-A token belongs to a controller, itself a token with signs of life: on the same machine whether its process lives, from
-another machine whether its beat still changes, by one's own clock, since clocks of two machines need not agree. Whoever
-finds a controller dead ends its token first; that makes it so for all, and for the dead one, should it wake up.
+A controller lives as long as it gives signs of life: on the same machine whether its process lives, from another
+machine whether its register still changes, by one's own clock, since clocks of two machines need not agree. Whoever
+finds one dead says so in a second register, which nobody takes back; that makes it so for all, and for the dead one,
+should it wake up.
 """
 
 import logging
@@ -21,19 +23,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import optuna
 import psutil
 from optuna.storages import BaseStorage
-from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from catsweep.search.storage import find_study
 
 log = logging.getLogger(__name__)
 
-SIDE = ".leases"
-CONTROLLER = "controller"
+CONTROLLER = "catsweep:controller:"  # and an id: the register of a controller; null when it has ended
+DEAD = "catsweep:dead:"  # and an id: it was found dead
 BEATS = 4  # signs of life in one period of grace
+CHOOSING = 0  # the place in a queue of one that has no number yet, or came when nobody else was there
+CLAIMS = "claim"  # the lock under which names are claimed
+SIDE = ".leases"  # behind a study's name: the study that versions up to 0.1 kept beside it for what is here now
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Leases:
 
     Args:
         storage: the study's.
-        study: its name.
+        study: its name; it exists.
         grace: seconds without a sign of life after which a controller on another machine is dead.
         identity: of this controller.
         clock: seconds.
@@ -86,68 +88,69 @@ class Leases:
     ) -> None:
         self.storage, self.grace, self.clock = storage, grace, clock
         self.identity = identity or Identity.own()
-        self.side = _side_study(storage, study + SIDE)
-        self.me: int | None = None  # number of our controller's token
-        self.tokens: dict[str, int] = {}  # trial ids of our claims, by name
+        self.study = storage.get_study_id_from_name(study)
+        self.me: str | None = None  # id of our register
+        self.held: list[str] = []  # names that we claimed
+        self.places: dict[str, int] = {}  # by the name of a lock: our number in its queue
         self._beats, self._next_beat = 0, 0.0
-        self._silences: dict[int, _Silence] = {}  # by the controller's number
+        self._silences: dict[str, _Silence] = {}  # by the controller's id
 
     def register(self) -> None:
         """Become a controller, with no claims. Nothing can be claimed before."""
-        self._token = self._append({"name": CONTROLLER, "beat": 0, **asdict(self.identity)})
-        self.me = self.storage.get_trial(self._token).number
-        self.tokens = {}
-        self._next_beat = self.clock() + self.grace / BEATS
+        self.me, self.held, self.places = uuid.uuid4().hex[:12], [], {}
+        self._came = 1 + max((said["came"] for said in self._look().values()), default=0)
+        self._write()
 
     def beat(self) -> None:
         """Give a sign of life and look for those of others; call it often, it does something only when it is due."""
-        if self.clock() < self._next_beat:
-            return
-        self._next_beat = self.clock() + self.grace / BEATS
-        self._beats += 1
-        with suppress(optuna.exceptions.UpdateFinishedTrialError):  # we were taken for dead; the look shows it
-            self.storage.set_trial_user_attr(self._token, "beat", self._beats)
-        self._look()
+        if self.clock() >= self._next_beat:
+            self._write()
+            self._look()
 
     def close(self) -> None:
         """Release everything, and be no controller any more."""
-        for name in list(self.tokens):
-            self.release(name)
         if self.me is not None:
-            self._finish(self._token)
-            self.me = None
+            self.storage.set_study_system_attr(self.study, CONTROLLER + self.me, None)
+        self.me, self.held, self.places = None, [], {}
 
     def controllers(self) -> list[Identity]:
         """Those that live, this one included, in the order in which they came."""
-        return [_identity(token) for token in self._look()[0].values()]
+        came = sorted(self._look().items(), key=lambda one: (one[1]["came"], one[0]))
+        return [_identity(said) for _, said in came]
 
     def claim(self, name: str) -> bool:
-        """Take a name if no living controller has it. Never waits."""
-        self.beat()  # the last may be long ago, and who claims is alive
-        queue, token = self._stand(name)
-        if queue[0] == token:
+        """Take a name if no living controller has it; waits for those that claim at this moment, and for no holder."""
+        if name in self.held and self.holds(name):
             return True
-        self.release(name)
+        with self.lock(CLAIMS):
+            self.take(name)
+            self._write()  # before we look, as those do who want it for a lock
+            if not self._rivals(name):
+                return True
+            self.held.remove(name)
         return False
 
     def take(self, name: str) -> None:
-        """Take a name that no other can have, under a lock that keeps them from it; half the cost of a claim."""
-        self.tokens[name] = self._append({"name": name, "owner": self.me})
+        """Take a name that no other can have, under a lock that keeps them from it; the end of the lock tells it."""
+        self.held.append(name)
+        if not self.places:
+            self._write()
 
     def release(self, name: str) -> None:
         """Give a name back; one that we do not have is no error."""
-        token = self.tokens.pop(name, None)
-        if token is not None:
-            self._finish(token)
+        if name in self.held or name in self.places:
+            self.places.pop(name, None)
+            self.held = [other for other in self.held if other != name]
+            self._write()
 
     def holds(self, name: str) -> bool:
         """Whether a name that we claimed is still ours: another controller may have taken us for dead."""
-        queue = self._queue(name)
-        return name in self.tokens and queue[:1] == [self.tokens[name]]
+        self._look()
+        return name in self.held or name in self.places
 
     def owned(self, name: str) -> bool:
         """Whether any living controller has the name, or is about to take it, this one included."""
-        return bool(self._queue(name))
+        return any(name in said["holds"] or name in said["places"] for said in self._look().values())
 
     @contextmanager
     def lock(self, name: str, poll: float = 0.02) -> Iterator[None]:
@@ -155,86 +158,102 @@ class Leases:
 
         The name must be one that we do not hold; `poll` is in seconds.
         """
-        assert name not in self.tokens, f"we would wait for ourselves: {name}"
+        assert self.me is not None, "register first"
+        assert name not in self.held, f"we would wait for ourselves: {name}"
+        assert name not in self.places, f"we would wait for ourselves: {name}"
         try:
-            queue, token = self._stand(name)
-            while queue[0] != token:
+            while not self._first(name):
                 time.sleep(poll)
                 self.beat()
-                queue, token = self._stand(name)
             yield
         finally:
             self.release(name)
 
-    def _stand(self, name: str) -> tuple[list[int], int]:
-        """Be in the queue for a name: the queue, and our token in it."""
-        assert self.me is not None, "register first"
-        while True:
-            token = self.tokens.get(name)
-            if token is None:
-                self.take(name)
-                token = self.tokens[name]
-            queue = self._queue(name)
-            if token in queue:
-                return queue, token
-            self.tokens.pop(name, None)  # it was ended, since we were taken for dead: to the end of the queue
+    def _first(self, name: str) -> bool:
+        """Stand in the queue for a lock: whether it is our turn."""
+        if name not in self.places:  # or not any more, since we were taken for dead: to the end of the queue
+            self.places[name] = CHOOSING
+            self._write()
+            rivals = self._rivals(name)
+            if name in self.places:
+                if not rivals:
+                    return True
+                self.places[name] = 1 + max(place for place, _ in rivals)
+                self._write()
+        rivals = self._rivals(name)
+        return name in self.places and all(rival > (self.places[name], self.me) for rival in rivals)
 
-    def _queue(self, name: str) -> list[int]:
-        return [token._trial_id for token in self._look()[1] if token.user_attrs["name"] == name]
+    def _rivals(self, name: str) -> list[tuple[int, str]]:
+        """The places and ids of the others in the queue for a name; one that claimed it stands before all."""
+        others = [(id, said) for id, said in self._look().items() if id != self.me]
+        waiting = [(said["places"][name], id) for id, said in others if name in said["places"]]
+        return waiting + [(CHOOSING, id) for id, said in others if name in said["holds"]]
 
-    def _look(self) -> tuple[dict[int, FrozenTrial], list[FrozenTrial]]:
-        """The living controllers by number, and their claims in order. What the dead have left is ended first.
-
-        So is a claim of ours that we know nothing of: Ctrl-C, or a lost connection, came between.
-        """
-        tokens = self.storage.get_all_trials(self.side, deepcopy=False, states=(TrialState.RUNNING,))
-        living, claims, ours = dict[int, FrozenTrial](), [], set(self.tokens.values())
-        for token in sorted(tokens, key=lambda token: token.number):  # a controller comes before its claims
-            if token.user_attrs["name"] == CONTROLLER:
-                if self._alive(token):
-                    living[token.number] = token
-                    continue
-            elif (owner := token.user_attrs["owner"]) in living and (owner != self.me or token._trial_id in ours):
-                claims.append(token)
+    def _look(self) -> dict[str, dict[str, Any]]:
+        """What the living controllers say, by id. Those that are found dead are told so."""
+        written = dict(self.storage.get_study_system_attrs(self.study))
+        living = {}
+        for key, said in written.items():
+            id = key.removeprefix(CONTROLLER)
+            if id == key or said is None or DEAD + id in written:
                 continue
-            self._finish(token._trial_id)
-        if self.me is not None and self.me not in living:
+            if id == self.me or self._alive(id, said):
+                living[id] = said
+            else:
+                self.storage.set_study_system_attr(self.study, DEAD + id, True)
+        if self.me is not None and DEAD + self.me in written:
             log.warning("This controller gave no sign of life for so long that another took it for dead")
             self.register()
-        return living, claims
+        if self.me in living:
+            living[self.me] = {**living[self.me], "holds": self.held, "places": self.places}  # some may be unwritten
+        return living
 
-    def _alive(self, controller: FrozenTrial) -> bool:
-        other, beat, now = _identity(controller), controller.user_attrs["beat"], self.clock()
-        if controller.number == self.me:
-            return True
+    def _alive(self, id: str, said: dict[str, Any]) -> bool:
+        other, beat, now = _identity(said), said["beat"], self.clock()
         if other.machine == self.identity.machine:
             return _started(other.pid) == other.started
-        known = self._silences.get(controller.number)
+        known = self._silences.get(id)
         if known is None or known.beat != beat:
-            known = self._silences[controller.number] = _Silence(beat, now)
+            known = self._silences[id] = _Silence(beat, now)
         # Long between two looks was a pause of ours, or of the storage. The other may have been stopped by the same.
         known.lasted += min(now - known.looked, self.grace / 2)
         known.looked = now
         return known.lasted <= self.grace
 
-    def _append(self, attributes: dict[str, Any]) -> int:
-        return self.storage.create_new_trial(self.side, create_trial(state=TrialState.RUNNING, user_attrs=attributes))
+    def _write(self) -> None:
+        """Write our register, which is a sign of life too."""
+        self._beats += 1
+        self._next_beat = self.clock() + self.grace / BEATS
+        said = {
+            **asdict(self.identity),
+            "came": self._came,
+            "beat": self._beats,
+            "holds": list(self.held),
+            "places": dict(self.places),
+        }
+        self.storage.set_study_system_attr(self.study, f"{CONTROLLER}{self.me}", said)
 
-    def _finish(self, token_id: int) -> None:
-        with suppress(optuna.exceptions.UpdateFinishedTrialError):  # by another, who also saw that its owner is dead
-            self.storage.set_trial_state_values(token_id, TrialState.FAIL)
+
+def remove_side_study(storage: BaseStorage, study: str) -> None:
+    """Delete what an earlier version kept beside a study, and nobody reads any more.
+
+    Optuna's tools listed it beside the study, and `optuna.load_study(study_name=None)` did not know which to load.
+
+    Args:
+        storage: the study's.
+        study: its name.
+    """
+    if (side := find_study(storage, study + SIDE)) is None:
+        return
+    tokens = storage.get_all_trials(side, deepcopy=False)
+    ours = bool(tokens) and all({"owner", "beat"} & set(token.user_attrs) for token in tokens)
+    if ours:  # else a person made it
+        with suppress(KeyError):  # another controller was faster
+            storage.delete_study(side)
 
 
-def _identity(controller: FrozenTrial) -> Identity:
-    return Identity(*(controller.user_attrs[key] for key in ("machine", "pid", "started")))
-
-
-def _side_study(storage: BaseStorage, name: str) -> int:
-    if (known := find_study(storage, name)) is not None:
-        return known
-    with suppress(optuna.exceptions.DuplicatedStudyError):  # by another controller that starts now
-        return storage.create_new_study([StudyDirection.MINIMIZE], name)
-    return storage.get_study_id_from_name(name)
+def _identity(said: dict[str, Any]) -> Identity:
+    return Identity(*(said[key] for key in ("machine", "pid", "started")))
 
 
 def _machine() -> str:

@@ -11,7 +11,7 @@ class Limits:
         n_trials: of the study in all.
         timeout: seconds after which no further trial begins; None: no bound.
         retries: how often a trial whose process was lost starts again.
-        max_same_failures: failures of one kind in a row that end the sweep.
+        max_same_failures: failures of one kind in a row that end the sweep; None: no bound.
         max_failure_rate: share of failures among the last `window` trials, above which the sweep ends.
         window: see there.
     """
@@ -19,7 +19,7 @@ class Limits:
     n_trials: int
     timeout: float | None = None
     retries: int = 1
-    max_same_failures: int = 3
+    max_same_failures: int | None = 3
     max_failure_rate: float = 1.0
     window: int = 1
 

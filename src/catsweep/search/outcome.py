@@ -33,6 +33,7 @@ class Kind(StrEnum):
     DIVERGED = "diverged"
     FAILED = "failed"
     LOST = "lost"
+    TIMED_OUT = "timed out"
     INTERRUPTED = "interrupted"
 
 
@@ -79,6 +80,7 @@ def values_of(returned: Any, n: int) -> list[float]:
 
     Raises:
         ValueError: not numbers, not as many, or not a number (NaN).
+        OverflowError: infinite: Optuna would take it, and -inf for the best there can be.
     """
     several = returned if isinstance(returned, Sequence) and not isinstance(returned, str) else [returned]
     try:
@@ -93,6 +95,8 @@ def values_of(returned: Any, n: int) -> list[float]:
         )
     if any(math.isnan(value) for value in values):
         raise ValueError(f"Return value must not be NaN. Got '{returned}'.")
+    if any(math.isinf(value) for value in values):
+        raise OverflowError(f"Return value must be finite. Got '{returned}'.")
     return values
 
 

@@ -3,6 +3,7 @@
 `catsweep.search.scheduler` asks for one whenever a slot is free, under the lock of asking, and commits it.
 """
 
+import logging
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,9 +14,14 @@ from omegaconf import DictConfig
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from catsweep.errors import CatsweepError
+from catsweep.search import grammar
+from catsweep.search.distributions import words
 from catsweep.search.draft import Draft
+from catsweep.search.enqueued import Enqueued
 from catsweep.search.sampling import Samplers
 from catsweep.search.space import Space
+
+log = logging.getLogger(__name__)
 
 ATTEMPTS = 20  # draws of one trial before untried configurations are looked up
 FEW = 10_000  # configurations that can be listed for that
@@ -23,6 +29,10 @@ FEW = 10_000  # configurations that can be listed for that
 
 class SpaceExhausted(CatsweepError):
     """Every configuration of a finite space was tried."""
+
+
+class UnfitTrial(CatsweepError):
+    """A trial that another tool put into the study, with a configuration that is none of the space."""
 
 
 @dataclass
@@ -85,14 +95,45 @@ class Proposer:
         """Give a trial the parameters it lacks: one that was enqueued with some, or whose controller died early.
 
         Raises:
+            UnfitTrial: it was enqueued with what it cannot have.
             ConfigError: the sampler cannot be had.
         """
         if trial.params and self.space.whole(trial.params) == trial.params:
             return  # it only goes on; to ask a sampler again would move on its sequence or generation
+        given = trial.system_attrs.get("fixed_params")
+        if given:
+            self._check(trial, given)
         # GridSampler completes nothing.
         sampler = (self.samplers.random if self.samplers.walks_grid else self.samplers)(trial.number)
         study = optuna.load_study(study_name=self.study.study_name, storage=self.study._storage, sampler=sampler)
-        self._draw(Trial(study, trial._trial_id))
+        if not (given and self.space.extender):
+            self._draw(Trial(study, trial._trial_id))
+            return
+        try:  # what only the extender knows shows when it is drawn
+            self._draw(Trial(study, trial._trial_id))
+        except ValueError as error:
+            raise UnfitTrial(str(error)) from error
+        self._check_drawn(self.study._storage.get_trial(trial._trial_id), given)
+
+    def _check_drawn(self, trial: FrozenTrial, given: Mapping[str, Any]) -> None:
+        """See that what a trial was enqueued with, it has, and could have."""
+        for name, value in given.items():
+            distribution = trial.distributions.get(name)
+            if distribution and not distribution._contains(distribution.to_internal_repr(trial.params[name])):
+                raise UnfitTrial(f"{name} must be {words(distribution)}; got {value}")
+        drawn = {grammar.bare(name) for name in trial.params} | self.space.fixed.keys()
+        if lost := [name for name in given if grammar.bare(name) not in drawn]:
+            log.warning("Trial %s was enqueued with %s, which it does not have", trial.number, ", ".join(lost))
+
+    def _check(self, trial: FrozenTrial, given: Any) -> None:
+        """See that a trial is enqueued with what it can have, and under the names that its space has."""
+        if isinstance(given, Mapping):  # what was drawn, before its controller died, stays as it is
+            given = {name: value for name, value in given.items() if name not in trial.params}
+        read = Enqueued.read(given, self.space, self.config)
+        if read.problems:
+            raise UnfitTrial("; ".join(read.problems))
+        if read.params != given:
+            self.study._storage.set_trial_system_attr(trial._trial_id, "fixed_params", read.params)
 
     def preview(self, n: int) -> list[dict[str, Any]]:
         """The first proposals, were their trials to start together. Writes nothing."""

@@ -5,7 +5,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from catsweep.search import attributes, results
+from catsweep.search import attributes, grammar, results
 from catsweep.search.proposer import Proposer
 from catsweep.search.settings import Settings
 from catsweep.search.space import Space
@@ -43,7 +43,7 @@ def rehearse(
     print("It would begin with:")
     begun = len(study.trials)
     for number, params in enumerate([*first, *proposer.preview(SHOWN)][:SHOWN], start=begun):
-        print(f"  {number}: {' '.join(f'{k}={v}' for k, v in params.items())}")
+        print(f"  {number}: {' '.join(f'{k}={grammar.spelled(v)}' for k, v in params.items())}")
     print(cost(study, settings))
 
 

@@ -18,12 +18,14 @@ import math
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import optuna
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import to_absolute_path
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from optuna.trial import FrozenTrial, TrialState
 
 from catsweep.atomic import write_json
@@ -83,6 +85,7 @@ class TrialReporter:
             raise DivergedError(f"Scores must be finite numbers to go on; at rung {step} they are {bad}.")
         if missing := [name for name in self.metrics if name not in scores]:
             raise StudyError(f"The study prunes by {', '.join(missing)}; reported were {', '.join(scores)}.")
+        self.alive()
         trial = self._trial()
         reported = trial.user_attrs.get(attributes.RUNGS, {})
         if str(step) not in reported:
@@ -96,6 +99,20 @@ class TrialReporter:
         """Whether this attempt is still the one that counts; another controller may have taken the trial over."""
         trial = self._trial()
         return trial.state == TrialState.RUNNING and trial.user_attrs.get(attributes.ATTEMPT, 0) == self.attempt
+
+    def alive(self, folder: Path | None = None) -> None:
+        """Show that the trial makes progress, see `hydra.sweeper.trial_timeout`. A line in its output does so, too.
+
+        Args:
+            folder: of the run; that of Hydra's job if None.
+        """
+        if folder is None:
+            # A configuration that was only composed, as in a notebook, has no folder.
+            if not HydraConfig.initialized() or OmegaConf.is_missing(HydraConfig.get().runtime, "output_dir"):
+                return
+            folder = Path(HydraConfig.get().runtime.output_dir)
+        with suppress(OSError):  # a full disk is not for this to tell
+            (folder / PROGRESS).touch()
 
     def progress(self, folder: Path, **told: Any) -> None:
         """Tell the live table how far the trial is.

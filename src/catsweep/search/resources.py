@@ -1,9 +1,10 @@
 """What each slot may use of the machine: its GPU and its share of the cores. Touches no GPU."""
 
 import os
+import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -12,6 +13,22 @@ from catsweep.errors import ConfigError
 ALLOCATOR = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")  # torch's settings of a GPU's memory: old name, new name
 SHARED_SINCE = (2, 10)  # torch's version from which on they limit it
 OF_ITS_SHARE = 0.95  # of a slot's share of a GPU's memory, for tensors; CUDA itself wants some in each process
+
+# What SLURM, torchrun and MPI tell a process of its place among the others that they have started with it.
+PLACE = re.compile(
+    r"(LOCAL_|GROUP_|NODE_|ROLE_)?RANK|(LOCAL_|GROUP_|ROLE_)?WORLD_SIZE|ROLE_NAME|MASTER_(ADDR|PORT)|TORCHELASTIC_\w+"
+    r"|SLURM_(PROCID|LOCALID|NODEID|NTASKS|NPROCS|NTASKS_PER_NODE|TASKS_PER_NODE|STEP_NUM_TASKS|STEP_TASKS_PER_NODE)"
+    r"|(PMI|PMIX|OMPI_COMM_WORLD|MV2_COMM_WORLD|JSM_NAMESPACE)_\w+"
+)
+
+
+def alone(variables: Mapping[str, str]) -> dict[str, str]:
+    """The environment of the controller without its place among other processes: a job has none of it.
+
+    A controller in a job of SLURM or under `torchrun` is one of its tasks; a library in a job of the sweep would read
+    that and wait for the others, or think itself not the first and write nothing. The allocation itself stays known.
+    """
+    return {name: value for name, value in variables.items() if not PLACE.fullmatch(name)}
 
 
 def visible_gpus(gpus: Any) -> list[str]:

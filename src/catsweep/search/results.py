@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from catsweep.atomic import write_text
-from catsweep.search import attributes
+from catsweep.search import attributes, grammar
 from catsweep.search.outcome import Kind
 
 RESULTS = "optimization_results.yaml"
@@ -43,7 +43,7 @@ def write_results(study: optuna.Study, folder: Path) -> None:
 
 
 def write_leaderboard(study: optuna.Study, path: Path, objective: Sequence[str]) -> None:
-    """Write one row per trial, the best first.
+    """Write one row per trial, the best first; with their folders, where those are not named by the numbers alone.
 
     Args:
         study: whose trials.
@@ -73,7 +73,7 @@ def print_table(study: optuna.Study, objective: Sequence[str], console: Console 
     for trial in trials:
         unfinished = [state(trial)] + [""] * (len(study.directions) - 1)
         values = [f"{v:.4g}" for v in trial.values] if trial.state == TrialState.COMPLETE else unfinished
-        words = "  ".join(f"{k.rsplit('.', 1)[-1]}={_short(v)}" for k, v in trial.params.items())
+        words = "  ".join(f"{k.rsplit('.', 1)[-1]}={_short(v, study)}" for k, v in trial.params.items())
         star = "*" if trial.number in best else " "
         table.add_row(f"{star}{trial.number}", *map(_text, values), str(_rounded(trial)), _text(words))
     console.print(table)
@@ -155,14 +155,17 @@ def _leaderboard(study: optuna.Study, objective: Sequence[str]) -> str:
     trials = ranked(study)
     names = _names(study, objective)
     parameters = sorted({name for trial in trials for name in trial.params})
+    folders = [trial.user_attrs.get(attributes.FOLDER, str(trial.number)) for trial in trials]
+    named = any(attributes.FOLDER in trial.user_attrs for trial in trials)
     text = io.StringIO()
     table = csv.writer(text)
-    table.writerow(["trial", "state", *names, "seconds", "attempts", *TOLD, *parameters])
-    for trial in trials:
+    table.writerow(["trial", "state", *names, "seconds", "attempts", *TOLD, *["folder"][: 1 * named], *parameters])
+    for trial, folder in zip(trials, folders, strict=True):
         values = trial.values if trial.state == TrialState.COMPLETE else [""] * len(names)
         attempt = trial.user_attrs.get(attributes.ATTEMPT)
         notes = ["" if attempt is None else attempt + 1, *(trial.user_attrs.get(key, "") for key in TOLD.values())]
-        drawn = [trial.params.get(name, "") for name in parameters]
+        notes += [folder][: 1 * named]
+        drawn = [_cell(trial.params[name], study) if name in trial.params else "" for name in parameters]
         table.writerow([trial.number, state(trial), *values, _rounded(trial), *notes, *drawn])
     return text.getvalue()
 
@@ -206,8 +209,14 @@ def _rounded(trial: FrozenTrial) -> int | str:
     return "" if known is None else round(known)
 
 
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+def _short(value: Any, study: optuna.Study) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(_cell(value, study))
+
+
+def _cell(value: Any, study: optuna.Study) -> Any:
+    """A parameter's value, null and strings as Hydra takes them: an empty cell is no parameter."""
+    told = isinstance(value, str) and grammar.SPELLED in study.user_attrs
+    return grammar.spelled(value) if told or value is None else value
 
 
 def _count(n: int, what: str) -> str:

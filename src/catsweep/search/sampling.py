@@ -17,12 +17,12 @@ from hydra.errors import InstantiationException
 from optuna.samplers import BaseSampler, RandomSampler
 
 from catsweep.errors import ConfigError
+from catsweep.search.settings import TPE
 from catsweep.search.space import Space
 
 TRUSTED = ("hydra_plugins.hydra_optuna_sweeper.*", "optuna.samplers.*", "catsweep.*")
 GRID, QMC = "optuna.samplers.GridSampler", "optuna.samplers.QMCSampler"
 ONE_ORDER = (GRID, QMC)  # their seed is that of a sequence over all trials
-TPE = "optuna.samplers.TPESampler"
 
 
 class Samplers:

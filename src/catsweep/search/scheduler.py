@@ -16,7 +16,9 @@ from pathlib import Path
 import optuna
 from optuna.trial import FrozenTrial
 
+from catsweep.search import grammar
 from catsweep.search.executor import Executor, Job
+from catsweep.search.folders import Folders
 from catsweep.search.intake import Intake, Proposals, lease
 from catsweep.search.leases import Leases
 from catsweep.search.limits import Limits, Stop
@@ -46,7 +48,7 @@ class Scheduler:
         leases: registered; says which trials are ours.
         limits: when to stop.
         overrides: the overrides of a trial's job, from the trial with all its parameters.
-        folder: where a trial works, from its number.
+        folders: where trials work.
         record: called when trials have ended, and their slots are busy again; rewrites the result files.
         event: told of each start and end, one line each.
         refresh: called at most once a second, for the display.
@@ -63,7 +65,7 @@ class Scheduler:
     leases: Leases
     limits: Limits
     overrides: Callable[[FrozenTrial], Sequence[str]]
-    folder: Callable[[int], Path]
+    folders: Folders
     record: Callable[[], None] = lambda: None
     event: Callable[[str], None] = log.info
     refresh: Callable[[], None] = lambda: None
@@ -75,7 +77,7 @@ class Scheduler:
 
     def __post_init__(self) -> None:
         trials = Trials(self.study)
-        self.intake = Intake(trials, self.proposals, self.leases, self.limits.n_trials, self.event)
+        self.intake = Intake(trials, self.proposals, self.leases, self.folders, self.limits.n_trials, self.event)
         self.settlement = Settlement(
             trials, self.leases, self.limits, self.stop, self.must_report, self.event, self.attach
         )
@@ -151,7 +153,7 @@ class Scheduler:
 
     def _job(self, trial: FrozenTrial) -> Job:
         try:
-            return Job(trial.number, tuple(self.overrides(trial)), self.folder(trial.number))
+            return Job(trial.number, tuple(self.overrides(trial)), self.folders.of(trial))
         except BaseException:
             self.intake.give_back(trial)
             raise
@@ -201,9 +203,9 @@ class Scheduler:
             self.event("stopping: trials go on to their next checkpoint; once more to stop at once")
 
     def _tidy(self) -> None:
-        if self._unrecorded or self.intake.reused:
+        if self._unrecorded or self.intake.ended:
             self.record()
-            self._unrecorded = self.intake.reused = False
+            self._unrecorded = self.intake.ended = False
         if self.clock() >= self._next_refresh:
             self.refresh()
             self._next_refresh = self.clock() + TICK
@@ -214,4 +216,6 @@ class Scheduler:
 
 
 def _words(trial: FrozenTrial) -> str:
-    return " ".join(f"{k}={f'{v:.3g}' if isinstance(v, float) else v}" for k, v in trial.params.items())
+    return " ".join(
+        f"{k}={f'{v:.3g}' if isinstance(v, float) else grammar.spelled(v)}" for k, v in trial.params.items()
+    )

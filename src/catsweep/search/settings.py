@@ -3,7 +3,9 @@
 `hydra_plugins/catsweep_sweeper/config.py` is the schema, and explains each key.
 """
 
+import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -12,8 +14,17 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from catsweep.errors import ConfigError
+from catsweep.search.watchdog import TrialTimeout
 
 SWEEPS = Path("sweeps")
+AUTO = "auto"
+# Of `trial_timeout: auto`. No sound trial comes near: one that shares a slow machine with seven others, and prepares
+# photos of its own, included.
+SILENT = 1800.0  # seconds without a sign of progress
+PREPARATION = 3600.0  # seconds beside the training
+TIMES = 10  # as long as the training is to take
+TPE = "optuna.samplers.TPESampler"  # with Optuna's own defaults: what `sampler: null` is
+SAME_FAILURES = 3
 MEMORY_PER_SLOT = 1.5e9  # bytes; a small trial of ours on the processor stays below 1.2 GB
 
 
@@ -39,6 +50,14 @@ class Settings:
     slots: int
     keys: Mapping[str, Any]
 
+    @property
+    def trial_timeout(self) -> TrialTimeout:
+        """The bounds on each trial."""
+        given, minutes = self.keys["trial_timeout"], self.keys["trial_minutes"]
+        if given == AUTO:
+            return TrialTimeout(SILENT, None if minutes is None else PREPARATION + TIMES * 60 * minutes)
+        return TrialTimeout(**given) if isinstance(given, dict) else TrialTimeout(total=given)
+
     def __getitem__(self, key: str) -> Any:
         return self.keys[key]
 
@@ -55,6 +74,7 @@ def read(raw: Mapping[str, Any], job_name: str, sweep_dir: str) -> Settings:
         ConfigError: a value that cannot be meant.
     """
     keys = {key: _plain(value) for key, value in raw.items()}
+    keys["sampler"] = keys["sampler"] or {"_target_": TPE}
     _check(keys)
     name = keys["study_name"]
     study = job_name if name is None else str(name)
@@ -82,6 +102,25 @@ def visible_gpus(gpus: Any) -> list[str]:
     from catsweep.search.resources import visible_gpus as found
 
     return list(found(gpus))
+
+
+def failure_limits(keys: Mapping[str, Any]) -> tuple[int | None, float]:
+    """How many of the same failures in a row, and which share of failures, end a sweep.
+
+    Whoever says `max_failure_rate=1` wants every trial, however many fail, as with hydra-optuna-sweeper.
+    """
+    rate, same = keys["max_failure_rate"], keys["max_same_failures"]
+    if same is None and rate != 1:
+        same = SAME_FAILURES
+    return same, 1.0 if rate is None else rate
+
+
+def naming(config: DictConfig) -> str:
+    """The key by which a user names a study: one of the app, where `hydra.sweeper.study_name` interpolates it."""
+    sweeper = OmegaConf.to_container(config.hydra.sweeper, resolve=False)
+    assert isinstance(sweeper, dict)
+    found = re.fullmatch(r"\$\{([\w.]+)\}", str(sweeper["study_name"]))
+    return found[1] if found else "hydra.sweeper.study_name"
 
 
 def _plain(value: Any) -> Any:
@@ -129,11 +168,11 @@ def _check(keys: Mapping[str, Any]) -> None:
     number("n_trials", 1, whole=True)
     number("timeout", 0, whole=False, none=True)
     number("retries", 0, whole=True)
-    number("max_same_failures", 1, whole=True)
+    number("max_same_failures", 1, whole=True, none=True)
     number("lease", 1, whole=False)
-    number("max_failure_rate", 0, whole=False)
+    number("max_failure_rate", 0, whole=False, none=True)
     number("gpus_per_slot", 0.01, whole=False)
-    if keys["max_failure_rate"] > 1:
+    if keys["max_failure_rate"] is not None and keys["max_failure_rate"] > 1:
         raise ConfigError(f"hydra.sweeper.max_failure_rate is a share, 0 to 1; got {keys['max_failure_rate']}.")
     if keys["duplicates"] not in ("resample", "reuse", "allow"):
         raise ConfigError(f"hydra.sweeper.duplicates must be resample, reuse or allow; got {keys['duplicates']!r}.")
@@ -152,8 +191,22 @@ def _check(keys: Mapping[str, Any]) -> None:
             f"hydra.sweeper.artifacts must be a list of patterns within a trial's folder, as samples/*.png; "
             f"got {patterns!r}."
         )
+    _check_trial_timeout(keys["trial_timeout"])
     if keys["pruner"] is not None and not keys["prune_metric"]:
         raise ConfigError("hydra.sweeper.pruner needs prune_metric: the name of the score that trials report.")
+
+
+def _check_trial_timeout(given: Any) -> None:
+    bounds = given if isinstance(given, dict) else {"total": None if given == AUTO else given}
+    if not bounds or not set(bounds) <= {"progress", "total"} or not all(map(_seconds, bounds.values())):
+        raise ConfigError(
+            "hydra.sweeper.trial_timeout must be null, a number of seconds above 0, {progress: 600, total: 7200} or "
+            f"one of the two, or auto; got {given!r}."
+        )
+
+
+def _seconds(value: Any) -> bool:
+    return value is None or (type(value) in (int, float) and 0 < value < math.inf)
 
 
 def _within_a_folder(pattern: Any) -> bool:

@@ -101,6 +101,8 @@ class Settlement:
                 return replace(outcome, value=values_of(outcome.value, len(self.trials.study.directions)))
             except ValueError as error:
                 return Outcome(Kind.FAILED, message=str(error))
+            except OverflowError as error:
+                return Outcome(Kind.DIVERGED, message=str(error))
         if outcome.kind == Kind.LOST and self.stop.requested:
             return replace(outcome, kind=Kind.INTERRUPTED)
         return outcome
@@ -152,7 +154,7 @@ class Settlement:
         if not failed or self.abort:
             return
         detail = f"Last of them, trial {job.number} ({job.folder}):\n{outcome.traceback or outcome.message}"
-        if self._same[1] >= self.limits.max_same_failures:
+        if self.limits.max_same_failures is not None and self._same[1] >= self.limits.max_same_failures:
             reason = f"{self._same[1]} trials in a row failed in the same way (max_same_failures), so the sweep stops."
         elif sum(self._recent) / (self._recent.maxlen or 1) > self.limits.max_failure_rate:
             reason = f"{sum(self._recent)} of the last {self._recent.maxlen} trials failed, above max_failure_rate."

@@ -1,25 +1,29 @@
 """What is searched: parameters, what they depend on, and what stays fixed.
 
 Written in Hydra's sweep syntax (`choice(a, b)`, `interval(0, 1)`, `range(…)`, `tag(log, interval(…))`), which
-hydra-optuna-sweeper parses; conditions are ours.
+`catsweep.search.arguments` reads; conditions are ours. `x`, `+x` and `++x` are one key everywhere: it is written
+without its prefix, which only the overrides of a job carry.
 """
 
-import math
+import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import hydra.utils
 from hydra.errors import HydraException
-from hydra_plugins.hydra_optuna_sweeper._impl import create_params_from_overrides
 from omegaconf import DictConfig, OmegaConf
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import Trial
 
 from catsweep.errors import ConfigError
-from catsweep.search import distributions
+from catsweep.search import arguments as written
+from catsweep.search import counting, distributions, grammar
 from catsweep.search.conditions import Condition, check_conditions, in_order
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -27,11 +31,14 @@ class Space:
     """What is searched.
 
     Attributes:
-        parameters: their distributions, such that a parameter comes after the one it depends on.
-        fixed: values of the command line that are not searched.
+        parameters: their distributions, by the name that the study keeps, such that a parameter comes after the one it
+            depends on.
+        fixed: values of the command line that are not searched, in Hydra's grammar, by key.
         fixed_overrides: overrides that delete something.
         conditions: by parameter.
         extender: adds parameters to a trial, see upstream's `custom_search_space`.
+        prefixes: `+` or `++` of the keys whose overrides need it.
+        meanings: of parameters whose choices an earlier version kept otherwise: what each of them means, in order.
     """
 
     parameters: dict[str, BaseDistribution]
@@ -39,6 +46,8 @@ class Space:
     fixed_overrides: tuple[str, ...] = ()
     conditions: dict[str, Condition] = field(default_factory=dict)
     extender: Callable[[DictConfig, Trial], None] | None = None
+    prefixes: dict[str, str] = field(default_factory=dict)
+    meanings: dict[str, CategoricalDistribution] = field(default_factory=dict)
 
     @classmethod
     def parse(
@@ -57,18 +66,43 @@ class Space:
             custom_search_space: dotted path of an extender.
 
         Raises:
-            ConfigError: a line that cannot be read, or a condition that can never hold.
+            ConfigError: a line that cannot be read, a deletion of what is searched, or a condition that can never hold.
         """
-        searched, fixed, deletions = _read([f"{key}={value}" for key, value in (params or {}).items()], "params")
-        given, given_fixed, given_deletions = _read(arguments, "the command line")
-        searched = {**searched, **given}
-        fixed = {**{name: value for name, value in fixed.items() if name not in given}, **given_fixed}
-        searched = {name: distribution for name, distribution in searched.items() if name not in fixed}
-        read = {name: Condition.parse(name, text, searched) for name, text in (conditions or {}).items()}
+        own = written.Arguments.read([written.line(key, value) for key, value in (params or {}).items()], "params")
+        given = own.under(written.Arguments.read(arguments, "the command line"))
+        written.check_deletions(given)
+        searched, fixed = given.searched, given.fixed
+        for key in given.unsearched:
+            log.info("%s=%s is fixed, so %s is not searched", key, fixed[key], key)
+        asked = {grammar.bare(name): text for name, text in (conditions or {}).items()}
+        read = {name: Condition.parse(name, text, searched) for name, text in asked.items()}
         check_conditions(read, searched, fixed)
         read = {name: condition for name, condition in read.items() if name in searched}
         ordered = in_order(searched, read)
-        return cls(ordered, fixed, (*deletions, *given_deletions), read, _extender(custom_search_space))
+        return cls(ordered, fixed, given.deletions, read, _extender(custom_search_space), given.prefixes)
+
+    def as_recorded(self, recorded: Mapping[str, BaseDistribution]) -> "Space":
+        """This space under the names, and with the choices, that a study has for it already.
+
+        An earlier version kept `+x` under this name, and null among choices as text.
+
+        Args:
+            recorded: distributions of the study's trials, by parameter.
+        """
+        names = {grammar.bare(name): name for name in recorded} | {name: name for name in recorded}
+        there = {name: names.get(name, name) for name in self.parameters}
+        parameters, meanings = {}, {}
+        for name, distribution in self.parameters.items():
+            parameters[there[name]] = distribution
+            old = recorded.get(there[name])
+            if isinstance(distribution, CategoricalDistribution) and (meaning := _meaning(old, distribution)):
+                assert old is not None
+                parameters[there[name]], meanings[there[name]] = old, meaning
+        conditions = {
+            there[name]: replace(condition, other=there.get(condition.other, condition.other))
+            for name, condition in self.conditions.items()
+        }
+        return replace(self, parameters=parameters, conditions=conditions, meanings=meanings)
 
     def suggest(self, trial: Trial, config: DictConfig | None = None) -> dict[str, Any]:
         """Have a trial draw each parameter whose condition holds.
@@ -82,31 +116,55 @@ class Space:
         """
         kept: dict[str, Any] = {}  # as a storage gives it back: of choices that are equal (1, true) the first
         for name, distribution in self.parameters.items():
-            if self._applies(name, kept):
+            if self.applies(name, kept):
                 drawn = trial._suggest(name, distribution)
                 kept[name] = distribution.to_external_repr(distribution.to_internal_repr(drawn))
         if self.extender:
             assert config is not None
             self.extender(config, trial)
-        if overlap := sorted(trial.params.keys() & self.fixed.keys()):
+        if overlap := sorted(set(map(grammar.bare, trial.params)) & self.fixed.keys()):
             raise ValueError(f"Overlapping fixed parameters and search space parameters found: {overlap}")
         return {**trial.params, **kept}
 
     def overrides(self, params: Mapping[str, Any]) -> tuple[str, ...]:
         """The overrides of a job with these parameters."""
-        return (*(f"{name}={value}" for name, value in {**params, **self.fixed}.items()), *self.fixed_overrides)
+        drawn = {grammar.bare(name): self._spelled(name, value) for name, value in params.items()}
+        # What an extender draws has its prefix in its name.
+        prefixes = {grammar.bare(name): prefix for name in params if (prefix := grammar.prefix(name))} | self.prefixes
+        values = {**drawn, **self.fixed}
+        return (*(f"{prefixes.get(key, '')}{key}={text}" for key, text in values.items()), *self.fixed_overrides)
 
     def describe(self) -> dict[str, str]:
-        """Each parameter in words that stay the same; an extender by its dotted path."""
+        """Each parameter, with the prefix of its overrides, in words that stay the same; an extender by its path."""
         described = {
-            name: distributions.words(distribution)
-            + (f" when {self.conditions[name]}" if name in self.conditions else "")
-            for name, distribution in self.parameters.items()
+            self.prefixes.get(key := grammar.bare(name), "") + key: distributions.words(self._read(name))
+            + (f" when {replace(c, other=grammar.bare(c.other))}" if (c := self.conditions.get(name)) else "")
+            for name in self.parameters
         }
         if self.extender:
             function = getattr(self.extender, "func", self.extender)
             described["custom_search_space"] = f"{function.__module__}.{function.__qualname__}"
         return described
+
+    def describe_fixed(self) -> dict[str, str]:
+        """What is fixed or deleted, with the prefix of its overrides."""
+        fixed = {f"{self.prefixes.get(key, '')}{key}": text for key, text in self.fixed.items()}
+        return {**fixed, **dict.fromkeys(self.fixed_overrides, "deleted")}
+
+    def accepted(self, name: str, value: Any) -> Any:
+        """A value that somebody gives for a parameter, as the study keeps it.
+
+        Args:
+            name: of the parameter.
+            value: see `distributions.accepted`.
+
+        Raises:
+            ValueError: it can have no such value.
+        """
+        found = distributions.accepted(value, self._read(name))
+        if name in self.meanings:
+            return self.parameters[name].to_external_repr(self._read(name).to_internal_repr(found))
+        return found
 
     def whole(self, params: Mapping[str, Any]) -> dict[str, Any] | None:
         """The configuration that values make up, as Optuna would keep it.
@@ -121,10 +179,10 @@ class Space:
             return None
         found: dict[str, Any] = {}
         for name, distribution in self.parameters.items():
-            if self._applies(name, found):
+            if self.applies(name, found):
                 try:
                     internal = distribution.to_internal_repr(params[name])
-                except (KeyError, ValueError):
+                except (KeyError, TypeError, ValueError):  # TypeError: of another tool's trial
                     return None
                 if not distribution._contains(internal):
                     return None
@@ -138,9 +196,13 @@ class Space:
             config: of the multirun, whose groups are in `hydra.runtime.choices`.
         """
         groups = OmegaConf.select(config, "hydra.runtime.choices") or {}
-        keys = {name: name.lstrip("+") for name in self.parameters}
-        values = {name: groups[key] if key in groups else OmegaConf.select(config, key) for name, key in keys.items()}
-        return self.whole({name: distributions.meant(v, self.parameters[name]) for name, v in values.items()})
+        found: dict[str, Any] = {}
+        for name in self.parameters:
+            key = grammar.bare(name)
+            value = groups[key] if key in groups else OmegaConf.select(config, key)
+            with suppress(ValueError):  # it is missed only if its condition holds
+                found[name] = self.accepted(name, value)
+        return self.whole(found)
 
     def key(self, params: Mapping[str, Any]) -> str:
         """The same for the same configuration, however its floats were rounded."""
@@ -150,18 +212,7 @@ class Space:
 
     def configurations(self, bound: int = 10_000) -> list[dict[str, Any]] | None:
         """All configurations, or None if they are not finite, more than `bound`, or not known (an extender)."""
-        if self.size() is None or (self.size() or 0) > bound:
-            return None
-        found: list[dict[str, Any]] = [{}]
-        for name, distribution in self.parameters.items():
-            there = any(self._applies(name, params) for params in found)
-            values = distributions.values(distribution) if there else []
-            found = [
-                grown
-                for params in found
-                for grown in ([{**params, name: v} for v in values] if self._applies(name, params) else [params])
-            ]
-        return found
+        return counting.configurations(self, bound)
 
     def size(self) -> int | None:
         """How many configurations there are, None for infinitely (or unknowably) many."""
@@ -169,29 +220,7 @@ class Space:
 
     @cached_property
     def _size(self) -> int | None:
-        # A parameter that can never be there may be continuous.
-        there = [name for name in self.parameters if name not in self.conditions or self._root(name)[1]]
-        if self.extender or not all(distributions.finite(self.parameters[name]) for name in there):
-            return None
-        return math.prod(self._below(name) for name in there if self._root(name)[0] == name)
-
-    def _root(self, name: str) -> tuple[str, bool]:
-        """The searched parameter on which the presence of one hangs in the end, and whether it can be there."""
-        while (condition := self.conditions.get(name)) and condition.other in self.parameters:
-            name = condition.other
-        return name, self._applies(name, {})
-
-    def _below(self, name: str) -> int:
-        """The number of configurations of a parameter that is there and of those that hang on it."""
-        distribution = self.parameters[name]
-        hanging = [other for other, condition in self.conditions.items() if condition.other == name]
-        if not hanging:
-            return distributions.count(distribution)
-        below = {other: self._below(other) for other in hanging}
-        return sum(
-            math.prod(n for other, n in below.items() if self._applies(other, {name: value}))
-            for value in distributions.values(distribution)
-        )
+        return counting.size(self)
 
     def grid(self) -> dict[str, Any]:
         """The values of each parameter, as Optuna's GridSampler wants them.
@@ -203,30 +232,36 @@ class Space:
             raise ConfigError(f"A grid needs choices or ranges with steps; {', '.join(wrong)} is continuous.")
         return {name: distributions.values(d) for name, d in self.parameters.items()}
 
-    def _applies(self, name: str, params: Mapping[str, Any]) -> bool:
+    def applies(self, name: str, params: Mapping[str, Any]) -> bool:
+        """Whether a parameter is there, beside others that were drawn before it."""
         condition = self.conditions.get(name)
+        if condition and condition.other in self.meanings and condition.other in params:
+            params = {condition.other: self._meant(condition.other, params[condition.other])}
         return condition is None or condition.holds(params, self.fixed)
 
+    def _read(self, name: str) -> BaseDistribution:
+        """The distribution of a parameter as it was written here."""
+        return self.meanings.get(name) or self.parameters[name]
 
-def _read(lines: list[str], source: str) -> tuple[dict[str, BaseDistribution], dict[str, Any], list[str]]:
-    """What is searched, fixed and deleted.
+    def _meant(self, name: str, value: Any) -> Any:
+        """What a value that the study keeps means."""
+        if name not in self.meanings:
+            return value
+        return self.meanings[name].to_external_repr(self.parameters[name].to_internal_repr(value))
 
-    Raises:
-        ConfigError: with the first line that cannot be read.
-    """
-    refusals = (HydraException, ValueError, NotImplementedError, AssertionError)
-    try:
-        return create_params_from_overrides(lines)
-    except refusals:
-        for line in lines:
-            try:
-                create_params_from_overrides([line])
-            except refusals as error:
-                raise ConfigError(
-                    f"{line!r} of {source} cannot be read{f': {error}' if str(error) else '.'}\n"
-                    "Expected a value, choice(a, b), range(1, 5), interval(0.0, 1.0) or tag(log, interval(1e-4, 1e-2))."
-                ) from error
-        raise
+    def _spelled(self, name: str, value: Any) -> str:
+        # `True` as Python spells it, as in the names of upstream's folders.
+        return str(value) if isinstance(value, bool) else grammar.spelled(self._meant(name, value))
+
+
+def _meaning(old: BaseDistribution | None, now: CategoricalDistribution) -> CategoricalDistribution | None:
+    """What each choice on record means, if an earlier version kept the same choices otherwise."""
+    if not isinstance(old, CategoricalDistribution) or old == now:
+        return None
+    texts: dict[grammar.Scalar, grammar.Scalar] = {"null" if one is None else one: one for one in now.choices}
+    if set(texts) != set(old.choices):
+        return None
+    return CategoricalDistribution([texts[choice] for choice in old.choices])
 
 
 def _extender(path: str | None) -> Callable[[DictConfig, Trial], None] | None:

@@ -23,15 +23,16 @@ from omegaconf import DictConfig
 from optuna.trial import TrialState
 
 from catsweep.errors import CatsweepError, StudyError
-from catsweep.search import contract, results, settings
+from catsweep.search import contract, grammar, results, settings
 from catsweep.search.artifacts import Artifacts
-from catsweep.search.confirming import Confirming
+from catsweep.search.checks import checked, recorded
+from catsweep.search.confirming import CONFIRMATION, Confirming
 from catsweep.search.contract import Contract
 from catsweep.search.display import Watch
 from catsweep.search.executor import Executor
 from catsweep.search.interruption import interruptible
 from catsweep.search.jobs import Jobs
-from catsweep.search.leases import Leases
+from catsweep.search.leases import Leases, remove_side_study
 from catsweep.search.limits import Limits, Stop
 from catsweep.search.proposer import Proposer
 from catsweep.search.rehearsal import rehearse, study_on_paper
@@ -67,6 +68,8 @@ def run(
     try:
         keys = settings.read(raw, config.hydra.job.name, str(config.hydra.sweep.dir))
         space = Space.parse(keys["params"], arguments, keys["conditions"], keys["custom_search_space"])
+        space = space.as_recorded(recorded(study_on_paper(keys)))
+        keys = checked(keys, space, config, hydra_context.config_loader)
         sweep = Sweep(keys, space, config, Jobs(keys, space, hydra_context, task_function, config))
         if keys["dry_run"]:
             sweep.rehearse()
@@ -95,6 +98,8 @@ class Sweep:
 
     def __post_init__(self) -> None:
         self.stop = Stop()
+        self.naming = settings.naming(self.config)
+        self.folder = Path(self.config.hydra.sweep.dir)  # of this start; the runs are in that of the study's first
         if self.settings["pruner"] is not None and not self.jobs.named:
             raise StudyError(
                 "A pruner hears of trials through the node `trial` of the configuration, and there is none. Add "
@@ -109,15 +114,21 @@ class Sweep:
             StudyError: the study was made otherwise, or its trials keep failing.
             SystemExit: see `run`.
         """
+        # One that cannot be made is refused before anything is written.
+        Samplers(self.settings["sampler"], 0, self.space)(0)
         storage = open_storage(self.settings.storage)
         if find_study(storage, self.settings.study) is not None:  # before anything is written
             self._check(optuna.load_study(study_name=self.settings.study, storage=storage))
-        leases = Leases(storage, self.settings.study, grace=self.settings["lease"])
+        study = self._open(storage)
+        for name in (study.study_name, study.study_name + CONFIRMATION):
+            remove_side_study(storage, name)
+        leases = Leases(storage, study.study_name, grace=self.settings["lease"])
         leases.register()
         try:
             with leases.lock("study"):
-                study = self._open(storage)
                 self._freeze(study)
+            if self._elsewhere(study):
+                print(f"{self._where(study)} goes on there; {results.RESULTS} is written to {self.folder} too.")
             self.jobs.point_to(study.user_attrs["sweep_dir"])
             self._search(study, leases)
         finally:
@@ -145,12 +156,25 @@ class Sweep:
             if study.trials:
                 raise StudyError(
                     f"The study {self.settings.study} holds {len(study.trials)} trials of another tool, whose settings "
-                    "nobody recorded. Give this sweep another name: study=NAME."
+                    f"nobody recorded. Give this sweep another name: {self.naming}=NEWNAME."
                 )
             return []
         # What the preflight finds is compared when it has run.
         kept = Contract.from_dict(before)
-        return contract.check(kept, self._contract(dict(kept.facts)), self.settings["allow_change"])
+        return self._compare(study, kept, self._contract(dict(kept.facts)))
+
+    def _compare(self, study: optuna.Study, before: Contract, now: Contract) -> list[contract.Change]:
+        here = f"; this start names {self.folder}" if self._elsewhere(study) else ""
+        return contract.check(before, now, self.settings["allow_change"], f"{self._where(study)}{here}", self.naming)
+
+    def _elsewhere(self, study: optuna.Study) -> bool:
+        """Whether this start names another folder than the first, which holds the runs (`${now:}` does each time)."""
+        return self.folder.absolute() != Path(study.user_attrs.get("sweep_dir", self.folder)).absolute()
+
+    def _where(self, study: optuna.Study) -> str:
+        runs = study.user_attrs.get("sweep_dir", self.folder)
+        kept = shown(self.settings["storage"] or str(self.settings.record))
+        return f"The study {study.study_name} (kept in {kept}, its runs in {runs})"
 
     def _contract(self, facts: dict[str, Any]) -> Contract:
         return contract.freeze(
@@ -171,10 +195,12 @@ class Sweep:
         if self.settings["preflight"] and not _whole(study, self.settings["n_trials"]):
             facts = self.jobs.preflight()
             if before is not None:
-                contract.check(Contract.from_dict(before), self._contract(facts), self.settings["allow_change"])
+                self._compare(study, Contract.from_dict(before), self._contract(facts))
         study.set_user_attr("contract", self._contract(facts).to_dict())
         study.set_user_attr("command", shlex.join(map(shown, _words())))
         study.set_user_attr("pruning", self._pruning())
+        if self.settings["next_step"]:
+            study.set_user_attr("next_step", self.settings["next_step"])
         if self.settings.objective:
             study.set_user_attr("objective", list(self.settings.objective))
             with warnings.catch_warnings():
@@ -183,6 +209,7 @@ class Sweep:
         if "sweep_dir" not in study.user_attrs:  # `${now:}` would name another at each start
             study.set_user_attr("sweep_dir", str(self.config.hydra.sweep.dir))
             study.set_user_attr("seed", self._seed(None))
+            study.set_user_attr(grammar.SPELLED, "exact")
         for params in self.settings["enqueue"] if study.trials else self._first():
             study.enqueue_trial(params, skip_if_exists=True)
 
@@ -220,17 +247,18 @@ class Sweep:
         total = self.settings["n_trials"]
         if _whole(study, total) and Confirming(study, self.jobs).complete:
             self._record(study)
-            print(f"The study {self.settings.study} is finished: {results.summary(study, self._names())}.")
-            print(f"It has all of its {total} trials; for more, raise n_trials. Start another with study=NAME.")
+            print(f"The study {study.study_name} is finished: {results.summary(study, self._names())}.")
+            more = f"for more, raise n_trials. Start another with {self.naming}=NEWNAME."
+            print(f"It has all of its {total} trials; {more}")
             return
         executor = self.jobs.executor()
         watch = Watch(study, self.settings, executor, sweep_dir)
         try:
             with interruptible(executor, self.stop), watch:
-                self._scheduler(study, executor, leases, watch, sweep_dir).run()
+                self._scheduler(study, executor, leases, watch).run()
                 if not self.stop.requested and _whole(study, total):
                     Confirming(study, self.jobs).run(
-                        executor, self._limits, sweep_dir, self.stop, watch.event, watch.refresh, watch.confirming
+                        executor, self._limits, self.stop, watch.event, watch.refresh, watch.confirming
                     )
         finally:
             executor.close()
@@ -239,17 +267,16 @@ class Sweep:
             self._hand_over(study, sweep_dir)
         self._farewell(study)
 
-    def _scheduler(
-        self, study: optuna.Study, executor: Executor, leases: Leases, watch: Watch, sweep_dir: Path
-    ) -> Scheduler:
+    def _scheduler(self, study: optuna.Study, executor: Executor, leases: Leases, watch: Watch) -> Scheduler:
+        folders = self.jobs.folders(study)
         return Scheduler(
             study=study,
             proposals=Proposer(study, self.space, self._samplers(study), self.settings["duplicates"], self.config),
             executor=executor,
             leases=leases,
             limits=self._limits(self.settings["n_trials"]),
-            overrides=lambda trial: self.jobs.overrides(study, trial),
-            folder=lambda number: sweep_dir / self.jobs.subdir(number),
+            overrides=lambda trial: (*self.jobs.overrides(study, trial), *self.jobs.place(folders, trial)),
+            folders=folders,
             record=lambda: self._record(study),
             event=watch.event,
             refresh=watch.refresh,
@@ -260,8 +287,15 @@ class Sweep:
         )
 
     def _limits(self, n_trials: int) -> Limits:
-        keys = ("timeout", "retries", "max_same_failures", "max_failure_rate")
-        return Limits(n_trials, window=self.settings.slots, **{key: self.settings[key] for key in keys})
+        same, rate = settings.failure_limits(self.settings.keys)
+        return Limits(
+            n_trials,
+            timeout=self.settings["timeout"],
+            retries=self.settings["retries"],
+            max_same_failures=same,
+            max_failure_rate=rate,
+            window=self.settings.slots,
+        )
 
     # --- results
 
@@ -269,7 +303,8 @@ class Sweep:
         return list(self.settings.objective) if self.settings.objective else []
 
     def _record(self, study: optuna.Study) -> None:
-        results.write_results(study, Path(study.user_attrs["sweep_dir"]))
+        for folder in {Path(study.user_attrs["sweep_dir"]), self.folder}:
+            results.write_results(study, folder)
         results.write_leaderboard(study, self.settings.record / results.LEADERBOARD, self._names())
 
     def _hand_over(self, study: optuna.Study, sweep_dir: Path) -> None:
@@ -291,9 +326,9 @@ class Sweep:
             raise SystemExit(128 + (self.stop.signal or signal.SIGINT))
         if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
             raise StudyError("No trial finished; the table above says why, and each trial's log has the whole story.")
-        print(
-            f"Study: {self.settings.record}. Take the best model home: make best-model export STUDY={study.study_name}"
-        )
+        url = shown(self.settings.storage)
+        look = f"Look at it with any of Optuna's tools, for example: optuna-dashboard {shlex.quote(url)}"
+        print(f"Study: {self.settings.record}. {self.settings['next_step'] or look}")
 
 
 def _whole(study: optuna.Study, n_trials: int) -> bool:

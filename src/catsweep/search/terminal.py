@@ -146,11 +146,14 @@ class LiveDisplay:
 
 
 def display_for(stream: TextIO | None = None) -> Display:
-    """A live table if the stream (standard error) is a terminal that can show one, else lines."""
-    stream = stream or sys.stderr
-    if stream.isatty() and not (console := Console(file=stream)).is_dumb_terminal:
+    """A live table if the stream (standard error) is a terminal that can show one, else lines on standard output.
+
+    That is where Hydra's own log goes: standard error of a sweep in a script has what ended the sweep, and no more.
+    """
+    picture = stream or sys.stderr
+    if picture.isatty() and not (console := Console(file=picture)).is_dumb_terminal:
         return LiveDisplay(console)
-    return PlainDisplay(stream)
+    return PlainDisplay(stream or sys.stdout)
 
 
 def render(state: SweepState, height: int | None = None) -> Group:

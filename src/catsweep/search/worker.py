@@ -25,31 +25,36 @@ from hydra.core.utils import JobReturn, configure_log, run_job, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict, read_write
 
+from catsweep.search.main_module import Script, silence
 from catsweep.search.outcome import Kind, Outcome, classify
 
 OUTPUT = "output.log"
+# At this signal the stacks of all threads are written to the log. Lightning and launchers use SIGUSR1 and 2 otherwise.
+DUMP = getattr(signal, "SIGRTMAX", signal.SIGUSR1)
 
 T = TypeVar("T")
 Begin = Callable[[], Outcome]
 Prepare = Callable[[int, list[str]], Begin]
 
 
-def serve(pipe: Connection, static: bytes) -> None:
+def serve(pipe: Connection, variables: dict[str, str], script: Script, static: bytes) -> None:
     """Wait for a job and do it.
 
     Args:
         pipe: to the controller. It sends one job (`executor.Job`) and, when there is a slot for it, the environment
             variables of that slot. Its end closed means that the controller is gone, or wants this process no more.
+        variables: of the environment of the controller.
+        script: which the controller was started with.
         static: cloudpickle of what all jobs share, see `ProcessExecutor`.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is for the controller to decide on
     os.setsid()
+    faulthandler.register(DUMP)
     # As much as can be before there is a job, and before it has a slot. What goes wrong is told as the job's end.
-    prepare = _kept(lambda: _preparation(static))
+    prepare = _kept(lambda: _preparation(variables, script, static))
     try:
         job = pipe.recv()
-        _redirect(Path(job.folder) / OUTPUT)
-        begin = _kept(lambda: prepare()(job.number, list(job.overrides)))
+        begin = _kept(lambda: _begin(Path(job.folder), lambda: prepare()(job.number, list(job.overrides))))
         environment: dict[str, str] = pipe.recv()
     except EOFError:
         return
@@ -75,11 +80,19 @@ def _raise(error: BaseException) -> NoReturn:
     raise error
 
 
-def _preparation(static: bytes) -> Prepare:
+def _begin(folder: Path, prepared: Callable[[], Begin]) -> Begin:
+    _redirect(folder / OUTPUT)
+    return prepared()
+
+
+def _preparation(variables: dict[str, str], script: Script, static: bytes) -> Prepare:
     """What to call with a job's number and overrides; it returns what to call to run the job."""
-    hydra_context, task, config, state, through_launcher, variables = cloudpickle.loads(static)
     os.environ.clear()  # the warm parent has some of its own
     os.environ.update(variables)
+    with silence():
+        script.restore()
+        hydra_context, task, config, state, through_launcher, defined = cloudpickle.loads(static)
+    vars(sys.modules["__main__"]).update(defined)  # what the task knows, not what running the script again has made
     setup_globals()
     Singleton.set_state(state)
     if not through_launcher:
@@ -154,6 +167,9 @@ def _plain(value: Any) -> Any:
 
 def _die_with_the_controller(pipe: Connection) -> None:
     """End at once when the controller is gone: its successor will give this trial to another process."""
+    # Signals are for the main thread: Python's handlers run there, and a sleep that another's signal does not break
+    # would keep them waiting.
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         pipe.recv()
     except (EOFError, OSError):
@@ -167,11 +183,11 @@ def _redirect(log: Path) -> None:
     target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for stream in (1, 2):
         os.dup2(target, stream)
-    os.close(target)
     for text in (sys.stdout, sys.stderr):  # what a crash leaves unwritten would be missed most
         if isinstance(text, io.TextIOWrapper):
-            text.reconfigure(line_buffering=True)
+            text.reconfigure(line_buffering=True, errors="replace")  # a locale may lack a letter
     faulthandler.enable()
+    faulthandler.register(DUMP, file=target)  # wherever the task sends its standard error
 
 
 def _share(environment: dict[str, str]) -> None:

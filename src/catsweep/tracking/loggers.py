@@ -20,7 +20,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from catsweep.errors import ConfigError
 from catsweep.instantiation import instantiate
 from catsweep.search.confirming import CONFIRMATION
-from catsweep.tracking.run_logger import Mode, RunLogger, Watch, resolve_mode, run_id, under_agent
+from catsweep.tracking.run_logger import Mode, RunLogger, Watch, cache_beside, resolve_mode, run_id, under_agent
 
 TAGGED = ("model", "data", "loss")  # groups whose option is a tag of the run
 WATCH_EVERY = 100  # batches
@@ -100,6 +100,7 @@ def wandb_logger(
     called = f"{which} {trial}" if trial is not None else which
     if under_agent():  # it has a name for the run, and keeps the runs of its sweep together
         search = called = None
+    cache_beside(save_dir)
     return RunLogger(
         mode=resolve_mode(mode),
         fall_back=mode == "auto",

@@ -154,6 +154,18 @@ def resolve_mode(mode: Mode) -> str:
     return "online" if has_key() else "offline"
 
 
+def cache_beside(save_dir: str) -> None:
+    """Let wandb keep its cache with the records of the runs if the user's home cannot be written.
+
+    Its server has a log there; without one it tells the terminal all that it does.
+    """
+    home = os.environ.get("XDG_CACHE_HOME") or Path(os.environ.get("HOME", os.devnull), ".cache")
+    try:
+        Path(home, "wandb").mkdir(parents=True, exist_ok=True)
+    except OSError:
+        os.environ.setdefault("WANDB_CACHE_DIR", str(Path(save_dir, "wandb", "cache").resolve()))
+
+
 def has_key() -> bool:
     """Whether wandb has credentials for its server (environment, netrc, settings file). Contacts nobody.
 

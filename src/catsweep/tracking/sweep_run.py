@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from omegaconf import DictConfig, OmegaConf
 
+from catsweep import cluster
 from catsweep.instantiation import instantiate
 from catsweep.report import record as study_record
 from catsweep.report.importance import importances
@@ -41,6 +42,7 @@ def record(study: optuna.Study, folder: Path, study_folder: Path, config: DictCo
     if node is None or node.get("_target_") != TARGET:
         return
     own = {"study": study.study_name, "trial": None, "job_type": "sweep", "name": None, "watch": None}
+    cluster.stand_alone()
     logger: RunLogger = instantiate(node, run_dir=folder, **own)
     found = study_record.read(study, folder)
     run = logger.experiment

@@ -1,6 +1,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -87,6 +88,45 @@ def test_threads_find_what_one_alone_finds(cats: list[tuple[Pixels, Array]]) -> 
             assert list(pool.map(faces.find, photos)) == alone * 3
     finally:
         cv2.setNumThreads(before)
+
+
+class Counting:
+    """A classifier that counts the windows it looks at."""
+
+    def __init__(self, classifier: "cv2.CascadeClassifier", windows: list[float]) -> None:
+        self.classifier, self.windows = classifier, windows
+
+    def detectMultiScale3(self, grey: Pixels, step: float, *words: Any, **options: Any) -> Any:
+        side, (height, width) = float(max(24, options["minSize"][0])), grey.shape
+        most = options.get("maxSize", (0, 0))[0] or max(height, width)
+        while side <= min(height, width, most):
+            self.windows.append((height - side) * (width - side) * (24 / side) ** 2)
+            side *= step
+        return self.classifier.detectMultiScale3(grey, step, *words, **options)
+
+
+def test_it_looks_at_less_than_half_of_all_windows(
+    cats: list[tuple[Pixels, Array]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    windows: list[float] = []
+    monkeypatch.setattr(faces, "_mine", faces._Mine())
+    counting = [Counting(classifier, windows) for classifier in faces.load()]
+    monkeypatch.setattr(faces, "load", lambda: counting)
+    tilted = np.asarray(np.rot90(cats[2][0]), np.uint8)
+    for photo in (cats[0][0], tilted, np.full((240, 180, 3), 90, np.uint8)):
+        windows.clear()
+        face = faces.find(np.ascontiguousarray(photo))
+        looked = sum(windows)
+        windows.clear()
+        grey = cv2.cvtColor(np.ascontiguousarray(photo), cv2.COLOR_RGB2GRAY)
+        least = round(faces.LEAST * min(grey.shape))
+        for angle in (0.0, *(faces.TURNS if face is None or face.angle else ())):
+            for classifier in counting:
+                turned, _ = faces._turn(np.asarray(grey, np.uint8), angle)
+                classifier.detectMultiScale3(
+                    turned, 1.05, 3, minSize=(least, least), maxSize=(0, 0), outputRejectLevels=True
+                )
+        assert looked < sum(windows) / 2
 
 
 @given(

@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from catsweep.data.prepare import perceptual
-from catsweep.data.prepare.perceptual import Hashes, Pairs, close_pairs, compared, components, distances, nearest_before
+from catsweep.data.prepare.perceptual import (
+    Hashes,
+    Pairs,
+    chance_limit,
+    close_pairs,
+    compared,
+    distances,
+    nearest_before,
+)
 
 BIT_SETS = st.lists(st.integers(0, 255), max_size=4).map(lambda bits: sum(1 << bit for bit in set(bits)))
 FULL = (1 << 256) - 1
@@ -91,33 +99,48 @@ def test_photos_are_compared_one_by_one(rows: list[tuple[int, int, int, int]]) -
 PAIRS = st.lists(st.tuples(st.integers(0, 7), st.integers(8, 14), st.integers(0, 3)), max_size=40)
 
 
-@given(PAIRS, st.integers(1, 9))
-def test_what_is_joined_by_pairs_is_called_by_its_first(pairs: list[tuple[int, int, int]], size: int) -> None:
-    expected = list(range(15))
-    for _ in range(15):
-        for one, other, _ in pairs:
-            expected[one] = expected[other] = min(expected[one], expected[other])
-    assert components(15, in_blocks(pairs, size)).tolist() == expected
-
-
-@given(PAIRS, st.integers(1, 9))
-def test_the_nearest_comes_before_and_the_first_of_equals_wins(pairs: list[tuple[int, int, int]], size: int) -> None:
-    places, found = nearest_before(15, in_blocks(pairs, size))
+@given(PAIRS, st.integers(1, 9), st.integers(1, 4))
+def test_the_nearest_come_before_and_the_first_of_equals_wins(
+    pairs: list[tuple[int, int, int]], size: int, count: int
+) -> None:
+    pairs = list({(one, other): (one, other, far) for one, other, far in pairs}.values())
+    found = list(zip(*(some.tolist() for some in nearest_before(in_blocks(pairs, size), count)), strict=True))
+    expected = []
     for photo in range(15):
-        candidates = [(distance, one) for one, other, distance in pairs if other == photo]
-        assert (found[photo], places[photo]) == min(candidates, default=(0, -1))
+        nearest = sorted((far, one) for one, other, far in pairs if other == photo)[:count]
+        expected += [(one, photo, far) for far, one in nearest]
+    assert found == expected
 
 
-def test_a_thousand_equal_photos_are_joined_in_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thousand_equal_photos_take_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(perceptual, "_BLOCK", 64)
-    held: list[int] = []
-    joined = perceptual._joined
+    first, second, far = nearest_before(close_pairs(hashes_of([(5, 7)] * 1000), 0), 4)
+    assert len(first) == len(second) == 4 * 996 + 3 + 2 + 1
+    assert not far.any()
+    assert np.all(first < second)
 
-    def watched(first: np.ndarray, pairs: list[Pairs]) -> np.ndarray:
-        held.append(sum(len(some[0]) for some in pairs))
-        return joined(first, pairs)
 
-    monkeypatch.setattr(perceptual, "_joined", watched)
-    assert not components(1000, close_pairs(hashes_of([(5, 7)] * 1000), 0)).any()
-    assert sum(held) == 1000 * 999 // 2
-    assert max(held) <= 3 * 64 * 64
+@given(st.lists(st.tuples(NUMBERS, NUMBERS), min_size=1, max_size=9), st.floats(0, 3), st.integers(0, 90))
+def test_the_limit_leaves_few_pairs_by_chance(numbers: list[tuple[int, int]], share: float, least: int) -> None:
+    limit = chance_limit(hashes_of(numbers), share, least, 90)
+    decoys = [(one[1] ^ other[0]).bit_count() for j, other in enumerate(numbers) for one in numbers[:j]]
+
+    def by_chance(far: int) -> int:
+        return sum(decoy <= far for decoy in decoys)
+
+    assert least <= limit <= 90
+    assert limit == least or by_chance(limit) <= share * len(numbers)
+    assert limit == 90 or by_chance(limit + 1) > share * len(numbers)
+
+
+def test_the_more_photos_are_alike_the_closer_they_have_to_be() -> None:
+    """Half of the bits are those of the whole set in the second, as of faces that are brought to one place."""
+    random = np.random.default_rng(0)
+    limits = []
+    for common in (0, 128):
+        bits = random.integers(0, 2, (300, 2, 256))
+        bits[:, :, :common] = 0
+        numbers = [tuple(int("".join(map(str, side)), 2) for side in photo) for photo in bits.tolist()]
+        limits.append(chance_limit(hashes_of(numbers), 0.25, 0, 128))
+    assert limits[0] > 90
+    assert limits[1] < 50

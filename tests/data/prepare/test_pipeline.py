@@ -21,6 +21,7 @@ from catsweep.data.prepare.record import Record, read_manifest
 from catsweep.data.prepare.stage import Build, Done, Stage
 from catsweep.data.ready import ReadySet
 from catsweep.errors import ConfigError, DataError
+from catsweep.instantiation import instantiate
 
 
 class Photos(dict[str, bytes]):
@@ -253,9 +254,41 @@ def test_a_folder_of_photos_becomes_a_ready_set(
     caplog.clear()
     run(configured("augment.copies=3"))
     assert content(tmp_path) == before
-    run(configured("augment.copies=3", "stages=[duplicates]", "duplicates.threshold=10"))
+    run(configured("augment.copies=3", "stages=[duplicates]", "duplicates.threshold=0.7"))
     assert sum(record.message.startswith("zoom") for record in caplog.records) == 1  # only in the run before
     assert content(tmp_path / "data" / "ready") == content_of(before, "data/ready")
+
+
+def test_it_never_ends_quietly_with_less_than_half(
+    configured: Callable[..., DictConfig], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for seed in range(2):
+        (photos / f"{seed}.jpg").write_bytes(encode(scene(seed), ".jpg"))
+    for name in "abc":
+        (photos / f"{name}.jpg").touch()
+    caplog.set_level(logging.INFO)
+    cfg = configured(f"data.source='{photos}'", "zoom.cascades=false", "name=few")
+    for chosen in (None, ["original"]):
+        cfg.stages = chosen
+        run(cfg)
+        last = caplog.records[-1]
+        assert last.levelno == logging.WARNING
+        assert last.message.startswith("ONLY 2 OF 5 PHOTOS")
+        assert "3  original: empty file  nothing" in last.message
+    page = (tmp_path / "data" / "ready" / "few-16" / "report.html").read_text()
+    assert page.index("Only 2 of 5 photos") < page.index("Stage by stage")
+
+
+def test_what_keeps_photos_can_be_given_to_the_command(configured: Callable[..., DictConfig]) -> None:
+    """Also a doubt of a stage of one's own, with spaces in it."""
+    cfg = configured("verification.tolerate=[near-duplicate,no face found]", "zoom.whole=always")
+    assert list(cfg.verification.tolerate) == ["near-duplicate", "no face found"]
+    for node in cfg.pipeline[1:]:
+        for word in instantiate(node).keeping.values():
+            for changed in configured("background=remove", word).pipeline[1:]:
+                instantiate(changed)  # it is a value that the stage takes
 
 
 def test_what_is_prepared_already_is_refused(root: Path) -> None:

@@ -133,6 +133,26 @@ def test_it_names_what_was_left_out_and_why(prepared: Prepared) -> None:
     assert prepared.text.count("reasons ") == SHOWN
 
 
+def test_it_begins_with_what_was_left_out_if_that_is_much(prepared: Prepared, tmp_path: Path) -> None:
+    left, stages = prepared.text.index("Left out 18"), prepared.text.index("Stage by stage")
+    assert left < stages
+    assert "Only 8 of 26 photos (30.8 %) are left." in prepared.text[left:stages]
+    assert "zoom: flawed 16 nothing" in prepared.text[left:stages]
+    assert prepared.text.count("00.jpg for 0 reasons") == 1
+    few = [stage for stage in prepared.done if stage.card["stage"] not in ("zoom", "verify")]
+    records = tuple(record for stage in few[1:] for record in stage.records)
+    kept = replace(few[0], records=tuple(record for record in few[0].records if record.id in {r.id for r in records}))
+    text = replace(prepared, page=report.write([kept, *few[1:]], replace(prepared.ready, path=tmp_path))).text
+    assert text.index("Left out 0") > text.index("Stage by stage")
+    assert "are left." not in text
+
+
+def test_it_says_what_a_stage_has_to_say_of_the_whole_set(prepared: Prepared, tmp_path: Path) -> None:
+    done = [replace(stage, card={**stage.card, "notes": ["All were <whole>."]}) for stage in prepared.done[:1]]
+    page = report.write([*done, *prepared.done[1:]], replace(prepared.ready, path=tmp_path))
+    assert "All were &lt;whole&gt;." in page.read_text(encoding="utf-8")
+
+
 def test_names_from_outside_are_text_and_nothing_else(prepared: Prepared) -> None:
     assert r"""a <b>&"'\xe9.jpg none of""" in prepared.text
     assert "<b>&" not in prepared.html

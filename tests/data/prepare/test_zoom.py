@@ -5,14 +5,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
 from catsweep.data import align, demo
 from catsweep.data.decode import decode
-from catsweep.data.prepare import zoom as module
 from catsweep.data.prepare.images import encode, read_image
 from catsweep.data.prepare.making import build
 from catsweep.data.prepare.record import Record, rounded
@@ -103,7 +100,7 @@ def test_a_drawn_cat_is_cut_by_its_landmarks(run: Run) -> None:
     "wrong", [[0, 80] - FACE * [-1, 1], FACE[:, ::-1], np.full((9, 2), 7.0), np.add(FACE, [5000, 0])]
 )
 def test_landmarks_that_cannot_be_a_face_are_passed_over_and_that_is_said(run: Run, wrong: Array) -> None:
-    _, [record] = run(Zoom(), [(BLANK, wrong)])
+    _, [record] = run(Zoom(whole="never"), [(BLANK, wrong)])
     assert record.operation == "zoom: centre"
     assert "landmarks" in record.parameters["landmarks"] or "too small" in record.parameters["landmarks"]
     assert record.landmarks is None
@@ -111,7 +108,7 @@ def test_landmarks_that_cannot_be_a_face_are_passed_over_and_that_is_said(run: R
 
 def test_without_landmarks_the_cascades_find_the_same_frame(run: Run) -> None:
     cats = [cat(number) for number in (0, 8, 9)]
-    _, records = run(Zoom(), [(image, None) for image, _ in cats])
+    _, records = run(Zoom(whole="never"), [(image, None) for image, _ in cats])
     for record, (_, points) in zip(records, cats, strict=True):
         assert record.operation == "zoom: cascade"
         assert record.confidence is not None
@@ -125,7 +122,7 @@ def test_a_turned_cat_is_found_set_upright_and_doubted(run: Run) -> None:
     middle = (image.shape[1] - 1) / 2
     turn = cv2.getRotationMatrix2D((middle, middle), -40, 1)
     tilted = np.asarray(cv2.warpAffine(image, turn, image.shape[:2], borderMode=cv2.BORDER_REPLICATE), np.uint8)
-    _, [record] = run(Zoom(), [(tilted, None)])
+    _, [record] = run(Zoom(whole="never"), [(tilted, None)])
     assert record.operation == "zoom: cascade rotated"
     assert record.parameters["angle"] == 30
     assert any(doubt.startswith("turned: ") for doubt in record.doubts)
@@ -136,7 +133,7 @@ def test_a_turned_cat_is_found_set_upright_and_doubted(run: Run) -> None:
 def test_where_there_is_no_face_the_middle_is_taken_and_doubted(run: Run) -> None:
     photo = BLANK.copy()
     photo[:, 20:100] = np.arange(80, dtype=np.uint8)[:, None, None]
-    done, [record] = run(Zoom(size=80), [(photo, None)])
+    done, [record] = run(Zoom(size=80, whole="never"), [(photo, None)])
     np.testing.assert_array_equal(read_image(done.folder / record.file), photo[:, 20:100])
     assert (record.operation, record.confidence) == ("zoom: centre", 0.0)
     assert [doubt.split(":")[0] for doubt in record.doubts] == ["no face found"]
@@ -201,15 +198,6 @@ def test_transparent_images_stay_transparent_also_around(run: Run) -> None:
     assert (read_image(done.folder / blank.file) == (200, 200, 200, 255)).all()
 
 
-@given(height=st.integers(1, 400), width=st.integers(1, 400), size=st.integers(1, 400))
-def test_the_middle_fits_the_photo_exactly(height: int, width: int, size: int) -> None:
-    back = cv2.invertAffineTransform(module.centred(height, width, size))
-    corners = align.transform(back, np.array([[0, 0], [size, size]], float))
-    side = min(height, width)
-    np.testing.assert_allclose(corners[1] - corners[0], side, rtol=1e-9)
-    np.testing.assert_allclose(corners.sum(0), [width, height], rtol=1e-9)
-
-
 def test_it_comes_out_the_same_with_any_number_of_threads(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     photos = [cat(number) for number in (0, 9)]
     photos += [(image, None) for image, _ in photos]
@@ -229,6 +217,7 @@ def test_the_configuration_is_what_the_stage_takes(root: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [({"border": "mirror"}, "reflect, constant, blur, drop; got mirror"), ({"size": 0}, "at least 1"),
+     ({"whole": "yes"}, "auto, always or never; got yes"),
      ({"colour": (1, 2)}, "three numbers"), ({"colour": (1, 2, 256)}, "three numbers")],
 )  # fmt: skip
 def test_values_that_cannot_be_are_refused(wrong: dict[str, object], says: str) -> None:

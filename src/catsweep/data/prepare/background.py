@@ -4,7 +4,7 @@ It follows `duplicates`, so no copy is cut out in vain, and comes before `zoom`,
 photo shows. Who finds the cat is a `Remover` (`removers/`), what takes the background's place is in `cutout`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
@@ -43,6 +43,11 @@ class Background(Stage):
         "prepare/removers/onnx.py",
         "prepare/removers/rembg.py",
     )
+    keeping: ClassVar[Mapping[str, str]] = {
+        "little foreground": "background.min_foreground=0",
+        "much foreground": "background.max_foreground=1",
+        "unsure mask": "background.max_unsure=1",
+    }
 
     def __init__(
         self,

@@ -1,73 +1,104 @@
-"""Stage 1, duplicates: of photos that were taken once and saved several times, the largest file goes on.
+"""Stage 1, duplicates: of photos that were taken once and saved several times, the one with the most pixels goes on.
 
-Comes after `original`, whose files it links. Copies are found in two ways: equal pixels (equal files have them, too),
-and perceptual hashes that differ in few bits (`catsweep.data.prepare.perceptual`), also with one photo mirrored.
+Comes after `original`, whose files it links. Which photos to compare is told by perceptual hashes that differ in few
+bits (`catsweep.data.prepare.perceptual`), also with one photo mirrored, and by keypoints that are in both
+(`catsweep.data.prepare.keypoints`); whether they are copies, by their pixels (`catsweep.data.prepare.registration`).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, ClassVar
 
+import cv2
 import numpy as np
 
 from catsweep.data.contact_sheet import contact_sheet
-from catsweep.data.prepare import perceptual
+from catsweep.data.prepare import keypoints, perceptual
 from catsweep.data.prepare.images import Pixels, on_white, read_image, thumbnail
-from catsweep.data.prepare.perceptual import UNRELATED, Hashes, Places
+from catsweep.data.prepare.perceptual import Hashes
 from catsweep.data.prepare.record import Record
+from catsweep.data.prepare.registration import Match, View, match
 from catsweep.data.prepare.stage import Build, Stage
+from catsweep.data.threads import watched
 from catsweep.errors import ConfigError
 
-EXACT, MIRRORED, NEAR, DOUBTFUL = "exact copy", "mirrored copy", "duplicate", "near-duplicate"
+EXACT, MIRRORED, CROPPED, NEAR, DOUBTFUL = (
+    "exact copy", "mirrored copy", "cropped copy", "duplicate", "near-duplicate",
+)  # fmt: skip
 ON_SHEET = 50  # pairs
+COMPARED = 6  # photos that a photo is compared with by their pixels, at most, of those that come before it
+CLOSE, FAR = 32, 90  # bits of 256: photos that are closer are compared in any set, those that are farther in none
+BY_CHANCE = 0.25  # pairs for each photo that are compared in vain
+WHOLE, PART = 0.85, 0.4  # of a copy's area so much is in the other photo, of which it shows at least this part
+GLIMPSE = 0.2  # what two photos have in common is at least this part of either, or it is not looked at
+GROUP = 4, 0.02  # photos that are only alike and must not be divided: at most so many, or this share of all if more
+
+Compare = Callable[[Record, Record, bool], Match]
+Candidate = tuple[int, bool]  # place of a photo, and whether it is to be mirrored
 
 
 class Duplicates(Stage):
-    """Leaves copies out, marks what might be one, and puts photos of one scene into one group.
+    """Leaves copies out, marks what might be one, and puts shots of one moment into one group.
 
-    Distances are bits of 256. Of 1,706 photos, the copies among them are at 0 to 50, shots of one cat in one moment at
-    78 to 90, and cats that have nothing to do with each other from 82 on. Copies made of 1,000 of them are at 8 at most
-    if they are half as large, at 10 if saved in low quality, at 34 if brightened, and at 46 if 3 % were cropped evenly;
-    of those cropped on one side only, 3 % are beyond 64, and none beyond 82.
+    Photos are aligned, and the squares of which they consist compared: the share that is the same is at least 0.78 for
+    copies that were resized, saved in low quality, brightened, made grey, captioned or cropped to 0.4 of their area,
+    0.37 to 0.69 for two shots of one moment, and hardly ever above 0.45 for different cats, aligned faces included.
 
     Args:
-        threshold: photos at most so far from each other are copies, and so are copies of copies.
-        review: photos that are farther, but at most so far from a larger one, are for a person to look at. They are of
-            one group, which is never divided between training and validation: if they are not copies, they are shots of
-            the same moment, or else nothing is lost by it. The share of the latter grows with the number of photos.
+        threshold: photos in which at least this share agrees are copies. Every photo is compared with ones that are
+            kept, and so it is never left out for being a copy of a copy that shows something else.
+        review: with less, but at least this share, they are for a person to look at. They are of one group, which is
+            never divided between training and validation; a group is closed at 2 % of the photos, or at four, so that a
+            chain of them does not swallow a set.
         mirrored: take a photo and the mirror image of another for copies, too.
+        crops: look for copies that show only a part of a photo. It takes more than half of the stage's time.
 
     Raises:
-        ConfigError: the distances are not in order.
+        ConfigError: the shares are not in order.
     """
 
     name: ClassVar[str] = "duplicates"
     folder: ClassVar[str] = "no_duplicates"
-    code: ClassVar[tuple[str, ...]] = ("prepare/duplicates.py", "prepare/perceptual.py")
+    code: ClassVar[tuple[str, ...]] = (
+        "prepare/duplicates.py", "prepare/keypoints.py", "prepare/perceptual.py", "prepare/registration.py",
+    )  # fmt: skip
+    keeping: ClassVar[Mapping[str, str]] = {
+        NEAR: "duplicates.threshold=1",
+        MIRRORED: "duplicates.mirrored=false",
+        CROPPED: "duplicates.crops=false",
+    }
 
-    def __init__(self, threshold: int = 64, review: int = 90, mirrored: bool = True) -> None:
-        if not 0 <= threshold <= review < UNRELATED:
+    def __init__(
+        self, threshold: float = 0.75, review: float = 0.45, mirrored: bool = True, crops: bool = True
+    ) -> None:
+        if not 0 < review <= threshold <= 1:
             raise ConfigError(
-                f"Expected 0 <= duplicates.threshold <= duplicates.review < {UNRELATED} (there photos are unrelated), "
-                f"got {threshold} and {review}."
+                "Expected 0 < duplicates.review <= duplicates.threshold <= 1, shares of the picture that are the same, "
+                f"got {review} and {threshold}."
             )
-        self.threshold, self.review, self.mirrored = threshold, review, mirrored
+        self.threshold, self.review, self.mirrored, self.crops = threshold, review, mirrored, crops
 
     def parameters(self) -> dict[str, Any]:
         """See `Stage`."""
-        return {"threshold": self.threshold, "review": self.review, "mirrored": self.mirrored}
+        return {name: getattr(self, name) for name in ("threshold", "review", "mirrored", "crops")}
 
     def run(self, build: Build) -> Iterable[Record]:
         """See `Stage`."""
 
-        def hashed(record: Record) -> tuple[Record, None]:
-            plain, mirrored = perceptual.phash(on_white(build.read(record)))
-            return replace(record, parameters={"hash": plain, "mirror": mirrored}), None
+        def described(record: Record) -> tuple[Record, None]:
+            image = on_white(build.read(record))
+            plain, mirrored = perceptual.phash(image)
+            grey = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
+            parameters = {"hash": plain, "mirror": mirrored, "keypoints": keypoints.sketch(grey) if self.crops else ""}
+            return replace(record, parameters=parameters), None
 
-        # A hash does not depend on what it is compared with, so that another threshold makes none anew.
-        known = build.each(hashed, method={**self.method(), "parameters": {}})
+        # They do not depend on what they are compared with, so that another threshold makes none anew.
+        known = build.each(described, method={**self.method(), "parameters": {"crops": self.crops}})
         records = [_fresh(record, made) for record, made in zip(build.inputs, known, strict=True)]
-        told = self.judge(sorted(records, key=_rank))
+        sizes = {record.id: _size(record) for record in build.inputs}
+        ranked = sorted(records, key=lambda record: (-sizes[record.id], -record.bytes, record.source))
+        told = self.judge(ranked, _by_pixels(build, self.crops))
         for record in told:
             if record.kept:
                 build.link(record)  # it may have been refused when its hash was made
@@ -80,86 +111,148 @@ class Duplicates(Stage):
         pairs = [record for record in records if "of" in record.parameters]
         if not pairs:
             return super().sheet(build, records)
-        pairs.sort(key=lambda record: -int(record.parameters["distance"]))
+        pairs.sort(key=lambda record: float(record.parameters["agreement"]))
         shown = [photo for record in pairs[:ON_SHEET] for photo in (record, by_id[record.parameters["of"]])]
         return contact_sheet(np.stack([thumbnail(read_image(build.before / record.file)) for record in shown]))
 
-    def judge(self, ranked: Sequence[Record]) -> list[Record]:
+    def judge(self, ranked: Sequence[Record], compare: Compare) -> list[Record]:
         """Tell copies from originals.
 
         Args:
-            ranked: photos with their hashes in `parameters`, from the largest file to the smallest.
+            ranked: photos with what `run` has found out about each in `parameters`, from the largest to the smallest.
+            compare: says how a larger photo and a smaller one, which may have to be mirrored, fit.
 
         Returns:
             The same photos in the same order: kept or refused, with doubts and groups.
         """
         records = list(ranked)
         once: dict[str, int] = {}
-        for place, record in enumerate(records):
-            once.setdefault(record.digest, place)
-        unique = np.array(list(once.values()), dtype=np.intp)
-        hashes = self._hashes(records)
-        # The largest file comes first, so it is the one by which `components` calls its copies.
-        kept_of = unique[perceptual.components(len(unique), perceptual.close_pairs(hashes[unique], self.threshold))]
-        keeper = dict(zip(once, kept_of, strict=True))
-        keepers = np.array([keeper[record.digest] for record in records], dtype=np.intp)
-        distance, flipped = perceptual.compared(hashes, hashes[keepers])
-        for place, record in enumerate(records):
-            if (kept := int(keepers[place])) != place:
-                records[place] = self._refused(record, records[kept], int(distance[place]), bool(flipped[place]))
-        self._compare(records, hashes, np.unique(keepers))
-        return [replace(record, group=records[kept].group) for record, kept in zip(records, keepers, strict=True)]
+        kept: list[Candidate] = []  # of each photo, the one that is kept for it; of a copy of a copy that one's
+        alike: list[tuple[float, int, int]] = []
+        candidates = self._candidates(records)
+        for place in watched(range(len(records)), len(records), f"{self.name}: comparing"):
+            record = records[place]
+            if (twin := once.setdefault(record.digest, place)) != place:
+                kept.append(kept[twin])
+                records[place] = _exact(record, records[kept[twin][0]])
+                continue
+            found = [
+                (compare(ranked[other], record, flipped), other, flipped)
+                for other, flipped in _keepers(candidates[place], kept)
+            ]
+            fits, other, flipped = max(found, key=lambda one: (one[0].agreement, -one[1]), default=(Match(), -1, False))
+            copies = [one for one in found if self._is_copy(one[0])]
+            if copies:
+                fits, other, flipped = max(copies, key=lambda one: (one[0].agreement, -one[1]))
+                records[place] = _refused(record, records[other], fits, flipped)
+                kept.append((other, flipped))
+                continue
+            near = [(one.agreement, first, place) for one, first, _ in found if self._is_near(one)]
+            alike += near
+            if near:
+                agreement, other, _ = max(near, key=lambda one: (one[0], -one[1]))
+                records[place] = _doubted(record, records[other], agreement)
+            else:
+                records[place] = replace(record, confidence=1.0)
+            kept.append((place, False))
+        return _grouped(records, [place for place, _ in kept], alike)
 
-    def _compare(self, records: list[Record], hashes: Hashes, kept: Places) -> None:
-        """Doubts and groups of the photos that go on, in place."""
-        shots = hashes[kept].unmirrored  # a cat holds still for a second photo, but does not change sides for it
-        first = perceptual.components(len(kept), perceptual.close_pairs(shots, self.review))
-        nearest, distance = perceptual.nearest_before(len(kept), perceptual.close_pairs(shots, self.review))
-        groups = _groups([records[place].group for place in kept], first)
-        for row, place in enumerate(kept):
-            record = replace(records[place], group=groups[row], confidence=1.0)
-            if nearest[row] >= 0:
-                record = self._doubted(record, records[kept[nearest[row]]], int(distance[row]))
-            records[place] = record
-
-    def _hashes(self, records: Sequence[Record]) -> Hashes:
+    def _candidates(self, records: Sequence[Record]) -> list[list[Candidate]]:
+        """For each photo, the photos before it that it is to be compared with, the likeliest first."""
         plain, mirrored = ([record.parameters[key] for record in records] for key in ("hash", "mirror"))
-        return Hashes.read(plain, mirrored if self.mirrored else None)
+        hashes = Hashes.read(plain, mirrored)
+        limit = perceptual.chance_limit(hashes, BY_CHANCE, CLOSE, FAR)
+        sought = hashes if self.mirrored else Hashes(hashes.plain, None)
+        near = perceptual.nearest_before(perceptual.close_pairs(sought, limit), COMPARED)
+        _, flipped = perceptual.compared(sought[near[1]], sought[near[0]])
+        first, second, count = keypoints.in_common([record.parameters["keypoints"] for record in records])
+        shared = perceptual.nearest_before([(first, second, np.iinfo(np.uint16).max - count)], COMPARED)
+        found: list[list[Candidate]] = [[] for _ in records]
+        for one, other, turned in zip(near[0].tolist(), near[1].tolist(), flipped.tolist(), strict=True):
+            found[other].append((one, turned))
+        for one, other in zip(shared[0].tolist(), shared[1].tolist(), strict=True):
+            if (one, False) not in found[other]:
+                found[other].append((one, False))
+        return found
 
-    def _refused(self, record: Record, kept: Record, distance: int, flipped: bool) -> Record:
-        kind, details = (MIRRORED if flipped else NEAR), f"of {kept.source}, distance {distance}"
-        if record.digest == kept.digest:
-            kind, details = EXACT, f"of {kept.source}"
-        elif distance > self.threshold:
-            details += ", by way of copies between the two"
-        record = _beside(record, kept, distance, max(0.0, 1 - distance / UNRELATED))
-        return record.refuse(f"{kind}: {details}")
+    def _is_copy(self, fits: Match) -> bool:
+        least, most = sorted((fits.of_one, fits.of_other))
+        return fits.agreement >= self.threshold and most >= WHOLE and least >= PART
 
-    def _doubted(self, record: Record, larger: Record, distance: int) -> Record:
-        record = _beside(record, larger, distance, distance / UNRELATED)
-        return record.doubt(f"{DOUBTFUL}: of {larger.source}, distance {distance}")
+    def _is_near(self, fits: Match) -> bool:
+        return fits.agreement >= self.review and min(fits.of_one, fits.of_other) >= GLIMPSE
 
 
-def _rank(record: Record) -> tuple[int, int, str]:
-    """Sorts photos from the largest file to the smallest."""
-    return -record.bytes, -record.width * record.height, record.source
+def _by_pixels(build: Build, crops: bool) -> Compare:
+    """Compares photos of a stage. Those that were read last are kept in memory, for one is compared with several."""
+
+    @lru_cache(maxsize=512)
+    def view(record_id: str) -> View:
+        return View.of(on_white(build.read(by_id[record_id])), crops)
+
+    by_id = {record.id: record for record in build.inputs}
+
+    def compare(larger: Record, smaller: Record, mirrored: bool) -> Match:
+        return match(view(larger.id), view(smaller.id).mirrored() if mirrored else view(smaller.id))
+
+    return compare
+
+
+def _size(record: Record) -> int:
+    """Pixels of a photo as it was found; what stage `original` has saved of it may be smaller."""
+    return int(record.parameters.get("width", record.width)) * int(record.parameters.get("height", record.height))
+
+
+def _keepers(candidates: Sequence[Candidate], kept: Sequence[Candidate]) -> list[Candidate]:
+    """What is kept in the place of some photos: each once, at most `COMPARED`."""
+    found = ((kept[place][0], flipped != kept[place][1]) for place, flipped in candidates)
+    return list(dict.fromkeys(found))[:COMPARED]
 
 
 def _fresh(record: Record, made: Record) -> Record:
-    """An input with its hashes, and nothing that an earlier build has found out about it."""
-    hashes = {key: made.parameters[key] for key in ("hash", "mirror")}
-    return replace(record, stage=made.stage, operation="compare", parameters=hashes, mark=made.mark)
+    """An input with what was found out about it alone, and nothing that an earlier build found by comparing."""
+    alone = {key: made.parameters[key] for key in ("hash", "mirror", "keypoints")}
+    return replace(record, stage=made.stage, operation="compare", parameters=alone, mark=made.mark)
 
 
-def _beside(record: Record, other: Record, distance: int, confidence: float) -> Record:
+def _exact(record: Record, kept: Record) -> Record:
+    return _beside(record, kept, 1.0, 1.0).refuse(f"{EXACT}: of {kept.source}")
+
+
+def _refused(record: Record, kept: Record, fits: Match, flipped: bool) -> Record:
+    kind, details = NEAR, f"of {kept.source}, {fits.agreement:.0%} the same"
+    if flipped:
+        kind = MIRRORED
+    elif fits.of_one < WHOLE:
+        kind, details = CROPPED, f"of {kept.source}, {fits.of_one:.0%} of it"
+    return _beside(record, kept, fits.agreement, fits.agreement).refuse(f"{kind}: {details}")
+
+
+def _doubted(record: Record, larger: Record, agreement: float) -> Record:
+    record = _beside(record, larger, agreement, 1 - agreement)
+    return record.doubt(f"{DOUBTFUL}: of {larger.source}, {agreement:.0%} the same")
+
+
+def _beside(record: Record, other: Record, agreement: float, confidence: float) -> Record:
     """With the photo it was compared with, and how sure it is that the two are copies, or that they are not."""
-    parameters = {**record.parameters, "of": other.id, "distance": distance}
+    parameters = {**record.parameters, "of": other.id, "agreement": round(agreement, 3)}
     return replace(record, parameters=parameters, confidence=round(confidence, 3))
 
 
-def _groups(own: Sequence[str], first: Places) -> list[str]:
-    """One label for each set of photos: the least of theirs, which depends on neither names nor order."""
-    labels: dict[int, str] = {}
-    for label, place in zip(own, first.tolist(), strict=True):
-        labels[place] = min(label, labels.get(place, label))
-    return [labels[place] for place in first.tolist()]
+def _grouped(
+    records: Sequence[Record], keepers: Sequence[int], alike: Iterable[tuple[float, int, int]]
+) -> list[Record]:
+    """Photos with their groups: those that are kept and alike, the most alike first, and copies with what is kept.
+
+    A group is called by the least of its photos' own labels, which depends on neither names nor order.
+    """
+    least, share = GROUP
+    most = max(least, int(share * len(set(keepers))))
+    members = {place: [place] for place in keepers}
+    for _, one, other in sorted(alike, key=lambda pair: (-pair[0], pair[1:])):
+        if members[one] is not members[other] and len(members[one]) + len(members[other]) <= most:
+            members[one] += members[other]
+            for place in members[other]:
+                members[place] = members[one]
+    labels = {place: min(records[other].group for other in group) for place, group in members.items()}
+    return [replace(record, group=labels[keeper]) for record, keeper in zip(records, keepers, strict=True)]

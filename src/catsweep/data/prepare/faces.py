@@ -22,7 +22,13 @@ Array = NDArray[np.float64]
 DATA = Path(cv2.__file__).parent / "data"  # `cv2.data.haarcascades`, which has no types
 CASCADES = ("haarcascade_frontalcatface.xml", "haarcascade_frontalcatface_extended.xml")
 LONG = 240  # photos are searched at this length of their longer side, pixels; at 320 or 400 no more is found
-STEP, NEIGHBOURS = 1.05, 3  # of the search: factor from one size to the next, finds in one place that make a box
+# The search goes from coarse to fine: a first look, in which anything counts, then around each place that it names a
+# close one. Factors from one size to the next: of the first looks, upright, one after the other, and turned (where one
+# cascade is enough); of the close look, and how many of its finds in one place make a box.
+UPRIGHT_STEPS, TURNED_STEP = (1.2, 1.05), 1.1
+CLOSE_STEP, NEIGHBOURS = 1.05, 3
+AROUND, SIZES = 1.6, 1.3  # of the close look: side of what is searched, and how much larger or smaller the face may be
+SAME, LIKE = 0.2, 1.2  # places of the first look that are nearer to each other, in sides, and of like size are one
 LEAST = 0.1  # smallest box looked for, in shorter sides of the photo
 TURNS = (15.0, -15.0, 30.0, -30.0)  # degrees, by which a photo is turned in which nothing was found upright
 # Two boxes are of one face if their centres are closer than this, in sides, and their sides differ by less than this.
@@ -82,7 +88,10 @@ def find(photo: Pixels) -> Face | None:
         ConfigError: see `load`.
     """
     grey, factor = _small_grey(photo)
-    found = _search(grey, 0.0) or [face for angle in TURNS for face in _search(grey, angle)]
+    found: list[Face] = []
+    for step in UPRIGHT_STEPS:
+        found = found or _search(grey, 0.0, step)
+    found = found or [face for angle in TURNS for face in _search(grey, angle, TURNED_STEP)]
     if not found:
         return None
     best = max(found, key=lambda face: face.weight)
@@ -127,24 +136,80 @@ def _small_grey(photo: Pixels) -> tuple[Pixels, tuple[float, float]]:
     return np.asarray(small, np.uint8), (width / size[0], height / size[1])
 
 
-def _search(grey: Pixels, angle: float) -> list[Face]:
-    """What the cascades find in a photo turned by an angle."""
+def _search(grey: Pixels, angle: float, step: float) -> list[Face]:
+    """What the cascades find in a photo turned by an angle, with a first look at sizes by that factor apart."""
     turned, back = _turn(grey, angle)
     if not _mine.classifiers:
         _mine.classifiers = load()
     least = round(LEAST * min(grey.shape))
+    looking = _mine.classifiers[:1] if angle else _mine.classifiers
+    first = [box for classifier in looking for box in _boxes(classifier, turned, step, 0, least)]
     found = []
-    for classifier in _mine.classifiers:
-        boxes, _, weights = classifier.detectMultiScale3(
-            turned, STEP, NEIGHBOURS, minSize=(least, least), outputRejectLevels=True
-        )
+    for place in _apart(first):
+        around, left, top = _around(turned, place)
+        least, most = round(place.side / SIZES), round(place.side * SIZES)
         faces = []
-        for (left, top, side, _), weight in zip(boxes, weights, strict=True):
-            x, y = alignment.transform(back, np.array([[left + side / 2, top + side / 2]]))[0]
-            faces.append(Face(float(x), float(y), float(side), angle, float(weight)))
-        # OpenCV's own order depends on its threads.
-        found.append(sorted(faces, key=lambda face: (-face.weight, face.x, face.y, face.side)))
-    return _merged(*found)
+        for classifier in _mine.classifiers:
+            boxes = _boxes(classifier, around, CLOSE_STEP, NEIGHBOURS, least, most)
+            faces.append([box.moved(back, left, top, angle) for box in boxes])
+        found += _merged(*faces)
+    return found
+
+
+@dataclass(frozen=True, order=True)
+class _Box:
+    """What a cascade found, the surest first: `Face` in pixels of the turned photo, or of a part of it."""
+
+    doubt: float  # minus the weight
+    x: float
+    y: float
+    side: float
+
+    def moved(self, back: Array, left: int, top: int, angle: float) -> Face:
+        """The face in the photo, from a part of the turned one that begins at `left` and `top`."""
+        x, y = alignment.transform(back, np.array([[self.x + left, self.y + top]]))[0]
+        return Face(float(x), float(y), self.side, angle, -self.doubt)
+
+
+def _boxes(
+    classifier: "cv2.CascadeClassifier", grey: Pixels, step: float, neighbours: int, least: int, most: int = 0
+) -> list[_Box]:
+    """What a cascade finds, the surest first; OpenCV's own order depends on its threads.
+
+    Args:
+        classifier: of this thread.
+        grey: what is searched, uint8 (H, W).
+        step: factor from one size to the next.
+        neighbours: so many finds in one place make a box; 0: each is one.
+        least: smallest box, pixels.
+        most: largest box, pixels; 0: as large as the picture.
+    """
+    boxes, _, weights = classifier.detectMultiScale3(
+        grey, step, neighbours, minSize=(least, least), maxSize=(most, most), outputRejectLevels=True
+    )
+    return sorted(
+        _Box(-float(weight), left + side / 2, top + side / 2, float(side))
+        for (left, top, side, _), weight in zip(boxes, weights, strict=True)
+    )
+
+
+def _apart(boxes: list[_Box]) -> list[_Box]:
+    """One box of each place, the largest."""
+    apart: list[_Box] = []
+    for box in sorted(boxes, key=lambda box: (-box.side, box)):
+        near = (other for other in apart if np.hypot(box.x - other.x, box.y - other.y) < SAME * other.side)
+        if not any(other.side < LIKE * box.side for other in near):
+            apart.append(box)
+    return apart
+
+
+def _around(grey: Pixels, place: _Box) -> tuple[Pixels, int, int]:
+    """The part of a photo around a place, and where it begins."""
+    height, width = grey.shape
+    reach = place.side * AROUND / 2
+    left, top = max(0, int(place.x - reach)), max(0, int(place.y - reach))
+    right, bottom = min(width, int(place.x + reach) + 1), min(height, int(place.y + reach) + 1)
+    return np.ascontiguousarray(grey[top:bottom, left:right]), left, top
 
 
 def _merged(faces: list[Face], others: list[Face]) -> list[Face]:

@@ -13,7 +13,7 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -73,9 +73,14 @@ def summary(done: Done) -> str:
     counts = done.card["counts"]
     line = f"{done.card['stage']}: {counts['records']:,} images, {counts['kept']:,} kept"
     if refused := counts["refused"]:
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in refused.items())
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in by_count(refused))
         line += f", {sum(refused.values()):,} left out ({reasons})"
     return line + (f", {counts['doubtful']:,} doubtful" if counts["doubtful"] else "")
+
+
+def by_count(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    """The most frequent first, the equally frequent by name: the same whether they were just counted or read again."""
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
 def _key(stage: Stage, inputs: Iterable[Record], content: str | None) -> str:
@@ -98,8 +103,10 @@ def _finish(desk: Build, records: tuple[Record, ...], card: dict[str, Any]) -> D
         "records": len(records),
         "kept": sum(record.kept for record in records),
         "doubtful": sum(bool(record.doubts) for record in records if record.kept),
-        "refused": dict(sorted(refused.items(), key=lambda item: (-item[1], item[0]))),
+        "refused": dict(refused),
     }
+    card["notes"] = desk.stage.notes(records)
+    card["keeping"] = dict(desk.stage.keeping)
     card["manifest"] = file_digest(desk.folder / MANIFEST)
     card["versions"] = {library.__name__: library.__version__ for library in (cv2, np, PIL, simplejpeg)}
     write_whole(desk.folder / CARD, (json.dumps(card, indent=2, sort_keys=True) + "\n").encode())
@@ -135,5 +142,5 @@ def _finished(place: Path) -> Iterator[Record]:
 
 def _nothing_left(stage: Stage, records: Sequence[Record]) -> str:
     reasons = Counter(record.reason.split(":", 1)[0] for record in records)
-    found = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common()) or "there were none"
+    found = ", ".join(f"{count:,} {reason}" for reason, count in by_count(reasons)) or "there were none"
     return f"Expected images to be left after stage {stage.name}, but all were left out: {found}. {stage.remedy}"

@@ -5,7 +5,7 @@ What comes after it (`duplicates`, `zoom`, …) reads only what is written here,
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import PurePath
 from typing import Any, ClassVar
@@ -33,6 +33,10 @@ class Original(Stage):
     name: ClassVar[str] = "original"
     folder: ClassVar[str] = "original"
     code: ClassVar[tuple[str, ...]] = (*READING, "landmarks.py", "prepare/original.py")
+    keeping: ClassVar[Mapping[str, str]] = {
+        "photo too small": "original.min_side=1",
+        "photo too narrow": "original.min_side=1",
+    }
 
     def __init__(self, files: Files, min_side: int = 32, max_side: int = 2048) -> None:
         self.files, self.min_side, self.max_side = files, min_side, max_side

@@ -2,8 +2,9 @@
 
 Pure arithmetic for stage `duplicates`. The hash is that of `imagehash.phash` (the signs, about their median, of the
 16 x 16 lowest frequencies of the photo's brightness); the distance of two photos is the number of bits in which theirs
-differ, about 128 for photos that have nothing to do with each other. All pairs are compared: the 50 million pairs of
-10,000 photos take a core less than a second, and twice as long if mirrored ones are looked for.
+differ, about 128 for photos that have nothing to do with each other, and less where all are alike, as aligned faces
+are. So hashes only say which photos to compare by their pixels (`catsweep.data.prepare.registration`). All pairs of
+hashes are looked at: the 50 million pairs of 10,000 photos take a core less than a second, three with mirrored ones.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,8 +14,6 @@ import imagehash
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from catsweep.data.threads import in_order
 
@@ -44,11 +43,6 @@ class Hashes:
     def read(cls, plain: Sequence[str], mirrored: Sequence[str] | None) -> "Hashes":
         """From the hexadecimal numbers that `phash` gives."""
         return cls(_words(plain), None if mirrored is None else _words(mirrored))
-
-    @property
-    def unmirrored(self) -> "Hashes":
-        """The photos as they are."""
-        return Hashes(self.plain, None)
 
     def __len__(self) -> int:
         return len(self.plain)
@@ -110,39 +104,53 @@ def close_pairs(hashes: Hashes, limit: int) -> Iterator[Pairs]:
     yield from in_order(block, ((top, left) for top in starts for left in starts if left >= top))
 
 
-def components(n: int, pairs: Iterable[Pairs]) -> Places:
-    """Union-find: the first photo of those that are joined by pairs, for each of n photos; shape (n,)."""
-    first = np.arange(n)
-    waiting: list[Pairs] = []
-    for found in pairs:
-        waiting.append(found)
-        if sum(len(some[0]) for some in waiting) > max(n, _BLOCK * _BLOCK):  # so that memory is bounded
-            first, waiting = _joined(first, waiting), []
-    return _joined(first, waiting)
+def chance_limit(hashes: Hashes, share: float, least: int, most: int) -> int:
+    """The distance up to which it is worth looking at pairs, which depends on how alike the photos of a set are.
+
+    How many pairs are that close by chance is told by pairs of a photo and the mirror image of another: such a pair is
+    as alike as any two photos of the set, but next to never shows the same (decoys; Elias and Gygi, "Target-decoy
+    search strategy", Nature Methods 2007, who count false matches in this way).
+
+    Args:
+        hashes: with those of the mirror images.
+        share: at most so many pairs by chance, as a multiple of the number of photos.
+        least: the answer is at least this,
+        most: and at most this.
+    """
+    assert hashes.mirrored is not None
+    mirrored = hashes.mirrored
+
+    def block(corner: tuple[int, int]) -> NDArray[np.int64]:
+        top, left = corner
+        found = _differing(mirrored[top : top + _BLOCK, None], hashes.plain[None, left : left + _BLOCK])
+        first = np.arange(top, top + found.shape[0])[:, None]
+        second = np.arange(left, left + found.shape[1])[None]
+        return np.bincount(found[(first < second) & (found <= most)], minlength=most + 1)
+
+    starts = range(0, len(hashes), _BLOCK)
+    counts = np.zeros(most + 1, np.int64)
+    for some in in_order(block, ((top, left) for top in starts for left in starts if left >= top)):
+        counts += some
+    return max(least, int(np.searchsorted(np.cumsum(counts), share * len(hashes), side="right")) - 1)
 
 
-def nearest_before(n: int, pairs: Iterable[Pairs]) -> tuple[Places, NDArray[np.uint16]]:
-    """The nearest of the photos that come before it, for each of n photos, and its distance.
+def nearest_before(pairs: Iterable[Pairs], count: int) -> Pairs:
+    """Of all pairs, those of each photo with the nearest that come before it, at most `count` of them.
 
     Returns:
-        Places, -1 if there is no such pair, and distances, 0 then; shapes (n,). Of several equally near, the first.
+        The pairs by their second photo, then by distance, then by their first. Memory is bounded by the answer and
+        one block of pairs.
     """
-    best = np.full(n, np.iinfo(np.int64).max)
-    for first, second, distance in pairs:
-        np.minimum.at(best, second, distance.astype(np.int64) * n + first)
-    found = best < np.iinfo(np.int64).max
-    return np.where(found, best % max(n, 1), -1), np.where(found, best // max(n, 1), 0).astype(np.uint16)
-
-
-def _joined(first: Places, pairs: Sequence[Pairs]) -> Places:
-    n = len(first)
-    if not any(len(some[0]) for some in pairs):
-        return first
-    one = np.concatenate([np.arange(n), *(some[0] for some in pairs)])
-    other = np.concatenate([first, *(some[1] for some in pairs)])
-    graph = coo_array((np.ones(len(one), np.bool_), (one, other)), shape=(n, n))
-    labels = connected_components(graph, directed=False)[1]
-    return np.asarray(np.unique(labels, return_index=True)[1][labels])
+    best: Pairs = (np.zeros(0, np.intp), np.zeros(0, np.intp), np.zeros(0, np.uint16))
+    for some in pairs:
+        first, second = np.concatenate([best[0], some[0]]), np.concatenate([best[1], some[1]])
+        distance = np.concatenate([best[2], some[2]])
+        order = np.lexsort((first, distance, second))
+        first, second, distance = first[order], second[order], distance[order]
+        begin = np.searchsorted(second, second, side="left")
+        near = np.arange(len(second)) - begin < count
+        best = first[near], second[near], distance[near]
+    return best
 
 
 def _differing(one: Words, other: Words) -> NDArray[np.uint16]:

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
 from catsweep.data.files import PASSED_OVER, say_passed_over, write_passed_over
-from catsweep.data.prepare import loose, report, table
+from catsweep.data.prepare import left_out, loose, report, table
 from catsweep.data.prepare.making import build, is_current, summary
 from catsweep.data.prepare.original import Original
 from catsweep.data.prepare.ready import publish
@@ -51,6 +51,9 @@ def run(cfg: DictConfig) -> None:
             table.write_table(root, done, cfg.manifest)
             if len(done) == sum(stage.active for stage in stages):
                 _finish(cfg, name, done, form, passed_over)
+            left = left_out.count(done)
+            if left.few:  # last, where it cannot be overlooked
+                log.warning("%s", "\n".join(left_out.lines(left)))
     except Timeout as error:
         raise DataError(
             f"Expected {root} to be free, but another prepare works in it. Wait for it, or set name=NAME."
@@ -87,6 +90,8 @@ def make(stages: Sequence[Stage], root: Path, chosen: Sequence[str] | None) -> l
         else:
             done.append(_cached(stage, folder, inputs, content))
         log.info("%s", summary(done[-1]))
+        for note in done[-1].card["notes"]:
+            log.info("%s: %s", stage.name, note)
         inputs, content = done[-1].kept, done[-1].content
     return done
 

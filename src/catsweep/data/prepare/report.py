@@ -17,7 +17,7 @@ import numpy as np
 from catsweep import templates
 from catsweep.data.contact_sheet import pick
 from catsweep.data.files import say_passed_over
-from catsweep.data.prepare import measures
+from catsweep.data.prepare import left_out, measures
 from catsweep.data.prepare.album import Album, Group, data_uri, grouped
 from catsweep.data.prepare.charts import Histogram, Share, histogram, shares
 from catsweep.data.prepare.images import Pixels, read_image
@@ -49,6 +49,7 @@ class Step:
     doubtful: int
     parameters: str
     sheet: str
+    notes: tuple[str, ...]
     groups: tuple[Group, ...]
 
 
@@ -100,6 +101,7 @@ def write(done: Sequence[Done], ready: ReadySet, passed_over: Mapping[str, str] 
         name=readable(str(ready.card["name"])),
         command=command(ready),
         steps=[_step(album, place) for place in range(len(done))],
+        left=left_out.count(done),
         doubts=_doubts(album),
         doubted=len({record.source for stage in done for record in stage.records if record.doubts}),
         journeys=_journeys(album),
@@ -136,6 +138,7 @@ def _step(album: Album, place: int) -> Step:
         doubtful=int(stage.card["counts"]["doubtful"]),
         parameters=json.dumps(stage.card["parameters"], indent=1, sort_keys=True),
         sheet=data_uri(read_image(sheet), WIDE, quality=70) if sheet.is_file() else "",
+        notes=tuple(stage.card["notes"]),
         groups=grouped(refused, lambda record, said: album.picture(place, record, said, out=True)),
     )
 

@@ -45,6 +45,8 @@ class Stage(ABC):
         folder: what its folder is called, after its place in the order.
         code: modules in `catsweep/data` whose text decides the outcome, besides those all stages use.
         remedy: what to do when it leaves nothing.
+        keeping: by kind of reason or doubt (what stands before its colon), what to add to the command to keep such
+            images. A kind that is not here cannot be kept, or is left to stage `verify`.
         active: whether it has anything to do.
     """
 
@@ -52,6 +54,7 @@ class Stage(ABC):
     folder: ClassVar[str]
     code: ClassVar[tuple[str, ...]]
     remedy: ClassVar[str] = "Loosen its parameters."
+    keeping: ClassVar[Mapping[str, str]] = {}
     active: bool = True
 
     def begin(self, root: Path, before: "Done", may_run: bool = True) -> str | None:
@@ -74,6 +77,10 @@ class Stage(ABC):
     @abstractmethod
     def run(self, build: "Build") -> Iterable[Record]:
         """Make the stage's images in `build.folder`; a record for each input, in their order, or several for one."""
+
+    def notes(self, records: Sequence[Record]) -> list[str]:
+        """What is to be said of the whole set, in the log and in the report; a line each."""
+        return []
 
     def sheet(self, build: "Build", records: Sequence[Record]) -> Pixels | None:
         """The contact sheet of the kept images; None if there are none."""
@@ -174,17 +181,39 @@ class Build:
             mark = hashlib.sha256(decides + b"\n" + record.content()).hexdigest()
             if (known := self._reuse(mark)) is not None:
                 return known
-            made, image = work(record)
-            made = replace(made, stage=self.stage.name, mark=mark)
-            if made.kept:
-                made = self.link(made) if image is None else self.write(made, image, suffix)
-            with self._lock:
-                assert self._journal is not None
-                self._journal.write(made.to_json() + "\n")
-                self._journal.flush()
-            return made
+            return self._note(*work(record), mark, suffix)
 
         yield from watched(in_order(one, inputs), len(inputs), self.stage.name)
+
+    def again(self, work: Work, records: Mapping[str, Record], suffix: str = ".png") -> Iterator[Record]:
+        """Do it anew to images that `each` has made, where what is known of all of them asks for it; on all cores.
+
+        Args:
+            work: see `each`; it is given the input.
+            records: that `each` has made of the inputs in question, by their id.
+            suffix: see `each`.
+
+        Yields:
+            In the order of the inputs, what takes the place of these records, with the mark that they had. The next
+            build may therefore be given any of the two by `each`, and has to ask the same question again.
+        """
+        inputs = [record for record in self.inputs if record.id in records]
+
+        def one(record: Record) -> Record:
+            return self._note(*work(record), records[record.id].mark, suffix)
+
+        yield from watched(in_order(one, inputs), len(inputs), f"{self.stage.name}, again")
+
+    def _note(self, made: Record, image: Pixels | None, mark: str, suffix: str) -> Record:
+        """Write what was made of an image, and into the journal that it was; of two records, the later one counts."""
+        made = replace(made, stage=self.stage.name, mark=mark)
+        if made.kept:
+            made = self.link(made) if image is None else self.write(made, image, suffix)
+        with self._lock:
+            assert self._journal is not None
+            self._journal.write(made.to_json() + "\n")
+            self._journal.flush()
+        return made
 
     def write(self, record: Record, image: Pixels, suffix: str = ".png") -> Record:
         """Write an image under the record's id; the record with its file, digest and size."""

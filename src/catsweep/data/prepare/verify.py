@@ -45,7 +45,10 @@ class Verify(Stage):
     name: ClassVar[str] = "verify"
     folder: ClassVar[str] = "verified"
     code: ClassVar[tuple[str, ...]] = ("splits.py", "prepare/verify.py")
-    remedy: ClassVar[str] = "Look at them: verify=serve (browser) or verify=csv (table)."
+    remedy: ClassVar[str] = (
+        "Look at them: verify=serve (browser) or verify=csv (table). zoom.whole=always keeps what has no clear face."
+    )
+    keeping: ClassVar[Mapping[str, str]] = {"dropped by hand": "verify=serve"}
 
     def __init__(
         self, mode: str = AUTO, val_fraction: float = 0.1, port: int = 8000, tolerate: Sequence[str] = ()

@@ -1,0 +1,106 @@
+"""Photos that were cut to their faces before: when they are taken whole instead of being cut once more.
+
+Serves stage `zoom`. Its frame asks for more of such a photo than there is, and a cascade, which wants some of what is
+around a face, often finds none. Whether a set is of this kind shows when all photos have been searched. Pure functions
+on records and matrices.
+"""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from catsweep.data import align as alignment
+from catsweep.data.prepare.record import Record
+
+Array = NDArray[np.float64]
+
+AUTO, ALWAYS, NEVER = "auto", "always", "never"  # of `zoom.whole`
+FACES, FACELESS = "faces", "faceless"  # why all photos of a set are taken whole
+METHOD = "whole photo"
+SET, PHOTO = "set", "photo"  # in a record's parameters: taken whole because of the others, or by itself
+
+# Sides of a frame, in shorter sides of its photo. If most of the sure ones are larger than the first, the set is one of
+# faces: of four sets that were cut to their faces, tight, at the ears, loose, and on white, 60 to 80 % are; of CAT_00,
+# 33 %; of whole cats on white, none. In such a set, photos with a frame that is larger than the second are taken whole,
+# and so are those with a face that is less certain: what is found in them is an eye or a patch of fur, at 0.8 to 0.95.
+FILLING, ASKING, CERTAIN = 0.75, 0.9, 0.97
+# With a sure face in less than this share of the photos, the search is not for them: of CAT_00 it finds one in 65 %, of
+# whole cats on white in 27 %.
+SURE = 0.1
+PLACE = ("cut off", "no face found", "turned", "unsure")  # kinds of doubt about where a face is
+SEARCHED = ("landmarks", "box", "angle", "weight", "frame")  # parameters that say what the search has found
+
+
+def centred(height: int, width: int, size: int, frame: Array | None = None) -> Array:
+    """The matrix from a photo to its largest square, shape (2, 3).
+
+    Args:
+        height: of the photo, pixels.
+        width: of the photo, pixels.
+        size: of the zoomed image, pixels.
+        frame: photo → zoomed image; the square is as near to the middle of this frame as it can be. None: it is in the
+            middle of the photo.
+    """
+    side = min(height, width)
+    middle = np.array([width, height]) / 2
+    if frame is not None:
+        wanted = cv2.invertAffineTransform(frame) @ [size / 2, size / 2, 1]
+        middle = np.clip(wanted, side / 2, np.array([width, height]) - side / 2)
+    factor = size / side
+    x, y = size / 2 - factor * middle
+    return np.array([[factor, 0, x], [0, factor, y]])
+
+
+def share(frame: Array, height: int, width: int, size: int) -> float:
+    """Side of a frame, in shorter sides of its photo; see `centred`."""
+    return round(size / alignment.scale(frame) / min(height, width), 3)
+
+
+def why(records: Sequence[Record], min_confidence: float) -> str:
+    """Why the photos of a set are taken whole: `FACES`, `FACELESS`, or nothing, and then they are not.
+
+    Args:
+        records: of stage `zoom`, all of them.
+        min_confidence: of a face that is found for sure.
+    """
+    searched = [record for record in records if record.confidence is not None]
+    sure = [record for record in searched if upright(record) and (record.confidence or 0) >= min_confidence]
+    if len(sure) < SURE * len(searched):
+        return FACELESS
+    filled = sum(record.parameters["frame"] >= FILLING for record in sure)
+    return FACES if 2 * filled > len(sure) else ""
+
+
+def suits(record: Record) -> bool:
+    """Whether a photo that was cut by itself is better taken whole, if it is one of a set of faces."""
+    if "box" in record.parameters and (record.parameters["frame"] >= ASKING or (record.confidence or 0) < CERTAIN):
+        return True
+    return any(word.split(":", 1)[0] in PLACE for word in (*record.doubts, record.reason))
+
+
+def upright(record: Record) -> bool:
+    """Whether an upright face was found in a photo, or its landmarks were used."""
+    return "frame" in record.parameters and not record.parameters.get("angle")
+
+
+def in_set(record: Record) -> bool:
+    """Whether a photo was taken whole because of what the others are."""
+    return record.parameters.get("whole") == SET
+
+
+def note(records: Sequence[Record], min_confidence: float) -> list[str]:
+    """What is to be said of it: a line, or none."""
+    taken = [record for record in records if "whole" in record.parameters]
+    if not taken:
+        return []
+    count = f"{len(taken):,} of {len(records):,} photos were taken whole"
+    if not any(map(in_set, taken)):
+        reason = "the frame of their face would be larger than they are"
+    else:
+        reason = {
+            FACES: "these photos are faces already",
+            FACELESS: "hardly any face was found",
+        }.get(why(records, min_confidence), "zoom.whole=always")
+    return [f"{count}: {reason}. To cut them to the face all the same: zoom.whole=never."]

@@ -1,0 +1,193 @@
+"""Whether Hydra can compose the jobs of a space: options that there are, keys that the configuration has.
+
+Called by `catsweep.search.sweep` before anything is written. What is misspelled in a space would else fail in every
+trial that draws it, and the study would keep it for good.
+"""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.types import Sweep
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from catsweep.search import distributions, grammar
+from catsweep.search.space import Space
+
+TRIES = 64  # further configurations in which a parameter may be composed before it is refused
+FEW = 1000  # values that are listed
+REFUSALS = (HydraException, OmegaConfBaseException, ValueError, TypeError, AssertionError)
+
+
+def problems(space: Space, config: DictConfig, loader: ConfigLoader) -> list[str]:
+    """What no job could be composed with, one line each.
+
+    Args:
+        space: what is searched, and fixed.
+        config: of the multirun.
+        loader: of Hydra.
+    """
+    composing = _Composing(space, config, loader)
+    return composing.unknown_options() or composing.impossible_keys()
+
+
+class _Composing:
+    def __init__(self, space: Space, config: DictConfig, loader: ConfigLoader) -> None:
+        self.space, self.config, self.loader = space, config, loader
+
+    # --- options of groups
+
+    def unknown_options(self) -> list[str]:
+        """Options, searched or fixed, of groups that do not have them."""
+        said = []
+        for key, values in self._chosen().items():
+            group = key.partition("@")[0]
+            if not (options := self._options(group)):
+                continue  # no group
+            for option in dict.fromkeys(option for value in values for option in _options_of(value)):
+                if option not in options and self._refused(key, option):
+                    said.append(
+                        f"{key}: there is no {option} in the group {group}; there are {', '.join(options)}."
+                        f"{_closest(option, options)}"
+                    )
+        return said
+
+    def _chosen(self) -> dict[str, list[Any]]:
+        """Plain values by key, of all that could be a group."""
+        chosen: dict[str, list[Any]] = {}
+        for name, distribution in self.space.parameters.items():
+            if isinstance(distribution, CategoricalDistribution):
+                chosen[grammar.bare(name)] = [grammar.plain(choice) for choice in distribution.choices]
+        for key, text in self.space.fixed.items():
+            with suppress(ValueError):
+                value = grammar.parsed(text)
+                if not isinstance(value, Sweep):
+                    chosen[key] = [grammar.plain(grammar.kept(value))]
+        return {key: values for key, values in chosen.items() if "." not in key.partition("@")[0]}
+
+    def _options(self, group: str) -> list[str]:
+        return self.loader.get_group_options(
+            group, ObjectType.CONFIG, self.config.hydra.job.config_name, list(self.config.hydra.overrides.hydra)
+        )
+
+    def _refused(self, key: str, option: str) -> bool:
+        """Whether Hydra has no use for an option that is not listed: it may be in a folder, or the group optional."""
+        prefix = self.space.prefixes.get(key, "")
+        if key in self.space.fixed:
+            return self._refusal({}) is not None
+        return self._refusal({}, f"{prefix}{key}={grammar.quoted(option)}") is not None
+
+    # --- keys
+
+    def impossible_keys(self) -> list[str]:
+        """Parameters that no configuration can be composed with."""
+        if not self.space.parameters and (told := self._refusal({})):
+            return [f"No job can be composed: {told}"]
+        said: dict[str, str] = {}
+        waiting = dict.fromkeys(self.space.parameters)
+        while waiting:
+            name = next(iter(waiting))
+            del waiting[name]
+            refusals = []
+            for params in self._examples(name):
+                if self._refusal(params) is None:
+                    waiting = {other: None for other in waiting if other not in params}
+                    break
+                refusals.append(params)
+            else:
+                said |= self._culprits(name, refusals)
+        return list(dict.fromkeys(said.values()))
+
+    def _culprits(self, name: str, refusals: list[dict[str, Any]]) -> dict[str, str]:
+        """What a parameter is refused for: itself, or else what every job has."""
+        params = next((params for params in refusals if name in params), {})
+        groups = {other: value for other, value in params.items() if other != name and self._is_group(other)}
+        sound = {other: value for other, value in groups.items() if not self._refusal({other: value})}
+        if not params or (told := self._refusal({**sound, name: params[name]})) is None:
+            return {}  # another's fault, which is found when it is its turn
+        if anyway := self._refusal(sound):
+            return {"": f"No job can be composed: {anyway}"}
+        key = grammar.bare(name)
+        return {name: f"{key} is searched, and no job can be composed with it: {told}{self._meant(key)}"}
+
+    def _meant(self, key: str) -> str:
+        known = list(_keys(OmegaConf.to_container(self.config, resolve=False)))  # type: ignore[arg-type]
+        return "" if key in known else _closest(key, known)
+
+    def _is_group(self, name: str) -> bool:
+        key = grammar.bare(name)
+        return "." not in key.partition("@")[0] and bool(self._options(key.partition("@")[0]))
+
+    def _examples(self, name: str) -> Iterator[dict[str, Any]]:
+        """Configurations that have a parameter: the first, then with each other option of each group, and its values.
+
+        A key that is there only with certain options of several groups at once would not be found; conditions tell.
+        """
+        wanted: dict[str, Any] = {}
+        hanging = name
+        while (condition := self.space.conditions.get(hanging)) and condition.other in self.space.parameters:
+            other = condition.other
+            fitting = [value for value in _values(self.space, other) if self.space.applies(hanging, {other: value})]
+            if not fitting:
+                break
+            wanted[other], hanging = fitting[0], other
+        yield self._example(wanted)
+        tried = 0
+        for other in self.space.parameters:
+            if other not in wanted and (other == name or self._is_group(other)):
+                for value in _values(self.space, other)[1:]:
+                    if (tried := tried + 1) > TRIES:
+                        return
+                    yield self._example({**wanted, other: value})
+
+    def _example(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        """A configuration with some values, and the first of all others."""
+        params: dict[str, Any] = {}
+        for name in self.space.parameters:
+            if self.space.applies(name, params):
+                params[name] = wanted.get(name, _values(self.space, name)[0])
+        return params
+
+    def _refusal(self, params: Mapping[str, Any], *overrides: str) -> str | None:
+        """Why a job cannot be composed, on one line; None if it can."""
+        try:
+            self.loader.load_sweep_config(self.config, [*overrides, *self.space.overrides(params)])
+        except REFUSALS as error:
+            cause = f": {error.__cause__}" if not str(error) and error.__cause__ else ""
+            told = str(error).partition("\nConfig search path")[0].partition("\nSearch path")[0]
+            return " ".join(f"{told}{cause}".split())
+        return None
+
+
+def _values(space: Space, name: str) -> list[Any]:
+    """The values of a parameter, or its bounds if there are too many."""
+    distribution = space.parameters[name]
+    if distributions.finite(distribution) and distributions.count(distribution) <= FEW:
+        return distributions.values(distribution)
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    return [distribution.low, distribution.high]
+
+
+def _options_of(value: Any) -> list[str]:
+    """The options that a value of a group names; none that is only known within a job."""
+    several = value if isinstance(value, list) else [value]
+    return [option for option in several if isinstance(option, str) and "${" not in option]
+
+
+def _closest(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, 1)
+    return f" Did you mean {close[0]}?" if close else ""
+
+
+def _keys(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in tree.items():
+        if key != "hydra":
+            yield f"{prefix}{key}"
+            if isinstance(value, dict):
+                yield from _keys(value, f"{prefix}{key}.")

@@ -1,0 +1,111 @@
+"""Configurations that a person names, as trials to run: are they of the space, and how does the study keep them.
+
+`enqueue` and `baseline` are checked before anything is written; what another tool of Optuna has put into the study
+(`study.enqueue_trial`) when its turn comes.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from catsweep.search import grammar
+from catsweep.search.distributions import word
+from catsweep.search.space import Space
+
+
+@dataclass
+class Enqueued:
+    """One configuration.
+
+    Attributes:
+        params: what a trial is to have, by the study's names and as the study keeps it.
+        problems: why it is none of the space, one line each.
+        absent: what of it is not there beside the rest, one line each.
+        remarks: what of it is of no use, since it is fixed otherwise.
+    """
+
+    params: dict[str, Any] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    absent: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, given: Any, space: Space, config: DictConfig | None) -> "Enqueued":
+        """Read a configuration.
+
+        Args:
+            given: values by parameter, not necessarily of all.
+            space: what is searched.
+            config: of the multirun.
+        """
+        found = cls()
+        if not isinstance(given, Mapping):
+            found.problems.append(f"a configuration is written {{parameter: value, …}}; got {given!r}")
+            return found
+        names = {grammar.bare(name): name for name in space.parameters}
+        for key in dict.fromkeys(grammar.bare(str(key)) for key in given):
+            values = [value for written, value in given.items() if grammar.bare(str(written)) == key]
+            if len(values) > 1:
+                found.problems.append(f"{key} is given twice")
+            elif key in names:
+                try:
+                    found.params[names[key]] = space.accepted(names[key], values[0])
+                except ValueError as error:
+                    found.problems.append(f"{key} {error}; got {_shown(values[0])}")
+            elif space.extender and key not in space.fixed:
+                found.params[next(name for name in given if grammar.bare(str(name)) == key)] = values[0]
+            else:
+                found._unsearched(key, values[0], space, config)
+        for name in space.parameters:
+            if name in found.params and not space.applies(name, found.params):
+                found.absent.append(f"{grammar.bare(name)} is there only when {space.conditions[name]}")
+        return found
+
+    def _unsearched(self, key: str, value: Any, space: Space, config: DictConfig | None) -> None:
+        """A key that is not searched: no trial can have another value of it than all have."""
+        missing = object()
+        if key in space.fixed:
+            stands: Any = grammar.plain(grammar.kept(grammar.parsed(space.fixed[key])))
+            if stands != value:
+                self.remarks.append(f"{key}={_shown(value)} is of no use, since {key}={space.fixed[key]} is fixed")
+            return
+        config = OmegaConf.create() if config is None else config
+        groups = OmegaConf.select(config, "hydra.runtime.choices") or {}
+        stands = groups.get(key, missing)
+        if stands is missing and not key.startswith("hydra"):
+            stands = OmegaConf.select(config, key, default=missing)
+        if stands is missing:
+            known = [grammar.bare(name) for name in space.parameters]
+            close = difflib.get_close_matches(key, known, 1)
+            self.problems.append(
+                f"there is no parameter {key}{f' (did you mean {close[0]}?)' if close else ''}; "
+                f"searched are {', '.join(known) or 'none'}"
+            )
+            return
+        stands = OmegaConf.to_container(stands) if OmegaConf.is_config(stands) else stands
+        if stands != value:
+            self.problems.append(f"{key} is not searched, and is {_shown(stands)} in every trial; got {_shown(value)}")
+
+
+def read_all(
+    given: Sequence[Any], space: Space, config: DictConfig | None
+) -> tuple[list[dict[str, Any]], list[str], list[str]]:
+    """The configurations of `hydra.sweeper.enqueue`.
+
+    Returns:
+        What to enqueue, problems, and remarks, both with the place of what they are about.
+    """
+    params, problems, remarks = [], [], []
+    for index, one in enumerate(given):
+        read = Enqueued.read(one, space, config)
+        params.append(read.params)
+        problems += [f"enqueue[{index}]: {line}." for line in (*read.problems, *read.absent)]
+        remarks += [f"enqueue[{index}]: {line}." for line in read.remarks]
+    return params, problems, remarks
+
+
+def _shown(value: Any) -> str:
+    return word(value) if value is None or isinstance(value, bool | int | float) else repr(value)

@@ -1,0 +1,169 @@
+"""A process that runs one job, as the controller sees it: how it is signalled, ended when it hangs, and told of.
+
+`catsweep.search.executor` keeps these in its slots; `catsweep.search.worker` is what they run.
+"""
+
+import math
+import os
+import re
+import signal
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from catsweep.search.outcome import FRAME, Kind, Outcome
+from catsweep.search.watchdog import Watchdog
+from catsweep.search.worker import DUMP, OUTPUT
+
+if TYPE_CHECKING:
+    from catsweep.search.executor import Job
+
+MEMORY_EVENTS = Path("/sys/fs/cgroup/memory.events")
+PATIENCE = 10.0  # seconds that a process may take to leave after its outcome came
+DUMPING = 2.0  # seconds for the stacks of one that hangs to be written
+GRACE = 10.0  # seconds after SIGTERM for it to leave
+STACK = re.compile(r"^(?:Current thread|Thread|Stack) .*\(most recent call first\):$", re.MULTILINE)
+
+
+@dataclass
+class TrialProcess:
+    """One process and its job.
+
+    Attributes:
+        process: of multiprocessing.
+        pipe: to it.
+        job: that it has, if it has one.
+        outcome: as it told it, before it left.
+        leave_by: time on the monotonic clock at which it should have left.
+        oom_kills: of this machine when the job began.
+        watchdog: while the job runs.
+        hung: why it is being ended, if it is.
+    """
+
+    process: Any
+    pipe: Connection
+    job: "Job | None" = None
+    outcome: Outcome | None = None
+    leave_by: float = math.inf
+    oom_kills: int = 0
+    watchdog: Watchdog | None = None
+    hung: str = ""
+    _next: float = 0.0  # time at which the next step of ending it is due
+    _asked: bool = False  # to leave, by SIGTERM
+    _said: int = 0  # bytes of its log when it was found to hang
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the process and to those it started."""
+        with suppress(ProcessLookupError, PermissionError):
+            try:
+                os.killpg(self.process.pid, number)
+            except ProcessLookupError:  # not yet the leader of a group of its own
+                os.kill(self.process.pid, number)
+
+    def end_the_rest(self) -> None:
+        """End what an ended process has left behind: workers of a launcher or of DDP, which hold files and GPUs."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+    def hear(self) -> None:
+        """Take in what it tells."""
+        self.leave_by = time.monotonic() + PATIENCE
+        with suppress(EOFError, OSError):  # it died without a word; the pipe may tell so before the process does
+            self.outcome = self.pipe.recv()
+
+    @property
+    def due(self) -> float:
+        """Seconds until `tend` is to be called again."""
+        if self.leave_by < math.inf:
+            return self.leave_by - time.monotonic()
+        if self.hung:
+            return self._next - time.monotonic()
+        return self.watchdog.due if self.watchdog else math.inf
+
+    def tend(self) -> None:
+        """End it if it hangs, or does not leave: its stacks into its log, then SIGTERM, then SIGKILL."""
+        if not self.process.is_alive():  # its number may be another's by now
+            return
+        now = time.monotonic()
+        if self.leave_by < math.inf:
+            if now >= self.leave_by:  # threads of the task's own, which are not daemons
+                self.end()
+        elif not self.hung:
+            self.hung = self.watchdog.look() if self.watchdog else ""
+            if self.hung:
+                self._said = self._log_size()
+                with suppress(ProcessLookupError):
+                    os.kill(self.process.pid, DUMP)  # to it alone: programs that it started would die of it
+                self._next = now + DUMPING
+        elif now >= self._next and not self._asked:
+            self.signal(signal.SIGTERM)
+            self._asked, self._next = True, now + GRACE
+        elif now >= self._next:
+            self.end()
+
+    def end(self) -> None:
+        """SIGKILL to it and what it started."""
+        self.signal(signal.SIGKILL)
+        self.process.join()
+
+    def bury(self, stopping: bool) -> Outcome:
+        """How the job of the process, which has ended, ended.
+
+        Args:
+            stopping: whether processes are being ended on purpose.
+        """
+        if self.leave_by == math.inf:
+            self.hear()
+        outcome = self.outcome or self._lost(stopping)
+        if self.hung and outcome.kind not in (Kind.COMPLETE, Kind.PRUNED):  # what it still came to is a result
+            outcome = self._timed_out()
+        self.end_the_rest()
+        self.pipe.close()
+        self.process.close()
+        return outcome
+
+    def _lost(self, stopping: bool) -> Outcome:
+        code = self.process.exitcode
+        if code is not None and code < 0:
+            name = signal.Signals(-code).name
+            if stopping and -code in (signal.SIGTERM, signal.SIGKILL):
+                return Outcome(Kind.INTERRUPTED, message=f"ended by {name}")
+            if -code == signal.SIGKILL and oom_kills() > self.oom_kills:
+                return Outcome(Kind.OUT_OF_MEMORY, message="The kernel ended the process: the memory was used up.")
+            return Outcome(Kind.LOST, message=f"The process was ended by {name}.")
+        return Outcome(Kind.LOST, message=f"The process ended with exit code {code} and no result.")
+
+    def _timed_out(self) -> Outcome:
+        stacks = self._stacks()
+        main = stacks[list(STACK.finditer(stacks))[-1].start() :] if stacks else ""  # the oldest thread comes last
+        found = FRAME.search(main)
+        where = f", in {Path(found[1]).name}, line {found[2]}" if found else ""
+        told = "; its log has the stacks" if stacks else ""
+        return Outcome(Kind.TIMED_OUT, message=f"{self.hung}{where}{told}.", traceback=stacks)
+
+    def _stacks(self) -> str:
+        """What faulthandler wrote of where it hung; empty if it could not."""
+        assert self.job is not None
+        with suppress(OSError), (self.job.folder / OUTPUT).open("rb") as log:
+            log.seek(self._said)
+            written = log.read().decode(errors="replace")
+            if begin := STACK.search(written):
+                return written[begin.start() :]
+        return ""
+
+    def _log_size(self) -> int:
+        assert self.job is not None
+        with suppress(OSError):
+            return (self.job.folder / OUTPUT).stat().st_size
+        return 0
+
+
+def oom_kills() -> int:
+    """How often the kernel ended a process of this machine (or container) for want of memory."""
+    with suppress(OSError, ValueError):
+        counts = dict(line.split() for line in MEMORY_EVENTS.read_text().splitlines())
+        return int(counts.get("oom_kill", 0))
+    return 0

@@ -1,0 +1,159 @@
+"""Whether jobs can be composed: options of groups, and keys, in a configuration of each kind there is."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from catsweep.search import composition
+from catsweep.search.grammar import quoted
+from catsweep.search.space import Space
+
+FILES = {
+    "config.yaml": (
+        "defaults: [{model: small}, {model@encoder: small}, {model/augment: none}, {optional extra: nothing}, "
+        "{tags: [a]}, _self_]\nhydra: {searchpath: ['file://MORE']}\nx: 0.0\nn0: none\n"
+    ),
+    "strings.yaml": "".join(f"n{index}: none\n" for index in range(20)),
+    "model/small.yaml": "width: 8\n",
+    "model/big.yaml": "width: 64\ndepth: 3\n",
+    "model/deep/er.yaml": "width: 1\n",
+    "model/augment/none.yaml": "flip: false\n",
+    "model/augment/flip.yaml": "flip: true\n",
+    "tags/a.yaml": "a: 1\n",
+    "tags/b.yaml": "b: 1\n",
+    "extra/some.yaml": "e: 1\n",
+}
+Problems = Callable[..., list[str]]
+
+
+@pytest.fixture(scope="module")
+def loader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    folder = tmp_path_factory.mktemp("conf")
+    more = tmp_path_factory.mktemp("more")
+    for name, text in FILES.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text.replace("MORE", str(more)))
+    (more / "model").mkdir()
+    (more / "model/elsewhere.yaml").write_text("width: 2\n")
+    ConfigStore.instance().store(group="model", name="stored", node={"width": 16})
+    with initialize_config_dir(str(folder)):
+        yield GlobalHydra.instance().config_loader()
+
+
+@pytest.fixture
+def problems(loader: Any) -> Problems:
+    def found(params: dict[str, Any], *arguments: str, conditions: dict[str, str] | None = None) -> list[str]:
+        space = Space.parse(params, list(arguments), conditions)
+        return composition.problems(space, compose("config", return_hydra_config=True), loader)
+
+    return found
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"model": "choice(small, big)", "x": "interval(0.0, 1.0)"},
+        {"model": "choice(stored, elsewhere, deep/er)", "model@encoder": "choice(small, big)"},
+        {"model/augment": "choice(none, flip)", "tags": "choice([a], [a, b], [])"},
+        {"extra": "choice(some, nothing)"},  # an optional group does without
+        {"+model@another": "choice(small, big)", "+y": "choice(1, 2)", "++z": "interval(0, 1)"},
+        {"model": "choice({width: 3}, {width: 4})"},  # values, no options
+    ],
+)
+def test_what_hydra_composes_is_let_through(problems: Problems, params: dict[str, Any]) -> None:
+    assert problems(params) == []
+
+
+OF_MODEL = "in the group model; there are big, elsewhere, small, stored."
+
+
+@pytest.mark.parametrize(
+    ("params", "arguments", "said"),
+    [
+        ({"model": "choice(small, bgi)"}, (), f"model: there is no bgi {OF_MODEL} Did you mean big?"),
+        ({"model@encoder": "choice(small, bgi)"}, (), f"model@encoder: there is no bgi {OF_MODEL}"),
+        ({"+model@new": "choice(bgi, big)"}, (), f"model@new: there is no bgi {OF_MODEL}"),
+        ({"model/augment": "choice(none, flap)"}, (), "model/augment: there is no flap in the group model/augment;"),
+        ({"tags": "choice([a], [a, c])"}, (), "tags: there is no c in the group tags; there are a, b."),
+        ({"x": "choice(1, 2)"}, ("model=bgi",), f"model: there is no bgi {OF_MODEL}"),
+        ({"model": "choice(deep/err, big)"}, (), "model: there is no deep/err in the group model"),
+    ],
+)  # fmt: skip
+def test_an_option_that_there_is_not_is_refused_with_those_that_there_are(
+    problems: Problems, params: dict[str, Any], arguments: tuple[str, ...], said: str
+) -> None:
+    [found] = problems(params, *arguments)
+    assert found.startswith(said)
+
+
+def test_all_are_told_at_once(problems: Problems) -> None:
+    assert len(problems({"model": "choice(small, bgi, smal)", "tags": "choice([c], [d])"})) == 4
+
+
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ({"n00": "choice(1, 2)"}, "n00 is searched, and no job can be composed with it: Could not override 'n00'."),
+        ({"+x": "choice(1, 2)"}, "x is searched, and no job can be composed with it: Could not append to config. An"),
+        (
+            {"++model": "choice(small, big)"},
+            "model is searched, and no job can be composed with it: force-add of config",
+        ),
+        ({"tags@new": "choice(a, b)"}, "tags@new is searched, and no job can be composed with it: Could not override"),
+    ],
+)
+def test_a_key_that_no_job_has_is_refused_at_once(problems: Problems, params: dict[str, Any], said: str) -> None:
+    [found] = problems({**params, "n0": "choice(1, 2)"})
+    assert found.startswith(said)
+    assert "\n" not in found
+
+
+def test_a_misspelled_key_is_told_with_the_one_that_is_meant(problems: Problems) -> None:
+    [found] = problems({"model.widht": "choice(1, 2)"})
+    assert found.endswith("Did you mean model.width?")
+
+
+def test_a_key_that_some_jobs_have_is_let_be(problems: Problems) -> None:
+    assert problems({"model": "choice(small, big)", "model.depth": "range(1, 3)"}) == []
+    late = {"model": "choice(small, stored, elsewhere, deep/er, big)", "tags": "choice([a], [b])"}
+    assert problems({**late, "model.depth": "range(1, 3)", "x": "choice(1, 2)"}) == []
+    layered = {"+layers": "range(1, 6)", "model": "choice(small, big)", "model.depth": "range(1, 3)"}
+    assert problems(layered, conditions={"model.depth": "model=big", "model": "layers=3"}) == []
+    conditions = {"model.depth": "model=big"}
+    assert problems({"model": "choice(small, big)", "model.depth": "range(1, 3)"}, conditions=conditions) == []
+    wrong = problems(
+        {"model": "choice(small, big)", "model.detph": "range(1, 3)"}, conditions={"model.detph": "model=big"}
+    )
+    assert len(wrong) == 1
+
+
+SIGNS = st.sampled_from("'\"\\[]{},=:() ~+nul1.0e")
+# Hydra's own signs for what is missing or stands elsewhere are no plain text.
+TEXTS = st.text(st.one_of(st.characters(exclude_categories=("Cs",)), SIGNS), max_size=8).filter(
+    lambda text: "${" not in text and text != "???"
+)
+
+
+@settings(max_examples=8)
+@given(texts=st.lists(TEXTS, min_size=20, max_size=20))
+def test_any_quoted_string_is_that_string_in_the_job(loader: Any, texts: list[str]) -> None:
+    config = compose("strings", return_hydra_config=True)
+    words = {f"n{index}": quoted(text) for index, text in enumerate(texts)}
+    searched = Space.parse({name: f"choice({text}, 1)" for name, text in words.items()}, [])
+    params = {name: searched.accepted(name, text) for name, text in zip(words, texts, strict=True)}
+    fixed = Space.parse(None, [f"{name}={text}" for name, text in words.items()])
+    for overrides in (searched.overrides(params), fixed.overrides({})):
+        job = loader.load_sweep_config(config, list(overrides))
+        assert [job[name] for name in words] == texts
+
+
+def test_an_escaped_interpolation_is_a_string_too(loader: Any) -> None:
+    space = Space.parse({"n0": r"choice('\${x}', b)"}, [])
+    job = loader.load_sweep_config(compose("config", return_hydra_config=True), list(space.overrides({"n0": r"\${x}"})))
+    assert job.n0 == "${x}"

@@ -1,0 +1,57 @@
+"""Where trials work: each in a folder of its own, and an attempt that goes on in that of the first."""
+
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+from optuna.trial import FrozenTrial, create_trial
+
+from catsweep.search import attributes
+from catsweep.search.folders import Folders
+
+
+def trial(number: int, attempt: int = 0, folder: str | None = None) -> FrozenTrial:
+    attrs = {attributes.ATTEMPT: attempt, **({} if folder is None else {attributes.FOLDER: folder})}
+    made = create_trial(value=0.0, user_attrs=attrs)
+    made.number = number
+    return made
+
+
+@given(st.lists(st.sampled_from(["fixed", "fixed_1", "1", "0", "3", "a/b", "a//b", "a/./b/", ".", "", "/x", "a/../1"])))
+def test_no_two_trials_have_one_folder_whatever_they_compose(composed: list[str]) -> None:
+    folders = Folders(Path("out"), compose=lambda trial: composed[trial.number])
+    trials: list[FrozenTrial] = []
+    for number in range(len(composed)):
+        new = trial(number)
+        chosen = folders.choose(new, [*trials, new])
+        trials.append(trial(number, folder=chosen))
+    places = {folders.of(one).resolve() for one in trials}
+    assert len(places) == len(trials)
+    assert Path("out").resolve() not in places
+
+
+def test_the_first_that_composes_a_name_has_it() -> None:
+    folders = Folders(Path("out"), compose=lambda trial: "fixed")
+    assert folders.choose(trial(0), []) == "fixed"
+    assert folders.choose(trial(3), [trial(0, folder="fixed"), trial(1), trial(2)]) == "fixed_3"
+
+
+def test_the_number_alone_is_not_written_when_nothing_is_composed() -> None:
+    folders = Folders(Path("out"))
+    assert folders.choose(trial(3), [trial(1), trial(2)]) is None
+    assert folders.of(trial(3)) == Path("out/3")
+    assert folders.choose(trial(3), [trial(1, folder="3")]) == "3_3"  # of an earlier start with another template
+
+
+def test_an_attempt_that_goes_on_stays_where_the_first_was() -> None:
+    """Also when the template was the bare number then, and another now."""
+    folders = Folders(Path("out"), compose=lambda trial: "another")
+    assert folders.name(trial(2, attempt=1, folder="x0.5")) == "x0.5"
+    assert folders.choose(trial(2, attempt=1), []) == "2"
+
+
+def test_confirmation_runs_keep_clear_of_the_trials() -> None:
+    folders = Folders(Path("out"), usual=lambda number: f"confirm/{number}", others=(Path("out/confirm/1"),))
+    assert folders.choose(trial(0), []) is None
+    assert folders.of(trial(0)) == Path("out/confirm/0")
+    assert folders.choose(trial(1), []) == "confirm/1_1"
