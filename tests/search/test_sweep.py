@@ -16,6 +16,8 @@ from tests.search.conftest import APP
 from tests.search.left import load, snapshot, states, whole
 
 from catsweep.search import attributes
+from catsweep.search.leases import Leases
+from catsweep.search.sweep import BEGUN
 
 Sweep = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -249,3 +251,90 @@ def test_other_launchers_run_one_job_per_slot(sweep: Sweep, tmp_path: Path, laun
     whole(tmp_path, 2)
     for number in range(2):
         assert said in (tmp_path / f"out/fake/{number}/output.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("hydra.sweeper.preflight=no.such",), "hydra.sweeper.preflight must be the dotted path of a function; got 'no."),
+        (("hydra.sweeper.on_end=os.path",), "hydra.sweeper.on_end must be the dotted path of a function; got 'os.path'"),
+        (("hydra.sweeper.confirm={top: 1, seeds: 1}",), "confirm trains under other seeds, so the configuration needs"),
+        (("hydra.sweeper.enqueue=x",), "hydra.sweeper.enqueue must be a list of configurations"),
+        (("hydra.sweeper.enqueue={x: 1}",), "hydra.sweeper.enqueue must be a list of configurations"),
+        (("hydra.sweeper.enqueue=[{x: nan}]",), "enqueue[0]: x must be a number from -1.0 to 1.0; got nan."),
+        (("hydra.sweep.subdir='${nosuch}'",), "No trial could have a folder, since hydra.sweep.subdir cannot be"),
+        (("hydra.sweep.dir='${nosuch}'",), "Interpolation key 'nosuch' not found"),
+        (
+            ("hydra.sweeper.pruner={_target_: optuna.pruners.NoSuch}", "hydra.sweeper.prune_metric=x"),
+            "hydra.sweeper.pruner cannot be made:",
+        ),
+    ],
+)  # fmt: skip
+def test_what_would_fail_later_is_refused_on_one_line_before_anything_is_written(
+    sweep: Sweep, tmp_path: Path, words: tuple[str, ...], said: str
+) -> None:
+    refused = sweep(*words)
+    assert refused.returncode == 1
+    told = [line for line in refused.stderr.splitlines() if "Error" in line]
+    assert len(told) == 1, refused.stderr
+    assert told[0] == refused.stderr.splitlines()[-1]
+    assert told[0].startswith(f"ConfigError: {said}")
+    assert "Traceback" not in refused.stderr
+    assert not (tmp_path / "sweeps").exists()
+
+
+def test_null_enqueues_nothing(sweep: Sweep) -> None:
+    done = sweep("hydra.sweeper.enqueue=null", "hydra.sweeper.dry_run=true")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_task_that_cannot_be_sent_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(
+        "import threading, hydra\nlock = threading.Lock()\n"
+        "@hydra.main(version_base='1.3', config_path=None)\ndef main(cfg):\n    with lock:\n        return 1.0\n"
+        "if __name__ == '__main__':\n    main()\n"
+    )
+    line = [sys.executable, "app.py", "-m", "hydra/sweeper=steady", "hydra.sweep.dir=out", "+x=choice(1,2)"]
+    refused = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert "the task must be such that it can be sent to one" in refused.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def _begun_otherwise(tmp_path: Path, **given: object) -> optuna.Study:
+    """A study that a start left behind before its first trial."""
+    (tmp_path / "sweeps/fake").mkdir(parents=True)
+    url = f"sqlite:///{tmp_path}/sweeps/fake/study.db"
+    study = optuna.create_study(study_name="fake", storage=url, **given)  # type: ignore[arg-type]
+    frozen = {"directions": [direction.name.lower() for direction in study.directions], "config": {"steps": 9}}
+    study.set_user_attr("contract", {**frozen, "objective": None, "space": {"x": "float 0 to 1"}, "fixed": {}})
+    study.set_user_attr("sweep_dir", "elsewhere")
+    return study
+
+
+@pytest.mark.parametrize("given", [{}, {"direction": "maximize"}, {"directions": ["minimize", "minimize"]}])
+def test_a_study_without_trials_is_begun_anew(sweep: Sweep, tmp_path: Path, given: dict[str, object]) -> None:
+    _begun_otherwise(tmp_path, **given)
+    done = sweep("hydra.sweeper.n_trials=2")
+    assert done.returncode == 0, done.stderr
+    whole(tmp_path, 2)
+    study = load(tmp_path)
+    assert study.direction.name == "MINIMIZE"
+    assert study.user_attrs["contract"]["config"]["steps"] == 4
+    assert study.user_attrs["sweep_dir"] == "out/fake"
+
+
+@pytest.mark.parametrize("given", [{}, {"direction": "maximize"}])
+def test_one_whose_first_trial_another_controller_is_about_to_draw_is_not(
+    sweep: Sweep, tmp_path: Path, given: dict[str, object]
+) -> None:
+    study = _begun_otherwise(tmp_path, **given)
+    other = Leases(study._storage, "fake")
+    other.register()
+    assert other.claim(BEGUN)
+    refused = sweep("hydra.sweeper.n_trials=2")
+    assert refused.returncode == 1
+    assert "was begun otherwise" in refused.stderr
+    assert load(tmp_path).user_attrs == study.user_attrs
+    other.close()
+    assert sweep("hydra.sweeper.n_trials=2").returncode == 0

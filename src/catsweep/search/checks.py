@@ -4,6 +4,7 @@
 """
 
 import logging
+import pkgutil
 from dataclasses import replace
 
 import optuna
@@ -12,7 +13,7 @@ from omegaconf import DictConfig
 from optuna.distributions import BaseDistribution
 
 from catsweep.errors import ConfigError
-from catsweep.search import composition, enqueued
+from catsweep.search import composition, confirmation, enqueued, pruning
 from catsweep.search.settings import Settings
 from catsweep.search.space import Space
 
@@ -28,7 +29,7 @@ def recorded(study: optuna.Study) -> dict[str, BaseDistribution]:
 
 
 def checked(settings: Settings, space: Space, config: DictConfig, loader: ConfigLoader) -> Settings:
-    """Settings whose `enqueue` is as the study keeps configurations.
+    """Settings whose `enqueue` is as the study keeps configurations, if a sweep can be run with them.
 
     Args:
         settings: of the sweep.
@@ -37,13 +38,50 @@ def checked(settings: Settings, space: Space, config: DictConfig, loader: Config
         loader: of Hydra.
 
     Raises:
-        ConfigError: with every configuration that is none of the space, every option that its group has not, and
-            every parameter that no job can be composed with.
+        ConfigError: with every configuration that is none of the space, every option that its group has not, every
+            parameter that no job can be composed with, and every function or class that is named and cannot be had.
     """
-    named, problems, remarks = enqueued.read_all(settings["enqueue"], space, config)
-    problems += composition.problems(space, config, loader)
+    composing = composition.Composing(space, config, loader)
+    named, problems, remarks = enqueued.read_all(settings["enqueue"], space, config, composing.variants)
+    if composing.possible:
+        problems += composing.problems()
+    elif not problems:
+        problems.append("hydra.sweeper has a value nan, beside which Hydra composes no job; take it out.")
+    problems += _unavailable(settings, config)
     if problems:
         raise ConfigError("\n".join(problems))
     for remark in remarks:
         log.info(remark)
     return replace(settings, keys={**settings.keys, "enqueue": named})
+
+
+def _unavailable(settings: Settings, config: DictConfig) -> list[str]:
+    """What the sweep would need later and could not have: functions that are named, a pruner, a seed to go on from."""
+    said = []
+    for key in ("preflight", "on_end"):
+        if (path := settings[key]) is not None:
+            try:
+                if not callable(pkgutil.resolve_name(path)):
+                    raise TypeError("it cannot be called")
+            except Exception as error:  # whatever the import of the user's module raises
+                said.append(
+                    f"hydra.sweeper.{key} must be the dotted path of a function; got {path!r}: {_one_line(error)}"
+                )
+    if settings["pruner"] is not None:
+        names = settings["prune_metric"]
+        try:
+            pruning.build(settings["pruner"], [names] if isinstance(names, str) else names)
+        except ConfigError as error:
+            said.append(str(error))
+        except Exception as error:  # whatever a class of the user's raises
+            said.append(f"hydra.sweeper.pruner cannot be made: {_one_line(error)}")
+    if settings["confirm"] is not None:
+        try:
+            confirmation.first_seed(config)
+        except ConfigError as error:
+            said.append(str(error))
+    return said
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join((str(error) or repr(error)).split())

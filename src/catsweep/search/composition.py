@@ -4,7 +4,9 @@ Called by `catsweep.search.sweep` before anything is written. What is misspelled
 trial that draws it, and the study would keep it for good.
 """
 
+import copy
 import difflib
+import itertools
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
@@ -33,13 +35,63 @@ def problems(space: Space, config: DictConfig, loader: ConfigLoader) -> list[str
         config: of the multirun.
         loader: of Hydra.
     """
-    composing = _Composing(space, config, loader)
-    return composing.unknown_options() or composing.impossible_keys()
+    return Composing(space, config, loader).problems()
 
 
-class _Composing:
+class Composing:
+    """Composes jobs as they will be.
+
+    Args:
+        space: what is searched, and fixed.
+        config: of the multirun.
+        loader: of Hydra.
+    """
+
     def __init__(self, space: Space, config: DictConfig, loader: ConfigLoader) -> None:
         self.space, self.config, self.loader = space, config, loader
+
+    @property
+    def possible(self) -> bool:
+        """Whether Hydra composes any job: it compares `hydra.sweeper` with itself, which NaN is not equal to."""
+        return bool(self.config.hydra.sweeper == copy.deepcopy(self.config.hydra.sweeper))
+
+    def problems(self) -> list[str]:
+        """See `problems` of this module."""
+        return self.unknown_options() or self.impossible_keys()
+
+    def composed(self, params: Mapping[str, Any], *overrides: str) -> DictConfig:
+        """The configuration of a job.
+
+        Args:
+            params: of its trial.
+            overrides: further ones, which come first.
+
+        Raises:
+            Exception: one of `REFUSALS`.
+        """
+        return self.loader.load_sweep_config(self.config, [*overrides, *self.space.overrides(params)])
+
+    def variants(self, params: Mapping[str, Any]) -> list[DictConfig]:
+        """What jobs with these parameters may be composed to: one for each option of a group that is not among them.
+
+        Those that cannot be composed are left out.
+        """
+        drawn = [params]
+        for name in self.space.parameters:
+            if name not in params and self._is_group(name):
+                drawn += [{**params, name: value} for value in _values(self.space, name)]
+        found = []
+        for one in drawn[:TRIES]:
+            with suppress(*REFUSALS):
+                found.append(self.composed(one))
+        return found
+
+    def examples(self) -> Iterator[dict[str, Any]]:
+        """Parameters of a few jobs that are not alike, and can be composed."""
+        several = (params for name in self.space.parameters for params in self._examples(name))
+        for params in itertools.islice(itertools.chain(several, [{}]), TRIES):
+            if self._refusal(params) is None:
+                yield params
 
     # --- options of groups
 
@@ -157,7 +209,7 @@ class _Composing:
     def _refusal(self, params: Mapping[str, Any], *overrides: str) -> str | None:
         """Why a job cannot be composed, on one line; None if it can."""
         try:
-            self.loader.load_sweep_config(self.config, [*overrides, *self.space.overrides(params)])
+            self.composed(params, *overrides)
         except REFUSALS as error:
             cause = f": {error.__cause__}" if not str(error) and error.__cause__ else ""
             told = str(error).partition("\nConfig search path")[0].partition("\nSearch path")[0]

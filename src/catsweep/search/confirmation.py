@@ -14,13 +14,14 @@ from statistics import fmean, stdev
 from typing import Any
 
 import optuna
+from omegaconf import DictConfig, OmegaConf
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.table import Table
 
 from catsweep.atomic import write_json
-from catsweep.errors import StudyError
+from catsweep.errors import ConfigError, StudyError
 from catsweep.search import attributes
 from catsweep.search.pareto import ranks
 from catsweep.search.significance import confidence, distinct
@@ -174,6 +175,24 @@ class Confirmation:
     def write(self, folder: Path) -> None:
         """Write `confirmation.json`, atomically; the folder is made if it is not there."""
         write_json(folder / FILE, self.to_dict())
+
+
+def first_seed(config: DictConfig) -> int:
+    """The seed under which trials of the search train; the confirmation's are others.
+
+    Args:
+        config: of the multirun.
+
+    Raises:
+        ConfigError: it has no key `seed`, or no whole number there.
+    """
+    seed = OmegaConf.select(config, "seed")
+    if type(seed) is not int:
+        raise ConfigError(
+            f"confirm trains under other seeds, so the configuration needs a key seed, a whole number; it is {seed!r}. "
+            "Add one (+seed=0), or set hydra.sweeper.confirm=null."
+        )
+    return seed
 
 
 def read(folder: Path) -> Confirmation | None:

@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import optuna
-from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from catsweep.errors import StudyError
 from catsweep.search import attributes, confirmation
 from catsweep.search.artifacts import Artifacts
 from catsweep.search.executor import Executor
@@ -110,11 +108,7 @@ class Confirming:
         asked = self.settings["confirm"]
         if asked is None:
             return []
-        seed = OmegaConf.select(self.jobs.config, "seed")
-        if type(seed) is not int:
-            raise StudyError(
-                f"confirm trains under other seeds, so the configuration needs a key seed; it is {seed!r}."
-            )
+        seed = confirmation.first_seed(self.jobs.config)
         return confirmation.plan(confirmation.candidates(self.study, asked["top"]), asked["seeds"], seed)
 
     def _runs(self) -> optuna.Study:

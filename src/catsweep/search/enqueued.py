@@ -5,15 +5,19 @@
 """
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from catsweep.search import grammar
 from catsweep.search.distributions import word
 from catsweep.search.space import Space
+
+MISSING = object()
+Variants = Callable[[Mapping[str, Any]], Sequence[DictConfig]]
 
 
 @dataclass
@@ -33,19 +37,22 @@ class Enqueued:
     remarks: list[str] = field(default_factory=list)
 
     @classmethod
-    def read(cls, given: Any, space: Space, config: DictConfig | None) -> "Enqueued":
+    def read(cls, given: Any, space: Space, config: DictConfig | None, variants: Variants | None = None) -> "Enqueued":
         """Read a configuration.
 
         Args:
             given: values by parameter, not necessarily of all.
             space: what is searched.
             config: of the multirun.
+            variants: what jobs with some parameters may be composed to; without it, a key that is not searched is
+                taken to be in every job as it is in `config`.
         """
         found = cls()
         if not isinstance(given, Mapping):
             found.problems.append(f"a configuration is written {{parameter: value, …}}; got {given!r}")
             return found
         names = {grammar.bare(name): name for name in space.parameters}
+        unsearched: dict[str, Any] = {}
         for key in dict.fromkeys(grammar.bare(str(key)) for key in given):
             values = [value for written, value in given.items() if grammar.bare(str(written)) == key]
             if len(values) > 1:
@@ -58,26 +65,24 @@ class Enqueued:
             elif space.extender and key not in space.fixed:
                 found.params[next(name for name in given if grammar.bare(str(name)) == key)] = values[0]
             else:
-                found._unsearched(key, values[0], space, config)
+                unsearched[key] = values[0]
+        composed = variants(found.params) if unsearched and variants else []
+        for key, value in unsearched.items():
+            found._unsearched(key, value, space, composed or [OmegaConf.create() if config is None else config])
         for name in space.parameters:
             if name in found.params and not space.applies(name, found.params):
                 found.absent.append(f"{grammar.bare(name)} is there only when {space.conditions[name]}")
         return found
 
-    def _unsearched(self, key: str, value: Any, space: Space, config: DictConfig | None) -> None:
-        """A key that is not searched: no trial can have another value of it than all have."""
-        missing = object()
+    def _unsearched(self, key: str, value: Any, space: Space, configs: Sequence[DictConfig]) -> None:
+        """A key that is not searched: it can have no other value than its job is composed with."""
         if key in space.fixed:
             stands: Any = grammar.plain(grammar.kept(grammar.parsed(space.fixed[key])))
             if stands != value:
                 self.remarks.append(f"{key}={_shown(value)} is of no use, since {key}={space.fixed[key]} is fixed")
             return
-        config = OmegaConf.create() if config is None else config
-        groups = OmegaConf.select(config, "hydra.runtime.choices") or {}
-        stands = groups.get(key, missing)
-        if stands is missing and not key.startswith("hydra"):
-            stands = OmegaConf.select(config, key, default=missing)
-        if stands is missing:
+        there = [_standing(config, key) for config in configs]
+        if all(stands is MISSING for stands in there):
             known = [grammar.bare(name) for name in space.parameters]
             close = difflib.get_close_matches(key, known, 1)
             self.problems.append(
@@ -85,13 +90,14 @@ class Enqueued:
                 f"searched are {', '.join(known) or 'none'}"
             )
             return
-        stands = OmegaConf.to_container(stands) if OmegaConf.is_config(stands) else stands
-        if stands != value:
-            self.problems.append(f"{key} is not searched, and is {_shown(stands)} in every trial; got {_shown(value)}")
+        if any(stands != value for stands in there):
+            several = list(dict.fromkeys("not there" if stands is MISSING else _shown(stands) for stands in there))
+            when = " in every trial" if len(several) == 1 else ", by what else is drawn"
+            self.problems.append(f"{key} is not searched, and is {' or '.join(several)}{when}; got {_shown(value)}")
 
 
 def read_all(
-    given: Sequence[Any], space: Space, config: DictConfig | None
+    given: Sequence[Any], space: Space, config: DictConfig | None, variants: Variants | None = None
 ) -> tuple[list[dict[str, Any]], list[str], list[str]]:
     """The configurations of `hydra.sweeper.enqueue`.
 
@@ -100,11 +106,23 @@ def read_all(
     """
     params, problems, remarks = [], [], []
     for index, one in enumerate(given):
-        read = Enqueued.read(one, space, config)
+        read = Enqueued.read(one, space, config, variants)
         params.append(read.params)
         problems += [f"enqueue[{index}]: {line}." for line in (*read.problems, *read.absent)]
         remarks += [f"enqueue[{index}]: {line}." for line in read.remarks]
     return params, problems, remarks
+
+
+def _standing(config: DictConfig, key: str) -> Any:
+    """The option of a group, or the value of a key; `MISSING` if there is none, or none that is known by now."""
+    groups = OmegaConf.select(config, "hydra.runtime.choices") or {}
+    if key in groups or key.startswith("hydra"):
+        return groups.get(key, MISSING)
+    try:
+        stands = OmegaConf.select(config, key, default=MISSING)
+    except OmegaConfBaseException:  # it names what only a job has
+        return MISSING
+    return OmegaConf.to_container(stands) if OmegaConf.is_config(stands) else stands
 
 
 def _shown(value: Any) -> str:

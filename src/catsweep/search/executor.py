@@ -116,15 +116,8 @@ class ProcessExecutor:
         self.bounds, self.launches = bounds, through_launcher
         self.slots = slots
         self.gpus, self.share = visible_gpus(gpus), gpus_per_slot
-        shared = (hydra_context, task, config, Singleton.get_state(), through_launcher)
+        self.static = packed(hydra_context, task, config, through_launcher)
         self.variables, self.script = alone(os.environ), main_module.Script.started()
-        try:
-            self.static = _sent(shared)
-        except Exception as error:  # pickle knows no class of its own for this
-            raise ConfigError(
-                f"Trials run in processes of their own, so the task must be such that it can be sent to one: {error}. "
-                "Open files, locks and connections inside the task function, not beside it."
-            ) from error
         self.context = _context(preload)
         self.busy: dict[int, TrialProcess] = {}
         self.stopping = False
@@ -256,6 +249,27 @@ class ProcessExecutor:
                 telling[end].hear()
         for worker in self.busy.values():
             worker.tend()
+
+
+def packed(hydra_context: HydraContext, task: TaskFunction, config: DictConfig, through_launcher: bool) -> bytes:
+    """What all jobs share, as it is sent to their processes.
+
+    Args:
+        hydra_context: of Hydra.
+        task: what a job calls with its configuration.
+        config: the composed configuration of the multirun.
+        through_launcher: see `ProcessExecutor`.
+
+    Raises:
+        ConfigError: the task cannot be sent.
+    """
+    try:
+        return _sent((hydra_context, task, config, Singleton.get_state(), through_launcher))
+    except Exception as error:  # pickle knows no class of its own for this
+        raise ConfigError(
+            f"Trials run in processes of their own, so the task must be such that it can be sent to one: {error}. "
+            "Open files, locks and connections inside the task function, not beside it."
+        ) from error
 
 
 def _sent(shared: tuple[Any, ...]) -> bytes:

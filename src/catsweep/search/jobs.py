@@ -4,6 +4,7 @@ Between Hydra, whose configuration it reads, and `catsweep.search.sweep`, which 
 """
 
 import logging
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ import optuna
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import GrammarParseError, InterpolationKeyError
 from optuna.trial import FrozenTrial
 
-from catsweep.errors import StudyError
+from catsweep.errors import ConfigError, StudyError
 from catsweep.search import attributes, grammar
-from catsweep.search.executor import Job, ProcessExecutor
+from catsweep.search.executor import Job, ProcessExecutor, packed
 from catsweep.search.folders import Folders
 from catsweep.search.outcome import Kind
 from catsweep.search.settings import Settings
@@ -72,8 +74,7 @@ class Jobs:
 
     def folders(self, study: optuna.Study) -> Folders:
         """Where the trials of the search work."""
-        template = OmegaConf.to_container(self.config.hydra.sweep, resolve=False)["subdir"]  # type: ignore[call-overload, index]
-        compose = None if template in BY_NUMBER else lambda trial: self._subdir(study, trial)
+        compose = None if self._by_number else lambda trial: self._subdir(study, trial)
         return Folders(Path(study.user_attrs["sweep_dir"]), compose=compose)
 
     def place(self, folders: Folders, trial: FrozenTrial) -> tuple[str, ...]:
@@ -82,23 +83,61 @@ class Jobs:
             return ()
         return (f"hydra.sweep.subdir={grammar.quoted(folders.name(trial))}",)
 
+    @property
+    def _by_number(self) -> bool:
+        sweep = OmegaConf.to_container(self.config.hydra.sweep, resolve=False)
+        assert isinstance(sweep, dict)
+        return sweep["subdir"] in BY_NUMBER
+
+    def check(self, examples: Iterable[Mapping[str, Any]]) -> None:
+        """See that jobs can be started, and find a folder, before the study is begun.
+
+        Args:
+            examples: parameters of jobs that can be composed.
+
+        Raises:
+            ConfigError: the task cannot be sent to a process, or `hydra.sweep.subdir` names what no job has.
+        """
+        packed(self.hydra_context, self.task, self.config, self._through_launcher)
+        # What an extender draws is not known here.
+        if self._by_number or self.space.extender:
+            return
+        refusal = None
+        for params in examples:
+            try:
+                self._composed_subdir(params, (), 0)
+            except (GrammarParseError, InterpolationKeyError) as error:
+                refusal = error
+            except Exception:  # of this process, or of these parameters: the job will tell
+                return
+            else:
+                return
+        if refusal is not None:
+            raise ConfigError(
+                "No trial could have a folder, since hydra.sweep.subdir cannot be composed: "
+                f"{str(refusal).splitlines()[0]}. By default it is ${{hydra.job.num}}."
+            )
+
     def _subdir(self, study: optuna.Study, trial: FrozenTrial) -> str | None:
         """A trial's folder in the sweep's, as its job would compose it."""
-        who = self.identity(study, trial)
+        try:
+            return self._composed_subdir(trial.params, self.identity(study, trial), trial.number)
+        except Exception as error:
+            log.debug("The folder of trial %d cannot be composed: %s", trial.number, error)
+            return None
+
+    def _composed_subdir(self, params: Mapping[str, Any], who: tuple[str, ...], number: int) -> str:
         hydra_config = HydraConfig.instance()
         before = hydra_config.cfg
         try:
             loader = self.hydra_context.config_loader
-            config = loader.load_sweep_config(self.config, [*self.space.overrides(trial.params), *who])
+            config = loader.load_sweep_config(self.config, [*self.space.overrides(params), *who])
             with read_write(config), open_dict(config):
-                config.hydra.job.id, config.hydra.job.num = str(trial.number), trial.number
+                config.hydra.job.id, config.hydra.job.num = str(number), number
                 # Else `override_dirname` would name the storage, and change from one attempt to the next.
                 config.hydra.overrides.task = [one for one in config.hydra.overrides.task if one not in who]
             hydra_config.set_config(config)  # for `${hydra:…}`
             return str(OmegaConf.select(config, "hydra.sweep.subdir"))
-        except Exception as error:
-            log.debug("The folder of trial %d cannot be composed: %s", trial.number, error)
-            return None
         finally:
             hydra_config.cfg = before
 
@@ -108,13 +147,17 @@ class Jobs:
             self.config.hydra.sweep.dir = sweep_dir
             self.config.hydra.overrides.hydra.append(f"hydra.sweep.dir={grammar.quoted(sweep_dir)}")
 
+    @property
+    def _through_launcher(self) -> bool:
+        return bool(self.config.hydra.launcher._target_ != BASIC_LAUNCHER)
+
     def executor(self) -> ProcessExecutor:
         """Runs the jobs in slots, through the user's launcher if it is not Hydra's basic one."""
         executor = self._executor(
             self.task,
             self.settings.slots,
             self.settings.trial_timeout,
-            through_launcher=self.config.hydra.launcher._target_ != BASIC_LAUNCHER,
+            through_launcher=self._through_launcher,
         )
         if executor.script.bare:
             log.info(

@@ -75,6 +75,7 @@ def read(raw: Mapping[str, Any], job_name: str, sweep_dir: str) -> Settings:
     """
     keys = {key: _plain(value) for key, value in raw.items()}
     keys["sampler"] = keys["sampler"] or {"_target_": TPE}
+    keys["enqueue"] = [] if keys["enqueue"] is None else keys["enqueue"]
     _check(keys)
     name = keys["study_name"]
     study = job_name if name is None else str(name)
@@ -178,6 +179,11 @@ def _check(keys: Mapping[str, Any]) -> None:
         raise ConfigError(f"hydra.sweeper.duplicates must be resample, reuse or allow; got {keys['duplicates']!r}.")
     if keys["draw_ahead"] not in (True, False, "auto"):
         raise ConfigError(f"hydra.sweeper.draw_ahead must be true, false or auto; got {keys['draw_ahead']!r}.")
+    if not isinstance(keys["enqueue"], list | tuple):
+        raise ConfigError(
+            "hydra.sweeper.enqueue must be a list of configurations, [{parameter: value, …}, …], or null; got "
+            f"{keys['enqueue']!r}."
+        )
     confirm = keys["confirm"]
     if confirm is not None and not (
         isinstance(confirm, dict)

@@ -12,6 +12,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,14 @@ import hydra.utils
 import optuna
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 from optuna.trial import TrialState
 
-from catsweep.errors import CatsweepError, StudyError
+from catsweep.errors import CatsweepError, ConfigError, StudyError
 from catsweep.search import contract, grammar, results, settings
 from catsweep.search.artifacts import Artifacts
 from catsweep.search.checks import checked, recorded
+from catsweep.search.composition import Composing
 from catsweep.search.confirming import CONFIRMATION, Confirming
 from catsweep.search.contract import Contract
 from catsweep.search.display import Watch
@@ -43,6 +46,8 @@ from catsweep.search.space import Space
 from catsweep.search.storage import find_study, open_storage, shown
 
 log = logging.getLogger(__name__)
+
+BEGUN = "begun"  # what a controller claims, beside others, whose sweep is of the contract that the study has
 
 
 def run(
@@ -66,11 +71,16 @@ def run(
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        keys = settings.read(raw, config.hydra.job.name, str(config.hydra.sweep.dir))
+        try:
+            keys = settings.read(raw, config.hydra.job.name, str(config.hydra.sweep.dir))
+        except OmegaConfBaseException as error:  # an interpolation of what is not there
+            raise ConfigError(" ".join(str(error).split())) from error
         space = Space.parse(keys["params"], arguments, keys["conditions"], keys["custom_search_space"])
         space = space.as_recorded(recorded(study_on_paper(keys)))
         keys = checked(keys, space, config, hydra_context.config_loader)
-        sweep = Sweep(keys, space, config, Jobs(keys, space, hydra_context, task_function, config))
+        jobs = Jobs(keys, space, hydra_context, task_function, config)
+        sweep = Sweep(keys, space, config, jobs)
+        jobs.check(Composing(space, config, hydra_context.config_loader).examples())
         if keys["dry_run"]:
             sweep.rehearse()
         else:
@@ -118,7 +128,7 @@ class Sweep:
         Samplers(self.settings["sampler"], 0, self.space)(0)
         storage = open_storage(self.settings.storage)
         if find_study(storage, self.settings.study) is not None:  # before anything is written
-            self._check(optuna.load_study(study_name=self.settings.study, storage=storage))
+            self._look_at(optuna.load_study(study_name=self.settings.study, storage=storage))
         study = self._open(storage)
         for name in (study.study_name, study.study_name + CONFIRMATION):
             remove_side_study(storage, name)
@@ -126,7 +136,9 @@ class Sweep:
         leases.register()
         try:
             with leases.lock("study"):
-                self._freeze(study)
+                # Nothing is of the contract of a study without trials, unless another controller is to draw its first.
+                self._freeze(study, anew=not study.trials and not leases.owned(BEGUN))
+                leases.take(BEGUN)
             if self._elsewhere(study):
                 print(f"{self._where(study)} goes on there; {results.RESULTS} is written to {self.folder} too.")
             self.jobs.point_to(study.user_attrs["sweep_dir"])
@@ -150,6 +162,18 @@ class Sweep:
             sampler=optuna.samplers.RandomSampler(),  # never asked: `Proposer` samples
             load_if_exists=True,
         )
+
+    def _look_at(self, study: optuna.Study) -> None:
+        """Refuse a study with trials of another contract, and delete one without any that Optuna cannot begin anew."""
+        if study.trials:
+            self._check(study)
+            return
+        directions = [direction.name.lower() for direction in study.directions]
+        objective = (study.user_attrs.get("contract") or {}).get("objective")
+        same = directions == list(self.settings.directions) and objective in (None, self._names())
+        if not same and not Leases(study._storage, study.study_name, self.settings["lease"]).controllers():
+            with suppress(KeyError):  # another controller was faster
+                study._storage.delete_study(study._study_id)
 
     def _check(self, study: optuna.Study) -> list[contract.Change]:
         if (before := study.user_attrs.get("contract")) is None:
@@ -186,11 +210,11 @@ class Sweep:
             facts=facts,
         )
 
-    def _freeze(self, study: optuna.Study) -> None:
+    def _freeze(self, study: optuna.Study, anew: bool) -> None:
         """Write down, or compare, what the study is begun with, and what it tries first."""
-        for change in self._check(study):
+        for change in [] if anew else self._check(study):
             log.info("Accepted: %s", change)
-        before = study.user_attrs.get("contract")
+        before = None if anew else study.user_attrs.get("contract")
         facts = dict((before or {}).get("facts") or {})
         if self.settings["preflight"] and not _whole(study, self.settings["n_trials"]):
             facts = self.jobs.preflight()
@@ -206,7 +230,7 @@ class Sweep:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 study.set_metric_names(list(self.settings.objective))
-        if "sweep_dir" not in study.user_attrs:  # `${now:}` would name another at each start
+        if anew or "sweep_dir" not in study.user_attrs:  # `${now:}` would name another at each start
             study.set_user_attr("sweep_dir", str(self.config.hydra.sweep.dir))
             study.set_user_attr("seed", self._seed(None))
             study.set_user_attr(grammar.SPELLED, "exact")

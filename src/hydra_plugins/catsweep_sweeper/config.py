@@ -76,7 +76,8 @@ class SteadySweeperConf:
     # The space.
     conditions: dict[str, str] = field(default_factory=dict)  # parameter: "other=value" or "other=[a,b]"
     baseline: bool = False  # try the configuration as it stands first, if the space has it
-    enqueue: list[Any] = field(default_factory=list)  # configurations to try first, {parameter: value}; checked first
+    # Configurations to try first, [{parameter: value, …}, …]; checked before anything is written.
+    enqueue: Any = None
     duplicates: str = "resample"  # resample | reuse | allow: a configuration that was already tried
 
     # Pruning, by the scores that trials report (catsweep.search.reporting).
