@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catsweep.search import composition
+from catsweep.search.enqueued import Enqueued
 from catsweep.search.grammar import quoted
 from catsweep.search.space import Space
 
@@ -157,3 +158,96 @@ def test_an_escaped_interpolation_is_a_string_too(loader: Any) -> None:
     space = Space.parse({"n0": r"choice('\${x}', b)"}, [])
     job = loader.load_sweep_config(compose("config", return_hydra_config=True), list(space.overrides({"n0": r"\${x}"})))
     assert job.n0 == "${x}"
+
+
+# In the style of lightning-hydra-template: packages, experiments, optional groups, null options, lists of options.
+TEMPLATE = {
+    "train.yaml": (
+        "# @package _global_\ndefaults:\n  - _self_\n  - data: mnist\n  - model: net\n  - callbacks: default\n"
+        "  - logger: null\n  - trainer: cpu\n  - experiment: null\n  - hparams_search: null\n"
+        "  - optional local: default\n  - debug: null\ntask_name: train\nseed: null\ntags: [dev]\n"
+        "width: ${model.net.width}\n"
+    ),
+    "data/mnist.yaml": "batch_size: 8\nsplit: [10, 2]\n",
+    "data/photos.yaml": "batch_size: 4\nsize: 64\n",
+    "model/net.yaml": "defaults: [{net: small}, {optimizer@optim: adam}]\nlr: 0.1\nbeta: ${.lr}\n",
+    "model/deep.yaml": "defaults: [net, {override net: big}, _self_]\nlr: 0.2\n",
+    "model/net/small.yaml": "width: 8\n",
+    "model/net/big.yaml": "width: 64\ndepth: 3\n",
+    "model/optimizer/adam.yaml": "betas: [0.9, 0.99]\n",
+    "model/optimizer/sgd.yaml": "momentum: 0.9\n",
+    "callbacks/default.yaml": "defaults: [early, _self_]\nearly: {patience: 3}\n",
+    "callbacks/early.yaml": "early: {monitor: loss}\n",
+    "callbacks/none.yaml": "",
+    "logger/csv.yaml": "csv: {dir: .}\n",
+    "logger/wandb.yaml": "wandb: {project: p}\n",
+    "logger/many.yaml": "defaults: [csv, wandb]\n",
+    "trainer/cpu.yaml": "epochs: 2\n",
+    "trainer/gpu.yaml": "defaults: [cpu]\naccelerator: gpu\n",
+    "debug/fdr.yaml": "# @package _global_\ntrainer: {fast: true}\n",
+    "experiment/one.yaml": (
+        "# @package _global_\ndefaults:\n  - override /data: photos\n  - override /model: deep\n"
+        "  - override /callbacks: none\ntags: [one]\nmodel: {lr: 0.3}\n"
+    ),
+    "experiment/two.yaml": "# @package _global_\ndefaults:\n  - override /trainer: gpu\nextra: {a: 1}\n",
+}
+VALID: list[tuple[dict[str, Any], tuple[str, ...]]] = [
+    ({"model.lr": "tag(log, interval(0.001, 0.1))", "data.batch_size": "choice(4, 8)"}, ()),
+    ({"experiment": "one, two, null"}, ()),
+    ({"experiment": "choice(one, two)", "extra.a": "range(1, 4)"}, ()),
+    ({"logger": "csv, wandb, many, null, [csv, wandb]"}, ()),
+    ({"model": "choice(net, deep)", "model/net": "choice(small, big)", "model.net.width": "choice(4, 8)"}, ()),
+    ({"model": "choice(net, deep)", "model.net.depth": "range(1, 4)"}, ()),
+    ({"model/optimizer@model.optim": "choice(adam, sgd)", "model.optim.momentum": "interval(0, 1)"}, ()),
+    ({"data": "choice(mnist, photos)", "data.size": "choice(32, 64)"}, ("experiment=two", "debug=fdr")),
+    ({"tags": "choice([a], [a, b])", "data.split": "choice([8, 4], [9, 3])"}, ("logger=many", "seed=1")),
+    ({"model.lr": "choice(0.1, 0.2)"}, ("experiment=one", "logger=[csv]", "~callbacks", "+new.key=1", "trainer=gpu")),
+    ({"seed": "choice(1, 2)", "width": "choice('${model.net.width}', 7)"}, ("model.lr=${oc.env:NOT_THERE,0.1}",)),
+    ({"model.beta": "choice('${.lr}', '${model.lr}', '${data.size}')"}, ()),
+    ({"debug": "null, fdr", "++trainer.fast": "choice(true, false)", "callbacks": "choice(default, none)"}, ()),
+    ({"trainer": "choice(cpu, '${oc.env:WHICH,gpu}')"}, ("callbacks.early.patience=9",)),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("template")
+    for name, text in TEMPLATE.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize(("params", "arguments"), VALID)
+def test_what_a_template_of_many_groups_allows_is_let_through(
+    template: Any, params: dict[str, Any], arguments: tuple[str, ...]
+) -> None:
+    with initialize_config_dir(str(template)):
+        loader = GlobalHydra.instance().config_loader()
+        config = compose("train", list(arguments), return_hydra_config=True)
+        space = Space.parse(params, list(arguments))
+        composing = composition.Composing(space, config, loader)
+        assert composing.possible
+        assert composing.problems() == []
+        assert next(composing.examples()) is not None
+
+
+def test_an_enqueued_key_below_a_group_is_compared_with_what_its_job_has(loader: Any) -> None:
+    space = Space.parse({"model": "choice(small, big)"}, [])
+    config = compose("config", return_hydra_config=True)
+    variants = composition.Composing(space, config, loader).variants
+
+    def said(given: dict[str, Any]) -> list[str]:
+        return Enqueued.read(given, space, config, variants).problems
+
+    for sound in ({"model": "big", "model.width": 64, "model.depth": 3}, {"model": "small", "model.width": 8}):
+        assert said({**sound, "encoder.width": 8, "x": 0.0}) == []
+    assert said({"model": "big", "model.width": 8}) == ["model.width is not searched, and is 64 in every trial; got 8"]
+    told = "model.width is not searched, and is 8 or 64, by what else is drawn; got 8"
+    assert said({"model.width": 8}) == [told]
+    assert said({"model": "small", "model.depth": 3})[0].startswith("there is no parameter model.depth")
+
+
+def test_a_value_that_is_not_a_number_lets_hydra_compose_nothing(loader: Any) -> None:
+    config = compose("config", ["+hydra.sweeper.other=[nan]"], return_hydra_config=True)
+    assert not composition.Composing(Space.parse({"x": "choice(1, 2)"}, []), config, loader).possible

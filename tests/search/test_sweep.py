@@ -256,8 +256,8 @@ def test_other_launchers_run_one_job_per_slot(sweep: Sweep, tmp_path: Path, laun
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("hydra.sweeper.preflight=no.such",), "hydra.sweeper.preflight must be the dotted path of a function; got 'no."),
-        (("hydra.sweeper.on_end=os.path",), "hydra.sweeper.on_end must be the dotted path of a function; got 'os.path'"),
+        (("hydra.sweeper.preflight=no.such",), "hydra.sweeper.preflight must be the dotted path of a function; got"),
+        (("hydra.sweeper.on_end=os.path",), "hydra.sweeper.on_end must be the dotted path of a function; got"),
         (("hydra.sweeper.confirm={top: 1, seeds: 1}",), "confirm trains under other seeds, so the configuration needs"),
         (("hydra.sweeper.enqueue=x",), "hydra.sweeper.enqueue must be a list of configurations"),
         (("hydra.sweeper.enqueue={x: 1}",), "hydra.sweeper.enqueue must be a list of configurations"),
