@@ -9,6 +9,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from omegaconf import open_dict
 
 from catsweep.search import composition
 from catsweep.search.enqueued import Enqueued
@@ -251,3 +252,10 @@ def test_an_enqueued_key_below_a_group_is_compared_with_what_its_job_has(loader:
 def test_a_value_that_is_not_a_number_lets_hydra_compose_nothing(loader: Any) -> None:
     config = compose("config", ["+hydra.sweeper.other=[nan]"], return_hydra_config=True)
     assert not composition.Composing(Space.parse({"x": "choice(1, 2)"}, []), config, loader).possible
+
+
+def test_an_override_that_names_what_only_a_job_has_is_let_through(loader: Any) -> None:
+    config = compose("config", return_hydra_config=True)
+    with open_dict(config.hydra.overrides):
+        config.hydra.overrides.hydra.append("hydra.sweep.subdir=${hydra:job.num}")
+    assert composition.problems(Space.parse({"model": "choice(small, big)"}, []), config, loader) == []

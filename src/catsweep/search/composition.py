@@ -124,9 +124,10 @@ class Composing:
         return {key: values for key, values in chosen.items() if "." not in key.partition("@")[0]}
 
     def _options(self, group: str) -> list[str]:
-        return self.loader.get_group_options(
-            group, ObjectType.CONFIG, self.config.hydra.job.config_name, list(self.config.hydra.overrides.hydra)
-        )
+        # As written: an override may name what only a job has, `hydra.sweep.subdir=${hydra:job.num}`.
+        overrides = OmegaConf.to_container(self.config.hydra.overrides.hydra, resolve=False)
+        assert isinstance(overrides, list)
+        return self.loader.get_group_options(group, ObjectType.CONFIG, self.config.hydra.job.config_name, overrides)
 
     def _refused(self, key: str, option: str) -> bool:
         """Whether Hydra has no use for an option that is not listed: it may be in a folder, or the group optional."""
