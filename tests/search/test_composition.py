@@ -1,6 +1,7 @@
 """Whether jobs can be composed: options of groups, and keys, in a configuration of each kind there is."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -210,27 +211,28 @@ VALID: list[tuple[dict[str, Any], tuple[str, ...]]] = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = tmp_path_factory.mktemp("template")
+@pytest.fixture
+def template(tmp_path: Path) -> Iterator[Any]:
     for name, text in TEMPLATE.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
-    return folder
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    before = GlobalHydra.instance().hydra  # of the fixture above
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(tmp_path)):
+        yield GlobalHydra.instance().config_loader()
+    if before is not None:
+        GlobalHydra.instance().initialize(before)
 
 
 @pytest.mark.parametrize(("params", "arguments"), VALID)
 def test_what_a_template_of_many_groups_allows_is_let_through(
     template: Any, params: dict[str, Any], arguments: tuple[str, ...]
 ) -> None:
-    with initialize_config_dir(str(template)):
-        loader = GlobalHydra.instance().config_loader()
-        config = compose("train", list(arguments), return_hydra_config=True)
-        space = Space.parse(params, list(arguments))
-        composing = composition.Composing(space, config, loader)
-        assert composing.possible
-        assert composing.problems() == []
-        assert next(composing.examples()) is not None
+    config = compose("train", list(arguments), return_hydra_config=True)
+    composing = composition.Composing(Space.parse(params, list(arguments)), config, template)
+    assert composing.possible
+    assert composing.problems() == []
+    assert next(composing.examples()) is not None
 
 
 def test_an_enqueued_key_below_a_group_is_compared_with_what_its_job_has(loader: Any) -> None:
