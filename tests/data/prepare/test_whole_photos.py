@@ -33,9 +33,9 @@ def searched(frames: Iterable[float], none: int = 0) -> list[Record]:
 @pytest.mark.parametrize(
     ("frames", "none", "why"),
     [
-        ([1.3] * 9 + [0.4], 0, FACES),
-        ([1.3] * 8 + [0.4], 0, ""),  # a mixture
-        ([0.72] * 3, 0, FACES),  # cut loosely
+        ([1.3] * 19 + [0.4], 0, FACES),
+        ([1.3] * 18 + [0.4], 0, ""),  # a mixture
+        ([0.67] * 3, 0, FACES),  # cut loosely
         ([1.3] * 2, 0, ""),  # by chance, it may be
         ([1.3] * 3, 20, FACES),  # the faces that are found say what the others are
         ([0.4], 9, ""),
