@@ -23,8 +23,9 @@ SET, PHOTO = "set", "photo"  # in a record's parameters: taken whole because of 
 
 # A set is one of faces if nearly all of its certain faces have a frame of `FILLING` shorter sides of their photo.
 # Of sets that were cut to their faces, tight to loose, all have; of half faces and half whole cats, 80 %, of a fifth of
-# whole cats, 94 %; of CAT_00, 30 to 40 %; of whole cats on white, none. Only certain ones say so, as what is found in a face beside the face
-# itself is an eye or a nose, at up to 0.996; and only several, as one face of CAT_00 may well fill its photo.
+# whole cats, 94 %; of CAT_00, 30 to 40 %; of whole cats on white, none. Only certain ones say so, as what is found in a
+# face beside the face itself is an eye or a nose, at up to 0.996; and only several, as one face of CAT_00 may well fill
+# its photo.
 CERTAIN, FILLING, NEARLY_ALL, SEVERAL = 0.999, 0.65, 0.95, 3
 ASKING = 0.9  # in a set of faces, photos with a larger frame than this are taken whole
 # With a sure face in less than this share of the photos, the search is not for them: of CAT_00 it finds one in 65 %, of
