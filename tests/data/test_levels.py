@@ -183,6 +183,8 @@ def test_floats_may_go_a_little_beyond_white_and_black() -> None:
     np.testing.assert_array_equal(photo.pixels, scaled(beyond.clip(0, 1), 1))
     assert len(photo.notes) == 1
     assert photo.notes[0].endswith("so 0 is black and 1 white")
+    beyond[3, 3] = 5
+    np.testing.assert_array_equal(decoded(tiff(beyond)).pixels, scaled(beyond.clip(0, 1), 1))
     unit[3, 3] = 300
     photo = decoded(tiff(unit))
     np.testing.assert_array_equal(photo.pixels, scaled(unit.clip(0, 1), 1))

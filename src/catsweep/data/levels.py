@@ -170,6 +170,7 @@ class _Count:
     high: float = -np.inf
     total: int = 0
     below: int = 0
+    far_below: int = 0
     above: Counter[float] = field(default_factory=Counter)
 
     def limits(self) -> Sequence[float]:
@@ -182,7 +183,8 @@ class _Count:
         self.low, self.high, self.total = min(self.low, low), max(self.high, high), self.total + values.size
         if low < 0:
             self.below += int(np.count_nonzero(values < 0))
-        for limit in {*self.limits(), self.largest or 0.0}:
+            self.far_below += int(np.count_nonzero(values < _BELOW))
+        for limit in {*self.limits(), self.largest or 0.0, _ABOVE}:
             if high > limit:
                 self.above[limit] += int(np.count_nonzero(values > limit))
 
@@ -194,7 +196,8 @@ class _Count:
             return Scale(0, self.largest, () if self.largest == _CERTAIN[self.kind] else (said,))
         if self.scaled and self.largest is not None:
             return Scale(0, _CERTAIN["u"])
-        if self.kind == "f" and self.low >= _BELOW and 1 < self.high <= _ABOVE:
+        near = self.above[_ABOVE] <= few and self.far_below <= few and self.high > _ABOVE / 4
+        if self.kind == "f" and near and (self.below > few or self.above[1] > few):
             beyond = f"levels by their range: from {self.low:,.10g} to {self.high:,.10g}, so 0 is black and 1 white"
             return Scale(0, 1, (beyond,))
         white = next((limit for limit in self.limits() if self.above[limit] <= few), None)
