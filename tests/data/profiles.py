@@ -37,10 +37,15 @@ def profile(space: bytes, tags: dict[bytes, bytes], kind: bytes = b"mntr", conne
     return first + date + b"acsp" + bytes(28) + fixed(0.9642, 1.0, 0.8249) + bytes(48) + head + body
 
 
-def rgb(red: tuple[float, ...] = RED, green: tuple[float, ...] = GREEN, blue: tuple[float, ...] = BLUE) -> bytes:
+def rgb(
+    red: tuple[float, ...] = RED,
+    green: tuple[float, ...] = GREEN,
+    blue: tuple[float, ...] = BLUE,
+    power: float = 2.2,
+) -> bytes:
     """Of a screen whose primaries have these XYZ."""
     colours = {b"rXYZ": xyz(*red), b"gXYZ": xyz(*green), b"bXYZ": xyz(*blue)}
-    return profile(b"RGB ", colours | {name: gamma(2.2) for name in (b"rTRC", b"gTRC", b"bTRC")})
+    return profile(b"RGB ", colours | {name: gamma(power) for name in (b"rTRC", b"gTRC", b"bTRC")})
 
 
 def grey(power: float) -> bytes:

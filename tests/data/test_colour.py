@@ -149,6 +149,38 @@ def test_one_of_other_colours_or_of_any_size_is_ignored_and_said_so() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "profile",
+    [
+        profiles.rgb(power=0),
+        profiles.rgb((0, 0, 0), (0, 0, 0), (0, 0, 0)),
+        profiles.rgb((-0.5, -0.2, 0)),
+        profiles.rgb(green=profiles.RED),
+    ],
+)
+def test_one_that_makes_one_colour_of_several_is_ignored_and_said_so(profile: bytes) -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8))
+    photo = decoded(encoded(image, "PNG", icc_profile=profile))
+    np.testing.assert_array_equal(photo.pixels, np.asarray(image))
+    assert photo.notes == ("colour profile ignored: it makes one colour of several",)
+
+
+def test_a_grey_one_that_makes_all_white_is_ignored_and_said_so() -> None:
+    photo = decoded(encoded(plain("L", 100), "PNG", icc_profile=profiles.grey(0)))
+    assert (photo.pixels == 100).all()
+    assert photo.notes == ("colour profile ignored: it makes one colour of several",)
+
+
+PROPHOTO = profiles.rgb((0.7977, 0.2880, 0), (0.1352, 0.7119, 0), (0.0313, 0.0001, 0.8249), power=1.8)
+
+
+@pytest.mark.parametrize("profile", [PROPHOTO, SWAPPED, profiles.rgb(power=1), profiles.rgb(power=3)])
+def test_wide_and_odd_ones_are_obeyed(profile: bytes) -> None:
+    image = plain("RGB", 0)
+    image.info["icc_profile"] = profile
+    assert conversion(image).transform is not None
+
+
 def test_one_of_which_a_part_is_missing_is_ignored_and_said_so() -> None:
     data = encoded(plain("RGB", (200, 40, 40)), "JPEG", icc_profile=SWAPPED)
     count = data.index(b"ICC_PROFILE\0") + 13

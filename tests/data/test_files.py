@@ -12,7 +12,7 @@ from catsweep.data import demo_files, files
 from catsweep.data.decode import Unreadable, decode_bytes
 from catsweep.data.demo import draw, landmarks_of
 from catsweep.data.demo_files import photographed
-from catsweep.data.files import Folder, content_digest, digest, digests, reading, say_passed_over
+from catsweep.data.files import GROUPS, Folder, content_digest, digest, digests, reading, say_passed_over
 from catsweep.data.landmarks import read as read_landmarks
 from catsweep.data.memory import Budget
 from catsweep.data.sources import SUFFIXES, DemoCats
@@ -102,6 +102,8 @@ def test_what_is_passed_over_is_one_line_however_much_it_is() -> None:
         "2,000 other files passed over: 100 not an image: .0 (0000.0, 0020.0, 0040.0, …); "
     )
     assert say_passed_over(many).endswith("; 1,200 for other reasons")
+    kinds = {f"{number}.{number}": f"not an image: .{number}" for number in range(GROUPS + 1)}
+    assert say_passed_over(kinds).endswith(f"; 1 not an image: .{GROUPS} ({GROUPS}.{GROUPS})")
 
 
 # --- drawn cats ----------------------------------------------------------------------------------------------------

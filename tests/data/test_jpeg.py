@@ -133,6 +133,14 @@ def test_grey_and_inks_may_be_odd_too(mode: str, oddity: str) -> None:
     np.testing.assert_array_equal(decode_bytes(whole[:-2]), seen(whole))
 
 
+def test_padding_behind_each_of_many_scans_is_passed_over() -> None:
+    whole = encoded(Image.fromarray(texture()).convert("CMYK"), progressive=True)
+    start = scans(whole)
+    odd = whole[:start] + re.sub(rb"\xff[\xc4\xda\xd9]", bytes(12) + rb"\g<0>", whole[start:])
+    assert odd.count(bytes(12) + b"\xff") > 16
+    np.testing.assert_array_equal(decode_bytes(odd), seen(whole))
+
+
 def test_colours_in_a_resolution_without_a_name_are_read_with_a_note() -> None:
     """A third of the width, which libjpeg reads, but not its half that is strict."""
     whole = encoded(Image.new("RGB", (24, 8), (128, 128, 128)), subsampling=0)

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from catsweep.data.decode import Photo, decoding
+from catsweep.data.decode import Photo, Unreadable, decoding
 
 RAMP = np.linspace(0, 4095, 48 * 64).astype(np.uint16).reshape(48, 64)
 COLOURS = np.stack([RAMP, RAMP // 2, RAMP[::-1]], -1)
@@ -28,12 +28,17 @@ def encoded(values: NDArray[Any], form: str) -> bytes:
 
 
 def tiff(
-    values: NDArray[np.uint16], tags: dict[int, int] | None = None, order: str = "<", white_is_zero: bool = False
+    values: NDArray[Any], tags: dict[int, int] | None = None, order: str = "<", white_is_zero: bool = False
 ) -> bytes:
-    """An uncompressed TIFF of 16 bits, with further tags of type SHORT."""
+    """An uncompressed TIFF, of 16 bits unless the values have others, with further tags of type SHORT."""
     height, width, channels = (*values.shape, 1)[:3]
-    body = values.astype(f"{order}u2").tobytes()
-    several = {258: 16} | {tag: value for tag, value in (tags or {}).items() if tag != 274}
+    kind = {"u": 1, "i": 2, "f": 3}[values.dtype.kind]
+    body = values.astype(values.dtype.newbyteorder(order)).tobytes()
+    several = (
+        {258: 8 * values.itemsize}
+        | ({} if kind == 1 else {339: kind})
+        | {tag: value for tag, value in (tags or {}).items() if tag != 274}
+    )
     interpretation = 0 if white_is_zero else 1 if channels == 1 else 2
     single = {256: width, 257: height, 259: 1, 262: interpretation, 274: (tags or {}).get(274, 1), 277: channels}
     single |= {278: height} | ({338: 2} if channels == 4 else {})
@@ -145,3 +150,81 @@ def test_floats_and_long_numbers_say_so_where_they_are_guessed() -> None:
         photo = decoded(encoded(values, "TIFF"))
         assert photo.notes == notes
         np.testing.assert_array_equal(photo.pixels, scaled(RAMP, 4095))
+
+
+# --- beyond the range ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("values", [RAMP, COLOURS])
+def test_a_hot_pixel_makes_no_black_picture(values: NDArray[np.uint16]) -> None:
+    hot = values.copy()
+    hot[5, 5] = 65_535
+    for data in (tiff(hot), png(hot)):
+        photo = decoded(data)
+        np.testing.assert_array_equal(photo.pixels, scaled(hot.clip(max=4095), 4095))
+        assert len(photo.notes) == 1
+        assert photo.notes[0].startswith(f"levels by their range: all but {hot[5, 5].size} values of {hot.size:,} are ")
+    np.testing.assert_array_equal(decoded(tiff(hot, {MAX: 4095})).pixels, scaled(hot.clip(max=4095), 4095))
+
+
+@pytest.mark.parametrize("values", [RAMP, COLOURS])
+def test_more_than_a_few_bright_ones_are_the_range(values: NDArray[np.uint16]) -> None:
+    bright = values.copy()
+    bright[:2] = 65_535
+    photo = decoded(tiff(bright))
+    assert np.abs(photo.pixels.astype(int) - scaled(bright, 65_535)).max() <= 1
+    assert photo.notes == ()
+
+
+def test_floats_may_go_a_little_beyond_white_and_black() -> None:
+    unit = RAMP.astype(np.float32) / 4095
+    beyond = unit * np.float32(1.04) - np.float32(0.02)
+    photo = decoded(tiff(beyond))
+    np.testing.assert_array_equal(photo.pixels, scaled(beyond.clip(0, 1), 1))
+    assert len(photo.notes) == 1
+    assert photo.notes[0].endswith("so 0 is black and 1 white")
+    beyond[3, 3] = 5
+    np.testing.assert_array_equal(decoded(tiff(beyond)).pixels, scaled(beyond.clip(0, 1), 1))
+    unit[3, 3] = 300
+    photo = decoded(tiff(unit))
+    np.testing.assert_array_equal(photo.pixels, scaled(unit.clip(0, 1), 1))
+    assert photo.notes == ("levels by their range: all but 1 values of 3,072 are between 0 and 1, which is white",)
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_transparency_may_have_the_range_of_the_colours(bits: int) -> None:
+    most = 2**bits - 1
+    colours = np.rint(COLOURS / 4095 * most).astype(np.uint16)
+    opaque = np.full((48, 64, 1), most, np.uint16)
+    for data in (tiff(np.concatenate([colours, opaque], -1)), tiff(colours)):
+        np.testing.assert_array_equal(decoded(data).pixels, scaled(colours, most))
+
+
+@pytest.mark.parametrize(("kind", "white"), [("u4", 2**32 - 1), ("i2", 32_767), ("u4", 4095), ("i4", 4095)])
+def test_long_and_signed_numbers_have_their_own_range(kind: str, white: int) -> None:
+    values = np.rint(RAMP / 4095 * white).astype(kind)
+    assert np.abs(decoded(tiff(values)).pixels.astype(int) - scaled(RAMP, 4095)).max() <= 1
+
+
+@pytest.mark.parametrize("values", [RAMP, COLOURS])
+def test_a_dark_png_that_says_its_range_stays_dark(values: NDArray[np.uint16]) -> None:
+    for significant in (12, 16):  # of which 12 cannot be what the numbers hold: they are scaled, as the standard has it
+        dark = values * 3
+        photo = decoded(png(dark, significant))
+        assert np.abs(photo.pixels.astype(int) - scaled(dark, 65_535)).max() <= 1
+        assert photo.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (COLOURS.astype(np.float32), "3 x 32 bits of floating-point numbers"),
+        (RAMP.astype(np.float64), "1 x 64 bits of floating-point numbers"),
+        (RAMP.astype(np.float16), "1 x 16 bits of floating-point numbers"),
+        (COLOURS.astype(np.uint32), "3 x 32 bits of whole numbers"),
+    ],
+)
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_tiff_of_a_kind_that_is_not_read_is_called_that(values: NDArray[Any], said: str, order: str) -> None:
+    with pytest.raises(Unreadable, match=f"a kind of TIFF that is not read: {said} a pixel; save it with 16 bits"):
+        decoded(tiff(values, order=order))

@@ -55,3 +55,9 @@ def test_hidden_are_names_with_a_point_and_what_macos_adds() -> None:
 @given(data=st.binary(max_size=START), name=st.text(max_size=20))
 def test_any_start_is_an_image_or_has_a_reason(data: bytes, name: str) -> None:
     assert isinstance(why_not(name, data), str)
+
+
+@pytest.mark.parametrize("suffix", [".cr2", ".NEF", ".dng"])
+def test_camera_raw_is_what_begins_like_it(suffix: str) -> None:
+    assert why_not("raw" + suffix, b"\xff\xd8\xff\xe0") == ""
+    assert why_not("raw" + suffix, b"II*\0\x10\0\0\0CR").startswith("camera raw")

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from omegaconf import DictConfig
 from tests import hostile
 
 from catsweep.errors import ConfigError
+from catsweep.search import message
 from catsweep.search import process as module
 from catsweep.search.executor import Job, ProcessExecutor
 from catsweep.search.outcome import Kind, Outcome
@@ -177,6 +179,77 @@ def test_a_job_and_what_it_started_end_when_the_controller_is_gone(make: Make, t
     executor.busy.clear()
 
 
+def stays() -> None:
+    """In a process forked by a task: leave its log and the group's signals alone, and hold all else that it holds."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    Path("child.part").write_text(str(os.getpid()))
+    os.rename("child.part", "child")
+    while True:
+        time.sleep(600)
+
+
+@pytest.mark.parametrize("told", ["nothing", "a part", "all"])
+def test_a_child_that_holds_the_pipe_does_not_hold_up_the_controller(make: Make, told: str) -> None:
+    def partly(pipe: Connection, outcome: Outcome) -> None:
+        os.write(pipe.fileno(), message.HEAD.pack(1000) + b"the beginning")
+        os._exit(1)
+
+    def forks(cfg: DictConfig) -> float:
+        if os.fork() == 0:
+            stays()
+        wait_for(Path("child").exists)
+        if told == "nothing":
+            os._exit(1)
+        if told == "a part":
+            message.send = partly  # here, in the job's process
+        return 2.5
+
+    executor = make(forks)
+    executor.submit(job())
+    lost = Outcome(Kind.LOST, message="The process ended with exit code 1 and no result.")
+    assert end(executor) == (Outcome(Kind.COMPLETE, value=2.5) if told == "all" else lost)
+    wait_for(lambda: gone(int(Path("child").read_text())))
+
+
+def test_what_a_process_prepared_for_a_job_has_forked_ends_with_it(make: Make) -> None:
+    executor = make(lambda cfg: os.getpid())
+    executor.prepare(job())
+    died = executor.prepared[0]
+    child = psutil.Popen(["sleep", "600"], process_group=0)
+    wait_for(lambda: os.getpgid(died.process.pid) == died.process.pid)
+    died._started.add(child)
+    died.process.kill()
+    died.process.join()
+    executor.submit(job())
+    assert end(executor).kind == Kind.COMPLETE
+    wait_for(lambda: gone(child.pid))
+    child.wait()
+
+
+def test_a_process_that_dies_as_it_is_sent_its_slot_is_told_of(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    executor = make(lambda cfg: 0)
+    executor.prepare(job())
+    died = executor.prepared[0].process
+    died.kill()
+    died.join()
+    with monkeypatch.context() as patch:
+        patch.setattr(died, "is_alive", lambda: True)
+        executor.submit(job())
+    assert end(executor).kind == Kind.LOST
+
+
+def test_a_child_that_comes_out_of_the_task_does_not_speak_for_it(make: Make) -> None:
+    def forked(cfg: DictConfig) -> int:
+        if (child := os.fork()) == 0:
+            return 1
+        os.waitpid(child, 0)
+        return 2
+
+    executor = make(forked)
+    executor.submit(job())
+    assert end(executor) == Outcome(Kind.COMPLETE, value=2)
+
+
 @pytest.mark.parametrize("fault", ["exit", "segfault"])
 def test_the_last_words_of_a_crash_are_in_the_log(make: Make, fault: str) -> None:
     def crashes(cfg: DictConfig) -> None:
@@ -242,6 +315,26 @@ def test_one_job_can_be_dropped(make: Make) -> None:
     assert list(executor.running()) == [0]
 
 
+@pytest.mark.parametrize("parent", ["the job", "one that has left"])
+def test_what_has_a_session_of_its_own_ends_with_a_job_that_is_killed(make: Make, parent: str) -> None:
+    def waits(cfg: DictConfig) -> None:
+        if os.fork() == 0:
+            os.setsid()
+            if parent != "the job" and os.fork():
+                os._exit(0)
+            stays()
+        signal.pause()
+
+    executor = make(waits)
+    executor.submit(job())
+    wait_for(Path("child").exists)
+    child = psutil.Process(int(Path("child").read_text()))
+    wait_for(lambda: child.ppid() == executor.busy[0].process.pid)
+    executor.drop(0)
+    assert end(executor).kind == Kind.LOST
+    wait_for(lambda: gone(child.pid))
+
+
 class Hangs:
     """A watchdog that finds a trial to hang as soon as the task says so."""
 
@@ -286,6 +379,46 @@ def test_a_job_that_hangs_is_ended_with_all_it_started_and_its_stacks_are_told(
     assert "in hangs" in outcome.traceback
     assert "last words" not in outcome.traceback
     wait_for(lambda: gone(int(Path("child").read_text())))
+
+
+def test_a_job_that_hangs_ends_though_its_child_is_deaf_and_has_a_session_of_its_own(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "DUMPING", 0.0)
+
+    def hangs(cfg: DictConfig) -> None:
+        if os.fork() == 0:
+            os.setsid()
+            stays()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        wait_for(Path("child").exists)
+        Path("hangs").touch()
+        time.sleep(600)
+
+    executor = make(hangs)
+    executor.submit(job())
+    executor.busy[0].watchdog = Hangs()  # type: ignore[assignment]
+    assert end(executor).kind == Kind.TIMED_OUT
+    wait_for(lambda: gone(int(Path("child").read_text())))
+
+
+def test_a_job_that_gives_no_stacks_is_told_of_so(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DUMPING", 0.0)
+    monkeypatch.setattr(module, "GRACE", 0.0)
+
+    def stopped(cfg: DictConfig) -> None:
+        Path("hangs").touch()
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    executor = make(stopped)
+    executor.submit(job())
+    hung = psutil.Process(executor.busy[0].process.pid)
+    wait_for(lambda: hung.status() == psutil.STATUS_STOPPED)
+    executor.busy[0].watchdog = Hangs()  # type: ignore[assignment]
+    outcome = end(executor)
+    assert outcome == Outcome(
+        Kind.TIMED_OUT, message="It hangs; there are no stacks: it was stopped, or deaf to signals."
+    )
 
 
 def test_what_a_job_still_comes_to_when_it_is_asked_to_leave_counts(

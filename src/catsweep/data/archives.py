@@ -233,7 +233,7 @@ class Tar(_Archive):
         with tarfile.open(fileobj=file, mode="r:") as archive:
             while (member := archive.next()) is not None:
                 archive.members.clear()  # type: ignore[attr-defined]  # else it keeps all; typeshed lacks it
-                reason = "" if member.isreg() else "not a regular file: a link or a device (links are not followed)"
+                reason = "" if member.isreg() else "not a regular file: a link, pipe or device (links are not followed)"
                 reason = "not a regular file: one with holes" if member.issparse() else reason
                 start = _Start(file, member)
                 if not member.isdir() and (name := self._admit(member.name, member.size, reason, start)) is not None:
@@ -268,7 +268,7 @@ def _why_not(member: zipfile.ZipInfo) -> str:
     """Why a member of a zip is refused; empty if it is not."""
     mode = stat.S_IFMT(member.external_attr >> 16)
     if mode and mode != stat.S_IFREG:
-        return "not a regular file: a link or a device (links are not followed)"
+        return "not a regular file: a link, pipe or device (links are not followed)"
     if member.flag_bits & _ENCRYPTED:
         return "encrypted: unpack it with its password first"
     if member.compress_type not in _READ_METHODS:

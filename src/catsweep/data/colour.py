@@ -7,6 +7,7 @@ do, and cost nothing. A profile that is broken, or of another kind than the phot
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from PIL import Image, ImageCms
 
 MAX_PROFILE = 1 << 22  # bytes; those of printing presses have two to three million
 SAME = 2  # of 255: a profile that moves no colour further is taken for sRGB; variants of sRGB differ by that in shadows
+APART = 32  # of 255: black and white, and any two of the eight corners of RGB, stay further apart than this
 BAND = 1 << 20  # pixels
 # As Photoshop converts: what sRGB cannot show becomes its nearest colour, and black stays black.
 _INTENT, _FLAGS = ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION
@@ -95,5 +97,22 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     cube = np.stack(np.meshgrid(*[levels] * 3), -1).reshape(1, -1, 3) if mode == "RGB" else levels[None]
     asked = Image.fromarray(cube)
     given = Conversion(mode, made)(asked)
-    moved = np.abs(np.asarray(given).astype(int) - np.asarray(asked.convert("RGB")))
+    shown = np.asarray(given).astype(int)
+    if _collapses(shown.reshape(*[9] * 3, 3) if mode == "RGB" else shown[0]):
+        raise ValueError("it makes one colour of several")
+    moved = np.abs(shown - np.asarray(asked.convert("RGB")))
     return None if moved.max() <= SAME else made
+
+
+def _collapses(shown: NDArray[np.int_]) -> bool:
+    """Whether colours can no longer be told apart: no screen or scanner has such a profile, but broken files do.
+
+    Args:
+        shown: what became of evenly spaced colours, (N, N, N, 3), or of greys, (N, 3).
+    """
+    colours = shown.ndim == 4
+    greys = (shown[(np.arange(len(shown)),) * 3] if colours else shown).mean(-1)
+    if greys[-1] - greys[0] < APART or np.diff(greys).min() < -SAME:
+        return True
+    corners = shown[:: len(shown) - 1, :: len(shown) - 1, :: len(shown) - 1].reshape(-1, 3) if colours else shown[:0]
+    return any(np.abs(one - other).max() < APART for one, other in combinations(corners, 2))

@@ -12,8 +12,8 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
 from io import BytesIO
@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from catsweep.data import jpeg, levels
+from catsweep.data import headers, jpeg, levels
 from catsweep.data.colour import conversion
 from catsweep.data.memory import Budget, give_back
 from catsweep.data.pixels import BACKGROUND, bands, orientation, to_rgb, upright
@@ -138,14 +138,30 @@ def decoding(data: bytes) -> Iterator[Photo]:
     could wait for the outer one.
     """
     with _reasons():
-        image = Image.open(BytesIO(data), formats=(*FORMATS, *_heif(data)))
+        image, data, notes = _opened(data)
         cost = _cost(image, data)
     with MEMORY.hold(cost):
         if cost > LARGE:
             give_back()
         with _reasons(), closing(image):
             photo = _photo(image, data)
-        yield photo
+        yield replace(photo, notes=notes + photo.notes)
+
+
+def _opened(data: bytes) -> tuple[Image.Image, bytes, tuple[str, ...]]:
+    """An image whose pixels are not read yet, with the file without what hinders that, and notes on it."""
+    data, notes = headers.png(data)
+    try:
+        return Image.open(BytesIO(data), formats=(*FORMATS, *_heif(data))), data, notes
+    except (Unreadable, Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise
+    except Exception:
+        for fewer, notes in headers.jpegs(data):
+            with suppress(Exception):  # of Pillow's zoo; the first one is told if none does
+                return Image.open(BytesIO(fewer), formats=FORMATS), fewer, notes
+        if kind := levels.unread(data):
+            raise Unreadable(kind) from None
+        raise
 
 
 def _cost(image: Image.Image, data: bytes) -> int:

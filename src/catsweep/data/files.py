@@ -111,11 +111,12 @@ def say_passed_over(passed_over: Mapping[str, str]) -> str:
     for name, reason in sorted(passed_over.items()):
         groups.setdefault(reason, []).append(name if name.isprintable() else ascii(name))
     order = sorted(groups.items(), key=lambda group: (-len(group[1]), group[0]))
+    shown = len(order) if len(order) == GROUPS + 1 else GROUPS  # the last one takes no more room than its count
     words = [
         f"{len(names):,} {reason} ({', '.join([*names[:NAMED], *['…'] * (len(names) > NAMED)])})"
-        for reason, names in order[:GROUPS]
+        for reason, names in order[:shown]
     ]
-    if rest := sum(len(names) for _, names in order[GROUPS:]):
+    if rest := sum(len(names) for _, names in order[shown:]):
         words.append(f"{rest:,} for other reasons")
     return f"{len(passed_over):,} other file{'s' * (len(passed_over) > 1)} passed over: {'; '.join(words)}"
 

@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 SOI, EOI, SOS = 0xD8, 0xD9, 0xDA
 _SEQUENTIAL = (0xC0, 0xC1, 0xC9)
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_ALONE = frozenset({0x01, *range(0xD0, 0xD8)})  # without a length
+ALONE = frozenset({0x01, *range(0xD0, 0xD8)})  # without a length
 _JFIF, _ADOBE = (0xE0, b"JFIF\0"), (0xEE, b"Adobe")
-_PROGRAMS = frozenset({*range(0xE0, 0xF0), 0xFE})  # for programs and people; of two of them pixels depend
-_MARKER = re.compile(rb"\xff([^\x00\xff])")
+PROGRAMS = frozenset({*range(0xE0, 0xF0), 0xFE})  # for programs and people; of two of them pixels depend
+MARKER = re.compile(rb"\xff([^\x00\xff])")
 _END_OF_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _LEFT_OVER = re.compile(r"(\d+) extraneous bytes before marker 0x([0-9a-f]{2})")
 _AHEAD = 8  # bytes behind the last block that libjpeg may have taken in, and does not count among those that it left
-_TRIES = 16
+_TRIES = 64  # scans that may have padding; encoders write ten for three colours and twenty for four inks
 
 
 class Unchecked(ValueError):
@@ -102,12 +102,12 @@ def _tidied(data: bytes, colours: str) -> Iterator[_Part]:
     """
     yield _Part(SOI)
     place, frame = 2, 0
-    while (found := _MARKER.search(data, place)) is not None:
+    while (found := MARKER.search(data, place)) is not None:
         code, place = found[1][0], found.end()
         if code == EOI:
             yield _Part(EOI)
             return
-        if code in _ALONE:
+        if code in ALONE:
             continue
         end = place + int.from_bytes(data[place : place + 2])
         body, place = data[place:end], end
@@ -119,9 +119,9 @@ def _tidied(data: bytes, colours: str) -> Iterator[_Part]:
             place = len(data) if after is None else after.start()
             sequential = frame in _SEQUENTIAL
             yield _Part(code, body[:-3] + b"\0\x3f\0" if sequential else body, data[end:place].rstrip(b"\xff"))
-        elif code not in _PROGRAMS:
+        elif code not in PROGRAMS:
             yield _Part(code, body)
-        elif (code, body[2:7]) == _JFIF:
+        elif (code, body[2:7]) == _JFIF and len(body) >= 16:
             yield _Part(code, body[:7] + b"\1\1" + body[9:])
         elif (code, body[2:7]) == _ADOBE and len(body) >= 14:
             meant = 1 if colours == "RGB" else 2  # what is assumed of another than 0 (as stored) and this

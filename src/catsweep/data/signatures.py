@@ -38,7 +38,8 @@ def why_not(name: str, start: bytes) -> str:
         return "empty file"
     if _IMAGE.match(start) is None:
         return f"not an image: {suffix or 'without a suffix'}"
-    return "camera raw: save it as JPEG first" if suffix in _RAW else ""
+    raw = suffix in _RAW and start.startswith((b"II", b"MM"))
+    return "camera raw: save it as JPEG first" if raw else ""
 
 
 def hidden(parts: tuple[str, ...]) -> tuple[str, str] | None:

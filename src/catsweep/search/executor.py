@@ -140,12 +140,14 @@ class ProcessExecutor:
         """Start a job in the first free slot."""
         slot = next(slot for slot in range(self.slots) if slot not in self.busy)
         worker = self.prepared.pop(job.number, None)
-        if worker is None or not worker.process.is_alive():
-            worker = self._assign(job)
+        if worker is not None and not worker.process.is_alive():
+            self._end([worker])
+            worker = None
+        worker = worker or self._assign(job)
         worker.oom_kills = oom_kills()
         if self.bounds.every is not None:
             worker.watchdog = Watchdog(self.bounds, job.folder, elsewhere=self.launches)
-        worker.pipe.send(environment(slot, self.slots, self.gpus, self.share))
+        worker.send(environment(slot, self.slots, self.gpus, self.share))
         self.busy[slot] = worker
         if self.stopping:  # a signal came between the last look and now
             worker.signal(signal.SIGTERM)
@@ -187,13 +189,13 @@ class ProcessExecutor:
         """SIGKILL."""
         self.stopping = True
         for worker in self.busy.values():
-            worker.signal(signal.SIGKILL)
+            worker.kill()
 
     def drop(self, number: int) -> None:
         """SIGKILL to one job."""
         for worker in self.busy.values():
             if worker.job is not None and worker.job.number == number:
-                worker.signal(signal.SIGKILL)
+                worker.kill()
 
     def close(self) -> None:
         """End everything that was started here, and wait for it."""
@@ -208,7 +210,7 @@ class ProcessExecutor:
         for worker in workers:
             worker.process.join(PATIENCE)
             if worker.process.is_alive():
-                worker.signal(signal.SIGKILL)
+                worker.kill()
                 worker.process.join()
             worker.end_the_rest()
             worker.process.close()
@@ -216,7 +218,7 @@ class ProcessExecutor:
     def _assign(self, job: Job) -> TrialProcess:
         worker = self._warm()
         worker.job = job
-        worker.pipe.send(job)
+        worker.send(job)
         return worker
 
     def _warm(self) -> TrialProcess:
@@ -224,6 +226,7 @@ class ProcessExecutor:
         while self.reserve:
             if (worker := self.reserve.pop(0)).process.is_alive():
                 return worker
+            self._end([worker])
         return self._start()
 
     def _replenish(self) -> None:
@@ -241,7 +244,7 @@ class ProcessExecutor:
 
     def _listen(self, timeout: float) -> None:
         """Take in what processes tell, until one has left, or the time is over."""
-        telling = {worker.pipe: worker for worker in self.busy.values() if worker.leave_by == math.inf}
+        telling = {worker.pipe: worker for worker in self.busy.values() if not worker.incoming.over}
         leaving = [worker.process.sentinel for worker in self.busy.values()]
         patience = min(timeout, *(worker.due for worker in self.busy.values()))
         for end in multiprocessing.connection.wait([*telling, *leaving], max(0.0, patience)):

@@ -9,11 +9,14 @@ import re
 import signal
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
+from catsweep.search.message import Incoming
 from catsweep.search.outcome import FRAME, Kind, Outcome
 from catsweep.search.watchdog import Watchdog
 from catsweep.search.worker import DUMP, OUTPUT
@@ -53,10 +56,29 @@ class TrialProcess:
     hung: str = ""
     _next: float = 0.0  # time at which the next step of ending it is due
     _asked: bool = False  # to leave, by SIGTERM
+    _killed: bool = False
     _said: int = 0  # bytes of its log when it was found to hang
+    _started: set[psutil.Process] = field(default_factory=set)  # by it, of what was there when it was being ended
+
+    def __post_init__(self) -> None:
+        self.incoming = Incoming(self.pipe)
+        self._itself: psutil.Process | None = None
+        with suppress(psutil.Error):  # it has died already
+            self._itself = psutil.Process(self.process.pid)
+
+    def send(self, value: Any) -> None:
+        """Send it something. That it has died is no error here: `bury` tells."""
+        with suppress(OSError):
+            self.pipe.send(value)
+
+    def kill(self) -> None:
+        """SIGKILL to the process and to all that it started, in whatever session."""
+        self._remember()
+        self.signal(signal.SIGKILL)
+        self.end_the_rest()
 
     def signal(self, number: int) -> None:
-        """Send a signal to the process and to those it started."""
+        """Send a signal to the process and to those of its group."""
         with suppress(ProcessLookupError, PermissionError):
             try:
                 os.killpg(self.process.pid, number)
@@ -67,16 +89,29 @@ class TrialProcess:
         """End what an ended process has left behind: workers of a launcher or of DDP, which hold files and GPUs."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
+        for started in self._started:
+            with suppress(psutil.Error):  # it has left meanwhile
+                started.kill()
+
+    def _remember(self) -> None:
+        """Note what it has started, as long as it is there to be asked: no group holds what has a session of its own.
+
+        Those whose own parent has left are the process's as well, see `worker.adopt_orphans`.
+        """
+        if self._itself is not None:
+            with suppress(psutil.Error):  # it has left, and its number may be another's
+                self._started.update(self._itself.children(recursive=True))
 
     def hear(self) -> None:
-        """Take in what it tells."""
+        """Take in what it tells. That it died without a word the pipe may tell before the process does."""
         self.leave_by = time.monotonic() + PATIENCE
-        with suppress(EOFError, OSError):  # it died without a word; the pipe may tell so before the process does
-            self.outcome = self.pipe.recv()
+        self.outcome = self.incoming.take()
 
     @property
     def due(self) -> float:
         """Seconds until `tend` is to be called again."""
+        if self._killed:
+            return math.inf
         if self.leave_by < math.inf:
             return self.leave_by - time.monotonic()
         if self.hung:
@@ -85,29 +120,30 @@ class TrialProcess:
 
     def tend(self) -> None:
         """End it if it hangs, or does not leave: its stacks into its log, then SIGTERM, then SIGKILL."""
-        if not self.process.is_alive():  # its number may be another's by now
+        if self._killed or not self.process.is_alive():  # its number may be another's by now
             return
         now = time.monotonic()
         if self.leave_by < math.inf:
             if now >= self.leave_by:  # threads of the task's own, which are not daemons
-                self.end()
+                self._end()
         elif not self.hung:
             self.hung = self.watchdog.look() if self.watchdog else ""
             if self.hung:
+                self._remember()
                 self._said = self._log_size()
                 with suppress(ProcessLookupError):
                     os.kill(self.process.pid, DUMP)  # to it alone: programs that it started would die of it
                 self._next = now + DUMPING
         elif now >= self._next and not self._asked:
+            self._remember()  # it may leave, and what it started not
             self.signal(signal.SIGTERM)
             self._asked, self._next = True, now + GRACE
         elif now >= self._next:
-            self.end()
+            self._end()
 
-    def end(self) -> None:
-        """SIGKILL to it and what it started."""
-        self.signal(signal.SIGKILL)
-        self.process.join()
+    def _end(self) -> None:
+        self.kill()
+        self._killed = True  # it leaves when the kernel lets it: the other trials are not to wait for that
 
     def bury(self, stopping: bool) -> Outcome:
         """How the job of the process, which has ended, ended.
@@ -115,7 +151,7 @@ class TrialProcess:
         Args:
             stopping: whether processes are being ended on purpose.
         """
-        if self.leave_by == math.inf:
+        if not self.incoming.over:
             self.hear()
         outcome = self.outcome or self._lost(stopping)
         if self.hung and outcome.kind not in (Kind.COMPLETE, Kind.PRUNED):  # what it still came to is a result
@@ -141,7 +177,7 @@ class TrialProcess:
         main = stacks[list(STACK.finditer(stacks))[-1].start() :] if stacks else ""  # the oldest thread comes last
         found = FRAME.search(main)
         where = f", in {Path(found[1]).name}, line {found[2]}" if found else ""
-        told = "; its log has the stacks" if stacks else ""
+        told = "; its log has the stacks" if stacks else "; there are no stacks: it was stopped, or deaf to signals"
         return Outcome(Kind.TIMED_OUT, message=f"{self.hung}{where}{told}.", traceback=stacks)
 
     def _stacks(self) -> str:

@@ -4,6 +4,7 @@ Started by `catsweep.search.executor` before there is a job, so that a free slot
 import. Everything a trial can break, it breaks here.
 """
 
+import ctypes
 import faulthandler
 import functools
 import gc
@@ -25,12 +26,14 @@ from hydra.core.utils import JobReturn, configure_log, run_job, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict, read_write
 
+from catsweep.search import message
 from catsweep.search.main_module import Script, silence
 from catsweep.search.outcome import Kind, Outcome, classify
 
 OUTPUT = "output.log"
 # At this signal the stacks of all threads are written to the log. Lightning and launchers use SIGUSR1 and 2 otherwise.
 DUMP = getattr(signal, "SIGRTMAX", signal.SIGUSR1)
+PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 
 T = TypeVar("T")
 Begin = Callable[[], Outcome]
@@ -50,6 +53,8 @@ def serve(pipe: Connection, variables: dict[str, str], script: Script, static: b
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is for the controller to decide on
     os.setsid()
     faulthandler.register(DUMP)
+    adopt_orphans()
+    own = os.getpid()
     # As much as can be before there is a job, and before it has a slot. What goes wrong is told as the job's end.
     prepare = _kept(lambda: _preparation(variables, script, static))
     try:
@@ -64,7 +69,17 @@ def serve(pipe: Connection, variables: dict[str, str], script: Script, static: b
         outcome = begin()()
     except BaseException as error:
         outcome = classify(error)
-    pipe.send(outcome)
+    if os.getpid() == own:  # not a process that the task forked, and that came out of it too
+        message.send(pipe, outcome)
+
+
+def adopt_orphans() -> None:
+    """Stay the ancestor of all that the task starts, so that the controller finds it when it is to be ended.
+
+    Linux only; elsewhere a process whose parent has left is found by its group, or not at all.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def _kept(step: Callable[[], T]) -> Callable[[], T]:

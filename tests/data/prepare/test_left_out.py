@@ -1,5 +1,6 @@
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,14 @@ def test_the_log_names_them(done: list[Done]) -> None:
     assert table[2].split() == ["1", "original:", "empty", "file", "nothing"]
 
 
+def test_links_pipes_and_texts_are_no_photos(done: list[Done]) -> None:
+    before = left_out.count(done)
+    other = [record("original", 10, "not an image: none of JPEG"), record("original", 11, "not a regular file: a pipe")]
+    more = [replace(done[0], records=(*done[0].records, *other)), *done[1:]]
+    assert (left_out.count(more).found, left_out.count(more).share) == (10, "40.0 %")
+    assert left_out.lines(left_out.count(more)) == left_out.lines(before)
+
+
 @pytest.mark.parametrize(
     ("used", "few", "many"),
     [(10, False, False), (8, False, False), (7, False, True), (5, False, True), (4, True, True)],
@@ -70,6 +79,11 @@ def test_copies_of_a_photo_are_one_photo() -> None:
     copies = [Record("augment", f"{n}", "0.jpg") for n in range(5)]
     left = left_out.count([stage("original", [record("original", n) for n in range(3)]), stage("augment", copies)])
     assert (left.found, left.used, left.few) == (3, 1, True)
+
+
+def test_one_image_is_no_images() -> None:
+    card = {"stage": "x", "counts": {"records": 1, "kept": 1, "doubtful": 0, "refused": {}}}
+    assert summary(Done(Path(), (), card)) == "x: 1 image, 1 kept"
 
 
 def test_reasons_are_in_the_same_order_when_they_are_read_again() -> None:

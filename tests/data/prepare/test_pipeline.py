@@ -281,6 +281,22 @@ def test_it_never_ends_quietly_with_less_than_half(
     assert page.index("Only 2 of 5 photos") < page.index("Stage by stage")
 
 
+def test_who_has_one_photo_is_not_sent_to_train(
+    configured: Callable[..., DictConfig], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "a.jpg").write_bytes(encode(scene(0), ".jpg"))
+    caplog.set_level(logging.INFO)
+    cfg = configured(f"data.source='{photos}'", "zoom.cascades=false", "augment.copies=3")
+    run(cfg)
+    assert "training needs at least 2" in caplog.text
+    assert "Train on it" not in caplog.text
+    (photos / "b.jpg").write_bytes(encode(scene(1), ".jpg"))
+    run(cfg)
+    assert "Train on it" in caplog.text
+
+
 def test_what_keeps_photos_can_be_given_to_the_command(configured: Callable[..., DictConfig]) -> None:
     """Also a doubt of a stage of one's own, with spaces in it."""
     cfg = configured("verification.tolerate=[near-duplicate,no face found]", "zoom.whole=always")

@@ -15,6 +15,7 @@ from catsweep.data.prepare.stage import Done
 DOUBT = "in doubt"  # the reason of stage `verify`
 FEW = 1 / 2  # with less than this share of the photos used, the log ends with what was left out
 MUCH = 1 / 4  # with more than this share left out, the report begins with it
+NO_PHOTOS = ("not an image", "not a regular file")  # texts, links and pipes that are called like photos
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class LeftOut:
     """What became of all photos.
 
     Attributes:
-        found: how many there were.
+        found: how many there were; what turned out to be no photo at all is not among them.
         used: how many of them are in the last stage.
         losses: the largest first.
     """
@@ -76,7 +77,8 @@ def count(done: Sequence[Done]) -> LeftOut:
     counts = Counter((record.stage, kind) for stage in done for record in stage.records for kind in kinds(record))
     losses = [Loss(stage, kind, number, _keeping(stage, kind, keeping)) for (stage, kind), number in counts.items()]
     losses.sort(key=lambda loss: (-loss.count, loss.kind, loss.stage))
-    return LeftOut(len(done[0].records), len({record.source for record in done[-1].kept}), tuple(losses))
+    found = sum(not set(NO_PHOTOS) & set(kinds(record)) for record in done[0].records)
+    return LeftOut(found, len({record.source for record in done[-1].kept}), tuple(losses))
 
 
 def kinds(record: Record) -> list[str]:
@@ -92,14 +94,17 @@ def kinds(record: Record) -> list[str]:
 
 def lines(left: LeftOut) -> list[str]:
     """The end of the log, if few photos are left."""
-    width = max((len(f"{loss.count:,}") for loss in left.losses), default=0)
-    name = max((len(f"{loss.stage}: {loss.kind}") for loss in left.losses), default=0)
+    losses = [loss for loss in left.losses if loss.kind not in NO_PHOTOS]
+    width = max((len(f"{loss.count:,}") for loss in losses), default=0)
+    name = max((len(f"{loss.stage}: {loss.kind}") for loss in losses), default=0)
     table = [
         f"  {loss.count:>{width},}  {f'{loss.stage}: {loss.kind}':<{name}}  {loss.keeping or 'nothing'}"
-        for loss in left.losses
+        for loss in losses
     ]
+    verb = "IS" if left.used == 1 else "ARE"
     return [
-        f"ONLY {left.used:,} OF {left.found:,} PHOTOS ({left.share}) ARE LEFT. Why the rest went, and what keeps it:",
+        f"ONLY {left.used:,} OF {left.found:,} PHOTOS ({left.share}) {verb} LEFT. "
+        "Why the rest went, and what keeps it:",
         *table,
         "A photo in doubt may have several doubts. To look at them: verify=serve.",
     ]

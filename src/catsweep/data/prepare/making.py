@@ -71,7 +71,7 @@ def is_current(stage: Stage, done: Done, inputs: tuple[Record, ...], content: st
 def summary(done: Done) -> str:
     """One line of counts, for example "zoom: 1,703 images, 1,690 kept, 13 left out (13 no face), 40 doubtful"."""
     counts = done.card["counts"]
-    line = f"{done.card['stage']}: {counts['records']:,} images, {counts['kept']:,} kept"
+    line = f"{done.card['stage']}: {counts['records']:,} image{'s' * (counts['records'] != 1)}, {counts['kept']:,} kept"
     if refused := counts["refused"]:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in by_count(refused))
         line += f", {sum(refused.values()):,} left out ({reasons})"

@@ -128,7 +128,10 @@ def _finish(
         log.info("%s; %s names them", say_passed_over(passed_over), PASSED_OVER)
     log.info("Ready: %s", ready.path)
     log.info("What was done: %s", page)
-    log.info("Train on it: %s", report.command(ready))
+    if len({record.source for record in done[-1].kept}) > 1:
+        log.info("Train on it: %s", report.command(ready))
+    else:
+        log.warning("1 photo is left, and training needs at least 2, to score what it makes. Add photos.")
     if form is not None:
         folder = Path(cfg.root) / "loose" / f"{ready.path.name}-{cfg.export}"
         log.info("Loose files: %s", loose.write(ready, folder, form))

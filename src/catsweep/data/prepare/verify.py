@@ -79,8 +79,9 @@ class Verify(Stage):
                 f"column of {decisions.path}, and give the command again; without verify={CSV} to leave out the rest."
             )
         if undecided and self.mode == AUTO:
-            log.info("%s photos are in doubt and undecided, and are left out. To look at them: verify=serve (browser) "
-                     "or verify=csv (table)", f"{undecided:,}")  # fmt: skip
+            photos_are, are = ("1 photo is", "is") if undecided == 1 else (f"{undecided:,} photos are", "are")
+            log.info("%s in doubt and undecided, and %s left out. To look at them: verify=serve (browser) "
+                     "or verify=csv (table)", photos_are, are)  # fmt: skip
         return None
 
     def parameters(self) -> dict[str, Any]:

@@ -21,13 +21,15 @@ FACES, FACELESS = "faces", "faceless"  # why all photos of a set are taken whole
 METHOD = "whole photo"
 SET, PHOTO = "set", "photo"  # in a record's parameters: taken whole because of the others, or by itself
 
-# Sides of a frame, in shorter sides of its photo. If most of the sure ones are larger than the first, the set is one of
-# faces: of four sets that were cut to their faces, tight, at the ears, loose, and on white, 60 to 80 % are; of CAT_00,
-# 33 %; of whole cats on white, none. In such a set, photos with a frame that is larger than the second are taken whole,
-# and so are those with a face that is less certain: what is found in them is an eye or a patch of fur, at 0.8 to 0.95.
-FILLING, ASKING, CERTAIN = 0.75, 0.9, 0.97
+# A set is one of faces if nearly all of its certain faces have a frame of `FILLING` shorter sides of their photo.
+# Of sets that were cut to their faces, tight to loose, all have; of half faces and half whole cats, 80 %, of a fifth of
+# whole cats, 94 %; of CAT_00, 30 to 40 %; of whole cats on white, none. Only certain ones say so, as what is found in a
+# face beside the face itself is an eye or a nose, at up to 0.996; and only several, as one face of CAT_00 may well fill
+# its photo.
+CERTAIN, FILLING, NEARLY_ALL, SEVERAL = 0.999, 0.65, 0.95, 3
+ASKING = 0.9  # in a set of faces, photos with a larger frame than this are taken whole
 # With a sure face in less than this share of the photos, the search is not for them: of CAT_00 it finds one in 65 %, of
-# whole cats on white in 27 %.
+# whole cats on white in 27 to 40 %, of cats on white that are a fifth of their photo in none.
 SURE = 0.1
 PLACE = ("cut off", "no face found", "turned", "unsure")  # kinds of doubt about where a face is
 SEARCHED = ("landmarks", "box", "angle", "weight", "frame")  # parameters that say what the search has found
@@ -65,12 +67,23 @@ def why(records: Sequence[Record], min_confidence: float) -> str:
         records: of stage `zoom`, all of them.
         min_confidence: of a face that is found for sure.
     """
-    searched = [record for record in records if record.confidence is not None]
-    sure = [record for record in searched if upright(record) and (record.confidence or 0) >= min_confidence]
+    searched, sure = _found(records, min_confidence)
     if len(sure) < SURE * len(searched):
         return FACELESS
-    filled = sum(record.parameters["frame"] >= FILLING for record in sure)
-    return FACES if 2 * filled > len(sure) else ""
+    certain, filled = _certain(sure)
+    return FACES if certain >= SEVERAL and filled >= NEARLY_ALL * certain else ""
+
+
+def _found(records: Sequence[Record], min_confidence: float) -> tuple[list[Record], list[Record]]:
+    """The photos in which a face was looked for, and those of them in which one was found for sure."""
+    searched = [record for record in records if record.confidence is not None]
+    return searched, [record for record in searched if upright(record) and (record.confidence or 0) >= min_confidence]
+
+
+def _certain(sure: Sequence[Record]) -> tuple[int, int]:
+    """How many faces are certain, and how many of these fill their photo."""
+    frames = [record.parameters["frame"] for record in sure if (record.confidence or 0) >= CERTAIN]
+    return len(frames), sum(frame >= FILLING for frame in frames)
 
 
 def suits(record: Record) -> bool:
@@ -95,12 +108,16 @@ def note(records: Sequence[Record], min_confidence: float) -> list[str]:
     taken = [record for record in records if "whole" in record.parameters]
     if not taken:
         return []
-    count = f"{len(taken):,} of {len(records):,} photos were taken whole"
+    _, sure = _found(records, min_confidence)
+    certain, filled = _certain(sure)
+    found = f"only in {len(sure):,}" if sure else "in none"
+    reason = {
+        FACES: f"{filled:,} of {certain:,} faces that are certain fill their photo, so most are faces already",
+        FACELESS: f"a face was found for sure {found}",
+    }.get(why(records, min_confidence), "zoom.whole=always")
     if not any(map(in_set, taken)):
-        reason = "the frame of their face would be larger than they are"
-    else:
-        reason = {
-            FACES: "these photos are faces already",
-            FACELESS: "hardly any face was found",
-        }.get(why(records, min_confidence), "zoom.whole=always")
-    return [f"{count}: {reason}. To cut them to the face all the same: zoom.whole=never."]
+        reason = "the frame of the face would be larger than the photo"
+    count = (
+        f"{len(taken):,} of {len(records):,} photo{'s' * (len(records) != 1)} {'was' if len(taken) == 1 else 'were'}"
+    )
+    return [f"{count} taken whole: {reason}. To cut to the face all the same: zoom.whole=never."]

@@ -66,7 +66,7 @@ class Zoom(Stage):
         min_confidence: faces that a cascade is less sure of are doubted.
         whole: when a photo is taken whole (the largest square of it, at the face if one was found), instead of being
             doubted for where its face is. `auto`: where the frame of an upright face would be larger than the photo;
-            and wherever else there would be such a doubt, if most faces that are found fill their photo, or hardly any
+            and wherever else there would be such a doubt, if nearly all certain faces fill their photo, or hardly any
             face is found in the whole set. `always` the latter, whatever the set is; or `never`.
 
     Raises:
