@@ -324,6 +324,17 @@ def test_a_study_without_trials_is_begun_anew(sweep: Sweep, tmp_path: Path, give
     assert study.user_attrs["sweep_dir"] == "out/fake"
 
 
+def test_one_that_another_tool_made_is_never_deleted(sweep: Sweep, tmp_path: Path) -> None:
+    study = _begun_otherwise(tmp_path, direction="maximize")
+    study._storage.delete_study(study._study_id)
+    study = optuna.create_study(study_name="fake", storage=study._storage, direction="maximize")
+    study.set_user_attr("note", "mine")
+    refused = sweep("hydra.sweeper.n_trials=2")
+    assert refused.returncode == 1
+    assert "was made by another tool, with the directions maximize" in refused.stderr
+    assert load(tmp_path).user_attrs == {"note": "mine"}
+
+
 @pytest.mark.parametrize("given", [{}, {"direction": "maximize"}])
 def test_one_whose_first_trial_another_controller_is_about_to_draw_is_not(
     sweep: Sweep, tmp_path: Path, given: dict[str, object]

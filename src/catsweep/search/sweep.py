@@ -171,6 +171,11 @@ class Sweep:
         directions = [direction.name.lower() for direction in study.directions]
         objective = (study.user_attrs.get("contract") or {}).get("objective")
         same = directions == list(self.settings.directions) and objective in (None, self._names())
+        if not same and "contract" not in study.user_attrs:  # not ours to delete
+            raise StudyError(
+                f"{self._where(study)} was made by another tool, with the directions {', '.join(directions)}; this "
+                f"sweep has {', '.join(self.settings.directions)}. Give this sweep another name: {self.naming}=NEWNAME."
+            )
         if not same and not Leases(study._storage, study.study_name, self.settings["lease"]).controllers():
             with suppress(KeyError):  # another controller was faster
                 study._storage.delete_study(study._study_id)
