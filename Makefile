@@ -15,7 +15,7 @@ PORT ?= 8080
 COVERAGE := --cov --cov-report=term --cov-fail-under=90
 
 # Targets that are also folders' names (tests, data, outputs, sweeps) would never run otherwise.
-.PHONY: help setup data sweep dashboard leet test lint format bench gpu-check best-model export evaluate report demo \
+.PHONY: help setup data sweep dashboard leet test security lint format bench gpu-check best-model export evaluate report demo \
   wandb-dashboard wandb-sync docs coverage clean
 
 help: ## show this list
@@ -45,6 +45,9 @@ leet: setup ## look at the runs in the terminal, also while they run
 
 test: setup ## all tests, on two cores (ARGS="-n 8" for more)
 	PYTHONUTF8=1 $(RUN) -m pytest -n 2 --dist loadfile $(if $(CI),$(COVERAGE)) $(ARGS)
+
+security: setup ## the tests with hostile files, pages and names, and with damage of every kind (docs/security.md)
+	PYTHONUTF8=1 $(RUN) -m pytest -n 2 --dist loadfile -m security $(ARGS)
 
 coverage: setup ## the same, and which lines they run; a quarter longer
 	PYTHONUTF8=1 $(RUN) -m pytest -n 2 --dist loadfile $(COVERAGE) $(ARGS)
