@@ -70,7 +70,8 @@ def browser() -> Iterator[Browser]:
         assert "CI" not in os.environ, "Chromium is to be there in CI (.ci/run installs it)."
         pytest.skip("Chromium is not installed (apt-get install chromium)")
     quiet = ["headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
-             "disable-component-update", "disable-sync"]  # fmt: skip
+             "disable-component-update", "disable-sync",
+             "host-resolver-rules=MAP *.test 127.0.0.1"]  # fmt: skip  # names of strangers, see `tests.foreign`
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=program, args=[f"--{word}" for word in quiet])
         yield started

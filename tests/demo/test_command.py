@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from catsweep.data.prepare.verify_page import listen
 from catsweep.demo import command
 from catsweep.errors import ConfigError, ExportError
+from catsweep.local_server import listen
 
 
 @pytest.fixture
@@ -43,10 +43,8 @@ def test_a_folder_that_is_no_bundle(config) -> None:
 
 
 def test_a_port_that_is_taken(config, monkeypatch: pytest.MonkeyPatch) -> None:
-    from catsweep.data.prepare import verify_page
-
-    monkeypatch.setattr(verify_page, "TRIES", 1)
-    with listen(0) as taken:
+    monkeypatch.setattr("catsweep.local_server.TRIES", 1)
+    with listen(0, "port") as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=rf"ports from {port} on to be free.* port=PORT, 0 for any"):
             command.run(config(port=port))

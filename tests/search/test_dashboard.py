@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -11,6 +12,7 @@ import optuna
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
+from tests.foreign import attack
 
 from catsweep.search import dashboard
 from catsweep.search.artifacts import FOLDER, Artifacts
@@ -18,6 +20,7 @@ from catsweep.search.confirming import CONFIRMATION
 from catsweep.search.leases import SIDE, Leases
 from catsweep.search.storage import open_storage
 
+NEW = '{"study_name": "theirs", "directions": ["minimize"]}'
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")  # names of the objectives
 
 
@@ -82,6 +85,12 @@ def page(browser: Browser, served: str) -> Iterator[Page]:
     assert not complaints
 
 
+def listed(served: str) -> list[str]:
+    """The names of the studies."""
+    with urlopen(served.partition("/dashboard")[0] + "/api/studies") as answer:
+        return [one["study_name"] for one in json.load(answer)["study_summaries"]]
+
+
 def visit(page: Page, part: str) -> None:
     """Go to another part of the study's page by its menu."""
     page.get_by_role("link", name=part, exact=True).click()
@@ -120,19 +129,77 @@ def test_the_note_says_what_the_study_is_and_a_persons_own_takes_its_place(
     assert written() == before  # to look at it writes nothing
     # As the page saves it; optuna-dashboard 0.21 itself then stumbles, and shows it when it is loaded again.
     note = served.replace("/dashboard/", "/api/") + "/note"
-    assert page.request.put(note, data={"version": 1, "body": "The *third* is mine."}).status == 204
+    saved = page.evaluate(
+        """async (note) => (await fetch(note, {
+          method: "PUT", headers: {"Content-Type": "application/json"},
+          body: JSON.stringify({version: 1, body: "The *third* is mine."}),
+        })).status""",
+        note,
+    )
+    assert saved == 204
     page.reload()
     expect(page.locator("em", has_text="third")).to_be_visible()
     expect(page.get_by_text("make best-model")).not_to_be_attached()
 
 
+@pytest.mark.security
+@pytest.mark.parametrize("host", ["evil.test", "127.0.0.1", "localhost"])
+def test_a_page_of_a_stranger_deletes_nothing_and_learns_nothing(
+    page: Page, browser: Browser, served: str, host: str
+) -> None:
+    ours = served.partition("/dashboard")[0]
+    told = attack(browser, host, f"{ours}/api/studies/1", "DELETE", "{}")
+    told |= {f"post {way}": word for way, word in attack(browser, host, f"{ours}/api/studies", "POST", NEW).items()}
+    told["picture"] = attack(browser, host, f"{ours}/favicon.ico", "GET", "")["image"]
+    assert {"fetch", "blind", "form", "image", "opaque", "socket", "post simple"} <= told.keys()
+    assert not set(told.values()) & {"loaded", "open"}, told
+    assert told["fetch"] == told["json"] == told["simple"] == told["post simple"] == "refused"
+    assert listed(served) == ["cats", f"cats{CONFIRMATION}"]
+
+
+@pytest.mark.security
+def test_a_name_of_a_stranger_for_this_machine_shows_nothing(browser: Browser, served: str) -> None:
+    port = served.split(":")[2].partition("/")[0]
+    page = browser.new_page()
+    try:
+        answer = page.goto(f"http://evil.test:{port}/api/studies")
+        assert answer is not None
+        assert answer.status == 403
+        deleted = page.evaluate("async () => (await fetch('/api/studies/1', {method: 'DELETE'})).status")
+        assert deleted == 403
+    finally:
+        page.close()
+    assert listed(served) == ["cats", f"cats{CONFIRMATION}"]
+
+
 # Without the browser
 
 
+@pytest.mark.security
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "evil.example"}, {"Host": "127.0.0.1.evil.example"}, {"Origin": "http://evil.example"},
+        {"Origin": "null"}, {"Origin": "http://127.0.0.1:1"}, {"Sec-Fetch-Site": "cross-site"},
+        {"Host": "evil.example", "Origin": "http://evil.example", "Sec-Fetch-Site": "same-origin"}, {},
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    ("method", "path", "body"), [("DELETE", "/api/studies/1", None), ("POST", "/api/studies", NEW)]
+)
+def test_what_is_not_asked_by_our_own_page_changes_nothing(
+    served: str, method: str, path: str, body: str | None, headers: dict[str, str]
+) -> None:
+    place = served.removeprefix("http://").partition("/")[0]
+    connection = HTTPConnection(place)
+    connection.request(method, path, body, {"Host": place, "Content-Type": "application/json", **headers})
+    assert connection.getresponse().status == 403
+    connection.close()
+    assert listed(served) == ["cats", f"cats{CONFIRMATION}"]
+
+
 def test_the_list_of_leases_is_not_for_people(served: str) -> None:
-    with urlopen(served.partition("/dashboard")[0] + "/api/studies") as answer:
-        listed = json.load(answer)["study_summaries"]
-    assert [one["study_name"] for one in listed] == ["cats", f"cats{CONFIRMATION}"]
+    assert listed(served) == ["cats", f"cats{CONFIRMATION}"]
 
 
 def test_a_study_of_the_time_before_pictures_opens(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ from signal import SIGTERM, default_int_handler, signal
 
 from omegaconf import DictConfig
 
-from catsweep.data.prepare.verify_page import listen
 from catsweep.demo.studio import Studio
 from catsweep.errors import ConfigError
 from catsweep.generation.sources import choose
+from catsweep.local_server import listen
 
 # Gradio reads these when it is imported. Whatever the person's own environment says, the demo talks to nobody.
 QUIET = {
@@ -61,7 +61,7 @@ def run(cfg: DictConfig) -> None:
         page = build(studio)
         host, port = listening.getsockname()
         print(f"Draw cats at http://{host}:{port} (Ctrl-C ends it)", flush=True)
-        serve(page, listening)
+        serve(page, studio.folder, listening)
 
 
 @contextmanager

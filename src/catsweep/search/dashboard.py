@@ -9,20 +9,23 @@ import errno
 from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import Any
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from wsgiref.simple_server import WSGIServer, make_server
 
 import optuna
 from optuna.storages import BaseStorage
 
 from catsweep.errors import CatsweepError, StudyError
 from catsweep.export.trials import find_study
+from catsweep.local_server import HOST, LocalRequestHandler, with_headers
 from catsweep.search import confirmation, results, storage
 from catsweep.search.artifacts import FOLDER, Store
 from catsweep.search.confirming import CONFIRMATION
 from catsweep.search.leases import SIDE
 from catsweep.search.settings import SWEEPS
 
-HOST = "127.0.0.1"  # who may look may also write notes and delete studies
+# Beside optuna-dashboard's own, which its pages carry. Pictures of trials may be whatever a stranger's study holds.
+POLICY = "frame-ancestors 'self'; base-uri 'none'; form-action 'self'; object-src 'none'"
+ARTIFACTS = "/artifacts/"
 NOTE = "dashboard:note_"  # how the keys of a study's note begin, see `optuna_dashboard._note`
 
 
@@ -76,8 +79,9 @@ def serve(opened: BaseStorage, folder: Path, port: int) -> "Server":
             raise StudyError(f"No study {folder.name} in that storage. There are: {', '.join(names) or 'none'}.")
         study = storage.find_study(opened, names[0])
     application = wsgi(presented(opened, folder), artifact_store=Store(folder / FOLDER))
+    guarded = with_headers(application, POLICY, ARTIFACTS)
     try:
-        server = make_server(HOST, port, application, server_class=Server, handler_class=_Silent)
+        server = make_server(HOST, port, guarded, server_class=Server, handler_class=LocalRequestHandler)
     except OSError as error:
         if error.errno not in (errno.EADDRINUSE, errno.EACCES):
             raise
@@ -144,13 +148,6 @@ class Server(ThreadingMixIn, WSGIServer):
 
     daemon_threads = True
     page = ""
-
-
-class _Silent(WSGIRequestHandler):
-    """The page asks every few seconds; nobody wants to read that."""
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Print nothing."""
 
 
 def _where(name: str | None, url: str | None) -> tuple[Path, str]:

@@ -4,7 +4,6 @@ import logging
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -17,13 +16,13 @@ from typing import Any
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
+from tests.foreign import attack
 
 from catsweep.data.prepare import verify_page
 from catsweep.data.prepare.decisions import TABLE, Decisions
 from catsweep.data.prepare.making import build
 from catsweep.data.prepare.stage import Done
 from catsweep.data.prepare.verify import Verify
-from catsweep.errors import ConfigError
 
 expect.set_options(timeout=20_000)  # the machine may be busy
 
@@ -64,7 +63,7 @@ class Served:
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
-        headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        headers = {"Origin": self.url[:-1]} | {name.replace("_", "-"): value for name, value in headers.items()}
         connection.request(method, path, body if body is None else json.dumps(body), headers)
         response = connection.getresponse()
         answer = response.status, response.read()
@@ -295,16 +294,37 @@ def test_when_the_command_has_ended_it_says_so(serve: Callable[..., Served], bro
 # Without one.
 
 
-def test_only_local_names_are_answered(serve: Callable[..., Served]) -> None:
+@pytest.mark.security
+def test_only_our_own_page_is_answered(serve: Callable[..., Served]) -> None:
     served = serve()
     token = served.token
     for host in ("evil.example", f"evil.example:{served.port}", "127.0.0.1.evil.example", "0.0.0.0", ""):
         for path in ("/", "/photos", "/image/0"):
-            assert served.ask("GET", path, Host=host)[0] == 400
-        assert served.ask("POST", "/done", Host=host, X_Token=token)[0] == 400
-    assert served.ask("GET", "/photos", Host="localhost:1234")[0] == 200  # through a tunnel
-    with verify_page.listen(0) as listening:
-        assert listening.getsockname()[0] == "127.0.0.1"
+            assert served.ask("GET", path, Host=host, Origin=f"http://{host}")[0] == 403
+        assert served.ask("POST", "/done", Host=host, Origin=f"http://{host}", X_Token=token)[0] == 403
+    for origin in ("null", "http://evil.example", f"http://localhost:{served.port}", "http://127.0.0.1:1"):
+        assert served.ask("GET", "/photos", Origin=origin)[0] == 403
+        assert served.ask("POST", "/done", Origin=origin, X_Token=token)[0] == 403
+    tunnel = {"Host": "localhost:1234", "Origin": "http://localhost:1234"}
+    assert served.ask("GET", "/photos", **tunnel)[0] == 200
+    assert served.ask("POST", "/decide", {"wishes": [], "since": 0}, X_Token=token, **tunnel)[0] == 200
+    assert served.thread.is_alive()
+
+
+@pytest.mark.security
+def test_a_page_of_a_stranger_learns_nothing_and_decides_nothing(
+    serve: Callable[..., Served], open_page: Callable[..., Page], browser: Browser
+) -> None:
+    served = serve()
+    page = open_page(served)
+    for host in ("evil.test", "127.0.0.1"):
+        told = attack(browser, host, f"{served.url}done", "POST", "{}")
+        assert told.keys() >= {"fetch", "blind", "form", "image", "socket"}
+        assert not set(told.values()) & {"loaded", "open"}, told
+        assert told["fetch"] == told["json"] == told["simple"] == "refused"
+    assert served.thread.is_alive()
+    page.keyboard.press("k")
+    saved(page)
 
 
 def test_nothing_is_decided_without_the_token(serve: Callable[..., Served]) -> None:
@@ -388,25 +408,6 @@ def test_a_table_spoilt_meanwhile_is_told_and_kept(serve: Callable[..., Served])
     path.write_text(good)
     assert served.decide(1, "drop", token)[0] == 200
     assert served.decisions(1, 3) == ["", "drop"]  # what was not saved is not decided
-
-
-def test_a_port_that_is_taken_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    with verify_page.listen(0) as taken:
-        port = taken.getsockname()[1]
-        with verify_page.listen(port) as other:
-            assert port < other.getsockname()[1] < port + verify_page.TRIES
-        monkeypatch.setattr(verify_page, "TRIES", 1)
-        with pytest.raises(ConfigError, match=rf"1 ports from {port} on.*verification\.port=PORT"):
-            verify_page.listen(port)
-
-
-def test_a_port_that_is_not_allowed_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(address: tuple[str, int]) -> socket.socket:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(socket, "create_server", refuse)
-    with pytest.raises(ConfigError, match="port 80, but: Permission denied"):
-        verify_page.listen(80)
 
 
 PROGRAM = """

@@ -4,15 +4,12 @@
 here for the photos and their images, and sends each decision as it is made. Every decision is in verify.csv before it
 is answered.
 
-Nobody but the page may decide: the server is on 127.0.0.1, knows itself only by local names (so that no foreign name
-can be pointed at it), takes decisions only with a token that stands in the page, and has no addresses but places in
-the list of photos.
+Nobody but the page may decide: `catsweep.local_server` lets only this machine's own pages ask, decisions are taken only
+with a token that stands in the page, and there are no addresses but places in the list of photos.
 """
 
-import errno
 import logging
 import secrets
-import socket
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -22,12 +19,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
@@ -35,13 +29,11 @@ from starlette.routing import Route
 from catsweep.data.prepare.decisions import DROP, KEEP, UNDECIDED, Decisions
 from catsweep.data.prepare.images import encode, read_image, thumbnail
 from catsweep.data.prepare.record import Record
-from catsweep.errors import ConfigError, DataError
+from catsweep.errors import DataError
+from catsweep.local_server import HOST, listen, uvicorn_server
 
 log = logging.getLogger(__name__)
 
-HOST = "127.0.0.1"
-TRIES = 20  # ports, from the wished-for one on
-_OTHER = "Choose another: {key}=PORT, 0 for any that is free."
 _DECISIONS = {decision: decision for decision in (KEEP, DROP, UNDECIDED)}
 _FOR_GOOD = {"Cache-Control": "private, max-age=31536000, immutable"}  # addresses change with the content
 _NEVER = {"Cache-Control": "no-store"}
@@ -113,45 +105,26 @@ def serve(page: Page, port: int) -> None:
 
     Args:
         page: to serve.
-        port: or one of the next `TRIES`, if it is taken; 0: any that is free.
+        port: see `listen`.
 
     Raises:
         ConfigError: no port is free.
         DataError: the table was made something that cannot be understood.
     """
     page.save()
-    listening = listen(port)
+    listening = listen(port, "verification.port")
     found = listening.getsockname()[1]
     nonce = secrets.token_urlsafe()
-    headers = [
-        ("Content-Security-Policy", f"default-src 'none'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; "
-         f"form-action 'none'; frame-ancestors 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'"),
-        ("Cross-Origin-Resource-Policy", "same-origin"),
-        ("X-Content-Type-Options", "nosniff"),
-        ("Referrer-Policy", "no-referrer"),
-    ]  # fmt: skip
-    config = uvicorn.Config(
-        application(page, nonce), headers=headers, log_config=None, log_level="warning", access_log=False,
-        lifespan="off", ws="none", timeout_graceful_shutdown=2,
-    )  # fmt: skip
-    server = uvicorn.Server(config)
+    policy = (
+        "default-src 'none'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+        f"frame-ancestors 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'"
+    )
+    server = uvicorn_server(application(page, nonce), policy, grace=2, lifespan=False)
     page.end = lambda: setattr(server, "should_exit", True)
     with listening, suppress(KeyboardInterrupt):
         log.info("Look through the images at http://%s:%d and press Enter there (or Ctrl-C here) to go on", HOST, found)
         server.run(sockets=[listening])
     page.save()
-
-
-def listen(port: int, key: str = "verification.port") -> socket.socket:
-    """A socket on this machine alone, see `serve`; `key` is what a person chooses the port by."""
-    other = _OTHER.format(key=key)
-    for candidate in range(port, min(port + TRIES, 1 << 16)) if port else [0]:
-        try:
-            return socket.create_server((HOST, candidate))
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise ConfigError(f"Expected to serve on port {candidate}, but: {error.strerror}. {other}") from error
-    raise ConfigError(f"Expected one of the {TRIES} ports from {port} on to be free, but all are taken. {other}")
 
 
 def application(page: Page, nonce: str) -> Starlette:
@@ -172,8 +145,7 @@ def application(page: Page, nonce: str) -> Starlette:
         Route("/decide", views.decide, methods=["POST"]),
         Route("/done", views.done, methods=["POST"]),
     ]
-    local = Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"], www_redirect=False)
-    return Starlette(routes=routes, middleware=[local])
+    return Starlette(routes=routes)
 
 
 class _Views:
