@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
+from tests.foreign import attack
 
 from catsweep.demo.studio import Studio
 from catsweep.generation.sources import Source
@@ -249,14 +250,25 @@ def test_a_generator_without_encoder_has_no_tab_for_photos(demos, open_page) -> 
     expect(page.locator(".masthead")).to_contain_text("blind-1")
 
 
-def test_only_its_own_files_are_served_to_local_names(demos) -> None:
+@pytest.mark.security
+def test_only_our_own_page_is_answered(demos) -> None:
     demo = demos[0]
     assert demo.ask("/") == demo.ask("/", host="localhost:1") == 200
-    assert demo.ask("/", host="evil.example") == demo.ask("/config", host="evil.example") == 400
+    assert demo.ask("/", host="evil.example") == demo.ask("/config", host="evil.example") == 403
     for path in ("/etc/hostname", str(Path(__file__)), "pyproject.toml", "..%2f..%2fetc%2fhostname"):
         assert demo.ask(f"/gradio_api/file={path}") in (403, 404), path
-    for path in ("/gradio_api/proxy=http://127.0.0.1:1/x", "/gradio_api/file=http://127.0.0.1:1/x", "/llms.txt"):
-        assert demo.ask(path) == 404, path
+
+
+@pytest.mark.security
+def test_a_page_of_a_stranger_draws_nothing_and_learns_nothing(demos, open_page, browser: Browser) -> None:
+    page = open_page(demos[0])
+    call = '{"data": [], "fn_index": 0, "session_hash": "s"}'
+    for host in ("evil.test", "127.0.0.1"):
+        told = attack(browser, host, f"{demos[0].url}/gradio_api/queue/join", "POST", call)
+        told["picture"] = attack(browser, host, address(page), "GET", "")["image"]
+        assert told.keys() >= {"fetch", "blind", "form", "image", "socket"}
+        assert not set(told.values()) & {"loaded", "open"}, told
+        assert told["fetch"] == told["json"] == told["simple"] == "refused"
 
 
 def test_it_ends_when_told_and_leaves_nothing(demos) -> None:
