@@ -2,6 +2,7 @@ import io
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
+from catsweep.data import hub
 from catsweep.data.building import open_or_build
 from catsweep.data.decode import Unreadable
 from catsweep.data.hub import HubCats, HubFiles
@@ -36,6 +38,15 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     datasets.disable_progress_bars()
+
+
+def write(path: Path, images: list[Any]) -> None:
+    """A parquet file of a column of images, the only one of its set."""
+    for other in path.parent.iterdir():
+        other.unlink()
+    column = pa.array(images, pa.struct({"bytes": pa.binary(), "path": pa.string()}))
+    kinds = datasets.Features({"image": datasets.Image()})
+    pq.write_table(pa.table({"image": column}).replace_schema_metadata(kinds.arrow_schema.metadata), path)
 
 
 @pytest.fixture
@@ -104,6 +115,69 @@ def test_loose_images_are_read_and_pass_the_first_stage_of_preparation(loose: Pa
     assert [record.source for record in done.kept] == ["train/0000000", "train/0000001", "train/0000002"]
 
 
+@pytest.mark.security
+@pytest.mark.parametrize(
+    "named",
+    [
+        "{secret}", "{set}/../secret.jpg", "{set}/link.jpg", "{set}/linked/secret.jpg", "../secret.jpg", "secret.jpg",
+        "file://{secret}", "http://127.0.0.1:1/x.jpg", "hf://datasets/a/b/x.jpg", "zip://x.jpg::{secret}", "~/x.jpg",
+        "{set}\x00/x.jpg", "/proc/self/environ", "{set}", "{set}-beside/x.jpg",
+    ],
+)  # fmt: skip
+def test_a_row_that_names_a_file_outside_of_the_set_reads_none(
+    parquet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    secret = tmp_path / "secret.jpg"
+    for place in (secret, tmp_path / "set-beside" / "x.jpg"):
+        place.parent.mkdir(exist_ok=True)
+        place.write_bytes(photo(9))
+    (parquet / "link.jpg").symlink_to(secret)
+    (parquet / "linked").symlink_to(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    rows = [{"bytes": None, "path": named.format(secret=secret, set=parquet)}, {"bytes": photo(1), "path": None}]
+    write(parquet / "data" / "train-00000-of-00001.parquet", rows)
+    ready = open_or_build(HubCats(str(parquet)), 32, tmp_path / "ready", 0.5)
+    refused = [row.reason.split(":")[0] for row in ready.rows if not row.kept]
+    assert refused in (["not in the set"], ["not a regular file"])
+    assert len(ready) == 1
+
+
+@pytest.mark.security
+def test_a_row_may_name_a_file_of_the_set(parquet: Path) -> None:
+    (parquet / "loose").mkdir()
+    (parquet / "loose" / "a.jpg").write_bytes(photo(3))
+    write(parquet / "data" / "train-00000-of-00001.parquet", [{"bytes": None, "path": f"{parquet}/loose/a.jpg"}])
+    assert HubFiles(str(parquet), "train", None).read("train/0000000") == photo(3)
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("named", ["../private/*.jpg", "{private}/*.jpg", "{private}/a.jpg", "train/link/*.jpg"])
+def test_a_card_that_names_files_outside_of_the_set_is_refused(loose: Path, tmp_path: Path, named: str) -> None:
+    private = tmp_path / "private"
+    private.mkdir()
+    (private / "a.jpg").write_bytes(photo(9))
+    (loose / "train" / "link").symlink_to(private)
+    path = named.format(private=private)
+    card = f"---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: ['{path}']\n---\n"
+    (loose / "README.md").write_text(card)
+    with pytest.raises(DataError, match=r"to hold its own data, but its card \(README\.md\) names '.*a\.jpg'"):
+        HubFiles(str(loose), "train", None)
+
+
+@pytest.mark.security
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        ("hf://datasets/a/cats@abc/data/x.parquet", True), ("https://example.com/x.parquet", True),
+        ("hf://datasets/a/cats@abcd/x.parquet", False), ("hf://datasets/me/private@abc/x.parquet", False),
+        ("/home/me/x.parquet", False), ("file:///home/me/x.parquet", False), ("x.parquet", False),
+    ],
+)  # fmt: skip
+def test_the_card_of_a_set_on_the_hub_names_its_own_files(name: str, own: bool) -> None:
+    with nullcontext() if own else pytest.raises(DataError, match="to hold its own data"):
+        hub._check_files("a/cats", {"train": [name]}, [], "hf://datasets/a/cats@abc")
+
+
 def test_no_image_is_looked_at_by_pillow(parquet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("was opened"))
     files = HubFiles(str(parquet), "train", None)
@@ -165,7 +239,9 @@ def test_without_a_network_what_was_fetched_before_is_taken(parquet: Path, monke
     def fail(*_: object, **__: object) -> None:
         raise OSError("no network")
 
+    builder = datasets.load_dataset_builder(str(parquet))
     monkeypatch.setattr(datasets, "load_dataset", load)
+    monkeypatch.setattr(datasets, "load_dataset_builder", lambda source: builder)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     for answer in (fail, lambda *_, **__: None):
         monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", answer)

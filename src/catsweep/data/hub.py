@@ -2,10 +2,13 @@
 
 `data=hub_cats data.source=USER/NAME`. Needs the optional package `datasets`, which keeps what it fetched. The images
 are taken as the bytes that the set holds, for `catsweep.data.decode` is the one that looks at them.
+
+A set is a stranger's: its card may name any file of this machine as its data, and its rows any file as an image. Only
+what lies in the set itself is read.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
@@ -67,7 +70,7 @@ class HubFiles:
     def __init__(self, source: str, split: str, column: str | None) -> None:
         place = Path(source).expanduser()
         self._local = place.is_dir()
-        rows = _load(str(place) if self._local else source, split)
+        rows, self._roots = _load(str(place) if self._local else source, split)
         import datasets
 
         images = [name for name, kind in rows.features.items() if isinstance(kind, datasets.Image)]
@@ -102,6 +105,8 @@ class HubFiles:
             raise Unreadable("empty file")
         if image["bytes"]:
             return bytes(image["bytes"])
+        if not _is_within(image["path"], self._roots):
+            raise Unreadable(f"not in the set: its row names {image['path']!r}")
         # What was fetched stands behind links in the cache; those in a folder of one's own are not followed.
         return read_bytes(image["path"] if self._local else os.path.realpath(image["path"]), limit)
 
@@ -126,8 +131,8 @@ class HubFiles:
         return int(row) if split == self._split and row.isdecimal() and int(row) < len(self._rows) else None
 
 
-def _load(source: str, split: str) -> Any:
-    """The rows of a split, `datasets.Dataset`."""
+def _load(source: str, split: str) -> tuple[Any, list[Path]]:
+    """The rows of a split, `datasets.Dataset`, and the folders in which files of the set may lie."""
     try:
         import datasets
     except ImportError as error:
@@ -135,9 +140,16 @@ def _load(source: str, split: str) -> Any:
             "Expected datasets, which reads sets of the Hugging Face Hub, but it is not installed: "
             "pip install datasets. Or use photos in a folder: data=photos data.source=DIR."
         ) from error
+    local = Path(source).is_dir()
     try:
-        with nullcontext() if Path(source).is_dir() or _is_reachable(source) else _offline():
-            return datasets.load_dataset(source, split=split)
+        with nullcontext() if local or _is_reachable(source) else _offline():
+            builder = datasets.load_dataset_builder(source)
+            base = str(builder.base_path or source)
+            roots = _roots(source) if local else _cached(base, source)
+            _check_files(source, builder.config.data_files or {}, roots if local else [], base)
+            return datasets.load_dataset(source, split=split), roots
+    except DataError:
+        raise
     except Exception as error:  # its own, those of httpx, of pyarrow and of disks
         said = " ".join(str(error).split())[:300]
         raise DataError(
@@ -145,6 +157,48 @@ def _load(source: str, split: str) -> Any:
             "(USER/NAME) and data.reader.split; the first time it takes a network, but no account. Without one, give "
             "a folder: data=photos data.source=DIR."
         ) from error
+
+
+def _check_files(source: str, data_files: Mapping[str, Iterable[str]], roots: list[Path], base: str) -> None:
+    """Refuse a set whose card names files as its data that are not its own; nothing of them is read yet."""
+    for name in [str(name) for names in data_files.values() for name in names]:
+        own = name == base or name.startswith((f"{base}/", "https://", "http://"))
+        if not (_is_within(name, roots) if roots else own):
+            raise DataError(
+                f"Expected {source} to hold its own data, but its card (README.md) names {name!r}. Take that out of "
+                "the card, or use another set."
+            )
+
+
+def _roots(source: str) -> list[Path]:
+    """Of a local folder: itself, and where its links lead if it is one that the Hub's own client fetched."""
+    root = Path(source).resolve()
+    return [root, root.parents[1] / "blobs"] if root.parent.name == "snapshots" else [root]
+
+
+def _cached(base: str, source: str) -> list[Path]:
+    """Where files of a set on the Hub are kept: those of this set, and what was unpacked of archives.
+
+    Args:
+        base: address of the set, `hf://datasets/USER/NAME@REVISION`; without a network, a folder.
+        source: its id, which may be an older one.
+    """
+    import datasets
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    hub = "hf://datasets/"
+    name = base.removeprefix(hub).partition("@")[0] if base.startswith(hub) else source
+    fetched = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="dataset")
+    return [fetched.resolve(), Path(datasets.config.EXTRACTED_DATASETS_PATH).resolve()]
+
+
+def _is_within(path: str, roots: Iterable[Path]) -> bool:
+    try:
+        real = Path(os.path.realpath(path))
+    except ValueError:  # a name with a zero byte
+        return False
+    return any(real.is_relative_to(root) for root in roots)
 
 
 def _is_reachable(source: str) -> bool:
