@@ -145,3 +145,9 @@ def test_their_digests_need_no_drawing_and_differ_where_the_cats_do(monkeypatch:
     assert len(set(known)) == 50
     assert known == [DemoCats(60).files.digest(name) for name in DemoCats(50).files]
     assert not set(known) & {DemoCats(50, seed=1).files.digest(name) for name in DemoCats(50).files}
+
+
+@pytest.mark.security
+def test_what_was_passed_over_is_no_formula(tmp_path: Path) -> None:
+    files.write_passed_over(path := tmp_path / "passed_over.csv", {"=1+1": "not an image: -A1", "-1": "@x"})
+    assert path.read_text().splitlines() == ["source,reason", "-1,'@x", "'=1+1,not an image: -A1"]

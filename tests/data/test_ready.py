@@ -1,3 +1,4 @@
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -129,3 +130,22 @@ def test_the_manifest_keeps_any_file_name(
     file = tmp_path_factory.getbasetemp() / "manifest.csv"
     write_manifest(file, rows)
     assert list(read_manifest(file)) == rows
+
+
+@pytest.mark.security
+@given(
+    st.lists(st.sampled_from(["=", "+", "-", "@", "'", "\t", "\r", ";", " ", "1", "a", "\uff1d"]), max_size=6).map(
+        "".join
+    )
+)
+def test_the_manifest_holds_no_formula_and_gives_back_the_name(
+    tmp_path_factory: pytest.TempPathFactory, name: str
+) -> None:
+    row = Row(0, f"={name}", "", "", "train", True, name, 4, 4, "-0.50 1.00")
+    write_manifest(path := tmp_path_factory.getbasetemp() / "formulas.csv", [row])
+    with path.open(newline="") as file:
+        cells = next(csv.DictReader(file))
+    assert cells["source"].startswith("'=")
+    assert not cells["reason"].startswith(("=", "@", "\t", "\r", "-a", "+a"))
+    assert cells["landmarks"] == "-0.50 1.00"
+    assert list(read_manifest(path)) == [row]

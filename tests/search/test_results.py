@@ -14,7 +14,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from rich.console import Console
 
-from catsweep.search import results
+from catsweep.search import attributes, results
 from catsweep.search.outcome import Kind
 from catsweep.search.results import print_table, ranked, summary, write_leaderboard, write_results
 
@@ -405,3 +405,12 @@ def test_any_mix_of_trials_writes_files_that_can_be_read(
     line = summary(study, [])
     assert len(line.splitlines()) == 1
     assert ("; best " in line) == bool(feasible)
+
+
+@pytest.mark.security
+def test_the_leaderboard_holds_no_formula_but_negative_numbers(tmp_path: Path) -> None:
+    one = trial(-1.5)
+    one.user_attrs = {attributes.MESSAGE: "=cmd|' /C calc'!A0"}
+    first = dict(zip(*board(study_of(one), tmp_path, "@objective"), strict=True))
+    assert first["'@objective"] == "-1.5"
+    assert first["message"] == "'=cmd|' /C calc'!A0"

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
+from catsweep.cells import escaped
 from catsweep.data.decode import MAX_BYTES, Unreadable, read_bytes, read_start
 from catsweep.data.memory import Budget
 from catsweep.data.signatures import START, hidden, why_not
@@ -97,7 +98,7 @@ def write_passed_over(path: Path, passed_over: Mapping[str, str]) -> None:
         with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
             table = csv.writer(file, lineterminator="\n")
             table.writerow(("source", "reason"))
-            table.writerows(sorted(passed_over.items()))
+            table.writerows([escaped(name), escaped(reason)] for name, reason in sorted(passed_over.items()))
 
 
 def say_passed_over(passed_over: Mapping[str, str]) -> str:

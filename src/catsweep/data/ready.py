@@ -24,6 +24,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from catsweep.cells import escaped, unescaped
 from catsweep.errors import DataError
 
 IMAGES, MANIFEST, SHEET, CARD = "images.npy", "manifest.csv", "contact_sheet.png", "card.json"
@@ -116,8 +117,9 @@ class Row:
         index = int(row["index"]) if row["index"] else None
         numbers = {"index": index, "kept": index is not None, "width": int(row["width"]), "height": int(row["height"])}
         numbers["copy"] = int(row.get("copy", 0))
+        texts = {name: unescaped(cell) if isinstance(cell, str) else cell for name, cell in row.items()}
         # The columns are the fields, and those that are no text are replaced: more than a type can say of a dict.
-        return cls(**{**row, **numbers})  # type: ignore[arg-type]
+        return cls(**{**texts, **numbers})  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -207,14 +209,14 @@ def digest(images: NDArray[np.uint8], splits: Sequence[str]) -> str:
 
 
 def write_manifest(path: Path, rows: Iterable[Row]) -> None:
-    """Write rows as CSV. File names that are not UTF-8 keep their bytes."""
+    """Write rows as CSV. File names that are not UTF-8 keep their bytes, and none is a formula (`catsweep.cells`)."""
     names = [field.name for field in fields(Row)]
     values = attrgetter(*names)
     with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         table = csv.writer(file)
         table.writerow(names)
         table.writerows(
-            [int(value) if value is True or value is False else value for value in values(row)] for row in rows
+            [int(value) if value is True or value is False else escaped(value) for value in values(row)] for row in rows
         )
 
 

@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from catsweep.atomic import write_text
+from catsweep.cells import escaped
 from catsweep.search import attributes, grammar
 from catsweep.search.outcome import Kind
 
@@ -159,14 +160,16 @@ def _leaderboard(study: optuna.Study, objective: Sequence[str]) -> str:
     named = any(attributes.FOLDER in trial.user_attrs for trial in trials)
     text = io.StringIO()
     table = csv.writer(text)
-    table.writerow(["trial", "state", *names, "seconds", "attempts", *TOLD, *["folder"][: 1 * named], *parameters])
+    header = ["trial", "state", *names, "seconds", "attempts", *TOLD, *["folder"][: 1 * named], *parameters]
+    table.writerow([escaped(name) for name in header])
     for trial, folder in zip(trials, folders, strict=True):
         values = trial.values if trial.state == TrialState.COMPLETE else [""] * len(names)
         attempt = trial.user_attrs.get(attributes.ATTEMPT)
         notes = ["" if attempt is None else attempt + 1, *(trial.user_attrs.get(key, "") for key in TOLD.values())]
         notes += [folder][: 1 * named]
         drawn = [_cell(trial.params[name], study) if name in trial.params else "" for name in parameters]
-        table.writerow([trial.number, state(trial), *values, _rounded(trial), *notes, *drawn])
+        cells = [trial.number, state(trial), *values, _rounded(trial), *notes, *drawn]
+        table.writerow([escaped(cell) for cell in cells])
     return text.getvalue()
 
 

@@ -1,3 +1,4 @@
+import csv
 import os
 from collections.abc import Iterator
 from dataclasses import fields, replace
@@ -49,6 +50,19 @@ def test_a_manifest_gives_back_what_was_written(tmp_path: Path, records: list[Re
     write_manifest(tmp_path / "manifest.csv", records)
     assert list(read_manifest(tmp_path / "manifest.csv")) == records
     assert [file.name for file in tmp_path.iterdir()] == ["manifest.csv"]
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("name", ["=1+1", "+cmd|' /C calc'!A0", "-A1", "@SUM(1)", "\t=1", "\uff1d1", "'=1", ' "=1'])
+def test_no_text_is_a_formula_for_a_spreadsheet_and_none_is_lost(tmp_path: Path, name: str) -> None:
+    record = Record("zoom", name, name, reason=name, operation=name, file=name, doubts=(name,), confidence=-0.5)
+    write_manifest(path := tmp_path / "manifest.csv", [record])
+    with path.open(newline="") as file:
+        row = next(csv.DictReader(file))
+    for column in ("id", "source", "reason", "operation", "file"):
+        assert row[column].lstrip(' \t"').startswith("'")
+    assert row["confidence"] == "-0.5"
+    assert list(read_manifest(path)) == [record]
 
 
 @settings(max_examples=50)

@@ -16,13 +16,13 @@ from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
 
+from catsweep.cells import escaped
 from catsweep.data.prepare.record import Record
 from catsweep.errors import DataError
 
 TABLE = "verify.csv"
 KEEP, DROP, UNDECIDED = "keep", "drop", ""
 COLUMNS = ("decision", "doubts", "source", "image", "sha256")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a cell that begins so is calculated by a spreadsheet
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,7 @@ def _merged(first: Sequence[str], second: Sequence[str]) -> list[str]:
 
 def _row(photo: Record, image: str) -> dict[str, str]:
     cells = {"doubts": "; ".join(photo.doubts), "source": photo.source, "image": image, "sha256": photo.sha256}
-    return {name: f"'{cell}" if cell.startswith(_FORMULA) else cell for name, cell in cells.items()}
+    return {name: escaped(cell) for name, cell in cells.items()}
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from catsweep.cells import escaped, unescaped
+
 MANIFEST = "manifest.csv"
 
 
@@ -107,7 +109,9 @@ def rounded(points: NDArray[np.floating[Any]]) -> tuple[tuple[float, float], ...
 
 
 def write_manifest(path: Path, records: Iterable[Record]) -> str:
-    """Write records as CSV (RFC 4180), whole or not at all. File names that are not UTF-8 keep their bytes.
+    """Write records as CSV (RFC 4180), whole or not at all.
+
+    File names that are not UTF-8 keep their bytes, and none is a formula (`catsweep.cells`).
 
     Returns:
         `content_digest` of the records that are kept.
@@ -142,6 +146,7 @@ def read_manifest(path: Path) -> Iterator[Record]:
         for row in csv.DictReader(file, strict=True):
             if None in row.values():
                 raise ValueError(f"a row of {path} is cut off")
+            row = {name: unescaped(cell) for name, cell in row.items()}
             points = json.loads(row["landmarks"] or "null")
             read: dict[str, Any] = {
                 "kept": row["kept"] == "1",
@@ -162,7 +167,7 @@ def _line(record: Record) -> str:
     for place in _NESTED:  # the rest the table writes as it should: None as nothing
         cells[place] = _JSON(cells[place]) if cells[place] else ""
     row = io.StringIO(newline="")
-    csv.writer(row).writerow(cells)
+    csv.writer(row).writerow([escaped(cell) for cell in cells])
     return row.getvalue()[:-2]
 
 
