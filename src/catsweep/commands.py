@@ -21,7 +21,9 @@ from hydra.types import RunMode
 from hydra.utils import execution_whitelist
 from omegaconf import DictConfig
 
+from catsweep import printing
 from catsweep.errors import CatsweepError
+from catsweep.printing import say
 
 R = TypeVar("R")
 
@@ -33,6 +35,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # A letter that the terminal's encoding lacks, such as an arrow in ISO-8859-9 or ASCII, is shown as ?; it ends nothing.
 if isinstance(sys.stdout, io.TextIOWrapper):
     sys.stdout.reconfigure(errors="replace")
+
+printing.make_logs_readable()
 
 
 def guard(task: Callable[[DictConfig], R]) -> Callable[[DictConfig], R]:
@@ -62,7 +66,7 @@ def guard(task: Callable[[DictConfig], R]) -> Callable[[DictConfig], R]:
         except CatsweepError as error:
             if _is_multirun() or os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0"):
                 raise
-            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            say(f"{type(error).__name__}: {error}", file=sys.stderr)
             raise SystemExit(1) from None
 
     return guarded

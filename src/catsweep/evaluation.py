@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Table
 
+from catsweep import printing
 from catsweep.atomic import write_json
 from catsweep.errors import ConfigError, EvaluationError
 from catsweep.export.best_model import scored_checkpoint
@@ -45,7 +45,7 @@ def run(cfg: DictConfig) -> Path:
     folder = Path(cfg.bundle) if cfg.bundle is not None else latest_bundle(Path(cfg.exports))
     recorded = Recorded.read(folder)
     ready = open_photos(recorded, cfg.ready)
-    console = Console()
+    console = printing.console()
     console.print(f"Scoring {folder} again, against {ready.path.name}", highlight=False, markup=False, soft_wrap=True)
     scorer = scorer_for(recorded, ready, cfg.seed)
     scores, cards = scorer.final(open_model(folder))

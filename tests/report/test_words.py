@@ -2,7 +2,8 @@ import math
 
 import pytest
 
-from catsweep.report.words import counted, duration, listed, moment, parameter, readable, shown
+from catsweep.printing import readable
+from catsweep.report.words import counted, duration, listed, moment, parameter, shown
 
 
 @pytest.mark.parametrize(

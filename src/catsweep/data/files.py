@@ -18,6 +18,7 @@ from catsweep.data.memory import Budget
 from catsweep.data.signatures import START, hidden, why_not
 from catsweep.data.threads import in_order
 from catsweep.errors import DataError
+from catsweep.printing import readable_name
 
 # Modules that say what comes of a file.
 READING = (
@@ -110,7 +111,7 @@ def say_passed_over(passed_over: Mapping[str, str]) -> str:
         return ""
     groups: dict[str, list[str]] = {}
     for name, reason in sorted(passed_over.items()):
-        groups.setdefault(reason, []).append(name if name.isprintable() else ascii(name))
+        groups.setdefault(reason, []).append(readable_name(name))
     order = sorted(groups.items(), key=lambda group: (-len(group[1]), group[0]))
     shown = len(order) if len(order) == GROUPS + 1 else GROUPS  # the last one takes no more room than its count
     words = [

@@ -11,8 +11,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 import cv2
-from rich.console import Console
 from rich.progress import track
+
+from catsweep import printing
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -43,5 +44,5 @@ def in_order(work: Callable[[In], Out], tasks: Iterable[In]) -> Iterator[Out]:
 
 def watched(items: Iterable[Out], total: int, title: str) -> Iterator[Out]:
     """Pass items through, with a progress bar on standard error if that is a terminal."""
-    console = Console(stderr=True)
+    console = printing.console(stderr=True)
     yield from track(items, title, total, console=console, transient=True, disable=not console.is_terminal)

@@ -15,6 +15,7 @@ from catsweep.demo.studio import Studio
 from catsweep.errors import ConfigError
 from catsweep.generation.sources import choose
 from catsweep.local_server import listen
+from catsweep.printing import say
 
 # Gradio reads these when it is imported. Whatever the person's own environment says, the demo talks to nobody.
 QUIET = {
@@ -52,7 +53,7 @@ def run(cfg: DictConfig) -> None:
     ):
         # Gradio serves what is in its own folder and nothing else, so the pictures go there.
         os.environ["GRADIO_TEMP_DIR"] = folder
-        print(f"Loading {source.folder}", flush=True)
+        say(f"Loading {source.folder}", flush=True)
         studio = Studio(source, Path(folder))
 
         from catsweep.demo.page import build  # imports Gradio, which reads the environment
@@ -60,7 +61,7 @@ def run(cfg: DictConfig) -> None:
 
         page = build(studio)
         host, port = listening.getsockname()
-        print(f"Draw cats at http://{host}:{port} (Ctrl-C ends it)", flush=True)
+        say(f"Draw cats at http://{host}:{port} (Ctrl-C ends it)", flush=True)
         serve(page, studio.folder, listening)
 
 

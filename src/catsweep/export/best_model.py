@@ -14,8 +14,8 @@ import shutil
 from pathlib import Path
 
 from omegaconf import DictConfig
-from rich.console import Console
 
+from catsweep import printing
 from catsweep.errors import ExportError
 from catsweep.export.confirmed import confirmed_choice, current, follows
 from catsweep.export.explanation import Explanation
@@ -56,7 +56,7 @@ def run(cfg: DictConfig) -> Path:
     explanation = Explanation(trials, choice, source, seeds, remark)
     target = Path(cfg.out)
     copy_run(source, target, explanation)
-    console = Console()
+    console = printing.console()
     explanation.print(console)
     console.print(f"Copied to {target}.", highlight=False, markup=False, soft_wrap=True)
     return target

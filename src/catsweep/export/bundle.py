@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import LightningModule
 from rich.console import Console
 
+from catsweep import printing
 from catsweep.errors import ConfigError, ExportError
 from catsweep.export import intervals, onnx, pictures, program, push, readme, standalone, weights
 from catsweep.export.agreement import CHECKED_BATCHES
@@ -61,7 +62,7 @@ def run(cfg: DictConfig) -> Path:
     model, _ = load_run(finished.folder, scored_checkpoint(finished.folder))
     scorer = scorer_of(finished.folder, cfg.ready) if cfg.draws else None
     target = Path(cfg.out) / finished.name
-    console = Console()
+    console = printing.console()
     with replacing(target) as folder:
         differences = fill(folder, finished, model)
         evidence(folder, finished, scorer, cfg.draws, console)

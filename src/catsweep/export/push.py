@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 
+from catsweep import printing
 from catsweep.errors import ConfigError, ExportError
 from catsweep.tracking import loggers
 from catsweep.tracking.run_logger import has_key, resolve_mode
@@ -191,4 +191,4 @@ def _first_line(error: Exception) -> str:
 
 
 def _say(text: str) -> None:
-    Console().print(text, highlight=False, markup=False, soft_wrap=True)
+    printing.console().print(text, highlight=False, markup=False, soft_wrap=True)

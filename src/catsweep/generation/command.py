@@ -22,6 +22,7 @@ from catsweep.generation.wish import ANIMATION, FOLDER, Attribute, Wish, read
 from catsweep.generation.writing import Images, Strips, save_animation, save_folder, upscale
 from catsweep.models.latents import draw_latents
 from catsweep.models.protocol import Encoder, Generator, Reconstructor, generate
+from catsweep.printing import say
 from catsweep.report.grids import save_png
 
 DRAWN = Path("outputs/generated")  # what is drawn from a bundle, to which nothing may be added
@@ -83,8 +84,8 @@ def write(strips: Strips, out: Path, wish: Wish) -> Path:
         save_png(out, strips.page(wish.columns))
     if before:
         what = "files of the same names, and left others, in" if wish.form == FOLDER else "what was there:"
-        print(f"Replaced {what} {out}", file=sys.stderr)
-    print(out)
+        say(f"Replaced {what} {out}", file=sys.stderr)
+    say(out)
     return out
 
 
@@ -146,7 +147,7 @@ def _along(
     images = _drawn(model, walks.along(start, way, wanted.strength, wanted.steps))
     if wanted.measure is not None:
         low, high = (attributes.MEASURES[wanted.measure](images[:, end]).mean() for end in (0, -1))
-        print(f"{wanted.measure}: {low:.3f} on average at the left, {high:.3f} at the right", file=sys.stderr)
+        say(f"{wanted.measure}: {low:.3f} on average at the left, {high:.3f} at the right", file=sys.stderr)
     if own is not None:
         images = np.concatenate([own.images[:, None], images], 1)
     return Strips(images, names)
@@ -159,7 +160,7 @@ def _sorted_by_hand(wanted: Attribute, model: Encoder, groups: Sorted) -> Tensor
     way = attributes.direction(having, lacking, wanted.name)
     right, asked = attributes.told_apart(having, lacking)
     if asked:
-        print(
+        say(
             f"{wanted.name}: {right} of {asked} photos lie on its side when the means are taken without them "
             f"(about {asked // 2} would by chance)",
             file=sys.stderr,
@@ -170,11 +171,11 @@ def _sorted_by_hand(wanted: Attribute, model: Encoder, groups: Sorted) -> Tensor
 def _read(photos: OwnPhotos, size: int, most: int | None) -> Own:
     own = photos.read(size, most)
     if own.left_out:
-        print(f"Left out of {photos.key_name}: {said(own.left_out)}", file=sys.stderr)
+        say(f"Left out of {photos.key_name}: {said(own.left_out)}", file=sys.stderr)
     if passed_over := photos.passed_over():
-        print(f"{photos.key_name}: {say_passed_over(passed_over)}", file=sys.stderr)
+        say(f"{photos.key_name}: {say_passed_over(passed_over)}", file=sys.stderr)
     if len(own.names) + len(own.left_out) < own.found:
-        print(f"The first {len(own.names):,} of {own.found:,} photos; a larger n takes more of them", file=sys.stderr)
+        say(f"The first {len(own.names):,} of {own.found:,} photos; a larger n takes more of them", file=sys.stderr)
     return own
 
 

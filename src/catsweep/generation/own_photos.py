@@ -18,6 +18,7 @@ from catsweep.data.files import Files, Folder, say_passed_over
 from catsweep.data.signatures import START, why_not
 from catsweep.data.sources import Photos
 from catsweep.errors import ConfigError, DataError
+from catsweep.printing import readable_name
 
 SAID = 3  # photos that are named one by one when they are left out
 
@@ -130,6 +131,6 @@ def _is_image(path: Path) -> bool:
 
 def said(left_out: dict[str, str]) -> str:
     """A few photos with the reason why they were left out, and how many more there are."""
-    some = [f"{name} ({reason})" for name, reason in list(left_out.items())[:SAID]]
+    some = [f"{readable_name(name)} ({readable_name(reason)})" for name, reason in list(left_out.items())[:SAID]]
     more = len(left_out) - len(some)
     return "; ".join(some) + (f"; and {more:,} more" if more else "")

@@ -11,6 +11,7 @@ from typing import Any
 
 from catsweep.atomic import write_text
 from catsweep.export.swap import replacing
+from catsweep.printing import readable
 from catsweep.report import charts, figures, pictures, words
 from catsweep.report.failures import failures, first_line
 from catsweep.report.grids import Images, save_png
@@ -43,7 +44,7 @@ def write(story: Story, folder: Path) -> Path:
 
 def plain(text: object) -> str:
     """A text that Markdown shows as it is, on one line."""
-    one_line = " ".join(words.readable(str(text)).split())
+    one_line = " ".join(readable(str(text)).split())
     return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", html.escape(one_line, quote=False))
 
 
@@ -51,7 +52,7 @@ def fenced(text: str) -> list[str]:
     """A block of code, whatever is in it."""
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
-    return [f"{fence}text", *words.readable(text).splitlines(), fence]
+    return [f"{fence}text", *readable(text).splitlines(), fence]
 
 
 def _draw(story: Story, folder: Path) -> None:

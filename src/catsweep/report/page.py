@@ -15,6 +15,7 @@ from urllib.parse import quote
 from markupsafe import Markup, escape
 
 from catsweep import templates
+from catsweep.printing import readable
 from catsweep.report import charts, parallel, pictures, words
 from catsweep.report.failures import failures
 from catsweep.report.grids import Images
@@ -59,7 +60,7 @@ def render(story: Story, home: Path) -> str:
     """
     environment = templates.environment(Path(__file__).parent)
     environment.filters.update(shown=words.shown, parameter=words.parameter, duration=words.duration)
-    environment.filters.update(moment=words.moment, listed=words.listed, readable=words.readable, breakable=breakable)
+    environment.filters.update(moment=words.moment, listed=words.listed, readable=readable, breakable=breakable)
     environment.globals.update(counted=words.counted, path=parallel.path)
     return environment.get_template(TEMPLATE).render(**_context(story, home)).lstrip()
 
@@ -86,7 +87,7 @@ def pruned_by(record: Record) -> str:
     pruner = pruning.get("pruner")
     name = str(pruner.get("_target_", "")).rpartition(".")[2] if isinstance(pruner, dict) else ""
     scores = [record.label(str(score)) for score in pruning.get("metrics") or []]
-    return words.readable(", ".join(word for word in (*scores, name) if word))
+    return readable(", ".join(word for word in (*scores, name) if word))
 
 
 def link(folder: Path | None, home: Path) -> str:
@@ -100,7 +101,7 @@ def _context(story: Story, home: Path) -> dict[str, Any]:
     return {
         "story": story,
         "record": record,
-        "name": words.readable(record.name),
+        "name": readable(record.name),
         "winner": story.winner,
         "best": next((trial for trial in record.trials if trial.number == number), None),
         "front": front,

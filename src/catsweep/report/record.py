@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from catsweep.errors import ExportError
 from catsweep.export.selection import Candidate, Objective
 from catsweep.export.trials import find_run
-from catsweep.report.words import readable
+from catsweep.printing import readable
 from catsweep.search import attributes, grammar, results
 from catsweep.search.storage import find_study
 

@@ -7,8 +7,9 @@ import shlex
 from dataclasses import dataclass
 from typing import Any
 
+from catsweep.printing import readable
 from catsweep.report.record import Entry, Record
-from catsweep.report.words import readable, shown
+from catsweep.report.words import shown
 from catsweep.search import grammar
 
 SWEPT = ("study", "trials")  # belong to a sweep, not to a run of its own

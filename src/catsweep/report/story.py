@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from catsweep.export.trials import open_study
+from catsweep.printing import readable
 from catsweep.report import pictures
 from catsweep.report.grids import Images
 from catsweep.report.importance import Importance, importances
@@ -17,7 +18,7 @@ from catsweep.report.record import Record, read
 from catsweep.report.reproduce import Reproduction, reproduction
 from catsweep.report.timeline import Timeline, timeline
 from catsweep.report.winner import Winner, pick
-from catsweep.report.words import counted, readable
+from catsweep.report.words import counted
 
 SHOWN = 36  # of the winner's samples, and of the real cats beside them
 

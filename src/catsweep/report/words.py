@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from catsweep.printing import readable
 from catsweep.search import grammar
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
@@ -25,12 +26,6 @@ def shown(value: Any) -> str:
 def parameter(value: Any) -> str:
     """A parameter as `shown` has it, but a string as Hydra takes it: `'null'` is not null."""
     return readable(grammar.spelled(value)) if isinstance(value, str) else shown(value)
-
-
-def readable(text: str) -> str:
-    """Without what no UTF-8 file takes (lone surrogates) and no page shows (control characters but line ends)."""
-    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    return "".join(c if c in "\n\t" or c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def duration(seconds: float) -> str:

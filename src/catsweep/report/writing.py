@@ -11,9 +11,10 @@ from omegaconf import DictConfig
 
 from catsweep.atomic import write_text
 from catsweep.export.trials import find_study
+from catsweep.printing import say
 from catsweep.report import markdown, page
 from catsweep.report.story import tell
-from catsweep.report.words import counted, readable
+from catsweep.report.words import counted
 
 PAGE = "report.html"
 
@@ -38,5 +39,5 @@ def run(cfg: DictConfig) -> Path:
     write_text(path, page.render(story, folder))
     beside = markdown.write(story, folder)
     told = f"{counted(len(story.record.trials), 'trial')} of study {folder.name}"
-    print(readable(f"{told}: {path} ({path.stat().st_size / 1e6:.1f} MB), and {beside}"))
+    say(f"{told}: {path} ({path.stat().st_size / 1e6:.1f} MB), and {beside}")
     return path

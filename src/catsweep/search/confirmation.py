@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.table import Table
 
+from catsweep import printing
 from catsweep.atomic import write_json
 from catsweep.errors import ConfigError, StudyError
 from catsweep.search import attributes
@@ -124,7 +125,7 @@ class Confirmation:
 
     def print(self, console: Console | None = None) -> None:
         """Print the table and the sentence."""
-        console = console or Console()
+        console = console or printing.console()
         console.print(self.table())
         console.print(self.sentence(), highlight=False, markup=False, soft_wrap=True)
 

@@ -17,6 +17,7 @@ from optuna.storages import BaseStorage
 from catsweep.errors import CatsweepError, StudyError
 from catsweep.export.trials import find_study
 from catsweep.local_server import HOST, LocalRequestHandler, with_headers
+from catsweep.printing import readable, say
 from catsweep.search import confirmation, results, storage
 from catsweep.search.artifacts import FOLDER, Store
 from catsweep.search.confirming import CONFIRMATION
@@ -47,15 +48,15 @@ def main(words: list[str] | None = None) -> None:
         folder, url = _where(given.study, given.storage)
         server = serve(storage.open_storage(url), folder, given.port)
     except CatsweepError as error:
-        raise SystemExit(f"{type(error).__name__}: {error}") from None
+        raise SystemExit(readable(f"{type(error).__name__}: {error}")) from None
     except ImportError:
         raise SystemExit("optuna-dashboard is not installed: pip install 'catsweep[dashboard]'.") from None
     with server:
-        print(f"{folder.name} at {address(server)} (Ctrl-C ends it)", flush=True)
+        say(f"{folder.name} at {address(server)} (Ctrl-C ends it)", flush=True)
         try:
             server.serve_forever()
         except KeyboardInterrupt:
-            print()
+            say()
 
 
 def serve(opened: BaseStorage, folder: Path, port: int) -> "Server":

@@ -5,6 +5,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
+from catsweep.printing import say
 from catsweep.search import attributes, grammar, results
 from catsweep.search.proposer import Proposer
 from catsweep.search.settings import Settings
@@ -36,15 +37,15 @@ def rehearse(
         first: configurations that come before all proposals.
     """
     size = space.size()
-    print(f"Study {settings.study}, {settings['n_trials']} trials in {settings.slots} slots.")
-    print(f"The space has {'infinitely many' if size is None else size} configurations:")
+    say(f"Study {settings.study}, {settings['n_trials']} trials in {settings.slots} slots.")
+    say(f"The space has {'infinitely many' if size is None else size} configurations:")
     for name, described in space.describe().items():
-        print(f"  {name}: {described}")
-    print("It would begin with:")
+        say(f"  {name}: {described}")
+    say("It would begin with:")
     begun = len(study.trials)
     for number, params in enumerate([*first, *proposer.preview(SHOWN)][:SHOWN], start=begun):
-        print(f"  {number}: {' '.join(f'{k}={grammar.spelled(v)}' for k, v in params.items())}")
-    print(cost(study, settings))
+        say(f"  {number}: {' '.join(f'{k}={grammar.spelled(v)}' for k, v in params.items())}")
+    say(cost(study, settings))
 
 
 def cost(study: optuna.Study, settings: Settings) -> str:

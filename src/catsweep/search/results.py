@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from catsweep import printing
 from catsweep.atomic import write_text
 from catsweep.cells import escaped
 from catsweep.search import attributes, grammar
@@ -62,7 +63,7 @@ def print_table(study: optuna.Study, objective: Sequence[str], console: Console 
         objective: names of the objectives, as for `write_leaderboard`.
         console: to print on; standard output if there is none.
     """
-    console = console or Console()
+    console = console or printing.console()
     trials = ranked(study)
     best = {trial.number for trial in best_trials(study)}
     mark = "* best" if len(study.directions) == 1 else "* Pareto-optimal"

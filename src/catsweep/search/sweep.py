@@ -25,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from optuna.trial import TrialState
 
 from catsweep.errors import CatsweepError, ConfigError, StudyError
+from catsweep.printing import say
 from catsweep.search import contract, grammar, results, settings
 from catsweep.search.artifacts import Artifacts
 from catsweep.search.checks import checked, recorded
@@ -86,7 +87,7 @@ def run(
         else:
             sweep.run()
     except CatsweepError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        say(f"{type(error).__name__}: {error}", file=sys.stderr)
         raise SystemExit(1) from None
 
 
@@ -140,7 +141,7 @@ class Sweep:
                 self._freeze(study, anew=not study.trials and not leases.owned(BEGUN))
                 leases.take(BEGUN)
             if self._elsewhere(study):
-                print(f"{self._where(study)} goes on there; {results.RESULTS} is written to {self.folder} too.")
+                say(f"{self._where(study)} goes on there; {results.RESULTS} is written to {self.folder} too.")
             self.jobs.point_to(study.user_attrs["sweep_dir"])
             self._search(study, leases)
         finally:
@@ -276,9 +277,9 @@ class Sweep:
         total = self.settings["n_trials"]
         if _whole(study, total) and Confirming(study, self.jobs).complete:
             self._record(study)
-            print(f"The study {study.study_name} is finished: {results.summary(study, self._names())}.")
+            say(f"The study {study.study_name} is finished: {results.summary(study, self._names())}.")
             more = f"for more, raise n_trials. Start another with {self.naming}=NEWNAME."
-            print(f"It has all of its {total} trials; {more}")
+            say(f"It has all of its {total} trials; {more}")
             return
         executor = self.jobs.executor()
         watch = Watch(study, self.settings, executor, sweep_dir)
@@ -349,15 +350,15 @@ class Sweep:
 
     def _farewell(self, study: optuna.Study) -> None:
         results.print_table(study, self._names())
-        print(results.summary(study, self._names()))
+        say(results.summary(study, self._names()))
         if self.stop.requested:
-            print(f"Interrupted; nothing is lost. The same line goes on:\n  {shlex.join(_words())}")
+            say(f"Interrupted; nothing is lost. The same line goes on:\n  {shlex.join(_words())}")
             raise SystemExit(128 + (self.stop.signal or signal.SIGINT))
         if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
             raise StudyError("No trial finished; the table above says why, and each trial's log has the whole story.")
         url = shown(self.settings.storage)
         look = f"Look at it with any of Optuna's tools, for example: optuna-dashboard {shlex.quote(url)}"
-        print(f"Study: {self.settings.record}. {self.settings['next_step'] or look}")
+        say(f"Study: {self.settings.record}. {self.settings['next_step'] or look}")
 
 
 def _whole(study: optuna.Study, n_trials: int) -> bool:

@@ -18,6 +18,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from catsweep import printing
+from catsweep.printing import readable_name, say
+
 PROGRESS = "progress.json"
 REFRESH = 0.5  # seconds between two pictures of the table
 BELOW = 5  # lines of the picture that are not slots: the heading, three lines below, the cursor's
@@ -112,7 +115,7 @@ class PlainDisplay:
 
     def event(self, line: str) -> None:
         """Write the line, with the time."""
-        print(f"{time.strftime('%H:%M:%S')}  {line}", file=self.stream, flush=True)
+        say(f"{time.strftime('%H:%M:%S')}  {readable_name(line)}", file=self.stream, flush=True)
 
     def close(self) -> None:
         """Nothing."""
@@ -138,7 +141,9 @@ class LiveDisplay:
 
     def event(self, line: str) -> None:
         """Write the line above the table."""
-        self.console.print(Text(f"{time.strftime('%H:%M:%S')}  {line}"), overflow="ellipsis", no_wrap=True)
+        self.console.print(
+            Text(f"{time.strftime('%H:%M:%S')}  {readable_name(line)}"), overflow="ellipsis", no_wrap=True
+        )
 
     def close(self) -> None:
         """Take the table away."""
@@ -151,7 +156,7 @@ def display_for(stream: TextIO | None = None) -> Display:
     That is where Hydra's own log goes: standard error of a sweep in a script has what ended the sweep, and no more.
     """
     picture = stream or sys.stderr
-    if picture.isatty() and not (console := Console(file=picture)).is_dumb_terminal:
+    if picture.isatty() and not (console := printing.console(file=picture)).is_dumb_terminal:
         return LiveDisplay(console)
     return PlainDisplay(stream or sys.stdout)
 

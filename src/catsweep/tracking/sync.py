@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 
 from catsweep.errors import CatsweepError, ConfigError
+from catsweep.printing import readable, say
 from catsweep.tracking.run_logger import has_key
 
 SERVICE = "wandb-core"  # the process that writes
@@ -35,9 +36,9 @@ def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Upload to Weights & Biases what was recorded offline.")
     parser.add_argument("folder", nargs="?", type=Path, default=RECORDS, help=f"of the records; {RECORDS} if not given")
     try:
-        print(sync(parser.parse_args(words).folder))
+        say(sync(parser.parse_args(words).folder))
     except CatsweepError as error:
-        raise SystemExit(f"{type(error).__name__}: {error}") from None
+        raise SystemExit(readable(f"{type(error).__name__}: {error}")) from None
 
 
 def sync(folder: Path) -> str:

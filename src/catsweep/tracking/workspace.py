@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from catsweep.atomic import write_json
 from catsweep.errors import CatsweepError, ConfigError
 from catsweep.export.trials import BESIDES, find_study
+from catsweep.printing import readable, say
 from catsweep.report import record as study_record
 from catsweep.report.record import Record
 from catsweep.search.settings import SWEEPS
@@ -43,9 +44,9 @@ def main(words: list[str] | None = None) -> None:
     given = parser.parse_args(words)
     try:
         folder = find_study(SWEEPS, given.study)
-        print(build(folder, _read(folder), given.entity))
+        say(build(folder, _read(folder), given.entity))
     except CatsweepError as error:
-        raise SystemExit(f"{type(error).__name__}: {error}") from None
+        raise SystemExit(readable(f"{type(error).__name__}: {error}")) from None
 
 
 def _read(folder: Path) -> Record:

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from catsweep.data.prepare.record import MANIFEST, Record, read_manifest, write_manifest
 from catsweep.data.prepare.stage import Done
-from catsweep.data.prepare.table import check, readable, write_table
+from catsweep.data.prepare.table import check, write_table
 from catsweep.errors import ConfigError
+from catsweep.printing import readable_name
 
 Made = Callable[[Sequence[Record]], list[Done]]
 
@@ -112,10 +113,10 @@ def test_parquet_without_pyarrow_says_what_to_install(monkeypatch: pytest.Monkey
     )
 )
 def test_any_name_can_be_read(name: str) -> None:
-    text = readable(name)
+    text = readable_name(name)
     assert text.isprintable()
     assert text.encode().decode() == text
-    assert readable(text) == text
+    assert readable_name(text) == text
 
 
 @pytest.mark.parametrize(
@@ -129,4 +130,4 @@ def test_any_name_can_be_read(name: str) -> None:
     ],
 )
 def test_what_cannot_be_seen_is_spelled_out(name: str, text: str) -> None:
-    assert readable(name) == text
+    assert readable_name(name) == text

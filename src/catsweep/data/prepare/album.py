@@ -16,7 +16,7 @@ from catsweep.data.contact_sheet import pick
 from catsweep.data.prepare.images import Pixels, on_white, read_image
 from catsweep.data.prepare.record import Record
 from catsweep.data.prepare.stage import Done
-from catsweep.data.prepare.table import readable
+from catsweep.printing import readable_name
 
 SHOWN = 12  # pictures of one kind
 KINDS = 12  # kinds of one stage; the rarer ones are put together
@@ -88,8 +88,8 @@ class Album:
         """
         image = self.image(place if record.kept else place - 1, record.id)
         other = self.image(place - 1, str(record.parameters.get("of", "")))  # see stage `duplicates`
-        note = readable(said.partition(": ")[2])
-        return Picture(data_uri(image), data_uri(other), readable(record.source), note, out)
+        note = readable_name(said.partition(": ")[2])
+        return Picture(data_uri(image), data_uri(other), readable_name(record.source), note, out)
 
 
 def grouped(items: Sequence[tuple[str, Item]], show: Callable[[Item, str], Picture]) -> tuple[Group, ...]:
@@ -109,7 +109,7 @@ def grouped(items: Sequence[tuple[str, Item]], show: Callable[[Item, str], Pictu
     groups = []
     for kind, group in order:
         chosen = [group[place] for place in pick(len(group), SHOWN)]
-        groups.append(Group(readable(kind), len(group), tuple(show(item, said) for said, item in chosen)))
+        groups.append(Group(readable_name(kind), len(group), tuple(show(item, said) for said, item in chosen)))
     return tuple(groups)
 
 

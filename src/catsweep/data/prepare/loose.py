@@ -20,11 +20,11 @@ from typing import Any, ClassVar
 
 from catsweep.data.prepare.images import encode
 from catsweep.data.prepare.original import identity
-from catsweep.data.prepare.table import readable
 from catsweep.data.ready import MANIFEST, ReadySet, Row
 from catsweep.data.threads import in_order, watched
 from catsweep.errors import ConfigError, DataError
 from catsweep.instantiation import instantiate
+from catsweep.printing import readable_name
 
 CARD = "card.json"
 SPLITS = ("train", "val")
@@ -50,7 +50,7 @@ class Sample:
         numbers = [float(word) for word in self.row.landmarks.split()]
         points = [list(pair) for pair in zip(numbers[::2], numbers[1::2], strict=True)]
         row = self.row
-        names = {"source": readable(row.source), "sha256": row.sha256, "group": row.group, "copy": row.copy}
+        names = {"source": readable_name(row.source), "sha256": row.sha256, "group": row.group, "copy": row.copy}
         return {**names, "landmarks": points or None}
 
 

