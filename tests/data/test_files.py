@@ -93,7 +93,7 @@ def test_a_name_that_leads_nowhere_is_no_error_but_a_reason(tmp_path: Path) -> N
 
 def test_what_is_passed_over_is_one_line_however_much_it_is() -> None:
     assert say_passed_over({}) == ""
-    assert say_passed_over({"a\nb": "hidden"}) == "1 other file passed over: 1 hidden ('a\\nb')"
+    assert say_passed_over({"a\nb": "hidden"}) == "1 other file passed over: 1 hidden (a\\nb)"
     few = {"b.txt": "not an image: .txt", "a.txt": "not an image: .txt", ".x": "hidden"}
     said = "3 other files passed over: 2 not an image: .txt (a.txt, b.txt); 1 hidden (.x)"
     assert say_passed_over(few) == said
