@@ -10,6 +10,8 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, StringNode, ValidationError
 
+from catsweep import schema
+
 STEADY = "hydra_plugins.catsweep_sweeper.steady_sweeper.SteadySweeper"
 STOCK = "hydra_plugins.hydra_optuna_sweeper."
 
@@ -133,3 +135,4 @@ _store.store(group="hydra/sweeper/sampler", name="default", node=DefaultSamplerC
 # Under two names: an app may have a hydra/sweeper/steady.yaml of its own that starts from the schema.
 for _name in ("steady", "steady_schema"):
     _store.store(group="hydra/sweeper", name=_name, node=SteadySweeperConf, provider="catsweep")
+schema.register()  # of conf/, so that it composes from wherever Hydra is started
