@@ -21,7 +21,8 @@ from hydra.types import RunMode
 from hydra.utils import execution_whitelist
 from omegaconf import DictConfig
 
-from catsweep.errors import CatsweepError
+from catsweep import schema
+from catsweep.errors import CatsweepError, ConfigError
 
 R = TypeVar("R")
 
@@ -44,8 +45,9 @@ def guard(task: Callable[[DictConfig], R]) -> Callable[[DictConfig], R]:
       would end the whole sweep;
     - with `HYDRA_FULL_ERROR=1`, Hydra's own way to ask for tracebacks.
 
-    While the task runs, a configuration may also name targets of the packages in its `trust` list, beyond those of
-    `catsweep.instantiation.TRUSTED`.
+    What Hydra could not look at when it composed, since it came by interpolation, is looked at first, see
+    `catsweep.schema`. While the task runs, a configuration may also name targets of the packages in its `trust` list,
+    beyond those of `catsweep.instantiation.TRUSTED`.
 
     Args:
         task: the function that `hydra.main` decorates.
@@ -57,6 +59,8 @@ def guard(task: Callable[[DictConfig], R]) -> Callable[[DictConfig], R]:
     @functools.wraps(task)
     def guarded(cfg: DictConfig) -> R:
         try:
+            if said := schema.faults(cfg):
+                raise ConfigError("\n".join(said))
             with execution_whitelist(list(cfg.get("trust") or [])):
                 return task(cfg)
         except CatsweepError as error:

@@ -7,6 +7,9 @@
 from hydra.core.config_store import ConfigStore
 
 from catsweep.schema import commands, groups
+from catsweep.schema.nodes import faults, refusal
+
+__all__ = ["faults", "refusal", "register"]
 
 
 def register() -> None:

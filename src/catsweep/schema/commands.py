@@ -5,20 +5,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from catsweep.schema.groups import PIXELS, SHARE, operation, target
-from catsweep.schema.kinds import (
-    SEEDS,
-    Choice,
-    Either,
-    Node,
-    Real,
-    Several,
-    Switch,
-    Text,
-    Value,
-    Values,
-    Whole,
-    branch,
-)
+from catsweep.schema.kinds import SEEDS, Choice, Either, Node, Real, Several, Switch, Text, Whole
+from catsweep.schema.nodes import Value, Values, branch
 
 PORT = Whole(0, (1 << 16) - 1)
 SEED = Whole(0, SEEDS)

@@ -1,14 +1,15 @@
 """What the options of the groups in `conf/` hold: each key with the kind of its values, in the order of the files.
 
-`conf/GROUP/OPTION.yaml` names its schema in its defaults, and has the values and what they mean. An option of the user's
-own needs none; one that starts from ours has the kinds of its keys.
+`conf/GROUP/OPTION.yaml` names its schema in its defaults, and has the values and what they mean. An option of the
+user's own needs none; one that starts from ours has the kinds of its keys.
 """
 
 from typing import Any
 
 from omegaconf import DictConfig
 
-from catsweep.schema.kinds import SEEDS, Choice, Either, Real, Several, Switch, Text, Value, Values, Whole, branch
+from catsweep.schema.kinds import SEEDS, Choice, Either, Real, Several, Switch, Text, Whole
+from catsweep.schema.nodes import Value, Values, branch
 
 PIXELS = 8192  # of a side, more than any photo's that is trained on
 WEIGHT = Real(0, 1e6)
@@ -30,11 +31,12 @@ def _source() -> Value:
     return Value(Text(), null=True)
 
 
-def _images(**reader: Any) -> DictConfig:
+def _images(reader: DictConfig, **more: Any) -> DictConfig:
     """Photos from somewhere, that a reader makes images of."""
     return target(
         source=_source(),
-        reader=target(**reader),
+        **more,
+        reader=reader,
         size=Value(Whole(1, PIXELS)),
         root=Value(Text()),
         **_batches(),
@@ -48,19 +50,6 @@ def _batches(held_out: bool = True) -> dict[str, Any]:
         "flip": Value(Switch()),
         "seed": Value(Whole(0, SEEDS)),
     }
-
-
-def _kaggle() -> DictConfig:
-    point = Several(SHARE, length=2)
-    schema = _images(
-        folder=Value(Text(), null=True),
-        download=Value(Switch()),
-        face=branch({"left_eye": Values(point), "right_eye": Values(point), "mouth": Values(point)}),
-        min_eye_distance=Value(Real(0, PIXELS)),
-        min_inside=Value(SHARE),
-        standard=Value(Whole(8, PIXELS)),
-    )
-    return branch({"_target_": Value(Text()), "source": _source(), "download": Value(Switch()), **schema._content})
 
 
 def operation(changes: bool = True) -> DictConfig:
@@ -213,12 +202,27 @@ SCHEMAS: dict[str, Any] = {
     "data_augment_mild": branch(
         {name: operation() for name in ("bright_dim", "bright_light", "contrast", "saturation", "crop_random")}
     ),
-    "data_demo_cats": _images(n=Value(Whole(1, 1_000_000)), seed=Value(Whole(0, SEEDS))),
+    "data_demo_cats": _images(target(n=Value(Whole(1, 1_000_000)), seed=Value(Whole(0, SEEDS)))),
     "data_hub_cats": _images(
-        source=_source(), split=Value(Text()), column=Value(Text(), null=True), min_side=Value(Whole(0, PIXELS))
+        target(
+            source=_source(),
+            split=Value(Text()),
+            column=Value(Text(), null=True),
+            min_side=Value(Whole(0, PIXELS)),
+        )
     ),
-    "data_kaggle_cats": _kaggle(),
-    "data_photos": _images(folder=Value(Text(), null=True), min_side=Value(Whole(0, PIXELS))),
+    "data_kaggle_cats": _images(
+        target(
+            folder=Value(Text(), null=True),
+            download=Value(Switch()),
+            face=branch({name: Values(Several(SHARE, length=2)) for name in ("left_eye", "right_eye", "mouth")}),
+            min_eye_distance=Value(Real(0, PIXELS)),
+            min_inside=Value(SHARE),
+            standard=Value(Whole(8, PIXELS)),
+        ),
+        download=Value(Switch()),
+    ),
+    "data_photos": _images(target(folder=Value(Text(), null=True), min_side=Value(Whole(0, PIXELS)))),
     "data_ready": target(source=_source(), size=Value(Whole(1, PIXELS)), **_batches(held_out=False)),
     "depth": branch({"halvings": Value(Whole(1, 12))}),
     "hparams_search": {"study": Value(Text(), null=True), "trials": Value(Whole(1))},

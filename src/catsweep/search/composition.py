@@ -16,9 +16,10 @@ from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.types import Sweep
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException, ValidationError
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from catsweep import schema
 from catsweep.search import distributions, grammar
 from catsweep.search.space import Space
 
@@ -57,7 +58,7 @@ class Composing:
 
     def problems(self) -> list[str]:
         """See `problems` of this module."""
-        return self.unknown_options() or self.impossible_keys()
+        return self.unknown_options() or self.impossible_keys() or self.refused_values()
 
     def composed(self, params: Mapping[str, Any], *overrides: str) -> DictConfig:
         """The configuration of a job.
@@ -157,6 +158,24 @@ class Composing:
                 said |= self._culprits(name, refusals)
         return list(dict.fromkeys(said.values()))
 
+    def refused_values(self) -> list[str]:
+        """Values of the space, or bounds of it, that the configuration does not take; the others it would draw first.
+
+        Each parameter is looked at in a configuration that has it. See `catsweep.schema`.
+        """
+        said: list[str] = []
+        waiting = dict.fromkeys(self.space.parameters)
+        for params in self.examples():
+            if not (found := [name for name in waiting if name in params]):
+                continue
+            config = self.composed(params)
+            said += [f"No job can run: {told}" for told in schema.faults(config)]
+            for name in found:
+                del waiting[name]
+                values = map(grammar.plain, _values(self.space, name))
+                said += filter(None, (schema.refusal(config, grammar.bare(name), value) for value in values))
+        return list(dict.fromkeys(said))
+
     def _culprits(self, name: str, refusals: list[dict[str, Any]]) -> dict[str, str]:
         """What a parameter is refused for: itself, or else what every job has."""
         params = next((params for params in refusals if name in params), {})
@@ -212,9 +231,12 @@ class Composing:
         try:
             self.composed(params, *overrides)
         except REFUSALS as error:
-            cause = f": {error.__cause__}" if not str(error) and error.__cause__ else ""
             told = str(error).partition("\nConfig search path")[0].partition("\nSearch path")[0]
-            return " ".join(f"{told}{cause}".split())
+            if isinstance(error.__cause__, ValidationError):  # Hydra's own words only name the override
+                told = str(error.__cause__).partition("\n")[0]
+            elif not told and error.__cause__:
+                told = str(error.__cause__)
+            return " ".join(told.split())
         return None
 
 

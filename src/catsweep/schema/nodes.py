@@ -1,0 +1,175 @@
+"""Nodes of a configuration that refuse what is not of their kind, and what is wrong with those that could not yet.
+
+Flow: `catsweep.schema.groups` and `catsweep.schema.commands` give each key that we ship its node; Hydra merges files
+and overrides into them, so it is Hydra that refuses a value when it composes, with the name of the key. A value by
+interpolation is looked at when it is read, and by `faults` before a command begins.
+
+The nodes stand in plain containers, not in dataclasses: those refuse the keys that an option of the user's own adds.
+"""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+from omegaconf import MISSING, Container, DictConfig, ListConfig, Node, OmegaConf, ValueNode
+from omegaconf.base import Metadata
+from omegaconf.errors import InterpolationResolutionError, ValidationError
+
+from catsweep.schema.kinds import Kind, Several, interpolated
+
+NODES = dict[Any, Any]  # the type of what is no value
+
+
+class Value(ValueNode):
+    """A node that refuses what is not of its kind.
+
+    Args:
+        kind: of the values.
+        null: whether there may be none.
+    """
+
+    kind: Kind
+
+    def __init__(self, kind: Kind, null: bool = False) -> None:
+        self.__dict__["kind"] = kind
+        metadata = Metadata(ref_type=object, object_type=object, optional=null, key=None)
+        super().__init__(parent=None, value=MISSING, metadata=metadata)
+
+    def validate_and_convert(self, value: Any) -> Any:
+        """The value as it is kept.
+
+        Raises:
+            ValidationError: saying what there must be and what came.
+        """
+        return _taken(self, value)
+
+    def _validate_and_convert_impl(self, value: Any) -> Any:
+        return self.validate_and_convert(value)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Value":
+        copy = Value(self.kind)
+        self._deepcopy_impl(copy, memo)
+        return copy
+
+
+class Values(ListConfig):
+    """A list that refuses what is not of its kind, as a whole and one by one.
+
+    Args:
+        kind: of the list.
+        null: whether there may be none.
+    """
+
+    kind: Several
+
+    def __init__(self, kind: Several, null: bool = False) -> None:
+        self.__dict__["kind"] = kind
+        super().__init__(MISSING, ref_type=list[Any], is_optional=null)
+
+    def append(self, item: Any) -> None:
+        """As of any list; what it becomes must be of this kind."""
+        super().append(item)
+        self._check()
+
+    def _set_value(self, value: Any, flags: dict[str, bool] | None = None) -> None:
+        plain = _plain(value)
+        if not interpolated(plain) and plain != MISSING:
+            _taken(self, plain)
+        super()._set_value(value, flags)
+
+    def _merge_with(self, *others: Any, **options: Any) -> None:
+        super()._merge_with(*others, **options)
+        self._check()
+
+    def _check(self) -> None:
+        if not self._is_missing() and not self._is_interpolation():
+            _taken(self, None if self._is_none() else _plain(self))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Values":
+        copy = Values(self.kind)
+        copy.__dict__.update(super().__deepcopy__(memo).__dict__)
+        copy.__dict__["kind"] = self.kind
+        copy._re_parent()
+        return copy
+
+
+def branch(keys: dict[str, Any] | None = None, null: bool = False) -> DictConfig:
+    """A node in the place of which no value may stand; of these keys and any others, or all from elsewhere if None."""
+    return DictConfig(MISSING if keys is None else keys, ref_type=NODES, is_optional=null)
+
+
+def faults(config: DictConfig) -> list[str]:
+    """What is wrong with values that Hydra could not look at: that are missing, or come by interpolation.
+
+    An interpolation that leads nowhere is passed over: it may lead somewhere in a job.
+    """
+    said = []
+    for node in _typed(config):
+        key = node._get_full_key(None)
+        if node._is_missing():
+            said.append(f"{key} must be {_said(node)}; got ??? (nothing).")
+        elif node._is_interpolation() or isinstance(node, Values):
+            with suppress(InterpolationResolutionError):
+                said += [told] if (told := _fault(config, key, node)) else []
+    return list(dict.fromkeys(said))
+
+
+def refusal(config: DictConfig, key: str, value: Any) -> str | None:
+    """Why a configuration does not take a value for a key; None if it does, or has no opinion."""
+    _, _, node = config._select_impl(key, throw_on_missing=False, throw_on_resolution_failure=False)
+    if not isinstance(node, Value | Values) or interpolated(value):
+        return None
+    try:
+        _taken(node, value)
+    except ValidationError as error:
+        return str(error)
+    return None
+
+
+def _typed(config: DictConfig) -> Iterator[Any]:
+    """All nodes of a configuration that refuse anything."""
+    waiting: list[Any] = [config]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, Value | Values) or (node._metadata.ref_type == NODES and node._is_interpolation()):
+            yield node
+        elif isinstance(node, Container) and not (node._is_none() or node._is_missing() or node._is_interpolation()):
+            content = node._content
+            waiting += reversed(list(content.values() if isinstance(content, dict) else content))
+
+
+def _fault(config: DictConfig, key: str, node: Any) -> str | None:
+    try:
+        value = OmegaConf.select(config, key)  # of another type than the node's: refused by OmegaConf
+        if isinstance(node, Values):
+            _taken(node, OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value)
+    except ValidationError as error:
+        told = str(error).partition("\n")[0]
+        return told if key in told else f"{key}: {told}"
+    return None
+
+
+def _taken(node: Value | Values, value: Any) -> Any:
+    if value is None and node._is_optional():
+        return None
+    try:
+        if value is None:
+            raise ValueError
+        return node.kind.take(value)
+    except (ValueError, OverflowError):
+        shown = " ".join(repr(value).split())
+        shown = shown if len(shown) <= 80 else f"{shown[:79]}…"
+        raise ValidationError(f"{node._get_full_key(None) or 'A value'} must be {_said(node)}; got {shown}.") from None
+
+
+def _said(node: Value | Values) -> str:
+    return f"{node.kind.said()}{', or null' if node._is_optional() else ''}"
+
+
+def _plain(value: Any) -> Any:
+    """A value, list or dict out of its node; interpolations as they are written."""
+    if not isinstance(value, Container):
+        return value._value() if isinstance(value, Node) else value
+    if value._is_interpolation() or value._is_none() or value._is_missing():
+        return value._value()
+    return OmegaConf.to_container(value, resolve=False)
