@@ -7,9 +7,9 @@
 from hydra.core.config_store import ConfigStore
 
 from catsweep.schema import commands, groups
-from catsweep.schema.nodes import faults, refusal
+from catsweep.schema.nodes import faults, knows, refusal
 
-__all__ = ["faults", "refusal", "register"]
+__all__ = ["faults", "knows", "refusal", "register"]
 
 
 def register() -> None:

@@ -2,11 +2,9 @@
 
 from typing import Any
 
-from omegaconf import DictConfig
-
 from catsweep.schema.groups import PIXELS, SHARE, operation, target
 from catsweep.schema.kinds import SEEDS, Choice, Either, Node, Real, Several, Switch, Text, Whole
-from catsweep.schema.nodes import Value, Values, branch
+from catsweep.schema.nodes import Branch, Value, Values
 
 PORT = Whole(0, (1 << 16) - 1)
 SEED = Whole(0, SEEDS)
@@ -34,7 +32,7 @@ TRAIN = {
     "objective": Values(Several(Text(), least=1)),
     "study": _text(),
     "rungs": Values(Several(Real(0, 1, beyond=True, below=True), rising=True)),
-    "trial": branch(
+    "trial": Branch(
         {"number": Value(Whole(0), null=True), "attempt": Value(Whole(0)), "study": _text(), "storage": _text()}
     ),
 }
@@ -48,7 +46,7 @@ GENERATE = {
     "truncation": Value(Real(0, 1, beyond=True)),
     "photos": _text(),
     "interpolate": Value(Whole(2, 10_000), null=True),
-    "attribute": branch(
+    "attribute": Branch(
         {
             "measure": Value(Choice(MEASURES), null=True),
             "with": _text(),
@@ -109,7 +107,7 @@ REPORT = {
 DEMO = {"bundle": _text(), "run": _text(), "port": Value(PORT), "trust": _trust()}
 
 
-def _zoom() -> DictConfig:
+def _zoom() -> Branch:
     return target(
         size=Value(Whole(1, PIXELS)),
         landmarks=Value(Switch()),
@@ -124,13 +122,13 @@ def _zoom() -> DictConfig:
     )
 
 
-def _augment() -> DictConfig:
+def _augment() -> Branch:
     return target(
         copies=Value(Whole(1, 100_000)),
         size=Value(Whole(1, PIXELS)),
         seed=Value(SEED),
         working=Value(Real(1, 16)),
-        operations=branch(
+        operations=Branch(
             {
                 "flip": operation(changes=False),
                 **{
@@ -143,7 +141,7 @@ def _augment() -> DictConfig:
     )
 
 
-def _format(**keys: Any) -> DictConfig:
+def _format(**keys: Any) -> Branch:
     return target(suffix=Value(Choice((".jpg", ".png"))), **keys)
 
 
@@ -176,7 +174,7 @@ PREPARE = {
     ),
     "augment": _augment(),
     "resize": target(size=Value(Whole(1, PIXELS))),
-    "formats": branch(
+    "formats": Branch(
         {
             "jpg": _format(),
             "png": _format(),

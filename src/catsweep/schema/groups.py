@@ -6,10 +6,8 @@ user's own needs none; one that starts from ours has the kinds of its keys.
 
 from typing import Any
 
-from omegaconf import DictConfig
-
 from catsweep.schema.kinds import SEEDS, Choice, Either, Real, Several, Switch, Text, Whole
-from catsweep.schema.nodes import Value, Values, branch
+from catsweep.schema.nodes import Branch, Value, Values
 
 PIXELS = 8192  # of a side, more than any photo's that is trained on
 WEIGHT = Real(0, 1e6)
@@ -17,12 +15,12 @@ SHARE = Real(0, 1)
 RATE = Real(0, 1000, beyond=True)  # above, the step overflows
 
 
-def target(**keys: Any) -> DictConfig:
+def target(**keys: Any) -> Branch:
     """A node that is built."""
-    return branch({"_target_": Value(Text()), **keys})
+    return Branch({"_target_": Value(Text()), **keys})
 
 
-def part(**keys: Any) -> DictConfig:
+def part(**keys: Any) -> Branch:
     """A node of which a function is made."""
     return target(_partial_=Value(Switch()), **keys)
 
@@ -31,7 +29,7 @@ def _source() -> Value:
     return Value(Text(), null=True)
 
 
-def _images(reader: DictConfig, **more: Any) -> DictConfig:
+def _images(reader: Branch, **more: Any) -> Branch:
     """Photos from somewhere, that a reader makes images of."""
     return target(
         source=_source(),
@@ -52,13 +50,13 @@ def _batches(held_out: bool = True) -> dict[str, Any]:
     }
 
 
-def operation(changes: bool = True) -> DictConfig:
+def operation(changes: bool = True) -> Branch:
     """One way to change images, see `catsweep.data.prepare.operations`."""
     amount = {"range": Values(Several(Real(0, 100), length=2))} if changes else {}
     return target(probability=Value(SHARE), **amount)
 
 
-def _trainer(**keys: Any) -> DictConfig:
+def _trainer(**keys: Any) -> Branch:
     names = ("auto", "16", "16-mixed", "16-true", "32", "32-true", "64", "64-true", "bf16", "bf16-mixed", "bf16-true")
     return target(
         accelerator=Value(Choice(("auto", "cpu", "gpu", "cuda", "mps"))),
@@ -69,7 +67,7 @@ def _trainer(**keys: Any) -> DictConfig:
     )
 
 
-def _metrics(**extractor: Any) -> DictConfig:
+def _metrics(**extractor: Any) -> Branch:
     return part(
         extractor=target(
             backend=Value(Choice(("auto", "onnx", "torch"))),
@@ -86,7 +84,7 @@ def _metrics(**extractor: Any) -> DictConfig:
     )
 
 
-def _optimizer(converted: bool = True, lr: bool = True, **keys: Any) -> DictConfig:
+def _optimizer(converted: bool = True, lr: bool = True, **keys: Any) -> Branch:
     how = {"_convert_": Value(Choice(("none", "partial", "object", "all")))} if converted else {}
     return part(**how, lr=Value(RATE), **keys)
 
@@ -102,40 +100,40 @@ def _network() -> dict[str, Any]:
         "halvings": Value(Whole(1, 12)),
         "channels": Value(Whole(1, 65536)),
         "max_channels": Value(Whole(1, 65536)),
-        "block": branch(),
-        "normalization": branch(),
+        "block": Branch(),
+        "normalization": Branch(),
     }
 
 
 def _model(**keys: Any) -> dict[str, Any]:
     """A model and, beside it, what is customary for it."""
     rates = {"lr": Value(RATE), "betas": _betas(), "lion_lr": Value(RATE), "sgd_lr": Value(RATE)}
-    return {"model": target(**keys), "recipe": branch(rates)}
+    return {"model": target(**keys), "recipe": Branch(rates)}
 
 
 def _vae() -> dict[str, Any]:
     return _model(
         **_network(),
-        activation=branch(),
-        reconstruction_loss=branch(),
+        activation=Branch(),
+        reconstruction_loss=Branch(),
         beta=Value(WEIGHT),
         beta_warmup=Value(SHARE),
         free_bits=Value(WEIGHT),
         aggregate_prior=Value(Switch()),
-        optimizer=branch(),
-        schedule=branch(),
+        optimizer=Branch(),
+        schedule=Branch(),
     )
 
 
 def _dcgan() -> dict[str, Any]:
     return _model(
         **_network(),
-        discriminator_normalization=branch(),
-        activation=branch(),
+        discriminator_normalization=Branch(),
+        activation=Branch(),
         discriminator_activation=part(negative_slope=Value(Real(0, 1000))),
-        adversarial_loss=branch(),
-        optimizer=branch(),
-        schedule=branch(),
+        adversarial_loss=Branch(),
+        optimizer=Branch(),
+        schedule=Branch(),
         generator_lr=Value(RATE),
         discriminator_lr=Value(RATE),
         ema_decay=Value(Real(0, 1, below=True)),
@@ -153,17 +151,17 @@ def _pretrained() -> dict[str, Any]:
         source=_source(),
         subfolder=Value(Text(), null=True),
         revision=Value(Text(), null=True),
-        architecture=branch(null=True),
+        architecture=Branch(null=True),
         train=Value(Choice(("prior", "decoder"))),
         couplings=Value(Whole(1, 1024)),
         hidden=Value(Whole(1, 65536)),
-        reconstruction_loss=branch(),
-        optimizer=branch(),
-        schedule=branch(),
+        reconstruction_loss=Branch(),
+        optimizer=Branch(),
+        schedule=Branch(),
     )
 
 
-def _wandb() -> DictConfig:
+def _wandb() -> Branch:
     return target(
         project=Value(Text()),
         **{key: Value(Text(), null=True) for key in ("entity", "group", "name", "job_type")},
@@ -175,7 +173,7 @@ def _wandb() -> DictConfig:
     )
 
 
-def _remover_onnx() -> DictConfig:
+def _remover_onnx() -> Branch:
     return target(
         file=Value(Text()),
         size=Value(Whole(1, PIXELS), null=True),
@@ -187,7 +185,7 @@ def _remover_onnx() -> DictConfig:
 
 SCHEMAS: dict[str, Any] = {
     "activation_leaky_relu": part(negative_slope=Value(Real(0, 1000))),
-    "background_keep": target(remover=branch(null=True)),
+    "background_keep": target(remover=Branch(null=True)),
     "background_remove": target(
         fill=Value(Choice(("white", "black", "mean", "blur", "transparent"))),
         min_foreground=Value(SHARE),
@@ -199,7 +197,7 @@ SCHEMAS: dict[str, Any] = {
     ),
     "background_remover_onnx": _remover_onnx(),
     "background_remover_rembg": target(model=Value(Text(), null=True)),
-    "data_augment_mild": branch(
+    "data_augment_mild": Branch(
         {name: operation() for name in ("bright_dim", "bright_light", "contrast", "saturation", "crop_random")}
     ),
     "data_demo_cats": _images(target(n=Value(Whole(1, 1_000_000)), seed=Value(Whole(0, SEEDS)))),
@@ -215,7 +213,7 @@ SCHEMAS: dict[str, Any] = {
         target(
             folder=Value(Text(), null=True),
             download=Value(Switch()),
-            face=branch({name: Values(Several(SHARE, length=2)) for name in ("left_eye", "right_eye", "mouth")}),
+            face=Branch({name: Values(Several(SHARE, length=2)) for name in ("left_eye", "right_eye", "mouth")}),
             min_eye_distance=Value(Real(0, PIXELS)),
             min_inside=Value(SHARE),
             standard=Value(Whole(8, PIXELS)),
@@ -224,19 +222,19 @@ SCHEMAS: dict[str, Any] = {
     ),
     "data_photos": _images(target(folder=Value(Text(), null=True), min_side=Value(Whole(0, PIXELS)))),
     "data_ready": target(source=_source(), size=Value(Whole(1, PIXELS)), **_batches(held_out=False)),
-    "depth": branch({"halvings": Value(Whole(1, 12))}),
+    "depth": Branch({"halvings": Value(Whole(1, 12))}),
     "hparams_search": {"study": Value(Text(), null=True), "trials": Value(Whole(1))},
     "logger_wandb": _wandb(),
-    "loss_perceptual": branch(
+    "loss_perceptual": Branch(
         {
             "reconstruction": part(
                 features=Value(SHARE), network=Value(Choice(("efficientnet_lite1", "efficientnet_lite0")))
             )
         }
     ),
-    "loss_wgan_gp": branch({"adversarial": target(gradient_penalty=Value(WEIGHT))}),
+    "loss_wgan_gp": Branch({"adversarial": target(gradient_penalty=Value(WEIGHT))}),
     "metrics_default": _metrics(),
-    "metrics_inception": branch({"extractor": target(weights=Value(Text()), download=Value(Switch()))}),
+    "metrics_inception": Branch({"extractor": target(weights=Value(Text()), download=Value(Switch()))}),
     "model_dcgan": _dcgan(),
     "model_vae": _vae(),
     "model_vae_pretrained": _pretrained(),
@@ -253,5 +251,5 @@ SCHEMAS: dict[str, Any] = {
     "schedule_falling": part(warmup=Value(SHARE), final=Value(SHARE)),
     "trainer": _trainer(),
     "trainer_ddp": _trainer(strategy=Value(Text()), sync_batchnorm=Value(Switch())),
-    "width": branch({"channels": Value(Whole(1, 65536)), "max_channels": Value(Whole(1, 65536))}),
+    "width": Branch({"channels": Value(Whole(1, 65536)), "max_channels": Value(Whole(1, 65536))}),
 }

@@ -7,17 +7,18 @@ interpolation is looked at when it is read, and by `faults` before a command beg
 The nodes stand in plain containers, not in dataclasses: those refuse the keys that an option of the user's own adds.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import MISSING, Container, DictConfig, ListConfig, Node, OmegaConf, ValueNode
 from omegaconf.base import Metadata
-from omegaconf.errors import InterpolationResolutionError, ValidationError
+from omegaconf.basecontainer import BaseContainer
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException, ValidationError
 
 from catsweep.schema.kinds import Kind, Several, interpolated
 
-NODES = dict[Any, Any]  # the type of what is no value
+C = TypeVar("C", bound=BaseContainer)
 
 
 class Value(ValueNode):
@@ -86,16 +87,31 @@ class Values(ListConfig):
             _taken(self, None if self._is_none() else _plain(self))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Values":
-        copy = Values(self.kind)
-        copy.__dict__.update(super().__deepcopy__(memo).__dict__)
-        copy.__dict__["kind"] = self.kind
-        copy._re_parent()
-        return copy
+        return _same(Values(self.kind), super().__deepcopy__(memo))
 
 
-def branch(keys: dict[str, Any] | None = None, null: bool = False) -> DictConfig:
-    """A node in the place of which no value may stand; of these keys and any others, or all from elsewhere if None."""
-    return DictConfig(MISSING if keys is None else keys, ref_type=NODES, is_optional=null)
+class Branch(DictConfig):
+    """A node with keys, in the place of which no value may stand.
+
+    Args:
+        keys: with their nodes, beside which there may be others; None: all from elsewhere.
+        null: whether there may be none.
+    """
+
+    def __init__(self, keys: dict[str, Any] | None = None, null: bool = False) -> None:
+        super().__init__(MISSING if keys is None else keys, is_optional=null)
+
+    def _has_ref_type(self) -> bool:
+        return True  # so that what is assigned comes to `_set_value`, instead of replacing this
+
+    def _set_value(self, value: Any, flags: dict[str, bool] | None = None) -> None:
+        plain = _plain(value)
+        if not (isinstance(plain, Mapping) or interpolated(plain) or plain == MISSING):
+            _no_branch(self, plain)
+        super()._set_value(value, flags)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Branch":
+        return _same(Branch(), super().__deepcopy__(memo))
 
 
 def faults(config: DictConfig) -> list[str]:
@@ -105,18 +121,23 @@ def faults(config: DictConfig) -> list[str]:
     """
     said = []
     for node in _typed(config):
-        key = node._get_full_key(None)
+        key = _key(node)
         if node._is_missing():
             said.append(f"{key} must be {_said(node)}; got ??? (nothing).")
-        elif node._is_interpolation() or isinstance(node, Values):
+        elif node._is_interpolation() or isinstance(node, Values):  # in a list there may be some
             with suppress(InterpolationResolutionError):
                 said += [told] if (told := _fault(config, key, node)) else []
     return list(dict.fromkeys(said))
 
 
+def knows(config: DictConfig, key: str) -> bool:
+    """Whether a configuration has a key."""
+    return _node(config, key) is not None
+
+
 def refusal(config: DictConfig, key: str, value: Any) -> str | None:
     """Why a configuration does not take a value for a key; None if it does, or has no opinion."""
-    _, _, node = config._select_impl(key, throw_on_missing=False, throw_on_resolution_failure=False)
+    node = _node(config, key)
     if not isinstance(node, Value | Values) or interpolated(value):
         return None
     try:
@@ -126,27 +147,40 @@ def refusal(config: DictConfig, key: str, value: Any) -> str | None:
     return None
 
 
-def _typed(config: DictConfig) -> Iterator[Any]:
+def _node(config: DictConfig, key: str) -> Any:
+    try:
+        return config._select_impl(key, throw_on_missing=False, throw_on_resolution_failure=False)[2]
+    except (OmegaConfBaseException, TypeError):  # beneath a value, or a list
+        return None
+
+
+def _typed(config: DictConfig) -> Iterator[Value | Values | Branch]:
     """All nodes of a configuration that refuse anything."""
     waiting: list[Any] = [config]
     while waiting:
         node = waiting.pop()
-        if isinstance(node, Value | Values) or (node._metadata.ref_type == NODES and node._is_interpolation()):
+        if isinstance(node, Value | Values | Branch):
             yield node
-        elif isinstance(node, Container) and not (node._is_none() or node._is_missing() or node._is_interpolation()):
-            content = node._content
-            waiting += reversed(list(content.values() if isinstance(content, dict) else content))
+        if isinstance(node, DictConfig) and isinstance(node._content, dict):
+            waiting += reversed(list(node._content.values()))
 
 
-def _fault(config: DictConfig, key: str, node: Any) -> str | None:
+def _fault(config: DictConfig, key: str, node: Value | Values | Branch) -> str | None:
     try:
         value = OmegaConf.select(config, key)  # of another type than the node's: refused by OmegaConf
-        if isinstance(node, Values):
+        if isinstance(node, Branch) and not isinstance(value, DictConfig):
+            _no_branch(node, _plain(value))
+        elif isinstance(node, Values):
             _taken(node, OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value)
     except ValidationError as error:
         told = str(error).partition("\n")[0]
         return told if key in told else f"{key}: {told}"
     return None
+
+
+def _no_branch(node: Branch, value: Any) -> None:
+    if value is not None or not node._is_optional():
+        raise ValidationError(f"{_key(node)} must be a node with keys of its own{_or_null(node)}; got {_shown(value)}.")
 
 
 def _taken(node: Value | Values, value: Any) -> Any:
@@ -157,13 +191,31 @@ def _taken(node: Value | Values, value: Any) -> Any:
             raise ValueError
         return node.kind.take(value)
     except (ValueError, OverflowError):
-        shown = " ".join(repr(value).split())
-        shown = shown if len(shown) <= 80 else f"{shown[:79]}…"
-        raise ValidationError(f"{node._get_full_key(None) or 'A value'} must be {_said(node)}; got {shown}.") from None
+        raise ValidationError(f"{_key(node)} must be {_said(node)}; got {_shown(value)}.") from None
 
 
-def _said(node: Value | Values) -> str:
-    return f"{node.kind.said()}{', or null' if node._is_optional() else ''}"
+def _same(copy: C, of: Container) -> C:
+    """A copy of a container that has its content, too."""
+    copy.__dict__.update({key: value for key, value in of.__dict__.items() if key != "kind"})
+    copy._re_parent()
+    return copy
+
+
+def _key(node: Node) -> str:
+    return node._get_full_key(None) or "A value"
+
+
+def _said(node: Value | Values | Branch) -> str:
+    return f"{'a node' if isinstance(node, Branch) else node.kind.said()}{_or_null(node)}"
+
+
+def _or_null(node: Node) -> str:
+    return ", or null" if node._is_optional() else ""
+
+
+def _shown(value: Any) -> str:
+    shown = " ".join(repr(value).split())
+    return shown if len(shown) <= 80 else f"{shown[:79]}…"
 
 
 def _plain(value: Any) -> Any:
