@@ -13,13 +13,15 @@ import functools
 import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import execution_whitelist
 from omegaconf import DictConfig
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, InterpolationResolutionError
 
 from catsweep import schema
 from catsweep.errors import CatsweepError, ConfigError
@@ -59,9 +61,9 @@ def guard(task: Callable[[DictConfig], R]) -> Callable[[DictConfig], R]:
     @functools.wraps(task)
     def guarded(cfg: DictConfig) -> R:
         try:
-            if said := schema.faults(cfg):
-                raise ConfigError("\n".join(said))
-            with execution_whitelist(list(cfg.get("trust") or [])):
+            with _explained(), execution_whitelist(list(cfg.get("trust") or [])):
+                if said := schema.faults(cfg, final=True):
+                    raise ConfigError("\n".join(said))
                 return task(cfg)
         except CatsweepError as error:
             if _is_multirun() or os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0"):
@@ -70,6 +72,17 @@ def guard(task: Callable[[DictConfig], R]) -> Callable[[DictConfig], R]:
             raise SystemExit(1) from None
 
     return guarded
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Let a key that the configuration has not, or that leads nowhere, be an error of the configuration."""
+    try:
+        yield
+    except (ConfigAttributeError, ConfigKeyError, InterpolationResolutionError) as error:
+        told, _, rest = str(error).partition("\n")
+        key = next((line.split()[-1] for line in rest.splitlines() if "full_key: " in line), "")
+        raise ConfigError(f"{told}{f' ({key})' if key else ''}; --cfg job shows every key with its value.") from error
 
 
 def _is_multirun() -> bool:

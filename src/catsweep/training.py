@@ -65,7 +65,7 @@ def run(cfg: DictConfig, folder: Path | None = None) -> float | tuple[float, ...
     """
     configuration.check(cfg)
     configuration.complete(cfg)
-    require(cfg.trainer.accelerator)
+    require(cfg.trainer.accelerator, cfg.trainer.get("devices", "auto"))
     _quiet_libraries()
     cluster.environment(cfg.trainer)  # also decides who is rank 0, before anything that only rank 0 does
     # Relative to the project, so that nothing we print or write names a place on this machine.

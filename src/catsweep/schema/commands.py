@@ -3,10 +3,9 @@
 from typing import Any
 
 from catsweep.schema.groups import PIXELS, SHARE, operation, target
-from catsweep.schema.kinds import SEEDS, Choice, Either, Node, Real, Several, Switch, Text, Whole
+from catsweep.schema.kinds import PORT, SEEDS, Choice, Either, Node, Real, Several, Switch, Text, Whole
 from catsweep.schema.nodes import Branch, Value, Values
 
-PORT = Whole(0, (1 << 16) - 1)
 SEED = Whole(0, SEEDS)
 MEASURES = ("brightness", "contrast", "warmth", "colour", "detail")  # as in `catsweep.generation.attributes`
 FASTEST = 50  # frames per second; browsers slow a GIF down that is faster

@@ -123,7 +123,7 @@ class Text(Kind):
 
 @dataclass(frozen=True)
 class Choice(Kind):
-    """One of some words."""
+    """One of some words; 32 is one, too."""
 
     words: tuple[str, ...]
 
@@ -133,9 +133,9 @@ class Choice(Kind):
 
     def take(self, value: Any) -> str:
         """See `Kind`."""
-        if type(value) is not str or value not in self.words:
+        if type(value) not in (str, int) or str(value) not in self.words:
             raise ValueError
-        return value
+        return str(value)
 
 
 @dataclass(frozen=True)
@@ -198,6 +198,9 @@ class Several(Kind):
         if self.rising and any(low >= high for low, high in itertools.pairwise(known)):
             raise ValueError
         return kept
+
+
+PORT = Whole(0, (1 << 16) - 1)
 
 
 def interpolated(value: Any) -> bool:

@@ -8,7 +8,6 @@ The nodes stand in plain containers, not in dataclasses: those refuse the keys t
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from typing import Any, TypeVar
 
 from omegaconf import MISSING, Container, DictConfig, ListConfig, Node, OmegaConf, ValueNode
@@ -114,20 +113,23 @@ class Branch(DictConfig):
         return _same(Branch(), super().__deepcopy__(memo))
 
 
-def faults(config: DictConfig) -> list[str]:
+def faults(config: DictConfig, final: bool = False) -> list[str]:
     """What is wrong with values that Hydra could not look at: that are missing, or come by interpolation.
 
-    An interpolation that leads nowhere is passed over: it may lead somewhere in a job.
+    Args:
+        config: as composed.
+        final: whether an interpolation that leads nowhere is wrong, too; before a job runs it may lead somewhere then.
     """
-    said = []
+    said: dict[str, None] = {}
     for node in _typed(config):
         key = _key(node)
         if node._is_missing():
-            said.append(f"{key} must be {_said(node)}; got ??? (nothing).")
+            said[f"{key} must be {_said(node)}; got ??? (nothing)."] = None
         elif node._is_interpolation() or isinstance(node, Values):  # in a list there may be some
-            with suppress(InterpolationResolutionError):
-                said += [told] if (told := _fault(config, key, node)) else []
-    return list(dict.fromkeys(said))
+            told = _fault(config, key, node, final)
+            if told and not any(told.endswith(before) for before in said):  # told by what this one is interpolated from
+                said[told] = None
+    return list(said)
 
 
 def knows(config: DictConfig, key: str) -> bool:
@@ -165,14 +167,16 @@ def _typed(config: DictConfig) -> Iterator[Value | Values | Branch]:
             waiting += reversed(list(node._content.values()))
 
 
-def _fault(config: DictConfig, key: str, node: Value | Values | Branch) -> str | None:
+def _fault(config: DictConfig, key: str, node: Value | Values | Branch, final: bool) -> str | None:
     try:
         value = OmegaConf.select(config, key)  # of another type than the node's: refused by OmegaConf
         if isinstance(node, Branch) and not isinstance(value, DictConfig):
             _no_branch(node, _plain(value))
         elif isinstance(node, Values):
             _taken(node, OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value)
-    except ValidationError as error:
+    except (ValidationError, InterpolationResolutionError) as error:
+        if not final and not isinstance(error, ValidationError):
+            return None
         told = str(error).partition("\n")[0]
         return told if key in told else f"{key}: {told}"
     return None

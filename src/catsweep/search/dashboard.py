@@ -14,8 +14,9 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 import optuna
 from optuna.storages import BaseStorage
 
-from catsweep.errors import CatsweepError, StudyError
+from catsweep.errors import CatsweepError, ConfigError, StudyError
 from catsweep.export.trials import find_study
+from catsweep.schema.kinds import PORT
 from catsweep.search import confirmation, results, storage
 from catsweep.search.artifacts import FOLDER, Store
 from catsweep.search.confirming import CONFIRMATION
@@ -37,12 +38,12 @@ def main(words: list[str] | None = None) -> None:
     """
     parser = argparse.ArgumentParser(description="Look at a study in the browser.")
     parser.add_argument("study", nargs="?", help="its name; the one written last if it is not given")
-    parser.add_argument("--port", type=int, default=8080)
+    parser.add_argument("--port", default="8080", help=PORT.said())
     parser.add_argument("--storage", help="URL of the study, if it is not in sweeps/<study>/study.db")
     given = parser.parse_args(words)
     try:
         folder, url = _where(given.study, given.storage)
-        server = serve(storage.open_storage(url), folder, given.port)
+        server = serve(storage.open_storage(url), folder, _port(given.port))
     except CatsweepError as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from None
     except ImportError:
@@ -151,6 +152,13 @@ class _Silent(WSGIRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Print nothing."""
+
+
+def _port(given: str) -> int:
+    try:
+        return PORT.take(given)
+    except ValueError:
+        raise ConfigError(f"--port must be {PORT.said()}; got {given!r}.") from None
 
 
 def _where(name: str | None, url: str | None) -> tuple[Path, str]:
