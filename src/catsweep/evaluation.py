@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from catsweep.atomic import write_json
-from catsweep.errors import ConfigError, EvaluationError
+from catsweep.errors import EvaluationError
 from catsweep.export.best_model import scored_checkpoint
 from catsweep.export.intervals import LEVEL, NOT_BELOW_ZERO, ROUNDING, SHARE, Interval
 from catsweep.export.reading import is_bundle, latest_bundle, load_bundle
@@ -35,13 +35,11 @@ def run(cfg: DictConfig) -> Path:
         The folder that was scored.
 
     Raises:
-        ConfigError: a key that means nothing.
         ExportError: there is no bundle, or a damaged one.
         DataError: its photos are not here.
         MetricError: its scores cannot be taken as they were.
         EvaluationError: a score lies outside.
     """
-    check(cfg)
     folder = Path(cfg.bundle) if cfg.bundle is not None else latest_bundle(Path(cfg.exports))
     recorded = Recorded.read(folder)
     ready = open_photos(recorded, cfg.ready)
@@ -59,18 +57,6 @@ def run(cfg: DictConfig) -> Path:
         raise EvaluationError(said)
     console.print(outcome.sentence(), highlight=False, markup=False, soft_wrap=True)
     return folder
-
-
-def check(cfg: DictConfig) -> None:
-    """Refuse what means nothing, before anything is loaded.
-
-    Raises:
-        ConfigError: naming the key, what it must be, and what it is.
-    """
-    if cfg.seed is not None and (type(cfg.seed) is not int or cfg.seed < 0):
-        raise ConfigError(f"seed must be a whole number from 0 up, or null for the recorded one; got {cfg.seed!r}.")
-    if cfg.out is not None and Path(str(cfg.out)).suffix != ".json":
-        raise ConfigError(f"out must be a .json file, or null for none; got {cfg.out!r}.")
 
 
 def open_model(folder: Path) -> Generator:

@@ -39,10 +39,6 @@ def run(cfg: DictConfig) -> None:
     """
     if find_spec("gradio") is None:
         raise ConfigError("The demo needs Gradio, which is not installed: pip install 'catsweep[demo]'")
-    if not isinstance(cfg.port, int) or isinstance(cfg.port, bool) or not 0 <= cfg.port < 1 << 16:
-        raise ConfigError(
-            f"port must be a whole number from 0 (any that is free) to {(1 << 16) - 1}; got {cfg.port!r}."
-        )
     source = choose(cfg.bundle, cfg.run)
     os.environ.update(QUIET)
     with (

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import LightningModule
 from rich.console import Console
 
-from catsweep.errors import ConfigError, ExportError
+from catsweep.errors import ExportError
 from catsweep.export import intervals, onnx, pictures, program, push, readme, standalone, weights
 from catsweep.export.agreement import CHECKED_BATCHES
 from catsweep.export.best_model import scored_checkpoint
@@ -49,13 +49,11 @@ def run(cfg: DictConfig) -> Path:
         The bundle's folder.
 
     Raises:
-        ConfigError: a key is out of its range.
+        ConfigError: `push` cannot work.
         ExportError: there is nothing to export, it cannot be exported, the export draws other images, the run's
             photos are not here, or it cannot be pushed.
         DataError: the run folder is not one.
     """
-    if not isinstance(cfg.draws, int) or isinstance(cfg.draws, bool) or cfg.draws < 0 or cfg.draws == 1:
-        raise ConfigError(f"draws must be a whole number from 2 up, or 0 for no intervals; got {cfg.draws!r}.")
     push.check(cfg)
     finished = FinishedRun.read(Path(cfg.run))
     model, _ = load_run(finished.folder, scored_checkpoint(finished.folder))

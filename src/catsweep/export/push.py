@@ -17,7 +17,6 @@ from catsweep.errors import ConfigError, ExportError
 from catsweep.tracking import loggers
 from catsweep.tracking.run_logger import has_key, resolve_mode
 
-CHOICES = ("hub", "wandb")
 REPO = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 REGISTRY = "wandb-registry-"  # how W&B's paths of registries begin
 SAVE_DIR = "outputs"  # records of W&B go to its folder wandb, as those of all runs
@@ -27,7 +26,7 @@ def check(cfg: DictConfig) -> None:
     """Refuse a push that cannot work, and say at once what will be missing for one that cannot work yet.
 
     Args:
-        cfg: with `push`, null or one of `CHOICES`; `hub_repo` and `private` for the Hub; `wandb_project`,
+        cfg: with `push`, null, hub or wandb; `hub_repo` and `private` for the Hub; `wandb_project`,
             `wandb_entity` and `wandb_registry` for W&B.
 
     Raises:
@@ -35,8 +34,6 @@ def check(cfg: DictConfig) -> None:
     """
     if cfg.push is None:
         return
-    if cfg.push not in CHOICES:
-        raise ConfigError(f"push must be null, {' or '.join(CHOICES)}; got {cfg.push!r}.")
     if cfg.push == "hub":
         _check_hub(cfg)
         missing = _missing_for_hub()

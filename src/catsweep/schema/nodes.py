@@ -120,16 +120,16 @@ def faults(config: DictConfig, final: bool = False) -> list[str]:
         config: as composed.
         final: whether an interpolation that leads nowhere is wrong, too; before a job runs it may lead somewhere then.
     """
-    said: dict[str, None] = {}
+    said: dict[str, str] = {}
     for node in _typed(config):
         key = _key(node)
         if node._is_missing():
-            said[f"{key} must be {_said(node)}; got ??? (nothing)."] = None
+            said[key] = f"{key} must be {_said(node)}; got ??? (nothing)."
         elif node._is_interpolation() or isinstance(node, Values):  # in a list there may be some
             told = _fault(config, key, node, final)
-            if told and not any(told.endswith(before) for before in said):  # told by what this one is interpolated from
-                said[told] = None
-    return list(said)
+            if told:  # once, if others are interpolated from this one
+                said.setdefault(told.partition(": While ")[2] or told.partition("While ")[2] or told, told)
+    return list(said.values())
 
 
 def knows(config: DictConfig, key: str) -> bool:

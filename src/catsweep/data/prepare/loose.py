@@ -66,8 +66,6 @@ class Format(ABC):
     mixed: ClassVar[bool] = False
 
     def __init__(self, suffix: str) -> None:
-        if suffix not in (".jpg", ".png"):
-            raise ConfigError(f"suffix of loose images must be .jpg or .png; got {suffix!r}.")
         self.suffix = suffix
 
     @abstractmethod
