@@ -268,7 +268,8 @@ def test_an_interpolation_that_leads_nowhere_is_told_when_nothing_can_make_it_le
 def test_options_of_the_users_own_hold_what_they_like(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "own.yaml").write_text(
-        "# @package _global_\nmodel: {_target_: mylab.Net, latent_size: none, of_mine: {a: [1]}}\nrecipe: {lr: 1, betas: [0, 0]}\n"
+        "# @package _global_\nmodel: {_target_: mylab.Net, latent_size: none, of_mine: {a: [1]}}\n"
+        "recipe: {lr: 1, betas: [0, 0]}\n"
     )
     (tmp_path / "model" / "like_ours.yaml").write_text(
         "# @package _global_\ndefaults: [vae, _self_]\nmodel: {_target_: mylab.VAE, of_mine: {a: [1]}}\n"

@@ -15,7 +15,7 @@ from huggingface_hub import ModelCard
 from omegaconf import OmegaConf
 from PIL import Image
 
-from catsweep.errors import ConfigError, DataError, ExportError
+from catsweep.errors import DataError, ExportError
 from catsweep.export import bundle, onnx, program, push, weights
 from catsweep.export.program import is_pickled
 from catsweep.models.latents import draw_latents
@@ -279,12 +279,6 @@ def test_push_is_checked_first_and_done_last(vae, export, tmp_path, copied, monk
     )
     export(vae.run, tmp_path, push="hub")
     assert done == [("check", False), (tmp_path / "cats-12", True, "hub")]
-
-
-@pytest.mark.parametrize("draws", [1, -1, 2.5, True])
-def test_draws_that_mean_nothing(export, tmp_path, draws) -> None:
-    with pytest.raises(ConfigError, match=r"draws must be a whole number from 2 up, or 0"):
-        export(tmp_path, tmp_path, draws=draws)
 
 
 def test_without_a_best_model_it_says_what_to_run(export, tmp_path) -> None:

@@ -128,7 +128,7 @@ def faults(config: DictConfig, final: bool = False) -> list[str]:
         elif node._is_interpolation() or isinstance(node, Values):  # in a list there may be some
             told = _fault(config, key, node, final)
             if told:  # once, if others are interpolated from this one
-                said.setdefault(told.partition(": While ")[2] or told.partition("While ")[2] or told, told)
+                said.setdefault(told, told if key in told else f"{key}: {told}")
     return list(said.values())
 
 
@@ -177,8 +177,7 @@ def _fault(config: DictConfig, key: str, node: Value | Values | Branch, final: b
     except (ValidationError, InterpolationResolutionError) as error:
         if not final and not isinstance(error, ValidationError):
             return None
-        told = str(error).partition("\n")[0]
-        return told if key in told else f"{key}: {told}"
+        return str(error).partition("\n")[0]
     return None
 
 
