@@ -111,6 +111,35 @@ def test_bugs_and_interrupts_are_not_dressed_up(error: BaseException) -> None:
         crash(NOTHING)
 
 
+@pytest.mark.security
+@pytest.mark.usefixtures("mode")
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("n=${seed_of_nobody}", "n: Interpolation key 'seed_of_nobody' not found"),
+        ("n=${columns}", "While dereferencing interpolation '${columns}': n must be a whole number from 1"),
+        ("n=???", "n must be a whole number from 1 to 1000000; got ??? (nothing)."),
+        ("~n", "Key 'n' is not in struct (n); --cfg job shows every key with its value."),
+    ],
+)
+def test_what_hydra_cannot_look_at_is_told_before_the_task(
+    capsys: pytest.CaptureFixture[str], root: Path, override: str, said: str
+) -> None:
+    HydraConfig.instance().cfg = None
+    began = []
+
+    @guard
+    def task(cfg: DictConfig) -> None:
+        began.append(cfg.n)
+
+    with initialize_config_dir(str(root / "conf")):
+        cfg = compose("generate", [override])
+    with pytest.raises(SystemExit) as ended:
+        task(cfg)
+    assert (ended.value.code, began) == (1, [])
+    assert capsys.readouterr().err.startswith(f"ConfigError: {said}")
+
+
 @pytest.mark.parametrize("name", ["generate", "best_model", "export"])
 def test_small_commands_leave_no_files_of_hydra_behind(root: Path, name: str) -> None:
     with initialize_config_dir(str(root / "conf")):

@@ -128,7 +128,7 @@ def faults(config: DictConfig, final: bool = False) -> list[str]:
         elif node._is_interpolation() or isinstance(node, Values):  # in a list there may be some
             told = _fault(config, key, node, final)
             if told:  # once, if others are interpolated from this one
-                said.setdefault(told, told if key in told else f"{key}: {told}")
+                said.setdefault(told, told if f"{key} must be " in told else f"{key}: {told}")
     return list(said.values())
 
 
