@@ -139,8 +139,8 @@ REFUSED = [
     ("epochs", 1e3, "a whole"), ("epochs", " ", "a whole"), ("eval_every", 1.5, "a whole"), ("patience", 0, "a whole"),
     ("minutes", 0, "a number above 0"), ("minutes", -0.0, "a number above 0"), ("minutes", math.inf, "a number above"),
     ("minutes", math.nan, "a number above"), ("minutes", True, "a number above"), ("minutes", "long", "a number"),
-    ("optimizer.lr", -1, "a number above 0"), ("optimizer.lr", "abc", "a number above 0"),
-    ("optimizer.lr", 10**400, "a number above 0"), ("optimizer.betas", [0.9], "a list of 2"),
+    ("optimizer.lr", -1, "a number of at least 0"), ("optimizer.lr", "abc", "a number of at least 0"),
+    ("optimizer.lr", 10**400, "a number of at least 0"), ("optimizer.betas", [0.9], "a list of 2"),
     ("optimizer.betas", [0.9, 1], "below 1"), ("optimizer.betas", "abc", "a list of 2"),
     ("model.latent_size", 0, "a whole number from 1"), ("model.beta", "abc", "a number of at least 0"),
     ("model.beta", -math.inf, "a number of at least 0"), ("model.optimizer", "abc", "a node with keys"),
@@ -153,7 +153,7 @@ REFUSED = [
     ("rungs", {"a": 1}, None), ("trial.number", "x", "a whole number"), ("trial", 3, "a node with keys"),
     ("depth.halvings", 0, "a whole number from 1"), ("width.channels", 2.5, "a whole"),
     ("logger.watch", "all of it", "all"),
-    ("recipe.lr", 0, "a number above 0"), ("resume", [1], "true or false, or text"), ("study", ["a"], "text"),
+    ("recipe.lr", -0.1, "a number of at least 0"), ("resume", [1], "true or false, or text"), ("study", ["a"], "text"),
 ]  # fmt: skip
 
 
