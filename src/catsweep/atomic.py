@@ -7,9 +7,11 @@ import json
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from catsweep.places import named
 
 
 @contextmanager
@@ -27,10 +29,12 @@ def replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        yield unfinished
-        os.replace(unfinished, path)
+        with named(path):
+            yield unfinished
+            os.replace(unfinished, path)
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):  # what was raised says more
+            unfinished.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

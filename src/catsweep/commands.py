@@ -21,6 +21,7 @@ from hydra.types import RunMode
 from hydra.utils import execution_whitelist
 from omegaconf import DictConfig
 
+from catsweep import places
 from catsweep.errors import CatsweepError
 
 R = TypeVar("R")
@@ -38,7 +39,8 @@ if isinstance(sys.stdout, io.TextIOWrapper):
 def guard(task: Callable[[DictConfig], R]) -> Callable[[DictConfig], R]:
     """Print a `CatsweepError` as one message and exit with code 1, without a traceback.
 
-    Any other exception is a bug and passes through with its traceback. So does a `CatsweepError`
+    An error about a place, such as a full disk, becomes one (`catsweep.places`). Any other exception is a bug and
+    passes through with its traceback. So does a `CatsweepError`
 
     - in a multirun, where the sweeper has to see it: it fails that trial, and the sweep goes on, whereas an exit
       would end the whole sweep;
@@ -57,13 +59,12 @@ def guard(task: Callable[[DictConfig], R]) -> Callable[[DictConfig], R]:
     @functools.wraps(task)
     def guarded(cfg: DictConfig) -> R:
         try:
-            with execution_whitelist(list(cfg.get("trust") or [])):
+            with places.told(cfg), execution_whitelist(list(cfg.get("trust") or [])):
                 return task(cfg)
         except CatsweepError as error:
             if _is_multirun() or os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0"):
                 raise
-            print(f"{type(error).__name__}: {error}", file=sys.stderr)
-            raise SystemExit(1) from None
+            places.leave(error)
 
     return guarded
 

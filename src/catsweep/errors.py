@@ -12,6 +12,10 @@ class ConfigError(CatsweepError):
     """A configuration that cannot mean anything, for example a loss the model has no use for."""
 
 
+class PlaceError(CatsweepError):
+    """A folder or file that cannot be used: no room, no permission, something else in its place."""
+
+
 class DataError(CatsweepError):
     """Input data that cannot be used, or a ready set that is not what it claims to be."""
 

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
+from catsweep import places
 from catsweep.atomic import write_json
 from catsweep.errors import ConfigError, EvaluationError
 from catsweep.export.best_model import scored_checkpoint
@@ -40,8 +41,11 @@ def run(cfg: DictConfig) -> Path:
         DataError: its photos are not here.
         MetricError: its scores cannot be taken as they were.
         EvaluationError: a score lies outside.
+        PlaceError: `out` cannot be written.
     """
     check(cfg)
+    if cfg.out is not None:
+        places.check(Path(cfg.out).parent, cfg, file=Path(cfg.out).name)
     folder = Path(cfg.bundle) if cfg.bundle is not None else latest_bundle(Path(cfg.exports))
     recorded = Recorded.read(folder)
     ready = open_photos(recorded, cfg.ready)

@@ -41,6 +41,7 @@ from catsweep.data.ready import (
 )
 from catsweep.data.splits import split
 from catsweep.errors import DataError
+from catsweep.places import named
 from catsweep.still import told
 
 log = logging.getLogger(__name__)
@@ -84,36 +85,30 @@ def open_or_build(source: Source, size: int, root: str | Path, val_fraction: flo
         if passed_over:
             log.info("%s: %s; %s names them", source.name, say_passed_over(passed_over), PASSED_OVER)
 
-    return open_or_fill(Path(root) / f"{source.name}-{size}-{key[:8]}", key, fill, "data.root")
+    return open_or_fill(Path(root) / f"{source.name}-{size}-{key[:8]}", key, fill)
 
 
-def open_or_fill(path: Path, key: str, fill: Callable[[Path], None], option: str) -> ReadySet:
+def open_or_fill(path: Path, key: str, fill: Callable[[Path], None]) -> ReadySet:
     """Open the ready set in a folder, making it first if it is not there, not whole, or another one.
 
     Args:
         path: the folder.
         key: on the card of the set that is wanted.
         fill: writes all files of the set into an empty folder.
-        option: by which a person chooses another folder.
 
     Raises:
-        DataError: it cannot be written.
+        OSError: it cannot be written.
     """
     # A folder of that name is complete, for it came there by one rename: no lock is needed to read it.
     if (ready := _opened(path, key)) is not None:
         return ready
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.lock"):
-            ready = _opened(path, key)
-            if ready is None:
-                _replace(path, fill)
-                ready = ReadySet.open(path)
-        return ready
-    except OSError as error:
-        raise DataError(
-            f"Expected to write a ready set to {path}, but: {error}. Make room or grant access, or set {option}=DIR."
-        ) from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"), named(path):
+        ready = _opened(path, key)
+        if ready is None:
+            _replace(path, fill)
+            ready = ReadySet.open(path)
+    return ready
 
 
 def describe(folder: Path, rows: Sequence[Row], card: dict[str, Any]) -> None:

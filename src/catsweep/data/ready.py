@@ -15,6 +15,7 @@ that can be opened by itself, on any machine.
 import csv
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from operator import attrgetter
@@ -25,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catsweep.errors import DataError
+from catsweep.places import named
 
 IMAGES, MANIFEST, SHEET, CARD = "images.npy", "manifest.csv", "contact_sheet.png", "card.json"
 REBUILD = "Delete that folder; the next run builds it again."
@@ -234,9 +236,27 @@ def create_images(folder: Path, n: int, size: int) -> np.memmap[Any, np.dtype[np
     """A new images.npy in a folder, memory-mapped, to be filled: uint8, shape (n, size, size, 3).
 
     One that is there already may have other names in other folders, so it is never written over.
+
+    Raises:
+        OSError: there is not so much room.
     """
-    (folder / IMAGES).unlink(missing_ok=True)
-    return np.lib.format.open_memmap(folder / IMAGES, mode="w+", dtype=np.uint8, shape=(n, size, size, 3))
+    path = folder / IMAGES
+    path.unlink(missing_ok=True)
+    images = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(n, size, size, 3))
+    reserve(path)
+    return images
+
+
+def reserve(path: Path) -> None:
+    """Take the room for all of a file, which may have holes.
+
+    To write into a hole of a mapped file on a full disk ends the process by SIGBUS, without a word.
+
+    Raises:
+        OSError: there is not so much room.
+    """
+    with named(path), path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)  # writes itself where the disk cannot
 
 
 def _damaged(path: Path, details: str, remedy: str = REBUILD) -> DataError:

@@ -23,6 +23,7 @@ from catsweep.export.seeds import Seeds, confirming_line
 from catsweep.export.selection import choose
 from catsweep.export.swap import replacing
 from catsweep.export.trials import find_run, find_study, read_trials
+from catsweep.places import check, named
 
 DOCUMENTS = ("config.yaml", "metrics.json", "provenance.json")
 CHOICE = "choice.json"
@@ -40,6 +41,7 @@ def run(cfg: DictConfig) -> Path:
     Raises:
         ExportError: there is no study, no finished trial, or no run folder to copy from.
         ConfigError: `select` means nothing for this study.
+        PlaceError: `out` cannot be written.
     """
     # A study may be called 2026, which the command line reads as a number.
     folder = find_study(Path(cfg.sweeps), None if cfg.study is None else str(cfg.study))
@@ -55,6 +57,8 @@ def run(cfg: DictConfig) -> Path:
     seeds = Seeds(number, confirmed, followed, confirming_line(source, number, trials.ranked))
     explanation = Explanation(trials, choice, source, seeds, remark)
     target = Path(cfg.out)
+    for place in (target, target.parent):  # a file there is not a best model of before, and stays
+        check(place, cfg)
     copy_run(source, target, explanation)
     console = Console()
     explanation.print(console)
@@ -80,7 +84,7 @@ def copy_run(source: Path, target: Path, explanation: Explanation) -> None:
             f"The run folder {source} of the chosen trial lacks {', '.join(missing)}. "
             f"Choose another trial with select=NUMBER, or train this one again."
         )
-    with replacing(target) as folder:
+    with named(target), replacing(target) as folder:
         for part in parts:
             (folder / part).parent.mkdir(exist_ok=True)
             shutil.copy2(source / part, folder / part)

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import LightningModule
 from rich.console import Console
 
+from catsweep import places
 from catsweep.errors import ConfigError, ExportError
 from catsweep.export import intervals, onnx, pictures, program, push, readme, standalone, weights
 from catsweep.export.agreement import CHECKED_BATCHES
@@ -53,16 +54,19 @@ def run(cfg: DictConfig) -> Path:
         ExportError: there is nothing to export, it cannot be exported, the export draws other images, the run's
             photos are not here, or it cannot be pushed.
         DataError: the run folder is not one.
+        PlaceError: `out` cannot be written.
     """
     if not isinstance(cfg.draws, int) or isinstance(cfg.draws, bool) or cfg.draws < 0 or cfg.draws == 1:
         raise ConfigError(f"draws must be a whole number from 2 up, or 0 for no intervals; got {cfg.draws!r}.")
     push.check(cfg)
     finished = FinishedRun.read(Path(cfg.run))
+    target = Path(cfg.out) / finished.name
+    for place in (target, target.parent):
+        places.check(place, cfg)
     model, _ = load_run(finished.folder, scored_checkpoint(finished.folder))
     scorer = scorer_of(finished.folder, cfg.ready) if cfg.draws else None
-    target = Path(cfg.out) / finished.name
     console = Console()
-    with replacing(target) as folder:
+    with places.named(target), replacing(target) as folder:
         differences = fill(folder, finished, model)
         evidence(folder, finished, scorer, cfg.draws, console)
         record(folder, finished, model, differences)

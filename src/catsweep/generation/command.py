@@ -12,6 +12,7 @@ import numpy as np
 from omegaconf import DictConfig
 from torch import Tensor
 
+from catsweep import places
 from catsweep.data.files import say_passed_over
 from catsweep.errors import ConfigError
 from catsweep.generation import attributes, walks
@@ -48,6 +49,7 @@ def run(cfg: DictConfig) -> Path:
         ConfigError: a key is out of its range, a place is taken, or the model has no use for photos.
         DataError: no photo can be read, or the run's folder holds no trained model.
         ExportError: there is no bundle, or a damaged one.
+        PlaceError: `out` cannot be written.
     """
     wish = read(cfg)
     photos = None if wish.photos is None else OwnPhotos(wish.photos, "photos")
@@ -57,8 +59,12 @@ def run(cfg: DictConfig) -> Path:
             OwnPhotos(wish.attribute.having, "attribute.with"), OwnPhotos(wish.attribute.lacking, "attribute.without")
         )
     source = choose(cfg.bundle, cfg.run, cfg.checkpoint)
-    strips = _strips(wish, source, photos, groups)
     out = wish.out or _usual_place(source, wish)
+    if wish.form == FOLDER:
+        places.check(out, cfg)
+    else:
+        places.check(out.parent, cfg, file=out.name, key="out=FILE")
+    strips = _strips(wish, source, photos, groups)
     return write(strips, out, wish)
 
 

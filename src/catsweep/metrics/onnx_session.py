@@ -50,7 +50,7 @@ def open_session(
         session = _session(_export(network, size), threads)
         _require_agreement(session, network, size, name)
         return session
-    make_cache(cache_root)
+    cache_root.mkdir(parents=True, exist_ok=True)
     path = cache_root / f"{name}-{_key(weights_sha256, size)}.onnx"
     with FileLock(f"{path}.lock"):
         if path.exists():
@@ -66,21 +66,6 @@ def open_session(
         _require_agreement(session, network, size, name)
         write_bytes(path, graph)
     return session
-
-
-def make_cache(root: Path) -> None:
-    """Make a cache folder, if it is not there.
-
-    Raises:
-        MetricError: it is not, and cannot be made.
-    """
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MetricError(
-            f"Expected a folder for reference statistics that can be written; {root} is not: {error.strerror}. "
-            "Set metrics.cache_root."
-        ) from error
 
 
 def _key(weights_sha256: str, size: int) -> str:

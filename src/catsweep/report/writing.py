@@ -9,6 +9,7 @@ from pathlib import Path
 import optuna
 from omegaconf import DictConfig
 
+from catsweep import places
 from catsweep.atomic import write_text
 from catsweep.export.trials import find_study
 from catsweep.report import markdown, page
@@ -30,9 +31,11 @@ def run(cfg: DictConfig) -> Path:
     Raises:
         ExportError: there is no such study, or `select` is the number of no finished trial.
         ConfigError: `select` means nothing for this study.
+        PlaceError: the study's folder cannot be written.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # it warns of scores that are infinite; the page tells of them
     folder = find_study(Path(cfg.sweeps), None if cfg.study is None else str(cfg.study))
+    places.check(folder, cfg)
     story = tell(folder, Path(cfg.outputs) / folder.name, Path(cfg.ready), cfg.select, bool(cfg.plotly))
     path = folder / PAGE
     write_text(path, page.render(story, folder))

@@ -17,6 +17,8 @@ from typing import Any
 
 import hydra
 
+from catsweep.places import is_full
+
 OUT_OF_MEMORY = re.compile(
     r"out of memory|not enough memory|can(?:'t|not) allocate memory|CU\w+_STATUS_ALLOC_FAILED|bad_alloc", re.I
 )
@@ -30,6 +32,7 @@ class Kind(StrEnum):
     COMPLETE = "complete"
     PRUNED = "pruned"
     OUT_OF_MEMORY = "out of memory"
+    DISK_FULL = "disk full"
     DIVERGED = "diverged"
     FAILED = "failed"
     LOST = "lost"
@@ -56,7 +59,8 @@ class Outcome:
 
 def classify(error: BaseException) -> Outcome:
     """Sort an exception that a task raised. What caused it counts too: libraries wrap what they cannot handle."""
-    kind = next((kind for cause in _chain(error) if (kind := _kind(cause))), Kind.FAILED)
+    kind = next((kind for cause in _chain(error) if (kind := _kind(cause))), None)
+    kind = kind or (Kind.DISK_FULL if is_full(error) else Kind.FAILED)
     if kind in (Kind.PRUNED, Kind.INTERRUPTED):
         return Outcome(kind, message=str(error))
     text = f"{type(error).__name__}: {error}"

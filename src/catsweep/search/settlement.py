@@ -22,6 +22,7 @@ from catsweep.search.outcome import Kind, Outcome, fingerprint, values_of
 from catsweep.search.trials import Trials
 
 INFEASIBLE = (Kind.OUT_OF_MEMORY, Kind.DIVERGED)
+RETRIED = (Kind.LOST, Kind.DISK_FULL)  # no fault of the trial's own
 KEPT = 20_000  # characters of a traceback that are kept: databases bound the length of an attribute
 
 
@@ -89,6 +90,11 @@ class Settlement:
         self.event(_ended(told, outcome))
         if told.state.is_finished():
             self._count(told.state == TrialState.FAIL, outcome, job)
+        if outcome.kind == Kind.DISK_FULL and not self.abort:  # the next trial would fare no better
+            self.abort = StudyError(
+                f"The disk is full, so the sweep stops. Make room and give the same command; the study goes on. "
+                f"Trial {job.number} ({job.folder}): {outcome.message}"
+            )
         return told.state.is_finished()
 
     def _ignore(self, job: Job) -> None:
@@ -115,7 +121,7 @@ class Settlement:
             self._require_reports(trial)
             return
         self.trials.note(trial, attributes.MESSAGE, outcome.message[:KEPT])
-        if outcome.kind == Kind.INTERRUPTED or (outcome.kind == Kind.LOST and self._may_retry(trial)):
+        if outcome.kind == Kind.INTERRUPTED or (outcome.kind in RETRIED and self._may_retry(trial)):
             self.trials.requeue(trial)
             return
         if outcome.kind == Kind.PRUNED:

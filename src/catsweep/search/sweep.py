@@ -24,7 +24,8 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from optuna.trial import TrialState
 
-from catsweep.errors import CatsweepError, ConfigError, StudyError
+from catsweep.errors import ConfigError, StudyError
+from catsweep.places import leave
 from catsweep.search import contract, grammar, results, settings
 from catsweep.search.artifacts import Artifacts
 from catsweep.search.checks import checked, recorded
@@ -85,9 +86,8 @@ def run(
             sweep.rehearse()
         else:
             sweep.run()
-    except CatsweepError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
+    except Exception as error:
+        leave(error, config)
 
 
 @dataclass

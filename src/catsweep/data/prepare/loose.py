@@ -23,8 +23,9 @@ from catsweep.data.prepare.original import identity
 from catsweep.data.prepare.table import readable
 from catsweep.data.ready import MANIFEST, ReadySet, Row
 from catsweep.data.threads import in_order, watched
-from catsweep.errors import ConfigError, DataError
+from catsweep.errors import ConfigError
 from catsweep.instantiation import instantiate
+from catsweep.places import named
 
 CARD = "card.json"
 SPLITS = ("train", "val")
@@ -117,31 +118,30 @@ def write(ready: ReadySet, folder: Path, form: Format) -> Path:
         The folder.
 
     Raises:
-        DataError: it cannot be written.
+        OSError: it cannot be written.
     """
     wanted = _key(ready, form)
     if _is_current(folder, wanted):
         return folder
     partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
     try:
+        with named(folder):
+            partial.mkdir(parents=True)
+            counts = _write_splits(ready, partial, form)
+            card = {
+                "key": wanted,
+                "format": form.parameters(),
+                "digest": ready.digest,
+                "size": ready.size,
+                "images": counts,
+            }
+            (partial / CARD).write_text(json.dumps(card, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+            if folder.exists():
+                shutil.rmtree(folder)
+            partial.rename(folder)
+    finally:
         shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        counts = _write_splits(ready, partial, form)
-        card = {
-            "key": wanted,
-            "format": form.parameters(),
-            "digest": ready.digest,
-            "size": ready.size,
-            "images": counts,
-        }
-        (partial / CARD).write_text(json.dumps(card, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.rename(folder)
-    except OSError as error:
-        raise DataError(
-            f"Expected to write loose files to {folder}, but: {error}. Make room or grant access, or set root=DIR."
-        ) from error
     return folder
 
 
@@ -151,18 +151,18 @@ def key(row: Row) -> str:
 
 
 def _write_splits(ready: ReadySet, folder: Path, form: Format) -> dict[str, int]:
-    named = {key(row): row for row in ready.rows if row.kept}
-    assert len(named) == len(ready), "two images of a ready set have the same source and copy number"
-    order = sorted(named, key=_mixed if form.mixed else None)
+    by_key = {key(row): row for row in ready.rows if row.kept}
+    assert len(by_key) == len(ready), "two images of a ready set have the same source and copy number"
+    order = sorted(by_key, key=_mixed if form.mixed else None)
 
     def sample(name: str) -> Sample:
-        row = named[name]
+        row = by_key[name]
         assert row.index is not None
         return Sample(name, encode(ready.images[row.index], form.suffix), row)
 
     counts = {}
     for split in SPLITS:
-        chosen = [name for name in order if named[name].split == split]
+        chosen = [name for name in order if by_key[name].split == split]
         if chosen:
             form.write(folder, split, len(chosen), watched(in_order(sample, chosen), len(chosen), f"loose {split}"))
             counts[split] = len(chosen)

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from catsweep import places
 from catsweep.data.files import PASSED_OVER, say_passed_over, write_passed_over
 from catsweep.data.prepare import left_out, loose, report, table
 from catsweep.data.prepare.making import build, is_current, summary
@@ -32,14 +33,21 @@ def run(cfg: DictConfig) -> None:
         ConfigError: a stage or a format that does not exist, or no source.
         DataError: the source cannot be read, nothing is left of it, or a stage is to come from the cache and is not
             there.
+        PlaceError: `root` cannot be written.
     """
     form = loose.choose(cfg.export, cfg.formats)
     table.check(cfg.manifest)
+    with places.told(OmegaConf.masked_copy(cfg, ["root"])):  # for data.root, of a run, is not where this writes
+        _run(cfg, form)
+
+
+def _run(cfg: DictConfig, form: loose.Format | None) -> None:
     if "reader" not in cfg.data:
         raise ConfigError("data=ready is prepared already. Prepare photos: data=photos data.source=DIR.")
     reader = instantiate(cfg.data.reader)
     name = str(cfg.name or _slug(str(cfg.data.source or reader.name)))
     root = Path(cfg.root) / "stages" / name
+    places.check(root)
     root.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(root / ".lock", timeout=0):
