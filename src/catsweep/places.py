@@ -23,7 +23,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from catsweep.errors import CatsweepError, PlaceError
-from catsweep.place_settings import setting_of, within, words
+from catsweep.place_settings import setting_of, words
 
 # By error number: what is wrong with a place, and what to do about it.
 WRONG = {
@@ -146,7 +146,10 @@ def explain(error: BaseException, cfg: DictConfig | None = None, key: str | None
             f"{limit:,} (ulimit -n); allow more, for example by ulimit -n 4096, or close other programs."
         )
     if number == errno.ENOENT:
-        return f"{error}. Make room in one of them, or name another folder by the environment variable TMPDIR."
+        return (
+            "No folder for temporary files can be written: not $TMPDIR, /tmp, /var/tmp, nor this one. Make room in "
+            "one, or name another by the environment variable TMPDIR."
+        )
     what, remedy = WRONG[number]
     place = (name and _culprit(number, name)) or name
     if place is None and number in FULL and (full := _full(cfg)):
@@ -217,9 +220,16 @@ def _other(place: str | None, cfg: DictConfig | None, key: str | None) -> str:
         return ""
     if key := setting_of(place, cfg) or key:
         return f", or choose another place: {key}"
-    if within(place, tempfile.gettempdir() if tempfile.tempdir else os.environ.get("TMPDIR", "/tmp")):
+    if _is_temporary(place):
         return ", or name another folder for temporary files by the environment variable TMPDIR"
     return ""
+
+
+def _is_temporary(place: str) -> bool:
+    """Whether a place is the folder for temporary files, or one that Python's `tempfile` has named in it."""
+    folder = os.path.abspath(tempfile.tempdir or os.environ.get("TMPDIR", "/tmp"))
+    inner = os.path.relpath(os.path.abspath(place), folder)
+    return inner == "." or inner.startswith(tempfile.gettempprefix())
 
 
 def _full(cfg: DictConfig | None) -> str | None:

@@ -71,7 +71,7 @@ def open_or_build(source: Source, size: int, root: str | Path, val_fraction: flo
         rows, places = _without_copies(*_spool(folder / _PIXELS, source.items(size)))
         kept = [row for row in rows if row.kept]
         if not kept:
-            raise DataError(_nothing_left(source, _refused(rows), passed_over))
+            raise DataError(nothing_left(source, _refused(rows), passed_over))
         images = create_images(folder, len(kept), size)
         spooled = np.memmap(folder / _PIXELS, dtype=np.uint8, mode="r").reshape(-1, *images.shape[1:])
         for index, place in enumerate(places):
@@ -218,7 +218,8 @@ def summary(name: str, kept: int, refused: Counter[str]) -> str:
     return f"{line}, {refused.total():,} left out ({reasons}); the manifest names them"
 
 
-def _nothing_left(source: Source, refused: Counter[str], passed_over: Mapping[str, str]) -> str:
+def nothing_left(source: Source, refused: Counter[str], passed_over: Mapping[str, str]) -> str:
+    """That there is no photo: what was looked for, and what was found instead, by the reason why it is none."""
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in refused.most_common())
     found = f"{refused.total():,} found, all left out: {reasons}" if refused else "none found"
     found += f"; {say_passed_over(passed_over)}" if passed_over else ""

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catsweep.errors import DataError
-from catsweep.places import named
+from catsweep.places import explain, named
 
 IMAGES, MANIFEST, SHEET, CARD = "images.npy", "manifest.csv", "contact_sheet.png", "card.json"
 REBUILD = "Delete that folder; the next run builds it again."
@@ -181,6 +181,7 @@ class ReadySet:
 
         Raises:
             DataError: if it is not a ready set, or not a complete one.
+            OSError: it may not be read, or cannot be now.
         """
         path = Path(path)
         try:
@@ -190,6 +191,8 @@ class ReadySet:
             expected = (int(card["n"]), int(card["size"]), int(card["size"]), 3)
             str(card["digest"])
         except (OSError, ValueError, KeyError, TypeError, EOFError, csv.Error) as error:
+            if explain(error) is not None:  # it may be whole, and must not be deleted
+                raise
             raise _damaged(path, f"{type(error).__name__}: {error}", remedy) from error
         if images.shape != expected or images.dtype != np.uint8:
             raise _damaged(path, f"uint8 {expected} in {CARD}, {images.dtype} {images.shape} in {IMAGES}", remedy)

@@ -31,6 +31,10 @@ from catsweep.data.prepare.stage import CARD, JOURNAL, SHEET, Build, Done, Stage
 from catsweep.errors import DataError
 
 
+class NothingLeft(DataError):
+    """A stage has left out every image."""
+
+
 def build(stage: Stage, folder: Path, before: Path, inputs: tuple[Record, ...], content: str | None = None) -> Done:
     """Make a stage, or find that it is made.
 
@@ -42,7 +46,7 @@ def build(stage: Stage, folder: Path, before: Path, inputs: tuple[Record, ...], 
         content: their `record.content_digest`, if it is known (`Done.content`).
 
     Raises:
-        DataError: no image is left.
+        NothingLeft: no image is left.
     """
     key = _key(stage, inputs, content)
     old = Done.open(folder)
@@ -58,7 +62,7 @@ def build(stage: Stage, folder: Path, before: Path, inputs: tuple[Record, ...], 
             desk._journal.write("\n")  # ends a line that was torn
             records = tuple(stage.run(desk))
         if not any(record.kept for record in records):
-            raise DataError(_nothing_left(stage, records))
+            raise NothingLeft(_nothing_left(stage, records))
         whole = _finish(desk, records, {"key": key, **stage.method()})
     return _settle(whole, folder)
 
@@ -143,4 +147,9 @@ def _finished(place: Path) -> Iterator[Record]:
 def _nothing_left(stage: Stage, records: Sequence[Record]) -> str:
     reasons = Counter(record.reason.split(":", 1)[0] for record in records)
     found = ", ".join(f"{count:,} {reason}" for reason, count in by_count(reasons)) or "there were none"
-    return f"Expected images to be left after stage {stage.name}, but all were left out: {found}. {stage.remedy}"
+    kept = [f"{stage.keeping[reason]} ({reason})" for reason in sorted(reasons) if reason in stage.keeping]
+    words = [f"To keep them: {', '.join(kept)}."] if kept else []
+    if not words or set(reasons) - set(stage.keeping):
+        words.append(stage.remedy)
+    remedies = " ".join(words)
+    return f"Expected images to be left after stage {stage.name}, but all were left out: {found}. {remedies}"

@@ -6,6 +6,7 @@ conf/prepare.yaml; how one of them is made, kept and resumed is in `catsweep.dat
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,9 +14,10 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from catsweep import places
+from catsweep.data.building import nothing_left
 from catsweep.data.files import PASSED_OVER, say_passed_over, write_passed_over
 from catsweep.data.prepare import left_out, loose, report, table
-from catsweep.data.prepare.making import build, is_current, summary
+from catsweep.data.prepare.making import NothingLeft, build, is_current, summary
 from catsweep.data.prepare.original import Original
 from catsweep.data.prepare.ready import publish
 from catsweep.data.prepare.record import Record
@@ -37,7 +39,8 @@ def run(cfg: DictConfig) -> None:
     """
     form = loose.choose(cfg.export, cfg.formats)
     table.check(cfg.manifest)
-    with places.told(OmegaConf.masked_copy(cfg, ["root"])):  # for data.root, of a run, is not where this writes
+    # Not data.root, which is that of a run: this writes elsewhere.
+    with places.told(OmegaConf.create({"root": cfg.root, "data": {"source": cfg.data.source}})):
         _run(cfg, form)
 
 
@@ -47,13 +50,15 @@ def _run(cfg: DictConfig, form: loose.Format | None) -> None:
     reader = instantiate(cfg.data.reader)
     name = str(cfg.name or _slug(str(cfg.data.source or reader.name)))
     root = Path(cfg.root) / "stages" / name
+    passed_over = reader.passed_over() if hasattr(reader, "passed_over") else {}
+    if next(iter(reader.files), None) is None:
+        raise DataError(nothing_left(reader, Counter(), passed_over))
     places.check(root)
     root.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(root / ".lock", timeout=0):
             original = instantiate(cfg.pipeline[0], _partial_=True)(reader.files)
             stages = [original, *(instantiate(node) for node in cfg.pipeline[1:])]
-            passed_over = reader.passed_over() if hasattr(reader, "passed_over") else {}
             write_passed_over(root / PASSED_OVER, passed_over)
             done = make(stages, root, cfg.stages)
             table.write_table(root, done, cfg.manifest)
@@ -94,7 +99,10 @@ def make(stages: Sequence[Stage], root: Path, chosen: Sequence[str] | None) -> l
         folder = root / f"{number}.{stage.folder}"
         before = done[-1].folder if done else root
         if may_run:
-            done.append(build(stage, folder, before, inputs, content))
+            try:
+                done.append(build(stage, folder, before, inputs, content))
+            except NothingLeft as error:
+                raise DataError(" ".join([str(error), *_earlier(done)])) from error
         else:
             done.append(_cached(stage, folder, inputs, content))
         log.info("%s", summary(done[-1]))
@@ -102,6 +110,11 @@ def make(stages: Sequence[Stage], root: Path, chosen: Sequence[str] | None) -> l
             log.info("%s: %s", stage.name, note)
         inputs, content = done[-1].kept, done[-1].content
     return done
+
+
+def _earlier(done: Sequence[Done]) -> list[str]:
+    """What the stages before the one that left nothing have left out, a sentence each."""
+    return [f"Before it, {summary(stage)}." for stage in done if stage.card["counts"]["refused"]]
 
 
 def _last(stages: Sequence[Stage], chosen: Sequence[str] | None) -> int:
@@ -136,7 +149,9 @@ def _finish(
         log.info("%s; %s names them", say_passed_over(passed_over), PASSED_OVER)
     log.info("Ready: %s", ready.path)
     log.info("What was done: %s", page)
-    if len({record.source for record in done[-1].kept}) > 1:
+    if ready.size % 2:
+        log.warning("To train, %s", report.command(ready))
+    elif len({record.source for record in done[-1].kept}) > 1:
         log.info("Train on it: %s", report.command(ready))
     else:
         log.warning("1 photo is left, and training needs at least 2, to score what it makes. Add photos.")
