@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -46,12 +45,6 @@ def full(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
         monkeypatch.setattr(os, "fsync", fsync)
 
     return full
-
-
-def raised(action: Callable[[], Any]) -> OSError:
-    with pytest.raises(OSError) as caught:
-        action()
-    return caught.value
 
 
 @pytest.mark.parametrize("number", [*places.WRONG])
@@ -109,16 +102,15 @@ def test_what_is_no_trouble_with_a_place_stays_a_bug(bug: Exception) -> None:
 
 
 def test_a_folder_that_was_to_be_new_stays_a_bug(tmp_path: Path) -> None:
-    assert places.explain(raised(tmp_path.mkdir)) is None
+    with pytest.raises(FileExistsError) as caught:
+        tmp_path.mkdir()
+    assert places.explain(caught.value) is None
 
 
 def test_an_error_while_another_was_handled_stays_a_bug() -> None:
-    with pytest.raises(KeyError) as caught:
-        try:
-            raise PermissionError(errno.EACCES, "Permission denied", "x")
-        except OSError:
-            {}["the bug"]
-    assert places.explain(caught.value) is None
+    bug = KeyError("a bug")
+    bug.__context__ = PermissionError(errno.EACCES, "Permission denied", "x")
+    assert places.explain(bug) is None
 
 
 @pytest.mark.parametrize(
@@ -274,7 +266,7 @@ def typed(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("kind", ["a file", "below a file", "a loop", "a long name"])
+@pytest.mark.parametrize("kind", ["a file", "below a file", "a loop"])
 def test_the_folder_of_a_run_that_hydra_cannot_make_is_one_line(kind: str, root: Path, tmp_path: Path) -> None:
     place = bad_places(tmp_path)[kind]
     before = trees(tmp_path)
