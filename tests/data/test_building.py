@@ -1,3 +1,4 @@
+import errno
 import json
 import logging
 import os
@@ -9,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 from PIL import Image
 
 from catsweep.data.building import open_or_build
 from catsweep.data.ready import CARD, IMAGES, SHEET, Item, ReadySet
-from catsweep.errors import DataError
+from catsweep.errors import DataError, PlaceError
+from catsweep.places import told
 
 
 def folders(root: Path) -> list[str]:
@@ -97,10 +100,29 @@ def test_nothing_left_is_an_error_that_says_what_was_looked_for(fake: Callable, 
     assert folders(tmp_path) == []
 
 
-def test_a_place_one_cannot_write_to_is_an_error_with_the_remedy(fake: Callable, tmp_path: Path) -> None:
+@pytest.mark.security
+def test_a_place_one_cannot_write_to_is_told_with_its_key(fake: Callable, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match=r"set data\.root=DIR"):
+    cfg = OmegaConf.create({"data": {"root": str(tmp_path / "file")}})
+    with pytest.raises(PlaceError, match=r"file cannot be used: .* data\.root=DIR"), told(cfg):
         open_or_build(fake(), 16, tmp_path / "file", 0.1)
+
+
+@pytest.mark.security
+def test_a_set_that_may_not_be_read_now_is_not_taken_for_a_damaged_one(
+    fake: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready = open_or_build(fake(), 16, tmp_path, 0.1)
+    before = {file.name: file.read_bytes() for file in ready.path.iterdir()}
+
+    def read(path: Path, *_: object, **__: object) -> str:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    with monkeypatch.context() as denied:
+        denied.setattr(Path, "read_text", read)
+        with pytest.raises(PermissionError):
+            open_or_build(fake(), 16, tmp_path, 0.1)
+    assert {file.name: file.read_bytes() for file in ready.path.iterdir()} == before
 
 
 def test_a_finished_set_can_be_read_where_nothing_can_be_written(

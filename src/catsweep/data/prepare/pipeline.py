@@ -40,7 +40,9 @@ def run(cfg: DictConfig) -> None:
     form = loose.choose(cfg.export, cfg.formats)
     table.check(cfg.manifest)
     # Not data.root, which is that of a run: this writes elsewhere.
-    with places.told(OmegaConf.create({"root": cfg.root, "data": {"source": cfg.data.source}})):
+    here = OmegaConf.create({"root": cfg.root, "data": {"source": cfg.data.source}})
+    places.check(Path(cfg.root), here)
+    with places.told(here):
         _run(cfg, form)
 
 
@@ -53,7 +55,6 @@ def _run(cfg: DictConfig, form: loose.Format | None) -> None:
     passed_over = reader.passed_over() if hasattr(reader, "passed_over") else {}
     if next(iter(reader.files), None) is None:
         raise DataError(nothing_left(reader, Counter(), passed_over))
-    places.check(root)
     root.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(root / ".lock", timeout=0):
