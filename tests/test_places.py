@@ -126,6 +126,11 @@ def test_libraries_that_are_not_python_are_understood(text: str, what: str) -> N
     assert what in str(places.explain(RuntimeError(text), CFG))
 
 
+def test_a_loop_that_pathlib_found_is_one() -> None:
+    said = str(places.explain(RuntimeError("Symlink loop from 'outputs/exports/a'\nfull_key: logger"), CFG))
+    assert said.startswith("outputs/exports/a cannot be used: its links lead in a circle")
+
+
 def test_what_caused_it_counts() -> None:
     wrapped = ValueError("Unable to configure handler 'file'")
     wrapped.__cause__ = PermissionError(errno.EACCES, "Permission denied", "outputs/exports/train.log")
@@ -211,8 +216,11 @@ def test_a_bad_place_is_one_message_and_nothing_has_changed(kind: str, tmp_path:
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO])
 def test_a_full_disk_is_noticed_and_nothing_is_left(number: int, tmp_path: Path, full: Callable[[int], None]) -> None:
     full(number)
-    with pytest.raises(PlaceError, match="cannot be"):
-        places.check(tmp_path / "new/deeper", CFG)
+    cfg = OmegaConf.create({"out": str(tmp_path / "new")})
+    with pytest.raises(PlaceError, match=r"/new/deeper cannot be .* out=DIR"):
+        places.check(tmp_path / "new/deeper", cfg)
+    with pytest.raises(PlaceError, match=r"/new/deeper/x\.json cannot be"):
+        places.check(tmp_path / "new/deeper", cfg, file="x.json")
     assert trees(tmp_path) == []
 
 

@@ -45,7 +45,7 @@ def run(cfg: DictConfig) -> Path:
     """
     check(cfg)
     if cfg.out is not None:
-        places.check(Path(cfg.out).parent, cfg, file=Path(cfg.out).name)
+        places.check(Path(cfg.out).parent, cfg, file=Path(cfg.out).name, key="out=FILE.json")
     folder = Path(cfg.bundle) if cfg.bundle is not None else latest_bundle(Path(cfg.exports))
     recorded = Recorded.read(folder)
     ready = open_photos(recorded, cfg.ready)

@@ -46,6 +46,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 NAMELESS = (*FULL, errno.EFBIG, errno.EIO)  # told when a file is written, whose name is not known by then
 # What libraries say that are not written in Python, of a full disk and of others, in place of an `OSError`.
 SAID = re.compile(r"No space left on device|Disk quota exceeded|File too large|\(os error (\d+)\)")
+LOOP = re.compile(r"Symlink loop from '(.*)'")  # of `Path.resolve`, before Python 3.13
 NUMBERS = {"No": errno.ENOSPC, "Disk": errno.EDQUOT, "File": errno.EFBIG}
 BLOCK = 4096  # bytes: what a file system gives at least
 
@@ -92,21 +93,24 @@ def check(folder: Path, cfg: DictConfig | None = None, file: str | None = None, 
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(folder / file))
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            _try(folder)
+            _try(folder, folder / (file or ""))
         finally:
             for place in missing:  # the innermost first; one that another process uses by now is not empty
                 with suppress(OSError):
                     place.rmdir()
 
 
-def _try(folder: Path) -> None:
-    """Write a block in a folder, and take it away again."""
+def _try(folder: Path, wanted: Path) -> None:
+    """Write a block in a folder, and take it away again; an error is about what is wanted there."""
     probe = folder / f".catsweep-{uuid.uuid4().hex}"
     try:
-        with named(probe), probe.open("wb") as file:
+        with probe.open("wb") as file:
             file.write(bytes(BLOCK))
             file.flush()
             os.fsync(file.fileno())
+    except OSError as error:
+        error.filename = str(wanted)
+        raise
     finally:
         with suppress(OSError):
             probe.unlink()
@@ -189,6 +193,8 @@ def _led(seen: list[BaseException], number: int) -> bool:
 
 
 def _about(error: BaseException) -> tuple[int, str | None] | None:
+    if isinstance(error, RuntimeError) and (loop := LOOP.fullmatch(str(error).partition("\n")[0])):
+        return errno.ELOOP, loop[1]
     if not isinstance(error, OSError):
         said = SAID.search(str(error)) if isinstance(error, Exception) else None
         number = said and int(said[1] or NUMBERS[said[0].split()[0]])

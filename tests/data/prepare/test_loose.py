@@ -1,3 +1,4 @@
+import errno
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -8,13 +9,15 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from catsweep.data.building import open_or_build
 from catsweep.data.prepare.formats import Images
 from catsweep.data.prepare.images import read_image
 from catsweep.data.prepare.loose import CARD, Format, Sample, choose, key, write
 from catsweep.data.ready import Item, ReadySet, Row
-from catsweep.errors import ConfigError, DataError
+from catsweep.errors import ConfigError, PlaceError
+from catsweep.places import told
 
 
 @pytest.fixture
@@ -40,7 +43,7 @@ class Failing(Format):
 
     def write(self, folder: Path, split: str, n: int, samples: Iterator[Sample]) -> None:
         (folder / "first").write_bytes(next(samples).data)
-        raise OSError("no space left")
+        raise OSError(errno.ENOSPC, "no space left")
 
 
 def test_no_export_is_no_format(formats: dict) -> None:
@@ -91,9 +94,11 @@ def test_another_way_or_another_ready_set_replaces_it(
 def test_a_failure_leaves_the_old_folder_whole_and_the_next_run_finishes(ready: ReadySet, tmp_path: Path) -> None:
     folder = write(ready, tmp_path / "loose", Images(".png"))
     before = snapshot(folder)
-    with pytest.raises(DataError, match=r"Expected to write loose files to .* no space left.* set root=DIR"):
+    cfg = OmegaConf.create({"root": str(tmp_path)})
+    with pytest.raises(PlaceError, match=r"loose cannot be written: no space is left.* root=DIR"), told(cfg):
         write(ready, folder, Failing(".png"))
     assert snapshot(folder) == before
+    assert [file.name for file in sorted(tmp_path.glob("*loose*"))] == ["loose"]
     write(ready, folder, Images(".jpg"))
     assert [file.name for file in sorted(tmp_path.glob("*loose*"))] == ["loose"]
     assert "first" not in snapshot(folder)
