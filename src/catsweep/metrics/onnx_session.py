@@ -125,5 +125,5 @@ def _require_agreement(session: onnxruntime.InferenceSession, network: nn.Module
     if not distance < AGREEMENT:
         raise MetricError(
             f"ONNX Runtime must compute the features of {name} as torch does, to {AGREEMENT:g}; "
-            f"on a probe image they differ by {distance:.2g}. Use the extractor with backend=torch."
+            f"on a probe image they differ by {distance:.2g}. Set metrics.extractor.backend=torch."
         )
