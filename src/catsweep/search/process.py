@@ -9,7 +9,7 @@ import re
 import signal
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -154,6 +154,10 @@ class TrialProcess:
         if not self.incoming.over:
             self.hear()
         outcome = self.outcome or self._lost(stopping)
+        if outcome.kind == Kind.INTERRUPTED and not stopping:
+            # The task raised KeyboardInterrupt itself, or was sent a signal by others: it may do so without end.
+            message = f"The task was interrupted, though nobody asked the sweep to stop: {outcome.message}"
+            outcome = replace(outcome, kind=Kind.LOST, message=message)
         if self.hung and outcome.kind not in (Kind.COMPLETE, Kind.PRUNED):  # what it still came to is a result
             outcome = self._timed_out()
         self.end_the_rest()
@@ -164,7 +168,7 @@ class TrialProcess:
     def _lost(self, stopping: bool) -> Outcome:
         code = self.process.exitcode
         if code is not None and code < 0:
-            name = signal.Signals(-code).name
+            name = _named(-code)
             if stopping and -code in (signal.SIGTERM, signal.SIGKILL):
                 return Outcome(Kind.INTERRUPTED, message=f"ended by {name}")
             if -code == signal.SIGKILL and oom_kills() > self.oom_kills:
@@ -195,6 +199,13 @@ class TrialProcess:
         with suppress(OSError):
             return (self.job.folder / OUTPUT).stat().st_size
         return 0
+
+
+def _named(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # real-time signals between the first and the last have no name
+        return f"signal {number}"
 
 
 def oom_kills() -> int:

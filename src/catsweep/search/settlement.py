@@ -18,11 +18,11 @@ from catsweep.search.executor import Job
 from catsweep.search.intake import lease
 from catsweep.search.leases import Leases
 from catsweep.search.limits import Limits, Stop
-from catsweep.search.outcome import Kind, Outcome, fingerprint, values_of
+from catsweep.search.outcome import KEPT, Kind, Outcome, fingerprint, values_of
 from catsweep.search.trials import Trials
 
 INFEASIBLE = (Kind.OUT_OF_MEMORY, Kind.DIVERGED)
-KEPT = 20_000  # characters of a traceback that are kept: databases bound the length of an attribute
+LINE = 500  # characters of a message in the line about a trial's end
 
 
 @dataclass
@@ -168,4 +168,4 @@ def _ended(trial: FrozenTrial, outcome: Outcome) -> str:
         return f"trial {trial.number} finished: {', '.join(f'{value:.5g}' for value in trial.values or [])}"
     again = "; it will go on from its checkpoint" if trial.state == TrialState.WAITING else ""
     said = outcome.message.strip().splitlines()
-    return f"trial {trial.number} {outcome.kind.value}{again}{f': {said[0]}' if said else ''}"
+    return f"trial {trial.number} {outcome.kind.value}{again}{f': {said[0][:LINE]}' if said else ''}"

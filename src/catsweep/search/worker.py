@@ -161,23 +161,9 @@ def _launched(
 
 def _outcome(ended: JobReturn) -> Outcome:
     try:
-        return Outcome(Kind.COMPLETE, value=_plain(ended.return_value))
+        return Outcome(Kind.COMPLETE, value=ended.return_value)
     except Exception as error:
         return classify(error)
-
-
-def _plain(value: Any) -> Any:
-    """Numbers as Python's own: the controller has no torch to unpickle a tensor with."""
-    if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return repr(value)
 
 
 def _die_with_the_controller(pipe: Connection) -> None:
