@@ -26,7 +26,7 @@ from catsweep.errors import ConfigError
 from catsweep.search import main_module
 from catsweep.search.detached import FORK_SERVER
 from catsweep.search.outcome import Outcome
-from catsweep.search.process import PATIENCE, TrialProcess, oom_kills
+from catsweep.search.process import PATIENCE, UNKNOWN, TrialProcess, oom_kills
 from catsweep.search.resources import alone, environment, visible_gpus
 from catsweep.search.watchdog import UNBOUNDED, TrialTimeout, Watchdog
 from catsweep.search.worker import serve
@@ -118,7 +118,7 @@ class ProcessExecutor:
         self.gpus, self.share = visible_gpus(gpus), gpus_per_slot
         self.static = packed(hydra_context, task, config, through_launcher)
         self.variables, self.script = alone(os.environ), main_module.Script.started()
-        self.context = _context(preload)
+        self.preload, self.context = preload, _context(preload)
         self.busy: dict[int, TrialProcess] = {}
         self.stopping = False
         self.spare = math.ceil(slots / SLOTS_PER_SPARE)
@@ -177,6 +177,8 @@ class ProcessExecutor:
             if ended or time.monotonic() >= deadline:
                 for slot, _ in ended:
                     del self.busy[slot]
+                if any(worker.process.exitcode == UNKNOWN for _, worker in ended):  # perhaps the fork server is gone
+                    self.context = _context(self.preload)
                 return [(worker.job, worker.bury(self.stopping)) for _, worker in ended if worker.job is not None]
 
     def stop(self) -> None:

@@ -83,7 +83,7 @@ class Incoming:
     def _whole(self) -> bool:
         if len(self._read) < HEAD.size:
             return False
-        [size] = HEAD.unpack_from(self._read)
+        size: int = HEAD.unpack_from(self._read)[0]
         return size > LARGEST or len(self._read) - HEAD.size >= size
 
 
