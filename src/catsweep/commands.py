@@ -9,6 +9,8 @@ Each entry point is a Hydra decorator, `guard`, and one call into the package::
 Imported at each start, so it may import nothing heavy.
 """
 
+from catsweep.signals import COMMAND  # isort: skip  # first: from here on Ctrl-C is one line
+
 import functools
 import io
 import os
@@ -44,6 +46,8 @@ def guard(task: Callable[[DictConfig], R]) -> Callable[[DictConfig], R]:
       would end the whole sweep;
     - with `HYDRA_FULL_ERROR=1`, Hydra's own way to ask for tracebacks.
 
+    Ctrl-C, SIGTERM and SIGHUP end it in one line too, with 128 + signal, see `catsweep.signals`.
+
     While the task runs, a configuration may also name targets of the packages in its `trust` list, beyond those of
     `catsweep.instantiation.TRUSTED`.
 
@@ -56,11 +60,16 @@ def guard(task: Callable[[DictConfig], R]) -> Callable[[DictConfig], R]:
 
     @functools.wraps(task)
     def guarded(cfg: DictConfig) -> R:
+        COMMAND.at_work = True
         try:
             with execution_whitelist(list(cfg.get("trust") or [])):
                 return task(cfg)
-        except CatsweepError as error:
+        except BaseException as error:
             if _is_multirun() or os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0"):
+                raise
+            if COMMAND.number is not None or isinstance(error, KeyboardInterrupt):  # Lightning makes another of it
+                raise COMMAND.end() from None
+            if not isinstance(error, CatsweepError):
                 raise
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
             raise SystemExit(1) from None

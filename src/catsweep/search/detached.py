@@ -5,8 +5,15 @@ end the fork server, and with it all word of how trials end. It goes by itself w
 """
 
 import os
+import signal
 
 FORK_SERVER = "CATSWEEP_FORK_SERVER"  # environment variable, set for it alone
 
 if os.environ.pop(FORK_SERVER, None):
     os.setsid()
+    # Blocked until now; what came was for the controller, and is forgotten by being ignored for a moment.
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    for number in blocked:
+        handler = signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
+        signal.signal(number, handler)

@@ -30,6 +30,7 @@ from catsweep.search.process import PATIENCE, UNKNOWN, TrialProcess, oom_kills
 from catsweep.search.resources import alone, environment, visible_gpus
 from catsweep.search.watchdog import UNBOUNDED, TrialTimeout, Watchdog
 from catsweep.search.worker import serve
+from catsweep.signals import NUMBERS
 
 SLOTS_PER_SPARE = 4  # several of them may become free at once
 
@@ -310,11 +311,15 @@ def _context(preload: Sequence[str]) -> Any:
     os.environ[FORK_SERVER] = "1"
     os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     os.environ["PYTHONWARNINGS"] = "ignore::UserWarning:multiprocessing.resource_tracker"
-    try:
-        from multiprocessing.forkserver import ensure_running
+    from multiprocessing import forkserver, resource_tracker
 
-        ensure_running()
+    resource_tracker.ensure_running()  # else the fork server starts it, and unblocks signals
+    # Until it has left our session a Ctrl-C is the fork server's, too. It keeps what is blocked, see `detached`.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, NUMBERS)
+    try:
+        forkserver.ensure_running()
     finally:
         os.environ.clear()
         os.environ.update(before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # what came meanwhile comes now
     return context

@@ -13,7 +13,7 @@ import sys
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,7 @@ def run(
     task_function: TaskFunction,
     config: DictConfig,
     arguments: list[str],
+    stop: Stop,
 ) -> None:
     """Run a sweep, or go on with it.
 
@@ -65,6 +66,7 @@ def run(
         task_function: what a trial calls with its configuration.
         config: the composed configuration of the multirun.
         arguments: task overrides of the command line.
+        stop: set by signals, see `interruption.ending`.
 
     Raises:
         SystemExit: 1 for a sweep that cannot go on, after saying why; 130 or 143 for one that was interrupted.
@@ -79,7 +81,7 @@ def run(
         space = space.as_recorded(recorded(study_on_paper(keys)))
         keys = checked(keys, space, config, hydra_context.config_loader)
         jobs = Jobs(keys, space, hydra_context, task_function, config)
-        sweep = Sweep(keys, space, config, jobs)
+        sweep = Sweep(keys, space, config, jobs, stop)
         jobs.check(Composing(space, config, hydra_context.config_loader).examples())
         if keys["dry_run"]:
             sweep.rehearse()
@@ -99,15 +101,16 @@ class Sweep:
         space: what is searched.
         config: the composed configuration of the multirun.
         jobs: what trials do.
+        stop: set by signals.
     """
 
     settings: Settings
     space: Space
     config: DictConfig
     jobs: Jobs
+    stop: Stop = field(default_factory=Stop)
 
     def __post_init__(self) -> None:
-        self.stop = Stop()
         self.naming = settings.naming(self.config)
         self.folder = Path(self.config.hydra.sweep.dir)  # of this start; the runs are in that of the study's first
         if self.settings["pruner"] is not None and not self.jobs.named:
