@@ -9,13 +9,11 @@ and what still has a living ancestor in the trial; what has neither outlives it.
 Only its own children are ended: none of them is reaped, and its number given to another, but by this process.
 """
 
-import ctypes
 import faulthandler
 import os
 import resource
 import select
 import signal
-import sys
 import time
 from collections.abc import Set
 from contextlib import suppress
@@ -24,7 +22,8 @@ from typing import NoReturn
 
 import psutil
 
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # prctl(2)
+from catsweep.search.detached import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, prctl
+
 END = signal.SIGHUP  # to a reaper: end the trial, and all that it started, now
 # At this signal a trial writes the stacks of all threads to its log. Lightning and launchers use SIGUSR1 and 2.
 DUMP = getattr(signal, "SIGRTMAX", signal.SIGUSR1)
@@ -43,8 +42,8 @@ def fork(pipe: Connection) -> None:
         pipe: to the controller; the controller is gone when its end is closed.
     """
     os.setsid()
-    _prctl(PR_SET_CHILD_SUBREAPER, 1)
-    _prctl(PR_SET_PDEATHSIG, END)  # of the fork server, without which nobody would hear how the trial ended
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    prctl(PR_SET_PDEATHSIG, END)  # of the fork server, without which nobody would hear how the trial ended
     before = signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)  # what comes meanwhile waits
     reaper = os.getpid()
     child = os.fork()
@@ -53,7 +52,7 @@ def fork(pipe: Connection) -> None:
             os.setpgid(child, child)
         _die_as(_Reaper(child, pipe).run())
     os.setpgid(0, 0)
-    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != reaper:  # it died before that
         os._exit(1)
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -129,11 +128,6 @@ class _Reaper:
             asked |= left
             if END in self._wait(AGAIN):
                 patient_until = min(patient_until, time.monotonic())
-
-
-def _prctl(option: int, value: int) -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
 def _die_as(status: int) -> NoReturn:
