@@ -57,13 +57,17 @@ def test_without_trials_a_signal_ends_the_sweep_in_one_line(
     number: signal.Signals, becomes: BaseException, capfd: pytest.CaptureFixture[str]
 ) -> None:
     stop, done = Stop(), []
-    with pytest.raises(SystemExit) as raised, ending(stop):
+
+    def prepare() -> None:
         try:
             os.kill(os.getpid(), number)
         except KeyboardInterrupt:
             raise becomes from None
         finally:
             done.append("put away")
+
+    with pytest.raises(SystemExit) as raised, ending(stop):
+        prepare()
     assert raised.value.code == 128 + number
     assert stop == Stop(requested=True, signal=number)
     assert done == ["put away"]
@@ -73,11 +77,15 @@ def test_without_trials_a_signal_ends_the_sweep_in_one_line(
 @pytest.mark.security
 @pytest.mark.parametrize("error", [ValueError("a bug"), SystemExit(1)])
 def test_other_ends_are_what_they_are_though_a_stop_was_asked_for(error: BaseException) -> None:
-    executor, stop = Mock(), Stop()
-    with pytest.raises(type(error)) as raised, ending(stop):
-        with interruptible(executor, stop):
+    stop = Stop()
+
+    def search() -> None:
+        with interruptible(Mock(), stop):
             os.kill(os.getpid(), signal.SIGTERM)
         raise error
+
+    with pytest.raises(type(error)) as raised, ending(stop):
+        search()
     assert raised.value is error
 
 
