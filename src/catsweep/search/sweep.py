@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from optuna.trial import TrialState
 
 from catsweep.errors import CatsweepError, ConfigError, StudyError
-from catsweep.search import contract, grammar, results, settings
+from catsweep.search import budget, contract, grammar, results, settings
 from catsweep.search.artifacts import Artifacts
 from catsweep.search.checks import checked, recorded
 from catsweep.search.composition import Composing
@@ -137,7 +137,8 @@ class Sweep:
         try:
             with leases.lock("study"):
                 # Nothing is of the contract of a study without trials, unless another controller is to draw its first.
-                self._freeze(study, anew=not study.trials and not leases.owned(BEGUN))
+                trials, alone = study.get_trials(deepcopy=False), not leases.owned(BEGUN)
+                self._freeze(study, anew=not trials and alone, fruitless=alone and budget.is_fruitless(trials))
                 leases.take(BEGUN)
             if self._elsewhere(study):
                 print(f"{self._where(study)} goes on there; {results.RESULTS} is written to {self.folder} too.")
@@ -165,8 +166,9 @@ class Sweep:
 
     def _look_at(self, study: optuna.Study) -> None:
         """Refuse a study with trials of another contract, and delete one without any that Optuna cannot begin anew."""
+        others = Leases(study._storage, study.study_name, self.settings["lease"]).controllers()
         if study.trials:
-            self._check(study)
+            self._check(study, fruitless=not others and budget.is_fruitless(study.get_trials(deepcopy=False)))
             return
         directions = [direction.name.lower() for direction in study.directions]
         objective = (study.user_attrs.get("contract") or {}).get("objective")
@@ -176,11 +178,11 @@ class Sweep:
                 f"{self._where(study)} was made by another tool, with the directions {', '.join(directions)}; this "
                 f"sweep has {', '.join(self.settings.directions)}. Give this sweep another name: {self.naming}=NEWNAME."
             )
-        if not same and not Leases(study._storage, study.study_name, self.settings["lease"]).controllers():
+        if not same and not others:
             with suppress(KeyError):  # another controller was faster
                 study._storage.delete_study(study._study_id)
 
-    def _check(self, study: optuna.Study) -> list[contract.Change]:
+    def _check(self, study: optuna.Study, fruitless: bool = False) -> list[contract.Change]:
         if (before := study.user_attrs.get("contract")) is None:
             if study.trials:
                 raise StudyError(
@@ -190,11 +192,14 @@ class Sweep:
             return []
         # What the preflight finds is compared when it has run.
         kept = Contract.from_dict(before)
-        return self._compare(study, kept, self._contract(dict(kept.facts)))
+        return self._compare(study, kept, self._contract(dict(kept.facts)), fruitless)
 
-    def _compare(self, study: optuna.Study, before: Contract, now: Contract) -> list[contract.Change]:
+    def _compare(
+        self, study: optuna.Study, before: Contract, now: Contract, fruitless: bool
+    ) -> list[contract.Change]:
         here = f"; this start names {self.folder}" if self._elsewhere(study) else ""
-        return contract.check(before, now, self.settings["allow_change"], f"{self._where(study)}{here}", self.naming)
+        where = f"{self._where(study)}{here}"
+        return contract.check(before, now, self.settings["allow_change"], where, self.naming, fruitless)
 
     def _elsewhere(self, study: optuna.Study) -> bool:
         """Whether this start names another folder than the first, which holds the runs (`${now:}` does each time)."""
@@ -215,16 +220,26 @@ class Sweep:
             facts=facts,
         )
 
-    def _freeze(self, study: optuna.Study, anew: bool) -> None:
+    def _freeze(self, study: optuna.Study, anew: bool, fruitless: bool) -> None:
         """Write down, or compare, what the study is begun with, and what it tries first."""
-        for change in [] if anew else self._check(study):
-            log.info("Accepted: %s", change)
+        changes = [] if anew else self._check(study, fruitless)
         before = None if anew else study.user_attrs.get("contract")
         facts = dict((before or {}).get("facts") or {})
-        if self.settings["preflight"] and not _whole(study, self.settings["n_trials"]):
+        given = budget.digest(list(map(shown, _words()[2:])), self.settings.keys)
+        mended = fruitless and (
+            bool(changes)
+            or study.user_attrs.get(budget.GIVEN, given) != given
+            or budget.FAILURES in self.settings["allow_change"]
+        )
+        if self.settings["preflight"] and (mended or not budget.is_whole(study, self.settings["n_trials"])):
             facts = self.jobs.preflight()
             if before is not None:
-                self._compare(study, Contract.from_dict(before), self._contract(facts))
+                changes = self._compare(study, Contract.from_dict(before), self._contract(facts), fruitless)
+                mended |= fruitless and bool(changes)
+        for change in changes:
+            log.info("Accepted: %s", change)
+        if mended:
+            log.info("%d trials that failed before do not count", budget.forgive(study, unfinished=bool(changes)))
         study.set_user_attr("contract", self._contract(facts).to_dict())
         study.set_user_attr("command", shlex.join(map(shown, _words())))
         study.set_user_attr("pruning", self._pruning())
@@ -239,8 +254,8 @@ class Sweep:
             study.set_user_attr("sweep_dir", str(self.config.hydra.sweep.dir))
             study.set_user_attr("seed", self._seed(None))
             study.set_user_attr(grammar.SPELLED, "exact")
-        for params in self.settings["enqueue"] if study.trials else self._first():
-            study.enqueue_trial(params, skip_if_exists=True)
+        budget.enqueue(study, self.settings["enqueue"] if study.trials and not mended else self._first())
+        study.set_user_attr(budget.GIVEN, given)  # last, so that a start that is killed before it is made up for
 
     def _first(self) -> list[dict[str, Any]]:
         """Configurations that a new study tries first: the one that stands, and those that the user names."""
@@ -274,8 +289,9 @@ class Sweep:
     def _search(self, study: optuna.Study, leases: Leases) -> None:
         sweep_dir = Path(study.user_attrs["sweep_dir"])
         total = self.settings["n_trials"]
-        if _whole(study, total) and Confirming(study, self.jobs).complete:
+        if budget.is_whole(study, total) and Confirming(study, self.jobs).complete:
             self._record(study)
+            self._require_one(study)
             print(f"The study {study.study_name} is finished: {results.summary(study, self._names())}.")
             more = f"for more, raise n_trials. Start another with {self.naming}=NEWNAME."
             print(f"It has all of its {total} trials; {more}")
@@ -285,7 +301,7 @@ class Sweep:
         try:
             with interruptible(executor, self.stop), watch:
                 self._scheduler(study, executor, leases, watch).run()
-                if not self.stop.requested and _whole(study, total):
+                if not self.stop.requested and budget.is_whole(study, total):
                     Confirming(study, self.jobs).run(
                         executor, self._limits, self.stop, watch.event, watch.refresh, watch.confirming
                     )
@@ -303,7 +319,7 @@ class Sweep:
             proposals=Proposer(study, self.space, self._samplers(study), self.settings["duplicates"], self.config),
             executor=executor,
             leases=leases,
-            limits=self._limits(self.settings["n_trials"]),
+            limits=self._limits(budget.total(study, self.settings["n_trials"])),
             overrides=lambda trial: (*self.jobs.overrides(study, trial), *self.jobs.place(folders, trial)),
             folders=folders,
             record=lambda: self._record(study),
@@ -353,16 +369,27 @@ class Sweep:
         if self.stop.requested:
             print(f"Interrupted; nothing is lost. The same line goes on:\n  {shlex.join(_words())}")
             raise SystemExit(128 + (self.stop.signal or signal.SIGINT))
-        if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-            raise StudyError("No trial finished; the table above says why, and each trial's log has the whole story.")
+        self._require_one(study)
         url = shown(self.settings.storage)
         look = f"Look at it with any of Optuna's tools, for example: optuna-dashboard {shlex.quote(url)}"
         print(f"Study: {self.settings.record}. {self.settings['next_step'] or look}")
 
+    def _require_one(self, study: optuna.Study) -> None:
+        """Do not call a study finished in which no trial is.
 
-def _whole(study: optuna.Study, n_trials: int) -> bool:
-    trials = study.get_trials(deepcopy=False)
-    return len(trials) >= n_trials and all(trial.state.is_finished() for trial in trials)
+        Raises:
+            StudyError: saying what they failed of, and how to go on.
+        """
+        trials = study.get_trials(deepcopy=False)
+        if any(trial.state == TrialState.COMPLETE for trial in trials):
+            return
+        said = [f"No trial finished ({results.summary(study, self._names())}).", budget.failures(trials)]
+        more = "Give the mended command: trials that failed before it do not count. If what was wrong is not in the "
+        more += "command (code, photos, a driver), say so with 'hydra.sweeper.allow_change=[failures]'."
+        if not budget.is_fruitless(trials):
+            more = f"For more trials raise n_trials; begin another study with {self.naming}=NEWNAME."
+        where = f"The whole story of each is in {study.user_attrs['sweep_dir']}, in the log of its folder."
+        raise StudyError("\n".join(filter(None, [*said, f"{where} {more}"])))
 
 
 def _words() -> list[str]:
