@@ -5,7 +5,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from catsweep.errors import ExportError
+from catsweep.errors import ExportError, StorageError
 from catsweep.export.selection import Candidate, Objective
 from catsweep.export.trials import find_run, find_study, read_trials
 
@@ -153,7 +153,7 @@ class TestReadTrials:
     def test_damaged_database(self, sweep, content) -> None:
         (sweep.sweeps / "s").mkdir(parents=True)
         (sweep.sweeps / "s" / "study.db").write_bytes(content)
-        with pytest.raises(ExportError, match=r"study\.db"):
+        with pytest.raises(StorageError, match=r"study\.db"):
             self.read(sweep)
 
 

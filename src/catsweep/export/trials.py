@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import sqlalchemy.exc
 from omegaconf import OmegaConf
 
 from catsweep.errors import ExportError
 from catsweep.export.selection import Candidate, Objective
 from catsweep.search import attributes, confirmation, grammar
+from catsweep.search.storage import open_storage
 
 BESIDES = (".confirm", ".leases")  # studies that a sweep of ours keeps beside its own, in the same database
 TOLERANCE = 1e-9  # relative, and absolute near 0: both files keep all digits of a float
@@ -87,7 +87,8 @@ def read_trials(folder: Path, runs: Path) -> Trials:
         The trials; at least one of them is Pareto-optimal.
 
     Raises:
-        ExportError: the database cannot be read, or no trial in it has finished.
+        StorageError: the database cannot be read.
+        ExportError: no trial in it has finished.
     """
     study = open_study(folder)
     names = study.metric_names or _objective_names(runs, len(study.directions))
@@ -153,24 +154,20 @@ def open_study(folder: Path) -> optuna.Study:
     """The study in a folder.
 
     Raises:
-        ExportError: its database cannot be read, or holds no study of that name.
+        StorageError: its database cannot be read.
+        ExportError: it holds no study of that name.
     """
     database = folder / "study.db"
-    try:
-        storage = optuna.storages.RDBStorage(f"sqlite:///{database}")
-        names = [name for name in optuna.get_all_study_names(storage) if not name.endswith(BESIDES)]
-        name = names[0] if len(names) == 1 else folder.name
-        return optuna.load_study(study_name=name, storage=storage)
-    except KeyError as error:
+    storage = open_storage(f"sqlite:///{database}", make=False)
+    every = optuna.get_all_study_names(storage)
+    names = [name for name in every if not name.endswith(BESIDES)]
+    name = names[0] if len(names) == 1 else folder.name
+    if name not in every:
         raise ExportError(
             f"{database} holds the studies {', '.join(names) or '(none)'}, but none is called {folder.name!r}. "
             f"Run the sweep again, or give it another study name."
-        ) from error
-    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError, RuntimeError) as error:
-        raise ExportError(
-            f"{database} cannot be read as an Optuna {optuna.__version__} study: {error}. "
-            f"Is it a copy cut short, or the work of another Optuna version?"
-        ) from error
+        )
+    return optuna.load_study(study_name=name, storage=storage)
 
 
 def _is_finished(trial: optuna.trial.FrozenTrial) -> bool:

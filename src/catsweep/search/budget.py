@@ -81,7 +81,9 @@ def failures(trials: Iterable[FrozenTrial]) -> str:
 
 def _first_line(trial: FrozenTrial) -> str:
     lines = str(trial.user_attrs.get(attributes.MESSAGE, "")).strip().splitlines()
-    return f"{trial.user_attrs.get(attributes.OUTCOME, trial.state.name.lower())}: {lines[0] if lines else 'no message'}"
+    return (
+        f"{trial.user_attrs.get(attributes.OUTCOME, trial.state.name.lower())}: {lines[0] if lines else 'no message'}"
+    )
 
 
 def forgive(study: optuna.Study, unfinished: bool) -> int:

@@ -20,6 +20,7 @@ import hydra
 OUT_OF_MEMORY = re.compile(
     r"out of memory|not enough memory|can(?:'t|not) allocate memory|CU\w+_STATUS_ALLOC_FAILED|bad_alloc", re.I
 )
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no file can be written, or no longer one
 MACHINERY = (f"{Path(hydra.__file__).parent}/", str(Path(__file__).with_name("worker.py")))  # runs every task
 FRAME = re.compile(r'File "([^"]*)", line (\d+)')
 
@@ -35,6 +36,7 @@ class Kind(StrEnum):
     LOST = "lost"
     TIMED_OUT = "timed out"
     INTERRUPTED = "interrupted"
+    DISK_FULL = "disk full"
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Outcome:
 def classify(error: BaseException) -> Outcome:
     """Sort an exception that a task raised. What caused it counts too: libraries wrap what they cannot handle."""
     kind = next((kind for cause in _chain(error) if (kind := _kind(cause))), Kind.FAILED)
-    if kind in (Kind.PRUNED, Kind.INTERRUPTED):
+    if kind in (Kind.PRUNED, Kind.INTERRUPTED):  # no failures
         return Outcome(kind, message=str(error))
     text = f"{type(error).__name__}: {error}"
     if isinstance(error, SystemExit):
@@ -130,6 +132,10 @@ def _kind(error: BaseException) -> Kind | None:
         return Kind.PRUNED
     if names & {"KeyboardInterrupt", "InterruptedTrial", "SIGTERMException"}:  # the last is Lightning's
         return Kind.INTERRUPTED
+    if "StorageError" in names:  # the trial is sound, and so is what it has; it lost its way to the study
+        return Kind.DISK_FULL if getattr(error, "full", False) else Kind.LOST
+    if "OSError" in names and getattr(error, "errno", None) in NO_SPACE:
+        return Kind.DISK_FULL
     if "DivergedError" in names:
         return Kind.DIVERGED
     if names & {"MemoryError", "OutOfMemoryError"} or (

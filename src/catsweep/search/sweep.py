@@ -24,7 +24,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from optuna.trial import TrialState
 
-from catsweep.errors import CatsweepError, ConfigError, StudyError
+from catsweep.errors import CatsweepError, ConfigError, StorageError, StudyError
 from catsweep.search import budget, contract, grammar, results, settings
 from catsweep.search.artifacts import Artifacts
 from catsweep.search.checks import checked, recorded
@@ -44,6 +44,7 @@ from catsweep.search.scheduler import Scheduler
 from catsweep.search.settings import Settings
 from catsweep.search.space import Space
 from catsweep.search.storage import find_study, open_storage, shown
+from catsweep.search.storage_errors import Explained
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +146,8 @@ class Sweep:
             self.jobs.point_to(study.user_attrs["sweep_dir"])
             self._search(study, leases)
         finally:
-            leases.close()
+            with suppress(StorageError):  # which we told of; that we have ended shows by our process
+                leases.close()
 
     def rehearse(self) -> None:
         """Print the space, the first proposals and the estimated cost. Writes nothing."""
@@ -194,9 +196,7 @@ class Sweep:
         kept = Contract.from_dict(before)
         return self._compare(study, kept, self._contract(dict(kept.facts)), fruitless)
 
-    def _compare(
-        self, study: optuna.Study, before: Contract, now: Contract, fruitless: bool
-    ) -> list[contract.Change]:
+    def _compare(self, study: optuna.Study, before: Contract, now: Contract, fruitless: bool) -> list[contract.Change]:
         here = f"; this start names {self.folder}" if self._elsewhere(study) else ""
         where = f"{self._where(study)}{here}"
         return contract.check(before, now, self.settings["allow_change"], where, self.naming, fruitless)
@@ -305,9 +305,13 @@ class Sweep:
                     Confirming(study, self.jobs).run(
                         executor, self._limits, self.stop, watch.event, watch.refresh, watch.confirming
                     )
-        finally:
+        except BaseException:
             executor.close()
-            self._record(study)
+            with suppress(StorageError):  # what ended the sweep is what is told
+                self._record(study)
+            raise
+        executor.close()
+        self._record(study)
         if not self.stop.requested:
             self._hand_over(study, sweep_dir)
         self._farewell(study)
@@ -348,9 +352,11 @@ class Sweep:
         return list(self.settings.objective) if self.settings.objective else []
 
     def _record(self, study: optuna.Study) -> None:
-        for folder in {Path(study.user_attrs["sweep_dir"]), self.folder}:
-            results.write_results(study, folder)
-        results.write_leaderboard(study, self.settings.record / results.LEADERBOARD, self._names())
+        board = self.settings.record / results.LEADERBOARD
+        with Explained(board):
+            for folder in {Path(study.user_attrs["sweep_dir"]), self.folder}:
+                results.write_results(study, folder)
+            results.write_leaderboard(study, board, self._names())
 
     def _hand_over(self, study: optuna.Study, sweep_dir: Path) -> None:
         """Call what the settings name for the end of the sweep. A failure there is no failure of the sweep."""

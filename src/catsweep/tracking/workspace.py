@@ -49,7 +49,7 @@ def main(words: list[str] | None = None) -> None:
 
 
 def _read(folder: Path) -> Record:
-    storage = open_storage(f"sqlite:///{folder / 'study.db'}")
+    storage = open_storage(f"sqlite:///{folder / 'study.db'}", make=False)
     names = [name for name in optuna.get_all_study_names(storage) if not name.endswith(BESIDES)]
     study = optuna.load_study(study_name=names[0] if len(names) == 1 else folder.name, storage=storage)
     return study_record.read(study, Path(study.user_attrs.get("sweep_dir", Path("outputs") / folder.name)))
