@@ -11,7 +11,7 @@ import os
 import time
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +85,10 @@ def run(cfg: DictConfig, folder: Path | None = None) -> float | tuple[float, ...
     log.info("Preparing the scores against %s; new photos take a minute, known ones a second", data.ready.path.name)
     scorer: Scorer = instantiate(cfg.metrics)(ready=data.ready)
     assert isinstance(model, Generator)
-    _require_scored(cfg, scorer.names(model))
+    require_scored(cfg, scorer.names(model))
     reporter = TrialReporter.from_config(cfg.trial)
     if reporter:
-        _require_rungs(cfg, reporter, scorer)
+        require_rungs(cfg, reporter.metrics, scorer)
     log_to = loggers.build(cfg.logger, folder, cfg.trial.study or cfg.study, cfg.trial.number)
     outcome = "failed"
     try:
@@ -125,18 +125,23 @@ def _scored_before(cfg: DictConfig, folder: Path) -> float | tuple[float, ...]:
     return objective_values(scores, list(cfg.objective))
 
 
-def _require_rungs(cfg: DictConfig, reporter: TrialReporter, scorer: Scorer) -> None:
+def require_rungs(cfg: DictConfig, metrics: Sequence[str], scorer: Scorer) -> None:
     """Refuse, before training, to prune by a score that nobody takes.
+
+    Args:
+        cfg: of the run.
+        metrics: names of the scores that its study prunes by.
+        scorer: of the run.
 
     Raises:
         ConfigError: naming the scores that are taken while a model trains; or there is no rung to take one at.
     """
-    if reporter.metrics and not cfg.rungs:
+    if metrics and not cfg.rungs:
         raise ConfigError(
             "Pruning needs rungs, shares of the budget such as [0.25, 0.5]; got none. "
             "Set some, or hydra.sweeper.pruner=null."
         )
-    if missing := [name for name in reporter.metrics if name not in scorer.rung_names()]:
+    if missing := [name for name in metrics if name not in scorer.rung_names()]:
         raise ConfigError(
             f"hydra.sweeper.prune_metric must name a score taken during training, of "
             f"{', '.join(scorer.rung_names())}; got {', '.join(missing)}."
@@ -163,8 +168,12 @@ def objective_values(scores: Mapping[str, float], objective: list[str]) -> float
     return values[0] if len(values) == 1 else values
 
 
-def _require_scored(cfg: DictConfig, names: list[str]) -> None:
+def require_scored(cfg: DictConfig, names: list[str]) -> None:
     """Refuse, before training, an objective that will not be scored.
+
+    Args:
+        cfg: of the run.
+        names: of the scores that there will be.
 
     Raises:
         ConfigError: naming the scores there will be.

@@ -58,6 +58,16 @@ class Settings:
             return TrialTimeout(SILENT, None if minutes is None else PREPARATION + TIMES * 60 * minutes)
         return TrialTimeout(**given) if isinstance(given, dict) else TrialTimeout(total=given)
 
+    @property
+    def pruning(self) -> dict[str, Any] | None:
+        """Pruner, metrics and their directions, as trials read them; None if nothing is pruned."""
+        if self.keys["pruner"] is None:
+            return None
+        metrics, directions = self.keys["prune_metric"], self.keys["prune_direction"]
+        metrics = [metrics] if isinstance(metrics, str) else list(metrics)
+        directions = [directions] * len(metrics) if isinstance(directions, str) else list(directions)
+        return {"pruner": self.keys["pruner"], "metrics": metrics, "directions": directions}
+
     def __getitem__(self, key: str) -> Any:
         return self.keys[key]
 
@@ -198,8 +208,43 @@ def _check(keys: Mapping[str, Any]) -> None:
             f"got {patterns!r}."
         )
     _check_trial_timeout(keys["trial_timeout"])
-    if keys["pruner"] is not None and not keys["prune_metric"]:
+    _check_names("objective", keys["objective"])
+    _check_names("prune_metric", keys["prune_metric"])
+    if keys["pruner"] is not None:
+        _check_pruning(keys)
+
+
+def _check_names(key: str, given: Any) -> None:
+    names = [given] if isinstance(given, str) else given
+    if given is None or (
+        isinstance(names, list | tuple)
+        and all(isinstance(name, str) and name for name in names)
+        and len(set(names)) == len(names)
+    ):
+        return
+    raise ConfigError(
+        f"hydra.sweeper.{key} must be the name of a score, or a list of different ones, or null; got {given!r}."
+    )
+
+
+def _check_pruning(keys: Mapping[str, Any]) -> None:
+    metrics, directions = keys["prune_metric"], keys["prune_direction"]
+    if not metrics:
         raise ConfigError("hydra.sweeper.pruner needs prune_metric: the name of the score that trials report.")
+    if not isinstance(keys["pruner"], dict) or not isinstance(keys["pruner"].get("_target_"), str):
+        raise ConfigError(
+            "hydra.sweeper.pruner must be null, or a node with a _target_ such as optuna.pruners.MedianPruner; got "
+            f"{keys['pruner']!r}."
+        )
+    number = 1 if isinstance(metrics, str) else len(metrics)
+    several = isinstance(directions, list | tuple)
+    if not set(directions if several else [directions]) <= {"minimize", "maximize"} or (
+        several and len(directions) != number
+    ):
+        raise ConfigError(
+            "hydra.sweeper.prune_direction must be minimize or maximize, or a list with one for each of prune_metric; "
+            f"got {directions!r}."
+        )
 
 
 def _check_trial_timeout(given: Any) -> None:

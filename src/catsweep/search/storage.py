@@ -24,6 +24,8 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from catsweep.errors import ConfigError, StorageError
 from catsweep.search.storage_errors import (
+    LOGS,
+    RECORD,
     SQLITE_TIMEOUT,
     Explained,
     check_database,
@@ -39,7 +41,6 @@ GRPC_PORT = 13000  # Optuna's own default
 # What pip calls the packages whose modules are called otherwise.
 PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient", "grpc": "grpcio"}
 LEFT = "leaderboard.csv"  # beside a study that has had a trial
-RECORD = b'{"op_code":'  # how each line of Optuna's journal begins
 
 
 def open_storage(url: str, make: bool = True, check: bool = True) -> BaseStorage:
@@ -184,6 +185,9 @@ def _rescued(path: Path, storage: RDBStorage) -> Path | None:
             connection.cursor().execute("VACUUM INTO ?", (str(saved),))
         finally:
             connection.close()
+        if not path.exists():  # else they may be of what took its place
+            for end in LOGS:  # SQLite would take them for those of the file that was saved
+                path.with_name(path.name + end).unlink(missing_ok=True)
         return saved
     return None
 

@@ -23,6 +23,14 @@ from optuna.storages import BaseStorage
 from catsweep.errors import CatsweepError, StorageError
 from catsweep.search.outcome import NO_SPACE
 
+RECORD = b'{"op_code":'  # how each line of Optuna's journal begins
+# Every version of Optuna has these; the last is stamped when all are there.
+CORE = frozenset({
+    "studies", "study_directions", "study_user_attributes", "study_system_attributes", "trials", "trial_params",
+    "trial_values", "trial_user_attributes", "trial_system_attributes",
+})  # fmt: skip
+LOGS = ("-wal", "-shm")  # behind the name of a database: what is not in its file yet
+STAMP = "alembic_version"
 SQLITE_TIMEOUT = 60  # seconds to wait for another process's write
 AGAIN = "give the same command again: nothing that was recorded is lost"
 ELSEWHERE = "or keep another study elsewhere: hydra.sweeper.storage=sqlite:///FILE"
@@ -51,7 +59,7 @@ class Explained:
         known: tuple[int, int] | None = None,
         rescue: Callable[[], Path | None] = lambda: None,
     ) -> None:
-        self.place, self.known, self.rescue = place, known, rescue
+        self.place, self.known, self.rescue = place, known, functools.cache(rescue)
 
     def __enter__(self) -> None:
         if self.known is not None and identity(self.place) != self.known:
@@ -133,7 +141,7 @@ class Explained:
 
     def damaged(self, why: str) -> StorageError:
         """For a file that held a study, part of which cannot be read."""
-        if str(self.place).endswith((".log", ".jsonl")) or not _is_sqlite(self.place):
+        if _begins(self.place, RECORD):
             mend = "Take that line out, or restore a backup"
         else:
             mend = (
@@ -153,7 +161,11 @@ class Explained:
 
     def _gone(self) -> StorageError:
         saved = self.rescue()
-        remedy = f"What it held is in {saved}: move that to {self.place}" if saved else "Put it back"
+        remedy = "Put it back"
+        if saved:
+            left = [one for end in LOGS if os.path.exists(one := f"{self.place}{end}")]
+            first = f"delete {' and '.join(left)}, which are another's, and " if left else ""
+            remedy = f"What it held is in {saved}: {first}move that to {self.place}"
         return StorageError(
             f"The study {self.place} is gone: it was moved, deleted or replaced. {remedy} and give the same command "
             "again."
@@ -235,6 +247,8 @@ def check_database(path: Path, tables: frozenset[str], thorough: bool) -> None:
             columns = {row[1] for row in connection.execute("PRAGMA table_info(studies)")}
             if (there - tables and "studies" not in there) or (columns and "study_name" not in columns):
                 raise context.foreign(f"it is another program's database, with the tables {_listed(there)}")
+            if STAMP in there and (lost := CORE - there):
+                raise context.damaged(f"it lacks the tables {_listed(set(lost))}")
             if thorough and (said := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
                 raise context.damaged(_one_line(said))
         finally:
@@ -250,10 +264,10 @@ def identity(path: Path | str) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _is_sqlite(place: Path | str) -> bool:
+def _begins(place: Path | str, word: bytes) -> bool:
     try:
         with open(place, "rb") as file:
-            return file.read(15) == b"SQLite format 3"
+            return file.read(len(word)) == word
     except OSError:
         return False
 

@@ -232,7 +232,8 @@ class Sweep:
             or budget.FAILURES in self.settings["allow_change"]
         )
         if self.settings["preflight"] and (mended or not budget.is_whole(study, self.settings["n_trials"])):
-            facts = self.jobs.preflight()
+            # A trial that has finished has shown what the examples would.
+            facts = self.jobs.preflight(thorough=not _finished(study))
             if before is not None:
                 changes = self._compare(study, Contract.from_dict(before), self._contract(facts), fruitless)
                 mended |= fruitless and bool(changes)
@@ -242,7 +243,7 @@ class Sweep:
             log.info("%d trials that failed before do not count", budget.forgive(study, unfinished=bool(changes)))
         study.set_user_attr("contract", self._contract(facts).to_dict())
         study.set_user_attr("command", shlex.join(map(shown, _words())))
-        study.set_user_attr("pruning", self._pruning())
+        study.set_user_attr("pruning", self.settings.pruning)
         if self.settings["next_step"]:
             study.set_user_attr("next_step", self.settings["next_step"])
         if self.settings.objective:
@@ -266,14 +267,6 @@ class Sweep:
         if params is None:
             log.info("The configuration as it stands is none of this space, so it is not tried first")
         return named if params is None or params in named else [params, *named]
-
-    def _pruning(self) -> dict[str, Any] | None:
-        if self.settings["pruner"] is None:
-            return None
-        metrics, directions = self.settings["prune_metric"], self.settings["prune_direction"]
-        metrics = [metrics] if isinstance(metrics, str) else list(metrics)
-        directions = [directions] * len(metrics) if isinstance(directions, str) else list(directions)
-        return {"pruner": self.settings["pruner"], "metrics": metrics, "directions": directions}
 
     def _seed(self, study: optuna.Study | None) -> int:
         given = (self.settings["sampler"] or {}).get("seed")
@@ -332,7 +325,7 @@ class Sweep:
             attach=Artifacts(study, self.settings.record, self.settings["artifacts"]).attach,
             stop=self.stop,
             draw_ahead=None if self.settings["draw_ahead"] == "auto" else self.settings["draw_ahead"],
-            must_report=(self._pruning() or {}).get("metrics", ()),
+            must_report=(self.settings.pruning or {}).get("metrics", ()),
         )
 
     def _limits(self, n_trials: int) -> Limits:
@@ -387,7 +380,7 @@ class Sweep:
             StudyError: saying what they failed of, and how to go on.
         """
         trials = study.get_trials(deepcopy=False)
-        if any(trial.state == TrialState.COMPLETE for trial in trials):
+        if _finished(study):
             return
         said = [f"No trial finished ({results.summary(study, self._names())}).", budget.failures(trials)]
         more = "Give the mended command: trials that failed before it do not count. If what was wrong is not in the "
@@ -396,6 +389,10 @@ class Sweep:
             more = f"For more trials raise n_trials; begin another study with {self.naming}=NEWNAME."
         where = f"The whole story of each is in {study.user_attrs['sweep_dir']}, in the log of its folder."
         raise StudyError("\n".join(filter(None, [*said, f"{where} {more}"])))
+
+
+def _finished(study: optuna.Study) -> bool:
+    return bool(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
 
 
 def _words() -> list[str]:
