@@ -15,7 +15,7 @@ from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from catsweep.search import grammar
@@ -67,7 +67,7 @@ class Examples:
         composed = self.loader.load_sweep_config(self.config, [*self.space.overrides(dict(params)), *self.place])
         with read_write(composed), open_dict(composed):
             composed.hydra.job.id, composed.hydra.job.num = "0", 0
-            if HydraConfig.initialized():
+            if HydraConfig.initialized() and not OmegaConf.is_missing(HydraConfig.get().runtime, "output_dir"):
                 composed.hydra.runtime.output_dir = HydraConfig.get().runtime.output_dir
         HydraConfig.instance().set_config(composed)
         task = copy.deepcopy(composed)
@@ -88,8 +88,8 @@ def _problems(space: Space, values: Mapping[str, list[Any]], attempt: Callable[[
             always = set(said) & (set(said) if always is None else always)
         else:
             sound.append(params)
-    for row, shift in itertools.product(range(length), range(1, SHIFTS)):
-        if sound or always:
+    for shift, row in itertools.product(range(1, SHIFTS), range(length)):
+        if sound or not failed or (always and shift > 1):
             break
         if not attempt(params := _row(space, values, row, shift)):
             sound.append(params)
