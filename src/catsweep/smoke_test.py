@@ -62,14 +62,7 @@ class SmokeTest:
         said: list[str] = []
 
         def tried(step: Callable[[], T]) -> T | None:
-            try:
-                return step()
-            except DivergedError:
-                return None  # others may not; the search is there to find out
-            except Exception as error:  # whatever the user's configuration makes a library raise
-                if not is_out_of_memory(error):  # likewise
-                    said.append(_told(error))
-                return None
+            return _tried(step, said)
 
         tried(lambda: self._sane(cfg))
         makes_sense = not said
@@ -84,11 +77,10 @@ class SmokeTest:
             return said
         tried(lambda: configuration.check_batch(cfg, len(data.ready.indices(TRAIN))))
         scorer = tried(lambda: self._scorer(cfg, data))
-        if scorer is not None:
-            if self.pruned_by:
-                tried(lambda: training.require_rungs(cfg, self.pruned_by, scorer))
-            if isinstance(model, Generator):
-                tried(lambda: training.require_scored(cfg, scorer.names(model)))
+        if scorer is not None and self.pruned_by:
+            tried(lambda: training.require_rungs(cfg, self.pruned_by, scorer))
+        if scorer is not None and isinstance(model, Generator):
+            tried(lambda: training.require_scored(cfg, scorer.names(model)))
         if not said and model is not None and scorer is not None:
             tried(lambda: _train(cfg, model, data, scorer))
         return said
@@ -134,6 +126,18 @@ def _train(cfg: DictConfig, model: pl.LightningModule, data: CatDataModule, scor
         trainer = training.build_trainer(small, Path(folder), few, [])
         without_idle_hooks([model])
         trainer.fit(model, batch)
+
+
+def _tried(step: Callable[[], T], said: list[str]) -> T | None:
+    """What a step returns; None if it failed, which is then said."""
+    try:
+        return step()
+    except DivergedError:  # others may not; the search is there to find out
+        return None
+    except Exception as error:  # whatever the user's configuration makes a library raise
+        if not is_out_of_memory(error):  # likewise
+            said.append(_told(error))
+        return None
 
 
 def _key(node: DictConfig) -> str:

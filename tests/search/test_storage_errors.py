@@ -207,12 +207,16 @@ def no_room(path: Path, more: int = 0) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.parametrize("more", [0, 100, 3000])
-def test_no_room_for_a_new_study(more: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [0, 100, 3000, 20_000, 60_000, 90_000])
+def test_no_room_for_a_new_study_leaves_none(more: int, tmp_path: Path) -> None:
+    """Half of its tables would be there, without the index that keeps two studies of one name apart."""
     with no_room(tmp_path / "study.db", more), pytest.raises(StorageError, match="Make room") as told:
         made(tmp_path / "study.db")
     assert told.value.full
-    made(tmp_path / "study.db")
+    assert {path.name for path in tmp_path.iterdir()} <= {"study.db.lock"}
+    study = made(tmp_path / "study.db")
+    with pytest.raises(optuna.exceptions.DuplicatedStudyError):
+        optuna.create_study(study_name="s", storage=study._storage)
 
 
 @pytest.mark.parametrize("scheme", ["sqlite", "journal"])

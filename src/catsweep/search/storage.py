@@ -22,6 +22,7 @@ from filelock import FileLock
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
+from catsweep.atomic import replacing
 from catsweep.errors import ConfigError, StorageError
 from catsweep.search.storage_errors import (
     LOGS,
@@ -142,12 +143,19 @@ def _sqlite(url: str, make: bool, check: bool) -> BaseStorage:
             # Two processes that make the tables at once would each find half of them there; and the change to WAL does
             # not wait for others, it fails.
             with FileLock(path.with_name(path.name + ".lock"), timeout=SQLITE_TIMEOUT):
-                path.touch()
+                if not inspect(path, (f"{path.name}-wal", LEFT)):
+                    _make(path)
                 storage = _database(path, url, check, _use_wal)
     # Only with a transaction behind it has the connection of the pool the file at hand, should somebody delete it.
     return explained(
         optuna.storages.get_storage(storage), Explained(path, identity(path), lambda: _rescued(path, storage))
     )
+
+
+def _make(path: Path) -> None:
+    """Make an empty database, whole or not at all: of half of the tables Optuna would take two studies of one name."""
+    with replacing(path.resolve()) as unfinished:
+        RDBStorage(f"sqlite:///{unfinished}").engine.dispose()
 
 
 def _database(path: Path, url: str, check: bool, setting: Callable[[Any, Any], None]) -> RDBStorage:
