@@ -137,7 +137,7 @@ class Settlement:
     def _end_for_space(self, job: Job, outcome: Outcome) -> None:
         """Stop the sweep: every other trial would end there too."""
         self.abort = self.abort or StudyError(
-            f"Trial {job.number} could not write to {job.folder}, so the sweep stops: {outcome.message} Make room and "
+            f"Trial {job.number} could not write to {job.folder}, so the sweep stops: {outcome.message}. Make room and "
             "give the same command again; it goes on from its checkpoint, and no trial is lost."
         )
 
