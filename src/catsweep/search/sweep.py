@@ -368,13 +368,13 @@ class Sweep:
         if self.stop.requested:
             print(f"Interrupted; nothing is lost. The same line goes on:\n  {shlex.join(_words())}")
             raise SystemExit(128 + (self.stop.signal or signal.SIGINT))
-        self._require_one(study)
+        self._require_one(study, told=True)
         url = shown(self.settings.storage)
         look = f"Look at it with any of Optuna's tools, for example: optuna-dashboard {shlex.quote(url)}"
         print(f"Study: {self.settings.record}. {self.settings['next_step'] or look}")
 
-    def _require_one(self, study: optuna.Study) -> None:
-        """Do not call a study finished in which no trial is.
+    def _require_one(self, study: optuna.Study, told: bool = False) -> None:
+        """Do not call a study finished in which no trial is; `told`: a table has said what they failed of.
 
         Raises:
             StudyError: saying what they failed of, and how to go on.
@@ -382,7 +382,10 @@ class Sweep:
         trials = study.get_trials(deepcopy=False)
         if _finished(study):
             return
-        said = [f"No trial finished ({results.summary(study, self._names())}).", budget.failures(trials)]
+        said = [
+            f"No trial finished ({results.summary(study, self._names())}).",
+            "" if told else budget.failures(trials),
+        ]
         more = "Give the mended command: trials that failed before it do not count. If what was wrong is not in the "
         more += "command (code, photos, a driver), say so with 'hydra.sweeper.allow_change=[failures]'."
         if not budget.is_fruitless(trials):
