@@ -15,6 +15,7 @@ from rich.table import Table
 
 from catsweep.atomic import write_json
 from catsweep.errors import ConfigError, EvaluationError
+from catsweep.export import digests
 from catsweep.export.best_model import scored_checkpoint
 from catsweep.export.intervals import LEVEL, NOT_BELOW_ZERO, ROUNDING, SHARE, Interval
 from catsweep.export.reading import is_bundle, latest_bundle, load_bundle
@@ -43,6 +44,7 @@ def run(cfg: DictConfig) -> Path:
     """
     check(cfg)
     folder = Path(cfg.bundle) if cfg.bundle is not None else latest_bundle(Path(cfg.exports))
+    said = digests.verify(folder) if is_bundle(folder) else []
     recorded = Recorded.read(folder)
     ready = open_photos(recorded, cfg.ready)
     console = Console()
@@ -51,12 +53,12 @@ def run(cfg: DictConfig) -> Path:
     scores, cards = scorer.final(open_model(folder))
     outcome = Outcome(recorded, scores, cards, scorer.seed)
     console.print(outcome.table())
-    for line in (outcome.extractor(), *outcome.remarks()):
+    for line in (outcome.extractor(), *outcome.remarks(), *said):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     if cfg.out is not None:
         write_json(Path(cfg.out), outcome.to_dict(scorer))
-    if said := outcome.failure():
-        raise EvaluationError(said)
+    if failure := outcome.failure():
+        raise EvaluationError(failure)
     console.print(outcome.sentence(), highlight=False, markup=False, soft_wrap=True)
     return folder
 

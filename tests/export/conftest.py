@@ -5,6 +5,7 @@ import functools
 import io
 import json
 import shutil
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,12 @@ ROOT = Path(__file__).resolve().parents[2]
 RESIDUAL = ("model=vae", "block=residual", "normalization=group", "activation=silu", "model.aggregate_prior=true")
 TINY = ("data.size=32", "depth=shallow", "width.channels=4", "model.latent_size=8")
 OBJECTIVES = ("val/fid", "val/ssim")
+
+
+def write_checkpoint(file: Path, text: str) -> None:
+    """A whole checkpoint of one record, as far as a file tells that it is whole."""
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("weights", text)
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,7 @@ class Sweep:
         scores = dict(zip(names, values, strict=True)) | {"val/kid": 0.5}
         (run / "metrics.json").write_text(json.dumps({"scores": scores, "checkpoint": "best", "epoch": 10}))
         (run / "provenance.json").write_text(json.dumps({"seed": 0}))
-        (run / "checkpoints" / "best.ckpt").write_text(f"weights of {study}/{number}")
+        write_checkpoint(run / "checkpoints" / "best.ckpt", f"weights of {study}/{number}")
         for epoch in (5, 10, 15):
             (run / "samples" / f"epoch_{epoch:04d}.png").write_text(f"drawn at {epoch}")
         return run

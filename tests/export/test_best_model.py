@@ -33,8 +33,7 @@ def test_chosen_trial_is_copied_whole(sweep, cfg, select, trial) -> None:
     cfg.select = select
     folder = best_model.run(cfg)
     assert folder == sweep.outputs / "best_model"
-    assert (folder / "checkpoints" / "best.ckpt").read_text() == f"weights of s/{trial}"
-    for name in ("config.yaml", "metrics.json", "provenance.json"):
+    for name in ("checkpoints/best.ckpt", "config.yaml", "metrics.json", "provenance.json"):
         assert (folder / name).read_bytes() == (sweep.outputs / "s" / str(trial) / name).read_bytes()
     assert json.loads((folder / "choice.json").read_text())["trial"] == trial
 
@@ -53,7 +52,7 @@ def test_run_too_short_for_samples_is_still_a_model(sweep, cfg) -> None:
 def test_checkpoint_is_the_one_that_was_scored(sweep, cfg) -> None:
     sweep.with_runs("s", [(1.0, 1.0)])
     run = sweep.outputs / "s" / "0"
-    (run / "checkpoints" / "last.ckpt").write_text("last weights")
+    shutil.copyfile(run / "checkpoints" / "best.ckpt", run / "checkpoints" / "last.ckpt")
     metrics = json.loads((run / "metrics.json").read_text()) | {"checkpoint": "last"}
     (run / "metrics.json").write_text(json.dumps(metrics))
     folder = best_model.run(cfg)
@@ -139,6 +138,26 @@ def test_lost_part_is_named_and_the_earlier_best_model_stays(sweep, cfg, lost) -
     (sweep.outputs / "s" / "1" / lost).unlink()
     cfg.select = "fid"
     with pytest.raises(ExportError, match=f"lacks {lost}"):
+        best_model.run(cfg)
+    assert json.loads((sweep.outputs / "best_model" / "choice.json").read_text())["trial"] == 0
+
+
+@pytest.mark.security
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("checkpoints/best.ckpt", b"", r"best\.ckpt is torn, or none of catsweep's \(0 bytes"),
+        ("checkpoints/best.ckpt", b"PK\x03\x04" + bytes(900), r"best\.ckpt is torn"),
+        ("metrics.json", b"{", r"select=NUMBER|No run folder in"),
+    ],
+)
+def test_torn_part_is_named_and_the_earlier_best_model_stays(sweep, cfg, file, content, said) -> None:
+    sweep.with_runs("s", FRONT)
+    cfg.select = "ssim"
+    best_model.run(cfg)
+    (sweep.outputs / "s" / "1" / file).write_bytes(content)
+    cfg.select = "fid"
+    with pytest.raises(ExportError, match=rf"{said}[\s\S]*(select=NUMBER|No run folder)"):
         best_model.run(cfg)
     assert json.loads((sweep.outputs / "best_model" / "choice.json").read_text())["trial"] == 0
 

@@ -16,16 +16,18 @@ from pathlib import Path
 from omegaconf import DictConfig
 from rich.console import Console
 
-from catsweep.errors import ExportError
+from catsweep.errors import DataError, ExportError
 from catsweep.export.confirmed import confirmed_choice, current, follows
 from catsweep.export.explanation import Explanation
 from catsweep.export.seeds import Seeds, confirming_line
 from catsweep.export.selection import choose
 from catsweep.export.swap import replacing
 from catsweep.export.trials import find_run, find_study, read_trials
+from catsweep.records import read_json, require_whole
 
 DOCUMENTS = ("config.yaml", "metrics.json", "provenance.json")
 CHOICE = "choice.json"
+ANOTHER = "Choose another trial, select=NUMBER, or name another run; this one can be trained again."
 
 
 def run(cfg: DictConfig) -> Path:
@@ -80,6 +82,10 @@ def copy_run(source: Path, target: Path, explanation: Explanation) -> None:
             f"The run folder {source} of the chosen trial lacks {', '.join(missing)}. "
             f"Choose another trial with select=NUMBER, or train this one again."
         )
+    try:
+        require_whole(source / checkpoint)
+    except DataError as error:
+        raise ExportError(f"{error} {ANOTHER}") from error
     with replacing(target) as folder:
         for part in parts:
             (folder / part).parent.mkdir(exist_ok=True)
@@ -97,9 +103,9 @@ def scored_checkpoint(run: Path) -> str:
         ExportError: the run has no scores.
     """
     try:
-        name = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["checkpoint"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ExportError(f"{run}/metrics.json is not the record of a finished run ({error!r}).") from error
+        name = read_json(run / "metrics.json")["checkpoint"]
+    except (DataError, KeyError) as error:
+        raise ExportError(f"{run}/metrics.json is not the record of a finished run ({error}). {ANOTHER}") from error
     return str(name)
 
 
@@ -108,7 +114,8 @@ def samples_of(run: Path) -> Path | None:
 
     Training may have gone on after it, for the worse. `None` if the run was too short to draw one.
     """
-    scored_at = json.loads((run / "metrics.json").read_text(encoding="utf-8")).get("epoch", math.inf)
+    found = read_json(run / "metrics.json").get("epoch")
+    scored_at = found if isinstance(found, int) else math.inf
     grids = sorted((run / "samples").glob("epoch_*.png"))
     drawn_by_then = [page for page in grids if int(page.stem.removeprefix("epoch_")) <= scored_at]
     return max(drawn_by_then or grids, default=None)

@@ -19,7 +19,7 @@ from pytorch_lightning import LightningModule
 from rich.console import Console
 
 from catsweep.errors import ConfigError, ExportError
-from catsweep.export import intervals, onnx, pictures, program, push, readme, standalone, weights
+from catsweep.export import digests, intervals, onnx, pictures, program, push, readme, standalone, weights
 from catsweep.export.agreement import CHECKED_BATCHES
 from catsweep.export.best_model import scored_checkpoint
 from catsweep.export.finished import FinishedRun, portable
@@ -161,7 +161,7 @@ def record(folder: Path, finished: FinishedRun, model: LightningModule, differen
         "checked_batches": list(CHECKED_BATCHES),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
-    _write_json(folder / "provenance.json", about)
+    _write_json(folder / digests.PROVENANCE, about)  # whole below: the page tells of it
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     facts = {
         "latent_size": model.latent_size,
@@ -170,6 +170,8 @@ def record(folder: Path, finished: FinishedRun, model: LightningModule, differen
     }
     page = readme.compose(finished, folder, facts, metrics, about)
     (folder / "README.md").write_text(page, encoding="utf-8")
+    about["export"]["files"] = digests.of(folder)
+    _write_json(folder / digests.PROVENANCE, about)
 
 
 def _seeds(finished: FinishedRun) -> dict[str, Any]:

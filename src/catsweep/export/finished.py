@@ -4,7 +4,6 @@ First step of `bundle`. Its records go into a folder that may be published, so e
 machine is taken out of them here.
 """
 
-import json
 import os
 import re
 from dataclasses import dataclass
@@ -13,8 +12,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from catsweep.errors import ExportError
-from catsweep.export.best_model import CHOICE, DOCUMENTS
+from catsweep.errors import DataError, ExportError
+from catsweep.export.best_model import ANOTHER, CHOICE, DOCUMENTS
+from catsweep.records import read_json
 
 USUAL = {"root": "data/ready", "cache_root": "data/statistics", "save_dir": "outputs"}
 CREDENTIALS = re.compile(r"://[^/@\s]+@")
@@ -54,14 +54,18 @@ class FinishedRun:
             )
         try:
             config = OmegaConf.to_container(OmegaConf.load(folder / DOCUMENTS[0]), resolve=True)
-            metrics, provenance = (json.loads((folder / name).read_text(encoding="utf-8")) for name in DOCUMENTS[1:])
-            choice = json.loads((folder / CHOICE).read_text(encoding="utf-8")) if (folder / CHOICE).is_file() else None
+            metrics, provenance = (read_json(folder / name) for name in DOCUMENTS[1:])
+            choice = read_json(folder / CHOICE) if (folder / CHOICE).is_file() else None
             assert isinstance(config, dict)
-            whole = {"scores", "checkpoint"} <= metrics.keys()
-        except Exception as error:  # YAML, OmegaConf and JSON each have their own
-            raise ExportError(f"The records of the run in {folder} cannot be read ({error!r}).") from error
+            whole = isinstance(metrics.get("scores"), dict) and "checkpoint" in metrics
+        except DataError as error:
+            raise ExportError(f"{error} {ANOTHER}") from error
+        except Exception as error:  # YAML, OmegaConf and Python each have their own
+            raise ExportError(f"The records of the run in {folder} cannot be read ({error!r}). {ANOTHER}") from error
         if not whole:
             raise ExportError(f"{folder}/{DOCUMENTS[1]} is not the record of a finished run: it lacks scores.")
+        if choice is not None and not {"study", "trial"} <= choice.keys():
+            raise ExportError(f"{folder / CHOICE} is torn: it names no study and trial. Run `make best-model` again.")
         return cls(folder, {str(key): value for key, value in config.items()}, metrics, provenance, choice)
 
     @property

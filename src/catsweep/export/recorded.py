@@ -4,7 +4,6 @@ The folder is that of a run, or an exported bundle: both hold `config.yaml`, `me
 `catsweep.evaluation` scores again with it.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from catsweep.export.intervals import Interval
 from catsweep.instantiation import instantiate
 from catsweep.metrics.card import MetricCard, require_comparable
 from catsweep.metrics.scorer import Scorer
+from catsweep.records import read_json
 
 CONFIG, METRICS, PROVENANCE = "config.yaml", "metrics.json", "provenance.json"
 
@@ -49,12 +49,15 @@ class Recorded:
             ExportError: they are not those of a finished run or a bundle.
         """
         try:
-            metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
-            provenance = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
+            metrics, provenance = read_json(folder / METRICS), read_json(folder / PROVENANCE)
             scores = {str(name): float(score) for name, score in metrics["scores"].items()}
             cards = {name: MetricCard.from_dict(metrics["cards"][name]) for name in scores}
             intervals = {name: Interval.from_dict(one) for name, one in metrics.get("intervals", {}).items()}
             digest = provenance.get("data_digest") or ""
+        except DataError as error:
+            raise ExportError(
+                f"{error} Name another folder, a finished run or a bundle, or export it again."
+            ) from error
         except (OSError, ValueError, KeyError, TypeError, AttributeError, CatsweepError) as error:
             raise ExportError(
                 f"Expected a finished run or a bundle in {folder}, with its scores, their cards and where they came "
