@@ -55,6 +55,15 @@ def test_a_checkpoint_is_whole_by_its_checksums(tmp_path: Path) -> None:
         require_whole(file)
 
 
+def test_a_compressed_one_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some bytes may unpack to more than there is memory."""
+    with zipfile.ZipFile(tmp_path / "best.ckpt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("data", bytes(1 << 20))
+    monkeypatch.setattr(zipfile.ZipFile, "testzip", pytest.fail)
+    with pytest.raises(DataError, match="it is compressed"):
+        require_whole(tmp_path / "best.ckpt")
+
+
 def test_what_a_library_says_moves_no_cursor() -> None:
     assert in_short(ValueError("a\x1b[2Jb\nand more")) == "a?[2Jb"
     assert in_short(EOFError()) == "EOFError"

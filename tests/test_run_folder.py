@@ -170,6 +170,20 @@ def test_two_processes_do_not_go_on_with_the_same_run(project):
 
 
 @pytest.mark.security
+@pytest.mark.parametrize("target", ["victim", "absent", None])
+def test_a_lock_that_a_stranger_made_writes_nothing_elsewhere(tmp_path, target):
+    run = tmp_path / "run"
+    run.mkdir()
+    (tmp_path / "victim").write_text("precious")
+    (run / ".lock").symlink_to(tmp_path / target) if target else (run / ".lock").mkdir()
+    assert not run_folder.is_taken(run)
+    with pytest.raises(ConfigError, match=r"\.lock cannot be locked.*Remove what is there"), run_folder.alone(run):
+        pass
+    assert (tmp_path / "victim").read_text() == "precious"
+    assert not (tmp_path / "absent").exists()
+
+
+@pytest.mark.security
 def test_a_run_that_is_being_run_is_passed_over_for_one_that_was_stopped(project, make_run):
     running = make_run("outputs/runs/2026-03-01/10-00-00")
     assert latest_unfinished().resolve() == running

@@ -47,6 +47,8 @@ def require_whole(checkpoint: Path) -> None:
         raise DataError(f"Expected the checkpoint {checkpoint}; it is not there.")
     try:
         with zipfile.ZipFile(checkpoint) as archive:
+            if any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist()):
+                raise zipfile.BadZipFile("it is compressed, as no tool writes one")  # it may hold a terabyte of zeros
             broken = archive.testzip()
         reason = f"{broken!r:.60} in it is not what was written" if broken else ""
     # A damaged directory makes it raise struct's errors, NotImplementedError, zlib's and more besides its own.

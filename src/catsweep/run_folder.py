@@ -85,6 +85,11 @@ def alone(folder: Path) -> Iterator[None]:
         lock = FileLock(folder / LOCK, timeout=0).acquire()
     except Timeout:
         raise ConfigError(f"Another process works in {folder}. {_END_IT}") from None
+    except OSError as error:  # a link or a folder of that name, or a disk that takes nothing
+        raise ConfigError(
+            f"{folder / LOCK} cannot be locked, which keeps others out of the run: {error.strerror or error}. Remove "
+            f"what is there, or choose another place: hydra.run.dir=DIR."
+        ) from error
     with lock:
         yield
 
