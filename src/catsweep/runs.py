@@ -1,13 +1,13 @@
 """From a run's folder back to its model: for generate, export, and the final scores of the run itself."""
 
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from omegaconf import DictConfig, OmegaConf
 
 from catsweep.errors import DataError
-from catsweep.instantiation import instantiate
+from catsweep.loaded import read, rebuild
 
 
 def load_weights(model: pl.LightningModule, run: Path, checkpoint: str) -> int:
@@ -28,17 +28,18 @@ def load_weights(model: pl.LightningModule, run: Path, checkpoint: str) -> int:
     return int(state["loops"]["fit_loop"]["epoch_progress"]["current"]["ready"])
 
 
-def load_run(run: Path, checkpoint: str = "best") -> tuple[pl.LightningModule, DictConfig]:
-    """Rebuild the model of a run from its `config.yaml` and one of its checkpoints.
+def load_run(run: Path, checkpoint: str = "best") -> tuple[pl.LightningModule, dict[str, Any]]:
+    """Rebuild the model of a run from its `config.yaml` and one of its checkpoints, whoever made them.
 
     Args:
         run: the run's folder.
         checkpoint: `best` or `last`.
 
     Returns:
-        The model, on the CPU, in evaluation mode; and the run's configuration.
+        The model, on the CPU, in evaluation mode; and the run's configuration, plain and a stranger's.
 
     Raises:
+        ConfigError: its configuration names what a loaded one may not, or cannot be read.
         DataError: the folder is not that of a run, or lacks the checkpoint.
     """
     file = run / "config.yaml"
@@ -46,8 +47,7 @@ def load_run(run: Path, checkpoint: str = "best") -> tuple[pl.LightningModule, D
         raise DataError(
             f"Expected the folder of a run, with a config.yaml; {run} has none. Try one of outputs/runs/*/*."
         )
-    cfg = OmegaConf.load(file)
-    assert isinstance(cfg, DictConfig)
-    model: pl.LightningModule = instantiate(cfg.model)
+    config = read(file)
+    model: pl.LightningModule = rebuild(config, "model")
     load_weights(model, run, checkpoint)
-    return model.eval(), cfg
+    return model.eval(), config

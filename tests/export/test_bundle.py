@@ -247,8 +247,9 @@ def changed_copy(run, target, name, **changes):
 
 def test_other_photos_than_the_runs_are_refused_before_anything_is_written(vae, export, tmp_path) -> None:
     run = changed_copy(vae.run, tmp_path / "run", "provenance.json", data_digest="0" * 64)
+    ready = next(path for path in vae.run.parents[1].glob("ready/*") if path.is_dir())
     with pytest.raises(ExportError, match=r"other photos.*draws=0"):
-        export(run, tmp_path / "exports", draws=2)
+        export(run, tmp_path / "exports", draws=2, ready=str(ready))
     assert not (tmp_path / "exports").exists()
 
 
@@ -257,17 +258,17 @@ def test_photos_that_are_gone_are_told_with_the_way_out(vae, export, tmp_path, c
     config = OmegaConf.load(run / "config.yaml")
     config.data = {"_target_": "catsweep.data.datamodule.PreparedCats", "source": "data/ready/gone-32", "size": 32}
     OmegaConf.save(config, run / "config.yaml")
-    with pytest.raises(ExportError, match=r"gone-32.*draws=0"):
+    with pytest.raises(ExportError, match=r"not in data/ready.*ready=data/ready/NAME-SIZE.*draws=0"):
         export(run, tmp_path, draws=2)
-    ready = next(path for path in vae.run.parents[1].glob("ready/*") if path.is_dir())
-    assert "nearest_neighbours.png" in names(export(run, tmp_path, draws=2, ready=str(ready)).folder)
+    ready = str(vae.run.parents[1] / "ready")
+    assert "nearest_neighbours.png" in names(export(run, tmp_path, draws=2, ready=ready).folder)
 
 
 def test_scores_that_are_not_this_models_are_refused(vae, export, tmp_path, copied) -> None:
     scores = json.loads((vae.run / "metrics.json").read_text())["scores"] | {"val/ssim": 0.9}
     run = changed_copy(vae.run, tmp_path / "run", "metrics.json", scores=scores)
     with pytest.raises(ExportError, match=r"The record of val/ssim is 0\.9"):
-        export(run, tmp_path / "exports", draws=2)
+        export(run, tmp_path / "exports", draws=2, ready=str(vae.run.parents[1] / "ready"))
     assert not (tmp_path / "exports" / "cats-12").exists()
 
 

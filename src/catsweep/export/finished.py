@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from catsweep.errors import ExportError
 from catsweep.export.best_model import CHOICE, DOCUMENTS
+from catsweep.loaded import read
 
 USUAL = {"root": "data/ready", "cache_root": "data/statistics", "save_dir": "outputs"}
 CREDENTIALS = re.compile(r"://[^/@\s]+@")
@@ -53,16 +52,15 @@ class FinishedRun:
                 f"Run `make best-model` first, or name another run: run=outputs/…"
             )
         try:
-            config = OmegaConf.to_container(OmegaConf.load(folder / DOCUMENTS[0]), resolve=True)
+            config = read(folder / DOCUMENTS[0])
             metrics, provenance = (json.loads((folder / name).read_text(encoding="utf-8")) for name in DOCUMENTS[1:])
             choice = json.loads((folder / CHOICE).read_text(encoding="utf-8")) if (folder / CHOICE).is_file() else None
-            assert isinstance(config, dict)
             whole = {"scores", "checkpoint"} <= metrics.keys()
         except Exception as error:  # YAML, OmegaConf and JSON each have their own
             raise ExportError(f"The records of the run in {folder} cannot be read ({error!r}).") from error
         if not whole:
             raise ExportError(f"{folder}/{DOCUMENTS[1]} is not the record of a finished run: it lacks scores.")
-        return cls(folder, {str(key): value for key, value in config.items()}, metrics, provenance, choice)
+        return cls(folder, config, metrics, provenance, choice)
 
     @property
     def name(self) -> str:

@@ -15,10 +15,10 @@ from typing import Any
 
 import optuna
 import sqlalchemy.exc
-from omegaconf import OmegaConf
 
 from catsweep.errors import ExportError
 from catsweep.export.selection import Candidate, Objective
+from catsweep.loaded import read
 from catsweep.search import attributes, confirmation, grammar
 
 BESIDES = (".confirm", ".leases")  # studies that a sweep of ours keeps beside its own, in the same database
@@ -187,8 +187,8 @@ def _objective_names(runs: Path, count: int) -> list[str]:
         config = run / "config.yaml"
         if not config.is_file():
             continue
-        objective = OmegaConf.select(OmegaConf.load(config), "objective", default=[])
-        names = [objective] if isinstance(objective, str) else list(objective)
+        objective = read(config).get("objective") or []
+        names = [str(name) for name in (objective if isinstance(objective, list) else [objective])]
         if len(names) != count:
             raise ExportError(f"The study has {count} objectives, but `objective` in {config} names {names}.")
         return names

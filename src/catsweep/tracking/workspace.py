@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from omegaconf import OmegaConf
 
 from catsweep.atomic import write_json
 from catsweep.errors import CatsweepError, ConfigError
 from catsweep.export.trials import BESIDES, find_study
+from catsweep.loaded import read as read_config
 from catsweep.report import record as study_record
 from catsweep.report.record import Record
 from catsweep.search.settings import SWEEPS
@@ -171,7 +171,8 @@ def _place(found: Record) -> tuple[str, str | None]:
     for trial in found.trials:
         path = trial.run / "config.yaml" if trial.run else None
         if path is not None and path.is_file():
-            node = OmegaConf.select(OmegaConf.load(path), "logger") or {}
+            said = read_config(path).get("logger")
+            node = said if isinstance(said, dict) else {}
             return str(node.get("project") or PROJECT), node.get("entity")
     return PROJECT, None
 
