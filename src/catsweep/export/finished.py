@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from catsweep.errors import ExportError
+from catsweep.errors import CatsweepError, ExportError
 from catsweep.export.best_model import CHOICE, DOCUMENTS
 from catsweep.loaded import read
 
@@ -56,7 +56,9 @@ class FinishedRun:
             metrics, provenance = (json.loads((folder / name).read_text(encoding="utf-8")) for name in DOCUMENTS[1:])
             choice = json.loads((folder / CHOICE).read_text(encoding="utf-8")) if (folder / CHOICE).is_file() else None
             whole = {"scores", "checkpoint"} <= metrics.keys()
-        except Exception as error:  # YAML, OmegaConf and JSON each have their own
+        except CatsweepError as error:
+            raise ExportError(str(error)) from error
+        except Exception as error:  # JSON and disks have their own
             raise ExportError(f"The records of the run in {folder} cannot be read ({error!r}).") from error
         if not whole:
             raise ExportError(f"{folder}/{DOCUMENTS[1]} is not the record of a finished run: it lacks scores.")
