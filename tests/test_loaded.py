@@ -190,6 +190,7 @@ def test_photos_of_a_stranger_are_not_read(reader: str) -> None:
         ("model.latent_size", {"a": {"b": "c:d"}}, "a word"),
         ("model.latent_size", LOAD, "names"),
         ("model.latent_size", [[{"a": LOAD}]], "names"),
+        ("model.latent_size", 10**30, "cannot be built"),
         ("model.latent_size", b"bytes", "type bytes"),
         ("model.latent_size", {3: 4}, "key 3"),
         ("model", None, "says what its model is"),
@@ -202,6 +203,12 @@ def test_arguments_are_numbers_and_words(key: str, value: Any, said: str) -> Non
     with watched() as done, pytest.raises(ConfigError, match=said):
         rebuild(changed(composed(), key, value), "model")
     assert not done
+
+
+def test_nesting_without_end_is_one_message() -> None:
+    deep = functools.reduce(lambda inner, _: [inner], range(2000), 1)
+    with pytest.raises(ConfigError, match="RecursionError"):
+        rebuild(changed(composed(), "model.latent_size", deep), "model")
 
 
 @pytest.mark.parametrize(

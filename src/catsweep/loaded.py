@@ -89,11 +89,10 @@ def rebuild(config: Mapping[str, Any], key: str) -> Any:
     if not isinstance(node, dict) or "_target_" not in node:
         raise ConfigError(f"Expected a configuration that says what its {key} is; it has {_short(node)} there.")
     allowed = named(PLACES[key])
-    node = _checked(node, key, allowed.names, allowed)
     # Every name in it is one of these. Hydra also asks what the factories give each other, which is in these packages.
     names = (*TRUSTED, *allowed.names, *allowed.inner)
     try:
-        return hydra.utils.instantiate(node, _execution_whitelist_=names)
+        return hydra.utils.instantiate(_checked(node, key, allowed.names, allowed), _execution_whitelist_=names)
     except CatsweepError:
         raise
     except Exception as error:  # of Hydra, or of whatever takes arguments that do not fit
@@ -187,7 +186,7 @@ def _checked(value: Any, where: str, names: Mapping[str, bool], allowed: Allowed
             key: item if key in ours else _checked(item, f"{where}.{key}", allowed.inner, allowed, own)
             for key, item in value.items()
         }
-    if isinstance(value, str) and not own and not WORD.fullmatch(value):
+    if isinstance(value, str) and ("${" in value or not (own or WORD.fullmatch(value))):
         raise ConfigError(
             f"{where} is {_short(value)}. In a configuration that was loaded it may be a number or a word, not a path, "
             "an address or a text."
