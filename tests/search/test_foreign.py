@@ -107,6 +107,14 @@ def test_a_finished_trial_of_a_stranger_is_no_job() -> None:
         SPACE.overrides(study.best_trial.params)
 
 
+@pytest.mark.parametrize("value", ["${oc.env:HOME}", "{_target_: os.system}", True, 1.5, None, [1]], ids=repr)
+def test_a_number_that_a_study_keeps_is_one(value: Any) -> None:
+    study = optuna.create_study()
+    study.add_trial(create_trial(value=0.0, user_attrs={"catsweep:attempt": value}))
+    with pytest.raises(StudyError, match="whole number"):
+        foreign.whole(study.trials[0], "catsweep:attempt")
+
+
 WORDS = ["model", "trust", "hydra", "_target_", "_args_", "x", "optimizer", "sgd", "data", "source", "logger", "0", "~"]
 TEXTS = [
     "{",

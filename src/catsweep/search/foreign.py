@@ -14,6 +14,7 @@ from typing import Any
 
 import optuna.samplers._cmaes as cmaes_sampler
 from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.trial import FrozenTrial
 
 from catsweep.errors import StudyError
 from catsweep.search import grammar
@@ -45,6 +46,18 @@ def check_params(params: Mapping[str, Any], searched: Mapping[str, BaseDistribut
                 f"A trial of the study has {name}={value!r}, which is not searched here, and no study may set. "
                 "Do not go on with somebody else's study unless you know how it was made."
             )
+
+
+def whole(trial: FrozenTrial, name: str) -> int:
+    """A number that a trial has among its attributes, to be written into an override.
+
+    Raises:
+        StudyError: it is something else.
+    """
+    value = trial.user_attrs.get(name)
+    if type(value) is not int:
+        raise StudyError(f"{name} of trial {trial.number} is a whole number in a study of ours; it is {value!r}.")
+    return value
 
 
 def _is_settable(name: str, value: Any, distribution: BaseDistribution | None, extended: bool) -> bool:
