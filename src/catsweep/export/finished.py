@@ -57,7 +57,7 @@ class FinishedRun:
             choice = json.loads((folder / CHOICE).read_text(encoding="utf-8")) if (folder / CHOICE).is_file() else None
             whole = {"scores", "checkpoint"} <= metrics.keys()
         except CatsweepError as error:
-            raise ExportError(str(error)) from error
+            raise ExportError(f"The records of the run in {folder} cannot be read. {error}") from error
         except Exception as error:  # JSON and disks have their own
             raise ExportError(f"The records of the run in {folder} cannot be read ({error!r}).") from error
         if not whole:
