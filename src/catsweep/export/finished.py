@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 
 from catsweep.errors import ExportError
 from catsweep.export.best_model import CHOICE, DOCUMENTS
+from catsweep.names import checked
 
 USUAL = {"root": "data/ready", "cache_root": "data/statistics", "save_dir": "outputs"}
 CREDENTIALS = re.compile(r"://[^/@\s]+@")
@@ -45,7 +46,7 @@ class FinishedRun:
         """Read the records in a folder.
 
         Raises:
-            ExportError: one is missing or damaged, or they are not of a finished run.
+            ExportError: one is missing or damaged, they are not of a finished run, or they name it by what is no name.
         """
         if missing := [name for name in DOCUMENTS if not (folder / name).is_file()]:
             raise ExportError(
@@ -57,19 +58,25 @@ class FinishedRun:
             metrics, provenance = (json.loads((folder / name).read_text(encoding="utf-8")) for name in DOCUMENTS[1:])
             choice = json.loads((folder / CHOICE).read_text(encoding="utf-8")) if (folder / CHOICE).is_file() else None
             assert isinstance(config, dict)
+            assert choice is None or isinstance(choice, dict)
             whole = {"scores", "checkpoint"} <= metrics.keys()
         except Exception as error:  # YAML, OmegaConf and JSON each have their own
             raise ExportError(f"The records of the run in {folder} cannot be read ({error!r}).") from error
         if not whole:
             raise ExportError(f"{folder}/{DOCUMENTS[1]} is not the record of a finished run: it lacks scores.")
-        return cls(folder, {str(key): value for key, value in config.items()}, metrics, provenance, choice)
+        run = cls(folder, {str(key): value for key, value in config.items()}, metrics, provenance, choice)
+        checked(run.name, f"The folder of the bundle, named after {folder},", ExportError)
+        return run
 
     @property
     def name(self) -> str:
         """`<study>-<trial>` of a best model; of any other run the last two parts of its path, joined the same way."""
-        if self.choice:
-            return f"{self.choice['study']}-{self.choice['trial']}"
-        return "-".join(self.folder.resolve().parts[-2:])
+        if self.choice is not None:
+            said = {key: self.choice.get(key) for key in ("study", "trial")}
+            return "-".join(
+                checked(name, f'"{key}" in {self.folder / CHOICE}', ExportError) for key, name in said.items()
+            )
+        return "-".join(self.folder.resolve().parts[1:][-2:])
 
     @property
     def origin(self) -> dict[str, Any]:

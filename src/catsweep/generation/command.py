@@ -12,6 +12,7 @@ import numpy as np
 from omegaconf import DictConfig
 from torch import Tensor
 
+from catsweep import ownership
 from catsweep.data.files import say_passed_over
 from catsweep.errors import ConfigError
 from catsweep.generation import attributes, walks
@@ -22,6 +23,7 @@ from catsweep.generation.wish import ANIMATION, FOLDER, Attribute, Wish, read
 from catsweep.generation.writing import Images, Strips, save_animation, save_folder, upscale
 from catsweep.models.latents import draw_latents
 from catsweep.models.protocol import Encoder, Generator, Reconstructor, generate
+from catsweep.names import plain
 from catsweep.report.grids import save_png
 
 DRAWN = Path("outputs/generated")  # what is drawn from a bundle, to which nothing may be added
@@ -59,7 +61,10 @@ def run(cfg: DictConfig) -> Path:
     source = choose(cfg.bundle, cfg.run, cfg.checkpoint)
     strips = _strips(wish, source, photos, groups)
     out = wish.out or _usual_place(source, wish)
-    return write(strips, out, wish)
+    write(strips, out, wish)
+    if wish.out is None:
+        ownership.add(out.parent, out.name)  # a best model with it in it may be replaced as before
+    return out
 
 
 def _usual_place(source: Source, wish: Wish) -> Path:
@@ -180,7 +185,7 @@ def _read(photos: OwnPhotos, size: int, most: int | None) -> Own:
 
 def _names(photos: list[str]) -> list[str]:
     """Names of files for photos, in their order, unique although folders and endings are dropped."""
-    return [f"{number:04d}_{Path(name).stem}" for number, name in enumerate(photos)]
+    return [f"{number:04d}_{plain(Path(name).stem, 'photo')}" for number, name in enumerate(photos)]
 
 
 def _drawn(model: Generator, latents: Tensor) -> Images:

@@ -1,0 +1,187 @@
+"""Which folders catsweep made, and may therefore replace or remove: those with its marker, and nothing else in them.
+
+`catsweep.atomic.replacing_folder` writes the marker into every folder that it puts in a place, with the names of all
+files in it, and asks `require` before it replaces one. So a folder of the user is never touched, whatever a
+configuration or a stranger's file calls the target; nor is a file of his own in a folder of ours.
+"""
+
+import fnmatch
+import json
+import os
+import stat
+import uuid
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from catsweep.errors import TakenError
+
+MARKER = ".catsweep.json"
+NAMED = 3  # files that a message names
+_WORTHLESS = ("__pycache__/*.pyc", "*/__pycache__/*.pyc", ".DS_Store", "*/.DS_Store", "Thumbs.db", "desktop.ini")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of folder that is made as a whole.
+
+    Attributes:
+        name: for messages, with its article: `a bundle`.
+        remedy: how another place is chosen: `out=DIR`.
+        files: patterns of its files, by which one that was made before there was a marker is known; `*` also takes `/`.
+        sign: the one of these that no such folder lacks; empty if it may be any.
+    """
+
+    name: str
+    remedy: str
+    files: tuple[str, ...]
+    sign: str = ""
+
+
+def mark(folder: Path, kind: Kind) -> None:
+    """Write the marker of a complete folder, which names all files that are in it now."""
+    with _opened(folder) as handle:
+        _write(handle, kind.name, sorted(_files(handle)))
+
+
+def add(folder: Path, file: str) -> None:
+    """Note a file that is written into a folder later, if the folder has a marker."""
+    with _opened(folder) as handle:
+        if (marker := _read(handle)) is not None and file not in marker[1]:
+            _write(handle, marker[0], sorted({*marker[1], file}))
+
+
+def adopt(folder: Path, kind: Kind) -> None:
+    """Mark a folder that `require` accepts, if it has no marker; one that may only be read stays without."""
+    with _opened(folder) as handle:
+        if _read(handle) is None and _is_at(handle, folder):
+            with suppress(PermissionError):
+                _write(handle, kind.name, sorted(_files(handle)))
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a folder has the marker, and no file that the marker does not name."""
+    with _opened(folder) as handle:
+        marker = _read(handle)
+        return marker is not None and not any(_others(handle, marker[1]))
+
+
+def require(folder: Path, kind: Kind) -> None:
+    """See that a place may be taken: nothing is there, an empty folder, or one that catsweep made.
+
+    Args:
+        folder: the place, links followed.
+        kind: of what takes it.
+
+    Raises:
+        TakenError: something else is there. Nothing is changed.
+    """
+    if (strange := _strangers(folder, kind)) is None:
+        raise TakenError(f"Expected to write {kind.name} to {folder}, but a file of that name is there. {_move(kind)}")
+    if strange:
+        named = ", ".join(map(_shown, sorted(strange)[:NAMED]))
+        more = f" and {len(strange) - NAMED:,} more" if len(strange) > NAMED else ""
+        raise TakenError(
+            f"Expected to write {kind.name} to {folder}, in the place of what is there; but catsweep did not make "
+            f"{named}{more} in it, so nothing was changed. {_move(kind)}"
+        )
+
+
+def is_ours(folder: Path, kind: Kind) -> bool:
+    """Whether `require` would let a folder be replaced."""
+    return _strangers(folder, kind) == []
+
+
+def _strangers(folder: Path, kind: Kind) -> list[str] | None:
+    """Files in a place that catsweep did not make; None if the place is a file itself."""
+    while True:
+        try:
+            with _opened(folder) as handle:
+                marker = _read(handle)
+                strange = list(_others(handle, () if marker is None else marker[1]))
+                if marker is None and (not kind.sign or kind.sign in strange):
+                    strange = [file for file in strange if not _matches(file, kind.files)]
+                if _is_at(handle, folder):  # else another writer has replaced it, and may be about to remove this one
+                    return strange
+        except NotADirectoryError:
+            return None
+        except FileNotFoundError:
+            if not folder.exists():
+                return []
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    """A handle of a folder, which goes on meaning this folder when another takes its place."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _is_at(handle: int, folder: Path) -> bool:
+    return os.path.samestat(os.fstat(handle), os.stat(folder))
+
+
+def _move(kind: Kind) -> str:
+    return f"Move it away, or choose another place: {kind.remedy}."
+
+
+def _others(handle: int, ours: Collection[str]) -> Iterator[str]:
+    """Files in a folder that are none of ours, but for what systems leave everywhere."""
+    known = set(ours)
+    return (file for file in _files(handle) if file not in known and not _matches(file, _WORTHLESS))
+
+
+def _files(handle: int) -> Iterator[str]:
+    """All files, links, and empty or locked folders (`name/`) below a folder, but the marker."""
+    locked: list[str] = []
+
+    def note(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            locked.append(str(error.filename))
+
+    for parent, folders, names, here in os.fwalk(".", dir_fd=handle, onerror=note):
+        place = PurePosixPath(parent)
+        links = [name for name in folders if stat.S_ISLNK(os.stat(name, dir_fd=here, follow_symlinks=False).st_mode)]
+        found = (str(place / name) for name in (*names, *links))
+        yield from (path for path in found if path != MARKER and not path.startswith(f"{MARKER}."))
+        if not folders and not names and parent != ".":
+            yield f"{place}/"
+    yield from locked
+
+
+def _matches(file: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch.fnmatchcase(file, pattern) for pattern in patterns)
+
+
+def _shown(file: str) -> str:
+    return file if file.isprintable() else ascii(file)
+
+
+def _read(handle: int) -> tuple[str, list[str]] | None:
+    """What the marker says: the kind's name and the files; None without one, or one that is damaged."""
+    try:
+        with open(
+            os.open(MARKER, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=handle), encoding="utf-8"
+        ) as file:
+            found = json.load(file)
+        kind, files = found["made"], found["files"]
+        assert found["by"] == "catsweep"
+        assert all(isinstance(file, str) for file in files)
+    except (OSError, ValueError, KeyError, TypeError, AssertionError):
+        return None
+    return str(kind), list(files)
+
+
+def _write(handle: int, kind: str, files: list[str]) -> None:
+    about = "catsweep made this folder, and may replace it as a whole. A file that is not in the list is never deleted."
+    # File names that are not UTF-8 keep their bytes, as escapes.
+    text = json.dumps({"by": "catsweep", "made": kind, "about": about, "files": files}, indent=1)
+    unfinished = f"{MARKER}.{uuid.uuid4().hex}"
+    new = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=handle)
+    with open(new, "w", encoding="utf-8") as file:
+        file.write(text + "\n")
+    os.replace(unfinished, MARKER, src_dir_fd=handle, dst_dir_fd=handle)
