@@ -142,12 +142,12 @@ def test_an_error_between_the_two_renames_puts_the_old_folder_back(
     folder_of(tmp_path / "best", a="0")
     real, calls = os.replace, []
 
-    def fails(source: Path, target: Path) -> None:
+    def fails(source: Path, target: Path, **handles: int) -> None:
         if Path(target).name == "best":
             calls.append(target)
             if len(calls) <= failures:
                 raise OSError("no")
-        real(source, target)
+        real(source, target, **handles)
 
     monkeypatch.setattr(os, "replace", fails)
     with pytest.raises(OSError, match="no"):

@@ -1,12 +1,10 @@
 """Only what catsweep made is replaced: a folder of the user, and a file of his in one of ours, stay as they are."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from catsweep import ownership
 from catsweep.atomic import replacing_folder
 from catsweep.errors import TakenError
 from catsweep.ownership import MARKER, Kind
@@ -114,7 +112,7 @@ def test_files_that_happen_to_be_called_as_ours_are_not_without_the_one_that_non
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{}", "[]", '{"by": "catsweep"}', '{"by": "you", "made": "", "files": ["thesis.tex"]}', "\udcff"]
+    "text", ["", "{}", "[]", '{"by": "catsweep"}', '{"by": "you", "files": ["thesis.tex"], "later": []}', "\udcff"]
 )
 def test_a_damaged_marker_marks_nothing(tmp_path: Path, text: str) -> None:
     (folder := tmp_path / "x").mkdir()
@@ -155,16 +153,19 @@ def test_what_systems_leave_everywhere_does_not_count(tmp_path: Path) -> None:
     assert not (folder / ".DS_Store").exists()
 
 
-def test_a_file_that_is_added_later_is_ours_too(tmp_path: Path) -> None:
-    folder = made(tmp_path / "x")
-    (folder / "d").touch()
-    ownership.add(folder, "d")
-    assert json.loads((folder / MARKER).read_text())["files"] == ["a", "d", "in/c"]
-    made(folder)
-    assert not (folder / "d").exists()
-    (plain := tmp_path / "plain").mkdir()
-    ownership.add(plain, "d")
-    assert not list(plain.iterdir())
+def test_what_catsweep_writes_into_it_later_is_its_own_too(tmp_path: Path) -> None:
+    kind = Kind("a test", "out=DIR", ("a",), later=("later_*.png",))
+    for _ in range(2):
+        with replacing_folder(tmp_path / "x", kind) as new:
+            (new / "a").touch()
+        (tmp_path / "x" / "later_0.png").touch()
+        (tmp_path / "x" / f".later_0.png.{16 * 'a'}.catsweep").touch()  # its writer was killed
+    (tmp_path / "x" / "late.png").touch()
+    with (
+        pytest.raises(TakenError, match=r"catsweep did not make late\.png in it"),
+        replacing_folder(tmp_path / "x", kind),
+    ):
+        pass
 
 
 def test_names_that_are_no_text_are_kept_and_shown(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import fnmatch
 import json
 import os
 import stat
-import uuid
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,8 +17,19 @@ from pathlib import Path, PurePosixPath
 from catsweep.errors import TakenError
 
 MARKER = ".catsweep.json"
+_BEGINNING = 1 << 16  # bytes of a file, among which its sign is
 NAMED = 3  # files that a message names
-_WORTHLESS = ("__pycache__/*.pyc", "*/__pycache__/*.pyc", ".DS_Store", "*/.DS_Store", "Thumbs.db", "desktop.ini")
+# Of systems, and scratches of writers that were killed (`catsweep.scratch`).
+_SCRATCH = f".*.{16 * '[0-9a-f]'}.catsweep"
+_WORTHLESS: tuple[str, ...] = (
+    "__pycache__/*.pyc",
+    "*/__pycache__/*.pyc",
+    ".DS_Store",
+    "*/.DS_Store",
+    "Thumbs.db",
+    "desktop.ini",
+)
+_WORTHLESS += (_SCRATCH, f"*/{_SCRATCH}")
 
 
 @dataclass(frozen=True)
@@ -31,25 +41,20 @@ class Kind:
         remedy: how another place is chosen: `out=DIR`.
         files: patterns of its files, by which one that was made before there was a marker is known; `*` also takes `/`.
         sign: the one of these that no such folder lacks; empty if it may be any.
+        later: patterns of what catsweep itself writes into such a folder when it is complete.
     """
 
     name: str
     remedy: str
     files: tuple[str, ...]
     sign: str = ""
+    later: tuple[str, ...] = ()
 
 
 def mark(folder: Path, kind: Kind) -> None:
     """Write the marker of a complete folder, which names all files that are in it now."""
     with _opened(folder) as handle:
-        _write(handle, kind.name, sorted(_files(handle)))
-
-
-def add(folder: Path, file: str) -> None:
-    """Note a file that is written into a folder later, if the folder has a marker."""
-    with _opened(folder) as handle:
-        if (marker := _read(handle)) is not None and file not in marker[1]:
-            _write(handle, marker[0], sorted({*marker[1], file}))
+        _write(handle, kind)
 
 
 def adopt(folder: Path, kind: Kind) -> None:
@@ -57,14 +62,14 @@ def adopt(folder: Path, kind: Kind) -> None:
     with _opened(folder) as handle:
         if _read(handle) is None and _is_at(handle, folder):
             with suppress(PermissionError):
-                _write(handle, kind.name, sorted(_files(handle)))
+                _write(handle, kind)
 
 
 def is_whole(folder: Path) -> bool:
     """Whether a folder has the marker, and no file that the marker does not name."""
     with _opened(folder) as handle:
         marker = _read(handle)
-        return marker is not None and not any(_others(handle, marker[1]))
+        return marker is not None and not any(_others(handle, marker))
 
 
 def require(folder: Path, kind: Kind) -> None:
@@ -88,6 +93,29 @@ def require(folder: Path, kind: Kind) -> None:
         )
 
 
+def require_file(path: Path, sign: str, remedy: str) -> None:
+    """See that a file may be written: none is there, or one that catsweep wrote.
+
+    Args:
+        path: of the file.
+        sign: what stands near the beginning of each that catsweep writes.
+        remedy: how another place is chosen: `out=FILE`.
+
+    Raises:
+        TakenError: another file is there.
+    """
+    try:
+        with path.open("rb") as file:
+            is_our_own = sign.encode() in file.read(_BEGINNING)
+    except FileNotFoundError:
+        return
+    if not is_our_own:
+        raise TakenError(
+            f"Expected to write {path}, but a file of that name is there that catsweep did not write; it was left as "
+            f"it is. Move it away, or choose another place: {remedy}."
+        )
+
+
 def is_ours(folder: Path, kind: Kind) -> bool:
     """Whether `require` would let a folder be replaced."""
     return _strangers(folder, kind) == []
@@ -99,7 +127,7 @@ def _strangers(folder: Path, kind: Kind) -> list[str] | None:
         try:
             with _opened(folder) as handle:
                 marker = _read(handle)
-                strange = list(_others(handle, () if marker is None else marker[1]))
+                strange = list(_others(handle, marker or _Marker((), kind.later)))
                 if marker is None and (not kind.sign or kind.sign in strange):
                     strange = [file for file in strange if not _matches(file, kind.files)]
                 if _is_at(handle, folder):  # else another writer has replaced it, and may be about to remove this one
@@ -129,10 +157,18 @@ def _move(kind: Kind) -> str:
     return f"Move it away, or choose another place: {kind.remedy}."
 
 
-def _others(handle: int, ours: Collection[str]) -> Iterator[str]:
+@dataclass(frozen=True)
+class _Marker:
+    """What a marker says: names of files, and patterns of those that may come later."""
+
+    files: Collection[str]
+    later: tuple[str, ...]
+
+
+def _others(handle: int, marker: _Marker) -> Iterator[str]:
     """Files in a folder that are none of ours, but for what systems leave everywhere."""
-    known = set(ours)
-    return (file for file in _files(handle) if file not in known and not _matches(file, _WORTHLESS))
+    known, allowed = set(marker.files), (*marker.later, *_WORTHLESS)
+    return (file for file in _files(handle) if file not in known and not _matches(file, allowed))
 
 
 def _files(handle: int) -> Iterator[str]:
@@ -147,7 +183,7 @@ def _files(handle: int) -> Iterator[str]:
         place = PurePosixPath(parent)
         links = [name for name in folders if stat.S_ISLNK(os.stat(name, dir_fd=here, follow_symlinks=False).st_mode)]
         found = (str(place / name) for name in (*names, *links))
-        yield from (path for path in found if path != MARKER and not path.startswith(f"{MARKER}."))
+        yield from (path for path in found if path != MARKER)
         if not folders and not names and parent != ".":
             yield f"{place}/"
     yield from locked
@@ -161,27 +197,25 @@ def _shown(file: str) -> str:
     return file if file.isprintable() else ascii(file)
 
 
-def _read(handle: int) -> tuple[str, list[str]] | None:
-    """What the marker says: the kind's name and the files; None without one, or one that is damaged."""
+def _read(handle: int) -> _Marker | None:
+    """None without a marker, or with one that is damaged."""
     try:
-        with open(
-            os.open(MARKER, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=handle), encoding="utf-8"
-        ) as file:
+        descriptor = os.open(MARKER, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=handle)
+        with open(descriptor, encoding="utf-8") as file:
             found = json.load(file)
-        kind, files = found["made"], found["files"]
+        files, later = found["files"], found["later"]
         assert found["by"] == "catsweep"
-        assert all(isinstance(file, str) for file in files)
+        assert all(isinstance(text, str) for text in (*files, *later))
     except (OSError, ValueError, KeyError, TypeError, AssertionError):
         return None
-    return str(kind), list(files)
+    return _Marker(files, tuple(later))
 
 
-def _write(handle: int, kind: str, files: list[str]) -> None:
-    about = "catsweep made this folder, and may replace it as a whole. A file that is not in the list is never deleted."
+def _write(handle: int, kind: Kind) -> None:
+    about = "catsweep made this folder, and may replace it as a whole. A file that is not listed here is never deleted."
     # File names that are not UTF-8 keep their bytes, as escapes.
-    text = json.dumps({"by": "catsweep", "made": kind, "about": about, "files": files}, indent=1)
-    unfinished = f"{MARKER}.{uuid.uuid4().hex}"
-    new = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=handle)
-    with open(new, "w", encoding="utf-8") as file:
-        file.write(text + "\n")
-    os.replace(unfinished, MARKER, src_dir_fd=handle, dst_dir_fd=handle)
+    said = {"by": "catsweep", "made": kind.name, "about": about, "files": sorted(_files(handle)), "later": kind.later}
+    # One that is torn counts as none.
+    marker = os.open(MARKER, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666, dir_fd=handle)
+    with open(marker, "w", encoding="utf-8") as file:
+        file.write(json.dumps(said, indent=1) + "\n")

@@ -50,7 +50,8 @@ _PIXELS = "pixels.raw"
 READY_SET = Kind(
     "a ready set",
     "data.root=DIR, or root=DIR of a preparation",
-    (IMAGES, MANIFEST, CARD, SHEET, PASSED_OVER, "report.html", ".report.html"),
+    (IMAGES, MANIFEST, CARD, SHEET, PASSED_OVER),
+    later=("report.html", ".report.html"),
 )
 Place = tuple[tuple[int, int, str], int]  # of an image among its copies, the best being least, and of its row
 

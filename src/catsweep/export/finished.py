@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from catsweep.errors import ExportError
 from catsweep.export.best_model import CHOICE, DOCUMENTS
-from catsweep.names import checked
+from catsweep.names import checked, inside
 
 USUAL = {"root": "data/ready", "cache_root": "data/statistics", "save_dir": "outputs"}
 CREDENTIALS = re.compile(r"://[^/@\s]+@")
@@ -52,6 +52,11 @@ class FinishedRun:
             raise ExportError(
                 f"Expected a finished run in {folder}; it lacks {', '.join(missing)}. "
                 f"Run `make best-model` first, or name another run: run=outputs/…"
+            )
+        if away := [name for name in (*DOCUMENTS, CHOICE) if not inside(folder, folder / name)]:
+            raise ExportError(
+                f"In the run {folder}, {', '.join(away)} is a link to a file outside. Put the file itself there, or "
+                f"name another run: run=outputs/…"
             )
         try:
             config = OmegaConf.to_container(OmegaConf.load(folder / DOCUMENTS[0]), resolve=True)

@@ -70,10 +70,10 @@ def find_study(sweeps: Path, name: str | None) -> Path:
         raise ExportError(f"No study in {sweeps}/ (expected {sweeps}/<study>/study.db). Run `make sweep` first.")
     if name is None:
         return max(written, key=lambda folder: written[folder])
-    if sweeps / name not in written:
-        known = ", ".join(folder.name for folder in written)
-        raise ExportError(f"No study {name!r} in {sweeps}/. There are: {known}.")
-    return sweeps / name
+    known = {folder.name: folder for folder in written}
+    if name not in known:
+        raise ExportError(f"No study {name!r} in {sweeps}/. There are: {', '.join(known)}.")
+    return known[name]
 
 
 def read_trials(folder: Path, runs: Path) -> Trials:

@@ -12,7 +12,6 @@ import numpy as np
 from omegaconf import DictConfig
 from torch import Tensor
 
-from catsweep import ownership
 from catsweep.data.files import say_passed_over
 from catsweep.errors import ConfigError
 from catsweep.generation import attributes, walks
@@ -61,10 +60,7 @@ def run(cfg: DictConfig) -> Path:
     source = choose(cfg.bundle, cfg.run, cfg.checkpoint)
     strips = _strips(wish, source, photos, groups)
     out = wish.out or _usual_place(source, wish)
-    write(strips, out, wish)
-    if wish.out is None:
-        ownership.add(out.parent, out.name)  # a best model with it in it may be replaced as before
-    return out
+    return write(strips, out, wish)
 
 
 def _usual_place(source: Source, wish: Wish) -> Path:

@@ -27,7 +27,6 @@ from catsweep.data.prepare.stage import SHEET, Done
 from catsweep.data.prepare.table import readable
 from catsweep.data.ready import ReadySet
 from catsweep.data.splits import TRAIN, VAL
-from catsweep.ownership import add
 
 PAGE = "report.html"
 TEMPLATE = "report.html.jinja"
@@ -116,7 +115,6 @@ def write(done: Sequence[Done], ready: ReadySet, passed_over: Mapping[str, str] 
     )
     path = ready.path / PAGE
     write_text(path, html)
-    add(ready.path, PAGE)
     return path
 
 
