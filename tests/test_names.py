@@ -143,7 +143,9 @@ def test_a_link_out_of_a_folder_is_not_inside(tmp_path: Path) -> None:
     (tmp_path / "folder-2").mkdir()
     (folder / "link").symlink_to(tmp_path)
     (folder / "within").symlink_to("a")
+    (folder / "loop").symlink_to("loop")
     assert inside(folder, folder)
+    assert inside(folder, folder / "loop")  # there is nothing behind it
     assert inside(folder, folder / "a/b")
     assert inside(folder, folder / "within")
     for path in (folder / "link", folder / "link/x", folder / "..", folder / "../folder-2", Path("/")):

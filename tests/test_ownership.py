@@ -1,5 +1,6 @@
 """Only what catsweep made is replaced: a folder of the user, and a file of his in one of ours, stay as they are."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -112,7 +113,16 @@ def test_files_that_happen_to_be_called_as_ours_are_not_without_the_one_that_non
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{}", "[]", '{"by": "catsweep"}', '{"by": "you", "files": ["thesis.tex"], "later": []}', "\udcff"]
+    "text",
+    [
+        "[" * 100_000,
+        "",
+        "{}",
+        "[]",
+        '{"by": "catsweep"}',
+        '{"by": "you", "files": ["thesis.tex"], "later": []}',
+        "\udcff",
+    ],
 )
 def test_a_damaged_marker_marks_nothing(tmp_path: Path, text: str) -> None:
     (folder := tmp_path / "x").mkdir()
@@ -177,3 +187,25 @@ def test_names_that_are_no_text_are_kept_and_shown(tmp_path: Path) -> None:
     (tmp_path / "x" / "line\nbreak").touch()
     with pytest.raises(TakenError, match=r"'line\\nbreak'"), replacing_folder(tmp_path / "x", kind):
         pass
+
+
+def test_a_marker_of_a_stranger_does_not_say_what_may_come_later(tmp_path: Path) -> None:
+    """It came with a bundle of his; what the user then puts into it is his own all the same."""
+    folder = made(tmp_path / "x")
+    marker = json.loads((folder / MARKER).read_text())
+    (folder / MARKER).write_text(json.dumps({**marker, "later": ["*"]}))
+    (folder / "thesis.tex").touch()
+    with pytest.raises(TakenError, match=r"thesis\.tex"):
+        made(folder)
+
+
+def test_another_kind_of_folder_is_refused(tmp_path: Path) -> None:
+    folder = made(tmp_path / "x")
+    with pytest.raises(TakenError, match="but a test is there"), replacing_folder(folder, Kind("a bundle", "", ())):
+        pass
+
+
+def test_links_in_a_circle_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "x").symlink_to("x")
+    with pytest.raises(TakenError, match="a file of that name is there"):
+        made(tmp_path / "x")

@@ -86,7 +86,7 @@ def plain(text: str, otherwise: str) -> str:
 
 def inside(folder: Path, path: Path) -> bool:
     """Whether a path leads to a folder or to something in it, all links followed."""
-    return path.resolve().is_relative_to(folder.resolve())
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def _is_invisible(char: str) -> bool:

@@ -5,6 +5,7 @@ files in it, and asks `require` before it replaces one. So a folder of the user 
 configuration or a stranger's file calls the target; nor is a file of his own in a folder of ours.
 """
 
+import errno
 import fnmatch
 import json
 import os
@@ -12,6 +13,7 @@ import stat
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from catsweep.errors import TakenError
@@ -82,11 +84,13 @@ def require(folder: Path, kind: Kind) -> None:
     Raises:
         TakenError: something else is there. Nothing is changed.
     """
+    if (made := _made(folder)) not in (None, kind.name):
+        raise TakenError(f"Expected to write {kind.name} to {folder}, but {made} is there. {_move(kind)}")
     if (strange := _strangers(folder, kind)) is None:
         raise TakenError(f"Expected to write {kind.name} to {folder}, but a file of that name is there. {_move(kind)}")
     if strange:
         named = ", ".join(map(_shown, sorted(strange)[:NAMED]))
-        more = f" and {len(strange) - NAMED:,} more" if len(strange) > NAMED else ""
+        more = " and more" if len(strange) > NAMED else ""
         raise TakenError(
             f"Expected to write {kind.name} to {folder}, in the place of what is there; but catsweep did not make "
             f"{named}{more} in it, so nothing was changed. {_move(kind)}"
@@ -127,9 +131,11 @@ def _strangers(folder: Path, kind: Kind) -> list[str] | None:
         try:
             with _opened(folder) as handle:
                 marker = _read(handle)
-                strange = list(_others(handle, marker or _Marker((), kind.later)))
-                if marker is None and (not kind.sign or kind.sign in strange):
-                    strange = [file for file in strange if not _matches(file, kind.files)]
+                known = () if marker is None else marker.files
+                others = _others(handle, _Marker(kind.name, known, kind.later))
+                if marker is None and (not kind.sign or _is_in(handle, kind.sign)):
+                    others = (file for file in others if not _matches(file, kind.files))
+                strange = list(islice(others, NAMED + 1))  # a place may be the home folder, or all there is
                 if _is_at(handle, folder):  # else another writer has replaced it, and may be about to remove this one
                     return strange
         except NotADirectoryError:
@@ -137,6 +143,10 @@ def _strangers(folder: Path, kind: Kind) -> list[str] | None:
         except FileNotFoundError:
             if not folder.exists():
                 return []
+        except OSError as error:
+            if error.errno != errno.ELOOP:  # of links in a circle
+                raise
+            return None
 
 
 @contextmanager
@@ -149,6 +159,20 @@ def _opened(folder: Path) -> Iterator[int]:
         os.close(handle)
 
 
+def _made(folder: Path) -> str | None:
+    """What the marker of a folder says that it is; None without one."""
+    with suppress(OSError), _opened(folder) as handle:
+        return None if (marker := _read(handle)) is None else marker.made
+    return None
+
+
+def _is_in(handle: int, file: str) -> bool:
+    try:
+        return stat.S_ISREG(os.stat(file, dir_fd=handle, follow_symlinks=False).st_mode)
+    except OSError:
+        return False
+
+
 def _is_at(handle: int, folder: Path) -> bool:
     return os.path.samestat(os.fstat(handle), os.stat(folder))
 
@@ -159,8 +183,9 @@ def _move(kind: Kind) -> str:
 
 @dataclass(frozen=True)
 class _Marker:
-    """What a marker says: names of files, and patterns of those that may come later."""
+    """What a marker says: the kind's name, names of files, and patterns of those that may come later."""
 
+    made: str
     files: Collection[str]
     later: tuple[str, ...]
 
@@ -181,12 +206,19 @@ def _files(handle: int) -> Iterator[str]:
 
     for parent, folders, names, here in os.fwalk(".", dir_fd=handle, onerror=note):
         place = PurePosixPath(parent)
-        links = [name for name in folders if stat.S_ISLNK(os.stat(name, dir_fd=here, follow_symlinks=False).st_mode)]
+        links = [name for name in folders if _is_link(name, here)]
         found = (str(place / name) for name in (*names, *links))
         yield from (path for path in found if path != MARKER)
         if not folders and not names and parent != ".":
             yield f"{place}/"
     yield from locked
+
+
+def _is_link(name: str, handle: int) -> bool:
+    try:
+        return stat.S_ISLNK(os.stat(name, dir_fd=handle, follow_symlinks=False).st_mode)
+    except PermissionError:  # then it cannot be entered either, and is named as a locked one
+        return False
 
 
 def _matches(file: str, patterns: tuple[str, ...]) -> bool:
@@ -203,12 +235,12 @@ def _read(handle: int) -> _Marker | None:
         descriptor = os.open(MARKER, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=handle)
         with open(descriptor, encoding="utf-8") as file:
             found = json.load(file)
-        files, later = found["files"], found["later"]
+        made, files, later = str(found["made"]), found["files"], found["later"]
         assert found["by"] == "catsweep"
         assert all(isinstance(text, str) for text in (*files, *later))
-    except (OSError, ValueError, KeyError, TypeError, AssertionError):
+    except (OSError, ValueError, KeyError, TypeError, AssertionError, RecursionError):
         return None
-    return _Marker(files, tuple(later))
+    return _Marker(made, files, tuple(later))
 
 
 def _write(handle: int, kind: Kind) -> None:

@@ -26,7 +26,9 @@ _tidied: set[tuple[int, str]] = set()
 
 @contextmanager
 def file(target: Path) -> Iterator[Path]:
-    """A new, empty file to write; what is still there when the block ends is removed.
+    """A new, empty file to write into; what is still there when the block ends is removed.
+
+    It is this very file that is locked: one that is put in its place may be taken for debris.
 
     Args:
         target: which it is to replace; its folder exists.

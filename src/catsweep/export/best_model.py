@@ -115,7 +115,7 @@ def scored_checkpoint(run: Path) -> str:
     """
     try:
         name = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["checkpoint"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ExportError(f"{run}/metrics.json is not the record of a finished run ({error!r}).") from error
     if name not in SCORED:
         raise ExportError(

@@ -39,7 +39,7 @@ def is_of(folder: Path, study: str) -> bool:
 def _noted(folder: Path) -> list[str]:
     try:
         found = json.loads((folder / NOTE).read_text(encoding="utf-8"))["studies"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []
     return [str(name) for name in found] if isinstance(found, list) else []
 
