@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from catsweep.errors import ExportError
 from catsweep.export.intervals import Interval
@@ -60,3 +61,28 @@ def test_libraries_are_compared_where_both_cards_name_them_or_one_does(tmp_path:
     assert other_versions(recorded, {"val/fid": now}) == [
         "onnxruntime 2, now none", "torch 1, now 1.1", "torchmetrics none, now 3",
     ]  # fmt: skip
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("place", ["/home/victim", "../victim", "data/../../victim", "${elsewhere}", "${oc.env:HOME}"])
+@pytest.mark.parametrize("where", ["data", "metrics"])
+def test_a_bundle_of_a_stranger_does_not_choose_where_files_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, where: str
+) -> None:
+    monkeypatch.setenv("HOME", "/home/victim")
+    recorded = Recorded.read(write(tmp_path))
+    (tmp_path / "generator.onnx").touch()
+    nodes = {"data": {"reader": {"root": "data/ready"}}, "metrics": {"extractor": {"cache_root": "data/statistics"}}}
+    nodes[where] = {"inner": [{"root" if where == "data" else "cache_root": place}]}
+    OmegaConf.save(OmegaConf.create({**nodes, "elsewhere": "/home/victim"}), tmp_path / "config.yaml")
+    with pytest.raises(ExportError, match="a place to keep files outside of this project"):
+        open_photos(recorded)
+
+
+@pytest.mark.security
+def test_a_bundle_that_cannot_be_resolved_is_refused(tmp_path: Path) -> None:
+    recorded = Recorded.read(write(tmp_path))
+    (tmp_path / "generator.onnx").touch()
+    (tmp_path / "config.yaml").write_text("data: {root: '${nosuch}'}\nmetrics: {}\n")
+    with pytest.raises(ExportError, match="cannot be resolved"):
+        open_photos(recorded)

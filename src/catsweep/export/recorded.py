@@ -5,17 +5,21 @@ The folder is that of a run, or an exported bundle: both hold `config.yaml`, `me
 """
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from catsweep.data.datamodule import CatDataModule
 from catsweep.data.ready import ReadySet
 from catsweep.errors import CatsweepError, DataError, ExportError
+from catsweep.export.finished import USUAL
 from catsweep.export.intervals import Interval
+from catsweep.export.reading import is_bundle
 from catsweep.instantiation import instantiate
 from catsweep.metrics.card import MetricCard, require_comparable
 from catsweep.metrics.scorer import Scorer
@@ -79,11 +83,13 @@ def open_photos(recorded: Recorded, ready: str | None = None) -> ReadySet:
 
     Raises:
         DataError: it is not there, damaged, or another one.
+        ExportError: there is no such configuration, or one that a bundle may not have.
     """
     remedy = "Name the ready set it was trained on: ready=data/ready/NAME-SIZE."
     if ready is None:
+        config = _config(recorded.folder)
         try:
-            data: CatDataModule = instantiate(_config(recorded.folder).data)
+            data: CatDataModule = instantiate(config.data)
             data.prepare_data()
             found = data.ready
         except CatsweepError as error:
@@ -141,4 +147,29 @@ def _config(folder: Path) -> DictConfig:
         _ = cfg.data, cfg.metrics
     except (OSError, ValueError, AttributeError, AssertionError) as error:
         raise ExportError(f"Expected the configuration of a run in {folder / CONFIG}, but: {error}.") from error
+    if is_bundle(folder):
+        try:
+            places = [OmegaConf.to_container(node, resolve=True) for node in (cfg.data, cfg.metrics)]
+        except (OmegaConfBaseException, ValueError) as error:
+            raise ExportError(
+                f"{folder / CONFIG} cannot be resolved: {' '.join(str(error).split())}. Export it again."
+            ) from error
+        _require_places(folder, places)
     return cfg
+
+
+def _require_places(folder: Path, node: Any) -> None:
+    """Refuse a bundle, which may be a stranger's, that says to keep files elsewhere than in this project.
+
+    `FinishedRun.portable_config` leaves no such place in ours.
+    """
+    if not isinstance(node, dict | list):
+        return
+    for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+        # A link in the project is the user's own, and followed.
+        if key in USUAL and isinstance(value, str) and (os.path.isabs(value) or ".." in Path(value).parts):
+            raise ExportError(
+                f"{folder / CONFIG} says {key}: {value!r}, a place to keep files outside of this project. Whoever made "
+                f"the bundle may not choose one: write {key}: {USUAL[key]} there."
+            )
+        _require_places(folder, value)
