@@ -55,7 +55,7 @@ def replacing_folder(folder: Path, kind: Kind) -> Iterator[Path]:
         TakenError: there is something in the place that catsweep did not make.
     """
     target = Path(os.path.realpath(folder))  # of links in a circle, `resolve` makes an error that is no OSError
-    ownership.require(target, kind)
+    ownership.require(folder, kind)
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch.tidy_earlier(target, kind)
     with scratch.folder(target) as new:
