@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from catsweep import evaluation
 from catsweep.commands import guard
 from catsweep.data.ready import CARD, IMAGES, MANIFEST, Item, ReadySet, Row, digest, write_manifest
-from catsweep.errors import ConfigError, DataError, EvaluationError, ExportError, MetricError
+from catsweep.errors import ConfigError, DataError, EvaluationError, ExportError, MetricError, TakenError
 from catsweep.export import onnx, recorded
 from catsweep.export.intervals import measure
 from catsweep.export.reading import load_bundle
@@ -312,3 +312,13 @@ def test_what_means_nothing_is_refused_first(monkeypatch: pytest.MonkeyPatch, ke
 def test_without_a_bundle_it_says_what_makes_one(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"No bundle in .*make best-model export"):
         evaluation.run(config(exports=str(tmp_path)))
+
+
+@pytest.mark.security
+def test_a_file_of_the_user_is_not_replaced_and_an_outcome_is(bundle: Path) -> None:
+    Path("package.json").write_text('{"name": "mine"}')
+    with pytest.raises(TakenError, match=r"package\.json, but a file of that name is there.*out=FILE"):
+        evaluation.run(config(out="package.json"))
+    assert Path("package.json").read_text() == '{"name": "mine"}'
+    for _ in range(2):
+        evaluation.run(config(out="one.json"))

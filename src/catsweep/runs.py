@@ -8,6 +8,7 @@ import torch
 
 from catsweep.errors import DataError
 from catsweep.loaded import read, rebuild
+from catsweep.names import checked
 
 
 def load_weights(model: pl.LightningModule, run: Path, checkpoint: str) -> int:
@@ -19,7 +20,7 @@ def load_weights(model: pl.LightningModule, run: Path, checkpoint: str) -> int:
     Raises:
         DataError: there is no such checkpoint.
     """
-    file = run / "checkpoints" / f"{checkpoint}.ckpt"
+    file = run / "checkpoints" / f"{checked(checkpoint, 'checkpoint', DataError)}.ckpt"
     if not file.exists():
         raise DataError(f"Expected the checkpoint {file}; it is not there. Name the folder of a run that has trained.")
     state = torch.load(file, map_location="cpu", weights_only=True)

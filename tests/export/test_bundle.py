@@ -20,6 +20,7 @@ from catsweep.export import bundle, onnx, program, push, weights
 from catsweep.export.program import is_pickled
 from catsweep.models.latents import draw_latents
 from catsweep.models.protocol import generate
+from catsweep.ownership import MARKER
 from catsweep.report.grids import enlarge, grid
 from catsweep.runs import load_run
 
@@ -38,7 +39,7 @@ ALWAYS = [
 
 
 def names(folder) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir() if path.name != MARKER)
 
 
 @pytest.fixture
@@ -201,7 +202,7 @@ class TestModelCard:
 def test_lying_file_is_refused_and_the_earlier_bundle_stays(vae, export, tmp_path, copied, name) -> None:
     folder = tmp_path / "exports" / "cats-12"
     folder.mkdir(parents=True)
-    (folder / "README.md").write_text("of the earlier bundle")
+    (folder / "generator.onnx").write_text("of the earlier bundle")
     copied[name] = tmp_path / name
     (damaged_program if name.endswith(".pt2") else damaged_onnx)(vae.folder / name, copied[name])
     with pytest.raises(ExportError, match=rf"{re.escape(name)} draws other images.*at most 1e-04"):

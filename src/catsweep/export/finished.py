@@ -14,6 +14,7 @@ from typing import Any
 from catsweep.errors import CatsweepError, ExportError
 from catsweep.export.best_model import CHOICE, DOCUMENTS
 from catsweep.loaded import read
+from catsweep.names import checked, inside
 
 USUAL = {"root": "data/ready", "cache_root": "data/statistics", "save_dir": "outputs"}
 CREDENTIALS = re.compile(r"://[^/@\s]+@")
@@ -44,17 +45,23 @@ class FinishedRun:
         """Read the records in a folder.
 
         Raises:
-            ExportError: one is missing or damaged, or they are not of a finished run.
+            ExportError: one is missing or damaged, they are not of a finished run, or they name it by what is no name.
         """
         if missing := [name for name in DOCUMENTS if not (folder / name).is_file()]:
             raise ExportError(
                 f"Expected a finished run in {folder}; it lacks {', '.join(missing)}. "
                 f"Run `make best-model` first, or name another run: run=outputs/…"
             )
+        if away := [name for name in (*DOCUMENTS, CHOICE) if not inside(folder, folder / name)]:
+            raise ExportError(
+                f"In the run {folder}, {', '.join(away)} is a link to a file outside. Put the file itself there, or "
+                f"name another run: run=outputs/…"
+            )
         try:
             config = read(folder / DOCUMENTS[0])
             metrics, provenance = (json.loads((folder / name).read_text(encoding="utf-8")) for name in DOCUMENTS[1:])
             choice = json.loads((folder / CHOICE).read_text(encoding="utf-8")) if (folder / CHOICE).is_file() else None
+            assert choice is None or isinstance(choice, dict)
             whole = {"scores", "checkpoint"} <= metrics.keys()
         except CatsweepError as error:
             raise ExportError(f"The records of the run in {folder} cannot be read. {error}") from error
@@ -62,14 +69,19 @@ class FinishedRun:
             raise ExportError(f"The records of the run in {folder} cannot be read ({error!r}).") from error
         if not whole:
             raise ExportError(f"{folder}/{DOCUMENTS[1]} is not the record of a finished run: it lacks scores.")
-        return cls(folder, config, metrics, provenance, choice)
+        run = cls(folder, config, metrics, provenance, choice)
+        checked(run.name, f"The folder of the bundle, named after {folder},", ExportError)
+        return run
 
     @property
     def name(self) -> str:
         """`<study>-<trial>` of a best model; of any other run the last two parts of its path, joined the same way."""
-        if self.choice:
-            return f"{self.choice['study']}-{self.choice['trial']}"
-        return "-".join(self.folder.resolve().parts[-2:])
+        if self.choice is not None:
+            said = {key: self.choice.get(key) for key in ("study", "trial")}
+            return "-".join(
+                checked(name, f'"{key}" in {self.folder / CHOICE}', ExportError) for key, name in said.items()
+            )
+        return "-".join(self.folder.resolve().parts[1:][-2:])
 
     @property
     def origin(self) -> dict[str, Any]:

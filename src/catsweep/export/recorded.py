@@ -81,6 +81,7 @@ def open_photos(recorded: Recorded, ready: str | None = None) -> ReadySet:
 
     Raises:
         DataError: it is not there, damaged, or another one.
+        ExportError: there is no such configuration, or one that a bundle may not have.
     """
     remedy = "Name the ready set it was trained on: ready=data/ready/NAME-SIZE."
     place = READY if ready is None else Path(ready)
