@@ -42,3 +42,7 @@ class StudyError(CatsweepError):
 
 class EvaluationError(CatsweepError):
     """A model that does not score as its record says."""
+
+
+class TakenError(CatsweepError):
+    """A place where something lies that catsweep did not make, and so does not replace."""

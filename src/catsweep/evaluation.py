@@ -23,6 +23,7 @@ from catsweep.export.recorded import Recorded, open_photos, other_versions, scor
 from catsweep.metrics.card import MetricCard
 from catsweep.metrics.scorer import Scorer
 from catsweep.models.protocol import Generator
+from catsweep.ownership import require_file
 from catsweep.runs import load_run
 
 
@@ -68,11 +69,14 @@ def check(cfg: DictConfig) -> None:
 
     Raises:
         ConfigError: naming the key, what it must be, and what it is.
+        TakenError: out is a file that is no outcome.
     """
     if cfg.seed is not None and (type(cfg.seed) is not int or cfg.seed < 0):
         raise ConfigError(f"seed must be a whole number from 0 up, or null for the recorded one; got {cfg.seed!r}.")
     if cfg.out is not None and Path(str(cfg.out)).suffix != ".json":
         raise ConfigError(f"out must be a .json file, or null for none; got {cfg.out!r}.")
+    if cfg.out is not None:
+        require_file(Path(str(cfg.out)), '"recorded_seed"', "out=FILE")
 
 
 def open_model(folder: Path) -> Generator:

@@ -4,11 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from omegaconf import DictConfig, OmegaConf
 
 from catsweep import checkpoints
 from catsweep.errors import DataError
-from catsweep.instantiation import instantiate
+from catsweep.loaded import read, rebuild
 from catsweep.run_folder import BEST_CHECKPOINT, LAST_CHECKPOINT
 
 
@@ -58,17 +57,18 @@ def _remedy(run: Path, checkpoint: str) -> str:
     )
 
 
-def load_run(run: Path, checkpoint: str = "best") -> tuple[pl.LightningModule, DictConfig]:
-    """Rebuild the model of a run from its `config.yaml` and one of its checkpoints.
+def load_run(run: Path, checkpoint: str = "best") -> tuple[pl.LightningModule, dict[str, Any]]:
+    """Rebuild the model of a run from its `config.yaml` and one of its checkpoints, whoever made them.
 
     Args:
         run: the run's folder.
         checkpoint: `best` or `last`.
 
     Returns:
-        The model, on the CPU, in evaluation mode; and the run's configuration.
+        The model, on the CPU, in evaluation mode; and the run's configuration, plain and a stranger's.
 
     Raises:
+        ConfigError: its configuration names what a loaded one may not, or cannot be read.
         DataError: the folder is not that of a run, or lacks the checkpoint.
     """
     file = run / "config.yaml"
@@ -76,8 +76,7 @@ def load_run(run: Path, checkpoint: str = "best") -> tuple[pl.LightningModule, D
         raise DataError(
             f"Expected the folder of a run, with a config.yaml; {run} has none. Try one of outputs/runs/*/*."
         )
-    cfg = OmegaConf.load(file)
-    assert isinstance(cfg, DictConfig)
-    model: pl.LightningModule = instantiate(cfg.model)
+    config = read(file)
+    model: pl.LightningModule = rebuild(config, "model")
     load_weights(model, run, checkpoint)
-    return model.eval(), cfg
+    return model.eval(), config

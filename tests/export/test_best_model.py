@@ -2,11 +2,12 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
-from catsweep.errors import ConfigError, ExportError
+from catsweep.errors import ConfigError, ExportError, TakenError
 from catsweep.export import best_model
 
 UNKNOWN = "No trial was trained again under other seeds, so how much it varies is not known."
@@ -192,3 +193,39 @@ def test_command_line_on_an_empty_project(root, tmp_path) -> None:
     assert "make sweep" in result.stderr
     assert "Traceback" not in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("name", ["../../../victim", "/etc/passwd", "", ".", None, 3, "Best"])
+def test_a_checkpoint_is_one_of_two_names(sweep, cfg, name) -> None:
+    """It is part of a path that is copied from, and to."""
+    sweep.with_runs("s", FRONT)
+    for run in (sweep.outputs / "s").iterdir():
+        metrics = json.loads((run / "metrics.json").read_text())
+        (run / "metrics.json").write_text(json.dumps({**metrics, "checkpoint": name}))
+    with pytest.raises(ExportError, match="must name the checkpoint that was scored, best or last; got"):
+        best_model.run(cfg)
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("part", ["provenance.json", "checkpoints/best.ckpt", "samples/epoch_0010.png"])
+def test_parts_that_are_links_out_of_the_run_are_not_copied(sweep, cfg, tmp_path, part) -> None:
+    sweep.with_runs("s", FRONT)
+    (secret := tmp_path / "secret").write_text("{}")
+    for run in (sweep.outputs / "s").iterdir():
+        (run / part).unlink()
+        (run / part).symlink_to(secret)
+    with pytest.raises(ExportError, match=f"{part} is a link to a file outside"):
+        best_model.run(cfg)
+    assert not Path(cfg.out).exists()
+
+
+@pytest.mark.security
+def test_a_folder_of_the_user_is_not_replaced(sweep, cfg, tmp_path) -> None:
+    sweep.with_runs("s", FRONT)
+    (thesis := tmp_path / "thesis" / "chapter.tex").parent.mkdir()
+    thesis.write_text("years of work")
+    cfg.out = str(thesis.parent)
+    with pytest.raises(TakenError, match=r"catsweep did not make chapter\.tex in it.*choose another place: out=DIR"):
+        best_model.run(cfg)
+    assert [path.read_text() for path in thesis.parent.iterdir()] == ["years of work"]

@@ -40,6 +40,7 @@ class Source:
         """The model that draws.
 
         Raises:
+            ConfigError: its configuration names what a loaded one may not.
             DataError: the folder holds no trained model.
             ExportError: it is a damaged bundle.
         """

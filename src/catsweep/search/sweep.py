@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from optuna.trial import TrialState
 
 from catsweep.errors import CatsweepError, ConfigError, StudyError
-from catsweep.search import contract, grammar, results, settings
+from catsweep.search import contract, folders, grammar, results, settings
 from catsweep.search.artifacts import Artifacts
 from catsweep.search.checks import checked, recorded
 from catsweep.search.composition import Composing
@@ -139,6 +139,7 @@ class Sweep:
                 # Nothing is of the contract of a study without trials, unless another controller is to draw its first.
                 self._freeze(study, anew=not study.trials and not leases.owned(BEGUN))
                 leases.take(BEGUN)
+            self._require_folder(study)
             if self._elsewhere(study):
                 print(f"{self._where(study)} goes on there; {results.RESULTS} is written to {self.folder} too.")
             self.jobs.point_to(study.user_attrs["sweep_dir"])
@@ -166,6 +167,7 @@ class Sweep:
     def _look_at(self, study: optuna.Study) -> None:
         """Refuse a study with trials of another contract, and delete one without any that Optuna cannot begin anew."""
         if study.trials:
+            self._require_folder(study)
             self._check(study)
             return
         directions = [direction.name.lower() for direction in study.directions]
@@ -199,6 +201,16 @@ class Sweep:
     def _elsewhere(self, study: optuna.Study) -> bool:
         """Whether this start names another folder than the first, which holds the runs (`${now:}` does each time)."""
         return self.folder.absolute() != Path(study.user_attrs.get("sweep_dir", self.folder)).absolute()
+
+    def _require_folder(self, study: optuna.Study) -> None:
+        """Refuse a study that says its runs are where no sweep of its name has worked."""
+        runs = Path(study.user_attrs.get("sweep_dir", self.folder))
+        if self._elsewhere(study) and not folders.is_of(runs, study.study_name):
+            raise StudyError(
+                f"{self._where(study)} was begun in another folder than this start names, {self.folder}, and no sweep "
+                f"of that name has left its note in {runs}. If its runs are there, say so: hydra.sweep.dir={runs}. "
+                f"If not, start another study with {self.naming}=NEWNAME."
+            )
 
     def _where(self, study: optuna.Study) -> str:
         runs = study.user_attrs.get("sweep_dir", self.folder)
@@ -239,6 +251,8 @@ class Sweep:
             study.set_user_attr("sweep_dir", str(self.config.hydra.sweep.dir))
             study.set_user_attr("seed", self._seed(None))
             study.set_user_attr(grammar.SPELLED, "exact")
+        if not self._elsewhere(study):
+            folders.mark(self.folder, study.study_name)
         for params in self.settings["enqueue"] if study.trials else self._first():
             study.enqueue_trial(params, skip_if_exists=True)
 
@@ -297,15 +311,17 @@ class Sweep:
         self._farewell(study)
 
     def _scheduler(self, study: optuna.Study, executor: Executor, leases: Leases, watch: Watch) -> Scheduler:
-        folders = self.jobs.folders(study)
+        places = self.jobs.folders(study)
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.WAITING, TrialState.RUNNING)):
+            places.name(trial)  # refused now, and not when its turn comes
         return Scheduler(
             study=study,
             proposals=Proposer(study, self.space, self._samplers(study), self.settings["duplicates"], self.config),
             executor=executor,
             leases=leases,
             limits=self._limits(self.settings["n_trials"]),
-            overrides=lambda trial: (*self.jobs.overrides(study, trial), *self.jobs.place(folders, trial)),
-            folders=folders,
+            overrides=lambda trial: (*self.jobs.overrides(study, trial), *self.jobs.place(places, trial)),
+            folders=places,
             record=lambda: self._record(study),
             event=watch.event,
             refresh=watch.refresh,
