@@ -18,10 +18,10 @@ from typing import TypeVar
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from hydra.utils import execution_whitelist
 from omegaconf import DictConfig
 
 from catsweep.errors import CatsweepError
+from catsweep.instantiation import trusting
 
 R = TypeVar("R")
 
@@ -44,8 +44,8 @@ def guard(task: Callable[[DictConfig], R]) -> Callable[[DictConfig], R]:
       would end the whole sweep;
     - with `HYDRA_FULL_ERROR=1`, Hydra's own way to ask for tracebacks.
 
-    While the task runs, a configuration may also name targets of the packages in its `trust` list, beyond those of
-    `catsweep.instantiation.TRUSTED`.
+    While the task runs, configurations may also name targets of the packages in the `trust` list of the composed one,
+    beyond those of `catsweep.instantiation` and `catsweep.loaded`. A list in a file that is loaded counts for nothing.
 
     Args:
         task: the function that `hydra.main` decorates.
@@ -57,7 +57,7 @@ def guard(task: Callable[[DictConfig], R]) -> Callable[[DictConfig], R]:
     @functools.wraps(task)
     def guarded(cfg: DictConfig) -> R:
         try:
-            with execution_whitelist(list(cfg.get("trust") or [])):
+            with trusting(list(cfg.get("trust") or [])):
                 return task(cfg)
         except CatsweepError as error:
             if _is_multirun() or os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0"):

@@ -55,3 +55,7 @@ class StorageError(StudyError):
 
 class EvaluationError(CatsweepError):
     """A model that does not score as its record says."""
+
+
+class TakenError(CatsweepError):
+    """A place where something lies that catsweep did not make, and so does not replace."""

@@ -176,3 +176,11 @@ def test_cores_are_divided_unless_the_user_has_a_say(monkeypatch: pytest.MonkeyP
     assert resources.environment(0, 3, [], 1.0) == {"OMP_NUM_THREADS": "2"}
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert resources.environment(0, 3, [], 1.0) == {}
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("name", ["..", "../x", "/tmp/x", "a/b", "a\\b", ".x", "C:x", "a\nb", "x" * 300, "", "nul"])
+def test_a_study_is_called_by_a_name(name: str) -> None:
+    """It names folders in `sweeps` and `outputs`."""
+    with pytest.raises(ConfigError, match="The name of a study must be a name"):
+        read(study_name=name)

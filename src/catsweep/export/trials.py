@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from omegaconf import OmegaConf
 
 from catsweep.errors import ExportError
 from catsweep.export.selection import Candidate, Objective
+from catsweep.loaded import read
+from catsweep.names import inside
 from catsweep.search import attributes, confirmation, grammar
 from catsweep.search.storage import open_storage
 
@@ -69,10 +70,10 @@ def find_study(sweeps: Path, name: str | None) -> Path:
         raise ExportError(f"No study in {sweeps}/ (expected {sweeps}/<study>/study.db). Run `make sweep` first.")
     if name is None:
         return max(written, key=lambda folder: written[folder])
-    if sweeps / name not in written:
-        known = ", ".join(folder.name for folder in written)
-        raise ExportError(f"No study {name!r} in {sweeps}/. There are: {known}.")
-    return sweeps / name
+    known = {folder.name: folder for folder in written}
+    if name not in known:
+        raise ExportError(f"No study {name!r} in {sweeps}/. There are: {', '.join(known)}.")
+    return known[name]
 
 
 def read_trials(folder: Path, runs: Path) -> Trials:
@@ -131,8 +132,13 @@ def find_run(runs: Path, trial: Candidate, objectives: Sequence[Objective], know
         The trial's own folder if the scores there are the trial's, else the first numbered one whose scores are.
 
     Raises:
-        ExportError: no folder has these scores.
+        ExportError: no folder has these scores, or the study names one outside `runs`.
     """
+    if known and not inside(runs, runs / known):
+        raise ExportError(
+            f"The study says that trial {trial.number} works in {known!r}, which is not in {runs}/, where the trials "
+            f"of this study are. If they are elsewhere, name the folder that holds theirs: outputs=DIR."
+        )
     for run in _run_folders(runs, first=known or str(trial.number)):
         if _has_scores(run, trial, objectives):
             return run
@@ -184,8 +190,8 @@ def _objective_names(runs: Path, count: int) -> list[str]:
         config = run / "config.yaml"
         if not config.is_file():
             continue
-        objective = OmegaConf.select(OmegaConf.load(config), "objective", default=[])
-        names = [objective] if isinstance(objective, str) else list(objective)
+        objective = read(config).get("objective") or []
+        names = [str(name) for name in (objective if isinstance(objective, list) else [objective])]
         if len(names) != count:
             raise ExportError(f"The study has {count} objectives, but `objective` in {config} names {names}.")
         return names

@@ -24,6 +24,7 @@ from catsweep.search import attributes, grammar
 from catsweep.search.covering import Examples
 from catsweep.search.executor import Job, ProcessExecutor, packed
 from catsweep.search.folders import Folders
+from catsweep.search.foreign import whole
 from catsweep.search.outcome import Kind
 from catsweep.search.settings import Settings
 from catsweep.search.space import Space
@@ -70,7 +71,7 @@ class Jobs:
             return ()
         return (
             f"trial.number={trial.number}",
-            f"trial.attempt={trial.user_attrs[attributes.ATTEMPT]}",
+            f"trial.attempt={whole(trial, attributes.ATTEMPT)}",
             f"trial.study={grammar.quoted(study.study_name)}",
             f"trial.storage={grammar.quoted(self.settings.storage)}",
         )

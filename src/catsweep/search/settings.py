@@ -14,6 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from catsweep.errors import ConfigError
+from catsweep.names import checked
 from catsweep.search.watchdog import TrialTimeout
 
 SWEEPS = Path("sweeps")
@@ -88,7 +89,7 @@ def read(raw: Mapping[str, Any], job_name: str, sweep_dir: str) -> Settings:
     keys["enqueue"] = [] if keys["enqueue"] is None else keys["enqueue"]
     _check(keys)
     name = keys["study_name"]
-    study = job_name if name is None else str(name)
+    study = job_name if name is None else checked(str(name), "The name of a study")
     record = Path(keys["record"] or (sweep_dir if name is None else SWEEPS / study))
     objective = keys["objective"]
     directions = _directions(keys["direction"])

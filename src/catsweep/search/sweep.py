@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from optuna.trial import TrialState
 
 from catsweep.errors import CatsweepError, ConfigError, StorageError, StudyError
-from catsweep.search import budget, contract, grammar, results, settings
+from catsweep.search import budget, contract, folders, grammar, results, settings
 from catsweep.search.artifacts import Artifacts
 from catsweep.search.checks import checked, recorded
 from catsweep.search.composition import Composing
@@ -141,6 +141,7 @@ class Sweep:
                 trials, alone = study.get_trials(deepcopy=False), not leases.owned(BEGUN)
                 self._freeze(study, anew=not trials and alone, fruitless=alone and budget.is_fruitless(trials))
                 leases.take(BEGUN)
+            self._require_folder(study)
             if self._elsewhere(study):
                 print(f"{self._where(study)} goes on there; {results.RESULTS} is written to {self.folder} too.")
             self.jobs.point_to(study.user_attrs["sweep_dir"])
@@ -170,6 +171,7 @@ class Sweep:
         """Refuse a study with trials of another contract, and delete one without any that Optuna cannot begin anew."""
         others = Leases(study._storage, study.study_name, self.settings["lease"]).controllers()
         if study.trials:
+            self._require_folder(study)
             self._check(study, fruitless=not others and budget.is_fruitless(study.get_trials(deepcopy=False)))
             return
         directions = [direction.name.lower() for direction in study.directions]
@@ -204,6 +206,16 @@ class Sweep:
     def _elsewhere(self, study: optuna.Study) -> bool:
         """Whether this start names another folder than the first, which holds the runs (`${now:}` does each time)."""
         return self.folder.absolute() != Path(study.user_attrs.get("sweep_dir", self.folder)).absolute()
+
+    def _require_folder(self, study: optuna.Study) -> None:
+        """Refuse a study that says its runs are where no sweep of its name has worked."""
+        runs = Path(study.user_attrs.get("sweep_dir", self.folder))
+        if self._elsewhere(study) and not folders.is_of(runs, study.study_name):
+            raise StudyError(
+                f"{self._where(study)} was begun in another folder than this start names, {self.folder}, and no sweep "
+                f"of that name has left its note in {runs}. If its runs are there, say so: hydra.sweep.dir={runs}. "
+                f"If not, start another study with {self.naming}=NEWNAME."
+            )
 
     def _where(self, study: optuna.Study) -> str:
         runs = study.user_attrs.get("sweep_dir", self.folder)
@@ -255,6 +267,8 @@ class Sweep:
             study.set_user_attr("sweep_dir", str(self.config.hydra.sweep.dir))
             study.set_user_attr("seed", self._seed(None))
             study.set_user_attr(grammar.SPELLED, "exact")
+        if not self._elsewhere(study):
+            folders.mark(self.folder, study.study_name)
         budget.enqueue(study, self.settings["enqueue"] if study.trials and not mended else self._first())
         study.set_user_attr(budget.GIVEN, given)  # last, so that a start that is killed before it is made up for
 
@@ -310,15 +324,17 @@ class Sweep:
         self._farewell(study)
 
     def _scheduler(self, study: optuna.Study, executor: Executor, leases: Leases, watch: Watch) -> Scheduler:
-        folders = self.jobs.folders(study)
+        places = self.jobs.folders(study)
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.WAITING, TrialState.RUNNING)):
+            places.name(trial)  # refused now, and not when its turn comes
         return Scheduler(
             study=study,
             proposals=Proposer(study, self.space, self._samplers(study), self.settings["duplicates"], self.config),
             executor=executor,
             leases=leases,
             limits=self._limits(budget.total(study, self.settings["n_trials"])),
-            overrides=lambda trial: (*self.jobs.overrides(study, trial), *self.jobs.place(folders, trial)),
-            folders=folders,
+            overrides=lambda trial: (*self.jobs.overrides(study, trial), *self.jobs.place(places, trial)),
+            folders=places,
             record=lambda: self._record(study),
             event=watch.event,
             refresh=watch.refresh,
