@@ -20,10 +20,10 @@ from typing import TypeVar
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from hydra.utils import execution_whitelist
 from omegaconf import DictConfig
 
 from catsweep.errors import CatsweepError
+from catsweep.instantiation import trusting
 
 R = TypeVar("R")
 
@@ -48,8 +48,8 @@ def guard(task: Callable[[DictConfig], R]) -> Callable[[DictConfig], R]:
 
     Ctrl-C, SIGTERM and SIGHUP end it in one line too, with 128 + signal, see `catsweep.signals`.
 
-    While the task runs, a configuration may also name targets of the packages in its `trust` list, beyond those of
-    `catsweep.instantiation.TRUSTED`.
+    While the task runs, configurations may also name targets of the packages in the `trust` list of the composed one,
+    beyond those of `catsweep.instantiation` and `catsweep.loaded`. A list in a file that is loaded counts for nothing.
 
     Args:
         task: the function that `hydra.main` decorates.
@@ -62,7 +62,7 @@ def guard(task: Callable[[DictConfig], R]) -> Callable[[DictConfig], R]:
     def guarded(cfg: DictConfig) -> R:
         COMMAND.at_work = True
         try:
-            with execution_whitelist(list(cfg.get("trust") or [])):
+            with trusting(list(cfg.get("trust") or [])):
                 return task(cfg)
         except BaseException as error:
             if _is_multirun() or os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0"):

