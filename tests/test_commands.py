@@ -101,14 +101,29 @@ def test_traceback_on_request(monkeypatch: pytest.MonkeyPatch, value: str, raise
 
 
 @pytest.mark.usefixtures("mode")
-@pytest.mark.parametrize("error", [ValueError("a bug"), KeyboardInterrupt()])
-def test_bugs_and_interrupts_are_not_dressed_up(error: BaseException) -> None:
+@pytest.mark.parametrize("error", [ValueError("a bug"), SystemExit(3), GeneratorExit()])
+def test_bugs_are_not_dressed_up(error: BaseException) -> None:
     @guard
     def crash(cfg: DictConfig) -> None:
         raise error
 
     with pytest.raises(type(error)):
         crash(NOTHING)
+
+
+@pytest.mark.usefixtures("mode")
+def test_an_interruption_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    @guard
+    def interrupted(cfg: DictConfig) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as caught:
+        interrupted(NOTHING)
+    assert caught.value.code == 130
+    assert capsys.readouterr().err == "Interrupted.\n"
+    set_mode(RunMode.MULTIRUN)  # it ends the whole sweep, which says so
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(NOTHING)
 
 
 @pytest.mark.parametrize("name", ["generate", "best_model", "export"])

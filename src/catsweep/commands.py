@@ -9,6 +9,8 @@ Each entry point is a Hydra decorator, `guard`, and one call into the package::
 Imported at each start, so it may import nothing heavy.
 """
 
+from catsweep.signals import COMMAND  # isort: skip  # first: from here on Ctrl-C is one line
+
 import functools
 import io
 import os
@@ -18,11 +20,11 @@ from typing import TypeVar
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from hydra.utils import execution_whitelist
 from omegaconf import DictConfig
 
 from catsweep import places
 from catsweep.errors import CatsweepError
+from catsweep.instantiation import trusting
 
 R = TypeVar("R")
 
@@ -46,8 +48,10 @@ def guard(task: Callable[[DictConfig], R]) -> Callable[[DictConfig], R]:
       would end the whole sweep;
     - with `HYDRA_FULL_ERROR=1`, Hydra's own way to ask for tracebacks.
 
-    While the task runs, a configuration may also name targets of the packages in its `trust` list, beyond those of
-    `catsweep.instantiation.TRUSTED`.
+    Ctrl-C, SIGTERM and SIGHUP end it in one line too, with 128 + signal, see `catsweep.signals`.
+
+    While the task runs, configurations may also name targets of the packages in the `trust` list of the composed one,
+    beyond those of `catsweep.instantiation` and `catsweep.loaded`. A list in a file that is loaded counts for nothing.
 
     Args:
         task: the function that `hydra.main` decorates.
@@ -58,11 +62,16 @@ def guard(task: Callable[[DictConfig], R]) -> Callable[[DictConfig], R]:
 
     @functools.wraps(task)
     def guarded(cfg: DictConfig) -> R:
+        COMMAND.at_work = True
         try:
-            with places.told(cfg), execution_whitelist(list(cfg.get("trust") or [])):
+            with places.told(cfg), trusting(list(cfg.get("trust") or [])):
                 return task(cfg)
-        except CatsweepError as error:
+        except BaseException as error:
             if _is_multirun() or os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0"):
+                raise
+            if COMMAND.number is not None or isinstance(error, KeyboardInterrupt):  # Lightning makes another of it
+                raise COMMAND.end() from None
+            if not isinstance(error, CatsweepError):
                 raise
             places.leave(error)
 

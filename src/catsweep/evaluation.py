@@ -16,6 +16,7 @@ from rich.table import Table
 from catsweep import places
 from catsweep.atomic import write_json
 from catsweep.errors import ConfigError, EvaluationError
+from catsweep.export import digests
 from catsweep.export.best_model import scored_checkpoint
 from catsweep.export.intervals import LEVEL, NOT_BELOW_ZERO, ROUNDING, SHARE, Interval
 from catsweep.export.reading import is_bundle, latest_bundle, load_bundle
@@ -23,6 +24,7 @@ from catsweep.export.recorded import Recorded, open_photos, other_versions, scor
 from catsweep.metrics.card import MetricCard
 from catsweep.metrics.scorer import Scorer
 from catsweep.models.protocol import Generator
+from catsweep.ownership import require_file
 from catsweep.runs import load_run
 
 
@@ -47,6 +49,7 @@ def run(cfg: DictConfig) -> Path:
     if cfg.out is not None:
         places.check(Path(cfg.out).parent, cfg, file=Path(cfg.out).name, key="out=FILE.json")
     folder = Path(cfg.bundle) if cfg.bundle is not None else latest_bundle(Path(cfg.exports))
+    said = digests.verify(folder) if is_bundle(folder) else []
     recorded = Recorded.read(folder)
     ready = open_photos(recorded, cfg.ready)
     console = Console()
@@ -55,12 +58,12 @@ def run(cfg: DictConfig) -> Path:
     scores, cards = scorer.final(open_model(folder))
     outcome = Outcome(recorded, scores, cards, scorer.seed)
     console.print(outcome.table())
-    for line in (outcome.extractor(), *outcome.remarks()):
+    for line in (outcome.extractor(), *outcome.remarks(), *said):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     if cfg.out is not None:
         write_json(Path(cfg.out), outcome.to_dict(scorer))
-    if said := outcome.failure():
-        raise EvaluationError(said)
+    if failure := outcome.failure():
+        raise EvaluationError(failure)
     console.print(outcome.sentence(), highlight=False, markup=False, soft_wrap=True)
     return folder
 
@@ -70,11 +73,14 @@ def check(cfg: DictConfig) -> None:
 
     Raises:
         ConfigError: naming the key, what it must be, and what it is.
+        TakenError: out is a file that is no outcome.
     """
     if cfg.seed is not None and (type(cfg.seed) is not int or cfg.seed < 0):
         raise ConfigError(f"seed must be a whole number from 0 up, or null for the recorded one; got {cfg.seed!r}.")
     if cfg.out is not None and Path(str(cfg.out)).suffix != ".json":
         raise ConfigError(f"out must be a .json file, or null for none; got {cfg.out!r}.")
+    if cfg.out is not None:
+        require_file(Path(str(cfg.out)), '"recorded_seed"', "out=FILE")
 
 
 def open_model(folder: Path) -> Generator:

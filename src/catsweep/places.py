@@ -43,7 +43,8 @@ WRONG = {
     errno.ESTALE: ("the file system is no longer there", "Mount it again"),
 }
 FULL = (errno.ENOSPC, errno.EDQUOT)
-NAMELESS = (*FULL, errno.EFBIG, errno.EIO)  # told when a file is written, whose name is not known by then
+NO_SPACE = (*FULL, errno.EFBIG)  # no file can be written, or no longer one
+NAMELESS = (*NO_SPACE, errno.EIO)  # told when a file is written, whose name is not known by then
 # What libraries say that are not written in Python, of a full disk and of others, in place of an `OSError`.
 SAID = re.compile(r"No space left on device|Disk quota exceeded|File too large|\(os error (\d+)\)")
 LOOP = re.compile(r"Symlink loop from '(.*)'")  # of `Path.resolve`, before Python 3.13
@@ -128,8 +129,8 @@ def named(path: Path) -> Iterator[None]:
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether an error, or what caused it, says that a disk is full or a quota used up."""
-    return (found := _find(error)) is not None and found[0] in FULL
+    """Whether an error, or what caused it, says that a disk is full, or a quota or the size of a file used up."""
+    return (found := _find(error)) is not None and found[0] in NO_SPACE
 
 
 def explain(error: BaseException, cfg: DictConfig | None = None, key: str | None = None) -> str | None:

@@ -99,3 +99,10 @@ def test_a_cache_that_cannot_be_made_is_refused(tmp_path: Path, exports: list[in
     cfg = OmegaConf.create({"metrics": {"cache_root": str(tmp_path / "file" / "cache")}})
     with pytest.raises(PlaceError, match=r"file cannot be used: .* metrics\.cache_root=DIR"), told(cfg):
         open_session(network(0), SIZE, "net", "sha", 1, tmp_path / "file" / "cache")
+
+
+@pytest.mark.security
+def test_the_name_of_an_extractor_is_no_path(tmp_path: Path) -> None:
+    """It may come from the configuration of somebody else, and begins the name of a file that is written."""
+    with pytest.raises(MetricError, match="The name of an extractor must be a name"):
+        open_session(network(0), SIZE, "../../victim", "00", 1, tmp_path / "cache")

@@ -202,6 +202,25 @@ class ReadySet:
         return cls(path, images, rows, tuple(row.split for row in kept), card)
 
 
+def find_ready_set(digest: str | None, places: Sequence[Path]) -> ReadySet | None:
+    """The ready set of this digest; None if it is not here any more.
+
+    Args:
+        digest: of pixels and splits.
+        places: folders of ready sets, or of folders of them.
+    """
+    if not digest:
+        return None
+    for place in places:
+        for card in [place / CARD, *sorted(place.glob(f"*/{CARD}"))]:
+            try:
+                if json.loads(card.read_text(encoding="utf-8")).get("digest") == digest:
+                    return ReadySet.open(card.parent)
+            except (OSError, ValueError, AttributeError, DataError):
+                continue
+    return None
+
+
 def digest(images: NDArray[np.uint8], splits: Sequence[str]) -> str:
     """sha256 over shape, pixels and splits, hexadecimal."""
     state = hashlib.sha256(repr(images.shape).encode())

@@ -23,6 +23,7 @@ from catsweep.generation.wish import ANIMATION, FOLDER, Attribute, Wish, read
 from catsweep.generation.writing import Images, Strips, save_animation, save_folder, upscale
 from catsweep.models.latents import draw_latents
 from catsweep.models.protocol import Encoder, Generator, Reconstructor, generate
+from catsweep.names import plain
 from catsweep.report.grids import save_png
 
 DRAWN = Path("outputs/generated")  # what is drawn from a bundle, to which nothing may be added
@@ -186,7 +187,7 @@ def _read(photos: OwnPhotos, size: int, most: int | None) -> Own:
 
 def _names(photos: list[str]) -> list[str]:
     """Names of files for photos, in their order, unique although folders and endings are dropped."""
-    return [f"{number:04d}_{Path(name).stem}" for number, name in enumerate(photos)]
+    return [f"{number:04d}_{plain(Path(name).stem, 'photo')}" for number, name in enumerate(photos)]
 
 
 def _drawn(model: Generator, latents: Tensor) -> Images:

@@ -21,6 +21,7 @@ from torch import nn
 
 from catsweep.atomic import write_bytes
 from catsweep.errors import MetricError
+from catsweep.names import checked
 
 # Relative distance allowed between ONNX Runtime and torch on the probe image: fused batch norms and another order
 # of summation cost about 2e-6; anything near this bound is a different network.
@@ -51,7 +52,7 @@ def open_session(
         _require_agreement(session, network, size, name)
         return session
     cache_root.mkdir(parents=True, exist_ok=True)
-    path = cache_root / f"{name}-{_key(weights_sha256, size)}.onnx"
+    path = cache_root / f"{checked(name, 'The name of an extractor', MetricError)}-{_key(weights_sha256, size)}.onnx"
     with FileLock(f"{path}.lock"):
         if path.exists():
             try:

@@ -6,18 +6,18 @@ one's own is a class derived from `Format` and a node there. A folder data/loose
     train/ val/ …  what the format makes of it
     card.json      key, format, digest of the ready set, counts
 
-appears by one rename when it is complete, and is made again only for another ready set or in another way.
+appears at once when it is complete, and is made again only for another ready set or in another way.
 """
 
 import hashlib
 import json
-import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from catsweep.atomic import replacing_folder
 from catsweep.data.prepare.images import encode
 from catsweep.data.prepare.original import identity
 from catsweep.data.prepare.table import readable
@@ -25,10 +25,12 @@ from catsweep.data.ready import MANIFEST, ReadySet, Row
 from catsweep.data.threads import in_order, watched
 from catsweep.errors import ConfigError
 from catsweep.instantiation import instantiate
+from catsweep.ownership import Kind
 from catsweep.places import named
 
 CARD = "card.json"
 SPLITS = ("train", "val")
+LOOSE = Kind("loose files", "root=DIR", (CARD, "train/*", "val/*", "train-*", "val-*"), sign=CARD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,7 @@ def write(ready: ReadySet, folder: Path, form: Format) -> Path:
 
     Args:
         ready: what to write.
-        folder: where; replaced as a whole.
+        folder: where; what was written there before is replaced as a whole.
         form: how.
 
     Returns:
@@ -119,29 +121,21 @@ def write(ready: ReadySet, folder: Path, form: Format) -> Path:
 
     Raises:
         OSError: it cannot be written.
+        TakenError: in its place is something that catsweep did not make.
     """
     wanted = _key(ready, form)
     if _is_current(folder, wanted):
         return folder
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        with named(folder):
-            partial.mkdir(parents=True)
-            counts = _write_splits(ready, partial, form)
-            card = {
-                "key": wanted,
-                "format": form.parameters(),
-                "digest": ready.digest,
-                "size": ready.size,
-                "images": counts,
-            }
-            (partial / CARD).write_text(json.dumps(card, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-            if folder.exists():
-                shutil.rmtree(folder)
-            partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with named(folder), replacing_folder(folder, LOOSE) as new:
+        counts = _write_splits(ready, new, form)
+        card = {
+            "key": wanted,
+            "format": form.parameters(),
+            "digest": ready.digest,
+            "size": ready.size,
+            "images": counts,
+        }
+        (new / CARD).write_text(json.dumps(card, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return folder
 
 

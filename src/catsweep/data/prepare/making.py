@@ -11,6 +11,7 @@ and has a journal of the images that are finished.
 
 import hashlib
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,7 +29,17 @@ from PIL import Image
 from catsweep.data.prepare.disk import file_digest, write_whole
 from catsweep.data.prepare.record import MANIFEST, Record, content_digest, write_manifest
 from catsweep.data.prepare.stage import CARD, JOURNAL, SHEET, Build, Done, Stage
+from catsweep.data.ready import IMAGES
 from catsweep.errors import DataError
+from catsweep.ownership import Kind, adopt, require
+
+_ID = "*" + 12 * "[0-9a-f]"  # how the files of one image begin, see `original.identity`
+STAGE = Kind(
+    "a stage",
+    "name=NAME",
+    (CARD, MANIFEST, SHEET, JOURNAL, IMAGES, f"{_ID}.png", f"{_ID}.jpg", f"sheets/{_ID}.jpg"),
+    sign=MANIFEST,
+)
 
 
 class NothingLeft(DataError):
@@ -47,11 +58,13 @@ def build(stage: Stage, folder: Path, before: Path, inputs: tuple[Record, ...], 
 
     Raises:
         NothingLeft: no image is left.
+        TakenError: in the place of the stage is something that catsweep did not make.
     """
     key = _key(stage, inputs, content)
     old = Done.open(folder)
     if old is not None and old.card["key"] == key:
         return old
+    require(folder, STAGE)
     partial = folder.with_name(f".{folder.name}.{key[:16]}.partial")
     whole = Done.open(partial)
     if whole is None or whole.card["key"] != key:  # else it was killed when all was done but the renaming
@@ -120,6 +133,8 @@ def _finish(desk: Build, records: tuple[Record, ...], card: dict[str, Any]) -> D
 def _settle(whole: Done, folder: Path) -> Done:
     """Let a complete stage take its place. Killed at any moment, it can be done again."""
     (whole.folder / JOURNAL).unlink(missing_ok=True)
+    adopt(whole.folder, STAGE)
+    require(folder, STAGE)
     for place in _left(folder):
         if place != whole.folder and place.exists():
             shutil.rmtree(place)
@@ -129,7 +144,8 @@ def _settle(whole: Done, folder: Path) -> Done:
 
 def _left(folder: Path) -> list[Path]:
     """Where earlier builds of a stage may have left images: its folder, and the partial ones."""
-    return [folder, *sorted(folder.parent.glob(f".{folder.name}.*.partial"))]
+    partial = re.compile(rf"\.{re.escape(folder.name)}\.[0-9a-f]{{16}}\.partial")
+    return [folder, *sorted(place for place in folder.parent.glob(".*") if partial.fullmatch(place.name))]
 
 
 def _finished(place: Path) -> Iterator[Record]:

@@ -24,6 +24,7 @@ from catsweep.data.prepare.record import Record
 from catsweep.data.prepare.stage import Done, Stage
 from catsweep.errors import ConfigError, DataError
 from catsweep.instantiation import instantiate
+from catsweep.names import checked
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ def run(cfg: DictConfig) -> None:
     """Prepare the photos of a configuration (conf/prepare.yaml).
 
     Raises:
-        ConfigError: a stage or a format that does not exist, or no source.
+        ConfigError: a stage or a format that does not exist, no source, or a name that is none.
         DataError: the source cannot be read, nothing is left of it, or a stage is to come from the cache and is not
             there.
         PlaceError: `root` cannot be written.
@@ -50,7 +51,8 @@ def _run(cfg: DictConfig, form: loose.Format | None) -> None:
     if "reader" not in cfg.data:
         raise ConfigError("data=ready is prepared already. Prepare photos: data=photos data.source=DIR.")
     reader = instantiate(cfg.data.reader)
-    name = str(cfg.name or _slug(str(cfg.data.source or reader.name)))
+    name = checked(_slug(str(cfg.data.source or reader.name)) if cfg.name is None else str(cfg.name), "name")
+    checked(str(cfg.size), "size")
     root = Path(cfg.root) / "stages" / name
     passed_over = reader.passed_over() if hasattr(reader, "passed_over") else {}
     if next(iter(reader.files), None) is None:
@@ -141,7 +143,11 @@ def _cached(stage: Stage, folder: Path, inputs: tuple[Record, ...], content: str
 
 
 def _finish(
-    cfg: DictConfig, name: str, done: Sequence[Done], form: loose.Format | None, passed_over: Mapping[str, str]
+    cfg: DictConfig,
+    name: str,
+    done: Sequence[Done],
+    form: loose.Format | None,
+    passed_over: Mapping[str, str],
 ) -> None:
     """What training and people read: the ready set, its report, loose files."""
     ready = publish(done, Path(cfg.root) / "ready" / f"{name}-{cfg.size}", name)
@@ -157,7 +163,7 @@ def _finish(
     else:
         log.warning("1 photo is left, and training needs at least 2, to score what it makes. Add photos.")
     if form is not None:
-        folder = Path(cfg.root) / "loose" / f"{ready.path.name}-{cfg.export}"
+        folder = Path(cfg.root) / "loose" / f"{ready.path.name}-{checked(cfg.export, 'export')}"
         log.info("Loose files: %s", loose.write(ready, folder, form))
 
 

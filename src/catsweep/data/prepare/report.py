@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from catsweep import templates
+from catsweep.atomic import write_text
 from catsweep.data.contact_sheet import pick
 from catsweep.data.files import say_passed_over
 from catsweep.data.prepare import left_out, measures
@@ -114,9 +115,7 @@ def write(done: Sequence[Done], ready: ReadySet, passed_over: Mapping[str, str] 
         splits=[_split(ready, name) for name in (TRAIN, VAL)],
     )
     path = ready.path / PAGE
-    unfinished = path.with_name(f".{PAGE}")
-    unfinished.write_text(html, encoding="utf-8", newline="\n")
-    unfinished.replace(path)
+    write_text(path, html)
     return path
 
 
