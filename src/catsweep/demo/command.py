@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from signal import SIGTERM, default_int_handler, signal
+from signal import SIG_DFL, SIGTERM, default_int_handler, getsignal, signal
 
 from omegaconf import DictConfig
 
@@ -57,17 +57,17 @@ def run(cfg: DictConfig) -> None:
         page = build(studio)
         host, port = listening.getsockname()
         print(f"Draw cats at http://{host}:{port} (Ctrl-C ends it)", flush=True)
-        serve(page, listening)
+        with suppress(KeyboardInterrupt):
+            serve(page, listening)
 
 
 @contextmanager
 def _until_told() -> Iterator[None]:
-    """End the block at Ctrl-C, and at SIGTERM in the same way, so that the temporary folder goes, too."""
-    main = threading.current_thread() is threading.main_thread()
+    """End the block at SIGTERM as at Ctrl-C, so that the temporary folder goes, too."""
+    main = threading.current_thread() is threading.main_thread() and getsignal(SIGTERM) == SIG_DFL
     before = signal(SIGTERM, default_int_handler) if main else None
     try:
-        with suppress(KeyboardInterrupt):
-            yield
+        yield
     finally:
         if main:
             signal(SIGTERM, before)

@@ -5,7 +5,6 @@ something is missing here, a key or the network, it is said and the bundle stays
 """
 
 import importlib.util
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from catsweep.errors import ConfigError, ExportError
+from catsweep.export import digests
+from catsweep.records import read_json
 from catsweep.tracking import loggers
 from catsweep.tracking.run_logger import has_key, resolve_mode
 
@@ -55,6 +56,9 @@ def push(bundle: Path, cfg: DictConfig) -> None:
     Raises:
         ExportError: it did not get there. The bundle is untouched.
     """
+    if cfg.push is not None:
+        digests.verify(bundle)
+        digests.refuse_links(sorted(bundle.rglob("*")), bundle)
     if cfg.push == "hub":
         _to_hub(bundle, str(cfg.hub_repo), bool(OmegaConf.select(cfg, "private", default=True)))
     elif cfg.push == "wandb":
@@ -157,8 +161,7 @@ def _to_wandb(bundle: Path, cfg: DictConfig) -> None:
 
 def metadata(bundle: Path) -> dict[str, Any]:
     """What is to be seen of a bundle without fetching it: scores, their intervals, who judged, where it came from."""
-    metrics = json.loads((bundle / "metrics.json").read_text(encoding="utf-8"))
-    provenance = json.loads((bundle / "provenance.json").read_text(encoding="utf-8"))
+    metrics, provenance = (read_json(bundle / name) for name in ("metrics.json", digests.PROVENANCE))
     chosen = provenance.get("export", {})
     return {
         "study": chosen.get("study"),

@@ -6,6 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from catsweep.errors import ConfigError
+from catsweep.names import plain
 
 PAGE, FOLDER, ANIMATION = "page", "folder", "animation"
 ANIMATIONS = (".gif", ".webp")
@@ -74,7 +75,7 @@ class Wish:
     def kind(self) -> str:
         """Beginning of the name of the file, if the person gives none."""
         if self.attribute:
-            return f"attribute_{self.attribute.name}"
+            return f"attribute_{plain(self.attribute.name, 'photos')}"
         return "interpolation" if self.interpolate else "reconstructions" if self.photos else "generated"
 
 

@@ -4,6 +4,8 @@ It reads the study that `catsweep.search.sweep` writes, and writes nothing of it
 made anew whenever the page asks for it, and gives way to the one that a person writes there.
 """
 
+from catsweep.signals import COMMAND  # isort: skip  # first: from here on Ctrl-C is one line
+
 import argparse
 import errno
 from pathlib import Path
@@ -41,9 +43,10 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--port", default="8080", help=PORT.said())
     parser.add_argument("--storage", help="URL of the study, if it is not in sweeps/<study>/study.db")
     given = parser.parse_args(words)
+    COMMAND.at_work = True
     try:
         folder, url = _where(given.study, given.storage)
-        server = serve(storage.open_storage(url), folder, _port(given.port))
+        server = serve(storage.open_storage(url, make=False), folder, _port(given.port))
     except CatsweepError as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from None
     except ImportError:

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from catsweep.atomic import replacing
 from catsweep.data.prepare.record import MANIFEST, Record
 from catsweep.data.prepare.stage import Done
 from catsweep.errors import ConfigError
@@ -42,9 +43,8 @@ def write_table(root: Path, stages: Sequence[Done], kind: str) -> Path:
         The file.
     """
     path = root / f"{STEM}.{kind}"
-    unfinished = path.with_name(f".{path.name}")
-    _WRITERS[kind](unfinished, stages)
-    unfinished.replace(path)
+    with replacing(path) as unfinished:
+        _WRITERS[kind](unfinished, stages)
     for other in _WRITERS.keys() - {kind}:
         (root / f"{STEM}.{other}").unlink(missing_ok=True)
     return path
