@@ -3,10 +3,10 @@
 python src/generate.py [KEY=VALUE …]
 """
 
+from catsweep.commands import guard  # isort: skip  # first: from here on Ctrl-C is one line
+
 import hydra
 from omegaconf import DictConfig
-
-from catsweep.commands import guard
 
 
 @hydra.main(config_path="../conf", config_name="generate")

@@ -4,11 +4,12 @@ python src/train.py [GROUP=OPTION …] [KEY=VALUE …]
 python src/train.py -m hparams_search=vae_optuna
 """
 
+from catsweep.commands import guard  # isort: skip  # first: from here on Ctrl-C is one line
+
 import hydra
 from omegaconf import DictConfig
 
 from catsweep import run_folder
-from catsweep.commands import guard
 
 run_folder.register()
 

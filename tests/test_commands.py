@@ -101,14 +101,58 @@ def test_traceback_on_request(monkeypatch: pytest.MonkeyPatch, value: str, raise
 
 
 @pytest.mark.usefixtures("mode")
-@pytest.mark.parametrize("error", [ValueError("a bug"), KeyboardInterrupt()])
-def test_bugs_and_interrupts_are_not_dressed_up(error: BaseException) -> None:
+@pytest.mark.parametrize("error", [ValueError("a bug"), SystemExit(3), GeneratorExit()])
+def test_bugs_are_not_dressed_up(error: BaseException) -> None:
     @guard
     def crash(cfg: DictConfig) -> None:
         raise error
 
     with pytest.raises(type(error)):
         crash(NOTHING)
+
+
+@pytest.mark.security
+@pytest.mark.usefixtures("mode")
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("n=${seed_of_nobody}", "n: Interpolation key 'seed_of_nobody' not found"),
+        ("n=${columns}", "While dereferencing interpolation '${columns}': n must be a whole number from 1"),
+        ("n=???", "n must be a whole number from 1 to 1000000; got ??? (nothing)."),
+        ("~n", "Key 'n' is not in struct (n); --cfg job shows every key with its value."),
+    ],
+)
+def test_what_hydra_cannot_look_at_is_told_before_the_task(
+    capsys: pytest.CaptureFixture[str], root: Path, override: str, said: str
+) -> None:
+    HydraConfig.instance().cfg = None
+    began = []
+
+    @guard
+    def task(cfg: DictConfig) -> None:
+        began.append(cfg.n)
+
+    with initialize_config_dir(str(root / "conf")):
+        cfg = compose("generate", [override])
+    with pytest.raises(SystemExit) as ended:
+        task(cfg)
+    assert (ended.value.code, began) == (1, [])
+    assert capsys.readouterr().err.startswith(f"ConfigError: {said}")
+
+
+@pytest.mark.usefixtures("mode")
+def test_an_interruption_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    @guard
+    def interrupted(cfg: DictConfig) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as caught:
+        interrupted(NOTHING)
+    assert caught.value.code == 130
+    assert capsys.readouterr().err == "Interrupted.\n"
+    set_mode(RunMode.MULTIRUN)  # it ends the whole sweep, which says so
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(NOTHING)
 
 
 @pytest.mark.parametrize("name", ["generate", "best_model", "export"])

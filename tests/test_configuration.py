@@ -1,5 +1,4 @@
 import copy
-import re
 
 import pytest
 from hydra.core.hydra_config import HydraConfig
@@ -13,7 +12,6 @@ from catsweep.configuration import (
     check_groups,
     check_judge,
     check_loss,
-    check_numbers,
     check_pretrained,
     differences,
     losses_for,
@@ -34,9 +32,8 @@ configurations = st.dictionaries(
 
 
 def configuration(target="catsweep.models.vae.VAE", kind="reconstruction", loss=("reconstruction",), **values):
-    budget = {"epochs": 1, "eval_every": 1, "minutes": None, "patience": None, **values}
     model = {"_target_": target, f"{kind}_loss": f"${{loss.{kind}}}"}
-    return OmegaConf.create({"model": model, "loss": {key: {"_target_": "x.y"} for key in loss}, **budget})
+    return OmegaConf.create({"model": model, "loss": {key: {"_target_": "x.y"} for key in loss}, **values})
 
 
 @pytest.fixture
@@ -140,19 +137,10 @@ def pretrained(**changes):
     return cfg
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"train": "encoder"}, "model.train must be prior or decoder; got 'encoder'"),
-        ({"couplings": 0}, "model.couplings must be a whole number from 1 up; got 0"),
-        ({"hidden": 1.5}, "model.hidden must be a whole number from 1 up; got 1.5"),
-        ({"source": None}, "add model.source=USER/NAME"),
-    ],
-)
-def test_a_pretrained_model_wants_a_source_and_a_way_to_train(changes, message):
+def test_a_pretrained_model_wants_a_source():
     check_pretrained(pretrained())
-    with pytest.raises(ConfigError, match=re.escape(message)):
-        check(pretrained(**changes))
+    with pytest.raises(ConfigError, match=r"add model\.source=USER/NAME"):
+        check(pretrained(source=None))
 
 
 @pytest.fixture
@@ -182,25 +170,6 @@ def test_a_loss_is_read_only_where_something_is_reconstructed(chosen):
         check_groups(pretrained())
     check_groups(pretrained(train="decoder"))
     check_groups(configuration())
-
-
-@pytest.mark.parametrize("key", ["epochs", "eval_every"])
-@pytest.mark.parametrize("value", [0, -1, 1.5, 2.0, "3", None, True])
-def test_counts_must_be_whole_and_positive(key, value):
-    with pytest.raises(ConfigError, match=rf"^{key} must be a whole number from 1 up; got {value!r}"):
-        check(configuration(**{key: value}))
-
-
-@pytest.mark.parametrize("key", ["minutes", "patience"])
-@pytest.mark.parametrize("value", [0, -0.5, "long", True, float("nan")])
-def test_bounds_must_be_positive(key, value):
-    with pytest.raises(ConfigError, match=rf"^{key} must be a number above 0, or null for no bound; got {value!r}"):
-        check(configuration(**{key: value}))
-
-
-@given(count=st.integers(1), bound=st.none() | st.integers(1) | st.floats(0, exclude_min=True))
-def test_positive_budgets_pass(count, bound):
-    check_numbers(configuration(epochs=count, eval_every=count, minutes=bound, patience=bound))
 
 
 @given(configurations)

@@ -5,7 +5,6 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from catsweep import evaluation
 from catsweep.commands import guard
 from catsweep.data.ready import CARD, IMAGES, MANIFEST, Item, ReadySet, Row, digest, write_manifest
-from catsweep.errors import ConfigError, DataError, EvaluationError, ExportError, MetricError
+from catsweep.errors import ConfigError, DataError, EvaluationError, ExportError, MetricError, TakenError
 from catsweep.export import onnx, recorded
 from catsweep.export.intervals import measure
 from catsweep.export.reading import load_bundle
@@ -101,7 +100,7 @@ def scorer_of(ready: ReadySet, cache: Path, samples: int = 40) -> Scorer:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with one bundle, to be copied."""
     root = tmp_path_factory.mktemp("project")
-    ready, bundle = write_ready(root / "data" / "cats-16"), root / "outputs" / "exports" / "cats-3"
+    ready, bundle = write_ready(root / "data" / "ready" / "cats-16"), root / "outputs" / "exports" / "cats-3"
     bundle.mkdir(parents=True)
     scorer, model = scorer_of(ready, root / "statistics"), Net()
     write_network(bundle / onnx.FILE, onnx.INPUT, ["N", 3], DECODE)
@@ -118,7 +117,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (bundle / "metrics.json").write_text(json.dumps(metrics))
     (bundle / "provenance.json").write_text(json.dumps({"data_digest": ready.digest}))
     OmegaConf.save(
-        OmegaConf.create({"data": {"source": "data/cats-16"}, "metrics": {"samples": 40, "cache_root": "statistics"}}),
+        OmegaConf.create({"data": {"source": "/home/somebody/cats"}, "metrics": {"samples": 40}}),
         bundle / "config.yaml",
     )
     return root
@@ -130,12 +129,12 @@ def bundle(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(made, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
 
-    def instantiate(node: DictConfig) -> Any:
-        if "source" in node:
-            return SimpleNamespace(prepare_data=lambda: None, ready=ReadySet.open(node.source))
-        return lambda ready: scorer_of(ready, Path(node.cache_root), node.samples)
+    def rebuild(config: dict[str, Any], key: str) -> Any:
+        if key == "data":
+            raise ConfigError("data cannot be rebuilt")
+        return lambda ready: scorer_of(ready, Path("statistics"), config["metrics"]["samples"])
 
-    monkeypatch.setattr(recorded, "instantiate", instantiate)  # what a real configuration names is slower
+    monkeypatch.setattr(recorded, "rebuild", rebuild)  # what a real configuration names is slower
     return Path("outputs/exports/cats-3")
 
 
@@ -219,10 +218,13 @@ def test_a_bundle_that_lost_its_reconstructor_does_not_score_as_it_says(bundle: 
 
 
 def test_photos_elsewhere_are_named(bundle: Path) -> None:
-    shutil.move("data/cats-16", "moved")
-    with pytest.raises(DataError, match=r"are not where its config\.yaml says.*ready=data/ready/NAME-SIZE"):
+    shutil.move("data/ready/cats-16", "moved/cats-16")
+    with pytest.raises(DataError, match=r"are not in data/ready.*ready=data/ready/NAME-SIZE.*cannot be made again"):
         evaluation.run(config())
-    evaluation.run(config(ready="moved"))
+    with pytest.raises(DataError, match=r"complete ready set .* in data.*ready="):
+        evaluation.run(config(ready="data"))
+    for there in ("moved", "moved/cats-16"):
+        evaluation.run(config(ready=there))
 
 
 def test_other_photos_are_refused(bundle: Path) -> None:
@@ -232,9 +234,9 @@ def test_other_photos_are_refused(bundle: Path) -> None:
 
 
 def test_photos_that_were_tampered_with_are_refused(bundle: Path) -> None:
-    images = np.load("data/cats-16/images.npy")
+    images = np.load("data/ready/cats-16/images.npy")
     images[3, 2, 1, 0] ^= 1
-    np.save("data/cats-16/images.npy", images)
+    np.save("data/ready/cats-16/images.npy", images)
     with pytest.raises(DataError, match="pixels and splits give"):
         evaluation.run(config())
 
@@ -290,7 +292,11 @@ def test_a_run_has_nothing_to_judge_other_latents_by(run: Path, capsys: pytest.C
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("{", "JSONDecodeError"), ('{"scores": {"val/fid": 1}}', "KeyError"), ('{"scores": {}, "cards": {}}', "no score")],
+    [
+        ("{", r"metrics\.json cannot be read: .* torn"),
+        ('{"scores": {"val/fid": 1}}', "KeyError"),
+        ('{"scores": {}, "cards": {}}', "no score"),
+    ],
 )
 def test_a_record_that_cannot_be_read(bundle: Path, content: str, message: str) -> None:
     (bundle / "metrics.json").write_text(content)
@@ -298,15 +304,16 @@ def test_a_record_that_cannot_be_read(bundle: Path, content: str, message: str) 
         evaluation.run(config())
 
 
-@pytest.mark.parametrize(
-    ("key", "value"), [("seed", -1), ("seed", "one"), ("seed", True), ("seed", 1.5), ("out", "scores.txt"), ("out", 3)]
-)
-def test_what_means_nothing_is_refused_first(monkeypatch: pytest.MonkeyPatch, key: str, value: Any) -> None:
-    monkeypatch.setattr(evaluation, "latest_bundle", pytest.fail)
-    with pytest.raises(ConfigError, match=rf"^{key} must be .*got {value!r}"):
-        evaluation.run(config(**{key: value}))
-
-
 def test_without_a_bundle_it_says_what_makes_one(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"No bundle in .*make best-model export"):
         evaluation.run(config(exports=str(tmp_path)))
+
+
+@pytest.mark.security
+def test_a_file_of_the_user_is_not_replaced_and_an_outcome_is(bundle: Path) -> None:
+    Path("package.json").write_text('{"name": "mine"}')
+    with pytest.raises(TakenError, match=r"package\.json, but a file of that name is there.*out=FILE"):
+        evaluation.run(config(out="package.json"))
+    assert Path("package.json").read_text() == '{"name": "mine"}'
+    for _ in range(2):
+        evaluation.run(config(out="one.json"))

@@ -1,4 +1,6 @@
 import re
+import subprocess
+import sys
 from datetime import datetime
 from pathlib import Path
 
@@ -6,7 +8,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from catsweep import run_folder
-from catsweep.run_folder import LAST_CHECKPOINT, SCORES, latest_unfinished
+from catsweep.errors import ConfigError
+from catsweep.run_folder import LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, SCORES, latest_unfinished
 from catsweep.run_folder import run_folder as folder_for
 
 
@@ -14,6 +17,8 @@ from catsweep.run_folder import run_folder as folder_for
 def make_run(tmp_path):
     def make(name, checkpoint=True, finished=False):
         run = tmp_path / name
+        run.mkdir(parents=True)
+        (run / "config.yaml").touch()
         for file, wanted in ((run / LAST_CHECKPOINT, checkpoint), (run / SCORES, finished)):
             file.parent.mkdir(parents=True, exist_ok=True)
             if wanted:
@@ -62,16 +67,140 @@ def test_resume_goes_on_in_the_latest_unfinished_run(tmp_path, make_run):
     assert folder_for(True, tmp_path) == str(run)
 
 
-def test_resume_with_nothing_to_continue_names_a_new_folder(tmp_path, make_run):
-    run = make_run("2026-02-01/10-00-00", finished=True)
-    folder = folder_for(True, tmp_path)
-    assert folder != str(run)
-    assert folder.startswith(str(tmp_path))
+@pytest.mark.security
+def test_resume_with_nothing_to_continue_is_refused(tmp_path, make_run):
+    make_run("2026-02-01/10-00-00", finished=True)
+    with pytest.raises(ConfigError, match=r"expected an unfinished run .*found none\. Start"):
+        folder_for(True, tmp_path)
 
 
-def test_resume_takes_the_name_of_a_run_literally(tmp_path, make_run):
+def test_resume_takes_the_name_of_a_run_literally(tmp_path, monkeypatch, make_run):
     make_run("2026-02-01/10-00-00")
-    assert folder_for("outputs/runs/elsewhere", tmp_path) == "outputs/runs/elsewhere"
+    make_run("elsewhere/mine", finished=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert folder_for("elsewhere/mine", tmp_path) == "elsewhere/mine"
+    assert folder_for("~/elsewhere/mine", tmp_path) == f"{tmp_path}/elsewhere/mine"
+
+
+@pytest.mark.security
+def test_a_run_with_only_the_checkpoint_before_the_last_can_be_continued(make_run, tmp_path):
+    run = make_run("2026-02-01/10-00-00")
+    (run / LAST_CHECKPOINT).rename(run / PREVIOUS_CHECKPOINT)
+    assert latest_unfinished(tmp_path) == run
+    assert folder_for(str(run), tmp_path) == str(run)
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch, make_run):
+    """A folder with a run that can be continued, a finished one, and what is mistaken for them."""
+    make_run("outputs/runs/2026-02-01/10-00-00")
+    make_run("outputs/runs/2026-01-01/10-00-00", finished=True)
+    make_run("outputs/runs/2026-01-02/10-00-00", checkpoint=False)
+    for trial in ("0", "1"):
+        make_run(f"outputs/mine/{trial}")
+    best = make_run("outputs/best_model", checkpoint=False, finished=True)
+    (best / "choice.json").touch()
+    (tmp_path / "outputs/exports/mine-0").mkdir(parents=True)
+    for name in ("generator.onnx", "config.yaml"):
+        (tmp_path / "outputs/exports/mine-0" / name).touch()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+MISTYPED = {
+    "outputs/runs/2026-02-01/10-00-0": r"nothing of that name\. Runs of like names: outputs/runs/2026-02-01/10-00-00",
+    "outputs/runs/2026-01-01/10-00-01": r"Runs of like names: outputs/runs/2026-01-01/10-00-00",
+    "zzz": r"nothing of that name\. Unfinished runs: outputs/runs/2026-02-01/10-00-00$",
+    "": "an empty name",
+    " ": "an empty name",
+    ".": r"that one has no config\.yaml",
+    "/": r"that one has no config\.yaml",
+    "outputs/runs/2026-02-01": r"that one has no config\.yaml",
+    "outputs/mine": "the folder of a sweep",
+    "outputs/exports/mine-0": "an exported bundle",
+    "outputs/best_model": "the best model of a study",
+    "outputs/runs/2026-01-02/10-00-00": "it ended before its first epoch did",
+    "outputs/runs/2026-02-01/10-00-00/checkpoints/last.ckpt": "a file. The run it is of: resume=outputs/runs/2",
+    "outputs/runs/2026-02-01/10-00-00/config.yaml": "a file. The run it is of: resume=outputs/runs/2026-02-01/1",
+    "a" * 300: "cannot be looked up|nothing of that name",
+    "a\0b": "cannot be looked up|nothing of that name",
+    "\u2026": "nothing of that name",
+}
+
+
+def everything(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("name", MISTYPED, ids=repr)
+def test_a_name_that_is_no_run_is_refused_before_anything_is_made(project, name):
+    before = everything(project)
+    with pytest.raises(ConfigError, match=MISTYPED[name]) as raised:
+        folder_for(name)
+    assert str(raised.value).startswith(f"resume={name}: expected the folder of a run; ")
+    assert everything(project) == before
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("value", [3, 0, 1.5, ["a"], {"a": 1}])
+def test_what_is_no_name_is_refused_too(project, value, capsys):
+    run_folder.register()
+    cfg = OmegaConf.create({"resume": value, "dir": "${run_folder:${resume}}"})
+    with pytest.raises(SystemExit) as ended:
+        _ = cfg.dir
+    assert ended.value.code == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("ConfigError: resume must be true, false or the folder of a run; got ")
+
+
+@pytest.mark.security
+def test_two_processes_do_not_go_on_with_the_same_run(project):
+    run = "outputs/runs/2026-02-01/10-00-00"
+    with run_folder.alone(Path(run)):
+        for resume, said in ((run, "another process works in it"), (True, f"{run} is being run")):
+            with pytest.raises(ConfigError, match=said):
+                folder_for(resume)
+        with pytest.raises(ConfigError, match=f"Another process works in {run}"), run_folder.alone(Path(run)):
+            pass
+    assert folder_for(True) == folder_for(run) == run
+    with run_folder.alone(Path(run)):
+        pass
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("target", ["victim", "absent", None])
+def test_a_lock_that_a_stranger_made_writes_nothing_elsewhere(tmp_path, target):
+    run = tmp_path / "run"
+    run.mkdir()
+    (tmp_path / "victim").write_text("precious")
+    (run / ".lock").symlink_to(tmp_path / target) if target else (run / ".lock").mkdir()
+    assert not run_folder.is_taken(run)
+    with pytest.raises(ConfigError, match=r"\.lock cannot be locked.*Remove what is there"), run_folder.alone(run):
+        pass
+    assert (tmp_path / "victim").read_text() == "precious"
+    assert not (tmp_path / "absent").exists()
+
+
+@pytest.mark.security
+def test_a_run_that_is_being_run_is_passed_over_for_one_that_was_stopped(project, make_run):
+    running = make_run("outputs/runs/2026-03-01/10-00-00")
+    assert latest_unfinished().resolve() == running
+    with run_folder.alone(running):
+        assert folder_for(True) == "outputs/runs/2026-02-01/10-00-00"
+
+
+@pytest.mark.security
+def test_the_command_writes_nothing_for_a_mistyped_name(root, tmp_path):
+    command = [sys.executable, str(root / "src" / "train.py"), "resume=outputs/runs/2026-01-01/00-00-00"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "ConfigError: resume=outputs/runs/2026-01-01/00-00-00: expected the folder of a run; there is nothing of that "
+        "name. No run is unfinished: leave resume out.\n"
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_resolver_names_one_folder_per_start_and_passes_resume_on(tmp_path, monkeypatch, make_run):

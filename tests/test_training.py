@@ -1,6 +1,8 @@
 """Real runs of tiny nets: what a run returns and leaves, and that a killed one goes on as if nothing happened."""
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import optuna
 import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from tests import memory
 
 from catsweep import callbacks, runs, training
@@ -17,6 +19,7 @@ from catsweep.metrics.scorer import Scorer
 from catsweep.models.latents import draw_latents
 from catsweep.models.protocol import generate
 from catsweep.models.vae import VAE
+from catsweep.run_folder import BEST_CHECKPOINT, LAST_CHECKPOINT, PREVIOUS_CHECKPOINT
 from catsweep.search.reporting import TrialReporter
 
 Compose = Callable[..., DictConfig]
@@ -54,7 +57,8 @@ def test_a_run_returns_its_objective_and_leaves_everything_about_it(compose: Com
     assert recorded["cards"]["val/fid"]["samples"] == 48
     assert OmegaConf.load(tmp_path / "config.yaml").seed == 3
     assert json.loads((tmp_path / "provenance.json").read_text())["seed"] == 3
-    assert {file.name for file in (tmp_path / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    there = {file.name for file in (tmp_path / "checkpoints").iterdir()}
+    assert there == {"best.ckpt", "last.ckpt", "last-previous.ckpt"}
     assert (tmp_path / "samples/epoch_0002.png").exists()
     assert (tmp_path / "reconstructions/epoch_0002.png").exists()
 
@@ -90,6 +94,80 @@ def test_a_killed_run_resumed_is_the_undisturbed_run(
     assert all(torch.equal(expected[key], got[key]) for key in expected)
     scores = [json.loads((tmp_path / run / "metrics.json").read_text())["scores"] for run in ("undisturbed", "killed")]
     assert scores[0] == scores[1]
+
+
+@pytest.mark.security
+def test_a_run_whose_last_checkpoint_was_torn_is_the_undisturbed_run_too(
+    compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(callbacks.LastCheckpoint, "on_train_epoch_end", ModelCheckpoint.on_train_epoch_end)  # each one
+    cfg = compose("epochs=3", "eval_every=3")
+    training.run(cfg, tmp_path / "undisturbed")
+    memory.settle()  # three runs in one test
+    with monkeypatch.context() as patch:
+        kill_after(2, patch)
+        with pytest.raises(Killed):
+            training.run(cfg, tmp_path / "killed")
+    memory.settle()
+    last = tmp_path / "killed" / LAST_CHECKPOINT
+    os.truncate(last, last.stat().st_size // 2)
+    cfg.resume = True
+    training.run(cfg, tmp_path / "killed")
+    assert "Going on from the one before it, of epoch 1." in caplog.text
+    expected, got = weights(tmp_path / "undisturbed"), weights(tmp_path / "killed")
+    assert all(torch.equal(expected[key], got[key]) for key in expected)
+
+
+@pytest.mark.security
+def test_a_finished_run_is_left_alone_or_trained_longer_beside_its_record(
+    compose: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    training.run(compose("epochs=1"), tmp_path)
+    memory.settle()  # two runs in one test
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for words in (["epochs=1"], ["epochs=1", "minutes=3"], ["epochs=1", "seed=3"], ["epochs=2", "data.size=64"]):
+        with pytest.raises(ConfigError, match=r"that run is finished|configured otherwise"):
+            training.run(compose("resume=true", *words), tmp_path)
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    (tmp_path / BEST_CHECKPOINT).write_bytes(b"torn")
+    training.run(compose("resume=true", "epochs=2"), tmp_path)
+    assert "The best of the epochs from here on counts." in caplog.text
+    assert (tmp_path / "metrics-epoch-1.json").read_bytes() == before[tmp_path / "metrics.json"]
+    recorded = json.loads((tmp_path / "metrics.json").read_text())
+    assert (recorded["epoch"], recorded["epochs"]) == (2, 2)
+
+
+@pytest.mark.security
+def test_a_disk_that_is_full_half_way_leaves_the_checkpoint_before(
+    compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[int] = []
+
+    def full(file: int) -> None:
+        done.append(file)
+        if len(done) > 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("catsweep.checkpoints.os.fsync", full)
+    with pytest.raises(TrainingError, match=r"could not be written: No space left on device\. It takes .*resume="):
+        training.run(compose("epochs=3"), tmp_path)
+    assert not (tmp_path / "metrics.json").exists()
+    monkeypatch.undo()
+    for checkpoint in ("best", "last"):
+        runs.load_run(tmp_path, checkpoint)
+    assert {file.name for file in (tmp_path / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+
+
+@pytest.mark.security
+def test_the_checkpoint_of_another_run_is_named(compose: Compose, tmp_path: Path) -> None:
+    training.run(compose("epochs=1"), tmp_path)
+    memory.settle()  # two runs in one test
+    (tmp_path / "metrics.json").unlink()
+    state = torch.load(tmp_path / LAST_CHECKPOINT, weights_only=True)
+    state["optimizer_states"] = [{"state": {}, "param_groups": []}]
+    torch.save(state, tmp_path / LAST_CHECKPOINT)
+    with pytest.raises(DataError, match=r"last\.ckpt is not of this run, whose state does not fit: .*without resume"):
+        training.run(compose("epochs=2", "resume=true"), tmp_path)
 
 
 def test_resuming_under_another_configuration_is_refused_with_the_difference(compose: Compose, tmp_path: Path) -> None:
@@ -210,6 +288,44 @@ def test_a_checkpoint_holds_no_pickled_objects(compose: Compose, tmp_path: Path)
     training.run(compose("epochs=1"), tmp_path)
     state = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
     assert state["epoch"] == 0
+
+
+@pytest.mark.security
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda file: file.write_bytes(b""), r"is torn, or none of catsweep's \(0 bytes"),
+        (lambda file: os.truncate(file, 5000), r"is torn, or none of catsweep's \(5,000 bytes"),
+        (lambda file: torch.save({"state_dict": {}}, file), "does not tell its epoch|is not of the VAE"),
+        (lambda file: torch.save(epoch_3({"decoder.more": torch.zeros(1)}), file), "is not of the VAE that config"),
+    ],
+    ids=["empty", "cut", "without its epoch", "of another model"],
+)
+def test_loading_a_torn_checkpoint_names_it_and_what_to_do(
+    compose: Compose, tmp_path: Path, damage: Callable[[Path], None], said: str
+) -> None:
+    cfg = compose("model=vae")
+    OmegaConf.save(cfg, tmp_path / "config.yaml", resolve=True)
+    (tmp_path / BEST_CHECKPOINT).parent.mkdir()
+    state = epoch_3(training.instantiate(cfg.model).state_dict())
+    for name in (BEST_CHECKPOINT, LAST_CHECKPOINT, PREVIOUS_CHECKPOINT):
+        torch.save(state, tmp_path / name)
+    damage(tmp_path / LAST_CHECKPOINT)
+    weights(tmp_path, "last")  # of the one before it
+    for name, other in ((BEST_CHECKPOINT, "last"), (PREVIOUS_CHECKPOINT, "")):
+        damage(tmp_path / name)
+        with pytest.raises(DataError, match=rf"{said}[\s\S]*train again.*select=NUMBER.*checkpoint={other}"):
+            runs.load_run(tmp_path, "best" if other else "last")
+
+
+def epoch_3(state: dict[str, torch.Tensor]) -> dict[str, object]:
+    return {"state_dict": state, "loops": {"fit_loop": {"epoch_progress": {"current": {"ready": 3}}}}}
+
+
+@pytest.mark.parametrize("name", ["../best", "", "first"])
+def test_there_are_two_checkpoints_to_load(compose: Compose, tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match="Expected the checkpoint best or last"):
+        runs.load_weights(training.instantiate(compose().model), tmp_path, name)
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,11 @@ from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 
-from catsweep.errors import CatsweepError, DivergedError, TrainingError
+from catsweep import checkpoints
+from catsweep.errors import CatsweepError, DataError, DivergedError, TrainingError
 from catsweep.hardware import cuda_in_use
 from catsweep.metrics.scorer import Scorer
+from catsweep.run_folder import BEST_CHECKPOINT
 
 log = logging.getLogger(__name__)
 
@@ -184,6 +186,40 @@ class LastCheckpoint(ModelCheckpoint):
             super().on_train_epoch_end(trainer, pl_module)
             now = self.clock()
             self.rest_until = now + (now - began) * (1 / self.share - 1)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """There is nothing to remember; Lightning would warn of a run's folder that was moved."""
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """`best.ckpt`: of the evaluation with the lowest value, which a resumed run has to beat.
+
+    Args:
+        folder: where it is written.
+        monitor: the name of the value.
+    """
+
+    def __init__(self, folder: Path, monitor: str) -> None:
+        super().__init__(folder, "best", monitor=monitor, enable_version_counter=False)
+
+    @property
+    def state_key(self) -> str:
+        """As of Lightning's own, under which earlier versions kept it."""
+        return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from the best so far, also if the folder was moved; not from a torn one, whose score no file has."""
+        file, score = Path(str(self.dirpath)) / BEST_CHECKPOINT.name, state_dict["best_model_score"]
+        if score is None:
+            return
+        try:
+            checkpoints.read(file)
+        except DataError as error:
+            log.warning("%s The best of the epochs from here on counts.", error)
+            return
+        here = str(file)
+        moved = {"dirpath": self.dirpath, "best_model_path": here, "kth_best_model_path": here}
+        super().load_state_dict(state_dict | moved | {"best_k_models": {here: score}})
 
 
 class Progress(TQDMProgressBar):

@@ -48,6 +48,11 @@ def stand_alone() -> None:
     _take(0)
 
 
+def is_first() -> bool:
+    """Whether this process is the one that writes what is written once; `environment` has decided."""
+    return bool(rank_zero_only.rank == 0)  # type: ignore[attr-defined]  # how it is told, too
+
+
 def _take(rank: int) -> None:
     # Lightning set it, when it was imported, by the variables of what is around this process.
     rank_zero_only.rank = rank  # type: ignore[attr-defined]  # how it is told, too

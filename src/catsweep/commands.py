@@ -9,21 +9,24 @@ Each entry point is a Hydra decorator, `guard`, and one call into the package::
 Imported at each start, so it may import nothing heavy.
 """
 
+from catsweep.signals import COMMAND  # isort: skip  # first: from here on Ctrl-C is one line
+
 import functools
 import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from hydra.utils import execution_whitelist
 from omegaconf import DictConfig
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, InterpolationResolutionError
 
-from catsweep import printing
-from catsweep.errors import CatsweepError
-from catsweep.printing import say
+from catsweep import places, printing, schema
+from catsweep.errors import CatsweepError, ConfigError
+from catsweep.instantiation import trusting
 
 R = TypeVar("R")
 
@@ -42,14 +45,19 @@ printing.make_logs_readable()
 def guard(task: Callable[[DictConfig], R]) -> Callable[[DictConfig], R]:
     """Print a `CatsweepError` as one message and exit with code 1, without a traceback.
 
-    Any other exception is a bug and passes through with its traceback. So does a `CatsweepError`
+    An error about a place, such as a full disk, becomes one (`catsweep.places`). Any other exception is a bug and
+    passes through with its traceback. So does a `CatsweepError`
 
     - in a multirun, where the sweeper has to see it: it fails that trial, and the sweep goes on, whereas an exit
       would end the whole sweep;
     - with `HYDRA_FULL_ERROR=1`, Hydra's own way to ask for tracebacks.
 
-    While the task runs, a configuration may also name targets of the packages in its `trust` list, beyond those of
-    `catsweep.instantiation.TRUSTED`.
+    Ctrl-C, SIGTERM and SIGHUP end it in one line too, with 128 + signal, see `catsweep.signals`.
+
+    What Hydra could not look at when it composed, since it came by interpolation, is looked at first, see
+    `catsweep.schema`. While the task runs, configurations may also name targets of the packages in the `trust` list of
+    the composed one, beyond those of `catsweep.instantiation` and `catsweep.loaded`. A list in a file that is loaded
+    counts for nothing.
 
     Args:
         task: the function that `hydra.main` decorates.
@@ -60,16 +68,33 @@ def guard(task: Callable[[DictConfig], R]) -> Callable[[DictConfig], R]:
 
     @functools.wraps(task)
     def guarded(cfg: DictConfig) -> R:
+        COMMAND.at_work = True
         try:
-            with execution_whitelist(list(cfg.get("trust") or [])):
+            with _explained(), places.told(cfg), trusting(list(cfg.get("trust") or [])):
+                if said := schema.faults(cfg, final=True):
+                    raise ConfigError("\n".join(said))
                 return task(cfg)
-        except CatsweepError as error:
+        except BaseException as error:
             if _is_multirun() or os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0"):
                 raise
-            say(f"{type(error).__name__}: {error}", file=sys.stderr)
-            raise SystemExit(1) from None
+            if COMMAND.number is not None or isinstance(error, KeyboardInterrupt):  # Lightning makes another of it
+                raise COMMAND.end() from None
+            if not isinstance(error, CatsweepError):
+                raise
+            places.leave(error)
 
     return guarded
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Let a key that the configuration has not, or that leads nowhere, be an error of the configuration."""
+    try:
+        yield
+    except (ConfigAttributeError, ConfigKeyError, InterpolationResolutionError) as error:
+        told, _, rest = str(error).partition("\n")
+        key = next((line.split()[-1] for line in rest.splitlines() if "full_key: " in line), "")
+        raise ConfigError(f"{told}{f' ({key})' if key else ''}; --cfg job shows every key with its value.") from error
 
 
 def _is_multirun() -> bool:

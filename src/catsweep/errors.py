@@ -12,6 +12,10 @@ class ConfigError(CatsweepError):
     """A configuration that cannot mean anything, for example a loss the model has no use for."""
 
 
+class PlaceError(CatsweepError):
+    """A folder or file that cannot be used: no room, no permission, something else in its place."""
+
+
 class DataError(CatsweepError):
     """Input data that cannot be used, or a ready set that is not what it claims to be."""
 
@@ -40,5 +44,22 @@ class StudyError(CatsweepError):
     """A sweep that cannot go on as asked: its study was made otherwise, or every trial fails in the same way."""
 
 
+class StorageError(StudyError):
+    """A study whose file or server cannot be read or written, as on a full disk.
+
+    Args:
+        message: which, why, and what to do.
+        full: no space is left, so nothing else can be written there either.
+    """
+
+    def __init__(self, message: str, full: bool = False) -> None:
+        super().__init__(message)
+        self.full = full
+
+
 class EvaluationError(CatsweepError):
     """A model that does not score as its record says."""
+
+
+class TakenError(CatsweepError):
+    """A place where something lies that catsweep did not make, and so does not replace."""

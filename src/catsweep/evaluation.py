@@ -12,9 +12,10 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.table import Table
 
-from catsweep import printing
+from catsweep import places, printing
 from catsweep.atomic import write_json
-from catsweep.errors import ConfigError, EvaluationError
+from catsweep.errors import EvaluationError
+from catsweep.export import digests
 from catsweep.export.best_model import scored_checkpoint
 from catsweep.export.intervals import LEVEL, NOT_BELOW_ZERO, ROUNDING, SHARE, Interval
 from catsweep.export.reading import is_bundle, latest_bundle, load_bundle
@@ -22,6 +23,7 @@ from catsweep.export.recorded import Recorded, open_photos, other_versions, scor
 from catsweep.metrics.card import MetricCard
 from catsweep.metrics.scorer import Scorer
 from catsweep.models.protocol import Generator
+from catsweep.ownership import require_file
 from catsweep.runs import load_run
 
 
@@ -35,14 +37,17 @@ def run(cfg: DictConfig) -> Path:
         The folder that was scored.
 
     Raises:
-        ConfigError: a key that means nothing.
         ExportError: there is no bundle, or a damaged one.
         DataError: its photos are not here.
         MetricError: its scores cannot be taken as they were.
         EvaluationError: a score lies outside.
+        PlaceError: `out` cannot be written.
     """
-    check(cfg)
+    if cfg.out is not None:
+        require_file(Path(cfg.out), '"recorded_seed"', "out=FILE")
+        places.check(Path(cfg.out).parent, cfg, file=Path(cfg.out).name, key="out=FILE.json")
     folder = Path(cfg.bundle) if cfg.bundle is not None else latest_bundle(Path(cfg.exports))
+    said = digests.verify(folder) if is_bundle(folder) else []
     recorded = Recorded.read(folder)
     ready = open_photos(recorded, cfg.ready)
     console = printing.console()
@@ -51,26 +56,14 @@ def run(cfg: DictConfig) -> Path:
     scores, cards = scorer.final(open_model(folder))
     outcome = Outcome(recorded, scores, cards, scorer.seed)
     console.print(outcome.table())
-    for line in (outcome.extractor(), *outcome.remarks()):
+    for line in (outcome.extractor(), *outcome.remarks(), *said):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     if cfg.out is not None:
         write_json(Path(cfg.out), outcome.to_dict(scorer))
-    if said := outcome.failure():
-        raise EvaluationError(said)
+    if failure := outcome.failure():
+        raise EvaluationError(failure)
     console.print(outcome.sentence(), highlight=False, markup=False, soft_wrap=True)
     return folder
-
-
-def check(cfg: DictConfig) -> None:
-    """Refuse what means nothing, before anything is loaded.
-
-    Raises:
-        ConfigError: naming the key, what it must be, and what it is.
-    """
-    if cfg.seed is not None and (type(cfg.seed) is not int or cfg.seed < 0):
-        raise ConfigError(f"seed must be a whole number from 0 up, or null for the recorded one; got {cfg.seed!r}.")
-    if cfg.out is not None and Path(str(cfg.out)).suffix != ".json":
-        raise ConfigError(f"out must be a .json file, or null for none; got {cfg.out!r}.")
 
 
 def open_model(folder: Path) -> Generator:

@@ -1,12 +1,15 @@
-"""From `_target_` nodes to objects, for trusted targets only.
+"""From `_target_` nodes to objects, in the configuration that a person composes of `conf/` and the command line.
 
-Hydra's `instantiate` calls whatever a configuration names, and a configuration may come from somebody else's run
-folder or bundle. So only these packages may be named. One's own package is added on the command line, by
-`trust=[mypackage.*]` (see `catsweep.commands.guard`), never by the configuration that is loaded.
+It is their own, and may name anything of these packages, and of their own packages with `trust=[mypackage.*]` on the
+command line (see `catsweep.commands.guard`). A list of packages keeps slips and copied lines from reaching `os.system`,
+and is no protection from a stranger: a configuration that was loaded from a file is `catsweep.loaded`'s, which knows
+exact names only.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import hydra.utils
@@ -17,6 +20,28 @@ from catsweep.errors import ConfigError
 R = TypeVar("R")
 
 TRUSTED = ("catsweep.*", "torch.nn.*", "torch.optim.*", "pytorch_lightning.*", "pytorch_optimizer.*", "kornia.*")
+
+_trusted: ContextVar[tuple[str, ...]] = ContextVar("trusted", default=())
+
+
+@contextmanager
+def trusting(names: Sequence[str]) -> Iterator[None]:
+    """While the block runs, configurations of either kind may name these too.
+
+    Args:
+        names: exact ones, `mypackage.models.Net`, or all of a package, `mypackage.*`; those of the command line.
+    """
+    with hydra.utils.execution_whitelist(list(names)):
+        token = _trusted.set((*_trusted.get(), *map(str, names)))
+        try:
+            yield
+        finally:
+            _trusted.reset(token)
+
+
+def is_trusted(name: str) -> bool:
+    """Whether `trusting` has been told of a name."""
+    return any(name == one or (one.endswith(".*") and name.startswith(one[:-1])) for one in _trusted.get())
 
 
 def instantiate(node: Any, **kwargs: Any) -> Any:

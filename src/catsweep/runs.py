@@ -1,44 +1,74 @@
 """From a run's folder back to its model: for generate, export, and the final scores of the run itself."""
 
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
-import torch
-from omegaconf import DictConfig, OmegaConf
 
+from catsweep import checkpoints
 from catsweep.errors import DataError
-from catsweep.instantiation import instantiate
+from catsweep.loaded import read, rebuild
+from catsweep.run_folder import BEST_CHECKPOINT, LAST_CHECKPOINT
 
 
 def load_weights(model: pl.LightningModule, run: Path, checkpoint: str) -> int:
     """Load a checkpoint's weights into a model.
 
+    Args:
+        model: changed only if the checkpoint is whole and its own.
+        run: the run's folder.
+        checkpoint: `best` or `last`; of a torn `last` the one before it is taken, which is said.
+
     Returns:
         The epoch it was written in, counted from 1.
 
     Raises:
-        DataError: there is no such checkpoint.
+        DataError: there is no such checkpoint, it is torn, or another model's.
     """
-    file = run / "checkpoints" / f"{checkpoint}.ckpt"
-    if not file.exists():
-        raise DataError(f"Expected the checkpoint {file}; it is not there. Name the folder of a run that has trained.")
-    state = torch.load(file, map_location="cpu", weights_only=True)
+    file = run / (LAST_CHECKPOINT if checkpoint == "last" else BEST_CHECKPOINT)
+
+    def accept(found: dict[str, Any], file: Path) -> None:
+        checkpoints.refuse_others(model, found["state_dict"], file)
+
+    try:
+        if checkpoint not in ("best", "last"):
+            raise DataError(f"Expected the checkpoint best or last, got {checkpoint!r}.")
+        if checkpoint == "last" and (there := checkpoints.newest(run, accept)):
+            file, state = there
+        else:
+            state = checkpoints.read(file)
+            accept(state, file)
+        epoch = checkpoints.epoch_of(state)
+    except DataError as error:
+        raise DataError(f"{error} {_remedy(run, checkpoint)}") from error
     model.load_state_dict(state["state_dict"])
-    # Not state["epoch"], which counts on when training has ended.
-    return int(state["loops"]["fit_loop"]["epoch_progress"]["current"]["ready"])
+    return epoch
 
 
-def load_run(run: Path, checkpoint: str = "best") -> tuple[pl.LightningModule, DictConfig]:
-    """Rebuild the model of a run from its `config.yaml` and one of its checkpoints.
+def _remedy(run: Path, checkpoint: str) -> str:
+    there = [file.stem for file in sorted((run / "checkpoints").glob("[!.]*.ckpt"))]
+    if not there:
+        return "Name the folder of a run that has trained."
+    other = "last" if checkpoint == "best" else "best"
+    drawn = f" To draw with the other one: checkpoint={other}." if other in there else ""
+    return (
+        f"Put it back from a copy, or train again under the same options; of a study, choose another trial: "
+        f"src/best_model.py select=NUMBER.{drawn}"
+    )
+
+
+def load_run(run: Path, checkpoint: str = "best") -> tuple[pl.LightningModule, dict[str, Any]]:
+    """Rebuild the model of a run from its `config.yaml` and one of its checkpoints, whoever made them.
 
     Args:
         run: the run's folder.
         checkpoint: `best` or `last`.
 
     Returns:
-        The model, on the CPU, in evaluation mode; and the run's configuration.
+        The model, on the CPU, in evaluation mode; and the run's configuration, plain and a stranger's.
 
     Raises:
+        ConfigError: its configuration names what a loaded one may not, or cannot be read.
         DataError: the folder is not that of a run, or lacks the checkpoint.
     """
     file = run / "config.yaml"
@@ -46,8 +76,7 @@ def load_run(run: Path, checkpoint: str = "best") -> tuple[pl.LightningModule, D
         raise DataError(
             f"Expected the folder of a run, with a config.yaml; {run} has none. Try one of outputs/runs/*/*."
         )
-    cfg = OmegaConf.load(file)
-    assert isinstance(cfg, DictConfig)
-    model: pl.LightningModule = instantiate(cfg.model)
+    config = read(file)
+    model: pl.LightningModule = rebuild(config, "model")
     load_weights(model, run, checkpoint)
-    return model.eval(), cfg
+    return model.eval(), config

@@ -5,13 +5,12 @@ the configuration (`_target_`); what stands here is the order of things. `catswe
 way back, from a run's folder to its model.
 """
 
-import json
 import logging
 import os
 import time
 import warnings
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +18,32 @@ import optuna
 import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint, Timer
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from catsweep import cluster, configuration
+from catsweep import cluster, configuration, resumption
 from catsweep.atomic import write_json
-from catsweep.callbacks import Collapse, EvaluationLine, FiniteLoss, LastCheckpoint, Progress, RandomState
+from catsweep.callbacks import (
+    BestCheckpoint,
+    Collapse,
+    EvaluationLine,
+    FiniteLoss,
+    LastCheckpoint,
+    Progress,
+    RandomState,
+)
+from catsweep.checkpoints import Checkpoints
 from catsweep.data.datamodule import CatDataModule
 from catsweep.data.splits import TRAIN
-from catsweep.errors import ConfigError, InterruptedTrial
+from catsweep.errors import ConfigError, DataError, InterruptedTrial
 from catsweep.hardware import device_name, require
 from catsweep.instantiation import instantiate
 from catsweep.metrics.callback import ScoreCallback
 from catsweep.metrics.scorer import Scorer
 from catsweep.models.protocol import Generator
-from catsweep.run_folder import LAST_CHECKPOINT, SCORES
+from catsweep.run_folder import BEST_CHECKPOINT, LAST_CHECKPOINT, SCORES, alone
 from catsweep.runs import load_weights
 from catsweep.search.callback import SweepCallback
 from catsweep.search.reporting import TrialReporter
@@ -45,8 +54,6 @@ from catsweep.tracking.media import SampleGrid
 log = logging.getLogger(__name__)
 
 RUNG_SCORE = "val/kid"
-# What may differ when a run goes on: it changes how long and where it trains and who asks, not what.
-RESUMED_WITH_OTHER = {"resume", "epochs", "minutes", "logger", "trainer", "trial", "trials", "rungs", "trust"}
 ROOT = Path(__file__).parents[2]
 
 
@@ -65,30 +72,40 @@ def run(cfg: DictConfig, folder: Path | None = None) -> float | tuple[float, ...
     """
     configuration.check(cfg)
     configuration.complete(cfg)
-    require(cfg.trainer.accelerator)
+    require(cfg.trainer.accelerator, cfg.trainer.get("devices", "auto"))
     _quiet_libraries()
     cluster.environment(cfg.trainer)  # also decides who is rank 0, before anything that only rank 0 does
     # Relative to the project, so that nothing we print or write names a place on this machine.
     folder = folder or Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
-    if cfg.trial.number is not None and (folder / SCORES).exists():
-        return _scored_before(cfg, folder)
-    checkpoint = _checkpoint_to_resume(cfg, folder)
+    if cfg.trial.number is None:
+        with alone(folder) if cluster.is_first() else nullcontext():
+            return _train(cfg, folder)
+    # A trial is alone by its lease: a lock that an attempt holds after it lost that would keep the next one out.
+    scores = _scores_of_trial(cfg, folder)
+    return _train(cfg, folder) if scores is None else objective_values(scores, list(cfg.objective))
+
+
+def _train(cfg: DictConfig, folder: Path) -> float | tuple[float, ...]:
+    """Build, fit and score, in a folder that is this run's alone."""
+    resumption.check(cfg, folder)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     if cfg.trainer.threads:
         torch.set_num_threads(cfg.trainer.threads)
     # The model first: what does not fit together shows at once, photos may take minutes to prepare.
     model: pl.LightningModule = instantiate(cfg.model).to(memory_format=torch.channels_last)
+    checkpoint = resumption.checkpoint_of(cfg, folder, model)
     data: CatDataModule = instantiate(cfg.data)
     data.prepare_data()
+    resumption.check_photos(cfg, folder, data.ready.digest)
     configuration.check_batch(cfg, len(data.ready.indices(TRAIN)))
     provenance.write(folder, cfg, provenance.collect(cfg.seed, ROOT, data.ready.digest), ROOT)
     log.info("Preparing the scores against %s; new photos take a minute, known ones a second", data.ready.path.name)
     scorer: Scorer = instantiate(cfg.metrics)(ready=data.ready)
     assert isinstance(model, Generator)
-    _require_scored(cfg, scorer.names(model))
+    require_scored(cfg, scorer.names(model))
     reporter = TrialReporter.from_config(cfg.trial)
     if reporter:
-        _require_rungs(cfg, reporter, scorer)
+        require_rungs(cfg, reporter.metrics, scorer)
     log_to = loggers.build(cfg.logger, folder, cfg.trial.study or cfg.study, cfg.trial.number)
     outcome = "failed"
     try:
@@ -97,7 +114,7 @@ def run(cfg: DictConfig, folder: Path | None = None) -> float | tuple[float, ...
         trainer = build_trainer(cfg, folder, scorer, log_to, reporter)
         without_idle_hooks([model])
         started = time.monotonic()
-        trainer.fit(model, data, ckpt_path=checkpoint, weights_only=True)
+        _fit(trainer, model, data, checkpoint)
         result = _score(trainer, model, scorer, folder, time.monotonic() - started)
         loggers.summarise(log_to, result["scores"], result["cards"], list(cfg.objective))
         outcome = "complete"
@@ -109,34 +126,60 @@ def run(cfg: DictConfig, folder: Path | None = None) -> float | tuple[float, ...
     return objective_values(result["scores"], list(cfg.objective))
 
 
-def _scored_before(cfg: DictConfig, folder: Path) -> float | tuple[float, ...]:
-    """The values of a trial whose process ended between its scores and its study.
+def _fit(trainer: pl.Trainer, model: pl.LightningModule, data: CatDataModule, checkpoint: str | None) -> None:
+    """Train.
+
+    Raises:
+        DataError: the checkpoint cannot be gone on from. What training itself raises passes through.
+    """
+    try:
+        trainer.fit(model, data, ckpt_path=checkpoint, weights_only=True)
+    # Lightning looks up and calls what it finds in a checkpoint, so one of another run can fail it in any way.
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        begun = any(isinstance(one, resumption.Continuation) and one.begun for one in trainer.callbacks)  # type: ignore[attr-defined]  # Lightning sets it
+        if checkpoint is None or begun:
+            raise
+        raise DataError(
+            f"{checkpoint} is not of this run, whose state does not fit: {str(error).partition(chr(10))[0][:200]} "
+            "Start a new run without resume."
+        ) from error
+
+
+def _scores_of_trial(cfg: DictConfig, folder: Path) -> Mapping[str, float] | None:
+    """The scores of a trial whose process ended between its scores and its study; None if there are none.
 
     Raises:
         ConfigError: the scores are another study's, whose folder this trial would write over.
     """
-    if not cfg.trial.attempt:
+    if not cfg.trial.attempt and (folder / SCORES).exists():
         raise ConfigError(
             f"Expected an empty folder for trial {cfg.trial.number}; {folder} holds a finished one of another sweep. "
             f"Start under another name, study=NAME, or remove {folder.parent}."
         )
+    if (record := resumption.scores_of(folder)) is None:
+        return None
     log.info("Trial %s was scored before; its values stand", cfg.trial.number)
-    scores = json.loads((folder / SCORES).read_text(encoding="utf-8"))["scores"]
-    return objective_values(scores, list(cfg.objective))
+    scores: Mapping[str, float] = record["scores"]
+    return scores
 
 
-def _require_rungs(cfg: DictConfig, reporter: TrialReporter, scorer: Scorer) -> None:
+def require_rungs(cfg: DictConfig, metrics: Sequence[str], scorer: Scorer) -> None:
     """Refuse, before training, to prune by a score that nobody takes.
+
+    Args:
+        cfg: of the run.
+        metrics: names of the scores that its study prunes by.
+        scorer: of the run.
 
     Raises:
         ConfigError: naming the scores that are taken while a model trains; or there is no rung to take one at.
     """
-    if reporter.metrics and not cfg.rungs:
+    if metrics and not cfg.rungs:
         raise ConfigError(
             "Pruning needs rungs, shares of the budget such as [0.25, 0.5]; got none. "
             "Set some, or hydra.sweeper.pruner=null."
         )
-    if missing := [name for name in reporter.metrics if name not in scorer.rung_names()]:
+    if missing := [name for name in metrics if name not in scorer.rung_names()]:
         raise ConfigError(
             f"hydra.sweeper.prune_metric must name a score taken during training, of "
             f"{', '.join(scorer.rung_names())}; got {', '.join(missing)}."
@@ -163,8 +206,12 @@ def objective_values(scores: Mapping[str, float], objective: list[str]) -> float
     return values[0] if len(values) == 1 else values
 
 
-def _require_scored(cfg: DictConfig, names: list[str]) -> None:
+def require_scored(cfg: DictConfig, names: list[str]) -> None:
     """Refuse, before training, an objective that will not be scored.
+
+    Args:
+        cfg: of the run.
+        names: of the scores that there will be.
 
     Raises:
         ConfigError: naming the scores there will be.
@@ -197,6 +244,8 @@ def build_trainer(
         use_distributed_sampler=False,  # the data module deals the batches out itself
         **starter,
     )
+    if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # nobody has brought another
+        trainer.strategy.checkpoint_io = Checkpoints()
     return trainer
 
 
@@ -210,9 +259,10 @@ def callbacks(
         SampleGrid(folder),
         FiniteLoss(),
         RandomState(),
+        resumption.Continuation(folder),
         Progress(),
         EvaluationLine(),
-        ModelCheckpoint(checkpoints, "best", monitor=RUNG_SCORE, enable_version_counter=False),
+        BestCheckpoint(checkpoints, RUNG_SCORE),
         LastCheckpoint(checkpoints),
     ]
     if cfg.patience is not None:
@@ -239,45 +289,6 @@ def resolve_precision(precision: str, accelerator: str) -> str:
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
     abilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return "bf16-mixed" if abilities.get("amx_bf16") or abilities.get("avx512_bf16") else "32-true"
-
-
-def _checkpoint_to_resume(cfg: DictConfig, folder: Path) -> str | None:
-    """The checkpoint to go on from, if `cfg.resume` asks for it or the trial was begun before.
-
-    Raises:
-        ConfigError: there is none, or the run it belongs to was configured otherwise.
-    """
-    checkpoint = folder / LAST_CHECKPOINT
-    if not cfg.resume and not (cfg.trial.attempt and _is_whole(checkpoint)):
-        return None
-    if not checkpoint.exists():
-        raise ConfigError(
-            f"resume={cfg.resume}: expected an unfinished run with {LAST_CHECKPOINT}, but found none in {folder}. "
-            "Start a new run without resume, or name the run's folder: resume=outputs/runs/DATE/TIME."
-        )
-    before = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
-    now = OmegaConf.to_container(cfg, resolve=True)
-    changed = configuration.differences(before, now, ignore=RESUMED_WITH_OTHER)
-    if changed:
-        raise ConfigError(
-            f"resume={cfg.resume}: the run in {folder} was configured otherwise:\n  " + "\n  ".join(changed) + "\n"
-            "Give the same options as before, or start a new run without resume."
-        )
-    log.info("Resuming %s", folder)
-    return str(checkpoint)
-
-
-def _is_whole(checkpoint: Path) -> bool:
-    """Whether a checkpoint can be read; one that a killed trial was just writing cannot.
-
-    Lightning writes it elsewhere and moves it, which is one step only within a file system.
-    """
-    if not checkpoint.exists():
-        return False
-    if not zipfile.is_zipfile(checkpoint):  # a torn one lacks the directory at its end
-        log.warning("%s is torn, so the trial starts afresh", checkpoint)
-        return False
-    return True
 
 
 def _score(
@@ -316,4 +327,4 @@ def _keep_if_better(trainer: pl.Trainer, model: pl.LightningModule, scorer: Scor
     assert isinstance(model, Generator)
     rung = scorer.rung(model)[RUNG_SCORE]
     if best.best_model_score is None or rung < float(best.best_model_score):
-        trainer.save_checkpoint(folder / "checkpoints" / "best.ckpt")
+        trainer.save_checkpoint(folder / BEST_CHECKPOINT)

@@ -22,8 +22,9 @@ def options(group: str) -> list[str]:
 
 def load(group: str, option: str, **recipe):
     """The node with the model's recipe beside it, as in a composed configuration."""
-    config = OmegaConf.create({"recipe": {**RECIPE, **recipe}, group: OmegaConf.load(CONF / group / f"{option}.yaml")})
-    return config[group]
+    node = OmegaConf.load(CONF / group / f"{option}.yaml")
+    node.pop("defaults", None)  # which Hydra composes
+    return OmegaConf.create({"recipe": {**RECIPE, **recipe}, group: node})[group]
 
 
 def test_the_groups_offer_what_is_promised():

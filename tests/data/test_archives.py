@@ -1,8 +1,10 @@
+import errno
 import gzip
 import io
 import lzma
 import os
 import random
+import re
 import stat
 import struct
 import tarfile
@@ -283,13 +285,13 @@ def test_a_tar_with_holes_is_refused_and_one_of_old_is_read(tmp_path: Path) -> N
 )
 def test_what_is_no_archive_is_an_error(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "x.zip").write_bytes(data)
-    with pytest.raises(DataError, match=r"x\.zip (is none|cannot be read)"):
+    with pytest.raises(DataError, match=r"x\.zip (is a file of another kind|cannot be read)"):
         open_files(tmp_path / "x.zip", SUFFIXES)
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.zip")
-    with pytest.raises(DataError, match="is none"):
+    with pytest.raises(DataError, match="it is a pipe"):
         open_files(tmp_path / "x.zip", SUFFIXES)
 
 
@@ -307,3 +309,54 @@ def test_damaged_bytes_give_an_archive_or_an_error_of_ours(tmp_path: Path, data:
             with suppress(Unreadable):
                 assert len(files.read(name)) == files.size(name)
         assert isinstance(files, Zip | Tar)
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("kind", ["tar.gz", "tar.bz2", "tar.xz"])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_temporary_folder_is_not_a_damaged_archive(
+    folder: Path, tmp_path: Path, kind: str, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(io.BytesIO):
+        def write(self, _: object) -> int:
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(archives.tempfile, "TemporaryFile", Full)
+    monkeypatch.setattr(archives.tempfile, "tempdir", str(tmp_path / "temporary"))
+    with pytest.raises(DataError, match=r"room in \S+/temporary, .*TMPDIR.*data\.source=DIR") as caught:
+        open_files(of_folder(folder, tmp_path / f"cats.{kind}"), SUFFIXES)
+    assert "Get it again" not in str(caught.value)
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("kind", KINDS)
+def test_trouble_of_the_machine_is_not_damage(
+    folder: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = of_folder(folder, tmp_path / f"cats.{kind}")
+
+    def opened(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(file))
+
+    monkeypatch.setattr(Path, "open", opened)
+    with pytest.raises(OSError, match="Too many open files"):
+        open_files(file, SUFFIXES)
+
+
+@pytest.mark.security
+def test_what_is_no_archive_is_told_as_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "cats.7z").write_bytes(b"7z\xbc\xaf\x27\x1c" + bytes(600))
+    (tmp_path / "cats.txt").touch()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    said = {
+        "cats.7z": "is a file of another kind. Unpack it if it is an archive",
+        "cats.txt": "is a file of another kind",
+        "pipe": "is neither: it is a pipe",
+        "link": "is a link that leads nowhere",
+        "missing": "is not there; check the path",
+        "cats.txt/below": "is not there; check the path",
+    }
+    for name, what in said.items():
+        with pytest.raises(DataError, match=re.escape(f"data.source={tmp_path / name} {what}")):
+            open_files(tmp_path / name, SUFFIXES)

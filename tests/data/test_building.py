@@ -1,3 +1,4 @@
+import errno
 import json
 import logging
 import os
@@ -9,11 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 from PIL import Image
 
+from catsweep import renaming
 from catsweep.data.building import open_or_build
 from catsweep.data.ready import CARD, IMAGES, SHEET, Item, ReadySet
-from catsweep.errors import DataError
+from catsweep.errors import ConfigError, DataError, PlaceError, TakenError
+from catsweep.ownership import MARKER
+from catsweep.places import told
 
 
 def folders(root: Path) -> list[str]:
@@ -48,6 +53,7 @@ def test_the_folder_holds_a_card_a_sheet_and_nothing_half_made(fake: Callable, t
         "manifest.csv",
         "contact_sheet.png",
         "card.json",
+        MARKER,
     }
     card = json.loads((ready.path / CARD).read_text())
     assert card["n"] == 120
@@ -97,10 +103,29 @@ def test_nothing_left_is_an_error_that_says_what_was_looked_for(fake: Callable, 
     assert folders(tmp_path) == []
 
 
-def test_a_place_one_cannot_write_to_is_an_error_with_the_remedy(fake: Callable, tmp_path: Path) -> None:
+@pytest.mark.security
+def test_a_place_one_cannot_write_to_is_told_with_its_key(fake: Callable, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match=r"set data\.root=DIR"):
+    cfg = OmegaConf.create({"data": {"root": str(tmp_path / "file")}})
+    with pytest.raises(PlaceError, match=r"file cannot be used: .* data\.root=DIR"), told(cfg):
         open_or_build(fake(), 16, tmp_path / "file", 0.1)
+
+
+@pytest.mark.security
+def test_a_set_that_may_not_be_read_now_is_not_taken_for_a_damaged_one(
+    fake: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready = open_or_build(fake(), 16, tmp_path, 0.1)
+    before = {file.name: file.read_bytes() for file in ready.path.iterdir()}
+
+    def read(path: Path, *_: object, **__: object) -> str:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    with monkeypatch.context() as denied:
+        denied.setattr(Path, "read_text", read)
+        with pytest.raises(PermissionError):
+            open_or_build(fake(), 16, tmp_path, 0.1)
+    assert {file.name: file.read_bytes() for file in ready.path.iterdir()} == before
 
 
 def test_a_finished_set_can_be_read_where_nothing_can_be_written(
@@ -130,15 +155,15 @@ def test_a_build_that_fails_leaves_nothing(fake: Callable, tmp_path: Path, monke
 def test_the_set_appears_by_one_rename_of_a_complete_folder(
     fake: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rename, renamed = Path.rename, []
+    move, renamed = renaming.move, []
 
-    def watched(here: Path, there: Path) -> Path:
+    def watched(here: Path, there: Path) -> None:
         assert not there.exists()
         ReadySet.open(here).verify()
         renamed.append(there)
-        return rename(here, there)
+        move(here, there)
 
-    monkeypatch.setattr(Path, "rename", watched)
+    monkeypatch.setattr(renaming, "move", watched)
     assert renamed == [open_or_build(fake(), 16, tmp_path, 0.1).path]
 
 
@@ -207,3 +232,34 @@ def test_a_set_with_another_key_in_its_place_is_replaced(tmp_path: Path, fake: C
     source = fake()
     assert open_or_build(source, 16, tmp_path, 0.1).card["key"] == card["key"]
     assert source.built == 1
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("name", ["../../esc", "/tmp/esc", "a/b", "..\\esc", "a\0b", "C:esc"])
+def test_a_source_is_called_by_a_name(fake: Callable, tmp_path: Path, name: str) -> None:
+    source = fake()
+    source.name = name
+    with pytest.raises(ConfigError, match="A ready set must be a name"):
+        open_or_build(source, 16, tmp_path / "ready", 0.1)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.security
+def test_a_folder_of_the_user_is_not_replaced(fake: Callable, tmp_path: Path) -> None:
+    ready = open_or_build(fake(), 16, tmp_path, 0.1)
+    (ready.path / CARD).write_text("{")  # so it has to be built again
+    (ready.path / "notes.txt").write_text("mine")
+    with pytest.raises(TakenError, match=r"catsweep did not make notes\.txt in it"):
+        open_or_build(fake(), 16, tmp_path, 0.1)
+    assert (ready.path / "notes.txt").read_text() == "mine"
+    (hidden := tmp_path / f".{ready.path.name}.backup").mkdir()  # a copy of somebody, not the debris of a build
+    (ready.path / "notes.txt").unlink()
+    open_or_build(fake(), 16, tmp_path, 0.1)
+    assert hidden.is_dir()
+
+
+def test_a_set_of_a_version_without_markers_is_replaced(fake: Callable, tmp_path: Path) -> None:
+    ready = open_or_build(fake(), 16, tmp_path, 0.1)
+    (ready.path / MARKER).unlink()
+    (ready.path / CARD).write_text("{")
+    assert open_or_build(fake(), 16, tmp_path, 0.1).path == ready.path

@@ -1,3 +1,4 @@
+import errno
 import io
 import os
 import subprocess
@@ -21,7 +22,7 @@ from catsweep.data.decode import Unreadable
 from catsweep.data.hub import HubCats, HubFiles
 from catsweep.data.prepare.making import build
 from catsweep.data.prepare.original import Original
-from catsweep.errors import ConfigError, DataError
+from catsweep.errors import ConfigError, DataError, PlaceError
 from catsweep.instantiation import instantiate
 
 
@@ -268,3 +269,16 @@ def test_the_configuration_makes_it_for_both_commands(root: Path, parquet: Path)
             reader: Any = instantiate(compose(command, overrides=words).data.reader)
             assert isinstance(reader, HubCats)
             assert len(list(reader.files)) == 2
+
+
+@pytest.mark.security
+def test_a_full_cache_is_told_as_one(loose: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError("I/O error") from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "cache/huggingface/x.arrow")
+
+    monkeypatch.setattr(datasets, "load_dataset", full)
+    with pytest.raises(
+        PlaceError, match=r"x\.arrow cannot be written: no space .* environment variable HF_HOME"
+    ) as caught:
+        HubFiles(str(loose), "train", None)
+    assert "Check the id" not in str(caught.value)

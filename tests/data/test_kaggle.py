@@ -1,3 +1,5 @@
+import errno
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -12,7 +14,7 @@ from PIL import Image
 from catsweep.data import kaggle
 from catsweep.data.datamodule import CatDataModule
 from catsweep.data.sources import KaggleCats
-from catsweep.errors import ConfigError, DataError
+from catsweep.errors import ConfigError, DataError, PlaceError
 from catsweep.instantiation import instantiate
 
 
@@ -88,3 +90,13 @@ def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyP
 def test_what_was_fetched_as_an_archive_is_read_as_well(fetched: Path, tmp_path: Path) -> None:
     file = shutil.make_archive(str(tmp_path / "cat-dataset"), "zip", fetched)
     assert KaggleCats(file).key(32) == KaggleCats(fetched).key(32)
+
+
+@pytest.mark.security
+def test_a_full_cache_is_told_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "cache/kagglehub/x.zip")
+
+    monkeypatch.setattr(kagglehub, "dataset_download", full)
+    with pytest.raises(PlaceError, match=r"x\.zip cannot be written: no space .* environment variable KAGGLEHUB_CACHE"):
+        kaggle.download()

@@ -1,5 +1,7 @@
 import csv
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from catsweep.data.building import open_or_build
-from catsweep.data.ready import CARD, IMAGES, MANIFEST, Item, ReadySet, Row, digest, read_manifest, write_manifest
+from catsweep.data.ready import (
+    CARD,
+    IMAGES,
+    MANIFEST,
+    Item,
+    ReadySet,
+    Row,
+    create_images,
+    digest,
+    read_manifest,
+    write_manifest,
+)
 from catsweep.errors import DataError
 
 
@@ -149,3 +162,20 @@ def test_the_manifest_holds_no_formula_and_gives_back_the_name(
     assert not cells["reason"].startswith(("=", "@", "\t", "\r", "-a", "+a"))
     assert cells["landmarks"] == "-0.50 1.00"
     assert list(read_manifest(path)) == [row]
+
+
+@pytest.mark.security
+def test_images_have_their_room_before_they_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To write into a hole of a mapped file on a full disk ends the process, without a word."""
+    asked: list[tuple[int, int]] = []
+
+    def full(_: int, start: int, length: int) -> None:
+        asked.append((start, length))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        create_images(tmp_path, 7, 16)
+    assert caught.value.filename == str(tmp_path / IMAGES)
+    assert asked == [(0, (tmp_path / IMAGES).stat().st_size)]
+    assert asked[0][1] >= 7 * 16 * 16 * 3

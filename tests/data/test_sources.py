@@ -240,7 +240,7 @@ def test_no_folder_is_an_error_that_says_what_to_type(tmp_path: Path) -> None:
     for source, name in ((Photos(None), "photos"), (KaggleCats(None), "kaggle_cats")):
         with pytest.raises(ConfigError, match=f"data={name} needs .* add data.source=DIR"):
             source.key(32)
-    with pytest.raises(DataError, match=r"data\.source=/nowhere is none"):
+    with pytest.raises(DataError, match=r"data\.source=/nowhere is not there"):
         Photos("/nowhere").key(32)
 
 

@@ -31,12 +31,6 @@ def test_without_gradio_it_says_what_to_install(config, monkeypatch: pytest.Monk
         command.run(config())
 
 
-@pytest.mark.parametrize("port", [-1, 65536, "http", 1.5, True, None])
-def test_a_port_that_is_none(config, port: object) -> None:
-    with pytest.raises(ConfigError, match=f"port must be a whole number from 0 .*; got {port!r}"):
-        command.run(config(port=port))
-
-
 def test_a_folder_that_is_no_bundle(config) -> None:
     with pytest.raises(ExportError, match="Expected an exported bundle in nowhere"):
         command.run(config(bundle="nowhere"))

@@ -2,11 +2,12 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
-from catsweep.errors import ConfigError, ExportError
+from catsweep.errors import ConfigError, ExportError, TakenError
 from catsweep.export import best_model
 
 UNKNOWN = "No trial was trained again under other seeds, so how much it varies is not known."
@@ -33,8 +34,7 @@ def test_chosen_trial_is_copied_whole(sweep, cfg, select, trial) -> None:
     cfg.select = select
     folder = best_model.run(cfg)
     assert folder == sweep.outputs / "best_model"
-    assert (folder / "checkpoints" / "best.ckpt").read_text() == f"weights of s/{trial}"
-    for name in ("config.yaml", "metrics.json", "provenance.json"):
+    for name in ("checkpoints/best.ckpt", "config.yaml", "metrics.json", "provenance.json"):
         assert (folder / name).read_bytes() == (sweep.outputs / "s" / str(trial) / name).read_bytes()
     assert json.loads((folder / "choice.json").read_text())["trial"] == trial
 
@@ -53,7 +53,7 @@ def test_run_too_short_for_samples_is_still_a_model(sweep, cfg) -> None:
 def test_checkpoint_is_the_one_that_was_scored(sweep, cfg) -> None:
     sweep.with_runs("s", [(1.0, 1.0)])
     run = sweep.outputs / "s" / "0"
-    (run / "checkpoints" / "last.ckpt").write_text("last weights")
+    shutil.copyfile(run / "checkpoints" / "best.ckpt", run / "checkpoints" / "last.ckpt")
     metrics = json.loads((run / "metrics.json").read_text()) | {"checkpoint": "last"}
     (run / "metrics.json").write_text(json.dumps(metrics))
     folder = best_model.run(cfg)
@@ -143,6 +143,26 @@ def test_lost_part_is_named_and_the_earlier_best_model_stays(sweep, cfg, lost) -
     assert json.loads((sweep.outputs / "best_model" / "choice.json").read_text())["trial"] == 0
 
 
+@pytest.mark.security
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("checkpoints/best.ckpt", b"", r"best\.ckpt is torn, or none of catsweep's \(0 bytes"),
+        ("checkpoints/best.ckpt", b"PK\x03\x04" + bytes(900), r"best\.ckpt is torn"),
+        ("metrics.json", b"{", r"select=NUMBER|No run folder in"),
+    ],
+)
+def test_torn_part_is_named_and_the_earlier_best_model_stays(sweep, cfg, file, content, said) -> None:
+    sweep.with_runs("s", FRONT)
+    cfg.select = "ssim"
+    best_model.run(cfg)
+    (sweep.outputs / "s" / "1" / file).write_bytes(content)
+    cfg.select = "fid"
+    with pytest.raises(ExportError, match=rf"{said}[\s\S]*(select=NUMBER|No run folder)"):
+        best_model.run(cfg)
+    assert json.loads((sweep.outputs / "best_model" / "choice.json").read_text())["trial"] == 0
+
+
 def test_study_may_be_called_by_a_number(sweep, cfg) -> None:
     sweep.with_runs("2026", FRONT)
     sweep.with_runs("2027", FRONT)
@@ -173,3 +193,39 @@ def test_command_line_on_an_empty_project(root, tmp_path) -> None:
     assert "make sweep" in result.stderr
     assert "Traceback" not in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("name", ["../../../victim", "/etc/passwd", "", ".", None, 3, "Best"])
+def test_a_checkpoint_is_one_of_two_names(sweep, cfg, name) -> None:
+    """It is part of a path that is copied from, and to."""
+    sweep.with_runs("s", FRONT)
+    for run in (sweep.outputs / "s").iterdir():
+        metrics = json.loads((run / "metrics.json").read_text())
+        (run / "metrics.json").write_text(json.dumps({**metrics, "checkpoint": name}))
+    with pytest.raises(ExportError, match="must name the checkpoint that was scored, best or last; got"):
+        best_model.run(cfg)
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("part", ["provenance.json", "checkpoints/best.ckpt", "samples/epoch_0010.png"])
+def test_parts_that_are_links_out_of_the_run_are_not_copied(sweep, cfg, tmp_path, part) -> None:
+    sweep.with_runs("s", FRONT)
+    (secret := tmp_path / "secret").write_text("{}")
+    for run in (sweep.outputs / "s").iterdir():
+        (run / part).unlink()
+        (run / part).symlink_to(secret)
+    with pytest.raises(ExportError, match=f"{part} is a link to a file outside"):
+        best_model.run(cfg)
+    assert not Path(cfg.out).exists()
+
+
+@pytest.mark.security
+def test_a_folder_of_the_user_is_not_replaced(sweep, cfg, tmp_path) -> None:
+    sweep.with_runs("s", FRONT)
+    (thesis := tmp_path / "thesis" / "chapter.tex").parent.mkdir()
+    thesis.write_text("years of work")
+    cfg.out = str(thesis.parent)
+    with pytest.raises(TakenError, match=r"catsweep did not make chapter\.tex in it.*choose another place: out=DIR"):
+        best_model.run(cfg)
+    assert [path.read_text() for path in thesis.parent.iterdir()] == ["years of work"]

@@ -83,3 +83,59 @@ def test_places_are_taken_out(before, after) -> None:
 def test_diff_stays_as_it_is() -> None:
     diff = "--- /dev/null/x\n+++ /mnt/disk/x\n"
     assert portable({"git": {"diff": diff}}) == {"git": {"diff": diff}}
+
+
+NO_NAMES = [
+    "/../../../../victim",
+    "..",
+    "../x",
+    "a/b",
+    "a\\b",
+    "C:x",
+    "",
+    ".",
+    "x\0y",
+    "x" * 300,
+    "con",
+    None,
+    True,
+    1.5,
+    {},
+]
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("key", ["study", "trial"])
+@pytest.mark.parametrize("name", NO_NAMES)
+def test_a_choice_of_a_stranger_names_no_folder_elsewhere(run, key, name) -> None:
+    """Its study and trial name the folder of the bundle, in whose place nothing else may be."""
+    (run / "choice.json").write_text(json.dumps({"study": "dogs", "trial": 0, key: name}))
+    with pytest.raises(ExportError, match=rf'"{key}" in .*choice\.json must be a name'):
+        FinishedRun.read(run)
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("choice", [[], "x", 1, {}])
+def test_a_choice_that_is_none_is_damage(run, choice) -> None:
+    (run / "choice.json").write_text(json.dumps(choice))
+    with pytest.raises(ExportError, match=r"cannot be read|must be a name|is torn"):
+        FinishedRun.read(run)
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("name", ["config.yaml", "metrics.json", "provenance.json", "choice.json"])
+def test_records_that_are_links_out_of_the_run_are_refused(run, tmp_path, name) -> None:
+    """They would go into a bundle that is published."""
+    said = {"study": "dogs", "trial": 0, "scores": {}, "checkpoint": "best"}
+    (secret := tmp_path / "secret").write_text(json.dumps(said))
+    (run / name).unlink(missing_ok=True)
+    (run / name).symlink_to(secret)
+    with pytest.raises(ExportError, match=f"{name} is a link to a file outside"):
+        FinishedRun.read(run)
+
+
+@pytest.mark.security
+def test_a_run_in_the_root_of_the_file_system_has_a_name(run, monkeypatch) -> None:
+    finished = FinishedRun.read(run)
+    monkeypatch.setattr(type(finished.folder), "resolve", lambda self: Path("/run"))
+    assert finished.name == "run"

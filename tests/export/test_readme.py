@@ -124,6 +124,6 @@ def test_changed_code_is_told(page) -> None:
 
 
 def test_names_that_yaml_would_misread_stay_names(page, tmp_path) -> None:
-    text = page(choice={"study": "2026: #1", "trial": 7, "selected_by": "x"})
-    assert front(text).model_name == "2026: #1-7"
+    text = page(choice={"study": "2026 #1, no", "trial": 7, "selected_by": "x"})
+    assert front(text).model_name == "2026 #1, no-7"
     assert json.dumps(front(text).tags)

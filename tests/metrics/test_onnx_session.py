@@ -5,11 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import nn
 
-from catsweep.errors import MetricError
+from catsweep.errors import MetricError, PlaceError
 from catsweep.metrics import onnx_session
 from catsweep.metrics.onnx_session import open_session
+from catsweep.places import told
 
 SIZE = 8
 
@@ -94,5 +96,13 @@ def test_threads_are_torch_s_unless_given(exported: dict[int, bytes]) -> None:
 
 def test_a_cache_that_cannot_be_made_is_refused(tmp_path: Path, exports: list[int]) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(MetricError, match="cache_root"):
+    cfg = OmegaConf.create({"metrics": {"cache_root": str(tmp_path / "file" / "cache")}})
+    with pytest.raises(PlaceError, match=r"file cannot be used: .* metrics\.cache_root=DIR"), told(cfg):
         open_session(network(0), SIZE, "net", "sha", 1, tmp_path / "file" / "cache")
+
+
+@pytest.mark.security
+def test_the_name_of_an_extractor_is_no_path(tmp_path: Path) -> None:
+    """It may come from the configuration of somebody else, and begins the name of a file that is written."""
+    with pytest.raises(MetricError, match="The name of an extractor must be a name"):
+        open_session(network(0), SIZE, "../../victim", "00", 1, tmp_path / "cache")

@@ -1,4 +1,5 @@
 import itertools
+import re
 from functools import partial
 
 import pytest
@@ -38,8 +39,28 @@ def test_a_depth_that_leaves_a_rest_is_refused(image_size, halvings):
 
 
 def test_the_refusal_names_every_depth_that_works():
-    with pytest.raises(ConfigError, match=r"from \[1, 2, 3, 4\], or another data\.size"):
+    with pytest.raises(ConfigError, match=r"from \[1, 2, 3, 4\], or another data\.size, as 32 or 64 "):
         smallest_side(48, 5)
+
+
+@pytest.mark.security
+@given(image_size=st.integers(1, 600), halvings=st.integers(-2, 9))
+def test_what_the_refusal_names_works(image_size, halvings):
+    try:
+        smallest_side(image_size, halvings)
+        return
+    except ConfigError as error:
+        said = str(error)
+    assert "[]" not in said
+    depths = re.search(r"depth\.halvings from \[([\d, ]+)\]", said)
+    assert (depths is None) == (image_size % 2 == 1)
+    for depth in map(int, depths[1].split(", ") if depths else []):
+        assert smallest_side(image_size, depth) >= 1
+    sizes = re.search(r"another data\.size, as ([\d or]+) \(", said)
+    assert sizes, said
+    for size in map(int, sizes[1].split(" or ")):
+        assert smallest_side(size, max(1, halvings)) >= 1
+        assert abs(size - image_size) <= 2 ** max(1, halvings)
 
 
 @settings(max_examples=30)

@@ -6,6 +6,7 @@ from optuna.trial import TrialState
 from PIL import Image
 from tests.report.studies import HOSTILE, Lab, add, params_of, populate
 
+from catsweep.ownership import MARKER
 from catsweep.report.markdown import fenced, plain, write
 from catsweep.report.story import tell
 
@@ -15,7 +16,7 @@ def test_every_picture_it_links_is_there_and_none_is_left_over(lab: Lab) -> None
     populate(lab, study, 12)
     folder = lab.sweeps / "cats"
     (folder / "report").mkdir()
-    (folder / "report/old.png").write_bytes(b"")
+    (folder / "report/slices_9.png").write_bytes(b"")
     page = write(tell(folder, lab.outputs / "cats", lab.ready, plotly=False), folder)
     text = page.read_text(encoding="utf-8")
     linked = re.findall(r"!\[.*?\]\((.*?)\)", text)
@@ -23,7 +24,8 @@ def test_every_picture_it_links_is_there_and_none_is_left_over(lab: Lab) -> None
         "winner", "reconstructions", "pareto", "pareto_samples", "history", "parallel", "importance", "slices_0",
         "slices_1", "timeline",
     ]  # fmt: skip
-    assert sorted(linked) == sorted(f"report/{path.name}" for path in (folder / "report").iterdir())
+    kept = {path.name for path in (folder / "report").iterdir()}
+    assert {*linked, f"report/{MARKER}"} == {f"report/{name}" for name in kept}
     for path in linked:
         with Image.open(folder / path) as picture:
             assert min(picture.size) > 50

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from tests.report.studies import Lab, images
 
+from catsweep.data.ready import find_ready_set
 from catsweep.report import pictures
 from catsweep.report.grids import grid, save_png
 
@@ -55,15 +56,15 @@ def test_strips_are_small_and_equal_images_give_equal_words() -> None:
 
 def test_real_cats_come_from_the_set_of_that_digest(lab: Lab) -> None:
     digest = lab.set()
-    found = pictures.find_ready_set(digest, [lab.folder / "nowhere", lab.ready])
+    found = find_ready_set(digest, [lab.folder / "nowhere", lab.ready])
     assert found is not None
     assert pictures.real_cats(found, 9).shape == (9, 32, 32, 3)
-    assert pictures.find_ready_set("another", [lab.ready]) is None
-    assert pictures.find_ready_set(None, [lab.ready]) is None
+    assert find_ready_set("another", [lab.ready]) is None
+    assert find_ready_set(None, [lab.ready]) is None
     assert len(pictures.real_cats(None, 9)) == 0
 
 
 def test_a_damaged_set_is_as_good_as_none(lab: Lab) -> None:
     digest = lab.set()
     (lab.ready / "squares-32/images.npy").write_bytes(b"")
-    assert pictures.find_ready_set(digest, [lab.ready]) is None
+    assert find_ready_set(digest, [lab.ready]) is None

@@ -3,11 +3,12 @@ from pathlib import Path
 
 import optuna
 import pytest
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 from tests.report.studies import BEGIN, CARD_OF_FID, HOSTILE, SPACE, Lab, add, params_of
 
 from catsweep.export.selection import Objective
 from catsweep.report.record import read
+from catsweep.search import attributes
 
 
 def test_a_record_holds_what_a_page_needs(lab: Lab) -> None:
@@ -125,3 +126,16 @@ def test_parameters_come_in_the_order_of_the_space(lab: Lab) -> None:
     add(study, (1.0, 1.0), params_of(0), "complete")
     add(study, (1.0, 1.0), params_of(1), "complete")  # the conditional one comes last
     assert list(read(study, lab.outputs).distributions) == list(SPACE)
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("ended", [TrialState.COMPLETE, TrialState.FAIL])
+def test_a_run_that_a_study_names_elsewhere_is_not_looked_at(lab: Lab, ended: TrialState) -> None:
+    """Its pictures and records would be in a report that is shown to others."""
+    other = lab.run("other", 0, (200.0, 0.4), ("val/fid", "val/ssim"))
+    (lab.outputs / "cats").mkdir(parents=True)
+    study = lab.study("cats")
+    values = (200.0, 0.4) if ended == TrialState.COMPLETE else None
+    for folder in ("../other/0", str(other)):
+        study.add_trial(create_trial(state=ended, values=values, user_attrs={attributes.FOLDER: folder}))
+    assert [trial.run for trial in read(study, lab.outputs / "cats").trials] == [None, None]

@@ -4,7 +4,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 from tests.report.studies import Lab
 
-from catsweep.errors import ExportError
+from catsweep.errors import ExportError, TakenError
 from catsweep.report import page, writing
 
 
@@ -33,9 +33,23 @@ def test_an_unknown_study_is_refused_with_those_that_there_are(lab: Lab) -> None
 
 def test_a_failure_leaves_the_earlier_page(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     lab.study("cats")
-    (lab.sweeps / "cats/report.html").write_text("earlier")
+    (lab.sweeps / "cats/report.html").write_text(earlier := "<title>cats: what the sweep found</title>")
     monkeypatch.setattr(page, "TEMPLATE", "gone.jinja")
     with pytest.raises(Exception, match="gone"):
         writing.run(config(lab))
-    assert (lab.sweeps / "cats/report.html").read_text() == "earlier"
+    assert (lab.sweeps / "cats/report.html").read_text() == earlier
     assert [p.name for p in (lab.sweeps / "cats").iterdir() if p.name.startswith(".")] == []
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("name", ["report.html", "report.md", "report/thesis.png"])
+def test_a_file_of_the_user_is_not_replaced(lab: Lab, name: str) -> None:
+    lab.study("cats")
+    (mine := lab.sweeps / "cats" / name).parent.mkdir(exist_ok=True)
+    mine.write_text("mine")
+    with pytest.raises(TakenError, match="Move it away, or choose another place: sweeps=DIR"):
+        writing.run(config(lab))
+    assert mine.read_text() == "mine"
+    mine.unlink()
+    for _ in range(2):
+        writing.run(config(lab))

@@ -1,5 +1,6 @@
 """Pictures of trials: which are attached, where they are kept, and that they never cost a trial."""
 
+import io
 import os
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from optuna.artifacts import download_artifact, get_all_artifact_meta
 from optuna.exceptions import UpdateFinishedTrialError
 from tests.search.scripted import Script, scheduler, states
 
+from catsweep.errors import StudyError
 from catsweep.search import scheduler as scheduler_module
 from catsweep.search.artifacts import Artifacts, Store
 from catsweep.search.executor import Job
@@ -149,3 +151,16 @@ def test_while_a_trial_runs_they_are_looked_for_about_once_a_minute() -> None:
     assert len(looked) == 3600 / scheduler_module.SHOW
     assert looked[0] == scheduler_module.SHOW
     assert looked[-1] == 3600  # before it was told
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("name", ["../study", "/etc/passwd", "..", "sub/x", ""])
+def test_an_artifact_that_a_study_names_elsewhere_is_not_opened(tmp_path: Path, name: str) -> None:
+    (tmp_path / "artifacts" / "sub").mkdir(parents=True)
+    for path in (tmp_path / "study", tmp_path / "artifacts" / "sub" / "x"):
+        path.write_text("not for everybody")
+    store = Store(tmp_path / "artifacts")
+    for touch in (store.open_reader, store.remove, lambda name: store.write(name, io.BytesIO(b"x"))):
+        with pytest.raises(StudyError, match="An artifact must be a name"):
+            touch(name)
+    assert (tmp_path / "study").read_text() == "not for everybody"

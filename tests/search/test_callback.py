@@ -14,12 +14,13 @@ import optuna
 import pytest
 import pytorch_lightning as pl
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Timer
 from tests import memory
 
 from catsweep import training
 from catsweep.errors import ConfigError, DivergedError, InterruptedTrial
+from catsweep.run_folder import LAST_CHECKPOINT
 from catsweep.search import attributes
 from catsweep.search.callback import SweepCallback, seconds_left
 from catsweep.search.storage import open_storage
@@ -134,18 +135,32 @@ def test_sigterm_while_training_is_prepared_is_a_request_too(
         training.run(configure(compose, url), tmp_path / "0")
 
 
-def test_a_checkpoint_that_was_torn_is_not_gone_on_from(
-    compose: Compose, url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+class AskAfterTheSecondEpoch(AskAfterTheFirstEpoch):
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.current_epoch == 1:
+            super().on_train_epoch_end(trainer, pl_module)
+
+
+@pytest.mark.security
+def test_the_next_attempt_goes_on_from_the_checkpoint_before_a_torn_one(
+    compose: Compose, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    last = tmp_path / "checkpoints/last.ckpt"
-    last.parent.mkdir()
-    cfg = configure(compose, url, attempt=1)
-    OmegaConf.save(cfg, tmp_path / "config.yaml", resolve=True)
-    torch.save({"weights": torch.zeros(1000)}, last)
-    assert training._checkpoint_to_resume(cfg, tmp_path) == str(last)
+    study = begin(url, NEVER)
+    with monkeypatch.context() as patch:
+        plain = training.callbacks
+        patch.setattr(training, "callbacks", lambda *args: [*plain(*args), AskAfterTheSecondEpoch()])
+        with pytest.raises(InterruptedTrial, match="after 2 epochs"):
+            training.run(configure(compose, url), tmp_path)
+    memory.settle()  # two runs in one test
+    last = tmp_path / LAST_CHECKPOINT
     last.write_bytes(last.read_bytes()[:2000])
-    assert training._checkpoint_to_resume(cfg, tmp_path) is None
-    assert "torn" in caplog.text
+    (tmp_path / "provenance.json").write_text("{")
+    study._storage.set_trial_user_attr(study.trials[0]._trial_id, attributes.ATTEMPT, 1)
+    training.run(configure(compose, url, attempt=1), tmp_path)
+    assert "last.ckpt is torn" in caplog.text
+    assert "Going on from the one before it, of epoch 1." in caplog.text
+    assert "provenance.json cannot be read" in caplog.text
+    assert set(study.trials[0].user_attrs[attributes.RUNGS]) == {"1", "2"}
 
 
 # Without a training: a trainer as the callback sees it

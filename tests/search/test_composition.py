@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import open_dict
 
+from catsweep.schema.kinds import Real, Several, Whole
+from catsweep.schema.nodes import Branch, Value, Values
 from catsweep.search import composition
 from catsweep.search.enqueued import Enqueued
 from catsweep.search.grammar import quoted
@@ -23,6 +25,11 @@ FILES = {
         "{tags: [a]}, _self_]\nhydra: {searchpath: ['file://MORE']}\nx: 0.0\nn0: none\n"
     ),
     "strings.yaml": "".join(f"n{index}: none\n" for index in range(20)),
+    "typed.yaml": (
+        "defaults: [{kind: wide}, _self_]\nhydra: {searchpath: ['file://MORE']}\nrate: 0.1\nlike: ${kind.width}\n"
+    ),
+    "kind/wide.yaml": "defaults: [/kind_wide@_here_, _self_]\nwidth: 8\nlist: [1]\n",
+    "kind/tall.yaml": "defaults: [/kind_tall@_here_, _self_]\nwidth: 8\nheight: 3\n",
     "model/small.yaml": "width: 8\n",
     "model/big.yaml": "width: 64\ndepth: 3\n",
     "model/deep/er.yaml": "width: 1\n",
@@ -45,6 +52,11 @@ def loader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     (more / "model").mkdir()
     (more / "model/elsewhere.yaml").write_text("width: 2\n")
     ConfigStore.instance().store(group="model", name="stored", node={"width": 16})
+    width = Branch({"width": Value(Whole(1, 64)), "list": Values(Several(Whole(1), least=1))})
+    ConfigStore.instance().store(name="kind_wide", node=width)
+    ConfigStore.instance().store(
+        name="kind_tall", node={"width": Value(Whole(1)), "height": Value(Real(0, beyond=True))}
+    )
     with initialize_config_dir(str(folder)):
         yield GlobalHydra.instance().config_loader()
 
@@ -115,6 +127,43 @@ def test_a_key_that_no_job_has_is_refused_at_once(problems: Problems, params: di
     [found] = problems({**params, "n0": "choice(1, 2)"})
     assert found.startswith(said)
     assert "\n" not in found
+
+
+@pytest.fixture
+def of_kinds(loader: Any) -> Problems:
+    def found(params: dict[str, Any], *arguments: str) -> list[str]:
+        space = Space.parse(params, list(arguments), {})
+        return composition.problems(space, compose("typed", return_hydra_config=True), loader)
+
+    return found
+
+
+@pytest.mark.security
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ({"kind.width": "choice(8, 0)"}, ["kind.width must be a whole number from 1 to 64; got 0."]),
+        ({"kind.width": "choice(0, abc, 8, true)"}, ["got 0.", "got 'abc'.", "got True."]),
+        ({"kind.width": "interval(1, 9.5)"}, ["got 1.0.", "got 9.5."]),
+        ({"kind.width": "range(0, 100)"}, ["got 0.", *(f"got {width}." for width in range(65, 100))]),
+        ({"kind.list": "choice([1], [], [0])"}, ["got [].", "got [0]."]),
+        ({"kind": "choice(wide, tall)", "kind.height": "interval(-1, 1)"}, ["kind.height must be a number above 0"]),
+        ({"kind": "choice(wide, tall)", "kind.width": "choice(3, -3)", "rate": "interval(0, 1)"}, ["got -3."]),
+        ({"+kind.depth": "choice(a, -1)", "rate": "choice(x, -1)"}, []),  # of no kind
+    ],
+)
+def test_a_value_that_no_job_takes_is_refused(of_kinds: Problems, params: dict[str, Any], said: list[str]) -> None:
+    found = of_kinds(params)
+    assert len(found) == len(said), found
+    assert all(end in told for told, end in zip(found, said, strict=True)), found
+
+
+@pytest.mark.security
+def test_a_fixed_value_is_refused_in_one_line(of_kinds: Problems) -> None:
+    [told] = of_kinds({"rate": "interval(0, 1)"}, "kind.width=0")
+    assert "kind.width must be a whole number from 1 to 64; got 0." in told
+    assert "\n" not in told
+    assert of_kinds({"rate": "interval(0, 1)"}, "kind.width=${rate}") != []
 
 
 def test_a_misspelled_key_is_told_with_the_one_that_is_meant(problems: Problems) -> None:

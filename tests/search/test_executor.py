@@ -77,7 +77,7 @@ def wait_for(what: Callable[[], bool]) -> None:
 
 
 def test_each_job_is_a_process_of_its_own_with_its_own_configuration(make: Make) -> None:
-    executor = make(lambda cfg: [cfg.x, os.getpid(), os.getsid(0)], slots=2)
+    executor = make(lambda cfg: [cfg.x, os.getpid(), os.getpgid(0)], slots=2)
     assert [executor.submit(job(0, "x=1.5")), executor.submit(job(1, "x=2.5"))] == [0, 1]
     assert executor.free() == 0
     assert {slot: one.number for slot, one in executor.running().items()} == {0: 0, 1: 1}
@@ -86,12 +86,12 @@ def test_each_job_is_a_process_of_its_own_with_its_own_configuration(make: Make)
         values |= {one.number: outcome.value for one, outcome in executor.wait(60.0)}
     assert [values[0][0], values[1][0]] == [1.5, 2.5]
     assert len({os.getpid(), values[0][1], values[1][1]}) == 3
-    assert all(pid == session for _, pid, session in values.values())
+    assert all(pid == group for _, pid, group in values.values())
     assert executor.free() == 2
 
 
 def test_a_prepared_job_is_composed_and_runs_when_it_is_submitted(make: Make) -> None:
-    executor = make(lambda cfg: [cfg.x, os.getpid()])
+    executor = make(lambda cfg: [cfg.x, os.getppid()])
     executor.prepare(job(3, "x=2.5"))
     executor.prepare(job(4, "x=3.5"))
     forgotten = executor.prepared[4].process.pid
@@ -212,18 +212,15 @@ def test_a_child_that_holds_the_pipe_does_not_hold_up_the_controller(make: Make,
 
 
 def test_what_a_process_prepared_for_a_job_has_forked_ends_with_it(make: Make) -> None:
-    executor = make(lambda cfg: os.getpid())
+    executor = make(lambda cfg: 0)
     executor.prepare(job())
-    died = executor.prepared[0]
-    child = psutil.Popen(["sleep", "600"], process_group=0)
-    wait_for(lambda: os.getpgid(died.process.pid) == died.process.pid)
-    died._started.add(child)
-    died.process.kill()
-    died.process.join()
+    died = psutil.Process(executor.prepared[0].process.pid)
+    wait_for(lambda: len(died.children()) == 1)
+    [itself] = died.children()
+    died.kill()
+    wait_for(lambda: gone(died.pid) and gone(itself.pid))
     executor.submit(job())
     assert end(executor).kind == Kind.COMPLETE
-    wait_for(lambda: gone(child.pid))
-    child.wait()
 
 
 def test_a_process_that_dies_as_it_is_sent_its_slot_is_told_of(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -329,7 +326,8 @@ def test_what_has_a_session_of_its_own_ends_with_a_job_that_is_killed(make: Make
     executor.submit(job())
     wait_for(Path("child").exists)
     child = psutil.Process(int(Path("child").read_text()))
-    wait_for(lambda: child.ppid() == executor.busy[0].process.pid)
+    reaper = psutil.Process(executor.busy[0].process.pid)
+    wait_for(lambda: child in reaper.children(recursive=parent == "the job"))
     executor.drop(0)
     assert end(executor).kind == Kind.LOST
     wait_for(lambda: gone(child.pid))
@@ -412,7 +410,8 @@ def test_a_job_that_gives_no_stacks_is_told_of_so(make: Make, monkeypatch: pytes
 
     executor = make(stopped)
     executor.submit(job())
-    hung = psutil.Process(executor.busy[0].process.pid)
+    wait_for(Path("hangs").exists)
+    [hung] = psutil.Process(executor.busy[0].process.pid).children()
     wait_for(lambda: hung.status() == psutil.STATUS_STOPPED)
     executor.busy[0].watchdog = Hangs()  # type: ignore[assignment]
     outcome = end(executor)

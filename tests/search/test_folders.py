@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, create_trial
 
+from catsweep.errors import StudyError
 from catsweep.search import attributes
-from catsweep.search.folders import Folders
+from catsweep.search.folders import NOTE, Folders, is_of, mark
 
 
 def trial(number: int, attempt: int = 0, folder: str | None = None) -> FrozenTrial:
@@ -55,3 +57,37 @@ def test_confirmation_runs_keep_clear_of_the_trials() -> None:
     assert folders.choose(trial(0), []) is None
     assert folders.of(trial(0)) == Path("out/confirm/0")
     assert folders.choose(trial(1), []) == "confirm/1_1"
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("named", ["../../victim", "/etc", "..", "a/../../x", "link", "link/deeper"])
+def test_a_folder_that_a_study_names_elsewhere_is_refused(tmp_path: Path, named: str) -> None:
+    (base := tmp_path / "out").mkdir()
+    (base / "link").symlink_to(tmp_path)
+    for compose in (None, lambda trial: "x", lambda trial: None):
+        folders = Folders(base, compose=compose)
+        with pytest.raises(StudyError, match=r"trial 2 works in .*, which is not in .*out") as caught:
+            folders.of(trial(2, folder=named))
+        assert repr(named) in str(caught.value)
+        assert folders.choose(trial(3), [trial(2, folder=named)]) in (None, "x")  # whose trial has ended
+
+
+def test_a_folder_elsewhere_that_this_start_names_itself_is_meant(tmp_path: Path) -> None:
+    disk = str(tmp_path / "disk" / "x1")
+    folders = Folders(tmp_path / "out", compose=lambda trial: disk)
+    assert folders.name(trial(2, folder=disk)) == disk
+    assert folders.name(trial(2, folder=f"{disk}_2")) == f"{disk}_2"
+    with pytest.raises(StudyError):
+        folders.name(trial(2, folder=f"{disk}_2/../../victim"))
+
+
+def test_the_folder_of_a_sweep_is_known_by_its_note(tmp_path: Path) -> None:
+    assert not is_of(tmp_path, "cats")
+    for study in ("cats", "dogs", "cats"):
+        mark(tmp_path, study)
+    assert is_of(tmp_path, "cats")
+    assert is_of(tmp_path, "dogs")
+    assert not is_of(tmp_path, "cat")
+    for text in ("", "[]", '{"studies": "cats"}', '{"studies": null}', "\x00"):
+        (tmp_path / NOTE).write_text(text)
+        assert not is_of(tmp_path, "cats")

@@ -141,9 +141,13 @@ def test_a_preflight_gives_facts_or_stops_all(make: Make, tmp_path: Path, monkey
     (tmp_path / "looks.py").write_text(
         "def well(cfg):\n    return {'steps': cfg.steps}\ndef badly(cfg):\n    raise OSError('no photos here')\n"
         "def never(cfg):\n    import time\n    time.sleep(600)\n"
+        "def tried(cfg, examples=None):\n"
+        "    return {'wrong': examples and examples.problems(lambda one: ['no'] * (one.x > 0.5))}\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     assert make(preflight="looks.well").preflight() == {"steps": 2}
+    assert make(preflight="looks.tried").preflight() == {"wrong": ["x=1.0: no"]}
+    assert make(preflight="looks.tried").preflight(thorough=False) == {"wrong": None}
     with pytest.raises(StudyError, match=r"nothing was started.*no photos here"):
         make(preflight="looks.badly").preflight()
     with pytest.raises(StudyError, match=r"nothing was started.*No sign of progress for 0\.2 s.*trial_timeout"):

@@ -6,6 +6,7 @@ import optuna
 import pytest
 
 from catsweep.errors import ConfigError
+from catsweep.search.pruning import rehearse
 from catsweep.search.reporting import TrialReporter
 
 MEDIAN = {"_target_": "optuna.pruners.MedianPruner", "n_startup_trials": 2}
@@ -128,3 +129,30 @@ def test_a_fixed_parameter_of_the_name_of_a_note_is_none() -> None:
         assert not TrialReporter(study, trial.number).report(1, {"m": score})
         study.tell(trial, 1.0)
     assert prunes(study, m=0.9)
+
+
+@pytest.mark.security
+@pytest.mark.parametrize(
+    "node",
+    [
+        {"_target_": "optuna.pruners.PercentilePruner", "percentile": "many"},
+        {"_target_": "optuna.pruners.ThresholdPruner", "upper": 1.0, "interval_steps": "two"},
+        {"_target_": "optuna.pruners.HyperbandPruner", "max_resource": "all"},
+        {"_target_": "optuna.pruners.SuccessiveHalvingPruner", "reduction_factor": "2"},
+        {"_target_": "optuna.pruners.PatientPruner", "wrapped_pruner": None, "patience": "long"},
+        {"_target_": "catsweep.search.pareto.ParetoPruner", "keep": "half"},
+        {"_target_": "optuna.pruners.NoPruner"},
+    ],
+)
+def test_what_a_pruner_would_raise_in_each_trial_shows_before_the_first(node: dict[str, Any]) -> None:
+    with pytest.raises(Exception, match=r"\S"):
+        rehearse({"pruner": node, "metrics": ["a"], "directions": ["minimize"]})
+
+
+@pytest.mark.security
+@pytest.mark.parametrize(
+    "name", ["MedianPruner", "NopPruner", "HyperbandPruner", "SuccessiveHalvingPruner", "WilcoxonPruner"]
+)
+def test_a_sound_pruner_passes_its_rehearsal(name: str) -> None:
+    settings = {"pruner": {"_target_": f"optuna.pruners.{name}"}, "metrics": ["a"], "directions": ["maximize"]}
+    rehearse(settings)

@@ -113,6 +113,27 @@ def test_what_cannot_be_meant_is_refused(wrong: dict[str, Any]) -> None:
         read(**wrong)
 
 
+PRUNER = {"pruner": {"_target_": "optuna.pruners.NopPruner"}, "prune_metric": "a"}
+
+
+@pytest.mark.security
+@pytest.mark.parametrize(
+    ("wrong", "key"),
+    [
+        ({"prune_metric": ["a", "a"]}, "prune_metric"), ({"prune_metric": 3}, "prune_metric"),
+        ({"prune_metric": [""]}, "prune_metric"), ({"prune_metric": {"a": 1}}, "prune_metric"),
+        ({"objective": ["a", "a"], "direction": ["minimize", "minimize"]}, "objective"),
+        ({"objective": 3}, "objective"),
+        ({**PRUNER, "prune_direction": "down"}, "prune_direction"),
+        ({**PRUNER, "prune_direction": ["minimize", "maximize"]}, "prune_direction"),
+        ({**PRUNER, "pruner": "median"}, "pruner"), ({**PRUNER, "pruner": {"percentile": 3}}, "pruner"),
+    ],
+)  # fmt: skip
+def test_nor_what_every_trial_would_fail_of(wrong: dict[str, Any], key: str) -> None:
+    with pytest.raises(ConfigError, match=f"hydra.sweeper.{key} must be"):
+        read(**wrong)
+
+
 @pytest.mark.parametrize(
     ("given", "minutes", "bounds"),
     [
@@ -155,3 +176,11 @@ def test_cores_are_divided_unless_the_user_has_a_say(monkeypatch: pytest.MonkeyP
     assert resources.environment(0, 3, [], 1.0) == {"OMP_NUM_THREADS": "2"}
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert resources.environment(0, 3, [], 1.0) == {}
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("name", ["..", "../x", "/tmp/x", "a/b", "a\\b", ".x", "C:x", "a\nb", "x" * 300, "", "nul"])
+def test_a_study_is_called_by_a_name(name: str) -> None:
+    """It names folders in `sweeps` and `outputs`."""
+    with pytest.raises(ConfigError, match="The name of a study must be a name"):
+        read(study_name=name)

@@ -38,6 +38,19 @@ def test_a_lost_trial_starts_again_as_often_as_retries_say() -> None:
     assert loop.study.trials[0].user_attrs[attributes.ATTEMPT] == 2
 
 
+@pytest.mark.security
+def test_a_full_disk_stops_the_sweep_at_once_and_costs_the_trial_nothing() -> None:
+    full = Outcome(Kind.DISK_FULL, message="PlaceError: outputs cannot be written: no space is left there")
+    loop = scheduler(Script(1, full), Limits(3, retries=1))
+    with pytest.raises(StudyError, match=r"outputs cannot.* Make room and give the same command"):
+        loop.run()
+    assert states(loop.study) == ["WAITING"]
+    script = Script(1)
+    scheduler(script, Limits(3, retries=1), loop.study, "again").run()
+    assert script.started == [0, 1, 2]
+    assert states(loop.study) == ["COMPLETE"] * 3
+
+
 def test_a_trial_that_hung_fails_and_is_not_tried_again_and_the_sweep_goes_on() -> None:
     hung = Outcome(Kind.TIMED_OUT, message="No sign of progress for 60 s", traceback='  File "a.py", line 3 in step')
     script = Script(1, hung, hung)

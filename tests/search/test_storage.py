@@ -12,7 +12,7 @@ import sqlalchemy
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from catsweep.errors import ConfigError, StudyError
+from catsweep.errors import ConfigError, StorageError, StudyError
 from catsweep.search.storage import WholeLines, exists, open_storage, shown
 
 
@@ -118,7 +118,7 @@ def test_a_full_disk_costs_the_line_that_did_not_fit_and_no_more(path: Path) -> 
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 20, hard))
     try:
-        with pytest.raises(OSError, match="too large"):
+        with pytest.raises(StorageError, match="no space is left"):
             study.ask()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

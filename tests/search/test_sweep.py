@@ -349,3 +349,23 @@ def test_one_whose_first_trial_another_controller_is_about_to_draw_is_not(
     assert load(tmp_path).user_attrs == study.user_attrs
     other.close()
     assert sweep("hydra.sweeper.n_trials=2").returncode == 0
+
+
+@pytest.mark.security
+def test_a_study_of_a_stranger_does_not_choose_where_trials_work(sweep: Sweep, tmp_path: Path) -> None:
+    """Its database names a folder of the runs, and folders of trials; both may be any."""
+    assert sweep("hydra.sweeper.n_trials=1").returncode == 0
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    study = load(tmp_path)
+    study.set_user_attr("sweep_dir", str(victim))
+    refused = sweep("hydra.sweeper.n_trials=2")
+    assert refused.returncode == 1
+    assert f"no sweep of that name has left its note in {victim}" in refused.stderr
+    assert f"say so: hydra.sweep.dir={victim}" in refused.stderr
+    study.set_user_attr("sweep_dir", "out/fake")
+    study.enqueue_trial({}, user_attrs={attributes.FOLDER: "../../victim"})
+    refused = sweep("hydra.sweeper.n_trials=2")
+    assert refused.returncode == 1
+    assert "trial 1 works in '../../victim', which is not in out/fake" in refused.stderr
+    assert not list(victim.iterdir())

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
+import pytest
 from tests.search.left import load, states, steps_done, whole
 from tests.starting import Running
 
@@ -50,16 +52,50 @@ def test_two_controllers_share_a_study_without_a_duplicate(start: Start, tmp_pat
 
 
 def test_a_trial_that_crashes_costs_that_trial(sweep: Sweep, tmp_path: Path) -> None:
-    ways = ["segfault", "exit", "kill", "sys.exit", "raise"]
-    done = sweep(f"fault=[{','.join(ways)}]", "faulty=[1,2,3,4,5]", "hydra.sweeper.n_trials=7")
+    ways = ["segfault", "exit", "kill", "sys.exit", "raise", "interrupt"]
+    done = sweep(f"fault=[{','.join(ways)}]", "faulty=[1,2,3,4,5,6]", "hydra.sweeper.n_trials=8")
     assert done.returncode == 0, done.stderr
-    assert states(tmp_path) == ["COMPLETE", *["FAIL"] * 5, "COMPLETE"]
+    assert states(tmp_path) == ["COMPLETE", *["FAIL"] * 6, "COMPLETE"]
     said = []
-    for trial in load(tmp_path).trials[1:6]:
+    for trial in load(tmp_path).trials[1:7]:
         said.append(trial.user_attrs[attributes.MESSAGE])
         assert (tmp_path / trial.user_attrs[attributes.LOG]).exists()
-    for message, word in zip(said, ["SIGSEGV", "exit code 3", "SIGKILL", "4", "a fault of the task"], strict=True):
+    for message, word in zip(
+        said, ["SIGSEGV", "exit code 3", "SIGKILL", "4", "a fault of the task", "nobody"], strict=True
+    ):
         assert word in message
+
+
+@pytest.mark.security
+def test_a_task_that_interrupts_itself_each_time_ends_the_sweep(sweep: Sweep, tmp_path: Path) -> None:
+    done = sweep("fault=interrupt", "faulty=[0,1,2,3,4,5,6,7]", "hydra.sweeper.n_jobs=1", "hydra.sweeper.retries=2")
+    assert done.returncode == 1
+    assert "KeyboardInterrupt" in done.stderr
+    assert done.stderr.count("Traceback") == 1
+    trials = [trial for trial in load(tmp_path).trials if trial.state.is_finished()]
+    assert [trial.state.name for trial in trials] == ["FAIL"] * 3
+    for trial in trials:
+        assert trial.user_attrs[attributes.ATTEMPT] == 2
+        assert "in fail" in trial.user_attrs[attributes.TRACEBACK]
+
+
+@pytest.mark.security
+def test_what_left_the_session_of_its_trial_ends_with_a_killed_controller_and_the_sweep_goes_on(
+    start: Start, sweep: Sweep, tmp_path: Path
+) -> None:
+    line = ("fault=daemon", "faulty=[0,1]", "seconds=0.1", "hydra.sweeper.n_trials=4")
+    process = start(*line)
+    daemons = tmp_path / "daemon"
+    while not (daemons.exists() and daemons.read_text().count("\n") == 2):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    pids = [int(pid) for pid in daemons.read_text().split()]
+    while any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in pids):
+        time.sleep(0.01)
+    assert sweep(*line).returncode == 0
+    whole(tmp_path, 4)
 
 
 def test_a_lost_trial_is_retried_under_its_own_number(sweep: Sweep, tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ def logger_node(root: Path, tmp_path: Path) -> Callable[[str], DictConfig]:
 
     def load(name: str) -> DictConfig:
         cfg = OmegaConf.load(root / "conf" / "logger" / f"{name}.yaml")
+        cfg.pop("defaults", None)  # which Hydra composes
         if name == "wandb":
             cfg.save_dir = str(tmp_path / "outputs")
         assert isinstance(cfg, DictConfig)

@@ -44,7 +44,9 @@ def states():
     return random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
 
 def node(**changes):
-    return OmegaConf.merge(OmegaConf.load(sys.argv[1]), changes)
+    written = OmegaConf.load(sys.argv[1])
+    del written["defaults"]  # which Hydra composes
+    return OmegaConf.merge(written, changes)
 
 def scored(log_to, fid):
     summarise(log_to, {"val/fid": fid, "val/kid": 0.5}, {"val/fid": {"extractor": "efficientnet_lite0"}}, ["val/fid"])

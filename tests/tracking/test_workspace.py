@@ -14,6 +14,7 @@ from optuna.trial import create_trial
 
 from catsweep.errors import ConfigError
 from catsweep.report import record
+from catsweep.search.folders import mark
 from catsweep.search.storage import open_storage
 from catsweep.tracking import panels, workspace
 
@@ -213,3 +214,15 @@ def test_without_a_study_it_says_what_to_run(tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match="make sweep"):
         workspace.main([])
+
+
+@pytest.mark.security
+def test_runs_elsewhere_are_read_only_where_a_sweep_has_left_its_note(place: Path) -> None:
+    """Else what is there would be shown to whoever may see the workspace."""
+    made = optuna.load_study(study_name=NAME, storage=open_storage(f"sqlite:///{place / 'study.db'}"))
+    (elsewhere := place.parents[1] / "elsewhere").mkdir()
+    made.set_user_attr("sweep_dir", str(elsewhere))
+    with pytest.raises(SystemExit, match="no sweep of that name has left its note there"):
+        workspace.main([NAME])
+    mark(elsewhere, NAME)
+    workspace.main([NAME])

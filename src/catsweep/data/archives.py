@@ -27,6 +27,7 @@ from catsweep.data.files import Files, Folder, content_digest
 from catsweep.data.signatures import START, hidden, why_not
 from catsweep.data.unpacking import Bounded, XzFile
 from catsweep.errors import CatsweepError, DataError
+from catsweep.places import explain, is_full
 
 MISSING = "cannot be opened: No such file or directory"  # as a folder says it
 CHUNK = 1 << 20
@@ -59,9 +60,14 @@ def open_files(source: str | Path, suffixes: Collection[str]) -> Files:
             return Zip(path, suffixes)
         if start[257:262] == b"ustar" or start.startswith(tuple(_OPENERS)) or _is_old_tar(start):
             return Tar(path, suffixes)
-    raise DataError(
-        f"Expected a folder of photos, or a zip or tar of them, but data.source={source} is none; check the path."
-    )
+    came = "is not there; check the path"
+    if path.is_file():
+        came = "is a file of another kind. Unpack it if it is an archive, and give the folder: data.source=DIR"
+    elif path.exists():
+        came = "is neither: it is a pipe, a socket or a device; check the path"
+    elif path.is_symlink():
+        came = "is a link that leads nowhere; check the path"
+    raise DataError(f"Expected a folder of photos, or a zip or tar of them, but data.source={source} {came}.")
 
 
 class _Archive:
@@ -299,6 +305,14 @@ def _damage(path: Path) -> Iterator[None]:
     except CatsweepError:
         raise
     except Exception as error:
+        if is_full(error):
+            raise DataError(
+                f"Expected room in {tempfile.gettempdir()}, where the photos of a compressed tar are unpacked to, but "
+                f"{path} holds more than there is. Make room there, name another folder by the environment variable "
+                "TMPDIR, or unpack it yourself and give the folder: data.source=DIR."
+            ) from error
+        if explain(error) is not None:  # of the machine, not of the archive
+            raise
         raise DataError(
             f"Expected a whole archive of photos, but {path} cannot be read: {str(error) or type(error).__name__}. "
             "Get it again, or unpack it and give the folder: data.source=DIR."

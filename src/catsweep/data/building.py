@@ -8,8 +8,6 @@ same set at the same time; one builds, the others wait and open what it built.
 import hashlib
 import json
 import logging
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -24,6 +22,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 
+from catsweep.atomic import replacing_folder
 from catsweep.data.contact_sheet import contact_sheet, pick
 from catsweep.data.files import PASSED_OVER, say_passed_over, write_passed_over
 from catsweep.data.ready import (
@@ -40,12 +39,21 @@ from catsweep.data.ready import (
     write_manifest,
 )
 from catsweep.data.splits import split
-from catsweep.errors import DataError
+from catsweep.errors import ConfigError, DataError
+from catsweep.names import checked
+from catsweep.ownership import Kind
+from catsweep.places import named
 from catsweep.still import told
 
 log = logging.getLogger(__name__)
 
 _PIXELS = "pixels.raw"
+READY_SET = Kind(
+    "a ready set",
+    "data.root=DIR, or root=DIR of a preparation",
+    (IMAGES, MANIFEST, CARD, SHEET, PASSED_OVER),
+    later=("report.html", ".report.html"),
+)
 Place = tuple[tuple[int, int, str], int]  # of an image among its copies, the best being least, and of its row
 
 
@@ -59,7 +67,9 @@ def open_or_build(source: Source, size: int, root: str | Path, val_fraction: flo
         val_fraction: share of held-out images.
 
     Raises:
+        ConfigError: the source is called by what is no name.
         DataError: if the source has no usable photo.
+        TakenError: in the place of the set is something that catsweep did not make.
     """
     parameters = {"source": source.key(size), "size": size, "val_fraction": val_fraction, "format": 1}
     key = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()
@@ -70,7 +80,7 @@ def open_or_build(source: Source, size: int, root: str | Path, val_fraction: flo
         rows, places = _without_copies(*_spool(folder / _PIXELS, source.items(size)))
         kept = [row for row in rows if row.kept]
         if not kept:
-            raise DataError(_nothing_left(source, _refused(rows), passed_over))
+            raise DataError(nothing_left(source, _refused(rows), passed_over))
         images = create_images(folder, len(kept), size)
         spooled = np.memmap(folder / _PIXELS, dtype=np.uint8, mode="r").reshape(-1, *images.shape[1:])
         for index, place in enumerate(places):
@@ -84,36 +94,33 @@ def open_or_build(source: Source, size: int, root: str | Path, val_fraction: flo
         if passed_over:
             log.info("%s: %s; %s names them", source.name, say_passed_over(passed_over), PASSED_OVER)
 
-    return open_or_fill(Path(root) / f"{source.name}-{size}-{key[:8]}", key, fill, "data.root")
+    name = checked(f"{source.name}-{size}-{key[:8]}", "A ready set", ConfigError)
+    return open_or_fill(Path(root) / name, key, fill)
 
 
-def open_or_fill(path: Path, key: str, fill: Callable[[Path], None], option: str) -> ReadySet:
+def open_or_fill(path: Path, key: str, fill: Callable[[Path], None]) -> ReadySet:
     """Open the ready set in a folder, making it first if it is not there, not whole, or another one.
 
     Args:
         path: the folder.
         key: on the card of the set that is wanted.
         fill: writes all files of the set into an empty folder.
-        option: by which a person chooses another folder.
 
     Raises:
-        DataError: it cannot be written.
+        OSError: it cannot be written.
+        TakenError: in its place is something that catsweep did not make.
     """
     # A folder of that name is complete, for it came there by one rename: no lock is needed to read it.
     if (ready := _opened(path, key)) is not None:
         return ready
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.lock"):
-            ready = _opened(path, key)
-            if ready is None:
-                _replace(path, fill)
-                ready = ReadySet.open(path)
-        return ready
-    except OSError as error:
-        raise DataError(
-            f"Expected to write a ready set to {path}, but: {error}. Make room or grant access, or set {option}=DIR."
-        ) from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"), named(path):
+        ready = _opened(path, key)
+        if ready is None:
+            with replacing_folder(path, READY_SET) as new:
+                fill(new)
+            ready = ReadySet.open(path)
+    return ready
 
 
 def describe(folder: Path, rows: Sequence[Row], card: dict[str, Any]) -> None:
@@ -151,22 +158,6 @@ def _opened(path: Path, key: str) -> ReadySet | None:
         log.warning("Building a damaged ready set again. %s", error)
         return None
     return ready if ready.card.get("key") == key else None
-
-
-def _replace(path: Path, fill: Callable[[Path], None]) -> None:
-    """Fill a folder beside `path`, then rename: whatever happens, `path` is complete or absent. The caller is alone."""
-    for leftover in path.parent.glob(f".{path.name}.*"):  # of a build that was killed
-        shutil.rmtree(leftover)
-    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        new, old = folder / "new", folder / "old"
-        new.mkdir()
-        fill(new)
-        if path.exists():
-            path.rename(old)
-        new.rename(path)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _refused(rows: Iterable[Row]) -> Counter[str]:
@@ -223,7 +214,8 @@ def summary(name: str, kept: int, refused: Counter[str]) -> str:
     return f"{line}, {refused.total():,} left out ({reasons}); the manifest names them"
 
 
-def _nothing_left(source: Source, refused: Counter[str], passed_over: Mapping[str, str]) -> str:
+def nothing_left(source: Source, refused: Counter[str], passed_over: Mapping[str, str]) -> str:
+    """That there is no photo: what was looked for, and what was found instead, by the reason why it is none."""
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in refused.most_common())
     found = f"{refused.total():,} found, all left out: {reasons}" if refused else "none found"
     found += f"; {say_passed_over(passed_over)}" if passed_over else ""

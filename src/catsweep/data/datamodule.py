@@ -63,11 +63,6 @@ class CatDataModule(pl.LightningDataModule):
         download: bool = False,
     ) -> None:
         super().__init__()
-        if size < 1 or batch_size < 1 or seed < 0 or not 0 <= val_fraction < 1:
-            raise ConfigError(
-                "Expected data.size ≥ 1, data.batch_size ≥ 1, data.seed ≥ 0 and 0 ≤ data.val_fraction < 1, got "
-                f"size={size}, batch_size={batch_size}, seed={seed}, val_fraction={val_fraction}."
-            )
         # A process with fewer held-out images than there are processes has none to show, and that is fine.
         self.allow_zero_length_dataloader_with_multiple_devices = True
         self.reader, self.size, self.root, self.source = reader, size, root, source

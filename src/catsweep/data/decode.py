@@ -6,6 +6,7 @@ needs one. Thread-safe; the heavy parts release the interpreter's lock. However 
 take no more than `MAX_MEMORY`. What damage of a JPEG is, says `catsweep.data.jpeg`.
 """
 
+import errno
 import os
 import stat
 import sys
@@ -121,6 +122,8 @@ def _read(path: str | Path, count: int, limit: int) -> bytes:
         with open(descriptor, "rb") as file:
             return file.read(count)
     except (OSError, ValueError) as error:
+        if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):  # of this process, not of this photo
+            raise
         raise Unreadable(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from error
 
 

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from catsweep.data.decode import MAX_BYTES, Unreadable, read_bytes
 from catsweep.data.files import Files, content_digest
 from catsweep.data.sources import Photos, code_digest
-from catsweep.errors import ConfigError, DataError
+from catsweep.errors import ConfigError, DataError, PlaceError
+from catsweep.places import explain
 
 PATIENCE = 10  # seconds for the Hub to answer
 
@@ -151,6 +152,8 @@ def _load(source: str, split: str) -> tuple[Any, list[Path]]:
     except DataError:
         raise
     except Exception as error:  # its own, those of httpx, of pyarrow and of disks
+        if (wrong := explain(error, key="the environment variable HF_HOME")) is not None:
+            raise PlaceError(wrong) from error
         said = " ".join(str(error).split())[:300]
         raise DataError(
             f"Expected split {split} of a public image set {source}, but: {type(error).__name__}: {said}. Check the id "

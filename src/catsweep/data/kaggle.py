@@ -6,7 +6,8 @@ Needs the optional package `kagglehub`, which keeps what it fetched (4 GB) and f
 import logging
 from pathlib import Path
 
-from catsweep.errors import DataError
+from catsweep.errors import DataError, PlaceError
+from catsweep.places import explain
 
 DATASET = "crawford/cat-dataset"
 
@@ -18,6 +19,7 @@ def download() -> Path:
 
     Raises:
         DataError: the package is missing, or the photos cannot be had.
+        PlaceError: there is no room for them.
     """
     otherwise = f"Or download {DATASET} in a browser, and give it by data=kaggle_cats data.source=DIR (or its .zip)."
     try:
@@ -31,6 +33,8 @@ def download() -> Path:
     try:
         return Path(kagglehub.dataset_download(DATASET))
     except Exception as error:  # requests', kagglehub's own, and those of zip files and disks
+        if (wrong := explain(error, key="the environment variable KAGGLEHUB_CACHE")) is not None:
+            raise PlaceError(wrong) from error
         said = " ".join(str(error).split())[:300]
         raise DataError(
             f"Expected to fetch {DATASET} from Kaggle, but: {type(error).__name__}: {said}. It takes a network; if "

@@ -15,6 +15,7 @@ that can be opened by itself, on any machine.
 import csv
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from operator import attrgetter
@@ -26,6 +27,7 @@ from numpy.typing import NDArray
 
 from catsweep.cells import escaped, unescaped
 from catsweep.errors import DataError
+from catsweep.places import explain, named
 
 IMAGES, MANIFEST, SHEET, CARD = "images.npy", "manifest.csv", "contact_sheet.png", "card.json"
 REBUILD = "Delete that folder; the next run builds it again."
@@ -181,6 +183,7 @@ class ReadySet:
 
         Raises:
             DataError: if it is not a ready set, or not a complete one.
+            OSError: it may not be read, or cannot be now.
         """
         path = Path(path)
         try:
@@ -190,6 +193,8 @@ class ReadySet:
             expected = (int(card["n"]), int(card["size"]), int(card["size"]), 3)
             str(card["digest"])
         except (OSError, ValueError, KeyError, TypeError, EOFError, csv.Error) as error:
+            if explain(error) is not None:  # it may be whole, and must not be deleted
+                raise
             raise _damaged(path, f"{type(error).__name__}: {error}", remedy) from error
         if images.shape != expected or images.dtype != np.uint8:
             raise _damaged(path, f"uint8 {expected} in {CARD}, {images.dtype} {images.shape} in {IMAGES}", remedy)
@@ -197,6 +202,25 @@ class ReadySet:
         if [row.index for row in kept] != list(range(len(images))):
             raise _damaged(path, f"{len(images)} images in {IMAGES}, {len(kept)} kept rows in {MANIFEST}", remedy)
         return cls(path, images, rows, tuple(row.split for row in kept), card)
+
+
+def find_ready_set(digest: str | None, places: Sequence[Path]) -> ReadySet | None:
+    """The ready set of this digest; None if it is not here any more.
+
+    Args:
+        digest: of pixels and splits.
+        places: folders of ready sets, or of folders of them.
+    """
+    if not digest:
+        return None
+    for place in places:
+        for card in [place / CARD, *sorted(place.glob(f"*/{CARD}"))]:
+            try:
+                if json.loads(card.read_text(encoding="utf-8")).get("digest") == digest:
+                    return ReadySet.open(card.parent)
+            except (OSError, ValueError, AttributeError, DataError):
+                continue
+    return None
 
 
 def digest(images: NDArray[np.uint8], splits: Sequence[str]) -> str:
@@ -236,9 +260,27 @@ def create_images(folder: Path, n: int, size: int) -> np.memmap[Any, np.dtype[np
     """A new images.npy in a folder, memory-mapped, to be filled: uint8, shape (n, size, size, 3).
 
     One that is there already may have other names in other folders, so it is never written over.
+
+    Raises:
+        OSError: there is not so much room.
     """
-    (folder / IMAGES).unlink(missing_ok=True)
-    return np.lib.format.open_memmap(folder / IMAGES, mode="w+", dtype=np.uint8, shape=(n, size, size, 3))
+    path = folder / IMAGES
+    path.unlink(missing_ok=True)
+    images = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(n, size, size, 3))
+    reserve(path)
+    return images
+
+
+def reserve(path: Path) -> None:
+    """Take the room for all of a file, which may have holes.
+
+    To write into a hole of a mapped file on a full disk ends the process by SIGBUS, without a word.
+
+    Raises:
+        OSError: there is not so much room.
+    """
+    with named(path), path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)  # writes itself where the disk cannot
 
 
 def _damaged(path: Path, details: str, remedy: str = REBUILD) -> DataError:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from signal import SIGTERM, default_int_handler, signal
+from signal import SIG_DFL, SIGTERM, default_int_handler, getsignal, signal
 
 from omegaconf import DictConfig
 
@@ -40,10 +40,6 @@ def run(cfg: DictConfig) -> None:
     """
     if find_spec("gradio") is None:
         raise ConfigError("The demo needs Gradio, which is not installed: pip install 'catsweep[demo]'")
-    if not isinstance(cfg.port, int) or isinstance(cfg.port, bool) or not 0 <= cfg.port < 1 << 16:
-        raise ConfigError(
-            f"port must be a whole number from 0 (any that is free) to {(1 << 16) - 1}; got {cfg.port!r}."
-        )
     source = choose(cfg.bundle, cfg.run)
     os.environ.update(QUIET)
     with (
@@ -62,17 +58,17 @@ def run(cfg: DictConfig) -> None:
         page = build(studio)
         host, port = listening.getsockname()
         say(f"Draw cats at http://{host}:{port} (Ctrl-C ends it)", flush=True)
-        serve(page, studio.folder, listening)
+        with suppress(KeyboardInterrupt):
+            serve(page, studio.folder, listening)
 
 
 @contextmanager
 def _until_told() -> Iterator[None]:
-    """End the block at Ctrl-C, and at SIGTERM in the same way, so that the temporary folder goes, too."""
-    main = threading.current_thread() is threading.main_thread()
+    """End the block at SIGTERM as at Ctrl-C, so that the temporary folder goes, too."""
+    main = threading.current_thread() is threading.main_thread() and getsignal(SIGTERM) == SIG_DFL
     before = signal(SIGTERM, default_int_handler) if main else None
     try:
-        with suppress(KeyboardInterrupt):
-            yield
+        yield
     finally:
         if main:
             signal(SIGTERM, before)

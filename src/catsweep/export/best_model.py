@@ -16,16 +16,29 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from catsweep import printing
-from catsweep.errors import ExportError
+from catsweep.atomic import replacing_folder
+from catsweep.errors import DataError, ExportError
 from catsweep.export.confirmed import confirmed_choice, current, follows
 from catsweep.export.explanation import Explanation
 from catsweep.export.seeds import Seeds, confirming_line
 from catsweep.export.selection import choose
-from catsweep.export.swap import replacing
 from catsweep.export.trials import find_run, find_study, read_trials
+from catsweep.names import inside
+from catsweep.ownership import Kind
+from catsweep.places import check, named
+from catsweep.records import read_json, require_whole
 
 DOCUMENTS = ("config.yaml", "metrics.json", "provenance.json")
 CHOICE = "choice.json"
+ANOTHER = "Choose another trial, select=NUMBER, or name another run; this one can be trained again."
+SCORED = ("best", "last")  # the checkpoints that a run may be scored from
+BEST_MODEL = Kind(
+    "the best model",
+    "out=DIR",
+    (*DOCUMENTS, CHOICE, "choice.md", "samples.png", "checkpoints/best.ckpt", "checkpoints/last.ckpt"),
+    sign=CHOICE,
+    later=("generated_*.png", "interpolation*.png", "reconstructions.png", "attribute_*.png"),  # of generate.py
+)  # fmt: skip
 
 
 def run(cfg: DictConfig) -> Path:
@@ -40,6 +53,7 @@ def run(cfg: DictConfig) -> Path:
     Raises:
         ExportError: there is no study, no finished trial, or no run folder to copy from.
         ConfigError: `select` means nothing for this study.
+        PlaceError: `out` cannot be written.
     """
     # A study may be called 2026, which the command line reads as a number.
     folder = find_study(Path(cfg.sweeps), None if cfg.study is None else str(cfg.study))
@@ -55,6 +69,8 @@ def run(cfg: DictConfig) -> Path:
     seeds = Seeds(number, confirmed, followed, confirming_line(source, number, trials.ranked))
     explanation = Explanation(trials, choice, source, seeds, remark)
     target = Path(cfg.out)
+    for place in (target, target.parent):  # a file there is not a best model of before, and stays
+        check(place, cfg)
     copy_run(source, target, explanation)
     console = printing.console()
     explanation.print(console)
@@ -67,11 +83,12 @@ def copy_run(source: Path, target: Path, explanation: Explanation) -> None:
 
     Args:
         source: the run folder.
-        target: replaced as a whole; an error leaves the earlier one untouched.
+        target: replaced as a whole, if it is an earlier one; an error leaves that untouched.
         explanation: of the choice.
 
     Raises:
-        ExportError: the run folder lacks a part.
+        ExportError: the run folder lacks a part, or has one that is a link out of it.
+        TakenError: the target is something that catsweep did not make.
     """
     checkpoint = Path("checkpoints") / f"{scored_checkpoint(source)}.ckpt"
     parts = [Path(name) for name in DOCUMENTS] + [checkpoint]
@@ -80,12 +97,22 @@ def copy_run(source: Path, target: Path, explanation: Explanation) -> None:
             f"The run folder {source} of the chosen trial lacks {', '.join(missing)}. "
             f"Choose another trial with select=NUMBER, or train this one again."
         )
-    with replacing(target) as folder:
+    page = samples_of(source)
+    if away := [str(part) for part in (*parts, page) if part and not inside(source, source / part)]:
+        raise ExportError(
+            f"In the run folder {source} of the chosen trial, {', '.join(away)} is a link to a file outside. "
+            f"Put the file itself there, or choose another trial with select=NUMBER."
+        )
+    try:
+        require_whole(source / checkpoint)
+    except DataError as error:
+        raise ExportError(f"{error} {ANOTHER}") from error
+    with named(target), replacing_folder(target, BEST_MODEL) as folder:
         for part in parts:
             (folder / part).parent.mkdir(exist_ok=True)
             shutil.copy2(source / part, folder / part)
-        if page := samples_of(source):
-            shutil.copy2(page, folder / "samples.png")
+        if page is not None:
+            shutil.copy2(source / page, folder / "samples.png")
         (folder / CHOICE).write_text(json.dumps(explanation.as_dict(), indent=2) + "\n", encoding="utf-8")
         (folder / "choice.md").write_text(explanation.as_markdown(), encoding="utf-8")
 
@@ -97,9 +124,14 @@ def scored_checkpoint(run: Path) -> str:
         ExportError: the run has no scores.
     """
     try:
-        name = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["checkpoint"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ExportError(f"{run}/metrics.json is not the record of a finished run ({error!r}).") from error
+        name = read_json(run / "metrics.json")["checkpoint"]
+    except (DataError, KeyError) as error:
+        raise ExportError(f"{run}/metrics.json is not the record of a finished run ({error}). {ANOTHER}") from error
+    if name not in SCORED:
+        raise ExportError(
+            f"{run}/metrics.json must name the checkpoint that was scored, {' or '.join(SCORED)}; got {name!r}. "
+            f"{ANOTHER}"
+        )
     return str(name)
 
 
@@ -108,7 +140,9 @@ def samples_of(run: Path) -> Path | None:
 
     Training may have gone on after it, for the worse. `None` if the run was too short to draw one.
     """
-    scored_at = json.loads((run / "metrics.json").read_text(encoding="utf-8")).get("epoch", math.inf)
+    found = read_json(run / "metrics.json").get("epoch")
+    scored_at = found if isinstance(found, int) else math.inf
     grids = sorted((run / "samples").glob("epoch_*.png"))
     drawn_by_then = [page for page in grids if int(page.stem.removeprefix("epoch_")) <= scored_at]
-    return max(drawn_by_then or grids, default=None)
+    latest = max(drawn_by_then or grids, default=None)
+    return None if latest is None else latest.relative_to(run)

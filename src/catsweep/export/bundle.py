@@ -18,25 +18,33 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import LightningModule
 from rich.console import Console
 
-from catsweep import printing
-from catsweep.errors import ConfigError, ExportError
-from catsweep.export import intervals, onnx, pictures, program, push, readme, standalone, weights
+from catsweep import places, printing
+from catsweep.atomic import replacing_folder
+from catsweep.errors import ExportError
+from catsweep.export import digests, intervals, onnx, pictures, program, push, readme, standalone, weights
 from catsweep.export.agreement import CHECKED_BATCHES
 from catsweep.export.best_model import scored_checkpoint
 from catsweep.export.finished import FinishedRun, portable
 from catsweep.export.reading import load_bundle
 from catsweep.export.scoring import scorer_of
-from catsweep.export.swap import replacing
 from catsweep.export.tracing import trace_decode
 from catsweep.metrics.scorer import Scorer
 from catsweep.models.latents import draw_latents
 from catsweep.models.protocol import Generator, Reconstructor, generate
+from catsweep.ownership import Kind, require
 from catsweep.report.grids import save_png
 from catsweep.runs import load_run
 
 TOLERANCE = 1e-4  # a fortieth of the step between two of the 256 levels of a pixel
 SCRIPT = "generate.py"
 SCRIPT_CHECKED = 9  # images that the script is checked on
+BUNDLE = Kind(
+    "a bundle",
+    "out=DIR",
+    ("README.md", "config.yaml", "generate.py", "generator.onnx", "generator.pt2", "metrics.json", "model.safetensors",
+     "provenance.json", "reconstructor.onnx", "interpolation.png", "nearest_neighbours.png", "samples.png"),
+    sign="generator.onnx",
+)  # fmt: skip
 PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "safetensors")
 
 
@@ -50,20 +58,23 @@ def run(cfg: DictConfig) -> Path:
         The bundle's folder.
 
     Raises:
-        ConfigError: a key is out of its range.
+        ConfigError: `push` cannot work.
         ExportError: there is nothing to export, it cannot be exported, the export draws other images, the run's
             photos are not here, or it cannot be pushed.
+        TakenError: in the place of the bundle is something that catsweep did not make.
         DataError: the run folder is not one.
+        PlaceError: `out` cannot be written.
     """
-    if not isinstance(cfg.draws, int) or isinstance(cfg.draws, bool) or cfg.draws < 0 or cfg.draws == 1:
-        raise ConfigError(f"draws must be a whole number from 2 up, or 0 for no intervals; got {cfg.draws!r}.")
     push.check(cfg)
     finished = FinishedRun.read(Path(cfg.run))
+    target = Path(cfg.out) / finished.name
+    require(target, BUNDLE)
+    for place in (target, target.parent):
+        places.check(place, cfg)
     model, _ = load_run(finished.folder, scored_checkpoint(finished.folder))
     scorer = scorer_of(finished.folder, cfg.ready) if cfg.draws else None
-    target = Path(cfg.out) / finished.name
     console = printing.console()
-    with replacing(target) as folder:
+    with places.named(target), replacing_folder(target, BUNDLE) as folder:
         differences = fill(folder, finished, model)
         evidence(folder, finished, scorer, cfg.draws, console)
         record(folder, finished, model, differences)
@@ -162,7 +173,7 @@ def record(folder: Path, finished: FinishedRun, model: LightningModule, differen
         "checked_batches": list(CHECKED_BATCHES),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
-    _write_json(folder / "provenance.json", about)
+    _write_json(folder / digests.PROVENANCE, about)  # whole below: the page tells of it
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     facts = {
         "latent_size": model.latent_size,
@@ -171,6 +182,8 @@ def record(folder: Path, finished: FinishedRun, model: LightningModule, differen
     }
     page = readme.compose(finished, folder, facts, metrics, about)
     (folder / "README.md").write_text(page, encoding="utf-8")
+    about["export"]["files"] = digests.of(folder)
+    _write_json(folder / digests.PROVENANCE, about)
 
 
 def _seeds(finished: FinishedRun) -> dict[str, Any]:

@@ -4,17 +4,17 @@ First step of `bundle`. Its records go into a folder that may be published, so e
 machine is taken out of them here.
 """
 
-import json
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
-from catsweep.errors import ExportError
-from catsweep.export.best_model import CHOICE, DOCUMENTS
+from catsweep.errors import CatsweepError, ExportError
+from catsweep.export.best_model import ANOTHER, CHOICE, DOCUMENTS
+from catsweep.loaded import read
+from catsweep.names import checked, inside
+from catsweep.records import read_json
 
 USUAL = {"root": "data/ready", "cache_root": "data/statistics", "save_dir": "outputs"}
 CREDENTIALS = re.compile(r"://[^/@\s]+@")
@@ -45,31 +45,41 @@ class FinishedRun:
         """Read the records in a folder.
 
         Raises:
-            ExportError: one is missing or damaged, or they are not of a finished run.
+            ExportError: one is missing or damaged, they are not of a finished run, or they name it by what is no name.
         """
         if missing := [name for name in DOCUMENTS if not (folder / name).is_file()]:
             raise ExportError(
                 f"Expected a finished run in {folder}; it lacks {', '.join(missing)}. "
                 f"Run `make best-model` first, or name another run: run=outputs/…"
             )
+        if away := [name for name in (*DOCUMENTS, CHOICE) if not inside(folder, folder / name)]:
+            raise ExportError(
+                f"In the run {folder}, {', '.join(away)} is a link to a file outside. Put the file itself there, or "
+                f"name another run: run=outputs/…"
+            )
         try:
-            config = OmegaConf.to_container(OmegaConf.load(folder / DOCUMENTS[0]), resolve=True)
-            metrics, provenance = (json.loads((folder / name).read_text(encoding="utf-8")) for name in DOCUMENTS[1:])
-            choice = json.loads((folder / CHOICE).read_text(encoding="utf-8")) if (folder / CHOICE).is_file() else None
-            assert isinstance(config, dict)
-            whole = {"scores", "checkpoint"} <= metrics.keys()
-        except Exception as error:  # YAML, OmegaConf and JSON each have their own
-            raise ExportError(f"The records of the run in {folder} cannot be read ({error!r}).") from error
-        if not whole:
+            config = read(folder / DOCUMENTS[0])
+            metrics, provenance = (read_json(folder / name) for name in DOCUMENTS[1:])
+            choice = read_json(folder / CHOICE) if (folder / CHOICE).is_file() else None
+        except CatsweepError as error:
+            raise ExportError(f"The records of the run in {folder} cannot be read. {error} {ANOTHER}") from error
+        if not (isinstance(metrics.get("scores"), dict) and "checkpoint" in metrics):
             raise ExportError(f"{folder}/{DOCUMENTS[1]} is not the record of a finished run: it lacks scores.")
-        return cls(folder, {str(key): value for key, value in config.items()}, metrics, provenance, choice)
+        if choice is not None and not {"study", "trial"} <= choice.keys():
+            raise ExportError(f"{folder / CHOICE} is torn: it names no study and trial. Run `make best-model` again.")
+        run = cls(folder, config, metrics, provenance, choice)
+        checked(run.name, f"The folder of the bundle, named after {folder},", ExportError)
+        return run
 
     @property
     def name(self) -> str:
         """`<study>-<trial>` of a best model; of any other run the last two parts of its path, joined the same way."""
-        if self.choice:
-            return f"{self.choice['study']}-{self.choice['trial']}"
-        return "-".join(self.folder.resolve().parts[-2:])
+        if self.choice is not None:
+            said = {key: self.choice.get(key) for key in ("study", "trial")}
+            return "-".join(
+                checked(name, f'"{key}" in {self.folder / CHOICE}', ExportError) for key, name in said.items()
+            )
+        return "-".join(self.folder.resolve().parts[1:][-2:])
 
     @property
     def origin(self) -> dict[str, Any]:

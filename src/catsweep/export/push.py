@@ -5,7 +5,6 @@ something is missing here, a key or the network, it is said and the bundle stays
 """
 
 import importlib.util
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from catsweep import printing
 from catsweep.errors import ConfigError, ExportError
+from catsweep.export import digests
+from catsweep.records import read_json
 from catsweep.tracking import loggers
 from catsweep.tracking.run_logger import has_key, resolve_mode
 
-CHOICES = ("hub", "wandb")
 REPO = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 REGISTRY = "wandb-registry-"  # how W&B's paths of registries begin
 SAVE_DIR = "outputs"  # records of W&B go to its folder wandb, as those of all runs
@@ -27,7 +27,7 @@ def check(cfg: DictConfig) -> None:
     """Refuse a push that cannot work, and say at once what will be missing for one that cannot work yet.
 
     Args:
-        cfg: with `push`, null or one of `CHOICES`; `hub_repo` and `private` for the Hub; `wandb_project`,
+        cfg: with `push`, null, hub or wandb; `hub_repo` and `private` for the Hub; `wandb_project`,
             `wandb_entity` and `wandb_registry` for W&B.
 
     Raises:
@@ -35,8 +35,6 @@ def check(cfg: DictConfig) -> None:
     """
     if cfg.push is None:
         return
-    if cfg.push not in CHOICES:
-        raise ConfigError(f"push must be null, {' or '.join(CHOICES)}; got {cfg.push!r}.")
     if cfg.push == "hub":
         _check_hub(cfg)
         missing = _missing_for_hub()
@@ -58,6 +56,9 @@ def push(bundle: Path, cfg: DictConfig) -> None:
     Raises:
         ExportError: it did not get there. The bundle is untouched.
     """
+    if cfg.push is not None:
+        digests.verify(bundle)
+        digests.refuse_links(sorted(bundle.rglob("*")), bundle)
     if cfg.push == "hub":
         _to_hub(bundle, str(cfg.hub_repo), bool(OmegaConf.select(cfg, "private", default=True)))
     elif cfg.push == "wandb":
@@ -160,8 +161,7 @@ def _to_wandb(bundle: Path, cfg: DictConfig) -> None:
 
 def metadata(bundle: Path) -> dict[str, Any]:
     """What is to be seen of a bundle without fetching it: scores, their intervals, who judged, where it came from."""
-    metrics = json.loads((bundle / "metrics.json").read_text(encoding="utf-8"))
-    provenance = json.loads((bundle / "provenance.json").read_text(encoding="utf-8"))
+    metrics, provenance = (read_json(bundle / name) for name in ("metrics.json", digests.PROVENANCE))
     chosen = provenance.get("export", {})
     return {
         "study": chosen.get("study"),

@@ -10,8 +10,8 @@ from catsweep.export.onnx import FILE, RECONSTRUCTOR, OnnxGenerator, OnnxReconst
 
 
 def is_bundle(folder: Path) -> bool:
-    """Whether a folder is an exported bundle, and not that of a run."""
-    return (folder / FILE).is_file()
+    """Whether a folder is an exported bundle, and not that of a run; also one that lost a file."""
+    return any((folder / name).is_file() for name in (FILE, "model.safetensors"))
 
 
 def latest_bundle(exports: Path) -> Path:
@@ -30,7 +30,7 @@ def latest_bundle(exports: Path) -> Path:
 
 
 def load_bundle(folder: Path) -> OnnxGenerator:
-    """Open a bundle.
+    """Open a bundle, whose files `catsweep.export.digests` has looked at.
 
     Args:
         folder: the bundle.
@@ -41,7 +41,7 @@ def load_bundle(folder: Path) -> OnnxGenerator:
     Raises:
         ExportError: the folder is no bundle, or a damaged one.
     """
-    if not is_bundle(folder):
+    if not (folder / FILE).is_file():
         raise ExportError(f"Expected an exported bundle in {folder}, with {FILE}. Write one with `make export`.")
     pair = folder / RECONSTRUCTOR
     return OnnxReconstructor(folder / FILE, pair) if pair.is_file() else OnnxGenerator(folder / FILE)

@@ -4,23 +4,22 @@ The folder is that of a run, or an exported bundle: both hold `config.yaml`, `me
 `catsweep.evaluation` scores again with it.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
 from catsweep.data.datamodule import CatDataModule
-from catsweep.data.ready import ReadySet
+from catsweep.data.ready import CARD, ReadySet, find_ready_set
 from catsweep.errors import CatsweepError, DataError, ExportError
 from catsweep.export.intervals import Interval
-from catsweep.instantiation import instantiate
+from catsweep.loaded import read, rebuild
 from catsweep.metrics.card import MetricCard, require_comparable
 from catsweep.metrics.scorer import Scorer
+from catsweep.records import read_json
 
 CONFIG, METRICS, PROVENANCE = "config.yaml", "metrics.json", "provenance.json"
+READY = Path("data/ready")  # where ready sets are, see conf/data
 
 
 @dataclass(frozen=True)
@@ -49,12 +48,15 @@ class Recorded:
             ExportError: they are not those of a finished run or a bundle.
         """
         try:
-            metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
-            provenance = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
+            metrics, provenance = read_json(folder / METRICS), read_json(folder / PROVENANCE)
             scores = {str(name): float(score) for name, score in metrics["scores"].items()}
             cards = {name: MetricCard.from_dict(metrics["cards"][name]) for name in scores}
             intervals = {name: Interval.from_dict(one) for name, one in metrics.get("intervals", {}).items()}
             digest = provenance.get("data_digest") or ""
+        except DataError as error:
+            raise ExportError(
+                f"{error} Name another folder, a finished run or a bundle, or export it again."
+            ) from error
         except (OSError, ValueError, KeyError, TypeError, AttributeError, CatsweepError) as error:
             raise ExportError(
                 f"Expected a finished run or a bundle in {folder}, with its scores, their cards and where they came "
@@ -73,25 +75,22 @@ class Recorded:
 def open_photos(recorded: Recorded, ready: str | None = None) -> ReadySet:
     """The ready set that a folder was scored against, its pixels compared with its digest.
 
+    It is found by that digest, since where the folder's configuration says that photos are is a stranger's word, and
+    they may be others' photos. Cats that catsweep draws by itself are drawn again if they are not there.
+
     Args:
         recorded: says which.
-        ready: the set's folder; None for where the folder's `config.yaml` says, which may build it from the photos.
+        ready: the set, or a folder of sets; None for `data/ready`.
 
     Raises:
         DataError: it is not there, damaged, or another one.
+        ExportError: there is no such configuration, or one that a bundle may not have.
     """
     remedy = "Name the ready set it was trained on: ready=data/ready/NAME-SIZE."
-    if ready is None:
-        try:
-            data: CatDataModule = instantiate(_config(recorded.folder).data)
-            data.prepare_data()
-            found = data.ready
-        except CatsweepError as error:
-            raise DataError(
-                f"The photos of {recorded.folder} are not where its {CONFIG} says. {error} {remedy}"
-            ) from error
-    else:
-        found = ReadySet.open(ready, remedy)
+    place = READY if ready is None else Path(ready)
+    found = None if (place / CARD).exists() else find_ready_set(recorded.data_digest, [place])
+    if found is None:
+        found = _drawn_again(recorded, remedy) if ready is None else ReadySet.open(place, remedy)
     if recorded.data_digest and found.digest != recorded.data_digest:
         raise DataError(
             f"{recorded.folder} was scored against other photos than those in {found.path}: expected digest "
@@ -99,6 +98,23 @@ def open_photos(recorded: Recorded, ready: str | None = None) -> ReadySet:
         )
     found.verify()
     return found
+
+
+def _drawn_again(recorded: Recorded, remedy: str) -> ReadySet:
+    """Demo cats, or what the command line trusts the reader of.
+
+    Raises:
+        DataError: it was scored against something else.
+    """
+    try:
+        data: CatDataModule = rebuild(_config(recorded.folder), "data")
+        data.prepare_data()
+    except CatsweepError as error:
+        raise DataError(
+            f"The photos of {recorded.folder}, digest {recorded.data_digest[:12]}…, are not in {READY}. {remedy} They "
+            f"cannot be made again from its {CONFIG}: {error}"
+        ) from error
+    return data.ready
 
 
 def scorer_for(recorded: Recorded, ready: ReadySet, seed: int | None = None) -> Scorer:
@@ -113,7 +129,7 @@ def scorer_for(recorded: Recorded, ready: ReadySet, seed: int | None = None) -> 
         MetricError: it would measure otherwise than the recorded scores were measured; libraries and the given seed
             may differ.
     """
-    scorer: Scorer = instantiate(_config(recorded.folder).metrics)(ready=ready)
+    scorer: Scorer = rebuild(_config(recorded.folder), "metrics")(ready=ready)
     if seed is not None and seed != scorer.seed:
         scorer = scorer.reseeded(seed)
     ignore = {"versions"} | ({"seed"} if seed is not None else set())
@@ -134,11 +150,8 @@ def other_versions(recorded: Recorded, cards: Mapping[str, MetricCard]) -> list[
     return list(found.values())
 
 
-def _config(folder: Path) -> DictConfig:
-    try:
-        cfg = OmegaConf.load(folder / CONFIG)
-        assert isinstance(cfg, DictConfig)
-        _ = cfg.data, cfg.metrics
-    except (OSError, ValueError, AttributeError, AssertionError) as error:
-        raise ExportError(f"Expected the configuration of a run in {folder / CONFIG}, but: {error}.") from error
-    return cfg
+def _config(folder: Path) -> dict[str, Any]:
+    """The configuration, of its data only what decides the images: they are not trained on here."""
+    config = read(folder / CONFIG)
+    data = config.get("data")
+    return config | ({"data": {k: v for k, v in data.items() if k != "augment"}} if isinstance(data, dict) else {})

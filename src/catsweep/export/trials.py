@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import sqlalchemy.exc
-from omegaconf import OmegaConf
 
 from catsweep.errors import ExportError
 from catsweep.export.selection import Candidate, Objective
+from catsweep.loaded import read
+from catsweep.names import inside
 from catsweep.search import attributes, confirmation, grammar
+from catsweep.search.storage import open_storage
 
 BESIDES = (".confirm", ".leases")  # studies that a sweep of ours keeps beside its own, in the same database
 TOLERANCE = 1e-9  # relative, and absolute near 0: both files keep all digits of a float
@@ -69,10 +70,10 @@ def find_study(sweeps: Path, name: str | None) -> Path:
         raise ExportError(f"No study in {sweeps}/ (expected {sweeps}/<study>/study.db). Run `make sweep` first.")
     if name is None:
         return max(written, key=lambda folder: written[folder])
-    if sweeps / name not in written:
-        known = ", ".join(folder.name for folder in written)
-        raise ExportError(f"No study {name!r} in {sweeps}/. There are: {known}.")
-    return sweeps / name
+    known = {folder.name: folder for folder in written}
+    if name not in known:
+        raise ExportError(f"No study {name!r} in {sweeps}/. There are: {', '.join(known)}.")
+    return known[name]
 
 
 def read_trials(folder: Path, runs: Path) -> Trials:
@@ -87,7 +88,8 @@ def read_trials(folder: Path, runs: Path) -> Trials:
         The trials; at least one of them is Pareto-optimal.
 
     Raises:
-        ExportError: the database cannot be read, or no trial in it has finished.
+        StorageError: the database cannot be read.
+        ExportError: no trial in it has finished.
     """
     study = open_study(folder)
     names = study.metric_names or _objective_names(runs, len(study.directions))
@@ -130,8 +132,13 @@ def find_run(runs: Path, trial: Candidate, objectives: Sequence[Objective], know
         The trial's own folder if the scores there are the trial's, else the first numbered one whose scores are.
 
     Raises:
-        ExportError: no folder has these scores.
+        ExportError: no folder has these scores, or the study names one outside `runs`.
     """
+    if known and not inside(runs, runs / known):
+        raise ExportError(
+            f"The study says that trial {trial.number} works in {known!r}, which is not in {runs}/, where the trials "
+            f"of this study are. If they are elsewhere, name the folder that holds theirs: outputs=DIR."
+        )
     for run in _run_folders(runs, first=known or str(trial.number)):
         if _has_scores(run, trial, objectives):
             return run
@@ -153,24 +160,20 @@ def open_study(folder: Path) -> optuna.Study:
     """The study in a folder.
 
     Raises:
-        ExportError: its database cannot be read, or holds no study of that name.
+        StorageError: its database cannot be read.
+        ExportError: it holds no study of that name.
     """
     database = folder / "study.db"
-    try:
-        storage = optuna.storages.RDBStorage(f"sqlite:///{database}")
-        names = [name for name in optuna.get_all_study_names(storage) if not name.endswith(BESIDES)]
-        name = names[0] if len(names) == 1 else folder.name
-        return optuna.load_study(study_name=name, storage=storage)
-    except KeyError as error:
+    storage = open_storage(f"sqlite:///{database}", make=False)
+    every = optuna.get_all_study_names(storage)
+    names = [name for name in every if not name.endswith(BESIDES)]
+    name = names[0] if len(names) == 1 else folder.name
+    if name not in every:
         raise ExportError(
             f"{database} holds the studies {', '.join(names) or '(none)'}, but none is called {folder.name!r}. "
             f"Run the sweep again, or give it another study name."
-        ) from error
-    except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError, RuntimeError) as error:
-        raise ExportError(
-            f"{database} cannot be read as an Optuna {optuna.__version__} study: {error}. "
-            f"Is it a copy cut short, or the work of another Optuna version?"
-        ) from error
+        )
+    return optuna.load_study(study_name=name, storage=storage)
 
 
 def _is_finished(trial: optuna.trial.FrozenTrial) -> bool:
@@ -187,8 +190,8 @@ def _objective_names(runs: Path, count: int) -> list[str]:
         config = run / "config.yaml"
         if not config.is_file():
             continue
-        objective = OmegaConf.select(OmegaConf.load(config), "objective", default=[])
-        names = [objective] if isinstance(objective, str) else list(objective)
+        objective = read(config).get("objective") or []
+        names = [str(name) for name in (objective if isinstance(objective, list) else [objective])]
         if len(names) != count:
             raise ExportError(f"The study has {count} objectives, but `objective` in {config} names {names}.")
         return names

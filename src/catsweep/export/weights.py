@@ -7,7 +7,6 @@ decoder, and its encoder because it can also reconstruct. `bundle` is the caller
 from pathlib import Path
 
 import torch
-from omegaconf import OmegaConf
 from pytorch_lightning import LightningModule
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -15,7 +14,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from catsweep.errors import ExportError
-from catsweep.instantiation import instantiate
+from catsweep.loaded import read, rebuild
 from catsweep.models.protocol import Generator, Reconstructor, evaluating
 
 WEIGHTS = "model.safetensors"
@@ -77,10 +76,11 @@ def load(folder: Path) -> Generator:
         The model, on the CPU, in evaluation mode.
 
     Raises:
+        ConfigError: the configuration names what a loaded one may not, or cannot be read.
         ExportError: a file is missing or damaged, or the weights are not those of the configured model.
     """
     try:
-        model: LightningModule = instantiate(OmegaConf.load(folder / CONFIG).model)
+        model: LightningModule = rebuild(read(folder / CONFIG), "model")
         state = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:
         raise ExportError(f"{folder} is not a whole bundle: {error}. Write it again with `make export`.") from error

@@ -12,6 +12,7 @@ import numpy as np
 from omegaconf import DictConfig
 from torch import Tensor
 
+from catsweep import places
 from catsweep.data.files import say_passed_over
 from catsweep.errors import ConfigError
 from catsweep.generation import attributes, walks
@@ -22,6 +23,7 @@ from catsweep.generation.wish import ANIMATION, FOLDER, Attribute, Wish, read
 from catsweep.generation.writing import Images, Strips, save_animation, save_folder, upscale
 from catsweep.models.latents import draw_latents
 from catsweep.models.protocol import Encoder, Generator, Reconstructor, generate
+from catsweep.names import plain
 from catsweep.printing import say
 from catsweep.report.grids import save_png
 
@@ -49,6 +51,7 @@ def run(cfg: DictConfig) -> Path:
         ConfigError: a key is out of its range, a place is taken, or the model has no use for photos.
         DataError: no photo can be read, or the run's folder holds no trained model.
         ExportError: there is no bundle, or a damaged one.
+        PlaceError: `out` cannot be written.
     """
     wish = read(cfg)
     photos = None if wish.photos is None else OwnPhotos(wish.photos, "photos")
@@ -58,8 +61,12 @@ def run(cfg: DictConfig) -> Path:
             OwnPhotos(wish.attribute.having, "attribute.with"), OwnPhotos(wish.attribute.lacking, "attribute.without")
         )
     source = choose(cfg.bundle, cfg.run, cfg.checkpoint)
-    strips = _strips(wish, source, photos, groups)
     out = wish.out or _usual_place(source, wish)
+    if wish.form == FOLDER:
+        places.check(out, cfg)
+    else:
+        places.check(out.parent, cfg, file=out.name, key="out=FILE")
+    strips = _strips(wish, source, photos, groups)
     return write(strips, out, wish)
 
 
@@ -181,7 +188,7 @@ def _read(photos: OwnPhotos, size: int, most: int | None) -> Own:
 
 def _names(photos: list[str]) -> list[str]:
     """Names of files for photos, in their order, unique although folders and endings are dropped."""
-    return [f"{number:04d}_{Path(name).stem}" for number, name in enumerate(photos)]
+    return [f"{number:04d}_{plain(Path(name).stem, 'photo')}" for number, name in enumerate(photos)]
 
 
 def _drawn(model: Generator, latents: Tensor) -> Images:

@@ -4,13 +4,16 @@ First step of `python src/generate.py` and of the demo. A bundle is drawn with O
 from it; its torch model is built only for what ONNX has no file for, the latents of a photo.
 """
 
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from catsweep.errors import ConfigError, ExportError
+from catsweep.export import digests
 from catsweep.export.reading import is_bundle, latest_bundle, load_bundle
 from catsweep.models.protocol import Encoder, Generator, Reconstructor
+from catsweep.printing import say
 
 EXPORTS, BEST_MODEL = Path("outputs/exports"), Path("outputs/best_model")
 BEST = "best"
@@ -38,10 +41,14 @@ class Source:
         """The model that draws.
 
         Raises:
+            ConfigError: its configuration names what a loaded one may not.
             DataError: the folder holds no trained model.
             ExportError: it is a damaged bundle.
         """
-        return load_bundle(self.folder) if self.is_bundle else self._torch_model
+        if not self.is_bundle:
+            return self._torch_model
+        self._verify()
+        return load_bundle(self.folder)
 
     @cached_property
     def _torch_model(self) -> Generator:
@@ -49,12 +56,17 @@ class Source:
         if self.is_bundle:
             from catsweep.export.weights import load
 
+            self._verify()
             return load(self.folder)
         from catsweep.runs import load_run
 
         model, _ = load_run(self.folder, self.checkpoint)
         assert isinstance(model, Generator)
         return model
+
+    def _verify(self) -> None:
+        for line in digests.verify(self.folder):
+            say(line, file=sys.stderr)
 
     @property
     def reconstructs(self) -> bool:

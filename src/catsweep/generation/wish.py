@@ -1,17 +1,15 @@
 """What a person asks of `python src/generate.py`, checked as far as it can be before anything is loaded or drawn."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from catsweep.errors import ConfigError
+from catsweep.names import plain
 
 PAGE, FOLDER, ANIMATION = "page", "folder", "animation"
 ANIMATIONS = (".gif", ".webp")
-FASTEST = 50  # frames per second; browsers slow a GIF down that is faster
-LARGEST = 16  # times the images' side
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ class Wish:
     def kind(self) -> str:
         """Beginning of the name of the file, if the person gives none."""
         if self.attribute:
-            return f"attribute_{self.attribute.name}"
+            return f"attribute_{plain(self.attribute.name, 'photos')}"
         return "interpolation" if self.interpolate else "reconstructions" if self.photos else "generated"
 
 
@@ -92,17 +90,15 @@ def read(cfg: DictConfig) -> Wish:
     """
     attribute = _attribute(cfg.attribute)
     out, form = _out(cfg.out)
-    if not isinstance(cfg.overwrite, bool):
-        raise ConfigError(f"overwrite must be true or false; got {cfg.overwrite!r}.")
     wish = Wish(
-        n=_whole("n", cfg.n, 1),
-        seed=_whole("seed", cfg.seed, 0),
-        truncation=_truncation(cfg.truncation),
-        columns=None if cfg.columns is None else _whole("columns", cfg.columns, 1),
-        scale=_whole("scale", cfg.scale, 1, LARGEST),
-        interpolate=None if cfg.interpolate is None else _whole("interpolate", cfg.interpolate, 2),
-        fps=_whole("fps", cfg.fps, 1, FASTEST),
-        photos=None if cfg.photos is None else str(cfg.photos),
+        n=cfg.n,
+        seed=cfg.seed,
+        truncation=float(cfg.truncation),
+        columns=cfg.columns,
+        scale=cfg.scale,
+        interpolate=cfg.interpolate,
+        fps=cfg.fps,
+        photos=cfg.photos,
         attribute=attribute,
         out=out,
         form=form,
@@ -140,34 +136,14 @@ def _attribute(node: DictConfig) -> Attribute | None:
     measure, having, lacking = node.measure, node["with"], node.without
     if measure is None and having is None and lacking is None:
         return None
-    from catsweep.generation.attributes import MEASURES
-
     if measure is not None and (having is not None or lacking is not None):
         raise ConfigError("Expected attribute.measure, or attribute.with and attribute.without; got both.")
-    if measure is not None and measure not in MEASURES:
-        raise ConfigError(f"attribute.measure must be one of {', '.join(MEASURES)}; got {measure!r}.")
     if measure is None and (having is None or lacking is None):
         raise ConfigError(
             f"An attribute needs photos with it and photos without it, attribute.with=DIR attribute.without=DIR; "
             f"got attribute.with={having} attribute.without={lacking}."
         )
-    strength = node.strength
-    if not isinstance(strength, int | float) or isinstance(strength, bool) or not 0 < strength < math.inf:
-        raise ConfigError(f"attribute.strength must be a number above 0; got {strength!r}.")
-    return Attribute(
-        measure,
-        None if having is None else str(having),
-        None if lacking is None else str(lacking),
-        float(strength),
-        _whole("attribute.steps", node.steps, 2),
-        _whole("attribute.draws", node.draws, 4),
-    )
-
-
-def _truncation(value: object) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= 1:
-        raise ConfigError(f"truncation must be above 0 and at most 1 (which is none); got {value!r}.")
-    return float(value)
+    return Attribute(measure, having, lacking, float(node.strength), node.steps, node.draws)
 
 
 def _out(value: str | None) -> tuple[Path | None, str]:
@@ -208,10 +184,3 @@ def check_place(out: Path, form: str, overwrite: bool) -> None:
         raise ConfigError(f"out={out} is to be a file, and a folder of that name is there. Take another name.")
     elif not overwrite and out.exists():
         raise ConfigError(f"out={out} is there already. Take another name, or add overwrite=true to replace it.")
-
-
-def _whole(key: str, value: object, low: int, high: int | None = None) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < low or (high is not None and value > high):
-        most = "up" if high is None else f"to {high}"
-        raise ConfigError(f"{key} must be a whole number from {low} {most}; got {value!r}.")
-    return value

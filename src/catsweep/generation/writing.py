@@ -2,8 +2,6 @@
 
 import math
 import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from catsweep import scratch
 from catsweep.atomic import replacing
 from catsweep.report.grids import BACKGROUND, grid, save_png
 
@@ -81,14 +80,11 @@ def save_folder(folder: Path, strips: Strips) -> list[Path]:
         The files.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    hidden = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder))
-    try:
+    with scratch.folder(folder / "images") as hidden:
         for name, strip in zip(strips.names, strips.images, strict=True):
             save_png(hidden / f"{name}.png", strip[0] if len(strip) == 1 else grid(strip, len(strip)))
         for name in strips.names:
             os.replace(hidden / f"{name}.png", folder / f"{name}.png")
-    finally:
-        shutil.rmtree(hidden, ignore_errors=True)
     return [folder / f"{name}.png" for name in strips.names]
 
 

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from catsweep.errors import MetricError
 from catsweep.metrics.extractors import Backend, Extractor, load_weights
+from catsweep.places import explain
 
 FILE = "pt_inception-2015-12-05-6726825d.pth"
 URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{FILE}"
@@ -259,6 +260,8 @@ def _fetch(path: Path, download: bool) -> None:
     try:
         torch.hub.download_url_to_file(URL, str(path), hash_prefix=HASH_PREFIX, progress=False)
     except (OSError, RuntimeError) as error:  # no network; or other content than expected
+        if explain(error) is not None:  # no room for them
+            raise
         raise MetricError(
             f"The inception weights could not be fetched: {error}. Fetch {URL} on a machine with a network and put "
             f"the file in {path}."

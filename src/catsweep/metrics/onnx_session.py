@@ -21,6 +21,7 @@ from torch import nn
 
 from catsweep.atomic import write_bytes
 from catsweep.errors import MetricError
+from catsweep.names import checked
 
 # Relative distance allowed between ONNX Runtime and torch on the probe image: fused batch norms and another order
 # of summation cost about 2e-6; anything near this bound is a different network.
@@ -50,8 +51,8 @@ def open_session(
         session = _session(_export(network, size), threads)
         _require_agreement(session, network, size, name)
         return session
-    make_cache(cache_root)
-    path = cache_root / f"{name}-{_key(weights_sha256, size)}.onnx"
+    cache_root.mkdir(parents=True, exist_ok=True)
+    path = cache_root / f"{checked(name, 'The name of an extractor', MetricError)}-{_key(weights_sha256, size)}.onnx"
     with FileLock(f"{path}.lock"):
         if path.exists():
             try:
@@ -66,21 +67,6 @@ def open_session(
         _require_agreement(session, network, size, name)
         write_bytes(path, graph)
     return session
-
-
-def make_cache(root: Path) -> None:
-    """Make a cache folder, if it is not there.
-
-    Raises:
-        MetricError: it is not, and cannot be made.
-    """
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MetricError(
-            f"Expected a folder for reference statistics that can be written; {root} is not: {error.strerror}. "
-            "Set metrics.cache_root."
-        ) from error
 
 
 def _key(weights_sha256: str, size: int) -> str:
@@ -140,5 +126,5 @@ def _require_agreement(session: onnxruntime.InferenceSession, network: nn.Module
     if not distance < AGREEMENT:
         raise MetricError(
             f"ONNX Runtime must compute the features of {name} as torch does, to {AGREEMENT:g}; "
-            f"on a probe image they differ by {distance:.2g}. Use the extractor with backend=torch."
+            f"on a probe image they differ by {distance:.2g}. Set metrics.extractor.backend=torch."
         )

@@ -23,7 +23,6 @@ from torch import Tensor
 from catsweep.atomic import write_bytes
 from catsweep.errors import MetricError
 from catsweep.metrics.extractors import Extractor
-from catsweep.metrics.onnx_session import make_cache
 from catsweep.metrics.similarity import pair_similarity, scales
 from catsweep.still import told
 
@@ -123,7 +122,7 @@ def reference_statistics(
     # Which are photos is said only if not all are: what was computed before there were copies stays good.
     of = None if len(photos) == len(images) else _images_digest(digest, photos)
     key = _key(images_digest, extractor, images.shape[1], of)
-    make_cache(root)
+    root.mkdir(parents=True, exist_ok=True)
     path = root / f"{key[:32]}.safetensors"
 
     def compute() -> dict[str, Tensor]:

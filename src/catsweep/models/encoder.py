@@ -14,6 +14,13 @@ def stage_channels(halvings: int, channels: int, max_channels: int) -> list[int]
     return [min(channels * 2**stage, max_channels) for stage in range(halvings)]
 
 
+def _sizes(image_size: int, halvings: int) -> str:
+    """Sizes next to one that can be halved so often, or at all."""
+    step = 1 << max(1, halvings)
+    below = image_size // step * step
+    return " or ".join(str(size) for size in (below, below + step) if size > 0 and size != image_size)
+
+
 def smallest_side(image_size: int, halvings: int) -> int:
     """Side of the feature map after all halvings, in cells.
 
@@ -21,10 +28,12 @@ def smallest_side(image_size: int, halvings: int) -> int:
         ConfigError: the image cannot be halved that often.
     """
     if halvings < 1 or image_size % (1 << halvings):
-        possible = [h for h in range(1, 8) if image_size % 2**h == 0]
+        possible = [h for h in range(1, image_size.bit_length()) if image_size % 2**h == 0]
+        depths = f"choose depth.halvings from {possible}, or " if possible else "choose "
         raise ConfigError(
             f"An image of {image_size} pixels cannot be halved {halvings} times without a rest; "
-            f"choose depth.halvings from {possible}, or another data.size."
+            f"{depths}another data.size, as {_sizes(image_size, halvings)} (photos that prepare.py has made ready have "
+            "the size that it was given: size=…)."
         )
     return image_size >> halvings
 

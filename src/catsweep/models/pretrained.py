@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from catsweep.errors import ConfigError, DataError
+from catsweep.errors import CatsweepError, ConfigError, DataError, PlaceError
+from catsweep.places import explain
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +153,9 @@ def _autoencoder() -> Any:
     return AutoencoderKL
 
 
-def _unreadable(source: str, subfolder: str | None, error: Exception) -> DataError:
+def _unreadable(source: str, subfolder: str | None, error: Exception) -> CatsweepError:
+    if (wrong := explain(error, key="the environment variable HF_HOME")) is not None:
+        return PlaceError(wrong)
     said = " ".join(str(error).split())[:300]
     where = f"subfolder {subfolder} of {source}" if subfolder else source
     return DataError(

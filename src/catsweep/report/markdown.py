@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from catsweep.atomic import write_text
-from catsweep.export.swap import replacing
+from catsweep.atomic import replacing_folder, write_text
+from catsweep.ownership import Kind
 from catsweep.printing import readable
 from catsweep.report import charts, figures, pictures, words
 from catsweep.report.failures import failures, first_line
@@ -21,6 +21,12 @@ from catsweep.report.record import Entry
 from catsweep.report.story import Story
 
 PAGE, PICTURES = "report.md", "report"
+DRAWN = Kind(
+    "the pictures of a report",
+    "sweeps=DIR",
+    ("history.png", "importance.png", "parallel.png", "pareto.png", "pareto_samples.png", "reconstructions.png",
+     "slices_*.png", "timeline.png", "winner.png"),
+)  # fmt: skip
 SHOWN = 30  # rows of the table
 FRONT = 5  # Pareto-optimal trials whose samples are in a picture
 
@@ -35,7 +41,7 @@ def write(story: Story, folder: Path) -> Path:
     Returns:
         The Markdown file.
     """
-    with replacing(folder / PICTURES) as drawn:
+    with replacing_folder(folder / PICTURES, DRAWN) as drawn:
         _draw(story, drawn)
         names = {path.name for path in drawn.iterdir()}
     write_text(folder / PAGE, "\n".join(_lines(story, folder, names)) + "\n")

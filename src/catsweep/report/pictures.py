@@ -6,7 +6,6 @@ A missing or damaged picture is no error anywhere here: run folders are removed,
 import base64
 import json
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -15,8 +14,7 @@ import simplejpeg
 from PIL import Image
 
 from catsweep.data.contact_sheet import pick
-from catsweep.data.ready import CARD, ReadySet
-from catsweep.errors import DataError
+from catsweep.data.ready import ReadySet
 from catsweep.report.grids import Images, grid
 
 PADDING = 2  # of the grids that training draws, see `catsweep.report.grids.grid`
@@ -100,25 +98,6 @@ def data_uri(page: Images, quality: int = 85) -> str:
     """A page as HTML takes it: a JPEG; equal pages give equal words."""
     jpeg = simplejpeg.encode_jpeg(np.ascontiguousarray(page), quality=quality, colorsubsampling="444")
     return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
-
-
-def find_ready_set(digest: str | None, places: Sequence[Path]) -> ReadySet | None:
-    """The ready set of this digest; None if it is not here any more.
-
-    Args:
-        digest: of pixels and splits.
-        places: folders of ready sets, or of folders of them.
-    """
-    if not digest:
-        return None
-    for place in places:
-        for card in [place / CARD, *sorted(place.glob(f"*/{CARD}"))]:
-            try:
-                if json.loads(card.read_text(encoding="utf-8")).get("digest") == digest:
-                    return ReadySet.open(card.parent)
-            except (OSError, ValueError, AttributeError, DataError):
-                continue
-    return None
 
 
 def real_cats(ready: ReadySet | None, n: int) -> Images:

@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from catsweep.errors import ExportError
 from catsweep.export.selection import Candidate, Objective
 from catsweep.export.trials import find_run
+from catsweep.names import inside
 from catsweep.printing import readable
 from catsweep.search import attributes, grammar, results
 from catsweep.search.storage import find_study
@@ -226,7 +227,7 @@ def _confirmations(study: optuna.Study, runs: Path) -> tuple[Entry, ...]:
     if find_study(study._storage, name) is None:
         return ()
     found = optuna.load_study(study_name=name, storage=study._storage).get_trials(deepcopy=False)
-    return tuple(_entry(run, _existing(_own_folder(run, runs, f"{CONFIRM[1:]}/{run.number}"))) for run in found)
+    return tuple(_entry(run, _existing(_own_folder(run, runs, f"{CONFIRM[1:]}/{run.number}"), runs)) for run in found)
 
 
 def _run_folder(trial: FrozenTrial, runs: Path, objectives: Sequence[Objective]) -> Path | None:
@@ -236,15 +237,16 @@ def _run_folder(trial: FrozenTrial, runs: Path, objectives: Sequence[Objective])
             return find_run(runs, Candidate(trial.number, tuple(trial.values)), objectives, known)
         except ExportError:
             return None
-    return _existing(_own_folder(trial, runs, str(trial.number)))
+    return _existing(_own_folder(trial, runs, str(trial.number)), runs)
 
 
 def _own_folder(trial: FrozenTrial, runs: Path, usual: str) -> Path:
     return runs / str(trial.user_attrs.get(attributes.FOLDER, usual))
 
 
-def _existing(folder: Path) -> Path | None:
-    return folder if folder.is_dir() else None
+def _existing(folder: Path, runs: Path) -> Path | None:
+    """A run folder, if it is there; one elsewhere, which the study of a stranger may name, is not looked at."""
+    return folder if folder.is_dir() and inside(runs, folder) else None
 
 
 def _distributions(study: optuna.Study, space: Mapping[str, Any]) -> dict[str, BaseDistribution]:

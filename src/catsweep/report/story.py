@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from catsweep.data.ready import find_ready_set
 from catsweep.export.trials import open_study
 from catsweep.printing import readable
 from catsweep.report import pictures
@@ -108,7 +109,7 @@ def tell(folder: Path, runs: Path, ready: Path, select: str | int | None = None,
     epoch = pictures.scored_epoch(run)
     facts = record.contract.get("facts") or {}
     digest = facts.get("data")
-    found = pictures.find_ready_set(None if digest is None else str(digest), [ready, *_source(record)])
+    found = find_ready_set(None if digest is None else str(digest), [ready])
     found_important = importances(study)
     names = by_importance(record, found_important)
     samples = pictures.read_cells(pictures.latest(run, "samples", epoch))[:SHOWN]
@@ -124,12 +125,6 @@ def tell(folder: Path, runs: Path, ready: Path, select: str | int | None = None,
         photos=_photos(record, len(found.originals()) if found else None, str(digest or "")),
         drawings=drawings(study, names, record.labels[0]) if plotly else (),
     )
-
-
-def _source(record: Record) -> list[Path]:
-    """Where the configuration says the photos are, if that is a folder."""
-    source = ((record.contract.get("config") or {}).get("data") or {}).get("source")
-    return [Path(source)] if isinstance(source, str) and source else []
 
 
 def _photos(record: Record, originals: int | None, digest: str) -> str:

@@ -7,8 +7,7 @@ nothing can be attached), and `catsweep.search.scheduler` does so now and then w
 import json
 import logging
 import mimetypes
-import os
-import socket
+import shutil
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +18,9 @@ import optuna
 from optuna.artifacts import ArtifactMeta, FileSystemArtifactStore
 from optuna.exceptions import UpdateFinishedTrialError
 
+from catsweep.atomic import replacing
+from catsweep.errors import StudyError
+from catsweep.names import checked
 from catsweep.search.trials import Trials
 
 log = logging.getLogger(__name__)
@@ -36,13 +38,12 @@ class Store(FileSystemArtifactStore):
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:
         """Keep a file, in the place of an earlier one of this name."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = f"{artifact_id}.{socket.gethostname()}.{os.getpid()}.tmp"
-        try:
-            super().write(temporary, content_body)
-            os.replace(self.folder / temporary, self.folder / artifact_id)
-        finally:
-            (self.folder / temporary).unlink(missing_ok=True)
+        with replacing(self._get_filepath(artifact_id)) as unfinished, unfinished.open("wb") as file:
+            shutil.copyfileobj(content_body, file)
+
+    def _get_filepath(self, artifact_id: str) -> Path:
+        # Optuna's own check lets folders in ours pass, and a name may come from the study of somebody else.
+        return self.folder / checked(artifact_id, "An artifact", StudyError)
 
 
 @dataclass

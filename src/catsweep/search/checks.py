@@ -68,13 +68,12 @@ def _unavailable(settings: Settings, config: DictConfig) -> list[str]:
                     f"hydra.sweeper.{key} must be the dotted path of a function; got {path!r}: {_one_line(error)}"
                 )
     if settings["pruner"] is not None:
-        names = settings["prune_metric"]
         try:
-            pruning.build(settings["pruner"], [names] if isinstance(names, str) else names)
+            pruning.rehearse(settings.pruning or {})
         except ConfigError as error:
             said.append(str(error))
         except Exception as error:  # whatever a class of the user's raises
-            said.append(f"hydra.sweeper.pruner cannot be made: {_one_line(error)}")
+            said.append(f"hydra.sweeper.pruner cannot be made, or cannot prune with its arguments: {_one_line(error)}")
     if settings["confirm"] is not None:
         try:
             confirmation.first_seed(config)

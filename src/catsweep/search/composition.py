@@ -16,9 +16,10 @@ from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.types import Sweep
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException, ValidationError
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from catsweep import schema
 from catsweep.search import distributions, grammar
 from catsweep.search.space import Space
 
@@ -57,7 +58,7 @@ class Composing:
 
     def problems(self) -> list[str]:
         """See `problems` of this module."""
-        return self.unknown_options() or self.impossible_keys()
+        return self.unknown_options() or self.refused_values() or self.impossible_keys() or self.faults()
 
     def composed(self, params: Mapping[str, Any], *overrides: str) -> DictConfig:
         """The configuration of a job.
@@ -136,6 +137,33 @@ class Composing:
             return self._refusal({}) is not None
         return self._refusal({}, f"{prefix}{key}={grammar.quoted(option)}") is not None
 
+    # --- values
+
+    def refused_values(self) -> list[str]:
+        """Values of the space, or its bounds, that the configuration has no use for, see `catsweep.schema`.
+
+        Each parameter is looked at in the first configuration that has it.
+        """
+        said = []
+        waiting = [name for name in self.space.parameters if not self._is_group(name)]
+        for config in self._by_group():
+            for name in [name for name in waiting if schema.knows(config, grammar.bare(name))]:
+                waiting.remove(name)
+                values = map(grammar.plain, _values(self.space, name))
+                said += [schema.refusal(config, grammar.bare(name), value) for value in values]
+            if not waiting:
+                break
+        return list(dict.fromkeys(filter(None, said)))
+
+    def _by_group(self) -> Iterator[DictConfig]:
+        """Configurations with the first option of each group, then with each other, and without any other parameter."""
+        groups = [name for name in self.space.parameters if self._is_group(name)]
+        others = ({name: value} for name in groups for value in _values(self.space, name)[1:])
+        for wanted in itertools.islice(itertools.chain([{}], others), TRIES):
+            params = self._example(wanted)
+            with suppress(*REFUSALS):
+                yield self.composed({name: params[name] for name in groups if name in params})
+
     # --- keys
 
     def impossible_keys(self) -> list[str]:
@@ -156,6 +184,11 @@ class Composing:
             else:
                 said |= self._culprits(name, refusals)
         return list(dict.fromkeys(said.values()))
+
+    def faults(self) -> list[str]:
+        """What a job would be refused for that Hydra has composed, see `catsweep.schema`."""
+        params = next(self.examples(), None)
+        return [] if params is None else schema.faults(self.composed(params))
 
     def _culprits(self, name: str, refusals: list[dict[str, Any]]) -> dict[str, str]:
         """What a parameter is refused for: itself, or else what every job has."""
@@ -212,9 +245,12 @@ class Composing:
         try:
             self.composed(params, *overrides)
         except REFUSALS as error:
-            cause = f": {error.__cause__}" if not str(error) and error.__cause__ else ""
             told = str(error).partition("\nConfig search path")[0].partition("\nSearch path")[0]
-            return " ".join(f"{told}{cause}".split())
+            if isinstance(error.__cause__, ValidationError):  # Hydra's own words only name the override
+                told = str(error.__cause__).partition("\n")[0]
+            elif not told and error.__cause__:
+                told = str(error.__cause__)
+            return " ".join(told.split())
         return None
 
 

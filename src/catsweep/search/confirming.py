@@ -17,6 +17,7 @@ from catsweep.search import attributes, confirmation
 from catsweep.search.artifacts import Artifacts
 from catsweep.search.executor import Executor
 from catsweep.search.folders import Folders
+from catsweep.search.foreign import whole
 from catsweep.search.jobs import Jobs
 from catsweep.search.leases import Leases
 from catsweep.search.limits import Limits, Stop
@@ -121,8 +122,8 @@ class Confirming:
         )
 
     def _overrides(self, runs: optuna.Study, run: FrozenTrial, folders: Folders) -> tuple[str, ...]:
-        trial = self.study.get_trials(deepcopy=False)[run.user_attrs[attributes.CONFIRMS]]
-        own = (f"seed={run.user_attrs[attributes.SEED]}", *self.jobs.place(folders, run))
+        trial = self.study.get_trials(deepcopy=False)[whole(run, attributes.CONFIRMS)]
+        own = (f"seed={whole(run, attributes.SEED)}", *self.jobs.place(folders, run))
         return (*self.jobs.space.overrides(trial.params), *own, *self.jobs.identity(runs, run))
 
     def _report(self, runs: optuna.Study) -> None:

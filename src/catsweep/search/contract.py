@@ -130,19 +130,21 @@ def freeze(
     )
 
 
-def compare(before: Contract, now: Contract) -> list[Change]:
+def compare(before: Contract, now: Contract, valued: bool = True) -> list[Change]:
     """Where two contracts differ, section by section. An absent key is as good as null or empty.
 
     Args:
         before: of the first start.
         now: of this one.
+        valued: whether a trial of the study has values, which then are of its objectives.
     """
     absent = before.absent | now.absent
     found = []
     for section in (section for section in SECTIONS if section not in absent):
         old, new = getattr(before, section), getattr(now, section)
         if section in WHOLE:
-            found += [Change(section, "", old, new, WHOLE[section])] if old != new else []
+            reason = WHOLE[section] if valued or section == "directions" else ""
+            found += [Change(section, "", old, new, reason)] if old != new else []
             continue
         old, new = _flat(old), _flat(new)
         if section in SPELLED:
@@ -163,6 +165,7 @@ def check(
     allowed: Sequence[str],
     study: str = "The study",
     naming: str = "hydra.sweeper.study_name",
+    fruitless: bool = False,
 ) -> list[Change]:
     """Refuse what changed, unless it was accepted by name.
 
@@ -173,6 +176,7 @@ def check(
             begins with. Names of nothing that changed do no harm, so that the same line can be given again.
         study: which, and where it is kept, in words.
         naming: the key by which the user names another study.
+        fruitless: all trials of the study failed, so there is nothing that new ones must be comparable with.
 
     Returns:
         The changes; all of them were accepted.
@@ -180,8 +184,8 @@ def check(
     Raises:
         StudyError: at least one was not; with all of them, and what can be done.
     """
-    changes = compare(before, now)
-    if all(change.accepted(allowed) for change in changes):
+    changes = compare(before, now, valued=not fruitless)
+    if all(change.accepted(SECTIONS if fruitless else allowed) for change in changes):
         return changes
     lines = "\n".join(f"  {change}{_remark(change, allowed)}" for change in changes)
     missing = sorted({c.key for c in changes if not c.impossible and not c.accepted(allowed)})

@@ -4,6 +4,8 @@ It reads the study that `catsweep.search.sweep` writes, and writes nothing of it
 made anew whenever the page asks for it, and gives way to the one that a person writes there.
 """
 
+from catsweep.signals import COMMAND  # isort: skip  # first: from here on Ctrl-C is one line
+
 import argparse
 import errno
 from pathlib import Path
@@ -14,10 +16,11 @@ from wsgiref.simple_server import WSGIServer, make_server
 import optuna
 from optuna.storages import BaseStorage
 
-from catsweep.errors import CatsweepError, StudyError
+from catsweep.errors import CatsweepError, ConfigError, StudyError
 from catsweep.export.trials import find_study
 from catsweep.local_server import HOST, LocalRequestHandler, with_headers
 from catsweep.printing import readable, say
+from catsweep.schema.kinds import PORT
 from catsweep.search import confirmation, results, storage
 from catsweep.search.artifacts import FOLDER, Store
 from catsweep.search.confirming import CONFIRMATION
@@ -41,12 +44,13 @@ def main(words: list[str] | None = None) -> None:
     """
     parser = argparse.ArgumentParser(description="Look at a study in the browser.")
     parser.add_argument("study", nargs="?", help="its name; the one written last if it is not given")
-    parser.add_argument("--port", type=int, default=8080)
+    parser.add_argument("--port", default="8080", help=PORT.said())
     parser.add_argument("--storage", help="URL of the study, if it is not in sweeps/<study>/study.db")
     given = parser.parse_args(words)
+    COMMAND.at_work = True
     try:
         folder, url = _where(given.study, given.storage)
-        server = serve(storage.open_storage(url), folder, given.port)
+        server = serve(storage.open_storage(url, make=False), folder, _port(given.port))
     except CatsweepError as error:
         raise SystemExit(readable(f"{type(error).__name__}: {error}")) from None
     except ImportError:
@@ -149,6 +153,13 @@ class Server(ThreadingMixIn, WSGIServer):
 
     daemon_threads = True
     page = ""
+
+
+def _port(given: str) -> int:
+    try:
+        return PORT.take(given)
+    except ValueError:
+        raise ConfigError(f"--port must be {PORT.said()}; got {given!r}.") from None
 
 
 def _where(name: str | None, url: str | None) -> tuple[Path, str]:

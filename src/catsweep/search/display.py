@@ -12,7 +12,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from catsweep.search import attributes, results
+from catsweep.search import attributes, budget, results
 from catsweep.search.executor import Executor
 from catsweep.search.settings import Settings
 from catsweep.search.terminal import SlotView, SweepState, display_for, read_progress
@@ -30,7 +30,7 @@ class Watch:
 
     def __init__(self, study: optuna.Study, settings: Settings, executor: Executor, sweep_dir: Path) -> None:
         self.study, self.settings, self.executor = study, settings, executor
-        self.total = settings["n_trials"]
+        self.total = budget.total(study, settings["n_trials"])
         self.names = list(settings.objective or [])
         self.started = time.monotonic()
         self.begun: dict[tuple[str, int], float] = {}

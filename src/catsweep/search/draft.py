@@ -7,7 +7,7 @@ parameter.
 """
 
 import copy
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NoReturn
 
@@ -29,10 +29,17 @@ class Draft(BaseStorage):
         study: the real one; only read, until `commit`.
         trials: the snapshot, in the order of their numbers.
         noted: what samplers of earlier drafts noted at the study, to go on from: where they are in a sequence.
+        hidden: numbers of trials that samplers are not to learn from.
     """
 
-    def __init__(self, study: Study, trials: Sequence[FrozenTrial], noted: Mapping[str, Any] | None = None) -> None:
-        self.study, self.trials = study, list(trials)
+    def __init__(
+        self,
+        study: Study,
+        trials: Sequence[FrozenTrial],
+        noted: Mapping[str, Any] | None = None,
+        hidden: Collection[int] = (),
+    ) -> None:
+        self.study, self.trials, self.hidden = study, list(trials), hidden
         self.changed: dict[str, Any] = dict(noted or {})
         self.system_attrs = {**study._storage.get_study_system_attrs(study._study_id), **self.changed}
         self.changed_user: dict[str, Any] = {}
@@ -106,7 +113,8 @@ class Draft(BaseStorage):
     def get_all_trials(  # noqa: D102
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        chosen = [t for t in (*self.trials, self.new) if states is None or t.state in states]
+        shown = [trial for trial in (*self.trials, self.new) if trial.number not in self.hidden]
+        chosen = [trial for trial in shown if states is None or trial.state in states]
         return copy.deepcopy(chosen) if deepcopy else chosen
 
     # --- what samplers write

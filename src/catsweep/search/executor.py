@@ -26,10 +26,11 @@ from catsweep.errors import ConfigError
 from catsweep.search import main_module
 from catsweep.search.detached import FORK_SERVER
 from catsweep.search.outcome import Outcome
-from catsweep.search.process import PATIENCE, TrialProcess, oom_kills
+from catsweep.search.process import PATIENCE, UNKNOWN, TrialProcess, oom_kills
 from catsweep.search.resources import alone, environment, visible_gpus
 from catsweep.search.watchdog import UNBOUNDED, TrialTimeout, Watchdog
 from catsweep.search.worker import serve
+from catsweep.signals import NUMBERS
 
 SLOTS_PER_SPARE = 4  # several of them may become free at once
 
@@ -118,7 +119,7 @@ class ProcessExecutor:
         self.gpus, self.share = visible_gpus(gpus), gpus_per_slot
         self.static = packed(hydra_context, task, config, through_launcher)
         self.variables, self.script = alone(os.environ), main_module.Script.started()
-        self.context = _context(preload)
+        self.preload, self.context = preload, _context(preload)
         self.busy: dict[int, TrialProcess] = {}
         self.stopping = False
         self.spare = math.ceil(slots / SLOTS_PER_SPARE)
@@ -177,6 +178,8 @@ class ProcessExecutor:
             if ended or time.monotonic() >= deadline:
                 for slot, _ in ended:
                     del self.busy[slot]
+                if any(worker.process.exitcode == UNKNOWN for _, worker in ended):  # perhaps the fork server is gone
+                    self.context = _context(self.preload)
                 return [(worker.job, worker.bury(self.stopping)) for _, worker in ended if worker.job is not None]
 
     def stop(self) -> None:
@@ -308,11 +311,15 @@ def _context(preload: Sequence[str]) -> Any:
     os.environ[FORK_SERVER] = "1"
     os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     os.environ["PYTHONWARNINGS"] = "ignore::UserWarning:multiprocessing.resource_tracker"
-    try:
-        from multiprocessing.forkserver import ensure_running
+    from multiprocessing import forkserver, resource_tracker
 
-        ensure_running()
+    resource_tracker.ensure_running()  # else the fork server starts it, and unblocks signals
+    # Until it has left our session a Ctrl-C is the fork server's, too. It keeps what is blocked, see `detached`.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, NUMBERS)
+    try:
+        forkserver.ensure_running()
     finally:
         os.environ.clear()
         os.environ.update(before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # what came meanwhile comes now
     return context

@@ -3,16 +3,45 @@
 Chosen once, by `catsweep.search.intake`, when the trial is taken for the first time; written on the trial unless it is
 the usual one, which is named by the trial's number. So an attempt that goes on finds its checkpoint, whatever the
 template says by then, and every reader of a study knows where a trial's files are.
+
+A study may be a stranger's, and so may what it says of folders. Its trials work where this start says, or where a sweep
+of that name has worked before, which `mark` leaves a note of; each in there, or where this start's own template says.
 """
 
+import json
 import os
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from optuna.trial import FrozenTrial
 
+from catsweep.atomic import write_json
+from catsweep.errors import StudyError
+from catsweep.names import inside
 from catsweep.search import attributes
+
+NOTE = ".catsweep-study.json"  # in the folder of a sweep: of which studies the trials in it are
+
+
+def mark(folder: Path, study: str) -> None:
+    """Note in the folder of a sweep whose trials work there."""
+    if study not in (known := _noted(folder)):
+        write_json(folder / NOTE, {"by": "catsweep", "studies": [*known, study]})
+
+
+def is_of(folder: Path, study: str) -> bool:
+    """Whether a sweep of this name has worked in a folder."""
+    return study in _noted(folder)
+
+
+def _noted(folder: Path) -> list[str]:
+    try:
+        found = json.loads((folder / NOTE).read_text(encoding="utf-8"))["studies"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return []
+    return [str(name) for name in found] if isinstance(found, list) else []
 
 
 @dataclass(frozen=True)
@@ -33,7 +62,24 @@ class Folders:
     others: tuple[Path, ...] = ()
 
     def name(self, trial: FrozenTrial) -> str:
-        """A trial's folder, relative to that of the sweep."""
+        """A trial's folder, relative to that of the sweep.
+
+        Raises:
+            StudyError: the study says that it is elsewhere, and the template of this start does not.
+        """
+        name = self._said(trial)
+        if attributes.FOLDER not in trial.user_attrs or inside(self.base, self.base / name):
+            return name
+        composed = None if self.compose is None else self.compose(trial)
+        if composed is not None and re.fullmatch(re.escape(composed.rstrip("/")) + r"(_\d+)*/?", name):
+            return name
+        raise StudyError(
+            f"The study says that trial {trial.number} works in {name!r}, which is not in {self.base}, where this "
+            f"sweep works. If that is meant, say so in hydra.sweep.subdir; if not, the study is not this sweep's: give "
+            f"it another name."
+        )
+
+    def _said(self, trial: FrozenTrial) -> str:
         return str(trial.user_attrs.get(attributes.FOLDER, self.usual(trial.number)))
 
     def of(self, trial: FrozenTrial) -> Path:
@@ -55,7 +101,7 @@ class Folders:
             wanted = self.compose(trial)
         if wanted is None:
             return None
-        taken = {_plain(self.of(other)) for other in trials if other.number != trial.number}
+        taken = {_plain(self.base / self._said(other)) for other in trials if other.number != trial.number}
         taken |= {_plain(self.base), *map(_plain, self.others)}
         if _plain(self.base / wanted) == _plain(self.base):
             wanted = str(trial.number)

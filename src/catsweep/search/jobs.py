@@ -3,6 +3,8 @@
 Between Hydra, whose configuration it reads, and `catsweep.search.sweep`, which knows trials.
 """
 
+import functools
+import inspect
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -19,8 +21,10 @@ from optuna.trial import FrozenTrial
 
 from catsweep.errors import ConfigError, StudyError
 from catsweep.search import attributes, grammar
+from catsweep.search.covering import Examples
 from catsweep.search.executor import Job, ProcessExecutor, packed
 from catsweep.search.folders import Folders
+from catsweep.search.foreign import whole
 from catsweep.search.outcome import Kind
 from catsweep.search.settings import Settings
 from catsweep.search.space import Space
@@ -67,7 +71,7 @@ class Jobs:
             return ()
         return (
             f"trial.number={trial.number}",
-            f"trial.attempt={trial.user_attrs[attributes.ATTEMPT]}",
+            f"trial.attempt={whole(trial, attributes.ATTEMPT)}",
             f"trial.study={grammar.quoted(study.study_name)}",
             f"trial.storage={grammar.quoted(self.settings.storage)}",
         )
@@ -167,8 +171,11 @@ class Jobs:
             )
         return executor
 
-    def preflight(self) -> dict[str, Any]:
+    def preflight(self, thorough: bool = True) -> dict[str, Any]:
         """Run the settings' preflight as a job of its own, and give what it returns.
+
+        Args:
+            thorough: whether one that takes `examples` is given them.
 
         Raises:
             StudyError: it failed, so every trial would.
@@ -176,9 +183,13 @@ class Jobs:
         log.info("Running %s before the first trial", self.settings["preflight"])
         # Looked up without Hydra's whitelist: it is the user's own configuration, like the task itself.
         bounds = self.settings.trial_timeout.for_preparation()
-        executor = self._executor(hydra.utils.get_method(self.settings["preflight"]), 1, bounds)
         record = self.settings.record
         place = (f"hydra.sweep.dir={grammar.quoted(str(record))}", "hydra.sweep.subdir=preflight")
+        task = hydra.utils.get_method(self.settings["preflight"])
+        if thorough and "examples" in inspect.signature(task).parameters:
+            loader = self.hydra_context.config_loader
+            task = functools.partial(task, examples=Examples(self.space, self.config, loader, place))
+        executor = self._executor(task, 1, bounds)
         try:
             executor.submit(Job(0, (*self.space.overrides({}), *place), record / "preflight"))
             ended: list[Any] = []

@@ -17,11 +17,15 @@ from typing import Any
 
 import hydra
 
+from catsweep.places import is_full
+
 OUT_OF_MEMORY = re.compile(
     r"out of memory|not enough memory|can(?:'t|not) allocate memory|CU\w+_STATUS_ALLOC_FAILED|bad_alloc", re.I
 )
 MACHINERY = (f"{Path(hydra.__file__).parent}/", str(Path(__file__).with_name("worker.py")))  # runs every task
 FRAME = re.compile(r'File "([^"]*)", line (\d+)')
+KEPT = 20_000  # characters of a message or a traceback that are kept: databases bound the length of an attribute
+SHOWN = 200  # characters of a wrong value in the message about it
 
 
 class Kind(StrEnum):
@@ -35,6 +39,7 @@ class Kind(StrEnum):
     LOST = "lost"
     TIMED_OUT = "timed out"
     INTERRUPTED = "interrupted"
+    DISK_FULL = "disk full"
 
 
 @dataclass(frozen=True)
@@ -55,15 +60,26 @@ class Outcome:
 
 
 def classify(error: BaseException) -> Outcome:
-    """Sort an exception that a task raised. What caused it counts too: libraries wrap what they cannot handle."""
-    kind = next((kind for cause in _chain(error) if (kind := _kind(cause))), Kind.FAILED)
-    if kind in (Kind.PRUNED, Kind.INTERRUPTED):
-        return Outcome(kind, message=str(error))
-    text = f"{type(error).__name__}: {error}"
-    if isinstance(error, SystemExit):
-        text = f"The task called sys.exit({error.code!r}); expected it to return its objective values."
-    lines = tracebacks.format_exception(type(error), error, _of_the_task(error.__traceback__))
-    return Outcome(kind, message=text, traceback="".join(lines))
+    """Sort an exception that a task raised. What caused it counts too: libraries wrap what they cannot handle.
+
+    One that raises when it is looked at, or is of any size, is sorted all the same.
+    """
+    try:
+        kind = next((kind for cause in _chain(error) if (kind := _kind(cause))), None)
+        kind = kind or (Kind.DISK_FULL if _is_full(error) else Kind.FAILED)
+        text, name = _text(error), type(error).__name__
+        if kind == Kind.PRUNED:
+            return Outcome(kind, message=_kept(text))
+        if kind == Kind.INTERRUPTED:
+            text = name if isinstance(error, SystemExit) else text or name
+        elif isinstance(error, SystemExit):
+            text = f"The task called sys.exit({text}); expected it to return its objective values."
+        else:
+            text = f"{name}: {text}"
+        lines = "".join(tracebacks.format_exception(type(error), error, _of_the_task(error.__traceback__)))
+        return Outcome(kind, message=_kept(text), traceback=_kept(lines[-KEPT:]))
+    except BaseException as failed:
+        return Outcome(Kind.FAILED, message=f"{type(error).__name__}, of which {type(failed).__name__} says no more.")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -87,16 +103,16 @@ def values_of(returned: Any, n: int) -> list[float]:
         values = [float(value) for value in several]
     except (TypeError, ValueError):
         wanted = "float-castable" if n == 1 else "a list or tuple of float-castable values"
-        raise ValueError(f"Return value must be {wanted}. Got '{returned}'.") from None
+        raise ValueError(f"Return value must be {wanted}. Got '{_shown(returned)}'.") from None
     if len(values) != n:
         raise ValueError(
             "The number of the values and the number of the objectives are mismatched. "
             f"Expect {n}, but actually {len(values)}."
         )
     if any(math.isnan(value) for value in values):
-        raise ValueError(f"Return value must not be NaN. Got '{returned}'.")
+        raise ValueError(f"Return value must not be NaN. Got '{_shown(returned)}'.")
     if any(math.isinf(value) for value in values):
-        raise OverflowError(f"Return value must be finite. Got '{returned}'.")
+        raise OverflowError(f"Return value must be finite. Got '{_shown(returned)}'.")
     return values
 
 
@@ -105,6 +121,32 @@ def fingerprint(outcome: Outcome) -> str:
     if frames := FRAME.findall(outcome.traceback):
         return f"{outcome.kind} {outcome.message.partition(':')[0]} {frames}"
     return f"{outcome.kind} {re.sub(r'0x[0-9a-f]+|[0-9]+', '#', outcome.message)}"
+
+
+def _is_full(error: BaseException) -> bool:
+    """See `catsweep.places.is_full`; an exception that raises when it is looked at says nothing of disks."""
+    try:
+        return is_full(error)
+    except BaseException:
+        return False
+
+
+def _shown(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+
+
+def _text(error: BaseException) -> str:
+    """What an exception says of itself; that of `sys.exit` as it was called."""
+    try:
+        return repr(error.code) if isinstance(error, SystemExit) else str(error)
+    except BaseException as failed:
+        return f"(its text cannot be had: {type(failed).__name__})"
+
+
+def _kept(text: str) -> str:
+    """As much of a text as is kept, in letters that any file takes: half a surrogate pair is none."""
+    return text[:KEPT].encode("utf-8", "backslashreplace").decode()
 
 
 def _of_the_task(trace: TracebackType | None) -> TracebackType | None:
@@ -130,11 +172,13 @@ def _kind(error: BaseException) -> Kind | None:
         return Kind.PRUNED
     if names & {"KeyboardInterrupt", "InterruptedTrial", "SIGTERMException"}:  # the last is Lightning's
         return Kind.INTERRUPTED
+    if "StorageError" in names:  # the trial is sound, and so is what it has; it lost its way to the study
+        return Kind.DISK_FULL if getattr(error, "full", False) else Kind.LOST
     if "DivergedError" in names:
         return Kind.DIVERGED
     if names & {"MemoryError", "OutOfMemoryError"} or (
         names & {"RuntimeError", "OSError"}
-        and (OUT_OF_MEMORY.search(str(error)) or getattr(error, "errno", None) == errno.ENOMEM)
+        and (OUT_OF_MEMORY.search(_text(error)) or getattr(error, "errno", None) == errno.ENOMEM)
     ):
         return Kind.OUT_OF_MEMORY
     return None

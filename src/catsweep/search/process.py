@@ -9,7 +9,7 @@ import re
 import signal
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +18,9 @@ import psutil
 
 from catsweep.search.message import Incoming
 from catsweep.search.outcome import FRAME, Kind, Outcome
+from catsweep.search.reaper import DUMP, END
 from catsweep.search.watchdog import Watchdog
-from catsweep.search.worker import DUMP, OUTPUT
+from catsweep.search.worker import OUTPUT
 
 if TYPE_CHECKING:
     from catsweep.search.executor import Job
@@ -28,6 +29,7 @@ MEMORY_EVENTS = Path("/sys/fs/cgroup/memory.events")
 PATIENCE = 10.0  # seconds that a process may take to leave after its outcome came
 DUMPING = 2.0  # seconds for the stacks of one that hangs to be written
 GRACE = 10.0  # seconds after SIGTERM for it to leave
+UNKNOWN = 255  # exit code that multiprocessing gives when the fork server is gone; or the task's own
 STACK = re.compile(r"^(?:Current thread|Thread|Stack) .*\(most recent call first\):$", re.MULTILINE)
 
 
@@ -36,7 +38,7 @@ class TrialProcess:
     """One process and its job.
 
     Attributes:
-        process: of multiprocessing.
+        process: of multiprocessing: its reaper (`catsweep.search.reaper`), which dies as it did.
         pipe: to it.
         job: that it has, if it has one.
         outcome: as it told it, before it left.
@@ -58,7 +60,6 @@ class TrialProcess:
     _asked: bool = False  # to leave, by SIGTERM
     _killed: bool = False
     _said: int = 0  # bytes of its log when it was found to hang
-    _started: set[psutil.Process] = field(default_factory=set)  # by it, of what was there when it was being ended
 
     def __post_init__(self) -> None:
         self.incoming = Incoming(self.pipe)
@@ -72,35 +73,37 @@ class TrialProcess:
             self.pipe.send(value)
 
     def kill(self) -> None:
-        """SIGKILL to the process and to all that it started, in whatever session."""
-        self._remember()
-        self.signal(signal.SIGKILL)
-        self.end_the_rest()
+        """End the process and all that it started, in whatever session, at once."""
+        self.signal(END)
+        self.signal(signal.SIGCONT)  # the reaper may have been stopped by the task
 
     def signal(self, number: int) -> None:
-        """Send a signal to the process and to those of its group."""
+        """Send a signal to the process's reaper, which passes it on."""
         with suppress(ProcessLookupError, PermissionError):
-            try:
-                os.killpg(self.process.pid, number)
-            except ProcessLookupError:  # not yet the leader of a group of its own
-                os.kill(self.process.pid, number)
+            os.kill(self.process.pid, number)
 
     def end_the_rest(self) -> None:
-        """End what an ended process has left behind: workers of a launcher or of DDP, which hold files and GPUs."""
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        for started in self._started:
-            with suppress(psutil.Error):  # it has left meanwhile
-                started.kill()
+        """End what a reaper could not, because it was killed itself, or because the fork server was."""
+        if self.process.exitcode == UNKNOWN:
+            self._end_unheard()
+        elif self.process.exitcode == -signal.SIGKILL and not psutil.pid_exists(self.process.pid):
+            for process in psutil.process_iter():
+                with suppress(psutil.Error, OSError):
+                    if os.getsid(process.pid) == self.process.pid:
+                        process.kill()
 
-    def _remember(self) -> None:
-        """Note what it has started, as long as it is there to be asked: no group holds what has a session of its own.
-
-        Those whose own parent has left are the process's as well, see `worker.adopt_orphans`.
-        """
-        if self._itself is not None:
-            with suppress(psutil.Error):  # it has left, and its number may be another's
-                self._started.update(self._itself.children(recursive=True))
+    def _end_unheard(self) -> None:
+        """See that the reaper has gone, which ends by itself when nobody hears of it any more."""
+        until = time.monotonic() + PATIENCE
+        with suppress(psutil.Error):  # it has left
+            while (
+                self._itself is not None
+                and self._itself.is_running()
+                and self._itself.status() != psutil.STATUS_ZOMBIE
+                and time.monotonic() < until
+            ):
+                self._itself.send_signal(END)
+                time.sleep(0.01)
 
     def hear(self) -> None:
         """Take in what it tells. That it died without a word the pipe may tell before the process does."""
@@ -129,13 +132,10 @@ class TrialProcess:
         elif not self.hung:
             self.hung = self.watchdog.look() if self.watchdog else ""
             if self.hung:
-                self._remember()
                 self._said = self._log_size()
-                with suppress(ProcessLookupError):
-                    os.kill(self.process.pid, DUMP)  # to it alone: programs that it started would die of it
+                self.signal(DUMP)
                 self._next = now + DUMPING
         elif now >= self._next and not self._asked:
-            self._remember()  # it may leave, and what it started not
             self.signal(signal.SIGTERM)
             self._asked, self._next = True, now + GRACE
         elif now >= self._next:
@@ -154,6 +154,10 @@ class TrialProcess:
         if not self.incoming.over:
             self.hear()
         outcome = self.outcome or self._lost(stopping)
+        if outcome.kind == Kind.INTERRUPTED and not stopping:
+            # The task raised KeyboardInterrupt itself, or was sent a signal by others: it may do so without end.
+            message = f"The task was interrupted, though nobody asked the sweep to stop: {outcome.message}"
+            outcome = replace(outcome, kind=Kind.LOST, message=message)
         if self.hung and outcome.kind not in (Kind.COMPLETE, Kind.PRUNED):  # what it still came to is a result
             outcome = self._timed_out()
         self.end_the_rest()
@@ -164,8 +168,8 @@ class TrialProcess:
     def _lost(self, stopping: bool) -> Outcome:
         code = self.process.exitcode
         if code is not None and code < 0:
-            name = signal.Signals(-code).name
-            if stopping and -code in (signal.SIGTERM, signal.SIGKILL):
+            name = _named(-code)
+            if stopping and -code in (signal.SIGTERM, signal.SIGKILL, END):
                 return Outcome(Kind.INTERRUPTED, message=f"ended by {name}")
             if -code == signal.SIGKILL and oom_kills() > self.oom_kills:
                 return Outcome(Kind.OUT_OF_MEMORY, message="The kernel ended the process: the memory was used up.")
@@ -195,6 +199,13 @@ class TrialProcess:
         with suppress(OSError):
             return (self.job.folder / OUTPUT).stat().st_size
         return 0
+
+
+def _named(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # real-time signals between the first and the last have no name
+        return f"signal {number}"
 
 
 def oom_kills() -> int:

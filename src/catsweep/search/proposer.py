@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from catsweep.errors import CatsweepError
-from catsweep.search import grammar
+from catsweep.search import budget, grammar
 from catsweep.search.distributions import words
 from catsweep.search.draft import Draft
 from catsweep.search.enqueued import Enqueued
@@ -76,6 +76,7 @@ class Proposer:
     ) -> None:
         self.study, self.space, self.samplers, self.config = study, space, samplers, config
         self.duplicates = duplicates
+        self.hidden = budget.uncounted(study)  # set before a sweep asks for its first trial
         # An extender draws nothing on a grid: GridSampler refuses what it does not know.
         self.finite = replace(space, extender=None) if samplers.walks_grid else space
 
@@ -171,7 +172,8 @@ class Proposer:
     def _tried(self, trials: Sequence[FrozenTrial]) -> dict[str, FrozenTrial]:
         """The trials by configuration; of several the finished one, then the first."""
         tried: dict[str, FrozenTrial] = {}
-        for trial in sorted(trials, key=lambda trial: (trial.state != TrialState.COMPLETE, trial.number)):
+        counted = [trial for trial in trials if trial.number not in self.hidden]
+        for trial in sorted(counted, key=lambda trial: (trial.state != TrialState.COMPLETE, trial.number)):
             params: dict[str, Any] | None = trial.params
             if not trial.state.is_finished():  # what was enqueued is known before it is drawn
                 params = self.finite.whole({**trial.system_attrs.get("fixed_params", {}), **trial.params}) or params
@@ -194,7 +196,7 @@ class Proposer:
     def _draft(
         self, trials: Sequence[FrozenTrial], noted: Mapping[str, Any], attempt: int, fixed: dict[str, Any] | None = None
     ) -> Proposal:
-        draft = Draft(self.study, trials, noted)
+        draft = Draft(self.study, trials, noted, self.hidden)
         if fixed is not None:
             draft.set_trial_system_attr(draft.id, "fixed_params", fixed)  # as `enqueue_trial` does
         return Proposal(draft, self._draw(draft.trial(self.samplers(draft.number, attempt))))

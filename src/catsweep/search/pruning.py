@@ -20,7 +20,9 @@ from catsweep.search import attributes
 from catsweep.search.draft import Draft
 from catsweep.search.pareto import ParetoPruner
 
-TRUSTED = ("optuna.pruners.*", "catsweep.*")
+MADE_UP, STEPS = 24, 3  # trials and rungs of a rehearsal
+# One by one: a trial reads its pruner from the study, which may be somebody else's.
+TRUSTED = (*(f"optuna.pruners.{name}" for name in optuna.pruners.__all__), "catsweep.search.pareto.ParetoPruner")
 
 
 def build(node: Mapping[str, Any], metrics: Sequence[str]) -> BasePruner | ParetoPruner:
@@ -40,6 +42,30 @@ def build(node: Mapping[str, Any], metrics: Sequence[str]) -> BasePruner | Paret
             "Name one, or use catsweep.search.pareto.ParetoPruner."
         )
     return pruner
+
+
+def rehearse(settings: Mapping[str, Any]) -> None:
+    """Let a pruner judge trials that are made up, in memory: what its arguments make it raise shows before a sweep.
+
+    Args:
+        settings: see `unpromising`.
+
+    Raises:
+        Exception: whatever the pruner raises.
+    """
+    study = optuna.create_study()
+    for number in range(MADE_UP):
+        rungs = {str(step): dict.fromkeys(settings["metrics"], number + 1 / step) for step in range(1, STEPS + 1)}
+        ended = number < MADE_UP - 1
+        study.add_trial(
+            optuna.trial.create_trial(
+                state=TrialState.COMPLETE if ended else TrialState.RUNNING,
+                value=float(number) if ended else None,
+                user_attrs={attributes.RUNGS: rungs},
+            )
+        )
+    for step in range(1, STEPS + 1):
+        unpromising(study, MADE_UP - 1, step, settings)
 
 
 def unpromising(study: Study, number: int, step: int, settings: Mapping[str, Any]) -> bool:

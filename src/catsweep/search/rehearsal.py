@@ -6,7 +6,7 @@ import optuna
 from optuna.trial import TrialState
 
 from catsweep.printing import say
-from catsweep.search import attributes, grammar, results
+from catsweep.search import attributes, budget, grammar, results
 from catsweep.search.proposer import Proposer
 from catsweep.search.settings import Settings
 from catsweep.search.space import Space
@@ -50,7 +50,7 @@ def rehearse(
 
 def cost(study: optuna.Study, settings: Settings) -> str:
     """How long the rest of a sweep will take, in a sentence."""
-    left = max(0, settings["n_trials"] - len(study.trials))
+    left = max(0, budget.total(study, settings["n_trials"]) - len(study.trials))
     finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     trained = [trial for trial in finished if attributes.DUPLICATE_OF not in trial.user_attrs]  # others took no time
     known = [value for trial in trained if (value := results.seconds(trial))]

@@ -58,7 +58,8 @@ class TrialReporter:
         """
         if trial.get("storage") is None:
             return None
-        study = optuna.load_study(study_name=str(trial.study), storage=open_storage(_from_here(trial.storage)))
+        storage = open_storage(_from_here(trial.storage), make=False, check=False)
+        study = optuna.load_study(study_name=str(trial.study), storage=storage)
         return cls(study, trial.number, trial.attempt)
 
     @property

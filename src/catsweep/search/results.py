@@ -129,7 +129,7 @@ def state(trial: FrozenTrial) -> str:
     known = {
         TrialState.PRUNED: list(Kind),
         TrialState.FAIL: list(Kind),
-        TrialState.WAITING: [Kind.LOST, Kind.INTERRUPTED],
+        TrialState.WAITING: [Kind.LOST, Kind.INTERRUPTED, Kind.DISK_FULL],
     }
     if told in known.get(trial.state, []) and told != Kind.COMPLETE:
         return str(told)

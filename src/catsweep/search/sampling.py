@@ -17,6 +17,7 @@ from hydra.errors import InstantiationException
 from optuna.samplers import BaseSampler, RandomSampler
 
 from catsweep.errors import ConfigError
+from catsweep.search.foreign import restrict_unpickling
 from catsweep.search.settings import TPE
 from catsweep.search.space import Space
 
@@ -36,6 +37,7 @@ class Samplers:
     """
 
     def __init__(self, node: Mapping[str, Any], seed: int, space: Space) -> None:
+        restrict_unpickling()
         self.target = str(node["_target_"])
         self.seed, self.space = seed, space
         self.arguments = {key: value for key, value in node.items() if key not in ("seed", "_partial_")}

@@ -16,6 +16,7 @@ from pathlib import Path
 import optuna
 from optuna.trial import FrozenTrial
 
+from catsweep.errors import StorageError
 from catsweep.search import grammar
 from catsweep.search.executor import Executor, Job
 from catsweep.search.folders import Folders
@@ -94,7 +95,17 @@ class Scheduler:
 
         Raises:
             StudyError: too many failures; running trials were stopped at a checkpoint, and can go on.
+            StorageError: the study cannot be told of them; likewise.
         """
+        try:
+            self._loop()
+        except StorageError as error:
+            self._wind_down(error)
+            raise
+        if self.settlement.abort:
+            raise self.settlement.abort
+
+    def _loop(self) -> None:
         while not self._finished():
             self.leases.beat()
             if self.clock() >= self._next_reap:
@@ -112,8 +123,16 @@ class Scheduler:
             if self._closed():
                 self._give_back()
         self._tidy()
-        if self.settlement.abort:
-            raise self.settlement.abort
+
+    def _wind_down(self, error: StorageError) -> None:
+        """Let the running trials come to their next checkpoint. Whoever goes on with the study will find them left."""
+        running = self.executor.running()
+        if running:
+            names = ", ".join(str(job.number) for job in running.values())
+            self.event(f"{str(error).partition(': ')[0]}: trials {names} go on to their next checkpoint, and stop")
+        self.executor.stop()
+        while self.executor.running():
+            self.executor.wait(TICK)
 
     # --- when
 

@@ -14,6 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from catsweep.errors import ConfigError
+from catsweep.names import checked
 from catsweep.search.watchdog import TrialTimeout
 
 SWEEPS = Path("sweeps")
@@ -58,6 +59,16 @@ class Settings:
             return TrialTimeout(SILENT, None if minutes is None else PREPARATION + TIMES * 60 * minutes)
         return TrialTimeout(**given) if isinstance(given, dict) else TrialTimeout(total=given)
 
+    @property
+    def pruning(self) -> dict[str, Any] | None:
+        """Pruner, metrics and their directions, as trials read them; None if nothing is pruned."""
+        if self.keys["pruner"] is None:
+            return None
+        metrics, directions = self.keys["prune_metric"], self.keys["prune_direction"]
+        metrics = [metrics] if isinstance(metrics, str) else list(metrics)
+        directions = [directions] * len(metrics) if isinstance(directions, str) else list(directions)
+        return {"pruner": self.keys["pruner"], "metrics": metrics, "directions": directions}
+
     def __getitem__(self, key: str) -> Any:
         return self.keys[key]
 
@@ -78,7 +89,7 @@ def read(raw: Mapping[str, Any], job_name: str, sweep_dir: str) -> Settings:
     keys["enqueue"] = [] if keys["enqueue"] is None else keys["enqueue"]
     _check(keys)
     name = keys["study_name"]
-    study = job_name if name is None else str(name)
+    study = job_name if name is None else checked(str(name), "The name of a study")
     record = Path(keys["record"] or (sweep_dir if name is None else SWEEPS / study))
     objective = keys["objective"]
     directions = _directions(keys["direction"])
@@ -198,8 +209,43 @@ def _check(keys: Mapping[str, Any]) -> None:
             f"got {patterns!r}."
         )
     _check_trial_timeout(keys["trial_timeout"])
-    if keys["pruner"] is not None and not keys["prune_metric"]:
+    _check_names("objective", keys["objective"])
+    _check_names("prune_metric", keys["prune_metric"])
+    if keys["pruner"] is not None:
+        _check_pruning(keys)
+
+
+def _check_names(key: str, given: Any) -> None:
+    names = [given] if isinstance(given, str) else given
+    if given is None or (
+        isinstance(names, list | tuple)
+        and all(isinstance(name, str) and name for name in names)
+        and len(set(names)) == len(names)
+    ):
+        return
+    raise ConfigError(
+        f"hydra.sweeper.{key} must be the name of a score, or a list of different ones, or null; got {given!r}."
+    )
+
+
+def _check_pruning(keys: Mapping[str, Any]) -> None:
+    metrics, directions = keys["prune_metric"], keys["prune_direction"]
+    if not metrics:
         raise ConfigError("hydra.sweeper.pruner needs prune_metric: the name of the score that trials report.")
+    if not isinstance(keys["pruner"], dict) or not isinstance(keys["pruner"].get("_target_"), str):
+        raise ConfigError(
+            "hydra.sweeper.pruner must be null, or a node with a _target_ such as optuna.pruners.MedianPruner; got "
+            f"{keys['pruner']!r}."
+        )
+    number = 1 if isinstance(metrics, str) else len(metrics)
+    several = isinstance(directions, list | tuple)
+    if not set(directions if several else [directions]) <= {"minimize", "maximize"} or (
+        several and len(directions) != number
+    ):
+        raise ConfigError(
+            "hydra.sweeper.prune_direction must be minimize or maximize, or a list with one for each of prune_metric; "
+            f"got {directions!r}."
+        )
 
 
 def _check_trial_timeout(given: Any) -> None:

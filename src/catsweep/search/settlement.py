@@ -18,11 +18,11 @@ from catsweep.search.executor import Job
 from catsweep.search.intake import lease
 from catsweep.search.leases import Leases
 from catsweep.search.limits import Limits, Stop
-from catsweep.search.outcome import Kind, Outcome, fingerprint, values_of
+from catsweep.search.outcome import KEPT, Kind, Outcome, fingerprint, values_of
 from catsweep.search.trials import Trials
 
 INFEASIBLE = (Kind.OUT_OF_MEMORY, Kind.DIVERGED)
-KEPT = 20_000  # characters of a traceback that are kept: databases bound the length of an attribute
+LINE = 500  # characters of a message in the line about a trial's end
 
 
 @dataclass
@@ -115,6 +115,10 @@ class Settlement:
             self._require_reports(trial)
             return
         self.trials.note(trial, attributes.MESSAGE, outcome.message[:KEPT])
+        if outcome.kind == Kind.DISK_FULL:
+            self.trials.requeue(trial)
+            self._end_for_space(job, outcome)
+            return
         if outcome.kind == Kind.INTERRUPTED or (outcome.kind == Kind.LOST and self._may_retry(trial)):
             self.trials.requeue(trial)
             return
@@ -129,6 +133,13 @@ class Settlement:
             self.trials.study.tell(trial.number, state=TrialState.PRUNED)
             return
         self.trials.study.tell(trial.number, state=TrialState.FAIL)
+
+    def _end_for_space(self, job: Job, outcome: Outcome) -> None:
+        """Stop the sweep: every other trial would end there too."""
+        self.abort = self.abort or StudyError(
+            f"Trial {job.number} could not write to {job.folder}, so the sweep stops: {outcome.message}. Make room and "
+            "give the same command again; it goes on from its checkpoint, and no trial is lost."
+        )
 
     def _require_reports(self, trial: FrozenTrial) -> None:
         """Stop the sweep when a trial came to its end without a word to the pruner: none would ever be pruned."""
@@ -168,4 +179,4 @@ def _ended(trial: FrozenTrial, outcome: Outcome) -> str:
         return f"trial {trial.number} finished: {', '.join(f'{value:.5g}' for value in trial.values or [])}"
     again = "; it will go on from its checkpoint" if trial.state == TrialState.WAITING else ""
     said = outcome.message.strip().splitlines()
-    return f"trial {trial.number} {outcome.kind.value}{again}{f': {said[0]}' if said else ''}"
+    return f"trial {trial.number} {outcome.kind.value}{again}{f': {said[0][:LINE]}' if said else ''}"

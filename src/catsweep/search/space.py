@@ -20,7 +20,7 @@ from optuna.trial import Trial
 
 from catsweep.errors import ConfigError
 from catsweep.search import arguments as written
-from catsweep.search import counting, distributions, grammar
+from catsweep.search import counting, distributions, foreign, grammar
 from catsweep.search.conditions import Condition, check_conditions, in_order
 
 log = logging.getLogger(__name__)
@@ -127,7 +127,12 @@ class Space:
         return {**trial.params, **kept}
 
     def overrides(self, params: Mapping[str, Any]) -> tuple[str, ...]:
-        """The overrides of a job with these parameters."""
+        """The overrides of a job with these parameters.
+
+        Raises:
+            StudyError: one of them is none of the space, and nothing that a study may set.
+        """
+        foreign.check_params(params, self.parameters, self.extender is not None)
         drawn = {grammar.bare(name): self._spelled(name, value) for name, value in params.items()}
         # What an extender draws has its prefix in its name.
         prefixes = {grammar.bare(name): prefix for name in params if (prefix := grammar.prefix(name))} | self.prefixes

@@ -3,11 +3,15 @@
 The controller opens one, and each trial opens its own to report rung scores.
 """
 
+import functools
 import json
 import logging
 import os
 import re
+import sqlite3
 import warnings
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
@@ -18,40 +22,55 @@ from filelock import FileLock
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
-from catsweep.errors import ConfigError, StudyError
+from catsweep.atomic import replacing
+from catsweep.errors import ConfigError, StorageError
+from catsweep.search.storage_errors import (
+    LOGS,
+    RECORD,
+    SQLITE_TIMEOUT,
+    Explained,
+    check_database,
+    explained,
+    identity,
+    inspect,
+)
 
 log = logging.getLogger(__name__)
 
 FORMS = "sqlite:///FILE, journal:///FILE, postgresql://…, mysql://… or grpc://HOST:PORT"
-SQLITE_TIMEOUT = 60  # seconds to wait for another process's write
 GRPC_PORT = 13000  # Optuna's own default
 # What pip calls the packages whose modules are called otherwise.
 PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient", "grpc": "grpcio"}
-RECORD = b'{"op_code":'  # how each line of Optuna's journal begins
+LEFT = "leaderboard.csv"  # beside a study that has had a trial
 
 
-def open_storage(url: str) -> BaseStorage:
-    """Open a storage, and make it if it is not there.
+def open_storage(url: str, make: bool = True, check: bool = True) -> BaseStorage:
+    """Open a storage, and make it if it is not there. What goes wrong then and later is a `StorageError`.
 
     Args:
         url: `sqlite:///FILE`, `journal:///FILE` (one slash more for absolute paths), `postgresql://…`, `mysql://…`, or
             `grpc://HOST:PORT` of Optuna's storage proxy.
+        make: False to read what must be there.
+        check: whether all of a database is looked through for damage.
 
     Raises:
         ConfigError: another form, or a package that the storage needs is not installed.
-        StudyError: a journal that cannot be read.
+        StorageError: it cannot be opened: a full disk, a damaged file, another program's.
     """
     scheme = _scheme(url)
     try:
         if scheme == "sqlite":
-            return _sqlite(url)
+            return _sqlite(url, make, check)
         if scheme == "journal":
-            return _journal(_path(url))
+            return _journal(_path(url), make)
+        context = Explained(shown(url))
         if scheme == "grpc":
-            return _grpc(url)
+            return explained(_grpc(url), context)
         if scheme in ("postgresql", "mysql"):
-            # A connection that the server closed meanwhile is noticed before it is used.
-            return optuna.storages.get_storage(RDBStorage(url, engine_kwargs={"pool_pre_ping": True}))
+            with context:
+                # A connection that the server closed meanwhile is noticed before it is used.
+                storage = RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+            return explained(optuna.storages.get_storage(storage), context)
     except ImportError as error:
         raise ConfigError(
             f"The storage {shown(url)} needs a package that is not installed: {_missing(error)}"
@@ -110,17 +129,75 @@ def _missing(error: BaseException | None) -> str:
     return f"pip install '{PACKAGES.get(module, module)}'." if module != "its driver" else "install its driver."
 
 
-def _sqlite(url: str) -> BaseStorage:
+def _sqlite(url: str, make: bool, check: bool) -> BaseStorage:
     path = _path(url)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Two processes that make the tables at once would each find half of them there; and the change to WAL does not
-    # wait for others, it fails.
-    with FileLock(path.with_name(path.name + ".lock")):
-        storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": SQLITE_TIMEOUT}})
-        sqlalchemy.event.listen(storage.engine, "connect", _use_wal)
-        storage.engine.dispose()  # the connection that made the tables came before
-        storage.engine.connect().close()
-    return optuna.storages.get_storage(storage)
+    context = Explained(path)
+    there = inspect(path, (f"{path.name}-wal", LEFT))
+    if not (there or make):
+        raise StorageError(f"There is no study at {path}.")
+    with context:
+        if not make:
+            storage = _database(path, url, check, _use_normal)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Two processes that make the tables at once would each find half of them there; and the change to WAL does
+            # not wait for others, it fails.
+            with FileLock(path.with_name(path.name + ".lock"), timeout=SQLITE_TIMEOUT):
+                if not inspect(path, (f"{path.name}-wal", LEFT)):
+                    _make(path)
+                storage = _database(path, url, check, _use_wal)
+    # Only with a transaction behind it has the connection of the pool the file at hand, should somebody delete it.
+    return explained(
+        optuna.storages.get_storage(storage), Explained(path, identity(path), lambda: _rescued(path, storage))
+    )
+
+
+def _make(path: Path) -> None:
+    """Make an empty database, whole or not at all: of half of the tables Optuna would take two studies of one name."""
+    with replacing(path.resolve()) as unfinished:
+        RDBStorage(f"sqlite:///{unfinished}").engine.dispose()
+
+
+def _database(path: Path, url: str, check: bool, setting: Callable[[Any, Any], None]) -> RDBStorage:
+    """A database in a file that is there; `setting` is called with each connection."""
+    from optuna.storages._rdb.models import BaseModel
+
+    known = frozenset(BaseModel.metadata.tables) | {"alembic_version"}
+    if inspect(path, (f"{path.name}-wal",)):
+        check_database(path, known, thorough=check)
+    # Never makes the file: one that is deleted while we run is not to be replaced by an empty one.
+    uri = f"{path.absolute().as_uri()}?mode=rw"
+    connect = functools.partial(sqlite3.connect, uri, uri=True, timeout=SQLITE_TIMEOUT, check_same_thread=False)
+    try:
+        storage = RDBStorage(url, engine_kwargs={"creator": connect})
+    except (RuntimeError, AssertionError) as error:  # Optuna's, for another version's tables
+        if isinstance(error.__context__, OSError):
+            raise
+        raise StorageError(
+            f"The study {path} was written by another version of Optuna: {' '.join(str(error).split())} "
+            "It was left as it is."
+        ) from error
+    sqlalchemy.event.listen(storage.engine, "connect", setting)
+    storage.engine.dispose()  # the connection that made the tables came before
+    storage.engine.connect().close()
+    return storage
+
+
+def _rescued(path: Path, storage: RDBStorage) -> Path | None:
+    """Write what a database held whose file was deleted, as far as a connection to it is still open."""
+    saved = path.with_name(f"{path.name}.rescued")
+    with suppress(Exception):  # whatever a file that is no more makes of it
+        saved.unlink(missing_ok=True)
+        connection = storage.engine.raw_connection()
+        try:
+            connection.cursor().execute("VACUUM INTO ?", (str(saved),))
+        finally:
+            connection.close()
+        if not path.exists():  # else they may be of what took its place
+            for end in LOGS:  # SQLite would take them for those of the file that was saved
+                path.with_name(path.name + end).unlink(missing_ok=True)
+        return saved
+    return None
 
 
 def _use_wal(connection: Any, _: Any) -> None:
@@ -129,6 +206,11 @@ def _use_wal(connection: Any, _: Any) -> None:
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=NORMAL")
     cursor.close()
+
+
+def _use_normal(connection: Any, _: Any) -> None:
+    """The same, in a mode that the file has already: whoever only reads changes nothing."""
+    connection.execute("PRAGMA synchronous=NORMAL")
 
 
 def _grpc(url: str) -> BaseStorage:
@@ -144,17 +226,20 @@ def _grpc(url: str) -> BaseStorage:
         return optuna.storages.GrpcStorageProxy(host=f"[{host}]" if ":" in host else host, port=port)
 
 
-def _journal(path: Path) -> BaseStorage:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    backend = WholeLines(path)
-    backend.mend()
-    try:
-        return JournalStorage(backend)
-    except ValueError as error:
-        raise StudyError(
-            f"The journal {path} has a line in its midst that is no record: {error}. Take that line out, or begin "
-            "another study."
-        ) from error
+def _journal(path: Path, make: bool) -> BaseStorage:
+    context = Explained(path)
+    if not inspect(path, (LEFT,)) and not make:
+        raise StorageError(f"There is no study at {path}.")
+    with context:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        backend = WholeLines(path)
+        if make:
+            backend.mend()
+        try:
+            storage = JournalStorage(backend)
+        except (ValueError, LookupError, AssertionError, NotImplementedError, TypeError) as error:
+            raise context.unreadable(error) from error
+    return explained(storage, Explained(path, identity(path)))
 
 
 class WholeLines(JournalFileBackend):

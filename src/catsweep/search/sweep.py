@@ -13,7 +13,7 @@ import sys
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,10 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from optuna.trial import TrialState
 
-from catsweep.errors import CatsweepError, ConfigError, StudyError
+from catsweep.errors import ConfigError, StorageError, StudyError
+from catsweep.places import leave
 from catsweep.printing import say
-from catsweep.search import contract, grammar, results, settings
+from catsweep.search import budget, contract, folders, grammar, results, settings
 from catsweep.search.artifacts import Artifacts
 from catsweep.search.checks import checked, recorded
 from catsweep.search.composition import Composing
@@ -45,6 +46,7 @@ from catsweep.search.scheduler import Scheduler
 from catsweep.search.settings import Settings
 from catsweep.search.space import Space
 from catsweep.search.storage import find_study, open_storage, shown
+from catsweep.search.storage_errors import Explained
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +59,7 @@ def run(
     task_function: TaskFunction,
     config: DictConfig,
     arguments: list[str],
+    stop: Stop,
 ) -> None:
     """Run a sweep, or go on with it.
 
@@ -66,6 +69,7 @@ def run(
         task_function: what a trial calls with its configuration.
         config: the composed configuration of the multirun.
         arguments: task overrides of the command line.
+        stop: set by signals, see `interruption.ending`.
 
     Raises:
         SystemExit: 1 for a sweep that cannot go on, after saying why; 130 or 143 for one that was interrupted.
@@ -80,15 +84,14 @@ def run(
         space = space.as_recorded(recorded(study_on_paper(keys)))
         keys = checked(keys, space, config, hydra_context.config_loader)
         jobs = Jobs(keys, space, hydra_context, task_function, config)
-        sweep = Sweep(keys, space, config, jobs)
+        sweep = Sweep(keys, space, config, jobs, stop)
         jobs.check(Composing(space, config, hydra_context.config_loader).examples())
         if keys["dry_run"]:
             sweep.rehearse()
         else:
             sweep.run()
-    except CatsweepError as error:
-        say(f"{type(error).__name__}: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
+    except Exception as error:
+        leave(error, config)
 
 
 @dataclass
@@ -100,15 +103,16 @@ class Sweep:
         space: what is searched.
         config: the composed configuration of the multirun.
         jobs: what trials do.
+        stop: set by signals.
     """
 
     settings: Settings
     space: Space
     config: DictConfig
     jobs: Jobs
+    stop: Stop = field(default_factory=Stop)
 
     def __post_init__(self) -> None:
-        self.stop = Stop()
         self.naming = settings.naming(self.config)
         self.folder = Path(self.config.hydra.sweep.dir)  # of this start; the runs are in that of the study's first
         if self.settings["pruner"] is not None and not self.jobs.named:
@@ -138,14 +142,17 @@ class Sweep:
         try:
             with leases.lock("study"):
                 # Nothing is of the contract of a study without trials, unless another controller is to draw its first.
-                self._freeze(study, anew=not study.trials and not leases.owned(BEGUN))
+                trials, alone = study.get_trials(deepcopy=False), not leases.owned(BEGUN)
+                self._freeze(study, anew=not trials and alone, fruitless=alone and budget.is_fruitless(trials))
                 leases.take(BEGUN)
+            self._require_folder(study)
             if self._elsewhere(study):
                 say(f"{self._where(study)} goes on there; {results.RESULTS} is written to {self.folder} too.")
             self.jobs.point_to(study.user_attrs["sweep_dir"])
             self._search(study, leases)
         finally:
-            leases.close()
+            with suppress(StorageError):  # which we told of; that we have ended shows by our process
+                leases.close()
 
     def rehearse(self) -> None:
         """Print the space, the first proposals and the estimated cost. Writes nothing."""
@@ -166,8 +173,10 @@ class Sweep:
 
     def _look_at(self, study: optuna.Study) -> None:
         """Refuse a study with trials of another contract, and delete one without any that Optuna cannot begin anew."""
+        others = Leases(study._storage, study.study_name, self.settings["lease"]).controllers()
         if study.trials:
-            self._check(study)
+            self._require_folder(study)
+            self._check(study, fruitless=not others and budget.is_fruitless(study.get_trials(deepcopy=False)))
             return
         directions = [direction.name.lower() for direction in study.directions]
         objective = (study.user_attrs.get("contract") or {}).get("objective")
@@ -177,11 +186,11 @@ class Sweep:
                 f"{self._where(study)} was made by another tool, with the directions {', '.join(directions)}; this "
                 f"sweep has {', '.join(self.settings.directions)}. Give this sweep another name: {self.naming}=NEWNAME."
             )
-        if not same and not Leases(study._storage, study.study_name, self.settings["lease"]).controllers():
+        if not same and not others:
             with suppress(KeyError):  # another controller was faster
                 study._storage.delete_study(study._study_id)
 
-    def _check(self, study: optuna.Study) -> list[contract.Change]:
+    def _check(self, study: optuna.Study, fruitless: bool = False) -> list[contract.Change]:
         if (before := study.user_attrs.get("contract")) is None:
             if study.trials:
                 raise StudyError(
@@ -191,15 +200,26 @@ class Sweep:
             return []
         # What the preflight finds is compared when it has run.
         kept = Contract.from_dict(before)
-        return self._compare(study, kept, self._contract(dict(kept.facts)))
+        return self._compare(study, kept, self._contract(dict(kept.facts)), fruitless)
 
-    def _compare(self, study: optuna.Study, before: Contract, now: Contract) -> list[contract.Change]:
+    def _compare(self, study: optuna.Study, before: Contract, now: Contract, fruitless: bool) -> list[contract.Change]:
         here = f"; this start names {self.folder}" if self._elsewhere(study) else ""
-        return contract.check(before, now, self.settings["allow_change"], f"{self._where(study)}{here}", self.naming)
+        where = f"{self._where(study)}{here}"
+        return contract.check(before, now, self.settings["allow_change"], where, self.naming, fruitless)
 
     def _elsewhere(self, study: optuna.Study) -> bool:
         """Whether this start names another folder than the first, which holds the runs (`${now:}` does each time)."""
         return self.folder.absolute() != Path(study.user_attrs.get("sweep_dir", self.folder)).absolute()
+
+    def _require_folder(self, study: optuna.Study) -> None:
+        """Refuse a study that says its runs are where no sweep of its name has worked."""
+        runs = Path(study.user_attrs.get("sweep_dir", self.folder))
+        if self._elsewhere(study) and not folders.is_of(runs, study.study_name):
+            raise StudyError(
+                f"{self._where(study)} was begun in another folder than this start names, {self.folder}, and no sweep "
+                f"of that name has left its note in {runs}. If its runs are there, say so: hydra.sweep.dir={runs}. "
+                f"If not, start another study with {self.naming}=NEWNAME."
+            )
 
     def _where(self, study: optuna.Study) -> str:
         runs = study.user_attrs.get("sweep_dir", self.folder)
@@ -216,19 +236,30 @@ class Sweep:
             facts=facts,
         )
 
-    def _freeze(self, study: optuna.Study, anew: bool) -> None:
+    def _freeze(self, study: optuna.Study, anew: bool, fruitless: bool) -> None:
         """Write down, or compare, what the study is begun with, and what it tries first."""
-        for change in [] if anew else self._check(study):
-            log.info("Accepted: %s", change)
+        changes = [] if anew else self._check(study, fruitless)
         before = None if anew else study.user_attrs.get("contract")
         facts = dict((before or {}).get("facts") or {})
-        if self.settings["preflight"] and not _whole(study, self.settings["n_trials"]):
-            facts = self.jobs.preflight()
+        given = budget.digest(list(map(shown, _words()[2:])), self.settings.keys)
+        mended = fruitless and (
+            bool(changes)
+            or study.user_attrs.get(budget.GIVEN, given) != given
+            or budget.FAILURES in self.settings["allow_change"]
+        )
+        if self.settings["preflight"] and (mended or not budget.is_whole(study, self.settings["n_trials"])):
+            # A trial that has finished has shown what the examples would.
+            facts = self.jobs.preflight(thorough=not _finished(study))
             if before is not None:
-                self._compare(study, Contract.from_dict(before), self._contract(facts))
+                changes = self._compare(study, Contract.from_dict(before), self._contract(facts), fruitless)
+                mended |= fruitless and bool(changes)
+        for change in changes:
+            log.info("Accepted: %s", change)
+        if mended:
+            log.info("%d trials that failed before do not count", budget.forgive(study, unfinished=bool(changes)))
         study.set_user_attr("contract", self._contract(facts).to_dict())
         study.set_user_attr("command", shlex.join(map(shown, _words())))
-        study.set_user_attr("pruning", self._pruning())
+        study.set_user_attr("pruning", self.settings.pruning)
         if self.settings["next_step"]:
             study.set_user_attr("next_step", self.settings["next_step"])
         if self.settings.objective:
@@ -240,8 +271,10 @@ class Sweep:
             study.set_user_attr("sweep_dir", str(self.config.hydra.sweep.dir))
             study.set_user_attr("seed", self._seed(None))
             study.set_user_attr(grammar.SPELLED, "exact")
-        for params in self.settings["enqueue"] if study.trials else self._first():
-            study.enqueue_trial(params, skip_if_exists=True)
+        if not self._elsewhere(study):
+            folders.mark(self.folder, study.study_name)
+        budget.enqueue(study, self.settings["enqueue"] if study.trials and not mended else self._first())
+        study.set_user_attr(budget.GIVEN, given)  # last, so that a start that is killed before it is made up for
 
     def _first(self) -> list[dict[str, Any]]:
         """Configurations that a new study tries first: the one that stands, and those that the user names."""
@@ -252,14 +285,6 @@ class Sweep:
         if params is None:
             log.info("The configuration as it stands is none of this space, so it is not tried first")
         return named if params is None or params in named else [params, *named]
-
-    def _pruning(self) -> dict[str, Any] | None:
-        if self.settings["pruner"] is None:
-            return None
-        metrics, directions = self.settings["prune_metric"], self.settings["prune_direction"]
-        metrics = [metrics] if isinstance(metrics, str) else list(metrics)
-        directions = [directions] * len(metrics) if isinstance(directions, str) else list(directions)
-        return {"pruner": self.settings["pruner"], "metrics": metrics, "directions": directions}
 
     def _seed(self, study: optuna.Study | None) -> int:
         given = (self.settings["sampler"] or {}).get("seed")
@@ -275,8 +300,9 @@ class Sweep:
     def _search(self, study: optuna.Study, leases: Leases) -> None:
         sweep_dir = Path(study.user_attrs["sweep_dir"])
         total = self.settings["n_trials"]
-        if _whole(study, total) and Confirming(study, self.jobs).complete:
+        if budget.is_whole(study, total) and Confirming(study, self.jobs).complete:
             self._record(study)
+            self._require_one(study)
             say(f"The study {study.study_name} is finished: {results.summary(study, self._names())}.")
             more = f"for more, raise n_trials. Start another with {self.naming}=NEWNAME."
             say(f"It has all of its {total} trials; {more}")
@@ -286,34 +312,40 @@ class Sweep:
         try:
             with interruptible(executor, self.stop), watch:
                 self._scheduler(study, executor, leases, watch).run()
-                if not self.stop.requested and _whole(study, total):
+                if not self.stop.requested and budget.is_whole(study, total):
                     Confirming(study, self.jobs).run(
                         executor, self._limits, self.stop, watch.event, watch.refresh, watch.confirming
                     )
-        finally:
+        except BaseException:
             executor.close()
-            self._record(study)
+            with suppress(StorageError):  # what ended the sweep is what is told
+                self._record(study)
+            raise
+        executor.close()
+        self._record(study)
         if not self.stop.requested:
             self._hand_over(study, sweep_dir)
         self._farewell(study)
 
     def _scheduler(self, study: optuna.Study, executor: Executor, leases: Leases, watch: Watch) -> Scheduler:
-        folders = self.jobs.folders(study)
+        places = self.jobs.folders(study)
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.WAITING, TrialState.RUNNING)):
+            places.name(trial)  # refused now, and not when its turn comes
         return Scheduler(
             study=study,
             proposals=Proposer(study, self.space, self._samplers(study), self.settings["duplicates"], self.config),
             executor=executor,
             leases=leases,
-            limits=self._limits(self.settings["n_trials"]),
-            overrides=lambda trial: (*self.jobs.overrides(study, trial), *self.jobs.place(folders, trial)),
-            folders=folders,
+            limits=self._limits(budget.total(study, self.settings["n_trials"])),
+            overrides=lambda trial: (*self.jobs.overrides(study, trial), *self.jobs.place(places, trial)),
+            folders=places,
             record=lambda: self._record(study),
             event=watch.event,
             refresh=watch.refresh,
             attach=Artifacts(study, self.settings.record, self.settings["artifacts"]).attach,
             stop=self.stop,
             draw_ahead=None if self.settings["draw_ahead"] == "auto" else self.settings["draw_ahead"],
-            must_report=(self._pruning() or {}).get("metrics", ()),
+            must_report=(self.settings.pruning or {}).get("metrics", ()),
         )
 
     def _limits(self, n_trials: int) -> Limits:
@@ -333,9 +365,11 @@ class Sweep:
         return list(self.settings.objective) if self.settings.objective else []
 
     def _record(self, study: optuna.Study) -> None:
-        for folder in {Path(study.user_attrs["sweep_dir"]), self.folder}:
-            results.write_results(study, folder)
-        results.write_leaderboard(study, self.settings.record / results.LEADERBOARD, self._names())
+        board = self.settings.record / results.LEADERBOARD
+        with Explained(board):
+            for folder in {Path(study.user_attrs["sweep_dir"]), self.folder}:
+                results.write_results(study, folder)
+            results.write_leaderboard(study, board, self._names())
 
     def _hand_over(self, study: optuna.Study, sweep_dir: Path) -> None:
         """Call what the settings name for the end of the sweep. A failure there is no failure of the sweep."""
@@ -354,16 +388,34 @@ class Sweep:
         if self.stop.requested:
             say(f"Interrupted; nothing is lost. The same line goes on:\n  {shlex.join(_words())}")
             raise SystemExit(128 + (self.stop.signal or signal.SIGINT))
-        if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-            raise StudyError("No trial finished; the table above says why, and each trial's log has the whole story.")
+        self._require_one(study, told=True)
         url = shown(self.settings.storage)
         look = f"Look at it with any of Optuna's tools, for example: optuna-dashboard {shlex.quote(url)}"
         say(f"Study: {self.settings.record}. {self.settings['next_step'] or look}")
 
+    def _require_one(self, study: optuna.Study, told: bool = False) -> None:
+        """Do not call a study finished in which no trial is; `told`: a table has said what they failed of.
 
-def _whole(study: optuna.Study, n_trials: int) -> bool:
-    trials = study.get_trials(deepcopy=False)
-    return len(trials) >= n_trials and all(trial.state.is_finished() for trial in trials)
+        Raises:
+            StudyError: saying what they failed of, and how to go on.
+        """
+        trials = study.get_trials(deepcopy=False)
+        if _finished(study):
+            return
+        said = [
+            f"No trial finished ({results.summary(study, self._names())}).",
+            "" if told else budget.failures(trials),
+        ]
+        more = "Give the mended command: trials that failed before it do not count. If what was wrong is not in the "
+        more += "command (code, photos, a driver), say so with 'hydra.sweeper.allow_change=[failures]'."
+        if not budget.is_fruitless(trials):
+            more = f"For more trials raise n_trials; begin another study with {self.naming}=NEWNAME."
+        where = f"The whole story of each is in {study.user_attrs['sweep_dir']}, in the log of its folder."
+        raise StudyError("\n".join(filter(None, [*said, f"{where} {more}"])))
+
+
+def _finished(study: optuna.Study) -> bool:
+    return bool(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
 
 
 def _words() -> list[str]:

@@ -48,6 +48,10 @@ class Trials:
         """Set a waiting trial to RUNNING; False if somebody else did."""
         return self.study._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
 
+    def fail(self, trial: FrozenTrial) -> None:
+        """End a trial, also one that waits, which `Study.tell` does not."""
+        self.study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+
     def requeue(self, trial: FrozenTrial) -> None:
         """Set a trial to WAITING: it has to go on."""
         self.study._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)

@@ -4,7 +4,6 @@ Started by `catsweep.search.executor` before there is a job, so that a free slot
 import. Everything a trial can break, it breaks here.
 """
 
-import ctypes
 import faulthandler
 import functools
 import gc
@@ -12,12 +11,11 @@ import io
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 
 import cloudpickle
 from hydra.core.plugins import Plugins
@@ -26,14 +24,11 @@ from hydra.core.utils import JobReturn, configure_log, run_job, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict, read_write
 
-from catsweep.search import message
+from catsweep.search import message, reaper
 from catsweep.search.main_module import Script, silence
 from catsweep.search.outcome import Kind, Outcome, classify
 
 OUTPUT = "output.log"
-# At this signal the stacks of all threads are written to the log. Lightning and launchers use SIGUSR1 and 2 otherwise.
-DUMP = getattr(signal, "SIGRTMAX", signal.SIGUSR1)
-PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 
 T = TypeVar("T")
 Begin = Callable[[], Outcome]
@@ -51,9 +46,8 @@ def serve(pipe: Connection, variables: dict[str, str], script: Script, static: b
         static: cloudpickle of what all jobs share, see `ProcessExecutor`.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is for the controller to decide on
-    os.setsid()
-    faulthandler.register(DUMP)
-    adopt_orphans()
+    faulthandler.register(reaper.DUMP)
+    reaper.fork(pipe)
     own = os.getpid()
     # As much as can be before there is a job, and before it has a slot. What goes wrong is told as the job's end.
     prepare = _kept(lambda: _preparation(variables, script, static))
@@ -63,7 +57,6 @@ def serve(pipe: Connection, variables: dict[str, str], script: Script, static: b
         environment: dict[str, str] = pipe.recv()
     except EOFError:
         return
-    threading.Thread(target=_die_with_the_controller, args=(pipe,), daemon=True).start()
     _share(environment)
     try:
         outcome = begin()()
@@ -71,15 +64,6 @@ def serve(pipe: Connection, variables: dict[str, str], script: Script, static: b
         outcome = classify(error)
     if os.getpid() == own:  # not a process that the task forked, and that came out of it too
         message.send(pipe, outcome)
-
-
-def adopt_orphans() -> None:
-    """Stay the ancestor of all that the task starts, so that the controller finds it when it is to be ended.
-
-    Linux only; elsewhere a process whose parent has left is found by its group, or not at all.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def _kept(step: Callable[[], T]) -> Callable[[], T]:
@@ -161,34 +145,9 @@ def _launched(
 
 def _outcome(ended: JobReturn) -> Outcome:
     try:
-        return Outcome(Kind.COMPLETE, value=_plain(ended.return_value))
+        return Outcome(Kind.COMPLETE, value=ended.return_value)
     except Exception as error:
         return classify(error)
-
-
-def _plain(value: Any) -> Any:
-    """Numbers as Python's own: the controller has no torch to unpickle a tensor with."""
-    if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return repr(value)
-
-
-def _die_with_the_controller(pipe: Connection) -> None:
-    """End at once when the controller is gone: its successor will give this trial to another process."""
-    # Signals are for the main thread: Python's handlers run there, and a sleep that another's signal does not break
-    # would keep them waiting.
-    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    try:
-        pipe.recv()
-    except (EOFError, OSError):
-        os.killpg(0, signal.SIGKILL)  # with the processes of DDP or of a launcher
 
 
 def _redirect(log: Path) -> None:
@@ -202,7 +161,7 @@ def _redirect(log: Path) -> None:
         if isinstance(text, io.TextIOWrapper):
             text.reconfigure(line_buffering=True, errors="replace")  # a locale may lack a letter
     faulthandler.enable()
-    faulthandler.register(DUMP, file=target)  # wherever the task sends its standard error
+    faulthandler.register(reaper.DUMP, file=target)  # wherever the task sends its standard error
 
 
 def _share(environment: dict[str, str]) -> None:

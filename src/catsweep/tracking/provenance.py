@@ -7,7 +7,7 @@ Nothing here can fail a run: what cannot be found out is None, with the reason b
 
 import hashlib
 import importlib.metadata
-import json
+import logging
 import os
 import platform
 import re
@@ -22,6 +22,10 @@ from lightning_fabric.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from catsweep.atomic import write_json, write_text
+from catsweep.errors import DataError
+from catsweep.records import read_json
+
+log = logging.getLogger(__name__)
 
 PACKAGES = (
     "catsweep", "torch", "pytorch-lightning", "torchmetrics", "kornia", "numpy", "opencv-python-headless", "pillow",
@@ -106,8 +110,12 @@ def write(run_dir: Path, cfg: DictConfig, facts: dict[str, Any], root: Path) -> 
     write_text(run_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(plain)))
     path = run_dir / "provenance.json"
     if path.exists():
-        previous = json.loads(path.read_text(encoding="utf-8"))
-        facts = facts | {"earlier": [*previous.pop("earlier", []), previous]}
+        try:
+            previous = read_json(path)
+            earlier = previous.pop("earlier", [])
+            facts = facts | {"earlier": [*(earlier if isinstance(earlier, list) else []), previous]}
+        except DataError as error:
+            log.warning("%s So nothing is known of earlier sessions of this run.", error)
     write_json(path, facts, ascii_only=False)
 
 

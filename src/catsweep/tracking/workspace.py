@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from omegaconf import OmegaConf
 
 from catsweep.atomic import write_json
-from catsweep.errors import CatsweepError, ConfigError
+from catsweep.errors import CatsweepError, ConfigError, StudyError
 from catsweep.export.trials import BESIDES, find_study
+from catsweep.loaded import read as read_config
 from catsweep.printing import readable, say
 from catsweep.report import record as study_record
 from catsweep.report.record import Record
+from catsweep.search.folders import is_of
 from catsweep.search.settings import SWEEPS
 from catsweep.search.storage import open_storage
 from catsweep.tracking.panels import X, libraries, runs_of, sections
@@ -50,10 +51,16 @@ def main(words: list[str] | None = None) -> None:
 
 
 def _read(folder: Path) -> Record:
-    storage = open_storage(f"sqlite:///{folder / 'study.db'}")
+    storage = open_storage(f"sqlite:///{folder / 'study.db'}", make=False)
     names = [name for name in optuna.get_all_study_names(storage) if not name.endswith(BESIDES)]
     study = optuna.load_study(study_name=names[0] if len(names) == 1 else folder.name, storage=storage)
-    return study_record.read(study, Path(study.user_attrs.get("sweep_dir", Path("outputs") / folder.name)))
+    runs = Path(study.user_attrs.get("sweep_dir", usual := Path("outputs") / folder.name))
+    if runs.absolute() != usual.absolute() and not is_of(runs, study.study_name):
+        raise StudyError(
+            f"The study {study.study_name} says that its runs are in {runs}, but no sweep of that name has left its "
+            f"note there. If they are, give the command of the sweep again with hydra.sweep.dir={runs}: it leaves one."
+        )
+    return study_record.read(study, runs)
 
 
 def build(folder: Path, found: Record, entity: str | None = None) -> str:
@@ -172,7 +179,8 @@ def _place(found: Record) -> tuple[str, str | None]:
     for trial in found.trials:
         path = trial.run / "config.yaml" if trial.run else None
         if path is not None and path.is_file():
-            node = OmegaConf.select(OmegaConf.load(path), "logger") or {}
+            said = read_config(path).get("logger")
+            node = said if isinstance(said, dict) else {}
             return str(node.get("project") or PROJECT), node.get("entity")
     return PROJECT, None
 

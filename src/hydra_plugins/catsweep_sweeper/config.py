@@ -10,6 +10,8 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, StringNode, ValidationError
 
+from catsweep import schema
+
 STEADY = "hydra_plugins.catsweep_sweeper.steady_sweeper.SteadySweeper"
 STOCK = "hydra_plugins.hydra_optuna_sweeper."
 
@@ -98,7 +100,9 @@ class SteadySweeperConf:
 
     # Processes.
     preload: list[str] = field(default_factory=list)  # modules imported once, before trials are forked
-    preflight: str | None = None  # dotted path of a task run once before the first trial; returns facts to freeze
+    # Dotted path of a task run once before the first trial; returns facts to freeze. One with a parameter `examples`
+    # is given configurations that trials will have, see catsweep.search.covering.
+    preflight: str | None = None
     gpus: Any = "auto"  # auto, a number, or a list of ids
     gpus_per_slot: float = 1.0  # 0.5: two slots share a GPU
     # Draw the next trial, and get it ready, before a slot is free: the slot waits less, and the draw knows one result
@@ -116,7 +120,8 @@ class SteadySweeperConf:
     next_step: str | None = None
 
     # Resuming.
-    allow_change: list[str] = field(default_factory=list)  # what may differ from the first start
+    # What may differ from the first start; failures: trials that failed before any finished are not to count.
+    allow_change: list[str] = field(default_factory=list)
     contract_ignore: list[str] = field(default_factory=list)  # keys of the configuration that are never compared
 
     # The winner.
@@ -133,3 +138,4 @@ _store.store(group="hydra/sweeper/sampler", name="default", node=DefaultSamplerC
 # Under two names: an app may have a hydra/sweeper/steady.yaml of its own that starts from the schema.
 for _name in ("steady", "steady_schema"):
     _store.store(group="hydra/sweeper", name=_name, node=SteadySweeperConf, provider="catsweep")
+schema.register()  # of conf/, so that it composes from wherever Hydra is started

@@ -28,8 +28,13 @@ class SteadySweeper(Sweeper):
         Raises:
             SystemExit: with code 1 when the sweep cannot go on, 130 or 143 when it was interrupted.
         """
-        from catsweep.search.sweep import run
+        from catsweep.search.interruption import ending
+        from catsweep.search.limits import Stop
 
         assert self.hydra_context is not None
         assert self.config is not None
-        run(self.settings, self.hydra_context, self.task_function, self.config, arguments)
+        stop = Stop()
+        with ending(stop):
+            from catsweep.search.sweep import run  # imports Optuna
+
+            run(self.settings, self.hydra_context, self.task_function, self.config, arguments, stop)

@@ -180,11 +180,6 @@ def test_a_remover_that_returns_no_mask_is_named(mask: object, said: str, tmp_pa
         made(Background(Wrong(mask)), tmp_path, n=1)
 
 
-def test_an_unknown_fill_is_refused() -> None:
-    with pytest.raises(ConfigError, match="one of white, black, mean, blur, transparent; got green"):
-        Background(Left(), "green")
-
-
 def test_a_cut_out_can_be_cut_out_again(tmp_path: Path) -> None:
     first = made(Background(Left(), "transparent"), tmp_path)
     second = build(Background(Left()), tmp_path / "again", first.folder, first.kept)

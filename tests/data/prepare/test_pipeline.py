@@ -1,6 +1,7 @@
 import logging
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from catsweep.data.prepare.pipeline import make, run
 from catsweep.data.prepare.record import Record, read_manifest
 from catsweep.data.prepare.stage import Build, Done, Stage
 from catsweep.data.ready import ReadySet
-from catsweep.errors import ConfigError, DataError
+from catsweep.errors import ConfigError, DataError, PlaceError
 from catsweep.instantiation import instantiate
 
 
@@ -305,6 +306,76 @@ def test_what_keeps_photos_can_be_given_to_the_command(configured: Callable[...,
         for word in instantiate(node).keeping.values():
             for changed in configured("background=remove", word).pipeline[1:]:
                 instantiate(changed)  # it is a value that the stage takes
+
+
+def fill(folder: Path, kind: str) -> Path:
+    """A folder, or a file, in which there is no photo."""
+    folder.mkdir()
+    if kind == "hidden":
+        (folder / ".secret").mkdir()
+        (folder / ".secret" / "a.jpg").write_bytes(encode(scene(0), ".jpg"))
+    if kind in ("texts", "zip"):
+        (folder / "notes.txt").write_text("no photo")
+    if kind == "folders":
+        (folder / "a" / "b").mkdir(parents=True)
+    if kind == "zip":
+        with zipfile.ZipFile(folder.with_suffix(".zip"), "w") as archive:
+            archive.write(folder / "notes.txt", "notes.txt")
+        return folder.with_suffix(".zip")
+    return folder
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("kind", ["empty", "hidden", "texts", "folders", "zip"])
+def test_no_photos_are_refused_before_anything_is_made(
+    configured: Callable[..., DictConfig], tmp_path: Path, kind: str
+) -> None:
+    photos = fill(tmp_path / "photos", kind)
+    with pytest.raises(DataError, match=r"no usable photo is there: none found.*data\.source=DIR") as caught:
+        run(configured("data=photos", f"data.source='{photos}'"))
+    assert "Loosen" not in str(caught.value)
+    assert ("notes.txt" in str(caught.value)) is (kind in ("texts", "zip"))
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.security
+def test_what_left_nothing_is_said_with_what_keeps_it(configured: Callable[..., DictConfig], tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for seed in range(2):
+        (photos / f"{seed}.jpg").write_bytes(encode(scene(seed)[:20], ".jpg"))
+    (photos / "text.jpg").write_bytes(b"a text")
+    words = ("data=photos", f"data.source='{photos}'", "zoom.cascades=false")
+    with pytest.raises(DataError, match="stage original, but all were left out: 2 photo too small, 1 not") as caught:
+        run(configured(*words))
+    said = str(caught.value)
+    assert "To keep them: original.min_side=1 (photo too small). What cannot be read cannot be kept: give other" in said
+    run(configured(*words, "original.min_side=1"))  # as it says
+
+
+@pytest.mark.security
+def test_what_stages_before_it_left_out_is_said_too(photos: Photos, tmp_path: Path) -> None:
+    photos["text.jpg"] = b"a text"
+    with pytest.raises(DataError, match="after stage halve, but all were left out: 1 dropped") as caught:
+        make(
+            line(photos, sift=Pass("sift", drop="1"), turn=Pass("turn", drop="2"), halve=Pass("halve", drop="0")),
+            tmp_path,
+            None,
+        )
+    said = str(caught.value)
+    assert "Loosen its parameters. Before it, original: 4 images, 3 kept, 1 left out (1 not an image). " in said
+    assert "Before it, sift: 3 images, 2 kept" in said
+    assert said.endswith("Before it, turn: 2 images, 1 kept, 1 left out (1 dropped).")
+
+
+@pytest.mark.security
+def test_a_place_one_cannot_write_to_names_its_own_key(configured: Callable[..., DictConfig], tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("mine")
+    for deeper in ("", "/x"):
+        place = f"{tmp_path / 'data'}{deeper}"
+        with pytest.raises(PlaceError, match=r"data cannot be used: .* is .*: root=DIR\.$"):
+            run(configured(f"root={place}", f"data.root={place}/ready"))
+    assert (tmp_path / "data").read_text() == "mine"
 
 
 def test_what_is_prepared_already_is_refused(root: Path) -> None:

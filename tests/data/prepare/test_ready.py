@@ -16,6 +16,7 @@ from catsweep.data.prepare.resize import Resize
 from catsweep.data.prepare.stage import Done
 from catsweep.data.ready import CARD, IMAGES, MANIFEST, ReadySet
 from catsweep.errors import DataError
+from catsweep.ownership import MARKER
 
 SPLITS = ("train", "", "val", "train", "train")
 
@@ -43,7 +44,7 @@ def test_it_is_a_ready_set_with_the_stages_array(stages: Callable, tmp_path: Pat
     done = stages()
     ready = publish(done, tmp_path / "ready" / "cats-16", "cats")
     ready.verify()
-    assert set(contents(ready.path)) == {"images.npy", "manifest.csv", "contact_sheet.png", "card.json"}
+    assert set(contents(ready.path)) == {"images.npy", "manifest.csv", "contact_sheet.png", "card.json", MARKER}
     assert (ready.path / IMAGES).samefile(done[-1].folder / IMAGES)
     assert ready.splits == ("train",) * 3 + ("val",) + ("train",) * 6
     assert ready.originals().tolist() == [0, 3, 4, 7]
@@ -127,7 +128,7 @@ def test_killed_while_writing_it_leaves_the_old_one_and_the_next_one_clears_up(
 
     with monkeypatch.context() as patched:
         patched.setattr(building, "digest", killed)
-        patched.setattr(building.shutil, "rmtree", lambda *_, **__: None)  # nor does it clear up
+        patched.setattr("shutil.rmtree", lambda *_, **__: None)  # nor does it clear up
         with pytest.raises(KeyboardInterrupt):
             publish(other, folder, "cats")
     assert contents(folder) == before

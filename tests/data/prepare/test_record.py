@@ -13,6 +13,7 @@ from catsweep.data.prepare.record import Record, read_manifest, rounded, write_m
 
 # What Python makes of any file name, and any text.
 TEXT = st.one_of(st.text(max_size=12), st.binary(max_size=12).map(os.fsdecode))
+NAMED = ("id", "file")  # are part of paths
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | NUMBERS | TEXT,
@@ -22,7 +23,8 @@ JSON = st.recursive(
 LANDMARKS = st.lists(st.tuples(NUMBERS, NUMBERS), min_size=9, max_size=9).map(tuple)
 RECORDS = st.builds(
     Record,
-    **{column.name: TEXT for column in fields(Record) if column.type is str and column.name != "mark"},
+    **{column.name: TEXT for column in fields(Record) if column.type is str and column.name not in ("mark", *NAMED)},
+    **dict.fromkeys(NAMED, st.text("abc-_é猫0", max_size=12)),
     mark=st.text("0123456789abcdef"),
     kept=st.booleans(),
     parameters=st.dictionaries(TEXT, JSON, max_size=3),
@@ -114,3 +116,16 @@ def test_landmarks_are_kept_to_the_hundredth_of_a_pixel() -> None:
     assert record.points is not None
     np.testing.assert_array_equal(record.points, [[1.0, -2.01]] * 9)
     assert Record("", "a", "a.jpg").points is None
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("column", NAMED)
+@pytest.mark.parametrize("name", ["../../victim", "/etc/passwd", "..", "a\\b", "a\0b"])
+def test_a_record_that_names_a_file_elsewhere_is_damaged(tmp_path: Path, column: str, name: str) -> None:
+    """Else what a stage takes over from an earlier build could be any file, and be linked over any other."""
+    record = replace(Record("zoom", "a-1", "a.jpg"), **{column: name})
+    write_manifest(tmp_path / "manifest.csv", [record])
+    with pytest.raises(ValueError, match="is no name"):
+        list(read_manifest(tmp_path / "manifest.csv"))
+    with pytest.raises(ValueError, match="is no name"):
+        Record.from_json(record.to_json())

@@ -17,7 +17,6 @@ from catsweep.data.prepare.operations import Flip
 from catsweep.data.prepare.resize import Resize
 from catsweep.data.prepare.stage import SHEET, Done
 from catsweep.data.ready import IMAGES
-from catsweep.errors import ConfigError
 
 
 def resized(before: Done, folder: Path, size: int) -> Done:
@@ -97,8 +96,3 @@ def test_there_is_a_contact_sheet(verified: Callable, tmp_path: Path) -> None:
     done = resized(verified(), tmp_path / "r", 16)
     with Image.open(done.folder / SHEET) as sheet:
         np.testing.assert_array_equal(np.asarray(sheet)[2:18, 20:36], pixels(done)[1])
-
-
-def test_a_size_that_means_nothing_is_refused() -> None:
-    with pytest.raises(ConfigError, match="size of at least 1 pixel, got size=0"):
-        Resize(0)

@@ -23,7 +23,8 @@ from catsweep.data.prepare.images import Pixels, encode, on_white, read_image, t
 from catsweep.data.prepare.making import build, is_current, summary
 from catsweep.data.prepare.record import MANIFEST, Record, write_manifest
 from catsweep.data.prepare.stage import CARD, JOURNAL, SHEET, Build, Done, Stage  # fmt: skip
-from catsweep.errors import DataError
+from catsweep.errors import DataError, TakenError
+from catsweep.ownership import MARKER
 
 N = 3
 
@@ -89,7 +90,7 @@ def made(tmp_path: Path, before: tuple[Path, tuple[Record, ...]]) -> Callable[..
 
 def test_a_folder_holds_images_manifest_sheet_and_card(made: Callable[..., Done], before: Any) -> None:
     done = made()
-    assert sorted(content(done.folder)) == [CARD, SHEET, "id-a.png", "id-odd.png", "id-same.png", MANIFEST]
+    assert sorted(content(done.folder)) == [MARKER, CARD, SHEET, "id-a.png", "id-odd.png", "id-same.png", MANIFEST]
     assert [record.source for record in done.records] == ["a.jpg", "odd.jpg", "bad.jpg", "same.jpg"]
     a, odd, bad, same = done.records
     np.testing.assert_array_equal(read_image(done.folder / a.file), image(0) + 10)
@@ -145,7 +146,14 @@ def test_photos_may_come_and_go(made: Callable[..., Done], before: Any, tmp_path
     made()
     stage = Brighten()
     fewer = before[1][:2]
-    assert sorted(content(made(stage, records=fewer).folder)) == [CARD, SHEET, "id-a.png", "id-odd.png", MANIFEST]
+    assert sorted(content(made(stage, records=fewer).folder)) == [
+        MARKER,
+        CARD,
+        SHEET,
+        "id-a.png",
+        "id-odd.png",
+        MANIFEST,
+    ]
     assert stage.worked == []
     assert content(made(stage).folder) == content(made(Brighten(), tmp_path / "fresh").folder)
     assert sorted(stage.worked) == ["bad.jpg", "same.jpg"]
@@ -507,3 +515,18 @@ def test_where_there_are_no_links_files_are_copied(
     copy, original = done.folder / "id-same.png", before[0] / "id-same.png"
     assert copy.read_bytes() == original.read_bytes()
     assert not copy.samefile(original)
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("is_made", [True, False])
+def test_a_folder_of_the_user_is_not_replaced(made: Callable[..., Done], tmp_path: Path, is_made: bool) -> None:
+    folder = made().folder if is_made else tmp_path / "1.brightened"
+    folder.mkdir(exist_ok=True)
+    (folder / "holiday.jpg").write_text("mine")
+    (other := tmp_path / ".1.brightened.my.partial").mkdir()
+    with pytest.raises(TakenError, match=r"catsweep did not make holiday\.jpg in it"):
+        made(Brighten(20))
+    assert (folder / "holiday.jpg").read_text() == "mine"
+    (folder / "holiday.jpg").unlink()
+    made(Brighten(20))
+    assert other.is_dir()

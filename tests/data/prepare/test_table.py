@@ -93,12 +93,6 @@ def test_a_table_without_records_has_its_columns(tmp_path: Path, made: Made) -> 
         assert list(csv.reader(file)) == [names]
 
 
-@pytest.mark.parametrize("kind", ["xlsx", "", "CSV", None])
-def test_an_unknown_kind_is_refused(kind: Any) -> None:
-    with pytest.raises(ConfigError, match="manifest must be one of csv, parquet; got"):
-        check(kind)
-
-
 def test_parquet_without_pyarrow_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     check("parquet")
     monkeypatch.setattr("catsweep.data.prepare.table.find_spec", lambda name: None)

@@ -214,17 +214,6 @@ def test_the_configuration_is_what_the_stage_takes(root: Path) -> None:
     assert stage.parameters() == Zoom(final=64).parameters()
 
 
-@pytest.mark.parametrize(
-    ("wrong", "says"),
-    [({"border": "mirror"}, "reflect, constant, blur, drop; got mirror"), ({"size": 0}, "at least 1"),
-     ({"whole": "yes"}, "auto, always or never; got yes"),
-     ({"colour": (1, 2)}, "three numbers"), ({"colour": (1, 2, 256)}, "three numbers")],
-)  # fmt: skip
-def test_values_that_cannot_be_are_refused(wrong: dict[str, object], says: str) -> None:
-    with pytest.raises(ConfigError, match=says):
-        Zoom(**wrong)  # type: ignore[arg-type]
-
-
 def test_without_cascades_in_opencv_one_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(cv2, "CascadeClassifier")
     with pytest.raises(ConfigError, match=r"opencv-python-headless>=4\.14,<5.*zoom\.cascades=false"):

@@ -28,8 +28,27 @@ def fail(fault: str) -> None:
         sys.exit(4)
     if fault == "segfault":
         ctypes.string_at(0)
+    if fault == "interrupt":
+        raise KeyboardInterrupt
+    if fault == "daemon":  # as one of the app's own would: with a session of its own, deaf, and its parent gone
+        leave("daemon")
     if fault == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def leave(told: str) -> None:
+    """Start a process that outlives whoever started it, and have it write down its number."""
+    if child := os.fork():
+        os.waitpid(child, 0)
+        return
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    with Path(told).open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    while True:
+        signal.pause()
 
 
 @hydra.main(config_path=".", config_name="config")

@@ -56,11 +56,6 @@ class Augment(Stage):
         seed: int = 0,
         working: float = 1.5,
     ) -> None:
-        if copies < 1 or size < 1 or seed < 0 or working < 1:
-            raise ConfigError(
-                "Expected augment.copies ≥ 1, augment.size ≥ 1, augment.seed ≥ 0 and augment.working ≥ 1, got "
-                f"copies={copies}, size={size}, seed={seed}, working={working}."
-            )
         self.operations = ops.usable(operations)
         if copies > 1 and not self.operations:
             raise ConfigError(f"Expected augment.operations to hold some for augment.copies={copies}, got none.")

@@ -11,12 +11,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from catsweep.data.prepare.cutout import FILLS, cut_out, shares
+from catsweep.data.prepare.cutout import cut_out, shares
 from catsweep.data.prepare.images import Pixels, on_white
 from catsweep.data.prepare.record import Record
 from catsweep.data.prepare.removers.protocol import Alpha, Remover
 from catsweep.data.prepare.stage import Build, Stage
-from catsweep.errors import ConfigError, DataError
+from catsweep.errors import DataError
 
 
 class Background(Stage):
@@ -29,9 +29,6 @@ class Background(Stage):
         min_foreground: cats that take up less of their photo are doubtful, 0 to 1.
         max_foreground: the same for more.
         max_unsure: so are masks that are half-transparent in a larger share of what they put in front, 0 to 1.
-
-    Raises:
-        ConfigError: no such fill.
     """
 
     name: ClassVar[str] = "background"
@@ -57,8 +54,6 @@ class Background(Stage):
         max_foreground: float = 0.90,
         max_unsure: float = 0.25,
     ) -> None:
-        if fill not in FILLS:
-            raise ConfigError(f"background.fill must be one of {', '.join(FILLS)}; got {fill}.")
         self.remover, self.fill, self.max_unsure = remover, fill, max_unsure
         self.min_foreground, self.max_foreground = min_foreground, max_foreground
         self.active = remover is not None

@@ -9,13 +9,13 @@ but a table that cannot be understood is refused and left as it is, since it may
 import codecs
 import csv
 import io
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
 
+from catsweep.atomic import write_bytes
 from catsweep.cells import escaped
 from catsweep.data.prepare.record import Record
 from catsweep.errors import DataError
@@ -125,7 +125,7 @@ class Decisions:
         # With the mark by which Excel knows UTF-8. Names that are not UTF-8 keep their bytes.
         data = codecs.BOM_UTF8 + self._table.text(photos, folder, ours).encode("utf-8", errors="surrogateescape")
         if not self.path.exists() or self.path.read_bytes() != data:
-            _replace(self.path, data)
+            write_bytes(self.path, data)  # a decision is a person's time: it should outlast the power
         self._ours, self._seen = ours, _stamp(self.path)
 
 
@@ -229,12 +229,3 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
     except OSError:
         return None
     return status.st_mtime_ns, status.st_size, status.st_ino
-
-
-def _replace(path: Path, data: bytes) -> None:
-    unfinished = path.with_name(f".{path.name}")
-    with unfinished.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())  # a decision is a person's time: it should outlast the power
-    unfinished.replace(path)

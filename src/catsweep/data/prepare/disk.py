@@ -5,6 +5,8 @@ import os
 import shutil
 from pathlib import Path
 
+from catsweep.atomic import replacing
+
 
 def file_digest(path: Path) -> str:
     """sha256 of a file's content, hexadecimal."""
@@ -14,9 +16,8 @@ def file_digest(path: Path) -> str:
 
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file so that a reader sees the old one or the new one, never half of either."""
-    unfinished = path.with_name(f".{path.name}")
-    unfinished.write_bytes(data)
-    unfinished.replace(path)
+    with replacing(path) as unfinished:
+        unfinished.write_bytes(data)
 
 
 def hard_link(source: Path, target: Path) -> None:
@@ -28,6 +29,5 @@ def hard_link(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError:
-        unfinished = target.with_name(f".{target.name}")
-        shutil.copyfile(source, unfinished)
-        unfinished.replace(target)
+        with replacing(target) as unfinished:
+            shutil.copyfile(source, unfinished)

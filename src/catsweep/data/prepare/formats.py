@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 
 from catsweep.data.prepare.loose import Format, Sample
 from catsweep.data.prepare.table import need_pyarrow
-from catsweep.errors import ConfigError
 
 
 class Images(Format):
@@ -48,7 +47,7 @@ class Shards(Format):
 
     def __init__(self, suffix: str, images: int = 1000) -> None:
         super().__init__(suffix)
-        self.images = _at_least_one(images)
+        self.images = images
 
     def write(self, folder: Path, split: str, n: int, samples: Iterator[Sample]) -> None:
         """See `Format`."""
@@ -75,7 +74,7 @@ class Parquet(Format):
     def __init__(self, suffix: str, images: int = 10_000) -> None:
         super().__init__(suffix)
         need_pyarrow("export=parquet")
-        self.images = _at_least_one(images)
+        self.images = images
 
     def write(self, folder: Path, split: str, n: int, samples: Iterator[Sample]) -> None:
         """See `Format`."""
@@ -111,12 +110,6 @@ class Parquet(Format):
 
 def _files(n: int, at_most: int) -> int:
     return -(-n // at_most)
-
-
-def _at_least_one(images: int) -> int:
-    if images < 1:
-        raise ConfigError(f"images in one file must be at least 1; got {images}.")
-    return images
 
 
 def _add(shard: tarfile.TarFile, name: str, data: bytes) -> None:

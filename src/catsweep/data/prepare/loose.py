@@ -6,28 +6,31 @@ one's own is a class derived from `Format` and a node there. A folder data/loose
     train/ val/ …  what the format makes of it
     card.json      key, format, digest of the ready set, counts
 
-appears by one rename when it is complete, and is made again only for another ready set or in another way.
+appears at once when it is complete, and is made again only for another ready set or in another way.
 """
 
 import hashlib
 import json
-import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from catsweep.atomic import replacing_folder
 from catsweep.data.prepare.images import encode
 from catsweep.data.prepare.original import identity
 from catsweep.data.ready import MANIFEST, ReadySet, Row
 from catsweep.data.threads import in_order, watched
-from catsweep.errors import ConfigError, DataError
+from catsweep.errors import ConfigError
 from catsweep.instantiation import instantiate
+from catsweep.ownership import Kind
+from catsweep.places import named
 from catsweep.printing import readable_name
 
 CARD = "card.json"
 SPLITS = ("train", "val")
+LOOSE = Kind("loose files", "root=DIR", (CARD, "train/*", "val/*", "train-*", "val-*"), sign=CARD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +69,6 @@ class Format(ABC):
     mixed: ClassVar[bool] = False
 
     def __init__(self, suffix: str) -> None:
-        if suffix not in (".jpg", ".png"):
-            raise ConfigError(f"suffix of loose images must be .jpg or .png; got {suffix!r}.")
         self.suffix = suffix
 
     @abstractmethod
@@ -110,23 +111,21 @@ def write(ready: ReadySet, folder: Path, form: Format) -> Path:
 
     Args:
         ready: what to write.
-        folder: where; replaced as a whole.
+        folder: where; what was written there before is replaced as a whole.
         form: how.
 
     Returns:
         The folder.
 
     Raises:
-        DataError: it cannot be written.
+        OSError: it cannot be written.
+        TakenError: in its place is something that catsweep did not make.
     """
     wanted = _key(ready, form)
     if _is_current(folder, wanted):
         return folder
-    partial = folder.with_name(f".{folder.name}.partial")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        counts = _write_splits(ready, partial, form)
+    with named(folder), replacing_folder(folder, LOOSE) as new:
+        counts = _write_splits(ready, new, form)
         card = {
             "key": wanted,
             "format": form.parameters(),
@@ -134,14 +133,7 @@ def write(ready: ReadySet, folder: Path, form: Format) -> Path:
             "size": ready.size,
             "images": counts,
         }
-        (partial / CARD).write_text(json.dumps(card, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.rename(folder)
-    except OSError as error:
-        raise DataError(
-            f"Expected to write loose files to {folder}, but: {error}. Make room or grant access, or set root=DIR."
-        ) from error
+        (new / CARD).write_text(json.dumps(card, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return folder
 
 
@@ -151,18 +143,18 @@ def key(row: Row) -> str:
 
 
 def _write_splits(ready: ReadySet, folder: Path, form: Format) -> dict[str, int]:
-    named = {key(row): row for row in ready.rows if row.kept}
-    assert len(named) == len(ready), "two images of a ready set have the same source and copy number"
-    order = sorted(named, key=_mixed if form.mixed else None)
+    by_key = {key(row): row for row in ready.rows if row.kept}
+    assert len(by_key) == len(ready), "two images of a ready set have the same source and copy number"
+    order = sorted(by_key, key=_mixed if form.mixed else None)
 
     def sample(name: str) -> Sample:
-        row = named[name]
+        row = by_key[name]
         assert row.index is not None
         return Sample(name, encode(ready.images[row.index], form.suffix), row)
 
     counts = {}
     for split in SPLITS:
-        chosen = [name for name in order if named[name].split == split]
+        chosen = [name for name in order if by_key[name].split == split]
         if chosen:
             form.write(folder, split, len(chosen), watched(in_order(sample, chosen), len(chosen), f"loose {split}"))
             counts[split] = len(chosen)

@@ -11,6 +11,7 @@ and has a journal of the images that are finished.
 
 import hashlib
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,7 +29,21 @@ from PIL import Image
 from catsweep.data.prepare.disk import file_digest, write_whole
 from catsweep.data.prepare.record import MANIFEST, Record, content_digest, write_manifest
 from catsweep.data.prepare.stage import CARD, JOURNAL, SHEET, Build, Done, Stage
+from catsweep.data.ready import IMAGES
 from catsweep.errors import DataError
+from catsweep.ownership import Kind, adopt, require
+
+_ID = "*" + 12 * "[0-9a-f]"  # how the files of one image begin, see `original.identity`
+STAGE = Kind(
+    "a stage",
+    "name=NAME",
+    (CARD, MANIFEST, SHEET, JOURNAL, IMAGES, f"{_ID}.png", f"{_ID}.jpg", f"sheets/{_ID}.jpg"),
+    sign=MANIFEST,
+)
+
+
+class NothingLeft(DataError):
+    """A stage has left out every image."""
 
 
 def build(stage: Stage, folder: Path, before: Path, inputs: tuple[Record, ...], content: str | None = None) -> Done:
@@ -42,12 +57,14 @@ def build(stage: Stage, folder: Path, before: Path, inputs: tuple[Record, ...], 
         content: their `record.content_digest`, if it is known (`Done.content`).
 
     Raises:
-        DataError: no image is left.
+        NothingLeft: no image is left.
+        TakenError: in the place of the stage is something that catsweep did not make.
     """
     key = _key(stage, inputs, content)
     old = Done.open(folder)
     if old is not None and old.card["key"] == key:
         return old
+    require(folder, STAGE)
     partial = folder.with_name(f".{folder.name}.{key[:16]}.partial")
     whole = Done.open(partial)
     if whole is None or whole.card["key"] != key:  # else it was killed when all was done but the renaming
@@ -58,7 +75,7 @@ def build(stage: Stage, folder: Path, before: Path, inputs: tuple[Record, ...], 
             desk._journal.write("\n")  # ends a line that was torn
             records = tuple(stage.run(desk))
         if not any(record.kept for record in records):
-            raise DataError(_nothing_left(stage, records))
+            raise NothingLeft(_nothing_left(stage, records))
         whole = _finish(desk, records, {"key": key, **stage.method()})
     return _settle(whole, folder)
 
@@ -116,6 +133,8 @@ def _finish(desk: Build, records: tuple[Record, ...], card: dict[str, Any]) -> D
 def _settle(whole: Done, folder: Path) -> Done:
     """Let a complete stage take its place. Killed at any moment, it can be done again."""
     (whole.folder / JOURNAL).unlink(missing_ok=True)
+    adopt(whole.folder, STAGE)
+    require(folder, STAGE)
     for place in _left(folder):
         if place != whole.folder and place.exists():
             shutil.rmtree(place)
@@ -125,7 +144,8 @@ def _settle(whole: Done, folder: Path) -> Done:
 
 def _left(folder: Path) -> list[Path]:
     """Where earlier builds of a stage may have left images: its folder, and the partial ones."""
-    return [folder, *sorted(folder.parent.glob(f".{folder.name}.*.partial"))]
+    partial = re.compile(rf"\.{re.escape(folder.name)}\.[0-9a-f]{{16}}\.partial")
+    return [folder, *sorted(place for place in folder.parent.glob(".*") if partial.fullmatch(place.name))]
 
 
 def _finished(place: Path) -> Iterator[Record]:
@@ -143,4 +163,9 @@ def _finished(place: Path) -> Iterator[Record]:
 def _nothing_left(stage: Stage, records: Sequence[Record]) -> str:
     reasons = Counter(record.reason.split(":", 1)[0] for record in records)
     found = ", ".join(f"{count:,} {reason}" for reason, count in by_count(reasons)) or "there were none"
-    return f"Expected images to be left after stage {stage.name}, but all were left out: {found}. {stage.remedy}"
+    kept = [f"{stage.keeping[reason]} ({reason})" for reason in sorted(reasons) if reason in stage.keeping]
+    words = [f"To keep them: {', '.join(kept)}."] if kept else []
+    if not words or set(reasons) - set(stage.keeping):
+        words.append(stage.remedy)
+    remedies = " ".join(words)
+    return f"Expected images to be left after stage {stage.name}, but all were left out: {found}. {remedies}"

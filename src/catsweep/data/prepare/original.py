@@ -33,6 +33,7 @@ class Original(Stage):
     name: ClassVar[str] = "original"
     folder: ClassVar[str] = "original"
     code: ClassVar[tuple[str, ...]] = (*READING, "landmarks.py", "prepare/original.py")
+    remedy: ClassVar[str] = "What cannot be read cannot be kept: give other photos, data.source=DIR."
     keeping: ClassVar[Mapping[str, str]] = {
         "photo too small": "original.min_side=1",
         "photo too narrow": "original.min_side=1",

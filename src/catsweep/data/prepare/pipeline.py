@@ -6,21 +6,25 @@ conf/prepare.yaml; how one of them is made, kept and resumed is in `catsweep.dat
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from catsweep import places
+from catsweep.data.building import nothing_left
 from catsweep.data.files import PASSED_OVER, say_passed_over, write_passed_over
 from catsweep.data.prepare import left_out, loose, report, table
-from catsweep.data.prepare.making import build, is_current, summary
+from catsweep.data.prepare.making import NothingLeft, build, is_current, summary
 from catsweep.data.prepare.original import Original
 from catsweep.data.prepare.ready import publish
 from catsweep.data.prepare.record import Record
 from catsweep.data.prepare.stage import Done, Stage
 from catsweep.errors import ConfigError, DataError
 from catsweep.instantiation import instantiate
+from catsweep.names import checked
 
 log = logging.getLogger(__name__)
 
@@ -29,23 +33,35 @@ def run(cfg: DictConfig) -> None:
     """Prepare the photos of a configuration (conf/prepare.yaml).
 
     Raises:
-        ConfigError: a stage or a format that does not exist, or no source.
+        ConfigError: a stage or a format that does not exist, no source, or a name that is none.
         DataError: the source cannot be read, nothing is left of it, or a stage is to come from the cache and is not
             there.
+        PlaceError: `root` cannot be written.
     """
     form = loose.choose(cfg.export, cfg.formats)
     table.check(cfg.manifest)
+    # Not data.root, which is that of a run: this writes elsewhere.
+    here = OmegaConf.create({"root": cfg.root, "data": {"source": cfg.data.source}})
+    places.check(Path(cfg.root), here)
+    with places.told(here):
+        _run(cfg, form)
+
+
+def _run(cfg: DictConfig, form: loose.Format | None) -> None:
     if "reader" not in cfg.data:
         raise ConfigError("data=ready is prepared already. Prepare photos: data=photos data.source=DIR.")
     reader = instantiate(cfg.data.reader)
-    name = str(cfg.name or _slug(str(cfg.data.source or reader.name)))
+    name = checked(_slug(str(cfg.data.source or reader.name)) if cfg.name is None else str(cfg.name), "name")
+    checked(str(cfg.size), "size")
     root = Path(cfg.root) / "stages" / name
+    passed_over = reader.passed_over() if hasattr(reader, "passed_over") else {}
+    if next(iter(reader.files), None) is None:
+        raise DataError(nothing_left(reader, Counter(), passed_over))
     root.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(root / ".lock", timeout=0):
             original = instantiate(cfg.pipeline[0], _partial_=True)(reader.files)
             stages = [original, *(instantiate(node) for node in cfg.pipeline[1:])]
-            passed_over = reader.passed_over() if hasattr(reader, "passed_over") else {}
             write_passed_over(root / PASSED_OVER, passed_over)
             done = make(stages, root, cfg.stages)
             table.write_table(root, done, cfg.manifest)
@@ -86,7 +102,10 @@ def make(stages: Sequence[Stage], root: Path, chosen: Sequence[str] | None) -> l
         folder = root / f"{number}.{stage.folder}"
         before = done[-1].folder if done else root
         if may_run:
-            done.append(build(stage, folder, before, inputs, content))
+            try:
+                done.append(build(stage, folder, before, inputs, content))
+            except NothingLeft as error:
+                raise DataError(" ".join([str(error), *_earlier(done)])) from error
         else:
             done.append(_cached(stage, folder, inputs, content))
         log.info("%s", summary(done[-1]))
@@ -94,6 +113,11 @@ def make(stages: Sequence[Stage], root: Path, chosen: Sequence[str] | None) -> l
             log.info("%s: %s", stage.name, note)
         inputs, content = done[-1].kept, done[-1].content
     return done
+
+
+def _earlier(done: Sequence[Done]) -> list[str]:
+    """What the stages before the one that left nothing have left out, a sentence each."""
+    return [f"Before it, {summary(stage)}." for stage in done if stage.card["counts"]["refused"]]
 
 
 def _last(stages: Sequence[Stage], chosen: Sequence[str] | None) -> int:
@@ -119,7 +143,11 @@ def _cached(stage: Stage, folder: Path, inputs: tuple[Record, ...], content: str
 
 
 def _finish(
-    cfg: DictConfig, name: str, done: Sequence[Done], form: loose.Format | None, passed_over: Mapping[str, str]
+    cfg: DictConfig,
+    name: str,
+    done: Sequence[Done],
+    form: loose.Format | None,
+    passed_over: Mapping[str, str],
 ) -> None:
     """What training and people read: the ready set, its report, loose files."""
     ready = publish(done, Path(cfg.root) / "ready" / f"{name}-{cfg.size}", name)
@@ -128,12 +156,14 @@ def _finish(
         log.info("%s; %s names them", say_passed_over(passed_over), PASSED_OVER)
     log.info("Ready: %s", ready.path)
     log.info("What was done: %s", page)
-    if len({record.source for record in done[-1].kept}) > 1:
+    if ready.size % 2:
+        log.warning("To train, %s", report.command(ready))
+    elif len({record.source for record in done[-1].kept}) > 1:
         log.info("Train on it: %s", report.command(ready))
     else:
         log.warning("1 photo is left, and training needs at least 2, to score what it makes. Add photos.")
     if form is not None:
-        folder = Path(cfg.root) / "loose" / f"{ready.path.name}-{cfg.export}"
+        folder = Path(cfg.root) / "loose" / f"{ready.path.name}-{checked(cfg.export, 'export')}"
         log.info("Loose files: %s", loose.write(ready, folder, form))
 
 

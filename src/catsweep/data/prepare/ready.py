@@ -29,7 +29,7 @@ def publish(done: Sequence[Done], folder: Path, name: str) -> ReadySet:
         name: of the photos.
 
     Raises:
-        DataError: it cannot be written.
+        OSError: it cannot be written.
     """
     stages = [{key: stage.card[key] for key in ("stage", "key", "parameters", "code")} for stage in done]
     content = json.dumps([FORMAT, name, stages], sort_keys=True)
@@ -41,7 +41,7 @@ def publish(done: Sequence[Done], folder: Path, name: str) -> ReadySet:
         hard_link(done[-1].folder / IMAGES, new / IMAGES)
         describe(new, list(rows(done)), card)
 
-    return open_or_fill(folder, key, fill, "root")
+    return open_or_fill(folder, key, fill)
 
 
 def rows(done: Sequence[Done]) -> Iterator[Row]:

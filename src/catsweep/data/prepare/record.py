@@ -18,7 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from catsweep.atomic import replacing
 from catsweep.cells import escaped, unescaped
+from catsweep.names import why_not
 
 MANIFEST = "manifest.csv"
 
@@ -100,7 +102,17 @@ class Record:
         raw = json.loads(line)
         points = raw["landmarks"]
         raw["landmarks"] = None if points is None else tuple((x, y) for x, y in points)
-        return cls(**{**raw, "doubts": tuple(raw["doubts"])})
+        return cls(**{**raw, "doubts": tuple(raw["doubts"])})._named()
+
+    def _named(self) -> "Record":
+        """The same, if what its files are called are names: they are part of paths.
+
+        Raises:
+            ValueError: they are not.
+        """
+        if why := next((why for name in (self.id, self.file) if name and (why := why_not(name))), ""):
+            raise ValueError(f"a record of {self.source} names a file by what is no name: {why}")
+        return self
 
 
 def rounded(points: NDArray[np.floating[Any]]) -> tuple[tuple[float, float], ...]:
@@ -122,9 +134,8 @@ def write_manifest(path: Path, records: Iterable[Record]) -> str:
         lines.append(f"{line},{record.mark}")
         if record.kept:
             state.update(line.encode(errors="surrogateescape"))
-    unfinished = path.with_name(f".{path.name}")
-    unfinished.write_bytes("\r\n".join([*lines, ""]).encode(errors="surrogateescape"))
-    unfinished.replace(path)
+    with replacing(path) as unfinished:
+        unfinished.write_bytes("\r\n".join([*lines, ""]).encode(errors="surrogateescape"))
     return state.hexdigest()
 
 
@@ -157,7 +168,7 @@ def read_manifest(path: Path) -> Iterator[Record]:
                 "index": int(row["index"]) if row["index"] else None,
             }
             read |= {name: int(row[name]) for name in ("width", "height", "bytes")}
-            yield Record(**{**row, **read})
+            yield Record(**{**row, **read})._named()
 
 
 def _line(record: Record) -> str:

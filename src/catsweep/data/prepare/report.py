@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from catsweep import templates
+from catsweep.atomic import write_text
 from catsweep.data.contact_sheet import pick
 from catsweep.data.files import say_passed_over
 from catsweep.data.prepare import left_out, measures
@@ -33,6 +34,7 @@ MEASURED = 2000  # images that are read for the distributions
 EXTREMES = 6  # images at either end of one
 FOLLOWED = 6  # photos that are shown at every stage
 FAMILIES, MEMBERS = 4, 10  # photos whose copies are shown, and how many of them
+DEPTH = 4  # halvings of conf/depth/medium.yaml, which a run has unless it is told otherwise
 SMALL, WIDE = 96, 820  # longer sides of the smallest pictures and of contact sheets, pixels
 
 
@@ -113,15 +115,20 @@ def write(done: Sequence[Done], ready: ReadySet, passed_over: Mapping[str, str] 
         splits=[_split(ready, name) for name in (TRAIN, VAL)],
     )
     path = ready.path / PAGE
-    unfinished = path.with_name(f".{PAGE}")
-    unfinished.write_text(html, encoding="utf-8", newline="\n")
-    unfinished.replace(path)
+    write_text(path, html)
     return path
 
 
 def command(ready: ReadySet) -> str:
-    """The line that trains on a ready set."""
-    return f"python src/train.py data=ready {shlex.quote(f'data.source={ready.path}')} data.size={ready.size}"
+    """The line that trains on a ready set, with a depth that fits its images where the usual one does not.
+
+    No model halves images of an odd size; then it is the line that makes others.
+    """
+    if ready.size % 2:
+        return f"no model takes images of {ready.size} pixels; prepare them again with size={ready.size + 1}"
+    fitting = max(halvings for halvings in range(1, DEPTH + 1) if ready.size % 2**halvings == 0)
+    depth = "" if fitting == DEPTH else f" depth.halvings={fitting}"
+    return f"python src/train.py data=ready {shlex.quote(f'data.source={ready.path}')} data.size={ready.size}{depth}"
 
 
 def _step(album: Album, place: int) -> Step:

@@ -19,7 +19,6 @@ from catsweep.data.prepare.record import Record, rounded
 from catsweep.data.prepare.stage import Build, Stage
 from catsweep.data.ready import IMAGES, create_images
 from catsweep.data.threads import in_order, watched
-from catsweep.errors import ConfigError
 
 Points = NDArray[np.float64]
 
@@ -36,8 +35,6 @@ class Resize(Stage):
     code: ClassVar[tuple[str, ...]] = ("align.py", "ready.py", "prepare/resize.py")
 
     def __init__(self, size: int = 64) -> None:
-        if size < 1:
-            raise ConfigError(f"Expected a size of at least 1 pixel, got size={size}.")
         self.size = size
 
     def parameters(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from catsweep.atomic import replacing
 from catsweep.data.prepare.record import MANIFEST, Record
 from catsweep.data.prepare.stage import Done
 from catsweep.errors import ConfigError
@@ -25,10 +26,8 @@ def check(kind: str) -> None:
     """Refuse a kind of table that cannot be written, before any work is done for it.
 
     Raises:
-        ConfigError: it is unknown, or needs a package that is not there.
+        ConfigError: it needs a package that is not there.
     """
-    if kind not in _WRITERS:
-        raise ConfigError(f"manifest must be one of {', '.join(_WRITERS)}; got {kind!r}.")
     if kind == "parquet":
         need_pyarrow("manifest=parquet")
 
@@ -45,9 +44,8 @@ def write_table(root: Path, stages: Sequence[Done], kind: str) -> Path:
         The file.
     """
     path = root / f"{STEM}.{kind}"
-    unfinished = path.with_name(f".{path.name}")
-    _WRITERS[kind](unfinished, stages)
-    unfinished.replace(path)
+    with replacing(path) as unfinished:
+        _WRITERS[kind](unfinished, stages)
     for other in _WRITERS.keys() - {kind}:
         (root / f"{STEM}.{other}").unlink(missing_ok=True)
     return path

@@ -19,7 +19,6 @@ from catsweep.data.prepare.record import Record
 from catsweep.data.prepare.stage import Build, Done, Stage
 from catsweep.data.splits import split
 from catsweep.data.threads import watched
-from catsweep.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -37,9 +36,6 @@ class Verify(Stage):
         port: of the page on 127.0.0.1; the next free one if it is taken; 0: any that is free.
         tolerate: kinds of doubt (what stands before the colon) that do not suffice to leave out a photo that nobody
             decided about.
-
-    Raises:
-        ConfigError: an argument is none of these.
     """
 
     name: ClassVar[str] = "verify"
@@ -53,12 +49,6 @@ class Verify(Stage):
     def __init__(
         self, mode: str = AUTO, val_fraction: float = 0.1, port: int = 8000, tolerate: Sequence[str] = ()
     ) -> None:
-        if mode not in (AUTO, SERVE, CSV):
-            raise ConfigError(f"verify must be {AUTO}, {SERVE} or {CSV}; got {mode}.")
-        if not 0 <= val_fraction < 1:
-            raise ConfigError(f"val_fraction must be at least 0 and less than 1; got {val_fraction}.")
-        if not 0 <= port < 1 << 16:
-            raise ConfigError(f"verification.port must be from 0 to {(1 << 16) - 1}; got {port}.")
         self.mode, self.val_fraction, self.port, self.tolerate = mode, val_fraction, port, tuple(tolerate)
         self._decided: dict[str, str] = {}
 

@@ -21,7 +21,6 @@ from catsweep.data.prepare import faces, whole_photos
 from catsweep.data.prepare.images import Pixels
 from catsweep.data.prepare.record import Record, rounded
 from catsweep.data.prepare.stage import Build, Stage, Work
-from catsweep.errors import ConfigError
 
 Array = NDArray[np.float64]
 
@@ -70,7 +69,7 @@ class Zoom(Stage):
             face is found in the whole set. `always` the latter, whatever the set is; or `never`.
 
     Raises:
-        ConfigError: an unknown border or `whole`, values out of their range, or an OpenCV without cascades.
+        ConfigError: an OpenCV without cascades.
     """
 
     name: ClassVar[str] = "zoom"
@@ -100,14 +99,6 @@ class Zoom(Stage):
         min_confidence: float = 0.8,
         whole: str = whole_photos.AUTO,
     ) -> None:
-        if whole not in (whole_photos.AUTO, whole_photos.ALWAYS, whole_photos.NEVER):
-            raise ConfigError(f"Expected zoom.whole to be auto, always or never; got {whole}.")
-        if border not in (*Border, DROP):
-            raise ConfigError(f"Expected zoom.border to be one of {', '.join((*Border, DROP))}; got {border}.")
-        if size < 1 or (final is not None and final < 1):
-            raise ConfigError(f"Expected zoom.size and zoom.final to be at least 1 pixel, got {size} and {final}.")
-        if len(colour) != 3 or not all(0 <= value <= 255 for value in colour):
-            raise ConfigError(f"Expected zoom.colour to be three numbers from 0 to 255, got {list(colour)}.")
         if cascades:
             faces.load()
         self.size, self.landmarks, self.cascades, self.border = size, landmarks, cascades, border

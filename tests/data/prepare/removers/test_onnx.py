@@ -121,14 +121,6 @@ def test_files_that_are_no_such_network(tmp_path: Path) -> None:
         Onnx(tmp_path / "c.onnx")(flat(1), None)
 
 
-def test_arguments_that_cannot_be_meant() -> None:
-    with pytest.raises(ConfigError, match="one of plain, minmax, logits; got softmax"):
-        Onnx("x.onnx", output="softmax")
-    for given in ({"mean": [1, 2]}, {"std": [1, 1, 0]}):
-        with pytest.raises(ConfigError, match="three numbers each"):
-            Onnx("x.onnx", **given)
-
-
 def test_the_key_follows_the_content_of_the_file_and_not_its_place(tmp_path: Path) -> None:
     first = Onnx(network(tmp_path / "x.onnx")).parameters()
     (tmp_path / "y").mkdir()

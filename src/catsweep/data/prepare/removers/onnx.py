@@ -37,9 +37,6 @@ class Onnx:
         std: what is then divided by.
         output: what the network returns: `plain` (0 to 1), `minmax` (anything; the least is taken for 0, the most for
             1) or `logits` (before the sigmoid).
-
-    Raises:
-        ConfigError: an argument that cannot be meant.
     """
 
     reliability = 0.9
@@ -54,13 +51,6 @@ class Onnx:
     ) -> None:
         self.file, self.size, self.output = Path(file).expanduser(), size, output
         self.mean, self.std = [float(value) for value in mean], [float(value) for value in std]
-        if output not in OUTPUTS:
-            raise ConfigError(f"background.remover.output must be one of {', '.join(OUTPUTS)}; got {output}.")
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise ConfigError(
-                "background.remover.mean and background.remover.std must be three numbers each, for red, green and "
-                f"blue, std above 0; got {self.mean} and {self.std}."
-            )
         self._lock = threading.Lock()
 
     def parameters(self) -> dict[str, Any]:

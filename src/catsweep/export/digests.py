@@ -1,0 +1,138 @@
+"""Whether a bundle is what was exported: a digest of each of its files, in `provenance.json`.
+
+`bundle` writes them last; whoever reads a bundle (generate, evaluate, the demo, push) asks `verify` first. They tell of
+damage, of files that were swapped, and of others that were added; not of somebody who writes the digests anew, for
+nothing is signed.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from catsweep.errors import DataError, ExportError
+from catsweep.records import read_json
+
+PROVENANCE, README = "provenance.json", "README.md"
+# Read by catsweep, or run by others: one that was added is as bad as one that was changed. By their names, because the
+# modules that write them import Lightning, which drawing from a bundle does not need.
+READ = {
+    "config.yaml", "generate.py", "generator.onnx", "generator.pt2", "interpolation.png", "metrics.json",
+    "model.safetensors", "nearest_neighbours.png", "provenance.json", "reconstructor.onnx", "samples.png",
+}  # fmt: skip
+SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+LISTED = 5  # files that a message names
+AGAIN = "Export it again with `make export`, or get it again from where it came."
+
+
+def of(folder: Path) -> dict[str, dict[str, Any]]:
+    """The size in bytes and the sha256 of each file of a bundle, by name, but for `provenance.json` and hidden ones."""
+    return {
+        path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        for path in sorted(folder.iterdir())
+        if path.is_file() and path.name != PROVENANCE and path.name[0] != "."
+    }
+
+
+def verify(folder: Path) -> list[str]:
+    """Compare each file of a bundle with what was exported.
+
+    It reads every byte once: some 1 GB a second.
+
+    Args:
+        folder: the bundle.
+
+    Returns:
+        What one should know, a sentence each: it is of a version without digests, its page was edited, or there is
+        more in the folder.
+
+    Raises:
+        ExportError: a file is missing, damaged or another, was added, or is a link out of the bundle; naming it, what
+            was expected and what came.
+    """
+    refuse_links((folder / name for name in sorted({*READ, README})), folder)
+    expected = _recorded(folder)
+    if expected is None:
+        return [f"{folder} holds no digests of its files, as of an earlier version: whether they are whole is unknown."]
+    wrong, said = [], []
+    for name, (size, digest) in expected.items():
+        if difference := _difference(folder / name, size, digest):
+            if name == README and (folder / name).is_file():
+                said.append(f"{folder / README} was edited after the export.")
+            else:
+                wrong.append(f"{name} {difference}")
+    others = {path.name for path in folder.iterdir() if path.name[0] != "."} - expected.keys() - {PROVENANCE}
+    wrong += [f"{name} was not exported with it" for name in sorted(others & READ)]
+    if wrong:
+        more = f"; and {len(wrong) - LISTED} more" if len(wrong) > LISTED else ""
+        raise ExportError(f"{folder} is not the bundle that was exported: {'; '.join(wrong[:LISTED])}{more}. {AGAIN}")
+    if rest := sorted(others - READ):
+        more = f" and {len(rest) - LISTED} more" if len(rest) > LISTED else ""
+        said.append(f"Not of the bundle, and not read: {', '.join(rest[:LISTED])}{more} in {folder}.")
+    return said
+
+
+def refuse_links(paths: Iterable[Path], folder: Path) -> None:
+    """Refuse files that are elsewhere: what is read, or pushed, would be whatever they point to on this machine.
+
+    Raises:
+        ExportError: one leads out of the folder, nowhere, or is no file.
+    """
+    inside = folder.resolve()
+    for path in paths:
+        if path.is_symlink() and not (path.exists() and path.resolve().is_relative_to(inside)):
+            raise ExportError(
+                f"{path} is a link out of the bundle, to {os.readlink(path)}, and links are not followed. If that is "
+                f"where its files really are: cp -rL {folder} COPY, and name the copy."
+            )
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise ExportError(f"{path} is no file, but a pipe, a socket or a device. {AGAIN}")
+
+
+def _recorded(folder: Path) -> dict[str, tuple[int, str]] | None:
+    """The digests in `provenance.json`; None if it is of a version that wrote none, or not there.
+
+    Raises:
+        ExportError: it is torn, or what it says are no digests of files.
+    """
+    if not (folder / PROVENANCE).exists():
+        return None
+    try:
+        export = read_json(folder / PROVENANCE).get("export") or {}
+        if not isinstance(export, dict):
+            raise TypeError(f"`export` is {export!r:.40}")
+        if "files" not in export:
+            return None
+        recorded = {str(name): (one["bytes"], one["sha256"]) for name, one in export["files"].items()}
+        for name, (size, digest) in recorded.items():
+            if name in ("", ".", "..", PROVENANCE) or {"/", "\\", "\0"} & {*name}:
+                raise ValueError(f"{name!r:.60} is no name of a file of the bundle")
+            if type(size) is not int or not isinstance(digest, str) or not SHA256.fullmatch(digest):
+                raise ValueError(f"what it says of {name!r:.60} is no size and sha256")
+    except DataError as error:
+        raise ExportError(f"{error} {AGAIN}") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ExportError(f"{folder / PROVENANCE} does not hold the digests of an export: {error}. {AGAIN}") from error
+    refuse_links((folder / name for name in recorded), folder)
+    return recorded
+
+
+def _difference(path: Path, size: int, digest: str) -> str:
+    """How a file is not as recorded, in words; empty if it is."""
+    if not path.is_file():
+        return "is missing"
+    try:
+        there = path.stat().st_size
+        if there != size:
+            return f"has {there:,} bytes, expected {size:,}"
+        found = _sha256(path)
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return "" if found == digest else f"has sha256 {found[:12]}…, expected {digest[:12]}…"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

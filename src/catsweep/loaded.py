@@ -1,0 +1,245 @@
+"""Configurations that were loaded from a file, and may be a stranger's: read as plain data, rebuilt from exact names.
+
+Two kinds of configuration become objects. The one that a person composes, of `conf/` and the command line, is their
+own: `catsweep.instantiation` builds what it names. The `config.yaml` of a run's folder or a bundle may be anybody's, so
+it passes through here. It is data (`read`): nothing in it is resolved, so it learns nothing of this machine. And what
+`rebuild` makes of it opens, writes, fetches and runs nothing that the project itself would not:
+
+- **Names.** A node may name only what `conf/` names at its place, one by one: as `model` the models of `conf/model/`,
+  within it what the groups have that these refer to (`${optimizer}`, `${loss.reconstruction}`). A YAML that is added
+  to a group counts, so there is no second list; whoever can write there can run code anyway. An installation without
+  `conf/` has no names. They are classes, or functions of a module: methods, such as Lightning's
+  `load_from_checkpoint`, are neither.
+- **Calls.** What `conf/` leaves to be called later (`_partial_`) is not called here, and of the keys that steer Hydra
+  only `_target_`, `_partial_` and `_convert_` are known.
+- **Arguments.** Numbers, and words without the punctuation of a path or an address. Where something is, and whether it
+  may be fetched (`SETTLED`), is as `conf/` says, whatever the file does.
+
+`trust=[mypackage.*]` on the command line, and nowhere else, adds names of one's own for that command; which arguments
+those can take is theirs to judge.
+"""
+
+import functools
+import pkgutil
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+import hydra.utils
+import yaml  # type: ignore[import-untyped]
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from catsweep.configuration import CONF
+from catsweep.errors import CatsweepError, ConfigError
+from catsweep.instantiation import TRUSTED, is_trusted
+
+# What is rebuilt, and the group of `conf/`, or one option of it, whose names it may have. Of data only drawn cats: a
+# ready set is found by its digest, and who wants photos read again says `trust=[catsweep.data.sources.Photos]`.
+PLACES = {"model": "model", "metrics": "metrics", "data": "data/demo_cats"}
+SETTLED = ("root", "cache_root", "weights", "download", "source", "subfolder", "revision")
+STEERING = ("_target_", "_partial_", "_convert_")
+CONVERSIONS = ("none", "partial", "object", "all")
+WORD = re.compile(r"[\w+-]{0,64}", re.ASCII)
+REFERENCE = re.compile(r"\$\{(\w+)((?:\.\w+)*)\}")  # to a group, or to a key of its options
+GLOBAL = "# @package _global_"  # first line of an option that says more than its own node
+LONGEST = 120  # characters of a stranger's text that a message repeats
+
+
+def read(file: Path) -> dict[str, Any]:
+    """A configuration file as nested dicts, lists and scalars.
+
+    Raises:
+        ConfigError: it cannot be read, is no mapping, or has interpolations, which no run writes: they would be
+            resolved on this machine (`${oc.env:…}`).
+    """
+    expected = f"Expected the configuration of a run in {file}"
+    try:
+        found = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+        asked = next((text for text in _texts(found) if "${" in text), None)
+    except (OSError, ValueError, RecursionError, AssertionError, yaml.YAMLError, OmegaConfBaseException) as error:
+        said = " ".join(str(error).split())[:300]
+        raise ConfigError(f"{expected}, but: {type(error).__name__}: {said}.") from error
+    if not isinstance(found, dict):
+        raise ConfigError(f"{expected}, keys and values; got a {type(found).__name__}.")
+    if asked is not None:
+        raise ConfigError(
+            f"{expected}, with every value; {_short(asked)} would be looked up on this machine, and no run writes that."
+        )
+    return {str(key): value for key, value in found.items()}
+
+
+def rebuild(config: Mapping[str, Any], key: str) -> Any:
+    """Make what one node of a loaded configuration names.
+
+    Args:
+        config: what `read` returned.
+        key: of the node, one of `PLACES`.
+
+    Returns:
+        The object; a factory where `conf/` has one.
+
+    Raises:
+        ConfigError: there is no such node, it names or holds what no loaded configuration may, or it cannot be built.
+    """
+    node = config.get(key)
+    if not isinstance(node, dict) or "_target_" not in node:
+        raise ConfigError(f"Expected a configuration that says what its {key} is; it has {_short(node)} there.")
+    allowed = named(PLACES[key])
+    # Every name in it is one of these. Hydra also asks what the factories give each other, which is in these packages.
+    names = (*TRUSTED, *allowed.names, *allowed.inner)
+    try:
+        return hydra.utils.instantiate(_checked(node, key, allowed.names, allowed), _execution_whitelist_=names)
+    except CatsweepError:
+        raise
+    except Exception as error:  # of Hydra, or of whatever takes arguments that do not fit
+        said = " ".join(str(error).partition("\n\n")[0].split())[:300]
+        raise ConfigError(f"{key} cannot be built as the configuration says: {type(error).__name__}: {said}") from error
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """What loaded nodes of one kind may name, and where things are.
+
+    Attributes:
+        names: targets of the node itself; each with whether `conf/` has it called at once somewhere, and not always
+            left to be called later.
+        inner: those of nodes within it.
+        settled: values of `SETTLED`.
+    """
+
+    names: dict[str, bool]
+    inner: dict[str, bool]
+    settled: dict[str, Any]
+
+
+@functools.cache
+def named(place: str, conf: Path = CONF) -> Allowed:
+    """What the options of a group of `conf/` name.
+
+    Args:
+        place: a group, `model`, or one option of it, `data/demo_cats`.
+        conf: the folder of the groups.
+    """
+    found = Allowed({}, {}, {})
+    for option in _options(place, conf):
+        for depth, node in _nodes(option, conf):
+            names = found.inner if depth else found.names
+            if isinstance(name := node.get("_target_"), str):
+                names[name] = names.get(name, False) or node.get("_partial_") is not True
+            here = {key: node[key] for key in SETTLED if key in node}
+            found.settled.update({key: value for key, value in here.items() if "${" not in str(value)})
+    return found
+
+
+def _options(place: str, conf: Path) -> list[Any]:
+    """The nodes that a group's files say, or one file."""
+    one, group = conf / f"{place}.yaml", place.partition("/")[0]
+    found = []
+    for file in [one] if one.is_file() else sorted((conf / place).glob("*.yaml")):
+        content = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+        is_global = file.read_text(encoding="utf-8").startswith(GLOBAL)
+        found.append(content.get(group) if is_global and isinstance(content, dict) else content)
+    return found
+
+
+def _nodes(value: Any, conf: Path, depth: int = 0) -> Iterator[tuple[int, dict[Any, Any]]]:
+    """Each mapping in a value and in what it refers to, with how deep it is."""
+    if isinstance(value, dict):
+        yield depth, value
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _nodes(item, conf, depth + 1)
+    elif isinstance(value, str) and (found := REFERENCE.fullmatch(value)):
+        for option in _options(found[1], conf):
+            for part in found[2].split(".")[1:]:
+                option = option.get(part) if isinstance(option, dict) else None
+            yield from _nodes(option, conf, depth)
+
+
+def _checked(value: Any, where: str, names: Mapping[str, bool], allowed: Allowed, own: bool = False) -> Any:
+    """A copy of a value of a node with our places in it, once everything in it has been looked at.
+
+    Args:
+        value: plain.
+        where: its key, for messages.
+        names: what it may name itself.
+        allowed: what may be named within it.
+        own: whether it is an argument of what the command line trusts.
+
+    Raises:
+        ConfigError: something may not be in it.
+    """
+    if isinstance(value, list):
+        return [_checked(item, f"{where}[{index}]", allowed.inner, allowed, own) for index, item in enumerate(value)]
+    if isinstance(value, dict):
+        if "_target_" in value:
+            own = _require_named(value, where, names)
+        if not own:
+            _require_plain_keys(value, where)
+            value = {key: allowed.settled.get(key, item) if key in SETTLED else item for key, item in value.items()}
+        ours = {*STEERING, *(() if own else allowed.settled)}
+        return {
+            key: item if key in ours else _checked(item, f"{where}.{key}", allowed.inner, allowed, own)
+            for key, item in value.items()
+        }
+    if isinstance(value, str) and ("${" in value or not (own or WORD.fullmatch(value))):
+        raise ConfigError(
+            f"{where} is {_short(value)}. In a configuration that was loaded it may be a number or a word, not a path, "
+            "an address or a text."
+        )
+    if value is not None and not isinstance(value, str | int | float):  # a bool is an int
+        raise ConfigError(f"{where} is of the type {type(value).__name__}; expected numbers, words, lists, mappings.")
+    return value
+
+
+def _require_named(node: Mapping[Any, Any], where: str, here: Mapping[str, bool]) -> bool:
+    """Whether it is the command line that trusts what a node names; else `conf/` has it.
+
+    Raises:
+        ConfigError: neither, or it is no class and no function.
+    """
+    name = node["_target_"]
+    own = isinstance(name, str) and is_trusted(name)
+    if not own and (not isinstance(name, str) or name not in here):
+        options = ", ".join(sorted(here)) or ("nothing" if CONF.is_dir() else f"nothing, for {CONF} is not there")
+        raise ConfigError(
+            f"{where} names {_short(name)}. A configuration that was loaded may name there what conf/ does: {options}. "
+            "If it is code of your own, say so on the command line: 'trust=[mypackage.*]'."
+        )
+    if not own and not here[name] and node.get("_partial_") is not True:
+        raise ConfigError(f"{where} would call {name} at once; expected _partial_: true, as in conf/.")
+    try:
+        found = pkgutil.resolve_name(name)
+    except Exception as error:  # whatever a module does when it is imported
+        raise ConfigError(f"{where} names {_short(name)}, which cannot be found: {error}") from error
+    if not isinstance(found, type) and not (isinstance(found, FunctionType) and "." not in found.__qualname__):
+        raise ConfigError(f"{where} names {_short(name)}; expected a class or a function of a module, not a method.")
+    return own
+
+
+def _require_plain_keys(node: Mapping[Any, Any], where: str) -> None:
+    for key in node:
+        if not isinstance(key, str) or (re.fullmatch(r"_\w*_", key) and key not in STEERING):
+            raise ConfigError(f"{where} has the key {_short(key)}; expected names of arguments.")
+    if "_partial_" in node and not isinstance(node["_partial_"], bool):
+        raise ConfigError(f"{where}._partial_ is {_short(node['_partial_'])}; expected true or false.")
+    if "_convert_" in node and node["_convert_"] not in CONVERSIONS:
+        raise ConfigError(
+            f"{where}._convert_ is {_short(node['_convert_'])}; expected one of {', '.join(CONVERSIONS)}."
+        )
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    for item in (*value, *value.values()) if isinstance(value, Mapping) else value if isinstance(value, list) else ():
+        yield from _texts(item)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"

@@ -1,0 +1,253 @@
+"""Which folders catsweep made, and may therefore replace or remove: those with its marker, and nothing else in them.
+
+`catsweep.atomic.replacing_folder` writes the marker into every folder that it puts in a place, with the names of all
+files in it, and asks `require` before it replaces one. So a folder of the user is never touched, whatever a
+configuration or a stranger's file calls the target; nor is a file of his own in a folder of ours.
+"""
+
+import errno
+import fnmatch
+import json
+import os
+import stat
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path, PurePosixPath
+
+from catsweep.errors import TakenError
+
+MARKER = ".catsweep.json"
+_BEGINNING = 1 << 16  # bytes of a file, among which its sign is
+NAMED = 3  # files that a message names
+# Of systems, and scratches of writers that were killed (`catsweep.scratch`).
+_SCRATCH = f".*.{16 * '[0-9a-f]'}.catsweep"
+_WORTHLESS: tuple[str, ...] = (
+    "__pycache__/*.pyc",
+    "*/__pycache__/*.pyc",
+    ".DS_Store",
+    "*/.DS_Store",
+    "Thumbs.db",
+    "desktop.ini",
+)
+_WORTHLESS += (_SCRATCH, f"*/{_SCRATCH}")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of folder that is made as a whole.
+
+    Attributes:
+        name: for messages, with its article: `a bundle`.
+        remedy: how another place is chosen: `out=DIR`.
+        files: patterns of its files, by which one that was made before there was a marker is known; `*` also takes `/`.
+        sign: the one of these that no such folder lacks; empty if it may be any.
+        later: patterns of what catsweep itself writes into such a folder when it is complete.
+    """
+
+    name: str
+    remedy: str
+    files: tuple[str, ...]
+    sign: str = ""
+    later: tuple[str, ...] = ()
+
+
+def mark(folder: Path, kind: Kind) -> None:
+    """Write the marker of a complete folder, which names all files that are in it now."""
+    with _opened(folder) as handle:
+        _write(handle, kind)
+
+
+def adopt(folder: Path, kind: Kind) -> None:
+    """Mark a folder that `require` accepts, if it has no marker; one that may only be read stays without."""
+    with _opened(folder) as handle:
+        if _read(handle) is None and _is_at(handle, folder):
+            with suppress(PermissionError):
+                _write(handle, kind)
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a folder has the marker, and no file that the marker does not name."""
+    with _opened(folder) as handle:
+        marker = _read(handle)
+        return marker is not None and not any(_others(handle, marker))
+
+
+def require(folder: Path, kind: Kind) -> None:
+    """See that a place may be taken: nothing is there, an empty folder, or one that catsweep made.
+
+    Args:
+        folder: the place, links followed.
+        kind: of what takes it.
+
+    Raises:
+        TakenError: something else is there. Nothing is changed.
+    """
+    if (made := _made(folder)) not in (None, kind.name):
+        raise TakenError(f"Expected to write {kind.name} to {folder}, but {made} is there. {_move(kind)}")
+    if (strange := _strangers(folder, kind)) is None:
+        raise TakenError(f"Expected to write {kind.name} to {folder}, but a file of that name is there. {_move(kind)}")
+    if strange:
+        named = ", ".join(map(_shown, sorted(strange)[:NAMED]))
+        more = " and more" if len(strange) > NAMED else ""
+        raise TakenError(
+            f"Expected to write {kind.name} to {folder}, in the place of what is there; but catsweep did not make "
+            f"{named}{more} in it, so nothing was changed. {_move(kind)}"
+        )
+
+
+def require_file(path: Path, sign: str, remedy: str) -> None:
+    """See that a file may be written: none is there, or one that catsweep wrote.
+
+    Args:
+        path: of the file.
+        sign: what stands near the beginning of each that catsweep writes.
+        remedy: how another place is chosen: `out=FILE`.
+
+    Raises:
+        TakenError: another file is there.
+    """
+    try:
+        with path.open("rb") as file:
+            is_our_own = sign.encode() in file.read(_BEGINNING)
+    except FileNotFoundError:
+        return
+    if not is_our_own:
+        raise TakenError(
+            f"Expected to write {path}, but a file of that name is there that catsweep did not write; it was left as "
+            f"it is. Move it away, or choose another place: {remedy}."
+        )
+
+
+def is_ours(folder: Path, kind: Kind) -> bool:
+    """Whether `require` would let a folder be replaced."""
+    return _strangers(folder, kind) == []
+
+
+def _strangers(folder: Path, kind: Kind) -> list[str] | None:
+    """Files in a place that catsweep did not make; None if the place is a file itself."""
+    while True:
+        try:
+            with _opened(folder) as handle:
+                marker = _read(handle)
+                known = () if marker is None else marker.files
+                others = _others(handle, _Marker(kind.name, known, kind.later))
+                if marker is None and (not kind.sign or _is_in(handle, kind.sign)):
+                    others = (file for file in others if not _matches(file, kind.files))
+                strange = list(islice(others, NAMED + 1))  # a place may be the home folder, or all there is
+                if _is_at(handle, folder):  # else another writer has replaced it, and may be about to remove this one
+                    return strange
+        except NotADirectoryError:
+            return None
+        except FileNotFoundError:
+            if not folder.exists():
+                return []
+        except OSError as error:
+            if error.errno != errno.ELOOP:  # of links in a circle
+                raise
+            return None
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    """A handle of a folder, which goes on meaning this folder when another takes its place."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _made(folder: Path) -> str | None:
+    """What the marker of a folder says that it is; None without one."""
+    with suppress(OSError), _opened(folder) as handle:
+        return None if (marker := _read(handle)) is None else marker.made
+    return None
+
+
+def _is_in(handle: int, file: str) -> bool:
+    try:
+        return stat.S_ISREG(os.stat(file, dir_fd=handle, follow_symlinks=False).st_mode)
+    except OSError:
+        return False
+
+
+def _is_at(handle: int, folder: Path) -> bool:
+    return os.path.samestat(os.fstat(handle), os.stat(folder))
+
+
+def _move(kind: Kind) -> str:
+    return f"Move it away, or choose another place: {kind.remedy}."
+
+
+@dataclass(frozen=True)
+class _Marker:
+    """What a marker says: the kind's name, names of files, and patterns of those that may come later."""
+
+    made: str
+    files: Collection[str]
+    later: tuple[str, ...]
+
+
+def _others(handle: int, marker: _Marker) -> Iterator[str]:
+    """Files in a folder that are none of ours, but for what systems leave everywhere."""
+    known, allowed = set(marker.files), (*marker.later, *_WORTHLESS)
+    return (file for file in _files(handle) if file not in known and not _matches(file, allowed))
+
+
+def _files(handle: int) -> Iterator[str]:
+    """All files, links, and empty or locked folders (`name/`) below a folder, but the marker."""
+    locked: list[str] = []
+
+    def note(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            locked.append(str(error.filename))
+
+    for parent, folders, names, here in os.fwalk(".", dir_fd=handle, onerror=note):
+        place = PurePosixPath(parent)
+        links = [name for name in folders if _is_link(name, here)]
+        found = (str(place / name) for name in (*names, *links))
+        yield from (path for path in found if path != MARKER)
+        if not folders and not names and parent != ".":
+            yield f"{place}/"
+    yield from locked
+
+
+def _is_link(name: str, handle: int) -> bool:
+    try:
+        return stat.S_ISLNK(os.stat(name, dir_fd=handle, follow_symlinks=False).st_mode)
+    except PermissionError:  # then it cannot be entered either, and is named as a locked one
+        return False
+
+
+def _matches(file: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch.fnmatchcase(file, pattern) for pattern in patterns)
+
+
+def _shown(file: str) -> str:
+    return file if file.isprintable() else ascii(file)
+
+
+def _read(handle: int) -> _Marker | None:
+    """None without a marker, or with one that is damaged."""
+    try:
+        descriptor = os.open(MARKER, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=handle)
+        with open(descriptor, encoding="utf-8") as file:
+            found = json.load(file)
+        made, files, later = str(found["made"]), found["files"], found["later"]
+        assert found["by"] == "catsweep"
+        assert all(isinstance(text, str) for text in (*files, *later))
+    except (OSError, ValueError, KeyError, TypeError, AssertionError, RecursionError):
+        return None
+    return _Marker(made, files, tuple(later))
+
+
+def _write(handle: int, kind: Kind) -> None:
+    about = "catsweep made this folder, and may replace it as a whole. A file that is not listed here is never deleted."
+    # File names that are not UTF-8 keep their bytes, as escapes.
+    said = {"by": "catsweep", "made": kind.name, "about": about, "files": sorted(_files(handle)), "later": kind.later}
+    # One that is torn counts as none.
+    marker = os.open(MARKER, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666, dir_fd=handle)
+    with open(marker, "w", encoding="utf-8") as file:
+        file.write(json.dumps(said, indent=1) + "\n")

@@ -1,0 +1,210 @@
+"""Whether a run may go on, from which checkpoint, and what becomes of the record it had.
+
+`catsweep.training` asks `check` before anything is built and `checkpoint_of` when the model is; `Continuation` is the
+callback that acts once everything was restored. Which folder it is about: `catsweep.run_folder`.
+"""
+
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from omegaconf import DictConfig, OmegaConf
+
+from catsweep import checkpoints, configuration
+from catsweep.errors import ConfigError, DataError
+from catsweep.records import read_json
+from catsweep.run_folder import CONFIG, LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, SCORES
+
+log = logging.getLogger(__name__)
+
+# What may differ when a run goes on: it changes how long and where it trains and who asks, not what.
+MAY_DIFFER = {"resume", "epochs", "minutes", "logger", "trainer", "trial", "trials", "rungs", "trust"}
+PROVENANCE = "provenance.json"
+# What Lightning wants of a checkpoint to go on from.
+PROGRESS = {"callbacks", "epoch", "global_step", "loops", "lr_schedulers", "optimizer_states"}
+NEW_RUN = "Start a new run without resume."
+
+
+def scores_of(folder: Path) -> dict[str, Any] | None:
+    """What a run's `metrics.json` says; None if it has none, or a torn one, which is said."""
+    if not (folder / SCORES).exists():
+        return None
+    try:
+        found = read_json(folder / SCORES)
+        found["scores"] = {str(name): float(score) for name, score in found["scores"].items()}
+    except (DataError, KeyError, TypeError, ValueError, AttributeError) as error:
+        log.warning("%s is torn (%s), so the run is scored again", folder / SCORES, error)
+        return None
+    return found
+
+
+def check(cfg: DictConfig, folder: Path) -> None:
+    """Refuse to go on with a run that was configured otherwise, or that has nothing left to do.
+
+    Args:
+        cfg: of this start, with `resume`; nothing is checked without.
+        folder: of the run.
+
+    Raises:
+        ConfigError: saying what differs, or what budget it would take.
+    """
+    if not cfg.resume:
+        return
+    if not any((folder / name).exists() for name in (LAST_CHECKPOINT, PREVIOUS_CHECKPOINT)):
+        raise ConfigError(
+            f"resume={cfg.resume}: expected an unfinished run with {LAST_CHECKPOINT}, but found none in {folder}. "
+            "Start a new run without resume, or name the run's folder: resume=outputs/runs/DATE/TIME."
+        )
+    before = _config_of(folder, f"resume={cfg.resume}")
+    trial = before.get("trial") or {}
+    if isinstance(trial, dict) and trial.get("number") is not None and cfg.trial.number is None:
+        raise ConfigError(
+            f"resume={cfg.resume}: {folder} is trial {trial['number']} of the study {trial.get('study')}, whose record "
+            "has its scores. The line that began the sweep goes on with it; to train its configuration longer, start "
+            "a run of your own."
+        )
+    _refuse_changes(cfg, before, folder, f"resume={cfg.resume}")
+    if (record := scores_of(folder)) is not None:
+        _require_larger_budget(cfg, before, record)
+
+
+def checkpoint_of(cfg: DictConfig, folder: Path, model: pl.LightningModule) -> str | None:
+    """The checkpoint to go on from, if `cfg.resume` asks for it or the trial was begun before.
+
+    Args:
+        cfg: of this start.
+        folder: of the run.
+        model: with fresh weights.
+
+    Returns:
+        None to begin afresh: a trial does, if none of its checkpoints can be read.
+
+    Raises:
+        ConfigError: the trial was configured otherwise, or the run is beyond its budget.
+        DataError: those of a run that is to be resumed are torn.
+    """
+    if not cfg.resume and not cfg.trial.attempt:
+        return None
+    trial = not cfg.resume
+
+    def accept(found: dict[str, Any], file: Path) -> None:
+        if missing := PROGRESS - found.keys():
+            raise DataError(f"The checkpoint {file} cannot be gone on from: it lacks {', '.join(sorted(missing))}.")
+        checkpoints.refuse_others(model, found["state_dict"], file)
+
+    try:
+        there = checkpoints.newest(folder, accept)
+    except DataError as error:
+        if trial:
+            log.warning("%s The trial starts afresh.", error)
+            return None
+        raise DataError(f"resume={cfg.resume}: there is nothing to go on from. {error} {NEW_RUN}") from error
+    if there is None:
+        return None
+    if trial:
+        said = f"trial {cfg.trial.number}"
+        _refuse_changes(cfg, _config_of(folder, said), folder, said)
+    file, done = there[0], checkpoints.epoch_of(there[1])
+    if done > cfg.epochs:
+        raise ConfigError(
+            f"epochs={cfg.epochs}: the run in {folder} is beyond that, in epoch {done}. Give epochs={done} or more, "
+            f"or start a new run without resume."
+        )
+    log.info("Resuming %s", folder)
+    return str(file)
+
+
+def check_photos(cfg: DictConfig, folder: Path, digest: str) -> None:
+    """Refuse to go on with other photos than the run was begun with, which the same configuration may name.
+
+    Args:
+        cfg: of this start.
+        folder: of the run.
+        digest: of its ready set now.
+
+    Raises:
+        ConfigError: they are others.
+    """
+    if not cfg.resume or not (folder / PROVENANCE).exists():
+        return
+    try:
+        before = read_json(folder / PROVENANCE).get("data_digest")
+    except DataError:  # said when it is written again
+        return
+    if isinstance(before, str) and before != digest:
+        raise ConfigError(
+            f"resume={cfg.resume}: the run in {folder} was begun with other photos: digest {before[:12]}…, now "
+            f"{digest[:12]}…. Put the same photos back where they were, or start a new run without resume."
+        )
+
+
+class Continuation(pl.Callback):
+    """Sets a finished run's record aside when its training goes on: its checkpoints will be others.
+
+    Args:
+        folder: of the run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.begun = False
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Rename `metrics.json`; everything was restored, so the run really goes on."""
+        self.begun = True
+        if trainer.is_global_zero and (record := scores_of(self.folder)) is not None:
+            (self.folder / SCORES).rename(set_aside(self.folder, record))
+
+
+def set_aside(folder: Path, record: dict[str, Any]) -> Path:
+    """Where a finished run's record is kept when it goes on: `metrics-epoch-20.json`."""
+    return folder / SCORES.with_stem(f"{SCORES.stem}-epoch-{_number(record.get('epochs')):.0f}")
+
+
+def _config_of(folder: Path, said: str) -> dict[str, Any]:
+    try:
+        before = OmegaConf.to_container(OmegaConf.load(folder / CONFIG))
+    # YAML's errors, OmegaConf's and the system's share no root.
+    except Exception as error:
+        raise ConfigError(
+            f"{said}: {folder / CONFIG} cannot be read, so nobody knows what the run is: "
+            f"{' '.join(str(error).split())[:200]} Put it back from a copy, or start a new run without resume."
+        ) from error
+    if not isinstance(before, dict) or not before:
+        raise ConfigError(f"{said}: {folder / CONFIG} is torn: it holds no setting. {NEW_RUN}")
+    return {str(key): value for key, value in before.items()}
+
+
+def _refuse_changes(cfg: DictConfig, before: dict[str, Any], folder: Path, said: str) -> None:
+    now = OmegaConf.to_container(cfg, resolve=True)
+    if changed := configuration.differences(before, now, ignore=MAY_DIFFER):
+        raise ConfigError(
+            f"{said}: the run in {folder} was configured otherwise:\n  " + "\n  ".join(changed) + "\n"
+            "Give the same options as before, or start a new run without resume."
+        )
+
+
+def _require_larger_budget(cfg: DictConfig, before: dict[str, Any], record: dict[str, Any]) -> None:
+    """Refuse to train a finished run no longer than it was: that would only write its record again.
+
+    Raises:
+        ConfigError: saying which budget would do.
+    """
+    done, epochs = _number(record.get("epochs")), _number(before.get("epochs"))
+    minutes = math.inf if before.get("minutes") is None else _number(before.get("minutes"))
+    now = math.inf if cfg.minutes is None else cfg.minutes
+    larger = (cfg.epochs > epochs or now > minutes) and cfg.epochs >= epochs and now >= minutes
+    if larger and cfg.epochs > done:
+        return
+    bound = "" if before.get("minutes") is None else f" minutes={before['minutes']}"
+    raise ConfigError(
+        f"resume={cfg.resume}: that run is finished: {done:.0f} epochs, with epochs={epochs:.0f}{bound}. To train it "
+        f"longer, give a larger budget, such as epochs={max(2 * epochs, done + 1):.0f}; its {SCORES} is then kept as "
+        f"{set_aside(Path(), record)}. Or start a new run without resume."
+    )
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else 0.0

@@ -1,0 +1,255 @@
+"""What the options of the groups in `conf/` hold: each key with the kind of its values, in the order of the files.
+
+`conf/GROUP/OPTION.yaml` names its schema in its defaults, and has the values and what they mean. An option of the
+user's own needs none; one that starts from ours has the kinds of its keys.
+"""
+
+from typing import Any
+
+from catsweep.schema.kinds import SEEDS, Choice, Either, Real, Several, Switch, Text, Whole
+from catsweep.schema.nodes import Branch, Value, Values
+
+PIXELS = 8192  # of a side, more than any photo's that is trained on
+WEIGHT = Real(0, 1e6)
+SHARE = Real(0, 1)
+RATE = Real(0, 1e30)  # of float32; 0 trains nothing, and the largest diverge, which a run says itself
+
+
+def target(**keys: Any) -> Branch:
+    """A node that is built."""
+    return Branch({"_target_": Value(Text()), **keys})
+
+
+def part(**keys: Any) -> Branch:
+    """A node of which a function is made."""
+    return target(_partial_=Value(Switch()), **keys)
+
+
+def _source() -> Value:
+    return Value(Text(), null=True)
+
+
+def _images(reader: Branch, **more: Any) -> Branch:
+    """Photos from somewhere, that a reader makes images of."""
+    return target(
+        source=_source(),
+        **more,
+        reader=reader,
+        size=Value(Whole(1, PIXELS)),
+        root=Value(Text()),
+        **_batches(),
+    )
+
+
+def _batches(held_out: bool = True) -> dict[str, Any]:
+    return {
+        "batch_size": Value(Whole(1)),
+        **({"val_fraction": Value(Real(0, 1, below=True))} if held_out else {}),
+        "flip": Value(Switch()),
+        "seed": Value(Whole(0, SEEDS)),
+    }
+
+
+def operation(changes: bool = True) -> Branch:
+    """One way to change images, see `catsweep.data.prepare.operations`."""
+    amount = {"range": Values(Several(Real(0, 100), length=2))} if changes else {}
+    return target(probability=Value(SHARE), **amount)
+
+
+def _trainer(**keys: Any) -> Branch:
+    names = ("auto", "16", "16-mixed", "16-true", "32", "32-true", "64", "64-true", "bf16", "bf16-mixed", "bf16-true")
+    return target(
+        accelerator=Value(Choice(("auto", "cpu", "gpu", "cuda", "mps"))),
+        devices=Value(Either((Whole(1, 1024), Choice(("auto",)), Several(Whole(0, 1023), least=1)))),
+        **keys,
+        precision=Value(Choice(names)),
+        threads=Value(Whole(1, 4096), null=True),
+    )
+
+
+def _metrics(**extractor: Any) -> Branch:
+    return part(
+        extractor=target(
+            backend=Value(Choice(("auto", "onnx", "torch"))),
+            threads=Value(Whole(1, 4096), null=True),
+            cache_root=Value(Text(), null=True),
+            **extractor,
+        ),
+        cache_root=Value(Text(), null=True),
+        samples=Value(Whole(2)),
+        rung_samples=Value(Whole(2)),
+        seed=Value(Whole(0, SEEDS)),
+        reference=Value(Choice(("all", "train", "val"))),
+        batch_size=Value(Whole(1)),
+    )
+
+
+def _optimizer(converted: bool = True, lr: bool = True, **keys: Any) -> Branch:
+    how = {"_convert_": Value(Choice(("none", "partial", "object", "all")))} if converted else {}
+    return part(**how, lr=Value(RATE), **keys)
+
+
+def _betas() -> Values:
+    return Values(Several(Real(0, 1, below=True), length=2))
+
+
+def _network() -> dict[str, Any]:
+    return {
+        "image_size": Value(Whole(1, PIXELS)),
+        "latent_size": Value(Whole(1, 65536)),
+        "halvings": Value(Whole(1, 12)),
+        "channels": Value(Whole(1, 65536)),
+        "max_channels": Value(Whole(1, 65536)),
+        "block": Branch(),
+        "normalization": Branch(),
+    }
+
+
+def _model(**keys: Any) -> dict[str, Any]:
+    """A model and, beside it, what is customary for it."""
+    rates = {"lr": Value(RATE), "betas": _betas(), "lion_lr": Value(RATE), "sgd_lr": Value(RATE)}
+    return {"model": target(**keys), "recipe": Branch(rates)}
+
+
+def _vae() -> dict[str, Any]:
+    return _model(
+        **_network(),
+        activation=Branch(),
+        reconstruction_loss=Branch(),
+        beta=Value(WEIGHT),
+        beta_warmup=Value(SHARE),
+        free_bits=Value(WEIGHT),
+        aggregate_prior=Value(Switch()),
+        optimizer=Branch(),
+        schedule=Branch(),
+    )
+
+
+def _dcgan() -> dict[str, Any]:
+    return _model(
+        **_network(),
+        discriminator_normalization=Branch(),
+        activation=Branch(),
+        discriminator_activation=part(negative_slope=Value(Real(0, 1000))),
+        adversarial_loss=Branch(),
+        optimizer=Branch(),
+        schedule=Branch(),
+        generator_lr=Value(RATE),
+        discriminator_lr=Value(RATE),
+        ema_decay=Value(Real(0, 1, below=True)),
+        spectral_norm=Value(Switch()),
+        r1_gamma=Value(WEIGHT),
+        r1_every=Value(Whole(1)),
+        augment=target(policy=Values(Several(Choice(("color", "translation", "cutout"))))),
+    )
+
+
+def _pretrained() -> dict[str, Any]:
+    return _model(
+        _convert_=Value(Choice(("none", "partial", "object", "all"))),
+        image_size=Value(Whole(1, PIXELS)),
+        source=_source(),
+        subfolder=Value(Text(), null=True),
+        revision=Value(Text(), null=True),
+        architecture=Branch(null=True),
+        train=Value(Choice(("prior", "decoder"))),
+        couplings=Value(Whole(1, 1024)),
+        hidden=Value(Whole(1, 65536)),
+        reconstruction_loss=Branch(),
+        optimizer=Branch(),
+        schedule=Branch(),
+    )
+
+
+def _wandb() -> Branch:
+    return target(
+        project=Value(Text()),
+        **{key: Value(Text(), null=True) for key in ("entity", "group", "name", "job_type")},
+        tags=Values(Several(Text())),
+        watch=Value(Choice(("gradients", "parameters", "all")), null=True),
+        system=Value(Switch()),
+        mode=Value(Choice(("auto", "online", "offline", "disabled"))),
+        save_dir=Value(Text()),
+    )
+
+
+def _remover_onnx() -> Branch:
+    return target(
+        file=Value(Text()),
+        size=Value(Whole(1, PIXELS), null=True),
+        mean=Values(Several(Real(-1e6, 1e6), length=3)),
+        std=Values(Several(Real(0, 1e6, beyond=True), length=3)),
+        output=Value(Choice(("plain", "minmax", "logits"))),
+    )
+
+
+SCHEMAS: dict[str, Any] = {
+    "activation_leaky_relu": part(negative_slope=Value(Real(0, 1000))),
+    "background_keep": target(remover=Branch(null=True)),
+    "background_remove": target(
+        fill=Value(Choice(("white", "black", "mean", "blur", "transparent"))),
+        min_foreground=Value(SHARE),
+        max_foreground=Value(SHARE),
+        max_unsure=Value(SHARE),
+    ),
+    "background_remover_grabcut": target(
+        side=Value(Whole(16, PIXELS)), rounds=Value(Whole(1, 1000)), margin=Value(Real(0, 0.25))
+    ),
+    "background_remover_onnx": _remover_onnx(),
+    "background_remover_rembg": target(model=Value(Text(), null=True)),
+    "data_augment_mild": Branch(
+        {name: operation() for name in ("bright_dim", "bright_light", "contrast", "saturation", "crop_random")}
+    ),
+    "data_demo_cats": _images(target(n=Value(Whole(1, 1_000_000)), seed=Value(Whole(0, SEEDS)))),
+    "data_hub_cats": _images(
+        target(
+            source=_source(),
+            split=Value(Text()),
+            column=Value(Text(), null=True),
+            min_side=Value(Whole(0, PIXELS)),
+        )
+    ),
+    "data_kaggle_cats": _images(
+        target(
+            folder=Value(Text(), null=True),
+            download=Value(Switch()),
+            face=Branch({name: Values(Several(SHARE, length=2)) for name in ("left_eye", "right_eye", "mouth")}),
+            min_eye_distance=Value(Real(0, PIXELS)),
+            min_inside=Value(SHARE),
+            standard=Value(Whole(8, PIXELS)),
+        ),
+        download=Value(Switch()),
+    ),
+    "data_photos": _images(target(folder=Value(Text(), null=True), min_side=Value(Whole(0, PIXELS)))),
+    "data_ready": target(source=_source(), size=Value(Whole(1, PIXELS)), **_batches(held_out=False)),
+    "depth": Branch({"halvings": Value(Whole(1, 12))}),
+    "hparams_search": {"study": Value(Text(), null=True), "trials": Value(Whole(1))},
+    "logger_wandb": _wandb(),
+    "loss_perceptual": Branch(
+        {
+            "reconstruction": part(
+                features=Value(SHARE), network=Value(Choice(("efficientnet_lite1", "efficientnet_lite0")))
+            )
+        }
+    ),
+    "loss_wgan_gp": Branch({"adversarial": target(gradient_penalty=Value(WEIGHT))}),
+    "metrics_default": _metrics(),
+    "metrics_inception": Branch({"extractor": target(weights=Value(Text()), download=Value(Switch()))}),
+    "model_dcgan": _dcgan(),
+    "model_vae": _vae(),
+    "model_vae_pretrained": _pretrained(),
+    "normalization_group": part(group_size=Value(Whole(1, 65536))),
+    "optimizer_adam": _optimizer(betas=_betas(), fused=Value(Switch())),
+    "optimizer_adamw": _optimizer(betas=_betas(), weight_decay=Value(WEIGHT), fused=Value(Switch())),
+    "optimizer_lion": _optimizer(betas=_betas(), weight_decay=Value(WEIGHT), foreach=Value(Switch())),
+    "optimizer_radam": _optimizer(betas=_betas(), foreach=Value(Switch())),
+    "optimizer_rmsprop": _optimizer(converted=False, alpha=Value(Real(0, 1, below=True))),
+    "optimizer_sgd": _optimizer(
+        converted=False, momentum=Value(Real(0, 1, below=True)), nesterov=Value(Switch()), fused=Value(Switch())
+    ),
+    "schedule_constant": part(warmup=Value(SHARE)),
+    "schedule_falling": part(warmup=Value(SHARE), final=Value(SHARE)),
+    "trainer": _trainer(),
+    "trainer_ddp": _trainer(strategy=Value(Text()), sync_batchnorm=Value(Switch())),
+    "width": Branch({"channels": Value(Whole(1, 65536)), "max_channels": Value(Whole(1, 65536))}),
+}

@@ -1,0 +1,230 @@
+"""Nodes of a configuration that refuse what is not of their kind, and what is wrong with those that could not yet.
+
+Flow: `catsweep.schema.groups` and `catsweep.schema.commands` give each key that we ship its node; Hydra merges files
+and overrides into them, so it is Hydra that refuses a value when it composes, with the name of the key. A value by
+interpolation is looked at when it is read, and by `faults` before a command begins.
+
+The nodes stand in plain containers, not in dataclasses: those refuse the keys that an option of the user's own adds.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+from omegaconf import MISSING, Container, DictConfig, ListConfig, Node, OmegaConf, ValueNode
+from omegaconf.base import Metadata
+from omegaconf.basecontainer import BaseContainer
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException, ValidationError
+
+from catsweep.schema.kinds import Kind, Several, interpolated
+
+C = TypeVar("C", bound=BaseContainer)
+
+
+class Value(ValueNode):
+    """A node that refuses what is not of its kind.
+
+    Args:
+        kind: of the values.
+        null: whether there may be none.
+    """
+
+    kind: Kind
+
+    def __init__(self, kind: Kind, null: bool = False) -> None:
+        self.__dict__["kind"] = kind
+        metadata = Metadata(ref_type=object, object_type=object, optional=null, key=None)
+        super().__init__(parent=None, value=MISSING, metadata=metadata)
+
+    def validate_and_convert(self, value: Any) -> Any:
+        """The value as it is kept.
+
+        Raises:
+            ValidationError: saying what there must be and what came.
+        """
+        return _taken(self, value)
+
+    def _validate_and_convert_impl(self, value: Any) -> Any:
+        return self.validate_and_convert(value)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Value":
+        copy = Value(self.kind)
+        self._deepcopy_impl(copy, memo)
+        return copy
+
+
+class Values(ListConfig):
+    """A list that refuses what is not of its kind, as a whole and one by one.
+
+    Args:
+        kind: of the list.
+        null: whether there may be none.
+    """
+
+    kind: Several
+
+    def __init__(self, kind: Several, null: bool = False) -> None:
+        self.__dict__["kind"] = kind
+        super().__init__(MISSING, ref_type=list[Any], is_optional=null)
+
+    def append(self, item: Any) -> None:
+        """As of any list; what it becomes must be of this kind."""
+        super().append(item)
+        self._check()
+
+    def _set_value(self, value: Any, flags: dict[str, bool] | None = None) -> None:
+        plain = _plain(value)
+        if not interpolated(plain) and plain != MISSING:
+            _taken(self, plain)
+        super()._set_value(value, flags)
+
+    def _merge_with(self, *others: Any, **options: Any) -> None:
+        super()._merge_with(*others, **options)
+        self._check()
+
+    def _check(self) -> None:
+        if not self._is_missing() and not self._is_interpolation():
+            _taken(self, None if self._is_none() else _plain(self))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Values":
+        return _same(Values(self.kind), super().__deepcopy__(memo))
+
+
+class Branch(DictConfig):
+    """A node with keys, in the place of which no value may stand.
+
+    Args:
+        keys: with their nodes, beside which there may be others; None: all from elsewhere.
+        null: whether there may be none.
+    """
+
+    def __init__(self, keys: dict[str, Any] | None = None, null: bool = False) -> None:
+        super().__init__(MISSING if keys is None else keys, is_optional=null)
+
+    def _has_ref_type(self) -> bool:
+        return True  # so that what is assigned comes to `_set_value`, instead of replacing this
+
+    def _set_value(self, value: Any, flags: dict[str, bool] | None = None) -> None:
+        plain = _plain(value)
+        if not (isinstance(plain, Mapping) or interpolated(plain) or plain == MISSING):
+            _no_branch(self, plain)
+        super()._set_value(value, flags)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Branch":
+        return _same(Branch(), super().__deepcopy__(memo))
+
+
+def faults(config: DictConfig, final: bool = False) -> list[str]:
+    """What is wrong with values that Hydra could not look at: that are missing, or come by interpolation.
+
+    Args:
+        config: as composed.
+        final: whether an interpolation that leads nowhere is wrong, too; before a job runs it may lead somewhere then.
+    """
+    said: dict[str, str] = {}
+    for node in _typed(config):
+        key = _key(node)
+        if node._is_missing():
+            said[key] = f"{key} must be {_said(node)}; got ??? (nothing)."
+        elif node._is_interpolation() or isinstance(node, Values):  # in a list there may be some
+            told = _fault(config, key, node, final)
+            if told:  # once, if others are interpolated from this one
+                said.setdefault(told, told if f"{key} must be " in told else f"{key}: {told}")
+    return list(said.values())
+
+
+def knows(config: DictConfig, key: str) -> bool:
+    """Whether a configuration has a key."""
+    return _node(config, key) is not None
+
+
+def refusal(config: DictConfig, key: str, value: Any) -> str | None:
+    """Why a configuration does not take a value for a key; None if it does, or has no opinion."""
+    node = _node(config, key)
+    if not isinstance(node, Value | Values) or interpolated(value):
+        return None
+    try:
+        _taken(node, value)
+    except ValidationError as error:
+        return str(error)
+    return None
+
+
+def _node(config: DictConfig, key: str) -> Any:
+    try:
+        return config._select_impl(key, throw_on_missing=False, throw_on_resolution_failure=False)[2]
+    except (OmegaConfBaseException, TypeError):  # beneath a value, or a list
+        return None
+
+
+def _typed(config: DictConfig) -> Iterator[Value | Values | Branch]:
+    """All nodes of a configuration that refuse anything."""
+    waiting: list[Any] = [config]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, Value | Values | Branch):
+            yield node
+        if isinstance(node, DictConfig) and isinstance(node._content, dict):
+            waiting += reversed(list(node._content.values()))
+
+
+def _fault(config: DictConfig, key: str, node: Value | Values | Branch, final: bool) -> str | None:
+    try:
+        value = OmegaConf.select(config, key)  # of another type than the node's: refused by OmegaConf
+        if isinstance(node, Branch) and not isinstance(value, DictConfig):
+            _no_branch(node, _plain(value))
+        elif isinstance(node, Values):
+            _taken(node, OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value)
+    except (ValidationError, InterpolationResolutionError) as error:
+        if not final and not isinstance(error, ValidationError):
+            return None
+        return str(error).partition("\n")[0]
+    return None
+
+
+def _no_branch(node: Branch, value: Any) -> None:
+    if value is not None or not node._is_optional():
+        raise ValidationError(f"{_key(node)} must be a node with keys of its own{_or_null(node)}; got {_shown(value)}.")
+
+
+def _taken(node: Value | Values, value: Any) -> Any:
+    if value is None and node._is_optional():
+        return None
+    try:
+        if value is None:
+            raise ValueError
+        return node.kind.take(value)
+    except (ValueError, OverflowError):
+        raise ValidationError(f"{_key(node)} must be {_said(node)}; got {_shown(value)}.") from None
+
+
+def _same(copy: C, of: Container) -> C:
+    """A copy of a container that has its content, too."""
+    copy.__dict__.update({key: value for key, value in of.__dict__.items() if key != "kind"})
+    copy._re_parent()
+    return copy
+
+
+def _key(node: Node) -> str:
+    return node._get_full_key(None) or "A value"
+
+
+def _said(node: Value | Values | Branch) -> str:
+    return f"{'a node' if isinstance(node, Branch) else node.kind.said()}{_or_null(node)}"
+
+
+def _or_null(node: Node) -> str:
+    return ", or null" if node._is_optional() else ""
+
+
+def _shown(value: Any) -> str:
+    shown = " ".join(repr(value).split())
+    return shown if len(shown) <= 80 else f"{shown[:79]}…"
+
+
+def _plain(value: Any) -> Any:
+    """A value, list or dict out of its node; interpolations as they are written."""
+    if not isinstance(value, Container):
+        return value._value() if isinstance(value, Node) else value
+    if value._is_interpolation() or value._is_none() or value._is_missing():
+        return value._value()
+    return OmegaConf.to_container(value, resolve=False)
