@@ -7,7 +7,7 @@ from PIL import Image
 from tests.report.studies import HOSTILE, Lab, add, params_of, populate
 
 from catsweep.ownership import MARKER
-from catsweep.report.markdown import fenced, plain, write
+from catsweep.report.markdown import write
 from catsweep.report.story import tell
 
 
@@ -53,10 +53,3 @@ def test_without_a_finished_trial_it_says_so(lab: Lab, ended: TrialState | None)
     assert all((folder / path).is_file() for path in re.findall(r"!\[.*?\]\((.*?)\)", text))
 
 
-def test_texts_are_shown_as_they_are() -> None:
-    assert plain("a|b_c*\n<b>`x`[1](2)") == r"a\|b\_c\*&lt;b&gt;\`x\`\[1\](2)".replace("\\*&", "\\* &")
-    plain(HOSTILE).encode("utf-8")
-
-
-def test_a_fence_is_longer_than_any_within() -> None:
-    assert fenced("a\n````\nb") == ["`````text", "a", "````", "b", "`````"]
