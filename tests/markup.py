@@ -13,8 +13,9 @@ NAMES = (
     "---", "- - -", "===", "- x", "+ x", "* x", "1. x", "1) x", "# x", "x #", "> x", ": x", ":--", "    x", "\tx",
     "**b**", "__b__", "~~b~~", "$x$", "{{7*7}}", "{% raw %}", "{#x#}", "${oc.env:HOME}", "${", "[bold red]x[/]", "[/]",
     ":cat:", "&lt;b&gt;", "&amp;", "&#60;b>", "&copy", "a\u2028b", "\u202egpj", "\x1b[2J", "\ud800", "'", '"', "", " ",
-    "null", "no", "1e3", "0x1f", "2026-01-01", "!!python/object:os.system x", "&anchor", "*alias", "%YAML", "? x", "x: y",
-    "[^1]", "[ ] x", "\x00", "x  \ny", "<details>", "<![CDATA[x]]>", "<?php x ?>", "-1.5", "1.5", "val/fid (lite0)",
+    "null", "no", "1e3", "0x1f", "2026-01-01", "!!python/object:os.system x", "&anchor", "*alias", "%YAML", "? x",
+    "x: y", "[^1]", "[ ] x", "\x00", "x  \ny", "<details>", "<![CDATA[x]]>", "<?php x ?>", "-1.5", "1.5",
+    "val/fid (lite0)",
 )  # fmt: skip
 VOID = {"br", "hr", "img", "meta", "link", "input"}
 

@@ -1,5 +1,7 @@
 """What `catsweep.markdown` writes, as a parser of Markdown reads it: exactly the text, and nothing but the text."""
 
+from pathlib import Path
+
 import jinja2
 import pytest
 from hypothesis import example, given
@@ -60,7 +62,7 @@ def test_a_block_of_code_is_all_and_only_the_text(text: str) -> None:
 
 @given(names())
 def test_a_template_of_markdown_escapes_what_nobody_thought_of(name: str) -> None:
-    filled = environment(None, html=False)  # type: ignore[arg-type]  # of no folder
+    filled = environment(Path(), html=False)
     text = filled.from_string("# {{ name }}\n\n{{ ready }} {% for one in [name] %}{{ one ~ '' }}{% endfor %}\n")
     seen = rendered(text.render(name=name, ready=Markdown("**ours**")))
     assert [tag for tag in seen.tags if tag not in ("h1", "p")] == ["strong"]

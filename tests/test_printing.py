@@ -2,6 +2,7 @@
 
 import io
 import logging
+import re
 import subprocess
 import sys
 import unicodedata
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.live import Live
 from rich.table import Table
+from tests.markup import names
 
 from catsweep import printing
 from catsweep.printing import ReadableRecord, readable, readable_name, say
@@ -102,12 +104,26 @@ def test_tables_and_pictures_that_stay(bad: str) -> None:
     table = Table("name", title=f"t{bad}")
     table.add_row(f"[red]n{bad}[/red]")
     with Live(table, console=console, auto_refresh=False) as live:
-        console.print(f"p{bad}", markup=False)
+        console.print(f"p{bad}")
         live.refresh()
     said = out.getvalue()
     if len(bad) > 1 or bad not in "\r\x1b":  # which Rich itself writes
         assert bad not in said
     assert "name" in said
+
+
+@pytest.mark.security
+@given(names())
+def test_no_name_is_markup_of_richs(name: str) -> None:
+    name = readable(name.replace("\t", " "))  # Rich lays out before what is not seen is spelled
+    console = printing.console(file=(out := io.StringIO()), width=4000, color_system="truecolor", force_terminal=True)
+    table = Table(name, title=name, title_justify="left", box=None, title_style="", header_style="")
+    table.add_row(name)
+    console.print(table, name, highlight=False)
+    assert re.findall(r"\x1b\[[\d;]*m", out.getvalue()) == []
+    assert [line.strip() for line in out.getvalue().splitlines() if line.strip()] == [
+        line.strip() for _ in range(4) for line in readable(name).split("\n") if line.strip()
+    ]
 
 
 def test_every_command_says_its_errors_readably(root: Path, tmp_path: Path) -> None:

@@ -3,8 +3,7 @@
 import io
 from pathlib import Path
 
-from rich.console import Console
-
+from catsweep import printing
 from catsweep.export.explanation import Explanation
 from catsweep.export.seeds import Seeds
 from catsweep.export.selection import Candidate, Choice, Objective
@@ -70,7 +69,7 @@ def test_the_data_hold_a_confirmation_only_if_the_choice_rests_on_it() -> None:
 
 
 def test_the_terminal_shows_all_of_it() -> None:
-    console = Console(width=200, file=io.StringIO())
+    console = printing.console(width=200, file=io.StringIO())
     explained(BEST, FOUND).print(console)
     said = console.file.getvalue()
     assert "1 ◀" in said

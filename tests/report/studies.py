@@ -179,3 +179,25 @@ def populate(lab: Lab, study: optuna.Study, n: int, names: Sequence[str] = ("val
                 study, TrialState.FAIL, params_of(number), "failed", message=f"ValueError: {HOSTILE}",
                 traceback=trace, log="outputs", **at,
             )  # fmt: skip
+
+
+def strangers(lab: Lab, name: str, words: Sequence[str]) -> Path:
+    """The folder of a study that somebody else made, and put words of his own wherever there are any."""
+    card = CARD_OF_FID | {"extractor": words[0], "resize": words[1], "settings": dict.fromkeys(words, words[2])}
+    study = lab.study(
+        name,
+        ("val/fid", words[3]),
+        space={word: word for word in words},
+        fixed={word: word for word in words},
+        facts={"data": words[0], "cards": dict.fromkeys(words, card)},
+    )
+    loss = {"loss": "l1"}
+    for i, word in enumerate(words):
+        distributions = {f"loss.{i}": CategoricalDistribution(["l1", word]), f"x.{word}": FloatDistribution(0, 1)}
+        trial = create_trial(
+            values=[1.0, 0.5], params={f"loss.{i}": word, f"x.{word}": 0.5}, distributions=distributions,
+            user_attrs={attributes.MESSAGE: word, attributes.OUTCOME: word},
+        )  # fmt: skip
+        study.add_trial(trial)
+        add(study, TrialState.FAIL, params_of(2) | loss, "failed", message=f"{word}\n{word}", traceback=f"x\n{word}")
+    return lab.sweeps / name

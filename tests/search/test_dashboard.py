@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 from tests.foreign import attack
+from tests.markup import NAMES, Seen, on_one_line, rendered
 
 from catsweep.search import dashboard
 from catsweep.search.artifacts import FOLDER, Artifacts
@@ -247,3 +248,22 @@ def test_the_command_prints_the_address_and_ends_quietly(
     monkeypatch.setattr(dashboard.Server, "serve_forever", interrupted)
     dashboard.main(["--port", "0"])
     assert "cats at http://127.0.0.1:" in capsys.readouterr().out
+
+
+@pytest.mark.security
+def test_the_note_on_a_strangers_study_is_its_words_and_nothing_more(tmp_path: Path) -> None:
+    def read(word: str) -> Seen:
+        study = optuna.create_study(study_name=word, storage=(opened := optuna.storages.InMemoryStorage()))
+        study.set_metric_names([word])
+        study.set_user_attr("contract", {"space": {word: word}})
+        study.set_user_attr("command", word)
+        study.set_user_attr("next_step", word)
+        study.add_trial(optuna.trial.create_trial(value=1.0))
+        return rendered(dashboard.note(opened, word, tmp_path))
+
+    for word in NAMES:
+        if word.strip():
+            seen = read(word)
+            assert seen.tags == ["p", "strong", "code", "ul", "li", "li", "code", "li", "li"], word
+            assert on_one_line(seen.texts["strong"][0]) == on_one_line(word)
+            assert [on_one_line(code) for code in seen.texts["code"]] == [on_one_line(word)] * 2

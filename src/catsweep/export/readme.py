@@ -191,7 +191,8 @@ def _chosen(finished: FinishedRun) -> dict[str, Any] | None:
     if finished.choice is None:
         return None
     choice = portable(finished.choice)
-    directions = {one["name"]: one["direction"] for one in choice.get("objectives", [])}
+    # Not of `portable`, which shortens what looks like a path: the values are found by the names.
+    directions = {one["name"]: one["direction"] for one in finished.choice.get("objectives", [])}
     return {
         "study": choice["study"],
         "trial": choice["trial"],
@@ -200,7 +201,7 @@ def _chosen(finished: FinishedRun) -> dict[str, Any] | None:
         "objectives": [f"{name} {'↑' if way == 'maximize' else '↓'}" for name, way in directions.items()],
         "front": [
             {"trial": one["trial"], "numbers": [f"{one['values'][name]:.4g}" for name in directions]}
-            for one in choice.get("pareto_set", [])
+            for one in finished.choice.get("pareto_set", [])
         ],
         "seeds": choice.get("seeds", {}).get("sentence", ""),
         "remark": choice.get("remark", ""),
