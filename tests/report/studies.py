@@ -191,13 +191,15 @@ def strangers(lab: Lab, name: str, words: Sequence[str]) -> Path:
         fixed={word: word for word in words},
         facts={"data": words[0], "cards": dict.fromkeys(words, card)},
     )
-    loss = {"loss": "l1"}
+    choices = CategoricalDistribution(["l1", *words])
     for i, word in enumerate(words):
-        distributions = {f"loss.{i}": CategoricalDistribution(["l1", word]), f"x.{word}": FloatDistribution(0, 1)}
-        trial = create_trial(
-            values=[1.0, 0.5], params={f"loss.{i}": word, f"x.{word}": 0.5}, distributions=distributions,
-            user_attrs={attributes.MESSAGE: word, attributes.OUTCOME: word},
+        named = {f"x.{word}": FloatDistribution(0, 1)} if i % 16 == 0 else {}  # each is a chart
+        told = {attributes.MESSAGE: f"{word}\n{word}", attributes.TRACEBACK: f"x\n{word}"}
+        study.add_trial(
+            create_trial(
+                state=TrialState.FAIL if i % 8 else TrialState.COMPLETE, values=None if i % 8 else [1.0, 0.5],
+                params={"loss": word, **dict.fromkeys(named, 0.5)}, distributions={"loss": choices, **named},
+                user_attrs=told | {attributes.OUTCOME: word},
+            )
         )  # fmt: skip
-        study.add_trial(trial)
-        add(study, TrialState.FAIL, params_of(2) | loss, "failed", message=f"{word}\n{word}", traceback=f"x\n{word}")
     return lab.sweeps / name
