@@ -134,3 +134,10 @@ def test_every_command_says_its_errors_readably(root: Path, tmp_path: Path) -> N
     assert done.returncode == 1, said
     assert "\\x1b]0;owned\\x07\\u202e" in said
     assert not any(acts(char) for char in said if char not in "\n\t")
+
+
+@pytest.mark.security
+def test_no_module_has_a_console_of_its_own(root: Path) -> None:
+    own = re.compile(r"(?<!def )\bConsole\(|rich\.print|RichHandler")
+    found = [path.name for path in (root / "src").rglob("*.py") if own.search(path.read_text(encoding="utf-8"))]
+    assert found == []
