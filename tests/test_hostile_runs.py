@@ -335,7 +335,7 @@ def calling(*names: str) -> set[str]:
 def test_who_builds_what_a_configuration_names() -> None:
     """Those that compose theirs; whoever opens a folder goes through `catsweep.loaded`."""
     assert calling("instantiate") == {
-        "training", "search/preflight", "tracking/loggers", "tracking/sweep_run", "data/prepare/pipeline",
+        "training", "smoke_test", "search/preflight", "tracking/loggers", "tracking/sweep_run", "data/prepare/pipeline",
         "data/prepare/loose",
     }  # fmt: skip
     assert calling("hydra.utils.instantiate", "hydra.utils.call") == {
@@ -344,9 +344,9 @@ def test_who_builds_what_a_configuration_names() -> None:
 
 
 def test_what_is_unpickled_is_our_own() -> None:
-    """Messages of our own processes, and the state of CMA-ES through a list of classes."""
+    """The task that our own process was sent, and the state of CMA-ES through a list of classes."""
     assert calling("pickle.load", "pickle.loads", "cloudpickle.load", "cloudpickle.loads", "joblib.load", "_State") == {
-        "search/message", "search/worker", "search/foreign",
+        "search/worker", "search/foreign",
     }  # fmt: skip
     for made in calls().values():
         for name, given in made:

@@ -22,7 +22,7 @@ def test_the_facts_are_the_datas_digest_and_how_scores_are_taken(compose: Callab
 
 def test_what_no_trial_could_use_is_refused(compose: Callable[..., DictConfig]) -> None:
     with pytest.raises(CatsweepError):
-        facts(compose("rungs=[2.0]"))
+        facts(compose("loss=hinge"))
 
 
 class Two:
@@ -39,6 +39,6 @@ class Two:
 def test_what_the_search_could_not_run_with_is_refused_all_at_once(compose: Callable[..., DictConfig]) -> None:
     sound = compose("loss=l1")
     assert facts(compose(), Two(sound)) == facts(compose())  # type: ignore[arg-type]
-    wrong = Two(sound, compose("loss=hinge"), compose("objective=[val/nope]", "rungs=[2]"))
-    with pytest.raises(ConfigError, match=r"(?s)No trial could run with:\n.*adversarial.*rungs.*val/nope"):
+    wrong = Two(sound, compose("loss=hinge"), compose("objective=[val/nope]"))
+    with pytest.raises(ConfigError, match=r"(?s)No trial could run with:\n.*adversarial.*val/nope"):
         facts(compose(), wrong)  # type: ignore[arg-type]

@@ -18,8 +18,6 @@ from PIL import Image
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it would tell its maker of its use
 import onnxruntime
 
-from catsweep.printing import say
-
 MODEL = Path(__file__).resolve().parent / "generator.onnx"
 
 
@@ -51,4 +49,4 @@ if __name__ == "__main__":
     if chosen.n < 1 or chosen.seed < 0 or not 0 < chosen.truncation <= 1:
         parser.error("expected --n of at least 1, --seed of at least 0, --truncation above 0 and at most 1")
     Image.fromarray(page(draw(chosen.n, chosen.seed, chosen.truncation))).save(chosen.out)
-    say(chosen.out)
+    print(chosen.out)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
 from catsweep.data import building
 from catsweep.data.prepare.augment import Augment
@@ -15,8 +16,9 @@ from catsweep.data.prepare.ready import publish
 from catsweep.data.prepare.resize import Resize
 from catsweep.data.prepare.stage import Done
 from catsweep.data.ready import CARD, IMAGES, MANIFEST, ReadySet
-from catsweep.errors import DataError
+from catsweep.errors import PlaceError
 from catsweep.ownership import MARKER
+from catsweep.places import told
 
 SPLITS = ("train", "", "val", "train", "train")
 
@@ -147,7 +149,8 @@ def test_a_damaged_set_is_made_again(stages: Callable, tmp_path: Path) -> None:
 
 def test_a_place_one_cannot_write_to_is_an_error_with_the_remedy(stages: Callable, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match=r"or set root=DIR"):
+    cfg = OmegaConf.create({"root": str(tmp_path / "file")})
+    with pytest.raises(PlaceError, match=r"root=DIR"), told(cfg):
         publish(stages(), tmp_path / "file" / "cats-16", "cats")
 
 
