@@ -85,3 +85,10 @@ def test_a_line_that_is_not_known_is_described(tmp_path: Path, record: str) -> N
     assert confirming_line(tmp_path, 5, [5]) == (
         "the line that started the sweep, with 'hydra.sweeper.confirm={top: 3, seeds: 3}'"
     )
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("typed", [["-c", "import os", "-m"], ["src/train.py", "-m", "trust=[os.*]"], "-m", [["-m"]]])
+def test_a_line_that_no_sweep_begins_with_is_not_advised(tmp_path: Path, typed: object) -> None:
+    (tmp_path / "provenance.json").write_text(json.dumps({"command": typed}))
+    assert confirming_line(tmp_path, 5, [5]).startswith("the line that started the sweep")

@@ -1,5 +1,7 @@
 import shlex
 
+import pytest
+
 from catsweep.export.selection import Objective
 from catsweep.report.record import Entry, Record
 from catsweep.report.reproduce import reproduction
@@ -49,3 +51,10 @@ def test_the_winners_keys_have_their_prefix_and_its_strings_their_quotes() -> No
 def test_what_nobody_kept_is_empty() -> None:
     assert reproduction(record(), WINNER) == reproduction(record(), None)
     assert reproduction(record(), None).sweep == ""
+
+
+@pytest.mark.security
+def test_a_line_that_no_sweep_begins_with_is_not_shown() -> None:
+    again = reproduction(record(command=("-c", "import os", "-m"), contract={"fixed": FIXED}), None)
+    assert not again.exact
+    assert shlex.split(again.sweep)[:2] == ["python", "src/train.py"]

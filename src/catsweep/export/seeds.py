@@ -4,14 +4,16 @@
 the trial, else that nobody knows, and the line that finds out.
 """
 
-import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from catsweep.errors import DataError
+from catsweep.records import read_json
 from catsweep.search.confirmation import Candidate, Confirmation
+from catsweep.search.recorded_lines import SWEPT, is_plain
 from catsweep.search.significance import confidence, distinct
 
 KEY = "hydra.sweeper.confirm"
@@ -114,17 +116,19 @@ def confirming_line(run: Path, trial: int, ranked: Sequence[int]) -> str:
         ranked: trials in the order in which a sweep confirms them.
 
     Returns:
-        The command; in words where it is not known. Empty if the trial is no candidate: infeasible, or a repeat.
+        The command; in words where it is not known, or is none that a sweep begins with. Empty if the trial is no
+        candidate: infeasible, or a repeat.
     """
     if trial not in ranked:
         return ""
     asked = f"{KEY}={{top: {max(TOP, ranked.index(trial) + 1)}, seeds: {SEEDS}}}"
     try:
-        command = json.loads((run / "provenance.json").read_text(encoding="utf-8"))["command"]
-        kept = [str(word) for word in command if not str(word).lstrip("+").startswith(f"{KEY}=")]
-    except (OSError, ValueError, KeyError, TypeError):
-        kept = []
-    if "-m" not in kept and "--multirun" not in kept:
+        command = read_json(run / "provenance.json").get("command")
+    except DataError:
+        command = None
+    typed: list[str] = command if isinstance(command, list) and is_plain(command) else []
+    kept = [word for word in typed if not word.lstrip("+").startswith(f"{KEY}=")]
+    if not set(SWEPT) & set(kept):
         return f"the line that started the sweep, with '{asked}'"
     return shlex.join(["python", *kept, asked])
 

@@ -11,6 +11,7 @@ from catsweep.printing import readable
 from catsweep.report.record import Entry, Record
 from catsweep.report.words import shown
 from catsweep.search import grammar
+from catsweep.search.recorded_lines import is_plain
 
 SWEPT = ("study", "trials")  # belong to a sweep, not to a run of its own
 
@@ -40,7 +41,8 @@ def reproduction(record: Record, winner: Entry | None) -> Reproduction:
         winner: its best trial, if there is one.
     """
     fixed = dict(record.contract.get("fixed") or {})
-    if record.command:
+    exact = is_plain(record.command)
+    if record.command and exact:
         sweep = shlex.join(["python", *map(readable, record.command)])
     elif fixed:
         asked = {"trials": record.total} if record.total is not None and "trials" not in fixed else {}
@@ -53,7 +55,7 @@ def reproduction(record: Record, winner: Entry | None) -> Reproduction:
         # The search's option also says what a run returns and how often it is looked at, so it stays.
         drawn = grammar.as_overrides(winner.params, record.contract.get("space") or {}, record.exact)
         alone = shlex.join(["python", "src/train.py", *_overrides({**kept, **drawn})])
-    return Reproduction(sweep, bool(record.command), alone, readable(record.commit or ""))
+    return Reproduction(sweep, exact, alone, readable(record.commit or ""))
 
 
 def _overrides(values: dict[str, Any]) -> list[str]:

@@ -26,11 +26,14 @@ from catsweep.search import confirmation, results, storage
 from catsweep.search.artifacts import FOLDER, Store
 from catsweep.search.confirming import CONFIRMATION
 from catsweep.search.leases import SIDE
+from catsweep.search.recorded_lines import plain_line
 from catsweep.search.settings import SWEEPS
 
 # Beside optuna-dashboard's own, which its pages carry. Pictures of trials may be whatever a stranger's study holds.
 POLICY = "frame-ancestors 'self'; base-uri 'none'; form-action 'self'; object-src 'none'"
 ARTIFACTS = "/artifacts/"
+# That of conf/hydra/sweeper/steady.yaml; any other may be a stranger's advice, and is not given on.
+NEXT_STEP = "Take the best model home: make best-model export STUDY={study}"
 NOTE = "dashboard:note_"  # how the keys of a study's note begin, see `optuna_dashboard._note`
 
 
@@ -141,10 +144,10 @@ def note(opened: BaseStorage, name: str, folder: Path) -> str:
             lines.append(f"- {plain(confirmed.sentence())}")
     except ValueError:  # of another version
         pass
-    if command := study.user_attrs.get("command"):
+    if command := plain_line(study.user_attrs.get("command")):
         lines.append(f"- This goes on with it, and in another folder does it again: {code(command)}")
-    if results.best_trials(study) and (step := study.user_attrs.get("next_step")):
-        lines.append(f"- {plain(step)}")
+    if results.best_trials(study) and study.user_attrs.get("next_step") == NEXT_STEP.format(study=name):
+        lines.append(f"- {plain(NEXT_STEP.format(study=name))}")
     lines.append("- The page of a trial shows its newest pictures, also while it runs.")
     return "\n".join([lines[0], "", *lines[1:]])
 
