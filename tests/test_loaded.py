@@ -408,3 +408,14 @@ def test_a_pretrained_model_without_its_architecture_is_not_looked_for(architect
     with watched() as done, pytest.raises(CatsweepError):
         rebuild(changed(config, "model.architecture", architecture), "model")
     assert done == []
+
+
+@pytest.mark.security
+@pytest.mark.parametrize(
+    "value",
+    ["!!python/object/apply:pathlib.WindowsPath [x]", "!!bool zz", "!!int ''", "!!float ''", "!!timestamp zz"],
+)
+def test_a_tag_that_yaml_cannot_construct_is_told(tmp_path: Path, value: str) -> None:
+    (tmp_path / "config.yaml").write_text(f"seed: {value}\n")
+    with pytest.raises(ConfigError, match="Expected the configuration of a run"):
+        read(tmp_path / "config.yaml")

@@ -8,6 +8,7 @@ which is a copy where that is another file system: a kill or a full disk in it l
 import io
 import logging
 import os
+import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,8 @@ def read(file: Path) -> dict[str, Any]:
         state = found["state_dict"]
         if not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items()):
             raise TypeError("its weights are no tensors")
+    except pickle.UnpicklingError as error:  # torch's own words advise to run it
+        raise DataError(torn(file, "it holds more than tensors and plain values, or is damaged")) from error
     except Exception as error:  # of a dozen classes: UnpicklingError, RuntimeError, KeyError, EOFError, …
         raise DataError(torn(file, in_short(error))) from error
     assert isinstance(found, dict)

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from types import FrameType, TracebackType
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -98,7 +99,9 @@ class Command(Interruption):
         """For `sys.excepthook`."""
         if issubclass(kind, KeyboardInterrupt):
             raise self.end()
-        sys.__excepthook__(kind, error, trace)
+        from catsweep.printing import readable  # nothing more to import at each start
+
+        print(readable("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)
 
     def unraisable(self, what: "sys.UnraisableHookArgs") -> None:
         """For `sys.unraisablehook`: one that was raised where none may be, which would else be forgotten."""

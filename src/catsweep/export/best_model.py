@@ -10,6 +10,7 @@ a run folder, so that `generate` and `export` (the next steps) take it as they w
 
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -142,7 +143,8 @@ def samples_of(run: Path) -> Path | None:
     """
     found = read_json(run / "metrics.json").get("epoch")
     scored_at = found if isinstance(found, int) else math.inf
-    grids = sorted((run / "samples").glob("epoch_*.png"))
+    pages = sorted((run / "samples").glob("epoch_*.png"))
+    grids = [page for page in pages if re.fullmatch(r"epoch_[0-9]{1,9}", page.stem)]
     drawn_by_then = [page for page in grids if int(page.stem.removeprefix("epoch_")) <= scored_at]
     latest = max(drawn_by_then or grids, default=None)
     return None if latest is None else latest.relative_to(run)

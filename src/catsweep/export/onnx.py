@@ -23,6 +23,7 @@ from catsweep.export.tracing import quiet_exporters, trace_decode, trace_reconst
 from catsweep.models.protocol import Generator, Reconstructor
 
 FILE, RECONSTRUCTOR = "generator.onnx", "reconstructor.onnx"
+FATAL = 4  # ONNX Runtime writes names of nodes past `catsweep.printing`; errors are raised as well
 INPUT, OUTPUT, PHOTOS = "latents", "images", "photos"
 
 
@@ -85,7 +86,9 @@ class _Session:
     def __init__(self, path: Path, name: str):
         # ONNX Runtime raises classes of its own for a damaged file, and they share no root but Exception.
         try:
-            self.session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+            options = onnxruntime.SessionOptions()
+            options.log_severity_level = FATAL
+            self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
             (given,), (images,) = self.session.get_inputs(), self.session.get_outputs()
         except Exception as error:
             raise ExportError(f"{path} is not a file that catsweep exported: {error}") from error
@@ -94,10 +97,14 @@ class _Session:
                 f"{path} maps {given.name!r} to {images.name!r}; expected {name!r} to {OUTPUT!r}. "
                 f"Write it with `make export`."
             )
+        self.path = path
         self.name, self.input_shape, self.output_shape = name, given.shape, images.shape
 
     def run(self, given: Tensor) -> Tensor:
-        (images,) = self.session.run([OUTPUT], {self.name: given.numpy().astype(np.float32, copy=False)})
+        try:
+            (images,) = self.session.run([OUTPUT], {self.name: given.numpy().astype(np.float32, copy=False)})
+        except Exception as error:
+            raise ExportError(f"{self.path} cannot draw: {error}") from error
         return torch.from_numpy(images)
 
 
@@ -113,8 +120,10 @@ class OnnxGenerator:
 
     def __init__(self, path: Path):
         self._generator = _Session(path, INPUT)
-        self.latent_size = int(self._generator.input_shape[1])
-        self.image_size = int(self._generator.output_shape[2])
+        sizes = self._generator.input_shape[1:2] + self._generator.output_shape[2:3]
+        if [type(size) for size in sizes] != [int, int]:
+            raise ExportError(f"{path} does not tell the sizes of its latents and images. Write it with `make export`.")
+        self.latent_size, self.image_size = sizes
 
     def decode(self, latents: Tensor) -> Tensor:
         """See `Generator.decode`."""

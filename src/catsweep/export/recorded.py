@@ -57,7 +57,7 @@ class Recorded:
             raise ExportError(
                 f"{error} Name another folder, a finished run or a bundle, or export it again."
             ) from error
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, CatsweepError) as error:
+        except (OSError, ValueError, OverflowError, KeyError, TypeError, AttributeError, CatsweepError) as error:
             raise ExportError(
                 f"Expected a finished run or a bundle in {folder}, with its scores, their cards and where they came "
                 f"from ({METRICS}, {PROVENANCE}): {type(error).__name__}: {error}. Name another, or export it again."
