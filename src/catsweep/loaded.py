@@ -34,8 +34,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from catsweep.configuration import CONF
-from catsweep.errors import CatsweepError, ConfigError
+from catsweep.errors import CatsweepError, ConfigError, DataError
 from catsweep.instantiation import TRUSTED, is_trusted
+from catsweep.links import require_regular
 
 # What is rebuilt, and the group of `conf/`, or one option of it, whose names it may have. Of data only drawn cats: a
 # ready set is found by its digest, and who wants photos read again says `trust=[catsweep.data.sources.Photos]`.
@@ -58,8 +59,11 @@ def read(file: Path) -> dict[str, Any]:
     """
     expected = f"Expected the configuration of a run in {file}"
     try:
+        require_regular(file)
         found = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
         asked = next((text for text in _texts(found) if "${" in text), None)
+    except DataError as error:
+        raise ConfigError(f"{expected}: {error}") from error
     except (OSError, ValueError, RecursionError, AssertionError, yaml.YAMLError, OmegaConfBaseException) as error:
         said = " ".join(str(error).split())[:300]
         raise ConfigError(f"{expected}, but: {type(error).__name__}: {said}.") from error

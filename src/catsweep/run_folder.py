@@ -18,6 +18,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from catsweep import links
 from catsweep.errors import ConfigError
 from catsweep.printing import say
 
@@ -49,10 +50,10 @@ def run_folder(resume: bool | str | None, runs: Path = RUNS) -> str:
         runs: where new folders are made.
 
     Raises:
-        ConfigError: there is nothing to continue, or somebody works in it. Nothing was written.
+        ConfigError: there is nothing to continue, somebody works in it, or a link in it leads out of it. Nothing was written.
     """
     if isinstance(resume, str):
-        return str(_named(resume, runs))
+        return _own(_named(resume, runs))
     if not isinstance(resume, bool | None):
         raise ConfigError(
             f"resume must be true, false or the folder of a run; got {resume!r}.{_candidates(None, runs)}"
@@ -60,7 +61,7 @@ def run_folder(resume: bool | str | None, runs: Path = RUNS) -> str:
     if not resume:
         return str(_unused(runs / f"{datetime.now():%Y-%m-%d/%H-%M-%S}"))
     if unfinished := latest_unfinished(runs):
-        return str(unfinished)
+        return _own(unfinished)
     busy = f" {resumable(runs)[0]} is being run." if resumable(runs) else ""
     raise ConfigError(
         f"resume=true: expected an unfinished run with {LAST_CHECKPOINT} in {runs}, but found none.{busy} "
@@ -112,6 +113,12 @@ def is_taken(folder: Path) -> bool:
 
 
 _END_IT = "Wait until it has ended, or end it: Ctrl-C once stops it at a checkpoint."
+
+
+def _own(folder: Path) -> str:
+    """A run's folder, once it is known that going on in it writes nothing elsewhere: Hydra, too, follows links."""
+    links.refuse_within(folder, "run", ConfigError)
+    return str(folder)
 
 
 def _with_checkpoint(runs: Path) -> set[Path]:

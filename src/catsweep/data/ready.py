@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from catsweep.cells import escaped, unescaped
 from catsweep.errors import DataError
+from catsweep.links import require_regular
 from catsweep.places import explain, named
 
 IMAGES, MANIFEST, SHEET, CARD = "images.npy", "manifest.csv", "contact_sheet.png", "card.json"
@@ -187,11 +188,15 @@ class ReadySet:
         """
         path = Path(path)
         try:
-            card = json.loads((path / CARD).read_text(encoding="utf-8"))
+            for name in (CARD, MANIFEST, IMAGES):
+            require_regular(path / name)
+        card = json.loads((path / CARD).read_text(encoding="utf-8"))
             rows = tuple(read_manifest(path / MANIFEST))
             images = np.load(path / IMAGES, mmap_mode="r", allow_pickle=False)
             expected = (int(card["n"]), int(card["size"]), int(card["size"]), 3)
             str(card["digest"])
+        except DataError as error:
+            raise _damaged(path, str(error).rstrip("."), remedy) from error
         except (OSError, ValueError, KeyError, TypeError, EOFError, csv.Error) as error:
             if explain(error) is not None:  # it may be whole, and must not be deleted
                 raise
@@ -216,6 +221,7 @@ def find_ready_set(digest: str | None, places: Sequence[Path]) -> ReadySet | Non
     for place in places:
         for card in [place / CARD, *sorted(place.glob(f"*/{CARD}"))]:
             try:
+                require_regular(card)
                 if json.loads(card.read_text(encoding="utf-8")).get("digest") == digest:
                     return ReadySet.open(card.parent)
             except (OSError, ValueError, AttributeError, DataError):

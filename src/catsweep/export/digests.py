@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from catsweep import links
 from catsweep.errors import DataError, ExportError
 from catsweep.records import read_json
 
@@ -80,15 +81,11 @@ def refuse_links(paths: Iterable[Path], folder: Path) -> None:
     Raises:
         ExportError: one leads out of the folder, nowhere, or is no file.
     """
-    inside = folder.resolve()
+    paths = list(paths)
+    links.refuse(paths, folder, "bundle", ExportError)
     for path in paths:
-        if path.is_symlink() and not (path.exists() and path.resolve().is_relative_to(inside)):
-            raise ExportError(
-                f"{path} is a link out of the bundle, to {os.readlink(path)}, and links are not followed. If that is "
-                f"where its files really are: cp -rL {folder} COPY, and name the copy."
-            )
-        if path.exists() and not path.is_file() and not path.is_dir():
-            raise ExportError(f"{path} is no file, but a pipe, a socket or a device. {AGAIN}")
+        if path.is_symlink() and not path.exists():
+            raise ExportError(f"{path} is a link to {os.readlink(path)}, where nothing is. {AGAIN}")
 
 
 def _recorded(folder: Path) -> dict[str, tuple[int, str]] | None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from optuna.trial import FrozenTrial
 
+from catsweep import links
 from catsweep.atomic import write_json
 from catsweep.errors import StudyError
 from catsweep.names import inside
@@ -68,8 +69,10 @@ class Folders:
             StudyError: the study says that it is elsewhere, and the template of this start does not.
         """
         name = self._said(trial)
-        if attributes.FOLDER not in trial.user_attrs or inside(self.base, self.base / name):
+        if inside(self.base, self.base / name):
             return name
+        if attributes.FOLDER not in trial.user_attrs:
+            links.refuse([self.base / name], self.base, "sweep", StudyError)
         composed = None if self.compose is None else self.compose(trial)
         if composed is not None and re.fullmatch(re.escape(composed.rstrip("/")) + r"(_\d+)*/?", name):
             return name
@@ -82,9 +85,19 @@ class Folders:
     def _said(self, trial: FrozenTrial) -> str:
         return str(trial.user_attrs.get(attributes.FOLDER, self.usual(trial.number)))
 
+    def said(self, trial: FrozenTrial) -> Path:
+        """A trial's folder, wherever that is: for comparisons, and not to work in."""
+        return self.base / self._said(trial)
+
     def of(self, trial: FrozenTrial) -> Path:
-        """A trial's folder."""
-        return self.base / self.name(trial)
+        """A trial's folder, to work in.
+
+        Raises:
+            StudyError: see `name`; or a link in it leads out of it.
+        """
+        folder = self.base / self.name(trial)
+        links.refuse_within(folder, "trial", StudyError)
+        return folder
 
     def choose(self, trial: FrozenTrial, trials: Iterable[FrozenTrial]) -> str | None:
         """The folder of a trial that has none yet; with its number behind it, should another trial have it already.
@@ -101,7 +114,7 @@ class Folders:
             wanted = self.compose(trial)
         if wanted is None:
             return None
-        taken = {_plain(self.base / self._said(other)) for other in trials if other.number != trial.number}
+        taken = {_plain(self.said(other)) for other in trials if other.number != trial.number}
         taken |= {_plain(self.base), *map(_plain, self.others)}
         if _plain(self.base / wanted) == _plain(self.base):
             wanted = str(trial.number)

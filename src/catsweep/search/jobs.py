@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import GrammarParseError, InterpolationKeyError
 from optuna.trial import FrozenTrial
 
+from catsweep import links
 from catsweep.errors import ConfigError, StudyError
 from catsweep.search import attributes, grammar
 from catsweep.search.covering import Examples
@@ -189,6 +190,8 @@ class Jobs:
         if thorough and "examples" in inspect.signature(task).parameters:
             loader = self.hydra_context.config_loader
             task = functools.partial(task, examples=Examples(self.space, self.config, loader, place))
+        links.refuse([record / "preflight"], record, "study", StudyError)
+        links.refuse_within(record / "preflight", "preflight", StudyError)
         executor = self._executor(task, 1, bounds)
         try:
             executor.submit(Job(0, (*self.space.overrides({}), *place), record / "preflight"))

@@ -330,7 +330,7 @@ class Sweep:
     def _scheduler(self, study: optuna.Study, executor: Executor, leases: Leases, watch: Watch) -> Scheduler:
         places = self.jobs.folders(study)
         for trial in study.get_trials(deepcopy=False, states=(TrialState.WAITING, TrialState.RUNNING)):
-            places.name(trial)  # refused now, and not when its turn comes
+            places.of(trial)  # refused now, and not when its turn comes
         return Scheduler(
             study=study,
             proposals=Proposer(study, self.space, self._samplers(study), self.settings["duplicates"], self.config),
