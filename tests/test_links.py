@@ -80,7 +80,7 @@ def test_only_files_of_the_study_are_artifacts(tmp_path: Path) -> None:
     (folder / "study").symlink_to("../study.db")
     os.mkfifo(folder / "pipe")
     for name in ("link", "study", "pipe"):
-        with pytest.raises(StudyError, match="is a link out|is no file"):
+        with pytest.raises(StudyError, match=r"is a link out|is no file"):
             Store(folder).open_reader(name)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "artifacts").symlink_to(tmp_path)

@@ -50,7 +50,8 @@ def run_folder(resume: bool | str | None, runs: Path = RUNS) -> str:
         runs: where new folders are made.
 
     Raises:
-        ConfigError: there is nothing to continue, somebody works in it, or a link in it leads out of it. Nothing was written.
+        ConfigError: there is nothing to continue, somebody works in it, or a link in it leads out of it.
+            Nothing was written.
     """
     if isinstance(resume, str):
         return _own(_named(resume, runs))

@@ -189,8 +189,8 @@ class ReadySet:
         path = Path(path)
         try:
             for name in (CARD, MANIFEST, IMAGES):
-            require_regular(path / name)
-        card = json.loads((path / CARD).read_text(encoding="utf-8"))
+                require_regular(path / name)
+            card = json.loads((path / CARD).read_text(encoding="utf-8"))
             rows = tuple(read_manifest(path / MANIFEST))
             images = np.load(path / IMAGES, mmap_mode="r", allow_pickle=False)
             expected = (int(card["n"]), int(card["size"]), int(card["size"]), 3)
