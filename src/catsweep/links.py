@@ -19,7 +19,7 @@ from catsweep.names import inside
 _OF_WANDB = re.compile(r"wandb/(offline-)?run-[^/]+/logs/debug-core\.log")
 
 
-def refuse(paths: Iterable[Path], folder: Path, what: str, error: type[CatsweepError]) -> None:
+def refuse(paths: Iterable[Path], folder: Path, what: str, error: type[CatsweepError], dangling: bool = True) -> None:
     """Refuse what is elsewhere, or no file: it would be whatever it points to on this machine.
 
     Args:
@@ -27,12 +27,13 @@ def refuse(paths: Iterable[Path], folder: Path, what: str, error: type[CatsweepE
         folder: they may not lead out of it.
         what: it is, for the message: `bundle`.
         error: to raise.
+        dangling: whether a link within the folder may lead nowhere.
 
     Raises:
         CatsweepError: of that class, if one leads out of the folder, or is no file and no folder.
     """
     for path in paths:
-        if not inside(folder, path):
+        if not inside(folder, path) or (not dangling and path.is_symlink() and not path.exists()):
             link = next((part for part in (path, *path.parents) if part.is_symlink()), path)
             to = f", to {os.readlink(link)}" if link.is_symlink() else ""
             raise error(

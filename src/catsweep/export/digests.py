@@ -6,7 +6,6 @@ nothing is signed.
 """
 
 import hashlib
-import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -81,11 +80,7 @@ def refuse_links(paths: Iterable[Path], folder: Path) -> None:
     Raises:
         ExportError: one leads out of the folder, nowhere, or is no file.
     """
-    paths = list(paths)
-    links.refuse(paths, folder, "bundle", ExportError)
-    for path in paths:
-        if path.is_symlink() and not path.exists():
-            raise ExportError(f"{path} is a link to {os.readlink(path)}, where nothing is. {AGAIN}")
+    links.refuse(paths, folder, "bundle", ExportError, dangling=False)
 
 
 def _recorded(folder: Path) -> dict[str, tuple[int, str]] | None:
