@@ -9,6 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from catsweep import schema
 from catsweep.commands import guard
 from catsweep.errors import ConfigError
 from catsweep.instantiation import instantiate
@@ -180,3 +181,14 @@ def test_a_letter_that_the_terminal_lacks_ends_no_command(root: Path) -> None:
     environment = {"PYTHONPATH": "src", "PYTHONIOENCODING": "ascii:strict"}
     done = subprocess.run([sys.executable, "-c", program], cwd=root, env=environment, capture_output=True, text=True)
     assert (done.stdout, done.returncode) == ("val/fid ?, M?usel\n", 0), done.stderr
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("name", [1, 1.5, "*", "a.**", "*.a", "a b", ".a", "a..b", "../a", " "], ids=repr)
+def test_what_is_no_name_is_refused_in_a_list_of_trusted_packages(root: Path, name: object) -> None:
+    schema.register()
+    with initialize_config_dir(str(root / "conf"), version_base="1.3"):
+        cfg = compose("train", ["trust=[a.b, mypackage.*]"])
+        assert list(cfg.trust) == ["a.b", "mypackage.*"]
+        assert (said := schema.refusal(cfg, "trust", [name]))
+        assert "each a dotted name" in said

@@ -7,6 +7,7 @@ exact names only.
 """
 
 import functools
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -30,8 +31,17 @@ def trusting(names: Sequence[str]) -> Iterator[None]:
 
     Args:
         names: exact ones, `mypackage.models.Net`, or all of a package, `mypackage.*`; those of the command line.
+
+    Raises:
+        ConfigError: one is neither.
     """
-    with hydra.utils.execution_whitelist(list(names)):
+    try:
+        allowing = hydra.utils.execution_whitelist(list(names))
+    except InstantiationException as error:
+        raise ConfigError(
+            f"trust must be a list of names, or of packages and .*, such as mypackage.*; got {list(names)!r}."
+        ) from error
+    with allowing:
         token = _trusted.set((*_trusted.get(), *map(str, names)))
         try:
             yield
@@ -57,11 +67,28 @@ def instantiate(node: Any, **kwargs: Any) -> Any:
     try:
         return hydra.utils.instantiate(node, _execution_whitelist_=TRUSTED, **kwargs)
     except InstantiationException as error:
-        # Hydra's message first names the target and then quotes its own manual at length.
-        said = str(error).partition("\n\n")[0]
-        raise ConfigError(
-            f"A configuration may name targets of {', '.join(TRUSTED)} and of the packages in trust=[…]. {said}"
-        ) from error
+        raise ConfigError(_said(error)) from error
+
+
+def _said(error: InstantiationException) -> str:
+    """What Hydra says of a target, without its advice to programmers, and with the one for a command line."""
+    # It first names the target and then quotes its own manual at length.
+    said = " ".join(str(error).partition("\n\n")[0].split())
+    found = re.search(r"[Tt]arget '([^']*)'", said)
+    name = found[1] if found else ""
+    if said.startswith("Error locating target"):
+        return (
+            f"The target {name!r} cannot be found: {' '.join(str(error.__cause__).split())} Is it spelled as in its "
+            "module? For a package of your own, say where it is: PYTHONPATH=. before the command."
+        )
+    if "is not in the Hydra execution whitelist" in said:
+        return (
+            f"The target {name!r} is not trusted: a configuration may name targets of {', '.join(TRUSTED)}. "
+            f"If it is yours, add 'trust=[{name.partition('.')[0] or 'mypackage'}.*]'."
+        )
+    if "cannot be authorized" in said:
+        return f"The target {name!r} may not be named, whatever is trusted: it could run anything."
+    return said
 
 
 def checked_once(function: Callable[..., R]) -> Callable[..., R]:

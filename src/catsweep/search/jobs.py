@@ -180,13 +180,15 @@ class Jobs:
         Raises:
             StudyError: it failed, so every trial would.
         """
-        log.info("Running %s before the first trial", self.settings["preflight"])
         # Looked up without Hydra's whitelist: it is the user's own configuration, like the task itself.
         bounds = self.settings.trial_timeout.for_preparation()
         record = self.settings.record
         place = (f"hydra.sweep.dir={grammar.quoted(str(record))}", "hydra.sweep.subdir=preflight")
         task = hydra.utils.get_method(self.settings["preflight"])
-        if thorough and "examples" in inspect.signature(task).parameters:
+        examples = thorough and "examples" in inspect.signature(task).parameters
+        tries = ", which tries each option of the space once: seconds to minutes" if examples else ""
+        log.info("Running %s before the first trial%s", self.settings["preflight"], tries)
+        if examples:
             loader = self.hydra_context.config_loader
             task = functools.partial(task, examples=Examples(self.space, self.config, loader, place))
         executor = self._executor(task, 1, bounds)
