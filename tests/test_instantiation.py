@@ -92,7 +92,7 @@ def test_our_packages_and_those_we_build_from_are_trusted(target):
     ],
 )
 def test_anything_else_is_refused_without_being_called(target):
-    with pytest.raises(ConfigError, match="is not trusted|may not be named"):
+    with pytest.raises(ConfigError, match=r"is not trusted|may not be named"):
         instantiate({"_target_": target, "_args_": ["exit 3"]})
 
 
@@ -100,7 +100,7 @@ def test_targets_inside_a_trusted_one_are_held_to_the_same_rule(tmp_path):
     victim = tmp_path / "file"
     victim.touch()
     inner = {"_target_": "os.remove", "_args_": [str(victim)]}
-    with pytest.raises(ConfigError, match="is not trusted|may not be named"):
+    with pytest.raises(ConfigError, match=r"is not trusted|may not be named"):
         instantiate({"_target_": "torch.nn.Sequential", "_args_": [inner]})
     assert victim.exists()
 
@@ -113,7 +113,7 @@ def test_a_configuration_cannot_extend_the_list():
 
 def test_ones_own_package_is_added_around_the_call():
     node = {"_target_": "fractions.Fraction", "_args_": [3]}
-    with pytest.raises(ConfigError, match="is not trusted|may not be named"):
+    with pytest.raises(ConfigError, match=r"is not trusted|may not be named"):
         instantiate(node)
     with execution_whitelist("fractions.*"):
         assert instantiate(node) == 3

@@ -248,5 +248,5 @@ def test_hydra_writes_nothing_into_a_run_that_is_to_go_on(root, resume):
 @pytest.mark.security
 def test_runs_of_like_names_are_named_wherever_they_are(project, make_run):
     make_run("r/base")
-    with pytest.raises(ConfigError, match="Runs of like names: r/base$"):
+    with pytest.raises(ConfigError, match=r"Runs of like names: r/base$"):
         folder_for("r/bse")
