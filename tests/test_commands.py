@@ -186,7 +186,7 @@ def test_a_letter_that_the_terminal_lacks_ends_no_command(root: Path) -> None:
 @pytest.mark.security
 @pytest.mark.parametrize("name", [1, 1.5, "*", "a.**", "*.a", "a b", ".a", "a..b", "../a", " "], ids=repr)
 def test_what_is_no_name_is_refused_in_a_list_of_trusted_packages(root: Path, name: object) -> None:
-    with initialize_config_dir(str(root / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(root / "conf")):
         cfg = compose("train", ["trust=[a.b, mypackage.*]"])
         assert list(cfg.trust) == ["a.b", "mypackage.*"]
         assert (said := schema.refusal(cfg, "trust", [name]))
@@ -195,7 +195,7 @@ def test_what_is_no_name_is_refused_in_a_list_of_trusted_packages(root: Path, na
 
 @pytest.mark.security
 def test_lists_hold_what_their_kind_says(root: Path) -> None:
-    with initialize_config_dir(str(root / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(root / "conf")):
         cfg = compose("train", ["objective=[1]", "rungs=['0.5']"])
     assert list(cfg.objective) == ["1"]
     assert list(cfg.rungs) == [0.5]

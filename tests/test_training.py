@@ -342,3 +342,18 @@ def test_precision_follows_the_processor_unless_it_is_given(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: abilities, raising=False)
     assert training.resolve_precision(precision, accelerator) == expected
+
+
+@pytest.mark.security
+@pytest.mark.parametrize(("at", "goes_on"), [("_fit", False), ("_score", True)])
+def test_a_run_that_is_stopped_says_how_it_goes_on(
+    compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str, goes_on: bool
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, at, stop)
+    monkeypatch.setattr(training.COMMAND, "said", "")
+    with pytest.raises(KeyboardInterrupt):
+        training.run(compose("epochs=1"), tmp_path)
+    assert training.COMMAND.said == "Interrupted." + f" To go on, add resume={tmp_path} to the same line." * goes_on
