@@ -216,7 +216,7 @@ def test_a_set_that_cannot_be_read_is_named_and_in_nobodys_way(
     digest = ReadySet.open(built).digest
     shutil.copytree(built, bad := built.with_name("a-bad-one"))
     damage(bad / name)
-    with pytest.raises(DataError, match="Expected a complete ready set .*a-bad-one"):
+    with pytest.raises(DataError, match=r"Expected a complete ready set .*a-bad-one"):
         ReadySet.open(bad)
     found = find_ready_set(digest, [built.parent])
     assert found is not None

@@ -111,6 +111,6 @@ def _refuse_others(model: LightningModule, state: dict[str, Tensor], folder: Pat
     whole, there = outlines.numbers(model), sum(tensor.numel() for tensor in state.values())
     if whole > LARGEST * there:
         raise ExportError(
-            f"The weights in {folder / WEIGHTS} are {there:,} numbers, and the model in {CONFIG} has {whole:,}. Was one "
-            "of the two files changed?"
+            f"The weights in {folder / WEIGHTS} are {there:,} numbers, and the model in {CONFIG} has {whole:,}. "
+            "Was one of the two files changed?"
         )
