@@ -56,6 +56,7 @@ BATCH_NORM = {"_target_": "torch.nn.BatchNorm2d", "_partial_": True}
     [
         (32, 5, 1, None, r"single cell .* over data\.batch_size=1\. Set data\.batch_size=2 or more, or .*halvings=4"),
         (64, 6, 1, 900, r"over data\.batch_size=1\. Set"), (16, 4, 64, 1, r"1 photo that there is .*\. Add photos, or"),
+        (2, 1, 1, None, r"or normalization=group\.$"),
         (64, 5, 1, None, None), (32, 5, 2, 2, None), (32, 5, 64, None, None), (64, 5, 64, 1, None),
     ],
 )  # fmt: skip

@@ -7,7 +7,7 @@ from hydra.utils import execution_whitelist
 from omegaconf import OmegaConf
 
 from catsweep.errors import ConfigError
-from catsweep.instantiation import checked_once, instantiate
+from catsweep.instantiation import checked_once, instantiate, trusting
 
 
 def test_a_node_becomes_what_it_names():
@@ -117,3 +117,15 @@ def test_ones_own_package_is_added_around_the_call():
         instantiate(node)
     with execution_whitelist("fractions.*"):
         assert instantiate(node) == 3
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("inner", [False, True])
+def test_a_package_that_python_does_not_find_is_told_with_the_remedy(inner):
+    node = {"_target_": "nopackageofmine.losses.cubed"}
+    outer = {"_target_": "torch.nn.Sequential", "_args_": [node]}
+    with trusting(["nopackageofmine.*"]), pytest.raises(ConfigError, match=r"cubed.*PYTHONPATH=\. .*pip install -e"):
+        instantiate(outer if inner else node)
+    with trusting(["torch.nn.*"]), pytest.raises(ConfigError) as told:
+        instantiate({"_target_": "torch.nn.Nothing"})
+    assert "PYTHONPATH" not in str(told.value)

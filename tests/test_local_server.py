@@ -270,7 +270,7 @@ def test_a_port_that_is_taken_is_passed_over(monkeypatch: pytest.MonkeyPatch) ->
         with listen(port, "port") as other:
             assert port < other.getsockname()[1] < port + TRIES
         monkeypatch.setattr("catsweep.local_server.TRIES", 1)
-        with pytest.raises(ConfigError, match=rf"1 ports from {port} on.*verification\.port=PORT"):
+        with pytest.raises(ConfigError, match=rf"from {port} to {port} to be free.*verification\.port=NUMBER"):
             listen(port, "verification.port")
 
 

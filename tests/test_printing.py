@@ -3,6 +3,7 @@
 import importlib
 import io
 import logging
+import re
 import subprocess
 import sys
 import unicodedata
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.live import Live
 from rich.table import Table
+from tests.markup import names
 
 from catsweep import printing
 from catsweep.printing import ReadableRecord, readable, readable_name, say
@@ -103,7 +105,7 @@ def test_tables_and_pictures_that_stay(bad: str) -> None:
     table = Table("name", title=f"t{bad}")
     table.add_row(f"[red]n{bad}[/red]")
     with Live(table, console=console, auto_refresh=False) as live:
-        console.print(f"p{bad}", markup=False)
+        console.print(f"p{bad}")
         live.refresh()
     said = out.getvalue()
     if len(bad) > 1 or bad not in "\r\x1b":  # which Rich itself writes
@@ -116,6 +118,20 @@ def test_every_command_logs_readably() -> None:
     assert logging.getLogRecordFactory() is ReadableRecord
 
 
+@pytest.mark.security
+@given(names())
+def test_no_name_is_markup_of_richs(name: str) -> None:
+    name = readable(name.replace("\t", " "))  # Rich lays out before what is not seen is spelled
+    console = printing.console(file=(out := io.StringIO()), width=4000, color_system="truecolor", force_terminal=True)
+    table = Table(name, title=name, title_justify="left", box=None, title_style="", header_style="")
+    table.add_row(name)
+    console.print(table, name, highlight=False)
+    assert re.findall(r"\x1b\[[\d;]*m", out.getvalue()) == []
+    assert [line.strip() for line in out.getvalue().splitlines() if line.strip()] == [
+        line.strip() for _ in range(4) for line in readable(name).split("\n") if line.strip()
+    ]
+
+
 def test_every_command_says_its_errors_readably(root: Path, tmp_path: Path) -> None:
     source = tmp_path / "a\x1b]0;owned\x07\u202e"
     argv = [sys.executable, str(root / "src" / "prepare.py"), "data=photos", f'data.source="{source}"']
@@ -124,3 +140,10 @@ def test_every_command_says_its_errors_readably(root: Path, tmp_path: Path) -> N
     assert done.returncode == 1, said
     assert "\\x1b]0;owned\\x07\\u202e" in said
     assert not any(acts(char) for char in said if char not in "\n\t")
+
+
+@pytest.mark.security
+def test_no_module_has_a_console_of_its_own(root: Path) -> None:
+    own = re.compile(r"(?<!def )\bConsole\(|rich\.print|RichHandler")
+    found = [path.name for path in (root / "src").rglob("*.py") if own.search(path.read_text(encoding="utf-8"))]
+    assert found == []

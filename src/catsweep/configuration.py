@@ -118,7 +118,7 @@ def check_batch(cfg: DictConfig, photos: int | None = None) -> None:
         return
     raise ConfigError(
         f"A network that ends as a single cell (data.size={size}, depth.halvings={halvings}) cannot be normalized over "
-        f"{batches}. {more}, or normalization=group, or depth.halvings={halvings - 1}."
+        f"{batches}. {more}, or normalization=group{f', or depth.halvings={halvings - 1}' if halvings > 1 else ''}."
     )
 
 

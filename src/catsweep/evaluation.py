@@ -51,18 +51,18 @@ def run(cfg: DictConfig) -> Path:
     recorded = Recorded.read(folder)
     ready = open_photos(recorded, cfg.ready)
     console = printing.console()
-    console.print(f"Scoring {folder} again, against {ready.path.name}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"Scoring {folder} again, against {ready.path.name}", highlight=False, soft_wrap=True)
     scorer = scorer_for(recorded, ready, cfg.seed)
     scores, cards = scorer.final(open_model(folder))
     outcome = Outcome(recorded, scores, cards, scorer.seed)
     console.print(outcome.table())
     for line in (outcome.extractor(), *outcome.remarks(), *said):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line, highlight=False, soft_wrap=True)
     if cfg.out is not None:
         write_json(Path(cfg.out), outcome.to_dict(scorer))
     if failure := outcome.failure():
         raise EvaluationError(failure)
-    console.print(outcome.sentence(), highlight=False, markup=False, soft_wrap=True)
+    console.print(outcome.sentence(), highlight=False, soft_wrap=True)
     return folder
 
 

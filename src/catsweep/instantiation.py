@@ -7,9 +7,11 @@ exact names only.
 """
 
 import functools
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from importlib.util import find_spec
 from typing import Any, TypeVar
 
 import hydra.utils
@@ -20,6 +22,8 @@ from catsweep.errors import ConfigError
 R = TypeVar("R")
 
 TRUSTED = ("catsweep.*", "torch.nn.*", "torch.optim.*", "pytorch_lightning.*", "pytorch_optimizer.*", "kornia.*")
+
+LOCATING = re.compile(r"Error locating target '([\w.]+)'")  # how Hydra begins when it finds nothing of a name
 
 _trusted: ContextVar[tuple[str, ...]] = ContextVar("trusted", default=())
 
@@ -44,6 +48,17 @@ def is_trusted(name: str) -> bool:
     return any(name == one or (one.endswith(".*") and name.startswith(one[:-1])) for one in _trusted.get())
 
 
+def unimportable(name: str) -> str:
+    """The remedy for a name that is not found, if that is because its package is not; else empty."""
+    package = name.partition(".")[0]
+    if not package.isidentifier() or find_spec(package) is not None:
+        return ""
+    return (
+        f"Python does not look for {package} in the folder that you are in: put PYTHONPATH=. before the command, or "
+        "install it (pip install -e FOLDER)."
+    )
+
+
 def instantiate(node: Any, **kwargs: Any) -> Any:
     """Build what a node names, see `hydra.utils.instantiate`.
 
@@ -59,6 +74,9 @@ def instantiate(node: Any, **kwargs: Any) -> Any:
     except InstantiationException as error:
         # Hydra's message first names the target and then quotes its own manual at length.
         said = str(error).partition("\n\n")[0]
+        located = LOCATING.match(said)
+        if located is not None and is_trusted(located[1]) and (remedy := unimportable(located[1])):
+            raise ConfigError(f"{' '.join(said.split())}, for there is no package of that name. {remedy}") from error
         raise ConfigError(
             f"A configuration may name targets of {', '.join(TRUSTED)} and of the packages in trust=[…]. {said}"
         ) from error

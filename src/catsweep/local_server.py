@@ -39,7 +39,7 @@ HEADERS = (
 )
 SANDBOX = ("Content-Security-Policy", "sandbox; default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'")
 _LOCAL = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]{1,5})?", re.ASCII | re.IGNORECASE)
-_OTHER = "Choose another: {key}=PORT, 0 for any that is free."
+OTHER = "Choose another: {key}=NUMBER, 0 for any that is free."
 
 
 def refusal(method: str, target: str, headers: Iterable[tuple[str, str]]) -> str | None:
@@ -194,11 +194,12 @@ def listen(port: int, key: str) -> socket.socket:
     Raises:
         ConfigError: no port is free.
     """
-    other = _OTHER.format(key=key)
-    for candidate in range(port, min(port + TRIES, 1 << 16)) if port else [0]:
+    other = OTHER.format(key=key)
+    tried = range(port, min(port + TRIES, 1 << 16)) if port else range(1)
+    for candidate in tried:
         try:
             return socket.create_server((HOST, candidate))
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise ConfigError(f"Expected to serve on port {candidate}, but: {error.strerror}. {other}") from error
-    raise ConfigError(f"Expected one of the {TRIES} ports from {port} on to be free, but all are taken. {other}")
+    raise ConfigError(f"Expected a port from {port} to {tried[-1]} to be free, but all are taken. {other}")

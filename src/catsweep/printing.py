@@ -110,10 +110,10 @@ def _console() -> type[Any]:
 
 
 def console(**how: Any) -> Any:
-    """A console of Rich's that prints readably.
+    """A console of Rich's that prints readably, and text as it is: `[red]` and `:cat:` in a name are no markup.
 
     Args:
         how: as for `rich.console.Console`.
     """
     make: Callable[..., Any] = _console()
-    return make(**how)
+    return make(**{"markup": False, "emoji": False} | how)

@@ -1,8 +1,13 @@
-"""Pages from Jinja templates: the report of a study, that of a ready set, and a bundle's model card."""
+"""Pages from Jinja templates: the report of a study, that of a ready set, and a bundle's model card.
+
+What is filled in is escaped, whether somebody thinks of it or not: it may be a stranger's text.
+"""
 
 from pathlib import Path
 
 import jinja2
+
+from catsweep import markdown
 
 
 def environment(folder: Path, html: bool = True) -> jinja2.Environment:
@@ -10,11 +15,13 @@ def environment(folder: Path, html: bool = True) -> jinja2.Environment:
 
     Args:
         folder: of the templates.
-        html: whether what is filled in is escaped.
+        html: whether they are HTML, else Markdown; either way what is filled in is escaped, but for what says that it
+            is of that kind already (`markupsafe.Markup`, `catsweep.markdown.Markdown`).
     """
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder),
         autoescape=html,
+        finalize=None if html else markdown.plain,
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
         trim_blocks=True,

@@ -4,10 +4,13 @@ import json
 import re
 
 import pytest
+import yaml
 from huggingface_hub.repocard_data import ModelCardData
+from tests.markup import NAMES, Seen, on_one_line, rendered
 
 from catsweep.export import readme
 from catsweep.export.finished import FinishedRun
+from catsweep.printing import readable
 
 CARD = {
     "metric": "fid", "extractor": "inception", "resize": "none", "dtype": "float32", "reference_size": 1660,
@@ -36,8 +39,6 @@ def page(tmp_path):
 
 
 def front(page: str) -> ModelCardData:
-    import yaml
-
     return ModelCardData(**yaml.safe_load(page.split("---\n")[1]))
 
 
@@ -127,3 +128,29 @@ def test_names_that_yaml_would_misread_stay_names(page, tmp_path) -> None:
     text = page(choice={"study": "2026 #1, no", "trial": 7, "selected_by": "x"})
     assert front(text).model_name == "2026 #1, no-7"
     assert json.dumps(front(text).tags)
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("name", [name for name in NAMES if name.strip()])
+def test_a_strangers_words_are_text_in_the_page_and_in_its_front_matter(page, name: str) -> None:
+    def read(name: str, study: str = "cats") -> tuple[dict, Seen]:
+        choice = {
+            "study": study, "trial": 7, "selected_by": name, "finished_trials": 9, "remark": name,
+            "objectives": [{"name": name, "direction": "minimize"}], "params": {name: name},
+            "pareto_set": [{"trial": 7, "values": {name: 41.25}}], "seeds": {"sentence": name},
+        }  # fmt: skip
+        card = CARD | dict.fromkeys(("extractor", "resize", "dtype"), name)
+        metrics = {"scores": {"val/fid": 41.25, name: 0.5}, "cards": {"val/fid": card, name: card}}
+        config = {"model": {"_target_": f"x.{name}", "source": name}, "data": {"source": f"sets/{name}"}}
+        _, front, body = re.split(r"^---\n", page(config, choice, metrics), maxsplit=2, flags=re.MULTILINE)
+        return yaml.safe_load(front), rendered(body)
+
+    def shape(seen: Seen) -> list[str]:
+        return [tag for tag in seen.tags if tag != "code"]
+
+    (values, seen), (_, wanted) = read(name, "a [b](c) {{7}}"), read("word")
+    assert shape(seen) == shape(wanted)
+    assert [on_one_line(cell) for cell in seen.texts["td"]].count(on_one_line(name)) >= 8
+    (model,) = values["model-index"]
+    assert model["name"] == "a [b](c) {{7}}-7"
+    assert [one["type"] for one in model["results"][0]["metrics"]] == ["fid", readable(name).removeprefix("val/")]

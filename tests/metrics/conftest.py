@@ -42,6 +42,7 @@ class TinyReady:
     images: np.ndarray = field(default_factory=lambda: smooth_images(32, seed=0))
     held_out: int = 8
     digest: str = "digest"
+    card: dict[str, Any] = field(default_factory=dict)
 
     def indices(self, split: str) -> np.ndarray:
         boundary = len(self.images) - self.held_out

@@ -1,6 +1,7 @@
 """The scorer: fixed latents, one path for real and generated images, nothing depends on when it is asked."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -216,8 +217,10 @@ def test_scores_taken_otherwise_are_not_comparable(
 def test_the_extractor_checks_itself_at_the_start(build: Callable[..., Scorer], tiny_extractor: Any) -> None:
     build()
     impostor = tiny_extractor(seed=1)  # other weights under the same name and digest: the cache is not its own
-    with pytest.raises(MetricError, match=r"FID\(x, x\) = 0; it gives"):
+    with pytest.raises(MetricError, match=r"FID\(x, x\) = 0; it gives.* statistics \(.*\)") as refused:
         build(extractor=impostor)
+    (folder,) = re.findall(r"statistics \((.*?)\)", str(refused.value))
+    assert list(Path(folder).iterdir())  # where they are, and not where they usually are
 
 
 def test_the_extractor_is_checked_once_on_each_device(build: Callable[..., Scorer], tiny_generator: Any) -> None:
@@ -270,7 +273,10 @@ def test_too_few_real_images_are_refused(
     ):
         build(ready=tiny_ready(held_out=1), reference="val")
     scorer = build(ready=tiny_ready(held_out=0))
-    with pytest.raises(MetricError, match=r"data\.val_fraction"):
+    with pytest.raises(MetricError, match=r"Raise data\.val_fraction\."):
+        scorer.held_out_similarities(tiny_reconstructor())
+    scorer.ready.card["parameters"] = {"stages": []}  # as of a set that prepare.py made
+    with pytest.raises(MetricError, match=r"Prepare the set again with a larger val_fraction\."):
         scorer.held_out_similarities(tiny_reconstructor())
 
 

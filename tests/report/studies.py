@@ -179,3 +179,27 @@ def populate(lab: Lab, study: optuna.Study, n: int, names: Sequence[str] = ("val
                 study, TrialState.FAIL, params_of(number), "failed", message=f"ValueError: {HOSTILE}",
                 traceback=trace, log="outputs", **at,
             )  # fmt: skip
+
+
+def strangers(lab: Lab, name: str, words: Sequence[str]) -> Path:
+    """The folder of a study that somebody else made, and put words of his own wherever there are any."""
+    card = CARD_OF_FID | {"extractor": words[0], "resize": words[1], "settings": dict.fromkeys(words, words[2])}
+    study = lab.study(
+        name,
+        ("val/fid", words[3]),
+        space={word: word for word in words},
+        fixed={word: word for word in words},
+        facts={"data": words[0], "cards": dict.fromkeys(words, card)},
+    )
+    choices = CategoricalDistribution(["l1", *words])
+    for i, word in enumerate(words):
+        named = {f"x.{word}": FloatDistribution(0, 1)} if i % 16 == 0 else {}  # each is a chart
+        told = {attributes.MESSAGE: f"{word}\n{word}", attributes.TRACEBACK: f"x\n{word}"}
+        study.add_trial(
+            create_trial(
+                state=TrialState.FAIL if i % 8 else TrialState.COMPLETE, values=None if i % 8 else [1.0, 0.5],
+                params={"loss": word, **dict.fromkeys(named, 0.5)}, distributions={"loss": choices, **named},
+                user_attrs=told | {attributes.OUTCOME: word},
+            )
+        )  # fmt: skip
+    return lab.sweeps / name

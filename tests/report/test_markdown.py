@@ -4,10 +4,11 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 from PIL import Image
-from tests.report.studies import HOSTILE, Lab, add, params_of, populate
+from tests.markup import NAMES, on_one_line, rendered
+from tests.report.studies import Lab, add, params_of, populate, strangers
 
 from catsweep.ownership import MARKER
-from catsweep.report.markdown import fenced, plain, write
+from catsweep.report.markdown import write
 from catsweep.report.story import tell
 
 
@@ -53,10 +54,16 @@ def test_without_a_finished_trial_it_says_so(lab: Lab, ended: TrialState | None)
     assert all((folder / path).is_file() for path in re.findall(r"!\[.*?\]\((.*?)\)", text))
 
 
-def test_texts_are_shown_as_they_are() -> None:
-    assert plain("a|b_c*\n<b>`x`[1](2)") == r"a\|b\_c\*&lt;b&gt;\`x\`\[1\](2)".replace("\\*&", "\\* &")
-    plain(HOSTILE).encode("utf-8")
+@pytest.mark.security
+def test_a_strangers_study_adds_nothing_to_the_page_but_its_words(lab: Lab) -> None:
+    def page(name: str, words: list[str]) -> str:
+        folder = strangers(lab, name, words)
+        return write(tell(folder, lab.outputs / name, lab.ready, plotly=False), folder).read_text(encoding="utf-8")
 
+    def shape(text: str) -> list[str]:
+        return [tag for tag in rendered(text).tags if tag != "code"]
 
-def test_a_fence_is_longer_than_any_within() -> None:
-    assert fenced("a\n````\nb") == ["`````text", "a", "````", "b", "`````"]
+    hostile = [word for word in NAMES if on_one_line(word) and word != "\ud800"]  # no database takes that
+    text = page("hostile <b>#*", hostile)
+    assert shape(text) == shape(page("harmless", [f"word {i}" for i, _ in enumerate(hostile)]))
+    assert {on_one_line(word) for word in hostile} <= {on_one_line(cell) for cell in rendered(text).texts["td"]}

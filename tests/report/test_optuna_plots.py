@@ -1,12 +1,15 @@
 import base64
+import html
 import json
 import zlib
 
 import optuna
 import pytest
+from hypothesis import given
+from tests.markup import Seen, names
 from tests.report.studies import SPACE, Lab, add, params_of
 
-from catsweep.report.optuna_plots import drawings, library
+from catsweep.report.optuna_plots import drawings, library, unlinked
 
 NAMES = list(SPACE)
 
@@ -29,8 +32,19 @@ def test_points_carry_their_trials_and_names_cannot_end_their_script(study: optu
         assert set(range(7)) <= set(numbers) <= set(range(8))  # Rank also shows an infinite score
     assert json.loads(edf.figure)["data"]
     assert not any("<" in one.figure for one in (contour, rank, edf))
-    assert "</script><b>" in json.dumps(json.loads(edf.figure))
+    assert "&lt;/script&gt;&lt;b&gt;" in json.dumps(json.loads(edf.figure))  # what plotly shows as it was given
     assert drawings(study, NAMES, "</script><b>") == (contour, rank, edf)
+
+
+@pytest.mark.security
+@given(names())
+def test_no_text_is_a_link_or_bold_in_a_plot(name: str) -> None:
+    made = unlinked({"layout": {"title": {"text": name}}, "data": [{"x": [name, 1.5, None, True]}]})
+    title, (x, *others) = made["layout"]["title"]["text"], made["data"][0]["x"]
+    assert title == x
+    assert others == [1.5, None, True]
+    assert set(Seen(title).tags) <= {"br", "extra"}  # a line, and the box beside a label: Optuna's own words have them
+    assert html.unescape(title) == name
 
 
 def test_too_few_trials_or_parameters_give_none(study: optuna.Study, lab: Lab) -> None:

@@ -10,8 +10,10 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 from playwright.sync_api import Browser, Page
-from tests.report.studies import CARD_OF_FID, HOSTILE, Lab, add, params_of, populate
+from tests.markup import NAMES, Seen
+from tests.report.studies import CARD_OF_FID, HOSTILE, Lab, add, params_of, populate, strangers
 
+from catsweep.printing import readable
 from catsweep.report.page import breakable, budget, render
 from catsweep.report.story import tell
 from catsweep.search import confirmation
@@ -93,6 +95,21 @@ def test_no_text_of_a_study_becomes_markup(text: str) -> None:
     )
     assert "cats &lt;b&gt;" in text
     assert text.count("<script") == text.count("</script>")
+
+
+@pytest.mark.security
+def test_a_strangers_study_adds_nothing_to_the_page_but_its_words(lab: Lab) -> None:
+    def page(name: str, words: list[str]) -> Seen:
+        strangers(lab, name, words)
+        return Seen(written(lab, name))
+
+    hostile = [word for word in NAMES if word.strip() and word != "\ud800"]  # no database takes that
+    seen = page("hostile <b>#*", hostile)
+    harmless = page("harmless", [f"word {i}" for i, _ in enumerate(hostile)])
+    lines = ("wbr", "option")  # where a long name may be broken
+    assert [tag for tag in seen.tags if tag not in lines] == [tag for tag in harmless.tags if tag not in lines]
+    assert {readable(word).strip() for word in hostile} <= {text.strip() for text in seen.texts["dd"]}
+    assert not {"a onclick", "img onerror"} & set(seen.tags)
 
 
 def test_equal_studies_give_equal_pages(zoo: Lab, text: str) -> None:

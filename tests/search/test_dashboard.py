@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 from tests.foreign import attack
+from tests.markup import NAMES, Seen, on_one_line, rendered
 
 from catsweep.search import dashboard
 from catsweep.search.artifacts import FOLDER, Artifacts
@@ -218,7 +219,7 @@ def test_a_study_of_the_time_before_pictures_opens(tmp_path: Path) -> None:
         (["cats", "--storage", "journal:///log"], "nothing at journal:///log"),
         (["cats", "--storage", "mongo:///"], "must be a URL"),
         (["cats", "--storage", "sqlite:///other.db"], "No study cats in that storage. There are: one, two."),
-        (["cats", "--port", "{taken}"], r"Port \d+ cannot be used .* PORT=\d+"),
+        (["cats", "--port", "{taken}"], r"Port \d+ cannot be used .* PORT=NUMBER, 0 for any"),
         (["cats", "--port", "99999"], r"^ConfigError: --port must be a whole number from 0 to 65535; got '99999'\.$"),
         (["cats", "--port", "http"], "--port must be a whole number"),
     ],
@@ -247,3 +248,27 @@ def test_the_command_prints_the_address_and_ends_quietly(
     monkeypatch.setattr(dashboard.Server, "serve_forever", interrupted)
     dashboard.main(["--port", "0"])
     assert "cats at http://127.0.0.1:" in capsys.readouterr().out
+
+
+@pytest.mark.security
+def test_the_note_on_a_strangers_study_is_its_words_and_nothing_more(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Optuna logs the name, and half a surrogate pair in what was logged cannot travel from a worker of the tests.
+    caplog.set_level("WARNING", logger="optuna")
+
+    def read(word: str) -> Seen:
+        study = optuna.create_study(study_name=word, storage=(opened := optuna.storages.InMemoryStorage()))
+        study.set_metric_names([word])
+        study.set_user_attr("contract", {"space": {word: word}})
+        study.set_user_attr("command", word)
+        study.set_user_attr("next_step", word)
+        study.add_trial(optuna.trial.create_trial(value=1.0))
+        return rendered(dashboard.note(opened, word, tmp_path))
+
+    for word in NAMES:
+        if word.strip():
+            seen = read(word)
+            assert seen.tags == ["p", "strong", "code", "ul", "li", "li", "code", "li", "li"], word
+            assert on_one_line(seen.texts["strong"][0]) == on_one_line(word)
+            assert [on_one_line(code) for code in seen.texts["code"]] == [on_one_line(word)] * 2

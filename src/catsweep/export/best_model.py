@@ -74,7 +74,7 @@ def run(cfg: DictConfig) -> Path:
     copy_run(source, target, explanation)
     console = printing.console()
     explanation.print(console)
-    console.print(f"Copied to {target}.", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"Copied to {target}.", highlight=False, soft_wrap=True)
     return target
 
 

@@ -9,11 +9,12 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from catsweep.export.seeds import Seeds
 from catsweep.export.selection import Choice
 from catsweep.export.trials import Trials
+from catsweep.markdown import Markdown, code, plain
+from catsweep.markdown import table as markdown_table
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Explanation:
         if self.seeds.confirmation:
             console.print(self.seeds.confirmation.table())
         for said in filter(None, (self.sentence(), self.seeds.sentence())):
-            console.print(said, highlight=False, markup=False, soft_wrap=True)
+            console.print(said, highlight=False, soft_wrap=True)
 
     def as_dict(self) -> dict[str, Any]:
         """The content of `choice.json`."""
@@ -73,11 +74,12 @@ class Explanation:
     def as_markdown(self) -> str:
         """The content of `choice.md`."""
         overrides = self.trials.overrides[self.choice.candidate.number]
-        front = [(f"**{n}**" if chosen else str(n), *map(_number, values)) for n, values, chosen in self.rows()]
-        lines = ["# Why this model", "", self.sentence(), "", *_markdown(self.headings(), front), ""]
-        seeds = [[said] if (said := self.seeds.sentence()) else [], self._confirmed()]
+        front = [(_bold(n) if chosen else n, *map(_number, values)) for n, values, chosen in self.rows()]
+        lines = ["# Why this model", "", plain(self.sentence()), ""]
+        lines += [*markdown_table(self.headings(), front, right=True), ""]
+        seeds = [[plain(said)] if (said := self.seeds.sentence()) else [], self._confirmed()]
         lines += ["## Under other seeds", "", *(line for part in seeds if part for line in (*part, ""))]
-        lines += ["## Its parameters", "", *(f"- `{key}={text}`" for key, text in overrides.items())]
+        lines += ["## Its parameters", "", *(f"- {code(f'{key}={text}')}" for key, text in overrides.items())]
         return "\n".join(lines) + "\n"
 
     def rows(self) -> list[tuple[int, tuple[float, ...], bool]]:
@@ -98,12 +100,11 @@ class Explanation:
         table.add_column("parameters", overflow="fold")
         for number, values, chosen in self.rows():
             params = " ".join(f"{name.rpartition('.')[2]}={value}" for name, value in _short(self.trials, number))
-            # As plain text: a list of choices, [color,translation], would be taken for markup.
-            cells: list[str | Text] = [f"{number} ◀" if chosen else str(number), *map(_number, values), Text(params)]
+            cells = [f"{number} ◀" if chosen else str(number), *map(_number, values), params]
             table.add_row(*cells, style="bold green" if chosen else None)
         return table
 
-    def _confirmed(self) -> list[str]:
+    def _confirmed(self) -> list[Markdown]:
         """The confirmed trials as a table."""
         found = self.seeds.confirmation
         if found is None:
@@ -113,9 +114,9 @@ class Explanation:
         for one in found.candidates:
             means = [cell for i, value in enumerate(one.searched) for cell in (one.words(i), f"{value:.5g}")]
             role = "winner" if one is found.winner else "not told from it" if one.trial in found.tied else ""
-            number = f"**{one.trial}**" if one.trial == self.seeds.trial else str(one.trial)
+            number = _bold(one.trial) if one.trial == self.seeds.trial else one.trial
             rows.append((number, *means, str(len(one.values)), role))
-        return _markdown(headings, rows)
+        return markdown_table(headings, rows, right=True)
 
     def _described(self, number: int) -> dict[str, Any]:
         values = next(c.values for c in self.trials.finished if c.number == number)
@@ -133,6 +134,5 @@ def _number(value: float) -> str:
     return f"{value:.4g}"
 
 
-def _markdown(headings: list[str], rows: list[tuple[str, ...]]) -> list[str]:
-    ruler = ["---"] + ["---:"] * (len(headings) - 1)
-    return [f"| {' | '.join(cells)} |" for cells in (headings, ruler, *rows)]
+def _bold(number: int) -> Markdown:
+    return Markdown(f"**{number}**")

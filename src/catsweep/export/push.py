@@ -191,4 +191,4 @@ def _first_line(error: Exception) -> str:
 
 
 def _say(text: str) -> None:
-    printing.console().print(text, highlight=False, markup=False, soft_wrap=True)
+    printing.console().print(text, highlight=False, soft_wrap=True)

@@ -1,7 +1,8 @@
 """The page that a bundle opens with: a model card in Hugging Face's format, ready to push.
 
 `bundle` has it written last, when everything it tells of is there. Front matter after
-https://huggingface.co/docs/hub/model-cards; the text is `model_card.md.jinja`.
+https://huggingface.co/docs/hub/model-cards; the text is `model_card.md.jinja`. Names and scores are those of the run,
+which may be a stranger's: the template escapes what is no `Markdown`, and the front matter quotes what is no word.
 """
 
 import re
@@ -9,16 +10,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+import yaml  # type: ignore[import-untyped]
 
 from catsweep import templates
 from catsweep.export import onnx, pictures, program, weights
 from catsweep.export.finished import FinishedRun, portable
+from catsweep.markdown import Markdown, code, plain
+from catsweep.printing import readable
 
 TEMPLATE = "model_card.md.jinja"
 TASK = "unconditional-image-generation"
 DEMO = "catsweep.data.sources.DemoCats"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)  # USER/NAME
+WORD = re.compile(r"[a-z_-]{2,}", re.ASCII)  # which YAML may take without quotes, unless it means something there
 
 CARD = ("extractor", "resize", "dtype", "reference_size", "samples", "seed")
 # Title, where it is better, and what it says.
@@ -47,12 +51,13 @@ def compose(finished: FinishedRun, folder: Path, facts: Mapping[str, Any], metri
         Markdown with front matter.
     """
     environment = templates.environment(Path(__file__).parent, html=False)
+    environment.filters["code"] = code
     cards = metrics.get("cards", {})
     fid = cards.get("val/fid", {})
     demo = _is_demo(finished)
     git = provenance.get("git") or {}
     return environment.get_template(TEMPLATE).render(
-        front_matter=OmegaConf.to_yaml(OmegaConf.create(front_matter(finished, metrics, demo))),
+        front_matter=_yaml(front_matter(finished, metrics, demo)),
         name=finished.name,
         kind=str(finished.config["model"]["_target_"]).rpartition(".")[2],
         size=facts["image_size"],
@@ -125,6 +130,23 @@ def photos(finished: FinishedRun, metrics: Mapping[str, Any], demo: bool) -> str
     return f"{many}{kind}{held_out}" + (f" ({Path(str(source)).name})" if source else "")
 
 
+class _Dumper(yaml.SafeDumper):  # type: ignore[misc]
+    """Quotes what is no plain word: readers of YAML 1.1 and 1.2 differ in what is a number, a date or a switch."""
+
+
+_Dumper.add_representer(
+    str,
+    lambda dumper, text: dumper.represent_scalar(
+        "tag:yaml.org,2002:str", readable(text), style=None if WORD.fullmatch(text) else '"'
+    ),
+)
+
+
+def _yaml(values: Mapping[str, Any]) -> Markdown:
+    """As front matter: no line of a text of the run stands for itself, and could end it."""
+    return Markdown(yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=float("inf")))
+
+
 def _base(finished: FinishedRun) -> str | None:
     """The pretrained model that it started from: its id on the Hub, or the name of a folder."""
     source = finished.config["model"].get("source")
@@ -139,11 +161,12 @@ def _is_demo(finished: FinishedRun) -> bool:
     return bool(reader.get("_target_") == DEMO)
 
 
-def _licence_words(demo: bool, base: str | None) -> str:
+def _licence_words(demo: bool, base: str | None) -> Markdown:
     if demo:
-        return "The cats it learned from were drawn by catsweep, under the MIT licence."
-    return (
-        f"Its licence is `unknown`, for it depends on that of the photos{f' and of {base}' if base else ''}: whoever "
+        return Markdown("The cats it learned from were drawn by catsweep, under the MIT licence.")
+    also = f" and of {plain(base)}" if base else ""
+    return Markdown(
+        f"Its licence is `unknown`, for it depends on that of the photos{also}: whoever "
         "publishes it has to know that they allow it, and states one in the first lines of this file. "
         "`nearest_neighbours.png` shows some of the photos."
     )
@@ -168,7 +191,8 @@ def _chosen(finished: FinishedRun) -> dict[str, Any] | None:
     if finished.choice is None:
         return None
     choice = portable(finished.choice)
-    directions = {one["name"]: one["direction"] for one in choice.get("objectives", [])}
+    # Not of `portable`, which shortens what looks like a path: the values are found by the names.
+    directions = {one["name"]: one["direction"] for one in finished.choice.get("objectives", [])}
     return {
         "study": choice["study"],
         "trial": choice["trial"],
@@ -177,7 +201,7 @@ def _chosen(finished: FinishedRun) -> dict[str, Any] | None:
         "objectives": [f"{name} {'↑' if way == 'maximize' else '↓'}" for name, way in directions.items()],
         "front": [
             {"trial": one["trial"], "numbers": [f"{one['values'][name]:.4g}" for name in directions]}
-            for one in choice.get("pareto_set", [])
+            for one in finished.choice.get("pareto_set", [])
         ],
         "seeds": choice.get("seeds", {}).get("sentence", ""),
         "remark": choice.get("remark", ""),
@@ -188,15 +212,15 @@ def _chosen(finished: FinishedRun) -> dict[str, Any] | None:
     }
 
 
-def _code(git: Mapping[str, Any]) -> str:
+def _code(git: Mapping[str, Any]) -> Markdown:
     """Which code it was made with, in words."""
     if not git.get("commit"):
-        return "commit unknown"
+        return Markdown("commit unknown")
     diff = " (the diff is in `provenance.json`)" if git.get("diff") else ""
-    return f"commit `{git['commit'][:12]}`" + (f", with changes{diff}" if git.get("dirty") else "")
+    return Markdown(f"commit {code(git['commit'][:12])}" + (f", with changes{diff}" if git.get("dirty") else ""))
 
 
-def _files(folder: Path, facts: Mapping[str, Any], differences: Mapping[str, float]) -> dict[str, tuple[str, str]]:
+def _files(folder: Path, facts: Mapping[str, Any], differences: Mapping[str, float]) -> dict[str, tuple[Markdown, str]]:
     """Each file that is there, what it is, and how near to the checkpoint it draws."""
     size, latents = facts["image_size"], facts["latent_size"]
     pixels = f"float32 (N, 3, {size}, {size}) in [0, 1]"
@@ -215,5 +239,6 @@ def _files(folder: Path, facts: Mapping[str, Any], differences: Mapping[str, flo
     }
     shown = {file: meaning for file, meaning in meanings.items() if (folder / file).is_file()}
     return {
-        file: (meaning, f"{differences[file]:.1e}" if file in differences else "") for file, meaning in shown.items()
+        file: (Markdown(meaning), f"{differences[file]:.1e}" if file in differences else "")
+        for file, meaning in shown.items()
     }

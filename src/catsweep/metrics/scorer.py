@@ -84,7 +84,8 @@ class Scorer:
         self.train_rows, self.val_rows = (
             np.flatnonzero(np.isin(self.photos, ready.indices(split))) for split in ("train", "val")
         )
-        self.reference = self._reference(reference, Path(cache_root))
+        self.cache_root = Path(cache_root)
+        self.reference = self._reference(reference, self.cache_root)
         self.kid_rows = self._kid_rows()
         self.checked_devices: set[torch.device] = set()
         self._prepare(device_of(extractor))
@@ -172,7 +173,9 @@ class Scorer:
         """
         rows = self.val_rows[: self.samples]
         if not len(rows):
-            raise MetricError("val/ssim needs held-out images, but none were held out. Raise data.val_fraction.")
+            prepared = "stages" in self.ready.card.get("parameters", {})  # then a run cannot divide it anew
+            remedy = "Prepare the set again with a larger val_fraction." if prepared else "Raise data.val_fraction."
+            raise MetricError(f"val/ssim needs held-out images, but none were held out. {remedy}")
         device = device_of(model)
         originals = torch.from_numpy(self._real(rows))
         checked = FiniteImages(model)
@@ -274,7 +277,7 @@ class Scorer:
             raise MetricError(
                 f"The extractor {self.extractor.name} must give the same features for the same images, so that "
                 f"FID(x, x) = 0; it gives {distance:.4g} (total variance {total:.4g}). Delete the folder of reference "
-                "statistics (data/statistics), or use metrics.extractor.backend=torch."
+                f"statistics ({self.cache_root}), or use metrics.extractor.backend=torch."
             )
         self.checked_devices.add(device)
 

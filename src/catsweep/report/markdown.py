@@ -1,17 +1,17 @@
 """report.md and its pictures in report/: the same story as report.html, for a pull request or a paper.
 
-After `catsweep.report.page`, from the same `Story`. Every text of a study is escaped; every picture it links exists.
+After `catsweep.report.page`, from the same `Story`. Every text of a study goes through `catsweep.markdown`; every
+picture it links exists.
 """
 
-import html
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from catsweep.atomic import replacing_folder, write_text
+from catsweep.markdown import Markdown, fenced, plain, preformatted, table
 from catsweep.ownership import Kind
-from catsweep.printing import readable
 from catsweep.report import charts, figures, pictures, words
 from catsweep.report.failures import failures, first_line
 from catsweep.report.grids import Images, save_png
@@ -46,19 +46,6 @@ def write(story: Story, folder: Path) -> Path:
         names = {path.name for path in drawn.iterdir()}
     write_text(folder / PAGE, "\n".join(_lines(story, folder, names)) + "\n")
     return folder / PAGE
-
-
-def plain(text: object) -> str:
-    """A text that Markdown shows as it is, on one line."""
-    one_line = " ".join(readable(str(text)).split())
-    return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", html.escape(one_line, quote=False))
-
-
-def fenced(text: str) -> list[str]:
-    """A block of code, whatever is in it."""
-    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return [f"{fence}text", *readable(text).splitlines(), fence]
 
 
 def _draw(story: Story, folder: Path) -> None:
@@ -134,7 +121,7 @@ def _searched(story: Story) -> Iterable[str]:
     yield from ("", "## What was searched", "")
     yield from (f"- {name}: {said}" for name, said in facts.items() if said)
     space = record.contract.get("space") or dict.fromkeys(story.names, "")
-    yield from ("", *_table(["parameter", "range"], [[plain(name), plain(said)] for name, said in space.items()]))
+    yield from ("", *table(["parameter", "range"], space.items()))
 
 
 def _winner(story: Story, home: Path, drawn: set[str]) -> Iterable[str]:
@@ -157,7 +144,7 @@ def _winner(story: Story, home: Path, drawn: set[str]) -> Iterable[str]:
             for one in winner.confirmed.candidates
         ]  # fmt: skip
         yield from ("", "Under other seeds, mean ± standard deviation (in brackets: in the search):", "")
-        yield from _table(["trial", *map(plain, story.record.labels), "seeds", ""], rows)
+        yield from table(["trial", *story.record.labels, "seeds", ""], rows)
 
 
 def _pareto(story: Story, drawn: set[str]) -> Iterable[str]:
@@ -177,9 +164,14 @@ def _failures(story: Story) -> Iterable[str]:
         who = f"trial{'s' if len(failure.trials) > 1 else ''} {plain(words.listed(failure.trials))}"
         yield from ("", f"**{plain(failure.kind)}**, {who}: {plain(failure.message)}")
         if failure.traceback:
-            # Not a fence: within HTML, not every reader of Markdown knows them.
-            text = html.escape(failure.traceback, quote=False)
-            yield from ("", "<details><summary>traceback</summary>", "", f"<pre>{text}</pre>", "", "</details>")
+            yield from (
+                "",
+                "<details><summary>traceback</summary>",
+                "",
+                preformatted(failure.traceback),
+                "",
+                "</details>",
+            )
 
 
 def _trials(story: Story, home: Path) -> Iterable[str]:
@@ -194,11 +186,10 @@ def _trials(story: Story, home: Path) -> Iterable[str]:
         took = "" if trial.seconds is None else words.duration(trial.seconds)
         chosen = " ".join(f"{name}={words.parameter(value)}" for name, value in trial.params.items())
         folder = link(trial.run, home)
-        rows.append(
-            [f"[{number}]({folder})" if folder else str(number), plain(f"{how} {said}"), *scores, took, plain(chosen)]
-        )
+        name = Markdown(f"[{number}]({folder})") if folder else number
+        rows.append([name, f"{how} {said}", *scores, took, chosen])
     yield from ("", "## All trials", "")
-    yield from _table(["trial", "ended", *map(plain, record.labels), "time", "parameters"], rows)
+    yield from table(["trial", "ended", *record.labels, "time", "parameters"], rows)
     if len(record.ranked) > SHOWN:
         yield from ("", f"And {len(record.ranked) - SHOWN:,} more, in report.html and leaderboard.csv.")
 
@@ -210,8 +201,8 @@ def _measured(story: Story) -> Iterable[str]:
     yield from ("", "## How it was measured", "")
     yield "Two scores can be compared only if their cards agree; an FID is one of its extractor."
     keys = list(dict.fromkeys(key for card in cards.values() for key in card))
-    rows = [[plain(key.replace("_", " ")), *(plain(_said(card.get(key))) for card in cards.values())] for key in keys]
-    yield from ("", *_table(["", *map(plain, cards)], rows))
+    rows = [[key.replace("_", " "), *(_said(card.get(key)) for card in cards.values())] for key in keys]
+    yield from ("", *table(["", *cards], rows))
 
 
 def _again(story: Story) -> Iterable[str]:
@@ -256,9 +247,3 @@ def _section(title: str, about: Sequence[str], name: str, drawn: set[str]) -> It
 
 def _image(title: str, name: str, drawn: set[str]) -> Iterable[str]:
     return ["", f"![{title}]({PICTURES}/{name})"] if name in drawn else []
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterable[str]:
-    yield f"| {' | '.join(head)} |"
-    yield f"|{' --- |' * len(head)}"
-    yield from (f"| {' | '.join(row)} |" for row in rows)

@@ -5,6 +5,7 @@ trial carries its number, by which report_plots.js shows its samples.
 """
 
 import base64
+import html
 import json
 import math
 import re
@@ -26,6 +27,7 @@ LEAST = 4  # finished trials with both parameters; a plane through fewer would b
 COLOUR = "#4a9089"  # on white and on black
 COLOURS = [[0.0, "#1d4f4b"], [0.5, "#93b8b4"], [1.0, "#f1ede6"]]
 TRIAL = re.compile(r"^Trial #(\d+)")
+OWN = re.compile(r"&lt;(br|/?extra)&gt;")  # ends a line, and what is beside a label: harmless in a stranger's text
 
 
 @dataclass(frozen=True)
@@ -109,13 +111,25 @@ def _number(figure: "Figure", find: Callable[[tuple[str, str]], int | None]) -> 
         trace.customdata = [int(m[1]) if m else find(point) for m, point in zip(told, points, strict=True)]
 
 
+def unlinked(content: Any) -> Any:
+    """Plotly's description of a figure, as plain values, in which no text is markup but Optuna's and our own.
+
+    Plotly takes some HTML in whatever it shows, so that the option `<a href="https://…">l1</a>` would be a link.
+    """
+    if isinstance(content, dict):
+        return {key: unlinked(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [unlinked(value) for value in content]
+    return OWN.sub(r"<\1>", html.escape(content, quote=False)) if isinstance(content, str) else content
+
+
 def _json(figure: "Figure") -> str:
     """For a script element: nothing in it ends one."""
     figure.update_layout(template=None, title=None, autosize=True, dragmode=False, showlegend=False, margin=_margin())
     figure.update_layout(width=None, height=None, paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)")
     content: Any = json.loads(figure.to_json(engine="json"))  # the other engine refuses lone surrogates
     content["layout"].pop("template", None)
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    text = json.dumps(unlinked(content), sort_keys=True, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 

@@ -127,7 +127,7 @@ class Confirmation:
         """Print the table and the sentence."""
         console = console or printing.console()
         console.print(self.table())
-        console.print(self.sentence(), highlight=False, markup=False, soft_wrap=True)
+        console.print(self.sentence(), highlight=False, soft_wrap=True)
 
     def to_dict(self) -> dict[str, Any]:
         """The content of `confirmation.json`."""

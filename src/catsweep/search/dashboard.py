@@ -18,7 +18,8 @@ from optuna.storages import BaseStorage
 
 from catsweep.errors import CatsweepError, ConfigError, StudyError
 from catsweep.export.trials import find_study
-from catsweep.local_server import HOST, LocalRequestHandler, with_headers
+from catsweep.local_server import HOST, OTHER, LocalRequestHandler, with_headers
+from catsweep.markdown import code, plain
 from catsweep.printing import readable, say
 from catsweep.schema.kinds import PORT
 from catsweep.search import confirmation, results, storage
@@ -90,7 +91,7 @@ def serve(opened: BaseStorage, folder: Path, port: int) -> "Server":
     except OSError as error:
         if error.errno not in (errno.EADDRINUSE, errno.EACCES):
             raise
-        raise StudyError(f"Port {port} cannot be used ({error.strerror}). Choose another: PORT={port + 1}.") from None
+        raise StudyError(f"Port {port} cannot be used ({error.strerror}). {OTHER.format(key='PORT')}") from None
     server.page = f"/dashboard/studies/{study}"
     return server
 
@@ -126,24 +127,24 @@ def note(opened: BaseStorage, name: str, folder: Path) -> str:
     """What a study is, how it stands and what to do with it, in Markdown."""
     study = optuna.load_study(study_name=name, storage=opened)
     if name.endswith(CONFIRMATION):
-        return f"The best trials of **{name.removesuffix(CONFIRMATION)}**, trained again under other seeds."
+        return f"The best trials of **{plain(name.removesuffix(CONFIRMATION))}**, trained again under other seeds."
     goals = [direction.name.lower() for direction in study.directions]
     names = study.metric_names or (["value"] if len(goals) == 1 else [f"value {k}" for k in range(len(goals))])
     space = (study.user_attrs.get("contract") or {}).get("space") or {}
     lines = [
-        f"A sweep: {' and '.join(f'{goal} **{name}**' for name, goal in zip(names, goals, strict=True))}"
-        + (f", over {', '.join(f'`{name}`' for name in space)}." if space else "."),
-        f"- {results.summary(study, names)}.",
+        f"A sweep: {' and '.join(f'{goal} **{plain(name)}**' for name, goal in zip(names, goals, strict=True))}"
+        + (f", over {', '.join(map(code, space))}." if space else "."),
+        f"- {plain(results.summary(study, names))}.",
     ]
     try:
         if confirmed := confirmation.read(folder):
-            lines.append(f"- {confirmed.sentence()}")
+            lines.append(f"- {plain(confirmed.sentence())}")
     except ValueError:  # of another version
         pass
     if command := study.user_attrs.get("command"):
-        lines.append(f"- This goes on with it, and in another folder does it again: `{command}`")
+        lines.append(f"- This goes on with it, and in another folder does it again: {code(command)}")
     if results.best_trials(study) and (step := study.user_attrs.get("next_step")):
-        lines.append(f"- {step}")
+        lines.append(f"- {plain(step)}")
     lines.append("- The page of a trial shows its newest pictures, also while it runs.")
     return "\n".join([lines[0], "", *lines[1:]])
 

@@ -17,6 +17,7 @@ from catsweep.atomic import write_json
 from catsweep.errors import CatsweepError, ConfigError, StudyError
 from catsweep.export.trials import BESIDES, find_study
 from catsweep.loaded import read as read_config
+from catsweep.markdown import fenced
 from catsweep.printing import readable, say
 from catsweep.report import record as study_record
 from catsweep.report.record import Record
@@ -162,7 +163,7 @@ def report(found: Record, entity: str, project: str) -> Any:
         if panels:
             blocks += [wr.H2(name), wr.PanelGrid(runsets=[runs], panels=panels)]
     if found.command:
-        blocks += [wr.H2("Reproduce"), wr.MarkdownBlock(f"```\n{shlex.join(found.command)}\n```")]
+        blocks += [wr.H2("Reproduce"), wr.MarkdownBlock("\n".join(fenced(shlex.join(found.command))))]
     return wr.Report(
         project=project, entity=entity, title=_title(found)[:128], description="Made by make wandb-dashboard.",
         blocks=blocks, width="fluid",
