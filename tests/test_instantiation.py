@@ -124,7 +124,7 @@ def test_ones_own_package_is_added_around_the_call():
     ("target", "said"),
     [
         ("fractions.Fraction", r"is not trusted.*add 'trust=\[fractions\.\*\]'\.$"),
-        ("catsweep.models.vae.VEA", r"cannot be found: .*PYTHONPATH=\. before the command\.$"),
+        ("catsweep.models.vae.VEA", r"cannot be found: .*Is it spelled as in its module\?$"),
         ("torch.nn.Linaer", "cannot be found: .*'Linaer' is importable"),
         ("os.system", "may not be named, whatever is trusted"),
     ],
@@ -140,3 +140,15 @@ def test_a_refused_target_comes_with_a_remedy_of_the_command_line(target, said):
 def test_what_cannot_be_trusted_is_an_error_of_the_configuration(name):
     with pytest.raises(ConfigError, match="trust must be a list of names"), trusting([name]):
         pass
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("inner", [False, True])
+def test_a_package_that_python_does_not_find_is_told_with_the_remedy(inner):
+    node = {"_target_": "nopackageofmine.losses.cubed"}
+    outer = {"_target_": "torch.nn.Sequential", "_args_": [node]}
+    with trusting(["nopackageofmine.*"]), pytest.raises(ConfigError, match=r"cubed.*PYTHONPATH=\. .*pip install -e"):
+        instantiate(outer if inner else node)
+    with trusting(["torch.nn.*"]), pytest.raises(ConfigError) as told:
+        instantiate({"_target_": "torch.nn.Nothing"})
+    assert "PYTHONPATH" not in str(told.value)

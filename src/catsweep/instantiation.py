@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from importlib.util import find_spec
 from typing import Any, TypeVar
 
 import hydra.utils
@@ -21,6 +22,7 @@ from catsweep.errors import ConfigError
 R = TypeVar("R")
 
 TRUSTED = ("catsweep.*", "torch.nn.*", "torch.optim.*", "pytorch_lightning.*", "pytorch_optimizer.*", "kornia.*")
+
 
 _trusted: ContextVar[tuple[str, ...]] = ContextVar("trusted", default=())
 
@@ -54,6 +56,17 @@ def is_trusted(name: str) -> bool:
     return any(name == one or (one.endswith(".*") and name.startswith(one[:-1])) for one in _trusted.get())
 
 
+def unimportable(name: str) -> str:
+    """The remedy for a name that is not found, if that is because its package is not; else empty."""
+    package = name.partition(".")[0]
+    if not package.isidentifier() or find_spec(package) is not None:
+        return ""
+    return (
+        f"Python does not look for {package} in the folder that you are in: put PYTHONPATH=. before the command, or "
+        "install it (pip install -e FOLDER)."
+    )
+
+
 def instantiate(node: Any, **kwargs: Any) -> Any:
     """Build what a node names, see `hydra.utils.instantiate`.
 
@@ -78,8 +91,8 @@ def _said(error: InstantiationException) -> str:
     name = found[1] if found else ""
     if said.startswith("Error locating target"):
         return (
-            f"The target {name!r} cannot be found: {' '.join(str(error.__cause__).split())} Is it spelled as in its "
-            "module? For a package of your own, say where it is: PYTHONPATH=. before the command."
+            f"The target {name!r} cannot be found: {' '.join(str(error.__cause__).split())} "
+            f"{unimportable(name) or 'Is it spelled as in its module?'}"
         )
     if "is not in the Hydra execution whitelist" in said:
         return (
