@@ -25,6 +25,7 @@ from catsweep.run_folder import LAST_CHECKPOINT, PREVIOUS_CHECKPOINT
 log = logging.getLogger(__name__)
 
 NAMED = 3  # keys that a message names
+SHARED = 4  # names that one stored tensor may have, about, as tied weights do
 
 
 class Checkpoints(TorchCheckpointIO):
@@ -103,6 +104,9 @@ def read(file: Path) -> dict[str, Any]:
         state = found["state_dict"]
         if not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items()):
             raise TypeError("its weights are no tensors")
+        # A tensor may claim any shape over one stored number (stride 0), or over none (`meta`, sparse).
+        if sum(tensor.numel() * tensor.element_size() for tensor in state.values()) > SHARED * file.stat().st_size:
+            raise ValueError("its weights are more than it has bytes for")
     except Exception as error:  # of a dozen classes: UnpicklingError, RuntimeError, KeyError, EOFError, …
         raise DataError(torn(file, in_short(error))) from error
     assert isinstance(found, dict)

@@ -35,7 +35,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from catsweep.configuration import CONF
 from catsweep.errors import CatsweepError, ConfigError, DataError
-from catsweep.instantiation import TRUSTED, is_trusted
+from catsweep.instantiation import TRUSTED, is_trusted, unimportable
 from catsweep.links import require_regular
 
 # What is rebuilt, and the group of `conf/`, or one option of it, whose names it may have. Of data only drawn cats: a
@@ -47,6 +47,7 @@ CONVERSIONS = ("none", "partial", "object", "all")
 WORD = re.compile(r"[\w+-]{0,64}", re.ASCII)
 REFERENCE = re.compile(r"\$\{(\w+)((?:\.\w+)*)\}")  # to a group, or to a key of its options
 GLOBAL = "# @package _global_"  # first line of an option that says more than its own node
+LISTED = 10  # names that a message offers
 LONGEST = 120  # characters of a stranger's text that a message repeats
 
 
@@ -209,17 +210,21 @@ def _require_named(node: Mapping[Any, Any], where: str, here: Mapping[str, bool]
     name = node["_target_"]
     own = isinstance(name, str) and is_trusted(name)
     if not own and (not isinstance(name, str) or name not in here):
-        options = ", ".join(sorted(here)) or ("nothing" if CONF.is_dir() else f"nothing, for {CONF} is not there")
+        nothing = "nothing" if CONF.is_dir() else f"nothing, for {CONF} is not there"
+        options = ", ".join(sorted(here)[:LISTED]) or nothing
+        more = f" and {len(here) - LISTED} more" if len(here) > LISTED else ""
         raise ConfigError(
-            f"{where} names {_short(name)}. A configuration that was loaded may name there what conf/ does: {options}. "
-            "If it is code of your own, say so on the command line: 'trust=[mypackage.*]'."
+            f"{where} names {_short(name)}. If it is code of your own, say so on the command line: "
+            "'trust=[mypackage.*]'. Else a configuration that was loaded may name there what conf/ does: "
+            f"{options}{more}."
         )
     if not own and not here[name] and node.get("_partial_") is not True:
         raise ConfigError(f"{where} would call {name} at once; expected _partial_: true, as in conf/.")
     try:
         found = pkgutil.resolve_name(name)
     except Exception as error:  # whatever a module does when it is imported
-        raise ConfigError(f"{where} names {_short(name)}, which cannot be found: {error}") from error
+        said = f"{where} names {_short(name)}, which cannot be found: {error}."
+        raise ConfigError(f"{said} {unimportable(name)}".strip()) from error
     if not isinstance(found, type) and not (isinstance(found, FunctionType) and "." not in found.__qualname__):
         raise ConfigError(f"{where} names {_short(name)}; expected a class or a function of a module, not a method.")
     return own

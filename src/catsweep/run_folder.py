@@ -10,7 +10,7 @@ import functools
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from itertools import chain, count
 from pathlib import Path
@@ -162,11 +162,19 @@ def _not_a_run(resume: str, folder: Path) -> str:
 
 def _candidates(resume: str | None, runs: Path) -> str:
     """Runs that a person may have meant: those with like names, else the newest."""
-    near = difflib.get_close_matches(resume, map(str, _with_checkpoint(runs)), LISTED) if resume else []
+    known = _with_checkpoint(runs) | (_beside(Path(resume)) if resume else set())
+    near = difflib.get_close_matches(resume, map(str, known), LISTED) if resume else []
     if near:
         return f" Runs of like names: {', '.join(near)}"
     unfinished = [str(run) for run in resumable(runs)[:LISTED]]
     return f" Unfinished runs: {', '.join(unfinished)}" if unfinished else " No run is unfinished: leave resume out."
+
+
+def _beside(folder: Path) -> set[Path]:
+    """Runs in the folder where one was looked for, wherever that is."""
+    with suppress(OSError, ValueError):  # a name that is none
+        return {file.parents[1] for file in folder.parent.glob(f"*/{LAST_CHECKPOINT}")}
+    return set()
 
 
 def _unused(folder: Path) -> Path:
@@ -183,6 +191,12 @@ def register() -> None:
     """
     _this_start.cache_clear()
     OmegaConf.register_resolver("run_folder", _resolve, replace=True)
+    OmegaConf.register_resolver("begun_in", _begun_in, replace=True)
+
+
+def _begun_in(resume: Any) -> str | None:
+    """Where Hydra keeps what a run began with: none if it goes on, as Hydra writes before the run is looked at."""
+    return None if resume else ".hydra"
 
 
 def _resolve(resume: Any, *runs: Path) -> str:

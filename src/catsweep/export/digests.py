@@ -22,17 +22,21 @@ READ = {
     "config.yaml", "generate.py", "generator.onnx", "generator.pt2", "interpolation.png", "metrics.json",
     "model.safetensors", "nearest_neighbours.png", "provenance.json", "reconstructor.onnx", "samples.png",
 }  # fmt: skip
+KEPT = "README.before*.md"  # a person's, from an earlier export (`catsweep.export.kept`): theirs to change and remove
 SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 LISTED = 5  # files that a message names
 AGAIN = "Export it again with `make export`, or get it again from where it came."
 
 
 def of(folder: Path) -> dict[str, dict[str, Any]]:
-    """The size in bytes and the sha256 of each file of a bundle, by name, but for `provenance.json` and hidden ones."""
+    """The size in bytes and the sha256 of each file of a bundle, by name.
+
+    But for `provenance.json`, pages that were kept, and hidden ones.
+    """
     return {
         path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
         for path in sorted(folder.iterdir())
-        if path.is_file() and path.name != PROVENANCE and path.name[0] != "."
+        if path.is_file() and path.name != PROVENANCE and path.name[0] != "." and not path.match(KEPT)
     }
 
 
@@ -72,6 +76,18 @@ def verify(folder: Path) -> list[str]:
         more = f" and {len(rest) - LISTED} more" if len(rest) > LISTED else ""
         said.append(f"Not of the bundle, and not read: {', '.join(rest[:LISTED])}{more} in {folder}.")
     return said
+
+
+def page_was_edited(folder: Path) -> bool:
+    """Whether the page of a bundle is not the one that was exported, or nobody can tell; False without a page."""
+    page = folder / README
+    if not page.is_file() or page.is_symlink():
+        return False
+    try:
+        recorded = (_recorded(folder) or {}).get(README)
+    except ExportError:
+        return True
+    return recorded is None or bool(_difference(page, *recorded))
 
 
 def refuse_links(paths: Iterable[Path], folder: Path) -> None:

@@ -2,7 +2,8 @@
 
 Chosen once, by `catsweep.search.intake`, when the trial is taken for the first time; written on the trial unless it is
 the usual one, which is named by the trial's number. So an attempt that goes on finds its checkpoint, whatever the
-template says by then, and every reader of a study knows where a trial's files are.
+template says by then, and every reader of a study knows where a trial's files are. A trial begins in a folder in which
+there is nothing: what a study has left whose record is lost, or older than its trials, is never written over.
 
 A study may be a stranger's, and so may what it says of folders. Its trials work where this start says, or where a sweep
 of that name has worked before, which `mark` leaves a note of; each in there, or where this start's own template says.
@@ -35,6 +36,26 @@ def mark(folder: Path, study: str) -> None:
 def is_of(folder: Path, study: str) -> bool:
     """Whether a sweep of this name has worked in a folder."""
     return study in _noted(folder)
+
+
+def is_used(folder: Path) -> bool:
+    """Whether there is something where a trial is to work; a folder without anything in it is nothing."""
+    try:
+        with os.scandir(folder) as entries:
+            return next(entries, None) is not None
+    except FileNotFoundError:
+        return os.path.lexists(folder)  # a link to what is not there
+    except OSError:  # a file, or a folder that we may not look into
+        return True
+
+
+def used(base: Path, n: int) -> list[Path]:
+    """Of the usual folders of the first `n` trials those in which there is something, by number."""
+    try:
+        numbers = [int(name) for name in os.listdir(base) if re.fullmatch(r"0|[1-9][0-9]{0,8}", name)]
+    except OSError:
+        return []
+    return [folder for number in sorted(numbers) if number < n and is_used(folder := base / str(number))]
 
 
 def _noted(folder: Path) -> list[str]:
@@ -100,7 +121,7 @@ class Folders:
         return folder
 
     def choose(self, trial: FrozenTrial, trials: Iterable[FrozenTrial]) -> str | None:
-        """The folder of a trial that has none yet; with its number behind it, should another trial have it already.
+        """The folder of a trial that has none yet; with its number behind it, should something be there already.
 
         Args:
             trial: with all its parameters.
@@ -110,7 +131,8 @@ class Folders:
             What is to be written on the trial; None for the usual folder, and for one that cannot be composed.
         """
         wanted: str | None = self.usual(trial.number)
-        if self.compose is not None and not trial.user_attrs.get(attributes.ATTEMPT):  # else it began in the usual one
+        anew = not trial.user_attrs.get(attributes.ATTEMPT)  # else it began in the usual one
+        if self.compose is not None and anew:
             wanted = self.compose(trial)
         if wanted is None:
             return None
@@ -118,7 +140,7 @@ class Folders:
         taken |= {_plain(self.base), *map(_plain, self.others)}
         if _plain(self.base / wanted) == _plain(self.base):
             wanted = str(trial.number)
-        while _plain(self.base / wanted) in taken:
+        while _plain(self.base / wanted) in taken or (anew and is_used(self.base / wanted)):
             wanted = f"{wanted.rstrip('/')}_{trial.number}"
         return None if self.compose is None and wanted == self.usual(trial.number) else wanted
 
