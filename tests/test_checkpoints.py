@@ -285,3 +285,25 @@ def test_one_that_will_not_do_is_passed_over_too(run: Path) -> None:
     found = newest(run, lambda checkpoint, file: refuse_others(Net(), checkpoint["state_dict"], file))
     assert found is not None
     assert found[0].name == PREVIOUS_CHECKPOINT.name
+
+
+@pytest.mark.security
+@pytest.mark.parametrize(
+    "claims",
+    [
+        torch.zeros(1).expand(1 << 40),
+        torch.empty(1 << 40, device="meta"),
+        torch.sparse_coo_tensor(torch.zeros(1, 1, dtype=torch.long), torch.ones(1), (1 << 40,), check_invariants=True),
+    ],
+)
+def test_weights_that_claim_more_than_the_file_holds(claims: torch.Tensor, tmp_path: Path) -> None:
+    torch.save({"state_dict": {"weight": claims}}, tmp_path / "a.ckpt")
+    with pytest.raises(DataError, match="is torn, or none of catsweep's"):
+        read(tmp_path / "a.ckpt")
+
+
+@pytest.mark.security
+def test_tied_weights_are_as_many_as_their_names(tmp_path: Path) -> None:
+    weight = torch.ones(4096)
+    torch.save({"state_dict": {"a": weight, "b": weight}}, tmp_path / "a.ckpt")
+    assert torch.equal(read(tmp_path / "a.ckpt")["state_dict"]["b"], weight)

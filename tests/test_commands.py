@@ -9,6 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from catsweep import schema
 from catsweep.commands import guard
 from catsweep.errors import ConfigError
 from catsweep.instantiation import instantiate
@@ -180,3 +181,21 @@ def test_a_letter_that_the_terminal_lacks_ends_no_command(root: Path) -> None:
     environment = {"PYTHONPATH": "src", "PYTHONIOENCODING": "ascii:strict"}
     done = subprocess.run([sys.executable, "-c", program], cwd=root, env=environment, capture_output=True, text=True)
     assert (done.stdout, done.returncode) == ("val/fid ?, M?usel\n", 0), done.stderr
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("name", [1, 1.5, "*", "a.**", "*.a", "a b", ".a", "a..b", "../a", " "], ids=repr)
+def test_what_is_no_name_is_refused_in_a_list_of_trusted_packages(root: Path, name: object) -> None:
+    with initialize_config_dir(str(root / "conf")):
+        cfg = compose("train", ["trust=[a.b, mypackage.*]"])
+        assert list(cfg.trust) == ["a.b", "mypackage.*"]
+        assert (said := schema.refusal(cfg, "trust", [name]))
+        assert "each a dotted name" in said
+
+
+@pytest.mark.security
+def test_lists_hold_what_their_kind_says(root: Path) -> None:
+    with initialize_config_dir(str(root / "conf")):
+        cfg = compose("train", ["objective=[1]", "rungs=['0.5']"])
+    assert list(cfg.objective) == ["1"]
+    assert list(cfg.rungs) == [0.5]

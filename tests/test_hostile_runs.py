@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx.parser
 import pytest
+import safetensors.torch
 import torch
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
@@ -304,6 +305,34 @@ def test_a_network_cannot_have_its_weights_elsewhere(bundle: Path, location: str
     (bundle / "generator.onnx").write_bytes(graph.SerializeToString())
     with pytest.raises(ExportError, match="External data path"):
         OnnxGenerator(bundle / "generator.onnx")
+
+
+# --- more than there is memory for
+
+HUGE = [
+    ({"latent_size": 10**10}, "other shapes|not expected"),
+    ({"channels": 10**6, "max_channels": 10**6}, "other shapes|not expected"),
+    ({"image_size": 2**4000, "halvings": 3998}, "more than 3,[0-9]{3} parts"),
+]
+
+
+@pytest.mark.parametrize(("changes", "said"), HUGE)
+def test_a_model_of_terabytes_is_compared_with_the_weights_before_it_is_built(
+    changes: dict[str, int], said: str, run: Path, bundle: Path
+) -> None:
+    for key, value in changes.items():
+        put(run, f"model.{key}", value)
+    with pytest.raises(CatsweepError, match=said):
+        runs.load_run(run)
+    with pytest.raises(CatsweepError, match=said):
+        weights.load(bundle)
+
+
+def test_weights_that_are_hardly_any_are_of_no_model(bundle: Path) -> None:
+    put(bundle, "model.latent_size", 10**10)
+    safetensors.torch.save_file({}, bundle / weights.WEIGHTS)
+    with pytest.raises(ExportError, match=r"are 0 numbers, and the model in config\.yaml has [0-9,]{9,}"):
+        weights.load(bundle)
 
 
 # --- by construction

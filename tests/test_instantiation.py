@@ -7,7 +7,7 @@ from hydra.utils import execution_whitelist
 from omegaconf import OmegaConf
 
 from catsweep.errors import ConfigError
-from catsweep.instantiation import checked_once, instantiate
+from catsweep.instantiation import checked_once, instantiate, trusting
 
 
 def test_a_node_becomes_what_it_names():
@@ -92,7 +92,7 @@ def test_our_packages_and_those_we_build_from_are_trusted(target):
     ],
 )
 def test_anything_else_is_refused_without_being_called(target):
-    with pytest.raises(ConfigError, match="whitelist"):
+    with pytest.raises(ConfigError, match=r"is not trusted|may not be named"):
         instantiate({"_target_": target, "_args_": ["exit 3"]})
 
 
@@ -100,7 +100,7 @@ def test_targets_inside_a_trusted_one_are_held_to_the_same_rule(tmp_path):
     victim = tmp_path / "file"
     victim.touch()
     inner = {"_target_": "os.remove", "_args_": [str(victim)]}
-    with pytest.raises(ConfigError, match="whitelist"):
+    with pytest.raises(ConfigError, match=r"is not trusted|may not be named"):
         instantiate({"_target_": "torch.nn.Sequential", "_args_": [inner]})
     assert victim.exists()
 
@@ -113,7 +113,42 @@ def test_a_configuration_cannot_extend_the_list():
 
 def test_ones_own_package_is_added_around_the_call():
     node = {"_target_": "fractions.Fraction", "_args_": [3]}
-    with pytest.raises(ConfigError, match="whitelist"):
+    with pytest.raises(ConfigError, match=r"is not trusted|may not be named"):
         instantiate(node)
     with execution_whitelist("fractions.*"):
         assert instantiate(node) == 3
+
+
+@pytest.mark.security
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("fractions.Fraction", r"is not trusted.*add 'trust=\[fractions\.\*\]'\.$"),
+        ("catsweep.models.vae.VEA", r"cannot be found: .*Is it spelled as in its module\?$"),
+        ("torch.nn.Linaer", "cannot be found: .*'Linaer' is importable"),
+        ("os.system", "may not be named, whatever is trusted"),
+    ],
+)
+def test_a_refused_target_comes_with_a_remedy_of_the_command_line(target, said):
+    with pytest.raises(ConfigError, match=said) as raised:
+        instantiate({"_target_": target})
+    assert "whitelist" not in str(raised.value)
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("name", [1, None, True, "", "*", "*.a", "a.**", "a.*.b"], ids=repr)
+def test_what_cannot_be_trusted_is_an_error_of_the_configuration(name):
+    with pytest.raises(ConfigError, match="trust must be a list of names"), trusting([name]):
+        pass
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("inner", [False, True])
+def test_a_package_that_python_does_not_find_is_told_with_the_remedy(inner):
+    node = {"_target_": "nopackageofmine.losses.cubed"}
+    outer = {"_target_": "torch.nn.Sequential", "_args_": [node]}
+    with trusting(["nopackageofmine.*"]), pytest.raises(ConfigError, match=r"cubed.*PYTHONPATH=\. .*pip install -e"):
+        instantiate(outer if inner else node)
+    with trusting(["torch.nn.*"]), pytest.raises(ConfigError) as told:
+        instantiate({"_target_": "torch.nn.Nothing"})
+    assert "PYTHONPATH" not in str(told.value)

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -265,6 +266,22 @@ def mypackage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 MINE = "mypackage.models.Mine"
+
+
+def test_a_package_that_python_does_not_find_is_told_with_the_remedy() -> None:
+    config = changed(composed(), "model._target_", "nopackageofmine.models.Mine")
+    with trusting(["nopackageofmine.*"]), pytest.raises(ConfigError, match=r"cannot be found.*PYTHONPATH=\. "):
+        rebuild(config, "model")
+
+
+def test_a_refusal_begins_with_the_remedy_and_offers_ten_names_at_most() -> None:
+    with pytest.raises(ConfigError) as told:
+        rebuild(changed(composed(), "model.optimizer._target_", MINE), "model")
+    said = str(told.value)
+    assert re.search(
+        r"names 'mypackage.models.Mine'. If it .*'trust=\[mypackage\.\*\]'\. Else .* and \d+ more\.$", said
+    )
+    assert said.partition("what conf/ does: ")[2].count(", ") == 9
 
 
 @pytest.mark.usefixtures("mypackage")

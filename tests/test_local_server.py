@@ -18,6 +18,7 @@ from catsweep.local_server import (
     HEADERS,
     SANDBOX,
     TRIES,
+    Guarded,
     LocalRequestHandler,
     listen,
     refusal,
@@ -229,6 +230,20 @@ def test_servers_let_in_their_own_page_and_forbid_what_a_browser_need_not_do(ser
         assert ": ".join(header).lower() in said.lower()
     refused = _said(port, "GET / HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n").lower()
     assert all(": ".join(header).lower() in refused for header in HEADERS)
+
+
+def test_a_websocket_that_a_server_hands_on_is_closed_unseen() -> None:
+    """Ours hands on none; this door does not rely on that."""
+    sent: list[dict[str, object]] = []
+
+    async def app(scope, receive, send):  # type: ignore[no-untyped-def]
+        raise AssertionError("let in")
+
+    async def send(message):  # type: ignore[no-untyped-def]
+        sent.append(message)
+
+    asyncio.run(Guarded(app)({"type": "websocket", "path": "/", "headers": []}, None, send))  # type: ignore[arg-type]
+    assert sent == [{"type": "websocket.close", "code": 1008}]
 
 
 def test_content_of_strangers_runs_no_script() -> None:

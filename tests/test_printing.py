@@ -1,5 +1,6 @@
 """What a stranger's name or message prints is seen, and does nothing."""
 
+import importlib
 import io
 import logging
 import re
@@ -110,6 +111,11 @@ def test_tables_and_pictures_that_stay(bad: str) -> None:
     if len(bad) > 1 or bad not in "\r\x1b":  # which Rich itself writes
         assert bad not in said
     assert "name" in said
+
+
+def test_every_command_logs_readably() -> None:
+    importlib.import_module("catsweep.commands")  # as each does first
+    assert logging.getLogRecordFactory() is ReadableRecord
 
 
 @pytest.mark.security

@@ -113,6 +113,9 @@ def test_a_torn_record_is_as_good_as_none_and_said(
     (run / SCORES).write_text(content)
     assert scores_of(run) is None
     assert f"{run / SCORES} is torn" in caplog.text
+    caplog.clear()
+    assert scores_of(run, told=True) is None  # when it goes on
+    assert not caplog.text
     check(compose("epochs=2", f"resume={run}"), run)
 
 

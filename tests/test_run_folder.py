@@ -232,3 +232,21 @@ def test_runs_of_the_same_second_get_folders_of_their_own(tmp_path: Path) -> Non
         folders.append(Path(folder_for(False, tmp_path)))
         folders[-1].mkdir(parents=True)
     assert len(set(folders)) == 3
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("resume", [True, "outputs/runs/a"])
+def test_hydra_writes_nothing_into_a_run_that_is_to_go_on(root, resume):
+    run_folder.register()
+    cfg = OmegaConf.create({"resume": resume, "hydra": OmegaConf.load(root / "conf/train.yaml").hydra})
+    assert cfg.hydra.output_subdir is None
+    cfg.resume = False
+    assert cfg.hydra.output_subdir == ".hydra"
+    assert OmegaConf.load(root / "conf/hydra/job_logging/catsweep.yaml").handlers.file.delay
+
+
+@pytest.mark.security
+def test_runs_of_like_names_are_named_wherever_they_are(project, make_run):
+    make_run("r/base")
+    with pytest.raises(ConfigError, match=r"Runs of like names: r/base$"):
+        folder_for("r/bse")

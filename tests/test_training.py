@@ -19,7 +19,7 @@ from catsweep.metrics.scorer import Scorer
 from catsweep.models.latents import draw_latents
 from catsweep.models.protocol import generate
 from catsweep.models.vae import VAE
-from catsweep.run_folder import BEST_CHECKPOINT, LAST_CHECKPOINT, PREVIOUS_CHECKPOINT
+from catsweep.run_folder import BEST_CHECKPOINT, LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, alone
 from catsweep.search.reporting import TrialReporter
 
 Compose = Callable[..., DictConfig]
@@ -135,6 +135,16 @@ def test_a_finished_run_is_left_alone_or_trained_longer_beside_its_record(
     assert (tmp_path / "metrics-epoch-1.json").read_bytes() == before[tmp_path / "metrics.json"]
     recorded = json.loads((tmp_path / "metrics.json").read_text())
     assert (recorded["epoch"], recorded["epochs"]) == (2, 2)
+
+
+@pytest.mark.security
+def test_a_run_is_not_trained_in_a_folder_that_another_process_works_in(
+    compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "_train", lambda cfg, folder: 0.0)
+    with alone(tmp_path), pytest.raises(ConfigError, match="Another process works in"):
+        training.run(compose(), tmp_path)
+    assert training.run(compose(), tmp_path) == 0.0
 
 
 @pytest.mark.security
@@ -342,3 +352,18 @@ def test_precision_follows_the_processor_unless_it_is_given(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: abilities, raising=False)
     assert training.resolve_precision(precision, accelerator) == expected
+
+
+@pytest.mark.security
+@pytest.mark.parametrize(("at", "goes_on"), [("_fit", False), ("_score", True)])
+def test_a_run_that_is_stopped_says_how_it_goes_on(
+    compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str, goes_on: bool
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, at, stop)
+    monkeypatch.setattr(training.COMMAND, "said", "")
+    with pytest.raises(KeyboardInterrupt):
+        training.run(compose("epochs=1"), tmp_path)
+    assert training.COMMAND.said == "Interrupted." + f" To go on, add resume={tmp_path} to the same line." * goes_on

@@ -26,6 +26,7 @@ from catsweep.run_folder import LAST_CHECKPOINT, PREVIOUS_CHECKPOINT
 log = logging.getLogger(__name__)
 
 NAMED = 3  # keys that a message names
+SHARED = 4  # names that one stored tensor may have, about, as tied weights do
 
 
 class Checkpoints(TorchCheckpointIO):
@@ -104,6 +105,9 @@ def read(file: Path) -> dict[str, Any]:
         state = found["state_dict"]
         if not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items()):
             raise TypeError("its weights are no tensors")
+        # A tensor may claim any shape over one stored number (stride 0), or over none (`meta`, sparse).
+        if sum(tensor.numel() * tensor.element_size() for tensor in state.values()) > SHARED * file.stat().st_size:
+            raise ValueError("its weights are more than it has bytes for")
     except pickle.UnpicklingError as error:  # torch's own words advise to run it
         raise DataError(torn(file, "it holds more than tensors and plain values, or is damaged")) from error
     except Exception as error:  # of a dozen classes: UnpicklingError, RuntimeError, KeyError, EOFError, …

@@ -70,10 +70,11 @@ def guard(task: Callable[[DictConfig], R]) -> Callable[[DictConfig], R]:
     def guarded(cfg: DictConfig) -> R:
         COMMAND.at_work = True
         try:
-            with _explained(), places.told(cfg), trusting(list(cfg.get("trust") or [])):
+            with _explained(), places.told(cfg):
                 if said := schema.faults(cfg, final=True):
                     raise ConfigError("\n".join(said))
-                return task(cfg)
+                with trusting(list(cfg.get("trust") or [])):
+                    return task(cfg)
         except BaseException as error:
             if _is_multirun() or os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0"):
                 raise

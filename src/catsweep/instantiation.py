@@ -7,9 +7,11 @@ exact names only.
 """
 
 import functools
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from importlib.util import find_spec
 from typing import Any, TypeVar
 
 import hydra.utils
@@ -21,6 +23,7 @@ R = TypeVar("R")
 
 TRUSTED = ("catsweep.*", "torch.nn.*", "torch.optim.*", "pytorch_lightning.*", "pytorch_optimizer.*", "kornia.*")
 
+
 _trusted: ContextVar[tuple[str, ...]] = ContextVar("trusted", default=())
 
 
@@ -30,8 +33,17 @@ def trusting(names: Sequence[str]) -> Iterator[None]:
 
     Args:
         names: exact ones, `mypackage.models.Net`, or all of a package, `mypackage.*`; those of the command line.
+
+    Raises:
+        ConfigError: one is neither.
     """
-    with hydra.utils.execution_whitelist(list(names)):
+    try:
+        allowing = hydra.utils.execution_whitelist(list(names))
+    except InstantiationException as error:
+        raise ConfigError(
+            f"trust must be a list of names, or of packages and .*, such as mypackage.*; got {list(names)!r}."
+        ) from error
+    with allowing:
         token = _trusted.set((*_trusted.get(), *map(str, names)))
         try:
             yield
@@ -42,6 +54,17 @@ def trusting(names: Sequence[str]) -> Iterator[None]:
 def is_trusted(name: str) -> bool:
     """Whether `trusting` has been told of a name."""
     return any(name == one or (one.endswith(".*") and name.startswith(one[:-1])) for one in _trusted.get())
+
+
+def unimportable(name: str) -> str:
+    """The remedy for a name that is not found, if that is because its package is not; else empty."""
+    package = name.partition(".")[0]
+    if not package.isidentifier() or find_spec(package) is not None:
+        return ""
+    return (
+        f"Python does not look for {package} in the folder that you are in: put PYTHONPATH=. before the command, or "
+        "install it (pip install -e FOLDER)."
+    )
 
 
 def instantiate(node: Any, **kwargs: Any) -> Any:
@@ -57,11 +80,28 @@ def instantiate(node: Any, **kwargs: Any) -> Any:
     try:
         return hydra.utils.instantiate(node, _execution_whitelist_=TRUSTED, **kwargs)
     except InstantiationException as error:
-        # Hydra's message first names the target and then quotes its own manual at length.
-        said = str(error).partition("\n\n")[0]
-        raise ConfigError(
-            f"A configuration may name targets of {', '.join(TRUSTED)} and of the packages in trust=[…]. {said}"
-        ) from error
+        raise ConfigError(_said(error)) from error
+
+
+def _said(error: InstantiationException) -> str:
+    """What Hydra says of a target, without its advice to programmers, and with the one for a command line."""
+    # It first names the target and then quotes its own manual at length.
+    said = " ".join(str(error).partition("\n\n")[0].split())
+    found = re.search(r"[Tt]arget '([^']*)'", said)
+    name = found[1] if found else ""
+    if said.startswith("Error locating target"):
+        return (
+            f"The target {name!r} cannot be found: {' '.join(str(error.__cause__).split())} "
+            f"{unimportable(name) or 'Is it spelled as in its module?'}"
+        )
+    if "is not in the Hydra execution whitelist" in said:
+        return (
+            f"The target {name!r} is not trusted: a configuration may name targets of {', '.join(TRUSTED)}. "
+            f"If it is yours, add 'trust=[{name.partition('.')[0] or 'mypackage'}.*]'."
+        )
+    if "cannot be authorized" in said:
+        return f"The target {name!r} may not be named, whatever is trusted: it could run anything."
+    return said
 
 
 def checked_once(function: Callable[..., R]) -> Callable[..., R]:

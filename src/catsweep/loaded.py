@@ -32,8 +32,9 @@ import hydra.utils
 from omegaconf import OmegaConf
 
 from catsweep.configuration import CONF
-from catsweep.errors import CatsweepError, ConfigError
-from catsweep.instantiation import TRUSTED, is_trusted
+from catsweep.errors import CatsweepError, ConfigError, DataError
+from catsweep.instantiation import TRUSTED, is_trusted, unimportable
+from catsweep.links import require_regular
 
 # What is rebuilt, and the group of `conf/`, or one option of it, whose names it may have. Of data only drawn cats: a
 # ready set is found by its digest, and who wants photos read again says `trust=[catsweep.data.sources.Photos]`.
@@ -44,6 +45,7 @@ CONVERSIONS = ("none", "partial", "object", "all")
 WORD = re.compile(r"[\w+-]{0,64}", re.ASCII)
 REFERENCE = re.compile(r"\$\{(\w+)((?:\.\w+)*)\}")  # to a group, or to a key of its options
 GLOBAL = "# @package _global_"  # first line of an option that says more than its own node
+LISTED = 10  # names that a message offers
 LONGEST = 120  # characters of a stranger's text that a message repeats
 
 
@@ -56,8 +58,11 @@ def read(file: Path) -> dict[str, Any]:
     """
     expected = f"Expected the configuration of a run in {file}"
     try:
+        require_regular(file)
         found = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
         asked = next((text for text in _texts(found) if "${" in text), None)
+    except DataError as error:
+        raise ConfigError(f"{expected}: {error}") from error
     except Exception as error:  # of the constructors of YAML's tags, nearly any
         said = " ".join(str(error).split())[:300]
         raise ConfigError(f"{expected}, but: {type(error).__name__}: {said}.") from error
@@ -203,17 +208,21 @@ def _require_named(node: Mapping[Any, Any], where: str, here: Mapping[str, bool]
     name = node["_target_"]
     own = isinstance(name, str) and is_trusted(name)
     if not own and (not isinstance(name, str) or name not in here):
-        options = ", ".join(sorted(here)) or ("nothing" if CONF.is_dir() else f"nothing, for {CONF} is not there")
+        nothing = "nothing" if CONF.is_dir() else f"nothing, for {CONF} is not there"
+        options = ", ".join(sorted(here)[:LISTED]) or nothing
+        more = f" and {len(here) - LISTED} more" if len(here) > LISTED else ""
         raise ConfigError(
-            f"{where} names {_short(name)}. A configuration that was loaded may name there what conf/ does: {options}. "
-            "If it is code of your own, say so on the command line: 'trust=[mypackage.*]'."
+            f"{where} names {_short(name)}. If it is code of your own, say so on the command line: "
+            "'trust=[mypackage.*]'. Else a configuration that was loaded may name there what conf/ does: "
+            f"{options}{more}."
         )
     if not own and not here[name] and node.get("_partial_") is not True:
         raise ConfigError(f"{where} would call {name} at once; expected _partial_: true, as in conf/.")
     try:
         found = pkgutil.resolve_name(name)
     except Exception as error:  # whatever a module does when it is imported
-        raise ConfigError(f"{where} names {_short(name)}, which cannot be found: {error}") from error
+        said = f"{where} names {_short(name)}, which cannot be found: {error}."
+        raise ConfigError(f"{said} {unimportable(name)}".strip()) from error
     if not isinstance(found, type) and not (isinstance(found, FunctionType) and "." not in found.__qualname__):
         raise ConfigError(f"{where} names {_short(name)}; expected a class or a function of a module, not a method.")
     return own

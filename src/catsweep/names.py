@@ -39,8 +39,8 @@ def why_not(name: str) -> str:
         return f"it holds {found!a}, which looks like a separator"
     if found := next((char for char in name + folded if _is_invisible(char)), None):
         return f"it holds the character {found!a}, which cannot be seen"
-    if folded.startswith("."):
-        return "it begins with a dot"
+    if folded[0] in ".-":
+        return "it begins with a dot" if folded[0] == "." else "it begins with '-', as the options of commands do"
     if folded != folded.strip() or folded.endswith("."):
         return "it begins or ends with a space, or ends with a dot"
     if _RESERVED.fullmatch(folded.partition(".")[0].rstrip()):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from catsweep.errors import DataError
+from catsweep.links import require_regular
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -22,6 +23,7 @@ def read_json(file: Path) -> dict[str, Any]:
         DataError: it is not there, cannot be read, is torn, or holds something else; the message ends without a remedy.
     """
     try:
+        require_regular(file)
         found = json.loads(file.read_text(encoding="utf-8"))
     # Deep nesting is a RecursionError, what is no UTF-8 and no JSON are ValueErrors.
     except (OSError, ValueError, RecursionError) as error:

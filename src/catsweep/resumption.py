@@ -27,15 +27,16 @@ PROGRESS = {"callbacks", "epoch", "global_step", "loops", "lr_schedulers", "opti
 NEW_RUN = "Start a new run without resume."
 
 
-def scores_of(folder: Path) -> dict[str, Any] | None:
-    """What a run's `metrics.json` says; None if it has none, or a torn one, which is said."""
+def scores_of(folder: Path, told: bool = False) -> dict[str, Any] | None:
+    """What a run's `metrics.json` says; None if it has none, or a torn one, which is said unless it was `told`."""
     if not (folder / SCORES).exists():
         return None
     try:
         found = read_json(folder / SCORES)
         found["scores"] = {str(name): float(score) for name, score in found["scores"].items()}
     except (DataError, KeyError, TypeError, ValueError, AttributeError) as error:
-        log.warning("%s is torn (%s), so the run is scored again", folder / SCORES, error)
+        if not told:
+            log.warning("%s is torn (%s), so the run is scored again", folder / SCORES, error)
         return None
     return found
 
@@ -154,7 +155,7 @@ class Continuation(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Rename `metrics.json`; everything was restored, so the run really goes on."""
         self.begun = True
-        if trainer.is_global_zero and (record := scores_of(self.folder)) is not None:
+        if trainer.is_global_zero and (record := scores_of(self.folder, told=True)) is not None:
             (self.folder / SCORES).rename(set_aside(self.folder, record))
 
 

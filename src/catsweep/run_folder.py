@@ -10,7 +10,7 @@ import functools
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from itertools import chain, count
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from catsweep import links
 from catsweep.errors import ConfigError
 from catsweep.printing import say
 
@@ -49,10 +50,11 @@ def run_folder(resume: bool | str | None, runs: Path = RUNS) -> str:
         runs: where new folders are made.
 
     Raises:
-        ConfigError: there is nothing to continue, or somebody works in it. Nothing was written.
+        ConfigError: there is nothing to continue, somebody works in it, or a link in it leads out of it.
+            Nothing was written.
     """
     if isinstance(resume, str):
-        return str(_named(resume, runs))
+        return _own(_named(resume, runs))
     if not isinstance(resume, bool | None):
         raise ConfigError(
             f"resume must be true, false or the folder of a run; got {resume!r}.{_candidates(None, runs)}"
@@ -60,7 +62,7 @@ def run_folder(resume: bool | str | None, runs: Path = RUNS) -> str:
     if not resume:
         return str(_unused(runs / f"{datetime.now():%Y-%m-%d/%H-%M-%S}"))
     if unfinished := latest_unfinished(runs):
-        return str(unfinished)
+        return _own(unfinished)
     busy = f" {resumable(runs)[0]} is being run." if resumable(runs) else ""
     raise ConfigError(
         f"resume=true: expected an unfinished run with {LAST_CHECKPOINT} in {runs}, but found none.{busy} "
@@ -114,6 +116,12 @@ def is_taken(folder: Path) -> bool:
 _END_IT = "Wait until it has ended, or end it: Ctrl-C once stops it at a checkpoint."
 
 
+def _own(folder: Path) -> str:
+    """A run's folder, once it is known that going on in it writes nothing elsewhere: Hydra, too, follows links."""
+    links.refuse_within(folder, "run", ConfigError)
+    return str(folder)
+
+
 def _with_checkpoint(runs: Path) -> set[Path]:
     return {file.parents[1] for name in (LAST_CHECKPOINT, PREVIOUS_CHECKPOINT) for file in runs.glob(f"*/*/{name}")}
 
@@ -154,11 +162,19 @@ def _not_a_run(resume: str, folder: Path) -> str:
 
 def _candidates(resume: str | None, runs: Path) -> str:
     """Runs that a person may have meant: those with like names, else the newest."""
-    near = difflib.get_close_matches(resume, map(str, _with_checkpoint(runs)), LISTED) if resume else []
+    known = _with_checkpoint(runs) | (_beside(Path(resume)) if resume else set())
+    near = difflib.get_close_matches(resume, map(str, known), LISTED) if resume else []
     if near:
         return f" Runs of like names: {', '.join(near)}"
     unfinished = [str(run) for run in resumable(runs)[:LISTED]]
     return f" Unfinished runs: {', '.join(unfinished)}" if unfinished else " No run is unfinished: leave resume out."
+
+
+def _beside(folder: Path) -> set[Path]:
+    """Runs in the folder where one was looked for, wherever that is."""
+    with suppress(OSError, ValueError):  # a name that is none
+        return {file.parents[1] for file in folder.parent.glob(f"*/{LAST_CHECKPOINT}")}
+    return set()
 
 
 def _unused(folder: Path) -> Path:
@@ -175,6 +191,12 @@ def register() -> None:
     """
     _this_start.cache_clear()
     OmegaConf.register_resolver("run_folder", _resolve, replace=True)
+    OmegaConf.register_resolver("begun_in", _begun_in, replace=True)
+
+
+def _begun_in(resume: Any) -> str | None:
+    """Where Hydra keeps what a run began with: none if it goes on, as Hydra writes before the run is looked at."""
+    return None if resume else ".hydra"
 
 
 def _resolve(resume: Any, *runs: Path) -> str:

@@ -1,11 +1,13 @@
 """From a run's folder back to its model: for generate, export, and the final scores of the run itself."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from torch import Tensor
 
-from catsweep import checkpoints
+from catsweep import checkpoints, outlines
 from catsweep.errors import DataError
 from catsweep.loaded import read, rebuild
 from catsweep.run_folder import BEST_CHECKPOINT, LAST_CHECKPOINT
@@ -25,24 +27,29 @@ def load_weights(model: pl.LightningModule, run: Path, checkpoint: str) -> int:
     Raises:
         DataError: there is no such checkpoint, it is torn, or another model's.
     """
+    state, epoch = _read(run, checkpoint, lambda found, file: checkpoints.refuse_others(model, found, file))
+    model.load_state_dict(state)
+    return epoch
+
+
+def _read(run: Path, checkpoint: str, accept: Callable[[dict[str, Tensor], Path], None]) -> tuple[dict[str, Any], int]:
+    """The weights of a checkpoint that is accepted, and its epoch; see `load_weights`."""
     file = run / (LAST_CHECKPOINT if checkpoint == "last" else BEST_CHECKPOINT)
 
-    def accept(found: dict[str, Any], file: Path) -> None:
-        checkpoints.refuse_others(model, found["state_dict"], file)
+    def accept_weights(found: dict[str, Any], file: Path) -> None:
+        accept(found["state_dict"], file)
 
     try:
         if checkpoint not in ("best", "last"):
             raise DataError(f"Expected the checkpoint best or last, got {checkpoint!r}.")
-        if checkpoint == "last" and (there := checkpoints.newest(run, accept)):
-            file, state = there
+        if checkpoint == "last" and (there := checkpoints.newest(run, accept_weights)):
+            file, found = there
         else:
-            state = checkpoints.read(file)
-            accept(state, file)
-        epoch = checkpoints.epoch_of(state)
+            found = checkpoints.read(file)
+            accept_weights(found, file)
+        return found["state_dict"], checkpoints.epoch_of(found)
     except DataError as error:
         raise DataError(f"{error} {_remedy(run, checkpoint)}") from error
-    model.load_state_dict(state["state_dict"])
-    return epoch
 
 
 def _remedy(run: Path, checkpoint: str) -> str:
@@ -77,6 +84,11 @@ def load_run(run: Path, checkpoint: str = "best") -> tuple[pl.LightningModule, d
             f"Expected the folder of a run, with a config.yaml; {run} has none. Try one of outputs/runs/*/*."
         )
     config = read(file)
+
+    def accept(state: dict[str, Tensor], file: Path) -> None:
+        checkpoints.refuse_others(outlines.outline(config, len(state)), state, file)
+
+    state, _ = _read(run, checkpoint, accept)
     model: pl.LightningModule = rebuild(config, "model")
-    load_weights(model, run, checkpoint)
+    model.load_state_dict(state)
     return model.eval(), config

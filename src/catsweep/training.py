@@ -47,6 +47,7 @@ from catsweep.run_folder import BEST_CHECKPOINT, LAST_CHECKPOINT, SCORES, alone
 from catsweep.runs import load_weights
 from catsweep.search.callback import SweepCallback
 from catsweep.search.reporting import TrialReporter
+from catsweep.signals import COMMAND, SAID
 from catsweep.step_cost import Untimed, without_idle_hooks
 from catsweep.tracking import loggers, provenance
 from catsweep.tracking.media import SampleGrid
@@ -79,10 +80,21 @@ def run(cfg: DictConfig, folder: Path | None = None) -> float | tuple[float, ...
     folder = folder or Path(os.path.relpath(HydraConfig.get().runtime.output_dir))
     if cfg.trial.number is None:
         with alone(folder) if cluster.is_first() else nullcontext():
-            return _train(cfg, folder)
+            try:
+                return _train(cfg, folder)
+            except BaseException as error:
+                if COMMAND.number is not None or isinstance(error, KeyboardInterrupt):
+                    COMMAND.said = _goes_on(folder)
+                raise
     # A trial is alone by its lease: a lock that an attempt holds after it lost that would keep the next one out.
     scores = _scores_of_trial(cfg, folder)
     return _train(cfg, folder) if scores is None else objective_values(scores, list(cfg.objective))
+
+
+def _goes_on(folder: Path) -> str:
+    """What is said at the end of a run that a person stopped."""
+    there = (folder / LAST_CHECKPOINT).is_file() and not (folder / SCORES).exists()
+    return f"{SAID} To go on, add resume={folder} to the same line." if there else SAID
 
 
 def _train(cfg: DictConfig, folder: Path) -> float | tuple[float, ...]:

@@ -152,6 +152,15 @@ def test_a_row_may_name_a_file_of_the_set(parquet: Path) -> None:
 
 
 @pytest.mark.security
+def test_a_row_may_not_name_a_link_within_a_folder_of_ones_own(parquet: Path) -> None:
+    (parquet / "a.jpg").write_bytes(photo(3))
+    (parquet / "link.jpg").symlink_to("a.jpg")
+    write(parquet / "data" / "train-00000-of-00001.parquet", [{"bytes": None, "path": f"{parquet}/link.jpg"}])
+    with pytest.raises(Unreadable, match="not a regular file: a link"):
+        HubFiles(str(parquet), "train", None).read("train/0000000")
+
+
+@pytest.mark.security
 @pytest.mark.parametrize("named", ["../private/*.jpg", "{private}/*.jpg", "{private}/a.jpg", "train/link/*.jpg"])
 def test_a_card_that_names_files_outside_of_the_set_is_refused(loose: Path, tmp_path: Path, named: str) -> None:
     private = tmp_path / "private"

@@ -2,6 +2,8 @@ import csv
 import errno
 import json
 import os
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from catsweep.data.ready import (
     Row,
     create_images,
     digest,
+    find_ready_set,
     read_manifest,
     write_manifest,
 )
@@ -179,3 +182,44 @@ def test_images_have_their_room_before_they_are_written(tmp_path: Path, monkeypa
     assert caught.value.filename == str(tmp_path / IMAGES)
     assert asked == [(0, (tmp_path / IMAGES).stat().st_size)]
     assert asked[0][1] >= 7 * 16 * 16 * 3
+
+
+def deeply_nested(file: Path) -> None:
+    file.write_text("[" * 100_000)
+
+
+def endless_number(file: Path) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"n": 0}).replace('"n": 0', '"n": 1e400'))
+
+
+def nested_header(file: Path) -> None:
+    header = (b"{'descr': '|u1', 'fortran_order': False, 'shape': (" + b"-" * 9000 + b"1,)}").ljust(9990) + b"\n"
+    file.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+
+
+@pytest.mark.security
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        (CARD, deeply_nested),
+        (CARD, endless_number),
+        (CARD, lambda file: file.write_text(re.sub('"n": [0-9]+', '"n": NaN', file.read_text()))),
+        (CARD, lambda file: file.write_bytes(b"\xff\xfe")),
+        (MANIFEST, lambda file: file.write_text(f"index,copy\n{'9' * 5000},1\n")),
+        (MANIFEST, lambda file: file.write_text("a" * 1_000_000)),
+        (IMAGES, nested_header),
+    ],
+)
+def test_a_set_that_cannot_be_read_is_named_and_in_nobodys_way(
+    built: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, damage: Callable[[Path], object]
+) -> None:
+    digest = ReadySet.open(built).digest
+    shutil.copytree(built, bad := built.with_name("a-bad-one"))
+    damage(bad / name)
+    with pytest.raises(DataError, match=r"Expected a complete ready set .*a-bad-one"):
+        ReadySet.open(bad)
+    found = find_ready_set(digest, [built.parent])
+    assert found is not None
+    assert found.path == built
+    assert f"{bad} is passed over: " in caplog.text
+    assert len(caplog.records) == 1

@@ -1,6 +1,9 @@
 """What keeps the demo from starting is said before anything is loaded."""
 
 import importlib.util
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,3 +45,37 @@ def test_a_port_that_is_taken(config, monkeypatch: pytest.MonkeyPatch) -> None:
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=rf"port from {port} to \d+ to be free.* port=NUMBER, 0 for any"):
             command.run(config(port=port))
+
+
+LATE = """
+import sys, tempfile, threading
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from omegaconf import OmegaConf
+from catsweep.demo import command
+
+def serve(page, folder, listening):
+    def draw():
+        threading.main_thread().join()  # goes on when all of the command is done
+        (folder / "of a photo").mkdir(parents=True)
+        print("drawn", folder, flush=True)
+    threading.Thread(target=draw).start()
+    raise KeyboardInterrupt
+
+for name, function in (("page", "build"), ("serving", "serve")):
+    module = sys.modules[f"catsweep.demo.{name}"] = ModuleType(name)
+    setattr(module, function, serve if function == "serve" else lambda studio: None)
+command.find_spec = lambda name: True
+command.choose = lambda bundle, run: SimpleNamespace(folder="toy")
+command.Studio = lambda source, folder: SimpleNamespace(folder=folder)
+command.run(OmegaConf.create({"bundle": None, "run": None, "port": 0}))
+"""
+
+
+@pytest.mark.security
+def test_a_drawing_that_ends_after_the_server_leaves_nothing(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", LATE], env={**os.environ, "TMPDIR": str(tmp_path)}, capture_output=True, text=True
+    )
+    assert f"drawn {tmp_path}/catsweep-demo-" in ended.stdout, ended.stderr
+    assert list(tmp_path.glob("catsweep-demo-*")) == []

@@ -273,6 +273,19 @@ def test_scores_that_are_not_this_models_are_refused(vae, export, tmp_path, copi
     assert not (tmp_path / "exports" / "cats-12").exists()
 
 
+@pytest.mark.security
+def test_an_edited_page_is_kept_beside_the_new_one(vae, export, tmp_path, copied) -> None:
+    out = tmp_path / "[red]x[/red] :cat: [" / "x]"  # markup of Rich's, if it is taken for that
+    folder = export(vae.run, out).folder
+    (folder / "README.md").write_text("The licence is mine.")
+    said = export(vae.run, out).said
+    assert f"Exported {folder}; " in said
+    assert f"{folder}/README.md was edited, and is now README.before.md beside the new one." in said
+    assert "was edited" not in export(vae.run, out).said
+    assert (folder / "README.before.md").read_text() == "The licence is mine."
+    assert (folder / "README.md").read_text().startswith("---")
+
+
 def test_push_is_checked_first_and_done_last(vae, export, tmp_path, copied, monkeypatch) -> None:
     done = []
     monkeypatch.setattr(push, "check", lambda cfg: done.append(("check", (tmp_path / "cats-12").exists())))

@@ -190,6 +190,16 @@ def test_no_link_out_of_a_bundle_is_followed(bundle: Path, tmp_path: Path) -> No
         verify(bundle)
 
 
+def test_what_a_record_names_besides_is_no_link_out_either(bundle: Path, tmp_path: Path) -> None:
+    """Else it would tell size and digest of a file of the user."""
+    (tmp_path / "secret").write_bytes(bytes(7))
+    (bundle / "notes.txt").symlink_to(tmp_path / "secret")
+    record(bundle, {**of(bundle), "notes.txt": GOOD})
+    with pytest.raises(ExportError, match=r"notes\.txt is a link out of the bundle") as caught:
+        verify(bundle)
+    assert "sha256" not in str(caught.value)
+
+
 def test_a_bundle_may_be_reached_by_a_link_and_have_links_within(bundle: Path) -> None:
     (bundle / "config.yaml").rename(bundle / ".config")
     (bundle / "config.yaml").symlink_to(".config")

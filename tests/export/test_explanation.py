@@ -1,7 +1,10 @@
 """The page and the data that explain a choice; `test_best_model` and `test_confirmed` read them after a whole run."""
 
+import dataclasses
 import io
 from pathlib import Path
+
+import pytest
 
 from catsweep import printing
 from catsweep.export.explanation import Explanation
@@ -77,3 +80,21 @@ def test_the_terminal_shows_all_of_it() -> None:
     assert "val/fid under other seeds" in said
     assert "Trial 1 of study cats: the reason." in said
     assert "Under 2 other seeds: val/fid 55 ± 1.41" in said
+
+
+@pytest.mark.security
+def test_names_are_no_markup() -> None:
+    name = "[red]a[/x]:cat:"
+    params = {number: {name: name} for number in range(3)}
+    trials = dataclasses.replace(
+        TRIALS, study=name, params=params, overrides=params,
+        objectives=tuple(dataclasses.replace(one, name=f"{name}{i}") for i, one in enumerate(TRIALS.objectives)),
+    )  # fmt: skip
+    found = dataclasses.replace(FOUND, objectives=(f"{name}0", f"{name}1"))
+    console = printing.console(width=300, file=io.StringIO())
+    Explanation(trials, Choice(BEST, name), Path(name), Seeds(1, found, False, name), name).print(console)
+    said = console.file.getvalue()
+    assert f"Pareto set of {name}" in said
+    assert f"{name}0 under other seeds" in said
+    assert f"│ {name}0 ↓ │" in said.replace("┃", "│")
+    assert f"{name}={name}" in said

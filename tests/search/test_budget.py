@@ -112,3 +112,11 @@ def test_a_full_disk_costs_no_trial_and_ends_the_sweep() -> None:
     assert [trial.state.name for trial in study.trials] == ["COMPLETE", "WAITING"]
     scheduler(Script(1), Limits(3), study, "again").run()
     assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 3
+
+
+def test_only_to_accept_changes_is_no_mend() -> None:
+    keys: dict[str, Any] = {"allow_change": ["steps"], "n_trials": 3}
+    before = budget.digest(["-m", "x=1"], {"allow_change": [], "n_trials": 3})
+    assert budget.digest(["-m", "x=1", "hydra.sweeper.allow_change=[steps]"], keys) == before
+    assert budget.digest(["-m", "x=1", "++hydra.sweeper.allow_change=[steps]"], keys) == before
+    assert budget.digest(["-m", "x=2"], keys) != before

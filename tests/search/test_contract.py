@@ -7,8 +7,8 @@ import pytest
 from omegaconf import OmegaConf
 from optuna.distributions import check_distribution_compatibility
 
-from catsweep.errors import StudyError
-from catsweep.search.contract import Change, Contract, check, compare, freeze
+from catsweep.errors import ConfigError, StudyError
+from catsweep.search.contract import Change, Contract, check, compare, freeze, require_known
 from catsweep.search.space import Space
 
 CONFIG = {"epochs": 5, "model": {"beta": 1.0, "size": 8}, "trial": {"number": 3}, "twice": "${epochs}", "hydra": {}}
@@ -252,3 +252,22 @@ def test_a_key_is_the_same_with_another_prefix() -> None:
         "space.y: int 1..3 when x=1 → int 1..4 when x=1", "fixed.seed: 3 → 4",
     ]  # fmt: skip
     assert len(check(before, changed, ["+seed", "y"])) == 2
+
+
+@pytest.mark.security
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("space", True), ("failures", True), ("model", True), ("model.beta", True), ("config.model", True),
+        ("+lr", True), ("space.lr", True), ("facts.data", True), ("gone", True), ("seen", True), ("facts", True),
+        ("nope", False), ("mod", False), ("model.bet", False), ("config.nope", False), ("", False), ("model.", False),
+    ],
+)  # fmt: skip
+def test_a_name_of_allow_change_names_something(name: str, known: bool) -> None:
+    before = contract(config={**CONFIG, "gone": 1})
+    config = OmegaConf.create({**CONFIG, "ignored": "${nosuch}"})
+    if known:
+        require_known([name], [before, contract()], config, ["failures", "seen"])
+    else:
+        with pytest.raises(ConfigError, match="which is none"):
+            require_known([name], [before, contract()], config, ["failures", "seen"])

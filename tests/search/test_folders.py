@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, create_trial
 
 from catsweep.errors import StudyError
 from catsweep.search import attributes
-from catsweep.search.folders import NOTE, Folders, is_of, mark
+from catsweep.search.folders import NOTE, Folders, is_of, mark, used
 
 
 def trial(number: int, attempt: int = 0, folder: str | None = None) -> FrozenTrial:
@@ -91,3 +91,28 @@ def test_the_folder_of_a_sweep_is_known_by_its_note(tmp_path: Path) -> None:
     for text in ("", "[]", '{"studies": "cats"}', '{"studies": null}', "\x00"):
         (tmp_path / NOTE).write_text(text)
         assert not is_of(tmp_path, "cats")
+
+
+@pytest.mark.security
+def test_a_trial_begins_in_no_folder_that_holds_something_and_goes_on_in_its_own(tmp_path: Path) -> None:
+    """As when a backup of a study is older than its trials."""
+    for name in ("3", "fixed", "empty"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "3/output.log").touch()
+    (tmp_path / "fixed/output.log").touch()
+    (tmp_path / "file").touch()
+    (tmp_path / "dead").symlink_to(tmp_path / "nowhere")
+    assert Folders(tmp_path).choose(trial(3), []) == "3_3"
+    assert Folders(tmp_path).choose(trial(3, attempt=1), []) is None
+    for name, wanted in {"fixed": "fixed_4", "file": "file_4", "dead": "dead_4", "empty": "empty"}.items():
+        assert Folders(tmp_path, compose=lambda _, name=name: name).choose(trial(4), []) == wanted
+
+
+@pytest.mark.security
+def test_only_folders_that_trials_would_have_and_that_hold_something_are_used(tmp_path: Path) -> None:
+    for name in ("0", "1", "01", "7", "2026-11-27", "a", "²", "12345678901"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x").touch()
+    (tmp_path / "2").mkdir()
+    assert used(tmp_path, 5) == [tmp_path / "0", tmp_path / "1"]
+    assert used(tmp_path / "none", 5) == []

@@ -5,7 +5,18 @@ import math
 import pytest
 
 from catsweep.errors import DivergedError, InterruptedTrial, MetricError
-from catsweep.search.outcome import Kind, Outcome, classify, fingerprint, is_out_of_memory, values_of
+from catsweep.search.outcome import (
+    KEPT,
+    LINE,
+    LINES,
+    Kind,
+    Outcome,
+    classify,
+    fingerprint,
+    is_out_of_memory,
+    shortened,
+    values_of,
+)
 
 
 class OutOfMemoryError(RuntimeError):
@@ -166,3 +177,17 @@ def test_another_exception_from_the_same_line_is_another_failure() -> None:
 def test_without_a_traceback_the_message_tells_failures_apart() -> None:
     lost = [Outcome(Kind.LOST, message=f"exit code {code}") for code in (1, 1)]
     assert fingerprint(lost[0]) == fingerprint(lost[1]) != fingerprint(Outcome(Kind.LOST, message="SIGSEGV"))
+
+
+@pytest.mark.security
+def test_a_message_of_any_size_is_kept_with_its_frames_and_shown_in_a_few_lines() -> None:
+    try:
+        raise RuntimeError("y" * 3_000_000 + "\nz" * 100_000)
+    except RuntimeError as error:
+        outcome = classify(error)
+    assert len(outcome.traceback) <= KEPT
+    assert "in test_a_message_of_any_size" in outcome.traceback
+    shown = shortened(outcome.traceback).splitlines()
+    assert len(shown) <= LINES + 1
+    assert max(map(len, shown)) <= LINE + 1
+    assert shortened("a\nb") == "a\nb"

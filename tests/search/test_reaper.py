@@ -399,6 +399,20 @@ def test_a_killed_fork_server_loses_what_ran_and_leaves_nothing_and_slots_go_on(
     assert end(executor).value == 2.0
 
 
+def test_without_the_fork_server_nothing_goes_on_though_the_controller_is_busy(make: Make) -> None:
+    def task(cfg: DictConfig) -> None:
+        Path("pids.part").write_text(f"{os.getpid()} {os.getppid()} {leaves('deaf')}")
+        os.rename("pids.part", "pids")
+        psutil.Process(os.getppid()).parent().kill()
+        time.sleep(1e6)
+
+    executor = make(task)
+    executor.submit(job())
+    wait_for(Path("pids").exists)
+    wait_for(lambda: all(gone(int(pid)) for pid in Path("pids").read_text().split()))
+    assert end(executor).kind == Kind.LOST
+
+
 def test_what_a_task_that_kills_its_reaper_started_ends_with_it(make: Make) -> None:
     def task(cfg: DictConfig) -> None:
         Path("child").write_text(str(subprocess.Popen(["sleep", "600"]).pid))

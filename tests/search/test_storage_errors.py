@@ -3,6 +3,7 @@
 import errno
 import os
 import resource
+import shutil
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -392,3 +393,36 @@ def test_a_database_that_is_deleted_in_the_middle_is_said_and_put_back(
     assert done.returncode == 0, done.stderr
     whole(tmp_path, 5)
     assert len(load(tmp_path).trials) == 5
+
+
+@pytest.mark.security
+def test_a_database_whose_folder_is_deleted_with_it_is_saved(database: Path) -> None:
+    study = optuna.load_study(study_name="s", storage=open_storage(f"sqlite:///{database}"))
+    study.set_user_attr("last", "word")
+    shutil.rmtree(database.parent)
+    with pytest.raises(StorageError, match=r"is gone.*What it held is in .*study\.db\.rescued"):
+        study.set_user_attr("a", 1)
+    saved = f"sqlite:///{database}.rescued"
+    assert optuna.load_study(study_name="s", storage=saved).user_attrs["last"] == "word"
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("table", ["trial_values", "trial_params", "trials", "studies"])
+def test_a_table_that_is_lost_in_the_midst_is_told_as_at_the_next_start_and_once(
+    table: str, database: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = f"sqlite:///{database}"
+    study = optuna.load_study(study_name="s", storage=open_storage(url))
+    other = sqlite3.connect(database)
+    other.execute(f"DROP TABLE {table}")
+    other.close()
+    optuna.logging.enable_propagation()
+    try:
+        with pytest.raises(StorageError) as midst:
+            study.get_trials()
+    finally:
+        optuna.logging.disable_propagation()
+    with pytest.raises(StorageError, match=f"is damaged: it lacks the tables {table}") as later:
+        open_storage(url)
+    assert str(midst.value) == str(later.value)
+    assert not caplog.records

@@ -369,3 +369,43 @@ def test_a_study_of_a_stranger_does_not_choose_where_trials_work(sweep: Sweep, t
     assert refused.returncode == 1
     assert "trial 1 works in '../../victim', which is not in out/fake" in refused.stderr
     assert not list(victim.iterdir())
+
+
+@pytest.mark.security
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        ((), "study=new"),
+        (("hydra.sweep.dir=out/fake", "hydra.sweeper.study_name=other"), "hydra.sweep.dir=new"),
+        (("hydra.sweep.subdir='x${hydra.job.num}'",), "study=new"),
+    ],
+)
+def test_a_study_without_trials_takes_no_folder_that_another_has_left(
+    sweep: Sweep, tmp_path: Path, words: tuple[str, ...], remedy: str
+) -> None:
+    """Its record is lost, or kept elsewhere: refused once, before anything is written, and the remedies work."""
+    left = tmp_path / "out/fake" / ("x0" if "subdir" in str(words) else "0")
+    left.mkdir(parents=True)
+    (left / "steps.txt").write_text("of another\n")
+    line = ("hydra.sweeper.n_trials=1", "steps=1", *words)
+    refused = sweep(*line)
+    assert refused.returncode == 1
+    [said] = [one for one in refused.stderr.splitlines() if "Error" in one]
+    assert f"left files: {left.relative_to(tmp_path)}. Begin elsewhere with {remedy.partition('=')[0]}=NEW" in said
+    assert not (tmp_path / "sweeps").exists()
+    assert (left / "steps.txt").read_text() == "of another\n"
+    elsewhere = sweep(*line, remedy, *(["hydra.sweeper.study_name=second"] if "dir=" in remedy else []))
+    assert elsewhere.returncode == 0, elsewhere.stderr
+    (tmp_path / "out/fake").rename(tmp_path / "away")
+    assert sweep(*line).returncode == 0
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("words", [("hydra.sweeper.allow_change=[stpes]",), ("hydra.sweeper.preload=[nope,os]",)])
+def test_names_that_name_nothing_are_refused(sweep: Sweep, tmp_path: Path, words: tuple[str, ...]) -> None:
+    refused = sweep(*words)
+    assert refused.returncode == 1
+    said = refused.stderr.splitlines()[-1]
+    assert said.startswith(f"ConfigError: {words[0].partition('=')[0]}")
+    assert "Did you mean steps?" in said or "'nope'" in said
+    assert not (tmp_path / "sweeps").exists()

@@ -15,6 +15,7 @@ that can be opened by itself, on any machine.
 import csv
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -27,7 +28,11 @@ from numpy.typing import NDArray
 
 from catsweep.cells import escaped, unescaped
 from catsweep.errors import DataError
+from catsweep.links import require_regular
 from catsweep.places import explain, named
+from catsweep.records import read_json
+
+log = logging.getLogger(__name__)
 
 IMAGES, MANIFEST, SHEET, CARD = "images.npy", "manifest.csv", "contact_sheet.png", "card.json"
 REBUILD = "Delete that folder; the next run builds it again."
@@ -187,14 +192,17 @@ class ReadySet:
         """
         path = Path(path)
         try:
-            card = json.loads((path / CARD).read_text(encoding="utf-8"))
+            for name in (CARD, MANIFEST, IMAGES):
+                require_regular(path / name)
+            card = read_json(path / CARD)
             rows = tuple(read_manifest(path / MANIFEST))
             images = np.load(path / IMAGES, mmap_mode="r", allow_pickle=False)
             expected = (int(card["n"]), int(card["size"]), int(card["size"]), 3)
             str(card["digest"])
-        except (OSError, ValueError, KeyError, TypeError, EOFError, csv.Error) as error:
-            if explain(error) is not None:  # it may be whole, and must not be deleted
-                raise
+        except Exception as error:  # of the disk, of JSON, CSV and NumPy, and of numbers that are none (1e400)
+            cause = error.__cause__ if isinstance(error, DataError) else error
+            if isinstance(cause, OSError) and explain(cause) is not None:  # it may be whole, and must not be deleted
+                raise cause from None
             raise _damaged(path, f"{type(error).__name__}: {error}", remedy) from error
         if images.shape != expected or images.dtype != np.uint8:
             raise _damaged(path, f"uint8 {expected} in {CARD}, {images.dtype} {images.shape} in {IMAGES}", remedy)
@@ -207,6 +215,8 @@ class ReadySet:
 def find_ready_set(digest: str | None, places: Sequence[Path]) -> ReadySet | None:
     """The ready set of this digest; None if it is not here any more.
 
+    One that cannot be read, whoever left it there, is passed over, which is said: it stands in nobody's way.
+
     Args:
         digest: of pixels and splits.
         places: folders of ready sets, or of folders of them.
@@ -214,12 +224,13 @@ def find_ready_set(digest: str | None, places: Sequence[Path]) -> ReadySet | Non
     if not digest:
         return None
     for place in places:
-        for card in [place / CARD, *sorted(place.glob(f"*/{CARD}"))]:
+        for card in [*place.glob(CARD), *sorted(place.glob(f"*/{CARD}"))]:
             try:
-                if json.loads(card.read_text(encoding="utf-8")).get("digest") == digest:
+                require_regular(card)
+                if read_json(card).get("digest") == digest:
                     return ReadySet.open(card.parent)
-            except (OSError, ValueError, AttributeError, DataError):
-                continue
+            except (OSError, DataError) as error:
+                log.warning("%s is passed over: %s", card.parent, error)
     return None
 
 

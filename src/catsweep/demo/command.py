@@ -1,6 +1,8 @@
 """`make demo`: draw cats in the browser. Needs Gradio (`pip install 'catsweep[demo]'`), and no network."""
 
+import atexit
 import os
+import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -47,6 +49,8 @@ def run(cfg: DictConfig) -> None:
         listen(cfg.port, "port") as listening,
         tempfile.TemporaryDirectory(prefix="catsweep-demo-") as folder,
     ):
+        # Drawings that are under way then make it again. This comes after the threads of the server have ended.
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
         # Gradio serves what is in its own folder and nothing else, so the pictures go there.
         os.environ["GRADIO_TEMP_DIR"] = folder
         say(f"Loading {source.folder}", flush=True)

@@ -25,6 +25,7 @@ from catsweep.export import digests, intervals, onnx, pictures, program, push, r
 from catsweep.export.agreement import CHECKED_BATCHES
 from catsweep.export.best_model import scored_checkpoint
 from catsweep.export.finished import FinishedRun, portable
+from catsweep.export.kept import keep_page
 from catsweep.export.reading import load_bundle
 from catsweep.export.scoring import scorer_of
 from catsweep.export.tracing import trace_decode
@@ -42,7 +43,8 @@ BUNDLE = Kind(
     "a bundle",
     "out=DIR",
     ("README.md", "config.yaml", "generate.py", "generator.onnx", "generator.pt2", "metrics.json", "model.safetensors",
-     "provenance.json", "reconstructor.onnx", "interpolation.png", "nearest_neighbours.png", "samples.png"),
+     "provenance.json", "reconstructor.onnx", "interpolation.png", "nearest_neighbours.png", "samples.png",
+     digests.KEPT),
     sign="generator.onnx",
 )  # fmt: skip
 PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "safetensors")
@@ -78,7 +80,11 @@ def run(cfg: DictConfig) -> Path:
         differences = fill(folder, finished, model)
         evidence(folder, finished, scorer, cfg.draws, console)
         record(folder, finished, model, differences)
+        kept = keep_page(target, folder)
     console.print(_report(target, differences), highlight=False, soft_wrap=True)
+    if kept:
+        page = target / digests.README
+        console.print(f"{page} was edited, and is now {kept} beside the new one.", highlight=False, soft_wrap=True)
     push.push(target, cfg)
     return target
 

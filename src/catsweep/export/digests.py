@@ -6,12 +6,12 @@ nothing is signed.
 """
 
 import hashlib
-import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from catsweep import links
 from catsweep.errors import DataError, ExportError
 from catsweep.records import read_json
 
@@ -22,17 +22,21 @@ READ = {
     "config.yaml", "generate.py", "generator.onnx", "generator.pt2", "interpolation.png", "metrics.json",
     "model.safetensors", "nearest_neighbours.png", "provenance.json", "reconstructor.onnx", "samples.png",
 }  # fmt: skip
+KEPT = "README.before*.md"  # a person's, from an earlier export (`catsweep.export.kept`): theirs to change and remove
 SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 LISTED = 5  # files that a message names
 AGAIN = "Export it again with `make export`, or get it again from where it came."
 
 
 def of(folder: Path) -> dict[str, dict[str, Any]]:
-    """The size in bytes and the sha256 of each file of a bundle, by name, but for `provenance.json` and hidden ones."""
+    """The size in bytes and the sha256 of each file of a bundle, by name.
+
+    But for `provenance.json`, pages that were kept, and hidden ones.
+    """
     return {
         path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
         for path in sorted(folder.iterdir())
-        if path.is_file() and path.name != PROVENANCE and path.name[0] != "."
+        if path.is_file() and path.name != PROVENANCE and path.name[0] != "." and not path.match(KEPT)
     }
 
 
@@ -74,21 +78,25 @@ def verify(folder: Path) -> list[str]:
     return said
 
 
+def page_was_edited(folder: Path) -> bool:
+    """Whether the page of a bundle is not the one that was exported, or nobody can tell; False without a page."""
+    page = folder / README
+    if not page.is_file() or page.is_symlink():
+        return False
+    try:
+        recorded = (_recorded(folder) or {}).get(README)
+    except ExportError:
+        return True
+    return recorded is None or bool(_difference(page, *recorded))
+
+
 def refuse_links(paths: Iterable[Path], folder: Path) -> None:
     """Refuse files that are elsewhere: what is read, or pushed, would be whatever they point to on this machine.
 
     Raises:
         ExportError: one leads out of the folder, nowhere, or is no file.
     """
-    inside = folder.resolve()
-    for path in paths:
-        if path.is_symlink() and not (path.exists() and path.resolve().is_relative_to(inside)):
-            raise ExportError(
-                f"{path} is a link out of the bundle, to {os.readlink(path)}, and links are not followed. If that is "
-                f"where its files really are: cp -rL {folder} COPY, and name the copy."
-            )
-        if path.exists() and not path.is_file() and not path.is_dir():
-            raise ExportError(f"{path} is no file, but a pipe, a socket or a device. {AGAIN}")
+    links.refuse(paths, folder, "bundle", ExportError, dangling=False)
 
 
 def _recorded(folder: Path) -> dict[str, tuple[int, str]] | None:

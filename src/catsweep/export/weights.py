@@ -13,12 +13,14 @@ from safetensors.torch import load_file
 from safetensors.torch import save as serialize
 from torch import Tensor
 
+from catsweep import outlines
 from catsweep.errors import ExportError
 from catsweep.loaded import read, rebuild
 from catsweep.models.protocol import Generator, Reconstructor, evaluating
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.yaml"
+LARGEST = 20  # times what is kept of it, at most, may a model be; of a DCGAN a third is
 
 
 def parts_in_use(model: LightningModule) -> set[str]:
@@ -80,10 +82,23 @@ def load(folder: Path) -> Generator:
         ExportError: a file is missing or damaged, or the weights are not those of the configured model.
     """
     try:
-        model: LightningModule = rebuild(read(folder / CONFIG), "model")
-        state = load_file(folder / WEIGHTS)
+        config, state = read(folder / CONFIG), load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:
         raise ExportError(f"{folder} is not a whole bundle: {error}. Write it again with `make export`.") from error
+    _refuse_others(outlines.outline(config, len(state)), state, folder)
+    model: LightningModule = rebuild(config, "model")
+    model.load_state_dict(state, strict=False)
+    model.eval()
+    assert isinstance(model, Generator)
+    return model
+
+
+def _refuse_others(model: LightningModule, state: dict[str, Tensor], folder: Path) -> None:
+    """Refuse the weights of another model, and a model whose other parts are far larger than what is there.
+
+    Raises:
+        ExportError: naming what differs.
+    """
     kept = {name.partition(".")[0] for name in state}
     expected = model.state_dict()
     missing = [name for name in expected if name not in state and name.partition(".")[0] in kept]
@@ -93,7 +108,9 @@ def load(folder: Path) -> Generator:
             f"The weights in {folder / WEIGHTS} are not those of the model in {CONFIG}: "
             f"missing {missing[:3]}, not expected {strange[:3]}. Was one of the two files changed?"
         )
-    model.load_state_dict(state, strict=False)
-    model.eval()
-    assert isinstance(model, Generator)
-    return model
+    whole, there = outlines.numbers(model), sum(tensor.numel() for tensor in state.values())
+    if whole > LARGEST * there:
+        raise ExportError(
+            f"The weights in {folder / WEIGHTS} are {there:,} numbers, and the model in {CONFIG} has {whole:,}. "
+            "Was one of the two files changed?"
+        )

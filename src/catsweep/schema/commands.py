@@ -3,7 +3,7 @@
 from typing import Any
 
 from catsweep.schema.groups import PIXELS, SHARE, operation, target
-from catsweep.schema.kinds import PORT, SEEDS, Choice, Either, Node, Real, Several, Switch, Text, Whole
+from catsweep.schema.kinds import PORT, SEEDS, Choice, Either, Node, Real, Several, Switch, Text, Trust, Whole
 from catsweep.schema.nodes import Branch, Value, Values
 
 SEED = Whole(0, SEEDS)
@@ -17,7 +17,7 @@ def _text(null: bool = True) -> Value:
 
 
 def _trust() -> Values:
-    return Values(Several(Text()), null=True)
+    return Values(Several(Trust()), null=True)
 
 
 TRAIN = {

@@ -122,6 +122,21 @@ class Text(Kind):
 
 
 @dataclass(frozen=True)
+class Trust(Kind):
+    """What `catsweep.instantiation.trusting` takes: a name of Python's, `mypackage.Net`, or all of a package."""
+
+    def said(self) -> str:
+        """See `Kind`."""
+        return "a dotted name, or a package and .*, such as mypackage.*"
+
+    def take(self, value: Any) -> str:
+        """See `Kind`."""
+        if type(value) is not str or not all(part.isidentifier() for part in value.removesuffix(".*").split(".")):
+            raise ValueError
+        return value
+
+
+@dataclass(frozen=True)
 class Choice(Kind):
     """One of some words; 32 is one, too."""
 

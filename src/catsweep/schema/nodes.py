@@ -76,14 +76,19 @@ class Values(ListConfig):
         if not interpolated(plain) and plain != MISSING:
             _taken(self, plain)
         super()._set_value(value, flags)
+        self._check()
 
     def _merge_with(self, *others: Any, **options: Any) -> None:
         super()._merge_with(*others, **options)
         self._check()
 
     def _check(self) -> None:
-        if not self._is_missing() and not self._is_interpolation():
-            _taken(self, None if self._is_none() else _plain(self))
+        if self._is_missing() or self._is_interpolation():
+            return
+        plain = None if self._is_none() else _plain(self)
+        for place, (kept, came) in enumerate(zip(_taken(self, plain) or [], plain or [], strict=True)):
+            if type(kept) is not type(came):  # a number for text, or in quotes: its users get what the kind says
+                self._set_item_impl(place, kept)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Values":
         return _same(Values(self.kind), super().__deepcopy__(memo))

@@ -18,6 +18,7 @@ import optuna
 from optuna.artifacts import ArtifactMeta, FileSystemArtifactStore
 from optuna.exceptions import UpdateFinishedTrialError
 
+from catsweep import links
 from catsweep.atomic import replacing
 from catsweep.errors import StudyError
 from catsweep.names import checked
@@ -43,7 +44,10 @@ class Store(FileSystemArtifactStore):
 
     def _get_filepath(self, artifact_id: str) -> Path:
         # Optuna's own check lets folders in ours pass, and a name may come from the study of somebody else.
-        return self.folder / checked(artifact_id, "An artifact", StudyError)
+        path = self.folder / checked(artifact_id, "An artifact", StudyError)
+        links.refuse([path], self.folder.parent, "study", StudyError)
+        links.refuse([path], self.folder, "study's artifacts", StudyError)
+        return path
 
 
 @dataclass

@@ -14,8 +14,8 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from catsweep.search import attributes
-from catsweep.search.outcome import Kind
+from catsweep.search import attributes, grammar
+from catsweep.search.outcome import Kind, shortened
 from catsweep.search.trials import Trials
 
 UNCOUNTED = "uncounted"  # attribute of a study: the numbers of the trials that do not count
@@ -69,7 +69,9 @@ def digest(words: Sequence[str], keys: Mapping[str, Any]) -> str:
         keys: of `hydra.sweeper`, plain values.
     """
     said = {key: value for key, value in keys.items() if key not in ELSEWHERE}
-    return hashlib.sha256(json.dumps([list(words), said], sort_keys=True, default=str).encode()).hexdigest()
+    unheard = {f"hydra.sweeper.{key}" for key in ELSEWHERE}
+    words = [word for word in words if grammar.bare(word.partition("=")[0]) not in unheard]
+    return hashlib.sha256(json.dumps([words, said], sort_keys=True, default=str).encode()).hexdigest()
 
 
 def failures(trials: Iterable[FrozenTrial]) -> str:
@@ -81,9 +83,8 @@ def failures(trials: Iterable[FrozenTrial]) -> str:
 
 def _first_line(trial: FrozenTrial) -> str:
     lines = str(trial.user_attrs.get(attributes.MESSAGE, "")).strip().splitlines()
-    return (
-        f"{trial.user_attrs.get(attributes.OUTCOME, trial.state.name.lower())}: {lines[0] if lines else 'no message'}"
-    )
+    said = shortened(lines[0]) if lines else "no message"
+    return f"{trial.user_attrs.get(attributes.OUTCOME, trial.state.name.lower())}: {said}"
 
 
 def forgive(study: optuna.Study, unfinished: bool) -> int:

@@ -3,8 +3,10 @@
 `catsweep.search.sweep` calls it first, for a rehearsal as well. All problems are told at once.
 """
 
+import importlib.util
 import logging
 import pkgutil
+from collections.abc import Sequence
 from dataclasses import replace
 
 import optuna
@@ -67,6 +69,7 @@ def _unavailable(settings: Settings, config: DictConfig) -> list[str]:
                 said.append(
                     f"hydra.sweeper.{key} must be the dotted path of a function; got {path!r}: {_one_line(error)}"
                 )
+    said += _not_found(settings["preload"])
     if settings["pruner"] is not None:
         try:
             pruning.rehearse(settings.pruning or {})
@@ -79,6 +82,20 @@ def _unavailable(settings: Settings, config: DictConfig) -> list[str]:
             confirmation.first_seed(config)
         except ConfigError as error:
             said.append(str(error))
+    return said
+
+
+def _not_found(modules: Sequence[str]) -> list[str]:
+    """Modules of `preload` that there are none of: the warm parent would pass over them in silence."""
+    said = []
+    for name in modules:
+        try:
+            if name != "__main__" and importlib.util.find_spec(name) is None:
+                raise ModuleNotFoundError(f"No module named {name!r}")
+        except Exception as error:  # also of the package that it is part of, which is imported
+            said.append(
+                f"hydra.sweeper.preload must name modules that can be imported; got {name!r}: {_one_line(error)}"
+            )
     return said
 
 

@@ -82,7 +82,7 @@ class Confirming:
         proposals = _Planned(runs, self.plan)
         begin(runs, self.plan)
         searched = self.jobs.folders(self.study)
-        taken = tuple(searched.of(trial) for trial in self.study.get_trials(deepcopy=False))
+        taken = tuple(searched.said(trial) for trial in self.study.get_trials(deepcopy=False))
         folders = Folders(searched.base, usual=lambda number: f"{FOLDER}/{number}", others=taken)
         leases = Leases(runs._storage, runs.study_name, grace=self.settings["lease"])
         leases.register()

@@ -5,15 +5,16 @@ trials were made under different conditions compares what cannot be compared, so
 accepted by name. What Optuna cannot hold in one study is refused in any case.
 """
 
+import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from catsweep.configuration import differences
-from catsweep.errors import StudyError
+from catsweep.errors import ConfigError, StudyError
 from catsweep.search import grammar
 from catsweep.search.plain import plain, resolved
 from catsweep.search.space import Space
@@ -24,6 +25,7 @@ WHOLE = {  # sections without keys, and why they are for good
     "directions": "Optuna keeps the directions of a study, for good",
 }
 SPELLED = ("space", "fixed")  # sections whose keys have the prefix of an override
+ACCEPTED = "allowed"  # attribute of a study: what `allow_change` has named, so that the same line can be given again
 KINDS = ("choice(", "int ", "float ")  # as `Space.describe()` begins; an extender is described otherwise
 
 
@@ -199,6 +201,36 @@ def check(
         f"{study} was begun otherwise (before → now):\n{lines}\n"
         f"Its trials could not be compared with new ones. Give the options it was begun with. {remedy}"
     )
+
+
+def require_known(
+    allowed: Sequence[str], contracts: Sequence[Contract], config: DictConfig, more: Sequence[str] = ()
+) -> None:
+    """Refuse names of `allow_change` that name nothing: a misspelled one would accept nothing, in silence.
+
+    Args:
+        allowed: the names.
+        contracts: of the first start and of this one. What the preflight finds is in the first only: `facts.NAME`.
+        config: of the multirun; also what is searched or ignored in it may be named.
+        more: other names that there are.
+
+    Raises:
+        ConfigError: with all of them, and what may have been meant.
+    """
+    keys = set(_flat(OmegaConf.to_container(config, resolve=False)))  # type: ignore[arg-type]  # a DictConfig's
+    for section in (section for section in SECTIONS if section not in WHOLE):
+        found = {grammar.bare(key) for one in contracts for key in _flat(getattr(one, section))}
+        keys |= found | {f"{section}.{key}" for key in found}
+    known = {*SECTIONS, *more, *keys}
+    known |= {key[:end] for key in keys for end, char in enumerate(key) if char == "."}
+    unknown = [name for name in allowed if grammar.bare(name) not in known and not name.startswith("facts.")]
+    if unknown:
+        near = [close for name in unknown for close in difflib.get_close_matches(grammar.bare(name), known, 1)]
+        raise ConfigError(
+            f"hydra.sweeper.allow_change names what may differ from the first start: a section ({', '.join(SECTIONS)}, "
+            f"failures) or a key of the configuration or the space; got {', '.join(map(repr, unknown))}, which "
+            f"is none.{f' Did you mean {chr(44).join(near)}?' if near else ''}"
+        )
 
 
 def _remark(change: Change, allowed: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ once, though it still imports, elsewhere by itself.
 
 import ctypes
 import os
+import pickle
 import signal
 import sys
 from types import TracebackType
@@ -23,7 +24,8 @@ def prctl(option: int, value: int) -> None:
 
 def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """A controller that left while it asked for a process is no news."""
-    if not issubclass(kind, EOFError | ConnectionError):
+    torn = issubclass(kind, pickle.UnpicklingError) and "truncated" in str(error)  # killed while it wrote
+    if not torn and not issubclass(kind, EOFError | ConnectionError):
         sys.__excepthook__(kind, error, trace)
 
 

@@ -2,7 +2,8 @@
 
 Chosen once, by `catsweep.search.intake`, when the trial is taken for the first time; written on the trial unless it is
 the usual one, which is named by the trial's number. So an attempt that goes on finds its checkpoint, whatever the
-template says by then, and every reader of a study knows where a trial's files are.
+template says by then, and every reader of a study knows where a trial's files are. A trial begins in a folder in which
+there is nothing: what a study has left whose record is lost, or older than its trials, is never written over.
 
 A study may be a stranger's, and so may what it says of folders. Its trials work where this start says, or where a sweep
 of that name has worked before, which `mark` leaves a note of; each in there, or where this start's own template says.
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from optuna.trial import FrozenTrial
 
+from catsweep import links
 from catsweep.atomic import write_json
 from catsweep.errors import StudyError
 from catsweep.names import inside
@@ -34,6 +36,26 @@ def mark(folder: Path, study: str) -> None:
 def is_of(folder: Path, study: str) -> bool:
     """Whether a sweep of this name has worked in a folder."""
     return study in _noted(folder)
+
+
+def is_used(folder: Path) -> bool:
+    """Whether there is something where a trial is to work; a folder without anything in it is nothing."""
+    try:
+        with os.scandir(folder) as entries:
+            return next(entries, None) is not None
+    except FileNotFoundError:
+        return os.path.lexists(folder)  # a link to what is not there
+    except OSError:  # a file, or a folder that we may not look into
+        return True
+
+
+def used(base: Path, n: int) -> list[Path]:
+    """Of the usual folders of the first `n` trials those in which there is something, by number."""
+    try:
+        numbers = [int(name) for name in os.listdir(base) if re.fullmatch(r"0|[1-9][0-9]{0,8}", name)]
+    except OSError:
+        return []
+    return [folder for number in sorted(numbers) if number < n and is_used(folder := base / str(number))]
 
 
 def _noted(folder: Path) -> list[str]:
@@ -68,8 +90,10 @@ class Folders:
             StudyError: the study says that it is elsewhere, and the template of this start does not.
         """
         name = self._said(trial)
-        if attributes.FOLDER not in trial.user_attrs or inside(self.base, self.base / name):
+        if inside(self.base, self.base / name):
             return name
+        if attributes.FOLDER not in trial.user_attrs:
+            links.refuse([self.base / name], self.base, "sweep", StudyError)
         composed = None if self.compose is None else self.compose(trial)
         if composed is not None and re.fullmatch(re.escape(composed.rstrip("/")) + r"(_\d+)*/?", name):
             return name
@@ -82,12 +106,22 @@ class Folders:
     def _said(self, trial: FrozenTrial) -> str:
         return str(trial.user_attrs.get(attributes.FOLDER, self.usual(trial.number)))
 
+    def said(self, trial: FrozenTrial) -> Path:
+        """A trial's folder, wherever that is: for comparisons, and not to work in."""
+        return self.base / self._said(trial)
+
     def of(self, trial: FrozenTrial) -> Path:
-        """A trial's folder."""
-        return self.base / self.name(trial)
+        """A trial's folder, to work in.
+
+        Raises:
+            StudyError: see `name`; or a link in it leads out of it.
+        """
+        folder = self.base / self.name(trial)
+        links.refuse_within(folder, "trial", StudyError)
+        return folder
 
     def choose(self, trial: FrozenTrial, trials: Iterable[FrozenTrial]) -> str | None:
-        """The folder of a trial that has none yet; with its number behind it, should another trial have it already.
+        """The folder of a trial that has none yet; with its number behind it, should something be there already.
 
         Args:
             trial: with all its parameters.
@@ -97,15 +131,16 @@ class Folders:
             What is to be written on the trial; None for the usual folder, and for one that cannot be composed.
         """
         wanted: str | None = self.usual(trial.number)
-        if self.compose is not None and not trial.user_attrs.get(attributes.ATTEMPT):  # else it began in the usual one
+        anew = not trial.user_attrs.get(attributes.ATTEMPT)  # else it began in the usual one
+        if self.compose is not None and anew:
             wanted = self.compose(trial)
         if wanted is None:
             return None
-        taken = {_plain(self.base / self._said(other)) for other in trials if other.number != trial.number}
+        taken = {_plain(self.said(other)) for other in trials if other.number != trial.number}
         taken |= {_plain(self.base), *map(_plain, self.others)}
         if _plain(self.base / wanted) == _plain(self.base):
             wanted = str(trial.number)
-        while _plain(self.base / wanted) in taken:
+        while _plain(self.base / wanted) in taken or (anew and is_used(self.base / wanted)):
             wanted = f"{wanted.rstrip('/')}_{trial.number}"
         return None if self.compose is None and wanted == self.usual(trial.number) else wanted
 

@@ -6,6 +6,7 @@ Between Hydra, whose configuration it reads, and `catsweep.search.sweep`, which 
 import functools
 import inspect
 import logging
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +20,14 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import GrammarParseError, InterpolationKeyError
 from optuna.trial import FrozenTrial
 
+from catsweep import links
 from catsweep.errors import ConfigError, StudyError
 from catsweep.search import attributes, grammar
 from catsweep.search.covering import Examples
 from catsweep.search.executor import Job, ProcessExecutor, packed
-from catsweep.search.folders import Folders
+from catsweep.search.folders import Folders, is_used, used
 from catsweep.search.foreign import whole
-from catsweep.search.outcome import Kind
+from catsweep.search.outcome import Kind, shortened
 from catsweep.search.settings import Settings
 from catsweep.search.space import Space
 from catsweep.search.watchdog import TrialTimeout
@@ -80,6 +82,22 @@ class Jobs:
         """Where the trials of the search work."""
         compose = None if self._by_number else lambda trial: self._subdir(study, trial)
         return Folders(Path(study.user_attrs["sweep_dir"]), compose=compose)
+
+    def occupied(self, params: Mapping[str, Any]) -> list[Path]:
+        """Where trials of a study that is begun now would work, and where there is something already.
+
+        Args:
+            params: of the trial that is first, for templates that name its parameters. Of such only its folder is
+                looked at; `Folders.choose` keeps the others apart.
+        """
+        base = Path(self.config.hydra.sweep.dir)
+        if self._by_number:
+            return used(base, self.settings["n_trials"])
+        try:
+            folder = base / self._composed_subdir(params, (), 0)
+        except Exception:  # the job will tell
+            return []
+        return [folder] if Path(os.path.abspath(folder)) != Path(os.path.abspath(base)) and is_used(folder) else []
 
     def place(self, folders: Folders, trial: FrozenTrial) -> tuple[str, ...]:
         """Overrides that tell a job where it works; none if that could not be composed, which the job will meet."""
@@ -180,15 +198,19 @@ class Jobs:
         Raises:
             StudyError: it failed, so every trial would.
         """
-        log.info("Running %s before the first trial", self.settings["preflight"])
         # Looked up without Hydra's whitelist: it is the user's own configuration, like the task itself.
         bounds = self.settings.trial_timeout.for_preparation()
         record = self.settings.record
         place = (f"hydra.sweep.dir={grammar.quoted(str(record))}", "hydra.sweep.subdir=preflight")
         task = hydra.utils.get_method(self.settings["preflight"])
-        if thorough and "examples" in inspect.signature(task).parameters:
+        examples = thorough and "examples" in inspect.signature(task).parameters
+        tries = ", which tries each option of the space once: seconds to minutes" if examples else ""
+        log.info("Running %s before the first trial%s", self.settings["preflight"], tries)
+        if examples:
             loader = self.hydra_context.config_loader
             task = functools.partial(task, examples=Examples(self.space, self.config, loader, place))
+        links.refuse([record / "preflight"], record, "study", StudyError)
+        links.refuse_within(record / "preflight", "preflight", StudyError)
         executor = self._executor(task, 1, bounds)
         try:
             executor.submit(Job(0, (*self.space.overrides({}), *place), record / "preflight"))
@@ -199,7 +221,9 @@ class Jobs:
             executor.close()
         [(_, outcome)] = ended
         if outcome.kind != Kind.COMPLETE:
-            raise StudyError(f"{self.settings['preflight']} failed, so nothing was started. {outcome.message}")
+            raise StudyError(
+                f"{self.settings['preflight']} failed, so nothing was started. {shortened(outcome.message)}"
+            )
         return dict(outcome.value)
 
     def _executor(

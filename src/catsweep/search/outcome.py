@@ -25,6 +25,8 @@ OUT_OF_MEMORY = re.compile(
 MACHINERY = (f"{Path(hydra.__file__).parent}/", str(Path(__file__).with_name("worker.py")))  # runs every task
 FRAME = re.compile(r'File "([^"]*)", line (\d+)')
 KEPT = 20_000  # characters of a message or a traceback that are kept: databases bound the length of an attribute
+LINE = 300  # characters of a line that are shown; a message may be of any size
+LINES = 60  # that are shown
 SHOWN = 200  # characters of a wrong value in the message about it
 
 
@@ -77,7 +79,10 @@ def classify(error: BaseException) -> Outcome:
         else:
             text = f"{name}: {text}"
         lines = "".join(tracebacks.format_exception(type(error), error, _of_the_task(error.__traceback__)))
-        return Outcome(kind, message=_kept(text), traceback=_kept(lines[-KEPT:]))
+        if len(lines) > KEPT:  # the frames come first, and a message of any size behind them
+            half = KEPT // 2 - 2
+            lines = f"{lines[:half]}\n…\n{lines[-half:]}"
+        return Outcome(kind, message=_kept(text), traceback=_kept(lines))
     except BaseException as failed:
         return Outcome(Kind.FAILED, message=f"{type(error).__name__}, of which {type(failed).__name__} says no more.")
 
@@ -121,6 +126,15 @@ def fingerprint(outcome: Outcome) -> str:
     if frames := FRAME.findall(outcome.traceback):
         return f"{outcome.kind} {outcome.message.partition(':')[0]} {frames}"
     return f"{outcome.kind} {re.sub(r'0x[0-9a-f]+|[0-9]+', '#', outcome.message)}"
+
+
+def shortened(text: str) -> str:
+    """A message or a traceback as it is shown: its first and last lines, the beginning of each."""
+    lines = [f"{line[:LINE]}…" if len(line) > LINE else line for line in text.splitlines()]
+    if len(lines) > LINES:
+        half = LINES // 2
+        lines[half : len(lines) - half] = [f"… ({len(lines) - 2 * half} more lines)"]
+    return "\n".join(lines)
 
 
 def _is_full(error: BaseException) -> bool:

@@ -23,7 +23,7 @@ from catsweep import printing
 from catsweep.atomic import write_text
 from catsweep.cells import escaped
 from catsweep.search import attributes, grammar
-from catsweep.search.outcome import Kind
+from catsweep.search.outcome import Kind, shortened
 
 RESULTS = "optimization_results.yaml"
 LEADERBOARD = "leaderboard.csv"
@@ -199,7 +199,7 @@ def _failures(trials: Sequence[FrozenTrial]) -> dict[tuple[str, str], list[Froze
         kind = state(trial)
         if trial.state in (TrialState.FAIL, TrialState.PRUNED) and kind != Kind.PRUNED:
             lines = str(trial.user_attrs.get(attributes.MESSAGE, "")).strip().splitlines()
-            found.setdefault((kind, lines[0] if lines else "no message"), []).append(trial)
+            found.setdefault((kind, shortened(lines[0]) if lines else "no message"), []).append(trial)
     return found
 
 

@@ -18,11 +18,10 @@ from catsweep.search.executor import Job
 from catsweep.search.intake import lease
 from catsweep.search.leases import Leases
 from catsweep.search.limits import Limits, Stop
-from catsweep.search.outcome import KEPT, Kind, Outcome, fingerprint, values_of
+from catsweep.search.outcome import KEPT, Kind, Outcome, fingerprint, shortened, values_of
 from catsweep.search.trials import Trials
 
 INFEASIBLE = (Kind.OUT_OF_MEMORY, Kind.DIVERGED)
-LINE = 500  # characters of a message in the line about a trial's end
 
 
 @dataclass
@@ -137,8 +136,8 @@ class Settlement:
     def _end_for_space(self, job: Job, outcome: Outcome) -> None:
         """Stop the sweep: every other trial would end there too."""
         self.abort = self.abort or StudyError(
-            f"Trial {job.number} could not write to {job.folder}, so the sweep stops: {outcome.message}. Make room and "
-            "give the same command again; it goes on from its checkpoint, and no trial is lost."
+            f"Trial {job.number} could not write to {job.folder}, so the sweep stops: {shortened(outcome.message)}. "
+            "Make room and give the same command again; it goes on from its checkpoint, and no trial is lost."
         )
 
     def _require_reports(self, trial: FrozenTrial) -> None:
@@ -164,7 +163,7 @@ class Settlement:
         self._same = (mark, times + 1 if mark and mark == known else 1)
         if not failed or self.abort:
             return
-        detail = f"Last of them, trial {job.number} ({job.folder}):\n{outcome.traceback or outcome.message}"
+        detail = f"Last of them, trial {job.number} ({job.folder}):\n{shortened(outcome.traceback or outcome.message)}"
         if self.limits.max_same_failures is not None and self._same[1] >= self.limits.max_same_failures:
             reason = f"{self._same[1]} trials in a row failed in the same way (max_same_failures), so the sweep stops."
         elif sum(self._recent) / (self._recent.maxlen or 1) > self.limits.max_failure_rate:
@@ -179,4 +178,4 @@ def _ended(trial: FrozenTrial, outcome: Outcome) -> str:
         return f"trial {trial.number} finished: {', '.join(f'{value:.5g}' for value in trial.values or [])}"
     again = "; it will go on from its checkpoint" if trial.state == TrialState.WAITING else ""
     said = outcome.message.strip().splitlines()
-    return f"trial {trial.number} {outcome.kind.value}{again}{f': {said[0][:LINE]}' if said else ''}"
+    return f"trial {trial.number} {outcome.kind.value}{again}{f': {shortened(said[0])}' if said else ''}"

@@ -36,6 +36,8 @@ from catsweep.search.storage_errors import (
 )
 
 log = logging.getLogger(__name__)
+# It warns of a query that fails, with all of its SQL; what counts is the error of the slower one that it tries then.
+logging.getLogger("optuna.storages._rdb.storage").setLevel(logging.ERROR)
 
 FORMS = "sqlite:///FILE, journal:///FILE, postgresql://…, mysql://… or grpc://HOST:PORT"
 GRPC_PORT = 13000  # Optuna's own default
@@ -187,6 +189,7 @@ def _rescued(path: Path, storage: RDBStorage) -> Path | None:
     """Write what a database held whose file was deleted, as far as a connection to it is still open."""
     saved = path.with_name(f"{path.name}.rescued")
     with suppress(Exception):  # whatever a file that is no more makes of it
+        saved.parent.mkdir(parents=True, exist_ok=True)  # its folder may have gone with it
         saved.unlink(missing_ok=True)
         connection = storage.engine.raw_connection()
         try:

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,10 @@ LOGS = ("-wal", "-shm")  # behind the name of a database: what is not in its fil
 STAMP = "alembic_version"
 SQLITE_TIMEOUT = 60  # seconds to wait for another process's write
 AGAIN = "give the same command again: nothing that was recorded is lost"
-ELSEWHERE = "or keep another study elsewhere: hydra.sweeper.storage=sqlite:///FILE"
+ELSEWHERE = (
+    "or keep another study elsewhere, under another name: hydra.sweeper.storage=sqlite:///FILE study=NEWNAME "
+    "(hydra.sweeper.study_name=NEWNAME in an app without `study`)"
+)
 WRONG = (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError, sqlite3.Error, OSError, Timeout)
 # A fault of the URL; and two who make or end the same at once, which Optuna and its callers expect.
 OTHERS = (
@@ -112,6 +115,8 @@ class Explained:
             return self.foreign("it is no SQLite database")
         if name.startswith("SQLITE_CORRUPT") or "decode to UTF-8" in str(error):
             return self.damaged(str(error))
+        if lost := _lost(self.place):
+            return self.damaged(f"it lacks the tables {_listed(lost)}")
         if "no such table" in str(error) or "no such column" in str(error):
             return self.foreign(f"it is not a database of Optuna {optuna.__version__} ({error})")
         return StorageError(f"The study's storage {self.place} cannot be used: {_one_line(str(error))}.")
@@ -243,16 +248,33 @@ def check_database(path: Path, tables: frozenset[str], thorough: bool) -> None:
     with context:
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=SQLITE_TIMEOUT)
         try:
-            there = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            there = _tables(connection)
             columns = {row[1] for row in connection.execute("PRAGMA table_info(studies)")}
             if (there - tables and "studies" not in there) or (columns and "study_name" not in columns):
                 raise context.foreign(f"it is another program's database, with the tables {_listed(there)}")
             if STAMP in there and (lost := CORE - there):
-                raise context.damaged(f"it lacks the tables {_listed(set(lost))}")
+                raise context.damaged(f"it lacks the tables {_listed(lost)}")
             if thorough and (said := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
                 raise context.damaged(_one_line(said))
         finally:
             connection.close()
+
+
+def _tables(connection: sqlite3.Connection) -> set[str]:
+    return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+
+
+def _lost(place: Path | str) -> set[str]:
+    """The tables that a study's file has lost while it was in use; none if that cannot be told."""
+    try:
+        connection = sqlite3.connect(f"{Path(place).absolute().as_uri()}?mode=ro", uri=True, timeout=0)
+        try:
+            there = _tables(connection)
+        finally:
+            connection.close()
+    except (sqlite3.Error, OSError, ValueError):
+        return set()
+    return set(CORE - there) if STAMP in there else set()
 
 
 def identity(path: Path | str) -> tuple[int, int] | None:
@@ -279,7 +301,7 @@ def _free(place: Path | str) -> str:
         return ""
 
 
-def _listed(names: set[str]) -> str:
+def _listed(names: Set[str]) -> str:
     first = ", ".join(sorted(names)[:3])
     return f"{first}, …" if len(names) > 3 else first
 

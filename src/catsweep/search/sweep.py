@@ -20,7 +20,7 @@ from typing import Any
 import hydra.utils
 import optuna
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from optuna.trial import TrialState
 
@@ -85,7 +85,9 @@ def run(
         keys = checked(keys, space, config, hydra_context.config_loader)
         jobs = Jobs(keys, space, hydra_context, task_function, config)
         sweep = Sweep(keys, space, config, jobs, stop)
-        jobs.check(Composing(space, config, hydra_context.config_loader).examples())
+        examples = list(Composing(space, config, hydra_context.config_loader).examples())
+        jobs.check(examples)
+        sweep.check([*sweep.first(), *examples, {}][0])
         if keys["dry_run"]:
             sweep.rehearse()
         else:
@@ -121,6 +123,37 @@ class Sweep:
                 "`trial: {number: null, attempt: 0, study: null, storage: null}`, and report scores as "
                 "catsweep.search.reporting shows; or set hydra.sweeper.pruner=null."
             )
+
+    def check(self, params: Mapping[str, Any]) -> None:
+        """Refuse, before anything is written, names that name nothing, and folders of trials that another study left.
+
+        Args:
+            params: of the first trial, see `Jobs.occupied`.
+
+        Raises:
+            ConfigError: `allow_change` names nothing that could change.
+            StudyError: the study has no trials, and there are folders of some where its own would work.
+        """
+        occupied = self.jobs.occupied(params)
+        # Afterwards: a trial is in the study before its folder is there, so what another controller begins shows.
+        study = study_on_paper(self.settings)
+        if occupied and not study.get_trials(deepcopy=False):
+            raise StudyError(self._said_of(occupied))
+        before = Contract.from_dict(study.user_attrs.get("contract") or {})
+        known = [*study.user_attrs.get(contract.ACCEPTED, ()), budget.FAILURES]
+        contract.require_known(self.settings["allow_change"], [before, self._contract({})], self.config, known)
+
+    def _said_of(self, occupied: list[Path]) -> str:
+        more = f" and {len(occupied) - 1} more" if len(occupied) > 1 else ""
+        which = "an earlier study of this name" if folders.is_of(self.folder, self.settings.study) else "something else"
+        where = str(OmegaConf.to_container(self.config.hydra.sweep, resolve=False)["dir"])  # type: ignore[index, call-overload]
+        fresh = f"{self.naming}=NEWNAME" if f"${{{self.naming}}}" in where else "hydra.sweep.dir=NEWDIR"
+        kept = shown(self.settings["storage"] or str(self.settings.record))
+        return (
+            f"The study {self.settings.study} (kept in {kept}) has no trials, but where they would work {which} has "
+            f"left files: {occupied[0]}{more}. Begin elsewhere with {fresh}, or move {self.folder} away; if the trials "
+            "there are this study's, restore its record. Nothing was written."
+        )
 
     def run(self) -> None:
         """Search, confirm, record.
@@ -158,7 +191,7 @@ class Sweep:
         """Print the space, the first proposals and the estimated cost. Writes nothing."""
         study = study_on_paper(self.settings)
         proposer = Proposer(study, self.space, self._samplers(study), self.settings["duplicates"], self.config)
-        rehearse(study, self.settings, self.space, proposer, [] if study.trials else self._first())
+        rehearse(study, self.settings, self.space, proposer, [] if study.trials else self.first())
 
     # --- the study
 
@@ -255,6 +288,8 @@ class Sweep:
                 mended |= fruitless and bool(changes)
         for change in changes:
             log.info("Accepted: %s", change)
+        if allowed := {*study.user_attrs.get(contract.ACCEPTED, ()), *self.settings["allow_change"]}:
+            study.set_user_attr(contract.ACCEPTED, sorted(allowed))
         if mended:
             log.info("%d trials that failed before do not count", budget.forgive(study, unfinished=bool(changes)))
         study.set_user_attr("contract", self._contract(facts).to_dict())
@@ -273,10 +308,10 @@ class Sweep:
             study.set_user_attr(grammar.SPELLED, "exact")
         if not self._elsewhere(study):
             folders.mark(self.folder, study.study_name)
-        budget.enqueue(study, self.settings["enqueue"] if study.trials and not mended else self._first())
+        budget.enqueue(study, self.settings["enqueue"] if study.trials and not mended else self.first())
         study.set_user_attr(budget.GIVEN, given)  # last, so that a start that is killed before it is made up for
 
-    def _first(self) -> list[dict[str, Any]]:
+    def first(self) -> list[dict[str, Any]]:
         """Configurations that a new study tries first: the one that stands, and those that the user names."""
         named = list(self.settings["enqueue"])
         if not self.settings["baseline"]:
@@ -330,7 +365,7 @@ class Sweep:
     def _scheduler(self, study: optuna.Study, executor: Executor, leases: Leases, watch: Watch) -> Scheduler:
         places = self.jobs.folders(study)
         for trial in study.get_trials(deepcopy=False, states=(TrialState.WAITING, TrialState.RUNNING)):
-            places.name(trial)  # refused now, and not when its turn comes
+            places.of(trial)  # refused now, and not when its turn comes
         return Scheduler(
             study=study,
             proposals=Proposer(study, self.space, self._samplers(study), self.settings["duplicates"], self.config),

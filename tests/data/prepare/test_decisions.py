@@ -213,6 +213,7 @@ def test_what_somebody_else_spoils_meanwhile_is_not_overwritten(tmp_path: Path) 
     assert ours.of(sha("bob")) == UNDECIDED
 
 
+@pytest.mark.security
 @pytest.mark.parametrize("name", ["=cmd|'calc'!A0", "+1", "-1", "@sum", "a\udcffb", "a\rb", 'quo"te,;\n', "  ", "ünï"])
 def test_any_file_name_survives_and_none_is_a_formula(tmp_path: Path, name: str) -> None:
     path = written(tmp_path / TABLE, {name: KEEP}, [photo(name)])
