@@ -215,7 +215,7 @@ TAKEN = [
     ("trainer.devices", [0, 1], [0, 1]), ("trainer.precision", 32, "32"), ("rungs", [], []), ("study", 5, "5"),
     ("resume", True, True), ("resume", "outputs/runs/a", "outputs/runs/a"), ("trust", None, None),
     ("trust", ["a.*"], ["a.*"]),
-    ("data.source", 2024, "2024"), ("logger.tags", ["a", 1], ["a", 1]), ("model.beta", 0, 0),
+    ("data.source", 2024, "2024"), ("logger.tags", ["a", 1], ["a", "1"]), ("model.beta", 0, 0),
     ("optimizer.betas", [0, 0.5], [0, 0.5]),
     ("data.size", "${width.channels}", 32), ("optimizer.betas", ["${data.val_fraction}", 0.5], [0.1, 0.5]),
 ]  # fmt: skip
