@@ -34,6 +34,42 @@ def read_json(file: Path) -> dict[str, Any]:
     return found
 
 
+NUMBER, WHOLE, TEXT, ANY = "a number", "a whole number", "a text", "*"  # kinds of values; every key of an object
+
+
+def misshapen(value: Any, shape: Any, at: str = "") -> str | None:
+    """The first place where a document is not of the shape that catsweep writes, in words; None if there is none.
+
+    Args:
+        value: of the document. What is missing or null passes.
+        shape: a kind; an object of the shapes of its keys, `ANY` for all of them; or a list of the one of its items.
+        at: the place of the value, for the recursion.
+    """
+    if value is None:
+        return None
+    if isinstance(shape, dict):
+        if not isinstance(value, dict):
+            return f"{at or 'it'} must be an object; got {value!r:.40}"
+        inner = [(key, value.get(key), shape[key]) for key in shape if key != ANY]
+        inner += [(key, one, shape[ANY]) for key, one in value.items()] if ANY in shape else []
+    elif isinstance(shape, list):
+        if not isinstance(value, list):
+            return f"{at or 'it'} must be a list; got {value!r:.40}"
+        inner = [(str(place), one, shape[0]) for place, one in enumerate(value)]
+    else:
+        return None if _is(value, shape) else f"{at or 'it'} must be {shape}; got {value!r:.40}"
+    found = (misshapen(one, kind, f"{at}.{key}".lstrip(".")) for key, one, kind in inner)
+    return next((fault for fault in found if fault), None)
+
+
+def _is(value: Any, kind: str) -> bool:
+    if kind == TEXT:
+        return isinstance(value, str)
+    # A float64 holds no larger ones, and the text of a whole number is bounded too.
+    is_whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**300
+    return is_whole or (kind == NUMBER and isinstance(value, float))
+
+
 def require_whole(checkpoint: Path) -> None:
     """Compare each byte of a checkpoint with the checksums in it.
 

@@ -139,3 +139,34 @@ def test_a_run_in_the_root_of_the_file_system_has_a_name(run, monkeypatch) -> No
     finished = FinishedRun.read(run)
     monkeypatch.setattr(type(finished.folder), "resolve", lambda self: Path("/run"))
     assert finished.name == "run"
+
+
+@pytest.mark.security
+@pytest.mark.parametrize(
+    ("name", "path", "value"),
+    [
+        ("metrics.json", ["cards"], [1]),
+        ("metrics.json", ["cards", "val/fid"], {"seed": [1]}),
+        ("metrics.json", ["scores", "val/fid"], "<b>"),
+        ("metrics.json", ["scores", "val/fid"], None),
+        ("metrics.json", ["scores", "val/fid"], 10**400),
+        ("provenance.json", ["git"], "x"),
+        ("provenance.json", ["git"], {"commit": 5}),
+        ("provenance.json", ["packages"], ["x"]),
+        ("provenance.json", ["data_digest"], 7),
+        ("choice.json", ["objectives"], "x"),
+        ("choice.json", ["objectives"], [1]),
+        ("choice.json", ["pareto_set"], [{"trial": 1, "values": {"val/fid": "x"}}]),
+        ("choice.json", ["seeds"], "x"),
+        ("choice.json", ["params"], [1]),
+    ],
+)
+def test_documents_of_another_shape_are_refused_with_the_place(run, name, path, value) -> None:
+    found = json.loads((run / name).read_text()) if (run / name).exists() else {"study": "a", "trial": 1}
+    inner = found
+    for key in path[:-1]:
+        inner = inner.setdefault(key, {})
+    inner[path[-1]] = value
+    (run / name).write_text(json.dumps(found))
+    with pytest.raises(ExportError, match=r"is not as catsweep writes it: .* must be|lacks scores"):
+        FinishedRun.read(run)

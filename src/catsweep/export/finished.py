@@ -14,9 +14,40 @@ from catsweep.errors import CatsweepError, ExportError
 from catsweep.export.best_model import ANOTHER, CHOICE, DOCUMENTS
 from catsweep.loaded import read
 from catsweep.names import checked, inside
-from catsweep.records import read_json
+from catsweep.records import ANY, NUMBER, TEXT, WHOLE, misshapen, read_json
 
 USUAL = {"root": "data/ready", "cache_root": "data/statistics", "save_dir": "outputs"}
+# Of what is read here and on a bundle's page, in the documents of a run that may be a stranger's.
+SHAPES: dict[str, Any] = {
+    "config.yaml": {
+        "model": {"_target_": TEXT, "source": TEXT},
+        "data": {"source": TEXT, "reader": {"_target_": TEXT}},
+        "trial": {"study": TEXT, "number": WHOLE},
+    },
+    "metrics.json": {
+        "scores": {ANY: NUMBER},
+        "cards": {ANY: {"extractor": TEXT, "seed": WHOLE, "settings": {}}},
+        "epoch": NUMBER,
+        "seconds": NUMBER,
+        "intervals": {ANY: {}},
+    },
+    "provenance.json": {
+        "git": {"commit": TEXT},
+        "packages": {ANY: TEXT},
+        "data_digest": TEXT,
+        "seed": WHOLE,
+        "command": [TEXT],
+    },
+    CHOICE: {
+        "objectives": [{"name": TEXT, "direction": TEXT}],
+        "pareto_set": [{"trial": WHOLE, "values": {ANY: NUMBER}}],
+        "seeds": {"sentence": TEXT},
+        "params": {},
+        "selected_by": TEXT,
+        "finished_trials": WHOLE,
+        "remark": TEXT,
+    },
+}
 CREDENTIALS = re.compile(r"://[^/@\s]+@")
 # /a/b, also within key=/a/b and sqlite:////a/b; not within a URL or a relative path.
 PLACE = re.compile(r"(?:(?<![\w:/.~…-])|(?<=:///))/(?:[^\s/:=,\"'\]]+/)+[^\s/:=,\"'\]]*")
@@ -63,7 +94,11 @@ class FinishedRun:
             choice = read_json(folder / CHOICE) if (folder / CHOICE).is_file() else None
         except CatsweepError as error:
             raise ExportError(f"The records of the run in {folder} cannot be read. {error} {ANOTHER}") from error
-        if not (isinstance(metrics.get("scores"), dict) and "checkpoint" in metrics):
+        for name, found in zip((*DOCUMENTS, CHOICE), (config, metrics, provenance, choice), strict=True):
+            if fault := misshapen(found, SHAPES[name]):
+                raise ExportError(f"{folder / name} is not as catsweep writes it: {fault}. {ANOTHER}")
+        metrics = {key: value for key, value in metrics.items() if value is not None}
+        if "scores" not in metrics or "checkpoint" not in metrics or None in metrics["scores"].values():
             raise ExportError(f"{folder}/{DOCUMENTS[1]} is not the record of a finished run: it lacks scores.")
         if choice is not None and not {"study", "trial"} <= choice.keys():
             raise ExportError(f"{folder / CHOICE} is torn: it names no study and trial. Run `make best-model` again.")

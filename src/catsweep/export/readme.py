@@ -59,7 +59,7 @@ def compose(finished: FinishedRun, folder: Path, facts: Mapping[str, Any], metri
     return environment.get_template(TEMPLATE).render(
         front_matter=_yaml(front_matter(finished, metrics, demo)),
         name=finished.name,
-        kind=str(finished.config["model"]["_target_"]).rpartition(".")[2],
+        kind=str((finished.config.get("model") or {}).get("_target_")).rpartition(".")[2],
         size=facts["image_size"],
         latent_size=facts["latent_size"],
         parameters=f"{facts['parameters']:,}",
@@ -149,7 +149,7 @@ def _yaml(values: Mapping[str, Any]) -> Markdown:
 
 def _base(finished: FinishedRun) -> str | None:
     """The pretrained model that it started from: its id on the Hub, or the name of a folder."""
-    source = finished.config["model"].get("source")
+    source = (finished.config.get("model") or {}).get("source")
     return None if source is None else str(portable(str(source)))
 
 
@@ -192,7 +192,7 @@ def _chosen(finished: FinishedRun) -> dict[str, Any] | None:
         return None
     choice = portable(finished.choice)
     # Not of `portable`, which shortens what looks like a path: the values are found by the names.
-    directions = {one["name"]: one["direction"] for one in finished.choice.get("objectives", [])}
+    directions = {one.get("name", "?"): one.get("direction", "") for one in finished.choice.get("objectives") or []}
     return {
         "study": choice["study"],
         "trial": choice["trial"],
@@ -200,16 +200,23 @@ def _chosen(finished: FinishedRun) -> dict[str, Any] | None:
         "finished": choice.get("finished_trials"),
         "objectives": [f"{name} {'↑' if way == 'maximize' else '↓'}" for name, way in directions.items()],
         "front": [
-            {"trial": one["trial"], "numbers": [f"{one['values'][name]:.4g}" for name in directions]}
-            for one in finished.choice.get("pareto_set", [])
+            {
+                "trial": one.get("trial"),
+                "numbers": [_number((one.get("values") or {}).get(name)) for name in directions],
+            }
+            for one in finished.choice.get("pareto_set") or []
         ],
-        "seeds": choice.get("seeds", {}).get("sentence", ""),
+        "seeds": (choice.get("seeds") or {}).get("sentence", ""),
         "remark": choice.get("remark", ""),
         "params": {
             key: f"{value:.4g}" if isinstance(value, float) else value
-            for key, value in choice.get("params", {}).items()
+            for key, value in (choice.get("params") or {}).items()
         },
     }
+
+
+def _number(value: float | None) -> str:
+    return "?" if value is None else f"{value:.4g}"
 
 
 def _code(git: Mapping[str, Any]) -> Markdown:

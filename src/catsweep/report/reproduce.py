@@ -11,7 +11,7 @@ from catsweep.printing import readable
 from catsweep.report.record import Entry, Record
 from catsweep.report.words import shown
 from catsweep.search import grammar
-from catsweep.search.recorded_lines import is_plain
+from catsweep.search.recorded_lines import SCRIPT, is_plain
 
 SWEPT = ("study", "trials")  # belong to a sweep, not to a run of its own
 
@@ -44,13 +44,13 @@ def reproduction(record: Record, winner: Entry | None) -> Reproduction:
     exact = is_plain(record.command)
     if record.command and exact:
         sweep = shlex.join(["python", *map(readable, record.command)])
-    elif fixed:
+    elif fixed and is_plain([SCRIPT, *_overrides(fixed)]):
         asked = {"trials": record.total} if record.total is not None and "trials" not in fixed else {}
         sweep = shlex.join(["python", "src/train.py", "-m", *_overrides({**fixed, **asked})])
     else:
         sweep = ""
     alone = ""
-    if winner is not None and fixed:
+    if winner is not None and fixed and is_plain([SCRIPT, *_overrides(fixed)]):
         kept = {key: value for key, value in fixed.items() if key not in SWEPT}
         # The search's option also says what a run returns and how often it is looked at, so it stays.
         drawn = grammar.as_overrides(winner.params, record.contract.get("space") or {}, record.exact)
