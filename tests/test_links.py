@@ -56,7 +56,7 @@ def test_links_of_wandb_and_of_the_user_are_followed(run: Path, tmp_path: Path) 
     assert run_folder(folder) == folder
 
 
-@pytest.mark.parametrize("name", ["2", "2/.hydra", "2/samples"])
+@pytest.mark.parametrize("name", ["2", "2/.hydra", "2/.hydra/config.yaml", "2/task.log"])
 def test_no_trial_works_where_a_link_leads_out(tmp_path: Path, name: str) -> None:
     base = tmp_path / "disk"
     (base / name).parent.mkdir(parents=True)
@@ -69,6 +69,8 @@ def test_no_trial_works_where_a_link_leads_out(tmp_path: Path, name: str) -> Non
     with pytest.raises(StudyError, match="is a link out of the"):
         folders.of(trial)
     trial.number = 1
+    (base / "1").mkdir()
+    (base / "1" / "data").symlink_to(tmp_path / "home")  # which the task itself may have made
     assert folders.of(trial) == tmp_path / "out" / "1"
 
 

@@ -23,7 +23,7 @@ from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor, Mode
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from catsweep import cluster, configuration, resumption
+from catsweep import cluster, configuration, links, resumption
 from catsweep.atomic import write_json
 from catsweep.callbacks import (
     BestCheckpoint,
@@ -161,8 +161,10 @@ def _scores_of_trial(cfg: DictConfig, folder: Path) -> Mapping[str, float] | Non
     """The scores of a trial whose process ended between its scores and its study; None if there are none.
 
     Raises:
-        ConfigError: the scores are another study's, whose folder this trial would write over.
+        ConfigError: the scores are another study's, whose folder this trial would write over; or a link in the folder
+            leads out of it.
     """
+    links.refuse_within(folder, "trial", ConfigError)
     if not cfg.trial.attempt and (folder / SCORES).exists():
         raise ConfigError(
             f"Expected an empty folder for trial {cfg.trial.number}; {folder} holds a finished one of another sweep. "

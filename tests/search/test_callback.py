@@ -98,6 +98,16 @@ def test_sigterm_stops_at_a_checkpoint_from_which_the_next_attempt_goes_on(
         training.run(configure(compose, url, attempt=0), tmp_path / "0")
 
 
+@pytest.mark.security
+def test_a_trial_writes_nothing_through_a_link_out_of_its_folder(compose: Compose, url: str, tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "checkpoints").symlink_to(tmp_path / "home")
+    with pytest.raises(ConfigError, match="checkpoints is a link out of the trial"):
+        training.run(configure(compose, url, attempt=1), tmp_path / "0")
+    assert list((tmp_path / "home").iterdir()) == []
+
+
 def test_an_attempt_that_was_overtaken_stops(compose: Compose, url: str, tmp_path: Path) -> None:
     study = begin(url, NEVER)
     study._storage.set_trial_user_attr(study.trials[0]._trial_id, attributes.ATTEMPT, 1)

@@ -114,10 +114,12 @@ class Folders:
         """A trial's folder, to work in.
 
         Raises:
-            StudyError: see `name`; or a link in it leads out of it.
+            StudyError: see `name`; or what Hydra and its logs write there is a link out of it. What else is in it is
+                the task's, which may link to its data, and may look itself (`links.refuse_within`).
         """
         folder = self.base / self.name(trial)
-        links.refuse_within(folder, "trial", StudyError)
+        written = [folder / ".hydra", *(folder / ".hydra").glob("*"), *folder.glob("*.log")]
+        links.refuse(written, folder, "trial", StudyError)
         return folder
 
     def choose(self, trial: FrozenTrial, trials: Iterable[FrozenTrial]) -> str | None:
