@@ -179,6 +179,7 @@ def test_photos_of_a_stranger_are_not_read(reader: str) -> None:
         ("model.block._args_", [1], "key '_args_'"),
         ("model._convert_", "evil", "_convert_"),
         ("model._partial_", "yes", "_partial_"),
+        ("model._partial_", True, "without _partial_"),
         ("model.reconstruction_loss._partial_", False, "at once"),
         ("model.activation._partial_", False, "at once"),
         ("model.latent_size", "/etc/passwd", "a word"),

@@ -92,6 +92,9 @@ def rebuild(config: Mapping[str, Any], key: str) -> Any:
     if not isinstance(node, dict) or "_target_" not in node:
         raise ConfigError(f"Expected a configuration that says what its {key} is; it has {_short(node)} there.")
     allowed = named(PLACES[key])
+    name = node["_target_"]
+    if node.get("_partial_") is True and isinstance(name, str) and allowed.names.get(name):
+        raise ConfigError(f"{key} would be left to be called later; expected {name} without _partial_, as in conf/.")
     # Every name in it is one of these. Hydra also asks what the factories give each other, which is in these packages.
     names = (*TRUSTED, *allowed.names, *allowed.inner)
     try:
