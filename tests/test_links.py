@@ -10,7 +10,7 @@ from catsweep import links
 from catsweep.data.ready import CARD, ReadySet
 from catsweep.errors import CatsweepError, ConfigError, DataError, StudyError
 from catsweep.loaded import read
-from catsweep.names import why_not
+from catsweep.names import checked
 from catsweep.records import read_json
 from catsweep.run_folder import run_folder
 from catsweep.search.artifacts import Store
@@ -104,4 +104,5 @@ def test_no_reader_waits_for_a_pipe(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["-rf", "--help", "-", "\uff0drf"])
 def test_a_name_is_no_option(name: str) -> None:
-    assert "as the options" in why_not(name)
+    with pytest.raises(ConfigError, match="as the options"):
+        checked(name, "study")

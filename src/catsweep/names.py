@@ -39,8 +39,8 @@ def why_not(name: str) -> str:
         return f"it holds {found!a}, which looks like a separator"
     if found := next((char for char in name + folded if _is_invisible(char)), None):
         return f"it holds the character {found!a}, which cannot be seen"
-    if folded[0] in ".-":
-        return "it begins with a dot" if folded[0] == "." else "it begins with '-', as the options of commands do"
+    if folded[0] == ".":
+        return "it begins with a dot"
     if folded != folded.strip() or folded.endswith("."):
         return "it begins or ends with a space, or ends with a dot"
     if _RESERVED.fullmatch(folded.partition(".")[0].rstrip()):
@@ -64,6 +64,9 @@ def checked(name: object, what: str, error: type[CatsweepError] = ConfigError) -
     if isinstance(name, int) and not isinstance(name, bool):
         name = str(name)
     why = why_not(name) if isinstance(name, str) else "it is no text"
+    # Files of photos that we prepare may; a folder that a person types a command for may not.
+    if not why and unicodedata.normalize("NFKC", str(name)).startswith("-"):
+        why = "it begins with '-', as the options of commands do"
     if why:
         said = ascii(name) if isinstance(name, str) and not name.isprintable() else repr(name)
         raise error(

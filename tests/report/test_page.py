@@ -98,7 +98,9 @@ def test_no_text_of_a_study_becomes_markup(text: str) -> None:
 
 
 @pytest.mark.security
-def test_a_strangers_study_adds_nothing_to_the_page_but_its_words(lab: Lab) -> None:
+def test_a_strangers_study_adds_nothing_to_the_page_but_its_words(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("catsweep.report.reproduce.is_plain", lambda words: False)  # as of hostile ones, so of both
+
     def page(name: str, words: list[str]) -> Seen:
         strangers(lab, name, words)
         return Seen(written(lab, name))
