@@ -2,9 +2,6 @@
 
 import os
 import random
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pytorch_lightning import LightningModule
+from tests.disk import largest_file
 from torch import nn
 
 from catsweep import checkpoints
@@ -214,24 +212,13 @@ def test_a_file_system_without_links_keeps_it_as_well(run: Path, monkeypatch: py
     assert [epoch_in(run / name) for name in (LAST_CHECKPOINT, PREVIOUS_CHECKPOINT)] == [2, 1]
 
 
-@contextmanager
-def no_file_above(size: int) -> Iterator[None]:
-    """As on a disk with so many bytes left."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 @pytest.mark.parametrize("name", [LAST_CHECKPOINT, BEST_CHECKPOINT])
 def test_a_full_disk_leaves_what_was_there_and_says_what_to_do(run: Path, name: Path) -> None:
     writer = Checkpoints()
     for epoch in (1, 2):
         writer.save_checkpoint(content(epoch), run / name)
     before = {file: file.read_bytes() for file in (run / name).parent.iterdir()}
-    with no_file_above(1 << 20), pytest.raises(TrainingError) as raised:
+    with largest_file(1 << 20), pytest.raises(TrainingError) as raised:
         writer.save_checkpoint(content(3, numbers=1 << 20), run / name)
     assert {file: file.read_bytes() for file in (run / name).parent.iterdir()} == before
     assert f"{run / name} could not be written: File too large." in str(raised.value)

@@ -3,14 +3,14 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
+from tests.disk import largest_file
 
 from catsweep import places
 from catsweep.commands import guard
@@ -21,17 +21,6 @@ pytestmark = pytest.mark.security
 CFG = OmegaConf.create(
     {"out": "outputs/exports", "data": {"root": "data/ready", "n": 3}, "cache": "data/ready/deep", "same": "${out}"}
 )
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """Bytes that a file of this process may have: what a full disk is like, for every user and on every system."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture

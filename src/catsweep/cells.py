@@ -34,7 +34,7 @@ def escaped(value: T) -> T:
     if not isinstance(value, str) or (value[:1].isalnum() and _DIVIDED.search(value) is None):
         return value
     text = _BEGIN.sub(lambda found: f"{found['skipped']}'{found['sign']}" if found["sign"] else found[0], value)
-    return f"'{text}" if _BLANK.match(text) else text  # type: ignore[return-value]
+    return f"'{text}" if _BLANK.match(text) else text  # type: ignore[return-value]  # a text is one of T here
 
 
 def unescaped(text: str) -> str:

@@ -126,7 +126,7 @@ class Row:
         numbers["copy"] = int(row.get("copy", 0))
         texts = {name: unescaped(cell) if isinstance(cell, str) else cell for name, cell in row.items()}
         # The columns are the fields, and those that are no text are replaced: more than a type can say of a dict.
-        return cls(**{**texts, **numbers})  # type: ignore[arg-type]
+        return cls(**{**texts, **numbers})  # type: ignore[arg-type]  # each column has its own type, by name
 
 
 @dataclass(frozen=True)

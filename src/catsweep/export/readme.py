@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
+import yaml  # type: ignore[import-untyped]  # it has no types
 
 from catsweep import templates
 from catsweep.export import onnx, pictures, program, weights
@@ -130,7 +130,7 @@ def photos(finished: FinishedRun, metrics: Mapping[str, Any], demo: bool) -> str
     return f"{many}{kind}{held_out}" + (f" ({Path(str(source)).name})" if source else "")
 
 
-class _Dumper(yaml.SafeDumper):  # type: ignore[misc]
+class _Dumper(yaml.SafeDumper):  # type: ignore[misc]  # of a module without types
     """Quotes what is no plain word: readers of YAML 1.1 and 1.2 differ in what is a number, a date or a switch."""
 
 
