@@ -38,8 +38,10 @@ def test_reading_gives_the_true_text(text: str) -> None:
 def test_no_cell_is_a_formula_wherever_a_spreadsheet_divides_the_line(text: str, delimiter: str) -> None:
     line = io.StringIO(newline="")
     csv.writer(line).writerow(["a", escaped(text), "b"])
-    for cell in (escaped(text), *re.split(rf"[{delimiter}\r\n]", line.getvalue())):
-        assert not calculated(cell), repr(cell)
+    assert not calculated(escaped(text))
+    for cell in re.split(rf"[{delimiter}\r\n]", line.getvalue()):
+        # A blank that is left in front by such a division, with no sign behind it, calculates nothing.
+        assert not calculated(cell.lstrip("\t\r")), repr(cell)
 
 
 @pytest.mark.parametrize(
