@@ -49,7 +49,7 @@ def test_no_cell_is_a_formula_wherever_a_spreadsheet_divides_the_line(text: str,
     [
         "=1+1", "+1+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", " =1", "  -2+3", '"=1"', "'=1", "''=1", "\uff1d1",
         "\uff0bA1", "\uff0dA1", "\uff20A1", "\ufeff=1", "\u200b=1", "\xa0=1", "-1+cmd|' /C calc'!A0", "- 1", "-A1",
-        "=", "-", "a;=1", "a,=1", "a\t=1", "a\n=1", "a;'=1", "1;-1+A1", "\ta", "\ra",
+        "=", "-", "a;=1", "a,=1", "a\t=1", "a\n=1", "a;'=1", "1;-1+A1", "+1\t=", "-1;-1+A1", "\ta", "\ra",
     ],
 )  # fmt: skip
 def test_what_could_be_calculated_is_quoted(text: str) -> None:

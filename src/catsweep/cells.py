@@ -16,8 +16,8 @@ T = TypeVar("T")
 _NUMBER = r"[+-]?(?:\d++\.?\d*+|\.\d++)(?:[eE][+-]?\d++)?+"
 # Where a cell may begin, what spreadsheets skip there, and a sign, also of full width, but for numbers alone.
 _BEGIN = re.compile(
-    r"""(?P<skipped>(?:^|[;,\t\r\n])[\s'"\x00-\x20\u200b-\u200f\u2060\ufeff,;]*+)"""
-    rf"(?P<sign>(?!{_NUMBER}(?:\ {_NUMBER})*+(?:$|[;,\t\r\n\]}})]))"
+    r"""(?P<skipped>(?:(?P<start>^)|[;,\t\r\n])[\s'"\x00-\x20\u200b-\u200f\u2060\ufeff,;]*+)"""
+    rf"(?P<sign>(?!{_NUMBER}(?:\ {_NUMBER})*+(?(start)\Z|(?:$|[;,\t\r\n\]}})])))"
     r"[=+\-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b])?+"
 )
 _DIVIDED = re.compile(r"[;,\t\r\n]")
