@@ -242,8 +242,18 @@ class EvaluationLine(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the line after the epochs that were evaluated, when training values are there too."""
-        epoch = trainer.current_epoch + 1
-        if trainer.is_global_zero and trainer.check_val_every_n_epoch and epoch % trainer.check_val_every_n_epoch == 0:
+        every = trainer.check_val_every_n_epoch
+        if every and (trainer.current_epoch + 1) % every == 0:
+            self._write(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write it at once where evaluations come after any step; the training values are those of the last epoch."""
+        if not trainer.check_val_every_n_epoch and not trainer.sanity_checking:
+            self._write(trainer)
+
+    @staticmethod
+    def _write(trainer: pl.Trainer) -> None:
+        if trainer.is_global_zero:
             logged = {key: float(value) for key, value in sorted(trainer.callback_metrics.items())}
             metrics = [f"{key} {value:.4g}" for key, value in logged.items() if key.startswith(("train/", "val/"))]
-            log.info("epoch %d/%s  %s", epoch, trainer.max_epochs, "  ".join(metrics))
+            log.info("epoch %d/%s  %s", trainer.current_epoch + 1, trainer.max_epochs, "  ".join(metrics))

@@ -23,7 +23,7 @@ from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor, Mode
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from catsweep import cluster, configuration, links, resumption
+from catsweep import cluster, configuration, links, resumption, validation_schedule
 from catsweep.atomic import write_json
 from catsweep.callbacks import (
     BestCheckpoint,
@@ -248,7 +248,7 @@ def build_trainer(
         settings,
         default_root_dir=str(folder),
         max_epochs=cfg.epochs,
-        check_val_every_n_epoch=min(cfg.eval_every, cfg.epochs),
+        **validation_schedule.lightning_keys(_epochs_between(cfg, scorer)),
         num_sanity_val_steps=0,
         log_every_n_steps=1,
         callbacks=without_idle_hooks(callbacks(cfg, folder, scorer, bool(log_to), reporter)),
@@ -261,6 +261,11 @@ def build_trainer(
     if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # nobody has brought another
         trainer.strategy.checkpoint_io = Checkpoints()
     return trainer
+
+
+def _epochs_between(cfg: DictConfig, scorer: Scorer) -> int | None:
+    photos = max(1, len(scorer.ready.indices(TRAIN)))
+    return validation_schedule.epochs_between(cfg.eval_every, cfg.epochs, cfg.minutes, photos)
 
 
 def callbacks(
@@ -283,6 +288,8 @@ def callbacks(
         result.append(EarlyStopping(RUNG_SCORE, patience=cfg.patience, check_on_train_epoch_end=False))
     if cfg.minutes is not None:
         result.append(Timer({"seconds": cfg.minutes * 60}, verbose=False))
+    if _epochs_between(cfg, scorer) is None:
+        result.append(validation_schedule.TimedValidation(list(cfg.rungs) if reporter else ()))
     if logged:
         result.append(LearningRateMonitor("epoch"))
     if reporter:
@@ -335,8 +342,8 @@ def _score(
 def _keep_if_better(trainer: pl.Trainer, model: pl.LightningModule, scorer: Scorer, folder: Path) -> None:
     """Let the final weights be the best checkpoint too, when the run ended between two evaluations."""
     best = next(c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor)
-    evaluated = trainer.current_epoch % (trainer.check_val_every_n_epoch or 1) == 0
-    if evaluated and best.best_model_score is not None:
+    score = next(c for c in trainer.callbacks if isinstance(c, ScoreCallback))  # type: ignore[attr-defined]  # likewise
+    if score.scored_at == trainer.global_step and best.best_model_score is not None:
         return
     assert isinstance(model, Generator)
     rung = scorer.rung(model)[RUNG_SCORE]

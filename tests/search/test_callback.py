@@ -358,3 +358,23 @@ def test_a_training_shows_now_and_then_that_it_goes_on(tmp_path: Path) -> None:
         callback.on_train_batch_end(trainer, None, None, None, 0)  # type: ignore[arg-type]
         callback.on_train_batch_end(trainer_at(0, rank=1), None, None, None, 0)  # type: ignore[arg-type]
     assert reporter.shown == [tmp_path] * 3
+
+
+def test_a_run_bound_by_time_is_given_up_within_an_epoch(compose: Compose, url: str, tmp_path: Path) -> None:
+    study = begin(url, ALWAYS)
+    cfg = configure(compose, url)
+    cfg.epochs, cfg.minutes, cfg.eval_every, cfg.rungs = 1, 600, "auto", [0.3, 0.9]
+    with pytest.raises(optuna.TrialPruned, match="40%"):  # after the second of its five steps
+        training.run(cfg, tmp_path / "0")
+    assert set(study.trials[0].user_attrs[attributes.RUNGS]) == {"1"}
+
+
+def test_without_photos_to_validate_on_a_run_bound_by_time_reports_after_epochs(
+    compose: Compose, url: str, tmp_path: Path
+) -> None:
+    study = begin(url, NEVER)
+    cfg = configure(compose, url)
+    cfg.epochs, cfg.minutes, cfg.eval_every, cfg.data.val_fraction = 2, 600, "auto", 0
+    cfg.objective = ["val/fid", "val/kid"]
+    training.run(cfg, tmp_path / "0")
+    assert set(study.trials[0].user_attrs[attributes.RUNGS]) == {"1", "2"}

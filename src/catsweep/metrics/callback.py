@@ -31,6 +31,7 @@ class ScoreCallback(Callback):
             raise MetricError(f"Scores are taken every n epochs, n at least 1; got {every}.")
         self.scorer = scorer
         self.every = every
+        self.scored_at: int | None = None  # the trainer's global step
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Score and log.
@@ -41,6 +42,7 @@ class ScoreCallback(Callback):
         if trainer.sanity_checking or not self._due(trainer):
             return
         values, failure = self._score(trainer, pl_module)
+        self.scored_at = trainer.global_step
         if failure is not None:
             raise failure
         pl_module.log_dict(values, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)

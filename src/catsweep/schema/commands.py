@@ -7,6 +7,7 @@ from catsweep.schema.kinds import PORT, SEEDS, Choice, Either, Node, Real, Sever
 from catsweep.schema.nodes import Branch, Value, Values
 
 SEED = Whole(0, SEEDS)
+AUTO = "auto"  # of eval_every, as in `catsweep.validation_schedule`
 MEASURES = ("brightness", "contrast", "warmth", "colour", "detail")  # as in `catsweep.generation.attributes`
 FASTEST = 50  # frames per second; browsers slow a GIF down that is faster
 LARGEST = 16  # times the images' side
@@ -24,7 +25,7 @@ TRAIN = {
     "seed": Value(SEED),
     "epochs": Value(Whole(1)),
     "minutes": Value(Real(0, 1e6, beyond=True), null=True),
-    "eval_every": Value(Whole(1)),
+    "eval_every": Value(Either((Whole(1), Choice((AUTO,))))),
     "patience": Value(Whole(1), null=True),
     "resume": Value(Either((Switch(), Text())), null=True),
     "trust": _trust(),

@@ -16,7 +16,6 @@ from typing import Any
 
 import optuna
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.utilities.seed import isolate_rng
 
 from catsweep.callbacks import on_rank_zero
@@ -24,6 +23,7 @@ from catsweep.errors import InterruptedTrial
 from catsweep.hardware import cuda_in_use
 from catsweep.metrics.scorer import Scorer
 from catsweep.search.reporting import TrialReporter
+from catsweep.validation_schedule import budget_used, epochs_done, is_timed
 
 SHOW = 10.0  # seconds between two signs that a training goes on
 
@@ -72,7 +72,7 @@ class SweepCallback(pl.Callback):
         if threading.current_thread() is threading.main_thread():  # Python takes handlers from no other
             self._before = signal.signal(signal.SIGTERM, self._ask_to_stop) or signal.SIG_DFL
         self.asked_to_stop = self.asked_to_stop or trainer.received_sigterm
-        self.begun = self._share(trainer, trainer.current_epoch), self.clock()
+        self.begun = budget_used(trainer, trainer.current_epoch), self.clock()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Leave SIGTERM as it was."""
@@ -98,13 +98,30 @@ class SweepCallback(pl.Callback):
             self.shown = self.clock()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Report the rungs that were reached in this epoch.
+        """Report the rungs that were reached in this epoch, unless an evaluation has, or will.
+
+        Raises: see `on_validation_end`.
+        """
+        if not (is_timed(trainer) and self._validates(trainer)):
+            self._hear(trainer, pl_module, budget_used(trainer, trainer.current_epoch + 1))
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Report the rungs that were reached, of a training that is evaluated after any step.
 
         Raises:
             optuna.TrialPruned: on every rank, when the study gives the trial up.
             CatsweepError: scores that cannot be taken or reported; on every rank too.
         """
-        share = self._share(trainer, trainer.current_epoch + 1)
+        if is_timed(trainer) and not trainer.sanity_checking:
+            self._hear(trainer, pl_module, budget_used(trainer, epochs_done(trainer)))
+
+    @staticmethod
+    def _validates(trainer: pl.Trainer) -> bool:
+        """Whether there are photos to validate on; without any, Lightning passes over evaluations."""
+        return trainer.enable_validation and bool(sum(trainer.num_val_batches))
+
+    def _hear(self, trainer: pl.Trainer, pl_module: pl.LightningModule, share: float) -> None:
+        """Report, and end if that is the verdict."""
         reached = sum(rung <= share for rung in self.rungs)
         ended = on_rank_zero(trainer, lambda: self._report(trainer, pl_module, reached, share))
         self.reported = max(self.reported, reached)
@@ -121,21 +138,10 @@ class SweepCallback(pl.Callback):
         self._tell(trainer, share)
         return ended
 
-    def _share(self, trainer: pl.Trainer, epochs: int) -> float:
-        """How much of the budget is used after so many epochs, 0 to 1 and a little more."""
-        by_epochs = epochs / trainer.max_epochs if trainer.max_epochs else 0.0
-        timer = next((c for c in trainer.callbacks if isinstance(c, Timer)), None)  # type: ignore[attr-defined]  # Lightning sets it
-        left = timer.time_remaining() if timer else None
-        if timer is None or left is None:
-            return by_epochs
-        used = timer.time_elapsed()  # with that of earlier attempts
-        return max(by_epochs, used / (used + left) if used + left > 0 else 1.0)
-
     def _scores(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
         """The scores of this epoch's evaluation if there was one, else taken now."""
-        evaluated = (
-            trainer.check_val_every_n_epoch and (trainer.current_epoch + 1) % trainer.check_val_every_n_epoch == 0
-        )
+        every = trainer.check_val_every_n_epoch
+        evaluated = (trainer.current_epoch + 1) % every == 0 if every else self._validates(trainer)
         names = self.scorer.rung_names()
         if evaluated and all(name in trainer.callback_metrics for name in names):
             return {name: float(trainer.callback_metrics[name]) for name in names}
