@@ -33,6 +33,10 @@ def test_the_cost_is_not_known_then_the_budgets_then_the_finished_trials() -> No
     study.add_trials([finished(600), finished(1200), finished(0.1, **{attributes.DUPLICATE_OF: 0})])
     expected = "9 trials to go at 15 minutes each (the finished trials' mean): about 1.1 h"
     assert cost(study, read(trial_minutes=3)).startswith(expected)
+    assert "in all" not in cost(study, read())
+    bound = read(timeout=7200, confirm={"top": 1, "seeds": 3})
+    assert "bound to 120 minutes in all (hydra.sweeper.timeout), 45 minutes of it for the last of them" in cost(study, bound)
+    assert cost(study, read(timeout=60)).endswith("bound to 1 minutes in all (hydra.sweeper.timeout).")
 
 
 def test_a_study_on_paper_is_the_real_one_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -184,3 +184,12 @@ def test_a_study_is_called_by_a_name(name: str) -> None:
     """It names folders in `sweeps` and `outputs`."""
     with pytest.raises(ConfigError, match="The name of a study must be a name"):
         read(study_name=name)
+
+
+def test_a_timeout_that_the_confirmation_would_use_up_is_refused() -> None:
+    keys = {"n_jobs": 2, "trial_minutes": 10, "confirm": {"top": 1, "seeds": 3}}
+    assert read(**keys, timeout=1801).confirmation_seconds(600) == 1800  # the last trials', and two rounds
+    with pytest.raises(ConfigError, match=r"leaves no time for a search.* 3 confirmation runs .* take 1800 seconds"):
+        read(**keys, timeout=1800)
+    read(**{**keys, "confirm": None}, timeout=10)
+    read(**{**keys, "trial_minutes": None}, timeout=10)

@@ -6,6 +6,7 @@ interrupted and resumed as those of the search. `catsweep.search.confirmation` c
 
 import logging
 import re
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from catsweep.search import attributes, confirmation
+from catsweep.search import attributes, confirmation, results
 from catsweep.search.artifacts import Artifacts
 from catsweep.search.executor import Executor
 from catsweep.search.folders import Folders
@@ -29,6 +30,22 @@ log = logging.getLogger(__name__)
 
 CONFIRMATION = ".confirm"  # the name of the study of the runs, behind that of their search
 FOLDER = "confirm"  # of the runs, in the sweep's
+
+
+def typical_seconds(study: optuna.Study, minutes: float | None) -> float:
+    """How long one run of a study's best may take: as its finished trials did, or else what they are given.
+
+    Args:
+        study: the search.
+        minutes: that a trial trains, if that is known.
+
+    Returns:
+        Seconds, 0 if nothing is known.
+    """
+    finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    trained = [trial for trial in finished if attributes.DUPLICATE_OF not in trial.user_attrs]  # others took no time
+    known = [taken for trial in trained if (taken := results.seconds(trial))]
+    return statistics.median(known) if known else 60 * (minutes or 0.0)
 
 
 class Confirming:

@@ -26,13 +26,16 @@ class Watch:
         settings: of the sweep.
         executor: asked what runs in which slot.
         sweep_dir: holds the trials' folders.
+        started: when the sweep began, by the clock `time.monotonic`; None: now.
     """
 
-    def __init__(self, study: optuna.Study, settings: Settings, executor: Executor, sweep_dir: Path) -> None:
+    def __init__(
+        self, study: optuna.Study, settings: Settings, executor: Executor, sweep_dir: Path, started: float | None = None
+    ) -> None:
         self.study, self.settings, self.executor = study, settings, executor
         self.total = budget.total(study, settings["n_trials"])
         self.names = list(settings.objective or [])
-        self.started = time.monotonic()
+        self.started = time.monotonic() if started is None else started
         self.begun: dict[tuple[str, int], float] = {}
         self.display = display_for()
 

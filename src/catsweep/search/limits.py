@@ -1,5 +1,6 @@
 """What bounds a sweep: set by its settings, or asked for while it runs."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -10,6 +11,7 @@ class Limits:
     Attributes:
         n_trials: of the study in all.
         timeout: seconds after which no further trial begins; None: no bound.
+        reserved: how many of these are kept for what comes after the trials; asked whenever one could begin.
         retries: how often a trial whose process was lost starts again.
         max_same_failures: failures of one kind in a row that end the sweep; None: no bound.
         max_failure_rate: share of failures among the last `window` trials, above which the sweep ends.
@@ -18,6 +20,7 @@ class Limits:
 
     n_trials: int
     timeout: float | None = None
+    reserved: Callable[[], float] = lambda: 0.0
     retries: int = 1
     max_same_failures: int | None = 3
     max_failure_rate: float = 1.0

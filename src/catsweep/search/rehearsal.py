@@ -59,4 +59,9 @@ def cost(study: optuna.Study, settings: Settings) -> str:
         return f"{left} trials to go; how long one takes is not known before the first has finished."
     source = "the finished trials' mean" if known else "their budget"
     hours = left * minutes / settings.slots / 60
-    return f"{left} trials to go at {minutes:.3g} minutes each ({source}): about {hours:.2g} h, without pruning."
+    said = f"{left} trials to go at {minutes:.3g} minutes each ({source}): about {hours:.2g} h, without pruning."
+    if (timeout := settings["timeout"]) is None:
+        return said
+    kept = settings.confirmation_seconds(60 * minutes)
+    more = f", {kept / 60:.3g} minutes of it for the last of them and the confirmation" if kept else ""
+    return f"{said} It is bound to {timeout / 60:.3g} minutes in all (hydra.sweeper.timeout){more}."

@@ -88,7 +88,7 @@ class Scheduler:
         self._took: deque[float] = deque(maxlen=REMEMBERED)
         self._next_reap = self._next_refresh = -1.0
         self._next_show = self.started + SHOW
-        self._unrecorded = self._acknowledged = False
+        self._unrecorded = self._acknowledged = self._late = False
 
     def run(self) -> None:
         """Run until the study is whole, or until asked to stop.
@@ -142,8 +142,13 @@ class Scheduler:
         return self._closed() or self.intake.done
 
     def _closed(self) -> bool:
-        late = self.limits.timeout is not None and self.clock() - self.started >= self.limits.timeout
-        return self.stop.requested or late or self.settlement.abort is not None
+        return self.stop.requested or self.is_late() or self.settlement.abort is not None
+
+    def is_late(self) -> bool:
+        """Whether the time is over in which trials may begin; once it is, it stays so."""
+        timeout = self.limits.timeout
+        self._late |= timeout is not None and self.clock() - self.started >= timeout - self.limits.reserved()
+        return self._late
 
     def _trials_are_short(self) -> bool:
         """As far as is known; until one has ended here there is no newest result to wait for."""

@@ -59,6 +59,17 @@ class Settings:
             return TrialTimeout(SILENT, None if minutes is None else PREPARATION + TIMES * 60 * minutes)
         return TrialTimeout(**given) if isinstance(given, dict) else TrialTimeout(total=given)
 
+    def confirmation_seconds(self, run: float) -> float:
+        """How many seconds of `timeout` the search leaves to what comes after its last trial has begun.
+
+        That trial has its time, too; and the confirmation runs go round the slots.
+
+        Args:
+            run: seconds that a trial takes.
+        """
+        asked = self.keys["confirm"]
+        return 0.0 if asked is None else run * (1 + math.ceil(asked["top"] * asked["seeds"] / self.slots))
+
     @property
     def pruning(self) -> dict[str, Any] | None:
         """Pruner, metrics and their directions, as trials read them; None if nothing is pruned."""
@@ -98,7 +109,7 @@ def read(raw: Mapping[str, Any], job_name: str, sweep_dir: str) -> Settings:
         raise ConfigError(
             f"direction must have one entry per objective; there are {len(directions)} for {', '.join(names)}."
         )
-    return Settings(
+    settings = Settings(
         study=study,
         record=record,
         storage=keys["storage"] or f"sqlite:///{record / 'study.db'}",
@@ -107,6 +118,23 @@ def read(raw: Mapping[str, Any], job_name: str, sweep_dir: str) -> Settings:
         slots=_slots(keys["n_jobs"], keys["gpus"], keys["gpus_per_slot"]),
         keys=keys,
     )
+    _check_time(settings)
+    return settings
+
+
+def _check_time(settings: Settings) -> None:
+    """Refuse a bound that the confirmation alone would use up, so that no trial could begin."""
+    timeout, minutes = settings["timeout"], settings["trial_minutes"]
+    if timeout is None or minutes is None:
+        return
+    needed = settings.confirmation_seconds(60 * minutes)
+    if needed and timeout <= needed:
+        confirm = settings["confirm"]
+        raise ConfigError(
+            f"hydra.sweeper.timeout={timeout:g} leaves no time for a search: a trial of {minutes:g} minutes, and after "
+            f"it {confirm['top'] * confirm['seeds']} confirmation runs as long in {settings.slots} slots, take "
+            f"{needed:g} seconds. Raise the timeout, or lower the minutes, or hydra.sweeper.confirm (null: none)."
+        )
 
 
 def visible_gpus(gpus: Any) -> list[str]:

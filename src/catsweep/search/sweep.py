@@ -10,10 +10,11 @@ import os
 import shlex
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from catsweep.search import budget, contract, folders, grammar, results, setting
 from catsweep.search.artifacts import Artifacts
 from catsweep.search.checks import checked, recorded
 from catsweep.search.composition import Composing
-from catsweep.search.confirming import CONFIRMATION, Confirming
+from catsweep.search.confirming import CONFIRMATION, Confirming, typical_seconds
 from catsweep.search.contract import Contract
 from catsweep.search.display import Watch
 from catsweep.search.executor import Executor
@@ -115,6 +116,7 @@ class Sweep:
     stop: Stop = field(default_factory=Stop)
 
     def __post_init__(self) -> None:
+        self.started = time.monotonic()
         self.naming = settings.naming(self.config)
         self.folder = Path(self.config.hydra.sweep.dir)  # of this start; the runs are in that of the study's first
         if self.settings["pruner"] is not None and not self.jobs.named:
@@ -343,11 +345,12 @@ class Sweep:
             say(f"It has all of its {total} trials; {more}")
             return
         executor = self.jobs.executor()
-        watch = Watch(study, self.settings, executor, sweep_dir)
+        watch = Watch(study, self.settings, executor, sweep_dir, self.started)
         try:
             with interruptible(executor, self.stop), watch:
-                self._scheduler(study, executor, leases, watch).run()
-                if not self.stop.requested and budget.is_whole(study, total):
+                scheduler = self._scheduler(study, executor, leases, watch)
+                scheduler.run()
+                if not self.stop.requested and (budget.is_whole(study, total) or scheduler.is_late()):
                     Confirming(study, self.jobs).run(
                         executor, self._limits, self.stop, watch.event, watch.refresh, watch.confirming
                     )
@@ -371,7 +374,9 @@ class Sweep:
             proposals=Proposer(study, self.space, self._samplers(study), self.settings["duplicates"], self.config),
             executor=executor,
             leases=leases,
-            limits=self._limits(budget.total(study, self.settings["n_trials"])),
+            limits=replace(
+                self._limits(budget.total(study, self.settings["n_trials"])), reserved=lambda: self._reserved(study)
+            ),
             overrides=lambda trial: (*self.jobs.overrides(study, trial), *self.jobs.place(places, trial)),
             folders=places,
             record=lambda: self._record(study),
@@ -383,11 +388,18 @@ class Sweep:
             must_report=(self.settings.pruning or {}).get("metrics", ()),
         )
 
+    def _reserved(self, study: optuna.Study) -> float:
+        """Seconds of the timeout that are the confirmation's."""
+        if self.settings["confirm"] is None or self.settings["timeout"] is None:
+            return 0.0
+        return self.settings.confirmation_seconds(typical_seconds(study, self.settings["trial_minutes"]))
+
     def _limits(self, n_trials: int) -> Limits:
         same, rate = settings.failure_limits(self.settings.keys)
+        timeout = self.settings["timeout"]
         return Limits(
             n_trials,
-            timeout=self.settings["timeout"],
+            timeout=None if timeout is None else max(0.0, timeout - (time.monotonic() - self.started)),
             retries=self.settings["retries"],
             max_same_failures=same,
             max_failure_rate=rate,
@@ -424,6 +436,8 @@ class Sweep:
             say(f"Interrupted; nothing is lost. The same line goes on:\n  {shlex.join(_words())}")
             raise SystemExit(128 + (self.stop.signal or signal.SIGINT))
         self._require_one(study, told=True)
+        if not budget.is_whole(study, self.settings["n_trials"]) and self.settings["timeout"] is not None:
+            say(f"Its time is over (hydra.sweeper.timeout). The same line goes on:\n  {shlex.join(_words())}")
         url = shown(self.settings.storage)
         look = f"Look at it with any of Optuna's tools, for example: optuna-dashboard {shlex.quote(url)}"
         say(f"Study: {self.settings.record}. {self.settings['next_step'] or look}")

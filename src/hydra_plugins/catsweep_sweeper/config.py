@@ -88,7 +88,9 @@ class SteadySweeperConf:
     prune_direction: Any = "minimize"  # or one per metric
 
     # Bounds and failures.
-    timeout: float | None = None  # seconds after which this start begins no further trial
+    # Seconds after which this start begins no further trial. With `confirm`, all of it in all: the search ends early
+    # enough for the confirmation.
+    timeout: float | None = None
     retries: int = 1  # of a trial whose process was lost
     # Seconds after which a trial is ended: a number, in all; or {progress: 600, total: 7200}, without a sign of
     # progress (a line in a log of its folder, a report) and in all. It failed; its log has the stacks of where it hung.

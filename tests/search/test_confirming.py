@@ -1,0 +1,83 @@
+"""The stage after the search: how much of a bound on the time is its own. What it runs is seen in test_sweep."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from hydra.types import HydraContext
+from omegaconf import DictConfig, open_dict
+from optuna.trial import create_trial
+from tests.search.scripted import Script
+
+from catsweep.search import attributes, settings
+from catsweep.search import sweep as sweep_module
+from catsweep.search.confirming import typical_seconds
+from catsweep.search.jobs import Jobs
+from catsweep.search.space import Space
+from catsweep.search.sweep import Sweep
+from hydra_plugins.catsweep_sweeper.config import SteadySweeperConf
+
+Make = Callable[..., Sweep]
+
+
+@pytest.fixture
+def make(app: tuple[HydraContext, DictConfig], monkeypatch: pytest.MonkeyPatch) -> Make:
+    """A sweep in this process, whose trials take no time."""
+    context, config = app
+    monkeypatch.setattr(Jobs, "executor", lambda jobs: Script(jobs.settings.slots))
+
+    def made(**keys: Any) -> Sweep:
+        with open_dict(config):
+            config.seed = 0
+        every = {f.name: getattr(SteadySweeperConf(), f.name) for f in dataclasses.fields(SteadySweeperConf)}
+        given = {"sampler": {"_target_": "optuna.samplers.RandomSampler"}, "study_name": "cats", "n_jobs": 2}
+        read = settings.read({**every, **given, **keys}, "app", "out")
+        space = Space.parse({"x": "interval(0.0, 1.0)"}, [])
+        return Sweep(read, space, config, Jobs(read, space, context, lambda cfg: 0.0, config))
+
+    return made
+
+
+def finished(seconds: float, **attrs: Any) -> optuna.trial.FrozenTrial:
+    runs = {attributes.RUNS: [{"slot": 0, "start": 10.0, "end": 10.0 + seconds}]}
+    return create_trial(value=1.0, user_attrs={**runs, **attrs})
+
+
+def test_a_run_takes_as_long_as_the_finished_trials_did_or_as_it_may() -> None:
+    study = optuna.create_study()
+    assert typical_seconds(study, None) == 0
+    assert typical_seconds(study, 2.5) == 150
+    study.add_trials([finished(100), finished(140), finished(120), finished(0.1, **{attributes.DUPLICATE_OF: 0})])
+    assert typical_seconds(study, 2.5) == 120
+
+
+def test_a_search_whose_time_is_over_leaves_some_for_its_confirmation(
+    make: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def as_the_first_took(study: optuna.Study, minutes: float | None) -> float:
+        return 10**5 if any(trial.state.is_finished() for trial in study.trials) else 0.0
+
+    monkeypatch.setattr(sweep_module, "typical_seconds", as_the_first_took)
+    # Two rounds of the slots, and the trials that run when the search ends: three times what one takes.
+    for timeout, whole in ((3 * 10**5, False), (3 * 10**5 + 10**4, True)):
+        name = f"for{timeout}"
+        sweep = make(n_trials=5, study_name=name, timeout=timeout, confirm={"top": 1, "seeds": 3})
+        sweep.run()
+        study = optuna.load_study(study_name=name, storage=f"sqlite:///sweeps/{name}/study.db")
+        assert (len(study.trials) == 5) == whole
+        confirmed = json.loads(Path(f"sweeps/{name}/confirmation.json").read_text())
+        assert confirmed["candidates"][0]["seeds"] == 3
+        assert ("Its time is over" in capsys.readouterr().out) != whole
+
+
+def test_what_the_search_has_used_of_the_time_the_confirmation_has_not(make: Make) -> None:
+    sweep = make(n_trials=2, timeout=100.0, confirm={"top": 1, "seeds": 1})
+    sweep.started -= 30
+    assert 60 < (sweep._limits(1).timeout or 0) <= 70
+    sweep.started -= 90
+    assert sweep._limits(1).timeout == 0
+    assert make(n_trials=2)._limits(1).timeout is None
