@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,8 +27,8 @@ from catsweep.validation_schedule import (
     ("eval_every", "epochs", "minutes", "photos", "every"),
     [
         (5, 20, None, 180, 5), (5, 3, None, 180, 3), (5, 20, 2.0, 180, 5),
-        ("auto", 100, None, 180, 44), ("auto", 20, None, 180, 20), ("auto", 20, None, 1350, 6), ("auto", 20, None, 8373, 1),
-        ("auto", 20, None, 90_000, 1), ("auto", 20, 2.0, 180, None),
+        ("auto", 100, None, 180, 44), ("auto", 20, None, 180, 20), ("auto", 20, None, 1350, 6),
+        ("auto", 20, None, 8373, 1), ("auto", 20, None, 90_000, 1), ("auto", 20, 2.0, 180, None),
     ],
 )  # fmt: skip
 def test_epochs_between_two_evaluations(
@@ -71,7 +72,7 @@ def test_few_and_many_photos_are_evaluated_alike(batches: int) -> None:
     at = list(Run(step=0.133, cost=4.0, minutes=10, batches=batches).evaluations())
     assert len(at) == pytest.approx(14, abs=1)
     assert at[0] == pytest.approx(60, abs=1)
-    assert all(b - a > 36 for a, b in zip(at, at[1:], strict=False))
+    assert all(b - a > 36 for a, b in pairwise(at))
 
 
 @given(st.floats(0.01, 5), st.floats(0.1, 60), st.floats(1, 600), st.integers(1, 1000))

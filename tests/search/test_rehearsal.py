@@ -35,7 +35,7 @@ def test_the_cost_is_not_known_then_the_budgets_then_the_finished_trials() -> No
     assert cost(study, read(trial_minutes=3)).startswith(expected)
     assert "in all" not in cost(study, read())
     bound = read(timeout=7200, confirm={"top": 1, "seeds": 3})
-    assert "bound to 120 minutes in all (hydra.sweeper.timeout), 45 minutes of it for the last of them" in cost(study, bound)
+    assert "120 minutes in all (hydra.sweeper.timeout), 45 minutes of it for the last of them" in cost(study, bound)
     assert cost(study, read(timeout=60)).endswith("bound to 1 minutes in all (hydra.sweeper.timeout).")
 
 
