@@ -120,9 +120,27 @@ def _vae() -> dict[str, Any]:
         beta_warmup=Value(SHARE),
         free_bits=Value(WEIGHT),
         aggregate_prior=Value(Switch()),
+        ema_decay=Value(Real(0, 1, below=True)),
         optimizer=Branch(),
         schedule=Branch(),
+        adversarial=_adversarial(),
     )
+
+
+def _adversarial() -> Branch:
+    return target(
+        weight=Value(WEIGHT),
+        start=Value(SHARE),
+        similarity=Value(SHARE),
+        discriminator=Branch(),
+        loss=target(),
+        optimizer=_optimizer(betas=_betas(), fused=Value(Switch())),
+        augment=_augment(),
+    )
+
+
+def _augment() -> Branch:
+    return target(policy=Values(Several(Choice(("color", "translation", "cutout")))))
 
 
 def _dcgan() -> dict[str, Any]:
@@ -140,7 +158,7 @@ def _dcgan() -> dict[str, Any]:
         spectral_norm=Value(Switch()),
         r1_gamma=Value(WEIGHT),
         r1_every=Value(Whole(1)),
-        augment=target(policy=Values(Several(Choice(("color", "translation", "cutout"))))),
+        augment=_augment(),
     )
 
 
