@@ -17,7 +17,7 @@ from catsweep.errors import ConfigError
 CONF = Path(__file__).parents[2] / "conf"
 LOSS_KINDS = ("reconstruction", "adversarial")
 # Groups that are there for the model: chosen by name, one that it does not read would change nothing, silently.
-OF_THE_MODEL = ("depth", "width", "block", "normalization", "activation", "loss")
+OF_THE_MODEL = ("depth", "width", "block", "normalization", "activation", "loss", "discriminator")
 
 
 def losses_for(kind: str, conf: Path = CONF) -> list[str]:
@@ -43,21 +43,44 @@ def check_loss(cfg: DictConfig) -> None:
 
 
 def check_judge(cfg: DictConfig) -> None:
-    """Refuse a loss that compares features of the network that the scores are taken in.
+    """Refuse a loss, or a discriminator, that looks through the network that the scores are taken in.
 
-    What is trained on its judge's features learns to please the judge, see `catsweep.losses.perceptual`. Networks are
-    told apart by their names, and those of extractors by their class (`EfficientNetLite0`).
+    What is trained on its judge's features learns to please the judge, see `catsweep.models.frozen_features`. Networks
+    are told apart by their names, and those of extractors by their class (`EfficientNetLite0`).
 
     Raises:
         ConfigError: saying which other there is.
     """
-    network = OmegaConf.select(cfg, "loss.reconstruction.network")
     extractor = str(OmegaConf.select(cfg, "metrics.extractor._target_")).rsplit(".", 1)[-1]
-    if network is not None and str(network).replace("_", "").lower() == extractor.lower():
+    keys = [("loss", "loss.reconstruction.network"), ("discriminator", "model.discriminator.network")]
+    if OmegaConf.select(cfg, "model.adversarial.weight"):
+        keys.append(("discriminator", "model.adversarial.discriminator.network"))
+    for what, key in keys:
+        network = OmegaConf.select(cfg, key)
+        if network is not None and str(network).replace("_", "").lower() == extractor.lower():
+            shown = re.sub("^model.discriminator", "discriminator", key)  # the group that it comes from
+            raise ConfigError(
+                f"A {what} may not look through the network that judges the images: {shown}={network} is the "
+                f"metric's extractor, {extractor}, whose score would then say nothing. Leave the {what} its own network (efficientnet_lite1), or score with another: "
+                "metrics=inception."
+            )
+
+
+def check_critic(cfg: DictConfig) -> None:
+    """Refuse a gradient penalty on a projected discriminator that judges each image by the others of its batch.
+
+    The plain one is left to the user: the penalty is then wrong by little, and has been offered since there is one.
+
+    Raises:
+        ConfigError: saying what there is instead.
+    """
+    weight = OmegaConf.select(cfg, "loss.adversarial.gradient_penalty")
+    normalization = str(OmegaConf.select(cfg, "model.discriminator.normalization._target_"))
+    if weight and "network" in (cfg.model.get("discriminator") or {}) and "BatchNorm" in normalization:
         raise ConfigError(
-            f"A loss may not look through the network that judges the images: loss.reconstruction.network={network} is "
-            f"the metric's extractor, {extractor}, whose score would then say nothing. Leave the loss its own network "
-            "(efficientnet_lite1), or score with another: metrics=inception."
+            "The gradient penalty of the chosen loss is of single images, and the heads of discriminator=projected are "
+            "normalized over the batch. Choose loss=hinge, bce, lsgan or relativistic_average, or "
+            "discriminator.normalization._target_=torch.nn.Identity, or discriminator=plain."
         )
 
 
@@ -130,6 +153,7 @@ def check(cfg: DictConfig) -> None:
     """
     check_loss(cfg)
     check_judge(cfg)
+    check_critic(cfg)
     check_pretrained(cfg)
     check_groups(cfg)
     check_batch(cfg)

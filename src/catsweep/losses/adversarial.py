@@ -1,10 +1,10 @@
 """Adversarial losses: what a DCGAN's discriminator and generator each minimise.
 
 Flow: `conf/loss/<name>.yaml` names one of these classes under `adversarial:`; the DCGAN asks it for the discriminator's
-and the generator's loss from raw logits (N, or N x 1; never through a sigmoid), and adds gradient penalties from this
+and the generator's loss from raw logits (N, or N x K; never through a sigmoid), and adds gradient penalties from this
 file: `r1_penalty` if the model asks for it, `interpolated_gradient_penalty` by the loss's own `gradient_penalty`.
 
-Logits are raised to float32; each loss is a mean over the batch, a scalar.
+Logits are raised to float32; each loss is a mean over the batch and over the K logits of each image, a scalar.
 """
 
 from abc import ABC, abstractmethod
@@ -103,7 +103,7 @@ class RelativisticAverage(AdversarialLoss):
     """RaSGAN, Jolicoeur-Martineau 2018, section 4.2: is this image more real than the average of the other kind?
 
     The standard (cross-entropy) form of the relativistic average GAN, not RaLSGAN. The averages are over the batch at
-    hand; under DDP each process has its own.
+    hand, for each of the K logits its own; under DDP each process has its own.
     """
 
     needs_real: ClassVar[bool] = True
@@ -111,7 +111,7 @@ class RelativisticAverage(AdversarialLoss):
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """-log s(D(x) - mean D(G(z))) - log(1 - s(D(G(z)) - mean D(x))), s the sigmoid, in nats."""
         real, fake = _wide(real_logits), _wide(fake_logits)
-        return F.softplus(fake.mean() - real).mean() + F.softplus(fake - real.mean()).mean()
+        return F.softplus(fake.mean(0) - real).mean() + F.softplus(fake - real.mean(0)).mean()
 
     def generator(self, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
         """The discriminator's loss with the two kinds exchanged.

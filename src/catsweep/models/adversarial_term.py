@@ -15,9 +15,11 @@ from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from catsweep.errors import ConfigError
 from catsweep.losses.adversarial import AdversarialLoss
+from catsweep.models.discriminator import Discriminator
 from catsweep.models.optimization import OptimizerFactory
 
 _TINY = 1e-12  # of the norm of a gradient, which is above 1e-4
@@ -43,7 +45,7 @@ class AdversarialTerm(nn.Module):
 
     def __init__(
         self,
-        discriminator: Callable[[], nn.Module],
+        discriminator: Callable[[], Discriminator],
         loss: AdversarialLoss,
         optimizer: OptimizerFactory,
         augment: nn.Module,
@@ -57,7 +59,7 @@ class AdversarialTerm(nn.Module):
                 f"A VAE's adversarial term takes no gradient penalty, without which {type(loss).__name__} "
                 "learns nothing. Choose another model.adversarial.loss, for example catsweep.losses.adversarial.Hinge."
             )
-        self.discriminator = discriminator() if weight else None
+        self.discriminator = discriminator() if weight else Discriminator()
         self.loss, self.optimizer, self.augment = loss, optimizer, augment
         self.weight, self.start, self.similarity = weight, start, similarity
 
@@ -121,7 +123,8 @@ class AdversarialTerm(nn.Module):
 
     def _discriminator_loss(self, seen_photos: list[Tensor], seen_draws: list[Tensor]) -> Tensor:
         judge = self.discriminator.judge
-        return self.loss.discriminator(judge(seen_photos), judge([maps.detach() for maps in seen_draws]))
+        with parametrize.cached():  # each layer's spectral norm is estimated once for both
+            return self.loss.discriminator(judge(seen_photos), judge([maps.detach() for maps in seen_draws]))
 
     def _generator_loss(self, seen_photos: list[Tensor], seen_draws: list[Tensor]) -> Tensor:
         real = self.discriminator.judge(seen_photos) if self.loss.needs_real else None

@@ -13,6 +13,14 @@ Activation = Callable[[], nn.Module]
 Normalization = Callable[[int], nn.Module]
 
 
+def initialize(module: nn.Module) -> None:
+    """Weights from N(0, 0.02²), normalisation scales from N(1, 0.02²) (Radford et al. 2015, section 4)."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+    elif isinstance(module, nn.BatchNorm2d | nn.GroupNorm):
+        nn.init.normal_(module.weight, 1.0, 0.02)
+
+
 def group_norm(channels: int, group_size: int = 16) -> nn.Module:
     """Group normalisation (Wu and He 2018) with groups of about `group_size` channels, for any channel count."""
     groups = max(1, channels // group_size)

@@ -192,7 +192,9 @@ class VAE(EpochMeans):
     def _batches(self) -> int:
         """How many have been trained on."""
         # Lightning counts the steps of every optimizer; the autoencoder's schedule steps once a batch.
-        return self.global_step if self.automatic_optimization else self.lr_schedulers()[0].last_epoch
+        if self.automatic_optimization:
+            return self.global_step
+        return int(self.lr_schedulers()[0].last_epoch)  # type: ignore[index]  # a list, of two
 
     def _beta_now(self) -> float:
         step = self._batches()

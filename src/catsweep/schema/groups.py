@@ -105,10 +105,14 @@ def _network() -> dict[str, Any]:
     }
 
 
+def _recipe(**more: Any) -> Branch:
+    """What is customary for a model, or with a discriminator."""
+    return Branch({"lr": Value(RATE), "betas": _betas(), "lion_lr": Value(RATE), "sgd_lr": Value(RATE), **more})
+
+
 def _model(**keys: Any) -> dict[str, Any]:
     """A model and, beside it, what is customary for it."""
-    rates = {"lr": Value(RATE), "betas": _betas(), "lion_lr": Value(RATE), "sgd_lr": Value(RATE)}
-    return {"model": target(**keys), "recipe": Branch(rates)}
+    return {"model": target(**keys), "recipe": _recipe()}
 
 
 def _vae() -> dict[str, Any]:
@@ -127,39 +131,71 @@ def _vae() -> dict[str, Any]:
     )
 
 
+def _policy() -> Values:
+    return Values(Several(Choice(("color", "translation", "cutout"))))
+
+
+def _every_discriminator() -> dict[str, Any]:
+    return {
+        "image_size": Value(Whole(1, PIXELS)),
+        "channels": Value(Whole(1, 65536)),
+        "normalization": Branch(),
+        "activation": part(negative_slope=Value(Real(0, 1000))),
+        "spectral_norm": Value(Switch()),
+    }
+
+
+def _discriminator(**keys: Any) -> dict[str, Any]:
+    """A discriminator and, beside it, what is customary with it."""
+    recipe = _recipe(batch_size=Value(Whole(1)), augment=_policy())
+    return {"discriminator": target(**_every_discriminator(), **keys), "recipe": recipe}
+
+
+def _projected() -> dict[str, Any]:
+    return {
+        "network": Value(Choice(("efficientnet_lite1", "efficientnet_lite0"))),
+        "strides": Values(Several(Whole(2, 16), least=1)),
+        "head_channels": Value(Whole(1, 65536)),
+        "min_side": Value(Whole(1, PIXELS), null=True),
+    }
+
+
+def _plain() -> dict[str, Any]:
+    return _discriminator(
+        halvings=Value(Whole(1, 12)),
+        max_channels=Value(Whole(1, 65536)),
+        down=Branch(),
+    )
+
+
 def _adversarial() -> Branch:
     return target(
         weight=Value(WEIGHT),
         start=Value(SHARE),
         similarity=Value(SHARE),
-        discriminator=Branch(),
+        discriminator=part(**_every_discriminator(), **_projected()),
         loss=target(),
         optimizer=_optimizer(betas=_betas(), fused=Value(Switch())),
-        augment=_augment(),
+        augment=target(policy=_policy()),
     )
 
 
-def _augment() -> Branch:
-    return target(policy=Values(Several(Choice(("color", "translation", "cutout")))))
-
-
 def _dcgan() -> dict[str, Any]:
-    return _model(
+    keys = dict(
         **_network(),
-        discriminator_normalization=Branch(),
         activation=Branch(),
-        discriminator_activation=part(negative_slope=Value(Real(0, 1000))),
+        discriminator=Branch(),
         adversarial_loss=Branch(),
         optimizer=Branch(),
         schedule=Branch(),
         generator_lr=Value(RATE),
         discriminator_lr=Value(RATE),
         ema_decay=Value(Real(0, 1, below=True)),
-        spectral_norm=Value(Switch()),
         r1_gamma=Value(WEIGHT),
         r1_every=Value(Whole(1)),
-        augment=_augment(),
+        augment=target(policy=_policy()),
     )
+    return {"model": target(**keys)}  # its recipe comes with the discriminator
 
 
 def _pretrained() -> dict[str, Any]:
@@ -241,6 +277,8 @@ SCHEMAS: dict[str, Any] = {
     "data_photos": _images(target(folder=Value(Text(), null=True), min_side=Value(Whole(0, PIXELS)))),
     "data_ready": target(source=_source(), size=Value(Whole(1, PIXELS)), **_batches(held_out=False)),
     "depth": Branch({"halvings": Value(Whole(1, 12))}),
+    "discriminator_plain": _plain(),
+    "discriminator_projected": _discriminator(**_projected()),
     "hparams_search": {"study": Value(Text(), null=True), "trials": Value(Whole(1))},
     "logger_wandb": _wandb(),
     "loss_perceptual": Branch(

@@ -1,0 +1,191 @@
+"""What tells real images from drawn ones: the DCGAN's other half, and what a VAE may be trained against.
+
+Flow: `conf/discriminator/*.yaml` names one of these classes; a model hands it every batch, real and drawn, once a step:
+
+    seen = discriminator.see(images)                       # the frozen, expensive part, if there is one
+    logits = discriminator.judge([s.detach() for s in seen])   # for the discriminator's own loss
+    logits = discriminator.judge(seen)                     # for the generator's, whose gradient goes to the images
+
+`PlainDiscriminator` learns all it sees by itself. `ProjectedDiscriminator` (Sauer et al. 2021, arXiv:2111.01007) looks
+through a frozen network, so that small heads are all there is to learn: cats on one thread, in minutes.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm as bound_spectral_norm
+
+from catsweep.errors import ConfigError
+from catsweep.models.blocks import Activation, Normalization, convolution, initialize
+from catsweep.models.encoder import Encoder
+from catsweep.models.frozen_features import NETWORKS, FrozenFeatures, require_known
+
+SMALLEST_MAP = 4  # side in cells; of a smaller one a head would see nothing but padding
+
+
+class Discriminator(nn.Module):
+    """The interface of all of them; one of your own derives from it and is named by `_target_`."""
+
+    def see(self, images: Tensor) -> list[Tensor]:
+        """What is judged, without anything that is trained; gradients go through it to the images.
+
+        Args:
+            images: (N, 3, H, W) in [0, 1].
+
+        Returns:
+            Tensors of N rows each.
+        """
+        return [images]
+
+    def judge(self, seen: list[Tensor]) -> Tensor:
+        """Logits (N, K), K ≥ 1, of what `see` returned; the higher, the more real."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, K) of images (N, 3, H, W) in [0, 1]."""
+        return self.judge(self.see(images))
+
+    def calibrate(self, images: Tensor) -> None:
+        """Take a measure of real images (N, 3, H, W), once, before the first step; what is kept of it are buffers."""
+
+
+class PlainDiscriminator(Discriminator, Encoder):
+    """The DCGAN's own (Radford et al. 2015): an encoder with one output. The arguments are those of `Encoder`.
+
+    Args:
+        image_size: side of the square images, in pixels.
+        halvings: number of stages.
+        channels: of the first stage.
+        max_channels: bound of their doubling.
+        down: factory of a halving stage.
+        normalization: factory, from a channel count.
+        activation: factory; leaky in the paper, so that gradients pass.
+        spectral_norm: whether to bound the spectral norm of all layers (Miyato et al. 2018, arXiv:1802.05957).
+
+    Raises:
+        ConfigError: `image_size` cannot be halved that often.
+    """
+
+    def __init__(
+        self,
+        image_size: int,
+        halvings: int,
+        channels: int,
+        max_channels: int,
+        down: Callable[[int, int, Normalization, Activation], nn.Module],
+        normalization: Normalization,
+        activation: Activation,
+        spectral_norm: bool = False,
+    ):
+        super().__init__(image_size, 1, halvings, channels, max_channels, down, normalization, activation)
+        self.apply(initialize)
+        if spectral_norm:
+            _bound(self)
+
+    def judge(self, seen: list[Tensor]) -> Tensor:
+        """One logit for each image: (N, 1)."""
+        return Encoder.forward(self, *seen)
+
+
+class ProjectedDiscriminator(Discriminator):
+    """Frozen features of several depths, mixed at random, and a small discriminator for each depth.
+
+    Each depth's features pass a frozen random 1 x 1 convolution, which leaves the discriminator no few channels to rely
+    on, scaled so that real images have unit deviation. Its head halves the map until it is smaller than `SMALLEST_MAP`
+    and ends in a map of logits.
+
+    Args:
+        image_size: side of the square images, in pixels.
+        network: frozen, of `catsweep.models.frozen_features`; not the metric's.
+        strides: which depths, by the pixels per cell of their maps; those whose map would be too small are left out.
+        channels: of the random mixtures.
+        head_channels: of the heads.
+        normalization: of the heads; factory, from a channel count.
+        activation: of the heads; factory.
+        spectral_norm: whether to bound the spectral norm of the heads' layers.
+        min_side: smaller images are enlarged to this many pixels for the network; None: none are.
+
+    Raises:
+        ConfigError: there is no such network or depth, or the images are too small for any.
+    """
+
+    def __init__(
+        self,
+        image_size: int,
+        network: str,
+        strides: Sequence[int],
+        channels: int,
+        head_channels: int,
+        normalization: Normalization,
+        activation: Activation,
+        spectral_norm: bool = True,
+        min_side: int | None = None,
+    ):
+        super().__init__()
+        require_known(network, "discriminator.network")
+        self.network, self.side = network, max(image_size, min_side or 0)
+        known = NETWORKS[network].strides
+        sides = {stride: -(-self.side // stride) for stride in known if stride in strides}
+        self.depths = [known.index(stride) for stride, side in sides.items() if side >= SMALLEST_MAP]
+        if not self.depths or set(strides) - set(known):
+            raise ConfigError(
+                f"discriminator.strides must be some of {list(known)}, with a map of {SMALLEST_MAP} x {SMALLEST_MAP} "
+                f"or more for at least one; got {list(strides)} for images of {self.side} pixels. Enlarge those with "
+                "discriminator.min_side=64, or choose discriminator=plain."
+            )
+        self.projections = nn.ModuleList(_Projection(NETWORKS[network].channels[k], channels) for k in self.depths)
+        heads = [_head(sides[known[k]], channels, head_channels, normalization, activation) for k in self.depths]
+        self.heads = nn.ModuleList(heads).apply(initialize)
+        if spectral_norm:
+            _bound(self.heads)
+
+    def see(self, images: Tensor) -> list[Tensor]:
+        """Projected features of each depth: (N, channels, h, w) of (N, 3, H, W)."""
+        if images.shape[-1] < self.side:
+            images = F.interpolate(images, (self.side, self.side), mode="bilinear", align_corners=False)
+        # Not a part of this module: it has no place in checkpoints.
+        maps = FrozenFeatures.of(self.network, images.device)(images, self.depths[-1] + 1)
+        return [project(maps[depth]) for depth, project in zip(self.depths, self.projections, strict=True)]
+
+    def judge(self, seen: list[Tensor]) -> Tensor:
+        """The logits of all maps of all depths: (N, K)."""
+        return torch.cat([head(maps).flatten(1) for head, maps in zip(self.heads, seen, strict=True)], dim=1)
+
+    @torch.no_grad()
+    def calibrate(self, images: Tensor) -> None:
+        """Scale the projections so that each depth has unit deviation over these images."""
+        with torch.autocast(images.device.type, enabled=False):
+            for projection, maps in zip(self.projections, self.see(images), strict=True):
+                assert isinstance(projection, _Projection)
+                projection.weight /= maps.std()
+
+
+class _Projection(nn.Module):
+    """A random 1 x 1 convolution, frozen: buffers have no gradient, and `requires_grad_` leaves them alone."""
+
+    weight: Tensor
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        # As variance-preserving as it can be before anything was measured (He et al. 2015, without the rectifier).
+        self.register_buffer("weight", torch.randn(channels_out, channels_in, 1, 1) / channels_in**0.5)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return F.conv2d(maps, self.weight)
+
+
+def _head(side: int, channels: int, width: int, normalization: Normalization, activation: Activation) -> nn.Sequential:
+    """Strided convolutions from a map of this side to one of less than `SMALLEST_MAP`, and logits of what is left."""
+    layers: list[nn.Module] = []
+    while side >= SMALLEST_MAP:
+        layers += [*convolution(nn.Conv2d, channels, width, (4, 2, 1), normalization), activation()]
+        channels, side = width, side // 2
+    return nn.Sequential(*layers, nn.Conv2d(channels, 1, 1))
+
+
+def _bound(network: nn.Module) -> None:
+    for module in list(network.modules()):
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            bound_spectral_norm(module)

