@@ -61,8 +61,8 @@ def check_judge(cfg: DictConfig) -> None:
             shown = re.sub("^model.discriminator", "discriminator", key)  # the group that it comes from
             raise ConfigError(
                 f"A {what} may not look through the network that judges the images: {shown}={network} is the "
-                f"metric's extractor, {extractor}, whose score would then say nothing. Leave the {what} its own network (efficientnet_lite1), or score with another: "
-                "metrics=inception."
+                f"metric's extractor, {extractor}, whose score would then say nothing. Leave the {what} its own "
+                "network (efficientnet_lite1), or score with another: metrics=inception."
             )
 
 

@@ -207,7 +207,8 @@ class VAE(EpochMeans):
             term.calibrate(images)
         mean, log_variance = self._learning_posterior(images)
         latents = mean + (0.5 * log_variance).exp() * self._noise(images)
-        if step >= term.start * self.expected_steps(step):
+        playing = step >= term.start * self.expected_steps(step)
+        if playing:
             self._fit_prior()  # what is judged is drawn as samples will be
             draws = self._noise(images)
             latents = torch.cat([latents, draws if self.prior is None else self.prior(draws)])
@@ -217,6 +218,8 @@ class VAE(EpochMeans):
         charged = self._beta_now() * floor_divergence(divergence, self.free_bits)
         self._update(0, (drawn * gradient).sum() + charged)  # whose gradient at `drawn` is this one
         self._average()
+        for schedule in self.lr_schedulers()[: 1 + playing]:  # type: ignore[index]  # a list, too
+            schedule.step()
         loss = values["reconstruction"] + charged
         self.note(
             {"train/loss": loss, "train/kl": divergence.sum(1).mean()}
@@ -228,7 +231,6 @@ class VAE(EpochMeans):
         optimizer.zero_grad()
         self.manual_backward(loss)
         optimizer.step()
-        self.lr_schedulers()[side].step()  # type: ignore[index]  # a list, too
 
     def validation_step(self, batch: Tensor, batch_index: int) -> None:
         """Log the loss of held-out photos at full β, at the mean of the latent so that it does not fluctuate."""
