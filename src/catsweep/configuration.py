@@ -52,14 +52,17 @@ def check_judge(cfg: DictConfig) -> None:
         ConfigError: saying which other there is.
     """
     extractor = str(OmegaConf.select(cfg, "metrics.extractor._target_")).rsplit(".", 1)[-1]
-    for what, key in (("loss", "loss.reconstruction.network"), ("discriminator", "model.discriminator.network")):
+    keys = [("loss", "loss.reconstruction.network"), ("discriminator", "model.discriminator.network")]
+    if OmegaConf.select(cfg, "model.adversarial.weight"):
+        keys.append(("discriminator", "model.adversarial.discriminator.network"))
+    for what, key in keys:
         network = OmegaConf.select(cfg, key)
         if network is not None and str(network).replace("_", "").lower() == extractor.lower():
+            shown = re.sub("^model.discriminator", "discriminator", key)  # the group that it comes from
             raise ConfigError(
-                f"A {what} may not look through the network that judges the images: "
-                f"{key.removeprefix('model.')}={network} is the metric's extractor, {extractor}, whose score would "
-                f"then say nothing. Leave the {what} its own network (efficientnet_lite1), or score with another: "
-                "metrics=inception."
+                f"A {what} may not look through the network that judges the images: {shown}={network} is the "
+                f"metric's extractor, {extractor}, whose score would then say nothing. Leave the {what} its own "
+                "network (efficientnet_lite1), or score with another: metrics=inception."
             )
 
 

@@ -7,10 +7,12 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from catsweep.losses.adversarial import BinaryCrossEntropy
+from catsweep.losses.adversarial import BinaryCrossEntropy, Hinge
 from catsweep.losses.reconstruction import mse
+from catsweep.models.adversarial_term import AdversarialTerm
 from catsweep.models.blocks import PlainDown, PlainOutput, PlainUp
 from catsweep.models.dcgan import DCGAN
+from catsweep.models.discriminator import PlainDiscriminator
 from catsweep.models.vae import VAE
 
 
@@ -66,6 +68,30 @@ def make_vae():
 @pytest.fixture
 def make_dcgan():
     return lambda **changes: make(DCGAN, **{"augment": nn.Identity(), **changes})
+
+
+def plain_discriminator():
+    return PlainDiscriminator(16, 2, 4, 8, PlainDown, nn.BatchNorm2d, partial(nn.LeakyReLU, 0.2))
+
+
+@pytest.fixture
+def make_term():
+    """A maker of adversarial terms with a discriminator that sees pixels."""
+
+    def make_one(**changes):
+        torch.manual_seed(1)
+        usual = {
+            "discriminator": plain_discriminator,
+            "loss": Hinge(),
+            "optimizer": partial(torch.optim.Adam, lr=1e-3),
+            "augment": nn.Identity(),
+            "weight": 1.0,
+            "start": 0.0,
+            "similarity": 0.25,
+        }
+        return AdversarialTerm(**{**usual, **changes})
+
+    return make_one
 
 
 class Batches:

@@ -11,8 +11,10 @@ from catsweep.errors import ConfigError
 from catsweep.images import to_float
 from catsweep.losses.divergence import kl_normal
 from catsweep.losses.reconstruction import mse
+from catsweep.models import vae
 from catsweep.models.latents import draw_latents
-from catsweep.models.protocol import Generator, Reconstructor, generate
+from catsweep.models.prior import AggregatePrior
+from catsweep.models.protocol import Generator, Reconstructor, evaluating, generate
 from catsweep.models.vae import VAE, warmed_up
 
 
@@ -128,6 +130,16 @@ def test_generate_depends_on_the_weights_alone(make_vae):
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
 
 
+class EachStep(pl.Callback):
+    """Keep what a function makes of the model after each batch."""
+
+    def __init__(self, look):
+        self.look, self.kept = look, []
+
+    def on_train_batch_end(self, trainer, model, outputs, batch, batch_idx):
+        self.kept.append(self.look(model))
+
+
 class Watch(pl.Callback):
     """Keep each step's loss and learning rate."""
 
@@ -235,3 +247,184 @@ def test_the_fitted_prior_changes_nothing_that_is_learned(make_vae, batches, fit
         fit(model, batches(3))
         weights.append(dict(model.named_parameters()))
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+# Averaged weights
+
+
+def weights_of(*modules):
+    return [parameter.detach().clone() for module in modules for parameter in module.parameters()]
+
+
+def same(before, now):
+    return all(torch.equal(a, b) for a, b in zip(before, now, strict=True))
+
+
+def test_all_but_training_is_done_by_the_averages(make_vae):
+    model, images, latents = make_vae(ema_decay=0.9), torch.rand(2, 3, 16, 16), torch.randn(2, 6)
+    encoder, decoder = model.averaged_encoder.module, model.averaged_decoder.module
+    for parameter in (*encoder.parameters(), *decoder.parameters()):
+        nn.init.normal_(parameter, std=0.3)
+    model.eval()
+    mean = encoder(images).chunk(2, dim=1)[0]
+    assert torch.equal(model.decode(latents), decoder(latents))
+    assert torch.equal(model.latents_of(images), mean)
+    assert torch.equal(model.reconstruct(images), decoder(mean))
+    held_out = model.losses(images, torch.zeros(2, 6))["reconstruction"]
+    torch.testing.assert_close(held_out, mse(decoder(mean), images))
+    assert not torch.allclose(model.train().losses(images, torch.zeros(2, 6))["reconstruction"], held_out)
+
+
+@pytest.mark.trains
+@pytest.mark.parametrize("adversarial", [False, True])
+def test_the_averages_take_in_each_step_and_change_nothing_that_is_learned(
+    make_vae, make_term, batches, fit, adversarial
+):
+    learned = []
+    for decay in (0.0, 0.9):
+        model = make_vae(ema_decay=decay, adversarial=make_term() if adversarial else None)
+        seen = EachStep(lambda model: weights_of(model.encoder, model.decoder))
+        fit(model, batches(3), callbacks=[seen])
+        learned.append(seen.kept[-1])
+    assert same(*learned)
+    # The first is copied; then the decay is 2 / 11, and 3 / 12.
+    expected = [a.lerp(b, 9 / 11).lerp(c, 9 / 12) for a, b, c in zip(*seen.kept, strict=True)]
+    torch.testing.assert_close(weights_of(model.averaged_encoder, model.averaged_decoder), expected)
+
+
+@pytest.mark.trains
+@pytest.mark.parametrize("adversarial", [False, True])
+def test_the_prior_is_fitted_to_the_averaged_encoder(make_vae, make_term, batches, fit, monkeypatch, adversarial):
+    photo, given = batches(1), []
+    update = AggregatePrior.update
+    monkeypatch.setattr(
+        AggregatePrior, "update", lambda prior, mean, *rest: given.append(mean) or update(prior, mean, *rest)
+    )
+
+    def encoded(model):
+        with evaluating(model):
+            return model.encode(to_float(photo[0]))[0]
+
+    model = make_vae(
+        ema_decay=0.99,
+        aggregate_prior=True,
+        optimizer=partial(torch.optim.Adam, lr=0.01),
+        adversarial=make_term() if adversarial else None,
+    )
+    seen = EachStep(encoded)
+    fit(model, photo * 9, callbacks=[seen])
+    assert len(given) == 3, "which is costly, so not in each step"
+    torch.testing.assert_close(given[1:], [seen.kept[3], seen.kept[7]])
+    assert (model.prior.mean - seen.kept[-1].mean(0)).norm() < seen.kept[-1].mean(0).norm(), "and forgets its beginning"
+
+
+def test_a_bundle_of_before_and_a_run_without_averages_have_the_same_weights(make_vae):
+    names = set(make_vae().state_dict())
+    assert {name.partition(".")[0] for name in names} == {"encoder", "decoder"}
+    assert names < set(make_vae(ema_decay=0.9).state_dict())
+
+
+# The adversarial term
+
+
+@pytest.mark.trains
+def test_without_a_weight_there_is_no_discriminator_and_nothing_changes(make_vae, make_term, batches, fit):
+    trained = []
+    for term in (None, make_term(weight=0.0, discriminator=lambda: pytest.fail("there must be none"))):
+        model, watch = make_vae(adversarial=term), Watch()
+        fit(model, batches(3), callbacks=[watch])
+        trained.append((watch.losses, weights_of(model)))
+    assert model.automatic_optimization, "or trainer.gradient_clip_val would be refused"
+    assert trained[0][0] == trained[1][0]
+    assert same(trained[0][1], trained[1][1])
+
+
+@pytest.mark.trains
+def test_the_encoder_has_no_adversarial_gradient_and_the_decoder_has(make_vae, make_term, batches, fit):
+    learned = {}
+    for weight in (1e-9, 1.0, 5.0):
+        # Without normalization, by which the draws would reach the reconstructions beside them.
+        model = make_vae(
+            adversarial=make_term(weight=weight),
+            optimizer=partial(torch.optim.SGD, lr=1e-4),
+            normalization=nn.Identity,
+        )
+        fit(model, batches(1))
+        learned[weight] = weights_of(model.encoder), weights_of(model.decoder)
+    for weight in (1.0, 5.0):
+        assert same(learned[weight][0], learned[1e-9][0])
+        assert not same(learned[weight][1], learned[1e-9][1])
+
+
+@pytest.mark.trains
+def test_what_is_judged_is_drawn_as_samples_are(make_vae, make_term, batches, fit, monkeypatch):
+    model, given = make_vae(adversarial=make_term(), aggregate_prior=True), []
+    monkeypatch.setattr(model.prior, "forward", lambda latents: given.append(latents) or latents)
+    fit(model, batches(3))
+    assert [latents.shape for latents in given] == [(4, 6)] * 3
+    assert len(torch.cat(given).unique(dim=0)) == 12
+    assert not torch.equal(model.prior.factor, torch.eye(6)), "and the prior is fitted on the way"
+
+
+@pytest.mark.trains
+def test_the_discriminator_rests_until_its_share_of_the_run_has_begun(make_vae, make_term, batches, fit):
+    model, seen = make_vae(adversarial=make_term(start=0.5)), EachStep(lambda model: weights_of(model.adversarial))
+    trainer = fit(model, batches(4), callbacks=[seen], max_epochs=2)
+    start, kept = weights_of(make_term()), seen.kept
+    assert all(same(start, kept[step]) for step in range(4))
+    assert not any(same(kept[step], kept[step + 1]) for step in range(3, 7))
+    assert trainer.callback_metrics["train/discriminator_loss"] > 0
+
+
+@pytest.mark.trains
+def test_the_share_is_one_of_the_minutes_where_they_end_the_run(make_vae, make_term, batches, fit, monkeypatch):
+    model = make_vae(adversarial=make_term(start=0.5))
+    monkeypatch.setattr(vae, "expected_steps", lambda trainer, step: 4)  # as it looks by the time that is left
+    seen = EachStep(lambda model: weights_of(model.adversarial))
+    fit(model, batches(4), callbacks=[seen], max_epochs=2)
+    assert same(seen.kept[1], seen.kept[0])
+    assert not same(seen.kept[2], seen.kept[1])
+
+
+@pytest.mark.trains
+def test_its_rate_and_beta_follow_the_batches_of_the_run(make_vae, make_term, batches, fit):
+    model, rates, betas = (
+        make_vae(
+            adversarial=make_term(start=0.5, optimizer=partial(torch.optim.SGD, lr=1.0)),
+            schedule=lambda step, total: 1 - step / total,
+            optimizer=partial(torch.optim.SGD, lr=1e-4),
+            beta=4.0,
+            beta_warmup=1.0,
+        ),
+        [],
+        [],
+    )
+    look = EachStep(lambda model: rates.append([o.param_groups[0]["lr"] for o in model.optimizers()]))
+    also = EachStep(lambda model: betas.append(model._beta_now()))
+    fit(model, batches(4), callbacks=[look, also], max_epochs=1)
+    assert [rate for rate, _ in rates] == pytest.approx([0.75e-4, 0.5e-4, 0.25e-4, 0.0])
+    assert [rate for _, rate in rates][2:] == pytest.approx([0.25, 0.0])
+    assert betas == pytest.approx([1.0, 2.0, 3.0, 4.0])
+
+
+def reconstruction_error(model, images):
+    with evaluating(model):
+        return mse(model.reconstruct(images), images)
+
+
+@pytest.mark.trains
+def test_it_trains_in_bf16_and_lowers_the_reconstruction_error(make_vae, make_term, batches, fit):
+    model = make_vae(
+        adversarial=make_term(start=0.2),
+        ema_decay=0.9,
+        aggregate_prior=True,
+        optimizer=partial(torch.optim.Adam, lr=1e-2),
+    )
+    before, images = weights_of(model.encoder, model.decoder), to_float(torch.cat(batches(2)))
+    at_first = reconstruction_error(model, images)
+    trainer = fit(model, batches(2) * 30, batches(1), precision="bf16-mixed")
+    assert not any(torch.equal(a, b) for a, b in zip(weights_of(model.encoder, model.decoder), before, strict=True))
+    assert reconstruction_error(model, images) < 0.75 * at_first
+    names = ("loss", "reconstruction", "kl", "discriminator_loss", "generator_loss")
+    assert all(trainer.callback_metrics[f"train/{name}"].isfinite() for name in names)
+    assert trainer.callback_metrics["val/loss"].isfinite()

@@ -1,6 +1,6 @@
 """Averaged weights (Yazıcı et al. 2018, arXiv:1806.04498): what is drawn from, while another network learns.
 
-`DCGAN` keeps one of its generator; `Generator.decode` draws from it.
+`DCGAN` keeps one of its generator, `VAE` of its encoder and its decoder; what is drawn and scored comes from them.
 """  # noqa: RUF002  # a name with dotless i's
 
 from collections.abc import Callable, Mapping
@@ -14,11 +14,15 @@ from torch.optim.swa_utils import AveragedModel
 Pairs = tuple[list[Tensor], list[Tensor]]  # averages and what they are of
 
 
+def rising(decay: float, updates: int) -> float:
+    """The decay after so many updates: from 0.1 up to `decay`, so that the first, useless values are soon forgotten."""
+    return min(decay, (1 + updates) / (10 + updates))
+
+
 class MovingAverage(AveragedModel):
     """Exponential moving average of a module's weights and buffers.
 
-    Its decay rises from 0.1 to `decay` as (1 + n) / (10 + n) after n updates: the first, useless weights are forgotten
-    at once, which short runs need. Whole numbers (counters of batch normalisation) are copied.
+    Its decay rises, which short runs need, see `rising`. Whole numbers (counters of batch normalisation) are copied.
 
     torch's own update reads its count in every step, and for every tensor if the weight depends on it; on a GPU each
     of these waits until all the work that was handed to it is done. Here the processor counts too, and all tensors are
@@ -35,6 +39,11 @@ class MovingAverage(AveragedModel):
         self.requires_grad_(False)
         self._updates = 0  # `n_averaged`, where it can be read without waiting
         self._found: tuple[nn.Module, dict[torch.dtype, Pairs]] | None = None
+
+    @property
+    def updates(self) -> int:
+        """How often it has taken in the model."""
+        return self._updates
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
@@ -61,7 +70,7 @@ class MovingAverage(AveragedModel):
 
     def _weight(self) -> float:
         """Of what the model is now: 1 at first, at last 1 - decay."""
-        return 1 - min(self.decay, (1 + self._updates) / (10 + self._updates)) if self._updates else 1.0
+        return 1 - rising(self.decay, self._updates) if self._updates else 1.0
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Moving a network replaces its buffers."""

@@ -88,3 +88,8 @@ def build(
         return factor(min(step, total), total)
 
     return built, LambdaLR(built, once_a_step(multiplier))  # torch asks for each group of parameters
+
+
+def follow(other: LambdaLR) -> Schedule:
+    """The schedule that gives what another optimizer's rate is multiplied by now, whatever its own step is."""
+    return lambda step, total: float(other.lr_lambdas[0](other.last_epoch))

@@ -37,17 +37,18 @@ class AggregatePrior(nn.Module):
         self.register_buffer("factor", torch.eye(latent_size))
 
     @torch.no_grad()
-    def update(self, mean: Tensor, variance: Tensor) -> None:
+    def update(self, mean: Tensor, variance: Tensor, decay: float = DECAY) -> None:
         """Take in a batch of posteriors, by their exact moments and not by samples.
 
         Args:
             mean: (N, d).
             variance: (N, d).
+            decay: of what was taken in before.
         """
         with torch.autocast(mean.device.type, enabled=False):  # a covariance in bf16 need not be positive definite
             moment = mean.T @ mean / len(mean) + variance.mean(0).diag()
-        self.mean.lerp_(mean.mean(0), 1 - DECAY)
-        self.second_moment.lerp_(moment, 1 - DECAY)
+        self.mean.lerp_(mean.mean(0), 1 - decay)
+        self.second_moment.lerp_(moment, 1 - decay)
 
     @torch.no_grad()
     def fit(self) -> None:

@@ -6,29 +6,41 @@ after that sees it as a `catsweep.models.protocol.Encoder`.
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from catsweep.images import to_float
 from catsweep.instantiation import checked_once
 from catsweep.losses.divergence import free_bits as floor_divergence
 from catsweep.losses.divergence import kl_normal
+from catsweep.models.adversarial_term import AdversarialTerm
+from catsweep.models.averaging import MovingAverage, rising
 from catsweep.models.blocks import Activation, Normalization
 from catsweep.models.decoder import Decoder
 from catsweep.models.encoder import Encoder
 from catsweep.models.epoch_means import EpochMeans
-from catsweep.models.optimization import OptimizerFactory, Schedule, build, expected_steps, once_a_step
-from catsweep.models.prior import AggregatePrior
+from catsweep.models.optimization import OptimizerFactory, Schedule, build, expected_steps, follow, once_a_step
+from catsweep.models.prior import DECAY, AggregatePrior
+from catsweep.models.protocol import evaluating
 
 # A log-variance outside this range is a deviation below 1/150 or above 150: of no use, and its exp() may overflow.
 LOG_VARIANCE_RANGE = (-10.0, 10.0)
+# Steps between two looks of the averaged encoder at a batch, for the prior: it changes slowly, and a look takes a sixth
+# of the time of a step.
+PRIOR_EVERY = 4
 
 
 def warmed_up(beta: float, step: int, warmup_steps: float) -> float:
     """β after `step` optimizer steps: linear from 0 over `warmup_steps`, then constant (Bowman et al. 2016)."""
     return beta if step >= warmup_steps else beta * step / warmup_steps
+
+
+def _posterior(encoder: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    mean, log_variance = encoder(images).float().chunk(2, dim=1)
+    return mean, log_variance.clamp(*LOG_VARIANCE_RANGE)
 
 
 class VAE(EpochMeans):
@@ -54,6 +66,9 @@ class VAE(EpochMeans):
             standard one, see `catsweep.models.prior`. Changes what is drawn, not what is learned.
         optimizer: factory.
         schedule: learning-rate multiplier.
+        ema_decay: decay of the averaged encoder and decoder per step, in [0, 1), see `catsweep.models.averaging`; 0
+            turns the averages off. With them, everything but training is done by the averages.
+        adversarial: what a discriminator adds; none, or of weight 0: nothing.
 
     Raises:
         ConfigError: `image_size` cannot be halved that often.
@@ -66,7 +81,7 @@ class VAE(EpochMeans):
         halvings: int,
         channels: int,
         max_channels: int,
-        block: dict[str, Callable[..., torch.nn.Module]],
+        block: dict[str, Callable[..., nn.Module]],
         normalization: Normalization,
         activation: Activation,
         reconstruction_loss: Callable[[Tensor, Tensor], Tensor],
@@ -76,6 +91,8 @@ class VAE(EpochMeans):
         aggregate_prior: bool,
         optimizer: OptimizerFactory,
         schedule: Schedule,
+        ema_decay: float = 0.0,  # older runs do not say
+        adversarial: AdversarialTerm | None = None,
     ):
         super().__init__()
         self.image_size, self.latent_size = image_size, latent_size
@@ -93,33 +110,53 @@ class VAE(EpochMeans):
             normalization,
             activation,
         )
+        # Two, and not one of a pair: the names of the learning networks' weights stay what they are in older runs.
+        self.averaged_encoder = MovingAverage(self.encoder, ema_decay) if ema_decay else None
+        self.averaged_decoder = MovingAverage(self.decoder, ema_decay) if ema_decay else None
         self.prior = AggregatePrior(latent_size) if aggregate_prior else None
         self.reconstruction_loss = checked_once(reconstruction_loss)
         self.beta, self.beta_warmup, self.free_bits = beta, beta_warmup, free_bits
         self.optimizer, self.schedule = optimizer, schedule
+        self.adversarial = adversarial if adversarial is not None and adversarial.weight else None
+        self.automatic_optimization = self.adversarial is None  # which alone can clip gradients
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the latent, each (N, latent_size), of images (N, 3, H, W) in [0, 1]."""
-        mean, log_variance = self.encoder(images).float().chunk(2, dim=1)
-        return mean, log_variance.clamp(*LOG_VARIANCE_RANGE)
+        return _posterior(self.averaged_encoder or self.encoder, images)
 
     def decode(self, latents: Tensor) -> Tensor:
         """See `Generator.decode`; the latents pass through the fitted prior, if there is one."""
-        images: Tensor = self.decoder(latents if self.prior is None else self.prior(latents))
+        return self._draw(latents if self.prior is None else self.prior(latents))
+
+    def _draw(self, latents: Tensor) -> Tensor:
+        images: Tensor = (self.averaged_decoder or self.decoder)(latents)
         return images
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """Draw images again from the means of their latents: (N, 3, H, W) in [0, 1] to the same."""
-        drawn: Tensor = self.decoder(self.encode(images)[0])
-        return drawn
+        return self._draw(self.encode(images)[0])
 
     def latents_of(self, images: Tensor) -> Tensor:
         """See `Encoder.latents_of`: the means of their latents, back through the fitted prior if there is one."""
         mean = self.encode(images)[0]
         return mean if self.prior is None else self.prior.inverse(mean)
 
+    def _learning_posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """`encode` by the encoder that learns; the prior follows the one that `encode` is by."""
+        mean, log_variance = _posterior(self.encoder, images)
+        averaged = self.averaged_encoder
+        if self.prior is not None and averaged is None:
+            self.prior.update(mean, log_variance.exp())
+        elif self.prior is not None and averaged is not None and averaged.updates % PRIOR_EVERY == 0:
+            with evaluating(averaged):
+                seen, spread = _posterior(averaged, images)
+            self.prior.update(seen, spread.exp(), rising(DECAY, averaged.updates // PRIOR_EVERY))
+        return mean, log_variance
+
     def losses(self, images: Tensor, noise: Tensor) -> dict[str, Tensor]:
         """Reconstruction error and divergence, in nats per image, at one sample of the latent.
+
+        Of the networks that learn, while training; else of those that are drawn from.
 
         Args:
             images: (N, 3, H, W) in [0, 1].
@@ -128,10 +165,9 @@ class VAE(EpochMeans):
         Returns:
             `reconstruction`; `kl`, the divergence; `kl_charged`, what the loss charges of it after free bits.
         """
-        mean, log_variance = self.encode(images)
-        if self.prior is not None and self.training:
-            self.prior.update(mean, log_variance.exp())
-        drawn = self.decoder(mean + (0.5 * log_variance).exp() * noise)
+        mean, log_variance = self._learning_posterior(images) if self.training else self.encode(images)
+        latents = mean + (0.5 * log_variance).exp() * noise
+        drawn = self.decoder(latents) if self.training else self._draw(latents)
         divergence = kl_normal(mean, log_variance)
         return {
             "reconstruction": self.reconstruction_loss(drawn.float(), images),
@@ -139,21 +175,78 @@ class VAE(EpochMeans):
             "kl_charged": floor_divergence(divergence, self.free_bits),
         }
 
-    def training_step(self, batch: Tensor, batch_index: int) -> Tensor:
+    def training_step(self, batch: Tensor, batch_index: int) -> Tensor | None:
         """One step on a uint8 batch (N, H, W, 3)."""
-        noise = torch.randn(len(batch), self.latent_size, device=self.device)
-        parts = self.losses(to_float(batch), noise)
-        warmup_steps = self.beta_warmup * self.expected_steps(self.global_step)
-        beta = warmed_up(self.beta, self.global_step, warmup_steps)
-        loss = parts["reconstruction"] + beta * parts["kl_charged"]
+        images = to_float(batch)
+        if self.adversarial is not None:
+            self._adversarial_step(self.adversarial, images)
+            return None
+        parts = self.losses(images, self._noise(images))
+        loss = parts["reconstruction"] + self._beta_now() * parts["kl_charged"]
         self.note({"train/loss": loss, "train/reconstruction": parts["reconstruction"], "train/kl": parts["kl"]})
         return loss
+
+    def _noise(self, images: Tensor) -> Tensor:
+        return torch.randn(len(images), self.latent_size, device=self.device)
+
+    def _batches(self) -> int:
+        """How many have been trained on."""
+        # Lightning counts the steps of every optimizer; the autoencoder's schedule steps once a batch.
+        if self.automatic_optimization:
+            return self.global_step
+        return int(self.lr_schedulers()[0].last_epoch)  # type: ignore[index]  # a list, of two
+
+    def _beta_now(self) -> float:
+        step = self._batches()
+        return warmed_up(self.beta, step, self.beta_warmup * self.expected_steps(step))
+
+    def _adversarial_step(self, term: AdversarialTerm, images: Tensor) -> None:
+        """One step of the discriminator, once it plays, and one of encoder and decoder."""
+        step = self._batches()
+        if step == 0:
+            term.calibrate(images)
+        mean, log_variance = self._learning_posterior(images)
+        latents = mean + (0.5 * log_variance).exp() * self._noise(images)
+        playing = step >= term.start * self.expected_steps(step)
+        if playing:
+            self._fit_prior()  # what is judged is drawn as samples will be
+            draws = self._noise(images)
+            latents = torch.cat([latents, draws if self.prior is None else self.prior(draws)])
+        drawn = self.decoder(latents).float()
+        gradient, values = term.step(images, drawn, self.reconstruction_loss, partial(self._update, 1))
+        divergence = kl_normal(mean, log_variance)
+        charged = self._beta_now() * floor_divergence(divergence, self.free_bits)
+        self._update(0, (drawn * gradient).sum() + charged)  # whose gradient at `drawn` is this one
+        self._average()
+        for schedule in self.lr_schedulers()[: 1 + playing]:  # type: ignore[index]  # a list, too
+            schedule.step()
+        loss = values["reconstruction"] + charged
+        self.note(
+            {"train/loss": loss, "train/kl": divergence.sum(1).mean()}
+            | {f"train/{name}": value for name, value in values.items()}
+        )
+
+    def _update(self, side: int, loss: Tensor) -> None:
+        optimizer = self.optimizers()[side]  # type: ignore[index]  # Lightning gives a list, for there are two
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        optimizer.step()
 
     def validation_step(self, batch: Tensor, batch_index: int) -> None:
         """Log the loss of held-out photos at full β, at the mean of the latent so that it does not fluctuate."""
         parts = self.losses(to_float(batch), torch.zeros(len(batch), self.latent_size, device=self.device))
         loss = parts["reconstruction"] + self.beta * parts["kl_charged"]
         self.log("val/loss", loss, prog_bar=True, batch_size=len(batch), sync_dist=True)
+
+    def optimizer_step(self, *arguments: Any, **named: Any) -> None:
+        """Lightning's hook, before anything reads or saves the weights: the averages take in the new ones."""
+        super().optimizer_step(*arguments, **named)
+        self._average()
+
+    def _average(self) -> None:
+        if self.averaged_encoder is not None and self.averaged_decoder is not None:
+            self.averaged_encoder.update_parameters(self.encoder)
+            self.averaged_decoder.update_parameters(self.decoder)
 
     def on_validation_start(self) -> None:
         """Samples are drawn after this."""
@@ -172,7 +265,12 @@ class VAE(EpochMeans):
             self.prior.fit()
 
     def configure_optimizers(self) -> pl.utilities.types.OptimizerLRScheduler:
-        """One optimizer; its schedule advances with every step."""
+        """One optimizer, and the discriminator's, whose rate follows the same schedule; it advances with every step."""
         self.expected_steps = once_a_step(partial(expected_steps, self.trainer))
-        optimizer, schedule = build(self, self.optimizer, self.schedule, self.expected_steps)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        autoencoder = nn.ModuleList([self.encoder, self.decoder])
+        optimizer, schedule = build(autoencoder, self.optimizer, self.schedule, self.expected_steps)
+        if self.adversarial is None:
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        # By the batches of the run and not by its own steps, which may begin late.
+        other = build(self.adversarial, self.adversarial.optimizer, follow(schedule), self.expected_steps)
+        return [optimizer, other[0]], [schedule, other[1]]

@@ -124,8 +124,10 @@ def _vae() -> dict[str, Any]:
         beta_warmup=Value(SHARE),
         free_bits=Value(WEIGHT),
         aggregate_prior=Value(Switch()),
+        ema_decay=Value(Real(0, 1, below=True)),
         optimizer=Branch(),
         schedule=Branch(),
+        adversarial=_adversarial(),
     )
 
 
@@ -133,26 +135,29 @@ def _policy() -> Values:
     return Values(Several(Choice(("color", "translation", "cutout"))))
 
 
-def _discriminator(**keys: Any) -> dict[str, Any]:
-    """A discriminator and, beside it, what is customary with it."""
-    common = {
+def _every_discriminator() -> dict[str, Any]:
+    return {
         "image_size": Value(Whole(1, PIXELS)),
         "channels": Value(Whole(1, 65536)),
         "normalization": Branch(),
         "activation": part(negative_slope=Value(Real(0, 1000))),
         "spectral_norm": Value(Switch()),
     }
+
+
+def _discriminator(**keys: Any) -> dict[str, Any]:
+    """A discriminator and, beside it, what is customary with it."""
     recipe = _recipe(batch_size=Value(Whole(1)), augment=_policy())
-    return {"discriminator": target(**common, **keys), "recipe": recipe}
+    return {"discriminator": target(**_every_discriminator(), **keys), "recipe": recipe}
 
 
 def _projected() -> dict[str, Any]:
-    return _discriminator(
-        network=Value(Choice(("efficientnet_lite1", "efficientnet_lite0"))),
-        strides=Values(Several(Whole(2, 16), least=1)),
-        head_channels=Value(Whole(1, 65536)),
-        min_side=Value(Whole(1, PIXELS), null=True),
-    )
+    return {
+        "network": Value(Choice(("efficientnet_lite1", "efficientnet_lite0"))),
+        "strides": Values(Several(Whole(2, 16), least=1)),
+        "head_channels": Value(Whole(1, 65536)),
+        "min_side": Value(Whole(1, PIXELS), null=True),
+    }
 
 
 def _plain() -> dict[str, Any]:
@@ -160,6 +165,18 @@ def _plain() -> dict[str, Any]:
         halvings=Value(Whole(1, 12)),
         max_channels=Value(Whole(1, 65536)),
         down=Branch(),
+    )
+
+
+def _adversarial() -> Branch:
+    return target(
+        weight=Value(WEIGHT),
+        start=Value(SHARE),
+        similarity=Value(SHARE),
+        discriminator=part(**_every_discriminator(), **_projected()),
+        loss=target(),
+        optimizer=_optimizer(betas=_betas(), fused=Value(Switch())),
+        augment=target(policy=_policy()),
     )
 
 
@@ -261,7 +278,7 @@ SCHEMAS: dict[str, Any] = {
     "data_ready": target(source=_source(), size=Value(Whole(1, PIXELS)), **_batches(held_out=False)),
     "depth": Branch({"halvings": Value(Whole(1, 12))}),
     "discriminator_plain": _plain(),
-    "discriminator_projected": _projected(),
+    "discriminator_projected": _discriminator(**_projected()),
     "hparams_search": {"study": Value(Text(), null=True), "trials": Value(Whole(1))},
     "logger_wandb": _wandb(),
     "loss_perceptual": Branch(

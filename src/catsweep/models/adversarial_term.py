@@ -1,0 +1,156 @@
+"""What a discriminator adds to a VAE's training: VAE-GAN (Larsen et al. 2016, arXiv:1512.09300).
+
+A VAE's reconstructions are blurred, for that is what a pixelwise loss rewards where a latent leaves the details open,
+and its decoder never sees draws from the prior while it trains. Here a discriminator looks at such draws, and the
+decoder learns from it to draw cats. The discriminator's features of a photo and of its reconstruction may also be
+compared (the paper's learned similarity): they are there anyway.
+
+`VAE` hands over photos, their reconstructions and draws from the prior in each step, and takes back a gradient for the
+images. By algorithm 1 of the paper the encoder learns from the reconstructions and the divergence alone: only draws
+from the prior are judged, and no encoder stands behind them.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from catsweep.errors import ConfigError
+from catsweep.losses.adversarial import AdversarialLoss
+from catsweep.models.discriminator import Discriminator
+from catsweep.models.optimization import OptimizerFactory
+
+_TINY = 1e-12  # of the norm of a gradient, which is above 1e-4
+
+
+class AdversarialTerm(nn.Module):
+    """A discriminator, with what it learns by and what it weighs.
+
+    Args:
+        discriminator: factory; not called if `weight` is 0.
+        loss: of the discriminator and of the decoder, see `catsweep.losses.adversarial`.
+        optimizer: factory, of the discriminator.
+        augment: applied to everything the discriminator sees, (N, 3, H, W) in [0, 1] to the same.
+        weight: length of the adversarial gradient, in units of the reconstruction's, both at the images (Esser et al.
+            2021, arXiv:2012.09841, equation 7, takes them at the decoder's last layer, for two passes back through it).
+            0: there is no discriminator.
+        start: share of the run, in [0, 1], before which the discriminator and its gradient rest.
+        similarity: share, in [0, 1], of the reconstruction loss that compares what the discriminator sees.
+
+    Raises:
+        ConfigError: `loss` has a gradient penalty, which is not taken here.
+    """
+
+    def __init__(
+        self,
+        discriminator: Callable[[], Discriminator],
+        loss: AdversarialLoss,
+        optimizer: OptimizerFactory,
+        augment: nn.Module,
+        weight: float,
+        start: float,
+        similarity: float,
+    ):
+        super().__init__()
+        if loss.gradient_penalty:
+            raise ConfigError(
+                f"A VAE's adversarial term takes no gradient penalty, without which {type(loss).__name__} "
+                "learns nothing. Choose another model.adversarial.loss, for example catsweep.losses.adversarial.Hinge."
+            )
+        self.discriminator = discriminator() if weight else Discriminator()
+        self.loss, self.optimizer, self.augment = loss, optimizer, augment
+        self.weight, self.start, self.similarity = weight, start, similarity
+
+    def step(
+        self,
+        photos: Tensor,
+        drawn: Tensor,
+        reconstruction_loss: Callable[[Tensor, Tensor], Tensor],
+        learn: Callable[[Tensor], None],
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Let the discriminator learn from the draws, and say how all images should change.
+
+        Args:
+            photos: (N, 3, H, W) in [0, 1].
+            drawn: their reconstructions, and then any number of draws from the prior; none before `start`.
+            reconstruction_loss: (drawn, real) to a scalar.
+            learn: one step of the discriminator down a loss.
+
+        Returns:
+            The gradient of the loss with respect to `drawn`; `reconstruction`, `discriminator_loss` and
+            `generator_loss`, scalars.
+        """
+        n, images = len(photos), drawn.detach().requires_grad_()
+        seen_photos, seen = self._see(photos, images)
+        seen_draws = [maps[n:] for maps in seen]
+        reconstruction = (1 - self.similarity) * reconstruction_loss(images[:n], photos)
+        if self.similarity:
+            reconstruction = reconstruction + self.similarity * dissimilarity(
+                [m[:n] for m in seen], seen_photos, photos
+            )
+        values = {"reconstruction": reconstruction}
+        if len(drawn) == n:
+            nothing = photos.new_zeros(())
+            values |= {"discriminator_loss": nothing, "generator_loss": nothing}
+            (gradient,) = torch.autograd.grad(reconstruction, images)
+            return gradient, values
+        values["discriminator_loss"] = self._discriminator_loss(seen_photos, seen_draws)
+        learn(values["discriminator_loss"])
+        values["generator_loss"] = self._generator_loss(seen_photos, seen_draws)
+        # One pass back for both: reconstructions and draws are images of their own.
+        (gradient,) = torch.autograd.grad(reconstruction + values["generator_loss"], images)
+        lengths = [part.norm() for part in (gradient[:n], gradient[n:])]
+        gradient[n:] *= self.weight * lengths[0] / (lengths[1] + _TINY)
+        return gradient, values
+
+    def calibrate(self, photos: Tensor) -> None:
+        """Fit the discriminator's constants to photos (N, 3, H, W) in [0, 1], before it sees anything else."""
+        self.discriminator.calibrate(photos)
+
+    def _see(self, photos: Tensor, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """What the discriminator sees of photos, and of reconstructions and draws; the frozen part passes each once."""
+        n = len(photos)
+        with _replayed(photos.device):
+            augmented = self.augment(photos)
+        parts = [self.augment(images[:n])]  # as the photos are, so that the two can be compared
+        if len(images) > n:
+            parts.append(self.augment(images[n:]))
+        with torch.no_grad():
+            seen_photos = self.discriminator.see(augmented)
+        return seen_photos, self.discriminator.see(torch.cat(parts))
+
+    def _discriminator_loss(self, seen_photos: list[Tensor], seen_draws: list[Tensor]) -> Tensor:
+        judge = self.discriminator.judge
+        with parametrize.cached():  # each layer's spectral norm is estimated once for both
+            return self.loss.discriminator(judge(seen_photos), judge([maps.detach() for maps in seen_draws]))
+
+    def _generator_loss(self, seen_photos: list[Tensor], seen_draws: list[Tensor]) -> Tensor:
+        real = self.discriminator.judge(seen_photos) if self.loss.needs_real else None
+        return self.loss.generator(real, self.discriminator.judge(seen_draws))
+
+
+def dissimilarity(seen: list[Tensor], wanted: list[Tensor], photos: Tensor) -> Tensor:
+    """Squared error in what a discriminator sees, averaged over its levels, in the currency of `mse`.
+
+    Each level's error counts as a share of that level's variance over the photos, which then is the same share of the
+    variance of their pixels: for a discriminator that sees the pixels themselves, it is `mse`.
+
+    Args:
+        seen: of the reconstructions: maps (N, c, h, w).
+        wanted: of the photos, the same shapes.
+        photos: (N, 3, H, W) in [0, 1].
+
+    Returns:
+        A scalar: summed over an image, averaged over the batch.
+    """
+    errors = [
+        (a.float() - b.float()).square().mean() / (b.float().var() + _TINY) for a, b in zip(seen, wanted, strict=True)
+    ]
+    return torch.stack(errors).mean() * photos.var() * photos[0].numel()
+
+
+def _replayed(device: torch.device) -> AbstractContextManager[None]:
+    """What is drawn at random within is drawn again after it."""
+    return torch.random.fork_rng([device] if device.type == "cuda" else [])
