@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.table import Table
 
-from catsweep import places, printing
+from catsweep import judging, places, printing
 from catsweep.atomic import write_json
 from catsweep.errors import EvaluationError
 from catsweep.export import digests
@@ -21,6 +21,7 @@ from catsweep.export.intervals import LEVEL, NOT_BELOW_ZERO, ROUNDING, SHARE, In
 from catsweep.export.reading import is_bundle, latest_bundle, load_bundle
 from catsweep.export.recorded import Recorded, open_photos, other_versions, scorer_for
 from catsweep.metrics.card import MetricCard
+from catsweep.metrics.judged import Judged, read_judged
 from catsweep.metrics.scorer import Scorer
 from catsweep.models.protocol import Generator
 from catsweep.ownership import require_file
@@ -53,10 +54,15 @@ def run(cfg: DictConfig) -> Path:
     console = printing.console()
     console.print(f"Scoring {folder} again, against {ready.path.name}", highlight=False, soft_wrap=True)
     scorer = scorer_for(recorded, ready, cfg.seed)
-    scores, cards = scorer.final(open_model(folder))
-    outcome = Outcome(recorded, scores, cards, scorer.seed)
+    judge = judging.factory(cfg)
+    model = open_model(folder)
+    scores, cards = scorer.final(model)
+    judged = None if judge is None else judge(beside=scorer).judge(model, recorded.scores)
+    outcome = Outcome(recorded, scores, cards, scorer.seed, judged)
     console.print(outcome.table())
-    for line in (outcome.extractor(), *outcome.remarks(), *said):
+    for line in filter(
+        None, (outcome.extractor(), outcome.judgement(), judging.absent(cfg), *outcome.remarks(), *said)
+    ):
         console.print(line, highlight=False, soft_wrap=True)
     if cfg.out is not None:
         write_json(Path(cfg.out), outcome.to_dict(scorer))
@@ -89,12 +95,14 @@ class Outcome:
         now: what was measured again.
         cards: how.
         seed: of the latents they were measured with.
+        judged: what another network says now, if there is one.
     """
 
     recorded: Recorded
     now: dict[str, float]
     cards: dict[str, MetricCard]
     seed: int
+    judged: Judged | None = None
 
     @property
     def repeated(self) -> bool:
@@ -194,6 +202,15 @@ class Outcome:
         like = "agrees with its record" if self.repeated and all(map(self._agrees, judged)) else "scores as it says"
         return f"{self.recorded.folder} {like}: all {len(judged)} scores are inside."
 
+    def judgement(self) -> str:
+        """What another network says, beside what the folder says that it said; empty if none was asked."""
+        if self.judged is None:
+            return ""
+        then = read_judged(self.recorded.folder)
+        before = then.scores.get("judge/fid") if then and then.judge == self.judged.judge else None
+        recorded = "" if before is None else f" (recorded: judge/fid {before:.4g})"
+        return f"Judged by {self.judged.judge}: {judging.line(self.judged)}{recorded}"
+
     def to_dict(self, scorer: Scorer) -> dict[str, Any]:
         """The outcome as plain values, for JSON."""
         return {
@@ -211,6 +228,7 @@ class Outcome:
                 for name, record in self.recorded.scores.items()
             },
             "cards": {name: card.to_dict() for name, card in self.cards.items()},
+            "judge": None if self.judged is None else self.judged.to_dict(),
             "remarks": self.remarks(),
         }
 

@@ -5,6 +5,7 @@ Reads `sweeps/<study>/study.db`, beside it `confirmation.json` if the sweep has 
 a run folder, so that `generate` and `export` (the next steps) take it as they would take any run::
 
     checkpoints/best.ckpt  config.yaml  metrics.json  provenance.json  samples.png     the trial's own
+    judge.json                                                       if another network has judged it
     choice.json  choice.md                                                             why it was this one
 """
 
@@ -29,6 +30,7 @@ from catsweep.ownership import Kind
 from catsweep.places import check, named
 from catsweep.records import read_json, require_whole
 
+JUDGED = "judge.json"
 DOCUMENTS = ("config.yaml", "metrics.json", "provenance.json")
 CHOICE = "choice.json"
 ANOTHER = "Choose another trial, select=NUMBER, or name another run; this one can be trained again."
@@ -36,7 +38,7 @@ SCORED = ("best", "last")  # the checkpoints that a run may be scored from
 BEST_MODEL = Kind(
     "the best model",
     "out=DIR",
-    (*DOCUMENTS, CHOICE, "choice.md", "samples.png", "checkpoints/best.ckpt", "checkpoints/last.ckpt"),
+    (*DOCUMENTS, JUDGED, CHOICE, "choice.md", "samples.png", "checkpoints/best.ckpt", "checkpoints/last.ckpt"),
     sign=CHOICE,
     later=("generated_*.png", "interpolation*.png", "reconstructions.png", "attribute_*.png"),  # of generate.py
 )  # fmt: skip
@@ -93,6 +95,7 @@ def copy_run(source: Path, target: Path, explanation: Explanation) -> None:
     """
     checkpoint = Path("checkpoints") / f"{scored_checkpoint(source)}.ckpt"
     parts = [Path(name) for name in DOCUMENTS] + [checkpoint]
+    parts += [Path(JUDGED)] if (source / JUDGED).is_file() else []
     if missing := [str(part) for part in parts if not (source / part).is_file()]:
         raise ExportError(
             f"The run folder {source} of the chosen trial lacks {', '.join(missing)}. "
