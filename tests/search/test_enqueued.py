@@ -86,6 +86,14 @@ def test_what_is_fixed_otherwise_is_of_no_use_and_no_fault() -> None:
     assert found.remarks == ["x=1 is of no use, since x=0.5 is fixed"]
 
 
+def test_one_of_which_more_depends_on_what_is_fixed_otherwise_is_left_out() -> None:
+    given = [{"model": "big", "model.depth": 2, "x": 1.0}, {"model": "small", "x": 0.5}]
+    params, problems, remarks = read_all(given, space("model=small"), CONFIG)
+    assert (params, problems) == ([{"x": 0.5}], [])
+    assert remarks == ["enqueue[0] is left out: it has model='big', and model=small is fixed."]
+    assert read_all([{**given[0], "z": 1}], space("model=small"), CONFIG)[1]  # what is wrong with it is told
+
+
 def test_an_extender_may_know_other_names() -> None:
     found = Enqueued.read({"+z": 0.5, "x": 3}, space(extender=f"{__name__}.extend"), CONFIG)
     assert found.params == {"+z": 0.5}

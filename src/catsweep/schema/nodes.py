@@ -69,13 +69,18 @@ class Values(ListConfig):
     def append(self, item: Any) -> None:
         """As of any list; what it becomes must be of this kind."""
         super().append(item)
-        self._check()
+        if not self.__dict__.get("filled", False):
+            self._check()
 
     def _set_value(self, value: Any, flags: dict[str, bool] | None = None) -> None:
         plain = _plain(value)
         if not interpolated(plain) and plain != MISSING:
             _taken(self, plain)
-        super()._set_value(value, flags)
+        self.__dict__["filled"] = True  # one by one, until it is whole
+        try:
+            super()._set_value(value, flags)
+        finally:
+            del self.__dict__["filled"]
         self._check()
 
     def _merge_with(self, *others: Any, **options: Any) -> None:

@@ -29,12 +29,14 @@ class Enqueued:
         problems: why it is none of the space, one line each.
         absent: what of it is not there beside the rest, one line each.
         remarks: what of it is of no use, since it is fixed otherwise.
+        excluded: on what of it the rest depends, though it is fixed otherwise; None: on nothing.
     """
 
     params: dict[str, Any] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    excluded: str | None = None
 
     @classmethod
     def read(cls, given: Any, space: Space, config: DictConfig | None, variants: Variants | None = None) -> "Enqueued":
@@ -69,10 +71,19 @@ class Enqueued:
         composed = variants(found.params) if unsearched and variants else []
         for key, value in unsearched.items():
             found._unsearched(key, value, space, composed or [OmegaConf.create() if config is None else config])
-        for name in space.parameters:
-            if name in found.params and not space.applies(name, found.params):
-                found.absent.append(f"{grammar.bare(name)} is there only when {space.conditions[name]}")
+        found._conditions(space, unsearched)
         return found
+
+    def _conditions(self, space: Space, unsearched: Mapping[str, Any]) -> None:
+        """What is there only when something else has another value than here, or than is fixed."""
+        for name in space.parameters:
+            if name in self.params and not space.applies(name, self.params):
+                self.absent.append(f"{grammar.bare(name)} is there only when {space.conditions[name]}")
+                other = grammar.bare(space.conditions[name].other)
+                if other in unsearched and other in space.fixed:
+                    self.excluded = (
+                        f"it has {other}={_shown(unsearched[other])}, and {other}={space.fixed[other]} is fixed"
+                    )
 
     def _unsearched(self, key: str, value: Any, space: Space, configs: Sequence[DictConfig]) -> None:
         """A key that is not searched: it can have no other value than its job is composed with."""
@@ -102,11 +113,14 @@ def read_all(
     """The configurations of `hydra.sweeper.enqueue`.
 
     Returns:
-        What to enqueue, problems, and remarks, both with the place of what they are about.
+        What to enqueue, but for what a fixed value excludes; problems and remarks, each with its place.
     """
     params, problems, remarks = [], [], []
     for index, one in enumerate(given):
         read = Enqueued.read(one, space, config, variants)
+        if read.excluded and not read.problems:
+            remarks.append(f"enqueue[{index}] is left out: {read.excluded}.")
+            continue
         params.append(read.params)
         problems += [f"enqueue[{index}]: {line}." for line in (*read.problems, *read.absent)]
         remarks += [f"enqueue[{index}]: {line}." for line in read.remarks]
