@@ -33,8 +33,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 data: setup ## photos into a ready set, in stages to look at (SOURCE=DIR, without it drawn cats; ARGS="verify=serve")
 	$(RUN) src/prepare.py $(if $(SOURCE),data=photos data.source=$(SOURCE)) $(ARGS)
 
-sweep: setup ## a small sweep over VAEs on the demo cats, and its table of results (ARGS="trials=30 …")
-	$(RUN) src/train.py -m hparams_search=vae_optuna study=first trials=8 epochs=15 minutes=1 $(ARGS)
+sweep: setup ## a small sweep over both models on the demo cats, and its table of results (ARGS="trials=30 …")
+	$(RUN) src/train.py -m hparams_search=cats_optuna study=first trials=4 minutes=2 hydra.sweeper.confirm=null $(ARGS)
 
 dashboard: setup ## look at the latest study in the browser, also while it runs (STUDY=NAME PORT=8080)
 	$(RUN) -m catsweep.search.dashboard $(STUDY) --port $(PORT) $(ARGS)

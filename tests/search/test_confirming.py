@@ -13,6 +13,7 @@ from omegaconf import DictConfig, open_dict
 from optuna.trial import create_trial
 from tests.search.scripted import Script
 
+from catsweep.errors import StudyError
 from catsweep.search import attributes, settings
 from catsweep.search import sweep as sweep_module
 from catsweep.search.confirming import typical_seconds
@@ -72,6 +73,13 @@ def test_a_search_whose_time_is_over_leaves_some_for_its_confirmation(
         confirmed = json.loads(Path(f"sweeps/{name}/confirmation.json").read_text())
         assert confirmed["candidates"][0]["seeds"] == 3
         assert ("Its time is over" in capsys.readouterr().out) != whole
+
+
+def test_a_time_that_is_over_before_the_first_trial_is_told(make: Make) -> None:
+    sweep = make(n_trials=2, timeout=100.0)
+    sweep.started -= 200
+    with pytest.raises(StudyError, match=r"No trial finished: the time was over .*timeout=100 seconds"):
+        sweep.run()
 
 
 def test_what_the_search_has_used_of_the_time_the_confirmation_has_not(make: Make) -> None:

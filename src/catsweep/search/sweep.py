@@ -450,6 +450,11 @@ class Sweep:
         trials = study.get_trials(deepcopy=False)
         if _finished(study):
             return
+        if self.settings["timeout"] is not None and not any(trial.state.is_finished() for trial in trials):
+            raise StudyError(
+                f"No trial finished: the time was over before one did (hydra.sweeper.timeout={self.settings['timeout']:g} "
+                "seconds from the start of the command). Raise it; what is prepared by now takes no time again."
+            )
         said = [
             f"No trial finished ({results.summary(study, self._names())}).",
             "" if told else budget.failures(trials),
