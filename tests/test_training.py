@@ -72,6 +72,16 @@ def test_the_run_is_scored_at_the_best_checkpoint(compose: Compose, tmp_path: Pa
     assert scores["val/fid"] == pytest.approx(fid)
 
 
+def test_a_generator_that_collapses_is_scored_as_it_was_before(
+    compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kids = iter([0.5, 0.2, 0.9, 0.8])
+    monkeypatch.setattr(training.Scorer, "rung", lambda self, model: {"val/kid": next(kids)})
+    training.run(compose("model=dcgan", "epochs=4"), tmp_path)
+    assert json.loads((tmp_path / "metrics.json").read_text())["epoch"] == 2
+    assert next(kids, None) is None  # none was taken twice
+
+
 @pytest.mark.parametrize(
     "options", [("model=vae", "schedule=cosine"), ("model=dcgan", "model.augment.policy=[color,translation]")]
 )
