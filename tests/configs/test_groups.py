@@ -153,11 +153,9 @@ def test_a_discriminator_brings_its_recipe_and_every_key_of_it_can_be_overridden
     assert (plain.data.batch_size, plain.optimizer.lr, list(plain.optimizer.betas)) == (64, 2e-4, [0.5, 0.999])
     assert list(plain.model.augment.policy) == []
     assert projected.loss.adversarial._target_.endswith("Hinge")
-    assert (projected.data.batch_size, projected.model.generator_lr, projected.model.discriminator_lr) == (
-        16,
-        4e-4,
-        4e-4,
-    )
+    assert (plain.model.generator_lr, plain.model.discriminator_lr) == (2e-4, 2e-4)
+    assert (projected.model.generator_lr, projected.model.discriminator_lr) == (1e-3, 4e-4)
+    assert projected.data.batch_size == 16
     assert list(projected.optimizer.betas) == [0.0, 0.99]
     assert list(projected.model.augment.policy) == ["translation"]
     own = composed(

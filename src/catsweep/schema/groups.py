@@ -142,7 +142,7 @@ def _discriminator(**keys: Any) -> dict[str, Any]:
         "activation": part(negative_slope=Value(Real(0, 1000))),
         "spectral_norm": Value(Switch()),
     }
-    recipe = _recipe(batch_size=Value(Whole(1)), augment=_policy())
+    recipe = _recipe(discriminator_lr=Value(RATE), batch_size=Value(Whole(1)), augment=_policy())
     return {"discriminator": target(**common, **keys), "recipe": recipe}
 
 
