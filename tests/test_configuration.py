@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from catsweep.configuration import (
     check,
     check_batch,
+    check_critic,
     check_groups,
     check_judge,
     check_loss,
@@ -129,6 +130,35 @@ def test_a_loss_never_looks_through_its_judge(network, extractor, allowed):
     else:
         with pytest.raises(ConfigError, match=rf"network={network} is the metric's extractor.*metrics=inception"):
             check(cfg)
+
+
+@pytest.mark.parametrize(("network", "allowed"), [("efficientnet_lite1", True), ("efficientnet_lite0", False)])
+def test_a_discriminator_never_looks_through_its_judge(network, allowed):
+    cfg = configuration("catsweep.models.dcgan.DCGAN", "adversarial", loss=("adversarial",))
+    cfg.model.discriminator = {"network": network}
+    cfg.metrics = {"extractor": {"_target_": "catsweep.metrics.extractors.EfficientNetLite0"}}
+    if allowed:
+        check(cfg)
+    else:
+        with pytest.raises(ConfigError, match=r"discriminator\.network=efficientnet_lite0 is the metric's extractor"):
+            check(cfg)
+
+
+@pytest.mark.parametrize(
+    ("weight", "normalization", "allowed"),
+    [(10.0, "torch.nn.BatchNorm2d", False), (10.0, "torch.nn.Identity", True), (0.0, "torch.nn.BatchNorm2d", True)],
+)
+def test_a_gradient_penalty_wants_a_projected_discriminator_that_judges_single_images(weight, normalization, allowed):
+    cfg = configuration("catsweep.models.dcgan.DCGAN", "adversarial", loss=("adversarial",))
+    cfg.model.discriminator = {"network": "efficientnet_lite1", "normalization": {"_target_": normalization}}
+    cfg.loss.adversarial.gradient_penalty = weight
+    if allowed:
+        check_critic(cfg)
+    else:
+        with pytest.raises(ConfigError, match=r"loss=hinge.*normalization\._target_=torch\.nn\.Identity.*plain"):
+            check(cfg)
+    del cfg.model.discriminator["network"]  # the plain one is left to the user
+    check_critic(cfg)
 
 
 def pretrained(**changes):
