@@ -131,6 +131,19 @@ def test_a_loss_never_looks_through_its_judge(network, extractor, allowed):
             check(cfg)
 
 
+@pytest.mark.parametrize(("weight", "refused"), [(0.0, False), (1.0, True)])
+def test_a_vaes_discriminator_never_looks_through_the_judge_of_its_images(weight, refused):
+    cfg = configuration()
+    cfg.model.adversarial = {"weight": weight, "discriminator": {"network": "efficientnet_lite0"}}
+    cfg.metrics = {"extractor": {"_target_": "catsweep.metrics.extractors.EfficientNetLite0"}}
+    if not refused:
+        return check_judge(cfg)
+    with pytest.raises(
+        ConfigError, match=r"A discriminator .*model\.adversarial\.discriminator\.network=efficientnet_lite0"
+    ):
+        check_judge(cfg)
+
+
 def pretrained(**changes):
     cfg = configuration("catsweep.models.vae_pretrained.PretrainedVAE")
     known = {"source": "somebody/cats", "architecture": None, "train": "prior", "couplings": 2, "hidden": 8}

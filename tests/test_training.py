@@ -73,7 +73,13 @@ def test_the_run_is_scored_at_the_best_checkpoint(compose: Compose, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    "options", [("model=vae", "schedule=cosine"), ("model=dcgan", "model.augment.policy=[color,translation]")]
+    "options",
+    [
+        ("model=vae", "schedule=cosine"),
+        ("model=vae", "model.ema_decay=0.9", "model.aggregate_prior=true"),
+        ("model=vae", "model.ema_decay=0.9", "model.adversarial.weight=1", "model.adversarial.start=0.3", "loss=l1"),
+        ("model=dcgan", "model.augment.policy=[color,translation]"),
+    ],
 )
 def test_a_killed_run_resumed_is_the_undisturbed_run(
     compose: Compose, tmp_path: Path, options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
