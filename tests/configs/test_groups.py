@@ -94,7 +94,8 @@ def plain(cfg: DictConfig) -> object:
 
 def suited(group: str, option: str) -> list[str]:
     """The option, with the model it is for, and with what it needs."""
-    more = ["model=dcgan"] if group == "loss" and option in ONLY_ADVERSARIAL else []
+    adversarial = group == "discriminator" or (group == "loss" and option in ONLY_ADVERSARIAL)
+    more = ["model=dcgan"] if adversarial else []
     return [f"{group}={option}", *more, *(PRETRAINED if option == "vae_pretrained" else [])]
 
 
@@ -117,14 +118,14 @@ def drawn(model: pl.LightningModule) -> torch.Tensor:
 
 def test_the_groups_are_those_that_are_promised() -> None:
     promised = "data model depth width activation optimizer loss trainer metrics logger hparams_search"
-    assert {*promised.split(), "background", "block", "normalization", "schedule"} == {*GROUPS}
+    assert {*promised.split(), "background", "block", "discriminator", "normalization", "schedule"} == {*GROUPS}
 
 
 def test_every_group_but_the_search_has_a_default() -> None:
     composed()
     chosen = HydraConfig.get().runtime.choices
-    assert chosen["hparams_search"] is None
-    assert all(chosen[group] in options(group) for group in OF_TRAINING)
+    assert chosen["hparams_search"] is chosen["discriminator"] is None  # what the model needs of the latter it chooses
+    assert all(chosen[group] in options(group) for group in OF_TRAINING if group != "discriminator")
     composed(command="prepare")
     assert HydraConfig.get().runtime.choices["background"] == "keep"
 

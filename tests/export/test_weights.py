@@ -21,7 +21,7 @@ def parts(folder) -> set[str]:
         (["model=vae", "model.adversarial.weight=1"], {"encoder", "decoder"}),
         (["model=dcgan"], {"averaged"}),
         (["model=dcgan", "model.ema_decay=0"], {"generator"}),
-        (["model=dcgan", "model.spectral_norm=true", "block=residual"], {"averaged"}),
+        (["model=dcgan", "discriminator.spectral_norm=true", "block=residual"], {"averaged"}),
     ],
 )
 def test_model_comes_back_from_the_parts_that_draw(run_of, tmp_path, overrides, kept) -> None:

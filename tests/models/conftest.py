@@ -124,7 +124,7 @@ def batches():
 def fit():
     """Train a model for real; the trainer comes back."""
 
-    def run(model, train, val=None, callbacks=(), max_epochs=1, precision="32-true"):
+    def run(model, train, val=None, callbacks=(), max_epochs=1, precision="32-true", checkpoint=None):
         trainer = pl.Trainer(
             max_epochs=max_epochs,
             accelerator="cpu",
@@ -137,7 +137,7 @@ def fit():
             num_sanity_val_steps=0,
             limit_val_batches=1.0 if val else 0,
         )
-        trainer.fit(model, Batches(train), Batches(val or train))
+        trainer.fit(model, Batches(train), Batches(val or train), ckpt_path=checkpoint, weights_only=bool(checkpoint))
         return trainer
 
     return run

@@ -17,7 +17,8 @@ from catsweep.losses.adversarial import (
 )
 from catsweep.models import dcgan
 from catsweep.models.blocks import ResidualDown, ResidualOutput, ResidualUp
-from catsweep.models.discriminator import Discriminator
+from catsweep.models.discriminator import Discriminator, ProjectedDiscriminator
+from catsweep.models.frozen_features import FrozenFeatures
 from catsweep.models.latents import draw_latents
 from catsweep.models.protocol import Generator, Reconstructor, generate
 
@@ -387,3 +388,99 @@ def test_each_step_draws_once_and_from_its_own_latents(make_dcgan, batches, fit)
     fit(model, batches(3))
     assert len(drawn) == 3  # one drawing a step serves both sides
     assert len(torch.cat(drawn).unique(dim=0)) == 12
+
+
+# Through a frozen network
+
+
+@pytest.fixture
+def make_projected(make_dcgan):
+    """A DCGAN whose discriminator looks through the frozen network."""
+
+    def make(seed=0, **changes):
+        torch.manual_seed(seed)
+        discriminator = ProjectedDiscriminator(
+            16, "efficientnet_lite1", (2, 4), 8, 8, nn.BatchNorm2d, partial(nn.LeakyReLU, 0.2)
+        )
+        return make_dcgan(**{"discriminator": discriminator, "adversarial_loss": Hinge(), **changes})
+
+    return make
+
+
+@pytest.mark.trains
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("loss", [Hinge(), BinaryCrossEntropy(), RelativisticAverage()])
+def test_each_batch_passes_the_frozen_network_once(make_projected, batches, fit, loss, precision, monkeypatch):
+    seen = []
+    forward = FrozenFeatures.forward
+    monkeypatch.setattr(
+        FrozenFeatures, "forward", lambda self, images, taps: seen.append(images) or forward(self, images, taps)
+    )
+    trainer = fit(make_projected(adversarial_loss=loss), batches(2), batches(1), precision=precision)
+    # To calibrate; photos and drawn ones of two steps; validation.
+    assert [images.requires_grad for images in seen] == [False, False, True, False, True, False]
+    assert torch.stack(list(trainer.callback_metrics.values())).isfinite().all()
+
+
+@pytest.mark.trains
+@pytest.mark.parametrize("side", ["generator", "discriminator"])
+def test_each_side_of_a_projected_one_learns_from_its_own_step_only(make_projected, batches, fit, side):
+    model = make_projected(optimizer=SGD, **{"generator_lr": 0.0, "discriminator_lr": 0.0, f"{side}_lr": 0.1})
+    before = {name: [p.clone() for p in getattr(model, name).parameters()] for name in ("generator", "discriminator")}
+    fit(model, batches(2))
+    for name, parameters in before.items():
+        moved = [not torch.equal(a, b) for a, b in zip(parameters, getattr(model, name).parameters(), strict=True)]
+        assert all(moved) if name == side else not any(moved)
+    frozen = FrozenFeatures.of("efficientnet_lite1", torch.device("cpu"))
+    assert all(parameter.grad is None for parameter in frozen.parameters())
+
+
+@pytest.mark.trains
+def test_a_projected_one_is_calibrated_once_on_photos_as_they_are(make_projected, batches, fit):
+    model, measured = make_projected(augment=Marker()), []
+    calibrate = model.discriminator.calibrate
+    model.discriminator.calibrate = lambda images: measured.append(images) or calibrate(images)
+    photos = batches(2)
+    fit(model, photos, max_epochs=2)
+    assert len(measured) == 1
+    assert torch.equal(measured[0], to_float(photos[0]))
+
+
+@pytest.mark.trains
+def test_r1_of_a_projected_one_teaches_its_heads(make_projected, batches, fit):
+    model = make_projected(adversarial_loss=Indifferent(), r1_gamma=1.0, discriminator_lr=0.1)
+    before = copy_of(model.discriminator.heads)
+    trainer = fit(model, batches(2))
+    assert trainer.callback_metrics["train/discriminator_loss"] > 0
+    assert not equal(before, copy_of(model.discriminator.heads))
+
+
+@pytest.mark.trains
+def test_neither_checkpoint_nor_size_knows_the_frozen_network(make_projected, batches, fit, tmp_path):
+    trainer = fit(make_projected(), batches(1))
+    trainer.save_checkpoint(tmp_path / "one.ckpt")
+    found = torch.load(tmp_path / "one.ckpt", weights_only=True)
+    names = {".".join(name.split(".")[:2]) for name in found["state_dict"] if name.startswith("discriminator")}
+    assert names == {"discriminator.projections", "discriminator.heads"}
+    assert (tmp_path / "one.ckpt").stat().st_size < 1e6  # the frozen network alone has 5
+
+
+@pytest.mark.trains
+def test_a_projected_one_goes_on_from_a_checkpoint_as_if_it_had_not_been_stopped(
+    make_projected, batches, fit, tmp_path
+):
+    photos = batches(2)
+
+    class Chance(pl.Callback):
+        """The random numbers of each epoch are the same whether or not there was one before."""
+
+        def on_train_epoch_start(self, trainer, model):
+            torch.manual_seed(trainer.current_epoch)
+
+    whole, begun, again = make_projected(), make_projected(), make_projected(seed=7)
+    fit(whole, photos, max_epochs=2, callbacks=[Chance()])
+    fit(begun, photos, max_epochs=1, callbacks=[Chance()]).save_checkpoint(tmp_path / "one.ckpt")
+    FrozenFeatures.of.cache_clear()  # as in a new process
+    assert not equal(copy_of(whole), copy_of(again))
+    fit(again, photos, max_epochs=2, callbacks=[Chance()], checkpoint=tmp_path / "one.ckpt")
+    assert equal(copy_of(whole), copy_of(again))

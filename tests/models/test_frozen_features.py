@@ -19,23 +19,45 @@ def pictures(n: int = 2, size: int = 64) -> Tensor:
     return torch.nn.functional.interpolate(coarse, (size, size), mode="bilinear")
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_it_sees_what_the_whole_network_sees(name):
-    """Fusing the norms into the convolutions must not change the features."""
-    images = pictures()
+def published(name: str):
+    """The same features by the package's own code, as a function of images."""
     whole = EfficientNet.from_name(name.replace("_", "-")).eval()
     whole.load_state_dict(torch.load(frozen._weights(name), map_location="cpu", weights_only=True))
-    maps, expected = whole._swish(whole._bn0(whole._conv_stem((images * 255 - 127) / 128))), []
-    with torch.no_grad():
+
+    def features(images):
+        maps, found = whole._swish(whole._bn0(whole._conv_stem((images * 255 - 127) / 128))), []
         for index, block in enumerate(whole._blocks):
             maps = block(maps)
             if index in NETWORKS[name].taps:
-                expected.append(maps)
-        found = FrozenFeatures.of(name, CPU)(images)
+                found.append(maps)
+        return found
+
+    return features
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_it_sees_what_the_whole_network_sees(name):
+    """Fused norms, other padding and layout must not change the features."""
+    images = pictures()
+    with torch.no_grad():
+        found, expected = FrozenFeatures.of(name, CPU)(images), published(name)(images)
     assert [maps.shape[1] for maps in found] == list(NETWORKS[name].channels)
     assert [64 // maps.shape[2] for maps in found] == list(NETWORKS[name].strides)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, atol=2e-4 * other.abs().max().item(), rtol=0)
+
+
+def test_gradients_are_those_of_the_whole_network_also_of_gradients():
+    """As R1 needs: what is changed in place must not be what a gradient needs."""
+    gradients = []
+    for features in (FrozenFeatures.of("efficientnet_lite1", CPU), published("efficientnet_lite1")):
+        images = pictures(1).requires_grad_()
+        score = sum(maps.square().mean() for maps in features(images))
+        (first,) = torch.autograd.grad(score, images, create_graph=True)
+        (second,) = torch.autograd.grad(first.square().sum(), images)
+        gradients.append((first.detach(), second))
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, atol=2e-3 * other.abs().max().item(), rtol=0)
 
 
 def test_it_is_loaded_once_and_is_frozen():
@@ -43,6 +65,13 @@ def test_it_is_loaded_once_and_is_frozen():
     assert FrozenFeatures.of("efficientnet_lite1", CPU) is network
     assert not network.training
     assert not any(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_loading_it_draws_no_random_number():
+    FrozenFeatures.of.cache_clear()
+    chance = torch.get_rng_state()
+    FrozenFeatures.of("efficientnet_lite1", CPU)
+    assert torch.equal(torch.get_rng_state(), chance)
 
 
 def test_gradients_reach_the_images_and_no_weight():
