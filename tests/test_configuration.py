@@ -1,4 +1,5 @@
 import copy
+from contextlib import nullcontext
 
 import pytest
 from hydra.core.hydra_config import HydraConfig
@@ -159,6 +160,16 @@ def test_a_gradient_penalty_wants_a_projected_discriminator_that_judges_single_i
             check(cfg)
     del cfg.model.discriminator["network"]  # the plain one is left to the user
     check_critic(cfg)
+
+
+@pytest.mark.parametrize(("weight", "refused"), [(0.0, False), (1.0, True)])
+def test_a_vaes_discriminator_never_looks_through_the_judge_of_its_images(weight, refused):
+    cfg = configuration()
+    cfg.model.adversarial = {"weight": weight, "discriminator": {"network": "efficientnet_lite0"}}
+    cfg.metrics = {"extractor": {"_target_": "catsweep.metrics.extractors.EfficientNetLite0"}}
+    seen = r"A discriminator .*model\.adversarial\.discriminator\.network=efficientnet_lite0"
+    with pytest.raises(ConfigError, match=seen) if refused else nullcontext():
+        check_judge(cfg)
 
 
 def pretrained(**changes):

@@ -83,7 +83,13 @@ def test_a_generator_that_collapses_is_scored_as_it_was_before(
 
 
 @pytest.mark.parametrize(
-    "options", [("model=vae", "schedule=cosine"), ("model=dcgan", "model.augment.policy=[color,translation]")]
+    "options",
+    [
+        ("model=vae", "schedule=cosine"),
+        ("model=vae", "model.ema_decay=0.9", "model.aggregate_prior=true"),
+        ("model=vae", "model.ema_decay=0.9", "model.adversarial.weight=1", "model.adversarial.start=0.3", "loss=l1"),
+        ("model=dcgan", "model.augment.policy=[color,translation]"),
+    ],
 )
 def test_a_killed_run_resumed_is_the_undisturbed_run(
     compose: Compose, tmp_path: Path, options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch

@@ -1,4 +1,4 @@
-"""The variational autoencoder (Kingma and Welling 2013, arXiv:1312.6114), with β and free bits.
+"""The variational autoencoder (Kingma and Welling 2013, arXiv:1312.6114), with β, free bits, averages, a discriminator.
 
 Its place in the flow: `training.run` builds it from `conf/model/vae.yaml`, Lightning trains it, and everything
 after that sees it as a `catsweep.models.protocol.Encoder`.
@@ -44,7 +44,7 @@ def _posterior(encoder: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class VAE(EpochMeans):
-    """β-VAE on images.
+    """β-VAE on images, and with `adversarial` a VAE-GAN.
 
     The loss is `reconstruction + β · KL`, in nats per image: both terms are summed over the image and over
     the latent, so β = 1 is the evidence lower bound when the reconstruction is a log-likelihood.
@@ -208,8 +208,9 @@ class VAE(EpochMeans):
         mean, log_variance = self._learning_posterior(images)
         latents = mean + (0.5 * log_variance).exp() * self._noise(images)
         playing = step >= term.start * self.expected_steps(step)
-        if playing:
-            self._fit_prior()  # what is judged is drawn as samples will be
+        if step % PRIOR_EVERY == 0:
+            self._fit_prior()
+        if playing:  # what is judged is drawn as samples will be
             draws = self._noise(images)
             latents = torch.cat([latents, draws if self.prior is None else self.prior(draws)])
         drawn = self.decoder(latents).float()
@@ -272,5 +273,5 @@ class VAE(EpochMeans):
         if self.adversarial is None:
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
         # By the batches of the run and not by its own steps, which may begin late.
-        other = build(self.adversarial, self.adversarial.optimizer, follow(schedule), self.expected_steps)
+        other = build(self.adversarial, self.adversarial.optimizer, follow(schedule), lambda step: 1)
         return [optimizer, other[0]], [schedule, other[1]]
