@@ -18,8 +18,9 @@ def network(
     shape: tuple[Any, ...] = ("N", 3, SIDE, SIDE), kind: int = TensorProto.FLOAT, seed: int = 0, **changes: Any
 ) -> onnx.ModelProto:
     """Colours times a matrix, between -1 and 1: outputs `tokens` (N, 4, 6), `maps` (N, 6, 2, 2), `flat` (N, 24)."""
+    side = changes.get("side", SIDE)
     constants = {
-        "matrix": weights(3 * SIDE * SIDE, TOKENS * FEATURES, seed), "to_tokens": np.array([-1, TOKENS, FEATURES]),
+        "matrix": weights(3 * side**2, TOKENS * FEATURES, seed), "to_tokens": np.array([-1, TOKENS, FEATURES]),
         "to_maps": np.array([-1, FEATURES, 2, 2]),
     }  # fmt: skip
     if kind == TensorProto.FLOAT16:
