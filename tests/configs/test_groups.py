@@ -441,9 +441,12 @@ def test_the_search_over_both_models_begins_with_the_best_of_each() -> None:
     assert all(space.whole(one) == one for one in first)  # each is given all that it has
     dcgan, vae = (composed("hparams_search=cats_optuna", *space.overrides(one)) for one in first)
     assert dcgan.discriminator._target_.endswith("ProjectedDiscriminator")
-    assert (dcgan.recipe.lr, list(dcgan.optimizer.betas), dcgan.data.batch_size) == (4e-4, [0.0, 0.99], 16)
+    recipe = dcgan.recipe
+    given = (dcgan.model.generator_lr, dcgan.model.discriminator_lr, dcgan.data.batch_size)
+    assert given == (recipe.lr, recipe.discriminator_lr, recipe.batch_size)
+    assert list(dcgan.model.augment.policy) == list(recipe.augment)
     assert dcgan.loss.adversarial._target_.endswith("Hinge")
-    assert vae.discriminator is None
+    assert HydraConfig.get().runtime.choices["discriminator"] is None  # of the VAE, which has its own
     assert vae.model.adversarial.weight > 0
     assert list(vae.optimizer.betas) == [0.5, 0.99]
     # What is best of one model alone is where its own search begins.

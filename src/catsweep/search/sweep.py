@@ -452,8 +452,9 @@ class Sweep:
             return
         if self.settings["timeout"] is not None and not any(trial.state.is_finished() for trial in trials):
             raise StudyError(
-                f"No trial finished: the time was over before one did (hydra.sweeper.timeout={self.settings['timeout']:g} "
-                "seconds from the start of the command). Raise it; what is prepared by now takes no time again."
+                "No trial finished: the time was over before one did "
+                f"(hydra.sweeper.timeout={self.settings['timeout']:g} seconds from the start of the command). "
+                "Raise it; what is prepared by now takes no time again."
             )
         said = [
             f"No trial finished ({results.summary(study, self._names())}).",
