@@ -83,7 +83,9 @@ def test_the_projects_own_losses():
     assert {"mse", "l1", "huber", "charbonnier", "bce", "ssim", "ms_ssim", "l1_ssim", "psnr", "perceptual"} == set(
         losses_for("reconstruction")
     )
-    assert {"bce", "hinge", "lsgan", "wgan_gp", "relativistic_average"} == set(losses_for("adversarial"))
+    assert {"bce", "hinge", "lsgan", "wgan_gp", "relativistic_average", "relativistic_pairs"} == set(
+        losses_for("adversarial")
+    )
 
 
 @pytest.mark.parametrize("loss", [("reconstruction",), ("reconstruction", "adversarial")])
@@ -155,7 +157,7 @@ def test_a_gradient_penalty_wants_a_projected_discriminator_that_judges_single_i
     if allowed:
         check_critic(cfg)
     else:
-        with pytest.raises(ConfigError, match=r"loss=hinge.*normalization\._target_=torch\.nn\.Identity.*plain"):
+        with pytest.raises(ConfigError, match=r"such as hinge.*normalization\._target_=torch\.nn\.Identity.*plain"):
             check(cfg)
     del cfg.model.discriminator["network"]  # the plain one is left to the user
     check_critic(cfg)
