@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from catsweep.configuration import (
     check,
     check_batch,
+    check_critic,
     check_groups,
     check_judge,
     check_loss,
@@ -83,7 +84,9 @@ def test_the_projects_own_losses():
     assert {"mse", "l1", "huber", "charbonnier", "bce", "ssim", "ms_ssim", "l1_ssim", "psnr", "perceptual"} == set(
         losses_for("reconstruction")
     )
-    assert {"bce", "hinge", "lsgan", "wgan_gp", "relativistic_average"} == set(losses_for("adversarial"))
+    assert {"bce", "hinge", "lsgan", "wgan_gp", "relativistic_average", "relativistic_pairs"} == set(
+        losses_for("adversarial")
+    )
 
 
 @pytest.mark.parametrize("loss", [("reconstruction",), ("reconstruction", "adversarial")])
@@ -140,6 +143,35 @@ def test_a_vaes_discriminator_never_looks_through_the_judge_of_its_images(weight
     seen = r"A discriminator .*model\.adversarial\.discriminator\.network=efficientnet_lite0"
     with pytest.raises(ConfigError, match=seen) if refused else nullcontext():
         check_judge(cfg)
+
+
+@pytest.mark.parametrize(("network", "allowed"), [("efficientnet_lite1", True), ("efficientnet_lite0", False)])
+def test_a_discriminator_never_looks_through_its_judge(network, allowed):
+    cfg = configuration("catsweep.models.dcgan.DCGAN", "adversarial", loss=("adversarial",))
+    cfg.model.discriminator = {"network": network}
+    cfg.metrics = {"extractor": {"_target_": "catsweep.metrics.extractors.EfficientNetLite0"}}
+    if allowed:
+        check(cfg)
+    else:
+        with pytest.raises(ConfigError, match=r"discriminator\.network=efficientnet_lite0 is the metric's extractor"):
+            check(cfg)
+
+
+@pytest.mark.parametrize(
+    ("weight", "normalization", "allowed"),
+    [(10.0, "torch.nn.BatchNorm2d", False), (10.0, "torch.nn.Identity", True), (0.0, "torch.nn.BatchNorm2d", True)],
+)
+def test_a_gradient_penalty_wants_a_projected_discriminator_that_judges_single_images(weight, normalization, allowed):
+    cfg = configuration("catsweep.models.dcgan.DCGAN", "adversarial", loss=("adversarial",))
+    cfg.model.discriminator = {"network": "efficientnet_lite1", "normalization": {"_target_": normalization}}
+    cfg.loss.adversarial.gradient_penalty = weight
+    if allowed:
+        check_critic(cfg)
+    else:
+        with pytest.raises(ConfigError, match=r"such as hinge.*normalization\._target_=torch\.nn\.Identity.*plain"):
+            check(cfg)
+    del cfg.model.discriminator["network"]  # the plain one is left to the user
+    check_critic(cfg)
 
 
 def pretrained(**changes):

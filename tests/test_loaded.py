@@ -23,6 +23,7 @@ from catsweep.configuration import CONF, losses_for
 from catsweep.errors import CatsweepError, ConfigError
 from catsweep.instantiation import trusting
 from catsweep.loaded import named, read, rebuild
+from catsweep.models.discriminator import PlainDiscriminator
 from catsweep.models.protocol import Generator
 
 pytestmark = pytest.mark.security
@@ -59,6 +60,7 @@ def options(group: str) -> list[str]:
           for one in options(group)],
         *[(f"loss={one}",) for one in losses_for("reconstruction")],
         *[("model=dcgan", f"loss={one}") for one in losses_for("adversarial")],
+        *[("model=dcgan", f"discriminator={one}") for one in options("discriminator")],
     ],
     ids=" ".join,
 )  # fmt: skip
@@ -66,6 +68,23 @@ def test_what_a_run_writes_is_built_again(overrides: tuple[str, ...]) -> None:
     model = rebuild(composed(*overrides), "model")
     assert isinstance(model, Generator)
     assert model.decode(torch.zeros(2, model.latent_size)).shape == (2, 3, 16, 16)
+
+
+def test_a_run_from_before_there_were_discriminators_to_choose_from_is_built_again() -> None:
+    now = composed("model=dcgan", "discriminator.spectral_norm=true", "normalization=group")
+    model = dict(now["model"])
+    discriminator = model.pop("discriminator")
+    before = {
+        "discriminator_normalization": discriminator["normalization"],
+        "discriminator_activation": discriminator["activation"],
+        "spectral_norm": discriminator["spectral_norm"],
+    }
+    old, new = rebuild({"model": model | before}, "model"), rebuild(now, "model")
+    assert isinstance(old.discriminator, PlainDiscriminator)
+    # Its checkpoints fit by name and shape.
+    new.load_state_dict(old.state_dict())
+    images = torch.rand(2, 3, 16, 16)
+    assert torch.equal(old.eval().discriminator(images), new.eval().discriminator(images))
 
 
 def test_a_file_that_is_added_to_a_group_counts(tmp_path: Path) -> None:
@@ -368,11 +387,14 @@ def nodes(draw: st.DrawFn, depth: int = 2) -> Any:
     return node | draw(st.dictionaries(st.sampled_from(PARAMETERS), nodes(depth=depth - 1), max_size=3))
 
 
+MODELS = [(), ("model=dcgan", "loss=bce"), ("model=dcgan", "discriminator=projected")]
+
+
 @given(data=st.data())
 @settings(max_examples=100)
 def test_whatever_is_reached_only_computes(elsewhere: Path, data: st.DataObject) -> None:
     before = sorted(elsewhere.rglob("*"))
-    node = dict(composed(*data.draw(st.sampled_from([(), ("model=dcgan", "loss=bce")])))["model"])
+    node = dict(composed(*data.draw(st.sampled_from(MODELS)))["model"])
     for key in data.draw(st.lists(st.sampled_from(sorted(node)), min_size=1, max_size=3, unique=True)):
         node[key] = data.draw(nodes())
     model = None

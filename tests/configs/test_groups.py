@@ -147,6 +147,49 @@ def test_every_option_composes_into_a_configuration_that_resolves_and_passes(gro
     plain(cfg)
 
 
+def test_a_discriminator_brings_its_recipe_and_every_key_of_it_can_be_overridden() -> None:
+    plain, projected = composed("model=dcgan"), composed("model=dcgan", "discriminator=projected")
+    assert plain.loss.adversarial._target_.endswith("BinaryCrossEntropy")
+    assert (plain.data.batch_size, plain.optimizer.lr, list(plain.optimizer.betas)) == (64, 2e-4, [0.5, 0.999])
+    assert list(plain.model.augment.policy) == []
+    assert projected.loss.adversarial._target_.endswith("Hinge")
+    assert (plain.model.generator_lr, plain.model.discriminator_lr) == (2e-4, 2e-4)
+    assert (projected.model.generator_lr, projected.model.discriminator_lr) == (1e-3, 4e-4)
+    assert projected.data.batch_size == 16
+    assert list(projected.optimizer.betas) == [0.0, 0.99]
+    assert list(projected.model.augment.policy) == ["translation"]
+    own = composed(
+        "discriminator=projected", "loss=bce", "model=dcgan", "data=photos", "data.batch_size=8", "optimizer=radam",
+        "optimizer.lr=1e-3", "optimizer.betas=[0.1,0.2]", "model.augment.policy=[cutout]",
+    )  # fmt: skip
+    assert own.loss.adversarial._target_.endswith("BinaryCrossEntropy")
+    assert (own.data.batch_size, own.model.generator_lr, list(own.optimizer.betas)) == (8, 1e-3, [0.1, 0.2])
+    assert list(own.model.augment.policy) == ["cutout"]
+    assert composed("hparams_search=dcgan_optuna", "discriminator=projected").data.batch_size == 16
+
+
+def test_preparation_and_a_model_without_a_recipe_for_it_have_batches_of_64() -> None:
+    assert composed("model=vae").data.batch_size == 64
+    assert composed("data=photos", command="prepare").data.batch_size == 64
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["model=vae", "loss=mse"],
+            "takes nothing from discriminator, so discriminator=projected would change nothing",
+        ),
+        (["model=dcgan", "loss=wgan_gp"], "heads of discriminator=projected are normalized over the batch"),
+        (["model=dcgan", "discriminator.network=efficientnet_lite0"], "metric's extractor"),
+    ],
+)
+def test_a_projected_discriminator_is_refused_where_it_makes_no_sense(words: list[str], said: str) -> None:
+    cfg = composed("discriminator=projected", *words)
+    with pytest.raises(ConfigError, match=said):
+        configuration.check(cfg)
+
+
 class _Batches:
     """Four images, once."""
 
@@ -163,7 +206,7 @@ LEARNING = [
     for group, option in every("activation", "normalization", "block", "loss", "optimizer", "schedule")
     for model in MODELS
     if group != "loss" or option in configuration.losses_for(KIND[model])
-]
+] + [("dcgan", group, option) for group, option in every("discriminator")]
 
 
 @pytest.mark.trains

@@ -25,6 +25,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Timer
 from torch import Tensor
+from torch.nn.utils import parametrize
 
 from catsweep.callbacks import EvaluationLine, FiniteLoss, Progress, RandomState
 from catsweep.images import to_float
@@ -75,19 +76,21 @@ def bare_dcgan(model: Any) -> Step:
     averaged = [value for value in model.averaged.module.state_dict().values() if value.is_floating_point()]
     current = [value for value in generator.state_dict().values() if value.is_floating_point()]
 
-    def judge(images: Tensor) -> Tensor:
-        logits: Tensor = discriminator(images)
-        return logits.float().squeeze(1)
+    def see(images: Tensor) -> list[Tensor]:
+        seen: list[Tensor] = discriminator.see(model.augment(images))
+        return seen
 
     def step(batch: Tensor) -> None:
-        real = to_float(batch)
-        drawn = generator(torch.randn(len(batch), model.latent_size, device=batch.device)).float()
+        real = see(to_float(batch))
+        drawn = see(generator(torch.randn(len(batch), model.latent_size, device=batch.device)).float())
         theirs.zero_grad()
-        loss.discriminator(judge(real), judge(drawn.detach())).backward()
+        with parametrize.cached():
+            logits = [discriminator.judge([part.detach() for part in seen]).float() for seen in (real, drawn)]
+            loss.discriminator(*logits).backward()
         theirs.step()
         discriminator.requires_grad_(False)
         ours.zero_grad()
-        loss.generator(None, judge(drawn)).backward()
+        loss.generator(None, discriminator.judge(drawn).float()).backward()
         ours.step()
         discriminator.requires_grad_(True)
         torch._foreach_lerp_(averaged, current, 0.005)
@@ -99,6 +102,7 @@ def bare_dcgan(model: Any) -> Step:
 CONFIGURATIONS: dict[str, tuple[list[str], Callable[[Any], Step]]] = {
     "vae": (["model=vae"], bare_vae),
     "dcgan": (["model=dcgan"], bare_dcgan),
+    "projected": (["model=dcgan", "discriminator=projected"], bare_dcgan),
 }
 
 
