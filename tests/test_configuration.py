@@ -84,7 +84,9 @@ def test_the_projects_own_losses():
     assert {"mse", "l1", "huber", "charbonnier", "bce", "ssim", "ms_ssim", "l1_ssim", "psnr", "perceptual"} == set(
         losses_for("reconstruction")
     )
-    assert {"bce", "hinge", "lsgan", "wgan_gp", "relativistic_average"} == set(losses_for("adversarial"))
+    assert {"bce", "hinge", "lsgan", "wgan_gp", "relativistic_average", "relativistic_pairs"} == set(
+        losses_for("adversarial")
+    )
 
 
 @pytest.mark.parametrize("loss", [("reconstruction",), ("reconstruction", "adversarial")])
@@ -133,6 +135,16 @@ def test_a_loss_never_looks_through_its_judge(network, extractor, allowed):
             check(cfg)
 
 
+@pytest.mark.parametrize(("weight", "refused"), [(0.0, False), (1.0, True)])
+def test_a_vaes_discriminator_never_looks_through_the_judge_of_its_images(weight, refused):
+    cfg = configuration()
+    cfg.model.adversarial = {"weight": weight, "discriminator": {"network": "efficientnet_lite0"}}
+    cfg.metrics = {"extractor": {"_target_": "catsweep.metrics.extractors.EfficientNetLite0"}}
+    seen = r"A discriminator .*model\.adversarial\.discriminator\.network=efficientnet_lite0"
+    with pytest.raises(ConfigError, match=seen) if refused else nullcontext():
+        check_judge(cfg)
+
+
 @pytest.mark.parametrize(("network", "allowed"), [("efficientnet_lite1", True), ("efficientnet_lite0", False)])
 def test_a_discriminator_never_looks_through_its_judge(network, allowed):
     cfg = configuration("catsweep.models.dcgan.DCGAN", "adversarial", loss=("adversarial",))
@@ -156,7 +168,7 @@ def test_a_gradient_penalty_wants_a_projected_discriminator_that_judges_single_i
     if allowed:
         check_critic(cfg)
     else:
-        with pytest.raises(ConfigError, match=r"loss=hinge.*normalization\._target_=torch\.nn\.Identity.*plain"):
+        with pytest.raises(ConfigError, match=r"such as hinge.*normalization\._target_=torch\.nn\.Identity.*plain"):
             check(cfg)
     del cfg.model.discriminator["network"]  # the plain one is left to the user
     check_critic(cfg)

@@ -87,6 +87,15 @@ def test_a_run_from_before_there_were_discriminators_to_choose_from_is_built_aga
     assert torch.equal(old.eval().discriminator(images), new.eval().discriminator(images))
 
 
+def test_a_run_from_before_vaes_had_averages_or_discriminators_is_built_again() -> None:
+    now = composed("model=vae")
+    model = {key: node for key, node in now["model"].items() if key not in ("ema_decay", "adversarial")}
+    old, new = rebuild({"model": model}, "model"), rebuild(now, "model")
+    new.load_state_dict(old.state_dict())
+    images = torch.rand(2, 3, 16, 16)
+    assert torch.equal(old.eval().reconstruct(images), new.eval().reconstruct(images))
+
+
 def test_a_file_that_is_added_to_a_group_counts(tmp_path: Path) -> None:
     shutil.copytree(CONF, tmp_path / "conf")
     (tmp_path / "conf/activation/softplus.yaml").write_text("_target_: torch.nn.Softplus\n_partial_: true\n")

@@ -79,7 +79,7 @@ def check_critic(cfg: DictConfig) -> None:
     if weight and "network" in (cfg.model.get("discriminator") or {}) and "BatchNorm" in normalization:
         raise ConfigError(
             "The gradient penalty of the chosen loss is of single images, and the heads of discriminator=projected are "
-            "normalized over the batch. Choose loss=hinge, bce, lsgan or relativistic_average, or "
+            "normalized over the batch. Choose another loss, such as hinge or bce, or "
             "discriminator.normalization._target_=torch.nn.Identity, or discriminator=plain."
         )
 

@@ -32,7 +32,7 @@ def test_the_groups_offer_what_is_promised():
     assert options("optimizer") == ["adam", "adamw", "lion", "radam", "rmsprop", "sgd"]
     assert options("schedule") == ["constant", "cosine", "linear"]
     reconstruction = {"mse", "l1", "huber", "charbonnier", "bce", "ssim", "ms_ssim", "l1_ssim", "psnr"}
-    adversarial = {"bce", "hinge", "lsgan", "wgan_gp", "relativistic_average"}
+    adversarial = {"bce", "hinge", "lsgan", "wgan_gp", "relativistic_average", "relativistic_pairs"}
     losses = {name: load("loss", name) for name in options("loss")}
     assert {name for name, node in losses.items() if "reconstruction" in node} >= reconstruction
     assert {name for name, node in losses.items() if "adversarial" in node} >= adversarial

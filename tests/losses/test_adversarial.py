@@ -16,12 +16,14 @@ from catsweep.losses.adversarial import (
     Hinge,
     LeastSquares,
     RelativisticAverage,
+    RelativisticPairs,
     WassersteinGradientPenalty,
     interpolated_gradient_penalty,
     r1_penalty,
 )
 
-KINDS = (BinaryCrossEntropy, Hinge, LeastSquares, WassersteinGradientPenalty, RelativisticAverage)
+RELATIVISTIC = (RelativisticAverage, RelativisticPairs)
+KINDS = (BinaryCrossEntropy, Hinge, LeastSquares, WassersteinGradientPenalty, *RELATIVISTIC)
 every_kind = pytest.mark.parametrize("kind", KINDS)
 logits = st.lists(st.floats(-20, 20, width=32), min_size=4, max_size=4).map(torch.tensor)
 
@@ -45,6 +47,23 @@ def test_relativistic_average_is_the_paper_s_formula(real, fake):
     torch.testing.assert_close(loss.discriminator(real, fake), expected, rtol=1e-4, atol=1e-5)
     expected = entropy(to_real, ones) + entropy(to_fake, zeros)
     torch.testing.assert_close(loss.generator(real, fake), expected, rtol=1e-4, atol=1e-5)
+
+
+@given(real=logits, fake=logits)
+@settings(deadline=None)
+def test_relativistic_pairs_are_the_paper_s_formula(real, fake):
+    entropy, ones, loss = F.binary_cross_entropy_with_logits, torch.ones(4), RelativisticPairs()
+    torch.testing.assert_close(loss.discriminator(real, fake), entropy(real - fake, ones), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(loss.generator(real, fake), entropy(fake - real, ones), rtol=1e-4, atol=1e-5)
+
+
+@every_kind
+def test_each_of_several_logits_counts_as_one_of_a_batch_of_its_own(kind):
+    real, fake = torch.randn(4, 3), torch.randn(4, 3) + torch.tensor([0.0, 1.0, 5.0])
+    one_by_one = [kind().discriminator(a, b) for a, b in zip(real.unbind(1), fake.unbind(1), strict=True)]
+    torch.testing.assert_close(kind().discriminator(real, fake), torch.stack(one_by_one).mean())
+    one_by_one = [kind().generator(a, b) for a, b in zip(real.unbind(1), fake.unbind(1), strict=True)]
+    torch.testing.assert_close(kind().generator(real, fake), torch.stack(one_by_one).mean())
 
 
 def test_known_values():
@@ -89,7 +108,7 @@ def test_huge_logits_stay_finite(kind):
 
 @every_kind
 def test_only_the_relativistic_generator_needs_real_logits(kind):
-    assert kind().needs_real is (kind is RelativisticAverage)
+    assert kind().needs_real is (kind in RELATIVISTIC)
     if kind().needs_real:
         with pytest.raises(ConfigError, match="needs_real"):
             kind().generator(None, torch.zeros(2))

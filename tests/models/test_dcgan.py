@@ -1,5 +1,6 @@
 from dataclasses import dataclass
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as pl
@@ -13,10 +14,12 @@ from catsweep.losses.adversarial import (
     BinaryCrossEntropy,
     Hinge,
     RelativisticAverage,
+    RelativisticPairs,
     WassersteinGradientPenalty,
 )
 from catsweep.models import dcgan
 from catsweep.models.blocks import ResidualDown, ResidualOutput, ResidualUp
+from catsweep.models.dcgan import DCGAN
 from catsweep.models.discriminator import Discriminator, ProjectedDiscriminator
 from catsweep.models.frozen_features import FrozenFeatures
 from catsweep.models.latents import draw_latents
@@ -409,7 +412,7 @@ def make_projected(make_dcgan):
 
 @pytest.mark.trains
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-@pytest.mark.parametrize("loss", [Hinge(), BinaryCrossEntropy(), RelativisticAverage()])
+@pytest.mark.parametrize("loss", [Hinge(), BinaryCrossEntropy(), RelativisticAverage(), RelativisticPairs()])
 def test_each_batch_passes_the_frozen_network_once(make_projected, batches, fit, loss, precision, monkeypatch):
     seen = []
     forward = FrozenFeatures.forward
@@ -444,6 +447,18 @@ def test_a_projected_one_is_calibrated_once_on_photos_as_they_are(make_projected
     fit(model, photos, max_epochs=2)
     assert len(measured) == 1
     assert torch.equal(measured[0], to_float(photos[0]))
+
+
+def test_all_processes_calibrate_by_the_photos_of_the_first(make_projected, batches, monkeypatch):
+    model, (own, others) = make_projected(), map(to_float, batches(2))
+    strategy = SimpleNamespace(broadcast=lambda images: others)
+    processes = [SimpleNamespace(world_size=n, strategy=strategy) for n in (1, 2)]
+    kept = []
+    for process in processes:
+        monkeypatch.setattr(DCGAN, "trainer", process)
+        kept.append(model._of_first_process(own))
+    assert torch.equal(kept[0], own)
+    assert torch.equal(kept[1], others)
 
 
 @pytest.mark.trains

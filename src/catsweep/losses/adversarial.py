@@ -119,12 +119,38 @@ class RelativisticAverage(AdversarialLoss):
         Raises:
             ConfigError: without `real_logits`.
         """
-        if real_logits is None:
-            raise ConfigError(
-                "The relativistic generator loss compares with real images, but got no real_logits. "
-                "Pass the discriminator's logits of real images whenever `needs_real` is set."
-            )
-        return self.discriminator(real_logits=fake_logits, fake_logits=real_logits)
+        return self.discriminator(real_logits=fake_logits, fake_logits=_needed(real_logits))
+
+
+@dataclass(frozen=True)
+class RelativisticPairs(AdversarialLoss):
+    """RpGAN, Jolicoeur-Martineau 2018: is this photo more real than the drawn image beside it in the batch?
+
+    R3GAN's loss (Huang et al. 2024, arXiv:2501.05441), there with R1 and R2. Each of the K logits has its own pairs.
+    """
+
+    needs_real: ClassVar[bool] = True
+
+    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """-log s(D(x) - D(G(z))), s the sigmoid, in nats; log 2 where it cannot tell them apart."""
+        return F.softplus(_wide(fake_logits) - _wide(real_logits)).mean()
+
+    def generator(self, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
+        """The discriminator's loss with the two kinds exchanged.
+
+        Raises:
+            ConfigError: without `real_logits`.
+        """
+        return self.discriminator(fake_logits, _needed(real_logits))
+
+
+def _needed(real_logits: Tensor | None) -> Tensor:
+    if real_logits is None:
+        raise ConfigError(
+            "The relativistic generator loss compares with real images, but got no real_logits. "
+            "Pass the discriminator's logits of real images whenever `needs_real` is set."
+        )
+    return real_logits
 
 
 def r1_penalty(real_images: Tensor, real_logits: Tensor) -> Tensor:

@@ -167,7 +167,7 @@ class DCGAN(EpochMeans):
         real = to_float(batch)
         latents = torch.randn(len(batch), self.latent_size, device=self.device)
         if self._step_index() == 0:
-            self.discriminator.calibrate(self._of_all_processes(real))
+            self.discriminator.calibrate(self._of_first_process(real))
         # One drawing serves both sides, and is seen once: the generator does not change in between.
         drawn = self.generator(latents).float()
         seen = self._see(real), self._see(drawn)
@@ -177,13 +177,11 @@ class DCGAN(EpochMeans):
             self.averaged.update_parameters(self.generator)
         self.note({"train/discriminator_loss": discriminator_loss, "train/generator_loss": generator_loss})
 
-    def _of_all_processes(self, images: Tensor) -> Tensor:
-        """The images of every process, in each, so that all of them measure the same."""
+    def _of_first_process(self, images: Tensor) -> Tensor:
+        """The images of the first process, in each, so that all of them measure the same."""
         if self.trainer.world_size == 1:
             return images
-        gathered = self.all_gather(images)
-        assert isinstance(gathered, Tensor)
-        return gathered.flatten(0, 1)
+        return self.trainer.strategy.broadcast(images.cpu()).to(images.device)
 
     def validation_step(self, batch: Tensor, batch_index: int) -> None:
         """Log what the discriminator thinks of held-out photos: far below the training photos, it has memorised."""

@@ -204,7 +204,7 @@ class VAE(EpochMeans):
         """One step of the discriminator, once it plays, and one of encoder and decoder."""
         step = self._batches()
         if step == 0:
-            term.calibrate(images)
+            term.calibrate(self._of_first_process(images))
         mean, log_variance = self._learning_posterior(images)
         latents = mean + (0.5 * log_variance).exp() * self._noise(images)
         playing = step >= term.start * self.expected_steps(step)
@@ -226,6 +226,12 @@ class VAE(EpochMeans):
             {"train/loss": loss, "train/kl": divergence.sum(1).mean()}
             | {f"train/{name}": value for name, value in values.items()}
         )
+
+    def _of_first_process(self, images: Tensor) -> Tensor:
+        """The images of the first process, in each, so that all of them measure the same."""
+        if self.trainer.world_size == 1:
+            return images
+        return self.trainer.strategy.broadcast(images.cpu()).to(images.device)
 
     def _update(self, side: int, loss: Tensor) -> None:
         optimizer = self.optimizers()[side]  # type: ignore[index]  # Lightning gives a list, for there are two
