@@ -5,6 +5,7 @@ Reads `sweeps/<study>/study.db`, beside it `confirmation.json` if the sweep has 
 a run folder, so that `generate` and `export` (the next steps) take it as they would take any run::
 
     checkpoints/best.ckpt  config.yaml  metrics.json  provenance.json  samples.png     the trial's own
+    judge.json                                                                         the judge's scores, if it has any
     choice.json  choice.md                                                             why it was this one
 """
 
@@ -16,9 +17,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from catsweep import printing
+from catsweep import judgement, printing
 from catsweep.atomic import replacing_folder
 from catsweep.errors import DataError, ExportError
+from catsweep.export import opinion
 from catsweep.export.confirmed import confirmed_choice, current, follows
 from catsweep.export.explanation import Explanation
 from catsweep.export.seeds import Seeds, confirming_line
@@ -36,7 +38,7 @@ SCORED = ("best", "last")  # the checkpoints that a run may be scored from
 BEST_MODEL = Kind(
     "the best model",
     "out=DIR",
-    (*DOCUMENTS, CHOICE, "choice.md", "samples.png", "checkpoints/best.ckpt", "checkpoints/last.ckpt"),
+    (*DOCUMENTS, CHOICE, "choice.md", "judge.json", "samples.png", "checkpoints/best.ckpt", "checkpoints/last.ckpt"),
     sign=CHOICE,
     later=("generated_*.png", "interpolation*.png", "reconstructions.png", "attribute_*.png"),  # of generate.py
 )  # fmt: skip
@@ -68,7 +70,10 @@ def run(cfg: DictConfig) -> Path:
     source = find_run(runs, choice.candidate, trials.objectives, trials.folders.get(choice.candidate.number))
     number = choice.candidate.number
     seeds = Seeds(number, confirmed, followed, confirming_line(source, number, trials.ranked))
-    explanation = Explanation(trials, choice, source, seeds, remark)
+    found = opinion.read(trials, runs, [number])
+    damage = judgement.damage(source)
+    remark = " ".join(filter(None, [remark, damage and f"It is left out: {damage}"]))
+    explanation = Explanation(trials, choice, source, seeds, found, remark)
     target = Path(cfg.out)
     for place in (target, target.parent):  # a file there is not a best model of before, and stays
         check(place, cfg)
@@ -104,6 +109,8 @@ def copy_run(source: Path, target: Path, explanation: Explanation) -> None:
             f"In the run folder {source} of the chosen trial, {', '.join(away)} is a link to a file outside. "
             f"Put the file itself there, or choose another trial with select=NUMBER."
         )
+    if (source / judgement.FILE).is_file() and not judgement.damage(source):
+        parts.append(Path(judgement.FILE))
     try:
         require_whole(source / checkpoint)
     except DataError as error:

@@ -40,12 +40,13 @@ SHAPES: dict[str, Any] = {
     },
     CHOICE: {
         "objectives": [{"name": TEXT, "direction": TEXT}],
-        "pareto_set": [{"trial": WHOLE, "values": {ANY: NUMBER}}],
+        "pareto_set": [{"trial": WHOLE, "values": {ANY: NUMBER}, "beside": {ANY: NUMBER}}],
         "seeds": {"sentence": TEXT},
         "params": {},
         "selected_by": TEXT,
         "finished_trials": WHOLE,
         "remark": TEXT,
+        "judge": {"sentence": TEXT},
     },
 }
 CREDENTIALS = re.compile(r"://[^/@\s]+@")

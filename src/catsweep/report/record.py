@@ -19,13 +19,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from catsweep.errors import ExportError
 from catsweep.export.selection import Candidate, Objective
-from catsweep.export.trials import find_run
+from catsweep.export.trials import CONFIRM, find_run
 from catsweep.names import inside
 from catsweep.printing import readable
 from catsweep.search import attributes, grammar, results
 from catsweep.search.storage import find_study
 
-CONFIRM = ".confirm"  # behind the study's name: the study of its confirmation runs
 ROLES = {  # what a chart draws alike
     TrialState.COMPLETE: "finished", TrialState.RUNNING: "running", TrialState.WAITING: "waiting",
     TrialState.PRUNED: "pruned", TrialState.FAIL: "failed",

@@ -8,11 +8,13 @@ import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from catsweep.judgement import of_run
 from catsweep.search import attributes, confirmation
 from catsweep.search.artifacts import Artifacts
 from catsweep.search.executor import Executor
@@ -29,6 +31,11 @@ log = logging.getLogger(__name__)
 
 CONFIRMATION = ".confirm"  # the name of the study of the runs, behind that of their search
 FOLDER = "confirm"  # of the runs, in the sweep's
+
+
+def usual(number: int) -> str:
+    """The folder of a run on which none is written."""
+    return f"{FOLDER}/{number}"
 
 
 class Confirming:
@@ -83,7 +90,7 @@ class Confirming:
         begin(runs, self.plan)
         searched = self.jobs.folders(self.study)
         taken = tuple(searched.said(trial) for trial in self.study.get_trials(deepcopy=False))
-        folders = Folders(searched.base, usual=lambda number: f"{FOLDER}/{number}", others=taken)
+        folders = Folders(searched.base, usual=usual, others=taken)
         leases = Leases(runs._storage, runs.study_name, grace=self.settings["lease"])
         leases.register()
         try:
@@ -138,7 +145,12 @@ class Confirming:
         names = list(self.settings.objective or [])
         report = confirmation.report(self.study, done, names, list(self.settings.directions))
         report.write(self.settings.record)
-        report.print()
+        base = Path(self.study.user_attrs["sweep_dir"])
+        again = {
+            trial: {seed: of_run(base / name, base) for seed, name in seeds.items()}
+            for trial, seeds in confirmation.folders(runs, usual).items()
+        }
+        report.print(beside=report.beside(again))
 
 
 class _Planned:

@@ -404,7 +404,7 @@ class Sweep:
         with Explained(board):
             for folder in {Path(study.user_attrs["sweep_dir"]), self.folder}:
                 results.write_results(study, folder)
-            results.write_leaderboard(study, board, self._names())
+            results.write_leaderboard(study, board, self._names(), Path(study.user_attrs["sweep_dir"]))
 
     def _hand_over(self, study: optuna.Study, sweep_dir: Path) -> None:
         """Call what the settings name for the end of the sweep. A failure there is no failure of the sweep."""
@@ -418,7 +418,7 @@ class Sweep:
             log.warning("%s failed; the study is complete without it: %r", self.settings["on_end"], error)
 
     def _farewell(self, study: optuna.Study) -> None:
-        results.print_table(study, self._names())
+        results.print_table(study, self._names(), runs=Path(study.user_attrs["sweep_dir"]))
         say(results.summary(study, self._names()))
         if self.stop.requested:
             say(f"Interrupted; nothing is lost. The same line goes on:\n  {shlex.join(_words())}")
