@@ -20,6 +20,7 @@ from catsweep.export.best_model import scored_checkpoint
 from catsweep.export.intervals import LEVEL, NOT_BELOW_ZERO, ROUNDING, SHARE, Interval
 from catsweep.export.reading import is_bundle, latest_bundle, load_bundle
 from catsweep.export.recorded import Recorded, open_photos, other_versions, scorer_for
+from catsweep.metrics.beside import Scores
 from catsweep.metrics.card import MetricCard
 from catsweep.metrics.scorer import Scorer
 from catsweep.models.protocol import Generator
@@ -56,7 +57,7 @@ def run(cfg: DictConfig) -> Path:
     scores, cards = scorer.final(open_model(folder))
     outcome = Outcome(recorded, scores, cards, scorer.seed)
     console.print(outcome.table())
-    for line in (outcome.extractor(), *outcome.remarks(), *said):
+    for line in (outcome.extractor(), *outcome.second(), *outcome.remarks(), *said):
         console.print(line, highlight=False, soft_wrap=True)
     if cfg.out is not None:
         write_json(Path(cfg.out), outcome.to_dict(scorer))
@@ -150,6 +151,16 @@ class Outcome:
         ]
         return f"Extractor: {'; '.join(words)}."
 
+    def second(self) -> list[str]:
+        """What the judge said of the folder, which is not asked again here: a sentence, or none."""
+        judged = self.recorded.judged
+        if judged is None:
+            return []
+        scores = Scores(judged=judged).values
+        photos = {name: f" (photos {judged.reference[name]:.4g})" for name in scores if name in judged.reference}
+        words = [f"{name} {value:.4g}{photos.get(name, '')}" for name, value in scores.items()]
+        return [f"The judge ({Scores(judged=judged).judge}) said, and is not asked again here: {', '.join(words)}."]
+
     def remarks(self) -> list[str]:
         """What one should know beside the table."""
         said = []
@@ -211,6 +222,7 @@ class Outcome:
                 for name, record in self.recorded.scores.items()
             },
             "cards": {name: card.to_dict() for name, card in self.cards.items()},
+            "judge": self.recorded.judged and self.recorded.judged.to_dict(),
             "remarks": self.remarks(),
         }
 

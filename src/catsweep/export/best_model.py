@@ -17,7 +17,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from catsweep import judgement, printing
+from catsweep import printing
 from catsweep.atomic import replacing_folder
 from catsweep.errors import DataError, ExportError
 from catsweep.export import opinion
@@ -26,6 +26,8 @@ from catsweep.export.explanation import Explanation
 from catsweep.export.seeds import Seeds, confirming_line
 from catsweep.export.selection import choose
 from catsweep.export.trials import find_run, find_study, read_trials
+from catsweep.metrics.beside import COMMAND, of_run
+from catsweep.metrics.judged import FILE
 from catsweep.names import inside
 from catsweep.ownership import Kind
 from catsweep.places import check, named
@@ -38,7 +40,7 @@ SCORED = ("best", "last")  # the checkpoints that a run may be scored from
 BEST_MODEL = Kind(
     "the best model",
     "out=DIR",
-    (*DOCUMENTS, CHOICE, "choice.md", "judge.json", "samples.png", "checkpoints/best.ckpt", "checkpoints/last.ckpt"),
+    (*DOCUMENTS, CHOICE, "choice.md", FILE, "samples.png", "checkpoints/best.ckpt", "checkpoints/last.ckpt"),
     sign=CHOICE,
     later=("generated_*.png", "interpolation*.png", "reconstructions.png", "attribute_*.png"),  # of generate.py
 )  # fmt: skip
@@ -71,8 +73,9 @@ def run(cfg: DictConfig) -> Path:
     number = choice.candidate.number
     seeds = Seeds(number, confirmed, followed, confirming_line(source, number, trials.ranked))
     found = opinion.read(trials, runs, [number])
-    damage = judgement.damage(source)
-    remark = " ".join(filter(None, [remark, damage and f"It is left out: {damage}"]))
+    if (source / FILE).exists() and of_run(source, runs).judged is None:
+        left = f"What the judge said of it is left out: {FILE} in {source} is damaged, or of other scores. {COMMAND}."
+        remark = f"{remark} {left}".strip()
     explanation = Explanation(trials, choice, source, seeds, found, remark)
     target = Path(cfg.out)
     for place in (target, target.parent):  # a file there is not a best model of before, and stays
@@ -109,8 +112,8 @@ def copy_run(source: Path, target: Path, explanation: Explanation) -> None:
             f"In the run folder {source} of the chosen trial, {', '.join(away)} is a link to a file outside. "
             f"Put the file itself there, or choose another trial with select=NUMBER."
         )
-    if (source / judgement.FILE).is_file() and not judgement.damage(source):
-        parts.append(Path(judgement.FILE))
+    if of_run(source).judged is not None:
+        parts.append(Path(FILE))
     try:
         require_whole(source / checkpoint)
     except DataError as error:

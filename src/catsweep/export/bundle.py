@@ -42,9 +42,9 @@ SCRIPT_CHECKED = 9  # images that the script is checked on
 BUNDLE = Kind(
     "a bundle",
     "out=DIR",
-    ("README.md", "config.yaml", "generate.py", "generator.onnx", "generator.pt2", "metrics.json", "model.safetensors",
-     "provenance.json", "reconstructor.onnx", "interpolation.png", "nearest_neighbours.png", "samples.png",
-     digests.KEPT),
+    ("README.md", "config.yaml", "generate.py", "generator.onnx", "generator.pt2", "judge.json", "metrics.json",
+     "model.safetensors", "provenance.json", "reconstructor.onnx", "interpolation.png", "nearest_neighbours.png",
+     "samples.png", digests.KEPT),
     sign="generator.onnx",
 )  # fmt: skip
 PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "safetensors")
@@ -165,6 +165,8 @@ def evidence(folder: Path, finished: FinishedRun, scorer: Scorer | None, draws: 
         found = pictures.neighbours(model, scorer)
         save_png(folder / pictures.NEIGHBOURS, pictures.neighbour_page(found))
     _write_json(folder / "metrics.json", metrics)
+    if finished.judged is not None:
+        finished.judged.write(folder)
 
 
 def record(folder: Path, finished: FinishedRun, model: LightningModule, differences: Mapping[str, float]) -> None:

@@ -14,9 +14,9 @@ from catsweep.export.opinion import Opinion
 from catsweep.export.seeds import Seeds
 from catsweep.export.selection import Choice
 from catsweep.export.trials import Trials
-from catsweep.judgement import BESIDE, Scores, better
 from catsweep.markdown import Markdown, code, plain
 from catsweep.markdown import table as markdown_table
+from catsweep.metrics.beside import BESIDE, Scores, better
 
 
 @dataclass(frozen=True)

@@ -2,38 +2,19 @@
 
 A generator that trains through a network flatters whoever judges by one of its relatives, so the winner by FID is
 compared with what another network says. `best_model` prints it, `choice.json` and the bundle's page keep it, the
-report draws it. Arithmetic over `catsweep.judgement`, and which folders of a study to read.
+report draws it. Arithmetic over `catsweep.metrics.beside`, and which folders of a study to read.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import StatisticsError, correlation, fmean, stdev
+from statistics import fmean, stdev
 from typing import Any
 
 from catsweep.errors import ExportError
 from catsweep.export.trials import Trials, find_run
-from catsweep.judgement import COMMAND, FID, JUDGED, Scores, comparable, of_run
-from catsweep.names import inside
-
-FEWEST = 4  # runs whose ranks are compared: three agree by chance in one of six cases
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How alike two scores rank the same runs.
-
-    Attributes:
-        rho: Spearman's, from -1 to 1.
-        n: runs.
-    """
-
-    rho: float
-    n: int
-
-    def words(self) -> str:
-        """As half a sentence."""
-        return f"{FID} and {JUDGED} rank {self.n} judged runs alike by {self.rho:.2f} (Spearman; 1 is the same order)"
+from catsweep.metrics.beside import COMMAND, FID, JUDGED, Scores, comparable, of_run
+from catsweep.metrics.judged import Agreement, Judged, rank_agreement
 
 
 @dataclass(frozen=True)
@@ -60,30 +41,26 @@ class Opinion:
         )
 
     @property
-    def judged(self) -> list[Scores]:
-        """The judged runs: of the search by trial, then those that confirm."""
+    def judged(self) -> list[Judged]:
+        """What was said of runs: of the search by trial, then of those that confirm."""
         runs = [*self.own.values(), *(one for seeds in self.again.values() for one in seeds.values())]
-        return [one for one in runs if one.judged]
+        return [one.judged for one in runs if one.judged is not None and JUDGED in one.values]
 
     @property
     def judge(self) -> str:
         """Its name; empty if no run was judged."""
-        return next((one.judge for one in self.judged), "")
+        every = [*self.own.values(), *(one for seeds in self.again.values() for one in seeds.values())]
+        return next((one.judge for one in every if one.judge), "")
 
     @property
     def reals(self) -> dict[str, float]:
-        """What real photos get."""
-        return next((dict(one.reals) for one in self.judged if one.reals), {})
+        """What photos score in the place of drawn images."""
+        return next((dict(one.reference) for one in self.judged if one.reference), {})
 
+    @property
     def agreement(self) -> Agreement | None:
-        """Of FID and the judge's, over all judged runs; None of fewer than four, or if all are equal."""
-        pairs = [(one.values[FID], one.values[JUDGED]) for one in self.judged if FID in one.values]
-        if len(pairs) < FEWEST:
-            return None
-        try:
-            return Agreement(correlation(*(_ranks(scores) for scores in zip(*pairs, strict=True))), len(pairs))
-        except StatisticsError:
-            return None
+        """Of the orders by FID and by the judge, over all judged runs; None of too few."""
+        return rank_agreement(self.judged, FID, JUDGED)
 
     def by_judge(self) -> dict[int, tuple[float, ...]]:
         """The judge's FID by trial, the best first: of the trials' own runs, or of confirmed trials under each seed.
@@ -91,7 +68,7 @@ class Opinion:
         Means over seeds are compared where at least two trials were judged under the same ones.
         """
         again = {
-            trial: {seed: one.values[JUDGED] for seed, one in seeds.items() if one.judged}
+            trial: {seed: one.values[JUDGED] for seed, one in seeds.items() if JUDGED in one.values}
             for trial, seeds in self.again.items()
         }
         seen = [set(seeds) for seeds in again.values() if seeds]
@@ -99,7 +76,7 @@ class Opinion:
         if common:
             found = {trial: tuple(seeds[seed] for seed in common) for trial, seeds in again.items() if seeds}
         else:
-            found = {trial: (one.values[JUDGED],) for trial, one in self.own.items() if one.judged}
+            found = {trial: (one.values[JUDGED],) for trial, one in self.own.items() if JUDGED in one.values}
         return dict(sorted(found.items(), key=lambda item: (fmean(item[1]), item[0])))
 
     def sentence(self, chosen: int) -> str:
@@ -110,7 +87,7 @@ class Opinion:
         """
         found = self.by_judge()
         if not found:
-            return f"No run of it was judged by a network that nothing was chosen by: {COMMAND}."
+            return f"What an independent judge says of it is not known: {COMMAND}."
         preferred, asks = next(iter(found)), f"To have trial {chosen} judged: {COMMAND}."
         reals = f" (real photos get {self.reals[JUDGED]:.4g})" if JUDGED in self.reals else ""
         best = f"{JUDGED} {_mean(found, preferred)}"
@@ -125,12 +102,12 @@ class Opinion:
             said = f"agrees: {best}, the lowest of {len(found)} judged trials{reals}"
         else:
             said = f"prefers trial {preferred}: {best} against {_mean(found, chosen)}{reals}"
-        agreement = self.agreement()
-        return f"The judge ({self.judge}) {said}." + (f" {agreement.words()}." if agreement else "")
+        agreement = self.agreement
+        return f"The judge ({self.judge}) {said}." + (f" {agreement.sentence()}" if agreement else "")
 
     def to_dict(self, chosen: int) -> dict[str, Any]:
         """As `choice.json` has it; empty if no run was judged."""
-        found, agreement = self.by_judge(), self.agreement()
+        found, agreement = self.by_judge(), self.agreement
         if not found:
             return {}
         return {
@@ -139,7 +116,7 @@ class Opinion:
             "agrees": next(iter(found)) == chosen if chosen in found else None,
             JUDGED: {str(trial): fmean(values) for trial, values in found.items()},
             "reals": self.reals,
-            "rank_agreement": None if agreement is None else {"spearman": agreement.rho, "n": agreement.n},
+            "rank_agreement": None if agreement is None else asdict(agreement),
             "sentence": self.sentence(chosen),
         }
 
@@ -163,15 +140,10 @@ def read(trials: Trials, runs: Path, also: Iterable[int] = ()) -> Opinion:
             except ExportError:
                 continue
     again = {
-        trial: {seed: of_run(runs / name, runs) for seed, name in seeds.items() if inside(runs, runs / name)}
+        trial: {seed: of_run(runs / name, runs) for seed, name in seeds.items()}
         for trial, seeds in trials.again.items()
     }
     return Opinion.of(own, again)
-
-
-def _ranks(scores: Sequence[float]) -> list[float]:
-    """From 1, equal scores sharing the mean of theirs."""
-    return [sum(other < one for other in scores) + (1 + sum(other == one for other in scores)) / 2 for one in scores]
 
 
 def _mean(found: Mapping[int, tuple[float, ...]], trial: int) -> str:

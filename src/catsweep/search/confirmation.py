@@ -23,7 +23,7 @@ from rich.table import Table
 from catsweep import printing
 from catsweep.atomic import write_json
 from catsweep.errors import ConfigError, StudyError
-from catsweep.judgement import BESIDE, Scores
+from catsweep.metrics.beside import BESIDE, Scores
 from catsweep.search import attributes
 from catsweep.search.pareto import ranks
 from catsweep.search.significance import confidence, distinct

@@ -14,7 +14,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from catsweep.judgement import of_run
+from catsweep.metrics.beside import of_run
 from catsweep.search import attributes, confirmation
 from catsweep.search.artifacts import Artifacts
 from catsweep.search.executor import Executor

@@ -1,7 +1,7 @@
 """What a sweep leaves to read: `optimization_results.yaml`, `leaderboard.csv`, a table on the terminal.
 
 All are made from the study, atomically and anew after each trial, so a running sweep can be read at any moment,
-also one that several controllers drive. What its run folders say beside the objectives (`catsweep.judgement`) gets
+also one that several controllers drive. What its run folders say beside the objectives (`catsweep.metrics.beside`) gets
 columns of its own, where there is any.
 """
 
@@ -21,10 +21,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from catsweep import judgement, printing
+from catsweep import printing
 from catsweep.atomic import write_text
 from catsweep.cells import escaped
-from catsweep.names import inside
+from catsweep.metrics import beside as others
+from catsweep.metrics.judged import FILE
 from catsweep.search import attributes, grammar
 from catsweep.search.outcome import Kind, shortened
 
@@ -189,7 +190,7 @@ def _beside(
     trials: Sequence[FrozenTrial], objective: Sequence[str], runs: Path | None
 ) -> tuple[list[str], dict[int, dict[str, float]]]:
     """Columns of scores that finished trials have besides their objectives, and these by trial."""
-    runs_of: dict[int, judgement.Scores] = {trial.number: judgement.Scores() for trial in trials}
+    runs_of: dict[int, others.Scores] = {trial.number: others.Scores() for trial in trials}
     by_number = {trial.number: trial for trial in trials}
     for trial in trials if runs is not None else ():
         if runs is not None and trial.state == TrialState.COMPLETE:
@@ -197,18 +198,18 @@ def _beside(
             twin = trial.user_attrs.get(attributes.DUPLICATE_OF)
             own = by_number.get(twin, trial) if isinstance(twin, int) else trial
             folder = runs / str(own.user_attrs.get(attributes.FOLDER, own.number))
-            stamps = tuple(_stamp(folder / name) for name in (judgement.METRICS, judgement.FILE))
+            stamps = tuple(_stamp(folder / name) for name in (others.METRICS, FILE))
             if any(stamps):
                 runs_of[trial.number] = _read(folder, runs, stamps)
-    found = {number: scores.beside for number, scores in judgement.comparable(runs_of).items()}
+    found = {number: scores.beside for number, scores in others.comparable(runs_of).items()}
     there = {name for scores in found.values() for name in scores} - set(objective)
-    return [name for name in judgement.BESIDE if name in there], found
+    return [name for name in others.BESIDE if name in there], found
 
 
 @functools.lru_cache(maxsize=4096)
-def _read(folder: Path, runs: Path, stamps: tuple[object, ...]) -> judgement.Scores:
+def _read(folder: Path, runs: Path, stamps: tuple[object, ...]) -> others.Scores:
     """What a run folder says; read once, for the leaderboard is written after each trial."""
-    return judgement.of_run(folder, runs) if inside(runs, folder) else judgement.Scores()
+    return others.of_run(folder, runs)
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
