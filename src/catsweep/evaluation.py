@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.table import Table
 
-from catsweep import places, printing
+from catsweep import judging, places, printing
 from catsweep.atomic import write_json
 from catsweep.errors import EvaluationError
 from catsweep.export import digests
@@ -20,8 +20,8 @@ from catsweep.export.best_model import scored_checkpoint
 from catsweep.export.intervals import LEVEL, NOT_BELOW_ZERO, ROUNDING, SHARE, Interval
 from catsweep.export.reading import is_bundle, latest_bundle, load_bundle
 from catsweep.export.recorded import Recorded, open_photos, other_versions, scorer_for
-from catsweep.metrics.beside import Scores
 from catsweep.metrics.card import MetricCard
+from catsweep.metrics.judged import Judged, read_judged
 from catsweep.metrics.scorer import Scorer
 from catsweep.models.protocol import Generator
 from catsweep.ownership import require_file
@@ -54,10 +54,15 @@ def run(cfg: DictConfig) -> Path:
     console = printing.console()
     console.print(f"Scoring {folder} again, against {ready.path.name}", highlight=False, soft_wrap=True)
     scorer = scorer_for(recorded, ready, cfg.seed)
-    scores, cards = scorer.final(open_model(folder))
-    outcome = Outcome(recorded, scores, cards, scorer.seed)
+    judge = judging.factory(cfg)
+    model = open_model(folder)
+    scores, cards = scorer.final(model)
+    judged = None if judge is None else judge(beside=scorer).judge(model, recorded.scores)
+    outcome = Outcome(recorded, scores, cards, scorer.seed, judged)
     console.print(outcome.table())
-    for line in (outcome.extractor(), *outcome.second(), *outcome.remarks(), *said):
+    for line in filter(
+        None, (outcome.extractor(), outcome.judgement(), judging.absent(cfg), *outcome.remarks(), *said)
+    ):
         console.print(line, highlight=False, soft_wrap=True)
     if cfg.out is not None:
         write_json(Path(cfg.out), outcome.to_dict(scorer))
@@ -90,12 +95,14 @@ class Outcome:
         now: what was measured again.
         cards: how.
         seed: of the latents they were measured with.
+        judged: what another network says now, if there is one.
     """
 
     recorded: Recorded
     now: dict[str, float]
     cards: dict[str, MetricCard]
     seed: int
+    judged: Judged | None = None
 
     @property
     def repeated(self) -> bool:
@@ -151,16 +158,6 @@ class Outcome:
         ]
         return f"Extractor: {'; '.join(words)}."
 
-    def second(self) -> list[str]:
-        """What the judge said of the folder, which is not asked again here: a sentence, or none."""
-        judged = self.recorded.judged
-        if judged is None:
-            return []
-        scores = Scores(judged=judged).values
-        photos = {name: f" (photos {judged.reference[name]:.4g})" for name in scores if name in judged.reference}
-        words = [f"{name} {value:.4g}{photos.get(name, '')}" for name, value in scores.items()]
-        return [f"The judge ({Scores(judged=judged).judge}) said, and is not asked again here: {', '.join(words)}."]
-
     def remarks(self) -> list[str]:
         """What one should know beside the table."""
         said = []
@@ -205,6 +202,15 @@ class Outcome:
         like = "agrees with its record" if self.repeated and all(map(self._agrees, judged)) else "scores as it says"
         return f"{self.recorded.folder} {like}: all {len(judged)} scores are inside."
 
+    def judgement(self) -> str:
+        """What another network says, beside what the folder says that it said; empty if none was asked."""
+        if self.judged is None:
+            return ""
+        then = read_judged(self.recorded.folder)
+        before = then.scores.get("judge/fid") if then and then.judge == self.judged.judge else None
+        recorded = "" if before is None else f" (recorded: judge/fid {before:.4g})"
+        return f"Judged by {self.judged.judge}: {judging.line(self.judged)}{recorded}"
+
     def to_dict(self, scorer: Scorer) -> dict[str, Any]:
         """The outcome as plain values, for JSON."""
         return {
@@ -222,7 +228,7 @@ class Outcome:
                 for name, record in self.recorded.scores.items()
             },
             "cards": {name: card.to_dict() for name, card in self.cards.items()},
-            "judge": self.recorded.judged and self.recorded.judged.to_dict(),
+            "judge": None if self.judged is None else self.judged.to_dict(),
             "remarks": self.remarks(),
         }
 

@@ -20,7 +20,7 @@ from catsweep.run_folder import CONFIG, LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, SC
 log = logging.getLogger(__name__)
 
 # What may differ when a run goes on: it changes how long and where it trains and who asks, not what.
-MAY_DIFFER = {"resume", "epochs", "minutes", "logger", "trainer", "trial", "trials", "rungs", "trust"}
+MAY_DIFFER = {"resume", "epochs", "minutes", "logger", "trainer", "trial", "trials", "rungs", "trust", "judge"}
 PROVENANCE = "provenance.json"
 # What Lightning wants of a checkpoint to go on from.
 PROGRESS = {"callbacks", "epoch", "global_step", "loops", "lr_schedulers", "optimizer_states"}

@@ -23,7 +23,7 @@ from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor, Mode
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from catsweep import cluster, configuration, links, resumption
+from catsweep import cluster, configuration, judging, links, resumption
 from catsweep.atomic import write_json
 from catsweep.callbacks import (
     BestCheckpoint,
@@ -115,6 +115,7 @@ def _train(cfg: DictConfig, folder: Path) -> float | tuple[float, ...]:
     scorer: Scorer = instantiate(cfg.metrics)(ready=data.ready)
     assert isinstance(model, Generator)
     require_scored(cfg, scorer.names(model))
+    judge = _judge(cfg)
     reporter = TrialReporter.from_config(cfg.trial)
     if reporter:
         require_rungs(cfg, reporter.metrics, scorer)
@@ -128,7 +129,8 @@ def _train(cfg: DictConfig, folder: Path) -> float | tuple[float, ...]:
         started = time.monotonic()
         _fit(trainer, model, data, checkpoint)
         result = _score(trainer, model, scorer, folder, time.monotonic() - started)
-        loggers.summarise(log_to, result["scores"], result["cards"], list(cfg.objective))
+        found = result if judge is None else _judged(judge, model, folder, scorer, result)
+        loggers.summarise(log_to, found["scores"], found["cards"], list(cfg.objective))
         outcome = "complete"
     except (optuna.TrialPruned, InterruptedTrial) as ended:  # as it was asked to
         outcome = "pruned" if isinstance(ended, optuna.TrialPruned) else "interrupted"
@@ -136,6 +138,25 @@ def _train(cfg: DictConfig, folder: Path) -> float | tuple[float, ...]:
     finally:
         loggers.finish(log_to, outcome)
     return objective_values(result["scores"], list(cfg.objective))
+
+
+def _judge(cfg: DictConfig) -> judging.Factory | None:
+    """Who judges this run when it is done; nobody judges a trial, of which a sweep has many, while it goes on."""
+    if cfg.trial.number is not None or not cluster.is_first():
+        return None
+    if remark := judging.absent(cfg):
+        log.info(remark)
+    return judging.factory(cfg)
+
+
+def _judged(
+    judge: judging.Factory, model: Generator, folder: Path, scorer: Scorer, result: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The scores and cards of a run, with those of its judge, which has its own file."""
+    judged = judging.judge_model(judge, model, folder, scorer)
+    log.info("%s", judging.line(judged))
+    more = judged.to_dict()
+    return {key: result[key] | more[key] for key in ("scores", "cards")}
 
 
 def _fit(trainer: pl.Trainer, model: pl.LightningModule, data: CatDataModule, checkpoint: str | None) -> None:

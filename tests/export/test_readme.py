@@ -33,7 +33,10 @@ def page(tmp_path):
         provenance = {"seed": 1, "git": git or {"commit": "c" * 40}, "data_digest": "d" * 64}
         provenance["export"] = {"max_difference": {"generator.onnx": 1e-7}, "checked_batches": [1, 7]}
         config = {"model": {"_target_": "catsweep.models.dcgan.DCGAN"}} | (config or {})
-        finished = FinishedRun(tmp_path / "runs" / "x", config, metrics, provenance, choice, judged)
+        finished = FinishedRun(tmp_path / "runs" / "x", config, metrics, provenance, choice)
+        if judged is not None:
+            (tmp_path / "metrics.json").write_text(json.dumps({"scores": judged.recorded}))
+            judged.write(tmp_path)
         facts = {"latent_size": 8, "image_size": 64, "parameters": 1234567}
         return readme.compose(finished, tmp_path, facts, metrics, provenance)
 
@@ -108,7 +111,8 @@ def test_both_scores_stand_on_the_page_with_their_cards_and_what_photos_get(page
 
 def test_a_page_without_a_judge_says_how_to_ask_one(page) -> None:
     assert (
-        "No independent network has judged it. With catsweep and the photos, before the export: `make judge`." in page()
+        "No independent network has judged it. With catsweep and the photos: `make judge`, and export it again."
+        in page()
     )
 
 

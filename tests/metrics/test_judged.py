@@ -17,6 +17,10 @@ def judged(own: float = 40.0, found: float = 90.0, **changes: Any) -> Judged:
     return Judged({"judge/fid": found}, cards, {"val/fid": 5.0, "judge/fid": 40.0}, {"val/fid": own})
 
 
+def changed(**parts: Any) -> str:
+    return json.dumps(judged().to_dict() | parts)
+
+
 def write_scores(folder: Path, **scores: float) -> None:
     (folder / "metrics.json").write_text(json.dumps({"scores": scores}))
 
@@ -40,11 +44,9 @@ def test_a_judgement_of_other_scores_is_none_of_this_model(tmp_path: Path) -> No
     "content",
     [
         "", "[]", "null", '{"scores": {}}', '{"scores": [1]}', "[" * 100_000,
-        json.dumps(judged().to_dict() | {"scores": {}}), json.dumps(judged().to_dict() | {"scores": {"judge/fid": None}}),
-        json.dumps(judged().to_dict() | {"scores": {"judge/fid": "<b>"}}), json.dumps(judged().to_dict() | {"cards": {}}),
-        json.dumps(judged().to_dict() | {"reference": {"judge/fid": float("nan")}}),
-        json.dumps(judged().to_dict() | {"reference": None}),
-        json.dumps(judged().to_dict() | {"cards": {"judge/fid": {"metric": 1}}}),
+        changed(scores={}), changed(scores={"judge/fid": None}), changed(scores={"judge/fid": "<b>"}),
+        changed(cards={}), changed(reference={"judge/fid": float("nan")}), changed(reference=None),
+        changed(cards={"judge/fid": {"metric": 1}}),
     ],
     ids=lambda content: content[:40],
 )  # fmt: skip

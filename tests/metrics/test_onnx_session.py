@@ -42,7 +42,7 @@ def exports(monkeypatch: pytest.MonkeyPatch, exported: dict[int, bytes]) -> list
 
 
 def test_any_batch_size_gives_torch_s_features(exported: dict[int, bytes]) -> None:
-    session = onnx_session._session(exported[1], threads=1)
+    session = onnx_session.open_graph(exported[1], threads=1)
     for n in (1, 2, 5):
         images = torch.rand(n, 3, SIZE, SIZE)
         with torch.no_grad():
@@ -90,7 +90,7 @@ def test_without_a_cache_nothing_is_written(
 
 def test_threads_are_torch_s_unless_given(exported: dict[int, bytes]) -> None:
     for threads, expected in ((None, torch.get_num_threads()), (3, 3)):
-        session = onnx_session._session(exported[0], threads)
+        session = onnx_session.open_graph(exported[0], threads)
         assert session.get_session_options().intra_op_num_threads == expected
 
 

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import LightningModule
 from rich.console import Console
 
-from catsweep import places, printing
+from catsweep import judging, places, printing
 from catsweep.atomic import replacing_folder
 from catsweep.errors import ExportError
 from catsweep.export import digests, intervals, onnx, pictures, program, push, readme, standalone, weights
@@ -29,6 +29,7 @@ from catsweep.export.kept import keep_page
 from catsweep.export.reading import load_bundle
 from catsweep.export.scoring import scorer_of
 from catsweep.export.tracing import trace_decode
+from catsweep.metrics import judged
 from catsweep.metrics.scorer import Scorer
 from catsweep.models.latents import draw_latents
 from catsweep.models.protocol import Generator, Reconstructor, generate
@@ -75,13 +76,17 @@ def run(cfg: DictConfig) -> Path:
         places.check(place, cfg)
     model, _ = load_run(finished.folder, scored_checkpoint(finished.folder))
     scorer = scorer_of(finished.folder, cfg.ready) if cfg.draws else None
+    judge = judging.factory(cfg) if scorer is not None else None
     console = printing.console()
     with places.named(target), replacing_folder(target, BUNDLE) as folder:
         differences = fill(folder, finished, model)
         evidence(folder, finished, scorer, cfg.draws, console)
+        judgement(folder, finished, scorer, judge, console)
         record(folder, finished, model, differences)
         kept = keep_page(target, folder)
     console.print(_report(target, differences), highlight=False, soft_wrap=True)
+    if remark := judging.absent(cfg):
+        console.print(remark, highlight=False, soft_wrap=True)
     if kept:
         page = target / digests.README
         console.print(f"{page} was edited, and is now {kept} beside the new one.", highlight=False, soft_wrap=True)
@@ -165,8 +170,26 @@ def evidence(folder: Path, finished: FinishedRun, scorer: Scorer | None, draws: 
         found = pictures.neighbours(model, scorer)
         save_png(folder / pictures.NEIGHBOURS, pictures.neighbour_page(found))
     _write_json(folder / "metrics.json", metrics)
-    if finished.judged is not None:
-        finished.judged.write(folder)
+
+
+def judgement(
+    folder: Path, finished: FinishedRun, scorer: Scorer | None, judge: judging.Factory | None, console: Console
+) -> None:
+    """Add what another network says of what `generator.onnx` draws; else what it has said of the run, if it has.
+
+    Args:
+        folder: the bundle, with its scores.
+        finished: the run.
+        scorer: as the run was scored with.
+        judge: who judges; None if nobody is there.
+        console: to say what it found.
+    """
+    if scorer is None or judge is None:
+        if (known := judged.read_judged(finished.folder)) is not None:
+            known.write(folder)
+        return
+    found = judging.judge_model(judge, load_bundle(folder), folder, scorer)
+    console.print(f"Judged by {found.judge}: {judging.line(found)}", highlight=False, soft_wrap=True)
 
 
 def record(folder: Path, finished: FinishedRun, model: LightningModule, differences: Mapping[str, float]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from catsweep.errors import CatsweepError, ExportError
 from catsweep.export.best_model import ANOTHER, CHOICE, DOCUMENTS
 from catsweep.loaded import read
-from catsweep.metrics.judged import FILE, Judged, read_judged
+from catsweep.metrics.judged import FILE
 from catsweep.names import checked, inside
 from catsweep.records import ANY, NUMBER, TEXT, WHOLE, misshapen, read_json
 
@@ -65,7 +65,6 @@ class FinishedRun:
         metrics: content of `metrics.json`.
         provenance: content of `provenance.json`.
         choice: content of `choice.json`; None of a run that was not chosen from a study.
-        judged: content of `judge.json`; None of a run that was not judged, or had other scores then.
     """
 
     folder: Path
@@ -73,7 +72,6 @@ class FinishedRun:
     metrics: dict[str, Any]
     provenance: dict[str, Any]
     choice: dict[str, Any] | None
-    judged: Judged | None = None
 
     @classmethod
     def read(cls, folder: Path) -> "FinishedRun":
@@ -106,7 +104,7 @@ class FinishedRun:
             raise ExportError(f"{folder}/{DOCUMENTS[1]} is not the record of a finished run: it lacks scores.")
         if choice is not None and not {"study", "trial"} <= choice.keys():
             raise ExportError(f"{folder / CHOICE} is torn: it names no study and trial. Run `make best-model` again.")
-        run = cls(folder, config, metrics, provenance, choice, read_judged(folder))
+        run = cls(folder, config, metrics, provenance, choice)
         checked(run.name, f"The folder of the bundle, named after {folder},", ExportError)
         return run
 

@@ -9,7 +9,7 @@ falls inside. An interval answers one question, and which one depends on the sco
   quantile of Student's t with k - 1 degrees of freedom (Hahn & Meeker 1991, "Statistical Intervals", section 4.7).
   A score is a mean or a quantile over hundreds of images, hence normal enough, and exact coverage is on average over
   the k draws too: of one interval it may be 90 or 99 %. Where a score cannot be below 0, neither can the interval
-  (not so `val/kid`, an unbiased estimate of a square, which can).
+  (not so `val/kid`, an unbiased estimate of a square, which can); nor above 1 where it is a share.
 - **`val/copied`** counts images, in most draws none at all, which would leave no spread to reckon with. How many of n
   images are copies is binomial, and so the interval comes from the count over all k n images: exact prediction limits
   that hold with at least 95 % whatever the true share is (Thatcher 1964, J. R. Stat. Soc. B 26, 176).
@@ -40,7 +40,8 @@ DRAWS = 8
 ROUNDING = 1e-3  # relative; float32 in another runtime flips a rounding to uint8 here and there
 RESAMPLES = 2000
 STREAM = 20_260_305  # sets the seeds of the draws apart from those that people type: 0, 1, 2, …
-NOT_BELOW_ZERO = ("val/fid", "val/ssim_gap", "val/nearest")
+NOT_BELOW_ZERO = ("val/fid", "val/recall", "val/coverage", "val/ssim_gap", "val/nearest")
+NOT_ABOVE_ONE = ("val/recall", "val/coverage")
 SHARE, HELD_OUT = "val/copied", "val/ssim"
 
 
@@ -144,7 +145,8 @@ def of_draws(name: str, scores: Sequence[float], samples: int) -> Interval:
     half = t_quantile(LEVEL, k - 1) * stdev(scores) * math.sqrt(1 + 1 / k)
     low, high = fmean(scores) - half, fmean(scores) + half
     method = f"prediction interval by Student's t, from {k} other draws of {samples} images"
-    return Interval(max(0.0, low) if name in NOT_BELOW_ZERO else low, high, LEVEL, k, method)
+    low, high = max(0.0, low) if name in NOT_BELOW_ZERO else low, min(1.0, high) if name in NOT_ABOVE_ONE else high
+    return Interval(low, high, LEVEL, k, method)
 
 
 def of_photos(similarities: NDArray[np.floating[Any]]) -> Interval:

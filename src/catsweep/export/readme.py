@@ -17,7 +17,7 @@ from catsweep.export import onnx, pictures, program, weights
 from catsweep.export.finished import FinishedRun, portable
 from catsweep.markdown import Markdown, code, plain
 from catsweep.metrics.beside import BESIDE, better
-from catsweep.metrics.judged import NAMES
+from catsweep.metrics.judged import NAMES, Judged, read_judged
 from catsweep.printing import readable
 
 TEMPLATE = "model_card.md.jinja"
@@ -67,9 +67,10 @@ def compose(finished: FinishedRun, folder: Path, facts: Mapping[str, Any], metri
     cards = metrics.get("cards", {})
     fid = cards.get("val/fid", {})
     demo = _is_demo(finished)
+    judged = read_judged(folder)
     git = provenance.get("git") or {}
     return environment.get_template(TEMPLATE).render(
-        front_matter=_yaml(front_matter(finished, metrics, demo)),
+        front_matter=_yaml(front_matter(finished, metrics, demo, judged)),
         name=finished.name,
         kind=str((finished.config.get("model") or {}).get("_target_")).rpartition(".")[2],
         size=facts["image_size"],
@@ -79,7 +80,7 @@ def compose(finished: FinishedRun, folder: Path, facts: Mapping[str, Any], metri
         photos=photos(finished, metrics, demo),
         picture_seed=pictures.SEED,
         scores=[_score(key, value, metrics) for key, value in metrics["scores"].items()],
-        judge=_judge(finished),
+        judge=_judge(judged, finished),
         has_intervals="intervals" in metrics,
         has_neighbours=(folder / pictures.NEIGHBOURS).is_file(),
         extractor=fid.get("extractor", ""),
@@ -99,13 +100,16 @@ def compose(finished: FinishedRun, folder: Path, facts: Mapping[str, Any], metri
     )
 
 
-def front_matter(finished: FinishedRun, metrics: Mapping[str, Any], demo: bool) -> dict[str, Any]:
+def front_matter(
+    finished: FinishedRun, metrics: Mapping[str, Any], demo: bool, judged: Judged | None
+) -> dict[str, Any]:
     """What Hugging Face reads: tags, licence, and the scores as a model index.
 
     Args:
         finished: the run.
         metrics: the bundle's.
         demo: whether catsweep itself drew what it learned from.
+        judged: what the judge says.
 
     Returns:
         Plain values. There is no `datasets`: that would name one of the Hub. The licence of photos is not ours to say.
@@ -122,9 +126,9 @@ def front_matter(finished: FinishedRun, metrics: Mapping[str, Any], demo: bool) 
             for key, value in metrics["scores"].items()
         ]
         + [
-            {"type": key.rpartition("/")[2], "value": value, "name": f"{_title(key)} ({finished.judged.judge})"}
-            for key, value in _opinion(finished).items()
-            if finished.judged is not None
+            {"type": key.rpartition("/")[2], "value": value, "name": f"{_title(key)} ({judged.judge})"}
+            for key, value in _opinion(judged).items()
+            if judged is not None
         ],
     }
     base = _base(finished)
@@ -208,14 +212,13 @@ def _title(key: str) -> str:
     return SCORES.get(f"val/{key.rpartition('/')[2]}", (key,))[0]
 
 
-def _opinion(finished: FinishedRun) -> dict[str, float]:
-    found = finished.judged.scores if finished.judged else {}
+def _opinion(judged: Judged | None) -> dict[str, float]:
+    found = judged.scores if judged else {}
     return {key: float(found[key]) for key in NAMES if key in found}
 
 
-def _judge(finished: FinishedRun) -> dict[str, Any] | None:
+def _judge(judged: Judged | None, finished: FinishedRun) -> dict[str, Any] | None:
     """What the judge says, for the page: its name, and each score beside that of photos."""
-    judged = finished.judged
     if judged is None:
         return None
     cards = {key: card.to_dict() for key, card in judged.cards.items()}
@@ -229,7 +232,7 @@ def _judge(finished: FinishedRun) -> dict[str, Any] | None:
                 "reals": _number(judged.reference[key]) if key in judged.reference else "",
                 "card": [cards[key].get(field, "") for field in CARD],
             }
-            for key, value in _opinion(finished).items()
+            for key, value in _opinion(judged).items()
         ],
     }
 

@@ -14,9 +14,7 @@ from catsweep.data.ready import CARD, ReadySet, find_ready_set
 from catsweep.errors import CatsweepError, DataError, ExportError
 from catsweep.export.intervals import Interval
 from catsweep.loaded import read, rebuild
-from catsweep.metrics.beside import of_run
 from catsweep.metrics.card import MetricCard, require_comparable
-from catsweep.metrics.judged import Judged
 from catsweep.metrics.scorer import Scorer
 from catsweep.records import read_json
 
@@ -34,7 +32,6 @@ class Recorded:
         cards: how each was measured.
         intervals: where each may land; none in the folder of a run.
         data_digest: of the ready set; empty if the folder does not tell.
-        judged: what the judge said; None if nothing.
     """
 
     folder: Path
@@ -42,7 +39,6 @@ class Recorded:
     cards: Mapping[str, MetricCard]
     intervals: Mapping[str, Interval]
     data_digest: str
-    judged: Judged | None = None
 
     @classmethod
     def read(cls, folder: Path) -> "Recorded":
@@ -68,7 +64,7 @@ class Recorded:
             ) from error
         if not scores:
             raise ExportError(f"{folder / METRICS} holds no score. Name another folder, or export it again.")
-        return cls(folder, scores, cards, intervals, str(digest), of_run(folder).judged)
+        return cls(folder, scores, cards, intervals, str(digest))
 
     @property
     def seed(self) -> int:

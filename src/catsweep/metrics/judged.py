@@ -75,8 +75,8 @@ def read_judged(folder: Path) -> Judged | None:
         folder: may be a stranger's.
 
     Returns:
-        None if there is none, if it is damaged, or if the folder's `metrics.json` has other scores now, as of a run that
-        was gone on with: then it may be judged again.
+        None if there is none, if it is damaged, or if the folder's `metrics.json` has other scores now, as of a run
+        that was gone on with: then it may be judged again.
     """
     try:
         found, metrics = read_json(folder / FILE), read_json(folder / "metrics.json")
@@ -121,7 +121,7 @@ def rank_agreement(runs: Iterable[Judged], score: str = "val/fid", judge: str = 
     """Compare the order of runs by a score of their own with that by the judge (Kendall 1945, tau-b).
 
     Args:
-        runs: the judged ones of a study; those that lack a score, or were judged otherwise than the first, are left out.
+        runs: judged ones of a study; those that lack a score, or were judged otherwise than the first, are left out.
         score: taken in the extractor's features.
         judge: taken in the judge's.
 

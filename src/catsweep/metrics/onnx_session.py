@@ -48,7 +48,7 @@ def open_session(
         MetricError: a freshly exported graph does not compute what torch computes.
     """
     if cache_root is None:
-        session = _session(_export(network, size), threads)
+        session = open_graph(_export(network, size), threads)
         _require_agreement(session, network, size, name)
         return session
     cache_root.mkdir(parents=True, exist_ok=True)
@@ -56,14 +56,14 @@ def open_session(
     with FileLock(f"{path}.lock"):
         if path.exists():
             try:
-                session = _session(path.read_bytes(), threads)
+                session = open_graph(path.read_bytes(), threads)
                 _require_agreement(session, network, size, name)
             except Exception:  # onnxruntime raises bare RuntimeErrors and its own; whatever is wrong, export anew
                 path.unlink()
             else:
                 return session
         graph = _export(network, size)
-        session = _session(graph, threads)
+        session = open_graph(graph, threads)
         _require_agreement(session, network, size, name)
         write_bytes(path, graph)
     return session
@@ -107,11 +107,18 @@ def _quiet_exporter() -> Iterator[None]:
         registration.setLevel(level)
 
 
-def _session(graph: bytes, threads: int | None) -> onnxruntime.InferenceSession:
+def open_graph(graph: bytes, threads: int | None, quiet: bool = False) -> onnxruntime.InferenceSession:
+    """Open a session on the CPU.
+
+    Args:
+        graph: an ONNX file's content.
+        threads: threads one inference uses; None takes `torch.get_num_threads()`.
+        quiet: print nothing of what is wrong with it, as it may be a stranger's; errors are raised all the same.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or torch.get_num_threads()
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4 if quiet else 3
     # Idle threads that spin take the cores from torch's own (the resize between two batches): a third of the speed.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

@@ -116,7 +116,7 @@ class Scorer:
 
     def names(self, model: Generator) -> list[str]:
         """Names of the scores that `final` gives for this model, known before there is anything to score."""
-        names = ["val/fid", "val/kid", "val/ssim_gap"]
+        names = ["val/fid", "val/kid", "val/recall", "val/coverage", "val/ssim_gap"]
         if len(self.val_rows):
             names += ["val/nearest", "val/copied"]
         return [*names, "val/ssim"] if _compares(model, self.val_rows) else names
@@ -124,8 +124,8 @@ class Scorer:
     def final(self, model: Generator) -> tuple[dict[str, float], dict[str, MetricCard]]:
         """All scores at the full number of samples, each with its card.
 
-        `val/fid`, `val/kid`, `val/ssim_gap`; `val/nearest` and `val/copied` where images were held out; and there
-        `val/ssim` of their reconstructions where the model can reconstruct.
+        `val/fid`, `val/kid`, `val/recall`, `val/coverage`, `val/ssim_gap`; `val/nearest` and `val/copied` where images
+        were held out; and there `val/ssim` of their reconstructions where the model can reconstruct.
 
         Args:
             model: a generator, perhaps a `Reconstructor`.
@@ -145,22 +145,47 @@ class Scorer:
         Raises:
             MetricError: images or features that are not finite.
         """
-        device = device_of(model)
         images = self.draw(model, self.samples)
-        features = self._features(images, device)
-        fid = scores.FID(self.reference.moments)
-        fid.update(features, real=False)
+        found = self.of_features(self._features(images, device_of(model)))
         alike = similarity.pair_similarity(images, self.samples, self.seed)
-        values = {
-            "val/fid": float(fid.compute()),
-            "val/kid": self._kernel_distance(features),
-            "val/ssim_gap": abs(alike - self.reference.similarity),
-        }
+        found["ssim_gap"] = abs(alike - self.reference.similarity)
+        return {f"val/{name}": value for name, value in found.items()}
+
+    def in_features(self, model: Generator) -> dict[str, float]:
+        """Those scores of drawn images that are taken in the extractor's features, by their names without `val/`.
+
+        Raises:
+            MetricError: images or features that are not finite.
+        """
+        return self.of_features(self._features(self.draw(model, self.samples), device_of(model)))
+
+    def of_features(self, features: Tensor) -> dict[str, float]:
+        """The same of images whose features are known.
+
+        Args:
+            features: float, shape (n, D).
+        """
+        every = self.reference.features
+        found = _distances(features, self.reference.moments, every[self.kid_rows], self.seed)
         if len(self.val_rows):
-            all_features = self.reference.features
-            nearest = scores.nearest_distance(features, all_features[self.train_rows], all_features[self.val_rows])
-            values |= {"val/nearest": nearest.ratio, "val/copied": nearest.copied}
-        return values
+            nearest = scores.nearest_distance(features, every[self.train_rows], every[self.val_rows])
+            found |= {"nearest": nearest.ratio, "copied": nearest.copied}
+        return found
+
+    def of_photos(self) -> dict[str, float]:
+        """What a perfect generator would score: photos in the place of samples, against the others of the reference.
+
+        As many as there are samples, but at most half of the reference; drawn from the seed. `fid`, `kid`, `recall` and
+        `coverage`; empty of a reference of fewer than 4 photos.
+        """
+        rows = self.reference.rows
+        count = min(self.samples, len(rows) // 2)
+        if count < 2:
+            return {}
+        order = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(self.seed))]
+        features = self.reference.features
+        others = features[order[count:]]
+        return _distances(features[order[:count]], Moments.of(others), others[:KID_IMAGES], self.seed)
 
     def held_out_similarities(self, model: Reconstructor) -> Tensor:
         """SSIM of each reconstruction of a held-out photo, at most `samples` of them; `val/ssim` is their mean.
@@ -214,7 +239,10 @@ class Scorer:
         side = self.ready.images.shape[1]
         held_out = metric == "ssim"
         split = {"train": len(self.train_rows), "held_out": len(self.val_rows)}
+        compared = {"k": scores.NEIGHBOURS, "images": scores.variety_size(self.samples, len(self.kid_rows))}
         settings: Mapping[str, Mapping[str, Any]] = {
+            "recall": compared | {"method": "Kynkaanniemi et al. 2019, arXiv:1904.06991"},
+            "coverage": compared | {"method": "Naeem et al. 2020, arXiv:2002.09797"},
             "kid": {"subsets": scores.KID_SUBSETS, "subset_size": min(self.samples, len(self.kid_rows))},
             "nearest": split,
             "copied": split,
@@ -295,6 +323,26 @@ class Scorer:
     def _kid_rows(self) -> Tensor:
         chosen = np.random.default_rng(self.seed).permutation(len(self.reference.rows))[:KID_IMAGES]
         return self.reference.rows[np.sort(chosen)]
+
+
+def _distances(features: Tensor, moments: Moments, others: Tensor, seed: int) -> dict[str, float]:
+    """What a set of images scores against another by the distances between them.
+
+    Args:
+        features: of the images.
+        moments: of the real images.
+        others: features of the real images, or of those that are compared one by one.
+        seed: of the draws.
+    """
+    fid = scores.FID(moments)
+    fid.update(features, real=False)
+    variety = scores.variety(features, others, seed)
+    return {
+        "fid": float(fid.compute()),
+        "kid": scores.kernel_distance(features, others, seed),
+        "recall": variety.recall,
+        "coverage": variety.coverage,
+    }
 
 
 def _compares(model: Generator, held_out: np.ndarray) -> TypeGuard[Reconstructor]:

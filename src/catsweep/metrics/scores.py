@@ -1,4 +1,4 @@
-"""Distances between sets of images, over their features: FID, KID, and how near samples lie to training images.
+"""Distances between sets of images, over their features: FID, KID, recall, coverage, and the nearest training image.
 
 Pure functions and torchmetrics classes, beside `catsweep.metrics.similarity`, which compares pixels. Nothing here
 reads files, draws random numbers from the global state, or knows a model; `catsweep.metrics.scorer` decides which
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from catsweep.metrics.statistics import Moments
 
 KID_SUBSETS = 10
+NEIGHBOURS = 5  # k of recall and coverage, as in Naeem et al. 2020
+VARIETY_IMAGES = 2_000  # of each kind, at most: the distances of all pairs of them take 15 seconds on one core
 
 
 class GivenFeatures(nn.Module):
@@ -144,6 +146,62 @@ def kernel_distance(features: Tensor, reference: Tensor, seed: int, subsets: int
         torch.manual_seed(seed)
         mean, _ = metric.compute()
     return float(mean)
+
+
+@dataclass(frozen=True)
+class Variety:
+    """How much of the variety of the real images the samples have.
+
+    Attributes:
+        recall: share of the real images that lie among the samples: nearer to one of them than its k-th nearest other
+            sample is (Kynkaanniemi et al. 2019, arXiv:1904.06991). One sample far from all others can feign it.
+        coverage: share of the real images that have a sample among them: nearer than their own k-th nearest real image
+            (Naeem et al. 2020, arXiv:2002.09797). Real images in the place of samples have 1 - 2^-k of them at least
+            about: 0.97.
+    """
+
+    recall: float
+    coverage: float
+
+
+def variety(features: Tensor, reference: Tensor, seed: int, k: int = NEIGHBOURS) -> Variety:
+    """Recall and coverage, from as many samples as real images.
+
+    Both depend on how many there are: with equal numbers they do not depend on the size of the data set. So the real
+    ones are drawn from `seed`, or the first samples are taken, down to the smaller number, at most `VARIETY_IMAGES`.
+
+    Args:
+        features: float, shape (n, D), of samples, n at least 2.
+        reference: float, shape (m, D), of real images, m at least 2.
+        seed: of the draw.
+        k: which neighbour bounds the place of an image; fewer if there are not so many.
+    """
+    _require_features(features, reference.shape[1])
+    _require_features(reference, reference.shape[1])
+    n = variety_size(len(features), len(reference))
+    drawn = torch.randperm(len(reference), generator=torch.Generator().manual_seed(seed))[:n]
+    samples, real = features[:n].double(), reference[drawn].double()
+    k = min(k, n - 1)
+    distances = _distances(real, samples)
+    return Variety(
+        recall=float((distances <= _radii(samples, k)).any(1).double().mean()),
+        coverage=float((distances.amin(1) <= _radii(real, k)).double().mean()),
+    )
+
+
+def variety_size(samples: int, real: int) -> int:
+    """How many of each kind `variety` compares."""
+    return min(samples, real, VARIETY_IMAGES)
+
+
+def _radii(features: Tensor, k: int) -> Tensor:
+    """Distance of each to its k-th nearest other, shape (n,)."""
+    return _distances(features, features).kthvalue(k + 1, dim=1).values  # the nearest is itself
+
+
+def _distances(first: Tensor, second: Tensor) -> Tensor:
+    # By products of matrices it is six times as fast, and copies of one image would then lie apart, by rounding.
+    return torch.cdist(first, second, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 @dataclass(frozen=True)

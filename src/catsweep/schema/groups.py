@@ -84,6 +84,30 @@ def _metrics(**extractor: Any) -> Branch:
     )
 
 
+def _judge(**extractor: Any) -> Branch:
+    """A network in a file, and how it judges."""
+    return part(
+        required=Value(Switch()),
+        extractor=target(
+            file=Value(Text()),
+            sha256=Value(Text(), null=True),
+            name=Value(Text(), null=True),
+            size=Value(Whole(1, PIXELS), null=True),
+            mean=Values(Several(Real(-1e6, 1e6), length=3)),
+            std=Values(Several(Real(0, 1e6, beyond=True), length=3)),
+            interpolation=Value(Choice(("bicubic", "bilinear"))),
+            pool=Value(Choice(("cls", "mean", "none"))),
+            threads=Value(Whole(1, 4096), null=True),
+            **extractor,
+        ),
+        cache_root=Value(Text(), null=True),
+        samples=Value(Whole(2)),
+        seed=Value(Whole(0, SEEDS)),
+        reference=Value(Choice(("all", "train", "val"))),
+        batch_size=Value(Whole(1)),
+    )
+
+
 def _optimizer(converted: bool = True, lr: bool = True, **keys: Any) -> Branch:
     how = {"_convert_": Value(Choice(("none", "partial", "object", "all")))} if converted else {}
     return part(**how, lr=Value(RATE), **keys)
@@ -224,6 +248,9 @@ SCHEMAS: dict[str, Any] = {
     "data_ready": target(source=_source(), size=Value(Whole(1, PIXELS)), **_batches(held_out=False)),
     "depth": Branch({"halvings": Value(Whole(1, 12))}),
     "hparams_search": {"study": Value(Text(), null=True), "trials": Value(Whole(1))},
+    "judge": _judge(output=Value(Text(), null=True)),
+    "judge_none": Branch({"_target_": Value(Text(), null=True)}),
+    "judge_torch": _judge(),
     "logger_wandb": _wandb(),
     "loss_perceptual": Branch(
         {

@@ -16,7 +16,7 @@ from optuna.distributions import BaseDistribution
 
 from catsweep.errors import ConfigError
 from catsweep.search import composition, confirmation, enqueued, pruning
-from catsweep.search.settings import Settings
+from catsweep.search.settings import Settings, listed
 from catsweep.search.space import Space
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def _unavailable(settings: Settings, config: DictConfig) -> list[str]:
     """What the sweep would need later and could not have: functions that are named, a pruner, a seed to go on from."""
     said = []
     for key in ("preflight", "on_end"):
-        if (path := settings[key]) is not None:
+        for path in listed(settings[key]):
             try:
                 if not callable(pkgutil.resolve_name(path)):
                     raise TypeError("it cannot be called")

@@ -33,12 +33,14 @@ def facts(cfg: DictConfig, examples: "Examples | None" = None) -> dict[str, Any]
     from catsweep import configuration
     from catsweep.data.datamodule import CatDataModule
     from catsweep.instantiation import instantiate
+    from catsweep.judging import factory
     from catsweep.metrics.scorer import Scorer
     from catsweep.smoke_test import SmokeTest
 
     if examples is not None and (wrong := examples.problems(SmokeTest(*_asked()).problems)):
         raise ConfigError("No trial could run with:\n" + "\n".join(f"  {line}" for line in wrong))
     configuration.check(cfg)
+    factory(cfg)  # who judges the best of the sweep can do so
     data: CatDataModule = instantiate(cfg.data)
     data.prepare_data()
     scorer: Scorer = instantiate(cfg.metrics)(ready=data.ready)

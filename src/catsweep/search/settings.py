@@ -135,6 +135,11 @@ def naming(config: DictConfig) -> str:
     return found[1] if found else "hydra.sweeper.study_name"
 
 
+def listed(given: Any) -> list[Any]:
+    """What a key holds that takes nothing, one thing or a list of several."""
+    return [] if given is None else list(given) if isinstance(given, list | tuple) else [given]
+
+
 def _plain(value: Any) -> Any:
     return OmegaConf.to_container(value, resolve=True) if isinstance(value, DictConfig | ListConfig) else value
 

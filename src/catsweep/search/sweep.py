@@ -408,14 +408,13 @@ class Sweep:
 
     def _hand_over(self, study: optuna.Study, sweep_dir: Path) -> None:
         """Call what the settings name for the end of the sweep. A failure there is no failure of the sweep."""
-        if self.settings["on_end"] is None:
-            return
-        try:
-            # Looked up without Hydra's whitelist: it is the user's own configuration, like the task itself.
-            end = hydra.utils.get_method(self.settings["on_end"])
-            end(study=study, folder=sweep_dir, study_folder=self.settings.record, config=self.config)
-        except Exception as error:
-            log.warning("%s failed; the study is complete without it: %r", self.settings["on_end"], error)
+        for name in settings.listed(self.settings["on_end"]):
+            try:
+                # Looked up without Hydra's whitelist: it is the user's own configuration, like the task itself.
+                end = hydra.utils.get_method(name)
+                end(study=study, folder=sweep_dir, study_folder=self.settings.record, config=self.config)
+            except Exception as error:
+                log.warning("%s failed; the study is complete without it: %r", name, error)
 
     def _farewell(self, study: optuna.Study) -> None:
         results.print_table(study, self._names(), runs=Path(study.user_attrs["sweep_dir"]))

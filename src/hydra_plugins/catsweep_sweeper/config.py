@@ -113,9 +113,9 @@ class SteadySweeperConf:
     # about once a minute and at its end, and kept in `record`/artifacts.
     artifacts: list[str] = field(default_factory=list)
 
-    # Dotted path of a function that is called when this start of the sweep has ended, unless it was interrupted, with
-    # study, folder (of the runs), study_folder and config, by these names.
-    on_end: str | None = None
+    # Dotted path of a function, or a list of several, that is called when this start of the sweep has ended, unless it
+    # was interrupted, with study, folder (of the runs), study_folder and config, by these names.
+    on_end: Any = None
     # A line that is printed when this start of the sweep has ended: what to do with the study. null: how to look at it.
     next_step: str | None = None
 

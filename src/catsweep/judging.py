@@ -1,0 +1,190 @@
+"""Who is judged, when, and where that is kept: a run at its end, the best of a sweep, every bundle.
+
+`catsweep.training` calls it after the final scores of a single run, `hydra.sweeper.on_end` names `judge_study`, and
+`export` and `evaluation` judge bundles. The node `judge` of the configuration (the group `metrics/judge`) says by which
+network; it is never an objective, and no part of a study's contract. The judgement is `judge.json` in the folder of the
+run or the bundle, see `catsweep.metrics.judged`.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import optuna
+from omegaconf import DictConfig, OmegaConf
+
+from catsweep import links
+from catsweep.errors import CatsweepError, MetricError
+from catsweep.export.best_model import scored_checkpoint
+from catsweep.instantiation import instantiate, trusting
+from catsweep.metrics.card import MetricCard
+from catsweep.metrics.judge import Judge
+from catsweep.metrics.judged import Judged, rank_agreement, read_judged
+from catsweep.metrics.scorer import Scorer
+from catsweep.models.protocol import Generator
+from catsweep.printing import say
+from catsweep.records import read_json
+from catsweep.runs import load_run
+from catsweep.search import confirmation, results
+
+log = logging.getLogger(__name__)
+
+Factory = Callable[..., Judge]  # from `beside`, the scorer of the run
+BEST = 3  # trials that are judged however few are Pareto-optimal, so that there is an order to compare
+FETCHED = "`make judge` fetches it; metrics/judge=none leaves this out."
+
+
+def factory(cfg: DictConfig) -> Factory | None:
+    """The judge of a configuration, its network opened and looked at; it takes `beside`, the scorer of a run.
+
+    Args:
+        cfg: of any command; its node `judge` says which.
+
+    Returns:
+        None if there is none, or its file is not there and nobody has asked for it by name.
+
+    Raises:
+        MetricError: the file is not there, or no such network.
+    """
+    if (node := _node(cfg)) is None or absent(cfg):
+        return None
+    file = OmegaConf.select(node, "extractor.file")
+    if file is not None and not Path(file).expanduser().exists():
+        raise MetricError(
+            f"Expected the network that judges in judge.extractor.file={file}; it is not there. {FETCHED}"
+        )
+    made: Factory = instantiate(node)
+    return made
+
+
+def absent(cfg: DictConfig) -> str:
+    """Why nothing is judged, where it would be if the file were there; else empty."""
+    node = _node(cfg)
+    file = None if node is None else OmegaConf.select(node, "extractor.file")
+    if node is None or node.get("required", True) or file is None or Path(file).expanduser().exists():
+        return ""
+    return f"No other network has judged what is drawn: {file} is not there. {FETCHED}"
+
+
+def judge_model(made: Factory, model: Generator, folder: Path, scorer: Scorer) -> Judged:
+    """Judge a model, and keep that beside its scores.
+
+    Args:
+        made: see `factory`.
+        model: as it was scored.
+        folder: of the run or the bundle, with its `metrics.json`.
+        scorer: of the run.
+
+    Raises:
+        MetricError: it cannot be judged.
+    """
+    judged = made(beside=scorer).judge(model, read_json(folder / "metrics.json")["scores"])
+    judged.write(folder)
+    return judged
+
+
+def judge_run(judge: Judge, folder: Path) -> Judged:
+    """Judge a finished run by its scored checkpoint, unless that was done before in the same way.
+
+    Args:
+        judge: of the photos that it was trained on.
+        folder: of the run.
+
+    Raises:
+        CatsweepError: the run is not whole, was trained on other photos, or cannot be judged.
+    """
+    links.refuse_within(folder, "run", MetricError)
+    cards = judge.cards()
+    if (known := read_judged(folder)) and _alike(known, cards):
+        return known
+    digest = read_json(folder / "provenance.json").get("data_digest")
+    if digest != judge.scorer.ready.digest:
+        raise MetricError(f"{folder} was trained on other photos than those of {judge.scorer.ready.path}.")
+    recorded = read_json(folder / "metrics.json")["scores"]
+    model, _ = load_run(folder, scored_checkpoint(folder))
+    assert isinstance(model, Generator)
+    judged = judge.judge(model, recorded)
+    judged.write(folder)
+    return judged
+
+
+def judge_study(study: optuna.Study, folder: Path, study_folder: Path, config: DictConfig) -> None:
+    """Judge the Pareto set of a study, its best trials, and all runs of its confirmation.
+
+    What was judged before is not judged again. One that cannot be judged is told, and the others are.
+
+    Args:
+        study: the search.
+        folder: of its runs.
+        study_folder: of the study itself.
+        config: composed, of the sweep.
+    """
+    del study_folder
+    if remark := absent(config):
+        say(remark)
+        return
+    with trusting(list(config.get("trust") or [])):
+        if (made := factory(config)) is None:
+            return
+        runs = chosen(study, folder)
+        if not runs:
+            return
+        data = instantiate(config.data)
+        data.prepare_data()
+        judge = made(beside=instantiate(config.metrics)(ready=data.ready))
+        say(f"Judging {len(runs)} runs by {judge.name}, {judge.scorer.samples} images of each")
+        judged = list(_each(judge, runs))
+    if agreement := rank_agreement(judged):
+        say(agreement.sentence())
+
+
+def chosen(study: optuna.Study, folder: Path) -> dict[str, Path]:
+    """The runs of a study that are worth judging, in words, with their folders."""
+    from catsweep.report import record  # it imports what draws charts
+
+    found = record.read(study, folder)
+    best = [trial.number for trial in results.best_trials(study)]
+    best += [number for number in confirmation.candidates(study, BEST) if number not in best]
+    by_number = {trial.number: trial.run for trial in found.trials}
+    runs = {f"trial {number}": by_number.get(number) for number in best}
+    for one in found.confirmations:
+        if one.role == "finished":
+            runs[f"trial {one.confirms} under seed {one.seed}"] = one.run
+    return {name: run for name, run in runs.items() if run is not None}
+
+
+def line(judged: Judged) -> str:
+    """The judgement in a line: `judge/fid 95 (photos: 41)  judge/kid …`."""
+    parts = []
+    for name, score in judged.scores.items():
+        photos = judged.reference.get(name)
+        parts.append(f"{name} {score:.4g}" + ("" if photos is None else f" (photos: {photos:.4g})"))
+    return "  ".join(parts)
+
+
+def _each(judge: Judge, runs: dict[str, Path]) -> Iterator[Judged]:
+    for name, folder in runs.items():
+        try:
+            judged = judge_run(judge, folder)
+        except CatsweepError as error:
+            log.warning("%s is not judged: %s", name, error)
+            continue
+        say(f"  {name}: {_first(judged)}")
+        yield judged
+
+
+def _first(judged: Judged) -> str:
+    """The two numbers that are looked at first."""
+    own = judged.recorded.get("val/fid")
+    return f"judge/fid {judged.scores['judge/fid']:.4g}" + ("" if own is None else f", val/fid {own:.4g}")
+
+
+def _alike(known: Judged, cards: Mapping[str, MetricCard]) -> bool:
+    """Whether a judgement was made as one would be made now; newer libraries make no other."""
+    now = {name: card.to_dict() | {"versions": None} for name, card in cards.items()}
+    return {name: card.to_dict() | {"versions": None} for name, card in known.cards.items()} == now
+
+
+def _node(cfg: DictConfig) -> DictConfig | None:
+    node = OmegaConf.select(cfg, "judge")
+    return None if node is None or node.get("_target_") is None else node
