@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from catsweep.metrics.beside import of_run
 from catsweep.search import attributes, confirmation
 from catsweep.search.artifacts import Artifacts
+from catsweep.search.confirmation import Confirmation
 from catsweep.search.executor import Executor
 from catsweep.search.folders import Folders
 from catsweep.search.foreign import whole
@@ -49,6 +50,7 @@ class Confirming:
     def __init__(self, study: optuna.Study, jobs: Jobs) -> None:
         self.study, self.jobs, self.settings = study, jobs, jobs.settings
         self.plan = self._plan()
+        self.found: Confirmation | None = None
 
     @property
     def complete(self) -> bool:
@@ -112,6 +114,16 @@ class Confirming:
         if not stop.requested:
             self._report(runs)
 
+    def print(self) -> None:
+        """Print what was found, with what the run folders say beside the objectives; nothing if nothing was."""
+        if self.found is not None:
+            base = Path(self.study.user_attrs["sweep_dir"])
+            folders = confirmation.folders(self._runs(), usual)
+            again = {
+                trial: {seed: of_run(base / name, base) for seed, name in own.items()} for trial, own in folders.items()
+            }
+            self.found.print(beside=self.found.beside(again))
+
     def _plan(self) -> list[dict[str, Any]]:
         asked = self.settings["confirm"]
         if asked is None:
@@ -145,12 +157,7 @@ class Confirming:
         names = list(self.settings.objective or [])
         report = confirmation.report(self.study, done, names, list(self.settings.directions))
         report.write(self.settings.record)
-        base = Path(self.study.user_attrs["sweep_dir"])
-        again = {
-            trial: {seed: of_run(base / name, base) for seed, name in seeds.items()}
-            for trial, seeds in confirmation.folders(runs, usual).items()
-        }
-        report.print(beside=report.beside(again))
+        self.found = report
 
 
 class _Planned:

@@ -343,14 +343,14 @@ class Sweep:
             say(f"It has all of its {total} trials; {more}")
             return
         executor = self.jobs.executor()
+        confirming = None
         watch = Watch(study, self.settings, executor, sweep_dir)
         try:
             with interruptible(executor, self.stop), watch:
                 self._scheduler(study, executor, leases, watch).run()
                 if not self.stop.requested and budget.is_whole(study, total):
-                    Confirming(study, self.jobs).run(
-                        executor, self._limits, self.stop, watch.event, watch.refresh, watch.confirming
-                    )
+                    confirming = Confirming(study, self.jobs)
+                    confirming.run(executor, self._limits, self.stop, watch.event, watch.refresh, watch.confirming)
         except BaseException:
             executor.close()
             with suppress(StorageError):  # what ended the sweep is what is told
@@ -360,6 +360,9 @@ class Sweep:
         self._record(study)
         if not self.stop.requested:
             self._hand_over(study, sweep_dir)
+            self._record(study)  # with what they have found beside the objectives
+        if confirming is not None:
+            confirming.print()
         self._farewell(study)
 
     def _scheduler(self, study: optuna.Study, executor: Executor, leases: Leases, watch: Watch) -> Scheduler:
