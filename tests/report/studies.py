@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -195,11 +196,12 @@ def strangers(lab: Lab, name: str, words: Sequence[str]) -> Path:
     for i, word in enumerate(words):
         named = {f"x.{word}": FloatDistribution(0, 1)} if i % 16 == 0 else {}  # each is a chart
         told = {attributes.MESSAGE: f"{word}\n{word}", attributes.TRACEBACK: f"x\n{word}"}
-        study.add_trial(
-            create_trial(
-                state=TrialState.FAIL if i % 8 else TrialState.COMPLETE, values=None if i % 8 else [1.0, 0.5],
-                params={"loss": word, **dict.fromkeys(named, 0.5)}, distributions={"loss": choices, **named},
-                user_attrs=told | {attributes.OUTCOME: word},
-            )
+        trial = create_trial(
+            state=TrialState.FAIL if i % 8 else TrialState.COMPLETE, values=None if i % 8 else [1.0, 0.5],
+            params={"loss": word, **dict.fromkeys(named, 0.5)}, distributions={"loss": choices, **named},
+            user_attrs=told | {attributes.OUTCOME: word},
         )  # fmt: skip
+        # Not when they were added: on a busy machine the ruler of the timeline would have other marks.
+        trial.datetime_start, trial.datetime_complete = (datetime.fromtimestamp(BEGIN + i + more) for more in (0, 1))
+        study.add_trial(trial)
     return lab.sweeps / name
