@@ -14,6 +14,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import TrialState, create_trial
 
 from catsweep.data.ready import CARD, IMAGES, MANIFEST, ReadySet, Row, digest, write_manifest
+from catsweep.metrics.card import MetricCard
+from catsweep.metrics.judged import Judged
 from catsweep.report.grids import grid, rows, save_png
 from catsweep.search import attributes
 
@@ -92,6 +94,16 @@ class Lab:
             save_png(run / f"samples/epoch_{epoch:04d}.png", grid(images(16, shade=20 + epoch)))
         save_png(run / "reconstructions/epoch_0010.png", rows(images(8), images(8, shade=90)))
         return run
+
+    def judge(self, study: str, number: int | str, fid: float, judge: str = "dinov2", **own: float) -> None:
+        """What the judge leaves in the folder of a run, and more scores of the run itself: `recall=0.5`."""
+        run = self.outputs / study / str(number)
+        told = json.loads((run / "metrics.json").read_text())
+        told["scores"] |= {f"val/{name}": value for name, value in own.items()}
+        (run / "metrics.json").write_text(json.dumps(told))
+        card = MetricCard.from_dict(CARD_OF_FID | {"extractor": judge})
+        scores = {"judge/fid": fid, "judge/copied": 0.0625}
+        Judged(scores, dict.fromkeys(scores, card), {"judge/fid": 42.5, "val/fid": 5.5}, told["scores"]).write(run)
 
     def set(self, n: int = 40) -> str:
         """A ready set of squares; its digest."""
