@@ -96,7 +96,7 @@ def compose(tmp_path_factory: pytest.TempPathFactory, graphs: Path) -> Callable[
         "data.reader.n=96", "data.size=32", f"data.root={cache / 'ready'}", "data.batch_size=16",
         "depth=shallow", "width.channels=4", "model.latent_size=8",
         f"metrics.cache_root={graphs}",
-        "metrics.samples=48", "metrics.rung_samples=32",
+        "metrics.samples=48", "metrics.rung_samples=32", "metrics/judge=none",
         "epochs=2", "eval_every=1", "logger=none", "trainer.threads=1", "trainer.precision=32-true",
     ]  # fmt: skip
 

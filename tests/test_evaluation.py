@@ -156,17 +156,17 @@ def test_a_bundle_agrees_with_its_record(bundle: Path, capsys: pytest.CaptureFix
     assert printed.startswith(
         "Scoring outputs/exports/cats-3 again, against cats-16\nScores of cats-3: 40 images from seed 0"
     )
-    assert "outputs/exports/cats-3 agrees with its record: all 6 scores are inside." in printed
+    assert "outputs/exports/cats-3 agrees with its record: all 8 scores are inside." in printed
     assert "val/nearest and val/copied in features of means (weights 0123456789ab…; none)" in printed
     assert "val/ssim_gap and val/ssim in pixels" in printed
-    assert printed.count(" yes ") == 6
+    assert printed.count(" yes ") == 8
     assert "should give the record" not in printed
     assert {path: path.read_bytes() for path in bundle.iterdir()} == before
 
 
 def test_other_latents_land_inside_the_intervals(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     evaluation.run(config(bundle=str(bundle), seed=1, out="scores/one.json"))
-    assert "scores as it says: all 6 scores are inside" in capsys.readouterr().out
+    assert "scores as it says: all 8 scores are inside" in capsys.readouterr().out
     outcome = json.loads(Path("scores/one.json").read_text())
     assert (outcome["seed"], outcome["recorded_seed"], outcome["folder"]) == (1, 0, bundle.as_posix())
     fid = outcome["scores"]["val/fid"]
@@ -208,7 +208,7 @@ def test_inside_but_not_the_record_is_said(bundle: Path, capsys: pytest.CaptureF
     evaluation.run(config())
     printed = capsys.readouterr().out
     assert "should give the record to 0.1%; val/ssim is " in printed
-    assert "scores as it says: all 6 scores are inside" in printed
+    assert "scores as it says: all 8 scores are inside" in printed
 
 
 def test_a_bundle_that_lost_its_reconstructor_does_not_score_as_it_says(bundle: Path) -> None:
@@ -275,7 +275,7 @@ def run(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_run_must_repeat_its_record(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     evaluation.run(config(bundle=str(run)))
     printed = capsys.readouterr().out
-    assert "agrees with its record: all 6 scores are inside" in printed
+    assert "agrees with its record: all 8 scores are inside" in printed
     assert "with rounding" in printed
     assert "95%" not in printed
     change(run, lambda metrics: metrics["scores"].update({"val/kid": metrics["scores"]["val/kid"] * 1.01}))

@@ -17,7 +17,7 @@ from catsweep.atomic import write_json
 from catsweep.errors import EvaluationError
 from catsweep.export import digests
 from catsweep.export.best_model import scored_checkpoint
-from catsweep.export.intervals import LEVEL, NOT_BELOW_ZERO, ROUNDING, SHARE, Interval
+from catsweep.export.intervals import LEVEL, NOT_BELOW_ZERO, ROUNDING, SHARE, SHARES, Interval
 from catsweep.export.reading import is_bundle, latest_bundle, load_bundle
 from catsweep.export.recorded import Recorded, open_photos, other_versions, scorer_for
 from catsweep.metrics.card import MetricCard
@@ -237,8 +237,10 @@ class Outcome:
         record, interval = abs(self.recorded.scores[name]), self.recorded.intervals.get(name)
         # Near 0 a share of the score says nothing: there it is a difference of larger numbers, or a count of images.
         spread = interval.high - interval.low if interval else 0.0
-        images = 1 / self.recorded.cards[name].samples if name == SHARE else 1e-6
-        return max(ROUNDING * max(record, spread), images)
+        card = self.recorded.cards[name]
+        images = card.settings.get("images", card.samples) if name in SHARES else card.samples
+        least = 1 / images if name in (SHARE, *SHARES) else 1e-6
+        return max(ROUNDING * max(record, spread), least)
 
     def _agrees(self, name: str) -> bool:
         return name in self.now and abs(self.now[name] - self.recorded.scores[name]) <= self._rounding(name)

@@ -225,7 +225,7 @@ def export_config(run: Path, out: Path, **keys: object) -> DictConfig:
 @functools.cache
 def _export_keys() -> DictConfig:
     with initialize_config_dir(str(ROOT / "conf")):
-        return compose("export")
+        return compose("export", ["metrics/judge=none"])
 
 
 def exported(run: Path, out: Path, **keys: object) -> Exported:

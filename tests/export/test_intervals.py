@@ -86,9 +86,10 @@ def test_so_is_the_next_gap_where_gaps_end_at_zero(mean: float) -> None:
     assert 0.94 <= coverage("val/ssim_gap", lambda rng, n: abs(rng.normal(mean, 1, n)), 8) <= 0.985
 
 
+@pytest.mark.parametrize("score", ["val/copied", "val/recall", "val/coverage"])
 @pytest.mark.parametrize("share", [0.001, 0.05, 0.5])
-def test_the_next_share_is_inside_at_least_19_times_in_20(share: float) -> None:
-    assert coverage("val/copied", lambda rng, n: rng.binomial(SAMPLES, share, n) / SAMPLES, 8, 400) >= 0.93
+def test_the_next_share_is_inside_at_least_19_times_in_20(share: float, score: str) -> None:
+    assert coverage(score, lambda rng, n: rng.binomial(SAMPLES, share, n) / SAMPLES, 8, 400) >= 0.93
 
 
 @pytest.mark.parametrize("score", ["val/fid", "val/kid", "val/ssim_gap", "val/nearest", "val/copied"])
@@ -112,9 +113,17 @@ def test_photos_of_another_time_have_a_mean_inside_19_times_in_20(monkeypatch: p
 
 def test_scores_that_cannot_be_negative_have_no_negative_end() -> None:
     scores = [0.0, 0.01, 0.03]
-    for name in ("val/fid", "val/ssim_gap", "val/nearest", "val/copied"):
+    for name in ("val/fid", "val/ssim_gap", "val/nearest", "val/copied", "val/recall", "val/coverage"):
         assert of_draws(name, scores, 100).low == 0
     assert of_draws("val/kid", scores, 100).low < 0
+
+
+@pytest.mark.parametrize("name", ["val/recall", "val/coverage"])
+def test_a_share_that_never_varied_may_still_be_another_next_time_and_is_never_above_1(name: str) -> None:
+    assert of_draws(name, [0.0] * 8, 512).high == 1 / 512
+    assert of_draws(name, [1.0] * 8, 512).low == 511 / 512
+    assert of_draws(name, [0.9, 1.0, 0.8], 512).high == 1
+    assert of_draws(name, [0.5, 0.6, 0.4], 512).low < 0.3  # one sample may hold several photos
 
 
 def test_no_copy_in_any_draw_still_lets_one_be_found() -> None:

@@ -77,6 +77,8 @@ def test_scores_are_those_of_the_parts(build: Callable[..., Scorer], tiny_genera
     assert values["val/kid"] == pytest.approx(scores.kernel_distance(fakes, reals, seed=0), rel=1e-6)
     nearest = scores.nearest_distance(fakes, reals[:24], reals[24:])
     assert (values["val/nearest"], values["val/copied"]) == pytest.approx((nearest.ratio, nearest.copied), rel=1e-5)
+    variety = scores.variety(fakes, reals, seed=0)
+    assert (values["val/recall"], values["val/coverage"]) == (variety.recall, variety.coverage)
     gap = abs(similarity.pair_similarity(drawn, 24, 0) - scorer.reference.similarity)
     assert values["val/ssim_gap"] == pytest.approx(gap)
     assert scorer.rung(model)["val/kid"] == pytest.approx(scores.kernel_distance(fakes[:12], reals, seed=0), rel=1e-6)
@@ -89,6 +91,38 @@ def test_a_model_that_draws_the_real_images_scores_zero(build: Callable[..., Sco
     assert values["val/kid"] < 1e-6
     assert values["val/nearest"] < 1e-3
     assert values["val/copied"] >= 0.75
+
+
+def test_a_generator_that_draws_one_cat_well_loses(
+    build: Callable[..., Scorer], tiny_ready: Any, images: Callable[..., np.ndarray]
+) -> None:
+    photos = images(96, seed=0)
+    scorer = build(ready=tiny_ready(photos, held_out=24), samples=64)
+    rng = np.random.default_rng(0)
+    one_well = np.repeat(photos[3:4], 64, axis=0) + rng.integers(0, 3, (64, *photos.shape[1:]), dtype=np.uint8)
+    all_badly = (0.7 * images(64, seed=1) + 60 * rng.random((64, *photos.shape[1:]))).astype(np.uint8)
+    (one, _), (many, _) = (scorer.final(Replay(drawn)) for drawn in (one_well, all_badly))
+    assert one["val/fid"] > many["val/fid"]
+    assert one["val/recall"] < many["val/recall"]
+    assert one["val/coverage"] < many["val/coverage"]
+
+
+def test_photos_in_the_place_of_samples_score_what_a_perfect_generator_would(
+    build: Callable[..., Scorer], tiny_ready: Any, images: Callable[..., np.ndarray], tiny_extractor: Any
+) -> None:
+    extractor, photos = tiny_extractor(), images(400, seed=0)
+    scorer = build(ready=tiny_ready(photos, held_out=40), samples=150, extractor=extractor)
+    seen = extractor.seen
+    found = scorer.of_photos()
+    assert extractor.seen == seen
+    assert found == scorer.of_photos()
+    perfect, _ = scorer.final(Replay(images(150, seed=1)))  # of the same kind, and none of the reference
+    assert found["fid"] == pytest.approx(perfect["val/fid"], rel=0.5)
+    assert found["coverage"] == pytest.approx(perfect["val/coverage"], abs=0.1)
+    assert found["recall"] == pytest.approx(perfect["val/recall"], abs=0.1)
+    worse, _ = scorer.final(Replay(images(150, seed=1) // 2))
+    assert found["fid"] < worse["val/fid"]
+    assert build(ready=tiny_ready(images(3, seed=0), held_out=0)).of_photos() == {}
 
 
 def test_samples_come_from_fixed_latents(build: Callable[..., Scorer], images: Callable[..., np.ndarray]) -> None:
@@ -291,7 +325,8 @@ def test_without_held_out_images_nothing_is_said_of_copies_and_reconstructions(
     scorer = build(ready=tiny_ready(held_out=0))
     for model in (tiny_generator(), tiny_reconstructor()):
         values, _ = scorer.final(model)
-        assert set(values) == set(scorer.names(model)) == {"val/fid", "val/kid", "val/ssim_gap"}
+        always = {"val/fid", "val/kid", "val/recall", "val/coverage", "val/ssim_gap"}
+        assert set(values) == set(scorer.names(model)) == always
 
 
 @pytest.mark.parametrize(("option", "extractor"), [("default", "EfficientNetLite0"), ("inception", "Inception")])

@@ -1,5 +1,8 @@
 """Distances over features: equal to torchmetrics, exact, independent of the global random state."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,6 +12,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import poly_mmd
 
 from catsweep.errors import MetricError
+from catsweep.metrics import scores
 from catsweep.metrics.scores import FID, GivenFeatures, frechet_distance, kernel_distance, nearest_distance
 from catsweep.metrics.statistics import Moments
 
@@ -180,3 +184,77 @@ def test_scores_wait_for_no_other_process(monkeypatch):
     fid = FID(Moments.of(real))
     fid.update(drawn, real=False)
     fid.compute()
+
+
+def spread(n: int, dimensions: int = 8, seed: int = 0) -> Tensor:
+    return torch.randn(n, dimensions, generator=torch.Generator().manual_seed(seed))
+
+
+def test_photos_have_the_variety_of_photos() -> None:
+    """Naeem et al. 2020, eq. 10: 1 - (n-1)…(n-k) / (2n-1)…(2n-k), whatever is drawn, if it is drawn alike."""
+    n, k = 200, scores.NEIGHBOURS
+    wanted = 1 - math.prod((n - i) / (2 * n - i) for i in range(1, k + 1))
+    found = [scores.variety(spread(n, seed=seed), spread(n, seed=1000 + seed), 0) for seed in range(12)]
+    assert np.mean([one.coverage for one in found]) == pytest.approx(wanted, abs=0.015)
+    assert np.mean([one.recall for one in found]) > 0.8
+
+
+def test_one_sample_many_times_covers_next_to_nothing() -> None:
+    real = spread(200)
+    same = real[:1].repeat(200, 1)
+    assert scores.variety(same, real, 0).recall <= 1 / 200
+    assert scores.variety(same, real, 0).coverage < 0.2
+    assert scores.variety(real.flip(0), real, 0) == scores.Variety(1, 1)
+
+
+def test_far_away_nothing_is_covered_and_one_outlier_feigns_recall_but_no_coverage() -> None:
+    real = spread(100)
+    assert scores.variety(real + 1000, real, 0) == scores.Variety(0, 0)
+    samples = torch.cat([real[:1].repeat(96, 1), 50 * torch.eye(8)[:4]])  # their neighbours are far, their balls large
+    found = scores.variety(samples, real, 0)
+    assert found.recall > 0.9
+    assert found.coverage < 0.2
+
+
+@given(st.integers(2, 40), st.integers(2, 40), st.integers(0, 99))
+def test_variety_is_a_share_and_does_not_depend_on_where_zero_is(n: int, m: int, seed: int) -> None:
+    samples, real = spread(n, seed=seed), spread(m, seed=seed + 100)
+    found = scores.variety(samples, real, seed)
+    assert 0 <= found.recall <= 1
+    assert 0 <= found.coverage <= 1
+    far = scores.variety(samples.double() + 1e4, real.double() + 1e4, seed)
+    assert (far.recall, far.coverage) == pytest.approx((found.recall, found.coverage))
+
+
+@given(st.integers(3, 30), st.integers(0, 99))
+def test_more_of_the_same_samples_cover_no_more(n: int, seed: int) -> None:
+    real = spread(4 * n, seed=seed)
+    few = spread(n, seed=seed + 1)
+    doubled = scores.variety(few.repeat(4, 1), real, 0)
+    assert doubled.coverage <= scores.variety(torch.cat([few, spread(3 * n, seed=seed + 2)]), real, 0).coverage
+
+
+def test_variety_does_not_depend_on_the_size_of_the_set_and_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    whole = scores._distances
+    monkeypatch.setattr(scores, "_distances", lambda a, b: (sizes.append((len(a), len(b))), whole(a, b))[1])
+    small, large = (scores.variety(spread(60, seed=1), spread(n, seed=2), 0).coverage for n in (60, 2400))
+    assert abs(small - large) < 0.15
+    monkeypatch.setattr(scores, "VARIETY_IMAGES", 20)
+    scores.variety(spread(60), spread(60), 0)
+    assert {*sizes} == {(60, 60), (20, 20)}
+
+
+def test_variety_is_drawn_from_the_seed_alone() -> None:
+    samples, real = 0.3 * spread(30), spread(300, seed=1)
+    torch.manual_seed(1)
+    first = scores.variety(samples, real, 0)
+    torch.manual_seed(2)
+    assert scores.variety(samples, real, 0) == first
+    assert len({scores.variety(samples, real, seed).coverage for seed in range(8)}) > 1
+
+
+def test_variety_needs_features_of_two() -> None:
+    for samples, real in ((spread(1), spread(9)), (spread(9), spread(1)), (spread(9, 4), spread(9))):
+        with pytest.raises(MetricError, match="Expected features of at least 2"):
+            scores.variety(samples, real, 0)

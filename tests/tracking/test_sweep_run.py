@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 
+from catsweep import judging
 from catsweep.report.grids import save_png
 from catsweep.search import confirmation
 from catsweep.search.sweep import Sweep
@@ -177,7 +178,7 @@ def fail(**given: Any) -> None:
     raise RuntimeError("no disk")
 
 
-def ended(on_end: str | None) -> None:
+def ended(on_end: str | list[str] | None) -> None:
     sweep = SimpleNamespace(settings=_Settings({"on_end": on_end}, Path("sweeps/cats")), config="config")
     Sweep._hand_over(sweep, "study", Path("outputs/cats"))  # type: ignore[arg-type]
 
@@ -193,19 +194,24 @@ def test_any_function_can_be_called_at_the_end(monkeypatch: pytest.MonkeyPatch) 
     CALLED.clear()
     ended(None)
     ended("catsweep.tracking.sweep_run.remember")
-    assert [
-        {"study": "study", "folder": Path("outputs/cats"), "study_folder": Path("sweeps/cats"), "config": "config"}
-    ] == CALLED
+    given = {"study": "study", "folder": Path("outputs/cats"), "study_folder": Path("sweeps/cats"), "config": "config"}
+    assert [given] == CALLED
+    ended(["catsweep.tracking.sweep_run.remember", "catsweep.tracking.sweep_run.remember"])
+    assert [given, given, given] == CALLED
 
 
 def test_its_failure_is_said_and_harms_no_sweep(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(sweep_run, "fail", fail, raising=False)
-    ended("catsweep.tracking.sweep_run.fail")
+    monkeypatch.setattr(sweep_run, "remember", remember, raising=False)
+    CALLED.clear()
+    ended(["catsweep.tracking.sweep_run.fail", "catsweep.tracking.sweep_run.remember"])
+    assert len(CALLED) == 1
     assert "catsweep.tracking.sweep_run.fail failed; the study is complete without it" in caplog.text
     assert "no disk" in caplog.text
 
 
 def test_our_sweeps_name_it(root: Path) -> None:
-    assert get_method(OmegaConf.load(root / "conf/hydra/sweeper/steady.yaml").on_end) is sweep_run.record
+    named = OmegaConf.load(root / "conf/hydra/sweeper/steady.yaml").on_end
+    assert [get_method(name) for name in named] == [judging.judge_study, sweep_run.record]

@@ -13,6 +13,8 @@ falls inside. An interval answers one question, and which one depends on the sco
 - **`val/copied`** counts images, in most draws none at all, which would leave no spread to reckon with. How many of n
   images are copies is binomial, and so the interval comes from the count over all k n images: exact prediction limits
   that hold with at least 95 % whatever the true share is (Thatcher 1964, J. R. Stat. Soc. B 26, 176).
+- **`val/recall` and `val/coverage`** count real images, of which one sample may hold several: they vary more than a
+  binomial count, or, near 0 and 1, not at all in a few draws. Their interval is the hull of both kinds above.
 - **`val/ssim`** knows no chance: the same reconstructions of the same held-out photos. Its interval says how well
   these photos tell the mean over *all* cats: a percentile bootstrap over the photos (Efron 1979).
 
@@ -41,7 +43,7 @@ ROUNDING = 1e-3  # relative; float32 in another runtime flips a rounding to uint
 RESAMPLES = 2000
 STREAM = 20_260_305  # sets the seeds of the draws apart from those that people type: 0, 1, 2, …
 NOT_BELOW_ZERO = ("val/fid", "val/recall", "val/coverage", "val/ssim_gap", "val/nearest")
-NOT_ABOVE_ONE = ("val/recall", "val/coverage")
+SHARES = ("val/recall", "val/coverage")  # of real images
 SHARE, HELD_OUT = "val/copied", "val/ssim"
 
 
@@ -108,7 +110,7 @@ def measure(
         raise ExportError(f"An interval needs at least 2 draws of latents to see how much they differ; got {draws}.")
     now = scorer.drawn(model)
     others = [scorer.reseeded(seed).drawn(model) for seed in fresh_seeds(scorer.seed, draws)]
-    found = {name: of_draws(name, [scores[name] for scores in others], scorer.samples) for name in now}
+    found = {name: of_draws(name, [scores[name] for scores in others], counted(scorer, name)) for name in now}
     if isinstance(model, Reconstructor):
         photos = scorer.held_out_similarities(model)
         now[HELD_OUT] = float(photos.mean())
@@ -122,6 +124,11 @@ def measure(
                 f"those that were scored. Train the run again, or name another."
             )
     return {name: asdict(interval) for name, interval in found.items()}
+
+
+def counted(scorer: Scorer, name: str) -> int:
+    """How many images a score is taken over."""
+    return int(scorer.card(name).settings["images"]) if name in SHARES else scorer.samples
 
 
 def fresh_seeds(seed: int, count: int) -> list[int]:
@@ -138,15 +145,18 @@ def of_draws(name: str, scores: Sequence[float], samples: int) -> Interval:
         samples: images in each draw.
     """
     k = len(scores)
-    if name == SHARE:
+    if name in (SHARE, *SHARES):
         least, most = limits_of_count(sum(round(share * samples) for share in scores), k * samples, samples)
+    if name == SHARE:
         method = f"exact prediction limits of a count, from {k} other draws of {samples} images"
         return Interval(least / samples, most / samples, LEVEL, k, method)
     half = t_quantile(LEVEL, k - 1) * stdev(scores) * math.sqrt(1 + 1 / k)
     low, high = fmean(scores) - half, fmean(scores) + half
     method = f"prediction interval by Student's t, from {k} other draws of {samples} images"
-    low, high = max(0.0, low) if name in NOT_BELOW_ZERO else low, min(1.0, high) if name in NOT_ABOVE_ONE else high
-    return Interval(low, high, LEVEL, k, method)
+    if name in SHARES:
+        low, high = min(low, least / samples), min(1.0, max(high, most / samples))
+        method += ", and exact prediction limits of a count"
+    return Interval(max(0.0, low) if name in NOT_BELOW_ZERO else low, high, LEVEL, k, method)
 
 
 def of_photos(similarities: NDArray[np.floating[Any]]) -> Interval:
