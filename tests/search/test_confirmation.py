@@ -160,7 +160,7 @@ class TestReport:
         console = Console(file=io.StringIO(), width=160)
         found.print(console, found.beside(again))
         text = console.file.getvalue()  # type: ignore[attr-defined]
-        assert "val/recall" in text
+        assert "recall ↑" in text
         assert "0.375 ± 0.177" in text
 
 

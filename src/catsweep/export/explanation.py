@@ -16,7 +16,7 @@ from catsweep.export.selection import Choice
 from catsweep.export.trials import Trials
 from catsweep.markdown import Markdown, code, plain
 from catsweep.markdown import table as markdown_table
-from catsweep.metrics.beside import BESIDE, Scores, better
+from catsweep.metrics.beside import BESIDE, TITLE, Scores, better, table
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,12 @@ class Explanation:
 
     def print(self, console: Console) -> None:
         """Print the tables and the sentences."""
-        console.print(self.table())
-        if self.seeds.confirmation:
-            console.print(self.seeds.confirmation.table(self.seeds.confirmation.beside(self.opinion.again)))
+        confirmed = self.seeds.confirmation
+        rows = {str(number): self.opinion.own.get(number, Scores()).words() for number, _, _ in self.rows()}
+        tables = [self.table(), table(TITLE, rows)]
+        tables += [confirmed.table(), confirmed.more(confirmed.beside(self.opinion.again))] if confirmed else []
+        for one in filter(None, tables):
+            console.print(one)
         for said in filter(None, (self.sentence(), self.seeds.sentence(), self.second())):
             console.print(said, highlight=False, soft_wrap=True)
 
@@ -108,12 +111,12 @@ class Explanation:
     def table(self) -> Table:
         """The Pareto set for a terminal, the chosen trial marked."""
         table = Table(title=f"Pareto set of {self.trials.study}", title_justify="left")
-        for i, heading in enumerate(self.headings()):
+        for i, heading in enumerate(self.headings()[: 1 + len(self.trials.objectives)]):
             table.add_column(heading, justify="left" if i == 0 else "right")
         table.add_column("parameters", overflow="fold")
         for number, values, chosen in self.rows():
             params = " ".join(f"{name.rpartition('.')[2]}={value}" for name, value in _short(self.trials, number))
-            cells = [f"{number} ◀" if chosen else str(number), *map(_number, values), *self._beside(number), params]
+            cells = [f"{number} ◀" if chosen else str(number), *map(_number, values), params]
             table.add_row(*cells, style="bold green" if chosen else None)
         return table
 

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from catsweep.errors import DataError
 from catsweep.metrics.judged import FILE, NAMES, Judged, read_judged
@@ -18,7 +18,11 @@ from catsweep.names import inside
 from catsweep.printing import readable_name
 from catsweep.records import ANY, NUMBER, misshapen, read_json
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
 COMMAND = "make judge"
+TITLE = "Beside the objectives"  # of a table on the terminal
 METRICS = "metrics.json"
 FID, JUDGED = "val/fid", "judge/fid"  # the same distance, in features of the extractor and of the judge
 BESIDE = ("val/recall", "val/coverage", JUDGED, "judge/recall", "judge/coverage")  # columns, in their order
@@ -50,6 +54,11 @@ class Scores:
         """Those that stand beside objectives, in the order of their columns."""
         values = self.values
         return {name: values[name] for name in BESIDE if name in values}
+
+    def words(self) -> dict[str, str]:
+        """FID and those that stand beside objectives, as they are shown."""
+        values = self.values
+        return {name: f"{values[name]:.4g}" for name in (FID, *BESIDE) if name in values}
 
     @property
     def judge(self) -> str:
@@ -89,6 +98,32 @@ def comparable(runs: Mapping[K, Scores]) -> dict[K, Scores]:
 def better(name: str) -> str:
     """Where a score is better, as an arrow; empty for what is best in the middle."""
     return ARROWS.get(name.rpartition("/")[2], "")
+
+
+def table(title: str, rows: Mapping[str, Mapping[str, str]]) -> "Table | None":
+    """A narrow table for a terminal: those of the objectives have no room for more columns.
+
+    Args:
+        title: of the table.
+        rows: by trial, what is to be said of each score, by name; those without any are left out.
+
+    Returns:
+        None if there is nothing to be said.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    kept = {trial: cells for trial, cells in rows.items() if any(cells.values())}
+    columns = [name for name in (FID, *BESIDE) if any(cells.get(name) for cells in kept.values())]
+    if not kept or columns == [FID]:
+        return None
+    made = Table(title=Text(title), title_justify="left")
+    made.add_column("trial", justify="right")
+    for name in columns:
+        made.add_column(Text(f"{name.replace('/', chr(10))} {better(name)}"), justify="right")
+    for trial, cells in kept.items():
+        made.add_row(Text(trial), *(Text(cells.get(name, "")) for name in columns))
+    return made
 
 
 def _own(path: Path) -> dict[str, float]:

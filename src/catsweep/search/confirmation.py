@@ -23,7 +23,7 @@ from rich.table import Table
 from catsweep import printing
 from catsweep.atomic import write_json
 from catsweep.errors import ConfigError, StudyError
-from catsweep.metrics.beside import BESIDE, Scores
+from catsweep.metrics.beside import BESIDE, TITLE, Scores, table
 from catsweep.search import attributes
 from catsweep.search.pareto import ranks
 from catsweep.search.significance import confidence, distinct
@@ -125,33 +125,38 @@ class Confirmation:
                     found.setdefault(name, {})[one.trial] = f"{fmean(values):.4g}{spread}"
         return found
 
-    def table(self, beside: Mapping[str, Mapping[int, str]] | None = None) -> Table:
-        """The candidates for a terminal.
-
-        Args:
-            beside: as `beside` returns it.
-        """
-        columns = beside or {}
+    def table(self) -> Table:
+        """The candidates for a terminal."""
         table = Table(title=f"{self.objectives[0]} under other seeds", title_justify="left")
         table.add_column("trial", justify="right")
         for name in self.objectives:
             table.add_column(name, justify="right")
             table.add_column("in the search", justify="right")
-        for name in columns:
-            table.add_column(name, justify="right")
         table.add_column("seeds", justify="right")
         table.add_column("")
         for one in self.candidates:
             cells = [cell for i, value in enumerate(one.searched) for cell in (one.words(i), f"{value:.5g}")]
             role = "winner" if one is self.winner else "not told from it" if one.trial in self.tied else ""
-            more = [words.get(one.trial, "") for words in columns.values()]
-            table.add_row(str(one.trial), *cells, *more, str(len(one.values)), role)
+            table.add_row(str(one.trial), *cells, str(len(one.values)), role)
         return table
 
+    def more(self, beside: Mapping[str, Mapping[int, str]]) -> Table | None:
+        """What `beside` returns, for a terminal; None of nothing."""
+        trials = [one.trial for one in self.candidates]
+        rows = {str(trial): {name: words.get(trial, "") for name, words in beside.items()} for trial in trials}
+        return table(f"{TITLE}, under other seeds", rows)
+
     def print(self, console: Console | None = None, beside: Mapping[str, Mapping[int, str]] | None = None) -> None:
-        """Print the table and the sentence."""
+        """Print the tables and the sentence.
+
+        Args:
+            console: to print on; standard output if there is none.
+            beside: as `beside` returns it.
+        """
         console = console or printing.console()
-        console.print(self.table(beside))
+        console.print(self.table())
+        if more := self.more(beside or {}):
+            console.print(more)
         console.print(self.sentence(), highlight=False, soft_wrap=True)
 
     def to_dict(self) -> dict[str, Any]:

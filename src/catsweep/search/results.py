@@ -77,8 +77,7 @@ def print_table(
     mark = "* best" if len(study.directions) == 1 else "* Pareto-optimal"
     # All as plain text: a list of choices, [color,translation], would be taken for markup.
     table = Table(title=_text(f"{study.study_name}: {_count(len(trials), 'trial')}, {mark}"))
-    columns, beside = _beside(trials, objective, runs)
-    for name in ("trial", *_names(study, objective), *columns, "seconds"):
+    for name in ("trial", *_names(study, objective), "seconds"):
         table.add_column(_text(name), justify="right")
     table.add_column("parameters", overflow="fold")
     for trial in trials:
@@ -86,9 +85,16 @@ def print_table(
         values = [f"{v:.4g}" for v in trial.values] if trial.state == TrialState.COMPLETE else unfinished
         words = "  ".join(f"{k.rsplit('.', 1)[-1]}={_short(v, study)}" for k, v in trial.params.items())
         star = "*" if trial.number in best else " "
-        more = [f"{v:.4g}" if (v := beside[trial.number].get(name)) is not None else "" for name in columns]
-        table.add_row(f"{star}{trial.number}", *map(_text, values), *more, str(_rounded(trial)), _text(words))
+        table.add_row(f"{star}{trial.number}", *map(_text, values), str(_rounded(trial)), _text(words))
     console.print(table)
+    known = _scores(trials, runs)
+    told = {
+        f"{'*' if trial.number in best else ' '}{trial.number}": known[trial.number].words()
+        for trial in trials
+        if trial.number in best or known[trial.number].judged
+    }
+    if more := others.table(others.TITLE, told):
+        console.print(more)
     for (kind, message), failed in _failures(trials).items():
         numbers = ", ".join(str(trial.number) for trial in failed)
         log = failed[0].user_attrs.get(attributes.LOG)
@@ -186,11 +192,9 @@ def _leaderboard(study: optuna.Study, objective: Sequence[str], runs: Path | Non
     return text.getvalue()
 
 
-def _beside(
-    trials: Sequence[FrozenTrial], objective: Sequence[str], runs: Path | None
-) -> tuple[list[str], dict[int, dict[str, float]]]:
-    """Columns of scores that finished trials have besides their objectives, and these by trial."""
-    runs_of: dict[int, others.Scores] = {trial.number: others.Scores() for trial in trials}
+def _scores(trials: Sequence[FrozenTrial], runs: Path | None) -> dict[int, others.Scores]:
+    """What the folders of finished trials say, by trial."""
+    found = {trial.number: others.Scores() for trial in trials}
     by_number = {trial.number: trial for trial in trials}
     for trial in trials if runs is not None else ():
         if runs is not None and trial.state == TrialState.COMPLETE:
@@ -200,8 +204,15 @@ def _beside(
             folder = runs / str(own.user_attrs.get(attributes.FOLDER, own.number))
             stamps = tuple(_stamp(folder / name) for name in (others.METRICS, FILE))
             if any(stamps):
-                runs_of[trial.number] = _read(folder, runs, stamps)
-    found = {number: scores.beside for number, scores in others.comparable(runs_of).items()}
+                found[trial.number] = _read(folder, runs, stamps)
+    return others.comparable(found)
+
+
+def _beside(
+    trials: Sequence[FrozenTrial], objective: Sequence[str], runs: Path | None
+) -> tuple[list[str], dict[int, dict[str, float]]]:
+    """Columns of scores that finished trials have besides their objectives, and these by trial."""
+    found = {number: scores.beside for number, scores in _scores(trials, runs).items()}
     there = {name for scores in found.values() for name in scores} - set(objective)
     return [name for name in others.BESIDE if name in there], found
 
