@@ -57,7 +57,7 @@ def group_page(conf: Path, group: str, api: Iterable[str]) -> str:
         others = {name: option for name, option in found.chooses.items() if not (conf / group / name).is_dir()}
         if others := {name: option for name, option in others.items() if option != "default" and "schema" not in name}:
             lines += ["Also chooses " + ", ".join(f"`{name}={option}`" for name, option in others.items()) + ".", ""]
-        lines += _table(found, "" if found.package == "_global_" else group.replace("/", "."), api)
+        lines += _table(found, "" if found.package == "_global_" else found.package or group.replace("/", "."), api)
     return "\n".join(lines)
 
 

@@ -84,8 +84,15 @@ def test_every_option_and_key_of_a_group_is_on_its_page(hooks: dict[str, ModuleT
     assert f"pages/{name}.md" not in page
     for file in group.glob("*.yaml"):
         found = hooks["settings"].read(file, without=())
-        typed = "" if found.package == "_global_" else name.replace("/", ".") + "."
+        typed = "" if found.package == "_global_" else (found.package or name.replace("/", ".")) + "."
         assert {f"`{typed}{key.path}`" for key in found.keys} <= set(re.findall(r"`[^`\n]+`", page))
+
+
+def test_keys_are_typed_where_their_package_puts_them(hooks: dict[str, ModuleType]) -> None:
+    page = hooks["reference"].group_page(CONF, "metrics/judge", [])
+    assert "`judge.samples`" in page
+    assert "`metrics.judge.samples`" not in page
+    assert "`auto` (default)" in page
 
 
 def test_a_default_is_marked_as_such(hooks: dict[str, ModuleType]) -> None:
