@@ -58,7 +58,8 @@ def test_the_page_without_a_confirmation() -> None:
         "| 1 | 40 | 0.2 |\n| 0 | 50 | 0.9 |\n| **2** | 60 | 0.1 |\n\n"
         "## Under other seeds\n\n"
         "No trial was trained again under other seeds, so how much it varies is not known. To find out: the line\n\n"
-        "## A second opinion\n\nWhat an independent judge says of it is not known: make judge.\n\n"
+        "## A second opinion\n\n"
+        "What an independent judge says of it is not known: make judge, and the line of the sweep again.\n\n"
         "## Its parameters\n\n- `loss=l1`\n- `+optimizer.lr=0.00123456`\n"
     )
 

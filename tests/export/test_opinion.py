@@ -30,17 +30,23 @@ def of(own: Mapping[int, Scores], again: Mapping[int, Mapping[int, Scores]] | No
 @pytest.mark.parametrize(
     ("own", "wanted"),
     [
-        ({}, "What an independent judge says of it is not known: make judge."),
-        ({3: Scores({"val/fid": 1.0})}, "What an independent judge says of it is not known: make judge."),
+        ({}, "What an independent judge says of it is not known: make judge, and the line of the sweep again."),
+        (
+            {3: Scores({"val/fid": 1.0})},
+            "What an independent judge says of it is not known: make judge, and the line of the sweep again.",
+        ),
         ({3: seen(40, 95.25)}, "The judge (dinov2) says judge/fid 95.25, and has seen no other trial."),
         ({3: seen(40, 95.25, 42.5)}, "judge/fid 95.25 (real photos get 42.5), and has seen no other trial."),
         ({3: seen(40, 95), 7: seen(41, 99)}, "The judge (dinov2) agrees: judge/fid 95, the lowest of 2 judged trials."),
         ({3: seen(40, 99), 7: seen(41, 95)}, "The judge (dinov2) prefers trial 7: judge/fid 95 against 99."),
-        ({7: seen(41, 95)}, "has seen trial 7 alone, judge/fid 95. To have trial 3 judged: make judge."),
+        (
+            {7: seen(41, 95)},
+            "seen trial 7 alone, judge/fid 95. To have trial 3 judged: make judge, and the line of the sweep again.",
+        ),
         (
             {3: Scores(), 7: seen(41, 95), 8: seen(42, 94)},
             "has not seen trial 3; of the 2 trials that it has seen it prefers trial 8, judge/fid 94. "
-            "To have trial 3 judged: make judge.",
+            "To have trial 3 judged: make judge, and the line of the sweep again.",
         ),
     ],
 )

@@ -21,7 +21,7 @@ from catsweep.records import ANY, NUMBER, misshapen, read_json
 if TYPE_CHECKING:
     from rich.table import Table
 
-COMMAND = "make judge"
+COMMAND = "make judge, and the line of the sweep again"
 TITLE = "Beside the objectives"  # of a table on the terminal
 METRICS = "metrics.json"
 FID, JUDGED = "val/fid", "judge/fid"  # the same distance, in features of the extractor and of the judge

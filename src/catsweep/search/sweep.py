@@ -338,6 +338,8 @@ class Sweep:
         if budget.is_whole(study, total) and Confirming(study, self.jobs).complete:
             self._record(study)
             self._require_one(study)
+            self._hand_over(study, sweep_dir)  # a judge may be there that was not when it ended
+            self._record(study)
             say(f"The study {study.study_name} is finished: {results.summary(study, self._names())}.")
             more = f"for more, raise n_trials. Start another with {self.naming}=NEWNAME."
             say(f"It has all of its {total} trials; {more}")
