@@ -228,3 +228,16 @@ def test_torchscript_and_pickles_are_not_opened(tmp_path: Path) -> None:
     torch.save(Means(), path)
     with pytest.raises(MetricError, match="TorchScript and pickles are not opened"):
         TorchFeatures(path, size=SIDE, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+@pytest.mark.security
+def test_a_network_that_cannot_be_run_is_refused_in_one_message(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model = onnx_networks.network()
+    model.graph.initializer[1].CopyFrom(numpy_helper.from_array(np.array([-1, 5, 7]), "to_tokens"))
+    del model.graph.output[0].type.tensor_type.shape.dim[:]
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(MetricError, match=r"Expected an ONNX|cannot be run on images of 16 pixels"):
+        features(tmp_path / "net.onnx", pool="cls")
+    assert capfd.readouterr() == ("", "")  # ONNX Runtime itself would print it, with what stands in the file

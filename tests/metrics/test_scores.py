@@ -258,3 +258,10 @@ def test_variety_needs_features_of_two() -> None:
     for samples, real in ((spread(1), spread(9)), (spread(9), spread(1)), (spread(9, 4), spread(9))):
         with pytest.raises(MetricError, match="Expected features of at least 2"):
             scores.variety(samples, real, 0)
+
+
+def test_copies_have_no_neighbourhood_however_far_from_zero_they_are() -> None:
+    """Distances by products of matrices have one there, of the size of their rounding."""
+    real = 1000 + 1e-5 * spread(64, 1280).double()
+    copies = real.mean(0).repeat(64, 1)
+    assert scores.variety(copies, real, 0).recall == 0

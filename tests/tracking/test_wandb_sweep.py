@@ -122,5 +122,5 @@ def test_a_run_of_an_agent_is_the_agents_and_scores_as_one_without_a_logger(
     # The same run without a logger. tests/tracking/test_loggers.py compares all of them, on a smaller model.
     words = [f"{name}={value}" for name, value in values.items()]
     with initialize_config_dir(str(root / "conf")):
-        training.run(hydra.compose("train", overrides=[*words, "logger=none"]), tmp_path / "none")
+        training.run(hydra.compose("train", overrides=[*words, "logger=none", "metrics/judge=none"]), tmp_path / "none")
     assert json.loads((tmp_path / "none" / "metrics.json").read_text())["scores"] == scores
