@@ -76,7 +76,7 @@ def of_run(run: Path | None, within: Path | None = None) -> Scores:
     Returns:
         What there is: a file that is missing, damaged or elsewhere has none.
     """
-    if run is None or not inside(within or run, run):
+    if run is None:
         return Scores()
     files = [inside(within or run, run / name) for name in (METRICS, FILE)]
     return Scores(_own(run / METRICS) if files[0] else {}, read_judged(run) if all(files) else None)
