@@ -174,16 +174,6 @@ def test_a_gradient_penalty_wants_a_projected_discriminator_that_judges_single_i
     check_critic(cfg)
 
 
-@pytest.mark.parametrize(("weight", "refused"), [(0.0, False), (1.0, True)])
-def test_a_vaes_discriminator_never_looks_through_the_judge_of_its_images(weight, refused):
-    cfg = configuration()
-    cfg.model.adversarial = {"weight": weight, "discriminator": {"network": "efficientnet_lite0"}}
-    cfg.metrics = {"extractor": {"_target_": "catsweep.metrics.extractors.EfficientNetLite0"}}
-    seen = r"A discriminator .*model\.adversarial\.discriminator\.network=efficientnet_lite0"
-    with pytest.raises(ConfigError, match=seen) if refused else nullcontext():
-        check_judge(cfg)
-
-
 def pretrained(**changes):
     cfg = configuration("catsweep.models.vae_pretrained.PretrainedVAE")
     known = {"source": "somebody/cats", "architecture": None, "train": "prior", "couplings": 2, "hidden": 8}

@@ -135,6 +135,28 @@ def make_run(folder: Path, root: Path, *overrides: str, **records: dict) -> Path
     return folder
 
 
+JUDGE = {
+    "metric": "fid", "extractor": "dinov2_vits14", "weights_sha256": "d1" * 32, "resize": "bicubic to 224",
+    "dtype": "float32", "reference_digest": "ab" * 32, "reference_size": 90, "samples": 256, "seed": 0,
+    "settings": {}, "versions": {"onnxruntime": "1.27"},
+}  # fmt: skip
+
+
+def judged_as(run: Path, fid: float, photos: float = 42.5, recorded: dict | None = None, **card: object) -> None:
+    """Leave what the judge leaves in the folder of a run: its `judge.json`, of the scores that the run has."""
+    scores = {"judge/fid": fid, "judge/recall": 0.25, "judge/coverage": 0.375, "judge/copied": 0.0625}
+    (run / "judge.json").write_text(
+        json.dumps(
+            {
+                "scores": scores,
+                "cards": {name: {**JUDGE, "metric": name.partition("/")[2], **card} for name in scores},
+                "reference": {"judge/fid": photos, "judge/recall": 0.875, "val/fid": 5.5},
+                "recorded": recorded or json.loads((run / "metrics.json").read_text())["scores"],
+            }
+        )
+    )
+
+
 @pytest.fixture
 def run_of(tmp_path: Path, root: Path) -> Callable[..., Path]:
     """Makes the folder of a finished run with the given overrides."""
@@ -237,6 +259,7 @@ def chosen_vae(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
     scores, cards = scorer.final(load_run(run)[0])
     record = {"cards": {name: card.to_dict() for name, card in cards.items()}, "checkpoint": "best", "epoch": 10}
     (run / "metrics.json").write_text(json.dumps({"scores": scores, **record}))
+    judged_as(run, 95.125)
     command = ["src/train.py", "study=cats", f"data.root={place / 'ready'}"]
     git = {"commit": "abc", "dirty": True, "diff": "--- a/code.py\n+++ b/code.py\n"}
     provenance = {"seed": 3, "data_digest": ready.digest, "git": git, "command": command}
@@ -253,6 +276,7 @@ def chosen_vae(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
         ],
         "finished_trials": 5,
         "seeds": {"known": False, "sentence": "No trial was trained again under other seeds."},
+        "judge": {"judge": "dinov2_vits14", "sentence": "The judge (dinov2_vits14) agrees: judge/fid 95.13."},
     }
     (run / "choice.json").write_text(json.dumps(choice))
     return run

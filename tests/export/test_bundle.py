@@ -80,7 +80,7 @@ def damaged_program(source, target):
 
 def test_everything_is_there(vae, gan) -> None:
     assert vae.folder.name == "cats-12"
-    assert names(vae.folder) == sorted([*ALWAYS, "reconstructor.onnx", "nearest_neighbours.png"])
+    assert names(vae.folder) == sorted([*ALWAYS, "reconstructor.onnx", "nearest_neighbours.png", "judge.json"])
     assert gan.folder.name == "2026-01-02-03-04-05"
     assert names(gan.folder) == ALWAYS
 
@@ -163,6 +163,15 @@ def test_without_photos_it_says_what_is_missing(gan) -> None:
     assert "beside their nearest training photos is left out" in page
 
 
+def test_what_the_judge_said_goes_with_the_bundle(vae, gan) -> None:
+    assert vae.json("judge.json") == json.loads((vae.run / "judge.json").read_text())
+    assert not (gan.folder / "judge.json").exists()
+    page = (vae.folder / "README.md").read_text()
+    assert "| FID | lower | 95.12 | 42.5 | distance" in page
+    assert r"The judge (dinov2\_vits14) agrees: judge/fid 95.13." in page
+    assert "No independent network has judged it" in (gan.folder / "README.md").read_text()
+
+
 class TestModelCard:
     def test_hugging_face_reads_it(self, vae) -> None:
         card = ModelCard.load(vae.folder / "README.md")
@@ -170,9 +179,11 @@ class TestModelCard:
         assert card.data.pipeline_tag == "unconditional-image-generation"
         assert card.data.model_name == "cats-12"
         scores = vae.json("metrics.json")["scores"]
-        found = {f"val/{one.metric_type}": (one.metric_value, one.metric_name) for one in card.data.eval_results}
-        assert {key: value for key, (value, _) in found.items()} == scores
-        assert (found["val/fid"][1], found["val/ssim"][1]) == ("FID (blocks)", "SSIM (pixels)")
+        found = {one.metric_name: (f"val/{one.metric_type}", one.metric_value) for one in card.data.eval_results}
+        own = [one for name, one in found.items() if "dinov2" not in name]
+        assert dict(own) == scores
+        assert {"FID (blocks)", "SSIM (pixels)"} < found.keys()
+        assert found["FID (dinov2_vits14)"] == ("val/fid", 95.125)
         # Where a card comes back from Hugging Face's own code as it was, nothing in it was misread.
         assert ModelCard(str(card)).data.to_dict() == card.data.to_dict()
 

@@ -8,9 +8,11 @@ import pytest
 
 from catsweep import printing
 from catsweep.export.explanation import Explanation
+from catsweep.export.opinion import Opinion
 from catsweep.export.seeds import Seeds
 from catsweep.export.selection import Candidate, Choice, Objective
 from catsweep.export.trials import Trials
+from catsweep.metrics.beside import Scores
 from catsweep.search import confirmation
 from catsweep.search.confirmation import Confirmation
 
@@ -36,9 +38,16 @@ FOUND = Confirmation(
 )
 
 
-def explained(chosen: Candidate, found: Confirmation | None, followed: bool = False, remark: str = "") -> Explanation:
+NONE = Opinion({}, {})
+RECALL = {1: Scores({"val/fid": 40.0, "val/recall": 0.125}), 0: Scores({"val/recall": 0.5})}
+AGAIN = {0: {1: Scores({"val/recall": 0.25}), 2: Scores({"val/recall": 0.75})}}
+
+
+def explained(
+    chosen: Candidate, found: Confirmation | None, followed: bool = False, remark: str = "", opinion: Opinion = NONE
+) -> Explanation:
     seeds = Seeds(chosen.number, found, followed, "the line")
-    return Explanation(TRIALS, Choice(chosen, "the reason"), Path("outputs/cats/1"), seeds, remark)
+    return Explanation(TRIALS, Choice(chosen, "the reason"), Path("outputs/cats/1"), seeds, opinion, remark)
 
 
 def test_the_page_without_a_confirmation() -> None:
@@ -49,6 +58,8 @@ def test_the_page_without_a_confirmation() -> None:
         "| 1 | 40 | 0.2 |\n| 0 | 50 | 0.9 |\n| **2** | 60 | 0.1 |\n\n"
         "## Under other seeds\n\n"
         "No trial was trained again under other seeds, so how much it varies is not known. To find out: the line\n\n"
+        "## A second opinion\n\n"
+        "What an independent judge says of it is not known: make judge, and the line of the sweep again.\n\n"
         "## Its parameters\n\n- `loss=l1`\n- `+optimizer.lr=0.00123456`\n"
     )
 
@@ -62,6 +73,21 @@ def test_the_page_with_one() -> None:
         "| 0 | 52 ± 1.41 | 50 | 0.85 ± 0.0707 | 0.9 | 2 | winner |\n"
         "| **1** | 55 ± 1.41 | 40 | 0.2 ± 0.141 | 0.2 | 2 | not told from it |\n"
     ) in page
+
+
+def test_recall_stands_beside_the_objectives() -> None:
+    told = explained(BEST, FOUND, opinion=Opinion(RECALL, AGAIN))
+    page = told.as_markdown()
+    assert "| trial | val/fid ↓ | val/ssim ↑ | val/recall ↑ |" in page
+    assert "| **1** | 40 | 0.2 | 0.125 |\n| 0 | 50 | 0.9 | 0.5 |" in page
+    assert "| 0 | 52 ± 1.41 | 50 | 0.85 ± 0.0707 | 0.9 | 0.5 ± 0.354 | 2 | winner |" in page
+    assert [one.get("beside") for one in told.as_dict()["pareto_set"]] == [{"val/recall": 0.125}, {"val/recall": 0.5}]
+    console = printing.console(width=80, file=io.StringIO())
+    told.print(console)
+    lines = [line.replace("┃", "│").split("│")[1:-1] for line in console.file.getvalue().splitlines()]
+    cells = [[cell.strip() for cell in line] for line in lines]
+    assert ["1", "40", "0.125"] in cells
+    assert ["0", "0.5 ± 0.354"] in cells
 
 
 def test_the_data_hold_a_confirmation_only_if_the_choice_rests_on_it() -> None:
@@ -92,7 +118,7 @@ def test_names_are_no_markup() -> None:
     )  # fmt: skip
     found = dataclasses.replace(FOUND, objectives=(f"{name}0", f"{name}1"))
     console = printing.console(width=300, file=io.StringIO())
-    Explanation(trials, Choice(BEST, name), Path(name), Seeds(1, found, False, name), name).print(console)
+    Explanation(trials, Choice(BEST, name), Path(name), Seeds(1, found, False, name), NONE, name).print(console)
     said = console.file.getvalue()
     assert f"Pareto set of {name}" in said
     assert f"{name}0 under other seeds" in said

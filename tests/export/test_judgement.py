@@ -33,6 +33,7 @@ def test_a_bundle_says_what_a_judge_says_of_what_it_draws(
     chosen_vae: Path, network: Path, root: Path, tmp_path: Path, capsys: Printed
 ) -> None:
     ready = f"ready={chosen_vae.parents[1] / 'ready'}"
+    before = (chosen_vae / FILE).read_bytes()
     folder = bundle.run(config("export", root, network, f"run={chosen_vae}", f"out={tmp_path}", "draws=2", ready))
     judged = read_judged(folder)
     assert judged is not None
@@ -42,7 +43,7 @@ def test_a_bundle_says_what_a_judge_says_of_what_it_draws(
     assert f"Judged by tiny: {fid} (photos: " in capsys.readouterr().out
     assert FILE in json.loads((folder / "provenance.json").read_text())["export"]["files"]
     assert digests.verify(folder) == []
-    assert not (chosen_vae / FILE).exists()
+    assert (chosen_vae / FILE).read_bytes() == before
     evaluation.run(config("evaluate", root, network, f"bundle={folder}", ready, f"out={tmp_path / 'again.json'}"))
     printed = capsys.readouterr().out
     assert f"Judged by tiny: {fid} (photos: " in printed

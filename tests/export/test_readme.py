@@ -10,6 +10,8 @@ from tests.markup import NAMES, Seen, on_one_line, rendered
 
 from catsweep.export import readme
 from catsweep.export.finished import FinishedRun
+from catsweep.metrics.card import MetricCard
+from catsweep.metrics.judged import Judged
 from catsweep.printing import readable
 
 CARD = {
@@ -24,7 +26,7 @@ def page(tmp_path):
     """Composes the page of a run with some records."""
     (tmp_path / "generator.onnx").write_bytes(b"0" * 1_500_000)
 
-    def compose(config=None, choice=None, metrics=None, git=None) -> str:
+    def compose(config=None, choice=None, metrics=None, git=None, judged=None) -> str:
         scores = {"val/fid": 41.25, "val/nearest": 1.5}
         cards = {"val/fid": CARD, "val/nearest": NEAREST}
         metrics = {"scores": scores, "cards": cards, "checkpoint": "best", "epoch": 3} | (metrics or {})
@@ -32,6 +34,9 @@ def page(tmp_path):
         provenance["export"] = {"max_difference": {"generator.onnx": 1e-7}, "checked_batches": [1, 7]}
         config = {"model": {"_target_": "catsweep.models.dcgan.DCGAN"}} | (config or {})
         finished = FinishedRun(tmp_path / "runs" / "x", config, metrics, provenance, choice)
+        if judged is not None:
+            (tmp_path / "metrics.json").write_text(json.dumps({"scores": judged.recorded}))
+            judged.write(tmp_path)
         facts = {"latent_size": 8, "image_size": 64, "parameters": 1234567}
         return readme.compose(finished, tmp_path, facts, metrics, provenance)
 
@@ -81,6 +86,60 @@ def test_interval_stands_beside_its_score(page) -> None:
     assert "| FID | lower | 41.25 | 40.5 to 43 | distance" in text
     assert "| nearest | near 1 | 1.5 |  | distance" in text
     assert "| FID | lower | 41.25 | distance" in page()
+
+
+def judged(judge: str = "dinov2") -> Judged:
+    card = MetricCard(**CARD | {"metric": "fid", "extractor": judge, "weights_sha256": "e" * 64,
+                                "reference_digest": "f" * 64, "samples": 256})  # fmt: skip
+    cards = {"judge/fid": card, "judge/copied": card, "judge/<b>": card}
+    scores = {"judge/fid": 95.25, "judge/copied": 0.0625, "judge/<b>": 1.0}
+    return Judged(scores, cards, {"judge/fid": 42.5}, {"val/fid": 41.25})
+
+
+def test_both_scores_stand_on_the_page_with_their_cards_and_what_photos_get(page) -> None:
+    choice = {"study": "cats", "trial": 7, "judge": {"sentence": "The judge (dinov2) prefers trial 3."}}
+    text = page(choice=choice, judged=judged())
+    assert "It was chosen by features of `inception`" in text
+    assert "| FID | lower | 95.25 | 42.5 | distance" in text
+    assert "| copied | near 0.05 | 0.0625 |  | share" in text
+    assert "| FID | dinov2 | none | float32 | 1660 | 256 | 0 |" in text
+    assert "The judge (dinov2) prefers trial 3." in text
+    assert "judge/" not in text  # what a stranger's judge.json has besides is not shown
+    names = [one.metric_name for one in front(text).eval_results]
+    assert names == ["FID (inception)", "nearest (inception)", "FID (dinov2)", "copied (dinov2)"]
+
+
+def test_a_page_without_a_judge_says_how_to_ask_one(page) -> None:
+    assert (
+        "No independent network has judged it. With catsweep and the photos: `make judge`, and export it again."
+        in page()
+    )
+
+
+def test_recall_and_coverage_stand_beside_fid(page) -> None:
+    choice = {
+        "study": "cats", "trial": 7, "finished_trials": 9, "objectives": [{"name": "val/fid", "direction": "minimize"}],
+        "pareto_set": [{"trial": 7, "values": {"val/fid": 41.25}, "beside": {"val/recall": 0.25, "judge/fid": 95.5}},
+                       {"trial": 3, "values": {"val/fid": 42.5}}],
+    }  # fmt: skip
+    scores = {"val/fid": 41.25, "val/recall": 0.25, "val/coverage": 0.125}
+    text = page(choice=choice, metrics={"scores": scores})
+    assert "| trial | val/fid ↓ | val/recall ↑ | judge/fid ↓ |" in text
+    assert "| 7, this one | 41.25 | 0.25 | 95.5 |\n| 3 | 42.5 | ? | ? |\n" in text
+    assert "| coverage | higher | 0.125 | share of real images" in text
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("name", [name for name in NAMES if name.strip()])
+def test_a_strangers_judge_is_text_in_the_page(page, name: str) -> None:
+    def read(name: str) -> tuple[dict, Seen]:
+        choice = {"study": "cats", "trial": 7, "judge": {"sentence": name}}
+        _, front, body = re.split(r"^---\n", page(choice=choice, judged=judged(name)), maxsplit=2, flags=re.MULTILINE)
+        return yaml.safe_load(front), rendered(body)
+
+    (values, seen), (_, wanted) = read(name), read("word")
+    assert [tag for tag in seen.tags if tag != "code"] == [tag for tag in wanted.tags if tag != "code"]
+    assert len(values["model-index"][0]["results"][0]["metrics"]) == 4
 
 
 def test_score_of_ones_own_is_shown_by_its_name(page) -> None:

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import TrialState, create_trial
 
 from catsweep.data.ready import CARD, IMAGES, MANIFEST, ReadySet, Row, digest, write_manifest
+from catsweep.metrics.card import MetricCard
+from catsweep.metrics.judged import Judged
 from catsweep.report.grids import grid, rows, save_png
 from catsweep.search import attributes
 
@@ -91,6 +94,16 @@ class Lab:
             save_png(run / f"samples/epoch_{epoch:04d}.png", grid(images(16, shade=20 + epoch)))
         save_png(run / "reconstructions/epoch_0010.png", rows(images(8), images(8, shade=90)))
         return run
+
+    def judge(self, study: str, number: int | str, fid: float, judge: str = "dinov2", **own: float) -> None:
+        """What the judge leaves in the folder of a run, and more scores of the run itself: `recall=0.5`."""
+        run = self.outputs / study / str(number)
+        told = json.loads((run / "metrics.json").read_text())
+        told["scores"] |= {f"val/{name}": value for name, value in own.items()}
+        (run / "metrics.json").write_text(json.dumps(told))
+        card = MetricCard.from_dict(CARD_OF_FID | {"extractor": judge})
+        scores = {"judge/fid": fid, "judge/copied": 0.0625}
+        Judged(scores, dict.fromkeys(scores, card), {"judge/fid": 42.5, "val/fid": 5.5}, told["scores"]).write(run)
 
     def set(self, n: int = 40) -> str:
         """A ready set of squares; its digest."""
@@ -195,11 +208,12 @@ def strangers(lab: Lab, name: str, words: Sequence[str]) -> Path:
     for i, word in enumerate(words):
         named = {f"x.{word}": FloatDistribution(0, 1)} if i % 16 == 0 else {}  # each is a chart
         told = {attributes.MESSAGE: f"{word}\n{word}", attributes.TRACEBACK: f"x\n{word}"}
-        study.add_trial(
-            create_trial(
-                state=TrialState.FAIL if i % 8 else TrialState.COMPLETE, values=None if i % 8 else [1.0, 0.5],
-                params={"loss": word, **dict.fromkeys(named, 0.5)}, distributions={"loss": choices, **named},
-                user_attrs=told | {attributes.OUTCOME: word},
-            )
+        trial = create_trial(
+            state=TrialState.FAIL if i % 8 else TrialState.COMPLETE, values=None if i % 8 else [1.0, 0.5],
+            params={"loss": word, **dict.fromkeys(named, 0.5)}, distributions={"loss": choices, **named},
+            user_attrs=told | {attributes.OUTCOME: word},
         )  # fmt: skip
+        # Not when they were added: on a busy machine the ruler of the timeline would have other marks.
+        trial.datetime_start, trial.datetime_complete = (datetime.fromtimestamp(BEGIN + i + more) for more in (0, 1))
+        study.add_trial(trial)
     return lab.sweeps / name

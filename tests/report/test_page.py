@@ -66,7 +66,7 @@ def sections(page: str) -> list[str]:
 
 def test_everything_is_told_in_its_order(text: str) -> None:
     assert sections(text) == [
-        "What was searched", "The winner", "The Pareto set", "History", "All trials at once",
+        "What was searched", "The winner", "The Pareto set", "A second opinion", "History", "All trials at once",
         "Which parameters mattered", "Slices", "Who ran when", "Failures", "All trials", "How it was measured",
         "Do it again",
     ]  # fmt: skip

@@ -15,6 +15,7 @@ from optuna.trial import TrialState, create_trial
 from rich.console import Console
 
 from catsweep.errors import StudyError
+from catsweep.metrics.beside import Scores
 from catsweep.search import attributes
 from catsweep.search.confirmation import candidates, plan, read, report
 
@@ -148,6 +149,19 @@ class TestReport:
             ["0", "51 ± 1", "40", "0.5 ± 0", "0.5", "3", ""],
         ]
         assert "Confirmed: trial 1" in text
+
+    def test_what_the_runs_have_beside_the_objectives_has_columns(self) -> None:
+        def scores(**values: float) -> Scores:
+            return Scores({f"val/{name}": value for name, value in values.items()})
+
+        again = {1: {seed: scores(recall=seed / 4, ssim=9.0) for seed in (1, 2, 7)}, 2: {1: scores(recall=0.5)}, 5: {}}
+        found = self.done()
+        assert found.beside(again) == {"val/recall": {1: "0.375 ± 0.177", 2: "0.5"}}  # 7 is none of its seeds
+        console = Console(file=io.StringIO(), width=160)
+        found.print(console, found.beside(again))
+        text = console.file.getvalue()  # type: ignore[attr-defined]
+        assert "recall ↑" in text
+        assert "0.375 ± 0.177" in text
 
 
 class TestFile:

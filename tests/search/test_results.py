@@ -1,6 +1,7 @@
 import csv
 import datetime as dt
 import io
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from rich.console import Console
 
+from catsweep.metrics.card import MetricCard
+from catsweep.metrics.judged import Judged
 from catsweep.search import attributes, results
 from catsweep.search.outcome import Kind
 from catsweep.search.results import print_table, ranked, summary, write_leaderboard, write_results
@@ -205,6 +208,53 @@ def test_the_leaderboard_has_a_row_per_trial_in_full_precision(tmp_path: Path) -
 def test_the_leaderboard_names_folders_that_are_not_the_numbers(tmp_path: Path) -> None:
     head, *rows = board(study_of(trial(1.0, folder="x0.5"), trial(2.0)), tmp_path)
     assert [row[head.index("folder")] for row in rows] == ["x0.5", "1"]
+
+
+def run_of(runs: Path, number: int | str, judge: str = "dinov2", **scores: float) -> None:
+    """What a trial's folder says of it: scores by their names without what is before the stroke."""
+    own = {f"val/{name}": value for name, value in scores.items() if name != "judge_fid"}
+    (runs / str(number)).mkdir(parents=True)
+    (runs / str(number) / "metrics.json").write_text(json.dumps({"scores": own}))
+    if "judge_fid" in scores:
+        card = MetricCard("fid", judge, "ab", "none", "float32", "cd", 32, 24, 0)
+        Judged({"judge/fid": scores["judge_fid"]}, {"judge/fid": card}, {}, own).write(runs / str(number))
+
+
+def test_what_run_folders_say_beside_the_objectives_has_columns(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    run_of(runs, 0, fid=9.0, recall=0.25)
+    run_of(runs, "named", fid=8.0, recall=0.5, coverage=0.125, judge_fid=95.5)
+    run_of(runs, 4, fid=1.0, judge_fid=40.0)  # of a trial that did not finish
+    one = trial(8.0, folder="named")
+    study = study_of(trial(9.0), one, trial(7.0), trial(8.0, duplicate_of=1), trial(state=RUNNING))
+    write_leaderboard(study, tmp_path / "board.csv", ["val/fid"], runs)
+    head, *rows = csv.reader(io.StringIO((tmp_path / "board.csv").read_text()))
+    assert head[:7] == ["trial", "state", "val/fid", "val/recall", "val/coverage", "judge/fid", "seconds"]
+    assert {row[0]: row[3:6] for row in rows} == {
+        "0": ["0.25", "", ""], "1": ["0.5", "0.125", "95.5"], "2": ["", "", ""], "3": ["0.5", "0.125", "95.5"],
+        "4": ["", "", ""],
+    }  # fmt: skip
+    console = Console(file=io.StringIO(), width=200)
+    print_table(study, ["val/fid"], console, runs)
+    assert "95.5" in console.file.getvalue()  # type: ignore[attr-defined]
+    run_of(runs, 2, fid=7.0, judge_fid=12.5)  # judged since
+    write_leaderboard(study, tmp_path / "board.csv", ["val/fid"], runs)
+    assert "12.5" in (tmp_path / "board.csv").read_text()
+
+
+def test_a_score_that_is_an_objective_has_one_column(tmp_path: Path) -> None:
+    run_of(tmp_path / "runs", 0, recall=0.25)
+    write_leaderboard(study_of(trial(0.25)), tmp_path / "board.csv", ["val/recall"], tmp_path / "runs")
+    assert (tmp_path / "board.csv").read_text().startswith("trial,state,val/recall,seconds")
+
+
+@pytest.mark.security
+def test_a_strangers_folder_of_a_trial_is_not_looked_at(tmp_path: Path) -> None:
+    run_of(tmp_path, "elsewhere", recall=0.25)
+    strange = [{"folder": "../elsewhere"}, {"folder": "\0"}, {"duplicate_of": [1]}, {"duplicate_of": {"a": 1}}]
+    study = study_of(*(trial(1.0, **told) for told in strange))
+    write_leaderboard(study, tmp_path / "board.csv", ["val/fid"], tmp_path / "runs")
+    assert "recall" not in (tmp_path / "board.csv").read_text()
 
 
 def test_the_leaderboard_tells_null_and_strings_from_what_they_look_like(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 from catsweep import judging
+from catsweep.metrics.card import MetricCard
+from catsweep.metrics.judged import Judged
 from catsweep.report.grids import save_png
 from catsweep.search import confirmation
 from catsweep.search.sweep import Sweep
@@ -47,6 +49,14 @@ def add(study: optuna.Study, runs: Path, values: tuple[float, float] | None, slo
     if values:
         scores = dict(zip(("val/fid", "val/ssim"), values, strict=True))
         (folder / "metrics.json").write_text(json.dumps({"scores": scores}))
+
+
+def judged(run: Path, recall: float, by_judge: float) -> None:
+    """A finished run has a recall, too, and a judge has seen it."""
+    scores = json.loads((run / "metrics.json").read_text())["scores"] | {"val/recall": recall}
+    (run / "metrics.json").write_text(json.dumps({"scores": scores}))
+    card = MetricCard("fid", "dinov2", "ab", "none", "float32", "cd", 32, 24, 0)
+    Judged({"judge/fid": by_judge}, {"judge/fid": card}, {}, scores).write(run)
 
 
 @pytest.fixture
@@ -84,6 +94,7 @@ def test_a_sweep_has_a_run_and_continues_it_when_it_goes_on(
     time.sleep(1.0)  # wandb names the folder of a record by the second
     confirmed = [(5, 7, [6.1, 0.6]), (5, 8, [6.3, 0.6]), (2, 7, [7.9, 0.1]), (2, 8, [7.7, 0.1])]
     confirmation.report(study, confirmed, ["val/fid", "val/ssim"], ["minimize", "maximize"]).write(sweeps)
+    judged(runs / "5", recall=0.25, by_judge=95.5)
     sweep_run.record(study, runs, sweeps, config)
     assert capfd.readouterr() == ("", "")
 
@@ -128,6 +139,14 @@ def test_a_sweep_has_a_run_and_continues_it_when_it_goes_on(
     assert confirmed_table["trial"] == [5, 5, 2, 2]
     assert confirmed_table["role"][0] == "winner"
     assert confirmed_table["val/fid"] == [6.1, 6.3, 7.9, 7.7]
+
+    # what stands beside the objectives, where there is any
+    assert not {"val/recall", "judge/fid"} & {*trials, *first.summary}
+    found = table(second, "sweep/trials")
+    assert (found["trial"][0], found["val/recall"], found["judge/fid"]) == (5, [0.25, *[None] * 5], [95.5, *[None] * 5])
+    assert table(second, "sweep/pareto")["judge/fid"] == [95.5]
+    assert (second.summary["val/recall"], second.summary["judge/fid"]) == (0.25, 95.5)
+    assert second.summary["judge"]["judge"] == "dinov2"
 
     # summary: of the search alone, then of what was confirmed
     assert (first.summary["winner"], first.summary["objective"]) == (2, 7.0)

@@ -5,7 +5,7 @@ Reads `sweeps/<study>/study.db`, beside it `confirmation.json` if the sweep has 
 a run folder, so that `generate` and `export` (the next steps) take it as they would take any run::
 
     checkpoints/best.ckpt  config.yaml  metrics.json  provenance.json  samples.png     the trial's own
-    judge.json                                                       if another network has judged it
+    judge.json                                                                         the judge's scores, if it has any
     choice.json  choice.md                                                             why it was this one
 """
 
@@ -20,17 +20,19 @@ from omegaconf import DictConfig
 from catsweep import printing
 from catsweep.atomic import replacing_folder
 from catsweep.errors import DataError, ExportError
+from catsweep.export import opinion
 from catsweep.export.confirmed import confirmed_choice, current, follows
 from catsweep.export.explanation import Explanation
 from catsweep.export.seeds import Seeds, confirming_line
 from catsweep.export.selection import choose
 from catsweep.export.trials import find_run, find_study, read_trials
+from catsweep.metrics.beside import COMMAND, of_run
+from catsweep.metrics.judged import FILE
 from catsweep.names import inside
 from catsweep.ownership import Kind
 from catsweep.places import check, named
 from catsweep.records import read_json, require_whole
 
-JUDGED = "judge.json"
 DOCUMENTS = ("config.yaml", "metrics.json", "provenance.json")
 CHOICE = "choice.json"
 ANOTHER = "Choose another trial, select=NUMBER, or name another run; this one can be trained again."
@@ -38,7 +40,7 @@ SCORED = ("best", "last")  # the checkpoints that a run may be scored from
 BEST_MODEL = Kind(
     "the best model",
     "out=DIR",
-    (*DOCUMENTS, JUDGED, CHOICE, "choice.md", "samples.png", "checkpoints/best.ckpt", "checkpoints/last.ckpt"),
+    (*DOCUMENTS, CHOICE, "choice.md", FILE, "samples.png", "checkpoints/best.ckpt", "checkpoints/last.ckpt"),
     sign=CHOICE,
     later=("generated_*.png", "interpolation*.png", "reconstructions.png", "attribute_*.png"),  # of generate.py
 )  # fmt: skip
@@ -70,7 +72,11 @@ def run(cfg: DictConfig) -> Path:
     source = find_run(runs, choice.candidate, trials.objectives, trials.folders.get(choice.candidate.number))
     number = choice.candidate.number
     seeds = Seeds(number, confirmed, followed, confirming_line(source, number, trials.ranked))
-    explanation = Explanation(trials, choice, source, seeds, remark)
+    found = opinion.read(trials, runs, [number])
+    if (source / FILE).exists() and of_run(source, runs).judged is None:
+        left = f"What the judge said of it is left out: {FILE} in {source} is damaged, or of other scores. {COMMAND}."
+        remark = f"{remark} {left}".strip()
+    explanation = Explanation(trials, choice, source, seeds, found, remark)
     target = Path(cfg.out)
     for place in (target, target.parent):  # a file there is not a best model of before, and stays
         check(place, cfg)
@@ -95,7 +101,6 @@ def copy_run(source: Path, target: Path, explanation: Explanation) -> None:
     """
     checkpoint = Path("checkpoints") / f"{scored_checkpoint(source)}.ckpt"
     parts = [Path(name) for name in DOCUMENTS] + [checkpoint]
-    parts += [Path(JUDGED)] if (source / JUDGED).is_file() else []
     if missing := [str(part) for part in parts if not (source / part).is_file()]:
         raise ExportError(
             f"The run folder {source} of the chosen trial lacks {', '.join(missing)}. "
@@ -107,6 +112,8 @@ def copy_run(source: Path, target: Path, explanation: Explanation) -> None:
             f"In the run folder {source} of the chosen trial, {', '.join(away)} is a link to a file outside. "
             f"Put the file itself there, or choose another trial with select=NUMBER."
         )
+    if of_run(source).judged is not None:
+        parts.append(Path(FILE))
     try:
         require_whole(source / checkpoint)
     except DataError as error:

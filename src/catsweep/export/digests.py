@@ -19,7 +19,7 @@ PROVENANCE, README = "provenance.json", "README.md"
 # Read by catsweep, or run by others: one that was added is as bad as one that was changed. By their names, because the
 # modules that write them import Lightning, which drawing from a bundle does not need.
 READ = {
-    "config.yaml", "generate.py", "generator.onnx", "generator.pt2", "interpolation.png", "metrics.json",
+    "config.yaml", "generate.py", "generator.onnx", "generator.pt2", "interpolation.png", "judge.json", "metrics.json",
     "model.safetensors", "nearest_neighbours.png", "provenance.json", "reconstructor.onnx", "samples.png",
 }  # fmt: skip
 KEPT = "README.before*.md"  # a person's, from an earlier export (`catsweep.export.kept`): theirs to change and remove

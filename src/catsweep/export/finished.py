@@ -13,6 +13,7 @@ from typing import Any
 from catsweep.errors import CatsweepError, ExportError
 from catsweep.export.best_model import ANOTHER, CHOICE, DOCUMENTS
 from catsweep.loaded import read
+from catsweep.metrics.judged import FILE
 from catsweep.names import checked, inside
 from catsweep.records import ANY, NUMBER, TEXT, WHOLE, misshapen, read_json
 
@@ -40,12 +41,13 @@ SHAPES: dict[str, Any] = {
     },
     CHOICE: {
         "objectives": [{"name": TEXT, "direction": TEXT}],
-        "pareto_set": [{"trial": WHOLE, "values": {ANY: NUMBER}}],
+        "pareto_set": [{"trial": WHOLE, "values": {ANY: NUMBER}, "beside": {ANY: NUMBER}}],
         "seeds": {"sentence": TEXT},
         "params": {},
         "selected_by": TEXT,
         "finished_trials": WHOLE,
         "remark": TEXT,
+        "judge": {"sentence": TEXT},
     },
 }
 CREDENTIALS = re.compile(r"://[^/@\s]+@")
@@ -83,7 +85,7 @@ class FinishedRun:
                 f"Expected a finished run in {folder}; it lacks {', '.join(missing)}. "
                 f"Run `make best-model` first, or name another run: run=outputs/…"
             )
-        if away := [name for name in (*DOCUMENTS, CHOICE) if not inside(folder, folder / name)]:
+        if away := [name for name in (*DOCUMENTS, CHOICE, FILE) if not inside(folder, folder / name)]:
             raise ExportError(
                 f"In the run {folder}, {', '.join(away)} is a link to a file outside. Put the file itself there, or "
                 f"name another run: run=outputs/…"

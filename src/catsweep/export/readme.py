@@ -16,6 +16,8 @@ from catsweep import templates
 from catsweep.export import onnx, pictures, program, weights
 from catsweep.export.finished import FinishedRun, portable
 from catsweep.markdown import Markdown, code, plain
+from catsweep.metrics.beside import BESIDE, better
+from catsweep.metrics.judged import NAMES, Judged, read_judged
 from catsweep.printing import readable
 
 TEMPLATE = "model_card.md.jinja"
@@ -31,6 +33,16 @@ SCORES = {
     "val/kid": ("KID", "lower", "the same question, answered well by fewer samples"),
     "val/ssim": ("SSIM", "higher", "how well photos it has not seen are reconstructed"),
     "val/ssim_gap": ("SSIM gap", "lower", "how far the variety of drawn images is from that of real ones"),
+    "val/recall": (
+        "recall",
+        "higher",
+        "share of real images that look like some drawn one: how much of them it can draw",
+    ),
+    "val/coverage": (
+        "coverage",
+        "higher",
+        "share of real images that have a drawn one near them; one cat drawn well scores 0",
+    ),
     "val/nearest": ("nearest", "near 1", "distance to the nearest training photo, against that of unseen photos"),
     "val/copied": ("copied", "near 0.05", "share nearer to a training photo than 95 % of unseen photos are"),
 }
@@ -55,9 +67,10 @@ def compose(finished: FinishedRun, folder: Path, facts: Mapping[str, Any], metri
     cards = metrics.get("cards", {})
     fid = cards.get("val/fid", {})
     demo = _is_demo(finished)
+    judged = read_judged(folder)
     git = provenance.get("git") or {}
     return environment.get_template(TEMPLATE).render(
-        front_matter=_yaml(front_matter(finished, metrics, demo)),
+        front_matter=_yaml(front_matter(finished, metrics, demo, judged)),
         name=finished.name,
         kind=str((finished.config.get("model") or {}).get("_target_")).rpartition(".")[2],
         size=facts["image_size"],
@@ -67,6 +80,7 @@ def compose(finished: FinishedRun, folder: Path, facts: Mapping[str, Any], metri
         photos=photos(finished, metrics, demo),
         picture_seed=pictures.SEED,
         scores=[_score(key, value, metrics) for key, value in metrics["scores"].items()],
+        judge=_judge(judged, finished),
         has_intervals="intervals" in metrics,
         has_neighbours=(folder / pictures.NEIGHBOURS).is_file(),
         extractor=fid.get("extractor", ""),
@@ -86,13 +100,16 @@ def compose(finished: FinishedRun, folder: Path, facts: Mapping[str, Any], metri
     )
 
 
-def front_matter(finished: FinishedRun, metrics: Mapping[str, Any], demo: bool) -> dict[str, Any]:
+def front_matter(
+    finished: FinishedRun, metrics: Mapping[str, Any], demo: bool, judged: Judged | None
+) -> dict[str, Any]:
     """What Hugging Face reads: tags, licence, and the scores as a model index.
 
     Args:
         finished: the run.
         metrics: the bundle's.
         demo: whether catsweep itself drew what it learned from.
+        judged: what the judge says.
 
     Returns:
         Plain values. There is no `datasets`: that would name one of the Hub. The licence of photos is not ours to say.
@@ -107,6 +124,11 @@ def front_matter(finished: FinishedRun, metrics: Mapping[str, Any], demo: bool) 
                 "name": f"{SCORES.get(key, (key,))[0]} ({metrics.get('cards', {}).get(key, {}).get('extractor', '?')})",
             }
             for key, value in metrics["scores"].items()
+        ]
+        + [
+            {"type": key.rpartition("/")[2], "value": value, "name": f"{_title(key)} ({judged.judge})"}
+            for key, value in _opinion(judged).items()
+            if judged is not None
         ],
     }
     base = _base(finished)
@@ -186,6 +208,35 @@ def _score(key: str, value: float, metrics: Mapping[str, Any]) -> dict[str, Any]
     }
 
 
+def _title(key: str) -> str:
+    return SCORES.get(f"val/{key.rpartition('/')[2]}", (key,))[0]
+
+
+def _opinion(judged: Judged | None) -> dict[str, float]:
+    found = judged.scores if judged else {}
+    return {key: float(found[key]) for key in NAMES if key in found}
+
+
+def _judge(judged: Judged | None, finished: FinishedRun) -> dict[str, Any] | None:
+    """What the judge says, for the page: its name, and each score beside that of photos."""
+    if judged is None:
+        return None
+    cards = {key: card.to_dict() for key, card in judged.cards.items()}
+    return {
+        "name": judged.judge,
+        "sentence": portable((finished.choice or {}).get("judge") or {}).get("sentence", ""),
+        "scores": [
+            {
+                **_score(f"val/{key.rpartition('/')[2]}", value, {}),
+                "value": _number(value),
+                "reals": _number(judged.reference[key]) if key in judged.reference else "",
+                "card": [cards[key].get(field, "") for field in CARD],
+            }
+            for key, value in _opinion(judged).items()
+        ],
+    }
+
+
 def _chosen(finished: FinishedRun) -> dict[str, Any] | None:
     """What `choice.json` says, for the page."""
     if finished.choice is None:
@@ -193,18 +244,25 @@ def _chosen(finished: FinishedRun) -> dict[str, Any] | None:
     choice = portable(finished.choice)
     # Not of `portable`, which shortens what looks like a path: the values are found by the names.
     directions = {one.get("name", "?"): one.get("direction", "") for one in finished.choice.get("objectives") or []}
+    front = finished.choice.get("pareto_set") or []
+    known = {name for one in front for name in one.get("beside") or {}}
+    beside = [name for name in BESIDE if name in known and name not in directions]
     return {
         "study": choice["study"],
         "trial": choice["trial"],
         "reason": choice.get("selected_by", ""),
         "finished": choice.get("finished_trials"),
-        "objectives": [f"{name} {'↑' if way == 'maximize' else '↓'}" for name, way in directions.items()],
+        "objectives": [f"{name} {'↑' if way == 'maximize' else '↓'}" for name, way in directions.items()]
+        + [f"{name} {better(name)}" for name in beside],
         "front": [
             {
                 "trial": one.get("trial"),
-                "numbers": [_number((one.get("values") or {}).get(name)) for name in directions],
+                "numbers": [
+                    *(_number((one.get("values") or {}).get(name)) for name in directions),
+                    *(_number((one.get("beside") or {}).get(name)) for name in beside),
+                ],
             }
-            for one in finished.choice.get("pareto_set") or []
+            for one in front
         ],
         "seeds": (choice.get("seeds") or {}).get("sentence", ""),
         "remark": choice.get("remark", ""),
@@ -239,6 +297,7 @@ def _files(folder: Path, facts: Mapping[str, Any], differences: Mapping[str, flo
         weights.WEIGHTS: "the weights, for the model in `config.yaml`",
         "config.yaml": "every setting of the run",
         "metrics.json": "scores, how each was taken, and intervals",
+        "judge.json": "scores by the judge, how each was taken, and what photos get",
         "provenance.json": "code, data, seeds, versions; study and trial; how the export was checked",
         pictures.SAMPLES: f"64 images of seed {pictures.SEED}",
         pictures.INTERPOLATION: "walks between images",

@@ -20,9 +20,11 @@ from catsweep.export.selection import Candidate, Objective
 from catsweep.loaded import read
 from catsweep.names import inside
 from catsweep.search import attributes, confirmation, grammar
+from catsweep.search.storage import find_study as find_study_id
 from catsweep.search.storage import open_storage
 
-BESIDES = (".confirm", ".leases")  # studies that a sweep of ours keeps beside its own, in the same database
+CONFIRM = ".confirm"  # behind the study's name: the study of its confirmation runs
+BESIDES = (CONFIRM, ".leases")  # studies that a sweep of ours keeps beside its own, in the same database
 TOLERANCE = 1e-9  # relative, and absolute near 0: both files keep all digits of a float
 
 
@@ -40,6 +42,7 @@ class Trials:
         overrides: the same, as overrides by key.
         ranked: numbers of the trials that a sweep would confirm, see `catsweep.search.confirmation.candidates`.
         folders: by number, the run folders that the study knows by another name than the number.
+        again: by number and seed, the folders of the finished runs that confirm a trial, in the study's.
     """
 
     study: str
@@ -50,6 +53,7 @@ class Trials:
     overrides: dict[int, dict[str, str]]
     ranked: tuple[int, ...]
     folders: dict[int, str] = field(default_factory=dict)
+    again: dict[int, dict[int, str]] = field(default_factory=dict)
 
 
 def find_study(sweeps: Path, name: str | None) -> Path:
@@ -116,6 +120,7 @@ def read_trials(folder: Path, runs: Path) -> Trials:
         overrides={t.number: _overrides(study, t) for t in trials if t.number in finished},
         ranked=tuple(confirmation.candidates(study)),
         folders={t.number: t.user_attrs[attributes.FOLDER] for t in trials if attributes.FOLDER in t.user_attrs},
+        again=_again(study),
     )
 
 
@@ -183,6 +188,14 @@ def _is_finished(trial: optuna.trial.FrozenTrial) -> bool:
 def _overrides(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> dict[str, str]:
     space = (study.user_attrs.get("contract") or {}).get("space") or {}
     return grammar.as_overrides(trial.params, space, grammar.SPELLED in study.user_attrs)
+
+
+def _again(study: optuna.Study) -> dict[int, dict[int, str]]:
+    name = study.study_name + CONFIRM
+    if find_study_id(study._storage, name) is None:
+        return {}
+    runs = optuna.load_study(study_name=name, storage=study._storage)
+    return confirmation.folders(runs, lambda number: f"{CONFIRM[1:]}/{number}")
 
 
 def _objective_names(runs: Path, count: int) -> list[str]:

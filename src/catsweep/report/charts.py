@@ -89,6 +89,30 @@ def pareto(record: Record, front: Sequence[int], winner: int | None) -> list[Plo
     return [_pareto(record, scored, a, b, front, winner) for a, b in pairs]
 
 
+def square(title: str, x_title: str, y_title: str, x: Axis, y: Axis, marks: tuple[Mark, ...]) -> Plot:
+    """A chart of marks alone.
+
+    Args:
+        title: above it.
+        x_title: of the x axis.
+        y_title: of the y axis.
+        x: from left to right.
+        y: from below.
+        marks: in their places, see `place`.
+    """
+    return Plot(
+        title, x_title, y_title,
+        x_ticks=tuple((_x(at), label) for at, label in x.ticks()),
+        y_ticks=tuple((_y(at), label) for at, label in y.ticks()),
+        marks=marks,
+    )  # fmt: skip
+
+
+def place(x: Axis, left: float, y: Axis, up: float) -> tuple[float, float]:
+    """Where two values are in a chart with these axes."""
+    return _x(x.place(left)), _y(y.place(up))
+
+
 def history(record: Record, place: int, front: Sequence[int], winner: int | None) -> Plot | None:
     """One objective over the trials, and the best so far; None if no trial has finished."""
     scored = [trial for trial in record.trials if trial.scored]

@@ -141,7 +141,7 @@ def _plot(axes: Axes, plot: Plot, numbered: bool) -> None:
     for m in plot.rug:
         axes.plot([m.x, m.x], [m.y, m.y - 9], color=COLOURS[m.role], linewidth=1.8)
     for m in plot.marks:
-        colour = COLOURS["front" if m.role == "front" else "dominated"]
+        colour = COLOURS[m.role if m.role in ("front", "confirmation") else "dominated"]
         axes.plot(m.x, m.y, "o", color=colour, markersize=6, markeredgecolor="white", zorder=3)
         if m.winner:
             axes.plot(m.x, m.y, "o", color="none", markersize=12, markeredgecolor=colour, markeredgewidth=1.5, zorder=3)

@@ -11,11 +11,12 @@ from typing import Any
 
 from catsweep.atomic import replacing_folder, write_text
 from catsweep.markdown import Markdown, fenced, plain, preformatted, table
+from catsweep.metrics.beside import Scores, better
 from catsweep.ownership import Kind
 from catsweep.report import charts, figures, pictures, words
 from catsweep.report.failures import failures, first_line
 from catsweep.report.grids import Images, save_png
-from catsweep.report.page import SHARE, STRIP, budget, link, pruned_by
+from catsweep.report.page import SEED, SHARE, STRIP, budget, link, pruned_by
 from catsweep.report.parallel import parallel
 from catsweep.report.record import Entry
 from catsweep.report.story import Story
@@ -25,7 +26,7 @@ DRAWN = Kind(
     "the pictures of a report",
     "sweeps=DIR",
     ("history.png", "importance.png", "parallel.png", "pareto.png", "pareto_samples.png", "reconstructions.png",
-     "slices_*.png", "timeline.png", "winner.png"),
+     "second_opinion.png", "seeds_*.png", "slices_*.png", "timeline.png", "winner.png"),
 )  # fmt: skip
 SHOWN = 30  # rows of the table
 FRONT = 5  # Pareto-optimal trials whose samples are in a picture
@@ -52,7 +53,9 @@ def _draw(story: Story, folder: Path) -> None:
     _photos(story, folder)
     record, front, winner = story.record, story.winner.front, story.winner.number
     places = range(len(record.objectives))
+    second = [story.second.plot] if story.second and story.second.plot else []
     drawings: dict[str, tuple[list[charts.Plot], dict[str, Any]]] = {
+        "second_opinion": (second, {"numbered": True}),
         "pareto": (charts.pareto(record, front, winner), {"numbered": True}),
         "history": ([plot for i in places if (plot := charts.history(record, i, front, winner))], {}),
     }
@@ -77,6 +80,9 @@ def _photos(story: Story, folder: Path) -> None:
         save_png(folder / "reconstructions.png", story.reconstructions)
     if strips := [strip for trial in _front(story)[:FRONT] if (strip := _strip(trial)) is not None]:
         save_png(folder / "pareto_samples.png", figures.beside(*strips))
+    for trial, runs in (story.second.seeds if story.second else {}).items():
+        sheets = [pictures.sheet(one.images, *SEED, padding=2) for one in runs]
+        save_png(folder / f"seeds_{trial}.png", figures.beside(*sheets))
 
 
 def _lines(story: Story, home: Path, drawn: set[str]) -> Iterable[str]:
@@ -91,6 +97,7 @@ def _lines(story: Story, home: Path, drawn: set[str]) -> Iterable[str]:
     yield from _searched(story)
     yield from _winner(story, home, drawn)
     yield from _pareto(story, drawn)
+    yield from _second(story, drawn)
     yield from _picture("History", "history.png", drawn, "The line is the best so far; ticks below: pruned or failed.")
     yield from _picture(
         "All trials at once", "parallel.png", drawn, f"The stronger a line, the better its {plain(record.labels[0])}."
@@ -138,13 +145,15 @@ def _winner(story: Story, home: Path, drawn: set[str]) -> Iterable[str]:
     yield from _image(what, "winner.png", drawn)
     yield from _image("Held-out photos, and what it makes of them", "reconstructions.png", drawn)
     if winner.confirmed:
+        beside = winner.confirmed.beside(story.record.opinion.again)
         rows = [
             [str(one.trial), *(f"{one.words(i)} ({words.shown(v)})" for i, v in enumerate(one.searched)),
-             str(len(one.values)), winner.role(one.trial)]
+             *(said.get(one.trial, "") for said in beside.values()), str(len(one.values)), winner.role(one.trial)]
             for one in winner.confirmed.candidates
         ]  # fmt: skip
         yield from ("", "Under other seeds, mean ± standard deviation (in brackets: in the search):", "")
-        yield from table(["trial", *story.record.labels, "seeds", ""], rows)
+        more = [f"{story.record.label(name)} {better(name)}" for name in beside]
+        yield from table(["trial", *story.record.labels, *more, "seeds", ""], rows)
 
 
 def _pareto(story: Story, drawn: set[str]) -> Iterable[str]:
@@ -155,6 +164,25 @@ def _pareto(story: Story, drawn: set[str]) -> Iterable[str]:
     with_strip = [t.number for t in _front(story)[:FRONT] if _strip(t) is not None]
     yield from ("", f"Pareto-optimal: {words.listed(numbers)}.")
     yield from _image(f"Samples of trials {words.listed(with_strip)}, from left to right", "pareto_samples.png", drawn)
+
+
+def _second(story: Story, drawn: set[str]) -> Iterable[str]:
+    second = story.second
+    if second is None:
+        return
+    yield from ("", "## A second opinion", "", plain(story.judged))
+    yield from _image("FID against the judge's", "second_opinion.png", drawn)
+    if second.rows:
+        rows = [
+            [f"{row.trial}, {row.role}", *(f"{own} ({means})" if means else own for own, means in row.cells)]
+            for row in second.rows
+        ]
+        photos = [["real photos in their place", *second.photos]] if second.photos else []
+        yield from ("", *table(["trial", *second.columns], [*rows, *photos], right=True), "")
+        yield "In brackets: mean ± standard deviation under other seeds. One cat drawn well has no recall, no coverage."
+    for trial, runs in second.seeds.items():
+        seeds = ["the search" if one.seed is None else f"seed {one.seed}" for one in runs]
+        yield from _image(f"Trial {trial}, from left to right: {', '.join(seeds)}", f"seeds_{trial}.png", drawn)
 
 
 def _failures(story: Story) -> Iterable[str]:
@@ -187,9 +215,12 @@ def _trials(story: Story, home: Path) -> Iterable[str]:
         chosen = " ".join(f"{name}={words.parameter(value)}" for name, value in trial.params.items())
         folder = link(trial.run, home)
         name = Markdown(f"[{number}]({folder})") if folder else number
-        rows.append([name, f"{how} {said}", *scores, took, chosen])
+        own = record.opinion.own.get(number, Scores()).values
+        more = [words.shown(own[one]) if one in own else "" for one in record.beside]
+        rows.append([name, f"{how} {said}", *scores, *more, took, chosen])
     yield from ("", "## All trials", "")
-    yield from table(["trial", "ended", *record.labels, "time", "parameters"], rows)
+    more = [record.label(one) for one in record.beside]
+    yield from table(["trial", "ended", *record.labels, *more, "time", "parameters"], rows)
     if len(record.ranked) > SHOWN:
         yield from ("", f"And {len(record.ranked) - SHOWN:,} more, in report.html and leaderboard.csv.")
 

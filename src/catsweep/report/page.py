@@ -15,6 +15,7 @@ from urllib.parse import quote
 from markupsafe import Markup, escape
 
 from catsweep import templates
+from catsweep.metrics.beside import better
 from catsweep.printing import readable
 from catsweep.report import charts, parallel, pictures, words
 from catsweep.report.failures import failures
@@ -26,6 +27,7 @@ from catsweep.report.story import Story
 TEMPLATE = "report.html.jinja"
 STRIP = (4, 2)  # columns and rows of the samples of one trial
 STRIPS = 300  # trials that are shown with samples; each takes about 15 kB
+SEED = (4, 4)  # of the samples of a confirmed trial under one seed
 SHARE = (6, 6)  # the same of the winner's samples, and of the real cats beside them
 
 
@@ -60,6 +62,7 @@ def render(story: Story, home: Path) -> str:
     """
     environment = templates.environment(Path(__file__).parent)
     environment.filters.update(shown=words.shown, parameter=words.parameter, duration=words.duration)
+    environment.filters.update(better=better)
     environment.filters.update(moment=words.moment, listed=words.listed, readable=readable, breakable=breakable)
     environment.globals.update(counted=words.counted, path=parallel.path)
     return environment.get_template(TEMPLATE).render(**_context(story, home)).lstrip()
@@ -118,10 +121,22 @@ def _context(story: Story, home: Path) -> dict[str, Any]:
         "failures": failures(record),
         "rows": _rows(record, front, number, home),
         "names": list(record.distributions),
+        "beside": record.beside,
+        "again": _again(story),
+        "seeds": [
+            (trial, [(one, pictures.data_uri(pictures.sheet(one.images, *SEED))) for one in runs])
+            for trial, runs in (story.second.seeds if story.second else {}).items()
+        ],
         "short": {name: parallel.short(name, list(record.distributions)) for name in record.distributions},
         "cards": _cards(record),
         "library": library() if story.drawings else "",
     }
+
+
+def _again(story: Story) -> dict[str, dict[int, str]]:
+    """Scores beside the objectives under other seeds, by score and trial."""
+    confirmed = story.winner.confirmed
+    return confirmed.beside(story.record.opinion.again) if confirmed else {}
 
 
 def _sheet(images: Images) -> str:

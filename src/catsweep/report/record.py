@@ -18,14 +18,15 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from catsweep.errors import ExportError
+from catsweep.export.opinion import Opinion
 from catsweep.export.selection import Candidate, Objective
-from catsweep.export.trials import find_run
+from catsweep.export.trials import CONFIRM, find_run
+from catsweep.metrics.beside import BESIDE, Scores, of_run
 from catsweep.names import inside
 from catsweep.printing import readable
 from catsweep.search import attributes, grammar, results
 from catsweep.search.storage import find_study
 
-CONFIRM = ".confirm"  # behind the study's name: the study of its confirmation runs
 ROLES = {  # what a chart draws alike
     TrialState.COMPLETE: "finished", TrialState.RUNNING: "running", TrialState.WAITING: "waiting",
     TrialState.PRUNED: "pruned", TrialState.FAIL: "failed",
@@ -105,6 +106,7 @@ class Record:
         commit: of the code, None if unknown.
         pruning: what the study prunes by, if it does.
         exact: whether strings among the parameters are told from other values.
+        opinion: what run folders say beside the objectives, above all what the judge says.
     """
 
     name: str
@@ -120,6 +122,13 @@ class Record:
     commit: str | None = None
     pruning: Mapping[str, Any] | None = None
     exact: bool = False
+    opinion: Opinion = field(default_factory=lambda: Opinion({}, {}))
+
+    @property
+    def beside(self) -> list[str]:
+        """Names of the scores that any trial has beside the objectives, in the order of their columns."""
+        known = {name for one in self.opinion.own.values() for name in one.beside}
+        return [name for name in BESIDE if name in known - {objective.name for objective in self.objectives}]
 
     @property
     def labels(self) -> list[str]:
@@ -153,21 +162,36 @@ def read(study: optuna.Study, runs: Path, objectives: tuple[Objective, ...] | No
     documents = [_json(trial.run / "metrics.json") for trial in trials if trial.run]
     origins = [_json(trial.run / "provenance.json") for trial in trials if trial.run]
     kept = [cards for document in documents if (cards := document.get("cards"))]
+    confirmations = _confirmations(study, runs)
+    opinion = _opinion(trials, confirmations, runs)
     return Record(
         name=study.study_name,
         objectives=objectives,
         trials=trials,
         ranked=tuple(trial.number for trial in results.ranked(study)),
-        confirmations=_confirmations(study, runs),
+        confirmations=confirmations,
         distributions=_distributions(study, contract.get("space") or {}),
         contract=contract,
-        cards={**((contract.get("facts") or {}).get("cards") or {}), **(kept[0] if kept else {})},
+        cards={
+            **((contract.get("facts") or {}).get("cards") or {}),
+            **(kept[0] if kept else {}),
+            **({name: card.to_dict() for name, card in opinion.judged[0].cards.items()} if opinion.judged else {}),
+        },
         total=_total(study, trials),
         command=next((tuple(map(str, words)) for o in origins if (words := o.get("command"))), None),
         commit=next((str(c) for o in origins if (c := (o.get("git") or {}).get("commit"))), None),
         pruning=study.user_attrs.get("pruning"),
         exact=grammar.SPELLED in study.user_attrs,
+        opinion=opinion,
     )
+
+
+def _opinion(trials: Sequence[Entry], confirmations: Sequence[Entry], runs: Path) -> Opinion:
+    again: dict[int, dict[int, Scores]] = {}
+    for run in confirmations:
+        if run.role == "finished" and isinstance(run.confirms, int) and isinstance(run.seed, int):
+            again.setdefault(run.confirms, {})[run.seed] = of_run(run.run, runs)
+    return Opinion.of({trial.number: of_run(trial.run, runs) for trial in trials if trial.role == "finished"}, again)
 
 
 def _objectives(study: optuna.Study) -> tuple[Objective, ...]:

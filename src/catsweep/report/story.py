@@ -10,6 +10,7 @@ from pathlib import Path
 
 from catsweep.data.ready import find_ready_set
 from catsweep.export.trials import open_study
+from catsweep.metrics.beside import FID, JUDGED
 from catsweep.printing import readable
 from catsweep.report import pictures
 from catsweep.report.grids import Images
@@ -17,6 +18,7 @@ from catsweep.report.importance import Importance, importances
 from catsweep.report.optuna_plots import Drawing, drawings
 from catsweep.report.record import Record, read
 from catsweep.report.reproduce import Reproduction, reproduction
+from catsweep.report.second_opinion import SecondOpinion, second_opinion
 from catsweep.report.timeline import Timeline, timeline
 from catsweep.report.winner import Winner, pick
 from catsweep.report.words import counted
@@ -39,6 +41,7 @@ class Story:
         reconstructions: held-out photos above what the winner makes of them, uint8 (H, W, 3); None if there are none.
         photos: what is known of the photos, in words.
         drawings: Optuna's own plots; may be none.
+        second: what the judge says; None if no trial has finished.
     """
 
     record: Record
@@ -51,6 +54,7 @@ class Story:
     reconstructions: Images | None
     photos: str
     drawings: tuple[Drawing, ...] = ()
+    second: SecondOpinion | None = None
 
     @property
     def names(self) -> list[str]:
@@ -67,9 +71,15 @@ class Story:
         """How much the winner varies from seed to seed, or how to find out; empty if `reason` has said it."""
         return self._labelled(self.winner.seeds.sentence() if self.winner.seeds else "")
 
+    @property
+    def judged(self) -> str:
+        """Whether the judge agrees, or how to ask it; empty if no trial has finished."""
+        return self._labelled(self.second.sentence if self.second else "")
+
     def _labelled(self, said: str) -> str:
         """A sentence in which every score has its extractor."""
-        labels = {objective.name: self.record.label(objective.name) for objective in self.record.objectives}
+        names = [*(objective.name for objective in self.record.objectives), FID, JUDGED]
+        labels = {name: self.record.label(name) for name in names}
         return readable(re.sub(r"[^\s,;:]+", lambda word: labels.get(word[0], word[0]), said))
 
     def unfinished(self) -> str:
@@ -113,6 +123,7 @@ def tell(folder: Path, runs: Path, ready: Path, select: str | int | None = None,
     found_important = importances(study)
     names = by_importance(record, found_important)
     samples = pictures.read_cells(pictures.latest(run, "samples", epoch))[:SHOWN]
+    confirmed = [one.trial for one in winner.confirmed.candidates] if winner.confirmed else []
     return Story(
         record=record,
         winner=winner,
@@ -124,6 +135,7 @@ def tell(folder: Path, runs: Path, ready: Path, select: str | int | None = None,
         reconstructions=pictures.read_page(pictures.latest(run, "reconstructions", epoch)),
         photos=_photos(record, len(found.originals()) if found else None, str(digest or "")),
         drawings=drawings(study, names, record.labels[0]) if plotly else (),
+        second=None if best is None else second_opinion(record, best.number, winner.front, confirmed),
     )
 
 

@@ -7,7 +7,7 @@ that the search did not see. Arithmetic and files: `catsweep.search.sweep` runs 
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -23,6 +23,7 @@ from rich.table import Table
 from catsweep import printing
 from catsweep.atomic import write_json
 from catsweep.errors import ConfigError, StudyError
+from catsweep.metrics.beside import BESIDE, TITLE, Scores, table
 from catsweep.search import attributes
 from catsweep.search.pareto import ranks
 from catsweep.search.significance import confidence, distinct
@@ -108,6 +109,22 @@ class Confirmation:
             return "there was no other to compare it with"
         return f"it cannot be told from {_listed(self.tied)}" if self.tied else f"it is better than {_listed(others)}"
 
+    def beside(self, again: Mapping[int, Mapping[int, Scores]]) -> dict[str, dict[int, str]]:
+        """What the runs have beside the objectives, as `41.2 ± 0.8` by score and trial; only scores that any has.
+
+        Args:
+            again: scores by trial and seed.
+        """
+        found: dict[str, dict[int, str]] = {}
+        for name in (name for name in BESIDE if name not in self.objectives):
+            for one in self.candidates:
+                runs = again.get(one.trial, {})
+                values = [runs[seed].values[name] for seed in one.values if name in runs.get(seed, Scores()).values]
+                if values:
+                    spread = f" ± {stdev(values):.3g}" if len(values) > 1 else ""
+                    found.setdefault(name, {})[one.trial] = f"{fmean(values):.4g}{spread}"
+        return found
+
     def table(self) -> Table:
         """The candidates for a terminal."""
         table = Table(title=f"{self.objectives[0]} under other seeds", title_justify="left")
@@ -123,10 +140,23 @@ class Confirmation:
             table.add_row(str(one.trial), *cells, str(len(one.values)), role)
         return table
 
-    def print(self, console: Console | None = None) -> None:
-        """Print the table and the sentence."""
+    def more(self, beside: Mapping[str, Mapping[int, str]]) -> Table | None:
+        """What `beside` returns, for a terminal; None of nothing."""
+        trials = [one.trial for one in self.candidates]
+        rows = {str(trial): {name: words.get(trial, "") for name, words in beside.items()} for trial in trials}
+        return table(f"{TITLE}, under other seeds", rows)
+
+    def print(self, console: Console | None = None, beside: Mapping[str, Mapping[int, str]] | None = None) -> None:
+        """Print the tables and the sentence.
+
+        Args:
+            console: to print on; standard output if there is none.
+            beside: as `beside` returns it.
+        """
         console = console or printing.console()
         console.print(self.table())
+        if more := self.more(beside or {}):
+            console.print(more)
         console.print(self.sentence(), highlight=False, soft_wrap=True)
 
     def to_dict(self) -> dict[str, Any]:
@@ -209,6 +239,21 @@ def read(folder: Path) -> Confirmation | None:
         return Confirmation.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path} cannot be read ({error!r})") from error
+
+
+def folders(runs: optuna.Study, usual: Callable[[int], str]) -> dict[int, dict[int, str]]:
+    """The folders of the finished runs, by trial and seed, in that of their sweep.
+
+    Args:
+        runs: the study of the confirmation.
+        usual: of a run on which none is written, from its number.
+    """
+    found: dict[int, dict[int, str]] = {}
+    for run in runs.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        trial, seed = (run.user_attrs.get(key) for key in (attributes.CONFIRMS, attributes.SEED))
+        if isinstance(trial, int) and isinstance(seed, int):
+            found.setdefault(trial, {})[seed] = str(run.user_attrs.get(attributes.FOLDER, usual(run.number)))
+    return found
 
 
 def candidates(study: optuna.Study, k: int | None = None, by: int = 0) -> list[int]:

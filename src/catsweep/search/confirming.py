@@ -9,13 +9,16 @@ import re
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from catsweep.metrics.beside import of_run
 from catsweep.search import attributes, confirmation, results
 from catsweep.search.artifacts import Artifacts
+from catsweep.search.confirmation import Confirmation
 from catsweep.search.executor import Executor
 from catsweep.search.folders import Folders
 from catsweep.search.foreign import whole
@@ -48,6 +51,11 @@ def typical_seconds(study: optuna.Study, minutes: float | None) -> float:
     return statistics.median(known) if known else 60 * (minutes or 0.0)
 
 
+def usual(number: int) -> str:
+    """The folder of a run on which none is written."""
+    return f"{FOLDER}/{number}"
+
+
 class Confirming:
     """The confirmation of one study.
 
@@ -59,6 +67,7 @@ class Confirming:
     def __init__(self, study: optuna.Study, jobs: Jobs) -> None:
         self.study, self.jobs, self.settings = study, jobs, jobs.settings
         self.plan = self._plan()
+        self.found: Confirmation | None = None
 
     @property
     def complete(self) -> bool:
@@ -100,7 +109,7 @@ class Confirming:
         begin(runs, self.plan)
         searched = self.jobs.folders(self.study)
         taken = tuple(searched.said(trial) for trial in self.study.get_trials(deepcopy=False))
-        folders = Folders(searched.base, usual=lambda number: f"{FOLDER}/{number}", others=taken)
+        folders = Folders(searched.base, usual=usual, others=taken)
         leases = Leases(runs._storage, runs.study_name, grace=self.settings["lease"])
         leases.register()
         try:
@@ -121,6 +130,16 @@ class Confirming:
             leases.close()
         if not stop.requested:
             self._report(runs)
+
+    def print(self) -> None:
+        """Print what was found, with what the run folders say beside the objectives; nothing if nothing was."""
+        if self.found is not None:
+            base = Path(self.study.user_attrs["sweep_dir"])
+            folders = confirmation.folders(self._runs(), usual)
+            again = {
+                trial: {seed: of_run(base / name, base) for seed, name in own.items()} for trial, own in folders.items()
+            }
+            self.found.print(beside=self.found.beside(again))
 
     def _plan(self) -> list[dict[str, Any]]:
         asked = self.settings["confirm"]
@@ -155,7 +174,7 @@ class Confirming:
         names = list(self.settings.objective or [])
         report = confirmation.report(self.study, done, names, list(self.settings.directions))
         report.write(self.settings.record)
-        report.print()
+        self.found = report
 
 
 class _Planned:

@@ -1,10 +1,12 @@
 """What a sweep leaves to read: `optimization_results.yaml`, `leaderboard.csv`, a table on the terminal.
 
-All are made from the study alone, atomically and anew after each trial, so a running sweep can be read at any moment,
-also one that several controllers drive.
+All are made from the study, atomically and anew after each trial, so a running sweep can be read at any moment,
+also one that several controllers drive. What its run folders say beside the objectives (`catsweep.metrics.beside`) gets
+columns of its own, where there is any.
 """
 
 import csv
+import functools
 import io
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -22,6 +24,8 @@ from rich.text import Text
 from catsweep import printing
 from catsweep.atomic import write_text
 from catsweep.cells import escaped
+from catsweep.metrics import beside as others
+from catsweep.metrics.judged import FILE
 from catsweep.search import attributes, grammar
 from catsweep.search.outcome import Kind, shortened
 
@@ -44,24 +48,28 @@ def write_results(study: optuna.Study, folder: Path) -> None:
     _write(folder / RESULTS, lambda: _results(study))
 
 
-def write_leaderboard(study: optuna.Study, path: Path, objective: Sequence[str]) -> None:
+def write_leaderboard(study: optuna.Study, path: Path, objective: Sequence[str], runs: Path | None = None) -> None:
     """Write one row per trial, the best first; with their folders, where those are not named by the numbers alone.
 
     Args:
         study: whose trials.
         path: of the table.
         objective: names of the objectives; none for `value`, or `value 0`, `value 1`, ….
+        runs: folder of its run folders, for what they say beside the objectives; None leaves that out.
     """
-    _write(path, lambda: _leaderboard(study, objective))
+    _write(path, lambda: _leaderboard(study, objective, runs))
 
 
-def print_table(study: optuna.Study, objective: Sequence[str], console: Console | None = None) -> None:
+def print_table(
+    study: optuna.Study, objective: Sequence[str], console: Console | None = None, runs: Path | None = None
+) -> None:
     """Print the trials, Pareto-optimal ones with a star, and below each distinct failure once.
 
     Args:
         study: whose trials.
         objective: names of the objectives, as for `write_leaderboard`.
         console: to print on; standard output if there is none.
+        runs: as for `write_leaderboard`.
     """
     console = console or printing.console()
     trials = ranked(study)
@@ -79,6 +87,14 @@ def print_table(study: optuna.Study, objective: Sequence[str], console: Console 
         star = "*" if trial.number in best else " "
         table.add_row(f"{star}{trial.number}", *map(_text, values), str(_rounded(trial)), _text(words))
     console.print(table)
+    known = _scores(trials, runs)
+    told = {
+        f"{'*' if trial.number in best else ' '}{trial.number}": known[trial.number].words()
+        for trial in trials
+        if trial.number in best or known[trial.number].judged
+    }
+    if more := others.table(others.TITLE, told):
+        console.print(more)
     for (kind, message), failed in _failures(trials).items():
         numbers = ", ".join(str(trial.number) for trial in failed)
         log = failed[0].user_attrs.get(attributes.LOG)
@@ -153,15 +169,16 @@ def _results(study: optuna.Study) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(content))
 
 
-def _leaderboard(study: optuna.Study, objective: Sequence[str]) -> str:
+def _leaderboard(study: optuna.Study, objective: Sequence[str], runs: Path | None) -> str:
     trials = ranked(study)
     names = _names(study, objective)
     parameters = sorted({name for trial in trials for name in trial.params})
     folders = [trial.user_attrs.get(attributes.FOLDER, str(trial.number)) for trial in trials]
     named = any(attributes.FOLDER in trial.user_attrs for trial in trials)
+    columns, beside = _beside(trials, objective, runs)
     text = io.StringIO()
     table = csv.writer(text)
-    header = ["trial", "state", *names, "seconds", "attempts", *TOLD, *["folder"][: 1 * named], *parameters]
+    header = ["trial", "state", *names, *columns, "seconds", "attempts", *TOLD, *["folder"][: 1 * named], *parameters]
     table.writerow([escaped(name) for name in header])
     for trial, folder in zip(trials, folders, strict=True):
         values = trial.values if trial.state == TrialState.COMPLETE else [""] * len(names)
@@ -169,9 +186,49 @@ def _leaderboard(study: optuna.Study, objective: Sequence[str]) -> str:
         notes = ["" if attempt is None else attempt + 1, *(trial.user_attrs.get(key, "") for key in TOLD.values())]
         notes += [folder][: 1 * named]
         drawn = [_cell(trial.params[name], study) if name in trial.params else "" for name in parameters]
-        cells = [trial.number, state(trial), *values, _rounded(trial), *notes, *drawn]
+        more = [beside[trial.number].get(name, "") for name in columns]
+        cells = [trial.number, state(trial), *values, *more, _rounded(trial), *notes, *drawn]
         table.writerow([escaped(cell) for cell in cells])
     return text.getvalue()
+
+
+def _scores(trials: Sequence[FrozenTrial], runs: Path | None) -> dict[int, others.Scores]:
+    """What the folders of finished trials say, by trial."""
+    found = {trial.number: others.Scores() for trial in trials}
+    by_number = {trial.number: trial for trial in trials}
+    for trial in trials if runs is not None else ():
+        if runs is not None and trial.state == TrialState.COMPLETE:
+            # One that took the values of another has no folder of its own.
+            twin = trial.user_attrs.get(attributes.DUPLICATE_OF)
+            own = by_number.get(twin, trial) if isinstance(twin, int) else trial
+            folder = runs / str(own.user_attrs.get(attributes.FOLDER, own.number))
+            stamps = tuple(_stamp(folder / name) for name in (others.METRICS, FILE))
+            if any(stamps):
+                found[trial.number] = _read(folder, runs, stamps)
+    return others.comparable(found)
+
+
+def _beside(
+    trials: Sequence[FrozenTrial], objective: Sequence[str], runs: Path | None
+) -> tuple[list[str], dict[int, dict[str, float]]]:
+    """Columns of scores that finished trials have besides their objectives, and these by trial."""
+    found = {number: scores.beside for number, scores in _scores(trials, runs).items()}
+    there = {name for scores in found.values() for name in scores} - set(objective)
+    return [name for name in others.BESIDE if name in there], found
+
+
+@functools.lru_cache(maxsize=4096)
+def _read(folder: Path, runs: Path, stamps: tuple[object, ...]) -> others.Scores:
+    """What a run folder says; read once, for the leaderboard is written after each trial."""
+    return others.of_run(folder, runs)
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return None
+    return found.st_mtime_ns, found.st_size
 
 
 def _front(study: optuna.Study) -> list[FrozenTrial]:

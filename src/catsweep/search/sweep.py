@@ -340,20 +340,22 @@ class Sweep:
         if budget.is_whole(study, total) and Confirming(study, self.jobs).complete:
             self._record(study)
             self._require_one(study)
+            self._hand_over(study, sweep_dir)  # a judge may be there that was not when it ended
+            self._record(study)
             say(f"The study {study.study_name} is finished: {results.summary(study, self._names())}.")
             more = f"for more, raise n_trials. Start another with {self.naming}=NEWNAME."
             say(f"It has all of its {total} trials; {more}")
             return
         executor = self.jobs.executor()
+        confirming = None
         watch = Watch(study, self.settings, executor, sweep_dir, self.started)
         try:
             with interruptible(executor, self.stop), watch:
                 scheduler = self._scheduler(study, executor, leases, watch)
                 scheduler.run()
                 if not self.stop.requested and (budget.is_whole(study, total) or scheduler.is_late()):
-                    Confirming(study, self.jobs).run(
-                        executor, self._limits, self.stop, watch.event, watch.refresh, watch.confirming
-                    )
+                    confirming = Confirming(study, self.jobs)
+                    confirming.run(executor, self._limits, self.stop, watch.event, watch.refresh, watch.confirming)
         except BaseException:
             executor.close()
             with suppress(StorageError):  # what ended the sweep is what is told
@@ -363,6 +365,9 @@ class Sweep:
         self._record(study)
         if not self.stop.requested:
             self._hand_over(study, sweep_dir)
+            self._record(study)  # with what they have found beside the objectives
+        if confirming is not None:
+            confirming.print()
         self._farewell(study)
 
     def _scheduler(self, study: optuna.Study, executor: Executor, leases: Leases, watch: Watch) -> Scheduler:
@@ -416,7 +421,7 @@ class Sweep:
         with Explained(board):
             for folder in {Path(study.user_attrs["sweep_dir"]), self.folder}:
                 results.write_results(study, folder)
-            results.write_leaderboard(study, board, self._names())
+            results.write_leaderboard(study, board, self._names(), Path(study.user_attrs["sweep_dir"]))
 
     def _hand_over(self, study: optuna.Study, sweep_dir: Path) -> None:
         """Call what the settings name for the end of the sweep. A failure there is no failure of the sweep."""
@@ -429,7 +434,7 @@ class Sweep:
                 log.warning("%s failed; the study is complete without it: %r", name, error)
 
     def _farewell(self, study: optuna.Study) -> None:
-        results.print_table(study, self._names())
+        results.print_table(study, self._names(), runs=Path(study.user_attrs["sweep_dir"]))
         say(results.summary(study, self._names()))
         if self.stop.requested:
             say(f"Interrupted; nothing is lost. The same line goes on:\n  {shlex.join(_words())}")

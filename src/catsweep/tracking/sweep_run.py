@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from catsweep import cluster
 from catsweep.instantiation import instantiate
+from catsweep.metrics.beside import BESIDE, Scores
 from catsweep.report import record as study_record
 from catsweep.report.importance import importances
 from catsweep.report.optuna_plots import unlinked
@@ -53,7 +54,7 @@ def record(study: optuna.Study, folder: Path, study_folder: Path, config: DictCo
         confirmed = _confirmation(study_folder)
         media = _media(study, found)
         if confirmed is not None:
-            media["sweep/confirmation"] = _confirmed(confirmed)
+            media["sweep/confirmation"] = _confirmed(confirmed, found)
         run.log(media, step=max(finished, run.starting_step))
         run.summary.update(_summary(study, found, confirmed))
     finally:
@@ -114,12 +115,11 @@ def _media(study: optuna.Study, found: Record) -> dict[str, Any]:
     by_number = {trial.number: trial for trial in found.trials}
     ranked = [by_number[number] for number in found.ranked]
     scores = [objective.name for objective in found.objectives]
-    columns: list[str | int] = ["trial", "state", *scores, "seconds", *parameters]
+    columns: list[str | int] = ["trial", "state", *scores, *found.beside, "seconds", *parameters]
     media: dict[str, Any] = {
-        "sweep/trials": wandb.Table(columns, [_row(trial, len(scores), parameters) for trial in ranked]),
+        "sweep/trials": wandb.Table(columns, [_row(trial, found, parameters) for trial in ranked]),
         "sweep/pareto": wandb.Table(
-            [*columns, "samples"],
-            [[*_row(by_number[n], len(scores), parameters), _samples(by_number[n])] for n in front],
+            [*columns, "samples"], [[*_row(by_number[n], found, parameters), _samples(by_number[n])] for n in front]
         ),
     }
     for found_out in importances(study):
@@ -138,8 +138,10 @@ def _media(study: optuna.Study, found: Record) -> dict[str, Any]:
     return media
 
 
-def _row(trial: Entry, n_scores: int, parameters: Sequence[str]) -> list[Any]:
-    values = list(trial.values) if trial.values is not None else [None] * n_scores
+def _row(trial: Entry, found: Record, parameters: Sequence[str]) -> list[Any]:
+    own = found.opinion.own.get(trial.number, Scores()).values
+    values: list[float | None] = [None] * len(found.objectives) if trial.values is None else list(trial.values)
+    values += [own.get(name) for name in found.beside]
     seconds = None if trial.seconds is None else round(trial.seconds, 1)
     # As text where they are drawn from lists: a column of a table has one type.
     return [trial.number, trial.state, *values, seconds, *(_plain(trial.params.get(name)) for name in parameters)]
@@ -193,16 +195,18 @@ def timeline(stays: Rows) -> Any:
     return figure
 
 
-def _confirmed(confirmed: Confirmation) -> "wandb.Table":
+def _confirmed(confirmed: Confirmation, found: Record) -> "wandb.Table":
     """The runs under other seeds."""
     import wandb
 
+    names = [name for name in BESIDE if name in confirmed.beside(found.opinion.again)]
+    again = {one.trial: found.opinion.again.get(one.trial, {}) for one in confirmed.candidates}
     rows = [
         [one.trial, "winner" if one is confirmed.winner else "not told from it" if one.trial in confirmed.tied else "",
-         seed, *values]
+         seed, *values, *(again[one.trial].get(seed, Scores()).values.get(name) for name in names)]
         for one in confirmed.candidates for seed, values in one.values.items()
     ]  # fmt: skip
-    return wandb.Table(["trial", "role", "seed", *confirmed.objectives], rows)
+    return wandb.Table(["trial", "role", "seed", *confirmed.objectives, *names], rows)
 
 
 def _confirmation(study_folder: Path) -> Confirmation | None:
@@ -220,5 +224,9 @@ def _summary(study: optuna.Study, found: Record, confirmed: Confirmation | None)
         summary |= {"objective": front[0].values[0], "winner": front[0].number, "pareto": [t.number for t in front]}
     if confirmed is not None:
         summary |= {"winner": confirmed.winner.trial, "objective": confirmed.winner.mean()}
+    if "winner" in summary:
+        summary |= found.opinion.own.get(summary["winner"], Scores()).beside
+    if found.opinion.judged and front:
+        summary["judge"] = found.opinion.to_dict(summary["winner"])
     summary["reused"] = sum(attributes.DUPLICATE_OF in trial.user_attrs for trial in study.get_trials(deepcopy=False))
     return summary

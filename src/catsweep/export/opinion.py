@@ -1,0 +1,153 @@
+"""A second opinion on a choice: whether the judge, by which nothing was chosen, would have chosen the same trial.
+
+A generator that trains through a network flatters whoever judges by one of its relatives, so the winner by FID is
+compared with what another network says. `best_model` prints it, `choice.json` and the bundle's page keep it, the
+report draws it. Arithmetic over `catsweep.metrics.beside`, and which folders of a study to read.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from catsweep.errors import ExportError
+from catsweep.export.trials import Trials, find_run
+from catsweep.metrics.beside import COMMAND, FID, JUDGED, Scores, comparable, of_run
+from catsweep.metrics.judged import Agreement, Judged, rank_agreement
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """What is known of the runs of a study beside their objectives.
+
+    Attributes:
+        own: scores by trial, of the run of the search.
+        again: scores by trial and seed, of the runs that confirm.
+    """
+
+    own: Mapping[int, Scores]
+    again: Mapping[int, Mapping[int, Scores]]
+
+    @classmethod
+    def of(cls, own: Mapping[int, Scores], again: Mapping[int, Mapping[int, Scores]]) -> "Opinion":
+        """Of runs that may have been judged in different ways: only one of these is kept."""
+        runs: dict[tuple[int, int | None], Scores] = {(trial, None): one for trial, one in own.items()}
+        runs |= {(trial, seed): one for trial, seeds in again.items() for seed, one in seeds.items()}
+        kept = comparable(runs)
+        return cls(
+            {trial: kept[trial, None] for trial in own},
+            {trial: {seed: kept[trial, seed] for seed in seeds} for trial, seeds in again.items()},
+        )
+
+    @property
+    def judged(self) -> list[Judged]:
+        """What was said of runs: of the search by trial, then of those that confirm."""
+        runs = [*self.own.values(), *(one for seeds in self.again.values() for one in seeds.values())]
+        return [one.judged for one in runs if one.judged is not None and JUDGED in one.values]
+
+    @property
+    def judge(self) -> str:
+        """Its name; empty if no run was judged."""
+        every = [*self.own.values(), *(one for seeds in self.again.values() for one in seeds.values())]
+        return next((one.judge for one in every if one.judge), "")
+
+    @property
+    def reals(self) -> dict[str, float]:
+        """What photos score in the place of drawn images."""
+        return next((dict(one.reference) for one in self.judged if one.reference), {})
+
+    @property
+    def agreement(self) -> Agreement | None:
+        """Of the orders by FID and by the judge, over all judged runs; None of too few."""
+        return rank_agreement(self.judged, FID, JUDGED)
+
+    def by_judge(self) -> dict[int, tuple[float, ...]]:
+        """The judge's FID by trial, the best first: of the trials' own runs, or of confirmed trials under each seed.
+
+        Means over seeds are compared where at least two trials were judged under the same ones.
+        """
+        again = {
+            trial: {seed: one.values[JUDGED] for seed, one in seeds.items() if JUDGED in one.values}
+            for trial, seeds in self.again.items()
+        }
+        seen = [set(seeds) for seeds in again.values() if seeds]
+        common = sorted(set.intersection(*seen)) if len(seen) > 1 else []
+        if common:
+            found = {trial: tuple(seeds[seed] for seed in common) for trial, seeds in again.items() if seeds}
+        else:
+            found = {trial: (one.values[JUDGED],) for trial, one in self.own.items() if JUDGED in one.values}
+        return dict(sorted(found.items(), key=lambda item: (fmean(item[1]), item[0])))
+
+    def sentence(self, chosen: int) -> str:
+        """Whether the judge agrees, or how to ask it.
+
+        Args:
+            chosen: number of the chosen trial.
+        """
+        found = self.by_judge()
+        if not found:
+            return f"What an independent judge says of it is not known: {COMMAND}."
+        preferred, asks = next(iter(found)), f"To have trial {chosen} judged: {COMMAND}."
+        reals = f" (real photos get {self.reals[JUDGED]:.4g})" if JUDGED in self.reals else ""
+        best = f"{JUDGED} {_mean(found, preferred)}"
+        if chosen not in found and len(found) == 1:
+            return f"The judge ({self.judge}) has seen trial {preferred} alone, {best}{reals}. {asks}"
+        if chosen not in found:
+            said = f"of the {len(found)} trials that it has seen it prefers trial {preferred}, {best}{reals}"
+            return f"The judge ({self.judge}) has not seen trial {chosen}; {said}. {asks}"
+        if len(found) == 1:
+            said = f"says {best}{reals}, and has seen no other trial"
+        elif chosen == preferred:
+            said = f"agrees: {best}, the lowest of {len(found)} judged trials{reals}"
+        else:
+            said = f"prefers trial {preferred}: {best} against {_mean(found, chosen)}{reals}"
+        agreement = self.agreement
+        return f"The judge ({self.judge}) {said}." + (f" {agreement.sentence()}" if agreement else "")
+
+    def to_dict(self, chosen: int) -> dict[str, Any]:
+        """As `choice.json` has it; empty if no run was judged."""
+        found, agreement = self.by_judge(), self.agreement
+        if not found:
+            return {}
+        return {
+            "judge": self.judge,
+            "prefers": next(iter(found)),
+            "agrees": next(iter(found)) == chosen if chosen in found else None,
+            JUDGED: {str(trial): fmean(values) for trial, values in found.items()},
+            "reals": self.reals,
+            "rank_agreement": None if agreement is None else asdict(agreement),
+            "sentence": self.sentence(chosen),
+        }
+
+
+def read(trials: Trials, runs: Path, also: Iterable[int] = ()) -> Opinion:
+    """What the run folders of a study say.
+
+    Args:
+        trials: of the study.
+        runs: folder of its run folders.
+        also: trials that are shown beside the Pareto set.
+    """
+    shown = {candidate.number for candidate in trials.front} | set(also)
+    own = {}
+    for candidate in trials.finished:
+        folder = trials.folders.get(candidate.number)
+        # Of thousands of trials, a few were judged: the others are not looked for.
+        if candidate.number in shown or (runs / (folder or str(candidate.number))).is_dir():
+            try:
+                own[candidate.number] = of_run(find_run(runs, candidate, trials.objectives, folder), runs)
+            except ExportError:
+                continue
+    again = {
+        trial: {seed: of_run(runs / name, runs) for seed, name in seeds.items()}
+        for trial, seeds in trials.again.items()
+    }
+    return Opinion.of(own, again)
+
+
+def _mean(found: Mapping[int, tuple[float, ...]], trial: int) -> str:
+    values = found[trial]
+    if len(values) == 1:
+        return f"{values[0]:.4g}"
+    return f"{fmean(values):.4g} ± {stdev(values):.2g} over {len(values)} seeds"
