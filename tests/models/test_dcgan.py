@@ -167,6 +167,17 @@ def test_spectral_normalisation_bounds_every_layer_of_the_discriminator(make_dcg
     assert (norms > 0.8).all()
 
 
+@pytest.mark.trains
+def test_each_side_s_step_estimates_the_spectral_norm_of_a_layer_once(make_dcgan, batches, fit):
+    model, estimated = make_dcgan(spectral_norm=True, r1_gamma=1.0), []
+    for name, module in model.discriminator.named_modules():
+        if name.endswith("parametrizations.weight.0"):
+            module.register_forward_hook(lambda *_, name=name: estimated.append(name))
+    fit(model, batches(2))
+    assert len(set(estimated)) == 3
+    assert len(estimated) == 2 * 2 * 3
+
+
 def test_without_spectral_normalisation_weights_are_plain(make_dcgan):
     assert not any("parametrizations" in key for key in make_dcgan().state_dict())
     generator = make_dcgan(spectral_norm=True).generator
@@ -316,6 +327,18 @@ def test_r1_is_measured_at_real_images_and_teaches_the_discriminator(make_dcgan,
     # d/dw of |w|² / 2 is w: a step at rate 0.1 takes off a tenth.
     few = 32 * torch.finfo(torch.float32).eps  # of its roundings are in two steps
     assert model.discriminator.weight.norm().item() == pytest.approx(0.9**2, rel=few)
+
+
+@pytest.mark.trains
+def test_a_penalty_is_of_the_mean_of_an_image_s_logits_however_many_there_are(make_dcgan, batches, fit):
+    class Thrice(Slope):
+        def judge(self, seen):
+            return super().judge(seen).expand(-1, 3)
+
+    model = make_dcgan(adversarial_loss=Indifferent(), r1_gamma=10.0, optimizer=SGD, discriminator_lr=0.0)
+    model.discriminator = Thrice(2.0)
+    trainer = fit(model, batches(1))
+    assert trainer.callback_metrics["train/discriminator_loss"] == pytest.approx(10.0 / 2 * 2.0**2)
 
 
 @pytest.mark.trains
