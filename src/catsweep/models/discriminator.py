@@ -107,6 +107,8 @@ class ProjectedDiscriminator(Discriminator):
         activation: of the heads; factory.
         spectral_norm: whether to bound the spectral norm of the heads' layers.
         min_side: smaller images are enlarged to this many pixels for the network; None: none are.
+        pixels: whether the pixels of each cell join the features of the first depth. A network that begins with a
+            stride of 2 cannot see the hatch that transposed convolutions leave, and so does not forbid it.
 
     Raises:
         ConfigError: there is no such network or depth, or the images are too small for any.
@@ -123,6 +125,7 @@ class ProjectedDiscriminator(Discriminator):
         activation: Activation,
         spectral_norm: bool = True,
         min_side: int | None = None,
+        pixels: bool = True,
     ):
         super().__init__()
         require_known(network, "discriminator.network")
@@ -136,11 +139,15 @@ class ProjectedDiscriminator(Discriminator):
                 f"or more for at least one; got {list(strides)} for images of {self.side} pixels. Enlarge those with "
                 "discriminator.min_side=64, or choose discriminator=plain."
             )
+        self.pixels_per_cell = known[self.depths[0]] if pixels else 0
         projections, heads = [], []
         for depth in self.depths:
             narrow = 2 if known[depth] == 2 else 1
             mixed, width = max(1, channels // narrow), max(1, head_channels // narrow)
-            projections.append(_Projection(NETWORKS[network].channels[depth], mixed))
+            features = NETWORKS[network].channels[depth]
+            if depth == self.depths[0]:
+                features += 3 * self.pixels_per_cell**2
+            projections.append(_Projection(features, mixed))
             heads.append(_head(sides[known[depth]], mixed, width, normalization, activation))
         self.projections = nn.ModuleList(projections)
         self.heads = nn.ModuleList(heads).apply(initialize)
@@ -152,8 +159,13 @@ class ProjectedDiscriminator(Discriminator):
         if images.shape[-1] < self.side:
             images = F.interpolate(images, (self.side, self.side), mode="bilinear", align_corners=False)
         # Not a part of this module: it has no place in checkpoints.
-        maps = FrozenFeatures.of(self.network, images.device)(images, self.depths[-1] + 1)
-        return [project(maps[depth]) for depth, project in zip(self.depths, self.projections, strict=True)]
+        every = FrozenFeatures.of(self.network, images.device)(images, self.depths[-1] + 1)
+        maps = [every[depth] for depth in self.depths]
+        if self.pixels_per_cell:
+            side = maps[0].shape[-1] * self.pixels_per_cell  # less than the image's where cells do not divide it
+            pixels = F.pixel_unshuffle(2 * images[..., :side, :side] - 1, self.pixels_per_cell)
+            maps[0] = torch.cat([maps[0], pixels], dim=1)
+        return [project(one) for one, project in zip(maps, self.projections, strict=True)]
 
     def judge(self, seen: list[Tensor]) -> Tensor:
         """The logits of all maps of all depths: (N, K)."""

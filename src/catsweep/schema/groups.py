@@ -181,6 +181,7 @@ def _projected() -> dict[str, Any]:
         "strides": Values(Several(Whole(2, 16), least=1)),
         "head_channels": Value(Whole(1, 65536)),
         "min_side": Value(Whole(1, PIXELS), null=True),
+        "pixels": Value(Switch()),
     }
 
 
