@@ -164,6 +164,18 @@ def test_a_bundle_agrees_with_its_record(bundle: Path, capsys: pytest.CaptureFix
     assert {path: path.read_bytes() for path in bundle.iterdir()} == before
 
 
+def test_a_record_of_before_there_was_recall_is_compared_by_what_it_has(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def older(metrics: dict[str, Any]) -> None:
+        for part in ("scores", "cards"):  # exported by what draws for intervals of recall and coverage, too
+            metrics[part] = {k: v for k, v in metrics[part].items() if k not in ("val/recall", "val/coverage")}
+
+    change(bundle, older)
+    evaluation.run(config())
+    assert "agrees with its record: all 6 scores are inside." in capsys.readouterr().out
+
+
 def test_other_latents_land_inside_the_intervals(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     evaluation.run(config(bundle=str(bundle), seed=1, out="scores/one.json"))
     assert "scores as it says: all 8 scores are inside" in capsys.readouterr().out

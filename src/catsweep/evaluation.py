@@ -163,7 +163,8 @@ class Outcome:
         said = []
         if versions := other_versions(self.recorded, self.cards):
             said.append(f"Not the libraries of the record: {'; '.join(versions)}.")
-        if self.repeated and (off := [name for name in self.now if self.inside(name) and not self._agrees(name)]):
+        names = self.recorded.scores  # an older record lacks those that are new, though intervals were drawn for them
+        if self.repeated and (off := [name for name in names if self.inside(name) and not self._agrees(name)]):
             said.append(
                 f"The same latents as for the record should give the record to {ROUNDING:.1%}; "
                 + "; ".join(f"{name} is {self.now[name]:.6g}, not {self.recorded.scores[name]:.6g}" for name in off)

@@ -184,7 +184,19 @@ def _refuse_changes(cfg: DictConfig, before: dict[str, Any], folder: Path, said:
         raise ConfigError(
             f"{said}: the run in {folder} was configured otherwise:\n  " + "\n  ".join(changed) + "\n"
             "Give the same options as before, or start a new run without resume."
+            + _of_an_older_version(before, now, folder)
         )
+
+
+def _of_an_older_version(before: dict[str, Any], now: Any, folder: Path) -> str:
+    """What else to do, where no options help: the model has keys that its configuration did not have yet."""
+    was, model = before.get("model"), now["model"]
+    if not isinstance(was, dict) or was.get("_target_") != model["_target_"] or not (new := sorted({*model} - {*was})):
+        return ""
+    return (
+        f" The model has settings since that this run does not know ({', '.join(new)}), so an older version of "
+        f"catsweep has begun it, which can go on with it: {folder / PROVENANCE} has its commit."
+    )
 
 
 def _require_larger_budget(cfg: DictConfig, before: dict[str, Any], record: dict[str, Any]) -> None:

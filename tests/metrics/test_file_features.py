@@ -241,3 +241,15 @@ def test_a_network_that_cannot_be_run_is_refused_in_one_message(
     with pytest.raises(MetricError, match=r"Expected an ONNX|cannot be run on images of 16 pixels"):
         features(tmp_path / "net.onnx", pool="cls")
     assert capfd.readouterr() == ("", "")  # ONNX Runtime itself would print it, with what stands in the file
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("side", [0, 60_000])
+def test_a_side_that_nobody_has_memory_for_is_refused(tmp_path: Path, side: int) -> None:
+    pooled = [helper.make_node("GlobalAveragePool", ["images"], ["maps"])]
+    model = onnx_networks.network(shape=("N", 3, side, side), side=1, nodes=pooled)
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("maps", TensorProto.FLOAT, ["N", 3, 1, 1]))
+    del model.graph.output[1:]
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(MetricError, match="of 1 to 1024 pixels"):
+        features(tmp_path / "net.onnx", pool="mean")

@@ -21,6 +21,10 @@ def changed(**parts: Any) -> str:
     return json.dumps(judged().to_dict() | parts)
 
 
+def of_card(**parts: Any) -> str:
+    return changed(cards={"judge/fid": CARD.to_dict() | parts})
+
+
 def write_scores(folder: Path, **scores: float) -> None:
     (folder / "metrics.json").write_text(json.dumps({"scores": scores}))
 
@@ -46,7 +50,9 @@ def test_a_judgement_of_other_scores_is_none_of_this_model(tmp_path: Path) -> No
         "", "[]", "null", '{"scores": {}}', '{"scores": [1]}', "[" * 100_000,
         changed(scores={}), changed(scores={"judge/fid": None}), changed(scores={"judge/fid": "<b>"}),
         changed(cards={}), changed(reference={"judge/fid": float("nan")}), changed(reference=None),
-        changed(cards={"judge/fid": {"metric": 1}}),
+        changed(cards={"judge/fid": {"metric": 1}}), changed(scores={"judge/fid": 1e308}),
+        of_card(extractor=None), of_card(samples=None), of_card(resize=["bicubic"]), of_card(settings=[]),
+        of_card(settings={"nested": "HERE"}).replace('"HERE"', '{"a":' * 900 + "0" + "}" * 900),
     ],
     ids=lambda content: content[:40],
 )  # fmt: skip

@@ -31,6 +31,7 @@ Pool = Literal["cls", "mean", "none"]
 Run = Callable[[Tensor], Tensor]
 
 TYPES: dict[str, DTypeLike] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+LARGEST_SIDE = 1024  # pixels; of the networks that judge, the largest takes 518, and a batch must fit into memory
 PROBES = 2  # images, so that a batch that is fixed at one shows
 TOKENS = "(N, tokens, features)"
 SHAPES: dict[str, dict[int, str]] = {
@@ -80,6 +81,8 @@ class FileFeatures(Extractor):
         mean, std = [float(value) for value in mean], [float(value) for value in std]
         said = f"{interpolation} antialiased to {{}}, less {mean}, over {std}; {WORDS[pool]} of {self.part()}"
         run, side = self.opened(content, threads)
+        if not 1 <= side <= LARGEST_SIDE:
+            raise MetricError(f"Expected {path} to take images of 1 to {LARGEST_SIDE} pixels; it takes {side}.")
         super().__init__(
             nn.Identity(),
             name=checked(name or path.stem, "The name of an extractor", MetricError),

@@ -10,9 +10,8 @@ Nothing heavy here: they must not wait for torch. The file holds::
     recorded    the val/* scores of the run when it was judged; others now: the judgement is of another model
 """
 
-import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,16 @@ from catsweep.records import ANY, NUMBER, TEXT, WHOLE, misshapen, read_json
 FILE = "judge.json"
 PREFIX = "judge/"
 NAMES = tuple(f"{PREFIX}{name}" for name in ("fid", "kid", "recall", "coverage", "nearest", "copied"))
+CARD: dict[str, Any] = {
+    field.name: TEXT if field.type is str else WHOLE if field.type is int else {} for field in fields(MetricCard)
+}
 SHAPE: dict[str, Any] = {
     "scores": {ANY: NUMBER},
-    "cards": {ANY: {"metric": TEXT, "extractor": TEXT, "weights_sha256": TEXT, "samples": WHOLE, "seed": WHOLE}},
+    "cards": {ANY: CARD},
     "reference": {ANY: NUMBER},
     "recorded": {ANY: NUMBER},
 }
+LARGEST = 1e100  # of a score; sums and squares of larger ones are beyond a float
 FEWEST = 3  # runs that have an order worth comparing
 
 
@@ -84,7 +87,10 @@ def read_judged(folder: Path) -> Judged | None:
             return None
         cards = {name: MetricCard.from_dict(found["cards"][name]) for name in found["scores"]}
         parts = [found[key] for key in ("scores", "reference", "recorded")]
-        if not cards or not all(math.isfinite(value) for part in parts for value in part.values()):
+        # NaN is not below either.
+        if not cards or not all(abs(value) < LARGEST for part in parts for value in part.values()):
+            return None
+        if not all(map(_is_plain, cards.values())):
             return None
     except (DataError, MetricError, KeyError, TypeError, AttributeError):
         return None
@@ -137,6 +143,13 @@ def rank_agreement(runs: Iterable[Judged], score: str = "val/fid", judge: str = 
         return None
     found = kendalltau(own, other)
     return Agreement(float(found.statistic), len(alike), float(found.pvalue), score, judge)
+
+
+def _is_plain(card: MetricCard) -> bool:
+    """Whether nothing is missing in a card and its settings are plain values: it is copied, compared and printed."""
+    values = [getattr(card, entry.name) for entry in fields(card)]
+    inner = [*card.settings.values(), *card.versions.values()]
+    return None not in values and not any(isinstance(value, dict | list) for value in inner)
 
 
 def _measure(card: MetricCard) -> dict[str, Any]:
