@@ -50,6 +50,7 @@ def test_a_run_of_before_there_was_any_of_it_has_nothing(tmp_path: Path) -> None
         '{"scores": []}',
         '{"scores": {"val/fid": "<b>"}}',
         '{"scores": {"val/recall": 1e999}}',
+        '{"scores": {"val/recall": 1e308}}',
         "[" * 9999,
     ],
 )

@@ -5,7 +5,6 @@ side by side wherever one of them is shown. Run folders may be a stranger's: kno
 Nothing heavy here.
 """
 
-import math
 from collections import Counter
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
@@ -16,7 +15,7 @@ from catsweep.errors import DataError
 from catsweep.metrics.judged import FILE, NAMES, Judged, read_judged
 from catsweep.names import inside
 from catsweep.printing import readable_name
-from catsweep.records import ANY, NUMBER, misshapen, read_json
+from catsweep.records import ANY, NUMBER, is_score, misshapen, read_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -134,7 +133,7 @@ def _own(path: Path) -> dict[str, float]:
     scores = found["scores"] or {}
     if misshapen(found, {"scores": {ANY: NUMBER}}):
         return {}
-    return {name: float(value) for name, value in scores.items() if value is not None and math.isfinite(value)}
+    return {name: float(value) for name, value in scores.items() if value is not None and is_score(value)}
 
 
 def _measured(one: Scores) -> tuple[Any, ...] | None:

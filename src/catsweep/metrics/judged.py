@@ -10,7 +10,6 @@ Nothing heavy here: they must not wait for torch. The file holds::
     recorded    the val/* scores of the run when it was judged; others now: the judgement is of another model
 """
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +18,20 @@ from typing import Any
 from catsweep.atomic import write_json
 from catsweep.errors import DataError, MetricError
 from catsweep.metrics.card import MetricCard
-from catsweep.records import ANY, NUMBER, TEXT, WHOLE, misshapen, read_json
+from catsweep.records import ANY, NUMBER, TEXT, WHOLE, is_score, misshapen, read_json
 
 FILE = "judge.json"
 PREFIX = "judge/"
 NAMES = tuple(f"{PREFIX}{name}" for name in ("fid", "kid", "recall", "coverage", "nearest", "copied"))
+CARDS: dict[str, Any] = {  # also those of metrics.json
+    ANY: {
+        **dict.fromkeys(("metric", "extractor", "weights_sha256"), TEXT),
+        **dict.fromkeys(("reference_size", "samples", "seed"), WHOLE),
+    },
+}
 SHAPE: dict[str, Any] = {
     "scores": {ANY: NUMBER},
-    "cards": {ANY: {"metric": TEXT, "extractor": TEXT, "weights_sha256": TEXT, "samples": WHOLE, "seed": WHOLE}},
+    "cards": CARDS,
     "reference": {ANY: NUMBER},
     "recorded": {ANY: NUMBER},
 }
@@ -84,11 +89,12 @@ def read_judged(folder: Path) -> Judged | None:
             return None
         cards = {name: MetricCard.from_dict(found["cards"][name]) for name in found["scores"]}
         parts = [found[key] for key in ("scores", "reference", "recorded")]
-        if not cards or not all(math.isfinite(value) for part in parts for value in part.values()):
+        if not cards or not all(is_score(value) for part in parts for value in part.values()):
             return None
     except (DataError, MetricError, KeyError, TypeError, AttributeError):
         return None
-    return Judged(parts[0], cards, parts[1], parts[2])
+    scores, reference, recorded = ({name: float(value) for name, value in part.items()} for part in parts)
+    return Judged(scores, cards, reference, recorded)
 
 
 @dataclass(frozen=True)
