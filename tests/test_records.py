@@ -27,12 +27,27 @@ def test_a_whole_document_is_read(tmp_path: Path) -> None:
         b"3",
         b'"a"',
         b"[" * 100_000,
+        b'{"settings": ' + b"[" * 60 + b"]" * 60 + b"}",
     ],
-    ids=["empty", "cut", "cut later", "zeros", "no UTF-8", "a list", "null", "a number", "a text", "too deep"],
+    ids=[
+        "empty",
+        "cut",
+        "cut later",
+        "zeros",
+        "no UTF-8",
+        "a list",
+        "null",
+        "a number",
+        "a text",
+        "too deep",
+        "deeper than ours",
+    ],
 )
 def test_what_is_no_document_is_named_in_one_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "metrics.json").write_bytes(content)
-    with pytest.raises(DataError, match=r"metrics\.json (cannot be read: .* torn|holds .* not the object)") as raised:
+    with pytest.raises(
+        DataError, match=r"metrics\.json (cannot be read: .* torn|is nested more|holds .* not the object)"
+    ) as raised:
         read_json(tmp_path / "metrics.json")
     assert len(str(raised.value).splitlines()) == 1
 

@@ -12,6 +12,9 @@ from typing import Any
 from catsweep.errors import DataError
 from catsweep.links import require_regular
 
+DEEPEST = 50  # levels of a document: what takes them one inside the other (copies, prints) has room for some hundreds
+LARGEST = 1e100  # of a score: the sum, the spread and the axis of some that are larger have no number
+
 
 def read_json(file: Path) -> dict[str, Any]:
     """Read a document that holds an object.
@@ -29,9 +32,24 @@ def read_json(file: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise DataError(f"{file} cannot be read: {said}. It is torn, or was never there.") from error
+    if _deep(found):
+        raise DataError(f"{file} is nested more than {DEEPEST} deep, as no document of catsweep's is.")
     if not isinstance(found, dict):
         raise DataError(f"{file} holds {str(found)[:40]!r}, and not the object that catsweep writes.")
     return found
+
+
+def _deep(found: Any) -> bool:
+    level = [found]
+    for _ in range(DEEPEST):
+        inner = (one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list))
+        level = [value for values in inner for value in values]
+    return bool(level)
+
+
+def is_score(value: float) -> bool:
+    """Whether a number can be averaged and drawn beside others: finite, and no larger than any score is."""
+    return abs(value) <= LARGEST
 
 
 NUMBER, WHOLE, TEXT, ANY = "a number", "a whole number", "a text", "*"  # kinds of values; every key of an object

@@ -29,6 +29,19 @@ def hooks() -> Iterator[dict[str, ModuleType]]:
         del sys.modules[name]
 
 
+def test_the_readme_names_every_option_of_the_groups_in_its_table() -> None:
+    rows = re.findall(
+        r"^\| `([a-z_/]+)` \| ((?:`[a-z0-9_]+` ?)+) \|", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE
+    )
+    told = {group: set(re.findall(r"`(.+?)`", options)) for group, options in rows}
+    nested = {"background/remover", "data/augment"}  # of other commands, or inside an option
+    assert told == {
+        name: {file.stem for file in group.glob("*.yaml")}
+        for group in GROUPS
+        if (name := group.relative_to(CONF).as_posix()) not in nested
+    }
+
+
 def test_what_a_file_says_of_itself_is_read(tmp_path: Path, hooks: dict[str, ModuleType]) -> None:
     file = tmp_path / "option.yaml"
     file.write_text(

@@ -51,7 +51,9 @@ def test_a_judgement_of_other_scores_is_none_of_this_model(tmp_path: Path) -> No
         changed(scores={}), changed(scores={"judge/fid": None}), changed(scores={"judge/fid": "<b>"}),
         changed(cards={}), changed(reference={"judge/fid": float("nan")}), changed(reference=None),
         changed(cards={"judge/fid": {"metric": 1}}), changed(scores={"judge/fid": 1e308}),
+        changed(scores={"judge/fid": 10**299}), changed(reference={"judge/fid": -1e308}),
         of_card(extractor=None), of_card(samples=None), of_card(resize=["bicubic"]), of_card(settings=[]),
+        of_card(reference_size={}), of_card(settings={"k": [[]]}),
         of_card(settings={"nested": "HERE"}).replace('"HERE"', '{"a":' * 900 + "0" + "}" * 900),
     ],
     ids=lambda content: content[:40],
@@ -60,6 +62,14 @@ def test_what_is_damaged_counts_as_not_judged(tmp_path: Path, content: str) -> N
     write_scores(tmp_path, **{"val/fid": 40.0})
     (tmp_path / FILE).write_text(content)
     assert read_judged(tmp_path) is None
+
+
+def test_scores_are_of_one_type_so_that_orders_can_be_compared(tmp_path: Path) -> None:
+    write_scores(tmp_path, **{"val/fid": 40.0})
+    (tmp_path / FILE).write_text(changed(scores={"judge/fid": 10**30}))
+    found = read_judged(tmp_path)
+    assert found is not None
+    assert isinstance(found.scores["judge/fid"], float)
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=3, max_size=12, unique=True))

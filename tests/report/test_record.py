@@ -83,7 +83,15 @@ def test_a_run_is_where_the_study_says(lab: Lab) -> None:
     assert [trial.run for trial in record.confirmations] == [lab.outputs / "cats/confirm/0_0"]
 
 
-@pytest.mark.parametrize("damage", ["{", "[]", '"x"', "", '{"started": 7}', '{"started": "yesterday"}'])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "{", "[]", '"x"', "", '{"started": 7}', '{"started": "yesterday"}', "[" * 100_000, '{"updated": "now"}',
+        '{"cards": [1]}', '{"cards": "abc"}', '{"cards": {"val/fid": "abc"}}', '{"git": [1]}', '{"command": 3}',
+        '{"cards": {"val/fid": {"reference_size": {"a": 1}}}}',
+    ],
+    ids=lambda damage: damage[:40],
+)  # fmt: skip
 def test_damaged_documents_are_as_good_as_none(lab: Lab, damage: str) -> None:
     study = lab.study("cats")
     add(study, TrialState.RUNNING, params_of(0), slot=-1)
@@ -94,6 +102,7 @@ def test_damaged_documents_are_as_good_as_none(lab: Lab, damage: str) -> None:
     record = read(study, run.parent)
     assert record.trials[0].attempts == ()
     assert record.command is None
+    assert record.cards == record.contract["facts"]["cards"]
 
 
 def test_texts_of_a_study_are_made_safe_for_files(lab: Lab) -> None:

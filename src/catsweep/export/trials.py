@@ -5,7 +5,6 @@ their scores, never by number alone: the stock sweeper counts its jobs from 0 ag
 may belong to trial 11.
 """
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -15,10 +14,11 @@ from typing import Any
 
 import optuna
 
-from catsweep.errors import ExportError
+from catsweep.errors import DataError, ExportError
 from catsweep.export.selection import Candidate, Objective
 from catsweep.loaded import read
 from catsweep.names import inside
+from catsweep.records import read_json
 from catsweep.search import attributes, confirmation, grammar
 from catsweep.search.storage import find_study as find_study_id
 from catsweep.search.storage import open_storage
@@ -224,9 +224,9 @@ def _run_folders(runs: Path, first: str = "") -> Iterator[Path]:
 
 def _has_scores(run: Path, trial: Candidate, objectives: Sequence[Objective]) -> bool:
     try:
-        scores = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["scores"]
+        scores = read_json(run / "metrics.json")["scores"]
         recorded = [float(scores[o.name]) for o in objectives]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (DataError, ValueError, KeyError, TypeError, OverflowError):
         return False  # still running, or failed before it was scored
     return all(
         math.isclose(score, value, rel_tol=TOLERANCE, abs_tol=TOLERANCE)

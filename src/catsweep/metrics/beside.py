@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from catsweep.errors import DataError
-from catsweep.metrics.judged import FILE, LARGEST, NAMES, Judged, read_judged
+from catsweep.metrics.judged import FILE, NAMES, Judged, read_judged
 from catsweep.names import inside
 from catsweep.printing import readable_name
-from catsweep.records import ANY, NUMBER, misshapen, read_json
+from catsweep.records import ANY, NUMBER, is_score, misshapen, read_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -133,7 +133,7 @@ def _own(path: Path) -> dict[str, float]:
     scores = found["scores"] or {}
     if misshapen(found, {"scores": {ANY: NUMBER}}):
         return {}
-    return {name: float(value) for name, value in scores.items() if value is not None and abs(value) < LARGEST}
+    return {name: float(value) for name, value in scores.items() if value is not None and is_score(value)}
 
 
 def _measured(one: Scores) -> tuple[Any, ...] | None:

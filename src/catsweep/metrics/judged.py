@@ -18,21 +18,20 @@ from typing import Any
 from catsweep.atomic import write_json
 from catsweep.errors import DataError, MetricError
 from catsweep.metrics.card import MetricCard
-from catsweep.records import ANY, NUMBER, TEXT, WHOLE, misshapen, read_json
+from catsweep.records import ANY, NUMBER, TEXT, WHOLE, is_score, misshapen, read_json
 
 FILE = "judge.json"
 PREFIX = "judge/"
 NAMES = tuple(f"{PREFIX}{name}" for name in ("fid", "kid", "recall", "coverage", "nearest", "copied"))
-CARD: dict[str, Any] = {
-    field.name: TEXT if field.type is str else WHOLE if field.type is int else {} for field in fields(MetricCard)
+CARDS: dict[str, Any] = {  # also those of metrics.json
+    ANY: {field.name: TEXT if field.type is str else WHOLE if field.type is int else {} for field in fields(MetricCard)}
 }
 SHAPE: dict[str, Any] = {
     "scores": {ANY: NUMBER},
-    "cards": {ANY: CARD},
+    "cards": CARDS,
     "reference": {ANY: NUMBER},
     "recorded": {ANY: NUMBER},
 }
-LARGEST = 1e100  # of a score; sums and squares of larger ones are beyond a float
 FEWEST = 3  # runs that have an order worth comparing
 
 
@@ -87,14 +86,15 @@ def read_judged(folder: Path) -> Judged | None:
             return None
         cards = {name: MetricCard.from_dict(found["cards"][name]) for name in found["scores"]}
         parts = [found[key] for key in ("scores", "reference", "recorded")]
-        # NaN is not below either.
-        if not cards or not all(abs(value) < LARGEST for part in parts for value in part.values()):
+        # NaN is no score either.
+        if not cards or not all(is_score(value) for part in parts for value in part.values()):
             return None
         if not all(map(_is_plain, cards.values())):
             return None
     except (DataError, MetricError, KeyError, TypeError, AttributeError):
         return None
-    return Judged(parts[0], cards, parts[1], parts[2])
+    scores, reference, recorded = ({name: float(value) for name, value in part.items()} for part in parts)
+    return Judged(scores, cards, reference, recorded)
 
 
 @dataclass(frozen=True)

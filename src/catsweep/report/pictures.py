@@ -4,7 +4,6 @@ A missing or damaged picture is no error anywhere here: run folders are removed,
 """
 
 import base64
-import json
 import math
 from pathlib import Path
 
@@ -15,6 +14,8 @@ from PIL import Image
 
 from catsweep.data.contact_sheet import pick
 from catsweep.data.ready import ReadySet
+from catsweep.errors import DataError
+from catsweep.records import read_json
 from catsweep.report.grids import Images, grid
 
 PADDING = 2  # of the grids that training draws, see `catsweep.report.grids.grid`
@@ -119,6 +120,6 @@ def _sides(height: int, width: int) -> list[int]:
 def scored_epoch(run: Path | None) -> float:
     """The epoch of the checkpoint that a run's scores are of; infinite if it has none."""
     try:
-        return float(json.loads((run / "metrics.json").read_text(encoding="utf-8"))["epoch"]) if run else math.inf
-    except (OSError, ValueError, KeyError, TypeError):
+        return float(read_json(run / "metrics.json")["epoch"]) if run else math.inf
+    except (DataError, ValueError, KeyError, TypeError, OverflowError):
         return math.inf

@@ -4,7 +4,6 @@ First step of `catsweep.report.writing`. Reads the study and, where they are sti
 after it (charts, page, Markdown) knows neither Optuna's storage nor this machine's folders.
 """
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -17,13 +16,15 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from catsweep.errors import ExportError
+from catsweep.errors import DataError, ExportError
 from catsweep.export.opinion import Opinion
 from catsweep.export.selection import Candidate, Objective
 from catsweep.export.trials import CONFIRM, find_run
 from catsweep.metrics.beside import BESIDE, Scores, of_run
+from catsweep.metrics.judged import CARDS
 from catsweep.names import inside
 from catsweep.printing import readable
+from catsweep.records import NUMBER, TEXT, misshapen, read_json
 from catsweep.search import attributes, grammar, results
 from catsweep.search.storage import find_study
 
@@ -31,6 +32,12 @@ ROLES = {  # what a chart draws alike
     TrialState.COMPLETE: "finished", TrialState.RUNNING: "running", TrialState.WAITING: "waiting",
     TrialState.PRUNED: "pruned", TrialState.FAIL: "failed",
 }  # fmt: skip
+
+SHAPES: dict[str, Any] = {  # what is read of the documents of a run
+    "metrics.json": {"cards": CARDS},
+    "provenance.json": {"command": [TEXT], "git": {"commit": TEXT}, "started": TEXT},
+    "progress.json": {"updated": NUMBER},
+}
 
 
 @dataclass(frozen=True)
@@ -299,7 +306,7 @@ def _configured(run: Path) -> str:
 def _json(path: Path) -> dict[str, Any]:
     """A document of a run; empty if it is missing or damaged."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = read_json(path)
+    except DataError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return {} if misshapen(found, SHAPES[path.name]) else found

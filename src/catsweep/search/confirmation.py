@@ -237,7 +237,7 @@ def read(folder: Path) -> Confirmation | None:
         return None
     try:
         return Confirmation.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read ({error!r})") from error
 
 
