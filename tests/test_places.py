@@ -90,6 +90,12 @@ def test_what_is_no_trouble_with_a_place_stays_a_bug(bug: Exception) -> None:
         raise bug
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no /proc")
+def test_a_file_system_that_lets_nobody_make_a_folder_is_a_place_that_cannot_be_used() -> None:
+    with pytest.raises(PlaceError, match=r"^/proc/\S+ cannot be used: it is not permitted"):
+        places.check(Path("/proc/nothing/here"))
+
+
 def test_a_folder_that_was_to_be_new_stays_a_bug(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError) as caught:
         tmp_path.mkdir()

@@ -94,12 +94,19 @@ def check(folder: Path, cfg: DictConfig | None = None, file: str | None = None, 
         if file is not None and (folder / file).is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(folder / file))
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            _make(folder)
             _try(folder, folder / (file or ""))
         finally:
             for place in missing:  # the innermost first; one that another process uses by now is not empty
                 with suppress(OSError):
                     place.rmdir()
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:  # beside a folder that is there: /proc lets nobody make anything
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(folder)) from error
 
 
 def _try(folder: Path, wanted: Path) -> None:

@@ -95,6 +95,14 @@ def test_it_is_fetched_once(pip: Path, tmp_path: Path, capsys: pytest.CaptureFix
 
 
 @pytest.mark.security
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_fetched(pip: Path, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(SystemExit, match=r"^PlaceError: .*taken cannot be used: .*dinov2 FILE\.$"):
+        dinov2.main([str(tmp_path / "taken" / "dinov2.onnx")])
+    assert not pip.exists()
+
+
+@pytest.mark.security
 @pytest.mark.parametrize("name", ["MEMBER_SHA256", "SHA256"])
 def test_another_network_is_refused(pip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(dinov2, name, "ab" * 32)

