@@ -193,6 +193,31 @@ def test_a_network_that_sees_no_difference_is_refused(tmp_path: Path) -> None:
         features(write(tmp_path / "net.onnx", nodes=nodes), pool="cls")
 
 
+@pytest.mark.parametrize("share", [1.0, 0.01])
+@pytest.mark.parametrize("kind", [TensorProto.FLOAT, TensorProto.FLOAT16])
+def test_a_network_that_mixes_the_images_of_a_batch_is_refused(tmp_path: Path, kind: int, share: float) -> None:
+    model = onnx_networks.network(kind=kind)
+    dtype = np.float16 if kind == TensorProto.FLOAT16 else np.float32
+    model.graph.initializer.append(numpy_helper.from_array(np.array(share, dtype), "share"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([0]), "batch"))
+    nodes = [
+        *model.graph.node[:2],
+        helper.make_node("ReduceMean", ["sums", "batch"], ["mean"]),
+        helper.make_node("Mul", ["mean", "share"], ["part"]),
+        helper.make_node("Sub", ["sums", "part"], ["mixed"]),
+        *model.graph.node[2:],
+    ]
+    nodes[5].input[0] = "mixed"
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    if share < 0.1 and kind == TensorProto.FLOAT16:  # within what half precision rounds
+        assert features(tmp_path / "net.onnx", pool="cls").num_features == FEATURES
+        return
+    with pytest.raises(MetricError, match=r"mixes the images of a batch.*batch_size.*model\.eval\(\)"):
+        features(tmp_path / "net.onnx", pool="cls")
+
+
 class Means(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return images.flatten(2)[..., :6].mean(1)

@@ -9,7 +9,7 @@ checked it. TorchScript and pickled modules are not opened at all.
 import hashlib
 import io
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +31,7 @@ Pool = Literal["cls", "mean", "none"]
 Run = Callable[[Tensor], Tensor]
 
 TYPES: dict[str, DTypeLike] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+HALVES = {10: torch.float16, 16: torch.bfloat16}  # by onnx.TensorProto.DataType
 LARGEST_SIDE = 1024  # pixels; of the networks that judge, the largest takes 518, and a batch must fit into memory
 PROBES = 2  # images, so that a batch that is fixed at one shows
 TOKENS = "(N, tokens, features)"
@@ -57,9 +58,14 @@ class FileFeatures(Extractor):
             tokens, or places of (N, features, H, W); `none`, an output (N, features) as it is.
         threads: see `Extractor`.
 
+    Attributes:
+        eps: of the coarsest floats that it computes with.
+
     Raises:
         MetricError: the file is not there, another one, or no such network.
     """
+
+    eps: float = torch.finfo(torch.float32).eps
 
     def __init__(
         self,
@@ -157,12 +163,20 @@ class FileFeatures(Extractor):
         return features
 
     def _probed(self) -> int:
-        """Run it on noise: how many features there are."""
+        """Run it on noise, bright and dark: how many features there are, and whether each image has its own."""
         noise = torch.randint(256, (PROBES, self.size, self.size, 3), generator=torch.Generator().manual_seed(0))
-        features = self(noise.to(torch.uint8))
+        noise[1:] //= 4  # statistics over a batch of like images are those of each
+        features, alone = self(noise.to(torch.uint8)), self(noise[:1].to(torch.uint8))
         if torch.equal(features[0], features[1]):
             raise MetricError(
                 f"{self.file} gives all images the same features. Name another output, or another network."
+            )
+        # A batch of another size is summed in another order: half of the digits may differ, and no more.
+        if alone.shape[1:] != features.shape[1:] or (alone - features[:1]).norm() > self.eps**0.5 * alone.norm():
+            raise MetricError(
+                f"{self.file} mixes the images of a batch: an image alone has other features than beside another, so "
+                "scores would depend on batch_size. Export it for inference (in torch after model.eval()), or name "
+                "another network."
             )
         return int(features.shape[1])
 
@@ -190,7 +204,7 @@ class OnnxFeatures(FileFeatures):
 
     def opened(self, content: bytes, threads: int | None) -> tuple[Run, int]:
         """See `FileFeatures`."""
-        _require_whole(content, self.file)
+        self.eps = _coarsest(HALVES.get(tensor.data_type) for tensor in _tensors(_whole(content, self.file)))
         try:
             session = open_graph(content, threads, quiet=True)
         except Exception as error:  # onnxruntime has a dozen kinds, without a common one of its own
@@ -260,6 +274,7 @@ class TorchFeatures(FileFeatures):
             if not any(name.endswith("archive_format") for name in names):
                 raise ValueError("it was not written by torch.export.save; TorchScript and pickles are not opened")
             program = torch.export.load(io.BytesIO(content)).module()
+            self.eps = _coarsest(tensor.dtype for tensor in program.state_dict().values())
         except Exception as error:  # of zip, JSON and whatever the program is made of
             raise MetricError(f"Expected a program of torch.export in {self.file}, but: {in_short(error)}") from error
         assert self.given_size is not None
@@ -284,8 +299,13 @@ def _content(path: Path, sha256: str | None) -> bytes:
     return content
 
 
-def _require_whole(content: bytes, file: Path) -> None:
-    """Refuse what is no ONNX, and what would read other files."""
+def _coarsest(kinds: Iterable[torch.dtype | None]) -> float:
+    """The largest epsilon of what a network's weights are kept in, and of float32."""
+    return max(torch.finfo(kind).eps for kind in (torch.float32, *kinds) if kind and kind.is_floating_point)
+
+
+def _whole(content: bytes, file: Path) -> Any:
+    """The model in an ONNX file; refuses what is no ONNX, and what would read other files."""
     import onnx
 
     try:
@@ -298,6 +318,7 @@ def _require_whole(content: bytes, file: Path) -> None:
             f"{file} keeps {outside[:60]!r} in another file, and no other file is opened. Put all of it into one: "
             "onnx.save(onnx.load(FILE), NEW)."
         )
+    return model
 
 
 def _is_elsewhere(tensor: Any) -> bool:
