@@ -18,6 +18,7 @@ import pytorch_lightning as pl
 import torch
 from hydra import initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import ConfigCompositionException
 from hydra_plugins.hydra_optuna_sweeper._impl import create_params_from_overrides
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
@@ -486,6 +487,22 @@ def test_a_sweeps_folders_carry_the_name_of_its_study(search: str, data: str) ->
     assert cfg.hydra.sweeper.study_name == study
     assert (cfg.hydra.sweep.dir, str(cfg.hydra.sweep.subdir)) == (f"outputs/{study}", "3")
     assert list(cfg.hydra.sweeper.objective) == list(cfg.objective)
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_a_search_that_the_stock_sweeper_cannot_run_says_so(search: str) -> None:
+    text = (CONF / "hparams_search" / f"{search}.yaml").read_text(encoding="utf-8")
+    guide = " ".join((ROOT / "docs/how-to/sweep.md").read_text(encoding="utf-8").split())
+    named = re.search(r"`hydra/sweeper=optuna` runs (.*?)\.", guide)[1]  # type: ignore[index]
+    assert (f"`{search}`" in named) is ("It needs hydra/sweeper=steady" not in text)
+    if f"`{search}`" in named:
+        assert "OptunaSweeper" in composed(f"hparams_search={search}", "hydra/sweeper=optuna").hydra.sweeper._target_
+        return
+    with pytest.raises(ConfigCompositionException) as refused:
+        composed(f"hparams_search={search}", "hydra/sweeper=optuna")
+    key = re.search(r"full_key: hydra\.sweeper\.(\w+)", str(refused.value))[1]  # type: ignore[index]
+    assert f"knows no {key}" in text
+    assert f"`{key}`" in guide
 
 
 @pytest.mark.parametrize("search", SEARCHES)
