@@ -9,7 +9,10 @@ import pytest
 from optuna.trial import create_trial
 
 from catsweep.search import attributes, settings
-from catsweep.search.rehearsal import cost, study_on_paper
+from catsweep.search.proposer import Proposer
+from catsweep.search.rehearsal import cost, rehearse, study_on_paper
+from catsweep.search.sampling import Samplers
+from catsweep.search.space import Space
 from hydra_plugins.catsweep_sweeper.config import SteadySweeperConf
 
 
@@ -48,3 +51,25 @@ def test_a_study_on_paper_is_the_real_one_or_none(tmp_path: Path, monkeypatch: p
     assert study_on_paper(keys).trials == []
     optuna.create_study(study_name="cats", storage="sqlite:///study.db").enqueue_trial({"x": 1})
     assert len(study_on_paper(keys).trials) == 1
+
+
+@pytest.mark.parametrize(
+    ("fixed", "size", "there"),
+    [([], 6, ["model", "loss", "weight"]), (["model=vae"], 4, ["loss", "weight"]), (["model=gan"], 1, [])],
+)
+def test_what_can_never_be_tried_beside_what_is_fixed_is_not_listed(
+    fixed: list[str], size: int, there: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    params = {"model": "choice(vae, gan, none)", "loss": "choice(l1, lpips)", "weight": "choice(1, 2, 3)"}
+    space = Space.parse(params, fixed, {"loss": "model=vae", "weight": "loss=lpips"})
+    study = optuna.create_study()
+    rehearse(
+        study,
+        read(),
+        space,
+        Proposer(study, space, Samplers({"_target_": "optuna.samplers.RandomSampler"}, 0, space)),
+        [],
+    )
+    said = capsys.readouterr().out
+    assert f"The space has {size} configurations:" in said
+    assert [name for name in params if f"\n  {name}: " in said] == there

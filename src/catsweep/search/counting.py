@@ -14,11 +14,15 @@ if TYPE_CHECKING:
 
 def size(space: "Space") -> int | None:
     """The number of configurations, None for infinitely (or unknowably) many."""
-    # A parameter that can never be there may be continuous.
-    there = [name for name in space.parameters if name not in space.conditions or _root(space, name)[1]]
+    there = possible(space)  # one that can never be there may be continuous
     if space.extender or not all(distributions.finite(space.parameters[name]) for name in there):
         return None
     return math.prod(_below(space, name) for name in there if _root(space, name)[0] == name)
+
+
+def possible(space: "Space") -> list[str]:
+    """The parameters that some configuration has, beside what is fixed."""
+    return [name for name in space.parameters if name not in space.conditions or _root(space, name)[1]]
 
 
 def configurations(space: "Space", bound: int) -> list[dict[str, Any]] | None:

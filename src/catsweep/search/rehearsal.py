@@ -39,7 +39,7 @@ def rehearse(
     size = space.size()
     say(f"Study {settings.study}, {settings['n_trials']} trials in {settings.slots} slots.")
     say(f"The space has {'infinitely many' if size is None else size} configurations:")
-    for name, described in space.describe().items():
+    for name, described in space.describe(possible=True).items():
         say(f"  {name}: {described}")
     say("It would begin with:")
     begun = len(study.trials)

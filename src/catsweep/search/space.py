@@ -139,12 +139,16 @@ class Space:
         values = {**drawn, **self.fixed}
         return (*(f"{prefixes.get(key, '')}{key}={text}" for key, text in values.items()), *self.fixed_overrides)
 
-    def describe(self) -> dict[str, str]:
-        """Each parameter, with the prefix of its overrides, in words that stay the same; an extender by its path."""
+    def describe(self, possible: bool = False) -> dict[str, str]:
+        """Each parameter, with the prefix of its overrides, in words that stay the same; an extender by its path.
+
+        Args:
+            possible: leave out those that no configuration has, beside what is fixed.
+        """
         described = {
             self.prefixes.get(key := grammar.bare(name), "") + key: distributions.words(self._read(name))
             + (f" when {replace(c, other=grammar.bare(c.other))}" if (c := self.conditions.get(name)) else "")
-            for name in self.parameters
+            for name in (counting.possible(self) if possible else self.parameters)
         }
         if self.extender:
             function = getattr(self.extender, "func", self.extender)
