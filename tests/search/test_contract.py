@@ -8,7 +8,8 @@ from omegaconf import OmegaConf
 from optuna.distributions import check_distribution_compatibility
 
 from catsweep.errors import ConfigError, StudyError
-from catsweep.search.contract import Change, Contract, check, compare, freeze, require_known
+from catsweep.search.changes import Change
+from catsweep.search.contract import Contract, check, compare, freeze, require_known
 from catsweep.search.space import Space
 
 CONFIG = {"epochs": 5, "model": {"beta": 1.0, "size": 8}, "trial": {"number": 3}, "twice": "${epochs}", "hydra": {}}
@@ -168,6 +169,38 @@ class TestCheck:
         assert "'hydra.sweeper.allow_change=[model.beta,gone,data,model.size]'" in text
         assert "hydra.sweeper.study_name=NEWNAME" in text
         assert len(check(contract(), now, ["model.beta", "gone", "data", "model.size"])) == 3
+
+    def test_a_node_that_is_wholly_new_or_gone_is_one_line_and_one_name(self) -> None:
+        adversarial = {"weight": 3.0, "start": 0.0, "discriminator": {"network": "lite1", "strides": [2, 4]}}
+        older = contract(
+            config={**CONFIG, "old": {"a": 1, "b": {"c": 2}}, "size": 1, "model": {"beta": 1.0, "size": 8}}
+        )
+        newer = contract(
+            config={**CONFIG, "size": {"x": 1, "y": 2}, "model": {"beta": 2.0, "adversarial": adversarial}}
+        )
+        with pytest.raises(StudyError) as refused:
+            check(older, newer, ["model.beta"], naming="study", next_step="Take it home.")
+        assert str(refused.value).splitlines()[1:-1] == [
+            "  config.model.adversarial: null → 4 settings",
+            "  config.model.beta: 1.0 → 2.0  (accepted)",
+            "  config.model.size: 8 → null",
+            "  config.old: 2 settings → null",
+            "  config.size: 1 → null",
+            "  config.size: null → 2 settings",
+        ]
+        names = ["model.beta", "model.adversarial", "model.size", "old", "size"]
+        assert f"'hydra.sweeper.allow_change=[{','.join(names)}]'" in str(refused.value)
+        assert len(check(older, newer, names)) == 11
+        with pytest.raises(StudyError, match=r"adversarial: null → 4 settings  \(accepted\)\n"):
+            check(older, newer, ["model"])
+
+    @pytest.mark.parametrize(("now", "there"), [({"model": {"beta": 2.0, "size": 8}}, False), ({"new": 1}, True)])
+    def test_where_settings_came_or_went_it_may_be_another_version(self, now: dict[str, Any], there: bool) -> None:
+        with pytest.raises(StudyError) as refused:
+            check(contract(), contract(config=CONFIG | now), [], naming="study", next_step="Take it home.")
+        said = "only the version that began the study can go on with it. It can still be read. Take it home. Accept"
+        assert (said in str(refused.value)) == there
+        assert "begin another study with study=NEWNAME" in str(refused.value)
 
     def test_the_study_and_how_its_user_names_one_are_said_in_the_users_own_words(self) -> None:
         with pytest.raises(StudyError, match=r"^The study x \(in y\) was begun otherwise") as refused:

@@ -16,7 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 from catsweep.configuration import differences
 from catsweep.errors import ConfigError, StudyError
 from catsweep.search import grammar
-from catsweep.search.plain import plain, resolved
+from catsweep.search.changes import Change, folded
+from catsweep.search.plain import flat, plain, resolved
 from catsweep.search.space import Space
 
 SECTIONS = ("objective", "directions", "space", "fixed", "config", "facts")
@@ -62,44 +63,6 @@ class Contract:
         empty: dict[str, Any] = {"objective": None, "directions": [], "space": {}}
         known = {section: values[section] for section in SECTIONS if section in values}
         return cls(**{**empty, **known}, absent=frozenset(SECTIONS) - known.keys())
-
-
-@dataclass(frozen=True)
-class Change:
-    """One difference.
-
-    Attributes:
-        section: of the contract.
-        key: dotted, within the section; empty if the section has no keys.
-        before: the frozen value, None if there was none.
-        after: the value now, None if there is none.
-        impossible: why it cannot be accepted; empty if it can.
-    """
-
-    section: str
-    key: str
-    before: Any
-    after: Any
-    impossible: str = ""
-
-    @property
-    def name(self) -> str:
-        """The whole key, by which the change can be accepted."""
-        return f"{self.section}.{self.key}" if self.key else self.section
-
-    def accepted(self, allowed: Sequence[str]) -> bool:
-        """Whether a name among `allowed` is the section, the key with or without it, or what the key begins with."""
-        names = (self.key, self.name)
-        words = [grammar.bare(word) for word in allowed]
-        return not self.impossible and any(
-            name == word or name.startswith(f"{word}.") for name in names for word in words
-        )
-
-    def __str__(self) -> str:
-        before, after = _text(self.before), _text(self.after)
-        if before == after:  # '1' and 1
-            before, after = repr(self.before), repr(self.after)
-        return f"{self.name}: {before} → {after}"
 
 
 def freeze(
@@ -148,7 +111,7 @@ def compare(before: Contract, now: Contract, valued: bool = True) -> list[Change
             reason = WHOLE[section] if valued or section == "directions" else ""
             found += [Change(section, "", old, new, reason)] if old != new else []
             continue
-        old, new = _flat(old), _flat(new)
+        old, new = flat(old), flat(new)
         if section in SPELLED:
             old, new = _bare(old), _bare(new)
         for key in (line.partition(": ")[0] for line in differences(old, new)):
@@ -156,7 +119,7 @@ def compare(before: Contract, now: Contract, valued: bool = True) -> list[Change
             found.append(Change(section, key, old.get(key), new.get(key), reason))
     if "config" in absent:
         return found
-    shown = {*_flat(before.config), *_flat(now.config)}
+    shown = {*flat(before.config), *flat(now.config)}
     # `epochs=5` fixes what the configuration says anyway, and better: it may have said so before.
     return [c for c in found if c.section != "fixed" or not any(_within(key, [_path(c.key)]) for key in shown)]
 
@@ -168,6 +131,7 @@ def check(
     study: str = "The study",
     naming: str = "hydra.sweeper.study_name",
     fruitless: bool = False,
+    next_step: str = "",
 ) -> list[Change]:
     """Refuse what changed, unless it was accepted by name.
 
@@ -179,6 +143,7 @@ def check(
         study: which, and where it is kept, in words.
         naming: the key by which the user names another study.
         fruitless: all trials of the study failed, so there is nothing that new ones must be comparable with.
+        next_step: what can be done with a study that is not gone on with.
 
     Returns:
         The changes; all of them were accepted.
@@ -189,8 +154,12 @@ def check(
     changes = compare(before, now, valued=not fruitless)
     if all(change.accepted(SECTIONS if fruitless else allowed) for change in changes):
         return changes
-    lines = "\n".join(f"  {change}{_remark(change, allowed)}" for change in changes)
-    missing = sorted({c.key for c in changes if not c.impossible and not c.accepted(allowed)})
+    sides = [
+        {section: flat(getattr(one, section)) for section in SECTIONS if section not in WHOLE} for one in (before, now)
+    ]
+    shown = folded(changes, *sides, allowed)
+    lines = "\n".join(f"  {change}{remark}" for change, remark in shown)
+    missing = sorted({change.key for change, remark in shown if not remark})
     fresh = f"{naming}=NEWNAME"
     if any(change.impossible for change in changes):
         remedy = f"What cannot change in a study can in another: {fresh}."
@@ -199,7 +168,8 @@ def check(
         remedy = f"Accept the change with 'hydra.sweeper.allow_change=[{names}]', or begin another study with {fresh}."
     raise StudyError(
         f"{study} was begun otherwise (before → now):\n{lines}\n"
-        f"Its trials could not be compared with new ones. Give the options it was begun with. {remedy}"
+        f"Its trials could not be compared with new ones. Give the options it was begun with. "
+        f"{_moved(changes, next_step)}{remedy}"
     )
 
 
@@ -217,9 +187,9 @@ def require_known(
     Raises:
         ConfigError: with all of them, and what may have been meant.
     """
-    keys = set(_flat(OmegaConf.to_container(config, resolve=False)))  # type: ignore[arg-type]  # a DictConfig's
+    keys = set(flat(OmegaConf.to_container(config, resolve=False)))  # type: ignore[arg-type]  # a DictConfig's
     for section in (section for section in SECTIONS if section not in WHOLE):
-        found = {grammar.bare(key) for one in contracts for key in _flat(getattr(one, section))}
+        found = {grammar.bare(key) for one in contracts for key in flat(getattr(one, section))}
         keys |= found | {f"{section}.{key}" for key in found}
     known = {*SECTIONS, *more, *keys}
     known |= {key[:end] for key in keys for end, char in enumerate(key) if char == "."}
@@ -233,10 +203,14 @@ def require_known(
         )
 
 
-def _remark(change: Change, allowed: Sequence[str]) -> str:
-    if change.impossible:
-        return f"  (cannot be accepted: {change.impossible})"
-    return "  (accepted)" if change.accepted(allowed) else ""
+def _moved(changes: Sequence[Change], next_step: str) -> str:
+    """What else it may be, where settings came or went: no options may bring that back."""
+    if not any(change.section == "config" and None in (change.before, change.after) for change in changes):
+        return ""
+    return (
+        "If these are those, the files of the configuration have changed since, as with a newer version: then only the "
+        f"version that began the study can go on with it. It can still be read.{f' {next_step}' if next_step else ''} "
+    )
 
 
 def _impossible(old: str | None, new: str | None) -> str:
@@ -252,13 +226,6 @@ def _impossible(old: str | None, new: str | None) -> str:
     return "" if log[0] == log[1] else "Optuna keeps the scale of a parameter, log or not"
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
-
-
 def _bare(flat: Mapping[str, Any]) -> dict[str, Any]:
     """By keys without prefix; an earlier version had it in conditions too."""
     said = {key: re.sub(r" when \++", " when ", text) if isinstance(text, str) else text for key, text in flat.items()}
@@ -272,12 +239,6 @@ def _path(key: str) -> str:
 
 def _within(key: str, above: Sequence[str]) -> bool:
     return any(key == one or key.startswith(f"{one}.") for one in above)
-
-
-def _text(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return f"[{', '.join(map(_text, value))}]" if isinstance(value, list) else str(value)
 
 
 def _quoted(name: str) -> str:

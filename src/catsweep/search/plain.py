@@ -37,6 +37,14 @@ def resolved(config: DictConfig, dropped: Sequence[str]) -> dict[str, Any]:
     return dict(_values(written, OmegaConf.create(written)))
 
 
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of nested dicts by dotted key; of an empty one there is nothing."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
+
+
 def plain(value: Any) -> Any:
     """A value as JSON gives it back.
 

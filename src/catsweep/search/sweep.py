@@ -30,6 +30,7 @@ from catsweep.places import leave
 from catsweep.printing import say
 from catsweep.search import budget, contract, folders, grammar, results, settings
 from catsweep.search.artifacts import Artifacts
+from catsweep.search.changes import Change
 from catsweep.search.checks import checked, recorded
 from catsweep.search.composition import Composing
 from catsweep.search.confirming import CONFIRMATION, Confirming, typical_seconds
@@ -225,7 +226,7 @@ class Sweep:
             with suppress(KeyError):  # another controller was faster
                 study._storage.delete_study(study._study_id)
 
-    def _check(self, study: optuna.Study, fruitless: bool = False) -> list[contract.Change]:
+    def _check(self, study: optuna.Study, fruitless: bool = False) -> list[Change]:
         if (before := study.user_attrs.get("contract")) is None:
             if study.trials:
                 raise StudyError(
@@ -237,10 +238,11 @@ class Sweep:
         kept = Contract.from_dict(before)
         return self._compare(study, kept, self._contract(dict(kept.facts)), fruitless)
 
-    def _compare(self, study: optuna.Study, before: Contract, now: Contract, fruitless: bool) -> list[contract.Change]:
+    def _compare(self, study: optuna.Study, before: Contract, now: Contract, fruitless: bool) -> list[Change]:
         here = f"; this start names {self.folder}" if self._elsewhere(study) else ""
         where = f"{self._where(study)}{here}"
-        return contract.check(before, now, self.settings["allow_change"], where, self.naming, fruitless)
+        more = self.settings["next_step"] or ""
+        return contract.check(before, now, self.settings["allow_change"], where, self.naming, fruitless, more)
 
     def _elsewhere(self, study: optuna.Study) -> bool:
         """Whether this start names another folder than the first, which holds the runs (`${now:}` does each time)."""
