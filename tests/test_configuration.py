@@ -158,17 +158,23 @@ def test_a_discriminator_never_looks_through_its_judge(network, allowed):
 
 
 @pytest.mark.parametrize(
+    ("key", "remedy"),
+    [("loss.adversarial.gradient_penalty", "such as hinge"), ("model.r1_gamma", r"Set model\.r1_gamma=0")],
+)
+@pytest.mark.parametrize(
     ("weight", "normalization", "allowed"),
     [(10.0, "torch.nn.BatchNorm2d", False), (10.0, "torch.nn.Identity", True), (0.0, "torch.nn.BatchNorm2d", True)],
 )
-def test_a_gradient_penalty_wants_a_projected_discriminator_that_judges_single_images(weight, normalization, allowed):
+def test_a_gradient_penalty_wants_a_projected_discriminator_that_judges_single_images(
+    key, remedy, weight, normalization, allowed
+):
     cfg = configuration("catsweep.models.dcgan.DCGAN", "adversarial", loss=("adversarial",))
     cfg.model.discriminator = {"network": "efficientnet_lite1", "normalization": {"_target_": normalization}}
-    cfg.loss.adversarial.gradient_penalty = weight
+    OmegaConf.update(cfg, key, weight)
     if allowed:
         check_critic(cfg)
     else:
-        with pytest.raises(ConfigError, match=r"such as hinge.*normalization\._target_=torch\.nn\.Identity.*plain"):
+        with pytest.raises(ConfigError, match=rf"{remedy}.*normalization\._target_=torch\.nn\.Identity.*plain"):
             check(cfg)
     del cfg.model.discriminator["network"]  # the plain one is left to the user
     check_critic(cfg)

@@ -67,21 +67,28 @@ def check_judge(cfg: DictConfig) -> None:
 
 
 def check_critic(cfg: DictConfig) -> None:
-    """Refuse a gradient penalty on a projected discriminator that judges each image by the others of its batch.
+    """Refuse gradient penalties, also R1, of a projected discriminator that judges an image by the others of its batch.
 
-    The plain one is left to the user: the penalty is then wrong by little, and has been offered since there is one.
+    Both are of the slope at single images, which is taken of the sum of all logits: it is that of each image only if no
+    other one's logit depends on it, and what is normalized over the batch has the same sum whatever the images are. The
+    plain discriminator is left to the user: both have been offered with it since there is one.
 
     Raises:
         ConfigError: saying what there is instead.
     """
-    weight = OmegaConf.select(cfg, "loss.adversarial.gradient_penalty")
     normalization = str(OmegaConf.select(cfg, "model.discriminator.normalization._target_"))
-    if weight and "network" in (cfg.model.get("discriminator") or {}) and "BatchNorm" in normalization:
-        raise ConfigError(
-            "The gradient penalty of the chosen loss is of single images, and the heads of discriminator=projected are "
-            "normalized over the batch. Choose another loss, such as hinge or bce, or "
-            "discriminator.normalization._target_=torch.nn.Identity, or discriminator=plain."
-        )
+    if "network" not in (cfg.model.get("discriminator") or {}) or "BatchNorm" not in normalization:
+        return
+    for key, what, remedy in (
+        ("loss.adversarial.gradient_penalty", "of the chosen loss", "Choose another loss, such as hinge or bce"),
+        ("model.r1_gamma", "R1 (model.r1_gamma)", "Set model.r1_gamma=0"),
+    ):
+        if OmegaConf.select(cfg, key):
+            raise ConfigError(
+                f"The gradient penalty {what} is of single images, and the heads of discriminator=projected are "
+                f"normalized over the batch. {remedy}, or discriminator.normalization._target_=torch.nn.Identity, or "
+                "discriminator=plain."
+            )
 
 
 def check_pretrained(cfg: DictConfig) -> None:
