@@ -5,6 +5,7 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -15,6 +16,7 @@ from optuna.trial import create_trial
 from tests import onnx_networks
 
 from catsweep import judging, training
+from catsweep.data.datamodule import CatDataModule
 from catsweep.errors import MetricError
 from catsweep.instantiation import instantiate
 from catsweep.metrics.judge import Judge
@@ -41,6 +43,24 @@ def composed(compose: Compose, network: Path, graphs: Path) -> Compose:
         return compose(*words, *overrides)
 
     return composed
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["judge.extractor.file=."], r"Expected a network in \.?, but: Is a directory"),
+        (["judge.extractor.file=no.onnx"], r"judge\.extractor\.file=no\.onnx; it is not there"),
+        (["metrics=inception", "metrics.extractor.weights=no.pth"], r"expects its weights in no\.pth; there is no"),
+    ],
+)
+def test_a_file_that_is_no_network_is_told_before_photos_are_prepared(
+    composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str
+) -> None:
+    monkeypatch.setattr(CatDataModule, "prepare_data", lambda self: pytest.fail("photos were prepared"))
+    tried = SimpleNamespace(problems=lambda attempt: pytest.fail("a search was tried"))
+    for begin in (lambda cfg: training.run(cfg, tmp_path / "run"), lambda cfg: facts(cfg, tried)):
+        with pytest.raises(MetricError, match=said):
+            begin(composed(*words))
 
 
 TOLD: list[Any] = []  # what the logger of `finished` was told

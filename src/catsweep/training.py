@@ -103,19 +103,19 @@ def _train(cfg: DictConfig, folder: Path) -> float | tuple[float, ...]:
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     if cfg.trainer.threads:
         torch.set_num_threads(cfg.trainer.threads)
-    # The model first: what does not fit together shows at once, photos may take minutes to prepare.
+    # The photos last: what does not fit together, or is not there, shows at once, and they may take minutes to prepare.
     model: pl.LightningModule = instantiate(cfg.model).to(memory_format=torch.channels_last)
     checkpoint = resumption.checkpoint_of(cfg, folder, model)
+    scoring, judge = instantiate(cfg.metrics), _judge(cfg)
     data: CatDataModule = instantiate(cfg.data)
     data.prepare_data()
     resumption.check_photos(cfg, folder, data.ready.digest)
     configuration.check_batch(cfg, len(data.ready.indices(TRAIN)))
     provenance.write(folder, cfg, provenance.collect(cfg.seed, ROOT, data.ready.digest), ROOT)
     log.info("Preparing the scores against %s; new photos take a minute, known ones a second", data.ready.path.name)
-    scorer: Scorer = instantiate(cfg.metrics)(ready=data.ready)
+    scorer: Scorer = scoring(ready=data.ready)
     assert isinstance(model, Generator)
     require_scored(cfg, scorer.names(model))
-    judge = _judge(cfg)
     reporter = TrialReporter.from_config(cfg.trial)
     if reporter:
         require_rungs(cfg, reporter.metrics, scorer)

@@ -37,13 +37,14 @@ def facts(cfg: DictConfig, examples: "Examples | None" = None) -> dict[str, Any]
     from catsweep.metrics.scorer import Scorer
     from catsweep.smoke_test import SmokeTest
 
+    factory(cfg)  # who judges the best of the sweep can do so; a file that is not there shows before anything is tried
+    scoring = instantiate(cfg.metrics)
     if examples is not None and (wrong := examples.problems(SmokeTest(*_asked()).problems)):
         raise ConfigError("No trial could run with:\n" + "\n".join(f"  {line}" for line in wrong))
     configuration.check(cfg)
-    factory(cfg)  # who judges the best of the sweep can do so
     data: CatDataModule = instantiate(cfg.data)
     data.prepare_data()
-    scorer: Scorer = instantiate(cfg.metrics)(ready=data.ready)
+    scorer: Scorer = scoring(ready=data.ready)
     cards = {name: scorer.card(name).to_dict() for name in cfg.objective}
     for card in cards.values():
         # A newer library may round elsewhere, but two machines that drive one study need not be twins.
