@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from catsweep.configuration import differences
 from catsweep.errors import ConfigError, StudyError
 from catsweep.search import grammar
-from catsweep.search.changes import Change, folded
+from catsweep.search.changes import TREES, Change, folded
 from catsweep.search.plain import flat, plain, resolved
 from catsweep.search.space import Space
 
@@ -154,10 +154,8 @@ def check(
     changes = compare(before, now, valued=not fruitless)
     if all(change.accepted(SECTIONS if fruitless else allowed) for change in changes):
         return changes
-    sides = [
-        {section: flat(getattr(one, section)) for section in SECTIONS if section not in WHOLE} for one in (before, now)
-    ]
-    shown = folded(changes, *sides, allowed)
+    frozen, current = ({section: flat(getattr(one, section)) for section in TREES} for one in (before, now))
+    shown = folded(changes, frozen, current, allowed)
     lines = "\n".join(f"  {change}{remark}" for change, remark in shown)
     missing = sorted({change.key for change, remark in shown if not remark})
     fresh = f"{naming}=NEWNAME"
@@ -168,8 +166,8 @@ def check(
         remedy = f"Accept the change with 'hydra.sweeper.allow_change=[{names}]', or begin another study with {fresh}."
     raise StudyError(
         f"{study} was begun otherwise (before → now):\n{lines}\n"
-        f"Its trials could not be compared with new ones. Give the options it was begun with. "
-        f"{_moved(changes, next_step)}{remedy}"
+        f"Its trials could not be compared with new ones. Give the options it was begun with. {remedy}"
+        f"{_moved(changes, next_step)}"
     )
 
 
@@ -208,8 +206,8 @@ def _moved(changes: Sequence[Change], next_step: str) -> str:
     if not any(change.section == "config" and None in (change.before, change.after) for change in changes):
         return ""
     return (
-        "If these are those, the files of the configuration have changed since, as with a newer version: then only the "
-        f"version that began the study can go on with it. It can still be read.{f' {next_step}' if next_step else ''} "
+        "\nIf those are the options, the files of the configuration have changed since, as with a newer version: then "
+        f"only the version that began the study can go on with it. It can be read as before. {next_step}".rstrip()
     )
 
 
