@@ -125,12 +125,15 @@ class Drawn:
         return torch.from_numpy(self.images(n, next(self.script)))
 
 
-def evaluate(callback, evaluations, sanity=False, rank=0, told=None):
+def evaluate(callback, evaluations, sanity=False, rank=0, told=None, apart=100):
+    progress = SimpleNamespace(total_batch_idx=callback.at - 1)
     trainer = SimpleNamespace(
         sanity_checking=sanity, current_epoch=6, is_global_zero=rank == 0,
         strategy=SimpleNamespace(broadcast=lambda value, src: value if rank == src else told),
+        fit_loop=SimpleNamespace(epoch_loop=progress),
     )  # fmt: skip
     for _ in range(evaluations):
+        progress.total_batch_idx += apart
         callback.on_validation_epoch_end(trainer, None)
 
 
@@ -153,6 +156,14 @@ def test_a_generator_that_lost_its_variety_is_told_at_the_second_evaluation(end)
 )
 def test_a_generator_with_weak_but_real_variety_goes_on(varieties):
     evaluate(Collapse(Drawn(*varieties)), len(varieties))
+
+
+def test_evaluations_a_few_steps_apart_prove_no_collapse():
+    # Trials of 0.1 minutes, whose averaged weights had hardly moved, were told as collapsed (fresh eyes, issue 13).
+    callback = Collapse(Drawn(0.2, 0.1, 0.1))
+    evaluate(callback, 50, apart=2)
+    with pytest.raises(DivergedError):
+        evaluate(callback, 1, apart=100)
 
 
 def test_a_resumed_run_remembers_the_last_variety():

@@ -292,9 +292,13 @@ def test_minutes_bound_a_run_and_its_last_weights_count(compose: Compose, tmp_pa
     assert all(torch.equal(best[key], last[key]) for key in best)
 
 
-def test_patience_ends_a_run_that_no_longer_improves(compose: Compose, tmp_path: Path) -> None:
+def test_patience_ends_a_run_that_no_longer_improves_and_says_so(
+    compose: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "catsweep")
     training.run(compose("epochs=30", "patience=1", "optimizer.lr=0"), tmp_path)
     assert json.loads((tmp_path / "metrics.json").read_text())["epochs"] == 2
+    assert "No better val/kid in 1 evaluations: the run ends here (patience=null trains to the end)" in caplog.messages
 
 
 def test_a_loaded_run_draws_what_the_trained_model_drew(compose: Compose, tmp_path: Path) -> None:

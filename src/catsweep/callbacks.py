@@ -75,27 +75,30 @@ class Collapse(pl.Callback):
     """End a run whose generator draws the same image whatever the latent is.
 
     An untrained network draws almost one image too (its variety is about 1 % of the photos'), and one without
-    normalisation takes many epochs to leave that. So little variety alone is no collapse: it must also not be growing.
+    normalisation takes many epochs to leave that. So little variety alone is no collapse: it must also not be growing,
+    between evaluations that are far enough apart for the averaged weights to have moved.
 
     Args:
         scorer: draws the images and has the real ones.
         images: how many of each are compared.
         bound: variety, as a share of the real images', below which there is too little.
+        batches: trained on between two evaluations that are compared, at least.
     """
 
-    def __init__(self, scorer: Scorer, images: int = 64, bound: float = 0.02) -> None:
-        self.scorer, self.images, self.bound = scorer, images, bound
+    def __init__(self, scorer: Scorer, images: int = 64, bound: float = 0.02, batches: int = 100) -> None:
+        self.scorer, self.images, self.bound, self.batches = scorer, images, bound, batches
         rows = np.unique(np.linspace(0, len(scorer.ready.images) - 1, images).astype(int))
         self.real = variety(torch.from_numpy(np.array(scorer.ready.images[rows])))
-        self.before: float | None = None  # variety at the last evaluation
+        self.before: float | None = None  # variety at the last evaluation that counted
+        self.at = 0  # batches trained on by then
 
     def state_dict(self) -> dict[str, Any]:
-        """The variety at the last evaluation."""
-        return {"before": self.before}
+        """The variety at the last evaluation that counted, and when that was."""
+        return {"before": self.before, "at": self.at}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Compare with it."""
-        self.before = state_dict["before"]
+        self.before, self.at = state_dict["before"], state_dict.get("at", 0)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw images and compare.
@@ -103,8 +106,10 @@ class Collapse(pl.Callback):
         Raises:
             DivergedError: two evaluations in a row are below the bound, and the second not above the first.
         """
-        if trainer.sanity_checking:
+        trained_on = trainer.fit_loop.epoch_loop.total_batch_idx + 1
+        if trainer.sanity_checking or (self.before is not None and trained_on < self.at + self.batches):
             return
+        self.at = trained_on
         before, self.before = self.before, on_rank_zero(trainer, lambda: self._share(pl_module))
         if before is not None and before < self.bound and self.before <= before:
             raise DivergedError(

@@ -128,6 +128,7 @@ def _train(cfg: DictConfig, folder: Path) -> float | tuple[float, ...]:
         without_idle_hooks([model])
         started = time.monotonic()
         _fit(trainer, model, data, checkpoint)
+        _say_if_out_of_patience(trainer)
         result = _score(trainer, model, scorer, folder, time.monotonic() - started)
         found = result if judge is None else _judged(judge, model, folder, scorer, result)
         loggers.summarise(log_to, found["scores"], found["cards"], list(cfg.objective))
@@ -176,6 +177,17 @@ def _fit(trainer: pl.Trainer, model: pl.LightningModule, data: CatDataModule, ch
             f"{checkpoint} is not of this run, whose state does not fit: {str(error).partition(chr(10))[0][:200]} "
             "Start a new run without resume."
         ) from error
+
+
+def _say_if_out_of_patience(trainer: pl.Trainer) -> None:
+    """A run that ends long before its budget says why."""
+    for stopper in trainer.early_stopping_callbacks:
+        if stopper.wait_count >= stopper.patience:
+            log.info(
+                "No better %s in %d evaluations: the run ends here (patience=null trains to the end)",
+                stopper.monitor,
+                stopper.wait_count,
+            )
 
 
 def _scores_of_trial(cfg: DictConfig, folder: Path) -> Mapping[str, float] | None:

@@ -154,7 +154,7 @@ def test_a_discriminator_brings_its_recipe_and_every_key_of_it_can_be_overridden
     assert plain.loss.adversarial._target_.endswith("BinaryCrossEntropy")
     assert (plain.data.batch_size, plain.optimizer.lr, list(plain.optimizer.betas)) == (64, 2e-4, [0.5, 0.999])
     assert list(plain.model.augment.policy) == []
-    assert projected.loss.adversarial._target_.endswith("Hinge")
+    assert projected.loss.adversarial._target_.endswith("RelativisticPairs")
     assert (plain.model.generator_lr, plain.model.discriminator_lr) == (2e-4, 2e-4)
     assert (projected.model.generator_lr, projected.model.discriminator_lr) == (1e-3, 4e-4)
     assert projected.data.batch_size == 16
@@ -299,7 +299,9 @@ def test_every_source_of_data_gives_batches(option: str, photographs: Path, tmp_
 
 
 class _NoScorer:
-    """The trainer's callbacks only keep it."""
+    """The trainer's callbacks only keep it, and ask how many photos there are."""
+
+    ready = SimpleNamespace(indices=lambda split: range(100))
 
 
 def trainer_of(cfg: DictConfig, folder: Path) -> pl.Trainer:
@@ -446,7 +448,7 @@ def test_the_search_over_both_models_begins_with_the_best_of_each() -> None:
     given = (dcgan.model.generator_lr, dcgan.model.discriminator_lr, dcgan.data.batch_size)
     assert given == (recipe.lr, recipe.discriminator_lr, recipe.batch_size)
     assert list(dcgan.model.augment.policy) == list(recipe.augment)
-    assert dcgan.loss.adversarial._target_.endswith("Hinge")
+    assert dcgan.loss.adversarial._target_.endswith("RelativisticPairs")
     assert HydraConfig.get().runtime.choices["discriminator"] is None  # of the VAE, which has its own
     assert vae.model.adversarial.weight > 0
     assert list(vae.optimizer.betas) == [0.5, 0.99]

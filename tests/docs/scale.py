@@ -10,6 +10,7 @@ TRAIN = [
     "metrics.rung_samples=16", "epochs=1", "eval_every=1", "trainer.threads=1", "trainer.precision=32-true",
 ]  # fmt: skip
 SWEEP = ["hydra.sweeper.n_jobs=1", "trials=1"]
+FIRST = ["model=vae"]  # of `make sweep`: what the pages do with photos wants a VAE
 STEADY = ["hydra.sweeper.preflight=null"]  # a look at data and scores before the first trial
 PREPARE = ["size=32"]
 # For words of a command: what is added because of them.
@@ -75,7 +76,7 @@ def added(argv: list[str]) -> list[str]:
         demo = not any(word.startswith("data=") and word != "data=demo_cats" for word in words)
         recorded = not words or any("logger" in word for word in words)  # the plain command, by wandb in files
         extra = TRAIN + ["data.reader.n=96"] * demo + ["logger=none"] * (not recorded)
-        extra += SWEEP * ("-m" in words)
+        extra += SWEEP * ("-m" in words) + FIRST * ("study=first" in words)
         extra += STEADY * ("-m" in words and "hydra/sweeper=optuna" not in words)
     elif program == "prepare.py":
         extra = PREPARE + ["data.reader.n=24"] * (not any(word.startswith("data=") for word in words))

@@ -138,6 +138,7 @@ def rank() -> Callable[[int, Any], tuple[Any, list[Any]]]:
             sanity_checking=False,
             current_epoch=0,
             max_epochs=1,
+            global_step=1,
             is_global_zero=number == 0,
             strategy=SimpleNamespace(broadcast=broadcast),
         )
