@@ -172,7 +172,10 @@ def _every_discriminator() -> dict[str, Any]:
 def _discriminator(**keys: Any) -> dict[str, Any]:
     """A discriminator and, beside it, what is customary with it."""
     recipe = _recipe(
-        discriminator_lr=Value(RATE), batch_size=Value(Whole(1)), threads=Value(Whole(1, 4096)), augment=_policy()
+        discriminator_lr=Value(RATE),
+        batch_size=Value(Whole(1)),
+        threads=Value(Whole(1, 4096), null=True),
+        augment=_policy(),
     )
     return {"discriminator": target(**_every_discriminator(), **keys), "recipe": recipe}
 
