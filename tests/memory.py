@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 
 LIMIT = 2 << 30  # bytes, the highest that a process may ever have had
-MUCH = 64 << 20  # bytes more than after the last look
+MUCH = 64 << 20  # bytes more than at the least since the last look
 
 gc.disable()  # until `begin`: imports make millions of objects, and hardly any garbage to look for among them
 
@@ -34,7 +34,9 @@ def begin() -> None:
 def settle() -> None:
     """Free what a test has left, if that is much."""
     global _after_the_last_look
-    if _process.memory_info().rss < _after_the_last_look + MUCH:
+    now = _process.memory_info().rss
+    if now < _after_the_last_look + MUCH:
+        _after_the_last_look = min(_after_the_last_look, now)  # what was freed since is room for garbage again
         return
     gc.collect()
     with suppress(OSError, AttributeError):  # where the C library is not GNU's
