@@ -180,9 +180,9 @@ def _first(judged: Judged) -> str:
 
 
 def _alike(known: Judged, cards: Mapping[str, MetricCard]) -> bool:
-    """Whether a judgement was made as one would be made now; newer libraries make no other."""
-    now = {name: card.to_dict() | {"versions": None} for name, card in cards.items()}
-    return {name: card.to_dict() | {"versions": None} for name, card in known.cards.items()} == now
+    """Whether a judgement was made as one would be made now."""
+    made, now = ({name: card.measure() for name, card in one.items()} for one in (known.cards, cards))
+    return made == now
 
 
 def _node(cfg: DictConfig) -> DictConfig | None:

@@ -158,6 +158,8 @@ def test_a_discriminator_brings_its_recipe_and_every_key_of_it_can_be_overridden
     assert (plain.model.generator_lr, plain.model.discriminator_lr) == (2e-4, 2e-4)
     assert (projected.model.generator_lr, projected.model.discriminator_lr) == (1e-3, 4e-4)
     assert projected.data.batch_size == 16
+    assert (plain.trainer.threads, projected.trainer.threads) == (None, 1)
+    assert composed("model=dcgan", "discriminator=projected", "trainer.threads=2").trainer.threads == 2
     assert list(projected.optimizer.betas) == [0.0, 0.99]
     assert list(projected.model.augment.policy) == ["translation"]
     own = composed(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
+from tests.export.conftest import judged_as
 
 from catsweep.errors import ConfigError, ExportError, TakenError
 from catsweep.export import best_model
@@ -37,6 +38,20 @@ def test_chosen_trial_is_copied_whole(sweep, cfg, select, trial) -> None:
     for name in ("checkpoints/best.ckpt", "config.yaml", "metrics.json", "provenance.json"):
         assert (folder / name).read_bytes() == (sweep.outputs / "s" / str(trial) / name).read_bytes()
     assert json.loads((folder / "choice.json").read_text())["trial"] == trial
+
+
+def test_what_the_judge_said_goes_with_the_model(sweep, cfg) -> None:
+    sweep.with_runs("s", FRONT)
+    judged_as(sweep.outputs / "s" / "1", 95.0)
+    said = (sweep.outputs / "s" / "1" / "judge.json").read_bytes()
+    assert (best_model.run(cfg) / "judge.json").read_bytes() == said
+
+
+def test_what_was_said_of_other_scores_stays_behind_and_that_is_told(sweep, cfg, capsys) -> None:
+    sweep.with_runs("s", FRONT)
+    judged_as(sweep.outputs / "s" / "1", 95.0, recorded={"val/fid": 1.0})
+    assert not (best_model.run(cfg) / "judge.json").exists()
+    assert "What the judge said of it is left out" in " ".join(capsys.readouterr().out.split())
 
 
 def test_samples_are_those_of_the_scored_checkpoint(sweep, cfg) -> None:

@@ -1,6 +1,5 @@
 from dataclasses import dataclass
 from functools import partial
-from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as pl
@@ -19,7 +18,6 @@ from catsweep.losses.adversarial import (
 )
 from catsweep.models import dcgan
 from catsweep.models.blocks import ResidualDown, ResidualOutput, ResidualUp
-from catsweep.models.dcgan import DCGAN
 from catsweep.models.discriminator import Discriminator, ProjectedDiscriminator
 from catsweep.models.frozen_features import FrozenFeatures
 from catsweep.models.latents import draw_latents
@@ -474,16 +472,14 @@ def test_a_projected_one_is_calibrated_once_on_photos_as_they_are(make_projected
     assert torch.equal(measured[0], to_float(photos[0]))
 
 
-def test_all_processes_calibrate_by_the_photos_of_the_first(make_projected, batches, monkeypatch):
-    model, (own, others) = make_projected(), map(to_float, batches(2))
-    strategy = SimpleNamespace(broadcast=lambda images: others)
-    processes = [SimpleNamespace(world_size=n, strategy=strategy) for n in (1, 2)]
-    kept = []
-    for process in processes:
-        monkeypatch.setattr(DCGAN, "trainer", process)
-        kept.append(model._of_first_process(own))
-    assert torch.equal(kept[0], own)
-    assert torch.equal(kept[1], others)
+@pytest.mark.trains
+def test_all_processes_calibrate_by_the_photos_of_the_first(make_projected, batches, fit, monkeypatch):
+    model, others, measured = make_projected(), to_float(batches(1, seed=7)[0]), []
+    monkeypatch.setattr(dcgan, "of_first_process", lambda trainer, images: others)
+    model.discriminator.calibrate = measured.append
+    fit(model, batches(1))
+    assert len(measured) == 1
+    assert torch.equal(measured[0], others)
 
 
 @pytest.mark.trains

@@ -9,7 +9,7 @@ from pytorch_lightning.callbacks import Timer
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from catsweep.models.optimization import build, decayed_groups, expected_steps, once_a_step
+from catsweep.models.optimization import build, decayed_groups, expected_steps, of_first_process, once_a_step
 
 LAYERS = [
     lambda: nn.Linear(2, 3),
@@ -139,3 +139,11 @@ def test_the_length_of_a_run_is_asked_once_a_step_for_all_groups_of_parameters()
         optimizer.step()
         schedule.step()
     assert asked == [0, 1, 2]
+
+
+def test_what_is_measured_is_measured_by_the_images_of_the_first_process():
+    own, others = torch.rand(2, 3, 4, 4).unbind()
+    strategy = SimpleNamespace(broadcast=lambda images: others)
+    kept = [of_first_process(SimpleNamespace(world_size=n, strategy=strategy), own) for n in (1, 2)]
+    assert torch.equal(kept[0], own)
+    assert torch.equal(kept[1], others)

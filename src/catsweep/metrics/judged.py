@@ -137,7 +137,7 @@ def rank_agreement(runs: Iterable[Judged], score: str = "val/fid", judge: str = 
     from scipy.stats import kendalltau
 
     having = [run for run in runs if score in run.recorded and judge in run.scores]
-    alike = [run for run in having if _measure(run.cards[judge]) == _measure(having[0].cards[judge])]
+    alike = [run for run in having if run.cards[judge].measure() == having[0].cards[judge].measure()]
     own, other = [run.recorded[score] for run in alike], [run.scores[judge] for run in alike]
     if len(alike) < FEWEST or len(set(own)) == 1 or len(set(other)) == 1:
         return None
@@ -150,7 +150,3 @@ def _is_plain(card: MetricCard) -> bool:
     values = [getattr(card, entry.name) for entry in fields(card)]
     inner = [*card.settings.values(), *card.versions.values()]
     return None not in values and not any(isinstance(value, dict | list) for value in inner)
-
-
-def _measure(card: MetricCard) -> dict[str, Any]:
-    return card.to_dict() | {"versions": None}

@@ -21,7 +21,15 @@ from catsweep.models.blocks import Activation, Normalization, initialize
 from catsweep.models.decoder import Decoder
 from catsweep.models.discriminator import Discriminator, PlainDiscriminator
 from catsweep.models.epoch_means import EpochMeans
-from catsweep.models.optimization import OptimizerFactory, Schedule, build, expected_steps, once_a_step
+from catsweep.models.optimization import (
+    OptimizerFactory,
+    Schedule,
+    build,
+    expected_steps,
+    of_first_process,
+    once_a_step,
+    take_step,
+)
 
 
 class DCGAN(EpochMeans):
@@ -156,18 +164,15 @@ class DCGAN(EpochMeans):
         return loss
 
     def _update(self, side: int, loss: Tensor) -> None:
-        optimizer = self.optimizers()[side]  # type: ignore[index]  # Lightning gives a list, for there are two
-        optimizer.zero_grad()
-        self.manual_backward(loss)
-        optimizer.step()
-        self.lr_schedulers()[side].step()  # type: ignore[index]  # a list, too
+        take_step(self, side, loss)
+        self.lr_schedulers()[side].step()  # type: ignore[index]  # Lightning gives a list, for there are two
 
     def training_step(self, batch: Tensor, batch_index: int) -> None:
         """One step of the discriminator and one of the generator on a uint8 batch (N, H, W, 3)."""
         real = to_float(batch)
         latents = torch.randn(len(batch), self.latent_size, device=self.device)
         if self._step_index() == 0:
-            self.discriminator.calibrate(self._of_first_process(real))
+            self.discriminator.calibrate(of_first_process(self.trainer, real))
         # One drawing serves both sides, and is seen once: the generator does not change in between.
         drawn = self.generator(latents).float()
         seen = self._see(real), self._see(drawn)
@@ -176,12 +181,6 @@ class DCGAN(EpochMeans):
         if self.averaged is not None:
             self.averaged.update_parameters(self.generator)
         self.note({"train/discriminator_loss": discriminator_loss, "train/generator_loss": generator_loss})
-
-    def _of_first_process(self, images: Tensor) -> Tensor:
-        """The images of the first process, in each, so that all of them measure the same."""
-        if self.trainer.world_size == 1:
-            return images
-        return self.trainer.strategy.broadcast(images.cpu()).to(images.device)
 
     def validation_step(self, batch: Tensor, batch_index: int) -> None:
         """Log what the discriminator thinks of held-out photos: far below the training photos, it has memorised."""

@@ -63,6 +63,28 @@ def once_a_step(function: Callable[[int], R]) -> Callable[[int], R]:
     return remembered
 
 
+def take_step(module: pl.LightningModule, side: int, loss: Tensor) -> None:
+    """One step of one of the optimizers of a module that optimizes by hand.
+
+    Args:
+        module: with several optimizers.
+        side: which of them.
+        loss: a scalar, whose gradient is taken.
+    """
+    optimizer = module.optimizers()[side]  # type: ignore[index]  # Lightning gives a list where there are several
+    optimizer.zero_grad()
+    module.manual_backward(loss)
+    optimizer.step()
+
+
+def of_first_process(trainer: pl.Trainer, images: Tensor) -> Tensor:
+    """The images of the first process, in each, so that all of them measure the same."""
+    if trainer.world_size == 1:
+        return images
+    told: Tensor = trainer.strategy.broadcast(images.cpu())
+    return told.to(images.device)
+
+
 def build(
     module: nn.Module,
     optimizer: OptimizerFactory,

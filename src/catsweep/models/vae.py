@@ -22,7 +22,16 @@ from catsweep.models.blocks import Activation, Normalization
 from catsweep.models.decoder import Decoder
 from catsweep.models.encoder import Encoder
 from catsweep.models.epoch_means import EpochMeans
-from catsweep.models.optimization import OptimizerFactory, Schedule, build, expected_steps, follow, once_a_step
+from catsweep.models.optimization import (
+    OptimizerFactory,
+    Schedule,
+    build,
+    expected_steps,
+    follow,
+    of_first_process,
+    once_a_step,
+    take_step,
+)
 from catsweep.models.prior import DECAY, AggregatePrior
 from catsweep.models.protocol import evaluating
 
@@ -204,7 +213,7 @@ class VAE(EpochMeans):
         """One step of the discriminator, once it plays, and one of encoder and decoder."""
         step = self._batches()
         if step == 0:
-            term.calibrate(self._of_first_process(images))
+            term.calibrate(of_first_process(self.trainer, images))
         mean, log_variance = self._learning_posterior(images)
         latents = mean + (0.5 * log_variance).exp() * self._noise(images)
         playing = step >= term.start * self.expected_steps(step)
@@ -214,10 +223,10 @@ class VAE(EpochMeans):
             draws = self._noise(images)
             latents = torch.cat([latents, draws if self.prior is None else self.prior(draws)])
         drawn = self.decoder(latents).float()
-        gradient, values = term.step(images, drawn, self.reconstruction_loss, partial(self._update, 1))
+        gradient, values = term.step(images, drawn, self.reconstruction_loss, partial(take_step, self, 1))
         divergence = kl_normal(mean, log_variance)
         charged = self._beta_now() * floor_divergence(divergence, self.free_bits)
-        self._update(0, (drawn * gradient).sum() + charged)  # whose gradient at `drawn` is this one
+        take_step(self, 0, (drawn * gradient).sum() + charged)  # whose gradient at `drawn` is this one
         self._average()
         for schedule in self.lr_schedulers()[: 1 + playing]:  # type: ignore[index]  # a list, too
             schedule.step()
@@ -226,18 +235,6 @@ class VAE(EpochMeans):
             {"train/loss": loss, "train/kl": divergence.sum(1).mean()}
             | {f"train/{name}": value for name, value in values.items()}
         )
-
-    def _of_first_process(self, images: Tensor) -> Tensor:
-        """The images of the first process, in each, so that all of them measure the same."""
-        if self.trainer.world_size == 1:
-            return images
-        return self.trainer.strategy.broadcast(images.cpu()).to(images.device)
-
-    def _update(self, side: int, loss: Tensor) -> None:
-        optimizer = self.optimizers()[side]  # type: ignore[index]  # Lightning gives a list, for there are two
-        optimizer.zero_grad()
-        self.manual_backward(loss)
-        optimizer.step()
 
     def validation_step(self, batch: Tensor, batch_index: int) -> None:
         """Log the loss of held-out photos at full β, at the mean of the latent so that it does not fluctuate."""

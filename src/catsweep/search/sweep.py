@@ -149,7 +149,8 @@ class Sweep:
     def _said_of(self, occupied: list[Path]) -> str:
         more = f" and {len(occupied) - 1} more" if len(occupied) > 1 else ""
         which = "an earlier study of this name" if folders.is_of(self.folder, self.settings.study) else "something else"
-        where = str(OmegaConf.to_container(self.config.hydra.sweep, resolve=False)["dir"])  # type: ignore[index, call-overload]
+        sweep: Any = OmegaConf.to_container(self.config.hydra.sweep, resolve=False)
+        where = str(sweep["dir"])
         fresh = f"{self.naming}=NEWNAME" if f"${{{self.naming}}}" in where else "hydra.sweep.dir=NEWDIR"
         kept = shown(self.settings["storage"] or str(self.settings.record))
         return (

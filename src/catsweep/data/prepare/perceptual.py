@@ -18,7 +18,6 @@ from PIL import Image, ImageOps
 from catsweep.data.threads import in_order
 
 BITS = 256
-UNRELATED = BITS // 2  # distance at which two hashes tell nothing of each other
 _SIDE = 64  # imagehash works on four times its 16 frequencies
 _BLOCK = 512  # photos a side: what is worked on fits into a core's cache
 

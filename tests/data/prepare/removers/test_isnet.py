@@ -112,7 +112,9 @@ def test_it_is_fetched_once(npm: Path, tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_another_network_is_refused(npm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(isnet, "SHA256", "ab" * 32)
-    with pytest.raises(SystemExit, match=r"DataError: Expected the network with sha256 abababababab"):
+    with pytest.raises(
+        SystemExit, match=r"DataError: Expected the network in @imgly.* to have the sha256 abababababab…, but it has"
+    ):
         isnet.main([str(tmp_path / "models" / "isnet.onnx")])
     assert not (tmp_path / "models").exists()
 

