@@ -156,7 +156,8 @@ def test_a_discriminator_brings_its_recipe_and_every_key_of_it_can_be_overridden
     assert list(plain.model.augment.policy) == []
     assert projected.loss.adversarial._target_.endswith("RelativisticPairs")
     assert (plain.model.generator_lr, plain.model.discriminator_lr) == (2e-4, 2e-4)
-    assert (projected.model.generator_lr, projected.model.discriminator_lr) == (1e-3, 4e-4)
+    assert (projected.model.generator_lr, projected.model.discriminator_lr) == (2e-3, 4e-4)
+    assert (plain.model.ema_decay, projected.model.ema_decay) == (0.995, 0.998)
     assert projected.data.batch_size == 16
     assert (plain.trainer.threads, projected.trainer.threads) == (None, 1)
     assert composed("model=dcgan", "discriminator=projected", "trainer.threads=2").trainer.threads == 2
@@ -442,9 +443,10 @@ def test_the_search_over_both_models_begins_with_the_best_of_each() -> None:
     space = Space.parse(cfg.hydra.sweeper.params, [], cfg.hydra.sweeper.conditions)
     first, problems, remarks = read_all(OmegaConf.to_container(cfg.hydra.sweeper.enqueue), space, cfg)  # type: ignore[arg-type]
     assert (problems, remarks) == ([], [])
-    assert [one["model"] for one in first] == ["dcgan", "vae"]
+    assert [one["model"] for one in first] == ["dcgan", "vae", "dcgan"]
+    assert first[2] == {**first[0], "width": "wide"}
     assert all(space.whole(one) == one for one in first)  # each is given all that it has
-    dcgan, vae = (composed("hparams_search=cats_optuna", *space.overrides(one)) for one in first)
+    dcgan, vae = (composed("hparams_search=cats_optuna", *space.overrides(one)) for one in first[:2])
     assert dcgan.discriminator._target_.endswith("ProjectedDiscriminator")
     recipe = dcgan.recipe
     given = (dcgan.model.generator_lr, dcgan.model.discriminator_lr, dcgan.data.batch_size)

@@ -174,6 +174,7 @@ def _discriminator(**keys: Any) -> dict[str, Any]:
     recipe = _recipe(
         discriminator_lr=Value(RATE),
         batch_size=Value(Whole(1)),
+        ema_decay=Value(Real(0, 1, below=True)),
         threads=Value(Whole(1, 4096), null=True),
         augment=_policy(),
     )
