@@ -36,6 +36,7 @@ MODELS = [  # name, overrides, width
     ("dcgan", DCGAN, "medium"),
     ("dcgan", DCGAN, "wide"),
     ("dcgan, projected", PROJECTED, "medium"),
+    ("dcgan, projected, not enlarged", [*PROJECTED, "discriminator.min_side=null"], "medium"),
 ]
 
 
