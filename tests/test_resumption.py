@@ -137,11 +137,16 @@ def test_another_configuration_is_refused_with_the_difference(
         check(compose("epochs=2", f"resume={run}", word), run)
 
 
-def test_a_run_of_an_older_version_is_refused_with_what_can_go_on_with_it(compose: Compose, run: Path) -> None:
+@pytest.mark.parametrize("key", ["ema_decay", "adversarial.discriminator.min_side"])
+def test_a_run_of_an_older_version_is_refused_with_what_can_go_on_with_it(
+    compose: Compose, run: Path, key: str
+) -> None:
     before = OmegaConf.load(run / CONFIG)
-    del before.model["ema_decay"]
+    *path, last = key.split(".")
+    node = OmegaConf.select(before, ".".join(["model", *path]))
+    del node[last]
     OmegaConf.save(before, run / CONFIG)
-    with pytest.raises(ConfigError, match=r"does not know \(ema_decay\), so an older version.*provenance\.json"):
+    with pytest.raises(ConfigError, match=rf"does not know \({key}\), so an older version.*provenance\.json"):
         check(compose("epochs=2", f"resume={run}"), run)
     with pytest.raises(ConfigError, match=r"without resume\.$"):
         check(compose("epochs=2", f"resume={run}", "model=dcgan"), run)

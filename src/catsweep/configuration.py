@@ -118,9 +118,11 @@ def check_groups(cfg: DictConfig) -> None:
     if unread := [name for name in names if name not in read]:
         model = str(cfg.model._target_).rsplit(".", 1)[-1]
         words = [word for word in chosen if word.partition("=")[0].lstrip("+") in unread]
+        own = "discriminator" in unread and "adversarial" in cfg.model
         raise ConfigError(
             f"{model}{without} takes nothing from {', '.join(unread)}, so {' '.join(words)} would change nothing. "
             "Leave it out, and do not search it."
+            + (" It has a discriminator of its own: model.adversarial.weight=6." if own else "")
         )
 
 
@@ -158,11 +160,11 @@ def check(cfg: DictConfig) -> None:
     Raises:
         ConfigError: saying what was expected, what came, and which choices there are.
     """
+    check_groups(cfg)
     check_loss(cfg)
     check_judge(cfg)
     check_critic(cfg)
     check_pretrained(cfg)
-    check_groups(cfg)
     check_batch(cfg)
 
 

@@ -6,6 +6,7 @@ callback that acts once everything was restored. Which folder it is about: `cats
 
 import logging
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 
 # What may differ when a run goes on: it changes how long and where it trains and who asks, not what.
 MAY_DIFFER = {"resume", "epochs", "minutes", "logger", "trainer", "trial", "trials", "rungs", "trust", "judge"}
+MAY_DIFFER |= {"recipe"}  # it only says what other keys are if nobody says it
 PROVENANCE = "provenance.json"
 # What Lightning wants of a checkpoint to go on from.
 PROGRESS = {"callbacks", "epoch", "global_step", "loops", "lr_schedulers", "optimizer_states"}
@@ -190,13 +192,23 @@ def _refuse_changes(cfg: DictConfig, before: dict[str, Any], folder: Path, said:
 
 def _of_an_older_version(before: dict[str, Any], now: Any, folder: Path) -> str:
     """What else to do, where no options help: the model has keys that its configuration did not have yet."""
-    was, model = before.get("model"), now["model"]
-    if not isinstance(was, dict) or was.get("_target_") != model["_target_"] or not (new := sorted({*model} - {*was})):
+    if not (new := sorted(_new_keys(before.get("model"), now["model"]))):
         return ""
     return (
         f" The model has settings since that this run does not know ({', '.join(new)}), so an older version of "
         f"catsweep has begun it, which can go on with it: {folder / PROVENANCE} has its commit."
     )
+
+
+def _new_keys(before: Any, now: Any, path: str = "") -> Iterator[str]:
+    """The keys that the arguments of the same target did not have before."""
+    if not isinstance(before, dict) or not isinstance(now, dict) or before.get("_target_") != now.get("_target_"):
+        return
+    for key, value in now.items():
+        if key not in before:
+            yield f"{path}{key}"
+        else:
+            yield from _new_keys(before[key], value, f"{path}{key}.")
 
 
 def _require_larger_budget(cfg: DictConfig, before: dict[str, Any], record: dict[str, Any]) -> None:

@@ -27,7 +27,7 @@ from PIL import Image
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.strategies import DDPStrategy
 
-from catsweep import configuration, run_folder, training
+from catsweep import configuration, run_folder, schema, training
 from catsweep.data.building import open_or_build
 from catsweep.data.demo import render
 from catsweep.data.sources import KaggleCats
@@ -191,6 +191,23 @@ def test_preparation_and_a_model_without_a_recipe_for_it_have_batches_of_64() ->
 )
 def test_a_projected_discriminator_is_refused_where_it_makes_no_sense(words: list[str], said: str) -> None:
     cfg = composed("discriminator=projected", *words)
+    with pytest.raises(ConfigError, match=said):
+        configuration.check(cfg)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["model=dcgan", "loss=mse"], "DCGAN learns from an adversarial loss"),
+        (["model=dcgan", "discriminator=projected", "loss=l1"], "DCGAN learns from an adversarial loss"),
+        (["model=vae", "loss=hinge"], "VAE learns from a reconstruction loss"),
+        (["model=vae", "discriminator=projected"], r"takes nothing from discriminator.*model\.adversarial\.weight=6"),
+    ],
+)
+def test_what_the_model_cannot_use_is_told_before_what_it_leaves_without_a_value(words: list[str], said: str) -> None:
+    """The command line asks for faults first, and a loss of another kind leaves an interpolation that leads nowhere."""
+    cfg = composed(*words)
+    assert schema.faults(cfg, final=True) == []
     with pytest.raises(ConfigError, match=said):
         configuration.check(cfg)
 

@@ -193,7 +193,7 @@ def test_fewer_depths_are_those_that_were_asked_for():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"image_size": 4}, r"\[2, 4, 8, 16\].*images of 4 pixels.*min_side=64"),
+        ({"image_size": 4}, r"\[2, 4, 8, 16\].*images of 4 pixels.*min_side=96"),
         ({"strides": [16]}, r"got \[16\] for images of 32 pixels"),
         ({"strides": [3, 4]}, r"got \[3, 4\]"),
         ({"strides": []}, r"got \[\]"),

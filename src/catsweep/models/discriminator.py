@@ -137,7 +137,7 @@ class ProjectedDiscriminator(Discriminator):
             raise ConfigError(
                 f"discriminator.strides must be some of {list(known)}, with a map of {SMALLEST_MAP} x {SMALLEST_MAP} "
                 f"or more for at least one; got {list(strides)} for images of {self.side} pixels. Enlarge those with "
-                "discriminator.min_side=64, or choose discriminator=plain."
+                "min_side=96."
             )
         self.pixels_per_cell = known[self.depths[0]] if pixels else 0
         projections, heads = [], []

@@ -185,7 +185,8 @@ def _fault(config: DictConfig, key: str, node: Value | Values | Branch, final: b
         elif isinstance(node, Values):
             _taken(node, OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value)
     except (ValidationError, InterpolationResolutionError) as error:
-        if not final and not isinstance(error, ValidationError):
+        # Of a node that is not there, the loss of another model, `configuration.check` knows more.
+        if not isinstance(error, ValidationError) and (not final or isinstance(node, Branch)):
             return None
         return str(error).partition("\n")[0]
     return None
