@@ -137,6 +137,13 @@ def test_another_configuration_is_refused_with_the_difference(
         check(compose("epochs=2", f"resume={run}", word), run)
 
 
+def test_what_was_customary_then_does_not_matter(compose: Compose, run: Path) -> None:
+    before = OmegaConf.load(run / CONFIG)
+    before.recipe.lr = 0.5  # the optimizer's own is as it was
+    OmegaConf.save(before, run / CONFIG)
+    check(compose("epochs=2", f"resume={run}"), run)
+
+
 @pytest.mark.parametrize("key", ["ema_decay", "adversarial.discriminator.min_side"])
 def test_a_run_of_an_older_version_is_refused_with_what_can_go_on_with_it(
     compose: Compose, run: Path, key: str

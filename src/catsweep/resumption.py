@@ -21,8 +21,10 @@ from catsweep.run_folder import CONFIG, LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, SC
 log = logging.getLogger(__name__)
 
 # What may differ when a run goes on: it changes how long and where it trains and who asks, not what.
-MAY_DIFFER = {"resume", "epochs", "minutes", "logger", "trainer", "trial", "trials", "rungs", "trust", "judge"}
-MAY_DIFFER |= {"recipe"}  # it only says what other keys are if nobody says it
+# A recipe only says what other keys are if nobody says it.
+MAY_DIFFER = {
+    "resume", "epochs", "minutes", "logger", "trainer", "trial", "trials", "rungs", "trust", "judge", "recipe",
+}  # fmt: skip
 PROVENANCE = "provenance.json"
 # What Lightning wants of a checkpoint to go on from.
 PROGRESS = {"callbacks", "epoch", "global_step", "loops", "lr_schedulers", "optimizer_states"}

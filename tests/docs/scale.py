@@ -17,7 +17,8 @@ PREPARE = ["size=32"]
 BECAUSE = {
     "augment.copies=75": ["augment.copies=2"],
     "hydra.sweeper.confirm={top: 3, seeds: 3}": ["hydra.sweeper.confirm={top: 1, seeds: 1}"],
-    "hparams_search=cats_optuna": ["hydra.sweeper.confirm=null"],  # the line above is a sweep with one
+    "hparams_search=cats_optuna": ["hydra.sweeper.confirm=null"],
+    "study=my_cats": ["hydra.sweeper.confirm={top: 1, seeds: 1}"],  # the tutorial's is searched and confirmed
     "trainer=ddp": ["trainer.devices=1"],
     "verify=serve": ["verification.port=0"],
 }
