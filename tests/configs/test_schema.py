@@ -152,7 +152,7 @@ REFUSED = [
     ("rungs", [0.5, 0.5], "a list, rising"), ("rungs", [0, 0.5], "above 0 and below 1"), ("rungs", None, None),
     ("rungs", {"a": 1}, None), ("trial.number", "x", "a whole number"), ("trial", 3, "a node with keys"),
     ("depth.halvings", 0, "a whole number from 1"), ("width.channels", 2.5, "a whole"),
-    ("logger.watch", "all of it", "all"),
+    ("logger.watch", "all of it", "all"), ("model.adversarial.discriminator.min_side", 513, "1 to 512, or null"),
     ("recipe.lr", -0.1, "a number of at least 0"), ("resume", [1], "true or false, or text"), ("study", ["a"], "text"),
 ]  # fmt: skip
 
