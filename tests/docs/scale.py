@@ -17,8 +17,6 @@ PREPARE = ["size=32"]
 BECAUSE = {
     "augment.copies=75": ["augment.copies=2"],
     "hydra.sweeper.confirm={top: 3, seeds: 3}": ["hydra.sweeper.confirm={top: 1, seeds: 1}"],
-    "hparams_search=cats_optuna": ["hydra.sweeper.confirm=null"],
-    "study=my_cats": ["hydra.sweeper.confirm={top: 1, seeds: 1}"],  # the tutorial's is searched and confirmed
     "trainer=ddp": ["trainer.devices=1"],
     "verify=serve": ["verification.port=0"],
 }
@@ -79,6 +77,10 @@ def added(argv: list[str]) -> list[str]:
         extra = TRAIN + ["data.reader.n=96"] * demo + ["logger=none"] * (not recorded)
         extra += SWEEP * ("-m" in words) + FIRST * ("study=first" in words)
         extra += STEADY * ("-m" in words and "hydra/sweeper=optuna" not in words)
+        if "hparams_search=cats_optuna" in words:  # of these only the tutorial's is confirmed
+            extra += [
+                "hydra.sweeper.confirm={top: 1, seeds: 1}" if "study=my_cats" in words else "hydra.sweeper.confirm=null"
+            ]
     elif program == "prepare.py":
         extra = PREPARE + ["data.reader.n=24"] * (not any(word.startswith("data=") for word in words))
     elif program == "export.py":
