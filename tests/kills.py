@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from catsweep import renaming
-from catsweep.atomic import replacing_folder, write_bytes
+from catsweep.atomic import write_bytes
+from catsweep.folders import replacing_folder
 from catsweep.ownership import MARKER, Kind
 
 CALLS = ("open", "os.", "shutil.", "fcntl.", "catsweep.")

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from catsweep import renaming, scratch
-from catsweep.atomic import replacing, replacing_folder, write_bytes, write_json, write_text
+from catsweep import renaming
+from catsweep.atomic import replacing, write_bytes, write_json, write_text
 from catsweep.errors import TakenError
+from catsweep.folders import replacing_folder, tidy
 from catsweep.ownership import MARKER, Kind
 
 KIND = Kind("a test", "out=DIR", ("a", "b"))
@@ -173,7 +174,7 @@ def test_what_a_running_writer_has_begun_is_left_to_it(tmp_path: Path) -> None:
         (new / "a").write_text("1")
         unfinished.write_text("2")
         folder_of(tmp_path / "one", a="of another")
-        scratch.tidy(tmp_path)
+        tidy(tmp_path)
         assert new.is_dir()
         assert unfinished.is_file()
     assert content(tmp_path / "one") == {"a": "1"}

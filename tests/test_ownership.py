@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from catsweep.atomic import replacing_folder
 from catsweep.errors import TakenError
+from catsweep.folders import replacing_folder
 from catsweep.ownership import MARKER, Kind
 
 pytestmark = pytest.mark.security

@@ -1,23 +1,26 @@
-"""Files and folders that a reader sees as they were or as they are, and never half written; all writers come here.
+"""Writes files that a reader sees as they were or as they are, and never half written.
 
-What is written stands in a scratch beside its place (`catsweep.scratch`) until it is whole. A file takes its place by
-one rename. A folder exchanges places with the one that is there (`catsweep.renaming`), which is removed afterwards; and
-only if catsweep made it (`catsweep.ownership`). So a kill at any moment leaves the old one or the new one, and what it
-leaves beside that is removed by whoever writes there next.
+What is written stands in a scratch file beside its place, on the same file system, under a name of its own
+(`.NAME.HEX.steady`), until it is whole, and takes its place by one rename. So a kill at any moment leaves the old
+file or the new one. The scratch is locked as long as its writer lives: the kernel lets go of the lock (flock) when the
+writer ends, however it ends. So whoever writes next in that folder tells the debris of the dead from the work of the
+living, and removes the one without touching the other.
 """
 
+import fcntl
 import json
 import os
-from collections.abc import Iterator
+import re
+import uuid
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
-from catsweep import ownership, renaming, scratch
-from catsweep.ownership import Kind
 from catsweep.places import named
+
+SCRATCH = re.compile(r"\.(?P<target>.+)\.[0-9a-f]{16}\.(steady|catsweep)", re.DOTALL)  # catsweep: up to 0.1
+_tidied: set[tuple[int, str]] = set()
 
 
 @contextmanager
@@ -33,79 +36,9 @@ def replacing(path: Path) -> Iterator[Path]:
         Where to write, on the same file system; nobody else, of any machine, writes there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with named(path), scratch.file(path) as unfinished:
+    with named(path), _scratch(path) as unfinished:
         yield unfinished
         os.replace(unfinished, path)
-
-
-@contextmanager
-def replacing_folder(folder: Path, kind: Kind) -> Iterator[Path]:
-    """Build a folder beside the place it will take, and put it there when the block ends without an error.
-
-    An error inside the block leaves whatever was there before, and no debris. Of two that write at the same time both
-    succeed, and the later one stays. A link keeps its place, and the folder that it leads to is replaced.
-
-    Args:
-        folder: where the result goes. One that is there is replaced, if catsweep made it; its parents need not be.
-        kind: what it is.
-
-    Yields:
-        An empty folder to build in, on the same file system.
-
-    Raises:
-        TakenError: there is something in the place that catsweep did not make.
-    """
-    target = Path(os.path.realpath(folder))  # of links in a circle, `resolve` makes an error that is no OSError
-    ownership.require(folder, kind)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch.tidy_earlier(target, kind)
-    with scratch.folder(target) as new:
-        yield new
-        ownership.mark(new, kind)
-        try:
-            _exchange(new, target, kind)
-        except renaming.Unsupported:
-            _step_aside(new, target, kind)
-
-
-def _exchange(new: Path, target: Path, kind: Kind) -> None:
-    """Put a complete folder in its place by one rename, whatever others do there meanwhile."""
-    old = new.with_name(scratch.OLD)
-    while True:
-        with suppress(FileExistsError, FileNotFoundError):  # another writer was faster, or the target was removed
-            if not os.path.lexists(target):
-                renaming.move(new, target)
-                return
-            ownership.require(target, kind)
-            ownership.adopt(target, kind)
-            new.rename(old)  # what is called so is looked at before it is removed
-            try:
-                renaming.exchange(old, target)
-            except (OSError, renaming.Unsupported):
-                old.rename(new)
-                raise
-            if ownership.is_ours(old, kind):
-                return
-            renaming.exchange(old, target)  # somebody put something into it since we looked
-            old.rename(new)
-
-
-def _step_aside(new: Path, target: Path, kind: Kind) -> None:
-    """The same by two renames, one writer at a time; a kill between them leaves what `scratch.tidy` puts back."""
-    with FileLock(target.with_name(f".{target.name}.lock")):
-        ownership.require(target, kind)
-        if not os.path.lexists(target):
-            os.replace(new, target)
-            return
-        ownership.adopt(target, kind)
-        old = new.with_name(scratch.OLD)
-        os.replace(target, old)
-        try:
-            ownership.require(old, kind)  # again: somebody may have put something into it
-            os.replace(new, target)
-        except BaseException:
-            os.replace(old, target)
-            raise
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -125,3 +58,80 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any, *, ascii_only: bool = True) -> None:
     """Write plain values as a person reads them; with `ascii_only=False` letters stay as they are."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=ascii_only) + "\n")
+
+
+@contextmanager
+def _scratch(target: Path) -> Iterator[Path]:
+    """A new, empty file to write into; what is still there when the block ends is removed.
+
+    It is this very file that is locked: one that is put in its place may be taken for debris.
+
+    Args:
+        target: which it is to replace; its folder exists.
+    """
+    if (place := (os.getpid(), str(target.parent))) not in _tidied:  # at each write it would cost more than the write
+        _tidied.add(place)
+        tidy(target.parent)
+    path, lock = locked(lambda: beside(target))
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(lock)
+
+
+def tidy(parent: Path) -> None:
+    """Remove the scratch files that killed writers left in a folder."""
+    with suppress(OSError), os.scandir(parent) as entries:  # a folder that cannot be listed is not ours to tidy
+        found = [Path(entry.path) for entry in entries if entry.is_file(follow_symlinks=False)]
+        for path in (path for path in found if SCRATCH.fullmatch(path.name)):
+            with suppress(OSError), lock_of_the_dead(path) as dead:
+                if dead:
+                    path.unlink()
+
+
+@contextmanager
+def lock_of_the_dead(path: Path) -> Iterator[bool]:
+    """Whether the writer that locked a file is dead; then nobody else looks at it during the block."""
+    lock = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        yield _take(lock) and _is_still(lock, path)
+    finally:
+        os.close(lock)
+
+
+def locked(make: Callable[[], Path]) -> tuple[Path, int]:
+    """A new file of which the lock is ours, and the descriptor that holds it.
+
+    Between the making and the locking somebody who tidies may take it for debris; then there is another one.
+    """
+    while True:
+        path = make()
+        with suppress(FileNotFoundError):
+            lock = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o666)
+            if _take(lock, otherwise=True) and _is_still(lock, path):
+                return path, lock
+            os.close(lock)
+
+
+def _take(lock: int, otherwise: bool = False) -> bool:
+    """Take a lock; False if somebody has it, `otherwise` where the file system has none."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return otherwise
+    return True
+
+
+def _is_still(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
+    except FileNotFoundError:
+        return False
+
+
+def beside(target: Path) -> Path:
+    """Name a scratch for a file or folder, in the same folder, that nobody else has."""
+    return target.with_name(f".{target.name}.{uuid.uuid4().hex[:16]}.steady")

@@ -21,8 +21,8 @@ from catsweep.errors import TakenError
 MARKER = ".catsweep.json"
 _BEGINNING = 1 << 16  # bytes of a file, among which its sign is
 NAMED = 3  # files that a message names
-# Of systems, and scratches of writers that were killed (`catsweep.scratch`).
-_SCRATCH = f".*.{16 * '[0-9a-f]'}.catsweep"
+# Of systems, and scratches of writers that were killed (`catsweep.atomic`).
+_SCRATCHES = tuple(f".*.{16 * '[0-9a-f]'}.{by}" for by in ("steady", "catsweep"))
 _WORTHLESS: tuple[str, ...] = (
     "__pycache__/*.pyc",
     "*/__pycache__/*.pyc",
@@ -31,7 +31,7 @@ _WORTHLESS: tuple[str, ...] = (
     "Thumbs.db",
     "desktop.ini",
 )
-_WORTHLESS += (_SCRATCH, f"*/{_SCRATCH}")
+_WORTHLESS += (*_SCRATCHES, *(f"*/{name}" for name in _SCRATCHES))
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ import optuna
 from catsweep.search.executor import Job
 from catsweep.search.folders import Folders
 from catsweep.search.leases import Identity, Leases
-from catsweep.search.limits import Limits
 from catsweep.search.outcome import Kind, Outcome
 from catsweep.search.proposer import Proposer
 from catsweep.search.sampling import Samplers
 from catsweep.search.scheduler import Scheduler
+from catsweep.search.settlement import Limits
 from catsweep.search.space import Space
 
 GOOD = Outcome(Kind.COMPLETE, value=1.0)

@@ -14,8 +14,8 @@ from catsweep.errors import StudyError
 from catsweep.search import scheduler as scheduler_module
 from catsweep.search.artifacts import Artifacts, Store
 from catsweep.search.executor import Job
-from catsweep.search.limits import Limits
 from catsweep.search.outcome import Kind, Outcome
+from catsweep.search.settlement import Limits
 from catsweep.search.storage import open_storage
 
 PATTERNS = ("samples/*.png", "reconstructions/*.png")

@@ -12,10 +12,10 @@ from tests.search.left import load, states
 from tests.search.scripted import GOOD, Script, scheduler
 
 from catsweep.search import attributes, budget
-from catsweep.search.limits import Limits
 from catsweep.search.outcome import Kind, Outcome
 from catsweep.search.proposer import Proposer
 from catsweep.search.sampling import Samplers
+from catsweep.search.settlement import Limits
 from catsweep.search.space import Space
 
 pytestmark = pytest.mark.security

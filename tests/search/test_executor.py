@@ -25,7 +25,7 @@ from catsweep.search import message
 from catsweep.search import process as module
 from catsweep.search.executor import Job, ProcessExecutor
 from catsweep.search.outcome import Kind, Outcome
-from catsweep.search.watchdog import TrialTimeout
+from catsweep.search.settings import TrialTimeout
 
 Make = Callable[..., ProcessExecutor]
 

@@ -9,9 +9,9 @@ from tests.search.scripted import Script, scheduler, states
 
 from catsweep.search import attributes
 from catsweep.search.intake import lease
-from catsweep.search.limits import Limits
 from catsweep.search.proposer import Proposer
 from catsweep.search.sampling import Samplers
+from catsweep.search.settlement import Limits
 from catsweep.search.space import Space
 from catsweep.search.trials import Trials
 

@@ -7,8 +7,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from catsweep.search.interruption import SAID, ending, interruptible
-from catsweep.search.limits import Stop
+from catsweep.search.interruption import SAID, Stop, ending, interruptible
 from catsweep.signals import NUMBERS
 
 

@@ -8,8 +8,9 @@ from tests.search.scripted import Script, scheduler, states
 from catsweep.search import attributes
 from catsweep.search import scheduler as scheduler_module
 from catsweep.search.executor import Job
-from catsweep.search.limits import Limits, Stop
+from catsweep.search.interruption import Stop
 from catsweep.search.outcome import Kind, Outcome
+from catsweep.search.settlement import Limits
 
 
 def test_every_slot_is_filled_and_the_total_is_exact() -> None:

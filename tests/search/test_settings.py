@@ -17,8 +17,8 @@ from tests.search.conftest import APP
 from catsweep.errors import ConfigError
 from catsweep.search import resources, settings
 from catsweep.search.sampling import Samplers
+from catsweep.search.settings import TrialTimeout
 from catsweep.search.space import Space
-from catsweep.search.watchdog import TrialTimeout
 from hydra_plugins.catsweep_sweeper.config import DefaultSamplerConf, SteadySweeperConf
 
 

@@ -11,8 +11,8 @@ from tests.search.scripted import GOOD, Script, scheduler, states
 from catsweep.errors import StudyError
 from catsweep.search import attributes
 from catsweep.search.executor import Job
-from catsweep.search.limits import Limits
 from catsweep.search.outcome import Kind, Outcome
+from catsweep.search.settlement import Limits
 
 
 def test_each_kind_of_end_is_told_as_what_it_is() -> None:

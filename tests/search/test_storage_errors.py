@@ -21,8 +21,8 @@ from tests.starting import Running
 from catsweep.errors import CatsweepError, StorageError
 from catsweep.export.trials import open_study
 from catsweep.search import storage_errors
-from catsweep.search.limits import Limits
 from catsweep.search.outcome import Kind, classify
+from catsweep.search.settlement import Limits
 from catsweep.search.storage import open_storage
 
 pytestmark = pytest.mark.security

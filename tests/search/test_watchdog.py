@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from catsweep.search.watchdog import STALL, UNBOUNDED, TrialTimeout, Watchdog
+from catsweep.search.settings import UNBOUNDED, TrialTimeout
+from catsweep.search.watchdog import STALL, Watchdog
 
 
 class Clock:

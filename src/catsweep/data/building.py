@@ -22,7 +22,6 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 
-from catsweep.atomic import replacing_folder
 from catsweep.data.contact_sheet import contact_sheet, pick
 from catsweep.data.files import PASSED_OVER, say_passed_over, write_passed_over
 from catsweep.data.ready import (
@@ -40,6 +39,7 @@ from catsweep.data.ready import (
 )
 from catsweep.data.splits import split
 from catsweep.errors import ConfigError, DataError
+from catsweep.folders import replacing_folder
 from catsweep.names import checked
 from catsweep.ownership import Kind
 from catsweep.places import named

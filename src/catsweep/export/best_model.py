@@ -18,7 +18,6 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from catsweep import printing
-from catsweep.atomic import replacing_folder
 from catsweep.errors import DataError, ExportError
 from catsweep.export import opinion
 from catsweep.export.confirmed import confirmed_choice, current, follows
@@ -26,6 +25,7 @@ from catsweep.export.explanation import Explanation
 from catsweep.export.seeds import Seeds, confirming_line
 from catsweep.export.selection import choose
 from catsweep.export.trials import find_run, find_study, read_trials
+from catsweep.folders import replacing_folder
 from catsweep.metrics.beside import COMMAND, of_run
 from catsweep.metrics.judged import FILE
 from catsweep.names import inside

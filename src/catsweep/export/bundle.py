@@ -19,7 +19,6 @@ from pytorch_lightning import LightningModule
 from rich.console import Console
 
 from catsweep import judging, places, printing
-from catsweep.atomic import replacing_folder
 from catsweep.errors import ExportError
 from catsweep.export import digests, intervals, onnx, pictures, program, push, readme, standalone, weights
 from catsweep.export.agreement import CHECKED_BATCHES
@@ -29,6 +28,7 @@ from catsweep.export.kept import keep_page
 from catsweep.export.reading import load_bundle
 from catsweep.export.scoring import scorer_of
 from catsweep.export.tracing import trace_decode
+from catsweep.folders import replacing_folder
 from catsweep.metrics import judged
 from catsweep.metrics.scorer import Scorer
 from catsweep.models.latents import draw_latents

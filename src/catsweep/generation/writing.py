@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from catsweep import scratch
 from catsweep.atomic import replacing
+from catsweep.folders import scratch_folder
 from catsweep.report.grids import BACKGROUND, grid, save_png
 
 Images = NDArray[np.uint8]
@@ -80,7 +80,7 @@ def save_folder(folder: Path, strips: Strips) -> list[Path]:
         The files.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with scratch.folder(folder / "images") as hidden:
+    with scratch_folder(folder / "images") as hidden:
         for name, strip in zip(strips.names, strips.images, strict=True):
             save_png(hidden / f"{name}.png", strip[0] if len(strip) == 1 else grid(strip, len(strip)))
         for name in strips.names:

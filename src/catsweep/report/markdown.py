@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from catsweep.atomic import replacing_folder, write_text
+from catsweep.atomic import write_text
+from catsweep.folders import replacing_folder
 from catsweep.markdown import Markdown, fenced, plain, preformatted, table
 from catsweep.metrics.beside import Scores, better
 from catsweep.ownership import Kind

@@ -22,11 +22,12 @@ from catsweep.search.confirmation import Confirmation
 from catsweep.search.executor import Executor
 from catsweep.search.folders import Folders
 from catsweep.search.foreign import whole
+from catsweep.search.interruption import Stop
 from catsweep.search.jobs import Jobs
 from catsweep.search.leases import Leases
-from catsweep.search.limits import Limits, Stop
 from catsweep.search.proposer import SpaceExhausted
 from catsweep.search.scheduler import Scheduler
+from catsweep.search.settlement import Limits
 from catsweep.search.storage import find_study
 
 log = logging.getLogger(__name__)

@@ -28,7 +28,8 @@ from catsweep.search.detached import FORK_SERVER
 from catsweep.search.outcome import Outcome
 from catsweep.search.process import PATIENCE, UNKNOWN, TrialProcess, oom_kills
 from catsweep.search.resources import alone, environment, visible_gpus
-from catsweep.search.watchdog import UNBOUNDED, TrialTimeout, Watchdog
+from catsweep.search.settings import UNBOUNDED, TrialTimeout
+from catsweep.search.watchdog import Watchdog
 from catsweep.search.worker import serve
 from catsweep.signals import NUMBERS
 

@@ -24,6 +24,7 @@ from catsweep.errors import StudyError
 from catsweep.names import inside
 from catsweep.search import attributes
 
+PROGRESS = "progress.json"  # in that of a trial: how far it is
 NOTE = ".catsweep-study.json"  # in the folder of a sweep: of which studies the trials in it are
 
 

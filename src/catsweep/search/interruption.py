@@ -7,16 +7,24 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from catsweep.search.limits import Stop
 from catsweep.signals import NUMBERS, Interruption, ignored
 
 if TYPE_CHECKING:
     from catsweep.search.executor import Executor  # heavier than what this module is imported before
 
 SAID = "Interrupted; nothing is lost. The same line goes on."
+
+
+@dataclass
+class Stop:
+    """What a person, or the machine, asked for: whether to stop, and by which signal. Set by `interruption`."""
+
+    requested: bool = False
+    signal: int | None = None
 
 
 @contextmanager

@@ -28,9 +28,8 @@ from catsweep.search.executor import Job, ProcessExecutor, packed
 from catsweep.search.folders import Folders, is_used, used
 from catsweep.search.foreign import whole
 from catsweep.search.outcome import Kind, shortened
-from catsweep.search.settings import Settings
+from catsweep.search.settings import Settings, TrialTimeout
 from catsweep.search.space import Space
-from catsweep.search.watchdog import TrialTimeout
 
 log = logging.getLogger(__name__)
 

@@ -31,9 +31,9 @@ from optuna.trial import FrozenTrial, TrialState
 from catsweep.atomic import write_json
 from catsweep.errors import DivergedError, StudyError
 from catsweep.search import attributes
+from catsweep.search.folders import PROGRESS
 from catsweep.search.pruning import unpromising
 from catsweep.search.storage import open_storage
-from catsweep.search.terminal import PROGRESS
 
 
 class TrialReporter:

@@ -21,10 +21,10 @@ from catsweep.search import grammar
 from catsweep.search.executor import Executor, Job
 from catsweep.search.folders import Folders
 from catsweep.search.intake import Intake, Proposals, lease
+from catsweep.search.interruption import Stop
 from catsweep.search.leases import Leases
-from catsweep.search.limits import Limits, Stop
 from catsweep.search.outcome import Outcome
-from catsweep.search.settlement import Settlement
+from catsweep.search.settlement import Limits, Settlement
 from catsweep.search.trials import Trials
 
 log = logging.getLogger(__name__)

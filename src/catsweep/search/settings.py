@@ -7,7 +7,7 @@ import math
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,7 +15,6 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from catsweep.errors import ConfigError
 from catsweep.names import checked
-from catsweep.search.watchdog import TrialTimeout
 
 SWEEPS = Path("sweeps")
 AUTO = "auto"
@@ -27,6 +26,34 @@ TIMES = 10  # as long as the training is to take
 TPE = "optuna.samplers.TPESampler"  # with Optuna's own defaults: what `sampler: null` is
 SAME_FAILURES = 3
 MEMORY_PER_SLOT = 1.5e9  # bytes; a small trial of ours on the processor stays below 1.2 GB
+
+LOOKS = 20  # for a hanging trial, within the shorter of its bounds; at most one a second
+
+
+@dataclass(frozen=True)
+class TrialTimeout:
+    """The bounds on a trial.
+
+    Attributes:
+        progress: seconds without a sign of progress; None: no bound.
+        total: seconds in all, of one attempt; None: no bound.
+    """
+
+    progress: float | None = None
+    total: float | None = None
+
+    @property
+    def every(self) -> float | None:
+        """Seconds between two looks; None if there is nothing to look for."""
+        bounds = [bound for bound in (self.progress, self.total) if bound is not None]
+        return min(1.0, min(bounds) / LOOKS) if bounds else None
+
+    def for_preparation(self) -> "TrialTimeout":
+        """What is made once, for all trials, may take any time as long as it shows progress."""
+        return replace(self, progress=self.total if self.progress is None else self.progress, total=None)
+
+
+UNBOUNDED = TrialTimeout()
 
 
 @dataclass(frozen=True)

@@ -37,15 +37,15 @@ from catsweep.search.confirming import CONFIRMATION, Confirming, typical_seconds
 from catsweep.search.contract import Contract
 from catsweep.search.display import Watch
 from catsweep.search.executor import Executor
-from catsweep.search.interruption import interruptible
+from catsweep.search.interruption import Stop, interruptible
 from catsweep.search.jobs import Jobs
 from catsweep.search.leases import Leases, remove_side_study
-from catsweep.search.limits import Limits, Stop
 from catsweep.search.proposer import Proposer
 from catsweep.search.rehearsal import rehearse, study_on_paper
 from catsweep.search.sampling import Samplers
 from catsweep.search.scheduler import Scheduler
 from catsweep.search.settings import Settings
+from catsweep.search.settlement import Limits
 from catsweep.search.space import Space
 from catsweep.search.storage import find_study, open_storage, shown
 from catsweep.search.storage_errors import Explained

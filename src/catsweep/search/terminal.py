@@ -20,8 +20,8 @@ from rich.text import Text
 
 from catsweep import printing
 from catsweep.printing import readable_name, say
+from catsweep.search.folders import PROGRESS
 
-PROGRESS = "progress.json"
 REFRESH = 0.5  # seconds between two pictures of the table
 BELOW = 5  # lines of the picture that are not slots: the heading, three lines below, the cursor's
 ENDS = ("finished", "pruned", "failed", "waiting")  # counts that are shown; one running is in the table

@@ -8,42 +8,15 @@ are none: threads of libraries write on beside a training that hangs.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 
-from catsweep.search.terminal import PROGRESS
+from catsweep.search.folders import PROGRESS
+from catsweep.search.settings import TrialTimeout
 from catsweep.search.worker import OUTPUT
 
-LOOKS = 20  # within the shorter of the bounds, at most one a second
 STALL = 10.0  # seconds between two looks of which more do not count: it was we who slept, with the machine perhaps
 
 Signs = dict[str, tuple[int, int]]  # by the file's name: when it was written (ns), its size
-
-
-@dataclass(frozen=True)
-class TrialTimeout:
-    """The bounds on a trial.
-
-    Attributes:
-        progress: seconds without a sign of progress; None: no bound.
-        total: seconds in all, of one attempt; None: no bound.
-    """
-
-    progress: float | None = None
-    total: float | None = None
-
-    @property
-    def every(self) -> float | None:
-        """Seconds between two looks; None if there is nothing to look for."""
-        bounds = [bound for bound in (self.progress, self.total) if bound is not None]
-        return min(1.0, min(bounds) / LOOKS) if bounds else None
-
-    def for_preparation(self) -> "TrialTimeout":
-        """What is made once, for all trials, may take any time as long as it shows progress."""
-        return replace(self, progress=self.total if self.progress is None else self.progress, total=None)
-
-
-UNBOUNDED = TrialTimeout()
 
 
 class Watchdog:

@@ -28,8 +28,7 @@ class SteadySweeper(Sweeper):
         Raises:
             SystemExit: with code 1 when the sweep cannot go on, 130 or 143 when it was interrupted.
         """
-        from catsweep.search.interruption import ending
-        from catsweep.search.limits import Stop
+        from catsweep.search.interruption import Stop, ending
 
         assert self.hydra_context is not None
         assert self.config is not None

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from catsweep.atomic import replacing_folder
 from catsweep.data.prepare.images import encode
 from catsweep.data.prepare.original import identity
 from catsweep.data.ready import MANIFEST, ReadySet, Row
 from catsweep.data.threads import in_order, watched
 from catsweep.errors import ConfigError
+from catsweep.folders import replacing_folder
 from catsweep.instantiation import instantiate
 from catsweep.ownership import Kind
 from catsweep.places import named
