@@ -10,6 +10,7 @@ SELECT ?= fid
 SOURCE ?=
 ARGS ?=
 PORT ?= 8080
+NEXT_STEP = Take the best model home: make best-model export STUDY={study}
 # PYTHONUTF8: in a locale without UTF-8 Python cannot even name the files of some tests.
 # Costs the suite a quarter more time, so a person asks for it; continuous integration (CI=…) always does.
 COVERAGE := --cov --cov-report=term --cov-fail-under=90
@@ -37,7 +38,7 @@ sweep: setup ## a small sweep over both models on the demo cats, and its table o
 	$(RUN) src/train.py -m hparams_search=cats_optuna study=first trials=3 minutes=3 hydra.sweeper.confirm=null $(ARGS)
 
 dashboard: setup ## look at the latest study in the browser, also while it runs (STUDY=NAME PORT=8080)
-	$(RUN) -m catsweep.search.dashboard $(STUDY) --port $(PORT) $(ARGS)
+	$(RUN) -m steady.watch.dashboard $(STUDY) --port $(PORT) --next-step '$(NEXT_STEP)' $(ARGS)
 
 leet: setup ## look at the runs in the terminal, also while they run
 	@test -d outputs/wandb || { echo "Nothing is recorded in outputs/wandb yet: make sweep" >&2; exit 1; }

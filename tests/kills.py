@@ -1,4 +1,4 @@
-"""What is left of `catsweep.atomic` when a process is killed at any call, and what readers see while others write.
+"""What is left of `steady.atomic` when a process is killed at any call, and what readers see while others write.
 
 A program that `tests/test_atomic.py` runs, for a process with threads, as pytest's may be, must not be forked::
 
@@ -15,10 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from catsweep import renaming
-from catsweep.atomic import write_bytes
+from catsweep import folders
 from catsweep.folders import replacing_folder
 from catsweep.ownership import MARKER, Kind
+from steady.atomic import write_bytes
 
 CALLS = ("open", "os.", "shutil.", "fcntl.", "catsweep.")
 KIND = Kind("a test", "out=DIR", ("a", "b"))
@@ -144,11 +144,11 @@ def _forked(work: Callable[[], None]) -> int:
 
 
 def _unsupported(*_: object) -> NoReturn:
-    raise renaming.Unsupported
+    raise folders.Unsupported
 
 
 if __name__ == "__main__":
     scenario, how, base = sys.argv[1:]
     if how == "fallback":
-        renaming.exchange = renaming.move = _unsupported
+        folders.exchange = folders.move = _unsupported
     print({"folder": folder, "file": file, "writers": writers}[scenario](Path(base), how == "exchange"))

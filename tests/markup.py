@@ -81,6 +81,6 @@ def rendered(text: str) -> Seen:
 
 def on_one_line(text: str) -> str:
     """As a page shows a text: readable, blanks being one."""
-    from catsweep.printing import readable
+    from steady.printing import readable
 
     return " ".join(readable(text).split())

@@ -10,7 +10,7 @@ from pathlib import Path
 
 # What a sweep imports at once, and at its first look into the database.
 OF_A_SWEEP = (
-    "catsweep.search.sweep", "catsweep.search.display", "hydra_plugins.catsweep_sweeper.steady_sweeper",
+    "steady.sweep", "steady.watch.progress", "hydra_plugins.steady_sweeper.steady_sweeper",
     "hydra._internal.hydra", "hydra._internal.core_plugins.basic_launcher", "alembic.command",
     "optuna.storages._rdb.alembic", "sqlalchemy.dialects.sqlite",
 )  # fmt: skip

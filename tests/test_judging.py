@@ -21,8 +21,8 @@ from catsweep.errors import MetricError
 from catsweep.instantiation import instantiate
 from catsweep.metrics.judge import Judge
 from catsweep.metrics.judged import FILE, NAMES, read_judged
-from catsweep.search import attributes
-from catsweep.search.preflight import facts
+from catsweep.preflight import facts
+from steady.study import meta
 
 Compose = Callable[..., DictConfig]
 pytestmark = pytest.mark.trains
@@ -237,7 +237,7 @@ class Search:
     def confirm(self, *seeds: int) -> None:
         runs = self.of("cats.confirm")
         for number, seed in enumerate(seeds):
-            noted = {attributes.CONFIRMS: 2, attributes.SEED: seed, attributes.FOLDER: f"confirm/{number}"}
+            noted = {meta.CONFIRMS: 2, meta.SEED: seed, meta.FOLDER: f"confirm/{number}"}
             self.add(runs, f"confirm/{number}", (11.0 + number, 0.3), user_attrs=noted)
 
     def judged(self) -> list[str]:

@@ -9,7 +9,7 @@ Each entry point is a Hydra decorator, `guard`, and one call into the package::
 Imported at each start, so it may import nothing heavy.
 """
 
-from catsweep.signals import COMMAND  # isort: skip  # first: from here on Ctrl-C is one line
+from steady.signals import COMMAND  # isort: skip  # first: from here on Ctrl-C is one line
 
 import functools
 import io
@@ -24,9 +24,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, InterpolationResolutionError
 
-from catsweep import places, printing, schema
+from catsweep import schema
 from catsweep.errors import CatsweepError, ConfigError
 from catsweep.instantiation import trusting
+from steady import places, printing
 
 R = TypeVar("R")
 
@@ -45,14 +46,14 @@ printing.make_logs_readable()
 def guard(task: Callable[[DictConfig], R]) -> Callable[[DictConfig], R]:
     """Print a `CatsweepError` as one message and exit with code 1, without a traceback.
 
-    An error about a place, such as a full disk, becomes one (`catsweep.places`). Any other exception is a bug and
+    An error about a place, such as a full disk, becomes one (`steady.places`). Any other exception is a bug and
     passes through with its traceback. So does a `CatsweepError`
 
     - in a multirun, where the sweeper has to see it: it fails that trial, and the sweep goes on, whereas an exit
       would end the whole sweep;
     - with `HYDRA_FULL_ERROR=1`, Hydra's own way to ask for tracebacks.
 
-    Ctrl-C, SIGTERM and SIGHUP end it in one line too, with 128 + signal, see `catsweep.signals`.
+    Ctrl-C, SIGTERM and SIGHUP end it in one line too, with 128 + signal, see `steady.signals`.
 
     What Hydra could not look at when it composed, since it came by interpolation, is looked at first, see
     `catsweep.schema`. While the task runs, configurations may also name targets of the packages in the `trust` list of

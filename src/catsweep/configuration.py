@@ -5,9 +5,7 @@ together. Every message names the choices that do.
 """
 
 import re
-from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -180,20 +178,3 @@ def complete(cfg: DictConfig) -> None:
         from catsweep.models import pretrained  # imports torch
 
         cfg.model.architecture = pretrained.architecture(cfg.model.source, cfg.model.subfolder, cfg.model.revision)
-
-
-def differences(before: Any, now: Any, ignore: Collection[str] = (), path: str = "") -> list[str]:
-    """Where two plain configurations differ, a line each: `key: before → now`; an absent key is as good as null.
-
-    Args:
-        before: nested dicts, lists and scalars.
-        now: the same.
-        ignore: top-level keys that may differ.
-        path: prefix of the keys, for the recursion.
-    """
-    if isinstance(before, dict) and isinstance(now, dict):
-        keys = [key for key in sorted({*before, *now}, key=str) if key not in ignore]
-        join = f"{path}." if path else ""
-        pairs = [differences(before.get(key), now.get(key), path=f"{join}{key}") for key in keys]
-        return [line for lines in pairs for line in lines]
-    return [] if before == now else [f"{path}: {before!r} → {now!r}"]

@@ -1,23 +1,35 @@
-"""Every error catsweep raises on purpose: one root, so that a caller can tell ours from a bug.
+"""Errors that catsweep raises on purpose: one root, shared with `steady`, so that a caller can tell them from a bug.
 
 A message says what was expected, what came, and what to do about it.
 """
 
+from steady.errors import (
+    ConfigError,
+    DataError,
+    DivergedError,
+    InterruptedTrial,
+    PlaceError,
+    StorageError,
+    StudyError,
+    TrainingError,
+)
+from steady.errors import SteadyError as CatsweepError
 
-class CatsweepError(Exception):
-    """Root of all errors that catsweep raises on purpose."""
-
-
-class ConfigError(CatsweepError):
-    """A configuration that cannot mean anything, for example a loss the model has no use for."""
-
-
-class PlaceError(CatsweepError):
-    """A folder or file that cannot be used: no room, no permission, something else in its place."""
-
-
-class DataError(CatsweepError):
-    """Input data that cannot be used, or a ready set that is not what it claims to be."""
+__all__ = [
+    "CatsweepError",
+    "ConfigError",
+    "DataError",
+    "DivergedError",
+    "EvaluationError",
+    "ExportError",
+    "InterruptedTrial",
+    "MetricError",
+    "PlaceError",
+    "StorageError",
+    "StudyError",
+    "TakenError",
+    "TrainingError",
+]
 
 
 class MetricError(CatsweepError):
@@ -26,35 +38,6 @@ class MetricError(CatsweepError):
 
 class ExportError(CatsweepError):
     """A run or a study that cannot be turned into a bundle."""
-
-
-class TrainingError(CatsweepError):
-    """A run that went wrong in a way that the run itself can tell, for example a loss that is not a number."""
-
-
-class DivergedError(TrainingError):
-    """Training that cannot come to anything: a loss or images that are not finite, or a generator that collapsed."""
-
-
-class InterruptedTrial(TrainingError):
-    """A run that was asked to stop and did, at a checkpoint it can go on from."""
-
-
-class StudyError(CatsweepError):
-    """A sweep that cannot go on as asked: its study was made otherwise, or every trial fails in the same way."""
-
-
-class StorageError(StudyError):
-    """A study whose file or server cannot be read or written, as on a full disk.
-
-    Args:
-        message: which, why, and what to do.
-        full: no space is left, so nothing else can be written there either.
-    """
-
-    def __init__(self, message: str, full: bool = False) -> None:
-        super().__init__(message)
-        self.full = full
 
 
 class EvaluationError(CatsweepError):

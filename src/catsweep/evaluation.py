@@ -12,8 +12,7 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.table import Table
 
-from catsweep import judging, places, printing
-from catsweep.atomic import write_json
+from catsweep import judging
 from catsweep.errors import EvaluationError
 from catsweep.export import digests
 from catsweep.export.best_model import scored_checkpoint
@@ -26,6 +25,8 @@ from catsweep.metrics.scorer import Scorer
 from catsweep.models.protocol import Generator
 from catsweep.ownership import require_file
 from catsweep.runs import load_run
+from steady import places, printing
+from steady.atomic import write_json
 
 
 def run(cfg: DictConfig) -> Path:

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from catsweep.errors import CatsweepError
-from catsweep.places import told
-from catsweep.printing import readable, say
+from steady.places import told
+from steady.printing import readable, say
 
 
 def command(fetch: Callable[[Path], bool], file: Path, description: str, words: list[str] | None = None) -> None:

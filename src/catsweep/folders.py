@@ -1,24 +1,88 @@
-"""Writes folders that a reader sees as they were or as they are, and never half written.
+"""Two renames that Python has no name for: exchange two paths at once, and take a place only if it is free.
 
-A folder is built in a scratch beside its place (see `catsweep.atomic`), and exchanges places with the one that is
-there, which is removed afterwards; and only if catsweep made it (`catsweep.ownership`). So a kill at any moment leaves the old
-one or the new one, and what it leaves beside that is removed by whoever writes there next.
+For `steady.atomic`. Linux has both as flags of `renameat2` (man 2 rename); other systems, and some file systems
+(NFS), do not, and then `Unsupported` is raised and nothing has changed.
+
+Writes folders that a reader sees as they were or as they are, and never half written.
+
+A folder is built in a scratch beside its place (see `steady.atomic`), and exchanges places with the one that is
+there, which is removed afterwards; and only if catsweep made it (`catsweep.ownership`). So a kill at any moment leaves
+the old one or the new one, and what it leaves beside that is removed by whoever writes there next.
 """
 
+import ctypes
+import errno
+import functools
 import os
 import re
 import shutil
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
-from catsweep import ownership, renaming
-from catsweep.atomic import SCRATCH, beside, lock_of_the_dead, locked
-from catsweep.atomic import tidy as tidy_files
+from catsweep import ownership
 from catsweep.ownership import Kind
+from steady.atomic import SCRATCH, beside, lock_of_the_dead, locked
+from steady.atomic import tidy as tidy_files
+
+NOREPLACE, EXCHANGE = 1, 2  # linux/fs.h
+_HERE = -100  # AT_FDCWD: paths are relative to the working directory
+_UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)  # EPERM: a sandbox that knows no such call
+
+
+class Unsupported(Exception):
+    """The system or the file system has no such rename."""
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Let two files or folders take each other's place at the same moment.
+
+    Raises:
+        Unsupported: this cannot be done here.
+        OSError: one of them is not there, or may not be moved.
+    """
+    _rename(one, other, EXCHANGE)
+
+
+def move(path: Path, free: Path) -> None:
+    """Rename a file or folder to where nothing is.
+
+    Raises:
+        Unsupported: this cannot be done here.
+        FileExistsError: something is there.
+        OSError: it may not be moved.
+    """
+    _rename(path, free, NOREPLACE)
+
+
+def _rename(source: Path, target: Path, flag: int) -> None:
+    if (call := _renameat2()) is None:
+        raise Unsupported
+    sys.audit("catsweep.rename", str(source), str(target), flag)
+    if call(_HERE, os.fsencode(source), _HERE, os.fsencode(target), flag) == 0:
+        return
+    number = ctypes.get_errno()
+    if number in _UNSUPPORTED:
+        raise Unsupported
+    raise OSError(number, os.strerror(number), str(source), None, str(target))
+
+
+@functools.cache
+def _renameat2() -> Callable[..., int] | None:
+    """The C library's function; None where it has none."""
+    try:
+        call: Any = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError, TypeError):
+        return None
+    call.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]
+    call.restype = ctypes.c_int
+    return call  # type: ignore[no-any-return]
+
 
 NEW, OLD, WRITER = "new", "old", "writer"  # in the scratch of a folder: what is built, what it changes places with
 QUIET = 3600  # seconds since anything in it changed, after which what locks nothing counts as left
@@ -50,7 +114,7 @@ def replacing_folder(folder: Path, kind: Kind) -> Iterator[Path]:
         ownership.mark(new, kind)
         try:
             _exchange(new, target, kind)
-        except renaming.Unsupported:
+        except Unsupported:
             _step_aside(new, target, kind)
 
 
@@ -60,19 +124,19 @@ def _exchange(new: Path, target: Path, kind: Kind) -> None:
     while True:
         with suppress(FileExistsError, FileNotFoundError):  # another writer was faster, or the target was removed
             if not os.path.lexists(target):
-                renaming.move(new, target)
+                move(new, target)
                 return
             ownership.require(target, kind)
             ownership.adopt(target, kind)
             new.rename(old)  # what is called so is looked at before it is removed
             try:
-                renaming.exchange(old, target)
-            except (OSError, renaming.Unsupported):
+                exchange(old, target)
+            except (OSError, Unsupported):
                 old.rename(new)
                 raise
             if ownership.is_ours(old, kind):
                 return
-            renaming.exchange(old, target)  # somebody put something into it since we looked
+            exchange(old, target)  # somebody put something into it since we looked
             old.rename(new)
 
 
@@ -161,8 +225,8 @@ def _tidy_folder(scratch: Path) -> None:
 def _take_if_free(path: Path, target: Path) -> None:
     with suppress(FileExistsError):
         try:
-            renaming.move(path, target)
-        except renaming.Unsupported:
+            move(path, target)
+        except Unsupported:
             path.rename(target)  # fails on a folder that is not empty
 
 

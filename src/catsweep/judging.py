@@ -13,7 +13,6 @@ from pathlib import Path
 import optuna
 from omegaconf import DictConfig, OmegaConf
 
-from catsweep import links
 from catsweep.errors import CatsweepError, MetricError
 from catsweep.export.best_model import scored_checkpoint
 from catsweep.instantiation import instantiate, trusting
@@ -22,10 +21,12 @@ from catsweep.metrics.judge import Judge
 from catsweep.metrics.judged import Judged, rank_agreement, read_judged
 from catsweep.metrics.scorer import Scorer
 from catsweep.models.protocol import Generator
-from catsweep.printing import say
 from catsweep.records import read_json
 from catsweep.runs import load_run
-from catsweep.search import confirmation, results
+from steady import links
+from steady.confirm import comparison
+from steady.printing import say
+from steady.study import results
 
 log = logging.getLogger(__name__)
 
@@ -144,7 +145,7 @@ def chosen(study: optuna.Study, folder: Path) -> dict[str, Path]:
 
     found = record.read(study, folder)
     best = [trial.number for trial in results.best_trials(study)]
-    best += [number for number in confirmation.candidates(study, BEST) if number not in best]
+    best += [number for number in comparison.candidates(study, BEST) if number not in best]
     by_number = {trial.number: trial.run for trial in found.trials}
     runs = {f"trial {number}": by_number.get(number) for number in best}
     for one in found.confirmations:

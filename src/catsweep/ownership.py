@@ -1,6 +1,6 @@
 """Which folders catsweep made, and may therefore replace or remove: those with its marker, and nothing else in them.
 
-`catsweep.atomic.replacing_folder` writes the marker into every folder that it puts in a place, with the names of all
+`catsweep.folders.replacing_folder` writes the marker into every folder that it puts in a place, with the names of all
 files in it, and asks `require` before it replaces one. So a folder of the user is never touched, whatever a
 configuration or a stranger's file calls the target; nor is a file of his own in a folder of ours.
 """
@@ -21,7 +21,7 @@ from catsweep.errors import TakenError
 MARKER = ".catsweep.json"
 _BEGINNING = 1 << 16  # bytes of a file, among which its sign is
 NAMED = 3  # files that a message names
-# Of systems, and scratches of writers that were killed (`catsweep.atomic`).
+# Of systems, and scratches of writers that were killed (`steady.atomic`).
 _SCRATCHES = tuple(f".*.{16 * '[0-9a-f]'}.{by}" for by in ("steady", "catsweep"))
 _WORTHLESS: tuple[str, ...] = (
     "__pycache__/*.pyc",

@@ -13,10 +13,11 @@ from typing import Any
 import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
 
-from catsweep import checkpoints, configuration
+from catsweep import checkpoints
 from catsweep.errors import ConfigError, DataError
 from catsweep.records import read_json
 from catsweep.run_folder import CONFIG, LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, SCORES
+from steady.study.contract import differences
 
 log = logging.getLogger(__name__)
 
@@ -184,7 +185,7 @@ def _config_of(folder: Path, said: str) -> dict[str, Any]:
 
 def _refuse_changes(cfg: DictConfig, before: dict[str, Any], folder: Path, said: str) -> None:
     now = OmegaConf.to_container(cfg, resolve=True)
-    if changed := configuration.differences(before, now, ignore=MAY_DIFFER):
+    if changed := differences(before, now, ignore=MAY_DIFFER):
         raise ConfigError(
             f"{said}: the run in {folder} was configured otherwise:\n  " + "\n  ".join(changed) + "\n"
             "Give the same options as before, or start a new run without resume."

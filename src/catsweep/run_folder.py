@@ -18,9 +18,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from catsweep import links
 from catsweep.errors import ConfigError
-from catsweep.printing import say
+from steady import links
+from steady.printing import say
 
 RUNS = Path("outputs/runs")
 CONFIG = Path("config.yaml")

@@ -1,6 +1,6 @@
 """Whether a run could be: all that `catsweep.training` builds is built, one batch is trained on and scored.
 
-`catsweep.search.preflight` tries the configurations of a sweep with it before the first trial. What costs a run its
+`catsweep.preflight` tries the configurations of a sweep with it before the first trial. What costs a run its
 time (photos, epochs, samples) is left out; what can be wrong with it (a loss that does not fit, a GPU that is not
 there, a score that nobody takes) shows.
 """
@@ -25,9 +25,9 @@ from catsweep.hardware import require
 from catsweep.instantiation import instantiate
 from catsweep.metrics.scorer import Scorer
 from catsweep.models.protocol import Generator
-from catsweep.search.outcome import is_out_of_memory
 from catsweep.step_cost import without_idle_hooks
 from catsweep.tracking import loggers
+from steady.study.failures import is_out_of_memory
 
 log = logging.getLogger(__name__)
 

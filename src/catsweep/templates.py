@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jinja2
 
-from catsweep import markdown
+from steady import printing
 
 
 def environment(folder: Path, html: bool = True) -> jinja2.Environment:
@@ -16,12 +16,12 @@ def environment(folder: Path, html: bool = True) -> jinja2.Environment:
     Args:
         folder: of the templates.
         html: whether they are HTML, else Markdown; either way what is filled in is escaped, but for what says that it
-            is of that kind already (`markupsafe.Markup`, `catsweep.markdown.Markdown`).
+            is of that kind already (`markupsafe.Markup`, `steady.printing.Markdown`).
     """
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder),
         autoescape=html,
-        finalize=None if html else markdown.plain,
+        finalize=None if html else printing.plain,
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
         trim_blocks=True,

@@ -23,8 +23,7 @@ from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor, Mode
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from catsweep import cluster, configuration, judging, links, resumption, validation_schedule
-from catsweep.atomic import write_json
+from catsweep import cluster, configuration, judging, resumption, validation_schedule
 from catsweep.callbacks import (
     BestCheckpoint,
     Collapse,
@@ -45,12 +44,14 @@ from catsweep.metrics.scorer import Scorer
 from catsweep.models.protocol import Generator
 from catsweep.run_folder import BEST_CHECKPOINT, LAST_CHECKPOINT, SCORES, alone
 from catsweep.runs import load_weights
-from catsweep.search.callback import SweepCallback
-from catsweep.search.reporting import TrialReporter
-from catsweep.signals import COMMAND, SAID
 from catsweep.step_cost import Untimed, without_idle_hooks
+from catsweep.sweep_callback import SweepCallback
 from catsweep.tracking import loggers, provenance
 from catsweep.tracking.media import SampleGrid
+from steady import links
+from steady.atomic import write_json
+from steady.reporting import TrialReporter
+from steady.signals import COMMAND, SAID
 
 log = logging.getLogger(__name__)
 

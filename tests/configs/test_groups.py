@@ -36,10 +36,10 @@ from catsweep.instantiation import instantiate
 from catsweep.metrics.scorer import Scorer
 from catsweep.models.latents import draw_latents
 from catsweep.models.protocol import Generator, Reconstructor, evaluating
-from catsweep.search.enqueued import read_all
-from catsweep.search.space import Space
 from catsweep.tracking import loggers
 from catsweep.tracking.loggers import RunLogger
+from steady.propose.enqueue import read_all
+from steady.propose.space import Space
 
 ROOT = Path(__file__).resolve().parents[2]
 CONF = ROOT / "conf"

@@ -13,12 +13,12 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
-from catsweep import renaming
+from catsweep import folders as replacement
 from catsweep.data.building import open_or_build
 from catsweep.data.ready import CARD, IMAGES, SHEET, Item, ReadySet
 from catsweep.errors import ConfigError, DataError, PlaceError, TakenError
 from catsweep.ownership import MARKER
-from catsweep.places import told
+from steady.places import told
 
 
 def folders(root: Path) -> list[str]:
@@ -155,7 +155,7 @@ def test_a_build_that_fails_leaves_nothing(fake: Callable, tmp_path: Path, monke
 def test_the_set_appears_by_one_rename_of_a_complete_folder(
     fake: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    move, renamed = renaming.move, []
+    move, renamed = replacement.move, []
 
     def watched(here: Path, there: Path) -> None:
         assert not there.exists()
@@ -163,7 +163,7 @@ def test_the_set_appears_by_one_rename_of_a_complete_folder(
         renamed.append(there)
         move(here, there)
 
-    monkeypatch.setattr(renaming, "move", watched)
+    monkeypatch.setattr(replacement, "move", watched)
     assert renamed == [open_or_build(fake(), 16, tmp_path, 0.1).path]
 
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from catsweep.demo import command
 from catsweep.errors import ConfigError, ExportError
-from catsweep.local_server import listen
+from steady.local_server import listen
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_a_folder_that_is_no_bundle(config) -> None:
 
 
 def test_a_port_that_is_taken(config, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("catsweep.local_server.TRIES", 1)
+    monkeypatch.setattr("steady.local_server.TRIES", 1)
     with listen(0, "port") as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=rf"port from {port} to \d+ to be free.* port=NUMBER, 0 for any"):

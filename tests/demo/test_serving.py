@@ -29,7 +29,7 @@ from catsweep.demo import serving
 from catsweep.demo.page import build
 from catsweep.demo.studio import Studio
 from catsweep.generation.sources import Source
-from catsweep.local_server import listen
+from steady.local_server import listen
 from gradio.context import LocalContext
 from gradio.exceptions import InvalidPathError
 from gradio.processing_utils import async_move_files_to_cache

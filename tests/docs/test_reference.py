@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 from tests.docs.pages import ROOT
 
-from hydra_plugins.catsweep_sweeper.config import SteadySweeperConf
+from hydra_plugins.steady_sweeper.config import SteadySweeperConf
 
 CONF = ROOT / "conf"
 GROUPS = sorted({file.parent for file in CONF.rglob("*.yaml") if "hydra" not in file.parts} - {CONF})

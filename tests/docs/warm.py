@@ -19,9 +19,9 @@ from pathlib import Path
 
 # What the entry points import once they have read their command line, by which the rest comes.
 PRELOAD = [
-    "catsweep.training", "catsweep.search.sweep", "catsweep.search.executor", "catsweep.data.prepare.pipeline",
+    "catsweep.training", "steady.sweep", "steady.run.executor", "catsweep.data.prepare.pipeline",
     "catsweep.data.prepare.verify_page", "catsweep.export.bundle", "catsweep.export.best_model",
-    "hydra_plugins.catsweep_sweeper.steady_sweeper", "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper",
+    "hydra_plugins.steady_sweeper.steady_sweeper", "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper",
     "optuna", "onnxruntime", "onnxscript", "plotly", "wandb", "matplotlib.pyplot", "kornia",
     "griffe", "mkdocs.commands.build", "mkdocstrings", "diffusers.models.autoencoders.autoencoder_kl",
 ]  # fmt: skip
@@ -32,7 +32,7 @@ def main() -> None:
     for name in PRELOAD:
         importlib.import_module(name)
     # Sweeps fork their trials from a fork server; all of them shall use this one instead of warming up one each.
-    from catsweep.search import executor
+    from steady.run import executor
 
     executor._context(["catsweep.training"])
     answers = os.fdopen(os.dup(1), "w")

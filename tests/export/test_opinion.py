@@ -12,7 +12,7 @@ from catsweep.export.trials import read_trials
 from catsweep.metrics.beside import Scores
 from catsweep.metrics.card import MetricCard
 from catsweep.metrics.judged import Judged
-from catsweep.search import attributes
+from steady.study import meta
 
 CARD = MetricCard("fid", "dinov2", "ab", "none", "float32", "cd", 32, 24, 0)
 
@@ -83,10 +83,10 @@ def test_it_is_read_from_the_folders_of_the_trials_and_of_the_runs_that_confirm(
     confirm = sweep.study("s", [], study_name="s.confirm")
     for number, seed in enumerate((1, 2, "x")):  # what a stranger calls a seed is none
         values = (45.0 + number, 0.3)
-        noted = {attributes.CONFIRMS: 1, attributes.SEED: seed}
+        noted = {meta.CONFIRMS: 1, meta.SEED: seed}
         confirm.add_trial(create_trial(values=values, user_attrs=noted))
         judged_as(sweep.run("s", f"confirm/{number}", values), 90.0 + number)
-    confirm.add_trial(create_trial(state=TrialState.FAIL, user_attrs={attributes.CONFIRMS: 1, attributes.SEED: 3}))
+    confirm.add_trial(create_trial(state=TrialState.FAIL, user_attrs={meta.CONFIRMS: 1, meta.SEED: 3}))
     judged_as(sweep.outputs / "s/1", 95.0)
     judged_as(sweep.outputs / "s/2", 99.0)  # dominated, and judged all the same
     runs = sweep.outputs / "s"

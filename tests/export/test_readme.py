@@ -12,7 +12,7 @@ from catsweep.export import readme
 from catsweep.export.finished import FinishedRun
 from catsweep.metrics.card import MetricCard
 from catsweep.metrics.judged import Judged
-from catsweep.printing import readable
+from steady.printing import readable
 
 CARD = {
     "metric": "fid", "extractor": "inception", "resize": "none", "dtype": "float32", "reference_size": 1660,

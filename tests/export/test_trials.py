@@ -7,7 +7,8 @@ from optuna.trial import TrialState
 
 from catsweep.errors import ExportError, StorageError
 from catsweep.export.selection import Candidate, Objective
-from catsweep.export.trials import find_run, find_study, read_trials
+from catsweep.export.trials import find_run, read_trials
+from steady.study.storage import study_folder
 
 
 class TestFindStudy:
@@ -15,8 +16,8 @@ class TestFindStudy:
         for name, written in [("a", 300), ("b", 100), ("c", 200)]:
             sweep.study(name, [])
             os.utime(sweep.sweeps / name / "study.db", (written, written))
-        assert find_study(sweep.sweeps, None).name == "a"
-        assert find_study(sweep.sweeps, "b").name == "b"
+        assert study_folder(sweep.sweeps, None).name == "a"
+        assert study_folder(sweep.sweeps, "b").name == "b"
 
     def test_trials_still_in_the_write_ahead_log_count(self, sweep) -> None:
         for name, written in [("running", 100), ("done", 200)]:
@@ -25,26 +26,26 @@ class TestFindStudy:
         log = sweep.sweeps / "running" / "study.db-wal"
         log.touch()
         os.utime(log, (300, 300))
-        assert find_study(sweep.sweeps, None).name == "running"
+        assert study_folder(sweep.sweeps, None).name == "running"
 
     def test_reading_a_study_does_not_make_it_the_latest(self, sweep) -> None:
         for name, written in [("old", 100), ("new", 200)]:
             sweep.with_runs(name, [(1.0, 1.0)])
             os.utime(sweep.sweeps / name / "study.db", (written, written))
         read_trials(sweep.sweeps / "old", sweep.outputs / "old")
-        assert find_study(sweep.sweeps, None).name == "new"
+        assert study_folder(sweep.sweeps, None).name == "new"
 
     def test_none_yet_says_what_to_run(self, sweep) -> None:
         with pytest.raises(ExportError, match="make sweep"):
-            find_study(sweep.sweeps, None)
+            study_folder(sweep.sweeps, None)
         (sweep.sweeps / "empty").mkdir(parents=True)
         with pytest.raises(ExportError, match="make sweep"):
-            find_study(sweep.sweeps, None)
+            study_folder(sweep.sweeps, None)
 
     def test_unknown_name_lists_the_known(self, sweep) -> None:
         sweep.study("vae", [])
         with pytest.raises(ExportError, match=r"No study 'gan'.*There are: vae"):
-            find_study(sweep.sweeps, "gan")
+            study_folder(sweep.sweeps, "gan")
 
 
 class TestReadTrials:
@@ -239,4 +240,4 @@ def test_a_study_that_names_a_folder_elsewhere_is_refused(sweep, folder) -> None
 def test_a_study_is_asked_for_by_its_name(sweep, name) -> None:
     sweep.study("vae", [])
     with pytest.raises(ExportError, match="No study"):
-        find_study(sweep.sweeps, name)
+        study_folder(sweep.sweeps, name)

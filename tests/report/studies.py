@@ -17,7 +17,7 @@ from catsweep.data.ready import CARD, IMAGES, MANIFEST, ReadySet, Row, digest, w
 from catsweep.metrics.card import MetricCard
 from catsweep.metrics.judged import Judged
 from catsweep.report.grids import grid, rows, save_png
-from catsweep.search import attributes
+from steady.study import meta
 
 HOSTILE = "</script><b onerror=alert(1)>&\"'|`$x_1$\ud800"  # in parameters, messages and tracebacks
 BEGIN = 1_795_690_000.0  # Unix time of the first start
@@ -146,15 +146,15 @@ def add(
         slot: where it ran; -1 for a trial whose time nobody noted.
         start: seconds after `BEGIN`.
         seconds: that it ran.
-        noted: names in `catsweep.search.attributes`, in small letters.
+        noted: names in `steady.study.meta`, in small letters.
     """
     state, values = (ended, None) if isinstance(ended, TrialState) else (TrialState.COMPLETE, list(ended))
-    told = {getattr(attributes, key.upper()): value for key, value in noted.items()}
+    told = {getattr(meta, key.upper()): value for key, value in noted.items()}
     if kind:
-        told[attributes.OUTCOME] = kind
+        told[meta.OUTCOME] = kind
     if slot >= 0:
         stay = {"slot": slot, "start": BEGIN + start, "end": BEGIN + start + seconds}
-        told[attributes.RUNS] = [*noted.get("runs", []), stay]
+        told[meta.RUNS] = [*noted.get("runs", []), stay]
     params = dict(params or {})
     trial = create_trial(
         state=state, values=values, params=params, distributions={key: SPACE[key] for key in params}, user_attrs=told
@@ -207,11 +207,11 @@ def strangers(lab: Lab, name: str, words: Sequence[str]) -> Path:
     choices = CategoricalDistribution(["l1", *words])
     for i, word in enumerate(words):
         named = {f"x.{word}": FloatDistribution(0, 1)} if i % 16 == 0 else {}  # each is a chart
-        told = {attributes.MESSAGE: f"{word}\n{word}", attributes.TRACEBACK: f"x\n{word}"}
+        told = {meta.MESSAGE: f"{word}\n{word}", meta.TRACEBACK: f"x\n{word}"}
         trial = create_trial(
             state=TrialState.FAIL if i % 8 else TrialState.COMPLETE, values=None if i % 8 else [1.0, 0.5],
             params={"loss": word, **dict.fromkeys(named, 0.5)}, distributions={"loss": choices, **named},
-            user_attrs=told | {attributes.OUTCOME: word},
+            user_attrs=told | {meta.OUTCOME: word},
         )  # fmt: skip
         # Not when they were added: on a busy machine the ruler of the timeline would have other marks.
         trial.datetime_start, trial.datetime_complete = (datetime.fromtimestamp(BEGIN + i + more) for more in (0, 1))

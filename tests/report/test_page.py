@@ -13,10 +13,10 @@ from playwright.sync_api import Browser, Page
 from tests.markup import NAMES, Seen
 from tests.report.studies import CARD_OF_FID, HOSTILE, Lab, add, params_of, populate, strangers
 
-from catsweep.printing import readable
 from catsweep.report.page import breakable, budget, render
 from catsweep.report.story import tell
-from catsweep.search import confirmation
+from steady.confirm import comparison
+from steady.printing import readable
 
 NAME = "cats <b>&'\" ü #1"
 
@@ -37,12 +37,12 @@ def zoo(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Lab:
         message="MemoryError",
         traceback="no room",
     )
-    ranked = confirmation.candidates(study, 2)
+    ranked = comparison.candidates(study, 2)
     runs = [(number, seed, (200.0 + number * (-1) ** seed, 0.3)) for number in ranked for seed in (1, 2)]
     again = lab.study(f"{NAME}.confirm")
     for number, seed, values in runs:
         add(again, values, {}, "complete", start=50_060 + 60 * seed, slot=number % 2, confirms=number, seed=seed)
-    found = confirmation.report(study, runs, ("val/fid", "val/ssim"), ("minimize", "maximize"))
+    found = comparison.report(study, runs, ("val/fid", "val/ssim"), ("minimize", "maximize"))
     found.write(lab.sweeps / NAME)
     return lab
 

@@ -8,7 +8,7 @@ from tests.report.studies import BEGIN, CARD_OF_FID, HOSTILE, SPACE, Lab, add, p
 
 from catsweep.export.selection import Objective
 from catsweep.report.record import read
-from catsweep.search import attributes
+from steady.study import meta
 
 
 def test_a_record_holds_what_a_page_needs(lab: Lab) -> None:
@@ -146,5 +146,5 @@ def test_a_run_that_a_study_names_elsewhere_is_not_looked_at(lab: Lab, ended: Tr
     study = lab.study("cats")
     values = (200.0, 0.4) if ended == TrialState.COMPLETE else None
     for folder in ("../other/0", str(other)):
-        study.add_trial(create_trial(state=ended, values=values, user_attrs={attributes.FOLDER: folder}))
+        study.add_trial(create_trial(state=ended, values=values, user_attrs={meta.FOLDER: folder}))
     assert [trial.run for trial in read(study, lab.outputs / "cats").trials] == [None, None]

@@ -11,7 +11,7 @@ from tests.report.studies import HOSTILE, Lab, add, params_of
 from catsweep.report import markdown
 from catsweep.report.page import render
 from catsweep.report.story import Story, tell
-from catsweep.search import confirmation
+from steady.confirm import comparison
 
 NAMED = ("val/fid", "val/ssim")
 FOUND = [(100.0, 0.5), (90.0, 0.4), (120.0, 0.6), (130.0, 0.1)]  # the last is dominated
@@ -24,7 +24,7 @@ def judged(lab: Lab) -> Lab:
     for number, values in enumerate(FOUND):
         add(study, values, params_of(number), "complete", start=60.0 * number)
         lab.run("s", number, values, NAMED)
-    ranked = confirmation.candidates(study, 2)
+    ranked = comparison.candidates(study, 2)
     assert ranked == [1, 0]
     runs = [(number, seed, (95.0 + 10 * number + seed, 0.5)) for number in ranked for seed in (1, 2)]
     again = lab.study("s.confirm")
@@ -32,7 +32,7 @@ def judged(lab: Lab) -> Lab:
         add(again, values, {}, "complete", start=300 + 60 * i, confirms=number, seed=seed)
         lab.run("s", f"confirm/{i}", values, NAMED)
         lab.judge("s", f"confirm/{i}", 200.0 + number + seed)
-    confirmation.report(study, runs, NAMED, ("minimize", "maximize")).write(lab.sweeps / "s")
+    comparison.report(study, runs, NAMED, ("minimize", "maximize")).write(lab.sweeps / "s")
     for number, fid in ((0, 210.0), (1, 220.0), (3, 260.0)):
         lab.judge("s", number, fid, recall=0.125 * (number + 1), coverage=0.5)
     return lab

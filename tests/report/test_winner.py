@@ -7,7 +7,7 @@ from tests.report.studies import Lab, add, params_of
 
 from catsweep.errors import ConfigError, ExportError
 from catsweep.report.winner import pick
-from catsweep.search import confirmation
+from steady.confirm import comparison
 
 VALUES = [(200.0, 0.3), (150.0, 0.2), (180.0, 0.9), (300.0, 0.1)]
 
@@ -35,12 +35,12 @@ def test_the_rule_is_that_of_best_model(cats: Lab, select: str | int | None, num
 def test_a_confirmed_winner_is_taken_with_its_spread_and_its_equals(cats: Lab) -> None:
     study = optuna.load_study(study_name="cats", storage=f"sqlite:///{cats.sweeps / 'cats/study.db'}")
     again = [(1, 5, (190.0, 0.2)), (1, 6, (210.0, 0.2)), (2, 5, (185.0, 0.8)), (2, 6, (184.0, 0.8))]
-    report = confirmation.report(study, again, ("val/fid", "val/ssim"), ("minimize", "maximize"))
+    report = comparison.report(study, again, ("val/fid", "val/ssim"), ("minimize", "maximize"))
     report.write(cats.sweeps / "cats")
     winner = pick(None, cats.sweeps / "cats", cats.outputs / "cats")
     by_ssim = pick("ssim", cats.sweeps / "cats", cats.outputs / "cats")
     by_number = pick(3, cats.sweeps / "cats", cats.outputs / "cats")
-    (cats.sweeps / "cats" / confirmation.FILE).unlink()
+    (cats.sweeps / "cats" / comparison.FILE).unlink()
     assert winner.number == 2
     assert winner.confirmed is not None
     assert winner.confirmed.tied == (1,)

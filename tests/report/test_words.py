@@ -2,8 +2,8 @@ import math
 
 import pytest
 
-from catsweep.printing import readable
 from catsweep.report.words import counted, duration, listed, moment, parameter, shown
+from steady.printing import readable
 
 
 @pytest.mark.parametrize(

@@ -4,15 +4,14 @@ from pathlib import Path
 
 import optuna
 
-from catsweep.search.executor import Job
-from catsweep.search.folders import Folders
-from catsweep.search.leases import Identity, Leases
-from catsweep.search.outcome import Kind, Outcome
-from catsweep.search.proposer import Proposer
-from catsweep.search.sampling import Samplers
-from catsweep.search.scheduler import Scheduler
-from catsweep.search.settlement import Limits
-from catsweep.search.space import Space
+from steady.propose.sampling import Proposer, Samplers
+from steady.propose.space import Space
+from steady.run.executor import Job
+from steady.run.ledger import Limits
+from steady.run.scheduler import Scheduler
+from steady.study.failures import Kind, Outcome
+from steady.study.leases import Identity, Leases
+from steady.study.trial_folders import Folders
 
 GOOD = Outcome(Kind.COMPLETE, value=1.0)
 

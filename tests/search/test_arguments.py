@@ -4,7 +4,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, IntDistribution
 
 from catsweep.errors import ConfigError
-from catsweep.search.arguments import Arguments, check_deletions, line
+from steady.grammar import Arguments, check_deletions, line
 
 
 def read(*lines: str) -> Arguments:

@@ -11,12 +11,12 @@ from optuna.exceptions import UpdateFinishedTrialError
 from tests.search.scripted import Script, scheduler, states
 
 from catsweep.errors import StudyError
-from catsweep.search import scheduler as scheduler_module
-from catsweep.search.artifacts import Artifacts, Store
-from catsweep.search.executor import Job
-from catsweep.search.outcome import Kind, Outcome
-from catsweep.search.settlement import Limits
-from catsweep.search.storage import open_storage
+from steady.run import scheduler as scheduler_module
+from steady.run.executor import Job
+from steady.run.ledger import Limits
+from steady.study.artifacts import Artifacts, Store
+from steady.study.failures import Kind, Outcome
+from steady.study.storage import open_storage
 
 PATTERNS = ("samples/*.png", "reconstructions/*.png")
 

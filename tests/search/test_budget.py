@@ -11,12 +11,11 @@ from optuna.trial import TrialState, create_trial
 from tests.search.left import load, states
 from tests.search.scripted import GOOD, Script, scheduler
 
-from catsweep.search import attributes, budget
-from catsweep.search.outcome import Kind, Outcome
-from catsweep.search.proposer import Proposer
-from catsweep.search.sampling import Samplers
-from catsweep.search.settlement import Limits
-from catsweep.search.space import Space
+from steady.propose.sampling import Proposer, Samplers
+from steady.propose.space import Space
+from steady.run.ledger import Limits
+from steady.study import budget, meta
+from steady.study.failures import Kind, Outcome
 
 pytestmark = pytest.mark.security
 Sweep = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -52,7 +51,7 @@ def test_a_mend_that_is_not_in_the_command_is_accepted_by_name(sweep: Sweep, tmp
 
 
 def failure(kind: Kind = Kind.FAILED, state: TrialState = TrialState.FAIL, **more: Any) -> optuna.trial.FrozenTrial:
-    return create_trial(state=state, user_attrs={attributes.OUTCOME: kind.value, attributes.ATTEMPT: 0}, **more)
+    return create_trial(state=state, user_attrs={meta.OUTCOME: kind.value, meta.ATTEMPT: 0}, **more)
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,9 @@ from tests import memory
 from catsweep import training
 from catsweep.errors import ConfigError, DivergedError, InterruptedTrial
 from catsweep.run_folder import LAST_CHECKPOINT
-from catsweep.search import attributes
-from catsweep.search.callback import SweepCallback, seconds_left
-from catsweep.search.storage import open_storage
+from catsweep.sweep_callback import SweepCallback, seconds_left
+from steady.study import meta
+from steady.study.storage import open_storage
 
 pytestmark = pytest.mark.trains
 NEVER = {"_target_": "optuna.pruners.NopPruner"}
@@ -40,7 +40,7 @@ def url(tmp_path: Path) -> str:
 def begin(url: str, pruner: dict[str, object], metric: str = "val/kid") -> optuna.Study:
     study = optuna.create_study(study_name="s", storage=open_storage(url), directions=["minimize", "maximize"])
     study.set_user_attr("pruning", {"pruner": pruner, "metrics": [metric], "directions": ["minimize"]})
-    study.ask().set_user_attr(attributes.ATTEMPT, 0)
+    study.ask().set_user_attr(meta.ATTEMPT, 0)
     return study
 
 
@@ -56,8 +56,8 @@ def test_each_rung_is_reported_once_though_nothing_was_evaluated_there(
 ) -> None:
     study = begin(url, NEVER)
     training.run(configure(compose, url), tmp_path / "0")
-    assert set(study.trials[0].user_attrs[attributes.RUNGS]) == {"1", "2"}
-    assert set(study.trials[0].user_attrs[attributes.RUNGS]["1"]) == {"val/kid"}
+    assert set(study.trials[0].user_attrs[meta.RUNGS]) == {"1", "2"}
+    assert set(study.trials[0].user_attrs[meta.RUNGS]["1"]) == {"val/kid"}
     assert (tmp_path / "0/progress.json").exists()
 
 
@@ -65,7 +65,7 @@ def test_a_trial_that_is_given_up_ends_there(compose: Compose, url: str, tmp_pat
     study = begin(url, ALWAYS)
     with pytest.raises(optuna.TrialPruned, match="25%"):
         training.run(configure(compose, url), tmp_path / "0")
-    assert set(study.trials[0].user_attrs[attributes.RUNGS]) == {"1"}
+    assert set(study.trials[0].user_attrs[meta.RUNGS]) == {"1"}
     assert not (tmp_path / "0/metrics.json").exists()
 
 
@@ -86,12 +86,12 @@ def test_sigterm_stops_at_a_checkpoint_from_which_the_next_attempt_goes_on(
     assert signal.getsignal(signal.SIGTERM) == before
     monkeypatch.setattr(training, "callbacks", plain)
     memory.settle()  # two runs in one test
-    study._storage.set_trial_user_attr(study.trials[0]._trial_id, attributes.ATTEMPT, 1)
+    study._storage.set_trial_user_attr(study.trials[0]._trial_id, meta.ATTEMPT, 1)
     later = configure(compose, url, attempt=1)
     later.rungs, later.trust = [0.2, 0.5, 0.6], ["mylab.*"]  # a sweep may go on with other ones
     values = training.run(later, tmp_path / "0")
     assert json.loads((tmp_path / "0/provenance.json").read_text())["earlier"]
-    assert set(study.trials[0].user_attrs[attributes.RUNGS]) == {"1", "2", "3"}
+    assert set(study.trials[0].user_attrs[meta.RUNGS]) == {"1", "2", "3"}
     # Killed between its scores and its study, it would not train again.
     assert training.run(configure(compose, url, attempt=2), tmp_path / "0") == values
     with pytest.raises(ConfigError, match="another sweep"):
@@ -110,7 +110,7 @@ def test_a_trial_writes_nothing_through_a_link_out_of_its_folder(compose: Compos
 
 def test_an_attempt_that_was_overtaken_stops(compose: Compose, url: str, tmp_path: Path) -> None:
     study = begin(url, NEVER)
-    study._storage.set_trial_user_attr(study.trials[0]._trial_id, attributes.ATTEMPT, 1)
+    study._storage.set_trial_user_attr(study.trials[0]._trial_id, meta.ATTEMPT, 1)
     with pytest.raises(InterruptedTrial, match="after 0 epochs"):
         training.run(configure(compose, url), tmp_path / "0")
 
@@ -165,12 +165,12 @@ def test_the_next_attempt_goes_on_from_the_checkpoint_before_a_torn_one(
     last = tmp_path / LAST_CHECKPOINT
     last.write_bytes(last.read_bytes()[:2000])
     (tmp_path / "provenance.json").write_text("{")
-    study._storage.set_trial_user_attr(study.trials[0]._trial_id, attributes.ATTEMPT, 1)
+    study._storage.set_trial_user_attr(study.trials[0]._trial_id, meta.ATTEMPT, 1)
     training.run(configure(compose, url, attempt=1), tmp_path)
     assert "last.ckpt is torn" in caplog.text
     assert "Going on from the one before it, of epoch 1." in caplog.text
     assert "provenance.json cannot be read" in caplog.text
-    assert set(study.trials[0].user_attrs[attributes.RUNGS]) == {"1", "2"}
+    assert set(study.trials[0].user_attrs[meta.RUNGS]) == {"1", "2"}
 
 
 # Without a training: a trainer as the callback sees it
@@ -366,7 +366,7 @@ def test_a_run_bound_by_time_is_given_up_within_an_epoch(compose: Compose, url: 
     cfg.epochs, cfg.minutes, cfg.eval_every, cfg.rungs = 1, 600, "auto", [0.3, 0.9]
     with pytest.raises(optuna.TrialPruned, match="40%"):  # after the second of its five steps
         training.run(cfg, tmp_path / "0")
-    assert set(study.trials[0].user_attrs[attributes.RUNGS]) == {"1"}
+    assert set(study.trials[0].user_attrs[meta.RUNGS]) == {"1"}
 
 
 def test_without_photos_to_validate_on_a_run_bound_by_time_reports_after_epochs(
@@ -377,4 +377,4 @@ def test_without_photos_to_validate_on_a_run_bound_by_time_reports_after_epochs(
     cfg.epochs, cfg.minutes, cfg.eval_every, cfg.data.val_fraction = 2, 600, "auto", 0
     cfg.objective = ["val/fid", "val/kid"]
     training.run(cfg, tmp_path / "0")
-    assert set(study.trials[0].user_attrs[attributes.RUNGS]) == {"1", "2"}
+    assert set(study.trials[0].user_attrs[meta.RUNGS]) == {"1", "2"}

@@ -16,8 +16,8 @@ from rich.console import Console
 
 from catsweep.errors import StudyError
 from catsweep.metrics.beside import Scores
-from catsweep.search import attributes
-from catsweep.search.confirmation import candidates, plan, read, report
+from steady.confirm.comparison import candidates, plan, read, report
+from steady.study import meta
 
 
 def study(*values: Sequence[float] | None, directions: Sequence[str] = ("minimize",)) -> optuna.Study:
@@ -64,20 +64,18 @@ class TestCandidates:
 class TestPlan:
     def test_all_have_the_same_seeds_and_none_the_search_s_own(self) -> None:
         runs = plan([7, 3, 5], 4, base_seed=10)
-        seeds = {
-            number: [run[attributes.SEED] for run in runs if run[attributes.CONFIRMS] == number] for number in (7, 3, 5)
-        }
+        seeds = {number: [run[meta.SEED] for run in runs if run[meta.CONFIRMS] == number] for number in (7, 3, 5)}
         assert seeds == {number: [11, 12, 13, 14] for number in (7, 3, 5)}
 
     def test_wherever_it_ends_all_have_about_as_many(self) -> None:
         runs = plan([7, 3, 5], 4, base_seed=0)
         for end in range(len(runs)):
-            counts = Counter({7: 0, 3: 0, 5: 0}) + Counter(run[attributes.CONFIRMS] for run in runs[:end])
+            counts = Counter({7: 0, 3: 0, 5: 0}) + Counter(run[meta.CONFIRMS] for run in runs[:end])
             found = [counts[number] for number in (7, 3, 5)]
             assert max(found) - min(found) <= 1
 
     def test_seeds_stay_seeds(self) -> None:
-        assert [run[attributes.SEED] for run in plan([0], 2, base_seed=2**32 - 2)] == [2**32 - 1, 0]
+        assert [run[meta.SEED] for run in plan([0], 2, base_seed=2**32 - 2)] == [2**32 - 1, 0]
 
 
 class TestReport:

@@ -14,13 +14,14 @@ from optuna.trial import create_trial
 from tests.search.scripted import Script
 
 from catsweep.errors import StudyError
-from catsweep.search import attributes, settings
-from catsweep.search import sweep as sweep_module
-from catsweep.search.confirming import typical_seconds
-from catsweep.search.jobs import Jobs
-from catsweep.search.space import Space
-from catsweep.search.sweep import Sweep
-from hydra_plugins.catsweep_sweeper.config import SteadySweeperConf
+from hydra_plugins.steady_sweeper.config import SteadySweeperConf
+from steady import options
+from steady import sweep as sweep_module
+from steady.confirm.stage import typical_seconds
+from steady.propose.space import Space
+from steady.run.job_factory import Jobs
+from steady.study import meta
+from steady.sweep import Sweep
 
 Make = Callable[..., Sweep]
 
@@ -36,7 +37,7 @@ def make(app: tuple[HydraContext, DictConfig], monkeypatch: pytest.MonkeyPatch) 
             config.seed = 0
         every = {f.name: getattr(SteadySweeperConf(), f.name) for f in dataclasses.fields(SteadySweeperConf)}
         given = {"sampler": {"_target_": "optuna.samplers.RandomSampler"}, "study_name": "cats", "n_jobs": 2}
-        read = settings.read({**every, **given, **keys}, "app", "out")
+        read = options.read({**every, **given, **keys}, "app", "out")
         space = Space.parse({"x": "interval(0.0, 1.0)"}, [])
         return Sweep(read, space, config, Jobs(read, space, context, lambda cfg: 0.0, config))
 
@@ -44,7 +45,7 @@ def make(app: tuple[HydraContext, DictConfig], monkeypatch: pytest.MonkeyPatch) 
 
 
 def finished(seconds: float, **attrs: Any) -> optuna.trial.FrozenTrial:
-    runs = {attributes.RUNS: [{"slot": 0, "start": 10.0, "end": 10.0 + seconds}]}
+    runs = {meta.RUNS: [{"slot": 0, "start": 10.0, "end": 10.0 + seconds}]}
     return create_trial(value=1.0, user_attrs={**runs, **attrs})
 
 
@@ -52,7 +53,7 @@ def test_a_run_takes_as_long_as_the_finished_trials_did_or_as_it_may() -> None:
     study = optuna.create_study()
     assert typical_seconds(study, None) == 0
     assert typical_seconds(study, 2.5) == 150
-    study.add_trials([finished(100), finished(140), finished(120), finished(0.1, **{attributes.DUPLICATE_OF: 0})])
+    study.add_trials([finished(100), finished(140), finished(120), finished(0.1, **{meta.DUPLICATE_OF: 0})])
     assert typical_seconds(study, 2.5) == 120
 
 

@@ -8,9 +8,8 @@ from omegaconf import OmegaConf
 from optuna.distributions import check_distribution_compatibility
 
 from catsweep.errors import ConfigError, StudyError
-from catsweep.search.changes import Change
-from catsweep.search.contract import Contract, check, compare, freeze, require_known
-from catsweep.search.space import Space
+from steady.propose.space import Space
+from steady.study.contract import Change, Contract, check, compare, freeze, require_known
 
 CONFIG = {"epochs": 5, "model": {"beta": 1.0, "size": 8}, "trial": {"number": 3}, "twice": "${epochs}", "hydra": {}}
 PARAMS = {"lr": "interval(0.1, 0.2)", "loss": "choice(a, b)"}

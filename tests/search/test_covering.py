@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import DictConfig
 
-from catsweep.search.covering import Examples
-from catsweep.search.space import Space
+from steady.propose.covering import Examples
+from steady.propose.space import Space
 
 pytestmark = pytest.mark.security
 
@@ -86,7 +86,7 @@ def test_without_a_space_the_configuration_is_tried_as_it_stands(app: tuple[Hydr
 
 @given(st.sets(st.sampled_from("abcde"), max_size=4), st.sets(st.sampled_from([1, 2, 3]), max_size=2))
 def test_every_bad_option_is_found_and_no_good_one(bad: set[str], few: set[int]) -> None:
-    from catsweep.search.covering import _problems  # the composing of Hydra would take a second for each example
+    from steady.propose.covering import _problems  # the composing of Hydra would take a second for each example
 
     space = Space.parse({"y": "choice(a, b, c, d, e)", "steps": "choice(1, 2, 3)"}, [])
     values = {"y": list("abcde"), "steps": [1, 2, 3]}

@@ -15,11 +15,11 @@ from playwright.sync_api import Browser, Page, expect
 from tests.foreign import attack
 from tests.markup import NAMES, Seen, on_one_line, rendered
 
-from catsweep.search import dashboard
-from catsweep.search.artifacts import FOLDER, Artifacts
-from catsweep.search.confirming import CONFIRMATION
-from catsweep.search.leases import SIDE, Leases
-from catsweep.search.storage import open_storage
+from steady.confirm.stage import CONFIRMATION
+from steady.study.artifacts import FOLDER, Artifacts
+from steady.study.leases import SIDE, Leases
+from steady.study.storage import open_storage
+from steady.watch import dashboard
 
 NEW = '{"study_name": "theirs", "directions": ["minimize"]}'
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")  # names of the objectives

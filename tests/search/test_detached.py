@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import pytest
 
-from catsweep.search.detached import _uncaught
+from steady.run.detached import _uncaught
 
 WHOLE = pickle.dumps({"of": "a process" * 50})
 

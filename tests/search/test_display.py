@@ -10,18 +10,19 @@ import optuna
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
-from catsweep.search import attributes, confirmation, settings
-from catsweep.search.display import Watch
-from catsweep.search.executor import Job
-from catsweep.search.terminal import SweepState
-from hydra_plugins.catsweep_sweeper.config import SteadySweeperConf
+from hydra_plugins.steady_sweeper.config import SteadySweeperConf
+from steady import options
+from steady.confirm import comparison
+from steady.run.executor import Job
+from steady.study import meta
+from steady.watch.progress import SweepState, Watch
 
 SPACE = {"x": FloatDistribution(0, 1)}
 
 
 def watch(study: optuna.Study, running: dict[int, Job], folder: Path) -> tuple[Watch, Mock]:
     keys = {f.name: getattr(SteadySweeperConf(), f.name) for f in dataclasses.fields(SteadySweeperConf)}
-    read = settings.read({**keys, "sampler": {}, "n_trials": 9, "timeout": 60.0}, "app", "out")
+    read = options.read({**keys, "sampler": {}, "n_trials": 9, "timeout": 60.0}, "app", "out")
     executor = Mock(slots=2, running=lambda: running)
     made = Watch(study, read, executor, folder)
     made.display = shown = Mock()
@@ -29,7 +30,7 @@ def watch(study: optuna.Study, running: dict[int, Job], folder: Path) -> tuple[W
 
 
 def trial(state: TrialState, value: float | None = None, seconds: float = 5.0, **more: Any) -> optuna.trial.FrozenTrial:
-    attrs = {attributes.RUNS: [{"slot": 0, "start": 0.0, "end": seconds}], **more.pop("attrs", {})}
+    attrs = {meta.RUNS: [{"slot": 0, "start": 0.0, "end": seconds}], **more.pop("attrs", {})}
     return create_trial(state=state, value=value, params={"x": 0.5}, distributions=SPACE, user_attrs=attrs, **more)
 
 
@@ -38,7 +39,7 @@ def test_the_state_is_that_of_the_study_and_of_what_trials_say(tmp_path: Path) -
     study.add_trials(
         [
             trial(TrialState.COMPLETE, 2.0),
-            trial(TrialState.COMPLETE, 1.0, attrs={attributes.DUPLICATE_OF: 0}),
+            trial(TrialState.COMPLETE, 1.0, attrs={meta.DUPLICATE_OF: 0}),
             trial(TrialState.PRUNED, seconds=3.0),
             trial(TrialState.PRUNED, seconds=1.0, constraints={"out of memory": 1.0}),
             trial(TrialState.FAIL, seconds=2.0),
@@ -69,7 +70,7 @@ def test_the_state_is_that_of_the_study_and_of_what_trials_say(tmp_path: Path) -
 def test_the_confirmation_is_shown_in_the_searchs_place(tmp_path: Path) -> None:
     made, shown = watch(optuna.create_study(study_name="cats"), {}, tmp_path)
     runs = optuna.create_study(study_name="cats.confirm")
-    made.confirming(runs, confirmation.plan([4, 2], 3, base_seed=0))
+    made.confirming(runs, comparison.plan([4, 2], 3, base_seed=0))
     made.refresh()
     state: SweepState = shown.show.call_args.args[0]
     assert (state.study, state.n_trials) == ("cats.confirm", 6)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from catsweep.search.distributions import accepted, canonical, count, finite, values, word, words
+from steady.propose.space import accepted, canonical, count_values, described, is_finite, values_of, word
 
 
 @pytest.mark.parametrize(
@@ -24,15 +24,15 @@ from catsweep.search.distributions import accepted, canonical, count, finite, va
     ],
 )
 def test_finite_ones_are_listed_and_counted(distribution: BaseDistribution, expected: list[Any], said: str) -> None:
-    assert finite(distribution)
-    assert values(distribution) == expected
-    assert count(distribution) == len(expected)
-    assert words(distribution) == said
+    assert is_finite(distribution)
+    assert values_of(distribution) == expected
+    assert count_values(distribution) == len(expected)
+    assert described(distribution) == said
 
 
 def test_an_interval_of_floats_is_infinite() -> None:
-    assert not finite(FloatDistribution(0, 1))
-    assert words(FloatDistribution(1e-4, 1e-2, log=True)) == "float 0.0001..0.01 log"
+    assert not is_finite(FloatDistribution(0, 1))
+    assert described(FloatDistribution(1e-4, 1e-2, log=True)) == "float 0.0001..0.01 log"
 
 
 @given(st.integers(0, 50))

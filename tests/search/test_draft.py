@@ -11,9 +11,9 @@ from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 from catsweep.errors import StudyError
-from catsweep.search.draft import Draft
-from catsweep.search.sampling import Samplers
-from catsweep.search.space import Space
+from steady.propose.sampling import Samplers
+from steady.propose.snapshot_storage import Draft
+from steady.propose.space import Space
 
 MIXED = {"x": "interval(-1.0, 1.0)", "y": "choice(a, b, c)", "lr": "tag(log, interval(1e-4, 1.0))", "n": "range(0, 7)"}
 FINITE = {"y": "choice(a, b, c)", "n": "range(0, 7)"}

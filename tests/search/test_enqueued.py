@@ -6,8 +6,8 @@ import optuna
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from catsweep.search.enqueued import Enqueued, read_all
-from catsweep.search.space import Space
+from steady.propose.enqueue import Enqueued, read_all
+from steady.propose.space import Space
 
 CONFIG = OmegaConf.create(
     {"hydra": {"runtime": {"choices": {"data": "photos"}}}, "epochs": 5, "x": 0.0, "policy": ["flip"]}

@@ -21,11 +21,11 @@ from omegaconf import DictConfig
 from tests import hostile
 
 from catsweep.errors import ConfigError
-from catsweep.search import message
-from catsweep.search import process as module
-from catsweep.search.executor import Job, ProcessExecutor
-from catsweep.search.outcome import Kind, Outcome
-from catsweep.search.settings import TrialTimeout
+from steady.options import TrialTimeout
+from steady.run import process as module
+from steady.run import worker
+from steady.run.executor import Job, ProcessExecutor
+from steady.study.failures import Kind, Outcome
 
 Make = Callable[..., ProcessExecutor]
 
@@ -191,7 +191,7 @@ def stays() -> None:
 @pytest.mark.parametrize("told", ["nothing", "a part", "all"])
 def test_a_child_that_holds_the_pipe_does_not_hold_up_the_controller(make: Make, told: str) -> None:
     def partly(pipe: Connection, outcome: Outcome) -> None:
-        os.write(pipe.fileno(), message.HEAD.pack(1000) + b"the beginning")
+        os.write(pipe.fileno(), worker.HEAD.pack(1000) + b"the beginning")
         os._exit(1)
 
     def forks(cfg: DictConfig) -> float:
@@ -201,7 +201,7 @@ def test_a_child_that_holds_the_pipe_does_not_hold_up_the_controller(make: Make,
         if told == "nothing":
             os._exit(1)
         if told == "a part":
-            message.send = partly  # here, in the job's process
+            worker.send = partly  # here, in the job's process
         return 2.5
 
     executor = make(forks)

@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, create_trial
 
 from catsweep.errors import StudyError
-from catsweep.search import attributes
-from catsweep.search.folders import NOTE, Folders, is_of, mark, used
+from steady.study import meta
+from steady.study.trial_folders import NOTE, Folders, is_of, mark, used
 
 
 def trial(number: int, attempt: int = 0, folder: str | None = None) -> FrozenTrial:
-    attrs = {attributes.ATTEMPT: attempt, **({} if folder is None else {attributes.FOLDER: folder})}
+    attrs = {meta.ATTEMPT: attempt, **({} if folder is None else {meta.FOLDER: folder})}
     made = create_trial(value=0.0, user_attrs=attrs)
     made.number = number
     return made

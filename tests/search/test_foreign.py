@@ -18,11 +18,12 @@ from tests.audit import watched
 
 from catsweep.configuration import CONF
 from catsweep.errors import StudyError
-from catsweep.search import foreign, pruning
-from catsweep.search.composition import REFUSALS
-from catsweep.search.reporting import TrialReporter
-from catsweep.search.sampling import Samplers
-from catsweep.search.space import Space
+from steady.propose import pruning
+from steady.propose.checks import REFUSALS
+from steady.propose.sampling import Samplers
+from steady.propose.space import Space
+from steady.reporting import TrialReporter
+from steady.study import meta
 
 pytestmark = pytest.mark.security
 
@@ -92,10 +93,10 @@ def test_what_a_sweep_draws_or_drew_is_set(params: dict[str, Any], written: tupl
 
 
 def test_what_a_function_of_the_users_draws_may_be_any_text() -> None:
-    foreign.check_params({"data.source": "data/raw of mine"}, {}, extended=True)
+    meta.check_params({"data.source": "data/raw of mine"}, {}, extended=True)
     for name, value in (("trust", "x"), ("a", "{b: {_target_: os.system}}"), ("a", "${oc.env:HOME}")):
         with pytest.raises(StudyError):
-            foreign.check_params({name: value}, {}, extended=True)
+            meta.check_params({name: value}, {}, extended=True)
 
 
 def test_a_finished_trial_of_a_stranger_is_no_job() -> None:
@@ -112,7 +113,7 @@ def test_a_number_that_a_study_keeps_is_one(value: Any) -> None:
     study = optuna.create_study()
     study.add_trial(create_trial(value=0.0, user_attrs={"catsweep:attempt": value}))
     with pytest.raises(StudyError, match="whole number"):
-        foreign.whole(study.trials[0], "catsweep:attempt")
+        meta.whole(study.trials[0], "catsweep:attempt")
 
 
 WORDS = ["model", "trust", "hydra", "_target_", "_args_", "x", "optimizer", "sgd", "data", "source", "logger", "0", "~"]

@@ -7,7 +7,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from catsweep.search import grammar
+from steady import grammar
 
 SIGNS = st.sampled_from("'\"\\[]{},=:()$ ~+nul1.0e")
 TEXTS = st.text(st.one_of(st.characters(exclude_categories=("Cs",)), SIGNS), max_size=10)

@@ -7,13 +7,11 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 from tests.search.scripted import Script, scheduler, states
 
-from catsweep.search import attributes
-from catsweep.search.intake import lease
-from catsweep.search.proposer import Proposer
-from catsweep.search.sampling import Samplers
-from catsweep.search.settlement import Limits
-from catsweep.search.space import Space
-from catsweep.search.trials import Trials
+from steady.propose.sampling import Proposer, Samplers
+from steady.propose.space import Space
+from steady.run.ledger import Limits, lease
+from steady.study import meta
+from steady.study.storage import Trials
 
 
 def test_what_a_dead_controller_left_goes_on_under_its_number() -> None:
@@ -103,7 +101,7 @@ def test_enqueued_configurations_come_first_and_reused_ones_cost_nothing() -> No
     loop.intake.proposals = Proposer(reuse, space, Samplers(node, 0, space), "reuse")
     loop.run()
     assert script.started == [0]
-    assert [trial.user_attrs.get(attributes.DUPLICATE_OF) for trial in reuse.trials] == [None, 0, 0]
+    assert [trial.user_attrs.get(meta.DUPLICATE_OF) for trial in reuse.trials] == [None, 0, 0]
     assert [trial.state for trial in reuse.trials] == [TrialState.COMPLETE] * 3
 
 
@@ -124,7 +122,7 @@ def test_what_another_tool_enqueued_and_cannot_be_fails_alone(given: dict[str, A
     loop = scheduler(script, Limits(3, max_same_failures=1), study, record=lambda: recorded.append(1))
     loop.run()
     assert states(study) == ["FAIL", "COMPLETE", "COMPLETE"]
-    assert said in study.trials[0].user_attrs[attributes.MESSAGE]
+    assert said in study.trials[0].user_attrs[meta.MESSAGE]
     assert study.trials[1].params == {"x": 0.5}
     assert script.started == [1, 2]
     assert recorded

@@ -7,8 +7,8 @@ from unittest.mock import Mock
 
 import pytest
 
-from catsweep.search.interruption import SAID, Stop, ending, interruptible
-from catsweep.signals import NUMBERS
+from steady.run.interruption import SAID, Stop, ending, interruptible
+from steady.signals import NUMBERS
 
 
 @pytest.fixture(autouse=True)

@@ -15,11 +15,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from optuna.trial import create_trial
 
 from catsweep.errors import StudyError
-from catsweep.search import attributes, settings
-from catsweep.search.grammar import quoted
-from catsweep.search.jobs import Jobs
-from catsweep.search.space import Space
-from hydra_plugins.catsweep_sweeper.config import SteadySweeperConf
+from hydra_plugins.steady_sweeper.config import SteadySweeperConf
+from steady import options
+from steady.grammar import quoted
+from steady.propose.space import Space
+from steady.run.job_factory import Jobs
+from steady.study import meta
 
 Make = Callable[..., Jobs]
 
@@ -30,7 +31,7 @@ def make(app: tuple[HydraContext, DictConfig]) -> Make:
 
     def jobs(**keys: Any) -> Jobs:
         every = {f.name: getattr(SteadySweeperConf(), f.name) for f in dataclasses.fields(SteadySweeperConf)}
-        read = settings.read({**every, "sampler": {}, "study_name": "cats", **keys}, "app", "out")
+        read = options.read({**every, "sampler": {}, "study_name": "cats", **keys}, "app", "out")
         return Jobs(read, Space.parse({"x": "interval(0.0, 1.0)"}, ["steps=2"]), context, lambda cfg: 0.0, config)
 
     return jobs
@@ -38,7 +39,7 @@ def make(app: tuple[HydraContext, DictConfig]) -> Make:
 
 def test_a_job_has_its_parameters_what_is_fixed_and_who_it_is(make: Make) -> None:
     study = optuna.create_study(study_name="cat's")
-    study.add_trial(create_trial(state=optuna.trial.TrialState.RUNNING, user_attrs={attributes.ATTEMPT: 2}))
+    study.add_trial(create_trial(state=optuna.trial.TrialState.RUNNING, user_attrs={meta.ATTEMPT: 2}))
     assert make().overrides(study, study.trials[0]) == (
         "steps=2",
         "trial.number=0",
@@ -52,7 +53,7 @@ def test_an_app_without_the_node_is_told_nothing(make: Make) -> None:
     jobs = make()
     assert jobs.named
     study = optuna.create_study()
-    study.add_trial(create_trial(state=optuna.trial.TrialState.RUNNING, user_attrs={attributes.ATTEMPT: 0}))
+    study.add_trial(create_trial(state=optuna.trial.TrialState.RUNNING, user_attrs={meta.ATTEMPT: 0}))
     with open_dict(jobs.config):
         del jobs.config.trial
     assert not jobs.named
@@ -63,7 +64,7 @@ TRIAL = create_trial(
     value=0.0,
     params={"x": 0.5},
     distributions={"x": optuna.distributions.FloatDistribution(0.0, 1.0)},
-    user_attrs={attributes.ATTEMPT: 0},
+    user_attrs={meta.ATTEMPT: 0},
 )
 
 
@@ -102,7 +103,7 @@ def test_folders_are_named_as_the_job_names_them(
     folders = jobs.folders(study)
     chosen = folders.choose(trial, [trial])
     assert folders.base / (chosen or folders.name(trial)) == Path("out", folder)
-    trial.user_attrs = {**trial.user_attrs, **({} if chosen is None else {attributes.FOLDER: chosen})}
+    trial.user_attrs = {**trial.user_attrs, **({} if chosen is None else {meta.FOLDER: chosen})}
     assert jobs.place(folders, trial) == (f"hydra.sweep.subdir='{folder}'",)
 
 

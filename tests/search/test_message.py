@@ -8,8 +8,8 @@ from multiprocessing.connection import Connection
 
 import pytest
 
-from catsweep.search.message import CHUNK, HEAD, Incoming, send
-from catsweep.search.outcome import Kind, Outcome
+from steady.run.worker import CHUNK, HEAD, Incoming, send
+from steady.study.failures import Kind, Outcome
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from catsweep.errors import DivergedError, InterruptedTrial, MetricError
-from catsweep.search.outcome import (
+from steady.study.failures import (
     KEPT,
     LINE,
     LINES,

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from catsweep.errors import ConfigError
-from catsweep.search.pareto import ParetoPruner, ranks
+from steady.propose.pruning import ParetoPruner, ranks
 
 
 @given(arrays(float, st.tuples(st.integers(1, 8), st.integers(1, 3)), elements=st.integers(0, 4).map(float)))

@@ -6,7 +6,7 @@ import pytest
 from omegaconf import DictConfig
 
 from catsweep.errors import CatsweepError, ConfigError
-from catsweep.search.preflight import facts
+from catsweep.preflight import facts
 
 
 def test_the_facts_are_the_datas_digest_and_how_scores_are_taken(compose: Callable[..., DictConfig]) -> None:

@@ -10,9 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from catsweep.errors import ConfigError
-from catsweep.search.proposer import Proposer, SpaceExhausted, UnfitTrial
-from catsweep.search.sampling import Samplers
-from catsweep.search.space import Space
+from steady.propose.sampling import Proposer, Samplers, SpaceExhausted, UnfitTrial
+from steady.propose.space import Space
 
 MIXED = {"x": "interval(-1.0, 1.0)", "y": "choice(a, b, c)"}
 SMALL = {"a": "choice(1, 2)", "b": "choice(p, q, r)"}

@@ -6,8 +6,8 @@ import optuna
 import pytest
 
 from catsweep.errors import ConfigError
-from catsweep.search.pruning import rehearse
-from catsweep.search.reporting import TrialReporter
+from steady.propose.pruning import rehearse
+from steady.reporting import TrialReporter
 
 MEDIAN = {"_target_": "optuna.pruners.MedianPruner", "n_startup_trials": 2}
 
@@ -60,7 +60,7 @@ def test_optunas_pruners_work_for_several_objectives(node: dict[str, Any]) -> No
 
 
 def test_several_metrics_prune_by_pareto_rank() -> None:
-    node = {"_target_": "catsweep.search.pareto.ParetoPruner", "keep": 0.5, "n_startup_trials": 2}
+    node = {"_target_": "steady.propose.pruning.ParetoPruner", "keep": 0.5, "n_startup_trials": 2}
     settings = {"pruner": node, "metrics": ["a", "b"], "directions": ["minimize", "maximize"]}
     study = study_with(settings, ["minimize", "maximize"])
     assert not prunes(study, a=0.1, b=0.1)
@@ -114,7 +114,7 @@ def test_a_rung_from_before_the_metrics_changed_prunes_nothing() -> None:
     study = study_with(None, ["minimize"])
     trial = study.ask()
     TrialReporter(study, trial.number).report(1, {"a": 1.0})
-    node = {"_target_": "catsweep.search.pareto.ParetoPruner", "n_startup_trials": 0}
+    node = {"_target_": "steady.propose.pruning.ParetoPruner", "n_startup_trials": 0}
     study.set_user_attr("pruning", {"pruner": node, "metrics": ["a", "b"], "directions": ["minimize"] * 2})
     assert not TrialReporter(study, trial.number).report(1, {"a": 1.0, "b": 1.0})
 
@@ -140,7 +140,7 @@ def test_a_fixed_parameter_of_the_name_of_a_note_is_none() -> None:
         {"_target_": "optuna.pruners.HyperbandPruner", "max_resource": "all"},
         {"_target_": "optuna.pruners.SuccessiveHalvingPruner", "reduction_factor": "2"},
         {"_target_": "optuna.pruners.PatientPruner", "wrapped_pruner": None, "patience": "long"},
-        {"_target_": "catsweep.search.pareto.ParetoPruner", "keep": "half"},
+        {"_target_": "steady.propose.pruning.ParetoPruner", "keep": "half"},
         {"_target_": "optuna.pruners.NoPruner"},
     ],
 )

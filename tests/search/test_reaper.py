@@ -25,9 +25,9 @@ from omegaconf import DictConfig
 from tests.search.conftest import APP
 from tests.search.test_executor import Make, end, gone, job, make, wait_for
 
-from catsweep.search import process as module
-from catsweep.search.executor import ProcessExecutor
-from catsweep.search.outcome import Kind, Outcome
+from steady.run import process as module
+from steady.run.executor import ProcessExecutor
+from steady.study.failures import Kind, Outcome
 
 __all__ = ["make"]
 pytestmark = pytest.mark.security

@@ -8,22 +8,22 @@ import optuna
 import pytest
 from optuna.trial import create_trial
 
-from catsweep.search import attributes, settings
-from catsweep.search.proposer import Proposer
-from catsweep.search.rehearsal import cost, rehearse, study_on_paper
-from catsweep.search.sampling import Samplers
-from catsweep.search.space import Space
-from hydra_plugins.catsweep_sweeper.config import SteadySweeperConf
+from hydra_plugins.steady_sweeper.config import SteadySweeperConf
+from steady import options
+from steady.dry_run import cost, rehearse, study_on_paper
+from steady.propose.sampling import Proposer, Samplers
+from steady.propose.space import Space
+from steady.study import meta
 
 
-def read(**changes: Any) -> settings.Settings:
+def read(**changes: Any) -> options.Settings:
     keys = {f.name: getattr(SteadySweeperConf(), f.name) for f in dataclasses.fields(SteadySweeperConf)}
     given = {"sampler": {}, "study_name": "cats", "n_trials": 12, "n_jobs": 2, **changes}
-    return settings.read({**keys, **given}, "app", "out")
+    return options.read({**keys, **given}, "app", "out")
 
 
 def finished(seconds: float, **attrs: Any) -> optuna.trial.FrozenTrial:
-    runs = {attributes.RUNS: [{"slot": 0, "start": 10.0, "end": 10.0 + seconds}]}
+    runs = {meta.RUNS: [{"slot": 0, "start": 10.0, "end": 10.0 + seconds}]}
     return create_trial(value=1.0, user_attrs={**runs, **attrs})
 
 
@@ -33,7 +33,7 @@ def test_the_cost_is_not_known_then_the_budgets_then_the_finished_trials() -> No
     assert cost(study, read(trial_minutes=3)).startswith(
         "12 trials to go at 3 minutes each (their budget): about 0.3 h"
     )
-    study.add_trials([finished(600), finished(1200), finished(0.1, **{attributes.DUPLICATE_OF: 0})])
+    study.add_trials([finished(600), finished(1200), finished(0.1, **{meta.DUPLICATE_OF: 0})])
     expected = "9 trials to go at 15 minutes each (the finished trials' mean): about 1.1 h"
     assert cost(study, read(trial_minutes=3)).startswith(expected)
     assert "in all" not in cost(study, read())

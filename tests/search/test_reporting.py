@@ -12,10 +12,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from catsweep.errors import DivergedError, StudyError
-from catsweep.search import attributes
-from catsweep.search.reporting import TrialReporter
-from catsweep.search.storage import open_storage
-from catsweep.search.terminal import read_progress
+from steady.reporting import TrialReporter
+from steady.study import meta
+from steady.study.storage import open_storage
+from steady.watch.progress import read_progress
 
 MEDIAN = {"_target_": "optuna.pruners.MedianPruner", "n_startup_trials": 2}
 
@@ -40,7 +40,7 @@ def test_what_is_not_finite_is_divergence() -> None:
     study = study_with(None, ["minimize"])
     with pytest.raises(DivergedError, match="nan"):
         report(study, loss=float("nan"))
-    assert attributes.RUNGS not in study.trials[0].user_attrs
+    assert meta.RUNGS not in study.trials[0].user_attrs
 
 
 def test_one_objective_in_the_same_direction_has_optunas_curves() -> None:
@@ -53,7 +53,7 @@ def test_the_curves_of_a_score_that_runs_the_other_way_are_not_shown() -> None:
     study = study_with({"pruner": MEDIAN, "metrics": ["m"], "directions": ["maximize"]}, ["minimize"])
     report(study, m=0.5)
     assert study.trials[0].intermediate_values == {}
-    assert study.trials[0].user_attrs[attributes.RUNGS] == {"1": {"m": 0.5}}
+    assert study.trials[0].user_attrs[meta.RUNGS] == {"1": {"m": 0.5}}
 
 
 def test_several_objectives_have_no_curves() -> None:
@@ -65,7 +65,7 @@ def test_several_objectives_have_no_curves() -> None:
 def test_without_a_pruner_reports_are_kept_and_end_nothing() -> None:
     study = study_with(None, ["minimize"])
     assert [report(study, loss=loss) for loss in (1.0, 2.0, 99.0)] == [False] * 3
-    assert study.trials[2].user_attrs[attributes.RUNGS] == {"1": {"loss": 99.0}}
+    assert study.trials[2].user_attrs[meta.RUNGS] == {"1": {"loss": 99.0}}
 
 
 def test_a_rung_that_was_reported_keeps_its_score() -> None:
@@ -73,7 +73,7 @@ def test_a_rung_that_was_reported_keeps_its_score() -> None:
     number = study.ask().number
     TrialReporter(study, number).report(1, {"loss": 1.0})
     TrialReporter(study, number, attempt=1).report(1, {"loss": 2.0})
-    assert study.trials[0].user_attrs[attributes.RUNGS] == {"1": {"loss": 1.0}}
+    assert study.trials[0].user_attrs[meta.RUNGS] == {"1": {"loss": 1.0}}
 
 
 def test_an_attempt_that_was_overtaken_knows_it() -> None:
@@ -81,7 +81,7 @@ def test_an_attempt_that_was_overtaken_knows_it() -> None:
     trial = study.ask()
     reporter = TrialReporter(study, trial.number, attempt=0)
     assert reporter.is_current()
-    trial.set_user_attr(attributes.ATTEMPT, 1)
+    trial.set_user_attr(meta.ATTEMPT, 1)
     assert not reporter.is_current()
     assert TrialReporter(study, trial.number, attempt=1).is_current()
     study.tell(trial, 1.0)
@@ -125,9 +125,9 @@ def test_a_report_is_a_sign_that_the_trial_goes_on(tmp_path: Path, monkeypatch: 
     """See `hydra.sweeper.trial_timeout`; in the folder of Hydra's job, where there is one."""
     study = study_with(None, ["minimize"])
     report(study, loss=1.0)
-    monkeypatch.setattr("catsweep.search.reporting.HydraConfig.initialized", lambda: True)
+    monkeypatch.setattr("steady.reporting.HydraConfig.initialized", lambda: True)
     job = OmegaConf.create({"runtime": {"output_dir": str(tmp_path)}})
-    monkeypatch.setattr("catsweep.search.reporting.HydraConfig.get", lambda: job)
+    monkeypatch.setattr("steady.reporting.HydraConfig.get", lambda: job)
     assert not list(tmp_path.iterdir())
     report(study, loss=1.0)
     assert [path.name for path in tmp_path.iterdir()] == ["progress.json"]
@@ -157,7 +157,7 @@ def test_progress_is_replaced_in_one_step(tmp_path: Path, monkeypatch: pytest.Mo
 
 APP = """
 import hydra, optuna
-from catsweep.search.reporting import TrialReporter
+from steady.reporting import TrialReporter
 
 @hydra.main(config_path=None, config_name="config")
 def main(cfg):
@@ -179,5 +179,5 @@ def test_an_app_that_works_in_another_folder_finds_the_storage(tmp_path: Path) -
     study.ask()
     (tmp_path / "app.py").write_text(APP)
     subprocess.run([sys.executable, "app.py"], cwd=tmp_path, check=True)
-    assert set(study.trials[0].user_attrs[attributes.RUNGS]) == {"0", "1", "2"}
+    assert set(study.trials[0].user_attrs[meta.RUNGS]) == {"0", "1", "2"}
     assert not (tmp_path / "elsewhere/study.db").exists()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests import hostile
 
 from catsweep.errors import ConfigError
-from catsweep.search.resources import ALLOCATOR, alone, environment, slots_per_gpu, visible_gpus
+from steady.run.resources import ALLOCATOR, alone, environment, slots_per_gpu, visible_gpus
 
 
 def devices(slots: int, gpus: list[str], share: float) -> list[str]:
@@ -47,7 +47,7 @@ def test_an_older_torch_is_not_given_what_it_refuses(
 ) -> None:
     for name in ALLOCATOR:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("catsweep.search.resources.version", lambda _: installed)
+    monkeypatch.setattr("steady.run.resources.version", lambda _: installed)
     assert bool(set(environment(0, 2, ["0"], 0.5)) & set(ALLOCATOR)) is shared
 
 

@@ -17,9 +17,9 @@ from rich.console import Console
 
 from catsweep.metrics.card import MetricCard
 from catsweep.metrics.judged import Judged
-from catsweep.search import attributes, results
-from catsweep.search.outcome import Kind
-from catsweep.search.results import print_table, ranked, summary, write_leaderboard, write_results
+from steady.study import meta, results
+from steady.study.failures import Kind
+from steady.study.results import print_table, ranked, summary, write_leaderboard, write_results
 
 SPACE: dict[str, BaseDistribution] = {
     "width": CategoricalDistribution(["narrow", "wide"]),
@@ -42,7 +42,7 @@ def trial(
 ) -> FrozenTrial:
     made = create_trial(
         state=state, values=values or None, params=params, distributions={name: SPACE[name] for name in params},
-        user_attrs={f"catsweep:{name}": value for name, value in attributes.items()},
+        user_attrs={f"catsweep:{name}": value for name, value in meta.items()},
         constraints=None if broken is None else {"memory": broken},
     )  # fmt: skip
     made.datetime_start = None if state == WAITING else dt.datetime(2026, 1, 1)
@@ -302,8 +302,8 @@ def test_objectives_without_names_are_called_value(tmp_path: Path, n: int, names
     ],
 )
 def test_a_state_is_the_outcome_where_that_says_more(state: TrialState, outcome: Any, word: str) -> None:
-    attributes = {} if outcome is None else {"outcome": outcome}
-    one = trial(*([1.0] if state == DONE else []), state=state, **attributes)
+    told = {} if outcome is None else {"outcome": outcome}
+    one = trial(*([1.0] if state == DONE else []), state=state, **told)
     assert results.state(one) == word
 
 
@@ -405,7 +405,7 @@ def any_trial(n: int) -> st.SearchStrategy[FrozenTrial]:
         scored = values if state == DONE else values[:1] if state == PRUNED and n == 1 else []
         return trial(*scored, state=state, params=params, broken=broken, **told)
 
-    attributes = st.fixed_dictionaries(
+    told = st.fixed_dictionaries(
         {},
         optional={
             "outcome": st.sampled_from([kind.value for kind in Kind]),
@@ -419,7 +419,7 @@ def any_trial(n: int) -> st.SearchStrategy[FrozenTrial]:
     numbers = st.lists(st.floats(allow_nan=False), min_size=n, max_size=n)
     return st.builds(
         build, st.sampled_from(list(TrialState)), numbers, st.none() | st.floats(1e-5, 1.0),
-        st.sampled_from(["[color,translation]", "a, \"b\"\nc", None, True]), attributes,
+        st.sampled_from(["[color,translation]", "a, \"b\"\nc", None, True]), told,
         st.none() | st.floats(-1.0, 1.0),
     )  # fmt: skip
 
@@ -460,7 +460,7 @@ def test_any_mix_of_trials_writes_files_that_can_be_read(
 @pytest.mark.security
 def test_the_leaderboard_holds_no_formula_but_negative_numbers(tmp_path: Path) -> None:
     one = trial(-1.5)
-    one.user_attrs = {attributes.MESSAGE: "=cmd|' /C calc'!A0"}
+    one.user_attrs = {meta.MESSAGE: "=cmd|' /C calc'!A0"}
     first = dict(zip(*board(study_of(one), tmp_path, "@objective"), strict=True))
     assert first["'@objective"] == "-1.5"
     assert first["message"] == "'=cmd|' /C calc'!A0"

@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 from optuna.samplers import BaseSampler
 
 from catsweep.errors import ConfigError
-from catsweep.search.sampling import Samplers
-from catsweep.search.space import Space
+from steady.propose.sampling import Samplers
+from steady.propose.space import Space
 
 GROUP = {
     "tpe": upstream.TPESamplerConfig,

@@ -5,12 +5,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.search.scripted import Script, scheduler, states
 
-from catsweep.search import attributes
-from catsweep.search import scheduler as scheduler_module
-from catsweep.search.executor import Job
-from catsweep.search.interruption import Stop
-from catsweep.search.outcome import Kind, Outcome
-from catsweep.search.settlement import Limits
+from steady.run import scheduler as scheduler_module
+from steady.run.executor import Job
+from steady.run.interruption import Stop
+from steady.run.ledger import Limits
+from steady.study import meta
+from steady.study.failures import Kind, Outcome
 
 
 def test_every_slot_is_filled_and_the_total_is_exact() -> None:
@@ -20,7 +20,7 @@ def test_every_slot_is_filled_and_the_total_is_exact() -> None:
     assert script.started == list(range(7))
     assert script.most == 3
     assert states(loop.study) == ["COMPLETE"] * 7
-    runs = loop.study.trials[0].user_attrs[attributes.RUNS]
+    runs = loop.study.trials[0].user_attrs[meta.RUNS]
     assert runs[0]["slot"] == 0
     assert runs[0]["start"] <= runs[0]["end"]
 
@@ -61,7 +61,7 @@ def test_a_stop_asks_for_nothing_more_and_leaves_nothing_running(ahead: bool) ->
     again = scheduler(Script(2), Limits(9), loop.study, "there")
     again.run()
     assert states(loop.study) == ["COMPLETE"] * 9
-    assert loop.study.trials[1].user_attrs[attributes.ATTEMPT] == 1
+    assert loop.study.trials[1].user_attrs[meta.ATTEMPT] == 1
 
 
 def test_a_trial_drawn_ahead_is_prepared_once_and_starts_before_the_end_of_the_last_is_told() -> None:

@@ -15,16 +15,17 @@ from optuna.samplers import TPESampler
 from tests.search.conftest import APP
 
 from catsweep.errors import ConfigError
-from catsweep.search import resources, settings
-from catsweep.search.sampling import Samplers
-from catsweep.search.settings import TrialTimeout
-from catsweep.search.space import Space
-from hydra_plugins.catsweep_sweeper.config import DefaultSamplerConf, SteadySweeperConf
+from hydra_plugins.steady_sweeper.config import DefaultSamplerConf, SteadySweeperConf
+from steady import options
+from steady.options import TrialTimeout
+from steady.propose.sampling import Samplers
+from steady.propose.space import Space
+from steady.run import resources
 
 
-def read(**changes: Any) -> settings.Settings:
+def read(**changes: Any) -> options.Settings:
     keys = {f.name: getattr(SteadySweeperConf(), f.name) for f in dataclasses.fields(SteadySweeperConf)}
-    return settings.read({**keys, "sampler": {"seed": 0}, **changes}, "app", "multirun/now")
+    return options.read({**keys, "sampler": {"seed": 0}, **changes}, "app", "multirun/now")
 
 
 def test_a_study_without_a_name_lives_in_the_sweeps_own_folder() -> None:
@@ -48,14 +49,14 @@ def test_no_sampler_is_tpe_with_optunas_own_defaults() -> None:
     ],
 )  # fmt: skip
 def test_a_study_is_named_by_the_apps_own_key_if_it_has_one(given: str | None, key: str) -> None:
-    assert settings.naming(OmegaConf.create({"hydra": {"sweeper": {"study_name": given}}})) == key
+    assert options.naming(OmegaConf.create({"hydra": {"sweeper": {"study_name": given}}})) == key
 
 
 def test_who_wants_every_trial_however_many_fail_gets_them() -> None:
-    assert settings.failure_limits(read().keys) == (3, 1.0)
-    assert settings.failure_limits(read(max_failure_rate=0.5).keys) == (3, 0.5)
-    assert settings.failure_limits(read(max_failure_rate=1.0).keys) == (None, 1.0)
-    assert settings.failure_limits(read(max_failure_rate=1, max_same_failures=5).keys) == (5, 1)
+    assert options.failure_limits(read().keys) == (3, 1.0)
+    assert options.failure_limits(read(max_failure_rate=0.5).keys) == (3, 0.5)
+    assert options.failure_limits(read(max_failure_rate=1.0).keys) == (None, 1.0)
+    assert options.failure_limits(read(max_failure_rate=1, max_same_failures=5).keys) == (5, 1)
 
 
 STOCK = "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper"

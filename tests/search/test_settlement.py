@@ -9,10 +9,10 @@ from optuna.trial import TrialState
 from tests.search.scripted import GOOD, Script, scheduler, states
 
 from catsweep.errors import StudyError
-from catsweep.search import attributes
-from catsweep.search.executor import Job
-from catsweep.search.outcome import Kind, Outcome
-from catsweep.search.settlement import Limits
+from steady.run.executor import Job
+from steady.run.ledger import Limits
+from steady.study import meta
+from steady.study.failures import Kind, Outcome
 
 
 def test_each_kind_of_end_is_told_as_what_it_is() -> None:
@@ -22,9 +22,9 @@ def test_each_kind_of_end_is_told_as_what_it_is() -> None:
     loop.run()
     assert states(loop.study) == ["COMPLETE", "PRUNED", "PRUNED", "PRUNED", "FAIL"]
     trials = loop.study.trials
-    assert [trial.user_attrs[attributes.OUTCOME] for trial in trials] == [kind.value for kind in kinds]
+    assert [trial.user_attrs[meta.OUTCOME] for trial in trials] == [kind.value for kind in kinds]
     assert [bool(trial.constraints) for trial in trials] == [False, False, True, True, False]
-    assert trials[4].user_attrs[attributes.TRACEBACK] == "where"
+    assert trials[4].user_attrs[meta.TRACEBACK] == "where"
     assert loop.study.best_trial.number == 0
 
 
@@ -35,7 +35,7 @@ def test_a_lost_trial_starts_again_as_often_as_retries_say() -> None:
     loop.run()
     assert script.started == [0, 0, 0, 1]
     assert states(loop.study) == ["FAIL", "COMPLETE"]
-    assert loop.study.trials[0].user_attrs[attributes.ATTEMPT] == 2
+    assert loop.study.trials[0].user_attrs[meta.ATTEMPT] == 2
 
 
 @pytest.mark.security
@@ -59,10 +59,10 @@ def test_a_trial_that_hung_fails_and_is_not_tried_again_and_the_sweep_goes_on() 
     assert script.started == [0, 1, 2]
     assert states(loop.study) == ["FAIL", "FAIL", "COMPLETE"]
     told = loop.study.trials[0].user_attrs
-    assert told[attributes.OUTCOME] == "timed out"
-    assert told[attributes.MESSAGE] == hung.message
-    assert told[attributes.TRACEBACK] == hung.traceback
-    assert told[attributes.LOG] == "0"
+    assert told[meta.OUTCOME] == "timed out"
+    assert told[meta.MESSAGE] == hung.message
+    assert told[meta.TRACEBACK] == hung.traceback
+    assert told[meta.LOG] == "0"
     with pytest.raises(StudyError, match="in step"):  # all in one place: no luck of one trial
         scheduler(Script(1, hung, hung, hung), Limits(9)).run()
 
@@ -71,7 +71,7 @@ def test_values_that_are_none_fail_the_trial() -> None:
     loop = scheduler(Script(1, Outcome(Kind.COMPLETE, value=None)), Limits(2))
     loop.run()
     assert states(loop.study) == ["FAIL", "COMPLETE"]
-    assert "float-castable" in loop.study.trials[0].user_attrs[attributes.MESSAGE]
+    assert "float-castable" in loop.study.trials[0].user_attrs[meta.MESSAGE]
 
 
 def test_infinite_values_are_bad_ones_that_samplers_learn_from_with_the_reason() -> None:
@@ -82,7 +82,7 @@ def test_infinite_values_are_bad_ones_that_samplers_learn_from_with_the_reason()
     assert loop.study.best_trial.number == 2
     for trial in loop.study.trials[:2]:
         assert trial.constraints == {"diverged": 1.0}
-        assert "must be finite" in trial.user_attrs[attributes.MESSAGE]
+        assert "must be finite" in trial.user_attrs[meta.MESSAGE]
 
 
 def test_one_infinite_value_of_several_is_enough() -> None:
@@ -151,6 +151,6 @@ def test_a_metric_that_is_never_reported_ends_the_sweep_and_keeps_the_values() -
         loop.run()
     assert states(loop.study) == ["COMPLETE"]
     study = loop.study
-    study.enqueue_trial({"x": 0.5}, user_attrs={attributes.RUNGS: {"1": {"val/kid": 0.3}}})
+    study.enqueue_trial({"x": 0.5}, user_attrs={meta.RUNGS: {"1": {"val/kid": 0.3}}})
     scheduler(Script(1), Limits(2), study, "again", must_report=("val/kid",)).run()
     assert states(study) == ["COMPLETE"] * 2

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from catsweep.search.significance import confidence, distinct, incomplete_beta, t_quantile
+from steady.confirm.significance import confidence, distinct, incomplete_beta, t_quantile
 
 # From printed tables of Student's t.
 TABLE = [

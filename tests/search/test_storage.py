@@ -13,7 +13,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from catsweep.errors import ConfigError, StorageError, StudyError
-from catsweep.search.storage import WholeLines, exists, open_storage, shown
+from steady.study.storage import WholeLines, exists, open_storage, shown
 
 
 def test_sqlite_is_in_wal_mode_for_every_connection(tmp_path: Path) -> None:

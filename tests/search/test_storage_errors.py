@@ -20,10 +20,10 @@ from tests.starting import Running
 
 from catsweep.errors import CatsweepError, StorageError
 from catsweep.export.trials import open_study
-from catsweep.search import storage_errors
-from catsweep.search.outcome import Kind, classify
-from catsweep.search.settlement import Limits
-from catsweep.search.storage import open_storage
+from steady.run.ledger import Limits
+from steady.study import storage_errors
+from steady.study.failures import Kind, classify
+from steady.study.storage import open_storage
 
 pytestmark = pytest.mark.security
 
@@ -269,8 +269,8 @@ def test_a_file_system_that_refuses(number: int, tmp_path: Path, monkeypatch: py
 
 
 def test_a_study_that_another_process_keeps_locked(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("catsweep.search.storage.SQLITE_TIMEOUT", 0.01)
-    monkeypatch.setattr("catsweep.search.storage_errors.SQLITE_TIMEOUT", 0.01)
+    monkeypatch.setattr("steady.study.storage.SQLITE_TIMEOUT", 0.01)
+    monkeypatch.setattr("steady.study.storage_errors.SQLITE_TIMEOUT", 0.01)
     study = optuna.load_study(study_name="s", storage=open_storage(f"sqlite:///{database}"))
     other = sqlite3.connect(database, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")

@@ -15,9 +15,9 @@ from optuna.artifacts import get_all_artifact_meta
 from tests.search.conftest import APP
 from tests.search.left import load, snapshot, states, whole
 
-from catsweep.search import attributes
-from catsweep.search.leases import Leases
-from catsweep.search.sweep import BEGUN
+from steady.study import meta
+from steady.study.leases import Leases
+from steady.sweep import BEGUN
 
 Sweep = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -169,8 +169,8 @@ def test_a_bad_trial_that_another_tool_stored_fails_alone(sweep: Sweep, tmp_path
     assert sweep("hydra.sweeper.n_trials=4", "hydra.sweeper.enqueue=[{+y: b}]").returncode == 0
     assert states(tmp_path) == ["COMPLETE", "FAIL", "FAIL", "COMPLETE"]
     trials = load(tmp_path).trials
-    assert trials[1].user_attrs[attributes.MESSAGE].startswith("y must be one of a, b, c (did you mean b?)")
-    assert "there is no parameter zz" in trials[2].user_attrs[attributes.MESSAGE]
+    assert trials[1].user_attrs[meta.MESSAGE].startswith("y must be one of a, b, c (did you mean b?)")
+    assert "there is no parameter zz" in trials[2].user_attrs[meta.MESSAGE]
     assert trials[3].params["y"] == "b"
 
 
@@ -365,7 +365,7 @@ def test_a_study_of_a_stranger_does_not_choose_where_trials_work(sweep: Sweep, t
     assert f"no sweep of that name has left its note in {victim}" in refused.stderr
     assert f"say so: hydra.sweep.dir={victim}" in refused.stderr
     study.set_user_attr("sweep_dir", "out/fake")
-    study.enqueue_trial({}, user_attrs={attributes.FOLDER: "../../victim"})
+    study.enqueue_trial({}, user_attrs={meta.FOLDER: "../../victim"})
     refused = sweep("hydra.sweeper.n_trials=2")
     assert refused.returncode == 1
     assert "trial 1 works in '../../victim', which is not in out/fake" in refused.stderr

@@ -13,7 +13,7 @@ import pytest
 from tests.search.left import load, states, steps_done, whole
 from tests.starting import Running
 
-from catsweep.search import attributes
+from steady.study import meta
 
 Start = Callable[..., Running]
 Sweep = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -58,8 +58,8 @@ def test_a_trial_that_crashes_costs_that_trial(sweep: Sweep, tmp_path: Path) -> 
     assert states(tmp_path) == ["COMPLETE", *["FAIL"] * 6, "COMPLETE"]
     said = []
     for trial in load(tmp_path).trials[1:7]:
-        said.append(trial.user_attrs[attributes.MESSAGE])
-        assert (tmp_path / trial.user_attrs[attributes.LOG]).exists()
+        said.append(trial.user_attrs[meta.MESSAGE])
+        assert (tmp_path / trial.user_attrs[meta.LOG]).exists()
     for message, word in zip(
         said, ["SIGSEGV", "exit code 3", "SIGKILL", "4", "a fault of the task", "nobody"], strict=True
     ):
@@ -75,8 +75,8 @@ def test_a_task_that_interrupts_itself_each_time_ends_the_sweep(sweep: Sweep, tm
     trials = [trial for trial in load(tmp_path).trials if trial.state.is_finished()]
     assert [trial.state.name for trial in trials] == ["FAIL"] * 3
     for trial in trials:
-        assert trial.user_attrs[attributes.ATTEMPT] == 2
-        assert "in fail" in trial.user_attrs[attributes.TRACEBACK]
+        assert trial.user_attrs[meta.ATTEMPT] == 2
+        assert "in fail" in trial.user_attrs[meta.TRACEBACK]
 
 
 @pytest.mark.security
@@ -101,7 +101,7 @@ def test_what_left_the_session_of_its_trial_ends_with_a_killed_controller_and_th
 def test_a_lost_trial_is_retried_under_its_own_number(sweep: Sweep, tmp_path: Path) -> None:
     assert sweep("fault=once", "faulty=[1]", "hydra.sweeper.n_trials=4").returncode == 0
     whole(tmp_path, 4)
-    assert load(tmp_path).trials[1].user_attrs[attributes.ATTEMPT] == 1
+    assert load(tmp_path).trials[1].user_attrs[meta.ATTEMPT] == 1
 
 
 def test_pruned_is_not_failed_and_memory_is_a_constraint(sweep: Sweep, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from catsweep.search.terminal import (
+from steady.watch.progress import (
     LiveDisplay,
     PlainDisplay,
     SlotView,

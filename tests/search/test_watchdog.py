@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from catsweep.search.settings import UNBOUNDED, TrialTimeout
-from catsweep.search.watchdog import STALL, Watchdog
+from steady.options import UNBOUNDED, TrialTimeout
+from steady.run.process import STALL, Watchdog
 
 
 class Clock:

@@ -19,7 +19,7 @@ from wandb.sdk.lib import config_util
 from wandb.sdk.sweeps.scheduler.optuna import sweep_parameter_to_distribution
 
 from catsweep import training
-from catsweep.search.space import Space
+from steady.propose.space import Space
 
 SWEEP = "sweeps/wandb_vae.yaml"
 BUDGET = {"model", "epochs", "minutes", "eval_every"}

@@ -14,9 +14,9 @@ from optuna.trial import create_trial
 
 from catsweep.errors import ConfigError
 from catsweep.report import record
-from catsweep.search.folders import mark
-from catsweep.search.storage import open_storage
 from catsweep.tracking import panels, workspace
+from steady.study.storage import open_storage
+from steady.study.trial_folders import mark
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)

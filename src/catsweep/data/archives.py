@@ -27,7 +27,7 @@ from catsweep.data.files import Files, Folder, content_digest
 from catsweep.data.signatures import START, hidden, why_not
 from catsweep.data.unpacking import Bounded, XzFile
 from catsweep.errors import CatsweepError, DataError
-from catsweep.places import explain, is_full
+from steady.places import explain, is_full
 
 MISSING = "cannot be opened: No such file or directory"  # as a folder says it
 CHUNK = 1 << 20

@@ -40,10 +40,10 @@ from catsweep.data.ready import (
 from catsweep.data.splits import split
 from catsweep.errors import ConfigError, DataError
 from catsweep.folders import replacing_folder
-from catsweep.names import checked
 from catsweep.ownership import Kind
-from catsweep.places import named
 from catsweep.still import told
+from steady.links import checked
+from steady.places import named
 
 log = logging.getLogger(__name__)
 

@@ -12,13 +12,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
-from catsweep.cells import escaped
 from catsweep.data.decode import MAX_BYTES, Unreadable, read_bytes, read_start
 from catsweep.data.memory import Budget
 from catsweep.data.signatures import START, hidden, why_not
 from catsweep.data.threads import in_order
 from catsweep.errors import DataError
-from catsweep.printing import readable_name
+from steady.printing import escaped, readable_name
 
 # Modules that say what comes of a file.
 READING = (

@@ -21,7 +21,7 @@ from catsweep.data.decode import MAX_BYTES, Unreadable, read_bytes
 from catsweep.data.files import Files, content_digest
 from catsweep.data.sources import Photos, code_digest
 from catsweep.errors import ConfigError, DataError, PlaceError
-from catsweep.places import explain
+from steady.places import explain
 
 PATIENCE = 10  # seconds for the Hub to answer
 

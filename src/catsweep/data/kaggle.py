@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 
 from catsweep.errors import DataError, PlaceError
-from catsweep.places import explain
+from steady.places import explain
 
 DATASET = "crawford/cat-dataset"
 

@@ -26,11 +26,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from catsweep.cells import escaped, unescaped
 from catsweep.errors import DataError
-from catsweep.links import require_regular
-from catsweep.places import explain, named
 from catsweep.records import read_json
+from steady.links import require_regular
+from steady.places import explain, named
+from steady.printing import escaped, unescaped
 
 log = logging.getLogger(__name__)
 
@@ -244,7 +244,7 @@ def digest(images: NDArray[np.uint8], splits: Sequence[str]) -> str:
 
 
 def write_manifest(path: Path, rows: Iterable[Row]) -> None:
-    """Write rows as CSV. File names that are not UTF-8 keep their bytes, and none is a formula (`catsweep.cells`)."""
+    """Write rows as CSV. File names that are not UTF-8 keep their bytes, and none is a formula (`steady.printing`)."""
     names = [field.name for field in fields(Row)]
     values = attrgetter(*names)
     with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:

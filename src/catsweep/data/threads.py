@@ -13,7 +13,7 @@ from typing import TypeVar
 import cv2
 from rich.progress import track
 
-from catsweep import printing
+from steady import printing
 
 In = TypeVar("In")
 Out = TypeVar("Out")

@@ -16,8 +16,8 @@ from omegaconf import DictConfig
 from catsweep.demo.studio import Studio
 from catsweep.errors import ConfigError
 from catsweep.generation.sources import choose
-from catsweep.local_server import listen
-from catsweep.printing import say
+from steady.local_server import listen
+from steady.printing import say
 
 # Gradio reads these when it is imported. Whatever the person's own environment says, the demo talks to nobody.
 QUIET = {

@@ -1,7 +1,7 @@
 """The demo's page on 127.0.0.1, for the browser of this machine alone, with no way out of it.
 
 Gradio would serve itself, but then it looks for its own address over HTTP and can be told by the environment to open
-tunnels. Here `catsweep.local_server` serves what Gradio made, and the browser is told to fetch nothing from anywhere
+tunnels. Here `steady.local_server` serves what Gradio made, and the browser is told to fetch nothing from anywhere
 else. Of Gradio's addresses those are open that the page uses (`OPEN`), each with a bound on what it takes, and what a
 request says is a file must be one of the demo's own folder: an upload, or a picture that was drawn.
 """
@@ -20,7 +20,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from catsweep.demo.page import theme
-from catsweep.local_server import SANDBOX, uvicorn_server
+from steady.local_server import SANDBOX, uvicorn_server
 
 LARGEST_PHOTO = 64 << 20  # bytes, as `catsweep.data.decode` reads at most
 LARGEST_UPLOAD = LARGEST_PHOTO + (1 << 16)  # with what multipart/form-data puts around it

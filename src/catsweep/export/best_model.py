@@ -17,21 +17,22 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from catsweep import printing
 from catsweep.errors import DataError, ExportError
 from catsweep.export import opinion
 from catsweep.export.confirmed import confirmed_choice, current, follows
 from catsweep.export.explanation import Explanation
 from catsweep.export.seeds import Seeds, confirming_line
 from catsweep.export.selection import choose
-from catsweep.export.trials import find_run, find_study, read_trials
+from catsweep.export.trials import find_run, read_trials
 from catsweep.folders import replacing_folder
 from catsweep.metrics.beside import COMMAND, of_run
 from catsweep.metrics.judged import FILE
-from catsweep.names import inside
 from catsweep.ownership import Kind
-from catsweep.places import check, named
 from catsweep.records import read_json, require_whole
+from steady import printing
+from steady.links import inside
+from steady.places import check, named
+from steady.study.storage import study_folder
 
 DOCUMENTS = ("config.yaml", "metrics.json", "provenance.json")
 CHOICE = "choice.json"
@@ -61,7 +62,7 @@ def run(cfg: DictConfig) -> Path:
         PlaceError: `out` cannot be written.
     """
     # A study may be called 2026, which the command line reads as a number.
-    folder = find_study(Path(cfg.sweeps), None if cfg.study is None else str(cfg.study))
+    folder = study_folder(Path(cfg.sweeps), None if cfg.study is None else str(cfg.study))
     runs = Path(cfg.outputs) / folder.name
     trials = read_trials(folder, runs)
     choice = choose(cfg.select, trials.front, trials.finished, trials.objectives)

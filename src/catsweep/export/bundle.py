@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import LightningModule
 from rich.console import Console
 
-from catsweep import judging, places, printing
+from catsweep import judging
 from catsweep.errors import ExportError
 from catsweep.export import digests, intervals, onnx, pictures, program, push, readme, standalone, weights
 from catsweep.export.agreement import CHECKED_BATCHES
@@ -36,6 +36,7 @@ from catsweep.models.protocol import Generator, Reconstructor, generate
 from catsweep.ownership import Kind, require
 from catsweep.report.grids import save_png
 from catsweep.runs import load_run
+from steady import places, printing
 
 TOLERANCE = 1e-4  # a fortieth of the step between two of the 256 levels of a pixel
 SCRIPT = "generate.py"

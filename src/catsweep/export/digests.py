@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from catsweep import links
 from catsweep.errors import DataError, ExportError
 from catsweep.records import read_json
+from steady import links
 
 PROVENANCE, README = "provenance.json", "README.md"
 # Read by catsweep, or run by others: one that was added is as bad as one that was changed. By their names, because the

@@ -14,9 +14,9 @@ from catsweep.export.opinion import Opinion
 from catsweep.export.seeds import Seeds
 from catsweep.export.selection import Choice
 from catsweep.export.trials import Trials
-from catsweep.markdown import Markdown, code, plain
-from catsweep.markdown import table as markdown_table
-from catsweep.metrics.beside import BESIDE, TITLE, Scores, better, table
+from catsweep.metrics.beside import BESIDE, TITLE, Scores, better, confirmation_table, of_confirmation, table
+from steady.printing import Markdown, code, plain
+from steady.printing import table as markdown_table
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,11 @@ class Explanation:
         confirmed = self.seeds.confirmation
         rows = {str(number): self.opinion.own.get(number, Scores()).words() for number, _, _ in self.rows()}
         tables = [self.table(), table(TITLE, rows)]
-        tables += [confirmed.table(), confirmed.more(confirmed.beside(self.opinion.again))] if confirmed else []
+        tables += (
+            [confirmed.table(), confirmation_table(confirmed, of_confirmation(confirmed, self.opinion.again))]
+            if confirmed
+            else []
+        )
         for one in filter(None, tables):
             console.print(one)
         for said in filter(None, (self.sentence(), self.seeds.sentence(), self.second())):
@@ -126,7 +130,7 @@ class Explanation:
         if found is None:
             return []
         objectives = self.headings()[1 : 1 + len(self.trials.objectives)]
-        beside = found.beside(self.opinion.again)
+        beside = of_confirmation(found, self.opinion.again)
         more = [f"{name} {better(name)}" for name in beside]
         headings = ["trial", *(cell for name in objectives for cell in (name, "in the search")), *more, "seeds", ""]
         rows = []

@@ -14,8 +14,8 @@ from catsweep.errors import CatsweepError, ExportError
 from catsweep.export.best_model import ANOTHER, CHOICE, DOCUMENTS
 from catsweep.loaded import read
 from catsweep.metrics.judged import FILE
-from catsweep.names import checked, inside
 from catsweep.records import ANY, NUMBER, TEXT, WHOLE, misshapen, read_json
+from steady.links import checked, inside
 
 USUAL = {"root": "data/ready", "cache_root": "data/statistics", "save_dir": "outputs"}
 # Of what is read here and on a bundle's page, in the documents of a run that may be a stranger's.

@@ -23,7 +23,7 @@ from catsweep.export.tracing import quiet_exporters, trace_decode, trace_reconst
 from catsweep.models.protocol import Generator, Reconstructor
 
 FILE, RECONSTRUCTOR = "generator.onnx", "reconstructor.onnx"
-FATAL = 4  # ONNX Runtime writes names of nodes past `catsweep.printing`; errors are raised as well
+FATAL = 4  # ONNX Runtime writes names of nodes past `steady.printing`; errors are raised as well
 INPUT, OUTPUT, PHOTOS = "latents", "images", "photos"
 
 

@@ -15,10 +15,9 @@ import yaml  # type: ignore[import-untyped]  # it has no types
 from catsweep import templates
 from catsweep.export import onnx, pictures, program, weights
 from catsweep.export.finished import FinishedRun, portable
-from catsweep.markdown import Markdown, code, plain
 from catsweep.metrics.beside import BESIDE, better
 from catsweep.metrics.judged import NAMES, Judged, read_judged
-from catsweep.printing import readable
+from steady.printing import Markdown, code, plain, readable
 
 TEMPLATE = "model_card.md.jinja"
 TASK = "unconditional-image-generation"

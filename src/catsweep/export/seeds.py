@@ -12,9 +12,9 @@ from typing import Any
 
 from catsweep.errors import DataError
 from catsweep.records import read_json
-from catsweep.search.confirmation import Candidate, Confirmation
-from catsweep.search.recorded_lines import SWEPT, is_plain
-from catsweep.search.significance import confidence, distinct
+from steady.confirm.comparison import Candidate, Confirmation
+from steady.confirm.significance import confidence, distinct
+from steady.study.meta import SWEPT, is_plain
 
 KEY = "hydra.sweeper.confirm"
 TOP, SEEDS = 3, 3  # what one would ask for

@@ -17,11 +17,13 @@ import optuna
 from catsweep.errors import DataError, ExportError
 from catsweep.export.selection import Candidate, Objective
 from catsweep.loaded import read
-from catsweep.names import inside
 from catsweep.records import read_json
-from catsweep.search import attributes, confirmation, grammar
-from catsweep.search.storage import find_study as find_study_id
-from catsweep.search.storage import open_storage
+from steady import grammar
+from steady.confirm import comparison
+from steady.links import inside
+from steady.study import meta
+from steady.study.storage import find_study as find_study_id
+from steady.study.storage import open_storage
 
 CONFIRM = ".confirm"  # behind the study's name: the study of its confirmation runs
 BESIDES = (CONFIRM, ".leases")  # studies that a sweep of ours keeps beside its own, in the same database
@@ -40,7 +42,7 @@ class Trials:
             the first objective.
         params: the searched parameters of each finished trial, by trial number.
         overrides: the same, as overrides by key.
-        ranked: numbers of the trials that a sweep would confirm, see `catsweep.search.confirmation.candidates`.
+        ranked: numbers of the trials that a sweep would confirm, see `steady.confirm.comparison.candidates`.
         folders: by number, the run folders that the study knows by another name than the number.
         again: by number and seed, the folders of the finished runs that confirm a trial, in the study's.
     """
@@ -54,30 +56,6 @@ class Trials:
     ranked: tuple[int, ...]
     folders: dict[int, str] = field(default_factory=dict)
     again: dict[int, dict[int, str]] = field(default_factory=dict)
-
-
-def find_study(sweeps: Path, name: str | None) -> Path:
-    """The folder of a study.
-
-    Args:
-        sweeps: the folder that holds one folder per study.
-        name: of the study; `None` for the one whose database was written last.
-
-    Returns:
-        `sweeps/<study>`.
-
-    Raises:
-        ExportError: there is no such study, or none at all.
-    """
-    written = {path.parent: _last_write(path) for path in sorted(sweeps.glob("*/study.db"))}
-    if not written:
-        raise ExportError(f"No study in {sweeps}/ (expected {sweeps}/<study>/study.db). Run `make sweep` first.")
-    if name is None:
-        return max(written, key=lambda folder: written[folder])
-    known = {folder.name: folder for folder in written}
-    if name not in known:
-        raise ExportError(f"No study {name!r} in {sweeps}/. There are: {', '.join(known)}.")
-    return known[name]
 
 
 def read_trials(folder: Path, runs: Path) -> Trials:
@@ -118,8 +96,8 @@ def read_trials(folder: Path, runs: Path) -> Trials:
         front=tuple(sorted(front, key=lambda c: (*c.losses(objectives), c.number))),
         params={t.number: dict(t.params) for t in trials if t.number in finished},
         overrides={t.number: _overrides(study, t) for t in trials if t.number in finished},
-        ranked=tuple(confirmation.candidates(study)),
-        folders={t.number: t.user_attrs[attributes.FOLDER] for t in trials if attributes.FOLDER in t.user_attrs},
+        ranked=tuple(comparison.candidates(study)),
+        folders={t.number: meta.get(t, meta.FOLDER) for t in trials if meta.has(t, meta.FOLDER)},
         again=_again(study),
     )
 
@@ -153,12 +131,6 @@ def find_run(runs: Path, trial: Candidate, objectives: Sequence[Objective], know
         f"removed, or overwritten when the sweep was started again. Choose another trial with select=NUMBER, or run "
         f"the sweep under a new name."
     )
-
-
-def _last_write(database: Path) -> float:
-    # In WAL mode the newest trials are in the log beside the database until they are checkpointed.
-    log = database.with_name(database.name + "-wal")
-    return max(path.stat().st_mtime for path in (database, log) if path.exists())
 
 
 def open_study(folder: Path) -> optuna.Study:
@@ -195,7 +167,7 @@ def _again(study: optuna.Study) -> dict[int, dict[int, str]]:
     if find_study_id(study._storage, name) is None:
         return {}
     runs = optuna.load_study(study_name=name, storage=study._storage)
-    return confirmation.folders(runs, lambda number: f"{CONFIRM[1:]}/{number}")
+    return comparison.folders(runs, lambda number: f"{CONFIRM[1:]}/{number}")
 
 
 def _objective_names(runs: Path, count: int) -> list[str]:

@@ -12,7 +12,6 @@ import numpy as np
 from omegaconf import DictConfig
 from torch import Tensor
 
-from catsweep import places
 from catsweep.data.files import say_passed_over
 from catsweep.errors import ConfigError
 from catsweep.generation import attributes, walks
@@ -23,9 +22,10 @@ from catsweep.generation.wish import ANIMATION, FOLDER, Attribute, Wish, read
 from catsweep.generation.writing import Images, Strips, save_animation, save_folder, upscale
 from catsweep.models.latents import draw_latents
 from catsweep.models.protocol import Encoder, Generator, Reconstructor, generate
-from catsweep.names import plain
-from catsweep.printing import say
 from catsweep.report.grids import save_png
+from steady import places
+from steady.links import plain
+from steady.printing import say
 
 DRAWN = Path("outputs/generated")  # what is drawn from a bundle, to which nothing may be added
 

@@ -18,7 +18,7 @@ from catsweep.data.files import Files, Folder, say_passed_over
 from catsweep.data.signatures import START, why_not
 from catsweep.data.sources import Photos
 from catsweep.errors import ConfigError, DataError
-from catsweep.printing import readable_name
+from steady.printing import readable_name
 
 SAID = 3  # photos that are named one by one when they are left out
 

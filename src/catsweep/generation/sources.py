@@ -13,7 +13,7 @@ from catsweep.errors import ConfigError, ExportError
 from catsweep.export import digests
 from catsweep.export.reading import is_bundle, latest_bundle, load_bundle
 from catsweep.models.protocol import Encoder, Generator, Reconstructor
-from catsweep.printing import say
+from steady.printing import say
 
 EXPORTS, BEST_MODEL = Path("outputs/exports"), Path("outputs/best_model")
 BEST = "best"

@@ -6,7 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from catsweep.errors import ConfigError
-from catsweep.names import plain
+from steady.links import plain
 
 PAGE, FOLDER, ANIMATION = "page", "folder", "animation"
 ANIMATIONS = (".gif", ".webp")

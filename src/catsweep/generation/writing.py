@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from catsweep.atomic import replacing
 from catsweep.folders import scratch_folder
 from catsweep.report.grids import BACKGROUND, grid, save_png
+from steady.atomic import replacing
 
 Images = NDArray[np.uint8]
 

@@ -5,20 +5,24 @@ side by side wherever one of them is shown. Run folders may be a stranger's: kno
 Nothing heavy here.
 """
 
+import functools
 from collections import Counter
-from collections.abc import Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from catsweep.errors import DataError
 from catsweep.metrics.judged import FILE, NAMES, Judged, read_judged
-from catsweep.names import inside
-from catsweep.printing import readable_name
 from catsweep.records import ANY, NUMBER, is_score, misshapen, read_json
+from steady.links import inside
+from steady.printing import readable_name
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from steady.confirm.comparison import Confirmation
 
 COMMAND = "make judge, and the line of the sweep again"
 TITLE = "Beside the objectives"  # of a table on the terminal
@@ -123,6 +127,84 @@ def table(title: str, rows: Mapping[str, Mapping[str, str]]) -> "Table | None":
     for trial, cells in kept.items():
         made.add_row(Text(trial), *(Text(cells.get(name, "")) for name in columns))
     return made
+
+
+def of_confirmation(found: "Confirmation", again: Mapping[int, Mapping[int, Scores]]) -> dict[str, dict[int, str]]:
+    """Average what runs that confirm a winner have beside the objectives.
+
+    Args:
+        found: which trials and seeds were compared.
+        again: scores by trial and seed.
+
+    Returns:
+        `41.2 ± 0.8` by score and trial; only scores that any has.
+    """
+    told: dict[str, dict[int, str]] = {}
+    for name in (name for name in BESIDE if name not in found.objectives):
+        for one in found.candidates:
+            runs = again.get(one.trial, {})
+            values = [runs[seed].values[name] for seed in one.values if name in runs.get(seed, Scores()).values]
+            if values:
+                spread = f" ± {stdev(values):.3g}" if len(values) > 1 else ""
+                told.setdefault(name, {})[one.trial] = f"{fmean(values):.4g}{spread}"
+    return told
+
+
+def confirmation_table(found: "Confirmation", told: Mapping[str, Mapping[int, str]]) -> "Table | None":
+    """Make a table for a terminal of what `of_confirmation` returns; None of nothing."""
+    rows = {
+        str(one.trial): {name: words.get(one.trial, "") for name, words in told.items()} for one in found.candidates
+    }
+    return table(f"{TITLE}, under other seeds", rows)
+
+
+class Beside:
+    """The scores beside the objectives as a sweep shows them, see `steady.study.results.ExtraScores`."""
+
+    names = BESIDE
+
+    def read(self, runs: Mapping[int, Path], within: Path) -> dict[int, dict[str, float]]:
+        """Read the scores of runs by number."""
+        return {number: scores.beside for number, scores in self._scores(runs, within).items()}
+
+    def table(self, runs: Mapping[int, Path], within: Path, best: Collection[int]) -> "Table | None":
+        """Make a table of the best runs, and of all that were judged."""
+        known = self._scores(runs, within)
+        rows = {
+            f"{'*' if number in best else ' '}{number}": scores.words()
+            for number, scores in known.items()
+            if number in best or scores.judged
+        }
+        return table(TITLE, rows)
+
+    def confirmed(self, found: "Confirmation", runs: Mapping[int, Mapping[int, Path]], within: Path) -> "Table | None":
+        """Make a table of the runs that confirm a winner."""
+        again = {trial: {seed: of_run(run, within) for seed, run in own.items()} for trial, own in runs.items()}
+        return confirmation_table(found, of_confirmation(found, again))
+
+    def _scores(self, runs: Mapping[int, Path], within: Path) -> dict[int, Scores]:
+        found = {}
+        for number, run in runs.items():
+            stamps = tuple(_stamp(run / name) for name in (METRICS, FILE))
+            found[number] = _read(run, within, stamps) if any(stamps) else Scores()
+        return comparable(found)
+
+
+EXTRA = Beside()
+
+
+@functools.lru_cache(maxsize=4096)
+def _read(run: Path, within: Path, stamps: tuple[object, ...]) -> Scores:
+    """What a run folder says; read once, for the leaderboard is written after each trial."""
+    return of_run(run, within)
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return None
+    return found.st_mtime_ns, found.st_size
 
 
 def _own(path: Path) -> dict[str, float]:

@@ -21,11 +21,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from catsweep.errors import MetricError
-from catsweep.links import require_regular
 from catsweep.metrics.extractors import Extractor
 from catsweep.metrics.onnx_session import open_graph
-from catsweep.names import checked
 from catsweep.records import in_short
+from steady.links import checked, require_regular
 
 Pool = Literal["cls", "mean", "none"]
 Run = Callable[[Tensor], Tensor]

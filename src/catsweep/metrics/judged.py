@@ -15,10 +15,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from catsweep.atomic import write_json
 from catsweep.errors import DataError, MetricError
 from catsweep.metrics.card import MetricCard
 from catsweep.records import ANY, NUMBER, TEXT, WHOLE, is_score, misshapen, read_json
+from steady.atomic import write_json
 
 FILE = "judge.json"
 PREFIX = "judge/"

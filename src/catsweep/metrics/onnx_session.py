@@ -19,9 +19,9 @@ import torch
 from filelock import FileLock
 from torch import nn
 
-from catsweep.atomic import write_bytes
 from catsweep.errors import MetricError
-from catsweep.names import checked
+from steady.atomic import write_bytes
+from steady.links import checked
 
 # Relative distance allowed between ONNX Runtime and torch on the probe image: fused batch norms and another order
 # of summation cost about 2e-6; anything near this bound is a different network.

@@ -20,11 +20,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from catsweep.atomic import write_bytes
 from catsweep.errors import MetricError
 from catsweep.metrics.extractors import Extractor
 from catsweep.metrics.similarity import pair_similarity, scales
 from catsweep.still import told
+from steady.atomic import write_bytes
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from catsweep.errors import CatsweepError, ConfigError, DataError, PlaceError
-from catsweep.places import explain
+from steady.places import explain
 
 log = logging.getLogger(__name__)
 

@@ -7,10 +7,10 @@ that trial's samples when one points at it.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from catsweep.printing import readable
 from catsweep.report.record import Entry, Record
 from catsweep.report.scales import Axis, of_parameter, over
 from catsweep.report.words import shown
+from steady.printing import readable
 
 WIDTH, HEIGHT = 480, 330  # of a chart, in units of its SVG
 LEFT, RIGHT, TOP, BOTTOM = 62, 18, 34, 48

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from catsweep.atomic import replacing
+from steady.atomic import replacing
 
 Images = NDArray[np.uint8]
 

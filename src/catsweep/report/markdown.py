@@ -1,6 +1,6 @@
 """report.md and its pictures in report/: the same story as report.html, for a pull request or a paper.
 
-After `catsweep.report.page`, from the same `Story`. Every text of a study goes through `catsweep.markdown`; every
+After `catsweep.report.page`, from the same `Story`. Every text of a study goes through `steady.printing`; every
 picture it links exists.
 """
 
@@ -9,10 +9,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from catsweep.atomic import write_text
 from catsweep.folders import replacing_folder
-from catsweep.markdown import Markdown, fenced, plain, preformatted, table
-from catsweep.metrics.beside import Scores, better
+from catsweep.metrics.beside import Scores, better, of_confirmation
 from catsweep.ownership import Kind
 from catsweep.report import charts, figures, pictures, words
 from catsweep.report.failures import failures, first_line
@@ -21,6 +19,8 @@ from catsweep.report.page import SEED, SHARE, STRIP, budget, link, pruned_by
 from catsweep.report.parallel import parallel
 from catsweep.report.record import Entry
 from catsweep.report.story import Story
+from steady.atomic import write_text
+from steady.printing import Markdown, fenced, plain, preformatted, table
 
 PAGE, PICTURES = "report.md", "report"
 DRAWN = Kind(
@@ -146,7 +146,7 @@ def _winner(story: Story, home: Path, drawn: set[str]) -> Iterable[str]:
     yield from _image(what, "winner.png", drawn)
     yield from _image("Held-out photos, and what it makes of them", "reconstructions.png", drawn)
     if winner.confirmed:
-        beside = winner.confirmed.beside(story.record.opinion.again)
+        beside = of_confirmation(winner.confirmed, story.record.opinion.again)
         rows = [
             [str(one.trial), *(f"{one.words(i)} ({words.shown(v)})" for i, v in enumerate(one.searched)),
              *(said.get(one.trial, "") for said in beside.values()), str(len(one.values)), winner.role(one.trial)]

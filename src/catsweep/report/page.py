@@ -15,14 +15,14 @@ from urllib.parse import quote
 from markupsafe import Markup, escape
 
 from catsweep import templates
-from catsweep.metrics.beside import better
-from catsweep.printing import readable
+from catsweep.metrics.beside import better, of_confirmation
 from catsweep.report import charts, parallel, pictures, words
 from catsweep.report.failures import failures
 from catsweep.report.grids import Images
 from catsweep.report.optuna_plots import library
 from catsweep.report.record import Entry, Record
 from catsweep.report.story import Story
+from steady.printing import readable
 
 TEMPLATE = "report.html.jinja"
 STRIP = (4, 2)  # columns and rows of the samples of one trial
@@ -136,7 +136,7 @@ def _context(story: Story, home: Path) -> dict[str, Any]:
 def _again(story: Story) -> dict[str, dict[int, str]]:
     """Scores beside the objectives under other seeds, by score and trial."""
     confirmed = story.winner.confirmed
-    return confirmed.beside(story.record.opinion.again) if confirmed else {}
+    return of_confirmation(confirmed, story.record.opinion.again) if confirmed else {}
 
 
 def _sheet(images: Images) -> str:

@@ -7,10 +7,10 @@ parameter; a parameter that a trial did not have leaves a gap in its line.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from catsweep.printing import readable
 from catsweep.report.charts import arrow, brief, said
 from catsweep.report.record import Entry, Record
 from catsweep.report.scales import Axis, of_parameter, over
+from steady.printing import readable
 
 ORDER = {"failed": 0, "pruned": 1, "running": 2, "finished": 3, "front": 4}  # what lies above what
 

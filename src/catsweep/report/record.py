@@ -22,11 +22,12 @@ from catsweep.export.selection import Candidate, Objective
 from catsweep.export.trials import CONFIRM, find_run
 from catsweep.metrics.beside import BESIDE, Scores, of_run
 from catsweep.metrics.judged import CARDS
-from catsweep.names import inside
-from catsweep.printing import readable
 from catsweep.records import NUMBER, TEXT, misshapen, read_json
-from catsweep.search import attributes, grammar, results
-from catsweep.search.storage import find_study
+from steady import grammar
+from steady.links import inside
+from steady.printing import readable
+from steady.study import meta, results
+from steady.study.storage import find_study
 
 ROLES = {  # what a chart draws alike
     TrialState.COMPLETE: "finished", TrialState.RUNNING: "running", TrialState.WAITING: "waiting",
@@ -63,7 +64,7 @@ class Entry:
 
     Attributes:
         number: of the trial in its study.
-        state: in a word, as `catsweep.search.results.state` has it, with `finished` for complete ones.
+        state: in a word, as `steady.study.results.state` has it, with `finished` for complete ones.
         role: `finished`, `pruned`, `failed` (also for infeasible ones), `running` or `waiting`.
         values: one per objective, if it finished; may be infinite.
         params: what was drawn for it.
@@ -213,7 +214,6 @@ def _objectives(study: optuna.Study) -> tuple[Objective, ...]:
 
 
 def _entry(trial: FrozenTrial, run: Path | None) -> Entry:
-    noted = trial.user_attrs
     state, role = results.state(trial), ROLES[trial.state]
     if role == "pruned" and state != "pruned":  # infeasible: out of memory, diverged
         role = "failed"
@@ -225,16 +225,16 @@ def _entry(trial: FrozenTrial, run: Path | None) -> Entry:
         params=dict(trial.params),
         attempts=_attempts(trial, run),
         seconds=results.seconds(trial),
-        message=readable(str(noted.get(attributes.MESSAGE, ""))).strip(),
-        traceback=readable(str(noted.get(attributes.TRACEBACK, ""))).strip(),
+        message=readable(str(meta.get(trial, meta.MESSAGE, ""))).strip(),
+        traceback=readable(str(meta.get(trial, meta.TRACEBACK, ""))).strip(),
         run=run,
-        confirms=noted.get(attributes.CONFIRMS),
-        seed=noted.get(attributes.SEED),
+        confirms=meta.get(trial, meta.CONFIRMS),
+        seed=meta.get(trial, meta.SEED),
     )
 
 
 def _attempts(trial: FrozenTrial, run: Path | None) -> tuple[Attempt, ...]:
-    told = trial.user_attrs.get(attributes.RUNS, [])
+    told = meta.get(trial, meta.RUNS, [])
     ended = tuple(Attempt(one.get("slot"), float(one["start"]), float(one["end"])) for one in told)
     if trial.state == TrialState.RUNNING and run is not None:
         return (*ended, *_going_on(run))
@@ -264,7 +264,7 @@ def _confirmations(study: optuna.Study, runs: Path) -> tuple[Entry, ...]:
 def _run_folder(trial: FrozenTrial, runs: Path, objectives: Sequence[Objective]) -> Path | None:
     if trial.state == TrialState.COMPLETE:
         try:
-            known = trial.user_attrs.get(attributes.FOLDER)
+            known = meta.get(trial, meta.FOLDER)
             return find_run(runs, Candidate(trial.number, tuple(trial.values)), objectives, known)
         except ExportError:
             return None
@@ -272,7 +272,7 @@ def _run_folder(trial: FrozenTrial, runs: Path, objectives: Sequence[Objective])
 
 
 def _own_folder(trial: FrozenTrial, runs: Path, usual: str) -> Path:
-    return runs / str(trial.user_attrs.get(attributes.FOLDER, usual))
+    return runs / str(meta.get(trial, meta.FOLDER, usual))
 
 
 def _existing(folder: Path, runs: Path) -> Path | None:

@@ -7,11 +7,11 @@ import shlex
 from dataclasses import dataclass
 from typing import Any
 
-from catsweep.printing import readable
 from catsweep.report.record import Entry, Record
 from catsweep.report.words import shown
-from catsweep.search import grammar
-from catsweep.search.recorded_lines import SCRIPT, is_plain
+from steady import grammar
+from steady.printing import readable
+from steady.study.meta import SCRIPT, is_plain
 
 SWEPT = ("study", "trials")  # belong to a sweep, not to a run of its own
 
@@ -59,7 +59,7 @@ def reproduction(record: Record, winner: Entry | None) -> Reproduction:
 
 
 def _overrides(values: dict[str, Any]) -> list[str]:
-    """As `catsweep.search.space.Space.overrides`: values are kept as they were typed, in Hydra's grammar."""
+    """As `steady.propose.space.Space.overrides`: values are kept as they were typed, in Hydra's grammar."""
     deleted = [key for key, value in values.items() if value == "deleted" and key.startswith("~")]
     return [*(f"{key}={_value(value)}" for key, value in values.items() if key not in deleted), *deleted]
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from catsweep.data.ready import find_ready_set
 from catsweep.export.trials import open_study
 from catsweep.metrics.beside import FID, JUDGED
-from catsweep.printing import readable
 from catsweep.report import pictures
 from catsweep.report.grids import Images
 from catsweep.report.importance import Importance, importances
@@ -22,6 +21,7 @@ from catsweep.report.second_opinion import SecondOpinion, second_opinion
 from catsweep.report.timeline import Timeline, timeline
 from catsweep.report.winner import Winner, pick
 from catsweep.report.words import counted
+from steady.printing import readable
 
 SHOWN = 36  # of the winner's samples, and of the real cats beside them
 

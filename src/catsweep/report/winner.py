@@ -11,7 +11,7 @@ from catsweep.export.confirmed import confirmed_choice, current, follows
 from catsweep.export.seeds import Seeds, confirming_line
 from catsweep.export.selection import Choice, choose
 from catsweep.export.trials import Trials, find_run, read_trials
-from catsweep.search.confirmation import Confirmation
+from steady.confirm.comparison import Confirmation
 
 
 @dataclass(frozen=True)

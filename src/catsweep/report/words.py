@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from catsweep.printing import readable
-from catsweep.search import grammar
+from steady import grammar
+from steady.printing import readable
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 

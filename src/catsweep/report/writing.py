@@ -9,14 +9,14 @@ from pathlib import Path
 import optuna
 from omegaconf import DictConfig
 
-from catsweep import places
-from catsweep.atomic import write_text
-from catsweep.export.trials import find_study
 from catsweep.ownership import require_file
-from catsweep.printing import say
 from catsweep.report import markdown, page
 from catsweep.report.story import tell
 from catsweep.report.words import counted
+from steady import places
+from steady.atomic import write_text
+from steady.printing import say
+from steady.study.storage import study_folder
 
 PAGE = "report.html"
 SIGN = ": what the sweep found"  # in the title of both
@@ -38,7 +38,7 @@ def run(cfg: DictConfig) -> Path:
         TakenError: a file of that name is there that is no report.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # it warns of scores that are infinite; the page tells of them
-    folder = find_study(Path(cfg.sweeps), None if cfg.study is None else str(cfg.study))
+    folder = study_folder(Path(cfg.sweeps), None if cfg.study is None else str(cfg.study))
     places.check(folder, cfg)
     story = tell(folder, Path(cfg.outputs) / folder.name, Path(cfg.ready), cfg.select, bool(cfg.plotly))
     path = folder / PAGE

@@ -19,8 +19,8 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from catsweep.errors import ConfigError
 from catsweep.instantiation import instantiate
-from catsweep.search.confirming import CONFIRMATION
 from catsweep.tracking.run_logger import Mode, RunLogger, Watch, cache_beside, resolve_mode, run_id, under_agent
+from steady.confirm.stage import CONFIRMATION
 
 TAGGED = ("model", "data", "loss")  # groups whose option is a tag of the run
 WATCH_EVERY = 100  # batches

@@ -21,9 +21,9 @@ import torch
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
-from catsweep.atomic import write_json, write_text
 from catsweep.errors import DataError
 from catsweep.records import read_json
+from steady.atomic import write_json, write_text
 
 log = logging.getLogger(__name__)
 

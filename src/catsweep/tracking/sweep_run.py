@@ -13,14 +13,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from catsweep import cluster
 from catsweep.instantiation import instantiate
-from catsweep.metrics.beside import BESIDE, Scores
+from catsweep.metrics.beside import BESIDE, Scores, of_confirmation
 from catsweep.report import record as study_record
 from catsweep.report.importance import importances
 from catsweep.report.optuna_plots import unlinked
 from catsweep.report.record import Entry, Record
-from catsweep.search import attributes, confirmation, results
-from catsweep.search.confirmation import Confirmation
 from catsweep.tracking.run_logger import RunLogger
+from steady.confirm import comparison
+from steady.confirm.comparison import Confirmation
+from steady.study import meta, results
 
 if TYPE_CHECKING:
     import wandb
@@ -199,7 +200,7 @@ def _confirmed(confirmed: Confirmation, found: Record) -> "wandb.Table":
     """The runs under other seeds."""
     import wandb
 
-    names = [name for name in BESIDE if name in confirmed.beside(found.opinion.again)]
+    names = [name for name in BESIDE if name in of_confirmation(confirmed, found.opinion.again)]
     again = {one.trial: found.opinion.again.get(one.trial, {}) for one in confirmed.candidates}
     rows = [
         [one.trial, "winner" if one is confirmed.winner else "not told from it" if one.trial in confirmed.tied else "",
@@ -211,7 +212,7 @@ def _confirmed(confirmed: Confirmation, found: Record) -> "wandb.Table":
 
 def _confirmation(study_folder: Path) -> Confirmation | None:
     try:
-        return confirmation.read(study_folder)
+        return comparison.read(study_folder)
     except ValueError:  # another version's, or damaged: `make best-model` says so
         return None
 
@@ -228,5 +229,5 @@ def _summary(study: optuna.Study, found: Record, confirmed: Confirmation | None)
         summary |= found.opinion.own.get(summary["winner"], Scores()).beside
     if found.opinion.judged and front:
         summary["judge"] = found.opinion.to_dict(summary["winner"])
-    summary["reused"] = sum(attributes.DUPLICATE_OF in trial.user_attrs for trial in study.get_trials(deepcopy=False))
+    summary["reused"] = sum(meta.has(trial, meta.DUPLICATE_OF) for trial in study.get_trials(deepcopy=False))
     return summary

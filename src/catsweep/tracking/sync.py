@@ -16,8 +16,8 @@ from pathlib import Path
 import psutil
 
 from catsweep.errors import CatsweepError, ConfigError
-from catsweep.printing import readable, say
 from catsweep.tracking.run_logger import has_key
+from steady.printing import readable, say
 
 SERVICE = "wandb-core"  # the process that writes
 RECORDS = Path("outputs/wandb")  # `save_dir` of conf/logger/wandb.yaml

@@ -13,19 +13,18 @@ from typing import Any
 
 import optuna
 
-from catsweep.atomic import write_json
 from catsweep.errors import CatsweepError, ConfigError, StudyError
-from catsweep.export.trials import BESIDES, find_study
+from catsweep.export.trials import BESIDES
 from catsweep.loaded import read as read_config
-from catsweep.markdown import fenced
-from catsweep.printing import readable, say
 from catsweep.report import record as study_record
 from catsweep.report.record import Record
-from catsweep.search.folders import is_of
-from catsweep.search.settings import SWEEPS
-from catsweep.search.storage import open_storage
 from catsweep.tracking.panels import X, libraries, runs_of, sections
 from catsweep.tracking.run_logger import resolve_mode
+from steady.atomic import write_json
+from steady.options import SWEEPS
+from steady.printing import fenced, readable, say
+from steady.study.storage import open_storage, study_folder
+from steady.study.trial_folders import is_of
 
 SPECIFICATION = "wandb_workspace.json"
 PROJECT = "catsweep"  # where runs go unless their configuration says otherwise
@@ -45,7 +44,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--entity", help="user or team; the one that its runs name, else the account's default")
     given = parser.parse_args(words)
     try:
-        folder = find_study(SWEEPS, given.study)
+        folder = study_folder(SWEEPS, given.study)
         say(build(folder, _read(folder), given.entity))
     except CatsweepError as error:
         raise SystemExit(readable(f"{type(error).__name__}: {error}")) from None

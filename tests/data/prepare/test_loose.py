@@ -17,7 +17,7 @@ from catsweep.data.prepare.images import read_image
 from catsweep.data.prepare.loose import CARD, Format, Sample, choose, key, write
 from catsweep.data.ready import Item, ReadySet, Row
 from catsweep.errors import ConfigError, PlaceError, TakenError
-from catsweep.places import told
+from steady.places import told
 
 
 @pytest.fixture

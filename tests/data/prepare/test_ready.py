@@ -18,7 +18,7 @@ from catsweep.data.prepare.stage import Done
 from catsweep.data.ready import CARD, IMAGES, MANIFEST, ReadySet
 from catsweep.errors import PlaceError
 from catsweep.ownership import MARKER
-from catsweep.places import told
+from steady.places import told
 
 SPLITS = ("train", "", "val", "train", "train")
 

@@ -15,7 +15,7 @@ from catsweep.data.prepare.record import MANIFEST, Record, read_manifest, write_
 from catsweep.data.prepare.stage import Done
 from catsweep.data.prepare.table import check, write_table
 from catsweep.errors import ConfigError
-from catsweep.printing import readable_name
+from steady.printing import readable_name
 
 Made = Callable[[Sequence[Record]], list[Done]]
 

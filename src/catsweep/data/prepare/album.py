@@ -16,7 +16,7 @@ from catsweep.data.contact_sheet import pick
 from catsweep.data.prepare.images import Pixels, on_white, read_image
 from catsweep.data.prepare.record import Record
 from catsweep.data.prepare.stage import Done
-from catsweep.printing import readable_name
+from steady.printing import readable_name
 
 SHOWN = 12  # pictures of one kind
 KINDS = 12  # kinds of one stage; the rarer ones are put together

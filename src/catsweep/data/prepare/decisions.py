@@ -15,10 +15,10 @@ from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
 
-from catsweep.atomic import write_bytes
-from catsweep.cells import escaped
 from catsweep.data.prepare.record import Record
 from catsweep.errors import DataError
+from steady.atomic import write_bytes
+from steady.printing import escaped
 
 TABLE = "verify.csv"
 KEEP, DROP, UNDECIDED = "keep", "drop", ""

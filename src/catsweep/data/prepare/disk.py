@@ -5,7 +5,7 @@ import os
 import shutil
 from pathlib import Path
 
-from catsweep.atomic import replacing
+from steady.atomic import replacing
 
 
 def file_digest(path: Path) -> str:

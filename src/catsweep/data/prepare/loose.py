@@ -25,8 +25,8 @@ from catsweep.errors import ConfigError
 from catsweep.folders import replacing_folder
 from catsweep.instantiation import instantiate
 from catsweep.ownership import Kind
-from catsweep.places import named
-from catsweep.printing import readable_name
+from steady.places import named
+from steady.printing import readable_name
 
 CARD = "card.json"
 SPLITS = ("train", "val")

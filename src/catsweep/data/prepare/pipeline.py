@@ -13,7 +13,6 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
-from catsweep import places
 from catsweep.data.building import nothing_left
 from catsweep.data.files import PASSED_OVER, say_passed_over, write_passed_over
 from catsweep.data.prepare import left_out, loose, report, table
@@ -24,7 +23,8 @@ from catsweep.data.prepare.record import Record
 from catsweep.data.prepare.stage import Done, Stage
 from catsweep.errors import ConfigError, DataError
 from catsweep.instantiation import instantiate
-from catsweep.names import checked
+from steady import places
+from steady.links import checked
 
 log = logging.getLogger(__name__)
 

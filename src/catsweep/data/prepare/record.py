@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from catsweep.atomic import replacing
-from catsweep.cells import escaped, unescaped
-from catsweep.names import why_not
+from steady.atomic import replacing
+from steady.links import why_not
+from steady.printing import escaped, unescaped
 
 MANIFEST = "manifest.csv"
 
@@ -123,7 +123,7 @@ def rounded(points: NDArray[np.floating[Any]]) -> tuple[tuple[float, float], ...
 def write_manifest(path: Path, records: Iterable[Record]) -> str:
     """Write records as CSV (RFC 4180), whole or not at all.
 
-    File names that are not UTF-8 keep their bytes, and none is a formula (`catsweep.cells`).
+    File names that are not UTF-8 keep their bytes, and none is a formula (`steady.printing`).
 
     Returns:
         `content_digest` of the records that are kept.

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 
 from catsweep import templates
-from catsweep.atomic import write_text
 from catsweep.data.contact_sheet import pick
 from catsweep.data.files import say_passed_over
 from catsweep.data.prepare import left_out, measures
@@ -26,7 +25,8 @@ from catsweep.data.prepare.record import Record
 from catsweep.data.prepare.stage import SHEET, Done
 from catsweep.data.ready import ReadySet
 from catsweep.data.splits import TRAIN, VAL
-from catsweep.printing import readable_name
+from steady.atomic import write_text
+from steady.printing import readable_name
 
 PAGE = "report.html"
 TEMPLATE = "report.html.jinja"

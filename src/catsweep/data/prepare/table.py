@@ -13,11 +13,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from catsweep.atomic import replacing
 from catsweep.data.prepare.record import MANIFEST, Record
 from catsweep.data.prepare.stage import Done
 from catsweep.errors import ConfigError
-from catsweep.printing import readable_name
+from steady.atomic import replacing
+from steady.printing import readable_name
 
 STEM = "manifest"
 

@@ -4,7 +4,7 @@
 here for the photos and their images, and sends each decision as it is made. Every decision is in verify.csv before it
 is answered.
 
-Nobody but the page may decide: `catsweep.local_server` lets only this machine's own pages ask, decisions are taken only
+Nobody but the page may decide: `steady.local_server` lets only this machine's own pages ask, decisions are taken only
 with a token that stands in the page, and there are no addresses but places in the list of photos.
 """
 
@@ -30,7 +30,7 @@ from catsweep.data.prepare.decisions import DROP, KEEP, UNDECIDED, Decisions
 from catsweep.data.prepare.images import encode, read_image, thumbnail
 from catsweep.data.prepare.record import Record
 from catsweep.errors import DataError
-from catsweep.local_server import HOST, listen, uvicorn_server
+from steady.local_server import HOST, listen, uvicorn_server
 
 log = logging.getLogger(__name__)
 

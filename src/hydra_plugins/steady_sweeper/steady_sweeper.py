@@ -1,0 +1,39 @@
+"""The class Hydra finds: it hands everything to `steady.sweep`, imported when a sweep really runs."""
+
+from typing import Any
+
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from . import config as config
+
+
+class SteadySweeper(Sweeper):
+    """A search with Optuna in steady state: slots never wait for each other, and a sweep can always be resumed."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings = settings
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Remember what jobs are made of."""
+        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Run the sweep to its end, or to the next interruption.
+
+        Args:
+            arguments: the overrides of the command line, fixed ones and searched ones.
+
+        Raises:
+            SystemExit: with code 1 when the sweep cannot go on, 130 or 143 when it was interrupted.
+        """
+        from steady.run.interruption import Stop, ending
+
+        assert self.hydra_context is not None
+        assert self.config is not None
+        stop = Stop()
+        with ending(stop):
+            from steady.sweep import run  # imports Optuna
+
+            run(self.settings, self.hydra_context, self.task_function, self.config, arguments, stop)

@@ -1,0 +1,137 @@
+"""Writes files that a reader sees as they were or as they are, and never half written.
+
+What is written stands in a scratch file beside its place, on the same file system, under a name of its own
+(`.NAME.HEX.steady`), until it is whole, and takes its place by one rename. So a kill at any moment leaves the old
+file or the new one. The scratch is locked as long as its writer lives: the kernel lets go of the lock (flock) when the
+writer ends, however it ends. So whoever writes next in that folder tells the debris of the dead from the work of the
+living, and removes the one without touching the other.
+"""
+
+import fcntl
+import json
+import os
+import re
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from steady.places import named
+
+SCRATCH = re.compile(r"\.(?P<target>.+)\.[0-9a-f]{16}\.(steady|catsweep)", re.DOTALL)  # catsweep: up to 0.1
+_tidied: set[tuple[int, str]] = set()
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Write a file elsewhere, and put it in its place when the block ends without an error.
+
+    An error inside the block leaves what was there before, and no debris.
+
+    Args:
+        path: of the file; missing folders are made.
+
+    Yields:
+        Where to write, on the same file system; nobody else, of any machine, writes there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with named(path), _scratch(path) as unfinished:
+        yield unfinished
+        os.replace(unfinished, path)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write bytes that are on the disk before they are in their place: no loss of power leaves an empty file."""
+    with replacing(path) as unfinished, unfinished.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text, in UTF-8, with line ends as they are in it."""
+    with replacing(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8", newline="")
+
+
+def write_json(path: Path, content: Any, *, ascii_only: bool = True) -> None:
+    """Write plain values as a person reads them; with `ascii_only=False` letters stay as they are."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=ascii_only) + "\n")
+
+
+@contextmanager
+def _scratch(target: Path) -> Iterator[Path]:
+    """A new, empty file to write into; what is still there when the block ends is removed.
+
+    It is this very file that is locked: one that is put in its place may be taken for debris.
+
+    Args:
+        target: which it is to replace; its folder exists.
+    """
+    if (place := (os.getpid(), str(target.parent))) not in _tidied:  # at each write it would cost more than the write
+        _tidied.add(place)
+        tidy(target.parent)
+    path, lock = locked(lambda: beside(target))
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(lock)
+
+
+def tidy(parent: Path) -> None:
+    """Remove the scratch files that killed writers left in a folder."""
+    with suppress(OSError), os.scandir(parent) as entries:  # a folder that cannot be listed is not ours to tidy
+        found = [Path(entry.path) for entry in entries if entry.is_file(follow_symlinks=False)]
+        for path in (path for path in found if SCRATCH.fullmatch(path.name)):
+            with suppress(OSError), lock_of_the_dead(path) as dead:
+                if dead:
+                    path.unlink()
+
+
+@contextmanager
+def lock_of_the_dead(path: Path) -> Iterator[bool]:
+    """Whether the writer that locked a file is dead; then nobody else looks at it during the block."""
+    lock = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        yield _take(lock) and _is_still(lock, path)
+    finally:
+        os.close(lock)
+
+
+def locked(make: Callable[[], Path]) -> tuple[Path, int]:
+    """A new file of which the lock is ours, and the descriptor that holds it.
+
+    Between the making and the locking somebody who tidies may take it for debris; then there is another one.
+    """
+    while True:
+        path = make()
+        with suppress(FileNotFoundError):
+            lock = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o666)
+            if _take(lock, otherwise=True) and _is_still(lock, path):
+                return path, lock
+            os.close(lock)
+
+
+def _take(lock: int, otherwise: bool = False) -> bool:
+    """Take a lock; False if somebody has it, `otherwise` where the file system has none."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return otherwise
+    return True
+
+
+def _is_still(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
+    except FileNotFoundError:
+        return False
+
+
+def beside(target: Path) -> Path:
+    """Name a scratch for a file or folder, in the same folder, that nobody else has."""
+    return target.with_name(f".{target.name}.{uuid.uuid4().hex[:16]}.steady")

@@ -1,0 +1,1 @@
+"""Confirmation of the best trials under other seeds."""

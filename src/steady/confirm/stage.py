@@ -1,0 +1,229 @@
+"""The stage after the search: its best trials, trained again under other seeds.
+
+The runs are trials of a study of their own, `<study>.confirm`, and go through the same scheduler, so they can be
+interrupted and resumed as those of the search. `steady.confirm.comparison` chooses and compares them.
+"""
+
+import logging
+import re
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from steady.confirm import comparison
+from steady.confirm.comparison import Confirmation
+from steady.propose.sampling import SpaceExhausted
+from steady.run.executor import Executor
+from steady.run.interruption import Stop
+from steady.run.job_factory import Jobs
+from steady.run.ledger import Limits
+from steady.run.scheduler import Scheduler
+from steady.study import meta, results
+from steady.study.artifacts import Artifacts
+from steady.study.leases import Leases
+from steady.study.meta import whole
+from steady.study.storage import find_study
+from steady.study.trial_folders import Folders
+
+log = logging.getLogger(__name__)
+
+CONFIRMATION = ".confirm"  # the name of the study of the runs, behind that of their search
+FOLDER = "confirm"  # of the runs, in the sweep's
+
+
+def typical_seconds(study: optuna.Study, minutes: float | None) -> float:
+    """How long one run of a study's best may take: as its finished trials did, or else what they are given.
+
+    Args:
+        study: the search.
+        minutes: that a trial trains, if that is known.
+
+    Returns:
+        Seconds, 0 if nothing is known.
+    """
+    finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    trained = [trial for trial in finished if not meta.has(trial, meta.DUPLICATE_OF)]  # others took no time
+    known = [taken for trial in trained if (taken := results.seconds(trial))]
+    return statistics.median(known) if known else 60 * (minutes or 0.0)
+
+
+def usual(number: int) -> str:
+    """The folder of a run on which none is written."""
+    return f"{FOLDER}/{number}"
+
+
+class Confirming:
+    """The confirmation of one study.
+
+    Args:
+        study: the search, which has ended.
+        jobs: of the sweep.
+    """
+
+    def __init__(self, study: optuna.Study, jobs: Jobs) -> None:
+        self.study, self.jobs, self.settings = study, jobs, jobs.settings
+        self.plan = self._plan()
+        self.found: Confirmation | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every run that was asked for has ended."""
+        if not self.plan:
+            return True
+        if find_study(self.study._storage, self.study.study_name + CONFIRMATION) is None:
+            return False
+        runs = self._runs()
+        ended = runs.get_trials(deepcopy=False)
+        return len(ended) >= _Planned(runs, self.plan).total() and all(run.state.is_finished() for run in ended)
+
+    def run(
+        self,
+        executor: Executor,
+        limits: Callable[[int], Limits],
+        stop: Stop,
+        event: Callable[[str], None],
+        refresh: Callable[[], None],
+        begin: Callable[[optuna.Study, list[dict[str, Any]]], None],
+    ) -> None:
+        """Do the runs that are missing, and compare. Does nothing when none were asked for.
+
+        Args:
+            executor: where they run.
+            limits: for so many runs.
+            stop: watched.
+            event: told of each start and end.
+            refresh: called about once a second.
+            begin: told of the study of the runs and the plan.
+
+        Raises:
+            StudyError: too many failed.
+        """
+        if not self.plan:
+            return
+        runs = self._runs()
+        proposals = _Planned(runs, self.plan)
+        begin(runs, self.plan)
+        searched = self.jobs.folders(self.study)
+        taken = tuple(searched.said(trial) for trial in self.study.get_trials(deepcopy=False))
+        folders = Folders(searched.base, usual=usual, others=taken)
+        leases = Leases(runs._storage, runs.study_name, grace=self.settings["lease"])
+        leases.register()
+        try:
+            Scheduler(
+                study=runs,
+                proposals=proposals,
+                executor=executor,
+                leases=leases,
+                limits=limits(proposals.total()),
+                overrides=lambda run: self._overrides(runs, run, folders),
+                folders=folders,
+                event=lambda line: event(_in_words(line, runs)),
+                refresh=refresh,
+                attach=Artifacts(runs, self.settings.record, self.settings["artifacts"]).attach,
+                stop=stop,
+            ).run()
+        finally:
+            leases.close()
+        if not stop.requested:
+            self._report(runs)
+
+    def print(self) -> None:
+        """Print what was found, with what the run folders say beside the objectives; nothing if nothing was."""
+        if self.found is not None:
+            base = Path(self.study.user_attrs["sweep_dir"])
+            folders = comparison.folders(self._runs(), usual)
+            again = {trial: {seed: base / name for seed, name in own.items()} for trial, own in folders.items()}
+            extra = self.settings.extra_scores
+            self.found.print(more=None if extra is None else extra.confirmed(self.found, again, base))
+
+    def _plan(self) -> list[dict[str, Any]]:
+        asked = self.settings["confirm"]
+        if asked is None:
+            return []
+        seed = comparison.first_seed(self.jobs.config)
+        return comparison.plan(comparison.candidates(self.study, asked["top"]), asked["seeds"], seed)
+
+    def _runs(self) -> optuna.Study:
+        return optuna.create_study(
+            study_name=self.study.study_name + CONFIRMATION,
+            storage=self.study._storage,
+            directions=self.study.directions,
+            sampler=optuna.samplers.RandomSampler(),
+            load_if_exists=True,
+        )
+
+    def _overrides(self, runs: optuna.Study, run: FrozenTrial, folders: Folders) -> tuple[str, ...]:
+        trial = self.study.get_trials(deepcopy=False)[whole(run, meta.CONFIRMS)]
+        own = (f"seed={whole(run, meta.SEED)}", *self.jobs.place(folders, run))
+        return (*self.jobs.space.overrides(trial.params), *own, *self.jobs.identity(runs, run))
+
+    def _report(self, runs: optuna.Study) -> None:
+        done = [
+            (meta.get(run, meta.CONFIRMS), meta.get(run, meta.SEED), list(run.values))
+            for run in runs.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+            if _asked(run) in self.plan
+        ]
+        if not done:
+            log.warning("No confirmation run finished; the winner is the search's own.")
+            return
+        names = list(self.settings.objective or [])
+        report = comparison.report(self.study, done, names, list(self.settings.directions))
+        report.write(self.settings.record)
+        self.found = report
+
+
+class _Planned:
+    """The runs in the order of their plan, as `Scheduler` wants its trials."""
+
+    def __init__(self, runs: optuna.Study, plan: list[dict[str, Any]]) -> None:
+        self.runs, self.plan = runs, plan
+
+    def _missing(self, trials: list[FrozenTrial]) -> list[dict[str, Any]]:
+        there = [_asked(trial) for trial in trials]
+        return [one for one in self.plan if one not in there]
+
+    def total(self) -> int:
+        """How many runs there will be, with those of an earlier plan."""
+        trials = self.runs.get_trials(deepcopy=False)
+        return len(trials) + len(self._missing(trials))
+
+    def propose(self, trials: list[FrozenTrial]) -> "_Run":
+        """The first of the plan that was not begun."""
+        missing = self._missing(trials)
+        if not missing:
+            raise SpaceExhausted("Every confirmation run was begun.")
+        return _Run(self.runs, missing[0])
+
+    def complete(self, trial: FrozenTrial) -> None:
+        """They have no parameters of their own."""
+
+
+@dataclass
+class _Run:
+    runs: optuna.Study
+    attributes: dict[str, Any]
+    duplicate_of: int | None = None
+
+    def commit(self, **noted: Any) -> FrozenTrial:
+        storage = self.runs._storage
+        template = create_trial(state=TrialState.RUNNING, user_attrs={**self.attributes, **noted})
+        return storage.get_trial(storage.create_new_trial(self.runs._study_id, template))
+
+
+def _asked(run: FrozenTrial) -> dict[str, Any]:
+    return {key: meta.get(run, key) for key in (meta.CONFIRMS, meta.SEED)}
+
+
+def _in_words(line: str, runs: optuna.Study) -> str:
+    """What the loop says of a run by its number, said by the trial that it confirms, and the seed."""
+
+    def words(found: re.Match[str]) -> str:
+        run = runs.get_trials(deepcopy=False)[int(found[1])]
+        return f"trial {meta.get(run, meta.CONFIRMS)} under seed {meta.get(run, meta.SEED)}"
+
+    return re.sub(r"^trial (\d+)", words, line).removesuffix(": ")

@@ -1,0 +1,49 @@
+"""Errors that steady raises on purpose: one root, so that a caller can tell them from a bug.
+
+A message says what was expected, what came, and what to do about it.
+"""
+
+
+class SteadyError(Exception):
+    """Root of all errors that steady raises on purpose."""
+
+
+class ConfigError(SteadyError):
+    """A configuration that cannot mean anything, for example a sampler that does not exist."""
+
+
+class PlaceError(SteadyError):
+    """A folder or file that cannot be used: no room, no permission, something else in its place."""
+
+
+class DataError(SteadyError):
+    """A file or other input that cannot be used, or is not what it claims to be."""
+
+
+class TrainingError(SteadyError):
+    """A task that went wrong in a way that the task itself can tell."""
+
+
+class DivergedError(TrainingError):
+    """Training that cannot come to anything: a loss or scores that are not finite, or a generator that collapsed."""
+
+
+class InterruptedTrial(TrainingError):
+    """A task that was asked to stop and did, at a checkpoint it can go on from."""
+
+
+class StudyError(SteadyError):
+    """A sweep that cannot go on as asked: its study was made otherwise, or every trial fails in the same way."""
+
+
+class StorageError(StudyError):
+    """A study whose file or server cannot be read or written, as on a full disk.
+
+    Args:
+        message: which, why, and what to do.
+        full: no space is left, so nothing else can be written there either.
+    """
+
+    def __init__(self, message: str, full: bool = False) -> None:
+        super().__init__(message)
+        self.full = full

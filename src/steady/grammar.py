@@ -1,0 +1,312 @@
+"""Keys and values between Hydra's override grammar and Optuna's record: one key however it is spelled, strings exact.
+
+Used wherever an override is read (`arguments`, `conditions`), rendered for a job (`space`), or shown (`results`, the
+report). Optuna keeps None, booleans, numbers and strings; so a list or a dict is kept as its text in Hydra's grammar,
+and the few strings that would be taken for such a text are kept in quotes. All others are kept as they are.
+
+What `params` and the command line say: what is searched, what is fixed, what is deleted; each key once.
+
+First step of `steady.propose.space`. A sweep of numbers becomes the distribution that hydra-optuna-sweeper makes of
+it; choices are read here, since there a quoted string loses its quotes, and with them what it is.
+"""
+
+import math
+import re
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from fractions import Fraction
+from functools import cache, lru_cache
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import (
+    ChoiceSweep,
+    Override,
+    OverrideType,
+    Quote,
+    QuotedString,
+    RangeSweep,
+    Sweep,
+    Transformer,
+    ValueType,
+)
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from steady.errors import ConfigError
+
+Scalar = str | int | float | bool | None  # what Optuna keeps
+SPELLED = "spelling"  # study attribute, "exact" if its strings are told from other values; older studies lack it
+
+
+def bare(key: str) -> str:
+    """A key by which `x`, `+x` and `++x` are one."""
+    return key.lstrip("+")
+
+
+def prefix(key: str) -> str:
+    """What says how an override finds its key: nothing, `+` or `++`."""
+    return key[: len(key) - len(bare(key))]
+
+
+def parsed(text: str) -> Any:
+    """A value of the grammar: plain, or a `QuotedString`, `Sweep` or container of those.
+
+    Raises:
+        ValueError: the text is none.
+    """
+    found = _parsed(text)
+    if found is None:
+        raise ValueError(f"{text!r} is no value of Hydra's override grammar.")
+    return found[0]
+
+
+def kept(value: Any) -> Scalar:
+    """A value that was parsed, as Optuna keeps it."""
+    if isinstance(value, QuotedString):
+        value = value.text
+    if isinstance(value, str):
+        return quoted(value) if _is_text_of_something(value) else value
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    return Transformer.str(value)
+
+
+def plain(value: Scalar) -> Any:
+    """What a value that Optuna keeps stands for: the way back from `kept`, quotes and all taken off."""
+    if isinstance(value, str) and _is_text_of_something(value):
+        return Override._convert_value(parsed(value))
+    return value
+
+
+def spelled(value: Scalar) -> str:
+    """A value that Optuna keeps, in Hydra's grammar: `null` is None and `'null'` the string."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if not isinstance(value, str) or (value and _stays(value)) or _is_text_of_something(value):
+        return str(value)
+    return quoted(value)
+
+
+def as_overrides(params: Mapping[str, Scalar], space: Iterable[str], exact: bool) -> dict[str, str]:
+    """A trial's parameters as overrides, from what its study keeps.
+
+    Args:
+        params: of the trial.
+        space: the keys of its contract's space, which have the prefix that an override needs.
+        exact: whether the study tells strings from other values, see `SPELLED`; an older one rendered them bare.
+    """
+    keys = {bare(key): key for key in space}
+    return {
+        keys.get(name, name): value if isinstance(value, str) and not exact else spelled(value)
+        for name, value in params.items()
+    }
+
+
+def quoted(value: str) -> str:
+    """A string in Hydra's override grammar, where a backslash is itself unless a quote comes after it."""
+    escaped = re.sub(r"(\\*)('|\Z)", lambda found: 2 * found[1] + (r"\'" if found[2] else ""), value)
+    return f"'{escaped}'"
+
+
+def _is_text_of_something(text: str) -> bool:
+    """Whether a string reads as a quoted string, a list or a dict."""
+    if not text or text[0] not in "'\"[{ \t":
+        return False
+    found = _parsed(text)
+    return found is not None and isinstance(found[0], QuotedString | list | dict)
+
+
+def _stays(text: str) -> bool:
+    """Whether a string is itself without quotes."""
+    found = _parsed(text)
+    return found is not None and isinstance(found[0], str) and found[0] == text
+
+
+@cache
+def _parser() -> OverridesParser:
+    return OverridesParser.create()
+
+
+@lru_cache(4096)
+def _parsed(text: str) -> tuple[Any] | None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of functions that Hydra will drop
+            override = _parser().parse_override(f"x={text}")
+    except (HydraException, OmegaConfBaseException, ValueError, TypeError, RecursionError):
+        return None
+    if override.value_type != ValueType.ELEMENT and not isinstance(override._value, Sweep):
+        return None
+    return (override._value,)
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What some lines say.
+
+    Attributes:
+        searched: distributions by key, without `+`.
+        fixed: values in Hydra's grammar by key, without `+`.
+        deletions: overrides that delete something, as written.
+        prefixes: `+` or `++` of the keys that were written with it.
+        unsearched: keys that are fixed, though a line would have them searched.
+    """
+
+    searched: dict[str, BaseDistribution] = field(default_factory=dict)
+    fixed: dict[str, str] = field(default_factory=dict)
+    deletions: tuple[str, ...] = ()
+    prefixes: dict[str, str] = field(default_factory=dict)
+    unsearched: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, lines: Iterable[str], source: str) -> "Arguments":
+        """Read overrides.
+
+        Of a key that is given twice the later line counts, but what is fixed is never searched, as upstream has it.
+
+        Args:
+            lines: the overrides.
+            source: where they are from, for messages.
+
+        Raises:
+            ConfigError: with all lines that cannot be read.
+        """
+        found, problems = cls(), []
+        deletions = []
+        for line in lines:
+            try:
+                override = OverridesParser.create().parse_override(line)
+                if override.is_delete():
+                    deletions.append(line)
+                    continue
+                found._add(override)
+            except (HydraException, OmegaConfBaseException, ValueError, NotImplementedError, AssertionError) as error:
+                problems.append(_unreadable(line, source, error))
+        if problems:
+            raise ConfigError(
+                "\n".join(problems)
+                + "\nExpected a value, choice(a, b), range(1, 5), interval(0.0, 1.0) or tag(log, interval(1e-4, 1e-2))."
+            )
+        both = tuple(key for key in found.fixed if found.searched.pop(key, None) is not None)
+        return cls(found.searched, found.fixed, tuple(deletions), found.prefixes, both)
+
+    def under(self, other: "Arguments") -> "Arguments":
+        """These, where the other says nothing of a key: the command line wins over `params`."""
+        own = {key: d for key, d in self.searched.items() if key not in other.fixed}
+        kept = {key: value for key, value in self.fixed.items() if key not in other.searched}
+        # The command line's own spelling has been tried on the configuration by Hydra already.
+        said = {*other.searched, *other.fixed}
+        prefixes = {key: value for key, value in self.prefixes.items() if key not in said}
+        return Arguments(
+            {**own, **other.searched},
+            {**kept, **other.fixed},
+            (*self.deletions, *other.deletions),
+            {**prefixes, **other.prefixes},
+            (*(key for key in self.searched if key in other.fixed), *other.unsearched),
+        )
+
+    def _add(self, override: Override) -> None:
+        written = override.get_key_element()
+        key, sign = bare(written), prefix(written)
+        if key not in self.searched and key not in self.fixed:
+            if sign:
+                self.prefixes[key] = sign
+        elif sign == "++":  # finds a key whether or not a line before has made it
+            self.prefixes[key] = sign
+        if override.is_sweep_override():
+            self.searched[key] = _distribution(override)
+        else:
+            self.fixed[key] = _fixed(override)
+
+
+def line(key: str, value: Any) -> str:
+    """An entry of `params` as an override: text is already in Hydra's grammar, other values are put in it."""
+    return f"{key}={value if isinstance(value, str) else spelled(kept(_quotes(value)))}"
+
+
+def check_deletions(arguments: Arguments) -> None:
+    """See that nothing is deleted that is searched.
+
+    Raises:
+        ConfigError: with all that is; jobs would run without what the study says they had.
+    """
+    problems = []
+    for deletion in arguments.deletions:
+        deleted = OverridesParser.create().parse_override(deletion).get_key_element().lstrip("~")
+        for key in arguments.searched:
+            if key == deleted or key.startswith(f"{deleted}."):
+                problems.append(
+                    f"{deletion} deletes {key}, which is searched. To fix it, give it a value: {key}=VALUE; to leave "
+                    f"it out of the search, take it out of hydra.sweeper.params or off the command line."
+                )
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def _distribution(override: Override) -> BaseDistribution:
+    value = override._value
+    if isinstance(value, ChoiceSweep):
+        # In the order as written, also of shuffle(…): Optuna keeps the order of choices from start to start.
+        return CategoricalDistribution([kept(one) for one in value.list])
+    if isinstance(value, RangeSweep) and (value.shuffle or value.transformers):
+        return CategoricalDistribution([kept(one) for one in value])
+    if isinstance(value, IntervalSweep):
+        low, high, log = value.start, value.end, "log" in value.tags
+        assert low is not None
+        assert high is not None
+        if isinstance(low, int) and isinstance(high, int):
+            return IntDistribution(low, high, log=log)
+        return FloatDistribution(low, high, log=log)
+    if not isinstance(value, RangeSweep):
+        raise NotImplementedError(f"{override.input_line} cannot be searched.")
+    return _range(value)
+
+
+def _range(value: RangeSweep) -> BaseDistribution:
+    """The distribution of a range: Optuna's has both its ends, Hydra's stops before the second."""
+    if value.step == 0:
+        raise ValueError("A range needs a step other than 0.")
+    numbers = value.range()
+    start, stop, step = (Decimal(str(part)) for part in (numbers.start, numbers.stop, numbers.step))
+    count = math.ceil((Fraction(stop) - Fraction(start)) / Fraction(step))
+    if count <= 0:
+        raise ValueError("A range must hold at least one value.")
+    low, high = sorted((start, start + (count - 1) * step))
+    if isinstance(numbers, range):
+        return IntDistribution(int(low), int(high), step=int(abs(step)))
+    ends = [float(low), float(high), float(abs(step))]
+    exact = all(Decimal(str(end)) == part for end, part in zip(ends, (low, high, abs(step)), strict=True))
+    if not exact or (low != high and ends[2] < max(map(math.ulp, ends[:2]))):  # no float tells its values apart
+        return CategoricalDistribution([kept(one) for one in value])
+    return FloatDistribution(*ends[:2], step=ends[2])
+
+
+def _fixed(override: Override) -> str:
+    """A value as the jobs' overrides have it: spelled as upstream spells it, where that says the same."""
+    text = str(override.get_value_element_as_str())
+    if override.type == OverrideType.EXTEND_LIST:
+        return str(override.get_value_string())
+    same = OverridesParser.create().parse_override(f"x={text}")
+    if repr(same.value()) == repr(override.value()):  # also tells 1 from true and "1"
+        return text
+    return str(override.get_value_string())  # str(1)
+
+
+def _quotes(value: Any) -> Any:
+    """A plain value as it would have been parsed, with its strings in quotes."""
+    if isinstance(value, Mapping):
+        return {str(key): _quotes(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_quotes(one) for one in value]
+    if isinstance(value, str):
+        return QuotedString(value, Quote.single)
+    return value
+
+
+def _unreadable(line: str, source: str, error: Exception) -> str:
+    told = " ".join(str(error).split())
+    return f"{line!r} of {source} cannot be read{f': {told}' if told else '.'}"

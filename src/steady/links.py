@@ -1,0 +1,171 @@
+"""What may become part of a path when it comes from a file or a command line: a name, and nothing else.
+
+A name of a study, a trial, a ready set, a checkpoint or a file that some document lists is checked here before a path
+is built of it; so a `choice.json` of a stranger cannot name `/../../victim`. A name is one that every system takes
+for one part of a path: Windows has more separators and reserved names than Linux, and bundles travel.
+
+>>> checked("vae-2", "study")
+'vae-2'
+>>> why_not("../vae")
+"it holds '/'"
+
+Links and pipes in folders that somebody else may have made: what would be written, read or waited for elsewhere.
+
+Archives and copies keep links, so a friend's run may hold one to a file of the user. `catsweep.run_folder` and
+`steady.study.trial_folders` ask here before anything is written into a folder that is there already, `export.digests`
+before a bundle is read, and whoever reads a document `require_regular`. The folder may itself be a link: where the user
+keeps `outputs` is theirs to say. What changes between check and use is not defended.
+"""
+
+import os
+import re
+import stat
+import unicodedata
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from steady.errors import ConfigError, DataError, SteadyError
+
+LONGEST = 200  # bytes; file systems take 255, of which `steady.atomic` and endings need some
+_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{3,99}(\.[a-z0-9]{2,5})?")  # the fast way: all but reserved names
+_NOT_IN_NAMES = '/\\:*?"<>|'
+_LIKE_SEPARATORS = "\u2044\u2215\u2216\u2571\u2572\u27cb\u27cd\u29f5\u29f8\u29f9\u2afd\ufe68\uff0f\uff3c"
+_JOINERS = "\u200c\u200d"  # invisible, but parts of words and of emojis
+_RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9])", re.IGNORECASE)
+
+
+def why_not(name: str) -> str:
+    """Why a text is no name; empty if it is one."""
+    if _PLAIN.fullmatch(name) and not _RESERVED.match(name):
+        return ""
+    # What a font or a file system may take for another character counts as that one: fullwidth dots for dots.
+    folded = unicodedata.normalize("NFKC", name)
+    if not folded.strip(_JOINERS + " "):
+        return "it is empty"
+    if found := next((char for char in folded if char in _NOT_IN_NAMES), None):
+        return f"it holds {found!r}"
+    if found := next((char for char in name if char in _LIKE_SEPARATORS), None):
+        return f"it holds {found!a}, which looks like a separator"
+    if found := next((char for char in name + folded if _is_invisible(char)), None):
+        return f"it holds the character {found!a}, which cannot be seen"
+    if folded[0] == ".":
+        return "it begins with a dot"
+    if folded != folded.strip() or folded.endswith("."):
+        return "it begins or ends with a space, or ends with a dot"
+    if _RESERVED.fullmatch(folded.partition(".")[0].rstrip()):
+        return "Windows reserves it for a device"
+    if max(len(os.fsencode(name)), len(os.fsencode(folded))) > LONGEST:
+        return f"it is longer than {LONGEST} bytes"
+    return ""
+
+
+def checked(name: object, what: str, error: type[SteadyError] = ConfigError) -> str:
+    """A name, as it is.
+
+    Args:
+        name: a text; a whole number is the name of a trial, and of a study that the command line takes for a number.
+        what: it names, for the message: `study`, `"trial" in outputs/best_model/choice.json`.
+        error: to raise.
+
+    Raises:
+        SteadyError: of that class, if it is none.
+    """
+    if isinstance(name, int) and not isinstance(name, bool):
+        name = str(name)
+    why = why_not(name) if isinstance(name, str) else "it is no text"
+    # Files of photos that we prepare may; a folder that a person types a command for may not.
+    if not why and unicodedata.normalize("NFKC", str(name)).startswith("-"):
+        why = "it begins with '-', as the options of commands do"
+    if why:
+        said = ascii(name) if isinstance(name, str) and not name.isprintable() else repr(name)
+        raise error(
+            f"{what} must be a name that a folder may have (letters, digits, '-', '_', '.', spaces; no path), "
+            f"but {said[:80]}{'…' if len(said) > 80 else ''} came: {why}. Give another name."
+        )
+    assert isinstance(name, str)
+    return name
+
+
+def plain(text: str, otherwise: str) -> str:
+    """A name for what is called `text`, in plain letters: for files that are named after somebody's photos.
+
+    >>> plain("../Mia & Leo.", "photo")
+    'Mia-Leo'
+    """
+    kept = re.sub(r"[^\w.-]+", "-", unicodedata.normalize("NFKC", text)).strip("-.")[:60].strip("-.")
+    return kept if kept and not why_not(kept) else otherwise
+
+
+def inside(folder: Path, path: Path) -> bool:
+    """Whether a path leads to a folder or to something in it, all links followed."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
+def _is_invisible(char: str) -> bool:
+    """Control characters, marks of direction, halves of surrogates, line separators."""
+    return unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp") and char not in _JOINERS
+
+
+# Its core's log, which W&B keeps in its cache and never opens by this name.
+_OF_WANDB = re.compile(r"wandb/(offline-)?run-[^/]+/logs/debug-core\.log")
+
+
+def refuse(paths: Iterable[Path], folder: Path, what: str, error: type[SteadyError], dangling: bool = True) -> None:
+    """Refuse what is elsewhere, or no file: it would be whatever it points to on this machine.
+
+    Args:
+        paths: in the folder; they need not be there.
+        folder: they may not lead out of it.
+        what: it is, for the message: `bundle`.
+        error: to raise.
+        dangling: whether a link within the folder may lead nowhere.
+
+    Raises:
+        SteadyError: of that class, if one leads out of the folder, or is no file and no folder.
+    """
+    for path in paths:
+        if not inside(folder, path) or (not dangling and path.is_symlink() and not path.exists()):
+            link = next((part for part in (path, *path.parents) if part.is_symlink()), path)
+            to = f", to {os.readlink(link)}" if link.is_symlink() else ""
+            raise error(
+                f"{link} is a link out of the {what}{to}, and links are not followed. If that is where its files "
+                f"really are: cp -rL {folder} COPY, and name the copy."
+            )
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise error(f"{path} is no file, but a pipe, a socket or a device. Remove it from the {what}.")
+
+
+def refuse_within(folder: Path, what: str, error: type[SteadyError]) -> None:
+    """As `refuse`, for all that is in a folder, however deep; it need not be there.
+
+    Raises:
+        SteadyError: see `refuse`.
+    """
+    refuse(_unusual(folder), folder, what, error)
+
+
+def require_regular(file: Path) -> None:
+    """Refuse to open what a read of might never come back from, or what has no end.
+
+    Args:
+        file: links are followed.
+
+    Raises:
+        DataError: it is a pipe, a socket or a device.
+        OSError: it is not there, or cannot be looked at.
+    """
+    mode = file.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # that of a folder is told by who opens it
+        raise DataError(f"{file} is no file, but a pipe, a socket or a device.")
+
+
+def _unusual(folder: Path) -> Iterator[Path]:
+    """What is no plain file and no folder, but for what W&B makes."""
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(parent, name)
+            linked = path.is_symlink()
+            if linked and _OF_WANDB.fullmatch(path.relative_to(folder).as_posix()):
+                continue
+            if linked or (path.exists() and not path.is_file() and not path.is_dir()):
+                yield path

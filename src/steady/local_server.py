@@ -1,0 +1,205 @@
+"""The one door of every page that we serve: who may ask, and what each answer forbids the browser.
+
+The dashboard (`steady.watch.dashboard`), the demo (`catsweep.demo.serving`) and the page of stage verify
+(`catsweep.data.prepare.verify_page`) listen on 127.0.0.1, which keeps other machines out, but not other pages in this
+machine's browser: such a page can send requests here, and with a name of its own that it points at 127.0.0.1 (DNS
+rebinding) even read the answers. `refusal` tells such requests from those of our own pages; `Guarded` (ASGI) and
+`LocalRequestHandler` (wsgiref) ask it before anything else sees the request.
+
+Any port is taken in Host, for `ssh -L 9000:localhost:8080` makes it localhost:9000, and a browser sends the port that
+it connects to: a page on another port of this machine has an Origin that differs from Host, and that is refused.
+"""
+
+import errno
+import re
+import socket
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from wsgiref.simple_server import WSGIRequestHandler
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+from steady.errors import ConfigError
+
+if TYPE_CHECKING:
+    import uvicorn
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+HOST = "127.0.0.1"
+TRIES = 20  # ports, from the wished-for one on
+CONNECTIONS = 200  # at once; an open page takes up to six
+PATIENCE = 60  # seconds for a request to come in
+READING = ("GET", "HEAD")  # change nothing
+HEADERS = (
+    ("Cross-Origin-Opener-Policy", "same-origin"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "same-origin"),  # "no-referrer" would make our own forms' Origin null
+)
+SANDBOX = ("Content-Security-Policy", "sandbox; default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'")
+_LOCAL = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]{1,5})?", re.ASCII | re.IGNORECASE)
+OTHER = "Choose another: {key}=NUMBER, 0 for any that is free."
+
+
+def refusal(method: str, target: str, headers: Iterable[tuple[str, str]]) -> str | None:
+    """Why a request is not of our own page, or of the person in front of it; None if it is.
+
+    Host guards against DNS rebinding, Origin and Fetch Metadata against other sites
+    (https://web.dev/articles/fetch-metadata, OWASP's "Cross-Site Request Forgery Prevention").
+
+    Args:
+        method: of the request.
+        target: as it stands in the request line.
+        headers: names and values, as they came, in whatever case and as often as they came.
+
+    Returns:
+        Words that hold nothing of the request.
+
+    Example:
+        >>> refusal("GET", "/", [("Host", "localhost:8080")])
+        >>> refusal("GET", "/", [("Host", "evil.example")])
+        'Expected 127.0.0.1, localhost or [::1] in Host, once.'
+    """
+    given = defaultdict(list)
+    for name, value in headers:
+        given[name.lower()].append(value.strip(" \t"))
+    if not target.startswith("/"):  # the absolute form names another host than Host may
+        return "Expected a path in the request line."
+    if len(given["host"]) != 1 or _LOCAL.fullmatch(given["host"][0]) is None:
+        return "Expected 127.0.0.1, localhost or [::1] in Host, once."
+    if any("websocket" in value.lower() for value in given["upgrade"]):
+        return "There are no WebSockets here."
+    if any(len(given[name]) > 1 for name in ("origin", "referer", "sec-fetch-site", "sec-fetch-mode")):
+        return "Expected Origin, Referer and Sec-Fetch-* once at most."
+    own = f"http://{given['host'][0].lower()}"
+    origin, site, referer = ("".join(given[name]) for name in ("origin", "sec-fetch-site", "referer"))
+    if given["origin"] and origin.lower() != own:
+        return "This is asked by another site."
+    reading = method in READING
+    # A link or an address that is typed leads here from anywhere; pictures, scripts and frames of others do not.
+    followed = reading and given["sec-fetch-mode"] == ["navigate"] and given["sec-fetch-dest"] == ["document"]
+    if given["sec-fetch-site"] and site not in ("same-origin", "none") and not followed:
+        return "This is asked by another site."
+    if reading or given["origin"] or site == "same-origin" or _origin(referer) == own:
+        return None
+    return "Expected Origin, Sec-Fetch-Site or Referer to say that our own page asks for a change."
+
+
+def _origin(address: str) -> str:
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return ""
+    return f"{parts.scheme}://{parts.netloc}".lower()
+
+
+class Guarded:
+    """Answers 403 to what `refusal` refuses; ASGI.
+
+    Args:
+        app: the rest.
+    """
+
+    def __init__(self, app: "ASGIApp") -> None:
+        self.app = app
+
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        """See the ASGI specification."""
+        from starlette.responses import PlainTextResponse
+
+        if scope["type"] == "lifespan":
+            return await self.app(scope, receive, send)
+        if scope["type"] == "websocket":
+            return await send({"type": "websocket.close", "code": 1008})
+        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
+        reason = refusal(scope["method"], scope.get("raw_path", scope["path"].encode()).decode("latin-1"), headers)
+        if reason is not None:
+            return await PlainTextResponse(reason, 403)(scope, receive, send)
+        return await self.app(scope, receive, send)
+
+
+class LocalRequestHandler(WSGIRequestHandler):
+    """Answers 403 to what `refusal` refuses; wsgiref. Prints nothing: a page asks every few seconds."""
+
+    timeout = PATIENCE
+
+    def parse_request(self) -> bool:
+        """See `http.server.BaseHTTPRequestHandler`."""
+        if not super().parse_request():
+            return False
+        reason = refusal(self.command, self.path, self.headers.items())
+        if reason is not None:
+            self.send_error(403, explain=reason)
+        return reason is None
+
+    def end_headers(self) -> None:
+        """End the headers of an error; those of answers are made by `with_headers`."""
+        for name, value in HEADERS:
+            self.send_header(name, value)
+        super().end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Print nothing."""
+
+
+def with_headers(app: WSGIApplication, policy: str, untrusted: str) -> WSGIApplication:
+    """Add to each answer `HEADERS` and what the browser may do with it.
+
+    Args:
+        app: whose answers they are.
+        policy: Content-Security-Policy, beside that of the app itself.
+        untrusted: where addresses begin whose content may be a stranger's: no script runs there.
+    """
+
+    def answered(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        extra = [*HEADERS, ("Content-Security-Policy", policy)]
+        if environ["PATH_INFO"].startswith(untrusted):
+            extra.append(SANDBOX)
+
+        def start(status: str, headers: list[tuple[str, str]], *error: Any) -> Any:
+            return start_response(status, [*headers, *extra], *error)
+
+        return app(environ, start)
+
+    return answered
+
+
+def uvicorn_server(app: "ASGIApp", policy: str, grace: int, lifespan: bool = True) -> "uvicorn.Server":
+    """A server for the app, guarded. One parser (h11) whatever is installed: another hides what stands in the request.
+
+    Args:
+        app: ASGI.
+        policy: Content-Security-Policy of every answer.
+        grace: seconds for open requests to end in.
+        lifespan: whether the app wants to know when the server starts and ends.
+    """
+    import uvicorn
+
+    config = uvicorn.Config(
+        Guarded(app), headers=[*HEADERS, ("Content-Security-Policy", policy)], http="h11", ws="none",
+        lifespan="on" if lifespan else "off", log_config=None, log_level="warning", access_log=False,
+        proxy_headers=False, server_header=False, limit_concurrency=CONNECTIONS, timeout_graceful_shutdown=grace,
+    )  # fmt: skip
+    return uvicorn.Server(config)
+
+
+def listen(port: int, key: str) -> socket.socket:
+    """A socket on this machine alone.
+
+    Args:
+        port: or one of the next `TRIES`, if it is taken; 0: any that is free.
+        key: by which a person chooses the port.
+
+    Raises:
+        ConfigError: no port is free.
+    """
+    other = OTHER.format(key=key)
+    tried = range(port, min(port + TRIES, 1 << 16)) if port else range(1)
+    for candidate in tried:
+        try:
+            return socket.create_server((HOST, candidate))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise ConfigError(f"Expected to serve on port {candidate}, but: {error.strerror}. {other}") from error
+    raise ConfigError(f"Expected a port from {port} to {tried[-1]} to be free, but all are taken. {other}")

@@ -1,0 +1,243 @@
+"""What we print and log, such that no name of a file and no message of an exception acts on the terminal.
+
+A terminal obeys control characters: they move the cursor, hide what was printed, write the clipboard, set the window's
+title; and some characters that are not seen at all reverse what follows or make one name look like another. Every line
+goes through here: `say` for print, `ReadableConsole` for Rich, `make_logs_readable` for logging. Imported at each
+start (`catsweep.commands`), so Rich is not.
+
+Text in the cells of the CSV files that we write, such that no spreadsheet calculates it.
+
+Names of photos and messages of exceptions are a stranger's, and Excel, LibreOffice and Google Sheets take a cell that
+begins with = + - @ for a formula, which can call programs and send other cells away (OWASP, "CSV Injection"). A quote
+in front makes it text. It is told from a quote of the name's own, so that reading gives back the true name.
+
+A spreadsheet may also divide the line elsewhere than we do (at semicolons in much of Europe), hence what follows a
+comma, a semicolon, a tab or a line end counts as the beginning of a cell, too.
+
+Text in the Markdown that we write, such that it is read as the text that it is.
+
+Names of photos, studies and scores, options, reasons and messages may be a stranger's. Whoever writes Markdown
+(`catsweep.report.markdown`, `catsweep.export.readme` and `explanation`, the notes of `steady.watch.dashboard` and
+`catsweep.tracking.workspace`) passes them through here, templates without being asked (`catsweep.templates`). What
+comes out is the same to CommonMark, to GitHub's and to Python-Markdown: in a line, in a heading, in a cell of a table.
+"""
+
+import html
+import logging
+import re
+import sys
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TextIO, TypeVar
+
+JOINER = "\u200d"  # of several pictures one, such as a family
+_OWN = ("catsweep", "steady")  # whose records of logs are made readable
+
+
+def readable(text: str, lines: bool = True) -> str:
+    r"""Text in which every character is seen: `caf\xe9.jpg`, `\x1b[2J`, `\u202egpj.exe`.
+
+    Letters, marks and pictures of whatever script stay as they are. Bytes that are not UTF-8 (PEP 383), control
+    characters and what only steers the letters around it (Unicode's "Other", and separators of lines) are spelled out.
+
+    Args:
+        text: of whatever origin.
+        lines: whether line ends and tabs stay, too; a name has none.
+    """
+    kept = "\n\t" if lines else ""
+    if text.isprintable() or all(char.isprintable() or char in kept for char in text):
+        return text
+    return "".join(
+        char if char.isprintable() or char in kept or _is_seen(text, place) else _spelled(char)
+        for place, char in enumerate(text)
+    )
+
+
+def readable_name(name: str) -> str:
+    r"""The name of a file, or another text that is to stay in one line: `two\nlines.jpg`."""
+    return readable(name, lines=False)
+
+
+def _is_seen(text: str, place: int) -> bool:
+    char = text[place]
+    if char == JOINER:
+        around = text[max(0, place - 1) : place] + text[place + 1 : place + 2]
+        return len(around) == 2 and all(unicodedata.category(one) in ("So", "Sk", "Mn") for one in around)
+    return unicodedata.category(char) == "Zs"  # blanks of other widths, as in the names of screenshots
+
+
+def _spelled(char: str) -> str:
+    if "\udc80" <= char <= "\udcff":  # how Python holds a byte that is not UTF-8
+        return f"\\x{ord(char) - 0xDC00:02x}"
+    return char.encode("unicode_escape").decode()
+
+
+def say(*words: object, file: TextIO | None = None, flush: bool = False) -> None:
+    """Print, readably.
+
+    Args:
+        words: as for `print`.
+        file: standard output if it is not given.
+        flush: as for `print`.
+    """
+    print(*(readable(str(word)) for word in words), file=file or sys.stdout, flush=flush)
+
+
+class ReadableRecord(logging.LogRecord):
+    """A line of the log. What fills its gaps stays in one line, so that no name can begin another."""
+
+    def getMessage(self) -> str:  # the name is logging's
+        """See `logging.LogRecord`."""
+        given = self.args
+        if self.name.split(".")[0] in _OWN and isinstance(given, tuple):
+            given = tuple(
+                readable_name(str(one)) if isinstance(one, str | Path | BaseException) else one for one in given
+            )
+        message = str(self.msg)
+        return readable(message % given if given else message)
+
+    @property
+    def exc_text(self) -> str | None:
+        """The traceback, once a formatter has made it."""
+        return self._exc_text
+
+    @exc_text.setter
+    def exc_text(self, text: str | None) -> None:
+        self._exc_text = None if text is None else readable(text)
+
+
+def make_logs_readable() -> None:
+    """From now on, for all loggers of this process and those forked from it."""
+    logging.setLogRecordFactory(ReadableRecord)
+
+
+@lru_cache(maxsize=1)
+def _console() -> type[Any]:
+    from rich.console import Console
+
+    class ReadableConsole(Console):
+        """Rich's, which lets escape sequences through in what it is given; those that it makes itself are apart."""
+
+        def render(self, renderable: Any, options: Any = None) -> Any:
+            for segment in super().render(renderable, options):
+                yield segment if segment.control else segment._replace(text=readable(segment.text))
+
+    return ReadableConsole
+
+
+def console(**how: Any) -> Any:
+    """A console of Rich's that prints readably, and text as it is: `[red]` and `:cat:` in a name are no markup.
+
+    Args:
+        how: as for `rich.console.Console`.
+    """
+    make: Callable[..., Any] = _console()
+    return make(**{"markup": False, "emoji": False} | how)
+
+
+T = TypeVar("T")
+
+_NUMBER = r"[+-]?(?:\d++\.?\d*+|\.\d++)(?:[eE][+-]?\d++)?+"
+# Where a cell may begin, what spreadsheets skip there, and a sign, also of full width, but for numbers alone.
+_BEGIN = re.compile(
+    r"""(?P<skipped>(?:(?P<start>^)|[;,\t\r\n])[\s'"\x00-\x20\u200b-\u200f\u2060\ufeff,;]*+)"""
+    rf"(?P<sign>(?!{_NUMBER}(?:\ {_NUMBER})*+(?(start)\Z|(?:$|[;,\t\r\n\]}})])))"
+    r"[=+\-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b])?+"
+)
+_DIVIDED = re.compile(r"[;,\t\r\n]")
+_BLANK = re.compile(r"'*[\t\r\n]")
+
+
+def escaped(value: T) -> T:
+    """A value as it goes into a cell: text with a quote before each sign that could begin a formula.
+
+    Example:
+        >>> escaped("=1+1"), escaped("a;-b"), escaped("-1.5"), escaped(-1.5), escaped("a-b.jpg")
+        ("'=1+1", "a;'-b", '-1.5', -1.5, 'a-b.jpg')
+    """
+    if not isinstance(value, str) or (value[:1].isalnum() and _DIVIDED.search(value) is None):
+        return value
+    text = _BEGIN.sub(lambda found: f"{found['skipped']}'{found['sign']}" if found["sign"] else found[0], value)
+    return f"'{text}" if _BLANK.match(text) else text  # type: ignore[return-value]  # a text is one of T here
+
+
+def unescaped(text: str) -> str:
+    """The text of which `escaped` has made the cell.
+
+    Example:
+        >>> unescaped("'=1+1"), unescaped("'quoted'")
+        ('=1+1', "'quoted'")
+    """
+
+    def true(found: re.Match[str]) -> str:
+        skipped = found["skipped"]
+        return f"{skipped.removesuffix(chr(39))}{found['sign']}" if found["sign"] else found[0]
+
+    return _BEGIN.sub(true, text[1:] if text.startswith("'") and _BLANK.match(text) else text)
+
+
+# Of any place in a line. Backslashes where every reader of Markdown takes them, else entities. With : . @ and nothing
+# else GitHub makes links, $ is mathematics, {{ is Liquid's.
+_SIGNS = re.compile(r"[\\`*_\[\]{}#]|(?<=www)\.|[|~$@]|:(?=//)|(?<=mailto):|(?<=xmpp):", re.IGNORECASE)
+# Of the beginning of a line: a list, a rule, a heading that is underlined, a table. Not of numbers.
+_BEGINS = re.compile(r"^(\d+(?=[.)](?:\s|$))|(?=[-+=:](?!\d)))(.)")
+_BACKSLASHED = r"\`*_[]{}#.+-"
+_CODE = re.compile(r"(?!.*\{[{%#])[^`|]+")
+
+
+class Markdown(str):
+    """Text that is Markdown already: our own, or what came out of here."""
+
+
+def plain(text: object) -> Markdown:
+    r"""A text that Markdown shows as it is, on one line; `Markdown` itself stays.
+
+    Example:
+        >>> print(plain("[a](b)|<c>"))
+        \[a\](b)&#124;&lt;c&gt;
+    """
+    if isinstance(text, Markdown):
+        return text
+    line = _SIGNS.sub(lambda sign: _escaped_sign(sign[0]), html.escape(_line(text), quote=False))
+    return Markdown(_BEGINS.sub(lambda begin: f"{begin[1]}{_escaped_sign(begin[2])}", line))
+
+
+def code(text: object) -> Markdown:
+    """A text in the letters of code, on one line, also in a table."""
+    line = _line(text)
+    # Code between backticks ends at one, in a table at a stroke, and for Liquid at {{.
+    return Markdown(f"`{line}`" if _CODE.fullmatch(line) else f"<code>{plain(line)}</code>")
+
+
+def fenced(text: str) -> list[Markdown]:
+    """A block of code, whatever is in it."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return [Markdown(line) for line in (f"{fence}text", *readable(text).splitlines(), fence)]
+
+
+def preformatted(text: str) -> Markdown:
+    """A block of code within HTML, where not every reader of Markdown knows fences."""
+    return Markdown(f"<pre>{html.escape(readable(text), quote=False)}</pre>")
+
+
+def table(head: Sequence[object], rows: Iterable[Sequence[object]], right: bool = False) -> list[Markdown]:
+    """A table.
+
+    Args:
+        head: of its columns.
+        rows: as many cells each.
+        right: whether all columns but the first are of numbers.
+    """
+    ruler = [Markdown("---"), *[Markdown("---:" if right else "---")] * (len(head) - 1)]
+    return [Markdown(f"| {' | '.join(map(plain, cells))} |") for cells in (head, ruler, *rows)]
+
+
+def _escaped_sign(sign: str) -> str:
+    return f"\\{sign}" if sign in _BACKSLASHED else f"&#{ord(sign)};"
+
+
+def _line(text: object) -> str:
+    return " ".join(readable(str(text)).split())

@@ -1,0 +1,1 @@
+"""Proposals of trials: the space, the samplers that draw from it, and pruning."""

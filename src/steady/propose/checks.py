@@ -1,0 +1,379 @@
+"""What a person gives for a sweep, checked against its space and its configuration before anything is written.
+
+`steady.sweep` calls it first, for a rehearsal as well. All problems are told at once.
+
+Whether Hydra can compose the jobs of a space: options that there are, keys that the configuration has.
+
+Called by `steady.sweep` before anything is written. What is misspelled in a space would else fail in every
+trial that draws it, and the study would keep it for good.
+"""
+
+import copy
+import difflib
+import importlib.util
+import itertools
+import logging
+import pkgutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import optuna
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.types import Sweep
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException, ValidationError
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from steady import grammar
+from steady.confirm import comparison
+from steady.errors import ConfigError
+from steady.options import Settings, listed
+from steady.propose import enqueue, pruning
+from steady.propose.space import Space, count_values, is_finite, values_of
+from steady.schema import registered
+
+log = logging.getLogger(__name__)
+
+
+def recorded(study: optuna.Study) -> dict[str, BaseDistribution]:
+    """The parameters that a study keeps already, each with its newest distribution."""
+    found: dict[str, BaseDistribution] = {}
+    for trial in study.get_trials(deepcopy=False):
+        found.update(trial.distributions)
+    return found
+
+
+def checked(settings: Settings, space: Space, config: DictConfig, loader: ConfigLoader) -> Settings:
+    """Settings whose `enqueue` is as the study keeps configurations, if a sweep can be run with them.
+
+    Args:
+        settings: of the sweep.
+        space: what is searched.
+        config: of the multirun.
+        loader: of Hydra.
+
+    Raises:
+        ConfigError: with every configuration that is none of the space, every option that its group has not, every
+            parameter that no job can be composed with, and every function or class that is named and cannot be had.
+    """
+    composing = Composing(space, config, loader)
+    named, problems, remarks = enqueue.read_all(settings["enqueue"], space, config, composing.variants)
+    if composing.possible:
+        problems += composing.problems()
+    elif not problems:
+        problems.append("hydra.sweeper has a value nan, beside which Hydra composes no job; take it out.")
+    problems += _unavailable(settings, config)
+    if problems:
+        raise ConfigError("\n".join(problems))
+    for remark in remarks:
+        log.info(remark)
+    return replace(settings, keys={**settings.keys, "enqueue": named})
+
+
+def _unavailable(settings: Settings, config: DictConfig) -> list[str]:
+    """What the sweep would need later and could not have: functions that are named, a pruner, a seed to go on from."""
+    said = []
+    for key in ("preflight", "on_end"):
+        for path in listed(settings[key]):
+            try:
+                if not callable(pkgutil.resolve_name(path)):
+                    raise TypeError("it cannot be called")
+            except Exception as error:  # whatever the import of the user's module raises
+                said.append(
+                    f"hydra.sweeper.{key} must be the dotted path of a function; got {path!r}: {_one_line(error)}"
+                )
+    said += _not_found(settings["preload"])
+    if settings["pruner"] is not None:
+        try:
+            pruning.rehearse(settings.pruning or {})
+        except ConfigError as error:
+            said.append(str(error))
+        except Exception as error:  # whatever a class of the user's raises
+            said.append(f"hydra.sweeper.pruner cannot be made, or cannot prune with its arguments: {_one_line(error)}")
+    if settings["confirm"] is not None:
+        try:
+            comparison.first_seed(config)
+        except ConfigError as error:
+            said.append(str(error))
+    return said
+
+
+def _not_found(modules: Sequence[str]) -> list[str]:
+    """Modules of `preload` that there are none of: the warm parent would pass over them in silence."""
+    said = []
+    for name in modules:
+        try:
+            if name != "__main__" and importlib.util.find_spec(name) is None:
+                raise ModuleNotFoundError(f"No module named {name!r}")
+        except Exception as error:  # also of the package that it is part of, which is imported
+            said.append(
+                f"hydra.sweeper.preload must name modules that can be imported; got {name!r}: {_one_line(error)}"
+            )
+    return said
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join((str(error) or repr(error)).split())
+
+
+TRIES = 64  # further configurations in which a parameter may be composed before it is refused
+FEW = 1000  # values that are listed
+REFUSALS = (HydraException, OmegaConfBaseException, ValueError, TypeError, AssertionError)
+
+
+def problems(space: Space, config: DictConfig, loader: ConfigLoader) -> list[str]:
+    """What no job could be composed with, one line each.
+
+    Args:
+        space: what is searched, and fixed.
+        config: of the multirun.
+        loader: of Hydra.
+    """
+    return Composing(space, config, loader).problems()
+
+
+class Composing:
+    """Composes jobs as they will be.
+
+    Args:
+        space: what is searched, and fixed.
+        config: of the multirun.
+        loader: of Hydra.
+    """
+
+    def __init__(self, space: Space, config: DictConfig, loader: ConfigLoader) -> None:
+        self.space, self.config, self.loader = space, config, loader
+
+    @property
+    def possible(self) -> bool:
+        """Whether Hydra composes any job: it compares `hydra.sweeper` with itself, which NaN is not equal to."""
+        return bool(self.config.hydra.sweeper == copy.deepcopy(self.config.hydra.sweeper))
+
+    def problems(self) -> list[str]:
+        """See `problems` of this module."""
+        return self.unknown_options() or self.refused_values() or self.impossible_keys() or self.faults()
+
+    def composed(self, params: Mapping[str, Any], *overrides: str) -> DictConfig:
+        """The configuration of a job.
+
+        Args:
+            params: of its trial.
+            overrides: further ones, which come first.
+
+        Raises:
+            Exception: one of `REFUSALS`.
+        """
+        return self.loader.load_sweep_config(self.config, [*overrides, *self.space.overrides(params)])
+
+    def variants(self, params: Mapping[str, Any]) -> list[DictConfig]:
+        """What jobs with these parameters may be composed to: one for each option of a group that is not among them.
+
+        Those that cannot be composed are left out.
+        """
+        drawn = [params]
+        for name in self.space.parameters:
+            if name not in params and self._is_group(name):
+                drawn += [{**params, name: value} for value in _values(self.space, name)]
+        found = []
+        for one in drawn[:TRIES]:
+            with suppress(*REFUSALS):
+                found.append(self.composed(one))
+        return found
+
+    def examples(self) -> Iterator[dict[str, Any]]:
+        """Parameters of a few jobs that are not alike, and can be composed."""
+        several = (params for name in self.space.parameters for params in self._examples(name))
+        for params in itertools.islice(itertools.chain(several, [{}]), TRIES):
+            if self._refusal(params) is None:
+                yield params
+
+    # --- options of groups
+
+    def unknown_options(self) -> list[str]:
+        """Options, searched or fixed, of groups that do not have them."""
+        said = []
+        for key, values in self._chosen().items():
+            group = key.partition("@")[0]
+            if not (options := self._options(group)):
+                continue  # no group
+            for option in dict.fromkeys(option for value in values for option in _options_of(value)):
+                if option not in options and self._refused(key, option):
+                    said.append(
+                        f"{key}: there is no {option} in the group {group}; there are {', '.join(options)}."
+                        f"{_closest(option, options)}"
+                    )
+        return said
+
+    def _chosen(self) -> dict[str, list[Any]]:
+        """Plain values by key, of all that could be a group."""
+        chosen: dict[str, list[Any]] = {}
+        for name, distribution in self.space.parameters.items():
+            if isinstance(distribution, CategoricalDistribution):
+                chosen[grammar.bare(name)] = [grammar.plain(choice) for choice in distribution.choices]
+        for key, text in self.space.fixed.items():
+            with suppress(ValueError):
+                value = grammar.parsed(text)
+                if not isinstance(value, Sweep):
+                    chosen[key] = [grammar.plain(grammar.kept(value))]
+        return {key: values for key, values in chosen.items() if "." not in key.partition("@")[0]}
+
+    def _options(self, group: str) -> list[str]:
+        # As written: an override may name what only a job has, `hydra.sweep.subdir=${hydra:job.num}`.
+        overrides = OmegaConf.to_container(self.config.hydra.overrides.hydra, resolve=False)
+        assert isinstance(overrides, list)
+        return self.loader.get_group_options(group, ObjectType.CONFIG, self.config.hydra.job.config_name, overrides)
+
+    def _refused(self, key: str, option: str) -> bool:
+        """Whether Hydra has no use for an option that is not listed: it may be in a folder, or the group optional."""
+        prefix = self.space.prefixes.get(key, "")
+        if key in self.space.fixed:
+            return self._refusal({}) is not None
+        return self._refusal({}, f"{prefix}{key}={grammar.quoted(option)}") is not None
+
+    # --- values
+
+    def refused_values(self) -> list[str]:
+        """Values of the space, or its bounds, that the configuration has no use for, see `steady.schema`.
+
+        Each parameter is looked at in the first configuration that has it.
+        """
+        said = []
+        waiting = [name for name in self.space.parameters if not self._is_group(name)]
+        for config in self._by_group():
+            for name in [name for name in waiting if registered().knows(config, grammar.bare(name))]:
+                waiting.remove(name)
+                values = map(grammar.plain, _values(self.space, name))
+                said += [registered().refusal(config, grammar.bare(name), value) for value in values]
+            if not waiting:
+                break
+        return list(dict.fromkeys(filter(None, said)))
+
+    def _by_group(self) -> Iterator[DictConfig]:
+        """Configurations with the first option of each group, then with each other, and without any other parameter."""
+        groups = [name for name in self.space.parameters if self._is_group(name)]
+        others = ({name: value} for name in groups for value in _values(self.space, name)[1:])
+        for wanted in itertools.islice(itertools.chain([{}], others), TRIES):
+            params = self._example(wanted)
+            with suppress(*REFUSALS):
+                yield self.composed({name: params[name] for name in groups if name in params})
+
+    # --- keys
+
+    def impossible_keys(self) -> list[str]:
+        """Parameters that no configuration can be composed with."""
+        if not self.space.parameters and (told := self._refusal({})):
+            return [f"No job can be composed: {told}"]
+        said: dict[str, str] = {}
+        waiting = dict.fromkeys(self.space.parameters)
+        while waiting:
+            name = next(iter(waiting))
+            del waiting[name]
+            refusals = []
+            for params in self._examples(name):
+                if self._refusal(params) is None:
+                    waiting = {other: None for other in waiting if other not in params}
+                    break
+                refusals.append(params)
+            else:
+                said |= self._culprits(name, refusals)
+        return list(dict.fromkeys(said.values()))
+
+    def faults(self) -> list[str]:
+        """What a job would be refused for that Hydra has composed, see `steady.schema`."""
+        params = next(self.examples(), None)
+        return [] if params is None else registered().faults(self.composed(params))
+
+    def _culprits(self, name: str, refusals: list[dict[str, Any]]) -> dict[str, str]:
+        """What a parameter is refused for: itself, or else what every job has."""
+        params = next((params for params in refusals if name in params), {})
+        groups = {other: value for other, value in params.items() if other != name and self._is_group(other)}
+        sound = {other: value for other, value in groups.items() if not self._refusal({other: value})}
+        if not params or (told := self._refusal({**sound, name: params[name]})) is None:
+            return {}  # another's fault, which is found when it is its turn
+        if anyway := self._refusal(sound):
+            return {"": f"No job can be composed: {anyway}"}
+        key = grammar.bare(name)
+        return {name: f"{key} is searched, and no job can be composed with it: {told}{self._meant(key)}"}
+
+    def _meant(self, key: str) -> str:
+        known = list(_keys(OmegaConf.to_container(self.config, resolve=False)))  # type: ignore[arg-type]
+        return "" if key in known else _closest(key, known)
+
+    def _is_group(self, name: str) -> bool:
+        key = grammar.bare(name)
+        return "." not in key.partition("@")[0] and bool(self._options(key.partition("@")[0]))
+
+    def _examples(self, name: str) -> Iterator[dict[str, Any]]:
+        """Configurations that have a parameter: the first, then with each other option of each group, and its values.
+
+        A key that is there only with certain options of several groups at once would not be found; conditions tell.
+        """
+        wanted: dict[str, Any] = {}
+        hanging = name
+        while (condition := self.space.conditions.get(hanging)) and condition.other in self.space.parameters:
+            other = condition.other
+            fitting = [value for value in _values(self.space, other) if self.space.applies(hanging, {other: value})]
+            if not fitting:
+                break
+            wanted[other], hanging = fitting[0], other
+        yield self._example(wanted)
+        tried = 0
+        for other in self.space.parameters:
+            if other not in wanted and (other == name or self._is_group(other)):
+                for value in _values(self.space, other)[1:]:
+                    if (tried := tried + 1) > TRIES:
+                        return
+                    yield self._example({**wanted, other: value})
+
+    def _example(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        """A configuration with some values, and the first of all others."""
+        params: dict[str, Any] = {}
+        for name in self.space.parameters:
+            if self.space.applies(name, params):
+                params[name] = wanted.get(name, _values(self.space, name)[0])
+        return params
+
+    def _refusal(self, params: Mapping[str, Any], *overrides: str) -> str | None:
+        """Why a job cannot be composed, on one line; None if it can."""
+        try:
+            self.composed(params, *overrides)
+        except REFUSALS as error:
+            told = str(error).partition("\nConfig search path")[0].partition("\nSearch path")[0]
+            if isinstance(error.__cause__, ValidationError):  # Hydra's own words only name the override
+                told = str(error.__cause__).partition("\n")[0]
+            elif not told and error.__cause__:
+                told = str(error.__cause__)
+            return " ".join(told.split())
+        return None
+
+
+def _values(space: Space, name: str) -> list[Any]:
+    """The values of a parameter, or its bounds if there are too many."""
+    distribution = space.parameters[name]
+    if is_finite(distribution) and count_values(distribution) <= FEW:
+        return values_of(distribution)
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    return [distribution.low, distribution.high]
+
+
+def _options_of(value: Any) -> list[str]:
+    """The options that a value of a group names; none that is only known within a job."""
+    several = value if isinstance(value, list) else [value]
+    return [option for option in several if isinstance(option, str) and "${" not in option]
+
+
+def _closest(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, 1)
+    return f" Did you mean {close[0]}?" if close else ""
+
+
+def _keys(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in tree.items():
+        if key != "hydra":
+            yield f"{prefix}{key}"
+            if isinstance(value, dict):
+                yield from _keys(value, f"{prefix}{key}.")

@@ -1,0 +1,142 @@
+"""Configurations that a person names, as trials to run: are they of the space, and how does the study keep them.
+
+`enqueue` and `baseline` are checked before anything is written; what another tool of Optuna has put into the study
+(`study.enqueue_trial`) when its turn comes.
+"""
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from steady import grammar
+from steady.propose.space import Space, word
+
+MISSING = object()
+Variants = Callable[[Mapping[str, Any]], Sequence[DictConfig]]
+
+
+@dataclass
+class Enqueued:
+    """One configuration.
+
+    Attributes:
+        params: what a trial is to have, by the study's names and as the study keeps it.
+        problems: why it is none of the space, one line each.
+        absent: what of it is not there beside the rest, one line each.
+        remarks: what of it is of no use, since it is fixed otherwise.
+        excluded: on what of it the rest depends, though it is fixed otherwise; None: on nothing.
+    """
+
+    params: dict[str, Any] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    absent: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    excluded: str | None = None
+
+    @classmethod
+    def read(cls, given: Any, space: Space, config: DictConfig | None, variants: Variants | None = None) -> "Enqueued":
+        """Read a configuration.
+
+        Args:
+            given: values by parameter, not necessarily of all.
+            space: what is searched.
+            config: of the multirun.
+            variants: what jobs with some parameters may be composed to; without it, a key that is not searched is
+                taken to be in every job as it is in `config`.
+        """
+        found = cls()
+        if not isinstance(given, Mapping):
+            found.problems.append(f"a configuration is written {{parameter: value, …}}; got {given!r}")
+            return found
+        names = {grammar.bare(name): name for name in space.parameters}
+        unsearched: dict[str, Any] = {}
+        for key in dict.fromkeys(grammar.bare(str(key)) for key in given):
+            values = [value for written, value in given.items() if grammar.bare(str(written)) == key]
+            if len(values) > 1:
+                found.problems.append(f"{key} is given twice")
+            elif key in names:
+                try:
+                    found.params[names[key]] = space.accepted(names[key], values[0])
+                except ValueError as error:
+                    found.problems.append(f"{key} {error}; got {_shown(values[0])}")
+            elif space.extender and key not in space.fixed:
+                found.params[next(name for name in given if grammar.bare(str(name)) == key)] = values[0]
+            else:
+                unsearched[key] = values[0]
+        composed = variants(found.params) if unsearched and variants else []
+        for key, value in unsearched.items():
+            found._unsearched(key, value, space, composed or [OmegaConf.create() if config is None else config])
+        found._conditions(space, unsearched)
+        return found
+
+    def _conditions(self, space: Space, unsearched: Mapping[str, Any]) -> None:
+        """What is there only when something else has another value than here, or than is fixed."""
+        for name in space.parameters:
+            if name in self.params and not space.applies(name, self.params):
+                self.absent.append(f"{grammar.bare(name)} is there only when {space.conditions[name]}")
+                other = grammar.bare(space.conditions[name].other)
+                if other in unsearched and other in space.fixed:
+                    self.excluded = (
+                        f"it has {other}={_shown(unsearched[other])}, and {other}={space.fixed[other]} is fixed"
+                    )
+
+    def _unsearched(self, key: str, value: Any, space: Space, configs: Sequence[DictConfig]) -> None:
+        """A key that is not searched: it can have no other value than its job is composed with."""
+        if key in space.fixed:
+            stands: Any = grammar.plain(grammar.kept(grammar.parsed(space.fixed[key])))
+            if stands != value:
+                self.remarks.append(f"{key}={_shown(value)} is of no use, since {key}={space.fixed[key]} is fixed")
+            return
+        there = [_standing(config, key) for config in configs]
+        if all(stands is MISSING for stands in there):
+            known = [grammar.bare(name) for name in space.parameters]
+            close = difflib.get_close_matches(key, known, 1)
+            self.problems.append(
+                f"there is no parameter {key}{f' (did you mean {close[0]}?)' if close else ''}; "
+                f"searched are {', '.join(known) or 'none'}"
+            )
+            return
+        if any(stands != value for stands in there):
+            several = list(dict.fromkeys("not there" if stands is MISSING else _shown(stands) for stands in there))
+            when = " in every trial" if len(several) == 1 else ", by what else is drawn"
+            self.problems.append(f"{key} is not searched, and is {' or '.join(several)}{when}; got {_shown(value)}")
+
+
+def read_all(
+    given: Sequence[Any], space: Space, config: DictConfig | None, variants: Variants | None = None
+) -> tuple[list[dict[str, Any]], list[str], list[str]]:
+    """The configurations of `hydra.sweeper.enqueue`.
+
+    Returns:
+        What to enqueue, but for what a fixed value excludes; problems and remarks, each with its place.
+    """
+    params, problems, remarks = [], [], []
+    for index, one in enumerate(given):
+        read = Enqueued.read(one, space, config, variants)
+        if read.excluded and not read.problems:
+            remarks.append(f"enqueue[{index}] is left out: {read.excluded}.")
+            continue
+        params.append(read.params)
+        problems += [f"enqueue[{index}]: {line}." for line in (*read.problems, *read.absent)]
+        remarks += [f"enqueue[{index}]: {line}." for line in read.remarks]
+    return params, problems, remarks
+
+
+def _standing(config: DictConfig, key: str) -> Any:
+    """The option of a group, or the value of a key; `MISSING` if there is none, or none that is known by now."""
+    groups = OmegaConf.select(config, "hydra.runtime.choices") or {}
+    if key in groups or key.startswith("hydra"):
+        return groups.get(key, MISSING)
+    try:
+        stands = OmegaConf.select(config, key, default=MISSING)
+    except OmegaConfBaseException:  # it names what only a job has
+        return MISSING
+    return OmegaConf.to_container(stands) if OmegaConf.is_config(stands) else stands
+
+
+def _shown(value: Any) -> str:
+    return word(value) if value is None or isinstance(value, bool | int | float) else repr(value)

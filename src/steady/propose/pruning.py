@@ -1,0 +1,200 @@
+"""Whether a trial goes on, by its rung scores and those of the others.
+
+Optuna prunes for one objective only. Here trials keep their rung scores in an attribute of their own, so that studies
+of several objectives prune too, and any pruner of Optuna sees a study of one objective: the metric it prunes by.
+
+A pruner for several rung scores at once: what counts is how many trials are better in every one of them.
+
+Optuna's pruners know one value. This one is asked with all of them, by `steady.propose.pruning`.
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import hydra.utils
+import numpy as np
+import numpy.typing as npt
+import optuna
+from optuna.pruners import BasePruner
+from optuna.storages import BaseStorage
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from steady.errors import ConfigError
+from steady.propose.snapshot_storage import Draft
+from steady.study import meta
+
+MADE_UP, STEPS = 24, 3  # trials and rungs of a rehearsal
+# One by one: a trial reads its pruner from the study, which may be somebody else's.
+TRUSTED = (*(f"optuna.pruners.{name}" for name in optuna.pruners.__all__), "steady.propose.pruning.ParetoPruner")
+
+
+def ranks(losses: npt.ArrayLike) -> npt.NDArray[np.int_]:
+    """Non-domination rank of each point (Deb et al. 2002, "NSGA-II"): 0 for those that no point dominates.
+
+    A point dominates another if it is nowhere worse and somewhere better.
+
+    Args:
+        losses: shape (points, scores), lower is better.
+
+    Returns:
+        Shape (points,), from 0.
+    """
+    points = np.asarray(losses, dtype=float)
+    result = np.zeros(len(points), dtype=int)
+    no_worse = (points[:, None] <= points[None]).all(-1)
+    better = (points[:, None] < points[None]).any(-1)
+    dominates = no_worse & better
+    left = np.ones(len(points), dtype=bool)
+    rank = 0
+    while left.any():
+        front = left & ~(dominates & left[:, None]).any(0)
+        result[front] = rank
+        left &= ~front
+        rank += 1
+    return result
+
+
+class ParetoPruner:
+    """Ends a trial when too many of those that came as far stand before it.
+
+    Trials of the same rank never end each other: neither is better in everything.
+
+    Args:
+        keep: share of the trials at a rung that may go on, 0 to 1.
+        n_startup_trials: how many trials must have finished before any is ended.
+        n_warmup_steps: none is ended at steps below it, as in Optuna's pruners.
+
+    Raises:
+        ConfigError: `keep` is no share.
+    """
+
+    def __init__(self, keep: float = 0.5, n_startup_trials: int = 5, n_warmup_steps: int = 0) -> None:
+        if not 0 < keep <= 1:
+            raise ConfigError(f"ParetoPruner.keep is a share above 0 and at most 1; got {keep}.")
+        self.keep, self.n_startup_trials, self.n_warmup_steps = keep, n_startup_trials, n_warmup_steps
+
+    def prune(self, own: Sequence[float], others: Sequence[Sequence[float]], finished: int, step: int) -> bool:
+        """Whether to end a trial.
+
+        Args:
+            own: its scores at this rung, lower is better.
+            others: those of the other trials that came to it.
+            finished: how many trials have finished.
+            step: the rung.
+        """
+        if finished < self.n_startup_trials or step < self.n_warmup_steps or not others:
+            return False
+        ranked = ranks([own, *others])
+        before = int((ranked < ranked[0]).sum())
+        return before >= self.keep * len(ranked)
+
+
+def build(node: Mapping[str, Any], metrics: Sequence[str]) -> BasePruner | ParetoPruner:
+    """The pruner that a study's settings name.
+
+    Raises:
+        ConfigError: a pruner for one metric, and several metrics.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        pruner = hydra.utils.instantiate(dict(node), _execution_whitelist_=TRUSTED, _convert_="all")
+    if not isinstance(pruner, BasePruner | ParetoPruner):
+        raise ConfigError(f"hydra.sweeper.pruner must be a pruner of Optuna or ParetoPruner; got {node['_target_']}.")
+    if len(metrics) > 1 and not isinstance(pruner, ParetoPruner):
+        raise ConfigError(
+            f"{type(pruner).__name__} prunes by one metric; prune_metric names {', '.join(metrics)}. "
+            "Name one, or use steady.propose.pruning.ParetoPruner."
+        )
+    return pruner
+
+
+def rehearse(settings: Mapping[str, Any]) -> None:
+    """Let a pruner judge trials that are made up, in memory: what its arguments make it raise shows before a sweep.
+
+    Args:
+        settings: see `unpromising`.
+
+    Raises:
+        Exception: whatever the pruner raises.
+    """
+    study = optuna.create_study()
+    for number in range(MADE_UP):
+        rungs = {str(step): dict.fromkeys(settings["metrics"], number + 1 / step) for step in range(1, STEPS + 1)}
+        ended = number < MADE_UP - 1
+        study.add_trial(
+            optuna.trial.create_trial(
+                state=TrialState.COMPLETE if ended else TrialState.RUNNING,
+                value=float(number) if ended else None,
+                user_attrs={meta.RUNGS: rungs},
+            )
+        )
+    for step in range(1, STEPS + 1):
+        unpromising(study, MADE_UP - 1, step, settings)
+
+
+def unpromising(study: Study, number: int, step: int, settings: Mapping[str, Any]) -> bool:
+    """Whether a trial that has just reported should end.
+
+    Args:
+        study: it.
+        number: of the trial.
+        step: the rung that was reported.
+        settings: `pruner`, `metrics`, `directions` of the study.
+    """
+    metrics = list(settings["metrics"])
+    pruner = build(settings["pruner"], metrics)
+    trials = study.get_trials(deepcopy=False)
+    if isinstance(pruner, ParetoPruner):
+        signs = [-1 if d == "maximize" else 1 for d in settings["directions"]]
+        scores = {t.number: s for t in trials if (s := _at(t, step, metrics, signs)) is not None}
+        own = scores.pop(number, None)
+        if own is None:  # kept from an attempt that was pruned by other metrics
+            return False
+        finished = sum(trial.state == TrialState.COMPLETE for trial in trials)
+        return pruner.prune(own, list(scores.values()), finished, step)
+    views = [_view(trial, metrics[0]) for trial in trials]
+    storage = _View(study, views, settings["directions"][0])
+    view = Study(study.study_name, storage, pruner=pruner)
+    return bool(pruner.prune(view, views[number]))
+
+
+def _at(trial: FrozenTrial, step: int, metrics: Sequence[str], signs: Sequence[int]) -> list[float] | None:
+    scores = meta.get(trial, meta.RUNGS, {}).get(str(step))
+    if scores is None or not all(metric in scores for metric in metrics):
+        return None
+    return [sign * scores[metric] for sign, metric in zip(signs, metrics, strict=True)]
+
+
+def _view(trial: FrozenTrial, metric: str) -> FrozenTrial:
+    """The trial as one that reported this metric to Optuna."""
+    rungs = meta.get(trial, meta.RUNGS, {})
+    reported = {int(step): scores[metric] for step, scores in rungs.items() if metric in scores}
+    value = reported[max(reported)] if reported and trial.state == TrialState.COMPLETE else None
+    return FrozenTrial(
+        number=trial.number, trial_id=trial._trial_id, state=trial.state, value=value,
+        datetime_start=trial.datetime_start, datetime_complete=trial.datetime_complete, params=trial.params,
+        distributions=trial.distributions, user_attrs=trial.user_attrs, system_attrs=trial.system_attrs,
+        intermediate_values=reported,
+    )  # fmt: skip
+
+
+class _View(Draft):
+    """The study with one objective, the metric. What a pruner notes at a trial is kept in the real study."""
+
+    def __init__(self, study: Study, trials: Sequence[FrozenTrial], direction: str) -> None:
+        super().__init__(study, trials)
+        self.direction = StudyDirection.MAXIMIZE if direction == "maximize" else StudyDirection.MINIMIZE
+        self.real: BaseStorage = study._storage
+
+    def get_study_directions(self, study_id: int) -> list[StudyDirection]:
+        return [self.direction]
+
+    def get_all_trials(self, study_id: int, deepcopy: bool = True, states: Any = None) -> list[FrozenTrial]:
+        return [trial for trial in self.trials if states is None or trial.state in states]
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        self.real.set_trial_system_attr(trial_id, key, value)
+        trial = self.get_trial(trial_id)
+        trial.system_attrs = {**trial.system_attrs, key: value}

@@ -1,0 +1,171 @@
+"""A trial on paper: any sampler of Optuna draws it, and it enters the study whole, in one write, or not at all.
+
+`study.ask()` creates a trial first and fills it parameter by parameter. A kill in between leaves half a trial, and a
+configuration that turns out to be known already has used up a number. So samplers are given `Draft` instead, a storage
+that reads from a snapshot of the study and keeps what is written. It also costs less: one write instead of one a
+parameter.
+"""
+
+import copy
+from collections.abc import Collection, Container, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NoReturn
+
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from steady.errors import StudyError
+
+STUDY = 0  # there is only one on paper
+
+
+class Draft(BaseStorage):
+    """A snapshot of a study and one new trial.
+
+    Args:
+        study: the real one; only read, until `commit`.
+        trials: the snapshot, in the order of their numbers.
+        noted: what samplers of earlier drafts noted at the study, to go on from: where they are in a sequence.
+        hidden: numbers of trials that samplers are not to learn from.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        trials: Sequence[FrozenTrial],
+        noted: Mapping[str, Any] | None = None,
+        hidden: Collection[int] = (),
+    ) -> None:
+        self.study, self.trials, self.hidden = study, list(trials), hidden
+        self.changed: dict[str, Any] = dict(noted or {})
+        self.system_attrs = {**study._storage.get_study_system_attrs(study._study_id), **self.changed}
+        self.changed_user: dict[str, Any] = {}
+        self.number = len(self.trials)
+        self.id = -1 - self.number  # never that of a real trial
+        self.new = FrozenTrial(
+            number=self.number, trial_id=self.id, state=TrialState.RUNNING, value=None,
+            datetime_start=datetime.now(), datetime_complete=None, params={}, distributions={}, user_attrs={},
+            system_attrs={}, intermediate_values={},
+        )  # fmt: skip
+        self._by_id = {trial._trial_id: trial for trial in (*self.trials, self.new)}
+
+    def trial(self, sampler: BaseSampler) -> Trial:
+        """The new trial, to draw parameters for."""
+        paper = Study(self.study.study_name, self, sampler=sampler, pruner=self.study.pruner)
+        return Trial(paper, self.id)
+
+    def commit(self, **noted: Any) -> FrozenTrial:
+        """Write the trial to the real study, RUNNING and with everything drawn.
+
+        Args:
+            noted: user attributes to write with it.
+
+        Raises:
+            StudyError: it got another number than it was drawn for.
+        """
+        real, study_id = self.study._storage, self.study._study_id
+        for key, value in self.changed_user.items():
+            real.set_study_user_attr(study_id, key, value)
+        for key, value in self.changed.items():
+            real.set_study_system_attr(study_id, key, value)
+        self.new.user_attrs = {**self.new.user_attrs, **noted}
+        trial = real.get_trial(real.create_new_trial(study_id, self.new))
+        if trial.number != self.number:  # ours are made under a lock
+            raise StudyError(
+                f"Another program added a trial to {self.study.study_name} just when trial {self.number} was made, "
+                f"which became trial {trial.number}. Give the same command again; nothing is lost. To try a "
+                "configuration of your own use hydra.sweeper.enqueue, or add it while no sweep runs."
+            )
+        return trial
+
+    # --- what samplers read
+
+    def get_study_id_from_name(self, study_name: str) -> int:  # noqa: D102
+        return STUDY
+
+    def get_study_name_from_id(self, study_id: int) -> str:  # noqa: D102
+        return self.study.study_name
+
+    def get_study_directions(self, study_id: int) -> list[StudyDirection]:  # noqa: D102
+        return list(self.study.directions)
+
+    def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:  # noqa: D102
+        return {**self.study.user_attrs, **self.changed_user}
+
+    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:  # noqa: D102
+        return copy.deepcopy(self.system_attrs)
+
+    def get_trial_id_from_study_id_trial_number(self, study_id: int, trial_number: int) -> int:  # noqa: D102
+        if not 0 <= trial_number <= self.number:
+            raise KeyError(f"There is no trial {trial_number}.")
+        return [*self.trials, self.new][trial_number]._trial_id
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:  # noqa: D102
+        trial = self._by_id[trial_id]  # KeyError, as BaseStorage has it
+        if trial_id == self.id:  # `Trial` writes what it drew into the one it got, before it is as a storage keeps it
+            trial = copy.copy(trial)
+            trial.params, trial.distributions = dict(trial.params), dict(trial.distributions)
+        return trial
+
+    def get_all_trials(  # noqa: D102
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        shown = [trial for trial in (*self.trials, self.new) if trial.number not in self.hidden]
+        chosen = [trial for trial in shown if states is None or trial.state in states]
+        return copy.deepcopy(chosen) if deepcopy else chosen
+
+    # --- what samplers write
+
+    def set_trial_param(  # noqa: D102
+        self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
+    ) -> None:
+        self._own(trial_id)
+        self.new.params = {**self.new.params, param_name: distribution.to_external_repr(param_value_internal)}
+        self.new.distributions = {**self.new.distributions, param_name: distribution}
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:  # noqa: D102
+        self._own(trial_id)
+        self.new.system_attrs = {**self.new.system_attrs, key: value}
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:  # noqa: D102
+        self._own(trial_id)
+        self.new.user_attrs = {**self.new.user_attrs, key: value}
+
+    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:  # noqa: D102
+        self.system_attrs[key] = self.changed[key] = value
+
+    def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:  # noqa: D102
+        self.changed_user[key] = value
+
+    def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:  # noqa: D102
+        self._own(trial_id)
+        self.new.intermediate_values = {**self.new.intermediate_values, step: intermediate_value}
+
+    def _own(self, trial_id: int) -> None:
+        if trial_id != self.id:
+            self._refuse()
+
+    # --- what nobody may do on paper
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        raise RuntimeError("Only the trial that is drawn can be changed on paper.")
+
+    def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:  # noqa: D102
+        self._refuse()
+
+    def delete_study(self, study_id: int) -> None:  # noqa: D102
+        self._refuse()
+
+    def get_all_studies(self) -> list[Any]:  # noqa: D102
+        self._refuse()
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:  # noqa: D102
+        self._refuse()
+
+    def set_trial_state_values(  # noqa: D102
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
+        self._refuse()

@@ -1,0 +1,566 @@
+"""What is searched: parameters, what they depend on, and what stays fixed.
+
+Written in Hydra's sweep syntax (`choice(a, b)`, `interval(0, 1)`, `range(…)`, `tag(log, interval(…))`), which
+`steady.grammar` reads; conditions are ours. `x`, `+x` and `++x` are one key everywhere: it is written
+without its prefix, which only the overrides of a job carry.
+
+When a parameter of the search is there at all: only while another one has some value.
+
+`steady.propose.space` reads conditions from `hydra.sweeper.conditions` and orders its parameters by them.
+
+One parameter of the search: how many values it has, which, and how it is put in words.
+
+`steady.propose.space` builds spaces of them. Optuna's distributions, as hydra-optuna-sweeper reads them.
+
+How many configurations a space has, without listing them, and which they are.
+
+`steady.propose.space` asks; a sweep that tries nothing twice has to know when all was tried.
+"""
+
+import difflib
+import logging
+import math
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from functools import cached_property, lru_cache
+from typing import Any
+
+import hydra.utils
+from hydra.core.override_parser.types import Sweep
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import Trial
+
+from steady import grammar
+from steady import grammar as written
+from steady.errors import ConfigError
+from steady.study import meta
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A parameter is there only when another has one of some values.
+
+    Attributes:
+        other: name of the other parameter.
+        values: in one spelling, see `word`.
+    """
+
+    other: str
+    values: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, name: str, text: str, searched: Mapping[str, BaseDistribution] | None = None) -> "Condition":
+        """Read `other=value` or `other=[a,b]`.
+
+        Args:
+            name: of the parameter that has the condition.
+            text: the condition, its value in Hydra's grammar.
+            searched: tells whether `[a]` is itself one of the other's choices.
+
+        Raises:
+            ConfigError: anything else.
+        """
+        other, equals, value = (part.strip() for part in str(text).partition("="))
+        other = grammar.bare(other)
+        whole, listed = _parsed(value) if value else ("", None)
+        distribution = (searched or {}).get(other)
+        if isinstance(distribution, CategoricalDistribution) and whole in map(word, distribution.choices):
+            listed = None
+        if not equals or not other or not whole or listed == ():
+            raise ConfigError(f"conditions.{name} must be written other=value or other=[a,b]; got {text!r}.")
+        return cls(other, (whole,) if listed is None else listed)
+
+    def holds(self, params: Mapping[str, Any], fixed: Mapping[str, str]) -> bool:
+        """Whether the condition holds; never while the other parameter is absent.
+
+        Args:
+            params: that were drawn.
+            fixed: as written on the command line.
+        """
+        if self.other in params:
+            return word(params[self.other]) in self.values
+        other = grammar.bare(self.other)
+        return other in fixed and _parsed(str(fixed[other]))[0] in self.values
+
+    def __str__(self) -> str:
+        listed = ",".join(self.values)
+        return f"{self.other}={listed if len(self.values) == 1 else f'[{listed}]'}"
+
+
+def check_conditions(
+    conditions: Mapping[str, Condition], searched: Mapping[str, BaseDistribution], fixed: Mapping[str, Any]
+) -> None:
+    """See that each condition can hold.
+
+    Raises:
+        ConfigError: it is one of, or depends on, a parameter that there is not, or on a value that never comes.
+    """
+    known = ", ".join([*searched, *fixed]) or "nothing"
+    problems = []
+    for name, condition in conditions.items():
+        if name not in searched and name not in fixed:
+            problems.append(f"conditions.{name}: there is no such parameter; there are {known}.")
+        elif condition.other in fixed:
+            continue
+        elif condition.other not in searched:
+            problems.append(f"conditions.{name} depends on {condition.other}, which is not one of {known}.")
+        elif wrong := [value for value in condition.values if not _can_be(searched[condition.other], value)]:
+            there = _what_there_is(searched[condition.other])
+            problems.append(f"conditions.{name}: {condition.other} is never {', '.join(wrong)}; {there}.")
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def in_order(
+    searched: Mapping[str, BaseDistribution], conditions: Mapping[str, Condition]
+) -> dict[str, BaseDistribution]:
+    """The parameters in the order as written, but each after what it depends on.
+
+    Raises:
+        ConfigError: conditions go in a circle.
+    """
+    result: dict[str, BaseDistribution] = {}
+    waiting = dict(searched)
+    while waiting:
+        ready = [n for n in waiting if n not in conditions or conditions[n].other not in waiting]
+        if not ready:
+            raise ConfigError(f"conditions go in a circle: {', '.join(waiting)}.")
+        for name in ready:
+            result[name] = waiting.pop(name)
+    return result
+
+
+@lru_cache
+def _parsed(text: str) -> tuple[str, tuple[str, ...] | None]:
+    """A value of Hydra's grammar as one word, and as several if it is a list; other text is a string."""
+    try:
+        value = grammar.parsed(text)
+    except ValueError:
+        value = text
+    if isinstance(value, Sweep):  # no sweep is meant: `a,b` is one string
+        value = text
+    listed = tuple(word(grammar.kept(one)) for one in value) if isinstance(value, list) else None
+    return word(grammar.kept(value)), listed
+
+
+def _can_be(distribution: BaseDistribution, value: str) -> bool:
+    if isinstance(distribution, CategoricalDistribution):
+        return value in map(word, distribution.choices)
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    try:
+        number = float(value)
+    except ValueError:
+        return False
+    # What is drawn from an interval of floats equals no written number.
+    return is_finite(distribution) and distribution._contains(number) and word(number) == value
+
+
+def _what_there_is(distribution: BaseDistribution) -> str:
+    if isinstance(distribution, CategoricalDistribution):
+        return f"its choices are {', '.join(map(word, distribution.choices))}"
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    if not is_finite(distribution):
+        return "it is continuous, so give it choices or a range with steps"
+    return f"it goes from {distribution.low} to {distribution.high} in steps of {distribution.step}"
+
+
+@dataclass(frozen=True)
+class Space:
+    """What is searched.
+
+    Attributes:
+        parameters: their distributions, by the name that the study keeps, such that a parameter comes after the one it
+            depends on.
+        fixed: values of the command line that are not searched, in Hydra's grammar, by key.
+        fixed_overrides: overrides that delete something.
+        conditions: by parameter.
+        extender: adds parameters to a trial, see upstream's `custom_search_space`.
+        prefixes: `+` or `++` of the keys whose overrides need it.
+        meanings: of parameters whose choices an earlier version kept otherwise: what each of them means, in order.
+    """
+
+    parameters: dict[str, BaseDistribution]
+    fixed: dict[str, Any] = field(default_factory=dict)
+    fixed_overrides: tuple[str, ...] = ()
+    conditions: dict[str, Condition] = field(default_factory=dict)
+    extender: Callable[[DictConfig, Trial], None] | None = None
+    prefixes: dict[str, str] = field(default_factory=dict)
+    meanings: dict[str, CategoricalDistribution] = field(default_factory=dict)
+
+    @classmethod
+    def parse(
+        cls,
+        params: Mapping[str, Any] | None,
+        arguments: list[str],
+        conditions: Mapping[str, str] | None = None,
+        custom_search_space: str | None = None,
+    ) -> "Space":
+        """Read a space.
+
+        Args:
+            params: Hydra sweeps by parameter.
+            arguments: overrides of the command line, which win.
+            conditions: see `Condition.parse`.
+            custom_search_space: dotted path of an extender.
+
+        Raises:
+            ConfigError: a line that cannot be read, a deletion of what is searched, or a condition that can never hold.
+        """
+        own = written.Arguments.read([written.line(key, value) for key, value in (params or {}).items()], "params")
+        given = own.under(written.Arguments.read(arguments, "the command line"))
+        written.check_deletions(given)
+        searched, fixed = given.searched, given.fixed
+        for key in given.unsearched:
+            log.info("%s=%s is fixed, so %s is not searched", key, fixed[key], key)
+        asked = {grammar.bare(name): text for name, text in (conditions or {}).items()}
+        read = {name: Condition.parse(name, text, searched) for name, text in asked.items()}
+        check_conditions(read, searched, fixed)
+        read = {name: condition for name, condition in read.items() if name in searched}
+        ordered = in_order(searched, read)
+        return cls(ordered, fixed, given.deletions, read, _extender(custom_search_space), given.prefixes)
+
+    def as_recorded(self, recorded: Mapping[str, BaseDistribution]) -> "Space":
+        """This space under the names, and with the choices, that a study has for it already.
+
+        An earlier version kept `+x` under this name, and null among choices as text.
+
+        Args:
+            recorded: distributions of the study's trials, by parameter.
+        """
+        names = {grammar.bare(name): name for name in recorded} | {name: name for name in recorded}
+        there = {name: names.get(name, name) for name in self.parameters}
+        parameters, meanings = {}, {}
+        for name, distribution in self.parameters.items():
+            parameters[there[name]] = distribution
+            old = recorded.get(there[name])
+            if isinstance(distribution, CategoricalDistribution) and (meaning := _meaning(old, distribution)):
+                assert old is not None
+                parameters[there[name]], meanings[there[name]] = old, meaning
+        conditions = {
+            there[name]: replace(condition, other=there.get(condition.other, condition.other))
+            for name, condition in self.conditions.items()
+        }
+        return replace(self, parameters=parameters, conditions=conditions, meanings=meanings)
+
+    def suggest(self, trial: Trial, config: DictConfig | None = None) -> dict[str, Any]:
+        """Have a trial draw each parameter whose condition holds.
+
+        Args:
+            trial: of Optuna; keeps what it has already drawn.
+            config: given to the extender.
+
+        Raises:
+            ValueError: the extender draws a parameter that is fixed.
+        """
+        kept: dict[str, Any] = {}  # as a storage gives it back: of choices that are equal (1, true) the first
+        for name, distribution in self.parameters.items():
+            if self.applies(name, kept):
+                drawn = trial._suggest(name, distribution)
+                kept[name] = distribution.to_external_repr(distribution.to_internal_repr(drawn))
+        if self.extender:
+            assert config is not None
+            self.extender(config, trial)
+        if overlap := sorted(set(map(grammar.bare, trial.params)) & self.fixed.keys()):
+            raise ValueError(f"Overlapping fixed parameters and search space parameters found: {overlap}")
+        return {**trial.params, **kept}
+
+    def overrides(self, params: Mapping[str, Any]) -> tuple[str, ...]:
+        """The overrides of a job with these parameters.
+
+        Raises:
+            StudyError: one of them is none of the space, and nothing that a study may set.
+        """
+        meta.check_params(params, self.parameters, self.extender is not None)
+        drawn = {grammar.bare(name): self._spelled(name, value) for name, value in params.items()}
+        # What an extender draws has its prefix in its name.
+        prefixes = {grammar.bare(name): prefix for name in params if (prefix := grammar.prefix(name))} | self.prefixes
+        values = {**drawn, **self.fixed}
+        return (*(f"{prefixes.get(key, '')}{key}={text}" for key, text in values.items()), *self.fixed_overrides)
+
+    def describe(self, possible: bool = False) -> dict[str, str]:
+        """Each parameter, with the prefix of its overrides, in words that stay the same; an extender by its path.
+
+        Args:
+            possible: leave out those that no configuration has, beside what is fixed.
+        """
+        shown = {
+            self.prefixes.get(key := grammar.bare(name), "") + key: described(self._read(name))
+            + (f" when {replace(c, other=grammar.bare(c.other))}" if (c := self.conditions.get(name)) else "")
+            for name in (self._possible() if possible else self.parameters)
+        }
+        if self.extender:
+            function = getattr(self.extender, "func", self.extender)
+            shown["custom_search_space"] = f"{function.__module__}.{function.__qualname__}"
+        return shown
+
+    def describe_fixed(self) -> dict[str, str]:
+        """What is fixed or deleted, with the prefix of its overrides."""
+        fixed = {f"{self.prefixes.get(key, '')}{key}": text for key, text in self.fixed.items()}
+        return {**fixed, **dict.fromkeys(self.fixed_overrides, "deleted")}
+
+    def accepted(self, name: str, value: Any) -> Any:
+        """A value that somebody gives for a parameter, as the study keeps it.
+
+        Args:
+            name: of the parameter.
+            value: see `accepted`.
+
+        Raises:
+            ValueError: it can have no such value.
+        """
+        found = accepted(value, self._read(name))
+        if name in self.meanings:
+            return self.parameters[name].to_external_repr(self._read(name).to_internal_repr(found))
+        return found
+
+    def whole(self, params: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The configuration that values make up, as Optuna would keep it.
+
+        Args:
+            params: by name. Those whose condition does not hold are left out.
+
+        Returns:
+            None if a value is missing or impossible, or if there is an extender, which may want more.
+        """
+        if self.extender:
+            return None
+        found: dict[str, Any] = {}
+        for name, distribution in self.parameters.items():
+            if self.applies(name, found):
+                try:
+                    internal = distribution.to_internal_repr(params[name])
+                except (KeyError, TypeError, ValueError):  # TypeError: of another tool's trial
+                    return None
+                if not distribution._contains(internal):
+                    return None
+                found[name] = distribution.to_external_repr(internal)
+        return found
+
+    def baseline(self, config: DictConfig) -> dict[str, Any] | None:
+        """The configuration as it stands, were nothing searched; None if it is not one of the space.
+
+        Args:
+            config: of the multirun, whose groups are in `hydra.runtime.choices`.
+        """
+        groups = OmegaConf.select(config, "hydra.runtime.choices") or {}
+        found: dict[str, Any] = {}
+        for name in self.parameters:
+            key = grammar.bare(name)
+            value = groups[key] if key in groups else OmegaConf.select(config, key)
+            with suppress(ValueError):  # it is missed only if its condition holds
+                found[name] = self.accepted(name, value)
+        return self.whole(found)
+
+    def key(self, params: Mapping[str, Any]) -> str:
+        """The same for the same configuration, however its floats were rounded."""
+        return repr([(name, canonical(params[name], self.parameters.get(name))) for name in sorted(params)])
+
+    def configurations(self, bound: int = 10_000) -> list[dict[str, Any]] | None:
+        """All configurations, or None if they are not finite, more than `bound`, or not known (an extender)."""
+        if self.size() is None or (self.size() or 0) > bound:
+            return None
+        found: list[dict[str, Any]] = [{}]
+        for name, distribution in self.parameters.items():
+            there = any(self.applies(name, params) for params in found)
+            values = values_of(distribution) if there else []
+            found = [
+                grown
+                for params in found
+                for grown in ([{**params, name: v} for v in values] if self.applies(name, params) else [params])
+            ]
+        return found
+
+    def size(self) -> int | None:
+        """How many configurations there are, None for infinitely (or unknowably) many."""
+        return self._size
+
+    @cached_property
+    def _size(self) -> int | None:
+        there = self._possible()  # one that can never be there may be continuous
+        if self.extender or not all(is_finite(self.parameters[name]) for name in there):
+            return None
+        return math.prod(self._below(name) for name in there if self._root(name)[0] == name)
+
+    def _possible(self) -> list[str]:
+        """The parameters that some configuration has, beside what is fixed."""
+        return [name for name in self.parameters if name not in self.conditions or self._root(name)[1]]
+
+    def _root(self, name: str) -> tuple[str, bool]:
+        """The searched parameter on which the presence of one hangs in the end, and whether it can be there."""
+        while (condition := self.conditions.get(name)) and condition.other in self.parameters:
+            name = condition.other
+        return name, self.applies(name, {})
+
+    def _below(self, name: str) -> int:
+        """The number of configurations of a parameter that is there and of those that hang on it."""
+        distribution = self.parameters[name]
+        hanging = [other for other, condition in self.conditions.items() if condition.other == name]
+        if not hanging:
+            return count_values(distribution)
+        below = {other: self._below(other) for other in hanging}
+        return sum(
+            math.prod(n for other, n in below.items() if self.applies(other, {name: value}))
+            for value in values_of(distribution)
+        )
+
+    def grid(self) -> dict[str, Any]:
+        """The values of each parameter, as Optuna's GridSampler wants them.
+
+        Raises:
+            ConfigError: a parameter is continuous.
+        """
+        if wrong := [name for name, d in self.parameters.items() if not is_finite(d)]:
+            raise ConfigError(f"A grid needs choices or ranges with steps; {', '.join(wrong)} is continuous.")
+        return {name: values_of(d) for name, d in self.parameters.items()}
+
+    def applies(self, name: str, params: Mapping[str, Any]) -> bool:
+        """Whether a parameter is there, beside others that were drawn before it."""
+        condition = self.conditions.get(name)
+        if condition and condition.other in self.meanings and condition.other in params:
+            params = {condition.other: self._meant(condition.other, params[condition.other])}
+        return condition is None or condition.holds(params, self.fixed)
+
+    def _read(self, name: str) -> BaseDistribution:
+        """The distribution of a parameter as it was written here."""
+        return self.meanings.get(name) or self.parameters[name]
+
+    def _meant(self, name: str, value: Any) -> Any:
+        """What a value that the study keeps means."""
+        if name not in self.meanings:
+            return value
+        return self.meanings[name].to_external_repr(self.parameters[name].to_internal_repr(value))
+
+    def _spelled(self, name: str, value: Any) -> str:
+        # `True` as Python spells it, as in the names of upstream's folders.
+        return str(value) if isinstance(value, bool) else grammar.spelled(self._meant(name, value))
+
+
+def _meaning(old: BaseDistribution | None, now: CategoricalDistribution) -> CategoricalDistribution | None:
+    """What each choice on record means, if an earlier version kept the same choices otherwise."""
+    if not isinstance(old, CategoricalDistribution) or old == now:
+        return None
+    texts: dict[grammar.Scalar, grammar.Scalar] = {"null" if one is None else one: one for one in now.choices}
+    if set(texts) != set(old.choices):
+        return None
+    return CategoricalDistribution([texts[choice] for choice in old.choices])
+
+
+def _extender(path: str | None) -> Callable[[DictConfig, Trial], None] | None:
+    if not path:
+        return None
+    node = {"_target_": path, "_partial_": True}
+    try:  # trusted as the task itself is: the user's own function. What Hydra blocks for all stays blocked.
+        extender: Callable[[DictConfig, Trial], None] = hydra.utils.instantiate(node, _execution_whitelist_=path)
+    except HydraException as error:
+        raise ConfigError(
+            f"custom_search_space must be the dotted path of a function of (config, trial); got {path!r}: {error}"
+        ) from error
+    return extender
+
+
+def is_finite(distribution: BaseDistribution) -> bool:
+    """Whether it has finitely many values, as all have but intervals of floats."""
+    return not isinstance(distribution, FloatDistribution) or distribution.step is not None or distribution.single()
+
+
+def values_of(distribution: BaseDistribution) -> list[Any]:
+    """The values of a finite one. Of choices that Optuna takes for equal (1, 1.0, true) it keeps the first."""
+    if isinstance(distribution, FloatDistribution) and distribution.step is None:
+        assert distribution.single()
+        return [distribution.low]
+    if isinstance(distribution, CategoricalDistribution):
+        choices = enumerate(distribution.choices)
+        return [value for index, value in choices if int(distribution.to_internal_repr(value)) == index]
+    if isinstance(distribution, IntDistribution):
+        return list(range(distribution.low, distribution.high + 1, distribution.step))
+    assert isinstance(distribution, FloatDistribution)
+    low, high, step = (Decimal(str(part)) for part in (distribution.low, distribution.high, distribution.step))
+    return [float(low + k * step) for k in range(round((high - low) / step))] + [distribution.high]
+
+
+def count_values(distribution: BaseDistribution) -> int:
+    """The number of values of a finite one, without listing those of a long range."""
+    if isinstance(distribution, CategoricalDistribution) or distribution.single():
+        return len(values_of(distribution))
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    assert distribution.step is not None
+    return round((distribution.high - distribution.low) / distribution.step) + 1  # Optuna puts `high` on a step
+
+
+def canonical(value: Any, distribution: BaseDistribution | None) -> Any:
+    """The same for values that are the same to Optuna.
+
+    A float of a range becomes the number of its steps, as samplers and lists of values round differently; of choices
+    that are equal (1, 1.0, true) it is the first, which is what a storage gives back.
+    """
+    if isinstance(distribution, CategoricalDistribution) and value in distribution.choices:
+        return distribution.to_external_repr(distribution.to_internal_repr(value))
+    if isinstance(distribution, FloatDistribution) and distribution.step is not None and isinstance(value, float):
+        return round((value - distribution.low) / distribution.step, 6) + 0.0
+    return value
+
+
+def accepted(value: Any, distribution: BaseDistribution) -> Any:
+    """A value that somebody gives, or a configuration has, as Optuna keeps it.
+
+    Args:
+        value: plain, or a node of OmegaConf; lists and dicts are those that a choice is the text of.
+        distribution: of its parameter.
+
+    Raises:
+        ValueError: it is none of the distribution's; with what would be, as the rest of a sentence.
+    """
+    value = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+    if isinstance(distribution, CategoricalDistribution):
+        # Of a string that looks like the text of a list there may be two: the string itself goes before the list.
+        several = (grammar.kept(value), value) if isinstance(value, str) else (value,)
+        found = [choice for one in several for choice in distribution.choices if _same(one, choice)]
+        if not found:
+            raise ValueError(f"must be {_alternatives(value, distribution)}")
+        return distribution.to_external_repr(distribution.to_internal_repr(found[0]))
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    stepped = distribution.step is not None and distribution.step != 1
+    wanted = f"from {distribution.low} to {distribution.high}{f' in steps of {distribution.step}' * stepped}"
+    whole = isinstance(distribution, IntDistribution)
+    fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not fits or (whole and value != int(value)) or not distribution._contains(float(value)):
+        raise ValueError(f"must be a {'whole ' * whole}number {wanted}")
+    return distribution.to_external_repr(distribution.to_internal_repr(value))
+
+
+def _same(value: Any, choice: grammar.Scalar) -> bool:
+    """Whether a plain value is a choice. Equal numbers are, as to Optuna; a string is never a number, or null."""
+    if isinstance(value, str):
+        return isinstance(choice, str) and choice == value
+    if isinstance(value, list | dict):
+        return isinstance(choice, str) and type(found := grammar.plain(choice)) is type(value) and found == value
+    return not isinstance(choice, str) and (value == choice)
+
+
+def _alternatives(value: Any, distribution: CategoricalDistribution) -> str:
+    choices = list(map(word, distribution.choices))
+    close = difflib.get_close_matches(str(value), choices, 1)
+    one_of = choices[0] if len(choices) == 1 else f"one of {', '.join(choices)}"
+    return f"{one_of} (did you mean {close[0]}?)" if close and len(choices) > 1 else one_of
+
+
+def described(distribution: BaseDistribution) -> str:
+    """`choice(a, b)`, `int 1..4`, `float 0.0001..0.01 log`."""
+    if isinstance(distribution, CategoricalDistribution):
+        return f"choice({', '.join(map(word, distribution.choices))})"
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    kind = "int" if isinstance(distribution, IntDistribution) else "float"
+    stepped = distribution.step is not None and not (kind == "int" and distribution.step == 1)
+    step = f" step {distribution.step}" if stepped else ""
+    return f"{kind} {distribution.low}..{distribution.high}{step}{' log' if distribution.log else ''}"
+
+
+def word(value: Any) -> str:
+    """One spelling for each value: YAML's `true`, `null`; 2 for 2.0; 0.3 for 0.1 + 0.2; `'null'` for the string."""
+    return f"{value:.12g}" if isinstance(value, float) else grammar.spelled(value)

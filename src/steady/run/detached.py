@@ -1,0 +1,40 @@
+"""Imported first by the fork server of `steady.run.executor`, which so leaves the controller's session.
+
+A signal to the whole group of the controller (Ctrl-C while modules are imported, `timeout`, a batch system) would else
+end the fork server, and with it all word of how trials end. When the controller is gone it goes as well: on Linux at
+once, though it still imports, elsewhere by itself.
+"""
+
+import ctypes
+import os
+import pickle
+import signal
+import sys
+from types import TracebackType
+
+FORK_SERVER = "CATSWEEP_FORK_SERVER"  # environment variable, set for it alone
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # prctl(2)
+
+
+def prctl(option: int, value: int) -> None:
+    """Set something of this process, where there is Linux to do it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
+def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A controller that left while it asked for a process is no news."""
+    torn = issubclass(kind, pickle.UnpicklingError) and "truncated" in str(error)  # killed while it wrote
+    if not torn and not issubclass(kind, EOFError | ConnectionError):
+        sys.__excepthook__(kind, error, trace)
+
+
+if os.environ.pop(FORK_SERVER, None):
+    os.setsid()
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    sys.excepthook = _uncaught
+    # Blocked until now; what came was for the controller, and is forgotten by being ignored for a moment.
+    for number in signal.pthread_sigmask(signal.SIG_BLOCK, []):
+        handler = signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
+        signal.signal(number, handler)

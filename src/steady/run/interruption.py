@@ -1,0 +1,92 @@
+"""Ctrl-C, SIGTERM and SIGHUP: once to stop at a checkpoint, twice to stop at once.
+
+While there are no trials yet, or no more, nothing has to reach a checkpoint: the sweep then stops at the first.
+"""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from steady.signals import NUMBERS, Interruption, ignored
+
+if TYPE_CHECKING:
+    from steady.run.executor import Executor  # heavier than what this module is imported before
+
+SAID = "Interrupted; nothing is lost. The same line goes on."
+
+
+@dataclass
+class Stop:
+    """What a person, or the machine, asked for: whether to stop, and by which signal. Set by `interruption`."""
+
+    requested: bool = False
+    signal: int | None = None
+
+
+@contextmanager
+def ending(stop: Stop) -> Iterator[None]:
+    """Within it, a signal ends the sweep in one line, unless `interruptible` has it.
+
+    Args:
+        stop: told what was asked for, and by which signal.
+
+    Raises:
+        SystemExit: 128 + signal.
+    """
+    interruption = Interruption(SAID)
+
+    def asked(number: int, frame: FrameType | None) -> None:
+        stop.requested, stop.signal = True, number
+        interruption(number, frame)
+
+    with _handled(asked):
+        try:
+            yield
+        except SystemExit:
+            raise
+        except BaseException as error:
+            if interruption.number is None and not isinstance(error, KeyboardInterrupt):
+                raise
+            raise interruption.end() from None  # a library may have made another exception of it
+
+
+@contextmanager
+def interruptible(executor: "Executor", stop: Stop) -> Iterator[None]:
+    """Within it, the signals mean what this module says.
+
+    Args:
+        executor: told to stop its jobs, then to end them.
+        stop: told what was asked for, and by which signal.
+    """
+    interruption = Interruption()
+
+    def asked(number: int, frame: FrameType | None) -> None:
+        stop.signal = number
+        if stop.requested:
+            executor.kill()
+            return
+        interruption.note(number)
+        stop.requested = True  # the scheduler says so: a word from here would fall into the table that is being drawn
+        executor.stop()
+
+    with _handled(asked):
+        yield
+
+
+@contextmanager
+def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Within it, a handler has the signals; but not SIGHUP under `nohup`. Python has handlers in its main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [number for number in NUMBERS if not (number == signal.SIGHUP and ignored(number))]
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, was in before.items():
+            signal.signal(number, was or signal.SIG_DFL)

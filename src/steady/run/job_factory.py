@@ -1,0 +1,241 @@
+"""What a trial's job is made of: its overrides, its folder, and the executor that runs it.
+
+Between Hydra, whose configuration it reads, and `steady.sweep`, which knows trials.
+"""
+
+import functools
+import inspect
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra.utils
+import optuna
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import GrammarParseError, InterpolationKeyError
+from optuna.trial import FrozenTrial
+
+from steady import grammar, links
+from steady.errors import ConfigError, StudyError
+from steady.options import Settings, TrialTimeout
+from steady.propose.covering import Examples
+from steady.propose.space import Space
+from steady.run.executor import Job, ProcessExecutor, packed
+from steady.study import meta
+from steady.study.failures import Kind, shortened
+from steady.study.meta import whole
+from steady.study.trial_folders import Folders, is_used, used
+
+log = logging.getLogger(__name__)
+
+# Templates of `hydra.sweep.subdir` that need not be composed to know what they come to: a trial's number.
+BY_NUMBER = ("${hydra.job.num}", "${hydra.job.id}", "${hydra:job.num}", "${hydra:job.id}")
+BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """The jobs of one sweep.
+
+    Args:
+        settings: checked.
+        space: what is searched.
+        hydra_context: of Hydra.
+        task: what a job calls with its configuration.
+        config: the composed configuration of the multirun.
+    """
+
+    settings: Settings
+    space: Space
+    hydra_context: HydraContext
+    task: TaskFunction
+    config: DictConfig
+
+    @property
+    def named(self) -> bool:
+        """Whether the task can be told which trial it is; one that cannot is neither pruned nor resumed."""
+        node = OmegaConf.select(self.config, "trial")
+        return isinstance(node, DictConfig) and "storage" in node
+
+    def overrides(self, study: optuna.Study, trial: FrozenTrial) -> tuple[str, ...]:
+        """Of a trial of the search."""
+        return (*self.space.overrides(trial.params), *self.identity(study, trial))
+
+    def identity(self, study: optuna.Study, trial: FrozenTrial) -> tuple[str, ...]:
+        """Overrides that tell a job which trial it is."""
+        if not self.named:
+            return ()
+        return (
+            f"trial.number={trial.number}",
+            f"trial.attempt={whole(trial, meta.ATTEMPT)}",
+            f"trial.study={grammar.quoted(study.study_name)}",
+            f"trial.storage={grammar.quoted(self.settings.storage)}",
+        )
+
+    def folders(self, study: optuna.Study) -> Folders:
+        """Where the trials of the search work."""
+        compose = None if self._by_number else lambda trial: self._subdir(study, trial)
+        return Folders(Path(study.user_attrs["sweep_dir"]), compose=compose)
+
+    def occupied(self, params: Mapping[str, Any]) -> list[Path]:
+        """Where trials of a study that is begun now would work, and where there is something already.
+
+        Args:
+            params: of the trial that is first, for templates that name its parameters. Of such only its folder is
+                looked at; `Folders.choose` keeps the others apart.
+        """
+        base = Path(self.config.hydra.sweep.dir)
+        if self._by_number:
+            return used(base, self.settings["n_trials"])
+        try:
+            folder = base / self._composed_subdir(params, (), 0)
+        except Exception:  # the job will tell
+            return []
+        return [folder] if Path(os.path.abspath(folder)) != Path(os.path.abspath(base)) and is_used(folder) else []
+
+    def place(self, folders: Folders, trial: FrozenTrial) -> tuple[str, ...]:
+        """Overrides that tell a job where it works; none if that could not be composed, which the job will meet."""
+        if folders.compose is not None and not meta.has(trial, meta.FOLDER):
+            return ()
+        return (f"hydra.sweep.subdir={grammar.quoted(folders.name(trial))}",)
+
+    @property
+    def _by_number(self) -> bool:
+        sweep = OmegaConf.to_container(self.config.hydra.sweep, resolve=False)
+        assert isinstance(sweep, dict)
+        return sweep["subdir"] in BY_NUMBER
+
+    def check(self, examples: Iterable[Mapping[str, Any]]) -> None:
+        """See that jobs can be started, and find a folder, before the study is begun.
+
+        Args:
+            examples: parameters of jobs that can be composed.
+
+        Raises:
+            ConfigError: the task cannot be sent to a process, or `hydra.sweep.subdir` names what no job has.
+        """
+        packed(self.hydra_context, self.task, self.config, self._through_launcher)
+        # What an extender draws is not known here.
+        if self._by_number or self.space.extender:
+            return
+        refusal = None
+        for params in examples:
+            try:
+                self._composed_subdir(params, (), 0)
+            except (GrammarParseError, InterpolationKeyError) as error:
+                refusal = error
+            except Exception:  # of this process, or of these parameters: the job will tell
+                return
+            else:
+                return
+        if refusal is not None:
+            raise ConfigError(
+                "No trial could have a folder, since hydra.sweep.subdir cannot be composed: "
+                f"{str(refusal).splitlines()[0]}. By default it is ${{hydra.job.num}}."
+            )
+
+    def _subdir(self, study: optuna.Study, trial: FrozenTrial) -> str | None:
+        """A trial's folder in the sweep's, as its job would compose it."""
+        try:
+            return self._composed_subdir(trial.params, self.identity(study, trial), trial.number)
+        except Exception as error:
+            log.debug("The folder of trial %d cannot be composed: %s", trial.number, error)
+            return None
+
+    def _composed_subdir(self, params: Mapping[str, Any], who: tuple[str, ...], number: int) -> str:
+        hydra_config = HydraConfig.instance()
+        before = hydra_config.cfg
+        try:
+            loader = self.hydra_context.config_loader
+            config = loader.load_sweep_config(self.config, [*self.space.overrides(params), *who])
+            with read_write(config), open_dict(config):
+                config.hydra.job.id, config.hydra.job.num = str(number), number
+                # Else `override_dirname` would name the storage, and change from one attempt to the next.
+                config.hydra.overrides.task = [one for one in config.hydra.overrides.task if one not in who]
+            hydra_config.set_config(config)  # for `${hydra:…}`
+            return str(OmegaConf.select(config, "hydra.sweep.subdir"))
+        finally:
+            hydra_config.cfg = before
+
+    def point_to(self, sweep_dir: str) -> None:
+        """Make every job work in this folder, whatever the configuration says now (`${now:}`)."""
+        with read_write(self.config.hydra), open_dict(self.config.hydra):
+            self.config.hydra.sweep.dir = sweep_dir
+            self.config.hydra.overrides.hydra.append(f"hydra.sweep.dir={grammar.quoted(sweep_dir)}")
+
+    @property
+    def _through_launcher(self) -> bool:
+        return bool(self.config.hydra.launcher._target_ != BASIC_LAUNCHER)
+
+    def executor(self) -> ProcessExecutor:
+        """Runs the jobs in slots, through the user's launcher if it is not Hydra's basic one."""
+        executor = self._executor(
+            self.task,
+            self.settings.slots,
+            self.settings.trial_timeout,
+            through_launcher=self._through_launcher,
+        )
+        if executor.script.bare:
+            log.info(
+                "The call in %s is not guarded (`if __name__ == '__main__':`), so trials do not run the script again: "
+                "what its first lines set in other modules, such as torch.set_default_dtype, is to be set in the task.",
+                executor.script.bare,
+            )
+        return executor
+
+    def preflight(self, thorough: bool = True) -> dict[str, Any]:
+        """Run the settings' preflight as a job of its own, and give what it returns.
+
+        Args:
+            thorough: whether one that takes `examples` is given them.
+
+        Raises:
+            StudyError: it failed, so every trial would.
+        """
+        # Looked up without Hydra's whitelist: it is the user's own configuration, like the task itself.
+        bounds = self.settings.trial_timeout.for_preparation()
+        record = self.settings.record
+        place = (f"hydra.sweep.dir={grammar.quoted(str(record))}", "hydra.sweep.subdir=preflight")
+        task = hydra.utils.get_method(self.settings["preflight"])
+        examples = thorough and "examples" in inspect.signature(task).parameters
+        tries = ", which tries each option of the space once: seconds to minutes" if examples else ""
+        log.info("Running %s before the first trial%s", self.settings["preflight"], tries)
+        if examples:
+            loader = self.hydra_context.config_loader
+            task = functools.partial(task, examples=Examples(self.space, self.config, loader, place))
+        links.refuse([record / "preflight"], record, "study", StudyError)
+        links.refuse_within(record / "preflight", "preflight", StudyError)
+        executor = self._executor(task, 1, bounds)
+        try:
+            executor.submit(Job(0, (*self.space.overrides({}), *place), record / "preflight"))
+            ended: list[Any] = []
+            while not ended:
+                ended = executor.wait(60.0)
+        finally:
+            executor.close()
+        [(_, outcome)] = ended
+        if outcome.kind != Kind.COMPLETE:
+            raise StudyError(
+                f"{self.settings['preflight']} failed, so nothing was started. {shortened(outcome.message)}"
+            )
+        return dict(outcome.value)
+
+    def _executor(
+        self, task: TaskFunction, slots: int, bounds: TrialTimeout, through_launcher: bool = False
+    ) -> ProcessExecutor:
+        return ProcessExecutor(
+            self.hydra_context,
+            task,
+            self.config,
+            slots,
+            preload=self.settings["preload"],
+            gpus=self.settings["gpus"],
+            gpus_per_slot=self.settings["gpus_per_slot"],
+            through_launcher=through_launcher,
+            bounds=bounds,
+        )

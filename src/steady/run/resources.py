@@ -1,0 +1,102 @@
+"""What each slot may use of the machine: its GPU and its share of the cores. Touches no GPU."""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from steady.errors import ConfigError
+
+ALLOCATOR = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")  # torch's settings of a GPU's memory: old name, new name
+SHARED_SINCE = (2, 10)  # torch's version from which on they limit it
+OF_ITS_SHARE = 0.95  # of a slot's share of a GPU's memory, for tensors; CUDA itself wants some in each process
+
+# What SLURM, torchrun and MPI tell a process of its place among the others that they have started with it.
+PLACE = re.compile(
+    r"(LOCAL_|GROUP_|NODE_|ROLE_)?RANK|(LOCAL_|GROUP_|ROLE_)?WORLD_SIZE|ROLE_NAME|MASTER_(ADDR|PORT)|TORCHELASTIC_\w+"
+    r"|SLURM_(PROCID|LOCALID|NODEID|NTASKS|NPROCS|NTASKS_PER_NODE|TASKS_PER_NODE|STEP_NUM_TASKS|STEP_TASKS_PER_NODE)"
+    r"|(PMI|PMIX|OMPI_COMM_WORLD|MV2_COMM_WORLD|JSM_NAMESPACE)_\w+"
+)
+
+
+def alone(variables: Mapping[str, str]) -> dict[str, str]:
+    """The environment of the controller without its place among other processes: a job has none of it.
+
+    A controller in a job of SLURM or under `torchrun` is one of its tasks; a library in a job of the sweep would read
+    that and wait for the others, or think itself not the first and write nothing. The allocation itself stays known.
+    """
+    return {name: value for name, value in variables.items() if not PLACE.fullmatch(name)}
+
+
+def visible_gpus(gpus: Any) -> list[str]:
+    """The ids of the GPUs that slots may use.
+
+    Args:
+        gpus: `auto`, how many, or their ids.
+
+    Raises:
+        ConfigError: none of these.
+    """
+    if gpus == "auto":
+        return _found()
+    if type(gpus) is int and gpus >= 0:
+        return (_found() or [str(n) for n in range(gpus)])[:gpus]
+    if isinstance(gpus, Sequence) and not isinstance(gpus, str):
+        return [str(gpu) for gpu in gpus]
+    raise ConfigError(f"hydra.sweeper.gpus must be auto, a number, or a list of ids; got {gpus!r}.")
+
+
+def _found() -> list[str]:
+    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [gpu.strip() for gpu in visible.split(",") if gpu.strip() not in ("", "-1")]
+    if (tool := shutil.which("nvidia-smi")) is None:
+        return []
+    listed = subprocess.run(
+        [tool, "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True, check=False
+    )
+    return listed.stdout.split() if listed.returncode == 0 else []
+
+
+def _memory_can_be_shared() -> bool:
+    """Whether torch, which is not imported here, knows the setting; an older one refuses to work with it."""
+    try:
+        major, minor = version("torch").split(".")[:2]
+    except PackageNotFoundError:
+        return False
+    return (int(major), int(minor)) >= SHARED_SINCE
+
+
+def slots_per_gpu(share: float) -> int:
+    """How many slots fit on a GPU, each with this share of it; at least 1."""
+    return max(1, int(1 / share + 1e-9))  # 1 / (1 / 49) is a little less than 49
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def environment(slot: int, slots: int, gpus: Sequence[str], share: float) -> dict[str, str]:
+    """The environment variables of a slot.
+
+    Args:
+        slot: counted from 0.
+        slots: how many there are.
+        gpus: ids; may be none.
+        share: of a GPU, for each slot; 0.5 puts two slots on one, each with half of its memory. Above 1, a slot has
+            several.
+    """
+    result = {}
+    if gpus:
+        many = max(1, int(share))
+        first = slot // slots_per_gpu(share) * many
+        result["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[(first + k) % len(gpus)] for k in range(many))
+        if share < 1 and _memory_can_be_shared() and not any(name in os.environ for name in ALLOCATOR):
+            # Else a trial too large for its share would take the others' memory, and they fail in its place.
+            result[ALLOCATOR[0]] = f"per_process_memory_fraction:{share * OF_ITS_SHARE:.4f}"
+    if "OMP_NUM_THREADS" not in os.environ:
+        result["OMP_NUM_THREADS"] = str(max(1, cores() // slots))
+    return result

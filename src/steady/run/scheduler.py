@@ -1,0 +1,244 @@
+"""The loop that keeps every slot busy: ask, submit, wait for whichever ends first, tell.
+
+`steady.sweep` builds one and runs it; the confirmation runs through it too. It knows nothing of processes
+(`executor`), of sampling (`proposer`), of who takes a trial (`intake`), of what an end means (`settlement`) or of files
+(`record`), so it is tested with fakes.
+"""
+
+import logging
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from steady import grammar
+from steady.errors import StorageError
+from steady.run.executor import Executor, Job
+from steady.run.interruption import Stop
+from steady.run.ledger import Intake, Limits, Proposals, Settlement, lease
+from steady.study.failures import Outcome
+from steady.study.leases import Leases
+from steady.study.storage import Trials
+from steady.study.trial_folders import Folders
+
+log = logging.getLogger(__name__)
+
+TICK = 1.0  # seconds between two looks at what is not told by a process that ends: heartbeats, the display
+REAP = 5.0  # seconds between two looks for trials of dead controllers
+SHOW = 60.0  # seconds between two looks for new pictures of the trials that run
+# Seconds of a trial below which the next is drawn before one has ended. The slot waits about 0.2 s less, a hundredth of
+# such a trial; for a longer one the newest result is worth more than that.
+SHORT = 20.0
+REMEMBERED = 20  # trials whose median is compared with it
+
+
+@dataclass
+class Scheduler:
+    """Runs the trials of one study until there are `limits.n_trials`.
+
+    Args:
+        study: whose trials.
+        proposals: where trials come from.
+        executor: where they run.
+        leases: registered; says which trials are ours.
+        limits: when to stop.
+        overrides: the overrides of a trial's job, from the trial with all its parameters.
+        folders: where trials work.
+        record: called when trials have ended, and their slots are busy again; rewrites the result files.
+        event: told of each start and end, one line each.
+        refresh: called at most once a second, for the display.
+        attach: called with a trial's number and folder about once a minute, and before its end is told.
+        stop: watched.
+        must_report: names of the scores that the study prunes by, if it does.
+        draw_ahead: whether the next trial is drawn, and made ready, before a slot is free; None: if trials are short.
+        clock: seconds.
+    """
+
+    study: optuna.Study
+    proposals: Proposals
+    executor: Executor
+    leases: Leases
+    limits: Limits
+    overrides: Callable[[FrozenTrial], Sequence[str]]
+    folders: Folders
+    record: Callable[[], None] = lambda: None
+    event: Callable[[str], None] = log.info
+    refresh: Callable[[], None] = lambda: None
+    attach: Callable[[int, Path], None] = lambda number, folder: None
+    stop: Stop = field(default_factory=Stop)
+    must_report: Sequence[str] = ()
+    draw_ahead: bool | None = False
+    clock: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        trials = Trials(self.study)
+        self.intake = Intake(trials, self.proposals, self.leases, self.folders, self.limits.n_trials, self.event)
+        self.settlement = Settlement(
+            trials, self.leases, self.limits, self.stop, self.must_report, self.event, self.attach
+        )
+        self.started = self.clock()
+        self.running: dict[int, tuple[int, float]] = {}  # by trial number: slot, and when it began (Unix time)
+        self.ready: deque[tuple[FrozenTrial, Job]] = deque()  # taken, and waiting for a slot
+        self._took: deque[float] = deque(maxlen=REMEMBERED)
+        self._next_reap = self._next_refresh = -1.0
+        self._next_show = self.started + SHOW
+        self._unrecorded = self._acknowledged = self._late = False
+
+    def run(self) -> None:
+        """Run until the study is whole, or until asked to stop.
+
+        Raises:
+            StudyError: too many failures; running trials were stopped at a checkpoint, and can go on.
+            StorageError: the study cannot be told of them; likewise.
+        """
+        try:
+            self._loop()
+        except StorageError as error:
+            self._wind_down(error)
+            raise
+        if self.settlement.abort:
+            raise self.settlement.abort
+
+    def _loop(self) -> None:
+        while not self._finished():
+            self.leases.beat()
+            if self.clock() >= self._next_reap:
+                self._let_go()
+                self.intake.reap()
+                self._next_reap = self.clock() + REAP
+            self._fill()
+            self._tidy()
+            self._look_ahead()
+            ended = self.executor.wait(TICK)
+            self._acknowledge()
+            self._start_ready()  # a slot need not wait until the end of its last trial is told
+            for job, outcome in ended:
+                self._settle(job, outcome)
+            if self._closed():
+                self._give_back()
+        self._tidy()
+
+    def _wind_down(self, error: StorageError) -> None:
+        """Let the running trials come to their next checkpoint. Whoever goes on with the study will find them left."""
+        running = self.executor.running()
+        if running:
+            names = ", ".join(str(job.number) for job in running.values())
+            self.event(f"{str(error).partition(': ')[0]}: trials {names} go on to their next checkpoint, and stop")
+        self.executor.stop()
+        while self.executor.running():
+            self.executor.wait(TICK)
+
+    # --- when
+
+    def _finished(self) -> bool:
+        if self.executor.running() or self.ready:
+            return False
+        return self._closed() or self.intake.done
+
+    def _closed(self) -> bool:
+        return self.stop.requested or self.is_late() or self.settlement.abort is not None
+
+    def is_late(self) -> bool:
+        """Whether the time is over in which trials may begin; once it is, it stays so."""
+        timeout = self.limits.timeout
+        self._late |= timeout is not None and self.clock() - self.started >= timeout - self.limits.reserved()
+        return self._late
+
+    def _trials_are_short(self) -> bool:
+        """As far as is known; until one has ended here there is no newest result to wait for."""
+        return not self._took or statistics.median(self._took) < SHORT
+
+    # --- starting
+
+    def _fill(self) -> None:
+        self._start_ready()
+        while not self._closed() and self.executor.free() and (trial := self.intake.next()) is not None:
+            self._start(trial, self._job(trial))
+
+    def _start_ready(self) -> None:
+        while self.ready and not self._closed() and self.executor.free():
+            self._start(*self.ready.popleft())
+
+    def _look_ahead(self) -> None:
+        """Have trials ready for slots that will be free."""
+        ahead = self._trials_are_short() if self.draw_ahead is None else self.draw_ahead
+        while ahead and not self._closed() and len(self.ready) < self.executor.spare:
+            if (trial := self.intake.next()) is None:
+                return
+            job = self._job(trial)
+            self.executor.prepare(job)
+            self.ready.append((trial, job))
+
+    def _job(self, trial: FrozenTrial) -> Job:
+        try:
+            return Job(trial.number, tuple(self.overrides(trial)), self.folders.of(trial))
+        except BaseException:
+            self.intake.give_back(trial)
+            raise
+
+    def _start(self, trial: FrozenTrial, job: Job) -> None:
+        try:
+            slot = self.executor.submit(job)
+        except BaseException:
+            self.intake.give_back(trial)
+            raise
+        self.running[trial.number] = (slot, time.time())
+        self.event(f"trial {trial.number} started: {_words(trial)}")
+
+    # --- ending
+
+    def _settle(self, job: Job, outcome: Outcome) -> None:
+        slot, begun = self.running.pop(job.number)
+        self._took.append(time.time() - begun)
+        going_on = self.settlement.abort is None
+        self._unrecorded |= self.settlement.settle(job, outcome, slot, begun)
+        if self.settlement.abort and going_on:
+            self.executor.stop()
+
+    def _give_back(self) -> None:
+        """What will not start here any more."""
+        while self.ready:
+            trial, job = self.ready.popleft()
+            self.executor.forget(job.number)
+            self.intake.give_back(trial)
+
+    def _let_go(self) -> None:
+        """End jobs whose trial another controller has: it took us for dead, perhaps while the machine slept."""
+        for job in self.executor.running().values():
+            if not self.leases.holds(lease(job.number)):
+                self.executor.drop(job.number)
+        for trial, job in list(self.ready):
+            if not self.leases.holds(lease(job.number)):
+                self.executor.forget(job.number)
+                self.ready.remove((trial, job))
+
+    # --- what no slot has to wait for
+
+    def _acknowledge(self) -> None:
+        """Say once that we were asked to stop."""
+        if self.stop.requested and not self._acknowledged:
+            self._acknowledged = True
+            self.event("stopping: trials go on to their next checkpoint; once more to stop at once")
+
+    def _tidy(self) -> None:
+        if self._unrecorded or self.intake.ended:
+            self.record()
+            self._unrecorded = self.intake.ended = False
+        if self.clock() >= self._next_refresh:
+            self.refresh()
+            self._next_refresh = self.clock() + TICK
+        if self.clock() >= self._next_show:
+            for job in self.executor.running().values():
+                self.attach(job.number, job.folder)
+            self._next_show = self.clock() + SHOW
+
+
+def _words(trial: FrozenTrial) -> str:
+    return " ".join(
+        f"{k}={f'{v:.3g}' if isinstance(v, float) else grammar.spelled(v)}" for k, v in trial.params.items()
+    )

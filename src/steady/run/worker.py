@@ -1,0 +1,262 @@
+"""What runs in a trial's own process: it waits for one job, does it, says how it ended, and is gone.
+
+Started by `steady.run.executor` before there is a job, so that a free slot waits neither for a fork nor for an
+import. Everything a trial can break, it breaks here.
+
+The one message in which a trial's process tells how it ended, read without waiting for what never comes.
+
+Whatever the trial has forked holds the trial's end of the pipe too, and may outlive it: the pipe then says nothing of
+its end, nor does the rest follow of a message in the middle of which the trial was killed. A read that waits for
+either, as `Connection.recv` does, would stop the controller of all trials.
+
+The message is JSON, and bounded: what a trial returns, or writes to the pipe by mistake, is no object of ours until
+it has been looked at, and must neither end the controller nor fill its memory.
+"""
+
+import faulthandler
+import functools
+import gc
+import io
+import json
+import os
+import signal
+import struct
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import cloudpickle
+from hydra.core.plugins import Plugins
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn, configure_log, run_job, setup_globals
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict, read_write
+
+from steady.run import reaper
+from steady.run.main_module import Script, silence
+from steady.study.failures import Kind, Outcome, classify
+
+OUTPUT = "output.log"
+
+T = TypeVar("T")
+Begin = Callable[[], Outcome]
+Prepare = Callable[[int, list[str]], Begin]
+
+
+def serve(pipe: Connection, variables: dict[str, str], script: Script, static: bytes) -> None:
+    """Wait for a job and do it.
+
+    Args:
+        pipe: to the controller. It sends one job (`executor.Job`) and, when there is a slot for it, the environment
+            variables of that slot. Its end closed means that the controller is gone, or wants this process no more.
+        variables: of the environment of the controller.
+        script: which the controller was started with.
+        static: cloudpickle of what all jobs share, see `ProcessExecutor`.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is for the controller to decide on
+    faulthandler.register(reaper.DUMP)
+    reaper.fork(pipe)
+    own = os.getpid()
+    # As much as can be before there is a job, and before it has a slot. What goes wrong is told as the job's end.
+    prepare = _kept(lambda: _preparation(variables, script, static))
+    try:
+        job = pipe.recv()
+        begin = _kept(lambda: _begin(Path(job.folder), lambda: prepare()(job.number, list(job.overrides))))
+        environment: dict[str, str] = pipe.recv()
+    except EOFError:
+        return
+    _share(environment)
+    try:
+        outcome = begin()()
+    except BaseException as error:
+        outcome = classify(error)
+    if os.getpid() == own:  # not a process that the task forked, and that came out of it too
+        send(pipe, outcome)
+
+
+def _kept(step: Callable[[], T]) -> Callable[[], T]:
+    """Do a step now, and give what it returned, or raised, when asked."""
+    try:
+        done = step()
+    except BaseException as error:
+        return functools.partial(_raise, error)
+    return lambda: done
+
+
+def _raise(error: BaseException) -> NoReturn:
+    raise error
+
+
+def _begin(folder: Path, prepared: Callable[[], Begin]) -> Begin:
+    _redirect(folder / OUTPUT)
+    return prepared()
+
+
+def _preparation(variables: dict[str, str], script: Script, static: bytes) -> Prepare:
+    """What to call with a job's number and overrides; it returns what to call to run the job."""
+    os.environ.clear()  # the warm parent has some of its own
+    os.environ.update(variables)
+    with silence():
+        script.restore()
+        hydra_context, task, config, state, through_launcher, defined = cloudpickle.loads(static)
+    vars(sys.modules["__main__"]).update(defined)  # what the task knows, not what running the script again has made
+    setup_globals()
+    Singleton.set_state(state)
+    if not through_launcher:
+        # Hydra's parser builds its tables while it reads: half the time of the first configuration in a process.
+        with suppress(Exception):  # the job will meet it, and tell
+            hydra_context.config_loader.load_sweep_config(config, [])
+    # What was imported stays. To look through it for garbage takes a quarter of a second, and copies shared memory.
+    gc.freeze()
+    return functools.partial(_launched if through_launcher else _composed, hydra_context, task, config)
+
+
+def _composed(
+    hydra_context: HydraContext, task: TaskFunction, config: DictConfig, number: int, overrides: list[str]
+) -> Begin:
+    """Compose the job's configuration, to run it as Hydra's basic launcher does."""
+    composed = hydra_context.config_loader.load_sweep_config(config, overrides)
+    with read_write(composed), open_dict(composed):
+        composed.hydra.job.id = str(number)
+        composed.hydra.job.num = number
+
+    def begin() -> Outcome:
+        with read_write(composed), open_dict(composed):
+            for name in composed.hydra.job.env_copy:  # copied before the slot was known
+                composed.hydra.job.env_set[name] = os.environ[name]
+        ended = run_job(
+            hydra_context=hydra_context,
+            task_function=task,
+            config=composed,
+            job_dir_key="hydra.sweep.dir",
+            job_subdir_key="hydra.sweep.subdir",
+        )
+        return _outcome(ended)
+
+    return begin
+
+
+def _launched(
+    hydra_context: HydraContext, task: TaskFunction, config: DictConfig, number: int, overrides: list[str]
+) -> Begin:
+    """Send the job through the launcher that the user chose, alone."""
+    launcher = Plugins.instance().instantiate_launcher(hydra_context=hydra_context, task_function=task, config=config)
+
+    def begin() -> Outcome:
+        logging = (config.hydra.hydra_logging, config.hydra.verbose)  # launchers say there where a job's own files are
+        configure_log(*logging, execution_whitelist=hydra_context.execution_whitelist)
+        [ended] = launcher.launch([overrides], initial_job_idx=number)
+        return _outcome(ended)
+
+    return begin
+
+
+def _outcome(ended: JobReturn) -> Outcome:
+    try:
+        return Outcome(Kind.COMPLETE, value=ended.return_value)
+    except Exception as error:
+        return classify(error)
+
+
+def _redirect(log: Path) -> None:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for stream in (1, 2):
+        os.dup2(target, stream)
+    for text in (sys.stdout, sys.stderr):  # what a crash leaves unwritten would be missed most
+        if isinstance(text, io.TextIOWrapper):
+            text.reconfigure(line_buffering=True, errors="replace")  # a locale may lack a letter
+    faulthandler.enable()
+    faulthandler.register(reaper.DUMP, file=target)  # wherever the task sends its standard error
+
+
+def _share(environment: dict[str, str]) -> None:
+    """Keep to the slot's GPU and cores. Nothing has touched a GPU before, so the variable is still in time."""
+    os.environ.update(environment)
+    torch = sys.modules.get("torch")
+    if torch is not None and "OMP_NUM_THREADS" in environment:
+        torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
+
+
+HEAD = struct.Struct("!Q")  # the size of what follows, in bytes
+CHUNK = 1 << 16
+LARGEST = 1 << 24  # bytes of a message: objective values, or what a preflight finds
+
+
+def send(pipe: Connection, outcome: Outcome) -> None:
+    """Send the message. A value that cannot be sent is told as a failure.
+
+    Raises:
+        OSError: the controller is gone.
+    """
+    try:
+        body = _packed(outcome)
+    except BaseException as error:  # of what the task returned, whose methods are called
+        body = _packed(classify(error))
+    left = memoryview(HEAD.pack(len(body)) + body)
+    while left:
+        left = left[os.write(pipe.fileno(), left) :]
+
+
+def _packed(outcome: Outcome) -> bytes:
+    told = {**vars(outcome), "kind": outcome.kind.value}
+    body = json.dumps(told, default=_plain).encode()
+    if len(body) > LARGEST:
+        raise ValueError(
+            f"The task returned {len(body):,} bytes; expected its objective values, in at most {LARGEST:,} bytes."
+        )
+    return body
+
+
+def _plain(value: Any) -> Any:
+    """A number as Python's own, a tensor's for one, and what is no number in words."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return repr(value)
+
+
+class Incoming:
+    """The message as it comes in.
+
+    Args:
+        pipe: the controller's end, which nobody else reads.
+
+    Attributes:
+        over: whether nothing more will come.
+    """
+
+    def __init__(self, pipe: Connection) -> None:
+        self.pipe = pipe
+        self.over = False
+        self._read = bytearray()
+
+    def take(self) -> Outcome | None:
+        """Take in what has come so far, and give the message as soon as it is whole, or can be none."""
+        while not self.over and self.pipe.poll():  # a read after that returns at once, if with less than it asks for
+            try:
+                chunk = os.read(self.pipe.fileno(), CHUNK)
+            except OSError:  # it died before it had read its job
+                chunk = b""
+            self._read += chunk
+            self.over = not chunk or self._whole()
+        return _unpacked(bytes(self._read[HEAD.size :])) if self._whole() else None
+
+    def _whole(self) -> bool:
+        if len(self._read) < HEAD.size:
+            return False
+        size: int = HEAD.unpack_from(self._read)[0]
+        return size > LARGEST or len(self._read) - HEAD.size >= size
+
+
+def _unpacked(body: bytes) -> Outcome:
+    try:
+        told = json.loads(body)
+        return Outcome(Kind(told["kind"]), told["value"], str(told["message"]), str(told["traceback"]))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return Outcome(Kind.LOST, message="Something else than a result came from the process: the task wrote to it.")

@@ -1,0 +1,148 @@
+"""Ctrl-C, SIGTERM and a closed terminal (SIGHUP) end a command in one line, with the exit code 128 + signal.
+
+Every command imports this before anything else (`catsweep.commands` does), and a process whose script is one of ours
+then handles them; other processes are left as they are. Until the command is at work, and while it imports what it
+works with, it ends on the spot: nothing could be lost, and libraries would swallow an exception, or wrap it. Later a
+signal raises KeyboardInterrupt, so that what is half done is put away; `catsweep.commands.guard` tells the end of it. A
+second signal ends it on the spot.
+
+Imported at each start, before anything could be handled: hardly any imports here.
+"""
+
+import os
+import signal
+import sys
+import time
+import traceback
+from types import FrameType, TracebackType
+
+NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+TOGETHER = 1.0  # seconds within which more are taken for the same: `timeout` sends one to a process and to its group
+SOURCE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # where the scripts are
+PACKAGES = ("steady.", "catsweep.")  # whose modules are commands: python -m catsweep.tracking.sync
+SAID = "Interrupted."
+SWEEPER = "hydra_plugins.steady_sweeper.steady_sweeper"
+
+
+class Interruption:
+    """A handler that raises KeyboardInterrupt once.
+
+    Args:
+        said: the line for people, when it has to end the process itself.
+
+    Attributes:
+        number: of the signal that came, if one did.
+    """
+
+    def __init__(self, said: str = SAID) -> None:
+        self.said = said
+        self.number: int | None = None
+        self._since = 0.0
+        self._terminals = [stream for stream in (1, 2) if os.isatty(stream)]
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Handle a signal, the way `signal.signal` calls it."""
+        if self.number is None:
+            self.note(number)
+            if _is_starting(frame):
+                self.leave()
+            raise KeyboardInterrupt
+        if time.monotonic() - self._since > TOGETHER:
+            self.leave()
+
+    def note(self, number: int) -> None:
+        """Take in that it came. Where the terminal has gone, what is still written goes nowhere, and is no error."""
+        self.number, self._since = number, time.monotonic()
+        if number == signal.SIGHUP:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            for stream in self._terminals:
+                os.dup2(nowhere, stream)
+            os.close(nowhere)
+
+    @property
+    def code(self) -> int:
+        """With which to exit."""
+        return 128 + (self.number or signal.SIGINT)
+
+    def end(self) -> SystemExit:
+        """Say so, and give what is to be raised."""
+        print(self.said, file=sys.stderr)
+        return SystemExit(self.code)
+
+    def leave(self) -> None:
+        """Say so and end the process, whatever it does."""
+        os.write(2, f"{self.said}\n".encode())
+        os._exit(self.code)
+
+
+class Command(Interruption):
+    """That of a command of ours.
+
+    Attributes:
+        at_work: whether anything could be lost.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at_work = False
+        self._process = os.getpid()
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """See `Interruption`."""
+        if os.getpid() != self._process or os.environ.get("LOCAL_RANK", "0") != "0":
+            os._exit(128 + number)  # forked, or started for a further GPU: it is for the first process to say
+        if self.number is None and not self.at_work:
+            self.note(number)
+            self.leave()
+        super().__call__(number, frame)
+
+    def uncaught(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        """For `sys.excepthook`."""
+        if issubclass(kind, KeyboardInterrupt):
+            raise self.end()
+        from steady.printing import readable  # nothing more to import at each start
+
+        print(readable("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)
+
+    def unraisable(self, what: "sys.UnraisableHookArgs") -> None:
+        """For `sys.unraisablehook`: one that was raised where none may be, which would else be forgotten."""
+        if issubclass(what.exc_type, KeyboardInterrupt):
+            self.leave()
+        sys.__unraisablehook__(what)
+
+
+def ignored(number: int) -> bool:
+    """Whether a signal is, as SIGHUP under `nohup`."""
+    return signal.getsignal(number) == signal.SIG_IGN
+
+
+def _is_ours() -> bool:
+    """Whether this process was started as a command of ours, by its file or by `python -m`."""
+    main = sys.modules["__main__"]
+    if (spec := getattr(main, "__spec__", None)) is not None:
+        return str(spec.name).startswith(PACKAGES)
+    file = getattr(main, "__file__", None)
+    return file is not None and os.path.dirname(os.path.abspath(file)) == SOURCE
+
+
+def _is_starting(frame: FrameType | None) -> bool:
+    """Whether the script itself, or our sweeper, waits for an import; those of libraries, later, are work."""
+    names = []
+    while frame is not None:
+        names.append(frame.f_globals.get("__name__", ""))
+        frame = frame.f_back
+    imports = [k for k, name in enumerate(names) if name.startswith(("importlib._bootstrap", "_frozen_importlib"))]
+    return bool(imports) and names[imports[-1] + 1 :][:1] in (["__main__"], [SWEEPER])
+
+
+def _install() -> Command:
+    command = Command()
+    if _is_ours():
+        for number in NUMBERS:
+            if not ignored(number):
+                signal.signal(number, command)
+        sys.excepthook, sys.unraisablehook = command.uncaught, command.unraisable
+    return command
+
+
+COMMAND = _install()

@@ -1,0 +1,110 @@
+"""Pictures of the trials, attached to them as Optuna's artifacts: `make dashboard` shows them beside the scores.
+
+`steady.run.ledger` attaches a trial's newest files before it tells the study how the trial ended (after that
+nothing can be attached), and `steady.run.scheduler` does so now and then while the trial runs.
+"""
+
+import json
+import logging
+import mimetypes
+import shutil
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import optuna
+from optuna.artifacts import ArtifactMeta, FileSystemArtifactStore
+from optuna.exceptions import UpdateFinishedTrialError
+
+from steady import links
+from steady.atomic import replacing
+from steady.errors import StudyError
+from steady.links import checked
+from steady.study.storage import Trials
+
+log = logging.getLogger(__name__)
+
+FOLDER = "artifacts"  # in that of the study, also when its storage is a server
+OTHER = "application/octet-stream"  # the type of a file whose name tells none
+
+
+class Store(FileSystemArtifactStore):
+    """Optuna's store in a folder, which is made when it is needed; a file in it is whole at any moment."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.folder = folder
+
+    def write(self, artifact_id: str, content_body: BinaryIO) -> None:
+        """Keep a file, in the place of an earlier one of this name."""
+        with replacing(self._get_filepath(artifact_id)) as unfinished, unfinished.open("wb") as file:
+            shutil.copyfileobj(content_body, file)
+
+    def _get_filepath(self, artifact_id: str) -> Path:
+        # Optuna's own check lets folders in ours pass, and a name may come from the study of somebody else.
+        path = self.folder / checked(artifact_id, "An artifact", StudyError)
+        links.refuse([path], self.folder.parent, "study", StudyError)
+        links.refuse([path], self.folder, "study's artifacts", StudyError)
+        return path
+
+
+@dataclass
+class Artifacts:
+    """Attaches files of the trials of one study.
+
+    Of each pattern a trial has one artifact, the newest match, under an id that follows from study, trial and pattern:
+    what a resumed sweep or a second controller attaches again takes the same place.
+
+    Args:
+        study: it.
+        record: folder of the study; its `artifacts` keeps copies of the files.
+        patterns: globs within a trial's folder.
+    """
+
+    study: optuna.Study
+    record: Path
+    patterns: Sequence[str]
+
+    def __post_init__(self) -> None:
+        self.store = Store(self.record / FOLDER)
+        self._trials = Trials(self.study)
+        self._known: dict[str, tuple[Path, int, int]] = {}  # by id: what is attached, when it was written, its size
+        self._failed = False
+
+    def attach(self, number: int, folder: Path) -> None:
+        """Attach the newest files of a trial that has not ended. A failure is only logged: pictures are no result.
+
+        Args:
+            number: of the trial.
+            folder: where it works.
+        """
+        for pattern in self.patterns:
+            try:
+                self._attach(number, folder, pattern)
+            except UpdateFinishedTrialError:  # another controller, which took it over, was first
+                return
+            except Exception as error:
+                if not self._failed:
+                    log.warning("No file %s of trial %d could be attached to it: %r", pattern, number, error)
+                self._failed = True  # once is enough: a full disk would say so at every trial
+
+    def _attach(self, number: int, folder: Path, pattern: str) -> None:
+        found = [(path.stat(), path) for path in folder.glob(pattern) if path.is_file()]
+        if not found:
+            return
+        stat, newest = max(found, key=lambda one: (one[0].st_mtime_ns, one[1].name))
+        identity, state = self._identity(number, pattern), (newest, stat.st_mtime_ns, stat.st_size)
+        if self._known.get(identity) == state:
+            return
+        with newest.open("rb") as content:  # before the study names it
+            self.store.write(identity, content)
+        # Of the epochs of `samples` and of `reconstructions` the file names are the same.
+        name = "-".join(newest.relative_to(folder).parts)
+        mimetype, encoding = mimetypes.guess_type(name)
+        self._trials.attach(self._trials.read(number), ArtifactMeta(identity, name, mimetype or OTHER, encoding))
+        self._known[identity] = state
+
+    def _identity(self, number: int, pattern: str) -> str:
+        return str(uuid.uuid5(uuid.NAMESPACE_URL, json.dumps([self.study.study_name, number, pattern])))

@@ -1,0 +1,448 @@
+"""What the first start of a study froze, and how a later start differs from it.
+
+Pure comparison of plain values. `steady.sweep` keeps the contract among the study's attributes. A study whose
+trials were made under different conditions compares what cannot be compared, so a difference is refused, unless it is
+accepted by name. What Optuna cannot hold in one study is refused in any case.
+
+Differences between two contracts, and how a refusal lists them: a line each, and one for a node that is wholly new.
+
+`steady.study.contract` finds them.
+
+A configuration as plain values that can be kept and compared: what `steady.study.contract` freezes.
+
+Pure functions. What comes out survives the way through JSON unchanged, is the same at each start, and holds no secrets.
+"""
+
+import difflib
+import math
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from steady import grammar
+from steady.errors import ConfigError, StudyError
+from steady.propose.space import Space
+
+SECTIONS = ("objective", "directions", "space", "fixed", "config", "facts")
+WHOLE = {  # sections without keys, and why they are for good
+    "objective": "the values of the study's trials are of these objectives, for good",
+    "directions": "Optuna keeps the directions of a study, for good",
+}
+SPELLED = ("space", "fixed")  # sections whose keys have the prefix of an override
+ACCEPTED = "allowed"  # attribute of a study: what `allow_change` has named, so that the same line can be given again
+KINDS = ("choice(", "int ", "float ")  # as `Space.describe()` begins; an extender is described otherwise
+
+
+TREES = ("config", "facts")  # sections whose dotted keys are nodes
+
+
+@dataclass(frozen=True)
+class Change:
+    """One difference.
+
+    Attributes:
+        section: of the contract.
+        key: dotted, within the section; empty if the section has no keys.
+        before: the frozen value, None if there was none.
+        after: the value now, None if there is none.
+        impossible: why it cannot be accepted; empty if it can.
+    """
+
+    section: str
+    key: str
+    before: Any
+    after: Any
+    impossible: str = ""
+
+    @property
+    def name(self) -> str:
+        """The whole key, by which the change can be accepted."""
+        return f"{self.section}.{self.key}" if self.key else self.section
+
+    def accepted(self, allowed: Sequence[str]) -> bool:
+        """Whether a name among `allowed` is the section, the key with or without it, or what the key begins with."""
+        names = (self.key, self.name)
+        words = [grammar.bare(word) for word in allowed]
+        return not self.impossible and any(
+            name == word or name.startswith(f"{word}.") for name in names for word in words
+        )
+
+    def __str__(self) -> str:
+        before, after = _text(self.before), _text(self.after)
+        if before == after:  # '1' and 1
+            before, after = repr(self.before), repr(self.after)
+        return f"{self.name}: {before} → {after}"
+
+
+def folded(
+    changes: Sequence[Change],
+    before: Mapping[str, Mapping[str, Any]],
+    now: Mapping[str, Mapping[str, Any]],
+    allowed: Sequence[str],
+) -> list[tuple[Change, str]]:
+    """Differences as they are listed, each with a remark: of a node that is wholly new, or wholly gone, only one.
+
+    Args:
+        changes: in the order of their keys.
+        before: the frozen values, by section and dotted key.
+        now: those of this start.
+        allowed: see `Change.accepted`.
+
+    Returns:
+        A remark is empty where a change could be accepted, and is not.
+    """
+
+    def place(change: Change) -> tuple[str, str, bool]:
+        side = before if change.before is None else now if change.after is None else None
+        key = change.key if side is None or change.section not in TREES else _new_in(side[change.section], change.key)
+        return key, _remark(change, allowed), change.before is None
+
+    found = []
+    for (key, remark, is_new), group in groupby(changes, place):
+        first, *others = group
+        if others:
+            settings = f"{1 + len(others)} settings"
+            first = Change(first.section, key, None if is_new else settings, settings if is_new else None)
+        found.append((first, remark))
+    return found
+
+
+def _new_in(values: Mapping[str, Any], key: str) -> str:
+    """The outermost node with this key below it, or the key, of which there is nothing among other values."""
+    known = [other for other, value in values.items() if value is not None]
+    nodes = [key[:end] for end, char in enumerate(key) if char == "."]
+    return next((node for node in nodes if not any(other.startswith(f"{node}.") for other in known)), key)
+
+
+def _remark(change: Change, allowed: Sequence[str]) -> str:
+    if change.impossible:
+        return f"  (cannot be accepted: {change.impossible})"
+    return "  (accepted)" if change.accepted(allowed) else ""
+
+
+def _text(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"[{', '.join(map(_text, value))}]" if isinstance(value, list) else str(value)
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What must stay the same from one start to the next.
+
+    Attributes:
+        objective: names of the objectives, if they have any.
+        directions: of each.
+        space: `Space.describe()`.
+        fixed: parameters that the command line took out of the search, and keys that it deleted. As in `space`, keys
+            have the prefix that an override of them needs; they are compared without it.
+        config: the configuration of the task, without what is searched or ignored.
+        facts: what the preflight found, for example the data's digest.
+        absent: sections that the version of catsweep which froze it did not know; they are not compared.
+    """
+
+    objective: list[str] | None
+    directions: list[str]
+    space: dict[str, str]
+    fixed: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    absent: frozenset[str] = frozenset()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {section: getattr(self, section) for section in SECTIONS if section not in self.absent}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Contract":
+        """The way back; also from a version with fewer or more sections."""
+        empty: dict[str, Any] = {"objective": None, "directions": [], "space": {}}
+        known = {section: values[section] for section in SECTIONS if section in values}
+        return cls(**{**empty, **known}, absent=frozenset(SECTIONS) - known.keys())
+
+
+def freeze(
+    objective: list[str] | None,
+    directions: list[str],
+    space: Space,
+    config: DictConfig,
+    ignore: Sequence[str],
+    facts: Mapping[str, Any],
+) -> Contract:
+    """The contract of this start, in values that survive the way through JSON. Holds no storage URL and no password.
+
+    Args:
+        objective: names of the objectives.
+        directions: of each.
+        space: what is searched.
+        config: of the multirun.
+        ignore: keys of the configuration that may change freely, with all below them.
+        facts: of the preflight.
+    """
+    dropped = ["hydra", *ignore, *(_path(name) for name in space.parameters)]
+    kept = {key: value for key, value in space.describe_fixed().items() if not _within(_path(key), ["hydra", *ignore])}
+    return Contract(
+        None if objective is None else list(objective),
+        list(directions),
+        space.describe(),
+        plain(kept),
+        plain(resolved(config, dropped)),
+        plain(facts),
+    )
+
+
+def compare(before: Contract, now: Contract, valued: bool = True) -> list[Change]:
+    """Where two contracts differ, section by section. An absent key is as good as null or empty.
+
+    Args:
+        before: of the first start.
+        now: of this one.
+        valued: whether a trial of the study has values, which then are of its objectives.
+    """
+    absent = before.absent | now.absent
+    found = []
+    for section in (section for section in SECTIONS if section not in absent):
+        old, new = getattr(before, section), getattr(now, section)
+        if section in WHOLE:
+            reason = WHOLE[section] if valued or section == "directions" else ""
+            found += [Change(section, "", old, new, reason)] if old != new else []
+            continue
+        old, new = flat(old), flat(new)
+        if section in SPELLED:
+            old, new = _bare(old), _bare(new)
+        for key in (line.partition(": ")[0] for line in differences(old, new)):
+            reason = _impossible(old.get(key), new.get(key)) if section == "space" else ""
+            found.append(Change(section, key, old.get(key), new.get(key), reason))
+    if "config" in absent:
+        return found
+    shown = {*flat(before.config), *flat(now.config)}
+    # `epochs=5` fixes what the configuration says anyway, and better: it may have said so before.
+    return [c for c in found if c.section != "fixed" or not any(_within(key, [_path(c.key)]) for key in shown)]
+
+
+def check(
+    before: Contract,
+    now: Contract,
+    allowed: Sequence[str],
+    study: str = "The study",
+    naming: str = "hydra.sweeper.study_name",
+    fruitless: bool = False,
+    next_step: str = "",
+) -> list[Change]:
+    """Refuse what changed, unless it was accepted by name.
+
+    Args:
+        before: of the first start.
+        now: of this one.
+        allowed: names of changes that are accepted: a section, a key with or without its section, or what a key
+            begins with. Names of nothing that changed do no harm, so that the same line can be given again.
+        study: which, and where it is kept, in words.
+        naming: the key by which the user names another study.
+        fruitless: all trials of the study failed, so there is nothing that new ones must be comparable with.
+        next_step: what can be done with a study that is not gone on with.
+
+    Returns:
+        The changes; all of them were accepted.
+
+    Raises:
+        StudyError: at least one was not; with all of them, and what can be done.
+    """
+    changes = compare(before, now, valued=not fruitless)
+    if all(change.accepted(SECTIONS if fruitless else allowed) for change in changes):
+        return changes
+    frozen, current = ({section: flat(getattr(one, section)) for section in TREES} for one in (before, now))
+    shown = folded(changes, frozen, current, allowed)
+    lines = "\n".join(f"  {change}{remark}" for change, remark in shown)
+    missing = sorted({change.key for change, remark in shown if not remark})
+    fresh = f"{naming}=NEWNAME"
+    if any(change.impossible for change in changes):
+        remedy = f"What cannot change in a study can in another: {fresh}."
+    else:
+        names = ",".join(_quoted(name) for name in dict.fromkeys([*allowed, *missing]))
+        remedy = f"Accept the change with 'hydra.sweeper.allow_change=[{names}]', or begin another study with {fresh}."
+    raise StudyError(
+        f"{study} was begun otherwise (before → now):\n{lines}\n"
+        f"Its trials could not be compared with new ones. Give the options it was begun with. {remedy}"
+        f"{_moved(changes, next_step)}"
+    )
+
+
+def require_known(
+    allowed: Sequence[str], contracts: Sequence[Contract], config: DictConfig, more: Sequence[str] = ()
+) -> None:
+    """Refuse names of `allow_change` that name nothing: a misspelled one would accept nothing, in silence.
+
+    Args:
+        allowed: the names.
+        contracts: of the first start and of this one. What the preflight finds is in the first only: `facts.NAME`.
+        config: of the multirun; also what is searched or ignored in it may be named.
+        more: other names that there are.
+
+    Raises:
+        ConfigError: with all of them, and what may have been meant.
+    """
+    keys = set(flat(OmegaConf.to_container(config, resolve=False)))  # type: ignore[arg-type]  # a DictConfig's
+    for section in (section for section in SECTIONS if section not in WHOLE):
+        found = {grammar.bare(key) for one in contracts for key in flat(getattr(one, section))}
+        keys |= found | {f"{section}.{key}" for key in found}
+    known = {*SECTIONS, *more, *keys}
+    known |= {key[:end] for key in keys for end, char in enumerate(key) if char == "."}
+    unknown = [name for name in allowed if grammar.bare(name) not in known and not name.startswith("facts.")]
+    if unknown:
+        near = [close for name in unknown for close in difflib.get_close_matches(grammar.bare(name), known, 1)]
+        raise ConfigError(
+            f"hydra.sweeper.allow_change names what may differ from the first start: a section ({', '.join(SECTIONS)}, "
+            f"failures) or a key of the configuration or the space; got {', '.join(map(repr, unknown))}, which "
+            f"is none.{f' Did you mean {chr(44).join(near)}?' if near else ''}"
+        )
+
+
+def _moved(changes: Sequence[Change], next_step: str) -> str:
+    """What else it may be, where settings came or went: no options may bring that back."""
+    if not any(change.section == "config" and None in (change.before, change.after) for change in changes):
+        return ""
+    return (
+        "\nIf those are the options, the files of the configuration have changed since, as with a newer version: then "
+        f"only the version that began the study can go on with it. It can be read as before. {next_step}".rstrip()
+    )
+
+
+def _impossible(old: str | None, new: str | None) -> str:
+    """What `optuna.distributions.check_distribution_compatibility` would refuse, told from `Space.describe()`."""
+    if not (old and new and old.startswith(KINDS) and new.startswith(KINDS)):
+        return ""
+    if any(old.startswith(kind) != new.startswith(kind) for kind in KINDS):
+        return "Optuna keeps the kind of a parameter"
+    if old.startswith("choice"):
+        same = re.sub(r"\) when [^ =]+=.*", ")", old) == re.sub(r"\) when [^ =]+=.*", ")", new)
+        return "" if same else "Optuna keeps the choices of a parameter"
+    log = [words.partition(" when ")[0].endswith(" log") for words in (old, new)]
+    return "" if log[0] == log[1] else "Optuna keeps the scale of a parameter, log or not"
+
+
+def _bare(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """By keys without prefix; an earlier version had it in conditions too."""
+    said = {key: re.sub(r" when \++", " when ", text) if isinstance(text, str) else text for key, text in flat.items()}
+    return {grammar.bare(key): text for key, text in said.items()}
+
+
+def _path(key: str) -> str:
+    """Where an override acts: `a.b` for `+a.b`, `~a.b=1`, `a/b`, and `group@a.b`."""
+    return key.lstrip("+~").partition("=")[0].rpartition("@")[2].replace("/", ".")
+
+
+def _within(key: str, above: Sequence[str]) -> bool:
+    return any(key == one or key.startswith(f"{one}.") for one in above)
+
+
+def _quoted(name: str) -> str:
+    """A word of a list, for Hydra."""
+    return name if re.fullmatch(r"[\w./+@-]+", name) else f'"{name}"'
+
+
+# What these resolve to belongs to a start or a machine, or is a secret; never to the experiment.
+PASSING = re.compile(r"\$\{\s*(now|hydra|oc\.env)\s*:")
+INERT = "$\ue000{"  # stands for `${` where nothing may be resolved
+SECRET = re.compile(r"(^|_|\b)(storage|passw(or)?d|passphrase|secret|token|api_?key|credentials?)$", re.IGNORECASE)
+STORAGE = re.compile(r"(sqlite|journal|postgres(ql)?|mysql|mariadb|oracle|mssql|redis|grpc)(\+\w+)?://", re.IGNORECASE)
+USER = re.compile(r"(?<=://)[^/@\s]+@")  # name:password@ in a URL
+
+
+def resolved(config: DictConfig, dropped: Sequence[str]) -> dict[str, Any]:
+    """A configuration with its interpolations resolved.
+
+    Those that depend on something dropped, are only known within a job, or differ from start to start or from machine
+    to machine (`now:`, `hydra:`, `oc.env:`) stay as written.
+
+    Args:
+        config: of any kind; not changed.
+        dropped: dotted keys that are left out, with all below them.
+    """
+    written = OmegaConf.to_container(config, resolve=False, enum_to_str=True)
+    assert isinstance(written, dict)
+    for key in dropped:
+        _drop(written, key.split("."))
+    written = _inert(written)
+    return dict(_values(written, OmegaConf.create(written)))
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of nested dicts by dotted key; of an empty one there is nothing."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON gives it back.
+
+    Args:
+        value: mappings, sequences and scalars. A key named like a secret is left out, a storage URL becomes None, and
+            another URL loses its user and password.
+    """
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items() if not SECRET.search(str(key))}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    text = str(value).replace(INERT, "${")  # also nan, which is not equal to itself
+    return None if STORAGE.match(text.strip("'\"")) else USER.sub("***@", text)
+
+
+def _inert(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _inert(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_inert(item) for item in value]
+    return value.replace("${", INERT) if isinstance(value, str) and PASSING.search(value) else value
+
+
+def _values(written: Any, node: Any) -> Any:
+    items = written.items() if isinstance(written, dict) else enumerate(written)
+    found = {key: _value(value, node, key) for key, value in items}
+    return found if isinstance(written, dict) else list(found.values())
+
+
+def _value(written: Any, node: Any, key: Any) -> Any:
+    if isinstance(written, dict | list):
+        return _values(written, node[key])
+    if not isinstance(written, str) or "${" not in written:
+        return written
+    try:
+        value = node[key]
+        return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    except OmegaConfBaseException:  # something is only known within a job
+        return written
+
+
+def _drop(tree: dict[Any, Any], path: list[str]) -> None:
+    for key in path[:-1]:
+        branch = tree.get(key)
+        if not isinstance(branch, dict):
+            return
+        tree = branch
+    tree.pop(path[-1], None)
+
+
+def differences(before: Any, now: Any, ignore: Collection[str] = (), path: str = "") -> list[str]:
+    """Where two plain configurations differ, a line each: `key: before → now`; an absent key is as good as null.
+
+    Args:
+        before: nested dicts, lists and scalars.
+        now: the same.
+        ignore: top-level keys that may differ.
+        path: prefix of the keys, for the recursion.
+    """
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = [key for key in sorted({*before, *now}, key=str) if key not in ignore]
+        join = f"{path}." if path else ""
+        pairs = [differences(before.get(key), now.get(key), path=f"{join}{key}") for key in keys]
+        return [line for lines in pairs for line in lines]
+    return [] if before == now else [f"{path}: {before!r} → {now!r}"]

@@ -1,0 +1,198 @@
+"""How a trial ended, and into which drawer a failure belongs.
+
+Made in the trial's own process, where the exception still is one, and sent to the controller as plain text. Told
+apart by the names of classes, so that neither side has to import torch or Lightning.
+"""
+
+import errno
+import math
+import re
+import traceback as tracebacks
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import hydra
+
+from steady.places import is_full
+
+OUT_OF_MEMORY = re.compile(
+    r"out of memory|not enough memory|can(?:'t|not) allocate memory|CU\w+_STATUS_ALLOC_FAILED|bad_alloc", re.I
+)
+MACHINERY = (f"{Path(hydra.__file__).parent}/", str(Path(__file__).with_name("worker.py")))  # runs every task
+FRAME = re.compile(r'File "([^"]*)", line (\d+)')
+KEPT = 20_000  # characters of a message or a traceback that are kept: databases bound the length of an attribute
+LINE = 300  # characters of a line that are shown; a message may be of any size
+LINES = 60  # that are shown
+SHOWN = 200  # characters of a wrong value in the message about it
+
+
+class Kind(StrEnum):
+    """The ends a trial can come to."""
+
+    COMPLETE = "complete"
+    PRUNED = "pruned"
+    OUT_OF_MEMORY = "out of memory"
+    DIVERGED = "diverged"
+    FAILED = "failed"
+    LOST = "lost"
+    TIMED_OUT = "timed out"
+    INTERRUPTED = "interrupted"
+    DISK_FULL = "disk full"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial ended.
+
+    Attributes:
+        kind: the drawer.
+        value: what the task returned, if it did.
+        message: one line for people.
+        traceback: of the exception, if there was one.
+    """
+
+    kind: Kind
+    value: Any = None
+    message: str = ""
+    traceback: str = ""
+
+
+def classify(error: BaseException) -> Outcome:
+    """Sort an exception that a task raised. What caused it counts too: libraries wrap what they cannot handle.
+
+    One that raises when it is looked at, or is of any size, is sorted all the same.
+    """
+    try:
+        kind = next((kind for cause in _chain(error) if (kind := _kind(cause))), None)
+        kind = kind or (Kind.DISK_FULL if _is_full(error) else Kind.FAILED)
+        text, name = _text(error), type(error).__name__
+        if kind == Kind.PRUNED:
+            return Outcome(kind, message=_kept(text))
+        if kind == Kind.INTERRUPTED:
+            text = name if isinstance(error, SystemExit) else text or name
+        elif isinstance(error, SystemExit):
+            text = f"The task called sys.exit({text}); expected it to return its objective values."
+        else:
+            text = f"{name}: {text}"
+        lines = "".join(tracebacks.format_exception(type(error), error, _of_the_task(error.__traceback__)))
+        if len(lines) > KEPT:  # the frames come first, and a message of any size behind them
+            half = KEPT // 2 - 2
+            lines = f"{lines[:half]}\n…\n{lines[-half:]}"
+        return Outcome(kind, message=_kept(text), traceback=_kept(lines))
+    except BaseException as failed:
+        return Outcome(Kind.FAILED, message=f"{type(error).__name__}, of which {type(failed).__name__} says no more.")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception, or what caused it, says that memory was used up: of the machine or of a GPU."""
+    return any(_kind(cause) == Kind.OUT_OF_MEMORY for cause in _chain(error))
+
+
+def values_of(returned: Any, n: int) -> list[float]:
+    """The objective values that a task returned.
+
+    Args:
+        returned: a number for one objective, a sequence of them for several.
+        n: the number of objectives.
+
+    Raises:
+        ValueError: not numbers, not as many, or not a number (NaN).
+        OverflowError: infinite: Optuna would take it, and -inf for the best there can be.
+    """
+    several = returned if isinstance(returned, Sequence) and not isinstance(returned, str) else [returned]
+    try:
+        values = [float(value) for value in several]
+    except (TypeError, ValueError):
+        wanted = "float-castable" if n == 1 else "a list or tuple of float-castable values"
+        raise ValueError(f"Return value must be {wanted}. Got '{_shown(returned)}'.") from None
+    if len(values) != n:
+        raise ValueError(
+            "The number of the values and the number of the objectives are mismatched. "
+            f"Expect {n}, but actually {len(values)}."
+        )
+    if any(math.isnan(value) for value in values):
+        raise ValueError(f"Return value must not be NaN. Got '{_shown(returned)}'.")
+    if any(math.isinf(value) for value in values):
+        raise OverflowError(f"Return value must be finite. Got '{_shown(returned)}'.")
+    return values
+
+
+def fingerprint(outcome: Outcome) -> str:
+    """Equal for failures that are the same: kind and exception with its frames, or the message without its numbers."""
+    if frames := FRAME.findall(outcome.traceback):
+        return f"{outcome.kind} {outcome.message.partition(':')[0]} {frames}"
+    return f"{outcome.kind} {re.sub(r'0x[0-9a-f]+|[0-9]+', '#', outcome.message)}"
+
+
+def shortened(text: str) -> str:
+    """A message or a traceback as it is shown: its first and last lines, the beginning of each."""
+    lines = [f"{line[:LINE]}…" if len(line) > LINE else line for line in text.splitlines()]
+    if len(lines) > LINES:
+        half = LINES // 2
+        lines[half : len(lines) - half] = [f"… ({len(lines) - 2 * half} more lines)"]
+    return "\n".join(lines)
+
+
+def _is_full(error: BaseException) -> bool:
+    """See `steady.places.is_full`; an exception that raises when it is looked at says nothing of disks."""
+    try:
+        return is_full(error)
+    except BaseException:
+        return False
+
+
+def _shown(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+
+
+def _text(error: BaseException) -> str:
+    """What an exception says of itself; that of `sys.exit` as it was called."""
+    try:
+        return repr(error.code) if isinstance(error, SystemExit) else str(error)
+    except BaseException as failed:
+        return f"(its text cannot be had: {type(failed).__name__})"
+
+
+def _kept(text: str) -> str:
+    """As much of a text as is kept, in letters that any file takes: half a surrogate pair is none."""
+    return text[:KEPT].encode("utf-8", "backslashreplace").decode()
+
+
+def _of_the_task(trace: TracebackType | None) -> TracebackType | None:
+    """A traceback from the task's first frame on; all of it, if it has none of the task's."""
+    frame = trace
+    while frame is not None and frame.tb_frame.f_code.co_filename.startswith(MACHINERY):
+        frame = frame.tb_next
+    return frame or trace
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    following: BaseException | None = error
+    while following is not None and id(following) not in seen:
+        seen.add(id(following))
+        yield following
+        following = following.__cause__ or (None if following.__suppress_context__ else following.__context__)
+
+
+def _kind(error: BaseException) -> Kind | None:
+    names = {cls.__name__ for cls in type(error).__mro__}
+    if "TrialPruned" in names:
+        return Kind.PRUNED
+    if names & {"KeyboardInterrupt", "InterruptedTrial", "SIGTERMException"}:  # the last is Lightning's
+        return Kind.INTERRUPTED
+    if "StorageError" in names:  # the trial is sound, and so is what it has; it lost its way to the study
+        return Kind.DISK_FULL if getattr(error, "full", False) else Kind.LOST
+    if "DivergedError" in names:
+        return Kind.DIVERGED
+    if names & {"MemoryError", "OutOfMemoryError"} or (
+        names & {"RuntimeError", "OSError"}
+        and (OUT_OF_MEMORY.search(_text(error)) or getattr(error, "errno", None) == errno.ENOMEM)
+    ):
+        return Kind.OUT_OF_MEMORY
+    return None

@@ -1,0 +1,304 @@
+"""What a sweep leaves to read: `optimization_results.yaml`, `leaderboard.csv`, a table on the terminal.
+
+All are made from the study, atomically and anew after each trial, so a running sweep can be read at any moment,
+also one that several controllers drive. What its run folders say beside the objectives (`ExtraScores`) gets
+columns of its own, where there is any.
+"""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import optuna
+from omegaconf import OmegaConf
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from steady import grammar, printing
+from steady.atomic import write_text
+from steady.printing import escaped
+from steady.study import meta
+from steady.study.failures import Kind, shortened
+
+RESULTS = "optimization_results.yaml"
+LEADERBOARD = "leaderboard.csv"
+# Columns of the leaderboard between "attempts" and the parameters, and where they are on a trial.
+TOLD = {"duplicate_of": meta.DUPLICATE_OF, "log": meta.LOG, "message": meta.MESSAGE}
+WORDS = {Kind.COMPLETE.value: "finished", "fail": Kind.FAILED.value}  # states, as the summary calls them
+
+
+class ExtraScores(Protocol):
+    """Scores of runs beside the objectives, read from what is in their folders; named by `hydra.sweeper.extra_scores`.
+
+    A run folder may be a stranger's, damaged or without any: then it has no scores, and nothing is raised.
+
+    Attributes:
+        names: of all scores there may be, in the order of columns.
+    """
+
+    names: Sequence[str]
+
+    def read(self, runs: Mapping[int, Path], within: Path) -> Mapping[int, Mapping[str, float]]:
+        """Read the scores of runs by number; their files may not lead out of the folder `within`."""
+
+    def table(self, runs: Mapping[int, Path], within: Path, best: Collection[int]) -> Table | None:
+        """Make a table for a terminal of the trials that are worth a row; None if there is nothing to say."""
+
+    def confirmed(self, found: Any, runs: Mapping[int, Mapping[int, Path]], within: Path) -> Table | None:
+        """Make the same of the runs that confirm a winner (a `Confirmation`), by trial and seed."""
+
+
+def write_results(study: optuna.Study, folder: Path) -> None:
+    """Write `optimization_results.yaml`, as hydra-optuna-sweeper does.
+
+    With no finished trial the best value is null, or the list of solutions is empty.
+
+    Args:
+        study: whose results.
+        folder: the sweep's, made if it is not there.
+    """
+    _write(folder / RESULTS, lambda: _results(study))
+
+
+def write_leaderboard(
+    study: optuna.Study,
+    path: Path,
+    objective: Sequence[str],
+    runs: Path | None = None,
+    extra: "ExtraScores | None" = None,
+) -> None:
+    """Write one row per trial, the best first; with their folders, where those are not named by the numbers alone.
+
+    Args:
+        study: whose trials.
+        path: of the table.
+        objective: names of the objectives; none for `value`, or `value 0`, `value 1`, ….
+        runs: folder of its run folders.
+        extra: reads what these say beside the objectives; None leaves that out.
+    """
+    _write(path, lambda: _leaderboard(study, objective, runs, extra))
+
+
+def print_table(
+    study: optuna.Study,
+    objective: Sequence[str],
+    console: Console | None = None,
+    runs: Path | None = None,
+    extra: "ExtraScores | None" = None,
+) -> None:
+    """Print the trials, Pareto-optimal ones with a star, and below each distinct failure once.
+
+    Args:
+        study: whose trials.
+        objective: names of the objectives, as for `write_leaderboard`.
+        console: to print on; standard output if there is none.
+        runs: as for `write_leaderboard`.
+        extra: as for `write_leaderboard`.
+    """
+    console = console or printing.console()
+    trials = ranked(study)
+    best = {trial.number for trial in best_trials(study)}
+    mark = "* best" if len(study.directions) == 1 else "* Pareto-optimal"
+    # All as plain text: a list of choices, [color,translation], would be taken for markup.
+    table = Table(title=_text(f"{study.study_name}: {_count(len(trials), 'trial')}, {mark}"))
+    for name in ("trial", *_names(study, objective), "seconds"):
+        table.add_column(_text(name), justify="right")
+    table.add_column("parameters", overflow="fold")
+    for trial in trials:
+        unfinished = [state(trial)] + [""] * (len(study.directions) - 1)
+        values = [f"{v:.4g}" for v in trial.values] if trial.state == TrialState.COMPLETE else unfinished
+        words = "  ".join(f"{k.rsplit('.', 1)[-1]}={_short(v, study)}" for k, v in trial.params.items())
+        star = "*" if trial.number in best else " "
+        table.add_row(f"{star}{trial.number}", *map(_text, values), str(_rounded(trial)), _text(words))
+    console.print(table)
+    if extra is not None and runs is not None and (more := extra.table(_runs(trials, runs), runs, best)) is not None:
+        console.print(more)
+    for (kind, message), failed in _failures(trials).items():
+        numbers = ", ".join(str(trial.number) for trial in failed)
+        log = meta.get(failed[0], meta.LOG)
+        where = f" (log: {log})" if log else ""
+        console.print(_text(f"{kind}, trial{'s' * (len(failed) > 1)} {numbers}: {message}{where}"))
+
+
+def summary(study: optuna.Study, objective: Sequence[str]) -> str:
+    """One line: how many trials ended how, and the best.
+
+    Args:
+        study: whose trials.
+        objective: names of the objectives, as for `write_leaderboard`.
+    """
+    trials = study.get_trials(deepcopy=False)
+    counts = Counter(WORDS.get(state(trial), state(trial)) for trial in trials)
+    order = [WORDS.get(kind.value, kind.value) for kind in Kind]  # others, running and waiting ones, behind them
+    names = sorted(counts, key=lambda name: (order.index(name) if name in order else len(order), name))
+    how = ", ".join(f"{counts[name]} {name}" for name in names)
+    best = best_words(study, objective)
+    return f"{_count(len(trials), 'trial')}{f': {how}' if how else ''}{f'; best {best}' if best else ''}"
+
+
+def best_words(study: optuna.Study, objective: Sequence[str]) -> str:
+    """The best finished trial by the first objective, in words; empty without one."""
+    best = best_trials(study)
+    if not best:
+        return ""
+    values = ", ".join(f"{n} {v:.4g}" for n, v in zip(_names(study, objective), best[0].values, strict=True))
+    return f"{values} (trial {best[0].number})"
+
+
+def best_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """The Pareto-optimal feasible trials, by the first objective; at most one for one objective."""
+    return sorted(_front(study), key=lambda trial: _key(study, trial))
+
+
+def ranked(study: optuna.Study) -> list[FrozenTrial]:
+    """All trials: finished ones by the first objective, best first; those that violate a constraint; the others."""
+    return sorted(study.get_trials(deepcopy=False), key=lambda trial: _key(study, trial))
+
+
+def state(trial: FrozenTrial) -> str:
+    """How a trial ended, in a word: its outcome (see `steady.study.failures.Kind`), or Optuna's state."""
+    told = meta.get(trial, meta.OUTCOME)
+    # One that goes on still carries how its last attempt ended. Of a controller killed between telling the outcome
+    # and ending the trial there may even be "complete" on one that is not.
+    known = {
+        TrialState.PRUNED: list(Kind),
+        TrialState.FAIL: list(Kind),
+        TrialState.WAITING: [Kind.LOST, Kind.INTERRUPTED, Kind.DISK_FULL],
+    }
+    if told in known.get(trial.state, []) and told != Kind.COMPLETE:
+        return str(told)
+    return trial.state.name.lower()
+
+
+def seconds(trial: FrozenTrial) -> float | None:
+    """How long a trial ran, over all its attempts; None if that is not known."""
+    if runs := meta.get(trial, meta.RUNS):
+        return float(sum(run["end"] - run["start"] for run in runs))
+    return None if trial.duration is None else trial.duration.total_seconds()
+
+
+def _results(study: optuna.Study) -> str:
+    front = _front(study)  # in the order of upstream's list, by number
+    content: dict[str, Any] = {"name": "optuna"}
+    if len(study.directions) == 1:
+        content |= {"best_params": front[0].params if front else {}, "best_value": front[0].value if front else None}
+    else:
+        content["solutions"] = [{"params": trial.params, "values": trial.values} for trial in front]
+    return OmegaConf.to_yaml(OmegaConf.create(content))
+
+
+def _leaderboard(study: optuna.Study, objective: Sequence[str], runs: Path | None, extra: "ExtraScores | None") -> str:
+    trials = ranked(study)
+    names = _names(study, objective)
+    parameters = sorted({name for trial in trials for name in trial.params})
+    folders = [meta.get(trial, meta.FOLDER, str(trial.number)) for trial in trials]
+    named = any(meta.has(trial, meta.FOLDER) for trial in trials)
+    scores = extra.read(_runs(trials, runs), runs) if extra is not None and runs is not None else {}
+    there = {name: None for own in scores.values() for name in own if name not in objective}
+    columns = [name for name in (extra.names if extra is not None else ()) if name in there]
+    text = io.StringIO()
+    table = csv.writer(text)
+    header = ["trial", "state", *names, *columns, "seconds", "attempts", *TOLD, *["folder"][: 1 * named], *parameters]
+    table.writerow([escaped(name) for name in header])
+    for trial, folder in zip(trials, folders, strict=True):
+        values = trial.values if trial.state == TrialState.COMPLETE else [""] * len(names)
+        attempt = meta.get(trial, meta.ATTEMPT)
+        notes = ["" if attempt is None else attempt + 1, *(meta.get(trial, key, "") for key in TOLD.values())]
+        notes += [folder][: 1 * named]
+        drawn = [_cell(trial.params[name], study) if name in trial.params else "" for name in parameters]
+        more = [scores.get(trial.number, {}).get(name, "") for name in columns]
+        cells = [trial.number, state(trial), *values, *more, _rounded(trial), *notes, *drawn]
+        table.writerow([escaped(cell) for cell in cells])
+    return text.getvalue()
+
+
+def _runs(trials: Sequence[FrozenTrial], folder: Path | None) -> dict[int, Path]:
+    """Where finished trials have worked, by number; one that took the values of another has no folder of its own."""
+    by_number = {trial.number: trial for trial in trials}
+    found = {}
+    for trial in trials if folder is not None else ():
+        if folder is not None and trial.state == TrialState.COMPLETE:
+            twin = meta.get(trial, meta.DUPLICATE_OF)
+            own = by_number.get(twin, trial) if isinstance(twin, int) else trial
+            found[trial.number] = folder / str(meta.get(own, meta.FOLDER, own.number))
+    return found
+
+
+def _front(study: optuna.Study) -> list[FrozenTrial]:
+    if len(study.directions) == 1:
+        return [trial for trial in ranked(study)[:1] if _feasible(trial)]
+    return [trial for trial in study.best_trials if _feasible(trial)]
+
+
+def _key(study: optuna.Study, trial: FrozenTrial) -> tuple[int, float, int]:
+    # By state, for a pruned trial has a value too: the last that it reported.
+    if trial.state != TrialState.COMPLETE:
+        return (2, 0.0, trial.number)
+    sign = -1 if study.directions[0] == StudyDirection.MAXIMIZE else 1
+    return (0 if _feasible(trial) else 1, sign * trial.values[0], trial.number)
+
+
+def _feasible(trial: FrozenTrial) -> bool:
+    return trial.state == TrialState.COMPLETE and all(value <= 0 for value in trial.constraints.values())
+
+
+def _failures(trials: Sequence[FrozenTrial]) -> dict[tuple[str, str], list[FrozenTrial]]:
+    """By kind and first line of the message: the trials that ended so, by number."""
+    found: dict[tuple[str, str], list[FrozenTrial]] = {}
+    for trial in sorted(trials, key=lambda trial: trial.number):
+        kind = state(trial)
+        if trial.state in (TrialState.FAIL, TrialState.PRUNED) and kind != Kind.PRUNED:
+            lines = str(meta.get(trial, meta.MESSAGE, "")).strip().splitlines()
+            found.setdefault((kind, shortened(lines[0]) if lines else "no message"), []).append(trial)
+    return found
+
+
+def _names(study: optuna.Study, objective: Sequence[str]) -> list[str]:
+    n = len(study.directions)
+    return list(objective) or (["value"] if n == 1 else [f"value {k}" for k in range(n)])
+
+
+def _rounded(trial: FrozenTrial) -> int | str:
+    known = seconds(trial)
+    return "" if known is None else round(known)
+
+
+def _short(value: Any, study: optuna.Study) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(_cell(value, study))
+
+
+def _cell(value: Any, study: optuna.Study) -> Any:
+    """A parameter's value, null and strings as Hydra takes them: an empty cell is no parameter."""
+    told = isinstance(value, str) and grammar.SPELLED in study.user_attrs
+    return grammar.spelled(value) if told or value is None else value
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"
+
+
+def _text(words: str) -> Text:
+    return Text(_encodable(words))
+
+
+def _encodable(text: str) -> str:
+    """Without lone surrogates, which messages about strange file names hold, and which no file takes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _write(path: Path, content: Callable[[], str]) -> None:
+    """Replace a file by what the study holds now.
+
+    Another controller may write the same file meanwhile. Reading once more after writing makes sure that an older
+    content never stays in the place of a newer one.
+    """
+    text, written = _encodable(content()), None
+    while text != written:
+        write_text(path, text)
+        text, written = _encodable(content()), text

@@ -1,0 +1,393 @@
+"""From a URL to Optuna's storage, set up so that a kill, a full disk or a busy neighbour costs nothing.
+
+The controller opens one, and each trial opens its own to report rung scores.
+"""
+
+import functools
+import json
+import logging
+import os
+import re
+import sqlite3
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import urlsplit
+
+import optuna
+import sqlalchemy
+from filelock import FileLock
+from optuna.artifacts import ArtifactMeta
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.trial import FrozenTrial, TrialState
+
+from steady.atomic import replacing
+from steady.errors import ConfigError, StorageError, StudyError
+from steady.study.storage_errors import (
+    LOGS,
+    RECORD,
+    SQLITE_TIMEOUT,
+    Explained,
+    check_database,
+    explained,
+    identity,
+    inspect,
+)
+
+log = logging.getLogger(__name__)
+# It warns of a query that fails, with all of its SQL; what counts is the error of the slower one that it tries then.
+logging.getLogger("optuna.storages._rdb.storage").setLevel(logging.ERROR)
+
+FORMS = "sqlite:///FILE, journal:///FILE, postgresql://…, mysql://… or grpc://HOST:PORT"
+GRPC_PORT = 13000  # Optuna's own default
+# What pip calls the packages whose modules are called otherwise.
+PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient", "grpc": "grpcio"}
+LEFT = "leaderboard.csv"  # beside a study that has had a trial
+
+
+def open_storage(url: str, make: bool = True, check: bool = True) -> BaseStorage:
+    """Open a storage, and make it if it is not there. What goes wrong then and later is a `StorageError`.
+
+    Args:
+        url: `sqlite:///FILE`, `journal:///FILE` (one slash more for absolute paths), `postgresql://…`, `mysql://…`, or
+            `grpc://HOST:PORT` of Optuna's storage proxy.
+        make: False to read what must be there.
+        check: whether all of a database is looked through for damage.
+
+    Raises:
+        ConfigError: another form, or a package that the storage needs is not installed.
+        StorageError: it cannot be opened: a full disk, a damaged file, another program's.
+    """
+    scheme = _scheme(url)
+    try:
+        if scheme == "sqlite":
+            return _sqlite(url, make, check)
+        if scheme == "journal":
+            return _journal(_path(url), make)
+        context = Explained(shown(url))
+        if scheme == "grpc":
+            return explained(_grpc(url), context)
+        if scheme in ("postgresql", "mysql"):
+            with context:
+                # A connection that the server closed meanwhile is noticed before it is used.
+                storage = RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+            return explained(optuna.storages.get_storage(storage), context)
+    except ImportError as error:
+        raise ConfigError(
+            f"The storage {shown(url)} needs a package that is not installed: {_missing(error)}"
+        ) from error
+    except sqlalchemy.exc.ArgumentError as error:  # an unknown driver too
+        raise ConfigError(f"The storage {shown(url)} cannot be opened: {error}") from error
+    raise _refusal(url)
+
+
+def exists(url: str) -> bool:
+    """Whether there may be something to read; a server is asked by opening it."""
+    return _scheme(url) not in ("sqlite", "journal") or _path(url).exists()
+
+
+def find_study(storage: BaseStorage, name: str) -> int | None:
+    """The id of a study, None if there is none of this name."""
+    try:
+        return storage.get_study_id_from_name(name)
+    except KeyError:
+        return None
+
+
+def shown(url: object) -> str:
+    """The URL without its password, for messages."""
+    if not isinstance(url, str):
+        return repr(url)
+    if _scheme(url) in ("sqlite", "journal"):
+        return url  # a path; it may well hold an @
+    # Up to the last @, for not everybody writes the @ and / of a password as %40 and %2F.
+    url = re.sub(r"(://[^:@/]*):.*@", r"\1@", url)
+    return re.sub(r"([?&]password=)[^&]*", r"\1…", url)
+
+
+def _scheme(url: object) -> str:
+    return url.partition("://")[0].partition("+")[0] if isinstance(url, str) and "://" in url else ""
+
+
+def _refusal(url: object) -> ConfigError:
+    return ConfigError(f"hydra.sweeper.storage must be a URL: {FORMS}; got {shown(url)}.")
+
+
+def _path(url: str) -> Path:
+    path = url.partition(":///")[2].partition("?")[0]
+    if path in ("", ":memory:"):  # each process would have a study of its own
+        raise _refusal(url)
+    return Path(path)
+
+
+def _missing(error: BaseException | None) -> str:
+    """What to install. Optuna and SQLAlchemy wrap the error that names the module."""
+    names = []
+    while error is not None:
+        names.append(getattr(error, "name", None))
+        error = error.__cause__ or error.__context__
+    module = next((str(name).partition(".")[0] for name in names if name), "its driver")
+    return f"pip install '{PACKAGES.get(module, module)}'." if module != "its driver" else "install its driver."
+
+
+def _sqlite(url: str, make: bool, check: bool) -> BaseStorage:
+    path = _path(url)
+    context = Explained(path)
+    there = inspect(path, (f"{path.name}-wal", LEFT))
+    if not (there or make):
+        raise StorageError(f"There is no study at {path}.")
+    with context:
+        if not make:
+            storage = _database(path, url, check, _use_normal)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Two processes that make the tables at once would each find half of them there; and the change to WAL does
+            # not wait for others, it fails.
+            with FileLock(path.with_name(path.name + ".lock"), timeout=SQLITE_TIMEOUT):
+                if not inspect(path, (f"{path.name}-wal", LEFT)):
+                    _make(path)
+                storage = _database(path, url, check, _use_wal)
+    # Only with a transaction behind it has the connection of the pool the file at hand, should somebody delete it.
+    return explained(
+        optuna.storages.get_storage(storage), Explained(path, identity(path), lambda: _rescued(path, storage))
+    )
+
+
+def _make(path: Path) -> None:
+    """Make an empty database, whole or not at all: of half of the tables Optuna would take two studies of one name."""
+    with replacing(path.resolve()) as unfinished:
+        RDBStorage(f"sqlite:///{unfinished}").engine.dispose()
+
+
+def _database(path: Path, url: str, check: bool, setting: Callable[[Any, Any], None]) -> RDBStorage:
+    """A database in a file that is there; `setting` is called with each connection."""
+    from optuna.storages._rdb.models import BaseModel
+
+    known = frozenset(BaseModel.metadata.tables) | {"alembic_version"}
+    if inspect(path, (f"{path.name}-wal",)):
+        check_database(path, known, thorough=check)
+    # Never makes the file: one that is deleted while we run is not to be replaced by an empty one.
+    uri = f"{path.absolute().as_uri()}?mode=rw"
+    connect = functools.partial(sqlite3.connect, uri, uri=True, timeout=SQLITE_TIMEOUT, check_same_thread=False)
+    try:
+        storage = RDBStorage(url, engine_kwargs={"creator": connect})
+    except (RuntimeError, AssertionError) as error:  # Optuna's, for another version's tables
+        if isinstance(error.__context__, OSError):
+            raise
+        raise StorageError(
+            f"The study {path} was written by another version of Optuna: {' '.join(str(error).split())} "
+            "It was left as it is."
+        ) from error
+    sqlalchemy.event.listen(storage.engine, "connect", setting)
+    storage.engine.dispose()  # the connection that made the tables came before
+    storage.engine.connect().close()
+    return storage
+
+
+def _rescued(path: Path, storage: RDBStorage) -> Path | None:
+    """Write what a database held whose file was deleted, as far as a connection to it is still open."""
+    saved = path.with_name(f"{path.name}.rescued")
+    with suppress(Exception):  # whatever a file that is no more makes of it
+        saved.parent.mkdir(parents=True, exist_ok=True)  # its folder may have gone with it
+        saved.unlink(missing_ok=True)
+        connection = storage.engine.raw_connection()
+        try:
+            connection.cursor().execute("VACUUM INTO ?", (str(saved),))
+        finally:
+            connection.close()
+        if not path.exists():  # else they may be of what took its place
+            for end in LOGS:  # SQLite would take them for those of the file that was saved
+                path.with_name(path.name + end).unlink(missing_ok=True)
+        return saved
+    return None
+
+
+def _use_wal(connection: Any, _: Any) -> None:
+    """Readers never wait, and a commit flushes no disk: a kill loses nothing, a power cut the last commit."""
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.close()
+
+
+def _use_normal(connection: Any, _: Any) -> None:
+    """The same, in a mode that the file has already: whoever only reads changes nothing."""
+    connection.execute("PRAGMA synchronous=NORMAL")
+
+
+def _grpc(url: str) -> BaseStorage:
+    try:
+        address = urlsplit(url)
+        host, port = address.hostname, address.port or GRPC_PORT
+    except ValueError as error:  # a port that is no number
+        raise _refusal(url) from error
+    if not host:
+        raise _refusal(url)
+    with warnings.catch_warnings():  # whoever writes grpc:// has chosen it
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.storages.GrpcStorageProxy(host=f"[{host}]" if ":" in host else host, port=port)
+
+
+def _journal(path: Path, make: bool) -> BaseStorage:
+    context = Explained(path)
+    if not inspect(path, (LEFT,)) and not make:
+        raise StorageError(f"There is no study at {path}.")
+    with context:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        backend = WholeLines(path)
+        if make:
+            backend.mend()
+        try:
+            storage = JournalStorage(backend)
+        except (ValueError, LookupError, AssertionError, NotImplementedError, TypeError) as error:
+            raise context.unreadable(error) from error
+    return explained(storage, Explained(path, identity(path)))
+
+
+class WholeLines(JournalFileBackend):
+    """A journal whose last line is never torn for long.
+
+    A full disk or a power cut ends a line midway. Optuna appends behind it; then the two are one line that nobody can
+    read, and until then finished trials are handed out again.
+
+    Args:
+        path: the file, made if it is not there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        # Optuna's default lock is a symbolic link. One that a killed process left, to a relative path, is never freed.
+        self.path, self.lock = path, JournalFileOpenLock(str(path))
+        super().__init__(str(path), lock_obj=self.lock)
+
+    def mend(self) -> None:
+        """Cut off a last line that is no whole record; it is kept beside the journal.
+
+        Raises:
+            ConfigError: the file is no journal.
+        """
+        self.lock.acquire()
+        try:
+            with self.path.open("a+b", buffering=0) as file:
+                file.seek(0)
+                content = file.read()
+                if not content.startswith(RECORD[: len(content)]):
+                    raise ConfigError(f"{self.path} is no journal of Optuna; choose another file. It was left alone.")
+                start = content.rfind(b"\n", 0, -1) + 1
+                if content and not _is_record(content[start:]):
+                    self._cut(file, start)
+        finally:
+            self.lock.release()
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Append whole lines, or none. As Optuna's, but for the torn line: another's is cut off, ours taken back."""
+        lines = "".join(json.dumps(record, separators=(",", ":")) + "\n" for record in logs).encode()
+        self.lock.acquire()
+        try:
+            with self.path.open("a+b", buffering=0) as file:
+                end = file.seek(0, os.SEEK_END)
+                if end and os.pread(file.fileno(), 1, end - 1) != b"\n":
+                    end = self._cut(file, self.path.read_bytes().rfind(b"\n") + 1)
+                try:
+                    written = 0
+                    while written < len(lines):
+                        written += file.write(lines[written:]) or 0
+                except OSError:
+                    file.truncate(end)
+                    raise
+                os.fsync(file.fileno())
+        finally:
+            self.lock.release()
+
+    def _cut(self, file: BinaryIO | Any, start: int) -> int:
+        file.seek(start)
+        with self.path.with_name(self.path.name + ".torn").open("ab") as kept:
+            kept.write(file.read())
+        file.truncate(start)
+        log.warning("The last line of %s was torn; it was cut off, and is kept in %s.torn", self.path, self.path.name)
+        return start
+
+
+def _is_record(line: bytes) -> bool:
+    try:
+        return line.endswith(b"\n") and isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True)
+class Trials:
+    """The trials of one study, by their numbers.
+
+    Args:
+        study: it.
+    """
+
+    study: optuna.Study
+
+    def all(self, *states: TrialState) -> list[FrozenTrial]:
+        """Those in one of these states, or all; not to be changed."""
+        return self.study.get_trials(deepcopy=False, states=states or None)
+
+    def read(self, number: int) -> FrozenTrial:
+        """One of them."""
+        storage = self.study._storage
+        return storage.get_trial(storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number))
+
+    def note(self, trial: FrozenTrial, key: str, value: Any) -> None:
+        """Set a user attribute of a trial that has not ended."""
+        self.study._storage.set_trial_user_attr(trial._trial_id, key, value)
+
+    def violate(self, trial: FrozenTrial, constraint: str) -> None:
+        """Note a violated constraint, as `Trial.set_constraint` does, which would draw samples first."""
+        self.study._storage.set_trial_system_attr(trial._trial_id, f"constraints:{constraint}", 1.0)
+
+    def attach(self, trial: FrozenTrial, artifact: ArtifactMeta) -> None:
+        """Name an artifact on a trial that has not ended, as `optuna.artifacts.upload_artifact` does, but by its id."""
+        key = f"artifacts:{artifact.artifact_id}"
+        self.study._storage.set_trial_system_attr(trial._trial_id, key, json.dumps(asdict(artifact)))
+
+    def start(self, trial: FrozenTrial) -> bool:
+        """Set a waiting trial to RUNNING; False if somebody else did."""
+        return self.study._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
+
+    def fail(self, trial: FrozenTrial) -> None:
+        """End a trial, also one that waits, which `Study.tell` does not."""
+        self.study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+
+    def requeue(self, trial: FrozenTrial) -> None:
+        """Set a trial to WAITING: it has to go on."""
+        self.study._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+
+
+def study_folder(sweeps: Path, name: str | None) -> Path:
+    """Find the folder of a study that SQLite keeps.
+
+    Args:
+        sweeps: the folder that holds one folder per study.
+        name: of the study; `None` for the one whose database was written last.
+
+    Returns:
+        `sweeps/<study>`.
+
+    Raises:
+        StudyError: there is no such study, or none at all.
+    """
+    written = {path.parent: _last_write(path) for path in sorted(sweeps.glob("*/study.db"))}
+    if not written:
+        raise StudyError(f"No study in {sweeps}/ (expected {sweeps}/<study>/study.db). Run a sweep first.")
+    if name is None:
+        return max(written, key=lambda folder: written[folder])
+    known = {folder.name: folder for folder in written}
+    if name not in known:
+        raise StudyError(f"No study {name!r} in {sweeps}/. There are: {', '.join(known)}.")
+    return known[name]
+
+
+def _last_write(database: Path) -> float:
+    # In WAL mode the newest trials are in the log beside the database until they are checkpointed.
+    log = database.with_name(database.name + "-wal")
+    return max(path.stat().st_mtime for path in (database, log) if path.exists())

@@ -1,0 +1,318 @@
+"""What is wrong with the place of a study, said once, with its path and the remedy.
+
+`steady.study.storage` hands out storages whose every call goes through `Explained`. So all who open a study (a sweep
+and its trials, best_model, report, the dashboards) say the same of a full disk or a damaged file, and none shows the
+traceback of SQLAlchemy below Optuna below us.
+"""
+
+import errno
+import functools
+import json
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator, Set
+from pathlib import Path
+from typing import Any
+
+import optuna
+import sqlalchemy
+from filelock import Timeout
+from optuna.storages import BaseStorage
+
+from steady.errors import SteadyError, StorageError
+from steady.places import NO_SPACE
+
+RECORD = b'{"op_code":'  # how each line of Optuna's journal begins
+# Every version of Optuna has these; the last is stamped when all are there.
+CORE = frozenset({
+    "studies", "study_directions", "study_user_attributes", "study_system_attributes", "trials", "trial_params",
+    "trial_values", "trial_user_attributes", "trial_system_attributes",
+})  # fmt: skip
+LOGS = ("-wal", "-shm")  # behind the name of a database: what is not in its file yet
+STAMP = "alembic_version"
+SQLITE_TIMEOUT = 60  # seconds to wait for another process's write
+AGAIN = "give the same command again: nothing that was recorded is lost"
+ELSEWHERE = (
+    "or keep another study elsewhere, under another name: hydra.sweeper.storage=sqlite:///FILE study=NEWNAME "
+    "(hydra.sweeper.study_name=NEWNAME in an app without `study`)"
+)
+WRONG = (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError, sqlite3.Error, OSError, Timeout)
+# A fault of the URL; and two who make or end the same at once, which Optuna and its callers expect.
+OTHERS = (
+    SteadyError, sqlalchemy.exc.ArgumentError, sqlalchemy.exc.IntegrityError,
+    optuna.exceptions.DuplicatedStudyError, optuna.exceptions.UpdateFinishedTrialError,
+)  # fmt: skip
+UNREADABLE = (json.JSONDecodeError, UnicodeDecodeError)
+CALLS = tuple(name for name in vars(BaseStorage) if not name.startswith("_"))
+
+
+class Explained:
+    """A context in which errors of a storage become a `StorageError`.
+
+    Args:
+        place: the file of the storage, or its URL without a password.
+        known: device and number of the file when it was opened; None if that is not to be watched.
+        rescue: called when the file is gone: writes what can still be read to a file and names it, or None.
+    """
+
+    def __init__(
+        self,
+        place: Path | str,
+        known: tuple[int, int] | None = None,
+        rescue: Callable[[], Path | None] = lambda: None,
+    ) -> None:
+        self.place, self.known, self.rescue = place, known, functools.cache(rescue)
+
+    def __enter__(self) -> None:
+        if self.known is not None and identity(self.place) != self.known:
+            raise self._gone()
+
+    def __exit__(self, kind: Any, error: BaseException | None, at: Any) -> None:
+        if isinstance(error, Exception) and (told := self.explain(error)) is not None:
+            raise told from error
+
+    def explain(self, error: Exception) -> StorageError | None:
+        """The error as a person needs it; None if it is none of the storage's."""
+        candidates = (*WRONG, *UNREADABLE, RuntimeError)  # the last of Optuna's lock, which hides what it met
+        if type(error).__module__.startswith("grpc"):
+            detail = getattr(error, "details", lambda: str(error))()
+            return StorageError(f"The study's storage {self.place} cannot be reached: {_one_line(str(detail))}.")
+        if isinstance(error, OTHERS) or not isinstance(error, candidates):
+            return None
+        chain = list(_chain(error))
+        for cause in chain:
+            if isinstance(cause, sqlite3.Error):
+                return self._of_sqlite(cause)
+            if isinstance(cause, UNREADABLE):
+                return self.unreadable(cause)
+            if isinstance(cause, Timeout):
+                return self._locked()
+            if isinstance(cause, OSError):
+                return self._of_the_system(cause)
+        if isinstance(error, WRONG):
+            deepest = next((str(cause) for cause in reversed(chain) if str(cause)), repr(error))
+            return StorageError(f"The study's storage {self.place} cannot be used: {_one_line(deepest)}.")
+        return None
+
+    def unreadable(self, error: Exception) -> StorageError:
+        """For what reading raises that can only be of a record that is damaged."""
+        return self.damaged(f"it has in its midst what is no record: {_one_line(str(error) or repr(error))}")
+
+    def _of_sqlite(self, error: sqlite3.Error) -> StorageError:
+        name = getattr(error, "sqlite_errorname", "")
+        if name == "SQLITE_FULL":
+            return self._full()
+        if name.startswith("SQLITE_READONLY"):
+            return self._refused("it is read-only")
+        if name.startswith(("SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH")):
+            return self._refused(str(error))
+        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+            return self._locked()
+        if name.startswith("SQLITE_IOERR"):
+            return self._full(f"the file system refused ({name}), as a full one or one with a quota does")
+        if name == "SQLITE_NOTADB":
+            return self.foreign("it is no SQLite database")
+        if name.startswith("SQLITE_CORRUPT") or "decode to UTF-8" in str(error):
+            return self.damaged(str(error))
+        if lost := _lost(self.place):
+            return self.damaged(f"it lacks the tables {_listed(lost)}")
+        if "no such table" in str(error) or "no such column" in str(error):
+            return self.foreign(f"it is not a database of Optuna {optuna.__version__} ({error})")
+        return StorageError(f"The study's storage {self.place} cannot be used: {_one_line(str(error))}.")
+
+    def _of_the_system(self, error: OSError) -> StorageError:
+        if error.errno in NO_SPACE:
+            return self._full()
+        if error.errno == errno.ENOENT:
+            return self._gone()
+        return self._refused(error.strerror or str(error))
+
+    def _full(self, why: str = "no space is left for it") -> StorageError:
+        free = f" ({_free(self.place)} there)" if _free(self.place) else ""
+        return StorageError(f"The study {self.place} cannot be written: {why}{free}. Make room and {AGAIN}.", full=True)
+
+    def _refused(self, why: str) -> StorageError:
+        return StorageError(
+            f"The study {self.place} cannot be opened or written: {why}. Make the file and its folder readable and "
+            f"writable for you and {AGAIN}; {ELSEWHERE}."
+        )
+
+    def _locked(self) -> StorageError:
+        return StorageError(
+            f"Another process has kept the study {self.place} locked for {SQLITE_TIMEOUT} s. `fuser {self.place}` "
+            f"names it; wait for it or end it, and {AGAIN}."
+        )
+
+    def damaged(self, why: str) -> StorageError:
+        """For a file that held a study, part of which cannot be read."""
+        if _begins(self.place, RECORD):
+            mend = "Take that line out, or restore a backup"
+        else:
+            mend = (
+                "Restore a backup, or save what can be read: "
+                f"sqlite3 {self.place} .recover | sqlite3 {self.place}.recovered, and put that in its place"
+            )
+        return StorageError(
+            f"The study {self.place} is damaged: {why}. {mend}, and {AGAIN.partition(':')[0]}; or begin another study "
+            "under another name. It was left as it is."
+        )
+
+    def foreign(self, why: str) -> StorageError:
+        """For a file that is something else."""
+        return StorageError(
+            f"{self.place} holds no study: {why}. It was left alone. If it was one, restore a backup; {ELSEWHERE}."
+        )
+
+    def _gone(self) -> StorageError:
+        saved = self.rescue()
+        remedy = "Put it back"
+        if saved:
+            left = [one for end in LOGS if os.path.exists(one := f"{self.place}{end}")]
+            first = f"delete {' and '.join(left)}, which are another's, and " if left else ""
+            remedy = f"What it held is in {saved}: {first}move that to {self.place}"
+        return StorageError(
+            f"The study {self.place} is gone: it was moved, deleted or replaced. {remedy} and give the same command "
+            "again."
+        )
+
+
+def explained(storage: BaseStorage, context: Explained) -> BaseStorage:
+    """The storage, each call of which explains its errors.
+
+    Args:
+        storage: changed in this.
+        context: in which its calls run.
+    """
+    for name in CALLS:
+        setattr(storage, name, _call(getattr(storage, name), context, reads=name.startswith("get_")))
+    return storage
+
+
+def _call(method: Callable[..., Any], context: Explained, reads: bool) -> Callable[..., Any]:
+    # To ask for the best trial of none is no fault of the storage.
+    strict = reads and method.__name__ != "get_best_trial"
+
+    @functools.wraps(method)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with context:
+            try:
+                return method(*args, **kwargs)
+            except (KeyError, IndexError, *WRONG, *UNREADABLE):
+                raise
+            except (ValueError, LookupError, AssertionError) as error:  # a word that is no state, a time that is none
+                if strict:
+                    raise context.unreadable(error) from error
+                raise
+
+    return call
+
+
+def inspect(path: Path, siblings: tuple[str, ...]) -> bool:
+    """Whether there is something in a file that may hold a study.
+
+    Args:
+        path: of the file.
+        siblings: names of files beside it that are only there when it held something.
+
+    Raises:
+        StorageError: it is no file, or an empty one that held something.
+    """
+    context = Explained(path)
+    with context:
+        try:
+            found = path.stat()
+        except FileNotFoundError:
+            return False
+    if not path.is_file():
+        raise context.foreign("it is no file")
+    if found.st_size:
+        return True
+    if left := [one for name in siblings if (one := path.with_name(name)).exists() and one.stat().st_size]:
+        raise context.damaged(f"it is empty, though there is {left[0].name} beside it")
+    return False
+
+
+def check_database(path: Path, tables: frozenset[str], thorough: bool) -> None:
+    """Refuse an SQLite file that is damaged, or another program's, before anything is written to it.
+
+    Args:
+        path: of a file that is not empty.
+        tables: the names of those that Optuna makes.
+        thorough: read all of it, some milliseconds for a study of a hundred trials.
+
+    Raises:
+        StorageError: saying what it is.
+    """
+    context = Explained(path)
+    with context:
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=SQLITE_TIMEOUT)
+        try:
+            there = _tables(connection)
+            columns = {row[1] for row in connection.execute("PRAGMA table_info(studies)")}
+            if (there - tables and "studies" not in there) or (columns and "study_name" not in columns):
+                raise context.foreign(f"it is another program's database, with the tables {_listed(there)}")
+            if STAMP in there and (lost := CORE - there):
+                raise context.damaged(f"it lacks the tables {_listed(lost)}")
+            if thorough and (said := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+                raise context.damaged(_one_line(said))
+        finally:
+            connection.close()
+
+
+def _tables(connection: sqlite3.Connection) -> set[str]:
+    return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+
+
+def _lost(place: Path | str) -> set[str]:
+    """The tables that a study's file has lost while it was in use; none if that cannot be told."""
+    try:
+        connection = sqlite3.connect(f"{Path(place).absolute().as_uri()}?mode=ro", uri=True, timeout=0)
+        try:
+            there = _tables(connection)
+        finally:
+            connection.close()
+    except (sqlite3.Error, OSError, ValueError):
+        return set()
+    return set(CORE - there) if STAMP in there else set()
+
+
+def identity(path: Path | str) -> tuple[int, int] | None:
+    """Device and number of a file; None if there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _begins(place: Path | str, word: bytes) -> bool:
+    try:
+        with open(place, "rb") as file:
+            return file.read(len(word)) == word
+    except OSError:
+        return False
+
+
+def _free(place: Path | str) -> str:
+    try:
+        return f"{shutil.disk_usage(Path(place).parent).free / 1e6:.1f} MB are free"
+    except OSError:
+        return ""
+
+
+def _listed(names: Set[str]) -> str:
+    first = ", ".join(sorted(names)[:3])
+    return f"{first}, …" if len(names) > 3 else first
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split()).removesuffix(".")

@@ -1,0 +1,155 @@
+"""Which folder each trial of a study works in: what its job composes `hydra.sweep.subdir` to, and never another's.
+
+Chosen once, by `steady.run.ledger`, when the trial is taken for the first time; written on the trial unless it is
+the usual one, which is named by the trial's number. So an attempt that goes on finds its checkpoint, whatever the
+template says by then, and every reader of a study knows where a trial's files are. A trial begins in a folder in which
+there is nothing: what a study has left whose record is lost, or older than its trials, is never written over.
+
+A study may be a stranger's, and so may what it says of folders. Its trials work where this start says, or where a sweep
+of that name has worked before, which `mark` leaves a note of; each in there, or where this start's own template says.
+"""
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from optuna.trial import FrozenTrial
+
+from steady import links
+from steady.atomic import write_json
+from steady.errors import StudyError
+from steady.links import inside
+from steady.study import meta
+
+PROGRESS = "progress.json"  # in that of a trial: how far it is
+NOTE = ".steady-study.json"  # in the folder of a sweep: of which studies the trials in it are
+BEFORE = ".catsweep-study.json"  # the same, of versions up to 0.1
+
+
+def mark(folder: Path, study: str) -> None:
+    """Note in the folder of a sweep whose trials work there."""
+    if study not in (known := _noted(folder)):
+        write_json(folder / NOTE, {"by": "steady", "studies": [*known, study]})
+
+
+def is_of(folder: Path, study: str) -> bool:
+    """Whether a sweep of this name has worked in a folder."""
+    return study in _noted(folder)
+
+
+def is_used(folder: Path) -> bool:
+    """Whether there is something where a trial is to work; a folder without anything in it is nothing."""
+    try:
+        with os.scandir(folder) as entries:
+            return next(entries, None) is not None
+    except FileNotFoundError:
+        return os.path.lexists(folder)  # a link to what is not there
+    except OSError:  # a file, or a folder that we may not look into
+        return True
+
+
+def used(base: Path, n: int) -> list[Path]:
+    """Of the usual folders of the first `n` trials those in which there is something, by number."""
+    try:
+        numbers = [int(name) for name in os.listdir(base) if re.fullmatch(r"0|[1-9][0-9]{0,8}", name)]
+    except OSError:
+        return []
+    return [folder for number in sorted(numbers) if number < n and is_used(folder := base / str(number))]
+
+
+def _noted(folder: Path) -> list[str]:
+    noted: list[str] = []
+    for name in (BEFORE, NOTE):
+        with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+            found = json.loads((folder / name).read_text(encoding="utf-8"))["studies"]
+            noted += [str(study) for study in found] if isinstance(found, list) else []
+    return list(dict.fromkeys(noted))
+
+
+@dataclass(frozen=True)
+class Folders:
+    """The folders of the trials of one study.
+
+    Args:
+        base: the sweep's; those of the trials are relative to it, unless they are absolute.
+        usual: of a trial on which none is written, from its number.
+        compose: of a trial, as its job would name it; None if its job will have to say why it has none. Without this
+            each has the usual one.
+        others: folders that are taken already, by something else than these trials.
+    """
+
+    base: Path
+    usual: Callable[[int], str] = str
+    compose: Callable[[FrozenTrial], str | None] | None = None
+    others: tuple[Path, ...] = ()
+
+    def name(self, trial: FrozenTrial) -> str:
+        """A trial's folder, relative to that of the sweep.
+
+        Raises:
+            StudyError: the study says that it is elsewhere, and the template of this start does not.
+        """
+        name = self._said(trial)
+        if inside(self.base, self.base / name):
+            return name
+        if not meta.has(trial, meta.FOLDER):
+            links.refuse([self.base / name], self.base, "sweep", StudyError)
+        composed = None if self.compose is None else self.compose(trial)
+        if composed is not None and re.fullmatch(re.escape(composed.rstrip("/")) + r"(_\d+)*/?", name):
+            return name
+        raise StudyError(
+            f"The study says that trial {trial.number} works in {name!r}, which is not in {self.base}, where this "
+            f"sweep works. If that is meant, say so in hydra.sweep.subdir; if not, the study is not this sweep's: give "
+            f"it another name."
+        )
+
+    def _said(self, trial: FrozenTrial) -> str:
+        return str(meta.get(trial, meta.FOLDER, self.usual(trial.number)))
+
+    def said(self, trial: FrozenTrial) -> Path:
+        """A trial's folder, wherever that is: for comparisons, and not to work in."""
+        return self.base / self._said(trial)
+
+    def of(self, trial: FrozenTrial) -> Path:
+        """A trial's folder, to work in.
+
+        Raises:
+            StudyError: see `name`; or what Hydra and its logs write there is a link out of it. What else is in it is
+                the task's, which may link to its data, and may look itself (`links.refuse_within`).
+        """
+        folder = self.base / self.name(trial)
+        written = [folder / ".hydra", *(folder / ".hydra").glob("*"), *folder.glob("*.log")]
+        links.refuse(written, folder, "trial", StudyError)
+        return folder
+
+    def choose(self, trial: FrozenTrial, trials: Iterable[FrozenTrial]) -> str | None:
+        """The folder of a trial that has none yet; with its number behind it, should something be there already.
+
+        Args:
+            trial: with all its parameters.
+            trials: all of the study; this one may be among them.
+
+        Returns:
+            What is to be written on the trial; None for the usual folder, and for one that cannot be composed.
+        """
+        wanted: str | None = self.usual(trial.number)
+        anew = not meta.get(trial, meta.ATTEMPT)  # else it began in the usual one
+        if self.compose is not None and anew:
+            wanted = self.compose(trial)
+        if wanted is None:
+            return None
+        taken = {_plain(self.said(other)) for other in trials if other.number != trial.number}
+        taken |= {_plain(self.base), *map(_plain, self.others)}
+        if _plain(self.base / wanted) == _plain(self.base):
+            wanted = str(trial.number)
+        while _plain(self.base / wanted) in taken or (anew and is_used(self.base / wanted)):
+            wanted = f"{wanted.rstrip('/')}_{trial.number}"
+        return None if self.compose is None and wanted == self.usual(trial.number) else wanted
+
+
+def _plain(folder: Path) -> str:
+    return os.path.abspath(folder)

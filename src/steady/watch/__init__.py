@@ -1,0 +1,1 @@
+"""Views of a running sweep: live table, plain lines, and the dashboard."""

@@ -1,0 +1,195 @@
+"""`make dashboard`: Optuna's dashboard on a study, also while it runs, with the pictures of its trials.
+
+It reads the study that `steady.sweep` writes, and writes nothing of its own: the note on the study's page is
+made anew whenever the page asks for it, and gives way to the one that a person writes there.
+"""
+
+from steady.signals import COMMAND  # isort: skip  # first: from here on Ctrl-C is one line
+
+import argparse
+import errno
+import re
+from pathlib import Path
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIServer, make_server
+
+import optuna
+from optuna.storages import BaseStorage
+
+from steady.confirm import comparison
+from steady.confirm.stage import CONFIRMATION
+from steady.errors import ConfigError, SteadyError, StudyError
+from steady.local_server import HOST, OTHER, LocalRequestHandler, with_headers
+from steady.options import SWEEPS
+from steady.printing import code, plain, readable, say
+from steady.study import results, storage
+from steady.study.artifacts import FOLDER, Store
+from steady.study.leases import SIDE
+from steady.study.meta import plain_line
+
+# Beside optuna-dashboard's own, which its pages carry. Pictures of trials may be whatever a stranger's study holds.
+POLICY = "frame-ancestors 'self'; base-uri 'none'; form-action 'self'; object-src 'none'"
+ARTIFACTS = "/artifacts/"
+PORT = "a whole number from 0 to 65535"
+NOTE = "dashboard:note_"  # how the keys of a study's note begin, see `optuna_dashboard._note`
+
+
+def main(words: list[str] | None = None) -> None:
+    """Serve the dashboard until Ctrl-C.
+
+    Args:
+        words: of the command line.
+
+    Raises:
+        SystemExit: there is no such study, or the dashboard is not installed; with a message.
+    """
+    parser = argparse.ArgumentParser(description="Look at a study in the browser.")
+    parser.add_argument("study", nargs="?", help="its name; the one written last if it is not given")
+    parser.add_argument("--port", default="8080", help=PORT)
+    parser.add_argument(
+        "--next-step",
+        default="",
+        help="what hydra.sweeper.next_step says, with {study} for the name: shown of studies that say just this, "
+        "for others may be a stranger's advice",
+    )
+    parser.add_argument("--storage", help="URL of the study, if it is not in sweeps/<study>/study.db")
+    given = parser.parse_args(words)
+    COMMAND.at_work = True
+    try:
+        folder, url = _where(given.study, given.storage)
+        server = serve(storage.open_storage(url, make=False), folder, _port(given.port), given.next_step)
+    except SteadyError as error:
+        raise SystemExit(readable(f"{type(error).__name__}: {error}")) from None
+    except ImportError:
+        raise SystemExit("optuna-dashboard is not installed: pip install optuna-dashboard.") from None
+    with server:
+        say(f"{folder.name} at {address(server)} (Ctrl-C ends it)", flush=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            say()
+
+
+def serve(opened: BaseStorage, folder: Path, port: int, next_step: str = "") -> "Server":
+    """Make the server; it answers once its `serve_forever` runs.
+
+    Args:
+        opened: holds the study.
+        folder: of the study, which is called as the study is; with its pictures.
+        port: 0 for any that is free.
+        next_step: see `note`.
+
+    Raises:
+        ImportError: optuna-dashboard is not installed.
+        StudyError: the storage has no such study, or the port is taken.
+    """
+    from optuna_dashboard import wsgi
+
+    study = storage.find_study(opened, folder.name)
+    if study is None:
+        names = [one.study_name for one in opened.get_all_studies() if not one.study_name.endswith(SIDE)]
+        if len(names) != 1:  # one that was given another name than its folder is meant all the same
+            raise StudyError(f"No study {folder.name} in that storage. There are: {', '.join(names) or 'none'}.")
+        study = storage.find_study(opened, names[0])
+    application = wsgi(presented(opened, folder, next_step), artifact_store=Store(folder / FOLDER))
+    guarded = with_headers(application, POLICY, ARTIFACTS)
+    try:
+        server = make_server(HOST, port, guarded, server_class=Server, handler_class=LocalRequestHandler)
+    except OSError as error:
+        if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+            raise
+        raise StudyError(f"Port {port} cannot be used ({error.strerror}). {OTHER.format(key='PORT')}") from None
+    server.page = f"/dashboard/studies/{study}"
+    return server
+
+
+def address(server: "Server") -> str:
+    """Where the study's page is."""
+    return f"http://{HOST}:{server.server_port}{server.page}"
+
+
+def presented(opened: BaseStorage, folder: Path, next_step: str = "") -> BaseStorage:
+    """The storage as the dashboard is to list it: our bookkeeping left out, and a note on each study that has none.
+
+    Args:
+        opened: changed in this.
+        folder: of the study.
+        next_step: see `note`.
+    """
+    every: Any = opened.get_all_studies
+
+    def listed() -> list[Any]:
+        studies = [one for one in every() if not one.study_name.endswith(SIDE)]
+        for one in studies:
+            if not any(key.startswith(NOTE) for key in one.system_attrs):
+                # Version 0: the first that a person writes is 1.
+                own = {f"{NOTE}ver": 0, f"{NOTE}str:0": note(opened, one.study_name, folder, next_step)}
+                one.system_attrs = {**one.system_attrs, **own}
+        return studies
+
+    opened.get_all_studies = listed  # type: ignore[method-assign]
+    return opened
+
+
+def note(opened: BaseStorage, name: str, folder: Path, next_step: str = "") -> str:
+    """Describe a study in Markdown: what it is, how it stands and what to do with it.
+
+    Args:
+        opened: holds the study.
+        name: of the study.
+        folder: of the study.
+        next_step: the one advice, with `{study}` for the name, that is repeated if the study says so.
+    """
+    study = optuna.load_study(study_name=name, storage=opened)
+    if name.endswith(CONFIRMATION):
+        return f"The best trials of **{plain(name.removesuffix(CONFIRMATION))}**, trained again under other seeds."
+    goals = [direction.name.lower() for direction in study.directions]
+    names = study.metric_names or (["value"] if len(goals) == 1 else [f"value {k}" for k in range(len(goals))])
+    space = (study.user_attrs.get("contract") or {}).get("space") or {}
+    lines = [
+        f"A sweep: {' and '.join(f'{goal} **{plain(name)}**' for name, goal in zip(names, goals, strict=True))}"
+        + (f", over {', '.join(map(code, space))}." if space else "."),
+        f"- {plain(results.summary(study, names))}.",
+    ]
+    try:
+        if confirmed := comparison.read(folder):
+            lines.append(f"- {plain(confirmed.sentence())}")
+    except ValueError:  # of another version
+        pass
+    if command := plain_line(study.user_attrs.get("command")):
+        lines.append(f"- This goes on with it, and in another folder does it again: {code(command)}")
+    advice = next_step.replace("{study}", name)
+    if advice and results.best_trials(study) and study.user_attrs.get("next_step") == advice:
+        lines.append(f"- {plain(advice)}")
+    lines.append("- The page of a trial shows its newest pictures, also while it runs.")
+    return "\n".join([lines[0], "", *lines[1:]])
+
+
+class Server(ThreadingMixIn, WSGIServer):
+    """Answers several requests at once: a plot of many trials takes seconds."""
+
+    daemon_threads = True
+    page = ""
+
+
+def _port(given: str) -> int:
+    if not re.fullmatch(r"\d{1,5}", given, re.ASCII) or int(given) > 65535:
+        raise ConfigError(f"--port must be {PORT}; got {given!r}.")
+    return int(given)
+
+
+def _where(name: str | None, url: str | None) -> tuple[Path, str]:
+    """A study's folder and storage."""
+    if url is None:
+        folder = storage.study_folder(SWEEPS, name)
+        return folder, f"sqlite:///{folder / 'study.db'}"
+    if name is None:
+        raise StudyError("Say which study of that storage: make dashboard STUDY=NAME ARGS=--storage=URL.")
+    if not storage.exists(url):
+        raise StudyError(f"There is nothing at {storage.shown(url)}.")
+    return SWEEPS / name, url
+
+
+if __name__ == "__main__":
+    main()
