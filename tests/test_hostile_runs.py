@@ -36,7 +36,7 @@ from catsweep.metrics.card import MetricCard
 
 pytestmark = pytest.mark.security
 
-SRC = CONF.parent / "src/catsweep"
+SRC = CONF.parent / "src"
 DRAWS = """
 <ir_version: 8, opset_import: ["": 17]>
 toy (float[N, 3] latents) => (float[N, 3, 4, 4] images)
@@ -365,18 +365,18 @@ def calling(*names: str) -> set[str]:
 def test_who_builds_what_a_configuration_names() -> None:
     """Those that compose theirs; whoever opens a folder goes through `catsweep.loaded`."""
     assert calling("instantiate") == {
-        "training", "judging", "smoke_test", "search/preflight", "tracking/loggers", "tracking/sweep_run",
-        "data/prepare/pipeline", "data/prepare/loose",
+        "catsweep/training", "catsweep/judging", "catsweep/smoke_test", "catsweep/preflight", "catsweep/tracking/loggers", "catsweep/tracking/sweep_run",
+        "catsweep/data/prepare/pipeline", "catsweep/data/prepare/loose",
     }  # fmt: skip
     assert calling("hydra.utils.instantiate", "hydra.utils.call") == {
-        "instantiation", "loaded", "search/pruning", "search/sampling", "search/space",
+        "catsweep/instantiation", "catsweep/loaded", "steady/propose/pruning", "steady/propose/sampling", "steady/propose/space",
     }  # fmt: skip
 
 
 def test_what_is_unpickled_is_our_own() -> None:
     """The task that our own process was sent, and the state of CMA-ES through a list of classes."""
     assert calling("pickle.load", "pickle.loads", "cloudpickle.load", "cloudpickle.loads", "joblib.load", "_State") == {
-        "search/worker", "search/foreign",
+        "steady/run/worker", "steady/study/meta",
     }  # fmt: skip
     for made in calls().values():
         for name, given in made:

@@ -13,7 +13,7 @@ from mkdocs.structure.files import File, Files
 
 CONF = reference.CONF
 ROOT = CONF.parent
-SCHEMA = ROOT / "src" / "hydra_plugins" / "catsweep_sweeper" / "config.py"
+SCHEMA = ROOT / "src" / "hydra_plugins" / "steady_sweeper" / "config.py"
 COPIED = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "LICENSE": "license.md"}
 
 

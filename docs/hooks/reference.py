@@ -98,7 +98,7 @@ def sweeper_page(schema: Path, ours: Path) -> str:
     """Every key of `hydra.sweeper` from its schema, and what our own searches set.
 
     Args:
-        schema: `src/hydra_plugins/catsweep_sweeper/config.py`.
+        schema: `src/hydra_plugins/steady_sweeper/config.py`.
         ours: `conf/hydra/sweeper/steady.yaml`.
     """
     lines = [

@@ -23,6 +23,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import (
     ChoiceSweep,
+    IntervalSweep,
     Override,
     OverrideType,
     Quote,
@@ -282,7 +283,7 @@ def _range(value: RangeSweep) -> BaseDistribution:
     exact = all(Decimal(str(end)) == part for end, part in zip(ends, (low, high, abs(step)), strict=True))
     if not exact or (low != high and ends[2] < max(map(math.ulp, ends[:2]))):  # no float tells its values apart
         return CategoricalDistribution([kept(one) for one in value])
-    return FloatDistribution(*ends[:2], step=ends[2])
+    return FloatDistribution(ends[0], ends[1], step=ends[2])
 
 
 def _fixed(override: Override) -> str:

@@ -1,6 +1,6 @@
 """The keys of `hydra/sweeper=steady` as the search understands them: checked, with defaults resolved.
 
-`hydra_plugins/catsweep_sweeper/config.py` is the schema, and explains each key.
+`hydra_plugins/steady_sweeper/config.py` is the schema, and explains each key.
 """
 
 import math

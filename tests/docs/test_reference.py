@@ -122,7 +122,7 @@ def test_every_command_has_its_keys_and_how_it_is_typed(hooks: dict[str, ModuleT
 
 
 def test_every_key_of_the_sweeper_is_explained(hooks: dict[str, ModuleType]) -> None:
-    schema = ROOT / "src" / "hydra_plugins" / "catsweep_sweeper" / "config.py"
+    schema = ROOT / "src" / "hydra_plugins" / "steady_sweeper" / "config.py"
     page = hooks["reference"].sweeper_page(schema, CONF / "hydra" / "sweeper" / "steady.yaml")
     rows = dict(re.findall(r"^\| `(\w+)` \|.* \| ([^|]*) \|$", page.replace("\\|", "/"), re.MULTILINE))
     keys = {field.name for field in dataclasses.fields(SteadySweeperConf)} - {"_target_", "defaults"}

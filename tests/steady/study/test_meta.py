@@ -111,9 +111,9 @@ def test_a_finished_trial_of_a_stranger_is_no_job() -> None:
 @pytest.mark.parametrize("value", ["${oc.env:HOME}", "{_target_: os.system}", True, 1.5, None, [1]], ids=repr)
 def test_a_number_that_a_study_keeps_is_one(value: Any) -> None:
     study = optuna.create_study()
-    study.add_trial(create_trial(value=0.0, user_attrs={"catsweep:attempt": value}))
+    study.add_trial(create_trial(value=0.0, user_attrs={meta.ATTEMPT: value}))
     with pytest.raises(StudyError, match="whole number"):
-        meta.whole(study.trials[0], "catsweep:attempt")
+        meta.whole(study.trials[0], meta.ATTEMPT)
 
 
 WORDS = ["model", "trust", "hydra", "_target_", "_args_", "x", "optimizer", "sgd", "data", "source", "logger", "0", "~"]

@@ -8,8 +8,8 @@ from typing import Any
 import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
-from tests.search.left import load, states
-from tests.search.scripted import GOOD, Script, scheduler
+from tests.steady.left import load, states
+from tests.steady.scripted import GOOD, Script, scheduler
 
 from steady.propose.sampling import Proposer, Samplers
 from steady.propose.space import Space

@@ -6,7 +6,7 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna.trial import TrialState
-from tests.search.scripted import GOOD, Script, scheduler, states
+from tests.steady.scripted import GOOD, Script, scheduler, states
 
 from catsweep.errors import StudyError
 from steady.run.executor import Job

@@ -5,7 +5,7 @@ from typing import Any
 import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
-from tests.search.scripted import Script, scheduler, states
+from tests.steady.scripted import Script, scheduler, states
 
 from steady.propose.sampling import Proposer, Samplers
 from steady.propose.space import Space

@@ -15,7 +15,7 @@ from optuna.trial import TrialState, create_trial
 from rich.console import Console
 
 from catsweep.errors import StudyError
-from catsweep.metrics.beside import Scores
+from catsweep.metrics.beside import Scores, confirmation_table, of_confirmation
 from steady.confirm.comparison import candidates, plan, read, report
 from steady.study import meta
 
@@ -154,9 +154,10 @@ class TestReport:
 
         again = {1: {seed: scores(recall=seed / 4, ssim=9.0) for seed in (1, 2, 7)}, 2: {1: scores(recall=0.5)}, 5: {}}
         found = self.done()
-        assert found.beside(again) == {"val/recall": {1: "0.375 ± 0.177", 2: "0.5"}}  # 7 is none of its seeds
+        told = of_confirmation(found, again)
+        assert told == {"val/recall": {1: "0.375 ± 0.177", 2: "0.5"}}  # 7 is none of its seeds
         console = Console(file=io.StringIO(), width=160)
-        found.print(console, found.beside(again))
+        found.print(console, confirmation_table(found, told))
         text = console.file.getvalue()  # type: ignore[attr-defined]
         assert "recall ↑" in text
         assert "0.375 ± 0.177" in text

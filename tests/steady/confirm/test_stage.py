@@ -11,7 +11,7 @@ import pytest
 from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 from optuna.trial import create_trial
-from tests.search.scripted import Script
+from tests.steady.scripted import Script
 
 from catsweep.errors import StudyError
 from hydra_plugins.steady_sweeper.config import SteadySweeperConf

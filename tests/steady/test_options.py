@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from optuna.samplers import TPESampler
-from tests.search.conftest import APP
+from tests.steady.conftest import APP
 
 from catsweep.errors import ConfigError
 from hydra_plugins.steady_sweeper.config import DefaultSamplerConf, SteadySweeperConf

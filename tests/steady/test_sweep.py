@@ -12,8 +12,8 @@ import optuna
 import pytest
 from omegaconf import OmegaConf
 from optuna.artifacts import get_all_artifact_meta
-from tests.search.conftest import APP
-from tests.search.left import load, snapshot, states, whole
+from tests.steady.conftest import APP
+from tests.steady.left import load, snapshot, states, whole
 
 from steady.study import meta
 from steady.study.leases import Leases
@@ -218,9 +218,9 @@ def test_each_trial_works_in_the_folder_that_its_job_composes(sweep: Sweep, tmp_
     done = sweep(*more, "+seed=0", "+hydra.sweeper.confirm={top: 1, seeds: 1}")
     assert done.returncode == 0, done.stderr
     trials = load(tmp_path).trials
-    folders = [trial.user_attrs["catsweep:folder"] for trial in trials]
+    folders = [trial.user_attrs[meta.FOLDER] for trial in trials]
     assert len(set(folders)) == 5
-    assert trials[1].user_attrs["catsweep:attempt"] == 1
+    assert trials[1].user_attrs[meta.ATTEMPT] == 1
     for trial, folder in zip(trials, folders, strict=True):
         assert folder in (f"of_{trial.params['y']}", f"of_{trial.params['y']}_{trial.number}")
         inside = tmp_path / "out/fake" / folder

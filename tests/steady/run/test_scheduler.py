@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.search.scripted import Script, scheduler, states
+from tests.steady.scripted import Script, scheduler, states
 
 from steady.run import scheduler as scheduler_module
 from steady.run.executor import Job

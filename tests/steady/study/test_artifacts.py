@@ -8,7 +8,7 @@ import optuna
 import pytest
 from optuna.artifacts import download_artifact, get_all_artifact_meta
 from optuna.exceptions import UpdateFinishedTrialError
-from tests.search.scripted import Script, scheduler, states
+from tests.steady.scripted import Script, scheduler, states
 
 from catsweep.errors import StudyError
 from steady.run import scheduler as scheduler_module

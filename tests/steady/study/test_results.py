@@ -15,6 +15,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from rich.console import Console
 
+from catsweep.metrics.beside import EXTRA
 from catsweep.metrics.card import MetricCard
 from catsweep.metrics.judged import Judged
 from steady.study import meta, results
@@ -227,7 +228,7 @@ def test_what_run_folders_say_beside_the_objectives_has_columns(tmp_path: Path) 
     run_of(runs, 4, fid=1.0, judge_fid=40.0)  # of a trial that did not finish
     one = trial(8.0, folder="named")
     study = study_of(trial(9.0), one, trial(7.0), trial(8.0, duplicate_of=1), trial(state=RUNNING))
-    write_leaderboard(study, tmp_path / "board.csv", ["val/fid"], runs)
+    write_leaderboard(study, tmp_path / "board.csv", ["val/fid"], runs, EXTRA)
     head, *rows = csv.reader(io.StringIO((tmp_path / "board.csv").read_text()))
     assert head[:7] == ["trial", "state", "val/fid", "val/recall", "val/coverage", "judge/fid", "seconds"]
     assert {row[0]: row[3:6] for row in rows} == {
@@ -235,16 +236,16 @@ def test_what_run_folders_say_beside_the_objectives_has_columns(tmp_path: Path) 
         "4": ["", "", ""],
     }  # fmt: skip
     console = Console(file=io.StringIO(), width=200)
-    print_table(study, ["val/fid"], console, runs)
+    print_table(study, ["val/fid"], console, runs, EXTRA)
     assert "95.5" in console.file.getvalue()  # type: ignore[attr-defined]
     run_of(runs, 2, fid=7.0, judge_fid=12.5)  # judged since
-    write_leaderboard(study, tmp_path / "board.csv", ["val/fid"], runs)
+    write_leaderboard(study, tmp_path / "board.csv", ["val/fid"], runs, EXTRA)
     assert "12.5" in (tmp_path / "board.csv").read_text()
 
 
 def test_a_score_that_is_an_objective_has_one_column(tmp_path: Path) -> None:
     run_of(tmp_path / "runs", 0, recall=0.25)
-    write_leaderboard(study_of(trial(0.25)), tmp_path / "board.csv", ["val/recall"], tmp_path / "runs")
+    write_leaderboard(study_of(trial(0.25)), tmp_path / "board.csv", ["val/recall"], tmp_path / "runs", EXTRA)
     assert (tmp_path / "board.csv").read_text().startswith("trial,state,val/recall,seconds")
 
 
@@ -253,7 +254,7 @@ def test_a_strangers_folder_of_a_trial_is_not_looked_at(tmp_path: Path) -> None:
     run_of(tmp_path, "elsewhere", recall=0.25)
     strange = [{"folder": "../elsewhere"}, {"folder": "\0"}, {"duplicate_of": [1]}, {"duplicate_of": {"a": 1}}]
     study = study_of(*(trial(1.0, **told) for told in strange))
-    write_leaderboard(study, tmp_path / "board.csv", ["val/fid"], tmp_path / "runs")
+    write_leaderboard(study, tmp_path / "board.csv", ["val/fid"], tmp_path / "runs", EXTRA)
     assert "recall" not in (tmp_path / "board.csv").read_text()
 
 

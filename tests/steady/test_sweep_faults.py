@@ -10,8 +10,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.search.left import load, states, steps_done, whole
 from tests.starting import Running
+from tests.steady.left import load, states, steps_done, whole
 
 from steady.study import meta
 

@@ -14,9 +14,9 @@ from typing import Any
 import optuna
 import pytest
 import sqlalchemy
-from tests.search.left import load, whole
-from tests.search.scripted import GOOD, Script, scheduler
 from tests.starting import Running
+from tests.steady.left import load, whole
+from tests.steady.scripted import GOOD, Script, scheduler
 
 from catsweep.errors import CatsweepError, StorageError
 from catsweep.export.trials import open_study
