@@ -365,11 +365,13 @@ def calling(*names: str) -> set[str]:
 def test_who_builds_what_a_configuration_names() -> None:
     """Those that compose theirs; whoever opens a folder goes through `catsweep.loaded`."""
     assert calling("instantiate") == {
-        "catsweep/training", "catsweep/judging", "catsweep/smoke_test", "catsweep/preflight", "catsweep/tracking/loggers", "catsweep/tracking/sweep_run",
+        "catsweep/training", "catsweep/judging", "catsweep/smoke_test", "catsweep/preflight",
+        "catsweep/tracking/loggers", "catsweep/tracking/sweep_run",
         "catsweep/data/prepare/pipeline", "catsweep/data/prepare/loose",
     }  # fmt: skip
     assert calling("hydra.utils.instantiate", "hydra.utils.call") == {
-        "catsweep/instantiation", "catsweep/loaded", "steady/propose/pruning", "steady/propose/sampling", "steady/propose/space",
+        "catsweep/instantiation", "catsweep/loaded", "steady/propose/pruning", "steady/propose/sampling",
+        "steady/propose/space",
     }  # fmt: skip
 
 

@@ -162,8 +162,8 @@ def test_an_error_between_the_two_renames_puts_the_old_folder_back(
 @pytest.mark.parametrize("scenario", ["folder", "file", "writers"])
 def test_a_kill_at_any_call_and_writers_beside_readers(tmp_path: Path, scenario: str, how: str) -> None:
     """A killed writer leaves old or new, and the next one tidies; two writers lose nothing; a reader sees no gap."""
-    line = [sys.executable, str(Path(__file__).with_name("kills.py")), scenario, how, str(tmp_path)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src")}
+    line = [sys.executable, str(Path(__file__).parents[1] / "kills.py"), scenario, how, str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
     done = subprocess.run(line, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
 

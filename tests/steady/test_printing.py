@@ -44,22 +44,22 @@ def acts(char: str) -> bool:
 
 @given(texts)
 def test_nothing_acts_on_the_terminal(text: str) -> None:
-    shown = readable(printing)
+    shown = readable(text)
     assert not any(acts(char) for char in shown if char not in "\n\t")
-    assert not any(acts(char) for char in readable_name(printing))
+    assert not any(acts(char) for char in readable_name(text))
     assert readable(shown) == shown
     shown.encode("utf-8")
 
 
 @pytest.mark.parametrize("text", BAD)
 def test_it_is_spelled_out(text: str) -> None:
-    assert readable(f"a{printing}b").startswith("a\\")
-    assert readable(f"a{printing}b").isascii()
+    assert readable(f"a{text}b").startswith("a\\")
+    assert readable(f"a{text}b").isascii()
 
 
 @pytest.mark.parametrize("text", GOOD)
 def test_true_names_stay_as_they_are(text: str) -> None:
-    assert readable(printing) == readable_name(printing) == printing
+    assert readable(text) == readable_name(text) == text
 
 
 def test_a_joiner_that_joins_no_pictures_is_seen() -> None:
@@ -73,8 +73,8 @@ def test_a_name_stays_in_its_line() -> None:
 
 @given(texts)
 def test_prints(text: str) -> None:
-    say(printing, Path("x"), file=(out := io.StringIO()))
-    assert out.getvalue() == f"{readable(printing)} x\n"
+    say(text, Path("x"), file=(out := io.StringIO()))
+    assert out.getvalue() == f"{readable(text)} x\n"
 
 
 @pytest.mark.parametrize("bad", BAD)

@@ -15,7 +15,7 @@ from steady import signals
 from steady.signals import COMMAND, Command, Interruption
 
 pytestmark = pytest.mark.security
-COMMANDS = sorted(path.stem for path in (Path(__file__).parents[1] / "src").glob("*.py"))
+COMMANDS = sorted(path.stem for path in (Path(__file__).parents[2] / "src").glob("*.py"))
 # Sends the process a signal at the moment that Python's audit tells of: the import of a module.
 PROGRAM = """
 import os, runpy, signal, sys
@@ -150,5 +150,5 @@ def test_a_closed_terminal_takes_what_is_still_said(root: Path) -> None:
 def test_the_scripts_do_nothing_before() -> None:
     """A line above the import would be a moment in which Ctrl-C is a traceback."""
     for command in COMMANDS:
-        source = (Path(__file__).parents[1] / "src" / f"{command}.py").read_text()
+        source = (Path(__file__).parents[2] / "src" / f"{command}.py").read_text()
         assert source.split('"""')[2].lstrip().startswith("from catsweep.commands import guard"), command

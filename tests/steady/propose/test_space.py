@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
 from catsweep.errors import ConfigError
-from steady.propose import space
-from steady.propose.space import Space
+from steady.propose.space import Space, is_finite, values_of, word
 
 PARAMS = {
     "model": "choice(vae, dcgan)",
@@ -250,9 +249,9 @@ def spaces(draw: st.DrawFn, finite: bool = False) -> Space:
     for index, name in enumerate(order[1:], start=1):
         other = searched[draw(st.sampled_from(order[:index]))]
         name_of_other = next(key for key, distribution in searched.items() if distribution is other)
-        if space.finite(other) and draw(st.booleans()):
-            value = draw(st.sampled_from(space.values(other)))
-            conditions[name] = f"{name_of_other}={space.word(value)}"
+        if is_finite(other) and draw(st.booleans()):
+            value = draw(st.sampled_from(values_of(other)))
+            conditions[name] = f"{name_of_other}={word(value)}"
     return Space.parse(params, [], conditions)
 
 
@@ -261,8 +260,8 @@ def test_hydra_reads_back_what_was_drawn(space: Space, seed: int) -> None:
     params = suggest(space, seed)
     parsed = OverridesParser.create().parse_overrides(list(space.overrides(params)))
     assert [override.get_key_element() for override in parsed] == list(params)
-    assert [space.word(Transformer.encode(o.value())) for o in parsed] == [  # type: ignore[arg-type]
-        space.word(value) for value in params.values()
+    assert [word(Transformer.encode(o.value())) for o in parsed] == [  # type: ignore[arg-type]
+        word(value) for value in params.values()
     ]
 
 
@@ -271,9 +270,7 @@ def test_conditions_hold_for_what_was_drawn_and_for_nothing_else(space: Space, s
     params = suggest(space, seed)
     for name in space.parameters:
         condition = space.conditions.get(name)
-        holds = condition is None or (
-            condition.other in params and space.word(params[condition.other]) in condition.values
-        )
+        holds = condition is None or (condition.other in params and word(params[condition.other]) in condition.values)
         assert (name in params) == holds
     assert space.whole(params) == params
     assert space.whole({**{name: "?" for name in space.parameters if name not in params}, **params}) == params

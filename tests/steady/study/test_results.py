@@ -43,7 +43,7 @@ def trial(
 ) -> FrozenTrial:
     made = create_trial(
         state=state, values=values or None, params=params, distributions={name: SPACE[name] for name in params},
-        user_attrs={f"catsweep:{name}": value for name, value in meta.items()},
+        user_attrs={f"steady:{name}": value for name, value in attributes.items()},
         constraints=None if broken is None else {"memory": broken},
     )  # fmt: skip
     made.datetime_start = None if state == WAITING else dt.datetime(2026, 1, 1)

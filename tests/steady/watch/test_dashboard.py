@@ -24,6 +24,8 @@ from steady.watch import dashboard
 NEW = '{"study_name": "theirs", "directions": ["minimize"]}'
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")  # names of the objectives
 
+NEXT_STEP = "Take the best model home: make best-model export STUDY={study}"
+
 
 def begin(folder: Path, *artifacts: str) -> optuna.Study:
     """A study with one trial that ended and one that runs, each with a picture of its own width."""
@@ -34,7 +36,7 @@ def begin(folder: Path, *artifacts: str) -> optuna.Study:
     optuna.create_study(study_name=folder.name + SIDE, storage=storage)  # as earlier versions left it
     study.set_metric_names(["val/fid", "val/ssim"])
     study.set_user_attr("command", "python src/train.py -m study=cats")
-    study.set_user_attr("next_step", "Take the best model home: make best-model export STUDY=cats")
+    study.set_user_attr("next_step", NEXT_STEP.format(study="cats"))
     study.set_user_attr("contract", {"space": {"depth": "choice(deep, shallow)"}})
     optuna.create_study(study_name=folder.name + CONFIRMATION, storage=storage)
     for number in range(2):
@@ -58,7 +60,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def served(folder: Path) -> Iterator[str]:
     """The address of the study's page."""
-    with dashboard.serve(open_storage(f"sqlite:///{folder}/study.db"), folder, 0) as server:
+    with dashboard.serve(open_storage(f"sqlite:///{folder}/study.db"), folder, 0, NEXT_STEP) as server:
         (thread := threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})).start()
         yield dashboard.address(server)
         server.shutdown()
