@@ -24,11 +24,11 @@ help: ## show this list
 
 setup: $(VENV)/.installed ## make .venv with everything pinned; instant when up to date
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml src/pyproject.toml constraints.txt
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 # torch first and alone: asked for by another package, pip would take the newest, a CUDA build of gigabytes.
 	$(RUN) -m pip install --quiet -c constraints.txt torch
-	$(RUN) -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(RUN) -m pip install --quiet -c constraints.txt -e src -e '.[dev]'
 	touch $@
 
 data: setup ## photos into a ready set, in stages to look at (SOURCE=DIR, without it drawn cats; ARGS="verify=serve")
