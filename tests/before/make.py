@@ -138,7 +138,8 @@ def main() -> None:
 def typed(place: Path, *words: str) -> str:
     """What a command prints that must not fail."""
     done = subprocess.run(
-        [sys.executable, *words], cwd=place, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")},
+        [sys.executable, *words], cwd=place,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
