@@ -26,7 +26,10 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -90,6 +93,15 @@ def numbers(log: str, epoch: str) -> dict[str, float]:
     """What the line of an epoch says in a `train.log`: `epoch 2/2  train/loss 0.5` is {"train/loss": 0.5}."""
     [line] = re.findall(rf"epoch {epoch}  (.*)", log)[-1:]
     return {name: float(value) for name, value in re.findall(r"(\S+/\S+) (\S+)", line)}
+
+
+def weights(run: Path) -> "np.ndarray":
+    """All numbers of a model as its last checkpoint has them: float32 (N,)."""
+    import numpy as np
+    import torch
+
+    state = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    return np.concatenate([value.float().numpy().ravel() for value in state.values()])
 
 
 def pack(place: Path) -> None:
@@ -160,7 +172,9 @@ def _gone_on() -> dict[str, Any]:
             run = place / "outputs/runs" / name
             typed(place, train, *words, "epochs=2", f"resume=outputs/runs/{name}")
             scores = json.loads((run / "metrics.json").read_text())["scores"]
-            found[name] = {"epoch": numbers((run / "train.log").read_text(), "2/2"), "scores": scores}
+            packed = base64.b64encode(lzma.compress(weights(run).tobytes())).decode()
+            epoch = numbers((run / "train.log").read_text(), "2/2")
+            found[name] = {"epoch": epoch, "scores": scores, "weights": packed}
         typed(place, train, *SWEEP, "trials=4")
         found["trial"] = json.loads((place / "outputs/small/3/metrics.json").read_text())["scores"]
         return found

@@ -8,6 +8,7 @@ import base64
 import csv
 import io
 import json
+import lzma
 import os
 import re
 import shutil
@@ -22,11 +23,12 @@ from omegaconf import OmegaConf
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from PIL import Image
-from tests.before.make import EXPECTED, GENERATE, HERE, PLACE, RUNS, SWEEP, numbers, unpack
+from tests.before.make import EXPECTED, GENERATE, HERE, PLACE, RUNS, SWEEP, numbers, unpack, weights
 from tests.starting import OF_A_SWEEP, Running, Warm
 
 NOW = json.loads(EXPECTED.read_text())
 BUNDLE = "outputs/exports/runs-vae"
+LEARNING_RATES = {"vae": 1e-3, "dcgan": 2e-4}
 SHARES = {"val/recall", "val/coverage", "val/copied"}  # of 16 images: one more or less
 
 Typed = Callable[..., subprocess.CompletedProcess[str]]
@@ -144,6 +146,9 @@ def test_a_run_goes_on_as_the_earlier_version_would_have(place: Path, typed: Typ
     epoch = numbers((folder / "train.log").read_text(), "2/2")
     assert epoch == pytest.approx(NOW[name]["epoch"], rel=0.002, abs=0.001)
     same(now["scores"], NOW[name]["scores"])
+    then = np.frombuffer(lzma.decompress(base64.b64decode(NOW[name]["weights"])), np.float32)
+    # A step of Adam moves a weight by about the learning rate: a tenth is less than a wrong moment would make.
+    assert weights(folder) == pytest.approx(then, rel=1e-3, abs=LEARNING_RATES[name] / 10)
     assert len(json.loads((folder / "provenance.json").read_text())["earlier"]) == 1
 
 
