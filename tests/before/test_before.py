@@ -72,8 +72,7 @@ def same(scores: dict[str, float], before: dict[str, float]) -> None:
     """Compare scores with those that the earlier version got from the same files."""
     assert scores.keys() == before.keys()
     for name, score in scores.items():
-        slack = {"abs": 1 / 16} if name in SHARES else {"rel": 0.01, "abs": 0.001}
-        assert score == pytest.approx(before[name], **slack), name
+        assert score == pytest.approx(before[name], rel=0.01, abs=1 / 16 if name in SHARES else 0.001), name
 
 
 def pixels(page: Path | io.BytesIO) -> np.ndarray:
