@@ -53,10 +53,11 @@ security: setup ## the tests with hostile files, pages and names, and with damag
 coverage: setup ## the same, and which lines they run; a quarter longer
 	PYTHONUTF8=1 $(RUN) -m pytest -n 2 --dist loadfile $(COVERAGE) $(ARGS)
 
-lint: setup ## ruff and mypy
+lint: setup ## ruff, mypy and the layers (pyproject.toml)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
 
 format: setup ## let ruff mend what it can
 	$(VENV)/bin/ruff check --fix --exit-zero .
