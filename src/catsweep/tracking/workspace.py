@@ -19,8 +19,8 @@ from catsweep.export.trials import BESIDES, find_study
 from catsweep.loaded import read as read_config
 from catsweep.markdown import fenced
 from catsweep.printing import readable, say
-from catsweep.report import record as study_record
-from catsweep.report.record import Record
+from catsweep.report import study_record
+from catsweep.report.study_record import Record
 from catsweep.search.folders import is_of
 from catsweep.search.settings import SWEEPS
 from catsweep.search.storage import open_storage

@@ -1,7 +1,7 @@
-"""A study as the report tells of it: plain values of its trials, its attempts and what it was begun with.
+"""Read an Optuna study and its run folders into plain values: trials, attempts, failures and metric cards.
 
-First step of `catsweep.report.writing`. Reads the study and, where they are still there, the run folders; everything
-after it (charts, page, Markdown) knows neither Optuna's storage nor this machine's folders.
+The one module of `catsweep.report` that knows Optuna's storage, `catsweep.search` and what run folders hold. Missing
+or damaged files are no error: run folders are removed while their study stays.
 """
 
 import math
@@ -42,13 +42,13 @@ SHAPES: dict[str, Any] = {  # what is read of the documents of a run
 
 @dataclass(frozen=True)
 class Attempt:
-    """One stay of a trial in a slot.
+    """An attempt of a trial in a slot.
 
     Attributes:
-        slot: which; None if nobody knows.
+        slot: number of the slot; None if unknown.
         start: Unix time.
-        end: Unix time; of one that goes on, the last sign of life.
-        open: whether it goes on.
+        end: Unix time; of an open attempt, that of the last progress.
+        open: whether the attempt is still running.
     """
 
     slot: int | None
@@ -59,20 +59,20 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Entry:
-    """One trial, or one confirmation run.
+    """A trial, or a confirmation run.
 
     Attributes:
         number: of the trial in its study.
-        state: in a word, as `catsweep.search.results.state` has it, with `finished` for complete ones.
+        state: as in `catsweep.search.results.state`, with `finished` for complete trials.
         role: `finished`, `pruned`, `failed` (also for infeasible ones), `running` or `waiting`.
-        values: one per objective, if it finished; may be infinite.
-        params: what was drawn for it.
-        attempts: its stays in slots, in their order.
+        values: one per objective, if the trial finished; may be infinite.
+        params: sampled parameters.
+        attempts: in their order.
         seconds: over all attempts, None if unknown.
-        message: how it ended, in a line; empty if nothing was said.
-        traceback: of its failure; empty if there is none.
-        run: its folder, None if it is not there.
-        confirms: of a confirmation run, the trial it repeats.
+        message: error or reason of the end; may be empty.
+        traceback: may be empty.
+        run: run folder, None if it does not exist.
+        confirms: of a confirmation run, the number of the repeated trial.
         seed: of a confirmation run.
     """
 
@@ -91,29 +91,46 @@ class Entry:
 
     @property
     def scored(self) -> bool:
-        """Whether it has values that a chart can show."""
+        """Whether all values exist and are finite."""
         return self.values is not None and all(map(math.isfinite, self.values))
 
 
 @dataclass(frozen=True)
+class Failure:
+    """Trials that ended in the same way.
+
+    Attributes:
+        kind: outcome, such as `out of memory`.
+        message: first line of the error.
+        trials: numbers, in words.
+        traceback: the first that exists; may be empty.
+    """
+
+    kind: str
+    message: str
+    trials: tuple[str, ...]
+    traceback: str
+
+
+@dataclass(frozen=True)
 class Record:
-    """A study.
+    """A study as plain values.
 
     Attributes:
         name: of the study.
-        objectives: what it optimises.
+        objectives: names and directions.
         trials: by number.
-        ranked: numbers of all trials, best first, as the leaderboard has them.
-        confirmations: the runs under other seeds, by number.
-        distributions: of each parameter, in the order of the space.
-        contract: what the study was begun with; empty for a study of another tool.
+        ranked: numbers of all trials in the order of the leaderboard.
+        confirmations: runs under other seeds, by number.
+        distributions: of each parameter, in the order of the search space.
+        contract: configuration that the study was started with; empty for a study of another tool.
         cards: metric card of each score, plain values.
-        total: trials that were asked for, None if unknown.
-        command: the line that started it, None if no run folder keeps it.
+        total: number of trials requested, None if unknown.
+        command: command line of the sweep, None if no run folder keeps it.
         commit: of the code, None if unknown.
-        pruning: what the study prunes by, if it does.
-        exact: whether strings among the parameters are told from other values.
-        opinion: what run folders say beside the objectives, above all what the judge says.
+        pruning: pruner and rung metrics, None without pruning.
+        exact: whether parameters distinguish strings from other values.
+        opinion: scores beside the objectives, such as the judge's.
     """
 
     name: str
@@ -143,25 +160,22 @@ class Record:
         return [self.label(objective.name) for objective in self.objectives]
 
     def label(self, score: str) -> str:
-        """A score's name with the extractor it was measured with."""
+        """Name a score with its extractor."""
         extractor = str(self.cards.get(score, {}).get("extractor", "pixels"))
         return readable(score if extractor == "pixels" else f"{score} ({extractor})")
 
     def named(self, role: str) -> list[Entry]:
-        """The trials of a role."""
+        """Select the trials of a role."""
         return [trial for trial in self.trials if trial.role == role]
 
 
 def read(study: optuna.Study, runs: Path, objectives: tuple[Objective, ...] | None = None) -> Record:
-    """Read a study.
+    """Read a study of any tool, which may be running or empty.
 
     Args:
-        study: of any tool; may be running, empty, or without a finished trial.
-        runs: folder of its run folders; need not be there.
-        objectives: of the study, if somebody knows better than it.
-
-    Returns:
-        What there is to tell.
+        study: to read.
+        runs: folder of its run folders; need not exist.
+        objectives: of the study, where known better than from the study itself.
     """
     objectives = objectives or _objectives(study)
     trials = tuple(_entry(trial, _run_folder(trial, runs, objectives)) for trial in study.get_trials(deepcopy=False))
@@ -191,6 +205,28 @@ def read(study: optuna.Study, runs: Path, objectives: tuple[Objective, ...] | No
         exact=grammar.SPELLED in study.user_attrs,
         opinion=opinion,
     )
+
+
+def failures(record: Record) -> list[Failure]:
+    """Group failed trials and confirmation runs by outcome and first line of the message, the most frequent first."""
+    found: dict[tuple[str, str], list[Entry]] = {}
+    for entry in (*record.trials, *record.confirmations):
+        if entry.role == "failed":
+            found.setdefault((entry.state, first_line(entry.message) or "no message"), []).append(entry)
+    return [
+        Failure(
+            kind,
+            message,
+            tuple(str(e.number) if e.confirms is None else f"{e.confirms} under seed {e.seed}" for e in failed),
+            next((e.traceback for e in failed if e.traceback), ""),
+        )
+        for (kind, message), failed in sorted(found.items(), key=lambda item: (-len(item[1]), item[0]))
+    ]
+
+
+def first_line(text: str) -> str:
+    """Return the first line of a text that may be empty."""
+    return next(iter(text.splitlines()), "")
 
 
 def _opinion(trials: Sequence[Entry], confirmations: Sequence[Entry], runs: Path) -> Opinion:
@@ -237,20 +273,20 @@ def _attempts(trial: FrozenTrial, run: Path | None) -> tuple[Attempt, ...]:
     told = trial.user_attrs.get(attributes.RUNS, [])
     ended = tuple(Attempt(one.get("slot"), float(one["start"]), float(one["end"])) for one in told)
     if trial.state == TrialState.RUNNING and run is not None:
-        return (*ended, *_going_on(run))
+        return (*ended, *_open_attempt(run))
     if not ended and trial.datetime_start and trial.datetime_complete:  # another sweeper's
         return (Attempt(None, trial.datetime_start.timestamp(), trial.datetime_complete.timestamp()),)
     return ended
 
 
-def _going_on(run: Path) -> list[Attempt]:
-    """What a run's own files say of the attempt that goes on: since when, and until when it was heard of."""
+def _open_attempt(run: Path) -> list[Attempt]:
+    """Read start and last progress of a running attempt from its run folder."""
     try:
         start = datetime.fromisoformat(str(_json(run / "provenance.json")["started"])).timestamp()
     except (KeyError, ValueError):
-        return []  # drawn ahead, and not begun
-    heard = _json(run / "progress.json").get("updated")
-    return [Attempt(None, start, max(start, float(heard or 0.0)), open=True)]
+        return []  # proposed ahead, not started
+    updated = _json(run / "progress.json").get("updated")
+    return [Attempt(None, start, max(start, float(updated or 0.0)), open=True)]
 
 
 def _confirmations(study: optuna.Study, runs: Path) -> tuple[Entry, ...]:
@@ -258,7 +294,7 @@ def _confirmations(study: optuna.Study, runs: Path) -> tuple[Entry, ...]:
     if find_study(study._storage, name) is None:
         return ()
     found = optuna.load_study(study_name=name, storage=study._storage).get_trials(deepcopy=False)
-    return tuple(_entry(run, _existing(_own_folder(run, runs, f"{CONFIRM[1:]}/{run.number}"), runs)) for run in found)
+    return tuple(_entry(run, _own_folder(run, runs, f"{CONFIRM[1:]}/{run.number}")) for run in found)
 
 
 def _run_folder(trial: FrozenTrial, runs: Path, objectives: Sequence[Objective]) -> Path | None:
@@ -268,15 +304,12 @@ def _run_folder(trial: FrozenTrial, runs: Path, objectives: Sequence[Objective])
             return find_run(runs, Candidate(trial.number, tuple(trial.values)), objectives, known)
         except ExportError:
             return None
-    return _existing(_own_folder(trial, runs, str(trial.number)), runs)
+    return _own_folder(trial, runs, str(trial.number))
 
 
-def _own_folder(trial: FrozenTrial, runs: Path, usual: str) -> Path:
-    return runs / str(trial.user_attrs.get(attributes.FOLDER, usual))
-
-
-def _existing(folder: Path, runs: Path) -> Path | None:
-    """A run folder, if it is there; one elsewhere, which the study of a stranger may name, is not looked at."""
+def _own_folder(trial: FrozenTrial, runs: Path, usual: str) -> Path | None:
+    """Return a trial's folder if it exists within `runs`: the study of a stranger may name any other."""
+    folder = runs / str(trial.user_attrs.get(attributes.FOLDER, usual))
     return folder if folder.is_dir() and inside(runs, folder) else None
 
 
@@ -289,7 +322,7 @@ def _distributions(study: optuna.Study, space: Mapping[str, Any]) -> dict[str, B
 
 
 def _total(study: optuna.Study, trials: Sequence[Entry]) -> int | None:
-    """How many trials were asked for: on the command line, which each trial keeps, or by the configuration."""
+    """Find the number of requested trials: from the command line, which each trial keeps, or the configuration."""
     told = [trial.user_attrs.get("trials") for trial in reversed(study.get_trials(deepcopy=False))]
     configured = (_configured(trial.run) for trial in reversed(trials) if trial.run)
     return next((int(str(n)) for n in (*told, *configured) if str(n).isdecimal()), None)
@@ -304,7 +337,7 @@ def _configured(run: Path) -> str:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    """A document of a run; empty if it is missing or damaged."""
+    """Read a JSON file of a run; empty if it is missing or damaged."""
     try:
         found = read_json(path)
     except DataError:

@@ -7,7 +7,7 @@ from optuna.trial import TrialState, create_trial
 from tests.report.studies import BEGIN, CARD_OF_FID, HOSTILE, SPACE, Lab, add, params_of
 
 from catsweep.export.selection import Objective
-from catsweep.report.record import read
+from catsweep.report.study_record import Entry, Record, failures, first_line, read
 from catsweep.search import attributes
 
 
@@ -148,3 +148,28 @@ def test_a_run_that_a_study_names_elsewhere_is_not_looked_at(lab: Lab, ended: Tr
     for folder in ("../other/0", str(other)):
         study.add_trial(create_trial(state=ended, values=values, user_attrs={attributes.FOLDER: folder}))
     assert [trial.run for trial in read(study, lab.outputs / "cats").trials] == [None, None]
+
+
+def failed(number: int, state: str, message: str, traceback: str = "", **more: int) -> Entry:
+    return Entry(number, state, "failed", None, {}, (), None, message, traceback, **more)
+
+
+def test_failures_that_are_the_same_are_told_of_once_with_one_traceback() -> None:
+    trials = (
+        failed(1, "failed", "ValueError: no\nmore of it"),
+        failed(2, "out of memory", "MemoryError"),
+        failed(4, "failed", "ValueError: no", "first traceback"),
+        failed(5, "failed", "ValueError: no", "second traceback"),
+        Entry(6, "pruned", "pruned", None, {}, (), None, "given up"),
+    )
+    again = (failed(0, "failed", "", confirms=3, seed=8),)
+    found = failures(Record("cats", (Objective("fid", False),), trials, (), again))
+    assert [(f.kind, f.message, f.trials, f.traceback) for f in found] == [
+        ("failed", "ValueError: no", ("1", "4", "5"), "first traceback"),
+        ("failed", "no message", ("3 under seed 8",), ""),
+        ("out of memory", "MemoryError", ("2",), ""),
+    ]
+
+
+def test_no_text_has_no_first_line() -> None:
+    assert [first_line(""), first_line("a\nb")] == ["", "a"]

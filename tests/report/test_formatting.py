@@ -3,7 +3,7 @@ import math
 import pytest
 
 from catsweep.printing import readable
-from catsweep.report.words import counted, duration, listed, moment, parameter, shown
+from catsweep.report.formatting import counted, duration, listed, moment, parameter, shown
 
 
 @pytest.mark.parametrize(
