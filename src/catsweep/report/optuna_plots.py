@@ -37,17 +37,11 @@ OWN = re.compile(r"&lt;(br|/?extra)&gt;")  # Optuna's line breaks and plotly's b
 
 @dataclass(frozen=True)
 class Importance:
-    """Importances of all parameters for one objective.
+    """Importances of all parameters for one objective."""
 
-    Attributes:
-        objective: its index among the study's.
-        shares: by parameter, 0 to 1, their sum is 1; the largest first. Empty if not computed.
-        note: basis of the computation, or why there is none.
-    """
-
-    objective: int
-    shares: dict[str, float]
-    note: str
+    objective: int  # its index among the study's
+    shares: dict[str, float]  # by parameter, 0 to 1, their sum is 1; the largest first. Empty if not computed
+    note: str  # basis of the computation, or why there is none
 
 
 @dataclass(frozen=True)

@@ -65,23 +65,14 @@ class Chart:
 
 @dataclass(frozen=True)
 class Row:
-    """A trial in the table.
+    """A trial in the table."""
 
-    Attributes:
-        trial: the trial.
-        rank: from 1.
-        strip: data URI of some samples; empty without any.
-        link: relative URL of its folder; empty if it does not exist.
-        label: `winner`, `Pareto-optimal`, or how the trial ended.
-        scores: beside the objectives.
-    """
-
-    trial: Entry
-    rank: int
-    strip: str
-    link: str
-    label: str
-    scores: Mapping[str, float]
+    trial: Entry  # the trial
+    rank: int  # from 1
+    strip: str  # data URI of some samples; empty without any
+    link: str  # relative URL of its folder; empty if it does not exist
+    label: str  # `winner`, `Pareto-optimal`, or how the trial ended
+    scores: Mapping[str, float]  # beside the objectives
 
 
 def run(cfg: DictConfig) -> Path:

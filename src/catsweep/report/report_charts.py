@@ -4,11 +4,13 @@ Pure arithmetic over `catsweep.report.study_record`; charts.jinja draws the resu
 files beside report.md alike. Every mark carries the number of its trial, by which the page shows that trial's samples.
 """
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from catsweep.metrics.beside import FID, JUDGED, Scores
@@ -25,19 +27,12 @@ LETTERS = 16  # of a choice
 
 @dataclass(frozen=True)
 class Axis:
-    """A linear, logarithmic or categorical axis.
+    """A linear, logarithmic or categorical axis."""
 
-    Attributes:
-        low: value at place 0; above 0 on a logarithmic axis.
-        high: value at place 1, above `low`.
-        log: whether the axis is logarithmic.
-        choices: of a categorical axis, as `shown` formats them; its numbers are not used.
-    """
-
-    low: float = 0.0
-    high: float = 1.0
-    log: bool = False
-    choices: tuple[str, ...] = ()
+    low: float = 0.0  # value at place 0; above 0 on a logarithmic axis
+    high: float = 1.0  # value at place 1, above `low`
+    log: bool = False  # whether the axis is logarithmic
+    choices: tuple[str, ...] = ()  # of a categorical axis, as `shown` formats them; its numbers are not used
 
     @classmethod
     def over(cls, values: Iterable[float], whole: bool = False) -> "Axis":
@@ -139,92 +134,53 @@ class Area:
 
 @dataclass(frozen=True)
 class Mark:
-    """A trial in a plot.
+    """A trial in a plot."""
 
-    Attributes:
-        x: units from the left.
-        y: units from the top.
-        trial: its number.
-        role: `front`, `finished`, `confirmation`, `pruned` or `failed`.
-        text: description.
-        winner: whether the trial is the winner.
-    """
-
-    x: float
-    y: float
-    trial: int
-    role: str
-    text: str
-    winner: bool = False
+    x: float  # units from the left
+    y: float  # units from the top
+    trial: int  # its number
+    role: str  # `front`, `finished`, `confirmation`, `pruned` or `failed`
+    text: str  # description
+    winner: bool = False  # whether the trial is the winner
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A chart with two axes.
+    """A chart with two axes."""
 
-    Attributes:
-        title: of the chart.
-        x_title: below the x axis.
-        y_title: above the y axis; empty for a slice plot.
-        x_ticks: units from the left, with labels.
-        y_ticks: units from the top, with labels.
-        marks: trials.
-        rug: trials without a score, on the lower edge.
-        line: points of a curve; may be none.
-        role: of the curve, `best` or `front`.
-        area: size and edges.
-    """
-
-    title: str
-    x_title: str
-    y_title: str
-    x_ticks: tuple[tuple[float, str], ...]
-    y_ticks: tuple[tuple[float, str], ...]
-    marks: tuple[Mark, ...]
-    rug: tuple[Mark, ...] = ()
-    line: tuple[tuple[float, float], ...] = ()
-    role: str = "best"
-    area: Area = field(default_factory=Area)
+    title: str  # of the chart
+    x_title: str  # below the x axis
+    y_title: str  # above the y axis; empty for a slice plot
+    x_ticks: tuple[tuple[float, str], ...]  # units from the left, with labels
+    y_ticks: tuple[tuple[float, str], ...]  # units from the top, with labels
+    marks: tuple[Mark, ...]  # trials
+    rug: tuple[Mark, ...] = ()  # trials without a score, on the lower edge
+    line: tuple[tuple[float, float], ...] = ()  # points of a curve; may be none
+    role: str = "best"  # of the curve, `best` or `front`
+    area: Area = field(default_factory=Area)  # size and edges
 
 
 @dataclass(frozen=True)
 class ParallelAxis:
-    """An axis of parallel coordinates.
+    """An axis of parallel coordinates."""
 
-    Attributes:
-        name: of the parameter or the score.
-        ticks: places, 0 to 1, with labels.
-        score: whether the axis is a score.
-        detail: extractor of a score, or empty.
-        way: arrow to where a score is better, or empty.
-    """
-
-    name: str
-    ticks: tuple[tuple[float, str], ...]
-    score: bool
-    detail: str = ""
-    way: str = ""
+    name: str  # of the parameter or the score
+    ticks: tuple[tuple[float, str], ...]  # places, 0 to 1, with labels
+    score: bool  # whether the axis is a score
+    detail: str = ""  # extractor of a score, or empty
+    way: str = ""  # arrow to where a score is better, or empty
 
 
 @dataclass(frozen=True)
 class ParallelLine:
-    """A trial in parallel coordinates.
+    """A trial in parallel coordinates."""
 
-    Attributes:
-        trial: its number.
-        role: as in `Entry`, or `front`.
-        text: description.
-        places: on each axis, 0 to 1; None where the trial has no value.
-        shade: of a finished trial, 0 for the best by the first objective to 1 for the worst.
-        winner: whether the trial is the winner.
-    """
-
-    trial: int
-    role: str
-    text: str
-    places: tuple[float | None, ...]
-    shade: float
-    winner: bool = False
+    trial: int  # its number
+    role: str  # as in `Entry`, or `front`
+    text: str  # description
+    places: tuple[float | None, ...]  # on each axis, 0 to 1; None where the trial has no value
+    shade: float  # of a finished trial, 0 for the best by the first objective to 1 for the worst
+    winner: bool = False  # whether the trial is the winner
 
     def path(self, length: float, across: float, lying: bool) -> str:
         """Return the line as an SVG path.
@@ -439,21 +395,13 @@ STEPS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 
 
 @dataclass(frozen=True)
 class Bar:
-    """An attempt in the timeline.
+    """An attempt in the timeline."""
 
-    Attributes:
-        left: start, per cent of the axis.
-        width: per cent.
-        role: as in `Entry`, or `confirmation`.
-        trial: its number; of a confirmation run, that of the repeated trial.
-        text: description.
-    """
-
-    left: float
-    width: float
-    role: str
-    trial: int
-    text: str
+    left: float  # start, per cent of the axis
+    width: float  # per cent
+    role: str  # as in `Entry`, or `confirmation`
+    trial: int  # its number; of a confirmation run, that of the repeated trial
+    text: str  # description
 
 
 @dataclass(frozen=True)
@@ -467,25 +415,15 @@ class Lane:
 
 @dataclass(frozen=True)
 class Timeline:
-    """Attempts by slot over time.
+    """Attempts by slot over time."""
 
-    Attributes:
-        lanes: one for each slot.
-        pauses: left and width in per cent and description of long times without any attempt.
-        marks: places in per cent, with the working time since the start.
-        start: Unix time of the first attempt.
-        end: Unix time of the last end.
-        paused: seconds of pauses.
-        busy: seconds of all slots together.
-    """
-
-    lanes: tuple[Lane, ...]
-    pauses: tuple[tuple[float, float, str], ...]
-    marks: tuple[tuple[float, str], ...]
-    start: float
-    end: float
-    paused: float
-    busy: float
+    lanes: tuple[Lane, ...]  # one for each slot
+    pauses: tuple[tuple[float, float, str], ...]  # left and width in per cent, description
+    marks: tuple[tuple[float, str], ...]  # places in per cent, with the working time since the start
+    start: float  # Unix time of the first attempt
+    end: float  # Unix time of the last end
+    paused: float  # seconds of pauses
+    busy: float  # seconds of all slots together
 
     @property
     def worked(self) -> float:
@@ -508,7 +446,7 @@ def timeline(record: Record) -> Timeline | None:
     now = max(attempt.end for attempt, _ in stays)
     stays = [(replace(attempt, end=now) if attempt.open else attempt, entry) for attempt, entry in stays]
     pauses = _pauses([attempt for attempt, _ in stays])
-    scale = _Scale(stays[0][0].start, now, pauses)
+    start, scale = stays[0][0].start, _Scale(stays[0][0].start, now, pauses)
     lanes = tuple(
         Lane(
             name,
@@ -519,41 +457,29 @@ def timeline(record: Record) -> Timeline | None:
     )
     cuts = tuple((scale(a), scale(b) - scale(a), f"nothing ran for {duration(b - a)}") for a, b in pauses)
     busy = sum(attempt.end - attempt.start for attempt, _ in stays)
-    return Timeline(lanes, cuts, scale.marks(), scale.start, scale.end, scale.paused, busy)
+    return Timeline(lanes, cuts, scale.marks(), start, now, sum(b - a for a, b in pauses), busy)
 
 
-@dataclass(frozen=True)
 class _Scale:
     """Convert Unix time to per cent of the axis, on which each pause takes `CUT`."""
 
-    start: float
-    end: float
-    pauses: Sequence[tuple[float, float]]
-
-    @property
-    def paused(self) -> float:
-        return sum(b - a for a, b in self.pauses)
-
-    @property
-    def worked(self) -> float:
-        return self.end - self.start - self.paused
+    def __init__(self, start: float, end: float, pauses: Sequence[tuple[float, float]]) -> None:
+        self.times = np.array([start, *itertools.chain(*pauses), end])
+        seconds = np.diff(self.times)
+        seconds[1::2] = 0.0  # of pauses
+        self.work = np.append(0.0, np.cumsum(seconds))
+        self.worked = float(self.work[-1])
+        cuts = CUT * (np.arange(len(self.times)) // 2)
+        self.places = cuts + (100 - CUT * len(pauses)) * self.work / (self.worked or 1.0)
 
     def __call__(self, time: float) -> float:
-        room = 100 - CUT * len(self.pauses)
-        paused = sum(min(max(time - a, 0.0), b - a) for a, b in self.pauses)
-        cut = sum(CUT * min(max(time - a, 0.0), b - a) / (b - a) for a, b in self.pauses)
-        return round(cut + room * (time - self.start - paused) / (self.worked or 1.0), 3)
+        return round(float(np.interp(time, self.times, self.places)), 3)
 
     def marks(self) -> tuple[tuple[float, str], ...]:
         step = next((s for s in STEPS if self.worked / s <= MARKS), self.worked / MARKS)
-        found, worked = [], 0.0
-        while worked <= self.worked:
-            time = self.start + worked  # at which so many seconds of work were done
-            for a, b in self.pauses:
-                time += b - a if time > a else 0.0
-            found.append((self(time), duration(worked) if worked else "0"))
-            worked += step
-        return tuple(found)
+        works = itertools.takewhile(lambda work: work <= self.worked, itertools.count(0.0, step))
+        places = ((float(np.interp(work, self.work, self.places)), work) for work in works)
+        return tuple((round(place, 3), duration(work) if work else "0") for place, work in places)
 
 
 def _pauses(attempts: Sequence[Attempt]) -> list[tuple[float, float]]:

@@ -38,19 +38,12 @@ SEED_TRIALS = 5  # confirmed trials whose samples are shown
 
 @dataclass(frozen=True)
 class Winner:
-    """The winning trial.
+    """The winning trial."""
 
-    Attributes:
-        trials: candidates; None if no trial has finished.
-        choice: the winner; None if no trial has finished.
-        seeds: its scores under other seeds, as far as known; None if no trial has finished.
-        remark: why the confirmation is ignored, or why there is no winner; may be empty.
-    """
-
-    trials: Trials | None = None
-    choice: Choice | None = None
-    seeds: Seeds | None = None
-    remark: str = ""
+    trials: Trials | None = None  # candidates; None if no trial has finished
+    choice: Choice | None = None  # the winner; None if no trial has finished
+    seeds: Seeds | None = None  # its scores under other seeds, as far as known; None if no trial has finished
+    remark: str = ""  # why the confirmation is ignored, or why there is no winner; may be empty
 
     @property
     def number(self) -> int | None:
@@ -78,49 +71,30 @@ class Winner:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """Commands that repeat a study.
+    """Commands that repeat a study."""
 
-    Attributes:
-        sweep: command of the sweep; empty if unknown.
-        exact: whether it was recorded; else it is composed of what the study keeps.
-        winner: command that trains the winner alone; empty without one.
-        commit: of the code; empty if unknown.
-    """
-
-    sweep: str
-    exact: bool
-    winner: str
-    commit: str
+    sweep: str  # command of the sweep; empty if unknown
+    exact: bool  # whether it was recorded; else it is composed of what the study keeps
+    winner: str  # command that trains the winner alone; empty without one
+    commit: str  # of the code; empty if unknown
 
 
 @dataclass(frozen=True)
 class JudgedTrial:
-    """A trial in the judge's table.
+    """A trial in the judge's table."""
 
-    Attributes:
-        trial: its number.
-        role: `winner`, `Pareto-optimal` or `confirmed`.
-        cells: for each column, score in the search, and mean ± deviation over other seeds; either may be empty.
-    """
-
-    trial: int
-    role: str
-    cells: tuple[tuple[str, str], ...]
+    trial: int  # its number
+    role: str  # `winner`, `Pareto-optimal` or `confirmed`
+    cells: tuple[tuple[str, str], ...]  # by column: score in the search, mean ± deviation over seeds; may be empty
 
 
 @dataclass(frozen=True)
 class SeedSamples:
-    """Samples of one run of a confirmed trial.
+    """Samples of one run of a confirmed trial."""
 
-    Attributes:
-        seed: of the run; None for the run of the search.
-        images: uint8 (N, side, side, 3), N at least 1.
-        words: scores of the run.
-    """
-
-    seed: int | None
-    images: Images
-    words: str
+    seed: int | None  # of the run; None for the run of the search
+    images: Images  # uint8 (N, side, side, 3), N at least 1
+    words: str  # scores of the run
 
     @property
     def name(self) -> str:
@@ -130,52 +104,30 @@ class SeedSamples:
 
 @dataclass(frozen=True)
 class SecondOpinion:
-    """Scores by the judge, and confirmed trials under each seed.
+    """Scores by the judge, and confirmed trials under each seed."""
 
-    Attributes:
-        sentence: whether the judge agrees with the choice, or how to run it.
-        columns: labels of the table's scores, with arrows to where they are better.
-        rows: the winner, confirmed and Pareto-optimal trials; empty if nothing was judged.
-        photos: scores of real photos in the place of samples, by column; empty if unknown.
-        seeds: runs by confirmed trial, the best mean first.
-    """
-
-    sentence: str
-    columns: tuple[str, ...]
-    rows: tuple[JudgedTrial, ...]
-    photos: tuple[str, ...]
-    seeds: dict[int, tuple[SeedSamples, ...]]
+    sentence: str  # whether the judge agrees with the choice, or how to run it
+    columns: tuple[str, ...]  # labels of the table's scores, with arrows to where they are better
+    rows: tuple[JudgedTrial, ...]  # the winner, confirmed and Pareto-optimal trials; empty if nothing was judged
+    photos: tuple[str, ...]  # scores of real photos in the place of samples, by column; empty if unknown
+    seeds: dict[int, tuple[SeedSamples, ...]]  # runs by confirmed trial, the best mean first
 
 
 @dataclass(frozen=True)
 class ReportData:
-    """The content of a report.
+    """The content of a report."""
 
-    Attributes:
-        record: the study.
-        winner: the winning trial.
-        importances: of the parameters, for each objective.
-        timeline: None if no time is known.
-        reproduction: commands that repeat the study.
-        samples: the winner's, uint8 (N, side, side, 3); N may be 0.
-        real: as many real cats of the same size; N may be 0.
-        reconstructions: held-out photos above their reconstructions, uint8 (H, W, 3); None if there are none.
-        photos: number and digest of the photos, in words.
-        plots: Optuna's own plots; may be none.
-        second: the judge's opinion; None if no trial has finished.
-    """
-
-    record: Record
-    winner: Winner
-    importances: list[Importance]
-    timeline: Timeline | None
-    reproduction: Reproduction
-    samples: Images
-    real: Images
-    reconstructions: Images | None
-    photos: str
-    plots: tuple[OptunaPlot, ...] = ()
-    second: SecondOpinion | None = None
+    record: Record  # the study
+    winner: Winner  # the winning trial
+    importances: list[Importance]  # of the parameters, for each objective
+    timeline: Timeline | None  # None if no time is known
+    reproduction: Reproduction  # commands that repeat the study
+    samples: Images  # the winner's, uint8 (N, side, side, 3); N may be 0
+    real: Images  # as many real cats of the same size; N may be 0
+    reconstructions: Images | None  # held-out photos above their reconstructions, uint8 (H, W, 3), or None
+    photos: str  # number and digest of the photos, in words
+    plots: tuple[OptunaPlot, ...] = ()  # Optuna's own plots; may be none
+    second: SecondOpinion | None = None  # the judge's opinion; None if no trial has finished
 
     @property
     def names(self) -> list[str]:

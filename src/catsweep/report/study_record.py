@@ -42,52 +42,30 @@ SHAPES: dict[str, Any] = {  # what is read of the documents of a run
 
 @dataclass(frozen=True)
 class Attempt:
-    """An attempt of a trial in a slot.
+    """An attempt of a trial in a slot."""
 
-    Attributes:
-        slot: number of the slot; None if unknown.
-        start: Unix time.
-        end: Unix time; of an open attempt, that of the last progress.
-        open: whether the attempt is still running.
-    """
-
-    slot: int | None
-    start: float
-    end: float
-    open: bool = False
+    slot: int | None  # number of the slot; None if unknown
+    start: float  # Unix time
+    end: float  # Unix time; of an open attempt, that of the last progress
+    open: bool = False  # whether the attempt is still running
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A trial, or a confirmation run.
+    """A trial, or a confirmation run."""
 
-    Attributes:
-        number: of the trial in its study.
-        state: as in `catsweep.search.results.state`, with `finished` for complete trials.
-        role: `finished`, `pruned`, `failed` (also for infeasible ones), `running` or `waiting`.
-        values: one per objective, if the trial finished; may be infinite.
-        params: sampled parameters.
-        attempts: in their order.
-        seconds: over all attempts, None if unknown.
-        message: error or reason of the end; may be empty.
-        traceback: may be empty.
-        run: run folder, None if it does not exist.
-        confirms: of a confirmation run, the number of the repeated trial.
-        seed: of a confirmation run.
-    """
-
-    number: int
-    state: str
-    role: str
-    values: tuple[float, ...] | None
-    params: Mapping[str, Any]
-    attempts: tuple[Attempt, ...]
-    seconds: float | None
-    message: str = ""
-    traceback: str = ""
-    run: Path | None = None
-    confirms: int | None = None
-    seed: int | None = None
+    number: int  # of the trial in its study
+    state: str  # as in `catsweep.search.results.state`, with `finished` for complete trials
+    role: str  # `finished`, `pruned`, `failed` (also for infeasible ones), `running` or `waiting`
+    values: tuple[float, ...] | None  # one per objective, if the trial finished; may be infinite
+    params: Mapping[str, Any]  # sampled parameters
+    attempts: tuple[Attempt, ...]  # in their order
+    seconds: float | None  # over all attempts, None if unknown
+    message: str = ""  # error or reason of the end; may be empty
+    traceback: str = ""  # may be empty
+    run: Path | None = None  # run folder, None if it does not exist
+    confirms: int | None = None  # of a confirmation run, the number of the repeated trial
+    seed: int | None = None  # of a confirmation run
 
     @property
     def scored(self) -> bool:
@@ -97,56 +75,32 @@ class Entry:
 
 @dataclass(frozen=True)
 class Failure:
-    """Trials that ended in the same way.
+    """Trials that ended in the same way."""
 
-    Attributes:
-        kind: outcome, such as `out of memory`.
-        message: first line of the error.
-        trials: numbers, in words.
-        traceback: the first that exists; may be empty.
-    """
-
-    kind: str
-    message: str
-    trials: tuple[str, ...]
-    traceback: str
+    kind: str  # outcome, such as `out of memory`
+    message: str  # first line of the error
+    trials: tuple[str, ...]  # numbers, in words
+    traceback: str  # the first that exists; may be empty
 
 
 @dataclass(frozen=True)
 class Record:
-    """A study as plain values.
+    """A study as plain values."""
 
-    Attributes:
-        name: of the study.
-        objectives: names and directions.
-        trials: by number.
-        ranked: numbers of all trials in the order of the leaderboard.
-        confirmations: runs under other seeds, by number.
-        distributions: of each parameter, in the order of the search space.
-        contract: configuration that the study was started with; empty for a study of another tool.
-        cards: metric card of each score, plain values.
-        total: number of trials requested, None if unknown.
-        command: command line of the sweep, None if no run folder keeps it.
-        commit: of the code, None if unknown.
-        pruning: pruner and rung metrics, None without pruning.
-        exact: whether parameters distinguish strings from other values.
-        opinion: scores beside the objectives, such as the judge's.
-    """
-
-    name: str
-    objectives: tuple[Objective, ...]
-    trials: tuple[Entry, ...]
-    ranked: tuple[int, ...]
-    confirmations: tuple[Entry, ...] = ()
-    distributions: Mapping[str, BaseDistribution] = field(default_factory=dict)
-    contract: Mapping[str, Any] = field(default_factory=dict)
-    cards: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    total: int | None = None
-    command: tuple[str, ...] | None = None
-    commit: str | None = None
-    pruning: Mapping[str, Any] | None = None
-    exact: bool = False
-    opinion: Opinion = field(default_factory=lambda: Opinion({}, {}))
+    name: str  # of the study
+    objectives: tuple[Objective, ...]  # names and directions
+    trials: tuple[Entry, ...]  # by number
+    ranked: tuple[int, ...]  # numbers of all trials in the order of the leaderboard
+    confirmations: tuple[Entry, ...] = ()  # runs under other seeds, by number
+    distributions: Mapping[str, BaseDistribution] = field(default_factory=dict)  # by parameter, in the space's order
+    contract: Mapping[str, Any] = field(default_factory=dict)  # what the study was started with; empty if not by us
+    cards: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # metric card of each score, plain values
+    total: int | None = None  # number of trials requested, None if unknown
+    command: tuple[str, ...] | None = None  # command line of the sweep, None if no run folder keeps it
+    commit: str | None = None  # of the code, None if unknown
+    pruning: Mapping[str, Any] | None = None  # pruner and rung metrics, None without pruning
+    exact: bool = False  # whether parameters distinguish strings from other values
+    opinion: Opinion = field(default_factory=lambda: Opinion({}, {}))  # scores beside the objectives
 
     @property
     def beside(self) -> list[str]:
