@@ -140,7 +140,7 @@ def judge_study(study: optuna.Study, folder: Path, study_folder: Path, config: D
 
 def chosen(study: optuna.Study, folder: Path) -> dict[str, Path]:
     """The runs of a study that are worth judging, in words, with their folders."""
-    from catsweep.report import study_record  # it imports what draws charts
+    from catsweep import study_record  # it imports what draws charts
 
     found = study_record.read(study, folder)
     best = [trial.number for trial in results.best_trials(study)]

@@ -11,7 +11,7 @@ from tests.report.studies import SPACE, params_of
 from catsweep.export.selection import Objective
 from catsweep.report.formatting import short
 from catsweep.report.report_charts import Area, Axis, ParallelCoordinates, Plot, StudyCharts, brief
-from catsweep.report.study_record import Entry, Record
+from catsweep.study_record import Entry, Record
 
 
 def test_a_linear_axis_spans_its_values_with_a_margin() -> None:

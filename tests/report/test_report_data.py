@@ -9,8 +9,8 @@ from tests.report.studies import Lab, add, params_of
 from catsweep.errors import ConfigError, ExportError
 from catsweep.export.selection import Objective
 from catsweep.report.report_data import pick_winner, reproduction
-from catsweep.report.study_record import Entry, Record
 from catsweep.search import confirmation
+from catsweep.study_record import Entry, Record
 
 VALUES = [(200.0, 0.3), (150.0, 0.2), (180.0, 0.9), (300.0, 0.1)]
 

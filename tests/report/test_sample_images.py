@@ -8,8 +8,8 @@ from PIL import Image
 from tests.report.studies import Lab, images
 
 from catsweep.data.ready import find_ready_set
+from catsweep.grids import grid, save_png
 from catsweep.report import sample_images
-from catsweep.report.grids import grid, save_png
 
 
 @pytest.mark.parametrize(("n", "columns", "side"), [(64, None, 32), (10, 4, 32), (1, None, 48), (16, 8, 64)])

@@ -12,8 +12,8 @@ import wandb
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import create_trial
 
+from catsweep import study_record
 from catsweep.errors import ConfigError
-from catsweep.report import study_record
 from catsweep.search.folders import mark
 from catsweep.search.storage import open_storage
 from catsweep.tracking import panels, workspace

@@ -21,11 +21,11 @@ from catsweep.generation.own_photos import Own, OwnPhotos, said
 from catsweep.generation.sources import Source, choose
 from catsweep.generation.wish import ANIMATION, FOLDER, Attribute, Wish, read
 from catsweep.generation.writing import Images, Strips, save_animation, save_folder, upscale
+from catsweep.grids import save_png
 from catsweep.models.latents import draw_latents
 from catsweep.models.protocol import Encoder, Generator, Reconstructor, generate
 from catsweep.names import plain
 from catsweep.printing import say
-from catsweep.report.grids import save_png
 
 DRAWN = Path("outputs/generated")  # what is drawn from a bundle, to which nothing may be added
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from catsweep import scratch
 from catsweep.atomic import replacing
-from catsweep.report.grids import BACKGROUND, grid, save_png
+from catsweep.grids import BACKGROUND, grid, save_png
 
 Images = NDArray[np.uint8]
 

@@ -1,14 +1,11 @@
-"""Compute parameter importances, and draw Optuna's own contour, rank and EDF plots for report.html.
+"""Draw Optuna's own contour, rank and EDF plots for report.html.
 
-Importances are PED-ANOVA's (Watanabe et al. 2023, arXiv 2304.10255), which compares the distribution of the best trials
-with that of all trials. The plots are plotly's: the page carries plotly.js, compressed, and unpacks it on request.
-Points that are trials carry their number, by which report_plots.js shows their samples.
+They are plotly's: the page carries plotly.js, compressed, and unpacks it on request. Points that are trials carry their
+number, by which report_plots.js shows their samples.
 """
 
 import base64
-import html
 import json
-import math
 import re
 import warnings
 import zlib
@@ -19,29 +16,18 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.distributions import CategoricalDistribution
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
-from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
+
+from catsweep.study_record import finished
+from catsweep.templates import without_markup
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-LEAST = 4  # finished trials; importances and contours of fewer mean nothing
-BEST, SHARE = 5, 0.1  # the best are a tenth of the trials, but at least so many where there are (Optuna's advice)
-SURE = 50  # finished trials from which on a tenth of them are enough
+LEAST = 4  # finished trials; a contour of fewer means nothing
 COLOUR = "#4a9089"  # on white and on black
 COLOURS = [[0.0, "#1d4f4b"], [0.5, "#93b8b4"], [1.0, "#f1ede6"]]
 TRIAL = re.compile(r"^Trial #(\d+)")
-OWN = re.compile(r"&lt;(br|/?extra)&gt;")  # Optuna's line breaks and plotly's boxes: harmless in a stranger's text
-
-
-@dataclass(frozen=True)
-class Importance:
-    """Importances of all parameters for one objective."""
-
-    objective: int  # its index among the study's
-    shares: dict[str, float]  # by parameter, 0 to 1, their sum is 1; the largest first. Empty if not computed
-    note: str  # basis of the computation, or why there is none
 
 
 @dataclass(frozen=True)
@@ -51,11 +37,6 @@ class OptunaPlot:
     title: str
     about: str
     figure: str
-
-
-def importances(study: optuna.Study) -> list[Importance]:
-    """Compute the importances of the parameters for each objective of a study."""
-    return [_importance(study, objective) for objective in range(len(study.directions))]
 
 
 def optuna_plots(study: optuna.Study, names: Sequence[str], label: str) -> tuple[OptunaPlot, ...]:
@@ -69,7 +50,7 @@ def optuna_plots(study: optuna.Study, names: Sequence[str], label: str) -> tuple
     Returns:
         Empty with fewer than `LEAST` finished trials that share two parameters which vary.
     """
-    trials = _finished(study, 0)
+    trials = finished(study, 0)
     pair = _pair(trials, names)
     if pair is None:
         return ()
@@ -103,45 +84,6 @@ def plotly_library() -> str:
     from plotly.offline import get_plotlyjs
 
     return base64.b64encode(zlib.compress(get_plotlyjs().encode())).decode()
-
-
-def without_markup(content: Any) -> Any:
-    """Escape all HTML in plotly's description of a figure, except Optuna's and our own.
-
-    Plotly renders some HTML in any text, so that the option `<a href="https://…">l1</a>` would be a link.
-    """
-    if isinstance(content, dict):
-        return {key: without_markup(value) for key, value in content.items()}
-    if isinstance(content, list):
-        return [without_markup(value) for value in content]
-    return OWN.sub(r"<\1>", html.escape(content, quote=False)) if isinstance(content, str) else content
-
-
-def _finished(study: optuna.Study, objective: int) -> list[FrozenTrial]:
-    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return [trial for trial in trials if math.isfinite(trial.values[objective])]
-
-
-def _importance(study: optuna.Study, objective: int) -> Importance:
-    usable = _finished(study, objective)
-    n = len(usable)
-    if n < LEAST:
-        return Importance(objective, {}, f"It takes at least {LEAST} finished trials to compare; there are {n}.")
-    if len({trial.values[objective] for trial in usable}) == 1:
-        return Importance(objective, {}, "All finished trials have the same score.")
-    best = max(math.ceil(SHARE * n), min(BEST, n // 2))
-    sign = -1 if study.directions[objective] == StudyDirection.MAXIMIZE else 1
-    with warnings.catch_warnings():  # Optuna warns that a target's direction counts as minimised, as it does here
-        warnings.simplefilter("ignore")
-        evaluator = PedAnovaImportanceEvaluator(target_quantile=min(0.999, best / n))
-        found = get_param_importances(study, evaluator=evaluator, target=lambda t: sign * t.values[objective])
-    shares = dict(sorted(found.items(), key=lambda item: (-round(item[1], 9), item[0])))
-    if not shares or not math.isfinite(sum(shares.values())) or not sum(shares.values()):
-        return Importance(objective, {}, "No parameter tells the best trials from the others.")
-    hint = "" if n >= SURE else " With so few trials this is a hint, not a finding."
-    return Importance(
-        objective, shares, f"Where the best {best} of {n} finished trials lie, against all of them.{hint}"
-    )
 
 
 def _pair(trials: Sequence[FrozenTrial], names: Sequence[str]) -> tuple[str, str] | None:

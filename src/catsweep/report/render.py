@@ -21,17 +21,17 @@ from omegaconf import DictConfig
 from catsweep import places, templates
 from catsweep.atomic import replacing_folder, write_text
 from catsweep.export.trials import find_study
+from catsweep.grids import Images, save_png
 from catsweep.markdown import Markdown, fenced, preformatted
 from catsweep.metrics.beside import Scores, better
 from catsweep.ownership import Kind, require_file
 from catsweep.printing import readable, say
 from catsweep.report import formatting
-from catsweep.report.grids import Images, save_png
 from catsweep.report.optuna_plots import plotly_library
 from catsweep.report.report_charts import Plot, arrow, brief
 from catsweep.report.report_data import ReportData, collect
 from catsweep.report.sample_images import CELL, data_uri, samples, sheet, side_by_side
-from catsweep.report.study_record import Entry, failures, first_line
+from catsweep.study_record import Entry, failures, first_line
 
 HERE = Path(__file__).parent
 PAGE, TEMPLATE = "report.html", "report.html.jinja"

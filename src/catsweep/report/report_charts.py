@@ -1,6 +1,6 @@
 """Compute the geometry of the report's charts: axes, plots, parallel coordinates and the timeline.
 
-Pure arithmetic over `catsweep.report.study_record`; charts.jinja draws the result as SVG, for report.html and as the
+Pure arithmetic over `catsweep.study_record`; charts.jinja draws the result as SVG, for report.html and as the
 files beside report.md alike. Every mark carries the number of its trial, by which the page shows that trial's samples.
 """
 
@@ -16,7 +16,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from catsweep.metrics.beside import FID, JUDGED, Scores
 from catsweep.printing import readable
 from catsweep.report.formatting import counted, duration, short, shown
-from catsweep.report.study_record import Attempt, Entry, Record
+from catsweep.study_record import Attempt, Entry, Record
 
 # --- axes
 

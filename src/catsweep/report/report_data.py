@@ -17,17 +17,17 @@ from catsweep.export.confirmed import confirmed_choice, current, follows
 from catsweep.export.seeds import Seeds, confirming_line
 from catsweep.export.selection import Choice, choose
 from catsweep.export.trials import Trials, find_run, open_study, read_trials
+from catsweep.grids import Images
 from catsweep.metrics.beside import BESIDE, FID, JUDGED, Scores, better
 from catsweep.printing import readable
 from catsweep.report import sample_images
 from catsweep.report.formatting import counted, shown
-from catsweep.report.grids import Images
-from catsweep.report.optuna_plots import Importance, OptunaPlot, importances, optuna_plots
+from catsweep.report.optuna_plots import OptunaPlot, optuna_plots
 from catsweep.report.report_charts import StudyCharts, Timeline, timeline
-from catsweep.report.study_record import Entry, Record, read
 from catsweep.search import grammar
 from catsweep.search.confirmation import Confirmation
 from catsweep.search.recorded_lines import SCRIPT, is_plain
+from catsweep.study_record import Entry, Importance, Record, importances, read
 
 SHOWN = 36  # of the winner's samples, and of the real cats beside them
 SWEPT = ("study", "trials")  # keys of a sweep that a single run does not take

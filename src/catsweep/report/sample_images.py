@@ -15,10 +15,10 @@ from PIL import Image
 from catsweep.data.contact_sheet import pick
 from catsweep.data.ready import ReadySet
 from catsweep.errors import DataError
+from catsweep.grids import BACKGROUND, Images, grid
 from catsweep.records import read_json
-from catsweep.report.grids import BACKGROUND, Images, grid
 
-PADDING = 2  # of the grids that training draws, see `catsweep.report.grids.grid`
+PADDING = 2  # of the grids that training draws, see `catsweep.grids.grid`
 CELL = 64  # longest side of a cell in a strip, pixels
 WHITE = 250  # least value of a white pixel
 NONE: Images = np.empty((0, 1, 1, 3), np.uint8)

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from omegaconf import DictConfig, OmegaConf
 
-from catsweep import cluster
+from catsweep import cluster, study_record
 from catsweep.instantiation import instantiate
 from catsweep.metrics.beside import BESIDE, Scores
-from catsweep.report import study_record
-from catsweep.report.optuna_plots import importances, without_markup
-from catsweep.report.study_record import Entry, Record
 from catsweep.search import attributes, confirmation, results
 from catsweep.search.confirmation import Confirmation
+from catsweep.study_record import Entry, Record, importances
+from catsweep.templates import without_markup
 from catsweep.tracking.run_logger import RunLogger
 
 if TYPE_CHECKING:

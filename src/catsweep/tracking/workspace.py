@@ -13,17 +13,17 @@ from typing import Any
 
 import optuna
 
+from catsweep import study_record
 from catsweep.atomic import write_json
 from catsweep.errors import CatsweepError, ConfigError, StudyError
 from catsweep.export.trials import BESIDES, find_study
 from catsweep.loaded import read as read_config
 from catsweep.markdown import fenced
 from catsweep.printing import readable, say
-from catsweep.report import study_record
-from catsweep.report.study_record import Record
 from catsweep.search.folders import is_of
 from catsweep.search.settings import SWEEPS
 from catsweep.search.storage import open_storage
+from catsweep.study_record import Record
 from catsweep.tracking.panels import X, libraries, runs_of, sections
 from catsweep.tracking.run_logger import resolve_mode
 

@@ -1,11 +1,12 @@
-"""Read an Optuna study and its run folders into plain values: trials, attempts, failures and metric cards.
+"""Read an Optuna study and its run folders into plain values: trials, attempts, failures, importances.
 
-The one module of `catsweep.report` that knows Optuna's storage, `catsweep.search` and what run folders hold. Missing
-or damaged files are no error: run folders are removed while their study stays.
+What the report, the tracking of studies and the judge know of a study. Missing or damaged files are no error: run
+folders are removed while their study stays.
 """
 
 import math
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,6 +15,8 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from catsweep.errors import DataError, ExportError
@@ -32,6 +35,10 @@ ROLES = {  # what a chart draws alike
     TrialState.COMPLETE: "finished", TrialState.RUNNING: "running", TrialState.WAITING: "waiting",
     TrialState.PRUNED: "pruned", TrialState.FAIL: "failed",
 }  # fmt: skip
+
+LEAST = 4  # finished trials; importances of fewer mean nothing
+BEST, SHARE = 5, 0.1  # the best are a tenth of the trials, but at least so many where there are (Optuna's advice)
+SURE = 50  # finished trials from which on a tenth of them are enough
 
 SHAPES: dict[str, Any] = {  # what is read of the documents of a run
     "metrics.json": {"cards": CARDS},
@@ -81,6 +88,15 @@ class Failure:
     message: str  # first line of the error
     trials: tuple[str, ...]  # numbers, in words
     traceback: str  # the first that exists; may be empty
+
+
+@dataclass(frozen=True)
+class Importance:
+    """Importances of all parameters for one objective."""
+
+    objective: int  # its index among the study's
+    shares: dict[str, float]  # by parameter, 0 to 1, their sum is 1; the largest first. Empty if not computed
+    note: str  # basis of the computation, or why there is none
 
 
 @dataclass(frozen=True)
@@ -161,6 +177,20 @@ def read(study: optuna.Study, runs: Path, objectives: tuple[Objective, ...] | No
     )
 
 
+def finished(study: optuna.Study, objective: int) -> list[FrozenTrial]:
+    """Return the finished trials whose value of an objective is finite."""
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return [trial for trial in trials if math.isfinite(trial.values[objective])]
+
+
+def importances(study: optuna.Study) -> list[Importance]:
+    """Compute the importances of the parameters for each objective of a study.
+
+    PED-ANOVA (Watanabe et al. 2023, arXiv 2304.10255) compares the distribution of the best trials with that of all.
+    """
+    return [_importance(study, objective) for objective in range(len(study.directions))]
+
+
 def failures(record: Record) -> list[Failure]:
     """Group failed trials and confirmation runs by outcome and first line of the message, the most frequent first."""
     found: dict[tuple[str, str], list[Entry]] = {}
@@ -197,7 +227,7 @@ def _objectives(study: optuna.Study) -> tuple[Objective, ...]:
         n = len(study.directions)
         names = ["value"] if n == 1 else [f"value {i}" for i in range(n)]
     return tuple(
-        Objective(str(name), direction == optuna.study.StudyDirection.MAXIMIZE)
+        Objective(str(name), direction == StudyDirection.MAXIMIZE)
         for name, direction in zip(names, study.directions, strict=True)
     )
 
@@ -297,3 +327,25 @@ def _json(path: Path) -> dict[str, Any]:
     except DataError:
         return {}
     return {} if misshapen(found, SHAPES[path.name]) else found
+
+
+def _importance(study: optuna.Study, objective: int) -> Importance:
+    usable = finished(study, objective)
+    n = len(usable)
+    if n < LEAST:
+        return Importance(objective, {}, f"It takes at least {LEAST} finished trials to compare; there are {n}.")
+    if len({trial.values[objective] for trial in usable}) == 1:
+        return Importance(objective, {}, "All finished trials have the same score.")
+    best = max(math.ceil(SHARE * n), min(BEST, n // 2))
+    sign = -1 if study.directions[objective] == StudyDirection.MAXIMIZE else 1
+    with warnings.catch_warnings():  # Optuna warns that a target's direction counts as minimised, as it does here
+        warnings.simplefilter("ignore")
+        evaluator = PedAnovaImportanceEvaluator(target_quantile=min(0.999, best / n))
+        found = get_param_importances(study, evaluator=evaluator, target=lambda t: sign * t.values[objective])
+    shares = dict(sorted(found.items(), key=lambda item: (-round(item[1], 9), item[0])))
+    if not shares or not math.isfinite(sum(shares.values())) or not sum(shares.values()):
+        return Importance(objective, {}, "No parameter tells the best trials from the others.")
+    hint = "" if n >= SURE else " With so few trials this is a hint, not a finding."
+    return Importance(
+        objective, shares, f"Where the best {best} of {n} finished trials lie, against all of them.{hint}"
+    )
