@@ -17,8 +17,8 @@ def environment(folder: Path, html: bool = True) -> jinja2.Environment:
 
     Args:
         folder: of the templates.
-        html: whether they are HTML, else Markdown; text of that kind (`markupsafe.Markup`, `catsweep.markdown.Markdown`)
-            is not escaped.
+        html: whether they are HTML, else Markdown; text of that type (`markupsafe.Markup`,
+            `catsweep.markdown.Markdown`) is not escaped.
     """
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder),
