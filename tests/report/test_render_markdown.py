@@ -62,6 +62,14 @@ def test_without_a_finished_trial_it_says_so(lab: Lab, ended: TrialState | None)
     assert all((folder / path).is_file() for path in re.findall(r"!\[.*?\]\((.*?)\)", text))
 
 
+def test_a_study_without_a_contract_lists_its_parameters(lab: Lab) -> None:
+    study = lab.study("stock", space={})
+    add(study, (1.0, 0.5), params_of(0), "complete")
+    folder = lab.sweeps / "stock"
+    page = Report(collect(folder, lab.outputs / "stock", lab.ready, plotly=False), folder).write_markdown()
+    assert "| parameter | range |\n| --- | --- |\n| optimizer |  |\n" in page.read_text(encoding="utf-8")
+
+
 @pytest.mark.security
 def test_a_strangers_study_adds_nothing_to_the_page_but_its_words(lab: Lab) -> None:
     def page(name: str, words: list[str]) -> str:
