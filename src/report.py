@@ -13,9 +13,9 @@ from omegaconf import DictConfig
 @guard
 def main(cfg: DictConfig) -> None:
     """Write both."""
-    from catsweep.report import writing  # imports Optuna, which --help must not wait for
+    from catsweep.report import render  # imports Optuna, which --help must not wait for
 
-    writing.run(cfg)
+    render.run(cfg)
 
 
 if __name__ == "__main__":

@@ -15,10 +15,10 @@ from catsweep.configuration import (
     check_judge,
     check_loss,
     check_pretrained,
-    differences,
     losses_for,
 )
 from catsweep.errors import ConfigError
+from steady.study.contract import differences
 
 names = st.text("abc", min_size=1, max_size=3)
 scalars = st.one_of(st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(max_size=4))

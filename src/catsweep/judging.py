@@ -141,9 +141,9 @@ def judge_study(study: optuna.Study, folder: Path, study_folder: Path, config: D
 
 def chosen(study: optuna.Study, folder: Path) -> dict[str, Path]:
     """The runs of a study that are worth judging, in words, with their folders."""
-    from catsweep.report import record  # it imports what draws charts
+    from catsweep import study_record  # it imports what draws charts
 
-    found = record.read(study, folder)
+    found = study_record.read(study, folder)
     best = [trial.number for trial in results.best_trials(study)]
     best += [number for number in comparison.candidates(study, BEST) if number not in best]
     by_number = {trial.number: trial.run for trial in found.trials}

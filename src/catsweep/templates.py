@@ -1,22 +1,24 @@
-"""Pages from Jinja templates: the report of a study, that of a ready set, and a bundle's model card.
+"""Escape texts of strangers in Jinja templates (reports and model cards) and in plotly's figures."""
 
-What is filled in is escaped, whether somebody thinks of it or not: it may be a stranger's text.
-"""
-
+import re
+from html import escape
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
 from steady import printing
 
+OWN = re.compile(r"&lt;(br|/?extra)&gt;")  # Optuna's line breaks and plotly's boxes: harmless in a stranger's text
+
 
 def environment(folder: Path, html: bool = True) -> jinja2.Environment:
-    """How templates are read: a name that nothing was given for is an error, and lines of statements leave no trace.
+    """Make a Jinja environment in which undefined names are errors and all filled-in text is escaped.
 
     Args:
         folder: of the templates.
-        html: whether they are HTML, else Markdown; either way what is filled in is escaped, but for what says that it
-            is of that kind already (`markupsafe.Markup`, `steady.printing.Markdown`).
+        html: whether they are HTML, else Markdown; text of that type (`markupsafe.Markup`,
+            `steady.printing.Markdown`) is not escaped.
     """
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder),
@@ -27,3 +29,15 @@ def environment(folder: Path, html: bool = True) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def without_markup(content: Any) -> Any:
+    """Escape all HTML in plotly's description of a figure, except Optuna's and our own.
+
+    Plotly renders some HTML in any text, so that the option `<a href="https://…">l1</a>` would be a link.
+    """
+    if isinstance(content, dict):
+        return {key: without_markup(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [without_markup(value) for value in content]
+    return OWN.sub(r"<\1>", escape(content, quote=False)) if isinstance(content, str) else content

@@ -18,10 +18,10 @@ from PIL import Image
 from catsweep.errors import DataError, ExportError
 from catsweep.export import bundle, onnx, program, push, weights
 from catsweep.export.program import is_pickled
+from catsweep.grids import enlarge, grid
 from catsweep.models.latents import draw_latents
 from catsweep.models.protocol import generate
 from catsweep.ownership import MARKER
-from catsweep.report.grids import enlarge, grid
 from catsweep.runs import load_run
 
 ALWAYS = [

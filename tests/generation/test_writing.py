@@ -6,7 +6,7 @@ from PIL import Image
 
 from catsweep.generation import writing
 from catsweep.generation.writing import Strips
-from catsweep.report.grids import grid
+from catsweep.grids import grid
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 2, 3, 3, 3), np.uint8)
 NAMES = [f"{number}" for number in range(5)]

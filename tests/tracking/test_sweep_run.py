@@ -17,9 +17,9 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 from catsweep import judging
+from catsweep.grids import save_png
 from catsweep.metrics.card import MetricCard
 from catsweep.metrics.judged import Judged
-from catsweep.report.grids import save_png
 from catsweep.tracking import sweep_run
 from catsweep.tracking.run_logger import run_id
 from steady.confirm import comparison

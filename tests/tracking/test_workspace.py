@@ -12,8 +12,8 @@ import wandb
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import create_trial
 
+from catsweep import study_record
 from catsweep.errors import ConfigError
-from catsweep.report import record
 from catsweep.tracking import panels, workspace
 from steady.study.storage import open_storage
 from steady.study.trial_folders import mark
@@ -93,7 +93,7 @@ def spec(model: Any) -> Any:
 
 
 def test_the_workspace_shows_what_the_runs_hold(tmp_path: Path) -> None:
-    made = workspace.workspace(record.read(study(), tmp_path), "me", "cats")
+    made = workspace.workspace(study_record.read(study(), tmp_path), "me", "cats")
     section = made._to_model().spec.section
     [runset] = spec(section)["runSets"]
     [group] = runset["filters"]["filters"]
@@ -116,7 +116,7 @@ def test_the_workspace_shows_what_the_runs_hold(tmp_path: Path) -> None:
 def test_one_objective_needs_no_pareto_panel(tmp_path: Path) -> None:
     one = optuna.create_study(study_name="one")
     one.add_trial(create_trial(values=[1.0], params={"loss": "l1"}, distributions={"loss": SPACE["loss"]}))
-    made = workspace.workspace(record.read(one, tmp_path), "me", "cats")
+    made = workspace.workspace(study_record.read(one, tmp_path), "me", "cats")
     kinds = {type(panel).__name__ for section in made.sections for panel in section.panels}
     assert "ScatterPlot" not in kinds
     assert "BarPlot" in kinds

@@ -29,12 +29,12 @@ from catsweep.export.reading import load_bundle
 from catsweep.export.scoring import scorer_of
 from catsweep.export.tracing import trace_decode
 from catsweep.folders import replacing_folder
+from catsweep.grids import save_png
 from catsweep.metrics import judged
 from catsweep.metrics.scorer import Scorer
 from catsweep.models.latents import draw_latents
 from catsweep.models.protocol import Generator, Reconstructor, generate
 from catsweep.ownership import Kind, require
-from catsweep.report.grids import save_png
 from catsweep.runs import load_run
 from steady import places, printing
 

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from catsweep.grids import BACKGROUND, Images, enlarge, grid
 from catsweep.metrics.scorer import Scorer
 from catsweep.models.latents import draw_latents, interpolate
 from catsweep.models.protocol import Generator, generate
-from catsweep.report.grids import BACKGROUND, Images, enlarge, grid
 
 SAMPLES, INTERPOLATION, NEIGHBOURS = "samples.png", "interpolation.png", "nearest_neighbours.png"
 SEED = 0

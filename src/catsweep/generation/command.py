@@ -20,9 +20,9 @@ from catsweep.generation.own_photos import Own, OwnPhotos, said
 from catsweep.generation.sources import Source, choose
 from catsweep.generation.wish import ANIMATION, FOLDER, Attribute, Wish, read
 from catsweep.generation.writing import Images, Strips, save_animation, save_folder, upscale
+from catsweep.grids import save_png
 from catsweep.models.latents import draw_latents
 from catsweep.models.protocol import Encoder, Generator, Reconstructor, generate
-from catsweep.report.grids import save_png
 from steady import places
 from steady.links import plain
 from steady.printing import say

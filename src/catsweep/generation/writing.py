@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from catsweep.folders import scratch_folder
-from catsweep.report.grids import BACKGROUND, grid, save_png
+from catsweep.grids import BACKGROUND, grid, save_png
 from steady.atomic import replacing
 
 Images = NDArray[np.uint8]

@@ -1,1 +1,1 @@
-"""What people look at: grids and tables."""
+"""Reports of studies: report.html, and report.md with pictures."""

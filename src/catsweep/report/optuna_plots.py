@@ -1,13 +1,11 @@
-"""Optuna's own plots in report.html, where they show what ours do not: two parameters at a time, all scores at once.
+"""Draw Optuna's own contour, rank and EDF plots for report.html.
 
-They are plotly's, so the page carries plotly.js, packed, and unpacks it when somebody asks for them. A point that is a
-trial carries its number, by which report_plots.js shows its samples.
+They are plotly's: the page carries plotly.js, compressed, and unpacks it on request. Points that are trials carry their
+number, by which report_plots.js shows their samples.
 """
 
 import base64
-import html
 import json
-import math
 import re
 import warnings
 import zlib
@@ -18,29 +16,31 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.distributions import CategoricalDistribution
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
+
+from catsweep.study_record import finished
+from catsweep.templates import without_markup
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-LEAST = 4  # finished trials with both parameters; a plane through fewer would be made up
+LEAST = 4  # finished trials; a contour of fewer means nothing
 COLOUR = "#4a9089"  # on white and on black
 COLOURS = [[0.0, "#1d4f4b"], [0.5, "#93b8b4"], [1.0, "#f1ede6"]]
 TRIAL = re.compile(r"^Trial #(\d+)")
-OWN = re.compile(r"&lt;(br|/?extra)&gt;")  # ends a line, and what is beside a label: harmless in a stranger's text
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """A plot: its title, what it shows, and plotly's description of it as JSON."""
+class OptunaPlot:
+    """A plot: title, description, and plotly's figure as JSON that is safe within a script element."""
 
     title: str
     about: str
     figure: str
 
 
-def drawings(study: optuna.Study, names: Sequence[str], label: str) -> tuple[Drawing, ...]:
-    """The plots of a study's first objective.
+def optuna_plots(study: optuna.Study, names: Sequence[str], label: str) -> tuple[OptunaPlot, ...]:
+    """Draw contour, rank and EDF of a study's first objective.
 
     Args:
         study: of any number of objectives.
@@ -48,9 +48,9 @@ def drawings(study: optuna.Study, names: Sequence[str], label: str) -> tuple[Dra
         label: of the objective.
 
     Returns:
-        None with fewer than `LEAST` finished trials that share two parameters which vary.
+        Empty with fewer than `LEAST` finished trials that share two parameters which vary.
     """
-    trials = [t for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if math.isfinite(t.values[0])]
+    trials = finished(study, 0)
     pair = _pair(trials, names)
     if pair is None:
         return ()
@@ -59,36 +59,37 @@ def drawings(study: optuna.Study, names: Sequence[str], label: str) -> tuple[Dra
     def target(trial: FrozenTrial) -> float:
         return float(trial.values[0])
 
-    with warnings.catch_warnings():  # plots of Optuna are experimental, and say so
+    with warnings.catch_warnings():  # Optuna's plots are experimental
         warnings.simplefilter("ignore")
         contour = plot_contour(study, params=list(pair), target=target, target_name=label)
         rank = plot_rank(study, params=list(pair), target=target, target_name=label)
         edf = plot_edf(study, target=target, target_name=label)
     _number(contour, {_point(t, pair): t.number for t in trials if set(pair) <= set(t.params)}.get)
     _number(rank, lambda point: None)
-    bar = {"title": None, "thickness": 10}  # what it measures is said above the plot
+    bar = {"title": None, "thickness": 10}  # its title is in the description
     contour.update_traces(colorscale=COLOURS, reversescale=False, colorbar=bar, selector={"type": "contour"})
     edf.update_traces(line={"color": COLOUR})
     x, y = pair
     return (
-        Drawing("Contour", f"{label} over {x} and {y}, interpolated between the trials (the dots).", _json(contour)),
-        Drawing("Rank", f"The same two parameters; the colour is the rank of {label} among all trials.", _json(rank)),
-        Drawing("Distribution", f"The share of trials whose {label} is at most so much.", _json(edf)),
+        OptunaPlot("Contour", f"{label} over {x} and {y}, interpolated between the trials (the dots).", _json(contour)),
+        OptunaPlot(
+            "Rank", f"The same two parameters; the colour is the rank of {label} among all trials.", _json(rank)
+        ),
+        OptunaPlot("Distribution", f"The share of trials whose {label} is at most so much.", _json(edf)),
     )
 
 
-def library() -> str:
-    """plotly.js, deflated, in base64."""
+def plotly_library() -> str:
+    """Return plotly.js, deflated, in base64."""
     from plotly.offline import get_plotlyjs
 
     return base64.b64encode(zlib.compress(get_plotlyjs().encode())).decode()
 
 
 def _pair(trials: Sequence[FrozenTrial], names: Sequence[str]) -> tuple[str, str] | None:
-    """The two most important parameters that enough trials share, and that vary among them; numbers before choices."""
+    """Find the two most important parameters that enough trials share and that vary; numbers before choices."""
     choices = {name for t in trials for name, d in t.distributions.items() if isinstance(d, CategoricalDistribution)}
-    pairs = sorted(combinations(names, 2), key=lambda pair: len(choices & set(pair)))
-    for pair in pairs:
+    for pair in sorted(combinations(names, 2), key=lambda pair: len(choices & set(pair))):
         having = [trial.params for trial in trials if set(pair) <= set(trial.params)]
         if len(having) >= LEAST and all(len({str(params[name]) for params in having}) > 1 for name in pair):
             return pair
@@ -96,12 +97,12 @@ def _pair(trials: Sequence[FrozenTrial], names: Sequence[str]) -> tuple[str, str
 
 
 def _point(trial: FrozenTrial, pair: tuple[str, str]) -> tuple[str, str]:
-    x, y = (str(trial.params[name]) for name in sorted(pair))  # as Optuna puts them on the axes
+    x, y = (str(trial.params[name]) for name in sorted(pair))  # the order of Optuna's axes
     return x, y
 
 
 def _number(figure: "Figure", find: Callable[[tuple[str, str]], int | None]) -> None:
-    """Give each point that is a trial its number, from its text or else from where it is."""
+    """Give each point that is a trial its number, from its hover text or else from its place."""
     for trace in figure.data:
         if trace.type != "scatter":
             continue
@@ -111,27 +112,13 @@ def _number(figure: "Figure", find: Callable[[tuple[str, str]], int | None]) -> 
         trace.customdata = [int(m[1]) if m else find(point) for m, point in zip(told, points, strict=True)]
 
 
-def unlinked(content: Any) -> Any:
-    """Plotly's description of a figure, as plain values, in which no text is markup but Optuna's and our own.
-
-    Plotly takes some HTML in whatever it shows, so that the option `<a href="https://…">l1</a>` would be a link.
-    """
-    if isinstance(content, dict):
-        return {key: unlinked(value) for key, value in content.items()}
-    if isinstance(content, list):
-        return [unlinked(value) for value in content]
-    return OWN.sub(r"<\1>", html.escape(content, quote=False)) if isinstance(content, str) else content
-
-
 def _json(figure: "Figure") -> str:
-    """For a script element: nothing in it ends one."""
-    figure.update_layout(template=None, title=None, autosize=True, dragmode=False, showlegend=False, margin=_margin())
-    figure.update_layout(width=None, height=None, paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)")
+    """Serialize a figure for a script element, which nothing in it ends."""
+    figure.update_layout(
+        template=None, title=None, autosize=True, dragmode=False, showlegend=False, width=None, height=None,
+        margin={"l": 70, "r": 10, "t": 10, "b": 50}, paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
+    )  # fmt: skip
     content: Any = json.loads(figure.to_json(engine="json"))  # the other engine refuses lone surrogates
     content["layout"].pop("template", None)
-    text = json.dumps(unlinked(content), sort_keys=True, separators=(",", ":"))
+    text = json.dumps(without_markup(content), sort_keys=True, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _margin() -> dict[str, int]:
-    return {"l": 70, "r": 10, "t": 10, "b": 50}

@@ -1,4 +1,4 @@
-// The little that moves in report.html: a trial's samples where one points at it, the order of the table, long tables.
+// Interaction of report.html: samples of the trial under the pointer, order of the table, long tables.
 "use strict";
 (() => {
   const FIRST = matchMedia("(min-width: 52rem)").matches ? 30 : 12; // rows of a long table that are shown at first

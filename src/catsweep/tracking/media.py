@@ -14,10 +14,10 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
+from catsweep.grids import Images, grid, rows, save_png
 from catsweep.images import to_float, to_uint8
 from catsweep.models.latents import draw_latents
 from catsweep.models.protocol import Generator, Reconstructor, evaluating, generate
-from catsweep.report.grids import Images, grid, rows, save_png
 
 
 def log_images(loggers: Sequence[Logger], key: str, image: Images, step: int) -> None:

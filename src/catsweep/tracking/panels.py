@@ -10,7 +10,7 @@ from typing import Any
 from optuna.distributions import CategoricalDistribution
 
 from catsweep.errors import ConfigError
-from catsweep.report.record import Record
+from catsweep.study_record import Record
 
 X = "trainer/global_step"
 

@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from omegaconf import DictConfig, OmegaConf
 
-from catsweep import cluster
+from catsweep import cluster, study_record
 from catsweep.instantiation import instantiate
 from catsweep.metrics.beside import BESIDE, Scores, of_confirmation
-from catsweep.report import record as study_record
-from catsweep.report.importance import importances
-from catsweep.report.optuna_plots import unlinked
-from catsweep.report.record import Entry, Record
+from catsweep.study_record import Entry, Record, importances
+from catsweep.templates import without_markup
 from catsweep.tracking.run_logger import RunLogger
 from steady.confirm import comparison
 from steady.confirm.comparison import Confirmation
@@ -187,8 +185,8 @@ def timeline(stays: Rows) -> Any:
     for state in dict.fromkeys(row[4] for row in stays):
         rows = [row for row in stays if row[4] == state]
         figure.add_bar(
-            name=state, orientation="h", y=[unlinked(f"slot {row[1]}") for row in rows], base=[row[2] for row in rows],
-            x=[row[3] - row[2] for row in rows], text=[str(row[0]) for row in rows],
+            name=state, orientation="h", y=[without_markup(f"slot {row[1]}") for row in rows],
+            base=[row[2] for row in rows], x=[row[3] - row[2] for row in rows], text=[str(row[0]) for row in rows],
             hovertemplate="trial %{text}, from %{base} s for %{x} s",
         )  # fmt: skip
     figure.update_layout(barmode="overlay", xaxis_title="seconds", title="Slots")

@@ -13,11 +13,11 @@ from typing import Any
 
 import optuna
 
+from catsweep import study_record as study_record
 from catsweep.errors import CatsweepError, ConfigError, StudyError
 from catsweep.export.trials import BESIDES
 from catsweep.loaded import read as read_config
-from catsweep.report import record as study_record
-from catsweep.report.record import Record
+from catsweep.study_record import Record
 from catsweep.tracking.panels import X, libraries, runs_of, sections
 from catsweep.tracking.run_logger import resolve_mode
 from steady.atomic import write_json

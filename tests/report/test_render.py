@@ -8,13 +8,17 @@ from pathlib import Path
 
 import optuna
 import pytest
+from omegaconf import DictConfig, OmegaConf
 from optuna.trial import TrialState, create_trial
 from playwright.sync_api import Browser, Page
 from tests.markup import NAMES, Seen
 from tests.report.studies import CARD_OF_FID, HOSTILE, Lab, add, params_of, populate, strangers
 
-from catsweep.report.page import breakable, budget, render
-from catsweep.report.story import tell
+from catsweep.errors import ExportError, TakenError
+from catsweep.report import render
+from catsweep.report.formatting import breakable
+from catsweep.report.render import Report
+from catsweep.report.report_data import collect
 from steady.confirm import comparison
 from steady.printing import readable
 
@@ -55,7 +59,7 @@ def text(zoo: Lab) -> str:
 def written(lab: Lab, name: str, plotly: bool = False) -> str:
     """The page of a study; it lies where the command would put it."""
     folder = lab.sweeps / name
-    page = render(tell(folder, lab.outputs / name, lab.ready, plotly=plotly), folder)
+    page = Report(collect(folder, lab.outputs / name, lab.ready, plotly=plotly), folder).html()
     (folder / "report.html").write_text(page, encoding="utf-8")
     return page
 
@@ -80,8 +84,8 @@ def test_everything_is_told_in_its_order(text: str) -> None:
 
 
 def test_the_winner_is_beside_real_cats_of_equal_size(zoo: Lab) -> None:
-    story = tell(zoo.sweeps / NAME, zoo.outputs / NAME, zoo.ready, plotly=False)
-    assert story.samples.shape == story.real.shape == (16, 32, 32, 3)
+    data = collect(zoo.sweeps / NAME, zoo.outputs / NAME, zoo.ready, plotly=False)
+    assert data.samples.shape == data.real.shape == (16, 32, 32, 3)
 
 
 def test_no_text_of_a_study_becomes_markup(text: str) -> None:
@@ -99,7 +103,7 @@ def test_no_text_of_a_study_becomes_markup(text: str) -> None:
 
 @pytest.mark.security
 def test_a_strangers_study_adds_nothing_to_the_page_but_its_words(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("catsweep.report.reproduce.is_plain", lambda words: False)  # as of hostile ones, so of both
+    monkeypatch.setattr("catsweep.report.report_data.is_plain", lambda words: False)  # as of hostile ones, so of both
 
     def page(name: str, words: list[str]) -> Seen:
         strangers(lab, name, words)
@@ -126,7 +130,7 @@ def test_fid_always_names_its_extractor(text: str) -> None:
 
 def test_a_lost_run_folder_and_lost_photos_are_no_error(zoo: Lab) -> None:
     folder = zoo.sweeps / NAME
-    page = render(tell(folder, zoo.folder / "gone", zoo.folder / "gone", plotly=False), folder)
+    page = Report(collect(folder, zoo.folder / "gone", zoo.folder / "gone", plotly=False), folder).html()
     assert "no samples to show" in page
     assert "no real cats beside them" in page
     assert "Put together from what the study keeps" in page
@@ -190,10 +194,10 @@ def test_a_study_of_another_tool_has_a_page(lab: Lab) -> None:
 
 
 def test_the_budget_in_words(zoo: Lab) -> None:
-    story = tell(zoo.sweeps / NAME, zoo.outputs / NAME, zoo.ready, plotly=False)
-    bound = replace(story.record, contract={"config": {"minutes": None, "epochs": 50}})
-    assert budget(bound) == "50 epochs of training each"
-    assert budget(replace(story.record, contract={})) == ""
+    data = collect(zoo.sweeps / NAME, zoo.outputs / NAME, zoo.ready, plotly=False)
+    bound = replace(data.record, contract={"config": {"minutes": None, "epochs": 50}})
+    assert replace(data, record=bound).budget == "50 epochs of training each"
+    assert replace(data, record=replace(data.record, contract={})).budget == ""
 
 
 def test_long_names_may_break_and_stay_escaped() -> None:
@@ -281,3 +285,50 @@ def test_the_page_fits_shows_samples_sorts_and_asks_for_nothing(shown: Page) -> 
         shown.evaluate("showTrial(0, 10, 10, true)")
         assert tip.locator("img").is_visible()
         assert shown.evaluate("document.documentElement.scrollWidth") == width
+
+
+def config(lab: Lab, **more: object) -> DictConfig:
+    conf = OmegaConf.load(Path(__file__).parents[2] / "conf/report.yaml")
+    del conf["defaults"], conf["hydra"]
+    places = {"sweeps": str(lab.sweeps), "outputs": str(lab.outputs), "ready": str(lab.ready)}
+    merged = OmegaConf.merge(conf, places, more)
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def test_both_reports_lie_beside_the_study(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    lab.study("2026")
+    path = render.run(config(lab, study=2026))  # the command line reads a number
+    assert path == lab.sweeps / "2026/report.html"
+    assert sorted(p.name for p in path.parent.iterdir()) == ["report", "report.html", "report.md", "study.db"]
+    assert f"0 trials of study 2026: {path} (0.0 MB), and {path.with_suffix('.md')}" in capsys.readouterr().out
+
+
+def test_an_unknown_study_is_refused_with_those_that_there_are(lab: Lab) -> None:
+    lab.study("cats")
+    with pytest.raises(ExportError, match="There are: cats"):
+        render.run(config(lab, study="dogs"))
+
+
+def test_a_failure_leaves_the_earlier_page(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.study("cats")
+    (lab.sweeps / "cats/report.html").write_text(earlier := "<title>cats: what the sweep found</title>")
+    monkeypatch.setattr(render, "TEMPLATE", "gone.jinja")
+    with pytest.raises(Exception, match="gone"):
+        render.run(config(lab))
+    assert (lab.sweeps / "cats/report.html").read_text() == earlier
+    assert [p.name for p in (lab.sweeps / "cats").iterdir() if p.name.startswith(".")] == []
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("name", ["report.html", "report.md", "report/thesis.png"])
+def test_a_file_of_the_user_is_not_replaced(lab: Lab, name: str) -> None:
+    lab.study("cats")
+    (mine := lab.sweeps / "cats" / name).parent.mkdir(exist_ok=True)
+    mine.write_text("mine")
+    with pytest.raises(TakenError, match="Move it away, or choose another place: sweeps=DIR"):
+        render.run(config(lab))
+    assert mine.read_text() == "mine"
+    mine.unlink()
+    for _ in range(2):
+        render.run(config(lab))

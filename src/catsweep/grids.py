@@ -1,7 +1,4 @@
-"""Contact sheets: many equal images on one page, and the one way a PNG gets written.
-
-Sample grids during training, `generate`, the export's pictures and the report all draw with these.
-"""
+"""Lay out images of one size on a page, and write PNGs atomically."""
 
 import math
 from pathlib import Path
@@ -14,11 +11,11 @@ from steady.atomic import replacing
 
 Images = NDArray[np.uint8]
 
-BACKGROUND = 255  # white, the colour of the pages these are looked at on
+BACKGROUND = 255  # white
 
 
 def grid(images: Images, columns: int | None = None, padding: int = 2) -> Images:
-    """Lay images out row by row on one white page.
+    """Lay out images row by row on one white page.
 
     Args:
         images: uint8, shape (N, H, W, 3), N at least 1.
@@ -51,7 +48,7 @@ def grid(images: Images, columns: int | None = None, padding: int = 2) -> Images
 
 
 def rows(*batches: Images, padding: int = 2) -> Images:
-    """Lay batches out one above the other, one row each, so that a column compares the same item.
+    """Lay out batches one above the other, one row each, so that a column compares the same item.
 
     Args:
         batches: uint8 arrays of one common shape (N, H, W, 3), for example originals, then reconstructions.
@@ -70,24 +67,24 @@ def rows(*batches: Images, padding: int = 2) -> Images:
 
 
 def enlarge(images: Images, side: int) -> Images:
-    """Enlarge small images for a page that people look at, by a whole factor, so that each pixel becomes a square.
+    """Enlarge small images by a whole factor, so that each pixel becomes a square.
 
     Args:
         images: uint8, shape (N, H, W, 3).
-        side: how wide an image should become, pixels; the largest factor that does not go beyond is taken.
+        side: greatest width of an enlarged image, pixels.
 
     Returns:
-        uint8, shape (N, factor * H, factor * W, 3); the images themselves if they are wide enough.
+        uint8, shape (N, factor * H, factor * W, 3); factor is at least 1.
     """
     factor = max(1, side // images.shape[2])
     return images.repeat(factor, axis=1).repeat(factor, axis=2)
 
 
 def save_png(path: Path, image: Images) -> None:
-    """Write an image so that a reader sees the old file or the new one, never half of either.
+    """Write an image atomically: a reader sees the old file or the new one.
 
     Args:
-        path: where to; missing folders are made.
+        path: of the file; missing folders are made.
         image: uint8, shape (H, W, 3).
     """
     with replacing(path) as unfinished:

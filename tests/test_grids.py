@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from PIL import Image
 
-from catsweep.report.grids import enlarge, grid, rows, save_png
+from catsweep.grids import enlarge, grid, rows, save_png
 
 
 def counted(n, height=3, width=5):

@@ -1,14 +1,21 @@
 import json
+import math
 from pathlib import Path
 
 import optuna
 import pytest
+from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 from tests.report.studies import BEGIN, CARD_OF_FID, HOSTILE, SPACE, Lab, add, params_of
 
 from catsweep.export.selection import Objective
-from catsweep.report.record import read
+from catsweep.study_record import LEAST, Entry, Record, failures, first_line, importances, read
 from steady.study import meta
+
+
+@pytest.fixture
+def lab(tmp_path: Path, empty_database: Path) -> Lab:
+    return Lab(tmp_path, empty_database)
 
 
 def test_a_record_holds_what_a_page_needs(lab: Lab) -> None:
@@ -148,3 +155,72 @@ def test_a_run_that_a_study_names_elsewhere_is_not_looked_at(lab: Lab, ended: Tr
     for folder in ("../other/0", str(other)):
         study.add_trial(create_trial(state=ended, values=values, user_attrs={meta.FOLDER: folder}))
     assert [trial.run for trial in read(study, lab.outputs / "cats").trials] == [None, None]
+
+
+def failed(number: int, state: str, message: str, traceback: str = "", **more: int) -> Entry:
+    return Entry(number, state, "failed", None, {}, (), None, message, traceback, **more)
+
+
+def test_failures_that_are_the_same_are_told_of_once_with_one_traceback() -> None:
+    trials = (
+        failed(1, "failed", "ValueError: no\nmore of it"),
+        failed(2, "out of memory", "MemoryError"),
+        failed(4, "failed", "ValueError: no", "first traceback"),
+        failed(5, "failed", "ValueError: no", "second traceback"),
+        Entry(6, "pruned", "pruned", None, {}, (), None, "given up"),
+    )
+    again = (failed(0, "failed", "", confirms=3, seed=8),)
+    found = failures(Record("cats", (Objective("fid", False),), trials, (), again))
+    assert [(f.kind, f.message, f.trials, f.traceback) for f in found] == [
+        ("failed", "ValueError: no", ("1", "4", "5"), "first traceback"),
+        ("failed", "no message", ("3 under seed 8",), ""),
+        ("out of memory", "MemoryError", ("2",), ""),
+    ]
+
+
+def test_no_text_has_no_first_line() -> None:
+    assert [first_line(""), first_line("a\nb")] == ["", "a"]
+
+
+def scored(n: int, score: str = "x") -> optuna.Study:
+    """`x` decides, `y` does not; the second objective is the first turned round."""
+    made = optuna.create_study(directions=["minimize", "maximize"])
+    space = {"x": FloatDistribution(0, 1), "y": FloatDistribution(0, 1)}
+    for i in range(n):
+        params = {"x": i / n, "y": (i * 7 % n) / n}
+        value = {"x": params["x"], "same": 1.0, "inf": math.inf}[score]
+        made.add_trial(create_trial(values=[value, -value], params=params, distributions=space))
+    return made
+
+
+def test_the_parameter_that_decides_comes_first_for_either_direction() -> None:
+    for place, one in enumerate(importances(scored(60))):
+        assert one.objective == place
+        assert next(iter(one.shares)) == "x"
+        assert one.shares["x"] > 0.7
+        assert sum(one.shares.values()) == pytest.approx(1)
+        assert one.note == "Where the best 6 of 60 finished trials lie, against all of them."
+
+
+def test_few_trials_give_a_hint_and_say_so() -> None:
+    [first, _] = importances(scored(8))
+    assert first.shares
+    assert first.note.startswith("Where the best 4 of 8 finished trials lie")
+    assert "hint" in first.note
+
+
+@pytest.mark.parametrize("n", range(LEAST))
+def test_too_few_trials_give_nothing_and_say_so(n: int) -> None:
+    [first, _] = importances(scored(n))
+    assert first.shares == {}
+    assert first.note == f"It takes at least {LEAST} finished trials to compare; there are {n}."
+
+
+def test_equal_scores_tell_nothing() -> None:
+    assert importances(scored(20, "same"))[0].note == "All finished trials have the same score."
+
+
+def test_infinite_and_pruned_ones_do_not_count() -> None:
+    made = scored(20, "inf")
+    made.add_trial(create_trial(state=TrialState.PRUNED))
+    assert "there are 0" in importances(made)[0].note

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from catsweep.report.words import counted, duration, listed, moment, parameter, shown
+from catsweep.report.formatting import counted, duration, listed, moment, parameter, shown
 from steady.printing import readable
 
 

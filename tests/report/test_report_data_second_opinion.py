@@ -8,9 +8,8 @@ import pytest
 from tests.markup import Seen
 from tests.report.studies import HOSTILE, Lab, add, params_of
 
-from catsweep.report import markdown
-from catsweep.report.page import render
-from catsweep.report.story import Story, tell
+from catsweep.report.render import Report
+from catsweep.report.report_data import ReportData, collect
 from steady.confirm import comparison
 
 NAMED = ("val/fid", "val/ssim")
@@ -38,23 +37,24 @@ def judged(lab: Lab) -> Lab:
     return lab
 
 
-def story(lab: Lab, name: str = "s") -> Story:
-    return tell(lab.sweeps / name, lab.outputs / name, lab.ready, plotly=False)
+def story(lab: Lab, name: str = "s") -> ReportData:
+    return collect(lab.sweeps / name, lab.outputs / name, lab.ready, plotly=False)
 
 
 def test_every_judged_run_is_in_the_chart_and_the_winner_is_marked(judged: Lab) -> None:
     told = story(judged)
     assert told.second is not None
-    assert told.second.plot is not None
-    marks = {m.text.partition(":")[0]: (m.role, m.winner) for m in told.second.plot.marks}
+    plot = told.charts.judged()
+    assert plot is not None
+    marks = {m.text.partition(":")[0]: (m.role, m.winner) for m in plot.marks}
     assert marks == {
         "trial 0": ("front", True), "trial 1": ("front", False), "trial 3": ("finished", False),
         **{f"trial {n} under seed {s}": ("confirmation", False) for n in (0, 1) for s in (1, 2)},
     }  # fmt: skip
-    own = {m.trial: (m.x, m.y) for m in told.second.plot.marks if m.role != "confirmation"}
+    own = {m.trial: (m.x, m.y) for m in plot.marks if m.role != "confirmation"}
     assert own[1][0] < own[0][0] < own[3][0]  # by FID
     assert own[3][1] < own[1][1] < own[0][1]  # by the judge, who is better below
-    assert told.second.plot.y_title == "judge/fid (dinov2) ↓ better"
+    assert plot.y_title == "judge/fid (dinov2) ↓ better"
 
 
 def test_the_table_has_both_scores_of_the_pareto_set_and_of_what_was_confirmed_and_of_photos(judged: Lab) -> None:
@@ -86,26 +86,26 @@ def test_confirmed_trials_are_shown_under_every_seed(judged: Lab) -> None:
 
 def test_both_reports_tell_it(judged: Lab) -> None:
     told, folder = story(judged), judged.sweeps / "s"
-    page = html.unescape(re.sub(r"<[^>]*>", "", render(told, folder)))
-    text = markdown.write(told, folder).read_text()
+    page = html.unescape(re.sub(r"<[^>]*>", "", Report(told, folder).html()))
+    text = Report(told, folder).write_markdown().read_text()
     wanted = "The judge (dinov2) agrees: judge/fid (dinov2) 201.5 ± 0.71 over 2 seeds, the lowest of 2 judged trials"
     for words in (wanted, "Over 7 judged runs", "Kendall's tau"):
         assert words in page
         assert words in text
     assert "real photos" in page
     assert "| real photos in their place | 5.5 |  |  | 42.5 |  |" in text
-    assert {"second_opinion.png", "seeds_0.png", "seeds_1.png"} < {one.name for one in (folder / "report").iterdir()}
+    assert {"second_opinion.svg", "seeds_0.png", "seeds_1.png"} < {one.name for one in (folder / "report").iterdir()}
     assert "![Trial 0, from left to right: the search, seed 1, seed 2](report/seeds_0.png)" in text
 
 
 def test_recall_coverage_and_the_judge_are_columns_of_all_tables(judged: Lab) -> None:
     told, folder = story(judged), judged.sweeps / "s"
-    page = render(told, folder)
+    page = Report(told, folder).html()
     [row] = re.findall(r'<tr id="trial-3".*?</tr>', page, re.DOTALL)
     assert re.findall(r'class="score" data-k="(.*?)" data-v="(.*?)"', row)[2:] == [
         ("val/recall", "0.5"), ("val/coverage", "0.5"), ("judge/fid (dinov2)", "260.0"),
     ]  # fmt: skip
-    text = markdown.write(told, folder).read_text()
+    text = Report(told, folder).write_markdown().read_text()
     assert "| trial | val/fid (efficientnet\\_lite0) | val/ssim | judge/fid (dinov2) ↓ | seeds |" in text
     assert "| val/recall | val/coverage | judge/fid (dinov2) | time | parameters |" in text
 
@@ -115,8 +115,8 @@ def test_without_a_judge_one_line_says_how_to_ask_it_and_nothing_else_changes(la
     lab.run("s", 0, FOUND[0], NAMED)
     told, folder = story(lab), lab.sweeps / "s"
     assert told.second is not None
-    assert (told.second.plot, told.second.rows, told.second.seeds) == (None, (), {})
-    page, text = render(told, folder), markdown.write(told, folder).read_text()
+    assert (told.charts.judged(), told.second.rows, told.second.seeds) == (None, (), {})
+    page, text = Report(told, folder).html(), Report(told, folder).write_markdown().read_text()
     for said in (page, text):
         assert said.count("make judge") == 1
         assert "judge/" not in said
@@ -126,8 +126,8 @@ def test_without_a_judge_one_line_says_how_to_ask_it_and_nothing_else_changes(la
 def test_runs_that_another_judge_has_seen_are_not_compared(judged: Lab) -> None:
     judged.judge("s", 3, 1.0, judge="clip")
     told = story(judged)
-    assert 3 not in {m.trial for m in told.second.plot.marks}  # type: ignore[union-attr]
-    assert "clip" not in render(told, judged.sweeps / "s")
+    assert 3 not in {m.trial for m in told.charts.judged().marks}  # type: ignore[union-attr]
+    assert "clip" not in Report(told, judged.sweeps / "s").html()
 
 
 @pytest.mark.security
@@ -137,7 +137,7 @@ def test_a_strangers_judge_adds_nothing_to_the_page_but_its_words(lab: Lab) -> N
         lab.run(name, 0, FOUND[0], NAMED)
         lab.judge(name, 0, 99.0, judge=judge)
         told, folder = story(lab, name), lab.sweeps / name
-        return Seen(render(told, folder)), markdown.write(told, folder)
+        return Seen(Report(told, folder).html()), Report(told, folder).write_markdown()
 
     (wanted, _), (seen, text) = page("harmless", "word"), page("hostile", HOSTILE.replace("\ud800", ""))
     assert [tag for tag in seen.tags if tag != "wbr"] == [tag for tag in wanted.tags if tag != "wbr"]

@@ -1,0 +1,301 @@
+"""Write report.html and report.md with its pictures: `python src/report.py`.
+
+One context of `ReportData` for both: charts are drawn once as SVG, which report.html contains and the files beside
+report.md are composed of. Reads `sweeps/<study>/` and, where they still exist, run folders and the ready set, and
+changes none of them; a running sweep can be reported at any time. All texts of a study are escaped by
+`catsweep.templates`; report.html is a single file and requests nothing.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import optuna
+from markupsafe import Markup
+from omegaconf import DictConfig
+
+from catsweep import templates
+from catsweep.folders import replacing_folder
+from catsweep.grids import Images, save_png
+from catsweep.metrics.beside import Scores, better, of_confirmation
+from catsweep.ownership import Kind, require_file
+from catsweep.report import formatting
+from catsweep.report.optuna_plots import plotly_library
+from catsweep.report.report_charts import Plot, arrow, brief
+from catsweep.report.report_data import ReportData, collect
+from catsweep.report.sample_images import CELL, data_uri, samples, sheet, side_by_side
+from catsweep.study_record import Entry, failures, first_line
+from steady import places
+from steady.atomic import write_text
+from steady.printing import Markdown, fenced, preformatted, readable, say
+from steady.study.storage import study_folder
+
+HERE = Path(__file__).parent
+PAGE, TEMPLATE = "report.html", "report.html.jinja"
+MARKDOWN, PICTURES = "report.md", "report"
+TITLE = ": what the sweep found"  # in both reports, by which ours are known
+CHARTS = ("history", "importance", "parallel", "pareto", "second_opinion", "slices_*", "timeline")
+PHOTOS = ("pareto_samples.png", "reconstructions.png", "seeds_*.png", "winner.png")
+DRAWN = Kind(
+    "the pictures of a report", "sweeps=DIR",
+    (*PHOTOS, *(f"{name}.{kind}" for name in CHARTS for kind in ("svg", "png"))),  # PNG: of earlier versions
+)  # fmt: skip
+STRIP = (4, 2)  # columns and rows of the samples of one trial
+STRIPS = 300  # trials in the table of report.html with samples, about 15 kB each
+FRONT = 5  # Pareto-optimal trials whose samples are beside report.md
+SEED = (4, 4)  # of the samples of a confirmed trial under one seed
+SHARE = (6, 6)  # of the winner's samples, and of the real cats beside them
+IMPORTANCE_ROW, TIMELINE_ROW = 36, 54  # heights of a parameter and of a slot, units of the SVG
+GAP, TITLED = 28, 26  # between charts of a picture, and above one with a title
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart as SVG, with its size in a picture and what is said about it."""
+
+    svg: Markup
+    width: float
+    height: float
+    title: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A trial in the table."""
+
+    trial: Entry  # the trial
+    rank: int  # from 1
+    strip: str  # data URI of some samples; empty without any
+    link: str  # relative URL of its folder; empty if it does not exist
+    label: str  # `winner`, `Pareto-optimal`, or how the trial ended
+    scores: Mapping[str, float]  # beside the objectives
+
+
+def run(cfg: DictConfig) -> Path:
+    """Write both reports, and print where.
+
+    Args:
+        cfg: as in `conf/report.yaml`.
+
+    Returns:
+        `sweeps/<study>/report.html`.
+
+    Raises:
+        ExportError: there is no such study, or `select` is the number of no finished trial.
+        ConfigError: `select` means nothing for this study.
+        PlaceError: the study's folder cannot be written.
+        TakenError: a file of that name exists that is no report.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # its warnings of infinite scores are in the report
+    folder = study_folder(Path(cfg.sweeps), None if cfg.study is None else str(cfg.study))
+    places.check(folder, cfg)
+    data = collect(folder, Path(cfg.outputs) / folder.name, Path(cfg.ready), cfg.select, bool(cfg.plotly))
+    report, path = Report(data, folder), folder / PAGE
+    for page in (path, folder / MARKDOWN):
+        require_file(page, TITLE, "sweeps=DIR")
+    write_text(path, report.html())
+    beside = report.write_markdown()
+    told = f"{formatting.counted(len(data.record.trials), 'trial')} of study {folder.name}"
+    say(f"{told}: {path} ({path.stat().st_size / 1e6:.1f} MB), and {beside}")
+    return path
+
+
+class Report:
+    """The report of a study; equal data give equal reports.
+
+    Args:
+        data: its content.
+        home: folder of the report, from which links to run folders start.
+    """
+
+    def __init__(self, data: ReportData, home: Path) -> None:
+        self.data, self.home = data, home
+
+    def html(self) -> str:
+        """Render report.html."""
+        data = self.data
+        context = {
+            **self._context,
+            "charts": self.charts,
+            "lying": self._parallel("parallel_lying"),
+            "sides": [data_uri(sheet(some, *SHARE)) if len(some) else "" for some in (data.samples, data.real)],
+            "reconstructions": "" if data.reconstructions is None else data_uri(data.reconstructions),
+            "seeds": [
+                (trial, [(one, data_uri(sheet(one.images, *SEED))) for one in runs])
+                for trial, runs in (data.second.seeds if data.second else {}).items()
+            ],
+            "cards": self._cards(),
+            "library": plotly_library() if data.plots else "",
+        }
+        return _environment().get_template(TEMPLATE).render(context).lstrip()
+
+    def write_markdown(self) -> Path:
+        """Write report.md and its pictures into the folder of the report, and return the path of report.md."""
+        with replacing_folder(self.home / PICTURES, DRAWN) as folder:
+            self._write_pictures(folder)
+            pictures = {path.name for path in folder.iterdir()}
+        context = {**self._context, "pictures": pictures, "strips": list(self._front_strips)}
+        context["card_keys"] = list(dict.fromkeys(key for card in self.data.record.cards.values() for key in card))
+        page = _environment(False).get_template("report.md.jinja").render(context)
+        write_text(self.home / MARKDOWN, page)
+        return self.home / MARKDOWN
+
+    @cached_property
+    def charts(self) -> dict[str, list[Chart]]:
+        """The charts by the name of their picture; empty lists for charts without data."""
+        data, charts = self.data, self.data.charts
+        record, objectives, draw = data.record, range(len(data.record.objectives)), _charts_module()
+
+        def plots(found: Sequence[Plot | None], radius: float, numbered: bool = False) -> list[Chart]:
+            return [
+                Chart(draw.plot(p, radius, numbered), p.area.width, p.area.height, "" if p.y_title else p.title)
+                for p in found
+                if p is not None
+            ]
+
+        return {
+            "pareto": plots(charts.pareto(), 6, numbered=True),
+            "second_opinion": plots([charts.judged()], 6, numbered=True),
+            "history": plots([charts.history(i) for i in objectives], 5),
+            **{f"slices_{i}": plots(charts.slices(i, data.names), 4.5) for i in objectives},
+            "parallel": self._parallel("parallel"),
+            "importance": [
+                Chart(
+                    draw.importance(one.shares, IMPORTANCE_ROW) if one.shares else Markup(""), 440,
+                    IMPORTANCE_ROW * len(one.shares), f"for {record.labels[one.objective]}", one.note,
+                )
+                for one in data.importances
+            ],
+            "timeline": [
+                Chart(draw.timeline(line, TIMELINE_ROW), 940, TIMELINE_ROW * len(line.lanes) + 18)
+                for line in [data.timeline]
+                if line
+            ],
+        }  # fmt: skip
+
+    def _parallel(self, macro: str) -> list[Chart]:
+        found = self.data.charts.parallel(self.data.names)
+        return [Chart(getattr(_charts_module(), macro)(found), 1040, 400)] if found else []
+
+    @cached_property
+    def _context(self) -> dict[str, Any]:
+        """What both templates are given."""
+        data, record, winner = self.data, self.data.record, self.data.winner
+        return {
+            "data": data,
+            "record": record,
+            "winner": winner,
+            "best": data.best,
+            "front": winner.front,
+            "line": data.timeline,
+            "second": data.second,
+            "reproduction": data.reproduction,
+            "labels": record.labels,
+            "arrows": [arrow(record, i) for i in range(len(record.objectives))],
+            "names": list(record.distributions),
+            "beside": record.beside,
+            "again": of_confirmation(winner.confirmed, record.opinion.again) if winner.confirmed else {},
+            "failures": failures(record),
+            "rows": self._rows(),
+        }
+
+    def _rows(self) -> list[Row]:
+        record, front, winner = self.data.record, self.data.winner.front, self.data.winner.number
+        trials = {trial.number: trial for trial in record.trials}
+        rows = []
+        for rank, number in enumerate(record.ranked, start=1):
+            trial = trials[number]
+            strip = _strip(trial) if rank <= STRIPS or number in front else None
+            rows.append(
+                Row(
+                    trial=trial,
+                    rank=rank,
+                    strip="" if strip is None else data_uri(strip, quality=80),
+                    link=formatting.link(trial.run, self.home),
+                    label="winner" if number == winner else "Pareto-optimal" if number in front else trial.state,
+                    scores=record.opinion.own.get(number, Scores()).values,
+                )
+            )
+        return rows
+
+    def _cards(self) -> list[dict[str, Any]]:
+        """Group metric cards by the score's label: those of the objectives, and others."""
+        own = [objective.name for objective in self.data.record.objectives]
+        cards = [(score in own, self.data.record.label(score), card) for score, card in self.data.record.cards.items()]
+        return [{label: card for is_own, label, card in cards if is_own == wanted} for wanted in (True, False)]
+
+    @cached_property
+    def _front_strips(self) -> dict[int, Images]:
+        trials = {trial.number: trial for trial in self.data.record.trials}
+        strips = {number: _strip(trials[number]) for number in self.data.winner.front[:FRONT]}
+        return {number: strip for number, strip in strips.items() if strip is not None}
+
+    def _write_pictures(self, folder: Path) -> None:
+        data = self.data
+        if len(data.samples):
+            sides = [sheet(some, *SHARE, padding=2) for some in (data.samples, data.real) if len(some)]
+            save_png(folder / "winner.png", side_by_side(*sides))
+        if data.reconstructions is not None:
+            save_png(folder / "reconstructions.png", data.reconstructions)
+        if self._front_strips:
+            save_png(folder / "pareto_samples.png", side_by_side(*self._front_strips.values()))
+        for trial, runs in (data.second.seeds if data.second else {}).items():
+            sheets = [sheet(one.images, *SEED, padding=2) for one in runs]
+            save_png(folder / f"seeds_{trial}.png", side_by_side(*sheets))
+        for name, charts in self.charts.items():
+            if drawn := [chart for chart in charts if chart.svg]:
+                write_text(folder / f"{name}.svg", _picture(drawn, columns=4 if name.startswith("slices") else 2))
+
+
+def _picture(charts: Sequence[Chart], columns: int) -> str:
+    """Compose a picture of charts in rows, in the colours of a light page, for programs that know no CSS variables."""
+    columns = min(columns, len(charts))
+    wide, y = max(chart.width for chart in charts), float(GAP)
+    placed = []
+    for row in (charts[i : i + columns] for i in range(0, len(charts), columns)):
+        y += TITLED if any(chart.title for chart in row) else 0
+        placed += [(chart, GAP + i * (wide + GAP), y) for i, chart in enumerate(row)]
+        y += max(chart.height for chart in row) + GAP
+    css = (HERE / "charts.css").read_text(encoding="utf-8")
+    colours = dict(re.findall(r"(--\w+): (#\w+)", css))
+    style = re.sub(r"var\((--\w+)\)", lambda variable: colours[variable[1]], css.partition("}\n")[2])
+    size = {"width": GAP + columns * (wide + GAP), "height": y}
+    return _environment().get_template("picture.svg.jinja").render(placed=placed, style=Markup(style), **size)
+
+
+@cache
+def _environment(html: bool = True) -> jinja2.Environment:
+    """Make the environment of the templates, with the report's filters."""
+    environment = templates.environment(HERE, html)
+    for filter_ in (formatting.shown, formatting.parameter, formatting.duration, formatting.moment, formatting.listed,
+                    formatting.breakable, better, readable, first_line, preformatted):  # fmt: skip
+        environment.filters[filter_.__name__] = filter_
+    environment.filters.update(
+        md=Markdown, fenced=lambda text: Markdown("\n".join(fenced(text))), card_value=_card_value
+    )
+    environment.globals.update(counted=formatting.counted, short=formatting.short, brief=brief)
+    return environment
+
+
+@cache
+def _charts_module() -> Any:
+    """Return the macros of charts.jinja, which return SVG."""
+    return _environment().get_template("charts.jinja").module
+
+
+def _strip(trial: Entry) -> Images | None:
+    images = samples(trial.run)
+    return sheet(images, *STRIP, cell=CELL) if len(images) else None
+
+
+def _card_value(value: Any) -> str:
+    """Format a value of a metric card; digests are cut."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {formatting.shown(item)}" for key, item in value.items())
+    text = "" if value is None else formatting.shown(value)
+    return f"{text[:16]}…" if re.fullmatch(r"[0-9a-f]{64}", text) else text

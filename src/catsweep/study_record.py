@@ -1,0 +1,352 @@
+"""Read an Optuna study and its run folders into plain values: trials, attempts, failures, importances.
+
+What the report, the tracking of studies and the judge know of a study. Missing or damaged files are no error: run
+folders are removed while their study stays.
+"""
+
+import math
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from catsweep.errors import DataError, ExportError
+from catsweep.export.opinion import Opinion
+from catsweep.export.selection import Candidate, Objective
+from catsweep.export.trials import CONFIRM, find_run
+from catsweep.metrics.beside import BESIDE, Scores, of_run
+from catsweep.metrics.judged import CARDS
+from catsweep.records import NUMBER, TEXT, misshapen, read_json
+from steady import grammar
+from steady.links import inside
+from steady.printing import readable
+from steady.study import meta, results
+from steady.study.storage import find_study
+
+ROLES = {  # what a chart draws alike
+    TrialState.COMPLETE: "finished", TrialState.RUNNING: "running", TrialState.WAITING: "waiting",
+    TrialState.PRUNED: "pruned", TrialState.FAIL: "failed",
+}  # fmt: skip
+
+LEAST = 4  # finished trials; importances of fewer mean nothing
+BEST, SHARE = 5, 0.1  # the best are a tenth of the trials, but at least so many where there are (Optuna's advice)
+SURE = 50  # finished trials from which on a tenth of them are enough
+
+SHAPES: dict[str, Any] = {  # what is read of the documents of a run
+    "metrics.json": {"cards": CARDS},
+    "provenance.json": {"command": [TEXT], "git": {"commit": TEXT}, "started": TEXT},
+    "progress.json": {"updated": NUMBER},
+}
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """An attempt of a trial in a slot."""
+
+    slot: int | None  # number of the slot; None if unknown
+    start: float  # Unix time
+    end: float  # Unix time; of an open attempt, that of the last progress
+    open: bool = False  # whether the attempt is still running
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A trial, or a confirmation run."""
+
+    number: int  # of the trial in its study
+    state: str  # as in `steady.study.results.state`, with `finished` for complete trials
+    role: str  # `finished`, `pruned`, `failed` (also for infeasible ones), `running` or `waiting`
+    values: tuple[float, ...] | None  # one per objective, if the trial finished; may be infinite
+    params: Mapping[str, Any]  # sampled parameters
+    attempts: tuple[Attempt, ...]  # in their order
+    seconds: float | None  # over all attempts, None if unknown
+    message: str = ""  # error or reason of the end; may be empty
+    traceback: str = ""  # may be empty
+    run: Path | None = None  # run folder, None if it does not exist
+    confirms: int | None = None  # of a confirmation run, the number of the repeated trial
+    seed: int | None = None  # of a confirmation run
+
+    @property
+    def scored(self) -> bool:
+        """Whether all values exist and are finite."""
+        return self.values is not None and all(map(math.isfinite, self.values))
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Trials that ended in the same way."""
+
+    kind: str  # outcome, such as `out of memory`
+    message: str  # first line of the error
+    trials: tuple[str, ...]  # numbers, in words
+    traceback: str  # the first that exists; may be empty
+
+
+@dataclass(frozen=True)
+class Importance:
+    """Importances of all parameters for one objective."""
+
+    objective: int  # its index among the study's
+    shares: dict[str, float]  # by parameter, 0 to 1, their sum is 1; the largest first. Empty if not computed
+    note: str  # basis of the computation, or why there is none
+
+
+@dataclass(frozen=True)
+class Record:
+    """A study as plain values."""
+
+    name: str  # of the study
+    objectives: tuple[Objective, ...]  # names and directions
+    trials: tuple[Entry, ...]  # by number
+    ranked: tuple[int, ...]  # numbers of all trials in the order of the leaderboard
+    confirmations: tuple[Entry, ...] = ()  # runs under other seeds, by number
+    distributions: Mapping[str, BaseDistribution] = field(default_factory=dict)  # by parameter, in the space's order
+    contract: Mapping[str, Any] = field(default_factory=dict)  # what the study was started with; empty if not by us
+    cards: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # metric card of each score, plain values
+    total: int | None = None  # number of trials requested, None if unknown
+    command: tuple[str, ...] | None = None  # command line of the sweep, None if no run folder keeps it
+    commit: str | None = None  # of the code, None if unknown
+    pruning: Mapping[str, Any] | None = None  # pruner and rung metrics, None without pruning
+    exact: bool = False  # whether parameters distinguish strings from other values
+    opinion: Opinion = field(default_factory=lambda: Opinion({}, {}))  # scores beside the objectives
+
+    @property
+    def beside(self) -> list[str]:
+        """Names of the scores that any trial has beside the objectives, in the order of their columns."""
+        known = {name for one in self.opinion.own.values() for name in one.beside}
+        return [name for name in BESIDE if name in known - {objective.name for objective in self.objectives}]
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of the objectives, each with its extractor: `val/fid (efficientnet_lite0)`."""
+        return [self.label(objective.name) for objective in self.objectives]
+
+    def label(self, score: str) -> str:
+        """Name a score with its extractor."""
+        extractor = str(self.cards.get(score, {}).get("extractor", "pixels"))
+        return readable(score if extractor == "pixels" else f"{score} ({extractor})")
+
+    def named(self, role: str) -> list[Entry]:
+        """Select the trials of a role."""
+        return [trial for trial in self.trials if trial.role == role]
+
+
+def read(study: optuna.Study, runs: Path, objectives: tuple[Objective, ...] | None = None) -> Record:
+    """Read a study of any tool, which may be running or empty.
+
+    Args:
+        study: to read.
+        runs: folder of its run folders; need not exist.
+        objectives: of the study, where known better than from the study itself.
+    """
+    objectives = objectives or _objectives(study)
+    trials = tuple(_entry(trial, _run_folder(trial, runs, objectives)) for trial in study.get_trials(deepcopy=False))
+    contract = study.user_attrs.get("contract") or {}
+    documents = [_json(trial.run / "metrics.json") for trial in trials if trial.run]
+    origins = [_json(trial.run / "provenance.json") for trial in trials if trial.run]
+    kept = [cards for document in documents if (cards := document.get("cards"))]
+    confirmations = _confirmations(study, runs)
+    opinion = _opinion(trials, confirmations, runs)
+    return Record(
+        name=study.study_name,
+        objectives=objectives,
+        trials=trials,
+        ranked=tuple(trial.number for trial in results.ranked(study)),
+        confirmations=confirmations,
+        distributions=_distributions(study, contract.get("space") or {}),
+        contract=contract,
+        cards={
+            **((contract.get("facts") or {}).get("cards") or {}),
+            **(kept[0] if kept else {}),
+            **({name: card.to_dict() for name, card in opinion.judged[0].cards.items()} if opinion.judged else {}),
+        },
+        total=_total(study, trials),
+        command=next((tuple(map(str, words)) for o in origins if (words := o.get("command"))), None),
+        commit=next((str(c) for o in origins if (c := (o.get("git") or {}).get("commit"))), None),
+        pruning=study.user_attrs.get("pruning"),
+        exact=grammar.SPELLED in study.user_attrs,
+        opinion=opinion,
+    )
+
+
+def finished(study: optuna.Study, objective: int) -> list[FrozenTrial]:
+    """Return the finished trials whose value of an objective is finite."""
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return [trial for trial in trials if math.isfinite(trial.values[objective])]
+
+
+def importances(study: optuna.Study) -> list[Importance]:
+    """Compute the importances of the parameters for each objective of a study.
+
+    PED-ANOVA (Watanabe et al. 2023, arXiv 2304.10255) compares the distribution of the best trials with that of all.
+    """
+    return [_importance(study, objective) for objective in range(len(study.directions))]
+
+
+def failures(record: Record) -> list[Failure]:
+    """Group failed trials and confirmation runs by outcome and first line of the message, the most frequent first."""
+    found: dict[tuple[str, str], list[Entry]] = {}
+    for entry in (*record.trials, *record.confirmations):
+        if entry.role == "failed":
+            found.setdefault((entry.state, first_line(entry.message) or "no message"), []).append(entry)
+    return [
+        Failure(
+            kind,
+            message,
+            tuple(str(e.number) if e.confirms is None else f"{e.confirms} under seed {e.seed}" for e in failed),
+            next((e.traceback for e in failed if e.traceback), ""),
+        )
+        for (kind, message), failed in sorted(found.items(), key=lambda item: (-len(item[1]), item[0]))
+    ]
+
+
+def first_line(text: str) -> str:
+    """Return the first line of a text that may be empty."""
+    return next(iter(text.splitlines()), "")
+
+
+def _opinion(trials: Sequence[Entry], confirmations: Sequence[Entry], runs: Path) -> Opinion:
+    again: dict[int, dict[int, Scores]] = {}
+    for run in confirmations:
+        if run.role == "finished" and isinstance(run.confirms, int) and isinstance(run.seed, int):
+            again.setdefault(run.confirms, {})[run.seed] = of_run(run.run, runs)
+    return Opinion.of({trial.number: of_run(trial.run, runs) for trial in trials if trial.role == "finished"}, again)
+
+
+def _objectives(study: optuna.Study) -> tuple[Objective, ...]:
+    names = study.metric_names or study.user_attrs.get("objective")
+    if not names or len(names) != len(study.directions):
+        n = len(study.directions)
+        names = ["value"] if n == 1 else [f"value {i}" for i in range(n)]
+    return tuple(
+        Objective(str(name), direction == StudyDirection.MAXIMIZE)
+        for name, direction in zip(names, study.directions, strict=True)
+    )
+
+
+def _entry(trial: FrozenTrial, run: Path | None) -> Entry:
+    noted = trial.user_attrs
+    state, role = results.state(trial), ROLES[trial.state]
+    if role == "pruned" and state != "pruned":  # infeasible: out of memory, diverged
+        role = "failed"
+    return Entry(
+        number=trial.number,
+        state=results.WORDS.get(state, state),
+        role=role,
+        values=tuple(trial.values) if trial.state == TrialState.COMPLETE else None,
+        params=dict(trial.params),
+        attempts=_attempts(trial, run),
+        seconds=results.seconds(trial),
+        message=readable(str(noted.get(meta.MESSAGE, ""))).strip(),
+        traceback=readable(str(noted.get(meta.TRACEBACK, ""))).strip(),
+        run=run,
+        confirms=noted.get(meta.CONFIRMS),
+        seed=noted.get(meta.SEED),
+    )
+
+
+def _attempts(trial: FrozenTrial, run: Path | None) -> tuple[Attempt, ...]:
+    told = trial.user_attrs.get(meta.RUNS, [])
+    ended = tuple(Attempt(one.get("slot"), float(one["start"]), float(one["end"])) for one in told)
+    if trial.state == TrialState.RUNNING and run is not None:
+        return (*ended, *_open_attempt(run))
+    if not ended and trial.datetime_start and trial.datetime_complete:  # another sweeper's
+        return (Attempt(None, trial.datetime_start.timestamp(), trial.datetime_complete.timestamp()),)
+    return ended
+
+
+def _open_attempt(run: Path) -> list[Attempt]:
+    """Read start and last progress of a running attempt from its run folder."""
+    try:
+        start = datetime.fromisoformat(str(_json(run / "provenance.json")["started"])).timestamp()
+    except (KeyError, ValueError):
+        return []  # proposed ahead, not started
+    updated = _json(run / "progress.json").get("updated")
+    return [Attempt(None, start, max(start, float(updated or 0.0)), open=True)]
+
+
+def _confirmations(study: optuna.Study, runs: Path) -> tuple[Entry, ...]:
+    name = study.study_name + CONFIRM
+    if find_study(study._storage, name) is None:
+        return ()
+    found = optuna.load_study(study_name=name, storage=study._storage).get_trials(deepcopy=False)
+    return tuple(_entry(run, _own_folder(run, runs, f"{CONFIRM[1:]}/{run.number}")) for run in found)
+
+
+def _run_folder(trial: FrozenTrial, runs: Path, objectives: Sequence[Objective]) -> Path | None:
+    if trial.state == TrialState.COMPLETE:
+        try:
+            known = trial.user_attrs.get(meta.FOLDER)
+            return find_run(runs, Candidate(trial.number, tuple(trial.values)), objectives, known)
+        except ExportError:
+            return None
+    return _own_folder(trial, runs, str(trial.number))
+
+
+def _own_folder(trial: FrozenTrial, runs: Path, usual: str) -> Path | None:
+    """Return a trial's folder if it exists within `runs`: the study of a stranger may name any other."""
+    folder = runs / str(trial.user_attrs.get(meta.FOLDER, usual))
+    return folder if folder.is_dir() and inside(runs, folder) else None
+
+
+def _distributions(study: optuna.Study, space: Mapping[str, Any]) -> dict[str, BaseDistribution]:
+    found: dict[str, BaseDistribution] = {}
+    for trial in study.get_trials(deepcopy=False):
+        found.update(trial.distributions)
+    order = list(space)
+    return dict(sorted(found.items(), key=lambda item: order.index(item[0]) if item[0] in order else len(order)))
+
+
+def _total(study: optuna.Study, trials: Sequence[Entry]) -> int | None:
+    """Find the number of requested trials: from the command line, which each trial keeps, or the configuration."""
+    told = [trial.user_attrs.get("trials") for trial in reversed(study.get_trials(deepcopy=False))]
+    configured = (_configured(trial.run) for trial in reversed(trials) if trial.run)
+    return next((int(str(n)) for n in (*told, *configured) if str(n).isdecimal()), None)
+
+
+def _configured(run: Path) -> str:
+    try:
+        found = re.search(r"^trials: (\d+)$", (run / "config.yaml").read_text(encoding="utf-8"), re.MULTILINE)
+    except (OSError, ValueError):
+        return ""
+    return found[1] if found else ""
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """Read a JSON file of a run; empty if it is missing or damaged."""
+    try:
+        found = read_json(path)
+    except DataError:
+        return {}
+    return {} if misshapen(found, SHAPES[path.name]) else found
+
+
+def _importance(study: optuna.Study, objective: int) -> Importance:
+    usable = finished(study, objective)
+    n = len(usable)
+    if n < LEAST:
+        return Importance(objective, {}, f"It takes at least {LEAST} finished trials to compare; there are {n}.")
+    if len({trial.values[objective] for trial in usable}) == 1:
+        return Importance(objective, {}, "All finished trials have the same score.")
+    best = max(math.ceil(SHARE * n), min(BEST, n // 2))
+    sign = -1 if study.directions[objective] == StudyDirection.MAXIMIZE else 1
+    with warnings.catch_warnings():  # Optuna warns that a target's direction counts as minimised, as it does here
+        warnings.simplefilter("ignore")
+        evaluator = PedAnovaImportanceEvaluator(target_quantile=min(0.999, best / n))
+        found = get_param_importances(study, evaluator=evaluator, target=lambda t: sign * t.values[objective])
+    shares = dict(sorted(found.items(), key=lambda item: (-round(item[1], 9), item[0])))
+    if not shares or not math.isfinite(sum(shares.values())) or not sum(shares.values()):
+        return Importance(objective, {}, "No parameter tells the best trials from the others.")
+    hint = "" if n >= SURE else " With so few trials this is a hint, not a finding."
+    return Importance(
+        objective, shares, f"Where the best {best} of {n} finished trials lie, against all of them.{hint}"
+    )
