@@ -29,7 +29,6 @@ from pytorch_lightning.strategies import DDPStrategy
 
 from catsweep import configuration, run_folder, schema, training
 from catsweep.data.building import open_or_build
-from catsweep.data.demo import render
 from catsweep.data.sources import KaggleCats
 from catsweep.errors import ConfigError, MetricError
 from catsweep.instantiation import instantiate
@@ -38,6 +37,7 @@ from catsweep.models.latents import draw_latents
 from catsweep.models.protocol import Generator, Reconstructor, evaluating
 from catsweep.search.enqueued import read_all
 from catsweep.search.space import Space
+from catsweep.synthetic.renderer import render
 from catsweep.tracking import loggers
 from catsweep.tracking.loggers import RunLogger
 

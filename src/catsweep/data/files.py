@@ -1,6 +1,6 @@
 """The files of a source as one thing: names in a fixed order, and bytes behind each name.
 
-What the sources read from. `Folder` is here; `catsweep.data.archives` has zips and tars, `catsweep.data.demo_files`
+What the sources read from. `Folder` is here; `catsweep.data.archives` has zips and tars, `catsweep.data.sources`
 cats that are drawn when asked for, `catsweep.data.hub` a set of the Hugging Face Hub.
 """
 

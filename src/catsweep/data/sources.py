@@ -1,4 +1,4 @@
-"""Where images come from: drawn cats, any folder of photos, or the Kaggle layout with landmarks.
+"""Sources of images: drawn cats, photos in a folder or archive, and photos with Kaggle's landmarks.
 
 Each class is named by `_target_` in conf/data/*.yaml and follows `catsweep.data.ready.Source`; one's own needs
 nothing else. They hand `catsweep.data.building` one `Item` after the other, an image of the training size or a
@@ -12,27 +12,37 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from catsweep.data import align as alignment
 from catsweep.data import landmarks
 from catsweep.data.archives import open_files
-from catsweep.data.decode import Unreadable, decoding, heif_is_there
+from catsweep.data.decode import MAX_BYTES, Unreadable, decoding, heif_is_there
 from catsweep.data.files import READING, Files, digest, reading
+from catsweep.data.landmarks import POINTS, SUFFIX
 from catsweep.data.ready import Item
 from catsweep.data.threads import in_order, watched
 from catsweep.errors import ConfigError
+from catsweep.synthetic import renderer
+from catsweep.synthetic.catalogue import Cat, pick
+from catsweep.synthetic.renderer import draw, landmarks_of
 
 JPEG_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif"})
 SUFFIXES = JPEG_SUFFIXES | {".avif", ".bmp", ".gif", ".j2k", ".jp2", ".mpo", ".png", ".tif", ".tiff", ".webp"}
 SUFFIXES |= {".heic", ".heif", ".hif", ".pbm", ".pgm", ".pnm", ".ppm"}
 FACE = {"left_eye": (0.32, 0.42), "right_eye": (0.68, 0.42), "mouth": (0.50, 0.70)}
 _HERE = Path(__file__).parent
+_DRAWING: tuple[str | Path, ...] = ("sources.py", *sorted(Path(renderer.__file__).parent.glob("*.py")))
+DEMO_SIDE = 256  # pixels of a drawn photo, from which faces of 64 and 128 pixels can be made
+# Of the cat in it; stage `zoom` shows 1.3 times what the cats are drawn for, which fits in up to 0.77.
+DEMO_SCALE = (0.58, 0.75)
+DEMO_SHIFT = 0.03  # beyond the room that this leaves, in fractions of the picture
 
 
 class DemoCats:
-    """Cats drawn by `catsweep.data.demo`: everything runs on a fresh machine, with no network.
+    """Cats drawn by `catsweep.synthetic.renderer`: everything runs on a fresh machine, with no network.
 
     Args:
         n: number of cats.
@@ -51,23 +61,75 @@ class DemoCats:
 
     def key(self, size: int) -> dict[str, Any]:
         """See `catsweep.data.ready.Source`."""
-        return {"n": self.n, "seed": self.seed, "code": code_digest("demo*.py")}
+        return {"n": self.n, "seed": self.seed, "code": code_digest(*_DRAWING)}
 
     @cached_property
     def files(self) -> Files:
         """The cats as photos, for `catsweep.data.prepare`."""
-        from catsweep.data.demo_files import DemoFiles
-
-        return DemoFiles(self.n, self.seed, code_digest("demo*.py"))
+        return DemoFiles(self.n, self.seed, code_digest(*_DRAWING))
 
     def items(self, size: int) -> Iterator[Item]:
         """See `catsweep.data.ready.Source`."""
-        from catsweep.data.demo import render
-
-        cats = render(self.n, size, self.seed)
+        cats = renderer.render(self.n, size, self.seed)
         for number, (image, points) in enumerate(zip(cats.images, cats.landmarks, strict=True)):
             name = hashlib.sha256(image.tobytes()).hexdigest()
             yield Item(f"cat-{number:06d}", name, name, size, size, image, points)
+
+
+class DemoFiles:
+    """Drawn cats as `catsweep.data.files.Files`: photos with landmarks beside them, drawn when they are read.
+
+    As a photographer would take them: smaller than `render` draws them, not quite in the middle and not quite level, so
+    that there is something to find and to align.
+
+    Args:
+        n: number of cats.
+        seed: of the drawing.
+        code: version of what draws them.
+    """
+
+    def __init__(self, n: int, seed: int, code: str) -> None:
+        self.seed, self.code = seed, code
+        self._places = {f"cat-{number:06d}.png": number for number in range(n)}
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._places
+
+    def __contains__(self, name: object) -> bool:
+        return str(name).removesuffix(SUFFIX) in self._places
+
+    def size(self, name: str) -> int:
+        """See `Files`: pixels that do not shrink."""
+        return 4 * DEMO_SIDE * DEMO_SIDE
+
+    def read(self, name: str, limit: int = MAX_BYTES) -> bytes:
+        """See `Files`."""
+        if name not in self:
+            raise Unreadable("cannot be opened: there is no such cat")
+        cat = photographed(self.seed, self._places[name.removesuffix(SUFFIX)])
+        if name.endswith(SUFFIX):  # pixels counted from the centre of the first
+            points = landmarks_of(cat).ravel() * DEMO_SIDE - 0.5
+            return f"{POINTS} {' '.join(f'{value:.2f}' for value in points)} ".encode()
+        image, _ = draw(cat, DEMO_SIDE)
+        return cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
+
+    def passed_over(self) -> dict[str, str]:
+        """See `Files`: all are photos."""
+        return {}
+
+    def digest(self, name: str) -> str:
+        """See `Files`: of what a cat is drawn from, for drawing all of them at each start would take a minute."""
+        return hashlib.sha256(f"{self.code} {self.seed} {DEMO_SIDE} {name}".encode()).hexdigest()
+
+
+def photographed(seed: int, index: int) -> Cat:
+    """Parameters of cat `index` of a seed, as a photo shows it."""
+    draws = np.random.default_rng([seed, index, DEMO_SIDE])
+    cat, scale = pick(seed, index), draws.uniform(*DEMO_SCALE)
+    most = (1 - scale / DEMO_SCALE[1]) / 2 + DEMO_SHIFT
+    shift = draws.uniform(-most, most), draws.uniform(-most, most)
+    pose = replace(cat.pose, scale=cat.pose.scale * scale, shift=shift, roll=2 * cat.pose.roll)
+    return replace(cat, pose=pose)
 
 
 class Photos:
@@ -222,7 +284,7 @@ class KaggleCats(Photos):
         return image, alignment.transform(matrix, points) * (size / standard) - 0.5
 
 
-def code_digest(*patterns: str) -> str:
-    """Digest over the source text of the modules that decide what the pixels are."""
-    files = sorted({file for pattern in patterns for file in _HERE.glob(pattern)})
-    return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()[:16]
+def code_digest(*files: str | Path) -> str:
+    """Digest of the source text of modules that decide what the pixels are: names in this folder, or whole paths."""
+    texts = [(_HERE / file).read_bytes() for file in sorted(files, key=str)]
+    return hashlib.sha256(b"\0".join(texts)).hexdigest()[:16]

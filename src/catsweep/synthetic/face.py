@@ -1,6 +1,6 @@
-"""The features of a demo cat: eyes, nose, mouth, whiskers and collar, drawn over the coat.
+"""Face of a synthetic cat: eyes, nose, mouth, whiskers and collar, drawn over the coat.
 
-Third layer of the demo renderer; `x`, `y` are face coordinates and pictures (3, S, S), as in `demo_coat`.
+Arguments `x`, `y` are face coordinates and pictures are (3, S, S), as in `coat`.
 """
 
 import math
@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from catsweep.data.demo_canvas import (
+from catsweep.synthetic.canvas import (
     EYE,
     MOUTH,
     Field,
@@ -23,8 +23,8 @@ from catsweep.data.demo_canvas import (
     smoothstep,
     to_picture,
 )
-from catsweep.data.demo_catalogue import Features, Pose, Scene
-from catsweep.data.demo_coat import Silhouette
+from catsweep.synthetic.catalogue import Features, Pose, Scene
+from catsweep.synthetic.coat import Silhouette
 
 _LID = (0.07, 0.05, 0.05)
 _LIPS = (0.13, 0.07, 0.07)

@@ -1,8 +1,8 @@
-"""The canvas of the demo renderer: coordinates, pose, noise and the arithmetic of smooth fields.
+"""Canvas of the renderer: coordinates, pose, noise and arithmetic of smooth fields.
 
-A demo cat is drawn as fields: float32 arrays of shape (S, S), one value per pixel of a canvas larger than the
-picture. Shapes are signed distances (negative inside, in fractions of the width), turned into coverage by
-`cover`. All of it is pure, and independent of S up to sampling, so that a cat looks the same at any size.
+A field is a float32 array of shape (S, S), one value per pixel of a canvas larger than the picture. Shapes are signed
+distances (negative inside, in fractions of the width); `cover` turns them into coverage. All functions are pure and,
+up to sampling, independent of S, so that a cat looks the same at any size.
 """
 
 import math
@@ -13,8 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from catsweep.data.demo_catalogue import Pose
-from catsweep.data.demo_palette import Colour
+from catsweep.synthetic.catalogue import Colour, Pose
 
 Field = npt.NDArray[np.floating[Any]]
 """Float32 in fact; numpy's stubs cannot tell that a Python float does not widen it."""

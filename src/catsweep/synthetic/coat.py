@@ -1,8 +1,7 @@
-"""The furry part of a demo cat: its silhouette, the colours of its fur, and how light falls on it.
+"""Coat of a synthetic cat: silhouette, colours of the fur, and the light on it.
 
-Second layer of the demo renderer, between the background and the features of the face. All arguments called
-`x`, `y` are face coordinates from `demo_canvas.to_face`: x from the middle line, y down, in fractions of the
-picture's width; every field is (S, S), every picture (3, S, S).
+All arguments `x`, `y` are face coordinates of `canvas.to_face`: x from the middle line, y down, in fractions of the
+picture's width. Fields are (S, S), pictures (3, S, S).
 """
 
 import math
@@ -12,7 +11,7 @@ from typing import cast
 import cv2
 import numpy as np
 
-from catsweep.data.demo_canvas import (
+from catsweep.synthetic.canvas import (
     EYE,
     Field,
     cloud,
@@ -26,7 +25,7 @@ from catsweep.data.demo_canvas import (
     plane,
     smoothstep,
 )
-from catsweep.data.demo_catalogue import Cat, Coat, Scene, Shape
+from catsweep.synthetic.catalogue import Cat, Coat, Scene, Shape
 
 Point = tuple[float, float]
 

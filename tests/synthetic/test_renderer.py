@@ -10,11 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catsweep.data.demo import SMALLEST, Cats, draw, landmarks_of, render
-from catsweep.data.demo_canvas import fur, grid, to_face, to_picture
-from catsweep.data.demo_catalogue import Cat, Pose, pick
-from catsweep.data.demo_palette import BACKDROPS, PATTERNS
 from catsweep.errors import DataError
+from catsweep.synthetic.canvas import fur, grid, to_face, to_picture
+from catsweep.synthetic.catalogue import BACKDROPS, PATTERNS, Cat, Pose, pick
+from catsweep.synthetic.renderer import SMALLEST, Cats, draw, landmarks_of, render
 
 NAMES = (
     "left eye",
