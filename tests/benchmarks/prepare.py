@@ -25,7 +25,7 @@ from PIL import Image, ImageEnhance
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "src"))
 
-from catsweep.data.batches import TrainBatches
+from catsweep.data.datamodule import TrainBatches
 from catsweep.data.decode import decode
 from catsweep.data.prepare import faces, pipeline
 from catsweep.data.prepare.operations import Operation

@@ -12,8 +12,8 @@ from catsweep.data import files, sources
 from catsweep.data.decode import Unreadable, decode_bytes
 from catsweep.data.files import GROUPS, Folder, content_digest, digest, digests, reading, say_passed_over
 from catsweep.data.landmarks import read as read_landmarks
-from catsweep.data.memory import Budget
 from catsweep.data.sources import SUFFIXES, DemoCats, photographed
+from catsweep.data.threads import ByteSemaphore
 from catsweep.synthetic.renderer import draw, landmarks_of
 
 
@@ -62,7 +62,7 @@ def test_the_digest_of_all_covers_names_content_and_what_is_beside(folder: Path)
 def test_large_files_are_held_one_at_a_time_and_small_ones_together(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "MEMORY", Budget(1000))
+    monkeypatch.setattr(files, "MEMORY", ByteSemaphore(1000))
     inside, most, lock = [0], [0], threading.Lock()
 
     def hold(name: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from catsweep.data.building import open_or_build
+from catsweep.data.dataset_builder import open_or_build
 from catsweep.data.ready import (
     CARD,
     IMAGES,

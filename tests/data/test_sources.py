@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from catsweep.data import sources
-from catsweep.data.building import open_or_build
+from catsweep.data.dataset_builder import open_or_build
 from catsweep.data.ready import Item, ReadySet
 from catsweep.data.sources import DemoCats, KaggleCats, Photos
 from catsweep.errors import ConfigError, DataError

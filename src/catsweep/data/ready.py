@@ -10,13 +10,24 @@ nearest training images) starts here and touches no photo again. A folder
     passed_over.csv    what else lay among the photos and was not taken for one, with the reason; only if there is any
 
 that can be opened by itself, on any machine.
+
+Divide photos into training and held-out ones by what they show, not by name or place in the folder.
+
+Part of making a ready set. Copies of a photo share a group, and a group is never divided, so that no copy of a
+held-out photo is trained on.
+
+One picture of many: the contact sheet by which one sees at a glance what a data set holds.
+
+Pure arithmetic on arrays; a ready set's contact_sheet.png is made of it.
 """
 
 import csv
 import hashlib
 import json
 import logging
+import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from operator import attrgetter
@@ -298,3 +309,60 @@ def _damaged(path: Path, details: str, remedy: str = REBUILD) -> DataError:
     return DataError(
         f"Expected a complete ready set ({IMAGES}, {MANIFEST}, {CARD}) in {path}, but found: {details}. {remedy}"
     )
+
+
+TRAIN, VAL = "train", "val"
+
+
+def split(groups: Sequence[str], val_fraction: float) -> list[str]:
+    """Assign each image to a split.
+
+    Groups are put in the order of a hash of their names; each is held out if it still fits into the fraction.
+    The answer therefore depends on neither the order nor the names of files, only on what groups there are, and
+    a few photos more or less move only a few others.
+
+    Args:
+        groups: one label per image, usually the sha256 of the source photo's file.
+        val_fraction: wanted share of held-out images, 0 ≤ fraction < 1.
+
+    Returns:
+        "train" or "val" per image. Of n images round(n · val_fraction) are held out, or as many fewer as whole
+        groups require; at least one group when `val_fraction` > 0, and always one is left to train on.
+    """
+    sizes = Counter(groups)
+    order = sorted(sizes, key=lambda group: hashlib.sha256(f"split:{group}".encode()).digest())
+    room, held = round(val_fraction * len(groups)), set[str]()
+    for group in order[:-1]:
+        if sizes[group] <= room:
+            held.add(group)
+            room -= sizes[group]
+    if not held and val_fraction > 0 and len(order) > 1:
+        held.add(min(order, key=sizes.__getitem__))
+    return [VAL if group in held else TRAIN for group in groups]
+
+
+def pick(n: int, at_most: int = 100) -> NDArray[np.int64]:
+    """Which of `n` images to show: all of them, or `at_most` spread evenly from first to last."""
+    return np.unique(np.linspace(0, n - 1, min(n, at_most)).round().astype(np.int64))
+
+
+def contact_sheet(images: NDArray[np.uint8], columns: int = 10, gap: int = 2) -> NDArray[np.uint8]:
+    """Lay images out in rows, left to right, on white.
+
+    Args:
+        images: uint8, shape (N, H, W, 3), N ≥ 1.
+        columns: images in a row; fewer if there are fewer images.
+        gap: white pixels around each image.
+
+    Returns:
+        uint8, shape (rows · (H + gap) + gap, columns · (W + gap) + gap, 3).
+    """
+    n, height, width, _ = images.shape
+    columns = min(columns, n)
+    rows = math.ceil(n / columns)
+    cells = np.full((rows * columns, height + gap, width + gap, 3), 255, dtype=np.uint8)
+    cells[:n, gap:, gap:] = images
+    sheet = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), 255, dtype=np.uint8)
+    laid = cells.reshape(rows, columns, height + gap, width + gap, 3).swapaxes(1, 2)
+    sheet[: -gap or None, : -gap or None] = laid.reshape(rows * (height + gap), columns * (width + gap), 3)
+    return sheet

@@ -1,11 +1,16 @@
 """Sources of images: drawn cats, photos in a folder or archive, and photos with Kaggle's landmarks.
 
 Each class is named by `_target_` in conf/data/*.yaml and follows `catsweep.data.ready.Source`; one's own needs
-nothing else. They hand `catsweep.data.building` one `Item` after the other, an image of the training size or a
+nothing else. They hand `catsweep.data.dataset_builder` one `Item` after the other, an image of the training size or a
 reason.
+
+Fetch the Kaggle cat photos: 9,000 cats with nine landmarks each, for `data=kaggle_cats download=true`.
+
+Needs the optional package `kagglehub`, which keeps what it fetched (4 GB) and fetches it once.
 """
 
 import hashlib
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -24,7 +29,8 @@ from catsweep.data.files import READING, Files, digest, reading
 from catsweep.data.landmarks import POINTS, SUFFIX
 from catsweep.data.ready import Item
 from catsweep.data.threads import in_order, watched
-from catsweep.errors import ConfigError
+from catsweep.errors import ConfigError, DataError, PlaceError
+from catsweep.places import explain
 from catsweep.synthetic import renderer
 from catsweep.synthetic.catalogue import Cat, pick
 from catsweep.synthetic.renderer import draw, landmarks_of
@@ -249,9 +255,7 @@ class KaggleCats(Photos):
         if self.download and self.folder is not None:
             raise ConfigError(f"Expected either a download or data.source={self.folder}, got both; leave one out.")
         if self.download:
-            from catsweep.data.kaggle import download
-
-            self.folder = download()
+            self.folder = download_kaggle()
         return super().files
 
     def __str__(self) -> str:
@@ -288,3 +292,36 @@ def code_digest(*files: str | Path) -> str:
     """Digest of the source text of modules that decide what the pixels are: names in this folder, or whole paths."""
     texts = [(_HERE / file).read_bytes() for file in sorted(files, key=str)]
     return hashlib.sha256(b"\0".join(texts)).hexdigest()[:16]
+
+
+DATASET = "crawford/cat-dataset"
+
+log = logging.getLogger(__name__)
+
+
+def download_kaggle() -> Path:
+    """The folder of the photos, fetched if it is not here yet.
+
+    Raises:
+        DataError: the package is missing, or the photos cannot be had.
+        PlaceError: there is no room for them.
+    """
+    otherwise = f"Or download {DATASET} in a browser, and give it by data=kaggle_cats data.source=DIR (or its .zip)."
+    try:
+        import kagglehub
+    except ImportError as error:
+        raise DataError(
+            "Expected kagglehub, which fetches data from Kaggle, but it is not installed: pip install kagglehub. "
+            + otherwise
+        ) from error
+    log.info("Fetching %s from Kaggle (4 GB, once).", DATASET)
+    try:
+        return Path(kagglehub.dataset_download(DATASET))
+    except Exception as error:  # requests', kagglehub's own, and those of zip files and disks
+        if (wrong := explain(error, key="the environment variable KAGGLEHUB_CACHE")) is not None:
+            raise PlaceError(wrong) from error
+        said = " ".join(str(error).split())[:300]
+        raise DataError(
+            f"Expected to fetch {DATASET} from Kaggle, but: {type(error).__name__}: {said}. It takes a network; if "
+            f"Kaggle refuses, also an account, whose token goes into KAGGLE_API_TOKEN. {otherwise}"
+        ) from error

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from catsweep import places
-from catsweep.data.building import nothing_left
+from catsweep.data.dataset_builder import nothing_left
 from catsweep.data.files import PASSED_OVER, say_passed_over, write_passed_over
 from catsweep.data.prepare import left_out, loose, report, table
 from catsweep.data.prepare.making import NothingLeft, build, is_current, summary

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from catsweep.data.building import describe, open_or_fill
+from catsweep.data.dataset_builder import describe, open_or_fill
 from catsweep.data.prepare.disk import hard_link
 from catsweep.data.prepare.record import Record
 from catsweep.data.prepare.stage import Done

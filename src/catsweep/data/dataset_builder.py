@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from catsweep.atomic import replacing_folder
-from catsweep.data.contact_sheet import contact_sheet, pick
 from catsweep.data.files import PASSED_OVER, say_passed_over, write_passed_over
 from catsweep.data.ready import (
     CARD,
@@ -34,11 +33,13 @@ from catsweep.data.ready import (
     ReadySet,
     Row,
     Source,
+    contact_sheet,
     create_images,
     digest,
+    pick,
+    split,
     write_manifest,
 )
-from catsweep.data.splits import split
 from catsweep.errors import ConfigError, DataError
 from catsweep.names import checked
 from catsweep.ownership import Kind
