@@ -21,7 +21,6 @@ from PIL import Image
 from catsweep.data import decode as decode_module
 from catsweep.data import pixels
 from catsweep.data.decode import (
-    BACKGROUND,
     COST,
     FORMATS,
     MAX_SIDE,
@@ -31,7 +30,7 @@ from catsweep.data.decode import (
     decoding,
     read_bytes,
 )  # fmt: skip
-from catsweep.data.pixels import conversion
+from catsweep.data.pixels import BACKGROUND, conversion
 from catsweep.data.threads import ByteSemaphore
 
 Picture = Callable[..., NDArray[np.uint8]]

@@ -1,8 +1,4 @@
-"""Readers that stay small, whatever a hostile archive asks for.
-
-`catsweep.data.archives` puts them under Python's own readers of zips and tars.
-
-Zips and tars as `catsweep.data.files.Files`: read in place, never unpacked under a name that they bring along.
+"""Zips and tars as `Files`, read in place and never unpacked under a name that they bring along.
 
 A hostile archive is refused, or costs no more than the photos that it pretends to hold: every read of its directory,
 of a member and of the whole is bounded, links and devices are members that cannot be read, and damage is an error.
@@ -21,14 +17,13 @@ import zipfile
 from bz2 import BZ2File
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
 from catsweep.data import landmarks
 from catsweep.data.decode import MAX_BYTES, Unreadable
-from catsweep.data.files import START, Files, Folder, content_digest, hidden, why_not
+from catsweep.data.files import START, Files, Folder, hidden, why_not
 from catsweep.errors import CatsweepError, DataError
 from catsweep.places import explain, is_full
 
@@ -37,7 +32,7 @@ MAX_WINDOW = 1 << 27  # bytes that unpacking an .xz may take; `xz -9` needs 65 M
 
 
 class Bounded(io.BufferedReader):
-    """A file of which nobody reads a lot at once, nor what lies behind a certain place.
+    """A file with bounds on the size of one read and on the place up to which it is read.
 
     Args:
         raw: the file.
@@ -52,11 +47,7 @@ class Bounded(io.BufferedReader):
         self.most, self.last = most, b""
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """As any file's, but of at most `MAX_DIRECTORY` bytes.
-
-        Raises:
-            ValueError: there are more to read.
-        """
+        """Read as any file does; raises ValueError if more than `MAX_DIRECTORY` bytes would come."""
         wanted = size if size is not None and 0 <= size <= MAX_DIRECTORY else MAX_DIRECTORY + 1
         self.last = super().read(wanted)
         if len(self.last) > MAX_DIRECTORY:
@@ -64,18 +55,14 @@ class Bounded(io.BufferedReader):
         return self.last
 
     def seek(self, place: int, whence: int = 0, /) -> int:
-        """As any file's.
-
-        Raises:
-            ValueError: behind `most`.
-        """
+        """Seek as any file does; raises ValueError behind `most`."""
         if self.most is not None and place > self.most:
             raise ValueError(f"it unpacks to more than {self.most >> 30} GiB")
         return super().seek(place, whence)
 
 
 class XzFile(io.RawIOBase):
-    """An .xz, unpacked while it is read, forwards only; `lzma.open` does not bound the memory that this takes."""
+    """An .xz decompressed in bounded memory, forwards only; `lzma.open` has no bound."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -84,15 +71,15 @@ class XzFile(io.RawIOBase):
         self._place = 0
 
     def readable(self) -> bool:
-        """It is."""
+        """Say yes."""
         return True
 
     def seekable(self) -> bool:
-        """It is, but only forwards."""
+        """Say yes, though only forwards."""
         return True
 
     def tell(self) -> int:
-        """Bytes unpacked."""
+        """Tell how many bytes are unpacked."""
         return self._place
 
     def seek(self, place: int, whence: int = 0, /) -> int:
@@ -171,8 +158,8 @@ def open_files(source: str | Path, suffixes: Collection[str]) -> Files:
     raise DataError(f"Expected a folder of photos, or a zip or tar of them, but data.source={source} {came}.")
 
 
-class _Archive:
-    """What zip and tar have in common: members by name, with the reason why one is refused."""
+class _Archive(Files):
+    """Base of zip and tar: members by name, with the reason why one is refused."""
 
     def __init__(self, path: Path, suffixes: Collection[str]) -> None:
         self.path, self.suffixes = path, suffixes
@@ -193,22 +180,21 @@ class _Archive:
         """See `Files`."""
         return 0 if name in self.refused else self.sizes.get(name, 0)
 
-    def digest(self, name: str) -> str:
-        """See `Files`."""
-        return content_digest(cast(Files, self), name)
-
     def passed_over(self) -> dict[str, str]:
         """See `Files`."""
         return dict(self.passed)
 
     def _admit(self, raw: str, size: int, reason: str, start: Callable[[], bytes]) -> str | None:
-        """The name of a member that is to be remembered, or None; also keeps why one is refused or passed over.
+        """Admit a member of `size` bytes, whose first ones `start` reads; note it if it is refused or passed over.
 
         Args:
             raw: its name in the archive.
             size: bytes.
             reason: why it cannot be read; empty if it can.
             start: reads its first bytes.
+
+        Returns:
+            The name that it is read by; None if it is not to be remembered.
         """
         name = str(PurePosixPath(raw))  # tar writes ./a.jpg
         parts = PurePosixPath(raw.replace("\\", "/")).parts
@@ -219,7 +205,8 @@ class _Archive:
             return None
         if ".." in parts or raw.startswith(("/", "\\")) or re.match(r"[A-Za-z]:[/\\]", raw):
             reason = "unsafe path: it leads out of the archive"
-        if self._is_named(name) or not (why := reason or why_not(name, start() if size else b"")):
+        called_photo = PurePosixPath(name).suffix.lower() in self.suffixes
+        if called_photo or not (why := reason or why_not(name, start() if size else b"")):
             self.photos.add(name)
         else:
             self.passed[name] = why
@@ -234,12 +221,8 @@ class _Archive:
         self.sizes[name] = size
         return name
 
-    def _is_named(self, name: str) -> bool:
-        """Whether it is called a photo."""
-        return PurePosixPath(name).suffix.lower() in self.suffixes
-
     def _check(self, name: str, limit: int) -> int:
-        """The size of a member that may be read."""
+        """Return the size of a member that may be read."""
         if name not in self.sizes:
             raise Unreadable(MISSING)
         if name in self.refused:
@@ -308,7 +291,7 @@ class Tar(_Archive):
         return data
 
     def _index(self) -> IO[bytes]:
-        """Note where each member is; the file to find them in."""
+        """Note where each member is, and return the file to find them in."""
         with self.path.open("rb") as plain:
             start = plain.read(6)
         opener = next((opener for magic, opener in _OPENERS.items() if start.startswith(magic)), None)
@@ -331,48 +314,41 @@ class Tar(_Archive):
         return spool
 
     def _kept(self, file: IO[bytes]) -> IO[bytes]:
-        """A file that stays open as long as the archive is there."""
+        """Close a file when the archive goes."""
         weakref.finalize(self, file.close)
         return file
 
-    def _files(self, file: "Bounded") -> Iterator[tuple[str, tarfile.TarInfo, bytes]]:
-        """Members that are to be remembered: name, header, and what of the content is read already."""
+    def _files(self, file: Bounded) -> Iterator[tuple[str, tarfile.TarInfo, bytes]]:
+        """Iterate over admitted members: name, header, and what of the content is read already."""
         with tarfile.open(fileobj=file, mode="r:") as archive:
             while (member := archive.next()) is not None:
                 archive.members.clear()  # type: ignore[attr-defined]  # else it keeps all; typeshed lacks it
                 reason = "" if member.isreg() else "not a regular file: a link, pipe or device (links are not followed)"
                 reason = "not a regular file: one with holes" if member.issparse() else reason
-                start = _Start(file, member)
-                if not member.isdir() and (name := self._admit(member.name, member.size, reason, start)) is not None:
-                    yield name, member, start.read
+                start = bytearray()
+
+                def read_start(member: tarfile.TarInfo = member, start: bytearray = start) -> bytes:
+                    file.seek(member.offset_data)
+                    start[:] = file.read(min(START, member.size))
+                    return bytes(start)
+
+                name = None if member.isdir() else self._admit(member.name, member.size, reason, read_start)
+                if name is not None:
+                    yield name, member, bytes(start)
         if file.last != bytes(tarfile.BLOCKSIZE):  # tarfile takes a broken header for the end
             raise tarfile.ReadError("a header in the middle cannot be read" if file.last else "it ends early")
 
 
 def bomb(path: Path, most: int) -> DataError:
-    """The error of an archive that would unpack to too much."""
+    """Build the error of an archive that would unpack to too much."""
     return DataError(
         f"Expected an archive of at most {most >> 30} GiB and {MAX_MEMBERS:,} files, but {path} claims to hold more. "
         "If it is honest, unpack it and give the folder: data.source=DIR."
     )
 
 
-@dataclass
-class _Start:
-    """Reads the first bytes of a member of a tar when it is called, and keeps them."""
-
-    file: Bounded
-    member: tarfile.TarInfo
-    read: bytes = b""
-
-    def __call__(self) -> bytes:
-        self.file.seek(self.member.offset_data)
-        self.read = self.file.read(min(START, self.member.size))
-        return self.read
-
-
 def _why_not(member: zipfile.ZipInfo) -> str:
-    """Why a member of a zip is refused; empty if it is not."""
+    """Say why a member of a zip is refused; empty if it is not."""
     mode = stat.S_IFMT(member.external_attr >> 16)
     if mode and mode != stat.S_IFREG:
         return "not a regular file: a link, pipe or device (links are not followed)"
@@ -390,7 +366,7 @@ def _chunks(file: IO[bytes], size: int) -> Iterator[bytes]:
 
 
 def _is_old_tar(start: bytes) -> bool:
-    """Whether a file begins as a tar of before 1988, which has no mark: by its checksum."""
+    """Recognise a tar of before 1988, which has no mark, by its checksum."""
     try:
         tarfile.TarInfo.frombuf(start, "utf-8", "surrogateescape")
     except tarfile.TarError:
@@ -400,7 +376,7 @@ def _is_old_tar(start: bytes) -> bool:
 
 @contextmanager
 def _damage(path: Path) -> Iterator[None]:
-    """Whatever goes wrong with an archive as a whole is damage; the readers raise a zoo, as Pillow's do."""
+    """Turn whatever goes wrong with an archive as a whole into DataError; its readers raise many kinds."""
     try:
         yield
     except CatsweepError:
@@ -421,6 +397,6 @@ def _damage(path: Path) -> Iterator[None]:
 
 
 def _as_walked(name: str) -> list[tuple[bool, str]]:
-    """Sorts names as `Folder` comes by them: of each folder first its files, then its folders."""
+    """Sort key of names in the order of `Folder`: of each folder first its files, then its folders."""
     *folders, file = PurePosixPath(name).parts
     return [*((True, folder) for folder in folders), (False, file)]

@@ -1,12 +1,8 @@
-"""The files of a source as one thing: names in a fixed order, and bytes behind each name.
+"""Files of a source: names in a fixed order, and bytes behind each name.
 
-What the sources read from. `Folder` is here; `catsweep.data.archives` has zips and tars, `catsweep.data.sources`
-cats that are drawn when asked for, `catsweep.data.hub` a set of the Hugging Face Hub.
-
-What a file is by its first bytes, where its name does not say it.
-
-Serves the sources (`catsweep.data.files`, `catsweep.data.archives`): browsers, phones and scrapers save sound photos as
-`photo`, `photo.jpg_large` or `photo.jpg?w=300`. What begins like an image is tried; `catsweep.data.decode` judges it.
+`Folder` is here; `archives` has zips and tars, `sources` drawn cats, `hub` sets of the Hugging Face Hub. A file without
+the suffix of an image is judged by its first bytes: browsers, phones and scrapers save sound photos as `photo`,
+`photo.jpg_large` or `photo.jpg?w=300`.
 """
 
 import csv
@@ -24,7 +20,7 @@ from catsweep.data.threads import ByteSemaphore, in_order
 from catsweep.errors import DataError
 from catsweep.printing import readable_name
 
-# Modules that say what comes of a file.
+# Modules of this folder that decide what comes of a file.
 READING = ("archives.py", "decode.py", "files.py", "pixels.py")
 MEMORY = ByteSemaphore(MAX_BYTES)
 PASSED_OVER = "passed_over.csv"
@@ -32,7 +28,7 @@ NAMED, GROUPS = 3, 8  # names of files with one reason, and reasons, in a line
 
 
 class Files(Protocol):
-    """Files of a source, each under the name that a person knows it by."""
+    """Files of a source by name; implementations derive from it, and so have `digest` and `passed_over`."""
 
     def __iter__(self) -> Iterator[str]:
         """Names of the photos, in an order that depends on nothing but the source; what cannot be read is included."""
@@ -44,22 +40,24 @@ class Files(Protocol):
         """Bytes that `read` will take, or a little more; 0 if it will not take any."""
 
     def read(self, name: str, limit: int = MAX_BYTES) -> bytes:
-        """The bytes of one file, at most `limit`. Thread-safe.
+        """Read one file of at most `limit` bytes. Thread-safe.
 
         Raises:
             Unreadable: if it is missing, or may not or cannot be read.
         """
 
     def digest(self, name: str) -> str:
-        """Differs if the content does; usually `content_digest`. Of one that cannot be read, the kind of reason."""
+        """Text that differs if the content does: `content_digest`, where nothing cheaper is known."""
+        return content_digest(self, name)
 
     def passed_over(self) -> dict[str, str]:
         """Names of what is there, but not taken for a photo, each with the reason: "kind: details"."""
+        return {}
 
 
 @contextmanager
 def reading(files: Files, name: str) -> Iterator[bytes]:
-    """The bytes of a photo, while the block runs; together, all threads read no more than `MAX_BYTES` at a time.
+    """Hold the bytes of a photo while the block runs; together, all threads hold no more than `MAX_BYTES` at a time.
 
     Raises:
         Unreadable: see `Files.read`.
@@ -69,7 +67,7 @@ def reading(files: Files, name: str) -> Iterator[bytes]:
 
 
 def content_digest(files: Files, name: str) -> str:
-    """sha256 of a file's content, hexadecimal; of one that cannot be read, the kind of reason."""
+    """Hash a file's content: sha256, hexadecimal; of one that cannot be read, the kind of reason."""
     try:
         with reading(files, name) as data:
             return hashlib.sha256(data).hexdigest()
@@ -78,12 +76,12 @@ def content_digest(files: Files, name: str) -> str:
 
 
 def digests(files: Files, names: Sequence[str]) -> Iterator[str]:
-    """`Files.digest` of each, in their order, on all cores."""
+    """Compute `Files.digest` of each name, in their order, on all cores."""
     return in_order(files.digest, names)
 
 
 def digest(files: Files, beside: str | None = None) -> str:
-    """Over names and content of all photos, and of the files called NAME + `beside`; hexadecimal.
+    """Hash names and contents of all photos, and of the files called NAME + `beside`: sha256, hexadecimal.
 
     A folder and an archive of it have the same.
     """
@@ -95,7 +93,7 @@ def digest(files: Files, beside: str | None = None) -> str:
 
 
 def write_passed_over(path: Path, passed_over: Mapping[str, str]) -> None:
-    """Write names and reasons as CSV; nothing, and no file that was there, if there are none."""
+    """Write names and reasons as CSV; if there are none, remove the file that was there."""
     path.unlink(missing_ok=True)
     if passed_over:
         with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
@@ -105,7 +103,7 @@ def write_passed_over(path: Path, passed_over: Mapping[str, str]) -> None:
 
 
 def say_passed_over(passed_over: Mapping[str, str]) -> str:
-    """How many files were passed over and why, with a few names, for a line of the log; empty if there are none.
+    """Summarise the files passed over for a line of the log, by reason and with a few names; empty if there are none.
 
     For example "4 other files passed over: 3 not an image: .txt (a.txt, b.txt, …); 1 hidden (.x.jpg)".
     """
@@ -125,8 +123,8 @@ def say_passed_over(passed_over: Mapping[str, str]) -> str:
     return f"{len(passed_over):,} other file{'s' * (len(passed_over) > 1)} passed over: {'; '.join(words)}"
 
 
-class Folder:
-    """A folder with its sub-folders; hidden ones (also macOS's `._x.jpg`) are passed over.
+class Folder(Files):
+    """Files of a folder and its sub-folders; hidden ones (also macOS's `._x.jpg`) are passed over.
 
     Args:
         path: of the folder.
@@ -160,13 +158,10 @@ class Folder:
                 elif name in links or Path(name).suffix.lower() in self.suffixes:
                     yield str(place / name), ""
                 else:
-                    yield str(place / name), self._why_not(place / name)
-
-    def _why_not(self, name: Path) -> str:
-        try:
-            return why_not(name.name, read_start(self.path / name, START))
-        except Unreadable as error:
-            return error.reason
+                    try:
+                        yield str(place / name), why_not(name, read_start(Path(parent, name), START))
+                    except Unreadable as error:
+                        yield str(place / name), error.reason
 
     def __contains__(self, name: object) -> bool:
         return os.path.lexists(self.path / str(name))
@@ -180,10 +175,6 @@ class Folder:
     def read(self, name: str, limit: int = MAX_BYTES) -> bytes:
         """See `Files`."""
         return read_bytes(self.path / name, limit)
-
-    def digest(self, name: str) -> str:
-        """See `Files`."""
-        return content_digest(self, name)
 
 
 START = 64  # bytes that are needed
@@ -206,7 +197,7 @@ _RAW |= {".nef", ".nrw", ".pef", ".rwl", ".sr2", ".srf", ".srw"}
 
 
 def why_not(name: str, start: bytes) -> str:
-    """Why a file is passed over; empty if it is to be tried.
+    """Say why a file is no image; empty if it is to be tried.
 
     Args:
         name: of the file.
@@ -222,10 +213,10 @@ def why_not(name: str, start: bytes) -> str:
 
 
 def hidden(parts: tuple[str, ...]) -> tuple[str, str] | None:
-    """What is hidden of a path: its name, of a folder with a slash behind it, and the reason; None if nothing is.
+    """Find what is hidden of a path, given by its parts.
 
-    Args:
-        parts: of the path.
+    Returns:
+        Its name, of a folder with a slash behind it, and the reason; None if nothing is.
     """
     for place, part in enumerate(parts):
         if part == "__MACOSX" or part.startswith("._"):

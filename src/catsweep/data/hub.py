@@ -1,10 +1,8 @@
-"""A public image set of the Hugging Face Hub as a source, by its id; no account is needed.
+"""Image sets of the Hugging Face Hub as a source, by their id: `data=hub_cats data.source=USER/NAME`.
 
-`data=hub_cats data.source=USER/NAME`. Needs the optional package `datasets`, which keeps what it fetched. The images
-are taken as the bytes that the set holds, for `catsweep.data.decode` is the one that looks at them.
-
-A set is a stranger's: its card may name any file of this machine as its data, and its rows any file as an image. Only
-what lies in the set itself is read.
+Needs the optional package `datasets`, which keeps what it fetched, and no account. A set is a stranger's: its card may
+name any file of this machine as its data, and its rows any file as an image. Only what lies in the set itself is read,
+as bytes, which `catsweep.data.decode` alone looks at.
 """
 
 import os
@@ -18,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catsweep.data.decode import MAX_BYTES, Unreadable, read_bytes
-from catsweep.data.files import Files, content_digest
+from catsweep.data.files import Files
 from catsweep.data.sources import Photos, code_digest
 from catsweep.errors import ConfigError, DataError, PlaceError
 from catsweep.places import explain
@@ -27,7 +25,7 @@ PATIENCE = 10  # seconds for the Hub to answer
 
 
 class HubCats(Photos):
-    """The images of one column of a set: centre square, resized.
+    """Images of one column of a set: centre square, resized.
 
     Args:
         source: id on the Hub (`user/name`), or a local folder of the same form (images, or parquet files of them).
@@ -56,13 +54,8 @@ class HubCats(Photos):
         return super()._code() + code_digest("hub.py")
 
 
-class HubFiles:
-    """See `catsweep.data.files.Files`. An image's name is its row: `train/0000012`.
-
-    Args:
-        source: see `HubCats`.
-        split: see `HubCats`.
-        column: see `HubCats`.
+class HubFiles(Files):
+    """Images of a set as `Files`, each named by its row: `train/0000012`; arguments as of `HubCats`.
 
     Raises:
         DataError: the package is missing, or the set cannot be had, or has no such images.
@@ -111,17 +104,9 @@ class HubFiles:
         # What was fetched stands behind links in the cache; those in a folder of one's own are not followed.
         return read_bytes(image["path"] if self._local else os.path.realpath(image["path"]), limit)
 
-    def passed_over(self) -> dict[str, str]:
-        """See `Files`: all are photos."""
-        return {}
-
-    def digest(self, name: str) -> str:
-        """See `Files`."""
-        return content_digest(self, name)
-
     @cached_property
     def _sizes(self) -> NDArray[np.int64]:
-        """Bytes of each image that is kept within the set; 0 for those in files of their own."""
+        """Bytes of each image within the set, int64 (rows,); 0 for those in files of their own."""
         import pyarrow.compute as pc
 
         content = pc.struct_field(self._rows.data.column(self._column), "bytes")
@@ -133,7 +118,7 @@ class HubFiles:
 
 
 def _load(source: str, split: str) -> tuple[Any, list[Path]]:
-    """The rows of a split, `datasets.Dataset`, and the folders in which files of the set may lie."""
+    """Load the rows of a split, `datasets.Dataset`, and the folders in which files of the set may lie."""
     try:
         import datasets
     except ImportError as error:
@@ -174,13 +159,13 @@ def _check_files(source: str, data_files: Mapping[str, Iterable[str]], roots: li
 
 
 def _roots(source: str) -> list[Path]:
-    """Of a local folder: itself, and where its links lead if it is one that the Hub's own client fetched."""
+    """Folders of a local set: itself, and where its links lead if the Hub's own client fetched it."""
     root = Path(source).resolve()
     return [root, root.parents[1] / "blobs"] if root.parent.name == "snapshots" else [root]
 
 
 def _cached(base: str, source: str) -> list[Path]:
-    """Where files of a set on the Hub are kept: those of this set, and what was unpacked of archives.
+    """Folders in which files of a set on the Hub are kept: its own, and that of unpacked archives.
 
     Args:
         base: address of the set, `hf://datasets/USER/NAME@REVISION`; without a network, a folder.
@@ -205,7 +190,7 @@ def _is_within(path: str, roots: Iterable[Path]) -> bool:
 
 
 def _is_reachable(source: str) -> bool:
-    """Whether the Hub answers; an id that it does not know is an error. `datasets` would try for half a minute."""
+    """Ask the Hub once, for `datasets` would try for half a minute; raises if it does not know the id."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 
@@ -220,7 +205,7 @@ def _is_reachable(source: str) -> bool:
 
 @contextmanager
 def _offline() -> Iterator[None]:
-    """Take only what was fetched before."""
+    """Use only what was fetched before, while the block runs."""
     import datasets
     from huggingface_hub import constants
 

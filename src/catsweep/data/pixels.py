@@ -1,19 +1,14 @@
-"""Colour profiles: from the colours that a file means to sRGB, which is what networks and screens take.
+"""Convert an image as Pillow holds it to uint8 sRGB, upright, with little memory besides the result.
 
-Part of `catsweep.data.decode`. Nearly all profiles of photos are sRGB, or as good as: those are recognised by what they
-do, and cost nothing. A profile that is broken, or of another kind than the photo, costs no photo; a note says so.
+Works in bands: each step done to a whole photo of 60 megapixels would be another copy of 180 to 480 megabytes.
 
-Values of more than eight bits: which of them is white.
+Colour profiles are converted to sRGB, which networks and screens take. Nearly all profiles of photos are sRGB or as
+good as: those are recognised by what they do, and cost nothing. A profile that is broken, or of another kind than the
+photo, costs no photo; a note says so.
 
-Part of `catsweep.data.decode`. Cameras and microscopes put 10, 12 or 14 bits into numbers of 16 and more, and unless
-somebody notices, the photo is black. What the file says comes first, then the smallest usual range that holds all but
-a few: a hot pixel or a glint beyond it is as white as white.
-
-From an image as Pillow holds it to uint8 RGB, upright, with little memory besides the result.
-
-Second half of `catsweep.data.decode`. Works in bands: each step on the way, done to a whole photo of 60 megapixels,
-would be another copy of 180 to 480 megabytes. Values of more than eight bits are scaled by what
-`catsweep.data.pixels` finds, and colours brought to sRGB by `catsweep.data.pixels`.
+Values of more than eight bits are scaled: cameras and microscopes put 10, 12 or 14 bits into numbers of 16 and more,
+and unscaled the photo is black. What the file says is white comes first, then the smallest usual range that holds all
+but a few values: a hot pixel or a glint beyond it is as white as white.
 """
 
 from collections import Counter
@@ -22,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from io import BytesIO
 from itertools import combinations
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -36,11 +31,39 @@ BAND = 1 << 20  # pixels
 # As Photoshop converts: what sRGB cannot show becomes its nearest colour, and black stays black.
 _INTENT, _FLAGS = ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION
 _SPACES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # of profiles, and the mode of images in them
+_LIMITS = (255, 1023, 4095, 16383, 65535)
+_USUAL = {"u": _LIMITS, "i": _LIMITS, "f": (1, *_LIMITS)}  # by NumPy's kind of number
+_CERTAIN = {"u": 65535, "i": 255, "f": 1}
+_FEW = 1e-3  # of all values may be beyond the white or black of a range
+_ABOVE, _BELOW = 2, -0.1  # what resampling and glints make of numbers from 0 to 1; those of the next range reach 255
+_SIGNED = 32767  # the largest of 16 bits with a sign
+_LONG = 2**32 - 1
+# TIFF 6.0: BitsPerSample, PhotometricInterpretation, SamplesPerPixel, MaxSampleValue, SampleFormat, SMaxSampleValue.
+_BITS, _INTERPRETATION, _CHANNELS, _MAX, _FORMAT, _S_MAX = 258, 262, 277, 281, 339, 341
+_FORMATS = {1: "whole numbers", 2: "signed numbers", 3: "floating-point numbers"}
+_TIFF = (b"II*\0", b"MM\0*")
+_WHITE_IS_ZERO = 0
+_DARK = 64  # of 256: what does not reach a quarter of the range of 16 bits has 14 or fewer, or is very dark
+Pixels = NDArray[np.uint8]
+# Mid-grey under transparent pixels: neither white fur nor black fur melts into it.
+BACKGROUND = (128, 128, 128, 255)
+# EXIF 2.32, tag 0x0112: how the stored picture lies in the upright one. Each gives a view of the upright picture in
+# the order in which the file stores it.
+_STORED: dict[int, Callable[[Pixels], Pixels]] = {
+    1: lambda upright: upright,
+    2: lambda upright: upright[:, ::-1],
+    3: lambda upright: upright[::-1, ::-1],
+    4: lambda upright: upright[::-1],
+    5: lambda upright: upright.transpose(1, 0, 2),
+    6: lambda upright: np.rot90(upright, 1),
+    7: lambda upright: upright.transpose(1, 0, 2)[::-1, ::-1],
+    8: lambda upright: np.rot90(upright, -1),
+}
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """How an image becomes sRGB.
+    """Conversion of an image to sRGB.
 
     Attributes:
         mode: of Pillow, in which the transform takes it: `RGB`, `L` or `CMYK`.
@@ -53,15 +76,13 @@ class Conversion:
     notes: tuple[str, ...] = ()
 
     def __call__(self, image: Image.Image) -> Image.Image:
-        """The image, or a band of it, in mode `RGB`; transparency is left out."""
+        """Convert an image, or a band of it, to mode `RGB`; transparency is left out."""
         if self.transform is None:
             return image.convert("RGB")
-        made = ImageCms.applyTransform(image.convert(self.mode), self.transform)
-        assert made is not None  # it is only where the image itself is changed
-        return made
+        return cast(Image.Image, ImageCms.applyTransform(image.convert(self.mode), self.transform))
 
     def of_pixels(self, stored: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The same for uint8, (H, W, 3), in which grey has three equal channels; may change it."""
+        """Convert uint8 pixels, (H, W, 3), in place; grey has three equal channels."""
         if self.transform is None:
             return stored
         step = max(1, BAND // stored.shape[1])
@@ -71,12 +92,92 @@ class Conversion:
         return stored
 
 
-def conversion(image: Image.Image) -> Conversion:
-    """What the profile in a file asks for.
+@dataclass(frozen=True)
+class Scale:
+    """Linear map from values to 0…255.
+
+    Attributes:
+        black: the value of it.
+        white: the value of it.
+        notes: on what that is based, if not on the range of the numbers themselves.
+        unsigned: 32 bits that come as if they had a sign.
+    """
+
+    black: float
+    white: float
+    notes: tuple[str, ...] = ()
+    unsigned: bool = False
+
+    def __call__(self, values: NDArray[np.generic]) -> NDArray[np.uint8]:
+        """Map values to uint8 of the same shape."""
+        if self.unsigned:
+            values = values.astype(np.int32).view(np.uint32)
+        span = self.white - self.black or 1e-12
+        scaled = (values.astype(np.float64) - self.black) / span * 255
+        return np.asarray(np.rint(scaled.clip(0, 255)), np.uint8)
+
+
+def to_rgb(image: Image.Image, turn: int, convert: Conversion, scale: Scale | None = None) -> Pixels:
+    """Convert a loaded image of any mode to sRGB, upright: uint8 (H, W, 3), C-contiguous.
 
     Args:
-        image: as opened; its pixels are not needed.
+        image: loaded.
+        turn: EXIF orientation.
+        convert: of its colours.
+        scale: of its values, if they have more than eight bits.
     """
+    result, view = _canvas(image.height, image.width, turn)
+    transparent = scale is None and image.has_transparency_data
+    for rows, band in bands(image):
+        if scale is not None:
+            band = Image.fromarray(scale(np.asarray(band)))
+        view[rows] = np.asarray(_opaque(band, convert) if transparent else convert(band))
+    return result
+
+
+def _opaque(band: Image.Image, convert: Conversion) -> Image.Image:
+    above = convert(band).convert("RGBA")
+    above.putalpha(band.convert("RGBA").getchannel("A"))
+    return Image.alpha_composite(Image.new("RGBA", above.size, BACKGROUND), above).convert("RGB")
+
+
+def bands(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
+    """Iterate over an image from top to bottom in bands of at most `BAND` pixels, each with its rows."""
+    step = max(1, BAND // image.width)
+    for top in range(0, image.height, step):
+        bottom = min(top + step, image.height)
+        yield slice(top, bottom), image.crop((0, top, image.width, bottom))
+
+
+def _canvas(height: int, width: int, turn: int) -> tuple[Pixels, Pixels]:
+    """Allocate an upright picture, and a view of it in the order of the stored one, which has these sides."""
+    result = np.empty((height, width, 3) if turn < 5 else (width, height, 3), np.uint8)
+    return result, _STORED[turn](result)
+
+
+def upright(stored: Pixels, turn: int) -> Pixels:
+    """Turn pixels, (H, W, 3), as an EXIF orientation says; C-contiguous."""
+    if turn == 1:
+        return np.ascontiguousarray(stored)
+    result, view = _canvas(stored.shape[0], stored.shape[1], turn)
+    view[:] = stored
+    return result
+
+
+def orientation(image: Image.Image) -> int:
+    """Read the EXIF orientation, 1 to 8; 1 (as stored) if there is none that can be read.
+
+    Not by `ImageOps.exif_transpose`, which also writes the block anew and fails on oddities elsewhere in it.
+    """
+    try:
+        said = image.getexif().get(ExifTags.Base.Orientation)
+        return int(said) if said in _STORED else 1
+    except Exception:  # a broken EXIF block says nothing against the pixels
+        return 1
+
+
+def conversion(image: Image.Image) -> Conversion:
+    """Build the conversion that the profile of an opened image asks for; its pixels are not needed."""
     grey = image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")
     mode = "L" if grey else "CMYK" if image.mode == "CMYK" else "RGB"
     if "icc_profile" not in image.info:
@@ -95,7 +196,7 @@ def conversion(image: Image.Image) -> Conversion:
 
 @lru_cache(maxsize=16)  # a photo album has few; each may be `MAX_PROFILE` long
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """From a profile to sRGB; None if there is nothing to do.
+    """Build the transform from a profile to sRGB; None if there is nothing to do.
 
     Raises:
         ValueError: it is of another kind of colours.
@@ -121,7 +222,7 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
 
 
 def _collapses(shown: NDArray[np.int_]) -> bool:
-    """Whether colours can no longer be told apart: no screen or scanner has such a profile, but broken files do.
+    """Detect that colours become indistinguishable, as broken profiles make them.
 
     Args:
         shown: what became of evenly spaced colours, (N, N, N, 3), or of greys, (N, 3).
@@ -134,53 +235,8 @@ def _collapses(shown: NDArray[np.int_]) -> bool:
     return any(np.abs(one - other).max() < APART for one, other in combinations(corners, 2))
 
 
-_LIMITS = (255, 1023, 4095, 16383, 65535)
-_USUAL = {"u": _LIMITS, "i": _LIMITS, "f": (1, *_LIMITS)}  # by NumPy's kind of number
-_CERTAIN = {"u": 65535, "i": 255, "f": 1}
-_FEW = 1e-3  # of all values may be beyond the white or black of a range
-_ABOVE, _BELOW = 2, -0.1  # what resampling and glints make of numbers from 0 to 1; those of the next range reach 255
-_SIGNED = 32767  # the largest of 16 bits with a sign
-_LONG = 2**32 - 1
-# TIFF 6.0: BitsPerSample, PhotometricInterpretation, SamplesPerPixel, MaxSampleValue, SampleFormat, SMaxSampleValue.
-_BITS, _INTERPRETATION, _CHANNELS, _MAX, _FORMAT, _S_MAX = 258, 262, 277, 281, 339, 341
-_FORMATS = {1: "whole numbers", 2: "signed numbers", 3: "floating-point numbers"}
-_TIFF = (b"II*\0", b"MM\0*")
-_WHITE_IS_ZERO = 0
-_DARK = 64  # of 256: what does not reach a quarter of the range of 16 bits has 14 or fewer, or is very dark
-
-
-@dataclass(frozen=True)
-class Scale:
-    """From values to 0…255.
-
-    Attributes:
-        black: the value of it.
-        white: the value of it.
-        notes: on what that is based, if not on the range of the numbers themselves.
-        unsigned: 32 bits that come as if they had a sign.
-    """
-
-    black: float
-    white: float
-    notes: tuple[str, ...] = ()
-    unsigned: bool = False
-
-    def __call__(self, values: NDArray[np.generic]) -> NDArray[np.uint8]:
-        """uint8 of the same shape."""
-        if self.unsigned:
-            values = values.astype(np.int32).view(np.uint32)
-        span = self.white - self.black or 1e-12
-        scaled = (values.astype(np.float64) - self.black) / span * 255
-        return np.asarray(np.rint(scaled.clip(0, 255)), np.uint8)
-
-
 def grey_scale(image: Image.Image, data: bytes, bands: Iterable[NDArray[np.generic]]) -> Scale:
-    """The scale of an image in one of Pillow's wide modes.
-
-    Args:
-        image: loaded.
-        data: its file.
-        bands: its values.
+    """Find the scale of a loaded image in one of Pillow's wide modes from its file and its values.
 
     Raises:
         ValueError: values that are not finite.
@@ -200,17 +256,13 @@ def grey_scale(image: Image.Image, data: bytes, bands: Iterable[NDArray[np.gener
         count.add(values)
     assert count is not None
     scale = replace(count.scale(), unsigned=unsigned)
-    if getattr(image, "tag_v2", {}).get(_INTERPRETATION) == _WHITE_IS_ZERO:
+    if tags.get(_INTERPRETATION) == _WHITE_IS_ZERO:
         return replace(scale, black=scale.white, white=scale.black)
     return scale
 
 
 def rescaled_colours(image: Image.Image, data: bytes) -> tuple[Image.Image, tuple[str, ...]] | None:
-    """A colour image of 16 bits, of which Pillow holds only the upper eight, by its real range, with notes.
-
-    Args:
-        image: loaded.
-        data: its file.
+    """Rescale a loaded colour image of 16 bits, of which Pillow holds the upper eight, by its real range, with notes.
 
     Returns:
         None: the upper eight are what is wanted, or all that can be had.
@@ -241,7 +293,7 @@ def rescaled_colours(image: Image.Image, data: bytes) -> tuple[Image.Image, tupl
 
 
 def stored_bits(image: Image.Image, data: bytes) -> int:
-    """Bits of a value in a TIFF or PNG; 8 if that is not known."""
+    """Read the bits of a value in a TIFF or PNG; 8 if that is not known."""
     if image.format == "PNG":
         return data[24]
     stored = getattr(image, "tag_v2", {}).get(_BITS, 8)
@@ -249,9 +301,11 @@ def stored_bits(image: Image.Image, data: bytes) -> int:
 
 
 def _said(image: Image.Image, data: bytes) -> float | None:
-    """The largest value that a file says it may have; None if it says nothing, or only what its numbers can hold."""
+    """Read the largest value that a file declares; None if it says nothing, or only what its numbers can hold."""
     if image.format == "PNG":
-        return _significant(data)
+        # Chunk sBIT (third edition, 11.3.2.4), for those who put few bits into many without scaling.
+        place = data.find(b"sBIT", 0, data.find(b"IDAT"))
+        return float(2 ** data[place + 4] - 1) if place > 0 and 8 <= data[place + 4] <= 16 else None
     stored = stored_bits(image, data)
     tags = getattr(image, "tag_v2", {})
     for tag in (_S_MAX, _MAX):
@@ -262,15 +316,9 @@ def _said(image: Image.Image, data: bytes) -> float | None:
     return float(2**stored - 1) if 8 < stored < 16 else None
 
 
-def _significant(data: bytes) -> float | None:
-    """What chunk sBIT of a PNG says (third edition, 11.3.2.4), for those who put few bits into many without scaling."""
-    place = data.find(b"sBIT", 0, data.find(b"IDAT"))
-    return float(2 ** data[place + 4] - 1) if place > 0 and 8 <= data[place + 4] <= 16 else None
-
-
 @dataclass
 class _Count:
-    """How many values are beyond each range that they may have.
+    """Counter of the values beyond each range that they may have.
 
     Attributes:
         kind: NumPy's of the numbers.
@@ -291,11 +339,11 @@ class _Count:
     above: Counter[float] = field(default_factory=Counter)
 
     def limits(self) -> Sequence[float]:
-        """Usual whites, the smallest first."""
+        """List usual whites, the smallest first."""
         return sorted({*_USUAL[self.kind], *([self.further] if self.further else [])})
 
     def add(self, values: NDArray[Any]) -> None:
-        """Count a part."""
+        """Count a part of the values."""
         low, high = float(values.min()), float(values.max())
         self.low, self.high, self.total = min(self.low, low), max(self.high, high), self.total + values.size
         if low < 0:
@@ -306,7 +354,7 @@ class _Count:
                 self.above[limit] += int(np.count_nonzero(values > limit))
 
     def scale(self) -> Scale:
-        """From all that were counted."""
+        """Choose the scale from all that were counted."""
         few = _FEW * self.total
         if self.largest is not None and self.below <= few and self.above[self.largest] <= few:
             said = f"levels as the file says: {self.largest:,.10g} is white"
@@ -332,7 +380,7 @@ class _Count:
 
 
 def unsupported_tiff(data: bytes) -> str:
-    """What kind of a TIFF it is that Pillow knows to be one, but does not read; empty if it is another file."""
+    """Describe a TIFF that Pillow does not read; empty if it is another file."""
     if not data.startswith(_TIFF):
         return ""
     try:
@@ -349,80 +397,3 @@ def unsupported_tiff(data: bytes) -> str:
 
 def _first(value: Any) -> Any:
     return value[0] if isinstance(value, tuple) and value else value
-
-
-Pixels = NDArray[np.uint8]
-
-# Mid-grey under transparent pixels: neither white fur nor black fur melts into it.
-BACKGROUND = (128, 128, 128, 255)
-# EXIF 2.32, tag 0x0112: how the stored picture lies in the upright one. Each gives a view of the upright picture in
-# the order in which the file stores it.
-_STORED: dict[int, Callable[[Pixels], Pixels]] = {
-    1: lambda upright: upright,
-    2: lambda upright: upright[:, ::-1],
-    3: lambda upright: upright[::-1, ::-1],
-    4: lambda upright: upright[::-1],
-    5: lambda upright: upright.transpose(1, 0, 2),
-    6: lambda upright: np.rot90(upright, 1),
-    7: lambda upright: upright.transpose(1, 0, 2)[::-1, ::-1],
-    8: lambda upright: np.rot90(upright, -1),
-}
-
-
-def orientation(image: Image.Image) -> int:
-    """What the EXIF block says, 1 to 8; 1 (as stored) if it says nothing that can be read.
-
-    Not by `ImageOps.exif_transpose`, which also writes the block anew and fails on oddities elsewhere in it.
-    """
-    try:
-        said = image.getexif().get(ExifTags.Base.Orientation)
-        return int(said) if said in _STORED else 1
-    except Exception:  # a broken EXIF block says nothing against the pixels
-        return 1
-
-
-def upright(stored: Pixels, turn: int) -> Pixels:
-    """Turn pixels, (H, W, 3), as an EXIF orientation says; C-contiguous."""
-    if turn == 1:
-        return np.ascontiguousarray(stored)
-    result, view = _canvas(stored.shape[0], stored.shape[1], turn)
-    view[:] = stored
-    return result
-
-
-def to_rgb(image: Image.Image, turn: int, convert: Conversion, scale: Scale | None = None) -> Pixels:
-    """Any colour mode to sRGB, turned upright: uint8 (H, W, 3), C-contiguous.
-
-    Args:
-        image: loaded.
-        turn: EXIF orientation.
-        convert: its colours.
-        scale: its values of more than eight bits, where it has such.
-    """
-    result, view = _canvas(image.height, image.width, turn)
-    transparent = scale is None and image.has_transparency_data
-    for rows, band in bands(image):
-        if scale is not None:
-            band = Image.fromarray(scale(np.asarray(band)))
-        view[rows] = np.asarray(_opaque(band, convert) if transparent else convert(band))
-    return result
-
-
-def _canvas(height: int, width: int, turn: int) -> tuple[Pixels, Pixels]:
-    """Room for an upright picture, and a view of it in the order of the stored one, which has these sides."""
-    result = np.empty((height, width, 3) if turn < 5 else (width, height, 3), np.uint8)
-    return result, _STORED[turn](result)
-
-
-def bands(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
-    """An image from top to bottom in pieces of at most `BAND` pixels, each with the rows that it has."""
-    step = max(1, BAND // image.width)
-    for top in range(0, image.height, step):
-        bottom = min(top + step, image.height)
-        yield slice(top, bottom), image.crop((0, top, image.width, bottom))
-
-
-def _opaque(band: Image.Image, convert: Conversion) -> Image.Image:
-    above = convert(band).convert("RGBA")
-    above.putalpha(band.convert("RGBA").getchannel("A"))
-    return Image.alpha_composite(Image.new("RGBA", above.size, BACKGROUND), above).convert("RGB")

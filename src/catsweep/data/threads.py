@@ -1,12 +1,7 @@
-"""Memory as a thing that threads share: who needs more than is left waits until others are done.
+"""Thread pool that keeps order, and a byte-counting semaphore that bounds what its threads hold in memory.
 
-Serves reading (`catsweep.data.files.reading`) and decoding (`catsweep.data.decode.decoding`), so that a folder of
-huge photos takes no more memory than one of them, and one of small photos still uses all cores.
-
-Do the same to many files at once, in order, with a progress bar while a person is looking.
-
-Serves the sources, whose heavy parts (decoding, warping, hashing) release the interpreter's lock: threads then use
-all cores, and unlike processes they need no importable main module and work inside a trial's worker, too.
+Threads, because decoding, warping and hashing release the interpreter's lock: they use all cores, and unlike processes
+they need no importable main module and work inside a trial's worker.
 """
 
 import ctypes
@@ -23,28 +18,29 @@ from rich.progress import track
 
 from catsweep import printing
 
+In = TypeVar("In")
+Out = TypeVar("Out")
+
 
 class ByteSemaphore:
-    """A number of bytes to share. First come, first served: a large need is not overtaken for ever by small ones.
+    """A byte-counting semaphore: whoever needs more than is left waits. First come, first served.
 
     Args:
         total: bytes that may be held at the same time.
     """
 
     def __init__(self, total: int) -> None:
-        self.total = total
-        self._held = 0
-        self._door = threading.Lock()
-        self._changed = threading.Condition()
+        self.total, self._held = total, 0
+        self._door, self._changed = threading.Lock(), threading.Condition()
 
     @contextmanager
     def hold(self, size: int) -> Iterator[None]:
-        """Hold so many bytes while the block runs; more than there are means all of them.
+        """Hold `size` bytes while the block runs; more than there are means all of them.
 
-        A thread that holds some must not ask the same budget for more: it could wait for itself.
+        Must not be nested on one semaphore: the inner block could wait for the outer one.
         """
         size = min(size, self.total)
-        with self._door, self._changed:
+        with self._door, self._changed:  # the door keeps small needs from overtaking a large one
             self._changed.wait_for(lambda: self._held + size <= self.total)
             self._held += size
         try:
@@ -56,21 +52,17 @@ class ByteSemaphore:
 
 
 def trim_heap() -> None:
-    """Give memory that was freed back to the system, where the C library can (glibc).
+    """Return freed memory to the system, where the C library can (glibc's `malloc_trim`).
 
-    It keeps blocks of up to 32 MiB for later, and Pillow's are of 16: a TIFF of 50 megapixels after a JPEG of 67 took
-    1.1 GiB, though neither alone takes more than 0.6.
+    glibc keeps blocks of up to 32 MiB, and Pillow's are of 16: a TIFF of 50 megapixels after a JPEG of 67 took 1.1 GiB,
+    though neither alone takes more than 0.6.
     """
     with suppress(OSError, AttributeError, TypeError):  # another library, another system
         ctypes.CDLL(None).malloc_trim(0)
 
 
-In = TypeVar("In")
-Out = TypeVar("Out")
-
-
 def in_order(work: Callable[[In], Out], tasks: Iterable[In]) -> Iterator[Out]:
-    """Do `work` on each task, as many at a time as there are cores.
+    """Map `work` over tasks, as many at a time as there are cores.
 
     Yields:
         The results in the order of the tasks. Only a few are held at a time, however many tasks there are.
