@@ -28,7 +28,7 @@ from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.strategies import DDPStrategy
 
 from catsweep import configuration, run_folder, schema, training
-from catsweep.data.dataset_builder import open_or_build
+from catsweep.data.ready import open_or_build
 from catsweep.data.sources import KaggleCats
 from catsweep.errors import ConfigError, MetricError
 from catsweep.instantiation import instantiate

@@ -17,11 +17,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from catsweep.data.dataset_builder import open_or_build
 from catsweep.data.decode import Unreadable
 from catsweep.data.hub import HubCats, HubFiles
 from catsweep.data.prepare.making import build
 from catsweep.data.prepare.original import Original
+from catsweep.data.ready import open_or_build
 from catsweep.errors import ConfigError, DataError, PlaceError
 from catsweep.instantiation import instantiate
 

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from catsweep.data import sources
-from catsweep.data.dataset_builder import open_or_build
-from catsweep.data.ready import Item, ReadySet
+from catsweep.data.ready import Item, ReadySet, open_or_build
 from catsweep.data.sources import DemoCats, KaggleCats, Photos
 from catsweep.errors import ConfigError, DataError
 

@@ -1,14 +1,9 @@
-"""Whole batches out of memory: the loaders that training and scoring read.
+"""Lightning data module: build or open the ready set, and loaders of whole batches out of memory.
 
-The last step before the device. A batch is one gather of rows and one mirroring of those it chose; if asked to, it is
-then augmented (`catsweep.data.prepare.operations`). All that is left to chance is a function of (seed, epoch) alone, so
-a run that is killed and resumed sees what the undisturbed run would have seen. Plain iterables rather than a
+Batches are torch.uint8 of shape (B, H, W, 3); the model turns them into floats on its own device. A batch is one gather
+of rows, one mirroring and, if asked for, augmentation. All that is left to chance is a function of (seed, epoch) alone,
+so a run that is killed and resumed sees what the undisturbed run would have seen. Plain iterables rather than a
 DataLoader: worker processes and collation would cost more than what they could do.
-
-The data of a run, as Lightning wants it: build the ready set, or open one that was prepared; then hand out batches.
-
-The classes of this package that know Lightning; conf/data/*.yaml instantiate them. Batches are torch.uint8 of
-shape (B, H, W, 3); the model turns them into floats on its own device.
 """
 
 import logging
@@ -23,15 +18,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from catsweep.data.dataset_builder import open_or_build
 from catsweep.data.prepare import operations as ops
 from catsweep.data.prepare.operations import Operation, usable
-from catsweep.data.ready import MANIFEST, TRAIN, VAL, ReadySet, Source
+from catsweep.data.ready import MANIFEST, TRAIN, VAL, ReadySet, Source, open_or_build
 from catsweep.errors import ConfigError, DataError
 
 
 def plan(rows: NDArray[np.int64], seed: int, epoch: int, flip: bool) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """The order of an epoch and which of its images are mirrored.
+    """Draw the order of an epoch and which of its images are mirrored.
 
     Args:
         rows: places of the training images, shape (n,).
@@ -49,7 +43,7 @@ def plan(rows: NDArray[np.int64], seed: int, epoch: int, flip: bool) -> tuple[ND
 
 
 def gather(images: NDArray[np.uint8], rows: NDArray[np.int64], mirrored: NDArray[np.bool_]) -> Tensor:
-    """Copy images of shape (N, H, W, 3) into a batch (B, H, W, 3), some of them left-right mirrored."""
+    """Gather images of shape (N, H, W, 3) into a batch (B, H, W, 3), some of them mirrored left to right."""
     batch = images[rows]
     chosen = np.flatnonzero(mirrored)
     if len(chosen):
@@ -60,32 +54,19 @@ def gather(images: NDArray[np.uint8], rows: NDArray[np.int64], mirrored: NDArray
 
 
 def gather_on_device(images: Tensor, rows: Tensor, mirrored: Tensor) -> Tensor:
-    """As `gather`, of images that lie where the model does; rows and mirrored lie there too."""
+    """Gather a batch as `gather` does, with all three tensors on the model's device."""
     batch = images.index_select(0, rows)
     return torch.where(mirrored[:, None, None, None], batch.flip(2), batch)
 
 
 def chances(n: int, seed: int, epoch: int, operations: int) -> NDArray[np.float32]:
-    """The random numbers of an epoch's augmentation, shape (n, operations, DRAWS): one row for each place in its order.
-
-    Args:
-        n: number of training images.
-        seed: of the run, ≥ 0.
-        epoch: ≥ 0.
-        operations: how many there are.
-    """
+    """Draw the random numbers of an epoch's augmentation of n images, float32, shape (n, operations, DRAWS)."""
     # A stream of its own: whether images are augmented does not change their order.
     return np.random.default_rng([seed, epoch, 1]).random((n, operations, ops.DRAWS), dtype=np.float32)
 
 
 def augment(batch: Tensor, operations: Mapping[str, ops.Operation], numbers: NDArray[np.float32]) -> Tensor:
-    """A new batch, each image of it changed by chance.
-
-    Args:
-        batch: uint8, shape (B, H, W, 3).
-        operations: by name.
-        numbers: even from 0 to 1, shape (B, operations, DRAWS).
-    """
+    """Augment a batch, uint8 (B, H, W, 3), by named operations and random numbers in [0, 1), (B, operations, DRAWS)."""
     images = batch.numpy()
     changed = np.empty_like(images)
     ops.develop(images, ops.draw(operations, ops.brightness(images), numbers), changed)
@@ -93,7 +74,7 @@ def augment(batch: Tensor, operations: Mapping[str, ops.Operation], numbers: NDA
 
 
 class TrainBatches:
-    """Shuffled, mirrored batches of equal size without end-of-epoch crumbs.
+    """Loader of shuffled, mirrored batches of equal size; a smaller last one is left out.
 
     Args:
         images: uint8, shape (N, H, W, 3): an array, or a tensor on the device that trains, where the batches then are.
@@ -131,20 +112,20 @@ class TrainBatches:
 
     @property
     def sampler(self) -> "TrainBatches":
-        """Itself: Lightning announces each epoch by `loader.sampler.set_epoch(epoch)`."""
+        """This loader: Lightning announces each epoch by `loader.sampler.set_epoch(epoch)`."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next (or just begun) iteration goes through."""
+        """Set the epoch of the next (or just begun) iteration."""
         if epoch != self.epoch:
             self.epoch, self._step, self._resume = epoch, 0, 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Where we are, for Lightning's checkpoints."""
+        """Return epoch and step, for Lightning's checkpoints."""
         return {"epoch": self.epoch, "step": self._step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue inside an epoch: the next iteration begins after the batches that were already used."""
+        """Resume inside an epoch: the next iteration begins after the batches that were already used."""
         self.epoch = int(state_dict["epoch"])
         self._step = self._resume = int(state_dict["step"])
 
@@ -159,7 +140,7 @@ class TrainBatches:
             yield batch
 
     def _batches(self, first: int) -> Iterator[Tensor]:
-        """Those of the epoch, from the `first` on."""
+        """Yield the batches of the epoch from the `first` on."""
         order, mirrored = plan(self.rows, self.seed, self.epoch, self.flip)
         starts = [(step * self.world_size + self.rank) * self.batch_size for step in range(first, len(self))]
         parts = [slice(start, start + self.batch_size) for start in starts]
@@ -174,7 +155,7 @@ class TrainBatches:
 
 
 class OrderedBatches:
-    """Every image once, in order, as it is; the last batch may be smaller.
+    """Loader of every image once, in order, as it is; the last batch may be smaller.
 
     Args:
         images: uint8, shape (N, H, W, 3).
@@ -206,7 +187,7 @@ ON_GPU = 1 << 28  # and up to this many, into that of the GPU that trains: 20,00
 
 
 class CatDataModule(pl.LightningDataModule):
-    """Ready set and batches of one source.
+    """Data module of one source: its ready set and batches.
 
     Args:
         reader: where the images come from, see `catsweep.data.sources`.
@@ -250,7 +231,7 @@ class CatDataModule(pl.LightningDataModule):
 
     @property
     def ready(self) -> ReadySet:
-        """The ready set, built if it has to be."""
+        """Ready set, built if it has to be."""
         if self._ready is None:
             self._ready = self._open()
         return self._ready
@@ -260,7 +241,7 @@ class CatDataModule(pl.LightningDataModule):
         return open_or_build(self.reader, self.size, self.root, self.val_fraction)
 
     def prepare_data(self) -> None:
-        """Build the ready set, and say once if there is little in it; the other processes find it built."""
+        """Build the ready set in one process, and warn if there is little in it."""
         if self._ready is None:
             photos = {row.source for row in self.ready.rows if row.kept and row.split == TRAIN}
             if len(photos) < FEW:
@@ -283,7 +264,7 @@ class CatDataModule(pl.LightningDataModule):
             )
 
     def train_dataloader(self) -> TrainBatches:
-        """Shuffled batches, a function of (seed, epoch)."""
+        """Return the loader of shuffled batches, a function of (seed, epoch)."""
         rows = self.ready.indices(TRAIN)
         rank, world = self._place()
         batch_size = min(self.batch_size, len(rows) // world)
@@ -297,12 +278,12 @@ class CatDataModule(pl.LightningDataModule):
         return TrainBatches(self._near(), rows, batch_size, self.seed, self.flip, rank, world, self.augment)
 
     def val_dataloader(self) -> OrderedBatches:
-        """Held-out images, in order, as they are."""
+        """Return the loader of held-out images, in order, as they are."""
         rank, world = self._place()
         return OrderedBatches(self._pixels(), self.ready.indices(VAL), self.batch_size, rank, world)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """To a GPU, by way of memory that it reads by itself: from any other, the copy waits for the step before."""
+        """Move a batch to a GPU by way of pinned memory: from any other, the copy waits for the step before."""
         if batch.device == device:
             return batch
         if device.type == "cuda":
@@ -310,10 +291,7 @@ class CatDataModule(pl.LightningDataModule):
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def _near(self) -> NDArray[np.uint8] | Tensor:
-        """The pixels to train on, on the GPU if they fit there easily: it then takes batches from them by itself.
-
-        Images that are augmented stay with the processor, which does it.
-        """
+        """Return the pixels to train on, on the GPU if they fit there and are not augmented (by the processor)."""
         pixels = self._pixels()
         device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
         if device.type == "cpu" or self.augment or pixels.nbytes > ON_GPU:
@@ -321,7 +299,7 @@ class CatDataModule(pl.LightningDataModule):
         return torch.from_numpy(pixels).to(device)
 
     def _place(self) -> tuple[int, int]:
-        """This process among those that train together: (rank, number)."""
+        """Return (rank, number) of the processes that train together."""
         trainer = self.trainer
         return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
 
@@ -333,7 +311,7 @@ class CatDataModule(pl.LightningDataModule):
 
 
 class PreparedCats(CatDataModule):
-    """A ready set that `python src/prepare.py` made; it is opened as it is.
+    """Data module of a ready set that `python src/prepare.py` made.
 
     Args:
         source: its folder, data/ready/NAME-SIZE.
@@ -358,12 +336,7 @@ class PreparedCats(CatDataModule):
         )
 
     def _open(self) -> ReadySet:
-        """Open the set.
-
-        Raises:
-            ConfigError: no folder was given, or its images have another size.
-            DataError: it is no ready set.
-        """
+        """Open the set; raises ConfigError without a folder or for another size, DataError if it is no ready set."""
         prepare = "python src/prepare.py data=photos data.source=DIR makes one of your photos."
         if self.source is None:
             raise ConfigError(f"data=ready needs a ready set: add data.source=data/ready/NAME-{self.size}. {prepare}")

@@ -1,8 +1,7 @@
 """Sources of images: drawn cats, photos in a folder or archive, and photos with Kaggle's landmarks.
 
-Each class is named by `_target_` in conf/data/*.yaml and follows `catsweep.data.ready.Source`; one's own needs
-nothing else. They hand `catsweep.data.dataset_builder` one `Item` after the other, an image of the training size or a
-reason.
+Each class is named by `_target_` in conf/data/*.yaml and follows `catsweep.data.ready.Source`, as one's own does. It
+yields an `Item` for each photo: an image of the training size or a reason.
 
 Fetch the Kaggle cat photos: 9,000 cats with nine landmarks each, for `data=kaggle_cats download=true`.
 
@@ -48,7 +47,7 @@ DEMO_SHIFT = 0.03  # beyond the room that this leaves, in fractions of the pictu
 
 
 class DemoCats:
-    """Cats drawn by `catsweep.synthetic.renderer`: everything runs on a fresh machine, with no network.
+    """Cats drawn by `catsweep.synthetic`, so that everything runs on a fresh machine with no network.
 
     Args:
         n: number of cats.
@@ -71,7 +70,7 @@ class DemoCats:
 
     @cached_property
     def files(self) -> Files:
-        """The cats as photos, for `catsweep.data.prepare`."""
+        """Files of the cats as photos, for the preparation."""
         return DemoFiles(self.n, self.seed, code_digest(*_DRAWING))
 
     def items(self, size: int) -> Iterator[Item]:
@@ -82,11 +81,10 @@ class DemoCats:
             yield Item(f"cat-{number:06d}", name, name, size, size, image, points)
 
 
-class DemoFiles:
-    """Drawn cats as `catsweep.data.files.Files`: photos with landmarks beside them, drawn when they are read.
+class DemoFiles(Files):
+    """Files of drawn cats: photos with landmarks beside them, drawn when they are read.
 
-    As a photographer would take them: smaller than `render` draws them, not quite in the middle and not quite level, so
-    that there is something to find and to align.
+    The cats are smaller than `render` draws them, off centre and not level, so that there is something to align.
 
     Args:
         n: number of cats.
@@ -119,12 +117,8 @@ class DemoFiles:
         image, _ = draw(cat, DEMO_SIDE)
         return cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
 
-    def passed_over(self) -> dict[str, str]:
-        """See `Files`: all are photos."""
-        return {}
-
     def digest(self, name: str) -> str:
-        """See `Files`: of what a cat is drawn from, for drawing all of them at each start would take a minute."""
+        """Hash what a cat is drawn from, for drawing all of them at each start would take a minute."""
         return hashlib.sha256(f"{self.code} {self.seed} {DEMO_SIDE} {name}".encode()).hexdigest()
 
 
@@ -139,7 +133,7 @@ def photographed(seed: int, index: int) -> Cat:
 
 
 class Photos:
-    """A folder (with all its sub-folders), zip or tar of photos of any kind and size: centre square, resized.
+    """Photos of any kind and size in a folder (with sub-folders), zip or tar: centre square, resized.
 
     Args:
         folder: where they are; links in it are not followed.
@@ -159,18 +153,13 @@ class Photos:
 
     @cached_property
     def files(self) -> Files:
-        """The files themselves.
-
-        Raises:
-            ConfigError: no folder was given.
-            DataError: it is no folder and no archive.
-        """
+        """Files of the folder or archive; raises ConfigError without one, DataError if it is neither."""
         if self.folder is None:
             raise ConfigError(f"data={self.name} needs a folder of photos: add {self.remedy} to the command.")
         return open_files(self.folder, self.suffixes)
 
     def passed_over(self) -> dict[str, str]:
-        """See `Files`; landmarks beside a photo are its own."""
+        """See `Files`; landmarks beside a photo are not passed over."""
         photos = set(self.files)
         others = self.files.passed_over().items()
         return {name: reason for name, reason in others if name.removesuffix(landmarks.SUFFIX) not in photos}
@@ -202,7 +191,7 @@ class Photos:
     def _prepare(
         self, name: str, photo: NDArray[np.uint8], size: int
     ) -> tuple[NDArray[np.uint8], NDArray[np.float64] | None]:
-        """From a decoded photo (H, W, 3) to an image (size, size, 3) and its landmarks (9, 2), if it has any."""
+        """Turn a decoded photo (H, W, 3) into an image (size, size, 3) and its landmarks (9, 2), if it has any."""
         height, width = photo.shape[:2]
         if min(height, width) < self.min_side:
             raise Unreadable(f"photo too small: {width} x {height} pixels, at least {self.min_side} are needed")
@@ -216,7 +205,7 @@ class Photos:
 
 
 class KaggleCats(Photos):
-    """Photos with landmarks beside them (`x.jpg` and `x.jpg.cat`): faces aligned by eyes and mouth.
+    """Photos with landmarks beside them (`x.jpg` and `x.jpg.cat`), faces aligned by eyes and mouth.
 
     Args:
         folder: where they are; links in it are not followed.
@@ -289,7 +278,7 @@ class KaggleCats(Photos):
 
 
 def code_digest(*files: str | Path) -> str:
-    """Digest of the source text of modules that decide what the pixels are: names in this folder, or whole paths."""
+    """Hash the source text of modules that decide what the pixels are: names in this folder, or whole paths."""
     texts = [(_HERE / file).read_bytes() for file in sorted(files, key=str)]
     return hashlib.sha256(b"\0".join(texts)).hexdigest()[:16]
 
@@ -300,7 +289,7 @@ log = logging.getLogger(__name__)
 
 
 def download_kaggle() -> Path:
-    """The folder of the photos, fetched if it is not here yet.
+    """Fetch Kaggle's 9,000 cat photos with landmarks (4 GB) once, by the optional `kagglehub`, and return their folder.
 
     Raises:
         DataError: the package is missing, or the photos cannot be had.

@@ -14,7 +14,6 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from catsweep import places
-from catsweep.data.dataset_builder import nothing_left
 from catsweep.data.files import PASSED_OVER, say_passed_over, write_passed_over
 from catsweep.data.prepare import left_out, loose, report, table
 from catsweep.data.prepare.making import NothingLeft, build, is_current, summary
@@ -22,6 +21,7 @@ from catsweep.data.prepare.original import Original
 from catsweep.data.prepare.ready import publish
 from catsweep.data.prepare.record import Record
 from catsweep.data.prepare.stage import Done, Stage
+from catsweep.data.ready import nothing_left
 from catsweep.errors import ConfigError, DataError
 from catsweep.instantiation import instantiate
 from catsweep.names import checked
