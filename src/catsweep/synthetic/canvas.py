@@ -15,26 +15,16 @@ import numpy.typing as npt
 
 from catsweep.synthetic.catalogue import Colour, Pose
 
-Field = npt.NDArray[np.floating[Any]]
-"""Float32 in fact; numpy's stubs cannot tell that a Python float does not widen it."""
-
-EYE = (0.18, 0.42)
-"""Centre of an eye in face coordinates: distance from the middle line, height."""
-
-MOUTH = (0.0, 0.70)
-"""Where the line under the nose meets the lips."""
-
-NOSE = (0.0, 0.60)
-"""Tip of the nose in face coordinates: the origin of the fur's flow and the point nearest to the viewer."""
+Field = npt.NDArray[np.floating[Any]]  # float32: numpy's stubs cannot tell that a Python float does not widen it
+# In face coordinates (distance from the middle line, height):
+EYE = (0.18, 0.42)  # its centre
+MOUTH = (0.0, 0.70)  # where the line under the nose meets the lips
+NOSE = (0.0, 0.60)  # its tip: the origin of the fur's flow and the point nearest to the viewer
 
 
 @lru_cache(maxsize=8)
 def grid(size: int) -> tuple[Field, Field]:
-    """Pixel centres of a canvas.
-
-    Returns:
-        x and y, each (size, size), in fractions of the width; read-only, shared between threads.
-    """
+    """Compute pixel centres x and y, each (size, size), in fractions of the width; read-only, shared by threads."""
     axis = (np.arange(size, dtype=np.float32) + 0.5) / size
     x, y = (np.ascontiguousarray(field) for field in np.meshgrid(axis, axis))
     x.flags.writeable = y.flags.writeable = False
@@ -42,12 +32,7 @@ def grid(size: int) -> tuple[Field, Field]:
 
 
 def depth(x: Field, y: Field) -> Field:
-    """How far a point of the face stands out towards the viewer, 0 about the eyes.
-
-    Args:
-        x: signed distance from the middle line.
-        y: height in the picture.
-    """
+    """Compute how far points of the face, at x from the middle line and height y, stand out; 0 about the eyes."""
     nose = gauss(x, y - NOSE[1], 0.10, 0.10)
     bowl: Field = 0.035 - 0.9 * x * x - 0.55 * np.square(y - 0.45)
     return bowl + 0.12 * nose
@@ -70,15 +55,7 @@ def to_face(x: Field, y: Field, pose: Pose) -> tuple[Field, Field]:
 
 
 def to_picture(points: Field, pose: Pose) -> Field:
-    """Apply the pose: face coordinates to picture coordinates, the inverse of `to_face`.
-
-    Args:
-        points: (n, 2) as x (from the middle line), y.
-        pose: of the cat.
-
-    Returns:
-        (n, 2) in fractions of the width.
-    """
+    """Apply the pose to points (n, 2): face coordinates to picture coordinates, the inverse of `to_face`."""
     x, y = points[:, 0], points[:, 1]
     out = depth(x, y)
     x, y = x + pose.turn * out, y + pose.nod * out - 0.5
@@ -88,98 +65,57 @@ def to_picture(points: Field, pose: Pose) -> Field:
 
 
 def gauss(x: Field, y: Field, width: float, height: float) -> Field:
-    """A soft bump: 1 at the origin, with standard deviations `width` and `height`."""
+    """Evaluate a Gaussian of height 1 at the origin with standard deviations `width` and `height`."""
     exponent = x * x * (-0.5 / width**2) + y * y * (-0.5 / height**2)
     return np.exp(exponent, dtype=np.float32)
 
 
 def smoothstep(low: float, high: float, field: Field) -> Field:
-    """0 below `low`, 1 above `high`, a cubic between (low > high reverses it)."""
+    """Step smoothly from 0 below `low` to 1 above `high` by a cubic (low > high reverses it)."""
     t = np.clip((field - low) * (1 / (high - low)), 0, 1)
     return cast(Field, t * t * (3 - 2 * t))
 
 
 def cover(distance: Field, softness: float = 0.0) -> Field:
-    """Coverage in [0, 1] of a signed distance.
+    """Turn a signed distance, (S, S) or a band of rows (R, S), into coverage in [0, 1].
 
-    Args:
-        distance: (S, S), or a band of rows (R, S).
-        softness: width of the edge; never less than a pixel and a half.
+    `softness` is the width of the edge; never less than a pixel and a half.
     """
     edge = max(1.5 / distance.shape[1], softness)
     return cast(Field, np.clip(0.5 - distance / edge, 0, 1))
 
 
 def ellipse(x: Field, y: Field, width: float, height: float) -> Field:
-    """Signed distance (approximate; exact at the edge) of an ellipse about the origin."""
+    """Compute the signed distance (approximate; exact at the edge) of an ellipse about the origin."""
     radius: Field = np.sqrt(np.square(x / width) + np.square(y / height))
     return (radius - 1) * min(width, height)
 
 
 def join(first: Field, second: Field, blend: float) -> Field:
-    """Smooth union of two signed distances: a polynomial minimum that rounds the seam over `blend`."""
+    """Unite two signed distances by a polynomial minimum that rounds the seam over `blend`."""
     rounding = np.maximum(blend - np.abs(first - second), 0)
     return np.minimum(first, second) - rounding * rounding * (0.25 / blend)
 
 
 def meet(first: Field, second: Field, blend: float) -> Field:
-    """Smooth intersection of two signed distances, rounding the corner over `blend`."""
+    """Intersect two signed distances, rounding the corner over `blend`."""
     return -join(-first, -second, blend)
 
 
 def paint(image: Field, colour: Field | Colour, weight: Field) -> Field:
-    """Lay `colour` over `image` (3, S, S) with a weight in [0, 1] per pixel.
+    """Blend `colour`, one or one per pixel (3, S, S), over `image` (3, S, S) with a weight (S, S) in [0, 1].
 
-    Args:
-        image: (3, S, S); planes rather than pixels, because broadcasting over long rows is many times faster.
-        colour: one colour, or one per pixel (3, S, S).
-        weight: (S, S).
+    Planes rather than pixels, because broadcasting over long rows is many times faster.
     """
     return image + weight * (plane(colour) - image)
 
 
 def plane(colour: Field | Colour) -> Field:
-    """A colour in a shape that broadcasts against (3, S, S); pixels pass unchanged."""
+    """Shape a colour to broadcast against (3, S, S); pixels pass unchanged."""
     return colour if isinstance(colour, np.ndarray) else np.array(colour, np.float32)[:, None, None]
 
 
 def cloud(rng: np.random.Generator, cells: int, size: int) -> Field:
-    """Smooth noise with `cells` bumps across the picture, about zero mean and unit spread."""
+    """Draw smooth noise, (size, size), with `cells` bumps across, about zero mean and unit spread."""
     coarse = rng.standard_normal((cells, cells), dtype=np.float32)
     return cast(Field, cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC))
-
-
-@lru_cache(maxsize=4)
-def _strands(columns: int) -> Field:
-    """A sheet of hair, long down the rows and fine across the columns; the same in every process.
-
-    Returns:
-        (256, 2·columns), of zero mean and unit spread: a periodic tile laid out twice each way, so that a walk that
-        starts in the first tile needs no wrapping.
-    """
-    noise = np.random.default_rng(columns).standard_normal((128, columns), dtype=np.float32)
-    blurred = cv2.GaussianBlur(np.pad(noise, 16, mode="wrap"), (0, 0), sigmaX=0.8, sigmaY=3.0)[16:-16, 16:-16]
-    sheet = np.tile(blurred / blurred.std(), (2, 2))
-    sheet.flags.writeable = False
-    return sheet
-
-
-def fur(x: Field, y: Field, rng: np.random.Generator) -> tuple[Field, Field]:
-    """Hair that flows away from the nose, as a cat's does.
-
-    Octaves finer than the canvas can show fade out, so that a small picture is the large one, scaled.
-
-    Returns:
-        locks and single hairs, each (S, S), of zero mean and about unit spread in sum.
-    """
-    size = x.shape[0]
-    radius, angle = cv2.cartToPolar(x - NOSE[0], y - (NOSE[1] - 0.03))
-    angle += 0.05 * cloud(rng, 9, size)
-    starts = rng.uniform(0.1, 0.9, 3).tolist()
-    layers = []
-    for columns, weight, start in zip((180, 420, 900), (0.6, 0.7, 0.6), starts, strict=True):
-        visible = min(1.0, size / columns)  # at the cheek a hair is 2.5/columns of the width
-        if visible > 0.2:
-            across, down = angle * (columns / (2 * math.pi)) + start * columns, radius * 110 + start * 128
-            layers.append(weight * visible * cv2.remap(_strands(columns), across, down, cv2.INTER_LINEAR))
-    return layers[0], cast(Field, sum(layers[1:], np.zeros_like(x)))

@@ -18,7 +18,7 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class Fur:
-    """Colours of one kind of fur in even daylight, and how often it comes up among those of its pattern."""
+    """Colours of a fur in even daylight, and its share among those of its pattern."""
 
     share: float
     base: Colour
@@ -29,7 +29,7 @@ class Fur:
 
 @dataclass(frozen=True)
 class Pattern:
-    """One pattern: how often it comes up, its furs, and the range each strength is drawn from (below 0 means none)."""
+    """Pattern of a coat: its share, its furs, and the range of each strength (below 0 means none)."""
 
     name: str
     share: float
@@ -42,7 +42,7 @@ class Pattern:
 
 @dataclass(frozen=True)
 class Backdrop:
-    """One kind of background: the strengths of its layers and the colours it comes in (ground, second, accent)."""
+    """Kind of background: strengths of its layers, and colours it comes in (ground, second, accent)."""
 
     palettes: tuple[tuple[Colour, Colour, Colour], ...]
     lights: float = 0
@@ -57,49 +57,28 @@ _WHITE = Fur(2, (0.93, 0.91, 0.88), (0.74, 0.71, 0.68), (0.98, 0.97, 0.95))
 _CREAM = Fur(2, (0.86, 0.74, 0.59), (0.68, 0.52, 0.36), (0.96, 0.90, 0.80))
 _RED = Fur(2, (0.79, 0.52, 0.29), (0.58, 0.31, 0.13), (0.94, 0.80, 0.62))
 _CHOCOLATE = Fur(1.5, (0.36, 0.25, 0.18), (0.18, 0.11, 0.07), (0.52, 0.40, 0.31))
-_BROWN_TABBY = Fur(4, (0.55, 0.44, 0.32), (0.15, 0.11, 0.08), (0.85, 0.77, 0.64), striped=True)
-_SILVER_TABBY = Fur(3, (0.63, 0.62, 0.60), (0.15, 0.15, 0.16), (0.90, 0.89, 0.87), striped=True)
-_GREY_TABBY = Fur(2, (0.50, 0.50, 0.51), (0.19, 0.19, 0.21), (0.76, 0.75, 0.74), striped=True)
-_GINGER_TABBY = Fur(4, (0.82, 0.55, 0.30), (0.58, 0.29, 0.11), (0.96, 0.84, 0.67), striped=True)
-_CREAM_TABBY = Fur(1.5, (0.87, 0.76, 0.60), (0.66, 0.48, 0.31), (0.96, 0.90, 0.80), striped=True)
-
+_TABBIES = (
+    Fur(4, (0.55, 0.44, 0.32), (0.15, 0.11, 0.08), (0.85, 0.77, 0.64), striped=True),  # brown
+    Fur(3, (0.63, 0.62, 0.60), (0.15, 0.15, 0.16), (0.90, 0.89, 0.87), striped=True),  # silver
+    Fur(2, (0.50, 0.50, 0.51), (0.19, 0.19, 0.21), (0.76, 0.75, 0.74), striped=True),  # grey
+    Fur(4, (0.82, 0.55, 0.30), (0.58, 0.29, 0.11), (0.96, 0.84, 0.67), striped=True),  # ginger
+    Fur(1.5, (0.87, 0.76, 0.60), (0.66, 0.48, 0.31), (0.96, 0.90, 0.80), striped=True),  # cream
+)
 PATTERNS = (
     Pattern("solid", 0.20, (_BLACK, _GREY, _WHITE, _CREAM, _RED, _CHOCOLATE)),
-    Pattern(
-        "tabby",
-        0.32,
-        (_BROWN_TABBY, _SILVER_TABBY, _GREY_TABBY, _GINGER_TABBY, _CREAM_TABBY),
-        stripes=(0.8, 1.0),
-        white=(-0.6, 0.5),
-    ),
-    Pattern(
-        "tuxedo",
-        0.20,
-        (_BLACK, _BLACK, _GREY, _BROWN_TABBY, _SILVER_TABBY, _GINGER_TABBY),
-        stripes=(0.6, 1.0),
-        white=(0.35, 1.0),
-    ),
-    Pattern("calico", 0.14, (_BLACK, _GREY, _BROWN_TABBY), stripes=(0.2, 0.7), white=(-0.5, 1.1), patches=1),
-    Pattern(
-        "siamese",
-        0.14,
-        (
-            Fur(4, (0.90, 0.84, 0.75), (0.20, 0.14, 0.10), (0.97, 0.94, 0.88)),
-            Fur(2, (0.90, 0.89, 0.87), (0.35, 0.36, 0.40), (0.97, 0.96, 0.95)),
-            Fur(2, (0.92, 0.85, 0.75), (0.41, 0.28, 0.20), (0.97, 0.93, 0.87)),
-            Fur(1, (0.93, 0.87, 0.79), (0.74, 0.47, 0.28), (0.98, 0.95, 0.90)),
-        ),
-        points=1,
-    ),
-)
-"""Every pattern a demo cat can have."""
+    Pattern("tabby", 0.32, _TABBIES, stripes=(0.8, 1.0), white=(-0.6, 0.5)),
+    Pattern("tuxedo", 0.20, (_BLACK, _BLACK, _GREY, *_TABBIES[:2], _TABBIES[3]), stripes=(0.6, 1.0), white=(0.35, 1.0)),
+    Pattern("calico", 0.14, (_BLACK, _GREY, _TABBIES[0]), stripes=(0.2, 0.7), white=(-0.5, 1.1), patches=1),
+    Pattern("siamese", 0.14, (
+        Fur(4, (0.90, 0.84, 0.75), (0.20, 0.14, 0.10), (0.97, 0.94, 0.88)),
+        Fur(2, (0.90, 0.89, 0.87), (0.35, 0.36, 0.40), (0.97, 0.96, 0.95)),
+        Fur(2, (0.92, 0.85, 0.75), (0.41, 0.28, 0.20), (0.97, 0.93, 0.87)),
+        Fur(1, (0.93, 0.87, 0.79), (0.74, 0.47, 0.28), (0.98, 0.95, 0.90)),
+    ), points=1),
+)  # fmt: skip
+ORANGE: Colour = (0.80, 0.50, 0.24)  # the second colour of a calico
 
-ORANGE: Colour = (0.80, 0.50, 0.24)
-"""The second colour of a calico."""
-
-Eyes = tuple[Colour, Colour]
-"""Colour of the outer iris, colour around the pupil."""
-
+Eyes = tuple[Colour, Colour]  # of the outer iris, and around the pupil
 EYES: tuple[Eyes, ...] = (
     ((0.58, 0.64, 0.24), (0.84, 0.83, 0.46)),  # green-yellow
     ((0.40, 0.60, 0.32), (0.70, 0.79, 0.47)),  # green
@@ -108,61 +87,42 @@ EYES: tuple[Eyes, ...] = (
     ((0.40, 0.62, 0.56), (0.68, 0.82, 0.68)),  # sea green
 )
 BLUE_EYES: tuple[Eyes, ...] = (((0.28, 0.53, 0.82), (0.60, 0.80, 0.95)), ((0.42, 0.63, 0.84), (0.72, 0.87, 0.96)))
-
 NOSES: tuple[Colour, ...] = ((0.83, 0.54, 0.51), (0.75, 0.43, 0.37), (0.60, 0.35, 0.29))
 DARK_NOSE: Colour = (0.22, 0.16, 0.16)
 PINK_EAR: Colour = (0.80, 0.58, 0.54)
 DARK_EAR: Colour = (0.42, 0.31, 0.29)
-
 COLLARS: tuple[Colour, ...] = ((0.72, 0.14, 0.14), (0.16, 0.34, 0.62), (0.16, 0.46, 0.38), (0.86, 0.62, 0.16))
-
 BACKDROPS = (
-    Backdrop(  # a wall, out of focus
-        (
-            ((0.80, 0.78, 0.74), (0.58, 0.60, 0.62), (0.90, 0.88, 0.84)),
-            ((0.28, 0.36, 0.46), (0.14, 0.18, 0.26), (0.45, 0.52, 0.60)),
-            ((0.72, 0.52, 0.43), (0.46, 0.28, 0.24), (0.88, 0.72, 0.60)),
-            ((0.22, 0.21, 0.20), (0.08, 0.08, 0.09), (0.38, 0.35, 0.32)),
-            ((0.62, 0.76, 0.84), (0.40, 0.58, 0.72), (0.88, 0.92, 0.94)),
-            ((0.78, 0.64, 0.68), (0.54, 0.42, 0.50), (0.92, 0.82, 0.82)),
-        ),
-    ),
-    Backdrop(  # lights in the distance
-        (
-            ((0.16, 0.22, 0.20), (0.30, 0.46, 0.30), (0.92, 0.84, 0.48)),
-            ((0.20, 0.14, 0.16), (0.56, 0.30, 0.24), (0.98, 0.78, 0.42)),
-            ((0.12, 0.16, 0.26), (0.28, 0.40, 0.60), (0.80, 0.86, 0.96)),
-        ),
-        lights=1,
-    ),
-    Backdrop(  # a striped cloth, a fence, a blind
-        (
-            ((0.86, 0.82, 0.72), (0.70, 0.62, 0.52), (0.94, 0.92, 0.86)),
-            ((0.52, 0.62, 0.64), (0.36, 0.46, 0.52), (0.80, 0.84, 0.82)),
-            ((0.66, 0.42, 0.36), (0.82, 0.72, 0.62), (0.50, 0.28, 0.25)),
-        ),
-        bands=0.6,
-    ),
-    Backdrop(  # a room with a floor and a window
-        (
-            ((0.84, 0.79, 0.70), (0.48, 0.35, 0.25), (0.96, 0.96, 0.90)),
-            ((0.56, 0.62, 0.62), (0.36, 0.29, 0.25), (0.86, 0.92, 0.96)),
-            ((0.42, 0.37, 0.35), (0.24, 0.18, 0.15), (0.92, 0.78, 0.54)),
-            ((0.76, 0.70, 0.72), (0.54, 0.44, 0.40), (0.96, 0.92, 0.90)),
-        ),
-        window=1,
-    ),
-    Backdrop(  # a garden
-        (
-            ((0.34, 0.46, 0.24), (0.17, 0.27, 0.13), (0.74, 0.80, 0.52)),
-            ((0.48, 0.50, 0.32), (0.30, 0.27, 0.18), (0.84, 0.80, 0.62)),
-            ((0.40, 0.52, 0.40), (0.20, 0.31, 0.26), (0.86, 0.90, 0.84)),
-        ),
-        leaves=1,
-        lights=0.3,
-    ),
-)
-"""Every background."""
+    Backdrop((  # a wall, out of focus
+        ((0.80, 0.78, 0.74), (0.58, 0.60, 0.62), (0.90, 0.88, 0.84)),
+        ((0.28, 0.36, 0.46), (0.14, 0.18, 0.26), (0.45, 0.52, 0.60)),
+        ((0.72, 0.52, 0.43), (0.46, 0.28, 0.24), (0.88, 0.72, 0.60)),
+        ((0.22, 0.21, 0.20), (0.08, 0.08, 0.09), (0.38, 0.35, 0.32)),
+        ((0.62, 0.76, 0.84), (0.40, 0.58, 0.72), (0.88, 0.92, 0.94)),
+        ((0.78, 0.64, 0.68), (0.54, 0.42, 0.50), (0.92, 0.82, 0.82)),
+    )),
+    Backdrop((  # lights in the distance
+        ((0.16, 0.22, 0.20), (0.30, 0.46, 0.30), (0.92, 0.84, 0.48)),
+        ((0.20, 0.14, 0.16), (0.56, 0.30, 0.24), (0.98, 0.78, 0.42)),
+        ((0.12, 0.16, 0.26), (0.28, 0.40, 0.60), (0.80, 0.86, 0.96)),
+    ), lights=1),
+    Backdrop((  # a striped cloth, a fence, a blind
+        ((0.86, 0.82, 0.72), (0.70, 0.62, 0.52), (0.94, 0.92, 0.86)),
+        ((0.52, 0.62, 0.64), (0.36, 0.46, 0.52), (0.80, 0.84, 0.82)),
+        ((0.66, 0.42, 0.36), (0.82, 0.72, 0.62), (0.50, 0.28, 0.25)),
+    ), bands=0.6),
+    Backdrop((  # a room with a floor and a window
+        ((0.84, 0.79, 0.70), (0.48, 0.35, 0.25), (0.96, 0.96, 0.90)),
+        ((0.56, 0.62, 0.62), (0.36, 0.29, 0.25), (0.86, 0.92, 0.96)),
+        ((0.42, 0.37, 0.35), (0.24, 0.18, 0.15), (0.92, 0.78, 0.54)),
+        ((0.76, 0.70, 0.72), (0.54, 0.44, 0.40), (0.96, 0.92, 0.90)),
+    ), window=1),
+    Backdrop((  # a garden
+        ((0.34, 0.46, 0.24), (0.17, 0.27, 0.13), (0.74, 0.80, 0.52)),
+        ((0.48, 0.50, 0.32), (0.30, 0.27, 0.18), (0.84, 0.80, 0.62)),
+        ((0.40, 0.52, 0.40), (0.20, 0.31, 0.26), (0.86, 0.90, 0.84)),
+    ), leaves=1, lights=0.3),
+)  # fmt: skip
 
 
 T = TypeVar("T")
@@ -170,31 +130,28 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Pose:
-    """Where the head is and where it looks; the eyes stay near 0.32/0.68 of the width and 0.42 of the height."""
+    """Pose of the head; the eyes stay near 0.32/0.68 of the width and 0.42 of the height."""
 
     scale: float
     roll: float
     shift: tuple[float, float]
-    turn: float
-    """Above 0 the nose moves to the viewer's right."""
-    nod: float
-    """Above 0 the nose moves down."""
+    turn: float  # above 0 the nose moves to the viewer's right
+    nod: float  # above 0 the nose moves down
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The build of head and ears."""
+    """Shape of head and ears."""
 
-    skull: tuple[float, float]
-    """Half-width and half-height."""
+    skull: tuple[float, float]  # half-width and half-height
     cheeks: float
     muzzle: float
     shoulders: float
-    fluff: float
-    """How far the hair frays the outline."""
+    fluff: float  # how far the hair frays the outline
     ear_tip: tuple[float, float]
-    ear_bases: tuple[float, float]
-    """Where on the skull the outer and the inner edge of the ear start, as angles above the horizontal."""
+    ear_bases: tuple[
+        float, float
+    ]  # angles above the horizontal at which the ear's outer and inner edge start on the skull
     ear_roundness: float
 
 
@@ -210,8 +167,7 @@ class Coat:
     stripes: float
     stripe_count: float
     white: float
-    blaze: float
-    """How high the white reaches between the eyes."""
+    blaze: float  # how high the white reaches between the eyes
     patches: float
     points: float
     texture: float
@@ -226,8 +182,7 @@ class Features:
     eye_width: float
     eye_open: float
     eye_tilt: float
-    pupil: float
-    """Half-width: slit to round."""
+    pupil: float  # half-width: slit to round
     gaze: tuple[float, float]
     nose: Colour
     inner_ear: Colour
@@ -244,10 +199,8 @@ class Scene:
 
     backdrop: Backdrop
     colours: tuple[Colour, Colour, Colour]
-    blur: float
-    """Standard deviation of the background's softness."""
-    light: tuple[float, float]
-    """Unit vector in the picture plane towards the light; y is down, so above is negative."""
+    blur: float  # standard deviation of the background's softness
+    light: tuple[float, float]  # unit vector in the picture plane towards the light; y is down, so above is negative
     ambient: float
     exposure: float
     warmth: float
@@ -256,7 +209,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Cat:
-    """Everything there is to know about one cat; drawing it needs nothing else but a size."""
+    """Parameters of one cat; drawing it needs nothing else but a size."""
 
     pose: Pose
     shape: Shape
@@ -267,15 +220,7 @@ class Cat:
 
 
 def pick(seed: int, index: int) -> Cat:
-    """Draw the parameters of one cat.
-
-    Args:
-        seed: of the whole set, >= 0.
-        index: number of the cat in the set, >= 0.
-
-    Returns:
-        The same cat for the same two numbers, whatever else is drawn.
-    """
+    """Draw the parameters of cat `index` of the set of a seed, a function of these two numbers (>= 0) alone."""
     rng = np.random.default_rng([seed, index])
     coat = _pick_coat(rng)
     return Cat(
@@ -289,12 +234,12 @@ def pick(seed: int, index: int) -> Cat:
 
 
 def _normal(rng: np.random.Generator, spread: float) -> float:
-    """A normal draw held within two standard deviations."""
+    """Draw from a normal distribution clipped at two standard deviations."""
     return min(max(rng.standard_normal(), -2.0), 2.0) * spread
 
 
 def _vary(rng: np.random.Generator, colour: Colour, spread: float) -> Colour:
-    """A colour near `colour`: lighter or darker, a little warmer or cooler."""
+    """Draw a colour near `colour`: lighter or darker, a little warmer or cooler."""
     bright, warm = 1 + _normal(rng, spread), _normal(rng, spread / 4)
     red, green, blue = (
         min(max(c * bright * (1 + w), 0.02), 0.99) for c, w in zip(colour, (warm, 0, -warm), strict=True)
@@ -303,7 +248,7 @@ def _vary(rng: np.random.Generator, colour: Colour, spread: float) -> Colour:
 
 
 def _choose(rng: np.random.Generator, options: Sequence[T], shares: Sequence[float] | None = None) -> T:
-    """One of `options`, by its share."""
+    """Draw one of `options` by its share."""
     weights = None if shares is None else np.array(shares) / sum(shares)
     return options[int(rng.choice(len(options), p=weights))]
 
@@ -352,7 +297,7 @@ def _pick_coat(rng: np.random.Generator) -> Coat:
 
 
 def _pick_features(rng: np.random.Generator, coat: Coat) -> Features:
-    """Eyes and skin go with the coat: pointed cats have blue eyes, dark cats dark noses."""
+    """Draw features that go with the coat: pointed cats have blue eyes, dark cats dark noses."""
     blue = coat.points > 0 or (min(coat.base) > 0.8 and rng.random() < 0.4)
     iris, iris_centre = _choose(rng, BLUE_EYES if blue else EYES)
     skin = coat.dark if coat.points else coat.base

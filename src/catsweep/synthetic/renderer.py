@@ -30,16 +30,15 @@ from catsweep.synthetic.canvas import (
     to_picture,
 )
 from catsweep.synthetic.catalogue import Cat, Scene, pick
-from catsweep.synthetic.coat import ear_corners, paint_coat
-from catsweep.synthetic.face import paint_collar, paint_face, paint_whiskers
+from catsweep.synthetic.layers import ear_corners, paint_coat, paint_collar, paint_face, paint_whiskers
 
-SMALLEST = 16
-"""Smallest side a cat is drawn at, in pixels; below it the features are thinner than a pixel."""
+_SMALL = 64  # side of the background before it is enlarged
+SMALLEST = 16  # side in pixels; below it the features are thinner than a pixel
 
 
 @dataclass(frozen=True)
 class Cats:
-    """Pictures of n cats with what is known about them.
+    """Pictures of n cats with landmarks and masks.
 
     Attributes:
         images: uint8, (n, size, size, 3), RGB.
@@ -55,7 +54,7 @@ class Cats:
 
 
 def render(n: int, size: int, seed: int) -> Cats:
-    """Draw n cats.
+    """Draw n cats of size x size pixels.
 
     Cat i depends on (seed, i) alone: not on n, and on the size only as a photo does. Cats are drawn by as many
     threads as there are cores, which pays because numpy and OpenCV let go of the interpreter's lock.
@@ -87,7 +86,7 @@ def render(n: int, size: int, seed: int) -> Cats:
 
 
 def landmarks_of(cat: Cat) -> npt.NDArray[np.float32]:
-    """The nine landmarks of a cat, (9, 2), in fractions of the picture's width, in the order of `Cats.landmarks`."""
+    """Compute the nine landmarks of a cat, (9, 2), in fractions of the picture's width."""
     ear = ear_corners(cat.shape)
     left_ear = [(-x, y) for x, y in ear]
     points = [(-EYE[0], EYE[1]), EYE, MOUTH, *left_ear, *reversed(ear)]
@@ -114,10 +113,6 @@ def draw(cat: Cat, size: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.boo
     small = cv2.resize(cv2.merge(list(image)), (size, size), interpolation=cv2.INTER_AREA)
     small_mask = cv2.resize(mask, (size, size), interpolation=cv2.INTER_AREA)
     return np.rint(np.clip(small, 0, 1) * 255).astype(np.uint8), small_mask > 0.5
-
-
-_SMALL = 64
-"""Side of the background before it is enlarged."""
 
 
 def background(scene: Scene, size: int, rng: np.random.Generator) -> Field:
@@ -148,14 +143,14 @@ def background(scene: Scene, size: int, rng: np.random.Generator) -> Field:
 
 
 def _bands(x: Field, y: Field, rng: np.random.Generator) -> Field:
-    """Parallel bands, upright or lying, a little askew."""
+    """Draw parallel bands, upright or lying, a little askew."""
     angle = rng.uniform(-0.4, 0.4) + (math.pi / 2 if rng.random() < 0.5 else 0.0)
     phase = rng.uniform(14, 34) * (x * math.cos(angle) + y * math.sin(angle)) + rng.uniform(0, 6)
     return smoothstep(-0.2, 0.5, np.cos(phase))
 
 
 def _room(image: Field, x: Field, y: Field, scene: Scene, rng: np.random.Generator) -> Field:
-    """A floor below a wall, and a bright window with a frame."""
+    """Paint a floor below a wall, and a bright window with a frame."""
     _, floor, pane = scene.colours
     horizon, slope = rng.uniform(0.5, 0.85), rng.uniform(-0.1, 0.1)
     image = paint(image, floor, smoothstep(horizon - 0.01, horizon + 0.02, y + slope * x))
@@ -166,7 +161,7 @@ def _room(image: Field, x: Field, y: Field, scene: Scene, rng: np.random.Generat
 
 
 def _lights(image: Field, x: Field, y: Field, scene: Scene, rng: np.random.Generator) -> Field:
-    """Lamps and gaps between leaves, thrown out of focus into discs."""
+    """Paint lamps and gaps between leaves, out of focus: discs."""
     for _ in range(9):
         across, down, radius = rng.uniform(0, 1), rng.uniform(0, 1), rng.uniform(0.03, 0.11)
         disc = smoothstep(radius + 0.015, radius - 0.015, np.hypot(x - across, y - down))
@@ -176,12 +171,7 @@ def _lights(image: Field, x: Field, y: Field, scene: Scene, rng: np.random.Gener
 
 
 def develop(image: Field, scene: Scene) -> Field:
-    """Expose the picture: light that falls off across it, dark corners, warm or cool tint.
-
-    Args:
-        image: (3, S, S).
-        scene: exposure, direction of light, warmth, vignette.
-    """
+    """Expose a picture (3, S, S): light that falls off across it, dark corners, warm or cool tint."""
     x, y = grid(image.shape[1])
     x, y = x - 0.5, y - 0.5
     fall = (1 - 1.6 * scene.vignette * (x * x + y * y)) * scene.exposure
