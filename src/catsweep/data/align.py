@@ -76,19 +76,14 @@ def inside(matrix: Array, height: int, width: int, side: int) -> float:
     """
     ticks = (np.arange(32) + 0.5) * side / 32
     grid = np.stack(np.meshgrid(ticks, ticks), axis=-1).reshape(-1, 2)
-    back = np.linalg.inv(matrix[:, :2])
-    x, y = ((grid - matrix[:, 2]) @ back.T).T
+    x, y = ((grid - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T).T
     return float(np.mean((x >= 0) & (x <= width) & (y >= 0) & (y <= height)))
 
 
 def align(
-    image: Pixels,
-    matrix: Array,
-    standard: int,
-    size: int,
-    border: Border = Border.REFLECT,
+    image: Pixels, matrix: Array, standard: int, size: int, border: Border = Border.REFLECT,
     colour: tuple[int, int, int] = GREY,
-) -> Pixels:
+) -> Pixels:  # fmt: skip
     """Warp a photo to the standard form, then shrink it to the training size; antialiased throughout.
 
     The warp samples single pixels, so a photo larger than the standard form is first shrunk by averaging.
@@ -107,16 +102,10 @@ def align(
     transparent = image.shape[2] == 4
     source, warp = _shrunk(_weighted(image) if transparent else image, matrix)
     plain = transparent or border is Border.CONSTANT
-    form: NDArray[Any] = np.asarray(
-        cv2.warpAffine(
-            source,
-            warp,
-            (standard, standard),
-            flags=cv2.INTER_CUBIC,
-            borderMode=cv2.BORDER_CONSTANT if plain else cv2.BORDER_REFLECT_101,
-            borderValue=(0, 0, 0, 0) if transparent else colour,
-        )
-    )
+    mode = cv2.BORDER_CONSTANT if plain else cv2.BORDER_REFLECT_101
+    fill = (0, 0, 0, 0) if transparent else colour
+    warped = cv2.warpAffine(source, warp, (standard,) * 2, flags=cv2.INTER_CUBIC, borderMode=mode, borderValue=fill)
+    form: NDArray[Any] = np.asarray(warped)
     if transparent:
         return _straight(_resized(form, size))
     if border is Border.BLUR:

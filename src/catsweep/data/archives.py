@@ -31,20 +31,21 @@ MAX_DIRECTORY = 1 << 25  # bytes that may be read in one go, as zipfile does the
 MAX_WINDOW = 1 << 27  # bytes that unpacking an .xz may take; `xz -9` needs 65 MiB, and its files may ask for 4 GiB
 
 
+def _unpacker() -> lzma.LZMADecompressor:
+    return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MAX_WINDOW)
+
+
 class Bounded(io.BufferedReader):
     """A file with bounds on the size of one read and on the place up to which it is read.
 
     Args:
         raw: the file.
         most: place up to which it may be read, bytes; None: to its end.
-
-    Attributes:
-        last: what was read last.
     """
 
     def __init__(self, raw: Any, most: int | None = None) -> None:
         super().__init__(raw, 1 << 16)
-        self.most, self.last = most, b""
+        self.most, self.last = most, b""  # last: what was read last
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Read as any file does; raises ValueError if more than `MAX_DIRECTORY` bytes would come."""
@@ -66,9 +67,7 @@ class XzFile(io.RawIOBase):
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        self._file = path.open("rb")
-        self._unpacker = self._new()
-        self._place = 0
+        self._file, self._unpacker, self._place = path.open("rb"), _unpacker(), 0
 
     def readable(self) -> bool:
         """Say yes."""
@@ -97,7 +96,7 @@ class XzFile(io.RawIOBase):
                 left = (self._unpacker.unused_data or self._file.read(1 << 16)).lstrip(b"\0")  # padding
                 if not left:
                     return 0
-                self._unpacker = self._new()
+                self._unpacker = _unpacker()
             else:
                 left = self._file.read(1 << 16) if self._unpacker.needs_input else b""
                 if self._unpacker.needs_input and not left:
@@ -111,10 +110,6 @@ class XzFile(io.RawIOBase):
         """Close the file."""
         self._file.close()
         super().close()
-
-    @staticmethod
-    def _new() -> lzma.LZMADecompressor:
-        return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MAX_WINDOW)
 
 
 MISSING = "cannot be opened: No such file or directory"  # as a folder says it
@@ -166,7 +161,7 @@ class _Archive(Files):
         self.most = min(MAX_UNPACKED, max(ALWAYS, MAX_RATIO * path.stat().st_size))
         self.sizes: dict[str, int] = {}
         self.photos: set[str] = set()
-        self.refused: dict[str, str] = {}
+        self.refused: dict[str, str] = {}  # reasons by name, as of those passed over
         self.passed: dict[str, str] = {}
         self.unpacked = 0
 
@@ -185,21 +180,15 @@ class _Archive(Files):
         return dict(self.passed)
 
     def _admit(self, raw: str, size: int, reason: str, start: Callable[[], bytes]) -> str | None:
-        """Admit a member of `size` bytes, whose first ones `start` reads; note it if it is refused or passed over.
-
-        Args:
-            raw: its name in the archive.
-            size: bytes.
-            reason: why it cannot be read; empty if it can.
-            start: reads its first bytes.
+        """Note a member of `size` bytes, whose first ones `start` reads, and why it cannot be read (empty if it can).
 
         Returns:
-            The name that it is read by; None if it is not to be remembered.
+            The name that it is read by; None if it is passed over.
         """
         name = str(PurePosixPath(raw))  # tar writes ./a.jpg
         parts = PurePosixPath(raw.replace("\\", "/")).parts
         if len(self.sizes) + len(self.passed) >= MAX_MEMBERS:
-            raise bomb(self.path, self.most)
+            raise self._bomb()
         if (out := hidden(parts)) is not None:
             self.passed[out[0]] = out[1]
             return None
@@ -217,9 +206,15 @@ class _Archive(Files):
         else:
             self.unpacked += size
         if self.unpacked > self.most:
-            raise bomb(self.path, self.most)
+            raise self._bomb()
         self.sizes[name] = size
         return name
+
+    def _bomb(self) -> DataError:
+        return DataError(
+            f"Expected an archive of at most {self.most >> 30} GiB and {MAX_MEMBERS:,} files, but {self.path} claims "
+            "to hold more. If it is honest, unpack it and give the folder: data.source=DIR."
+        )
 
     def _check(self, name: str, limit: int) -> int:
         """Return the size of a member that may be read."""
@@ -337,14 +332,6 @@ class Tar(_Archive):
                     yield name, member, bytes(start)
         if file.last != bytes(tarfile.BLOCKSIZE):  # tarfile takes a broken header for the end
             raise tarfile.ReadError("a header in the middle cannot be read" if file.last else "it ends early")
-
-
-def bomb(path: Path, most: int) -> DataError:
-    """Build the error of an archive that would unpack to too much."""
-    return DataError(
-        f"Expected an archive of at most {most >> 30} GiB and {MAX_MEMBERS:,} files, but {path} claims to hold more. "
-        "If it is honest, unpack it and give the folder: data.source=DIR."
-    )
 
 
 def _why_not(member: zipfile.ZipInfo) -> str:

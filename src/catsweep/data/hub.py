@@ -7,7 +7,7 @@ as bytes, which `catsweep.data.decode` alone looks at.
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from catsweep.data.decode import MAX_BYTES, Unreadable, read_bytes
 from catsweep.data.files import Files
-from catsweep.data.sources import Photos, code_digest
+from catsweep.data.sources import Photos
 from catsweep.errors import ConfigError, DataError, PlaceError
 from catsweep.places import explain
 
@@ -35,6 +35,7 @@ class HubCats(Photos):
     """
 
     name = "hub_cats"
+    code = (*Photos.code, "hub.py")
 
     def __init__(self, source: str | None, split: str = "train", column: str | None = None, min_side: int = 32) -> None:
         super().__init__(source, min_side)
@@ -49,9 +50,6 @@ class HubCats(Photos):
         if self.folder is None:
             raise ConfigError(f"data={self.name} needs an image set: add data.source=USER/NAME to the command.")
         return HubFiles(str(self.folder), self.split, self.column)
-
-    def _code(self) -> str:
-        return super()._code() + code_digest("hub.py")
 
 
 class HubFiles(Files):
@@ -182,11 +180,9 @@ def _cached(base: str, source: str) -> list[Path]:
 
 
 def _is_within(path: str, roots: Iterable[Path]) -> bool:
-    try:
-        real = Path(os.path.realpath(path))
-    except ValueError:  # a name with a zero byte
-        return False
-    return any(real.is_relative_to(root) for root in roots)
+    with suppress(ValueError):  # a name with a zero byte
+        return any(Path(os.path.realpath(path)).is_relative_to(root) for root in roots)
+    return False
 
 
 def _is_reachable(source: str) -> bool:

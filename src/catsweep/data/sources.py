@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from catsweep.data import align as alignment
 from catsweep.data import landmarks
+from catsweep.data.align import Pixels
 from catsweep.data.archives import open_files
 from catsweep.data.decode import MAX_BYTES, Unreadable, decoding, heif_is_there
 from catsweep.data.files import READING, Files, digest, reading
@@ -34,6 +35,9 @@ from catsweep.synthetic import renderer
 from catsweep.synthetic.catalogue import Cat, pick
 from catsweep.synthetic.renderer import draw, landmarks_of
 
+log = logging.getLogger(__name__)
+
+DATASET = "crawford/cat-dataset"  # of Kaggle
 JPEG_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif"})
 SUFFIXES = JPEG_SUFFIXES | {".avif", ".bmp", ".gif", ".j2k", ".jp2", ".mpo", ".png", ".tif", ".tiff", ".webp"}
 SUFFIXES |= {".heic", ".heif", ".hif", ".pbm", ".pgm", ".pnm", ".ppm"}
@@ -143,6 +147,7 @@ class Photos:
     name = "photos"
     suffixes = SUFFIXES
     beside: str | None = None  # ending of a second file that belongs to each photo
+    code: tuple[str, ...] = (*READING, "align.py", "sources.py")  # modules that decide what the pixels are
     remedy = "data.source=DIR"
 
     def __init__(self, folder: str | Path | None, min_side: int = 32) -> None:
@@ -166,7 +171,7 @@ class Photos:
 
     def key(self, size: int) -> dict[str, Any]:
         """See `catsweep.data.ready.Source`."""
-        return {**self._parameters(), "content": digest(self.files, self.beside), "code": self._code()}
+        return {**self._parameters(), "content": digest(self.files, self.beside), "code": code_digest(*self.code)}
 
     def items(self, size: int) -> Iterator[Item]:
         """See `catsweep.data.ready.Source`."""
@@ -188,9 +193,7 @@ class Photos:
         names = list(self.files)
         yield from watched(in_order(item, names), len(names), f"Reading {self.folder}")
 
-    def _prepare(
-        self, name: str, photo: NDArray[np.uint8], size: int
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float64] | None]:
+    def _prepare(self, name: str, photo: Pixels, size: int) -> tuple[Pixels, NDArray[np.float64] | None]:
         """Turn a decoded photo (H, W, 3) into an image (size, size, 3) and its landmarks (9, 2), if it has any."""
         height, width = photo.shape[:2]
         if min(height, width) < self.min_side:
@@ -199,9 +202,6 @@ class Photos:
 
     def _parameters(self) -> dict[str, Any]:
         return {"min_side": self.min_side, "heif": heif_is_there()}
-
-    def _code(self) -> str:
-        return code_digest(*READING, "align.py", "sources.py")
 
 
 class KaggleCats(Photos):
@@ -220,6 +220,7 @@ class KaggleCats(Photos):
     name = "kaggle_cats"
     suffixes = JPEG_SUFFIXES
     beside = landmarks.SUFFIX
+    code = (*Photos.code, "landmarks.py")
     remedy = "data.source=DIR (or data.download=true, to fetch it from Kaggle)"
 
     def __init__(
@@ -251,24 +252,13 @@ class KaggleCats(Photos):
         return f"photos with a landmark file each (x.jpg.cat; data=photos needs none) in {self.folder}"
 
     def _parameters(self) -> dict[str, Any]:
-        return {
-            "face": self.face,
-            "min_eye_distance": self.min_eye_distance,
-            "min_inside": self.min_inside,
-            "standard": self.standard,
-        }
+        return {name: getattr(self, name) for name in ("face", "min_eye_distance", "min_inside", "standard")}
 
-    def _code(self) -> str:
-        return code_digest(*READING, "align.py", "landmarks.py", "sources.py")
-
-    def _prepare(
-        self, name: str, photo: NDArray[np.uint8], size: int
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float64] | None]:
+    def _prepare(self, name: str, photo: Pixels, size: int) -> tuple[Pixels, NDArray[np.float64] | None]:
         points = landmarks.read(self.files, name) + 0.5
         landmarks.check(points, self.min_eye_distance)
         standard = max(self.standard, size)
-        targets = np.array(list(self.face.values())) * standard
-        matrix = alignment.similarity(points[:3], targets)
+        matrix = alignment.similarity(points[:3], np.array(list(self.face.values())) * standard)
         height, width = photo.shape[:2]
         inside = alignment.inside(matrix, height, width, standard)
         if inside < self.min_inside:
@@ -281,11 +271,6 @@ def code_digest(*files: str | Path) -> str:
     """Hash the source text of modules that decide what the pixels are: names in this folder, or whole paths."""
     texts = [(_HERE / file).read_bytes() for file in sorted(files, key=str)]
     return hashlib.sha256(b"\0".join(texts)).hexdigest()[:16]
-
-
-DATASET = "crawford/cat-dataset"
-
-log = logging.getLogger(__name__)
 
 
 def download_kaggle() -> Path:
