@@ -36,7 +36,7 @@ def _unpacker() -> lzma.LZMADecompressor:
 
 
 class Bounded(io.BufferedReader):
-    """A file with bounds on the size of one read and on the place up to which it is read.
+    """File with bounds on the size of one read and on the place up to which it is read.
 
     Args:
         raw: the file.
@@ -63,7 +63,7 @@ class Bounded(io.BufferedReader):
 
 
 class XzFile(io.RawIOBase):
-    """An .xz decompressed in bounded memory, forwards only; `lzma.open` has no bound."""
+    """Stream of an .xz, decompressed in bounded memory, forwards only; `lzma.open` has no bound."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -231,7 +231,7 @@ class _Archive(Files):
 
 
 class Zip(_Archive):
-    """A zip, read in place."""
+    """Zip, read in place."""
 
     def __init__(self, path: Path, suffixes: Collection[str]) -> None:
         super().__init__(path, suffixes)
@@ -261,7 +261,7 @@ class Zip(_Archive):
             with self.archive.open(self.members[name]) as file:
                 data = b"".join(_chunks(file, size))
                 file.read(1)  # at the end it compares the checksum
-        except Exception as error:  # as of Pillow: a zoo
+        except Exception as error:  # of many kinds, as Pillow's
             raise Unreadable(f"damaged in the archive: {' '.join(str(error).split())[:200]}") from error
         if len(data) != size:
             raise Unreadable("damaged in the archive: it ends early")
@@ -269,7 +269,7 @@ class Zip(_Archive):
 
 
 class Tar(_Archive):
-    """A tar. A plain one is read in place; of a compressed one, photos are first unpacked into one unnamed file."""
+    """Tar: a plain one is read in place, the photos of a compressed one are first unpacked into one unnamed file."""
 
     def __init__(self, path: Path, suffixes: Collection[str]) -> None:
         super().__init__(path, suffixes)

@@ -8,6 +8,7 @@ DataLoader: worker processes and collation would cost more than what they could 
 
 import logging
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -201,9 +202,6 @@ class CatDataModule(pl.LightningDataModule):
         seed: of the run; decides order and mirroring, never the content of the ready set or its splits.
         source: the folder as the user typed it (`data.source=DIR`), which the reader already has.
         download: whether the reader fetches the photos, as the user typed it, too.
-
-    Attributes:
-        ready: the ready set, once `prepare_data` or `setup` ran.
     """
 
     def __init__(
@@ -226,15 +224,11 @@ class CatDataModule(pl.LightningDataModule):
         self.download = download
         self.batch_size, self.val_fraction, self.flip, self.seed = batch_size, val_fraction, flip, seed
         self.augment = usable(augment)
-        self._ready: ReadySet | None = None
-        self._images: NDArray[np.uint8] | None = None
 
-    @property
+    @cached_property
     def ready(self) -> ReadySet:
         """Ready set, built if it has to be."""
-        if self._ready is None:
-            self._ready = self._open()
-        return self._ready
+        return self._open()
 
     def _open(self) -> ReadySet:
         assert self.reader is not None
@@ -242,7 +236,7 @@ class CatDataModule(pl.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Build the ready set in one process, and warn if there is little in it."""
-        if self._ready is None:
+        if "ready" not in vars(self):
             photos = {row.source for row in self.ready.rows if row.kept and row.split == TRAIN}
             if len(photos) < FEW:
                 log.warning(
@@ -280,7 +274,7 @@ class CatDataModule(pl.LightningDataModule):
     def val_dataloader(self) -> OrderedBatches:
         """Return the loader of held-out images, in order, as they are."""
         rank, world = self._place()
-        return OrderedBatches(self._pixels(), self.ready.indices(VAL), self.batch_size, rank, world)
+        return OrderedBatches(self._pixels, self.ready.indices(VAL), self.batch_size, rank, world)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Move a batch to a GPU by way of pinned memory: from any other, the copy waits for the step before."""
@@ -292,22 +286,19 @@ class CatDataModule(pl.LightningDataModule):
 
     def _near(self) -> NDArray[np.uint8] | Tensor:
         """Return the pixels to train on, on the GPU if they fit there and are not augmented (by the processor)."""
-        pixels = self._pixels()
         device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
-        if device.type == "cpu" or self.augment or pixels.nbytes > ON_GPU:
-            return pixels
-        return torch.from_numpy(pixels).to(device)
+        if device.type == "cpu" or self.augment or self._pixels.nbytes > ON_GPU:
+            return self._pixels
+        return torch.from_numpy(self._pixels).to(device)
 
     def _place(self) -> tuple[int, int]:
         """Return (rank, number) of the processes that train together."""
-        trainer = self.trainer
-        return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
+    @cached_property
     def _pixels(self) -> NDArray[np.uint8]:
-        if self._images is None:
-            stored = self.ready.images
-            self._images = np.array(stored) if stored.nbytes <= IN_MEMORY else stored
-        return self._images
+        stored = self.ready.images
+        return np.array(stored) if stored.nbytes <= IN_MEMORY else stored
 
 
 class PreparedCats(CatDataModule):

@@ -111,7 +111,7 @@ class Unreadable(DataError):
 
 @dataclass(frozen=True)
 class Photo:
-    """A decoded photo.
+    """Decoded photo.
 
     Attributes:
         pixels: uint8, shape (H, W, 3), sRGB, upright (EXIF orientation applied), C-contiguous.
@@ -205,7 +205,7 @@ def _opened(data: bytes) -> tuple[Image.Image, bytes, tuple[str, ...]]:
         raise
     except Exception:
         for fewer, notes in readable_jpegs(data):
-            with suppress(Exception):  # of Pillow's zoo; the first one is told if none does
+            with suppress(Exception):  # of many kinds; the first one is told if none opens
                 return Image.open(BytesIO(fewer), formats=FORMATS), fewer, notes
         if kind := unsupported_tiff(data):
             raise Unreadable(kind) from None

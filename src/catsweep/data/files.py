@@ -5,12 +5,15 @@ the suffix of an image is judged by its first bytes: browsers, phones and scrape
 `photo.jpg_large` or `photo.jpg?w=300`.
 """
 
+import ast
 import csv
 import hashlib
+import json
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
@@ -22,6 +25,10 @@ from catsweep.printing import readable_name
 
 # Modules of this folder that decide what comes of a file.
 READING = ("archives.py", "decode.py", "files.py", "pixels.py")
+_SOURCE = Path(__file__).parents[1]
+# By digest of the present code, the digest that keys hold for it: code that was rewritten and makes the same images as
+# before keeps the ready sets of before. tests/data/test_code_digests.py writes it.
+RECORDED: dict[str, str] = json.loads(Path(__file__).with_name("code_digests.json").read_text(encoding="utf-8"))
 MEMORY = ByteSemaphore(MAX_BYTES)
 PASSED_OVER = "passed_over.csv"
 NAMED, GROUPS = 3, 8  # names of files with one reason, and reasons, in a line
@@ -34,7 +41,7 @@ class Files(Protocol):
         """Names of the photos, in an order that depends on nothing but the source; what cannot be read is included."""
 
     def __contains__(self, name: object) -> bool:
-        """Whether there is a file of this name, photo or not."""
+        """Tell whether there is a file of this name, photo or not."""
 
     def size(self, name: str) -> int:
         """Bytes that `read` will take, or a little more; 0 if it will not take any."""
@@ -90,6 +97,32 @@ def digest(files: Files, beside: str | None = None) -> str:
     for name, content in zip(names, digests(files, names), strict=True):
         state.update(os.fsencode(name) + b"\0" + content.encode() + b"\0")
     return state.hexdigest()
+
+
+def code_digest(*files: str) -> str:
+    """Hash the statements of source files of `catsweep`: 16 hexadecimal digits.
+
+    Comments, docstrings and imports do not count, as they decide no image.
+    """
+    texts = [path.read_text(encoding="utf-8") for path in sorted({_SOURCE / name for name in files})]
+    return hashlib.sha256(b"\0".join(map(_statements, texts))).hexdigest()[:16]
+
+
+def recorded_digest(*files: str) -> str:
+    """Return `code_digest`, or the one in `RECORDED` for it."""
+    digest = code_digest(*files)
+    return RECORDED.get(digest, digest)
+
+
+@lru_cache(maxsize=64)
+def _statements(text: str) -> bytes:
+    lines = text.splitlines()
+    for node in ast.walk(ast.parse(text)):
+        docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        if isinstance(node, ast.stmt) and (docstring or isinstance(node, ast.Import | ast.ImportFrom)):
+            end = node.end_lineno or node.lineno
+            lines[node.lineno - 1 : end] = [""] * (end - node.lineno + 1)
+    return "\n".join(line for line in lines if line.strip() and not line.lstrip().startswith("#")).encode()
 
 
 def write_passed_over(path: Path, passed_over: Mapping[str, str]) -> None:

@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 
 from catsweep.data.decode import MAX_BYTES, Unreadable, read_bytes
 from catsweep.data.files import Files
-from catsweep.data.sources import Photos
-from catsweep.errors import ConfigError, DataError, PlaceError
-from catsweep.places import explain
+from catsweep.data.sources import Photos, fetching
+from catsweep.errors import ConfigError, DataError
 
 PATIENCE = 10  # seconds for the Hub to answer
 
@@ -35,7 +34,7 @@ class HubCats(Photos):
     """
 
     name = "hub_cats"
-    code = (*Photos.code, "hub.py")
+    code = (*Photos.code, "data/hub.py")
 
     def __init__(self, source: str | None, split: str = "train", column: str | None = None, min_side: int = 32) -> None:
         super().__init__(source, min_side)
@@ -125,24 +124,19 @@ def _load(source: str, split: str) -> tuple[Any, list[Path]]:
             "pip install datasets. Or use photos in a folder: data=photos data.source=DIR."
         ) from error
     local = Path(source).is_dir()
-    try:
-        with nullcontext() if local or _is_reachable(source) else _offline():
-            builder = datasets.load_dataset_builder(source)
-            base = str(builder.base_path or source)
-            roots = _roots(source) if local else _cached(base, source)
-            _check_files(source, builder.config.data_files or {}, roots if local else [], base)
-            return datasets.load_dataset(source, split=split), roots
-    except DataError:
-        raise
-    except Exception as error:  # its own, those of httpx, of pyarrow and of disks
-        if (wrong := explain(error, key="the environment variable HF_HOME")) is not None:
-            raise PlaceError(wrong) from error
-        said = " ".join(str(error).split())[:300]
-        raise DataError(
-            f"Expected split {split} of a public image set {source}, but: {type(error).__name__}: {said}. Check the id "
-            "(USER/NAME) and data.reader.split; the first time it takes a network, but no account. Without one, give "
-            "a folder: data=photos data.source=DIR."
-        ) from error
+    remedy = (
+        "Check the id (USER/NAME) and data.reader.split; the first time it takes a network, but no account. Without "
+        "one, give a folder: data=photos data.source=DIR."
+    )
+    with (
+        fetching(f"split {split} of a public image set {source}", remedy, "HF_HOME"),
+        nullcontext() if local or _is_reachable(source) else _offline(),
+    ):
+        builder = datasets.load_dataset_builder(source)
+        base = str(builder.base_path or source)
+        roots = _roots(source) if local else _cached(base, source)
+        _check_files(source, builder.config.data_files or {}, roots if local else [], base)
+        return datasets.load_dataset(source, split=split), roots
 
 
 def _check_files(source: str, data_files: Mapping[str, Iterable[str]], roots: list[Path], base: str) -> None:

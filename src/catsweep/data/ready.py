@@ -151,7 +151,7 @@ class Row:
 
 @dataclass(frozen=True)
 class ReadySet:
-    """An opened ready set.
+    """Opened ready set.
 
     Attributes:
         path: its folder.
@@ -365,7 +365,7 @@ def open_or_fill(path: Path, key: str, fill: Callable[[Path], None]) -> ReadySet
 
 
 def _opened(path: Path, key: str) -> ReadySet | None:
-    """The ready set in a folder, or None if there is none, a damaged one, or one with another key."""
+    """Open the ready set in a folder; None if there is none, a damaged one, or one with another key."""
     if not path.exists():
         return None
     try:

@@ -11,6 +11,7 @@ Needs the optional package `kagglehub`, which keeps what it fetched (4 GB) and f
 import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +26,7 @@ from catsweep.data import landmarks
 from catsweep.data.align import Pixels
 from catsweep.data.archives import open_files
 from catsweep.data.decode import MAX_BYTES, Unreadable, decoding, heif_is_there
-from catsweep.data.files import READING, Files, digest, reading
+from catsweep.data.files import READING, Files, digest, reading, recorded_digest
 from catsweep.data.landmarks import POINTS, SUFFIX
 from catsweep.data.ready import Item
 from catsweep.data.threads import in_order, watched
@@ -42,8 +43,9 @@ JPEG_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif"})
 SUFFIXES = JPEG_SUFFIXES | {".avif", ".bmp", ".gif", ".j2k", ".jp2", ".mpo", ".png", ".tif", ".tiff", ".webp"}
 SUFFIXES |= {".heic", ".heif", ".hif", ".pbm", ".pgm", ".pnm", ".ppm"}
 FACE = {"left_eye": (0.32, 0.42), "right_eye": (0.68, 0.42), "mouth": (0.50, 0.70)}
-_HERE = Path(__file__).parent
-_DRAWING: tuple[str | Path, ...] = ("sources.py", *sorted(Path(renderer.__file__).parent.glob("*.py")))
+# Files of `catsweep` that decide what the pixels are, of photos and of drawn cats.
+_PHOTOS = tuple(f"data/{name}" for name in (*READING, "align.py", "sources.py"))
+_DRAWN = ("data/sources.py", *(f"synthetic/{name}.py" for name in ("canvas", "catalogue", "layers", "renderer")))
 DEMO_SIDE = 256  # pixels of a drawn photo, from which faces of 64 and 128 pixels can be made
 # Of the cat in it; stage `zoom` shows 1.3 times what the cats are drawn for, which fits in up to 0.77.
 DEMO_SCALE = (0.58, 0.75)
@@ -59,6 +61,7 @@ class DemoCats:
     """
 
     name = "demo_cats"
+    code = _DRAWN
 
     def __init__(self, n: int = 1500, seed: int = 0) -> None:
         if n < 1:
@@ -70,12 +73,12 @@ class DemoCats:
 
     def key(self, size: int) -> dict[str, Any]:
         """See `catsweep.data.ready.Source`."""
-        return {"n": self.n, "seed": self.seed, "code": code_digest(*_DRAWING)}
+        return {"n": self.n, "seed": self.seed, "code": recorded_digest(*self.code)}
 
     @cached_property
     def files(self) -> Files:
         """Files of the cats as photos, for the preparation."""
-        return DemoFiles(self.n, self.seed, code_digest(*_DRAWING))
+        return DemoFiles(self.n, self.seed, recorded_digest(*self.code))
 
     def items(self, size: int) -> Iterator[Item]:
         """See `catsweep.data.ready.Source`."""
@@ -147,7 +150,7 @@ class Photos:
     name = "photos"
     suffixes = SUFFIXES
     beside: str | None = None  # ending of a second file that belongs to each photo
-    code: tuple[str, ...] = (*READING, "align.py", "sources.py")  # modules that decide what the pixels are
+    code: tuple[str, ...] = _PHOTOS
     remedy = "data.source=DIR"
 
     def __init__(self, folder: str | Path | None, min_side: int = 32) -> None:
@@ -171,7 +174,7 @@ class Photos:
 
     def key(self, size: int) -> dict[str, Any]:
         """See `catsweep.data.ready.Source`."""
-        return {**self._parameters(), "content": digest(self.files, self.beside), "code": code_digest(*self.code)}
+        return {**self._parameters(), "content": digest(self.files, self.beside), "code": recorded_digest(*self.code)}
 
     def items(self, size: int) -> Iterator[Item]:
         """See `catsweep.data.ready.Source`."""
@@ -220,7 +223,7 @@ class KaggleCats(Photos):
     name = "kaggle_cats"
     suffixes = JPEG_SUFFIXES
     beside = landmarks.SUFFIX
-    code = (*Photos.code, "landmarks.py")
+    code = (*Photos.code, "data/landmarks.py")
     remedy = "data.source=DIR (or data.download=true, to fetch it from Kaggle)"
 
     def __init__(
@@ -267,12 +270,6 @@ class KaggleCats(Photos):
         return image, alignment.transform(matrix, points) * (size / standard) - 0.5
 
 
-def code_digest(*files: str | Path) -> str:
-    """Hash the source text of modules that decide what the pixels are: names in this folder, or whole paths."""
-    texts = [(_HERE / file).read_bytes() for file in sorted(files, key=str)]
-    return hashlib.sha256(b"\0".join(texts)).hexdigest()[:16]
-
-
 def download_kaggle() -> Path:
     """Fetch Kaggle's 9,000 cat photos with landmarks (4 GB) once, by the optional `kagglehub`, and return their folder.
 
@@ -289,13 +286,30 @@ def download_kaggle() -> Path:
             + otherwise
         ) from error
     log.info("Fetching %s from Kaggle (4 GB, once).", DATASET)
-    try:
+    account = "It takes a network; if Kaggle refuses, also an account, whose token goes into KAGGLE_API_TOKEN."
+    with fetching(f"to fetch {DATASET} from Kaggle", f"{account} {otherwise}", "KAGGLEHUB_CACHE"):
         return Path(kagglehub.dataset_download(DATASET))
-    except Exception as error:  # requests', kagglehub's own, and those of zip files and disks
-        if (wrong := explain(error, key="the environment variable KAGGLEHUB_CACHE")) is not None:
+
+
+@contextmanager
+def fetching(expected: str, remedy: str, variable: str) -> Iterator[None]:
+    """Turn whatever goes wrong in a download (of networks, archives, disks) into an error of ours.
+
+    Args:
+        expected: what the block does, for the message.
+        remedy: what to do if it fails.
+        variable: of the environment, that names the folder which it fills.
+
+    Raises:
+        DataError: it failed.
+        PlaceError: of that folder.
+    """
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        if (wrong := explain(error, key=f"the environment variable {variable}")) is not None:
             raise PlaceError(wrong) from error
         said = " ".join(str(error).split())[:300]
-        raise DataError(
-            f"Expected to fetch {DATASET} from Kaggle, but: {type(error).__name__}: {said}. It takes a network; if "
-            f"Kaggle refuses, also an account, whose token goes into KAGGLE_API_TOKEN. {otherwise}"
-        ) from error
+        raise DataError(f"Expected {expected}, but: {type(error).__name__}: {said}. {remedy}") from error

@@ -23,7 +23,7 @@ Out = TypeVar("Out")
 
 
 class ByteSemaphore:
-    """A byte-counting semaphore: whoever needs more than is left waits. First come, first served.
+    """Byte-counting semaphore: a thread that needs more than is left waits. First come, first served.
 
     Args:
         total: bytes that may be held at the same time.
