@@ -128,13 +128,7 @@ def _shrunk(image: NDArray[Any], matrix: Array) -> tuple[NDArray[Any], Array]:
 
 
 def _blur_outside(form: Pixels, warp: Array, photo: Pixels) -> Pixels:
-    """Blur what lies outside the photo, the farther out the more, until only its mean colour is left.
-
-    Args:
-        form: the photo, warped, with its mirror image around it, uint8 (S, S, 3).
-        warp: photo → form, from pixel centre to pixel centre.
-        photo: uint8 (H, W, 3).
-    """
+    """Blur the mirror image around a photo (H, W, 3) in a warped form (S, S, 3), fading to its mean colour outwards."""
     side = form.shape[0]
     within = cv2.warpAffine(np.ones(photo.shape[:2], np.uint8), warp, (side, side), flags=cv2.INTER_NEAREST)
     if within.all():

@@ -26,16 +26,10 @@ from catsweep.errors import ConfigError, DataError
 
 
 def plan(rows: NDArray[np.int64], seed: int, epoch: int, flip: bool) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Draw the order of an epoch and which of its images are mirrored.
-
-    Args:
-        rows: places of the training images, shape (n,).
-        seed: of the run, ≥ 0.
-        epoch: ≥ 0.
-        flip: whether to mirror half of them.
+    """Draw the order of an epoch (≥ 0) of a run's seed (≥ 0), and with `flip` which half of its images are mirrored.
 
     Returns:
-        The rows in a new order, shape (n,), and for each whether it is mirrored, shape (n,).
+        The rows (places of the training images) in a new order, shape (n,), and whether each is mirrored, shape (n,).
     """
     draws = np.random.default_rng([seed, epoch])
     order = draws.permutation(rows)

@@ -159,9 +159,7 @@ def _roots(source: str) -> list[Path]:
 def _cached(base: str, source: str) -> list[Path]:
     """Folders in which files of a set on the Hub are kept: its own, and that of unpacked archives.
 
-    Args:
-        base: address of the set, `hf://datasets/USER/NAME@REVISION`; without a network, a folder.
-        source: its id, which may be an older one.
+    `base` is its address `hf://datasets/USER/NAME@REVISION`, or offline a folder; `source` its id, maybe an older one.
     """
     import datasets
     from huggingface_hub import constants

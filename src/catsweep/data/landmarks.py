@@ -25,11 +25,7 @@ MOUTH_BELOW = (0.15, 1.6)
 
 
 def read(files: Files, photo: str) -> NDArray[np.float64]:
-    """Read the landmark file of a photo, its name with `SUFFIX`: the number 9, then x and y of each point.
-
-    Args:
-        files: where photo and landmarks are.
-        photo: the photo's name in it.
+    """Read the landmarks of a photo of that name, from the file with `SUFFIX`: 9, then x and y of each point.
 
     Returns:
         float64, shape (9, 2), pixels of the photo.

@@ -196,12 +196,7 @@ def conversion(image: Image.Image) -> Conversion:
 
 @lru_cache(maxsize=16)  # a photo album has few; each may be `MAX_PROFILE` long
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """Build the transform from a profile to sRGB; None if there is nothing to do.
-
-    Raises:
-        ValueError: it is of another kind of colours.
-        Exception: it cannot be read.
-    """
+    """Build the transform from a profile to sRGB; None if there is nothing to do. Raises if it cannot be used."""
     opened = ImageCms.ImageCmsProfile(BytesIO(profile))
     space = opened.profile.xcolor_space.strip()
     if _SPACES.get(space) != mode:
@@ -222,11 +217,7 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
 
 
 def _collapses(shown: NDArray[np.int_]) -> bool:
-    """Detect that colours become indistinguishable, as broken profiles make them.
-
-    Args:
-        shown: what became of evenly spaced colours, (N, N, N, 3), or of greys, (N, 3).
-    """
+    """Detect that evenly spaced colours, (N, N, N, 3), or greys, (N, 3), become indistinguishable in what is shown."""
     colours = shown.ndim == 4
     greys = (shown[(np.arange(len(shown)),) * 3] if colours else shown).mean(-1)
     if greys[-1] - greys[0] < APART or np.diff(greys).min() < -SAME:
@@ -264,8 +255,7 @@ def grey_scale(image: Image.Image, data: bytes, bands: Iterable[NDArray[np.gener
 def rescaled_colours(image: Image.Image, data: bytes) -> tuple[Image.Image, tuple[str, ...]] | None:
     """Rescale a loaded colour image of 16 bits, of which Pillow holds the upper eight, by its real range, with notes.
 
-    Returns:
-        None: the upper eight are what is wanted, or all that can be had.
+    None: the upper eight are what is wanted, or all that can be had.
     """
     if image.mode not in ("RGB", "RGBA") or stored_bits(image, data) != 16:
         return None

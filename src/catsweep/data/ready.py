@@ -340,12 +340,7 @@ def open_or_build(source: Source, size: int, root: str | Path, val_fraction: flo
 
 
 def open_or_fill(path: Path, key: str, fill: Callable[[Path], None]) -> ReadySet:
-    """Open the ready set in a folder, making it first if it is not there, not whole, or another one.
-
-    Args:
-        path: the folder.
-        key: on the card of the set that is wanted.
-        fill: writes all files of the set into an empty folder.
+    """Open the ready set of a key in a folder, first made by `fill` (into an empty folder) if it is not there or whole.
 
     Raises:
         OSError: it cannot be written.
@@ -377,12 +372,12 @@ def _opened(path: Path, key: str) -> ReadySet | None:
 
 
 def describe(folder: Path, rows: Sequence[Row], card: dict[str, Any]) -> None:
-    """Write all of a ready set but its images, which are there.
+    """Write all of a ready set but its images, which are in the folder.
 
     Args:
         folder: with images.npy.
         rows: of the manifest, with their splits; those kept in the order of the images.
-        card: name, size, key, and with what parameters it was made.
+        card: name, size, key and parameters.
     """
     images: NDArray[np.uint8] = np.load(folder / IMAGES, mmap_mode="r")
     kept = [row for row in rows if row.kept]

@@ -89,14 +89,9 @@ class DemoCats:
 
 
 class DemoFiles(Files):
-    """Files of drawn cats: photos with landmarks beside them, drawn when they are read.
+    """Files of n drawn cats of a seed: photos with landmarks beside them, drawn by `code` (a version) when read.
 
     The cats are smaller than `render` draws them, off centre and not level, so that there is something to align.
-
-    Args:
-        n: number of cats.
-        seed: of the drawing.
-        code: version of what draws them.
     """
 
     def __init__(self, n: int, seed: int, code: str) -> None:
@@ -293,16 +288,9 @@ def download_kaggle() -> Path:
 
 @contextmanager
 def fetching(expected: str, remedy: str, variable: str) -> Iterator[None]:
-    """Turn whatever goes wrong in a download (of networks, archives, disks) into an error of ours.
+    """Turn whatever goes wrong in a download into DataError ("Expected …, but: …" and the remedy).
 
-    Args:
-        expected: what the block does, for the message.
-        remedy: what to do if it fails.
-        variable: of the environment, that names the folder which it fills.
-
-    Raises:
-        DataError: it failed.
-        PlaceError: of that folder.
+    PlaceError if the disk is the cause: the environment variable names the folder that is filled.
     """
     try:
         yield
