@@ -1,9 +1,8 @@
-"""The one conversion between stored images and what a network sees.
+"""Convert between stored images and network inputs or outputs.
 
-Stored images (ready sets, batches, samples, what the scores read) are uint8 in NHWC order.
-Networks see float32 in NCHW order, values in [0, 1], laid out channels_last.
-Everything that crosses this border crosses it here, so that real and generated images are
-rounded the same way before they are compared.
+Stored images (ready sets, batches, samples, what the scores read) are uint8 in NHWC order. Networks take float32 in
+NCHW order, values in [0, 1], laid out channels_last. There is no other conversion, so that real and generated images
+are rounded the same way before they are compared.
 """
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 
 
 def to_float(images: Tensor) -> Tensor:
-    """Turn stored images into network input.
+    """Convert stored images to network input.
 
     Args:
         images: uint8, shape (N, H, W, 3).
@@ -23,7 +22,7 @@ def to_float(images: Tensor) -> Tensor:
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """Turn network output into stored images: clamp to [0, 1], round to the nearest of 256 levels.
+    """Convert network output to stored images: clamp to [0, 1], round to the nearest of 256 levels.
 
     Args:
         images: floating point, shape (N, 3, H, W).

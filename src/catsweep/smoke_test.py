@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from catsweep import configuration, training
 from catsweep.data.datamodule import CatDataModule
-from catsweep.data.splits import TRAIN
+from catsweep.data.ready import TRAIN
 from catsweep.errors import CatsweepError, DivergedError
 from catsweep.hardware import require
 from catsweep.instantiation import instantiate

@@ -35,7 +35,7 @@ from catsweep.callbacks import (
 )
 from catsweep.checkpoints import Checkpoints
 from catsweep.data.datamodule import CatDataModule
-from catsweep.data.splits import TRAIN
+from catsweep.data.ready import TRAIN
 from catsweep.errors import ConfigError, DataError, InterruptedTrial
 from catsweep.hardware import device_name, require
 from catsweep.instantiation import instantiate

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "src"))
 
-from catsweep.data.batches import TrainBatches
+from catsweep.data.datamodule import TrainBatches
 from catsweep.data.sources import DemoCats
 
 IMAGES, SIZE, STORED, BATCH = 1024, 64, 360, 64

@@ -17,10 +17,10 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "src"))
 
-from catsweep.data.demo import render
 from catsweep.metrics.extractors import EfficientNetLite0, Extractor
 from catsweep.metrics.scores import FID, GivenFeatures, kernel_distance
 from catsweep.metrics.statistics import Moments
+from catsweep.synthetic.renderer import render
 
 SAMPLES, REALS, SIDE, ROUNDS = 512, 1400, 64, 2
 BATCH = 64

@@ -28,14 +28,14 @@ from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.strategies import DDPStrategy
 
 from catsweep import configuration, run_folder, schema, training
-from catsweep.data.building import open_or_build
-from catsweep.data.demo import render
+from catsweep.data.ready import open_or_build
 from catsweep.data.sources import KaggleCats
 from catsweep.errors import ConfigError, MetricError
 from catsweep.instantiation import instantiate
 from catsweep.metrics.scorer import Scorer
 from catsweep.models.latents import draw_latents
 from catsweep.models.protocol import Generator, Reconstructor, evaluating
+from catsweep.synthetic.renderer import render
 from catsweep.tracking import loggers
 from catsweep.tracking.loggers import RunLogger
 from steady.propose.enqueue import read_all

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from catsweep.data import archives, unpacking
+from catsweep.data import archives
 from catsweep.data.archives import Tar, Zip, open_files
 from catsweep.data.decode import Unreadable
 from catsweep.data.files import digest
@@ -181,7 +181,7 @@ def test_what_no_photo_hides_behind_is_not_unpacked_without_end(
 
 def test_a_long_directory_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A tar's header may announce gigabytes of further header, which Python's reader would read at once."""
-    monkeypatch.setattr(unpacking, "MAX_DIRECTORY", 10_000)
+    monkeypatch.setattr(archives, "MAX_DIRECTORY", 10_000)
     header = tarfile.TarInfo("PaxHeader")
     header.type, header.size = tarfile.XHDTYPE, 5_000_000
     with gzip.open(tmp_path / "x.tgz", "wb") as file:

@@ -15,10 +15,9 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from catsweep.data import datamodule
-from catsweep.data.building import describe
 from catsweep.data.datamodule import CatDataModule, PreparedCats
 from catsweep.data.prepare.operations import Brightness
-from catsweep.data.ready import IMAGES, ReadySet, Row
+from catsweep.data.ready import IMAGES, ReadySet, Row, describe
 from catsweep.data.sources import DemoCats, KaggleCats, Photos
 from catsweep.errors import ConfigError, DataError
 from catsweep.instantiation import instantiate

@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from catsweep.data import decode as decode_module
-from catsweep.data import levels, pixels
-from catsweep.data.colour import conversion
+from catsweep.data import pixels
 from catsweep.data.decode import (
-    BACKGROUND,
+    COST,
     FORMATS,
     MAX_SIDE,
     Unreadable,
@@ -31,9 +30,9 @@ from catsweep.data.decode import (
     decoding,
     read_bytes,
 )  # fmt: skip
-from catsweep.data.memory import Budget
+from catsweep.data.pixels import BACKGROUND, conversion
+from catsweep.data.threads import ByteSemaphore
 
-_COST = decode_module._COST
 Picture = Callable[..., NDArray[np.uint8]]
 
 
@@ -306,7 +305,7 @@ def test_in_bands_it_comes_out_as_in_one_piece(
     else:
         image = image.convert(mode)
     wide = [np.asarray(image)] if mode in ("I;16", "F") else None
-    arguments = conversion(image), None if wide is None else levels.of_greys(image, b"", wide)
+    arguments = conversion(image), None if wide is None else pixels.grey_scale(image, b"", wide)
     whole = pixels.to_rgb(image, orientation, *arguments)
     assert whole.shape == ((70, 50, 3) if orientation > 4 else (50, 70, 3))
     for band in (1, 71, 500):
@@ -384,7 +383,7 @@ def test_no_format_may_take_more_memory_than_there_is(
 ) -> None:
     data = encoded(picture(60, 80), form)
     for spare in (0, -1):  # HEIF of 8 bits takes less than its dearest variant
-        monkeypatch.setattr(decode_module, "MAX_MEMORY", (12 if form == "HEIF" else _COST[form]) * 4800 + spare)
+        monkeypatch.setattr(decode_module, "MAX_MEMORY", (12 if form == "HEIF" else COST[form]) * 4800 + spare)
         if spare == 0:
             assert decode_bytes(data).shape == (60, 80, 3)
         else:
@@ -408,7 +407,7 @@ def test_threads_decode_large_photos_one_at_a_time(picture: Picture, monkeypatch
                 inside[0] -= 1
 
     for photos in (1, 3):
-        monkeypatch.setattr(decode_module, "MEMORY", Budget(photos * 4800 * _COST["PNG"]))
+        monkeypatch.setattr(decode_module, "MEMORY", ByteSemaphore(photos * 4800 * COST["PNG"]))
         most[0] = 0
         with ThreadPoolExecutor(6) as pool:
             list(pool.map(work, range(6)))
@@ -419,8 +418,8 @@ def test_what_one_large_photo_took_is_given_back_before_the_next(
     picture: Picture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[int] = []
-    monkeypatch.setattr(decode_module, "give_back", lambda: given.append(1))
-    for large, times in ((_COST["PNG"] * 4800, 0), (_COST["PNG"] * 4800 - 1, 1)):
+    monkeypatch.setattr(decode_module, "trim_heap", lambda: given.append(1))
+    for large, times in ((COST["PNG"] * 4800, 0), (COST["PNG"] * 4800 - 1, 1)):
         monkeypatch.setattr(decode_module, "LARGE", large)
         assert decode_bytes(encoded(picture())).shape == (60, 80, 3)
         assert len(given) == times

@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from catsweep.data import demo_files, files
+from catsweep.data import files, sources
 from catsweep.data.decode import Unreadable, decode_bytes
-from catsweep.data.demo import draw, landmarks_of
-from catsweep.data.demo_files import photographed
 from catsweep.data.files import GROUPS, Folder, content_digest, digest, digests, reading, say_passed_over
 from catsweep.data.landmarks import read as read_landmarks
-from catsweep.data.memory import Budget
-from catsweep.data.sources import SUFFIXES, DemoCats
+from catsweep.data.sources import SUFFIXES, DemoCats, photographed
+from catsweep.data.threads import ByteSemaphore
+from catsweep.synthetic.renderer import draw, landmarks_of
 
 
 def test_a_folder_is_walked_in_the_order_of_names_and_read(folder: Path) -> None:
@@ -63,7 +62,7 @@ def test_the_digest_of_all_covers_names_content_and_what_is_beside(folder: Path)
 def test_large_files_are_held_one_at_a_time_and_small_ones_together(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "MEMORY", Budget(1000))
+    monkeypatch.setattr(files, "MEMORY", ByteSemaphore(1000))
     inside, most, lock = [0], [0], threading.Lock()
 
     def hold(name: str) -> None:
@@ -110,7 +109,7 @@ def test_what_is_passed_over_is_one_line_however_much_it_is() -> None:
 
 
 def test_drawn_cats_are_files_of_photos_with_landmarks_beside_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo_files, "SIDE", 64)
+    monkeypatch.setattr(sources, "DEMO_SIDE", 64)
     cats = DemoCats(3, seed=2).files
     assert list(cats) == ["cat-000000.png", "cat-000001.png", "cat-000002.png"]
     for number, name in enumerate(cats):
@@ -129,7 +128,7 @@ def test_their_faces_are_whole_and_large_enough_to_be_zoomed() -> None:
     """The frame of stage `zoom` is 3.6 distances between the eyes wide, with the eyes at 0.417 of its height."""
     poses = [landmarks_of(photographed(0, number)) for number in range(200)]
     eyes = np.array([np.hypot(*(points[1] - points[0])) for points in poses])
-    assert 100 / (eyes.min() * demo_files.SIDE) < 2  # never enlarged to more than twice
+    assert 100 / (eyes.min() * sources.DEMO_SIDE) < 2  # never enlarged to more than twice
     assert (np.array(poses) > 0).all()
     assert (np.array(poses) < 1).all()
     middle = np.array([points[:2].mean(axis=0) for points in poses])
@@ -140,7 +139,7 @@ def test_their_faces_are_whole_and_large_enough_to_be_zoomed() -> None:
 
 
 def test_their_digests_need_no_drawing_and_differ_where_the_cats_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo_files, "draw", lambda *_: pytest.fail("was drawn"))
+    monkeypatch.setattr(sources, "draw", lambda *_: pytest.fail("was drawn"))
     known = list(digests(DemoCats(50).files, list(DemoCats(50).files)))
     assert len(set(known)) == 50
     assert known == [DemoCats(60).files.digest(name) for name in DemoCats(50).files]

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import datasets
@@ -16,12 +17,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from catsweep.data import hub
-from catsweep.data.building import open_or_build
 from catsweep.data.decode import Unreadable
 from catsweep.data.hub import HubCats, HubFiles
 from catsweep.data.prepare.making import build
 from catsweep.data.prepare.original import Original
+from catsweep.data.ready import open_or_build
 from catsweep.errors import ConfigError, DataError, PlaceError
 from catsweep.instantiation import instantiate
 
@@ -183,9 +183,16 @@ def test_a_card_that_names_files_outside_of_the_set_is_refused(loose: Path, tmp_
         ("/home/me/x.parquet", False), ("file:///home/me/x.parquet", False), ("x.parquet", False),
     ],
 )  # fmt: skip
-def test_the_card_of_a_set_on_the_hub_names_its_own_files(name: str, own: bool) -> None:
+def test_the_card_of_a_set_on_the_hub_names_its_own_files(
+    name: str, own: bool, parquet: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = datasets.load_dataset(str(parquet), split="train")
+    card = SimpleNamespace(base_path="hf://datasets/a/cats@abc", config=SimpleNamespace(data_files={"train": [name]}))
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *_, **__: None)
+    monkeypatch.setattr(datasets, "load_dataset_builder", lambda source: card)
+    monkeypatch.setattr(datasets, "load_dataset", lambda source, split: rows)
     with nullcontext() if own else pytest.raises(DataError, match="to hold its own data"):
-        hub._check_files("a/cats", {"train": [name]}, [], "hf://datasets/a/cats@abc")
+        assert len(list(HubFiles("a/cats", "train", None))) == 6
 
 
 def test_no_image_is_looked_at_by_pillow(parquet: Path, monkeypatch: pytest.MonkeyPatch) -> None:

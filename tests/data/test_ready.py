@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from catsweep.data.building import open_or_build
 from catsweep.data.ready import (
     CARD,
     IMAGES,
@@ -23,6 +22,7 @@ from catsweep.data.ready import (
     create_images,
     digest,
     find_ready_set,
+    open_or_build,
     read_manifest,
     write_manifest,
 )

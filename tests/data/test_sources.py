@@ -9,9 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from catsweep.data import sources
-from catsweep.data.building import open_or_build
-from catsweep.data.ready import Item, ReadySet
+from catsweep.data import files, sources
+from catsweep.data.ready import Item, ReadySet, open_or_build
 from catsweep.data.sources import DemoCats, KaggleCats, Photos
 from catsweep.errors import ConfigError, DataError
 
@@ -103,10 +102,10 @@ def test_the_key_follows_content_names_and_parameters_but_not_times_or_place(fol
 
 def test_the_key_follows_the_code(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = Photos(folder).key(32), DemoCats(3).key(32)
-    copies = shutil.copytree(Path(sources.__file__).parent, tmp_path / "code")
-    monkeypatch.setattr(sources, "_HERE", copies)
+    copies = shutil.copytree(Path(sources.__file__).parents[1], tmp_path / "code")
+    monkeypatch.setattr(files, "_SOURCE", copies)
     assert (Photos(folder).key(32), DemoCats(3).key(32)) == before
-    (copies / "decode.py").write_text("# different")
+    (copies / "data" / "decode.py").write_text("DIFFERENT = True")
     assert Photos(folder).key(32) != before[0]
     assert DemoCats(3).key(32) == before[1]
 

@@ -22,7 +22,7 @@ from tests.docs.pages import PAGES, blocks, commands
 from tests.docs.scale import BECAUSE, ENDS, NOT_RUN, SERVES, added, filled
 from tests.docs.shop import Done, Shop
 
-from catsweep.data.demo_files import DemoFiles
+from catsweep.data.sources import DemoFiles
 
 TYPED = {}  # {command: page}, each once, where it is shown first
 for _page, _text in PAGES.items():

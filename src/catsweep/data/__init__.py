@@ -1,1 +1,1 @@
-"""From photos to ready sets to batches."""
+"""Data: photos to ready sets to batches."""

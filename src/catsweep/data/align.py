@@ -1,12 +1,10 @@
-"""Bring a cat's face to its standard place: similarity transform on eyes and mouth, warp, shrink.
+"""Align a cat's face: similarity transform on eyes and mouth, warp, resize.
 
-The step between reading a photo with landmarks and storing it in a ready set, and the arithmetic of the preparation's
-stage `zoom`. Positions are continuous image coordinates here: a picture of width W spans 0…W, and the centre of its
-first pixel lies at 0.5. (Landmarks and OpenCV count from the centre of the first pixel, half a pixel less; `align`
-converts on entry and exit.)
+Positions are continuous image coordinates: a picture of width W spans 0…W, and the centre of its first pixel lies at
+0.5. (Landmarks and OpenCV count from the centre of the first pixel; `align` converts on entry and exit.)
 
-Images may be transparent, (H, W, 4): they are warped with their colours weighted by opacity, so that the colour of what
-cannot be seen does not show at the edges, and what lies outside them is transparent whatever the border is to be.
+Images may be transparent, (H, W, 4): they are warped with colours weighted by opacity, so that hidden colours do not
+show at the edges, and what lies outside them is transparent whatever the border is.
 """
 
 from enum import StrEnum
@@ -27,7 +25,7 @@ BLUR, BLURRED, FADED = 0.04, 0.05, 0.5
 
 
 class Border(StrEnum):
-    """What is shown where the aligned square leaves the photo."""
+    """Border of the aligned square where it leaves the photo."""
 
     REFLECT = "reflect"  # the photo's mirror image; doubles a chin that is cut off
     CONSTANT = "constant"  # one colour
@@ -35,7 +33,7 @@ class Border(StrEnum):
 
 
 def similarity(source: Array, target: Array) -> Array:
-    """The rotation, uniform scale and shift, without reflection, that takes `source` closest to `target`.
+    """Fit the rotation, uniform scale and shift, without reflection, that takes `source` closest to `target`.
 
     Least squares in closed form. With points as complex numbers the map is z ↦ a·z + b, so it is linear regression
     over them: a = Σ conj(s)·t / Σ|s|² for centred s and t. The same minimum as Umeyama, "Least-squares estimation of
@@ -62,7 +60,7 @@ def similarity(source: Array, target: Array) -> Array:
 
 
 def scale(matrix: Array) -> float:
-    """How much a similarity enlarges."""
+    """Return the factor by which a similarity enlarges."""
     return float(np.hypot(matrix[0, 0], matrix[1, 0]))
 
 
@@ -72,29 +70,20 @@ def transform(matrix: Array, points: Array) -> Array:
 
 
 def inside(matrix: Array, height: int, width: int, side: int) -> float:
-    """Which share of the aligned square (side x side) shows the photo; the rest is border.
+    """Compute the share of the aligned square (side x side) that shows a photo (height x width), in [0, 1].
 
-    Args:
-        matrix: photo → square.
-        height: of the photo, pixels.
-        width: of the photo, pixels.
-        side: of the square, pixels.
+    `matrix` maps photo to square; all sides are in pixels.
     """
     ticks = (np.arange(32) + 0.5) * side / 32
     grid = np.stack(np.meshgrid(ticks, ticks), axis=-1).reshape(-1, 2)
-    back = np.linalg.inv(matrix[:, :2])
-    x, y = ((grid - matrix[:, 2]) @ back.T).T
+    x, y = ((grid - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T).T
     return float(np.mean((x >= 0) & (x <= width) & (y >= 0) & (y <= height)))
 
 
 def align(
-    image: Pixels,
-    matrix: Array,
-    standard: int,
-    size: int,
-    border: Border = Border.REFLECT,
+    image: Pixels, matrix: Array, standard: int, size: int, border: Border = Border.REFLECT,
     colour: tuple[int, int, int] = GREY,
-) -> Pixels:
+) -> Pixels:  # fmt: skip
     """Warp a photo to the standard form, then shrink it to the training size; antialiased throughout.
 
     The warp samples single pixels, so a photo larger than the standard form is first shrunk by averaging.
@@ -113,16 +102,10 @@ def align(
     transparent = image.shape[2] == 4
     source, warp = _shrunk(_weighted(image) if transparent else image, matrix)
     plain = transparent or border is Border.CONSTANT
-    form: NDArray[Any] = np.asarray(
-        cv2.warpAffine(
-            source,
-            warp,
-            (standard, standard),
-            flags=cv2.INTER_CUBIC,
-            borderMode=cv2.BORDER_CONSTANT if plain else cv2.BORDER_REFLECT_101,
-            borderValue=(0, 0, 0, 0) if transparent else colour,
-        )
-    )
+    mode = cv2.BORDER_CONSTANT if plain else cv2.BORDER_REFLECT_101
+    fill = (0, 0, 0, 0) if transparent else colour
+    warped = cv2.warpAffine(source, warp, (standard,) * 2, flags=cv2.INTER_CUBIC, borderMode=mode, borderValue=fill)
+    form: NDArray[Any] = np.asarray(warped)
     if transparent:
         return _straight(_resized(form, size))
     if border is Border.BLUR:
@@ -131,7 +114,7 @@ def align(
 
 
 def _shrunk(image: NDArray[Any], matrix: Array) -> tuple[NDArray[Any], Array]:
-    """A photo no larger than the standard form shows it, and the warp to there, from pixel centre to pixel centre."""
+    """Shrink a photo to what the standard form shows; returns it and the warp from pixel centre to pixel centre."""
     height, width = image.shape[:2]
     factor = min(scale(matrix), 1.0)
     warp = matrix.copy()
@@ -145,13 +128,7 @@ def _shrunk(image: NDArray[Any], matrix: Array) -> tuple[NDArray[Any], Array]:
 
 
 def _blur_outside(form: Pixels, warp: Array, photo: Pixels) -> Pixels:
-    """Throw out of focus what lies outside the photo: the farther out the more, until only its mean colour is left.
-
-    Args:
-        form: the photo, warped, with its mirror image around it, uint8 (S, S, 3).
-        warp: photo → form, from pixel centre to pixel centre.
-        photo: uint8 (H, W, 3).
-    """
+    """Blur the mirror image around a photo (H, W, 3) in a warped form (S, S, 3), fading to its mean colour outwards."""
     side = form.shape[0]
     within = cv2.warpAffine(np.ones(photo.shape[:2], np.uint8), warp, (side, side), flags=cv2.INTER_NEAREST)
     if within.all():
@@ -186,14 +163,14 @@ def _resized(image: NDArray[Any], size: int) -> NDArray[Any]:
 
 
 def _weighted(image: Pixels) -> NDArray[np.float32]:
-    """Colours times opacity, as they have to be when pixels are averaged; float32 (H, W, 4), 0 to 255."""
+    """Multiply colours by opacity, as averaging needs; float32 (H, W, 4), 0 to 255."""
     weighted = image.astype(np.float32)
     weighted[..., :3] *= weighted[..., 3:] / 255
     return weighted
 
 
 def _straight(weighted: NDArray[np.float32]) -> Pixels:
-    """The inverse of `_weighted`; what cannot be seen at all is white."""
+    """Invert `_weighted`; what is wholly transparent is white."""
     alpha = weighted[..., 3:]
     seen = np.rint(alpha) > 0
     # Cubic interpolation may leave the range, colour and opacity by the same factor: clipped after the division.
@@ -202,7 +179,7 @@ def _straight(weighted: NDArray[np.float32]) -> Pixels:
 
 
 def centre_square(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The largest square in the middle of a picture of shape (H, W, 3)."""
+    """Crop the largest square in the middle of a picture of shape (H, W, 3)."""
     height, width = image.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2

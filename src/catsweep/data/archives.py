@@ -1,4 +1,4 @@
-"""Zips and tars as `catsweep.data.files.Files`: read in place, never unpacked under a name that they bring along.
+"""Zips and tars as `Files`, read in place and never unpacked under a name that they bring along.
 
 A hostile archive is refused, or costs no more than the photos that it pretends to hold: every read of its directory,
 of a member and of the whole is bounded, links and devices are members that cannot be read, and damage is an error.
@@ -6,6 +6,7 @@ of a member and of the whole is bounded, links and devices are members that cann
 
 import gzip
 import io
+import lzma
 import os
 import re
 import stat
@@ -16,18 +17,100 @@ import zipfile
 from bz2 import BZ2File
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
 from catsweep.data import landmarks
 from catsweep.data.decode import MAX_BYTES, Unreadable
-from catsweep.data.files import Files, Folder, content_digest
-from catsweep.data.signatures import START, hidden, why_not
-from catsweep.data.unpacking import Bounded, XzFile
+from catsweep.data.files import START, Files, Folder, hidden, why_not
 from catsweep.errors import CatsweepError, DataError
 from steady.places import explain, is_full
+
+MAX_DIRECTORY = 1 << 25  # bytes that may be read in one go, as zipfile does the whole directory and tarfile long names
+MAX_WINDOW = 1 << 27  # bytes that unpacking an .xz may take; `xz -9` needs 65 MiB, and its files may ask for 4 GiB
+
+
+def _unpacker() -> lzma.LZMADecompressor:
+    return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MAX_WINDOW)
+
+
+class Bounded(io.BufferedReader):
+    """File with bounds on the size of one read and on the place up to which it is read.
+
+    Args:
+        raw: the file.
+        most: place up to which it may be read, bytes; None: to its end.
+    """
+
+    def __init__(self, raw: Any, most: int | None = None) -> None:
+        super().__init__(raw, 1 << 16)
+        self.most, self.last = most, b""  # last: what was read last
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read as any file does; raises ValueError if more than `MAX_DIRECTORY` bytes would come."""
+        wanted = size if size is not None and 0 <= size <= MAX_DIRECTORY else MAX_DIRECTORY + 1
+        self.last = super().read(wanted)
+        if len(self.last) > MAX_DIRECTORY:
+            raise ValueError(f"its directory claims more than {MAX_DIRECTORY >> 20} MiB")
+        return self.last
+
+    def seek(self, place: int, whence: int = 0, /) -> int:
+        """Seek as any file does; raises ValueError behind `most`."""
+        if self.most is not None and place > self.most:
+            raise ValueError(f"it unpacks to more than {self.most >> 30} GiB")
+        return super().seek(place, whence)
+
+
+class XzFile(io.RawIOBase):
+    """Stream of an .xz, decompressed in bounded memory, forwards only; `lzma.open` has no bound."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._file, self._unpacker, self._place = path.open("rb"), _unpacker(), 0
+
+    def readable(self) -> bool:
+        """Say yes."""
+        return True
+
+    def seekable(self) -> bool:
+        """Say yes, though only forwards."""
+        return True
+
+    def tell(self) -> int:
+        """Tell how many bytes are unpacked."""
+        return self._place
+
+    def seek(self, place: int, whence: int = 0, /) -> int:
+        """Unpack up to a place."""
+        if whence or place < self._place:
+            raise io.UnsupportedOperation("an .xz is read forwards only")
+        while self._place < place and self.read(min(place - self._place, 1 << 20)):
+            pass
+        return self._place
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Unpack as many bytes as there is room for, or fewer; 0 at the end."""
+        while True:
+            if self._unpacker.eof:
+                left = (self._unpacker.unused_data or self._file.read(1 << 16)).lstrip(b"\0")  # padding
+                if not left:
+                    return 0
+                self._unpacker = _unpacker()
+            else:
+                left = self._file.read(1 << 16) if self._unpacker.needs_input else b""
+                if self._unpacker.needs_input and not left:
+                    raise EOFError("it ends early")
+            if data := self._unpacker.decompress(left, len(buffer)):
+                buffer[: len(data)] = data
+                self._place += len(data)
+                return len(data)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+        super().close()
+
 
 MISSING = "cannot be opened: No such file or directory"  # as a folder says it
 CHUNK = 1 << 20
@@ -70,15 +153,15 @@ def open_files(source: str | Path, suffixes: Collection[str]) -> Files:
     raise DataError(f"Expected a folder of photos, or a zip or tar of them, but data.source={source} {came}.")
 
 
-class _Archive:
-    """What zip and tar have in common: members by name, with the reason why one is refused."""
+class _Archive(Files):
+    """Base of zip and tar: members by name, with the reason why one is refused."""
 
     def __init__(self, path: Path, suffixes: Collection[str]) -> None:
         self.path, self.suffixes = path, suffixes
         self.most = min(MAX_UNPACKED, max(ALWAYS, MAX_RATIO * path.stat().st_size))
         self.sizes: dict[str, int] = {}
         self.photos: set[str] = set()
-        self.refused: dict[str, str] = {}
+        self.refused: dict[str, str] = {}  # reasons by name, as of those passed over
         self.passed: dict[str, str] = {}
         self.unpacked = 0
 
@@ -92,33 +175,27 @@ class _Archive:
         """See `Files`."""
         return 0 if name in self.refused else self.sizes.get(name, 0)
 
-    def digest(self, name: str) -> str:
-        """See `Files`."""
-        return content_digest(cast(Files, self), name)
-
     def passed_over(self) -> dict[str, str]:
         """See `Files`."""
         return dict(self.passed)
 
     def _admit(self, raw: str, size: int, reason: str, start: Callable[[], bytes]) -> str | None:
-        """The name of a member that is to be remembered, or None; also keeps why one is refused or passed over.
+        """Note a member of `size` bytes, whose first ones `start` reads, and why it cannot be read (empty if it can).
 
-        Args:
-            raw: its name in the archive.
-            size: bytes.
-            reason: why it cannot be read; empty if it can.
-            start: reads its first bytes.
+        Returns:
+            The name that it is read by; None if it is passed over.
         """
         name = str(PurePosixPath(raw))  # tar writes ./a.jpg
         parts = PurePosixPath(raw.replace("\\", "/")).parts
         if len(self.sizes) + len(self.passed) >= MAX_MEMBERS:
-            raise bomb(self.path, self.most)
+            raise self._bomb()
         if (out := hidden(parts)) is not None:
             self.passed[out[0]] = out[1]
             return None
         if ".." in parts or raw.startswith(("/", "\\")) or re.match(r"[A-Za-z]:[/\\]", raw):
             reason = "unsafe path: it leads out of the archive"
-        if self._is_named(name) or not (why := reason or why_not(name, start() if size else b"")):
+        called_photo = PurePosixPath(name).suffix.lower() in self.suffixes
+        if called_photo or not (why := reason or why_not(name, start() if size else b"")):
             self.photos.add(name)
         else:
             self.passed[name] = why
@@ -129,16 +206,18 @@ class _Archive:
         else:
             self.unpacked += size
         if self.unpacked > self.most:
-            raise bomb(self.path, self.most)
+            raise self._bomb()
         self.sizes[name] = size
         return name
 
-    def _is_named(self, name: str) -> bool:
-        """Whether it is called a photo."""
-        return PurePosixPath(name).suffix.lower() in self.suffixes
+    def _bomb(self) -> DataError:
+        return DataError(
+            f"Expected an archive of at most {self.most >> 30} GiB and {MAX_MEMBERS:,} files, but {self.path} claims "
+            "to hold more. If it is honest, unpack it and give the folder: data.source=DIR."
+        )
 
     def _check(self, name: str, limit: int) -> int:
-        """The size of a member that may be read."""
+        """Return the size of a member that may be read."""
         if name not in self.sizes:
             raise Unreadable(MISSING)
         if name in self.refused:
@@ -152,7 +231,7 @@ class _Archive:
 
 
 class Zip(_Archive):
-    """A zip, read in place."""
+    """Zip, read in place."""
 
     def __init__(self, path: Path, suffixes: Collection[str]) -> None:
         super().__init__(path, suffixes)
@@ -182,7 +261,7 @@ class Zip(_Archive):
             with self.archive.open(self.members[name]) as file:
                 data = b"".join(_chunks(file, size))
                 file.read(1)  # at the end it compares the checksum
-        except Exception as error:  # as of Pillow: a zoo
+        except Exception as error:  # of many kinds, as Pillow's
             raise Unreadable(f"damaged in the archive: {' '.join(str(error).split())[:200]}") from error
         if len(data) != size:
             raise Unreadable("damaged in the archive: it ends early")
@@ -190,7 +269,7 @@ class Zip(_Archive):
 
 
 class Tar(_Archive):
-    """A tar. A plain one is read in place; of a compressed one, photos are first unpacked into one unnamed file."""
+    """Tar: a plain one is read in place, the photos of a compressed one are first unpacked into one unnamed file."""
 
     def __init__(self, path: Path, suffixes: Collection[str]) -> None:
         super().__init__(path, suffixes)
@@ -207,7 +286,7 @@ class Tar(_Archive):
         return data
 
     def _index(self) -> IO[bytes]:
-        """Note where each member is; the file to find them in."""
+        """Note where each member is, and return the file to find them in."""
         with self.path.open("rb") as plain:
             start = plain.read(6)
         opener = next((opener for magic, opener in _OPENERS.items() if start.startswith(magic)), None)
@@ -230,48 +309,33 @@ class Tar(_Archive):
         return spool
 
     def _kept(self, file: IO[bytes]) -> IO[bytes]:
-        """A file that stays open as long as the archive is there."""
+        """Close a file when the archive goes."""
         weakref.finalize(self, file.close)
         return file
 
-    def _files(self, file: "Bounded") -> Iterator[tuple[str, tarfile.TarInfo, bytes]]:
-        """Members that are to be remembered: name, header, and what of the content is read already."""
+    def _files(self, file: Bounded) -> Iterator[tuple[str, tarfile.TarInfo, bytes]]:
+        """Iterate over admitted members: name, header, and what of the content is read already."""
         with tarfile.open(fileobj=file, mode="r:") as archive:
             while (member := archive.next()) is not None:
                 archive.members.clear()  # type: ignore[attr-defined]  # else it keeps all; typeshed lacks it
                 reason = "" if member.isreg() else "not a regular file: a link, pipe or device (links are not followed)"
                 reason = "not a regular file: one with holes" if member.issparse() else reason
-                start = _Start(file, member)
-                if not member.isdir() and (name := self._admit(member.name, member.size, reason, start)) is not None:
-                    yield name, member, start.read
+                start = bytearray()
+
+                def read_start(member: tarfile.TarInfo = member, start: bytearray = start) -> bytes:
+                    file.seek(member.offset_data)
+                    start[:] = file.read(min(START, member.size))
+                    return bytes(start)
+
+                name = None if member.isdir() else self._admit(member.name, member.size, reason, read_start)
+                if name is not None:
+                    yield name, member, bytes(start)
         if file.last != bytes(tarfile.BLOCKSIZE):  # tarfile takes a broken header for the end
             raise tarfile.ReadError("a header in the middle cannot be read" if file.last else "it ends early")
 
 
-def bomb(path: Path, most: int) -> DataError:
-    """The error of an archive that would unpack to too much."""
-    return DataError(
-        f"Expected an archive of at most {most >> 30} GiB and {MAX_MEMBERS:,} files, but {path} claims to hold more. "
-        "If it is honest, unpack it and give the folder: data.source=DIR."
-    )
-
-
-@dataclass
-class _Start:
-    """Reads the first bytes of a member of a tar when it is called, and keeps them."""
-
-    file: Bounded
-    member: tarfile.TarInfo
-    read: bytes = b""
-
-    def __call__(self) -> bytes:
-        self.file.seek(self.member.offset_data)
-        self.read = self.file.read(min(START, self.member.size))
-        return self.read
-
-
 def _why_not(member: zipfile.ZipInfo) -> str:
-    """Why a member of a zip is refused; empty if it is not."""
+    """Say why a member of a zip is refused; empty if it is not."""
     mode = stat.S_IFMT(member.external_attr >> 16)
     if mode and mode != stat.S_IFREG:
         return "not a regular file: a link, pipe or device (links are not followed)"
@@ -289,7 +353,7 @@ def _chunks(file: IO[bytes], size: int) -> Iterator[bytes]:
 
 
 def _is_old_tar(start: bytes) -> bool:
-    """Whether a file begins as a tar of before 1988, which has no mark: by its checksum."""
+    """Recognise a tar of before 1988, which has no mark, by its checksum."""
     try:
         tarfile.TarInfo.frombuf(start, "utf-8", "surrogateescape")
     except tarfile.TarError:
@@ -299,7 +363,7 @@ def _is_old_tar(start: bytes) -> bool:
 
 @contextmanager
 def _damage(path: Path) -> Iterator[None]:
-    """Whatever goes wrong with an archive as a whole is damage; the readers raise a zoo, as Pillow's do."""
+    """Turn whatever goes wrong with an archive as a whole into DataError; its readers raise many kinds."""
     try:
         yield
     except CatsweepError:
@@ -320,6 +384,6 @@ def _damage(path: Path) -> Iterator[None]:
 
 
 def _as_walked(name: str) -> list[tuple[bool, str]]:
-    """Sorts names as `Folder` comes by them: of each folder first its files, then its folders."""
+    """Sort key of names in the order of `Folder`: of each folder first its files, then its folders."""
     *folders, file = PurePosixPath(name).parts
     return [*((True, folder) for folder in folders), (False, file)]

@@ -1,26 +1,178 @@
-"""The data of a run, as Lightning wants it: build the ready set, or open one that was prepared; then hand out batches.
+"""Lightning data module: build or open the ready set, and loaders of whole batches out of memory.
 
-The classes of this package that know Lightning; conf/data/*.yaml instantiate them. Batches are torch.uint8 of
-shape (B, H, W, 3); the model turns them into floats on its own device.
+Batches are torch.uint8 of shape (B, H, W, 3); the model turns them into floats on its own device. A batch is one gather
+of rows, one mirroring and, if asked for, augmentation. All that is left to chance is a function of (seed, epoch) alone,
+so a run that is killed and resumed sees what the undisturbed run would have seen. Plain iterables rather than a
+DataLoader: worker processes and collation would cost more than what they could do.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from catsweep.data.batches import OrderedBatches, TrainBatches
-from catsweep.data.building import open_or_build
+from catsweep.data.prepare import operations as ops
 from catsweep.data.prepare.operations import Operation, usable
-from catsweep.data.ready import MANIFEST, ReadySet, Source
-from catsweep.data.splits import TRAIN, VAL
+from catsweep.data.ready import MANIFEST, TRAIN, VAL, ReadySet, Source, open_or_build
 from catsweep.errors import ConfigError, DataError
+
+
+def plan(rows: NDArray[np.int64], seed: int, epoch: int, flip: bool) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Draw the order of an epoch (≥ 0) of a run's seed (≥ 0), and with `flip` which half of its images are mirrored.
+
+    Returns:
+        The rows (places of the training images) in a new order, shape (n,), and whether each is mirrored, shape (n,).
+    """
+    draws = np.random.default_rng([seed, epoch])
+    order = draws.permutation(rows)
+    mirrored = draws.random(len(rows)) < 0.5 if flip else np.zeros(len(rows), dtype=np.bool_)
+    return order, mirrored
+
+
+def gather(images: NDArray[np.uint8], rows: NDArray[np.int64], mirrored: NDArray[np.bool_]) -> Tensor:
+    """Gather images of shape (N, H, W, 3) into a batch (B, H, W, 3), some of them mirrored left to right."""
+    batch = images[rows]
+    chosen = np.flatnonzero(mirrored)
+    if len(chosen):
+        # All rows of pixels of all chosen images are one tall picture: OpenCV mirrors it 7 times faster than NumPy.
+        tall = batch[chosen].reshape(-1, *images.shape[2:])
+        batch[chosen] = cv2.flip(tall, 1).reshape(-1, *images.shape[1:])
+    return torch.from_numpy(batch)
+
+
+def gather_on_device(images: Tensor, rows: Tensor, mirrored: Tensor) -> Tensor:
+    """Gather a batch as `gather` does, with all three tensors on the model's device."""
+    batch = images.index_select(0, rows)
+    return torch.where(mirrored[:, None, None, None], batch.flip(2), batch)
+
+
+def chances(n: int, seed: int, epoch: int, operations: int) -> NDArray[np.float32]:
+    """Draw the random numbers of an epoch's augmentation of n images, float32, shape (n, operations, DRAWS)."""
+    # A stream of its own: whether images are augmented does not change their order.
+    return np.random.default_rng([seed, epoch, 1]).random((n, operations, ops.DRAWS), dtype=np.float32)
+
+
+def augment(batch: Tensor, operations: Mapping[str, ops.Operation], numbers: NDArray[np.float32]) -> Tensor:
+    """Augment a batch, uint8 (B, H, W, 3), by named operations and random numbers in [0, 1), (B, operations, DRAWS)."""
+    images = batch.numpy()
+    changed = np.empty_like(images)
+    ops.develop(images, ops.draw(operations, ops.brightness(images), numbers), changed)
+    return torch.from_numpy(changed)
+
+
+class TrainBatches:
+    """Loader of shuffled, mirrored batches of equal size; a smaller last one is left out.
+
+    Args:
+        images: uint8, shape (N, H, W, 3): an array, or a tensor on the device that trains, where the batches then are.
+        rows: places of the training images.
+        batch_size: images per batch and process.
+        seed: of the run.
+        flip: mirror each image with probability ½.
+        rank: which of the `world_size` processes this is; together they see each image at most once an epoch.
+        world_size: number of processes.
+        operations: what else is done to the images by chance, by name; to those of an array only.
+    """
+
+    def __init__(
+        self,
+        images: NDArray[np.uint8] | Tensor,
+        rows: NDArray[np.int64],
+        batch_size: int,
+        seed: int = 0,
+        flip: bool = True,
+        rank: int = 0,
+        world_size: int = 1,
+        operations: Mapping[str, ops.Operation] | None = None,
+    ) -> None:
+        if batch_size * world_size > len(rows):
+            raise DataError(
+                f"Expected at least {batch_size * world_size} training images for batches of {batch_size} in "
+                f"{world_size} process(es), got {len(rows)}; set a smaller data.batch_size."
+            )
+        self.images, self.rows, self.batch_size = images, rows, batch_size
+        self.seed, self.flip, self.rank, self.world_size = seed, flip, rank, world_size
+        self.operations = ops.usable(operations)
+        self.epoch = 0
+        self._step = 0  # batches of this epoch that were handed out
+        self._resume = 0  # batches of this epoch that were handed out before the run was killed
+
+    @property
+    def sampler(self) -> "TrainBatches":
+        """This loader: Lightning announces each epoch by `loader.sampler.set_epoch(epoch)`."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch of the next (or just begun) iteration."""
+        if epoch != self.epoch:
+            self.epoch, self._step, self._resume = epoch, 0, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return epoch and step, for Lightning's checkpoints."""
+        return {"epoch": self.epoch, "step": self._step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Resume inside an epoch: the next iteration begins after the batches that were already used."""
+        self.epoch = int(state_dict["epoch"])
+        self._step = self._resume = int(state_dict["step"])
+
+    def __len__(self) -> int:
+        return len(self.rows) // (self.batch_size * self.world_size)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        # A generator: Lightning asks for the iterator before it announces the epoch, and this reads it afterwards.
+        first, self._resume = self._resume, 0
+        for step, batch in enumerate(self._batches(first), first):
+            self._step = step + 1
+            yield batch
+
+    def _batches(self, first: int) -> Iterator[Tensor]:
+        """Yield the batches of the epoch from the `first` on."""
+        order, mirrored = plan(self.rows, self.seed, self.epoch, self.flip)
+        starts = [(step * self.world_size + self.rank) * self.batch_size for step in range(first, len(self))]
+        parts = [slice(start, start + self.batch_size) for start in starts]
+        if isinstance(self.images, Tensor):
+            rows, chosen = (torch.from_numpy(values).to(self.images.device) for values in (order, mirrored))
+            yield from (gather_on_device(self.images, rows[part], chosen[part]) for part in parts)
+            return
+        numbers = chances(len(order), self.seed, self.epoch, len(self.operations))
+        for part in parts:
+            batch = gather(self.images, order[part], mirrored[part])
+            yield augment(batch, self.operations, numbers[part]) if self.operations else batch
+
+
+class OrderedBatches:
+    """Loader of every image once, in order, as it is; the last batch may be smaller.
+
+    Args:
+        images: uint8, shape (N, H, W, 3).
+        rows: places of the images to show.
+        batch_size: images per batch.
+        rank: which of the `world_size` processes this is; each takes every `world_size`-th image.
+        world_size: number of processes.
+    """
+
+    def __init__(
+        self, images: NDArray[np.uint8], rows: NDArray[np.int64], batch_size: int, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.images, self.batch_size = images, batch_size
+        self.rows = rows[rank::world_size]
+
+    def __len__(self) -> int:
+        return -(-len(self.rows) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for start in range(0, len(self.rows), self.batch_size):
+            yield torch.from_numpy(self.images[self.rows[start : start + self.batch_size]])
+
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +182,7 @@ ON_GPU = 1 << 28  # and up to this many, into that of the GPU that trains: 20,00
 
 
 class CatDataModule(pl.LightningDataModule):
-    """Ready set and batches of one source.
+    """Data module of one source: its ready set and batches.
 
     Args:
         reader: where the images come from, see `catsweep.data.sources`.
@@ -44,9 +196,6 @@ class CatDataModule(pl.LightningDataModule):
         seed: of the run; decides order and mirroring, never the content of the ready set or its splits.
         source: the folder as the user typed it (`data.source=DIR`), which the reader already has.
         download: whether the reader fetches the photos, as the user typed it, too.
-
-    Attributes:
-        ready: the ready set, once `prepare_data` or `setup` ran.
     """
 
     def __init__(
@@ -69,23 +218,19 @@ class CatDataModule(pl.LightningDataModule):
         self.download = download
         self.batch_size, self.val_fraction, self.flip, self.seed = batch_size, val_fraction, flip, seed
         self.augment = usable(augment)
-        self._ready: ReadySet | None = None
-        self._images: NDArray[np.uint8] | None = None
 
-    @property
+    @cached_property
     def ready(self) -> ReadySet:
-        """The ready set, built if it has to be."""
-        if self._ready is None:
-            self._ready = self._open()
-        return self._ready
+        """Ready set, built if it has to be."""
+        return self._open()
 
     def _open(self) -> ReadySet:
         assert self.reader is not None
         return open_or_build(self.reader, self.size, self.root, self.val_fraction)
 
     def prepare_data(self) -> None:
-        """Build the ready set, and say once if there is little in it; the other processes find it built."""
-        if self._ready is None:
+        """Build the ready set in one process, and warn if there is little in it."""
+        if "ready" not in vars(self):
             photos = {row.source for row in self.ready.rows if row.kept and row.split == TRAIN}
             if len(photos) < FEW:
                 log.warning(
@@ -107,7 +252,7 @@ class CatDataModule(pl.LightningDataModule):
             )
 
     def train_dataloader(self) -> TrainBatches:
-        """Shuffled batches, a function of (seed, epoch)."""
+        """Return the loader of shuffled batches, a function of (seed, epoch)."""
         rows = self.ready.indices(TRAIN)
         rank, world = self._place()
         batch_size = min(self.batch_size, len(rows) // world)
@@ -121,12 +266,12 @@ class CatDataModule(pl.LightningDataModule):
         return TrainBatches(self._near(), rows, batch_size, self.seed, self.flip, rank, world, self.augment)
 
     def val_dataloader(self) -> OrderedBatches:
-        """Held-out images, in order, as they are."""
+        """Return the loader of held-out images, in order, as they are."""
         rank, world = self._place()
-        return OrderedBatches(self._pixels(), self.ready.indices(VAL), self.batch_size, rank, world)
+        return OrderedBatches(self._pixels, self.ready.indices(VAL), self.batch_size, rank, world)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """To a GPU, by way of memory that it reads by itself: from any other, the copy waits for the step before."""
+        """Move a batch to a GPU by way of pinned memory: from any other, the copy waits for the step before."""
         if batch.device == device:
             return batch
         if device.type == "cuda":
@@ -134,30 +279,24 @@ class CatDataModule(pl.LightningDataModule):
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def _near(self) -> NDArray[np.uint8] | Tensor:
-        """The pixels to train on, on the GPU if they fit there easily: it then takes batches from them by itself.
-
-        Images that are augmented stay with the processor, which does it.
-        """
-        pixels = self._pixels()
+        """Return the pixels to train on, on the GPU if they fit there and are not augmented (by the processor)."""
         device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
-        if device.type == "cpu" or self.augment or pixels.nbytes > ON_GPU:
-            return pixels
-        return torch.from_numpy(pixels).to(device)
+        if device.type == "cpu" or self.augment or self._pixels.nbytes > ON_GPU:
+            return self._pixels
+        return torch.from_numpy(self._pixels).to(device)
 
     def _place(self) -> tuple[int, int]:
-        """This process among those that train together: (rank, number)."""
-        trainer = self.trainer
-        return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
+        """Return (rank, number) of the processes that train together."""
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
+    @cached_property
     def _pixels(self) -> NDArray[np.uint8]:
-        if self._images is None:
-            stored = self.ready.images
-            self._images = np.array(stored) if stored.nbytes <= IN_MEMORY else stored
-        return self._images
+        stored = self.ready.images
+        return np.array(stored) if stored.nbytes <= IN_MEMORY else stored
 
 
 class PreparedCats(CatDataModule):
-    """A ready set that `python src/prepare.py` made; it is opened as it is.
+    """Data module of a ready set that `python src/prepare.py` made.
 
     Args:
         source: its folder, data/ready/NAME-SIZE.
@@ -182,12 +321,7 @@ class PreparedCats(CatDataModule):
         )
 
     def _open(self) -> ReadySet:
-        """Open the set.
-
-        Raises:
-            ConfigError: no folder was given, or its images have another size.
-            DataError: it is no ready set.
-        """
+        """Open the set; raises ConfigError without a folder or for another size, DataError if it is no ready set."""
         prepare = "python src/prepare.py data=photos data.source=DIR makes one of your photos."
         if self.source is None:
             raise ConfigError(f"data=ready needs a ready set: add data.source=data/ready/NAME-{self.size}. {prepare}")

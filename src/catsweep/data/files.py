@@ -1,62 +1,69 @@
-"""The files of a source as one thing: names in a fixed order, and bytes behind each name.
+"""Files of a source: names in a fixed order, and bytes behind each name.
 
-What the sources read from. `Folder` is here; `catsweep.data.archives` has zips and tars, `catsweep.data.demo_files`
-cats that are drawn when asked for, `catsweep.data.hub` a set of the Hugging Face Hub.
+`Folder` is here; `archives` has zips and tars, `sources` drawn cats, `hub` sets of the Hugging Face Hub. A file without
+the suffix of an image is judged by its first bytes: browsers, phones and scrapers save sound photos as `photo`,
+`photo.jpg_large` or `photo.jpg?w=300`.
 """
 
+import ast
 import csv
 import hashlib
+import json
 import os
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from catsweep.data.decode import MAX_BYTES, Unreadable, read_bytes, read_start
-from catsweep.data.memory import Budget
-from catsweep.data.signatures import START, hidden, why_not
-from catsweep.data.threads import in_order
+from catsweep.data.threads import ByteSemaphore, in_order
 from catsweep.errors import DataError
 from steady.printing import escaped, readable_name
 
-# Modules that say what comes of a file.
-READING = (
-    "archives.py", "colour.py", "decode.py", "files.py", "jpeg.py", "levels.py", "pixels.py", "signatures.py"
-)  # fmt: skip
-MEMORY = Budget(MAX_BYTES)
+# Modules of this folder that decide what comes of a file.
+READING = ("archives.py", "decode.py", "files.py", "pixels.py")
+_SOURCE = Path(__file__).parents[1]
+# By digest of the present code, the digest that keys hold for it: code that was rewritten and makes the same images as
+# before keeps the ready sets of before. tests/data/test_code_digests.py writes it.
+RECORDED: dict[str, str] = json.loads(Path(__file__).with_name("code_digests.json").read_text(encoding="utf-8"))
+MEMORY = ByteSemaphore(MAX_BYTES)
 PASSED_OVER = "passed_over.csv"
 NAMED, GROUPS = 3, 8  # names of files with one reason, and reasons, in a line
 
 
 class Files(Protocol):
-    """Files of a source, each under the name that a person knows it by."""
+    """Files of a source by name; implementations derive from it, and so have `digest` and `passed_over`."""
 
     def __iter__(self) -> Iterator[str]:
         """Names of the photos, in an order that depends on nothing but the source; what cannot be read is included."""
 
     def __contains__(self, name: object) -> bool:
-        """Whether there is a file of this name, photo or not."""
+        """Tell whether there is a file of this name, photo or not."""
 
     def size(self, name: str) -> int:
         """Bytes that `read` will take, or a little more; 0 if it will not take any."""
 
     def read(self, name: str, limit: int = MAX_BYTES) -> bytes:
-        """The bytes of one file, at most `limit`. Thread-safe.
+        """Read one file of at most `limit` bytes. Thread-safe.
 
         Raises:
             Unreadable: if it is missing, or may not or cannot be read.
         """
 
     def digest(self, name: str) -> str:
-        """Differs if the content does; usually `content_digest`. Of one that cannot be read, the kind of reason."""
+        """Text that differs if the content does: `content_digest`, where nothing cheaper is known."""
+        return content_digest(self, name)
 
     def passed_over(self) -> dict[str, str]:
         """Names of what is there, but not taken for a photo, each with the reason: "kind: details"."""
+        return {}
 
 
 @contextmanager
 def reading(files: Files, name: str) -> Iterator[bytes]:
-    """The bytes of a photo, while the block runs; together, all threads read no more than `MAX_BYTES` at a time.
+    """Hold the bytes of a photo while the block runs; together, all threads hold no more than `MAX_BYTES` at a time.
 
     Raises:
         Unreadable: see `Files.read`.
@@ -66,7 +73,7 @@ def reading(files: Files, name: str) -> Iterator[bytes]:
 
 
 def content_digest(files: Files, name: str) -> str:
-    """sha256 of a file's content, hexadecimal; of one that cannot be read, the kind of reason."""
+    """Hash a file's content: sha256, hexadecimal; of one that cannot be read, the kind of reason."""
     try:
         with reading(files, name) as data:
             return hashlib.sha256(data).hexdigest()
@@ -75,12 +82,12 @@ def content_digest(files: Files, name: str) -> str:
 
 
 def digests(files: Files, names: Sequence[str]) -> Iterator[str]:
-    """`Files.digest` of each, in their order, on all cores."""
+    """Compute `Files.digest` of each name, in their order, on all cores."""
     return in_order(files.digest, names)
 
 
 def digest(files: Files, beside: str | None = None) -> str:
-    """Over names and content of all photos, and of the files called NAME + `beside`; hexadecimal.
+    """Hash names and contents of all photos, and of the files called NAME + `beside`: sha256, hexadecimal.
 
     A folder and an archive of it have the same.
     """
@@ -91,8 +98,34 @@ def digest(files: Files, beside: str | None = None) -> str:
     return state.hexdigest()
 
 
+def code_digest(*files: str) -> str:
+    """Hash the statements of source files of `catsweep`: 16 hexadecimal digits.
+
+    Comments, docstrings and imports do not count, as they decide no image.
+    """
+    texts = [path.read_text(encoding="utf-8") for path in sorted({_SOURCE / name for name in files})]
+    return hashlib.sha256(b"\0".join(map(_statements, texts))).hexdigest()[:16]
+
+
+def recorded_digest(*files: str) -> str:
+    """Return `code_digest`, or the one in `RECORDED` for it."""
+    digest = code_digest(*files)
+    return RECORDED.get(digest, digest)
+
+
+@lru_cache(maxsize=64)
+def _statements(text: str) -> bytes:
+    lines = text.splitlines()
+    for node in ast.walk(ast.parse(text)):
+        docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        if isinstance(node, ast.stmt) and (docstring or isinstance(node, ast.Import | ast.ImportFrom)):
+            end = node.end_lineno or node.lineno
+            lines[node.lineno - 1 : end] = [""] * (end - node.lineno + 1)
+    return "\n".join(line for line in lines if line.strip() and not line.lstrip().startswith("#")).encode()
+
+
 def write_passed_over(path: Path, passed_over: Mapping[str, str]) -> None:
-    """Write names and reasons as CSV; nothing, and no file that was there, if there are none."""
+    """Write names and reasons as CSV; if there are none, remove the file that was there."""
     path.unlink(missing_ok=True)
     if passed_over:
         with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
@@ -102,7 +135,7 @@ def write_passed_over(path: Path, passed_over: Mapping[str, str]) -> None:
 
 
 def say_passed_over(passed_over: Mapping[str, str]) -> str:
-    """How many files were passed over and why, with a few names, for a line of the log; empty if there are none.
+    """Summarise the files passed over for a line of the log, by reason and with a few names; empty if there are none.
 
     For example "4 other files passed over: 3 not an image: .txt (a.txt, b.txt, …); 1 hidden (.x.jpg)".
     """
@@ -122,8 +155,8 @@ def say_passed_over(passed_over: Mapping[str, str]) -> str:
     return f"{len(passed_over):,} other file{'s' * (len(passed_over) > 1)} passed over: {'; '.join(words)}"
 
 
-class Folder:
-    """A folder with its sub-folders; hidden ones (also macOS's `._x.jpg`) are passed over.
+class Folder(Files):
+    """Files of a folder and its sub-folders; hidden ones (also macOS's `._x.jpg`) are passed over.
 
     Args:
         path: of the folder.
@@ -157,13 +190,10 @@ class Folder:
                 elif name in links or Path(name).suffix.lower() in self.suffixes:
                     yield str(place / name), ""
                 else:
-                    yield str(place / name), self._why_not(place / name)
-
-    def _why_not(self, name: Path) -> str:
-        try:
-            return why_not(name.name, read_start(self.path / name, START))
-        except Unreadable as error:
-            return error.reason
+                    try:
+                        yield str(place / name), why_not(name, read_start(Path(parent, name), START))
+                    except Unreadable as error:
+                        yield str(place / name), error.reason
 
     def __contains__(self, name: object) -> bool:
         return os.path.lexists(self.path / str(name))
@@ -178,6 +208,54 @@ class Folder:
         """See `Files`."""
         return read_bytes(self.path / name, limit)
 
-    def digest(self, name: str) -> str:
-        """See `Files`."""
-        return content_digest(self, name)
+
+START = 64  # bytes that are needed
+# Of the formats in `decode.FORMATS`, and HEIF.
+_IMAGE = re.compile(
+    rb"\xff\xd8\xff"  # JPEG
+    rb"|\x89PNG\r\n\x1a\n"
+    rb"|GIF8[79]a"
+    rb"|RIFF.{4}WEBP"
+    rb"|II[*+]\0|MM\0[*+]"  # TIFF, BigTIFF
+    rb"|BM.{4}\0{4}.{4}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0"  # BMP: nothing reserved, a header of a known length
+    rb"|P[1-6]\s+[#\d]"  # PPM
+    rb"|\xff\x4f\xff\x51|\0\0\0\x0cjP  \r\n\x87\n"  # JPEG 2000
+    rb"|.{4}ftyp.{0,40}?(?:avi[fs]|hei[cx]|hev[cx])",
+    re.DOTALL,
+)
+# Camera raw that begins like a TIFF, whose first picture is a thumbnail.
+_RAW = {".3fr", ".arw", ".cr2", ".dcr", ".dng", ".erf", ".iiq", ".kdc", ".mef", ".mos"}
+_RAW |= {".nef", ".nrw", ".pef", ".rwl", ".sr2", ".srf", ".srw"}
+
+
+def why_not(name: str, start: bytes) -> str:
+    """Say why a file is no image; empty if it is to be tried.
+
+    Args:
+        name: of the file.
+        start: its first `START` bytes, or all if it has fewer.
+    """
+    suffix = PurePosixPath(name).suffix.lower()
+    if not start:
+        return "empty file"
+    if _IMAGE.match(start) is None:
+        return f"not an image: {suffix or 'without a suffix'}"
+    raw = suffix in _RAW and start.startswith((b"II", b"MM"))
+    return "camera raw: save it as JPEG first" if raw else ""
+
+
+def hidden(parts: tuple[str, ...]) -> tuple[str, str] | None:
+    """Find what is hidden of a path, given by its parts.
+
+    Returns:
+        Its name, of a folder with a slash behind it, and the reason; None if nothing is.
+    """
+    for place, part in enumerate(parts):
+        if part == "__MACOSX" or part.startswith("._"):
+            reason = "metadata of macOS"
+        elif part.startswith(".") and part != "..":
+            reason = "hidden"
+        else:
+            continue
+        return "/".join(parts[: place + 1]) + ("/" if place + 1 < len(parts) else ""), reason
+    return None

@@ -1,15 +1,13 @@
-"""A public image set of the Hugging Face Hub as a source, by its id; no account is needed.
+"""Image sets of the Hugging Face Hub as a source, by their id: `data=hub_cats data.source=USER/NAME`.
 
-`data=hub_cats data.source=USER/NAME`. Needs the optional package `datasets`, which keeps what it fetched. The images
-are taken as the bytes that the set holds, for `catsweep.data.decode` is the one that looks at them.
-
-A set is a stranger's: its card may name any file of this machine as its data, and its rows any file as an image. Only
-what lies in the set itself is read.
+Needs the optional package `datasets`, which keeps what it fetched, and no account. A set is a stranger's: its card may
+name any file of this machine as its data, and its rows any file as an image. Only what lies in the set itself is read,
+as bytes, which `catsweep.data.decode` alone looks at.
 """
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,16 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catsweep.data.decode import MAX_BYTES, Unreadable, read_bytes
-from catsweep.data.files import Files, content_digest
-from catsweep.data.sources import Photos, code_digest
-from catsweep.errors import ConfigError, DataError, PlaceError
-from steady.places import explain
+from catsweep.data.files import Files
+from catsweep.data.sources import Photos, fetching
+from catsweep.errors import ConfigError, DataError
 
 PATIENCE = 10  # seconds for the Hub to answer
 
 
 class HubCats(Photos):
-    """The images of one column of a set: centre square, resized.
+    """Images of one column of a set: centre square, resized.
 
     Args:
         source: id on the Hub (`user/name`), or a local folder of the same form (images, or parquet files of them).
@@ -37,6 +34,7 @@ class HubCats(Photos):
     """
 
     name = "hub_cats"
+    code = (*Photos.code, "data/hub.py")
 
     def __init__(self, source: str | None, split: str = "train", column: str | None = None, min_side: int = 32) -> None:
         super().__init__(source, min_side)
@@ -52,17 +50,9 @@ class HubCats(Photos):
             raise ConfigError(f"data={self.name} needs an image set: add data.source=USER/NAME to the command.")
         return HubFiles(str(self.folder), self.split, self.column)
 
-    def _code(self) -> str:
-        return super()._code() + code_digest("hub.py")
 
-
-class HubFiles:
-    """See `catsweep.data.files.Files`. An image's name is its row: `train/0000012`.
-
-    Args:
-        source: see `HubCats`.
-        split: see `HubCats`.
-        column: see `HubCats`.
+class HubFiles(Files):
+    """Images of a set as `Files`, each named by its row: `train/0000012`; arguments as of `HubCats`.
 
     Raises:
         DataError: the package is missing, or the set cannot be had, or has no such images.
@@ -111,17 +101,9 @@ class HubFiles:
         # What was fetched stands behind links in the cache; those in a folder of one's own are not followed.
         return read_bytes(image["path"] if self._local else os.path.realpath(image["path"]), limit)
 
-    def passed_over(self) -> dict[str, str]:
-        """See `Files`: all are photos."""
-        return {}
-
-    def digest(self, name: str) -> str:
-        """See `Files`."""
-        return content_digest(self, name)
-
     @cached_property
     def _sizes(self) -> NDArray[np.int64]:
-        """Bytes of each image that is kept within the set; 0 for those in files of their own."""
+        """Bytes of each image within the set, int64 (rows,); 0 for those in files of their own."""
         import pyarrow.compute as pc
 
         content = pc.struct_field(self._rows.data.column(self._column), "bytes")
@@ -133,7 +115,7 @@ class HubFiles:
 
 
 def _load(source: str, split: str) -> tuple[Any, list[Path]]:
-    """The rows of a split, `datasets.Dataset`, and the folders in which files of the set may lie."""
+    """Load the rows of a split, `datasets.Dataset`, and the folders in which files of the set may lie."""
     try:
         import datasets
     except ImportError as error:
@@ -142,24 +124,19 @@ def _load(source: str, split: str) -> tuple[Any, list[Path]]:
             "pip install datasets. Or use photos in a folder: data=photos data.source=DIR."
         ) from error
     local = Path(source).is_dir()
-    try:
-        with nullcontext() if local or _is_reachable(source) else _offline():
-            builder = datasets.load_dataset_builder(source)
-            base = str(builder.base_path or source)
-            roots = _roots(source) if local else _cached(base, source)
-            _check_files(source, builder.config.data_files or {}, roots if local else [], base)
-            return datasets.load_dataset(source, split=split), roots
-    except DataError:
-        raise
-    except Exception as error:  # its own, those of httpx, of pyarrow and of disks
-        if (wrong := explain(error, key="the environment variable HF_HOME")) is not None:
-            raise PlaceError(wrong) from error
-        said = " ".join(str(error).split())[:300]
-        raise DataError(
-            f"Expected split {split} of a public image set {source}, but: {type(error).__name__}: {said}. Check the id "
-            "(USER/NAME) and data.reader.split; the first time it takes a network, but no account. Without one, give "
-            "a folder: data=photos data.source=DIR."
-        ) from error
+    remedy = (
+        "Check the id (USER/NAME) and data.reader.split; the first time it takes a network, but no account. Without "
+        "one, give a folder: data=photos data.source=DIR."
+    )
+    with (
+        fetching(f"split {split} of a public image set {source}", remedy, "HF_HOME"),
+        nullcontext() if local or _is_reachable(source) else _offline(),
+    ):
+        builder = datasets.load_dataset_builder(source)
+        base = str(builder.base_path or source)
+        roots = _roots(source) if local else _cached(base, source)
+        _check_files(source, builder.config.data_files or {}, roots if local else [], base)
+        return datasets.load_dataset(source, split=split), roots
 
 
 def _check_files(source: str, data_files: Mapping[str, Iterable[str]], roots: list[Path], base: str) -> None:
@@ -174,17 +151,15 @@ def _check_files(source: str, data_files: Mapping[str, Iterable[str]], roots: li
 
 
 def _roots(source: str) -> list[Path]:
-    """Of a local folder: itself, and where its links lead if it is one that the Hub's own client fetched."""
+    """Folders of a local set: itself, and where its links lead if the Hub's own client fetched it."""
     root = Path(source).resolve()
     return [root, root.parents[1] / "blobs"] if root.parent.name == "snapshots" else [root]
 
 
 def _cached(base: str, source: str) -> list[Path]:
-    """Where files of a set on the Hub are kept: those of this set, and what was unpacked of archives.
+    """Folders in which files of a set on the Hub are kept: its own, and that of unpacked archives.
 
-    Args:
-        base: address of the set, `hf://datasets/USER/NAME@REVISION`; without a network, a folder.
-        source: its id, which may be an older one.
+    `base` is its address `hf://datasets/USER/NAME@REVISION`, or offline a folder; `source` its id, maybe an older one.
     """
     import datasets
     from huggingface_hub import constants
@@ -197,15 +172,13 @@ def _cached(base: str, source: str) -> list[Path]:
 
 
 def _is_within(path: str, roots: Iterable[Path]) -> bool:
-    try:
-        real = Path(os.path.realpath(path))
-    except ValueError:  # a name with a zero byte
-        return False
-    return any(real.is_relative_to(root) for root in roots)
+    with suppress(ValueError):  # a name with a zero byte
+        return any(Path(os.path.realpath(path)).is_relative_to(root) for root in roots)
+    return False
 
 
 def _is_reachable(source: str) -> bool:
-    """Whether the Hub answers; an id that it does not know is an error. `datasets` would try for half a minute."""
+    """Ask the Hub once, for `datasets` would try for half a minute; raises if it does not know the id."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 
@@ -220,7 +193,7 @@ def _is_reachable(source: str) -> bool:
 
 @contextmanager
 def _offline() -> Iterator[None]:
-    """Take only what was fetched before."""
+    """Use only what was fetched before, while the block runs."""
     import datasets
     from huggingface_hub import constants
 

@@ -1,8 +1,7 @@
-"""Read the Kaggle cat landmarks (`photo.jpg.cat`) and say whether they can be a cat's face.
+"""Landmarks of cats' faces as Kaggle has them (`photo.jpg.cat`): reading and plausibility.
 
-Sits between decoding and alignment. The nine points are, in order: left eye, right eye, mouth, then three points
-of the left and three of the right ear; "left" is the viewer's left, x grows rightwards, y downwards, in pixels.
-Source: Zhang, Sun, Tang, "Cat Head Detection", ECCV 2008 (the CAT data set).
+Nine points: left eye, right eye, mouth, three of the left ear, three of the right ear; "left" is the viewer's left,
+x grows rightwards, y downwards, in pixels. Zhang, Sun, Tang, "Cat Head Detection", ECCV 2008 (the CAT data set).
 """
 
 from pathlib import PurePath
@@ -26,11 +25,7 @@ MOUTH_BELOW = (0.15, 1.6)
 
 
 def read(files: Files, photo: str) -> NDArray[np.float64]:
-    """Read the landmark file of a photo: the number 9, then x and y of each point, separated by white space.
-
-    Args:
-        files: where photo and landmarks are.
-        photo: the photo's name in it; its landmarks have the same name with `SUFFIX` behind it.
+    """Read the landmarks of a photo of that name, from the file with `SUFFIX`: 9, then x and y of each point.
 
     Returns:
         float64, shape (9, 2), pixels of the photo.

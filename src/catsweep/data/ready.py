@@ -1,46 +1,66 @@
-"""The ready set: what trains. Pixels in one memory-mapped array, and where each of them came from.
+"""Ready set: what trains. Pixels in one memory-mapped array, and where each of them came from.
 
 Everything before it (sources, decoding, alignment) runs once and ends here; everything after it (batches, metrics,
-nearest training images) starts here and touches no photo again. A folder
+nearest training images) starts here and touches no photo again. A folder, which can be opened by itself on any machine:
 
     images.npy         uint8, (N, size, size, 3)
     manifest.csv       one row per photo found, kept or refused, with the reason; one per copy made of it
-    contact_sheet.png  a look at up to 100 of them
+    contact_sheet.png  up to 100 of them
     card.json          name, size, n, digest, counts, the parameters it was built with, versions
     passed_over.csv    what else lay among the photos and was not taken for one, with the reason; only if there is any
 
-that can be opened by itself, on any machine.
+`open_or_build` builds one straight from a source before training, `open_or_fill` at the end of a preparation: keyed by
+content, locked, written whole or not at all. Of any number of processes one builds, the others wait and open.
 """
 
 import csv
 import hashlib
 import json
 import logging
+import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Protocol
 
+import cv2
 import numpy as np
+import PIL
+import simplejpeg
+from filelock import FileLock
 from numpy.typing import NDArray
+from PIL import Image
 
-from catsweep.errors import DataError
+from catsweep.data.files import PASSED_OVER, say_passed_over, write_passed_over
+from catsweep.errors import ConfigError, DataError
+from catsweep.folders import replacing_folder
+from catsweep.ownership import Kind
 from catsweep.records import read_json
-from steady.links import require_regular
+from catsweep.still import told
+from steady.links import checked, require_regular
 from steady.places import explain, named
 from steady.printing import escaped, unescaped
 
 log = logging.getLogger(__name__)
-
 IMAGES, MANIFEST, SHEET, CARD = "images.npy", "manifest.csv", "contact_sheet.png", "card.json"
 REBUILD = "Delete that folder; the next run builds it again."
+TRAIN, VAL = "train", "val"
+_PIXELS = "pixels.raw"
+READY_SET = Kind(
+    "a ready set",
+    "data.root=DIR, or root=DIR of a preparation",
+    (IMAGES, MANIFEST, CARD, SHEET, PASSED_OVER),
+    later=("report.html", ".report.html"),
+)
+CopyPlace = tuple[tuple[int, int, str], int]  # of an image among its copies, the best being least, and of its row
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One photo as a source hands it over: an image, or the reason why there is none.
+    """Photo as a source yields it: an image, or the reason why there is none.
 
     Attributes:
         source: what the user calls it, usually the path relative to the source's folder.
@@ -68,7 +88,7 @@ class Item:
 
 
 class Source(Protocol):
-    """Where images come from: a class named by `_target_` in conf/data/*.yaml.
+    """Source of images: a class named by `_target_` in conf/data/*.yaml.
 
     One that passes over some of what it finds has a method `passed_over` like that of `catsweep.data.files.Files`.
     """
@@ -76,15 +96,15 @@ class Source(Protocol):
     name: str
 
     def key(self, size: int) -> dict[str, Any]:
-        """All that decides the outcome, as JSON: parameters, digest of the content, version of the code."""
+        """Return all that decides the outcome, as JSON: parameters, digest of the content, version of the code."""
 
     def items(self, size: int) -> Iterator[Item]:
-        """Each photo found, in an order that does not depend on the machine."""
+        """Yield each photo found, in an order that does not depend on the machine."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the manifest; see `Item`.
+    """Row of the manifest; for the other fields see `Item`.
 
     Attributes:
         index: place in images.npy, None for a refused photo.
@@ -110,7 +130,7 @@ class Row:
 
     @classmethod
     def of(cls, item: Item, index: int | None) -> "Row":
-        """The manifest's row for an item; its split is not known yet."""
+        """Build the row of an item; its split is not known yet."""
         points = "" if item.landmarks is None else points_text(item.landmarks.tolist())
         kept = index is not None
         return cls(
@@ -125,13 +145,12 @@ class Row:
         numbers = {"index": index, "kept": index is not None, "width": int(row["width"]), "height": int(row["height"])}
         numbers["copy"] = int(row.get("copy", 0))
         texts = {name: unescaped(cell) if isinstance(cell, str) else cell for name, cell in row.items()}
-        # The columns are the fields, and those that are no text are replaced: more than a type can say of a dict.
         return cls(**{**texts, **numbers})  # type: ignore[arg-type]  # each column has its own type, by name
 
 
 @dataclass(frozen=True)
 class ReadySet:
-    """An opened ready set.
+    """Opened ready set.
 
     Attributes:
         path: its folder.
@@ -149,7 +168,7 @@ class ReadySet:
 
     @property
     def digest(self) -> str:
-        """Hash over pixels and splits, hexadecimal: two sets with the same digest train the same."""
+        """Digest of pixels and splits, hexadecimal: two sets with the same one train the same."""
         return str(self.card["digest"])
 
     @property
@@ -161,33 +180,25 @@ class ReadySet:
         return len(self.images)
 
     def indices(self, split: str) -> NDArray[np.int64]:
-        """Places in `images` of a split ("train" or "val"), ascending; copies that augmentation made are included."""
+        """List the places in `images` of a split ("train" or "val"), ascending, with copies made by augmentation."""
         return np.flatnonzero(np.array(self.splits, dtype=str) == split)
 
     def originals(self) -> NDArray[np.int64]:
-        """Places in `images` of the photos themselves, ascending: what scores compare with."""
+        """List the places in `images` of photos without copies, ascending: what scores compare with."""
         return np.flatnonzero(np.array([row.copy for row in self.rows if row.kept], dtype=np.int64) == 0)
 
     def verify(self) -> None:
-        """Compare the pixels with the digest, which reads all of them.
-
-        Raises:
-            DataError: if a pixel or a split is not what it was when the set was made.
-        """
+        """Read all pixels and compare them with the digest; raises DataError if a pixel or a split has changed."""
         found = digest(self.images, self.splits)
         if found != self.digest:
             raise _damaged(self.path, f"digest {self.digest[:12]}… in {CARD}, but pixels and splits give {found[:12]}…")
 
     @classmethod
     def open(cls, path: str | Path, remedy: str = REBUILD) -> "ReadySet":
-        """Open a folder; needs nothing but the folder.
-
-        Args:
-            path: the folder.
-            remedy: what to do if it cannot be opened.
+        """Open a folder.
 
         Raises:
-            DataError: if it is not a ready set, or not a complete one.
+            DataError: if it is not a complete ready set; `remedy` says what to do.
             OSError: it may not be read, or cannot be now.
         """
         path = Path(path)
@@ -213,13 +224,9 @@ class ReadySet:
 
 
 def find_ready_set(digest: str | None, places: Sequence[Path]) -> ReadySet | None:
-    """The ready set of this digest; None if it is not here any more.
+    """Find the ready set of a digest among folders of ready sets, or of folders of them; None if it is not there.
 
-    One that cannot be read, whoever left it there, is passed over, which is said: it stands in nobody's way.
-
-    Args:
-        digest: of pixels and splits.
-        places: folders of ready sets, or of folders of them.
+    One that cannot be read is passed over with a warning.
     """
     if not digest:
         return None
@@ -235,7 +242,7 @@ def find_ready_set(digest: str | None, places: Sequence[Path]) -> ReadySet | Non
 
 
 def digest(images: NDArray[np.uint8], splits: Sequence[str]) -> str:
-    """sha256 over shape, pixels and splits, hexadecimal."""
+    """Hash shape, pixels and splits: sha256, hexadecimal."""
     state = hashlib.sha256(repr(images.shape).encode())
     for start in range(0, len(images), 1024):
         state.update(np.ascontiguousarray(images[start : start + 1024]).data)
@@ -246,12 +253,12 @@ def digest(images: NDArray[np.uint8], splits: Sequence[str]) -> str:
 def write_manifest(path: Path, rows: Iterable[Row]) -> None:
     """Write rows as CSV. File names that are not UTF-8 keep their bytes, and none is a formula (`steady.printing`)."""
     names = [field.name for field in fields(Row)]
-    values = attrgetter(*names)
     with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         table = csv.writer(file)
         table.writerow(names)
         table.writerows(
-            [int(value) if value is True or value is False else escaped(value) for value in values(row)] for row in rows
+            [int(value) if value is True or value is False else escaped(value) for value in attrgetter(*names)(row)]
+            for row in rows
         )
 
 
@@ -263,14 +270,15 @@ def read_manifest(path: Path) -> Iterator[Row]:
 
 
 def points_text(points: Iterable[Iterable[float]]) -> str:
-    """Landmarks of shape (9, 2) as the manifest has them: x and y of one after the other, hundredths of a pixel."""
+    """Format landmarks, (9, 2), for the manifest: x and y of one after the other, hundredths of a pixel."""
     return " ".join([f"{value:.2f}" for point in points for value in point])
 
 
 def create_images(folder: Path, n: int, size: int) -> np.memmap[Any, np.dtype[np.uint8]]:
-    """A new images.npy in a folder, memory-mapped, to be filled: uint8, shape (n, size, size, 3).
+    """Create images.npy in a folder, memory-mapped, to be filled: uint8, shape (n, size, size, 3).
 
-    One that is there already may have other names in other folders, so it is never written over.
+    One that is there already may have other names in other folders, so it is never written over. All its room is taken
+    at once: to write into a hole of a mapped file on a full disk ends the process by SIGBUS, without a word.
 
     Raises:
         OSError: there is not so much room.
@@ -278,23 +286,227 @@ def create_images(folder: Path, n: int, size: int) -> np.memmap[Any, np.dtype[np
     path = folder / IMAGES
     path.unlink(missing_ok=True)
     images = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(n, size, size, 3))
-    reserve(path)
-    return images
-
-
-def reserve(path: Path) -> None:
-    """Take the room for all of a file, which may have holes.
-
-    To write into a hole of a mapped file on a full disk ends the process by SIGBUS, without a word.
-
-    Raises:
-        OSError: there is not so much room.
-    """
     with named(path), path.open("r+b") as file:
         os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)  # writes itself where the disk cannot
+    return images
 
 
 def _damaged(path: Path, details: str, remedy: str = REBUILD) -> DataError:
     return DataError(
         f"Expected a complete ready set ({IMAGES}, {MANIFEST}, {CARD}) in {path}, but found: {details}. {remedy}"
     )
+
+
+def open_or_build(source: Source, size: int, root: str | Path, val_fraction: float) -> ReadySet:
+    """Open the ready set of a source, building it first if it is not there or not whole.
+
+    Args:
+        source: where the images come from.
+        size: side of the images, pixels.
+        root: folder of ready sets; the set is `<root>/<name>-<size>-<key8>`.
+        val_fraction: share of held-out images.
+
+    Raises:
+        ConfigError: the source is called by what is no name.
+        DataError: if the source has no usable photo.
+        TakenError: in the place of the set is something that catsweep did not make.
+    """
+    parameters = {"source": source.key(size), "size": size, "val_fraction": val_fraction, "format": 1}
+    key = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()
+    card = {"name": source.name, "size": size, "key": key, "parameters": parameters}
+
+    def fill(folder: Path) -> None:
+        passed_over = source.passed_over() if hasattr(source, "passed_over") else {}
+        rows, places = _without_copies(*_spool(folder / _PIXELS, source.items(size)))
+        kept = [row for row in rows if row.kept]
+        if not kept:
+            raise DataError(nothing_left(source, _refused(rows), passed_over))
+        images = create_images(folder, len(kept), size)
+        spooled = np.memmap(folder / _PIXELS, dtype=np.uint8, mode="r").reshape(-1, *images.shape[1:])
+        for index, place in enumerate(places):
+            images[index] = spooled[place]
+        images.flush()
+        (folder / _PIXELS).unlink()
+        write_passed_over(folder / PASSED_OVER, passed_over)
+        named = iter(split([row.group for row in kept], val_fraction))
+        describe(folder, [replace(row, split=next(named)) if row.kept else row for row in rows], card)
+        log.info("%s", summary(source.name, len(kept), _refused(rows)))
+        if passed_over:
+            log.info("%s: %s; %s names them", source.name, say_passed_over(passed_over), PASSED_OVER)
+
+    name = checked(f"{source.name}-{size}-{key[:8]}", "A ready set", ConfigError)
+    return open_or_fill(Path(root) / name, key, fill)
+
+
+def open_or_fill(path: Path, key: str, fill: Callable[[Path], None]) -> ReadySet:
+    """Open the ready set of a key in a folder, first made by `fill` (into an empty folder) if it is not there or whole.
+
+    Raises:
+        OSError: it cannot be written.
+        TakenError: in its place is something that catsweep did not make.
+    """
+    # A folder of that name is complete, for it came there by one rename: no lock is needed to read it.
+    if (ready := _opened(path, key)) is not None:
+        return ready
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"), named(path):
+        ready = _opened(path, key)
+        if ready is None:
+            with replacing_folder(path, READY_SET) as new:
+                fill(new)
+            ready = ReadySet.open(path)
+    return ready
+
+
+def _opened(path: Path, key: str) -> ReadySet | None:
+    """Open the ready set in a folder; None if there is none, a damaged one, or one with another key."""
+    if not path.exists():
+        return None
+    try:
+        ready = ReadySet.open(path)
+    except DataError as error:
+        log.warning("Building a damaged ready set again. %s", error)
+        return None
+    return ready if ready.card.get("key") == key else None
+
+
+def describe(folder: Path, rows: Sequence[Row], card: dict[str, Any]) -> None:
+    """Write all of a ready set but its images, which are in the folder.
+
+    Args:
+        folder: with images.npy.
+        rows: of the manifest, with their splits; those kept in the order of the images.
+        card: name, size, key and parameters.
+    """
+    images: NDArray[np.uint8] = np.load(folder / IMAGES, mmap_mode="r")
+    kept = [row for row in rows if row.kept]
+    originals = np.array([row.index for row in kept if row.copy == 0])
+    write_manifest(folder / MANIFEST, rows)
+    Image.fromarray(contact_sheet(images[originals[pick(len(originals))]])).save(folder / SHEET)
+    splits = [row.split for row in kept]
+    card = card | {
+        "n": len(images),
+        "originals": len(originals),
+        "digest": digest(images, splits),
+        "splits": dict(sorted(Counter(splits).items())),
+        "refused": dict(_refused(rows).most_common()),
+        "versions": {library.__name__: library.__version__ for library in (cv2, np, PIL, simplejpeg)},
+    }
+    (folder / CARD).write_text(json.dumps(card, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _refused(rows: Iterable[Row]) -> Counter[str]:
+    return Counter(row.reason.split(":", 1)[0] for row in rows if not row.kept)
+
+
+def _counted(refused: Counter[str]) -> str:
+    return ", ".join(f"{count:,} {reason}" for reason, count in refused.most_common())
+
+
+def _spool(path: Path, items: Iterable[Item]) -> tuple[list[Row], dict[str, list[CopyPlace]]]:
+    """Append the pixels of the kept items to a file, for how many there are shows only at the end.
+
+    Returns:
+        All rows, and the copies of each image by the digest of its pixels.
+    """
+    rows: list[Row] = []
+    copies: dict[str, list[CopyPlace]] = {}
+    index = 0
+    with path.open("wb") as file:
+        for item in told(items, log, "%s photos read so far"):
+            if item.image is None:
+                rows.append(Row.of(item, None))
+                continue
+            pixels = np.ascontiguousarray(item.image, dtype=np.uint8).data
+            file.write(pixels)
+            rank = (-item.width * item.height, -item.bytes, item.source)
+            copies.setdefault(hashlib.sha256(pixels).hexdigest(), []).append((rank, len(rows)))
+            rows.append(Row.of(item, index))
+            index += 1
+    return rows, copies
+
+
+def _without_copies(rows: Sequence[Row], copies: Mapping[str, Sequence[CopyPlace]]) -> tuple[list[Row], list[int]]:
+    """Keep one row of equal images, that of the most pixels, then bytes, then the first by name; refuse the others.
+
+    Returns:
+        The rows, and where the images of those kept are in the file.
+    """
+    of = {place: min(same)[1] for same in copies.values() for _, place in same}
+    result, places = [], []
+    for place, row in enumerate(rows):
+        if row.index is not None and of[place] != place:
+            row = replace(row, index=None, kept=False, reason=f"exact copy: of {rows[of[place]].source}", landmarks="")
+        elif row.index is not None:
+            places.append(row.index)
+            row = replace(row, index=len(places) - 1)
+        result.append(row)
+    return result, places
+
+
+def summary(name: str, kept: int, refused: Counter[str]) -> str:
+    """Summarise for the log: "photos: 1,706 photos found, 1,694 ready, 12 left out (9 empty file, 3 not an image)"."""
+    line = f"{name}: {kept + refused.total():,} photos found, {kept:,} ready"
+    if not refused:
+        return f"{line}, none left out"
+    return f"{line}, {refused.total():,} left out ({_counted(refused)}); the manifest names them"
+
+
+def nothing_left(source: Source, refused: Counter[str], passed_over: Mapping[str, str]) -> str:
+    """Say that there is no photo: what was looked for, and what was found instead, by the reason why it is none."""
+    found = f"{refused.total():,} found, all left out: {_counted(refused)}" if refused else "none found"
+    found += f"; {say_passed_over(passed_over)}" if passed_over else ""
+    return f"Expected {source}, but no usable photo is there: {found}. Give another folder by data.source=DIR."
+
+
+def split(groups: Sequence[str], val_fraction: float) -> list[str]:
+    """Assign each image to a split, whole groups at a time, so that no copy of a held-out photo is trained on.
+
+    Groups are put in the order of a hash of their names; each is held out if it still fits into the fraction. The
+    answer depends on neither the order nor the names of files, and a few photos more or less move only a few others.
+
+    Args:
+        groups: one label per image, usually the sha256 of the source photo's file.
+        val_fraction: wanted share of held-out images, 0 ≤ fraction < 1.
+
+    Returns:
+        "train" or "val" per image. Of n images round(n · val_fraction) are held out, or as many fewer as whole
+        groups require; at least one group when `val_fraction` > 0, and always one is left to train on.
+    """
+    sizes = Counter(groups)
+    order = sorted(sizes, key=lambda group: hashlib.sha256(f"split:{group}".encode()).digest())
+    room, held = round(val_fraction * len(groups)), set[str]()
+    for group in order[:-1]:
+        if sizes[group] <= room:
+            held.add(group)
+            room -= sizes[group]
+    if not held and val_fraction > 0 and len(order) > 1:
+        held.add(min(order, key=sizes.__getitem__))
+    return [VAL if group in held else TRAIN for group in groups]
+
+
+def pick(n: int, at_most: int = 100) -> NDArray[np.int64]:
+    """Choose which of `n` images to show: all, or `at_most` spread evenly from first to last."""
+    return np.unique(np.linspace(0, n - 1, min(n, at_most)).round().astype(np.int64))
+
+
+def contact_sheet(images: NDArray[np.uint8], columns: int = 10, gap: int = 2) -> NDArray[np.uint8]:
+    """Lay images out in rows on white.
+
+    Args:
+        images: uint8, shape (N, H, W, 3), N ≥ 1.
+        columns: images in a row; fewer if there are fewer images.
+        gap: white pixels around each image.
+
+    Returns:
+        uint8, shape (rows · (H + gap) + gap, columns · (W + gap) + gap, 3).
+    """
+    n, height, width, _ = images.shape
+    columns = min(columns, n)
+    rows = math.ceil(n / columns)
+    cells = np.full((rows * columns, height + gap, width + gap, 3), 255, dtype=np.uint8)
+    cells[:n, gap:, gap:] = images
+    sheet = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), 255, dtype=np.uint8)
+    laid = cells.reshape(rows, columns, height + gap, width + gap, 3).swapaxes(1, 2)
+    sheet[: -gap or None, : -gap or None] = laid.reshape(rows * (height + gap), columns * (width + gap), 3)
+    return sheet

@@ -1,38 +1,59 @@
-"""Where images come from: drawn cats, any folder of photos, or the Kaggle layout with landmarks.
+"""Sources of images: drawn cats, photos in a folder or archive, and photos with Kaggle's landmarks.
 
-Each class is named by `_target_` in conf/data/*.yaml and follows `catsweep.data.ready.Source`; one's own needs
-nothing else. They hand `catsweep.data.building` one `Item` after the other, an image of the training size or a
-reason.
+Each class is named by `_target_` in conf/data/*.yaml and follows `catsweep.data.ready.Source`, as one's own does. It
+yields an `Item` for each photo: an image of the training size or a reason.
+
+Fetch the Kaggle cat photos: 9,000 cats with nine landmarks each, for `data=kaggle_cats download=true`.
+
+Needs the optional package `kagglehub`, which keeps what it fetched (4 GB) and fetches it once.
 """
 
 import hashlib
+import logging
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from catsweep.data import align as alignment
 from catsweep.data import landmarks
+from catsweep.data.align import Pixels
 from catsweep.data.archives import open_files
-from catsweep.data.decode import Unreadable, decoding, heif_is_there
-from catsweep.data.files import READING, Files, digest, reading
+from catsweep.data.decode import MAX_BYTES, Unreadable, decoding, heif_is_there
+from catsweep.data.files import READING, Files, digest, reading, recorded_digest
+from catsweep.data.landmarks import POINTS, SUFFIX
 from catsweep.data.ready import Item
 from catsweep.data.threads import in_order, watched
-from catsweep.errors import ConfigError
+from catsweep.errors import ConfigError, DataError, PlaceError
+from catsweep.synthetic import renderer
+from catsweep.synthetic.catalogue import Cat, pick
+from catsweep.synthetic.renderer import draw, landmarks_of
+from steady.places import explain
 
+log = logging.getLogger(__name__)
+
+DATASET = "crawford/cat-dataset"  # of Kaggle
 JPEG_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif"})
 SUFFIXES = JPEG_SUFFIXES | {".avif", ".bmp", ".gif", ".j2k", ".jp2", ".mpo", ".png", ".tif", ".tiff", ".webp"}
 SUFFIXES |= {".heic", ".heif", ".hif", ".pbm", ".pgm", ".pnm", ".ppm"}
 FACE = {"left_eye": (0.32, 0.42), "right_eye": (0.68, 0.42), "mouth": (0.50, 0.70)}
-_HERE = Path(__file__).parent
+# Files of `catsweep` that decide what the pixels are, of photos and of drawn cats.
+_PHOTOS = tuple(f"data/{name}" for name in (*READING, "align.py", "sources.py"))
+_DRAWN = ("data/sources.py", *(f"synthetic/{name}.py" for name in ("canvas", "catalogue", "layers", "renderer")))
+DEMO_SIDE = 256  # pixels of a drawn photo, from which faces of 64 and 128 pixels can be made
+# Of the cat in it; stage `zoom` shows 1.3 times what the cats are drawn for, which fits in up to 0.77.
+DEMO_SCALE = (0.58, 0.75)
+DEMO_SHIFT = 0.03  # beyond the room that this leaves, in fractions of the picture
 
 
 class DemoCats:
-    """Cats drawn by `catsweep.data.demo`: everything runs on a fresh machine, with no network.
+    """Cats drawn by `catsweep.synthetic`, so that everything runs on a fresh machine with no network.
 
     Args:
         n: number of cats.
@@ -40,6 +61,7 @@ class DemoCats:
     """
 
     name = "demo_cats"
+    code = _DRAWN
 
     def __init__(self, n: int = 1500, seed: int = 0) -> None:
         if n < 1:
@@ -51,27 +73,69 @@ class DemoCats:
 
     def key(self, size: int) -> dict[str, Any]:
         """See `catsweep.data.ready.Source`."""
-        return {"n": self.n, "seed": self.seed, "code": code_digest("demo*.py")}
+        return {"n": self.n, "seed": self.seed, "code": recorded_digest(*self.code)}
 
     @cached_property
     def files(self) -> Files:
-        """The cats as photos, for `catsweep.data.prepare`."""
-        from catsweep.data.demo_files import DemoFiles
-
-        return DemoFiles(self.n, self.seed, code_digest("demo*.py"))
+        """Files of the cats as photos, for the preparation."""
+        return DemoFiles(self.n, self.seed, recorded_digest(*self.code))
 
     def items(self, size: int) -> Iterator[Item]:
         """See `catsweep.data.ready.Source`."""
-        from catsweep.data.demo import render
-
-        cats = render(self.n, size, self.seed)
+        cats = renderer.render(self.n, size, self.seed)
         for number, (image, points) in enumerate(zip(cats.images, cats.landmarks, strict=True)):
             name = hashlib.sha256(image.tobytes()).hexdigest()
             yield Item(f"cat-{number:06d}", name, name, size, size, image, points)
 
 
+class DemoFiles(Files):
+    """Files of n drawn cats of a seed: photos with landmarks beside them, drawn by `code` (a version) when read.
+
+    The cats are smaller than `render` draws them, off centre and not level, so that there is something to align.
+    """
+
+    def __init__(self, n: int, seed: int, code: str) -> None:
+        self.seed, self.code = seed, code
+        self._places = {f"cat-{number:06d}.png": number for number in range(n)}
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._places
+
+    def __contains__(self, name: object) -> bool:
+        return str(name).removesuffix(SUFFIX) in self._places
+
+    def size(self, name: str) -> int:
+        """See `Files`: pixels that do not shrink."""
+        return 4 * DEMO_SIDE * DEMO_SIDE
+
+    def read(self, name: str, limit: int = MAX_BYTES) -> bytes:
+        """See `Files`."""
+        if name not in self:
+            raise Unreadable("cannot be opened: there is no such cat")
+        cat = photographed(self.seed, self._places[name.removesuffix(SUFFIX)])
+        if name.endswith(SUFFIX):  # pixels counted from the centre of the first
+            points = landmarks_of(cat).ravel() * DEMO_SIDE - 0.5
+            return f"{POINTS} {' '.join(f'{value:.2f}' for value in points)} ".encode()
+        image, _ = draw(cat, DEMO_SIDE)
+        return cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
+
+    def digest(self, name: str) -> str:
+        """Hash what a cat is drawn from, for drawing all of them at each start would take a minute."""
+        return hashlib.sha256(f"{self.code} {self.seed} {DEMO_SIDE} {name}".encode()).hexdigest()
+
+
+def photographed(seed: int, index: int) -> Cat:
+    """Parameters of cat `index` of a seed, as a photo shows it."""
+    draws = np.random.default_rng([seed, index, DEMO_SIDE])
+    cat, scale = pick(seed, index), draws.uniform(*DEMO_SCALE)
+    most = (1 - scale / DEMO_SCALE[1]) / 2 + DEMO_SHIFT
+    shift = draws.uniform(-most, most), draws.uniform(-most, most)
+    pose = replace(cat.pose, scale=cat.pose.scale * scale, shift=shift, roll=2 * cat.pose.roll)
+    return replace(cat, pose=pose)
+
+
 class Photos:
-    """A folder (with all its sub-folders), zip or tar of photos of any kind and size: centre square, resized.
+    """Photos of any kind and size in a folder (with sub-folders), zip or tar: centre square, resized.
 
     Args:
         folder: where they are; links in it are not followed.
@@ -81,6 +145,7 @@ class Photos:
     name = "photos"
     suffixes = SUFFIXES
     beside: str | None = None  # ending of a second file that belongs to each photo
+    code: tuple[str, ...] = _PHOTOS
     remedy = "data.source=DIR"
 
     def __init__(self, folder: str | Path | None, min_side: int = 32) -> None:
@@ -91,25 +156,20 @@ class Photos:
 
     @cached_property
     def files(self) -> Files:
-        """The files themselves.
-
-        Raises:
-            ConfigError: no folder was given.
-            DataError: it is no folder and no archive.
-        """
+        """Files of the folder or archive; raises ConfigError without one, DataError if it is neither."""
         if self.folder is None:
             raise ConfigError(f"data={self.name} needs a folder of photos: add {self.remedy} to the command.")
         return open_files(self.folder, self.suffixes)
 
     def passed_over(self) -> dict[str, str]:
-        """See `Files`; landmarks beside a photo are its own."""
+        """See `Files`; landmarks beside a photo are not passed over."""
         photos = set(self.files)
         others = self.files.passed_over().items()
         return {name: reason for name, reason in others if name.removesuffix(landmarks.SUFFIX) not in photos}
 
     def key(self, size: int) -> dict[str, Any]:
         """See `catsweep.data.ready.Source`."""
-        return {**self._parameters(), "content": digest(self.files, self.beside), "code": self._code()}
+        return {**self._parameters(), "content": digest(self.files, self.beside), "code": recorded_digest(*self.code)}
 
     def items(self, size: int) -> Iterator[Item]:
         """See `catsweep.data.ready.Source`."""
@@ -131,10 +191,8 @@ class Photos:
         names = list(self.files)
         yield from watched(in_order(item, names), len(names), f"Reading {self.folder}")
 
-    def _prepare(
-        self, name: str, photo: NDArray[np.uint8], size: int
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float64] | None]:
-        """From a decoded photo (H, W, 3) to an image (size, size, 3) and its landmarks (9, 2), if it has any."""
+    def _prepare(self, name: str, photo: Pixels, size: int) -> tuple[Pixels, NDArray[np.float64] | None]:
+        """Turn a decoded photo (H, W, 3) into an image (size, size, 3) and its landmarks (9, 2), if it has any."""
         height, width = photo.shape[:2]
         if min(height, width) < self.min_side:
             raise Unreadable(f"photo too small: {width} x {height} pixels, at least {self.min_side} are needed")
@@ -143,12 +201,9 @@ class Photos:
     def _parameters(self) -> dict[str, Any]:
         return {"min_side": self.min_side, "heif": heif_is_there()}
 
-    def _code(self) -> str:
-        return code_digest(*READING, "align.py", "sources.py")
-
 
 class KaggleCats(Photos):
-    """Photos with landmarks beside them (`x.jpg` and `x.jpg.cat`): faces aligned by eyes and mouth.
+    """Photos with landmarks beside them (`x.jpg` and `x.jpg.cat`), faces aligned by eyes and mouth.
 
     Args:
         folder: where they are; links in it are not followed.
@@ -163,6 +218,7 @@ class KaggleCats(Photos):
     name = "kaggle_cats"
     suffixes = JPEG_SUFFIXES
     beside = landmarks.SUFFIX
+    code = (*Photos.code, "data/landmarks.py")
     remedy = "data.source=DIR (or data.download=true, to fetch it from Kaggle)"
 
     def __init__(
@@ -187,33 +243,20 @@ class KaggleCats(Photos):
         if self.download and self.folder is not None:
             raise ConfigError(f"Expected either a download or data.source={self.folder}, got both; leave one out.")
         if self.download:
-            from catsweep.data.kaggle import download
-
-            self.folder = download()
+            self.folder = download_kaggle()
         return super().files
 
     def __str__(self) -> str:
         return f"photos with a landmark file each (x.jpg.cat; data=photos needs none) in {self.folder}"
 
     def _parameters(self) -> dict[str, Any]:
-        return {
-            "face": self.face,
-            "min_eye_distance": self.min_eye_distance,
-            "min_inside": self.min_inside,
-            "standard": self.standard,
-        }
+        return {name: getattr(self, name) for name in ("face", "min_eye_distance", "min_inside", "standard")}
 
-    def _code(self) -> str:
-        return code_digest(*READING, "align.py", "landmarks.py", "sources.py")
-
-    def _prepare(
-        self, name: str, photo: NDArray[np.uint8], size: int
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float64] | None]:
+    def _prepare(self, name: str, photo: Pixels, size: int) -> tuple[Pixels, NDArray[np.float64] | None]:
         points = landmarks.read(self.files, name) + 0.5
         landmarks.check(points, self.min_eye_distance)
         standard = max(self.standard, size)
-        targets = np.array(list(self.face.values())) * standard
-        matrix = alignment.similarity(points[:3], targets)
+        matrix = alignment.similarity(points[:3], np.array(list(self.face.values())) * standard)
         height, width = photo.shape[:2]
         inside = alignment.inside(matrix, height, width, standard)
         if inside < self.min_inside:
@@ -222,7 +265,39 @@ class KaggleCats(Photos):
         return image, alignment.transform(matrix, points) * (size / standard) - 0.5
 
 
-def code_digest(*patterns: str) -> str:
-    """Digest over the source text of the modules that decide what the pixels are."""
-    files = sorted({file for pattern in patterns for file in _HERE.glob(pattern)})
-    return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()[:16]
+def download_kaggle() -> Path:
+    """Fetch Kaggle's 9,000 cat photos with landmarks (4 GB) once, by the optional `kagglehub`, and return their folder.
+
+    Raises:
+        DataError: the package is missing, or the photos cannot be had.
+        PlaceError: there is no room for them.
+    """
+    otherwise = f"Or download {DATASET} in a browser, and give it by data=kaggle_cats data.source=DIR (or its .zip)."
+    try:
+        import kagglehub
+    except ImportError as error:
+        raise DataError(
+            "Expected kagglehub, which fetches data from Kaggle, but it is not installed: pip install kagglehub. "
+            + otherwise
+        ) from error
+    log.info("Fetching %s from Kaggle (4 GB, once).", DATASET)
+    account = "It takes a network; if Kaggle refuses, also an account, whose token goes into KAGGLE_API_TOKEN."
+    with fetching(f"to fetch {DATASET} from Kaggle", f"{account} {otherwise}", "KAGGLEHUB_CACHE"):
+        return Path(kagglehub.dataset_download(DATASET))
+
+
+@contextmanager
+def fetching(expected: str, remedy: str, variable: str) -> Iterator[None]:
+    """Turn whatever goes wrong in a download into DataError ("Expected …, but: …" and the remedy).
+
+    PlaceError if the disk is the cause: the environment variable names the folder that is filled.
+    """
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        if (wrong := explain(error, key=f"the environment variable {variable}")) is not None:
+            raise PlaceError(wrong) from error
+        said = " ".join(str(error).split())[:300]
+        raise DataError(f"Expected {expected}, but: {type(error).__name__}: {said}. {remedy}") from error

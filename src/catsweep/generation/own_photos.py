@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from catsweep.data.archives import open_files
 from catsweep.data.decode import FORMATS, Unreadable, read_start
-from catsweep.data.files import Files, Folder, say_passed_over
-from catsweep.data.signatures import START, why_not
+from catsweep.data.files import START, Files, Folder, say_passed_over, why_not
 from catsweep.data.sources import Photos
 from catsweep.errors import ConfigError, DataError
 from steady.printing import readable_name

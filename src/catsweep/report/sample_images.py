@@ -12,8 +12,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from catsweep.data.contact_sheet import pick
-from catsweep.data.ready import ReadySet
+from catsweep.data.ready import ReadySet, pick
 from catsweep.errors import DataError
 from catsweep.grids import BACKGROUND, Images, grid
 from catsweep.records import read_json

@@ -19,8 +19,7 @@ from catsweep.data.prepare.operations import Brightness, Crop, Flip, Operation
 from catsweep.data.prepare.ready import publish
 from catsweep.data.prepare.resize import Resize
 from catsweep.data.prepare.stage import SHEET, Build, Done
-from catsweep.data.ready import IMAGES
-from catsweep.data.splits import split
+from catsweep.data.ready import IMAGES, split
 from catsweep.errors import ConfigError, DataError
 from catsweep.instantiation import instantiate
 

@@ -21,7 +21,7 @@ from catsweep.data.prepare.original import Original
 from catsweep.data.prepare.record import Record
 from catsweep.data.prepare.registration import Match
 from catsweep.data.prepare.stage import SHEET, Done
-from catsweep.data.splits import VAL, split
+from catsweep.data.ready import VAL, split
 from catsweep.errors import ConfigError
 from catsweep.instantiation import instantiate
 

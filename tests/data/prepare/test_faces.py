@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from catsweep.data import demo
 from catsweep.data.prepare import faces
 from catsweep.data.prepare.faces import Face
 from catsweep.errors import ConfigError
+from catsweep.synthetic import renderer
 
 Array = NDArray[np.float64]
 Pixels = NDArray[np.uint8]
@@ -22,7 +22,7 @@ Pixels = NDArray[np.uint8]
 @pytest.fixture(scope="module")
 def cats() -> list[tuple[Pixels, Array]]:
     """Drawn cats with some room around them, and their eyes in continuous positions."""
-    drawn = demo.render(10, 90, 0)
+    drawn = renderer.render(10, 90, 0)
     images = [np.asarray(cv2.copyMakeBorder(image, *[20] * 4, cv2.BORDER_REPLICATE)) for image in drawn.images]
     return [(images[number], drawn.landmarks[number][:2] + 20.0) for number in (0, 7, 8, 9)]
 

@@ -9,10 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from catsweep.data.building import open_or_build
 from catsweep.data.prepare.formats import Images, Parquet, Shards
 from catsweep.data.prepare.loose import Format, write
-from catsweep.data.ready import ReadySet
+from catsweep.data.ready import ReadySet, open_or_build
 
 
 @pytest.fixture

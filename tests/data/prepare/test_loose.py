@@ -11,11 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from catsweep.data.building import open_or_build
 from catsweep.data.prepare.formats import Images
 from catsweep.data.prepare.images import read_image
 from catsweep.data.prepare.loose import CARD, Format, Sample, choose, key, write
-from catsweep.data.ready import Item, ReadySet, Row
+from catsweep.data.ready import Item, ReadySet, Row, open_or_build
 from catsweep.errors import ConfigError, PlaceError, TakenError
 from steady.places import told
 

@@ -4,7 +4,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from catsweep.data.demo import render
 from catsweep.data.prepare.operations import (
     DRAWS,
     LUMA,
@@ -23,6 +22,7 @@ from catsweep.data.prepare.operations import (
     usable,
 )
 from catsweep.errors import ConfigError
+from catsweep.synthetic.renderer import render
 
 EACH: dict[str, Operation] = {
     "flip": Flip(0.5),

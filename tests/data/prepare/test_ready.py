@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from catsweep.data import building
+from catsweep.data import ready
 from catsweep.data.prepare.augment import Augment
 from catsweep.data.prepare.making import build
 from catsweep.data.prepare.operations import Flip
@@ -129,7 +129,7 @@ def test_killed_while_writing_it_leaves_the_old_one_and_the_next_one_clears_up(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(building, "digest", killed)
+        patched.setattr(ready, "digest", killed)
         patched.setattr("shutil.rmtree", lambda *_, **__: None)  # nor does it clear up
         with pytest.raises(KeyboardInterrupt):
             publish(other, folder, "cats")

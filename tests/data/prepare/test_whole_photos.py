@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from catsweep.data import align, demo
+from catsweep.data import align
 from catsweep.data.prepare import faces, whole_photos
 from catsweep.data.prepare.faces import Face
 from catsweep.data.prepare.images import encode, read_image
@@ -18,6 +18,7 @@ from catsweep.data.prepare.record import Record
 from catsweep.data.prepare.stage import Done
 from catsweep.data.prepare.whole_photos import FACELESS, FACES, centred
 from catsweep.data.prepare.zoom import Zoom
+from catsweep.synthetic import renderer
 
 Pixels = NDArray[np.uint8]
 
@@ -230,7 +231,7 @@ def test_a_build_that_was_killed_while_it_took_photos_whole_comes_to_the_same(
 
 
 def test_landmarks_of_faces_move_with_the_photo(tmp_path: Path) -> None:
-    drawn = demo.render(3, 64, 0)
+    drawn = renderer.render(3, 64, 0)
     before = tmp_path / "before"
     before.mkdir()
     records = []

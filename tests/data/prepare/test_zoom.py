@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
-from catsweep.data import align, demo
+from catsweep.data import align
 from catsweep.data.decode import decode
 from catsweep.data.prepare.images import encode, read_image
 from catsweep.data.prepare.making import build
@@ -17,6 +17,7 @@ from catsweep.data.prepare.stage import Done
 from catsweep.data.prepare.zoom import TARGETS, Zoom
 from catsweep.errors import ConfigError
 from catsweep.instantiation import instantiate
+from catsweep.synthetic import renderer
 
 Array = NDArray[np.float64]
 Pixels = NDArray[np.uint8]
@@ -64,7 +65,7 @@ def centres(image: Pixels) -> Array:
 
 def cat(number: int, size: int = 90, margin: int = 20) -> tuple[Pixels, Array]:
     """A drawn cat with some room around it, and its landmarks."""
-    cats = demo.render(number + 1, size, 0)
+    cats = renderer.render(number + 1, size, 0)
     image = cv2.copyMakeBorder(cats.images[number], *[margin] * 4, cv2.BORDER_REPLICATE)
     return np.asarray(image, np.uint8), cats.landmarks[number] - 0.5 + margin
 

@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from catsweep.data.contact_sheet import pick
 from catsweep.data.prepare.images import Pixels, on_white, read_image
 from catsweep.data.prepare.record import Record
 from catsweep.data.prepare.stage import Done
+from catsweep.data.ready import pick
 from steady.printing import readable_name
 
 SHOWN = 12  # pictures of one kind

@@ -16,14 +16,12 @@ import numpy as np
 import simplejpeg
 
 from catsweep.data import align as alignment
-from catsweep.data.contact_sheet import contact_sheet, pick
 from catsweep.data.prepare import operations as ops
 from catsweep.data.prepare.images import Pixels
 from catsweep.data.prepare.record import Record, rounded
 from catsweep.data.prepare.resize import Points, in_array, squared
 from catsweep.data.prepare.stage import Build, Stage
-from catsweep.data.ready import IMAGES, create_images
-from catsweep.data.splits import TRAIN, VAL
+from catsweep.data.ready import IMAGES, TRAIN, VAL, contact_sheet, create_images, pick
 from catsweep.data.threads import in_order, watched
 from catsweep.errors import ConfigError, DataError
 

@@ -13,13 +13,13 @@ from typing import Any, ClassVar
 import cv2
 import numpy as np
 
-from catsweep.data.contact_sheet import contact_sheet
 from catsweep.data.prepare import keypoints, perceptual
 from catsweep.data.prepare.images import Pixels, on_white, read_image, thumbnail
 from catsweep.data.prepare.perceptual import Hashes
 from catsweep.data.prepare.record import Record
 from catsweep.data.prepare.registration import Match, View, match
 from catsweep.data.prepare.stage import Build, Stage
+from catsweep.data.ready import contact_sheet
 from catsweep.data.threads import watched
 from catsweep.errors import ConfigError
 

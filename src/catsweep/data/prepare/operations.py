@@ -1,7 +1,7 @@
 """What augmentation does to an image: mirror, dim, brighten, contrast, saturation, crop; or nothing.
 
 One implementation for both ways: `catsweep.data.prepare.augment` writes copies of photos with it, and
-`catsweep.data.batches` changes the batches of training in memory. Everything that is drawn by chance is drawn for
+`catsweep.data.datamodule` changes the batches of training in memory. Everything that is drawn by chance is drawn for
 many images at once, into a `Recipe`: all operations on brightness end in one curve per image, all on colour in one
 matrix, crop and mirroring in one resize. `develop` follows the recipe in three calls of OpenCV per image.
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
-from catsweep.data.building import nothing_left
 from catsweep.data.files import PASSED_OVER, say_passed_over, write_passed_over
 from catsweep.data.prepare import left_out, loose, report, table
 from catsweep.data.prepare.making import NothingLeft, build, is_current, summary
@@ -21,6 +20,7 @@ from catsweep.data.prepare.original import Original
 from catsweep.data.prepare.ready import publish
 from catsweep.data.prepare.record import Record
 from catsweep.data.prepare.stage import Done, Stage
+from catsweep.data.ready import nothing_left
 from catsweep.errors import ConfigError, DataError
 from catsweep.instantiation import instantiate
 from steady import places

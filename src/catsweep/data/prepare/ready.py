@@ -11,11 +11,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from catsweep.data.building import describe, open_or_fill
 from catsweep.data.prepare.disk import hard_link
 from catsweep.data.prepare.record import Record
 from catsweep.data.prepare.stage import Done
-from catsweep.data.ready import IMAGES, ReadySet, Row, points_text
+from catsweep.data.ready import IMAGES, ReadySet, Row, describe, open_or_fill, points_text
 
 FORMAT = 2  # raise when the files of a set would be written otherwise
 

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 
 from catsweep import templates
-from catsweep.data.contact_sheet import pick
 from catsweep.data.files import say_passed_over
 from catsweep.data.prepare import left_out, measures
 from catsweep.data.prepare.album import Album, Group, data_uri, grouped
@@ -23,8 +22,7 @@ from catsweep.data.prepare.charts import Histogram, Share, histogram, shares
 from catsweep.data.prepare.images import Pixels, read_image
 from catsweep.data.prepare.record import Record
 from catsweep.data.prepare.stage import SHEET, Done
-from catsweep.data.ready import ReadySet
-from catsweep.data.splits import TRAIN, VAL
+from catsweep.data.ready import TRAIN, VAL, ReadySet, pick
 from steady.atomic import write_text
 from steady.printing import readable_name
 

@@ -13,11 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catsweep.data import align as alignment
-from catsweep.data.contact_sheet import contact_sheet, pick
 from catsweep.data.prepare.images import Pixels, on_white
 from catsweep.data.prepare.record import Record, rounded
 from catsweep.data.prepare.stage import Build, Stage
-from catsweep.data.ready import IMAGES, create_images
+from catsweep.data.ready import IMAGES, contact_sheet, create_images, pick
 from catsweep.data.threads import in_order, watched
 
 Points = NDArray[np.float64]

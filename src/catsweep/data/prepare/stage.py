@@ -24,10 +24,10 @@ from typing import Any, ClassVar, TextIO
 
 import numpy as np
 
-from catsweep.data.contact_sheet import contact_sheet, pick
 from catsweep.data.prepare.disk import file_digest, hard_link, write_whole
 from catsweep.data.prepare.images import Pixels, encode, read_image, thumbnail
 from catsweep.data.prepare.record import MANIFEST, Record, read_manifest
+from catsweep.data.ready import contact_sheet, pick
 from catsweep.data.threads import in_order, watched
 
 CARD, SHEET, JOURNAL = "card.json", "contact_sheet.png", "journal.jsonl"

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 from catsweep.data.prepare.decisions import DROP, KEEP, TABLE, UNDECIDED, Decisions, to_decide
 from catsweep.data.prepare.record import Record
 from catsweep.data.prepare.stage import Build, Done, Stage
-from catsweep.data.splits import split
+from catsweep.data.ready import split
 from catsweep.data.threads import watched
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class Verify(Stage):
 
     name: ClassVar[str] = "verify"
     folder: ClassVar[str] = "verified"
-    code: ClassVar[tuple[str, ...]] = ("splits.py", "prepare/verify.py")
+    code: ClassVar[tuple[str, ...]] = ("ready.py", "prepare/verify.py")
     remedy: ClassVar[str] = (
         "Look at them: verify=serve (browser) or verify=csv (table). zoom.whole=always keeps what has no clear face."
     )

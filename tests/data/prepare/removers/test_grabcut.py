@@ -11,8 +11,8 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from catsweep.data.decode import decode
-from catsweep.data.demo import Cats, render
 from catsweep.data.prepare.removers.grabcut import GrabCut, enlarge, mark_centre, mark_face, rim, segment
+from catsweep.synthetic.renderer import Cats, render
 
 
 def overlap(alpha: NDArray[np.uint8], truth: NDArray[np.bool_]) -> float:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from catsweep.data.contact_sheet import contact_sheet, pick
+from catsweep.data.ready import contact_sheet, pick
 
 
 @pytest.mark.parametrize("n", [1, 2, 99, 100, 101, 1706])

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from catsweep.data.splits import TRAIN, VAL, split
+from catsweep.data.ready import TRAIN, VAL, split
 
 labels = st.lists(st.integers(0, 60).map(str), min_size=1, max_size=120)
 fractions = st.floats(0, 0.95)

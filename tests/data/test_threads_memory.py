@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catsweep.data.memory import Budget, give_back
+from catsweep.data.threads import ByteSemaphore, trim_heap
 
 
 @settings(max_examples=25)
 @given(sizes=st.lists(st.integers(0, 150), min_size=1, max_size=30), threads=st.integers(1, 8))
 def test_all_come_in_and_never_too_many_at_a_time(sizes: list[int], threads: int) -> None:
-    budget, lock, held, most = Budget(100), threading.Lock(), [0], [0]
+    budget, lock, held, most = ByteSemaphore(100), threading.Lock(), [0], [0]
 
     def work(size: int) -> None:
         with budget.hold(size):
@@ -32,7 +32,7 @@ def test_all_come_in_and_never_too_many_at_a_time(sizes: list[int], threads: int
 
 
 def test_small_needs_are_met_at_the_same_time_and_a_large_one_is_not_overtaken() -> None:
-    budget, order, let_go = Budget(100), [], threading.Event()
+    budget, order, let_go = ByteSemaphore(100), [], threading.Event()
 
     def wait(name: str, size: int) -> None:
         with budget.hold(size):
@@ -51,7 +51,7 @@ def test_small_needs_are_met_at_the_same_time_and_a_large_one_is_not_overtaken()
 
 
 def test_an_error_gives_back_what_was_held() -> None:
-    budget = Budget(10)
+    budget = ByteSemaphore(10)
     with pytest.raises(ZeroDivisionError), budget.hold(10):
         _ = 1 / 0
     with budget.hold(10):
@@ -64,11 +64,11 @@ def test_freed_memory_is_given_back() -> None:
     last = kept.pop()
     del kept
     before = psutil.Process().memory_info().rss
-    give_back()
+    trim_heap()
     assert psutil.Process().memory_info().rss < before
     assert last
 
 
 def test_where_memory_cannot_be_given_back_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ctypes.CDLL", lambda _: object())
-    give_back()
+    trim_heap()

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 from tests.data import profiles
 
-from catsweep.data import colour
-from catsweep.data.colour import MAX_PROFILE, conversion
+from catsweep.data import pixels
 from catsweep.data.decode import Photo, decode_bytes, decoding
+from catsweep.data.pixels import MAX_PROFILE, conversion
 
 SWAPPED = profiles.rgb(profiles.BLUE, profiles.GREEN, profiles.RED)  # its red is blue
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -116,7 +116,7 @@ def test_in_bands_it_comes_out_as_in_one_piece(orientation: int, monkeypatch: py
     exif[0x0112] = orientation
     data = encoded(image, "JPEG", icc_profile=SWAPPED, exif=exif)
     whole = decode_bytes(data)
-    monkeypatch.setattr(colour, "BAND", 300)
+    monkeypatch.setattr(pixels, "BAND", 300)
     np.testing.assert_array_equal(decode_bytes(data), whole)
     assert whole.shape == ((64, 48, 3) if orientation == 6 else (48, 64, 3))
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from catsweep.data.decode import FORMATS
-from catsweep.data.signatures import START, hidden, why_not
+from catsweep.data.files import START, hidden, why_not
 
 
 @pytest.mark.parametrize("form", [*FORMATS, "MPO", "HEIF"])

@@ -11,7 +11,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from catsweep.data import kaggle
+from catsweep.data import sources
 from catsweep.data.datamodule import CatDataModule
 from catsweep.data.sources import KaggleCats
 from catsweep.errors import ConfigError, DataError, PlaceError
@@ -74,7 +74,7 @@ def test_without_a_network_an_account_or_room_it_says_what_to_do(monkeypatch: py
 
     monkeypatch.setattr(kagglehub, "dataset_download", fail)
     with pytest.raises(DataError) as caught:
-        kaggle.download()
+        sources.download_kaggle()
     said = str(caught.value)
     assert "but: ConnectionError: Max retries exceeded. It takes a network" in said
     assert "KAGGLE_API_TOKEN" in said
@@ -84,7 +84,7 @@ def test_without_a_network_an_account_or_room_it_says_what_to_do(monkeypatch: py
 def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "kagglehub", None)
     with pytest.raises(DataError, match=r"pip install kagglehub\. Or download .* in a browser"):
-        kaggle.download()
+        sources.download_kaggle()
 
 
 def test_what_was_fetched_as_an_archive_is_read_as_well(fetched: Path, tmp_path: Path) -> None:
@@ -99,4 +99,4 @@ def test_a_full_cache_is_told_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(kagglehub, "dataset_download", full)
     with pytest.raises(PlaceError, match=r"x\.zip cannot be written: no space .* environment variable KAGGLEHUB_CACHE"):
-        kaggle.download()
+        sources.download_kaggle()

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from catsweep.data.batches import OrderedBatches, TrainBatches, augment, chances, gather, plan
+from catsweep.data.datamodule import OrderedBatches, TrainBatches, augment, chances, gather, plan
 from catsweep.data.prepare.operations import Brightness, Contrast, Crop, Flip, Nothing, Operation
 from catsweep.errors import DataError
 
@@ -241,7 +241,7 @@ def test_processes_together_augment_what_one_would(world: int) -> None:
 
 def test_what_never_happens_costs_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = list(TrainBatches(marked(50, 8), np.arange(50), 8, 1))
-    monkeypatch.setattr("catsweep.data.batches.augment", lambda *_: pytest.fail("augmented"))
+    monkeypatch.setattr("catsweep.data.datamodule.augment", lambda *_: pytest.fail("augmented"))
     unchanged = augmented(operations={"flip": Flip(0.0)})
     assert all(torch.equal(a, b) for a, b in zip(plain, unchanged, strict=True))
 

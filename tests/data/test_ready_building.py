@@ -14,8 +14,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from catsweep import folders as replacement
-from catsweep.data.building import open_or_build
-from catsweep.data.ready import CARD, IMAGES, SHEET, Item, ReadySet
+from catsweep.data.ready import CARD, IMAGES, SHEET, Item, ReadySet, open_or_build
 from catsweep.errors import ConfigError, DataError, PlaceError, TakenError
 from catsweep.ownership import MARKER
 from steady.places import told
@@ -132,7 +131,7 @@ def test_a_finished_set_can_be_read_where_nothing_can_be_written(
     fake: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ready = open_or_build(fake(), 16, tmp_path, 0.1)
-    monkeypatch.setattr("catsweep.data.building.FileLock", lambda *_: pytest.fail("asked for the lock"))
+    monkeypatch.setattr("catsweep.data.ready.FileLock", lambda *_: pytest.fail("asked for the lock"))
     assert open_or_build(fake(), 16, tmp_path, 0.1).digest == ready.digest
 
 
@@ -171,7 +170,7 @@ def test_the_set_appears_by_one_rename_of_a_complete_folder(
 CHILD = """
 import os, sys, time
 import numpy as np
-from catsweep.data.building import open_or_build
+from catsweep.data.ready import open_or_build
 from catsweep.data.ready import Item
 
 class Slow:

@@ -1,0 +1,1 @@
+"""Synthetic cats: a seeded renderer of cat faces."""
