@@ -10,11 +10,10 @@ from omegaconf import OmegaConf
 from catsweep.configuration import (
     check,
     check_batch,
-    check_critic,
     check_groups,
     check_judge,
     check_loss,
-    check_pretrained,
+    check_model,
     differences,
     losses_for,
 )
@@ -172,12 +171,12 @@ def test_a_gradient_penalty_wants_a_projected_discriminator_that_judges_single_i
     cfg.model.discriminator = {"network": "efficientnet_lite1", "normalization": {"_target_": normalization}}
     OmegaConf.update(cfg, key, weight)
     if allowed:
-        check_critic(cfg)
+        check_model(cfg)
     else:
         with pytest.raises(ConfigError, match=rf"{remedy}.*normalization\._target_=torch\.nn\.Identity.*plain"):
             check(cfg)
     del cfg.model.discriminator["network"]  # the plain one is left to the user
-    check_critic(cfg)
+    check_model(cfg)
 
 
 def pretrained(**changes):
@@ -188,7 +187,7 @@ def pretrained(**changes):
 
 
 def test_a_pretrained_model_wants_a_source():
-    check_pretrained(pretrained())
+    check_model(pretrained())
     with pytest.raises(ConfigError, match=r"add model\.source=USER/NAME"):
         check(pretrained(source=None))
 

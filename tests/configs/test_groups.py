@@ -34,8 +34,7 @@ from catsweep.data.sources import KaggleCats
 from catsweep.errors import ConfigError, MetricError
 from catsweep.instantiation import instantiate
 from catsweep.metrics.scorer import Scorer
-from catsweep.models.latents import draw_latents
-from catsweep.models.protocol import Generator, Reconstructor, evaluating
+from catsweep.models.generator import Generator, Reconstructor, draw_latents, evaluating
 from catsweep.search.enqueued import read_all
 from catsweep.search.space import Space
 from catsweep.tracking import loggers

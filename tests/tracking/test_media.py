@@ -9,8 +9,7 @@ from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from torch import nn
 from torch.utils.data import DataLoader
 
-from catsweep.models.latents import draw_latents
-from catsweep.models.protocol import generate
+from catsweep.models.generator import draw_latents, generate
 from catsweep.report.grids import grid, rows
 from catsweep.tracking.media import SampleGrid
 

@@ -18,8 +18,7 @@ from catsweep.generation.encoding import latents_of, reconstructions
 from catsweep.generation.own_photos import OwnPhotos
 from catsweep.generation.sources import Source
 from catsweep.generation.writing import Images, Strips, save_animation, upscale
-from catsweep.models.latents import draw_latents
-from catsweep.models.protocol import generate
+from catsweep.models.generator import draw_latents, generate
 from catsweep.report.grids import grid, save_png
 
 FPS = 12

@@ -31,8 +31,7 @@ from catsweep.export.scoring import scorer_of
 from catsweep.export.tracing import trace_decode
 from catsweep.metrics import judged
 from catsweep.metrics.scorer import Scorer
-from catsweep.models.latents import draw_latents
-from catsweep.models.protocol import Generator, Reconstructor, generate
+from catsweep.models.generator import Generator, Reconstructor, draw_latents, generate
 from catsweep.ownership import Kind, require
 from catsweep.report.grids import save_png
 from catsweep.runs import load_run

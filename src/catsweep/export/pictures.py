@@ -13,8 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from catsweep.metrics.scorer import Scorer
-from catsweep.models.latents import draw_latents, interpolate
-from catsweep.models.protocol import Generator, generate
+from catsweep.models.generator import Generator, draw_latents, generate, interpolate
 from catsweep.report.grids import BACKGROUND, Images, enlarge, grid
 
 SAMPLES, INTERPOLATION, NEIGHBOURS = "samples.png", "interpolation.png", "nearest_neighbours.png"

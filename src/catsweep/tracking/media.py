@@ -15,8 +15,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
 from catsweep.images import to_float, to_uint8
-from catsweep.models.latents import draw_latents
-from catsweep.models.protocol import Generator, Reconstructor, evaluating, generate
+from catsweep.models.generator import Generator, Reconstructor, draw_latents, evaluating, generate
 from catsweep.report.grids import Images, grid, rows, save_png
 
 
