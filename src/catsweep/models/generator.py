@@ -31,13 +31,9 @@ class Generator(Protocol):
     image_size: int
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Draw one image per latent, from the averaged (EMA) weights where the model keeps them.
+        """Draw one image (N, 3, image_size, image_size) in [0, 1] per standard normal latent (N, latent_size).
 
-        Args:
-            latents: float, shape (N, latent_size), standard normal.
-
-        Returns:
-            Images, float, shape (N, 3, image_size, image_size), values in [0, 1].
+        From the averaged (EMA) weights where the model keeps them.
         """
         ...
 
@@ -64,13 +60,9 @@ class LatentEncoder(Reconstructor, Protocol):
     """
 
     def latents_of(self, images: Tensor) -> Tensor:
-        """Return the latents that `decode` draws these images from, as well as it can.
+        """Compute latents (N, latent_size) that `decode` draws images (N, 3, H, W) in [0, 1] from, as well as it can.
 
-        Args:
-            images: float, shape (N, 3, H, W), in [0, 1].
-
-        Returns:
-            float, shape (N, latent_size); over many photos about standard normal.
+        Over many photos they are about standard normal.
         """
         ...
 
@@ -104,11 +96,9 @@ def generate(model: Generator, latents: Tensor, batch_size: int = 64) -> Tensor:
     Returns:
         uint8, shape (N, H, W, 3), on the CPU.
 
-    >>> class Grey:
-    ...     latent_size, image_size = 2, 4
-    ...     def decode(self, latents: Tensor) -> Tensor:
-    ...         return torch.full((len(latents), 3, 4, 4), 0.5)
-    >>> generate(Grey(), draw_latents(5, 2, seed=0)).shape
+    >>> model = nn.Identity()
+    >>> model.decode = lambda latents: torch.full((len(latents), 3, 4, 4), 0.5)
+    >>> generate(model, draw_latents(5, 2, seed=0)).shape
     torch.Size([5, 4, 4, 3])
     """
     parts: tuple[Tensor, ...] = torch.split(latents, batch_size)
