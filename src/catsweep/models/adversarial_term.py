@@ -139,12 +139,8 @@ def dissimilarity(seen: list[Tensor], wanted: list[Tensor], photos: Tensor) -> T
     """Compute the squared error in what a discriminator sees, averaged over its levels, in the currency of `mse`.
 
     Each level's error counts as a share of that level's variance over the photos, which then is the same share of the
-    variance of their pixels: for a discriminator that sees the pixels themselves, it is `mse`.
-
-    Args:
-        seen: of the reconstructions: maps (N, c, h, w).
-        wanted: of the photos, the same shapes.
-        photos: (N, 3, H, W) in [0, 1].
+    variance of their pixels: for a discriminator that sees the pixels themselves, it is `mse`. `seen` are maps
+    (N, c, h, w) of reconstructions, `wanted` those of photos (N, 3, H, W) in [0, 1].
 
     Returns:
         A scalar: summed over an image, averaged over the batch.

@@ -23,13 +23,9 @@ _GREY = 0.5  # what the paper's 0 is in the range [0, 1]
 
 
 def color(images: Tensor) -> Tensor:
-    """Shift brightness by up to 0.25, scale saturation by 0 to 2 and contrast by 0.5 to 1.5, in this order.
+    """Shift brightness by up to 0.25, scale saturation by 0 to 2 and contrast by 0.5 to 1.5 of images N x C x H x W.
 
-    Args:
-        images: N x C x H x W.
-
-    Returns:
-        The same shape, not clipped: pixels of a [0, 1] image stay within [-2.5, 3.5], nearly all within [-0.5, 1.5].
+    In this order, not clipped: pixels of a [0, 1] image stay within [-2.5, 3.5], nearly all within [-0.5, 1.5].
 
     >>> color(torch.rand(2, 3, 8, 8)).shape
     torch.Size([2, 3, 8, 8])

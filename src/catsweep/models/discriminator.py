@@ -33,13 +33,9 @@ class Discriminator(nn.Module):
     """
 
     def see(self, images: Tensor) -> list[Tensor]:
-        """Compute what is judged, by nothing that is trained; gradients go through it to the images.
+        """Compute what is judged of images (N, 3, H, W) in [0, 1], by nothing that is trained: tensors of N rows each.
 
-        Args:
-            images: (N, 3, H, W) in [0, 1].
-
-        Returns:
-            Tensors of N rows each.
+        Gradients go through it to the images.
         """
         return [images]
 

@@ -86,15 +86,9 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def generate(model: Generator, latents: Tensor, batch_size: int = 64) -> Tensor:
-    """Draw images from latents in batches, in full precision.
+    """Draw images, uint8 (N, H, W, 3) on the CPU, from latents (N, latent_size), in full precision.
 
-    Args:
-        model: the generator. If it is a module it is put in evaluation mode meanwhile.
-        latents: float, shape (N, latent_size).
-        batch_size: images drawn at once; bounds memory, changes nothing else.
-
-    Returns:
-        uint8, shape (N, H, W, 3), on the CPU.
+    A module is put in evaluation mode meanwhile. `batch_size` bounds the memory, and changes nothing else.
 
     >>> model = nn.Identity()
     >>> model.decode = lambda latents: torch.full((len(latents), 3, 4, 4), 0.5)
@@ -127,15 +121,10 @@ def draw_latents(n: int, latent_size: int, seed: int) -> Tensor:
 
 
 def interpolate(start: Tensor, end: Tensor, steps: int) -> Tensor:
-    """Interpolate latents along the great circle (slerp; Shoemake 1985, White 2016, arXiv:1609.04468).
+    """Interpolate latents (d,) along the great circle (slerp; Shoemake 1985, White 2016, arXiv:1609.04468).
 
     A straight line would cross the low-norm middle, where a generator of normal latents has never been. Norms go
     evenly from that of `start` to that of `end`.
-
-    Args:
-        start: float, shape (d,).
-        end: float, shape (d,).
-        steps: number of points, both ends included, at least 2.
 
     Returns:
         float, shape (steps, d); first row `start`, last row `end`.

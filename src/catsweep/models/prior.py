@@ -28,11 +28,7 @@ MAX_LOG_SCALE = 1.0
 
 
 def _covariance(first: Tensor, second: Tensor, remedy: str) -> Tensor:
-    """Covariance (d, d) in double precision of first and second moments, (d,) and (d, d).
-
-    Raises:
-        DivergedError: the moments are not finite.
-    """
+    """Covariance (d, d) in double precision of moments (d,) and (d, d); raises DivergedError if it is not finite."""
     covariance = second.double() - torch.outer(first.double(), first.double())
     if not covariance.isfinite().all():
         raise DivergedError(f"The latents of the photos are not finite, so no prior can be fitted to them{remedy}")
@@ -63,12 +59,9 @@ class AggregatePrior(nn.Module):
 
     @torch.no_grad()
     def update(self, mean: Tensor, variance: Tensor, decay: float = DECAY) -> None:
-        """Average a batch of posteriors in, by their exact moments and not by samples.
+        """Average a batch of posteriors in, each (N, d), by their exact moments and not by samples.
 
-        Args:
-            mean: (N, d).
-            variance: (N, d).
-            decay: weight of the average so far, in [0, 1].
+        `decay`, in [0, 1], is the weight of the average so far.
         """
         with torch.autocast(mean.device.type, enabled=False):  # a covariance in bf16 need not be positive definite
             moment = mean.T @ mean / len(mean) + variance.mean(0).diag()

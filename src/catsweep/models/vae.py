@@ -156,14 +156,9 @@ class VAE(FitsPrior, EpochMeans):
     def losses(self, images: Tensor, noise: Tensor) -> dict[str, Tensor]:
         """Compute reconstruction error and divergence, in nats per image, at one sample of the latent.
 
-        While training by the networks that learn, else by those that are drawn from.
-
-        Args:
-            images: (N, 3, H, W) in [0, 1].
-            noise: (N, latent_size), standard normal.
-
-        Returns:
-            `reconstruction`; `kl`, the divergence; `kl_charged`, what the loss charges of it after free bits.
+        While training by the networks that learn, else by those that are drawn from. `images` are (N, 3, H, W) in
+        [0, 1], `noise` is (N, latent_size), standard normal. Returns scalars: `reconstruction`, the divergence `kl`,
+        and `kl_charged`, what the loss charges of it after free bits.
         """
         mean, log_variance = self._learning_posterior(images) if self.training else self.encode(images)
         latents = mean + (0.5 * log_variance).exp() * noise

@@ -195,11 +195,7 @@ class PretrainedVAE(FitsPrior, pl.LightningModule):
 
     @classmethod
     def check_config(cls, cfg: DictConfig) -> None:
-        """Refuse a run's configuration without a source.
-
-        Raises:
-            ConfigError: saying what to add.
-        """
+        """Raise a ConfigError for a run's configuration without a source."""
         if not cfg.model.source:
             cls.complete_config(cfg)  # says what is missing
 
@@ -249,9 +245,7 @@ class PretrainedVAE(FitsPrior, pl.LightningModule):
     def loss(self, images: Tensor, noise: Tensor | None) -> Tensor:
         """Compute the training loss per image: of reconstruction, or the latent's negative log-likelihood in nats.
 
-        Args:
-            images: (N, 3, H, W) in [0, 1].
-            noise: (N, c, s, s), standard normal; None for the mean of the latent.
+        Of images (N, 3, H, W) in [0, 1]; `noise` is (N, c, s, s), standard normal, or None for the mean of the latent.
         """
         with torch.no_grad():
             mean, deviation = self.encode(images)
@@ -286,11 +280,7 @@ class PretrainedVAE(FitsPrior, pl.LightningModule):
 
 
 def _side(image_size: int, config: Any) -> int:
-    """Side of the map of latents.
-
-    Raises:
-        ConfigError: the VAE is not one of such images.
-    """
+    """Side of the map of latents; raises ConfigError if the VAE is not one of such images."""
     reduction: int = 2 ** (len(config.block_out_channels) - 1)
     if image_size % reduction:
         raise ConfigError(
