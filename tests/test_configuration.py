@@ -181,6 +181,11 @@ def test_a_gradient_penalty_wants_a_projected_discriminator_that_judges_single_i
     check_model(cfg)
 
 
+@pytest.mark.parametrize("target", ["nowhere.Model", "os.system", "catsweep.models.vae.VEA", "catsweep.nowhere.VAE"])
+def test_a_model_that_is_not_found_or_not_trusted_is_left_to_its_building(target):
+    check(configuration(target))
+
+
 def pretrained(**changes):
     cfg = configuration("catsweep.models.vae_pretrained.PretrainedVAE")
     known = {"source": "somebody/cats", "architecture": None, "train": "prior", "couplings": 2, "hidden": 8}
