@@ -24,7 +24,7 @@ from catsweep.errors import CatsweepError, ConfigError
 from catsweep.instantiation import trusting
 from catsweep.loaded import named, read, rebuild
 from catsweep.models.discriminator import PlainDiscriminator
-from catsweep.models.protocol import Generator
+from catsweep.models.generator import Generator
 
 pytestmark = pytest.mark.security
 

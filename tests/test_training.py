@@ -16,8 +16,7 @@ from tests import memory
 from catsweep import callbacks, runs, training
 from catsweep.errors import ConfigError, DataError, DivergedError, InterruptedTrial, MetricError, TrainingError
 from catsweep.metrics.scorer import Scorer
-from catsweep.models.latents import draw_latents
-from catsweep.models.protocol import generate
+from catsweep.models.generator import draw_latents, generate
 from catsweep.models.vae import VAE
 from catsweep.run_folder import BEST_CHECKPOINT, LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, alone
 from steady.reporting import TrialReporter

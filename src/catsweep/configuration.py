@@ -4,13 +4,16 @@ Hydra checks that options exist, and by `catsweep.schema` that each value is of 
 together. Every message names the choices that do.
 """
 
+import pkgutil
 import re
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from catsweep.errors import ConfigError
+from catsweep.instantiation import TRUSTED, is_trusted
 
 CONF = Path(__file__).parents[2] / "conf"
 LOSS_KINDS = ("reconstruction", "adversarial")
@@ -64,39 +67,25 @@ def check_judge(cfg: DictConfig) -> None:
             )
 
 
-def check_critic(cfg: DictConfig) -> None:
-    """Refuse gradient penalties, also R1, of a projected discriminator that judges an image by the others of its batch.
-
-    Both are of the slope at single images, which is taken of the sum of all logits: it is that of each image only if no
-    other one's logit depends on it, and what is normalized over the batch has the same sum whatever the images are. The
-    plain discriminator is left to the user: both have been offered with it since there is one.
-
-    Raises:
-        ConfigError: saying what there is instead.
-    """
-    normalization = str(OmegaConf.select(cfg, "model.discriminator.normalization._target_"))
-    if "network" not in (cfg.model.get("discriminator") or {}) or "BatchNorm" not in normalization:
-        return
-    for key, what, remedy in (
-        ("loss.adversarial.gradient_penalty", "of the chosen loss", "Choose another loss, such as hinge or bce"),
-        ("model.r1_gamma", "R1 (model.r1_gamma)", "Set model.r1_gamma=0"),
-    ):
-        if OmegaConf.select(cfg, key):
-            raise ConfigError(
-                f"The gradient penalty {what} is of single images, and the heads of discriminator=projected are "
-                f"normalized over the batch. {remedy}, or discriminator.normalization._target_=torch.nn.Identity, or "
-                "discriminator=plain."
-            )
+def model_class(cfg: DictConfig) -> Any:
+    """The class of a configuration's model; None if it may not be named or is not found, as `instantiate` explains."""
+    name = str(cfg.model._target_)
+    if not (is_trusted(name) or any(name.startswith(package.rstrip("*")) for package in TRUSTED)):
+        return None
+    try:
+        return pkgutil.resolve_name(name)
+    except Exception:  # whatever a module does when it is imported
+        return None
 
 
-def check_pretrained(cfg: DictConfig) -> None:
-    """Refuse a pretrained model without a source.
+def check_model(cfg: DictConfig) -> None:
+    """Let the model's class check its configuration, if it has a `check_config`.
 
     Raises:
-        ConfigError: saying what to add.
+        ConfigError: from that.
     """
-    if "architecture" in cfg.model and not cfg.model.source:
-        complete(cfg)  # says what is missing
+    if own := getattr(model_class(cfg), "check_config", None):
+        own(cfg)
 
 
 def check_groups(cfg: DictConfig) -> None:
@@ -110,9 +99,8 @@ def check_groups(cfg: DictConfig) -> None:
     read = set(re.findall(r"\$\{(\w+)", str(OmegaConf.to_container(cfg.model, resolve=False))))
     if not read:  # resolved before: it no longer says where its values came from
         return
-    without = ""
-    if cfg.model.get("train") == "prior":
-        read, without = read - {"loss"}, " with model.train=prior"
+    ignored: dict[str, str] = getattr(model_class(cfg), "ignored_groups", lambda model: {})(cfg.model)
+    read, without = read - ignored.keys(), "".join(f" with {setting}" for setting in ignored.values())
     if unread := [name for name in names if name not in read]:
         model = str(cfg.model._target_).rsplit(".", 1)[-1]
         words = [word for word in chosen if word.partition("=")[0].lstrip("+") in unread]
@@ -161,20 +149,21 @@ def check(cfg: DictConfig) -> None:
     check_groups(cfg)
     check_loss(cfg)
     check_judge(cfg)
-    check_critic(cfg)
-    check_pretrained(cfg)
+    check_model(cfg)
     check_batch(cfg)
 
 
 def complete(cfg: DictConfig) -> None:
     """Write into a configuration what it takes from elsewhere, so that it is enough to build the model again.
 
-    That is the architecture of a pretrained model. Those that begin from nothing are complete.
+    That is what its model's `complete_config` does: the architecture of a pretrained one. Others are complete.
 
     Raises:
         CatsweepError: the model's source cannot be read, or is none.
     """
     if "architecture" in cfg.model and cfg.model.architecture is None:
-        from catsweep.models import pretrained  # imports torch
+        from catsweep.models import vae_pretrained  # imports torch
 
-        cfg.model.architecture = pretrained.architecture(cfg.model.source, cfg.model.subfolder, cfg.model.revision)
+        cfg.model.architecture = vae_pretrained.read_architecture(
+            cfg.model.source, cfg.model.subfolder, cfg.model.revision
+        )

@@ -22,7 +22,7 @@ from catsweep.export.recorded import Recorded, open_photos, other_versions, scor
 from catsweep.metrics.card import MetricCard
 from catsweep.metrics.judged import Judged, read_judged
 from catsweep.metrics.scorer import Scorer
-from catsweep.models.protocol import Generator
+from catsweep.models.generator import Generator
 from catsweep.ownership import require_file
 from catsweep.runs import load_run
 from steady import places, printing

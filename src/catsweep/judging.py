@@ -20,7 +20,7 @@ from catsweep.metrics.card import MetricCard
 from catsweep.metrics.judge import Judge
 from catsweep.metrics.judged import Judged, rank_agreement, read_judged
 from catsweep.metrics.scorer import Scorer
-from catsweep.models.protocol import Generator
+from catsweep.models.generator import Generator
 from catsweep.records import read_json
 from catsweep.runs import load_run
 from steady import links

@@ -142,13 +142,19 @@ def named(place: str, conf: Path = CONF) -> Allowed:
 
 
 def _options(place: str, conf: Path) -> list[Any]:
-    """The nodes that a group's files say, or one file."""
+    """The nodes of a group's files, or of one file, and of what their defaults put into them."""
     one, group = conf / f"{place}.yaml", place.partition("/")[0]
     found = []
     for file in [one] if one.is_file() else sorted((conf / place).glob("*.yaml")):
         content = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
-        is_global = file.read_text(encoding="utf-8").startswith(GLOBAL)
-        found.append(content.get(group) if is_global and isinstance(content, dict) else content)
+        if file.read_text(encoding="utf-8").startswith(GLOBAL) and isinstance(content, dict):
+            entries = [entry for entry in content.get("defaults") or () if isinstance(entry, dict)]
+            inner = [name for entry in entries for name in entry.items() if name[0].startswith(f"/{group}/")]
+            for name, choice in inner:  # such as /model/architecture
+                part = OmegaConf.load(conf / name.lstrip("/") / f"{choice}.yaml")
+                found.append(OmegaConf.to_container(part, resolve=False))
+            content = content.get(group)
+        found.append(content)
     return found
 
 

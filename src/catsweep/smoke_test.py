@@ -24,7 +24,7 @@ from catsweep.errors import CatsweepError, DivergedError
 from catsweep.hardware import require
 from catsweep.instantiation import instantiate
 from catsweep.metrics.scorer import Scorer
-from catsweep.models.protocol import Generator
+from catsweep.models.generator import Generator
 from catsweep.step_cost import without_idle_hooks
 from catsweep.tracking import loggers
 from steady.study.failures import is_out_of_memory

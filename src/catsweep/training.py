@@ -41,7 +41,7 @@ from catsweep.hardware import device_name, require
 from catsweep.instantiation import instantiate
 from catsweep.metrics.callback import ScoreCallback
 from catsweep.metrics.scorer import Scorer
-from catsweep.models.protocol import Generator
+from catsweep.models.generator import Generator
 from catsweep.run_folder import BEST_CHECKPOINT, LAST_CHECKPOINT, SCORES, alone
 from catsweep.runs import load_weights
 from catsweep.step_cost import Untimed, without_idle_hooks

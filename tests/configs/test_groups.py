@@ -33,8 +33,7 @@ from catsweep.data.sources import KaggleCats
 from catsweep.errors import ConfigError, MetricError
 from catsweep.instantiation import instantiate
 from catsweep.metrics.scorer import Scorer
-from catsweep.models.latents import draw_latents
-from catsweep.models.protocol import Generator, Reconstructor, evaluating
+from catsweep.models.generator import Generator, Reconstructor, draw_latents, evaluating
 from catsweep.synthetic.renderer import render
 from catsweep.tracking import loggers
 from catsweep.tracking.loggers import RunLogger

@@ -12,7 +12,7 @@ from catsweep.demo.studio import Studio
 from catsweep.errors import CatsweepError, ConfigError
 from catsweep.generation import attributes, command
 from catsweep.generation.sources import Source
-from catsweep.models.latents import draw_latents
+from catsweep.models.generator import draw_latents
 
 
 def pixels(path: Path) -> np.ndarray:

@@ -19,8 +19,7 @@ from catsweep.errors import DataError, ExportError
 from catsweep.export import bundle, onnx, program, push, weights
 from catsweep.export.program import is_pickled
 from catsweep.grids import enlarge, grid
-from catsweep.models.latents import draw_latents
-from catsweep.models.protocol import generate
+from catsweep.models.generator import draw_latents, generate
 from catsweep.ownership import MARKER
 from catsweep.runs import load_run
 

@@ -6,7 +6,7 @@ import pytest
 from catsweep.errors import ExportError
 from catsweep.export.onnx import OnnxReconstructor
 from catsweep.export.reading import is_bundle, latest_bundle, load_bundle
-from catsweep.models.protocol import Reconstructor
+from catsweep.models.generator import Reconstructor
 
 
 def test_bundle_opens_as_what_it_can_do(vae, gan) -> None:

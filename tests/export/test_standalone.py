@@ -13,8 +13,7 @@ from PIL import Image
 from catsweep.export import standalone
 from catsweep.export.reading import load_bundle
 from catsweep.grids import grid
-from catsweep.models.latents import draw_latents
-from catsweep.models.protocol import generate
+from catsweep.models.generator import draw_latents, generate
 
 RUN = """
 import runpy, sys

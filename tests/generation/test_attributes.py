@@ -6,7 +6,7 @@ import torch
 
 from catsweep.errors import DataError
 from catsweep.generation import attributes
-from catsweep.models.latents import draw_latents
+from catsweep.models.generator import draw_latents
 
 
 def flat(*colour: int) -> np.ndarray:

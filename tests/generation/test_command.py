@@ -17,7 +17,7 @@ from PIL import Image
 import catsweep.runs
 from catsweep.errors import ConfigError, DataError
 from catsweep.generation import command
-from catsweep.models.latents import draw_latents, interpolate
+from catsweep.models.generator import draw_latents, interpolate
 
 Config = Callable[..., DictConfig]
 Cells = Callable[[Path], np.ndarray]

@@ -3,7 +3,7 @@
 import torch
 
 from catsweep.generation import walks
-from catsweep.models.latents import draw_latents
+from catsweep.models.generator import draw_latents
 
 STOPS = draw_latents(4, 6, seed=1)
 

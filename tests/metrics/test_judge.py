@@ -12,8 +12,7 @@ from catsweep.metrics.extractors import Extractor
 from catsweep.metrics.judge import Judge
 from catsweep.metrics.judged import NAMES
 from catsweep.metrics.scorer import Scorer
-from catsweep.models.latents import draw_latents
-from catsweep.models.protocol import generate
+from catsweep.models.generator import draw_latents, generate
 
 Build = Callable[..., Judge]
 

@@ -19,8 +19,7 @@ from catsweep.metrics import scores, similarity
 from catsweep.metrics.card import MetricCard, require_comparable
 from catsweep.metrics.scorer import Scorer
 from catsweep.metrics.statistics import Moments
-from catsweep.models.latents import draw_latents
-from catsweep.models.protocol import generate
+from catsweep.models.generator import draw_latents, generate
 
 
 @pytest.fixture

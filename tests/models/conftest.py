@@ -71,7 +71,8 @@ def make_dcgan():
 
 
 def plain_discriminator():
-    return PlainDiscriminator(16, 2, 4, 8, PlainDown, nn.BatchNorm2d, partial(nn.LeakyReLU, 0.2))
+    network = {key: NETWORKS[key] for key in ("image_size", "halvings", "channels", "max_channels", "normalization")}
+    return PlainDiscriminator(PlainDown, activation=partial(nn.LeakyReLU, 0.2), **network)
 
 
 @pytest.fixture

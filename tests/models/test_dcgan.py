@@ -20,8 +20,7 @@ from catsweep.models import dcgan
 from catsweep.models.blocks import ResidualDown, ResidualOutput, ResidualUp
 from catsweep.models.discriminator import Discriminator, ProjectedDiscriminator
 from catsweep.models.frozen_features import FrozenFeatures
-from catsweep.models.latents import draw_latents
-from catsweep.models.protocol import Generator, Reconstructor, generate
+from catsweep.models.generator import Generator, Reconstructor, draw_latents, generate
 
 SGD = partial(torch.optim.SGD, lr=0.0)
 RESIDUAL = {"down": ResidualDown, "up": ResidualUp, "output": ResidualOutput}

@@ -18,7 +18,7 @@ STRIDES = (2, 4, 8, 16)
 def plain(image_size: int = 32, down=PlainDown, **changes) -> PlainDiscriminator:
     torch.manual_seed(0)
     arguments = {"halvings": 2, "channels": 4, "max_channels": 8, "normalization": nn.BatchNorm2d, "activation": LEAKY}
-    return PlainDiscriminator(image_size, down=down, **{**arguments, **changes})
+    return PlainDiscriminator(down, image_size=image_size, **{**arguments, **changes})
 
 
 def projected(image_size: int = 32, **changes) -> ProjectedDiscriminator:

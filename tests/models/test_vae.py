@@ -12,9 +12,8 @@ from catsweep.images import to_float
 from catsweep.losses.divergence import kl_normal
 from catsweep.losses.reconstruction import mse
 from catsweep.models import vae
-from catsweep.models.latents import draw_latents
+from catsweep.models.generator import Generator, Reconstructor, draw_latents, evaluating, generate
 from catsweep.models.prior import AggregatePrior
-from catsweep.models.protocol import Generator, Reconstructor, evaluating, generate
 from catsweep.models.vae import VAE, warmed_up
 
 

@@ -20,8 +20,8 @@ from catsweep import configuration, training
 from catsweep.errors import ConfigError, DataError
 from catsweep.export import onnx, weights
 from catsweep.losses.reconstruction import mse
-from catsweep.models import pretrained
-from catsweep.models.protocol import Encoder, evaluating
+from catsweep.models import vae_pretrained
+from catsweep.models.generator import LatentEncoder, evaluating
 from catsweep.models.vae_pretrained import PretrainedVAE
 from catsweep.runs import load_run
 
@@ -72,7 +72,7 @@ def loaded(make):
 def test_it_encodes_reconstructs_and_draws_as_the_source_does(loaded, source):
     model, images, latents = loaded(), torch.rand(2, 3, 16, 16), torch.randn(3, 64)
     original = AutoencoderKL.from_pretrained(source, low_cpu_mem_usage=False).eval()
-    assert isinstance(model, Encoder)
+    assert isinstance(model, LatentEncoder)
     assert (model.latent_size, model.prior.shape) == (64, (4, 4, 4))
     with torch.no_grad():
         posterior = original.encode(2 * images - 1).latent_dist
@@ -169,7 +169,7 @@ def test_a_run_is_scored_resumed_rebuilt_and_exported_without_its_source(compose
         torch.testing.assert_close(again.decode(latents), model.decode(latents))
         torch.testing.assert_close(again.reconstruct(photos), model.reconstruct(photos))
 
-    monkeypatch.setattr(pretrained, "load", lambda *_: pytest.fail("a resumed run has its weights"))
+    monkeypatch.setattr(vae_pretrained, "load_autoencoder", lambda *_: pytest.fail("a resumed run has its weights"))
     cfg.resume, cfg.epochs = str(run), 2
     training.run(cfg, run)
     assert json.loads((run / "metrics.json").read_text())["epochs"] == 2
@@ -201,20 +201,20 @@ def test_the_latent_grows_with_the_image(make, size):
 
 def test_no_source_says_which_there_are():
     with pytest.raises(ConfigError, match=r"model\.source=stabilityai/sd-vae-ft-mse \(335 MB, needs a network once\)"):
-        pretrained.architecture(None)
+        vae_pretrained.read_architecture(None)
 
 
 def test_without_a_network_it_says_what_it_needs(monkeypatch, tmp_path):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(DataError, match=r"in somebody/cats, but: .*a network the first time.*or a local folder"):
-        pretrained.architecture("somebody/cats")
+        vae_pretrained.read_architecture("somebody/cats")
 
 
 def test_without_the_package_it_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(DataError, match=r"pip install 'catsweep\[pretrained\]'"):
-        pretrained.build({})
+        vae_pretrained.build_autoencoder({})
 
 
 def damaged(source: Path, folder: Path, **config) -> Path:
@@ -230,17 +230,19 @@ def test_pickled_weights_are_not_taken(source, tmp_path):
     (folder / WEIGHTS).unlink()
     torch.save(state, folder / "diffusion_pytorch_model.bin")
     with pytest.raises(DataError, match=r"no weights \(\*\.safetensors\)"):
-        pretrained.architecture(str(folder))
+        vae_pretrained.read_architecture(str(folder))
     with pytest.raises(DataError, match="safetensors"):
-        pretrained.load(pretrained.build(pretrained.architecture(str(source))), str(folder))
+        vae_pretrained.load_autoencoder(
+            vae_pretrained.build_autoencoder(vae_pretrained.read_architecture(str(source))), str(folder)
+        )
 
 
 def test_another_kind_of_model_is_refused_and_a_pipelines_vae_is_found(source, tmp_path):
     folder = damaged(source, tmp_path / "other", _class_name="AutoencoderTiny")
     with pytest.raises(ConfigError, match=r"expects an AutoencoderKL; .*is a AutoencoderTiny.*model\.subfolder=vae"):
-        pretrained.architecture(str(folder))
+        vae_pretrained.read_architecture(str(folder))
     shutil.copytree(source, folder / "vae")
-    assert pretrained.architecture(str(folder), "vae") == pretrained.architecture(str(source))
+    assert vae_pretrained.read_architecture(str(folder), "vae") == vae_pretrained.read_architecture(str(source))
 
 
 @pytest.mark.parametrize("fault", ["missing", "shape", "torn"])
@@ -254,20 +256,22 @@ def test_weights_that_are_not_whole_are_refused(source, tmp_path, fault):
         state = {key: value for key, value in state.items() if fault != "missing" or key != name}
         save_file(state | ({name: torch.zeros(1)} if fault == "shape" else {}), folder / WEIGHTS)
     with pytest.raises(DataError, match=r"Expected the config\.json and the safetensors weights"):
-        pretrained.load(pretrained.build(pretrained.architecture(str(source))), str(folder))
+        vae_pretrained.load_autoencoder(
+            vae_pretrained.build_autoencoder(vae_pretrained.read_architecture(str(source))), str(folder)
+        )
 
 
 def test_impossible_architectures_are_refused_and_strange_entries_left_out(source):
-    known = pretrained.architecture(str(source))
-    pretrained.build(known | {"of_a_later_version": 1})
+    known = vae_pretrained.read_architecture(str(source))
+    vae_pretrained.build_autoencoder(known | {"of_a_later_version": 1})
     with pytest.raises(ConfigError, match=r"model\.architecture does not describe"):
-        pretrained.build(known | {"norm_num_groups": 3})
+        vae_pretrained.build_autoencoder(known | {"norm_num_groups": 3})
 
 
 def test_a_configuration_is_completed_once(compose, source):
     cfg = configured(compose, source)
     configuration.complete(cfg)
-    assert OmegaConf.to_container(cfg.model.architecture) == pretrained.architecture(str(source))
+    assert OmegaConf.to_container(cfg.model.architecture) == vae_pretrained.read_architecture(str(source))
     cfg.model.source = "somewhere/else"
     configuration.complete(cfg)
     assert cfg.model.architecture.block_out_channels == [4, 4, 8]

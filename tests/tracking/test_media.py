@@ -10,8 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from catsweep.grids import grid, rows
-from catsweep.models.latents import draw_latents
-from catsweep.models.protocol import generate
+from catsweep.models.generator import draw_latents, generate
 from catsweep.tracking.media import SampleGrid
 
 

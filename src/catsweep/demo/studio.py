@@ -19,8 +19,7 @@ from catsweep.generation.own_photos import OwnPhotos
 from catsweep.generation.sources import Source
 from catsweep.generation.writing import Images, Strips, save_animation, upscale
 from catsweep.grids import grid, save_png
-from catsweep.models.latents import draw_latents
-from catsweep.models.protocol import generate
+from catsweep.models.generator import draw_latents, generate
 
 FPS = 12
 SIDE = 256  # pixels of an animation, at least, where the model's images are smaller

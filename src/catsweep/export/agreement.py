@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from catsweep.export.tracing import Decode, Reconstruct
-from catsweep.models.latents import draw_latents
-from catsweep.models.protocol import Generator, Reconstructor, evaluating
+from catsweep.models.generator import Generator, Reconstructor, draw_latents, evaluating
 
 # Batch sizes of the check: 1 is the one an exporter is tempted to treat as a constant, 7 is none of those it saw.
 CHECKED_BATCHES = (1, 7)

@@ -32,8 +32,7 @@ from catsweep.folders import replacing_folder
 from catsweep.grids import save_png
 from catsweep.metrics import judged
 from catsweep.metrics.scorer import Scorer
-from catsweep.models.latents import draw_latents
-from catsweep.models.protocol import Generator, Reconstructor, generate
+from catsweep.models.generator import Generator, Reconstructor, draw_latents, generate
 from catsweep.ownership import Kind, require
 from catsweep.runs import load_run
 from steady import places, printing

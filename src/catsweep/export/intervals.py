@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from catsweep.errors import ExportError
 from catsweep.metrics.scorer import Scorer
-from catsweep.models.protocol import Generator, Reconstructor
+from catsweep.models.generator import Generator, Reconstructor
 from steady.confirm.significance import t_quantile
 
 LEVEL = 0.95

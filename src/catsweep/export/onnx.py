@@ -20,7 +20,7 @@ from catsweep.errors import ExportError
 from catsweep.export import agreement
 from catsweep.export.agreement import CHECKED_BATCHES
 from catsweep.export.tracing import quiet_exporters, trace_decode, trace_reconstruct
-from catsweep.models.protocol import Generator, Reconstructor
+from catsweep.models.generator import Generator, Reconstructor
 
 FILE, RECONSTRUCTOR = "generator.onnx", "reconstructor.onnx"
 FATAL = 4  # ONNX Runtime writes names of nodes past `steady.printing`; errors are raised as well
@@ -109,7 +109,7 @@ class _Session:
 
 
 class OnnxGenerator:
-    """A `catsweep.models.protocol.Generator` that draws from an ONNX file, in ONNX Runtime on the CPU.
+    """A `catsweep.models.generator.Generator` that draws from an ONNX file, in ONNX Runtime on the CPU.
 
     Args:
         path: of a file that `write` wrote.
@@ -131,7 +131,7 @@ class OnnxGenerator:
 
 
 class OnnxReconstructor(OnnxGenerator):
-    """A `catsweep.models.protocol.Reconstructor` from a pair of ONNX files.
+    """A `catsweep.models.generator.Reconstructor` from a pair of ONNX files.
 
     Args:
         path: of a file that `write` wrote.

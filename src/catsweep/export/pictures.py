@@ -14,8 +14,7 @@ from torch import Tensor
 
 from catsweep.grids import BACKGROUND, Images, enlarge, grid
 from catsweep.metrics.scorer import Scorer
-from catsweep.models.latents import draw_latents, interpolate
-from catsweep.models.protocol import Generator, generate
+from catsweep.models.generator import Generator, draw_latents, generate, interpolate
 
 SAMPLES, INTERPOLATION, NEIGHBOURS = "samples.png", "interpolation.png", "nearest_neighbours.png"
 SEED = 0

@@ -19,7 +19,7 @@ from catsweep.errors import ExportError
 from catsweep.export import agreement
 from catsweep.export.agreement import CHECKED_BATCHES
 from catsweep.export.tracing import quiet_exporters, trace_decode
-from catsweep.models.protocol import Generator
+from catsweep.models.generator import Generator
 
 FILE = "generator.pt2"
 ZIP = b"PK\x03\x04"  # what torch.save writes is a zip of a pickle

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from catsweep.errors import ExportError
-from catsweep.models.protocol import Generator, Reconstructor, evaluating
+from catsweep.models.generator import Generator, Reconstructor, evaluating
 
 # What these log below the level is about nodes they removed, and operations of torchvision that they do not need.
 CHATTY = {

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from catsweep.errors import DataError
-from catsweep.models.latents import draw_latents
-from catsweep.models.protocol import Generator, generate
+from catsweep.models.generator import Generator, draw_latents, generate
 
 Images = NDArray[np.uint8]
 Values = NDArray[np.float64]

@@ -21,8 +21,7 @@ from catsweep.generation.sources import Source, choose
 from catsweep.generation.wish import ANIMATION, FOLDER, Attribute, Wish, read
 from catsweep.generation.writing import Images, Strips, save_animation, save_folder, upscale
 from catsweep.grids import save_png
-from catsweep.models.latents import draw_latents
-from catsweep.models.protocol import Encoder, Generator, Reconstructor, generate
+from catsweep.models.generator import Generator, LatentEncoder, Reconstructor, draw_latents, generate
 from steady import places
 from steady.links import plain
 from steady.printing import say
@@ -143,7 +142,7 @@ def _along(
 ) -> Strips:
     """Each cat with less and with more of an attribute, from left to right; of a photo, itself before that."""
     if groups is not None:
-        assert isinstance(model, Encoder)
+        assert isinstance(model, LatentEncoder)
         way = _sorted_by_hand(wanted, model, groups)
     else:
         assert wanted.measure is not None
@@ -160,7 +159,7 @@ def _along(
     return Strips(images, names)
 
 
-def _sorted_by_hand(wanted: Attribute, model: Encoder, groups: Sorted) -> Tensor:
+def _sorted_by_hand(wanted: Attribute, model: LatentEncoder, groups: Sorted) -> Tensor:
     having, lacking = (
         latents_of(model, _read(photos, model.image_size, None).images) for photos in (groups.having, groups.lacking)
     )

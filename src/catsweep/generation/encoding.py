@@ -1,4 +1,4 @@
-"""Photos through a model, in batches and full precision, as `catsweep.models.protocol.generate` draws."""
+"""Photos through a model, in batches and full precision, as `catsweep.models.generator.generate` draws."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from catsweep.images import to_float, to_uint8
-from catsweep.models.protocol import Encoder, Reconstructor, evaluating
+from catsweep.models.generator import LatentEncoder, Reconstructor, evaluating
 
 Images = NDArray[np.uint8]
 
@@ -20,7 +20,7 @@ def reconstructions(model: Reconstructor, images: Images) -> Images:
     return to_uint8(_through(model, model.reconstruct, images)).numpy()
 
 
-def latents_of(model: Encoder, images: Images) -> Tensor:
+def latents_of(model: LatentEncoder, images: Images) -> Tensor:
     """The latents that photos are drawn from: uint8, shape (N, H, W, 3), to float, shape (N, latent_size)."""
     return _through(model, model.latents_of, images)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from catsweep.errors import ConfigError, ExportError
 from catsweep.export import digests
 from catsweep.export.reading import is_bundle, latest_bundle, load_bundle
-from catsweep.models.protocol import Encoder, Generator, Reconstructor
+from catsweep.models.generator import Generator, LatentEncoder, Reconstructor
 from steady.printing import say
 
 EXPORTS, BEST_MODEL = Path("outputs/exports"), Path("outputs/best_model")
@@ -86,7 +86,7 @@ class Source:
         return model
 
     @property
-    def encoder(self) -> Encoder:
+    def encoder(self) -> LatentEncoder:
         """The model that says which latents it draws a photo from.
 
         Raises:
@@ -96,7 +96,7 @@ class Source:
         if self.is_bundle:
             _ = self.reconstructor  # asks the ONNX files, so that a DCGAN is refused at once
         model = self._torch_model
-        if not isinstance(model, Encoder):
+        if not isinstance(model, LatentEncoder):
             raise self._unable()
         return model
 

@@ -6,7 +6,7 @@ Everything here is arithmetic on latents; `command` and the demo draw the result
 import torch
 from torch import Tensor
 
-from catsweep.models.latents import interpolate
+from catsweep.models.generator import interpolate
 
 
 def rows(ends: Tensor, steps: int) -> Tensor:

@@ -1,8 +1,8 @@
-"""Adversarial losses: what a DCGAN's discriminator and generator each minimise.
+"""Adversarial losses of a discriminator and a generator, and gradient penalties.
 
-Flow: `conf/loss/<name>.yaml` names one of these classes under `adversarial:`; the DCGAN asks it for the discriminator's
-and the generator's loss from raw logits (N, or N x K; never through a sigmoid), and adds gradient penalties from this
-file: `r1_penalty` if the model asks for it, `interpolated_gradient_penalty` by the loss's own `gradient_penalty`.
+`conf/loss/<name>.yaml` names one of these classes under `adversarial:`; the DCGAN computes the discriminator's and the
+generator's loss from raw logits (N, or N x K; never through a sigmoid), and adds `r1_penalty` if it is configured to,
+and `interpolated_gradient_penalty` by the loss's own `gradient_penalty`.
 
 Logits are raised to float32; each loss is a mean over the batch and over the K logits of each image, a scalar.
 """
@@ -21,11 +21,14 @@ from catsweep.errors import ConfigError
 
 @dataclass(frozen=True)
 class AdversarialLoss(ABC):
-    """The interface of all of them; a loss of one's own derives from it and is named by `_target_`.
+    """The base class of adversarial losses; one of your own derives from it and is named by `_target_`.
 
     Attributes:
         gradient_penalty: weight of `interpolated_gradient_penalty` in the discriminator's loss; 0 is none.
         needs_real: whether the generator's loss needs the discriminator's logits of real images.
+
+    >>> issubclass(Hinge, AdversarialLoss), Hinge().gradient_penalty, Hinge().needs_real
+    (True, 0.0, False)
     """
 
     gradient_penalty: float = 0.0
@@ -42,7 +45,11 @@ class AdversarialLoss(ABC):
 
 @dataclass(frozen=True)
 class BinaryCrossEntropy(AdversarialLoss):
-    """Goodfellow et al. 2014 with the non-saturating generator (section 3): -log D(G(z)), in the softplus form."""
+    """Goodfellow et al. 2014 with the non-saturating generator (section 3): -log D(G(z)), in the softplus form.
+
+    >>> BinaryCrossEntropy().generator(None, torch.zeros(4))
+    tensor(0.6931)
+    """
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """-log D(x) - log(1 - D(G(z))), in nats; 2 log 2 where it cannot tell them apart."""
@@ -55,7 +62,11 @@ class BinaryCrossEntropy(AdversarialLoss):
 
 @dataclass(frozen=True)
 class Hinge(AdversarialLoss):
-    """Lim & Ye 2017, Miyato et al. 2018 (equations 16, 17): a discriminator that is sure enough is left alone."""
+    """Hinge loss: Lim & Ye 2017, Miyato et al. 2018 (equations 16, 17).
+
+    >>> Hinge().discriminator(torch.tensor([2.0]), torch.tensor([0.5]))
+    tensor(1.5000)
+    """
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """max(0, 1 - D(x)) + max(0, 1 + D(G(z)))."""
@@ -68,7 +79,11 @@ class Hinge(AdversarialLoss):
 
 @dataclass(frozen=True)
 class LeastSquares(AdversarialLoss):
-    """LSGAN, Mao et al. 2017, equation 9: real towards 1, generated towards 0, the generator's towards 1."""
+    """LSGAN, Mao et al. 2017, equation 9: real towards 1, generated towards 0, the generator's towards 1.
+
+    >>> LeastSquares().discriminator(torch.tensor([1.0]), torch.tensor([1.0]))
+    tensor(0.5000)
+    """
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """((D(x) - 1)^2 + D(G(z))^2) / 2."""
@@ -85,6 +100,9 @@ class WassersteinGradientPenalty(AdversarialLoss):
 
     The penalty is per image, so the critic must not mix the images of a batch (no batch normalisation in it); the paper
     trains it five times per generator step with Adam betas (0, 0.9).
+
+    >>> WassersteinGradientPenalty().discriminator(torch.tensor([3.0]), torch.tensor([1.0]))
+    tensor(-2.)
     """
 
     gradient_penalty: float = 10.0
@@ -100,10 +118,13 @@ class WassersteinGradientPenalty(AdversarialLoss):
 
 @dataclass(frozen=True)
 class RelativisticAverage(AdversarialLoss):
-    """RaSGAN, Jolicoeur-Martineau 2018, section 4.2: is this image more real than the average of the other kind?
+    """RaSGAN, Jolicoeur-Martineau 2018, section 4.2: each logit against the mean of the other kind's.
 
     The standard (cross-entropy) form of the relativistic average GAN, not RaLSGAN. The averages are over the batch at
     hand, for each of the K logits its own; under DDP each process has its own.
+
+    >>> RelativisticAverage().discriminator(torch.zeros(4), torch.zeros(4))
+    tensor(1.3863)
     """
 
     needs_real: ClassVar[bool] = True
@@ -124,9 +145,12 @@ class RelativisticAverage(AdversarialLoss):
 
 @dataclass(frozen=True)
 class RelativisticPairs(AdversarialLoss):
-    """RpGAN, Jolicoeur-Martineau 2018: is this photo more real than the drawn image beside it in the batch?
+    """RpGAN, Jolicoeur-Martineau 2018: the logit of each photo against that of the drawn image beside it in the batch.
 
     R3GAN's loss (Huang et al. 2024, arXiv:2501.05441), there with R1 and R2. Each of the K logits has its own pairs.
+
+    >>> RelativisticPairs().generator(torch.zeros(4), torch.zeros(4))
+    tensor(0.6931)
     """
 
     needs_real: ClassVar[bool] = True
@@ -154,7 +178,7 @@ def _needed(real_logits: Tensor | None) -> Tensor:
 
 
 def r1_penalty(real_images: Tensor, real_logits: Tensor) -> Tensor:
-    """Mean squared norm of the discriminator's gradient at real images: E ||grad D(x)||^2.
+    """Compute the mean squared norm of the discriminator's gradient at real images: E ||grad D(x)||^2.
 
     Mescheder et al. 2018, equation 9, is R1 = gamma / 2 times this; the caller weighs it.
 
@@ -164,6 +188,10 @@ def r1_penalty(real_images: Tensor, real_logits: Tensor) -> Tensor:
 
     Returns:
         A scalar, float32, which can be differentiated again.
+
+    >>> images = torch.zeros(2, 1, 2, 2, requires_grad=True)
+    >>> r1_penalty(images, images.sum((1, 2, 3))).item()
+    4.0
     """
     return _squared_gradient_norms(real_images, real_logits).mean()
 
@@ -171,7 +199,7 @@ def r1_penalty(real_images: Tensor, real_logits: Tensor) -> Tensor:
 def interpolated_gradient_penalty(
     discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Penalty on slopes other than 1 between real and generated images: E (||grad D(x')|| - 1)^2.
+    """Compute a penalty on slopes other than 1 between real and generated images: E (||grad D(x')|| - 1)^2.
 
     Gulrajani et al. 2017, equation 3, without its weight (`AdversarialLoss.gradient_penalty`).
 
@@ -186,6 +214,10 @@ def interpolated_gradient_penalty(
 
     Raises:
         ConfigError: the shapes differ.
+
+    >>> images = torch.zeros(2, 1, 2, 2)
+    >>> round(interpolated_gradient_penalty(lambda x: x.sum((1, 2, 3)), images, images).item(), 4)
+    1.0
     """
     if real.shape != fake.shape:
         raise ConfigError(

@@ -1,8 +1,7 @@
-"""Divergence: what a VAE's latents cost, in nats.
+"""Divergence of a VAE's latents from the standard normal prior, in nats.
 
-Flow: the VAE's encoder gives a mean and a log-variance per latent dimension; `kl_normal` prices them against the
-standard normal prior; `free_bits` (with 0 nats: a plain sum) makes one number of it, which beta weighs against the
-reconstruction loss.
+`kl_normal` computes it per latent dimension, from means and log-variances; `free_bits` (with 0 nats: a plain sum) sums
+it, and beta weighs it against the reconstruction loss.
 """
 
 import torch
@@ -12,7 +11,7 @@ from catsweep.errors import ConfigError
 
 
 def kl_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL(N(mean, variance) || N(0, 1)) of every dimension: Kingma & Welling 2014, appendix B.
+    """Compute KL(N(mean, variance) || N(0, 1)) of every dimension: Kingma & Welling 2014, appendix B.
 
     Args:
         mean: N x latent.
@@ -20,6 +19,9 @@ def kl_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
 
     Returns:
         N x latent, nats, float32 (float64 for float64 input), at least 0 up to rounding.
+
+    >>> kl_normal(torch.tensor([[0.0, 2.0]]), torch.zeros(1, 2))
+    tensor([[0., 2.]])
     """
     dtype = torch.promote_types(mean.dtype, torch.float32)
     mean, log_variance = mean.to(dtype), log_variance.to(dtype)
@@ -43,6 +45,9 @@ def free_bits(kl: Tensor, nats: float = 0.0) -> Tensor:
 
     Raises:
         ConfigError: `nats` is negative.
+
+    >>> free_bits(torch.tensor([[0.1, 3.0]]), nats=0.5)
+    tensor(3.5000)
     """
     if nats < 0:
         raise ConfigError(f"free_bits expects a floor of 0 nats or more for each dimension, not {nats}; 0 is no floor.")

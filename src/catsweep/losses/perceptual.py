@@ -1,6 +1,6 @@
-"""A reconstruction loss that compares what a network sees, not pixels alone: `loss=perceptual`.
+"""A perceptual reconstruction loss, of a network's features and of pixels: `loss=perceptual`.
 
-Flow: `conf/loss/perceptual.yaml` names `perceptual`; it keeps the contract and the currency of
+`conf/loss/perceptual.yaml` names `perceptual`; it keeps the contract and the currency of
 `catsweep.losses.reconstruction`. After LPIPS (Zhang et al. 2018, arXiv:1801.03924): feature maps of several depths, of
 unit length at each place, and their squared difference; here without weights that were learned from people.
 
@@ -26,7 +26,7 @@ PER_MSE = {"efficientnet_lite0": (154.0, 114.0, 73.0, 44.0), "efficientnet_lite1
 def perceptual(
     prediction: Tensor, target: Tensor, features: float = 0.5, network: str = "efficientnet_lite1"
 ) -> Tensor:
-    """A mixture of feature differences (what is there, and how sharp) and `l1` (colour and brightness).
+    """Mix feature differences (what is there, and how sharp) with `l1` (colour and brightness).
 
     All four depths weigh the same: each is divided by what it saves per squared error, so that both terms, and each
     depth, are in the currency of `mse`, and `features` is the share itself.
@@ -43,6 +43,10 @@ def perceptual(
     Raises:
         ConfigError: the shapes differ or are not N x 3 x H x W, or there is no such network.
         MetricError: the network's weights cannot be read.
+
+    >>> images = torch.rand(1, 3, 32, 32)
+    >>> perceptual(images, images).item()
+    0.0
     """
     pixels = l1(prediction, target)  # refuses shapes that differ
     require_known(network, "loss.reconstruction.network")
@@ -57,5 +61,5 @@ def perceptual(
 
 
 def _unit(maps: Tensor) -> Tensor:
-    """Features of length 1 at each place: (N, c, h, w) to the same."""
+    """Normalize features to length 1 at each place: (N, c, h, w) to the same."""
     return maps * (maps.square().sum(1, keepdim=True) + _EPSILON).rsqrt()

@@ -1,9 +1,8 @@
-"""Reconstruction losses: the price a VAE pays for every way in which a decoded image differs from its original.
+"""Reconstruction losses of decoded images.
 
-Flow: `conf/loss/<name>.yaml` names one of these functions under `reconstruction:`, Hydra makes it a partial, and the
-VAE adds it to beta times the divergence (`catsweep.losses.divergence`).
-
-They share one contract, so that a sweep may swap them without moving beta:
+`conf/loss/<name>.yaml` names one of these functions under `reconstruction:`, Hydra makes it a partial, and the VAE adds
+it to beta times the divergence (`catsweep.losses.divergence`). They share a contract, so that a sweep may swap
+them without a change of beta:
 
 - `loss(prediction, target)`: two N x C x H x W tensors with values in [0, 1]; a scalar comes back, which is **summed
   over the pixels and channels of an image and averaged over the batch**. It is 0 at equality and never negative.
@@ -42,7 +41,7 @@ _MS_SSIM_SIGMAS = (0.5, 1.0, 2.0)
 
 
 def mse(prediction: Tensor, target: Tensor) -> Tensor:
-    """Squared error, the unit of all the others.
+    """Compute the squared error, the unit of all the others.
 
     Args:
         prediction: N x C x H x W in [0, 1].
@@ -53,25 +52,31 @@ def mse(prediction: Tensor, target: Tensor) -> Tensor:
 
     Raises:
         ConfigError: the shapes differ or are not N x C x H x W.
+
+    >>> mse(torch.zeros(2, 3, 16, 16), torch.full((2, 3, 16, 16), 0.5))
+    tensor(192.)
     """
     prediction, target = _pair(prediction, target)
     return _per_image((prediction - target).square())
 
 
 def l1(prediction: Tensor, target: Tensor) -> Tensor:
-    """Absolute error times 0.25: sharper edges than `mse`, because a large error is no worse per unit than a small one.
+    """Compute the absolute error times 0.25: sharper edges than by `mse`, for a large error is no worse per unit.
 
     For Gaussian errors of standard deviation s, a percent off them saves s * sqrt(2 / pi) percent of the absolute and
     2 s^2 percent of the squared error, so the constant is s * sqrt(2 pi), 0.25 at `REFERENCE_ERROR`.
 
     Args, returns and errors as for `mse`.
+
+    >>> l1(torch.zeros(2, 3, 16, 16), torch.full((2, 3, 16, 16), 0.5))
+    tensor(96.2545)
     """
     prediction, target = _pair(prediction, target)
     return REFERENCE_ERROR * math.sqrt(2 * math.pi) * _per_image((prediction - target).abs())
 
 
 def huber(prediction: Tensor, target: Tensor, delta: float = 0.1) -> Tensor:
-    """Huber (1964): exactly `mse` for errors below `delta`, and growing linearly beyond it.
+    """Compute Huber's loss (1964): exactly `mse` for errors below `delta`, and growing linearly beyond it.
 
     Args:
         prediction: N x C x H x W in [0, 1].
@@ -79,13 +84,16 @@ def huber(prediction: Tensor, target: Tensor, delta: float = 0.1) -> Tensor:
         delta: the error, in units of the pixel range, where the square turns into a line.
 
     Returns and errors as for `mse`.
+
+    >>> huber(torch.zeros(2, 3, 16, 16), torch.full((2, 3, 16, 16), 0.1))
+    tensor(7.6800)
     """
     prediction, target = _pair(prediction, target)
     return 2 * _per_image(F.huber_loss(prediction, target, reduction="none", delta=delta))
 
 
 def charbonnier(prediction: Tensor, target: Tensor, scale: float = 0.1) -> Tensor:
-    """Charbonnier et al. 1994, as in Barron 2019 (alpha = 1): `mse` for small errors, smoothly turning into a line.
+    """Compute Charbonnier's loss (1994; Barron 2019, alpha = 1): `mse` for small errors, smoothly turning into a line.
 
     Args:
         prediction: N x C x H x W in [0, 1].
@@ -93,13 +101,16 @@ def charbonnier(prediction: Tensor, target: Tensor, scale: float = 0.1) -> Tenso
         scale: Barron's c, the error in units of the pixel range around which the square turns into a line.
 
     Returns and errors as for `mse`.
+
+    >>> charbonnier(torch.zeros(2, 3, 16, 16), torch.full((2, 3, 16, 16), 0.1))
+    tensor(6.3623)
     """
     prediction, target = _pair(prediction, target)
     return 2 * scale**2 * _per_image(charbonnier_loss(prediction / scale, target / scale))
 
 
 def bce(prediction: Tensor, target: Tensor) -> Tensor:
-    """Half the binary cross-entropy above its minimum: pixels as probabilities, strict in shadows and highlights.
+    """Compute half the binary cross-entropy above its minimum, strict in shadows and highlights.
 
     It is KL(Bernoulli(target) || Bernoulli(prediction)) / 2 in nats: the usual cross-entropy less the entropy of the
     target (which has no gradient), so that it is 0 at equality; halved it equals `mse` for small errors about mid-grey.
@@ -107,6 +118,9 @@ def bce(prediction: Tensor, target: Tensor) -> Tensor:
     white (to 255 per pixel) and leaves the minimum at equality.
 
     Args, returns and errors as for `mse`.
+
+    >>> bce(torch.full((2, 3, 16, 16), 0.4), torch.full((2, 3, 16, 16), 0.5))
+    tensor(7.7752)
     """
     prediction, target = (
         _HALF_GREY_LEVEL + (1 - 2 * _HALF_GREY_LEVEL) * image.clamp(0, 1) for image in _pair(prediction, target)
@@ -117,7 +131,7 @@ def bce(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def ssim(prediction: Tensor, target: Tensor, window: int = 11) -> Tensor:
-    """Structural dissimilarity (1 - SSIM) / 2 of Wang et al. 2004: local structure rather than exact grey values.
+    """Compute the structural dissimilarity (1 - SSIM) / 2 of Wang et al. 2004.
 
     kornia's map, reflected at the borders, one value per pixel and channel; divided by 24 to be in the currency of
     `mse` (see the module).
@@ -128,18 +142,24 @@ def ssim(prediction: Tensor, target: Tensor, window: int = 11) -> Tensor:
         window: width of the Gaussian window (sigma 1.5) in pixels, odd, and less than twice the image's side.
 
     Returns and errors as for `mse`.
+
+    >>> ssim(torch.zeros(2, 3, 16, 16), torch.full((2, 3, 16, 16), 0.5))
+    tensor(15.9936)
     """
     prediction, target = _pair(prediction, target)
     return _per_image(ssim_loss(prediction, target, window, reduction="none")) / _SSIM_PER_MSE
 
 
 def ms_ssim(prediction: Tensor, target: Tensor) -> Tensor:
-    """1 - MS-SSIM at Gaussian scales of 0.5, 1 and 2 pixels, as in Zhao et al. 2017 (all scales at full resolution).
+    """Compute 1 - MS-SSIM at Gaussian scales of 0.5, 1 and 2 pixels, all at full resolution (Zhao et al. 2017).
 
     Divided by 30 to be in the currency of `mse` (see the module). It is the most costly of the losses: three filters of
     9 x 9 over five maps.
 
     Args, returns and errors as for `mse`.
+
+    >>> ms_ssim(torch.zeros(2, 3, 16, 16), torch.full((2, 3, 16, 16), 0.5))
+    tensor(25.5972)
     """
     prediction, target = _pair(prediction, target)
     dissimilarity: Tensor = _ms_ssim_module(prediction.device)(prediction, target)
@@ -148,7 +168,7 @@ def ms_ssim(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def l1_ssim(prediction: Tensor, target: Tensor, structure: float = 0.5) -> Tensor:
-    """A mixture of `ssim` (structure) and `l1` (colour and brightness, to which SSIM is nearly blind).
+    """Mix `ssim` (structure) with `l1` (colour and brightness, to which SSIM is nearly blind).
 
     After Zhao et al. 2017, whose 0.84 for structure holds for unscaled terms; here both terms are in one currency, so
     `structure` is the share itself.
@@ -159,12 +179,15 @@ def l1_ssim(prediction: Tensor, target: Tensor, structure: float = 0.5) -> Tenso
         structure: share of `ssim`, in [0, 1].
 
     Returns and errors as for `mse`.
+
+    >>> l1_ssim(torch.zeros(2, 3, 16, 16), torch.full((2, 3, 16, 16), 0.5))
+    tensor(56.1241)
     """
     return structure * ssim(prediction, target) + (1 - structure) * l1(prediction, target)
 
 
 def psnr(prediction: Tensor, target: Tensor) -> Tensor:
-    """The logarithm of each image's mean squared error: PSNR, turned so that less is better.
+    """Compute the logarithm of each image's mean squared error: PSNR, turned so that less is better.
 
     Up to constants this is the Gaussian likelihood with the best variance for each image (Rybkin et al. 2021): a good
     image is pressed on as hard as a bad one. kornia's `psnr_loss` pools the batch into one error and is -inf for equal
@@ -172,6 +195,9 @@ def psnr(prediction: Tensor, target: Tensor) -> Tensor:
     it, so that equal images score 0 with a gradient of 0.
 
     Args, returns and errors as for `mse`.
+
+    >>> psnr(torch.zeros(2, 3, 16, 16), torch.full((2, 3, 16, 16), 0.5))
+    tensor(93.5512)
     """
     prediction, target = _pair(prediction, target)
     error = (prediction - target).square().flatten(1).mean(dim=1)

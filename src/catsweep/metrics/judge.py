@@ -17,7 +17,7 @@ from catsweep.metrics.card import MetricCard
 from catsweep.metrics.extractors import Extractor
 from catsweep.metrics.judged import NAMES, PREFIX, Judged
 from catsweep.metrics.scorer import Scorer
-from catsweep.models.protocol import Generator
+from catsweep.models.generator import Generator
 
 SAME = 1e-2  # relative difference of features below which two networks are one
 

@@ -23,8 +23,7 @@ from catsweep.metrics.card import MetricCard
 from catsweep.metrics.extractors import Extractor
 from catsweep.metrics.finite import FiniteImages, device_of
 from catsweep.metrics.statistics import PAIRS, Moments, Reference, reference_statistics
-from catsweep.models.latents import draw_latents
-from catsweep.models.protocol import Generator, Reconstructor, evaluating, generate
+from catsweep.models.generator import Generator, Reconstructor, draw_latents, evaluating, generate
 
 if TYPE_CHECKING:
     from catsweep.data.ready import ReadySet

@@ -1,13 +1,11 @@
-"""What a discriminator adds to a VAE's training: VAE-GAN (Larsen et al. 2016, arXiv:1512.09300).
+"""The adversarial term of a VAE-GAN (Larsen et al. 2016, arXiv:1512.09300): what a discriminator adds to a VAE.
 
 A VAE's reconstructions are blurred, for that is what a pixelwise loss rewards where a latent leaves the details open,
-and its decoder never sees draws from the prior while it trains. Here a discriminator looks at such draws, and the
-decoder learns from it to draw cats. The discriminator's features of a photo and of its reconstruction may also be
-compared (the paper's learned similarity): they are there anyway.
+and its decoder never sees draws from the prior while it trains. Here a discriminator judges such draws, and its
+features of a photo and of its reconstruction may also be compared (the paper's learned similarity).
 
 `VAE` hands over photos, their reconstructions and draws from the prior in each step, and takes back a gradient for the
-images. By algorithm 1 of the paper the encoder learns from the reconstructions and the divergence alone: only draws
-from the prior are judged, and no encoder stands behind them.
+images. By algorithm 1 of the paper the encoder learns from the reconstructions and the divergence alone.
 """
 
 from collections.abc import Callable
@@ -26,7 +24,7 @@ _TINY = 1e-12  # of the norm of a gradient, which is above 1e-4
 
 
 class AdversarialTerm(nn.Module):
-    """A discriminator, with what it learns by and what it weighs.
+    """A discriminator with its loss, optimizer, augmentation and weight.
 
     Args:
         discriminator: factory; not called if `weight` is 0.
@@ -41,6 +39,13 @@ class AdversarialTerm(nn.Module):
 
     Raises:
         ConfigError: `loss` has a gradient penalty, which is not taken here.
+
+    >>> from catsweep.losses.adversarial import Hinge
+    >>> term = AdversarialTerm(Discriminator, Hinge(), torch.optim.Adam, nn.Identity(), 0.0, 0.0, similarity=0.0)
+    >>> photos, drawn = torch.zeros(2, 3, 8, 8), torch.ones(2, 3, 8, 8)
+    >>> gradient, values = term.step(photos, drawn, lambda drawn, real: (drawn - real).square().mean(), print)
+    >>> gradient.shape, values["reconstruction"].item()
+    (torch.Size([2, 3, 8, 8]), 1.0)
     """
 
     def __init__(
@@ -70,7 +75,7 @@ class AdversarialTerm(nn.Module):
         reconstruction_loss: Callable[[Tensor, Tensor], Tensor],
         learn: Callable[[Tensor], None],
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Let the discriminator learn from the draws, and say how all images should change.
+        """Step the discriminator by the draws, and compute the gradient of the loss at all images.
 
         Args:
             photos: (N, 3, H, W) in [0, 1].
@@ -79,8 +84,7 @@ class AdversarialTerm(nn.Module):
             learn: one step of the discriminator down a loss.
 
         Returns:
-            The gradient of the loss with respect to `drawn`; `reconstruction`, `discriminator_loss` and
-            `generator_loss`, scalars.
+            The gradient with respect to `drawn`; `reconstruction`, `discriminator_loss`, `generator_loss`, scalars.
         """
         n, images = len(photos), drawn.detach().requires_grad_()
         seen_photos, seen = self._see(photos, images)
@@ -110,7 +114,7 @@ class AdversarialTerm(nn.Module):
         self.discriminator.calibrate(photos)
 
     def _see(self, photos: Tensor, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """What the discriminator sees of photos, and of reconstructions and draws; the frozen part passes each once."""
+        """Compute what the discriminator sees of photos, and of reconstructions and draws, each once."""
         n = len(photos)
         with _replayed(photos.device):
             augmented = self.augment(photos)
@@ -132,18 +136,18 @@ class AdversarialTerm(nn.Module):
 
 
 def dissimilarity(seen: list[Tensor], wanted: list[Tensor], photos: Tensor) -> Tensor:
-    """Squared error in what a discriminator sees, averaged over its levels, in the currency of `mse`.
+    """Compute the squared error in what a discriminator sees, averaged over its levels, in the currency of `mse`.
 
     Each level's error counts as a share of that level's variance over the photos, which then is the same share of the
-    variance of their pixels: for a discriminator that sees the pixels themselves, it is `mse`.
-
-    Args:
-        seen: of the reconstructions: maps (N, c, h, w).
-        wanted: of the photos, the same shapes.
-        photos: (N, 3, H, W) in [0, 1].
+    variance of their pixels: for a discriminator that sees the pixels themselves, it is `mse`. `seen` are maps
+    (N, c, h, w) of reconstructions, `wanted` those of photos (N, 3, H, W) in [0, 1].
 
     Returns:
         A scalar: summed over an image, averaged over the batch.
+
+    >>> photos = torch.rand(2, 3, 8, 8)
+    >>> dissimilarity([photos], [photos], photos)
+    tensor(0.)
     """
     errors = [
         (a.float() - b.float()).square().mean() / (b.float().var() + _TINY) for a, b in zip(seen, wanted, strict=True)
@@ -152,5 +156,5 @@ def dissimilarity(seen: list[Tensor], wanted: list[Tensor], photos: Tensor) -> T
 
 
 def _replayed(device: torch.device) -> AbstractContextManager[None]:
-    """What is drawn at random within is drawn again after it."""
+    """Restore the random state after a block, so that what is drawn within is drawn again."""
     return torch.random.fork_rng([device] if device.type == "cuda" else [])

@@ -1,20 +1,30 @@
-"""The stages that encoder and decoder are built from: plain (Radford et al. 2015) or residual (He et al. 2015).
+"""Convolutional encoders and decoders, and the blocks that they stack (Radford et al. 2015, arXiv:1511.06434).
 
-`conf/block/*.yaml` names a family of three factories: `down` halves an image, `up` doubles it, `output`
-doubles it one last time into RGB. A new family is three such classes and a YAML.
-Convolutions that feed a normalisation have no bias of their own: it would be subtracted again. The others have one.
+`ConvArchitecture` checks what both need; `VAE`, `DCGAN` and `PlainDiscriminator` take its fields as arguments.
+`conf/block/*.yaml` names a family of three factories: `down` halves an image, `up` doubles it, `output` doubles it into
+RGB: plain (Radford et al.) or residual (He et al. 2015). A new family is three such classes and a YAML.
+Convolutions before a normalization have no bias, which it would subtract again. The others have one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
+
+from catsweep.errors import ConfigError
 
 Activation = Callable[[], nn.Module]
 Normalization = Callable[[int], nn.Module]
 
 
 def initialize(module: nn.Module) -> None:
-    """Weights from N(0, 0.02²), normalisation scales from N(1, 0.02²) (Radford et al. 2015, section 4)."""
+    """Draw weights from N(0, 0.02²) and normalization scales from N(1, 0.02²) (Radford et al. 2015, section 4).
+
+    >>> bool(nn.Linear(9, 99).apply(initialize).weight.abs().max() < 0.2)
+    True
+    """
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
         nn.init.normal_(module.weight, 0.0, 0.02)
     elif isinstance(module, nn.BatchNorm2d | nn.GroupNorm):
@@ -22,7 +32,11 @@ def initialize(module: nn.Module) -> None:
 
 
 def group_norm(channels: int, group_size: int = 16) -> nn.Module:
-    """Group normalisation (Wu and He 2018) with groups of about `group_size` channels, for any channel count."""
+    """Group normalization (Wu and He 2018) with groups of about `group_size` channels, for any channel count.
+
+    >>> group_norm(48).num_groups
+    3
+    """
     groups = max(1, channels // group_size)
     while channels % groups:
         groups -= 1
@@ -36,14 +50,12 @@ def convolution(
     geometry: tuple[int, int, int],
     normalization: Normalization,
 ) -> tuple[nn.Module, nn.Module]:
-    """A convolution and the normalisation it feeds; biased only if that is the identity.
+    """Build a convolution, plain or transposed, of a kernel, stride and padding, and the normalization after it.
 
-    Args:
-        kind: plain or transposed.
-        channels_in: channels before it.
-        channels_out: channels after it.
-        geometry: kernel, stride, padding.
-        normalization: factory, from a channel count.
+    It has a bias only if that is the identity.
+
+    >>> convolution(nn.Conv2d, 3, 8, (4, 2, 1), nn.BatchNorm2d)[0].bias is None
+    True
     """
     normalized = normalization(channels_out)
     bias = isinstance(normalized, nn.Identity)
@@ -51,71 +63,213 @@ def convolution(
 
 
 class PlainDown(nn.Sequential):
-    """Strided 4x4 convolution, normalisation, activation: (N, in, H, W) to (N, out, H/2, W/2)."""
+    """Strided 4x4 convolution, normalization, activation: (N, in, H, W) to (N, out, H/2, W/2).
+
+    >>> PlainDown(3, 8, nn.BatchNorm2d, nn.ReLU)(torch.rand(2, 3, 16, 16)).shape
+    torch.Size([2, 8, 8, 8])
+    """
 
     def __init__(self, channels_in: int, channels_out: int, normalization: Normalization, activation: Activation):
         super().__init__(*convolution(nn.Conv2d, channels_in, channels_out, (4, 2, 1), normalization), activation())
 
 
 class PlainUp(nn.Sequential):
-    """Transposed 4x4 convolution, normalisation, activation: (N, in, H, W) to (N, out, 2H, 2W)."""
+    """Transposed 4x4 convolution, normalization, activation: (N, in, H, W) to (N, out, 2H, 2W).
+
+    >>> PlainUp(8, 4, nn.BatchNorm2d, nn.ReLU)(torch.rand(2, 8, 16, 16)).shape
+    torch.Size([2, 4, 32, 32])
+    """
 
     def __init__(self, channels_in: int, channels_out: int, normalization: Normalization, activation: Activation):
-        super().__init__(
-            *convolution(nn.ConvTranspose2d, channels_in, channels_out, (4, 2, 1), normalization), activation()
-        )
+        made = convolution(nn.ConvTranspose2d, channels_in, channels_out, (4, 2, 1), normalization)
+        super().__init__(*made, activation())
 
 
 class PlainOutput(nn.Sequential):
-    """Transposed 4x4 convolution into RGB: (N, in, H, W) to (N, 3, 2H, 2W), unbounded."""
+    """Transposed 4x4 convolution into RGB: (N, in, H, W) to (N, 3, 2H, 2W), unbounded.
+
+    >>> PlainOutput(8)(torch.rand(2, 8, 16, 16)).shape
+    torch.Size([2, 3, 32, 32])
+    """
 
     def __init__(self, channels_in: int):
         super().__init__(nn.ConvTranspose2d(channels_in, 3, 4, 2, 1))
 
 
-class ResidualDown(nn.Module):
-    """A 3x3 and a strided 4x4 convolution beside an average-pooled 1x1 shortcut."""
+class _Residual(nn.Module):
+    """The activation of a sum of two branches."""
+
+    def __init__(self, main: nn.Module, shortcut: nn.Module, activation: Activation):
+        super().__init__()
+        self.main, self.shortcut, self.activation = main, shortcut, activation()
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.activation(self.main(x) + self.shortcut(x))
+        return result
+
+
+class ResidualDown(_Residual):
+    """A 3x3 and a strided 4x4 convolution beside an average-pooled 1x1 shortcut: (N, in, H, W) to (N, out, H/2, W/2).
+
+    >>> ResidualDown(3, 8, nn.BatchNorm2d, nn.ReLU)(torch.rand(2, 3, 16, 16)).shape
+    torch.Size([2, 8, 8, 8])
+    """
 
     def __init__(self, channels_in: int, channels_out: int, normalization: Normalization, activation: Activation):
-        super().__init__()
-        self.main = nn.Sequential(
+        main = nn.Sequential(
             *convolution(nn.Conv2d, channels_in, channels_out, (3, 1, 1), normalization),
             activation(),
             # A stride here rather than a pooling after it: the same halving for a quarter of the work.
             *convolution(nn.Conv2d, channels_out, channels_out, (4, 2, 1), normalization),
         )
-        self.shortcut = nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(channels_in, channels_out, 1))
-        self.activation = activation()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, in, H, W) to (N, out, H/2, W/2)."""
-        result: Tensor = self.activation(self.main(x) + self.shortcut(x))
-        return result
+        shortcut = nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(channels_in, channels_out, 1))
+        super().__init__(main, shortcut, activation)
 
 
-class ResidualUp(nn.Module):
-    """Nearest-neighbour doubling, two 3x3 convolutions beside a 1x1 shortcut."""
+class ResidualUp(_Residual):
+    """Nearest-neighbour doubling, two 3x3 convolutions beside a 1x1 shortcut: (N, in, H, W) to (N, out, 2H, 2W).
+
+    >>> ResidualUp(8, 4, nn.BatchNorm2d, nn.ReLU)(torch.rand(2, 8, 16, 16)).shape
+    torch.Size([2, 4, 32, 32])
+    """
 
     def __init__(self, channels_in: int, channels_out: int, normalization: Normalization, activation: Activation):
-        super().__init__()
-        self.main = nn.Sequential(
+        main = nn.Sequential(
             nn.Upsample(scale_factor=2),
             *convolution(nn.Conv2d, channels_in, channels_out, (3, 1, 1), normalization),
             activation(),
             *convolution(nn.Conv2d, channels_out, channels_out, (3, 1, 1), normalization),
         )
         # The 1x1 convolution commutes with nearest-neighbour doubling, and costs a quarter before it.
-        self.shortcut = nn.Sequential(nn.Conv2d(channels_in, channels_out, 1), nn.Upsample(scale_factor=2))
-        self.activation = activation()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, in, H, W) to (N, out, 2H, 2W)."""
-        result: Tensor = self.activation(self.main(x) + self.shortcut(x))
-        return result
+        shortcut = nn.Sequential(nn.Conv2d(channels_in, channels_out, 1), nn.Upsample(scale_factor=2))
+        super().__init__(main, shortcut, activation)
 
 
 class ResidualOutput(nn.Sequential):
-    """Nearest-neighbour doubling and a 3x3 convolution into RGB: (N, in, H, W) to (N, 3, 2H, 2W), unbounded."""
+    """Nearest-neighbour doubling and a 3x3 convolution into RGB: (N, in, H, W) to (N, 3, 2H, 2W), unbounded.
+
+    >>> ResidualOutput(8)(torch.rand(2, 8, 16, 16)).shape
+    torch.Size([2, 3, 32, 32])
+    """
 
     def __init__(self, channels_in: int):
         super().__init__(nn.Upsample(scale_factor=2), nn.Conv2d(channels_in, 3, 3, 1, 1))
+
+
+@dataclass(frozen=True)
+class ConvArchitecture:
+    """The sizes and parts of a convolutional encoder or decoder.
+
+    Attributes:
+        image_size: side of the square images, in pixels; a multiple of 2^halvings.
+        halvings: number of stages (the depth), at least 1.
+        channels: of the stage next to the image (the width), at least 1; doubled at each further one.
+        max_channels: bound of that doubling, at least 1.
+        block: factories by name: `down` for an encoder, `up` and `output` for a decoder.
+        normalization: factory, from a channel count.
+        activation: factory.
+
+    Raises:
+        ConfigError: a size is out of range, or the image cannot be halved that often.
+
+    >>> plain = {"down": PlainDown, "up": PlainUp, "output": PlainOutput}
+    >>> architecture = ConvArchitecture(64, 4, 32, 512, plain, nn.BatchNorm2d, nn.ReLU)
+    >>> architecture.side, architecture.widths
+    (4, [32, 64, 128, 256])
+    """
+
+    image_size: int
+    halvings: int
+    channels: int
+    max_channels: int
+    block: Mapping[str, Callable[..., nn.Module]]
+    normalization: Normalization
+    activation: Activation
+
+    def __post_init__(self) -> None:
+        if self.halvings < 1 or self.image_size % (1 << self.halvings):
+            possible = [h for h in range(1, self.image_size.bit_length()) if self.image_size % 2**h == 0]
+            depths = f"choose depth.halvings from {possible}, or " if possible else "choose "
+            step = 1 << max(1, self.halvings)
+            below = self.image_size // step * step
+            sizes = [str(size) for size in (below, below + step) if size > 0 and size != self.image_size]
+            raise ConfigError(
+                f"An image of {self.image_size} pixels cannot be halved {self.halvings} times without a rest; "
+                f"{depths}another data.size, as {' or '.join(sizes)} (photos that prepare.py has made ready have "
+                "the size that it was given: size=…)."
+            )
+        if min(self.channels, self.max_channels) < 1:
+            raise ConfigError(
+                f"width.channels and width.max_channels must be 1 or more; got {self.channels} and {self.max_channels}."
+            )
+
+    @property
+    def side(self) -> int:
+        """Side of the smallest feature map, in cells."""
+        return self.image_size >> self.halvings
+
+    @property
+    def widths(self) -> list[int]:
+        """Channels of each stage, from the image on."""
+        return [min(self.channels * 2**stage, self.max_channels) for stage in range(self.halvings)]
+
+    def factory(self, name: str) -> Callable[..., nn.Module]:
+        """The factory of a block: `down`, `up` or `output`.
+
+        Raises:
+            ConfigError: the family of blocks has none of this name.
+        """
+        if name not in self.block:
+            raise ConfigError(f"A block needs down, up and output, as conf/block/plain.yaml; got {list(self.block)}.")
+        return self.block[name]
+
+
+class Encoder(nn.Module):
+    """Halve images (N, 3, H, W) in [0, 1] in stages, then project the last feature map to vectors (N, outputs).
+
+    The first stage is not normalized (Radford et al. 2015, section 3): that would hide an image's brightness.
+
+    >>> architecture = ConvArchitecture(16, 2, 4, 8, {"down": PlainDown}, nn.BatchNorm2d, nn.ReLU)
+    >>> Encoder(architecture, outputs=5)(torch.rand(2, 3, 16, 16)).shape
+    torch.Size([2, 5])
+    """
+
+    def __init__(self, architecture: ConvArchitecture, outputs: int):
+        super().__init__()
+        widths, parts = architecture.widths, (architecture.normalization, architecture.activation)
+        down = architecture.factory("down")
+        stages = [down(3, widths[0], nn.Identity, architecture.activation)]
+        stages += [down(a, b, *parts) for a, b in pairwise(widths)]
+        self.stages = nn.Sequential(*stages)
+        self.head = nn.Linear(widths[-1] * architecture.side**2, outputs)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (N, 3, H, W) in [0, 1] to vectors (N, outputs)."""
+        # Centred input: the range a tanh generator draws in, and zero-mean for the first convolution.
+        result: Tensor = self.head(self.stages(images * 2 - 1).flatten(1))
+        return result
+
+
+class Decoder(nn.Module):
+    """Project latents (N, latent_size) to a feature map, then double it in stages into images (N, 3, H, W) in [0, 1].
+
+    It mirrors `Encoder`. The output is not normalized (Radford et al. 2015, section 3).
+
+    >>> architecture = ConvArchitecture(16, 2, 4, 8, {"up": PlainUp, "output": PlainOutput}, nn.BatchNorm2d, nn.ReLU)
+    >>> Decoder(architecture, latent_size=6)(torch.randn(2, 6)).shape
+    torch.Size([2, 3, 16, 16])
+    """
+
+    def __init__(self, architecture: ConvArchitecture, latent_size: int):
+        super().__init__()
+        widths, parts = architecture.widths[::-1], (architecture.normalization, architecture.activation)
+        # A transposed convolution of a 1x1 map is a linear layer that already has the image's layout.
+        project = convolution(nn.ConvTranspose2d, latent_size, widths[0], (architecture.side, 1, 0), parts[0])
+        self.project = nn.Sequential(*project, architecture.activation())
+        stages = [architecture.factory("up")(a, b, *parts) for a, b in pairwise(widths)]
+        self.stages = nn.Sequential(*stages, architecture.factory("output")(widths[-1]))
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Map latents (N, latent_size) to images (N, 3, H, W) in [0, 1]."""
+        images: Tensor = self.stages(self.project(latents[:, :, None, None]))
+        return torch.tanh(images) * 0.5 + 0.5

@@ -2,26 +2,28 @@
 
 Averaged generator weights (Yazıcı et al. 2018), discriminators to choose from (`catsweep.models.discriminator`), R1
 (Mescheder et al. 2018) every few steps (Karras et al. 2020, "lazy"), DiffAugment (Zhao et al. 2020), a learning rate
-for each side (Heusel et al. 2017). Its place in the flow: `training.run` builds it from `conf/model/dcgan.yaml`,
-Lightning trains it, and everything after that sees it as a `catsweep.models.protocol.Generator`.
+for each side (Heusel et al. 2017). `training.run` builds it from `conf/model/dcgan.yaml`; Lightning trains it; the rest
+of the code sees a `catsweep.models.generator.Generator`.
 """  # noqa: RUF002  # a name with dotless i's
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from catsweep.errors import ConfigError
 from catsweep.images import to_float
 from catsweep.losses.adversarial import AdversarialLoss, interpolated_gradient_penalty, r1_penalty
-from catsweep.models.averaging import MovingAverage
-from catsweep.models.blocks import Activation, Normalization, initialize
-from catsweep.models.decoder import Decoder
+from catsweep.models.blocks import Activation, ConvArchitecture, Decoder, Normalization, initialize
 from catsweep.models.discriminator import Discriminator, PlainDiscriminator
-from catsweep.models.epoch_means import EpochMeans
 from catsweep.models.optimization import (
+    EpochMeans,
+    MovingAverage,
     OptimizerFactory,
     Schedule,
     build,
@@ -33,17 +35,10 @@ from catsweep.models.optimization import (
 
 
 class DCGAN(EpochMeans):
-    """Deep convolutional GAN.
+    """A deep convolutional GAN.
 
     Args:
-        image_size: side of the square images, in pixels.
         latent_size: length of the latent.
-        halvings: of the generator, see `Encoder`.
-        channels: of the generator, see `Encoder`.
-        max_channels: of the generator, see `Encoder`.
-        block: factories `down`, `up`, `output`, see `catsweep.models.blocks`.
-        normalization: of the generator, see `Encoder`.
-        activation: of the generator.
         adversarial_loss: see `catsweep.losses.adversarial`.
         optimizer: factory, used for both networks.
         schedule: learning-rate multiplier, for both.
@@ -53,26 +48,30 @@ class DCGAN(EpochMeans):
         r1_gamma: weight gamma of the R1 penalty, gamma / 2 times E‖∇D(x)‖²; 0 turns it off.
         r1_every: steps between two R1 penalties, each then weighted that much more.
         augment: applied to everything the discriminator sees, (N, 3, H, W) in [0, 1] to the same.
-        discriminator: None: a `PlainDiscriminator` with as many stages as the generator and the three arguments that
-            follow, which configurations had before there were others.
+        discriminator: None: a `PlainDiscriminator` of the generator's architecture and the three arguments that
+            follow, as in configurations from before there were others.
         discriminator_normalization: of that one; None: as the generator's.
         discriminator_activation: of that one; None: leaky, with a slope of 0.2.
         spectral_norm: of that one.
+        **architecture: of the generator, the fields of `ConvArchitecture`.
 
     Raises:
         ConfigError: `image_size` cannot be halved that often.
+
+    >>> from catsweep.losses.adversarial import Hinge
+    >>> from catsweep.models.blocks import PlainDown, PlainOutput, PlainUp
+    >>> network = {"image_size": 16, "halvings": 2, "channels": 4, "max_channels": 8,
+    ...     "block": {"down": PlainDown, "up": PlainUp, "output": PlainOutput},
+    ...     "normalization": nn.BatchNorm2d, "activation": nn.ReLU}
+    >>> schedule = lambda step, total: 1.0
+    >>> DCGAN(6, Hinge(), torch.optim.Adam, schedule, 1e-3, 1e-3, 0.9, 0.0, 8, nn.Identity(), **network).decode(
+    ...     torch.randn(2, 6)).shape
+    torch.Size([2, 3, 16, 16])
     """
 
     def __init__(
         self,
-        image_size: int,
         latent_size: int,
-        halvings: int,
-        channels: int,
-        max_channels: int,
-        block: dict[str, Callable[..., nn.Module]],
-        normalization: Normalization,
-        activation: Activation,
         adversarial_loss: AdversarialLoss,
         optimizer: OptimizerFactory,
         schedule: Schedule,
@@ -86,21 +85,19 @@ class DCGAN(EpochMeans):
         discriminator_normalization: Normalization | None = None,
         discriminator_activation: Activation | None = None,
         spectral_norm: bool = False,
+        **architecture: Any,
     ):
         super().__init__()
         self.automatic_optimization = False
-        self.image_size, self.latent_size = image_size, latent_size
-        size = (halvings, channels, max_channels)
-        self.generator = Decoder(
-            image_size, latent_size, *size, block["up"], block["output"], normalization, activation
-        ).apply(initialize)
+        network = ConvArchitecture(**architecture)
+        self.image_size, self.latent_size = network.image_size, latent_size
+        self.generator = Decoder(network, latent_size).apply(initialize)
         self.discriminator = discriminator or PlainDiscriminator(
-            image_size,
-            *size,
-            block["down"],
-            discriminator_normalization or normalization,
-            discriminator_activation or partial(nn.LeakyReLU, 0.2),
+            network.factory("down"),
             spectral_norm,
+            **{key: architecture[key] for key in ("image_size", "halvings", "channels", "max_channels")},
+            normalization=discriminator_normalization or network.normalization,
+            activation=discriminator_activation or partial(nn.LeakyReLU, 0.2),
         )
         self.averaged = MovingAverage(self.generator, ema_decay) if ema_decay else None
         self.adversarial_loss, self.augment = adversarial_loss, augment
@@ -108,13 +105,41 @@ class DCGAN(EpochMeans):
         self.generator_lr, self.discriminator_lr = generator_lr, discriminator_lr
         self.r1_gamma, self.r1_every = r1_gamma, r1_every
 
+    @classmethod
+    def check_config(cls, cfg: DictConfig) -> None:
+        """Refuse gradient penalties, also R1, of a projected discriminator that is normalized over the batch.
+
+        Both penalize the slope at single images, taken of the sum of all logits: it is that of each image only if no
+        other one's logit depends on it, and what is normalized over the batch has the same sum whatever the images
+        are. The plain discriminator is left to the user: both have been offered with it since there is one.
+
+        Args:
+            cfg: of a run, composed from `conf/train.yaml`.
+
+        Raises:
+            ConfigError: saying what there is instead.
+        """
+        normalization = str(OmegaConf.select(cfg, "model.discriminator.normalization._target_"))
+        if "network" not in (cfg.model.get("discriminator") or {}) or "BatchNorm" not in normalization:
+            return
+        for key, what, remedy in (
+            ("loss.adversarial.gradient_penalty", "of the chosen loss", "Choose another loss, such as hinge or bce"),
+            ("model.r1_gamma", "R1 (model.r1_gamma)", "Set model.r1_gamma=0"),
+        ):
+            if OmegaConf.select(cfg, key):
+                raise ConfigError(
+                    f"The gradient penalty {what} is of single images, and the heads of discriminator=projected are "
+                    f"normalized over the batch. {remedy}, or discriminator.normalization._target_=torch.nn.Identity, "
+                    "or discriminator=plain."
+                )
+
     def decode(self, latents: Tensor) -> Tensor:
         """See `Generator.decode`: from the averaged generator if there is one."""
         images: Tensor = (self.averaged or self.generator)(latents)
         return images
 
     def _see(self, images: Tensor) -> list[Tensor]:
-        """What the discriminator is to judge of images (N, 3, H, W) in [0, 1], augmented while training."""
+        """Augment images (N, 3, H, W) in [0, 1], while training, and compute what the discriminator judges of them."""
         return self.discriminator.see(self.augment(images) if self.training else images)
 
     def _judge(self, seen: list[Tensor]) -> Tensor:
@@ -122,7 +147,7 @@ class DCGAN(EpochMeans):
         return self.discriminator.judge(seen).float()
 
     def _penalties(self, real: Tensor, drawn: Tensor) -> Iterator[Tensor]:
-        """What the loss and R1 add for the discriminator's gradient at this step, in full precision."""
+        """The gradient penalties of the loss and of R1 at this step, in full precision."""
 
         def mean_logit(images: Tensor) -> Tensor:
             return self._judge(self._see(images)).mean(1)
@@ -142,7 +167,7 @@ class DCGAN(EpochMeans):
         return self.global_step // 2
 
     def _discriminator_step(self, real: Tensor, drawn: Tensor, seen: tuple[list[Tensor], list[Tensor]]) -> Tensor:
-        """Train the discriminator by what it has seen of real and of drawn images."""
+        """Step the discriminator by what it has seen of real and of drawn images."""
         with parametrize.cached():  # each layer's spectral norm is estimated once for all of it
             logits = [self._judge([part.detach() for part in parts]) for parts in seen]
             loss = self.adversarial_loss.discriminator(*logits)
@@ -151,7 +176,7 @@ class DCGAN(EpochMeans):
         return loss
 
     def _generator_step(self, seen: tuple[list[Tensor], list[Tensor]]) -> Tensor:
-        """Train the generator by what the discriminator, as it is now, thinks of the same."""
+        """Step the generator by the present discriminator's logits of the same."""
         self.discriminator.requires_grad_(False)
         try:
             real, drawn = seen
@@ -168,7 +193,7 @@ class DCGAN(EpochMeans):
         self.lr_schedulers()[side].step()  # type: ignore[index]  # Lightning gives a list, for there are two
 
     def training_step(self, batch: Tensor, batch_index: int) -> None:
-        """One step of the discriminator and one of the generator on a uint8 batch (N, H, W, 3)."""
+        """Step the discriminator, then the generator, on a uint8 batch (N, H, W, 3)."""
         real = to_float(batch)
         latents = torch.randn(len(batch), self.latent_size, device=self.device)
         if self._step_index() == 0:
@@ -183,15 +208,13 @@ class DCGAN(EpochMeans):
         self.note({"train/discriminator_loss": discriminator_loss, "train/generator_loss": generator_loss})
 
     def validation_step(self, batch: Tensor, batch_index: int) -> None:
-        """Log what the discriminator thinks of held-out photos: far below the training photos, it has memorised."""
+        """Log the mean logit of held-out photos: far below that of training photos, the discriminator has memorised."""
         logits = self._judge(self._see(to_float(batch)))
         self.log("val/real_logit", logits.mean(), batch_size=len(batch), sync_dist=True)
 
     def configure_optimizers(self) -> pl.utilities.types.OptimizerLRScheduler:
-        """The discriminator's optimizer, then the generator's; their schedules advance in `training_step`."""
-        total = once_a_step(
-            partial(expected_steps, self.trainer)
-        )  # counts batches, which is what each of the two steps over
+        """Build the discriminator's optimizer, then the generator's; their schedules advance in `training_step`."""
+        total = once_a_step(partial(expected_steps, self.trainer))  # in batches, as each of the two counts its steps
         sides = ((self.discriminator, self.discriminator_lr), (self.generator, self.generator_lr))
         built = [build(network, self.optimizer, self.schedule, total, lr) for network, lr in sides]
         return [optimizer for optimizer, _ in built], [schedule for _, schedule in built]

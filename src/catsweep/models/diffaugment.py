@@ -1,17 +1,13 @@
-"""DiffAugment (Zhao et al. 2020, arXiv:2006.10738): change what the discriminator sees, and let gradients through.
+"""Differentiable augmentation, DiffAugment (Zhao et al. 2020, arXiv:2006.10738), of what a discriminator sees.
 
-Flow: `DCGAN` hands every batch, photos and generated images alike, through one `DiffAugment` before its discriminator,
-in training only, so that few photos cannot be memorised and the generator does not learn the changes as part of a cat.
-Parameters are drawn anew for every call and image from torch's global generator; photos and generated images need not
-share them. All parts can be differentiated twice, as R1 and the gradient penalty need.
+A model passes photos and drawn images through one `DiffAugment`, in training only, so that few photos cannot be
+memorised and the generator does not learn the changes as part of a cat. Parameters are drawn anew for every call and
+image from torch's global generator. All parts can be differentiated twice, as R1 and the gradient penalty need.
 
-Written in torch by the paper's formulas, because kornia's nearest counterparts differ, and cost more in a place that is
-passed three times a step (64 x 3 x 64 x 64, CPU time of one thread, forward / with backward; all of ours: 3 / 6 ms):
-
-- `ColorJiggle`, 3.3 / 23 ms against 0.5 / 1.9: it clips, which stops the gradient of every pixel that leaves the range.
-- `RandomTranslate` with nearest resampling, 3.2 / 4.5 ms against 0.8 / 2.1.
-- `RandomErasing`, 1.3 / 2.1 ms against 1.0 / 2.1: its squares lie within the image, and one of half its side then
-  always hides the middle, so that the discriminator would never see a nose.
+kornia's nearest counterparts cost more (64 x 3 x 64 x 64, CPU time of one thread, forward / with backward; all of ours:
+3 / 6 ms) and differ: `ColorJiggle`, 3.3 / 23 ms against 0.5 / 1.9, clips, which stops the gradient of pixels beyond the
+range; `RandomTranslate` takes 3.2 / 4.5 ms against 0.8 / 2.1; `RandomErasing` keeps its squares within the image, and
+one of half its side always hides the middle, so that the discriminator would never see a nose.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,13 +23,12 @@ _GREY = 0.5  # what the paper's 0 is in the range [0, 1]
 
 
 def color(images: Tensor) -> Tensor:
-    """Shift brightness by up to 0.25, scale saturation by 0 to 2 and contrast by 0.5 to 1.5, in this order.
+    """Shift brightness by up to 0.25, scale saturation by 0 to 2 and contrast by 0.5 to 1.5 of images N x C x H x W.
 
-    Args:
-        images: N x C x H x W.
+    In this order, not clipped: pixels of a [0, 1] image stay within [-2.5, 3.5], nearly all within [-0.5, 1.5].
 
-    Returns:
-        The same shape, not clipped: pixels of a [0, 1] image stay within [-2.5, 3.5], nearly all within [-0.5, 1.5].
+    >>> color(torch.rand(2, 3, 8, 8)).shape
+    torch.Size([2, 3, 8, 8])
     """
     brightness, saturation, contrast = torch.rand(3, len(images), 1, 1, 1, device=images.device).unbind()
     brightness, saturation, contrast = (brightness - 0.5) / 2, saturation * 2, contrast + 0.5
@@ -46,13 +41,10 @@ def color(images: Tensor) -> Tensor:
 
 
 def translation(images: Tensor) -> Tensor:
-    """Move each image by whole pixels, up to an eighth of its height and width; what comes in is mid-grey.
+    """Move each image (N x C x H x W) by whole pixels, up to an eighth of its side; what comes in is mid-grey.
 
-    Args:
-        images: N x C x H x W.
-
-    Returns:
-        The same shape and range.
+    >>> translation(torch.full((2, 3, 8, 8), 0.5)).unique()
+    tensor([0.5000])
     """
     reach = round(images.shape[-1] / 8)
     shifts = torch.randint(-reach, reach + 1, (2, len(images)), device=images.device)
@@ -62,13 +54,12 @@ def translation(images: Tensor) -> Tensor:
 
 
 def cutout(images: Tensor) -> Tensor:
-    """Paint a mid-grey square, half the side of the image, whose centre is anywhere in it; it may hang over the edge.
+    """Paint a mid-grey square on each image (N x C x H x W), half its side, with the centre anywhere in it.
 
-    Args:
-        images: N x C x H x W.
+    Painted pixels have no gradient.
 
-    Returns:
-        The same shape and range; painted pixels have no gradient.
+    >>> cutout(torch.zeros(2, 3, 8, 8)).unique()
+    tensor([0.0000, 0.5000])
     """
     rows, columns = (_inside_a_random_half(len(images), side, images.device) for side in images.shape[2:])
     return images.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], _GREY)
@@ -78,13 +69,16 @@ _PARTS: dict[str, Callable[[Tensor], Tensor]] = {"color": color, "translation": 
 
 
 class DiffAugment(nn.Module):
-    """The parts of a policy, one after the other. It has no parameters and no state.
+    """A policy of augmentations, applied one after the other, without parameters or state.
 
     Args:
         policy: any of color, translation, cutout, applied in this order; none of them leaves images as they are.
 
     Raises:
         ConfigError: a name is none of these.
+
+    >>> DiffAugment(["cutout", "color"])
+    DiffAugment(color, cutout)
     """
 
     def __init__(self, policy: Sequence[str] = ("color", "translation", "cutout")):
@@ -99,14 +93,7 @@ class DiffAugment(nn.Module):
         self.policy = tuple(name for name in _PARTS if name in policy)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Augment images.
-
-        Args:
-            images: N x C x H x W, floating, in [0, 1].
-
-        Returns:
-            The same shape, float32 if there is anything to do; beyond [0, 1] where `color` says so.
-        """
+        """Augment images N x C x H x W in [0, 1]: the same shape, float32 unless the policy is empty, see `color`."""
         if not self.policy:
             return images
         # Planes of one colour make sums and shifts several times as fast as interleaved pixels do.
@@ -143,7 +130,7 @@ class _Shift(torch.autograd.Function):
 
 
 def _inside_a_random_half(n: int, side: int, device: torch.device) -> Tensor:
-    """For n draws, say which of `side` pixels are in a stretch of half as many about a random centre: n x side."""
+    """Mask, n x side, of a stretch of half of `side` pixels about a random centre, for each of n draws."""
     length = side // 2
     start = torch.randint(0, side + 1 - length % 2, (n, 1), device=device) - length // 2
     pixel = torch.arange(side, device=device)

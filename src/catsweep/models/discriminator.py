@@ -1,6 +1,6 @@
-"""What tells real images from drawn ones: the DCGAN's other half, and what a VAE may be trained against.
+"""Discriminators: networks that tell real images from drawn ones, for a `DCGAN` or against a `VAE`.
 
-Flow: `conf/discriminator/*.yaml` names one of these classes; a model hands it every batch, real and drawn, once a step:
+`conf/discriminator/*.yaml` names one of these classes; a model hands it every batch, real and drawn, once a step:
 
     seen = discriminator.see(images)                       # the frozen, expensive part, if there is one
     logits = discriminator.judge([s.detach() for s in seen])   # for the discriminator's own loss
@@ -11,6 +11,7 @@ through a frozen network, so that small heads are all there is to learn: cats on
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,29 +19,28 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm as bound_spectral_norm
 
 from catsweep.errors import ConfigError
-from catsweep.models.blocks import Activation, Normalization, convolution, initialize
-from catsweep.models.encoder import Encoder
+from catsweep.models.blocks import Activation, ConvArchitecture, Encoder, Normalization, convolution, initialize
 from catsweep.models.frozen_features import NETWORKS, FrozenFeatures, require_known
 
 SMALLEST_MAP = 4  # side in cells; of a smaller one a head would see nothing but padding
 
 
 class Discriminator(nn.Module):
-    """The interface of all of them; one of your own derives from it and is named by `_target_`."""
+    """The base class of discriminators; one of your own derives from it and is named by `_target_`.
+
+    >>> Discriminator().see(torch.rand(2, 3, 16, 16))[0].shape
+    torch.Size([2, 3, 16, 16])
+    """
 
     def see(self, images: Tensor) -> list[Tensor]:
-        """What is judged, without anything that is trained; gradients go through it to the images.
+        """Compute what is judged of images (N, 3, H, W) in [0, 1], by nothing that is trained: tensors of N rows each.
 
-        Args:
-            images: (N, 3, H, W) in [0, 1].
-
-        Returns:
-            Tensors of N rows each.
+        Gradients go through it to the images.
         """
         return [images]
 
     def judge(self, seen: list[Tensor]) -> Tensor:
-        """Logits (N, K), K ≥ 1, of what `see` returned; the higher, the more real."""
+        """Compute logits (N, K), K ≥ 1, of what `see` returned; the higher, the more real."""
         raise NotImplementedError
 
     def forward(self, images: Tensor) -> Tensor:
@@ -48,49 +48,41 @@ class Discriminator(nn.Module):
         return self.judge(self.see(images))
 
     def calibrate(self, images: Tensor) -> None:
-        """Take a measure of real images (N, 3, H, W), once, before the first step; what is kept of it are buffers."""
+        """Fit constants, kept as buffers, to real images (N, 3, H, W) in [0, 1], once, before the first step."""
 
 
 class PlainDiscriminator(Discriminator, Encoder):
-    """The DCGAN's own (Radford et al. 2015): an encoder with one output. The arguments are those of `Encoder`.
+    """An encoder with one output, the DCGAN's own discriminator (Radford et al. 2015).
 
     Args:
-        image_size: side of the square images, in pixels.
-        halvings: number of stages.
-        channels: of the first stage.
-        max_channels: bound of their doubling.
-        down: factory of a halving stage.
-        normalization: factory, from a channel count.
-        activation: factory; leaky in the paper, so that gradients pass.
+        down: factory of a halving stage, see `catsweep.models.blocks`.
         spectral_norm: whether to bound the spectral norm of all layers (Miyato et al. 2018, arXiv:1802.05957).
+        **architecture: the other fields of `ConvArchitecture`; the activation is leaky in the paper, so that gradients
+            pass.
 
     Raises:
         ConfigError: `image_size` cannot be halved that often.
+
+    >>> from catsweep.models.blocks import PlainDown
+    >>> network = {"image_size": 16, "halvings": 2, "channels": 4, "max_channels": 8,
+    ...     "normalization": nn.BatchNorm2d, "activation": nn.LeakyReLU}
+    >>> PlainDiscriminator(PlainDown, **network)(torch.rand(5, 3, 16, 16)).shape
+    torch.Size([5, 1])
     """
 
-    def __init__(
-        self,
-        image_size: int,
-        halvings: int,
-        channels: int,
-        max_channels: int,
-        down: Callable[[int, int, Normalization, Activation], nn.Module],
-        normalization: Normalization,
-        activation: Activation,
-        spectral_norm: bool = False,
-    ):
-        super().__init__(image_size, 1, halvings, channels, max_channels, down, normalization, activation)
+    def __init__(self, down: Callable[..., nn.Module], spectral_norm: bool = False, **architecture: Any):
+        super().__init__(ConvArchitecture(block={"down": down}, **architecture), 1)
         self.apply(initialize)
         if spectral_norm:
             _bound(self)
 
     def judge(self, seen: list[Tensor]) -> Tensor:
-        """One logit for each image: (N, 1)."""
+        """Compute one logit for each image: (N, 1)."""
         return Encoder.forward(self, *seen)
 
 
 class ProjectedDiscriminator(Discriminator):
-    """Frozen features of several depths, mixed at random, and a small discriminator for each depth.
+    """Small discriminators of frozen features of several depths, mixed at random.
 
     Each depth's features pass a frozen random 1 x 1 convolution, which leaves the discriminator no few channels to rely
     on, scaled so that real images have unit deviation. Its head halves the map until it is smaller than `SMALLEST_MAP`
@@ -112,6 +104,11 @@ class ProjectedDiscriminator(Discriminator):
 
     Raises:
         ConfigError: there is no such network or depth, or the images are too small for any.
+
+    >>> parts = {"normalization": nn.BatchNorm2d, "activation": nn.LeakyReLU}
+    >>> made = ProjectedDiscriminator(64, "efficientnet_lite1", [2, 4, 8, 16], channels=8, head_channels=8, **parts)
+    >>> len(made.heads)
+    4
     """
 
     def __init__(
@@ -155,7 +152,7 @@ class ProjectedDiscriminator(Discriminator):
             _bound(self.heads)
 
     def see(self, images: Tensor) -> list[Tensor]:
-        """Projected features of each depth: (N, channels, h, w) of (N, 3, H, W)."""
+        """Compute projected features of each depth, (N, channels, h, w), of images (N, 3, H, W)."""
         if images.shape[-1] < self.side:
             images = F.interpolate(images, (self.side, self.side), mode="bilinear", align_corners=False)
         # Not a part of this module: it has no place in checkpoints.
@@ -168,7 +165,7 @@ class ProjectedDiscriminator(Discriminator):
         return [project(one) for one, project in zip(maps, self.projections, strict=True)]
 
     def judge(self, seen: list[Tensor]) -> Tensor:
-        """The logits of all maps of all depths: (N, K)."""
+        """Compute the logits of all maps of all depths: (N, K)."""
         return torch.cat([head(maps).flatten(1) for head, maps in zip(self.heads, seen, strict=True)], dim=1)
 
     @torch.no_grad()

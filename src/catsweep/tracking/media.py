@@ -16,8 +16,7 @@ from torch import Tensor
 
 from catsweep.grids import Images, grid, rows, save_png
 from catsweep.images import to_float, to_uint8
-from catsweep.models.latents import draw_latents
-from catsweep.models.protocol import Generator, Reconstructor, evaluating, generate
+from catsweep.models.generator import Generator, Reconstructor, draw_latents, evaluating, generate
 
 
 def log_images(loggers: Sequence[Logger], key: str, image: Images, step: int) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from catsweep.models.averaging import MovingAverage
+from catsweep.models.optimization import MovingAverage
 
 values = st.floats(-1, 1)
 

@@ -5,8 +5,7 @@ import torch
 from torch import nn
 
 from catsweep.images import to_uint8
-from catsweep.models.latents import draw_latents
-from catsweep.models.protocol import Generator, Reconstructor, evaluating, generate
+from catsweep.models.generator import Generator, Reconstructor, draw_latents, evaluating, generate
 
 LATENTS = draw_latents(7, 4, seed=0)
 

@@ -7,15 +7,23 @@ from hypothesis import strategies as st
 from torch import nn
 
 from catsweep.errors import ConfigError
-from catsweep.models.blocks import PlainOutput, PlainUp, ResidualOutput, ResidualUp, group_norm
-from catsweep.models.decoder import Decoder
+from catsweep.models.blocks import (
+    ConvArchitecture,
+    Decoder,
+    PlainOutput,
+    PlainUp,
+    ResidualOutput,
+    ResidualUp,
+    group_norm,
+)
 
 BLOCKS = [(PlainUp, PlainOutput), (ResidualUp, ResidualOutput)]
 NORMALIZATIONS = [nn.BatchNorm2d, nn.Identity, group_norm, partial(nn.InstanceNorm2d, affine=True)]
 
 
 def decoder(image_size=16, latent_size=6, halvings=2, channels=4, blocks=BLOCKS[0], normalization=nn.BatchNorm2d):
-    return Decoder(image_size, latent_size, halvings, channels, 4 * channels, *blocks, normalization, nn.LeakyReLU)
+    parts = dict(zip(("up", "output"), blocks, strict=True)), normalization, nn.LeakyReLU
+    return Decoder(ConvArchitecture(image_size, halvings, channels, 4 * channels, *parts), latent_size)
 
 
 @settings(max_examples=30)

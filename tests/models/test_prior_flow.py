@@ -5,7 +5,7 @@ import torch
 from torch.distributions import MultivariateNormal
 
 from catsweep.errors import DivergedError
-from catsweep.models.flow import HEAD_START, JITTER, Coupling, FlowPrior
+from catsweep.models.prior import HEAD_START, JITTER, Coupling, FlowPrior
 
 CHANNELS, SIDE = 4, 2
 SIZE = CHANNELS * SIDE**2

@@ -9,19 +9,23 @@ from hypothesis import strategies as st
 from torch import nn
 
 from catsweep.errors import ConfigError
-from catsweep.models.blocks import PlainDown, ResidualDown, group_norm
-from catsweep.models.encoder import Encoder, smallest_side, stage_channels
+from catsweep.models.blocks import ConvArchitecture, Encoder, PlainDown, ResidualDown, group_norm
 
 NORMALIZATIONS = [nn.BatchNorm2d, nn.Identity, group_norm, partial(nn.InstanceNorm2d, affine=True)]
 
 
 def encoder(image_size=16, outputs=5, halvings=2, channels=4, down=PlainDown, normalization=nn.BatchNorm2d):
-    return Encoder(image_size, outputs, halvings, channels, 4 * channels, down, normalization, nn.LeakyReLU)
+    parts = {"down": down}, normalization, nn.LeakyReLU
+    return Encoder(ConvArchitecture(image_size, halvings, channels, 4 * channels, *parts), outputs)
+
+
+def sizes(image_size=64, halvings=4, channels=4, max_channels=8):
+    return ConvArchitecture(image_size, halvings, channels, max_channels, {}, nn.BatchNorm2d, nn.LeakyReLU)
 
 
 @given(halvings=st.integers(1, 8), channels=st.integers(1, 64), bound=st.integers(1, 512))
 def test_channels_double_up_to_the_bound(halvings, channels, bound):
-    widths = stage_channels(halvings, channels, bound)
+    widths = sizes(2**halvings, halvings, channels, bound).widths
     assert len(widths) == halvings
     assert widths[0] == min(channels, bound)
     assert all(after == min(2 * before, bound) for before, after in itertools.pairwise(widths))
@@ -29,25 +33,36 @@ def test_channels_double_up_to_the_bound(halvings, channels, bound):
 
 @given(cells=st.integers(1, 9), halvings=st.integers(1, 6))
 def test_the_smallest_side_doubled_again_is_the_image(cells, halvings):
-    assert smallest_side(cells * 2**halvings, halvings) == cells
+    assert sizes(cells * 2**halvings, halvings).side == cells
 
 
 @pytest.mark.parametrize(("image_size", "halvings"), [(64, 0), (64, -1), (64, 7), (48, 5), (63, 1)])
 def test_a_depth_that_leaves_a_rest_is_refused(image_size, halvings):
     with pytest.raises(ConfigError, match=rf"{image_size} pixels cannot be halved {halvings} times"):
-        smallest_side(image_size, halvings)
+        sizes(image_size, halvings)
 
 
 def test_the_refusal_names_every_depth_that_works():
     with pytest.raises(ConfigError, match=r"from \[1, 2, 3, 4\], or another data\.size, as 32 or 64 "):
-        smallest_side(48, 5)
+        sizes(48, 5)
+
+
+@pytest.mark.parametrize("width", [{"channels": 0}, {"max_channels": 0}, {"channels": -4}])
+def test_a_network_without_channels_is_refused(width):
+    with pytest.raises(ConfigError, match=r"width\.channels and width\.max_channels must be 1 or more; got"):
+        sizes(**width)
+
+
+def test_a_block_without_what_is_needed_is_refused():
+    with pytest.raises(ConfigError, match=r"A block needs down, up and output.*got \['up'\]"):
+        Encoder(ConvArchitecture(16, 2, 4, 8, {"up": PlainDown}, nn.BatchNorm2d, nn.ReLU), 5)
 
 
 @pytest.mark.security
 @given(image_size=st.integers(1, 600), halvings=st.integers(-2, 9))
 def test_what_the_refusal_names_works(image_size, halvings):
     try:
-        smallest_side(image_size, halvings)
+        sizes(image_size, halvings)
         return
     except ConfigError as error:
         said = str(error)
@@ -55,11 +70,11 @@ def test_what_the_refusal_names_works(image_size, halvings):
     depths = re.search(r"depth\.halvings from \[([\d, ]+)\]", said)
     assert (depths is None) == (image_size % 2 == 1)
     for depth in map(int, depths[1].split(", ") if depths else []):
-        assert smallest_side(image_size, depth) >= 1
-    sizes = re.search(r"another data\.size, as ([\d or]+) \(", said)
-    assert sizes, said
-    for size in map(int, sizes[1].split(" or ")):
-        assert smallest_side(size, max(1, halvings)) >= 1
+        assert sizes(image_size, depth).side >= 1
+    others = re.search(r"another data\.size, as ([\d or]+) \(", said)
+    assert others, said
+    for size in map(int, others[1].split(" or ")):
+        assert sizes(size, max(1, halvings)).side >= 1
         assert abs(size - image_size) <= 2 ** max(1, halvings)
 
 

@@ -3,7 +3,7 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from catsweep.models.latents import draw_latents, interpolate
+from catsweep.models.generator import draw_latents, interpolate
 
 seeds = st.integers(0, 2**32 - 1)
 

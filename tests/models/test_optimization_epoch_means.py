@@ -6,7 +6,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from torch.utils.data import DataLoader
 
-from catsweep.models.epoch_means import EpochMeans
+from catsweep.models.optimization import EpochMeans
 
 
 class Model(EpochMeans):
