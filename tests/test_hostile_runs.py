@@ -366,7 +366,7 @@ def test_who_builds_what_a_configuration_names() -> None:
     """Those that compose theirs; whoever opens a folder goes through `catsweep.loaded`."""
     assert calling("instantiate") == {
         "training", "judging", "smoke_test", "search/preflight", "tracking/loggers", "tracking/sweep_run",
-        "data/prepare/pipeline", "data/prepare/loose",
+        "prepare/pipeline", "prepare/exporters",
     }  # fmt: skip
     assert calling("hydra.utils.instantiate", "hydra.utils.call") == {
         "instantiation", "loaded", "search/pruning", "search/sampling", "search/space",

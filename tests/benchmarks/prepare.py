@@ -28,9 +28,9 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "src"))
 from catsweep.data.batches import TrainBatches
 from catsweep.data.decode import decode
 from catsweep.data.demo import render
-from catsweep.data.prepare import faces, pipeline
-from catsweep.data.prepare.operations import Operation
+from catsweep.data.operations import Operation
 from catsweep.instantiation import instantiate
+from catsweep.prepare import faces, pipeline
 
 ROOT = Path(__file__).resolve().parents[2]
 PHOTOS, COPIES, SIZE = 1000, 75, 64

@@ -20,10 +20,10 @@ from catsweep.data import hub
 from catsweep.data.building import open_or_build
 from catsweep.data.decode import Unreadable
 from catsweep.data.hub import HubCats, HubFiles
-from catsweep.data.prepare.making import build
-from catsweep.data.prepare.original import Original
 from catsweep.errors import ConfigError, DataError, PlaceError
 from catsweep.instantiation import instantiate
+from catsweep.prepare.stage_cache import build
+from catsweep.prepare.stages.original import Original
 
 
 def photo(number: int) -> bytes:

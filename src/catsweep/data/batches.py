@@ -1,7 +1,7 @@
 """Whole batches out of memory: the loaders that training and scoring read.
 
 The last step before the device. A batch is one gather of rows and one mirroring of those it chose; if asked to, it is
-then augmented (`catsweep.data.prepare.operations`). All that is left to chance is a function of (seed, epoch) alone, so
+then augmented (`catsweep.data.operations`). All that is left to chance is a function of (seed, epoch) alone, so
 a run that is killed and resumed sees what the undisturbed run would have seen. Plain iterables rather than a
 DataLoader: worker processes and collation would cost more than what they could do.
 """
@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from catsweep.data.prepare import operations as ops
+from catsweep.data import operations as ops
 from catsweep.errors import DataError
 
 

@@ -1,7 +1,7 @@
 """Build a ready set once: keyed by content, locked, written whole or not at all.
 
 Called by the datamodule before training (`open_or_build`, straight from a source) and at the end of a preparation
-(`catsweep.data.prepare.ready`); both share `open_or_fill` and `describe`. Any number of processes may call it for the
+(`catsweep.prepare.pipeline`); both share `open_or_fill` and `describe`. Any number of processes may call it for the
 same set at the same time; one builds, the others wait and open what it built.
 """
 

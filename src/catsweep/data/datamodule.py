@@ -17,7 +17,7 @@ from torch import Tensor
 
 from catsweep.data.batches import OrderedBatches, TrainBatches
 from catsweep.data.building import open_or_build
-from catsweep.data.prepare.operations import Operation, usable
+from catsweep.data.operations import Operation, usable
 from catsweep.data.ready import MANIFEST, ReadySet, Source
 from catsweep.data.splits import TRAIN, VAL
 from catsweep.errors import ConfigError, DataError
@@ -40,7 +40,7 @@ class CatDataModule(pl.LightningDataModule):
         val_fraction: share of held-out photos.
         flip: mirror training images with probability ½.
         augment: what else is done to training images by chance, in memory, by name; see
-            `catsweep.data.prepare.operations`.
+            `catsweep.data.operations`.
         seed: of the run; decides order and mirroring, never the content of the ready set or its splits.
         source: the folder as the user typed it (`data.source=DIR`), which the reader already has.
         download: whether the reader fetches the photos, as the user typed it, too.

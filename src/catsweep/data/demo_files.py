@@ -1,6 +1,6 @@
 """Demo cats as the files of a source, so that `python src/prepare.py` runs on a fresh machine, too.
 
-`catsweep.data.sources.DemoCats` hands them to `catsweep.data.prepare`. Each is drawn when it is read, as a photographer
+`catsweep.data.sources.DemoCats` hands them to `catsweep.prepare`. Each is drawn when it is read, as a photographer
 would take it: smaller than `catsweep.data.demo` draws it, not quite in the middle and not quite level, so that there
 is something to find and to align. Its landmarks are beside it, as in the Kaggle set.
 """

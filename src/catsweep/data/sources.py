@@ -55,7 +55,7 @@ class DemoCats:
 
     @cached_property
     def files(self) -> Files:
-        """The cats as photos, for `catsweep.data.prepare`."""
+        """The cats as photos, for `catsweep.prepare`."""
         from catsweep.data.demo_files import DemoFiles
 
         return DemoFiles(self.n, self.seed, code_digest("demo*.py"))
