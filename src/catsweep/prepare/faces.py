@@ -1,8 +1,8 @@
-"""Find the face of a cat in a photo that has no landmarks: OpenCV's two cascades, upright first, then turned.
+"""Face detection for stage `zoom`: OpenCV's cascades for cats, upright first, then on the turned photo.
 
-Serves stage `zoom`. The cascades are those of Joseph Howse, trained for "OpenCV for Secret Agents" and shipped with
-OpenCV: boosted Haar features (Viola and Jones, CVPR 2001), one for frontal faces, one for faces with their ears.
-OpenCV 5 has none, so opencv-python-headless is held below it. Positions are continuous, as in `catsweep.data.align`.
+Joseph Howse trained the cascades for "OpenCV for Secret Agents": boosted Haar features (Viola and Jones, CVPR 2001),
+one for frontal faces, one for faces with ears. OpenCV 5 has none, so opencv-python-headless is held below it. Positions are
+continuous, as in `catsweep.data.align`.
 """
 
 import threading
@@ -44,14 +44,13 @@ UPRIGHT, TURNED = (1.5, 0.6), (1.4, -1.85)
 
 @dataclass(frozen=True)
 class Face:
-    """A face that was found.
+    """Detected face.
 
     Attributes:
-        x: of the centre of its box, pixels of the photo.
-        y: the same.
+        x, y: centre of its box, pixels of the photo.
         side: of the box, pixels of the photo.
-        angle: degrees, by which the photo was turned, counter-clockwise, when it was found.
-        weight: by how much it passes the last stage of the cascade; the sum of both, if both found it.
+        angle: of the photo when it was found, degrees, counter-clockwise.
+        weight: margin in the last stage of the cascade; the sum, if both cascades found it.
     """
 
     x: float
@@ -62,31 +61,24 @@ class Face:
 
     @property
     def confidence(self) -> float:
-        """The probability that it is right, 0 to 1."""
+        """Probability that it is a face, 0 to 1."""
         slope, intercept = TURNED if self.angle else UPRIGHT
         return float(1 / (1 + np.exp(-slope * self.weight - intercept)))
 
     @property
     def eyes(self) -> Array:
-        """Where the left and the right eye should be: shape (2, 2), pixels of the photo."""
+        """Expected places of the left and the right eye: shape (2, 2), pixels of the photo."""
         upright = self.side * np.array([[RIGHT - APART / 2, DOWN], [RIGHT + APART / 2, DOWN]])
         return np.asarray(upright @ _turn_by(self.angle) + np.array([self.x, self.y]))
 
     def is_that(self, other: "Face") -> bool:
-        """Whether two boxes are of the same face."""
+        """Tell whether two boxes are of the same face."""
         near = np.hypot(self.x - other.x, self.y - other.y) < CLOSE * self.side
         return bool(near and 1 / ALIKE < self.side / other.side < ALIKE)
 
 
 def find(photo: Pixels) -> Face | None:
-    """The face in a photo that a cascade is surest of; None if there is none. Thread-safe.
-
-    Args:
-        photo: uint8, (H, W, 3) RGB or (H, W, 4) with transparency.
-
-    Raises:
-        ConfigError: see `load`.
-    """
+    """Detect the most certain face in a photo, uint8 (H, W, 3 or 4); None if there is none. Thread-safe. See `load`."""
     grey, factor = _small_grey(photo)
     found: list[Face] = []
     for step in UPRIGHT_STEPS:
@@ -99,11 +91,7 @@ def find(photo: Pixels) -> Face | None:
 
 
 def load() -> list["cv2.CascadeClassifier"]:
-    """New classifiers for `CASCADES`.
-
-    Raises:
-        ConfigError: this OpenCV has none, or not these.
-    """
+    """Load classifiers for `CASCADES`; raises ConfigError if this OpenCV has none, or not these."""
     remedy = "Install opencv-python-headless>=4.14,<5, or do without: zoom.cascades=false."
     if not hasattr(cv2, "CascadeClassifier"):
         raise ConfigError(f"Expected an OpenCV with cascade classifiers, but {cv2.__version__} has none. {remedy}")
@@ -117,7 +105,7 @@ def load() -> list["cv2.CascadeClassifier"]:
 
 
 class _Mine(threading.local):
-    """The classifiers of one thread: each holds the photo that it is searching, so they cannot be shared."""
+    """Classifiers of one thread; each holds the photo that it searches, so they cannot be shared."""
 
     def __init__(self) -> None:
         self.classifiers: list[cv2.CascadeClassifier] = []
@@ -127,14 +115,14 @@ _mine = _Mine()
 
 
 def _small_grey(photo: Pixels) -> tuple[Pixels, tuple[float, float]]:
-    """A photo as it is searched, and how many pixels of it across and down are one of those."""
+    """Shrink a photo to grey for the search; return it and the pixels of the photo per pixel, across and down."""
     height, width = photo.shape[:2]
     small = shrunk(np.asarray(cv2.cvtColor(on_white(photo), cv2.COLOR_RGB2GRAY), np.uint8), LONG)
     return small, (width / small.shape[1], height / small.shape[0])
 
 
 def _search(grey: Pixels, angle: float, step: float) -> list[Face]:
-    """What the cascades find in a photo turned by an angle, with a first look at sizes by that factor apart."""
+    """Search a photo turned by an angle, with a first look at sizes by the factor `step` apart."""
     turned, back = _turn(grey, angle)
     if not _mine.classifiers:
         _mine.classifiers = load()
@@ -155,7 +143,7 @@ def _search(grey: Pixels, angle: float, step: float) -> list[Face]:
 
 @dataclass(frozen=True, order=True)
 class _Box:
-    """What a cascade found, the surest first: `Face` in pixels of the turned photo, or of a part of it."""
+    """Detection in pixels of the turned photo or a part of it; sorts the surest first."""
 
     doubt: float  # minus the weight
     x: float
@@ -163,7 +151,7 @@ class _Box:
     side: float
 
     def moved(self, back: Array, left: int, top: int, angle: float) -> Face:
-        """The face in the photo, from a part of the turned one that begins at `left` and `top`."""
+        """Map a box, in a part of the turned photo that begins at `left` and `top`, to the photo."""
         x, y = alignment.transform(back, np.array([[self.x + left, self.y + top]]))[0]
         return Face(float(x), float(y), self.side, angle, -self.doubt)
 
@@ -171,15 +159,15 @@ class _Box:
 def _boxes(
     classifier: "cv2.CascadeClassifier", grey: Pixels, step: float, neighbours: int, least: int, most: int = 0
 ) -> list[_Box]:
-    """What a cascade finds, the surest first; OpenCV's own order depends on its threads.
+    """Run a cascade over a grey image; the surest box first, for OpenCV's own order depends on its threads.
 
     Args:
         classifier: of this thread.
-        grey: what is searched, uint8 (H, W).
+        grey: uint8 (H, W).
         step: factor from one size to the next.
-        neighbours: so many finds in one place make a box; 0: each is one.
+        neighbours: finds in one place that make a box; 0: each is one.
         least: smallest box, pixels.
-        most: largest box, pixels; 0: as large as the picture.
+        most: largest box, pixels; 0: no limit.
     """
     boxes, _, weights = classifier.detectMultiScale3(
         grey, step, neighbours, minSize=(least, least), maxSize=(most, most), outputRejectLevels=True
@@ -191,7 +179,7 @@ def _boxes(
 
 
 def _apart(boxes: list[_Box]) -> list[_Box]:
-    """One box of each place, the largest."""
+    """Select the largest box of each place."""
     apart: list[_Box] = []
     for box in sorted(boxes, key=lambda box: (-box.side, box)):
         near = (other for other in apart if np.hypot(box.x - other.x, box.y - other.y) < SAME * other.side)
@@ -201,7 +189,7 @@ def _apart(boxes: list[_Box]) -> list[_Box]:
 
 
 def _around(grey: Pixels, place: _Box) -> tuple[Pixels, int, int]:
-    """The part of a photo around a place, and where it begins."""
+    """Crop a photo around a place; return it and where it begins."""
     height, width = grey.shape
     reach = place.side * AROUND / 2
     left, top = max(0, int(place.x - reach)), max(0, int(place.y - reach))
@@ -210,7 +198,7 @@ def _around(grey: Pixels, place: _Box) -> tuple[Pixels, int, int]:
 
 
 def _merged(faces: list[Face], others: list[Face]) -> list[Face]:
-    """Two boxes of the same face become one, their mean, with the sum of their weights."""
+    """Merge boxes of the same face into their mean, with the sum of their weights."""
     merged, alone = [], list(others)
     for face in faces:
         twin = next((other for other in alone if face.is_that(other)), None)
@@ -223,13 +211,13 @@ def _merged(faces: list[Face], others: list[Face]) -> list[Face]:
 
 
 def _turn_by(angle: float) -> Array:
-    """The matrix that turns column vectors counter-clockwise on the screen, row vectors (from the right) clockwise."""
+    """Rotation matrix: turns column vectors counter-clockwise on the screen."""
     cos, sin = np.cos(np.radians(angle)), np.sin(np.radians(angle))
     return np.array([[cos, sin], [-sin, cos]])
 
 
 def _turn(grey: Pixels, angle: float) -> tuple[Pixels, Array]:
-    """Turn a photo by some degrees, counter-clockwise, on a sheet that holds all of it; and the matrix back."""
+    """Turn a photo counter-clockwise, degrees, on a sheet that holds all of it; return it and the matrix back."""
     height, width = grey.shape
     if not angle:
         return grey, np.eye(2, 3)

@@ -1,27 +1,12 @@
-"""Perceptual hashes: 256 bits by which photos of one scene are known again, however they were saved.
+"""Image matching for stage `duplicates`: perceptual hashes, keypoints and registration.
 
-Pure arithmetic for stage `duplicates`. The hash is that of `imagehash.phash` (the signs, about their median, of the
-16 x 16 lowest frequencies of the photo's brightness); the distance of two photos is the number of bits in which theirs
-differ, about 128 for photos that have nothing to do with each other, and less where all are alike, as aligned faces
-are. So hashes only say which photos to compare by their pixels (`catsweep.prepare.image_matching`). All pairs of
-hashes are looked at: the 50 million pairs of 10,000 photos take a core less than a second, three with mirrored ones.
-
-Keypoints: small patches by which a part of a photo is known again, wherever it lies in another one.
-
-Stage `duplicates` finds crops with them, which no hash of a whole photo can. The keypoints are those of SIFT (Lowe,
-"Distinctive image features from scale-invariant keypoints", IJCV 2004) with the descriptors of RootSIFT (Arandjelović
-and Zisserman, CVPR 2012). To find out which photos have some in common, each is sketched in 64 bits, and those are
-looked up in tables, so that the cost grows with the number of photos and not of pairs: a photo takes 6 ms to sketch,
-and 10,000 of them take a few seconds to look up.
-
-Registration: lay one photo on another, and see how much of the picture is the same.
-
-Stage `duplicates` has candidates by their hashes and keypoints; whether they are copies is decided here, by pixels. Two
-photos are laid on each other in two ways, edge on edge (a copy that was resized) and keypoint on keypoint (a crop),
-then moved by fractions of a pixel until they fit best (Evangelidis and Psarakis, "Parametric image alignment using
-enhanced correlation coefficient maximization", PAMI 2008). Where both have something to show, squares of 1/12 of the
-crop's side are correlated: light and contrast do not matter, a caption spoils only the squares that it covers, and of
-another shot of the same cat many squares differ.
+- Hashes (`imagehash.phash`, 256 bits) and keypoints (SIFT: Lowe, IJCV 2004; RootSIFT: Arandjelović and Zisserman, CVPR
+  2012) propose pairs. Hashes of unrelated photos differ in about 128 bits, in less where all are alike, as are aligned
+  faces; all pairs are looked at, 50 million in a second. Keypoints find crops: each is sketched in 64 bits and
+  looked up in tables, so that the cost grows with the number of photos and not of pairs.
+- Pixels decide (`match`). Photos are laid on each other edge on edge (a resized copy) and keypoint on keypoint (a crop)
+  and refined (ECC: Evangelidis and Psarakis, PAMI 2008); then squares of 1/12 of the crop's side are correlated: light
+  and contrast do not matter, and a caption spoils only the squares that it covers.
 """
 
 import base64
@@ -50,19 +35,14 @@ Pairs = tuple[Places, Places, NDArray[np.uint16]]
 
 @dataclass(frozen=True)
 class Hashes:
-    """Hashes of n photos.
-
-    Attributes:
-        plain: shape (n, 4).
-        mirrored: of the photos' mirror images, the same shape; None: mirrored copies are not looked for.
-    """
+    """Hashes of n photos and (None: not looked for) of their mirror images, shape (n, 4) each."""
 
     plain: Words
     mirrored: Words | None
 
     @classmethod
     def read(cls, plain: Sequence[str], mirrored: Sequence[str] | None) -> "Hashes":
-        """From the hexadecimal numbers that `phash` gives."""
+        """Parse the hexadecimal numbers of `phash`."""
         return cls(_words(plain), None if mirrored is None else _words(mirrored))
 
     def __len__(self) -> int:
@@ -73,21 +53,14 @@ class Hashes:
 
 
 def phash(image: NDArray[np.uint8]) -> tuple[str, str]:
-    """Hash a photo and its mirror image.
-
-    Args:
-        image: uint8, shape (H, W, 3), RGB.
-
-    Returns:
-        Two hexadecimal numbers of 64 digits. The photo is shrunk once, in the same way as `imagehash` would do it.
-    """
+    """Hash a photo, uint8 (H, W, 3), and its mirror image: 64 hexadecimal digits each, equal to `imagehash.phash`."""
     small = Image.fromarray(image).convert("L").resize((_HASH_SIDE, _HASH_SIDE), Image.Resampling.LANCZOS)
     plain, mirrored = (imagehash.phash(picture, hash_size=16) for picture in (small, ImageOps.mirror(small)))
     return str(plain), str(mirrored)
 
 
 def distances(one: Hashes, other: Hashes) -> NDArray[np.uint16]:
-    """How far each of n photos is from each of m others, or from its mirror image if that is nearer; shape (n, m)."""
+    """Compute the distances of n photos from m others, or their mirror images if nearer; shape (n, m)."""
     found = _differing(one.plain[:, None], other.plain[None])
     if one.mirrored is not None and other.mirrored is not None:
         # Both ways, for rounding makes them differ by a bit or two, and which photo comes first must not matter.
@@ -97,7 +70,7 @@ def distances(one: Hashes, other: Hashes) -> NDArray[np.uint16]:
 
 
 def compared(one: Hashes, other: Hashes) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
-    """Distance of n photos from n others, one by one, and whether it is that of a mirror image; shapes (n,)."""
+    """Compute the distances of n photos from n others, and whether to their mirror images; shapes (n,)."""
     plain = _differing(one.plain, other.plain)
     if one.mirrored is None or other.mirrored is None:
         return plain, np.zeros(len(plain), bool)
@@ -126,17 +99,10 @@ def close_pairs(hashes: Hashes, limit: int) -> Iterator[Pairs]:
 
 
 def chance_limit(hashes: Hashes, share: float, least: int, most: int) -> int:
-    """The distance up to which it is worth looking at pairs, which depends on how alike the photos of a set are.
+    """Estimate the distance, from `least` to `most`, up to which at most `share` pairs per photo are close by chance.
 
-    How many pairs are that close by chance is told by pairs of a photo and the mirror image of another: such a pair is
-    as alike as any two photos of the set, but next to never shows the same (decoys; Elias and Gygi, "Target-decoy
-    search strategy", Nature Methods 2007, who count false matches in this way).
-
-    Args:
-        hashes: with those of the mirror images.
-        share: at most so many pairs by chance, as a multiple of the number of photos.
-        least: the answer is at least this,
-        most: and at most this.
+    Pairs of a photo and the mirror image of another are the decoys: as alike as any two photos of the set, but next to
+    never copies (Elias and Gygi, "Target-decoy search strategy", Nature Methods 2007).
     """
     assert hashes.mirrored is not None
     mirrored = hashes.mirrored
@@ -156,11 +122,9 @@ def chance_limit(hashes: Hashes, share: float, least: int, most: int) -> int:
 
 
 def nearest_before(pairs: Iterable[Pairs], count: int) -> Pairs:
-    """Of all pairs, those of each photo with the nearest that come before it, at most `count` of them.
+    """Select the pairs of each photo with the nearest `count` before it, ordered by second photo, distance and first.
 
-    Returns:
-        The pairs by their second photo, then by distance, then by their first. Memory is bounded by the answer and
-        one block of pairs.
+    Memory is bounded by the answer and one block of pairs.
     """
     best: Pairs = (np.zeros(0, np.intp), np.zeros(0, np.intp), np.zeros(0, np.uint16))
     for some in pairs:
@@ -175,7 +139,7 @@ def nearest_before(pairs: Iterable[Pairs], count: int) -> Pairs:
 
 
 def _differing(one: Words, other: Words) -> NDArray[np.uint16]:
-    """Bits that differ; of shapes (…, 4), which are broadcast, (…) is left. Word by word, to save memory."""
+    """Count the bits that differ, of broadcast shapes (…, 4): (…). Word by word, to save memory."""
     first, second, third, fourth = (np.bitwise_count(one[..., word] ^ other[..., word]) for word in range(4))
     return np.asarray(np.add(first + second, third + fourth, dtype=np.uint16))  # in 8 bits, 256 would be 0
 
@@ -200,7 +164,7 @@ _PLANES = np.asarray(hadamard(128)[:, 1:65], np.float32)
 
 @dataclass(frozen=True)
 class Keypoints:
-    """Of one photo, the strongest first.
+    """Keypoints of one photo, the strongest first.
 
     Attributes:
         places: float64, shape (n, 2): x and y in pixels, counted from the centre of the first.
@@ -223,20 +187,13 @@ def find_keypoints(grey: Pixels, most: int) -> Keypoints:
 
 
 def sketch(grey: Pixels) -> str:
-    """What a photo's keypoints are remembered by: 8 bytes each, in base64."""
+    """Sketch a photo's keypoints: 8 bytes each, in base64."""
     signs = find_keypoints(shrunk(grey, SKETCH_SIDE), _SKETCHED).descriptors @ _PLANES > 0
     return base64.b64encode(np.packbits(signs, axis=1).tobytes()).decode()
 
 
 def shared_keypoints(sketches: Sequence[str]) -> Pairs:
-    """Find photos that have keypoints in common.
-
-    Args:
-        sketches: of n photos, see `sketch`.
-
-    Returns:
-        Places i < j of pairs that may show the same, and how many keypoints they share.
-    """
+    """Find pairs of photos with common keypoints, by their sketches: places i < j, and how many they share."""
     words = [np.frombuffer(base64.b64decode(text), np.uint64) for text in sketches]
     photo = np.repeat(np.arange(len(words)), [len(some) for some in words])
     word = np.concatenate([*words, np.zeros(0, np.uint64)])
@@ -250,7 +207,7 @@ def shared_keypoints(sketches: Sequence[str]) -> Pairs:
 
 
 def estimate_similarity(one: Keypoints, other: Keypoints) -> NDArray[np.float64] | None:
-    """The turn, scale and shift from most keypoints of `other` to those of `one`, shape (2, 3); None: there is none."""
+    """Estimate rotation, scale and shift from the keypoints of `other` to those of `one`, (2, 3), or None."""
     if len(one.places) < _INLIERS or len(other.places) < _INLIERS:
         return None
     alike = other.descriptors @ one.descriptors.T
@@ -267,7 +224,7 @@ def estimate_similarity(one: Keypoints, other: Keypoints) -> NDArray[np.float64]
 
 
 def _meetings(word: NDArray[np.uint64], shift: np.uint64) -> NDArray[np.int64]:
-    """Pairs of alike sketches that share the bits from `shift` on: places i < j, as i · n + j."""
+    """Find pairs of alike sketches that share the bits from `shift` on: places i < j, as i · n + j."""
     key = (word >> shift) & np.uint64((1 << _BITS) - 1)
     order = np.argsort(key, kind="stable")
     key, n = key[order], len(word)
@@ -295,44 +252,38 @@ Matrix = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class View:
-    """A photo made ready to be compared: shrunk, grey, with its keypoints (none if they are not wanted)."""
+    """Photo prepared for `match`: shrunk, grey, with its keypoints (None if they are not wanted)."""
 
     grey: Pixels
     points: Keypoints | None
 
     @classmethod
     def of(cls, image: Pixels, with_keypoints: bool) -> "View":
-        """Of a photo, uint8, shape (H, W, 3), RGB."""
+        """Prepare a photo, uint8 (H, W, 3), RGB."""
         grey = shrunk(np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8), _MATCH_SIDE)
         return cls(grey, find_keypoints(grey, _KEYPOINTS) if with_keypoints else None)
 
     def mirrored(self) -> "View":
-        """Its mirror image, whose keypoints have other descriptors."""
+        """Mirror the photo; its keypoints get other descriptors."""
         grey = np.ascontiguousarray(self.grey[:, ::-1])
         return View(grey, None if self.points is None else find_keypoints(grey, _KEYPOINTS))
 
 
 @dataclass(frozen=True)
 class Match:
-    """How two photos fit.
-
-    Attributes:
-        agreement: share of the squares in the common part that show the same, 0 to 1.
-        of_one: share of the first photo's area that is in the common part.
-        of_other: the same of the second.
-    """
+    """Agreement of two photos, the share of equal squares in their common part, and its share of either's area."""
 
     agreement: float = 0.0
     of_one: float = 0.0
     of_other: float = 0.0
 
     def swapped(self) -> "Match":
-        """As seen from the other photo."""
+        """Swap the two photos."""
         return replace(self, of_one=self.of_other, of_other=self.of_one)
 
 
 def match(one: View, other: View) -> Match:
-    """Compare two photos, and take the way of laying them on each other in which they agree most."""
+    """Compare two photos, aligned in the way in which they agree most."""
     best = _laid(one.grey, other.grey, _edge_on_edge(one.grey, other.grey), refine=True)
     if best.agreement < _SETTLED and one.points is not None and other.points is not None:
         matrix = estimate_similarity(one.points, other.points)
@@ -347,14 +298,7 @@ def _edge_on_edge(one: Pixels, other: Pixels) -> Matrix:
 
 
 def _laid(one: Pixels, other: Pixels, matrix: Matrix, refine: bool) -> Match:
-    """How they fit if `matrix` (2, 3) takes places in `other` to places in `one`.
-
-    Args:
-        one: grey, shape (H, W).
-        other: the same.
-        matrix: from one to the other.
-        refine: look for a better matrix also if hardly anything fits with this one.
-    """
+    """Match grey photos if `matrix` (2, 3) maps `other` to `one`; `refine` it even if hardly anything fits."""
     area = abs(float(np.linalg.det(matrix[:, :2])))
     if not 1 / 400 < area < 400:
         return Match()
@@ -365,7 +309,7 @@ def _laid(one: Pixels, other: Pixels, matrix: Matrix, refine: bool) -> Match:
 
 
 def _fitted(large: Pixels, small: Pixels, matrix: Matrix, refine: bool) -> Match:
-    """The same, of a photo and one that covers less of the scene."""
+    """Match a photo and one that covers less of the scene; see `_laid`."""
     height, width = small.shape
     scale = _RASTER / max(height, width)
     size = max(_SQUARE, round(width * scale)), max(_SQUARE, round(height * scale))
@@ -389,7 +333,7 @@ def _fitted(large: Pixels, small: Pixels, matrix: Matrix, refine: bool) -> Match
 
 
 def _coarse(image: Pixels, matrix: Matrix, finest: float) -> tuple[Pixels, Matrix]:
-    """An image shrunk so that a pixel of the raster has about `finest` pixels a side, and the matrix to it."""
+    """Shrink an image until a pixel of the raster has about `finest` pixels a side; return it and the matrix to it."""
     factor = finest / float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
     if factor >= 1:
         return image, matrix
@@ -400,7 +344,7 @@ def _coarse(image: Pixels, matrix: Matrix, finest: float) -> tuple[Pixels, Matri
 
 
 def _refined(base: Pixels, image: Pixels, matrix: Matrix) -> Matrix:
-    """A matrix near this one by which the image fits the raster better; the same if there is none."""
+    """Refine the matrix by ECC; return it as it is where that does not converge."""
     try:
         begin = matrix.astype(np.float32)
         _, better = cv2.findTransformECC(base, image, begin, cv2.MOTION_AFFINE, _REFINE)
@@ -410,7 +354,7 @@ def _refined(base: Pixels, image: Pixels, matrix: Matrix) -> Matrix:
 
 
 def _raster(image: Pixels, matrix: Matrix, size: tuple[int, int]) -> tuple[Pixels, NDArray[np.bool_]]:
-    """An image on the raster, a little blurred, and where the raster lies within the image."""
+    """Warp an image to the raster, a little blurred; return it and where the raster lies within the image."""
     how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     moved = cv2.warpAffine(image, matrix, size, flags=how, borderMode=cv2.BORDER_REPLICATE)
     inside = cv2.warpAffine(np.full(image.shape, 255, np.uint8), matrix, size, flags=how)
@@ -418,7 +362,7 @@ def _raster(image: Pixels, matrix: Matrix, size: tuple[int, int]) -> tuple[Pixel
 
 
 def _agreement(one: Pixels, other: Pixels, inside: NDArray[np.bool_]) -> float:
-    """Share of the squares with texture, in one image or the other, that correlate."""
+    """Compute the share of correlating squares among those with texture in either image."""
     whole = _squares(inside).all(axis=1)
     first, second = (_squares(image)[whole].astype(np.float32) for image in (one, other))
     first, second = (some - some.mean(axis=1, keepdims=True) for some in (first, second))
@@ -431,7 +375,7 @@ def _agreement(one: Pixels, other: Pixels, inside: NDArray[np.bool_]) -> float:
 
 
 def _squares(image: NDArray[Any]) -> NDArray[Any]:
-    """The squares of an image (H, W), one a row: shape (n, side²)."""
+    """Cut an image (H, W) into squares, one a row: shape (n, side²)."""
     down, across = image.shape[0] // _SQUARE, image.shape[1] // _SQUARE
     cut = image[: down * _SQUARE, : across * _SQUARE].reshape(down, _SQUARE, across, _SQUARE)
     return cut.swapaxes(1, 2).reshape(down * across, -1)

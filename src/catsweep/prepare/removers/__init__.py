@@ -1,6 +1,6 @@
-"""What the stage `background` asks of whatever finds the cat in a photo.
+"""Background removers: the protocol, and a file for each way to find the cat in a photo.
 
-One of your own is a class with these members, named on the command line by
+One of your own is a class with the members of `Remover`, named on the command line by
 `background=remove '~background/remover' +background.remover._target_=mypackage.Mine trust=[mypackage.*]`.
 """
 
@@ -15,7 +15,7 @@ Alpha = NDArray[np.uint8]
 
 
 class Remover(Protocol):
-    """Tells the cat from what is behind it.
+    """Function from a photo to a mask of the cat.
 
     Attributes:
         reliability: confidence in a mask that looks as it should, 0 to 1; about the mean overlap with true masks.
@@ -24,7 +24,7 @@ class Remover(Protocol):
     reliability: float
 
     def __call__(self, photo: Pixels, points: NDArray[np.float64] | None) -> Alpha:
-        """How much of each pixel is cat. Called from several threads at once.
+        """Compute how much of each pixel is cat. Called from several threads at once.
 
         Args:
             photo: uint8, (H, W, 3), RGB.
@@ -36,5 +36,5 @@ class Remover(Protocol):
         ...
 
     def parameters(self) -> dict[str, Any]:
-        """All that decides the masks, as JSON: photos are cut out again when it changes."""
+        """Return all that decides the masks, as JSON."""
         ...

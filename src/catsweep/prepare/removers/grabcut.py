@@ -1,7 +1,6 @@
-"""Find the cat by its colours: GrabCut, out of OpenCV. It needs no weights, and is the fallback it is.
+"""GrabCut remover: find the cat by its colours, with OpenCV. Needs no weights, and is often wrong.
 
-It knows no cats: what is alike in colour, and unlike the rim of the photo, is taken for the cat. Where the face is
-known by its landmarks, it begins there.
+What is alike in colour and unlike the rim of the photo is taken for the cat; landmarks, where known, are its start.
 """
 
 import logging
@@ -29,7 +28,7 @@ STEEPNESS = 2.0  # of the mask's edge: 1 leaves a haze
 
 
 class GrabCut:
-    """Colour models of cat and background, improved in turns.
+    """Alternates colour models of cat and background with segmentation.
 
     Source: Rother, Kolmogorov, Blake, "GrabCut", SIGGRAPH 2004.
 
@@ -73,7 +72,7 @@ class GrabCut:
 
 
 def rim(shape: tuple[int, int], margin: float) -> Labels:
-    """Labels to begin with: the rim is background, but for its lower side, where bodies leave the photo."""
+    """Make initial labels: the rim is background, but for its lower side, where bodies leave the photo."""
     height, width = shape
     top, left = max(1, round(height * margin)), max(1, round(width * margin))
     labels = np.full(shape, cv2.GC_BGD, np.uint8)
@@ -83,7 +82,7 @@ def rim(shape: tuple[int, int], margin: float) -> Labels:
 
 
 def mark_centre(labels: Labels) -> None:
-    """Where nothing is known, a cat is in the centre. Without a part that is surely cat, half of them are lost."""
+    """Mark the centre as cat; without a part that is surely cat, half of the cats are lost."""
     height, width = labels.shape
     centre = (width - 1) / 2, (height - 1) / 2
     labels[~_oval(labels, centre, (LIKELY * width, LIKELY * height)) & (labels == cv2.GC_PR_FGD)] = cv2.GC_PR_BGD
@@ -102,7 +101,7 @@ def mark_face(labels: Labels, points: Points) -> None:
 
 
 def segment(small: Pixels, labels: Labels, rounds: int) -> Floats:
-    """Tell cat from background: float32, (H, W), 1 or 0."""
+    """Segment cat (1) and background (0): float32, (H, W)."""
     found, behind, front = labels.copy(), np.zeros((1, 65)), np.zeros((1, 65))
     if len(np.unique(labels % 2)) == 2:  # GrabCut wants some of either; labels of the cat are odd
         cv2.setRNGSeed(0)  # k-means draws from the thread's own dice, which would roll on from photo to photo
@@ -111,16 +110,10 @@ def segment(small: Pixels, labels: Labels, rounds: int) -> Floats:
 
 
 def enlarge(mask: Floats, small: Pixels, photo: Pixels) -> Alpha:
-    """Enlarge a mask along the edges of the photo.
+    """Enlarge a mask, float32 (h, w), along the edges of the photo that `small`, (h, w, 3), was made of.
 
-    A guided filter: near each pixel, the mask is a linear function of the photo's brightness. Its coefficients are
-    smooth, so they can be found on the shrunk photo and enlarged.
-    Source: He, Sun, "Fast Guided Filter", arXiv:1505.00996.
-
-    Args:
-        mask: float32, (h, w), 0 to 1.
-        small: uint8, (h, w, 3).
-        photo: uint8, (H, W, 3), which `small` was made of.
+    A guided filter: near each pixel, the mask is a linear function of the photo's brightness, with coefficients that
+    are found on the shrunk photo and enlarged. Source: He, Sun, "Fast Guided Filter", arXiv:1505.00996.
     """
     guide = _brightness(small)
     mean_guide, mean_mask = _mean(guide), _mean(mask)
@@ -133,7 +126,7 @@ def enlarge(mask: Floats, small: Pixels, photo: Pixels) -> Alpha:
 
 
 def _oval(like: Labels, centre: Sequence[float], size: tuple[float, float], turned: float = 0) -> NDArray[np.bool_]:
-    """Where an oval is; `turned` in degrees, clockwise."""
+    """Mask an oval; `turned` in degrees, clockwise."""
     drawn = cv2.ellipse(np.zeros_like(like), (tuple(map(float, centre)), size, turned), 1, cv2.FILLED)
     return np.asarray(drawn == 1)
 

@@ -37,20 +37,19 @@ Candidate = tuple[int, bool]  # place of a photo, and whether it is to be mirror
 
 
 class Duplicates(Stage):
-    """Leaves copies out, marks what might be one, and puts shots of one moment into one group.
+    """Leaves copies out, doubts near-duplicates, and groups shots of one moment.
 
     Photos are aligned, and the squares of which they consist compared: the share that is the same is at least 0.78 for
     copies that were resized, saved in low quality, brightened, made grey, captioned or cropped to 0.4 of their area,
     0.37 to 0.69 for two shots of one moment, and hardly ever above 0.45 for different cats, aligned faces included.
 
     Args:
-        threshold: photos in which at least this share agrees are copies. Every photo is compared with ones that are
-            kept, and so it is never left out for being a copy of a copy that shows something else.
-        review: with less, but at least this share, they are for a person to look at. They are of one group, which is
-            never divided between training and validation; a group is closed at 2 % of the photos, or at four, so that a
-            chain of them does not swallow a set.
-        mirrored: take a photo and the mirror image of another for copies, too.
-        crops: look for copies that show only a part of a photo. It takes more than half of the stage's time.
+        threshold: least share of equal squares of copies. Photos are compared with kept ones only, so none is left out
+            as the copy of a copy that shows something else.
+        review: least share of near-duplicates, which a person should look at. They are one group, never divided
+            between training and validation; groups are limited to 2 % of the photos, or four.
+        mirrored: find mirrored copies, too.
+        crops: find copies of a part of a photo, too; more than half of the stage's time.
 
     Raises:
         ConfigError: the shares are not in order.
@@ -108,7 +107,7 @@ class Duplicates(Stage):
         return [by_id[record.id] for record in build.inputs]
 
     def sheet(self, build: Build, records: Sequence[Record]) -> Pixels | None:
-        """Photos beside what they are copies of, the least alike first; if there are no copies, the photos."""
+        """See `Stage`. Pairs of copies, the least alike first; if there are none, the photos."""
         by_id = {record.id: record for record in records}
         pairs = [record for record in records if "of" in record.parameters]
         if not pairs:
@@ -118,14 +117,11 @@ class Duplicates(Stage):
         return contact_sheet(np.stack([thumbnail(read_image(build.before / record.file)) for record in shown]))
 
     def judge(self, ranked: Sequence[Record], compare: Compare) -> list[Record]:
-        """Tell copies from originals.
+        """Keep or refuse photos, and set their doubts and groups.
 
         Args:
-            ranked: photos with what `run` has found out about each in `parameters`, from the largest to the smallest.
-            compare: says how a larger photo and a smaller one, which may have to be mirrored, fit.
-
-        Returns:
-            The same photos in the same order: kept or refused, with doubts and groups.
+            ranked: photos from the largest to the smallest, with hashes and keypoints in `parameters`.
+            compare: matches a larger photo with a smaller one, which may be mirrored.
         """
         records = list(ranked)
         once: dict[str, int] = {}
@@ -160,7 +156,7 @@ class Duplicates(Stage):
         return _grouped(records, [place for place, _ in kept], alike)
 
     def _candidates(self, records: Sequence[Record]) -> list[list[Candidate]]:
-        """For each photo, the photos before it that it is to be compared with, the likeliest first."""
+        """List for each photo the photos before it to compare it with, the likeliest first."""
         plain, mirrored = ([record.parameters[key] for record in records] for key in ("hash", "mirror"))
         hashes = Hashes.read(plain, mirrored)
         limit = image_matching.chance_limit(hashes, BY_CHANCE, CLOSE, FAR)
@@ -186,7 +182,7 @@ class Duplicates(Stage):
 
 
 def _by_pixels(build: Build, crops: bool) -> Compare:
-    """Compares photos of a stage. Those that were read last are kept in memory, for one is compared with several."""
+    """Return a function that compares photos of a stage and keeps the latest in memory."""
 
     @lru_cache(maxsize=512)
     def view(record_id: str) -> View:
@@ -201,18 +197,18 @@ def _by_pixels(build: Build, crops: bool) -> Compare:
 
 
 def _size(record: Record) -> int:
-    """Pixels of a photo as it was found; what stage `original` has saved of it may be smaller."""
+    """Count the pixels of a photo as it was found; stage `original` may have shrunk it."""
     return int(record.parameters.get("width", record.width)) * int(record.parameters.get("height", record.height))
 
 
 def _keepers(candidates: Sequence[Candidate], kept: Sequence[Candidate]) -> list[Candidate]:
-    """What is kept in the place of some photos: each once, at most `COMPARED`."""
+    """List what is kept in place of some photos: each once, at most `COMPARED`."""
     found = ((kept[place][0], flipped != kept[place][1]) for place, flipped in candidates)
     return list(dict.fromkeys(found))[:COMPARED]
 
 
 def _fresh(record: Record, made: Record) -> Record:
-    """An input with what was found out about it alone, and nothing that an earlier build found by comparing."""
+    """Return an input with its own hashes and keypoints, without an earlier build's comparisons."""
     alone = {key: made.parameters[key] for key in ("hash", "mirror", "keypoints")}
     return replace(record, stage=made.stage, operation="compare", parameters=alone, mark=made.mark)
 
@@ -236,7 +232,7 @@ def _doubted(record: Record, larger: Record, agreement: float) -> Record:
 
 
 def _beside(record: Record, other: Record, agreement: float, confidence: float) -> Record:
-    """With the photo it was compared with, and how sure it is that the two are copies, or that they are not."""
+    """Record the photo it was compared with, and the confidence that the two are copies, or are not."""
     parameters = {**record.parameters, "of": other.id, "agreement": round(agreement, 3)}
     return replace(record, parameters=parameters, confidence=round(confidence, 3))
 
@@ -244,9 +240,9 @@ def _beside(record: Record, other: Record, agreement: float, confidence: float) 
 def _grouped(
     records: Sequence[Record], keepers: Sequence[int], alike: Iterable[tuple[float, int, int]]
 ) -> list[Record]:
-    """Photos with their groups: those that are kept and alike, the most alike first, and copies with what is kept.
+    """Group kept photos that are alike, the most alike first, and copies with what is kept for them.
 
-    A group is called by the least of its photos' own labels, which depends on neither names nor order.
+    The name of a group is the least label of its photos, which depends on neither names nor order.
     """
     least, share = GROUP
     most = max(least, int(share * len(set(keepers))))
