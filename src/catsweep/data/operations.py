@@ -1,9 +1,8 @@
-"""What augmentation does to an image: mirror, dim, brighten, contrast, saturation, crop; or nothing.
+"""Image augmentation: mirror, brightness, contrast, saturation, crop.
 
-One implementation for both ways: `catsweep.prepare.stages.augment` writes copies of photos with it, and
-`catsweep.data.batches` changes the batches of training in memory. Everything that is drawn by chance is drawn for
-many images at once, into a `Recipe`: all operations on brightness end in one curve per image, all on colour in one
-matrix, crop and mirroring in one resize. `develop` follows the recipe in three calls of OpenCV per image.
+Stage `augment` writes copies of photos with it, and `catsweep.data.batches` changes the batches of training in memory.
+Chance is drawn for many images at once, into a `Recipe`: operations on brightness end in one curve per image, those on
+colour in one matrix, crop and mirroring in one resize. `develop` follows it in three calls of OpenCV per image.
 
 An operation of one's own is a class with `change`, named by `_target_` in conf/prepare.yaml or conf/data/augment/.
 """
@@ -30,7 +29,7 @@ Rows = NDArray[np.intp]
 
 @dataclass
 class Recipe:
-    """What will be done to n images. Operations change it; in the beginning nothing will.
+    """Parameters of the augmentation of n images, which operations change.
 
     Attributes:
         light: mean brightness of the images as they are, shape (n,), 0 to 255.
@@ -50,29 +49,29 @@ class Recipe:
 
     @classmethod
     def of(cls, light: Floats) -> "Recipe":
-        """Nothing to do, to images of this brightness."""
+        """Make the identity for images of this brightness."""
         n = len(light)
         ones = np.broadcast_to(np.eye(3), (n, 3, 3)).copy()
         curve = np.broadcast_to(np.arange(256.0), (n, 256)).copy()
         return cls(light, np.zeros(n, np.bool_), np.tile([0.0, 0.0, 1.0], (n, 1)), curve, ones, {})
 
     def corners(self, side: int) -> NDArray[np.int64]:
-        """The squares in pixels of images of this side, shape (n, 3): left, top and side; always inside."""
+        """Compute the crops in pixels of images of this side, shape (n, 3): left, top and side; always inside."""
         sides = np.clip(np.rint(self.box[:, 2] * side), 1, side)
         starts = np.minimum(np.rint(self.box[:, :2] * side), side - sides[:, None])
         return np.column_stack([starts, sides]).astype(np.int64)
 
 
 class Operation(ABC):
-    """One way to change images.
+    """Base class of augmentations.
 
     Args:
         probability: share of the images that it changes, 0 to 1.
-        range: how much: least and most, drawn evenly in between.
+        range: least and most amount, drawn evenly in between.
 
     Attributes:
-        alone: whether an image that it was drawn for is changed by no other.
-        bounds: what `range` may lie in.
+        alone: whether no other operation changes an image that it was drawn for.
+        bounds: limits of `range`.
     """
 
     alone: ClassVar[bool] = False
@@ -89,7 +88,7 @@ class Operation(ABC):
         self.probability, self.range = float(probability), (low, high)
 
     def parameters(self) -> dict[str, Any]:
-        """As JSON; what decides the outcome of a stage."""
+        """Return all that decides the outcome, as JSON."""
         return {"operation": type(self).__name__, "probability": self.probability, "range": list(self.range)}
 
     @abstractmethod
@@ -177,11 +176,7 @@ class Nothing(Operation):
 
 
 def usable(operations: Mapping[str, Operation] | None) -> dict[str, Operation]:
-    """The operations that can happen, by name, in their order.
-
-    Raises:
-        ConfigError: one of them is none.
-    """
+    """Select the operations with a probability, in their order; raises ConfigError if one is no operation."""
     for name, operation in (operations or {}).items():
         if not isinstance(operation, Operation):
             raise ConfigError(
@@ -216,13 +211,13 @@ def draw(operations: Mapping[str, Operation], light: Floats, numbers: NDArray[np
 
 
 def brightness(images: Pixels) -> Floats:
-    """Mean brightness of images of shape (n, H, W, 3): shape (n,), 0 to 255. One pixel in 16 says it well enough."""
+    """Average the luma of one pixel in 16 of images (n, H, W, 3): shape (n,), 0 to 255."""
     sample = images[:, ::4, ::4].reshape(len(images), -1, 3)
     return np.asarray(sample.mean(axis=1, dtype=np.float64) @ LUMA)
 
 
 def develop(images: Pixels, recipe: Recipe, out: Pixels) -> None:
-    """Follow a recipe.
+    """Apply a recipe.
 
     A loop over images, on purpose: OpenCV's calls on bytes are 8 times as fast as one remap, one gather and one matrix
     product over a whole batch (2.6 against 21 ms for 64 images of 64 x 64), and release the interpreter's lock.
@@ -251,7 +246,7 @@ def develop(images: Pixels, recipe: Recipe, out: Pixels) -> None:
 
 
 def _smoothly(side: int, size: int) -> int:
-    """How to resize.
+    """Choose the interpolation.
 
     From 82, 90 and 96 pixels to 64, averaging takes four times as long as interpolating, and is further from the photo
     itself: 36.0, 37.1 and 39.4 dB against 36.7, 38.0 and 40.9 (60 zoomed photos).
@@ -262,7 +257,7 @@ def _smoothly(side: int, size: int) -> int:
 
 
 def account(recipe: Recipe, side: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """What a recipe does to each image: the operations in words, such as "flip contrast", and how much of each.
+    """Describe what a recipe does to each image: operations, such as "flip contrast", and amounts.
 
     Args:
         recipe: for n images.

@@ -1,8 +1,8 @@
 """Face detection for stage `zoom`: OpenCV's cascades for cats, upright first, then on the turned photo.
 
-Joseph Howse trained the cascades for "OpenCV for Secret Agents": boosted Haar features (Viola and Jones, CVPR 2001),
-one for frontal faces, one for faces with ears. OpenCV 5 has none, so opencv-python-headless is held below it. Positions are
-continuous, as in `catsweep.data.align`.
+The cascades are by Joseph Howse ("OpenCV for Secret Agents"): boosted Haar features (Viola and Jones, CVPR 2001), one
+for frontal faces, one for faces with ears. OpenCV 5 has none, so opencv-python-headless is held below it. Positions
+are continuous, as in `catsweep.data.align`.
 """
 
 import threading

@@ -85,7 +85,6 @@ def close_pairs(hashes: Hashes, limit: int) -> Iterator[Pairs]:
         For one block of photos against another: places i and j of the pairs, i < j, and their distances. A block's
         pairs take less than 5 MB, however many photos there are and however alike.
     """
-    starts = range(0, len(hashes), _BLOCK)
 
     def block(corner: tuple[int, int]) -> Pairs:
         top, left = corner
@@ -95,7 +94,7 @@ def close_pairs(hashes: Hashes, limit: int) -> Iterator[Pairs]:
         once = first < second
         return first[once], second[once], found[row[once], column[once]]
 
-    yield from in_order(block, ((top, left) for top in starts for left in starts if left >= top))
+    yield from in_order(block, _corners(len(hashes)))
 
 
 def chance_limit(hashes: Hashes, share: float, least: int, most: int) -> int:
@@ -114,10 +113,7 @@ def chance_limit(hashes: Hashes, share: float, least: int, most: int) -> int:
         second = np.arange(left, left + found.shape[1])[None]
         return np.bincount(found[(first < second) & (found <= most)], minlength=most + 1)
 
-    starts = range(0, len(hashes), _BLOCK)
-    counts = np.zeros(most + 1, np.int64)
-    for some in in_order(block, ((top, left) for top in starts for left in starts if left >= top)):
-        counts += some
+    counts = sum(in_order(block, _corners(len(hashes))), np.zeros(most + 1, np.int64))
     return max(least, int(np.searchsorted(np.cumsum(counts), share * len(hashes), side="right")) - 1)
 
 
@@ -136,6 +132,10 @@ def nearest_before(pairs: Iterable[Pairs], count: int) -> Pairs:
         near = np.arange(len(second)) - begin < count
         best = first[near], second[near], distance[near]
     return best
+
+
+def _corners(n: int) -> Iterator[tuple[int, int]]:
+    return ((top, left) for top in range(0, n, _BLOCK) for left in range(top, n, _BLOCK))
 
 
 def _differing(one: Words, other: Words) -> NDArray[np.uint16]:

@@ -15,7 +15,6 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from catsweep.data import align as alignment
 from catsweep.data import operations as ops
 from catsweep.data.contact_sheet import contact_sheet, pick
 from catsweep.data.ready import IMAGES, create_images
@@ -23,9 +22,9 @@ from catsweep.data.splits import TRAIN, VAL
 from catsweep.data.threads import in_order, watched
 from catsweep.errors import ConfigError, DataError
 from catsweep.prepare.image_files import Pixels
-from catsweep.prepare.manifest import Record, rounded
+from catsweep.prepare.manifest import Record
 from catsweep.prepare.stage import Build, Stage
-from catsweep.prepare.stages.resize import Points, in_array, squared
+from catsweep.prepare.stages.resize import in_array, squared, write_resized
 
 SHEETS = "sheets"
 ACROSS = 10  # images in a row of the contact sheet: a photo and what was made of it
@@ -79,7 +78,7 @@ class Augment(Stage):
         def photo(number: int) -> list[Record]:
             record, start, count = build.inputs[number], starts[number], counts[number]
             image, points = squared(build.read(record), record.points)
-            records = self._photo(record, image, points, images, start)
+            records = [write_resized(record, image, points, images, start, self.name)]
             if count > 1:
                 records += self._copies(record, image, images, start)
                 self._write_sheet(build.folder / SHEETS / f"{record.id}.jpg", images[start : start + count])
@@ -106,13 +105,6 @@ class Augment(Stage):
         copies = pick(self.copies, ACROSS)
         chosen = [place + copies for place in (photos[i] for i in pick(len(photos), ACROSS)) if place is not None]
         return contact_sheet(images[np.concatenate(chosen)], columns=len(copies))
-
-    def _photo(self, record: Record, image: Pixels, points: Points | None, images: Pixels, start: int) -> list[Record]:
-        """Write the unchanged photo."""
-        side = image.shape[0]
-        images[start] = alignment.resize(image, self.size)
-        landmarks = None if points is None else rounded((points + 0.5) * (self.size / side) - 0.5)
-        return [in_array(record, images, start, self.name, "resize", {"from": side}, landmarks)]
 
     def _copies(self, record: Record, image: Pixels, images: Pixels, start: int) -> list[Record]:
         side = max(self.size, round(self.working * self.size))

@@ -63,11 +63,7 @@ class Resize(Stage):
 
         def one(place: int) -> Record:
             record = build.inputs[place]
-            image, points = squared(read(record), record.points)
-            side = image.shape[0]
-            images[place] = alignment.resize(image, self.size)
-            landmarks = None if points is None else rounded((points + 0.5) * (self.size / side) - 0.5)
-            return in_array(record, images, place, self.name, "resize", {"from": side}, landmarks)
+            return write_resized(record, *squared(read(record), record.points), images, place, self.name)
 
         yield from watched(in_order(one, range(len(build.inputs))), len(build.inputs), self.name)
 
@@ -79,6 +75,16 @@ def squared(image: Pixels, points: Points | None) -> tuple[Pixels, Points | None
     if points is not None:
         points = points - [(width - side) // 2, (height - side) // 2]
     return alignment.centre_square(on_white(image)), points
+
+
+def write_resized(
+    record: Record, image: Pixels, points: Points | None, images: Pixels, place: int, stage: str
+) -> Record:
+    """Write a square image, resized, into an array (n, size, size, 3); return its record."""
+    side, size = image.shape[0], images.shape[1]
+    images[place] = alignment.resize(image, size)
+    landmarks = None if points is None else rounded((points + 0.5) * (size / side) - 0.5)
+    return in_array(record, images, place, stage, "resize", {"from": side}, landmarks)
 
 
 def in_array(
