@@ -42,17 +42,11 @@ LOOSE = Kind("loose files", "root=DIR", (CARD, "train/*", "val/*", "train-*", "v
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Encoded image of a ready set.
+    """Encoded image of a ready set."""
 
-    Attributes:
-        key: file name without suffix: unique, safe for any file system, without a dot.
-        data: the file's bytes.
-        row: of the ready set.
-    """
-
-    key: str
-    data: bytes
-    row: Row
+    key: str  # file name without suffix: unique, safe for any file system, without a dot
+    data: bytes  # the file's bytes
+    row: Row  # of the ready set
 
     @property
     def about(self) -> dict[str, Any]:
@@ -80,14 +74,7 @@ class Format(ABC):
 
     @abstractmethod
     def write(self, folder: Path, split: str, n: int, samples: Iterator[Sample]) -> None:
-        """Write one split, which is not empty.
-
-        Args:
-            folder: exists, for this format alone.
-            split: `train` or `val`.
-            n: number of samples.
-            samples: in the order in which they are to be written; encoded as they are asked for.
-        """
+        """Write the `n` samples, at least one and encoded lazily, of a split (`train` or `val`) into an own folder."""
 
     def parameters(self) -> dict[str, Any]:
         """Return all that decides the files, as JSON."""

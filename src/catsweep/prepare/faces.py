@@ -44,20 +44,13 @@ UPRIGHT, TURNED = (1.5, 0.6), (1.4, -1.85)
 
 @dataclass(frozen=True)
 class Face:
-    """Detected face.
+    """Detected face."""
 
-    Attributes:
-        x, y: centre of its box, pixels of the photo.
-        side: of the box, pixels of the photo.
-        angle: of the photo when it was found, degrees, counter-clockwise.
-        weight: margin in the last stage of the cascade; the sum, if both cascades found it.
-    """
-
-    x: float
-    y: float
-    side: float
-    angle: float
-    weight: float
+    x: float  # centre of its box, pixels of the photo
+    y: float  # centre of its box, pixels of the photo
+    side: float  # of the box, pixels of the photo
+    angle: float  # of the photo when it was found, degrees, counter-clockwise
+    weight: float  # margin in the last stage of the cascade; the sum, if both cascades found it
 
     @property
     def confidence(self) -> float:

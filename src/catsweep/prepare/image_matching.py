@@ -164,15 +164,10 @@ _PLANES = np.asarray(hadamard(128)[:, 1:65], np.float32)
 
 @dataclass(frozen=True)
 class Keypoints:
-    """Keypoints of one photo, the strongest first.
+    """Keypoints of one photo, the strongest first."""
 
-    Attributes:
-        places: float64, shape (n, 2): x and y in pixels, counted from the centre of the first.
-        descriptors: float32, shape (n, 128), of length 1.
-    """
-
-    places: NDArray[np.float64]
-    descriptors: NDArray[np.float32]
+    places: NDArray[np.float64]  # float64, shape (n, 2): x and y in pixels, counted from the centre of the first
+    descriptors: NDArray[np.float32]  # float32, shape (n, 128), of length 1
 
 
 def find_keypoints(grey: Pixels, most: int) -> Keypoints:

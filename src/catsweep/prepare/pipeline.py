@@ -82,15 +82,12 @@ def _run(cfg: DictConfig, form: exporters.Format | None) -> None:
 
 
 def make(stages: Sequence[Stage], root: Path, chosen: Sequence[str] | None) -> list[Done]:
-    """Run the stages that have to run.
+    """Run the stages that have to run, and return them, up to the last chosen one or the one that waits for a person.
 
     Args:
         stages: in their order; the first is `Original`.
         root: folder of the stages' folders.
         chosen: names of those that may run; the others are taken as they are. None: all may.
-
-    Returns:
-        The stages, up to the last chosen one, or the one at which a person was asked to come back later.
     """
     last = _last(stages, chosen)
     first = stages[0]

@@ -60,21 +60,13 @@ class Bar:
 
 @dataclass(frozen=True)
 class Histogram:
-    """Histogram, laid out for SVG.
+    """Histogram, laid out for SVG."""
 
-    Attributes:
-        title: of the chart.
-        note: median and 5 % quantiles, in words.
-        bars: from left to right, without empty ones.
-        ticks: places on the axis, with their labels.
-        top: count of the tallest bar.
-    """
-
-    title: str
-    note: str
-    bars: tuple[Bar, ...]
-    ticks: tuple[tuple[float, str], ...]
-    top: int
+    title: str  # of the chart
+    note: str  # median and 5 % quantiles, in words
+    bars: tuple[Bar, ...]  # from left to right, without empty ones
+    ticks: tuple[tuple[float, str], ...]  # places on the axis, with their labels
+    top: int  # count of the tallest bar
 
 
 @dataclass(frozen=True)
@@ -88,53 +80,32 @@ class Share:
 
 @dataclass(frozen=True)
 class Chart:
-    """Histogram with its context.
+    """Histogram with its context."""
 
-    Attributes:
-        histogram: of a measure.
-        what: unit that was measured, `photo` or `image`.
-        about: definition of the measure.
-        least: images at its lower end, if they are shown.
-        most: likewise at its upper end.
-    """
-
-    histogram: Histogram
-    what: str
-    about: str
-    least: tuple[str, ...] = ()
-    most: tuple[str, ...] = ()
+    histogram: Histogram  # of a measure
+    what: str  # unit that was measured, `photo` or `image`
+    about: str  # definition of the measure
+    least: tuple[str, ...] = ()  # images at its lower end, if they are shown
+    most: tuple[str, ...] = ()  # likewise at its upper end
 
 
 @dataclass(frozen=True)
 class Exclusion:
-    """Photos that were left out for the same reason.
+    """Photos that were left out for the same reason."""
 
-    Attributes:
-        stage: that left them out.
-        kind: of the reason or doubt.
-        count: of photos; a photo in doubt counts for each of its doubts.
-        keeping: what to add to the command to keep them; empty if nothing does.
-    """
-
-    stage: str
-    kind: str
-    count: int
-    keeping: str
+    stage: str  # that left them out
+    kind: str  # of the reason or doubt
+    count: int  # of photos; a photo in doubt counts for each of its doubts
+    keeping: str  # what to add to the command to keep them; empty if nothing does
 
 
 @dataclass(frozen=True)
 class Exclusions:
-    """Photos of a preparation that were left out.
+    """Photos of a preparation that were left out."""
 
-    Attributes:
-        found: number of photos, without files that turned out to be none.
-        used: number of them in the last stage.
-        losses: the largest first.
-    """
-
-    found: int
-    used: int
-    losses: tuple[Exclusion, ...]
+    found: int  # number of photos, without files that turned out to be none
+    used: int  # number of them in the last stage
+    losses: tuple[Exclusion, ...]  # the largest first
 
     @property
     def few(self) -> bool:

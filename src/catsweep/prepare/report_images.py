@@ -23,21 +23,13 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Picture:
-    """Image in the page.
+    """Image in the page."""
 
-    Attributes:
-        uri: `data:` URI; empty if there is no image.
-        beside: likewise, of the photo it was compared with.
-        source: path of the photo, readable.
-        note: about the image.
-        out: whether it is left out of the ready set.
-    """
-
-    uri: str
-    beside: str
-    source: str
-    note: str
-    out: bool
+    uri: str  # `data:` URI; empty if there is no image
+    beside: str  # likewise, of the photo it was compared with
+    source: str  # path of the photo, readable
+    note: str  # about the image
+    out: bool  # whether it is left out of the ready set
 
 
 @dataclass(frozen=True)

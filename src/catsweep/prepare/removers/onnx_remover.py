@@ -1,7 +1,4 @@
-"""Find the cat by a network: any IS-Net or U2-Net as an ONNX file, run by onnxruntime.
-
-`make background-model` fetches one whose licence allows everything, see `removers.isnet`.
-"""
+"""ONNX remover: find the cat by a network in a file, such as IS-Net or U2-Net."""
 
 import hashlib
 import threading
@@ -28,15 +25,14 @@ ROUGHLY = 0.01  # how far a mask may leave 0 to 1: half precision does
 
 
 class Onnx:
-    """A network that takes one photo, (1, 3, S, S), and returns a mask as its first output.
+    """Network that takes one photo, (1, 3, S, S), and returns a mask as its first output.
 
     Args:
         file: the network.
-        size: S, the side of its input, pixels; None: what the file says.
-        mean: of its training photos, red, green, blue, of values from 0 to 255; it is subtracted.
-        std: what is then divided by.
-        output: what the network returns: `plain` (0 to 1), `minmax` (anything; the least is taken for 0, the most for
-            1) or `logits` (before the sigmoid).
+        size: S, the side of its input, pixels; None: as the file says.
+        mean: subtracted from red, green and blue, 0 to 255.
+        std: divisor after that.
+        output: of the network: `plain` (0 to 1), `minmax` (scaled to 0 to 1) or `logits` (before the sigmoid).
     """
 
     reliability = 0.9
@@ -54,20 +50,12 @@ class Onnx:
         self._lock = threading.Lock()
 
     def parameters(self) -> dict[str, Any]:
-        """See `Remover`. Which network it is, and not where it lies.
-
-        Raises:
-            DataError: there is no such file.
-        """
+        """See `Remover`. Identifies the network by sha256; raises DataError if there is no such file."""
         given = {"size": self.size, "mean": self.mean, "std": self.std, "output": self.output}
         return {"name": "onnx", "sha256": self._sha256, **given}
 
     def __call__(self, photo: Pixels, points: NDArray[np.float64] | None) -> Alpha:
-        """See `Remover`.
-
-        Raises:
-            DataError: the file is no network of this kind, or its output is not what `output` says.
-        """
+        """See `Remover`. Raises DataError if the network or its output is of another kind."""
         height, width = photo.shape[:2]
         with self._lock:  # onnxruntime uses all cores for one photo; two at a time would only take twice the memory
             side = self._network.side
@@ -127,7 +115,7 @@ class _Network:
         return cls(session, takes[0].name, gives[0].name, TYPES[takes[0].type], side)
 
     def run(self, values: NDArray[np.floating[Any]]) -> Floats:
-        """From colours, (3, S, S), to what the network says, (S, S)."""
+        """Run the network: colours, (3, S, S), to its output, (S, S)."""
         (output,) = self.session.run([self.output], {self.input: values[None].astype(self.dtype)})
         if output.size != self.side**2 or output.shape[-2:] != (self.side, self.side):
             raise DataError(

@@ -1,4 +1,4 @@
-"""Find the cat by rembg, an optional package with a dozen networks, which it downloads for its user.
+"""rembg remover: find the cat by rembg, an optional package with a dozen networks, which it downloads for its user.
 
 It is imported when the first photo is cut out, for that alone takes half a minute the first time: it compiles.
 """
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class Rembg:
-    """A network of rembg, by name.
+    """Network of rembg, by name.
 
     Args:
         model: for example `isnet-general-use`, `u2net` or `birefnet-general`.

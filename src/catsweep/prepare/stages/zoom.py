@@ -54,21 +54,13 @@ SEARCHED = ("landmarks", "box", "angle", "weight", "frame")  # parameters that s
 
 @dataclass(frozen=True)
 class Frame:
-    """Crop of a photo.
+    """Crop of a photo."""
 
-    Attributes:
-        method: that found it.
-        matrix: affine map from photo to zoomed image, shape (2, 3).
-        confidence: probability that the face is there, 0 to 1; None if no face was looked for.
-        details: of the method, for the manifest.
-        doubts: for a person.
-    """
-
-    method: str
-    matrix: Array
-    confidence: float | None
-    details: dict[str, Any] = field(default_factory=dict)
-    doubts: tuple[str, ...] = ()
+    method: str  # that found it
+    matrix: Array  # affine map from photo to zoomed image, shape (2, 3)
+    confidence: float | None  # probability that the face is there, 0 to 1; None if no face was looked for
+    details: dict[str, Any] = field(default_factory=dict)  # of the method, for the manifest
+    doubts: tuple[str, ...] = ()  # for a person
 
 
 class Zoom(Stage):
@@ -189,11 +181,7 @@ class Zoom(Stage):
         }
         moved = None if points is None else rounded(alignment.transform(frame.matrix, points) - 0.5)
         record = replace(
-            record,
-            operation=f"zoom: {frame.method}",
-            parameters=details,
-            confidence=frame.confidence,
-            landmarks=moved,
+            record, operation=f"zoom: {frame.method}", parameters=details, confidence=frame.confidence, landmarks=moved
         ).doubt(*frame.doubts)
         if (finally_enlarged := enlarged * self.final / self.size) > self.max_enlarged:
             record = record.doubt(f"small: enlarged {finally_enlarged:.1f} times at {self.final} pixels")
