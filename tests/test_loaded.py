@@ -5,6 +5,7 @@ import functools
 import re
 import shutil
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,19 @@ def test_a_run_from_before_vaes_had_averages_or_discriminators_is_built_again() 
     new.load_state_dict(old.state_dict())
     images = torch.rand(2, 3, 16, 16)
     assert torch.equal(old.eval().reconstruct(images), new.eval().reconstruct(images))
+
+
+def test_classes_that_have_moved_are_found(tmp_path: Path) -> None:
+    now = composed("data/augment=mild")
+    text = OmegaConf.to_yaml(OmegaConf.create(now))
+    before = text.replace("catsweep.data.operations", "catsweep.data." + "prepare.operations")
+    assert before != text
+    (tmp_path / "config.yaml").write_text(before)
+    assert read(tmp_path / "config.yaml") == now
+    for old, new in loaded.MOVED.items():
+        assert find_spec(new) is not None
+        with pytest.raises(ModuleNotFoundError):
+            find_spec(old + ".x")
 
 
 def test_a_file_that_is_added_to_a_group_counts(tmp_path: Path) -> None:

@@ -243,3 +243,10 @@ def test_the_name_of_a_record_that_is_kept_is_a_name() -> None:
         (None, "metrics-epoch-0.json"),
     ):
         assert resumption.set_aside(Path("run"), {"epochs": epochs}) == Path("run") / name
+
+
+def test_a_run_whose_configuration_names_a_class_by_its_former_name_goes_on(compose: Compose, run: Path) -> None:
+    text = OmegaConf.to_yaml(compose("epochs=2", "data/augment=mild"), resolve=True)
+    (run / CONFIG).write_text(text.replace("catsweep.data.operations", "catsweep.data." + "prepare.operations"))
+    finish(run)
+    check(compose("epochs=4", "data/augment=mild", f"resume={run}"), run)

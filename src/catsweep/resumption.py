@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from catsweep import checkpoints
 from catsweep.errors import ConfigError, DataError
+from catsweep.loaded import moved
 from catsweep.records import read_json
 from catsweep.run_folder import CONFIG, LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, SCORES
 from steady.study.contract import differences
@@ -171,7 +172,7 @@ def set_aside(folder: Path, record: dict[str, Any]) -> Path:
 
 def _config_of(folder: Path, said: str) -> dict[str, Any]:
     try:
-        before = OmegaConf.to_container(OmegaConf.load(folder / CONFIG))
+        before = moved(OmegaConf.to_container(OmegaConf.load(folder / CONFIG)))
     # YAML's errors, OmegaConf's and the system's share no root.
     except Exception as error:
         raise ConfigError(

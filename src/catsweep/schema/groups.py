@@ -51,7 +51,7 @@ def _batches(held_out: bool = True) -> dict[str, Any]:
 
 
 def operation(changes: bool = True) -> Branch:
-    """One way to change images, see `catsweep.data.prepare.operations`."""
+    """One way to change images, see `catsweep.data.operations`."""
     amount = {"range": Values(Several(Real(0, 100), length=2))} if changes else {}
     return target(probability=Value(SHARE), **amount)
 
