@@ -12,7 +12,7 @@ from typing import Any
 
 from catsweep.errors import DataError
 from catsweep.records import read_json
-from catsweep.search.confirmation import Candidate, Confirmation
+from catsweep.search import confirmation
 from catsweep.search.recorded_lines import SWEPT, is_plain
 from catsweep.search.significance import confidence, distinct
 
@@ -32,12 +32,12 @@ class Seeds:
     """
 
     trial: int
-    confirmation: Confirmation | None
+    confirmation: "confirmation.Confirmation | None"
     followed: bool
     line: str
 
     @property
-    def own(self) -> Candidate | None:
+    def own(self) -> confirmation.Candidate | None:
         """The trial itself, if it was trained again."""
         compared = self.confirmation.candidates if self.confirmation else ()
         return next((one for one in compared if one.trial == self.trial), None)
