@@ -12,7 +12,7 @@ from catsweep.errors import CatsweepError, ConfigError, DataError, StudyError
 from catsweep.loaded import read
 from catsweep.names import checked
 from catsweep.records import read_json
-from catsweep.run_folder import run_folder
+from catsweep.runs import run_folder
 from catsweep.search.artifacts import Store
 from catsweep.search.folders import Folders
 

@@ -19,7 +19,7 @@ from catsweep.metrics.scorer import Scorer
 from catsweep.models.latents import draw_latents
 from catsweep.models.protocol import generate
 from catsweep.models.vae import VAE
-from catsweep.run_folder import BEST_CHECKPOINT, LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, alone
+from catsweep.runs import BEST_CHECKPOINT, LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, alone
 from catsweep.search.reporting import TrialReporter
 
 Compose = Callable[..., DictConfig]

@@ -21,7 +21,7 @@ from torch import Tensor
 from catsweep import atomic
 from catsweep.errors import DataError, TrainingError
 from catsweep.records import in_short, require_whole, torn
-from catsweep.run_folder import LAST_CHECKPOINT, PREVIOUS_CHECKPOINT
+from catsweep.runs import LAST_CHECKPOINT, PREVIOUS_CHECKPOINT
 
 log = logging.getLogger(__name__)
 

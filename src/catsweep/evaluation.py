@@ -16,16 +16,15 @@ from catsweep import judging, places, printing
 from catsweep.atomic import write_json
 from catsweep.errors import EvaluationError
 from catsweep.export import digests
-from catsweep.export.best_model import scored_checkpoint
+from catsweep.export.graphs import load_bundle
 from catsweep.export.intervals import LEVEL, NOT_BELOW_ZERO, ROUNDING, SHARE, SHARES, Interval
-from catsweep.export.reading import is_bundle, latest_bundle, load_bundle
 from catsweep.export.recorded import Recorded, open_photos, other_versions, scorer_for
 from catsweep.metrics.card import MetricCard
 from catsweep.metrics.judged import Judged, read_judged
 from catsweep.metrics.scorer import Scorer
 from catsweep.models.protocol import Generator
 from catsweep.ownership import require_file
-from catsweep.runs import load_run
+from catsweep.runs import Bundle, RunDir, load_run
 
 
 def run(cfg: DictConfig) -> Path:
@@ -47,8 +46,8 @@ def run(cfg: DictConfig) -> Path:
     if cfg.out is not None:
         require_file(Path(cfg.out), '"recorded_seed"', "out=FILE")
         places.check(Path(cfg.out).parent, cfg, file=Path(cfg.out).name, key="out=FILE.json")
-    folder = Path(cfg.bundle) if cfg.bundle is not None else latest_bundle(Path(cfg.exports))
-    said = digests.verify(folder) if is_bundle(folder) else []
+    folder = Path(cfg.bundle) if cfg.bundle is not None else Bundle.latest(Path(cfg.exports))
+    said = digests.verify(folder) if Bundle.is_at(folder) else []
     recorded = Recorded.read(folder)
     ready = open_photos(recorded, cfg.ready)
     console = printing.console()
@@ -79,9 +78,9 @@ def open_model(folder: Path) -> Generator:
         DataError: the run lacks its checkpoint.
         ExportError: the bundle is damaged.
     """
-    if is_bundle(folder):
+    if Bundle.is_at(folder):
         return load_bundle(folder)
-    model, _ = load_run(folder, scored_checkpoint(folder))
+    model, _ = load_run(folder, RunDir(folder).scored_checkpoint())
     assert isinstance(model, Generator)
     return model
 

@@ -15,7 +15,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from catsweep import links
 from catsweep.errors import CatsweepError, MetricError
-from catsweep.export.best_model import scored_checkpoint
 from catsweep.instantiation import instantiate, trusting
 from catsweep.metrics.card import MetricCard
 from catsweep.metrics.judge import Judge
@@ -23,8 +22,7 @@ from catsweep.metrics.judged import Judged, rank_agreement, read_judged
 from catsweep.metrics.scorer import Scorer
 from catsweep.models.protocol import Generator
 from catsweep.printing import say
-from catsweep.records import read_json
-from catsweep.runs import load_run
+from catsweep.runs import RunDir, load_run
 from catsweep.search import confirmation, results
 
 log = logging.getLogger(__name__)
@@ -78,7 +76,7 @@ def judge_model(made: Factory, model: Generator, folder: Path, scorer: Scorer) -
     Raises:
         MetricError: it cannot be judged.
     """
-    judged = made(beside=scorer).judge(model, read_json(folder / "metrics.json")["scores"])
+    judged = made(beside=scorer).judge(model, RunDir(folder).metrics().scores)
     judged.write(folder)
     return judged
 
@@ -97,11 +95,11 @@ def judge_run(judge: Judge, folder: Path) -> Judged:
     cards = judge.cards()
     if (known := read_judged(folder)) and _alike(known, cards):
         return known
-    digest = read_json(folder / "provenance.json").get("data_digest")
-    if digest != judge.scorer.ready.digest:
+    run = RunDir(folder)
+    if run.provenance().get("data_digest") != judge.scorer.ready.digest:
         raise MetricError(f"{folder} was trained on other photos than those of {judge.scorer.ready.path}.")
-    recorded = read_json(folder / "metrics.json")["scores"]
-    model, _ = load_run(folder, scored_checkpoint(folder))
+    recorded = run.metrics().scores
+    model, _ = load_run(folder, run.scored_checkpoint())
     assert isinstance(model, Generator)
     judged = judge.judge(model, recorded)
     judged.write(folder)

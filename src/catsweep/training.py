@@ -24,7 +24,6 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from catsweep import cluster, configuration, judging, links, resumption, validation_schedule
-from catsweep.atomic import write_json
 from catsweep.callbacks import (
     BestCheckpoint,
     Collapse,
@@ -43,8 +42,7 @@ from catsweep.instantiation import instantiate
 from catsweep.metrics.callback import ScoreCallback
 from catsweep.metrics.scorer import Scorer
 from catsweep.models.protocol import Generator
-from catsweep.run_folder import BEST_CHECKPOINT, LAST_CHECKPOINT, SCORES, alone
-from catsweep.runs import load_weights
+from catsweep.runs import BEST_CHECKPOINT, LAST_CHECKPOINT, SCORES, RunDir, alone, load_weights
 from catsweep.search.callback import SweepCallback
 from catsweep.search.reporting import TrialReporter
 from catsweep.signals import COMMAND, SAID
@@ -365,7 +363,7 @@ def _score(
         "device": device_name(trainer.strategy.root_device),
     }
     if trainer.is_global_zero:
-        write_json(folder / SCORES, result)
+        RunDir(folder).write(SCORES, result)
         log.info(
             "%s  (%.0f s of training) in %s", "  ".join(f"{k} {v:.4g}" for k, v in scores.items()), seconds, folder
         )

@@ -27,7 +27,7 @@ from PIL import Image
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.strategies import DDPStrategy
 
-from catsweep import configuration, run_folder, schema, training
+from catsweep import configuration, runs, schema, training
 from catsweep.data.building import open_or_build
 from catsweep.data.demo import render
 from catsweep.data.sources import KaggleCats
@@ -74,7 +74,7 @@ ONLY_RECONSTRUCTION = sorted({*configuration.losses_for("reconstruction")} - {*c
 @pytest.fixture(autouse=True)
 def _hydra_as_it_was() -> Iterator[None]:
     before = HydraConfig.instance().cfg
-    run_folder.register()  # as src/train.py does
+    runs.register()  # as src/train.py does
     yield
     HydraConfig.instance().cfg = before
 

@@ -20,7 +20,7 @@ from pathlib import Path
 # What the entry points import once they have read their command line, by which the rest comes.
 PRELOAD = [
     "catsweep.training", "catsweep.search.sweep", "catsweep.search.executor", "catsweep.data.prepare.pipeline",
-    "catsweep.data.prepare.verify_page", "catsweep.export.bundle", "catsweep.export.best_model",
+    "catsweep.data.prepare.verify_page", "catsweep.export.bundle", "catsweep.export.choice",
     "hydra_plugins.catsweep_sweeper.steady_sweeper", "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper",
     "optuna", "onnxruntime", "onnxscript", "plotly", "wandb", "matplotlib.pyplot", "kornia",
     "griffe", "mkdocs.commands.build", "mkdocstrings", "diffusers.models.autoencoders.autoencoder_kl",

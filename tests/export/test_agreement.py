@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from catsweep.export import agreement
+from catsweep.export import graphs
 
 
 class Tiny(nn.Module):
@@ -29,7 +29,7 @@ def shifted(by: float):
 
 @pytest.mark.parametrize("by", [0.0, 2e-4, -2e-4])
 def test_largest_difference_of_what_is_drawn(by) -> None:
-    assert agreement.of_drawing(Tiny().train(), shifted(by)) == pytest.approx(abs(by), abs=1e-6)
+    assert graphs.drawing_difference(Tiny().train(), shifted(by)) == pytest.approx(abs(by), abs=1e-6)
 
 
 def test_one_value_of_one_image_is_enough() -> None:
@@ -38,7 +38,7 @@ def test_one_value_of_one_image_is_enough() -> None:
         images[-1, 2, 1, 1] += 0.25
         return images
 
-    assert agreement.of_drawing(Tiny(), other) == pytest.approx(0.25, abs=1e-6)
+    assert graphs.drawing_difference(Tiny(), other) == pytest.approx(0.25, abs=1e-6)
 
 
 def test_largest_difference_of_reconstructions_over_photos_of_all_kinds() -> None:
@@ -48,7 +48,7 @@ def test_largest_difference_of_reconstructions_over_photos_of_all_kinds() -> Non
         seen.append(photos)
         return photos * 0.5 + 0.125
 
-    assert agreement.of_reconstructing(Tiny(), other, batches=(1, 50)) == pytest.approx(0.125, abs=1e-6)
+    assert graphs.reconstructing_difference(Tiny(), other, batches=(1, 50)) == pytest.approx(0.125, abs=1e-6)
     assert [len(photos) for photos in seen] == [1, 50]
     assert 0 <= seen[1].min() < seen[1].max() <= 1
     assert seen[1].std() > 0.1
@@ -58,4 +58,4 @@ def test_largest_difference_of_reconstructions_over_photos_of_all_kinds() -> Non
     "wrong", [lambda x: shifted(0)(x)[:, :1], lambda x: shifted(float("nan"))(x)], ids=["shape", "nan"]
 )
 def test_wrong_shape_or_no_number(wrong) -> None:
-    assert agreement.of_drawing(Tiny(), wrong) > 1e30
+    assert graphs.drawing_difference(Tiny(), wrong) > 1e30

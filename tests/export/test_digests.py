@@ -14,9 +14,10 @@ from omegaconf import OmegaConf
 
 from catsweep import evaluation
 from catsweep.errors import ExportError
-from catsweep.export import digests, onnx, pictures, program, push, weights
+from catsweep.export import bundle_images, digests, graphs, push, weights
 from catsweep.export.digests import READ, of, refuse_links, verify
 from catsweep.generation import sources
+from catsweep.runs import CONFIG
 
 pytestmark = pytest.mark.security
 FILES = {
@@ -55,8 +56,8 @@ def test_every_file_of_a_bundle_has_its_digest(vae: Any, gan: Any) -> None:
 
 
 def test_the_names_are_those_that_the_export_writes() -> None:
-    written = {weights.CONFIG, weights.WEIGHTS, onnx.FILE, onnx.RECONSTRUCTOR, program.FILE}
-    assert written | {pictures.SAMPLES, pictures.INTERPOLATION, pictures.NEIGHBOURS} <= READ
+    written = {str(CONFIG), weights.WEIGHTS, graphs.GENERATOR, graphs.RECONSTRUCTOR, graphs.PROGRAM}
+    assert written | {bundle_images.SAMPLES, bundle_images.INTERPOLATION, bundle_images.NEIGHBOURS} <= READ
 
 
 def damage(folder: Path, name: str) -> None:

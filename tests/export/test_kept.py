@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from catsweep.export import digests
-from catsweep.export.kept import keep_page
+from catsweep.export.digests import keep_page
 
 pytestmark = pytest.mark.security
 PAGE = "the page"

@@ -4,7 +4,7 @@ import shutil
 import pytest
 
 from catsweep.errors import ExportError
-from catsweep.export.scoring import scorer_of
+from catsweep.export.recorded import scorer_of
 
 
 def test_scorer_is_the_runs(chosen_vae) -> None:

@@ -4,9 +4,9 @@ import math
 import pytest
 from tests.report.studies import SPACE, params_of
 
-from catsweep.export.selection import Objective
 from catsweep.report.charts import HEIGHT, WIDTH, Plot, brief, history, pareto, slices
 from catsweep.report.record import Entry, Record
+from catsweep.selection import Objective
 
 FID, SSIM, GAP = Objective("val/fid", False), Objective("val/ssim", True), Objective("gap", False)
 

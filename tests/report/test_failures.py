@@ -1,6 +1,6 @@
-from catsweep.export.selection import Objective
 from catsweep.report.failures import failures, first_line
 from catsweep.report.record import Entry, Record
+from catsweep.selection import Objective
 
 
 def failed(number: int, state: str, message: str, traceback: str = "", **more: int) -> Entry:

@@ -1,8 +1,8 @@
 from tests.report.studies import SPACE, params_of
 
-from catsweep.export.selection import Objective
 from catsweep.report.parallel import parallel, path, short
 from catsweep.report.record import Entry, Record
+from catsweep.selection import Objective
 
 NAMES = list(SPACE)
 

@@ -6,9 +6,9 @@ import pytest
 from optuna.trial import TrialState, create_trial
 from tests.report.studies import BEGIN, CARD_OF_FID, HOSTILE, SPACE, Lab, add, params_of
 
-from catsweep.export.selection import Objective
 from catsweep.report.record import read
 from catsweep.search import attributes
+from catsweep.selection import Objective
 
 
 def test_a_record_holds_what_a_page_needs(lab: Lab) -> None:

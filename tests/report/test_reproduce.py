@@ -2,9 +2,9 @@ import shlex
 
 import pytest
 
-from catsweep.export.selection import Objective
 from catsweep.report.record import Entry, Record
 from catsweep.report.reproduce import reproduction
+from catsweep.selection import Objective
 
 FIXED = {"hparams_search": "vae_optuna", "study": "cats", "data.source": "'my photos/cats'", "~logger": "deleted"}
 WINNER = Entry(3, "finished", "finished", (1.0,), {"optimizer.lr": 0.00068, "model.aggregate_prior": True}, (), None)

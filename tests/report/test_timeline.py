@@ -1,8 +1,8 @@
 import pytest
 
-from catsweep.export.selection import Objective
 from catsweep.report.record import Attempt, Entry, Record
 from catsweep.report.timeline import Timeline, timeline
+from catsweep.selection import Objective
 
 T = 1_795_690_000.0
 

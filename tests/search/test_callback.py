@@ -20,7 +20,7 @@ from tests import memory
 
 from catsweep import training
 from catsweep.errors import ConfigError, DivergedError, InterruptedTrial
-from catsweep.run_folder import LAST_CHECKPOINT
+from catsweep.runs import LAST_CHECKPOINT
 from catsweep.search import attributes
 from catsweep.search.callback import SweepCallback, seconds_left
 from catsweep.search.storage import open_storage

@@ -19,11 +19,11 @@ from tests.search.scripted import GOOD, Script, scheduler
 from tests.starting import Running
 
 from catsweep.errors import CatsweepError, StorageError
-from catsweep.export.trials import open_study
 from catsweep.search import storage_errors
 from catsweep.search.limits import Limits
 from catsweep.search.outcome import Kind, classify
 from catsweep.search.storage import open_storage
+from catsweep.studies import open_study
 
 pytestmark = pytest.mark.security
 

@@ -7,7 +7,6 @@ it is pickled, and nothing in it names a place on this machine.
 """
 
 import importlib.metadata
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,33 +20,21 @@ from rich.console import Console
 from catsweep import judging, places, printing
 from catsweep.atomic import replacing_folder
 from catsweep.errors import ExportError
-from catsweep.export import digests, intervals, onnx, pictures, program, push, readme, standalone, weights
-from catsweep.export.agreement import CHECKED_BATCHES
-from catsweep.export.best_model import scored_checkpoint
-from catsweep.export.finished import FinishedRun, portable
-from catsweep.export.kept import keep_page
-from catsweep.export.reading import load_bundle
-from catsweep.export.scoring import scorer_of
-from catsweep.export.tracing import trace_decode
+from catsweep.export import bundle_images, digests, graphs, intervals, model_card, push, standalone, weights
+from catsweep.export.digests import keep_page
+from catsweep.export.graphs import CHECKED_BATCHES, load_bundle, trace_decode
+from catsweep.export.recorded import FinishedRun, portable, scorer_of
 from catsweep.metrics import judged
 from catsweep.metrics.scorer import Scorer
 from catsweep.models.latents import draw_latents
 from catsweep.models.protocol import Generator, Reconstructor, generate
 from catsweep.ownership import Kind, require
 from catsweep.report.grids import save_png
-from catsweep.runs import load_run
+from catsweep.runs import CONFIG, PROVENANCE, SCORES, Bundle, RunDir, load_run
 
 TOLERANCE = 1e-4  # a fortieth of the step between two of the 256 levels of a pixel
-SCRIPT = "generate.py"
 SCRIPT_CHECKED = 9  # images that the script is checked on
-BUNDLE = Kind(
-    "a bundle",
-    "out=DIR",
-    ("README.md", "config.yaml", "generate.py", "generator.onnx", "generator.pt2", "judge.json", "metrics.json",
-     "model.safetensors", "provenance.json", "reconstructor.onnx", "interpolation.png", "nearest_neighbours.png",
-     "samples.png", digests.KEPT),
-    sign="generator.onnx",
-)  # fmt: skip
+BUNDLE = Kind("a bundle", "out=DIR", (*Bundle.FILES, Bundle.README, digests.KEPT), sign=Bundle.GENERATOR)
 PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "safetensors")
 
 
@@ -74,7 +61,7 @@ def run(cfg: DictConfig) -> Path:
     require(target, BUNDLE)
     for place in (target, target.parent):
         places.check(place, cfg)
-    model, _ = load_run(finished.folder, scored_checkpoint(finished.folder))
+    model, _ = load_run(finished.folder, RunDir(finished.folder).scored_checkpoint())
     scorer = scorer_of(finished.folder, cfg.ready) if cfg.draws else None
     judge = judging.factory(cfg) if scorer is not None else None
     console = printing.console()
@@ -110,21 +97,21 @@ def fill(folder: Path, finished: FinishedRun, model: LightningModule) -> dict[st
     """
     assert isinstance(model, Generator)
     model.float().eval()
-    _write_yaml(folder / weights.CONFIG, finished.portable_config)
+    (folder / CONFIG).write_text(OmegaConf.to_yaml(OmegaConf.create(finished.portable_config)), encoding="utf-8")
     weights.save(model, folder, _header(finished, model))
     traced = trace_decode(model)
-    program.write(model, folder / program.FILE, traced)
-    onnx.write(model, folder / onnx.FILE, traced)
+    graphs.write_program(model, folder / graphs.PROGRAM, traced)
+    graphs.write_onnx(model, folder / graphs.GENERATOR, traced)
     differences = {
-        onnx.FILE: onnx.largest_difference(model, folder / onnx.FILE),
-        program.FILE: program.largest_difference(model, folder / program.FILE),
+        graphs.GENERATOR: graphs.onnx_difference(model, folder / graphs.GENERATOR),
+        graphs.PROGRAM: graphs.program_difference(model, folder / graphs.PROGRAM),
         # Against the ONNX file, so that this also holds for what the two files say of each other.
-        weights.WEIGHTS: onnx.largest_difference(weights.load(folder), folder / onnx.FILE),
+        Bundle.WEIGHTS: graphs.onnx_difference(weights.load(folder), folder / graphs.GENERATOR),
     }
     if isinstance(model, Reconstructor):
-        path = folder / onnx.RECONSTRUCTOR
-        onnx.write_reconstructor(model, path)
-        differences[onnx.RECONSTRUCTOR] = onnx.largest_reconstruction_difference(model, path)
+        path = folder / graphs.RECONSTRUCTOR
+        graphs.write_reconstructor(model, path)
+        differences[graphs.RECONSTRUCTOR] = graphs.reconstructor_difference(model, path)
     for name, difference in differences.items():
         _refuse_above_tolerance(name, difference)
     _write_script(folder)
@@ -141,11 +128,13 @@ def _refuse_above_tolerance(name: str, difference: float) -> None:
 
 def _write_script(folder: Path) -> None:
     """Add `generate.py`, and see that it draws the very pixels that the project draws from the same seed."""
-    shutil.copyfile(standalone.__file__, folder / SCRIPT)
+    shutil.copyfile(standalone.__file__, folder / Bundle.SCRIPT)
     model = load_bundle(folder)
     ours = generate(model, 0.7 * draw_latents(SCRIPT_CHECKED, model.latent_size, seed=1))
-    if not np.array_equal(standalone.draw(SCRIPT_CHECKED, 1, 0.7, folder / onnx.FILE), ours.numpy()):
-        raise ExportError(f"{SCRIPT} draws other pixels than the project from the same seed. Nothing was exported.")
+    if not np.array_equal(standalone.draw(SCRIPT_CHECKED, 1, 0.7, folder / graphs.GENERATOR), ours.numpy()):
+        raise ExportError(
+            f"{Bundle.SCRIPT} draws other pixels than the project from the same seed. Nothing was exported."
+        )
 
 
 def evidence(folder: Path, finished: FinishedRun, scorer: Scorer | None, draws: int, console: Console) -> None:
@@ -159,17 +148,17 @@ def evidence(folder: Path, finished: FinishedRun, scorer: Scorer | None, draws: 
         console: to say that it takes a while.
     """
     model = load_bundle(folder)
-    save_png(folder / pictures.SAMPLES, pictures.samples(model))
-    save_png(folder / pictures.INTERPOLATION, pictures.walks(model))
+    save_png(folder / bundle_images.SAMPLES, bundle_images.samples(model))
+    save_png(folder / bundle_images.INTERPOLATION, bundle_images.interpolation(model))
     metrics = dict(finished.metrics)
     if scorer is not None:
         console.print(
             f"Scoring it from {draws} other draws of {scorer.samples} latents, for the intervals", soft_wrap=True
         )
         metrics["intervals"] = intervals.measure(model, scorer, draws, finished.metrics["scores"])
-        found = pictures.neighbours(model, scorer)
-        save_png(folder / pictures.NEIGHBOURS, pictures.neighbour_page(found))
-    _write_json(folder / "metrics.json", metrics)
+        found = bundle_images.neighbours(model, scorer)
+        save_png(folder / bundle_images.NEIGHBOURS, bundle_images.neighbour_page(found))
+    RunDir(folder).write(SCORES, metrics, ascii_only=False)
 
 
 def judgement(
@@ -197,24 +186,24 @@ def record(folder: Path, finished: FinishedRun, model: LightningModule, differen
     assert isinstance(model, Generator)
     about = portable(finished.provenance)
     about["export"] = finished.origin | {
-        "checkpoint": scored_checkpoint(finished.folder),
+        "checkpoint": RunDir(finished.folder).scored_checkpoint(),
         "seeds": _seeds(finished),
         "max_difference": dict(differences),
         "tolerance": TOLERANCE,
         "checked_batches": list(CHECKED_BATCHES),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
-    _write_json(folder / digests.PROVENANCE, about)  # whole below: the page tells of it
-    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    RunDir(folder).write(PROVENANCE, about, ascii_only=False)  # whole below: the page tells of it
+    metrics = RunDir(folder).metrics().content
     facts = {
         "latent_size": model.latent_size,
         "image_size": model.image_size,
         "parameters": weights.count(folder),
     }
-    page = readme.compose(finished, folder, facts, metrics, about)
-    (folder / "README.md").write_text(page, encoding="utf-8")
+    page = model_card.compose(finished, folder, facts, metrics, about)
+    (folder / Bundle.README).write_text(page, encoding="utf-8")
     about["export"]["files"] = digests.of(folder)
-    _write_json(folder / digests.PROVENANCE, about)
+    RunDir(folder).write(PROVENANCE, about, ascii_only=False)
 
 
 def _seeds(finished: FinishedRun) -> dict[str, Any]:
@@ -223,7 +212,7 @@ def _seeds(finished: FinishedRun) -> dict[str, Any]:
     return {
         "training": finished.provenance.get("seed"),
         "scores": seeds.pop() if len(seeds) == 1 else None,
-        "pictures": pictures.SEED,
+        "pictures": bundle_images.SEED,
     }
 
 
@@ -245,11 +234,3 @@ def _report(target: Path, differences: Mapping[str, float]) -> str:
     return "\n".join(
         [f"Exported {target}; its files and the checkpoint agree to max |Δ| (batches of {batches})", *lines]
     )
-
-
-def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _write_yaml(path: Path, content: Any) -> None:
-    path.write_text(OmegaConf.to_yaml(OmegaConf.create(content)), encoding="utf-8")

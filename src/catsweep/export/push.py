@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from catsweep import printing
 from catsweep.errors import ConfigError, ExportError
 from catsweep.export import digests
-from catsweep.records import read_json
+from catsweep.runs import RunDir
 from catsweep.tracking import loggers
 from catsweep.tracking.run_logger import has_key, resolve_mode
 
@@ -161,14 +161,14 @@ def _to_wandb(bundle: Path, cfg: DictConfig) -> None:
 
 def metadata(bundle: Path) -> dict[str, Any]:
     """What is to be seen of a bundle without fetching it: scores, their intervals, who judged, where it came from."""
-    metrics, provenance = (read_json(bundle / name) for name in ("metrics.json", digests.PROVENANCE))
+    metrics, provenance = RunDir(bundle).metrics(), RunDir(bundle).provenance()
     chosen = provenance.get("export", {})
     return {
         "study": chosen.get("study"),
         "trial": chosen.get("trial"),
-        "scores": metrics["scores"],
-        "intervals": metrics.get("intervals", {}),
-        "cards": metrics.get("cards", {}),
+        "scores": dict(metrics.content["scores"]),
+        "intervals": metrics.intervals,
+        "cards": metrics.cards,
         "data_digest": provenance.get("data_digest"),
         "commit": (provenance.get("git") or {}).get("commit"),
     }

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from catsweep import outlines
 from catsweep.errors import ExportError
-from catsweep.loaded import read, rebuild
+from catsweep.loaded import rebuild
 from catsweep.models.protocol import Generator, Reconstructor, evaluating
+from catsweep.runs import CONFIG, Bundle, RunDir
 
-WEIGHTS = "model.safetensors"
-CONFIG = "config.yaml"
+WEIGHTS = Bundle.WEIGHTS
 LARGEST = 20  # times what is kept of it, at most, may a model be; of a DCGAN a third is
 FREE = 10_000_000  # numbers that it may have besides, 40 MB: a discriminator's size does not depend on what draws
 
@@ -83,7 +83,7 @@ def load(folder: Path) -> Generator:
         ExportError: a file is missing or damaged, or the weights are not those of the configured model.
     """
     try:
-        config, state = read(folder / CONFIG), load_file(folder / WEIGHTS)
+        config, state = RunDir(folder).config(), load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:
         raise ExportError(f"{folder} is not a whole bundle: {error}. Write it again with `make export`.") from error
     _refuse_others(outlines.outline(config, len(state)), state, folder)

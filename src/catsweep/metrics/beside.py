@@ -15,14 +15,14 @@ from catsweep.errors import DataError
 from catsweep.metrics.judged import FILE, NAMES, Judged, read_judged
 from catsweep.names import inside
 from catsweep.printing import readable_name
-from catsweep.records import ANY, NUMBER, is_score, misshapen, read_json
+from catsweep.runs import SCORES, RunDir
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 COMMAND = "make judge, and the line of the sweep again"
 TITLE = "Beside the objectives"  # of a table on the terminal
-METRICS = "metrics.json"
+METRICS = str(SCORES)
 FID, JUDGED = "val/fid", "judge/fid"  # the same distance, in features of the extractor and of the judge
 BESIDE = ("val/recall", "val/coverage", JUDGED, "judge/recall", "judge/coverage")  # columns, in their order
 ARROWS = {"fid": "↓", "kid": "↓", "recall": "↑", "coverage": "↑"}
@@ -78,7 +78,7 @@ def of_run(run: Path | None, within: Path | None = None) -> Scores:
     if run is None:
         return Scores()
     files = [inside(within or run, run / name) for name in (METRICS, FILE)]
-    return Scores(_own(run / METRICS) if files[0] else {}, read_judged(run) if all(files) else None)
+    return Scores(_own(run) if files[0] else {}, read_judged(run) if all(files) else None)
 
 
 def comparable(runs: Mapping[K, Scores]) -> dict[K, Scores]:
@@ -125,15 +125,11 @@ def table(title: str, rows: Mapping[str, Mapping[str, str]]) -> "Table | None":
     return made
 
 
-def _own(path: Path) -> dict[str, float]:
+def _own(run: Path) -> dict[str, float]:
     try:
-        found = {"scores": read_json(path).get("scores")}
+        return RunDir(run).metrics().finite
     except DataError:
         return {}
-    scores = found["scores"] or {}
-    if misshapen(found, {"scores": {ANY: NUMBER}}):
-        return {}
-    return {name: float(value) for name, value in scores.items() if value is not None and is_score(value)}
 
 
 def _measured(one: Scores) -> tuple[Any, ...] | None:

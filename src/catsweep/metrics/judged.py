@@ -18,9 +18,10 @@ from typing import Any
 from catsweep.atomic import write_json
 from catsweep.errors import DataError, MetricError
 from catsweep.metrics.card import MetricCard
-from catsweep.records import ANY, NUMBER, TEXT, WHOLE, is_score, misshapen, read_json
+from catsweep.records import ANY, NUMBER, TEXT, WHOLE, is_score, misshapen
+from catsweep.runs import JUDGEMENT, RunDir
 
-FILE = "judge.json"
+FILE = str(JUDGEMENT)
 PREFIX = "judge/"
 NAMES = tuple(f"{PREFIX}{name}" for name in ("fid", "kid", "recall", "coverage", "nearest", "copied"))
 CARDS: dict[str, Any] = {  # also those of metrics.json
@@ -81,8 +82,8 @@ def read_judged(folder: Path) -> Judged | None:
         that was gone on with: then it may be judged again.
     """
     try:
-        found, metrics = read_json(folder / FILE), read_json(folder / "metrics.json")
-        if misshapen(found, SHAPE) or found["recorded"] != metrics["scores"]:
+        found, scores = RunDir(folder).judgement(), RunDir(folder).metrics().content["scores"]
+        if misshapen(found, SHAPE) or found["recorded"] != scores:
             return None
         cards = {name: MetricCard.from_dict(found["cards"][name]) for name in found["scores"]}
         parts = [found[key] for key in ("scores", "reference", "recorded")]

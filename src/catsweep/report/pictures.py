@@ -15,8 +15,8 @@ from PIL import Image
 from catsweep.data.contact_sheet import pick
 from catsweep.data.ready import ReadySet
 from catsweep.errors import DataError
-from catsweep.records import read_json
 from catsweep.report.grids import Images, grid
+from catsweep.runs import RunDir
 
 PADDING = 2  # of the grids that training draws, see `catsweep.report.grids.grid`
 CELL = 64  # longest side of a cell in a strip, pixels
@@ -120,6 +120,6 @@ def _sides(height: int, width: int) -> list[int]:
 def scored_epoch(run: Path | None) -> float:
     """The epoch of the checkpoint that a run's scores are of; infinite if it has none."""
     try:
-        return float(read_json(run / "metrics.json")["epoch"]) if run else math.inf
-    except (DataError, ValueError, KeyError, TypeError, OverflowError):
+        return RunDir(run).metrics().epoch if run else math.inf
+    except DataError:
         return math.inf

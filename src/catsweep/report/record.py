@@ -17,16 +17,17 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from catsweep.errors import DataError, ExportError
-from catsweep.export.opinion import Opinion
-from catsweep.export.selection import Candidate, Objective
-from catsweep.export.trials import CONFIRM, find_run
 from catsweep.metrics.beside import BESIDE, Scores, of_run
 from catsweep.metrics.judged import CARDS
 from catsweep.names import inside
+from catsweep.opinion import Opinion
 from catsweep.printing import readable
 from catsweep.records import NUMBER, TEXT, misshapen, read_json
+from catsweep.runs import CONFIG, PROVENANCE, SCORES
 from catsweep.search import attributes, grammar, results
 from catsweep.search.storage import find_study
+from catsweep.selection import Candidate, Objective, find_run
+from catsweep.studies import CONFIRM
 
 ROLES = {  # what a chart draws alike
     TrialState.COMPLETE: "finished", TrialState.RUNNING: "running", TrialState.WAITING: "waiting",
@@ -34,8 +35,8 @@ ROLES = {  # what a chart draws alike
 }  # fmt: skip
 
 SHAPES: dict[str, Any] = {  # what is read of the documents of a run
-    "metrics.json": {"cards": CARDS},
-    "provenance.json": {"command": [TEXT], "git": {"commit": TEXT}, "started": TEXT},
+    str(SCORES): {"cards": CARDS},
+    str(PROVENANCE): {"command": [TEXT], "git": {"commit": TEXT}, "started": TEXT},
     "progress.json": {"updated": NUMBER},
 }
 
@@ -166,8 +167,8 @@ def read(study: optuna.Study, runs: Path, objectives: tuple[Objective, ...] | No
     objectives = objectives or _objectives(study)
     trials = tuple(_entry(trial, _run_folder(trial, runs, objectives)) for trial in study.get_trials(deepcopy=False))
     contract = study.user_attrs.get("contract") or {}
-    documents = [_json(trial.run / "metrics.json") for trial in trials if trial.run]
-    origins = [_json(trial.run / "provenance.json") for trial in trials if trial.run]
+    documents = [_json(trial.run / SCORES) for trial in trials if trial.run]
+    origins = [_json(trial.run / PROVENANCE) for trial in trials if trial.run]
     kept = [cards for document in documents if (cards := document.get("cards"))]
     confirmations = _confirmations(study, runs)
     opinion = _opinion(trials, confirmations, runs)
@@ -246,7 +247,7 @@ def _attempts(trial: FrozenTrial, run: Path | None) -> tuple[Attempt, ...]:
 def _going_on(run: Path) -> list[Attempt]:
     """What a run's own files say of the attempt that goes on: since when, and until when it was heard of."""
     try:
-        start = datetime.fromisoformat(str(_json(run / "provenance.json")["started"])).timestamp()
+        start = datetime.fromisoformat(str(_json(run / PROVENANCE)["started"])).timestamp()
     except (KeyError, ValueError):
         return []  # drawn ahead, and not begun
     heard = _json(run / "progress.json").get("updated")
@@ -297,7 +298,7 @@ def _total(study: optuna.Study, trials: Sequence[Entry]) -> int | None:
 
 def _configured(run: Path) -> str:
     try:
-        found = re.search(r"^trials: (\d+)$", (run / "config.yaml").read_text(encoding="utf-8"), re.MULTILINE)
+        found = re.search(r"^trials: (\d+)$", (run / CONFIG).read_text(encoding="utf-8"), re.MULTILINE)
     except (OSError, ValueError):
         return ""
     return found[1] if found else ""

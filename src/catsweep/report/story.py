@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from catsweep.data.ready import find_ready_set
-from catsweep.export.trials import open_study
 from catsweep.metrics.beside import FID, JUDGED
 from catsweep.printing import readable
 from catsweep.report import pictures
@@ -22,6 +21,7 @@ from catsweep.report.second_opinion import SecondOpinion, second_opinion
 from catsweep.report.timeline import Timeline, timeline
 from catsweep.report.winner import Winner, pick
 from catsweep.report.words import counted
+from catsweep.studies import open_study
 
 SHOWN = 36  # of the winner's samples, and of the real cats beside them
 
@@ -108,7 +108,7 @@ def tell(folder: Path, runs: Path, ready: Path, select: str | int | None = None,
         folder: the study's, `sweeps/<study>`.
         runs: folder of its run folders; need not be there.
         ready: folder of ready sets; need not be there.
-        select: how the winner is chosen, see `catsweep.export.selection.choose`.
+        select: how the winner is chosen, see `catsweep.selection.choose`.
         plotly: whether Optuna's own plots are wanted, too.
     """
     study = open_study(folder)

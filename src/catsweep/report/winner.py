@@ -7,11 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from catsweep.errors import ExportError
-from catsweep.export.confirmed import confirmed_choice, current, follows
-from catsweep.export.seeds import Seeds, confirming_line
-from catsweep.export.selection import Choice, choose
-from catsweep.export.trials import Trials, find_run, read_trials
 from catsweep.search.confirmation import Confirmation
+from catsweep.selection import Choice, Seeds, Trials, decide, find_run, read_trials
 
 
 @dataclass(frozen=True)
@@ -71,20 +68,10 @@ def pick(select: str | int | None, folder: Path, runs: Path) -> Winner:
     except ExportError as error:  # nothing has finished yet
         return Winner(remark=str(error))
     rule = trials.objectives[0].name if select is None else select
-    choice = choose(rule, trials.front, trials.finished, trials.objectives)
-    confirmed, remark = current(trials, folder)
-    followed = confirmed is not None and follows(rule, trials)
-    if confirmed and followed:
-        choice = confirmed_choice(confirmed, trials)
-    number = choice.candidate.number
-    seeds = Seeds(number, confirmed, followed, _remedy(trials, choice, runs))
-    return Winner(trials, choice, seeds, remark)
-
-
-def _remedy(trials: Trials, choice: Choice, runs: Path) -> str:
-    """The line that confirms the winner."""
+    decision = decide(rule, trials, folder)
+    chosen = decision.choice.candidate
     try:
-        source = find_run(runs, choice.candidate, trials.objectives, trials.folders.get(choice.candidate.number))
+        source = find_run(runs, chosen, trials.objectives, trials.folders.get(chosen.number))
     except ExportError:
         source = runs  # where no command is kept either
-    return confirming_line(source, choice.candidate.number, trials.ranked)
+    return Winner(trials, decision.choice, decision.seeds(source, trials), decision.remark)

@@ -11,12 +11,12 @@ from omegaconf import DictConfig
 
 from catsweep import places
 from catsweep.atomic import write_text
-from catsweep.export.trials import find_study
 from catsweep.ownership import require_file
 from catsweep.printing import say
 from catsweep.report import markdown, page
 from catsweep.report.story import tell
 from catsweep.report.words import counted
+from catsweep.studies import find_study
 
 PAGE = "report.html"
 SIGN = ": what the sweep found"  # in the title of both

@@ -2,7 +2,7 @@
 
 The best score of a search is also the luckiest. So the best few are trained again, and compared by the mean over seeds
 that the search did not see. Arithmetic and files: `catsweep.search.sweep` runs the trainings, and
-`catsweep.export.best_model` reads the outcome.
+`catsweep.export.choice` reads the outcome.
 """
 
 import json

@@ -17,7 +17,6 @@ import optuna
 from optuna.storages import BaseStorage
 
 from catsweep.errors import CatsweepError, ConfigError, StudyError
-from catsweep.export.trials import find_study
 from catsweep.local_server import HOST, OTHER, LocalRequestHandler, with_headers
 from catsweep.markdown import code, plain
 from catsweep.printing import readable, say
@@ -28,6 +27,7 @@ from catsweep.search.confirming import CONFIRMATION
 from catsweep.search.leases import SIDE
 from catsweep.search.recorded_lines import plain_line
 from catsweep.search.settings import SWEEPS
+from catsweep.studies import find_study
 
 # Beside optuna-dashboard's own, which its pages carry. Pictures of trials may be whatever a stranger's study holds.
 POLICY = "frame-ancestors 'self'; base-uri 'none'; form-action 'self'; object-src 'none'"

@@ -15,15 +15,16 @@ import optuna
 
 from catsweep.atomic import write_json
 from catsweep.errors import CatsweepError, ConfigError, StudyError
-from catsweep.export.trials import BESIDES, find_study
 from catsweep.loaded import read as read_config
 from catsweep.markdown import fenced
 from catsweep.printing import readable, say
 from catsweep.report import record as study_record
 from catsweep.report.record import Record
+from catsweep.runs import CONFIG
 from catsweep.search.folders import is_of
 from catsweep.search.settings import SWEEPS
 from catsweep.search.storage import open_storage
+from catsweep.studies import BESIDES, find_study
 from catsweep.tracking.panels import X, libraries, runs_of, sections
 from catsweep.tracking.run_logger import resolve_mode
 
@@ -178,7 +179,7 @@ def _title(found: Record) -> str:
 def _place(found: Record) -> tuple[str, str | None]:
     """Project and entity of the runs, as the configuration of one says."""
     for trial in found.trials:
-        path = trial.run / "config.yaml" if trial.run else None
+        path = trial.run / CONFIG if trial.run else None
         if path is not None and path.is_file():
             said = read_config(path).get("logger")
             node = said if isinstance(said, dict) else {}

@@ -6,8 +6,8 @@ import pytest
 from optuna.trial import TrialState
 
 from catsweep.errors import ExportError, StorageError
-from catsweep.export.selection import Candidate, Objective
-from catsweep.export.trials import find_run, find_study, read_trials
+from catsweep.selection import Candidate, Objective, find_run, read_trials
+from catsweep.studies import find_study
 
 
 class TestFindStudy:

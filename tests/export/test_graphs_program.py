@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from catsweep.errors import ExportError
-from catsweep.export import program
+from catsweep.export import graphs
 from catsweep.models.latents import draw_latents
 
 
@@ -29,17 +29,17 @@ class Tiny(nn.Module):
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("program") / program.FILE
-    program.write(Tiny(), path)
+    path = tmp_path_factory.mktemp("program") / graphs.PROGRAM
+    graphs.write_program(Tiny(), path)
     return path
 
 
 def test_any_batch_draws_what_the_model_draws(file) -> None:
-    assert program.largest_difference(Tiny(), file, batches=(1, 2, 64)) < 1e-6
+    assert graphs.program_difference(Tiny(), file, batches=(1, 2, 64)) < 1e-6
 
 
 def test_check_sees_a_generator_that_differs(file) -> None:
-    assert program.largest_difference(Tiny(shift=2e-4), file) == pytest.approx(2e-4, rel=1e-2)
+    assert graphs.program_difference(Tiny(shift=2e-4), file) == pytest.approx(2e-4, rel=1e-2)
 
 
 def test_torch_alone_reads_it(file) -> None:
@@ -61,27 +61,27 @@ def test_no_member_is_a_pickle(file) -> None:
                 assert content == b""
             if name.endswith(".json"):
                 assert b'"use_pickle": true' not in content
-    assert program.pickled_members(file) == []
+    assert graphs.pickled_members(file) == []
 
 
 def test_pickles_are_found(tmp_path) -> None:
     buffer = io.BytesIO()
     torch.export.save(torch.export.export(nn.Linear(2, 2), (torch.zeros(2, 2),)), buffer)
-    assert [name.partition("/")[2] for name in program.pickled_members(buffer)] == ["data/sample_inputs/model.pt"]
+    assert [name.partition("/")[2] for name in graphs.pickled_members(buffer)] == ["data/sample_inputs/model.pt"]
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
-        assert program.is_pickled(pickle.dumps({"a": [1, 2.5, "b"]}, protocol))
+        assert graphs.is_pickled(pickle.dumps({"a": [1, 2.5, "b"]}, protocol))
 
 
 @pytest.mark.parametrize(
     "content", [b"", b"pt2", b"6\n", b"{}", b"\x80\x02", torch.randn(500).numpy().tobytes(), b"N.N."]
 )
 def test_other_bytes_are_no_pickles(content) -> None:
-    assert not program.is_pickled(content)
+    assert not graphs.is_pickled(content)
 
 
 def test_part_that_could_only_be_pickled_is_refused(tmp_path, monkeypatch) -> None:
     traced = torch.export.export(nn.Linear(4, 4), (torch.zeros(2, 4),))  # which keeps its example
-    monkeypatch.setattr(program, "trace_decode", lambda model: traced)
+    monkeypatch.setattr(graphs, "trace_decode", lambda model: traced)
     with pytest.raises(ExportError, match=r"Tiny\.decode cannot be exported as generator\.pt2 without pickles"):
-        program.write(Tiny(), tmp_path / "generator.pt2")
+        graphs.write_program(Tiny(), tmp_path / "generator.pt2")
     assert not (tmp_path / "generator.pt2").exists()

@@ -8,8 +8,8 @@ import yaml
 from huggingface_hub.repocard_data import ModelCardData
 from tests.markup import NAMES, Seen, on_one_line, rendered
 
-from catsweep.export import readme
-from catsweep.export.finished import FinishedRun
+from catsweep.export import model_card
+from catsweep.export.recorded import FinishedRun
 from catsweep.metrics.card import MetricCard
 from catsweep.metrics.judged import Judged
 from catsweep.printing import readable
@@ -38,7 +38,7 @@ def page(tmp_path):
             (tmp_path / "metrics.json").write_text(json.dumps({"scores": judged.recorded}))
             judged.write(tmp_path)
         facts = {"latent_size": 8, "image_size": 64, "parameters": 1234567}
-        return readme.compose(finished, tmp_path, facts, metrics, provenance)
+        return model_card.compose(finished, tmp_path, facts, metrics, provenance)
 
     return compose
 

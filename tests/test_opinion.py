@@ -4,15 +4,15 @@ from collections.abc import Mapping
 
 import pytest
 from optuna.trial import TrialState, create_trial
-from tests.export.conftest import judged_as
+from tests.fake_sweeps import judged_as
 
-from catsweep.export import opinion
-from catsweep.export.opinion import Opinion
-from catsweep.export.trials import read_trials
+from catsweep import opinion
 from catsweep.metrics.beside import Scores
 from catsweep.metrics.card import MetricCard
 from catsweep.metrics.judged import Judged
+from catsweep.opinion import Opinion
 from catsweep.search import attributes
+from catsweep.selection import read_trials
 
 CARD = MetricCard("fid", "dinov2", "ab", "none", "float32", "cd", 32, 24, 0)
 

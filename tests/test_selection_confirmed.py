@@ -7,7 +7,7 @@ import optuna
 import pytest
 from omegaconf import OmegaConf
 
-from catsweep.export import best_model
+from catsweep.export import choice
 from catsweep.markdown import plain
 from catsweep.search import confirmation
 
@@ -50,7 +50,7 @@ def add(sweep, study, values, number, **more) -> None:
 
 
 def chosen(cfg) -> dict:
-    return json.loads((best_model.run(cfg) / "choice.json").read_text())
+    return json.loads((choice.run(cfg) / "choice.json").read_text())
 
 
 @pytest.mark.parametrize("select", ["fid", "val/fid", "fi"])

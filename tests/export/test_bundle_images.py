@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from catsweep.export import pictures
+from catsweep.export import bundle_images
 from catsweep.images import to_uint8
 from catsweep.models.latents import draw_latents, interpolate
 
@@ -46,14 +46,14 @@ def painted(n: int, seed: int) -> np.ndarray:
 
 
 def test_samples_are_enlarged_and_in_order() -> None:
-    page = pictures.samples(Painter())
+    page = bundle_images.samples(Painter())
     assert page.shape == (8 * 130 + 2, 8 * 130 + 2, 3)
     expected = painted(64, seed=0)
     assert np.array_equal(page[2::130, 2::130][:8, :8].reshape(64, 3), expected[:, 0, 0])
 
 
 def test_rows_walk_along_great_circles() -> None:
-    page = pictures.walks(Painter())
+    page = bundle_images.interpolation(Painter())
     assert page.shape == (6 * 130 + 2, 8 * 130 + 2, 3)
     start, end = draw_latents(12, 3, seed=0)[2:4]
     expected = to_uint8(Painter().decode(interpolate(start, end, 8))).numpy()
@@ -63,7 +63,7 @@ def test_rows_walk_along_great_circles() -> None:
 def test_copies_are_found_and_come_first() -> None:
     photos = painted(40, seed=1)
     photos[7] = painted(64, seed=0)[30]
-    found = pictures.neighbours(Painter(), scorer(photos))
+    found = bundle_images.neighbours(Painter(), scorer(photos))
     assert found.ratios[0] == 0
     assert np.array_equal(found.drawn[0], found.photos[0])
     assert np.array_equal(found.photos[0], photos[7])
@@ -75,7 +75,7 @@ def test_held_out_photos_are_never_shown_and_set_the_unit() -> None:
     photos = painted(40, seed=1)
     photos[36:] = photos[:4]
     photos[36:, ..., 0] += 10  # unseen photos lie 10 levels from their nearest
-    found = pictures.neighbours(Painter(), scorer(photos))
+    found = bundle_images.neighbours(Painter(), scorer(photos))
     distances = torch.cdist(colours(torch.from_numpy(painted(64, 0))), colours(torch.from_numpy(photos[:36]))).amin(1)
     assert found.ratios == pytest.approx(np.sort(distances.numpy()) / 10, rel=1e-5)
     shown = {tuple(colour) for colour in found.photos[:, 0, 0]}
@@ -84,19 +84,19 @@ def test_held_out_photos_are_never_shown_and_set_the_unit() -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 30])
 def test_without_held_out_photos_training_photos_set_the_unit(count) -> None:
-    found = pictures.neighbours(Painter(), scorer(painted(count, seed=1), held_out=0))
+    found = bundle_images.neighbours(Painter(), scorer(painted(count, seed=1), held_out=0))
     assert np.isfinite(found.ratios).all()
 
 
 def test_page_of_neighbours_shows_pairs_and_marks_copies() -> None:
     photos = painted(40, seed=1)
     photos[7] = painted(64, seed=0)[30]
-    found = pictures.neighbours(Painter(), scorer(photos))
-    page = pictures.neighbour_page(found)
+    found = bundle_images.neighbours(Painter(), scorer(photos))
+    page = bundle_images.neighbour_page(found)
     tile = found.drawn[0][0, 0]
     assert ((page == tile).all(-1).sum()) >= 2 * 128 * 128  # the drawn one and its copy, enlarged
-    assert (page == pictures.ALARM).all(-1).any()
-    honest = pictures.neighbour_page(
-        pictures.Neighbours(found.drawn, found.photos, found.ratios + 1, found.threshold, found.extractor)
+    assert (page == bundle_images.ALARM).all(-1).any()
+    honest = bundle_images.neighbour_page(
+        bundle_images.Neighbours(found.drawn, found.photos, found.ratios + 1, found.threshold, found.extractor)
     )
-    assert not (honest == pictures.ALARM).all(-1).any()
+    assert not (honest == bundle_images.ALARM).all(-1).any()

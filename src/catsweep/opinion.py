@@ -12,9 +12,9 @@ from statistics import fmean, stdev
 from typing import Any
 
 from catsweep.errors import ExportError
-from catsweep.export.trials import Trials, find_run
 from catsweep.metrics.beside import COMMAND, FID, JUDGED, Scores, comparable, of_run
 from catsweep.metrics.judged import Agreement, Judged, rank_agreement
+from catsweep.selection import Trials, find_run
 
 
 @dataclass(frozen=True)

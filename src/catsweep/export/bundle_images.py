@@ -16,8 +16,9 @@ from catsweep.metrics.scorer import Scorer
 from catsweep.models.latents import draw_latents, interpolate
 from catsweep.models.protocol import Generator, generate
 from catsweep.report.grids import BACKGROUND, Images, enlarge, grid
+from catsweep.runs import Bundle
 
-SAMPLES, INTERPOLATION, NEIGHBOURS = "samples.png", "interpolation.png", "nearest_neighbours.png"
+SAMPLES, INTERPOLATION, NEIGHBOURS = Bundle.PICTURES
 SEED = 0
 COUNT, COLUMNS = 64, 8
 WALKS, STEPS = 6, 8
@@ -35,7 +36,7 @@ def samples(model: Generator) -> Images:
     return grid(enlarge(_drawn(model, draw_latents(COUNT, model.latent_size, SEED)), SIDE), COLUMNS)
 
 
-def walks(model: Generator) -> Images:
+def interpolation(model: Generator) -> Images:
     """Rows that each walk along a great circle from one image to another: uint8, shape (height, width, 3)."""
     ends = draw_latents(2 * WALKS, model.latent_size, SEED).view(WALKS, 2, -1)
     latents = torch.cat([interpolate(start, end, STEPS) for start, end in ends])

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from catsweep.errors import ConfigError, ExportError
-from catsweep.export.selection import Candidate, Objective, choose, knee
+from catsweep.selection import Candidate, Objective, choose, knee
 
 FID = Objective("val/fid", maximise=False)
 SSIM = Objective("val/ssim", maximise=True)

@@ -13,12 +13,14 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]  # it has no types
 
 from catsweep import templates
-from catsweep.export import onnx, pictures, program, weights
-from catsweep.export.finished import FinishedRun, portable
+from catsweep.export import bundle_images
+from catsweep.export.recorded import FinishedRun, portable
 from catsweep.markdown import Markdown, code, plain
 from catsweep.metrics.beside import BESIDE, better
 from catsweep.metrics.judged import NAMES, Judged, read_judged
 from catsweep.printing import readable
+from catsweep.runs import CONFIG, JUDGEMENT, PROVENANCE, Bundle
+from catsweep.runs import SCORES as RECORD
 
 TEMPLATE = "model_card.md.jinja"
 TASK = "unconditional-image-generation"
@@ -76,13 +78,13 @@ def compose(finished: FinishedRun, folder: Path, facts: Mapping[str, Any], metri
         size=facts["image_size"],
         latent_size=facts["latent_size"],
         parameters=f"{facts['parameters']:,}",
-        megabytes=f"{(folder / onnx.FILE).stat().st_size / 1e6:.2g}",
+        megabytes=f"{(folder / Bundle.GENERATOR).stat().st_size / 1e6:.2g}",
         photos=photos(finished, metrics, demo),
-        picture_seed=pictures.SEED,
+        picture_seed=bundle_images.SEED,
         scores=[_score(key, value, metrics) for key, value in metrics["scores"].items()],
         judge=_judge(judged, finished),
         has_intervals="intervals" in metrics,
-        has_neighbours=(folder / pictures.NEIGHBOURS).is_file(),
+        has_neighbours=(folder / bundle_images.NEIGHBOURS).is_file(),
         extractor=fid.get("extractor", ""),
         fid_samples=fid.get("samples"),
         licence_words=_licence_words(demo, _base(finished)),
@@ -290,18 +292,18 @@ def _files(folder: Path, facts: Mapping[str, Any], differences: Mapping[str, flo
     size, latents = facts["image_size"], facts["latent_size"]
     pixels = f"float32 (N, 3, {size}, {size}) in [0, 1]"
     meanings = {
-        "generate.py": "draws cats; needs numpy, onnxruntime and Pillow",
-        onnx.FILE: f"`latents` float32 (N, {latents}), standard normal, to `images` {pixels}; any N",
-        onnx.RECONSTRUCTOR: f"`photos` {pixels} to `images`, as it would draw them",
-        program.FILE: "the same as `generator.onnx` for torch: `torch.export.load(…).module()(latents)`",
-        weights.WEIGHTS: "the weights, for the model in `config.yaml`",
-        "config.yaml": "every setting of the run",
-        "metrics.json": "scores, how each was taken, and intervals",
-        "judge.json": "scores by the judge, how each was taken, and what photos get",
-        "provenance.json": "code, data, seeds, versions; study and trial; how the export was checked",
-        pictures.SAMPLES: f"64 images of seed {pictures.SEED}",
-        pictures.INTERPOLATION: "walks between images",
-        pictures.NEIGHBOURS: "drawn images beside the training photos nearest to them",
+        Bundle.SCRIPT: "draws cats; needs numpy, onnxruntime and Pillow",
+        Bundle.GENERATOR: f"`latents` float32 (N, {latents}), standard normal, to `images` {pixels}; any N",
+        Bundle.RECONSTRUCTOR: f"`photos` {pixels} to `images`, as it would draw them",
+        Bundle.PROGRAM: "the same as `generator.onnx` for torch: `torch.export.load(…).module()(latents)`",
+        Bundle.WEIGHTS: "the weights, for the model in `config.yaml`",
+        str(CONFIG): "every setting of the run",
+        str(RECORD): "scores, how each was taken, and intervals",
+        str(JUDGEMENT): "scores by the judge, how each was taken, and what photos get",
+        str(PROVENANCE): "code, data, seeds, versions; study and trial; how the export was checked",
+        bundle_images.SAMPLES: f"64 images of seed {bundle_images.SEED}",
+        bundle_images.INTERPOLATION: "walks between images",
+        bundle_images.NEIGHBOURS: "drawn images beside the training photos nearest to them",
     }
     shown = {file: meaning for file, meaning in meanings.items() if (folder / file).is_file()}
     return {

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
-from tests.export.conftest import judged_as
+from tests.fake_sweeps import judged_as
 
 from catsweep.errors import ConfigError, ExportError, TakenError
-from catsweep.export import best_model
+from catsweep.export import choice
+from catsweep.runs import RunDir
 
 UNKNOWN = "No trial was trained again under other seeds, so how much it varies is not known."
 UNKNOWN_LINE = "the line that started the sweep, with 'hydra.sweeper.confirm={top: 3, seeds: 3}'"
@@ -33,7 +34,7 @@ def cfg(sweep):
 def test_chosen_trial_is_copied_whole(sweep, cfg, select, trial) -> None:
     sweep.with_runs("s", FRONT)
     cfg.select = select
-    folder = best_model.run(cfg)
+    folder = choice.run(cfg)
     assert folder == sweep.outputs / "best_model"
     for name in ("checkpoints/best.ckpt", "config.yaml", "metrics.json", "provenance.json"):
         assert (folder / name).read_bytes() == (sweep.outputs / "s" / str(trial) / name).read_bytes()
@@ -44,25 +45,25 @@ def test_what_the_judge_said_goes_with_the_model(sweep, cfg) -> None:
     sweep.with_runs("s", FRONT)
     judged_as(sweep.outputs / "s" / "1", 95.0)
     said = (sweep.outputs / "s" / "1" / "judge.json").read_bytes()
-    assert (best_model.run(cfg) / "judge.json").read_bytes() == said
+    assert (choice.run(cfg) / "judge.json").read_bytes() == said
 
 
 def test_what_was_said_of_other_scores_stays_behind_and_that_is_told(sweep, cfg, capsys) -> None:
     sweep.with_runs("s", FRONT)
     judged_as(sweep.outputs / "s" / "1", 95.0, recorded={"val/fid": 1.0})
-    assert not (best_model.run(cfg) / "judge.json").exists()
+    assert not (choice.run(cfg) / "judge.json").exists()
     assert "What the judge said of it is left out" in " ".join(capsys.readouterr().out.split())
 
 
 def test_samples_are_those_of_the_scored_checkpoint(sweep, cfg) -> None:
     sweep.with_runs("s", [(1.0, 1.0)])
-    assert (best_model.run(cfg) / "samples.png").read_text() == "drawn at 10"  # training went on to 15
+    assert (choice.run(cfg) / "samples.png").read_text() == "drawn at 10"  # training went on to 15
 
 
 def test_run_too_short_for_samples_is_still_a_model(sweep, cfg) -> None:
     sweep.with_runs("s", [(1.0, 1.0)])
     shutil.rmtree(sweep.outputs / "s" / "0" / "samples")
-    assert not (best_model.run(cfg) / "samples.png").exists()
+    assert not (choice.run(cfg) / "samples.png").exists()
 
 
 def test_checkpoint_is_the_one_that_was_scored(sweep, cfg) -> None:
@@ -71,16 +72,15 @@ def test_checkpoint_is_the_one_that_was_scored(sweep, cfg) -> None:
     shutil.copyfile(run / "checkpoints" / "best.ckpt", run / "checkpoints" / "last.ckpt")
     metrics = json.loads((run / "metrics.json").read_text()) | {"checkpoint": "last"}
     (run / "metrics.json").write_text(json.dumps(metrics))
-    folder = best_model.run(cfg)
+    folder = choice.run(cfg)
     assert [path.name for path in (folder / "checkpoints").iterdir()] == ["last.ckpt"]
-    assert best_model.scored_checkpoint(folder) == "last"
+    assert RunDir(folder).scored_checkpoint() == "last"
 
 
 def test_choice_is_explained(sweep, cfg, capsys) -> None:
     sweep.with_runs("s", FRONT)
-    folder = best_model.run(cfg)
-    choice = json.loads((folder / "choice.json").read_text())
-    assert choice == {
+    folder = choice.run(cfg)
+    assert json.loads((folder / "choice.json").read_text()) == {
         "study": "s",
         "trial": 1,
         "selected_by": "the lowest val/fid",
@@ -111,7 +111,7 @@ def test_choice_is_explained(sweep, cfg, capsys) -> None:
 def test_dominated_trial_asked_for_is_shown_beside_the_pareto_set(sweep, cfg, capsys) -> None:
     sweep.with_runs("s", FRONT)
     cfg.select = 3
-    folder = best_model.run(cfg)
+    folder = choice.run(cfg)
     assert "| **3** | 60 | 0.7 |" in (folder / "choice.md").read_text()
     assert "3 ◀" in capsys.readouterr().out
     assert [point["trial"] for point in json.loads((folder / "choice.json").read_text())["pareto_set"]] == [1, 2, 0]
@@ -119,16 +119,16 @@ def test_dominated_trial_asked_for_is_shown_beside_the_pareto_set(sweep, cfg, ca
 
 def test_second_choice_replaces_the_first_without_a_trace(sweep, cfg) -> None:
     sweep.with_runs("s", FRONT)
-    (best_model.run(cfg) / "generated_0.png").write_text("of the first choice")
+    (choice.run(cfg) / "generated_0.png").write_text("of the first choice")
     cfg.select = "ssim"
-    folder = best_model.run(cfg)
+    folder = choice.run(cfg)
     assert json.loads((folder / "choice.json").read_text())["trial"] == 0
     assert not (folder / "generated_0.png").exists()
 
 
 def test_failure_midway_leaves_the_earlier_best_model(sweep, cfg, monkeypatch) -> None:
     sweep.with_runs("s", FRONT)
-    folder = best_model.run(cfg)
+    folder = choice.run(cfg)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     real, copied = shutil.copy2, []
 
@@ -141,7 +141,7 @@ def test_failure_midway_leaves_the_earlier_best_model(sweep, cfg, monkeypatch) -
     monkeypatch.setattr(shutil, "copy2", full_disk)
     cfg.select = "ssim"
     with pytest.raises(OSError, match="No space"):
-        best_model.run(cfg)
+        choice.run(cfg)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     assert sorted(path.name for path in sweep.outputs.iterdir()) == ["best_model", "s"]
 
@@ -150,11 +150,11 @@ def test_failure_midway_leaves_the_earlier_best_model(sweep, cfg, monkeypatch) -
 def test_lost_part_is_named_and_the_earlier_best_model_stays(sweep, cfg, lost) -> None:
     sweep.with_runs("s", FRONT)
     cfg.select = "ssim"
-    best_model.run(cfg)
+    choice.run(cfg)
     (sweep.outputs / "s" / "1" / lost).unlink()
     cfg.select = "fid"
     with pytest.raises(ExportError, match=f"lacks {lost}"):
-        best_model.run(cfg)
+        choice.run(cfg)
     assert json.loads((sweep.outputs / "best_model" / "choice.json").read_text())["trial"] == 0
 
 
@@ -170,11 +170,11 @@ def test_lost_part_is_named_and_the_earlier_best_model_stays(sweep, cfg, lost) -
 def test_torn_part_is_named_and_the_earlier_best_model_stays(sweep, cfg, file, content, said) -> None:
     sweep.with_runs("s", FRONT)
     cfg.select = "ssim"
-    best_model.run(cfg)
+    choice.run(cfg)
     (sweep.outputs / "s" / "1" / file).write_bytes(content)
     cfg.select = "fid"
     with pytest.raises(ExportError, match=rf"{said}[\s\S]*(select=NUMBER|No run folder)"):
-        best_model.run(cfg)
+        choice.run(cfg)
     assert json.loads((sweep.outputs / "best_model" / "choice.json").read_text())["trial"] == 0
 
 
@@ -182,14 +182,14 @@ def test_study_may_be_called_by_a_number(sweep, cfg) -> None:
     sweep.with_runs("2026", FRONT)
     sweep.with_runs("2027", FRONT)
     cfg.study = 2026
-    assert json.loads((best_model.run(cfg) / "choice.json").read_text())["study"] == "2026"
+    assert json.loads((choice.run(cfg) / "choice.json").read_text())["study"] == "2026"
 
 
 def test_word_that_is_no_rule_touches_nothing(sweep, cfg) -> None:
     sweep.with_runs("s", FRONT)
     cfg.select = "prettiest"
     with pytest.raises(ConfigError, match="select=prettiest"):
-        best_model.run(cfg)
+        choice.run(cfg)
     assert not (sweep.outputs / "best_model").exists()
 
 
@@ -197,7 +197,7 @@ def test_word_that_is_no_rule_touches_nothing(sweep, cfg) -> None:
 def test_scored_checkpoint_of_an_unfinished_run(tmp_path, metrics) -> None:
     (tmp_path / "metrics.json").write_text(metrics)
     with pytest.raises(ExportError, match="not the record of a finished run"):
-        best_model.scored_checkpoint(tmp_path)
+        RunDir(tmp_path).scored_checkpoint()
 
 
 def test_command_line_on_an_empty_project(root, tmp_path) -> None:
@@ -219,7 +219,7 @@ def test_a_checkpoint_is_one_of_two_names(sweep, cfg, name) -> None:
         metrics = json.loads((run / "metrics.json").read_text())
         (run / "metrics.json").write_text(json.dumps({**metrics, "checkpoint": name}))
     with pytest.raises(ExportError, match="must name the checkpoint that was scored, best or last; got"):
-        best_model.run(cfg)
+        choice.run(cfg)
 
 
 @pytest.mark.security
@@ -231,7 +231,7 @@ def test_parts_that_are_links_out_of_the_run_are_not_copied(sweep, cfg, tmp_path
         (run / part).unlink()
         (run / part).symlink_to(secret)
     with pytest.raises(ExportError, match=f"{part} is a link to a file outside"):
-        best_model.run(cfg)
+        choice.run(cfg)
     assert not Path(cfg.out).exists()
 
 
@@ -242,5 +242,5 @@ def test_a_folder_of_the_user_is_not_replaced(sweep, cfg, tmp_path) -> None:
     thesis.write_text("years of work")
     cfg.out = str(thesis.parent)
     with pytest.raises(TakenError, match=r"catsweep did not make chapter\.tex in it.*choose another place: out=DIR"):
-        best_model.run(cfg)
+        choice.run(cfg)
     assert [path.read_text() for path in thesis.parent.iterdir()] == ["years of work"]

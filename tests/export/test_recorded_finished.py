@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from catsweep.errors import ExportError
-from catsweep.export.finished import FinishedRun, portable
+from catsweep.export.recorded import FinishedRun, portable
 
 
 @pytest.fixture

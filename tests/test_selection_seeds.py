@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from catsweep.export.seeds import Seeds, confirming_line
 from catsweep.search.confirmation import Candidate, Confirmation
+from catsweep.selection import Seeds, confirming_line
 
 NAMES, DIRECTIONS = ("val/fid", "val/ssim"), ("minimize", "maximize")
 FIRST = Candidate(2, (42.0, 0.8), {1: (44.0, 0.8), 2: (46.0, 0.81), 3: (45.0, 0.79)})

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from catsweep.errors import ExportError
-from catsweep.export import onnx
+from catsweep.export import graphs
 from catsweep.models.latents import draw_latents
 from catsweep.models.protocol import Generator, generate
 from catsweep.runs import load_run
@@ -31,7 +31,7 @@ class Tiny(nn.Module):
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     model, path = Tiny().train(), tmp_path_factory.mktemp("onnx") / "generator.onnx"
-    onnx.write(model, path)
+    graphs.write_onnx(model, path)
     return model, path
 
 
@@ -44,8 +44,8 @@ def test_real_model_draws_the_same_in_onnx_runtime(run_of) -> None:
     # One that averages no weights and normalises nothing; `test_bundle` exports two of other kinds.
     run = run_of("model=dcgan", "normalization=none", "activation=mish", "model.ema_decay=0")
     model, _ = load_run(run)
-    onnx.write(model, run / "generator.onnx")
-    assert onnx.largest_difference(model, run / "generator.onnx", batches=(1, 2, 7, 64)) < 1e-5
+    graphs.write_onnx(model, run / "generator.onnx")
+    assert graphs.onnx_difference(model, run / "generator.onnx", batches=(1, 2, 7, 64)) < 1e-5
 
 
 def test_interface_needs_nothing_of_ours(file) -> None:
@@ -69,8 +69,8 @@ def test_writing_leaves_the_model_in_its_mode(written) -> None:
 
 
 def test_check_sees_a_generator_that_differs(file) -> None:
-    assert onnx.largest_difference(Tiny(), file) < 1e-6
-    assert onnx.largest_difference(Tiny(shift=2e-4), file) == pytest.approx(2e-4, rel=1e-2)
+    assert graphs.onnx_difference(Tiny(), file) < 1e-6
+    assert graphs.onnx_difference(Tiny(shift=2e-4), file) == pytest.approx(2e-4, rel=1e-2)
 
 
 def test_check_sees_a_wrong_shape_or_no_number(file) -> None:
@@ -78,16 +78,16 @@ def test_check_sees_a_wrong_shape_or_no_number(file) -> None:
         def decode(self, latents: Tensor) -> Tensor:
             return super().decode(latents).repeat(1, 1, 2, 2)
 
-    assert onnx.largest_difference(Bigger(), file) == float("inf")
-    assert onnx.largest_difference(Tiny(shift=float("nan")), file) > 1e30
+    assert graphs.onnx_difference(Bigger(), file) == float("inf")
+    assert graphs.onnx_difference(Tiny(shift=float("nan")), file) > 1e30
 
 
 def test_check_compares_in_evaluation_mode(file) -> None:
-    assert onnx.largest_difference(Tiny().train(), file) < 1e-6
+    assert graphs.onnx_difference(Tiny().train(), file) < 1e-6
 
 
 def test_bundle_is_a_generator_like_any_other(file) -> None:
-    drawer = onnx.OnnxGenerator(file)
+    drawer = graphs.OnnxGenerator(file)
     assert isinstance(drawer, Generator)
     assert (drawer.latent_size, drawer.image_size) == (4, 2)
     latents = draw_latents(5, 4, seed=1)
@@ -98,12 +98,12 @@ def test_bundle_is_a_generator_like_any_other(file) -> None:
 def test_damaged_file_is_refused(tmp_path, content) -> None:
     (tmp_path / "generator.onnx").write_bytes(content)
     with pytest.raises(ExportError, match="not a file that catsweep exported"):
-        onnx.OnnxGenerator(tmp_path / "generator.onnx")
+        graphs.OnnxGenerator(tmp_path / "generator.onnx")
 
 
 def test_missing_file_is_refused(tmp_path) -> None:
     with pytest.raises(ExportError, match="not a file that catsweep exported"):
-        onnx.OnnxGenerator(tmp_path / "generator.onnx")
+        graphs.OnnxGenerator(tmp_path / "generator.onnx")
 
 
 def test_onnx_file_of_something_else_is_refused(tmp_path) -> None:
@@ -113,4 +113,4 @@ def test_onnx_file_of_something_else_is_refused(tmp_path) -> None:
     model = onnx_format.helper.make_model(graph, opset_imports=[onnx_format.helper.make_opsetid("", 18)], ir_version=10)
     onnx_format.save(model, tmp_path / "generator.onnx")
     with pytest.raises(ExportError, match="maps 'x' to 'y'"):
-        onnx.OnnxGenerator(tmp_path / "generator.onnx")
+        graphs.OnnxGenerator(tmp_path / "generator.onnx")

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from catsweep import run_folder
+from catsweep import runs
 from catsweep.errors import ConfigError
-from catsweep.run_folder import LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, SCORES, latest_unfinished
-from catsweep.run_folder import run_folder as folder_for
+from catsweep.runs import LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, SCORES, latest_unfinished
+from catsweep.runs import run_folder as folder_for
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def test_a_name_that_is_no_run_is_refused_before_anything_is_made(project, name)
 @pytest.mark.security
 @pytest.mark.parametrize("value", [3, 0, 1.5, ["a"], {"a": 1}])
 def test_what_is_no_name_is_refused_too(project, value, capsys):
-    run_folder.register()
+    runs.register()
     cfg = OmegaConf.create({"resume": value, "dir": "${run_folder:${resume}}"})
     with pytest.raises(SystemExit) as ended:
         _ = cfg.dir
@@ -158,14 +158,14 @@ def test_what_is_no_name_is_refused_too(project, value, capsys):
 @pytest.mark.security
 def test_two_processes_do_not_go_on_with_the_same_run(project):
     run = "outputs/runs/2026-02-01/10-00-00"
-    with run_folder.alone(Path(run)):
+    with runs.alone(Path(run)):
         for resume, said in ((run, "another process works in it"), (True, f"{run} is being run")):
             with pytest.raises(ConfigError, match=said):
                 folder_for(resume)
-        with pytest.raises(ConfigError, match=f"Another process works in {run}"), run_folder.alone(Path(run)):
+        with pytest.raises(ConfigError, match=f"Another process works in {run}"), runs.alone(Path(run)):
             pass
     assert folder_for(True) == folder_for(run) == run
-    with run_folder.alone(Path(run)):
+    with runs.alone(Path(run)):
         pass
 
 
@@ -176,8 +176,8 @@ def test_a_lock_that_a_stranger_made_writes_nothing_elsewhere(tmp_path, target):
     run.mkdir()
     (tmp_path / "victim").write_text("precious")
     (run / ".lock").symlink_to(tmp_path / target) if target else (run / ".lock").mkdir()
-    assert not run_folder.is_taken(run)
-    with pytest.raises(ConfigError, match=r"\.lock cannot be locked.*Remove what is there"), run_folder.alone(run):
+    assert not runs.is_taken(run)
+    with pytest.raises(ConfigError, match=r"\.lock cannot be locked.*Remove what is there"), runs.alone(run):
         pass
     assert (tmp_path / "victim").read_text() == "precious"
     assert not (tmp_path / "absent").exists()
@@ -187,7 +187,7 @@ def test_a_lock_that_a_stranger_made_writes_nothing_elsewhere(tmp_path, target):
 def test_a_run_that_is_being_run_is_passed_over_for_one_that_was_stopped(project, make_run):
     running = make_run("outputs/runs/2026-03-01/10-00-00")
     assert latest_unfinished().resolve() == running
-    with run_folder.alone(running):
+    with runs.alone(running):
         assert folder_for(True) == "outputs/runs/2026-02-01/10-00-00"
 
 
@@ -205,9 +205,9 @@ def test_the_command_writes_nothing_for_a_mistyped_name(root, tmp_path):
 
 def test_the_resolver_names_one_folder_per_start_and_passes_resume_on(tmp_path, monkeypatch, make_run):
     monkeypatch.chdir(tmp_path)
-    run_folder.register()
+    runs.register()
     names = iter(["first", "second"])
-    monkeypatch.setattr(run_folder, "datetime", type("Clock", (), {"now": staticmethod(lambda: Clock(next(names)))}))
+    monkeypatch.setattr(runs, "datetime", type("Clock", (), {"now": staticmethod(lambda: Clock(next(names)))}))
     cfg = OmegaConf.create({"resume": False, "dir": "${run_folder:${resume}}"})
     assert cfg.dir == cfg.copy().dir == OmegaConf.create(cfg).dir == "outputs/runs/first"
 
@@ -237,7 +237,7 @@ def test_runs_of_the_same_second_get_folders_of_their_own(tmp_path: Path) -> Non
 @pytest.mark.security
 @pytest.mark.parametrize("resume", [True, "outputs/runs/a"])
 def test_hydra_writes_nothing_into_a_run_that_is_to_go_on(root, resume):
-    run_folder.register()
+    runs.register()
     cfg = OmegaConf.create({"resume": resume, "hydra": OmegaConf.load(root / "conf/train.yaml").hydra})
     assert cfg.hydra.output_subdir is None
     cfg.resume = False

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor, nn
 
 from catsweep.errors import ExportError
-from catsweep.export import tracing
+from catsweep.export import graphs
 
 
 class Tiny(nn.Module):
@@ -25,7 +25,7 @@ class Tiny(nn.Module):
 
 
 def test_only_what_is_read_is_kept() -> None:
-    drawing, again = tracing.trace_decode(Tiny()), tracing.trace_reconstruct(Tiny())
+    drawing, again = graphs.trace_decode(Tiny()), graphs.trace_reconstruct(Tiny())
     assert {name.split(".")[1] for name in drawing.state_dict} == {"decoder"}
     assert {name.split(".")[1] for name in again.state_dict} == {"decoder", "encoder"}
     assert drawing.constants == {}
@@ -33,7 +33,7 @@ def test_only_what_is_read_is_kept() -> None:
 
 
 def test_neither_an_example_nor_a_source_file_is_kept() -> None:
-    program = tracing.trace_decode(Tiny())
+    program = graphs.trace_decode(Tiny())
     assert program.example_inputs is None
     assert not [node for node in program.graph.nodes if "stack_trace" in node.meta]
 
@@ -41,7 +41,7 @@ def test_neither_an_example_nor_a_source_file_is_kept() -> None:
 def test_model_stays_in_its_mode_and_keeps_its_weights() -> None:
     model = Tiny().train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    tracing.trace_decode(model)
+    graphs.trace_decode(model)
     assert model.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
@@ -52,7 +52,7 @@ def test_step_that_depends_on_a_value_is_refused() -> None:
             return super().decode(latents if latents.sum() > 0 else -latents)
 
     with pytest.raises(ExportError, match=r"Fickle\.decode cannot be exported: .* any batch size"):
-        tracing.trace_decode(Fickle())
+        graphs.trace_decode(Fickle())
 
 
 def test_fixed_batch_is_refused() -> None:
@@ -61,4 +61,4 @@ def test_fixed_batch_is_refused() -> None:
             return super().decode(latents).view(2, 3, 2, 2)
 
     with pytest.raises(ExportError, match=r"Rigid\.decode cannot be exported"):
-        tracing.trace_decode(Rigid())
+        graphs.trace_decode(Rigid())

@@ -7,14 +7,12 @@ from pathlib import Path
 import pytest
 
 from catsweep import printing
-from catsweep.export.explanation import Explanation
-from catsweep.export.opinion import Opinion
-from catsweep.export.seeds import Seeds
-from catsweep.export.selection import Candidate, Choice, Objective
-from catsweep.export.trials import Trials
+from catsweep.export.choice import Explanation
 from catsweep.metrics.beside import Scores
+from catsweep.opinion import Opinion
 from catsweep.search import confirmation
 from catsweep.search.confirmation import Confirmation
+from catsweep.selection import Candidate, Choice, Objective, Seeds, Trials
 
 BEST, OTHER, LAST = Candidate(1, (40.0, 0.2)), Candidate(0, (50.0, 0.9)), Candidate(2, (60.0, 0.1))
 TRIALS = Trials(

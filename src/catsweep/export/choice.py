@@ -1,22 +1,126 @@
-"""Why a trial is the best model: as data (`choice.json`), as a page (`choice.md`), and for the terminal.
+"""Choose the best trial of a study, and copy it to a folder of its own: `python src/best_model.py`.
 
-`best_model` makes the choice and copies the run; this says what it was chosen from, and by what.
+Reads `sweeps/<study>/study.db`, beside it `confirmation.json` if the sweep has confirmed its winner, and
+`outputs/<study>/<trial>/`; writes `outputs/best_model/`, which has the layout of a run folder, so that `generate` and
+`export` (the next steps) take it as they would take any run::
+
+    checkpoints/best.ckpt  config.yaml  metrics.json  provenance.json  samples.png     the trial's own
+    judge.json                                                                         the judge's scores, if it has any
+    choice.json  choice.md                                                             why it was this one
 """
 
+import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from catsweep.export.opinion import Opinion
-from catsweep.export.seeds import Seeds
-from catsweep.export.selection import Choice
-from catsweep.export.trials import Trials
+from catsweep import opinion, printing
+from catsweep.atomic import replacing_folder
+from catsweep.errors import DataError, ExportError
 from catsweep.markdown import Markdown, code, plain
 from catsweep.markdown import table as markdown_table
-from catsweep.metrics.beside import BESIDE, TITLE, Scores, better, table
+from catsweep.metrics.beside import BESIDE, COMMAND, TITLE, Scores, better, of_run, table
+from catsweep.names import inside
+from catsweep.opinion import Opinion
+from catsweep.ownership import Kind
+from catsweep.places import check, named
+from catsweep.records import require_whole
+from catsweep.runs import ANOTHER, BEST_CHECKPOINT, CHOICE, DOCUMENTS, JUDGEMENT, LAST_CHECKPOINT, RunDir
+from catsweep.selection import Choice, Seeds, Trials, decide, find_run, read_trials
+from catsweep.studies import find_study
+
+SAMPLES, EXPLANATION = "samples.png", "choice.md"
+BEST_MODEL = Kind(
+    "the best model",
+    "out=DIR",
+    (*DOCUMENTS, *map(str, (CHOICE, JUDGEMENT, BEST_CHECKPOINT, LAST_CHECKPOINT)), EXPLANATION, SAMPLES),
+    sign=str(CHOICE),
+    later=("generated_*.png", "interpolation*.png", "reconstructions.png", "attribute_*.png"),  # of generate.py
+)
+
+
+def run(cfg: DictConfig) -> Path:
+    """Choose, copy, and say why.
+
+    Args:
+        cfg: as in `conf/best_model.yaml`.
+
+    Returns:
+        The folder with the best model.
+
+    Raises:
+        ExportError: there is no study, no finished trial, or no run folder to copy from.
+        ConfigError: `select` means nothing for this study.
+        PlaceError: `out` cannot be written.
+    """
+    # A study may be called 2026, which the command line reads as a number.
+    folder = find_study(Path(cfg.sweeps), None if cfg.study is None else str(cfg.study))
+    runs = Path(cfg.outputs) / folder.name
+    trials = read_trials(folder, runs)
+    decision = decide(cfg.select, trials, folder)
+    chosen, remark = decision.choice.candidate, decision.remark
+    source = find_run(runs, chosen, trials.objectives, trials.folders.get(chosen.number))
+    found = opinion.read(trials, runs, [chosen.number])
+    if (source / JUDGEMENT).exists() and of_run(source, runs).judged is None:
+        left = f"What the judge said of it is left out: {JUDGEMENT} in {source} is damaged, or of other scores."
+        remark = f"{remark} {left} {COMMAND}.".strip()
+    explanation = Explanation(trials, decision.choice, source, decision.seeds(source, trials), found, remark)
+    target = Path(cfg.out)
+    for place in (target, target.parent):  # a file there is not a best model of before, and stays
+        check(place, cfg)
+    copy_run(source, target, explanation)
+    console = printing.console()
+    explanation.print(console)
+    console.print(f"Copied to {target}.", highlight=False, soft_wrap=True)
+    return target
+
+
+def copy_run(source: Path, target: Path, explanation: "Explanation") -> None:
+    """Copy what a model consists of, and the record of its choice; all of it, or nothing.
+
+    Args:
+        source: the run folder.
+        target: replaced as a whole, if it is an earlier one; an error leaves that untouched.
+        explanation: of the choice.
+
+    Raises:
+        ExportError: the run folder lacks a part, or has one that is a link out of it.
+        TakenError: the target is something that catsweep did not make.
+    """
+    run = RunDir(source)
+    checkpoint = BEST_CHECKPOINT.with_stem(run.scored_checkpoint())
+    parts = [Path(name) for name in DOCUMENTS] + [checkpoint]
+    if missing := [str(part) for part in parts if not (source / part).is_file()]:
+        raise ExportError(
+            f"The run folder {source} of the chosen trial lacks {', '.join(missing)}. "
+            f"Choose another trial with select=NUMBER, or train this one again."
+        )
+    page = run.samples(run.metrics().epoch)  # training may have gone on after it, for the worse
+    drawn = [] if page is None else [page.relative_to(source)]
+    if away := [str(part) for part in (*parts, *drawn) if not inside(source, source / part)]:
+        raise ExportError(
+            f"In the run folder {source} of the chosen trial, {', '.join(away)} is a link to a file outside. "
+            f"Put the file itself there, or choose another trial with select=NUMBER."
+        )
+    if of_run(source).judged is not None:
+        parts.append(JUDGEMENT)
+    try:
+        require_whole(source / checkpoint)
+    except DataError as error:
+        raise ExportError(f"{error} {ANOTHER}") from error
+    with named(target), replacing_folder(target, BEST_MODEL) as folder:
+        for part in parts:
+            (folder / part).parent.mkdir(exist_ok=True)
+            shutil.copy2(source / part, folder / part)
+        if page is not None:
+            shutil.copy2(page, folder / SAMPLES)
+        (folder / CHOICE).write_text(json.dumps(explanation.as_dict(), indent=2) + "\n", encoding="utf-8")
+        (folder / EXPLANATION).write_text(explanation.as_markdown(), encoding="utf-8")
 
 
 @dataclass(frozen=True)
