@@ -1,8 +1,8 @@
-"""A second opinion on a choice: whether the judge, by which nothing was chosen, would have chosen the same trial.
+"""Compare the choice with what the judge says, by which nothing was chosen.
 
 A generator that trains through a network flatters whoever judges by one of its relatives, so the winner by FID is
-compared with what another network says. `best_model` prints it, `choice.json` and the bundle's page keep it, the
-report draws it. Arithmetic over `catsweep.metrics.beside`, and which folders of a study to read.
+compared with what another network says. `choice` prints it, `choice.json` and the model card keep it, the report draws
+it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,7 +19,7 @@ from catsweep.selection import Trials, find_run
 
 @dataclass(frozen=True)
 class Opinion:
-    """What is known of the runs of a study beside their objectives.
+    """Scores of the runs of a study beside their objectives.
 
     Attributes:
         own: scores by trial, of the run of the search.
@@ -31,7 +31,7 @@ class Opinion:
 
     @classmethod
     def of(cls, own: Mapping[int, Scores], again: Mapping[int, Mapping[int, Scores]]) -> "Opinion":
-        """Of runs that may have been judged in different ways: only one of these is kept."""
+        """Keep of runs that may have been judged in different ways only the most usual way."""
         runs: dict[tuple[int, int | None], Scores] = {(trial, None): one for trial, one in own.items()}
         runs |= {(trial, seed): one for trial, seeds in again.items() for seed, one in seeds.items()}
         kept = comparable(runs)
@@ -42,24 +42,22 @@ class Opinion:
 
     @property
     def judged(self) -> list[Judged]:
-        """What was said of runs: of the search by trial, then of those that confirm."""
-        runs = [*self.own.values(), *(one for seeds in self.again.values() for one in seeds.values())]
-        return [one.judged for one in runs if one.judged is not None and JUDGED in one.values]
+        """Judgements of the runs of the search by trial, then of those that confirm."""
+        return [one.judged for one in self._runs() if one.judged is not None and JUDGED in one.values]
 
     @property
     def judge(self) -> str:
-        """Its name; empty if no run was judged."""
-        every = [*self.own.values(), *(one for seeds in self.again.values() for one in seeds.values())]
-        return next((one.judge for one in every if one.judge), "")
+        """Name of the judge; empty if no run was judged."""
+        return next((one.judge for one in self._runs() if one.judge), "")
 
     @property
     def reals(self) -> dict[str, float]:
-        """What photos score in the place of drawn images."""
+        """Scores of photos in the place of drawn images."""
         return next((dict(one.reference) for one in self.judged if one.reference), {})
 
     @property
     def agreement(self) -> Agreement | None:
-        """Of the orders by FID and by the judge, over all judged runs; None of too few."""
+        """Rank agreement of FID and the judge over all judged runs; None of too few."""
         return rank_agreement(self.judged, FID, JUDGED)
 
     def by_judge(self) -> dict[int, tuple[float, ...]]:
@@ -105,6 +103,9 @@ class Opinion:
         agreement = self.agreement
         return f"The judge ({self.judge}) {said}." + (f" {agreement.sentence()}" if agreement else "")
 
+    def _runs(self) -> list[Scores]:
+        return [*self.own.values(), *(one for seeds in self.again.values() for one in seeds.values())]
+
     def to_dict(self, chosen: int) -> dict[str, Any]:
         """As `choice.json` has it; empty if no run was judged."""
         found, agreement = self.by_judge(), self.agreement
@@ -122,7 +123,7 @@ class Opinion:
 
 
 def read(trials: Trials, runs: Path, also: Iterable[int] = ()) -> Opinion:
-    """What the run folders of a study say.
+    """Read what the run folders of a study say.
 
     Args:
         trials: of the study.

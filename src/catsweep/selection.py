@@ -12,12 +12,13 @@ belong to trial 11.
 import math
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.trial import TrialState
 
 from catsweep.errors import ConfigError, DataError, ExportError
 from catsweep.names import inside
@@ -37,7 +38,7 @@ TOP, SEEDS = 3, 3  # trials and seeds of a confirmation that is advised
 
 @dataclass(frozen=True)
 class Objective:
-    """One thing the study optimised.
+    """An objective of a study.
 
     Attributes:
         name: as in the run's config and `metrics.json`, for example `val/fid`.
@@ -48,7 +49,7 @@ class Objective:
     maximise: bool
 
     def loss(self, value: float) -> float:
-        """The value with its sign turned so that lower is better."""
+        """Turn the sign of a value so that lower is better."""
         return -value if self.maximise else value
 
 
@@ -65,7 +66,7 @@ class Candidate:
     values: tuple[float, ...]
 
     def losses(self, objectives: Sequence[Objective]) -> tuple[float, ...]:
-        """The values with their signs turned so that lower is better in each."""
+        """Turn the signs of the values so that lower is better in each."""
         return tuple(o.loss(v) for o, v in zip(objectives, self.values, strict=True))
 
 
@@ -80,7 +81,7 @@ class Choice:
 def choose(
     select: str | int, front: Sequence[Candidate], finished: Sequence[Candidate], objectives: Sequence[Objective]
 ) -> Choice:
-    """Pick one candidate. The outcome does not depend on the order in which the candidates come.
+    """Choose a candidate by a rule, whatever the order in which the candidates come.
 
     Args:
         select: one of
@@ -114,7 +115,7 @@ def choose(
 
 
 def objective_called(word: str, objectives: Sequence[Objective]) -> int:
-    """Index of an objective.
+    """Find the index of an objective.
 
     Args:
         word: its full name, the last part of it, or a piece that occurs in no other name.
@@ -135,13 +136,12 @@ def objective_called(word: str, objectives: Sequence[Objective]) -> int:
 
 
 def knee(front: Sequence[Candidate], objectives: Sequence[Objective]) -> Candidate:
-    """The point of a Pareto set beyond which a little more of one objective costs much of another.
+    """Find the point of a Pareto set beyond which a little more of one objective costs much of another.
 
     Each objective is rescaled over the Pareto set, best to 0 and worst to 1. The extremes of two objectives are then
-    (0, 1) and (1, 0), and the knee is the point farthest from the line through them towards the ideal (0, 0)
-    (Das 1999, "On characterizing the 'knee' of the Pareto curve"), which is the point with the smallest sum of
-    coordinates; written so, it also serves one objective, or more than two. When no point lies on that side (the
-    set has at most two points, or bulges away from the ideal) the extremes tie, and the first objective decides.
+    (0, 1) and (1, 0), and the knee is the point farthest from the line through them towards the ideal (0, 0) (Das 1999,
+    "On characterizing the 'knee' of the Pareto curve"): the smallest sum of coordinates, which also serves one
+    objective, or more than two. Where no point lies on that side, the extremes tie.
 
     Args:
         front: the Pareto set; at least one candidate.
@@ -220,7 +220,8 @@ def read_trials(folder: Path, runs: Path) -> Trials:
         for name, direction in zip(names, study.directions, strict=True)
     )
     trials = study.get_trials(deepcopy=False)
-    finished = {t.number: Candidate(t.number, tuple(t.values)) for t in trials if _is_finished(t)}
+    done = {t.number: t for t in trials if t.state == TrialState.COMPLETE and all(map(math.isfinite, t.values))}
+    finished = {number: Candidate(number, tuple(t.values)) for number, t in sorted(done.items())}
     front = [finished[t.number] for t in study.best_trials if t.number in finished] if finished else []
     if not front:
         states = Counter(t.state.name.lower() for t in trials)
@@ -229,13 +230,15 @@ def read_trials(folder: Path, runs: Path) -> Trials:
             f"Study {folder.name!r} has no finished trial to choose from (it has {have}). "
             f"Run `make sweep` to the end, or look for the reason of a failure in {runs}/<trial>/."
         )
+    space = (study.user_attrs.get("contract") or {}).get("space") or {}
+    exact = grammar.SPELLED in study.user_attrs
     return Trials(
         study=folder.name,
         objectives=objectives,
-        finished=tuple(finished[number] for number in sorted(finished)),
+        finished=tuple(finished.values()),
         front=tuple(sorted(front, key=lambda c: (*c.losses(objectives), c.number))),
-        params={t.number: dict(t.params) for t in trials if t.number in finished},
-        overrides={t.number: _overrides(study, t) for t in trials if t.number in finished},
+        params={number: dict(t.params) for number, t in done.items()},
+        overrides={number: grammar.as_overrides(t.params, space, exact) for number, t in done.items()},
         ranked=tuple(confirmation.candidates(study)),
         folders={t.number: t.user_attrs[attributes.FOLDER] for t in trials if attributes.FOLDER in t.user_attrs},
         again=_again(study),
@@ -243,7 +246,7 @@ def read_trials(folder: Path, runs: Path) -> Trials:
 
 
 def find_run(runs: Path, trial: Candidate, objectives: Sequence[Objective], known: str | None = None) -> Path:
-    """The run folder whose recorded scores are the values of a trial.
+    """Find the run folder whose recorded scores are the values of a trial.
 
     Args:
         runs: the folder that holds the study's run folders.
@@ -262,24 +265,20 @@ def find_run(runs: Path, trial: Candidate, objectives: Sequence[Objective], know
             f"The study says that trial {trial.number} works in {known!r}, which is not in {runs}/, where the trials "
             f"of this study are. If they are elsewhere, name the folder that holds theirs: outputs=DIR."
         )
-    for run in _run_folders(runs, first=known or str(trial.number)):
-        if _has_scores(run, trial, objectives):
-            return run
+    own = known or str(trial.number)
+    for run in (runs / own, *(path for path in _numbered(runs) if path.name != own)):
+        try:
+            metrics = RunDir(run).metrics()
+            if _equal([metrics.score(o.name) for o in objectives], trial.values):
+                return run
+        except DataError:  # still running, or failed before it was scored
+            continue
     wanted = ", ".join(f"{o.name}={v:.6g}" for o, v in zip(objectives, trial.values, strict=True))
     raise ExportError(
         f"No run folder in {runs}/ has the scores of trial {trial.number} ({wanted}) in its metrics.json. It was "
         f"removed, or overwritten when the sweep was started again. Choose another trial with select=NUMBER, or run "
         f"the sweep under a new name."
     )
-
-
-def _is_finished(trial: optuna.trial.FrozenTrial) -> bool:
-    return trial.state == optuna.trial.TrialState.COMPLETE and all(math.isfinite(v) for v in trial.values)
-
-
-def _overrides(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> dict[str, str]:
-    space = (study.user_attrs.get("contract") or {}).get("space") or {}
-    return grammar.as_overrides(trial.params, space, grammar.SPELLED in study.user_attrs)
 
 
 def _again(study: optuna.Study) -> dict[int, dict[int, str]]:
@@ -291,34 +290,23 @@ def _again(study: optuna.Study) -> dict[int, dict[int, str]]:
 
 
 def _objective_names(runs: Path, count: int) -> list[str]:
-    for run in _run_folders(runs):
-        if not (run / CONFIG).is_file():
-            continue
-        objective = RunDir(run).config().get("objective") or []
-        names = [str(name) for name in (objective if isinstance(objective, list) else [objective])]
-        if len(names) != count:
-            raise ExportError(f"The study has {count} objectives, but `objective` in {run / CONFIG} names {names}.")
-        return names
-    raise ExportError(
-        f"The study does not name its objectives, and there is no run folder in {runs}/ whose config.yaml does. "
-        f"Run `make sweep` to its first finished trial."
-    )
+    config = next((run / CONFIG for run in _numbered(runs) if (run / CONFIG).is_file()), None)
+    if config is None:
+        raise ExportError(
+            f"The study does not name its objectives, and there is no run folder in {runs}/ whose config.yaml does. "
+            f"Run `make sweep` to its first finished trial."
+        )
+    objective = RunDir(config.parent).config().get("objective") or []
+    names = [str(name) for name in (objective if isinstance(objective, list) else [objective])]
+    if len(names) != count:
+        raise ExportError(f"The study has {count} objectives, but `objective` in {config} names {names}.")
+    return names
 
 
-def _run_folders(runs: Path, first: str = "") -> Iterator[Path]:
-    """The folder called `first`, then the numbered ones in numerical order."""
-    if first:
-        yield runs / first
-    numbered = [path for path in runs.glob("*") if path.name.isdecimal() and path.is_dir()]
-    yield from sorted((path for path in numbered if path.name != first), key=lambda path: int(path.name))
-
-
-def _has_scores(run: Path, trial: Candidate, objectives: Sequence[Objective]) -> bool:
-    try:
-        metrics = RunDir(run).metrics()
-        return _equal([metrics.score(o.name) for o in objectives], trial.values)
-    except DataError:
-        return False  # still running, or failed before it was scored
+def _numbered(runs: Path) -> list[Path]:
+    """Run folders in numerical order."""
+    found = [path for path in runs.glob("*") if path.name.isdecimal() and path.is_dir()]
+    return sorted(found, key=lambda path: int(path.name))
 
 
 def decide(select: str | int, trials: Trials, folder: Path) -> "Decision":
@@ -375,7 +363,7 @@ def follows(select: str | int, trials: Trials) -> bool:
 
 
 def current(trials: Trials, folder: Path) -> tuple[Confirmation | None, str]:
-    """The confirmation of a study, whatever the choice is made by.
+    """Read the confirmation of a study, whatever the choice is made by.
 
     Args:
         trials: of the study.
@@ -386,7 +374,7 @@ def current(trials: Trials, folder: Path) -> tuple[Confirmation | None, str]:
     """
     try:
         found = confirmation.read(folder)
-        reason = outdated(found, trials) if found else ""
+        reason = _outdated(found, trials) if found else ""
     except ValueError as error:
         reason = str(error)
     if not reason:
@@ -394,7 +382,7 @@ def current(trials: Trials, folder: Path) -> tuple[Confirmation | None, str]:
     return None, f"Its confirmation is ignored: {reason}. Start the sweep again with hydra.sweeper.confirm to renew it."
 
 
-def outdated(found: Confirmation, trials: Trials) -> str:
+def _outdated(found: Confirmation, trials: Trials) -> str:
     """Why a confirmation says nothing about the study as it is now; empty if it does."""
     directions = tuple("maximize" if o.maximise else "minimize" for o in trials.objectives)
     if found.directions != directions:
@@ -410,7 +398,7 @@ def outdated(found: Confirmation, trials: Trials) -> str:
 
 
 def confirmed_choice(found: Confirmation, trials: Trials) -> Choice:
-    """The winner under other seeds.
+    """Choose the winner under other seeds.
 
     Args:
         found: up to date.
@@ -450,12 +438,12 @@ class Seeds:
 
     @property
     def own(self) -> Compared | None:
-        """The trial itself, if it was trained again."""
+        """Values of the trial under other seeds, if it was trained again."""
         compared = self.confirmation.candidates if self.confirmation else ()
         return next((one for one in compared if one.trial == self.trial), None)
 
     def not_told_from(self, objective: int) -> list[int]:
-        """Confirmed trials whose means over the seeds do not differ significantly from this one's.
+        """List the confirmed trials whose means over the seeds do not differ significantly from this one's.
 
         Args:
             objective: its index.
@@ -468,7 +456,7 @@ class Seeds:
         return [one.trial for one in others if not distinct(own.of(objective), one.of(objective), level)]
 
     def sentence(self) -> str:
-        """What is known, and how to find out what is not; empty if the choice has said it all."""
+        """Say what is known, and how to find out what is not; empty if the choice has said it all."""
         if self.confirmation is None:
             return f"No trial was trained again under other seeds, so how much it varies is not known.{self._remedy()}"
         if self.own is None:
@@ -485,7 +473,7 @@ class Seeds:
         return f"Under {runs}: {means}; {self._comparison(said)}."
 
     def to_dict(self) -> dict[str, Any]:
-        """As `choice.json` has it."""
+        """Convert to what `choice.json` holds."""
         found: dict[str, Any] = {"known": self.own is not None}
         if self.own is not None and self.confirmation is not None:
             names = self.confirmation.objectives
@@ -520,7 +508,7 @@ class Seeds:
 
 
 def confirming_line(run: Path, trial: int, ranked: Sequence[int]) -> str:
-    """The command that trains a trial again under other seeds, with those that rank before it.
+    """Compose the command that trains a trial again under other seeds, with those that rank before it.
 
     Args:
         run: folder of a run of the sweep, which knows the command that began it.

@@ -45,7 +45,7 @@ def test_real_model_draws_the_same_in_onnx_runtime(run_of) -> None:
     run = run_of("model=dcgan", "normalization=none", "activation=mish", "model.ema_decay=0")
     model, _ = load_run(run)
     graphs.write_onnx(model, run / "generator.onnx")
-    assert graphs.onnx_difference(model, run / "generator.onnx", batches=(1, 2, 7, 64)) < 1e-5
+    assert graphs.difference(model, run / "generator.onnx", batches=(1, 2, 7, 64)) < 1e-5
 
 
 def test_interface_needs_nothing_of_ours(file) -> None:
@@ -69,8 +69,8 @@ def test_writing_leaves_the_model_in_its_mode(written) -> None:
 
 
 def test_check_sees_a_generator_that_differs(file) -> None:
-    assert graphs.onnx_difference(Tiny(), file) < 1e-6
-    assert graphs.onnx_difference(Tiny(shift=2e-4), file) == pytest.approx(2e-4, rel=1e-2)
+    assert graphs.difference(Tiny(), file) < 1e-6
+    assert graphs.difference(Tiny(shift=2e-4), file) == pytest.approx(2e-4, rel=1e-2)
 
 
 def test_check_sees_a_wrong_shape_or_no_number(file) -> None:
@@ -78,12 +78,12 @@ def test_check_sees_a_wrong_shape_or_no_number(file) -> None:
         def decode(self, latents: Tensor) -> Tensor:
             return super().decode(latents).repeat(1, 1, 2, 2)
 
-    assert graphs.onnx_difference(Bigger(), file) == float("inf")
-    assert graphs.onnx_difference(Tiny(shift=float("nan")), file) > 1e30
+    assert graphs.difference(Bigger(), file) == float("inf")
+    assert graphs.difference(Tiny(shift=float("nan")), file) > 1e30
 
 
 def test_check_compares_in_evaluation_mode(file) -> None:
-    assert graphs.onnx_difference(Tiny().train(), file) < 1e-6
+    assert graphs.difference(Tiny().train(), file) < 1e-6
 
 
 def test_bundle_is_a_generator_like_any_other(file) -> None:

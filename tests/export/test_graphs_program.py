@@ -35,11 +35,11 @@ def file(tmp_path_factory):
 
 
 def test_any_batch_draws_what_the_model_draws(file) -> None:
-    assert graphs.program_difference(Tiny(), file, batches=(1, 2, 64)) < 1e-6
+    assert graphs.difference(Tiny(), file, batches=(1, 2, 64)) < 1e-6
 
 
 def test_check_sees_a_generator_that_differs(file) -> None:
-    assert graphs.program_difference(Tiny(shift=2e-4), file) == pytest.approx(2e-4, rel=1e-2)
+    assert graphs.difference(Tiny(shift=2e-4), file) == pytest.approx(2e-4, rel=1e-2)
 
 
 def test_torch_alone_reads_it(file) -> None:

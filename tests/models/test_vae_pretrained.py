@@ -185,8 +185,8 @@ def test_onnx_draws_the_same_from_any_batch(make, tmp_path):
     graphs.write_onnx(model, tmp_path / "generator.onnx")
     graphs.write_reconstructor(model, tmp_path / "reconstructor.onnx")
     # 70: diffusers' own upsampling takes another way from 64 images on.
-    assert graphs.onnx_difference(model, tmp_path / "generator.onnx", (1, 7, 70)) < 1e-4
-    assert graphs.reconstructor_difference(model, tmp_path / "reconstructor.onnx", (1, 70)) < 1e-4
+    assert graphs.difference(model, tmp_path / "generator.onnx", (1, 7, 70)) < 1e-4
+    assert graphs.difference(model, tmp_path / "reconstructor.onnx", (1, 70)) < 1e-4
 
 
 def test_a_size_that_the_vae_cannot_halve_is_refused(make):

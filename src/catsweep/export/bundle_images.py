@@ -1,4 +1,4 @@
-"""The three pictures of a bundle: what it draws, walks between what it draws, and the photos nearest to what it draws.
+"""Draw the pictures of a bundle: samples, interpolations, and the training photos nearest to samples.
 
 `bundle` draws them from the bundle's own ONNX file. The last one answers the question that every small data set
 raises: does it draw cats, or does it copy photos?
@@ -21,7 +21,7 @@ from catsweep.runs import Bundle
 SAMPLES, INTERPOLATION, NEIGHBOURS = Bundle.PICTURES
 SEED = 0
 COUNT, COLUMNS = 64, 8
-WALKS, STEPS = 6, 8
+ROWS, STEPS = 6, 8
 PAIRS, PAIR_COLUMNS = 16, 4
 SIDE = 128  # pixels that an image is enlarged to, if a whole factor gets it there
 COPIED = 0.05  # the share of held-out photos that are nearer than what counts as a copy, as in `val/copied`
@@ -32,13 +32,13 @@ MARGIN = 24
 
 
 def samples(model: Generator) -> Images:
-    """64 images, from the same latents for every generator of that latent size: uint8, shape (height, width, 3)."""
+    """Draw 64 images from the same latents for all generators of that latent size: uint8, shape (height, width, 3)."""
     return grid(enlarge(_drawn(model, draw_latents(COUNT, model.latent_size, SEED)), SIDE), COLUMNS)
 
 
 def interpolation(model: Generator) -> Images:
-    """Rows that each walk along a great circle from one image to another: uint8, shape (height, width, 3)."""
-    ends = draw_latents(2 * WALKS, model.latent_size, SEED).view(WALKS, 2, -1)
+    """Draw rows, each along a great circle between two latents: uint8, shape (height, width, 3)."""
+    ends = draw_latents(2 * ROWS, model.latent_size, SEED).view(ROWS, 2, -1)
     latents = torch.cat([interpolate(start, end, STEPS) for start, end in ends])
     return grid(enlarge(_drawn(model, latents), SIDE), STEPS)
 
@@ -63,7 +63,7 @@ class Neighbours:
 
     @property
     def copies(self) -> int:
-        """How many count as copies."""
+        """Number of images that count as copies."""
         return int((self.ratios < self.threshold).sum())
 
 
@@ -97,7 +97,7 @@ def neighbours(model: Generator, scorer: Scorer) -> Neighbours:
 
 
 def neighbour_page(found: Neighbours) -> Images:
-    """The nearest pairs on one page, under each how near it is: uint8, shape (height, width, 3)."""
+    """Lay out the nearest pairs, under each how near it is: uint8, shape (height, width, 3)."""
     pairs = [enlarge(np.stack(pair), SIDE) for pair in zip(found.drawn[:PAIRS], found.photos[:PAIRS], strict=True)]
     tiles = [grid(pair, columns=2) for pair in pairs]
     height, width, _ = tiles[0].shape

@@ -28,10 +28,7 @@ AGAIN = "Export it again with `make export`, or get it again from where it came.
 
 
 def of(folder: Path) -> dict[str, dict[str, Any]]:
-    """The size in bytes and the sha256 of each file of a bundle, by name.
-
-    But for `provenance.json`, pages that were kept, and hidden ones.
-    """
+    """Compute bytes and sha256 of each file of a bundle, but of `provenance.json`, kept pages and hidden files."""
     return {
         path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
         for path in sorted(folder.iterdir())
@@ -146,7 +143,7 @@ def _sha256(path: Path) -> str:
 
 
 def keep_page(before: Path, folder: Path) -> str | None:
-    """Take over the edited page of the bundle that is about to be replaced, and those that were kept in it earlier.
+    """Copy the edited page of the bundle that is about to be replaced, and those that were kept in it earlier.
 
     Args:
         before: the bundle that is there, if one is.

@@ -53,8 +53,7 @@ class Decode(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, latents: Tensor) -> Tensor:
-        """See `Generator.decode`."""
+    def forward(self, latents: Tensor) -> Tensor:  # noqa: D102  # of the class
         return self.model.decode(latents)
 
 
@@ -65,13 +64,12 @@ class Reconstruct(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, photos: Tensor) -> Tensor:
-        """See `Reconstructor.reconstruct`."""
+    def forward(self, photos: Tensor) -> Tensor:  # noqa: D102  # of the class
         return self.model.reconstruct(photos)
 
 
 def trace_decode(model: Generator) -> ExportedProgram:
-    """Follow what a model draws from latents.
+    """Trace how a model draws from latents.
 
     Args:
         model: on the CPU, float32.
@@ -80,13 +78,13 @@ def trace_decode(model: Generator) -> ExportedProgram:
         A program from `latents`, float32 (N, latent_size), to images (N, 3, H, W), for any N.
 
     Raises:
-        ExportError: it cannot be followed.
+        ExportError: torch.export cannot follow it.
     """
     return _trace(Decode(model), torch.zeros(2, model.latent_size), f"{type(model).__name__}.decode")
 
 
 def trace_reconstruct(model: Reconstructor) -> ExportedProgram:
-    """Follow how a model draws photos again: the same from `photos`, float32 (N, 3, H, W)."""
+    """Trace how a model reconstructs `photos`, float32 (N, 3, H, W); errors as for `trace_decode`."""
     example = torch.zeros(2, 3, model.image_size, model.image_size)
     return _trace(Reconstruct(model), example, f"{type(model).__name__}.reconstruct")
 
@@ -102,20 +100,16 @@ def _trace(module: nn.Module, example: Tensor, what: str) -> ExportedProgram:
             f"{what} cannot be exported: {reason} "
             f"It may hold tensor operations only, no step that depends on a value, and must take any batch size."
         ) from error
-    _forget_origin(program)
+    # Neither the example, which would be pickled, nor names of source files on this machine.
+    program.example_inputs = None
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)
     _drop_unused(program)
     return program
 
 
-def _forget_origin(program: ExportedProgram) -> None:
-    """Take out the example, which would be pickled, and the names of source files on this machine."""
-    program.example_inputs = None
-    for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)
-
-
 def _drop_unused(program: ExportedProgram) -> None:
-    """Take out the weights that nothing in the graph reads: of a VAE, for example, the encoder."""
+    """Remove the weights that nothing in the graph reads: of a VAE, for example, the encoder."""
     unused = {node.name: node for node in program.graph.nodes if node.op == "placeholder" and not node.users}
     inputs = program.graph_signature.input_specs
     for spec in [spec for spec in inputs if spec.target is not None and spec.arg.name in unused]:
@@ -128,7 +122,7 @@ def _drop_unused(program: ExportedProgram) -> None:
 
 @contextmanager
 def quiet_exporters() -> Iterator[None]:
-    """Keep to ourselves what torch's exporters say about their own code, which nobody who exports can act on."""
+    """Silence what torch's exporters say about their own code, which nobody who exports can act on."""
     levels = {logging.getLogger(name): level for name, level in CHATTY.items()}
     before = {logger: logger.level for logger in levels}
     for logger, level in levels.items():
@@ -141,6 +135,28 @@ def quiet_exporters() -> Iterator[None]:
     finally:
         for logger, level in before.items():
             logger.setLevel(level)
+
+
+def difference(model: Generator, file: Path, batches: Sequence[int] = CHECKED_BATCHES) -> float:
+    """Compare what a file of a bundle draws with what the model draws that it was made from.
+
+    Args:
+        model: a `Reconstructor` for `reconstructor.onnx`; on the CPU, float32.
+        file: `generator.onnx`, `reconstructor.onnx` or `generator.pt2`.
+        batches: see `drawing_difference`.
+
+    Returns:
+        See `drawing_difference`.
+
+    Raises:
+        ExportError: it is not such a file.
+    """
+    if file.name == RECONSTRUCTOR:
+        assert isinstance(model, Reconstructor)
+        return reconstructing_difference(model, _Session(file, PHOTOS).run, batches)
+    return drawing_difference(
+        model, read_program(file) if file.suffix == ".pt2" else OnnxGenerator(file).decode, batches
+    )
 
 
 def drawing_difference(
@@ -229,16 +245,6 @@ def _write(program: ExportedProgram, name: str, path: Path, what: str) -> None:
     converted.save(path, external_data=False)
 
 
-def onnx_difference(model: Generator, path: Path, batches: Sequence[int] = CHECKED_BATCHES) -> float:
-    """Compare a generator's ONNX file with the model it was made from; see `drawing_difference`."""
-    return drawing_difference(model, OnnxGenerator(path).decode, batches)
-
-
-def reconstructor_difference(model: Reconstructor, path: Path, batches: Sequence[int] = CHECKED_BATCHES) -> float:
-    """Compare a reconstructor's ONNX file with its model; see `reconstructing_difference`."""
-    return reconstructing_difference(model, _Session(path, PHOTOS).run, batches)
-
-
 class _Session:
     """An ONNX file of one input and the output `images`, in ONNX Runtime on the CPU.
 
@@ -294,11 +300,7 @@ class OnnxGenerator:
 
 
 class OnnxReconstructor(OnnxGenerator):
-    """A `catsweep.models.protocol.Reconstructor` from a pair of ONNX files.
-
-    Args:
-        path: of a file that `write_onnx` wrote.
-        reconstructor: of one that `write_reconstructor` wrote.
+    """A `catsweep.models.protocol.Reconstructor` from files that `write_onnx` and `write_reconstructor` wrote.
 
     Raises:
         ExportError: they are not such files.
@@ -311,6 +313,24 @@ class OnnxReconstructor(OnnxGenerator):
     def reconstruct(self, images: Tensor) -> Tensor:
         """See `Reconstructor.reconstruct`."""
         return self._reconstructor.run(images)
+
+
+def load_bundle(folder: Path) -> OnnxGenerator:
+    """Open a bundle, whose files `catsweep.export.digests` has looked at.
+
+    Args:
+        folder: the bundle.
+
+    Returns:
+        The generator; an `OnnxReconstructor` if the bundle can reconstruct.
+
+    Raises:
+        ExportError: the folder is no bundle, or a damaged one.
+    """
+    if not (folder / GENERATOR).is_file():
+        raise ExportError(f"Expected an exported bundle in {folder}, with {GENERATOR}. Write one with `make export`.")
+    pair = folder / RECONSTRUCTOR
+    return OnnxReconstructor(folder / GENERATOR, pair) if pair.is_file() else OnnxGenerator(folder / GENERATOR)
 
 
 def write_program(model: Generator, path: Path, traced: ExportedProgram | None = None) -> None:
@@ -354,11 +374,6 @@ def read_program(path: Path) -> Callable[[Tensor], Tensor]:
     return decode
 
 
-def program_difference(model: Generator, path: Path, batches: Sequence[int] = CHECKED_BATCHES) -> float:
-    """Compare the file with the model it was made from; see `drawing_difference`."""
-    return drawing_difference(model, read_program(path), batches)
-
-
 def pickled_members(archive: Path | io.BytesIO) -> list[str]:
     """Names of what is a pickle in a zip archive, or a zip of pickles in it.
 
@@ -378,21 +393,3 @@ def is_pickled(content: bytes) -> bool:
     except (ValueError, IndexError):  # not opcodes to the end; numbers that begin like a pickle do not end like one
         return False
     return last.name == "STOP" and position == len(content) - 1
-
-
-def load_bundle(folder: Path) -> OnnxGenerator:
-    """Open a bundle, whose files `catsweep.export.digests` has looked at.
-
-    Args:
-        folder: the bundle.
-
-    Returns:
-        The generator; an `OnnxReconstructor` if the bundle can reconstruct.
-
-    Raises:
-        ExportError: the folder is no bundle, or a damaged one.
-    """
-    if not (folder / GENERATOR).is_file():
-        raise ExportError(f"Expected an exported bundle in {folder}, with {GENERATOR}. Write one with `make export`.")
-    pair = folder / RECONSTRUCTOR
-    return OnnxReconstructor(folder / GENERATOR, pair) if pair.is_file() else OnnxGenerator(folder / GENERATOR)

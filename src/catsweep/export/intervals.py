@@ -1,22 +1,20 @@
-"""Where a score may land: intervals for the scores of a bundle, so that whoever scores it again knows what to expect.
+"""Measure intervals for the scores of a bundle, in which whoever scores it again must land.
 
-`catsweep.export.bundle` measures them and keeps them in `metrics.json`; `catsweep.evaluation` looks whether a score
-falls inside. An interval answers one question, and which one depends on the score:
+`catsweep.export.bundle` keeps them in `metrics.json`; `catsweep.evaluation` looks whether a score falls inside. What an
+interval says depends on the score:
 
-- **The scores of drawn images** (all but `val/ssim`) change with the latents. Their interval is a *prediction
-  interval*: with a probability of 95 % it holds the score of one more draw of latents, no matter from which seed. It
-  comes from k draws of seeds of their own, as independent and normal numbers: mean ± t s √(1 + 1/k), t the 97.5 %
-  quantile of Student's t with k - 1 degrees of freedom (Hahn & Meeker 1991, "Statistical Intervals", section 4.7).
-  A score is a mean or a quantile over hundreds of images, hence normal enough, and exact coverage is on average over
-  the k draws too: of one interval it may be 90 or 99 %. Where a score cannot be below 0, neither can the interval
-  (not so `val/kid`, an unbiased estimate of a square, which can); nor above 1 where it is a share.
-- **`val/copied`** counts images, in most draws none at all, which would leave no spread to reckon with. How many of n
-  images are copies is binomial, and so the interval comes from the count over all k n images: exact prediction limits
-  that hold with at least 95 % whatever the true share is (Thatcher 1964, J. R. Stat. Soc. B 26, 176).
+- **Scores of drawn images** change with the latents. Theirs is a *prediction interval*: it holds the score of one more
+  draw of latents, from any seed, with a probability of 95 %. From k draws of seeds of their own, taken as independent
+  and normal: mean ± t s √(1 + 1/k), t the 97.5 % quantile of Student's t with k - 1 degrees of freedom (Hahn & Meeker
+  1991, "Statistical Intervals", section 4.7). Exact coverage is on average over the k draws too: of one interval it may
+  be 90 or 99 %. Where a score cannot be below 0, neither can the interval (not so `val/kid`, an unbiased estimate of a
+  square, which can); nor above 1 where it is a share.
+- **`val/copied`** counts images, in most draws none, which leaves no spread: exact prediction limits of a
+  binomial count over all k n images (Thatcher 1964, J. R. Stat. Soc. B 26, 176), at least 95 % whatever the true share.
 - **`val/recall` and `val/coverage`** count real images, of which one sample may hold several: they vary more than a
-  binomial count, or, near 0 and 1, not at all in a few draws. Their interval is the hull of both kinds above.
-- **`val/ssim`** knows no chance: the same reconstructions of the same held-out photos. Its interval says how well
-  these photos tell the mean over *all* cats: a percentile bootstrap over the photos (Efron 1979).
+  binomial count, or, near 0 and 1, not at all in a few draws. Theirs is the hull of both kinds above.
+- **`val/ssim`** knows no chance: its interval says how well the held-out photos tell the mean over *all* cats, by a
+  percentile bootstrap over the photos (Efron 1979).
 
 The recorded score is not among the k draws. Checkpoint and trial were chosen by that very draw of latents, so it may be
 a lucky one; the interval is widened where needed to hold it, and what another runtime's rounding makes of it.
@@ -49,7 +47,7 @@ SHARE, HELD_OUT = "val/copied", "val/ssim"
 
 @dataclass(frozen=True)
 class Interval:
-    """Where a score may land.
+    """Interval in which a score must land.
 
     Attributes:
         low: its lower end, which belongs to it.
@@ -89,7 +87,7 @@ class Interval:
 def measure(
     model: Generator, scorer: Scorer, draws: int = DRAWS, recorded: Mapping[str, float] | None = None
 ) -> dict[str, dict[str, Any]]:
-    """Score a generator again from other latents, and see where its scores land.
+    """Score a generator again from other latents, and compute where its scores land.
 
     Takes 1 + `draws` times as long as `scorer.final`.
 
@@ -127,17 +125,17 @@ def measure(
 
 
 def counted(scorer: Scorer, name: str) -> int:
-    """How many images a score is taken over."""
+    """Number of images that a score is taken over."""
     return int(scorer.card(name).settings["images"]) if name in SHARES else scorer.samples
 
 
 def fresh_seeds(seed: int, count: int) -> list[int]:
-    """Seeds of the draws: none is the recorded one, nor one that a person would type to check the interval."""
+    """Derive seeds of the draws: neither the recorded one nor one that a person would type to check the interval."""
     return [int(state) for state in np.random.SeedSequence([seed, STREAM]).generate_state(count)]
 
 
 def of_draws(name: str, scores: Sequence[float], samples: int) -> Interval:
-    """The prediction interval for one more draw.
+    """Compute the prediction interval for one more draw.
 
     Args:
         name: of the score.
@@ -160,7 +158,7 @@ def of_draws(name: str, scores: Sequence[float], samples: int) -> Interval:
 
 
 def of_photos(similarities: NDArray[np.floating[Any]]) -> Interval:
-    """The bootstrap interval for the mean over all photos of which some were held out.
+    """Compute the bootstrap interval for the mean over all photos of which some were held out.
 
     Args:
         similarities: one per held-out photo, shape (n,).
@@ -173,7 +171,7 @@ def of_photos(similarities: NDArray[np.floating[Any]]) -> Interval:
 
 
 def limits_of_count(found: int, of: int, future: int) -> tuple[int, int]:
-    """Between which counts the next one lies, given an earlier one of the same unknown share.
+    """Compute prediction limits of a count, given an earlier one of the same unknown share.
 
     Given their sum, the earlier count is hypergeometric, whatever the share. A next count is ruled out if it would
     have made the earlier one too small, or too large, with a probability of at most half of 5 %.

@@ -1,4 +1,4 @@
-"""The page that a bundle opens with: a model card in Hugging Face's format, ready to push.
+"""Compose the model card of a bundle: a README.md in Hugging Face's format, ready to push.
 
 `bundle` has it written last, when everything it tells of is there. Front matter after
 https://huggingface.co/docs/hub/model-cards; the text is `model_card.md.jinja`. Names and scores are those of the run,
@@ -34,20 +34,14 @@ SCORES = {
     "val/fid": ("FID", "lower", "distance between drawn and real images, in features of the extractor"),
     "val/kid": ("KID", "lower", "the same question, answered well by fewer samples"),
     "val/ssim": ("SSIM", "higher", "how well photos it has not seen are reconstructed"),
-    "val/ssim_gap": ("SSIM gap", "lower", "how far the variety of drawn images is from that of real ones"),
-    "val/recall": (
-        "recall",
-        "higher",
-        "share of real images that look like some drawn one: how much of them it can draw",
-    ),
-    "val/coverage": (
-        "coverage",
-        "higher",
-        "share of real images that have a drawn one near them; one cat drawn well scores 0",
-    ),
+    "val/ssim_gap": ("SSIM gap", "lower", "how far the diversity of drawn images is from that of real ones"),
+    "val/recall": ("recall", "higher",
+                   "share of real images that look like some drawn one: how much of them it can draw"),
+    "val/coverage": ("coverage", "higher",
+                     "share of real images that have a drawn one near them; one cat drawn well scores 0"),
     "val/nearest": ("nearest", "near 1", "distance to the nearest training photo, against that of unseen photos"),
     "val/copied": ("copied", "near 0.05", "share nearer to a training photo than 95 % of unseen photos are"),
-}
+}  # fmt: skip
 
 
 def compose(finished: FinishedRun, folder: Path, facts: Mapping[str, Any], metrics: Mapping[str, Any],
@@ -105,7 +99,7 @@ def compose(finished: FinishedRun, folder: Path, facts: Mapping[str, Any], metri
 def front_matter(
     finished: FinishedRun, metrics: Mapping[str, Any], demo: bool, judged: Judged | None
 ) -> dict[str, Any]:
-    """What Hugging Face reads: tags, licence, and the scores as a model index.
+    """List what Hugging Face reads: tags, licence, and the scores as a model index.
 
     Args:
         finished: the run.
@@ -116,16 +110,14 @@ def front_matter(
     Returns:
         Plain values. There is no `datasets`: that would name one of the Hub. The licence of photos is not ours to say.
     """
+    cards, base = metrics.get("cards", {}), _base(finished)
+    own = [(key, value, cards.get(key, {}).get("extractor", "?")) for key, value in metrics["scores"].items()]
     results = {
         "task": {"type": TASK},
         "dataset": {"type": "imagefolder", "name": photos(finished, metrics, demo)},
         "metrics": [
-            {
-                "type": key.removeprefix("val/"),
-                "value": value,
-                "name": f"{SCORES.get(key, (key,))[0]} ({metrics.get('cards', {}).get(key, {}).get('extractor', '?')})",
-            }
-            for key, value in metrics["scores"].items()
+            {"type": key.removeprefix("val/"), "value": value, "name": f"{SCORES.get(key, (key,))[0]} ({by})"}
+            for key, value, by in own
         ]
         + [
             {"type": key.rpartition("/")[2], "value": value, "name": f"{_title(key)} ({judged.judge})"}
@@ -133,7 +125,6 @@ def front_matter(
             if judged is not None
         ],
     }
-    base = _base(finished)
     return {
         **({"base_model": base} if base and HUB_ID.fullmatch(base) and not Path(base).is_dir() else {}),
         "library_name": "onnx",
@@ -145,7 +136,7 @@ def front_matter(
 
 
 def photos(finished: FinishedRun, metrics: Mapping[str, Any], demo: bool) -> str:
-    """What it learned from, in words: `1,494 photos, and 166 held out (cats-64)`."""
+    """Describe what it learned from: `1,494 photos, and 166 held out (cats-64)`."""
     settings = metrics.get("cards", {}).get("val/nearest", {}).get("settings", {})
     kind = "cats that catsweep drew itself" if demo else "photos"
     many = f"{settings['train']:,} " if "train" in settings else ""
@@ -178,11 +169,9 @@ def _base(finished: FinishedRun) -> str | None:
 
 
 def _is_demo(finished: FinishedRun) -> bool:
-    """Whether all that it has learned from is ours."""
-    if _base(finished):
-        return False
+    """Whether catsweep drew all that it learned from."""
     reader = (finished.config.get("data") or {}).get("reader") or {}
-    return bool(reader.get("_target_") == DEMO)
+    return not _base(finished) and bool(reader.get("_target_") == DEMO)
 
 
 def _licence_words(demo: bool, base: str | None) -> Markdown:
@@ -249,6 +238,8 @@ def _chosen(finished: FinishedRun) -> dict[str, Any] | None:
     front = finished.choice.get("pareto_set") or []
     known = {name for one in front for name in one.get("beside") or {}}
     beside = [name for name in BESIDE if name in known and name not in directions]
+    columns = [("values", name) for name in directions] + [("beside", name) for name in beside]
+    params = (choice.get("params") or {}).items()
     return {
         "study": choice["study"],
         "trial": choice["trial"],
@@ -257,21 +248,12 @@ def _chosen(finished: FinishedRun) -> dict[str, Any] | None:
         "objectives": [f"{name} {'↑' if way == 'maximize' else '↓'}" for name, way in directions.items()]
         + [f"{name} {better(name)}" for name in beside],
         "front": [
-            {
-                "trial": one.get("trial"),
-                "numbers": [
-                    *(_number((one.get("values") or {}).get(name)) for name in directions),
-                    *(_number((one.get("beside") or {}).get(name)) for name in beside),
-                ],
-            }
+            {"trial": one.get("trial"), "numbers": [_number((one.get(part) or {}).get(name)) for part, name in columns]}
             for one in front
         ],
         "seeds": (choice.get("seeds") or {}).get("sentence", ""),
         "remark": choice.get("remark", ""),
-        "params": {
-            key: f"{value:.4g}" if isinstance(value, float) else value
-            for key, value in (choice.get("params") or {}).items()
-        },
+        "params": {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in params},
     }
 
 
@@ -288,7 +270,7 @@ def _code(git: Mapping[str, Any]) -> Markdown:
 
 
 def _files(folder: Path, facts: Mapping[str, Any], differences: Mapping[str, float]) -> dict[str, tuple[Markdown, str]]:
-    """Each file that is there, what it is, and how near to the checkpoint it draws."""
+    """List the files that are there: what each is, and how near to the checkpoint it draws."""
     size, latents = facts["image_size"], facts["latent_size"]
     pixels = f"float32 (N, 3, {size}, {size}) in [0, 1]"
     meanings = {
@@ -302,11 +284,11 @@ def _files(folder: Path, facts: Mapping[str, Any], differences: Mapping[str, flo
         str(JUDGEMENT): "scores by the judge, how each was taken, and what photos get",
         str(PROVENANCE): "code, data, seeds, versions; study and trial; how the export was checked",
         bundle_images.SAMPLES: f"64 images of seed {bundle_images.SEED}",
-        bundle_images.INTERPOLATION: "walks between images",
+        bundle_images.INTERPOLATION: "interpolations between images",
         bundle_images.NEIGHBOURS: "drawn images beside the training photos nearest to them",
     }
-    shown = {file: meaning for file, meaning in meanings.items() if (folder / file).is_file()}
     return {
         file: (Markdown(meaning), f"{differences[file]:.1e}" if file in differences else "")
-        for file, meaning in shown.items()
+        for file, meaning in meanings.items()
+        if (folder / file).is_file()
     }

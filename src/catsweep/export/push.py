@@ -1,4 +1,4 @@
-"""A bundle, uploaded: `python src/export.py push=hub hub_repo=USER/NAME` or `push=wandb`.
+"""Upload a bundle: `python src/export.py push=hub hub_repo=USER/NAME` or `push=wandb`.
 
 `catsweep.export.bundle` asks `check` before its work and `push` after it. The bundle is complete without either: when
 something is missing here, a key or the network, it is said and the bundle stays where it is.
@@ -36,7 +36,14 @@ def check(cfg: DictConfig) -> None:
     if cfg.push is None:
         return
     if cfg.push == "hub":
-        _check_hub(cfg)
+        repo = OmegaConf.select(cfg, "hub_repo")
+        if repo is None or not REPO.fullmatch(str(repo)):
+            raise ConfigError(
+                f"push=hub needs the repository to push to, hub_repo=USER/NAME (letters, digits, '-', '_', '.'); "
+                f"got {repo!r}."
+            )
+        if importlib.util.find_spec("huggingface_hub") is None:
+            raise ConfigError("push=hub needs the package huggingface_hub: pip install 'catsweep[hub]'.")
         missing = _missing_for_hub()
     else:
         if resolve_mode("auto") == "disabled":
@@ -63,17 +70,6 @@ def push(bundle: Path, cfg: DictConfig) -> None:
         _to_hub(bundle, str(cfg.hub_repo), bool(OmegaConf.select(cfg, "private", default=True)))
     elif cfg.push == "wandb":
         _to_wandb(bundle, cfg)
-
-
-def _check_hub(cfg: DictConfig) -> None:
-    repo = OmegaConf.select(cfg, "hub_repo")
-    if repo is None or not REPO.fullmatch(str(repo)):
-        raise ConfigError(
-            f"push=hub needs the repository to push to, hub_repo=USER/NAME (letters, digits, '-', '_', '.'); "
-            f"got {repo!r}."
-        )
-    if importlib.util.find_spec("huggingface_hub") is None:
-        raise ConfigError("push=hub needs the package huggingface_hub: pip install 'catsweep[hub]'.")
 
 
 def _missing_for_hub() -> str:
@@ -160,7 +156,7 @@ def _to_wandb(bundle: Path, cfg: DictConfig) -> None:
 
 
 def metadata(bundle: Path) -> dict[str, Any]:
-    """What is to be seen of a bundle without fetching it: scores, their intervals, who judged, where it came from."""
+    """Collect what is shown of a bundle without fetching it: scores, their intervals, cards, and where it came from."""
     metrics, provenance = RunDir(bundle).metrics(), RunDir(bundle).provenance()
     chosen = provenance.get("export", {})
     return {
@@ -175,12 +171,12 @@ def metadata(bundle: Path) -> dict[str, Any]:
 
 
 def artifact_name(bundle: str) -> str:
-    """A bundle's name in the characters and the length that W&B allows."""
+    """Shorten a bundle's name to the characters and the length that W&B allows."""
     return re.sub(r"[^\w.-]+", "-", bundle, flags=re.ASCII)[:128]
 
 
 def registry_path(registry: str, collection: str) -> str:
-    """W&B's path of a collection: of REGISTRY (the collection is called as the artifact) or REGISTRY/COLLECTION."""
+    """Expand REGISTRY (the collection is called as the artifact) or REGISTRY/COLLECTION to W&B's path."""
     name, _, given = registry.removeprefix(REGISTRY).partition("/")
     return f"{REGISTRY}{name}/{given or collection}"
 

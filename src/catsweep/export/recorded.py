@@ -21,7 +21,7 @@ from catsweep.metrics.card import MetricCard, require_comparable
 from catsweep.metrics.scorer import Scorer
 from catsweep.names import checked, inside
 from catsweep.records import ANY, NUMBER, TEXT, WHOLE, misshapen
-from catsweep.runs import ANOTHER, CHOICE, CONFIG, DOCUMENTS, JUDGEMENT, PROVENANCE, SCORES, RunDir
+from catsweep.runs import ANOTHER, CHOICE, CONFIG, DOCUMENTS, JUDGEMENT, PROVENANCE, SCORES, Metrics, RunDir
 
 READY = Path("data/ready")  # where ready sets are, see conf/data
 USUAL = {"root": "data/ready", "cache_root": "data/statistics", "save_dir": "outputs"}
@@ -33,30 +33,19 @@ SHAPES: dict[str, Any] = {
         "trial": {"study": TEXT, "number": WHOLE},
     },
     str(SCORES): {
-        "scores": {ANY: NUMBER},
+        "scores": {ANY: NUMBER}, "intervals": {ANY: {}}, "epoch": NUMBER, "seconds": NUMBER,
         "cards": {ANY: {"extractor": TEXT, "seed": WHOLE, "settings": {}}},
-        "epoch": NUMBER,
-        "seconds": NUMBER,
-        "intervals": {ANY: {}},
     },
     str(PROVENANCE): {
-        "git": {"commit": TEXT},
-        "packages": {ANY: TEXT},
-        "data_digest": TEXT,
-        "seed": WHOLE,
-        "command": [TEXT],
+        "git": {"commit": TEXT}, "packages": {ANY: TEXT}, "data_digest": TEXT, "seed": WHOLE, "command": [TEXT],
     },
     str(CHOICE): {
         "objectives": [{"name": TEXT, "direction": TEXT}],
         "pareto_set": [{"trial": WHOLE, "values": {ANY: NUMBER}, "beside": {ANY: NUMBER}}],
-        "seeds": {"sentence": TEXT},
-        "params": {},
-        "selected_by": TEXT,
-        "finished_trials": WHOLE,
-        "remark": TEXT,
-        "judge": {"sentence": TEXT},
+        "seeds": {"sentence": TEXT}, "judge": {"sentence": TEXT}, "params": {}, "selected_by": TEXT,
+        "finished_trials": WHOLE, "remark": TEXT,
     },
-}
+}  # fmt: skip
 CREDENTIALS = re.compile(r"://[^/@\s]+@")
 # /a/b, also within key=/a/b and sqlite:////a/b; not within a URL or a relative path.
 PLACE = re.compile(r"(?:(?<![\w:/.~…-])|(?<=:///))/(?:[^\s/:=,\"'\]]+/)+[^\s/:=,\"'\]]*")
@@ -266,6 +255,11 @@ class FinishedRun:
         finished = cls(folder, config, metrics, provenance, choice)
         checked(finished.name, f"The folder of the bundle, named after {folder},", ExportError)
         return finished
+
+    @property
+    def checkpoint(self) -> str:
+        """Name of the scored checkpoint; see `Metrics.checkpoint`."""
+        return Metrics(self.folder / SCORES, self.metrics).checkpoint
 
     @property
     def name(self) -> str:

@@ -1,7 +1,7 @@
-"""The weights of a generator as a safetensors file, and the model back from it.
+"""Write the weights of a generator as a safetensors file, and rebuild the model from it.
 
 Only what drawing needs is kept: a DCGAN's averaged generator, not the raw one nor the discriminator; a VAE's
-decoder, and its encoder because it can also reconstruct. `bundle` is the caller.
+decoder, and its encoder because it can also reconstruct.
 """
 
 from pathlib import Path
@@ -25,7 +25,7 @@ FREE = 10_000_000  # numbers that it may have besides, 40 MB: a discriminator's 
 
 
 def parts_in_use(model: LightningModule) -> set[str]:
-    """Names of the model's direct submodules that run when it draws, and when it reconstructs if it can."""
+    """List the model's direct submodules that run when it draws, and when it reconstructs if it can."""
     used: set[str] = set()
     handles = [
         module.register_forward_pre_hook(lambda *_, part=part: used.add(part))
@@ -63,7 +63,7 @@ def save(model: LightningModule, folder: Path, metadata: dict[str, str]) -> None
 
 
 def count(folder: Path) -> int:
-    """How many numbers the file of weights holds."""
+    """Count the numbers in a bundle's file of weights."""
     return sum(tensor.numel() for tensor in load_file(folder / WEIGHTS).values())
 
 
