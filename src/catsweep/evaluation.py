@@ -1,4 +1,4 @@
-"""A bundle scored again from its own files: `python src/evaluate.py bundle=…`.
+"""Score a bundle or a run again from its own files: `python src/evaluate.py bundle=…`.
 
 Reads an exported bundle (drawn with ONNX Runtime, as its users draw it) or the folder of a run (its scored
 checkpoint), and the photos it was scored against. Prints each score beside the recorded one and the interval it must
@@ -72,7 +72,7 @@ def run(cfg: DictConfig) -> Path:
 
 
 def open_model(folder: Path) -> Generator:
-    """The generator of a bundle, or of a run's scored checkpoint, on the CPU.
+    """Open the generator of a bundle, or of a run's scored checkpoint, on the CPU.
 
     Raises:
         DataError: the run lacks its checkpoint.
@@ -87,12 +87,12 @@ def open_model(folder: Path) -> Generator:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The scores of then and now.
+    """Recorded scores beside those that were measured again.
 
     Attributes:
         recorded: of the folder.
-        now: what was measured again.
-        cards: how.
+        now: scores that were measured again.
+        cards: how they were measured.
         seed: of the latents they were measured with.
         judged: what another network says now, if there is one.
     """
@@ -109,7 +109,7 @@ class Outcome:
         return self.seed == self.recorded.seed
 
     def interval(self, name: str) -> Interval | None:
-        """Where a score must land; None if nothing says so.
+        """Find the interval that a score must land in; None if nothing says so.
 
         Without a recorded one, as in the folder of a run, the same latents must give the record, but for rounding.
         """
@@ -127,7 +127,7 @@ class Outcome:
         return None if interval is None else name in self.now and self.now[name] in interval
 
     def table(self) -> Table:
-        """One row per score, for a terminal."""
+        """Tabulate the scores for a terminal, one row each."""
         drawn = max(card.samples for card in self.cards.values())
         title = f"Scores of {self.recorded.folder.name}: {drawn} images from seed {self.seed}"
         table = Table(title=title, title_justify="left")
@@ -145,7 +145,7 @@ class Outcome:
         return table
 
     def extractor(self) -> str:
-        """Whose features the distances are in."""
+        """Name the networks in whose features the distances are."""
         by: dict[tuple[str, str, str], list[str]] = {}
         for name, card in self.cards.items():
             by.setdefault((card.extractor, card.weights_sha256, card.resize), []).append(name)
@@ -158,7 +158,7 @@ class Outcome:
         return f"Extractor: {'; '.join(words)}."
 
     def remarks(self) -> list[str]:
-        """What one should know beside the table."""
+        """List what one should know beside the table."""
         said = []
         if versions := other_versions(self.recorded, self.cards):
             said.append(f"Not the libraries of the record: {'; '.join(versions)}.")
@@ -177,7 +177,7 @@ class Outcome:
         return said
 
     def failure(self) -> str:
-        """Which scores are not what the folder says, in a sentence; empty if all are."""
+        """Say which scores are not what the folder says; empty if all are."""
         outside = [name for name in self.recorded.scores if self.inside(name) is False]
         if not outside:
             return ""
@@ -195,7 +195,7 @@ class Outcome:
         return f"{folder} does not score as it says: {'; '.join(words)}.{hint}"
 
     def sentence(self) -> str:
-        """The outcome, if nothing is outside."""
+        """Say how the scores agree, if none is outside."""
         judged = [name for name in self.recorded.scores if self.inside(name)]
         if not judged:
             return f"{self.recorded.folder} was scored; there was nothing to compare with."
@@ -203,7 +203,7 @@ class Outcome:
         return f"{self.recorded.folder} {like}: all {len(judged)} scores are inside."
 
     def judgement(self) -> str:
-        """What another network says, beside what the folder says that it said; empty if none was asked."""
+        """Say what the judge says, beside what the folder says that it said; empty without a judge."""
         if self.judged is None:
             return ""
         then = read_judged(self.recorded.folder)
@@ -212,7 +212,7 @@ class Outcome:
         return f"Judged by {self.judged.judge}: {judging.line(self.judged)}{recorded}"
 
     def to_dict(self, scorer: Scorer) -> dict[str, Any]:
-        """The outcome as plain values, for JSON."""
+        """Convert to plain values, for JSON."""
         return {
             "folder": self.recorded.folder.as_posix(),
             "seed": self.seed,

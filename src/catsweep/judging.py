@@ -1,4 +1,4 @@
-"""Who is judged, when, and where that is kept: a run at its end, the best of a sweep, every bundle.
+"""Judge runs and bundles by another network: a run at its end, the best of a sweep, every bundle.
 
 `catsweep.training` calls it after the final scores of a single run, `hydra.sweeper.on_end` names `judge_study`, and
 `export` and `evaluation` judge bundles. The node `judge` of the configuration (the group `metrics/judge`) says by which
@@ -33,7 +33,7 @@ FETCHED = "`make judge` fetches it; metrics/judge=none leaves this out."
 
 
 def factory(cfg: DictConfig) -> Factory | None:
-    """The judge of a configuration, its network opened and looked at; it takes `beside`, the scorer of a run.
+    """Make the judge of a configuration, its network opened and checked; it takes `beside`, the scorer of a run.
 
     Args:
         cfg: of any command; its node `judge` says which.
@@ -56,7 +56,7 @@ def factory(cfg: DictConfig) -> Factory | None:
 
 
 def absent(cfg: DictConfig) -> str:
-    """Why nothing is judged, where it would be if the file were there; else empty."""
+    """Say why nothing is judged, where it would be if the file were there; else empty."""
     node = _node(cfg)
     file = None if node is None else OmegaConf.select(node, "extractor.file")
     if node is None or node.get("required", True) or file is None or Path(file).expanduser().exists():
@@ -137,7 +137,7 @@ def judge_study(study: optuna.Study, folder: Path, study_folder: Path, config: D
 
 
 def chosen(study: optuna.Study, folder: Path) -> dict[str, Path]:
-    """The runs of a study that are worth judging, in words, with their folders."""
+    """Select the runs of a study to judge: the folders of the best and of the confirmed, by a description."""
     from catsweep.report import record  # it imports what draws charts
 
     found = record.read(study, folder)
@@ -152,7 +152,7 @@ def chosen(study: optuna.Study, folder: Path) -> dict[str, Path]:
 
 
 def line(judged: Judged) -> str:
-    """The judgement in a line: `judge/fid 95 (photos: 41)  judge/kid …`."""
+    """Format a judgement as one line: `judge/fid 95 (photos: 41)  judge/kid …`."""
     parts = []
     for name, score in judged.scores.items():
         photos = judged.reference.get(name)
@@ -167,18 +167,14 @@ def _each(judge: Judge, runs: dict[str, Path]) -> Iterator[Judged]:
         except CatsweepError as error:
             log.warning("%s is not judged: %s", name, error)
             continue
-        say(f"  {name}: {_first(judged)}")
+        own = judged.recorded.get("val/fid")
+        beside = "" if own is None else f", val/fid {own:.4g}"
+        say(f"  {name}: judge/fid {judged.scores['judge/fid']:.4g}{beside}")
         yield judged
 
 
-def _first(judged: Judged) -> str:
-    """The two numbers that are looked at first."""
-    own = judged.recorded.get("val/fid")
-    return f"judge/fid {judged.scores['judge/fid']:.4g}" + ("" if own is None else f", val/fid {own:.4g}")
-
-
 def _alike(known: Judged, cards: Mapping[str, MetricCard]) -> bool:
-    """Whether a judgement was made as one would be made now."""
+    """Whether a judgement was measured as one would be now."""
     made, now = ({name: card.measure() for name, card in one.items()} for one in (known.cards, cards))
     return made == now
 

@@ -104,20 +104,12 @@ class Metrics:
 
     @property
     def cards(self) -> dict[str, Any]:
-        """How each score was taken, see `catsweep.metrics.card`; none if it is not told.
-
-        Raises:
-            DataError: it is no object.
-        """
+        """How each score was taken, see `catsweep.metrics.card`; a `DataError` if it is no object."""
         return self._object("cards")
 
     @property
     def intervals(self) -> dict[str, Any]:
-        """Where each score may land, see `catsweep.export.intervals`; of a run, none.
-
-        Raises:
-            DataError: it is no object.
-        """
+        """Where each score may land, see `catsweep.export.intervals`; of a run, none. Errors as for `cards`."""
         return self._object("intervals")
 
     @property
@@ -155,6 +147,8 @@ class Metrics:
 class RunDir:
     """Folder of a run, or of a best model, which has the same layout; perhaps a stranger's.
 
+    A document that is missing, torn, or no object is a `DataError`.
+
     Attributes:
         path: of the folder.
     """
@@ -172,35 +166,19 @@ class RunDir:
         return read(self.path / CONFIG)
 
     def metrics(self) -> Metrics:
-        """Read `metrics.json`.
-
-        Raises:
-            DataError: it is missing, torn, or no object.
-        """
+        """Read `metrics.json`."""
         return Metrics.read(self.path / SCORES)
 
     def provenance(self) -> dict[str, Any]:
-        """Read `provenance.json`: code, packages, command, and digest of the data.
-
-        Raises:
-            DataError: it is missing, torn, or no object.
-        """
+        """Read `provenance.json`: code, packages, command, and digest of the data."""
         return read_json(self.path / PROVENANCE)
 
     def judgement(self) -> dict[str, Any]:
-        """Read `judge.json`; `catsweep.metrics.judged` says what it means.
-
-        Raises:
-            DataError: it is missing, torn, or no object.
-        """
+        """Read `judge.json`; `catsweep.metrics.judged` says what it means."""
         return read_json(self.path / JUDGEMENT)
 
     def choice(self) -> dict[str, Any] | None:
-        """Read `choice.json` of a best model; None of any other run.
-
-        Raises:
-            DataError: it is torn, or no object.
-        """
+        """Read `choice.json` of a best model; None of any other run."""
         return read_json(self.path / CHOICE) if (self.path / CHOICE).is_file() else None
 
     def scored_checkpoint(self) -> str:
@@ -266,17 +244,17 @@ class Bundle(RunDir):
 
 
 def resumable(runs: Path = RUNS) -> list[Path]:
-    """The runs that have a checkpoint and no final scores yet, newest first, also those that are being run."""
+    """List the runs that have a checkpoint and no final scores yet, newest first, also those that are being run."""
     return sorted((run for run in _with_checkpoint(runs) if not (run / SCORES).exists()), reverse=True)
 
 
 def latest_unfinished(runs: Path = RUNS) -> Path | None:
-    """The newest run that can be continued: it has a checkpoint, no final scores yet, and nobody works in it."""
+    """Find the newest run that can be continued: it has a checkpoint, no final scores yet, and nobody works in it."""
     return next((run for run in resumable(runs) if not is_taken(run)), None)
 
 
 def run_folder(resume: bool | str | None, runs: Path = RUNS) -> str:
-    """Where this run works.
+    """Resolve the folder that a run works in.
 
     Args:
         resume: false for a new folder, true for the latest unfinished run, or the folder of the run to continue.
@@ -306,7 +284,7 @@ def run_folder(resume: bool | str | None, runs: Path = RUNS) -> str:
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Work in a run's folder while nobody else does.
+    """Lock a run's folder while one works in it.
 
     Args:
         folder: of the run; made if it is missing.
@@ -412,12 +390,12 @@ def _beside(folder: Path) -> set[Path]:
 
 def _unused(folder: Path) -> Path:
     """The folder, with a number behind its name when another run started in the same second."""
-    names = chain([folder.name], (f"{folder.name}-{n}" for n in count(2)))
-    return next(path for name in names if not (path := folder.with_name(name)).exists())
+    numbered = (folder.with_name(f"{folder.name}-{n}") for n in count(2))
+    return next(path for path in chain([folder], numbered) if not path.exists())
 
 
 def register() -> None:
-    """Make `${run_folder:…}` known, such that one start never names two folders.
+    """Register the resolver `${run_folder:…}`, such that one start never names two folders.
 
     OmegaConf's own cache belongs to one configuration object; Lightning asks another one when it starts the other
     processes of `trainer=ddp`, which must all work in the same folder.

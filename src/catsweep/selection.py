@@ -309,77 +309,55 @@ def _numbered(runs: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name))
 
 
-def decide(select: str | int, trials: Trials, folder: Path) -> "Decision":
-    """Choose the best trial of a study.
-
-    Args:
-        select: see `choose`.
-        trials: of the study.
-        folder: the study's, perhaps with a `confirmation.json`.
-
-    Raises:
-        ExportError: no finished trial has the number that is asked for.
-        ConfigError: `select` means nothing for this study.
-    """
-    choice = choose(select, trials.front, trials.finished, trials.objectives)
-    confirmed, remark = current(trials, folder)
-    followed = confirmed is not None and follows(select, trials)
-    if confirmed and followed:
-        choice = confirmed_choice(confirmed, trials)
-    return Decision(choice, confirmed, followed, remark)
-
-
 @dataclass(frozen=True)
 class Decision:
     """The best trial of a study.
 
     Attributes:
         choice: the trial, and why.
-        confirmation: comparison of trials under other seeds, whatever the choice was made by; None without one.
-        followed: whether the choice was made by it.
+        seeds: the trial under other seeds, with the study's confirmation, whatever the choice was made by.
         remark: why the study's confirmation is ignored; may be empty.
     """
 
     choice: Choice
-    confirmation: Confirmation | None
-    followed: bool
+    seeds: "Seeds"
     remark: str
 
-    def seeds(self, run: Path, trials: Trials) -> "Seeds":
-        """The chosen trial under other seeds.
 
-        Args:
-            run: its folder.
-            trials: of the study.
-        """
-        number = self.choice.candidate.number
-        return Seeds(number, self.confirmation, self.followed, confirming_line(run, number, trials.ranked))
-
-
-def follows(select: str | int, trials: Trials) -> bool:
-    """Whether a rule takes the confirmed winner: it asks for the best by the first objective."""
-    rule = str(select).strip()
-    return not rule.isdecimal() and rule != "knee" and objective_called(rule, trials.objectives) == 0
-
-
-def current(trials: Trials, folder: Path) -> tuple[Confirmation | None, str]:
-    """Read the confirmation of a study, whatever the choice is made by.
+def decide(select: str | int | None, trials: Trials, folder: Path, runs: Path) -> Decision:
+    """Choose the best trial of a study: the confirmed winner if the rule asks for the best by the first objective.
 
     Args:
+        select: see `choose`; None for the first objective.
         trials: of the study.
         folder: the study's, perhaps with a `confirmation.json`.
+        runs: folder of its run folders, which know the command of the sweep.
 
-    Returns:
-        None without one, or with one that is out of date, and then a remark that says so.
+    Raises:
+        ExportError: no finished trial has the number that is asked for.
+        ConfigError: `select` means nothing for this study.
     """
+    rule = trials.objectives[0].name if select is None else str(select).strip()
+    choice = choose(rule, trials.front, trials.finished, trials.objectives)
+    reason = ""
     try:
-        found = confirmation.read(folder)
-        reason = _outdated(found, trials) if found else ""
+        confirmed = confirmation.read(folder)
+        reason = _outdated(confirmed, trials) if confirmed else ""
     except ValueError as error:
         reason = str(error)
-    if not reason:
-        return found, ""
-    return None, f"Its confirmation is ignored: {reason}. Start the sweep again with hydra.sweeper.confirm to renew it."
+    if reason:
+        confirmed = None
+        reason = f"Its confirmation is ignored: {reason}. Start the sweep again with hydra.sweeper.confirm to renew it."
+    by_first = not rule.isdecimal() and rule != "knee" and objective_called(rule, trials.objectives) == 0
+    if confirmed and by_first:
+        choice = _confirmed(confirmed, trials)
+    chosen = choice.candidate
+    try:
+        run = find_run(runs, chosen, trials.objectives, trials.folders.get(chosen.number))
+    except ExportError:
+        run = runs  # where no command is kept either
+    line = confirming_line(run, chosen.number, trials.ranked)
+    return Decision(choice, Seeds(chosen.number, confirmed, confirmed is not None and by_first, line), reason)
 
 
 def _outdated(found: Confirmation, trials: Trials) -> str:
@@ -397,13 +375,8 @@ def _outdated(found: Confirmation, trials: Trials) -> str:
     return "" if set(compared) <= set(trials.ranked) else "it compares trials that are no candidates any more"
 
 
-def confirmed_choice(found: Confirmation, trials: Trials) -> Choice:
-    """Choose the winner under other seeds.
-
-    Args:
-        found: up to date.
-        trials: of the study.
-    """
+def _confirmed(found: Confirmation, trials: Trials) -> Choice:
+    """Choose the winner under other seeds."""
     first, winner = trials.objectives[0], found.winner
     [candidate] = [candidate for candidate in trials.finished if candidate.number == winner.trial]
     seeds = ", ".join(map(str, winner.values))

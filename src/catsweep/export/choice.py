@@ -45,7 +45,7 @@ BEST_MODEL = Kind(
 
 
 def run(cfg: DictConfig) -> Path:
-    """Choose, copy, and say why.
+    """Choose the best trial, copy its run, and print why.
 
     Args:
         cfg: as in `conf/best_model.yaml`.
@@ -62,14 +62,14 @@ def run(cfg: DictConfig) -> Path:
     folder = find_study(Path(cfg.sweeps), None if cfg.study is None else str(cfg.study))
     runs = Path(cfg.outputs) / folder.name
     trials = read_trials(folder, runs)
-    decision = decide(cfg.select, trials, folder)
+    decision = decide(cfg.select, trials, folder, runs)
     chosen, remark = decision.choice.candidate, decision.remark
     source = find_run(runs, chosen, trials.objectives, trials.folders.get(chosen.number))
     found = opinion.read(trials, runs, [chosen.number])
     if (source / JUDGEMENT).exists() and of_run(source, runs).judged is None:
         left = f"What the judge said of it is left out: {JUDGEMENT} in {source} is damaged, or of other scores."
         remark = f"{remark} {left} {COMMAND}.".strip()
-    explanation = Explanation(trials, decision.choice, source, decision.seeds(source, trials), found, remark)
+    explanation = Explanation(trials, decision.choice, source, decision.seeds, found, remark)
     target = Path(cfg.out)
     for place in (target, target.parent):  # a file there is not a best model of before, and stays
         check(place, cfg)
@@ -81,7 +81,7 @@ def run(cfg: DictConfig) -> Path:
 
 
 def copy_run(source: Path, target: Path, explanation: "Explanation") -> None:
-    """Copy what a model consists of, and the record of its choice; all of it, or nothing.
+    """Copy the files of a run, and the record of its choice; all of it, or nothing.
 
     Args:
         source: the run folder.
@@ -125,7 +125,7 @@ def copy_run(source: Path, target: Path, explanation: "Explanation") -> None:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Of a choice.
+    """Explanation of a choice.
 
     Attributes:
         trials: what there was to choose from.
@@ -144,7 +144,7 @@ class Explanation:
     remark: str = ""
 
     def sentence(self) -> str:
-        """Everything in a few words."""
+        """Summarise the choice."""
         remark = f" {self.remark}" if self.remark else ""
         return (
             f"Trial {self.choice.candidate.number} of study {self.trials.study}: {self.choice.reason}. "
@@ -152,7 +152,7 @@ class Explanation:
         )
 
     def second(self) -> str:
-        """What the judge says, or how to ask it."""
+        """Say what the judge says, or how to ask it."""
         return self.opinion.sentence(self.choice.candidate.number)
 
     def print(self, console: Console) -> None:
@@ -167,7 +167,7 @@ class Explanation:
             console.print(said, highlight=False, soft_wrap=True)
 
     def as_dict(self) -> dict[str, Any]:
-        """The content of `choice.json`."""
+        """Convert to the content of `choice.json`."""
         chosen, confirmed = self.choice.candidate.number, self.seeds.confirmation
         return {
             "study": self.trials.study,
@@ -188,7 +188,7 @@ class Explanation:
         }
 
     def as_markdown(self) -> str:
-        """The content of `choice.md`."""
+        """Compose the content of `choice.md`."""
         overrides = self.trials.overrides[self.choice.candidate.number]
         front = [
             (_bold(n) if chosen else n, *map(_number, values), *self._beside(n)) for n, values, chosen in self.rows()
@@ -202,30 +202,34 @@ class Explanation:
         return "\n".join(lines) + "\n"
 
     def rows(self) -> list[tuple[int, tuple[float, ...], bool]]:
-        """The Pareto set, then the chosen trial if it is not in it: number, values, whether it is the chosen one."""
+        """List the Pareto set, and the chosen trial if it is not in it: number, values, whether it is chosen."""
         chosen = self.choice.candidate
         shown = [*self.trials.front, *([] if chosen in self.trials.front else [chosen])]
         return [(c.number, c.values, c == chosen) for c in shown]
 
     def headings(self) -> list[str]:
-        """`trial`, then each objective with an arrow to where it is better, and what is known beside them."""
+        """List the columns: `trial`, the objectives with arrows to where they are better, and scores beside them."""
         objectives = [f"{o.name} {'↑' if o.maximise else '↓'}" for o in self.trials.objectives]
         return ["trial", *objectives, *(f"{name} {better(name)}" for name in self._columns())]
 
     def table(self) -> Table:
-        """The Pareto set for a terminal, the chosen trial marked."""
+        """Tabulate the Pareto set for a terminal, the chosen trial marked."""
         table = Table(title=f"Pareto set of {self.trials.study}", title_justify="left")
         for i, heading in enumerate(self.headings()[: 1 + len(self.trials.objectives)]):
             table.add_column(heading, justify="left" if i == 0 else "right")
         table.add_column("parameters", overflow="fold")
         for number, values, chosen in self.rows():
-            params = " ".join(f"{name.rpartition('.')[2]}={value}" for name, value in _short(self.trials, number))
-            cells = [f"{number} ◀" if chosen else str(number), *map(_number, values), params]
+            drawn = zip(self.trials.params[number].items(), self.trials.overrides[number].values(), strict=True)
+            params = [
+                f"{name.rpartition('.')[2]}={f'{value:.3g}' if isinstance(value, float) else text}"
+                for (name, value), text in drawn
+            ]
+            cells = [f"{number} ◀" if chosen else str(number), *map(_number, values), " ".join(params)]
             table.add_row(*cells, style="bold green" if chosen else None)
         return table
 
     def _confirmed(self) -> list[Markdown]:
-        """The confirmed trials as a table."""
+        """Tabulate the confirmed trials."""
         found = self.seeds.confirmation
         if found is None:
             return []
@@ -261,12 +265,6 @@ class Explanation:
             **({"beside": beside} if beside else {}),
             "params": self.trials.params[number],
         }
-
-
-def _short(trials: Trials, number: int) -> list[tuple[str, Any]]:
-    texts = trials.overrides[number].values()
-    params = trials.params[number].items()
-    return [(n, f"{v:.3g}" if isinstance(v, float) else t) for (n, v), t in zip(params, texts, strict=True)]
 
 
 def _number(value: float) -> str:

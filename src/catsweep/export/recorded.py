@@ -53,7 +53,7 @@ PLACE = re.compile(r"(?:(?<![\w:/.~…-])|(?<=:///))/(?:[^\s/:=,\"'\]]+/)+[^\s/:
 
 @dataclass(frozen=True)
 class Recorded:
-    """The scores of a folder, as its files tell them.
+    """Recorded scores of a run or a bundle.
 
     Attributes:
         folder: a run's or a bundle's.
@@ -71,7 +71,7 @@ class Recorded:
 
     @classmethod
     def read(cls, folder: Path) -> "Recorded":
-        """Read the files.
+        """Read `metrics.json` and `provenance.json`.
 
         Raises:
             ExportError: they are not those of a finished run or a bundle.
@@ -96,12 +96,12 @@ class Recorded:
 
     @property
     def seed(self) -> int:
-        """Of the latents."""
+        """Seed of the latents."""
         return next(iter(self.cards.values())).seed
 
 
 def open_photos(recorded: Recorded, ready: str | None = None) -> ReadySet:
-    """The ready set that a folder was scored against, its pixels compared with its digest.
+    """Open the ready set that a folder was scored against, its pixels compared with its digest.
 
     It is found by that digest, since where the folder's configuration says that photos are is a stranger's word, and
     they may be others' photos. Cats that catsweep draws by itself are drawn again if they are not there.
@@ -146,7 +146,7 @@ def _drawn_again(recorded: Recorded, remedy: str) -> ReadySet:
 
 
 def scorer_for(recorded: Recorded, ready: ReadySet, seed: int | None = None) -> Scorer:
-    """The scorer of a folder's configuration.
+    """Build the scorer of a folder's configuration.
 
     Args:
         recorded: of the folder.
@@ -167,7 +167,7 @@ def scorer_for(recorded: Recorded, ready: ReadySet, seed: int | None = None) -> 
 
 
 def other_versions(recorded: Recorded, cards: Mapping[str, MetricCard]) -> list[str]:
-    """Libraries that are not those of the recorded scores: `torch 2.13.0, now 2.14.0`."""
+    """List libraries that are not those of the recorded scores: `torch 2.13.0, now 2.14.0`."""
     found: dict[str, Any] = {}
     for name, card in cards.items():
         before = recorded.cards[name].versions if name in recorded.cards else card.versions
@@ -179,7 +179,7 @@ def other_versions(recorded: Recorded, cards: Mapping[str, MetricCard]) -> list[
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    """The configuration, of its data only what decides the images: they are not trained on here."""
+    """Read the configuration, of its data only what decides the images: they are not trained on here."""
     config = RunDir(folder).config()
     data = config.get("data")
     return config | ({"data": {k: v for k, v in data.items() if k != "augment"}} if isinstance(data, dict) else {})
@@ -206,7 +206,7 @@ def scorer_of(folder: Path, ready: str | None = None) -> Scorer:
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run that has been scored.
+    """Checked records of a run that has been scored.
 
     Attributes:
         folder: of the run, or of the best model.
@@ -282,7 +282,7 @@ class FinishedRun:
 
     @property
     def portable_config(self) -> dict[str, Any]:
-        """The configuration for a reader elsewhere: without this machine's places, and where the study was kept."""
+        """Configuration for a reader elsewhere: without this machine's places, and where the study was kept."""
         config: dict[str, Any] = portable(_with_usual_folders(self.config))
         if config.get("trial"):
             config["trial"] = config["trial"] | {"storage": None}
@@ -298,7 +298,7 @@ def _with_usual_folders(value: Any) -> Any:
 
 
 def portable(value: Any, root: Path | None = None) -> Any:
-    """Take places on this machine, and passwords in URLs, out of every string of a nested value.
+    """Remove places on this machine, and passwords in URLs, from every string of a nested value.
 
     A path in the project becomes relative to it, one in the home folder begins with `~`, of any other only the name
     is left: `…/cats`. What stands under the key `diff` is left alone: shortened, it would not apply any more.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from catsweep.errors import ExportError
 from catsweep.search.confirmation import Confirmation
-from catsweep.selection import Choice, Seeds, Trials, decide, find_run, read_trials
+from catsweep.selection import Choice, Seeds, Trials, decide, read_trials
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,5 @@ def pick(select: str | int | None, folder: Path, runs: Path) -> Winner:
         trials = read_trials(folder, runs)
     except ExportError as error:  # nothing has finished yet
         return Winner(remark=str(error))
-    rule = trials.objectives[0].name if select is None else select
-    decision = decide(rule, trials, folder)
-    chosen = decision.choice.candidate
-    try:
-        source = find_run(runs, chosen, trials.objectives, trials.folders.get(chosen.number))
-    except ExportError:
-        source = runs  # where no command is kept either
-    return Winner(trials, decision.choice, decision.seeds(source, trials), decision.remark)
+    decision = decide(select, trials, folder, runs)
+    return Winner(trials, decision.choice, decision.seeds, decision.remark)
