@@ -14,9 +14,11 @@ import pytest
 from huggingface_hub import ModelCard
 from omegaconf import OmegaConf
 from PIL import Image
+from tests.export.conftest import export_config
 
+from catsweep import publish
 from catsweep.errors import DataError, ExportError
-from catsweep.export import bundle, graphs, push, weights
+from catsweep.export import bundle, graphs, weights
 from catsweep.export.graphs import is_pickled
 from catsweep.models.latents import draw_latents
 from catsweep.models.protocol import generate
@@ -299,11 +301,11 @@ def test_an_edited_page_is_kept_beside_the_new_one(vae, export, tmp_path, copied
 
 def test_push_is_checked_first_and_done_last(vae, export, tmp_path, copied, monkeypatch) -> None:
     done = []
-    monkeypatch.setattr(push, "check", lambda cfg: done.append(("check", (tmp_path / "cats-12").exists())))
+    monkeypatch.setattr(publish, "check", lambda cfg: done.append(("check", (tmp_path / "cats-12").exists())))
     monkeypatch.setattr(
-        push, "push", lambda folder, cfg: done.append((folder, (folder / "README.md").is_file(), cfg.push))
+        publish, "push", lambda folder, cfg: done.append((folder, (folder / "README.md").is_file(), cfg.push))
     )
-    export(vae.run, tmp_path, push="hub")
+    publish.run(export_config(vae.run, tmp_path, push="hub"))
     assert done == [("check", False), (tmp_path / "cats-12", True, "hub")]
 
 

@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from catsweep import evaluation
+from catsweep import evaluation, publish
 from catsweep.errors import ExportError
-from catsweep.export import bundle_images, digests, graphs, push, weights
+from catsweep.export import bundle_images, digests, graphs, weights
 from catsweep.export.digests import READ, of, refuse_links, verify
 from catsweep.generation import sources
 from catsweep.runs import CONFIG
@@ -90,7 +90,7 @@ def readers(folder: Path) -> list[Callable[[], Any]]:
         lambda: evaluation.run(cfg),
         lambda: sources.choose(str(folder), None).generator,
         lambda: sources.Source(folder).encoder,
-        lambda: push.push(folder, OmegaConf.create({"push": "hub", "hub_repo": "user/name"})),
+        lambda: publish.push(folder, OmegaConf.create({"push": "hub", "hub_repo": "user/name"})),
     ]
 
 
@@ -221,7 +221,7 @@ def test_nothing_that_is_elsewhere_is_pushed(bundle: Path, tmp_path: Path) -> No
     (bundle / ".cache" / "more").symlink_to(tmp_path / "key")
     assert verify(bundle) == []
     with pytest.raises(ExportError, match=r"\.cache/more is a link out of the bundle"):
-        push.push(bundle, OmegaConf.create({"push": "hub", "hub_repo": "user/name"}))
+        publish.push(bundle, OmegaConf.create({"push": "hub", "hub_repo": "user/name"}))
     refuse_links([bundle / "absent"], bundle)
 
 

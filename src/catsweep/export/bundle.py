@@ -20,7 +20,7 @@ from rich.console import Console
 from catsweep import judging, places, printing
 from catsweep.atomic import replacing_folder
 from catsweep.errors import ExportError
-from catsweep.export import bundle_images, digests, graphs, intervals, model_card, push, standalone, weights
+from catsweep.export import bundle_images, digests, graphs, intervals, model_card, standalone, weights
 from catsweep.export.graphs import CHECKED_BATCHES, load_bundle, trace_decode
 from catsweep.export.recorded import FinishedRun, portable, scorer_of
 from catsweep.metrics.judged import read_judged
@@ -47,14 +47,12 @@ def run(cfg: DictConfig) -> Path:
         The bundle's folder.
 
     Raises:
-        ConfigError: `push` cannot work.
         ExportError: there is nothing to export, it cannot be exported, the export draws other images, the run's
-            photos are not here, or it cannot be pushed.
+            photos are not here.
         TakenError: in the place of the bundle is something that catsweep did not make.
         DataError: the run folder is not one.
         PlaceError: `out` cannot be written.
     """
-    push.check(cfg)
     finished = FinishedRun.read(Path(cfg.run))
     target = Path(cfg.out) / finished.name
     require(target, BUNDLE)
@@ -75,7 +73,6 @@ def run(cfg: DictConfig) -> Path:
         said.append(f"{target / Bundle.README} was edited, and is now {kept} beside the new one.")
     for line in filter(None, said):
         console.print(line, highlight=False, soft_wrap=True)
-    push.push(target, cfg)
     return target
 
 

@@ -1,7 +1,7 @@
-"""Upload a bundle: `python src/export.py push=hub hub_repo=USER/NAME` or `push=wandb`.
+"""Export a bundle, and upload it: `python src/export.py push=hub hub_repo=USER/NAME` or `push=wandb`.
 
-`catsweep.export.bundle` asks `check` before its work and `push` after it. The bundle is complete without either: when
-something is missing here, a key or the network, it is said and the bundle stays where it is.
+`check` comes before the export, `push` after it. The bundle is complete without either: when something is missing here,
+a key or the network, it is said and the bundle stays where it is.
 """
 
 import importlib.util
@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from catsweep import printing
 from catsweep.errors import ConfigError, ExportError
 from catsweep.export import digests
+from catsweep.export.bundle import run as export
 from catsweep.runs import RunDir
 from catsweep.tracking import loggers
 from catsweep.tracking.run_logger import has_key, resolve_mode
@@ -21,6 +22,19 @@ from catsweep.tracking.run_logger import has_key, resolve_mode
 REPO = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 REGISTRY = "wandb-registry-"  # how W&B's paths of registries begin
 SAVE_DIR = "outputs"  # records of W&B go to its folder wandb, as those of all runs
+
+
+def run(cfg: DictConfig) -> Path:
+    """Export a run, see `catsweep.export.bundle.run`, and upload the bundle if `cfg.push` says where to.
+
+    Raises:
+        ConfigError: the push cannot work.
+        ExportError: the bundle did not get there. It is untouched.
+    """
+    check(cfg)
+    folder = export(cfg)
+    push(folder, cfg)
+    return folder
 
 
 def check(cfg: DictConfig) -> None:

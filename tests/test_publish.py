@@ -12,8 +12,8 @@ import pytest
 import wandb
 from omegaconf import DictConfig, OmegaConf
 
+from catsweep import publish
 from catsweep.errors import ConfigError, ExportError
-from catsweep.export import push
 from catsweep.tracking import loggers
 
 METRICS = {"scores": {"val/fid": 41.5}, "intervals": {"val/fid": {"low": 40, "high": 43}}, "cards": {"val/fid": {}}}
@@ -71,8 +71,8 @@ class Hub:
 
 
 def test_nothing_is_pushed_unless_asked_for(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    push.check(config())
-    push.push(bundle, config())
+    publish.check(config())
+    publish.push(bundle, config())
     assert capsys.readouterr().out == ""
 
 
@@ -86,21 +86,21 @@ def test_nothing_is_pushed_unless_asked_for(bundle: Path, capsys: pytest.Capture
 )
 def test_what_cannot_be_pushed_is_refused_before_the_export(keys: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        push.check(config(**keys))
+        publish.check(config(**keys))
 
 
 def test_the_package_of_the_hub_is_named_if_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"huggingface_hub: pip install 'catsweep\[hub\]'"):
-        push.check(config(push="hub", hub_repo="me/cats"))
+        publish.check(config(push="hub", hub_repo="me/cats"))
 
 
 def test_a_bundle_goes_to_the_hub_whole_and_private(
     bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hub, cfg = Hub(monkeypatch), config(push="hub", hub_repo="me/cats")
-    push.check(cfg)
-    push.push(bundle, cfg)
+    publish.check(cfg)
+    publish.push(bundle, cfg)
     (first, repo, created), (second, uploaded, keys) = hub.asked
     assert (first, repo, created) == (
         "create_repo",
@@ -111,7 +111,7 @@ def test_a_bundle_goes_to_the_hub_whole_and_private(
     assert uploaded[1] == ["generator.onnx", "metrics.json", "provenance.json"]
     assert keys == {"repo_type": "model", "commit_message": "catsweep: cats-3"}
     assert capsys.readouterr().out == f"Pushed {bundle} to hub:me/cats\n"
-    push.push(bundle, config(push="hub", hub_repo="me/cats", private=False))
+    publish.push(bundle, config(push="hub", hub_repo="me/cats", private=False))
     assert hub.asked[2][2]["private"] is False
 
 
@@ -129,12 +129,12 @@ def test_what_the_hub_lacks_is_said_before_and_after_the_export(
 ) -> None:
     hub, cfg = Hub(monkeypatch), config(push="hub", hub_repo="me/cats")
     monkeypatch.setattr(huggingface_hub, function, lambda: value)
-    push.check(cfg)
+    publish.check(cfg)
     said = capsys.readouterr().out
     assert missing in said
     assert "The bundle is written all the same" in said
     with pytest.raises(ExportError, match=f"not pushed to me/cats: .*{missing}.* hf upload me/cats {bundle}"):
-        push.push(bundle, cfg)
+        publish.push(bundle, cfg)
     assert hub.asked == []
 
 
@@ -143,7 +143,7 @@ def test_a_hub_out_of_reach_leaves_the_bundle_and_says_how_to_go_on(
 ) -> None:
     Hub(monkeypatch, failure=ConnectionError("no route to host\nand more"))
     with pytest.raises(ExportError, match=rf"no route to host\. A network, .*hf upload me/cats {bundle}$"):
-        push.push(bundle, config(push="hub", hub_repo="me/cats"))
+        publish.push(bundle, config(push="hub", hub_repo="me/cats"))
     assert len(list(bundle.iterdir())) == 3
 
 
@@ -176,7 +176,7 @@ def online(monkeypatch: pytest.MonkeyPatch) -> tuple[Run, dict[str, Any], list[s
         settings.update(keys, run_dir=run_dir)
         return SimpleNamespace(experiment=run)
 
-    monkeypatch.setattr(push, "resolve_mode", lambda mode: "online")
+    monkeypatch.setattr(publish, "resolve_mode", lambda mode: "online")
     monkeypatch.setattr(loggers, "wandb_logger", logger)
     monkeypatch.setattr(loggers, "finish", lambda started, outcome: ends.append(outcome))
     monkeypatch.setattr(wandb.Artifact, "wait", lambda self: self)
@@ -188,8 +188,8 @@ def test_a_bundle_becomes_an_artifact_with_its_scores(
 ) -> None:
     run, settings, ends = online
     cfg = config(push="wandb", wandb_registry="model/Cats", wandb_entity="me")
-    push.check(cfg)
-    push.push(bundle, cfg)
+    publish.check(cfg)
+    publish.push(bundle, cfg)
     [artifact] = run.artifacts
     assert (artifact.name, artifact.type) == ("cats-3", "model")
     assert sorted(artifact.manifest.entries) == ["generator.onnx", "metrics.json", "provenance.json"]
@@ -204,7 +204,7 @@ def test_a_bundle_becomes_an_artifact_with_its_scores(
 
 
 def test_without_a_registry_nothing_is_linked(bundle: Path, online: Any) -> None:
-    push.push(bundle, config(push="wandb"))
+    publish.push(bundle, config(push="wandb"))
     assert online[0].linked == []
 
 
@@ -212,7 +212,7 @@ def test_a_failed_upload_ends_the_run_and_leaves_the_bundle(bundle: Path, online
     run, _, ends = online
     run.failure = wandb.errors.CommError("the server is away")
     with pytest.raises(ExportError, match=r"the server is away\. The bundle is whole.*wandb login.*make wandb-sync"):
-        push.push(bundle, config(push="wandb"))
+        publish.push(bundle, config(push="wandb"))
     assert ends == ["failed"]
 
 
@@ -225,11 +225,11 @@ def test_a_failed_upload_ends_the_run_and_leaves_the_bundle(bundle: Path, online
     ],
 )
 def test_paths_of_registries(registry: str, path: str) -> None:
-    assert push.registry_path(registry, "cats-3") == path
+    assert publish.registry_path(registry, "cats-3") == path
 
 
 def test_names_keep_to_the_characters_of_wandb() -> None:
-    name = push.artifact_name("my cats/ü-3" + "x" * 200)
+    name = publish.artifact_name("my cats/ü-3" + "x" * 200)
     assert name == "my-cats--3" + "x" * 118
     wandb.Artifact(name, type="model")
 
@@ -237,14 +237,14 @@ def test_names_keep_to_the_characters_of_wandb() -> None:
 def test_switched_off_wandb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
     with pytest.raises(ConfigError, match=r"switched off\. Unset WANDB_MODE"):
-        push.check(config(push="wandb"))
+        publish.check(config(push="wandb"))
 
 
 def test_offline_an_artifact_is_recorded_for_later(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cfg = config(push="wandb", wandb_registry="model")
-    push.check(cfg)
+    publish.check(cfg)
     assert "there is no key of W&B; run `wandb login`" in capsys.readouterr().out
-    push.push(bundle, cfg)
+    publish.push(bundle, cfg)
     said = capsys.readouterr().out
     assert said.startswith(f"Recorded {bundle} as a W&B artifact, offline: there is no key of W&B")
     assert "make wandb-sync" in said
@@ -257,7 +257,7 @@ def test_offline_an_artifact_is_recorded_for_later(bundle: Path, capsys: pytest.
     run, artifact = records["run"], records["artifact"]
     assert (run["job_type"], run["run_group"], run["display_name"]) == ("export", "cats", "export cats-3")
     assert (artifact["type"], artifact["name"], artifact["finalize"]) == ("model", "cats-3", True)
-    assert json.loads(artifact["metadata"]) == push.metadata(bundle)
+    assert json.loads(artifact["metadata"]) == publish.metadata(bundle)
     kept = {entry["path"]: Path(entry["local_path"]).read_bytes() for entry in artifact["manifest"]["contents"]}
     assert kept == {path.name: path.read_bytes() for path in bundle.iterdir()}  # copies, for a later export replaces it
     assert records["exit"]["exit_code"] == 0
