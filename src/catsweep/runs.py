@@ -104,12 +104,12 @@ class Metrics:
 
     @property
     def cards(self) -> dict[str, Any]:
-        """How each score was taken, see `catsweep.metrics.card`; a `DataError` if it is no object."""
+        """Cards of the scores, see `catsweep.metrics.card`; a `DataError` if they are no object."""
         return self._object("cards")
 
     @property
     def intervals(self) -> dict[str, Any]:
-        """Where each score may land, see `catsweep.export.intervals`; of a run, none. Errors as for `cards`."""
+        """Intervals of the scores, see `catsweep.export.intervals`; none of a run. Errors as for `cards`."""
         return self._object("intervals")
 
     @property
@@ -195,7 +195,7 @@ class RunDir:
             ) from error
 
     def samples(self, until: float = math.inf) -> Path | None:
-        """The last page of samples that was drawn up to an epoch, else the last of all; None without any."""
+        """Find the last page of samples up to an epoch, else the last of all; None without any."""
         pages = {
             int(page.stem.removeprefix("epoch_")): page
             for page in (self.path / SAMPLES).glob("epoch_*.png")
@@ -227,7 +227,7 @@ class Bundle(RunDir):
 
     @classmethod
     def latest(cls, exports: Path) -> Path:
-        """The bundle that was written last.
+        """Find the bundle that was written last.
 
         Args:
             exports: the folder of all bundles, `outputs/exports`.
@@ -338,7 +338,7 @@ def _with_checkpoint(runs: Path) -> set[Path]:
 
 
 def _named(resume: str, runs: Path) -> Path:
-    """The folder that a person named, if a run can be continued in it."""
+    """Check the folder that a person named: a run must be there that can be continued."""
     folder = Path(resume).expanduser()
     if reason := _not_a_run(resume, folder):
         raise ConfigError(f"resume={resume}: expected the folder of a run; {reason}{_candidates(resume, runs)}")
@@ -373,7 +373,9 @@ def _not_a_run(resume: str, folder: Path) -> str:
 
 def _candidates(resume: str | None, runs: Path) -> str:
     """Runs that a person may have meant: those with like names, else the newest."""
-    known = _with_checkpoint(runs) | (_beside(Path(resume)) if resume else set())
+    known = _with_checkpoint(runs)
+    with suppress(OSError, ValueError):  # a name that is none
+        known |= {file.parents[1] for file in Path(resume or "").parent.glob(f"*/{LAST_CHECKPOINT}") if resume}
     near = difflib.get_close_matches(resume, map(str, known), LISTED) if resume else []
     if near:
         return f" Runs of like names: {', '.join(near)}"
@@ -381,15 +383,8 @@ def _candidates(resume: str | None, runs: Path) -> str:
     return f" Unfinished runs: {', '.join(unfinished)}" if unfinished else " No run is unfinished: leave resume out."
 
 
-def _beside(folder: Path) -> set[Path]:
-    """Runs in the folder where one was looked for, wherever that is."""
-    with suppress(OSError, ValueError):  # a name that is none
-        return {file.parents[1] for file in folder.parent.glob(f"*/{LAST_CHECKPOINT}")}
-    return set()
-
-
 def _unused(folder: Path) -> Path:
-    """The folder, with a number behind its name when another run started in the same second."""
+    """Number the folder's name when another run started in the same second."""
     numbered = (folder.with_name(f"{folder.name}-{n}") for n in count(2))
     return next(path for path in chain([folder], numbered) if not path.exists())
 
@@ -406,7 +401,7 @@ def register() -> None:
 
 
 def _begun_in(resume: Any) -> str | None:
-    """Where Hydra keeps what a run began with: none if it goes on, as Hydra writes before the run is looked at."""
+    """Name the folder for Hydra's records: none if the run goes on, as Hydra writes before the run is looked at."""
     return None if resume else ".hydra"
 
 

@@ -1,4 +1,4 @@
-"""Which trial of a study won, why, and how sure one can be: read by the export, the report and the trackers.
+"""Select the best trial of a study, and say why and how sure one can be: for export, report and trackers alike.
 
 `read_trials` reads a study, `choose` takes a point of its Pareto set by a rule of one word (an objective, `knee`, or a
 number), and `decide` prefers the winner that the sweep has confirmed under other seeds (`catsweep.search.confirmation`)

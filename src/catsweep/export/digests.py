@@ -96,7 +96,7 @@ def refuse_links(paths: Iterable[Path], folder: Path) -> None:
 
 
 def _recorded(folder: Path) -> dict[str, tuple[int, str]] | None:
-    """The digests in `provenance.json`; None if it is of a version that wrote none, or not there.
+    """Read the digests in `provenance.json`; None if it is of a version that wrote none, or not there.
 
     Raises:
         ExportError: it is torn, or what it says are no digests of files.
@@ -124,7 +124,7 @@ def _recorded(folder: Path) -> dict[str, tuple[int, str]] | None:
 
 
 def _difference(path: Path, size: int, digest: str) -> str:
-    """How a file is not as recorded, in words; empty if it is."""
+    """Compare a file with its record, in words; empty if they agree."""
     if not path.is_file():
         return "is missing"
     try:

@@ -67,7 +67,7 @@ class Interval:
         return self.low <= score <= self.high
 
     def holding(self, score: float) -> "Interval":
-        """The interval, widened to hold a score and its rounding."""
+        """Widen the interval to hold a score and its rounding."""
         slack = ROUNDING * abs(score)
         return Interval(
             min(self.low, score - slack), max(self.high, score + slack), self.level, self.draws, self.method

@@ -163,7 +163,7 @@ def _yaml(values: Mapping[str, Any]) -> Markdown:
 
 
 def _base(finished: FinishedRun) -> str | None:
-    """The pretrained model that it started from: its id on the Hub, or the name of a folder."""
+    """Name the pretrained model that it started from: its id on the Hub, or a folder."""
     source = (finished.config.get("model") or {}).get("source")
     return None if source is None else str(portable(str(source)))
 
@@ -209,7 +209,7 @@ def _opinion(judged: Judged | None) -> dict[str, float]:
 
 
 def _judge(judged: Judged | None, finished: FinishedRun) -> dict[str, Any] | None:
-    """What the judge says, for the page: its name, and each score beside that of photos."""
+    """Collect what the judge says: its name, and each score beside that of photos."""
     if judged is None:
         return None
     cards = {key: card.to_dict() for key, card in judged.cards.items()}
@@ -229,7 +229,7 @@ def _judge(judged: Judged | None, finished: FinishedRun) -> dict[str, Any] | Non
 
 
 def _chosen(finished: FinishedRun) -> dict[str, Any] | None:
-    """What `choice.json` says, for the page."""
+    """Collect what `choice.json` says."""
     if finished.choice is None:
         return None
     choice = portable(finished.choice)
@@ -262,7 +262,7 @@ def _number(value: float | None) -> str:
 
 
 def _code(git: Mapping[str, Any]) -> Markdown:
-    """Which code it was made with, in words."""
+    """Describe the code it was made with."""
     if not git.get("commit"):
         return Markdown("commit unknown")
     diff = " (the diff is in `provenance.json`)" if git.get("diff") else ""
