@@ -61,7 +61,7 @@ class Opinion:
         return rank_agreement(self.judged, FID, JUDGED)
 
     def by_judge(self) -> dict[int, tuple[float, ...]]:
-        """Collect the judge's FID by trial, the best first: of the trials' own runs, or of confirmed trials under each seed.
+        """Collect the judge's FID by trial, the best first: of trials' own runs, or of confirmed ones under each seed.
 
         Means over seeds are compared where at least two trials were judged under the same ones.
         """
