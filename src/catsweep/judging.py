@@ -3,7 +3,7 @@
 `catsweep.training` calls it after the final scores of a single run, `hydra.sweeper.on_end` names `judge_study`, and
 `export` and `evaluation` judge bundles. The node `judge` of the configuration (the group `metrics/judge`) says by which
 network; it is never an objective, and no part of a study's contract. The judgement is `judge.json` in the folder of the
-run or the bundle, see `catsweep.metrics.judged`.
+run or the bundle, see `catsweep.metrics.judge`.
 """
 
 import logging
@@ -17,10 +17,9 @@ from catsweep import links
 from catsweep.errors import CatsweepError, MetricError
 from catsweep.export.best_model import scored_checkpoint
 from catsweep.instantiation import instantiate, trusting
-from catsweep.metrics.card import MetricCard
-from catsweep.metrics.judge import Judge
-from catsweep.metrics.judged import Judged, rank_agreement, read_judged
+from catsweep.metrics.judge import FID, JUDGED, Judge, Judged, rank_agreement, read_judged
 from catsweep.metrics.scorer import Scorer
+from catsweep.metrics.scores import MetricCard
 from catsweep.models.protocol import Generator
 from catsweep.printing import say
 from catsweep.records import read_json
@@ -175,8 +174,8 @@ def _each(judge: Judge, runs: dict[str, Path]) -> Iterator[Judged]:
 
 def _first(judged: Judged) -> str:
     """The two numbers that are looked at first."""
-    own = judged.recorded.get("val/fid")
-    return f"judge/fid {judged.scores['judge/fid']:.4g}" + ("" if own is None else f", val/fid {own:.4g}")
+    own = judged.recorded.get(FID)
+    return f"{JUDGED} {judged.scores[JUDGED]:.4g}" + ("" if own is None else f", {FID} {own:.4g}")
 
 
 def _alike(known: Judged, cards: Mapping[str, MetricCard]) -> bool:

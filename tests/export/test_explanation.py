@@ -12,7 +12,7 @@ from catsweep.export.opinion import Opinion
 from catsweep.export.seeds import Seeds
 from catsweep.export.selection import Candidate, Choice, Objective
 from catsweep.export.trials import Trials
-from catsweep.metrics.beside import Scores
+from catsweep.metrics.judge import RunScores
 from catsweep.search import confirmation
 from catsweep.search.confirmation import Confirmation
 
@@ -39,8 +39,8 @@ FOUND = Confirmation(
 
 
 NONE = Opinion({}, {})
-RECALL = {1: Scores({"val/fid": 40.0, "val/recall": 0.125}), 0: Scores({"val/recall": 0.5})}
-AGAIN = {0: {1: Scores({"val/recall": 0.25}), 2: Scores({"val/recall": 0.75})}}
+RECALL = {1: RunScores({"val/fid": 40.0, "val/recall": 0.125}), 0: RunScores({"val/recall": 0.5})}
+AGAIN = {0: {1: RunScores({"val/recall": 0.25}), 2: RunScores({"val/recall": 0.75})}}
 
 
 def explained(

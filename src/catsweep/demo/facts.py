@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from catsweep.generation.sources import Source
+from catsweep.metrics.scores import FID, SSIM
 
-SCORES = {"val/fid": "FID", "val/ssim": "SSIM"}
+SCORES = (FID, SSIM)
 
 
 def line(source: Source) -> str:
@@ -23,8 +24,8 @@ def _scores(file: Path) -> list[str]:
         metrics: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         scores, cards = metrics["scores"], metrics["cards"]
         # Never FID alone: it is comparable only where the same network judged.
-        judges = {key: f" ({cards[key]['extractor']})" if key == "val/fid" else "" for key in SCORES if key in scores}
-        return [f"{SCORES[key]} {scores[key]:.3g}{judge}" for key, judge in judges.items()]
+        judges = {one: f" ({cards[one.key]['extractor']})" if one is FID else "" for one in SCORES if one.key in scores}
+        return [f"{one.title} {scores[one.key]:.3g}{judge}" for one, judge in judges.items()]
     except (OSError, ValueError, KeyError, TypeError):
         return []
 

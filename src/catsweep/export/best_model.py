@@ -26,8 +26,7 @@ from catsweep.export.explanation import Explanation
 from catsweep.export.seeds import Seeds, confirming_line
 from catsweep.export.selection import choose
 from catsweep.export.trials import find_run, find_study, read_trials
-from catsweep.metrics.beside import COMMAND, of_run
-from catsweep.metrics.judged import FILE
+from catsweep.metrics.judge import COMMAND, FILE, run_scores
 from catsweep.names import inside
 from catsweep.ownership import Kind
 from catsweep.places import check, named
@@ -73,7 +72,7 @@ def run(cfg: DictConfig) -> Path:
     number = choice.candidate.number
     seeds = Seeds(number, confirmed, followed, confirming_line(source, number, trials.ranked))
     found = opinion.read(trials, runs, [number])
-    if (source / FILE).exists() and of_run(source, runs).judged is None:
+    if (source / FILE).exists() and run_scores(source, runs).judged is None:
         left = f"What the judge said of it is left out: {FILE} in {source} is damaged, or of other scores. {COMMAND}."
         remark = f"{remark} {left}".strip()
     explanation = Explanation(trials, choice, source, seeds, found, remark)
@@ -112,7 +111,7 @@ def copy_run(source: Path, target: Path, explanation: Explanation) -> None:
             f"In the run folder {source} of the chosen trial, {', '.join(away)} is a link to a file outside. "
             f"Put the file itself there, or choose another trial with select=NUMBER."
         )
-    if of_run(source).judged is not None:
+    if run_scores(source).judged is not None:
         parts.append(Path(FILE))
     try:
         require_whole(source / checkpoint)

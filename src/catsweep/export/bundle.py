@@ -29,7 +29,7 @@ from catsweep.export.kept import keep_page
 from catsweep.export.reading import load_bundle
 from catsweep.export.scoring import scorer_of
 from catsweep.export.tracing import trace_decode
-from catsweep.metrics import judged
+from catsweep.metrics.judge import read_judged
 from catsweep.metrics.scorer import Scorer
 from catsweep.models.latents import draw_latents
 from catsweep.models.protocol import Generator, Reconstructor, generate
@@ -185,7 +185,7 @@ def judgement(
         console: to say what it found.
     """
     if scorer is None or judge is None:
-        if (known := judged.read_judged(finished.folder)) is not None:
+        if (known := read_judged(finished.folder)) is not None:
             known.write(folder)
         return
     found = judging.judge_model(judge, load_bundle(folder), folder, scorer)

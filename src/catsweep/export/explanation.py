@@ -16,7 +16,7 @@ from catsweep.export.selection import Choice
 from catsweep.export.trials import Trials
 from catsweep.markdown import Markdown, code, plain
 from catsweep.markdown import table as markdown_table
-from catsweep.metrics.beside import BESIDE, TITLE, Scores, better, table
+from catsweep.metrics.judge import BESIDE, TITLE, RunScores, better, table
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Explanation:
     def print(self, console: Console) -> None:
         """Print the tables and the sentences."""
         confirmed = self.seeds.confirmation
-        rows = {str(number): self.opinion.own.get(number, Scores()).words() for number, _, _ in self.rows()}
+        rows = {str(number): self.opinion.own.get(number, RunScores()).words() for number, _, _ in self.rows()}
         tables = [self.table(), table(TITLE, rows)]
         tables += [confirmed.table(), confirmed.more(confirmed.beside(self.opinion.again))] if confirmed else []
         for one in filter(None, tables):
@@ -145,13 +145,13 @@ class Explanation:
         return [name for name in BESIDE if name not in objectives and any(name in scores for scores in shown)]
 
     def _beside(self, number: int) -> list[str]:
-        scores = self.opinion.own.get(number, Scores()).values
+        scores = self.opinion.own.get(number, RunScores()).values
         return [_number(scores[name]) if name in scores else "" for name in self._columns()]
 
     def _described(self, number: int) -> dict[str, Any]:
         values = next(c.values for c in self.trials.finished if c.number == number)
         names = [o.name for o in self.trials.objectives]
-        beside = self.opinion.own.get(number, Scores()).beside
+        beside = self.opinion.own.get(number, RunScores()).beside
         return {
             "values": dict(zip(names, values, strict=True)),
             **({"beside": beside} if beside else {}),

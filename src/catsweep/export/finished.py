@@ -13,7 +13,7 @@ from typing import Any
 from catsweep.errors import CatsweepError, ExportError
 from catsweep.export.best_model import ANOTHER, CHOICE, DOCUMENTS
 from catsweep.loaded import read
-from catsweep.metrics.judged import FILE
+from catsweep.metrics.judge import FILE
 from catsweep.names import checked, inside
 from catsweep.records import ANY, NUMBER, TEXT, WHOLE, misshapen, read_json
 

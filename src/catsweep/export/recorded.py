@@ -14,8 +14,8 @@ from catsweep.data.ready import CARD, ReadySet, find_ready_set
 from catsweep.errors import CatsweepError, DataError, ExportError
 from catsweep.export.intervals import Interval
 from catsweep.loaded import read, rebuild
-from catsweep.metrics.card import MetricCard, require_comparable
 from catsweep.metrics.scorer import Scorer
+from catsweep.metrics.scores import MetricCard, require_comparable
 from catsweep.records import read_json
 
 CONFIG, METRICS, PROVENANCE = "config.yaml", "metrics.json", "provenance.json"
