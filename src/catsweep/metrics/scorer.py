@@ -165,8 +165,9 @@ class Scorer:
 
     def names(self, model: Generator) -> list[str]:
         """List the keys of the scores that `final` gives for this model, known before there is anything to score."""
-        compares = _compares(model, self.val_rows)
-        return [one.key for one in self._available() if compares or not isinstance(one, ReconstructionScore)]
+        held_out, compares = len(self.val_rows) > 0, _compares(model, self.val_rows)
+        kinds = [(one, compares if isinstance(one, ReconstructionScore) else held_out) for one in self.scores]
+        return [one.key for one, possible in kinds if possible or not one.held_out]
 
     def final(self, model: Generator) -> tuple[dict[str, float], dict[str, MetricCard]]:
         """Take all scores at the full number of samples.
