@@ -32,7 +32,7 @@ from catsweep.export.graphs import OnnxGenerator
 from catsweep.generation import command as generation
 from catsweep.generation.sources import choose
 from catsweep.loaded import rebuild
-from catsweep.metrics.card import MetricCard
+from catsweep.metrics.scores import MetricCard
 
 pytestmark = pytest.mark.security
 

@@ -7,9 +7,8 @@ from optuna.trial import TrialState, create_trial
 from tests.fake_sweeps import judged_as
 
 from catsweep import opinion
-from catsweep.metrics.beside import Scores
-from catsweep.metrics.card import MetricCard
-from catsweep.metrics.judged import Judged
+from catsweep.metrics.judge import Judged, RunScores
+from catsweep.metrics.scores import MetricCard
 from catsweep.opinion import Opinion
 from catsweep.search import attributes
 from catsweep.selection import read_trials
@@ -17,13 +16,13 @@ from catsweep.selection import read_trials
 CARD = MetricCard("fid", "dinov2", "ab", "none", "float32", "cd", 32, 24, 0)
 
 
-def seen(fid: float, by_judge: float, photos: float | None = None) -> Scores:
+def seen(fid: float, by_judge: float, photos: float | None = None) -> RunScores:
     own = {"val/fid": fid}
     reference = {} if photos is None else {"judge/fid": photos}
-    return Scores(own, Judged({"judge/fid": by_judge}, {"judge/fid": CARD}, reference, own))
+    return RunScores(own, Judged({"judge/fid": by_judge}, {"judge/fid": CARD}, reference, own))
 
 
-def of(own: Mapping[int, Scores], again: Mapping[int, Mapping[int, Scores]] | None = None) -> Opinion:
+def of(own: Mapping[int, RunScores], again: Mapping[int, Mapping[int, RunScores]] | None = None) -> Opinion:
     return Opinion.of(own, again or {})
 
 
@@ -32,7 +31,7 @@ def of(own: Mapping[int, Scores], again: Mapping[int, Mapping[int, Scores]] | No
     [
         ({}, "What an independent judge says of it is not known: make judge, and the line of the sweep again."),
         (
-            {3: Scores({"val/fid": 1.0})},
+            {3: RunScores({"val/fid": 1.0})},
             "What an independent judge says of it is not known: make judge, and the line of the sweep again.",
         ),
         ({3: seen(40, 95.25)}, "The judge (dinov2) says judge/fid 95.25, and has seen no other trial."),
@@ -44,13 +43,13 @@ def of(own: Mapping[int, Scores], again: Mapping[int, Mapping[int, Scores]] | No
             "seen trial 7 alone, judge/fid 95. To have trial 3 judged: make judge, and the line of the sweep again.",
         ),
         (
-            {3: Scores(), 7: seen(41, 95), 8: seen(42, 94)},
+            {3: RunScores(), 7: seen(41, 95), 8: seen(42, 94)},
             "has not seen trial 3; of the 2 trials that it has seen it prefers trial 8, judge/fid 94. "
             "To have trial 3 judged: make judge, and the line of the sweep again.",
         ),
     ],
 )
-def test_the_judge_agrees_prefers_another_or_was_not_asked(own: Mapping[int, Scores], wanted: str) -> None:
+def test_the_judge_agrees_prefers_another_or_was_not_asked(own: Mapping[int, RunScores], wanted: str) -> None:
     assert wanted in of(own).sentence(3)
 
 

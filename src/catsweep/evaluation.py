@@ -17,11 +17,11 @@ from catsweep.atomic import write_json
 from catsweep.errors import EvaluationError
 from catsweep.export import digests
 from catsweep.export.graphs import load_bundle
-from catsweep.export.intervals import LEVEL, NOT_BELOW_ZERO, ROUNDING, SHARE, SHARES, Interval
+from catsweep.export.intervals import LEVEL, ROUNDING, Interval
 from catsweep.export.recorded import Recorded, open_photos, other_versions, scorer_for
-from catsweep.metrics.card import MetricCard
-from catsweep.metrics.judged import Judged, read_judged
+from catsweep.metrics.judge import JUDGED, Judged, read_judged
 from catsweep.metrics.scorer import Scorer
+from catsweep.metrics.scores import MetricCard, score
 from catsweep.models.protocol import Generator
 from catsweep.ownership import require_file
 from catsweep.runs import Bundle, RunDir, load_run
@@ -118,7 +118,8 @@ class Outcome:
         if not self.repeated:
             return None
         record, slack = self.recorded.scores[name], self._rounding(name)
-        low = max(0.0, record - slack) if name in (*NOT_BELOW_ZERO, SHARE) else record - slack
+        least = score(name).least
+        low = record - slack if least is None else max(least, record - slack)
         return Interval(low, record + slack, LEVEL, 1, "the record and its rounding")
 
     def inside(self, name: str) -> bool | None:
@@ -207,8 +208,8 @@ class Outcome:
         if self.judged is None:
             return ""
         then = read_judged(self.recorded.folder)
-        before = then.scores.get("judge/fid") if then and then.judge == self.judged.judge else None
-        recorded = "" if before is None else f" (recorded: judge/fid {before:.4g})"
+        before = then.scores.get(JUDGED) if then and then.judge == self.judged.judge else None
+        recorded = "" if before is None else f" (recorded: {JUDGED} {before:.4g})"
         return f"Judged by {self.judged.judge}: {judging.line(self.judged)}{recorded}"
 
     def to_dict(self, scorer: Scorer) -> dict[str, Any]:
@@ -238,8 +239,9 @@ class Outcome:
         # Near 0 a share of the score says nothing: there it is a difference of larger numbers, or a count of images.
         spread = interval.high - interval.low if interval else 0.0
         card = self.recorded.cards[name]
-        images = card.settings.get("images", card.samples) if name in SHARES else card.samples
-        least = 1 / images if name in (SHARE, *SHARES) else 1e-6
+        kind = score(name).interval
+        images = card.settings.get("images", card.samples) if kind == "share" else card.samples
+        least = 1 / images if kind in ("count", "share") else 1e-6
         return max(ROUNDING * max(record, spread), least)
 
     def _agrees(self, name: str) -> bool:

@@ -3,7 +3,7 @@
 `catsweep.training` calls it after the final scores of a single run, `hydra.sweeper.on_end` names `judge_study`, and
 `export` and `evaluation` judge bundles. The node `judge` of the configuration (the group `metrics/judge`) says by which
 network; it is never an objective, and no part of a study's contract. The judgement is `judge.json` in the folder of the
-run or the bundle, see `catsweep.metrics.judged`.
+run or the bundle, see `catsweep.metrics.judge`.
 """
 
 import logging
@@ -16,10 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 from catsweep import links
 from catsweep.errors import CatsweepError, MetricError
 from catsweep.instantiation import instantiate, trusting
-from catsweep.metrics.card import MetricCard
-from catsweep.metrics.judge import Judge
-from catsweep.metrics.judged import Judged, rank_agreement, read_judged
+from catsweep.metrics.judge import FID, JUDGED, Judge, Judged, rank_agreement, read_judged
 from catsweep.metrics.scorer import Scorer
+from catsweep.metrics.scores import MetricCard
 from catsweep.models.protocol import Generator
 from catsweep.printing import say
 from catsweep.runs import RunDir, load_run
@@ -167,9 +166,9 @@ def _each(judge: Judge, runs: dict[str, Path]) -> Iterator[Judged]:
         except CatsweepError as error:
             log.warning("%s is not judged: %s", name, error)
             continue
-        own = judged.recorded.get("val/fid")
-        beside = "" if own is None else f", val/fid {own:.4g}"
-        say(f"  {name}: judge/fid {judged.scores['judge/fid']:.4g}{beside}")
+        own = judged.recorded.get(FID)
+        beside = "" if own is None else f", {FID} {own:.4g}"
+        say(f"  {name}: {JUDGED} {judged.scores[JUDGED]:.4g}{beside}")
         yield judged
 
 

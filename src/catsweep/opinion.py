@@ -12,8 +12,17 @@ from statistics import fmean, stdev
 from typing import Any
 
 from catsweep.errors import ExportError
-from catsweep.metrics.beside import COMMAND, FID, JUDGED, Scores, comparable, of_run
-from catsweep.metrics.judged import Agreement, Judged, rank_agreement
+from catsweep.metrics.judge import (
+    COMMAND,
+    FID,
+    JUDGED,
+    Agreement,
+    Judged,
+    RunScores,
+    comparable,
+    rank_agreement,
+    run_scores,
+)
 from catsweep.selection import Trials, find_run
 
 
@@ -26,13 +35,13 @@ class Opinion:
         again: scores by trial and seed, of the runs that confirm.
     """
 
-    own: Mapping[int, Scores]
-    again: Mapping[int, Mapping[int, Scores]]
+    own: Mapping[int, RunScores]
+    again: Mapping[int, Mapping[int, RunScores]]
 
     @classmethod
-    def of(cls, own: Mapping[int, Scores], again: Mapping[int, Mapping[int, Scores]]) -> "Opinion":
+    def of(cls, own: Mapping[int, RunScores], again: Mapping[int, Mapping[int, RunScores]]) -> "Opinion":
         """Keep of runs that may have been judged in different ways only the most usual way."""
-        runs: dict[tuple[int, int | None], Scores] = {(trial, None): one for trial, one in own.items()}
+        runs: dict[tuple[int, int | None], RunScores] = {(trial, None): one for trial, one in own.items()}
         runs |= {(trial, seed): one for trial, seeds in again.items() for seed, one in seeds.items()}
         kept = comparable(runs)
         return cls(
@@ -103,7 +112,7 @@ class Opinion:
         agreement = self.agreement
         return f"The judge ({self.judge}) {said}." + (f" {agreement.sentence()}" if agreement else "")
 
-    def _runs(self) -> list[Scores]:
+    def _runs(self) -> list[RunScores]:
         return [*self.own.values(), *(one for seeds in self.again.values() for one in seeds.values())]
 
     def to_dict(self, chosen: int) -> dict[str, Any]:
@@ -137,11 +146,11 @@ def read(trials: Trials, runs: Path, also: Iterable[int] = ()) -> Opinion:
         # Of thousands of trials, a few were judged: the others are not looked for.
         if candidate.number in shown or (runs / (folder or str(candidate.number))).is_dir():
             try:
-                own[candidate.number] = of_run(find_run(runs, candidate, trials.objectives, folder), runs)
+                own[candidate.number] = run_scores(find_run(runs, candidate, trials.objectives, folder), runs)
             except ExportError:
                 continue
     again = {
-        trial: {seed: of_run(runs / name, runs) for seed, name in seeds.items()}
+        trial: {seed: run_scores(runs / name, runs) for seed, name in seeds.items()}
         for trial, seeds in trials.again.items()
     }
     return Opinion.of(own, again)

@@ -104,7 +104,7 @@ class Metrics:
 
     @property
     def cards(self) -> dict[str, Any]:
-        """Cards of the scores, see `catsweep.metrics.card`; a `DataError` if they are no object."""
+        """Cards of the scores, see `catsweep.metrics.scores`; a `DataError` if they are no object."""
         return self._object("cards")
 
     @property
@@ -174,7 +174,7 @@ class RunDir:
         return read_json(self.path / PROVENANCE)
 
     def judgement(self) -> dict[str, Any]:
-        """Read `judge.json`; `catsweep.metrics.judged` says what it means."""
+        """Read `judge.json`; `catsweep.metrics.judge` says what it means."""
         return read_json(self.path / JUDGEMENT)
 
     def choice(self) -> dict[str, Any] | None:

@@ -39,8 +39,7 @@ from catsweep.data.splits import TRAIN
 from catsweep.errors import ConfigError, DataError, InterruptedTrial
 from catsweep.hardware import device_name, require
 from catsweep.instantiation import instantiate
-from catsweep.metrics.callback import ScoreCallback
-from catsweep.metrics.scorer import Scorer
+from catsweep.metrics.scorer import ScoreCallback, Scorer
 from catsweep.models.protocol import Generator
 from catsweep.runs import BEST_CHECKPOINT, LAST_CHECKPOINT, SCORES, RunDir, alone, load_weights
 from catsweep.search.callback import SweepCallback
@@ -52,7 +51,6 @@ from catsweep.tracking.media import SampleGrid
 
 log = logging.getLogger(__name__)
 
-RUNG_SCORE = "val/kid"
 ROOT = Path(__file__).parents[2]
 
 
@@ -238,7 +236,7 @@ def _quiet_libraries() -> None:
         r".*isinstance\(treespec, LeafSpec\)",  # Lightning 2.6 calls what torch 2.13 has deprecated
         r"Checkpoint directory .* exists and is not empty",  # a resumed run: that is the point
         r"Total length of `OrderedBatches` across ranks is zero",  # data.val_fraction=0: nothing is held out,
-        r"`ModelCheckpoint\(monitor='val/kid'\)` could not find the monitored key",  # and nothing scored on the way
+        r"`ModelCheckpoint\(monitor='val/.*'\)` could not find the monitored key",  # and nothing scored on the way
         r"You're resuming from a checkpoint that ended before the epoch ended",  # as a run bound by minutes does
         r"The `srun` command is available",  # of SLURM: whether to use it is decided in `catsweep.cluster`
     ):
@@ -312,11 +310,11 @@ def callbacks(
         resumption.Continuation(folder),
         Progress(),
         EvaluationLine(),
-        BestCheckpoint(checkpoints, RUNG_SCORE),
+        BestCheckpoint(checkpoints, scorer.rung_names()[0]),
         LastCheckpoint(checkpoints),
     ]
     if cfg.patience is not None:
-        result.append(EarlyStopping(RUNG_SCORE, patience=cfg.patience, check_on_train_epoch_end=False))
+        result.append(EarlyStopping(scorer.rung_names()[0], patience=cfg.patience, check_on_train_epoch_end=False))
     if cfg.minutes is not None:
         result.append(Timer({"seconds": cfg.minutes * 60}, verbose=False))
     if _epochs_between(cfg, scorer) is None:
@@ -377,6 +375,6 @@ def _keep_if_better(trainer: pl.Trainer, model: pl.LightningModule, scorer: Scor
     if score.scored_at == trainer.global_step and best.best_model_score is not None:
         return
     assert isinstance(model, Generator)
-    rung = scorer.rung(model)[RUNG_SCORE]
+    rung = scorer.rung(model)[scorer.rung_names()[0]]
     if best.best_model_score is None or rung < float(best.best_model_score):
         trainer.save_checkpoint(folder / BEST_CHECKPOINT)

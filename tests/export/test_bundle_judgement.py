@@ -12,7 +12,7 @@ from tests import onnx_networks
 from catsweep import evaluation
 from catsweep.errors import MetricError
 from catsweep.export import bundle, digests
-from catsweep.metrics.judged import FILE, NAMES, read_judged
+from catsweep.metrics.judge import FILE, NAMES, read_judged
 
 Printed = pytest.CaptureFixture[str]
 

@@ -8,7 +8,7 @@ import pytest
 
 from catsweep import printing
 from catsweep.export.choice import Explanation
-from catsweep.metrics.beside import Scores
+from catsweep.metrics.judge import RunScores
 from catsweep.opinion import Opinion
 from catsweep.search import confirmation
 from catsweep.search.confirmation import Confirmation
@@ -37,8 +37,8 @@ FOUND = Confirmation(
 
 
 NONE = Opinion({}, {})
-RECALL = {1: Scores({"val/fid": 40.0, "val/recall": 0.125}), 0: Scores({"val/recall": 0.5})}
-AGAIN = {0: {1: Scores({"val/recall": 0.25}), 2: Scores({"val/recall": 0.75})}}
+RECALL = {1: RunScores({"val/fid": 40.0, "val/recall": 0.125}), 0: RunScores({"val/recall": 0.5})}
+AGAIN = {0: {1: RunScores({"val/recall": 0.25}), 2: RunScores({"val/recall": 0.75})}}
 
 
 def explained(

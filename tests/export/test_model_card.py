@@ -10,8 +10,8 @@ from tests.markup import NAMES, Seen, on_one_line, rendered
 
 from catsweep.export import model_card
 from catsweep.export.recorded import FinishedRun
-from catsweep.metrics.card import MetricCard
-from catsweep.metrics.judged import Judged
+from catsweep.metrics.judge import Judged
+from catsweep.metrics.scores import MetricCard
 from catsweep.printing import readable
 
 CARD = {

@@ -14,8 +14,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import TrialState, create_trial
 
 from catsweep.data.ready import CARD, IMAGES, MANIFEST, ReadySet, Row, digest, write_manifest
-from catsweep.metrics.card import MetricCard
-from catsweep.metrics.judged import Judged
+from catsweep.metrics.judge import Judged
+from catsweep.metrics.scores import MetricCard
 from catsweep.report.grids import grid, rows, save_png
 from catsweep.search import attributes
 

@@ -15,8 +15,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from rich.console import Console
 
-from catsweep.metrics.card import MetricCard
-from catsweep.metrics.judged import Judged
+from catsweep.metrics.judge import Judged
+from catsweep.metrics.scores import MetricCard
 from catsweep.search import attributes, results
 from catsweep.search.outcome import Kind
 from catsweep.search.results import print_table, ranked, summary, write_leaderboard, write_results

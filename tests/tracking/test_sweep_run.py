@@ -17,8 +17,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 from catsweep import judging
-from catsweep.metrics.card import MetricCard
-from catsweep.metrics.judged import Judged
+from catsweep.metrics.judge import Judged
+from catsweep.metrics.scores import MetricCard
 from catsweep.report.grids import save_png
 from catsweep.search import confirmation
 from catsweep.search.sweep import Sweep

@@ -5,9 +5,10 @@ from html import escape
 
 from catsweep.errors import DataError
 from catsweep.generation.sources import Source
+from catsweep.metrics.scores import FID, SSIM
 from catsweep.runs import RunDir
 
-SCORES = {"val/fid": "FID", "val/ssim": "SSIM"}
+SCORES = (FID, SSIM)
 
 
 def line(source: Source) -> str:
@@ -22,8 +23,8 @@ def _scores(run: RunDir) -> list[str]:
         metrics = run.metrics()
         scores, cards = metrics.finite, metrics.cards
         # Never FID alone: it is comparable only where the same network judged.
-        judges = {key: f" ({cards[key]['extractor']})" if key == "val/fid" else "" for key in SCORES if key in scores}
-        return [f"{SCORES[key]} {scores[key]:.3g}{judge}" for key, judge in judges.items()]
+        judges = {one: f" ({cards[one.key]['extractor']})" if one is FID else "" for one in SCORES if one.key in scores}
+        return [f"{one.title} {scores[one.key]:.3g}{judge}" for one, judge in judges.items()]
     except (DataError, KeyError, TypeError):
         return []
 

@@ -23,7 +23,7 @@ from catsweep.errors import ExportError
 from catsweep.export import bundle_images, digests, graphs, intervals, model_card, standalone, weights
 from catsweep.export.graphs import CHECKED_BATCHES, load_bundle, trace_decode
 from catsweep.export.recorded import FinishedRun, portable, scorer_of
-from catsweep.metrics.judged import read_judged
+from catsweep.metrics.judge import read_judged
 from catsweep.metrics.scorer import Scorer
 from catsweep.models.latents import draw_latents
 from catsweep.models.protocol import Generator, Reconstructor, generate

@@ -24,7 +24,7 @@ from catsweep.atomic import replacing_folder
 from catsweep.errors import DataError, ExportError
 from catsweep.markdown import Markdown, code, plain
 from catsweep.markdown import table as markdown_table
-from catsweep.metrics.beside import BESIDE, COMMAND, TITLE, Scores, better, of_run, table
+from catsweep.metrics.judge import BESIDE, COMMAND, TITLE, RunScores, better, run_scores, table
 from catsweep.names import inside
 from catsweep.opinion import Opinion
 from catsweep.ownership import Kind
@@ -66,7 +66,7 @@ def run(cfg: DictConfig) -> Path:
     chosen, remark = decision.choice.candidate, decision.remark
     source = find_run(runs, chosen, trials.objectives, trials.folders.get(chosen.number))
     found = opinion.read(trials, runs, [chosen.number])
-    if (source / JUDGEMENT).exists() and of_run(source, runs).judged is None:
+    if (source / JUDGEMENT).exists() and run_scores(source, runs).judged is None:
         left = f"What the judge said of it is left out: {JUDGEMENT} in {source} is damaged, or of other scores."
         remark = f"{remark} {left} {COMMAND}.".strip()
     explanation = Explanation(trials, decision.choice, source, decision.seeds, found, remark)
@@ -107,7 +107,7 @@ def copy_run(source: Path, target: Path, explanation: "Explanation") -> None:
             f"In the run folder {source} of the chosen trial, {', '.join(away)} is a link to a file outside. "
             f"Put the file itself there, or choose another trial with select=NUMBER."
         )
-    if of_run(source).judged is not None:
+    if run_scores(source).judged is not None:
         parts.append(JUDGEMENT)
     try:
         require_whole(source / checkpoint)
@@ -158,7 +158,7 @@ class Explanation:
     def print(self, console: Console) -> None:
         """Print the tables and the sentences."""
         confirmed = self.seeds.confirmation
-        rows = {str(number): self.opinion.own.get(number, Scores()).words() for number, _, _ in self.rows()}
+        rows = {str(number): self.opinion.own.get(number, RunScores()).words() for number, _, _ in self.rows()}
         tables = [self.table(), table(TITLE, rows)]
         tables += [confirmed.table(), confirmed.more(confirmed.beside(self.opinion.again))] if confirmed else []
         for one in filter(None, tables):
@@ -253,13 +253,13 @@ class Explanation:
         return [name for name in BESIDE if name not in objectives and any(name in scores for scores in shown)]
 
     def _beside(self, number: int) -> list[str]:
-        scores = self.opinion.own.get(number, Scores()).values
+        scores = self.opinion.own.get(number, RunScores()).values
         return [_number(scores[name]) if name in scores else "" for name in self._columns()]
 
     def _described(self, number: int) -> dict[str, Any]:
         values = next(c.values for c in self.trials.finished if c.number == number)
         names = [o.name for o in self.trials.objectives]
-        beside = self.opinion.own.get(number, Scores()).beside
+        beside = self.opinion.own.get(number, RunScores()).beside
         return {
             "values": dict(zip(names, values, strict=True)),
             **({"beside": beside} if beside else {}),

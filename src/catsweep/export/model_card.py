@@ -16,8 +16,8 @@ from catsweep import templates
 from catsweep.export import bundle_images
 from catsweep.export.recorded import FinishedRun, portable
 from catsweep.markdown import Markdown, code, plain
-from catsweep.metrics.beside import BESIDE, better
-from catsweep.metrics.judged import NAMES, Judged, read_judged
+from catsweep.metrics.judge import BESIDE, FID, NAMES, Judged, better, read_judged
+from catsweep.metrics.scores import Nearest, score
 from catsweep.printing import readable
 from catsweep.runs import CONFIG, JUDGEMENT, PROVENANCE, Bundle
 from catsweep.runs import SCORES as RECORD
@@ -29,19 +29,6 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)  # USER/NAME
 WORD = re.compile(r"[a-z_-]{2,}", re.ASCII)  # which YAML may take without quotes, unless it means something there
 
 CARD = ("extractor", "resize", "dtype", "reference_size", "samples", "seed")
-# Title, where it is better, and what it says.
-SCORES = {
-    "val/fid": ("FID", "lower", "distance between drawn and real images, in features of the extractor"),
-    "val/kid": ("KID", "lower", "the same question, answered well by fewer samples"),
-    "val/ssim": ("SSIM", "higher", "how well photos it has not seen are reconstructed"),
-    "val/ssim_gap": ("SSIM gap", "lower", "how far the diversity of drawn images is from that of real ones"),
-    "val/recall": ("recall", "higher",
-                   "share of real images that look like some drawn one: how much of them it can draw"),
-    "val/coverage": ("coverage", "higher",
-                     "share of real images that have a drawn one near them; one cat drawn well scores 0"),
-    "val/nearest": ("nearest", "near 1", "distance to the nearest training photo, against that of unseen photos"),
-    "val/copied": ("copied", "near 0.05", "share nearer to a training photo than 95 % of unseen photos are"),
-}  # fmt: skip
 
 
 def compose(finished: FinishedRun, folder: Path, facts: Mapping[str, Any], metrics: Mapping[str, Any],
@@ -61,7 +48,7 @@ def compose(finished: FinishedRun, folder: Path, facts: Mapping[str, Any], metri
     environment = templates.environment(Path(__file__).parent, html=False)
     environment.filters["code"] = code
     cards = metrics.get("cards", {})
-    fid = cards.get("val/fid", {})
+    fid = cards.get(FID, {})
     demo = _is_demo(finished)
     judged = read_judged(folder)
     git = provenance.get("git") or {}
@@ -116,11 +103,11 @@ def front_matter(
         "task": {"type": TASK},
         "dataset": {"type": "imagefolder", "name": photos(finished, metrics, demo)},
         "metrics": [
-            {"type": key.removeprefix("val/"), "value": value, "name": f"{SCORES.get(key, (key,))[0]} ({by})"}
+            {"type": key.removeprefix("val/"), "value": value, "name": f"{score(key).title} ({by})"}
             for key, value, by in own
         ]
         + [
-            {"type": key.rpartition("/")[2], "value": value, "name": f"{_title(key)} ({judged.judge})"}
+            {"type": key.rpartition("/")[2], "value": value, "name": f"{score(key).title} ({judged.judge})"}
             for key, value in _opinion(judged).items()
             if judged is not None
         ],
@@ -137,7 +124,7 @@ def front_matter(
 
 def photos(finished: FinishedRun, metrics: Mapping[str, Any], demo: bool) -> str:
     """Describe what it learned from: `1,494 photos, and 166 held out (cats-64)`."""
-    settings = metrics.get("cards", {}).get("val/nearest", {}).get("settings", {})
+    settings = metrics.get("cards", {}).get(Nearest.key, {}).get("settings", {})
     kind = "cats that catsweep drew itself" if demo else "photos"
     many = f"{settings['train']:,} " if "train" in settings else ""
     held_out = f", and {settings['held_out']:,} held out" if "held_out" in settings else ""
@@ -186,21 +173,17 @@ def _licence_words(demo: bool, base: str | None) -> Markdown:
 
 
 def _score(key: str, value: float, metrics: Mapping[str, Any]) -> dict[str, Any]:
-    title, better, meaning = SCORES.get(key, (key, "", ""))
+    known = score(key)
     interval = metrics.get("intervals", {}).get(key)
     card = metrics.get("cards", {}).get(key)
     return {
-        "title": title,
-        "better": better,
-        "meaning": meaning,
+        "title": known.title,
+        "better": known.better,
+        "meaning": known.meaning,
         "value": f"{value:.4g}",
         "interval": f"{interval['low']:.4g} to {interval['high']:.4g}" if interval else "",
         "card": [card.get(field, "") for field in CARD] if card else None,
     }
-
-
-def _title(key: str) -> str:
-    return SCORES.get(f"val/{key.rpartition('/')[2]}", (key,))[0]
 
 
 def _opinion(judged: Judged | None) -> dict[str, float]:
@@ -218,7 +201,7 @@ def _judge(judged: Judged | None, finished: FinishedRun) -> dict[str, Any] | Non
         "sentence": portable((finished.choice or {}).get("judge") or {}).get("sentence", ""),
         "scores": [
             {
-                **_score(f"val/{key.rpartition('/')[2]}", value, {}),
+                **_score(key, value, {}),
                 "value": _number(value),
                 "reals": _number(judged.reference[key]) if key in judged.reference else "",
                 "card": [cards[key].get(field, "") for field in CARD],

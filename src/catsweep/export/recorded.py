@@ -17,8 +17,8 @@ from catsweep.data.ready import CARD, ReadySet, find_ready_set
 from catsweep.errors import CatsweepError, DataError, ExportError
 from catsweep.export.intervals import Interval
 from catsweep.loaded import rebuild
-from catsweep.metrics.card import MetricCard, require_comparable
 from catsweep.metrics.scorer import Scorer
+from catsweep.metrics.scores import MetricCard, require_comparable
 from catsweep.names import checked, inside
 from catsweep.records import ANY, NUMBER, TEXT, WHOLE, misshapen
 from catsweep.runs import ANOTHER, CHOICE, CONFIG, DOCUMENTS, JUDGEMENT, PROVENANCE, SCORES, Metrics, RunDir

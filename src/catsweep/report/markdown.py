@@ -11,7 +11,7 @@ from typing import Any
 
 from catsweep.atomic import replacing_folder, write_text
 from catsweep.markdown import Markdown, fenced, plain, preformatted, table
-from catsweep.metrics.beside import Scores, better
+from catsweep.metrics.judge import RunScores, better
 from catsweep.ownership import Kind
 from catsweep.report import charts, figures, pictures, words
 from catsweep.report.failures import failures, first_line
@@ -215,7 +215,7 @@ def _trials(story: Story, home: Path) -> Iterable[str]:
         chosen = " ".join(f"{name}={words.parameter(value)}" for name, value in trial.params.items())
         folder = link(trial.run, home)
         name = Markdown(f"[{number}]({folder})") if folder else number
-        own = record.opinion.own.get(number, Scores()).values
+        own = record.opinion.own.get(number, RunScores()).values
         more = [words.shown(own[one]) if one in own else "" for one in record.beside]
         rows.append([name, f"{how} {said}", *scores, *more, took, chosen])
     yield from ("", "## All trials", "")

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from markupsafe import Markup, escape
 
 from catsweep import templates
-from catsweep.metrics.beside import better
+from catsweep.metrics.judge import better
 from catsweep.printing import readable
 from catsweep.report import charts, parallel, pictures, words
 from catsweep.report.failures import failures

@@ -17,8 +17,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from catsweep.errors import DataError, ExportError
-from catsweep.metrics.beside import BESIDE, Scores, of_run
-from catsweep.metrics.judged import CARDS
+from catsweep.metrics.judge import BESIDE, CARDS, RunScores, run_scores
 from catsweep.names import inside
 from catsweep.opinion import Opinion
 from catsweep.printing import readable
@@ -195,11 +194,13 @@ def read(study: optuna.Study, runs: Path, objectives: tuple[Objective, ...] | No
 
 
 def _opinion(trials: Sequence[Entry], confirmations: Sequence[Entry], runs: Path) -> Opinion:
-    again: dict[int, dict[int, Scores]] = {}
+    again: dict[int, dict[int, RunScores]] = {}
     for run in confirmations:
         if run.role == "finished" and isinstance(run.confirms, int) and isinstance(run.seed, int):
-            again.setdefault(run.confirms, {})[run.seed] = of_run(run.run, runs)
-    return Opinion.of({trial.number: of_run(trial.run, runs) for trial in trials if trial.role == "finished"}, again)
+            again.setdefault(run.confirms, {})[run.seed] = run_scores(run.run, runs)
+    return Opinion.of(
+        {trial.number: run_scores(trial.run, runs) for trial in trials if trial.role == "finished"}, again
+    )
 
 
 def _objectives(study: optuna.Study) -> tuple[Objective, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from catsweep.metrics.beside import BESIDE, FID, JUDGED, Scores, better
+from catsweep.metrics.judge import BESIDE, FID, JUDGED, RunScores, better
 from catsweep.report import charts, pictures
 from catsweep.report.charts import Mark, Plot
 from catsweep.report.grids import Images
@@ -102,19 +102,19 @@ def second_opinion(record: Record, winner: int, front: Sequence[int], confirmed:
     )
 
 
-def _every(record: Record) -> list[Scores]:
+def _every(record: Record) -> list[RunScores]:
     return [*record.opinion.own.values(), *(one for runs in record.opinion.again.values() for one in runs.values())]
 
 
 def _cell(record: Record, trial: int, name: str) -> tuple[str, str]:
-    own = record.opinion.own.get(trial, Scores()).values
+    own = record.opinion.own.get(trial, RunScores()).values
     over_seeds = [one.values[name] for one in record.opinion.again.get(trial, {}).values() if name in one.values]
     spread = f" ± {stdev(over_seeds):.2g}" if len(over_seeds) > 1 else ""
     return shown(own[name]) if name in own else "", f"{shown(fmean(over_seeds))}{spread}" if over_seeds else ""
 
 
 def _plot(record: Record, front: Sequence[int], winner: int) -> Plot | None:
-    runs: list[tuple[int, int | None, Scores]] = [(trial, None, one) for trial, one in record.opinion.own.items()]
+    runs: list[tuple[int, int | None, RunScores]] = [(trial, None, one) for trial, one in record.opinion.own.items()]
     runs += [(trial, seed, one) for trial, again in record.opinion.again.items() for seed, one in again.items()]
     judged = [(trial, seed, one.values) for trial, seed, one in runs if {FID, JUDGED} <= one.values.keys()]
     if not judged:
@@ -148,7 +148,7 @@ def _seen(record: Record, trial: int) -> tuple[Seen, ...]:
     found = []
     for entry in (own, *sorted(again, key=lambda one: one.seed or 0)):
         scores = record.opinion.own if entry is own else record.opinion.again.get(trial, {})
-        values = scores.get(trial if entry is own else entry.seed or 0, Scores()).values
+        values = scores.get(trial if entry is own else entry.seed or 0, RunScores()).values
         images = pictures.read_cells(pictures.latest(entry.run, "samples", pictures.scored_epoch(entry.run)))
         if len(images):
             words = ", ".join(f"{record.label(name)} {shown(values[name])}" for name in (FID, JUDGED) if name in values)

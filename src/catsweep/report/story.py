@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from catsweep.data.ready import find_ready_set
-from catsweep.metrics.beside import FID, JUDGED
+from catsweep.metrics.judge import FID, JUDGED
 from catsweep.printing import readable
 from catsweep.report import pictures
 from catsweep.report.grids import Images

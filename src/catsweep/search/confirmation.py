@@ -23,7 +23,7 @@ from rich.table import Table
 from catsweep import printing
 from catsweep.atomic import write_json
 from catsweep.errors import ConfigError, StudyError
-from catsweep.metrics.beside import BESIDE, TITLE, Scores, table
+from catsweep.metrics.judge import BESIDE, TITLE, RunScores, table
 from catsweep.search import attributes
 from catsweep.search.pareto import ranks
 from catsweep.search.significance import confidence, distinct
@@ -109,7 +109,7 @@ class Confirmation:
             return "there was no other to compare it with"
         return f"it cannot be told from {_listed(self.tied)}" if self.tied else f"it is better than {_listed(others)}"
 
-    def beside(self, again: Mapping[int, Mapping[int, Scores]]) -> dict[str, dict[int, str]]:
+    def beside(self, again: Mapping[int, Mapping[int, RunScores]]) -> dict[str, dict[int, str]]:
         """What the runs have beside the objectives, as `41.2 ± 0.8` by score and trial; only scores that any has.
 
         Args:
@@ -119,7 +119,7 @@ class Confirmation:
         for name in (name for name in BESIDE if name not in self.objectives):
             for one in self.candidates:
                 runs = again.get(one.trial, {})
-                values = [runs[seed].values[name] for seed in one.values if name in runs.get(seed, Scores()).values]
+                values = [runs[seed].values[name] for seed in one.values if name in runs.get(seed, RunScores()).values]
                 if values:
                     spread = f" ± {stdev(values):.3g}" if len(values) > 1 else ""
                     found.setdefault(name, {})[one.trial] = f"{fmean(values):.4g}{spread}"

@@ -15,7 +15,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from catsweep.metrics.beside import of_run
+from catsweep.metrics.judge import run_scores
 from catsweep.search import attributes, confirmation, results
 from catsweep.search.artifacts import Artifacts
 from catsweep.search.confirmation import Confirmation
@@ -137,7 +137,8 @@ class Confirming:
             base = Path(self.study.user_attrs["sweep_dir"])
             folders = confirmation.folders(self._runs(), usual)
             again = {
-                trial: {seed: of_run(base / name, base) for seed, name in own.items()} for trial, own in folders.items()
+                trial: {seed: run_scores(base / name, base) for seed, name in own.items()}
+                for trial, own in folders.items()
             }
             self.found.print(beside=self.found.beside(again))
 

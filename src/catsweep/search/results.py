@@ -1,7 +1,7 @@
 """What a sweep leaves to read: `optimization_results.yaml`, `leaderboard.csv`, a table on the terminal.
 
 All are made from the study, atomically and anew after each trial, so a running sweep can be read at any moment,
-also one that several controllers drive. What its run folders say beside the objectives (`catsweep.metrics.beside`) gets
+also one that several controllers drive. What its run folders say beside the objectives (`catsweep.metrics.judge`) gets
 columns of its own, where there is any.
 """
 
@@ -24,8 +24,8 @@ from rich.text import Text
 from catsweep import printing
 from catsweep.atomic import write_text
 from catsweep.cells import escaped
-from catsweep.metrics import beside as others
-from catsweep.metrics.judged import FILE
+from catsweep.metrics import judge as others
+from catsweep.metrics.judge import FILE
 from catsweep.search import attributes, grammar
 from catsweep.search.outcome import Kind, shortened
 
@@ -192,9 +192,9 @@ def _leaderboard(study: optuna.Study, objective: Sequence[str], runs: Path | Non
     return text.getvalue()
 
 
-def _scores(trials: Sequence[FrozenTrial], runs: Path | None) -> dict[int, others.Scores]:
+def _scores(trials: Sequence[FrozenTrial], runs: Path | None) -> dict[int, others.RunScores]:
     """What the folders of finished trials say, by trial."""
-    found = {trial.number: others.Scores() for trial in trials}
+    found = {trial.number: others.RunScores() for trial in trials}
     by_number = {trial.number: trial for trial in trials}
     for trial in trials if runs is not None else ():
         if runs is not None and trial.state == TrialState.COMPLETE:
@@ -218,9 +218,9 @@ def _beside(
 
 
 @functools.lru_cache(maxsize=4096)
-def _read(folder: Path, runs: Path, stamps: tuple[object, ...]) -> others.Scores:
+def _read(folder: Path, runs: Path, stamps: tuple[object, ...]) -> others.RunScores:
     """What a run folder says; read once, for the leaderboard is written after each trial."""
-    return others.of_run(folder, runs)
+    return others.run_scores(folder, runs)
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

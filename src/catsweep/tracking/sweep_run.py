@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from catsweep import cluster
 from catsweep.instantiation import instantiate
-from catsweep.metrics.beside import BESIDE, Scores
+from catsweep.metrics.judge import BESIDE, RunScores
 from catsweep.report import record as study_record
 from catsweep.report.importance import importances
 from catsweep.report.optuna_plots import unlinked
@@ -139,7 +139,7 @@ def _media(study: optuna.Study, found: Record) -> dict[str, Any]:
 
 
 def _row(trial: Entry, found: Record, parameters: Sequence[str]) -> list[Any]:
-    own = found.opinion.own.get(trial.number, Scores()).values
+    own = found.opinion.own.get(trial.number, RunScores()).values
     values: list[float | None] = [None] * len(found.objectives) if trial.values is None else list(trial.values)
     values += [own.get(name) for name in found.beside]
     seconds = None if trial.seconds is None else round(trial.seconds, 1)
@@ -203,7 +203,7 @@ def _confirmed(confirmed: Confirmation, found: Record) -> "wandb.Table":
     again = {one.trial: found.opinion.again.get(one.trial, {}) for one in confirmed.candidates}
     rows = [
         [one.trial, "winner" if one is confirmed.winner else "not told from it" if one.trial in confirmed.tied else "",
-         seed, *values, *(again[one.trial].get(seed, Scores()).values.get(name) for name in names)]
+         seed, *values, *(again[one.trial].get(seed, RunScores()).values.get(name) for name in names)]
         for one in confirmed.candidates for seed, values in one.values.items()
     ]  # fmt: skip
     return wandb.Table(["trial", "role", "seed", *confirmed.objectives, *names], rows)
@@ -225,7 +225,7 @@ def _summary(study: optuna.Study, found: Record, confirmed: Confirmation | None)
     if confirmed is not None:
         summary |= {"winner": confirmed.winner.trial, "objective": confirmed.winner.mean()}
     if "winner" in summary:
-        summary |= found.opinion.own.get(summary["winner"], Scores()).beside
+        summary |= found.opinion.own.get(summary["winner"], RunScores()).beside
     if found.opinion.judged and front:
         summary["judge"] = found.opinion.to_dict(summary["winner"])
     summary["reused"] = sum(attributes.DUPLICATE_OF in trial.user_attrs for trial in study.get_trials(deepcopy=False))

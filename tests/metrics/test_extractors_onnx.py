@@ -9,8 +9,8 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from catsweep.errors import MetricError, PlaceError
-from catsweep.metrics import onnx_session
-from catsweep.metrics.onnx_session import open_session
+from catsweep.metrics import extractors
+from catsweep.metrics.extractors import open_session
 from catsweep.places import told
 
 SIZE = 8
@@ -25,7 +25,7 @@ def network(seed: int) -> nn.Module:
 def exported() -> dict[int, bytes]:
     """Graphs of the networks 0 and 1. An export takes seconds."""
     with torch.inference_mode():  # as in a validation loop
-        return {seed: onnx_session._export(network(seed), SIZE) for seed in (0, 1)}
+        return {seed: extractors._export(network(seed), SIZE) for seed in (0, 1)}
 
 
 @pytest.fixture
@@ -37,12 +37,12 @@ def exports(monkeypatch: pytest.MonkeyPatch, exported: dict[int, bytes]) -> list
         calls.append(size)
         return exported[0]
 
-    monkeypatch.setattr(onnx_session, "_export", export)
+    monkeypatch.setattr(extractors, "_export", export)
     return calls
 
 
 def test_any_batch_size_gives_torch_s_features(exported: dict[int, bytes]) -> None:
-    session = onnx_session.open_graph(exported[1], threads=1)
+    session = extractors.open_graph(exported[1], threads=1)
     for n in (1, 2, 5):
         images = torch.rand(n, 3, SIZE, SIZE)
         with torch.no_grad():
@@ -90,7 +90,7 @@ def test_without_a_cache_nothing_is_written(
 
 def test_threads_are_torch_s_unless_given(exported: dict[int, bytes]) -> None:
     for threads, expected in ((None, torch.get_num_threads()), (3, 3)):
-        session = onnx_session.open_graph(exported[0], threads)
+        session = extractors.open_graph(exported[0], threads)
         assert session.get_session_options().intra_op_num_threads == expected
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from catsweep.metrics.card import MetricCard
-from catsweep.metrics.judged import FILE, Judged, rank_agreement, read_judged
+from catsweep.metrics.judge import FILE, Judged, rank_agreement, read_judged
+from catsweep.metrics.scores import MetricCard
 
 CARD = MetricCard("fid", "dinov2", "ab", "none", "float32", "cd", 32, 24, 0, {"k": 5}, {"torch": "2"})
 

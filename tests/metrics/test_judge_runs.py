@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from catsweep.metrics.beside import Scores, better, comparable, of_run
-from catsweep.metrics.card import MetricCard
-from catsweep.metrics.judged import Judged
+from catsweep.metrics.judge import Judged, RunScores, better, comparable, run_scores
+from catsweep.metrics.scores import MetricCard
 
 CARD = MetricCard("fid", "dinov2", "ab", "none", "float32", "cd", 32, 24, 0)
 
@@ -29,15 +28,15 @@ def run(folder: Path, scores: dict[str, Any] | None = None) -> Path:
 def test_both_kinds_of_scores_are_read_in_the_order_of_columns(tmp_path: Path) -> None:
     own = {"val/fid": 40.0, "val/coverage": 0.25, "val/recall": 0.125}
     judged(own=own, judge_recall=0.5, judge_copied=0.0).write(run(tmp_path / "run", own))
-    found = of_run(tmp_path / "run")
+    found = run_scores(tmp_path / "run")
     assert list(found.beside) == ["val/recall", "val/coverage", "judge/fid", "judge/recall"]
     assert found.values == own | {"judge/fid": 95.5, "judge/recall": 0.5, "judge/copied": 0.0}
     assert found.judge == "dinov2"
 
 
 def test_a_run_of_before_there_was_any_of_it_has_nothing(tmp_path: Path) -> None:
-    assert of_run(run(tmp_path / "run")).beside == {}
-    assert of_run(tmp_path / "gone") == of_run(None) == Scores()
+    assert run_scores(run(tmp_path / "run")).beside == {}
+    assert run_scores(tmp_path / "gone") == run_scores(None) == RunScores()
 
 
 @pytest.mark.security
@@ -58,7 +57,7 @@ def test_damaged_scores_are_none(tmp_path: Path, metrics: str) -> None:
     folder = run(tmp_path / "run")
     (folder / "metrics.json").write_text(metrics)
     judged().write(folder)
-    assert of_run(folder).beside == {}
+    assert run_scores(folder).beside == {}
 
 
 @pytest.mark.security
@@ -69,24 +68,24 @@ def test_what_is_elsewhere_is_not_read(tmp_path: Path) -> None:
         (inner / name).unlink(missing_ok=True)
         os.symlink(tmp_path / "elsewhere" / name, inner / name)
     os.symlink(tmp_path / "elsewhere", tmp_path / "runs/1")
-    assert of_run(inner) == of_run(tmp_path / "runs/1", tmp_path / "runs") == Scores()
-    assert of_run(tmp_path / "runs/../elsewhere", tmp_path / "runs") == Scores()
+    assert run_scores(inner) == run_scores(tmp_path / "runs/1", tmp_path / "runs") == RunScores()
+    assert run_scores(tmp_path / "runs/../elsewhere", tmp_path / "runs") == RunScores()
 
 
 @pytest.mark.security
 def test_a_strangers_judge_has_known_scores_and_a_short_name_that_can_be_seen() -> None:
-    found = Scores(judged=judged(judge="dino\x1b[2J\n" * 99, **{"judge_<b>": 1.0}))
+    found = RunScores(judged=judged(judge="dino\x1b[2J\n" * 99, **{"judge_<b>": 1.0}))
     assert list(found.values) == ["judge/fid"]
     assert found.judge.isprintable()
     assert len(found.judge) == 60
 
 
 def test_runs_that_were_judged_otherwise_than_most_lose_the_judges_scores() -> None:
-    clip = Scores({"val/fid": 1.0}, judged(judge="clip"))
-    dino = Scores({"val/fid": 2.0}, judged())
-    plain = Scores({"val/fid": 3.0})
+    clip = RunScores({"val/fid": 1.0}, judged(judge="clip"))
+    dino = RunScores({"val/fid": 2.0}, judged())
+    plain = RunScores({"val/fid": 3.0})
     kept = comparable({0: clip, 1: dino, 2: plain, 3: dino})
-    assert kept == {0: Scores({"val/fid": 1.0}), 1: dino, 2: plain, 3: dino}
+    assert kept == {0: RunScores({"val/fid": 1.0}), 1: dino, 2: plain, 3: dino}
     assert comparable({}) == {}
     assert comparable({0: clip, 1: plain}) == {0: clip, 1: plain}
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from catsweep.errors import MetricError
-from catsweep.metrics.callback import ScoreCallback
+from catsweep.metrics.scorer import ScoreCallback
 
 
 class Scores:
