@@ -6,8 +6,9 @@ interval says depends on the score's `interval`:
 - **`draws`**: scores of drawn images change with the latents. Theirs is a *prediction interval*: it holds the score of
   one more draw of latents, from any seed, with a probability of 95 %. From k draws of seeds of their own, taken as
   independent and normal: mean ± t s √(1 + 1/k), t the 97.5 % quantile of Student's t with k - 1 degrees of freedom
-  (Hahn & Meeker 1991, "Statistical Intervals", section 4.7). Exact coverage is on average over the k draws too: of one interval it may
-  be 90 or 99 %. Where a score cannot be below a value, neither can the interval; nor above 1 where it is a share.
+  (Hahn & Meeker 1991, "Statistical Intervals", section 4.7). Exact coverage is on average over the k draws too: of one
+  interval it may be 90 or 99 %. Where a score cannot be below a value, neither can the interval; nor above 1 where it
+  is a share.
 - **`count`**: copies among drawn images, in most draws none, which leaves no spread: exact prediction limits of a
   binomial count over all k n images (Thatcher 1964, J. R. Stat. Soc. B 26, 176), at least 95 % whatever the true share.
 - **`share`**: recall and coverage count real images, of which one sample may hold several: they vary more than a
