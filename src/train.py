@@ -9,9 +9,9 @@ from catsweep.commands import guard  # isort: skip  # first: from here on Ctrl-C
 import hydra
 from omegaconf import DictConfig
 
-from catsweep import run_folder
+from catsweep import runs
 
-run_folder.register()
+runs.register()
 
 
 @hydra.main(config_path="../conf", config_name="train")

@@ -28,11 +28,11 @@ from catsweep.demo.studio import Studio
 from catsweep.errors import CatsweepError, ConfigError, DataError, ExportError
 from catsweep.export import bundle as bundles
 from catsweep.export import weights
-from catsweep.export.onnx import OnnxGenerator
+from catsweep.export.graphs import OnnxGenerator
 from catsweep.generation import command as generation
 from catsweep.generation.sources import choose
 from catsweep.loaded import rebuild
-from catsweep.metrics.card import MetricCard
+from catsweep.metrics.scores import MetricCard
 
 pytestmark = pytest.mark.security
 

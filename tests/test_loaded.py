@@ -152,7 +152,7 @@ NOT_FOR_A_MODEL = [
     "catsweep.models.vae.VAE.__init__",
     "catsweep.models.vae.torch.load",
     "catsweep.models.vae",
-    "catsweep.export.program.load",
+    "catsweep.export.graphs.load",
     "catsweep.tracking.loggers.wandb_logger",
     "catsweep.data.datamodule.CatDataModule",
     "catsweep.metrics.scorer.Scorer",

@@ -15,7 +15,7 @@ from torch import nn
 from catsweep import resumption
 from catsweep.errors import ConfigError, DataError
 from catsweep.resumption import Continuation, check, check_photos, checkpoint_of, scores_of
-from catsweep.run_folder import CONFIG, LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, SCORES
+from catsweep.runs import CONFIG, LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, SCORES
 
 pytestmark = pytest.mark.security
 Compose = Callable[..., DictConfig]

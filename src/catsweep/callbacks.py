@@ -19,7 +19,7 @@ from catsweep import checkpoints
 from catsweep.errors import CatsweepError, DataError, DivergedError, TrainingError
 from catsweep.hardware import cuda_in_use
 from catsweep.metrics.scorer import Scorer
-from catsweep.run_folder import BEST_CHECKPOINT
+from catsweep.runs import BEST_CHECKPOINT
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """Whether a run may go on, from which checkpoint, and what becomes of the record it had.
 
 `catsweep.training` asks `check` before anything is built and `checkpoint_of` when the model is; `Continuation` is the
-callback that acts once everything was restored. Which folder it is about: `catsweep.run_folder`.
+callback that acts once everything was restored. Which folder it is about: `catsweep.runs`.
 """
 
 import logging
@@ -27,7 +27,6 @@ log = logging.getLogger(__name__)
 MAY_DIFFER = {
     "resume", "epochs", "minutes", "logger", "trainer", "trial", "trials", "rungs", "trust", "judge", "recipe",
 }  # fmt: skip
-PROVENANCE = "provenance.json"
 # What Lightning wants of a checkpoint to go on from.
 PROGRESS = {"callbacks", "epoch", "global_step", "loops", "lr_schedulers", "optimizer_states"}
 NEW_RUN = "Start a new run without resume."
@@ -38,13 +37,12 @@ def scores_of(folder: Path, told: bool = False) -> dict[str, Any] | None:
     if not (folder / SCORES).exists():
         return None
     try:
-        found = read_json(folder / SCORES)
-        found["scores"] = {str(name): float(score) for name, score in found["scores"].items()}
-    except (DataError, KeyError, TypeError, ValueError, AttributeError) as error:
+        metrics = RunDir(folder).metrics()
+        return {**metrics.content, "scores": metrics.scores}
+    except DataError as error:
         if not told:
             log.warning("%s is torn (%s), so the run is scored again", folder / SCORES, error)
         return None
-    return found
 
 
 def check(cfg: DictConfig, folder: Path) -> None:
@@ -137,7 +135,7 @@ def check_photos(cfg: DictConfig, folder: Path, digest: str) -> None:
     if not cfg.resume or not (folder / PROVENANCE).exists():
         return
     try:
-        before = read_json(folder / PROVENANCE).get("data_digest")
+        before = RunDir(folder).provenance().get("data_digest")
     except DataError:  # said when it is written again
         return
     if isinstance(before, str) and before != digest:

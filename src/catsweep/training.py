@@ -55,7 +55,6 @@ from steady.signals import COMMAND, SAID
 
 log = logging.getLogger(__name__)
 
-RUNG_SCORE = "val/kid"
 ROOT = Path(__file__).parents[2]
 
 
@@ -241,7 +240,7 @@ def _quiet_libraries() -> None:
         r".*isinstance\(treespec, LeafSpec\)",  # Lightning 2.6 calls what torch 2.13 has deprecated
         r"Checkpoint directory .* exists and is not empty",  # a resumed run: that is the point
         r"Total length of `OrderedBatches` across ranks is zero",  # data.val_fraction=0: nothing is held out,
-        r"`ModelCheckpoint\(monitor='val/kid'\)` could not find the monitored key",  # and nothing scored on the way
+        r"`ModelCheckpoint\(monitor='val/.*'\)` could not find the monitored key",  # and nothing scored on the way
         r"You're resuming from a checkpoint that ended before the epoch ended",  # as a run bound by minutes does
         r"The `srun` command is available",  # of SLURM: whether to use it is decided in `catsweep.cluster`
     ):
@@ -315,11 +314,11 @@ def callbacks(
         resumption.Continuation(folder),
         Progress(),
         EvaluationLine(),
-        BestCheckpoint(checkpoints, RUNG_SCORE),
+        BestCheckpoint(checkpoints, scorer.rung_names()[0]),
         LastCheckpoint(checkpoints),
     ]
     if cfg.patience is not None:
-        result.append(EarlyStopping(RUNG_SCORE, patience=cfg.patience, check_on_train_epoch_end=False))
+        result.append(EarlyStopping(scorer.rung_names()[0], patience=cfg.patience, check_on_train_epoch_end=False))
     if cfg.minutes is not None:
         result.append(Timer({"seconds": cfg.minutes * 60}, verbose=False))
     if _epochs_between(cfg, scorer) is None:
@@ -366,7 +365,7 @@ def _score(
         "device": device_name(trainer.strategy.root_device),
     }
     if trainer.is_global_zero:
-        write_json(folder / SCORES, result)
+        RunDir(folder).write(SCORES, result)
         log.info(
             "%s  (%.0f s of training) in %s", "  ".join(f"{k} {v:.4g}" for k, v in scores.items()), seconds, folder
         )
@@ -380,6 +379,6 @@ def _keep_if_better(trainer: pl.Trainer, model: pl.LightningModule, scorer: Scor
     if score.scored_at == trainer.global_step and best.best_model_score is not None:
         return
     assert isinstance(model, Generator)
-    rung = scorer.rung(model)[RUNG_SCORE]
+    rung = scorer.rung(model)[scorer.rung_names()[0]]
     if best.best_model_score is None or rung < float(best.best_model_score):
         trainer.save_checkpoint(folder / BEST_CHECKPOINT)

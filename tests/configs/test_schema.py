@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from omegaconf import Container, DictConfig, Node, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from catsweep import run_folder, schema
+from catsweep import runs, schema
 from catsweep.schema import commands, groups
 from catsweep.schema.kinds import SEEDS
 from catsweep.schema.nodes import Branch, Value, Values
@@ -36,7 +36,7 @@ BUILT = ("_target_", "_partial_")  # of options that hold nothing else
 @pytest.fixture(autouse=True)
 def _hydra_as_it_was() -> Iterator[None]:
     before = HydraConfig.instance().cfg
-    run_folder.register()  # as src/train.py does
+    runs.register()  # as src/train.py does
     yield
     HydraConfig.instance().cfg = before
 

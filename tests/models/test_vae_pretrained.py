@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from catsweep import configuration, training
 from catsweep.errors import ConfigError, DataError
-from catsweep.export import onnx, weights
+from catsweep.export import graphs, weights
 from catsweep.losses.reconstruction import mse
 from catsweep.models import vae_pretrained
 from catsweep.models.generator import LatentEncoder, evaluating
@@ -182,11 +182,11 @@ def test_onnx_draws_the_same_from_any_batch(make, tmp_path):
         model.prior.update(*model.encode(torch.rand(8, 3, 16, 16)))
         for parameter in model.prior.parameters():
             parameter.normal_(0, 0.2)
-    onnx.write(model, tmp_path / "generator.onnx")
-    onnx.write_reconstructor(model, tmp_path / "reconstructor.onnx")
+    graphs.write_onnx(model, tmp_path / "generator.onnx")
+    graphs.write_reconstructor(model, tmp_path / "reconstructor.onnx")
     # 70: diffusers' own upsampling takes another way from 64 images on.
-    assert onnx.largest_difference(model, tmp_path / "generator.onnx", (1, 7, 70)) < 1e-4
-    assert onnx.largest_reconstruction_difference(model, tmp_path / "reconstructor.onnx", (1, 70)) < 1e-4
+    assert graphs.difference(model, tmp_path / "generator.onnx", (1, 7, 70)) < 1e-4
+    assert graphs.difference(model, tmp_path / "reconstructor.onnx", (1, 70)) < 1e-4
 
 
 def test_a_size_that_the_vae_cannot_halve_is_refused(make):

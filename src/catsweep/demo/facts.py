@@ -1,31 +1,31 @@
 """What the demo's page says of the model: its name, size and scores, and the command that draws the same cats."""
 
-import json
 import shlex
 from html import escape
-from pathlib import Path
-from typing import Any
 
+from catsweep.errors import DataError
 from catsweep.generation.sources import Source
+from catsweep.metrics.scores import FID, SSIM
+from catsweep.runs import RunDir
 
-SCORES = {"val/fid": "FID", "val/ssim": "SSIM"}
+SCORES = (FID, SSIM)
 
 
 def line(source: Source) -> str:
     """Facts about the model in one line of HTML; what its folder does not tell is left out."""
     side = source.generator.image_size
-    facts = [source.folder.resolve().name, f"{side} x {side} pixels", *_scores(source.folder / "metrics.json")]
+    facts = [source.folder.resolve().name, f"{side} x {side} pixels", *_scores(RunDir(source.folder))]
     return " · ".join(f"<span>{escape(fact)}</span>" for fact in facts)
 
 
-def _scores(file: Path) -> list[str]:
+def _scores(run: RunDir) -> list[str]:
     try:
-        metrics: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        scores, cards = metrics["scores"], metrics["cards"]
+        metrics = run.metrics()
+        scores, cards = metrics.finite, metrics.cards
         # Never FID alone: it is comparable only where the same network judged.
-        judges = {key: f" ({cards[key]['extractor']})" if key == "val/fid" else "" for key in SCORES if key in scores}
-        return [f"{SCORES[key]} {scores[key]:.3g}{judge}" for key, judge in judges.items()]
-    except (OSError, ValueError, KeyError, TypeError):
+        judges = {one: f" ({cards[one.key]['extractor']})" if one is FID else "" for one in SCORES if one.key in scores}
+        return [f"{one.title} {scores[one.key]:.3g}{judge}" for one, judge in judges.items()]
+    except (DataError, KeyError, TypeError):
         return []
 
 

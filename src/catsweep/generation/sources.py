@@ -34,7 +34,7 @@ class Source:
     @cached_property
     def is_bundle(self) -> bool:
         """Whether it is an exported bundle."""
-        return is_bundle(self.folder)
+        return Bundle.is_at(self.folder)
 
     @cached_property
     def generator(self) -> Generator:
@@ -135,8 +135,8 @@ def choose(bundle: str | None, run: str | None, checkpoint: str = BEST) -> Sourc
 def _named(bundle: str | None, run: str | None) -> Path:
     if bundle is not None:
         folder = Path(bundle).expanduser()
-        if not is_bundle(folder):
-            hint = f" That is the folder of a run: run={bundle}" if (folder / "config.yaml").is_file() else ""
+        if not Bundle.is_at(folder):
+            hint = f" That is the folder of a run: run={bundle}" if (folder / CONFIG).is_file() else ""
             raise ExportError(
                 f"Expected an exported bundle in {folder}, but it holds no generator.onnx.{hint} "
                 f"`make best-model export` writes a bundle to {EXPORTS}/."
@@ -144,13 +144,13 @@ def _named(bundle: str | None, run: str | None) -> Path:
         return folder
     if run is not None:
         folder = Path(run).expanduser()
-        if is_bundle(folder):
+        if Bundle.is_at(folder):
             raise ConfigError(f"run={run} is an exported bundle, not a run. Say bundle={run}")
         return folder
     try:
-        return latest_bundle(EXPORTS)
+        return Bundle.latest(EXPORTS)
     except ExportError:
-        if (BEST_MODEL / "config.yaml").is_file():
+        if (BEST_MODEL / CONFIG).is_file():
             return BEST_MODEL
         raise ExportError(
             f"There is nothing to draw with: no bundle in {EXPORTS}/ and no {BEST_MODEL}/. After a sweep, "

@@ -1,4 +1,4 @@
-"""Extractors out of one file: any network that somebody else has trained, as ONNX or as a program of torch.export.
+"""Feature extractors from one file: any trained network, as ONNX or as a program of torch.export.
 
 `conf/metrics/judge/` names them. The file may be a stranger's. ONNX is read as data: it may hold no paths to other
 files, and ONNX Runtime knows only its own operations. A program of torch.export is code: opening one unpickles what it
@@ -18,13 +18,12 @@ import numpy as np
 import torch
 from numpy.typing import DTypeLike
 from torch import Tensor, nn
-from torch.nn import functional
 
 from catsweep.errors import MetricError
-from catsweep.metrics.extractors import Extractor
-from catsweep.metrics.onnx_session import open_graph
+from catsweep.links import require_regular
+from catsweep.metrics.extractors import Extractor, open_graph
+from catsweep.names import checked
 from catsweep.records import in_short
-from steady.links import checked, require_regular
 
 Pool = Literal["cls", "mean", "none"]
 Run = Callable[[Tensor], Tensor]
@@ -123,11 +122,7 @@ class FileFeatures(Extractor):
 
     def resized(self, images: Tensor) -> Tensor:
         """Resize and normalize: uint8 (N, H, W, 3) to float32 (N, 3, size, size)."""
-        levels = images.permute(0, 3, 1, 2).contiguous().float()
-        if levels.shape[-2:] != (self.size, self.size):
-            side = (self.size, self.size)
-            levels = functional.interpolate(levels, side, mode=self.interpolation, align_corners=False, antialias=True)
-        levels = levels.clamp(0, 255) / 255  # bicubic overshoots
+        levels = super().resized(images).clamp(0, 255) / 255  # bicubic overshoots
         return (levels - self.mean.to(levels.device)) / self.std.to(levels.device)
 
     def _through_onnx(self, device: torch.device) -> bool:

@@ -81,6 +81,7 @@ def _metrics(**extractor: Any) -> Branch:
         seed=Value(Whole(0, SEEDS)),
         reference=Value(Choice(("all", "train", "val"))),
         batch_size=Value(Whole(1)),
+        scores=Branch(),
     )
 
 

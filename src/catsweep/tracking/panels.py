@@ -51,6 +51,7 @@ def sections(found: Record) -> dict[str, list[Any]]:
         if len(scores) > 1
         else [wr.BarPlot(title=scores[0], metrics=[scores[0]])]
     )
+    rungs = {f"{one.title} while training": [one.key] for one in SCORES.values() if one.at_rungs}
     return {
         "Objectives": [
             *pareto,
@@ -67,7 +68,7 @@ def sections(found: Record) -> dict[str, list[Any]]:
         "Samples": [_browser(kind) for kind in ("samples", "reconstructions")],
         "Training": [
             wr.LinePlot(title=title, x=X, y=list(keys), max_runs_to_show=100)
-            for title, keys in {"KID while training": ["val/kid"], "Loss": ["train/loss"], "Epoch": ["epoch"]}.items()
+            for title, keys in {**rungs, "Loss": ["train/loss"], "Epoch": ["epoch"]}.items()
         ],
         "Runs": [wr.RunComparer(diff_only=True, layout=wr.Layout(w=24, h=12))],
     }

@@ -107,8 +107,8 @@ def write(run_dir: Path, cfg: DictConfig, facts: dict[str, Any], root: Path) -> 
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     plain = _relative(OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True), root)
-    write_text(run_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(plain)))
-    path = run_dir / "provenance.json"
+    write_text(run_dir / CONFIG, OmegaConf.to_yaml(OmegaConf.create(plain)))
+    path = run_dir / PROVENANCE
     if path.exists():
         try:
             previous = read_json(path)

@@ -138,7 +138,7 @@ def _media(study: optuna.Study, found: Record) -> dict[str, Any]:
 
 
 def _row(trial: Entry, found: Record, parameters: Sequence[str]) -> list[Any]:
-    own = found.opinion.own.get(trial.number, Scores()).values
+    own = found.opinion.own.get(trial.number, RunScores()).values
     values: list[float | None] = [None] * len(found.objectives) if trial.values is None else list(trial.values)
     values += [own.get(name) for name in found.beside]
     seconds = None if trial.seconds is None else round(trial.seconds, 1)
@@ -202,7 +202,7 @@ def _confirmed(confirmed: Confirmation, found: Record) -> "wandb.Table":
     again = {one.trial: found.opinion.again.get(one.trial, {}) for one in confirmed.candidates}
     rows = [
         [one.trial, "winner" if one is confirmed.winner else "not told from it" if one.trial in confirmed.tied else "",
-         seed, *values, *(again[one.trial].get(seed, Scores()).values.get(name) for name in names)]
+         seed, *values, *(again[one.trial].get(seed, RunScores()).values.get(name) for name in names)]
         for one in confirmed.candidates for seed, values in one.values.items()
     ]  # fmt: skip
     return wandb.Table(["trial", "role", "seed", *confirmed.objectives, *names], rows)
@@ -224,7 +224,7 @@ def _summary(study: optuna.Study, found: Record, confirmed: Confirmation | None)
     if confirmed is not None:
         summary |= {"winner": confirmed.winner.trial, "objective": confirmed.winner.mean()}
     if "winner" in summary:
-        summary |= found.opinion.own.get(summary["winner"], Scores()).beside
+        summary |= found.opinion.own.get(summary["winner"], RunScores()).beside
     if found.opinion.judged and front:
         summary["judge"] = found.opinion.to_dict(summary["winner"])
     summary["reused"] = sum(meta.has(trial, meta.DUPLICATE_OF) for trial in study.get_trials(deepcopy=False))

@@ -177,7 +177,7 @@ def _title(found: Record) -> str:
 def _place(found: Record) -> tuple[str, str | None]:
     """Project and entity of the runs, as the configuration of one says."""
     for trial in found.trials:
-        path = trial.run / "config.yaml" if trial.run else None
+        path = trial.run / CONFIG if trial.run else None
         if path is not None and path.is_file():
             said = read_config(path).get("logger")
             node = said if isinstance(said, dict) else {}
