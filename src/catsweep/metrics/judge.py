@@ -80,12 +80,9 @@ class Judged:
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to the content of `judge.json`."""
-        return {
-            "scores": dict(self.scores),
-            "cards": {name: card.to_dict() for name, card in self.cards.items()},
-            "reference": dict(self.reference),
-            "recorded": dict(self.recorded),
-        }
+        cards = {name: card.to_dict() for name, card in self.cards.items()}
+        scores, reference, recorded = map(dict, (self.scores, self.reference, self.recorded))
+        return {"scores": scores, "cards": cards, "reference": reference, "recorded": recorded}
 
     @property
     def judge(self) -> str:
