@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from catsweep.metrics.judge import BESIDE, FID, JUDGED, RunScores, better
+from catsweep.metrics.judge import BESIDE, FID, JUDGED, PREFIX, RunScores, better
+from catsweep.metrics.scores import Copied
 from catsweep.report import charts, pictures
 from catsweep.report.charts import Mark, Plot
 from catsweep.report.grids import Images
@@ -16,7 +17,7 @@ from catsweep.report.record import Record
 from catsweep.report.scales import over
 from catsweep.report.words import shown
 
-COLUMNS = (FID, *BESIDE, "judge/copied")  # of the table
+COLUMNS = (FID, *BESIDE, f"{PREFIX}{Copied.name}")  # of the table
 SHOWN = 16  # samples of each run
 TRIALS = 5  # confirmed ones that are shown with samples
 
