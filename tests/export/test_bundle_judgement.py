@@ -12,7 +12,8 @@ from tests import onnx_networks
 from catsweep import evaluation
 from catsweep.errors import MetricError
 from catsweep.export import bundle, digests
-from catsweep.metrics.judge import FILE, NAMES, read_judged
+from catsweep.metrics.judge import FILE, read_judged
+from catsweep.metrics.scores import DEFAULT, SCORES
 
 Printed = pytest.CaptureFixture[str]
 
@@ -37,7 +38,7 @@ def test_a_bundle_says_what_a_judge_says_of_what_it_draws(
     folder = bundle.run(config("export", root, network, f"run={chosen_vae}", f"out={tmp_path}", "draws=2", ready))
     judged = read_judged(folder)
     assert judged is not None
-    assert tuple(judged.scores) == NAMES
+    assert tuple(judged.scores) == tuple(f"judge/{name}" for name in DEFAULT if SCORES[name].in_features)
     assert judged.recorded == json.loads((folder / "metrics.json").read_text())["scores"]
     fid = f"judge/fid {judged.scores['judge/fid']:.4g}"
     assert f"Judged by tiny: {fid} (photos: " in capsys.readouterr().out

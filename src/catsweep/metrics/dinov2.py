@@ -64,8 +64,7 @@ def cut(network: bytes, output: str, shape: tuple[str | int, ...]) -> bytes:
     _keep(graph.node, lambda node: any(name in needed for name in node.output))
     for part in (graph.input, graph.initializer):
         _keep(part, lambda one: one.name in needed)
-    for part in (graph.output, graph.value_info):
-        del part[:]
+    del graph.output[:], graph.value_info[:]
     graph.output.append(onnx.helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, shape))
     whole: bytes = model.SerializeToString(deterministic=True)
     return whole

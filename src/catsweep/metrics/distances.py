@@ -68,12 +68,7 @@ class CachedFID(FrechetInceptionDistance):
         self.add_state("fake_features", [], dist_reduce_fx="cat")
 
     def update(self, imgs: Tensor, real: bool) -> None:
-        """Add features of generated images.
-
-        Args:
-            imgs: float, shape (N, D): features (torchmetrics' name for the argument is kept).
-            real: must be False; the real side is the reference.
-        """
+        """Add features of generated images, float (N, D); the real side is the reference, so `real` must be False."""
         if real:
             raise MetricError("The real features of this FID are its reference; update it with real=False only.")
         super().update(imgs.double(), real)

@@ -106,14 +106,7 @@ class FileFeatures(Extractor):
         return "its output"
 
     def opened(self, content: bytes, threads: int | None) -> tuple[Run, int]:
-        """Open the network.
-
-        Args:
-            content: of the file.
-            threads: that it may use.
-
-        Returns:
-            From float32 (N, 3, size, size) to its output, on the CPU; and the size.
+        """Open a file's content: what maps float32 (N, 3, size, size) to its output, on the CPU; and the size.
 
         Raises:
             MetricError: it is no such network.
@@ -133,8 +126,6 @@ class FileFeatures(Extractor):
             self._session, _ = self.opened(_content(self.file, self.weights_sha256), self.threads)
         try:
             output = self._session(pixels.cpu())
-        except MetricError:
-            raise
         except Exception as error:  # of ONNX Runtime, or of whatever a program of torch calls
             raise MetricError(
                 f"{self.file} cannot be run on images of {self.size} pixels: {in_short(error)}"
@@ -150,11 +141,9 @@ class FileFeatures(Extractor):
                 f"N={n} images; got {came}. Choose another pool (cls, mean or none), or another output of the network."
             )
         features = output.float()
-        if self.pool == "cls":
-            return features[:, 0]
         if self.pool == "mean":
-            return features.mean(1) if features.ndim == 3 else features.mean((2, 3))
-        return features
+            return features.mean(1 if features.ndim == 3 else (2, 3))
+        return features[:, 0] if self.pool == "cls" else features
 
     def _probed(self) -> int:
         """Run it on noise, bright and dark: how many features there are, and whether each image has its own."""

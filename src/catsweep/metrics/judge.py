@@ -26,9 +26,7 @@ from catsweep.metrics import scores
 from catsweep.metrics.scores import SCORES, MetricCard, score
 from catsweep.names import inside
 from catsweep.printing import readable_name
-from catsweep.records import ANY, NUMBER, TEXT, WHOLE, is_score, misshapen
-from catsweep.runs import JUDGEMENT, RunDir
-from catsweep.runs import SCORES as METRICS_FILE
+from catsweep.records import ANY, NUMBER, TEXT, WHOLE, is_score, misshapen, read_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -37,7 +35,7 @@ if TYPE_CHECKING:
     from catsweep.metrics.scorer import Scorer
     from catsweep.models.protocol import Generator
 
-FILE, METRICS = str(JUDGEMENT), str(METRICS_FILE)
+FILE, METRICS = "judge.json", "metrics.json"
 PREFIX = "judge/"
 NAMES = tuple(f"{PREFIX}{name}" for name, one in SCORES.items() if one.in_features)
 FID, JUDGED = scores.FID.key, f"{PREFIX}{scores.FID.name}"  # in features of the extractor and of the judge
@@ -82,12 +80,9 @@ class Judged:
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to the content of `judge.json`."""
-        return {
-            "scores": dict(self.scores),
-            "cards": {name: card.to_dict() for name, card in self.cards.items()},
-            "reference": dict(self.reference),
-            "recorded": dict(self.recorded),
-        }
+        cards = {name: card.to_dict() for name, card in self.cards.items()}
+        scores, reference, recorded = map(dict, (self.scores, self.reference, self.recorded))
+        return {"scores": scores, "cards": cards, "reference": reference, "recorded": recorded}
 
     @property
     def judge(self) -> str:
@@ -108,9 +103,8 @@ def read_judged(folder: Path) -> Judged | None:
         that was gone on with: then it may be judged again.
     """
     try:
-        run = RunDir(folder)
-        found, own = run.judgement(), run.metrics().content["scores"]
-        if misshapen(found, SHAPE) or found["recorded"] != own:
+        found, metrics = read_json(folder / FILE), read_json(folder / METRICS)
+        if misshapen(found, SHAPE) or found["recorded"] != metrics["scores"]:
             return None
         cards = {name: MetricCard.from_dict(found["cards"][name]) for name in found["scores"]}
         parts = [found[key] for key in ("scores", "reference", "recorded")]
@@ -233,14 +227,18 @@ def run_scores(run: Path | None, within: Path | None = None) -> RunScores:
     if run is None:
         return RunScores()
     files = [inside(within or run, run / name) for name in (METRICS, FILE)]
-    return RunScores(_own(run) if files[0] else {}, read_judged(run) if all(files) else None)
+    return RunScores(_own(run / METRICS) if files[0] else {}, read_judged(run) if all(files) else None)
 
 
-def _own(run: Path) -> dict[str, float]:
+def _own(path: Path) -> dict[str, float]:
     try:
-        return RunDir(run).metrics().finite
+        found = {"scores": read_json(path).get("scores")}
     except DataError:
         return {}
+    if misshapen(found, {"scores": NUMBERS}):
+        return {}
+    values = (found["scores"] or {}).items()
+    return {name: float(value) for name, value in values if value is not None and is_score(value)}
 
 
 def comparable(runs: Mapping[K, RunScores]) -> dict[K, RunScores]:

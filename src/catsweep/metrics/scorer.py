@@ -112,12 +112,8 @@ class Scorer:
             )
         chosen = [SCORES[name] for name in DEFAULT] if scores is None else scores.values()
         self.scores = [one for one in chosen if one is not None]
-        self.extractor = extractor
-        self.ready = ready
-        self.samples = samples
-        self.rung_samples = rung_samples
-        self.seed = seed
-        self.batch_size = batch_size
+        self.extractor, self.ready, self.batch_size = extractor, ready, batch_size
+        self.samples, self.rung_samples, self.seed = samples, rung_samples, seed
         # The photos themselves are what scores compare with; copies of them would only count some photos more often.
         # All rows here, and those of the features, count these photos.
         self.photos = ready.originals()
@@ -138,10 +134,7 @@ class Scorer:
         return other
 
     def rung(self, model: Generator) -> dict[str, float]:
-        """Take the cheap scores that checkpoints, early stopping and pruners go by, on few samples.
-
-        Args:
-            model: a generator; drawn from its averaged weights if it has them.
+        """Take the cheap scores that checkpoints, early stopping and pruners go by, on few samples, by key.
 
         Raises:
             MetricError: images or features that are not finite.
@@ -221,11 +214,9 @@ class Scorer:
         if count < 2:
             return {}
         order = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(self.seed))]
-        features = self.reference.features
-        others = features[order[count:]]
-        none, nothing = torch.empty(0), features[:0]
-        photos = features[order[:count]]
-        drawn = Drawn(none, photos, Moments.of(others), others[:KID_IMAGES], nothing, nothing, 0.0, self.seed)
+        photos, others = self.reference.features[order[:count]], self.reference.features[order[count:]]
+        none = photos[:0]
+        drawn = Drawn(none, photos, Moments.of(others), others[:KID_IMAGES], none, none, 0.0, self.seed)
         return {one.name: one.measure(drawn) for one in self.scores if one.in_features and not one.held_out}
 
     def of_reconstructions(self, model: Reconstructor) -> dict[str, Tensor]:
@@ -263,7 +254,6 @@ class Scorer:
             MetricError: images that are not finite, or not of the ready set's size.
         """
         latents = draw_latents(n, model.latent_size, self.seed)
-        # The check is inside, on what the model draws: rounding to uint8 would turn a NaN into an ordinary black.
         images = generate(cast(Generator, FiniteImages(model)), latents, self.batch_size)
         if images.shape[1:] != self.ready.images.shape[1:]:
             raise MetricError(
@@ -399,10 +389,7 @@ class ImagesNotFinite(MetricError, DivergedError):
 
 
 class FiniteImages(nn.Module):
-    """A model that refuses to hand over images that are not finite.
-
-    After the conversion to uint8 it would be too late: a NaN is then an ordinary black pixel, and a diverged model has
-    a score.
+    """A model that refuses to hand over images that are not finite: as uint8 a NaN would be an ordinary black pixel.
 
     Args:
         model: a generator, perhaps a `Reconstructor`.
@@ -414,19 +401,11 @@ class FiniteImages(nn.Module):
         self.latent_size, self.image_size = model.latent_size, model.image_size
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Decode, checked.
-
-        Raises:
-            ImagesNotFinite: an image is not finite.
-        """
+        """Decode; raises `ImagesNotFinite`."""
         return self._checked(self.model.decode(latents))
 
     def reconstruct(self, images: Tensor) -> Tensor:
-        """Reconstruct, checked.
-
-        Raises:
-            ImagesNotFinite: an image is not finite.
-        """
+        """Reconstruct; raises `ImagesNotFinite`."""
         return self._checked(self.model.reconstruct(images))
 
     def _checked(self, images: Tensor) -> Tensor:
