@@ -19,8 +19,7 @@ from catsweep import judging, training
 from catsweep.data.datamodule import CatDataModule
 from catsweep.errors import MetricError
 from catsweep.instantiation import instantiate
-from catsweep.metrics.judge import Judge
-from catsweep.metrics.judged import FILE, NAMES, read_judged
+from catsweep.metrics.judge import FILE, NAMES, Judge, read_judged
 from catsweep.preflight import facts
 from steady.study import meta
 

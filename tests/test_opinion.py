@@ -6,12 +6,11 @@ import pytest
 from optuna.trial import TrialState, create_trial
 from tests.fake_sweeps import judged_as
 
-from catsweep.export import opinion
-from catsweep.export.opinion import Opinion
-from catsweep.export.trials import read_trials
-from catsweep.metrics.beside import Scores
-from catsweep.metrics.card import MetricCard
-from catsweep.metrics.judged import Judged
+from catsweep import opinion
+from catsweep.metrics.judge import Judged, RunScores
+from catsweep.metrics.scores import MetricCard
+from catsweep.opinion import Opinion
+from catsweep.selection import read_trials
 from steady.study import meta
 
 CARD = MetricCard("fid", "dinov2", "ab", "none", "float32", "cd", 32, 24, 0)

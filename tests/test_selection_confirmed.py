@@ -7,7 +7,7 @@ import optuna
 import pytest
 from omegaconf import OmegaConf
 
-from catsweep.export import best_model
+from catsweep.export import choice
 from steady.confirm import comparison
 from steady.printing import plain
 

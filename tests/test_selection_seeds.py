@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from catsweep.export.seeds import Seeds, confirming_line
+from catsweep.selection import Seeds, confirming_line
 from steady.confirm.comparison import Candidate, Confirmation
 
 NAMES, DIRECTIONS = ("val/fid", "val/ssim"), ("minimize", "maximize")

@@ -6,8 +6,7 @@ import pytest
 from optuna.trial import TrialState
 
 from catsweep.errors import ExportError, StorageError
-from catsweep.export.selection import Candidate, Objective
-from catsweep.export.trials import find_run, read_trials
+from catsweep.selection import Candidate, Objective, find_run, read_trials
 from steady.study.storage import study_folder
 
 

@@ -20,7 +20,7 @@ from tests import memory
 
 from catsweep import training
 from catsweep.errors import ConfigError, DivergedError, InterruptedTrial
-from catsweep.run_folder import LAST_CHECKPOINT
+from catsweep.runs import LAST_CHECKPOINT
 from catsweep.sweep_callback import SweepCallback, seconds_left
 from steady.study import meta
 from steady.study.storage import open_storage

@@ -18,7 +18,7 @@ from catsweep.errors import ConfigError, DataError, DivergedError, InterruptedTr
 from catsweep.metrics.scorer import Scorer
 from catsweep.models.generator import draw_latents, generate
 from catsweep.models.vae import VAE
-from catsweep.run_folder import BEST_CHECKPOINT, LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, alone
+from catsweep.runs import BEST_CHECKPOINT, LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, alone
 from steady.reporting import TrialReporter
 
 Compose = Callable[..., DictConfig]

@@ -18,10 +18,10 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from catsweep import atomic
 from catsweep.errors import DataError, TrainingError
 from catsweep.records import in_short, require_whole, torn
 from catsweep.runs import LAST_CHECKPOINT, PREVIOUS_CHECKPOINT
+from steady import atomic
 
 log = logging.getLogger(__name__)
 

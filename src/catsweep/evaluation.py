@@ -12,8 +12,7 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.table import Table
 
-from catsweep import judging, places, printing
-from catsweep.atomic import write_json
+from catsweep import judging
 from catsweep.errors import EvaluationError
 from catsweep.export import digests
 from catsweep.export.graphs import load_bundle
@@ -22,9 +21,11 @@ from catsweep.export.recorded import Recorded, open_photos, other_versions, scor
 from catsweep.metrics.judge import JUDGED, Judged, read_judged
 from catsweep.metrics.scorer import Scorer
 from catsweep.metrics.scores import MetricCard, score
-from catsweep.models.protocol import Generator
+from catsweep.models.generator import Generator
 from catsweep.ownership import require_file
 from catsweep.runs import Bundle, RunDir, load_run
+from steady import places, printing
+from steady.atomic import write_json
 
 
 def run(cfg: DictConfig) -> Path:

@@ -13,16 +13,17 @@ from pathlib import Path
 import optuna
 from omegaconf import DictConfig, OmegaConf
 
-from catsweep import links
 from catsweep.errors import CatsweepError, MetricError
 from catsweep.instantiation import instantiate, trusting
 from catsweep.metrics.judge import FID, JUDGED, Judge, Judged, rank_agreement, read_judged
 from catsweep.metrics.scorer import Scorer
 from catsweep.metrics.scores import MetricCard
-from catsweep.models.protocol import Generator
-from catsweep.printing import say
+from catsweep.models.generator import Generator
 from catsweep.runs import RunDir, load_run
-from catsweep.search import confirmation, results
+from steady import links
+from steady.confirm import comparison
+from steady.printing import say
+from steady.study import results
 
 log = logging.getLogger(__name__)
 
@@ -137,11 +138,11 @@ def judge_study(study: optuna.Study, folder: Path, study_folder: Path, config: D
 
 def chosen(study: optuna.Study, folder: Path) -> dict[str, Path]:
     """Select the runs of a study to judge: the folders of the best and of the confirmed, by a description."""
-    from catsweep.report import record  # it imports what draws charts
+    from catsweep import study_record  # it imports what draws charts
 
-    found = record.read(study, folder)
+    found = study_record.read(study, folder)
     best = [trial.number for trial in results.best_trials(study)]
-    best += [number for number in confirmation.candidates(study, BEST) if number not in best]
+    best += [number for number in comparison.candidates(study, BEST) if number not in best]
     by_number = {trial.number: trial.run for trial in found.trials}
     runs = {f"trial {number}": by_number.get(number) for number in best}
     for one in found.confirmations:

@@ -11,13 +11,13 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from catsweep import printing
 from catsweep.errors import ConfigError, ExportError
 from catsweep.export import digests
 from catsweep.export.bundle import run as export
 from catsweep.runs import RunDir
 from catsweep.tracking import loggers
 from catsweep.tracking.run_logger import has_key, resolve_mode
+from steady import printing
 
 REPO = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 REGISTRY = "wandb-registry-"  # how W&B's paths of registries begin

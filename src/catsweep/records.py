@@ -1,6 +1,6 @@
 """Read JSON documents and check checkpoints of runs, bundles and studies; a torn one is refused by name.
 
-They are written by `catsweep.atomic`, so a kill leaves none torn; copies, full disks and other people's hands do.
+They are written by `steady.atomic`, so a kill leaves none torn; copies, full disks and other people's hands do.
 Nothing heavy here: `best_model` must not wait for torch. What is in a checkpoint: `catsweep.checkpoints`.
 """
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from catsweep.errors import DataError
-from catsweep.links import require_regular
+from steady.links import require_regular
 
 DEEPEST = 50  # levels of a document: what takes them one inside the other (copies, prints) has room for some hundreds
 LARGEST = 1e100  # of a score: the sum, the spread and the axis of some that are larger have no number

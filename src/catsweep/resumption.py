@@ -16,8 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from catsweep import checkpoints
 from catsweep.errors import ConfigError, DataError
 from catsweep.loaded import moved
-from catsweep.records import read_json
-from catsweep.run_folder import CONFIG, LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, SCORES
+from catsweep.runs import CONFIG, LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, PROVENANCE, SCORES, RunDir
 from steady.study.contract import differences
 
 log = logging.getLogger(__name__)

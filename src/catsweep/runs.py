@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from catsweep import links
 from catsweep.errors import ConfigError, DataError, ExportError
-from catsweep.printing import say
 from catsweep.records import ANY, NUMBER, is_score, misshapen, read_json
+from steady import links
+from steady.printing import say
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -206,7 +206,7 @@ class RunDir:
 
     def write(self, name: Path, content: Mapping[str, Any], *, ascii_only: bool = True) -> None:
         """Write one of its JSON documents, whole or not at all; with `ascii_only=False` letters stay as they are."""
-        from catsweep.atomic import write_json
+        from steady.atomic import write_json
 
         write_json(self.path / name, dict(content), ascii_only=ascii_only)
 

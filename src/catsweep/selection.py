@@ -1,7 +1,7 @@
 """Select the best trial of a study, and say why and how sure one can be: for export, report and trackers alike.
 
 `read_trials` reads a study, `choose` takes a point of its Pareto set by a rule of one word (an objective, `knee`, or a
-number), and `decide` prefers the winner that the sweep has confirmed under other seeds (`catsweep.search.confirmation`)
+number), and `decide` prefers the winner that the sweep has confirmed under other seeds (`steady.confirm.comparison`)
 where the rule asks for the best by the first objective. `Seeds` says how much the winner varies from seed to seed.
 
 The study is the truth about which trial scored what; the run folders hold the weights. The two are matched by their
@@ -21,15 +21,17 @@ import optuna
 from optuna.trial import TrialState
 
 from catsweep.errors import ConfigError, DataError, ExportError
-from catsweep.names import inside
 from catsweep.runs import CONFIG, RunDir
-from catsweep.search import attributes, confirmation, grammar
-from catsweep.search.confirmation import Candidate as Compared
-from catsweep.search.confirmation import Confirmation
-from catsweep.search.recorded_lines import SWEPT, is_plain
-from catsweep.search.significance import confidence, distinct
-from catsweep.search.storage import find_study
-from catsweep.studies import CONFIRM, open_study
+from steady import grammar
+from steady.confirm import comparison
+from steady.confirm.comparison import Candidate as Compared
+from steady.confirm.comparison import Confirmation
+from steady.confirm.significance import confidence, distinct
+from steady.confirm.stage import CONFIRMATION
+from steady.links import inside
+from steady.study import meta
+from steady.study.meta import SWEPT, is_plain
+from steady.study.storage import find_study, open_study
 
 TOLERANCE = 1e-9  # relative, and absolute near 0: both files keep all digits of a float
 KEY = "hydra.sweeper.confirm"
@@ -182,7 +184,7 @@ class Trials:
             the first objective.
         params: the searched parameters of each finished trial, by trial number.
         overrides: the same, as overrides by key.
-        ranked: numbers of the trials that a sweep would confirm, see `catsweep.search.confirmation.candidates`.
+        ranked: numbers of the trials that a sweep would confirm, see `steady.confirm.comparison.candidates`.
         folders: by number, the run folders that the study knows by another name than the number.
         again: by number and seed, the folders of the finished runs that confirm a trial, in the study's.
     """
@@ -239,8 +241,8 @@ def read_trials(folder: Path, runs: Path) -> Trials:
         front=tuple(sorted(front, key=lambda c: (*c.losses(objectives), c.number))),
         params={number: dict(t.params) for number, t in done.items()},
         overrides={number: grammar.as_overrides(t.params, space, exact) for number, t in done.items()},
-        ranked=tuple(confirmation.candidates(study)),
-        folders={t.number: t.user_attrs[attributes.FOLDER] for t in trials if attributes.FOLDER in t.user_attrs},
+        ranked=tuple(comparison.candidates(study)),
+        folders={t.number: t.user_attrs[meta.FOLDER] for t in trials if meta.FOLDER in t.user_attrs},
         again=_again(study),
     )
 
@@ -282,11 +284,11 @@ def find_run(runs: Path, trial: Candidate, objectives: Sequence[Objective], know
 
 
 def _again(study: optuna.Study) -> dict[int, dict[int, str]]:
-    name = study.study_name + CONFIRM
+    name = study.study_name + CONFIRMATION
     if find_study(study._storage, name) is None:
         return {}
     runs = optuna.load_study(study_name=name, storage=study._storage)
-    return confirmation.folders(runs, lambda number: f"{CONFIRM[1:]}/{number}")
+    return comparison.folders(runs, lambda number: f"{CONFIRMATION[1:]}/{number}")
 
 
 def _objective_names(runs: Path, count: int) -> list[str]:
@@ -341,7 +343,7 @@ def decide(select: str | int | None, trials: Trials, folder: Path, runs: Path) -
     choice = choose(rule, trials.front, trials.finished, trials.objectives)
     reason = ""
     try:
-        confirmed = confirmation.read(folder)
+        confirmed = comparison.read(folder)
         reason = _outdated(confirmed, trials) if confirmed else ""
     except ValueError as error:
         reason = str(error)

@@ -39,17 +39,14 @@ from catsweep.data.ready import TRAIN
 from catsweep.errors import ConfigError, DataError, InterruptedTrial
 from catsweep.hardware import device_name, require
 from catsweep.instantiation import instantiate
-from catsweep.metrics.callback import ScoreCallback
-from catsweep.metrics.scorer import Scorer
+from catsweep.metrics.scorer import ScoreCallback, Scorer
 from catsweep.models.generator import Generator
-from catsweep.run_folder import BEST_CHECKPOINT, LAST_CHECKPOINT, SCORES, alone
-from catsweep.runs import load_weights
+from catsweep.runs import BEST_CHECKPOINT, LAST_CHECKPOINT, SCORES, RunDir, alone, load_weights
 from catsweep.step_cost import Untimed, without_idle_hooks
 from catsweep.sweep_callback import SweepCallback
 from catsweep.tracking import loggers, provenance
 from catsweep.tracking.media import SampleGrid
 from steady import links
-from steady.atomic import write_json
 from steady.reporting import TrialReporter
 from steady.signals import COMMAND, SAID
 

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torchmetrics.image.fid import FrechetInceptionDistance
 
+from catsweep.metrics.distances import CachedFID, GivenFeatures, kernel_distance
+
 sys.path.insert(0, str(Path(__file__).parents[2] / "src"))
 
 from catsweep.metrics.extractors import EfficientNetLite0, Extractor

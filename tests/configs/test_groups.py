@@ -27,12 +27,13 @@ from PIL import Image
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.strategies import DDPStrategy
 
-from catsweep import configuration, run_folder, schema, training
+from catsweep import configuration, runs, schema, training
 from catsweep.data.ready import open_or_build
 from catsweep.data.sources import KaggleCats
 from catsweep.errors import ConfigError, MetricError
 from catsweep.instantiation import instantiate
 from catsweep.metrics.scorer import Scorer
+from catsweep.metrics.scores import score
 from catsweep.models.generator import Generator, Reconstructor, draw_latents, evaluating
 from catsweep.synthetic.renderer import render
 from catsweep.tracking import loggers

@@ -20,7 +20,7 @@ from pathlib import Path
 # What the entry points import once they have read their command line, by which the rest comes.
 PRELOAD = [
     "catsweep.training", "steady.sweep", "steady.run.executor", "catsweep.prepare.pipeline",
-    "catsweep.prepare.verify_page", "catsweep.export.bundle", "catsweep.export.best_model",
+    "catsweep.prepare.verify_page", "catsweep.export.bundle", "catsweep.export.choice",
     "hydra_plugins.steady_sweeper.steady_sweeper", "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper",
     "optuna", "onnxruntime", "onnxscript", "plotly", "wandb", "matplotlib.pyplot", "kornia",
     "griffe", "mkdocs.commands.build", "mkdocstrings", "diffusers.models.autoencoders.autoencoder_kl",

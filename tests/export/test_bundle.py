@@ -20,10 +20,9 @@ from catsweep import publish
 from catsweep.errors import DataError, ExportError
 from catsweep.export import bundle, graphs, weights
 from catsweep.export.graphs import is_pickled
-from catsweep.models.latents import draw_latents
-from catsweep.models.protocol import generate
+from catsweep.grids import enlarge, grid
+from catsweep.models.generator import draw_latents, generate
 from catsweep.ownership import MARKER
-from catsweep.report.grids import enlarge, grid
 from catsweep.runs import load_run
 
 ALWAYS = [

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from catsweep.export import bundle_images
 from catsweep.images import to_uint8
-from catsweep.models.latents import draw_latents, interpolate
+from catsweep.models.generator import draw_latents, interpolate
 
 SIDE = 16
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from catsweep import printing
 from catsweep.export.choice import Explanation
 from catsweep.metrics.judge import RunScores
 from catsweep.opinion import Opinion
-from catsweep.search import confirmation
-from catsweep.search.confirmation import Confirmation
 from catsweep.selection import Candidate, Choice, Objective, Seeds, Trials
+from steady import printing
+from steady.confirm import comparison
+from steady.confirm.comparison import Confirmation
 
 BEST, OTHER, LAST = Candidate(1, (40.0, 0.2)), Candidate(0, (50.0, 0.9)), Candidate(2, (60.0, 0.1))
 TRIALS = Trials(
@@ -28,8 +28,8 @@ FOUND = Confirmation(
     objectives=("val/fid", "val/ssim"),
     directions=("minimize", "maximize"),
     candidates=(
-        confirmation.Candidate(0, OTHER.values, {1: (51.0, 0.8), 2: (53.0, 0.9)}),
-        confirmation.Candidate(1, BEST.values, {1: (54.0, 0.1), 2: (56.0, 0.3)}),
+        comparison.Candidate(0, OTHER.values, {1: (51.0, 0.8), 2: (53.0, 0.9)}),
+        comparison.Candidate(1, BEST.values, {1: (54.0, 0.1), 2: (56.0, 0.3)}),
     ),
     tied=(1,),
     considered=(1, 0),

@@ -5,7 +5,7 @@ import pytest
 
 from catsweep.errors import ExportError
 from catsweep.export.graphs import OnnxReconstructor, load_bundle
-from catsweep.models.protocol import Reconstructor
+from catsweep.models.generator import Reconstructor
 from catsweep.runs import Bundle
 
 

@@ -6,8 +6,7 @@ from torch import Tensor, nn
 
 from catsweep.errors import ExportError
 from catsweep.export import graphs
-from catsweep.models.latents import draw_latents
-from catsweep.models.protocol import Generator, generate
+from catsweep.models.generator import Generator, draw_latents, generate
 from catsweep.runs import load_run
 
 

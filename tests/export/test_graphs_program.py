@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from catsweep.errors import ExportError
 from catsweep.export import graphs
-from catsweep.models.latents import draw_latents
+from catsweep.models.generator import draw_latents
 
 
 class Tiny(nn.Module):

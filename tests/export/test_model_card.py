@@ -12,7 +12,7 @@ from catsweep.export import model_card
 from catsweep.export.recorded import FinishedRun
 from catsweep.metrics.judge import Judged
 from catsweep.metrics.scores import MetricCard
-from catsweep.printing import readable
+from steady.printing import readable
 
 CARD = {
     "metric": "fid", "extractor": "inception", "resize": "none", "dtype": "float32", "reference_size": 1660,

@@ -12,9 +12,8 @@ from PIL import Image
 
 from catsweep.export import standalone
 from catsweep.export.graphs import load_bundle
-from catsweep.models.latents import draw_latents
-from catsweep.models.protocol import generate
-from catsweep.report.grids import grid
+from catsweep.grids import grid
+from catsweep.models.generator import draw_latents, generate
 
 RUN = """
 import runpy, sys

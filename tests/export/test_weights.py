@@ -5,7 +5,7 @@ from safetensors.torch import load_file, save_file
 
 from catsweep.errors import ExportError
 from catsweep.export import weights
-from catsweep.models.protocol import evaluating
+from catsweep.models.generator import evaluating
 from catsweep.runs import load_run
 
 

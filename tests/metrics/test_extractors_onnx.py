@@ -11,7 +11,7 @@ from torch import nn
 from catsweep.errors import MetricError, PlaceError
 from catsweep.metrics import extractors
 from catsweep.metrics.extractors import open_session
-from catsweep.places import told
+from steady.places import told
 
 SIZE = 8
 

@@ -11,8 +11,7 @@ from catsweep.errors import MetricError
 from catsweep.metrics.extractors import Extractor
 from catsweep.metrics.judge import Judge
 from catsweep.metrics.scorer import Scorer
-from catsweep.models.latents import draw_latents
-from catsweep.models.protocol import generate
+from catsweep.models.generator import draw_latents, generate
 
 Build = Callable[..., Judge]
 NAMES = tuple(f"judge/{name}" for name in ("fid", "kid", "recall", "coverage", "nearest", "copied"))

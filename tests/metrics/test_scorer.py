@@ -20,8 +20,7 @@ from catsweep.metrics.extractors import device_of
 from catsweep.metrics.scorer import FiniteImages, Scorer
 from catsweep.metrics.scores import MetricCard, require_comparable
 from catsweep.metrics.statistics import Moments
-from catsweep.models.latents import draw_latents
-from catsweep.models.protocol import generate
+from catsweep.models.generator import draw_latents, generate
 
 
 @pytest.fixture

@@ -17,19 +17,19 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import LightningModule
 from rich.console import Console
 
-from catsweep import judging, places, printing
-from catsweep.atomic import replacing_folder
+from catsweep import judging
 from catsweep.errors import ExportError
 from catsweep.export import bundle_images, digests, graphs, intervals, model_card, standalone, weights
 from catsweep.export.graphs import CHECKED_BATCHES, load_bundle, trace_decode
 from catsweep.export.recorded import FinishedRun, portable, scorer_of
+from catsweep.folders import replacing_folder
+from catsweep.grids import save_png
 from catsweep.metrics.judge import read_judged
 from catsweep.metrics.scorer import Scorer
-from catsweep.models.latents import draw_latents
-from catsweep.models.protocol import Generator, Reconstructor, generate
+from catsweep.models.generator import Generator, Reconstructor, draw_latents, generate
 from catsweep.ownership import Kind, require
-from catsweep.report.grids import save_png
 from catsweep.runs import CONFIG, PROVENANCE, SCORES, Bundle, RunDir, load_run
+from steady import places, printing
 
 TOLERANCE = 1e-4  # a fortieth of the step between two of the 256 levels of a pixel
 SCRIPT_CHECKED = 9  # images that the script is checked on

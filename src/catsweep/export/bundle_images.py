@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from catsweep.grids import BACKGROUND, Images, enlarge, grid
 from catsweep.metrics.scorer import Scorer
-from catsweep.models.latents import draw_latents, interpolate
-from catsweep.models.protocol import Generator, generate
-from catsweep.report.grids import BACKGROUND, Images, enlarge, grid
+from catsweep.models.generator import Generator, draw_latents, generate, interpolate
 from catsweep.runs import Bundle
 
 SAMPLES, INTERPOLATION, NEIGHBOURS = Bundle.PICTURES

@@ -19,20 +19,31 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from catsweep import opinion, printing
-from catsweep.atomic import replacing_folder
+from catsweep import opinion
 from catsweep.errors import DataError, ExportError
-from catsweep.markdown import Markdown, code, plain
-from catsweep.markdown import table as markdown_table
-from catsweep.metrics.judge import BESIDE, COMMAND, TITLE, RunScores, better, run_scores, table
-from catsweep.names import inside
+from catsweep.folders import replacing_folder
+from catsweep.metrics.judge import (
+    BESIDE,
+    COMMAND,
+    TITLE,
+    RunScores,
+    better,
+    confirmation_table,
+    of_confirmation,
+    run_scores,
+    table,
+)
 from catsweep.opinion import Opinion
 from catsweep.ownership import Kind
-from catsweep.places import check, named
 from catsweep.records import require_whole
 from catsweep.runs import ANOTHER, BEST_CHECKPOINT, CHOICE, DOCUMENTS, JUDGEMENT, LAST_CHECKPOINT, RunDir
 from catsweep.selection import Choice, Seeds, Trials, decide, find_run, read_trials
-from catsweep.studies import find_study
+from steady import printing
+from steady.links import inside
+from steady.places import check, named
+from steady.printing import Markdown, code, plain
+from steady.printing import table as markdown_table
+from steady.study.storage import study_folder
 
 SAMPLES, EXPLANATION = "samples.png", "choice.md"
 BEST_MODEL = Kind(
@@ -59,7 +70,7 @@ def run(cfg: DictConfig) -> Path:
         PlaceError: `out` cannot be written.
     """
     # A study may be called 2026, which the command line reads as a number.
-    folder = find_study(Path(cfg.sweeps), None if cfg.study is None else str(cfg.study))
+    folder = study_folder(Path(cfg.sweeps), None if cfg.study is None else str(cfg.study))
     runs = Path(cfg.outputs) / folder.name
     trials = read_trials(folder, runs)
     decision = decide(cfg.select, trials, folder, runs)
@@ -160,7 +171,11 @@ class Explanation:
         confirmed = self.seeds.confirmation
         rows = {str(number): self.opinion.own.get(number, RunScores()).words() for number, _, _ in self.rows()}
         tables = [self.table(), table(TITLE, rows)]
-        tables += [confirmed.table(), confirmed.more(confirmed.beside(self.opinion.again))] if confirmed else []
+        tables += (
+            [confirmed.table(), confirmation_table(confirmed, of_confirmation(confirmed, self.opinion.again))]
+            if confirmed
+            else []
+        )
         for one in filter(None, tables):
             console.print(one)
         for said in filter(None, (self.sentence(), self.seeds.sentence(), self.second())):
@@ -234,7 +249,7 @@ class Explanation:
         if found is None:
             return []
         objectives = self.headings()[1 : 1 + len(self.trials.objectives)]
-        beside = found.beside(self.opinion.again)
+        beside = of_confirmation(found, self.opinion.again)
         more = [f"{name} {better(name)}" for name in beside]
         headings = ["trial", *(cell for name in objectives for cell in (name, "in the search")), *more, "seeds", ""]
         rows = []

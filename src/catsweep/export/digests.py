@@ -14,9 +14,10 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from catsweep import links, runs
+from catsweep import runs
 from catsweep.errors import DataError, ExportError
 from catsweep.runs import Bundle, RunDir
+from steady import links
 
 PROVENANCE, README = str(runs.PROVENANCE), Bundle.README
 READ = {*Bundle.FILES}  # one that was added is as bad as one that was changed

@@ -27,15 +27,14 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from catsweep.errors import ExportError
-from catsweep.models.latents import draw_latents
-from catsweep.models.protocol import Generator, Reconstructor, evaluating
+from catsweep.models.generator import Generator, Reconstructor, draw_latents, evaluating
 from catsweep.runs import Bundle
 
 GENERATOR, RECONSTRUCTOR, PROGRAM = Bundle.GENERATOR, Bundle.RECONSTRUCTOR, Bundle.PROGRAM
 # Batch sizes of the check: 1 is the one an exporter is tempted to treat as a constant, 7 is none of those it saw.
 CHECKED_BATCHES = (1, 7)
 CHECK_SEED = 20
-FATAL = 4  # ONNX Runtime writes names of nodes past `catsweep.printing`; errors are raised as well
+FATAL = 4  # ONNX Runtime writes names of nodes past `steady.printing`; errors are raised as well
 INPUT, OUTPUT, PHOTOS = "latents", "images", "photos"
 ZIP = b"PK\x03\x04"  # what torch.save writes is a zip of a pickle
 # What these log below the level is about nodes they removed, and operations of torchvision that they do not need.
@@ -278,7 +277,7 @@ class _Session:
 
 
 class OnnxGenerator:
-    """A `catsweep.models.protocol.Generator` that draws from an ONNX file, in ONNX Runtime on the CPU.
+    """A `catsweep.models.generator.Generator` that draws from an ONNX file, in ONNX Runtime on the CPU.
 
     Args:
         path: of a file that `write_onnx` wrote.
@@ -300,7 +299,7 @@ class OnnxGenerator:
 
 
 class OnnxReconstructor(OnnxGenerator):
-    """A `catsweep.models.protocol.Reconstructor` from files that `write_onnx` and `write_reconstructor` wrote.
+    """A `catsweep.models.generator.Reconstructor` from files that `write_onnx` and `write_reconstructor` wrote.
 
     Raises:
         ExportError: they are not such files.

@@ -15,12 +15,11 @@ import yaml  # type: ignore[import-untyped]  # it has no types
 from catsweep import templates
 from catsweep.export import bundle_images
 from catsweep.export.recorded import FinishedRun, portable
-from catsweep.markdown import Markdown, code, plain
 from catsweep.metrics.judge import BESIDE, FID, NAMES, Judged, better, read_judged
 from catsweep.metrics.scores import Nearest, score
-from catsweep.printing import readable
 from catsweep.runs import CONFIG, JUDGEMENT, PROVENANCE, Bundle
 from catsweep.runs import SCORES as RECORD
+from steady.printing import Markdown, code, plain, readable
 
 TEMPLATE = "model_card.md.jinja"
 TASK = "unconditional-image-generation"

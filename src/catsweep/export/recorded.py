@@ -19,9 +19,9 @@ from catsweep.export.intervals import Interval
 from catsweep.loaded import rebuild
 from catsweep.metrics.scorer import Scorer
 from catsweep.metrics.scores import MetricCard, require_comparable
-from catsweep.names import checked, inside
 from catsweep.records import ANY, NUMBER, TEXT, WHOLE, misshapen
 from catsweep.runs import ANOTHER, CHOICE, CONFIG, DOCUMENTS, JUDGEMENT, PROVENANCE, SCORES, Metrics, RunDir
+from steady.links import checked, inside
 
 READY = Path("data/ready")  # where ready sets are, see conf/data
 USUAL = {"root": "data/ready", "cache_root": "data/statistics", "save_dir": "outputs"}

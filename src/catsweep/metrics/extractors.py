@@ -23,9 +23,9 @@ from filelock import FileLock
 from torch import Tensor, nn
 from torch.nn import functional
 
-from catsweep.atomic import write_bytes
 from catsweep.errors import MetricError
-from catsweep.names import checked
+from steady.atomic import write_bytes
+from steady.links import checked
 
 CPU_CHUNK = 16  # images; the activations of more of them leave the caches of a small machine
 # Relative distance allowed between ONNX Runtime and torch on the probe image: fused batch norms and another order

@@ -20,10 +20,9 @@ from numpy.typing import DTypeLike
 from torch import Tensor, nn
 
 from catsweep.errors import MetricError
-from catsweep.links import require_regular
 from catsweep.metrics.extractors import Extractor, open_graph
-from catsweep.names import checked
 from catsweep.records import in_short
+from steady.links import checked, require_regular
 
 Pool = Literal["cls", "mean", "none"]
 Run = Callable[[Tensor], Tensor]

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from catsweep.errors import MetricError
 from catsweep.metrics.extractors import Backend, Extractor, load_weights
-from catsweep.places import explain
+from steady.places import explain
 
 FILE = "pt_inception-2015-12-05-6726825d.pth"
 URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{FILE}"

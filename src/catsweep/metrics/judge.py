@@ -13,27 +13,30 @@ Reports, leaderboards and pages read it here, without waiting for torch. Run fol
 finite numbers, no errors.
 """
 
+import functools
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from catsweep.atomic import write_json
 from catsweep.errors import DataError, MetricError
 from catsweep.metrics import scores
 from catsweep.metrics.scores import SCORES, MetricCard, score
-from catsweep.names import inside
-from catsweep.printing import readable_name
 from catsweep.records import ANY, NUMBER, TEXT, WHOLE, is_score, misshapen, read_json
+from steady.atomic import write_json
+from steady.links import inside
+from steady.printing import readable_name
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from catsweep.metrics.extractors import Extractor
     from catsweep.metrics.scorer import Scorer
-    from catsweep.models.protocol import Generator
+    from catsweep.models.generator import Generator
+    from steady.confirm.comparison import Confirmation
 
 FILE, METRICS = "judge.json", "metrics.json"
 PREFIX = "judge/"
@@ -299,6 +302,84 @@ def table(title: str, rows: Mapping[str, Mapping[str, str]]) -> "Table | None":
     for trial, cells in kept.items():
         made.add_row(Text(trial), *(Text(cells.get(name, "")) for name in columns))
     return made
+
+
+def of_confirmation(found: "Confirmation", again: Mapping[int, Mapping[int, RunScores]]) -> dict[str, dict[int, str]]:
+    """Average what runs that confirm a winner have beside the objectives.
+
+    Args:
+        found: which trials and seeds were compared.
+        again: scores by trial and seed.
+
+    Returns:
+        `41.2 ± 0.8` by score and trial; only scores that any has.
+    """
+    told: dict[str, dict[int, str]] = {}
+    for name in (name for name in BESIDE if name not in found.objectives):
+        for one in found.candidates:
+            runs = again.get(one.trial, {})
+            values = [runs[seed].values[name] for seed in one.values if name in runs.get(seed, RunScores()).values]
+            if values:
+                spread = f" ± {stdev(values):.3g}" if len(values) > 1 else ""
+                told.setdefault(name, {})[one.trial] = f"{fmean(values):.4g}{spread}"
+    return told
+
+
+def confirmation_table(found: "Confirmation", told: Mapping[str, Mapping[int, str]]) -> "Table | None":
+    """Make a table for a terminal of what `of_confirmation` returns; None of nothing."""
+    rows = {
+        str(one.trial): {name: words.get(one.trial, "") for name, words in told.items()} for one in found.candidates
+    }
+    return table(f"{TITLE}, under other seeds", rows)
+
+
+class Beside:
+    """The scores beside the objectives as a sweep shows them, see `steady.study.results.ExtraScores`."""
+
+    names = BESIDE
+
+    def read(self, runs: Mapping[int, Path], within: Path) -> dict[int, dict[str, float]]:
+        """Read the scores of runs by number."""
+        return {number: scores.beside for number, scores in self._scores(runs, within).items()}
+
+    def table(self, runs: Mapping[int, Path], within: Path, best: Collection[int]) -> "Table | None":
+        """Make a table of the best runs, and of all that were judged."""
+        known = self._scores(runs, within)
+        rows = {
+            f"{'*' if number in best else ' '}{number}": scores.words()
+            for number, scores in known.items()
+            if number in best or scores.judged
+        }
+        return table(TITLE, rows)
+
+    def confirmed(self, found: "Confirmation", runs: Mapping[int, Mapping[int, Path]], within: Path) -> "Table | None":
+        """Make a table of the runs that confirm a winner."""
+        again = {trial: {seed: run_scores(run, within) for seed, run in own.items()} for trial, own in runs.items()}
+        return confirmation_table(found, of_confirmation(found, again))
+
+    def _scores(self, runs: Mapping[int, Path], within: Path) -> dict[int, RunScores]:
+        found = {}
+        for number, run in runs.items():
+            stamps = tuple(_stamp(run / name) for name in (METRICS, FILE))
+            found[number] = _read(run, within, stamps) if any(stamps) else RunScores()
+        return comparable(found)
+
+
+EXTRA = Beside()
+
+
+@functools.lru_cache(maxsize=4096)
+def _read(run: Path, within: Path, stamps: tuple[object, ...]) -> RunScores:
+    """What a run folder says; read once, for the leaderboard is written after each trial."""
+    return run_scores(run, within)
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return None
+    return found.st_mtime_ns, found.st_size
 
 
 class Judge:

@@ -26,8 +26,7 @@ from catsweep.metrics import distances
 from catsweep.metrics.extractors import Extractor, device_of
 from catsweep.metrics.scores import DEFAULT, SCORES, MetricCard, ReconstructionScore, Score, score
 from catsweep.metrics.statistics import Moments, Reference, reference_statistics
-from catsweep.models.latents import draw_latents
-from catsweep.models.protocol import Generator, Reconstructor, evaluating, generate
+from catsweep.models.generator import Generator, Reconstructor, draw_latents, evaluating, generate
 
 if TYPE_CHECKING:
     from catsweep.data.ready import ReadySet

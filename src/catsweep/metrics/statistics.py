@@ -18,11 +18,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from catsweep.atomic import write_bytes
 from catsweep.errors import MetricError
 from catsweep.metrics.distances import pair_similarity, scales
 from catsweep.metrics.extractors import Extractor, device_of
 from catsweep.still import told
+from steady.atomic import write_bytes
 
 log = logging.getLogger(__name__)
 

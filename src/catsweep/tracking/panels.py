@@ -10,6 +10,7 @@ from typing import Any
 from optuna.distributions import CategoricalDistribution
 
 from catsweep.errors import ConfigError
+from catsweep.metrics.scores import SCORES
 from catsweep.study_record import Record
 
 X = "trainer/global_step"

@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from catsweep.errors import DataError
 from catsweep.records import read_json
+from catsweep.runs import CONFIG, PROVENANCE
 from steady.atomic import write_json, write_text
 
 log = logging.getLogger(__name__)

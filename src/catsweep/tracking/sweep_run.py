@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from catsweep import cluster, study_record
 from catsweep.instantiation import instantiate
-from catsweep.metrics.beside import BESIDE, Scores, of_confirmation
+from catsweep.metrics.judge import BESIDE, RunScores, of_confirmation
 from catsweep.study_record import Entry, Record, importances
 from catsweep.templates import without_markup
 from catsweep.tracking.run_logger import RunLogger

@@ -15,15 +15,15 @@ import optuna
 
 from catsweep import study_record as study_record
 from catsweep.errors import CatsweepError, ConfigError, StudyError
-from catsweep.export.trials import BESIDES
 from catsweep.loaded import read as read_config
+from catsweep.runs import CONFIG
 from catsweep.study_record import Record
 from catsweep.tracking.panels import X, libraries, runs_of, sections
 from catsweep.tracking.run_logger import resolve_mode
 from steady.atomic import write_json
 from steady.options import SWEEPS
 from steady.printing import fenced, readable, say
-from steady.study.storage import open_storage, study_folder
+from steady.study.storage import SIDES, open_storage, study_folder
 from steady.study.trial_folders import is_of
 
 SPECIFICATION = "wandb_workspace.json"
@@ -52,7 +52,7 @@ def main(words: list[str] | None = None) -> None:
 
 def _read(folder: Path) -> Record:
     storage = open_storage(f"sqlite:///{folder / 'study.db'}", make=False)
-    names = [name for name in optuna.get_all_study_names(storage) if not name.endswith(BESIDES)]
+    names = [name for name in optuna.get_all_study_names(storage) if not name.endswith(SIDES)]
     study = optuna.load_study(study_name=names[0] if len(names) == 1 else folder.name, storage=storage)
     runs = Path(study.user_attrs.get("sweep_dir", usual := Path("outputs") / folder.name))
     if runs.absolute() != usual.absolute() and not is_of(runs, study.study_name):

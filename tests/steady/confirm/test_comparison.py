@@ -15,7 +15,7 @@ from optuna.trial import TrialState, create_trial
 from rich.console import Console
 
 from catsweep.errors import StudyError
-from catsweep.metrics.beside import Scores, confirmation_table, of_confirmation
+from catsweep.metrics.judge import RunScores, confirmation_table, of_confirmation
 from steady.confirm.comparison import candidates, plan, read, report
 from steady.study import meta
 
