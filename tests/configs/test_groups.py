@@ -27,7 +27,7 @@ from PIL import Image
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.strategies import DDPStrategy
 
-from catsweep import configuration, run_folder, schema, training
+from catsweep import configuration, run_folder, schema
 from catsweep.data.building import open_or_build
 from catsweep.data.demo import render
 from catsweep.data.sources import KaggleCats
@@ -40,6 +40,7 @@ from catsweep.search.enqueued import read_all
 from catsweep.search.space import Space
 from catsweep.tracking import loggers
 from catsweep.tracking.loggers import RunLogger
+from catsweep.training import trainer
 
 ROOT = Path(__file__).resolve().parents[2]
 CONF = ROOT / "conf"
@@ -326,7 +327,7 @@ class _NoScorer:
 
 def trainer_of(cfg: DictConfig, folder: Path) -> pl.Trainer:
     # The trainer only keeps the scorer, and this test never scores.
-    return training.build_trainer(cfg, folder, _NoScorer(), [])  # type: ignore[arg-type]
+    return trainer.build_trainer(cfg, folder, _NoScorer(), [])  # type: ignore[arg-type]
 
 
 def test_trainer_cpu_is_one_process(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 # What the entry points import once they have read their command line, by which the rest comes.
 PRELOAD = [
-    "catsweep.training", "catsweep.search.sweep", "catsweep.search.executor", "catsweep.data.prepare.pipeline",
+    "catsweep.training.fit", "catsweep.search.sweep", "catsweep.search.executor", "catsweep.data.prepare.pipeline",
     "catsweep.data.prepare.verify_page", "catsweep.export.bundle", "catsweep.export.best_model",
     "hydra_plugins.catsweep_sweeper.steady_sweeper", "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper",
     "optuna", "onnxruntime", "onnxscript", "plotly", "wandb", "matplotlib.pyplot", "kornia",
@@ -34,7 +34,7 @@ def main() -> None:
     # Sweeps fork their trials from a fork server; all of them shall use this one instead of warming up one each.
     from catsweep.search import executor
 
-    executor._context(["catsweep.training"])
+    executor._context(["catsweep.training.fit"])
     answers = os.fdopen(os.dup(1), "w")
     print("ready", file=answers, flush=True)
     for line in sys.stdin:

@@ -23,7 +23,7 @@ from catsweep.report.grids import save_png
 from catsweep.search import confirmation
 from catsweep.search.sweep import Sweep
 from catsweep.tracking import sweep_run
-from catsweep.tracking.run_logger import run_id
+from catsweep.tracking.loggers import run_id
 
 SPACE = {"loss": CategoricalDistribution(["mse", "l1"]), "optimizer.lr": FloatDistribution(1e-4, 1e-2, log=True)}
 Read = Callable[[Path], list[Any]]

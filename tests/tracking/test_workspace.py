@@ -16,7 +16,7 @@ from catsweep.errors import ConfigError
 from catsweep.report import record
 from catsweep.search.folders import mark
 from catsweep.search.storage import open_storage
-from catsweep.tracking import panels, workspace
+from catsweep.tracking import workspace
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -207,7 +207,7 @@ def test_a_refusal_says_what_has_to_be_there_first(
 def test_without_the_package_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb_workspaces.workspaces", None)
     with pytest.raises(ConfigError, match=r"pip install 'catsweep\[workspace\]'"):
-        panels.libraries()
+        workspace.libraries()
 
 
 def test_without_a_study_it_says_what_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,10 +40,10 @@ from catsweep.data.ready import (
 )
 from catsweep.data.splits import split
 from catsweep.errors import ConfigError, DataError
+from catsweep.heartbeat import every_minute
 from catsweep.names import checked
 from catsweep.ownership import Kind
 from catsweep.places import named
-from catsweep.still import told
 
 log = logging.getLogger(__name__)
 
@@ -174,7 +174,7 @@ def _spool(path: Path, items: Iterable[Item]) -> tuple[list[Row], dict[str, list
     copies: dict[str, list[Place]] = {}
     index = 0
     with path.open("wb") as file:
-        for item in told(items, log, "%s photos read so far"):
+        for item in every_minute(items, log, "%s photos read so far"):
             if item.image is None:
                 rows.append(Row.of(item, None))
                 continue

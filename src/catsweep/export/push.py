@@ -16,7 +16,7 @@ from catsweep.errors import ConfigError, ExportError
 from catsweep.export import digests
 from catsweep.records import read_json
 from catsweep.tracking import loggers
-from catsweep.tracking.run_logger import has_key, resolve_mode
+from catsweep.tracking.loggers import has_key, resolve_mode
 
 REPO = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 REGISTRY = "wandb-registry-"  # how W&B's paths of registries begin

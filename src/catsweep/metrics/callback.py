@@ -11,8 +11,8 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities.seed import isolate_rng
 
 from catsweep.errors import MetricError
-from catsweep.hardware import cuda_in_use
 from catsweep.metrics.scorer import Scorer
+from catsweep.training.devices import cuda_in_use
 
 
 class ScoreCallback(Callback):

@@ -22,9 +22,9 @@ from torch import Tensor
 
 from catsweep.atomic import write_bytes
 from catsweep.errors import MetricError
+from catsweep.heartbeat import every_minute
 from catsweep.metrics.extractors import Extractor
 from catsweep.metrics.similarity import pair_similarity, scales
-from catsweep.still import told
 
 log = logging.getLogger(__name__)
 
@@ -171,7 +171,9 @@ def _compute(
 ) -> dict[str, Tensor]:
     device = next((parameter.device for parameter in extractor.parameters()), torch.device("cpu"))
     parts = []
-    for start in told(range(0, len(photos), batch_size), log, f"%s batches of {batch_size} photos looked at so far"):
+    for start in every_minute(
+        range(0, len(photos), batch_size), log, f"%s batches of {batch_size} photos looked at so far"
+    ):
         batch = torch.from_numpy(np.array(images[photos[start : start + batch_size]]))  # a copy: the map is read-only
         parts.append(extractor(batch.to(device)).cpu())
     features = torch.cat(parts)

@@ -6,7 +6,7 @@
 
 from hydra.core.config_store import ConfigStore
 
-from catsweep.schema import commands, groups
+from catsweep.schema import keys
 from catsweep.schema.nodes import faults, knows, refusal
 
 __all__ = ["faults", "knows", "refusal", "register"]
@@ -15,5 +15,5 @@ __all__ = ["faults", "knows", "refusal", "register"]
 def register() -> None:
     """Let the files of `conf/` find their schemas; under names of no group, so that no list of options has them."""
     store = ConfigStore.instance()
-    for name, node in {**commands.SCHEMAS, **groups.SCHEMAS}.items():
+    for name, node in {**keys.COMMANDS, **keys.GROUPS}.items():
         store.store(name=f"schema_{name}", node=node, provider="catsweep")

@@ -1,6 +1,6 @@
 """Nodes of a configuration that refuse what is not of their kind, and what is wrong with those that could not yet.
 
-Flow: `catsweep.schema.groups` and `catsweep.schema.commands` give each key that we ship its node; Hydra merges files
+Flow: `catsweep.schema.keys` and `catsweep.schema.keys` give each key that we ship its node; Hydra merges files
 and overrides into them, so it is Hydra that refuses a value when it composes, with the name of the key. A value by
 interpolation is looked at when it is read, and by `faults` before a command begins.
 

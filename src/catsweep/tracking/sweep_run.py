@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from omegaconf import DictConfig, OmegaConf
 
-from catsweep import cluster
 from catsweep.instantiation import instantiate
 from catsweep.metrics.beside import BESIDE, Scores
 from catsweep.report import record as study_record
@@ -20,7 +19,8 @@ from catsweep.report.optuna_plots import unlinked
 from catsweep.report.record import Entry, Record
 from catsweep.search import attributes, confirmation, results
 from catsweep.search.confirmation import Confirmation
-from catsweep.tracking.run_logger import RunLogger
+from catsweep.tracking.loggers import RunLogger
+from catsweep.training import devices
 
 if TYPE_CHECKING:
     import wandb
@@ -44,7 +44,7 @@ def record(study: optuna.Study, folder: Path, study_folder: Path, config: DictCo
     if node is None or node.get("_target_") != TARGET:
         return
     own = {"study": study.study_name, "trial": None, "job_type": "sweep", "name": None, "watch": None}
-    cluster.stand_alone()
+    devices.stand_alone()
     logger: RunLogger = instantiate(node, run_dir=folder, **own)
     found = study_record.read(study, folder)
     run = logger.experiment

@@ -17,7 +17,7 @@ import psutil
 
 from catsweep.errors import CatsweepError, ConfigError
 from catsweep.printing import readable, say
-from catsweep.tracking.run_logger import has_key
+from catsweep.tracking.loggers import has_key
 
 SERVICE = "wandb-core"  # the process that writes
 RECORDS = Path("outputs/wandb")  # `save_dir` of conf/logger/wandb.yaml

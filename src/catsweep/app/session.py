@@ -1,0 +1,149 @@
+"""Draw for the demo's page, with the same functions as `python src/generate.py`, so the same pixels.
+
+Every picture is a file of the demo's own folder, which the page shows and offers for download.
+"""
+
+import hashlib
+import json
+import shlex
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from catsweep.errors import DataError
+from catsweep.generate import interpolation
+from catsweep.generate.drawing import Images, Strips, save_animation, upscale
+from catsweep.generate.model_source import Source
+from catsweep.generate.own_photos import OwnPhotos, latents_of, reconstructions
+from catsweep.models.latents import draw_latents
+from catsweep.models.protocol import generate
+from catsweep.report.grids import grid, save_png
+
+FPS = 12
+SCORES = {"val/fid": "FID", "val/ssim": "SSIM"}
+SIDE = 256  # pixels of an animation, at least, where the model's images are smaller
+Strengths = Mapping[str, float]  # by name of attribute, in standard deviations
+
+
+class Session:
+    """A loaded generator and the attributes that it can draw more or less of.
+
+    Args:
+        source: of the generator.
+        folder: where pictures go; must exist.
+
+    Raises:
+        CatsweepError: the generator cannot be loaded.
+    """
+
+    def __init__(self, source: Source, folder: Path) -> None:
+        self.source, self.folder = source, folder
+        self.model = source.generator
+        self.attributes = interpolation.measured(self.model, list(interpolation.MEASURES))
+
+    def cats(self, n: int, seed: int, truncation: float, strengths: Strengths) -> Path:
+        """Draw a page of cats.
+
+        Args:
+            n: how many.
+            seed: of their latents.
+            truncation: see conf/generate.yaml.
+            strengths: of attributes.
+
+        Returns:
+            A PNG; without attributes, with the pixels that `python src/generate.py` draws from the same numbers.
+        """
+        latents = self._moved(truncation * draw_latents(n, self.model.latent_size, seed), strengths)
+        page = Strips(generate(self.model, latents).numpy()[:, None], []).page(None)
+        return self._saved(f"cats_{seed}", page)
+
+    def walk(self, start: int, end: int, steps: int, truncation: float, suffix: str) -> Path:
+        """Draw the interpolation from the first cat of one seed to that of another, and back.
+
+        Args:
+            start: seed.
+            end: seed.
+            steps: images from one to the other.
+            truncation: see conf/generate.yaml.
+            suffix: `.webp`, or `.gif`, which takes ten times as long.
+
+        Returns:
+            An animation.
+        """
+        stops = torch.cat([draw_latents(1, self.model.latent_size, seed) for seed in (start, end)])
+        frames = generate(self.model, truncation * interpolation.loop(stops, steps)).numpy()
+        path = self._place(f"walk_{start}_{end}", frames).with_suffix(suffix)
+        if not path.exists():
+            save_animation(path, upscale(frames, max(1, -(-SIDE // self.model.image_size))), FPS)
+        return path
+
+    def photo(self, path: str, strengths: Strengths) -> Path:
+        """Draw a person's own photo and its reconstruction.
+
+        Args:
+            path: of the photo.
+            strengths: of attributes, added to the latents that the photo is drawn from.
+
+        Returns:
+            A PNG: the photo as the model sees it, and the drawn one.
+
+        Raises:
+            CatsweepError: the file is no photo, or the model cannot take it in.
+        """
+        item = next(OwnPhotos(path, "photo").items(self.model.image_size))
+        if item.image is None:
+            raise DataError(f"{item.source} cannot be used: {item.reason}. Take another photo.")
+        own = item.image[None]
+        if any(strengths.values()):
+            encoder = self.source.encoder
+            drawn = generate(encoder, self._moved(latents_of(encoder, own), strengths)).numpy()
+        else:
+            drawn = reconstructions(self.source.reconstructor, own)
+        return self._saved("photo", grid(np.concatenate([own, drawn])))
+
+    def _moved(self, latents: Tensor, strengths: Strengths) -> Tensor:
+        for name, strength in strengths.items():
+            if strength:
+                latents = latents + strength * self.attributes[name]
+        return latents
+
+    def _saved(self, name: str, page: Images) -> Path:
+        path = self._place(name, page).with_suffix(".png")
+        if not path.exists():
+            save_png(path, page)
+        return path
+
+    def _place(self, name: str, pixels: Images) -> Path:
+        """A path without ending in a folder named by the pixels' digest, so that no browser shows an old picture."""
+        digest = hashlib.sha256(pixels.tobytes()).hexdigest()[:32]
+        return self.folder / digest / name
+
+
+def facts_line(source: Source) -> str:
+    """Format name, size and scores of the model as one line of HTML; a fact that its folder lacks is left out."""
+    side = source.generator.image_size
+    facts = [source.folder.resolve().name, f"{side} x {side} pixels", *_scores(source.folder / "metrics.json")]
+    return " · ".join(f"<span>{escape(fact)}</span>" for fact in facts)
+
+
+def _scores(file: Path) -> list[str]:
+    try:
+        metrics: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        scores, cards = metrics["scores"], metrics["cards"]
+        # Never FID alone: it is comparable only where the same network judged.
+        judges = {key: f" ({cards[key]['extractor']})" if key == "val/fid" else "" for key in SCORES if key in scores}
+        return [f"{SCORES[key]} {scores[key]:.3g}{judge}" for key, judge in judges.items()]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def command_line(source: Source, n: int, seed: int, truncation: float) -> str:
+    """Format the command line that draws the same page."""
+    kind = "bundle" if source.is_bundle else "run"
+    place = f"{kind}={source.folder}"
+    return shlex.join(["python", "src/generate.py", place, f"n={n}", f"seed={seed}", f"truncation={truncation:g}"])

@@ -1,0 +1,32 @@
+"""A line a minute from work that would else be silent for long: a reader knows that it goes on, and so does a sweep.
+
+`hydra.sweeper.trial_timeout` takes silence for a hang.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+EVERY = 60.0  # seconds
+
+T = TypeVar("T")
+
+
+def every_minute(
+    items: Iterable[T], log: logging.Logger, line: str, clock: Callable[[], float] = time.monotonic
+) -> Iterator[T]:
+    """The items, with a line now and then.
+
+    Args:
+        items: whatever is gone through.
+        log: of the caller.
+        line: with `%s` for how many there were so far, for example "%s photos read so far".
+        clock: seconds that only go forward.
+    """
+    last = clock()
+    for count, item in enumerate(items):
+        if clock() - last >= EVERY:
+            log.info(line, f"{count:,}")
+            last = clock()
+        yield item
