@@ -5,7 +5,7 @@ together. Every message names the choices that do.
 """
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +154,7 @@ def check_batch(cfg: DictConfig, photos: int | None = None) -> None:
     )
 
 
-def check_objective(cfg: DictConfig, names: Sequence[str]) -> None:
+def check_objective(cfg: DictConfig, names: Collection[str]) -> None:
     """Refuse an objective that will not be scored.
 
     Args:
@@ -171,7 +171,7 @@ def check_objective(cfg: DictConfig, names: Sequence[str]) -> None:
         )
 
 
-def check_rungs(cfg: DictConfig, metrics: Sequence[str], taken: Sequence[str]) -> None:
+def check_rungs(cfg: DictConfig, metrics: Collection[str], taken: Collection[str]) -> None:
     """Refuse to prune by a score that is not taken during training.
 
     Args:

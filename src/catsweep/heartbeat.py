@@ -1,7 +1,4 @@
-"""A line a minute from work that would else be silent for long: a reader knows that it goes on, and so does a sweep.
-
-`hydra.sweeper.trial_timeout` takes silence for a hang.
-"""
+"""Log the progress of slow loops: neither a reader nor `hydra.sweeper.trial_timeout` then takes silence for a hang."""
 
 import logging
 import time
@@ -16,7 +13,7 @@ T = TypeVar("T")
 def every_minute(
     items: Iterable[T], log: logging.Logger, line: str, clock: Callable[[], float] = time.monotonic
 ) -> Iterator[T]:
-    """The items, with a line now and then.
+    """Iterate over items, and log their count once a minute.
 
     Args:
         items: whatever is gone through.

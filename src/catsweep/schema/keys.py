@@ -1,9 +1,7 @@
-"""What the options of the groups in `conf/` hold: each key with the kind of its values, in the order of the files.
+"""Types and ranges of the keys in `conf/`: of each option of a group, and of each command's own file.
 
-`conf/GROUP/OPTION.yaml` names its schema in its defaults, and has the values and what they mean. An option of the
-user's own needs none; one that starts from ours has the kinds of its keys.
-
-What each command's own file, `conf/COMMAND.yaml`, holds beside its groups; see `catsweep.schema.keys`.
+`conf/GROUP/OPTION.yaml` and `conf/COMMAND.yaml` name their schema in their defaults, and have the values and what they
+mean. An option of the user's own needs none; one that starts from ours has the kinds of its keys.
 """
 
 from typing import Any

@@ -1,8 +1,8 @@
-"""Nodes of a configuration that refuse what is not of their kind, and what is wrong with those that could not yet.
+"""Nodes of a configuration that refuse values of another kind, and the faults of values that come later.
 
-Flow: `catsweep.schema.keys` and `catsweep.schema.keys` give each key that we ship its node; Hydra merges files
-and overrides into them, so it is Hydra that refuses a value when it composes, with the name of the key. A value by
-interpolation is looked at when it is read, and by `faults` before a command begins.
+`catsweep.schema.keys` gives each key that we ship its node; Hydra merges files and overrides into them, so it is Hydra
+that refuses a value when it composes, with the name of the key. A value by interpolation is checked when it is read,
+and by `faults` before a command begins.
 
 The nodes stand in plain containers, not in dataclasses: those refuse the keys that an option of the user's own adds.
 """

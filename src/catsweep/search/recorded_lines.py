@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from catsweep.printing import readable_name
 from catsweep.search import foreign
 
-SCRIPT = "src/train.py"  # as `catsweep.tracking.provenance` keeps it, wherever it was started
+SCRIPT = "src/train.py"  # as `catsweep.training.provenance` keeps it, wherever it was started
 SWEPT = ("-m", "--multirun")
 # Of another app: a file beside the studies, or below, but none that came within what was given to us.
 APP = re.compile(r"(?!(?:sweeps|outputs|multirun)/)(?:\w[\w-]*/)*\w[\w-]*\.py", re.ASCII)

@@ -1,4 +1,4 @@
-"""`make wandb-sync`: upload to Weights & Biases what was recorded offline, each part once.
+"""Upload to Weights & Biases what was recorded offline, each part once: `make wandb-sync`.
 
 wandb's own `sync` does the work. It takes the parts of a run that was resumed in the order in which they were
 recorded, appends each to the one before, and leaves a mark beside what it has uploaded.
@@ -83,7 +83,7 @@ def sync(folder: Path) -> str:
 
 
 def pending(folder: Path) -> list[Path]:
-    """The offline records that are not online, in the order in which they were begun."""
+    """List the offline records that are not online, in the order in which they were begun."""
     return sorted(part for part in folder.glob("offline-run-*") if _record(part) and not _is_online(part))
 
 
@@ -106,7 +106,7 @@ def _runs(parts: Sequence[Path]) -> str:
 
 
 def _written_here() -> set[Path]:
-    """Records that a process of this machine has open."""
+    """Paths of the records that a process of this machine has open."""
     found = set()
     for process in psutil.process_iter(["name"]):
         if process.info["name"] == SERVICE:

@@ -13,12 +13,11 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import optuna
 from optuna.distributions import CategoricalDistribution
 
 from catsweep.atomic import write_json
 from catsweep.errors import CatsweepError, ConfigError, StudyError
-from catsweep.export.trials import BESIDES, find_study
+from catsweep.export.trials import find_study, open_study
 from catsweep.loaded import read as read_config
 from catsweep.markdown import fenced
 from catsweep.printing import readable, say
@@ -26,8 +25,7 @@ from catsweep.report import record as study_record
 from catsweep.report.record import Record
 from catsweep.search.folders import is_of
 from catsweep.search.settings import SWEEPS
-from catsweep.search.storage import open_storage
-from catsweep.tracking.loggers import resolve_mode
+from catsweep.tracking.loggers import STEP, resolve_mode
 
 SPECIFICATION = "wandb_workspace.json"
 PROJECT = "catsweep"  # where runs go unless their configuration says otherwise
@@ -54,9 +52,7 @@ def main(words: list[str] | None = None) -> None:
 
 
 def _read(folder: Path) -> Record:
-    storage = open_storage(f"sqlite:///{folder / 'study.db'}", make=False)
-    names = [name for name in optuna.get_all_study_names(storage) if not name.endswith(BESIDES)]
-    study = optuna.load_study(study_name=names[0] if len(names) == 1 else folder.name, storage=storage)
+    study = open_study(folder)
     runs = Path(study.user_attrs.get("sweep_dir", usual := Path("outputs") / folder.name))
     if runs.absolute() != usual.absolute() and not is_of(runs, study.study_name):
         raise StudyError(
@@ -67,7 +63,7 @@ def _read(folder: Path) -> Record:
 
 
 def build(folder: Path, found: Record, entity: str | None = None) -> str:
-    """Save the workspace and the report, or write down what they would be.
+    """Save the workspace and the report, or write what they would be.
 
     Args:
         folder: of the study.
@@ -114,7 +110,7 @@ def build(folder: Path, found: Record, entity: str | None = None) -> str:
 
 
 def specification(found: Record, entity: str, project: str) -> dict[str, Any]:
-    """Both as W&B's server takes them, plain values. Contacts nobody.
+    """Workspace and report as W&B's server takes them, plain values. Contacts nobody.
 
     Args:
         found: the study.
@@ -130,7 +126,7 @@ def specification(found: Record, entity: str, project: str) -> dict[str, Any]:
 
 
 def workspace(found: Record, entity: str, project: str) -> Any:
-    """The workspace: the study's runs at the left, five sections at the right."""
+    """Build the workspace: the study's runs at the left, five sections at the right."""
     spaces, _ = libraries()
     scores = [objective.name for objective in found.objectives]
     shown = [
@@ -141,22 +137,17 @@ def workspace(found: Record, entity: str, project: str) -> Any:
         project=project,
         name=_title(found),
         sections=shown,
-        settings=spaces.WorkspaceSettings(x_axis=X, max_runs=100),
+        settings=spaces.WorkspaceSettings(x_axis=STEP, max_runs=100),
         runset_settings=spaces.RunsetSettings(
             filters=runs_of(found),
             order=[spaces.Ordering(spaces.Summary(scores[0]), ascending=not found.objectives[0].maximise)],
-            pinned_columns=[
-                "run:displayName",
-                "run:jobType",
-                "summary:outcome",
-                *(f"summary:{name}" for name in scores),
-            ],
+            pinned_columns=["run:displayName", "run:jobType", "summary:outcome", *(f"summary:{n}" for n in scores)],
         ),
     )
 
 
 def report(found: Record, entity: str, project: str) -> Any:
-    """The report: the same panels, with words."""
+    """Build the report: the panels of the workspace, with text."""
     _, wr = libraries()
     runs = wr.Runset(entity=entity, project=project, name=found.name, filters=runs_of(found))
     counts = ", ".join(f"{len(found.named(role))} {role}" for role in dict.fromkeys(t.role for t in found.trials))
@@ -172,11 +163,6 @@ def report(found: Record, entity: str, project: str) -> Any:
     )  # fmt: skip
 
 
-def _title(found: Record) -> str:
-    """W&B takes no symbols in the name of a workspace: no `+`, no emojis."""
-    return "catsweep " + "".join("_" if unicodedata.category(c).startswith("S") else c for c in found.name)
-
-
 def _place(found: Record) -> tuple[str, str | None]:
     """Project and entity of the runs, as the configuration of one says."""
     for trial in found.trials:
@@ -189,7 +175,7 @@ def _place(found: Record) -> tuple[str, str | None]:
 
 
 def _kept(path: Path) -> dict[str, str]:
-    """What was saved before: names and ids of the server."""
+    """Names and ids on the server of what was saved before."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))["saved"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -197,15 +183,8 @@ def _kept(path: Path) -> dict[str, str]:
     return found if isinstance(found, dict) and {"name", "id", "report"} <= found.keys() else {}
 
 
-if __name__ == "__main__":
-    main()
-
-
-X = "trainer/global_step"
-
-
 def libraries() -> tuple[Any, Any]:
-    """`wandb_workspaces.workspaces` and `.reports.v2`.
+    """Import `wandb_workspaces.workspaces` and `.reports.v2`.
 
     Raises:
         ConfigError: not installed.
@@ -221,7 +200,7 @@ def libraries() -> tuple[Any, Any]:
 
 
 def runs_of(found: Record) -> str:
-    """The filter of the runs of a study: of its trials, their confirmation, and its own."""
+    """W&B's filter of the runs of a study: of its trials, their confirmation, and its own."""
     # Not wandb-workspaces' own expressions, which forget to escape, and change = and < also within a text.
     name = "".join(c if c.isascii() and c.isalnum() else f"\\U{ord(c):08x}" for c in found.name)
     return f'Metric("Group") == "{name}"'
@@ -230,22 +209,33 @@ def runs_of(found: Record) -> str:
 def sections(found: Record) -> dict[str, list[Any]]:
     """Panels by the name of their section."""
     _, wr = libraries()
+    wide = wr.Layout(w=24, h=12)
     scores = [objective.name for objective in found.objectives]
-    searched = [
-        *(_column(found, name) for name in found.distributions),
-        *(_score(found, i) for i in range(len(scores))),
+    searched = [_axis(found, name) for name in found.distributions]
+    searched += [
+        wr.ParallelCoordinatesPlotColumn(
+            metric=wr.SummaryMetric(objective.name), display_name=label, inverted=not objective.maximise
+        )
+        for objective, label in zip(found.objectives, found.labels, strict=True)
     ]
-    pareto = (
-        [wr.ScatterPlot(title="Pareto", x=wr.SummaryMetric(scores[0]), y=wr.SummaryMetric(scores[1]))]
-        if len(scores) > 1
-        else [wr.BarPlot(title=scores[0], metrics=[scores[0]])]
-    )
+    best = wr.BarPlot(title=scores[0], metrics=[scores[0]])
+    if len(scores) > 1:
+        best = wr.ScatterPlot(title="Pareto", x=wr.SummaryMetric(scores[0]), y=wr.SummaryMetric(scores[1]))
     return {
         "Objectives": [
-            *pareto,
+            best,
             wr.ParallelCoordinatesPlot(title="Parameters and scores", columns=searched, layout=wr.Layout(w=16, h=8)),
             *(wr.ParameterImportancePlot(with_respect_to=name) for name in scores),
-            *(_ped_anova(name) for name in scores),
+            # What the sweep's own run found, where W&B's importance is a random forest's.
+            *(
+                wr.CustomChart(
+                    query={"summaryTable": {"tableKey": f"sweep/importance/{name}_table"}},
+                    chart_name="wandb/bar/v0",
+                    chart_fields={"label": "parameter", "value": "importance"},
+                    chart_strings={"title": f"What {name} depends on (PED-ANOVA)"},
+                )
+                for name in scores
+            ),
         ],
         "The sweep": [
             wr.MediaBrowser(title="Slots", media_keys=["sweep/timeline"], layout=wr.Layout(w=24, h=8)),
@@ -253,36 +243,22 @@ def sections(found: Record) -> dict[str, list[Any]]:
             wr.WeavePanelSummaryTable(table_name="sweep/pareto", layout=wr.Layout(w=24, h=10)),
             wr.WeavePanelSummaryTable(table_name="sweep/trials", layout=wr.Layout(w=24, h=10)),
         ],
-        "Samples": [_browser(kind) for kind in ("samples", "reconstructions")],
-        "Training": [
-            wr.LinePlot(title=title, x=X, y=list(keys), max_runs_to_show=100)
-            for title, keys in {"KID while training": ["val/kid"], "Loss": ["train/loss"], "Epoch": ["epoch"]}.items()
+        "Samples": [  # the newest page of each run beside those of the others
+            wr.MediaBrowser(
+                title=kind, media_keys=[kind], mode="gallery", gallery_axis="run", num_columns=4, layout=wide
+            )
+            for kind in ("samples", "reconstructions")
         ],
-        "Runs": [wr.RunComparer(diff_only=True, layout=wr.Layout(w=24, h=12))],
+        "Training": [
+            wr.LinePlot(title=title, x=STEP, y=[key], max_runs_to_show=100)
+            for title, key in {"KID while training": "val/kid", "Loss": "train/loss", "Epoch": "epoch"}.items()
+        ],
+        "Runs": [wr.RunComparer(diff_only=True, layout=wide)],
     }
 
 
-def _browser(kind: str) -> Any:
-    """The newest page of each run beside those of the others."""
-    _, wr = libraries()
-    return wr.MediaBrowser(
-        title=kind, media_keys=[kind], mode="gallery", gallery_axis="run", num_columns=4, layout=wr.Layout(w=24, h=12)
-    )
-
-
-def _ped_anova(name: str) -> Any:
-    """What the sweep's own run found, where W&B's importance is a random forest's."""
-    _, wr = libraries()
-    return wr.CustomChart(
-        query={"summaryTable": {"tableKey": f"sweep/importance/{name}_table"}},
-        chart_name="wandb/bar/v0",
-        chart_fields={"label": "parameter", "value": "importance"},
-        chart_strings={"title": f"What {name} depends on (PED-ANOVA)"},
-    )
-
-
-def _column(found: Record, parameter: str) -> Any:
-    """A parameter's axis. An option of a group is in the config as `choices.<group>`."""
+def _axis(found: Record, parameter: str) -> Any:
+    """The axis of a parameter. An option of a group is in the config as `choices.<group>`."""
     _, wr = libraries()
     distribution = found.distributions[parameter]
     option = isinstance(distribution, CategoricalDistribution) and "." not in parameter
@@ -293,9 +269,10 @@ def _column(found: Record, parameter: str) -> Any:
     )
 
 
-def _score(found: Record, i: int) -> Any:
-    _, wr = libraries()
-    objective = found.objectives[i]
-    return wr.ParallelCoordinatesPlotColumn(
-        metric=wr.SummaryMetric(objective.name), display_name=found.labels[i], inverted=not objective.maximise
-    )
+def _title(found: Record) -> str:
+    """The title without symbols, such as `+` or emojis, which W&B refuses in the name of a workspace."""
+    return "catsweep " + "".join("_" if unicodedata.category(c).startswith("S") else c for c in found.name)
+
+
+if __name__ == "__main__":
+    main()

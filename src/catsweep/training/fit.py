@@ -33,8 +33,8 @@ from catsweep.run_folder import BEST_CHECKPOINT, LAST_CHECKPOINT, SCORES, alone
 from catsweep.runs import load_weights
 from catsweep.search.reporting import TrialReporter
 from catsweep.signals import COMMAND, SAID
-from catsweep.tracking import loggers, provenance
-from catsweep.training import devices, resume
+from catsweep.tracking import loggers
+from catsweep.training import devices, provenance, resume
 from catsweep.training.trainer import RUNG_SCORE, build_trainer, without_idle_hooks
 
 log = logging.getLogger(__name__)

@@ -1,8 +1,7 @@
-"""Where a run came from: code, data, seed, versions and machine, written beside its results.
+"""Collect where a run came from: code, data, seed, versions and machine, written beside its results.
 
-`training.run` calls `collect` before the first step and `write` as soon as the run folder exists, so that
-a run that crashes can still be told from its neighbours. The export copies both files into the bundle.
-Nothing here can fail a run: what cannot be found out is None, with the reason beside it.
+Both files are written as soon as the run folder exists, so that a run that crashes can still be told from its
+neighbours. Nothing here can fail a run: what cannot be found out is None, with the reason beside it.
 """
 
 import hashlib
@@ -37,7 +36,7 @@ SECRET = re.compile(r"key|token|secret|passw", re.IGNORECASE)
 
 
 def collect(seed: int | None, root: Path, data_digest: str | None = None) -> dict[str, Any]:
-    """Find out everything that a result depends on and its configuration does not say.
+    """Collect everything that a result depends on and its configuration does not say.
 
     Args:
         seed: the seed of the run.
@@ -151,7 +150,7 @@ def _cpu_model() -> str | None:
 
 
 def _shortened(text: str, root: Path) -> str:
-    """Take this machine's folders out of a text: the project's root goes, the home folder becomes `~`."""
+    """Remove this machine's folders from a text: the project's root goes, the home folder becomes `~`."""
     text = text.replace(f"{root.resolve()}{os.sep}", "").replace(str(root.resolve()), ".")
     home = str(Path.home())
     return text.replace(home, "~") if len(home) > 1 else text

@@ -8,7 +8,7 @@ import pytest
 import torch
 from omegaconf import MissingMandatoryValue, OmegaConf
 
-from catsweep.tracking.provenance import collect, git_state, write
+from catsweep.training.provenance import collect, git_state, write
 
 
 def git(folder, *arguments):
