@@ -125,7 +125,7 @@ class Steps(pl.Callback):
 def test_lightning_validates_within_an_epoch_and_once_more_at_the_end(
     compose: Callable[..., DictConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(TimedValidation, "_due", lambda self, trainer, epochs: round(epochs * 5) in (2, 7))
+    monkeypatch.setattr(TimedValidation, "is_due", lambda self, trainer, epochs: round(epochs * 5) in (2, 7))
     plain, steps = trainer.callbacks, Steps()
     monkeypatch.setattr(trainer, "callbacks", lambda *args: [*plain(*args), steps])
     cfg = compose("eval_every=auto", "minutes=60", "epochs=3")

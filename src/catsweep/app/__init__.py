@@ -1,1 +1,1 @@
-"""`make demo`: a page to play with a generator in the browser. `command` is the way in."""
+"""Web app to try a trained generator in the browser: `make demo`."""

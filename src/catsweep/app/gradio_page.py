@@ -1,7 +1,7 @@
-"""The demo's page in Gradio: tabs of cats, of walks, and of one's own photo where the model can take one in.
+"""Gradio page of the demo: tabs of cats, of interpolations, and of one's own photo if the model has an encoder.
 
-Imported by `command` when Gradio's environment is set. Each control draws anew when it changes; while a slider moves,
-only its latest place counts.
+Imported when Gradio's environment is set. Each control draws anew when it changes; while a slider moves, only its
+latest place counts.
 """
 
 import secrets
@@ -34,7 +34,7 @@ ABOUT_PHOTO = (
 
 
 def theme() -> gr.themes.Base:
-    """Warm and quiet, with the fonts of the machine."""
+    """Theme of the page, with the fonts of the machine."""
     soft = gr.themes.Soft(
         primary_hue="orange", secondary_hue="orange", neutral_hue="stone", radius_size="lg", font=FONT, font_mono=MONO
     )
@@ -52,16 +52,10 @@ def theme() -> gr.themes.Base:
 
 
 def build(session: Session) -> gr.Blocks:
-    """The page.
-
-    Args:
-        session: what draws.
-    """
+    """Build the page of a session."""
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(KEPT // 24, KEPT)) as page:
-        gr.HTML(
-            f'<div class="masthead"><h1>cat<b>sweep</b></h1><p>{facts_line(session.source)}</p></div>',
-            padding=False,
-        )
+        title = f'<div class="masthead"><h1>cat<b>sweep</b></h1><p>{facts_line(session.source)}</p></div>'
+        gr.HTML(title, padding=False)
         with gr.Tabs():
             with gr.Tab("Cats"):
                 _cats(page, session)
@@ -187,12 +181,12 @@ def _named(session: Session, strengths: tuple[float, ...]) -> dict[str, float]:
 
 
 def _uploaded(payload: Any) -> str | None:
-    """The file as it came, for our own reader: Gradio's knows fewer formats, and says less of what is wrong."""
+    """Path of the uploaded file, for our own reader: Gradio's knows fewer formats and explains less."""
     return None if payload is None else str(payload.path)
 
 
 def _known(seed: int | None) -> int:
-    """The seed that was typed, which may be none while it is."""
+    """Check the seed, which is None while it is being typed."""
     if seed is None or seed < 0:
         raise gr.Error("A seed is a whole number from 0 up.", print_exception=False)
     return seed

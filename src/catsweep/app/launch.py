@@ -1,4 +1,4 @@
-"""`make demo`: draw cats in the browser. Needs Gradio (`pip install 'catsweep[demo]'`), and no network."""
+"""Run the demo: `make demo`. Needs Gradio (`pip install 'catsweep[demo]'`), and no network."""
 
 import atexit
 import os

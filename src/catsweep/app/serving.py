@@ -1,4 +1,4 @@
-"""The demo's page on 127.0.0.1, for the browser of this machine alone, with no way out of it.
+"""Serve the demo's page on 127.0.0.1 to the browser of this machine alone.
 
 Gradio would serve itself, but then it looks for its own address over HTTP and can be told by the environment to open
 tunnels. Here `catsweep.local_server` serves what Gradio made, and the browser is told to fetch nothing from anywhere
@@ -41,7 +41,7 @@ OPEN = {"GET": READ, "HEAD": READ, "POST": rf"{CALL}|{UPLOAD}"}
 
 
 class OwnFiles:
-    """Answers 404 at addresses that the page has no use for, and 403 where a file is meant that is not the demo's own.
+    """ASGI filter: 404 for addresses that the page does not use, 403 for files that are not the demo's own.
 
     Gradio checks names of files too, where it knows that it was launched (see `application`); but it would take
     addresses from the web for names, and serve what lies in its cache below the working directory.
@@ -75,7 +75,7 @@ class OwnFiles:
         return await self.app(scope, receive, send)
 
     def _upload(self, scope: Scope, receive: Receive) -> Receive:
-        """The request, cut off where it is too large: 64 MiB would hold for each of a thousand files of one."""
+        """Check the size of an upload: Gradio's own bound holds for each of a thousand files of one request."""
         length = _header(scope, b"content-length")
         if not length.isdigit() or int(length) > LARGEST_UPLOAD:
             raise _Refused(413, f"Expected one photo of at most {LARGEST_PHOTO >> 20} MiB.")
@@ -84,7 +84,7 @@ class OwnFiles:
         return receive  # the server itself ends a request that is longer than it says
 
     async def _call(self, scope: Scope, receive: Receive) -> Receive:
-        """The request as it was understood here, so that Gradio cannot understand it otherwise."""
+        """Parse a call, and pass it on as it was parsed, so that Gradio cannot parse it otherwise."""
         if _header(scope, b"content-type").partition(b";")[0].strip().lower() != b"application/json":
             raise _Refused(415, "Expected application/json.")
         body = bytearray()
@@ -107,7 +107,7 @@ class OwnFiles:
         return _Replayed(told, receive)
 
     def _is_own(self, name: str) -> bool:
-        """Whether it is a file of the folder, wherever links lead."""
+        """Whether a path, with its links resolved, is a file of the folder."""
         try:
             real = Path(os.path.realpath(name, strict=True))
         except (OSError, ValueError):
@@ -122,7 +122,7 @@ class _Refused(Exception):
 
 
 class _Replayed:
-    """A `Receive` that gives a body, and then what else comes: that the browser is gone."""
+    """A `Receive` that gives a body, and then what else comes: the end of the connection."""
 
     def __init__(self, body: bytes, receive: Receive) -> None:
         self._first: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
@@ -133,7 +133,7 @@ class _Replayed:
 
 
 def _names(call: Any) -> list[Any]:
-    """What stands as the path of a file, at any depth."""
+    """Values of the key `path`, at any depth."""
     names, left = [], [call]
     while left:
         value = left.pop()
@@ -150,7 +150,7 @@ def _header(scope: Scope, name: bytes) -> bytes:
 
 
 def _size(folder: Path) -> int:
-    """Bytes of all files in it; of those that go meanwhile, none."""
+    """Size of all files in a folder, in bytes; files that vanish meanwhile count 0."""
     total = 0
     for parent, _, names in os.walk(folder):
         for name in names:
@@ -162,7 +162,7 @@ def _size(folder: Path) -> int:
 
 
 def _sandboxed(send: Send) -> Send:
-    """Whatever was uploaded, no script of it runs."""
+    """Add the header that keeps scripts of an upload from running."""
     extra = (SANDBOX[0].lower().encode(), SANDBOX[1].encode())
 
     async def sending(message: Message) -> None:
@@ -174,12 +174,7 @@ def _sandboxed(send: Send) -> Send:
 
 
 def application(page: gr.Blocks, folder: Path) -> ASGIApp:
-    """The page as an application.
-
-    Args:
-        page: of Gradio.
-        folder: of its uploads and pictures, which are all the files that it serves.
-    """
+    """Make an ASGI application of a Gradio page; it serves files of `folder` alone, its uploads and pictures."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     css = files("catsweep.app").joinpath("page.css").read_text(encoding="utf-8")
     gr.mount_gradio_app(

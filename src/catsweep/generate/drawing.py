@@ -33,6 +33,7 @@ from catsweep.printing import say
 from catsweep.report.grids import BACKGROUND, grid, save_png
 
 Images = NDArray[np.uint8]
+Groups = tuple[OwnPhotos, OwnPhotos]  # a person's photos with and without an attribute
 
 DRAWN = Path("outputs/generated")  # what is drawn from a bundle, to which nothing may be added
 WEBP_QUALITY = 90
@@ -124,14 +125,6 @@ def save_animation(path: Path, frames: Images, fps: int) -> None:
         images[0].save(unfinished, save_all=True, append_images=images[1:], loop=0, **how)
 
 
-@dataclass(frozen=True)
-class Sorted:
-    """A person's photos with and without an attribute."""
-
-    having: OwnPhotos
-    lacking: OwnPhotos
-
-
 def run(cfg: DictConfig) -> Path:
     """Draw what the options ask for, write it, and print its path.
 
@@ -149,12 +142,10 @@ def run(cfg: DictConfig) -> Path:
     """
     options = read(cfg)
     photos = None if options.photos is None else OwnPhotos(options.photos, "photos")
+    attribute = options.attribute
     groups = None
-    if options.attribute and options.attribute.having and options.attribute.lacking:
-        groups = Sorted(
-            OwnPhotos(options.attribute.having, "attribute.with"),
-            OwnPhotos(options.attribute.lacking, "attribute.without"),
-        )
+    if attribute and attribute.having and attribute.lacking:
+        groups = OwnPhotos(attribute.having, "attribute.with"), OwnPhotos(attribute.lacking, "attribute.without")
     source = choose(cfg.bundle, cfg.run, cfg.checkpoint)
     out = options.out or _usual_place(source, options)
     if options.form == FOLDER:
@@ -187,7 +178,7 @@ def write(strips: Strips, out: Path, options: GenerateOptions) -> Path:
     return out
 
 
-def _strips(options: GenerateOptions, source: Source, photos: OwnPhotos | None, groups: Sorted | None) -> Strips:
+def _strips(options: GenerateOptions, source: Source, photos: OwnPhotos | None, groups: Groups | None) -> Strips:
     """Draw the strips that the options ask for."""
     if photos is not None and not options.interpolate and not options.attribute:
         return _beside_reconstructions(source.reconstructor, photos, options.rows)
@@ -230,7 +221,7 @@ def _walk(options: GenerateOptions, model: Generator, start: Tensor, own: Own | 
 
 
 def _along(
-    wanted: Attribute, model: Generator, start: Tensor, names: list[str], groups: Sorted | None, own: Own | None
+    wanted: Attribute, model: Generator, start: Tensor, names: list[str], groups: Groups | None, own: Own | None
 ) -> Strips:
     """Draw each cat with less to more of an attribute, from left to right; before it the photo, if it is of one."""
     if groups is not None:
@@ -251,10 +242,8 @@ def _along(
     return Strips(images, names)
 
 
-def _sorted_by_hand(wanted: Attribute, model: Encoder, groups: Sorted) -> Tensor:
-    having, lacking = (
-        latents_of(model, _read(photos, model.image_size, None).images) for photos in (groups.having, groups.lacking)
-    )
+def _sorted_by_hand(wanted: Attribute, model: Encoder, groups: Groups) -> Tensor:
+    having, lacking = (latents_of(model, _read(photos, model.image_size, None).images) for photos in groups)
     way = interpolation.direction(having, lacking, wanted.name)
     right, asked = interpolation.told_apart(having, lacking)
     if asked:

@@ -70,7 +70,7 @@ class Source:
 
     @property
     def reconstructs(self) -> bool:
-        """Whether `reconstructor` is there."""
+        """Whether the model reconstructs photos."""
         return isinstance(self.generator, Reconstructor)
 
     @property
@@ -109,7 +109,7 @@ class Source:
 
 
 def choose(bundle: str | None, run: str | None, checkpoint: str = BEST) -> Source:
-    """The generator that is meant; nothing is loaded yet.
+    """Choose the generator; nothing is loaded yet.
 
     Args:
         bundle: an exported bundle.

@@ -12,6 +12,7 @@ from catsweep.schema.nodes import Branch, Value, Values
 PIXELS = 8192  # of a side, more than any photo's that is trained on
 WEIGHT = Real(0, 1e6)
 SHARE = Real(0, 1)
+SEED = Whole(0, SEEDS)
 RATE = Real(0, 1e30)  # of float32; 0 trains nothing, and the largest diverge, which a run says itself
 
 
@@ -21,18 +22,18 @@ def target(**keys: Any) -> Branch:
 
 
 def part(**keys: Any) -> Branch:
-    """A node of which a function is made."""
+    """A node that makes a partial function."""
     return target(_partial_=Value(Switch()), **keys)
 
 
-def _source() -> Value:
-    return Value(Text(), null=True)
+def _text(null: bool = True) -> Value:
+    return Value(Text(), null=null)
 
 
 def _images(reader: Branch, **more: Any) -> Branch:
-    """Photos from somewhere, that a reader makes images of."""
+    """A data module of photos from a reader."""
     return target(
-        source=_source(),
+        source=_text(),
         **more,
         reader=reader,
         size=Value(Whole(1, PIXELS)),
@@ -46,12 +47,12 @@ def _batches(held_out: bool = True) -> dict[str, Any]:
         "batch_size": Value(Whole(1)),
         **({"val_fraction": Value(Real(0, 1, below=True))} if held_out else {}),
         "flip": Value(Switch()),
-        "seed": Value(Whole(0, SEEDS)),
+        "seed": Value(SEED),
     }
 
 
 def operation(changes: bool = True) -> Branch:
-    """One way to change images, see `catsweep.data.prepare.operations`."""
+    """An augmentation, see `catsweep.data.prepare.operations`."""
     amount = {"range": Values(Several(Real(0, 100), length=2))} if changes else {}
     return target(probability=Value(SHARE), **amount)
 
@@ -72,26 +73,26 @@ def _metrics(**extractor: Any) -> Branch:
         extractor=target(
             backend=Value(Choice(("auto", "onnx", "torch"))),
             threads=Value(Whole(1, 4096), null=True),
-            cache_root=Value(Text(), null=True),
+            cache_root=_text(),
             **extractor,
         ),
-        cache_root=Value(Text(), null=True),
+        cache_root=_text(),
         samples=Value(Whole(2)),
         rung_samples=Value(Whole(2)),
-        seed=Value(Whole(0, SEEDS)),
+        seed=Value(SEED),
         reference=Value(Choice(("all", "train", "val"))),
         batch_size=Value(Whole(1)),
     )
 
 
 def _judge(**extractor: Any) -> Branch:
-    """A network in a file, and how it judges."""
+    """A judge: a network in a file and its preprocessing."""
     return part(
         required=Value(Switch()),
         extractor=target(
             file=Value(Text()),
-            sha256=Value(Text(), null=True),
-            name=Value(Text(), null=True),
+            sha256=_text(),
+            name=_text(),
             size=Value(Whole(1, PIXELS), null=True),
             mean=Values(Several(Real(-1e6, 1e6), length=3)),
             std=Values(Several(Real(0, 1e6, beyond=True), length=3)),
@@ -100,9 +101,9 @@ def _judge(**extractor: Any) -> Branch:
             threads=Value(Whole(1, 4096), null=True),
             **extractor,
         ),
-        cache_root=Value(Text(), null=True),
+        cache_root=_text(),
         samples=Value(Whole(2)),
-        seed=Value(Whole(0, SEEDS)),
+        seed=Value(SEED),
         reference=Value(Choice(("all", "train", "val"))),
         batch_size=Value(Whole(1)),
     )
@@ -130,12 +131,12 @@ def _network() -> dict[str, Any]:
 
 
 def _recipe(**more: Any) -> Branch:
-    """What is customary for a model, or with a discriminator."""
+    """Customary values for a model, or with a discriminator."""
     return Branch({"lr": Value(RATE), "betas": _betas(), "lion_lr": Value(RATE), "sgd_lr": Value(RATE), **more})
 
 
 def _model(**keys: Any) -> dict[str, Any]:
-    """A model and, beside it, what is customary for it."""
+    """A model and its recipe."""
     return {"model": target(**keys), "recipe": _recipe()}
 
 
@@ -170,7 +171,7 @@ def _every_discriminator() -> dict[str, Any]:
 
 
 def _discriminator(**keys: Any) -> dict[str, Any]:
-    """A discriminator and, beside it, what is customary with it."""
+    """A discriminator and its recipe."""
     recipe = _recipe(
         discriminator_lr=Value(RATE),
         batch_size=Value(Whole(1)),
@@ -233,9 +234,9 @@ def _pretrained() -> dict[str, Any]:
     return _model(
         _convert_=Value(Choice(("none", "partial", "object", "all"))),
         image_size=Value(Whole(1, PIXELS)),
-        source=_source(),
-        subfolder=Value(Text(), null=True),
-        revision=Value(Text(), null=True),
+        source=_text(),
+        subfolder=_text(),
+        revision=_text(),
         architecture=Branch(null=True),
         train=Value(Choice(("prior", "decoder"))),
         couplings=Value(Whole(1, 1024)),
@@ -249,7 +250,7 @@ def _pretrained() -> dict[str, Any]:
 def _wandb() -> Branch:
     return target(
         project=Value(Text()),
-        **{key: Value(Text(), null=True) for key in ("entity", "group", "name", "job_type")},
+        **{key: _text() for key in ("entity", "group", "name", "job_type")},
         tags=Values(Several(Text())),
         watch=Value(Choice(("gradients", "parameters", "all")), null=True),
         system=Value(Switch()),
@@ -281,22 +282,22 @@ GROUPS: dict[str, Any] = {
         side=Value(Whole(16, PIXELS)), rounds=Value(Whole(1, 1000)), margin=Value(Real(0, 0.25))
     ),
     "background_remover_onnx": _remover_onnx(),
-    "background_remover_rembg": target(model=Value(Text(), null=True)),
+    "background_remover_rembg": target(model=_text()),
     "data_augment_mild": Branch(
         {name: operation() for name in ("bright_dim", "bright_light", "contrast", "saturation", "crop_random")}
     ),
-    "data_demo_cats": _images(target(n=Value(Whole(1, 1_000_000)), seed=Value(Whole(0, SEEDS)))),
+    "data_demo_cats": _images(target(n=Value(Whole(1, 1_000_000)), seed=Value(SEED))),
     "data_hub_cats": _images(
         target(
-            source=_source(),
+            source=_text(),
             split=Value(Text()),
-            column=Value(Text(), null=True),
+            column=_text(),
             min_side=Value(Whole(0, PIXELS)),
         )
     ),
     "data_kaggle_cats": _images(
         target(
-            folder=Value(Text(), null=True),
+            folder=_text(),
             download=Value(Switch()),
             face=Branch({name: Values(Several(SHARE, length=2)) for name in ("left_eye", "right_eye", "mouth")}),
             min_eye_distance=Value(Real(0, PIXELS)),
@@ -305,14 +306,14 @@ GROUPS: dict[str, Any] = {
         ),
         download=Value(Switch()),
     ),
-    "data_photos": _images(target(folder=Value(Text(), null=True), min_side=Value(Whole(0, PIXELS)))),
-    "data_ready": target(source=_source(), size=Value(Whole(1, PIXELS)), **_batches(held_out=False)),
+    "data_photos": _images(target(folder=_text(), min_side=Value(Whole(0, PIXELS)))),
+    "data_ready": target(source=_text(), size=Value(Whole(1, PIXELS)), **_batches(held_out=False)),
     "depth": Branch({"halvings": Value(Whole(1, 12))}),
     "discriminator_plain": _plain(),
     "discriminator_projected": _discriminator(**_projected()),
-    "hparams_search": {"study": Value(Text(), null=True), "trials": Value(Whole(1))},
-    "judge": _judge(output=Value(Text(), null=True)),
-    "judge_none": Branch({"_target_": Value(Text(), null=True)}),
+    "hparams_search": {"study": _text(), "trials": Value(Whole(1))},
+    "judge": _judge(output=_text()),
+    "judge_none": Branch({"_target_": _text()}),
     "judge_torch": _judge(),
     "logger_wandb": _wandb(),
     "loss_perceptual": Branch(
@@ -345,15 +346,10 @@ GROUPS: dict[str, Any] = {
 }
 
 
-SEED = Whole(0, SEEDS)
 AUTO = "auto"  # of eval_every, as in `catsweep.training.validation`
 MEASURES = ("brightness", "contrast", "warmth", "colour", "detail")  # as in `catsweep.generate.interpolation`
 FASTEST = 50  # frames per second; browsers slow a GIF down that is faster
 LARGEST = 16  # times the images' side
-
-
-def _text(null: bool = True) -> Value:
-    return Value(Text(), null=null)
 
 
 def _trust() -> Values:

@@ -96,7 +96,7 @@ def _is_online(part: Path) -> bool:
 
 
 def _run_of(part: Path) -> str:
-    """`offline-run-20261126_105431-cats-0` is of `cats-0`."""
+    """Id of a part's run: `cats-0` of `offline-run-20261126_105431-cats-0`."""
     return part.name.removeprefix("offline-run-").partition("-")[2]
 
 

@@ -258,7 +258,7 @@ def sections(found: Record) -> dict[str, list[Any]]:
 
 
 def _axis(found: Record, parameter: str) -> Any:
-    """The axis of a parameter. An option of a group is in the config as `choices.<group>`."""
+    """Axis of a parameter. An option of a group is in the config as `choices.<group>`."""
     _, wr = libraries()
     distribution = found.distributions[parameter]
     option = isinstance(distribution, CategoricalDistribution) and "." not in parameter

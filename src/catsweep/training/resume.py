@@ -215,7 +215,7 @@ def _refuse_changes(cfg: DictConfig, before: dict[str, Any], folder: Path, said:
 
 
 def _of_an_older_version(before: dict[str, Any], now: Any, folder: Path) -> str:
-    """What else to do, where no options help: the model has keys that its configuration did not have yet."""
+    """Format the remedy for a run whose configuration lacks keys that its model has since."""
     if not (new := sorted(_new_keys(before.get("model"), now["model"]))):
         return ""
     return (
@@ -225,7 +225,7 @@ def _of_an_older_version(before: dict[str, Any], now: Any, folder: Path) -> str:
 
 
 def _new_keys(before: Any, now: Any, path: str = "") -> Iterator[str]:
-    """The keys that the arguments of the same target did not have before."""
+    """Iterate over the keys that the arguments of the same target did not have before."""
     if not isinstance(before, dict) or not isinstance(now, dict) or before.get("_target_") != now.get("_target_"):
         return
     for key, value in now.items():

@@ -123,10 +123,11 @@ class TimedValidation(pl.Callback):
         if trainer.world_size > 1 and (batch_idx + 1) % TOGETHER and batch_idx + 1 < batches:
             trainer.val_check_batch = NEVER
             return
-        due = on_rank_zero(trainer, lambda: self._due(trainer, trainer.current_epoch + (batch_idx + 1) / batches))
+        due = on_rank_zero(trainer, lambda: self.is_due(trainer, trainer.current_epoch + (batch_idx + 1) / batches))
         trainer.val_check_batch = 1 if due else NEVER
 
-    def _due(self, trainer: pl.Trainer, epochs: float) -> bool:
+    def is_due(self, trainer: pl.Trainer, epochs: float) -> bool:
+        """Whether to validate after this step, with so many epochs trained on; starts the time of an evaluation."""
         now, passed = self.clock(), self._passed(trainer, epochs)
         if self.began is not None:
             self.rest_until = now + max((now - self.began) * (1 / self.share - 1), self.apart)
