@@ -324,6 +324,9 @@ class _NoScorer:
 
     ready = SimpleNamespace(indices=lambda split: range(100))
 
+    def rung_names(self) -> list[str]:
+        return ["val/kid"]
+
 
 def trainer_of(cfg: DictConfig, folder: Path) -> pl.Trainer:
     # The trainer only keeps the scorer, and this test never scores.

@@ -458,12 +458,8 @@ class SampleGrid(pl.Callback):
     ) -> None:
         if every_n_evals < 1 or n < 1:
             raise ValueError(f"SampleGrid needs every_n_evals >= 1 and n >= 1; got {every_n_evals} and {n}.")
-        self.run_dir = Path(run_dir)
-        self.seed = seed
-        self.every_n_evals = every_n_evals
-        self.n = n
-        self.photos = photos
-        self.images = images
+        self.run_dir, self.seed, self.every_n_evals = Path(run_dir), seed, every_n_evals
+        self.n, self.photos, self.images = n, photos, images
         self._evals = 0
         self._drawn_at: int | None = None  # the trainer's global step
 
@@ -491,26 +487,16 @@ class SampleGrid(pl.Callback):
             latents = draw_latents(self.n, pl_module.latent_size, self.seed)
             self._show(trainer, "samples", epochs, grid(generate(pl_module, latents).numpy()))
         if isinstance(pl_module, Reconstructor):
-            originals = self._originals(trainer)
-            if len(originals):
-                page = rows(originals, _reconstructions(pl_module, originals))
-                self._show(trainer, "reconstructions", epochs, page)
+            if self.images is None:
+                ready = trainer.datamodule.ready  # type: ignore[attr-defined]  # Lightning adds `datamodule` at fit
+                self.images = np.asarray(ready.images[ready.indices("val")[: self.photos]])
+            if len(originals := self.images[: self.photos]):
+                photos = to_float(torch.from_numpy(originals).to(pl_module.device))
+                with evaluating(pl_module), torch.autocast(pl_module.device.type, enabled=False):
+                    again = to_uint8(pl_module.reconstruct(photos)).cpu().numpy()
+                self._show(trainer, "reconstructions", epochs, rows(originals, again))
 
     def _show(self, trainer: pl.Trainer, kind: str, epochs: int, page: Images) -> None:
         save_png(self.run_dir / kind / f"epoch_{epochs:04d}.png", page)
         # Not global_step, which counts the steps of two optimizers: Lightning logs by batches.
         log_images(trainer.loggers, kind, page, trainer.fit_loop.epoch_loop._batches_that_stepped)
-
-    def _originals(self, trainer: pl.Trainer) -> Images:
-        if self.images is None:
-            ready = trainer.datamodule.ready  # type: ignore[attr-defined]  # Lightning adds `datamodule` at fit
-            self.images = np.asarray(ready.images[ready.indices("val")[: self.photos]])
-        return self.images[: self.photos]
-
-
-def _reconstructions(model: Reconstructor, originals: Images) -> Images:
-    """Reconstruct stored images: uint8 (N, H, W, 3) to the same."""
-    assert isinstance(model, pl.LightningModule)
-    images: Tensor = to_float(torch.from_numpy(originals).to(model.device))
-    with evaluating(model), torch.autocast(model.device.type, enabled=False):
-        return to_uint8(model.reconstruct(images)).cpu().numpy()

@@ -35,7 +35,7 @@ from catsweep.search.reporting import TrialReporter
 from catsweep.signals import COMMAND, SAID
 from catsweep.tracking import loggers
 from catsweep.training import devices, provenance, resume
-from catsweep.training.trainer import RUNG_SCORE, build_trainer, without_idle_hooks
+from catsweep.training.trainer import build_trainer, without_idle_hooks
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ IGNORED = (
     r".*isinstance\(treespec, LeafSpec\)",  # Lightning 2.6 calls what torch 2.13 has deprecated
     r"Checkpoint directory .* exists and is not empty",  # a resumed run: that is the point
     r"Total length of `OrderedBatches` across ranks is zero",  # data.val_fraction=0: nothing is held out,
-    r"`ModelCheckpoint\(monitor='val/kid'\)` could not find the monitored key",  # and nothing scored on the way
+    r"`ModelCheckpoint\(monitor='val/.*'\)` could not find the monitored key",  # and nothing scored on the way
     r"You're resuming from a checkpoint that ended before the epoch ended",  # as a run bound by minutes does
     r"The `srun` command is available",  # of SLURM: whether to use it is decided in `catsweep.training.devices`
 )
@@ -227,6 +227,6 @@ def _keep_if_better(trainer: pl.Trainer, model: pl.LightningModule, scorer: Scor
     if score.scored_at == trainer.global_step and best.best_model_score is not None:
         return
     assert isinstance(model, Generator)
-    rung = scorer.rung(model)[RUNG_SCORE]
+    rung = scorer.rung(model)[scorer.rung_names()[0]]
     if best.best_model_score is None or rung < float(best.best_model_score):
         trainer.save_checkpoint(folder / BEST_CHECKPOINT)

@@ -37,7 +37,6 @@ from catsweep.training.callbacks import (
     SweepCallback,
 )
 
-RUNG_SCORE = "val/kid"
 STEP_HOOKS = (
     "on_train_batch_start", "on_before_zero_grad", "on_before_backward", "on_after_backward",
     "on_before_optimizer_step", "on_train_batch_end",
@@ -84,7 +83,7 @@ def callbacks(
     cfg: DictConfig, folder: Path, scorer: Scorer, logged: bool, reporter: TrialReporter | None = None
 ) -> list[pl.Callback]:
     """Make the callbacks of a run; scores first, since checkpoints and early stopping read what they log."""
-    checkpoints = folder / LAST_CHECKPOINT.parent
+    checkpoints, rung_score = folder / LAST_CHECKPOINT.parent, scorer.rung_names()[0]
     result: list[pl.Callback] = [
         ScoreCallback(scorer),
         SampleGrid(folder),
@@ -93,11 +92,11 @@ def callbacks(
         resume.Continuation(folder),
         Progress(),
         EvaluationLine(),
-        BestCheckpoint(checkpoints, RUNG_SCORE),
+        BestCheckpoint(checkpoints, rung_score),
         LastCheckpoint(checkpoints),
     ]
     if cfg.patience is not None:
-        result.append(EarlyStopping(RUNG_SCORE, patience=cfg.patience, check_on_train_epoch_end=False))
+        result.append(EarlyStopping(rung_score, patience=cfg.patience, check_on_train_epoch_end=False))
     if cfg.minutes is not None:
         result.append(Timer({"seconds": cfg.minutes * 60}, verbose=False))
     if _epochs_between(cfg, scorer) is None:
