@@ -10,9 +10,9 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities.seed import isolate_rng
 
+from catsweep.devices import cuda_in_use
 from catsweep.errors import MetricError
 from catsweep.metrics.scorer import Scorer
-from catsweep.training.devices import cuda_in_use
 
 
 class ScoreCallback(Callback):

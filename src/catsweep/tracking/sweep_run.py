@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from omegaconf import DictConfig, OmegaConf
 
+from catsweep import devices
 from catsweep.instantiation import instantiate
 from catsweep.metrics.beside import BESIDE, Scores
 from catsweep.report import record as study_record
@@ -20,7 +21,6 @@ from catsweep.report.record import Entry, Record
 from catsweep.search import attributes, confirmation, results
 from catsweep.search.confirmation import Confirmation
 from catsweep.tracking.loggers import RunLogger
-from catsweep.training import devices
 
 if TYPE_CHECKING:
     import wandb

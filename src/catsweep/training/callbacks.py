@@ -26,6 +26,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 
 from catsweep import checkpoints
+from catsweep.devices import cuda_in_use, on_rank_zero
 from catsweep.errors import DataError, DivergedError, InterruptedTrial
 from catsweep.images import to_float, to_uint8
 from catsweep.metrics.scorer import Scorer
@@ -34,7 +35,6 @@ from catsweep.models.protocol import Generator, Reconstructor, evaluating, gener
 from catsweep.report.grids import Images, grid, rows, save_png
 from catsweep.run_folder import BEST_CHECKPOINT
 from catsweep.search.reporting import TrialReporter
-from catsweep.training.devices import cuda_in_use, on_rank_zero
 from catsweep.training.validation import budget_used, epochs_done, is_timed
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from catsweep import configuration, judging, links
+from catsweep import configuration, devices, judging, links
 from catsweep.atomic import write_json
 from catsweep.data.datamodule import CatDataModule
 from catsweep.data.splits import TRAIN
@@ -34,7 +34,7 @@ from catsweep.runs import load_weights
 from catsweep.search.reporting import TrialReporter
 from catsweep.signals import COMMAND, SAID
 from catsweep.tracking import loggers
-from catsweep.training import devices, provenance, resume
+from catsweep.training import provenance, resume
 from catsweep.training.trainer import build_trainer, without_idle_hooks
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ IGNORED = (
     r"Total length of `OrderedBatches` across ranks is zero",  # data.val_fraction=0: nothing is held out,
     r"`ModelCheckpoint\(monitor='val/.*'\)` could not find the monitored key",  # and nothing scored on the way
     r"You're resuming from a checkpoint that ended before the epoch ended",  # as a run bound by minutes does
-    r"The `srun` command is available",  # of SLURM: whether to use it is decided in `catsweep.training.devices`
+    r"The `srun` command is available",  # of SLURM: whether to use it is decided in `catsweep.devices`
 )
 
 

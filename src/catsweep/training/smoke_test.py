@@ -19,13 +19,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from catsweep import configuration
 from catsweep.data.datamodule import CatDataModule
 from catsweep.data.splits import TRAIN
+from catsweep.devices import require
 from catsweep.errors import CatsweepError, DivergedError
 from catsweep.instantiation import instantiate
 from catsweep.metrics.scorer import Scorer
 from catsweep.models.protocol import Generator
 from catsweep.search.outcome import is_out_of_memory
 from catsweep.tracking import loggers
-from catsweep.training.devices import require
 from catsweep.training.trainer import build_trainer, without_idle_hooks
 
 log = logging.getLogger(__name__)

@@ -17,6 +17,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.profilers import Profiler
 
+from catsweep import devices
 from catsweep.checkpoints import Checkpoints
 from catsweep.data.splits import TRAIN
 from catsweep.instantiation import instantiate
@@ -24,7 +25,7 @@ from catsweep.metrics.callback import ScoreCallback
 from catsweep.metrics.scorer import Scorer
 from catsweep.run_folder import LAST_CHECKPOINT
 from catsweep.search.reporting import TrialReporter
-from catsweep.training import devices, resume, validation
+from catsweep.training import resume, validation
 from catsweep.training.callbacks import (
     BestCheckpoint,
     Collapse,

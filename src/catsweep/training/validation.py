@@ -14,7 +14,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Timer
 
-from catsweep.training.devices import on_rank_zero
+from catsweep.devices import on_rank_zero
 
 AUTO = "auto"
 # Photos that a run bound by epochs trains on between two evaluations. On one thread at 64 x 64 that is a minute of a

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from catsweep.devices import device_name, require
 from catsweep.errors import ConfigError
-from catsweep.training.devices import device_name, require
 
 
 @pytest.mark.parametrize("accelerator", ["gpu", "cuda"])

@@ -6,7 +6,7 @@ from lightning_fabric.utilities.rank_zero import rank_zero_only
 from omegaconf import OmegaConf
 from tests import hostile
 
-from catsweep.training import devices
+from catsweep import devices
 
 
 @pytest.fixture(autouse=True)
