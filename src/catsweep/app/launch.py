@@ -32,9 +32,6 @@ QUIET = {
 def run(cfg: DictConfig) -> None:
     """Serve the page until Ctrl-C or SIGTERM.
 
-    Args:
-        cfg: as in `conf/demo.yaml`.
-
     Raises:
         ConfigError: Gradio is not installed, or a key cannot mean anything.
         DataError: the run's folder holds no trained model.

@@ -45,10 +45,6 @@ class OwnFiles:
 
     Gradio checks names of files too, where it knows that it was launched (see `application`); but it would take
     addresses from the web for names, and serve what lies in its cache below the working directory.
-
-    Args:
-        app: Gradio.
-        folder: of uploads and pictures.
     """
 
     def __init__(self, app: ASGIApp, folder: Path) -> None:
@@ -188,11 +184,6 @@ def application(page: gr.Blocks, folder: Path) -> ASGIApp:
 
 def serve(page: gr.Blocks, folder: Path, listening: socket.socket) -> None:
     """Serve until a signal.
-
-    Args:
-        page: of Gradio.
-        folder: of its uploads and pictures.
-        listening: on this machine alone.
 
     Raises:
         KeyboardInterrupt: at the end; uvicorn raises the signal again when it has stopped.

@@ -31,11 +31,7 @@ Strengths = Mapping[str, float]  # by name of attribute, in standard deviations
 
 
 class Session:
-    """A loaded generator and the attributes that it can draw more or less of.
-
-    Args:
-        source: of the generator.
-        folder: where pictures go; must exist.
+    """A loaded generator and its attributes, which writes pictures to an existing folder.
 
     Raises:
         CatsweepError: the generator cannot be loaded.
@@ -47,13 +43,7 @@ class Session:
         self.attributes = interpolation.measured(self.model, list(interpolation.MEASURES))
 
     def cats(self, n: int, seed: int, truncation: float, strengths: Strengths) -> Path:
-        """Draw a page of cats.
-
-        Args:
-            n: how many.
-            seed: of their latents.
-            truncation: see conf/generate.yaml.
-            strengths: of attributes.
+        """Draw a page of `n` cats, with strengths by name of attribute in standard deviations.
 
         Returns:
             A PNG; without attributes, with the pixels that `python src/generate.py` draws from the same numbers.
@@ -83,11 +73,7 @@ class Session:
         return path
 
     def photo(self, path: str, strengths: Strengths) -> Path:
-        """Draw a person's own photo and its reconstruction.
-
-        Args:
-            path: of the photo.
-            strengths: of attributes, added to the latents that the photo is drawn from.
+        """Draw a person's own photo and its reconstruction from latents moved by the strengths of attributes.
 
         Returns:
             A PNG: the photo as the model sees it, and the drawn one.

@@ -128,9 +128,6 @@ def save_animation(path: Path, frames: Images, fps: int) -> None:
 def run(cfg: DictConfig) -> Path:
     """Draw what the options ask for, write it, and print its path.
 
-    Args:
-        cfg: as in `conf/generate.yaml`.
-
     Returns:
         The file, or the folder.
 

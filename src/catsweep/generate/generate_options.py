@@ -82,9 +82,6 @@ class GenerateOptions:
 def read(cfg: DictConfig) -> GenerateOptions:
     """Read and check the options.
 
-    Args:
-        cfg: as in `conf/generate.yaml`.
-
     Raises:
         ConfigError: naming the key, what it must be, and what it is.
     """

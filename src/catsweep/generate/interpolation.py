@@ -145,10 +145,6 @@ def told_apart(having: Tensor, lacking: Tensor) -> tuple[int, int]:
 
     An attribute that the latents do not carry gets about half of them right. Images of a group of one are not asked.
 
-    Args:
-        having: see `direction`.
-        lacking: see `direction`.
-
     Returns:
         The number that are; of how many.
     """
@@ -165,11 +161,6 @@ def told_apart(having: Tensor, lacking: Tensor) -> tuple[int, int]:
 
 def measured(model: Generator, names: Sequence[str], draws: int = DRAWS) -> dict[str, Tensor]:
     """Directions of measured attributes, from the top and the bottom quarter of many drawn cats.
-
-    Args:
-        model: the generator.
-        names: of `MEASURES`.
-        draws: number of cats, at least 4.
 
     Returns:
         By name, see `direction`; one that is the same for every cat is left out.

@@ -48,11 +48,7 @@ class Own:
 
 
 class OwnPhotos(Photos):
-    """A photo, a folder of photos with its sub-folders, or a zip or tar of them.
-
-    Args:
-        path: of it.
-        key: of the configuration that names it, for errors.
+    """A photo, a folder of photos with its sub-folders, or a zip or tar of them, named by a `key` of the options.
 
     Raises:
         ConfigError: it is none of these, or without any photo. Nothing is read yet.

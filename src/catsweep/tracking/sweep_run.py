@@ -166,9 +166,6 @@ def _stays(found: Record) -> Rows:
 def timeline(stays: Rows) -> Any:
     """Plot the slots: a line each, a bar for each attempt of a trial.
 
-    Args:
-        stays: rows of trial, slot, start and end in seconds, state.
-
     Returns:
         A figure of Plotly.
     """

@@ -27,9 +27,6 @@ FRESH = 60.0  # seconds; what a run records is written every 15, and at its end 
 def main(words: list[str] | None = None) -> None:
     """Upload what is not online yet.
 
-    Args:
-        words: of the command line.
-
     Raises:
         SystemExit: there is no key, or wandb could not upload a part; with a message.
     """
@@ -43,9 +40,6 @@ def main(words: list[str] | None = None) -> None:
 
 def sync(folder: Path) -> str:
     """Upload what is not online yet.
-
-    Args:
-        folder: of the records, with a folder for each.
 
     Returns:
         What was done, in words.

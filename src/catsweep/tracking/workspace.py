@@ -34,9 +34,6 @@ PROJECT = "catsweep"  # where runs go unless their configuration says otherwise
 def main(words: list[str] | None = None) -> None:
     """Build the workspace and the report of a study.
 
-    Args:
-        words: of the command line.
-
     Raises:
         SystemExit: there is no such study, a package is missing, or the key does not work; with a message.
     """
@@ -110,13 +107,7 @@ def build(folder: Path, found: Record, entity: str | None = None) -> str:
 
 
 def specification(found: Record, entity: str, project: str) -> dict[str, Any]:
-    """Workspace and report as W&B's server takes them, plain values. Contacts nobody.
-
-    Args:
-        found: the study.
-        entity: user or team, may be empty.
-        project: of W&B.
-    """
+    """Workspace and report as W&B's server takes them, plain values. Contacts nobody."""
     view = workspace(found, entity, project)._to_model()
     text = report(found, "", project)._to_model()  # with an entity it would ask the server for the project
     return {

@@ -188,12 +188,7 @@ class LastCheckpoint(ModelCheckpoint):
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Save `best.ckpt` at the evaluation with the lowest value, which a resumed run has to beat.
-
-    Args:
-        folder: where it is written.
-        monitor: the name of the value.
-    """
+    """Save `best.ckpt` at the evaluation with the lowest value, which a resumed run has to beat."""
 
     def __init__(self, folder: Path, monitor: str) -> None:
         super().__init__(folder, "best", monitor=monitor, enable_version_counter=False)
@@ -403,12 +398,7 @@ class SweepCallback(pl.Callback):
 
 
 def seconds_left(before: float, now: float, seconds: float) -> float | None:
-    """Estimate the time until a budget is used up.
-
-    Args:
-        before: share that had been used at the start.
-        now: share that is used.
-        seconds: between the two.
+    """Estimate the time until a budget is used up, of which `seconds` have used the share from `before` to `now`.
 
     Returns:
         Seconds, 0 when it is used up; None as long as there is nothing to judge by.
@@ -419,14 +409,7 @@ def seconds_left(before: float, now: float, seconds: float) -> float | None:
 
 
 def log_images(loggers: Sequence[Logger], key: str, image: Images, step: int) -> None:
-    """Log an image with every logger that can show one (wandb); the others have the PNG in the run folder.
-
-    Args:
-        loggers: the loggers of the run.
-        key: name of the panel, for example `samples`.
-        image: uint8, shape (H, W, 3).
-        step: batches trained on, the x axis of all other values.
-    """
+    """Log an image, uint8 (H, W, 3), with every logger that can show one (wandb); others have the PNG in the folder."""
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             logger.log_image(key, [image], step=step)

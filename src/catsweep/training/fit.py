@@ -91,10 +91,6 @@ def run(cfg: DictConfig, folder: Path | None = None) -> float | tuple[float, ...
 def train(cfg: DictConfig, folder: Path) -> float | tuple[float, ...]:
     """Build, fit and score a checked configuration, in a folder that this process alone uses.
 
-    Args:
-        cfg: complete, see `configuration.complete`.
-        folder: of the run.
-
     Returns:
         As `run` does.
 

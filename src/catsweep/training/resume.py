@@ -30,10 +30,6 @@ NEW_RUN = "Start a new run without resume."
 def scores_of(folder: Path, told: bool = False) -> dict[str, Any] | None:
     """Read a run's `metrics.json`.
 
-    Args:
-        folder: of the run.
-        told: whether the person knows already that the file is torn.
-
     Returns:
         None if there is none, or a torn one, which is logged unless it was `told`.
     """
@@ -68,11 +64,7 @@ def scores_of_trial(cfg: DictConfig, folder: Path) -> dict[str, float] | None:
 
 
 def check(cfg: DictConfig, folder: Path) -> None:
-    """Refuse to go on with a run that was configured otherwise, or that has nothing left to do.
-
-    Args:
-        cfg: of this start, with `resume`; nothing is checked without.
-        folder: of the run.
+    """Refuse to resume (`cfg.resume`) a run that was configured otherwise, or that has nothing left to do.
 
     Raises:
         ConfigError: saying what differs, or what budget it would take.
@@ -99,11 +91,6 @@ def check(cfg: DictConfig, folder: Path) -> None:
 
 def checkpoint_of(cfg: DictConfig, folder: Path, model: pl.LightningModule) -> str | None:
     """Find the checkpoint to go on from, if `cfg.resume` asks for it or the trial was begun before.
-
-    Args:
-        cfg: of this start.
-        folder: of the run.
-        model: with fresh weights.
 
     Returns:
         None to begin afresh: a trial does, if none of its checkpoints can be read.
@@ -146,11 +133,6 @@ def checkpoint_of(cfg: DictConfig, folder: Path, model: pl.LightningModule) -> s
 def check_photos(cfg: DictConfig, folder: Path, digest: str) -> None:
     """Refuse other photos than the run was begun with, which the same configuration may name.
 
-    Args:
-        cfg: of this start.
-        folder: of the run.
-        digest: of its ready set now.
-
     Raises:
         ConfigError: they are others.
     """
@@ -168,11 +150,7 @@ def check_photos(cfg: DictConfig, folder: Path, digest: str) -> None:
 
 
 class Continuation(pl.Callback):
-    """Keep a finished run's record under another name when its training goes on: its checkpoints will be others.
-
-    Args:
-        folder: of the run.
-    """
+    """Keep a finished run's record under another name when its training goes on: its checkpoints will be others."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

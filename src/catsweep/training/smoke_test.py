@@ -40,11 +40,9 @@ T = TypeVar("T")
 
 
 class SmokeTest:
-    """Try configurations; photos and statistics that several have in common are made once.
+    """Try configurations of a study that is pruned by some scores and has a number of objectives.
 
-    Args:
-        pruned_by: names of the scores that the study prunes by.
-        objectives: how many values its trials return.
+    Photos and statistics that several configurations have in common are made once.
     """
 
     def __init__(self, pruned_by: Sequence[str] = (), objectives: int | None = None) -> None:
@@ -53,11 +51,7 @@ class SmokeTest:
         self._scorers: dict[str, Scorer] = {}
 
     def problems(self, cfg: DictConfig) -> list[str]:
-        """List what a run of this configuration would fail of, as far as each fault shows without the others.
-
-        Args:
-            cfg: composed from `conf/train.yaml`; changed as a run does.
-        """
+        """List what a run of this configuration would fail of, as far as each fault shows without the others."""
         said: list[str] = []
 
         def tried(step: Callable[[], T]) -> T | None:

@@ -49,15 +49,7 @@ Hooked = TypeVar("Hooked", pl.Callback, pl.LightningModule)
 def build_trainer(
     cfg: DictConfig, folder: Path, scorer: Scorer, log_to: list[Logger], reporter: TrialReporter | None = None
 ) -> pl.Trainer:
-    """Build the trainer of `cfg.trainer`, with the callbacks of every run, and those of a trial of a sweep.
-
-    Args:
-        cfg: of the run.
-        folder: of the run.
-        scorer: takes the rung scores.
-        log_to: the loggers; empty for none.
-        reporter: of the trial; None for a single run.
-    """
+    """Build the trainer of `cfg.trainer`, with the callbacks of a run, or of a trial if it has a reporter."""
     settings = {key: value for key, value in cfg.trainer.items() if key != "threads"}
     settings["precision"] = resolve_precision(cfg.trainer.precision, cfg.trainer.accelerator)
     starter = {} if "plugins" in settings else {"plugins": [devices.environment(cfg.trainer)]}

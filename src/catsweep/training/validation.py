@@ -45,11 +45,7 @@ def epochs_between(eval_every: int | str, epochs: int, minutes: float | None, ph
 
 
 def lightning_keys(every: int | None) -> dict[str, Any]:
-    """Arguments of `pytorch_lightning.Trainer` for a schedule.
-
-    Args:
-        every: epochs between two evaluations; None: `TimedValidation` is among the callbacks.
-    """
+    """Arguments of the Trainer for a schedule; None: `TimedValidation` is among the callbacks."""
     if every is not None:
         return {"check_val_every_n_epoch": every}
     return {"check_val_every_n_epoch": None, "val_check_interval": NEVER}
