@@ -32,14 +32,7 @@ def _text(null: bool = True) -> Value:
 
 def _images(reader: Branch, **more: Any) -> Branch:
     """A data module of photos from a reader."""
-    return target(
-        source=_text(),
-        **more,
-        reader=reader,
-        size=Value(Whole(1, PIXELS)),
-        root=Value(Text()),
-        **_batches(),
-    )
+    return target(source=_text(), **more, reader=reader, size=Value(Whole(1, PIXELS)), root=Value(Text()), **_batches())
 
 
 def _batches(held_out: bool = True) -> dict[str, Any]:
@@ -109,7 +102,7 @@ def _judge(**extractor: Any) -> Branch:
     )
 
 
-def _optimizer(converted: bool = True, lr: bool = True, **keys: Any) -> Branch:
+def _optimizer(converted: bool = True, **keys: Any) -> Branch:
     how = {"_convert_": Value(Choice(("none", "partial", "object", "all")))} if converted else {}
     return part(**how, lr=Value(RATE), **keys)
 
@@ -138,22 +131,6 @@ def _recipe(**more: Any) -> Branch:
 def _model(**keys: Any) -> dict[str, Any]:
     """A model and its recipe."""
     return {"model": target(**keys), "recipe": _recipe()}
-
-
-def _vae() -> dict[str, Any]:
-    return _model(
-        **_network(),
-        activation=Branch(),
-        reconstruction_loss=Branch(),
-        beta=Value(WEIGHT),
-        beta_warmup=Value(SHARE),
-        free_bits=Value(WEIGHT),
-        aggregate_prior=Value(Switch()),
-        ema_decay=Value(Real(0, 1, below=True)),
-        optimizer=Branch(),
-        schedule=Branch(),
-        adversarial=_adversarial(),
-    )
 
 
 def _policy() -> Values:
@@ -192,14 +169,6 @@ def _projected() -> dict[str, Any]:
     }
 
 
-def _plain() -> dict[str, Any]:
-    return _discriminator(
-        halvings=Value(Whole(1, 12)),
-        max_channels=Value(Whole(1, 65536)),
-        down=Branch(),
-    )
-
-
 def _adversarial() -> Branch:
     return target(
         weight=Value(WEIGHT),
@@ -209,63 +178,6 @@ def _adversarial() -> Branch:
         loss=target(),
         optimizer=_optimizer(betas=_betas(), fused=Value(Switch())),
         augment=target(policy=_policy()),
-    )
-
-
-def _dcgan() -> dict[str, Any]:
-    keys = dict(
-        **_network(),
-        activation=Branch(),
-        discriminator=Branch(),
-        adversarial_loss=Branch(),
-        optimizer=Branch(),
-        schedule=Branch(),
-        generator_lr=Value(RATE),
-        discriminator_lr=Value(RATE),
-        ema_decay=Value(Real(0, 1, below=True)),
-        r1_gamma=Value(WEIGHT),
-        r1_every=Value(Whole(1)),
-        augment=target(policy=_policy()),
-    )
-    return {"model": target(**keys)}  # its recipe comes with the discriminator
-
-
-def _pretrained() -> dict[str, Any]:
-    return _model(
-        _convert_=Value(Choice(("none", "partial", "object", "all"))),
-        image_size=Value(Whole(1, PIXELS)),
-        source=_text(),
-        subfolder=_text(),
-        revision=_text(),
-        architecture=Branch(null=True),
-        train=Value(Choice(("prior", "decoder"))),
-        couplings=Value(Whole(1, 1024)),
-        hidden=Value(Whole(1, 65536)),
-        reconstruction_loss=Branch(),
-        optimizer=Branch(),
-        schedule=Branch(),
-    )
-
-
-def _wandb() -> Branch:
-    return target(
-        project=Value(Text()),
-        **{key: _text() for key in ("entity", "group", "name", "job_type")},
-        tags=Values(Several(Text())),
-        watch=Value(Choice(("gradients", "parameters", "all")), null=True),
-        system=Value(Switch()),
-        mode=Value(Choice(("auto", "online", "offline", "disabled"))),
-        save_dir=Value(Text()),
-    )
-
-
-def _remover_onnx() -> Branch:
-    return target(
-        file=Value(Text()),
-        size=Value(Whole(1, PIXELS), null=True),
-        mean=Values(Several(Real(-1e6, 1e6), length=3)),
-        std=Values(Several(Real(0, 1e6, beyond=True), length=3)),
-        output=Value(Choice(("plain", "minmax", "logits"))),
     )
 
 
@@ -281,19 +193,20 @@ GROUPS: dict[str, Any] = {
     "background_remover_grabcut": target(
         side=Value(Whole(16, PIXELS)), rounds=Value(Whole(1, 1000)), margin=Value(Real(0, 0.25))
     ),
-    "background_remover_onnx": _remover_onnx(),
+    "background_remover_onnx": target(
+        file=Value(Text()),
+        size=Value(Whole(1, PIXELS), null=True),
+        mean=Values(Several(Real(-1e6, 1e6), length=3)),
+        std=Values(Several(Real(0, 1e6, beyond=True), length=3)),
+        output=Value(Choice(("plain", "minmax", "logits"))),
+    ),
     "background_remover_rembg": target(model=_text()),
     "data_augment_mild": Branch(
         {name: operation() for name in ("bright_dim", "bright_light", "contrast", "saturation", "crop_random")}
     ),
     "data_demo_cats": _images(target(n=Value(Whole(1, 1_000_000)), seed=Value(SEED))),
     "data_hub_cats": _images(
-        target(
-            source=_text(),
-            split=Value(Text()),
-            column=_text(),
-            min_side=Value(Whole(0, PIXELS)),
-        )
+        target(source=_text(), split=Value(Text()), column=_text(), min_side=Value(Whole(0, PIXELS)))
     ),
     "data_kaggle_cats": _images(
         target(
@@ -309,13 +222,23 @@ GROUPS: dict[str, Any] = {
     "data_photos": _images(target(folder=_text(), min_side=Value(Whole(0, PIXELS)))),
     "data_ready": target(source=_text(), size=Value(Whole(1, PIXELS)), **_batches(held_out=False)),
     "depth": Branch({"halvings": Value(Whole(1, 12))}),
-    "discriminator_plain": _plain(),
+    "discriminator_plain": _discriminator(
+        halvings=Value(Whole(1, 12)), max_channels=Value(Whole(1, 65536)), down=Branch()
+    ),
     "discriminator_projected": _discriminator(**_projected()),
     "hparams_search": {"study": _text(), "trials": Value(Whole(1))},
     "judge": _judge(output=_text()),
     "judge_none": Branch({"_target_": _text()}),
     "judge_torch": _judge(),
-    "logger_wandb": _wandb(),
+    "logger_wandb": target(
+        project=Value(Text()),
+        **{key: _text() for key in ("entity", "group", "name", "job_type")},
+        tags=Values(Several(Text())),
+        watch=Value(Choice(("gradients", "parameters", "all")), null=True),
+        system=Value(Switch()),
+        mode=Value(Choice(("auto", "online", "offline", "disabled"))),
+        save_dir=Value(Text()),
+    ),
     "loss_perceptual": Branch(
         {
             "reconstruction": part(
@@ -326,9 +249,49 @@ GROUPS: dict[str, Any] = {
     "loss_wgan_gp": Branch({"adversarial": target(gradient_penalty=Value(WEIGHT))}),
     "metrics_default": _metrics(),
     "metrics_inception": Branch({"extractor": target(weights=Value(Text()), download=Value(Switch()))}),
-    "model_dcgan": _dcgan(),
-    "model_vae": _vae(),
-    "model_vae_pretrained": _pretrained(),
+    "model_dcgan": {  # its recipe comes with the discriminator
+        "model": target(
+            **_network(),
+            activation=Branch(),
+            discriminator=Branch(),
+            adversarial_loss=Branch(),
+            optimizer=Branch(),
+            schedule=Branch(),
+            generator_lr=Value(RATE),
+            discriminator_lr=Value(RATE),
+            ema_decay=Value(Real(0, 1, below=True)),
+            r1_gamma=Value(WEIGHT),
+            r1_every=Value(Whole(1)),
+            augment=target(policy=_policy()),
+        )
+    },
+    "model_vae": _model(
+        **_network(),
+        activation=Branch(),
+        reconstruction_loss=Branch(),
+        beta=Value(WEIGHT),
+        beta_warmup=Value(SHARE),
+        free_bits=Value(WEIGHT),
+        aggregate_prior=Value(Switch()),
+        ema_decay=Value(Real(0, 1, below=True)),
+        optimizer=Branch(),
+        schedule=Branch(),
+        adversarial=_adversarial(),
+    ),
+    "model_vae_pretrained": _model(
+        _convert_=Value(Choice(("none", "partial", "object", "all"))),
+        image_size=Value(Whole(1, PIXELS)),
+        source=_text(),
+        subfolder=_text(),
+        revision=_text(),
+        architecture=Branch(null=True),
+        train=Value(Choice(("prior", "decoder"))),
+        couplings=Value(Whole(1, 1024)),
+        hidden=Value(Whole(1, 65536)),
+        reconstruction_loss=Branch(),
+        optimizer=Branch(),
+        schedule=Branch(),
+    ),
     "normalization_group": part(group_size=Value(Whole(1, 65536))),
     "optimizer_adam": _optimizer(betas=_betas(), fused=Value(Switch())),
     "optimizer_adamw": _optimizer(betas=_betas(), weight_decay=Value(WEIGHT), fused=Value(Switch())),
@@ -356,176 +319,151 @@ def _trust() -> Values:
     return Values(Several(Trust()), null=True)
 
 
-TRAIN = {
-    "seed": Value(SEED),
-    "epochs": Value(Whole(1)),
-    "minutes": Value(Real(0, 1e6, beyond=True), null=True),
-    "eval_every": Value(Either((Whole(1), Choice((AUTO,))))),
-    "patience": Value(Whole(1), null=True),
-    "resume": Value(Either((Switch(), Text())), null=True),
-    "trust": _trust(),
-    "objective": Values(Several(Text(), least=1)),
-    "study": _text(),
-    "rungs": Values(Several(Real(0, 1, beyond=True, below=True), rising=True)),
-    "trial": Branch(
-        {"number": Value(Whole(0), null=True), "attempt": Value(Whole(0)), "study": _text(), "storage": _text()}
-    ),
-}
-
-GENERATE = {
-    "bundle": _text(),
-    "run": _text(),
-    "checkpoint": Value(Choice(("best", "last"))),
-    "n": Value(Whole(1, 1_000_000)),
-    "seed": Value(SEED),
-    "truncation": Value(Real(0, 1, beyond=True)),
-    "photos": _text(),
-    "interpolate": Value(Whole(2, 10_000), null=True),
-    "attribute": Branch(
-        {
-            "measure": Value(Choice(MEASURES), null=True),
-            "with": _text(),
-            "without": _text(),
-            "strength": Value(Real(0, 1000, beyond=True)),
-            "steps": Value(Whole(2, 10_000)),
-            "draws": Value(Whole(4, 1_000_000)),
-        }
-    ),
-    "out": _text(),
-    "overwrite": Value(Switch()),
-    "columns": Value(Whole(1, 10_000), null=True),
-    "scale": Value(Whole(1, LARGEST)),
-    "fps": Value(Whole(1, FASTEST)),
-    "trust": _trust(),
-}
-
-EVALUATE = {
-    "bundle": _text(),
-    "exports": _text(null=False),
-    "ready": _text(),
-    "seed": Value(SEED, null=True),
-    "out": Value(Text(ending=".json"), null=True),
-    "trust": _trust(),
-}
-
-EXPORT = {
-    "run": _text(null=False),
-    "out": _text(null=False),
-    "draws": Value(Whole(2, 10_000, or_0=True)),
-    "ready": _text(),
-    "trust": _trust(),
-    "push": Value(Choice(("hub", "wandb")), null=True),
-    "hub_repo": _text(),
-    "private": Value(Switch()),
-    "wandb_project": _text(null=False),
-    "wandb_entity": _text(),
-    "wandb_registry": _text(),
-}
-
-BEST_MODEL = {
-    "study": _text(),
-    "select": _text(null=False),
-    "sweeps": _text(null=False),
-    "outputs": _text(null=False),
-    "out": _text(null=False),
-}
-
-REPORT = {
-    "study": _text(),
-    "select": _text(),
-    "sweeps": _text(null=False),
-    "outputs": _text(null=False),
-    "ready": _text(null=False),
-    "plotly": Value(Switch()),
-}
-
-DEMO = {"bundle": _text(), "run": _text(), "port": Value(PORT), "trust": _trust()}
-
-
-def _zoom() -> Branch:
-    return target(
-        size=Value(Whole(1, PIXELS)),
-        landmarks=Value(Switch()),
-        cascades=Value(Switch()),
-        border=Value(Choice(("reflect", "constant", "blur", "drop"))),
-        colour=Values(Several(Whole(0, 255), length=3)),
-        min_inside=Value(SHARE),
-        max_enlarged=Value(Real(0, 1e6)),
-        final=Value(Whole(1, PIXELS)),
-        min_confidence=Value(SHARE),
-        whole=Value(Choice(("auto", "always", "never"))),
-    )
-
-
-def _augment() -> Branch:
-    return target(
-        copies=Value(Whole(1, 100_000)),
-        size=Value(Whole(1, PIXELS)),
-        seed=Value(SEED),
-        working=Value(Real(1, 16)),
-        operations=Branch(
-            {
-                "flip": operation(changes=False),
-                **{
-                    name: operation()
-                    for name in ("bright_dim", "bright_light", "contrast", "saturation", "crop_random")
-                },
-                "none": operation(changes=False),
-            }
-        ),
-    )
-
-
 def _format(**keys: Any) -> Branch:
     return target(suffix=Value(Choice((".jpg", ".png"))), **keys)
 
 
-PREPARE = {
-    "name": _text(),
-    "size": Value(Whole(1, PIXELS)),
-    "stages": Values(Several(Text(), least=1), null=True),
-    "verify": Value(Choice(("auto", "serve", "csv"))),
-    "export": _text(),
-    "manifest": Value(Choice(("csv", "parquet"))),
-    "download": Value(Switch()),
-    "val_fraction": Value(Real(0, 1, below=True)),
-    "seed": Value(SEED),
-    "root": _text(null=False),
-    "trust": _trust(),
-    "pipeline": Values(Several(Node(), least=1)),
-    "original": target(min_side=Value(Whole(0, PIXELS)), max_side=Value(Whole(1, 1 << 16))),
-    "duplicates": target(
-        threshold=Value(Real(0, 1, beyond=True)),
-        review=Value(Real(0, 1, beyond=True)),
-        mirrored=Value(Switch()),
-        crops=Value(Switch()),
-    ),
-    "zoom": _zoom(),
-    "verification": target(
-        mode=Value(Choice(("auto", "serve", "csv"))),
-        val_fraction=Value(Real(0, 1, below=True)),
-        port=Value(PORT),
-        tolerate=Values(Several(Text())),
-    ),
-    "augment": _augment(),
-    "resize": target(size=Value(Whole(1, PIXELS))),
-    "formats": Branch(
-        {
-            "jpg": _format(),
-            "png": _format(),
-            "tar": _format(images=Value(Whole(1))),
-            "parquet": _format(images=Value(Whole(1))),
-        }
-    ),
-}
-
 COMMANDS: dict[str, Any] = {
-    "best_model": BEST_MODEL,
-    "demo": DEMO,
-    "evaluate": EVALUATE,
-    "export": EXPORT,
-    "generate": GENERATE,
-    "prepare": PREPARE,
-    "report": REPORT,
-    "train": TRAIN,
+    "best_model": {
+        "study": _text(),
+        "select": _text(null=False),
+        "sweeps": _text(null=False),
+        "outputs": _text(null=False),
+        "out": _text(null=False),
+    },
+    "demo": {"bundle": _text(), "run": _text(), "port": Value(PORT), "trust": _trust()},
+    "evaluate": {
+        "bundle": _text(),
+        "exports": _text(null=False),
+        "ready": _text(),
+        "seed": Value(SEED, null=True),
+        "out": Value(Text(ending=".json"), null=True),
+        "trust": _trust(),
+    },
+    "export": {
+        "run": _text(null=False),
+        "out": _text(null=False),
+        "draws": Value(Whole(2, 10_000, or_0=True)),
+        "ready": _text(),
+        "trust": _trust(),
+        "push": Value(Choice(("hub", "wandb")), null=True),
+        "hub_repo": _text(),
+        "private": Value(Switch()),
+        "wandb_project": _text(null=False),
+        "wandb_entity": _text(),
+        "wandb_registry": _text(),
+    },
+    "generate": {
+        "bundle": _text(),
+        "run": _text(),
+        "checkpoint": Value(Choice(("best", "last"))),
+        "n": Value(Whole(1, 1_000_000)),
+        "seed": Value(SEED),
+        "truncation": Value(Real(0, 1, beyond=True)),
+        "photos": _text(),
+        "interpolate": Value(Whole(2, 10_000), null=True),
+        "attribute": Branch(
+            {
+                "measure": Value(Choice(MEASURES), null=True),
+                "with": _text(),
+                "without": _text(),
+                "strength": Value(Real(0, 1000, beyond=True)),
+                "steps": Value(Whole(2, 10_000)),
+                "draws": Value(Whole(4, 1_000_000)),
+            }
+        ),
+        "out": _text(),
+        "overwrite": Value(Switch()),
+        "columns": Value(Whole(1, 10_000), null=True),
+        "scale": Value(Whole(1, LARGEST)),
+        "fps": Value(Whole(1, FASTEST)),
+        "trust": _trust(),
+    },
+    "prepare": {
+        "name": _text(),
+        "size": Value(Whole(1, PIXELS)),
+        "stages": Values(Several(Text(), least=1), null=True),
+        "verify": Value(Choice(("auto", "serve", "csv"))),
+        "export": _text(),
+        "manifest": Value(Choice(("csv", "parquet"))),
+        "download": Value(Switch()),
+        "val_fraction": Value(Real(0, 1, below=True)),
+        "seed": Value(SEED),
+        "root": _text(null=False),
+        "trust": _trust(),
+        "pipeline": Values(Several(Node(), least=1)),
+        "original": target(min_side=Value(Whole(0, PIXELS)), max_side=Value(Whole(1, 1 << 16))),
+        "duplicates": target(
+            threshold=Value(Real(0, 1, beyond=True)),
+            review=Value(Real(0, 1, beyond=True)),
+            mirrored=Value(Switch()),
+            crops=Value(Switch()),
+        ),
+        "zoom": target(
+            size=Value(Whole(1, PIXELS)),
+            landmarks=Value(Switch()),
+            cascades=Value(Switch()),
+            border=Value(Choice(("reflect", "constant", "blur", "drop"))),
+            colour=Values(Several(Whole(0, 255), length=3)),
+            min_inside=Value(SHARE),
+            max_enlarged=Value(Real(0, 1e6)),
+            final=Value(Whole(1, PIXELS)),
+            min_confidence=Value(SHARE),
+            whole=Value(Choice(("auto", "always", "never"))),
+        ),
+        "verification": target(
+            mode=Value(Choice(("auto", "serve", "csv"))),
+            val_fraction=Value(Real(0, 1, below=True)),
+            port=Value(PORT),
+            tolerate=Values(Several(Text())),
+        ),
+        "augment": target(
+            copies=Value(Whole(1, 100_000)),
+            size=Value(Whole(1, PIXELS)),
+            seed=Value(SEED),
+            working=Value(Real(1, 16)),
+            operations=Branch(
+                {
+                    "flip": operation(changes=False),
+                    **{
+                        name: operation()
+                        for name in ("bright_dim", "bright_light", "contrast", "saturation", "crop_random")
+                    },
+                    "none": operation(changes=False),
+                }
+            ),
+        ),
+        "resize": target(size=Value(Whole(1, PIXELS))),
+        "formats": Branch(
+            {
+                "jpg": _format(),
+                "png": _format(),
+                "tar": _format(images=Value(Whole(1))),
+                "parquet": _format(images=Value(Whole(1))),
+            }
+        ),
+    },
+    "report": {
+        "study": _text(),
+        "select": _text(),
+        "sweeps": _text(null=False),
+        "outputs": _text(null=False),
+        "ready": _text(null=False),
+        "plotly": Value(Switch()),
+    },
+    "train": {
+        "seed": Value(SEED),
+        "epochs": Value(Whole(1)),
+        "minutes": Value(Real(0, 1e6, beyond=True), null=True),
+        "eval_every": Value(Either((Whole(1), Choice((AUTO,))))),
+        "patience": Value(Whole(1), null=True),
+        "resume": Value(Either((Switch(), Text())), null=True),
+        "trust": _trust(),
+        "objective": Values(Several(Text(), least=1)),
+        "study": _text(),
+        "rungs": Values(Several(Real(0, 1, beyond=True, below=True), rising=True)),
+        "trial": Branch(
+            {"number": Value(Whole(0), null=True), "attempt": Value(Whole(0)), "study": _text(), "storage": _text()}
+        ),
+    },
 }
