@@ -165,7 +165,7 @@ def _seed(label: str, value: int, name: str) -> gr.Number:
 
 def _truncation(name: str) -> gr.Slider:
     return gr.Slider(
-        0.05, 1, 0.8, step=0.05, label="Truncation", info="Lower: likelier cats, less variety", elem_id=name
+        0.05, 1, 0.8, step=0.05, label="Truncation", info="Lower: likelier cats, less diversity", elem_id=name
     )
 
 

@@ -1,6 +1,6 @@
 """Collect where a run came from: code, data, seed, versions and machine, written beside its results.
 
-Both files are written as soon as the run folder exists, so that a run that crashes can still be told from its
+Both files are written as soon as the run folder exists, so that a run that crashes can still be distinguished from its
 neighbours. Nothing here can fail a run: what cannot be found out is None, with the reason beside it.
 """
 
