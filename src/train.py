@@ -18,9 +18,9 @@ runs.register()
 @guard
 def main(cfg: DictConfig) -> float | tuple[float, ...]:
     """Train, score, and return the values of `objective`."""
-    from catsweep import training  # imports torch, which --help must not wait for
+    from catsweep.training import fit  # imports torch, which --help must not wait for
 
-    return training.run(cfg)
+    return fit.run(cfg)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Write checkpoints whole or not at all, and read them whole or refuse them by name.
 
-`catsweep.training` gives `Checkpoints` to Lightning, which writes through it; `catsweep.resumption` asks `newest` where
-a run goes on from, `catsweep.runs` reads weights. Lightning itself writes to the temporary folder and moves the file,
-which is a copy where that is another file system: a kill or a full disk in it leaves a torn one.
+`catsweep.training.trainer` gives `Checkpoints` to Lightning, which writes through it; `catsweep.training.resume` asks
+`newest` where a run goes on from, `catsweep.runs` reads weights. Lightning itself writes to the temporary folder and
+moves the file, which is a copy where that is another file system: a kill or a full disk in it leaves a torn one.
 """
 
 import io

@@ -16,7 +16,7 @@ from catsweep.export import digests
 from catsweep.export.bundle import run as export
 from catsweep.runs import RunDir
 from catsweep.tracking import loggers
-from catsweep.tracking.run_logger import has_key, resolve_mode
+from catsweep.tracking.loggers import has_key, resolve_mode
 from steady import printing
 
 REPO = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)

@@ -27,7 +27,7 @@ from PIL import Image
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.strategies import DDPStrategy
 
-from catsweep import configuration, runs, schema, training
+from catsweep import configuration, runs, schema
 from catsweep.data.ready import open_or_build
 from catsweep.data.sources import KaggleCats
 from catsweep.errors import ConfigError, MetricError
@@ -38,6 +38,7 @@ from catsweep.models.generator import Generator, Reconstructor, draw_latents, ev
 from catsweep.synthetic.renderer import render
 from catsweep.tracking import loggers
 from catsweep.tracking.loggers import RunLogger
+from catsweep.training import trainer
 from steady.propose.enqueue import read_all
 from steady.propose.space import Space
 
@@ -329,7 +330,7 @@ class _NoScorer:
 
 def trainer_of(cfg: DictConfig, folder: Path) -> pl.Trainer:
     # The trainer only keeps the scorer, and this test never scores.
-    return training.build_trainer(cfg, folder, _NoScorer(), [])  # type: ignore[arg-type]
+    return trainer.build_trainer(cfg, folder, _NoScorer(), [])  # type: ignore[arg-type]
 
 
 def test_trainer_cpu_is_one_process(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from catsweep import evaluation, publish
 from catsweep.errors import ExportError
 from catsweep.export import bundle_images, digests, graphs, weights
 from catsweep.export.digests import READ, of, refuse_links, verify
-from catsweep.generation import sources
+from catsweep.generate import model_source
 from catsweep.runs import CONFIG
 
 pytestmark = pytest.mark.security
@@ -88,8 +88,8 @@ def readers(folder: Path) -> list[Callable[[], Any]]:
     cfg = OmegaConf.merge({key: keys[key] for key in keys if key not in ("defaults", "hydra")}, {"bundle": str(folder)})
     return [
         lambda: evaluation.run(cfg),
-        lambda: sources.choose(str(folder), None).generator,
-        lambda: sources.Source(folder).encoder,
+        lambda: model_source.choose(str(folder), None).generator,
+        lambda: model_source.Source(folder).encoder,
         lambda: publish.push(folder, OmegaConf.create({"push": "hub", "hub_repo": "user/name"})),
     ]
 
@@ -229,11 +229,11 @@ def test_digests_are_said_where_a_bundle_is_drawn_from(
     vae: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = shutil.copytree(vae.folder, tmp_path / "bundle")
-    assert sources.Source(folder).generator.image_size == 32
+    assert model_source.Source(folder).generator.image_size == 32
     assert capsys.readouterr().err == ""
     provenance = json.loads((folder / "provenance.json").read_text())
     del provenance["export"]["files"]
     (folder / "provenance.json").write_text(json.dumps(provenance))
-    assert sources.Source(folder).generator.image_size == 32
+    assert model_source.Source(folder).generator.image_size == 32
     assert "holds no digests of its files" in capsys.readouterr().err
     assert digests.PROVENANCE == "provenance.json"

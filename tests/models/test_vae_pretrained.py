@@ -16,7 +16,7 @@ from hydra import initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file, save_file
 
-from catsweep import configuration, training
+from catsweep import configuration
 from catsweep.errors import ConfigError, DataError
 from catsweep.export import graphs, weights
 from catsweep.losses.reconstruction import mse
@@ -24,6 +24,7 @@ from catsweep.models import vae_pretrained
 from catsweep.models.generator import LatentEncoder, evaluating
 from catsweep.models.vae_pretrained import PretrainedVAE
 from catsweep.runs import load_run
+from catsweep.training import fit
 
 ROOT = Path(__file__).resolve().parents[2]
 SCALE, SHIFT = 0.5, 0.25
@@ -151,7 +152,7 @@ def test_a_run_is_scored_resumed_rebuilt_and_exported_without_its_source(compose
     passing, run = tmp_path / "source", tmp_path / "run"
     shutil.copytree(source, passing)
     cfg = configured(compose, passing)
-    training.run(cfg, run)
+    fit.run(cfg, run)
     scores = json.loads((run / "metrics.json").read_text())["scores"]
     assert {"val/fid", "val/ssim", "val/kid"} <= scores.keys()
     written = OmegaConf.load(run / "config.yaml").model.architecture
@@ -171,7 +172,7 @@ def test_a_run_is_scored_resumed_rebuilt_and_exported_without_its_source(compose
 
     monkeypatch.setattr(vae_pretrained, "load_autoencoder", lambda *_: pytest.fail("a resumed run has its weights"))
     cfg.resume, cfg.epochs = str(run), 2
-    training.run(cfg, run)
+    fit.run(cfg, run)
     assert json.loads((run / "metrics.json").read_text())["epochs"] == 2
 
 

@@ -21,7 +21,7 @@ from catsweep.grids import save_png
 from catsweep.metrics.judge import Judged
 from catsweep.metrics.scores import MetricCard
 from catsweep.tracking import sweep_run
-from catsweep.tracking.run_logger import run_id
+from catsweep.tracking.loggers import run_id
 from steady.confirm import comparison
 from steady.sweep import Sweep
 

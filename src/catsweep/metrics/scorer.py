@@ -19,8 +19,8 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
+from catsweep.devices import cuda_in_use
 from catsweep.errors import DivergedError, MetricError
-from catsweep.hardware import cuda_in_use
 from catsweep.images import to_float, to_uint8
 from catsweep.metrics import distances
 from catsweep.metrics.extractors import Extractor, device_of

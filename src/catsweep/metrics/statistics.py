@@ -19,9 +19,9 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from catsweep.errors import MetricError
+from catsweep.heartbeat import every_minute
 from catsweep.metrics.distances import pair_similarity, scales
 from catsweep.metrics.extractors import Extractor, device_of
-from catsweep.still import told
 from steady.atomic import write_bytes
 
 log = logging.getLogger(__name__)
@@ -167,7 +167,9 @@ def _compute(
 ) -> dict[str, Tensor]:
     device = device_of(extractor)
     parts = []
-    for start in told(range(0, len(photos), batch_size), log, f"%s batches of {batch_size} photos looked at so far"):
+    for start in every_minute(
+        range(0, len(photos), batch_size), log, f"%s batches of {batch_size} photos looked at so far"
+    ):
         batch = torch.from_numpy(np.array(images[photos[start : start + batch_size]]))  # a copy: the map is read-only
         parts.append(extractor(batch.to(device)).cpu())
     features = torch.cat(parts)
