@@ -366,9 +366,10 @@ def calling(*names: str) -> set[str]:
 def test_who_builds_what_a_configuration_names() -> None:
     """Those that compose theirs; whoever opens a folder goes through `catsweep.loaded`."""
     assert calling("instantiate") == {
-        "catsweep/training", "catsweep/judging", "catsweep/smoke_test", "catsweep/preflight",
+        "catsweep/training/fit", "catsweep/training/trainer", "catsweep/training/smoke_test",
+        "catsweep/training/preflight", "catsweep/judging",
         "catsweep/tracking/loggers", "catsweep/tracking/sweep_run",
-        "catsweep/data/prepare/pipeline", "catsweep/data/prepare/loose",
+        "catsweep/prepare/pipeline", "catsweep/prepare/exporters",
     }  # fmt: skip
     assert calling("hydra.utils.instantiate", "hydra.utils.call") == {
         "catsweep/instantiation", "catsweep/loaded", "steady/propose/pruning", "steady/propose/sampling",

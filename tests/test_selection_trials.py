@@ -5,7 +5,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from catsweep.errors import ExportError, StorageError
+from catsweep.errors import ExportError, StorageError, StudyError
 from catsweep.selection import Candidate, Objective, find_run, read_trials
 from steady.study.storage import study_folder
 
@@ -35,15 +35,15 @@ class TestFindStudy:
         assert study_folder(sweep.sweeps, None).name == "new"
 
     def test_none_yet_says_what_to_run(self, sweep) -> None:
-        with pytest.raises(ExportError, match="make sweep"):
+        with pytest.raises(StudyError, match="Run a sweep first"):
             study_folder(sweep.sweeps, None)
         (sweep.sweeps / "empty").mkdir(parents=True)
-        with pytest.raises(ExportError, match="make sweep"):
+        with pytest.raises(StudyError, match="Run a sweep first"):
             study_folder(sweep.sweeps, None)
 
     def test_unknown_name_lists_the_known(self, sweep) -> None:
         sweep.study("vae", [])
-        with pytest.raises(ExportError, match=r"No study 'gan'.*There are: vae"):
+        with pytest.raises(StudyError, match=r"No study 'gan'.*There are: vae"):
             study_folder(sweep.sweeps, "gan")
 
 
@@ -146,7 +146,7 @@ class TestReadTrials:
     def test_several_studies_none_named_like_the_folder(self, sweep) -> None:
         for name in ("x", "y"):
             sweep.study("s", [(1.0, 2.0)], names=["val/fid", "val/ssim"], study_name=name)
-        with pytest.raises(ExportError, match=r"holds the studies x, y, but none is called 's'"):
+        with pytest.raises(StudyError, match=r"holds the studies x, y, but none is called 's'"):
             self.read(sweep)
 
     @pytest.mark.parametrize("content", [b"", b"not a database" * 999], ids=["empty", "garbage"])

@@ -242,7 +242,7 @@ def read_trials(folder: Path, runs: Path) -> Trials:
         params={number: dict(t.params) for number, t in done.items()},
         overrides={number: grammar.as_overrides(t.params, space, exact) for number, t in done.items()},
         ranked=tuple(comparison.candidates(study)),
-        folders={t.number: t.user_attrs[meta.FOLDER] for t in trials if meta.FOLDER in t.user_attrs},
+        folders={t.number: meta.get(t, meta.FOLDER) for t in trials if meta.has(t, meta.FOLDER)},
         again=_again(study),
     )
 

@@ -235,7 +235,6 @@ def _objectives(study: optuna.Study) -> tuple[Objective, ...]:
 
 
 def _entry(trial: FrozenTrial, run: Path | None) -> Entry:
-    noted = trial.user_attrs
     state, role = results.state(trial), ROLES[trial.state]
     if role == "pruned" and state != "pruned":  # infeasible: out of memory, diverged
         role = "failed"
@@ -247,16 +246,16 @@ def _entry(trial: FrozenTrial, run: Path | None) -> Entry:
         params=dict(trial.params),
         attempts=_attempts(trial, run),
         seconds=results.seconds(trial),
-        message=readable(str(noted.get(meta.MESSAGE, ""))).strip(),
-        traceback=readable(str(noted.get(meta.TRACEBACK, ""))).strip(),
+        message=readable(str(meta.get(trial, meta.MESSAGE, ""))).strip(),
+        traceback=readable(str(meta.get(trial, meta.TRACEBACK, ""))).strip(),
         run=run,
-        confirms=noted.get(meta.CONFIRMS),
-        seed=noted.get(meta.SEED),
+        confirms=meta.get(trial, meta.CONFIRMS),
+        seed=meta.get(trial, meta.SEED),
     )
 
 
 def _attempts(trial: FrozenTrial, run: Path | None) -> tuple[Attempt, ...]:
-    told = trial.user_attrs.get(meta.RUNS, [])
+    told = meta.get(trial, meta.RUNS, [])
     ended = tuple(Attempt(one.get("slot"), float(one["start"]), float(one["end"])) for one in told)
     if trial.state == TrialState.RUNNING and run is not None:
         return (*ended, *_open_attempt(run))
@@ -286,7 +285,7 @@ def _confirmations(study: optuna.Study, runs: Path) -> tuple[Entry, ...]:
 def _run_folder(trial: FrozenTrial, runs: Path, objectives: Sequence[Objective]) -> Path | None:
     if trial.state == TrialState.COMPLETE:
         try:
-            known = trial.user_attrs.get(meta.FOLDER)
+            known = meta.get(trial, meta.FOLDER)
             return find_run(runs, Candidate(trial.number, tuple(trial.values)), objectives, known)
         except ExportError:
             return None
@@ -295,7 +294,7 @@ def _run_folder(trial: FrozenTrial, runs: Path, objectives: Sequence[Objective])
 
 def _own_folder(trial: FrozenTrial, runs: Path, usual: str) -> Path | None:
     """Return a trial's folder if it exists within `runs`: the study of a stranger may name any other."""
-    folder = runs / str(trial.user_attrs.get(meta.FOLDER, usual))
+    folder = runs / str(meta.get(trial, meta.FOLDER, usual))
     return folder if folder.is_dir() and inside(runs, folder) else None
 
 

@@ -204,7 +204,7 @@ def test_command_line_on_an_empty_project(root, tmp_path) -> None:
     command = [sys.executable, str(root / "src" / "best_model.py"), "select=knee"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 1
-    assert result.stderr.startswith("ExportError: No study in sweeps/")
+    assert result.stderr.startswith("StudyError: No study in sweeps/")
     assert "make sweep" in result.stderr
     assert "Traceback" not in result.stderr
     assert list(tmp_path.iterdir()) == []

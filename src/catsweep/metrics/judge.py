@@ -307,6 +307,11 @@ def table(title: str, rows: Mapping[str, Mapping[str, str]]) -> "Table | None":
 def of_confirmation(found: "Confirmation", again: Mapping[int, Mapping[int, RunScores]]) -> dict[str, dict[int, str]]:
     """Average what runs that confirm a winner have beside the objectives.
 
+    >>> from steady.confirm.comparison import Candidate, Confirmation
+    >>> found = Confirmation(("val/fid",), ("minimize",), (Candidate(3, (9.0,), {1: (9.5,)}),), (), (3,))
+    >>> of_confirmation(found, {3: {1: RunScores({"val/recall": 0.5})}})
+    {'val/recall': {3: '0.5'}}
+
     Args:
         found: which trials and seeds were compared.
         again: scores by trial and seed.
@@ -326,7 +331,13 @@ def of_confirmation(found: "Confirmation", again: Mapping[int, Mapping[int, RunS
 
 
 def confirmation_table(found: "Confirmation", told: Mapping[str, Mapping[int, str]]) -> "Table | None":
-    """Make a table for a terminal of what `of_confirmation` returns; None of nothing."""
+    """Make a table for a terminal of what `of_confirmation` returns; None of nothing.
+
+    >>> from steady.confirm.comparison import Candidate, Confirmation
+    >>> found = Confirmation(("val/fid",), ("minimize",), (Candidate(3, (9.0,), {1: (9.5,)}),), (), (3,))
+    >>> confirmation_table(found, {"val/recall": {3: "0.5"}}).row_count
+    1
+    """
     rows = {
         str(one.trial): {name: words.get(one.trial, "") for name, words in told.items()} for one in found.candidates
     }

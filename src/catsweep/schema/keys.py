@@ -95,7 +95,6 @@ def _judge(**extractor: Any) -> Branch:
             threads=Value(Whole(1, 4096), null=True),
             **extractor,
         ),
-        scores=Branch(),
         cache_root=_text(),
         samples=Value(Whole(2)),
         seed=Value(SEED),

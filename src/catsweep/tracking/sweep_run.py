@@ -211,5 +211,5 @@ def _summary(study: optuna.Study, found: Record, confirmed: Confirmation | None)
         summary |= found.opinion.own.get(summary["winner"], RunScores()).beside
     if found.opinion.judged and front:
         summary["judge"] = found.opinion.to_dict(summary["winner"])
-    summary["reused"] = sum(meta.DUPLICATE_OF in trial.user_attrs for trial in study.get_trials(deepcopy=False))
+    summary["reused"] = sum(meta.has(trial, meta.DUPLICATE_OF) for trial in study.get_trials(deepcopy=False))
     return summary

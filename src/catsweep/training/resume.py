@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from catsweep import checkpoints
 from catsweep.errors import ConfigError, DataError
+from catsweep.metrics.scores import DEFAULT, score
 from catsweep.runs import CONFIG, LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, PROVENANCE, SCORES, RunDir
 from steady.study.contract import differences
 
@@ -182,6 +183,10 @@ def _config_of(folder: Path, said: str) -> dict[str, Any]:
 
 def _refuse_changes(cfg: DictConfig, before: dict[str, Any], folder: Path, said: str) -> None:
     now = OmegaConf.to_container(cfg, resolve=True)
+    if isinstance(metrics := before.get("metrics"), dict):  # scores had no names up to 0.1, and all were taken
+        metrics.setdefault(
+            "scores", {name: {"_target_": f"catsweep.metrics.scores.{type(score(name)).__name__}"} for name in DEFAULT}
+        )
     if changed := differences(before, now, ignore=MAY_DIFFER):
         raise ConfigError(
             f"{said}: the run in {folder} was configured otherwise:\n  " + "\n  ".join(changed) + "\n"
