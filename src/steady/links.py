@@ -11,7 +11,7 @@ for one part of a path: Windows has more separators and reserved names than Linu
 
 Links and pipes in folders that somebody else may have made: what would be written, read or waited for elsewhere.
 
-Archives and copies keep links, so a friend's run may hold one to a file of the user. `catsweep.run_folder` and
+Archives and copies keep links, so a friend's run may hold one to a file of the user. `catsweep.runs` and
 `steady.study.trial_folders` ask here before anything is written into a folder that is there already, `export.digests`
 before a bundle is read, and whoever reads a document `require_regular`. The folder may itself be a link: where the user
 keeps `outputs` is theirs to say. What changes between check and use is not defended.

@@ -1,7 +1,7 @@
 """The one door of every page that we serve: who may ask, and what each answer forbids the browser.
 
-The dashboard (`steady.watch.dashboard`), the demo (`catsweep.demo.serving`) and the page of stage verify
-(`catsweep.data.prepare.verify_page`) listen on 127.0.0.1, which keeps other machines out, but not other pages in this
+The dashboard (`steady.watch.dashboard`), the demo (`catsweep.app.serving`) and the page of stage verify
+(`catsweep.prepare.verify_page`) listen on 127.0.0.1, which keeps other machines out, but not other pages in this
 machine's browser: such a page can send requests here, and with a name of its own that it points at 127.0.0.1 (DNS
 rebinding) even read the answers. `refusal` tells such requests from those of our own pages; `Guarded` (ASGI) and
 `LocalRequestHandler` (wsgiref) ask it before anything else sees the request.

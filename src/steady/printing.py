@@ -17,7 +17,7 @@ comma, a semicolon, a tab or a line end counts as the beginning of a cell, too.
 Text in the Markdown that we write, such that it is read as the text that it is.
 
 Names of photos, studies and scores, options, reasons and messages may be a stranger's. Whoever writes Markdown
-(`catsweep.report.render`, `catsweep.export.readme` and `explanation`, the notes of `steady.watch.dashboard` and
+(`catsweep.report.render`, `catsweep.export.model_card` and `explanation`, the notes of `steady.watch.dashboard` and
 `catsweep.tracking.workspace`) passes them through here, templates without being asked (`catsweep.templates`). What
 comes out is the same to CommonMark, to GitHub's and to Python-Markdown: in a line, in a heading, in a cell of a table.
 """

@@ -11,7 +11,7 @@ pickled (`steady.propose.sampling`); all else in a storage that we open is JSON.
 
 Command lines that a record keeps, which may be a stranger's: repeated as advice only if they could be a sweep's.
 
-The provenance of a run and the attributes of a study keep the line that began them, and `catsweep.export.seeds`,
+The provenance of a run and the attributes of a study keep the line that began them, and `catsweep.selection`,
 `catsweep.report.report_data` and `steady.watch.dashboard` repeat it to people, who type it. So it may start nothing
 but our script, or the script of one's own app, and set nothing but data of a configuration.
 """
@@ -164,7 +164,7 @@ def _of_cmaes(module: str) -> bool:
     return module.partition(".")[0] == "cmaes"
 
 
-SCRIPT = "src/train.py"  # as `catsweep.tracking.provenance` keeps it, wherever it was started
+SCRIPT = "src/train.py"  # as `catsweep.training.provenance` keeps it, wherever it was started
 SWEPT = ("-m", "--multirun")
 # Of another app: a file beside the studies, or below, but none that came within what was given to us.
 APP = re.compile(r"(?!(?:sweeps|outputs|multirun)/)(?:\w[\w-]*/)*\w[\w-]*\.py", re.ASCII)
