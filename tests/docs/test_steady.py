@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import optuna
 import pytest
@@ -9,9 +10,7 @@ import pytorch_lightning as pl
 import torch
 from tests.docs.pages import PAGES, blocks
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
-
-from steady.reporting import TrialReporter
+from torch.utils.data import DataLoader, TensorDataset
 
 (SHOWN,) = (block.text for block in blocks(PAGES["docs/steady.md"]) if block.title == "report_to_study.py")
 
@@ -23,24 +22,24 @@ class Fit(pl.LightningModule):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(()))
 
-    def training_step(self, batch: Tensor) -> Tensor:
+    def training_step(self, batch: list[Tensor]) -> Tensor:
         return self.weight**2
 
-    def validation_step(self, batch: Tensor) -> None:
+    def validation_step(self, batch: list[Tensor]) -> None:
         self.log("val_loss", self.weight**2)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def fit(reporter: TrialReporter, folder: Path) -> None:
-    shown: dict[str, type[pl.Callback]] = {}
+def fit(reporter: Any, folder: Path) -> None:
+    shown: dict[str, Any] = {}
     exec(SHOWN, shown)
     trainer = pl.Trainer(
         accelerator="cpu", max_epochs=3, callbacks=[shown["ReportToStudy"](reporter)], default_root_dir=folder,
         logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
-    batches = DataLoader([torch.zeros(1)], num_workers=0)
+    batches = DataLoader(TensorDataset(torch.zeros(1, 1)))
     trainer.fit(Fit(), batches, batches)
 
 
@@ -55,6 +54,6 @@ def test_the_callback_reports_and_ends_a_trial(tmp_path: Path) -> None:
         return next(answers)
 
     with pytest.raises(optuna.TrialPruned):
-        fit(SimpleNamespace(report=report), tmp_path)  # type: ignore[arg-type]
+        fit(SimpleNamespace(report=report), tmp_path)
     assert [step for step, _ in said] == [0, 1]
     assert said[0][1] == pytest.approx({"val_loss": 0.8**2})

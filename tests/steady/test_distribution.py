@@ -60,7 +60,7 @@ def link(distribution: metadata.Distribution, site: Path) -> None:
         target = site / file
         target.parent.mkdir(parents=True, exist_ok=True)
         if not target.exists():
-            target.symlink_to(Path(distribution.locate_file(file)).resolve())
+            target.symlink_to(Path(str(distribution.locate_file(file))).resolve())
 
 
 class Place:
@@ -136,7 +136,7 @@ def test_it_needs_few_packages_and_none_that_trains(place: Place) -> None:
 def test_the_wheel_holds_the_page_the_licence_and_one_version(place: Place) -> None:
     said = place.of_the_wheel.metadata
     assert said["Version"] == place.run("-c", "import steady; print(steady.__version__)").strip()
-    assert said.json["description"].strip() == (ROOT / "docs" / "steady.md").read_text(encoding="utf-8").strip()
+    assert str(said.json["description"]).strip() == (ROOT / "docs" / "steady.md").read_text(encoding="utf-8").strip()
     (licence,) = (file for file in place.of_the_wheel.files or [] if file.name == "LICENSE")
     assert licence.read_text() == (ROOT / "LICENSE").read_text()
     tops = {file.parts[0] for file in place.of_the_wheel.files or []}
