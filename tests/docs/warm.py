@@ -83,7 +83,7 @@ def _run(argv: list[str]) -> int:
             runpy.run_module(argv[1], run_name="__main__", alter_sys=True)
         else:
             sys.path.insert(0, str(Path(argv[0]).parent.resolve()))
-            runpy.run_path(argv[0], run_name="__main__")
+            runpy.run_path(os.path.abspath(argv[0]), run_name="__main__")  # `__file__` is absolute, as Python has it
         code = 0
     except SystemExit as ended:
         if isinstance(ended.code, str):
