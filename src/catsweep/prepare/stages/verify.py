@@ -156,7 +156,7 @@ class Verify(Stage):
 
     name: ClassVar[str] = "verify"
     folder: ClassVar[str] = "verified"
-    code: ClassVar[tuple[str, ...]] = ("data/splits.py", "prepare/stages/verify.py")
+    code: ClassVar[tuple[str, ...]] = ("data/ready.py", "prepare/stages/verify.py")
     remedy: ClassVar[str] = (
         "Look at them: verify=serve (browser) or verify=csv (table). zoom.whole=always keeps what has no clear face."
     )
