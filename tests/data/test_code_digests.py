@@ -1,6 +1,6 @@
 """Ready sets of before stay valid: keys hold for present code the digest that was recorded for equivalent code.
 
-After a rewrite that changes no image, `PYTHONPATH=src .venv/bin/python tests/data/test_code_digests.py` records it.
+After a rewrite that changes no image, record it: `PYTHONPATH=src:. .venv/bin/python tests/data/test_code_digests.py`.
 After a change of what a source makes, change its digest here to the one that the test names, and record likewise.
 """
 
@@ -51,7 +51,12 @@ def test_changed_statements_are_another_digest(tmp_path: Path, monkeypatch: pyte
     assert files.recorded_digest("code.py") == files.code_digest("code.py")
 
 
-if __name__ == "__main__":
-    recorded = {files.code_digest(*source.code): DIGESTS[source.name] for source in SOURCES}
+def record(digests: dict[str, str]) -> None:
+    """Write what keys hold for the present code, in the place of what they held it for before."""
     path = Path(files.__file__).with_name("code_digests.json")
-    path.write_text(json.dumps(recorded, indent=2) + "\n", encoding="utf-8")
+    kept = {now: held for now, held in files.RECORDED.items() if held not in digests.values()}
+    path.write_text(json.dumps(kept | digests, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    record({files.code_digest(*source.code): DIGESTS[source.name] for source in SOURCES})

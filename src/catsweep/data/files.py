@@ -26,7 +26,7 @@ from steady.printing import escaped, readable_name
 READING = ("archives.py", "decode.py", "files.py", "pixels.py")
 _SOURCE = Path(__file__).parents[1]
 # By digest of the present code, the digest that keys hold for it: code that was rewritten and makes the same images as
-# before keeps the ready sets of before. tests/data/test_code_digests.py writes it.
+# before keeps the ready sets of before. tests/{data,prepare}/test_code_digests.py write it.
 RECORDED: dict[str, str] = json.loads(Path(__file__).with_name("code_digests.json").read_text(encoding="utf-8"))
 MEMORY = ByteSemaphore(MAX_BYTES)
 PASSED_OVER = "passed_over.csv"

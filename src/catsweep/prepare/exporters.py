@@ -20,6 +20,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
+from catsweep.data.files import recorded_digest
 from catsweep.data.ready import MANIFEST, ReadySet, Row
 from catsweep.data.threads import in_order, watched
 from catsweep.errors import ConfigError
@@ -28,7 +29,6 @@ from catsweep.instantiation import instantiate
 from catsweep.ownership import Kind
 from catsweep.prepare.image_files import encode
 from catsweep.prepare.manifest import need_pyarrow
-from catsweep.prepare.stage import recorded_digest
 from catsweep.prepare.stages.original import identity
 from steady.places import named
 from steady.printing import readable_name

@@ -9,7 +9,6 @@ A stage turns the records and files of the stage before it into its own, in a fo
     card.json           key, parameters, counts, versions
 """
 
-import ast
 import csv
 import hashlib
 import json
@@ -18,12 +17,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, TextIO
 
 import numpy as np
 
+from catsweep.data.files import recorded_digest
 from catsweep.data.ready import contact_sheet, pick
 from catsweep.data.threads import in_order, watched
 from catsweep.prepare.image_files import Pixels, encode, file_digest, hard_link, read_image, thumbnail, write_whole
@@ -33,9 +32,6 @@ CARD, SHEET, JOURNAL = "card.json", "contact_sheet.png", "journal.jsonl"
 # Code that all stages use.
 CORE = ("prepare/stage.py", "prepare/stage_cache.py", "prepare/manifest.py", "prepare/image_files.py")
 _SOURCE = Path(__file__).parents[1]
-# By digest of the present code, the digest that keys hold for it: code that was rewritten and makes the same images
-# as before keeps the folders of before. tests/prepare/test_code_digests.py writes it.
-RECORDED: dict[str, str] = json.loads(Path(__file__).with_name("code_digests.json").read_text(encoding="utf-8"))
 
 Work = Callable[[Record], tuple[Record, Pixels | None]]
 
@@ -95,32 +91,6 @@ class Stage(ABC):
     def method(self) -> dict[str, Any]:
         """Return what decides the outcome besides the input: name, parameters and a digest of the code."""
         return {"stage": self.name, "parameters": self.parameters(), "code": recorded_digest(*self.code, *CORE)}
-
-
-def code_digest(*files: str) -> str:
-    """Hash the statements of source files of `catsweep`: 16 hexadecimal digits.
-
-    Comments, docstrings and imports do not count, as they decide no image.
-    """
-    texts = [path.read_text(encoding="utf-8") for path in sorted({_SOURCE / name for name in files})]
-    return hashlib.sha256(b"\0".join(map(_statements, texts))).hexdigest()[:16]
-
-
-def recorded_digest(*files: str) -> str:
-    """Return `code_digest`, or the one in `RECORDED` for it."""
-    digest = code_digest(*files)
-    return RECORDED.get(digest, digest)
-
-
-@lru_cache(maxsize=64)
-def _statements(text: str) -> bytes:
-    lines = text.splitlines()
-    for node in ast.walk(ast.parse(text)):
-        docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-        if isinstance(node, ast.stmt) and (docstring or isinstance(node, ast.Import | ast.ImportFrom)):
-            end = node.end_lineno or node.lineno
-            lines[node.lineno - 1 : end] = [""] * (end - node.lineno + 1)
-    return "\n".join(line for line in lines if line.strip() and not line.lstrip().startswith("#")).encode()
 
 
 @dataclass(frozen=True)
