@@ -19,8 +19,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from catsweep.errors import DataError, TrainingError
-from catsweep.records import in_short, require_whole, torn
-from catsweep.runs import LAST_CHECKPOINT, PREVIOUS_CHECKPOINT
+from catsweep.records import LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, in_short, require_whole, torn
 from steady import atomic
 
 log = logging.getLogger(__name__)

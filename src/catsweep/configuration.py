@@ -47,7 +47,7 @@ def check_loss(cfg: DictConfig) -> None:
 def check_judge(cfg: DictConfig) -> None:
     """Refuse a loss, or a discriminator, that looks through the network that the scores are taken in.
 
-    What is trained on its judge's features learns to please the judge, see `catsweep.models.frozen_features`. Networks
+    What is trained on its judge's features learns to please the judge, see `catsweep.frozen_features`. Networks
     are told apart by their names, and those of extractors by their class (`EfficientNetLite0`).
 
     Raises:
@@ -202,9 +202,5 @@ def complete(cfg: DictConfig) -> None:
     Raises:
         CatsweepError: the model's source cannot be read, or is none.
     """
-    if "architecture" in cfg.model and cfg.model.architecture is None:
-        from catsweep.models import vae_pretrained  # imports torch
-
-        cfg.model.architecture = vae_pretrained.read_architecture(
-            cfg.model.source, cfg.model.subfolder, cfg.model.revision
-        )
+    if own := getattr(model_class(cfg), "complete_config", None):
+        own(cfg)

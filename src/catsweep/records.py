@@ -12,6 +12,9 @@ from typing import Any
 from catsweep.errors import DataError
 from steady.links import require_regular
 
+BEST_CHECKPOINT = Path("checkpoints/best.ckpt")  # in the folder of a run
+LAST_CHECKPOINT = Path("checkpoints/last.ckpt")
+PREVIOUS_CHECKPOINT = Path("checkpoints/last-previous.ckpt")
 DEEPEST = 50  # levels of a document: what takes them one inside the other (copies, prints) has room for some hundreds
 LARGEST = 1e100  # of a score: the sum, the spread and the axis of some that are larger have no number
 

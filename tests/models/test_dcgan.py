@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from catsweep.errors import ConfigError
+from catsweep.frozen_features import FrozenFeatures
 from catsweep.images import to_float
 from catsweep.losses.adversarial import (
     AdversarialLoss,
@@ -19,7 +20,6 @@ from catsweep.losses.adversarial import (
 from catsweep.models import dcgan
 from catsweep.models.blocks import ResidualDown, ResidualOutput, ResidualUp
 from catsweep.models.discriminator import Discriminator, ProjectedDiscriminator
-from catsweep.models.frozen_features import FrozenFeatures
 from catsweep.models.generator import Generator, Reconstructor, draw_latents, generate
 
 SGD = partial(torch.optim.SGD, lr=0.0)

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from catsweep.errors import ConfigError
+from catsweep.frozen_features import FrozenFeatures
 from catsweep.models.blocks import PlainDown, ResidualDown
 from catsweep.models.discriminator import Discriminator, PlainDiscriminator, ProjectedDiscriminator
-from catsweep.models.frozen_features import FrozenFeatures
 
 LEAKY = partial(nn.LeakyReLU, 0.2)
 STRIDES = (2, 4, 8, 16)

@@ -1,6 +1,7 @@
 """Stage folders of before stay valid: keys hold for present code the digest that was recorded for equivalent code.
 
-After a rewrite that changes no image, record it: `PYTHONPATH=src:. .venv/bin/python tests/prepare/test_code_digests.py`.
+After a rewrite that changes no image, record it:
+`PYTHONPATH=src:. .venv/bin/python tests/prepare/test_code_digests.py`.
 After a change of what a stage makes, change its digest here to the one that the test names, and record likewise.
 """
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from catsweep.errors import MetricError
+from catsweep.frozen_features import load_weights
 from steady.atomic import write_bytes
 from steady.links import checked
 
@@ -197,44 +198,6 @@ class _PooledFeatures(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         # The package has no types, so that its method could be a tensor for all that torch's stubs know.
         return cast(Tensor, self.network.extract_features((pixels - 127) / 128)).mean((2, 3))  # type: ignore[operator]
-
-
-def load_weights(network: nn.Module, path: Path, remedy: str, ignore: tuple[str, ...] = ()) -> str:
-    """Load a state dict, without executing anything the file may hold.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     file = Path(folder, "weights.pth")
-    ...     torch.save(nn.Linear(2, 1).state_dict(), file)
-    ...     len(load_weights(nn.Linear(2, 1), file, remedy="save them again"))
-    64
-
-    Args:
-        network: receives the weights; every parameter and buffer must be in the file, and nothing else.
-        path: a file written by `torch.save(state_dict)`.
-        remedy: what to do when it cannot be read; ends the error message.
-        ignore: suffixes of names that may be missing or superfluous.
-
-    Returns:
-        The file's sha256, hexadecimal.
-
-    Raises:
-        MetricError: no such file, not a state dict, or one of another network.
-    """
-    try:
-        content = path.read_bytes()
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        missing, unexpected = network.load_state_dict(state, strict=False)
-    except Exception as error:  # torch.load raises half a dozen unrelated types for a file that is not one of its own
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise MetricError(f"The weights {path.name} cannot be read: {reason}. To mend it, {remedy}.") from error
-    wrong = [name for name in (*missing, *unexpected) if not name.endswith(ignore)]
-    if wrong:
-        raise MetricError(
-            f"The weights {path.name} belong to another network: {len(wrong)} names differ, first {wrong[0]!r}. "
-            f"To mend it, {remedy}."
-        )
-    return hashlib.sha256(content).hexdigest()
 
 
 def open_session(

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from catsweep.errors import MetricError
-from catsweep.metrics.extractors import Backend, Extractor, load_weights
+from catsweep.frozen_features import load_weights
+from catsweep.metrics.extractors import Backend, Extractor
 from steady.places import explain
 
 FILE = "pt_inception-2015-12-05-6726825d.pth"

@@ -28,6 +28,7 @@ from steady.printing import escaped, readable_name, unescaped
 if TYPE_CHECKING:
     from catsweep.prepare.stage import Done
 
+KEEP, DROP, UNDECIDED = "keep", "drop", ""  # what a person decided about a photo
 MANIFEST = "manifest.csv"
 
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -25,9 +25,11 @@ from starlette.routing import Route
 
 from catsweep.errors import DataError
 from catsweep.prepare.image_files import encode, read_image, thumbnail
-from catsweep.prepare.manifest import Record
-from catsweep.prepare.stages.verify import DROP, KEEP, UNDECIDED, Decisions
+from catsweep.prepare.manifest import DROP, KEEP, UNDECIDED, Record
 from steady.local_server import HOST, listen, uvicorn_server
+
+if TYPE_CHECKING:
+    from catsweep.prepare.stages.verify import Decisions
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +52,7 @@ class Page:
         end: called when the person is done.
     """
 
-    decisions: Decisions
+    decisions: "Decisions"
     photos: Sequence[Record]
     folder: Path
     originals: Mapping[str, Path] = field(default_factory=dict)

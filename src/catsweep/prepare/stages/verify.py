@@ -26,7 +26,7 @@ from typing import Any, ClassVar
 from catsweep.data.ready import split
 from catsweep.data.threads import watched
 from catsweep.errors import DataError
-from catsweep.prepare.manifest import Record
+from catsweep.prepare.manifest import DROP, KEEP, UNDECIDED, Record
 from catsweep.prepare.stage import Build, Done, Stage
 from steady.atomic import write_bytes
 from steady.printing import escaped
@@ -36,7 +36,6 @@ log = logging.getLogger(__name__)
 AUTO, SERVE, CSV = "auto", "serve", "csv"
 ORIGINALS = "0.original"
 TABLE = "verify.csv"
-KEEP, DROP, UNDECIDED = "keep", "drop", ""
 COLUMNS = ("decision", "doubts", "source", "image", "sha256")
 
 

@@ -7,9 +7,9 @@ import torch
 from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor
 
+from catsweep import frozen_features as frozen
 from catsweep.errors import ConfigError
-from catsweep.models import frozen_features as frozen
-from catsweep.models.frozen_features import NETWORKS, FrozenFeatures, require_known
+from catsweep.frozen_features import NETWORKS, FrozenFeatures, require_known
 
 CPU = torch.device("cpu")
 
