@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-_PLACES = {sys.prefix, sys.base_prefix, *sysconfig.get_paths().values(), *sys.path, Path(__file__).parents[1] / "src"}
+_PLACES = {sys.prefix, sys.base_prefix, *sysconfig.get_paths().values(), *sys.path, f"{Path(__file__).parents[1]}/src"}
 # Where code, and what it ships with, is read from; and what the system tells of itself.
 CODE = (*(str(Path(place).resolve()) for place in _PLACES if place and Path(place).is_dir()), "/proc", "/sys", "/usr")
 ACTS = (

@@ -6,8 +6,10 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState, create_trial
 
 OBJECTIVES = ("val/fid", "val/ssim")
@@ -38,7 +40,7 @@ class Sweep:
         self,
         name: str,
         values: Sequence[Sequence[float] | TrialState],
-        directions: Sequence[str] = ("minimize", "maximize"),
+        directions: Sequence[Literal["minimize", "maximize"]] = ("minimize", "maximize"),
         names: Sequence[str] | None = None,
         study_name: str | None = None,
     ) -> optuna.Study:
@@ -51,7 +53,7 @@ class Sweep:
             study_name=study_name or name, storage=f"sqlite:///{database}", directions=list(directions)
         )
         for number, value in enumerate(values):
-            space = {"optimizer.lr": optuna.distributions.FloatDistribution(0, 1)}
+            space: dict[str, BaseDistribution] = {"optimizer.lr": optuna.distributions.FloatDistribution(0, 1)}
             params = {"optimizer.lr": 1 / (number + 3)}
             state, told = (value, None) if isinstance(value, TrialState) else (TrialState.COMPLETE, list(value))
             study.add_trial(create_trial(state=state, values=told, params=params, distributions=space))

@@ -12,6 +12,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -25,7 +26,7 @@ KIND = Kind("a test", "out=DIR", ("a", "b"))
 WRITES = 100  # of each of the two writers
 
 
-def at_every_call(prepare: Callable[[], None], work: Callable[[], None], look: Callable[[], None]) -> int:
+def at_every_call(prepare: Callable[[], object], work: Callable[[], object], look: Callable[[], None]) -> int:
     """Fork, let the child do the work and kill itself at its first call; look; the same with its second; and so on.
 
     Returns:
@@ -118,7 +119,7 @@ def writers(base: Path, is_exchange: bool) -> str:
         for number in range(WRITES):
             write(target, f"{name}{number}")
 
-    at_work = [_forked(lambda name=name: many(name)) for name in "xy"]
+    at_work = [_forked(partial(many, name)) for name in "xy"]
     reads = 0
     while at_work:
         if is_exchange:
@@ -143,7 +144,7 @@ def _forked(work: Callable[[], None]) -> int:
     return child
 
 
-def _unsupported(*_: object) -> NoReturn:
+def _unsupported(*_: object, **__: object) -> NoReturn:
     raise folders.Unsupported
 
 

@@ -32,18 +32,14 @@ def network(
         helper.make_node("Reshape", ["flat", "to_tokens"], ["tokens"]),
         helper.make_node("Reshape", ["flat", "to_maps"], ["maps"]),
     ]
+    outputs: dict[str, list[str | int | None]] = {
+        "tokens": ["N", TOKENS, FEATURES], "maps": ["N", FEATURES, 2, 2], "flat": ["N", 24]
+    }  # fmt: skip
     graph = helper.make_graph(
         changes.get("nodes", nodes),
         "network",
         [helper.make_tensor_value_info(name, kind, shape) for name in changes.get("inputs", ["images"])],
-        [
-            helper.make_tensor_value_info(name, kind, sizes)
-            for name, sizes in {
-                "tokens": ["N", TOKENS, FEATURES],
-                "maps": ["N", FEATURES, 2, 2],
-                "flat": ["N", 24],
-            }.items()
-        ],
+        [helper.make_tensor_value_info(name, kind, sizes) for name, sizes in outputs.items()],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)

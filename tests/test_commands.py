@@ -2,6 +2,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -33,7 +34,8 @@ def mode(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def set_mode(mode: RunMode) -> None:
-    HydraConfig.instance().cfg = OmegaConf.create({"hydra": {"mode": mode}})
+    cfg: Any = OmegaConf.create({"hydra": {"mode": mode}})
+    HydraConfig.instance().cfg = cfg
 
 
 def test_configuration_and_result_pass_through() -> None:
@@ -55,6 +57,7 @@ def test_trust_lasts_as_long_as_the_task() -> None:
     struct = OmegaConf.create({"trust": ["fractions.*"]})
     OmegaConf.set_struct(struct, True)
     assert build(struct) == 3
+    distrustful: dict[str, Any]
     for distrustful in ({"trust": []}, {"trust": None}, {}):
         struct = OmegaConf.create(distrustful)
         OmegaConf.set_struct(struct, True)  # as Hydra hands it over

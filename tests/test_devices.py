@@ -32,7 +32,9 @@ def test_what_is_there_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.security
 @pytest.mark.parametrize("accelerator", ["gpu", "cuda", "auto"])
 @pytest.mark.parametrize(("devices", "needs"), [(3, 3), ([0, 2], 3), ([5], 6)])
-def test_more_gpus_than_there_are_are_refused(monkeypatch, accelerator: str, devices: object, needs: int) -> None:
+def test_more_gpus_than_there_are_are_refused(
+    monkeypatch, accelerator: str, devices: int | list[int], needs: int
+) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     with pytest.raises(ConfigError, match=rf"needs {needs} GPUs, but torch finds 2.*trainer\.devices=2 or less"):

@@ -139,7 +139,7 @@ def bundle(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def config(**changes: Any) -> DictConfig:
-    keys = OmegaConf.load(Path(__file__).parents[1] / "conf" / "evaluate.yaml")
+    keys: Any = OmegaConf.load(Path(__file__).parents[1] / "conf" / "evaluate.yaml")
     return OmegaConf.merge({key: keys[key] for key in keys if key not in ("defaults", "hydra")}, changes)  # type: ignore[return-value]
 
 

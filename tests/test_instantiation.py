@@ -25,7 +25,7 @@ def test_partial_nodes_stay_factories():
 
 
 def test_a_function_of_every_step_is_checked_in_its_first_call_only(monkeypatch):
-    calls = []
+    calls: list[object] = []
     node = {"_target_": "catsweep.models.schedules.constant", "_partial_": True, "warmup": 0.5}
     theirs = instantiate(node)
     monkeypatch.setattr(type(theirs), "__call__", counted(type(theirs).__call__, calls))

@@ -11,7 +11,7 @@ from typing import Any
 import optuna
 import pytest
 from omegaconf import DictConfig, OmegaConf
-from optuna.distributions import FloatDistribution
+from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import create_trial
 from tests import onnx_networks
 
@@ -20,6 +20,8 @@ from catsweep.data.datamodule import CatDataModule
 from catsweep.errors import MetricError
 from catsweep.instantiation import instantiate
 from catsweep.metrics.judge import FILE, NAMES, Judge, read_judged
+from catsweep.runs import load_run
+from catsweep.tracking import loggers
 from catsweep.training import fit
 from catsweep.training.preflight import facts
 from steady.study import meta
@@ -57,7 +59,7 @@ def test_a_file_that_is_no_network_is_told_before_photos_are_prepared(
     composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str
 ) -> None:
     monkeypatch.setattr(CatDataModule, "prepare_data", lambda self: pytest.fail("photos were prepared"))
-    tried = SimpleNamespace(problems=lambda attempt: pytest.fail("a search was tried"))
+    tried: Any = SimpleNamespace(problems=lambda attempt: pytest.fail("a search was tried"))
     for begin in (lambda cfg: fit.run(cfg, tmp_path / "run"), lambda cfg: facts(cfg, tried)):
         with pytest.raises(MetricError, match=said):
             begin(composed(*words))
@@ -71,7 +73,7 @@ def finished(composed: Compose, tmp_path_factory: pytest.TempPathFactory) -> Pat
     """A run that was judged at its end; to be copied."""
     folder = tmp_path_factory.mktemp("finished") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit.loggers, "summarise", lambda log_to, *given: TOLD.append(given))
+        patch.setattr(loggers, "summarise", lambda log_to, *given: TOLD.append(given))
         fit.run(composed(), folder)
     return folder
 
@@ -227,7 +229,7 @@ class Search:
 
     def add(self, study: optuna.Study, place: str, values: tuple[float, float], **more: Any) -> None:
         params = more.pop("params", {})
-        distributions = {name: FloatDistribution(0, 1) for name in params}
+        distributions: dict[str, BaseDistribution] = {name: FloatDistribution(0, 1) for name in params}
         study.add_trial(create_trial(values=list(values), params=params, distributions=distributions, **more))
         folder = Path(shutil.copytree(self.run, self.folder / place))
         metrics = json.loads((folder / "metrics.json").read_text())
@@ -272,7 +274,7 @@ def test_a_sweep_that_goes_on_judges_what_is_new(
     search: Search, composed: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Path] = []
-    load = judging.load_run
+    load = load_run
     monkeypatch.setattr(judging, "load_run", lambda run, *more: (seen.append(run), load(run, *more))[1])
     judge_study(search, composed())
     assert len(seen) == 3

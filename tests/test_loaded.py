@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import pkgutil
 import re
 import shutil
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import hydra
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -138,7 +140,7 @@ def test_places_are_ours() -> None:
 def rebuild_parts(config: dict[str, Any]) -> Any:
     """What Hydra is given of a scorer: its own extractor would take a second."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loaded.hydra.utils, "instantiate", lambda node, **_: node)
+        patch.setattr(hydra.utils, "instantiate", lambda node, **_: node)
         return rebuild(config, "metrics")
 
 
@@ -250,7 +252,9 @@ def test_arguments_are_numbers_and_words(key: str, value: Any, said: str) -> Non
 
 
 def test_nesting_without_end_is_one_message() -> None:
-    deep = functools.reduce(lambda inner, _: [inner], range(2000), 1)
+    deep: Any = 1
+    for _ in range(2000):
+        deep = [deep]
     with pytest.raises(ConfigError, match="RecursionError"):
         rebuild(changed(composed(), "model.latent_size", deep), "model")
 
@@ -380,7 +384,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         for overrides in ((), ("model=dcgan", "loss=bce")):  # what is imported late is
             rebuild(composed(*overrides), "model")
         for name in {*named("model").inner}:
-            loaded.pkgutil.resolve_name(name)
+            pkgutil.resolve_name(name)
         yield folder
 
 
@@ -404,7 +408,7 @@ def nodes(draw: st.DrawFn, depth: int = 2) -> Any:
     if depth == 0 or draw(st.booleans()):
         return draw(VALUES)
     names = sorted({*named("model").inner, *named("model").names, "torch.load", LOAD_NAME})
-    node = {"_target_": draw(st.sampled_from(names))}
+    node: dict[str, Any] = {"_target_": draw(st.sampled_from(names))}
     if draw(st.booleans()):
         node["_partial_"] = draw(st.sampled_from([True, True, False]))
     return node | draw(st.dictionaries(st.sampled_from(PARAMETERS), nodes(depth=depth - 1), max_size=3))

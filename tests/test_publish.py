@@ -170,7 +170,7 @@ class Run:
 @pytest.fixture
 def online(monkeypatch: pytest.MonkeyPatch) -> tuple[Run, dict[str, Any], list[str]]:
     """The run, what it was started with, and how it ended."""
-    run, settings, ends = Run(), {}, []
+    run, settings, ends = Run(), dict[str, Any](), list[str]()
 
     def logger(run_dir: Path, **keys: Any) -> SimpleNamespace:
         settings.update(keys, run_dir=run_dir)

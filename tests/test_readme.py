@@ -7,6 +7,7 @@ import re
 import shlex
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -107,11 +108,11 @@ def known() -> list[DictConfig]:
         ]  # fmt: skip
 
 
-def _has(config: object, key: str) -> bool:
+def _has(config: Any, key: str) -> bool:
     for part in key.split("."):
         if not OmegaConf.is_dict(config) or part not in config:
             return False
-        config = config._get_node(part)  # type: ignore[attr-defined]  # unresolved: an interpolation is a key as well
+        config = config._get_node(part)  # unresolved: an interpolation is a key as well
     return True
 
 

@@ -17,13 +17,13 @@ def texts() -> Iterator[tuple[str, str]]:
     """Where a string is, and the string; what a formatted one fills in is …"""
     for path in sorted((ROOT / "src").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            parts = []
             if isinstance(node, ast.JoinedStr):
                 parts = [str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values]
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                 parts = [node.value]
-            if parts:
-                yield f"{path.relative_to(ROOT)}:{node.lineno}", "".join(parts)
+            else:
+                continue
+            yield f"{path.relative_to(ROOT)}:{node.lineno}", "".join(parts)
 
 
 def found(pattern: str) -> list[tuple[str, Any]]:

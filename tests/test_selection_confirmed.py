@@ -6,6 +6,7 @@ from dataclasses import replace
 import optuna
 import pytest
 from omegaconf import OmegaConf
+from optuna.distributions import BaseDistribution
 
 from catsweep.export import choice
 from steady.confirm import comparison
@@ -43,7 +44,7 @@ def study(sweep):
 
 
 def add(sweep, study, values, number, **more) -> None:
-    space = {"optimizer.lr": optuna.distributions.FloatDistribution(0, 1)}
+    space: dict[str, BaseDistribution] = {"optimizer.lr": optuna.distributions.FloatDistribution(0, 1)}
     params = {"optimizer.lr": 1 / (number + 3)}
     study.add_trial(optuna.trial.create_trial(values=values, params=params, distributions=space, **more))
     sweep.run("s", number, values)
@@ -134,6 +135,7 @@ def test_a_candidate_whose_runs_all_failed_does_not(sweep, study, cfg) -> None:
 
 def test_other_values_make_it_stale(sweep, study, cfg, capsys) -> None:
     found = comparison.read(sweep.sweeps / "s")
+    assert found is not None
     changed = [replace(one, searched=(one.searched[0] + 1, one.searched[1])) for one in found.candidates[1:]]
     replace(found, candidates=(found.candidates[0], *changed)).write(sweep.sweeps / "s")
     ignored(sweep, cfg, capsys, "the study has other values for trials 0, 1")
@@ -141,12 +143,14 @@ def test_other_values_make_it_stale(sweep, study, cfg, capsys) -> None:
 
 def test_a_trial_that_is_not_there_makes_it_stale(sweep, study, cfg, capsys) -> None:
     found = comparison.read(sweep.sweeps / "s")
+    assert found is not None
     replace(found, candidates=(replace(found.winner, trial=9), *found.candidates[1:])).write(sweep.sweeps / "s")
     ignored(sweep, cfg, capsys, "the study has other values for trial 9")
 
 
 def test_other_objectives_make_it_stale(sweep, study, cfg, capsys) -> None:
     found = comparison.read(sweep.sweeps / "s")
+    assert found is not None
     replace(found, directions=("maximize", "maximize")).write(sweep.sweeps / "s")
     ignored(sweep, cfg, capsys, "the study has other objectives")
 
@@ -154,6 +158,7 @@ def test_other_objectives_make_it_stale(sweep, study, cfg, capsys) -> None:
 def test_an_infeasible_candidate_makes_it_stale(sweep, study, cfg, capsys) -> None:
     add(sweep, study, (43.0, 0.1), 4, constraints={"memory": 1.0})
     found = comparison.read(sweep.sweeps / "s")
+    assert found is not None
     extra = replace(found.winner, trial=4, searched=(43.0, 0.1))
     replace(found, candidates=(extra, *found.candidates)).write(sweep.sweeps / "s")
     ignored(sweep, cfg, capsys, "no candidates any more")

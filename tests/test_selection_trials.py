@@ -3,6 +3,7 @@ import os
 
 import optuna
 import pytest
+from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
 
 from catsweep.errors import ExportError, StorageError, StudyError
@@ -62,7 +63,7 @@ class TestReadTrials:
 
     def test_parameters_are_overrides_as_the_study_has_them(self, sweep) -> None:
         study = sweep.study("s", [], names=["val/fid", "val/ssim"])
-        space = {"x": optuna.distributions.CategoricalDistribution(["1", 1, None, "null"])}
+        space: dict[str, BaseDistribution] = {"x": optuna.distributions.CategoricalDistribution(["1", 1, None, "null"])}
         study.add_trials(
             [optuna.trial.create_trial(values=[1.0, 1.0], params={"x": v}, distributions=space) for v in ("1", None)]
         )

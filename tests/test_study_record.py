@@ -1,10 +1,11 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
-from optuna.distributions import FloatDistribution
+from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 from tests.report.studies import BEGIN, CARD_OF_FID, HOSTILE, SPACE, Lab, add, params_of
 
@@ -157,7 +158,7 @@ def test_a_run_that_a_study_names_elsewhere_is_not_looked_at(lab: Lab, ended: Tr
     assert [trial.run for trial in read(study, lab.outputs / "cats").trials] == [None, None]
 
 
-def failed(number: int, state: str, message: str, traceback: str = "", **more: int) -> Entry:
+def failed(number: int, state: str, message: str, traceback: str = "", **more: Any) -> Entry:
     return Entry(number, state, "failed", None, {}, (), None, message, traceback, **more)
 
 
@@ -185,7 +186,7 @@ def test_no_text_has_no_first_line() -> None:
 def scored(n: int, score: str = "x") -> optuna.Study:
     """`x` decides, `y` does not; the second objective is the first turned round."""
     made = optuna.create_study(directions=["minimize", "maximize"])
-    space = {"x": FloatDistribution(0, 1), "y": FloatDistribution(0, 1)}
+    space: dict[str, BaseDistribution] = {"x": FloatDistribution(0, 1), "y": FloatDistribution(0, 1)}
     for i in range(n):
         params = {"x": i / n, "y": (i * 7 % n) / n}
         value = {"x": params["x"], "same": 1.0, "inf": math.inf}[score]

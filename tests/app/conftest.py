@@ -11,7 +11,9 @@ from onnx import TensorProto, helper, numpy_helper
 SIDE, LATENT, BLOCK = 32, 6, 8
 
 
-def _save(path: Path, name: str, given: list[object], nodes: list[onnx.NodeProto], **constants: np.ndarray) -> None:
+def _save(
+    path: Path, name: str, given: list[str | int | None], nodes: list[onnx.NodeProto], **constants: np.ndarray
+) -> None:
     graph = helper.make_graph(
         nodes, "tiny",
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, given)],
@@ -35,7 +37,7 @@ def write_bundle(folder: Path, reconstructs: bool = True) -> Path:
     _save(folder / "generator.onnx", "latents", ["N", LATENT], drawing, weights=weights, shape=shape)
     if reconstructs:
         halving = [helper.make_node("Mul", ["photos", "half"], ["images"])]
-        _save(folder / "reconstructor.onnx", "photos", ["N", 3, SIDE, SIDE], halving, half=np.float32([0.5]))
+        _save(folder / "reconstructor.onnx", "photos", ["N", 3, SIDE, SIDE], halving, half=np.array([0.5], np.float32))
     return folder
 
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
@@ -18,7 +19,7 @@ from steady.local_server import listen
 def config(root: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(launch, "Session", pytest.fail)
     monkeypatch.setattr(launch, "QUIET", {})
-    keys = OmegaConf.load(root / "conf" / "demo.yaml")
+    keys: Any = OmegaConf.load(root / "conf" / "demo.yaml")
 
     def changed(**changes: object) -> DictConfig:
         cfg = {key: keys[key] for key in keys if key not in ("defaults", "hydra")}

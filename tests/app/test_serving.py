@@ -145,7 +145,7 @@ def served(root: Path, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -
     work.mkdir()
     secret.write_text(SECRET)
     own = {"GRADIO_TEMP_DIR": str(folder), "GRADIO_ANALYTICS_ENABLED": "False", "PYTHONPATH": str(root / "src")}
-    argv = [sys.executable, "-c", PROGRAM, folder, bundle, secret]
+    argv = [sys.executable, "-c", PROGRAM, str(folder), str(bundle), str(secret)]
     with subprocess.Popen(argv, cwd=work, text=True, stdout=subprocess.PIPE, env={**os.environ, **own}) as process:
         assert process.stdout is not None
         try:

@@ -1,12 +1,13 @@
 """What the demo draws, without a browser: the pixels of `python src/generate.py`."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from catsweep.app.session import Session
 from catsweep.errors import CatsweepError, ConfigError
@@ -26,11 +27,11 @@ def session(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Session:
 
 
 def test_cats_are_those_of_the_command_line(session: Session, bundle: Path, root: Path, tmp_path: Path) -> None:
-    keys = OmegaConf.load(root / "conf" / "generate.yaml")
-    cfg = OmegaConf.create({key: keys[key] for key in keys if key not in ("defaults", "hydra")})
+    keys: Any = OmegaConf.load(root / "conf" / "generate.yaml")
+    cfg: Any = OmegaConf.create({key: keys[key] for key in keys if key not in ("defaults", "hydra")})
     drawn = {"bundle": str(bundle), "n": 10, "seed": 7, "truncation": 0.7, "out": str(tmp_path / "cats.png")}
     page = session.cats(10, 7, 0.7, dict.fromkeys(session.attributes, 0.0))
-    assert page.read_bytes() == drawing.run(OmegaConf.merge(cfg, drawn)).read_bytes()
+    assert page.read_bytes() == drawing.run(OmegaConf.create({**cfg, **drawn})).read_bytes()
     assert page.name == "cats_7.png"
 
 
@@ -54,7 +55,7 @@ def test_a_walk_goes_from_cat_to_cat_and_back(session: Session) -> None:
         path = session.walk(3, 4, 5, 1.0, suffix)
         assert path.name == f"walk_3_4{suffix}"
         with Image.open(path) as image:
-            assert (image.n_frames, image.size, image.info["loop"]) == (10, (256, 256), 0)
+            assert (len([*ImageSequence.Iterator(image)]), image.size, image.info["loop"]) == (10, (256, 256), 0)
             for frame, colour in zip((0, 5), colours, strict=True):
                 image.seek(frame)
                 assert np.asarray(image.convert("RGB")).mean((0, 1)) == pytest.approx(colour, abs=4)

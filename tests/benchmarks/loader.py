@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -79,7 +80,7 @@ def main(seconds: float = 3.0) -> None:
             (Path(folder) / str(side)).mkdir()
             files = write_jpegs(images, Path(folder, str(side)), side)
             for workers in (2, 0):
-                options = {"num_workers": workers, "persistent_workers": workers > 0}
+                options: dict[str, Any] = {"num_workers": workers, "persistent_workers": workers > 0}
                 usual = DataLoader(JpegFiles(files), BATCH, shuffle=True, drop_last=True, **options)
                 name = f"DataLoader, JPEG files of {side} x {side}, num_workers={workers}"
                 rows.append((name, speed(usual, lambda epoch: None, seconds)))

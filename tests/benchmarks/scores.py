@@ -29,7 +29,7 @@ BATCH = 64
 
 def fastest(*works: Callable[[], object]) -> list[float]:
     """Least seconds of each over some rounds, taken in turn so that a disturbance meets all of them."""
-    times = [[] for _ in works]
+    times: list[list[float]] = [[] for _ in works]
     for _ in range(ROUNDS):
         for work, taken in zip(works, times, strict=True):
             taken.append(seconds(work))

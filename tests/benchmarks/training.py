@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "src"))
 
@@ -80,7 +81,7 @@ def build(overrides: list[str], width: str, channels_last: bool) -> tuple[pl.Lig
     return (model.to(memory_format=torch.channels_last) if channels_last else model), cfg.data.batch_size
 
 
-def speed(model: pl.LightningModule, batch_size: int, precision: str) -> float:
+def speed(model: pl.LightningModule, batch_size: int, precision: Any) -> float:
     """Images per second over one fit."""
     batches = Batches(batch_size)
     clock = Clock(len(batches))

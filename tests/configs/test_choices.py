@@ -3,6 +3,7 @@
 import io
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ def options(group: str) -> list[str]:
 
 def load(group: str, option: str, **recipe):
     """The node with the model's recipe beside it, as in a composed configuration."""
-    node = OmegaConf.load(CONF / group / f"{option}.yaml")
+    node: Any = OmegaConf.load(CONF / group / f"{option}.yaml")
     node.pop("defaults", None)  # which Hydra composes
     return OmegaConf.create({"recipe": {**RECIPE, **recipe}, group: node})[group]
 

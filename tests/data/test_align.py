@@ -76,7 +76,7 @@ def centre(image: NDArray[np.uint8]) -> Array:
 def test_what_was_at_a_point_is_where_the_map_says_to_a_tenth_of_a_pixel(scale: float, angle: float) -> None:
     side = round(540 / scale) + 1  # covers the aligned square however it is turned, so that nothing is reflected
     place = np.array([side / 2 + 0.3, side / 2 - 0.4])
-    photo = blob(side, *place, sigma=20 / scale)
+    photo = blob(side, place[0], place[1], 20 / scale)
     shift = np.array([170, 190]) - matrix(angle, scale, 0, 0)[:, :2] @ place
     m = matrix(angle, scale, *shift)
     np.testing.assert_allclose(centre(align.align(photo, m, 360, 360)), [170, 190], atol=0.1)

@@ -8,6 +8,7 @@ import re
 import stat
 import struct
 import tarfile
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -321,8 +322,8 @@ def test_a_full_temporary_folder_is_not_a_damaged_archive(
         def write(self, _: object) -> int:
             raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(archives.tempfile, "TemporaryFile", Full)
-    monkeypatch.setattr(archives.tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setattr(tempfile, "TemporaryFile", Full)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     with pytest.raises(DataError, match=r"room in \S+/temporary, .*TMPDIR.*data\.source=DIR") as caught:
         open_files(of_folder(folder, tmp_path / f"cats.{kind}"), SUFFIXES)
     assert "Get it again" not in str(caught.value)

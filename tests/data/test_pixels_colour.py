@@ -14,7 +14,7 @@ from catsweep.data.pixels import MAX_PROFILE, conversion
 
 SWAPPED = profiles.rgb(profiles.BLUE, profiles.GREEN, profiles.RED)  # its red is blue
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-FORMS = {
+FORMS: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 97, "subsampling": 0}, "PNG": {}, "WEBP": {"lossless": True}, "TIFF": {},
     "AVIF": {"quality": 97, "subsampling": "4:4:4"}, "HEIF": {"quality": 97, "chroma": 444},
 }  # fmt: skip

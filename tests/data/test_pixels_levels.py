@@ -28,7 +28,7 @@ def encoded(values: NDArray[Any], form: str) -> bytes:
 
 
 def tiff(
-    values: NDArray[Any], tags: dict[int, int] | None = None, order: str = "<", white_is_zero: bool = False
+    values: NDArray[Any], tags: dict[int, int] | None = None, order: Any = "<", white_is_zero: bool = False
 ) -> bytes:
     """An uncompressed TIFF, of 16 bits unless the values have others, with further tags of type SHORT."""
     height, width, channels = (*values.shape, 1)[:3]

@@ -24,7 +24,7 @@ from tests.docs.shop import Done, Shop
 
 from catsweep.data.sources import DemoFiles
 
-TYPED = {}  # {command: page}, each once, where it is shown first
+TYPED: dict[str, str] = {}  # {command: page}, each once, where it is shown first
 for _page, _text in PAGES.items():
     for _command in commands(_text):
         TYPED.setdefault(_command, _page)
@@ -58,6 +58,7 @@ def write_photos(folder: Path, seed: int) -> None:
     files = DemoFiles(24, seed, "")
     for name in files:
         image = cv2.imdecode(np.frombuffer(files.read(name), np.uint8), cv2.IMREAD_COLOR)
+        assert image is not None
         small = cv2.resize(image, (96, 96), interpolation=cv2.INTER_AREA)
         cv2.imwrite(str(folder / name.replace("png", "jpg")), small)
         points = np.array(files.read(f"{name}.cat").split()[1:], float) * 96 / image.shape[0]

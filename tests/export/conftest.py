@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -120,7 +121,10 @@ class Exported:
 
 def export_config(run: Path, out: Path, **keys: object) -> DictConfig:
     """conf/export.yaml for a run, without intervals unless they are asked for."""
-    return OmegaConf.merge(_export_keys(), {"run": str(run), "out": str(out), "draws": 0, **keys})
+    given: dict[Any, Any] = {"run": str(run), "out": str(out), "draws": 0, **keys}
+    merged = OmegaConf.merge(_export_keys(), given)
+    assert isinstance(merged, DictConfig)
+    return merged
 
 
 @functools.cache

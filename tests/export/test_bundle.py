@@ -6,6 +6,7 @@ import stat
 import subprocess
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx as onnx_format
@@ -18,7 +19,7 @@ from tests.export.conftest import export_config
 
 from catsweep import publish
 from catsweep.errors import DataError, ExportError
-from catsweep.export import bundle, graphs, weights
+from catsweep.export import bundle, graphs, standalone, weights
 from catsweep.export.graphs import is_pickled
 from catsweep.grids import enlarge, grid
 from catsweep.models.generator import draw_latents, generate
@@ -154,7 +155,8 @@ def test_samples_are_drawn_from_the_bundle_itself(vae) -> None:
     drawn = generate(graphs.OnnxGenerator(vae.folder / "generator.onnx"), latents).numpy()
     with Image.open(vae.folder / "samples.png") as page:
         assert np.array_equal(np.asarray(page), grid(enlarge(drawn, 128), columns=8))
-    by_torch = generate(load_run(vae.run)[0], latents).numpy()
+    model: Any = load_run(vae.run)[0]
+    by_torch = generate(model, latents).numpy()
     assert np.abs(drawn.astype(int) - by_torch.astype(int)).max() <= 1
 
 
@@ -246,7 +248,7 @@ def test_incomplete_weights_are_refused(vae, export, tmp_path, copied, monkeypat
 
 
 def test_script_that_draws_other_pixels_is_refused(vae, export, tmp_path, copied, monkeypatch) -> None:
-    monkeypatch.setattr(bundle.standalone, "draw", lambda n, *_: np.zeros((n, 32, 32, 3), np.uint8))
+    monkeypatch.setattr(standalone, "draw", lambda n, *_: np.zeros((n, 32, 32, 3), np.uint8))
     with pytest.raises(ExportError, match=r"generate\.py draws other pixels"):
         export(vae.run, tmp_path)
 
@@ -299,7 +301,7 @@ def test_an_edited_page_is_kept_beside_the_new_one(vae, export, tmp_path, copied
 
 
 def test_push_is_checked_first_and_done_last(vae, export, tmp_path, copied, monkeypatch) -> None:
-    done = []
+    done: list[tuple] = []
     monkeypatch.setattr(publish, "check", lambda cfg: done.append(("check", (tmp_path / "cats-12").exists())))
     monkeypatch.setattr(
         publish, "push", lambda folder, cfg: done.append((folder, (folder / "README.md").is_file(), cfg.push))

@@ -130,7 +130,8 @@ def test_failure_midway_leaves_the_earlier_best_model(sweep, cfg, monkeypatch) -
     sweep.with_runs("s", FRONT)
     folder = choice.run(cfg)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    real, copied = shutil.copy2, []
+    real = shutil.copy2
+    copied: list[str] = []
 
     def full_disk(source, target):
         if len(copied) == 2:

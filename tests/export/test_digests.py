@@ -84,8 +84,9 @@ def test_whoever_reads_a_bundle_refuses_it_for_any_of_its_files(vae: Any, tmp_pa
 
 
 def readers(folder: Path) -> list[Callable[[], Any]]:
-    keys = OmegaConf.load(Path(__file__).parents[2] / "conf" / "evaluate.yaml")
-    cfg = OmegaConf.merge({key: keys[key] for key in keys if key not in ("defaults", "hydra")}, {"bundle": str(folder)})
+    keys: Any = OmegaConf.load(Path(__file__).parents[2] / "conf" / "evaluate.yaml")
+    taken = {key: keys[key] for key in keys if key not in ("defaults", "hydra")}
+    cfg: Any = OmegaConf.create(taken | {"bundle": str(folder)})
     return [
         lambda: evaluation.run(cfg),
         lambda: model_source.choose(str(folder), None).generator,

@@ -1,3 +1,5 @@
+from typing import Any
+
 import onnx as onnx_format
 import onnxruntime
 import pytest
@@ -42,7 +44,7 @@ def file(written):
 def test_real_model_draws_the_same_in_onnx_runtime(run_of) -> None:
     # One that averages no weights and normalises nothing; `test_bundle` exports two of other kinds.
     run = run_of("model=dcgan", "normalization=none", "activation=mish", "model.ema_decay=0")
-    model, _ = load_run(run)
+    model: Any = load_run(run)[0]
     graphs.write_onnx(model, run / "generator.onnx")
     assert graphs.difference(model, run / "generator.onnx", batches=(1, 2, 7, 64)) < 1e-5
 

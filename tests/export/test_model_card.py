@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import Any
 
 import pytest
 import yaml
@@ -14,7 +15,7 @@ from catsweep.metrics.judge import Judged
 from catsweep.metrics.scores import MetricCard
 from steady.printing import readable
 
-CARD = {
+CARD: dict[str, Any] = {
     "metric": "fid", "extractor": "inception", "resize": "none", "dtype": "float32", "reference_size": 1660,
     "samples": 512, "seed": 0, "settings": {},
 }  # fmt: skip
@@ -145,7 +146,9 @@ def test_a_strangers_judge_is_text_in_the_page(page, name: str) -> None:
 def test_score_of_ones_own_is_shown_by_its_name(page) -> None:
     text = page(metrics={"scores": {"val/whiskers": 0.5}, "cards": {}})
     assert "| val/whiskers |  | 0.5 |  |" in text
-    (result,) = front(text).eval_results
+    results = front(text).eval_results
+    assert results is not None
+    (result,) = results
     assert (result.metric_type, result.metric_name, result.metric_value) == ("whiskers", "val/whiskers (?)", 0.5)
 
 

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,7 +86,7 @@ def test_diff_stays_as_it_is() -> None:
     assert portable({"git": {"diff": diff}}) == {"git": {"diff": diff}}
 
 
-NO_NAMES = [
+NO_NAMES: list[Any] = [
     "/../../../../victim",
     "..",
     "../x",

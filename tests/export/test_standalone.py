@@ -31,7 +31,7 @@ def with_dependencies(*names: str) -> set[str]:
         if name not in found:
             found.add(name)
             needed = importlib.metadata.requires(name) or []
-            waiting += [re.match(r"[\w.-]+", one)[0].lower() for one in needed if "extra ==" not in one]
+            waiting += [re.findall(r"^[\w.-]+", one)[0].lower() for one in needed if "extra ==" not in one]
     return found
 
 
@@ -43,7 +43,7 @@ def packages(tmp_path_factory) -> Path:
         distribution = importlib.metadata.distribution(name)
         for top in {file.parts[0] for file in distribution.files if file.parts[0] not in ("..", "__pycache__")}:
             if not (folder / top).exists():
-                (folder / top).symlink_to(Path(distribution.locate_file(top)).resolve())
+                (folder / top).symlink_to(Path(str(distribution.locate_file(top))).resolve())
     assert not (folder / "torch").exists()
     return folder
 

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from safetensors import safe_open
@@ -26,11 +28,11 @@ def parts(folder) -> set[str]:
 )
 def test_model_comes_back_from_the_parts_that_draw(run_of, tmp_path, overrides, kept) -> None:
     run = run_of(*overrides)
-    model, _ = load_run(run)
+    model: Any = load_run(run)[0]
     weights.save(model, run, {"study": "s"})
     assert parts(run) == kept
     torch.manual_seed(1)  # what is not in the file gets other values than it had
-    again = weights.load(run)
+    again: Any = weights.load(run)
     latents, photos = torch.randn(3, 8), torch.rand(3, 3, 32, 32)
     with evaluating(model), evaluating(again):
         torch.testing.assert_close(again.decode(latents), model.decode(latents), rtol=0, atol=1e-6)
@@ -40,7 +42,7 @@ def test_model_comes_back_from_the_parts_that_draw(run_of, tmp_path, overrides, 
 
 def test_averaged_and_raw_weights_are_not_mixed_up(run_of) -> None:
     run = run_of("model=dcgan")
-    model, _ = load_run(run)
+    model: Any = load_run(run)[0]
     with torch.no_grad():
         for parameter in model.averaged.parameters():
             parameter.mul_(0.5)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx.parser
@@ -85,7 +86,7 @@ def bundle(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture
 def config() -> Callable[..., DictConfig]:
     """conf/generate.yaml with changes; `attribute_measure=…` is attribute.measure."""
-    keys = OmegaConf.load(Path(__file__).parents[2] / "conf" / "generate.yaml")
+    keys: Any = OmegaConf.load(Path(__file__).parents[2] / "conf" / "generate.yaml")
 
     def changed(**changes: object) -> DictConfig:
         cfg = OmegaConf.create({key: keys[key] for key in keys if key not in ("defaults", "hydra")})

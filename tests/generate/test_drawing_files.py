@@ -6,7 +6,7 @@ from PIL import Image
 
 from catsweep.generate import drawing
 from catsweep.generate.drawing import Strips
-from catsweep.grids import grid
+from catsweep.grids import grid, save_png
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 2, 3, 3, 3), np.uint8)
 NAMES = [f"{number}" for number in range(5)]
@@ -39,7 +39,7 @@ def test_folder_holds_each_strip_and_no_debris(tmp_path) -> None:
 
 def test_a_folder_that_fails_half_way_is_left_as_it_was(tmp_path, monkeypatch) -> None:
     (tmp_path / "0.png").write_bytes(b"mine")
-    save, count = drawing.save_png, iter(range(5))
+    save, count = save_png, iter(range(5))
     monkeypatch.setattr(drawing, "save_png", lambda *given: save(*given) if next(count) < 3 else 1 / 0)
     with pytest.raises(ZeroDivisionError):
         drawing.save_folder(tmp_path, Strips(IMAGES, NAMES))

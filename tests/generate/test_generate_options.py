@@ -6,6 +6,7 @@ import pytest
 
 from catsweep.errors import ConfigError, ExportError
 from catsweep.generate import drawing, generate_options
+from catsweep.generate.model_source import Source
 
 
 @pytest.mark.parametrize(
@@ -19,7 +20,7 @@ from catsweep.generate import drawing, generate_options
     ],
 )
 def test_what_cannot_be_drawn_is_refused_before_anything_is_loaded(monkeypatch, config, key, value) -> None:
-    monkeypatch.setattr(drawing.Source, "generator", property(pytest.fail))
+    monkeypatch.setattr(Source, "generator", property(pytest.fail))
     with pytest.raises(Exception, match=r".") as refused:
         drawing.run(config(**{"run": None if key == "bundle" else "run", key: value}))
     assert isinstance(refused.value, ConfigError | ExportError)

@@ -1,6 +1,7 @@
 """A person's own photos: cut as data=photos cuts them; what is no photo is an error or is told."""
 
 import zipfile
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ def noisy(tmp_path):
 
 def test_photos_are_cut_as_for_training(noisy) -> None:
     own = OwnPhotos(str(noisy), "photos").read(16)
-    trained = [item.image for item in Photos(noisy).items(16)]
+    trained: list[Any] = [item.image for item in Photos(noisy).items(16)]
     assert np.array_equal(own.images, trained)
     assert (own.names, own.left_out, own.found) == (["a.png", "deep/b.jpg"], {}, 2)
 

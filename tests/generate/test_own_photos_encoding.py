@@ -24,5 +24,5 @@ def test_batches_change_nothing_and_training_goes_on(toy, monkeypatch) -> None:
 
 def test_reconstructions_are_stored_images(toy) -> None:
     drawn = own_photos.reconstructions(toy, PHOTOS)
-    assert (drawn.shape, drawn.dtype) == (PHOTOS.shape, np.uint8)
+    assert (drawn.shape, drawn.dtype) == (PHOTOS.shape, np.dtype(np.uint8))
     assert np.abs(drawn[:, 0, 0].astype(float) - PHOTOS.mean((1, 2))).max() <= 0.51

@@ -100,7 +100,7 @@ def everything(
             minutes = min(options.minutes, (left - checks[name].seconds) / 60) if name == LONG else 0.0
             if left < 1 or minutes < 0 or (name == LONG and minutes <= 0):
                 late = Row(name, f"within {options.within:g} minutes", "no time was left", False)
-                results[name] = beside.submit(lambda late=late: [late])
+                results[name] = beside.submit(lambda row: [row], late)
                 continue
             seconds = min(left, checks[name].seconds + 60 * minutes)
             results[name] = beside.submit(supervise, name, command(name, minutes), folder, seconds)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -226,7 +227,7 @@ def long_run(options: Options) -> list[Row]:
 
 
 CHECKS = {
-    **{f"train-{name}": Check(lambda options, name=name: train(options, name), 120) for name in TRAINED},
+    **{f"train-{name}": Check(partial(train, name=name), 120) for name in TRAINED},
     "speeds": Check(speeds, 180),
     "run": Check(long_run, 60),
     "slots": Check(slots, 100),

@@ -19,4 +19,4 @@ def note(path: str) -> None:
 
 
 if path := os.environ.get("CATSWEEP_FORKS"):
-    os.register_at_fork(before=lambda: note(path))
+    os.register_at_fork(before=lambda path=path: note(path))

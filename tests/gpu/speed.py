@@ -177,7 +177,7 @@ class Pair:
         self.cfg = composed([*overrides, *words])
         self.accelerator = accelerator
         self.device = torch.device("cuda" if accelerator == "gpu" else "cpu")
-        self.precision = resolve_precision("auto", accelerator)
+        self.precision: Any = resolve_precision("auto", accelerator)
         self.model, other = self._model(), self._model().to(self.device)
         self.data: Any = instantiate(self.cfg.data)
         self.data.prepare_data()

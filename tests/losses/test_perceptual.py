@@ -2,6 +2,7 @@
 
 import pickle
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -119,7 +120,7 @@ def test_every_network_has_its_constants():
 
 
 def test_the_network_is_no_part_of_a_model():
-    model = torch.nn.Module()
+    model: Any = torch.nn.Module()
     model.reconstruction_loss = partial(perceptual, features=0.4)
     assert model.state_dict() == {}
     assert len(pickle.dumps(model.reconstruction_loss)) < 1000

@@ -63,7 +63,8 @@ class TinyGenerator(nn.Module):
         self.net = nn.Sequential(nn.Linear(latent_size, 3 * SIDE * SIDE, bias=False), nn.Dropout(0.5))
         generator = torch.Generator().manual_seed(7)
         with torch.no_grad():
-            self.net[0].weight.copy_(torch.randn(self.net[0].weight.shape, generator=generator))
+            weight = self.net.get_parameter("0.weight")
+            weight.copy_(torch.randn(weight.shape, generator=generator))
 
     def decode(self, latents: Tensor) -> Tensor:
         return torch.sigmoid(self.net(latents)).view(-1, 3, SIDE, SIDE)

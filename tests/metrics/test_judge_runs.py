@@ -74,7 +74,8 @@ def test_what_is_elsewhere_is_not_read(tmp_path: Path) -> None:
 
 @pytest.mark.security
 def test_a_strangers_judge_has_known_scores_and_a_short_name_that_can_be_seen() -> None:
-    found = RunScores(judged=judged(judge="dino\x1b[2J\n" * 99, **{"judge_<b>": 1.0}))
+    unknown: dict[str, Any] = {"judge_<b>": 1.0}
+    found = RunScores(judged=judged(judge="dino\x1b[2J\n" * 99, **unknown))
     assert list(found.values) == ["judge/fid"]
     assert found.judge.isprintable()
     assert len(found.judge) == 60

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from catsweep.errors import MetricError
@@ -261,12 +260,13 @@ def test_the_extractor_checks_itself_at_the_start(build: Callable[..., Scorer], 
 
 def test_the_extractor_is_checked_once_on_each_device(build: Callable[..., Scorer], tiny_generator: Any) -> None:
     scorer = build()
-    before = scorer.extractor.seen
+    extractor: Any = scorer.extractor
+    before = extractor.seen
     scorer.rung(tiny_generator())
-    assert scorer.extractor.seen - before == 12
+    assert extractor.seen - before == 12
     scorer.checked_devices.clear()
     scorer.rung(tiny_generator())
-    assert scorer.extractor.seen - before == 12 + 12 + 16
+    assert extractor.seen - before == 12 + 12 + 16
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -337,7 +337,7 @@ def test_the_configurations_name_their_extractor(root: Path, option: str, extrac
         cfg = compose(f"metrics/{option}", overrides=["metrics.cache_root=elsewhere"]).metrics
     assert cfg._target_ == "catsweep.metrics.scorer.Scorer"
     assert cfg.extractor._target_.endswith(f".{extractor}")
-    assert OmegaConf.to_container(cfg, resolve=True)["extractor"]["cache_root"] == "elsewhere"
+    assert cfg.extractor.cache_root == "elsewhere"
 
 
 class Copied:

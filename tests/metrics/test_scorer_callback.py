@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from catsweep.errors import MetricError
-from catsweep.metrics.scorer import ScoreCallback
+from catsweep.metrics.scorer import ScoreCallback, Scorer
 
 
-class Scores:
+class Scores(Scorer):
     """A scorer that gives 1.0, 2.0, … and leaves as much behind as it can."""
 
     def __init__(self, failure: Exception | None = None) -> None:
@@ -149,7 +149,7 @@ def rank() -> Callable[[int, Any], tuple[Any, list[Any]]]:
 
 def test_rank_zero_scores_and_tells_the_others(rank: Callable[..., tuple[Any, list[Any]]]) -> None:
     logged: list[dict[str, float]] = []
-    module = SimpleNamespace(log_dict=lambda values, **_: logged.append(values))
+    module: Any = SimpleNamespace(log_dict=lambda values, **_: logged.append(values))
     first, other = Scores(), Scores()
     trainer, sent = rank(0, None)
     ScoreCallback(first).on_validation_epoch_end(trainer, module)
@@ -162,7 +162,7 @@ def test_rank_zero_scores_and_tells_the_others(rank: Callable[..., tuple[Any, li
 def test_a_failure_on_rank_zero_ends_every_rank(rank: Callable[..., tuple[Any, list[Any]]]) -> None:
     trainer, sent = rank(0, None)
     with pytest.raises(MetricError, match="diverged"):
-        ScoreCallback(Scores(MetricError("diverged"))).on_validation_epoch_end(trainer, SimpleNamespace())
+        ScoreCallback(Scores(MetricError("diverged"))).on_validation_epoch_end(trainer, pl.LightningModule())
     trainer, _ = rank(1, sent[0])
     with pytest.raises(MetricError, match="diverged"):
-        ScoreCallback(Scores()).on_validation_epoch_end(trainer, SimpleNamespace())
+        ScoreCallback(Scores()).on_validation_epoch_end(trainer, pl.LightningModule())

@@ -72,7 +72,12 @@ def test_what_is_no_card_is_refused(broken: dict[str, Any]) -> None:
 
 def test_cards_are_those_of_before_scores_were_objects(scorer: Callable[..., Scorer]) -> None:
     """Contracts of studies hold them, without versions."""
-    shared = {"dtype": "float32, moments float64", "extractor": "tiny", "weights_sha256": "00", "resize": "none"}
+    shared: dict[str, Any] = {
+        "dtype": "float32, moments float64",
+        "extractor": "tiny",
+        "weights_sha256": "00",
+        "resize": "none",
+    }
     shared |= {"reference_size": 32, "samples": 24, "seed": 0, "settings": {}}
     pixels = {"dtype": "float32, mean float64", "extractor": "pixels", "weights_sha256": "", "resize": "none"}
     compared, split = {"k": 5, "images": 24}, {"train": 24, "held_out": 8}
@@ -101,7 +106,7 @@ def test_cards_are_those_of_before_scores_were_objects(scorer: Callable[..., Sco
 @pytest.fixture
 def scorer(tmp_path: Path, tiny_extractor: Callable[..., Any], tiny_ready: Callable[..., Any]) -> Callable[..., Scorer]:
     def build(**changes: Any) -> Scorer:
-        settings = {"cache_root": tmp_path, "samples": 24, "rung_samples": 12} | changes
+        settings: dict[str, Any] = {"cache_root": tmp_path, "samples": 24, "rung_samples": 12} | changes
         return Scorer(tiny_extractor(), tiny_ready(), **settings)
 
     return build
@@ -120,6 +125,8 @@ def test_the_configuration_names_the_scores_that_are_taken_without_one(
     model = tiny_reconstructor()
     named, unnamed = scorer(scores=instantiate(node)).final(model), scorer().final(model)
     assert [*unnamed[0]] == scorer().names(model) == [f"val/{name}" for name in DEFAULT]
+    kind: Any
+    before: Any
     for kind, before in zip(named, unnamed, strict=True):
         assert {name: kind[name] for name in before} == before
 

@@ -1,6 +1,7 @@
 """Tiny models, batches and training runs."""
 
 from functools import partial
+from typing import Any
 
 import pytest
 import pytorch_lightning as pl
@@ -71,7 +72,9 @@ def make_dcgan():
 
 
 def plain_discriminator():
-    network = {key: NETWORKS[key] for key in ("image_size", "halvings", "channels", "max_channels", "normalization")}
+    network: dict[str, Any] = {
+        key: NETWORKS[key] for key in ("image_size", "halvings", "channels", "max_channels", "normalization")
+    }
     return PlainDiscriminator(PlainDown, activation=partial(nn.LeakyReLU, 0.2), **network)
 
 

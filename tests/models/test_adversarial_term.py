@@ -55,7 +55,7 @@ def test_draws_take_the_adversarial_gradient_of_the_weights_length(make_term, we
 
 def test_the_discriminator_learns_to_tell_draws_from_photos_and_gets_no_reconstructions(make_term):
     photos, drawn = batch()
-    term, losses = make_term(discriminator=Linear), []
+    term, losses = make_term(discriminator=Linear), list[torch.Tensor]()
     _, values = step(term, photos, drawn, losses.append)
     assert losses == [values["discriminator_loss"]]
     judged = term.discriminator.judged
@@ -107,7 +107,7 @@ def test_the_dissimilarity_of_levels_is_in_the_currency_of_mse():
     levels = [[1e3 * images, 1e-3 * images.mean(1, keepdim=True)] for images in (drawn, photos)]
     one, other = (dissimilarity([a], [b], photos) for a, b in zip(*levels, strict=True))
     torch.testing.assert_close(one, mse(drawn, photos))
-    torch.testing.assert_close(dissimilarity(*levels, photos), (one + other) / 2)
+    torch.testing.assert_close(dissimilarity(levels[0], levels[1], photos), (one + other) / 2)
     assert dissimilarity(levels[1], levels[1], photos) == 0
 
 
@@ -123,7 +123,7 @@ def test_a_loss_that_needs_a_gradient_penalty_is_refused(make_term):
 
 
 def test_it_is_calibrated_by_photos(make_term):
-    given, term = [], make_term(discriminator=Linear)
+    given, term = list[torch.Tensor](), make_term(discriminator=Linear)
     term.discriminator.calibrate = given.append
     term.calibrate(photos := batch()[0])
     assert given == [photos]

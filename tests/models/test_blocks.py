@@ -87,6 +87,7 @@ def test_each_block_reads_its_input_through_every_parameter(block):
 def test_a_convolution_has_a_bias_where_no_normalisation_would_subtract_it(kind, normalization):
     layer, normalized = convolution(kind, 2, 3, (4, 2, 1), normalization)
     assert (layer.bias is not None) == isinstance(normalized, nn.Identity)
+    assert isinstance(layer, kind)
     assert (layer.kernel_size, layer.stride, layer.padding) == ((4, 4), (2, 2), (1, 1))
 
 

@@ -16,6 +16,7 @@ from catsweep.losses.adversarial import (
     RelativisticAverage,
     RelativisticPairs,
     WassersteinGradientPenalty,
+    r1_penalty,
 )
 from catsweep.models import dcgan
 from catsweep.models.blocks import ResidualDown, ResidualOutput, ResidualUp
@@ -143,7 +144,7 @@ def test_generate_depends_on_the_weights_alone(make_dcgan):
 def test_weights_begin_as_in_the_paper(make_dcgan):
     model = make_dcgan(channels=16, max_channels=64)
     kernels = [p for p in (*model.generator.parameters(), *model.discriminator.parameters()) if p.ndim > 1]
-    norms = [m.weight for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    norms: list[torch.Tensor] = [m.weight for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     for kernel in kernels:
         assert kernel.std().item() == pytest.approx(0.02, rel=0.2)
         assert abs(kernel.mean().item()) < 0.005
@@ -314,7 +315,7 @@ def test_r1_is_charged_every_so_many_steps_and_then_that_much_more(make_dcgan, b
 @pytest.mark.trains
 def test_r1_is_measured_at_real_images_and_teaches_the_discriminator(make_dcgan, batches, fit, monkeypatch):
     measured = []
-    penalty = dcgan.r1_penalty
+    penalty = r1_penalty
     monkeypatch.setattr(dcgan, "r1_penalty", lambda images, logits: measured.append(images) or penalty(images, logits))
     model = make_dcgan(adversarial_loss=Indifferent(), r1_gamma=1.0, optimizer=SGD, discriminator_lr=0.1)
     model.discriminator = Slope(1.0)
@@ -473,7 +474,7 @@ def test_a_projected_one_is_calibrated_once_on_photos_as_they_are(make_projected
 
 @pytest.mark.trains
 def test_all_processes_calibrate_by_the_photos_of_the_first(make_projected, batches, fit, monkeypatch):
-    model, others, measured = make_projected(), to_float(batches(1, seed=7)[0]), []
+    model, others, measured = make_projected(), to_float(batches(1, seed=7)[0]), list[torch.Tensor]()
     monkeypatch.setattr(dcgan, "of_first_process", lambda trainer, images: others)
     model.discriminator.calibrate = measured.append
     fit(model, batches(1))

@@ -87,7 +87,7 @@ def test_r1_reaches_the_discriminator_through_it(policy):
     critic = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(4 * 30 * 30, 1))
     images = torch.rand(4, 3, 32, 32, requires_grad=True)
     r1_penalty(images, critic(DiffAugment(policy)(images))).backward()
-    assert critic[0].weight.grad.abs().sum() > 0
+    assert critic.get_parameter("0.weight").grad.abs().sum() > 0
 
 
 def test_color_is_the_paper_s_three_steps():

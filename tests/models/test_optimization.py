@@ -1,5 +1,6 @@
 from functools import partial
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -33,7 +34,8 @@ def test_every_trained_parameter_is_in_one_group_and_only_kernels_decay(layers, 
     module = nn.ModuleList(layer() for layer in layers)
     if frozen and len(module):
         module[0].requires_grad_(False)
-    kernels, others = decayed_groups(module)
+    groups: list[dict[str, Any]] = [*decayed_groups(module)]
+    kernels, others = groups
     grouped = [*kernels["params"], *others["params"]]
     trained = {id(parameter) for parameter in module.parameters() if parameter.requires_grad}
     assert {id(parameter) for parameter in grouped} == trained
@@ -46,7 +48,7 @@ def test_every_trained_parameter_is_in_one_group_and_only_kernels_decay(layers, 
 
 def test_decay_pulls_on_kernels_and_leaves_biases_and_scales():
     module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
-    nn.init.ones_(module[0].bias)
+    nn.init.ones_(module.get_parameter("0.bias"))
     optimizer, _ = build(module, partial(torch.optim.AdamW, lr=0.1, weight_decay=0.5), flat, lambda step: 10)
     before = {name: parameter.clone() for name, parameter in module.named_parameters()}
     for parameter in module.parameters():
@@ -144,6 +146,7 @@ def test_the_length_of_a_run_is_asked_once_a_step_for_all_groups_of_parameters()
 def test_what_is_measured_is_measured_by_the_images_of_the_first_process():
     own, others = torch.rand(2, 3, 4, 4).unbind()
     strategy = SimpleNamespace(broadcast=lambda images: others)
-    kept = [of_first_process(SimpleNamespace(world_size=n, strategy=strategy), own) for n in (1, 2)]
+    trainers: list[Any] = [SimpleNamespace(world_size=n, strategy=strategy) for n in (1, 2)]
+    kept = [of_first_process(trainer, own) for trainer in trainers]
     assert torch.equal(kept[0], own)
     assert torch.equal(kept[1], others)

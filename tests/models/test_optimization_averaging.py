@@ -34,15 +34,15 @@ def test_it_weighs_by_a_decay_that_rises_to_its_bound(decay, count, average, cur
     averaged.update_parameters(network(current))
     weight = min(decay, (1 + count) / (10 + count))
     expected = pytest.approx(weight * average + (1 - weight) * current, abs=1e-6)
-    assert averaged.module.weight.tolist() == [expected] * 2
-    assert averaged.module.running_mean.tolist() == [expected] * 2
+    assert averaged.module.get_parameter("weight").tolist() == [expected] * 2
+    assert averaged.module.get_buffer("running_mean").tolist() == [expected] * 2
     assert averaged.n_averaged == count + 1
 
 
 def test_the_first_weights_are_taken_over():
     averaged = MovingAverage(network(0.0), 0.9)
     averaged.update_parameters(network(1.0))
-    assert averaged.module.weight.tolist() == [1.0, 1.0]
+    assert averaged.module.get_parameter("weight").tolist() == [1.0, 1.0]
 
 
 def test_a_counter_is_taken_over_and_not_averaged():
@@ -69,18 +69,22 @@ def test_an_update_never_waits_for_its_device():
 @pytest.mark.parametrize("change", [lambda both: both.double(), copy.deepcopy], ids=["moved", "copied"])
 def test_what_was_moved_or_copied_is_averaged_where_it_is_then(change):
     model = network(0.0)
-    before = nn.ModuleList([model, MovingAverage(model, 0.9)])
-    before[1].update_parameters(before[0])
-    model, averaged = change(before)
+    averaged = MovingAverage(model, 0.9)
+    averaged.update_parameters(model)
+    model, averaged = change(nn.ModuleList([model, averaged]))
     nn.init.constant_(model.weight, 1.0)
     model.running_mean.fill_(1.0)
     averaged.update_parameters(model)
     expected = pytest.approx(1 - 2 / 11, abs=1e-6)
-    assert averaged.module.weight.tolist() == averaged.module.running_mean.tolist() == [expected] * 2
+    assert (
+        averaged.module.get_parameter("weight").tolist()
+        == averaged.module.get_buffer("running_mean").tolist()
+        == [expected] * 2
+    )
 
 
 def test_another_model_may_be_averaged_next():
     averaged = MovingAverage(network(), 0.9)
     averaged.update_parameters(network(0.0))
     averaged.update_parameters(network(1.0))
-    assert averaged.module.weight.tolist() == [pytest.approx(1 - 2 / 11)] * 2
+    assert averaged.module.get_parameter("weight").tolist() == [pytest.approx(1 - 2 / 11)] * 2

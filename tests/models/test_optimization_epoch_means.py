@@ -1,5 +1,7 @@
 """Training values as their means over an epoch."""
 
+from typing import Any
+
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -42,13 +44,13 @@ class StopAt(Callback):
         trainer.should_stop = trainer.fit_loop.epoch_loop.batch_idx == 1
 
 
-def fit(*callbacks: Callback, **settings: int) -> list[dict[str, float]]:
+def fit(*callbacks: Callback, **settings: Any) -> list[dict[str, float]]:
     seen = Seen()
     trainer = pl.Trainer(
         accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, callbacks=[seen, *callbacks], **settings,
     )  # fmt: skip
-    trainer.fit(Model(), DataLoader(torch.tensor([1.0, 3.0, 5.0]), batch_size=None))
+    trainer.fit(Model(), DataLoader(torch.tensor([1.0, 3.0, 5.0]), batch_size=None))  # type: ignore[arg-type]  # any sequence will do
     return seen.epochs
 
 

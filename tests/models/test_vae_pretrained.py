@@ -5,6 +5,7 @@ import shutil
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import hydra
 import pytest
@@ -36,7 +37,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What somebody else has trained."""
     folder = tmp_path_factory.mktemp("pretrained")
     torch.manual_seed(3)
-    vae = AutoencoderKL(
+    vae: Any = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
         block_out_channels=(4, 4, 8), layers_per_block=1, norm_num_groups=2, scaling_factor=SCALE, shift_factor=SHIFT,
     )  # fmt: skip
@@ -71,7 +72,8 @@ def loaded(make):
 
 
 def test_it_encodes_reconstructs_and_draws_as_the_source_does(loaded, source):
-    model, images, latents = loaded(), torch.rand(2, 3, 16, 16), torch.randn(3, 64)
+    model: PretrainedVAE = loaded()
+    images, latents = torch.rand(2, 3, 16, 16), torch.randn(3, 64)
     original = AutoencoderKL.from_pretrained(source, low_cpu_mem_usage=False).eval()
     assert isinstance(model, LatentEncoder)
     assert (model.latent_size, model.prior.shape) == (64, (4, 4, 4))
@@ -159,12 +161,12 @@ def test_a_run_is_scored_resumed_rebuilt_and_exported_without_its_source(compose
     assert list(written.block_out_channels) == [4, 4, 8]
     shutil.rmtree(passing)
 
-    model, _ = load_run(run)
+    model: Any = load_run(run)[0]
     theirs = AutoencoderKL.from_pretrained(source, low_cpu_mem_usage=False)
     for name, value in theirs.encoder.state_dict().items():
         assert torch.equal(model.autoencoder.encoder.state_dict()[name], value)
     weights.save(model, run, {})
-    again = weights.load(run)
+    again: Any = weights.load(run)
     latents, photos = torch.randn(3, model.latent_size), torch.rand(2, 3, 32, 32)
     with evaluating(again), evaluating(model):
         torch.testing.assert_close(again.decode(latents), model.decode(latents))

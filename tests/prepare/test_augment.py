@@ -69,7 +69,8 @@ def test_the_first_of_them_is_the_photo_as_it_is(verified: Callable, tmp_path: P
     done = augmented(before, tmp_path / "a")
     plain = build(Resize(16), tmp_path / "r", before.folder, before.kept)
     first = [record for record in done.records if "copy" not in record.parameters]
-    np.testing.assert_array_equal(pixels(done)[[record.index for record in first]], pixels(plain))
+    places = np.array([record.index for record in first], int)
+    np.testing.assert_array_equal(pixels(done)[places], pixels(plain))
     assert [record.landmarks for record in first] == [record.landmarks for record in plain.records]
     assert {record.operation for record in first} == {"resize"}
 
@@ -98,6 +99,7 @@ def test_landmarks_go_along_with_the_photo_and_copies_have_none(verified: Callab
     before = verified(height=30, width=40)
     photo, *copies = augmented(before, tmp_path / "a").records[:5]
     square = np.array(before.records[0].landmarks) - [5, 0]
+    assert photo.points is not None
     np.testing.assert_allclose(photo.points, (square + 0.5) * 16 / 30 - 0.5, atol=0.006)
     assert {copy.landmarks for copy in copies} == {None}
 

@@ -242,5 +242,6 @@ def test_the_network_that_make_fetches_finds_real_cats(root: Path, photos: Path)
     for name in ("001", "040"):
         alpha = remove(decode(photos / "masked" / f"{name}.jpg"), None)
         truth = cv2.imread(str(photos / "masked" / f"{name}.mask.png"), cv2.IMREAD_GRAYSCALE)
+        assert truth is not None
         front = alpha >= 128
         assert (front & (truth > 127)).sum() / (front | (truth > 127)).sum() > 0.8

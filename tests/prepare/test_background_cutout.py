@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from catsweep.prepare.stages.background import FILLS, cats_own, cut_out, shares, shrunk
+from catsweep.prepare.image_files import shrunk
+from catsweep.prepare.stages.background import FILLS, cats_own, cut_out, shares
 
 FUR, GROUND = np.array([200, 120, 40]), np.array([10, 60, 180])
 

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -217,6 +218,7 @@ def test_no_photo_is_hashed_twice_and_nothing_of_an_earlier_verdict_stays(
 
 def test_the_sheet_shows_copies_beside_what_they_are_copies_of(mixed: dict[str, bytes], tmp_path: Path) -> None:
     sheet = cv2.imread(str(run(mixed, tmp_path / "a").folder / SHEET))
+    assert sheet is not None
     assert sheet.shape == (2 + 98, 2 + 8 * 98, 3)  # four pairs
     for left in range(2, 8 * 98, 2 * 98):
         one, other = (sheet[22:78, left + 98 * place : left + 98 * place + 96].astype(int) for place in (0, 1))
@@ -226,7 +228,7 @@ def test_the_sheet_shows_copies_beside_what_they_are_copies_of(mixed: dict[str, 
 
 
 @pytest.mark.parametrize("wrong", [{"threshold": 64, "review": 90}, {"threshold": 0.4}, {"review": 0}])
-def test_shares_out_of_order_are_refused(wrong: dict[str, float]) -> None:
+def test_shares_out_of_order_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"0 < duplicates\.review <= duplicates\.threshold <= 1"):
         Duplicates(**wrong)
 
@@ -412,8 +414,8 @@ def test_copies_of_real_photos_are_found_and_nothing_else(photos: Path, tmp_path
         files[f"{number}-mirrored.jpg"] = jpeg(image[:, ::-1], 90)
     done = run(files, tmp_path)
     assert len(done.kept) == len(names) == 9
-    number = {record.id: record.source.replace(".", "-").split("-")[0] for record in done.records}
+    original = {record.id: record.source.replace(".", "-").split("-")[0] for record in done.records}
     for record in done.records:
         if not record.kept:  # in favour of the largest file, which need not be the original
-            assert number[record.id] == number[record.parameters["of"]]
+            assert original[record.id] == original[record.parameters["of"]]
     assert not any(record.doubts for record in done.kept)

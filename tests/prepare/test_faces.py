@@ -23,7 +23,7 @@ Pixels = NDArray[np.uint8]
 def cats() -> list[tuple[Pixels, Array]]:
     """Drawn cats with some room around them, and their eyes in continuous positions."""
     drawn = renderer.render(10, 90, 0)
-    images = [np.asarray(cv2.copyMakeBorder(image, *[20] * 4, cv2.BORDER_REPLICATE)) for image in drawn.images]
+    images = [np.asarray(cv2.copyMakeBorder(image, 20, 20, 20, 20, cv2.BORDER_REPLICATE)) for image in drawn.images]
     return [(images[number], drawn.landmarks[number][:2] + 20.0) for number in (0, 7, 8, 9)]
 
 

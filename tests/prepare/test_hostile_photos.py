@@ -197,7 +197,7 @@ def write_landmarks(folder: Path) -> dict[str, str]:
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
     """The folder, and what is to become of each file: kept, or the kind of reason; `*` is any."""
     folder = tmp_path_factory.mktemp("hostile")
-    expected = {}
+    expected: dict[str, str] = {}
     for write in (write_odd_photos, write_bombs, write_damage, write_no_files, write_landmarks):
         expected |= write(folder)
     (folder / "tiny.png").write_bytes(png(1, 1))

@@ -22,7 +22,8 @@ def face(seed: int) -> Image:
 
 
 def jpeg(image: Image, quality: int) -> Image:
-    return cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
+    data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))
 
 
 def resized(image: Image, factor: float) -> Image:

@@ -1,4 +1,4 @@
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import cv2
 import imagehash
@@ -36,12 +36,12 @@ def scene(seed: int, height: int = 120, width: int = 150) -> np.ndarray:
     return cv2.resize(cells, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
-def hashes_of(numbers: list[tuple[int, int]], mirrored: bool = True) -> Hashes:
+def hashes_of(numbers: Sequence[tuple[int, ...]], mirrored: bool = True) -> Hashes:
     plain, flipped = ([f"{pair[place]:064x}" for pair in numbers] for place in (0, 1))
     return Hashes.read(plain, flipped if mirrored else None)
 
 
-def true_distance(one: tuple[int, int], other: tuple[int, int], mirrored: bool = True) -> int:
+def true_distance(one: tuple[int, ...], other: tuple[int, ...], mirrored: bool = True) -> int:
     found = [(one[0] ^ other[0]).bit_count()]
     if mirrored:
         found += [(one[1] ^ other[0]).bit_count(), (one[0] ^ other[1]).bit_count()]
@@ -71,7 +71,7 @@ def test_distances_are_those_of_imagehash() -> None:
 
 
 @given(MANY, st.integers(0, 256), st.booleans())
-def test_all_close_pairs_are_found_once(numbers: list[tuple[int, int]], limit: int, mirrored: bool) -> None:
+def test_all_close_pairs_are_found_once(numbers: Sequence[tuple[int, ...]], limit: int, mirrored: bool) -> None:
     blocks = list(close_pairs(hashes_of(numbers, mirrored), limit))
     found = [tuple(map(int, pair)) for block in blocks for pair in zip(*block, strict=True)]
     expected = {
@@ -121,7 +121,7 @@ def test_a_thousand_equal_photos_take_little_memory(monkeypatch: pytest.MonkeyPa
 
 
 @given(st.lists(st.tuples(NUMBERS, NUMBERS), min_size=1, max_size=9), st.floats(0, 3), st.integers(0, 90))
-def test_the_limit_leaves_few_pairs_by_chance(numbers: list[tuple[int, int]], share: float, least: int) -> None:
+def test_the_limit_leaves_few_pairs_by_chance(numbers: Sequence[tuple[int, ...]], share: float, least: int) -> None:
     limit = chance_limit(hashes_of(numbers), share, least, 90)
     decoys = [(one[1] ^ other[0]).bit_count() for j, other in enumerate(numbers) for one in numbers[:j]]
 

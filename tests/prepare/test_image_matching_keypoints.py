@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 
 from catsweep.prepare import image_matching
-from catsweep.prepare.image_matching import estimate_similarity, find_keypoints, shared_keypoints, shrunk, sketch
+from catsweep.prepare.image_files import shrunk
+from catsweep.prepare.image_matching import estimate_similarity, find_keypoints, shared_keypoints, sketch
 
 
 def scene(seed: int, height: int = 240, width: int = 320) -> np.ndarray:
@@ -19,7 +20,8 @@ def cropped(image: np.ndarray) -> np.ndarray:
 
 
 def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
-    return cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_GRAYSCALE)
+    data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    return np.asarray(cv2.imdecode(data, cv2.IMREAD_GRAYSCALE))
 
 
 def test_a_crop_has_keypoints_in_common_with_its_photo_and_other_photos_have_none() -> None:
@@ -59,7 +61,7 @@ def test_the_strongest_come_first_and_no_more_than_are_asked_for() -> None:
 def test_the_transform_between_two_photos_is_found() -> None:
     whole = scene(4)
     turned = cv2.getRotationMatrix2D((160, 120), 12, 0.8)
-    part = cv2.warpAffine(whole, turned, (300, 220))
+    part = np.asarray(cv2.warpAffine(whole, turned, (300, 220)), np.uint8)
     matrix = estimate_similarity(find_keypoints(part, 200), find_keypoints(whole, 200))
     assert matrix is not None
     corners = np.array([[40, 40, 1], [280, 40, 1], [160, 200, 1]], float).T

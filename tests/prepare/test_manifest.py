@@ -3,6 +3,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -123,7 +124,8 @@ def test_landmarks_are_kept_to_the_hundredth_of_a_pixel() -> None:
 @pytest.mark.parametrize("name", ["../../victim", "/etc/passwd", "..", "a\\b", "a\0b"])
 def test_a_record_that_names_a_file_elsewhere_is_damaged(tmp_path: Path, column: str, name: str) -> None:
     """Else what a stage takes over from an earlier build could be any file, and be linked over any other."""
-    record = replace(Record("zoom", "a-1", "a.jpg"), **{column: name})
+    changed: dict[str, Any] = {column: name}
+    record = replace(Record("zoom", "a-1", "a.jpg"), **changed)
     write_manifest(tmp_path / "manifest.csv", [record])
     with pytest.raises(ValueError, match="is no name"):
         list(read_manifest(tmp_path / "manifest.csv"))

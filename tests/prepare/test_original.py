@@ -1,5 +1,6 @@
 import hashlib
 import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from catsweep.data import landmarks
-from catsweep.data.decode import decode_bytes
+from catsweep.data.decode import MAX_BYTES, decode_bytes, decoding
 from catsweep.data.files import Files
 from catsweep.data.sources import DemoCats, Photos
 from catsweep.errors import DataError
@@ -123,7 +124,7 @@ def test_it_is_made_again_exactly_if_a_file_changed(
         save(tmp_path / "in" / f"{number}.jpg", 60, 80, seed=number)
     (tmp_path / "in" / "0.jpg.cat").write_text(POINTS)
     decoded: list[int] = []
-    real = original.decoding
+    real = decoding
 
     def counted(data: bytes) -> Any:
         decoded.append(len(data))
@@ -197,18 +198,26 @@ def test_many_names_without_letters_stay_apart() -> None:
 
 @pytest.mark.photos
 def test_real_photos_are_all_kept(photos: Path, place: Path) -> None:
-    class Some:
+    class Some(Files):
         """Each fortieth, for the whole folder takes a minute."""
 
         def __init__(self, files: Files) -> None:
-            self.names = list(files)[::40]
-            self.size, self.read, self.digest, self.has = files.size, files.read, files.digest, files.__contains__
+            self.files = files
 
-        def __iter__(self) -> Any:
-            return iter(self.names)
+        def __iter__(self) -> Iterator[str]:
+            return iter(list(self.files)[::40])
 
         def __contains__(self, name: object) -> bool:
-            return self.has(name)
+            return name in self.files
+
+        def size(self, name: str) -> int:
+            return self.files.size(name)
+
+        def read(self, name: str, limit: int = MAX_BYTES) -> bytes:
+            return self.files.read(name, limit)
+
+        def digest(self, name: str) -> str:
+            return self.files.digest(name)
 
     done = ingest(Some(Photos(photos / "cats").files), place)
     assert len(done.kept) == len(done.records) == 43

@@ -14,7 +14,7 @@ from hydra import initialize_config_dir
 from omegaconf import DictConfig
 
 from catsweep.data.decode import MAX_BYTES, Unreadable
-from catsweep.data.files import content_digest
+from catsweep.data.files import Files
 from catsweep.data.ready import ReadySet
 from catsweep.errors import ConfigError, DataError, PlaceError
 from catsweep.instantiation import instantiate
@@ -25,7 +25,7 @@ from catsweep.prepare.stage import Build, Done, Stage
 from catsweep.prepare.stages.original import Original
 
 
-class Photos(dict[str, bytes]):
+class Photos(dict[str, bytes], Files):
     """Files that are nowhere but in memory."""
 
     def size(self, name: str) -> int:
@@ -35,9 +35,6 @@ class Photos(dict[str, bytes]):
         if name not in self:
             raise Unreadable("cannot be opened: No such file or directory")
         return self[name]
-
-    def digest(self, name: str) -> str:
-        return content_digest(self, name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(super().__iter__()))

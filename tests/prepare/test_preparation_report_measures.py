@@ -26,7 +26,8 @@ def test_brightness_runs_from_black_to_white_and_weighs_green_most() -> None:
 def test_sharpness_falls_when_an_image_is_blurred() -> None:
     image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     sharp, soft, softer = (
-        preparation_report.sharpness(cv2.GaussianBlur(image, (0, 0), s) if s else image) for s in (0, 1, 3)
+        preparation_report.sharpness(np.asarray(cv2.GaussianBlur(image, (0, 0), s), np.uint8) if s else image)
+        for s in (0, 1, 3)
     )
     assert sharp > soft > softer
     assert preparation_report.sharpness(np.full((8, 8, 3), 90, np.uint8)) == 0

@@ -17,6 +17,7 @@ def read(uri: str) -> NDArray[np.uint8]:
     head, data = uri.split(",")
     assert head == "data:image/jpeg;base64"
     image = cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR)
+    assert image is not None
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 

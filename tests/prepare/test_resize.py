@@ -50,6 +50,7 @@ def test_each_file_becomes_a_square_in_the_array(
         assert made.digest == hashlib.sha256(image.tobytes()).hexdigest()
         assert (made.width, made.height, made.file, made.split) == (size, size, IMAGES, record.split)
         expected = (np.array(record.landmarks) - offset + 0.5) * size / side - 0.5
+        assert made.points is not None
         np.testing.assert_allclose(made.points, expected, atol=0.006)
 
 
@@ -89,7 +90,9 @@ def test_an_array_that_is_also_another_stage_s_is_never_written_over(verified: C
     resized(before, tmp_path / "r", 16)
     resized(before, tmp_path / "r", 8)
     np.testing.assert_array_equal(pixels(before), whole)
-    assert pixels(Done.open(tmp_path / "r")).shape[1] == 8
+    again = Done.open(tmp_path / "r")
+    assert again is not None
+    assert pixels(again).shape[1] == 8
 
 
 def test_there_is_a_contact_sheet(verified: Callable, tmp_path: Path) -> None:

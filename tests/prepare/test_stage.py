@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -400,7 +401,7 @@ def test_what_follows_a_torn_line_is_not_lost(made: Callable[..., Done], tmp_pat
 
 def test_what_is_left_of_other_builds_goes_when_one_is_complete(made: Callable[..., Done], tmp_path: Path) -> None:
     for by in (20, 30):
-        killed_at("_settle", lambda by=by: made(Brighten(by)))
+        killed_at("_settle", partial(made, Brighten(by)))
     assert len(list(tmp_path.glob(".*.partial"))) == 2
     made()
     assert not list(tmp_path.glob(".*.partial"))
@@ -477,7 +478,7 @@ def test_png_is_lossless_with_and_without_transparency(tmp_path: Path) -> None:
 
 
 def test_jpeg_is_nearly_so(tmp_path: Path) -> None:
-    pixels = cv2.resize(image(0), (64, 48), interpolation=cv2.INTER_CUBIC)
+    pixels = np.asarray(cv2.resize(image(0), (64, 48), interpolation=cv2.INTER_CUBIC), np.uint8)
     (tmp_path / "x.jpg").write_bytes(encode(pixels, ".jpg"))
     assert np.abs(read_image(tmp_path / "x.jpg").astype(int) - pixels).mean() < 3
 

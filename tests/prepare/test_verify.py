@@ -12,12 +12,12 @@ from PIL import Image
 
 from catsweep.data.archives import open_files
 from catsweep.errors import DataError
-from catsweep.prepare.manifest import Record
+from catsweep.prepare.manifest import DROP, KEEP, Record
 from catsweep.prepare.pipeline import make
 from catsweep.prepare.stage import Build, Done, Stage
 from catsweep.prepare.stage_cache import build
 from catsweep.prepare.stages.original import Original
-from catsweep.prepare.stages.verify import DROP, KEEP, TABLE, Decisions, Verify, to_decide
+from catsweep.prepare.stages.verify import TABLE, Decisions, Verify, to_decide
 
 
 def decide(before: Done, decisions: dict[int, str]) -> Path:

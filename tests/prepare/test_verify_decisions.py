@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catsweep.errors import DataError
-from catsweep.prepare.manifest import Record
-from catsweep.prepare.stages.verify import DROP, KEEP, TABLE, UNDECIDED, Decisions, to_decide
+from catsweep.prepare.manifest import DROP, KEEP, UNDECIDED, Record
+from catsweep.prepare.stages.verify import TABLE, Decisions, to_decide
 
 
 def sha(name: str) -> str:

@@ -178,7 +178,7 @@ def test_a_reload_keeps_place_filter_and_decisions(
     page.wait_for_selector("body[data-ready]")
     assert (shown(page), page.locator("#place").inner_text()) == ("cats/2.jpg", "4 of 4")
     assert page.locator("#counts").inner_text() == "0 kept, 1 dropped"
-    assert page.locator("#film button").nth(1).get_attribute("class").split() == ["drop"]  # type: ignore[union-attr]
+    assert page.locator("#film button").nth(1).get_attribute("class").split() == ["drop"]
 
 
 def test_the_image_and_the_source_photo_are_shown(serve: Callable[..., Served], open_page: Callable[..., Page]) -> None:
@@ -356,6 +356,7 @@ def test_senseless_choices_are_refused(serve: Callable[..., Served]) -> None:
     senseless = [{"choices": [[0, "keep"], choice], "since": 0} for choice in wrong]
     for since in (-1, "0", None):
         senseless.append({"choices": [[0, "keep"]], "since": since})
+    choice: Any
     for choice in (None, [], {}, "keep", {"choices": []}, {"choices": 1, "since": 0}, *senseless):
         assert served.ask("POST", "/decide", choice, X_Token=token)[0] == 400, choice
     assert json.loads(served.ask("GET", "/changes?since=0")[1]) == {"version": 0, "changes": []}

@@ -66,7 +66,7 @@ def centres(image: Pixels) -> Array:
 def cat(number: int, size: int = 90, margin: int = 20) -> tuple[Pixels, Array]:
     """A drawn cat with some room around it, and its landmarks."""
     cats = renderer.render(number + 1, size, 0)
-    image = cv2.copyMakeBorder(cats.images[number], *[margin] * 4, cv2.BORDER_REPLICATE)
+    image = cv2.copyMakeBorder(cats.images[number], margin, margin, margin, margin, cv2.BORDER_REPLICATE)
     return np.asarray(image, np.uint8), cats.landmarks[number] - 0.5 + margin
 
 
@@ -127,7 +127,9 @@ def test_a_turned_cat_is_found_set_upright_and_doubted(run: Run) -> None:
     assert record.operation == "zoom: cascade rotated"
     assert record.parameters["angle"] == 30
     assert any(doubt.startswith("turned: ") for doubt in record.doubts)
-    found = align.transform(np.array(record.parameters["matrix"]), align.transform(turn, points)[:2] + 0.5)
+    found = align.transform(
+        np.array(record.parameters["matrix"]), align.transform(np.asarray(turn, float), points)[:2] + 0.5
+    )
     assert np.abs(found - TARGETS[:2] * 360).max() < 40
 
 
@@ -200,7 +202,7 @@ def test_transparent_images_stay_transparent_also_around(run: Run) -> None:
 
 
 def test_it_comes_out_the_same_with_any_number_of_threads(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    photos = [cat(number) for number in (0, 9)]
+    photos: list[tuple[Pixels, Array | None]] = [cat(number) for number in (0, 9)]
     photos += [(image, None) for image, _ in photos]
     made = []
     for cores in (1, 4):
@@ -211,7 +213,7 @@ def test_it_comes_out_the_same_with_any_number_of_threads(run: Run, monkeypatch:
 
 
 def test_the_configuration_is_what_the_stage_takes(root: Path) -> None:
-    stage = instantiate(OmegaConf.load(root / "conf/prepare.yaml")["zoom"])
+    stage = instantiate(OmegaConf.load(root / "conf/prepare.yaml").zoom)
     assert stage.parameters() == Zoom(final=64).parameters()
 
 

@@ -67,7 +67,7 @@ def test_the_square_lies_in_the_photo_as_near_to_the_face_as_it_can(
     height: int, width: int, size: int, x: float, y: float, scale: float
 ) -> None:
     frame = np.array([[scale, 0, size / 2 - scale * x], [0, scale, size / 2 - scale * y]])  # around (x, y)
-    back = cv2.invertAffineTransform(centred(height, width, size, frame))
+    back = np.asarray(cv2.invertAffineTransform(centred(height, width, size, frame)), float)
     low, high = align.transform(back, np.array([[0, 0], [size, size]], float))
     side = min(height, width)
     np.testing.assert_allclose(high - low, side, rtol=1e-6)
@@ -80,7 +80,7 @@ def test_the_square_lies_in_the_photo_as_near_to_the_face_as_it_can(
 
 @given(height=st.integers(1, 400), width=st.integers(1, 400), size=st.integers(1, 400))
 def test_the_middle_fits_the_photo_exactly(height: int, width: int, size: int) -> None:
-    back = cv2.invertAffineTransform(centred(height, width, size))
+    back = np.asarray(cv2.invertAffineTransform(centred(height, width, size)), float)
     corners = align.transform(back, np.array([[0, 0], [size, size]], float))
     side = min(height, width)
     np.testing.assert_allclose(corners[1] - corners[0], side, rtol=1e-9)
@@ -210,7 +210,7 @@ def test_a_build_that_was_killed_while_it_took_photos_whole_comes_to_the_same(
     taken = Zoom._taken_whole
 
     def killed(stage: Zoom, *words: object) -> object:
-        work, done = taken(stage, *words), []  # type: ignore[arg-type]
+        work, done = taken(stage, *words), list[Record]()  # type: ignore[arg-type]
 
         def take(record: Record) -> object:
             if done:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import optuna
@@ -59,7 +59,7 @@ class Lab:
         self,
         name: str,
         names: Sequence[str] = ("val/fid", "val/ssim"),
-        directions: Sequence[str] = ("minimize", "maximize"),
+        directions: Sequence[Literal["minimize", "maximize"]] = ("minimize", "maximize"),
         **contract: Any,
     ) -> optuna.Study:
         """An empty study, begun as a sweep of ours begins one."""

@@ -5,10 +5,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal
 
 import optuna
 import pytest
 from omegaconf import DictConfig, OmegaConf
+from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState, create_trial
 from playwright.sync_api import Browser, Page
 from tests.markup import NAMES, Seen
@@ -171,7 +173,8 @@ def test_a_study_that_has_not_begun_has_a_page(lab: Lab) -> None:
 @pytest.mark.parametrize("n", [1, 3])
 def test_one_objective_or_three(lab: Lab, n: int) -> None:
     names = ("val/fid", "val/ssim", "val/gap")[:n]
-    study = lab.study("other", names, ("minimize", "maximize", "minimize")[:n])
+    directions: list[Literal["minimize", "maximize"]] = ["minimize", "maximize", "minimize"]
+    study = lab.study("other", names, directions[:n])
     populate(lab, study, 9, names)
     page = written(lab, "other")
     assert ("The Pareto set" in sections(page)) == (n == 3)
@@ -184,7 +187,7 @@ def test_a_study_of_another_tool_has_a_page(lab: Lab) -> None:
     database = f"sqlite:///{lab.sweeps / 'stock/study.db'}"
     optuna.delete_study(study_name="stock", storage=database)
     study = optuna.create_study(study_name="stock", storage=database)
-    space = {"x": optuna.distributions.FloatDistribution(0, 1)}
+    space: dict[str, BaseDistribution] = {"x": optuna.distributions.FloatDistribution(0, 1)}
     for x in (0.1, 0.7):
         study.add_trial(create_trial(value=x, params={"x": x}, distributions=space))
     lab.run("stock", 0, (0.1,), ("accuracy",))
@@ -288,7 +291,7 @@ def test_the_page_fits_shows_samples_sorts_and_asks_for_nothing(shown: Page) -> 
 
 
 def config(lab: Lab, **more: object) -> DictConfig:
-    conf = OmegaConf.load(Path(__file__).parents[2] / "conf/report.yaml")
+    conf: Any = OmegaConf.load(Path(__file__).parents[2] / "conf/report.yaml")
     del conf["defaults"], conf["hydra"]
     places = {"sweeps": str(lab.sweeps), "outputs": str(lab.outputs), "ready": str(lab.ready)}
     merged = OmegaConf.merge(conf, places, more)

@@ -126,7 +126,7 @@ def test_without_a_judge_one_line_says_how_to_ask_it_and_nothing_else_changes(la
 def test_runs_that_another_judge_has_seen_are_not_compared(judged: Lab) -> None:
     judged.judge("s", 3, 1.0, judge="clip")
     told = story(judged)
-    assert 3 not in {m.trial for m in told.charts.judged().marks}  # type: ignore[union-attr]
+    assert 3 not in {m.trial for m in told.charts.judged().marks}
     assert "clip" not in Report(told, judged.sweeps / "s").html()
 
 

@@ -53,9 +53,9 @@ def gap(first: np.ndarray, second: np.ndarray) -> float:
 @settings(max_examples=15, deadline=None)
 def test_shapes_and_types_hold_for_any_size_and_seed(size: int, seed: int, n: int) -> None:
     cats = render(n, size, seed)
-    assert (cats.images.shape, cats.images.dtype) == ((n, size, size, 3), np.uint8)
-    assert (cats.landmarks.shape, cats.landmarks.dtype) == ((n, 9, 2), np.float32)
-    assert (cats.masks.shape, cats.masks.dtype) == ((n, size, size), np.bool_)
+    assert (cats.images.shape, cats.images.dtype) == ((n, size, size, 3), np.dtype(np.uint8))
+    assert (cats.landmarks.shape, cats.landmarks.dtype) == ((n, 9, 2), np.dtype(np.float32))
+    assert (cats.masks.shape, cats.masks.dtype) == ((n, size, size), np.dtype(np.bool_))
     assert np.all((cats.landmarks >= 0) & (cats.landmarks <= size))
 
 

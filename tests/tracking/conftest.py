@@ -49,7 +49,7 @@ def logger_node(root: Path, tmp_path: Path) -> Callable[[str], DictConfig]:
     """The configuration of a logger by its name, recording into the test's folder."""
 
     def load(name: str) -> DictConfig:
-        cfg = OmegaConf.load(root / "conf" / "logger" / f"{name}.yaml")
+        cfg: Any = OmegaConf.load(root / "conf" / "logger" / f"{name}.yaml")
         cfg.pop("defaults", None)  # which Hydra composes
         if name == "wandb":
             cfg.save_dir = str(tmp_path / "outputs")

@@ -187,19 +187,22 @@ def test_the_machine_is_recorded_unless_switched_off(recorded: Recorded) -> None
 def test_outside_a_study_the_run_folder_names_the_run(logger_node: Node, tmp_path: Path) -> None:
     node = logger_node("wandb")
     node.mode = "disabled"
+    logger: Any
     [logger] = build(node, tmp_path / "outputs" / "runs" / "2026-11-22" / "10-00-00")
     init = logger._wandb_init
     assert init["id"] == run_id("runs/2026-11-22/10-00-00")
     assert (init["name"], init["group"], init["job_type"], init["tags"]) == ("10-00-00", None, "train", [])
+    elsewhere: Any
     [elsewhere] = build(node, Path("/other/place"))
     assert re.fullmatch(r"other-place-[0-9a-f]{8}", elsewhere._wandb_init["id"])
 
 
 @pytest.mark.usefixtures("signed_out")
 def test_the_user_has_the_last_word_on_names(logger_node: Node, tmp_path: Path) -> None:
-    node = OmegaConf.merge(
+    node: Any = OmegaConf.merge(
         logger_node("wandb"), {"mode": "disabled", "name": "n", "group": "g", "job_type": "j", "tags": ["t", "t"]}
     )
+    logger: Any
     [logger] = build(node, tmp_path, "cats", 3)
     init = logger._wandb_init
     assert (init["name"], init["group"], init["job_type"], init["tags"]) == ("n", "g", "j", ["t"])
@@ -270,7 +273,8 @@ def test_training_comes_out_the_same_with_any_logger(logger_node: Node, tmp_path
     for name, changes in [
         ("none", {}), ("csv", {}), ("wandb", {"mode": "offline", "watch": "all"}), ("wandb", {"mode": "disabled"})
     ]:  # fmt: skip
-        loggers = build(OmegaConf.merge(logger_node(name), changes), tmp_path / "outputs" / "run")
+        node: Any = OmegaConf.merge(logger_node(name), changes)
+        loggers = build(node, tmp_path / "outputs" / "run")
         pl.seed_everything(3, verbose=False)
         model = Dropper()
         watch(loggers, model)
@@ -278,9 +282,17 @@ def test_training_comes_out_the_same_with_any_logger(logger_node: Node, tmp_path
             max_epochs=3, accelerator="cpu", logger=loggers or False, log_every_n_steps=1, enable_checkpointing=False,
             enable_progress_bar=False, enable_model_summary=False,
         )  # fmt: skip
-        trainer.fit(model, DataLoader(torch.arange(32.0).view(8, 4) / 32, batch_size=2, shuffle=True))
+        data: Any = torch.arange(32.0).view(8, 4) / 32
+        trainer.fit(model, DataLoader(data, batch_size=2, shuffle=True))
         finish(loggers)
-        ends.append((model.layer[1].weight.tolist(), random.random(), float(np.random.rand()), float(torch.rand(1))))
+        ends.append(
+            (
+                model.layer.get_parameter("1.weight").tolist(),
+                random.random(),
+                float(np.random.rand()),
+                float(torch.rand(1)),
+            )
+        )
     assert ends[1:] == ends[:1] * 3
     assert len(list(tmp_path.glob("outputs/wandb/offline-run-*"))) == 1
     assert "WANDB_MODE" not in os.environ

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import wandb
@@ -60,8 +61,8 @@ class FakeRun:
 
 
 @pytest.fixture
-def online(logger_node: Node, tmp_path: Path, signed_in: None) -> Callable[[FakeRun], RunLogger]:
-    def made(run: FakeRun) -> RunLogger:
+def online(logger_node: Node, tmp_path: Path, signed_in: None) -> Callable[[Any], RunLogger]:
+    def made(run: Any) -> RunLogger:
         [logger] = build(logger_node("wandb"), tmp_path, "cats", 3)
         assert isinstance(logger, RunLogger)
         assert logger._wandb_init["mode"] == "online"
@@ -71,7 +72,7 @@ def online(logger_node: Node, tmp_path: Path, signed_in: None) -> Callable[[Fake
     return made
 
 
-def test_a_run_resumed_online_goes_on_where_the_servers_record_ends(online: Callable[[FakeRun], RunLogger]) -> None:
+def test_a_run_resumed_online_goes_on_where_the_servers_record_ends(online: Callable[[Any], RunLogger]) -> None:
     run = FakeRun(starting_step=21)
     logger = online(run)
     for step in (15, 20, 25):  # trained again since the checkpoint, with the same values, and then new
@@ -83,7 +84,7 @@ def test_a_run_resumed_online_goes_on_where_the_servers_record_ends(online: Call
     assert [step for step, _ in scored.rows] == [31]
 
 
-def test_what_comes_late_is_kept_in_the_latest_row(online: Callable[[FakeRun], RunLogger]) -> None:
+def test_what_comes_late_is_kept_in_the_latest_row(online: Callable[[Any], RunLogger]) -> None:
     run = FakeRun()
     logger = online(run)
     logger.log_metrics({"val/kid": 1.0}, step=12)
@@ -100,7 +101,7 @@ def test_a_server_that_cannot_be_reached_makes_an_auto_run_offline(
 ) -> None:
     start, modes = wandb.init, []
 
-    def unreachable(**arguments: str) -> object:
+    def unreachable(**arguments: Any) -> object:
         modes.append(arguments["mode"])
         if arguments["mode"] == "online":
             raise wandb.errors.CommError("no route")
@@ -126,18 +127,18 @@ def test_under_an_agent_its_names_stand(logger_node: Node, tmp_path: Path, monke
     monkeypatch.setenv("WANDB_SWEEP_ID", "abc123")
     monkeypatch.setenv("WANDB_RUN_ID", "run456")
     monkeypatch.setenv("WANDB_SWEEP_PARAM_PATH", str(chosen))
-    node = OmegaConf.merge(logger_node("wandb"), {"entity": "me", "tags": ["mine"]})
+    node: Any = OmegaConf.merge(logger_node("wandb"), {"entity": "me", "tags": ["mine"]})
     [logger] = build(node, tmp_path / "outputs" / "runs" / "now")
     assert isinstance(logger, RunLogger)
     init = logger._wandb_init
     assert not {"id", "project", "entity"} & init.keys()  # wandb would warn that it ignores them
     assert (init["name"], init["group"], init["job_type"], init["tags"]) == (None, None, "trial", ["mine"])
 
-    run = FakeRun()
-    run.config = wandb.Config()  # type: ignore[attr-defined]
+    run: Any = FakeRun()
+    run.config = wandb.Config()  # type: ignore[attr-defined]  # its stub has none
     logger._experiment = run
     logger.log_hyperparams({"loss": {"_target_": "a.b"}, "optimizer": {"lr": 0.001}})
-    assert dict(run.config) == {"optimizer": {"lr": 0.001}}  # type: ignore[attr-defined]
+    assert dict(run.config) == {"optimizer": {"lr": 0.001}}
 
 
 @given(st.text(min_size=1, max_size=90))

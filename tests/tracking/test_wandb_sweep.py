@@ -35,7 +35,8 @@ def sweep(root: Path) -> dict[str, Any]:
 def test_it_searches_what_our_own_sweep_does_under_the_same_budget(root: Path, sweep: dict[str, Any]) -> None:
     with initialize_config_dir(str(root / "conf")):
         ours = compose_config("train", overrides=["hparams_search=vae_optuna"], return_hydra_config=True)
-    space = Space.parse(OmegaConf.to_container(ours.hydra.sweeper.params), [], {}, None)
+    params: Any = OmegaConf.to_container(ours.hydra.sweeper.params)
+    space = Space.parse(params, [], {}, None)
     # Read as wandb's own scheduler for Optuna reads it.
     theirs = {name: sweep_parameter_to_distribution(node) for name, node in sweep["parameters"].items()}
     for name in BUDGET - {"model"}:

@@ -4,6 +4,7 @@ import logging
 import math
 import sys
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
+from catsweep.devices import on_rank_zero
 from catsweep.errors import ConfigError, DivergedError, TrainingError
+from catsweep.metrics.scorer import Scorer
 from catsweep.training.callbacks import (
     Collapse,
     EvaluationLine,
@@ -20,7 +23,6 @@ from catsweep.training.callbacks import (
     Progress,
     RandomState,
     diversity,
-    on_rank_zero,
 )
 
 
@@ -109,11 +111,11 @@ def test_finite_losses_pass_and_other_values_are_not_its_business(fit):
 # Collapse
 
 
-class Drawn:
+class Drawn(Scorer):
     """A scorer whose generator draws images of given varieties (standard deviations), one after another."""
 
     def __init__(self, *varieties):
-        self.ready = SimpleNamespace(images=self.images(200, 50.0).astype(np.uint8))
+        self.ready: Any = SimpleNamespace(images=self.images(200, 50.0).astype(np.uint8))
         self.script = iter(varieties)
 
     @staticmethod
@@ -210,14 +212,14 @@ def test_variety_is_that_of_each_pixel_over_the_images():
 
 def ranks(act):
     """What rank 0 and rank 1 get, and how often it was done."""
-    done, sent, got = [], [], []
+    done, sent, got = list[None](), list[Any](), list[Any]()
 
     def once():
         done.append(None)
         return act()
 
     for rank in (0, 1):
-        trainer = SimpleNamespace(
+        trainer: Any = SimpleNamespace(
             is_global_zero=rank == 0,
             strategy=SimpleNamespace(broadcast=lambda value, src: sent.append(value) or sent[0]),
         )
@@ -347,15 +349,15 @@ def test_the_remembered_state_is_put_in_force_once(fit):
 
 
 def test_the_state_of_another_number_of_gpus_is_left_out(monkeypatch):
-    callback, restored = RandomState(), []
+    callback, restored = RandomState(), list[Any]()
     monkeypatch.setattr(torch.cuda, "set_rng_state_all", restored.append)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     for states in ([], [torch.zeros(16, dtype=torch.uint8)] * 2):
         callback.load_state_dict({"cpu": torch.get_rng_state(), "cuda": states})
-        callback.on_train_start(None, None)
+        callback.on_train_start(pl.Trainer.__new__(pl.Trainer), pl.LightningModule())
     assert restored == []
     callback.load_state_dict({"cpu": torch.get_rng_state(), "cuda": [torch.zeros(16, dtype=torch.uint8)]})
-    callback.on_train_start(None, None)
+    callback.on_train_start(pl.Trainer.__new__(pl.Trainer), pl.LightningModule())
     assert len(restored) == 1
 
 

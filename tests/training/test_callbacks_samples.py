@@ -44,7 +44,7 @@ class Copier(Painter):
 
 
 def loader():
-    return DataLoader(torch.ones(4, 3), batch_size=2)
+    return DataLoader(torch.ones(4, 3), batch_size=2)  # type: ignore[arg-type]  # any sequence will do
 
 
 def fitted(model, callback, epochs=2, sanity=0):
@@ -136,7 +136,7 @@ class ShownImages(WandbLogger):
     def __init__(self):
         self.shown = []
 
-    def log_image(self, key, images, step=None):
+    def log_image(self, key, images, step=None, **_):
         self.shown.append((key, len(images), images[0].shape, step))
 
 

@@ -37,7 +37,7 @@ def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/study.db"
 
 
-def begin(url: str, pruner: dict[str, object], metric: str = "val/kid") -> optuna.Study:
+def begin(url: str, pruner: dict[str, Any], metric: str = "val/kid") -> optuna.Study:
     study = optuna.create_study(study_name="s", storage=open_storage(url), directions=["minimize", "maximize"])
     study.set_user_attr("pruning", {"pruner": pruner, "metrics": [metric], "directions": ["minimize"]})
     study.ask().set_user_attr(meta.ATTEMPT, 0)
@@ -220,7 +220,8 @@ def trainer_at(
     """One rank's trainer in an epoch, from 0; bound by time too if `seconds` (used, left) are given."""
     timer = Timer(timedelta(seconds=1))
     if seconds:
-        timer.time_elapsed, timer.time_remaining = (lambda: seconds[0]), (lambda: seconds[1])  # type: ignore[assignment,method-assign]
+        used, left = seconds
+        vars(timer).update(time_elapsed=lambda: used, time_remaining=lambda: left)
 
     def broadcast(value: Any, src: int) -> Any:
         return value if rank == src else received

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -15,12 +16,15 @@ from tests import memory
 
 from catsweep import runs
 from catsweep.errors import ConfigError, DataError, DivergedError, InterruptedTrial, MetricError, TrainingError
+from catsweep.instantiation import instantiate
 from catsweep.metrics.scorer import Scorer
 from catsweep.models.generator import draw_latents, generate
 from catsweep.models.vae import VAE
 from catsweep.runs import BEST_CHECKPOINT, LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, alone
+from catsweep.tracking import loggers
 from catsweep.training import callbacks, fit, trainer
 from steady.reporting import TrialReporter
+from steady.signals import COMMAND
 
 Compose = Callable[..., DictConfig]
 pytestmark = pytest.mark.trains
@@ -66,8 +70,8 @@ def test_a_run_returns_its_objective_and_leaves_everything_about_it(compose: Com
 def test_the_run_is_scored_at_the_best_checkpoint(compose: Compose, tmp_path: Path) -> None:
     fid = fit.run(compose("optimizer.lr=0.01"), tmp_path)
     cfg = OmegaConf.load(tmp_path / "config.yaml")
-    data = fit.instantiate(cfg.data)
-    scorer = fit.instantiate(cfg.metrics)(ready=data.ready)
+    data = instantiate(cfg.data)
+    scorer = instantiate(cfg.metrics)(ready=data.ready)
     scores, _ = scorer.final(runs.load_run(tmp_path, "best")[0])
     assert scores["val/fid"] == pytest.approx(fid)
 
@@ -76,7 +80,7 @@ def test_a_generator_that_collapses_is_scored_as_it_was_before(
     compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kids = iter([0.5, 0.2, 0.9, 0.8])
-    monkeypatch.setattr(fit.Scorer, "rung", lambda self, model: {"val/kid": next(kids)})
+    monkeypatch.setattr(Scorer, "rung", lambda self, model: {"val/kid": next(kids)})
     fit.run(compose("model=dcgan", "epochs=4"), tmp_path)
     assert json.loads((tmp_path / "metrics.json").read_text())["epoch"] == 2
     assert next(kids, None) is None  # none was taken twice
@@ -249,7 +253,7 @@ def test_a_trial_that_was_pruned_or_asked_to_stop_is_not_recorded_as_failed(
 
     told: list[str] = []
     monkeypatch.setattr(callbacks.FiniteLoss, "on_train_start", end)
-    monkeypatch.setattr(fit.loggers, "finish", lambda _, outcome: told.append(outcome))
+    monkeypatch.setattr(loggers, "finish", lambda _, outcome: told.append(outcome))
     with pytest.raises(error):
         fit.run(compose("epochs=1"), tmp_path)
     assert told == [outcome]
@@ -257,7 +261,7 @@ def test_a_trial_that_was_pruned_or_asked_to_stop_is_not_recorded_as_failed(
 
 def test_only_a_trial_ends_by_a_collapse(compose: Compose, tmp_path: Path) -> None:
     cfg = compose()
-    scorer = fit.instantiate(cfg.metrics)(ready=fit.instantiate(cfg.data).ready)
+    scorer = instantiate(cfg.metrics)(ready=instantiate(cfg.data).ready)
     alone = trainer.callbacks(cfg, tmp_path, scorer, False)
     trial = trainer.callbacks(cfg, tmp_path, scorer, False, TrialReporter(optuna.create_study(), 0))
     assert {type(c).__name__ for c in trial} - {type(c).__name__ for c in alone} == {"Collapse", "SweepCallback"}
@@ -304,7 +308,8 @@ def test_patience_ends_a_run_that_no_longer_improves_and_says_so(
 def test_a_loaded_run_draws_what_the_trained_model_drew(compose: Compose, tmp_path: Path) -> None:
     fit.run(compose("model=dcgan", "epochs=1"), tmp_path)
     latents = draw_latents(4, 8, seed=1)
-    first, again = (generate(runs.load_run(tmp_path)[0], latents) for _ in range(2))
+    models: list[Any] = [runs.load_run(tmp_path)[0] for _ in range(2)]
+    first, again = (generate(model, latents) for model in models)
     assert torch.equal(first, again)
     assert not runs.load_run(tmp_path)[0].training
 
@@ -337,7 +342,7 @@ def test_loading_a_torn_checkpoint_names_it_and_what_to_do(
     cfg = compose("model=vae")
     OmegaConf.save(cfg, tmp_path / "config.yaml", resolve=True)
     (tmp_path / BEST_CHECKPOINT).parent.mkdir()
-    state = epoch_3(fit.instantiate(cfg.model).state_dict())
+    state = epoch_3(instantiate(cfg.model).state_dict())
     for name in (BEST_CHECKPOINT, LAST_CHECKPOINT, PREVIOUS_CHECKPOINT):
         torch.save(state, tmp_path / name)
     damage(tmp_path / LAST_CHECKPOINT)
@@ -355,7 +360,7 @@ def epoch_3(state: dict[str, torch.Tensor]) -> dict[str, object]:
 @pytest.mark.parametrize("name", ["../best", "", "first"])
 def test_there_are_two_checkpoints_to_load(compose: Compose, tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError, match="Expected the checkpoint best or last"):
-        runs.load_weights(fit.instantiate(compose().model), tmp_path, name)
+        runs.load_weights(instantiate(compose().model), tmp_path, name)
 
 
 @pytest.mark.parametrize(
@@ -383,7 +388,7 @@ def test_a_run_that_is_stopped_says_how_it_goes_on(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(fit, at, stop)
-    monkeypatch.setattr(fit.COMMAND, "said", "")
+    monkeypatch.setattr(COMMAND, "said", "")
     with pytest.raises(KeyboardInterrupt):
         fit.run(compose("epochs=1"), tmp_path)
-    assert fit.COMMAND.said == "Interrupted." + f" To go on, add resume={tmp_path} to the same line." * goes_on
+    assert COMMAND.said == "Interrupted." + f" To go on, add resume={tmp_path} to the same line." * goes_on

@@ -55,11 +55,12 @@ class Names(Untimed):
 def test_only_hooks_that_somebody_wrote_are_called() -> None:
     counting, names = Counting(), Names()
     (model,) = without_idle_hooks([Model()])
+    assert isinstance(model, Model)
     trainer = pl.Trainer(
         accelerator="cpu", max_epochs=2, logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, callbacks=without_idle_hooks([counting, Timer({"hours": 1})]), profiler=names,
     )  # fmt: skip
-    trainer.fit(model, DataLoader(torch.ones(3), batch_size=None))
+    trainer.fit(model, DataLoader(torch.ones(3), batch_size=None))  # type: ignore[arg-type]  # any sequence will do
     assert (counting.steps, model.steps) == (6, 6)
     assert model.weight == -6
     assert names.names & set(STEP_HOOKS) - {"on_train_batch_start"} == {

@@ -38,8 +38,7 @@ class Run:
     def __init__(self, step: float, cost: float, minutes: float, batches: int, rungs: tuple[float, ...] = ()) -> None:
         self.now, self.step, self.cost, self.total = 0.0, step, cost, 60 * minutes
         timer = Timer(timedelta(minutes=minutes))
-        timer.time_elapsed = lambda: self.now  # type: ignore[assignment,method-assign]
-        timer.time_remaining = lambda: self.total - self.now  # type: ignore[assignment,method-assign]
+        vars(timer).update(time_elapsed=lambda: self.now, time_remaining=lambda: self.total - self.now)
         self.trainer: Any = SimpleNamespace(
             max_epochs=10**6, current_epoch=0, num_training_batches=batches, world_size=1, is_global_zero=True,
             callbacks=[timer], val_check_batch=None, strategy=SimpleNamespace(broadcast=lambda value, src: value),

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]  # it has no types
+import yaml
 
 from catsweep import templates
 from catsweep.export import bundle_images

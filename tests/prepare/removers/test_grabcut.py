@@ -50,7 +50,7 @@ def test_equal_photos_have_equal_masks_whatever_the_thread_did_before(cats: Cats
     remove = GrabCut(side=64)
     first = remove(cats.images[0], None)
     cv2.setRNGSeed(99)
-    cv2.randu(np.empty((3, 3), np.uint8), 0, 255)
+    cv2.randu(np.empty((3, 3), np.uint8), np.array(0), np.array(255))
     np.testing.assert_array_equal(remove(cats.images[0], None), first)
     masks: list[NDArray[np.uint8]] = []
     threads = [threading.Thread(target=lambda: masks.append(remove(cats.images[0], None))) for _ in range(4)]
@@ -79,7 +79,7 @@ def test_it_says_once_that_it_is_a_fallback(cats: Cats, caplog: pytest.LogCaptur
 )
 def test_any_photo_with_any_landmarks_has_a_mask(photo: NDArray[np.uint8], points: NDArray[np.float64] | None) -> None:
     alpha = GrabCut(side=24)(photo, points)
-    assert (alpha.shape, alpha.dtype) == (photo.shape[:2], np.uint8)
+    assert (alpha.shape, alpha.dtype) == (photo.shape[:2], np.dtype(np.uint8))
 
 
 def test_first_guesses() -> None:
@@ -112,7 +112,7 @@ def test_a_mask_is_enlarged_along_the_edges_of_the_photo() -> None:
     """The photo's edge runs at x = 100.5, the small mask's pixels could only say 100 or 104."""
     photo = np.full((80, 200, 3), 40, np.uint8)
     photo[:, 101:] = 210
-    small = np.asarray(cv2.resize(photo, (50, 20), interpolation=cv2.INTER_AREA))
+    small = np.asarray(cv2.resize(photo, (50, 20), interpolation=cv2.INTER_AREA), np.uint8)
     mask = np.zeros((20, 50), np.float32)
     mask[:, 25:] = 1
     alpha = enlarge(mask, small, photo)

@@ -3,15 +3,15 @@
 import threading
 import time
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from catsweep.errors import ConfigError, DataError
-from catsweep.prepare.removers import onnx_remover as module
 from catsweep.prepare.removers.onnx_remover import Onnx
 
 SIDE = 8
@@ -49,7 +49,7 @@ def test_a_photo_goes_in_normalised_and_a_mask_of_its_size_comes_out(tmp_path: P
     remove = Onnx(network(tmp_path / "x.onnx", kind=kind, keep=keep))
     for value in (0, 64, 192):
         alpha = remove(flat(value), None)
-        assert (alpha.shape, alpha.dtype) == ((20, 30), np.uint8)
+        assert (alpha.shape, alpha.dtype) == ((20, 30), np.dtype(np.uint8))
         np.testing.assert_array_equal(alpha, round(255 * value / 256))
 
 
@@ -127,7 +127,7 @@ def test_the_key_follows_the_content_of_the_file_and_not_its_place(tmp_path: Pat
     assert Onnx(network(tmp_path / "y" / "z.onnx")).parameters() == first
     assert str(tmp_path) not in str(first)
     assert Onnx(network(tmp_path / "x.onnx", offset=0.4)).parameters() != first
-    others = [{"size": 8}, {"mean": [0, 0, 0]}, {"std": [255, 255, 255]}, {"output": "minmax"}]
+    others: list[dict[str, Any]] = [{"size": 8}, {"mean": [0, 0, 0]}, {"std": [255, 255, 255]}, {"output": "minmax"}]
     assert all(Onnx(network(tmp_path / "x.onnx"), **other).parameters() != first for other in others)
 
 
@@ -135,7 +135,7 @@ class Session:
     """onnxruntime's, slowed down, and for one thread at a time."""
 
     made: ClassVar[list[str]] = []
-    real = module.onnxruntime.InferenceSession
+    real = onnxruntime.InferenceSession
 
     def __init__(self, file: Path, *args, **kwargs) -> None:
         self.made.append(file.name)
@@ -151,7 +151,7 @@ class Session:
 
 
 def test_threads_share_one_network_and_get_their_own_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.onnxruntime, "InferenceSession", Session)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
     monkeypatch.setattr(Session, "made", [])
     remove = Onnx(network(tmp_path / "x.onnx"))
     assert Session.made == []  # not before the first photo: a stage that is made already needs none

@@ -3,6 +3,7 @@
 import sys
 import threading
 import time
+from importlib.metadata import PackageNotFoundError
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -72,7 +73,7 @@ def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "rembg", None)  # as if it were not there, wherever the tests run
 
     def absent(name: str) -> str:
-        raise module.PackageNotFoundError(name)
+        raise PackageNotFoundError(name)
 
     monkeypatch.setattr(module, "version", absent)
     with pytest.raises(ConfigError, match=r"pip install 'catsweep\[rembg\]'"):
