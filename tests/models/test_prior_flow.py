@@ -84,10 +84,11 @@ def test_the_normal_distribution_has_the_moments_of_what_it_saw():
 
 
 def test_it_follows_what_it_sees_after_1_2_4_and_8_batches(monkeypatch):
-    prior, fits = FlowPrior(CHANNELS, SIDE, 0, 1), []
-    monkeypatch.setattr(prior, "fit", lambda: fits.append(prior._batches))
+    prior, seen, fits = FlowPrior(CHANNELS, SIDE, 0, 1), list[torch.Tensor](), list[int]()
+    monkeypatch.setattr(prior, "fit", lambda: fits.append(len(seen)))
     for _ in range(9):
-        prior.update(maps(4), torch.zeros(4, CHANNELS, SIDE, SIDE))
+        seen.append(maps(4))
+        prior.update(seen[-1], torch.zeros(4, CHANNELS, SIDE, SIDE))
     assert fits == [1, 2, 4, 8]
 
 

@@ -124,14 +124,14 @@ def test_killed_and_started_again_it_makes_the_same_bytes(
     undisturbed = contents(augmented(before, tmp_path / "a").folder)
     calls = []
 
-    def dies(path: Path, images: np.ndarray) -> None:
-        calls.append(path)
+    def dies(sheet: np.ndarray, **_: object) -> bytes:
+        calls.append(sheet)
         if len(calls) > 3:
             raise KeyboardInterrupt
-        path.write_bytes(b"half")
+        return b"half"
 
     with monkeypatch.context() as patched:
-        patched.setattr(Augment, "_write_sheet", staticmethod(dies))
+        patched.setattr(simplejpeg, "encode_jpeg", dies)
         with pytest.raises(KeyboardInterrupt):
             augmented(before, tmp_path / "b")
     (partial,) = tmp_path.glob(".b*partial")

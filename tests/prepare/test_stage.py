@@ -357,7 +357,7 @@ def test_killed_many_times_while_parameters_and_photos_change_it_comes_to_the_sa
 
 
 def killed_at(step: str, work: Callable[[], object]) -> None:
-    """Do the work until it comes to a function of the module."""
+    """Do the work until it comes to `write_manifest`, when all images are written, or `adopt`, before the renaming."""
 
     def kill(*_: object) -> None:
         raise Killed
@@ -378,7 +378,7 @@ def test_a_torn_journal_costs_only_what_it_lost(
 ) -> None:
     root = workshop()
     records = inputs(root / "0.before")
-    killed_at("_finish", lambda: build(Brighten(), root / "1.brightened", root / "0.before", records))
+    killed_at("write_manifest", lambda: build(Brighten(), root / "1.brightened", root / "0.before", records))
     (journal,) = root.glob(f".*/{JOURNAL}")
     text = journal.read_bytes()
     left = text[: max(0, len(text) - cut)]
@@ -390,10 +390,10 @@ def test_a_torn_journal_costs_only_what_it_lost(
 
 
 def test_what_follows_a_torn_line_is_not_lost(made: Callable[..., Done], tmp_path: Path) -> None:
-    killed_at("_finish", made)
+    killed_at("write_manifest", made)
     (journal,) = tmp_path.glob(f".*/{JOURNAL}")
     journal.write_bytes(journal.read_bytes()[:-40])
-    killed_at("_finish", made)
+    killed_at("write_manifest", made)
     stage = Brighten()
     made(stage)
     assert stage.worked == []
@@ -401,18 +401,18 @@ def test_what_follows_a_torn_line_is_not_lost(made: Callable[..., Done], tmp_pat
 
 def test_what_is_left_of_other_builds_goes_when_one_is_complete(made: Callable[..., Done], tmp_path: Path) -> None:
     for by in (20, 30):
-        killed_at("_settle", partial(made, Brighten(by)))
+        killed_at("adopt", partial(made, Brighten(by)))
     assert len(list(tmp_path.glob(".*.partial"))) == 2
     made()
     assert not list(tmp_path.glob(".*.partial"))
 
 
 def test_a_complete_build_that_was_not_renamed_is_not_done_again(made: Callable[..., Done]) -> None:
-    killed_at("_settle", made)
+    killed_at("adopt", made)
     stage = Brighten()
     made(stage)
     assert stage.runs == 0
-    killed_at("_settle", lambda: made(Brighten(20)))
+    killed_at("adopt", lambda: made(Brighten(20)))
     made()  # as it was before
     other = Brighten(20)
     made(other)

@@ -1,6 +1,7 @@
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,7 +15,7 @@ from catsweep.prepare import faces
 from catsweep.prepare.faces import Face
 from catsweep.prepare.image_files import encode, read_image
 from catsweep.prepare.manifest import Record
-from catsweep.prepare.stage import Done
+from catsweep.prepare.stage import Build, Done, Work
 from catsweep.prepare.stage_cache import build
 from catsweep.prepare.stages import zoom
 from catsweep.prepare.stages.zoom import FACELESS, FACES, Zoom, centred
@@ -207,24 +208,24 @@ def test_a_build_that_was_killed_while_it_took_photos_whole_comes_to_the_same(
 ) -> None:
     whole = photos.zoom([80, 80, 0, 80]).records
     (photos.folder / "zoomed").rename(photos.folder / "undisturbed")
-    taken = Zoom._taken_whole
+    again = Build.again
 
-    def killed(stage: Zoom, *words: object) -> object:
-        work, done = taken(stage, *words), list[Record]()  # type: ignore[arg-type]
+    def killed(build: Build, work: Work, *words: Any) -> Iterator[Record]:
+        done: list[Record] = []
 
-        def take(record: Record) -> object:
+        def take(record: Record) -> Any:
             if done:
                 raise KeyboardInterrupt
             done.append(record)
             return work(record)
 
-        return take
+        return again(build, take, *words)
 
-    monkeypatch.setattr(Zoom, "_taken_whole", killed)
+    monkeypatch.setattr(Build, "again", killed)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})
     with pytest.raises(KeyboardInterrupt):
         photos.zoom([80, 80, 0, 80])
-    monkeypatch.setattr(Zoom, "_taken_whole", taken)
+    monkeypatch.setattr(Build, "again", again)
     photos.searches = 0
     assert photos.zoom([80, 80, 0, 80]).records == whole
     assert photos.searches == 0

@@ -9,6 +9,7 @@ from typing import Any
 
 import optuna
 import pytest
+import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
@@ -380,14 +381,14 @@ def test_precision_follows_the_processor_unless_it_is_given(
 
 
 @pytest.mark.security
-@pytest.mark.parametrize(("at", "goes_on"), [("_fit", False), ("_score", True)])
+@pytest.mark.parametrize(("at", "goes_on"), [((pl.Trainer, "fit"), False), ((Scorer, "final"), True)])
 def test_a_run_that_is_stopped_says_how_it_goes_on(
-    compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str, goes_on: bool
+    compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: tuple[type, str], goes_on: bool
 ) -> None:
-    def stop(*_: object) -> None:
+    def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(fit, at, stop)
+    monkeypatch.setattr(*at, stop)
     monkeypatch.setattr(COMMAND, "said", "")
     with pytest.raises(KeyboardInterrupt):
         fit.run(compose("epochs=1"), tmp_path)
