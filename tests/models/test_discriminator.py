@@ -169,14 +169,14 @@ def test_it_works_at_any_size_with_the_depths_that_have_a_map(size, min_side, de
 def test_the_pixels_of_each_cell_are_among_what_the_first_depth_mixes():
     network, images = projected(64, channels=24), photos(2, 64)
     # The network's 16 features are left out, and each of the 12 values of a cell is kept.
-    network.projections.get_parameter("0.weight").copy_(torch.eye(28)[16:, :, None, None])
+    network.projections.get_buffer("0.weight").copy_(torch.eye(28)[16:, :, None, None])
     torch.testing.assert_close(nn.functional.pixel_shuffle(network.see(images)[0], 2), 2 * images - 1)
 
 
 def test_without_pixels_the_network_is_all_there_is_to_see_through():
     network = projected(64, pixels=False)
     features = FrozenFeatures.of("efficientnet_lite1", torch.device("cpu"))(photos(2, 64))
-    assert [one.get_parameter("weight").shape[1] for one in network.projections] == [part.shape[1] for part in features]
+    assert [one.get_buffer("weight").shape[1] for one in network.projections] == [part.shape[1] for part in features]
 
 
 @pytest.mark.parametrize("strides", [(8, 16), (4,)])

@@ -15,7 +15,7 @@ finite numbers, no errors.
 
 import functools
 from collections import Counter
-from collections.abc import Collection, Hashable, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -347,7 +347,7 @@ def confirmation_table(found: "Confirmation", told: Mapping[str, Mapping[int, st
 class Beside:
     """The scores beside the objectives as a sweep shows them, see `steady.study.results.ExtraScores`."""
 
-    names = BESIDE
+    names: Sequence[str] = BESIDE
 
     def read(self, runs: Mapping[int, Path], within: Path) -> dict[int, dict[str, float]]:
         """Read the scores of runs by number."""
