@@ -60,6 +60,9 @@ class Script:
 
     kill = close = stop
 
+    def drop(self, number: int) -> None:
+        raise AssertionError(f"job {number} was dropped")
+
 
 def scheduler(
     script: Script, limits: Limits, study: optuna.Study | None = None, name: str = "here", **keys: object

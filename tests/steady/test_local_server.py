@@ -163,12 +163,12 @@ def server(request: pytest.FixtureRequest) -> Iterator[tuple[int, list[str]]]:
     """Port, and the methods of the requests that came through."""
     came: list[str] = []
 
-    def plain(environ, start_response):  # type: ignore[no-untyped-def]
+    def plain(environ, start_response):
         came.append(environ["REQUEST_METHOD"])
         start_response("200 OK", [("Content-Type", "text/plain")])
         return [b"let in"]
 
-    async def let_in(request):  # type: ignore[no-untyped-def]
+    async def let_in(request):
         came.append(request.method)
         return PlainTextResponse("let in")
 
@@ -236,10 +236,10 @@ def test_a_websocket_that_a_server_hands_on_is_closed_unseen() -> None:
     """Ours hands on none; this door does not rely on that."""
     sent: list[dict[str, object]] = []
 
-    async def app(scope, receive, send):  # type: ignore[no-untyped-def]
+    async def app(scope, receive, send):
         raise AssertionError("let in")
 
-    async def send(message):  # type: ignore[no-untyped-def]
+    async def send(message):
         sent.append(message)
 
     asyncio.run(Guarded(app)({"type": "websocket", "path": "/", "headers": []}, None, send))  # type: ignore[arg-type]
@@ -249,11 +249,11 @@ def test_a_websocket_that_a_server_hands_on_is_closed_unseen() -> None:
 def test_content_of_strangers_runs_no_script() -> None:
     told: list[tuple[str, str]] = []
 
-    def app(environ, start_response):  # type: ignore[no-untyped-def]
+    def app(environ, start_response):
         start_response("200 OK", [])
         return []
 
-    def start(status, headers, error=None):  # type: ignore[no-untyped-def]
+    def start(status, headers, error=None):
         told[:] = headers
 
     answered = with_headers(app, "object-src 'none'", "/artifacts/")

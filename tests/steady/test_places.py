@@ -148,7 +148,7 @@ def test_no_temporary_folder_says_which_variable_names_one() -> None:
 
 @given(
     number=st.sampled_from([*places.WRONG, errno.EMFILE]),
-    name=st.text(st.characters(blacklist_characters="\0", blacklist_categories=("Cs",)), min_size=1, max_size=400),
+    name=st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), min_size=1, max_size=400),
     wraps=st.integers(0, 3),
 )
 def test_whatever_the_name_it_is_one_line_that_can_be_shown(number: int, name: str, wraps: int) -> None:

@@ -6,11 +6,11 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 import pytest
-from optuna.distributions import FloatDistribution
+from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 from rich.console import Console
 
@@ -19,8 +19,10 @@ from catsweep.metrics.judge import RunScores, confirmation_table, of_confirmatio
 from steady.confirm.comparison import candidates, plan, read, report
 from steady.study import meta
 
+Direction = Literal["minimize", "maximize"]
 
-def study(*values: Sequence[float] | None, directions: Sequence[str] = ("minimize",)) -> optuna.Study:
+
+def study(*values: Sequence[float] | None, directions: Sequence[Direction] = ("minimize",)) -> optuna.Study:
     """A search with a finished trial per entry, and a pruned one where there is none."""
     made = optuna.create_study(directions=list(directions))
     for number, value in enumerate(values):
@@ -30,7 +32,7 @@ def study(*values: Sequence[float] | None, directions: Sequence[str] = ("minimiz
 
 def add(made: optuna.Study, value: Sequence[float] | None, x: float, **more: Any) -> None:
     state = TrialState.PRUNED if value is None else TrialState.COMPLETE
-    space = {"x": FloatDistribution(0, 1)}
+    space: dict[str, BaseDistribution] = {"x": FloatDistribution(0, 1)}
     made.add_trial(create_trial(state=state, values=value, params={"x": x}, distributions=space, **more))
 
 
@@ -86,7 +88,7 @@ class TestReport:
         *((2, s, (v, 0.7)) for s, v in ((1, 44.0, ), (2, 44.0), (3, 45.0))),
     )  # fmt: skip
 
-    def done(self, runs: Any = RUNS, directions: Sequence[str] = ("minimize", "maximize")) -> Any:
+    def done(self, runs: Any = RUNS, directions: Sequence[Direction] = ("minimize", "maximize")) -> Any:
         return report(study(*self.SEARCH, directions=directions), runs, ["val/fid", "val/ssim"], directions)
 
     def test_the_winner_is_the_best_mean_of_the_new_seeds(self) -> None:

@@ -71,7 +71,10 @@ def test_equals_are_told_apart_in_one_case_of_twenty(common: bool) -> None:
     draw = random.Random(1)
     cases = 2000
     wrong = sum(
-        distinct(*({seed + shift: draw.gauss() for seed in range(4)} for shift in (0, 0 if common else 9)))
+        distinct(
+            {seed: draw.gauss() for seed in range(4)},
+            {seed + (0 if common else 9): draw.gauss() for seed in range(4)},
+        )
         for _ in range(cases)
     )
     assert 0.035 < wrong / cases < 0.06

@@ -187,7 +187,7 @@ def test_a_key_that_some_jobs_have_is_let_be(problems: Problems) -> None:
 
 SIGNS = st.sampled_from("'\"\\[]{},=:() ~+nul1.0e")
 # Hydra's own signs for what is missing or stands elsewhere are no plain text.
-TEXTS = st.text(st.one_of(st.characters(exclude_categories=("Cs",)), SIGNS), max_size=8).filter(
+TEXTS = st.text(st.one_of(st.characters(exclude_categories=["Cs"]), SIGNS), max_size=8).filter(
     lambda text: "${" not in text and text != "???"
 )
 

@@ -19,7 +19,7 @@ class Judge:
     """Finds wrong what has all values of one of some combinations; counts."""
 
     def __init__(self, *wrong: dict[str, Any]) -> None:
-        self.wrong, self.seen = wrong, []
+        self.wrong, self.seen = wrong, list[dict]()
 
     def __call__(self, cfg: DictConfig) -> list[str]:
         self.seen.append(dict(cfg))
@@ -89,7 +89,7 @@ def test_every_bad_option_is_found_and_no_good_one(bad: set[str], few: set[int])
     from steady.propose.covering import _problems  # the composing of Hydra would take a second for each example
 
     space = Space.parse({"y": "choice(a, b, c, d, e)", "steps": "choice(1, 2, 3)"}, [])
-    values = {"y": list("abcde"), "steps": [1, 2, 3]}
+    values: dict[str, list[Any]] = {"y": list("abcde"), "steps": [1, 2, 3]}
 
     def judge(params: Any) -> list[str]:
         return [f"never {one}" for one in params.values() if one in bad or one in few]

@@ -42,7 +42,7 @@ def test_each_of_upstreams_group_is_made_and_draws_without_a_warning(name: str) 
     package = {"cmaes": "cmaes", "gp": "scipy", "qmc": "scipy"}.get(name)
     if package and importlib.util.find_spec(package) is None:
         pytest.skip(f"needs {package}")
-    node: Mapping[str, Any] = OmegaConf.structured(GROUP[name])  # type: ignore[assignment]
+    node: Mapping[str, Any] = OmegaConf.structured(GROUP[name])
     made = Samplers(node, 1, SPACE)
     study = optuna.create_study()
     with warnings.catch_warnings():

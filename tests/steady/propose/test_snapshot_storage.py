@@ -113,7 +113,7 @@ def test_all_that_is_on_paper_enters_the_study_in_one_write_and_nothing_before(s
     assert "sequence" not in study._storage.get_study_system_attrs(study._study_id)
     made: list[Any] = []
     create = study._storage.create_new_trial
-    study._storage.create_new_trial = lambda *words: made.append(words) or create(*words)  # type: ignore[method-assign, func-returns-value]
+    study._storage.create_new_trial = lambda *words: made.append(words) or create(*words)
     frozen = draft.commit()
     assert len(made) == 1
     for trial in (frozen, optuna.load_study(study_name=study.study_name, storage=storage).trials[0]):

@@ -37,7 +37,8 @@ def test_the_command_line_wins_and_fixes() -> None:
     space = Space.parse(PARAMS, ["lr=0.1", "layers=choice(5,6)", "~dropped", "seed=3"])
     assert set(space.parameters) == {"model", "optimizer", "optimizer.momentum", "layers"}
     assert space.describe()["layers"] == "choice(5, 6)"
-    params = suggest(space, layers=5, model="vae", optimizer="sgd", **{"optimizer.momentum": 0.5})
+    chosen: dict[str, Any] = {"layers": 5, "model": "vae", "optimizer": "sgd", "optimizer.momentum": 0.5}
+    params = suggest(space, **chosen)
     overrides = space.overrides(params)
     assert overrides == (
         "model=vae", "optimizer=sgd", "optimizer.momentum=0.5", "layers=5", "lr=0.1", "seed=3", "~dropped",
@@ -169,7 +170,8 @@ def test_a_space_goes_on_under_the_names_and_choices_on_record() -> None:
     assert again.parameters["+x"] == old["+x"]
     assert again.describe()["y"] == "choice(a, b) when x=null"
     assert again.describe()["+x"] == "choice(1, null)"
-    params = suggest(again, **{"+x": "null", "y": "b"})
+    chosen: dict[str, Any] = {"+x": "null", "y": "b"}
+    params = suggest(again, **chosen)
     assert params == {"+x": "null", "y": "b"}
     assert again.overrides(params) == ("+x=null", "y=b")
     assert again.accepted("+x", None) == "null"

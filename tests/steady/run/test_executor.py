@@ -81,7 +81,7 @@ def test_each_job_is_a_process_of_its_own_with_its_own_configuration(make: Make)
     assert [executor.submit(job(0, "x=1.5")), executor.submit(job(1, "x=2.5"))] == [0, 1]
     assert executor.free() == 0
     assert {slot: one.number for slot, one in executor.running().items()} == {0: 0, 1: 1}
-    values = {}
+    values: dict[int, Any] = {}
     while executor.running():
         values |= {one.number: outcome.value for one, outcome in executor.wait(60.0)}
     assert [values[0][0], values[1][0]] == [1.5, 2.5]
@@ -487,7 +487,7 @@ def test_a_slot_has_its_gpu_and_its_share_of_the_cores(make: Make, monkeypatch: 
     executor = make(
         lambda cfg: [os.environ[k] for k in ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")], 2, gpus=["a", "b"]
     )
-    values = {}
+    values: dict[int, Any] = {}
     for number in (0, 1):
         executor.submit(job(number))
     while executor.running():

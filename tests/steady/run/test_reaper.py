@@ -245,14 +245,14 @@ class Unsendable(Exception):
 class Deaf(Exception):
     """Whose cause cannot be had."""
 
-    __cause__ = property(lambda self: 1 / 0)  # type: ignore[assignment]
+    __cause__ = property(lambda self: 1 / 0)
 
 
 def lies() -> Any:
     """Something that says it is a number."""
 
     class Liar:
-        __class__ = float
+        __class__ = float  # type: ignore[assignment]  # a lie
 
         def __float__(self) -> float:
             raise KeyboardInterrupt

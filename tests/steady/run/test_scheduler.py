@@ -1,5 +1,7 @@
 """The loop, with jobs that take no time: what it starts, when, and what it leaves."""
 
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -70,7 +72,7 @@ def test_a_trial_drawn_ahead_is_prepared_once_and_starts_before_the_end_of_the_l
     loop = scheduler(script, Limits(3), draw_ahead=True, event=said.append)
     prepared: list[int] = []
     prepare = script.prepare
-    script.prepare = lambda job: (prepared.append(job.number), prepare(job))  # type: ignore[method-assign,assignment]
+    script.prepare = lambda job: (prepared.append(job.number), prepare(job))  # type: ignore[assignment]
     loop.run()
     assert prepared == [1, 2]
     order = [" ".join(line.split()[1:3]).rstrip(":") for line in said]
@@ -80,7 +82,7 @@ def test_a_trial_drawn_ahead_is_prepared_once_and_starts_before_the_end_of_the_l
 @pytest.mark.parametrize("seconds", [scheduler_module.SHORT / 2, scheduler_module.SHORT * 2])
 def test_the_next_trial_is_drawn_ahead_when_trials_are_short(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr(scheduler_module.time, "time", lambda: now[0])
+    monkeypatch.setattr(time, "time", lambda: now[0])
     script = Script(1)
     wait = script.wait
 
@@ -90,7 +92,7 @@ def test_the_next_trial_is_drawn_ahead_when_trials_are_short(seconds: float, mon
         return wait(timeout)
 
     ahead: list[int] = []
-    script.wait = takes_long  # type: ignore[method-assign]
+    script.wait = takes_long
     scheduler(script, Limits(4), draw_ahead=None).run()
     assert ahead == ([1, 1, 1, 0] if seconds < scheduler_module.SHORT else [1, 0, 0, 0])
 
@@ -116,7 +118,7 @@ def test_after_the_timeout_nothing_begins() -> None:
 
 
 def test_what_is_reserved_of_the_time_is_not_for_trials() -> None:
-    times, begun = iter(range(1000)), []
+    times, begun = iter(range(1000)), list[str]()
     loop = scheduler(Script(1), Limits(99, timeout=990, reserved=lambda: 970.0), clock=lambda: float(next(times)))
     loop.run()
     assert 0 < len(loop.study.trials) < 20

@@ -146,7 +146,7 @@ def test_while_a_trial_runs_they_are_looked_for_about_once_a_minute() -> None:
         now[0] += 1.0
         return Script.wait(script, timeout) if now[0] >= 3600 else []
 
-    script.wait = an_hour  # type: ignore[method-assign]
+    script.wait = an_hour
     scheduler(script, Limits(1), clock=lambda: now[0], attach=lambda n, folder: looked.append(now[0])).run()
     assert len(looked) == 3600 / scheduler_module.SHOW
     assert looked[0] == scheduler_module.SHOW

@@ -143,11 +143,12 @@ def test_the_storage_holds_the_study_that_a_person_made_and_no_other(tmp_path: P
 def test_what_an_earlier_version_kept_beside_the_study_is_removed_and_nothing_else(
     storage: optuna.storages.BaseStorage,
 ) -> None:
-    for name, attributes in {
+    left: dict[str, list[dict[str, Any]]] = {
         "s.leases": [{"name": "controller", "beat": 3, "pid": 1}, {"name": "ask", "owner": 0}],
         "t.leases": [{"name": "controller", "beat": 3}, {"score": 1}],
         "u.leases": [],
-    }.items():
+    }
+    for name, attributes in left.items():
         side = storage.create_new_study([StudyDirection.MINIMIZE], name)
         for one in attributes:
             storage.create_new_trial(side, create_trial(state=TrialState.RUNNING, user_attrs=one))

@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
-from optuna.distributions import CategoricalDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import TrialState, create_trial
 from tests.audit import watched
 
@@ -102,7 +102,7 @@ def test_what_a_function_of_the_users_draws_may_be_any_text() -> None:
 def test_a_finished_trial_of_a_stranger_is_no_job() -> None:
     study = optuna.create_study()
     params = {"model._target_": LOAD, "+model.checkpoint_path": "x"}
-    kinds = {name: CategoricalDistribution([value]) for name, value in params.items()}
+    kinds: dict[str, BaseDistribution] = {name: CategoricalDistribution([value]) for name, value in params.items()}
     study.add_trial(create_trial(state=TrialState.COMPLETE, value=0.0, params=params, distributions=kinds))
     with pytest.raises(StudyError, match="_target_"):
         SPACE.overrides(study.best_trial.params)

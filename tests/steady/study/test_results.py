@@ -251,7 +251,12 @@ def test_a_score_that_is_an_objective_has_one_column(tmp_path: Path) -> None:
 @pytest.mark.security
 def test_a_strangers_folder_of_a_trial_is_not_looked_at(tmp_path: Path) -> None:
     run_of(tmp_path, "elsewhere", recall=0.25)
-    strange = [{"folder": "../elsewhere"}, {"folder": "\0"}, {"duplicate_of": [1]}, {"duplicate_of": {"a": 1}}]
+    strange: list[dict[str, Any]] = [
+        {"folder": "../elsewhere"},
+        {"folder": "\0"},
+        {"duplicate_of": [1]},
+        {"duplicate_of": {"a": 1}},
+    ]
     study = study_of(*(trial(1.0, **told) for told in strange))
     write_leaderboard(study, tmp_path / "board.csv", ["val/fid"], tmp_path / "runs", EXTRA)
     assert "recall" not in (tmp_path / "board.csv").read_text()
@@ -336,7 +341,7 @@ def test_of_one_objective_one_trial_is_best() -> None:
 
 
 def test_each_distinct_failure_is_told_once_below_the_table() -> None:
-    same = {"state": FAIL, "outcome": "failed", "message": "ValueError: no cats\nin here"}
+    same: dict[str, Any] = {"state": FAIL, "outcome": "failed", "message": "ValueError: no cats\nin here"}
     out = printed(
         study_of(
             trial(state=PRUNED, outcome="pruned", message="at rung 3"),
@@ -400,7 +405,7 @@ def test_seconds_are_those_of_all_attempts_or_of_the_study() -> None:
 
 
 def any_trial(n: int) -> st.SearchStrategy[FrozenTrial]:
-    def build(state: TrialState, values: list[float], lr: float | None, policy: Any, told: dict[str, Any], broken: Any):  # type: ignore[no-untyped-def]
+    def build(state: TrialState, values: list[float], lr: float | None, policy: Any, told: dict[str, Any], broken: Any):
         params = {"policy": policy} if lr is None else {"policy": policy, "optimizer.lr": lr}
         scored = values if state == DONE else values[:1] if state == PRUNED and n == 1 else []
         return trial(*scored, state=state, params=params, broken=broken, **told)

@@ -19,11 +19,10 @@ from tests.steady.left import load, whole
 from tests.steady.scripted import GOOD, Script, scheduler
 
 from catsweep.errors import CatsweepError, StorageError
-from catsweep.selection import open_study
 from steady.run.ledger import Limits
 from steady.study import storage_errors
 from steady.study.failures import Kind, classify
-from steady.study.storage import open_storage
+from steady.study.storage import open_storage, open_study
 
 pytestmark = pytest.mark.security
 

@@ -1,6 +1,8 @@
 """Where trials work: each in a folder of its own, and an attempt that goes on in that of the first."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -104,8 +106,12 @@ def test_a_trial_begins_in_no_folder_that_holds_something_and_goes_on_in_its_own
     (tmp_path / "dead").symlink_to(tmp_path / "nowhere")
     assert Folders(tmp_path).choose(trial(3), []) == "3_3"
     assert Folders(tmp_path).choose(trial(3, attempt=1), []) is None
+
+    def named(name: str) -> Callable[[Any], str]:
+        return lambda _: name
+
     for name, wanted in {"fixed": "fixed_4", "file": "file_4", "dead": "dead_4", "empty": "empty"}.items():
-        assert Folders(tmp_path, compose=lambda _, name=name: name).choose(trial(4), []) == wanted
+        assert Folders(tmp_path, compose=named(name)).choose(trial(4), []) == wanted
 
 
 @pytest.mark.security

@@ -7,7 +7,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import optuna
-from optuna.distributions import FloatDistribution
+from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 from hydra_plugins.steady_sweeper.config import SteadySweeperConf
@@ -17,7 +17,7 @@ from steady.run.executor import Job
 from steady.study import meta
 from steady.watch.progress import SweepState, Watch
 
-SPACE = {"x": FloatDistribution(0, 1)}
+SPACE: dict[str, BaseDistribution] = {"x": FloatDistribution(0, 1)}
 
 
 def watch(study: optuna.Study, running: dict[int, Job], folder: Path) -> tuple[Watch, Mock]:
