@@ -40,7 +40,6 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from steady.errors import ConfigError
 
 Scalar = str | int | float | bool | None  # what Optuna keeps
-SPELLED = "spelling"  # study attribute, "exact" if its strings are told from other values; older studies lack it
 
 
 def bare(key: str) -> str:
@@ -98,7 +97,7 @@ def as_overrides(params: Mapping[str, Scalar], space: Iterable[str], exact: bool
     Args:
         params: of the trial.
         space: the keys of its contract's space, which have the prefix that an override needs.
-        exact: whether the study tells strings from other values, see `SPELLED`; an older one rendered them bare.
+        exact: whether the study tells strings from other values (see `meta.SPELLING`); an older one rendered them bare.
     """
     keys = {bare(key): key for key in space}
     return {

@@ -30,7 +30,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from steady.atomic import write_json
 from steady.errors import DivergedError, StudyError
-from steady.propose.pruning import unpromising
+from steady.propose.pruning import should_prune
 from steady.study import meta
 from steady.study.storage import open_storage
 from steady.study.trial_folders import PROGRESS
@@ -47,7 +47,7 @@ class TrialReporter:
 
     def __init__(self, study: optuna.Study, number: int, attempt: int = 0) -> None:
         self.study, self.number, self.attempt = study, number, attempt
-        self.settings: Mapping[str, Any] | None = study.user_attrs.get("pruning")
+        self.settings: Mapping[str, Any] | None = meta.get(study, meta.PRUNING)
 
     @classmethod
     def from_config(cls, trial: DictConfig) -> "TrialReporter | None":
@@ -94,7 +94,7 @@ class TrialReporter:
             self._storage.set_trial_user_attr(trial._trial_id, meta.RUNGS, {**reported, str(step): plain})
             if self._optuna_may_know():
                 self._storage.set_trial_intermediate_value(trial._trial_id, step, plain[self.metrics[0]])
-        return self.settings is not None and unpromising(self.study, self.number, step, self.settings)
+        return self.settings is not None and should_prune(self.study, self.number, step, self.settings)
 
     def is_current(self) -> bool:
         """Whether this attempt is still the one that counts; another controller may have taken the trial over."""

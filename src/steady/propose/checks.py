@@ -29,7 +29,6 @@ from omegaconf.errors import OmegaConfBaseException, ValidationError
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from steady import grammar
-from steady.confirm import comparison
 from steady.errors import ConfigError
 from steady.options import Settings, listed
 from steady.propose import enqueue, pruning
@@ -60,7 +59,7 @@ def checked(settings: Settings, space: Space, config: DictConfig, loader: Config
         ConfigError: with every configuration that is none of the space, every option that its group has not, every
             parameter that no job can be composed with, and every function or class that is named and cannot be had.
     """
-    composing = Composing(space, config, loader)
+    composing = JobComposer(space, config, loader)
     named, problems, remarks = enqueue.read_all(settings["enqueue"], space, config, composing.variants)
     if composing.possible:
         problems += composing.problems()
@@ -89,17 +88,39 @@ def _unavailable(settings: Settings, config: DictConfig) -> list[str]:
     said += _not_found(settings["preload"])
     if settings["pruner"] is not None:
         try:
-            pruning.rehearse(settings.pruning or {})
+            pruning.check_pruner(settings.pruning or {})
         except ConfigError as error:
             said.append(str(error))
         except Exception as error:  # whatever a class of the user's raises
             said.append(f"hydra.sweeper.pruner cannot be made, or cannot prune with its arguments: {_one_line(error)}")
     if settings["confirm"] is not None:
         try:
-            comparison.first_seed(config)
+            first_seed(config)
         except ConfigError as error:
             said.append(str(error))
     return said
+
+
+def first_seed(config: DictConfig) -> int:
+    """Read the seed under which trials of the search train; the confirmation's are others.
+
+    Args:
+        config: of the multirun.
+
+    Raises:
+        ConfigError: it has no key `seed`, or no whole number there.
+
+    Example:
+        >>> first_seed(OmegaConf.create({"seed": 7}))
+        7
+    """
+    seed = OmegaConf.select(config, "seed")
+    if type(seed) is not int:
+        raise ConfigError(
+            f"confirm trains under other seeds, so the configuration needs a key seed, a whole number; it is {seed!r}. "
+            "Add one (+seed=0), or set hydra.sweeper.confirm=null."
+        )
+    return seed
 
 
 def _not_found(modules: Sequence[str]) -> list[str]:
@@ -133,10 +154,10 @@ def problems(space: Space, config: DictConfig, loader: ConfigLoader) -> list[str
         config: of the multirun.
         loader: of Hydra.
     """
-    return Composing(space, config, loader).problems()
+    return JobComposer(space, config, loader).problems()
 
 
-class Composing:
+class JobComposer:
     """Composes jobs as they will be.
 
     Args:

@@ -29,10 +29,10 @@ from steady import grammar
 from steady.errors import ConfigError, SteadyError
 from steady.options import TPE
 from steady.propose.enqueue import Enqueued
-from steady.propose.snapshot_storage import Draft
+from steady.propose.snapshot_storage import SnapshotStorage
 from steady.propose.space import Space, described
 from steady.study import budget
-from steady.study.meta import restrict_unpickling
+from steady.study.untrusted import restrict_unpickling
 
 TRUSTED = ("hydra_plugins.hydra_optuna_sweeper.*", "optuna.samplers.*", "steady.*")
 GRID, QMC = "optuna.samplers.GridSampler", "optuna.samplers.QMCSampler"
@@ -143,7 +143,7 @@ class Proposal:
         duplicate_of: number of a finished trial with the same parameters, whose values can be had for nothing.
     """
 
-    draft: Draft
+    draft: SnapshotStorage
     params: dict[str, Any]
     duplicate_of: int | None = None
 
@@ -294,7 +294,7 @@ class Proposer:
     def _draft(
         self, trials: Sequence[FrozenTrial], noted: Mapping[str, Any], attempt: int, fixed: dict[str, Any] | None = None
     ) -> Proposal:
-        draft = Draft(self.study, trials, noted, self.hidden)
+        draft = SnapshotStorage(self.study, trials, noted, self.hidden)
         if fixed is not None:
             draft.set_trial_system_attr(draft.id, "fixed_params", fixed)  # as `enqueue_trial` does
         return Proposal(draft, self._draw(draft.trial(self.samplers(draft.number, attempt))))

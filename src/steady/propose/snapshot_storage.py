@@ -1,8 +1,8 @@
-"""A trial on paper: any sampler of Optuna draws it, and it enters the study whole, in one write, or not at all.
+"""A storage that draws a trial of a snapshot of a study, and writes it to the study whole, in one write, or not at all.
 
 `study.ask()` creates a trial first and fills it parameter by parameter. A kill in between leaves half a trial, and a
-configuration that turns out to be known already has used up a number. So samplers are given `Draft` instead, a storage
-that reads from a snapshot of the study and keeps what is written. It also costs less: one write instead of one a
+configuration that turns out to be known already has used up a number. So samplers are given `SnapshotStorage` instead,
+which reads from a snapshot of the study and keeps what is written. It also costs less: one write instead of one a
 parameter.
 """
 
@@ -22,7 +22,7 @@ from steady.errors import StudyError
 STUDY = 0  # there is only one on paper
 
 
-class Draft(BaseStorage):
+class SnapshotStorage(BaseStorage):
     """A snapshot of a study and one new trial.
 
     Args:

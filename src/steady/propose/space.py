@@ -37,7 +37,7 @@ from optuna.trial import Trial
 from steady import grammar
 from steady import grammar as written
 from steady.errors import ConfigError
-from steady.study import meta
+from steady.study import untrusted
 
 log = logging.getLogger(__name__)
 
@@ -276,7 +276,7 @@ class Space:
         Raises:
             StudyError: one of them is none of the space, and nothing that a study may set.
         """
-        meta.check_params(params, self.parameters, self.extender is not None)
+        untrusted.check_params(params, self.parameters, self.extender is not None)
         drawn = {grammar.bare(name): self._spelled(name, value) for name, value in params.items()}
         # What an extender draws has its prefix in its name.
         prefixes = {grammar.bare(name): prefix for name in params if (prefix := grammar.prefix(name))} | self.prefixes

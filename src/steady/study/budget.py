@@ -23,8 +23,6 @@ from steady.study import meta
 from steady.study.failures import Kind, shortened
 from steady.study.storage import Trials
 
-UNCOUNTED = "uncounted"  # attribute of a study: the numbers of the trials that do not count
-GIVEN = "given"  # attribute of a study: digest of the words and keys of the command that it was last run with
 FAILURES = "failures"  # the name in `allow_change` by which a mend is accepted that is not in the command
 # Of no effect on whether a trial works; and folders and times in them may differ from start to start.
 ELSEWHERE = ("allow_change", "dry_run", "extra_scores", "next_step", "on_end", "record", "storage", "study_name")
@@ -34,7 +32,7 @@ SHOWN = 5  # kinds of failure
 
 def uncounted(study: optuna.Study) -> frozenset[int]:
     """The numbers of the trials that do not count."""
-    return frozenset(study.user_attrs.get(UNCOUNTED, ()))
+    return frozenset(meta.get(study, meta.UNCOUNTED, ()))
 
 
 def total(study: optuna.Study, n_trials: int) -> int:
@@ -42,7 +40,7 @@ def total(study: optuna.Study, n_trials: int) -> int:
     return n_trials + len(uncounted(study))
 
 
-def is_whole(study: optuna.Study, n_trials: int) -> bool:
+def is_complete(study: optuna.Study, n_trials: int) -> bool:
     """Whether all trials there are to be have ended."""
     trials = study.get_trials(deepcopy=False)
     return len(trials) >= total(study, n_trials) and all(trial.state.is_finished() for trial in trials)
@@ -55,7 +53,7 @@ def failed(trial: FrozenTrial) -> bool:
     return trial.state == TrialState.FAIL
 
 
-def is_fruitless(trials: Iterable[FrozenTrial]) -> bool:
+def all_failed(trials: Iterable[FrozenTrial]) -> bool:
     """Whether some trials failed, and none came to a result."""
     ended = [trial for trial in trials if trial.state.is_finished()]
     return bool(ended) and all(map(failed, ended))
@@ -92,7 +90,7 @@ def _first_line(trial: FrozenTrial) -> str:
     return f"{meta.get(trial, meta.OUTCOME, trial.state.name.lower())}: {said}"
 
 
-def forgive(study: optuna.Study, unfinished: bool) -> int:
+def uncount_failures(study: optuna.Study, unfinished: bool) -> int:
     """Let the trials that failed so far not count, and say how many these are.
 
     Args:
@@ -109,7 +107,7 @@ def forgive(study: optuna.Study, unfinished: bool) -> int:
         elif not failed(trial):
             continue
         numbers.add(trial.number)
-    study.set_user_attr(UNCOUNTED, sorted(numbers))
+    study.set_user_attr(meta.UNCOUNTED, sorted(numbers))
     return len(numbers)
 
 

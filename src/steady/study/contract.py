@@ -19,14 +19,16 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from steady import grammar
 from steady.errors import ConfigError, StudyError
-from steady.propose.space import Space
+
+if TYPE_CHECKING:
+    from steady.propose.space import Space
 
 SECTIONS = ("objective", "directions", "space", "fixed", "config", "facts")
 WHOLE = {  # sections without keys, and why they are for good
@@ -34,7 +36,6 @@ WHOLE = {  # sections without keys, and why they are for good
     "directions": "Optuna keeps the directions of a study, for good",
 }
 SPELLED = ("space", "fixed")  # sections whose keys have the prefix of an override
-ACCEPTED = "allowed"  # attribute of a study: what `allow_change` has named, so that the same line can be given again
 KINDS = ("choice(", "int ", "float ")  # as `Space.describe()` begins; an extender is described otherwise
 
 
@@ -169,7 +170,7 @@ class Contract:
 def freeze(
     objective: list[str] | None,
     directions: list[str],
-    space: Space,
+    space: "Space",
     config: DictConfig,
     ignore: Sequence[str],
     facts: Mapping[str, Any],

@@ -121,7 +121,7 @@ def values_of(returned: Any, n: int) -> list[float]:
     return values
 
 
-def fingerprint(outcome: Outcome) -> str:
+def signature(outcome: Outcome) -> str:
     """Equal for failures that are the same: kind and exception with its frames, or the message without its numbers."""
     if frames := FRAME.findall(outcome.traceback):
         return f"{outcome.kind} {outcome.message.partition(':')[0]} {frames}"

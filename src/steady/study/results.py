@@ -14,7 +14,6 @@ from typing import Any, Protocol
 
 import optuna
 from omegaconf import OmegaConf
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.table import Table
@@ -23,7 +22,7 @@ from rich.text import Text
 from steady import grammar, printing
 from steady.atomic import write_text
 from steady.printing import escaped
-from steady.study import meta
+from steady.study import meta, select
 from steady.study.failures import Kind, shortened
 
 RESULTS = "optimization_results.yaml"
@@ -102,8 +101,8 @@ def print_table(
         extra: as for `write_leaderboard`.
     """
     console = console or printing.console()
-    trials = ranked(study)
-    best = {trial.number for trial in best_trials(study)}
+    trials = select.ranked(study)
+    best = {trial.number for trial in select.best_trials(study)}
     mark = "* best" if len(study.directions) == 1 else "* Pareto-optimal"
     # All as plain text: a list of choices, [color,translation], would be taken for markup.
     table = Table(title=_text(f"{study.study_name}: {_count(len(trials), 'trial')}, {mark}"))
@@ -144,21 +143,11 @@ def summary(study: optuna.Study, objective: Sequence[str]) -> str:
 
 def best_words(study: optuna.Study, objective: Sequence[str]) -> str:
     """The best finished trial by the first objective, in words; empty without one."""
-    best = best_trials(study)
+    best = select.best_trials(study)
     if not best:
         return ""
     values = ", ".join(f"{n} {v:.4g}" for n, v in zip(_names(study, objective), best[0].values, strict=True))
     return f"{values} (trial {best[0].number})"
-
-
-def best_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """The Pareto-optimal feasible trials, by the first objective; at most one for one objective."""
-    return sorted(_front(study), key=lambda trial: _key(study, trial))
-
-
-def ranked(study: optuna.Study) -> list[FrozenTrial]:
-    """All trials: finished ones by the first objective, best first; those that violate a constraint; the others."""
-    return sorted(study.get_trials(deepcopy=False), key=lambda trial: _key(study, trial))
 
 
 def state(trial: FrozenTrial) -> str:
@@ -184,7 +173,7 @@ def seconds(trial: FrozenTrial) -> float | None:
 
 
 def _results(study: optuna.Study) -> str:
-    front = _front(study)  # in the order of upstream's list, by number
+    front = sorted(select.best_trials(study), key=lambda trial: trial.number)  # as upstream's list
     content: dict[str, Any] = {"name": "optuna"}
     if len(study.directions) == 1:
         content |= {"best_params": front[0].params if front else {}, "best_value": front[0].value if front else None}
@@ -194,7 +183,7 @@ def _results(study: optuna.Study) -> str:
 
 
 def _leaderboard(study: optuna.Study, objective: Sequence[str], runs: Path | None, extra: "ExtraScores | None") -> str:
-    trials = ranked(study)
+    trials = select.ranked(study)
     names = _names(study, objective)
     parameters = sorted({name for trial in trials for name in trial.params})
     folders = [meta.get(trial, meta.FOLDER, str(trial.number)) for trial in trials]
@@ -230,24 +219,6 @@ def _runs(trials: Sequence[FrozenTrial], folder: Path | None) -> dict[int, Path]
     return found
 
 
-def _front(study: optuna.Study) -> list[FrozenTrial]:
-    if len(study.directions) == 1:
-        return [trial for trial in ranked(study)[:1] if _feasible(trial)]
-    return [trial for trial in study.best_trials if _feasible(trial)]
-
-
-def _key(study: optuna.Study, trial: FrozenTrial) -> tuple[int, float, int]:
-    # By state, for a pruned trial has a value too: the last that it reported.
-    if trial.state != TrialState.COMPLETE:
-        return (2, 0.0, trial.number)
-    sign = -1 if study.directions[0] == StudyDirection.MAXIMIZE else 1
-    return (0 if _feasible(trial) else 1, sign * trial.values[0], trial.number)
-
-
-def _feasible(trial: FrozenTrial) -> bool:
-    return trial.state == TrialState.COMPLETE and all(value <= 0 for value in trial.constraints.values())
-
-
 def _failures(trials: Sequence[FrozenTrial]) -> dict[tuple[str, str], list[FrozenTrial]]:
     """By kind and first line of the message: the trials that ended so, by number."""
     found: dict[tuple[str, str], list[FrozenTrial]] = {}
@@ -275,7 +246,7 @@ def _short(value: Any, study: optuna.Study) -> str:
 
 def _cell(value: Any, study: optuna.Study) -> Any:
     """A parameter's value, null and strings as Hydra takes them: an empty cell is no parameter."""
-    told = isinstance(value, str) and grammar.SPELLED in study.user_attrs
+    told = isinstance(value, str) and meta.has(study, meta.SPELLING)
     return grammar.spelled(value) if told or value is None else value
 
 

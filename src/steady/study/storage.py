@@ -31,11 +31,11 @@ from steady.study.storage_errors import (
     LOGS,
     RECORD,
     SQLITE_TIMEOUT,
-    Explained,
+    ErrorTranslator,
     check_database,
-    explained,
     identity,
     inspect,
+    translate_errors,
 )
 
 log = logging.getLogger(__name__)
@@ -68,14 +68,14 @@ def open_storage(url: str, make: bool = True, check: bool = True) -> BaseStorage
             return _sqlite(url, make, check)
         if scheme == "journal":
             return _journal(_path(url), make)
-        context = Explained(shown(url))
+        context = ErrorTranslator(shown(url))
         if scheme == "grpc":
-            return explained(_grpc(url), context)
+            return translate_errors(_grpc(url), context)
         if scheme in ("postgresql", "mysql"):
             with context:
                 # A connection that the server closed meanwhile is noticed before it is used.
                 storage = RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
-            return explained(optuna.storages.get_storage(storage), context)
+            return translate_errors(optuna.storages.get_storage(storage), context)
     except ImportError as error:
         raise ConfigError(
             f"The storage {shown(url)} needs a package that is not installed: {_missing(error)}"
@@ -136,7 +136,7 @@ def _missing(error: BaseException | None) -> str:
 
 def _sqlite(url: str, make: bool, check: bool) -> BaseStorage:
     path = _path(url)
-    context = Explained(path)
+    context = ErrorTranslator(path)
     there = inspect(path, (f"{path.name}-wal", LEFT))
     if not (there or make):
         raise StorageError(f"There is no study at {path}.")
@@ -152,8 +152,8 @@ def _sqlite(url: str, make: bool, check: bool) -> BaseStorage:
                     _make(path)
                 storage = _database(path, url, check, _use_wal)
     # Only with a transaction behind it has the connection of the pool the file at hand, should somebody delete it.
-    return explained(
-        optuna.storages.get_storage(storage), Explained(path, identity(path), lambda: _rescued(path, storage))
+    return translate_errors(
+        optuna.storages.get_storage(storage), ErrorTranslator(path, identity(path), lambda: _rescued(path, storage))
     )
 
 
@@ -233,22 +233,22 @@ def _grpc(url: str) -> BaseStorage:
 
 
 def _journal(path: Path, make: bool) -> BaseStorage:
-    context = Explained(path)
+    context = ErrorTranslator(path)
     if not inspect(path, (LEFT,)) and not make:
         raise StorageError(f"There is no study at {path}.")
     with context:
         path.parent.mkdir(parents=True, exist_ok=True)
-        backend = WholeLines(path)
+        backend = AtomicJournalBackend(path)
         if make:
             backend.mend()
         try:
             storage = JournalStorage(backend)
         except (ValueError, LookupError, AssertionError, NotImplementedError, TypeError) as error:
             raise context.unreadable(error) from error
-    return explained(storage, Explained(path, identity(path)))
+    return translate_errors(storage, ErrorTranslator(path, identity(path)))
 
 
-class WholeLines(JournalFileBackend):
+class AtomicJournalBackend(JournalFileBackend):
     """A journal whose last line is never torn for long.
 
     A full disk or a power cut ends a line midway. Optuna appends behind it; then the two are one line that nobody can

@@ -1,8 +1,8 @@
-"""What is wrong with the place of a study, said once, with its path and the remedy.
+"""Translation of errors of a storage into one message with its path and the remedy.
 
-`steady.study.storage` hands out storages whose every call goes through `Explained`. So all who open a study (a sweep
-and its trials, best_model, report, the dashboards) say the same of a full disk or a damaged file, and none shows the
-traceback of SQLAlchemy below Optuna below us.
+`steady.study.storage` hands out storages whose every call goes through `ErrorTranslator`. So all who open a study (a
+sweep and its trials, best_model, report, the dashboards) say the same of a full disk or a damaged file, and none shows
+the traceback of SQLAlchemy below Optuna below us.
 """
 
 import errno
@@ -47,7 +47,7 @@ UNREADABLE = (json.JSONDecodeError, UnicodeDecodeError)
 CALLS = tuple(name for name in vars(BaseStorage) if not name.startswith("_"))
 
 
-class Explained:
+class ErrorTranslator:
     """A context in which errors of a storage become a `StorageError`.
 
     Args:
@@ -177,7 +177,7 @@ class Explained:
         )
 
 
-def explained(storage: BaseStorage, context: Explained) -> BaseStorage:
+def translate_errors(storage: BaseStorage, context: ErrorTranslator) -> BaseStorage:
     """The storage, each call of which explains its errors.
 
     Args:
@@ -189,7 +189,7 @@ def explained(storage: BaseStorage, context: Explained) -> BaseStorage:
     return storage
 
 
-def _call(method: Callable[..., Any], context: Explained, reads: bool) -> Callable[..., Any]:
+def _call(method: Callable[..., Any], context: ErrorTranslator, reads: bool) -> Callable[..., Any]:
     # To ask for the best trial of none is no fault of the storage.
     strict = reads and method.__name__ != "get_best_trial"
 
@@ -218,7 +218,7 @@ def inspect(path: Path, siblings: tuple[str, ...]) -> bool:
     Raises:
         StorageError: it is no file, or an empty one that held something.
     """
-    context = Explained(path)
+    context = ErrorTranslator(path)
     with context:
         try:
             found = path.stat()
@@ -244,7 +244,7 @@ def check_database(path: Path, tables: frozenset[str], thorough: bool) -> None:
     Raises:
         StorageError: saying what it is.
     """
-    context = Explained(path)
+    context = ErrorTranslator(path)
     with context:
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=SQLITE_TIMEOUT)
         try:
