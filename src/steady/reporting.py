@@ -1,4 +1,4 @@
-"""A trial's way to its study while it runs: scores in, "go on" or "end" out.
+"""Reporting of a trial to its study while it runs: scores in, "go on" or "end" out.
 
 For any Hydra app::
 
@@ -37,12 +37,20 @@ from steady.study.trial_folders import PROGRESS
 
 
 class TrialReporter:
-    """Speaks for one trial.
+    """A reporter of the scores of one trial.
 
     Args:
         study: of the trial.
         number: its number.
         attempt: which of its attempts this is.
+
+    Example:
+        >>> study = optuna.create_study()
+        >>> reporter = TrialReporter(study, study.ask().number)
+        >>> reporter.report(1, {"loss": 0.5})  # the study does not prune
+        False
+        >>> study.trials[0].user_attrs
+        {'steady:rungs': {'1': {'loss': 0.5}}}
     """
 
     def __init__(self, study: optuna.Study, number: int, attempt: int = 0) -> None:
@@ -51,10 +59,10 @@ class TrialReporter:
 
     @classmethod
     def from_config(cls, trial: DictConfig) -> "TrialReporter | None":
-        """The reporter of a job, or None outside a sweep of ours.
+        """Make the reporter of a job from the node `trial` of its configuration; None outside a sweep of ours.
 
-        Args:
-            trial: the node `trial` of the job's configuration.
+        Example:
+            >>> TrialReporter.from_config(OmegaConf.create({"storage": None}))
         """
         if trial.get("storage") is None:
             return None
@@ -64,7 +72,7 @@ class TrialReporter:
 
     @property
     def metrics(self) -> list[str]:
-        """Names of the scores that the study prunes by; none if it does not prune."""
+        """The names of the scores that the study prunes by; none if it does not prune."""
         return list(self.settings["metrics"]) if self.settings else []
 
     def report(self, step: int, scores: Mapping[str, float]) -> bool:
@@ -97,7 +105,7 @@ class TrialReporter:
         return self.settings is not None and should_prune(self.study, self.number, step, self.settings)
 
     def is_current(self) -> bool:
-        """Whether this attempt is still the one that counts; another controller may have taken the trial over."""
+        """Tell whether this attempt is still the one that counts; another controller may have taken the trial over."""
         trial = self._trial()
         return trial.state == TrialState.RUNNING and meta.get(trial, meta.ATTEMPT, 0) == self.attempt
 
@@ -144,7 +152,7 @@ class TrialReporter:
 
 
 def _from_here(url: str) -> str:
-    """The storage of a file by its path from where we are; Hydra may have moved the job (`hydra.job.chdir`)."""
+    """Get the storage of a file by its path from where we are; Hydra may have moved the job (`hydra.job.chdir`)."""
     scheme, slashes, path = url.partition(":///")
     if not slashes or not scheme.startswith(("sqlite", "journal")):
         return url

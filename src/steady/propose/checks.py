@@ -1,11 +1,8 @@
-"""What a person gives for a sweep, checked against its space and its configuration before anything is written.
+"""Checks of what a person gives for a sweep, against its space and its configuration, before anything is written.
 
-`steady.sweep` calls it first, for a rehearsal as well. All problems are told at once.
-
-Whether Hydra can compose the jobs of a space: options that there are, keys that the configuration has.
-
-Called by `steady.sweep` before anything is written. What is misspelled in a space would else fail in every
-trial that draws it, and the study would keep it for good.
+`steady.sweep` calls them first, for a dry run as well. All problems are told at once. `JobComposer` finds out whether
+Hydra can compose the jobs of a space (options that there are, keys that the configuration has): what is misspelled in
+a space would else fail in every trial that draws it, and the study would keep it for good.
 """
 
 import copy
@@ -39,7 +36,12 @@ log = logging.getLogger(__name__)
 
 
 def recorded(study: optuna.Study) -> dict[str, BaseDistribution]:
-    """The parameters that a study keeps already, each with its newest distribution."""
+    """Collect the parameters that a study keeps already, each with its newest distribution.
+
+    Example:
+        >>> recorded(optuna.create_study())
+        {}
+    """
     found: dict[str, BaseDistribution] = {}
     for trial in study.get_trials(deepcopy=False):
         found.update(trial.distributions)
@@ -47,7 +49,7 @@ def recorded(study: optuna.Study) -> dict[str, BaseDistribution]:
 
 
 def checked(settings: Settings, space: Space, config: DictConfig, loader: ConfigLoader) -> Settings:
-    """Settings whose `enqueue` is as the study keeps configurations, if a sweep can be run with them.
+    """Check settings of a sweep, and spell their `enqueue` as the study keeps configurations.
 
     Args:
         settings: of the sweep.
@@ -74,7 +76,7 @@ def checked(settings: Settings, space: Space, config: DictConfig, loader: Config
 
 
 def _unavailable(settings: Settings, config: DictConfig) -> list[str]:
-    """What the sweep would need later and could not have: functions that are named, a pruner, a seed to go on from."""
+    """List what the sweep would need later and could not have: named functions, a pruner, a seed to go on from."""
     said = []
     for key in ("preflight", "on_end"):
         for path in listed(settings[key]):
@@ -124,7 +126,7 @@ def first_seed(config: DictConfig) -> int:
 
 
 def _not_found(modules: Sequence[str]) -> list[str]:
-    """Modules of `preload` that there are none of: the warm parent would pass over them in silence."""
+    """List modules of `preload` that there are none of: the warm parent would pass over them in silence."""
     said = []
     for name in modules:
         try:
@@ -158,7 +160,7 @@ def problems(space: Space, config: DictConfig, loader: ConfigLoader) -> list[str
 
 
 class JobComposer:
-    """Composes jobs as they will be.
+    """Composes jobs as they will be, to find what no job could be composed with.
 
     Args:
         space: what is searched, and fixed.
@@ -175,11 +177,11 @@ class JobComposer:
         return bool(self.config.hydra.sweeper == copy.deepcopy(self.config.hydra.sweeper))
 
     def problems(self) -> list[str]:
-        """See `problems` of this module."""
+        """List what no job could be composed with, one line each."""
         return self.unknown_options() or self.refused_values() or self.impossible_keys() or self.faults()
 
     def composed(self, params: Mapping[str, Any], *overrides: str) -> DictConfig:
-        """The configuration of a job.
+        """Compose the configuration of a job.
 
         Args:
             params: of its trial.
@@ -191,7 +193,7 @@ class JobComposer:
         return self.loader.load_sweep_config(self.config, [*overrides, *self.space.overrides(params)])
 
     def variants(self, params: Mapping[str, Any]) -> list[DictConfig]:
-        """What jobs with these parameters may be composed to: one for each option of a group that is not among them.
+        """Compose the jobs with these parameters: one for each option of a group that is not among them.
 
         Those that cannot be composed are left out.
         """
@@ -206,7 +208,7 @@ class JobComposer:
         return found
 
     def examples(self) -> Iterator[dict[str, Any]]:
-        """Parameters of a few jobs that are not alike, and can be composed."""
+        """Yield parameters of a few jobs that are not alike, and can be composed."""
         several = (params for name in self.space.parameters for params in self._examples(name))
         for params in itertools.islice(itertools.chain(several, [{}]), TRIES):
             if self._refusal(params) is None:
@@ -215,7 +217,7 @@ class JobComposer:
     # --- options of groups
 
     def unknown_options(self) -> list[str]:
-        """Options, searched or fixed, of groups that do not have them."""
+        """List options, searched or fixed, of groups that do not have them."""
         said = []
         for key, values in self._chosen().items():
             group = key.partition("@")[0]
@@ -230,7 +232,7 @@ class JobComposer:
         return said
 
     def _chosen(self) -> dict[str, list[Any]]:
-        """Plain values by key, of all that could be a group."""
+        """Collect plain values by key, of all that could be a group."""
         chosen: dict[str, list[Any]] = {}
         for name, distribution in self.space.parameters.items():
             if isinstance(distribution, CategoricalDistribution):
@@ -249,7 +251,7 @@ class JobComposer:
         return self.loader.get_group_options(group, ObjectType.CONFIG, self.config.hydra.job.config_name, overrides)
 
     def _refused(self, key: str, option: str) -> bool:
-        """Whether Hydra has no use for an option that is not listed: it may be in a folder, or the group optional."""
+        """Tell if Hydra refuses an option that is not listed: it may be in a folder, or the group optional."""
         prefix = self.space.prefixes.get(key, "")
         if key in self.space.fixed:
             return self._refusal({}) is not None
@@ -258,7 +260,7 @@ class JobComposer:
     # --- values
 
     def refused_values(self) -> list[str]:
-        """Values of the space, or its bounds, that the configuration has no use for, see `steady.schema`.
+        """List values of the space, or its bounds, that the configuration has no use for, see `steady.schema`.
 
         Each parameter is looked at in the first configuration that has it.
         """
@@ -274,7 +276,7 @@ class JobComposer:
         return list(dict.fromkeys(filter(None, said)))
 
     def _by_group(self) -> Iterator[DictConfig]:
-        """Configurations with the first option of each group, then with each other, and without any other parameter."""
+        """Compose with the first option of each group, then with each other, and without any other parameter."""
         groups = [name for name in self.space.parameters if self._is_group(name)]
         others = ({name: value} for name in groups for value in _values(self.space, name)[1:])
         for wanted in itertools.islice(itertools.chain([{}], others), TRIES):
@@ -285,7 +287,7 @@ class JobComposer:
     # --- keys
 
     def impossible_keys(self) -> list[str]:
-        """Parameters that no configuration can be composed with."""
+        """List parameters that no configuration can be composed with."""
         if not self.space.parameters and (told := self._refusal({})):
             return [f"No job can be composed: {told}"]
         said: dict[str, str] = {}
@@ -304,12 +306,12 @@ class JobComposer:
         return list(dict.fromkeys(said.values()))
 
     def faults(self) -> list[str]:
-        """What a job would be refused for that Hydra has composed, see `steady.schema`."""
+        """List what a job would be refused for that Hydra has composed, see `steady.schema`."""
         params = next(self.examples(), None)
         return [] if params is None else registered().faults(self.composed(params))
 
     def _culprits(self, name: str, refusals: list[dict[str, Any]]) -> dict[str, str]:
-        """What a parameter is refused for: itself, or else what every job has."""
+        """Find what a parameter is refused for: itself, or else what every job has."""
         params = next((params for params in refusals if name in params), {})
         groups = {other: value for other, value in params.items() if other != name and self._is_group(other)}
         sound = {other: value for other, value in groups.items() if not self._refusal({other: value})}
@@ -329,7 +331,7 @@ class JobComposer:
         return "." not in key.partition("@")[0] and bool(self._options(key.partition("@")[0]))
 
     def _examples(self, name: str) -> Iterator[dict[str, Any]]:
-        """Configurations that have a parameter: the first, then with each other option of each group, and its values.
+        """Yield configurations with a parameter: the first, then other options of each group, and its other values.
 
         A key that is there only with certain options of several groups at once would not be found; conditions tell.
         """
@@ -351,7 +353,7 @@ class JobComposer:
                     yield self._example({**wanted, other: value})
 
     def _example(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
-        """A configuration with some values, and the first of all others."""
+        """Make a configuration with some values, and the first of all others."""
         params: dict[str, Any] = {}
         for name in self.space.parameters:
             if self.space.applies(name, params):
@@ -359,7 +361,7 @@ class JobComposer:
         return params
 
     def _refusal(self, params: Mapping[str, Any], *overrides: str) -> str | None:
-        """Why a job cannot be composed, on one line; None if it can."""
+        """Say why a job cannot be composed, on one line; None if it can."""
         try:
             self.composed(params, *overrides)
         except REFUSALS as error:
@@ -373,7 +375,7 @@ class JobComposer:
 
 
 def _values(space: Space, name: str) -> list[Any]:
-    """The values of a parameter, or its bounds if there are too many."""
+    """List the values of a parameter, or its bounds if there are too many."""
     distribution = space.parameters[name]
     if is_finite(distribution) and count_values(distribution) <= FEW:
         return values_of(distribution)
@@ -382,7 +384,7 @@ def _values(space: Space, name: str) -> list[Any]:
 
 
 def _options_of(value: Any) -> list[str]:
-    """The options that a value of a group names; none that is only known within a job."""
+    """List the options that a value of a group names; none that is only known within a job."""
     several = value if isinstance(value, list) else [value]
     return [option for option in several if isinstance(option, str) and "${" not in option]
 

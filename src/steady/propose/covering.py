@@ -1,9 +1,9 @@
-"""Which options of a space no trial can run with: each is tried at least once, instead of all their combinations.
+"""A covering array of the options of a space: each is tried at least once, instead of all their combinations.
 
 `steady.run.job_factory` hands `Examples` to a preflight that asks for it. It tries as many configurations as the
-longest list of options has entries (a covering array of strength one); only when one of them fails is it found out
-which of its options is to blame, by putting each into a configuration that works. What fails only beside certain others
-is no fault of the space as a whole: such trials will fail, and the sampler goes round them.
+longest list of options has entries (strength one); only when one of them fails is it found out which of its options is
+to blame, by putting each into a configuration that works. What fails only beside certain others is no fault of the
+space as a whole: such trials will fail, and the sampler goes round them.
 """
 
 import copy
@@ -47,7 +47,7 @@ class Examples:
     place: tuple[str, ...] = ()
 
     def problems(self, attempt: Attempt) -> list[str]:
-        """What no trial can run with, a line or more each, with the option that causes it.
+        """List what no trial can run with, a line or more each, with the option that causes it.
 
         Args:
             attempt: tries a task's configuration, and says what is wrong with it. `HydraConfig` is that of its job.
@@ -55,7 +55,7 @@ class Examples:
         return _problems(self.space, self._values(), lambda params: attempt(self._composed(params)))
 
     def _values(self) -> dict[str, list[Any]]:
-        """What is tried of each parameter, first what the configuration as it stands has."""
+        """List what is tried of each parameter, first what the configuration as it stands has."""
         now = self.space.baseline(self.config) or {}
         found = {name: _tried(distribution) for name, distribution in self.space.parameters.items()}
         for name, values in found.items():
@@ -109,7 +109,7 @@ def _blame(
     space: Space, values: Mapping[str, list[Any]], name: str, value: Any, sound: list[Params],
     attempt: Callable[[Params], list[str]],
 ) -> list[str]:  # fmt: skip
-    """What is wrong with an option in every configuration that it is tried in; nothing if it works in one."""
+    """List what is wrong with an option in every configuration that it is tried in; nothing if it works in one."""
     first: list[str] = []
     for donor in sound[:DONORS]:
         params = _with(space, values, {**donor, **_needed(space, values, name), name: value})
@@ -122,7 +122,7 @@ def _blame(
 
 
 def _row(space: Space, values: Mapping[str, list[Any]], row: int, shift: int) -> Params:
-    """The row-th value of each parameter; with a shift, other values beside each other."""
+    """Take the row-th value of each parameter; with a shift, other values beside each other."""
     places = enumerate(values.items())
     return _with(space, values, {name: some[(row + shift * place) % len(some)] for place, (name, some) in places})
 
@@ -136,7 +136,7 @@ def _with(space: Space, values: Mapping[str, list[Any]], wanted: Params) -> Para
 
 
 def _needed(space: Space, values: Mapping[str, list[Any]], name: str) -> dict[str, Any]:
-    """Values of others on whose condition a parameter is there."""
+    """Choose values of others on whose condition a parameter is there."""
     needed: dict[str, Any] = {}
     while (condition := space.conditions.get(name)) and condition.other in values:
         fitting = [one for one in values[condition.other] if space.applies(name, {condition.other: one})]

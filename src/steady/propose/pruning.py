@@ -99,6 +99,10 @@ def check_pruner(settings: Mapping[str, Any]) -> None:
 
     Raises:
         Exception: whatever the pruner raises.
+
+    Example:
+        >>> node = {"_target_": "optuna.pruners.MedianPruner"}
+        >>> check_pruner({"pruner": node, "metrics": ["loss"], "directions": ["minimize"]})
     """
     study = optuna.create_study()
     for number in range(MADE_UP):
@@ -123,6 +127,12 @@ def should_prune(study: Study, number: int, step: int, settings: Mapping[str, An
         number: of the trial.
         step: the rung that was reported.
         settings: `pruner` (a node), `metrics` and `directions` of the study.
+
+    Example:
+        >>> study, node = optuna.create_study(), {"_target_": "optuna.pruners.ThresholdPruner", "upper": 1.0}
+        >>> study.ask().set_user_attr(meta.RUNGS, {"1": {"loss": 5.0}})
+        >>> should_prune(study, 0, 1, {"pruner": node, "metrics": ["loss"], "directions": ["minimize"]})
+        True
     """
     metrics = list(settings["metrics"])
     pruner = build(settings["pruner"], metrics)
@@ -148,7 +158,7 @@ def _at(trial: FrozenTrial, step: int, metrics: Sequence[str], signs: Sequence[i
 
 
 def _view(trial: FrozenTrial, metric: str) -> FrozenTrial:
-    """The trial as one that reported this metric to Optuna."""
+    """Make a trial that reported this metric to Optuna."""
     rungs = meta.get(trial, meta.RUNGS, {})
     reported = {int(step): scores[metric] for step, scores in rungs.items() if metric in scores}
     value = reported[max(reported)] if reported and trial.state == TrialState.COMPLETE else None

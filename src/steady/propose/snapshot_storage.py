@@ -23,13 +23,21 @@ STUDY = 0  # there is only one on paper
 
 
 class SnapshotStorage(BaseStorage):
-    """A snapshot of a study and one new trial.
+    """A snapshot of a study and one new trial, as a storage of Optuna's.
 
     Args:
         study: the real one; only read, until `commit`.
         trials: the snapshot, in the order of their numbers.
-        noted: what samplers of earlier drafts noted at the study, to go on from: where they are in a sequence.
+        noted: what samplers of earlier snapshots noted at the study, to go on from: where they are in a sequence.
         hidden: numbers of trials that samplers are not to learn from.
+
+    Example:
+        >>> import optuna
+        >>> study = optuna.create_study()
+        >>> snapshot = SnapshotStorage(study, study.trials)
+        >>> drawn = snapshot.trial(optuna.samplers.RandomSampler(seed=0)).suggest_int("x", 1, 9)
+        >>> len(study.trials), snapshot.commit().params == {"x": drawn}, len(study.trials)
+        (0, True, 1)
     """
 
     def __init__(
@@ -53,15 +61,12 @@ class SnapshotStorage(BaseStorage):
         self._by_id = {trial._trial_id: trial for trial in (*self.trials, self.new)}
 
     def trial(self, sampler: BaseSampler) -> Trial:
-        """The new trial, to draw parameters for."""
+        """Get the new trial, to draw parameters for."""
         paper = Study(self.study.study_name, self, sampler=sampler, pruner=self.study.pruner)
         return Trial(paper, self.id)
 
     def commit(self, **noted: Any) -> FrozenTrial:
-        """Write the trial to the real study, RUNNING and with everything drawn.
-
-        Args:
-            noted: user attributes to write with it.
+        """Write the trial to the real study, RUNNING and with everything drawn, and these user attributes.
 
         Raises:
             StudyError: it got another number than it was drawn for.

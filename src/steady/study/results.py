@@ -1,4 +1,4 @@
-"""What a sweep leaves to read: `optimization_results.yaml`, `leaderboard.csv`, a table on the terminal.
+"""Results of a study: `optimization_results.yaml`, `leaderboard.csv`, a table on the terminal.
 
 All are made from the study, atomically and anew after each trial, so a running sweep can be read at any moment,
 also one that several controllers drive. What its run folders say beside the objectives (`ExtraScores`) gets
@@ -54,13 +54,16 @@ class ExtraScores(Protocol):
 
 
 def write_results(study: optuna.Study, folder: Path) -> None:
-    """Write `optimization_results.yaml`, as hydra-optuna-sweeper does.
+    """Write `optimization_results.yaml` into a folder, as hydra-optuna-sweeper does.
 
     With no finished trial the best value is null, or the list of solutions is empty.
 
-    Args:
-        study: whose results.
-        folder: the sweep's, made if it is not there.
+    Example:
+        >>> study = optuna.create_study()
+        >>> study.add_trial(optuna.trial.create_trial(value=0.5))
+        >>> write_results(study, Path("sweep"))
+        >>> OmegaConf.load("sweep/optimization_results.yaml").best_value
+        0.5
     """
     _write(folder / RESULTS, lambda: _results(study))
 
@@ -72,14 +75,21 @@ def write_leaderboard(
     runs: Path | None = None,
     extra: "ExtraScores | None" = None,
 ) -> None:
-    """Write one row per trial, the best first; with their folders, where those are not named by the numbers alone.
+    """Write a CSV file with a row per trial, the best first.
 
     Args:
         study: whose trials.
         path: of the table.
         objective: names of the objectives; none for `value`, or `value 0`, `value 1`, ….
-        runs: folder of its run folders.
+        runs: folder of its run folders, which have a column where the numbers alone do not name them.
         extra: reads what these say beside the objectives; None leaves that out.
+
+    Example:
+        >>> study = optuna.create_study()
+        >>> study.add_trial(optuna.trial.create_trial(value=0.5))
+        >>> write_leaderboard(study, Path("leaderboard.csv"), ["loss"])
+        >>> Path("leaderboard.csv").read_text().splitlines()[0]
+        'trial,state,loss,seconds,attempts,duplicate_of,log,message'
     """
     _write(path, lambda: _leaderboard(study, objective, runs, extra))
 
@@ -126,11 +136,13 @@ def print_table(
 
 
 def summary(study: optuna.Study, objective: Sequence[str]) -> str:
-    """One line: how many trials ended how, and the best.
+    """Summarize in a line how many trials ended how, and the best.
 
-    Args:
-        study: whose trials.
-        objective: names of the objectives, as for `write_leaderboard`.
+    Example:
+        >>> study = optuna.create_study()
+        >>> study.add_trials([optuna.trial.create_trial(value=value) for value in (0.5, 0.25)])
+        >>> summary(study, ["loss"])
+        '2 trials: 2 finished; best loss 0.25 (trial 1)'
     """
     trials = study.get_trials(deepcopy=False)
     counts = Counter(WORDS.get(state(trial), state(trial)) for trial in trials)
@@ -142,7 +154,14 @@ def summary(study: optuna.Study, objective: Sequence[str]) -> str:
 
 
 def best_words(study: optuna.Study, objective: Sequence[str]) -> str:
-    """The best finished trial by the first objective, in words; empty without one."""
+    """Describe the best finished trial by the first objective; empty without one.
+
+    Example:
+        >>> study = optuna.create_study()
+        >>> study.add_trial(optuna.trial.create_trial(value=0.5))
+        >>> best_words(study, [])
+        'value 0.5 (trial 0)'
+    """
     best = select.best_trials(study)
     if not best:
         return ""
@@ -151,7 +170,12 @@ def best_words(study: optuna.Study, objective: Sequence[str]) -> str:
 
 
 def state(trial: FrozenTrial) -> str:
-    """How a trial ended, in a word: its outcome (see `steady.study.failures.Kind`), or Optuna's state."""
+    """Get how a trial ended, in a word: its outcome (see `steady.study.failures.Kind`), or Optuna's state.
+
+    Example:
+        >>> state(optuna.trial.create_trial(state=TrialState.FAIL, user_attrs={meta.OUTCOME: "timed out"}))
+        'timed out'
+    """
     told = meta.get(trial, meta.OUTCOME)
     # One that goes on still carries how its last attempt ended. Of a controller killed between telling the outcome
     # and ending the trial there may even be "complete" on one that is not.
@@ -166,7 +190,12 @@ def state(trial: FrozenTrial) -> str:
 
 
 def seconds(trial: FrozenTrial) -> float | None:
-    """How long a trial ran, over all its attempts; None if that is not known."""
+    """Get how long a trial ran, over all its attempts; None if that is not known.
+
+    Example:
+        >>> seconds(optuna.trial.create_trial(value=1.0, user_attrs={meta.RUNS: [{"start": 10, "end": 15.5}]}))
+        5.5
+    """
     if runs := meta.get(trial, meta.RUNS):
         return float(sum(run["end"] - run["start"] for run in runs))
     return None if trial.duration is None else trial.duration.total_seconds()
@@ -208,7 +237,7 @@ def _leaderboard(study: optuna.Study, objective: Sequence[str], runs: Path | Non
 
 
 def _runs(trials: Sequence[FrozenTrial], folder: Path | None) -> dict[int, Path]:
-    """Where finished trials have worked, by number; one that took the values of another has no folder of its own."""
+    """Find where finished trials have worked, by number; one that took the values of another has no own folder."""
     by_number = {trial.number: trial for trial in trials}
     found = {}
     for trial in trials if folder is not None else ():
@@ -220,7 +249,7 @@ def _runs(trials: Sequence[FrozenTrial], folder: Path | None) -> dict[int, Path]
 
 
 def _failures(trials: Sequence[FrozenTrial]) -> dict[tuple[str, str], list[FrozenTrial]]:
-    """By kind and first line of the message: the trials that ended so, by number."""
+    """Group the failed trials by kind and first line of the message."""
     found: dict[tuple[str, str], list[FrozenTrial]] = {}
     for trial in sorted(trials, key=lambda trial: trial.number):
         kind = state(trial)
@@ -245,7 +274,7 @@ def _short(value: Any, study: optuna.Study) -> str:
 
 
 def _cell(value: Any, study: optuna.Study) -> Any:
-    """A parameter's value, null and strings as Hydra takes them: an empty cell is no parameter."""
+    """Format a parameter's value, null and strings as Hydra takes them: an empty cell is no parameter."""
     told = isinstance(value, str) and meta.has(study, meta.SPELLING)
     return grammar.spelled(value) if told or value is None else value
 

@@ -43,6 +43,9 @@ def check_params(params: Mapping[str, Any], searched: Mapping[str, BaseDistribut
 
     Raises:
         StudyError: naming it.
+
+    Example:
+        >>> check_params({"lr": 0.1, "model": "vae"}, {}, extended=False)
     """
     for name, value in params.items():
         if not _is_settable(name, value, searched.get(name), extended):
@@ -53,10 +56,15 @@ def check_params(params: Mapping[str, Any], searched: Mapping[str, BaseDistribut
 
 
 def whole(trial: FrozenTrial, name: str) -> int:
-    """A number that a trial has among its attributes, to be written into an override.
+    """Get a whole number that a trial has among its attributes, to be written into an override.
 
     Raises:
         StudyError: it is something else.
+
+    Example:
+        >>> from optuna.trial import create_trial
+        >>> whole(create_trial(value=1.0, user_attrs={meta.SEED: 3}), meta.SEED)
+        3
     """
     value = meta.get(trial, name)
     if type(value) is not int:
@@ -88,7 +96,7 @@ def restrict_unpickling() -> None:
 
 
 class _Restricted:
-    """Stands for the module `pickle`."""
+    """A stand-in for the module `pickle`."""
 
     dumps = staticmethod(pickle.dumps)
 
@@ -137,11 +145,15 @@ ACTS = re.compile(r"\$\{|_target_|\btrust\b|\bhydra\b")  # in a value: looked up
 
 
 def is_plain(words: object, apps: bool = False) -> bool:
-    """Whether the words, without the interpreter, are a sweep's: a script, -m, and overrides of data.
+    """Tell whether words, without the interpreter, are a sweep's: a script, -m, and overrides of data.
 
     Args:
         words: as a record has them.
         apps: whether the script may be that of another app, which is where the record was found.
+
+    Example:
+        >>> is_plain(["src/train.py", "-m", "model=vae"]), is_plain(["src/train.py", "hydra.launcher=evil"])
+        (True, False)
     """
     if not isinstance(words, list | tuple) or not words or not all(isinstance(word, str) for word in words):
         return False
@@ -151,7 +163,12 @@ def is_plain(words: object, apps: bool = False) -> bool:
 
 
 def plain_line(line: object) -> str:
-    """A line that a study keeps, as a shell takes it, if it is `python` and such words; else nothing."""
+    """Quote a line that a study keeps for a shell, if it is `python` and such words; else get nothing.
+
+    Example:
+        >>> plain_line("python app.py -m lr=0.1"), plain_line("rm -rf /")
+        ('python app.py -m lr=0.1', '')
+    """
     try:
         words: Sequence[str] = shlex.split(line) if isinstance(line, str) else []
     except ValueError:
