@@ -148,17 +148,6 @@ FEW = 1000  # values that are listed
 REFUSALS = (HydraException, OmegaConfBaseException, ValueError, TypeError, AssertionError)
 
 
-def problems(space: Space, config: DictConfig, loader: ConfigLoader) -> list[str]:
-    """What no job could be composed with, one line each.
-
-    Args:
-        space: what is searched, and fixed.
-        config: of the multirun.
-        loader: of Hydra.
-    """
-    return JobComposer(space, config, loader).problems()
-
-
 class JobComposer:
     """Composes jobs as they will be, to find what no job could be composed with.
 
@@ -200,7 +189,7 @@ class JobComposer:
         drawn = [params]
         for name in self.space.parameters:
             if name not in params and self._is_group(name):
-                drawn += [{**params, name: value} for value in _values(self.space, name)]
+                drawn += [{**params, name: value} for value in self._values(name)]
         found = []
         for one in drawn[:TRIES]:
             with suppress(*REFUSALS):
@@ -269,7 +258,7 @@ class JobComposer:
         for config in self._by_group():
             for name in [name for name in waiting if registered().knows(config, grammar.bare(name))]:
                 waiting.remove(name)
-                values = map(grammar.plain, _values(self.space, name))
+                values = map(grammar.plain, self._values(name))
                 said += [registered().refusal(config, grammar.bare(name), value) for value in values]
             if not waiting:
                 break
@@ -278,7 +267,7 @@ class JobComposer:
     def _by_group(self) -> Iterator[DictConfig]:
         """Compose with the first option of each group, then with each other, and without any other parameter."""
         groups = [name for name in self.space.parameters if self._is_group(name)]
-        others = ({name: value} for name in groups for value in _values(self.space, name)[1:])
+        others = ({name: value} for name in groups for value in self._values(name)[1:])
         for wanted in itertools.islice(itertools.chain([{}], others), TRIES):
             params = self._example(wanted)
             with suppress(*REFUSALS):
@@ -335,30 +324,27 @@ class JobComposer:
 
         A key that is there only with certain options of several groups at once would not be found; conditions tell.
         """
-        wanted: dict[str, Any] = {}
-        hanging = name
-        while (condition := self.space.conditions.get(hanging)) and condition.other in self.space.parameters:
-            other = condition.other
-            fitting = [value for value in _values(self.space, other) if self.space.applies(hanging, {other: value})]
-            if not fitting:
-                break
-            wanted[other], hanging = fitting[0], other
+        wanted = self.space.prerequisites(name, self._values)
         yield self._example(wanted)
         tried = 0
         for other in self.space.parameters:
             if other not in wanted and (other == name or self._is_group(other)):
-                for value in _values(self.space, other)[1:]:
+                for value in self._values(other)[1:]:
                     if (tried := tried + 1) > TRIES:
                         return
                     yield self._example({**wanted, other: value})
 
     def _example(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
         """Make a configuration with some values, and the first of all others."""
-        params: dict[str, Any] = {}
-        for name in self.space.parameters:
-            if self.space.applies(name, params):
-                params[name] = wanted.get(name, _values(self.space, name)[0])
-        return params
+        return self.space.completed(wanted, self._values)
+
+    def _values(self, name: str) -> list[Any]:
+        """List the values of a parameter, or its bounds if there are too many."""
+        distribution = self.space.parameters[name]
+        if is_finite(distribution) and count_values(distribution) <= FEW:
+            return values_of(distribution)
+        assert isinstance(distribution, IntDistribution | FloatDistribution)
+        return [distribution.low, distribution.high]
 
     def _refusal(self, params: Mapping[str, Any], *overrides: str) -> str | None:
         """Say why a job cannot be composed, on one line; None if it can."""
@@ -372,15 +358,6 @@ class JobComposer:
                 told = str(error.__cause__)
             return " ".join(told.split())
         return None
-
-
-def _values(space: Space, name: str) -> list[Any]:
-    """List the values of a parameter, or its bounds if there are too many."""
-    distribution = space.parameters[name]
-    if is_finite(distribution) and count_values(distribution) <= FEW:
-        return values_of(distribution)
-    assert isinstance(distribution, IntDistribution | FloatDistribution)
-    return [distribution.low, distribution.high]
 
 
 def _options_of(value: Any) -> list[str]:

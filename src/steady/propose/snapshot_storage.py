@@ -153,24 +153,9 @@ class SnapshotStorage(BaseStorage):
         if trial_id != self.id:
             self._refuse()
 
-    # --- what nobody may do on paper
+    # --- what nobody may do in a snapshot
 
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
         raise RuntimeError("Only the trial that is drawn can be changed on paper.")
 
-    def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:  # noqa: D102
-        self._refuse()
-
-    def delete_study(self, study_id: int) -> None:  # noqa: D102
-        self._refuse()
-
-    def get_all_studies(self) -> list[Any]:  # noqa: D102
-        self._refuse()
-
-    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:  # noqa: D102
-        self._refuse()
-
-    def set_trial_state_values(  # noqa: D102
-        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
-    ) -> bool:
-        self._refuse()
+    create_new_study = delete_study = get_all_studies = create_new_trial = set_trial_state_values = _refuse

@@ -8,7 +8,7 @@ Written in Hydra's sweep syntax (`choice(a, b)`, `interval(0, 1)`, `range(…)`,
 import difflib
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -346,6 +346,29 @@ class Space:
                     return None
                 found[name] = distribution.to_external_repr(internal)
         return found
+
+    def completed(self, wanted: Mapping[str, Any], values: Callable[[str], Sequence[Any]]) -> dict[str, Any]:
+        """Complete values to a configuration by the first of the `values` of each other parameter that is there.
+
+        Example:
+            >>> Space.parse({"lr": "choice(0.1, 1)", "n": "choice(1, 2)"}, []).completed({"n": 2}, lambda name: [0.1])
+            {'lr': 0.1, 'n': 2}
+        """
+        params: dict[str, Any] = {}
+        for name in self.parameters:
+            if self.applies(name, params):
+                params[name] = wanted[name] if name in wanted else values(name)[0]
+        return params
+
+    def prerequisites(self, name: str, values: Callable[[str], Sequence[Any]]) -> dict[str, Any]:
+        """Choose those of the `values` of others on whose condition a parameter is there."""
+        needed: dict[str, Any] = {}
+        while (condition := self.conditions.get(name)) and (other := condition.other) in self.parameters:
+            fitting = [value for value in values(other) if self.applies(name, {other: value})]
+            if not fitting:
+                break
+            needed[other], name = fitting[0], other
+        return needed
 
     def baseline(self, config: DictConfig) -> dict[str, Any] | None:
         """Get the configuration as it stands, were nothing searched; None if it is not one of the space.

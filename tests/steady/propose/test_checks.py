@@ -65,7 +65,7 @@ def loader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def problems(loader: Any) -> Problems:
     def found(params: dict[str, Any], *arguments: str, conditions: dict[str, str] | None = None) -> list[str]:
         space = Space.parse(params, list(arguments), conditions)
-        return checks.problems(space, compose("config", return_hydra_config=True), loader)
+        return checks.JobComposer(space, compose("config", return_hydra_config=True), loader).problems()
 
     return found
 
@@ -133,7 +133,7 @@ def test_a_key_that_no_job_has_is_refused_at_once(problems: Problems, params: di
 def of_kinds(loader: Any) -> Problems:
     def found(params: dict[str, Any], *arguments: str) -> list[str]:
         space = Space.parse(params, list(arguments), {})
-        return checks.problems(space, compose("typed", return_hydra_config=True), loader)
+        return checks.JobComposer(space, compose("typed", return_hydra_config=True), loader).problems()
 
     return found
 
@@ -309,4 +309,4 @@ def test_an_override_that_names_what_only_a_job_has_is_let_through(loader: Any) 
     config = compose("config", return_hydra_config=True)
     with open_dict(config.hydra.overrides):
         config.hydra.overrides.hydra.append("hydra.sweep.subdir=${hydra:job.num}")
-    assert checks.problems(Space.parse({"model": "choice(small, big)"}, []), config, loader) == []
+    assert checks.JobComposer(Space.parse({"model": "choice(small, big)"}, []), config, loader).problems() == []
