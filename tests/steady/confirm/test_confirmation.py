@@ -18,7 +18,6 @@ from catsweep.errors import StudyError
 from catsweep.metrics.beside import Scores, confirmation_table, of_confirmation
 from steady.confirm.confirmation import compare, plan, read
 from steady.study import meta
-from steady.study.select import candidates
 
 
 def study(*values: Sequence[float] | None, directions: Sequence[str] = ("minimize",)) -> optuna.Study:
@@ -33,33 +32,6 @@ def add(made: optuna.Study, value: Sequence[float] | None, x: float, **more: Any
     state = TrialState.PRUNED if value is None else TrialState.COMPLETE
     space = {"x": FloatDistribution(0, 1)}
     made.add_trial(create_trial(state=state, values=value, params={"x": x}, distributions=space, **more))
-
-
-class TestCandidates:
-    def test_of_one_objective_are_the_best(self) -> None:
-        assert candidates(study([3.0], [1.0], None, [2.0], [0.5]), 3) == [4, 1, 3]
-        assert candidates(study([3.0], [1.0], [2.0], directions=["maximize"]), 2) == [0, 2]
-        assert candidates(study(None), 3) == []
-        assert candidates(study([2.0], [1.0])) == [1, 0]
-
-    def test_of_several_come_by_rank_and_within_it_by_the_first(self) -> None:
-        # fid is to be low, ssim high: 1 and 3 are optimal, 0 and 4 behind them, 2 last.
-        made = study((5.0, 0.5), (9.0, 0.9), (9.5, 0.1), (4.0, 0.6), (4.5, 0.2), directions=["minimize", "maximize"])
-        assert candidates(made, 5) == [3, 1, 4, 0, 2]
-        assert candidates(made, 5, by=1) == [1, 3, 0, 4, 2]
-
-    def test_the_infeasible_and_the_infinite_are_none(self) -> None:
-        made = study([3.0], [-math.inf])
-        add(made, [1.0], 0.9, constraints={"memory": 1.0})
-        add(made, [2.0], 0.8, constraints={"memory": -1.0})
-        add(made, None, 0.7, constraints={"out of memory": 1.0})
-        assert candidates(made, 9) == [3, 0]
-
-    def test_each_configuration_is_one_by_its_best(self) -> None:
-        made = study([3.0], [2.0])
-        add(made, [1.0], 0.0)
-        add(made, [2.0], 0.01)
-        assert candidates(made, 9) == [2, 1]
 
 
 class TestPlan:
