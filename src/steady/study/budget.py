@@ -93,11 +93,7 @@ def is_begun(trial: FrozenTrial) -> bool:
 
 
 def digest(words: Sequence[str], keys: Mapping[str, Any]) -> str:
-    """Hash a command, equally for commands that say the same.
-
-    Args:
-        words: of the command line.
-        keys: of `hydra.sweeper`, plain values.
+    """Hash the words of a command line and the keys of `hydra.sweeper`, equally for commands that say the same.
 
     Example:
         >>> digest(["x=1"], {"dry_run": True}) == digest(["x=1", "hydra.sweeper.dry_run=false"], {})

@@ -204,10 +204,7 @@ def freeze(
 def compare(before: Contract, now: Contract, valued: bool = True) -> list[Change]:
     """Compare two contracts section by section. An absent key is as good as null or empty.
 
-    Args:
-        before: of the first start.
-        now: of this one.
-        valued: whether a trial of the study has values, which then are of its objectives.
+    `valued` tells whether a trial of the study has values, which then are of its objectives.
 
     Example:
         >>> old, new = (Contract(None, ["minimize"], {}, config={"epochs": n}) for n in (5, 9))
@@ -372,14 +369,10 @@ USER = re.compile(r"(?<=://)[^/@\s]+@")  # name:password@ in a URL
 
 
 def resolved(config: DictConfig, dropped: Sequence[str]) -> dict[str, Any]:
-    """Resolve the interpolations of a configuration.
+    """Resolve the interpolations of a configuration, without the dotted keys `dropped` and all below them.
 
     Those that depend on something dropped, are only known within a job, or differ from start to start or from machine
     to machine (`now:`, `hydra:`, `oc.env:`) stay as written.
-
-    Args:
-        config: of any kind; not changed.
-        dropped: dotted keys that are left out, with all below them.
 
     Example:
         >>> resolved(OmegaConf.create({"a": 1, "b": "${a}", "c": "${oc.env:HOME}", "d": 2}), ["d"])["b"]
@@ -463,11 +456,7 @@ def _drop(tree: dict[Any, Any], path: list[str]) -> None:
 def differences(before: Any, now: Any, ignore: Collection[str] = (), path: str = "") -> list[str]:
     """List where two plain configurations differ, `key: before → now`; an absent key is as good as null.
 
-    Args:
-        before: nested dicts, lists and scalars.
-        now: the same.
-        ignore: top-level keys that may differ.
-        path: prefix of the keys, for the recursion.
+    Top-level keys of `ignore` may differ; `path` is the prefix of the keys, for the recursion.
 
     Example:
         >>> differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}}, ignore=["c"])

@@ -103,12 +103,7 @@ def print_table(
 ) -> None:
     """Print the trials, Pareto-optimal ones with a star, and below each distinct failure once.
 
-    Args:
-        study: whose trials.
-        objective: names of the objectives, as for `write_leaderboard`.
-        console: to print on; standard output if there is none.
-        runs: as for `write_leaderboard`.
-        extra: as for `write_leaderboard`.
+    To standard output if there is no console. The other arguments are those of `write_leaderboard`.
     """
     console = console or printing.console()
     trials = select.ranked(study)

@@ -26,7 +26,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
 from steady.atomic import replacing
-from steady.errors import ConfigError, StorageError, StudyError
+from steady.errors import ConfigError, StorageError, StudyError, causes
 from steady.study.storage_errors import (
     LOGS,
     RECORD,
@@ -143,12 +143,9 @@ def _path(url: str) -> Path:
     return Path(path)
 
 
-def _missing(error: BaseException | None) -> str:
+def _missing(error: BaseException) -> str:
     """Name what to install. Optuna and SQLAlchemy wrap the error that names the module."""
-    names = []
-    while error is not None:
-        names.append(getattr(error, "name", None))
-        error = error.__cause__ or error.__context__
+    names = [getattr(cause, "name", None) for cause in causes(error, suppressed=True)]
     module = next((str(name).partition(".")[0] for name in names if name), "its driver")
     return f"pip install '{PACKAGES.get(module, module)}'." if module != "its driver" else "install its driver."
 
