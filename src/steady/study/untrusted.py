@@ -125,7 +125,7 @@ def _of_cmaes(module: str) -> bool:
     return module.partition(".")[0] == "cmaes"
 
 
-SCRIPT = "src/train.py"  # as `catsweep.tracking.provenance` keeps it, wherever it was started
+SCRIPT = "src/train.py"  # as `catsweep.training.provenance` keeps it, wherever it was started
 SWEPT = ("-m", "--multirun")
 # Of another app: a file beside the studies, or below, but none that came within what was given to us.
 APP = re.compile(r"(?!(?:sweeps|outputs|multirun)/)(?:\w[\w-]*/)*\w[\w-]*\.py", re.ASCII)
