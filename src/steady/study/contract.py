@@ -132,7 +132,7 @@ def _text(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Contract:
-    """What must stay the same from one start to the next.
+    """A record of what must stay the same from one start to the next.
 
     Attributes:
         objective: names of the objectives, if they have any.
