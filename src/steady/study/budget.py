@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from steady import grammar
 from steady.study import meta
-from steady.study.failures import Kind, shortened
+from steady.study.failures import Kind, headline
 from steady.study.storage import Trials
 
 FAILURES = "failures"  # the name in `allow_change` by which a mend is accepted that is not in the command
@@ -118,9 +118,8 @@ def failures(trials: Iterable[FrozenTrial]) -> str:
 
 
 def _first_line(trial: FrozenTrial) -> str:
-    lines = str(meta.get(trial, meta.MESSAGE, "")).strip().splitlines()
-    said = shortened(lines[0]) if lines else "no message"
-    return f"{meta.get(trial, meta.OUTCOME, trial.state.name.lower())}: {said}"
+    outcome = meta.get(trial, meta.OUTCOME, trial.state.name.lower())
+    return f"{outcome}: {headline(meta.get(trial, meta.MESSAGE, ''))}"
 
 
 def uncount_failures(study: optuna.Study, unfinished: bool) -> int:

@@ -383,7 +383,8 @@ def resolved(config: DictConfig, dropped: Sequence[str]) -> dict[str, Any]:
     for key in dropped:
         _drop(written, key.split("."))
     written = _inert(written)
-    return dict(_values(written, OmegaConf.create(written)))
+    found: dict[str, Any] = _values(written, OmegaConf.create(written))
+    return found
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -427,21 +428,20 @@ def _inert(value: Any) -> Any:
 
 
 def _values(written: Any, node: Any) -> Any:
-    items = written.items() if isinstance(written, dict) else enumerate(written)
-    found = {key: _value(value, node, key) for key, value in items}
-    return found if isinstance(written, dict) else list(found.values())
+    def value(item: Any, key: Any) -> Any:
+        if isinstance(item, dict | list):
+            return _values(item, node[key])
+        if not isinstance(item, str) or "${" not in item:
+            return item
+        try:
+            found = node[key]
+            return OmegaConf.to_container(found, resolve=True) if OmegaConf.is_config(found) else found
+        except OmegaConfBaseException:  # something is only known within a job
+            return item
 
-
-def _value(written: Any, node: Any, key: Any) -> Any:
-    if isinstance(written, dict | list):
-        return _values(written, node[key])
-    if not isinstance(written, str) or "${" not in written:
-        return written
-    try:
-        value = node[key]
-        return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-    except OmegaConfBaseException:  # something is only known within a job
-        return written
+    if isinstance(written, dict):
+        return {key: value(item, key) for key, item in written.items()}
+    return [value(item, index) for index, item in enumerate(written)]
 
 
 def _drop(tree: dict[Any, Any], path: list[str]) -> None:

@@ -157,6 +157,17 @@ def shortened(text: str) -> str:
     return "\n".join(lines)
 
 
+def headline(message: object) -> str:
+    """Shorten a message to its first line.
+
+    Example:
+        >>> headline("  no GPU"), headline("")
+        ('no GPU', 'no message')
+    """
+    lines = str(message).strip().splitlines()
+    return shortened(lines[0]) if lines else "no message"
+
+
 def _is_full(error: BaseException) -> bool:
     """See `steady.places.is_full`; an exception that raises when it is looked at says nothing of disks."""
     try:

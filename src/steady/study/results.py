@@ -23,7 +23,7 @@ from steady import grammar, printing
 from steady.atomic import write_text
 from steady.printing import escaped
 from steady.study import meta, select
-from steady.study.failures import Kind, shortened
+from steady.study.failures import Kind, headline
 
 RESULTS = "optimization_results.yaml"
 LEADERBOARD = "leaderboard.csv"
@@ -249,8 +249,7 @@ def _failures(trials: Sequence[FrozenTrial]) -> dict[tuple[str, str], list[Froze
     for trial in sorted(trials, key=lambda trial: trial.number):
         kind = state(trial)
         if trial.state in (TrialState.FAIL, TrialState.PRUNED) and kind != Kind.PRUNED:
-            lines = str(meta.get(trial, meta.MESSAGE, "")).strip().splitlines()
-            found.setdefault((kind, shortened(lines[0]) if lines else "no message"), []).append(trial)
+            found.setdefault((kind, headline(meta.get(trial, meta.MESSAGE, ""))), []).append(trial)
     return found
 
 
