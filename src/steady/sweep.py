@@ -25,14 +25,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from optuna.trial import TrialState
 
-from steady import grammar, options
+from steady import options
 from steady.confirm.stage import CONFIRMATION, Confirming, typical_seconds
 from steady.dry_run import rehearse, study_on_paper
 from steady.errors import ConfigError, StorageError, StudyError
 from steady.options import Settings
 from steady.places import leave
 from steady.printing import say
-from steady.propose.checks import Composing, checked, recorded
+from steady.propose.checks import JobComposer, checked, recorded
 from steady.propose.sampling import Proposer, Samplers
 from steady.propose.space import Space
 from steady.run.executor import Executor
@@ -40,12 +40,12 @@ from steady.run.interruption import Stop, interruptible
 from steady.run.job_factory import Jobs
 from steady.run.ledger import Limits
 from steady.run.scheduler import Scheduler
-from steady.study import budget, contract, results, trial_folders
+from steady.study import budget, contract, meta, results, trial_folders
 from steady.study.artifacts import Artifacts
 from steady.study.contract import Change, Contract
 from steady.study.leases import Leases, remove_side_study
 from steady.study.storage import find_study, open_storage, shown
-from steady.study.storage_errors import Explained
+from steady.study.storage_errors import ErrorTranslator
 from steady.watch.progress import Watch
 
 log = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ def run(
         keys = checked(keys, space, config, hydra_context.config_loader)
         jobs = Jobs(keys, space, hydra_context, task_function, config)
         sweep = Sweep(keys, space, config, jobs, stop)
-        examples = list(Composing(space, config, hydra_context.config_loader).examples())
+        examples = list(JobComposer(space, config, hydra_context.config_loader).examples())
         jobs.check(examples)
         sweep.check([*sweep.first(), *examples, {}][0])
         if keys["dry_run"]:
@@ -140,8 +140,8 @@ class Sweep:
         study = study_on_paper(self.settings)
         if occupied and not study.get_trials(deepcopy=False):
             raise StudyError(self._said_of(occupied))
-        before = Contract.from_dict(study.user_attrs.get("contract") or {})
-        known = [*study.user_attrs.get(contract.ACCEPTED, ()), budget.FAILURES]
+        before = Contract.from_dict(meta.get(study, meta.CONTRACT) or {})
+        known = [*meta.get(study, meta.ALLOWED, ()), budget.FAILURES]
         contract.require_known(self.settings["allow_change"], [before, self._contract({})], self.config, known)
 
     def _said_of(self, occupied: list[Path]) -> str:
@@ -182,12 +182,12 @@ class Sweep:
             with leases.lock("study"):
                 # Nothing is of the contract of a study without trials, unless another controller is to draw its first.
                 begun, alone = study.get_trials(deepcopy=False), not leases.owned(BEGUN)
-                self._freeze(study, anew=not begun and alone, fruitless=alone and budget.is_fruitless(begun))
+                self._freeze(study, anew=not begun and alone, fruitless=alone and budget.all_failed(begun))
                 leases.take(BEGUN)
             self._require_folder(study)
             if self._elsewhere(study):
                 say(f"{self._where(study)} goes on there; {results.RESULTS} is written to {self.folder} too.")
-            self.jobs.point_to(study.user_attrs["sweep_dir"])
+            self.jobs.point_to(meta.get(study, meta.SWEEP_DIR))
             self._search(study, leases)
         finally:
             with suppress(StorageError):  # which we told of; that we have ended shows by our process
@@ -215,12 +215,12 @@ class Sweep:
         others = Leases(study._storage, study.study_name, self.settings["lease"]).controllers()
         if study.trials:
             self._require_folder(study)
-            self._check(study, fruitless=not others and budget.is_fruitless(study.get_trials(deepcopy=False)))
+            self._check(study, fruitless=not others and budget.all_failed(study.get_trials(deepcopy=False)))
             return
         directions = [direction.name.lower() for direction in study.directions]
-        objective = (study.user_attrs.get("contract") or {}).get("objective")
+        objective = (meta.get(study, meta.CONTRACT) or {}).get("objective")
         same = directions == list(self.settings.directions) and objective in (None, self._names())
-        if not same and "contract" not in study.user_attrs:  # not ours to delete
+        if not same and not meta.has(study, meta.CONTRACT):  # not ours to delete
             raise StudyError(
                 f"{self._where(study)} was made by another tool, with the directions {', '.join(directions)}; this "
                 f"sweep has {', '.join(self.settings.directions)}. Give this sweep another name: {self.naming}=NEWNAME."
@@ -230,7 +230,7 @@ class Sweep:
                 study._storage.delete_study(study._study_id)
 
     def _check(self, study: optuna.Study, fruitless: bool = False) -> list[Change]:
-        if (before := study.user_attrs.get("contract")) is None:
+        if (before := meta.get(study, meta.CONTRACT)) is None:
             if study.trials:
                 raise StudyError(
                     f"The study {self.settings.study} holds {len(study.trials)} trials of another tool, whose settings "
@@ -249,11 +249,11 @@ class Sweep:
 
     def _elsewhere(self, study: optuna.Study) -> bool:
         """Whether this start names another folder than the first, which holds the runs (`${now:}` does each time)."""
-        return self.folder.absolute() != Path(study.user_attrs.get("sweep_dir", self.folder)).absolute()
+        return self.folder.absolute() != Path(meta.get(study, meta.SWEEP_DIR, self.folder)).absolute()
 
     def _require_folder(self, study: optuna.Study) -> None:
         """Refuse a study that says its runs are where no sweep of its name has worked."""
-        runs = Path(study.user_attrs.get("sweep_dir", self.folder))
+        runs = Path(meta.get(study, meta.SWEEP_DIR, self.folder))
         if self._elsewhere(study) and not trial_folders.is_of(runs, study.study_name):
             raise StudyError(
                 f"{self._where(study)} was begun in another folder than this start names, {self.folder}, and no sweep "
@@ -262,7 +262,7 @@ class Sweep:
             )
 
     def _where(self, study: optuna.Study) -> str:
-        runs = study.user_attrs.get("sweep_dir", self.folder)
+        runs = meta.get(study, meta.SWEEP_DIR, self.folder)
         kept = shown(self.settings["storage"] or str(self.settings.record))
         return f"The study {study.study_name} (kept in {kept}, its runs in {runs})"
 
@@ -279,15 +279,15 @@ class Sweep:
     def _freeze(self, study: optuna.Study, anew: bool, fruitless: bool) -> None:
         """Write down, or compare, what the study is begun with, and what it tries first."""
         changes = [] if anew else self._check(study, fruitless)
-        before = None if anew else study.user_attrs.get("contract")
+        before = None if anew else meta.get(study, meta.CONTRACT)
         facts = dict((before or {}).get("facts") or {})
         given = budget.digest(list(map(shown, _words()[2:])), self.settings.keys)
         mended = fruitless and (
             bool(changes)
-            or study.user_attrs.get(budget.GIVEN, given) != given
+            or meta.get(study, meta.GIVEN, given) != given
             or budget.FAILURES in self.settings["allow_change"]
         )
-        if self.settings["preflight"] and (mended or not budget.is_whole(study, self.settings["n_trials"])):
+        if self.settings["preflight"] and (mended or not budget.is_complete(study, self.settings["n_trials"])):
             # A trial that has finished has shown what the examples would.
             facts = self.jobs.preflight(thorough=not _finished(study))
             if before is not None:
@@ -295,28 +295,30 @@ class Sweep:
                 mended |= fruitless and bool(changes)
         for change in changes:
             log.info("Accepted: %s", change)
-        if allowed := {*study.user_attrs.get(contract.ACCEPTED, ()), *self.settings["allow_change"]}:
-            study.set_user_attr(contract.ACCEPTED, sorted(allowed))
+        if allowed := {*meta.get(study, meta.ALLOWED, ()), *self.settings["allow_change"]}:
+            study.set_user_attr(meta.ALLOWED, sorted(allowed))
         if mended:
-            log.info("%d trials that failed before do not count", budget.forgive(study, unfinished=bool(changes)))
-        study.set_user_attr("contract", self._contract(facts).to_dict())
-        study.set_user_attr("command", shlex.join(map(shown, _words())))
-        study.set_user_attr("pruning", self.settings.pruning)
+            log.info(
+                "%d trials that failed before do not count", budget.uncount_failures(study, unfinished=bool(changes))
+            )
+        study.set_user_attr(meta.CONTRACT, self._contract(facts).to_dict())
+        study.set_user_attr(meta.COMMAND, shlex.join(map(shown, _words())))
+        study.set_user_attr(meta.PRUNING, self.settings.pruning)
         if self.settings["next_step"]:
-            study.set_user_attr("next_step", self.settings["next_step"])
+            study.set_user_attr(meta.NEXT_STEP, self.settings["next_step"])
         if self.settings.objective:
-            study.set_user_attr("objective", list(self.settings.objective))
+            study.set_user_attr(meta.OBJECTIVE, list(self.settings.objective))
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 study.set_metric_names(list(self.settings.objective))
-        if anew or "sweep_dir" not in study.user_attrs:  # `${now:}` would name another at each start
-            study.set_user_attr("sweep_dir", str(self.config.hydra.sweep.dir))
-            study.set_user_attr("seed", self._seed(None))
-            study.set_user_attr(grammar.SPELLED, "exact")
+        if anew or not meta.has(study, meta.SWEEP_DIR):  # `${now:}` would name another at each start
+            study.set_user_attr(meta.SWEEP_DIR, str(self.config.hydra.sweep.dir))
+            study.set_user_attr(meta.SWEEP_SEED, self._seed(None))
+            study.set_user_attr(meta.SPELLING, "exact")
         if not self._elsewhere(study):
             trial_folders.mark(self.folder, study.study_name)
         budget.enqueue(study, self.settings["enqueue"] if study.trials and not mended else self.first())
-        study.set_user_attr(budget.GIVEN, given)  # last, so that a start that is killed before it is made up for
+        study.set_user_attr(meta.GIVEN, given)  # last, so that a start that is killed before it is made up for
 
     def first(self) -> list[dict[str, Any]]:
         """Configurations that a new study tries first: the one that stands, and those that the user names."""
@@ -330,7 +332,7 @@ class Sweep:
 
     def _seed(self, study: optuna.Study | None) -> int:
         given = (self.settings["sampler"] or {}).get("seed")
-        kept = None if study is None else study.user_attrs.get("seed")
+        kept = None if study is None else meta.get(study, meta.SWEEP_SEED)
         chosen = kept if given is None else given
         return int.from_bytes(os.urandom(4), "big") if chosen is None else int(chosen)
 
@@ -340,9 +342,9 @@ class Sweep:
     # --- running
 
     def _search(self, study: optuna.Study, leases: Leases) -> None:
-        sweep_dir = Path(study.user_attrs["sweep_dir"])
+        sweep_dir = Path(meta.get(study, meta.SWEEP_DIR))
         total = self.settings["n_trials"]
-        if budget.is_whole(study, total) and Confirming(study, self.jobs).complete:
+        if budget.is_complete(study, total) and Confirming(study, self.jobs).complete:
             self._record(study)
             self._require_one(study)
             self._hand_over(study, sweep_dir)  # a judge may be there that was not when it ended
@@ -358,7 +360,7 @@ class Sweep:
             with interruptible(executor, self.stop), watch:
                 scheduler = self._scheduler(study, executor, leases, watch)
                 scheduler.run()
-                if not self.stop.requested and (budget.is_whole(study, total) or scheduler.is_late()):
+                if not self.stop.requested and (budget.is_complete(study, total) or scheduler.is_late()):
                     confirming = Confirming(study, self.jobs)
                     confirming.run(executor, self._limits, self.stop, watch.event, watch.refresh, watch.confirming)
         except BaseException:
@@ -423,10 +425,10 @@ class Sweep:
 
     def _record(self, study: optuna.Study) -> None:
         board = self.settings.record / results.LEADERBOARD
-        with Explained(board):
-            for folder in {Path(study.user_attrs["sweep_dir"]), self.folder}:
+        with ErrorTranslator(board):
+            for folder in {Path(meta.get(study, meta.SWEEP_DIR)), self.folder}:
                 results.write_results(study, folder)
-            runs = Path(study.user_attrs["sweep_dir"])
+            runs = Path(meta.get(study, meta.SWEEP_DIR))
             results.write_leaderboard(study, board, self._names(), runs, self.settings.extra_scores)
 
     def _hand_over(self, study: optuna.Study, sweep_dir: Path) -> None:
@@ -440,14 +442,14 @@ class Sweep:
                 log.warning("%s failed; the study is complete without it: %r", name, error)
 
     def _farewell(self, study: optuna.Study) -> None:
-        runs = Path(study.user_attrs["sweep_dir"])
+        runs = Path(meta.get(study, meta.SWEEP_DIR))
         results.print_table(study, self._names(), runs=runs, extra=self.settings.extra_scores)
         say(results.summary(study, self._names()))
         if self.stop.requested:
             say(f"Interrupted; nothing is lost. The same line goes on:\n  {shlex.join(_words())}")
             raise SystemExit(128 + (self.stop.signal or signal.SIGINT))
         self._require_one(study, told=True)
-        if not budget.is_whole(study, self.settings["n_trials"]) and self.settings["timeout"] is not None:
+        if not budget.is_complete(study, self.settings["n_trials"]) and self.settings["timeout"] is not None:
             say(f"Its time is over (hydra.sweeper.timeout). The same line goes on:\n  {shlex.join(_words())}")
         url = shown(self.settings.storage)
         look = f"Look at it with any of Optuna's tools, for example: optuna-dashboard {shlex.quote(url)}"
@@ -474,7 +476,7 @@ class Sweep:
         ]
         more = "Give the mended command: trials that failed before it do not count. If what was wrong is not in the "
         more += "command (code, photos, a driver), say so with 'hydra.sweeper.allow_change=[failures]'."
-        if not budget.is_fruitless(trials):
+        if not budget.all_failed(trials):
             more = f"For more trials raise n_trials; begin another study with {self.naming}=NEWNAME."
         where = f"The whole story of each is in {study.user_attrs['sweep_dir']}, in the log of its folder."
         raise StudyError("\n".join(filter(None, [*said, f"{where} {more}"])))
