@@ -1,4 +1,4 @@
-"""The page and the data that explain a choice; `test_best_model` and `test_confirmed` read them after a whole run."""
+"""The page and the data that explain a choice; `test_choice` and `test_selection_confirmed` read them after a run."""
 
 import dataclasses
 import io

@@ -1,8 +1,8 @@
 """A pretrained VAE, Hugging Face's `AutoencoderKL`: its decoder fine-tuned, or a small prior learned on its latents.
 
-`training.run` builds it from `conf/model/vae_pretrained.yaml`. The encoder stays as it is, so its latents stay the same
-and there is no divergence to pay for: what makes standard normal latents into those of cats is a prior, fitted to them
-afterwards (as in latent diffusion, with a much larger one: Rombach et al. 2022, arXiv:2112.10752).
+`catsweep.training` builds it from `conf/model/vae_pretrained.yaml`. The encoder is frozen, so its latents stay the
+same and there is no divergence to pay for: what makes standard normal latents into those of cats is a prior, fitted to
+them afterwards (as in latent diffusion, with a much larger one: Rombach et al. 2022, arXiv:2112.10752).
 
 `complete_config` writes the architecture (`config.json`) into a run's configuration, so that the model can be built
 again without its source. Only that and safetensors are read: no pickles, and no code. The package diffusers
