@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from catsweep.data import files
 from catsweep.errors import DataError, TakenError
 from catsweep.ownership import MARKER
 from catsweep.prepare import stage as module
@@ -163,8 +164,8 @@ def test_the_code_that_a_stage_names_is_part_of_its_key(
     made: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code = tmp_path / "code"
-    shutil.copytree(module._SOURCE, code, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(module, "_SOURCE", code)
+    shutil.copytree(files.SOURCE, code, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(files, "SOURCE", code)
     monkeypatch.setattr(Brighten, "code", ("data/threads.py",))
     made()
     for changes, times in (

@@ -49,7 +49,7 @@ def read_architecture(source: str | None, subfolder: str | None = None, revision
         ConfigError: no source, or something else than an `AutoencoderKL`.
         DataError: it cannot be read; the message says what is needed.
 
-    >>> read_architecture(None)  # doctest: +ELLIPSIS
+    >>> read_architecture(None)  # doctest: +IGNORE_EXCEPTION_DETAIL
     Traceback (most recent call last):
     catsweep.errors.ConfigError: model=vae_pretrained starts from a VAE of Hugging Face: add model.source=USER/NAME...
     """

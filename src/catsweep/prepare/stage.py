@@ -31,7 +31,6 @@ from catsweep.prepare.manifest import MANIFEST, Record, read_manifest
 CARD, SHEET, JOURNAL = "card.json", "contact_sheet.png", "journal.jsonl"
 # Code that all stages use.
 CORE = ("prepare/stage.py", "prepare/stage_cache.py", "prepare/manifest.py", "prepare/image_files.py")
-_SOURCE = Path(__file__).parents[1]
 
 Work = Callable[[Record], tuple[Record, Pixels | None]]
 
