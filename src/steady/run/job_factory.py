@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial
 
 from steady import grammar, links
 from steady.errors import ConfigError, StudyError
-from steady.options import Settings, TrialTimeout
+from steady.options import SweepOptions, TrialTimeout
 from steady.propose.covering import Examples
 from steady.propose.space import Space
 from steady.run.executor import Job, ProcessExecutor, packed
@@ -39,18 +39,18 @@ BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
 
 @dataclass(frozen=True)
-class Jobs:
+class JobFactory:
     """The jobs of one sweep.
 
     Args:
-        settings: checked.
+        options: of the sweep.
         space: what is searched.
         hydra_context: of Hydra.
         task: what a job calls with its configuration.
         config: the composed configuration of the multirun.
     """
 
-    settings: Settings
+    options: SweepOptions
     space: Space
     hydra_context: HydraContext
     task: TaskFunction
@@ -74,7 +74,7 @@ class Jobs:
             f"trial.number={trial.number}",
             f"trial.attempt={whole(trial, meta.ATTEMPT)}",
             f"trial.study={grammar.quoted(study.study_name)}",
-            f"trial.storage={grammar.quoted(self.settings.storage)}",
+            f"trial.storage={grammar.quoted(self.options.storage)}",
         )
 
     def folders(self, study: optuna.Study) -> Folders:
@@ -91,7 +91,7 @@ class Jobs:
         """
         base = Path(self.config.hydra.sweep.dir)
         if self._by_number:
-            return used(base, self.settings["n_trials"])
+            return used(base, self.options.n_trials)
         try:
             folder = base / self._composed_subdir(params, (), 0)
         except Exception:  # the job will tell
@@ -176,8 +176,8 @@ class Jobs:
         """Runs the jobs in slots, through the user's launcher if it is not Hydra's basic one."""
         executor = self._executor(
             self.task,
-            self.settings.slots,
-            self.settings.trial_timeout,
+            self.options.slots,
+            self.options.trial_timeout,
             through_launcher=self._through_launcher,
         )
         if executor.script.bare:
@@ -198,13 +198,14 @@ class Jobs:
             StudyError: it failed, so every trial would.
         """
         # Looked up without Hydra's whitelist: it is the user's own configuration, like the task itself.
-        bounds = self.settings.trial_timeout.for_preparation()
-        record = self.settings.record
+        bounds = self.options.trial_timeout.for_preparation()
+        record = self.options.record
         place = (f"hydra.sweep.dir={grammar.quoted(str(record))}", "hydra.sweep.subdir=preflight")
-        task = hydra.utils.get_method(self.settings["preflight"])
+        name = str(self.options.preflight)
+        task = hydra.utils.get_method(name)
         examples = thorough and "examples" in inspect.signature(task).parameters
         tries = ", which tries each option of the space once: seconds to minutes" if examples else ""
-        log.info("Running %s before the first trial%s", self.settings["preflight"], tries)
+        log.info("Running %s before the first trial%s", name, tries)
         if examples:
             loader = self.hydra_context.config_loader
             task = functools.partial(task, examples=Examples(self.space, self.config, loader, place))
@@ -220,9 +221,7 @@ class Jobs:
             executor.close()
         [(_, outcome)] = ended
         if outcome.kind != Kind.COMPLETE:
-            raise StudyError(
-                f"{self.settings['preflight']} failed, so nothing was started. {shortened(outcome.message)}"
-            )
+            raise StudyError(f"{self.options.preflight} failed, so nothing was started. {shortened(outcome.message)}")
         return dict(outcome.value)
 
     def _executor(
@@ -233,9 +232,9 @@ class Jobs:
             task,
             self.config,
             slots,
-            preload=self.settings["preload"],
-            gpus=self.settings["gpus"],
-            gpus_per_slot=self.settings["gpus_per_slot"],
+            preload=self.options.preload,
+            gpus=self.options.gpus,
+            gpus_per_slot=self.options.gpus_per_slot,
             through_launcher=through_launcher,
             bounds=bounds,
         )

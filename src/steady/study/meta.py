@@ -39,16 +39,14 @@ MESSAGE = "steady:message"  # one line
 TRACEBACK = "steady:traceback"
 LOG = "steady:log"  # the folder with the trial's own output
 FOLDER = "steady:folder"  # where it works, within the sweep's folder; not written if that is its number
-LOSSES = "steady:losses"  # how often its process was lost
+LOST_COUNT = "steady:losses"  # how often its process was lost
 RUNGS = "steady:rungs"  # scores by rung
 DUPLICATE_OF = "steady:duplicate_of"  # number of the trial whose values it took
 CONFIRMS = "steady:confirms"  # of a confirmation run: number of the trial that it confirms
 SEED = "steady:seed"  # of a confirmation run
 
-BEFORE = {
-    key: f"catsweep:{key.partition(':')[2]}"
-    for key in (ATTEMPT, RUNS, OUTCOME, MESSAGE, TRACEBACK, LOG, FOLDER, LOSSES, RUNGS, DUPLICATE_OF, CONFIRMS, SEED)
-}  # up to 0.1
+NOTED = (ATTEMPT, RUNS, OUTCOME, MESSAGE, TRACEBACK, LOG, FOLDER, LOST_COUNT, RUNGS, DUPLICATE_OF, CONFIRMS, SEED)
+BEFORE = {key: f"catsweep:{key.partition(':')[2]}" for key in NOTED}  # up to 0.1
 
 
 # Of the task's own configuration, and none that says who is trusted, what runs, or where records go.

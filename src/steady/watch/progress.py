@@ -27,7 +27,7 @@ from rich.table import Table
 from rich.text import Text
 
 from steady import printing
-from steady.options import Settings
+from steady.options import SweepOptions
 from steady.printing import readable_name, say
 from steady.run.executor import Executor
 from steady.study import budget, meta, results
@@ -97,35 +97,40 @@ class SweepState:
         return until if left is None else min(left, until)
 
 
-class Watch:
-    """What a sweep shows of itself while it runs.
+class ProgressReporter:
+    """Shows the state and the events of a running sweep.
 
     Args:
         study: whose trials are counted.
-        settings: of the sweep.
+        options: of the sweep.
         executor: asked what runs in which slot.
         sweep_dir: holds the trials' folders.
         started: when the sweep began, by the clock `time.monotonic`; None: now.
     """
 
     def __init__(
-        self, study: optuna.Study, settings: Settings, executor: Executor, sweep_dir: Path, started: float | None = None
+        self,
+        study: optuna.Study,
+        options: SweepOptions,
+        executor: Executor,
+        sweep_dir: Path,
+        started: float | None = None,
     ) -> None:
-        self.study, self.settings, self.executor = study, settings, executor
-        self.total = budget.total(study, settings["n_trials"])
-        self.names = list(settings.objective or [])
+        self.study, self.options, self.executor = study, options, executor
+        self.total = budget.total(study, options.n_trials)
+        self.names = list(options.objective)
         self.started = time.monotonic() if started is None else started
         self.begun: dict[tuple[str, int], float] = {}
         self.display = display_for()
 
-    def __enter__(self) -> "Watch":
+    def __enter__(self) -> "ProgressReporter":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.display.close()
 
-    def confirming(self, runs: optuna.Study, plan: list[dict[str, Any]]) -> None:
-        """From now on, show the confirmation runs."""
+    def show_confirmation(self, runs: optuna.Study, plan: list[dict[str, Any]]) -> None:
+        """From now on, show the runs of the confirmation."""
         self.study, self.total = runs, len(plan)
         numbers = sorted({one[meta.CONFIRMS] for one in plan})
         seeds = len({one[meta.SEED] for one in plan})
@@ -147,7 +152,7 @@ class Watch:
                 best=results.best_words(self.study, self.names),
                 finished_seconds=[s for t in trials if _ran(t) and (s := results.seconds(t))],
                 started=self.started,
-                timeout=self.settings["timeout"],
+                timeout=self.options.timeout,
                 now=time.monotonic(),
             )
         )

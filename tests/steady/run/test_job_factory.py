@@ -19,20 +19,20 @@ from hydra_plugins.steady_sweeper.config import SteadySweeperConf
 from steady import options
 from steady.grammar import quoted
 from steady.propose.space import Space
-from steady.run.job_factory import Jobs
+from steady.run.job_factory import JobFactory
 from steady.study import meta
 
-Make = Callable[..., Jobs]
+Make = Callable[..., JobFactory]
 
 
 @pytest.fixture
 def make(app: tuple[HydraContext, DictConfig]) -> Make:
     context, config = app
 
-    def jobs(**keys: Any) -> Jobs:
+    def jobs(**keys: Any) -> JobFactory:
         every = {f.name: getattr(SteadySweeperConf(), f.name) for f in dataclasses.fields(SteadySweeperConf)}
         read = options.read({**every, "sampler": {}, "study_name": "cats", **keys}, "app", "out")
-        return Jobs(read, Space.parse({"x": "interval(0.0, 1.0)"}, ["steps=2"]), context, lambda cfg: 0.0, config)
+        return JobFactory(read, Space.parse({"x": "interval(0.0, 1.0)"}, ["steps=2"]), context, lambda cfg: 0.0, config)
 
     return jobs
 

@@ -113,9 +113,11 @@ def test_too_high_a_share_of_failures_ends_the_sweep() -> None:
 def test_the_end_of_a_trial_that_was_taken_over_is_ignored() -> None:
     events: list[str] = []
     loop = scheduler(Script(1), Limits(1), event=events.append)
-    loop._fill()
+    assert loop.ledger.acquire() is not None
+    assert loop.ledger.owns(0)
     loop.leases.release("trial/0")
-    loop._settle(Job(0, (), Path("0")), GOOD)
+    assert not loop.ledger.owns(0)
+    loop.ledger.finish(Job(0, (), Path("0")), GOOD, slot=0, begun=0.0)
     assert states(loop.study) == ["RUNNING"]
     assert "taken over" in events[-1]
 
@@ -137,8 +139,8 @@ def test_a_trial_that_is_ended_or_set_back_while_we_tell_of_it_is_let_be(kind: K
         loop.study._storage.set_trial_state_values(loop.study.trials[number]._trial_id, state, values)
 
     loop = scheduler(Script(1), Limits(1), event=events.append, attach=other)
-    loop._fill()
-    loop._settle(Job(0, (), Path("0")), Outcome(kind, value=1.0, message="why"))
+    assert loop.ledger.acquire() is not None
+    loop.ledger.finish(Job(0, (), Path("0")), Outcome(kind, value=1.0, message="why"), slot=0, begun=0.0)
     assert states(loop.study) == [state.name]
     assert loop.study.trials[0].values == ([5.0] if state == TrialState.COMPLETE else None)
     assert not loop.leases.owned("trial/0")

@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from optuna.trial import TrialState
 from tests.steady.scripted import Script, scheduler, states
 
 from steady.run import scheduler as scheduler_module
@@ -95,16 +96,29 @@ def test_the_next_trial_is_drawn_ahead_when_trials_are_short(seconds: float, mon
     assert ahead == ([1, 1, 1, 0] if seconds < scheduler_module.SHORT else [1, 0, 0, 0])
 
 
-def test_a_prepared_trial_that_another_controller_took_is_forgotten() -> None:
+def test_a_prepared_trial_that_another_controller_took_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler_module, "REAP", 0.0)
     script = Script(1)
     loop = scheduler(script, Limits(2), draw_ahead=True)
-    loop._fill()
-    loop._look_ahead()
-    assert script.prepared == [1]
-    loop.leases.release("trial/1")
-    loop._let_go()
-    assert script.prepared == []
-    assert not loop.ready
+    prepared: list[list[int]] = []
+    wait, forgotten = script.wait, []
+
+    def taken_over(timeout: float) -> list[tuple[Job, Outcome]]:
+        prepared.append(list(script.prepared))
+        if len(prepared) > 1:
+            return wait(timeout)
+        loop.leases.release("trial/1")  # and set back by the other, who ends it
+        loop.study._storage.set_trial_state_values(loop.study.trials[1]._trial_id, TrialState.COMPLETE, [5.0])
+        return []
+
+    forget = script.forget
+    script.wait = taken_over  # type: ignore[method-assign]
+    script.forget = lambda number: (forgotten.append(number), forget(number))  # type: ignore[method-assign,assignment]
+    loop.run()
+    assert prepared == [[1], []]
+    assert forgotten == [1]
+    assert script.started == [0]
+    assert [trial.value for trial in loop.study.trials] == [1.0, 5.0]
 
 
 def test_after_the_timeout_nothing_begins() -> None:

@@ -15,16 +15,16 @@ from steady import options
 from steady.confirm import comparison
 from steady.run.executor import Job
 from steady.study import meta
-from steady.watch.progress import SweepState, Watch
+from steady.watch.progress import ProgressReporter, SweepState
 
 SPACE = {"x": FloatDistribution(0, 1)}
 
 
-def watch(study: optuna.Study, running: dict[int, Job], folder: Path) -> tuple[Watch, Mock]:
+def watch(study: optuna.Study, running: dict[int, Job], folder: Path) -> tuple[ProgressReporter, Mock]:
     keys = {f.name: getattr(SteadySweeperConf(), f.name) for f in dataclasses.fields(SteadySweeperConf)}
     read = options.read({**keys, "sampler": {}, "n_trials": 9, "timeout": 60.0}, "app", "out")
     executor = Mock(slots=2, running=lambda: running)
-    made = Watch(study, read, executor, folder)
+    made = ProgressReporter(study, read, executor, folder)
     made.display = shown = Mock()
     return made, shown
 
@@ -70,7 +70,7 @@ def test_the_state_is_that_of_the_study_and_of_what_trials_say(tmp_path: Path) -
 def test_the_confirmation_is_shown_in_the_searchs_place(tmp_path: Path) -> None:
     made, shown = watch(optuna.create_study(study_name="cats"), {}, tmp_path)
     runs = optuna.create_study(study_name="cats.confirm")
-    made.confirming(runs, comparison.plan([4, 2], 3, base_seed=0))
+    made.show_confirmation(runs, comparison.plan([4, 2], 3, base_seed=0))
     made.refresh()
     state: SweepState = shown.show.call_args.args[0]
     assert (state.study, state.n_trials) == ("cats.confirm", 6)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from steady.options import UNBOUNDED, TrialTimeout
-from steady.run.process import STALL, Watchdog
+from steady.run.executor import STALL, Watchdog
 
 
 class Clock:
