@@ -1,19 +1,13 @@
-"""A process that runs one job, as the controller sees it: how it is signalled, ended when it hangs, and told of.
+"""Run jobs in processes: `ProcessExecutor` keeps one in each slot, and tells how each ended.
 
-`steady.run.executor` keeps these in its slots; `steady.run.worker` is what they run.
+Each job is a process of its own, forked from a warm parent (a fork server that has imported what trials import), and
+runs `steady.run.worker.serve`. With another launcher than Hydra's basic one, that process sends the job through it and
+waits; the job itself then runs where the launcher puts it. The scheduler knows no more of this than `Executor`.
 
-When a trial is taken to hang: it shows no sign of progress for too long, or takes too long in all.
-
-Asked by `steady.run.executor` about once a second while a trial runs. Signs of progress are a line in a log of the
-trial's folder (its output, or what Hydra logs), and a word to its reporter (`steady.reporting`), as any
-report of scores and, of our own trainings, each step of some seconds. Checkpoints, or what Weights & Biases keeps,
-are none: threads of libraries write on beside a training that hangs.
-
-Jobs into processes, and back comes how they ended. The scheduler knows no more of engines than `Executor`.
-
-Each job is a process of its own, forked from a warm parent (a fork server that has imported what trials import). With
-another launcher than Hydra's basic one, that process sends the job through it and waits; the job itself then runs
-where the launcher puts it.
+`Watchdog` takes a job to hang that shows no sign of progress for too long, or takes too long in all. Signs of progress
+are a line in a log of the trial's folder (its output, or what Hydra logs), and a call of its reporter
+(`steady.reporting`). Checkpoints, or what Weights & Biases keeps, are none: threads of libraries write on beside a
+training that hangs.
 """
 
 import math
@@ -54,23 +48,73 @@ DUMPING = 2.0  # seconds for the stacks of one that hangs to be written
 GRACE = 10.0  # seconds after SIGTERM for it to leave
 UNKNOWN = 255  # exit code that multiprocessing gives when the fork server is gone; or the task's own
 STACK = re.compile(r"^(?:Current thread|Thread|Stack) .*\(most recent call first\):$", re.MULTILINE)
-
+STALL = 10.0  # seconds between two looks of which more do not count: it was we who slept, with the machine perhaps
+SLOTS_PER_SPARE = 4  # several of them may become free at once
 
 Signs = dict[str, tuple[int, int]]  # by the file's name: when it was written (ns), its size
 
 
-STALL = 10.0  # seconds between two looks of which more do not count: it was we who slept, with the machine perhaps
+@dataclass(frozen=True)
+class Job:
+    """A trial to run.
+
+    Attributes:
+        number: of the trial, and of Hydra's job.
+        overrides: of the task's configuration.
+        folder: of the trial, relative to the working directory.
+    """
+
+    number: int
+    overrides: tuple[str, ...]
+    folder: Path
+
+
+class Executor(Protocol):
+    """Runs jobs, one in a slot."""
+
+    slots: int
+    spare: int  # how many jobs may be prepared
+
+    def prepare(self, job: Job) -> None:
+        """Get a job ready that will be submitted, or forgotten."""
+
+    def forget(self, number: int) -> None:
+        """Give up a prepared job; one that was not prepared is no error."""
+
+    def submit(self, job: Job) -> int:
+        """Start a job in a free slot, and say in which."""
+
+    def free(self) -> int:
+        """How many jobs may be submitted now."""
+
+    def running(self) -> dict[int, Job]:
+        """The jobs that run, by slot."""
+
+    def wait(self, timeout: float) -> list[tuple[Job, Outcome]]:
+        """The jobs that ended; returns when there is one, or after `timeout` seconds."""
+
+    def stop(self) -> None:
+        """Ask all jobs, and those that are still to come, to stop at their next checkpoint."""
+
+    def kill(self) -> None:
+        """End all jobs now."""
+
+    def drop(self, number: int) -> None:
+        """End one job now, if it still runs; `wait` tells of it as of any."""
+
+    def close(self) -> None:
+        """Leave nothing running."""
 
 
 class Watchdog:
-    """Watches one attempt of a trial.
+    """Finds out whether an attempt of a trial hangs.
 
     Args:
-        bounds: on it.
-        folder: where it works.
+        bounds: on its time.
+        folder: of the trial.
         elsewhere: whether a launcher runs it, at a time of its own: time counts from the first sign of progress that
             is not the launcher's.
-        clock: seconds that only go forward.
+        clock: returns seconds that only go forward.
     """
 
     def __init__(
@@ -89,7 +133,7 @@ class Watchdog:
         return float("inf") if every is None else max(0.0, self.last + every - self.clock())
 
     def look(self) -> str:
-        """Why the trial is to be ended; empty if it may go on."""
+        """Look for signs of progress: returns why the trial is to be ended; empty if it may go on."""
         if self.due > 0:
             return ""
         passed = min(self.clock() - self.last, STALL)
@@ -119,22 +163,22 @@ class Watchdog:
 
 @dataclass
 class TrialProcess:
-    """One process and its job.
+    """A process that runs one job, as the controller sees it: signalled, ended when it hangs, and heard.
 
     Attributes:
         process: of multiprocessing: its reaper (`steady.run.reaper`), which dies as it did.
-        pipe: to it.
-        job: that it has, if it has one.
-        outcome: as it told it, before it left.
+        pipe: the controller's end.
+        job: that it runs; None before it has one.
+        outcome: as the process told it, before it left.
         leave_by: time on the monotonic clock at which it should have left.
         oom_kills: of this machine when the job began.
         watchdog: while the job runs.
-        hung: why it is being ended, if it is.
+        hung: why the job is being ended; empty if it is not.
     """
 
     process: Any
     pipe: Connection
-    job: "Job | None" = None
+    job: Job | None = None
     outcome: Outcome | None = None
     leave_by: float = math.inf
     oom_kills: int = 0
@@ -152,12 +196,12 @@ class TrialProcess:
             self._itself = psutil.Process(self.process.pid)
 
     def send(self, value: Any) -> None:
-        """Send it something. That it has died is no error here: `bury` tells."""
+        """Send a value. That the process has died is no error here: `bury` tells."""
         with suppress(OSError):
             self.pipe.send(value)
 
     def kill(self) -> None:
-        """End the process and all that it started, in whatever session, at once."""
+        """End the process and all that it started, in whatever session, now."""
         self.signal(END)
         self.signal(signal.SIGCONT)  # the reaper may have been stopped by the task
 
@@ -190,7 +234,7 @@ class TrialProcess:
                 time.sleep(0.01)
 
     def hear(self) -> None:
-        """Take in what it tells. That it died without a word the pipe may tell before the process does."""
+        """Read what came of the outcome. That it died without a word the pipe may tell before the process does."""
         self.leave_by = time.monotonic() + PATIENCE
         self.outcome = self.incoming.take()
 
@@ -206,7 +250,7 @@ class TrialProcess:
         return self.watchdog.due if self.watchdog else math.inf
 
     def tend(self) -> None:
-        """End it if it hangs, or does not leave: its stacks into its log, then SIGTERM, then SIGKILL."""
+        """End the process if it hangs, or does not leave: stacks into its log, then SIGTERM, then SIGKILL."""
         if self._killed or not self.process.is_alive():  # its number may be another's by now
             return
         now = time.monotonic()
@@ -230,7 +274,7 @@ class TrialProcess:
         self._killed = True  # it leaves when the kernel lets it: the other trials are not to wait for that
 
     def bury(self, stopping: bool) -> Outcome:
-        """How the job of the process, which has ended, ended.
+        """Classify how the job ended, and close the process, which has ended.
 
         Args:
             stopping: whether processes are being ended on purpose.
@@ -293,66 +337,11 @@ def _named(number: int) -> str:
 
 
 def oom_kills() -> int:
-    """How often the kernel ended a process of this machine (or container) for want of memory."""
+    """Count the processes of this machine (or container) that the kernel ended for want of memory."""
     with suppress(OSError, ValueError):
         counts = dict(line.split() for line in MEMORY_EVENTS.read_text().splitlines())
         return int(counts.get("oom_kill", 0))
     return 0
-
-
-SLOTS_PER_SPARE = 4  # several of them may become free at once
-
-
-@dataclass(frozen=True)
-class Job:
-    """One trial to run.
-
-    Attributes:
-        number: of the trial, and of Hydra's job.
-        overrides: of the task's configuration.
-        folder: where it works, relative to the working directory.
-    """
-
-    number: int
-    overrides: tuple[str, ...]
-    folder: Path
-
-
-class Executor(Protocol):
-    """Where jobs run."""
-
-    slots: int
-    spare: int  # how many jobs may be prepared
-
-    def prepare(self, job: Job) -> None:
-        """Get a job ready that will be submitted, or forgotten."""
-
-    def forget(self, number: int) -> None:
-        """Give up a prepared job; one that was not prepared is no error."""
-
-    def submit(self, job: Job) -> int:
-        """Start a job in a free slot, and say in which."""
-
-    def free(self) -> int:
-        """How many jobs may be submitted now."""
-
-    def running(self) -> dict[int, Job]:
-        """The jobs that run, by slot."""
-
-    def wait(self, timeout: float) -> list[tuple[Job, Outcome]]:
-        """The jobs that ended; returns when there is one, or after `timeout` seconds."""
-
-    def stop(self) -> None:
-        """Ask all jobs, and those that are still to come, to stop at their next checkpoint."""
-
-    def kill(self) -> None:
-        """End all jobs now."""
-
-    def drop(self, number: int) -> None:
-        """End one job now, if it still runs; `wait` tells of it as of any."""
-
-    def close(self) -> None:
-        """Leave nothing running."""
 
 
 class ProcessExecutor:
@@ -360,7 +349,7 @@ class ProcessExecutor:
 
     Args:
         hydra_context: of Hydra.
-        task: what a job calls with its configuration.
+        task: called by a job with its configuration.
         config: the composed configuration of the multirun.
         slots: how many jobs may run at once.
         preload: modules that the warm parent imports.
@@ -424,7 +413,7 @@ class ProcessExecutor:
         return slot
 
     def free(self) -> int:
-        """How many slots are free."""
+        """Count the free slots."""
         return self.slots - len(self.busy)
 
     def running(self) -> dict[int, Job]:
@@ -457,7 +446,7 @@ class ProcessExecutor:
             worker.signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """SIGKILL to each job's process and what it started."""
         self.stopping = True
         for worker in self.busy.values():
             worker.kill()
@@ -526,11 +515,11 @@ class ProcessExecutor:
 
 
 def packed(hydra_context: HydraContext, task: TaskFunction, config: DictConfig, through_launcher: bool) -> bytes:
-    """What all jobs share, as it is sent to their processes.
+    """Pickle what all jobs share.
 
     Args:
         hydra_context: of Hydra.
-        task: what a job calls with its configuration.
+        task: called by a job with its configuration.
         config: the composed configuration of the multirun.
         through_launcher: see `ProcessExecutor`.
 
@@ -547,7 +536,7 @@ def packed(hydra_context: HydraContext, task: TaskFunction, config: DictConfig, 
 
 
 def _sent(shared: tuple[Any, ...]) -> bytes:
-    """What all jobs share, with what `__main__` defines; of this only what can be sent."""
+    """Pickle what all jobs share, and what `__main__` defines; of this only what can be pickled."""
     defined = main_module.definitions()
     try:
         return bytes(cloudpickle.dumps((*shared, defined)))
@@ -565,7 +554,7 @@ def _can_be_sent(value: Any) -> bool:
 
 
 def _context(preload: Sequence[str]) -> Any:
-    """A way to start processes: from a warm parent where there is one, else anew."""
+    """Make the context of multiprocessing: processes come from a warm parent where there is one, else anew."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")

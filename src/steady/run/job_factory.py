@@ -1,7 +1,4 @@
-"""What a trial's job is made of: its overrides, its folder, and the executor that runs it.
-
-Between Hydra, whose configuration it reads, and `steady.sweep`, which knows trials.
-"""
+"""Build the jobs of a sweep's trials from Hydra's configuration: overrides, folder, and the executor that runs them."""
 
 import functools
 import inspect
@@ -40,13 +37,13 @@ BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
 @dataclass(frozen=True)
 class JobFactory:
-    """The jobs of one sweep.
+    """Builds the jobs of one sweep.
 
     Args:
         options: of the sweep.
         space: what is searched.
         hydra_context: of Hydra.
-        task: what a job calls with its configuration.
+        task: called by a job with its configuration.
         config: the composed configuration of the multirun.
     """
 
@@ -63,7 +60,7 @@ class JobFactory:
         return isinstance(node, DictConfig) and "storage" in node
 
     def overrides(self, study: optuna.Study, trial: FrozenTrial) -> tuple[str, ...]:
-        """Of a trial of the search."""
+        """Overrides of a trial of the search: its parameters, and which trial it is."""
         return (*self.space.overrides(trial.params), *self.identity(study, trial))
 
     def identity(self, study: optuna.Study, trial: FrozenTrial) -> tuple[str, ...]:
@@ -78,12 +75,12 @@ class JobFactory:
         )
 
     def folders(self, study: optuna.Study) -> Folders:
-        """Where the trials of the search work."""
+        """Folders of the trials of the search."""
         compose = None if self._by_number else lambda trial: self._subdir(study, trial)
         return Folders(Path(study.user_attrs["sweep_dir"]), compose=compose)
 
     def occupied(self, params: Mapping[str, Any]) -> list[Path]:
-        """Where trials of a study that is begun now would work, and where there is something already.
+        """List the folders with something in them where trials of a study that is begun now would work.
 
         Args:
             params: of the trial that is first, for templates that name its parameters. Of such only its folder is
@@ -99,7 +96,7 @@ class JobFactory:
         return [folder] if Path(os.path.abspath(folder)) != Path(os.path.abspath(base)) and is_used(folder) else []
 
     def place(self, folders: Folders, trial: FrozenTrial) -> tuple[str, ...]:
-        """Overrides that tell a job where it works; none if that could not be composed, which the job will meet."""
+        """Override that tells a job its folder; none if that could not be composed, which the job will meet."""
         if folders.compose is not None and not meta.has(trial, meta.FOLDER):
             return ()
         return (f"hydra.sweep.subdir={grammar.quoted(folders.name(trial))}",)
@@ -111,7 +108,7 @@ class JobFactory:
         return sweep["subdir"] in BY_NUMBER
 
     def check(self, examples: Iterable[Mapping[str, Any]]) -> None:
-        """See that jobs can be started, and find a folder, before the study is begun.
+        """Check that jobs can be started, and have a folder, before the study is begun.
 
         Args:
             examples: parameters of jobs that can be composed.
@@ -173,13 +170,8 @@ class JobFactory:
         return bool(self.config.hydra.launcher._target_ != BASIC_LAUNCHER)
 
     def executor(self) -> ProcessExecutor:
-        """Runs the jobs in slots, through the user's launcher if it is not Hydra's basic one."""
-        executor = self._executor(
-            self.task,
-            self.options.slots,
-            self.options.trial_timeout,
-            through_launcher=self._through_launcher,
-        )
+        """Make the executor: runs jobs in slots, through the user's launcher if it is not Hydra's basic one."""
+        executor = self._executor(self.task, self.options.slots, self.options.trial_timeout, self._through_launcher)
         if executor.script.bare:
             log.info(
                 "The call in %s is not guarded (`if __name__ == '__main__':`), so trials do not run the script again: "
@@ -189,10 +181,10 @@ class JobFactory:
         return executor
 
     def preflight(self, thorough: bool = True) -> dict[str, Any]:
-        """Run the settings' preflight as a job of its own, and give what it returns.
+        """Run the preflight as a job of its own, and return its facts.
 
         Args:
-            thorough: whether one that takes `examples` is given them.
+            thorough: whether a function that takes `examples` is given them.
 
         Raises:
             StudyError: it failed, so every trial would.
@@ -228,13 +220,6 @@ class JobFactory:
         self, task: TaskFunction, slots: int, bounds: TrialTimeout, through_launcher: bool = False
     ) -> ProcessExecutor:
         return ProcessExecutor(
-            self.hydra_context,
-            task,
-            self.config,
-            slots,
-            preload=self.options.preload,
-            gpus=self.options.gpus,
-            gpus_per_slot=self.options.gpus_per_slot,
-            through_launcher=through_launcher,
-            bounds=bounds,
-        )
+            self.hydra_context, task, self.config, slots, self.options.preload, self.options.gpus,
+            self.options.gpus_per_slot, through_launcher, bounds,
+        )  # fmt: skip
