@@ -9,7 +9,7 @@ import shlex
 import signal
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -153,7 +153,7 @@ class Sweep:
         stage = None
         progress = ProgressReporter(study, self.options, executor, sweep_dir, self.started)
         try:
-            with interruptible(executor, self.stop), progress:
+            with interruptible(executor, self.stop), closing(progress):
                 scheduler = self._scheduler(study, executor, leases, progress)
                 scheduler.run()
                 if not self.stop.requested and (budget.is_whole(study, total) or scheduler.is_late()):

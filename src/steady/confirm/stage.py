@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -30,13 +30,23 @@ from steady.study.meta import whole
 from steady.study.storage import find_study
 from steady.study.trial_folders import Folders
 
-if TYPE_CHECKING:
-    from steady.watch.progress import ProgressReporter
-
 log = logging.getLogger(__name__)
 
 CONFIRMATION = ".confirm"  # the name of the study of the runs, behind that of their search
 FOLDER = "confirm"  # of the runs, in the sweep's
+
+
+class Progress(Protocol):
+    """Display of a running sweep, `steady.watch.progress.ProgressReporter`."""
+
+    def show_confirmation(self, runs: optuna.Study, plan: list[dict[str, Any]]) -> None:
+        """From now on, show the runs of the confirmation."""
+
+    def event(self, line: str) -> None:
+        """Show one line."""
+
+    def refresh(self) -> None:
+        """Show the state."""
 
 
 def typical_seconds(study: optuna.Study, minutes: float | None) -> float:
@@ -102,7 +112,7 @@ class ConfirmationStage:
         executor: Executor,
         limits: Callable[[int], Limits],
         stop: Stop,
-        progress: "ProgressReporter",
+        progress: Progress,
     ) -> None:
         """Do the runs that are missing, and compare. Does nothing when none were asked for.
 

@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol, TextIO
 
 import optuna
@@ -126,10 +125,8 @@ class ProgressReporter:
         self.begun: dict[tuple[str, int], float] = {}
         self.display = display_for()
 
-    def __enter__(self) -> "ProgressReporter":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def close(self) -> None:
+        """Leave the terminal as it was."""
         self.display.close()
 
     def show_confirmation(self, runs: optuna.Study, plan: list[dict[str, Any]]) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -51,7 +52,7 @@ def test_the_state_is_that_of_the_study_and_of_what_trials_say(tmp_path: Path) -
     told = {"epoch": 3, "epochs": 9, "metric": "val/kid", "score": 0.25, "seconds_left": 12.0}
     (tmp_path / "6" / "progress.json").write_text(json.dumps(told))
     made, shown = watch(study, {1: Job(6, (), tmp_path / "6")}, tmp_path)
-    with made:
+    with closing(made):
         made.refresh()
         made.event("trial 6 started")
     state: SweepState = shown.show.call_args.args[0]
