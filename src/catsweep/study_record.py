@@ -26,10 +26,9 @@ from catsweep.export.trials import CONFIRM, find_run
 from catsweep.metrics.beside import BESIDE, Scores, of_run
 from catsweep.metrics.judged import CARDS
 from catsweep.records import NUMBER, TEXT, misshapen, read_json
-from steady import grammar
 from steady.links import inside
 from steady.printing import readable
-from steady.study import meta, results
+from steady.study import meta, results, select
 from steady.study.storage import find_study
 
 ROLES = {  # what a chart draws alike
@@ -150,7 +149,7 @@ def read(study: optuna.Study, runs: Path, objectives: tuple[Objective, ...] | No
     """
     objectives = objectives or _objectives(study)
     trials = tuple(_entry(trial, _run_folder(trial, runs, objectives)) for trial in study.get_trials(deepcopy=False))
-    contract = study.user_attrs.get("contract") or {}
+    contract = meta.get(study, meta.CONTRACT) or {}
     documents = [_json(trial.run / "metrics.json") for trial in trials if trial.run]
     origins = [_json(trial.run / "provenance.json") for trial in trials if trial.run]
     kept = [cards for document in documents if (cards := document.get("cards"))]
@@ -160,7 +159,7 @@ def read(study: optuna.Study, runs: Path, objectives: tuple[Objective, ...] | No
         name=study.study_name,
         objectives=objectives,
         trials=trials,
-        ranked=tuple(trial.number for trial in results.ranked(study)),
+        ranked=tuple(trial.number for trial in select.ranked(study)),
         confirmations=confirmations,
         distributions=_distributions(study, contract.get("space") or {}),
         contract=contract,
@@ -172,8 +171,8 @@ def read(study: optuna.Study, runs: Path, objectives: tuple[Objective, ...] | No
         total=_total(study, trials),
         command=next((tuple(map(str, words)) for o in origins if (words := o.get("command"))), None),
         commit=next((str(c) for o in origins if (c := (o.get("git") or {}).get("commit"))), None),
-        pruning=study.user_attrs.get("pruning"),
-        exact=grammar.SPELLED in study.user_attrs,
+        pruning=meta.get(study, meta.PRUNING),
+        exact=meta.has(study, meta.SPELLING),
         opinion=opinion,
     )
 
@@ -223,7 +222,7 @@ def _opinion(trials: Sequence[Entry], confirmations: Sequence[Entry], runs: Path
 
 
 def _objectives(study: optuna.Study) -> tuple[Objective, ...]:
-    names = study.metric_names or study.user_attrs.get("objective")
+    names = study.metric_names or meta.get(study, meta.OBJECTIVE)
     if not names or len(names) != len(study.directions):
         n = len(study.directions)
         names = ["value"] if n == 1 else [f"value {i}" for i in range(n)]
@@ -255,7 +254,7 @@ def _entry(trial: FrozenTrial, run: Path | None) -> Entry:
 
 
 def _attempts(trial: FrozenTrial, run: Path | None) -> tuple[Attempt, ...]:
-    told = trial.user_attrs.get(meta.RUNS, [])
+    told = meta.get(trial, meta.RUNS, [])
     ended = tuple(Attempt(one.get("slot"), float(one["start"]), float(one["end"])) for one in told)
     if trial.state == TrialState.RUNNING and run is not None:
         return (*ended, *_open_attempt(run))
@@ -285,7 +284,7 @@ def _confirmations(study: optuna.Study, runs: Path) -> tuple[Entry, ...]:
 def _run_folder(trial: FrozenTrial, runs: Path, objectives: Sequence[Objective]) -> Path | None:
     if trial.state == TrialState.COMPLETE:
         try:
-            known = trial.user_attrs.get(meta.FOLDER)
+            known = meta.get(trial, meta.FOLDER)
             return find_run(runs, Candidate(trial.number, tuple(trial.values)), objectives, known)
         except ExportError:
             return None
@@ -294,7 +293,7 @@ def _run_folder(trial: FrozenTrial, runs: Path, objectives: Sequence[Objective])
 
 def _own_folder(trial: FrozenTrial, runs: Path, usual: str) -> Path | None:
     """Return a trial's folder if it exists within `runs`: the study of a stranger may name any other."""
-    folder = runs / str(trial.user_attrs.get(meta.FOLDER, usual))
+    folder = runs / str(meta.get(trial, meta.FOLDER, usual))
     return folder if folder.is_dir() and inside(runs, folder) else None
 
 

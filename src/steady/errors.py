@@ -1,6 +1,10 @@
 """Errors that steady raises on purpose: one root, so that a caller can tell them from a bug.
 
 A message says what was expected, what came, and what to do about it.
+
+>>> from steady import ConfigError, StudyError
+>>> issubclass(StudyError, SteadyError) and not issubclass(ConfigError, StudyError)
+True
 """
 
 
@@ -21,11 +25,11 @@ class DataError(SteadyError):
 
 
 class TrainingError(SteadyError):
-    """A task that went wrong in a way that the task itself can tell."""
+    """A failure of a task that the task itself can tell."""
 
 
 class DivergedError(TrainingError):
-    """Training that cannot come to anything: a loss or scores that are not finite, or a generator that collapsed."""
+    """Training that cannot come to anything: a loss or scores that are not finite, or a collapsed generator."""
 
 
 class InterruptedTrial(TrainingError):

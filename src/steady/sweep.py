@@ -26,7 +26,7 @@ from steady.errors import ConfigError, StorageError, StudyError
 from steady.options import read
 from steady.places import leave
 from steady.printing import say
-from steady.propose.checks import Composing, checked, recorded
+from steady.propose.checks import JobComposer, checked, recorded
 from steady.propose.sampling import Proposer, Samplers
 from steady.propose.space import Space
 from steady.run.executor import Executor
@@ -35,11 +35,11 @@ from steady.run.job_factory import JobFactory
 from steady.run.ledger import Limits
 from steady.run.scheduler import Scheduler
 from steady.run.study_opener import StudyOpener, command, has_finished, seed, study_on_paper
-from steady.study import budget, results
+from steady.study import budget, meta, results
 from steady.study.artifacts import Artifacts
 from steady.study.leases import Leases, remove_side_study
 from steady.study.storage import shown
-from steady.study.storage_errors import Explained
+from steady.study.storage_errors import ErrorTranslator
 from steady.watch.dry_run import print_dry_run
 from steady.watch.progress import ProgressReporter
 
@@ -77,7 +77,7 @@ def run(
         space = space.as_recorded(recorded(study_on_paper(options)))
         options = checked(options, space, config, hydra_context.config_loader)
         sweep = Sweep(JobFactory(options, space, hydra_context, task_function, config), stop)
-        examples = list(Composing(space, config, hydra_context.config_loader).examples())
+        examples = list(JobComposer(space, config, hydra_context.config_loader).examples())
         sweep.jobs.check(examples)
         sweep.opener.check([*sweep.opener.first(), *examples, {}][0])
         if options.dry_run:
@@ -138,9 +138,9 @@ class Sweep:
     # --- running
 
     def _search(self, study: optuna.Study, leases: Leases) -> None:
-        sweep_dir = Path(study.user_attrs["sweep_dir"])
+        sweep_dir = Path(meta.get(study, meta.SWEEP_DIR))
         total = self.options.n_trials
-        if budget.is_whole(study, total) and ConfirmationStage(study, self.jobs).complete:
+        if budget.is_complete(study, total) and ConfirmationStage(study, self.jobs).complete:
             self._record(study)
             self._require_one(study)
             self.hand_over(study, sweep_dir)  # a judge may be there that was not when it ended
@@ -156,7 +156,7 @@ class Sweep:
             with interruptible(executor, self.stop), closing(progress):
                 scheduler = self._scheduler(study, executor, leases, progress)
                 scheduler.run()
-                if not self.stop.requested and (budget.is_whole(study, total) or scheduler.is_late()):
+                if not self.stop.requested and (budget.is_complete(study, total) or scheduler.is_late()):
                     stage = ConfirmationStage(study, self.jobs)
                     stage.run(executor, self.limits, self.stop, progress)
         except BaseException:
@@ -225,8 +225,8 @@ class Sweep:
         return list(self.options.objective)
 
     def _record(self, study: optuna.Study) -> None:
-        board, runs = self.options.record / results.LEADERBOARD, Path(study.user_attrs["sweep_dir"])
-        with Explained(board):
+        board, runs = self.options.record / results.LEADERBOARD, Path(meta.get(study, meta.SWEEP_DIR))
+        with ErrorTranslator(board):
             for folder in {runs, self.opener.folder}:
                 results.write_results(study, folder)
             results.write_leaderboard(study, board, self._names(), runs, self.options.score_reader)
@@ -242,14 +242,14 @@ class Sweep:
                 log.warning("%s failed; the study is complete without it: %r", name, error)
 
     def _farewell(self, study: optuna.Study) -> None:
-        runs = Path(study.user_attrs["sweep_dir"])
+        runs = Path(meta.get(study, meta.SWEEP_DIR))
         results.print_table(study, self._names(), runs=runs, extra=self.options.score_reader)
         say(results.summary(study, self._names()))
         if self.stop.requested:
             say(f"Interrupted; nothing is lost. The same line goes on:\n  {shlex.join(command())}")
             raise SystemExit(128 + (self.stop.signal or signal.SIGINT))
         self._require_one(study, told=True)
-        if not budget.is_whole(study, self.options.n_trials) and self.options.timeout is not None:
+        if not budget.is_complete(study, self.options.n_trials) and self.options.timeout is not None:
             say(f"Its time is over (hydra.sweeper.timeout). The same line goes on:\n  {shlex.join(command())}")
         url = shown(self.options.storage)
         look = f"Look at it with any of Optuna's tools, for example: optuna-dashboard {shlex.quote(url)}"
@@ -277,7 +277,7 @@ class Sweep:
         ]
         more = "Give the mended command: trials that failed before it do not count. If what was wrong is not in the "
         more += "command (code, photos, a driver), say so with 'hydra.sweeper.allow_change=[failures]'."
-        if not budget.is_fruitless(trials):
+        if not budget.all_failed(trials):
             more = f"For more trials raise n_trials; begin another study with {self.opener.naming}=NEWNAME."
-        where = f"The whole story of each is in {study.user_attrs['sweep_dir']}, in the log of its folder."
+        where = f"The whole story of each is in {meta.get(study, meta.SWEEP_DIR)}, in the log of its folder."
         raise StudyError("\n".join(filter(None, [*said, f"{where} {more}"])))

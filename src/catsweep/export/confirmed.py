@@ -1,6 +1,6 @@
 """The winner that a sweep has confirmed under other seeds, taken as the best model if it still is one.
 
-`best_model` asks here first when the best by the study's first objective is wanted; `steady.confirm.comparison`
+`best_model` asks here first when the best by the study's first objective is wanted; `steady.confirm.confirmation`
 says what a confirmation is. The model that is copied is the trial's own, trained under the seed of the search.
 """
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 from catsweep.export.selection import Choice, objective_called
 from catsweep.export.trials import TOLERANCE, Trials
-from steady.confirm import comparison
-from steady.confirm.comparison import Confirmation
+from steady.confirm import confirmation
+from steady.confirm.confirmation import Confirmation
 
 
 def follows(select: str | int, trials: Trials) -> bool:
@@ -31,7 +31,7 @@ def current(trials: Trials, folder: Path) -> tuple[Confirmation | None, str]:
         None without one, or with one that is out of date, and then a remark that says so.
     """
     try:
-        found = comparison.read(folder)
+        found = confirmation.read(folder)
         reason = outdated(found, trials) if found else ""
     except ValueError as error:
         reason = str(error)

@@ -1,4 +1,4 @@
-"""How much the chosen trial varies from seed to seed, and which trials it cannot be told from.
+"""How much the chosen trial varies from seed to seed, and which trials it is not significantly different from.
 
 `best_model` says it beside its choice, whatever the choice was made by: from the study's confirmation if that covers
 the trial, else that nobody knows, and the line that finds out.
@@ -12,9 +12,8 @@ from typing import Any
 
 from catsweep.errors import DataError
 from catsweep.records import read_json
-from steady.confirm.comparison import Candidate, Confirmation
-from steady.confirm.significance import confidence, distinct
-from steady.study.meta import SWEPT, is_plain
+from steady.confirm.confirmation import Candidate, Confirmation, confidence_level, significantly_different
+from steady.study.untrusted import SWEPT, is_plain
 
 KEY = "hydra.sweeper.confirm"
 TOP, SEEDS = 3, 3  # what one would ask for
@@ -42,7 +41,7 @@ class Seeds:
         compared = self.confirmation.candidates if self.confirmation else ()
         return next((one for one in compared if one.trial == self.trial), None)
 
-    def not_told_from(self, objective: int) -> list[int]:
+    def not_different_from(self, objective: int) -> list[int]:
         """Confirmed trials whose means over the seeds do not differ significantly from this one's.
 
         Args:
@@ -51,9 +50,9 @@ class Seeds:
         own = self.own
         if own is None or self.confirmation is None:
             return []
-        level = confidence(len(self.confirmation.candidates))
+        level = confidence_level(len(self.confirmation.candidates))
         others = [one for one in self.confirmation.candidates if one.trial != self.trial]
-        return [one.trial for one in others if not distinct(own.of(objective), one.of(objective), level)]
+        return [one.trial for one in others if not significantly_different(own.of(objective), one.of(objective), level)]
 
     def sentence(self) -> str:
         """What is known, and how to find out what is not; empty if the choice has said it all."""
@@ -81,7 +80,7 @@ class Seeds:
                 "seeds": sorted(self.own.values),
                 "mean": {name: self.own.mean(i) for i, name in enumerate(names)},
                 "spread": {name: self.own.spread(i) for i, name in enumerate(names)},
-                "not_told_from": {name: self.not_told_from(i) for i, name in enumerate(names)},
+                "not_told_from": {name: self.not_different_from(i) for i, name in enumerate(names)},
                 "winner": self.confirmation.winner.trial,
             }
         elif self.line:
@@ -95,9 +94,9 @@ class Seeds:
             return "there was no other to compare it with"
         alike: dict[tuple[int, ...], list[str]] = {}
         for i, name in objectives:
-            alike.setdefault(tuple(self.not_told_from(i)), []).append(name)
+            alike.setdefault(tuple(self.not_different_from(i)), []).append(name)
         parts = [
-            f"{'cannot be told from ' + _trials(tied) if tied else 'can be told from every other'} "
+            f"is {'not ' * bool(tied)}significantly different from {_trials(tied) if tied else 'every other'} "
             f"in {' and '.join(names)}"
             for tied, names in alike.items()
         ]

@@ -19,9 +19,9 @@ from catsweep.export.selection import Candidate, Objective
 from catsweep.loaded import read
 from catsweep.records import read_json
 from steady import grammar
-from steady.confirm import comparison
+from steady.confirm import confirmation
 from steady.links import inside
-from steady.study import meta
+from steady.study import meta, select
 from steady.study.storage import find_study as find_study_id
 from steady.study.storage import open_storage
 
@@ -42,7 +42,7 @@ class Trials:
             the first objective.
         params: the searched parameters of each finished trial, by trial number.
         overrides: the same, as overrides by key.
-        ranked: numbers of the trials that a sweep would confirm, see `steady.confirm.comparison.candidates`.
+        ranked: numbers of the trials that a sweep would confirm, see `steady.study.select.candidates`.
         folders: by number, the run folders that the study knows by another name than the number.
         again: by number and seed, the folders of the finished runs that confirm a trial, in the study's.
     """
@@ -96,7 +96,7 @@ def read_trials(folder: Path, runs: Path) -> Trials:
         front=tuple(sorted(front, key=lambda c: (*c.losses(objectives), c.number))),
         params={t.number: dict(t.params) for t in trials if t.number in finished},
         overrides={t.number: _overrides(study, t) for t in trials if t.number in finished},
-        ranked=tuple(comparison.candidates(study)),
+        ranked=tuple(select.candidates(study)),
         folders={t.number: meta.get(t, meta.FOLDER) for t in trials if meta.has(t, meta.FOLDER)},
         again=_again(study),
     )
@@ -158,8 +158,8 @@ def _is_finished(trial: optuna.trial.FrozenTrial) -> bool:
 
 
 def _overrides(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> dict[str, str]:
-    space = (study.user_attrs.get("contract") or {}).get("space") or {}
-    return grammar.as_overrides(trial.params, space, grammar.SPELLED in study.user_attrs)
+    space = (meta.get(study, meta.CONTRACT) or {}).get("space") or {}
+    return grammar.as_overrides(trial.params, space, meta.has(study, meta.SPELLING))
 
 
 def _again(study: optuna.Study) -> dict[int, dict[int, str]]:
@@ -167,7 +167,7 @@ def _again(study: optuna.Study) -> dict[int, dict[int, str]]:
     if find_study_id(study._storage, name) is None:
         return {}
     runs = optuna.load_study(study_name=name, storage=study._storage)
-    return comparison.folders(runs, lambda number: f"{CONFIRM[1:]}/{number}")
+    return confirmation.folders(runs, lambda number: f"{CONFIRM[1:]}/{number}")
 
 
 def _objective_names(runs: Path, count: int) -> list[str]:

@@ -22,7 +22,7 @@ from steady.printing import readable_name
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from steady.confirm.comparison import Confirmation
+    from steady.confirm.confirmation import Confirmation
 
 COMMAND = "make judge, and the line of the sweep again"
 TITLE = "Beside the objectives"  # of a table on the terminal

@@ -1,7 +1,7 @@
 """Run the confirmation, the stage after the search: its best trials, trained again under other seeds.
 
 The runs are trials of a study of their own, `<study>.confirm`, and go through the same scheduler, so they can be
-interrupted and resumed as those of the search. `steady.confirm.comparison` chooses and compares them.
+interrupted and resumed as those of the search. `steady.confirm.confirmation` chooses and compares them.
 """
 
 import logging
@@ -15,20 +15,21 @@ from typing import Any, Protocol
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from steady.confirm import comparison
-from steady.confirm.comparison import Confirmation
+from steady.confirm import confirmation
+from steady.confirm.confirmation import Confirmation
+from steady.propose import checks
 from steady.propose.sampling import SpaceExhausted
 from steady.run.executor import Executor
 from steady.run.interruption import Stop
 from steady.run.job_factory import JobFactory
 from steady.run.ledger import Limits
 from steady.run.scheduler import Scheduler
-from steady.study import meta, results
+from steady.study import meta, results, select
 from steady.study.artifacts import Artifacts
 from steady.study.leases import Leases
-from steady.study.meta import whole
 from steady.study.storage import find_study
 from steady.study.trial_folders import Folders
+from steady.study.untrusted import whole
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ class ConfirmationStage:
         jobs: of the sweep.
 
     Attributes:
-        plan: trial and seed of each run, see `comparison.plan`.
+        plan: trial and seed of each run, see `confirmation.plan`.
         found: what the runs have shown; None before.
     """
 
@@ -157,8 +158,8 @@ class ConfirmationStage:
     def print(self) -> None:
         """Print what was found, with scores of the run folders beside the objectives; nothing if nothing was found."""
         if self.found is not None:
-            base = Path(self.study.user_attrs["sweep_dir"])
-            folders = comparison.folders(self._runs(), usual)
+            base = Path(meta.get(self.study, meta.SWEEP_DIR))
+            folders = confirmation.folders(self._runs(), usual)
             again = {trial: {seed: base / name for seed, name in own.items()} for trial, own in folders.items()}
             extra = self.options.score_reader
             self.found.print(more=None if extra is None else extra.confirmed(self.found, again, base))
@@ -167,8 +168,8 @@ class ConfirmationStage:
         asked = self.options.confirm
         if asked is None:
             return []
-        seed = comparison.first_seed(self.jobs.config)
-        return comparison.plan(comparison.candidates(self.study, asked.top), asked.seeds, seed)
+        seed = checks.first_seed(self.jobs.config)
+        return confirmation.plan(select.candidates(self.study, asked.top), asked.seeds, seed)
 
     def _runs(self) -> optuna.Study:
         return optuna.create_study(
@@ -194,7 +195,7 @@ class ConfirmationStage:
             log.warning("No confirmation run finished; the winner is the search's own.")
             return
         names = list(self.options.objective)
-        report = comparison.report(self.study, done, names, list(self.options.directions))
+        report = confirmation.compare(self.study, done, names, list(self.options.directions))
         report.write(self.options.record)
         self.found = report
 

@@ -25,8 +25,8 @@ from steady.propose.space import Space
 from steady.run.executor import Job, ProcessExecutor, packed
 from steady.study import meta
 from steady.study.failures import Kind, shortened
-from steady.study.meta import whole
 from steady.study.trial_folders import Folders, is_used, used
+from steady.study.untrusted import whole
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class JobFactory:
     def folders(self, study: optuna.Study) -> Folders:
         """Folders of the trials of the search."""
         compose = None if self._by_number else lambda trial: self._subdir(study, trial)
-        return Folders(Path(study.user_attrs["sweep_dir"]), compose=compose)
+        return Folders(Path(meta.get(study, meta.SWEEP_DIR)), compose=compose)
 
     def occupied(self, params: Mapping[str, Any]) -> list[Path]:
         """List the folders with something in them where trials of a study that is begun now would work.

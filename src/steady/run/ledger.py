@@ -22,7 +22,7 @@ from steady.propose.sampling import SpaceExhausted, UnfitTrial
 from steady.run.executor import Job
 from steady.run.interruption import Stop
 from steady.study import meta
-from steady.study.failures import KEPT, Kind, Outcome, fingerprint, shortened, values_of
+from steady.study.failures import KEPT, Kind, Outcome, shortened, signature, values_of
 from steady.study.leases import Leases
 from steady.study.storage import Trials
 from steady.study.trial_folders import Folders
@@ -312,7 +312,7 @@ class Ledger:
         """Stop the sweep when trials keep failing."""
         self._recent.append(failed)
         known, times = self._same
-        mark = fingerprint(outcome) if failed else ""
+        mark = signature(outcome) if failed else ""
         self._same = (mark, times + 1 if mark and mark == known else 1)
         if not failed or self.abort:
             return

@@ -18,12 +18,11 @@ import optuna
 from omegaconf import OmegaConf
 from optuna.trial import TrialState
 
-from steady import grammar
 from steady.errors import StorageError, StudyError
 from steady.options import SweepOptions, naming
 from steady.printing import say
 from steady.run.job_factory import JobFactory
-from steady.study import budget, contract, results, trial_folders
+from steady.study import budget, contract, meta, results, trial_folders
 from steady.study.contract import Change, Contract
 from steady.study.leases import Leases
 from steady.study.storage import exists, find_study, open_storage, shown
@@ -45,7 +44,7 @@ def study_on_paper(options: SweepOptions) -> optuna.Study:
 def seed(options: SweepOptions, study: optuna.Study | None) -> int:
     """The seed of the sampler: the one given, or else the study's, or else a random one."""
     given = options.sampler.get("seed")
-    kept = None if study is None else study.user_attrs.get("seed")
+    kept = None if study is None else meta.get(study, meta.SWEEP_SEED)
     chosen = kept if given is None else given
     return int.from_bytes(os.urandom(4), "big") if chosen is None else int(chosen)
 
@@ -94,8 +93,8 @@ class StudyOpener:
         study = study_on_paper(self.options)
         if occupied and not study.get_trials(deepcopy=False):
             raise StudyError(self._said_of(occupied))
-        before = Contract.from_dict(study.user_attrs.get("contract") or {})
-        known = [*study.user_attrs.get(contract.ACCEPTED, ()), budget.FAILURES]
+        before = Contract.from_dict(meta.get(study, meta.CONTRACT) or {})
+        known = [*meta.get(study, meta.ALLOWED, ()), budget.FAILURES]
         contract.require_known(self.options.allow_change, [before, self._contract({})], self.config, known)
 
     def _said_of(self, occupied: list[Path]) -> str:
@@ -150,12 +149,12 @@ class StudyOpener:
             with leases.lock("study"):
                 # Nothing is of the contract of a study without trials, unless another controller is to draw its first.
                 begun, alone = study.get_trials(deepcopy=False), not leases.owned(BEGUN)
-                self._freeze(study, anew=not begun and alone, fruitless=alone and budget.is_fruitless(begun))
+                self._freeze(study, anew=not begun and alone, fruitless=alone and budget.all_failed(begun))
                 leases.take(BEGUN)
             self._require_folder(study)
             if self._elsewhere(study):
                 say(f"{self._where(study)} goes on there; {results.RESULTS} is written to {self.folder} too.")
-            self.jobs.point_to(study.user_attrs["sweep_dir"])
+            self.jobs.point_to(meta.get(study, meta.SWEEP_DIR))
             yield leases
         finally:
             with suppress(StorageError):  # which we told of; that we have ended shows by our process
@@ -166,12 +165,12 @@ class StudyOpener:
         others = Leases(study._storage, study.study_name, self.options.lease).controllers()
         if study.trials:
             self._require_folder(study)
-            self._compare(study, fruitless=not others and budget.is_fruitless(study.get_trials(deepcopy=False)))
+            self._compare(study, fruitless=not others and budget.all_failed(study.get_trials(deepcopy=False)))
             return
         directions = [direction.name.lower() for direction in study.directions]
-        objective = (study.user_attrs.get("contract") or {}).get("objective")
+        objective = (meta.get(study, meta.CONTRACT) or {}).get("objective")
         same = directions == list(self.options.directions) and objective in (None, list(self.options.objective))
-        if not same and "contract" not in study.user_attrs:  # not ours to delete
+        if not same and not meta.has(study, meta.CONTRACT):  # not ours to delete
             raise StudyError(
                 f"{self._where(study)} was made by another tool, with the directions {', '.join(directions)}; this "
                 f"sweep has {', '.join(self.options.directions)}. Give this sweep another name: {self.naming}=NEWNAME."
@@ -191,7 +190,7 @@ class StudyOpener:
         Raises:
             StudyError: something else differs, or nobody recorded the contract.
         """
-        if (before := study.user_attrs.get("contract")) is None:
+        if (before := meta.get(study, meta.CONTRACT)) is None:
             if study.trials:
                 raise StudyError(
                     f"The study {self.options.study} holds {len(study.trials)} trials of another tool, whose settings "
@@ -206,11 +205,11 @@ class StudyOpener:
 
     def _elsewhere(self, study: optuna.Study) -> bool:
         """Whether this start names another folder than the first, which holds the runs (`${now:}` does each time)."""
-        return self.folder.absolute() != Path(study.user_attrs.get("sweep_dir", self.folder)).absolute()
+        return self.folder.absolute() != Path(meta.get(study, meta.SWEEP_DIR, self.folder)).absolute()
 
     def _require_folder(self, study: optuna.Study) -> None:
         """Refuse a study that says its runs are where no sweep of its name has worked."""
-        runs = Path(study.user_attrs.get("sweep_dir", self.folder))
+        runs = Path(meta.get(study, meta.SWEEP_DIR, self.folder))
         if self._elsewhere(study) and not trial_folders.is_of(runs, study.study_name):
             raise StudyError(
                 f"{self._where(study)} was begun in another folder than this start names, {self.folder}, and no sweep "
@@ -219,7 +218,7 @@ class StudyOpener:
             )
 
     def _where(self, study: optuna.Study) -> str:
-        runs = study.user_attrs.get("sweep_dir", self.folder)
+        runs = meta.get(study, meta.SWEEP_DIR, self.folder)
         return f"The study {study.study_name} (kept in {shown(self.options.kept_in)}, its runs in {runs})"
 
     def _contract(self, facts: dict[str, Any]) -> Contract:
@@ -235,16 +234,14 @@ class StudyOpener:
     def _freeze(self, study: optuna.Study, anew: bool, fruitless: bool) -> None:
         """Write down, or compare, what the study is begun with, and what it tries first."""
         changes = [] if anew else self._compare(study, fruitless)
-        before = None if anew else study.user_attrs.get("contract")
+        before = None if anew else meta.get(study, meta.CONTRACT)
         facts = dict((before or {}).get("facts") or {})
         keys = {**self.options.given, "enqueue": self.options.enqueue}
         given = budget.digest(list(map(shown, command()[2:])), keys)
         mended = fruitless and (
-            bool(changes)
-            or study.user_attrs.get(budget.GIVEN, given) != given
-            or budget.FAILURES in self.options.allow_change
+            bool(changes) or meta.get(study, meta.GIVEN, given) != given or budget.FAILURES in self.options.allow_change
         )
-        if self.options.preflight and (mended or not budget.is_whole(study, self.options.n_trials)):
+        if self.options.preflight and (mended or not budget.is_complete(study, self.options.n_trials)):
             # A trial that has finished has shown what the examples would.
             facts = self.jobs.preflight(thorough=not has_finished(study))
             if before is not None:
@@ -252,25 +249,27 @@ class StudyOpener:
                 mended |= fruitless and bool(changes)
         for change in changes:
             log.info("Accepted: %s", change)
-        if allowed := {*study.user_attrs.get(contract.ACCEPTED, ()), *self.options.allow_change}:
-            study.set_user_attr(contract.ACCEPTED, sorted(allowed))
+        if allowed := {*meta.get(study, meta.ALLOWED, ()), *self.options.allow_change}:
+            study.set_user_attr(meta.ALLOWED, sorted(allowed))
         if mended:
-            log.info("%d trials that failed before do not count", budget.forgive(study, unfinished=bool(changes)))
-        study.set_user_attr("contract", self._contract(facts).to_dict())
-        study.set_user_attr("command", shlex.join(map(shown, command())))
-        study.set_user_attr("pruning", self.options.pruning and asdict(self.options.pruning))
+            log.info(
+                "%d trials that failed before do not count", budget.uncount_failures(study, unfinished=bool(changes))
+            )
+        study.set_user_attr(meta.CONTRACT, self._contract(facts).to_dict())
+        study.set_user_attr(meta.COMMAND, shlex.join(map(shown, command())))
+        study.set_user_attr(meta.PRUNING, self.options.pruning and asdict(self.options.pruning))
         if self.options.next_step:
-            study.set_user_attr("next_step", self.options.next_step)
+            study.set_user_attr(meta.NEXT_STEP, self.options.next_step)
         if self.options.objective:
-            study.set_user_attr("objective", list(self.options.objective))
+            study.set_user_attr(meta.OBJECTIVE, list(self.options.objective))
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 study.set_metric_names(list(self.options.objective))
-        if anew or "sweep_dir" not in study.user_attrs:  # `${now:}` would name another at each start
-            study.set_user_attr("sweep_dir", str(self.config.hydra.sweep.dir))
-            study.set_user_attr("seed", seed(self.options, None))
-            study.set_user_attr(grammar.SPELLED, "exact")
+        if anew or not meta.has(study, meta.SWEEP_DIR):  # `${now:}` would name another at each start
+            study.set_user_attr(meta.SWEEP_DIR, str(self.config.hydra.sweep.dir))
+            study.set_user_attr(meta.SWEEP_SEED, seed(self.options, None))
+            study.set_user_attr(meta.SPELLING, "exact")
         if not self._elsewhere(study):
             trial_folders.mark(self.folder, study.study_name)
         budget.enqueue(study, self.options.enqueue if study.trials and not mended else self.first())
-        study.set_user_attr(budget.GIVEN, given)  # last, so that a start that is killed before it is made up for
+        study.set_user_attr(meta.GIVEN, given)  # last, so that a start that is killed before it is made up for

@@ -1,4 +1,4 @@
-"""How a trial ended, and into which drawer a failure belongs.
+"""Classification of how a trial ended.
 
 Made in the trial's own process, where the exception still is one, and sent to the controller as plain text. Told
 apart by the names of classes, so that neither side has to import torch or Lightning.
@@ -31,7 +31,7 @@ SHOWN = 200  # characters of a wrong value in the message about it
 
 
 class Kind(StrEnum):
-    """The ends a trial can come to."""
+    """The kinds of ends a trial can come to."""
 
     COMPLETE = "complete"
     PRUNED = "pruned"
@@ -46,10 +46,10 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a trial ended.
+    """The end of a trial.
 
     Attributes:
-        kind: the drawer.
+        kind: its class.
         value: what the task returned, if it did.
         message: one line for people.
         traceback: of the exception, if there was one.
@@ -62,9 +62,13 @@ class Outcome:
 
 
 def classify(error: BaseException) -> Outcome:
-    """Sort an exception that a task raised. What caused it counts too: libraries wrap what they cannot handle.
+    """Classify an exception that a task raised. What caused it counts too: libraries wrap what they cannot handle.
 
-    One that raises when it is looked at, or is of any size, is sorted all the same.
+    One that raises when it is looked at, or is of any size, is classified all the same.
+
+    Example:
+        >>> classify(MemoryError("5 GB")).kind, classify(ValueError("no")).message
+        (<Kind.OUT_OF_MEMORY: 'out of memory'>, 'ValueError: no')
     """
     try:
         kind = next((kind for cause in _chain(error) if (kind := _kind(cause))), None)
@@ -88,12 +92,17 @@ def classify(error: BaseException) -> Outcome:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception, or what caused it, says that memory was used up: of the machine or of a GPU."""
+    """Tell whether an exception, or what caused it, says that memory was used up: of the machine or of a GPU.
+
+    Example:
+        >>> is_out_of_memory(RuntimeError("CUDA out of memory"))
+        True
+    """
     return any(_kind(cause) == Kind.OUT_OF_MEMORY for cause in _chain(error))
 
 
 def values_of(returned: Any, n: int) -> list[float]:
-    """The objective values that a task returned.
+    """Convert what a task returned to the values of `n` objectives.
 
     Args:
         returned: a number for one objective, a sequence of them for several.
@@ -102,6 +111,10 @@ def values_of(returned: Any, n: int) -> list[float]:
     Raises:
         ValueError: not numbers, not as many, or not a number (NaN).
         OverflowError: infinite: Optuna would take it, and -inf for the best there can be.
+
+    Example:
+        >>> values_of(1, n=1), values_of([1, 2.5], n=2)
+        ([1.0], [1.0, 2.5])
     """
     several = returned if isinstance(returned, Sequence) and not isinstance(returned, str) else [returned]
     try:
@@ -121,15 +134,25 @@ def values_of(returned: Any, n: int) -> list[float]:
     return values
 
 
-def fingerprint(outcome: Outcome) -> str:
-    """Equal for failures that are the same: kind and exception with its frames, or the message without its numbers."""
+def signature(outcome: Outcome) -> str:
+    """Compute a text that is equal for equal failures: kind and exception with its frames, or message without numbers.
+
+    Example:
+        >>> signature(Outcome(Kind.LOST, message="process 12")) == signature(Outcome(Kind.LOST, message="process 7"))
+        True
+    """
     if frames := FRAME.findall(outcome.traceback):
         return f"{outcome.kind} {outcome.message.partition(':')[0]} {frames}"
     return f"{outcome.kind} {re.sub(r'0x[0-9a-f]+|[0-9]+', '#', outcome.message)}"
 
 
 def shortened(text: str) -> str:
-    """A message or a traceback as it is shown: its first and last lines, the beginning of each."""
+    """Shorten a message or a traceback to its first and last lines, and the beginning of each.
+
+    Example:
+        >>> len(shortened("x" * 1000))
+        301
+    """
     lines = [f"{line[:LINE]}…" if len(line) > LINE else line for line in text.splitlines()]
     if len(lines) > LINES:
         half = LINES // 2
@@ -151,7 +174,7 @@ def _shown(value: Any) -> str:
 
 
 def _text(error: BaseException) -> str:
-    """What an exception says of itself; that of `sys.exit` as it was called."""
+    """Get what an exception says of itself; that of `sys.exit` as it was called."""
     try:
         return repr(error.code) if isinstance(error, SystemExit) else str(error)
     except BaseException as failed:
@@ -159,12 +182,12 @@ def _text(error: BaseException) -> str:
 
 
 def _kept(text: str) -> str:
-    """As much of a text as is kept, in letters that any file takes: half a surrogate pair is none."""
+    """Truncate a text to what is kept, in letters that any file takes: half a surrogate pair is none."""
     return text[:KEPT].encode("utf-8", "backslashreplace").decode()
 
 
 def _of_the_task(trace: TracebackType | None) -> TracebackType | None:
-    """A traceback from the task's first frame on; all of it, if it has none of the task's."""
+    """Cut a traceback to begin with the task's first frame; all of it, if it has none of the task's."""
     frame = trace
     while frame is not None and frame.tb_frame.f_code.co_filename.startswith(MACHINERY):
         frame = frame.tb_next

@@ -20,7 +20,8 @@ from catsweep.metrics.card import MetricCard
 from catsweep.metrics.judged import Judged
 from steady.study import meta, results
 from steady.study.failures import Kind
-from steady.study.results import print_table, ranked, summary, write_leaderboard, write_results
+from steady.study.results import print_table, summary, write_leaderboard, write_results
+from steady.study.select import ranked
 
 SPACE: dict[str, BaseDistribution] = {
     "width": CategoricalDistribution(["narrow", "wide"]),

@@ -250,7 +250,7 @@ def test_each_code_of_sqlite_has_its_remedy(name: str, said: str, tmp_path: Path
     cause.sqlite_errorname = name
     error = sqlalchemy.exc.OperationalError("SELECT 1", {}, cause)
     error.__cause__ = cause
-    told = storage_errors.Explained(tmp_path / "study.db").explain(error)
+    told = storage_errors.ErrorTranslator(tmp_path / "study.db").explain(error)
     assert told is not None
     assert said in str(told)
     assert str(tmp_path / "study.db") in str(told)

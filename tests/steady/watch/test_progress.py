@@ -13,7 +13,7 @@ from optuna.trial import TrialState, create_trial
 
 from hydra_plugins.steady_sweeper.config import SteadySweeperConf
 from steady import options
-from steady.confirm import comparison
+from steady.confirm import confirmation
 from steady.run.executor import Job
 from steady.study import meta
 from steady.watch.progress import ProgressReporter, SweepState
@@ -71,7 +71,7 @@ def test_the_state_is_that_of_the_study_and_of_what_trials_say(tmp_path: Path) -
 def test_the_confirmation_is_shown_in_the_searchs_place(tmp_path: Path) -> None:
     made, shown = watch(optuna.create_study(study_name="cats"), {}, tmp_path)
     runs = optuna.create_study(study_name="cats.confirm")
-    made.show_confirmation(runs, comparison.plan([4, 2], 3, base_seed=0))
+    made.show_confirmation(runs, confirmation.plan([4, 2], 3, base_seed=0))
     made.refresh()
     state: SweepState = shown.show.call_args.args[0]
     assert (state.study, state.n_trials) == ("cats.confirm", 6)
