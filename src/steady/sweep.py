@@ -32,7 +32,7 @@ from steady.propose.space import Space
 from steady.run.executor import Executor
 from steady.run.interruption import Stop, interruptible
 from steady.run.job_factory import JobFactory
-from steady.run.ledger import Limits
+from steady.run.ledger import Ledger, Limits
 from steady.run.scheduler import Scheduler
 from steady.run.study_opener import StudyOpener, command, has_finished, seed, study_on_paper
 from steady.study import budget, meta, results
@@ -184,21 +184,24 @@ class Sweep:
         for trial in study.get_trials(deepcopy=False, states=(TrialState.WAITING, TrialState.RUNNING)):
             folders.of(trial)  # refused now, and not when its turn comes
         limits = self.limits(budget.total(study, self.options.n_trials))
-        return Scheduler(
+        ledger = Ledger(
             study=study,
             proposals=self._proposer(study),
-            executor=executor,
             leases=leases,
-            limits=replace(limits, reserved=lambda: self._reserved(study)),
-            overrides=lambda trial: (*self.jobs.overrides(study, trial), *self.jobs.place(folders, trial)),
             folders=folders,
-            record=lambda: self._record(study),
+            limits=replace(limits, reserved=lambda: self._reserved(study)),
             event=progress.event,
-            refresh=progress.refresh,
             attach=Artifacts(study, self.options.record, self.options.artifacts).attach,
             stop=self.stop,
-            draw_ahead=self.options.draw_ahead,
             must_report=self.options.pruning.metrics if self.options.pruning else (),
+        )
+        return Scheduler(
+            ledger,
+            executor,
+            overrides=lambda trial: (*self.jobs.overrides(study, trial), *self.jobs.place(folders, trial)),
+            record=lambda: self._record(study),
+            refresh=progress.refresh,
+            draw_ahead=self.options.draw_ahead,
         )
 
     def _reserved(self, study: optuna.Study) -> float:

@@ -4,6 +4,7 @@ The runs are trials of a study of their own, `<study>.confirm`, and go through t
 interrupted and resumed as those of the search. `steady.confirm.confirmation` chooses and compares them.
 """
 
+import functools
 import logging
 import re
 import statistics
@@ -22,7 +23,7 @@ from steady.propose.sampling import SpaceExhausted
 from steady.run.executor import Executor
 from steady.run.interruption import Stop
 from steady.run.job_factory import JobFactory
-from steady.run.ledger import Limits
+from steady.run.ledger import Ledger, Limits
 from steady.run.scheduler import Scheduler
 from steady.study import meta, results, select
 from steady.study.artifacts import Artifacts
@@ -137,19 +138,18 @@ class ConfirmationStage:
         leases = Leases(runs._storage, runs.study_name, grace=self.options.lease)
         leases.register()
         try:
-            Scheduler(
+            ledger = Ledger(
                 study=runs,
                 proposals=proposals,
-                executor=executor,
                 leases=leases,
-                limits=limits(proposals.total()),
-                overrides=lambda run: self._overrides(runs, run, folders),
                 folders=folders,
+                limits=limits(proposals.total()),
                 event=lambda line: progress.event(_in_words(line, runs)),
-                refresh=progress.refresh,
                 attach=Artifacts(runs, self.options.record, self.options.artifacts).attach,
                 stop=stop,
-            ).run()
+            )
+            overrides = functools.partial(self._overrides, runs, folders)
+            Scheduler(ledger, executor, overrides, refresh=progress.refresh).run()
         finally:
             leases.close()
         if not stop.requested:
@@ -180,7 +180,7 @@ class ConfirmationStage:
             load_if_exists=True,
         )
 
-    def _overrides(self, runs: optuna.Study, run: FrozenTrial, folders: Folders) -> tuple[str, ...]:
+    def _overrides(self, runs: optuna.Study, folders: Folders, run: FrozenTrial) -> tuple[str, ...]:
         trial = self.study.get_trials(deepcopy=False)[whole(run, meta.CONFIRMS)]
         own = (f"seed={whole(run, meta.SEED)}", *self.jobs.place(folders, run))
         return (*self.jobs.space.overrides(trial.params), *own, *self.jobs.identity(runs, run))

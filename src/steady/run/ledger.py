@@ -6,14 +6,16 @@ drivers. One that has to go on (its process was lost, it was interrupted, its co
 where Optuna's own tools see it too, and starts again under its own number before any new trial is drawn.
 """
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
@@ -26,6 +28,8 @@ from steady.study.failures import KEPT, Kind, Outcome, shortened, signature, val
 from steady.study.leases import Leases
 from steady.study.storage import Trials
 from steady.study.trial_folders import Folders
+
+log = logging.getLogger(__name__)
 
 INFEASIBLE = (Kind.OUT_OF_MEMORY, Kind.DIVERGED)
 
@@ -80,15 +84,15 @@ class Ledger:
     """The trials of one study, as this controller takes and ends them.
 
     Args:
-        trials: of the study.
+        study: holds the trials.
         proposals: source of new ones.
         leases: registered; says which trials are ours.
         folders: where trials work.
         limits: how many trials, and how many failures are too many.
-        stop: whether the machine, or a person, wants an end.
+        event: called with one line for each start and end.
+        attach: called with a trial's number and folder now and then, and before it is finished.
+        stop: set by signals.
         must_report: names of the scores that the study prunes by, if it does.
-        event: called with one line for each end, and for what is neither start nor end.
-        attach: called with a trial's number and folder before it is finished.
 
     Attributes:
         exhausted: whether there is no further configuration to try.
@@ -96,20 +100,21 @@ class Ledger:
         abort: why the sweep has to end, once failures are too many.
     """
 
-    trials: Trials
+    study: optuna.Study
     proposals: Proposals
     leases: Leases
     folders: Folders
     limits: Limits
-    stop: Stop
-    must_report: Sequence[str]
-    event: Callable[[str], None]
-    attach: Callable[[int, Path], None]
+    event: Callable[[str], None] = log.info
+    attach: Callable[[int, Path], None] = lambda number, folder: None
+    stop: Stop = field(default_factory=Stop)
+    must_report: Sequence[str] = ()
     exhausted: bool = False
     unrecorded: bool = False
     abort: StudyError | None = None
 
     def __post_init__(self) -> None:
+        self.trials = Trials(self.study)
         self._recent: deque[bool] = deque(maxlen=max(1, self.limits.window))
         self._same: tuple[str, int] = ("", 0)
 
@@ -187,7 +192,7 @@ class Ledger:
     ) -> None:
         for key, value in {**noted, meta.OUTCOME: kind.value}.items():
             self.trials.note(trial, key, value)
-        self.trials.study.tell(trial.number, values, state=state)
+        self.study.tell(trial.number, values, state=state)
         self.unrecorded = True
 
     # --- setting back
@@ -256,7 +261,7 @@ class Ledger:
         """Check returned values; and what was lost because we ended it was interrupted."""
         if outcome.kind == Kind.COMPLETE:
             try:
-                return replace(outcome, value=values_of(outcome.value, len(self.trials.study.directions)))
+                return replace(outcome, value=values_of(outcome.value, len(self.study.directions)))
             except ValueError as error:
                 return Outcome(Kind.FAILED, message=str(error))
             except OverflowError as error:
@@ -269,7 +274,7 @@ class Ledger:
         # Attributes first: those of a finished trial cannot be changed.
         self.trials.note(trial, meta.OUTCOME, outcome.kind.value)
         if outcome.kind == Kind.COMPLETE:
-            self.trials.study.tell(trial.number, outcome.value)
+            self.study.tell(trial.number, outcome.value)
             self._require_reports(trial)
             return
         self.trials.note(trial, meta.MESSAGE, outcome.message[:KEPT])
@@ -283,7 +288,7 @@ class Ledger:
         elif outcome.kind == Kind.INTERRUPTED or (outcome.kind == Kind.LOST and self._may_retry(trial)):
             self.trials.requeue(trial)
         elif outcome.kind == Kind.PRUNED:
-            self.trials.study.tell(trial.number, state=TrialState.PRUNED)
+            self.study.tell(trial.number, state=TrialState.PRUNED)
         else:
             self.trials.note(trial, meta.TRACEBACK, outcome.traceback[-KEPT:])
             self.trials.note(trial, meta.LOG, str(job.folder))
@@ -291,7 +296,7 @@ class Ledger:
                 # Samplers learn from a violated constraint, and would not from FAIL.
                 self.trials.violate(trial, outcome.kind.value)
             state = TrialState.PRUNED if outcome.kind in INFEASIBLE else TrialState.FAIL
-            self.trials.study.tell(trial.number, state=state)
+            self.study.tell(trial.number, state=state)
 
     def _require_reports(self, trial: FrozenTrial) -> None:
         """Stop the sweep when a trial came to its end without a word to the pruner: none would ever be pruned."""

@@ -4,28 +4,19 @@
 (`Executor`), of whose a trial is and what its end means (`Ledger`), or of files (`record`), so it is tested with fakes.
 """
 
-import logging
 import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
-import optuna
 from optuna.trial import FrozenTrial
 
 from steady import grammar
 from steady.errors import StorageError
 from steady.run.executor import Executor, Job
-from steady.run.interruption import Stop
-from steady.run.ledger import Ledger, Limits, Proposals
+from steady.run.ledger import Ledger
 from steady.study.failures import Outcome
-from steady.study.leases import Leases
-from steady.study.storage import Trials
-from steady.study.trial_folders import Folders
-
-log = logging.getLogger(__name__)
 
 TICK = 1.0  # seconds between two looks at what is not told by a process that ends: heartbeats, the display
 REAP = 5.0  # seconds between two looks for trials of dead controllers
@@ -38,50 +29,28 @@ REMEMBERED = 20  # trials whose median is compared with it
 
 @dataclass
 class Scheduler:
-    """Runs the trials of one study until there are `limits.n_trials`.
+    """Runs the trials of one study until there are as many as its ledger's limits say.
 
     Args:
-        study: holds the trials.
-        proposals: source of new ones.
+        ledger: of the study; asked for trials, and told how they ended.
         executor: runs their jobs.
-        leases: registered; says which trials are ours.
-        limits: when to stop.
         overrides: returns the overrides of a trial's job.
-        folders: where trials work.
         record: called when trials have ended, and their slots are busy again; rewrites the result files.
-        event: called with one line for each start and end.
         refresh: called at most once a second, for the display.
-        attach: called with a trial's number and folder about once a minute, and before it is finished.
-        stop: set by signals; no trial begins once it is.
-        must_report: names of the scores that the study prunes by, if it does.
         draw_ahead: whether the next trial is drawn, and made ready, before a slot is free; None: if trials are short.
         clock: returns seconds.
-
-    Attributes:
-        ledger: built of these.
     """
 
-    study: optuna.Study
-    proposals: Proposals
+    ledger: Ledger
     executor: Executor
-    leases: Leases
-    limits: Limits
     overrides: Callable[[FrozenTrial], Sequence[str]]
-    folders: Folders
     record: Callable[[], None] = lambda: None
-    event: Callable[[str], None] = log.info
     refresh: Callable[[], None] = lambda: None
-    attach: Callable[[int, Path], None] = lambda number, folder: None
-    stop: Stop = field(default_factory=Stop)
-    must_report: Sequence[str] = ()
     draw_ahead: bool | None = False
     clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
-        self.ledger = Ledger(
-            Trials(self.study), self.proposals, self.leases, self.folders, self.limits, self.stop, self.must_report,
-            self.event, self.attach,
-        )  # fmt: skip
+        self.limits, self.stop, self.event = self.ledger.limits, self.ledger.stop, self.ledger.event
         self.started = self.clock()
         self.running: dict[int, tuple[int, float]] = {}  # by trial number: slot, and when it began (Unix time)
         self.ready: deque[tuple[FrozenTrial, Job]] = deque()  # taken, and waiting for a slot
@@ -107,7 +76,7 @@ class Scheduler:
 
     def _loop(self) -> None:
         while not self._over():
-            self.leases.beat()
+            self.ledger.leases.beat()
             if self.clock() >= self._next_reap:
                 self._drop_lost()
                 self.ledger.requeue_abandoned()
@@ -177,7 +146,7 @@ class Scheduler:
 
     def _job(self, trial: FrozenTrial) -> Job:
         try:
-            return Job(trial.number, tuple(self.overrides(trial)), self.folders.of(trial))
+            return Job(trial.number, tuple(self.overrides(trial)), self.ledger.folders.of(trial))
         except BaseException:
             self.ledger.requeue(trial)
             raise
@@ -235,7 +204,7 @@ class Scheduler:
             self._next_refresh = self.clock() + TICK
         if self.clock() >= self._next_show:
             for job in self.executor.running().values():
-                self.attach(job.number, job.folder)
+                self.ledger.attach(job.number, job.folder)
             self._next_show = self.clock() + SHOW
 
 

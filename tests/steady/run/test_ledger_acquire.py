@@ -19,7 +19,7 @@ def test_what_a_dead_controller_left_goes_on_under_its_number() -> None:
     dead = scheduler(Script(1), Limits(3), study, "dead")
     trial = dead.ledger.acquire()
     assert trial is not None
-    dead.leases.close()  # its tokens are gone, as those of the dead are
+    dead.ledger.leases.close()  # its tokens are gone, as those of the dead are
     assert states(study) == ["RUNNING"]
     script = Script(1)
     scheduler(script, Limits(3), study, "alive").run()
@@ -47,15 +47,15 @@ def test_a_trial_that_ends_while_we_look_is_not_taken_for_abandoned(monkeypatch:
     trial = other.ledger.acquire()
     assert trial is not None
     mine = scheduler(Script(1), Limits(3), study, "mine")
-    owned = mine.leases.owned
+    owned = mine.ledger.leases.owned
 
     def late(name: str) -> bool:
         if name == f"trial/{trial.number}":
             study.tell(trial.number, 1.0)
-            other.leases.release(name)
+            other.ledger.leases.release(name)
         return owned(name)
 
-    monkeypatch.setattr(mine.leases, "owned", late)
+    monkeypatch.setattr(mine.ledger.leases, "owned", late)
     mine.ledger.requeue_abandoned()
     assert states(study) == ["COMPLETE"]
     assert study.trials[0].value == 1.0
@@ -80,11 +80,11 @@ def test_a_trial_that_is_ended_while_it_is_taken_or_given_back_is_let_be(
     taken = loop.ledger.acquire()
     assert taken is not None
     assert taken.number == 1
-    assert not loop.leases.owned("trial/0")
+    assert not loop.ledger.leases.owned("trial/0")
     study.tell(1, 2.0)
     loop.ledger.requeue(taken)
     assert states(study) == ["COMPLETE", "COMPLETE"]
-    assert not loop.leases.owned("trial/1")
+    assert not loop.ledger.leases.owned("trial/1")
 
 
 def test_enqueued_configurations_come_first_and_reused_ones_cost_nothing() -> None:
@@ -126,7 +126,7 @@ def test_what_another_tool_enqueued_and_cannot_be_fails_alone(given: dict[str, A
     assert study.trials[1].params == {"x": 0.5}
     assert script.started == [1, 2]
     assert recorded
-    assert not loop.leases.owned("trial/0")
+    assert not loop.ledger.leases.owned("trial/0")
 
 
 def test_so_does_one_that_ended_a_sweep_of_an_earlier_version_while_it_was_drawn() -> None:
@@ -149,10 +149,10 @@ def test_a_trial_that_is_given_back_goes_on_unless_another_controller_has_it() -
     mine, lost = loop.ledger.acquire(), loop.ledger.acquire()
     assert mine is not None
     assert lost is not None
-    loop.leases.release(f"trial/{lost.number}")
+    loop.ledger.leases.release(f"trial/{lost.number}")
     for trial in (mine, lost):
         loop.ledger.requeue(trial)
-    assert states(loop.study) == ["WAITING", "RUNNING"]
-    again = scheduler(Script(1), Limits(2), loop.study, "there").ledger.acquire()
+    assert states(loop.ledger.study) == ["WAITING", "RUNNING"]
+    again = scheduler(Script(1), Limits(2), loop.ledger.study, "there").ledger.acquire()
     assert again is not None
     assert again.number == mine.number
