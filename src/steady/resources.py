@@ -25,14 +25,14 @@ PLACE = re.compile(
 )
 
 
-def alone(variables: Mapping[str, str]) -> dict[str, str]:
+def without_rank(variables: Mapping[str, str]) -> dict[str, str]:
     """Drop from an environment the controller's place among other processes (rank, world size): a job has none of it.
 
     A controller in a job of SLURM or under `torchrun` is one of its tasks; a library in a job of the sweep would read
     that and wait for the others, or think itself not the first and write nothing. The allocation itself stays known.
 
     Examples:
-        >>> alone({"RANK": "1", "SLURM_JOB_ID": "7"})
+        >>> without_rank({"RANK": "1", "SLURM_JOB_ID": "7"})
         {'SLURM_JOB_ID': '7'}
     """
     return {name: value for name, value in variables.items() if not PLACE.fullmatch(name)}

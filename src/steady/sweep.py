@@ -107,7 +107,7 @@ class Sweep:
         self.started = time.monotonic()
         self.options, self.space, self.config = self.jobs.options, self.jobs.space, self.jobs.config
         self.opener = StudyOpener(self.jobs)
-        if self.options.pruning is not None and not self.jobs.named:
+        if self.options.pruning is not None and not self.jobs.has_trial_node:
             raise StudyError(
                 "A pruner hears of trials through the node `trial` of the configuration, and there is none. Add "
                 "`trial: {number: null, attempt: 0, study: null, storage: null}`, and report scores as "
@@ -143,7 +143,7 @@ class Sweep:
         if budget.is_complete(study, total) and ConfirmationStage(study, self.jobs).complete:
             self._record(study)
             self._require_one(study)
-            self.hand_over(study, sweep_dir)  # a judge may be there that was not when it ended
+            self.call_on_end(study, sweep_dir)  # a judge may be there that was not when it ended
             self._record(study)
             say(f"The study {study.study_name} is finished: {results.summary(study, self._names())}.")
             more = f"for more, raise n_trials. Start another with {self.opener.naming}=NEWNAME."
@@ -156,7 +156,7 @@ class Sweep:
             with interruptible(executor, self.stop), closing(progress):
                 scheduler = self._scheduler(study, executor, leases, progress)
                 scheduler.run()
-                if not self.stop.requested and (budget.is_complete(study, total) or scheduler.is_late()):
+                if not self.stop.requested and (budget.is_complete(study, total) or scheduler.is_out_of_time()):
                     stage = ConfirmationStage(study, self.jobs)
                     stage.run(executor, self.limits, self.stop, progress)
         except BaseException:
@@ -167,7 +167,7 @@ class Sweep:
         executor.close()
         self._record(study)
         if not self.stop.requested:
-            self.hand_over(study, sweep_dir)
+            self.call_on_end(study, sweep_dir)
             self._record(study)  # with what they have found beside the objectives
         if stage is not None:
             stage.print()
@@ -198,7 +198,7 @@ class Sweep:
         return Scheduler(
             ledger,
             executor,
-            overrides=lambda trial: (*self.jobs.overrides(study, trial), *self.jobs.place(folders, trial)),
+            overrides=lambda trial: (*self.jobs.overrides(study, trial), *self.jobs.folder_override(folders, trial)),
             record=lambda: self._record(study),
             refresh=progress.refresh,
             draw_ahead=self.options.draw_ahead,
@@ -234,7 +234,7 @@ class Sweep:
                 results.write_results(study, folder)
             results.write_leaderboard(study, board, self._names(), runs, self.options.score_reader)
 
-    def hand_over(self, study: optuna.Study, sweep_dir: Path) -> None:
+    def call_on_end(self, study: optuna.Study, sweep_dir: Path) -> None:
         """Call the functions of `on_end`. A failure there is no failure of the sweep."""
         for name in self.options.on_end:
             try:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests import hostile
 
 from catsweep.errors import ConfigError
-from steady.resources import ALLOCATOR, alone, environment, slots, visible_gpus
+from steady.resources import ALLOCATOR, environment, slots, visible_gpus, without_rank
 
 
 def devices(many: int, gpus: list[str], share: float) -> list[str]:
@@ -98,7 +98,7 @@ def test_gpus_are_those_that_are_visible_or_that_are_there(monkeypatch: pytest.M
 def test_a_slot_knows_the_allocation_but_no_place_among_its_tasks() -> None:
     given = {"PATH": "/bin", "CUDA_VISIBLE_DEVICES": "0", "RANKING": "1", **hostile.SLURM, **hostile.TORCHRUN}
     left = {"PATH", "CUDA_VISIBLE_DEVICES", "RANKING", "SLURM_JOB_ID", "SLURM_JOB_NAME", "SLURM_JOB_NODELIST"}
-    assert alone(given).keys() == left | {"SLURM_NODELIST", "SLURM_NNODES", "SLURM_CPUS_ON_NODE"}
+    assert without_rank(given).keys() == left | {"SLURM_NODELIST", "SLURM_NNODES", "SLURM_CPUS_ON_NODE"}
 
 
 @pytest.mark.parametrize("wrong", ["all", -1, 1.5, None])

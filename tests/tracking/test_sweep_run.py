@@ -200,7 +200,7 @@ def fail(**given: Any) -> None:
 def ended(on_end: str | list[str] | None) -> None:
     names = () if on_end is None else (on_end,) if isinstance(on_end, str) else tuple(on_end)
     sweep = SimpleNamespace(options=SimpleNamespace(on_end=names, record=Path("sweeps/cats")), config="config")
-    Sweep.hand_over(sweep, "study", Path("outputs/cats"))  # type: ignore[arg-type]
+    Sweep.call_on_end(sweep, "study", Path("outputs/cats"))  # type: ignore[arg-type]
 
 
 def test_any_function_can_be_called_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:

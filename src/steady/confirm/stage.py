@@ -71,11 +71,11 @@ def typical_seconds(study: optuna.Study, minutes: float | None) -> float:
     return statistics.median(known) if known else 60 * (minutes or 0.0)
 
 
-def usual(number: int) -> str:
+def default_folder(number: int) -> str:
     """The folder of a run on which none is written, by its number.
 
     Examples:
-        >>> usual(3)
+        >>> default_folder(3)
         'confirm/3'
     """
     return f"{FOLDER}/{number}"
@@ -134,7 +134,7 @@ class ConfirmationStage:
         progress.show_confirmation(runs, self.plan)
         searched = self.jobs.folders(self.study)
         taken = tuple(searched.said(trial) for trial in self.study.get_trials(deepcopy=False))
-        folders = Folders(searched.base, usual=usual, others=taken)
+        folders = Folders(searched.base, usual=default_folder, others=taken)
         leases = Leases(runs._storage, runs.study_name, grace=self.options.lease)
         leases.register()
         try:
@@ -159,7 +159,7 @@ class ConfirmationStage:
         """Print what was found, with scores of the run folders beside the objectives; nothing if nothing was found."""
         if self.found is not None:
             base = Path(meta.get(self.study, meta.SWEEP_DIR))
-            folders = confirmation.folders(self._runs(), usual)
+            folders = confirmation.folders(self._runs(), default_folder)
             again = {trial: {seed: base / name for seed, name in own.items()} for trial, own in folders.items()}
             extra = self.options.score_reader
             self.found.print(more=None if extra is None else extra.confirmed(self.found, again, base))
@@ -182,7 +182,7 @@ class ConfirmationStage:
 
     def _overrides(self, runs: optuna.Study, folders: Folders, run: FrozenTrial) -> tuple[str, ...]:
         trial = self.study.get_trials(deepcopy=False)[whole(run, meta.CONFIRMS)]
-        own = (f"seed={whole(run, meta.SEED)}", *self.jobs.place(folders, run))
+        own = (f"seed={whole(run, meta.SEED)}", *self.jobs.folder_override(folders, run))
         return (*self.jobs.space.overrides(trial.params), *own, *self.jobs.identity(runs, run))
 
     def _report(self, runs: optuna.Study) -> None:

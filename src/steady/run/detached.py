@@ -12,7 +12,7 @@ import signal
 import sys
 from types import TracebackType
 
-FORK_SERVER = "CATSWEEP_FORK_SERVER"  # environment variable, set for it alone
+FORK_SERVER = "STEADY_FORK_SERVER"  # environment variable, set for it alone
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # prctl(2)
 
 

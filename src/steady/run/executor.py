@@ -33,7 +33,7 @@ from omegaconf import DictConfig
 
 from steady.errors import ConfigError
 from steady.options import UNBOUNDED, TrialTimeout
-from steady.resources import alone, environment, visible_gpus
+from steady.resources import environment, visible_gpus, without_rank
 from steady.run import main_module
 from steady.run.detached import FORK_SERVER
 from steady.run.reaper import DUMP, END
@@ -132,7 +132,7 @@ class Watchdog:
         every = self.bounds.every
         return float("inf") if every is None else max(0.0, self.last + every - self.clock())
 
-    def look(self) -> str:
+    def check(self) -> str:
         """Look for signs of progress: returns why the trial is to be ended; empty if it may go on."""
         if self.due > 0:
             return ""
@@ -170,7 +170,7 @@ class TrialProcess:
         pipe: the controller's end.
         job: that it runs; None before it has one.
         outcome: as the process told it, before it left.
-        leave_by: time on the monotonic clock at which it should have left.
+        exit_by: time on the monotonic clock at which it should have left.
         oom_kills: of this machine when the job began.
         watchdog: while the job runs.
         hung: why the job is being ended; empty if it is not.
@@ -180,7 +180,7 @@ class TrialProcess:
     pipe: Connection
     job: Job | None = None
     outcome: Outcome | None = None
-    leave_by: float = math.inf
+    exit_by: float = math.inf
     oom_kills: int = 0
     watchdog: Watchdog | None = None
     hung: str = ""
@@ -196,7 +196,7 @@ class TrialProcess:
             self._itself = psutil.Process(self.process.pid)
 
     def send(self, value: Any) -> None:
-        """Send a value. That the process has died is no error here: `bury` tells."""
+        """Send a value. That the process has died is no error here: `collect` tells."""
         with suppress(OSError):
             self.pipe.send(value)
 
@@ -210,7 +210,7 @@ class TrialProcess:
         with suppress(ProcessLookupError, PermissionError):
             os.kill(self.process.pid, number)
 
-    def end_the_rest(self) -> None:
+    def kill_leftovers(self) -> None:
         """End what a reaper could not, because it was killed itself, or because the fork server was."""
         if self.process.exitcode == UNKNOWN:
             self._end_unheard()
@@ -233,32 +233,32 @@ class TrialProcess:
                 self._itself.send_signal(END)
                 time.sleep(0.01)
 
-    def hear(self) -> None:
+    def receive(self) -> None:
         """Read what came of the outcome. That it died without a word the pipe may tell before the process does."""
-        self.leave_by = time.monotonic() + PATIENCE
+        self.exit_by = time.monotonic() + PATIENCE
         self.outcome = self.incoming.take()
 
     @property
     def due(self) -> float:
-        """Seconds until `tend` is to be called again."""
+        """Seconds until `enforce_limits` is to be called again."""
         if self._killed:
             return math.inf
-        if self.leave_by < math.inf:
-            return self.leave_by - time.monotonic()
+        if self.exit_by < math.inf:
+            return self.exit_by - time.monotonic()
         if self.hung:
             return self._next - time.monotonic()
         return self.watchdog.due if self.watchdog else math.inf
 
-    def tend(self) -> None:
+    def enforce_limits(self) -> None:
         """End the process if it hangs, or does not leave: stacks into its log, then SIGTERM, then SIGKILL."""
         if self._killed or not self.process.is_alive():  # its number may be another's by now
             return
         now = time.monotonic()
-        if self.leave_by < math.inf:
-            if now >= self.leave_by:  # threads of the task's own, which are not daemons
+        if self.exit_by < math.inf:
+            if now >= self.exit_by:  # threads of the task's own, which are not daemons
                 self._end()
         elif not self.hung:
-            self.hung = self.watchdog.look() if self.watchdog else ""
+            self.hung = self.watchdog.check() if self.watchdog else ""
             if self.hung:
                 self._said = self._log_size()
                 self.signal(DUMP)
@@ -273,14 +273,14 @@ class TrialProcess:
         self.kill()
         self._killed = True  # it leaves when the kernel lets it: the other trials are not to wait for that
 
-    def bury(self, stopping: bool) -> Outcome:
+    def collect(self, stopping: bool) -> Outcome:
         """Classify how the job ended, and close the process, which has ended.
 
         Args:
             stopping: whether processes are being ended on purpose.
         """
         if not self.incoming.over:
-            self.hear()
+            self.receive()
         outcome = self.outcome or self._lost(stopping)
         if outcome.kind == Kind.INTERRUPTED and not stopping:
             # The task raised KeyboardInterrupt itself, or was sent a signal by others: it may do so without end.
@@ -288,7 +288,7 @@ class TrialProcess:
             outcome = replace(outcome, kind=Kind.LOST, message=message)
         if self.hung and outcome.kind not in (Kind.COMPLETE, Kind.PRUNED):  # what it still came to is a result
             outcome = self._timed_out()
-        self.end_the_rest()
+        self.kill_leftovers()
         self.pipe.close()
         self.process.close()
         return outcome
@@ -375,7 +375,7 @@ class ProcessExecutor:
         self.slots = slots
         self.gpus, self.share = visible_gpus(gpus), gpus_per_slot
         self.static = packed(hydra_context, task, config, through_launcher)
-        self.variables, self.script = alone(os.environ), main_module.Script.started()
+        self.variables, self.script = without_rank(os.environ), main_module.Script.started()
         self.preload, self.context = preload, _context(preload)
         self.busy: dict[int, TrialProcess] = {}
         self.stopping = False
@@ -437,7 +437,7 @@ class ProcessExecutor:
                     del self.busy[slot]
                 if any(worker.process.exitcode == UNKNOWN for _, worker in ended):  # perhaps the fork server is gone
                     self.context = _context(self.preload)
-                return [(worker.job, worker.bury(self.stopping)) for _, worker in ended if worker.job is not None]
+                return [(worker.job, worker.collect(self.stopping)) for _, worker in ended if worker.job is not None]
 
     def stop(self) -> None:
         """SIGTERM to each job's process and what it started, and to those that are yet to come."""
@@ -472,7 +472,7 @@ class ProcessExecutor:
             if worker.process.is_alive():
                 worker.kill()
                 worker.process.join()
-            worker.end_the_rest()
+            worker.kill_leftovers()
             worker.process.close()
 
     def _assign(self, job: Job) -> TrialProcess:
@@ -509,9 +509,9 @@ class ProcessExecutor:
         patience = min(timeout, *(worker.due for worker in self.busy.values()))
         for end in multiprocessing.connection.wait([*telling, *leaving], max(0.0, patience)):
             if end in telling:
-                telling[end].hear()
+                telling[end].receive()
         for worker in self.busy.values():
-            worker.tend()
+            worker.enforce_limits()
 
 
 def packed(hydra_context: HydraContext, task: TaskFunction, config: DictConfig, through_launcher: bool) -> bytes:
@@ -563,7 +563,7 @@ def _context(preload: Sequence[str]) -> Any:
     # The fork server of Python 3.11 imports before it knows our sys.path, and says nothing when it fails.
     # And what it imports makes semaphores (tqdm), of which Python's tracker would warn when all is over.
     before = dict(os.environ)
-    for name in before.keys() - alone(before):
+    for name in before.keys() - without_rank(before):
         del os.environ[name]
     os.environ[FORK_SERVER] = "1"
     os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)

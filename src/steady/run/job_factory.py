@@ -54,7 +54,7 @@ class JobFactory:
     config: DictConfig
 
     @property
-    def named(self) -> bool:
+    def has_trial_node(self) -> bool:
         """Whether the task can be told which trial it is; one that cannot is neither pruned nor resumed."""
         node = OmegaConf.select(self.config, "trial")
         return isinstance(node, DictConfig) and "storage" in node
@@ -65,7 +65,7 @@ class JobFactory:
 
     def identity(self, study: optuna.Study, trial: FrozenTrial) -> tuple[str, ...]:
         """Overrides that tell a job which trial it is."""
-        if not self.named:
+        if not self.has_trial_node:
             return ()
         return (
             f"trial.number={trial.number}",
@@ -79,7 +79,7 @@ class JobFactory:
         compose = None if self._by_number else lambda trial: self._subdir(study, trial)
         return Folders(Path(meta.get(study, meta.SWEEP_DIR)), compose=compose)
 
-    def occupied(self, params: Mapping[str, Any]) -> list[Path]:
+    def used_folders(self, params: Mapping[str, Any]) -> list[Path]:
         """List the folders with something in them where trials of a study that is begun now would work.
 
         Args:
@@ -95,7 +95,7 @@ class JobFactory:
             return []
         return [folder] if Path(os.path.abspath(folder)) != Path(os.path.abspath(base)) and is_used(folder) else []
 
-    def place(self, folders: Folders, trial: FrozenTrial) -> tuple[str, ...]:
+    def folder_override(self, folders: Folders, trial: FrozenTrial) -> tuple[str, ...]:
         """Override that tells a job its folder; none if that could not be composed, which the job will meet."""
         if folders.compose is not None and not meta.has(trial, meta.FOLDER):
             return ()
@@ -159,7 +159,7 @@ class JobFactory:
         finally:
             hydra_config.cfg = before
 
-    def point_to(self, sweep_dir: str) -> None:
+    def set_sweep_dir(self, sweep_dir: str) -> None:
         """Make every job work in this folder, whatever the configuration says now (`${now:}`)."""
         with read_write(self.config.hydra), open_dict(self.config.hydra):
             self.config.hydra.sweep.dir = sweep_dir

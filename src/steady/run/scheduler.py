@@ -111,9 +111,9 @@ class Scheduler:
         return self._closed() or self.ledger.done
 
     def _closed(self) -> bool:
-        return self.stop.requested or self.is_late() or self.ledger.abort is not None
+        return self.stop.requested or self.is_out_of_time() or self.ledger.abort is not None
 
-    def is_late(self) -> bool:
+    def is_out_of_time(self) -> bool:
         """Whether the time is over in which trials may begin; once it is, it stays so."""
         timeout = self.limits.timeout
         self._late |= timeout is not None and self.clock() - self.started >= timeout - self.limits.reserved()

@@ -82,13 +82,13 @@ class StudyOpener:
         """Refuse, before anything is written, names that name nothing, and folders of trials that another study left.
 
         Args:
-            params: of the first trial, see `JobFactory.occupied`.
+            params: of the first trial, see `JobFactory.used_folders`.
 
         Raises:
             ConfigError: `allow_change` names nothing that could change.
             StudyError: the study has no trials, and there are folders of some where its own would work.
         """
-        occupied = self.jobs.occupied(params)
+        occupied = self.jobs.used_folders(params)
         # Afterwards: a trial is in the study before its folder is there, so what another controller begins shows.
         study = study_on_paper(self.options)
         if occupied and not study.get_trials(deepcopy=False):
@@ -154,7 +154,7 @@ class StudyOpener:
             self._require_folder(study)
             if self._elsewhere(study):
                 say(f"{self._where(study)} goes on there; {results.RESULTS} is written to {self.folder} too.")
-            self.jobs.point_to(meta.get(study, meta.SWEEP_DIR))
+            self.jobs.set_sweep_dir(meta.get(study, meta.SWEEP_DIR))
             yield leases
         finally:
             with suppress(StorageError):  # which we told of; that we have ended shows by our process

@@ -128,7 +128,7 @@ def test_after_the_timeout_nothing_begins() -> None:
     loop = scheduler(Script(1), Limits(99, timeout=20), clock=lambda: float(next(times)))
     loop.run()
     assert 0 < len(loop.ledger.study.trials) < 20
-    assert loop.is_late()
+    assert loop.is_out_of_time()
 
 
 def test_what_is_reserved_of_the_time_is_not_for_trials() -> None:
