@@ -338,7 +338,7 @@ class Hangs:
 
     due = 0.01
 
-    def look(self) -> str:
+    def check(self) -> str:
         return "It hangs" if Path("hangs").exists() else ""
 
 
