@@ -106,7 +106,7 @@ class Sweep:
     def __post_init__(self) -> None:
         self.started = time.monotonic()
         self.options, self.space, self.config = self.jobs.options, self.jobs.space, self.jobs.config
-        self.opener = StudyOpener(self.jobs)
+        self.opener, self.names = StudyOpener(self.jobs), list(self.options.objective)
         if self.options.pruning is not None and not self.jobs.has_trial_node:
             raise StudyError(
                 "A pruner hears of trials through the node `trial` of the configuration, and there is none. Add "
@@ -142,10 +142,10 @@ class Sweep:
         total = self.options.n_trials
         if budget.is_complete(study, total) and ConfirmationStage(study, self.jobs).complete:
             self._record(study)
-            self._require_one(study)
+            self._require_finished(study)
             self.call_on_end(study, sweep_dir)  # a judge may be there that was not when it ended
             self._record(study)
-            say(f"The study {study.study_name} is finished: {results.summary(study, self._names())}.")
+            say(f"The study {study.study_name} is finished: {results.summary(study, self.names)}.")
             more = f"for more, raise n_trials. Start another with {self.opener.naming}=NEWNAME."
             say(f"It has all of its {total} trials; {more}")
             return
@@ -224,15 +224,12 @@ class Sweep:
 
     # --- results
 
-    def _names(self) -> list[str]:
-        return list(self.options.objective)
-
     def _record(self, study: optuna.Study) -> None:
         board, runs = self.options.record / results.LEADERBOARD, Path(meta.get(study, meta.SWEEP_DIR))
         with ErrorTranslator(board):
             for folder in {runs, self.opener.folder}:
                 results.write_results(study, folder)
-            results.write_leaderboard(study, board, self._names(), runs, self.options.score_reader)
+            results.write_leaderboard(study, board, self.names, runs, self.options.score_reader)
 
     def call_on_end(self, study: optuna.Study, sweep_dir: Path) -> None:
         """Call the functions of `on_end`. A failure there is no failure of the sweep."""
@@ -246,19 +243,19 @@ class Sweep:
 
     def _farewell(self, study: optuna.Study) -> None:
         runs = Path(meta.get(study, meta.SWEEP_DIR))
-        results.print_table(study, self._names(), runs=runs, extra=self.options.score_reader)
-        say(results.summary(study, self._names()))
+        results.print_table(study, self.names, runs=runs, extra=self.options.score_reader)
+        say(results.summary(study, self.names))
         if self.stop.requested:
             say(f"Interrupted; nothing is lost. The same line goes on:\n  {shlex.join(command())}")
             raise SystemExit(128 + (self.stop.signal or signal.SIGINT))
-        self._require_one(study, told=True)
+        self._require_finished(study, told=True)
         if not budget.is_complete(study, self.options.n_trials) and self.options.timeout is not None:
             say(f"Its time is over (hydra.sweeper.timeout). The same line goes on:\n  {shlex.join(command())}")
         url = shown(self.options.storage)
         look = f"Look at it with any of Optuna's tools, for example: optuna-dashboard {shlex.quote(url)}"
         say(f"Study: {self.options.record}. {self.options.next_step or look}")
 
-    def _require_one(self, study: optuna.Study, told: bool = False) -> None:
+    def _require_finished(self, study: optuna.Study, told: bool = False) -> None:
         """Do not call a study finished in which no trial is; `told`: a table has said what they failed of.
 
         Raises:
@@ -275,7 +272,7 @@ class Sweep:
                 "Raise it; what is prepared by now takes no time again."
             )
         said = [
-            f"No trial finished ({results.summary(study, self._names())}).",
+            f"No trial finished ({results.summary(study, self.names)}).",
             "" if told else budget.failures(trials),
         ]
         more = "Give the mended command: trials that failed before it do not count. If what was wrong is not in the "

@@ -96,20 +96,18 @@ def _guarded(frame: FrameType) -> bool:
 @contextmanager
 def silence() -> Iterator[None]:
     """Silence standard output and error: what modules print when imported was said where the sweep was started."""
-    streams = (sys.stdout, sys.stderr)
-    for text in streams:
-        text.flush()
-    kept = [os.dup(number) for number in (1, 2)]
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    try:
-        for number in (1, 2):
-            os.dup2(nothing, number)
-        yield
-    finally:
-        for text in streams:
-            with contextlib.suppress(ValueError, OSError):
-                text.flush()
-        for number, was in zip((1, 2), kept, strict=True):
-            os.dup2(was, number)
-            os.close(was)
-        os.close(nothing)
+    streams = {1: sys.stdout, 2: sys.stderr}
+    with open(os.devnull, "w") as nothing:
+        kept = {}
+        for number, text in streams.items():
+            text.flush()
+            kept[number] = os.dup(number)
+            os.dup2(nothing.fileno(), number)
+        try:
+            yield
+        finally:
+            for number, text in streams.items():
+                with contextlib.suppress(ValueError, OSError):
+                    text.flush()
+                os.dup2(kept[number], number)
+                os.close(kept[number])
