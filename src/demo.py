@@ -13,9 +13,9 @@ from omegaconf import DictConfig
 @guard
 def main(cfg: DictConfig) -> None:
     """Serve a page on this machine until Ctrl-C."""
-    from catsweep.demo import command  # imports torch, which --help must not wait for
+    from catsweep.app import launch  # imports torch, which --help must not wait for
 
-    command.run(cfg)
+    launch.run(cfg)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ from omegaconf import DictConfig
 @guard
 def main(cfg: DictConfig) -> None:
     """Write the bundle."""
-    from catsweep.export import bundle  # imports torch, which --help must not wait for
+    from catsweep import publish  # imports torch, which --help must not wait for
 
-    bundle.run(cfg)
+    publish.run(cfg)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ from omegaconf import DictConfig
 @guard
 def main(cfg: DictConfig) -> None:
     """Write a page of cats, a folder or an animation."""
-    from catsweep.generation import command  # imports torch, which --help must not wait for
+    from catsweep.generate import drawing  # imports torch, which --help must not wait for
 
-    command.run(cfg)
+    drawing.run(cfg)
 
 
 if __name__ == "__main__":

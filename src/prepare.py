@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 @guard
 def main(cfg: DictConfig) -> None:
     """Run the stages that have to run."""
-    from catsweep.data.prepare import pipeline  # imports OpenCV, which --help must not wait for
+    from catsweep.prepare import pipeline  # imports OpenCV, which --help must not wait for
 
     pipeline.run(cfg)
 

@@ -9,18 +9,18 @@ from catsweep.commands import guard  # isort: skip  # first: from here on Ctrl-C
 import hydra
 from omegaconf import DictConfig
 
-from catsweep import run_folder
+from catsweep import runs
 
-run_folder.register()
+runs.register()
 
 
 @hydra.main(config_path="../conf", config_name="train")
 @guard
 def main(cfg: DictConfig) -> float | tuple[float, ...]:
     """Train, score, and return the values of `objective`."""
-    from catsweep import training  # imports torch, which --help must not wait for
+    from catsweep.training import fit  # imports torch, which --help must not wait for
 
-    return training.run(cfg)
+    return fit.run(cfg)
 
 
 if __name__ == "__main__":

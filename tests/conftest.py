@@ -16,6 +16,7 @@ from hypothesis import settings
 from omegaconf import DictConfig
 from playwright.sync_api import Browser, sync_playwright
 from tests import memory
+from tests.fake_sweeps import Sweep
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -37,6 +38,12 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
     memory.settle()
     if before <= memory.LIMIT < memory.peak():
         pytest.fail(f"This process of the suite took {memory.peak() / 2**30:.1f} GiB of the 2 GiB it may.")
+
+
+@pytest.fixture
+def sweep(tmp_path: Path, empty_database: Path) -> Sweep:
+    """An empty project."""
+    return Sweep(tmp_path, empty_database)
 
 
 @pytest.fixture(scope="session")

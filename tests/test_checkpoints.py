@@ -16,7 +16,7 @@ from torch import nn
 from catsweep import checkpoints
 from catsweep.checkpoints import Checkpoints, newest, read, refuse_others
 from catsweep.errors import DataError, TrainingError
-from catsweep.run_folder import BEST_CHECKPOINT, LAST_CHECKPOINT, PREVIOUS_CHECKPOINT
+from catsweep.runs import BEST_CHECKPOINT, LAST_CHECKPOINT, PREVIOUS_CHECKPOINT
 
 pytestmark = pytest.mark.security
 SAME_FOLDER = settings(

@@ -18,9 +18,9 @@ from catsweep import evaluation
 from catsweep.commands import guard
 from catsweep.data.ready import CARD, IMAGES, MANIFEST, Item, ReadySet, Row, digest, write_manifest
 from catsweep.errors import ConfigError, DataError, EvaluationError, ExportError, MetricError, TakenError
-from catsweep.export import onnx, recorded
+from catsweep.export import graphs, recorded
+from catsweep.export.graphs import load_bundle
 from catsweep.export.intervals import measure
-from catsweep.export.reading import load_bundle
 from catsweep.metrics.extractors import Extractor
 from catsweep.metrics.scorer import Scorer
 
@@ -53,13 +53,13 @@ DECODE = [
 
 
 def write_network(path: Path, given: str, shape: list[str | int], steps: list[tuple[str, list[str], str]]) -> None:
-    """What `catsweep.export.onnx` writes of the network below, without waiting seconds for torch's exporter."""
+    """What `catsweep.export.graphs` writes of the network below, without waiting seconds for torch's exporter."""
     constants = {"scale": np.float32(0.7), "waves": WAVES.numpy(), "axes": np.array([2, 3])}
     graph = helper.make_graph(
         [helper.make_node(kind, inputs, [output]) for kind, inputs, output in steps],
         "network",
         [helper.make_tensor_value_info(given, TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info(onnx.OUTPUT, TensorProto.FLOAT, ["N", 3, SIDE, SIDE])],
+        [helper.make_tensor_value_info(graphs.OUTPUT, TensorProto.FLOAT, ["N", 3, SIDE, SIDE])],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )
     path.write_bytes(
@@ -103,9 +103,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ready, bundle = write_ready(root / "data" / "ready" / "cats-16"), root / "outputs" / "exports" / "cats-3"
     bundle.mkdir(parents=True)
     scorer, model = scorer_of(ready, root / "statistics"), Net()
-    write_network(bundle / onnx.FILE, onnx.INPUT, ["N", 3], DECODE)
+    write_network(bundle / graphs.GENERATOR, graphs.INPUT, ["N", 3], DECODE)
     write_network(
-        bundle / onnx.RECONSTRUCTOR, onnx.PHOTOS, ["N", 3, SIDE, SIDE], [("Mul", ["photos", "scale"], "images")]
+        bundle / graphs.RECONSTRUCTOR, graphs.PHOTOS, ["N", 3, SIDE, SIDE], [("Mul", ["photos", "scale"], "images")]
     )
     scores, cards = scorer.final(model)
     metrics = {
@@ -224,7 +224,7 @@ def test_inside_but_not_the_record_is_said(bundle: Path, capsys: pytest.CaptureF
 
 
 def test_a_bundle_that_lost_its_reconstructor_does_not_score_as_it_says(bundle: Path) -> None:
-    (bundle / onnx.RECONSTRUCTOR).unlink()
+    (bundle / graphs.RECONSTRUCTOR).unlink()
     with pytest.raises(EvaluationError, match="val/ssim cannot be taken, for the model does not reconstruct"):
         evaluation.run(config())
 

@@ -20,19 +20,20 @@ from hydra import initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from onnx import TensorProto, helper
 
-from catsweep import evaluation, runs, training
+from catsweep import evaluation, runs
+from catsweep.app.session import Session
 from catsweep.commands import guard
 from catsweep.configuration import CONF
 from catsweep.data.ready import CARD, IMAGES, MANIFEST, Item, ReadySet, Row, digest, write_manifest
-from catsweep.demo.studio import Studio
 from catsweep.errors import CatsweepError, ConfigError, DataError, ExportError
 from catsweep.export import bundle as bundles
 from catsweep.export import weights
-from catsweep.export.onnx import OnnxGenerator
-from catsweep.generation import command as generation
-from catsweep.generation.sources import choose
+from catsweep.export.graphs import OnnxGenerator
+from catsweep.generate import drawing
+from catsweep.generate.model_source import choose
 from catsweep.loaded import rebuild
-from catsweep.metrics.card import MetricCard
+from catsweep.metrics.scores import MetricCard
+from catsweep.training import fit
 
 pytestmark = pytest.mark.security
 
@@ -146,10 +147,10 @@ def hostile(checkpoint: str, name: str = "pytorch_lightning.LightningModule.load
 
 
 OPENING_A_RUN: dict[str, Callable[[Path], Any]] = {
-    "generate": lambda run: generation.run(command("generate", run=str(run), n=1)),
+    "generate": lambda run: drawing.run(command("generate", run=str(run), n=1)),
     "evaluate": lambda run: evaluation.open_model(run),
     "export": lambda run: bundles.run(command("export", run=str(run), draws=0, out="exports")),
-    "demo": lambda run: Studio(choose(None, str(run)), Path()),
+    "demo": lambda run: Session(choose(None, str(run)), Path()),
 }
 NAMES = ["pytorch_lightning.LightningModule.load_from_checkpoint", "catsweep.models.vae.VAE.load_from_checkpoint"]
 
@@ -196,7 +197,7 @@ def test_a_run_that_goes_on_from_a_pickle(
     shutil.copy(pickled, folder / "checkpoints/last.ckpt")
     OmegaConf.save(OmegaConf.create(OmegaConf.to_container(cfg, resolve=True)), folder / "config.yaml")
     with pytest.raises(Exception, match=r"[Ww]eights_only|last\.ckpt"):
-        training.run(cfg, folder)
+        fit.run(cfg, folder)
     assert not mark.exists()
 
 
@@ -365,9 +366,10 @@ def calling(*names: str) -> set[str]:
 def test_who_builds_what_a_configuration_names() -> None:
     """Those that compose theirs; whoever opens a folder goes through `catsweep.loaded`."""
     assert calling("instantiate") == {
-        "catsweep/training", "catsweep/judging", "catsweep/smoke_test", "catsweep/preflight",
+        "catsweep/training/fit", "catsweep/training/trainer", "catsweep/training/smoke_test",
+        "catsweep/training/preflight", "catsweep/judging",
         "catsweep/tracking/loggers", "catsweep/tracking/sweep_run",
-        "catsweep/data/prepare/pipeline", "catsweep/data/prepare/loose",
+        "catsweep/prepare/pipeline", "catsweep/prepare/exporters",
     }  # fmt: skip
     assert calling("hydra.utils.instantiate", "hydra.utils.call") == {
         "catsweep/instantiation", "catsweep/loaded", "steady/propose/pruning", "steady/propose/sampling",

@@ -87,7 +87,7 @@ def test_our_packages_and_those_we_build_from_are_trusted(target):
         "catsweeping.losses.hinge",
         # Through a trusted module to what it has imported.
         "catsweep.commands.os.system",
-        "catsweep.run_folder.Path.home",
+        "catsweep.runs.Path.home",
         "torch.nn.functional.torch.hub.list",
     ],
 )

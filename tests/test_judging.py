@@ -15,13 +15,13 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import create_trial
 from tests import onnx_networks
 
-from catsweep import judging, training
+from catsweep import judging
 from catsweep.data.datamodule import CatDataModule
 from catsweep.errors import MetricError
 from catsweep.instantiation import instantiate
-from catsweep.metrics.judge import Judge
-from catsweep.metrics.judged import FILE, NAMES, read_judged
-from catsweep.preflight import facts
+from catsweep.metrics.judge import FILE, NAMES, Judge, read_judged
+from catsweep.training import fit
+from catsweep.training.preflight import facts
 from steady.study import meta
 
 Compose = Callable[..., DictConfig]
@@ -58,7 +58,7 @@ def test_a_file_that_is_no_network_is_told_before_photos_are_prepared(
 ) -> None:
     monkeypatch.setattr(CatDataModule, "prepare_data", lambda self: pytest.fail("photos were prepared"))
     tried = SimpleNamespace(problems=lambda attempt: pytest.fail("a search was tried"))
-    for begin in (lambda cfg: training.run(cfg, tmp_path / "run"), lambda cfg: facts(cfg, tried)):
+    for begin in (lambda cfg: fit.run(cfg, tmp_path / "run"), lambda cfg: facts(cfg, tried)):
         with pytest.raises(MetricError, match=said):
             begin(composed(*words))
 
@@ -71,8 +71,8 @@ def finished(composed: Compose, tmp_path_factory: pytest.TempPathFactory) -> Pat
     """A run that was judged at its end; to be copied."""
     folder = tmp_path_factory.mktemp("finished") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training.loggers, "summarise", lambda log_to, *given: TOLD.append(given))
-        training.run(composed(), folder)
+        patch.setattr(fit.loggers, "summarise", lambda log_to, *given: TOLD.append(given))
+        fit.run(composed(), folder)
     return folder
 
 
@@ -112,7 +112,7 @@ def test_the_logger_is_told_of_both(finished: Path) -> None:
 
 
 def test_a_trial_is_not_judged_while_the_sweep_goes_on(composed: Compose, tmp_path: Path) -> None:
-    training.run(composed("trial.number=0", "trial.study=cats"), tmp_path / "run")
+    fit.run(composed("trial.number=0", "trial.study=cats"), tmp_path / "run")
     assert (tmp_path / "run" / "metrics.json").exists()
     assert not (tmp_path / "run" / FILE).exists()
 
@@ -122,7 +122,7 @@ def test_a_judge_that_was_named_and_is_not_there_is_told_before_anything_is_trai
     compose: Compose, tmp_path: Path, option: str
 ) -> None:
     cfg = compose(f"metrics/judge={option}", f"judge.extractor.file={tmp_path / 'no.onnx'}")
-    for step in (lambda: training.run(cfg, tmp_path / "run"), lambda: facts(cfg)):
+    for step in (lambda: fit.run(cfg, tmp_path / "run"), lambda: facts(cfg)):
         with pytest.raises(MetricError, match=r"no\.onnx; it is not there\. `make judge` fetches it"):
             step()
     assert not (tmp_path / "run" / "checkpoints").exists()
@@ -137,7 +137,7 @@ def test_without_the_file_one_line_says_how_to_get_it(
 ) -> None:
     cfg = compose("metrics/judge=auto", f"judge.extractor.file={tmp_path / 'no.onnx'}", "epochs=1")
     with caplog.at_level(logging.INFO):
-        training.run(cfg, tmp_path / "run")
+        fit.run(cfg, tmp_path / "run")
     assert len([line for line in caplog.messages if "`make judge` fetches it" in line]) == 1
     assert not (tmp_path / "run" / FILE).exists()
     scores = [json.loads((run / "metrics.json").read_text())["scores"] for run in (finished, tmp_path / "run")]
@@ -166,7 +166,7 @@ def test_it_is_no_part_of_the_contract(root: Path) -> None:
 
 
 def test_a_run_goes_on_under_another_judge(composed: Compose, run: Path) -> None:
-    training.run(composed("epochs=2", f"resume={run}", "judge.samples=12"), run)
+    fit.run(composed("epochs=2", f"resume={run}", "judge.samples=12"), run)
     judged = read_judged(run)
     assert judged is not None
     assert judged.cards["judge/fid"].samples == 12

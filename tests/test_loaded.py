@@ -5,6 +5,7 @@ import functools
 import re
 import shutil
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,19 @@ def test_a_run_from_before_vaes_had_averages_or_discriminators_is_built_again() 
     assert torch.equal(old.eval().reconstruct(images), new.eval().reconstruct(images))
 
 
+def test_classes_that_have_moved_are_found(tmp_path: Path) -> None:
+    now = composed("data/augment=mild")
+    text = OmegaConf.to_yaml(OmegaConf.create(now))
+    before = text.replace("catsweep.data.operations", "catsweep.data." + "prepare.operations")
+    assert before != text
+    (tmp_path / "config.yaml").write_text(before)
+    assert read(tmp_path / "config.yaml") == now
+    for old, new in loaded.MOVED.items():
+        assert find_spec(new) is not None
+        with pytest.raises(ModuleNotFoundError):
+            find_spec(old + ".x")
+
+
 def test_a_file_that_is_added_to_a_group_counts(tmp_path: Path) -> None:
     shutil.copytree(CONF, tmp_path / "conf")
     (tmp_path / "conf/activation/softplus.yaml").write_text("_target_: torch.nn.Softplus\n_partial_: true\n")
@@ -138,7 +152,7 @@ NOT_FOR_A_MODEL = [
     "catsweep.models.vae.VAE.__init__",
     "catsweep.models.vae.torch.load",
     "catsweep.models.vae",
-    "catsweep.export.program.load",
+    "catsweep.export.graphs.load",
     "catsweep.tracking.loggers.wandb_logger",
     "catsweep.data.datamodule.CatDataModule",
     "catsweep.metrics.scorer.Scorer",

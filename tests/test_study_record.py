@@ -8,7 +8,7 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 from tests.report.studies import BEGIN, CARD_OF_FID, HOSTILE, SPACE, Lab, add, params_of
 
-from catsweep.export.selection import Objective
+from catsweep.selection import Objective
 from catsweep.study_record import LEAST, Entry, Record, failures, first_line, importances, read
 from steady.study import meta
 

@@ -38,7 +38,7 @@ SWEEP = (
 EPOCHS = 24
 
 # Without wandb: what it is to tidy when a process ends is the warm one's.
-IMPORTS = (*OF_A_SWEEP, "catsweep.training", "catsweep.export.bundle", "catsweep.export.best_model", "onnxscript")
+IMPORTS = (*OF_A_SWEEP, "catsweep.training", "catsweep.export.bundle", "catsweep.export.choice", "onnxscript")
 
 Typed = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -14,7 +14,12 @@ from mkdocs.structure.files import File, Files
 CONF = reference.CONF
 ROOT = CONF.parent
 SCHEMA = ROOT / "src" / "hydra_plugins" / "steady_sweeper" / "config.py"
-COPIED = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "LICENSE": "license.md"}
+COPIED = {
+    "README.md": "index.md",
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "LICENSE": "license.md",
+}
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:

@@ -104,7 +104,7 @@ def _keys(path: str, node: yaml.Node, lines: list[str], target: str, text: str) 
     name = path.rpartition(".")[2]
     if name in HIDDEN:
         return
-    if isinstance(node, yaml.MappingNode) and not node.flow_style:
+    if isinstance(node, yaml.MappingNode) and (not node.flow_style or (_target(node) and len(node.value) == 1)):
         first, own = _line_of_key(name, node, lines), _target(node)
         if (remark := _remark(first, first, lines)) or own:
             yield Key(path, "", remark, own)

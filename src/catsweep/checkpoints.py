@@ -1,8 +1,8 @@
-"""Checkpoints on the disk: written whole or not at all, and read whole or refused by name.
+"""Write checkpoints whole or not at all, and read them whole or refuse them by name.
 
-`catsweep.training` gives `Checkpoints` to Lightning, which writes through it; `catsweep.resumption` asks `newest` where
-a run goes on from, `catsweep.runs` reads weights. Lightning itself writes to the temporary folder and moves the file,
-which is a copy where that is another file system: a kill or a full disk in it leaves a torn one.
+`catsweep.training.trainer` gives `Checkpoints` to Lightning, which writes through it; `catsweep.training.resume` asks
+`newest` where a run goes on from, `catsweep.runs` reads weights. Lightning itself writes to the temporary folder and
+moves the file, which is a copy where that is another file system: a kill or a full disk in it leaves a torn one.
 """
 
 import io
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from catsweep.errors import DataError, TrainingError
 from catsweep.records import in_short, require_whole, torn
-from catsweep.run_folder import LAST_CHECKPOINT, PREVIOUS_CHECKPOINT
+from catsweep.runs import LAST_CHECKPOINT, PREVIOUS_CHECKPOINT
 from steady import atomic
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ SHARED = 4  # names that one stored tensor may have, about, as tied weights do
 
 
 class Checkpoints(TorchCheckpointIO):
-    """How Lightning writes checkpoints and reads them: each in one step, and `last` keeps the one before.
+    """Checkpoint IO for Lightning: each is written in one step, and `last` keeps the one before.
 
     The one before is kept only if this process has read the newest, or written it: a torn one must not take the place
     of the whole one that the run went on from.
@@ -117,7 +117,7 @@ def read(file: Path) -> dict[str, Any]:
 
 
 def epoch_of(checkpoint: Mapping[str, Any]) -> int:
-    """The epoch that a checkpoint was written in, counted from 1.
+    """Read the epoch that a checkpoint was written in, counted from 1.
 
     Raises:
         DataError: it does not tell.
@@ -156,7 +156,7 @@ def refuse_others(model: LightningModule, state: Mapping[str, Tensor], file: Pat
 def newest(
     run: Path, accept: Callable[[dict[str, Any], Path], None] = lambda checkpoint, file: None
 ) -> tuple[Path, dict[str, Any]] | None:
-    """The checkpoint that a run goes on from: the last, or the one before it if the last is torn, which is said.
+    """Read the checkpoint that a run goes on from: the last, or the one before it if the last is torn, which is said.
 
     Args:
         run: its folder.

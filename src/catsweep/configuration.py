@@ -6,6 +6,7 @@ together. Every message names the choices that do.
 
 import pkgutil
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,46 @@ def check_batch(cfg: DictConfig, photos: int | None = None) -> None:
         f"A network that ends as a single cell (data.size={size}, depth.halvings={halvings}) cannot be normalized over "
         f"{batches}. {more}, or normalization=group{f', or depth.halvings={halvings - 1}' if halvings > 1 else ''}."
     )
+
+
+def check_objective(cfg: DictConfig, names: Collection[str]) -> None:
+    """Refuse an objective that will not be scored.
+
+    Args:
+        cfg: of a run.
+        names: of the scores that there will be.
+
+    Raises:
+        ConfigError: naming the scores there will be.
+    """
+    if not cfg.objective or (missing := [name for name in cfg.objective if name not in names]):
+        raise ConfigError(
+            f"objective must name scores of this model and data, of {', '.join(names)}; "
+            f"got {list(cfg.objective)}{f', where {missing} is not one of them' if cfg.objective else ''}."
+        )
+
+
+def check_rungs(cfg: DictConfig, metrics: Collection[str], taken: Collection[str]) -> None:
+    """Refuse to prune by a score that is not taken during training.
+
+    Args:
+        cfg: of a run.
+        metrics: names of the scores that its study prunes by.
+        taken: names of the scores that are taken at rungs.
+
+    Raises:
+        ConfigError: naming the scores that are taken; or there is no rung to take one at.
+    """
+    if metrics and not cfg.rungs:
+        raise ConfigError(
+            "Pruning needs rungs, shares of the budget such as [0.25, 0.5]; got none. "
+            "Set some, or hydra.sweeper.pruner=null."
+        )
+    if missing := [name for name in metrics if name not in taken]:
+        raise ConfigError(
+            f"hydra.sweeper.prune_metric must name a score taken during training, of "
+            f"{', '.join(taken)}; got {', '.join(missing)}."
+        )
 
 
 def check(cfg: DictConfig) -> None:

@@ -1,4 +1,4 @@
-"""A bundle scored again from its own files: `python src/evaluate.py bundle=…`.
+"""Score a bundle or a run again from its own files: `python src/evaluate.py bundle=…`.
 
 Reads an exported bundle (drawn with ONNX Runtime, as its users draw it) or the folder of a run (its scored
 checkpoint), and the photos it was scored against. Prints each score beside the recorded one and the interval it must
@@ -15,16 +15,15 @@ from rich.table import Table
 from catsweep import judging
 from catsweep.errors import EvaluationError
 from catsweep.export import digests
-from catsweep.export.best_model import scored_checkpoint
-from catsweep.export.intervals import LEVEL, NOT_BELOW_ZERO, ROUNDING, SHARE, SHARES, Interval
-from catsweep.export.reading import is_bundle, latest_bundle, load_bundle
+from catsweep.export.graphs import load_bundle
+from catsweep.export.intervals import LEVEL, ROUNDING, Interval
 from catsweep.export.recorded import Recorded, open_photos, other_versions, scorer_for
-from catsweep.metrics.card import MetricCard
-from catsweep.metrics.judged import Judged, read_judged
+from catsweep.metrics.judge import JUDGED, Judged, read_judged
 from catsweep.metrics.scorer import Scorer
+from catsweep.metrics.scores import MetricCard, score
 from catsweep.models.generator import Generator
 from catsweep.ownership import require_file
-from catsweep.runs import load_run
+from catsweep.runs import Bundle, RunDir, load_run
 from steady import places, printing
 from steady.atomic import write_json
 
@@ -48,8 +47,8 @@ def run(cfg: DictConfig) -> Path:
     if cfg.out is not None:
         require_file(Path(cfg.out), '"recorded_seed"', "out=FILE")
         places.check(Path(cfg.out).parent, cfg, file=Path(cfg.out).name, key="out=FILE.json")
-    folder = Path(cfg.bundle) if cfg.bundle is not None else latest_bundle(Path(cfg.exports))
-    said = digests.verify(folder) if is_bundle(folder) else []
+    folder = Path(cfg.bundle) if cfg.bundle is not None else Bundle.latest(Path(cfg.exports))
+    said = digests.verify(folder) if Bundle.is_at(folder) else []
     recorded = Recorded.read(folder)
     ready = open_photos(recorded, cfg.ready)
     console = printing.console()
@@ -74,27 +73,27 @@ def run(cfg: DictConfig) -> Path:
 
 
 def open_model(folder: Path) -> Generator:
-    """The generator of a bundle, or of a run's scored checkpoint, on the CPU.
+    """Open the generator of a bundle, or of a run's scored checkpoint, on the CPU.
 
     Raises:
         DataError: the run lacks its checkpoint.
         ExportError: the bundle is damaged.
     """
-    if is_bundle(folder):
+    if Bundle.is_at(folder):
         return load_bundle(folder)
-    model, _ = load_run(folder, scored_checkpoint(folder))
+    model, _ = load_run(folder, RunDir(folder).scored_checkpoint())
     assert isinstance(model, Generator)
     return model
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The scores of then and now.
+    """Recorded scores beside those that were measured again.
 
     Attributes:
         recorded: of the folder.
-        now: what was measured again.
-        cards: how.
+        now: scores that were measured again.
+        cards: how they were measured.
         seed: of the latents they were measured with.
         judged: what another network says now, if there is one.
     """
@@ -111,7 +110,7 @@ class Outcome:
         return self.seed == self.recorded.seed
 
     def interval(self, name: str) -> Interval | None:
-        """Where a score must land; None if nothing says so.
+        """Find the interval that a score must land in; None if nothing says so.
 
         Without a recorded one, as in the folder of a run, the same latents must give the record, but for rounding.
         """
@@ -120,7 +119,8 @@ class Outcome:
         if not self.repeated:
             return None
         record, slack = self.recorded.scores[name], self._rounding(name)
-        low = max(0.0, record - slack) if name in (*NOT_BELOW_ZERO, SHARE) else record - slack
+        least = score(name).least
+        low = record - slack if least is None else max(least, record - slack)
         return Interval(low, record + slack, LEVEL, 1, "the record and its rounding")
 
     def inside(self, name: str) -> bool | None:
@@ -129,7 +129,7 @@ class Outcome:
         return None if interval is None else name in self.now and self.now[name] in interval
 
     def table(self) -> Table:
-        """One row per score, for a terminal."""
+        """Tabulate the scores for a terminal, one row each."""
         drawn = max(card.samples for card in self.cards.values())
         title = f"Scores of {self.recorded.folder.name}: {drawn} images from seed {self.seed}"
         table = Table(title=title, title_justify="left")
@@ -147,7 +147,7 @@ class Outcome:
         return table
 
     def extractor(self) -> str:
-        """Whose features the distances are in."""
+        """Name the networks in whose features the distances are."""
         by: dict[tuple[str, str, str], list[str]] = {}
         for name, card in self.cards.items():
             by.setdefault((card.extractor, card.weights_sha256, card.resize), []).append(name)
@@ -160,7 +160,7 @@ class Outcome:
         return f"Extractor: {'; '.join(words)}."
 
     def remarks(self) -> list[str]:
-        """What one should know beside the table."""
+        """List what one should know beside the table."""
         said = []
         if versions := other_versions(self.recorded, self.cards):
             said.append(f"Not the libraries of the record: {'; '.join(versions)}.")
@@ -179,7 +179,7 @@ class Outcome:
         return said
 
     def failure(self) -> str:
-        """Which scores are not what the folder says, in a sentence; empty if all are."""
+        """Say which scores are not what the folder says; empty if all are."""
         outside = [name for name in self.recorded.scores if self.inside(name) is False]
         if not outside:
             return ""
@@ -197,7 +197,7 @@ class Outcome:
         return f"{folder} does not score as it says: {'; '.join(words)}.{hint}"
 
     def sentence(self) -> str:
-        """The outcome, if nothing is outside."""
+        """Say how the scores agree, if none is outside."""
         judged = [name for name in self.recorded.scores if self.inside(name)]
         if not judged:
             return f"{self.recorded.folder} was scored; there was nothing to compare with."
@@ -205,16 +205,16 @@ class Outcome:
         return f"{self.recorded.folder} {like}: all {len(judged)} scores are inside."
 
     def judgement(self) -> str:
-        """What another network says, beside what the folder says that it said; empty if none was asked."""
+        """Say what the judge says, beside what the folder says that it said; empty without a judge."""
         if self.judged is None:
             return ""
         then = read_judged(self.recorded.folder)
-        before = then.scores.get("judge/fid") if then and then.judge == self.judged.judge else None
-        recorded = "" if before is None else f" (recorded: judge/fid {before:.4g})"
+        before = then.scores.get(JUDGED) if then and then.judge == self.judged.judge else None
+        recorded = "" if before is None else f" (recorded: {JUDGED} {before:.4g})"
         return f"Judged by {self.judged.judge}: {judging.line(self.judged)}{recorded}"
 
     def to_dict(self, scorer: Scorer) -> dict[str, Any]:
-        """The outcome as plain values, for JSON."""
+        """Convert to plain values, for JSON."""
         return {
             "folder": self.recorded.folder.as_posix(),
             "seed": self.seed,
@@ -240,8 +240,9 @@ class Outcome:
         # Near 0 a share of the score says nothing: there it is a difference of larger numbers, or a count of images.
         spread = interval.high - interval.low if interval else 0.0
         card = self.recorded.cards[name]
-        images = card.settings.get("images", card.samples) if name in SHARES else card.samples
-        least = 1 / images if name in (SHARE, *SHARES) else 1e-6
+        kind = score(name).interval
+        images = card.settings.get("images", card.samples) if kind == "share" else card.samples
+        least = 1 / images if kind in ("count", "share") else 1e-6
         return max(ROUNDING * max(record, spread), least)
 
     def _agrees(self, name: str) -> bool:

@@ -1,7 +1,7 @@
 """Networks in files that a person has fetched once: `make judge`, `make background-model`.
 
 What is fetched, and how it is taken out of a package, is in `catsweep.metrics.dinov2` and
-`catsweep.data.prepare.removers.isnet`; the command around it and the comparison of digests are here.
+`catsweep.prepare.removers.isnet`; the command around it and the comparison of digests are here.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""Who is judged, when, and where that is kept: a run at its end, the best of a sweep, every bundle.
+"""Judge runs and bundles by another network: a run at its end, the best of a sweep, every bundle.
 
 `catsweep.training` calls it after the final scores of a single run, `hydra.sweeper.on_end` names `judge_study`, and
 `export` and `evaluation` judge bundles. The node `judge` of the configuration (the group `metrics/judge`) says by which
 network; it is never an objective, and no part of a study's contract. The judgement is `judge.json` in the folder of the
-run or the bundle, see `catsweep.metrics.judged`.
+run or the bundle, see `catsweep.metrics.judge`.
 """
 
 import logging
@@ -14,15 +14,12 @@ import optuna
 from omegaconf import DictConfig, OmegaConf
 
 from catsweep.errors import CatsweepError, MetricError
-from catsweep.export.best_model import scored_checkpoint
 from catsweep.instantiation import instantiate, trusting
-from catsweep.metrics.card import MetricCard
-from catsweep.metrics.judge import Judge
-from catsweep.metrics.judged import Judged, rank_agreement, read_judged
+from catsweep.metrics.judge import FID, JUDGED, Judge, Judged, rank_agreement, read_judged
 from catsweep.metrics.scorer import Scorer
+from catsweep.metrics.scores import MetricCard
 from catsweep.models.generator import Generator
-from catsweep.records import read_json
-from catsweep.runs import load_run
+from catsweep.runs import RunDir, load_run
 from steady import links
 from steady.printing import say
 from steady.study import select
@@ -35,7 +32,7 @@ FETCHED = "`make judge` fetches it; metrics/judge=none leaves this out."
 
 
 def factory(cfg: DictConfig) -> Factory | None:
-    """The judge of a configuration, its network opened and looked at; it takes `beside`, the scorer of a run.
+    """Make the judge of a configuration, its network opened and checked; it takes `beside`, the scorer of a run.
 
     Args:
         cfg: of any command; its node `judge` says which.
@@ -58,7 +55,7 @@ def factory(cfg: DictConfig) -> Factory | None:
 
 
 def absent(cfg: DictConfig) -> str:
-    """Why nothing is judged, where it would be if the file were there; else empty."""
+    """Say why nothing is judged, where it would be if the file were there; else empty."""
     node = _node(cfg)
     file = None if node is None else OmegaConf.select(node, "extractor.file")
     if node is None or node.get("required", True) or file is None or Path(file).expanduser().exists():
@@ -78,7 +75,7 @@ def judge_model(made: Factory, model: Generator, folder: Path, scorer: Scorer) -
     Raises:
         MetricError: it cannot be judged.
     """
-    judged = made(beside=scorer).judge(model, read_json(folder / "metrics.json")["scores"])
+    judged = made(beside=scorer).judge(model, RunDir(folder).metrics().scores)
     judged.write(folder)
     return judged
 
@@ -97,11 +94,11 @@ def judge_run(judge: Judge, folder: Path) -> Judged:
     cards = judge.cards()
     if (known := read_judged(folder)) and _alike(known, cards):
         return known
-    digest = read_json(folder / "provenance.json").get("data_digest")
-    if digest != judge.scorer.ready.digest:
+    run = RunDir(folder)
+    if run.provenance().get("data_digest") != judge.scorer.ready.digest:
         raise MetricError(f"{folder} was trained on other photos than those of {judge.scorer.ready.path}.")
-    recorded = read_json(folder / "metrics.json")["scores"]
-    model, _ = load_run(folder, scored_checkpoint(folder))
+    recorded = run.metrics().scores
+    model, _ = load_run(folder, run.scored_checkpoint())
     assert isinstance(model, Generator)
     judged = judge.judge(model, recorded)
     judged.write(folder)
@@ -139,7 +136,7 @@ def judge_study(study: optuna.Study, folder: Path, study_folder: Path, config: D
 
 
 def chosen(study: optuna.Study, folder: Path) -> dict[str, Path]:
-    """The runs of a study that are worth judging, in words, with their folders."""
+    """Select the runs of a study to judge: the folders of the best and of the confirmed, by a description."""
     from catsweep import study_record  # it imports what draws charts
 
     found = study_record.read(study, folder)
@@ -154,7 +151,7 @@ def chosen(study: optuna.Study, folder: Path) -> dict[str, Path]:
 
 
 def line(judged: Judged) -> str:
-    """The judgement in a line: `judge/fid 95 (photos: 41)  judge/kid …`."""
+    """Format a judgement as one line: `judge/fid 95 (photos: 41)  judge/kid …`."""
     parts = []
     for name, score in judged.scores.items():
         photos = judged.reference.get(name)
@@ -169,18 +166,14 @@ def _each(judge: Judge, runs: dict[str, Path]) -> Iterator[Judged]:
         except CatsweepError as error:
             log.warning("%s is not judged: %s", name, error)
             continue
-        say(f"  {name}: {_first(judged)}")
+        own = judged.recorded.get(FID)
+        beside = "" if own is None else f", {FID} {own:.4g}"
+        say(f"  {name}: {JUDGED} {judged.scores[JUDGED]:.4g}{beside}")
         yield judged
 
 
-def _first(judged: Judged) -> str:
-    """The two numbers that are looked at first."""
-    own = judged.recorded.get("val/fid")
-    return f"judge/fid {judged.scores['judge/fid']:.4g}" + ("" if own is None else f", val/fid {own:.4g}")
-
-
 def _alike(known: Judged, cards: Mapping[str, MetricCard]) -> bool:
-    """Whether a judgement was made as one would be made now."""
+    """Whether a judgement was measured as one would be now."""
     made, now = ({name: card.measure() for name, card in one.items()} for one in (known.cards, cards))
     return made == now
 

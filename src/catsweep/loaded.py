@@ -46,6 +46,10 @@ WORD = re.compile(r"[\w+-]{0,64}", re.ASCII)
 REFERENCE = re.compile(r"\$\{(\w+)((?:\.\w+)*)\}")  # to a group, or to a key of its options
 GLOBAL = "# @package _global_"  # first line of an option that says more than its own node
 LISTED = 10  # names that a message offers
+# Modules that conf/ named in earlier releases, and what they are called now.
+MOVED = {
+    "catsweep.data." + "prepare.operations": "catsweep.data.operations",  # in two parts, that no rewrite finds it
+}
 LONGEST = 120  # characters of a stranger's text that a message repeats
 
 
@@ -72,7 +76,20 @@ def read(file: Path) -> dict[str, Any]:
         raise ConfigError(
             f"{expected}, with every value; {_short(asked)} would be looked up on this machine, and no run writes that."
         )
-    return {str(key): value for key, value in found.items()}
+    return {str(key): moved(value) for key, value in found.items()}
+
+
+def moved(value: Any) -> Any:
+    """Replace the `_target_` of classes that have moved (`MOVED`) in a plain value of a stored configuration."""
+    if isinstance(value, list):
+        return [moved(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    found = {key: moved(item) for key, item in value.items()}
+    if isinstance(name := found.get("_target_"), str):
+        module, _, attribute = name.rpartition(".")
+        found["_target_"] = f"{MOVED[module]}.{attribute}" if module in MOVED else name
+    return found
 
 
 def rebuild(config: Mapping[str, Any], key: str) -> Any:

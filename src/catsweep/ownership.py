@@ -1,4 +1,4 @@
-"""Which folders catsweep made, and may therefore replace or remove: those with its marker, and nothing else in them.
+"""Mark the folders that catsweep made, which alone it may replace or remove, and only while nothing else is in them.
 
 `catsweep.folders.replacing_folder` writes the marker into every folder that it puts in a place, with the names of all
 files in it, and asks `require` before it replaces one. So a folder of the user is never touched, whatever a
@@ -75,7 +75,7 @@ def is_whole(folder: Path) -> bool:
 
 
 def require(folder: Path, kind: Kind) -> None:
-    """See that a place may be taken: nothing is there, an empty folder, or one that catsweep made.
+    """Refuse a place that may not be taken: anything but an empty folder, or one that catsweep made.
 
     Args:
         folder: the place, links followed.
@@ -84,21 +84,23 @@ def require(folder: Path, kind: Kind) -> None:
     Raises:
         TakenError: something else is there. Nothing is changed.
     """
-    if (made := _made(folder)) not in (None, kind.name):
-        raise TakenError(f"Expected to write {kind.name} to {folder}, but {made} is there. {_move(kind)}")
+    remedy = f"Move it away, or choose another place: {kind.remedy}."
+    with suppress(OSError), _opened(folder) as handle:
+        if (marker := _read(handle)) is not None and marker.made != kind.name:
+            raise TakenError(f"Expected to write {kind.name} to {folder}, but {marker.made} is there. {remedy}")
     if (strange := _strangers(folder, kind)) is None:
-        raise TakenError(f"Expected to write {kind.name} to {folder}, but a file of that name is there. {_move(kind)}")
+        raise TakenError(f"Expected to write {kind.name} to {folder}, but a file of that name is there. {remedy}")
     if strange:
-        named = ", ".join(map(_shown, sorted(strange)[:NAMED]))
+        named = ", ".join(file if file.isprintable() else ascii(file) for file in sorted(strange)[:NAMED])
         more = " and more" if len(strange) > NAMED else ""
         raise TakenError(
             f"Expected to write {kind.name} to {folder}, in the place of what is there; but catsweep did not make "
-            f"{named}{more} in it, so nothing was changed. {_move(kind)}"
+            f"{named}{more} in it, so nothing was changed. {remedy}"
         )
 
 
 def require_file(path: Path, sign: str, remedy: str) -> None:
-    """See that a file may be written: none is there, or one that catsweep wrote.
+    """Refuse to write over a file, but one that catsweep wrote.
 
     Args:
         path: of the file.
@@ -159,13 +161,6 @@ def _opened(folder: Path) -> Iterator[int]:
         os.close(handle)
 
 
-def _made(folder: Path) -> str | None:
-    """What the marker of a folder says that it is; None without one."""
-    with suppress(OSError), _opened(folder) as handle:
-        return None if (marker := _read(handle)) is None else marker.made
-    return None
-
-
 def _is_in(handle: int, file: str) -> bool:
     try:
         return stat.S_ISREG(os.stat(file, dir_fd=handle, follow_symlinks=False).st_mode)
@@ -177,13 +172,9 @@ def _is_at(handle: int, folder: Path) -> bool:
     return os.path.samestat(os.fstat(handle), os.stat(folder))
 
 
-def _move(kind: Kind) -> str:
-    return f"Move it away, or choose another place: {kind.remedy}."
-
-
 @dataclass(frozen=True)
 class _Marker:
-    """What a marker says: the kind's name, names of files, and patterns of those that may come later."""
+    """Content of a marker: the kind's name, names of files, and patterns of those that may come later."""
 
     made: str
     files: Collection[str]
@@ -223,10 +214,6 @@ def _is_link(name: str, handle: int) -> bool:
 
 def _matches(file: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatch.fnmatchcase(file, pattern) for pattern in patterns)
-
-
-def _shown(file: str) -> str:
-    return file if file.isprintable() else ascii(file)
 
 
 def _read(handle: int) -> _Marker | None:

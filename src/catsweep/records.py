@@ -1,4 +1,4 @@
-"""The JSON documents and checkpoints of runs, bundles and studies, looked at such that a torn one is named.
+"""Read JSON documents and check checkpoints of runs, bundles and studies; a torn one is refused by name.
 
 They are written by `steady.atomic`, so a kill leaves none torn; copies, full disks and other people's hands do.
 Nothing heavy here: `best_model` must not wait for torch. What is in a checkpoint: `catsweep.checkpoints`.
@@ -56,7 +56,7 @@ NUMBER, WHOLE, TEXT, ANY = "a number", "a whole number", "a text", "*"  # kinds 
 
 
 def misshapen(value: Any, shape: Any, at: str = "") -> str | None:
-    """The first place where a document is not of the shape that catsweep writes, in words; None if there is none.
+    """Find the first place where a document is not of the shape that catsweep writes, in words; None if there is none.
 
     Args:
         value: of the document. What is missing or null passes.
@@ -115,13 +115,13 @@ def require_whole(checkpoint: Path) -> None:
 
 
 def torn(checkpoint: Path, reason: str) -> str:
-    """The sentence that says so."""
+    """Say that a checkpoint is torn."""
     return (
         f"The checkpoint {checkpoint} is torn, or none of catsweep's ({checkpoint.stat().st_size:,} bytes: {reason})."
     )
 
 
 def in_short(error: Exception) -> str:
-    """What an exception of a library says in its first line, in letters that a terminal only shows."""
+    """Shorten what an exception of a library says to its first line, in printable letters."""
     line = (str(error).strip() or type(error).__name__).partition("\n")[0][:200]
     return "".join(letter if letter.isprintable() else "?" for letter in line)

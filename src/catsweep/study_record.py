@@ -20,12 +20,11 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from catsweep.errors import DataError, ExportError
-from catsweep.export.opinion import Opinion
-from catsweep.export.selection import Candidate, Objective
-from catsweep.export.trials import CONFIRM, find_run
-from catsweep.metrics.beside import BESIDE, Scores, of_run
-from catsweep.metrics.judged import CARDS
+from catsweep.metrics.judge import BESIDE, CARDS, RunScores, run_scores
+from catsweep.opinion import Opinion
 from catsweep.records import NUMBER, TEXT, misshapen, read_json
+from catsweep.selection import Candidate, Objective, find_run
+from steady.confirm.stage import CONFIRMATION
 from steady.links import inside
 from steady.printing import readable
 from steady.study import meta, results, select
@@ -214,11 +213,13 @@ def first_line(text: str) -> str:
 
 
 def _opinion(trials: Sequence[Entry], confirmations: Sequence[Entry], runs: Path) -> Opinion:
-    again: dict[int, dict[int, Scores]] = {}
+    again: dict[int, dict[int, RunScores]] = {}
     for run in confirmations:
         if run.role == "finished" and isinstance(run.confirms, int) and isinstance(run.seed, int):
-            again.setdefault(run.confirms, {})[run.seed] = of_run(run.run, runs)
-    return Opinion.of({trial.number: of_run(trial.run, runs) for trial in trials if trial.role == "finished"}, again)
+            again.setdefault(run.confirms, {})[run.seed] = run_scores(run.run, runs)
+    return Opinion.of(
+        {trial.number: run_scores(trial.run, runs) for trial in trials if trial.role == "finished"}, again
+    )
 
 
 def _objectives(study: optuna.Study) -> tuple[Objective, ...]:
@@ -233,7 +234,6 @@ def _objectives(study: optuna.Study) -> tuple[Objective, ...]:
 
 
 def _entry(trial: FrozenTrial, run: Path | None) -> Entry:
-    noted = trial.user_attrs
     state, role = results.state(trial), ROLES[trial.state]
     if role == "pruned" and state != "pruned":  # infeasible: out of memory, diverged
         role = "failed"
@@ -245,11 +245,11 @@ def _entry(trial: FrozenTrial, run: Path | None) -> Entry:
         params=dict(trial.params),
         attempts=_attempts(trial, run),
         seconds=results.seconds(trial),
-        message=readable(str(noted.get(meta.MESSAGE, ""))).strip(),
-        traceback=readable(str(noted.get(meta.TRACEBACK, ""))).strip(),
+        message=readable(str(meta.get(trial, meta.MESSAGE, ""))).strip(),
+        traceback=readable(str(meta.get(trial, meta.TRACEBACK, ""))).strip(),
         run=run,
-        confirms=noted.get(meta.CONFIRMS),
-        seed=noted.get(meta.SEED),
+        confirms=meta.get(trial, meta.CONFIRMS),
+        seed=meta.get(trial, meta.SEED),
     )
 
 
@@ -274,11 +274,11 @@ def _open_attempt(run: Path) -> list[Attempt]:
 
 
 def _confirmations(study: optuna.Study, runs: Path) -> tuple[Entry, ...]:
-    name = study.study_name + CONFIRM
+    name = study.study_name + CONFIRMATION
     if find_study(study._storage, name) is None:
         return ()
     found = optuna.load_study(study_name=name, storage=study._storage).get_trials(deepcopy=False)
-    return tuple(_entry(run, _own_folder(run, runs, f"{CONFIRM[1:]}/{run.number}")) for run in found)
+    return tuple(_entry(run, _own_folder(run, runs, f"{CONFIRMATION[1:]}/{run.number}")) for run in found)
 
 
 def _run_folder(trial: FrozenTrial, runs: Path, objectives: Sequence[Objective]) -> Path | None:

@@ -7,6 +7,27 @@ A message says what was expected, what came, and what to do about it.
 True
 """
 
+from collections.abc import Iterator
+
+
+def causes(error: BaseException, suppressed: bool = False) -> Iterator[BaseException]:
+    """Yield an exception and what led to it, each once; with `suppressed` also what `raise … from None` hides.
+
+    Example:
+        >>> try:
+        ...     raise KeyError("a") from ValueError("b")
+        ... except KeyError as error:
+        ...     [type(cause).__name__ for cause in causes(error)]
+        ['KeyError', 'ValueError']
+    """
+    seen: set[int] = set()
+    following: BaseException | None = error
+    while following is not None and id(following) not in seen:
+        seen.add(id(following))
+        yield following
+        hidden = following.__suppress_context__ and not suppressed
+        following = following.__cause__ or (None if hidden else following.__context__)
+
 
 class SteadyError(Exception):
     """Root of all errors that steady raises on purpose."""

@@ -180,7 +180,7 @@ def _parsed(text: str) -> tuple[Any] | None:
 
 @dataclass(frozen=True)
 class Arguments:
-    """What override lines say: what is searched, what is fixed, what is deleted; each key once.
+    """The parsed override lines of a sweep: what is searched, what is fixed, what is deleted; each key once.
 
     Attributes:
         searched: distributions by key, without `+`.

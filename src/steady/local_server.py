@@ -139,12 +139,7 @@ class LocalRequestHandler(WSGIRequestHandler):
 
 
 def with_headers(app: WSGIApplication, policy: str, untrusted: str) -> WSGIApplication:
-    """Add to each answer `HEADERS` and what the browser may do with it.
-
-    Args:
-        app: whose answers they are.
-        policy: Content-Security-Policy, beside that of the app itself.
-        untrusted: where addresses begin whose content may be a stranger's: no script runs there.
+    """Add `HEADERS` and a Content-Security-Policy to each answer; no script runs below the addresses of `untrusted`.
 
     Example:
         >>> def app(environ, start_response):
@@ -172,11 +167,7 @@ def with_headers(app: WSGIApplication, policy: str, untrusted: str) -> WSGIAppli
 def uvicorn_server(app: "ASGIApp", policy: str, grace: int, lifespan: bool = True) -> "uvicorn.Server":
     """Make a guarded server of an ASGI app. One parser (h11) whatever is installed: another hides the request line.
 
-    Args:
-        app: ASGI.
-        policy: Content-Security-Policy of every answer.
-        grace: seconds for open requests to end in.
-        lifespan: whether the app wants to know when the server starts and ends.
+    Open requests have `grace` seconds to end in; with `lifespan` the app is told when the server starts and ends.
     """
     import uvicorn
 
@@ -189,14 +180,10 @@ def uvicorn_server(app: "ASGIApp", policy: str, grace: int, lifespan: bool = Tru
 
 
 def listen(port: int, key: str) -> socket.socket:
-    """Open a socket on this machine alone.
-
-    Args:
-        port: or one of the next `TRIES`, if it is taken; 0: any that is free.
-        key: by which a person chooses the port.
+    """Open a socket on this machine alone, on a port or one of the next `TRIES`; 0 takes any that is free.
 
     Raises:
-        ConfigError: no port is free.
+        ConfigError: no port is free; `key` is that by which a person chooses another.
 
     Example:
         >>> with listen(0, "port") as server:

@@ -25,7 +25,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from steady.errors import PlaceError, SteadyError
+from steady.errors import PlaceError, SteadyError, causes
 from steady.printing import say
 
 # By error number: what is wrong with a place, and what to do about it.
@@ -62,12 +62,8 @@ warnings.filterwarnings("ignore", r"hydra\.utils\.instantiate\(\) resolved _targ
 def told(cfg: DictConfig | None = None, key: str | None = None) -> Iterator[None]:
     """Translate an error inside the block that is about a place: what is wrong with it, and what to do.
 
-    Args:
-        cfg: of the command: which key names the place.
-        key: see `check`.
-
     Raises:
-        PlaceError: in the place of such an error. Any other one passes.
+        PlaceError: in the place of such an error. Any other one passes. For `cfg` and `key` see `check`.
 
     Example:
         >>> with told():
@@ -90,7 +86,7 @@ def check(folder: Path, cfg: DictConfig | None = None, file: str | None = None, 
 
     Args:
         folder: that will be written to; it may be missing, and so may those above it.
-        cfg: see `told`.
+        cfg: of the command: which key names the place.
         file: name of the one file that will be written there, if it is one.
         key: what sets the place, as one writes it on the command line, where no value in `cfg` shows it.
 
@@ -167,10 +163,7 @@ def is_full(error: BaseException) -> bool:
 def explain(error: BaseException, cfg: DictConfig | None = None, key: str | None = None) -> str | None:
     """Explain what is wrong with a place, and how to go on; None for an error that is about something else.
 
-    Args:
-        error: that was raised; what caused it counts too, for libraries wrap what they cannot handle.
-        cfg: see `told`.
-        key: see `check`.
+    What caused the error counts too, for libraries wrap what they cannot handle. For `cfg` and `key` see `check`.
 
     Example:
         >>> explain(PermissionError(errno.EACCES, "", "out/a"), key="out=DIR")
@@ -219,12 +212,10 @@ def shown(place: str) -> str:
 def _find(error: BaseException) -> tuple[int, str | None] | None:
     """Find error number and file of the error about a place, in an error or what caused it."""
     seen: list[BaseException] = []
-    following: BaseException | None = error
-    while following is not None and following not in seen:
-        seen.append(following)
-        if (found := _about(following)) is not None and (len(seen) == 1 or _led(seen, found[0])):
+    for cause in causes(error, suppressed=True):
+        seen.append(cause)
+        if (found := _about(cause)) is not None and (len(seen) == 1 or _led(seen, found[0])):
             return found
-        following = following.__cause__ or following.__context__
     return None
 
 
@@ -315,11 +306,7 @@ def _end(config: DictConfig) -> None:
 
 
 def leave(error: Exception, cfg: DictConfig | None = None) -> NoReturn:
-    """End the process with one message, and code 1.
-
-    Args:
-        error: one of ours, or about a place; any other is raised again.
-        cfg: see `told`.
+    """End the process with one message, and code 1, for an error of ours or about a place; raise any other again.
 
     Example:
         >>> leave(PlaceError("out cannot be written."))
@@ -336,11 +323,7 @@ def leave(error: Exception, cfg: DictConfig | None = None) -> NoReturn:
 
 
 def setting_of(place: str, cfg: DictConfig | None) -> str | None:
-    """Get the key that sets a place, as one writes it on the command line; None if none does.
-
-    Args:
-        place: a file or folder, perhaps deep within the one that is set.
-        cfg: of the command.
+    """Get the key that sets a file or folder, or one above it, as one writes it on the command line; None if none does.
 
     Example:
         >>> setting_of("out/run/0", OmegaConf.create({"out": "out"}))

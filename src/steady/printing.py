@@ -30,14 +30,10 @@ _OWN = ("catsweep", "steady")  # whose records of logs are made readable
 
 
 def readable(text: str, lines: bool = True) -> str:
-    r"""Spell out the characters of a text that are not seen.
+    r"""Spell out the characters of a text that are not seen; line ends and tabs stay, unless `lines` is False.
 
     Letters, marks and pictures of whatever script stay as they are. Bytes that are not UTF-8 (PEP 383), control
     characters and what only steers the letters around it (Unicode's "Other", and separators of lines) are spelled out.
-
-    Args:
-        text: of whatever origin.
-        lines: whether line ends and tabs stay, too; a name has none.
 
     Example:
         >>> print(readable("\x1b[2Jcat\u202egpj.exe"))
@@ -134,9 +130,6 @@ def _console() -> type[Any]:
 
 def console(**how: Any) -> Any:
     """Make a console of Rich's that prints readably, and text as it is: `[red]` and `:cat:` in a name are no markup.
-
-    Args:
-        how: as for `rich.console.Console`.
 
     Example:
         >>> console(file=sys.stdout).print("[red]:cat:")
@@ -248,12 +241,7 @@ def preformatted(text: str) -> Markdown:
 
 
 def table(head: Sequence[object], rows: Iterable[Sequence[object]], right: bool = False) -> list[Markdown]:
-    """Make the lines of a table.
-
-    Args:
-        head: of its columns.
-        rows: as many cells each.
-        right: whether all columns but the first are of numbers.
+    """Make the lines of a table of a head and rows; `right` aligns all columns but the first, as for numbers.
 
     Example:
         >>> table(["a", "b"], [[1, 2]], right=True)

@@ -112,8 +112,7 @@ class TrialReporter:
     def alive(self, folder: Path | None = None) -> None:
         """Show that the trial makes progress, see `hydra.sweeper.trial_timeout`. A line in its output does so, too.
 
-        Args:
-            folder: of the run; that of Hydra's job if None.
+        The folder is that of the run, of Hydra's job if None.
         """
         if folder is None:
             # A configuration that was only composed, as in a notebook, has no folder.
@@ -124,12 +123,7 @@ class TrialReporter:
             (folder / PROGRESS).touch()
 
     def progress(self, folder: Path, **told: Any) -> None:
-        """Tell the live table how far the trial is.
-
-        Args:
-            folder: of the run.
-            **told: `epoch`, `epochs`, `metric`, `score`, `seconds_left`; any may be None.
-        """
+        """Tell the live table `epoch`, `epochs`, `metric`, `score` and `seconds_left` of the trial; any may be None."""
         write_json(folder / PROGRESS, {**told, "updated": time.time()})
 
     def _optuna_may_know(self) -> bool:

@@ -27,9 +27,9 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "src"))
 
 from catsweep.data.datamodule import TrainBatches
 from catsweep.data.decode import decode
-from catsweep.data.prepare import faces, pipeline
-from catsweep.data.prepare.operations import Operation
+from catsweep.data.operations import Operation
 from catsweep.instantiation import instantiate
+from catsweep.prepare import faces, pipeline
 from catsweep.synthetic.renderer import render
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 from torchmetrics.image.fid import FrechetInceptionDistance
 
+from catsweep.metrics.distances import CachedFID, GivenFeatures, kernel_distance
+
 sys.path.insert(0, str(Path(__file__).parents[2] / "src"))
 
 from catsweep.metrics.extractors import EfficientNetLite0, Extractor
-from catsweep.metrics.scores import FID, GivenFeatures, kernel_distance
 from catsweep.metrics.statistics import Moments
 from catsweep.synthetic.renderer import render
 
@@ -72,14 +73,14 @@ def main() -> None:
     row("efficientnet_lite0, images/s", f"{BATCH / ours:.0f}", f"{BATCH / theirs:.0f}", theirs / ours)
 
     reference, features = Moments.of(real), extract(onnx, samples)
-    small, large = FID(reference), torchmetrics_fid(real.double(), onnx.num_features)
+    small, large = CachedFID(reference), torchmetrics_fid(real.double(), onnx.num_features)
     small.update(features, real=False)
     large.update(features.double(), real=False)
     found: list[Tensor] = []
     expected: list[Tensor] = []
     # By the unbound functions, since an instance's `compute` keeps its result.
     ours, theirs = fastest(
-        lambda: found.append(FID.compute(small)), lambda: expected.append(FrechetInceptionDistance.compute(large))
+        lambda: found.append(CachedFID.compute(small)), lambda: expected.append(FrechetInceptionDistance.compute(large))
     )
     row(f"FID of {SAMPLES} samples from features, s", f"{ours:.2f}", f"{theirs:.2f}", theirs / ours)
 

@@ -25,7 +25,7 @@ from hydra import compose, initialize_config_dir
 from torch import Tensor
 
 from catsweep.instantiation import instantiate
-from catsweep.training import resolve_precision
+from catsweep.training.trainer import resolve_precision
 
 SIZE = 64
 WARM_UP, IMAGES, ROUNDS = 3, 384, 3  # batches before the clock starts, images on the clock, turns of each way

@@ -27,16 +27,18 @@ from PIL import Image
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.strategies import DDPStrategy
 
-from catsweep import configuration, run_folder, schema, training
+from catsweep import configuration, runs, schema
 from catsweep.data.ready import open_or_build
 from catsweep.data.sources import KaggleCats
 from catsweep.errors import ConfigError, MetricError
 from catsweep.instantiation import instantiate
 from catsweep.metrics.scorer import Scorer
+from catsweep.metrics.scores import score
 from catsweep.models.generator import Generator, Reconstructor, draw_latents, evaluating
 from catsweep.synthetic.renderer import render
 from catsweep.tracking import loggers
 from catsweep.tracking.loggers import RunLogger
+from catsweep.training import trainer
 from steady.propose.enqueue import read_all
 from steady.propose.space import Space
 
@@ -73,7 +75,7 @@ ONLY_RECONSTRUCTION = sorted({*configuration.losses_for("reconstruction")} - {*c
 @pytest.fixture(autouse=True)
 def _hydra_as_it_was() -> Iterator[None]:
     before = HydraConfig.instance().cfg
-    run_folder.register()  # as src/train.py does
+    runs.register()  # as src/train.py does
     yield
     HydraConfig.instance().cfg = before
 
@@ -322,10 +324,13 @@ class _NoScorer:
 
     ready = SimpleNamespace(indices=lambda split: range(100))
 
+    def rung_names(self) -> list[str]:
+        return ["val/kid"]
+
 
 def trainer_of(cfg: DictConfig, folder: Path) -> pl.Trainer:
     # The trainer only keeps the scorer, and this test never scores.
-    return training.build_trainer(cfg, folder, _NoScorer(), [])  # type: ignore[arg-type]
+    return trainer.build_trainer(cfg, folder, _NoScorer(), [])  # type: ignore[arg-type]
 
 
 def test_trainer_cpu_is_one_process(tmp_path: Path) -> None:
@@ -492,11 +497,11 @@ def test_a_search_optimises_scores_that_its_model_has_in_the_right_direction(sea
     each = [["model=dcgan"], ["model=vae", "loss=l1"]] if search == "cats_optuna" else [[]]
     for words in each:
         cfg = composed(*searched(search), "data.size=32", *words)
-        has = Scorer.names(SimpleNamespace(val_rows=[0]), built(cfg))  # type: ignore[arg-type]
+        taken = SimpleNamespace(val_rows=[0], scores=[score(name) for name in cfg.metrics.scores])
+        has = Scorer.names(taken, built(cfg))  # type: ignore[arg-type]
         assert {*cfg.objective} <= {*has}
     directions = list(cfg.hydra.sweeper.direction)
-    larger = ("val/ssim", "val/coverage")
-    assert directions == ["maximize" if name in larger else "minimize" for name in cfg.objective]
+    assert directions == ["maximize" if score(name).better == "higher" else "minimize" for name in cfg.objective]
 
 
 @pytest.mark.parametrize("data", options("data"))

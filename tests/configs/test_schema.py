@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from omegaconf import Container, DictConfig, Node, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from catsweep import run_folder, schema
-from catsweep.schema import commands, groups
+from catsweep import runs, schema
+from catsweep.schema import keys
 from catsweep.schema.kinds import SEEDS
 from catsweep.schema.nodes import Branch, Value, Values
 
@@ -36,7 +36,7 @@ BUILT = ("_target_", "_partial_")  # of options that hold nothing else
 @pytest.fixture(autouse=True)
 def _hydra_as_it_was() -> Iterator[None]:
     before = HydraConfig.instance().cfg
-    run_folder.register()  # as src/train.py does
+    runs.register()  # as src/train.py does
     yield
     HydraConfig.instance().cfg = before
 
@@ -111,7 +111,7 @@ def test_every_key_that_we_ship_has_a_kind(words: tuple[str, ...]) -> None:
 
 def test_every_schema_is_of_a_file() -> None:
     named = {line for file in CONF.rglob("*.yaml") for line in file.read_text(encoding="utf-8").split()}
-    for name in {**commands.SCHEMAS, **groups.SCHEMAS}:
+    for name in {**keys.COMMANDS, **keys.GROUPS}:
         assert any(f"schema_{name}" in word for word in named), name
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from catsweep.data import datamodule
 from catsweep.data.datamodule import CatDataModule, PreparedCats
-from catsweep.data.prepare.operations import Brightness
+from catsweep.data.operations import Brightness
 from catsweep.data.ready import IMAGES, ReadySet, Row, describe
 from catsweep.data.sources import DemoCats, KaggleCats, Photos
 from catsweep.errors import ConfigError, DataError

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from catsweep.data.datamodule import OrderedBatches, TrainBatches, augment, chances, gather, plan
-from catsweep.data.prepare.operations import Brightness, Contrast, Crop, Flip, Nothing, Operation
+from catsweep.data.operations import Brightness, Contrast, Crop, Flip, Nothing, Operation
 from catsweep.errors import DataError
 
 OPERATIONS: dict[str, Operation] = {

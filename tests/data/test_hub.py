@@ -19,11 +19,11 @@ from PIL import Image
 
 from catsweep.data.decode import Unreadable
 from catsweep.data.hub import HubCats, HubFiles
-from catsweep.data.prepare.making import build
-from catsweep.data.prepare.original import Original
 from catsweep.data.ready import open_or_build
 from catsweep.errors import ConfigError, DataError, PlaceError
 from catsweep.instantiation import instantiate
+from catsweep.prepare.stage_cache import build
+from catsweep.prepare.stages.original import Original
 
 
 def photo(number: int) -> bytes:

@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NAVIGATION = re.findall(r"([\w/-]+\.md)$", (ROOT / ".mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
 PAGES = {
     path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
-    for path in [ROOT / "README.md", *(ROOT / "docs" / name for name in NAVIGATION)]
+    for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs" / name for name in NAVIGATION)]
     if path.is_file()  # the others are made when the site is
 }
 FENCE = re.compile(r"^( *)```(\w*)([^\n]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)

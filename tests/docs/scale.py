@@ -17,6 +17,7 @@ PREPARE = ["size=32"]
 BECAUSE = {
     "augment.copies=75": ["augment.copies=2"],
     "hydra.sweeper.confirm={top: 3, seeds: 3}": ["hydra.sweeper.confirm={top: 1, seeds: 1}"],
+    "steady.watch.dashboard": ["--port=0"],
     "trainer=ddp": ["trainer.devices=1"],
     "verify=serve": ["verification.port=0"],
 }
@@ -55,7 +56,7 @@ ENDS = {
 }
 
 # What serves until it is told to end.
-SERVES = {"make dashboard", "make demo", "verify=serve"}
+SERVES = {"make dashboard", "make demo", "steady.watch.dashboard", "verify=serve"}
 
 
 def filled(command: str) -> str:

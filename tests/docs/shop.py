@@ -42,7 +42,7 @@ class Shop:
                 shutil.copy(path, folder / "src")
             elif path.is_dir():
                 (folder / "src" / path.name).symlink_to(path)
-        for name in ("Makefile", "README.md", "CHANGELOG.md", "LICENSE", ".mkdocs.yml", "docs"):
+        for name in ("Makefile", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", ".mkdocs.yml", "docs"):
             (folder / name).symlink_to(ROOT / name)
         (folder / "sweeps").mkdir()
         for path in (ROOT / "sweeps").glob("*.yaml"):

@@ -113,7 +113,8 @@ def test_the_site_is_read_from_files_at_any_width(site: Path, browser: Browser, 
     failed: list[str] = []
     page.on("requestfailed", lambda request: failed.append(request.url))
     page.on("request", lambda request: failed.append(request.url) if request.url.startswith("http") else None)
-    for name in ("index", "tutorial", "reference/commands", "reference/groups/model", "reference/sweeper"):
+    pages = ("index", "tutorial", "steady", "architecture", "reference/commands", "reference/groups/model")
+    for name in (*pages, "reference/sweeper"):
         page.goto((site / f"{name}.html").as_uri())
         assert page.locator("h1").is_visible()
         assert page.evaluate("document.documentElement.scrollWidth") <= width

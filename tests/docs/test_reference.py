@@ -22,7 +22,7 @@ FILES = sorted(file for file in CONF.rglob("*.yaml") if "hydra" not in file.rela
 def hooks() -> Iterator[dict[str, ModuleType]]:
     """The modules of docs/hooks, as MkDocs imports them."""
     sys.path.insert(0, str(ROOT / "docs" / "hooks"))
-    names = ("settings", "docstrings", "reference", "pages")
+    names = ("settings", "docstrings", "reference", "pages", "examples")
     yield {name: importlib.import_module(name) for name in names}
     sys.path.remove(str(ROOT / "docs" / "hooks"))
     for name in names:
@@ -150,3 +150,8 @@ def test_pictures_are_small() -> None:
     assert sizes
     assert {name: size for name, size in sizes.items() if size > 150_000} == {}
     assert sum(sizes.values()) < 1_000_000
+
+
+def test_examples_are_code_wherever_they_stand(hooks: dict[str, ModuleType]) -> None:
+    text = "Add.\n\n>>> for n in [1, 2]:\n...     n\n1\n2\n\nArgs:\n    n: one.\n"
+    assert hooks["examples"].fenced(text) == text.replace(">>>", "```pycon\n>>>").replace("2\n\n", "2\n```\n\n")

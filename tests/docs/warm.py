@@ -19,8 +19,8 @@ from pathlib import Path
 
 # What the entry points import once they have read their command line, by which the rest comes.
 PRELOAD = [
-    "catsweep.training", "steady.sweep", "steady.run.executor", "catsweep.data.prepare.pipeline",
-    "catsweep.data.prepare.verify_page", "catsweep.export.bundle", "catsweep.export.best_model",
+    "catsweep.training", "steady.sweep", "steady.run.executor", "catsweep.prepare.pipeline",
+    "catsweep.prepare.verify_page", "catsweep.export.bundle", "catsweep.export.choice",
     "hydra_plugins.steady_sweeper.steady_sweeper", "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper",
     "optuna", "onnxruntime", "onnxscript", "plotly", "wandb", "matplotlib.pyplot", "kornia",
     "griffe", "mkdocs.commands.build", "mkdocstrings", "diffusers.models.autoencoders.autoencoder_kl",
@@ -34,7 +34,7 @@ def main() -> None:
     # Sweeps fork their trials from a fork server; all of them shall use this one instead of warming up one each.
     from steady.run import executor
 
-    executor._context(["catsweep.training"])
+    executor._context(["catsweep.training.fit"])
     answers = os.fdopen(os.dup(1), "w")
     print("ready", file=answers, flush=True)
     for line in sys.stdin:
@@ -83,7 +83,7 @@ def _run(argv: list[str]) -> int:
             runpy.run_module(argv[1], run_name="__main__", alter_sys=True)
         else:
             sys.path.insert(0, str(Path(argv[0]).parent.resolve()))
-            runpy.run_path(argv[0], run_name="__main__")
+            runpy.run_path(os.path.abspath(argv[0]), run_name="__main__")  # `__file__` is absolute, as Python has it
         code = 0
     except SystemExit as ended:
         if isinstance(ended.code, str):

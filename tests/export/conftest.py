@@ -4,9 +4,7 @@ import contextlib
 import functools
 import io
 import json
-import shutil
-import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +13,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
-from optuna.trial import TrialState, create_trial
+from tests.fake_sweeps import judged_as
 
 from catsweep.export import bundle
 from catsweep.instantiation import instantiate, trusting
@@ -24,81 +22,6 @@ from catsweep.runs import load_run
 ROOT = Path(__file__).resolve().parents[2]
 RESIDUAL = ("model=vae", "block=residual", "normalization=group", "activation=silu", "model.aggregate_prior=true")
 TINY = ("data.size=32", "depth=shallow", "width.channels=4", "model.latent_size=8")
-OBJECTIVES = ("val/fid", "val/ssim")
-
-
-def write_checkpoint(file: Path, text: str) -> None:
-    """A whole checkpoint of one record, as far as a file tells that it is whole."""
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("weights", text)
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """Where a fake sweep is, and how to make more of it."""
-
-    folder: Path
-    empty_database: Path
-
-    @property
-    def sweeps(self) -> Path:
-        return self.folder / "sweeps"
-
-    @property
-    def outputs(self) -> Path:
-        return self.folder / "outputs"
-
-    def study(
-        self,
-        name: str,
-        values: Sequence[Sequence[float] | TrialState],
-        directions: Sequence[str] = ("minimize", "maximize"),
-        names: Sequence[str] | None = None,
-        study_name: str | None = None,
-    ) -> optuna.Study:
-        """A study with one trial per entry: its values, or the state it ended in without any."""
-        database = self.sweeps / name / "study.db"
-        if not database.exists():
-            database.parent.mkdir(parents=True)
-            shutil.copyfile(self.empty_database, database)
-        study = optuna.create_study(
-            study_name=study_name or name, storage=f"sqlite:///{database}", directions=list(directions)
-        )
-        for number, value in enumerate(values):
-            space = {"optimizer.lr": optuna.distributions.FloatDistribution(0, 1)}
-            params = {"optimizer.lr": 1 / (number + 3)}
-            state, told = (value, None) if isinstance(value, TrialState) else (TrialState.COMPLETE, list(value))
-            study.add_trial(create_trial(state=state, values=told, params=params, distributions=space))
-        if names is not None:
-            # What Study.set_metric_names does, which warns that it is experimental.
-            study._storage.set_study_system_attr(study._study_id, "study:metric_names", list(names))
-        return study
-
-    def run(self, study: str, number: int | str, values: Sequence[float], names: Sequence[str] = OBJECTIVES) -> Path:
-        """A finished run folder with these scores."""
-        run = self.outputs / study / str(number)
-        (run / "checkpoints").mkdir(parents=True)
-        (run / "samples").mkdir()
-        (run / "config.yaml").write_text(f"objective: {json.dumps(list(names))}\n")
-        scores = dict(zip(names, values, strict=True)) | {"val/kid": 0.5}
-        (run / "metrics.json").write_text(json.dumps({"scores": scores, "checkpoint": "best", "epoch": 10}))
-        (run / "provenance.json").write_text(json.dumps({"seed": 0}))
-        write_checkpoint(run / "checkpoints" / "best.ckpt", f"weights of {study}/{number}")
-        for epoch in (5, 10, 15):
-            (run / "samples" / f"epoch_{epoch:04d}.png").write_text(f"drawn at {epoch}")
-        return run
-
-    def with_runs(self, name: str, values: Sequence[Sequence[float]]) -> None:
-        """A study whose trials all finished, each with its run folder."""
-        self.study(name, values)
-        for number, value in enumerate(values):
-            self.run(name, number, value)
-
-
-@pytest.fixture
-def sweep(tmp_path: Path, empty_database: Path) -> Sweep:
-    """An empty project."""
-    return Sweep(tmp_path, empty_database)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -133,28 +56,6 @@ def make_run(folder: Path, root: Path, *overrides: str, **records: dict) -> Path
     (folder / "metrics.json").write_text(json.dumps(metrics))
     (folder / "provenance.json").write_text(json.dumps({"seed": 0, "git": {"commit": "abc"}}))
     return folder
-
-
-JUDGE = {
-    "metric": "fid", "extractor": "dinov2_vits14", "weights_sha256": "d1" * 32, "resize": "bicubic to 224",
-    "dtype": "float32", "reference_digest": "ab" * 32, "reference_size": 90, "samples": 256, "seed": 0,
-    "settings": {}, "versions": {"onnxruntime": "1.27"},
-}  # fmt: skip
-
-
-def judged_as(run: Path, fid: float, photos: float = 42.5, recorded: dict | None = None, **card: object) -> None:
-    """Leave what the judge leaves in the folder of a run: its `judge.json`, of the scores that the run has."""
-    scores = {"judge/fid": fid, "judge/recall": 0.25, "judge/coverage": 0.375, "judge/copied": 0.0625}
-    (run / "judge.json").write_text(
-        json.dumps(
-            {
-                "scores": scores,
-                "cards": {name: {**JUDGE, "metric": name.partition("/")[2], **card} for name in scores},
-                "reference": {"judge/fid": photos, "judge/recall": 0.875, "val/fid": 5.5},
-                "recorded": recorded or json.loads((run / "metrics.json").read_text())["scores"],
-            }
-        )
-    )
 
 
 @pytest.fixture

@@ -14,10 +14,12 @@ import pytest
 from huggingface_hub import ModelCard
 from omegaconf import OmegaConf
 from PIL import Image
+from tests.export.conftest import export_config
 
+from catsweep import publish
 from catsweep.errors import DataError, ExportError
-from catsweep.export import bundle, onnx, program, push, weights
-from catsweep.export.program import is_pickled
+from catsweep.export import bundle, graphs, weights
+from catsweep.export.graphs import is_pickled
 from catsweep.grids import enlarge, grid
 from catsweep.models.generator import draw_latents, generate
 from catsweep.ownership import MARKER
@@ -44,14 +46,14 @@ def names(folder) -> list[str]:
 @pytest.fixture
 def copied(monkeypatch, vae):
     """Files that are exported come out of an earlier bundle, which saves seconds; changes to one may be given."""
-    files = {name: vae.folder / name for name in (onnx.FILE, onnx.RECONSTRUCTOR, program.FILE)}
+    files = {name: vae.folder / name for name in (graphs.GENERATOR, graphs.RECONSTRUCTOR, graphs.PROGRAM)}
 
     def copy(model, path, traced=None) -> None:
         shutil.copyfile(files[path.name], path)
 
     monkeypatch.setattr(bundle, "trace_decode", lambda model: None)
-    for module, writer in ((onnx, "write"), (onnx, "write_reconstructor"), (program, "write")):
-        monkeypatch.setattr(module, writer, copy)
+    for writer in ("write_onnx", "write_reconstructor", "write_program"):
+        monkeypatch.setattr(graphs, writer, copy)
     return files
 
 
@@ -131,7 +133,7 @@ def test_configuration_is_plain_and_still_builds_the_model(vae) -> None:
 def test_nothing_is_pickled(vae, gan) -> None:
     for path in [*vae.folder.iterdir(), *gan.folder.iterdir()]:
         if path.suffix == ".pt2":
-            assert not program.pickled_members(path)
+            assert not graphs.pickled_members(path)
         else:
             assert not is_pickled(path.read_bytes()), path.name
 
@@ -149,7 +151,7 @@ def test_scores_have_intervals_that_hold_them(vae, gan) -> None:
 
 def test_samples_are_drawn_from_the_bundle_itself(vae) -> None:
     latents = draw_latents(64, 8, seed=0)
-    drawn = generate(onnx.OnnxGenerator(vae.folder / "generator.onnx"), latents).numpy()
+    drawn = generate(graphs.OnnxGenerator(vae.folder / "generator.onnx"), latents).numpy()
     with Image.open(vae.folder / "samples.png") as page:
         assert np.array_equal(np.asarray(page), grid(enlarge(drawn, 128), columns=8))
     by_torch = generate(load_run(vae.run)[0], latents).numpy()
@@ -298,11 +300,11 @@ def test_an_edited_page_is_kept_beside_the_new_one(vae, export, tmp_path, copied
 
 def test_push_is_checked_first_and_done_last(vae, export, tmp_path, copied, monkeypatch) -> None:
     done = []
-    monkeypatch.setattr(push, "check", lambda cfg: done.append(("check", (tmp_path / "cats-12").exists())))
+    monkeypatch.setattr(publish, "check", lambda cfg: done.append(("check", (tmp_path / "cats-12").exists())))
     monkeypatch.setattr(
-        push, "push", lambda folder, cfg: done.append((folder, (folder / "README.md").is_file(), cfg.push))
+        publish, "push", lambda folder, cfg: done.append((folder, (folder / "README.md").is_file(), cfg.push))
     )
-    export(vae.run, tmp_path, push="hub")
+    publish.run(export_config(vae.run, tmp_path, push="hub"))
     assert done == [("check", False), (tmp_path / "cats-12", True, "hub")]
 
 

@@ -12,11 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from catsweep import evaluation
+from catsweep import evaluation, publish
 from catsweep.errors import ExportError
-from catsweep.export import digests, onnx, pictures, program, push, weights
+from catsweep.export import bundle_images, digests, graphs, weights
 from catsweep.export.digests import READ, of, refuse_links, verify
-from catsweep.generation import sources
+from catsweep.generate import model_source
+from catsweep.runs import CONFIG
 
 pytestmark = pytest.mark.security
 FILES = {
@@ -55,8 +56,8 @@ def test_every_file_of_a_bundle_has_its_digest(vae: Any, gan: Any) -> None:
 
 
 def test_the_names_are_those_that_the_export_writes() -> None:
-    written = {weights.CONFIG, weights.WEIGHTS, onnx.FILE, onnx.RECONSTRUCTOR, program.FILE}
-    assert written | {pictures.SAMPLES, pictures.INTERPOLATION, pictures.NEIGHBOURS} <= READ
+    written = {str(CONFIG), weights.WEIGHTS, graphs.GENERATOR, graphs.RECONSTRUCTOR, graphs.PROGRAM}
+    assert written | {bundle_images.SAMPLES, bundle_images.INTERPOLATION, bundle_images.NEIGHBOURS} <= READ
 
 
 def damage(folder: Path, name: str) -> None:
@@ -87,9 +88,9 @@ def readers(folder: Path) -> list[Callable[[], Any]]:
     cfg = OmegaConf.merge({key: keys[key] for key in keys if key not in ("defaults", "hydra")}, {"bundle": str(folder)})
     return [
         lambda: evaluation.run(cfg),
-        lambda: sources.choose(str(folder), None).generator,
-        lambda: sources.Source(folder).encoder,
-        lambda: push.push(folder, OmegaConf.create({"push": "hub", "hub_repo": "user/name"})),
+        lambda: model_source.choose(str(folder), None).generator,
+        lambda: model_source.Source(folder).encoder,
+        lambda: publish.push(folder, OmegaConf.create({"push": "hub", "hub_repo": "user/name"})),
     ]
 
 
@@ -220,7 +221,7 @@ def test_nothing_that_is_elsewhere_is_pushed(bundle: Path, tmp_path: Path) -> No
     (bundle / ".cache" / "more").symlink_to(tmp_path / "key")
     assert verify(bundle) == []
     with pytest.raises(ExportError, match=r"\.cache/more is a link out of the bundle"):
-        push.push(bundle, OmegaConf.create({"push": "hub", "hub_repo": "user/name"}))
+        publish.push(bundle, OmegaConf.create({"push": "hub", "hub_repo": "user/name"}))
     refuse_links([bundle / "absent"], bundle)
 
 
@@ -228,11 +229,11 @@ def test_digests_are_said_where_a_bundle_is_drawn_from(
     vae: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = shutil.copytree(vae.folder, tmp_path / "bundle")
-    assert sources.Source(folder).generator.image_size == 32
+    assert model_source.Source(folder).generator.image_size == 32
     assert capsys.readouterr().err == ""
     provenance = json.loads((folder / "provenance.json").read_text())
     del provenance["export"]["files"]
     (folder / "provenance.json").write_text(json.dumps(provenance))
-    assert sources.Source(folder).generator.image_size == 32
+    assert model_source.Source(folder).generator.image_size == 32
     assert "holds no digests of its files" in capsys.readouterr().err
     assert digests.PROVENANCE == "provenance.json"

@@ -9,7 +9,7 @@ import pytest
 from catsweep.errors import ExportError
 from catsweep.export.intervals import Interval
 from catsweep.export.recorded import Recorded, open_photos, other_versions
-from catsweep.metrics.card import MetricCard
+from catsweep.metrics.scores import MetricCard
 
 CARD = MetricCard(
     "fid", "means", "00", "none", "float32", "d", 24, 40, seed=4, versions={"torch": "1", "onnxruntime": "2"}

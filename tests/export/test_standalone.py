@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from catsweep.export import standalone
-from catsweep.export.reading import load_bundle
+from catsweep.export.graphs import load_bundle
 from catsweep.grids import grid
 from catsweep.models.generator import draw_latents, generate
 

@@ -145,7 +145,7 @@ def sweep(options: Options, name: str, words: list[str]) -> tuple[int, Any, list
     fixed = [
         "-m", "hydra/sweeper=steady", "hydra.sweeper.study_name=${study}", "logger=none", "hydra.sweeper.on_end=null",
         "hydra.sweeper.pruner=null", "hydra.sweeper.prune_metric=null", "rungs=[]",
-        "hydra.sweeper.preload=[catsweep.training,tests.gpu.forks]", "trial.number=${hydra:job.num}",
+        "hydra.sweeper.preload=[catsweep.training.fit,tests.gpu.forks]", "trial.number=${hydra:job.num}",
     ]  # fmt: skip
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {"CATSWEEP_FORKS": str(forks), "PYTHONPATH": path}

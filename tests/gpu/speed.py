@@ -27,12 +27,11 @@ from pytorch_lightning.callbacks import Timer
 from torch import Tensor
 from torch.nn.utils import parametrize
 
-from catsweep.callbacks import EvaluationLine, FiniteLoss, Progress, RandomState
 from catsweep.images import to_float
 from catsweep.instantiation import instantiate
 from catsweep.models.optimization import decayed_groups
-from catsweep.step_cost import Untimed, without_idle_hooks
-from catsweep.training import resolve_precision
+from catsweep.training.callbacks import EvaluationLine, FiniteLoss, Progress, RandomState
+from catsweep.training.trainer import Untimed, resolve_precision, without_idle_hooks
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -10,11 +10,11 @@ import torch
 from catsweep.errors import MetricError
 from catsweep.metrics.extractors import Extractor
 from catsweep.metrics.judge import Judge
-from catsweep.metrics.judged import NAMES
 from catsweep.metrics.scorer import Scorer
 from catsweep.models.generator import draw_latents, generate
 
 Build = Callable[..., Judge]
+NAMES = tuple(f"judge/{name}" for name in ("fid", "kid", "recall", "coverage", "nearest", "copied"))
 
 
 @pytest.fixture

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from catsweep.errors import MetricError
 from catsweep.images import to_float
-from catsweep.metrics import scores, similarity
-from catsweep.metrics.card import MetricCard, require_comparable
-from catsweep.metrics.scorer import Scorer
+from catsweep.metrics import distances
+from catsweep.metrics.extractors import device_of
+from catsweep.metrics.scorer import FiniteImages, Scorer
+from catsweep.metrics.scores import MetricCard, require_comparable
 from catsweep.metrics.statistics import Moments
 from catsweep.models.generator import draw_latents, generate
 
@@ -72,15 +73,17 @@ def test_scores_are_those_of_the_parts(build: Callable[..., Scorer], tiny_genera
     values, _ = scorer.final(model)
     drawn = generate(model, draw_latents(24, 4, seed=0))
     fakes, reals = scorer.extractor(drawn), scorer.extractor(torch.from_numpy(real))
-    assert values["val/fid"] == pytest.approx(float(scores.frechet_distance(fakes, Moments.of(reals))), rel=1e-6)
-    assert values["val/kid"] == pytest.approx(scores.kernel_distance(fakes, reals, seed=0), rel=1e-6)
-    nearest = scores.nearest_distance(fakes, reals[:24], reals[24:])
+    assert values["val/fid"] == pytest.approx(float(distances.frechet_distance(fakes, Moments.of(reals))), rel=1e-6)
+    assert values["val/kid"] == pytest.approx(distances.kernel_distance(fakes, reals, seed=0), rel=1e-6)
+    nearest = distances.nearest_distance(fakes, reals[:24], reals[24:])
     assert (values["val/nearest"], values["val/copied"]) == pytest.approx((nearest.ratio, nearest.copied), rel=1e-5)
-    variety = scores.variety(fakes, reals, seed=0)
-    assert (values["val/recall"], values["val/coverage"]) == (variety.recall, variety.coverage)
-    gap = abs(similarity.pair_similarity(drawn, 24, 0) - scorer.reference.similarity)
+    diversity = distances.diversity(fakes, reals, seed=0)
+    assert (values["val/recall"], values["val/coverage"]) == (diversity.recall, diversity.coverage)
+    gap = abs(distances.pair_similarity(drawn, 24, 0) - scorer.reference.similarity)
     assert values["val/ssim_gap"] == pytest.approx(gap)
-    assert scorer.rung(model)["val/kid"] == pytest.approx(scores.kernel_distance(fakes[:12], reals, seed=0), rel=1e-6)
+    assert scorer.rung(model)["val/kid"] == pytest.approx(
+        distances.kernel_distance(fakes[:12], reals, seed=0), rel=1e-6
+    )
 
 
 def test_a_model_that_draws_the_real_images_scores_zero(build: Callable[..., Scorer], tiny_ready: Any) -> None:
@@ -183,7 +186,7 @@ def test_final_scores_are_those_of_drawn_images_and_of_reconstructions(
 ) -> None:
     scorer, model = build(), tiny_reconstructor()
     model.reconstruct = lambda images: images * torch.linspace(0.5, 1, len(images))[:, None, None, None]
-    similarities = scorer.held_out_similarities(model)
+    similarities = scorer.of_reconstructions(model)["val/ssim"]
     assert similarities.shape == (8,)
     assert scorer.final(model)[0] == scorer.drawn(model) | {"val/ssim": float(similarities.mean())}
     assert len(set(similarities.tolist())) == 8
@@ -307,10 +310,10 @@ def test_too_few_real_images_are_refused(
         build(ready=tiny_ready(held_out=1), reference="val")
     scorer = build(ready=tiny_ready(held_out=0))
     with pytest.raises(MetricError, match=r"Raise data\.val_fraction\."):
-        scorer.held_out_similarities(tiny_reconstructor())
+        scorer.of_reconstructions(tiny_reconstructor())
     scorer.ready.card["parameters"] = {"stages": []}  # as of a set that prepare.py made
     with pytest.raises(MetricError, match=r"Prepare the set again with a larger val_fraction\."):
-        scorer.held_out_similarities(tiny_reconstructor())
+        scorer.of_reconstructions(tiny_reconstructor())
 
 
 def test_a_model_of_another_size_is_refused(build: Callable[..., Scorer], images: Callable[..., np.ndarray]) -> None:
@@ -372,3 +375,28 @@ def test_copies_of_training_photos_change_no_score(
         assert card.reference_size == without[1][name].reference_size
         assert card.settings == without[1][name].settings
         assert card.reference_digest != without[1][name].reference_digest  # another set is another set
+
+
+def test_finite_images_pass_untouched(tiny_reconstructor: Any) -> None:
+    model = tiny_reconstructor().eval()
+    guarded, latents = FiniteImages(model), torch.randn(3, 4)
+    assert torch.equal(guarded.decode(latents), model.decode(latents))
+    assert torch.equal(guarded.reconstruct(model.decode(latents)), model.decode(latents))
+    assert (guarded.latent_size, guarded.image_size) == (4, 16)
+    assert model in list(guarded.modules())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_one_value_that_is_not_finite_is_enough(tiny_reconstructor: Any, value: float) -> None:
+    images = torch.rand(2, 3, 16, 16)
+    images[1, 2, 3, 4] = value
+    model = tiny_reconstructor()
+    model.decode = model.reconstruct = lambda _: images
+    for draw in (FiniteImages(model).decode, FiniteImages(model).reconstruct):
+        with pytest.raises(MetricError, match="diverged"):
+            draw(images)
+
+
+def test_the_device_is_that_of_the_parameters(tiny_reconstructor: Any) -> None:
+    assert device_of(tiny_reconstructor().to("meta")) == torch.device("meta")
+    assert device_of(object()) == torch.device("cpu")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from catsweep.errors import MetricError
 from catsweep.metrics import statistics
-from catsweep.metrics.similarity import pair_similarity
+from catsweep.metrics.distances import pair_similarity
 from catsweep.metrics.statistics import Moments, Reference, reference_statistics
 
 

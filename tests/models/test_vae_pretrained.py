@@ -16,14 +16,15 @@ from hydra import initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file, save_file
 
-from catsweep import configuration, training
+from catsweep import configuration
 from catsweep.errors import ConfigError, DataError
-from catsweep.export import onnx, weights
+from catsweep.export import graphs, weights
 from catsweep.losses.reconstruction import mse
 from catsweep.models import vae_pretrained
 from catsweep.models.generator import LatentEncoder, evaluating
 from catsweep.models.vae_pretrained import PretrainedVAE
 from catsweep.runs import load_run
+from catsweep.training import fit
 
 ROOT = Path(__file__).resolve().parents[2]
 SCALE, SHIFT = 0.5, 0.25
@@ -151,7 +152,7 @@ def test_a_run_is_scored_resumed_rebuilt_and_exported_without_its_source(compose
     passing, run = tmp_path / "source", tmp_path / "run"
     shutil.copytree(source, passing)
     cfg = configured(compose, passing)
-    training.run(cfg, run)
+    fit.run(cfg, run)
     scores = json.loads((run / "metrics.json").read_text())["scores"]
     assert {"val/fid", "val/ssim", "val/kid"} <= scores.keys()
     written = OmegaConf.load(run / "config.yaml").model.architecture
@@ -171,7 +172,7 @@ def test_a_run_is_scored_resumed_rebuilt_and_exported_without_its_source(compose
 
     monkeypatch.setattr(vae_pretrained, "load_autoencoder", lambda *_: pytest.fail("a resumed run has its weights"))
     cfg.resume, cfg.epochs = str(run), 2
-    training.run(cfg, run)
+    fit.run(cfg, run)
     assert json.loads((run / "metrics.json").read_text())["epochs"] == 2
 
 
@@ -182,11 +183,11 @@ def test_onnx_draws_the_same_from_any_batch(make, tmp_path):
         model.prior.update(*model.encode(torch.rand(8, 3, 16, 16)))
         for parameter in model.prior.parameters():
             parameter.normal_(0, 0.2)
-    onnx.write(model, tmp_path / "generator.onnx")
-    onnx.write_reconstructor(model, tmp_path / "reconstructor.onnx")
+    graphs.write_onnx(model, tmp_path / "generator.onnx")
+    graphs.write_reconstructor(model, tmp_path / "reconstructor.onnx")
     # 70: diffusers' own upsampling takes another way from 64 images on.
-    assert onnx.largest_difference(model, tmp_path / "generator.onnx", (1, 7, 70)) < 1e-4
-    assert onnx.largest_reconstruction_difference(model, tmp_path / "reconstructor.onnx", (1, 70)) < 1e-4
+    assert graphs.difference(model, tmp_path / "generator.onnx", (1, 7, 70)) < 1e-4
+    assert graphs.difference(model, tmp_path / "reconstructor.onnx", (1, 70)) < 1e-4
 
 
 def test_a_size_that_the_vae_cannot_halve_is_refused(make):

@@ -15,8 +15,8 @@ from optuna.trial import TrialState, create_trial
 
 from catsweep.data.ready import CARD, IMAGES, MANIFEST, ReadySet, Row, digest, write_manifest
 from catsweep.grids import grid, rows, save_png
-from catsweep.metrics.card import MetricCard
-from catsweep.metrics.judged import Judged
+from catsweep.metrics.judge import Judged
+from catsweep.metrics.scores import MetricCard
 from steady.study import meta
 
 HOSTILE = "</script><b onerror=alert(1)>&\"'|`$x_1$\ud800"  # in parameters, messages and tracebacks

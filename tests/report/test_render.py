@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page
 from tests.markup import NAMES, Seen
 from tests.report.studies import CARD_OF_FID, HOSTILE, Lab, add, params_of, populate, strangers
 
-from catsweep.errors import ExportError, TakenError
+from catsweep.errors import StudyError, TakenError
 from catsweep.report import render
 from catsweep.report.formatting import breakable
 from catsweep.report.render import Report
@@ -307,7 +307,7 @@ def test_both_reports_lie_beside_the_study(lab: Lab, capsys: pytest.CaptureFixtu
 
 def test_an_unknown_study_is_refused_with_those_that_there_are(lab: Lab) -> None:
     lab.study("cats")
-    with pytest.raises(ExportError, match="There are: cats"):
+    with pytest.raises(StudyError, match="There are: cats"):
         render.run(config(lab, study="dogs"))
 
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from tests.report.studies import SPACE, params_of
 
-from catsweep.export.selection import Objective
 from catsweep.report.formatting import short
 from catsweep.report.report_charts import Area, Axis, ParallelCoordinates, Plot, StudyCharts, brief
+from catsweep.selection import Objective
 from catsweep.study_record import Entry, Record
 
 

@@ -1,7 +1,7 @@
 import pytest
 
-from catsweep.export.selection import Objective
 from catsweep.report.report_charts import Timeline, timeline
+from catsweep.selection import Objective
 from catsweep.study_record import Attempt, Entry, Record
 
 T = 1_795_690_000.0

@@ -7,8 +7,8 @@ from optuna.trial import TrialState
 from tests.report.studies import Lab, add, params_of
 
 from catsweep.errors import ConfigError, ExportError
-from catsweep.export.selection import Objective
 from catsweep.report.report_data import pick_winner, reproduction
+from catsweep.selection import Objective
 from catsweep.study_record import Entry, Record
 from steady.confirm import confirmation
 

@@ -10,7 +10,7 @@ from catsweep.data.ready import CARD, ReadySet
 from catsweep.errors import CatsweepError, ConfigError, DataError, StudyError
 from catsweep.loaded import read
 from catsweep.records import read_json
-from catsweep.run_folder import run_folder
+from catsweep.runs import run_folder
 from steady import links
 from steady.links import checked
 from steady.study.artifacts import Store

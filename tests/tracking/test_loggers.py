@@ -22,9 +22,8 @@ from pytorch_lightning.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
 from catsweep.errors import ConfigError
-from catsweep.tracking.loggers import build, finish, log_config, summarise, watch
-from catsweep.tracking.media import log_images
-from catsweep.tracking.run_logger import run_id
+from catsweep.tracking.loggers import build, finish, log_config, run_id, summarise, watch
+from catsweep.training.callbacks import log_images
 
 CARD = {"extractor": "efficientnet_lite0", "samples": 512}
 Node = Callable[[str], DictConfig]
@@ -38,7 +37,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 from catsweep.tracking import loggers
 from catsweep.tracking.loggers import build, finish, log_config, summarise, watch
-from catsweep.tracking.media import log_images
+from catsweep.training.callbacks import log_images
 
 def states():
     return random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist()

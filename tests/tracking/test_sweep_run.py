@@ -18,10 +18,10 @@ from optuna.trial import TrialState, create_trial
 
 from catsweep import judging
 from catsweep.grids import save_png
-from catsweep.metrics.card import MetricCard
-from catsweep.metrics.judged import Judged
+from catsweep.metrics.judge import Judged
+from catsweep.metrics.scores import MetricCard
 from catsweep.tracking import sweep_run
-from catsweep.tracking.run_logger import run_id
+from catsweep.tracking.loggers import run_id
 from steady.confirm import confirmation
 from steady.sweep import Sweep
 

@@ -1,88 +1,164 @@
-"""What was recorded offline goes up once, in order, and only when it has ended; wandb itself is stood in for."""
+"""What was recorded offline goes up once, in order, and only when it has ended; by wandb's client, to our server."""
 
+import gzip
+import json
 import os
-import subprocess
+import shutil
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+import wandb
 
 from catsweep.errors import ConfigError
 from catsweep.tracking import sync
 
+Record = Callable[..., Path]
 
-class Wandb:
-    """`wandb sync` and `wandb leet inspect`: marks what it was given, unless that is damaged."""
+
+class Server(ThreadingHTTPServer):
+    """Answers on 127.0.0.1 what `wandb sync` asks of W&B, and keeps the values that were uploaded.
+
+    Attributes:
+        uploaded: values of each row of a run's history, in the order in which they came.
+    """
 
     def __init__(self) -> None:
-        self.synced: list[list[str]] = []
-        self.damaged: set[str] = set()
-        self.states: dict[str, str] = {}
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.uploaded: list[tuple[str, int]] = []
+        self.url = f"http://127.0.0.1:{self.server_port}"
 
-    def __call__(self, command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
-        _, _, _, verb, *words = command
-        if verb == "leet":
-            state = self.states.get(Path(words[-1]).parent.name, "finished")
-            return subprocess.CompletedProcess(command, 0, f'{{"state": "{state}"}}', "")
-        parts = [Path(word) for word in words]
-        self.synced.append([part.name for part in parts])
-        if not any(part.name in self.damaged for part in parts):  # one of them stops it before it begins
-            for part in parts:
-                (part / "run-x.wandb.synced").touch()
-        return subprocess.CompletedProcess(command, 0, "", "")
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that ends breaks off its connections."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.headers.get("Content-Encoding") == "gzip":
+            body = gzip.decompress(body)
+        answer: Any = {}
+        if self.path == "/graphql":
+            asked = json.loads(body)
+            answer = {"data": self.answer(asked["query"], asked.get("variables") or {})}
+        elif self.path.endswith("/file_stream"):
+            history = json.loads(body).get("files", {}).get("wandb-history.jsonl", {}).get("content", [])
+            self.server.uploaded += [(self.path.split("/")[-2], json.loads(row)["value"]) for row in history]
+        told = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(told)))
+        self.end_headers()
+        self.wfile.write(told)
+
+    do_GET = do_PUT = do_POST
+
+    def answer(self, query: str, given: dict[str, Any]) -> dict[str, Any]:
+        if "upsertBucket" in query:
+            project = {"id": "1", "name": given["project"], "entity": {"id": "1", "name": "me"}}
+            name = given["name"]
+            run = {"id": name, "name": name, "displayName": name, "config": "{}", "project": project}
+            return {"upsertBucket": {"bucket": {**run, "historyLineCount": 0}, "inserted": True}}
+        if "createRunFiles" in query:
+            files = [{"name": name, "uploadUrl": f"{self.server.url}/upload"} for name in given["files"]]
+            return {"createRunFiles": {"runID": given["run"], "uploadHeaders": [], "files": files}}
+        return {}
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing."""
 
 
 @pytest.fixture
-def program(monkeypatch: pytest.MonkeyPatch) -> Wandb:
-    made = Wandb()
-    monkeypatch.setattr(subprocess, "run", made)
-    return made
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    with Server() as made:
+        monkeypatch.setenv("WANDB_BASE_URL", made.url)
+        monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+        threading.Thread(target=made.serve_forever, daemon=True).start()
+        yield made
+        made.shutdown()
+
+
+def begin(place: Path, run: str, value: int) -> wandb.Run:
+    place.mkdir(exist_ok=True)
+    settings = wandb.Settings(silent=True, console="off", x_disable_stats=True)
+    running = wandb.init(project="cats", id=run, mode="offline", dir=str(place), settings=settings)
+    running.log({"value": value}, step=value)
+    return running
+
+
+def is_open(log: Path) -> bool:
+    services = [process for process in psutil.process_iter(["name"]) if process.info["name"] == sync.SERVICE]
+    return any(Path(one.path) == log for process in services for one in process.open_files())
+
+
+def start_of_last(log: bytes) -> int:
+    """Where the last entry of a log begins: after a header, each has a checksum, its length and its kind."""
+    start = following = 7
+    while following < len(log):
+        start, following = following, following + 7 + int.from_bytes(log[following + 4 : following + 6], "little")
+    return start
 
 
 @pytest.fixture
-def part(tmp_path: Path) -> Callable[..., Path]:
-    """An offline record of a run, written some seconds ago."""
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "wandb"
 
-    def made(run: str, begun: str = "20260101_000000", ago: float = 3600.0) -> Path:
-        folder = tmp_path / "wandb" / f"offline-run-{begun}-{run}"
-        folder.mkdir(parents=True)
-        log = folder / "run-x.wandb"
-        log.touch()
-        os.utime(log, (time.time() - ago, time.time() - ago))
-        return folder
+
+@pytest.fixture
+def record(tmp_path: Path, folder: Path) -> Record:
+    """Make an offline record with one value, last written `ago` seconds ago; without its end, unless it has `ended`."""
+
+    def made(run: str, begun: str = "20260101_000000", value: int = 0, ago: float = 3600.0, ended: bool = True) -> Path:
+        running = begin(tmp_path / begun, run, value)
+        [log] = Path(running.dir).parent.glob("*.wandb")
+        running.finish()
+        while is_open(log):  # until wandb's process has written it
+            time.sleep(0.02)
+        place = folder / f"offline-run-{begun}-{run}"
+        shutil.copytree(log.parent, place)
+        if not ended:
+            os.truncate(place / log.name, start_of_last(log.read_bytes()))
+        os.utime(place / log.name, (time.time() - ago, time.time() - ago))
+        return place
 
     return made
 
 
 @pytest.mark.usefixtures("signed_in")
-def test_the_parts_of_all_runs_go_up_in_one_call_in_order_and_never_again(
-    part: Callable[..., Path], program: Wandb, tmp_path: Path
-) -> None:
-    later = part("cats-3", "20260101_000002")
-    first, other = part("cats-3", "20260101_000001"), part("cats-4", "20260101_000003", ago=5)
-    (tmp_path / "wandb" / "latest-run").symlink_to(other)
-    (tmp_path / "wandb" / "run-20260101_000000-online").mkdir()
-    assert sync.sync(tmp_path / "wandb") == "Uploaded 2 runs, in 3 parts."
-    assert program.synced == [[first.name, later.name, other.name]]
-    assert sync.sync(tmp_path / "wandb").startswith("Nothing to upload: no offline run")
-    part("cats-4", "20260101_000004")
-    assert sync.sync(tmp_path / "wandb") == "Uploaded 1 run, in 1 part."
-    assert len(program.synced) == 2
+def test_the_parts_of_all_runs_go_up_in_order_and_never_again(record: Record, server: Server, folder: Path) -> None:
+    record("cats-3", "20260101_000001", value=1)
+    record("cats-3", "20260101_000002", value=2)
+    other = record("cats-4", "20260101_000003", value=3, ago=5)
+    (folder / "latest-run").symlink_to(other)
+    (folder / "run-20260101_000000-online").mkdir()
+    assert sync.sync(folder) == "Uploaded 2 runs, in 3 parts."
+    assert [row for row in server.uploaded if row[0] == "cats-3"] == [("cats-3", 1), ("cats-3", 2)]
+    assert [row for row in server.uploaded if row[0] != "cats-3"] == [("cats-4", 3)]
+    assert sync.sync(folder).startswith("Nothing to upload: no offline run")
+    record("cats-4", "20260101_000004", value=4)
+    assert sync.sync(folder) == "Uploaded 1 run, in 1 part."
+    assert server.uploaded[3:] == [("cats-4", 4)]
 
 
 @pytest.mark.usefixtures("signed_out")
-def test_without_a_key_it_says_what_is_missing(part: Callable[..., Path], program: Wandb, tmp_path: Path) -> None:
-    part("cats-3")
+def test_without_a_key_it_says_what_is_missing(record: Record, server: Server, folder: Path) -> None:
+    record("cats-3")
     with pytest.raises(ConfigError, match=r"1 run is waiting .* no key here.*wandb login.*WANDB_API_KEY"):
-        sync.sync(tmp_path / "wandb")
-    assert program.synced == []
+        sync.sync(folder)
+    assert server.uploaded == []
 
 
 @pytest.mark.usefixtures("signed_out")
 def test_with_nothing_to_upload_no_key_is_asked_for(
-    program: Wandb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     sync.main([])
@@ -92,34 +168,38 @@ def test_with_nothing_to_upload_no_key_is_asked_for(
 
 
 @pytest.mark.usefixtures("signed_in")
-@pytest.mark.parametrize("state", ["running", "unknown"])
 def test_a_run_that_goes_on_is_left_for_later_with_its_earlier_parts(
-    part: Callable[..., Path], program: Wandb, tmp_path: Path, state: str
+    record: Record, server: Server, folder: Path
 ) -> None:
-    part("cats-3", "20260101_000001")
-    program.states[part("cats-3", "20260101_000002", ago=5).name] = state
-    assert sync.sync(tmp_path / "wandb") == "Nothing to upload yet: 1 run is still going on, and left for later."
-    ended = part("cats-4")
-    program.states[part("cats-5", ago=7200).name] = state  # killed two hours ago
-    assert "Uploaded 2 runs, in 2 parts. 1 run is still going on" in sync.sync(tmp_path / "wandb")
-    assert ended.name in program.synced[0]
+    record("cats-3", "20260101_000001")
+    record("cats-3", "20260101_000002", ago=5, ended=False)
+    assert sync.sync(folder) == "Nothing to upload yet: 1 run is still going on, and left for later."
+    record("cats-4", value=4)
+    record("cats-5", value=5, ago=7200, ended=False)  # killed two hours ago
+    assert "Uploaded 2 runs, in 2 parts. 1 run is still going on" in sync.sync(folder)
+    assert ("cats-4", 4) in server.uploaded
+    assert "cats-3" not in dict(server.uploaded)
 
 
 @pytest.mark.usefixtures("signed_in")
-def test_a_record_that_a_process_has_open_goes_on(
-    part: Callable[..., Path], program: Wandb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sync, "SERVICE", __import__("psutil").Process().name())  # this one stands for wandb's
-    folder = part("cats-3")
-    with (folder / "run-x.wandb").open():
-        assert "1 run is still going on" in sync.sync(tmp_path / "wandb")
+def test_a_record_that_wandb_has_open_goes_on(tmp_path: Path, server: Server) -> None:
+    running = begin(tmp_path, "cats-3", 1)
+    [log] = Path(running.dir).parent.glob("*.wandb")
+    os.utime(log, (0, 0))
+    assert "1 run is still going on" in sync.sync(tmp_path / "wandb")
+    running.finish()
+    while is_open(log):
+        time.sleep(0.02)
     assert sync.sync(tmp_path / "wandb") == "Uploaded 1 run, in 1 part."
+    assert server.uploaded == [("cats-3", 1)]
 
 
 @pytest.mark.usefixtures("signed_in")
-def test_a_damaged_record_keeps_no_other_run_back(part: Callable[..., Path], program: Wandb, tmp_path: Path) -> None:
-    well, bad = part("cats-3"), part("cats-4")
-    program.damaged.add(bad.name)
+def test_a_damaged_record_keeps_no_other_run_back(record: Record, server: Server, folder: Path) -> None:
+    record("cats-3", value=3)
+    bad = record("cats-4")
+    [log] = bad.glob("*.wandb")
+    log.write_bytes(b"no record")
     with pytest.raises(SystemExit, match=f"did not upload {bad.name}; above it says why"):
-        sync.main([str(tmp_path / "wandb")])
-    assert (well / "run-x.wandb.synced").exists()
+        sync.main([str(folder)])
+    assert server.uploaded == [("cats-3", 3)]

@@ -18,7 +18,7 @@ from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_com
 from wandb.sdk.lib import config_util
 from wandb.sdk.sweeps.scheduler.optuna import sweep_parameter_to_distribution
 
-from catsweep import training
+from catsweep.training import fit
 from steady.propose.space import Space
 
 SWEEP = "sweeps/wandb_vae.yaml"
@@ -125,5 +125,5 @@ def test_a_run_of_an_agent_is_the_agents_and_scores_as_one_without_a_logger(
     # The same run without a logger. tests/tracking/test_loggers.py compares all of them, on a smaller model.
     words = [f"{name}={value}" for name, value in values.items()]
     with initialize_config_dir(str(root / "conf")):
-        training.run(hydra.compose("train", overrides=[*words, "logger=none", "metrics/judge=none"]), tmp_path / "none")
+        fit.run(hydra.compose("train", overrides=[*words, "logger=none", "metrics/judge=none"]), tmp_path / "none")
     assert json.loads((tmp_path / "none" / "metrics.json").read_text())["scores"] == scores

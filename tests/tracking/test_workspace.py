@@ -14,7 +14,7 @@ from optuna.trial import create_trial
 
 from catsweep import study_record
 from catsweep.errors import ConfigError
-from catsweep.tracking import panels, workspace
+from catsweep.tracking import workspace
 from steady.study.storage import open_storage
 from steady.study.trial_folders import mark
 
@@ -207,7 +207,7 @@ def test_a_refusal_says_what_has_to_be_there_first(
 def test_without_the_package_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb_workspaces.workspaces", None)
     with pytest.raises(ConfigError, match=r"pip install 'catsweep\[workspace\]'"):
-        panels.libraries()
+        workspace.libraries()
 
 
 def test_without_a_study_it_says_what_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,8 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from catsweep.data.prepare import operations as ops
-from catsweep.data.prepare.operations import Operation, usable
+from catsweep.data import operations as ops
+from catsweep.data.operations import Operation, usable
 from catsweep.data.ready import MANIFEST, TRAIN, VAL, ReadySet, Source, open_or_build
 from catsweep.errors import ConfigError, DataError
 
@@ -192,7 +192,7 @@ class CatDataModule(pl.LightningDataModule):
         val_fraction: share of held-out photos.
         flip: mirror training images with probability ½.
         augment: what else is done to training images by chance, in memory, by name; see
-            `catsweep.data.prepare.operations`.
+            `catsweep.data.operations`.
         seed: of the run; decides order and mirroring, never the content of the ready set or its splits.
         source: the folder as the user typed it (`data.source=DIR`), which the reader already has.
         download: whether the reader fetches the photos, as the user typed it, too.

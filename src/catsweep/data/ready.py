@@ -37,9 +37,9 @@ from PIL import Image
 from catsweep.data.files import PASSED_OVER, say_passed_over, write_passed_over
 from catsweep.errors import ConfigError, DataError
 from catsweep.folders import replacing_folder
+from catsweep.heartbeat import every_minute
 from catsweep.ownership import Kind
 from catsweep.records import read_json
-from catsweep.still import told
 from steady.links import checked, require_regular
 from steady.places import explain, named
 from steady.printing import escaped, unescaped
@@ -413,7 +413,7 @@ def _spool(path: Path, items: Iterable[Item]) -> tuple[list[Row], dict[str, list
     copies: dict[str, list[CopyPlace]] = {}
     index = 0
     with path.open("wb") as file:
-        for item in told(items, log, "%s photos read so far"):
+        for item in every_minute(items, log, "%s photos read so far"):
             if item.image is None:
                 rows.append(Row.of(item, None))
                 continue

@@ -1,38 +1,35 @@
-"""Whether a bundle is what was exported: a digest of each of its files, in `provenance.json`.
+"""Compare the files of a bundle with the sha256 digests in its `provenance.json`, and keep a page that was edited.
 
-`bundle` writes them last; whoever reads a bundle (generate, evaluate, the demo, push) asks `verify` first. They tell of
-damage, of files that were swapped, and of others that were added; not of somebody who writes the digests anew, for
-nothing is signed.
+`bundle` writes the digests last; whoever reads a bundle (generate, evaluate, the demo, push) asks `verify` first. They
+tell of damage, of files that were swapped, and of others that were added; not of somebody who writes the digests anew,
+for nothing is signed. The page asks its readers to put things right in it (the licence, above all), so a new export
+must not write over that: `keep_page`.
 """
 
 import hashlib
 import re
+import shutil
 from collections.abc import Iterable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+from catsweep import runs
 from catsweep.errors import DataError, ExportError
-from catsweep.records import read_json
+from catsweep.runs import Bundle, RunDir
 from steady import links
 
-PROVENANCE, README = "provenance.json", "README.md"
-# Read by catsweep, or run by others: one that was added is as bad as one that was changed. By their names, because the
-# modules that write them import Lightning, which drawing from a bundle does not need.
-READ = {
-    "config.yaml", "generate.py", "generator.onnx", "generator.pt2", "interpolation.png", "judge.json", "metrics.json",
-    "model.safetensors", "nearest_neighbours.png", "provenance.json", "reconstructor.onnx", "samples.png",
-}  # fmt: skip
-KEPT = "README.before*.md"  # a person's, from an earlier export (`catsweep.export.kept`): theirs to change and remove
+PROVENANCE, README = str(runs.PROVENANCE), Bundle.README
+READ = {*Bundle.FILES}  # one that was added is as bad as one that was changed
+KEPT = "README.before*.md"  # a person's, from an earlier export: theirs to change and remove
+FIRST = "README.before.md"
 SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 LISTED = 5  # files that a message names
 AGAIN = "Export it again with `make export`, or get it again from where it came."
 
 
 def of(folder: Path) -> dict[str, dict[str, Any]]:
-    """The size in bytes and the sha256 of each file of a bundle, by name.
-
-    But for `provenance.json`, pages that were kept, and hidden ones.
-    """
+    """Compute bytes and sha256 of each file of a bundle, but of `provenance.json`, kept pages and hidden files."""
     return {
         path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
         for path in sorted(folder.iterdir())
@@ -100,7 +97,7 @@ def refuse_links(paths: Iterable[Path], folder: Path) -> None:
 
 
 def _recorded(folder: Path) -> dict[str, tuple[int, str]] | None:
-    """The digests in `provenance.json`; None if it is of a version that wrote none, or not there.
+    """Read the digests in `provenance.json`; None if it is of a version that wrote none, or not there.
 
     Raises:
         ExportError: it is torn, or what it says are no digests of files.
@@ -108,7 +105,7 @@ def _recorded(folder: Path) -> dict[str, tuple[int, str]] | None:
     if not (folder / PROVENANCE).exists():
         return None
     try:
-        export = read_json(folder / PROVENANCE).get("export") or {}
+        export = RunDir(folder).provenance().get("export") or {}
         if not isinstance(export, dict):
             raise TypeError(f"`export` is {export!r:.40}")
         if "files" not in export:
@@ -128,7 +125,7 @@ def _recorded(folder: Path) -> dict[str, tuple[int, str]] | None:
 
 
 def _difference(path: Path, size: int, digest: str) -> str:
-    """How a file is not as recorded, in words; empty if it is."""
+    """Compare a file with its record, in words; empty if they agree."""
     if not path.is_file():
         return "is missing"
     try:
@@ -144,3 +141,27 @@ def _difference(path: Path, size: int, digest: str) -> str:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def keep_page(before: Path, folder: Path) -> str | None:
+    """Copy the edited page of the bundle that is about to be replaced, and those that were kept in it earlier.
+
+    Args:
+        before: the bundle that is there, if one is.
+        folder: the new one.
+
+    Returns:
+        The name of the file that holds the page now; None if it was not edited.
+    """
+    for page in sorted(before.glob(KEPT)):
+        if page.is_file() and not page.is_symlink():
+            shutil.copyfile(page, folder / page.name)
+    if not page_was_edited(before):
+        return None
+    content = (before / README).read_bytes()
+    if content == (folder / README).read_bytes():
+        return None
+    names = (FIRST if number == 1 else f"README.before-{number}.md" for number in count(1))
+    name = next(name for name in names if not (folder / name).exists() or (folder / name).read_bytes() == content)
+    (folder / name).write_bytes(content)
+    return name

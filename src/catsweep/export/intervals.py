@@ -1,22 +1,20 @@
-"""Where a score may land: intervals for the scores of a bundle, so that whoever scores it again knows what to expect.
+"""Measure intervals for the scores of a bundle, in which whoever scores it again must land.
 
-`catsweep.export.bundle` measures them and keeps them in `metrics.json`; `catsweep.evaluation` looks whether a score
-falls inside. An interval answers one question, and which one depends on the score:
+`catsweep.export.bundle` keeps them in `metrics.json`; `catsweep.evaluation` looks whether a score falls inside. What an
+interval says depends on the score's `interval`:
 
-- **The scores of drawn images** (all but `val/ssim`) change with the latents. Their interval is a *prediction
-  interval*: with a probability of 95 % it holds the score of one more draw of latents, no matter from which seed. It
-  comes from k draws of seeds of their own, as independent and normal numbers: mean ± t s √(1 + 1/k), t the 97.5 %
-  quantile of Student's t with k - 1 degrees of freedom (Hahn & Meeker 1991, "Statistical Intervals", section 4.7).
-  A score is a mean or a quantile over hundreds of images, hence normal enough, and exact coverage is on average over
-  the k draws too: of one interval it may be 90 or 99 %. Where a score cannot be below 0, neither can the interval
-  (not so `val/kid`, an unbiased estimate of a square, which can); nor above 1 where it is a share.
-- **`val/copied`** counts images, in most draws none at all, which would leave no spread to reckon with. How many of n
-  images are copies is binomial, and so the interval comes from the count over all k n images: exact prediction limits
-  that hold with at least 95 % whatever the true share is (Thatcher 1964, J. R. Stat. Soc. B 26, 176).
-- **`val/recall` and `val/coverage`** count real images, of which one sample may hold several: they vary more than a
-  binomial count, or, near 0 and 1, not at all in a few draws. Their interval is the hull of both kinds above.
-- **`val/ssim`** knows no chance: the same reconstructions of the same held-out photos. Its interval says how well
-  these photos tell the mean over *all* cats: a percentile bootstrap over the photos (Efron 1979).
+- **`draws`**: scores of drawn images change with the latents. Theirs is a *prediction interval*: it holds the score of
+  one more draw of latents, from any seed, with a probability of 95 %. From k draws of seeds of their own, taken as
+  independent and normal: mean ± t s √(1 + 1/k), t the 97.5 % quantile of Student's t with k - 1 degrees of freedom
+  (Hahn & Meeker 1991, "Statistical Intervals", section 4.7). Exact coverage is on average over the k draws too: of one
+  interval it may be 90 or 99 %. Where a score cannot be below a value, neither can the interval; nor above 1 where it
+  is a share.
+- **`count`**: copies among drawn images, in most draws none, which leaves no spread: exact prediction limits of a
+  binomial count over all k n images (Thatcher 1964, J. R. Stat. Soc. B 26, 176), at least 95 % whatever the true share.
+- **`share`**: recall and coverage count real images, of which one sample may hold several: they vary more than a
+  binomial count, or, near 0 and 1, not at all in a few draws. Theirs is the hull of both kinds above.
+- **`photos`**: scores of reconstructions know no chance: how well the held-out photos tell the mean over *all* cats,
+  by a percentile bootstrap over the photos (Efron 1979).
 
 The recorded score is not among the k draws. Checkpoint and trial were chosen by that very draw of latents, so it may be
 a lucky one; the interval is widened where needed to hold it, and what another runtime's rounding makes of it.
@@ -33,6 +31,7 @@ from numpy.typing import NDArray
 
 from catsweep.errors import ExportError
 from catsweep.metrics.scorer import Scorer
+from catsweep.metrics.scores import score as known
 from catsweep.models.generator import Generator, Reconstructor
 from steady.confirm.confirmation import t_quantile
 
@@ -42,20 +41,17 @@ DRAWS = 8
 ROUNDING = 1e-3  # relative; float32 in another runtime flips a rounding to uint8 here and there
 RESAMPLES = 2000
 STREAM = 20_260_305  # sets the seeds of the draws apart from those that people type: 0, 1, 2, …
-NOT_BELOW_ZERO = ("val/fid", "val/recall", "val/coverage", "val/ssim_gap", "val/nearest")
-SHARES = ("val/recall", "val/coverage")  # of real images
-SHARE, HELD_OUT = "val/copied", "val/ssim"
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Where a score may land.
+    """Interval in which a score must land.
 
     Attributes:
         low: its lower end, which belongs to it.
         high: its upper end, likewise.
         level: probability that it holds what it is about.
-        draws: of latents that it rests on; for `val/ssim` of resamples of the held-out photos.
+        draws: of latents that it rests on; for scores of reconstructions, of resamples of the held-out photos.
         method: how it was found, in words.
     """
 
@@ -69,7 +65,7 @@ class Interval:
         return self.low <= score <= self.high
 
     def holding(self, score: float) -> "Interval":
-        """The interval, widened to hold a score and its rounding."""
+        """Widen the interval to hold a score and its rounding."""
         slack = ROUNDING * abs(score)
         return Interval(
             min(self.low, score - slack), max(self.high, score + slack), self.level, self.draws, self.method
@@ -89,7 +85,7 @@ class Interval:
 def measure(
     model: Generator, scorer: Scorer, draws: int = DRAWS, recorded: Mapping[str, float] | None = None
 ) -> dict[str, dict[str, Any]]:
-    """Score a generator again from other latents, and see where its scores land.
+    """Score a generator again from other latents, and compute where its scores land.
 
     Takes 1 + `draws` times as long as `scorer.final`.
 
@@ -112,9 +108,9 @@ def measure(
     others = [scorer.reseeded(seed).drawn(model) for seed in fresh_seeds(scorer.seed, draws)]
     found = {name: of_draws(name, [scores[name] for scores in others], counted(scorer, name)) for name in now}
     if isinstance(model, Reconstructor):
-        photos = scorer.held_out_similarities(model)
-        now[HELD_OUT] = float(photos.mean())
-        found[HELD_OUT] = of_photos(photos.numpy())
+        for name, photos in scorer.of_reconstructions(model).items():
+            now[name] = float(photos.mean())
+            found[name] = of_photos(photos.numpy())
     found = {name: interval.holding(now[name]) for name, interval in found.items()}
     for name, score in (recorded or {}).items():
         if name in found and score not in found[name]:
@@ -127,40 +123,40 @@ def measure(
 
 
 def counted(scorer: Scorer, name: str) -> int:
-    """How many images a score is taken over."""
-    return int(scorer.card(name).settings["images"]) if name in SHARES else scorer.samples
+    """Number of images that a score is taken over."""
+    return int(scorer.card(name).settings["images"]) if known(name).interval == "share" else scorer.samples
 
 
 def fresh_seeds(seed: int, count: int) -> list[int]:
-    """Seeds of the draws: none is the recorded one, nor one that a person would type to check the interval."""
+    """Derive seeds of the draws: neither the recorded one nor one that a person would type to check the interval."""
     return [int(state) for state in np.random.SeedSequence([seed, STREAM]).generate_state(count)]
 
 
 def of_draws(name: str, scores: Sequence[float], samples: int) -> Interval:
-    """The prediction interval for one more draw.
+    """Compute the prediction interval for one more draw.
 
     Args:
         name: of the score.
         scores: its values, one per draw, at least 2.
         samples: images in each draw.
     """
-    k = len(scores)
-    if name in (SHARE, *SHARES):
+    k, kind, lowest = len(scores), known(name).interval, known(name).least
+    if kind in ("count", "share"):
         least, most = limits_of_count(sum(round(share * samples) for share in scores), k * samples, samples)
-    if name == SHARE:
+    if kind == "count":
         method = f"exact prediction limits of a count, from {k} other draws of {samples} images"
         return Interval(least / samples, most / samples, LEVEL, k, method)
     half = t_quantile(LEVEL, k - 1) * stdev(scores) * math.sqrt(1 + 1 / k)
     low, high = fmean(scores) - half, fmean(scores) + half
     method = f"prediction interval by Student's t, from {k} other draws of {samples} images"
-    if name in SHARES:
+    if kind == "share":
         low, high = min(low, least / samples), min(1.0, max(high, most / samples))
         method += ", and exact prediction limits of a count"
-    return Interval(max(0.0, low) if name in NOT_BELOW_ZERO else low, high, LEVEL, k, method)
+    return Interval(low if lowest is None else max(lowest, low), high, LEVEL, k, method)
 
 
 def of_photos(similarities: NDArray[np.floating[Any]]) -> Interval:
-    """The bootstrap interval for the mean over all photos of which some were held out.
+    """Compute the bootstrap interval for the mean over all photos of which some were held out.
 
     Args:
         similarities: one per held-out photo, shape (n,).
@@ -173,7 +169,7 @@ def of_photos(similarities: NDArray[np.floating[Any]]) -> Interval:
 
 
 def limits_of_count(found: int, of: int, future: int) -> tuple[int, int]:
-    """Between which counts the next one lies, given an earlier one of the same unknown share.
+    """Compute prediction limits of a count, given an earlier one of the same unknown share.
 
     Given their sum, the earlier count is hypergeometric, whatever the share. A next count is ruled out if it would
     have made the earlier one too small, or too large, with a probability of at most half of 5 %.

@@ -1,9 +1,12 @@
-"""What a folder says of its scores, and the photos and the scorer they were taken with, from its own files.
+"""Read the records of a finished run or a bundle, and the photos and the scorer that its scores were taken with.
 
-The folder is that of a run, or an exported bundle: both hold `config.yaml`, `metrics.json` and `provenance.json`.
-`catsweep.evaluation` scores again with it.
+Both hold `config.yaml`, `metrics.json` and `provenance.json`. `catsweep.evaluation` scores again with `Recorded`;
+`bundle` begins with `FinishedRun`, whose records go into a folder that may be published, so `portable` takes everything
+out of them that names a place on this machine.
 """
 
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,18 +16,44 @@ from catsweep.data.datamodule import CatDataModule
 from catsweep.data.ready import CARD, ReadySet, find_ready_set
 from catsweep.errors import CatsweepError, DataError, ExportError
 from catsweep.export.intervals import Interval
-from catsweep.loaded import read, rebuild
-from catsweep.metrics.card import MetricCard, require_comparable
+from catsweep.loaded import rebuild
 from catsweep.metrics.scorer import Scorer
-from catsweep.records import read_json
+from catsweep.metrics.scores import MetricCard, require_comparable
+from catsweep.records import ANY, NUMBER, TEXT, WHOLE, misshapen
+from catsweep.runs import ANOTHER, CHOICE, CONFIG, DOCUMENTS, JUDGEMENT, PROVENANCE, SCORES, Metrics, RunDir
+from steady.links import checked, inside
 
-CONFIG, METRICS, PROVENANCE = "config.yaml", "metrics.json", "provenance.json"
 READY = Path("data/ready")  # where ready sets are, see conf/data
+USUAL = {"root": "data/ready", "cache_root": "data/statistics", "save_dir": "outputs"}
+# Of what is read here and on a bundle's page, in the documents of a run that may be a stranger's.
+SHAPES: dict[str, Any] = {
+    str(CONFIG): {
+        "model": {"_target_": TEXT, "source": TEXT},
+        "data": {"source": TEXT, "reader": {"_target_": TEXT}},
+        "trial": {"study": TEXT, "number": WHOLE},
+    },
+    str(SCORES): {
+        "scores": {ANY: NUMBER}, "intervals": {ANY: {}}, "epoch": NUMBER, "seconds": NUMBER,
+        "cards": {ANY: {"extractor": TEXT, "seed": WHOLE, "settings": {}}},
+    },
+    str(PROVENANCE): {
+        "git": {"commit": TEXT}, "packages": {ANY: TEXT}, "data_digest": TEXT, "seed": WHOLE, "command": [TEXT],
+    },
+    str(CHOICE): {
+        "objectives": [{"name": TEXT, "direction": TEXT}],
+        "pareto_set": [{"trial": WHOLE, "values": {ANY: NUMBER}, "beside": {ANY: NUMBER}}],
+        "seeds": {"sentence": TEXT}, "judge": {"sentence": TEXT}, "params": {}, "selected_by": TEXT,
+        "finished_trials": WHOLE, "remark": TEXT,
+    },
+}  # fmt: skip
+CREDENTIALS = re.compile(r"://[^/@\s]+@")
+# /a/b, also within key=/a/b and sqlite:////a/b; not within a URL or a relative path.
+PLACE = re.compile(r"(?:(?<![\w:/.~…-])|(?<=:///))/(?:[^\s/:=,\"'\]]+/)+[^\s/:=,\"'\]]*")
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """The scores of a folder, as its files tell them.
+    """Recorded scores of a run or a bundle.
 
     Attributes:
         folder: a run's or a bundle's.
@@ -42,17 +71,16 @@ class Recorded:
 
     @classmethod
     def read(cls, folder: Path) -> "Recorded":
-        """Read the files.
+        """Read `metrics.json` and `provenance.json`.
 
         Raises:
             ExportError: they are not those of a finished run or a bundle.
         """
         try:
-            metrics, provenance = read_json(folder / METRICS), read_json(folder / PROVENANCE)
-            scores = {str(name): float(score) for name, score in metrics["scores"].items()}
-            cards = {name: MetricCard.from_dict(metrics["cards"][name]) for name in scores}
-            intervals = {name: Interval.from_dict(one) for name, one in metrics.get("intervals", {}).items()}
-            digest = provenance.get("data_digest") or ""
+            metrics, digest = RunDir(folder).metrics(), RunDir(folder).provenance().get("data_digest") or ""
+            scores = metrics.scores
+            cards = {name: MetricCard.from_dict(metrics.cards[name]) for name in scores}
+            intervals = {name: Interval.from_dict(one) for name, one in metrics.intervals.items()}
         except DataError as error:
             raise ExportError(
                 f"{error} Name another folder, a finished run or a bundle, or export it again."
@@ -60,20 +88,20 @@ class Recorded:
         except (OSError, ValueError, OverflowError, KeyError, TypeError, AttributeError, CatsweepError) as error:
             raise ExportError(
                 f"Expected a finished run or a bundle in {folder}, with its scores, their cards and where they came "
-                f"from ({METRICS}, {PROVENANCE}): {type(error).__name__}: {error}. Name another, or export it again."
+                f"from ({SCORES}, {PROVENANCE}): {type(error).__name__}: {error}. Name another, or export it again."
             ) from error
         if not scores:
-            raise ExportError(f"{folder / METRICS} holds no score. Name another folder, or export it again.")
+            raise ExportError(f"{folder / SCORES} holds no score. Name another folder, or export it again.")
         return cls(folder, scores, cards, intervals, str(digest))
 
     @property
     def seed(self) -> int:
-        """Of the latents."""
+        """Seed of the latents."""
         return next(iter(self.cards.values())).seed
 
 
 def open_photos(recorded: Recorded, ready: str | None = None) -> ReadySet:
-    """The ready set that a folder was scored against, its pixels compared with its digest.
+    """Open the ready set that a folder was scored against, its pixels compared with its digest.
 
     It is found by that digest, since where the folder's configuration says that photos are is a stranger's word, and
     they may be others' photos. Cats that catsweep draws by itself are drawn again if they are not there.
@@ -118,7 +146,7 @@ def _drawn_again(recorded: Recorded, remedy: str) -> ReadySet:
 
 
 def scorer_for(recorded: Recorded, ready: ReadySet, seed: int | None = None) -> Scorer:
-    """The scorer of a folder's configuration.
+    """Build the scorer of a folder's configuration.
 
     Args:
         recorded: of the folder.
@@ -139,7 +167,7 @@ def scorer_for(recorded: Recorded, ready: ReadySet, seed: int | None = None) -> 
 
 
 def other_versions(recorded: Recorded, cards: Mapping[str, MetricCard]) -> list[str]:
-    """Libraries that are not those of the recorded scores: `torch 2.13.0, now 2.14.0`."""
+    """List libraries that are not those of the recorded scores: `torch 2.13.0, now 2.14.0`."""
     found: dict[str, Any] = {}
     for name, card in cards.items():
         before = recorded.cards[name].versions if name in recorded.cards else card.versions
@@ -151,7 +179,148 @@ def other_versions(recorded: Recorded, cards: Mapping[str, MetricCard]) -> list[
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    """The configuration, of its data only what decides the images: they are not trained on here."""
-    config = read(folder / CONFIG)
+    """Read the configuration, of its data only what decides the images: they are not trained on here."""
+    config = RunDir(folder).config()
     data = config.get("data")
     return config | ({"data": {k: v for k, v in data.items() if k != "augment"}} if isinstance(data, dict) else {})
+
+
+def scorer_of(folder: Path, ready: str | None = None) -> Scorer:
+    """Build the scorer that a run was scored with.
+
+    Args:
+        folder: of the run.
+        ready: folder of its ready set, if it is no longer where the run found it.
+
+    Raises:
+        ExportError: the photos are not here, or are others; or scores would be taken in another way.
+    """
+    try:
+        recorded = Recorded.read(folder)
+        return scorer_for(recorded, open_photos(recorded, ready))
+    except CatsweepError as error:
+        raise ExportError(
+            f"{error} Without photos there can be a bundle too, but no intervals and no nearest photos: draws=0."
+        ) from error
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """Checked records of a run that has been scored.
+
+    Attributes:
+        folder: of the run, or of the best model.
+        config: content of `config.yaml`, plain values as they were on this machine.
+        metrics: content of `metrics.json`.
+        provenance: content of `provenance.json`.
+        choice: content of `choice.json`; None of a run that was not chosen from a study.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    metrics: dict[str, Any]
+    provenance: dict[str, Any]
+    choice: dict[str, Any] | None
+
+    @classmethod
+    def read(cls, folder: Path) -> "FinishedRun":
+        """Read the records in a folder.
+
+        Raises:
+            ExportError: one is missing or damaged, they are not of a finished run, or they name it by what is no name.
+        """
+        if missing := [name for name in DOCUMENTS if not (folder / name).is_file()]:
+            raise ExportError(
+                f"Expected a finished run in {folder}; it lacks {', '.join(missing)}. "
+                f"Run `make best-model` first, or name another run: run=outputs/…"
+            )
+        if away := [name for name in (*DOCUMENTS, str(CHOICE), str(JUDGEMENT)) if not inside(folder, folder / name)]:
+            raise ExportError(
+                f"In the run {folder}, {', '.join(away)} is a link to a file outside. Put the file itself there, or "
+                f"name another run: run=outputs/…"
+            )
+        try:
+            run = RunDir(folder)
+            config, metrics, provenance, choice = run.config(), run.metrics().content, run.provenance(), run.choice()
+        except CatsweepError as error:
+            raise ExportError(f"The records of the run in {folder} cannot be read. {error} {ANOTHER}") from error
+        for name, found in zip((*DOCUMENTS, str(CHOICE)), (config, metrics, provenance, choice), strict=True):
+            if fault := misshapen(found, SHAPES[name]):
+                raise ExportError(f"{folder / name} is not as catsweep writes it: {fault}. {ANOTHER}")
+        metrics = {key: value for key, value in metrics.items() if value is not None}
+        if "scores" not in metrics or "checkpoint" not in metrics or None in metrics["scores"].values():
+            raise ExportError(f"{folder / SCORES} is not the record of a finished run: it lacks scores.")
+        if choice is not None and not {"study", "trial"} <= choice.keys():
+            raise ExportError(f"{folder / CHOICE} is torn: it names no study and trial. Run `make best-model` again.")
+        finished = cls(folder, config, metrics, provenance, choice)
+        checked(finished.name, f"The folder of the bundle, named after {folder},", ExportError)
+        return finished
+
+    @property
+    def checkpoint(self) -> str:
+        """Name of the scored checkpoint; see `Metrics.checkpoint`."""
+        return Metrics(self.folder / SCORES, self.metrics).checkpoint
+
+    @property
+    def name(self) -> str:
+        """`<study>-<trial>` of a best model; of any other run the last two parts of its path, joined the same way."""
+        if self.choice is not None:
+            said = {key: self.choice.get(key) for key in ("study", "trial")}
+            return "-".join(
+                checked(name, f'"{key}" in {self.folder / CHOICE}', ExportError) for key, name in said.items()
+            )
+        return "-".join(self.folder.resolve().parts[1:][-2:])
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """Study, trial and rule by which it was chosen, as far as they are known."""
+        trial = self.config.get("trial") or {}
+        known = {"study": trial.get("study"), "trial": trial.get("number")}
+        if self.choice:
+            known |= {key: self.choice.get(key) for key in ("study", "trial", "selected_by")}
+        return {key: value for key, value in known.items() if value is not None}
+
+    @property
+    def portable_config(self) -> dict[str, Any]:
+        """Configuration for a reader elsewhere: without this machine's places, and where the study was kept."""
+        config: dict[str, Any] = portable(_with_usual_folders(self.config))
+        if config.get("trial"):
+            config["trial"] = config["trial"] | {"storage": None}
+        return config
+
+
+def _with_usual_folders(value: Any) -> Any:
+    """Caches that were elsewhere on this machine are, on another, where they usually are."""
+    if isinstance(value, dict):
+        moved = {key: usual for key, usual in USUAL.items() if os.path.isabs(str(value.get(key, "")))}
+        return {key: _with_usual_folders(item) for key, item in value.items()} | moved
+    return value
+
+
+def portable(value: Any, root: Path | None = None) -> Any:
+    """Remove places on this machine, and passwords in URLs, from every string of a nested value.
+
+    A path in the project becomes relative to it, one in the home folder begins with `~`, of any other only the name
+    is left: `…/cats`. What stands under the key `diff` is left alone: shortened, it would not apply any more.
+
+    Args:
+        value: nested dicts, lists and scalars.
+        root: the project's folder; the working directory if None.
+    """
+    root = root or Path.cwd()
+    if isinstance(value, dict):
+        return {key: item if key == "diff" else portable(item, root) for key, item in value.items()}
+    if isinstance(value, list):
+        return [portable(item, root) for item in value]
+    if not isinstance(value, str):
+        return value
+    if os.path.isabs(value) and "\n" not in value:  # as a whole, for its name may hold any character
+        return _shortened(value, root)
+    return PLACE.sub(lambda found: _shortened(found.group(), root), CREDENTIALS.sub("://***@", value))
+
+
+def _shortened(path: str, root: Path) -> str:
+    for place, name in ((root, ""), (Path.home(), "~/")):
+        if len(place.parts) > 1 and Path(path).is_relative_to(place):
+            return name + Path(path).relative_to(place).as_posix()
+    return f"…/{Path(path).name}"

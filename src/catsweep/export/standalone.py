@@ -3,7 +3,7 @@
     pip install numpy onnxruntime pillow
     python generate.py --n 16 --seed 0 --truncation 1.0 --out cats.png
 
-The same seed draws the same cats. A truncation below 1 draws likelier cats, and less variety.
+The same seed draws the same cats. A truncation below 1 draws likelier cats, and less diversity.
 """
 
 import argparse

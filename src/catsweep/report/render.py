@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 from catsweep import templates
 from catsweep.folders import replacing_folder
 from catsweep.grids import Images, save_png
-from catsweep.metrics.beside import Scores, better, of_confirmation
+from catsweep.metrics.judge import RunScores, better, of_confirmation
 from catsweep.ownership import Kind, require_file
 from catsweep.report import formatting
 from catsweep.report.optuna_plots import plotly_library
@@ -218,7 +218,7 @@ class Report:
                     strip="" if strip is None else data_uri(strip, quality=80),
                     link=formatting.link(trial.run, self.home),
                     label="winner" if number == winner else "Pareto-optimal" if number in front else trial.state,
-                    scores=record.opinion.own.get(number, Scores()).values,
+                    scores=record.opinion.own.get(number, RunScores()).values,
                 )
             )
         return rows

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from catsweep.metrics.beside import FID, JUDGED, Scores
+from catsweep.metrics.judge import FID, JUDGED, RunScores
 from catsweep.report.formatting import counted, duration, short, shown
 from catsweep.study_record import Attempt, Entry, Record
 from steady.printing import readable
@@ -270,7 +270,7 @@ class StudyCharts:
     def judged(self) -> Plot | None:
         """Plot the judge's FID against the extractor's, for all judged runs; None without any."""
         opinion, area = self.record.opinion, Area()
-        runs: list[tuple[int, int | None, Scores]] = [(trial, None, one) for trial, one in opinion.own.items()]
+        runs: list[tuple[int, int | None, RunScores]] = [(trial, None, one) for trial, one in opinion.own.items()]
         runs += [(trial, seed, one) for trial, again in opinion.again.items() for seed, one in again.items()]
         judged = [(trial, seed, one.values) for trial, seed, one in runs if {FID, JUDGED} <= one.values.keys()]
         if not judged:

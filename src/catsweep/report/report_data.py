@@ -13,20 +13,18 @@ from typing import Any
 
 from catsweep.data.ready import find_ready_set
 from catsweep.errors import ExportError
-from catsweep.export.confirmed import confirmed_choice, current, follows
-from catsweep.export.seeds import Seeds, confirming_line
-from catsweep.export.selection import Choice, choose
-from catsweep.export.trials import Trials, find_run, open_study, read_trials
 from catsweep.grids import Images
-from catsweep.metrics.beside import BESIDE, FID, JUDGED, Scores, better
+from catsweep.metrics.judge import BESIDE, FID, JUDGED, RunScores, better
 from catsweep.report import sample_images
 from catsweep.report.formatting import counted, shown
 from catsweep.report.optuna_plots import OptunaPlot, optuna_plots
 from catsweep.report.report_charts import StudyCharts, Timeline, timeline
+from catsweep.selection import Choice, Seeds, Trials, decide, read_trials
 from catsweep.study_record import Entry, Importance, Record, importances, read
 from steady import grammar
 from steady.confirm.confirmation import Confirmation
 from steady.printing import readable
+from steady.study.storage import open_study
 from steady.study.untrusted import SCRIPT, is_plain
 
 SHOWN = 36  # of the winner's samples, and of the real cats beside them
@@ -207,7 +205,7 @@ def collect(folder: Path, runs: Path, ready: Path, select: str | int | None = No
         folder: of the study, `sweeps/<study>`.
         runs: folder of its run folders; need not exist.
         ready: folder of ready sets; need not exist.
-        select: rule of choosing the winner, see `catsweep.export.selection.choose`.
+        select: rule of choosing the winner, see `catsweep.selection.choose`.
         plotly: whether to draw Optuna's own plots.
 
     Raises:
@@ -256,19 +254,8 @@ def pick_winner(select: str | int | None, folder: Path, runs: Path) -> Winner:
         trials = read_trials(folder, runs)
     except ExportError as error:  # nothing has finished yet
         return Winner(remark=str(error))
-    rule = trials.objectives[0].name if select is None else select
-    choice = choose(rule, trials.front, trials.finished, trials.objectives)
-    confirmed, remark = current(trials, folder)
-    followed = confirmed is not None and follows(rule, trials)
-    if confirmed and followed:
-        choice = confirmed_choice(confirmed, trials)
-    number = choice.candidate.number
-    try:
-        source = find_run(runs, choice.candidate, trials.objectives, trials.folders.get(number))
-    except ExportError:
-        source = runs  # which keeps no command either
-    remedy = confirming_line(source, number, trials.ranked)
-    return Winner(trials, choice, Seeds(number, confirmed, followed, remedy), remark)
+    decision = decide(select, trials, folder, runs)
+    return Winner(trials, decision.choice, decision.seeds, decision.remark)
 
 
 def reproduction(record: Record, winner: Entry | None) -> Reproduction:
@@ -343,7 +330,7 @@ def _typed(value: Any) -> str:
 
 
 def _cell(record: Record, trial: int, name: str) -> tuple[str, str]:
-    own = record.opinion.own.get(trial, Scores()).values
+    own = record.opinion.own.get(trial, RunScores()).values
     over_seeds = [one.values[name] for one in record.opinion.again.get(trial, {}).values() if name in one.values]
     spread = f" ± {stdev(over_seeds):.2g}" if len(over_seeds) > 1 else ""
     return shown(own[name]) if name in own else "", f"{shown(fmean(over_seeds))}{spread}" if over_seeds else ""
@@ -356,7 +343,7 @@ def _seed_samples(record: Record, trial: int) -> tuple[SeedSamples, ...]:
     found = []
     for entry in (own, *sorted(again, key=lambda one: one.seed or 0)):
         scores = record.opinion.own if entry is own else record.opinion.again.get(trial, {})
-        values = scores.get(trial if entry is own else entry.seed or 0, Scores()).values
+        values = scores.get(trial if entry is own else entry.seed or 0, RunScores()).values
         if len(images := sample_images.samples(entry.run)):
             words = ", ".join(f"{record.label(name)} {shown(values[name])}" for name in (FID, JUDGED) if name in values)
             found.append(SeedSamples(None if entry is own else entry.seed, images[:SEED_SAMPLES], words))

@@ -15,7 +15,7 @@ from PIL import Image
 from catsweep.data.ready import ReadySet, pick
 from catsweep.errors import DataError
 from catsweep.grids import BACKGROUND, Images, grid
-from catsweep.records import read_json
+from catsweep.runs import RunDir
 
 PADDING = 2  # of the grids that training draws, see `catsweep.grids.grid`
 CELL = 64  # longest side of a cell in a strip, pixels
@@ -80,8 +80,8 @@ def latest(run: Path | None, kind: str, epoch: float) -> Path | None:
 def scored_epoch(run: Path | None) -> float:
     """Read the epoch of the checkpoint that a run's scores are of; infinite if unknown."""
     try:
-        return float(read_json(run / "metrics.json")["epoch"]) if run else math.inf
-    except (DataError, ValueError, KeyError, TypeError, OverflowError):
+        return RunDir(run).metrics().epoch if run else math.inf
+    except DataError:
         return math.inf
 
 

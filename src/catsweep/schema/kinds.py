@@ -1,4 +1,4 @@
-"""Kinds of values that a key of the configuration takes: what is taken, as what it is kept, and how that is said.
+"""Validators of the values of a configuration's keys.
 
 `catsweep.schema.nodes` puts them into a configuration. OmegaConf's own types know no ranges, take numbers for true,
 and infinity for a number.
@@ -16,14 +16,14 @@ COUNT = 2**31 - 1  # the largest that every library takes for a count
 
 @dataclass(frozen=True)
 class Kind:
-    """What values a key takes; `null` among them or not."""
+    """A validator and converter of values."""
 
     def said(self) -> str:
-        """What there may be, for a message: `KEY must be …`."""
+        """Description of the valid values, for a message: `KEY must be …`."""
         raise NotImplementedError
 
     def take(self, value: Any) -> Any:
-        """The value as it is kept.
+        """Convert a value, or refuse it.
 
         Args:
             value: never None.
@@ -123,7 +123,7 @@ class Text(Kind):
 
 @dataclass(frozen=True)
 class Trust(Kind):
-    """What `catsweep.instantiation.trusting` takes: a name of Python's, `mypackage.Net`, or all of a package."""
+    """A name that `catsweep.instantiation.trusting` takes: of Python's, `mypackage.Net`, or all of a package."""
 
     def said(self) -> str:
         """See `Kind`."""
@@ -170,7 +170,7 @@ class Node(Kind):
 
 @dataclass(frozen=True)
 class Either(Kind):
-    """Of the first of several kinds that takes it."""
+    """A value of the first of several kinds that takes it."""
 
     kinds: tuple[Kind, ...]
 
@@ -219,7 +219,7 @@ PORT = Whole(0, (1 << 16) - 1)
 
 
 def interpolated(value: Any) -> bool:
-    """Whether a value only says where the value is."""
+    """Whether a value is an interpolation, `${…}`."""
     return isinstance(value, str) and "${" in value
 
 

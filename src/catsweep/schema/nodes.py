@@ -1,8 +1,8 @@
-"""Nodes of a configuration that refuse what is not of their kind, and what is wrong with those that could not yet.
+"""Nodes of a configuration that refuse values of another kind, and the faults of values that come later.
 
-Flow: `catsweep.schema.groups` and `catsweep.schema.commands` give each key that we ship its node; Hydra merges files
-and overrides into them, so it is Hydra that refuses a value when it composes, with the name of the key. A value by
-interpolation is looked at when it is read, and by `faults` before a command begins.
+`catsweep.schema.keys` gives each key that we ship its node; Hydra merges files and overrides into them, so it is Hydra
+that refuses a value when it composes, with the name of the key. A value by interpolation is checked when it is read,
+and by `faults` before a command begins.
 
 The nodes stand in plain containers, not in dataclasses: those refuse the keys that an option of the user's own adds.
 """
@@ -21,7 +21,7 @@ C = TypeVar("C", bound=BaseContainer)
 
 
 class Value(ValueNode):
-    """A node that refuses what is not of its kind.
+    """A scalar node that refuses values of another kind.
 
     Args:
         kind: of the values.
@@ -53,7 +53,7 @@ class Value(ValueNode):
 
 
 class Values(ListConfig):
-    """A list that refuses what is not of its kind, as a whole and one by one.
+    """A list node that refuses values of another kind, as a whole and one by one.
 
     Args:
         kind: of the list.
@@ -67,7 +67,7 @@ class Values(ListConfig):
         super().__init__(MISSING, ref_type=list[Any], is_optional=null)
 
     def append(self, item: Any) -> None:
-        """As of any list; what it becomes must be of this kind."""
+        """Append an item, and check the list."""
         super().append(item)
         if not self.__dict__.get("filled", False):
             self._check()
@@ -100,7 +100,7 @@ class Values(ListConfig):
 
 
 class Branch(DictConfig):
-    """A node with keys, in the place of which no value may stand.
+    """A mapping node that no value may replace.
 
     Args:
         keys: with their nodes, beside which there may be others; None: all from elsewhere.
@@ -124,7 +124,7 @@ class Branch(DictConfig):
 
 
 def faults(config: DictConfig, final: bool = False) -> list[str]:
-    """What is wrong with values that Hydra could not look at: that are missing, or come by interpolation.
+    """List the faults of values that Hydra could not check: missing ones, and those by interpolation.
 
     Args:
         config: as composed.
@@ -148,7 +148,7 @@ def knows(config: DictConfig, key: str) -> bool:
 
 
 def refusal(config: DictConfig, key: str, value: Any) -> str | None:
-    """Why a configuration does not take a value for a key; None if it does, or has no opinion."""
+    """Explain why a configuration does not take a value for a key; None if it does, or the key has no schema."""
     node = _node(config, key)
     if not isinstance(node, Value | Values) or interpolated(value):
         return None
@@ -167,7 +167,7 @@ def _node(config: DictConfig, key: str) -> Any:
 
 
 def _typed(config: DictConfig) -> Iterator[Value | Values | Branch]:
-    """All nodes of a configuration that refuse anything."""
+    """Iterate over the nodes of a configuration that have a schema."""
     waiting: list[Any] = [config]
     while waiting:
         node = waiting.pop()
@@ -233,7 +233,7 @@ def _shown(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A value, list or dict out of its node; interpolations as they are written."""
+    """Convert a node to a plain value, list or dict, with interpolations as they are written."""
     if not isinstance(value, Container):
         return value._value() if isinstance(value, Node) else value
     if value._is_interpolation() or value._is_none() or value._is_missing():

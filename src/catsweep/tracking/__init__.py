@@ -1,1 +1,1 @@
-"""The record of a run and of a sweep: loggers, provenance, media, and what Weights & Biases shows of them."""
+"""Record runs and sweeps with loggers, above all Weights & Biases."""

@@ -1,4 +1,4 @@
-"""The sweep's own run in Weights & Biases: what only the study knows, beside the runs of its trials.
+"""Record a sweep as a run of its own in Weights & Biases, beside the runs of its trials.
 
 `hydra.sweeper.on_end` names `record`, which the sweep calls when it is over. A sweep that goes on later continues the
 same run: new trials are added to its history, its tables are written anew.
@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from omegaconf import DictConfig, OmegaConf
 
-from catsweep import cluster, study_record
+from catsweep import devices
+from catsweep import study_record as study_record
 from catsweep.instantiation import instantiate
-from catsweep.metrics.beside import BESIDE, Scores, of_confirmation
+from catsweep.metrics.judge import BESIDE, RunScores, of_confirmation
 from catsweep.study_record import Entry, Record, importances
 from catsweep.templates import without_markup
-from catsweep.tracking.run_logger import RunLogger
+from catsweep.tracking.loggers import RunLogger
 from steady.confirm import confirmation
 from steady.confirm.confirmation import Confirmation
 from steady.study import meta, select
@@ -43,14 +44,24 @@ def record(study: optuna.Study, folder: Path, study_folder: Path, config: DictCo
     if node is None or node.get("_target_") != TARGET:
         return
     own = {"study": study.study_name, "trial": None, "job_type": "sweep", "name": None, "watch": None}
-    cluster.stand_alone()
+    devices.stand_alone()
     logger: RunLogger = instantiate(node, run_dir=folder, **own)
     found = study_record.read(study, folder)
     run = logger.experiment
     try:
-        run.config.update(_config(study, found), allow_val_change=True)
+        about = {
+            "study": study.study_name,
+            "sampler_seed": meta.get(study, meta.SWEEP_SEED),
+            "objectives": {one.name: "maximize" if one.maximise else "minimize" for one in found.objectives},
+            "space": found.contract.get("space"),
+            "facts": found.contract.get("facts"),
+        }
+        run.config.update(about, allow_val_change=True)
         finished = _write_history(run, study, [objective.name for objective in found.objectives])
-        confirmed = _confirmation(study_folder)
+        try:
+            confirmed = confirmation.read(study_folder)
+        except ValueError:  # another version's, or damaged: `make best-model` says so
+            confirmed = None
         media = _media(study, found)
         if confirmed is not None:
             media["sweep/confirmation"] = _confirmed(confirmed, found)
@@ -60,21 +71,8 @@ def record(study: optuna.Study, folder: Path, study_folder: Path, config: DictCo
         run.finish()
 
 
-def _config(study: optuna.Study, found: Record) -> dict[str, Any]:
-    return {
-        "study": study.study_name,
-        "sampler_seed": meta.get(study, meta.SWEEP_SEED),
-        "objectives": {one.name: "maximize" if one.maximise else "minimize" for one in found.objectives},
-        "space": found.contract.get("space"),
-        "facts": found.contract.get("facts"),
-    }
-
-
-# --- history
-
-
 def _write_history(run: "wandb.Run", study: optuna.Study, names: Sequence[str]) -> int:
-    """One row per finished trial, in the order in which they ended: its values, and the best so far of each.
+    """Log one row per finished trial, in the order in which they ended: its values, and the best so far of each.
 
     Returns:
         How many have finished.
@@ -87,23 +85,18 @@ def _write_history(run: "wandb.Run", study: optuna.Study, names: Sequence[str]) 
     finished = [t for t in study.get_trials(deepcopy=False) if t.state == optuna.trial.TrialState.COMPLETE]
     finished.sort(key=lambda t: (t.datetime_complete, t.number))
     known = int(study.user_attrs.get(RECORDED, 0))
-    best: list[float | None] = [None] * len(names)
+    best: dict[str, float] = {}
     for count, trial in enumerate(finished, start=1):
-        best = [_better(b, v, up) for b, v, up in zip(best, trial.values, maximize, strict=True)]
+        values = dict(zip(names, trial.values, strict=True))
+        for (name, value), up in zip(values.items(), maximize, strict=True):
+            best[name] = (max if up else min)(best.get(name, value), value)
         if count > known:
-            row = {f"trial/{name}": value for name, value in zip(names, trial.values, strict=True)}
-            row |= {f"best/{name}": value for name, value in zip(names, best, strict=True) if value is not None}
+            row = {f"trial/{name}": value for name, value in values.items()}
+            row |= {f"best/{name}": value for name, value in best.items()}
             run.log({"trials": count, "trial": trial.number, **row}, step=count)
     if not run.disabled:
         study.set_user_attr(RECORDED, len(finished))
     return len(finished)
-
-
-def _better(best: float | None, value: float, maximize: bool) -> float:
-    return value if best is None else (max if maximize else min)(best, value)
-
-
-# --- tables and pictures
 
 
 def _media(study: optuna.Study, found: Record) -> dict[str, Any]:
@@ -138,7 +131,7 @@ def _media(study: optuna.Study, found: Record) -> dict[str, Any]:
 
 
 def _row(trial: Entry, found: Record, parameters: Sequence[str]) -> list[Any]:
-    own = found.opinion.own.get(trial.number, Scores()).values
+    own = found.opinion.own.get(trial.number, RunScores()).values
     values: list[float | None] = [None] * len(found.objectives) if trial.values is None else list(trial.values)
     values += [own.get(name) for name in found.beside]
     seconds = None if trial.seconds is None else round(trial.seconds, 1)
@@ -147,9 +140,9 @@ def _row(trial: Entry, found: Record, parameters: Sequence[str]) -> list[Any]:
 
 
 def _plain(value: Any) -> float | str | None:
-    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
-        return None if value is None else float(value)
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    return None if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _samples(trial: Entry) -> "wandb.Image | None":
@@ -160,7 +153,7 @@ def _samples(trial: Entry) -> "wandb.Image | None":
 
 
 def _stays(found: Record) -> Rows:
-    """Who was in which slot, in seconds since the first began: trial, slot, start, end, how the trial ended."""
+    """Rows of trial, slot, start and end in seconds since the first start, and how the trial ended."""
     stays = [(trial, attempt) for trial in found.trials for attempt in trial.attempts if attempt.slot is not None]
     begin = min((attempt.start for _, attempt in stays), default=0.0)
     rows: Rows = [
@@ -171,10 +164,7 @@ def _stays(found: Record) -> Rows:
 
 
 def timeline(stays: Rows) -> Any:
-    """Draw the slots: a line each, a bar for each stay of a trial.
-
-    Args:
-        stays: rows of trial, slot, start and end in seconds, state.
+    """Plot the slots: a line each, a bar for each attempt of a trial.
 
     Returns:
         A figure of Plotly.
@@ -186,7 +176,8 @@ def timeline(stays: Rows) -> Any:
         rows = [row for row in stays if row[4] == state]
         figure.add_bar(
             name=state, orientation="h", y=[without_markup(f"slot {row[1]}") for row in rows],
-            base=[row[2] for row in rows], x=[row[3] - row[2] for row in rows], text=[str(row[0]) for row in rows],
+            base=[row[2] for row in rows],
+            x=[row[3] - row[2] for row in rows], text=[str(row[0]) for row in rows],
             hovertemplate="trial %{text}, from %{base} s for %{x} s",
         )  # fmt: skip
     figure.update_layout(barmode="overlay", xaxis_title="seconds", title="Slots")
@@ -195,7 +186,7 @@ def timeline(stays: Rows) -> Any:
 
 
 def _confirmed(confirmed: Confirmation, found: Record) -> "wandb.Table":
-    """The runs under other seeds."""
+    """Table of the runs under other seeds."""
     import wandb
 
     names = [name for name in BESIDE if name in of_confirmation(confirmed, found.opinion.again)]
@@ -203,17 +194,10 @@ def _confirmed(confirmed: Confirmation, found: Record) -> "wandb.Table":
     roles = {**dict.fromkeys(confirmed.tied, "not significantly different"), confirmed.winner.trial: "winner"}
     rows = [
         [one.trial, roles.get(one.trial, ""), seed, *values,
-         *(again[one.trial].get(seed, Scores()).values.get(name) for name in names)]
+         *(again[one.trial].get(seed, RunScores()).values.get(name) for name in names)]
         for one in confirmed.candidates for seed, values in one.values.items()
     ]  # fmt: skip
     return wandb.Table(["trial", "role", "seed", *confirmed.objectives, *names], rows)
-
-
-def _confirmation(study_folder: Path) -> Confirmation | None:
-    try:
-        return confirmation.read(study_folder)
-    except ValueError:  # another version's, or damaged: `make best-model` says so
-        return None
 
 
 def _summary(study: optuna.Study, found: Record, confirmed: Confirmation | None) -> Mapping[str, Any]:
@@ -225,7 +209,7 @@ def _summary(study: optuna.Study, found: Record, confirmed: Confirmation | None)
     if confirmed is not None:
         summary |= {"winner": confirmed.winner.trial, "objective": confirmed.winner.mean()}
     if "winner" in summary:
-        summary |= found.opinion.own.get(summary["winner"], Scores()).beside
+        summary |= found.opinion.own.get(summary["winner"], RunScores()).beside
     if found.opinion.judged and front:
         summary["judge"] = found.opinion.to_dict(summary["winner"])
     summary["reused"] = sum(meta.has(trial, meta.DUPLICATE_OF) for trial in study.get_trials(deepcopy=False))

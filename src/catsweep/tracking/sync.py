@@ -1,4 +1,4 @@
-"""`make wandb-sync`: upload to Weights & Biases what was recorded offline, each part once.
+"""Upload to Weights & Biases what was recorded offline, each part once: `make wandb-sync`.
 
 wandb's own `sync` does the work. It takes the parts of a run that was resumed in the order in which they were
 recorded, appends each to the one before, and leaves a mark beside what it has uploaded.
@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 
 from catsweep.errors import CatsweepError, ConfigError
-from catsweep.tracking.run_logger import has_key
+from catsweep.tracking.loggers import has_key
 from steady.printing import readable, say
 
 SERVICE = "wandb-core"  # the process that writes
@@ -26,9 +26,6 @@ FRESH = 60.0  # seconds; what a run records is written every 15, and at its end 
 
 def main(words: list[str] | None = None) -> None:
     """Upload what is not online yet.
-
-    Args:
-        words: of the command line.
 
     Raises:
         SystemExit: there is no key, or wandb could not upload a part; with a message.
@@ -43,9 +40,6 @@ def main(words: list[str] | None = None) -> None:
 
 def sync(folder: Path) -> str:
     """Upload what is not online yet.
-
-    Args:
-        folder: of the records, with a folder for each.
 
     Returns:
         What was done, in words.
@@ -83,7 +77,7 @@ def sync(folder: Path) -> str:
 
 
 def pending(folder: Path) -> list[Path]:
-    """The offline records that are not online, in the order in which they were begun."""
+    """List the offline records that are not online, in the order in which they were begun."""
     return sorted(part for part in folder.glob("offline-run-*") if _record(part) and not _is_online(part))
 
 
@@ -96,7 +90,7 @@ def _is_online(part: Path) -> bool:
 
 
 def _run_of(part: Path) -> str:
-    """`offline-run-20261126_105431-cats-0` is of `cats-0`."""
+    """Id of a part's run: `cats-0` of `offline-run-20261126_105431-cats-0`."""
     return part.name.removeprefix("offline-run-").partition("-")[2]
 
 
@@ -106,7 +100,7 @@ def _runs(parts: Sequence[Path]) -> str:
 
 
 def _written_here() -> set[Path]:
-    """Records that a process of this machine has open."""
+    """Paths of the records that a process of this machine has open."""
     found = set()
     for process in psutil.process_iter(["name"]):
         if process.info["name"] == SERVICE:

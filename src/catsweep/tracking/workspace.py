@@ -1,29 +1,31 @@
-"""`make wandb-dashboard`: a study's workspace and report in Weights & Biases, as code.
+"""Build a study's workspace and report in Weights & Biases, as code: `make wandb-dashboard`.
 
 With a key both are saved, and a later call brings the same ones up to date. Without one, what would be saved is
-written to `sweeps/<study>/wandb_workspace.json`, and nothing is contacted.
+written to `sweeps/<study>/wandb_workspace.json`, and nothing is contacted. The panels are of `wandb-workspaces`, an
+optional extra.
 """
 
 import argparse
 import json
 import shlex
 import unicodedata
+import warnings
 from pathlib import Path
 from typing import Any
 
-import optuna
+from optuna.distributions import CategoricalDistribution
 
 from catsweep import study_record as study_record
 from catsweep.errors import CatsweepError, ConfigError, StudyError
-from catsweep.export.trials import BESIDES
 from catsweep.loaded import read as read_config
+from catsweep.metrics.scores import SCORES
 from catsweep.study_record import Record
-from catsweep.tracking.panels import X, libraries, runs_of, sections
-from catsweep.tracking.run_logger import resolve_mode
+from catsweep.tracking.loggers import STEP, resolve_mode
 from steady.atomic import write_json
 from steady.options import SWEEPS
 from steady.printing import fenced, readable, say
-from steady.study.storage import open_storage, study_folder
+from steady.study import meta
+from steady.study.storage import open_study, study_folder
 from steady.study.trial_folders import is_of
 
 SPECIFICATION = "wandb_workspace.json"
@@ -32,9 +34,6 @@ PROJECT = "catsweep"  # where runs go unless their configuration says otherwise
 
 def main(words: list[str] | None = None) -> None:
     """Build the workspace and the report of a study.
-
-    Args:
-        words: of the command line.
 
     Raises:
         SystemExit: there is no such study, a package is missing, or the key does not work; with a message.
@@ -51,10 +50,8 @@ def main(words: list[str] | None = None) -> None:
 
 
 def _read(folder: Path) -> Record:
-    storage = open_storage(f"sqlite:///{folder / 'study.db'}", make=False)
-    names = [name for name in optuna.get_all_study_names(storage) if not name.endswith(BESIDES)]
-    study = optuna.load_study(study_name=names[0] if len(names) == 1 else folder.name, storage=storage)
-    runs = Path(study.user_attrs.get("sweep_dir", usual := Path("outputs") / folder.name))
+    study = open_study(folder)
+    runs = Path(meta.get(study, meta.SWEEP_DIR, usual := Path("outputs") / folder.name))
     if runs.absolute() != usual.absolute() and not is_of(runs, study.study_name):
         raise StudyError(
             f"The study {study.study_name} says that its runs are in {runs}, but no sweep of that name has left its "
@@ -64,7 +61,7 @@ def _read(folder: Path) -> Record:
 
 
 def build(folder: Path, found: Record, entity: str | None = None) -> str:
-    """Save the workspace and the report, or write down what they would be.
+    """Save the workspace and the report, or write what they would be.
 
     Args:
         folder: of the study.
@@ -111,13 +108,7 @@ def build(folder: Path, found: Record, entity: str | None = None) -> str:
 
 
 def specification(found: Record, entity: str, project: str) -> dict[str, Any]:
-    """Both as W&B's server takes them, plain values. Contacts nobody.
-
-    Args:
-        found: the study.
-        entity: user or team, may be empty.
-        project: of W&B.
-    """
+    """Workspace and report as W&B's server takes them, plain values. Contacts nobody."""
     view = workspace(found, entity, project)._to_model()
     text = report(found, "", project)._to_model()  # with an entity it would ask the server for the project
     return {
@@ -127,7 +118,7 @@ def specification(found: Record, entity: str, project: str) -> dict[str, Any]:
 
 
 def workspace(found: Record, entity: str, project: str) -> Any:
-    """The workspace: the study's runs at the left, five sections at the right."""
+    """Build the workspace: the study's runs at the left, five sections at the right."""
     spaces, _ = libraries()
     scores = [objective.name for objective in found.objectives]
     shown = [
@@ -138,22 +129,17 @@ def workspace(found: Record, entity: str, project: str) -> Any:
         project=project,
         name=_title(found),
         sections=shown,
-        settings=spaces.WorkspaceSettings(x_axis=X, max_runs=100),
+        settings=spaces.WorkspaceSettings(x_axis=STEP, max_runs=100),
         runset_settings=spaces.RunsetSettings(
             filters=runs_of(found),
             order=[spaces.Ordering(spaces.Summary(scores[0]), ascending=not found.objectives[0].maximise)],
-            pinned_columns=[
-                "run:displayName",
-                "run:jobType",
-                "summary:outcome",
-                *(f"summary:{name}" for name in scores),
-            ],
+            pinned_columns=["run:displayName", "run:jobType", "summary:outcome", *(f"summary:{n}" for n in scores)],
         ),
     )
 
 
 def report(found: Record, entity: str, project: str) -> Any:
-    """The report: the same panels, with words."""
+    """Build the report: the panels of the workspace, with text."""
     _, wr = libraries()
     runs = wr.Runset(entity=entity, project=project, name=found.name, filters=runs_of(found))
     counts = ", ".join(f"{len(found.named(role))} {role}" for role in dict.fromkeys(t.role for t in found.trials))
@@ -169,11 +155,6 @@ def report(found: Record, entity: str, project: str) -> Any:
     )  # fmt: skip
 
 
-def _title(found: Record) -> str:
-    """W&B takes no symbols in the name of a workspace: no `+`, no emojis."""
-    return "catsweep " + "".join("_" if unicodedata.category(c).startswith("S") else c for c in found.name)
-
-
 def _place(found: Record) -> tuple[str, str | None]:
     """Project and entity of the runs, as the configuration of one says."""
     for trial in found.trials:
@@ -186,12 +167,104 @@ def _place(found: Record) -> tuple[str, str | None]:
 
 
 def _kept(path: Path) -> dict[str, str]:
-    """What was saved before: names and ids of the server."""
+    """Names and ids on the server of what was saved before."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))["saved"]
     except (OSError, ValueError, KeyError, TypeError):
         return {}
     return found if isinstance(found, dict) and {"name", "id", "report"} <= found.keys() else {}
+
+
+def libraries() -> tuple[Any, Any]:
+    """Import `wandb_workspaces.workspaces` and `.reports.v2`.
+
+    Raises:
+        ConfigError: not installed.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # it is written for Pydantic 1 and 2
+            import wandb_workspaces.reports.v2 as reports
+            import wandb_workspaces.workspaces as spaces
+    except ImportError:
+        raise ConfigError("wandb-workspaces is not installed: pip install 'catsweep[workspace]'.") from None
+    return spaces, reports
+
+
+def runs_of(found: Record) -> str:
+    """W&B's filter of the runs of a study: of its trials, their confirmation, and its own."""
+    # Not wandb-workspaces' own expressions, which forget to escape, and change = and < also within a text.
+    name = "".join(c if c.isascii() and c.isalnum() else f"\\U{ord(c):08x}" for c in found.name)
+    return f'Metric("Group") == "{name}"'
+
+
+def sections(found: Record) -> dict[str, list[Any]]:
+    """Panels by the name of their section."""
+    _, wr = libraries()
+    wide = wr.Layout(w=24, h=12)
+    scores = [objective.name for objective in found.objectives]
+    searched = [_axis(found, name) for name in found.distributions]
+    searched += [
+        wr.ParallelCoordinatesPlotColumn(
+            metric=wr.SummaryMetric(objective.name), display_name=label, inverted=not objective.maximise
+        )
+        for objective, label in zip(found.objectives, found.labels, strict=True)
+    ]
+    best = wr.BarPlot(title=scores[0], metrics=[scores[0]])
+    if len(scores) > 1:
+        best = wr.ScatterPlot(title="Pareto", x=wr.SummaryMetric(scores[0]), y=wr.SummaryMetric(scores[1]))
+    rungs = {f"{one.title} while training": one.key for one in SCORES.values() if one.at_rungs}
+    return {
+        "Objectives": [
+            best,
+            wr.ParallelCoordinatesPlot(title="Parameters and scores", columns=searched, layout=wr.Layout(w=16, h=8)),
+            *(wr.ParameterImportancePlot(with_respect_to=name) for name in scores),
+            # What the sweep's own run found, where W&B's importance is a random forest's.
+            *(
+                wr.CustomChart(
+                    query={"summaryTable": {"tableKey": f"sweep/importance/{name}_table"}},
+                    chart_name="wandb/bar/v0",
+                    chart_fields={"label": "parameter", "value": "importance"},
+                    chart_strings={"title": f"What {name} depends on (PED-ANOVA)"},
+                )
+                for name in scores
+            ),
+        ],
+        "The sweep": [
+            wr.MediaBrowser(title="Slots", media_keys=["sweep/timeline"], layout=wr.Layout(w=24, h=8)),
+            *(wr.LinePlot(title=f"Best {name} so far", x="trials", y=[f"best/{name}"]) for name in scores),
+            wr.WeavePanelSummaryTable(table_name="sweep/pareto", layout=wr.Layout(w=24, h=10)),
+            wr.WeavePanelSummaryTable(table_name="sweep/trials", layout=wr.Layout(w=24, h=10)),
+        ],
+        "Samples": [  # the newest page of each run beside those of the others
+            wr.MediaBrowser(
+                title=kind, media_keys=[kind], mode="gallery", gallery_axis="run", num_columns=4, layout=wide
+            )
+            for kind in ("samples", "reconstructions")
+        ],
+        "Training": [
+            wr.LinePlot(title=title, x=STEP, y=[key], max_runs_to_show=100)
+            for title, key in {**rungs, "Loss": "train/loss", "Epoch": "epoch"}.items()
+        ],
+        "Runs": [wr.RunComparer(diff_only=True, layout=wide)],
+    }
+
+
+def _axis(found: Record, parameter: str) -> Any:
+    """Axis of a parameter. An option of a group is in the config as `choices.<group>`."""
+    _, wr = libraries()
+    distribution = found.distributions[parameter]
+    option = isinstance(distribution, CategoricalDistribution) and "." not in parameter
+    return wr.ParallelCoordinatesPlotColumn(
+        metric=wr.Config(f"choices.{parameter}" if option else parameter),
+        display_name=parameter,
+        log=bool(getattr(distribution, "log", False)) or None,
+    )
+
+
+def _title(found: Record) -> str:
+    """The title without symbols, such as `+` or emojis, which W&B refuses in the name of a workspace."""
+    return "catsweep " + "".join("_" if unicodedata.category(c).startswith("S") else c for c in found.name)
 
 
 if __name__ == "__main__":

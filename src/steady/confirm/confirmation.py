@@ -129,12 +129,7 @@ class Confirmation:
         return table
 
     def print(self, console: Console | None = None, more: Table | None = None) -> None:
-        """Print tables and sentence.
-
-        Args:
-            console: to print on; standard output if there is none.
-            more: a table of what the runs have beside the objectives.
-        """
+        """Print tables and sentence, with one more of what the runs have beside the objectives."""
         console = console or printing.console()
         console.print(self.table())
         if more is not None:
@@ -206,11 +201,9 @@ def read(folder: Path) -> Confirmation | None:
 
 
 def folders(runs: optuna.Study, usual: Callable[[int], str]) -> dict[int, dict[int, str]]:
-    """Find the folders of the finished runs, by trial and seed, relative to that of their sweep.
+    """Find the folders of the finished runs of a confirmation, by trial and seed, relative to that of their sweep.
 
-    Args:
-        runs: the study of the confirmation.
-        usual: names the folder of a run on which none is written, from its number.
+    That of a run on which none is written is the usual one of its number.
     """
     found: dict[int, dict[int, str]] = {}
     for run in runs.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):

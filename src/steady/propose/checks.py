@@ -51,12 +51,6 @@ def recorded(study: optuna.Study) -> dict[str, BaseDistribution]:
 def checked(options: SweepOptions, space: Space, config: DictConfig, loader: ConfigLoader) -> SweepOptions:
     """Check options of a sweep, and spell their `enqueue` as the study keeps configurations.
 
-    Args:
-        options: of the sweep.
-        space: what is searched.
-        config: of the multirun.
-        loader: of Hydra.
-
     Raises:
         ConfigError: with every configuration that is none of the space, every option that its group has not, every
             parameter that no job can be composed with, and every function or class that is named and cannot be had.
@@ -107,11 +101,8 @@ def _unavailable(options: SweepOptions, config: DictConfig) -> list[str]:
 def first_seed(config: DictConfig) -> int:
     """Read the seed under which trials of the search train; the confirmation's are others.
 
-    Args:
-        config: of the multirun.
-
     Raises:
-        ConfigError: it has no key `seed`, or no whole number there.
+        ConfigError: the configuration has no key `seed`, or no whole number there.
 
     Example:
         >>> first_seed(OmegaConf.create({"seed": 7}))
@@ -171,11 +162,7 @@ class JobComposer:
         return self.unknown_options() or self.refused_values() or self.impossible_keys() or self.faults()
 
     def composed(self, params: Mapping[str, Any], *overrides: str) -> DictConfig:
-        """Compose the configuration of a job.
-
-        Args:
-            params: of its trial.
-            overrides: further ones, which come first.
+        """Compose the configuration of a job with these parameters, behind further overrides.
 
         Raises:
             Exception: one of `REFUSALS`.

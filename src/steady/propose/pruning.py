@@ -94,9 +94,6 @@ def build(node: Mapping[str, Any], metrics: Sequence[str]) -> BasePruner | Paret
 def check_pruner(settings: Mapping[str, Any]) -> None:
     """Run a pruner on synthetic trials in memory, so that what its arguments make it raise shows before a sweep.
 
-    Args:
-        settings: see `should_prune`.
-
     Raises:
         Exception: whatever the pruner raises.
 

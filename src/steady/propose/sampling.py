@@ -65,11 +65,7 @@ class Samplers:
         return self.target == GRID
 
     def __call__(self, number: int, attempt: int = 0) -> BaseSampler:
-        """Make the sampler of a trial.
-
-        Args:
-            number: of the trial.
-            attempt: above 0, another draw for the same trial.
+        """Make the sampler of a trial; an `attempt` above 0 is for another draw for the same trial.
 
         Raises:
             ConfigError: the sampler cannot be made of its arguments, or needs a package that is not installed.
@@ -187,10 +183,7 @@ class Proposer:
         self.finite = replace(space, extender=None) if samplers.walks_grid else space
 
     def propose(self, trials: Sequence[FrozenTrial] | None = None) -> Proposal:
-        """Propose the next trial.
-
-        Args:
-            trials: all there are, in the order of their numbers.
+        """Propose the next trial, after all `trials` there are, in the order of their numbers.
 
         Raises:
             SpaceExhausted: there is no configuration that was not tried.

@@ -68,12 +68,7 @@ class Condition:
         return cls(other, (whole,) if listed is None else listed)
 
     def holds(self, params: Mapping[str, Any], fixed: Mapping[str, str]) -> bool:
-        """Tell whether the condition holds; never while the other parameter is absent.
-
-        Args:
-            params: that were drawn.
-            fixed: as written on the command line.
-        """
+        """Tell whether the condition holds beside drawn and fixed parameters; never while the other one is absent."""
         if self.other in params:
             return word(params[self.other]) in self.values
         other = grammar.bare(self.other)
@@ -235,12 +230,9 @@ class Space:
         return cls(ordered, fixed, given.deletions, read, _extender(custom_search_space), given.prefixes)
 
     def as_recorded(self, recorded: Mapping[str, BaseDistribution]) -> "Space":
-        """Convert to the names, and the choices, that a study has for it already.
+        """Convert to the names, and the choices, that a study has for it already, by its trials' distributions.
 
-        An earlier version kept `+x` under this name, and null among choices as text.
-
-        Args:
-            recorded: distributions of the study's trials, by parameter.
+        A version up to 0.1 kept `+x` under this name, and null among choices as text.
         """
         names = {grammar.bare(name): name for name in recorded} | {name: name for name in recorded}
         there = {name: names.get(name, name) for name in self.parameters}
@@ -258,14 +250,10 @@ class Space:
         return replace(self, parameters=parameters, conditions=conditions, meanings=meanings)
 
     def suggest(self, trial: Trial, config: DictConfig | None = None) -> dict[str, Any]:
-        """Have a trial draw each parameter whose condition holds.
-
-        Args:
-            trial: of Optuna; keeps what it has already drawn.
-            config: given to the extender.
+        """Have a trial draw each parameter whose condition holds; it keeps what it has already drawn.
 
         Raises:
-            ValueError: the extender draws a parameter that is fixed.
+            ValueError: the extender, which is given the configuration, draws a parameter that is fixed.
         """
         kept: dict[str, Any] = {}  # as a storage gives it back: of choices that are equal (1, true) the first
         for name, distribution in self.parameters.items():
@@ -295,8 +283,7 @@ class Space:
     def describe(self, possible: bool = False) -> dict[str, str]:
         """Describe each parameter, with the prefix of its overrides, in lasting words; an extender by its path.
 
-        Args:
-            possible: leave out those that no configuration has, beside what is fixed.
+        With `possible` without those that no configuration has, beside what is fixed.
         """
         shown = {
             self.prefixes.get(key := grammar.bare(name), "") + key: described(self._read(name))
@@ -325,10 +312,7 @@ class Space:
         return found
 
     def whole(self, params: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Complete values to a configuration, as Optuna would keep it.
-
-        Args:
-            params: by name. Those whose condition does not hold are left out.
+        """Complete values to a configuration, as Optuna would keep it, without those whose condition does not hold.
 
         Returns:
             None if a value is missing or impossible, or if there is an extender, which may want more.
@@ -371,11 +355,7 @@ class Space:
         return needed
 
     def baseline(self, config: DictConfig) -> dict[str, Any] | None:
-        """Get the configuration as it stands, were nothing searched; None if it is not one of the space.
-
-        Args:
-            config: of the multirun, whose groups are in `hydra.runtime.choices`.
-        """
+        """Get the configuration of the multirun, were nothing searched; None if it is not one of the space."""
         groups = OmegaConf.select(config, "hydra.runtime.choices") or {}
         found: dict[str, Any] = {}
         for name in self.parameters:
@@ -556,9 +536,7 @@ def canonical(value: Any, distribution: BaseDistribution | None) -> Any:
 def accepted(value: Any, distribution: BaseDistribution) -> Any:
     """Convert a value that somebody gives, or a configuration has, to what Optuna keeps.
 
-    Args:
-        value: plain, or a node of OmegaConf; lists and dicts are those that a choice is the text of.
-        distribution: of its parameter.
+    Lists and dicts, also nodes of OmegaConf, are those that a choice is the text of.
 
     Raises:
         ValueError: it is none of the distribution's; with what would be, as the rest of a sentence.

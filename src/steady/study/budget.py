@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from steady import grammar
 from steady.study import meta
-from steady.study.failures import Kind, shortened
+from steady.study.failures import Kind, headline
 from steady.study.storage import Trials
 
 FAILURES = "failures"  # the name in `allow_change` by which a mend is accepted that is not in the command
@@ -93,11 +93,7 @@ def is_begun(trial: FrozenTrial) -> bool:
 
 
 def digest(words: Sequence[str], keys: Mapping[str, Any]) -> str:
-    """Hash a command, equally for commands that say the same.
-
-    Args:
-        words: of the command line.
-        keys: of `hydra.sweeper`, plain values.
+    """Hash the words of a command line and the keys of `hydra.sweeper`, equally for commands that say the same.
 
     Example:
         >>> digest(["x=1"], {"dry_run": True}) == digest(["x=1", "hydra.sweeper.dry_run=false"], {})
@@ -122,9 +118,8 @@ def failures(trials: Iterable[FrozenTrial]) -> str:
 
 
 def _first_line(trial: FrozenTrial) -> str:
-    lines = str(meta.get(trial, meta.MESSAGE, "")).strip().splitlines()
-    said = shortened(lines[0]) if lines else "no message"
-    return f"{meta.get(trial, meta.OUTCOME, trial.state.name.lower())}: {said}"
+    outcome = meta.get(trial, meta.OUTCOME, trial.state.name.lower())
+    return f"{outcome}: {headline(meta.get(trial, meta.MESSAGE, ''))}"
 
 
 def uncount_failures(study: optuna.Study, unfinished: bool) -> int:

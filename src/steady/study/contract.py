@@ -132,7 +132,7 @@ def _text(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Contract:
-    """What must stay the same from one start to the next.
+    """A record of what must stay the same from one start to the next.
 
     Attributes:
         objective: names of the objectives, if they have any.
@@ -204,10 +204,7 @@ def freeze(
 def compare(before: Contract, now: Contract, valued: bool = True) -> list[Change]:
     """Compare two contracts section by section. An absent key is as good as null or empty.
 
-    Args:
-        before: of the first start.
-        now: of this one.
-        valued: whether a trial of the study has values, which then are of its objectives.
+    `valued` tells whether a trial of the study has values, which then are of its objectives.
 
     Example:
         >>> old, new = (Contract(None, ["minimize"], {}, config={"epochs": n}) for n in (5, 9))
@@ -372,14 +369,10 @@ USER = re.compile(r"(?<=://)[^/@\s]+@")  # name:password@ in a URL
 
 
 def resolved(config: DictConfig, dropped: Sequence[str]) -> dict[str, Any]:
-    """Resolve the interpolations of a configuration.
+    """Resolve the interpolations of a configuration, without the dotted keys `dropped` and all below them.
 
     Those that depend on something dropped, are only known within a job, or differ from start to start or from machine
     to machine (`now:`, `hydra:`, `oc.env:`) stay as written.
-
-    Args:
-        config: of any kind; not changed.
-        dropped: dotted keys that are left out, with all below them.
 
     Example:
         >>> resolved(OmegaConf.create({"a": 1, "b": "${a}", "c": "${oc.env:HOME}", "d": 2}), ["d"])["b"]
@@ -390,7 +383,8 @@ def resolved(config: DictConfig, dropped: Sequence[str]) -> dict[str, Any]:
     for key in dropped:
         _drop(written, key.split("."))
     written = _inert(written)
-    return dict(_values(written, OmegaConf.create(written)))
+    found: dict[str, Any] = _values(written, OmegaConf.create(written))
+    return found
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -434,21 +428,20 @@ def _inert(value: Any) -> Any:
 
 
 def _values(written: Any, node: Any) -> Any:
-    items = written.items() if isinstance(written, dict) else enumerate(written)
-    found = {key: _value(value, node, key) for key, value in items}
-    return found if isinstance(written, dict) else list(found.values())
+    def value(item: Any, key: Any) -> Any:
+        if isinstance(item, dict | list):
+            return _values(item, node[key])
+        if not isinstance(item, str) or "${" not in item:
+            return item
+        try:
+            found = node[key]
+            return OmegaConf.to_container(found, resolve=True) if OmegaConf.is_config(found) else found
+        except OmegaConfBaseException:  # something is only known within a job
+            return item
 
-
-def _value(written: Any, node: Any, key: Any) -> Any:
-    if isinstance(written, dict | list):
-        return _values(written, node[key])
-    if not isinstance(written, str) or "${" not in written:
-        return written
-    try:
-        value = node[key]
-        return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-    except OmegaConfBaseException:  # something is only known within a job
-        return written
+    if isinstance(written, dict):
+        return {key: value(item, key) for key, item in written.items()}
+    return [value(item, index) for index, item in enumerate(written)]
 
 
 def _drop(tree: dict[Any, Any], path: list[str]) -> None:
@@ -463,11 +456,7 @@ def _drop(tree: dict[Any, Any], path: list[str]) -> None:
 def differences(before: Any, now: Any, ignore: Collection[str] = (), path: str = "") -> list[str]:
     """List where two plain configurations differ, `key: before → now`; an absent key is as good as null.
 
-    Args:
-        before: nested dicts, lists and scalars.
-        now: the same.
-        ignore: top-level keys that may differ.
-        path: prefix of the keys, for the recursion.
+    Top-level keys of `ignore` may differ; `path` is the prefix of the keys, for the recursion.
 
     Example:
         >>> differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}}, ignore=["c"])

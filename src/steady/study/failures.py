@@ -8,7 +8,7 @@ import errno
 import math
 import re
 import traceback as tracebacks
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 
 import hydra
 
+from steady.errors import causes
 from steady.places import is_full
 
 OUT_OF_MEMORY = re.compile(
@@ -71,7 +72,7 @@ def classify(error: BaseException) -> Outcome:
         (<Kind.OUT_OF_MEMORY: 'out of memory'>, 'ValueError: no')
     """
     try:
-        kind = next((kind for cause in _chain(error) if (kind := _kind(cause))), None)
+        kind = next((kind for cause in causes(error) if (kind := _kind(cause))), None)
         kind = kind or (Kind.DISK_FULL if _is_full(error) else Kind.FAILED)
         text, name = _text(error), type(error).__name__
         if kind == Kind.PRUNED:
@@ -98,15 +99,11 @@ def is_out_of_memory(error: BaseException) -> bool:
         >>> is_out_of_memory(RuntimeError("CUDA out of memory"))
         True
     """
-    return any(_kind(cause) == Kind.OUT_OF_MEMORY for cause in _chain(error))
+    return any(_kind(cause) == Kind.OUT_OF_MEMORY for cause in causes(error))
 
 
 def values_of(returned: Any, n: int) -> list[float]:
-    """Convert what a task returned to the values of `n` objectives.
-
-    Args:
-        returned: a number for one objective, a sequence of them for several.
-        n: the number of objectives.
+    """Convert what a task returned, a number or a sequence of them, to the values of `n` objectives.
 
     Raises:
         ValueError: not numbers, not as many, or not a number (NaN).
@@ -160,6 +157,17 @@ def shortened(text: str) -> str:
     return "\n".join(lines)
 
 
+def headline(message: object) -> str:
+    """Shorten a message to its first line.
+
+    Example:
+        >>> headline("  no GPU"), headline("")
+        ('no GPU', 'no message')
+    """
+    lines = str(message).strip().splitlines()
+    return shortened(lines[0]) if lines else "no message"
+
+
 def _is_full(error: BaseException) -> bool:
     """See `steady.places.is_full`; an exception that raises when it is looked at says nothing of disks."""
     try:
@@ -192,15 +200,6 @@ def _of_the_task(trace: TracebackType | None) -> TracebackType | None:
     while frame is not None and frame.tb_frame.f_code.co_filename.startswith(MACHINERY):
         frame = frame.tb_next
     return frame or trace
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    following: BaseException | None = error
-    while following is not None and id(following) not in seen:
-        seen.add(id(following))
-        yield following
-        following = following.__cause__ or (None if following.__suppress_context__ else following.__context__)
 
 
 def _kind(error: BaseException) -> Kind | None:

@@ -66,7 +66,7 @@ class Identity:
 
 @dataclass
 class _Silence:
-    """Of a controller on another machine: its last beat, and how long (seconds) we have seen it unchanged."""
+    """The silence of a controller on another machine: its last beat, and for how many seconds it has been the same."""
 
     beat: Any
     looked: float

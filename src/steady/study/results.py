@@ -23,7 +23,7 @@ from steady import grammar, printing
 from steady.atomic import write_text
 from steady.printing import escaped
 from steady.study import meta, select
-from steady.study.failures import Kind, shortened
+from steady.study.failures import Kind, headline
 
 RESULTS = "optimization_results.yaml"
 LEADERBOARD = "leaderboard.csv"
@@ -103,12 +103,7 @@ def print_table(
 ) -> None:
     """Print the trials, Pareto-optimal ones with a star, and below each distinct failure once.
 
-    Args:
-        study: whose trials.
-        objective: names of the objectives, as for `write_leaderboard`.
-        console: to print on; standard output if there is none.
-        runs: as for `write_leaderboard`.
-        extra: as for `write_leaderboard`.
+    To standard output if there is no console. The other arguments are those of `write_leaderboard`.
     """
     console = console or printing.console()
     trials = select.ranked(study)
@@ -254,8 +249,7 @@ def _failures(trials: Sequence[FrozenTrial]) -> dict[tuple[str, str], list[Froze
     for trial in sorted(trials, key=lambda trial: trial.number):
         kind = state(trial)
         if trial.state in (TrialState.FAIL, TrialState.PRUNED) and kind != Kind.PRUNED:
-            lines = str(meta.get(trial, meta.MESSAGE, "")).strip().splitlines()
-            found.setdefault((kind, shortened(lines[0]) if lines else "no message"), []).append(trial)
+            found.setdefault((kind, headline(meta.get(trial, meta.MESSAGE, ""))), []).append(trial)
     return found
 
 

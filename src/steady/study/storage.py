@@ -26,7 +26,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
 from steady.atomic import replacing
-from steady.errors import ConfigError, StorageError, StudyError
+from steady.errors import ConfigError, StorageError, StudyError, causes
 from steady.study.storage_errors import (
     LOGS,
     RECORD,
@@ -143,12 +143,9 @@ def _path(url: str) -> Path:
     return Path(path)
 
 
-def _missing(error: BaseException | None) -> str:
+def _missing(error: BaseException) -> str:
     """Name what to install. Optuna and SQLAlchemy wrap the error that names the module."""
-    names = []
-    while error is not None:
-        names.append(getattr(error, "name", None))
-        error = error.__cause__ or error.__context__
+    names = [getattr(cause, "name", None) for cause in causes(error, suppressed=True)]
     module = next((str(name).partition(".")[0] for name in names if name), "its driver")
     return f"pip install '{PACKAGES.get(module, module)}'." if module != "its driver" else "install its driver."
 
@@ -337,6 +334,9 @@ def _is_record(line: bytes) -> bool:
         return False
 
 
+SIDES = (".confirm", ".leases")  # behind a study's name: of studies that a sweep keeps beside its own
+
+
 @dataclass(frozen=True)
 class Trials:
     """The trials of one study as the loop handles them: its one way to Optuna's storage, around `Study`'s own checks.
@@ -401,6 +401,26 @@ def study_folder(sweeps: Path, name: str | None) -> Path:
     if name not in known:
         raise StudyError(f"No study {name!r} in {sweeps}/. There are: {', '.join(known)}.")
     return known[name]
+
+
+def open_study(folder: Path) -> optuna.Study:
+    """Open the study in a folder; nothing is written.
+
+    Raises:
+        StorageError: its database cannot be read.
+        StudyError: it holds no study of that name.
+    """
+    database = folder / "study.db"
+    storage = open_storage(f"sqlite:///{database}", make=False)
+    every = optuna.get_all_study_names(storage)
+    names = [name for name in every if not name.endswith(SIDES)]
+    name = names[0] if len(names) == 1 else folder.name
+    if name not in every:
+        raise StudyError(
+            f"{database} holds the studies {', '.join(names) or '(none)'}, but none is called {folder.name!r}. "
+            f"Run the sweep again, or give it another study name."
+        )
+    return optuna.load_study(study_name=name, storage=storage)
 
 
 def _last_write(database: Path) -> float:

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Set
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import sqlalchemy
 from filelock import Timeout
 from optuna.storages import BaseStorage
 
-from steady.errors import SteadyError, StorageError
+from steady.errors import SteadyError, StorageError, causes
 from steady.places import NO_SPACE
 
 RECORD = b'{"op_code":'  # how each line of Optuna's journal begins
@@ -86,7 +86,7 @@ class ErrorTranslator:
             return StorageError(f"The study's storage {self.place} cannot be reached: {_one_line(str(detail))}.")
         if isinstance(error, OTHERS) or not isinstance(error, candidates):
             return None
-        chain = list(_chain(error))
+        chain = list(causes(error, suppressed=True))
         for cause in chain:
             if isinstance(cause, sqlite3.Error):
                 return self._of_sqlite(cause)
@@ -218,9 +218,7 @@ def _call(method: Callable[..., Any], context: ErrorTranslator, reads: bool) -> 
 def inspect(path: Path, siblings: tuple[str, ...]) -> bool:
     """Tell whether there is something in a file that may hold a study.
 
-    Args:
-        path: of the file.
-        siblings: names of files beside it that are only there when it held something.
+    `siblings` are names of files beside it that are only there when it held something.
 
     Raises:
         StorageError: it is no file, or an empty one that held something.
@@ -247,10 +245,7 @@ def inspect(path: Path, siblings: tuple[str, ...]) -> bool:
 def check_database(path: Path, tables: frozenset[str], thorough: bool) -> None:
     """Refuse an SQLite file that is damaged, or another program's, before anything is written to it.
 
-    Args:
-        path: of a file that is not empty.
-        tables: the names of those that Optuna makes.
-        thorough: read all of it, some milliseconds for a study of a hundred trials.
+    It is not empty, and Optuna's are the `tables`. `thorough` reads all of it, some milliseconds for a hundred trials.
 
     Raises:
         StorageError: saying what it is.
@@ -319,14 +314,6 @@ def _free(place: Path | str) -> str:
 def _listed(names: Set[str]) -> str:
     first = ", ".join(sorted(names)[:3])
     return f"{first}, …" if len(names) > 3 else first
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _one_line(text: str) -> str:

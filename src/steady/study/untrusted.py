@@ -34,15 +34,12 @@ ARRAYS = {
 
 
 def check_params(params: Mapping[str, Any], searched: Mapping[str, BaseDistribution], extended: bool) -> None:
-    """Refuse parameters of a trial that no sweep would have drawn.
+    """Refuse parameters of a trial that no sweep would have drawn from the space `searched`.
 
-    Args:
-        params: of the trial.
-        searched: the space.
-        extended: whether a function of the user's draws others, whose texts may be any but structures.
+    If it is `extended`, a function of the user's draws others, whose texts may be any but structures.
 
     Raises:
-        StudyError: naming it.
+        StudyError: naming the parameter.
 
     Example:
         >>> check_params({"lr": 0.1, "model": "vae"}, {}, extended=False)
@@ -128,7 +125,7 @@ def _of_cmaes(module: str) -> bool:
     return module.partition(".")[0] == "cmaes"
 
 
-SCRIPT = "src/train.py"  # as `catsweep.tracking.provenance` keeps it, wherever it was started
+SCRIPT = "src/train.py"  # as `catsweep.training.provenance` keeps it, wherever it was started
 SWEPT = ("-m", "--multirun")
 # Of another app: a file beside the studies, or below, but none that came within what was given to us.
 APP = re.compile(r"(?!(?:sweeps|outputs|multirun)/)(?:\w[\w-]*/)*\w[\w-]*\.py", re.ASCII)
@@ -147,9 +144,7 @@ ACTS = re.compile(r"\$\{|_target_|\btrust\b|\bhydra\b")  # in a value: looked up
 def is_plain(words: object, apps: bool = False) -> bool:
     """Tell whether words, without the interpreter, are a sweep's: a script, -m, and overrides of data.
 
-    Args:
-        words: as a record has them.
-        apps: whether the script may be that of another app, which is where the record was found.
+    With `apps` the script may be that of another app, which is where the record was found.
 
     Example:
         >>> is_plain(["src/train.py", "-m", "model=vae"]), is_plain(["src/train.py", "hydra.launcher=evil"])

@@ -15,7 +15,7 @@ from optuna.trial import TrialState, create_trial
 from rich.console import Console
 
 from catsweep.errors import StudyError
-from catsweep.metrics.beside import Scores, confirmation_table, of_confirmation
+from catsweep.metrics.judge import RunScores, confirmation_table, of_confirmation
 from steady.confirm.confirmation import compare, plan, read
 from steady.study import meta
 
@@ -122,8 +122,8 @@ class TestReport:
         assert "Confirmed: trial 1" in text
 
     def test_what_the_runs_have_beside_the_objectives_has_columns(self) -> None:
-        def scores(**values: float) -> Scores:
-            return Scores({f"val/{name}": value for name, value in values.items()})
+        def scores(**values: float) -> RunScores:
+            return RunScores({f"val/{name}": value for name, value in values.items()})
 
         again = {1: {seed: scores(recall=seed / 4, ssim=9.0) for seed in (1, 2, 7)}, 2: {1: scores(recall=0.5)}, 5: {}}
         found = self.done()

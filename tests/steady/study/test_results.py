@@ -15,9 +15,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from rich.console import Console
 
-from catsweep.metrics.beside import EXTRA
-from catsweep.metrics.card import MetricCard
-from catsweep.metrics.judged import Judged
+from catsweep.metrics.judge import EXTRA, Judged
+from catsweep.metrics.scores import MetricCard
 from steady.study import meta, results
 from steady.study.failures import Kind
 from steady.study.results import print_table, summary, write_leaderboard, write_results

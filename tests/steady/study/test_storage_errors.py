@@ -19,7 +19,7 @@ from tests.steady.left import load, whole
 from tests.steady.scripted import GOOD, Script, scheduler
 
 from catsweep.errors import CatsweepError, StorageError
-from catsweep.export.trials import open_study
+from catsweep.selection import open_study
 from steady.run.ledger import Limits
 from steady.study import storage_errors
 from steady.study.failures import Kind, classify

@@ -173,7 +173,7 @@ def _targets(value: Any) -> list[Any]:
 @pytest.mark.parametrize(
     "node",
     [
-        {"_target_": "catsweep.export.program.load", "path": "x"},
+        {"_target_": "catsweep.export.graphs.load", "path": "x"},
         {"_target_": "catsweep.metrics.extractors.torch.load", "f": "x", "weights_only": False},
         {"_target_": "catsweep.models.vae.VAE.load_from_checkpoint", "checkpoint_path": "x"},
         {"_target_": "optuna.pruners._median.np.load", "file": "x", "allow_pickle": True},

@@ -1,0 +1,1 @@
+"""Web app to try a trained generator in the browser: `make demo`."""

@@ -1,1 +1,0 @@
-"""`make demo`: a page to play with a generator in the browser. `command` is the way in."""

@@ -1,0 +1,290 @@
+"""Choose the best trial of a study, and copy it to a folder of its own: `python src/best_model.py`.
+
+Reads `sweeps/<study>/study.db`, beside it `confirmation.json` if the sweep has confirmed its winner, and
+`outputs/<study>/<trial>/`; writes `outputs/best_model/`, which has the layout of a run folder, so that `generate` and
+`export` (the next steps) take it as they would take any run::
+
+    checkpoints/best.ckpt  config.yaml  metrics.json  provenance.json  samples.png     the trial's own
+    judge.json                                                                         the judge's scores, if it has any
+    choice.json  choice.md                                                             why it was this one
+"""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from catsweep import opinion
+from catsweep.errors import DataError, ExportError
+from catsweep.folders import replacing_folder
+from catsweep.metrics.judge import (
+    BESIDE,
+    COMMAND,
+    TITLE,
+    RunScores,
+    better,
+    confirmation_table,
+    of_confirmation,
+    run_scores,
+    table,
+)
+from catsweep.opinion import Opinion
+from catsweep.ownership import Kind
+from catsweep.records import require_whole
+from catsweep.runs import ANOTHER, BEST_CHECKPOINT, CHOICE, DOCUMENTS, JUDGEMENT, LAST_CHECKPOINT, RunDir
+from catsweep.selection import Choice, Seeds, Trials, decide, find_run, read_trials
+from steady import printing
+from steady.links import inside
+from steady.places import check, named
+from steady.printing import Markdown, code, plain
+from steady.printing import table as markdown_table
+from steady.study.storage import study_folder
+
+SAMPLES, EXPLANATION = "samples.png", "choice.md"
+BEST_MODEL = Kind(
+    "the best model",
+    "out=DIR",
+    (*DOCUMENTS, *map(str, (CHOICE, JUDGEMENT, BEST_CHECKPOINT, LAST_CHECKPOINT)), EXPLANATION, SAMPLES),
+    sign=str(CHOICE),
+    later=("generated_*.png", "interpolation*.png", "reconstructions.png", "attribute_*.png"),  # of generate.py
+)
+
+
+def run(cfg: DictConfig) -> Path:
+    """Choose the best trial, copy its run, and print why.
+
+    Args:
+        cfg: as in `conf/best_model.yaml`.
+
+    Returns:
+        The folder with the best model.
+
+    Raises:
+        ExportError: there is no study, no finished trial, or no run folder to copy from.
+        ConfigError: `select` means nothing for this study.
+        PlaceError: `out` cannot be written.
+    """
+    # A study may be called 2026, which the command line reads as a number.
+    folder = study_folder(Path(cfg.sweeps), None if cfg.study is None else str(cfg.study))
+    runs = Path(cfg.outputs) / folder.name
+    trials = read_trials(folder, runs)
+    decision = decide(cfg.select, trials, folder, runs)
+    chosen, remark = decision.choice.candidate, decision.remark
+    source = find_run(runs, chosen, trials.objectives, trials.folders.get(chosen.number))
+    found = opinion.read(trials, runs, [chosen.number])
+    if (source / JUDGEMENT).exists() and run_scores(source, runs).judged is None:
+        left = f"What the judge said of it is left out: {JUDGEMENT} in {source} is damaged, or of other scores."
+        remark = f"{remark} {left} {COMMAND}.".strip()
+    explanation = Explanation(trials, decision.choice, source, decision.seeds, found, remark)
+    target = Path(cfg.out)
+    for place in (target, target.parent):  # a file there is not a best model of before, and stays
+        check(place, cfg)
+    copy_run(source, target, explanation)
+    console = printing.console()
+    explanation.print(console)
+    console.print(f"Copied to {target}.", highlight=False, soft_wrap=True)
+    return target
+
+
+def copy_run(source: Path, target: Path, explanation: "Explanation") -> None:
+    """Copy the files of a run, and the record of its choice; all of it, or nothing.
+
+    Args:
+        source: the run folder.
+        target: replaced as a whole, if it is an earlier one; an error leaves that untouched.
+        explanation: of the choice.
+
+    Raises:
+        ExportError: the run folder lacks a part, or has one that is a link out of it.
+        TakenError: the target is something that catsweep did not make.
+    """
+    run = RunDir(source)
+    checkpoint = BEST_CHECKPOINT.with_stem(run.scored_checkpoint())
+    parts = [Path(name) for name in DOCUMENTS] + [checkpoint]
+    if missing := [str(part) for part in parts if not (source / part).is_file()]:
+        raise ExportError(
+            f"The run folder {source} of the chosen trial lacks {', '.join(missing)}. "
+            f"Choose another trial with select=NUMBER, or train this one again."
+        )
+    page = run.samples(run.metrics().epoch)  # training may have gone on after it, for the worse
+    drawn = [] if page is None else [page.relative_to(source)]
+    if away := [str(part) for part in (*parts, *drawn) if not inside(source, source / part)]:
+        raise ExportError(
+            f"In the run folder {source} of the chosen trial, {', '.join(away)} is a link to a file outside. "
+            f"Put the file itself there, or choose another trial with select=NUMBER."
+        )
+    if run_scores(source).judged is not None:
+        parts.append(JUDGEMENT)
+    try:
+        require_whole(source / checkpoint)
+    except DataError as error:
+        raise ExportError(f"{error} {ANOTHER}") from error
+    with named(target), replacing_folder(target, BEST_MODEL) as folder:
+        for part in parts:
+            (folder / part).parent.mkdir(exist_ok=True)
+            shutil.copy2(source / part, folder / part)
+        if page is not None:
+            shutil.copy2(page, folder / SAMPLES)
+        (folder / CHOICE).write_text(json.dumps(explanation.as_dict(), indent=2) + "\n", encoding="utf-8")
+        (folder / EXPLANATION).write_text(explanation.as_markdown(), encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Explanation of a choice.
+
+    Attributes:
+        trials: what there was to choose from.
+        choice: what was chosen, and why.
+        source: the run folder it was copied from.
+        seeds: how the trial does under other seeds.
+        opinion: what is known of the trials beside their objectives, above all what the judge says.
+        remark: why the study's confirmation does not count; may be empty.
+    """
+
+    trials: Trials
+    choice: Choice
+    source: Path
+    seeds: Seeds
+    opinion: Opinion
+    remark: str = ""
+
+    def sentence(self) -> str:
+        """Summarise the choice."""
+        remark = f" {self.remark}" if self.remark else ""
+        return (
+            f"Trial {self.choice.candidate.number} of study {self.trials.study}: {self.choice.reason}. "
+            f"Of {len(self.trials.finished)} finished trials, {len(self.trials.front)} are Pareto-optimal.{remark}"
+        )
+
+    def second(self) -> str:
+        """Say what the judge says, or how to ask it."""
+        return self.opinion.sentence(self.choice.candidate.number)
+
+    def print(self, console: Console) -> None:
+        """Print the tables and the sentences."""
+        confirmed = self.seeds.confirmation
+        rows = {str(number): self.opinion.own.get(number, RunScores()).words() for number, _, _ in self.rows()}
+        tables = [self.table(), table(TITLE, rows)]
+        tables += (
+            [confirmed.table(), confirmation_table(confirmed, of_confirmation(confirmed, self.opinion.again))]
+            if confirmed
+            else []
+        )
+        for one in filter(None, tables):
+            console.print(one)
+        for said in filter(None, (self.sentence(), self.seeds.sentence(), self.second())):
+            console.print(said, highlight=False, soft_wrap=True)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Convert to the content of `choice.json`."""
+        chosen, confirmed = self.choice.candidate.number, self.seeds.confirmation
+        return {
+            "study": self.trials.study,
+            "trial": chosen,
+            "selected_by": self.choice.reason,
+            "run": self.source.as_posix(),
+            "objectives": [
+                {"name": o.name, "direction": "maximize" if o.maximise else "minimize"} for o in self.trials.objectives
+            ],
+            **self._described(chosen),
+            "pareto_set": [{"trial": c.number, **self._described(c.number)} for c in self.trials.front],
+            "finished_trials": len(self.trials.finished),
+            "seeds": self.seeds.to_dict(),
+            # Only what the choice rests on: the trial that was asked for may not be the confirmed winner.
+            **({"confirmation": confirmed.to_dict()} if confirmed and self.seeds.followed else {}),
+            **({"remark": self.remark} if self.remark else {}),
+            **({"judge": found} if (found := self.opinion.to_dict(chosen)) else {}),
+        }
+
+    def as_markdown(self) -> str:
+        """Compose the content of `choice.md`."""
+        overrides = self.trials.overrides[self.choice.candidate.number]
+        front = [
+            (_bold(n) if chosen else n, *map(_number, values), *self._beside(n)) for n, values, chosen in self.rows()
+        ]
+        lines = ["# Why this model", "", plain(self.sentence()), ""]
+        lines += [*markdown_table(self.headings(), front, right=True), ""]
+        seeds = [[plain(said)] if (said := self.seeds.sentence()) else [], self._confirmed()]
+        lines += ["## Under other seeds", "", *(line for part in seeds if part for line in (*part, ""))]
+        lines += ["## A second opinion", "", plain(self.second()), ""]
+        lines += ["## Its parameters", "", *(f"- {code(f'{key}={text}')}" for key, text in overrides.items())]
+        return "\n".join(lines) + "\n"
+
+    def rows(self) -> list[tuple[int, tuple[float, ...], bool]]:
+        """List the Pareto set, and the chosen trial if it is not in it: number, values, whether it is chosen."""
+        chosen = self.choice.candidate
+        shown = [*self.trials.front, *([] if chosen in self.trials.front else [chosen])]
+        return [(c.number, c.values, c == chosen) for c in shown]
+
+    def headings(self) -> list[str]:
+        """List the columns: `trial`, the objectives with arrows to where they are better, and scores beside them."""
+        objectives = [f"{o.name} {'↑' if o.maximise else '↓'}" for o in self.trials.objectives]
+        return ["trial", *objectives, *(f"{name} {better(name)}" for name in self._columns())]
+
+    def table(self) -> Table:
+        """Tabulate the Pareto set for a terminal, the chosen trial marked."""
+        table = Table(title=f"Pareto set of {self.trials.study}", title_justify="left")
+        for i, heading in enumerate(self.headings()[: 1 + len(self.trials.objectives)]):
+            table.add_column(heading, justify="left" if i == 0 else "right")
+        table.add_column("parameters", overflow="fold")
+        for number, values, chosen in self.rows():
+            drawn = zip(self.trials.params[number].items(), self.trials.overrides[number].values(), strict=True)
+            params = [
+                f"{name.rpartition('.')[2]}={f'{value:.3g}' if isinstance(value, float) else text}"
+                for (name, value), text in drawn
+            ]
+            cells = [f"{number} ◀" if chosen else str(number), *map(_number, values), " ".join(params)]
+            table.add_row(*cells, style="bold green" if chosen else None)
+        return table
+
+    def _confirmed(self) -> list[Markdown]:
+        """Tabulate the confirmed trials."""
+        found = self.seeds.confirmation
+        if found is None:
+            return []
+        objectives = self.headings()[1 : 1 + len(self.trials.objectives)]
+        beside = of_confirmation(found, self.opinion.again)
+        more = [f"{name} {better(name)}" for name in beside]
+        headings = ["trial", *(cell for name in objectives for cell in (name, "in the search")), *more, "seeds", ""]
+        rows = []
+        for one in found.candidates:
+            means = [cell for i, value in enumerate(one.searched) for cell in (one.words(i), f"{value:.5g}")]
+            role = "winner" if one is found.winner else "not significantly different" if one.trial in found.tied else ""
+            number = _bold(one.trial) if one.trial == self.seeds.trial else one.trial
+            means += [words.get(one.trial, "") for words in beside.values()]
+            rows.append((number, *means, str(len(one.values)), role))
+        return markdown_table(headings, rows, right=True)
+
+    def _columns(self) -> list[str]:
+        """Names of the scores that any of the rows has beside the objectives."""
+        shown = [self.opinion.own[number].beside for number, _, _ in self.rows() if number in self.opinion.own]
+        objectives = [o.name for o in self.trials.objectives]
+        return [name for name in BESIDE if name not in objectives and any(name in scores for scores in shown)]
+
+    def _beside(self, number: int) -> list[str]:
+        scores = self.opinion.own.get(number, RunScores()).values
+        return [_number(scores[name]) if name in scores else "" for name in self._columns()]
+
+    def _described(self, number: int) -> dict[str, Any]:
+        values = next(c.values for c in self.trials.finished if c.number == number)
+        names = [o.name for o in self.trials.objectives]
+        beside = self.opinion.own.get(number, RunScores()).beside
+        return {
+            "values": dict(zip(names, values, strict=True)),
+            **({"beside": beside} if beside else {}),
+            "params": self.trials.params[number],
+        }
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}"
+
+
+def _bold(number: int) -> Markdown:
+    return Markdown(f"**{number}**")

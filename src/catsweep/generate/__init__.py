@@ -1,0 +1,1 @@
+"""Use a trained generator: new cats, interpolations, one's own photos, attributes."""

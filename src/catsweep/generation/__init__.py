@@ -1,1 +1,0 @@
-"""Use a trained generator: new cats, walks, one's own photos, attributes. `command` is the way in."""

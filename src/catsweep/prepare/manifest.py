@@ -1,0 +1,269 @@
+"""Manifest: the record of one image at one stage, and the tables of them.
+
+Each stage reads the manifest of the stage before it and writes its own. `write_table` joins all of them for people, for
+a spreadsheet or a data frame, so that each image can be followed from the photo to the ready set.
+"""
+
+import builtins
+import csv
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
+from importlib.util import find_spec
+from operator import attrgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+import numpy as np
+from numpy.typing import NDArray
+
+from catsweep.errors import ConfigError
+from steady.atomic import replacing
+from steady.links import why_not
+from steady.printing import escaped, readable_name, unescaped
+
+if TYPE_CHECKING:
+    from catsweep.prepare.stage import Done
+
+MANIFEST = "manifest.csv"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Record of one image at one stage.
+
+    Attributes:
+        stage: name of the stage.
+        id: unique among the photos, and the name of its files.
+        source: path in the folder or archive, with its suffix.
+        sha256: of the source file, hexadecimal; empty if it could not be read. Key of the decisions of stage `verify`.
+        group: photos of one group show the same scene and are never divided between the splits; empty: not known yet.
+        split: `train` or `val`; empty before stage `verify`.
+        kept: whether it goes on to the next stage.
+        reason: why it was left out, "kind: details"; empty if kept.
+        operation: done by the stage, one word or several, such as `zoom: landmarks`.
+        parameters: of that operation, for this image.
+        confidence: of the operation, 0 to 1; None if not defined.
+        doubts: for a person to look at, "kind: details" each; collected over the stages.
+        width: of the image of this stage, pixels; of a refused one, of the stage before.
+        height: likewise.
+        bytes: size of the source file.
+        landmarks: the nine points of `catsweep.data.landmarks`, shape (9, 2), pixels counted from the centre of the
+            first; None if unknown.
+        file: of this stage, relative to its folder; empty if there is none. Arrays hold many images in one file.
+        index: place in the file, if it is an array; else None.
+        digest: sha256 of the file, or of the image's own pixels in an array; hexadecimal.
+        mark: hash of what the image was made of (input, parameters and code); equal marks, equal images.
+    """
+
+    stage: str
+    id: str
+    source: str
+    sha256: str = ""
+    group: str = ""
+    split: str = ""
+    kept: bool = True
+    reason: str = ""
+    operation: str = ""
+    parameters: dict[str, Any] = field(default_factory=dict)
+    confidence: float | None = None
+    doubts: tuple[str, ...] = ()
+    width: int = 0
+    height: int = 0
+    bytes: int = 0
+    landmarks: tuple[tuple[float, float], ...] | None = None
+    file: str = ""
+    index: int | None = None
+    digest: str = ""
+    mark: str = ""
+
+    def refuse(self, reason: str) -> "Record":
+        """Return the record of the same image, left out for a reason ("kind: details")."""
+        return replace(self, kept=False, reason=reason)
+
+    def doubt(self, *doubts: str) -> "Record":
+        """Return the record of the same image with more doubts."""
+        return replace(self, doubts=(*self.doubts, *doubts))
+
+    @property
+    def points(self) -> NDArray[np.float64] | None:
+        """Landmarks, float64 of shape (9, 2), or None."""
+        return None if self.landmarks is None else np.array(self.landmarks, dtype=np.float64)
+
+    def to_json(self, marked: bool = True) -> str:
+        """Serialize to one line; without its mark if not `marked`."""
+        values = dict(zip(_COLUMNS, _values(self), strict=True))  # `asdict` copies all, and takes 10 times as long
+        return _JSON(values if marked else {**values, "mark": ""})
+
+    def content(self) -> builtins.bytes:
+        """Serialize what an image made of this one depends on: everything but the mark."""
+        return self.to_json(marked=False).encode()
+
+    @classmethod
+    def from_json(cls, line: str) -> "Record":
+        """Parse a line of `to_json`.
+
+        Raises:
+            ValueError, KeyError, TypeError: it is none.
+        """
+        raw = json.loads(line)
+        points = raw["landmarks"]
+        raw["landmarks"] = None if points is None else tuple((x, y) for x, y in points)
+        return cls(**{**raw, "doubts": tuple(raw["doubts"])})._named()
+
+    def _named(self) -> "Record":
+        """Return self if id and file are safe file names; else raise ValueError."""
+        if why := next((why for name in (self.id, self.file) if name and (why := why_not(name))), ""):
+            raise ValueError(f"a record of {self.source} names a file by what is no name: {why}")
+        return self
+
+
+def rounded(points: NDArray[np.floating[Any]]) -> tuple[tuple[float, float], ...]:
+    """Round landmarks to hundredths of a pixel, as records keep them."""
+    return tuple((x, y) for x, y in np.round(np.asarray(points, np.float64), 2).tolist())
+
+
+def write_manifest(path: Path, records: Iterable[Record]) -> str:
+    """Write records as CSV (RFC 4180), atomically.
+
+    File names that are not UTF-8 keep their bytes; formulas are escaped (`steady.printing`).
+
+    Returns:
+        `content_digest` of the records that are kept.
+    """
+    state, lines = hashlib.sha256(), [",".join(_COLUMNS)]
+    for record in records:
+        line = _line(record)
+        lines.append(f"{line},{record.mark}")
+        if record.kept:
+            state.update(line.encode(errors="surrogateescape"))
+    with replacing(path) as unfinished:
+        unfinished.write_bytes("\r\n".join([*lines, ""]).encode(errors="surrogateescape"))
+    return state.hexdigest()
+
+
+def content_digest(records: Iterable[Record]) -> str:
+    """Hash records, without their marks: sha256, hexadecimal."""
+    state = hashlib.sha256()
+    for record in records:
+        state.update(_line(record).encode(errors="surrogateescape"))
+    return state.hexdigest()
+
+
+def read_manifest(path: Path) -> Iterator[Record]:
+    """Read records that `write_manifest` wrote.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError, csv.Error: there is no such file, or it is damaged.
+    """
+    with path.open("r", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        for row in csv.DictReader(file, strict=True):
+            if None in row.values():
+                raise ValueError(f"a row of {path} is cut off")
+            row = {name: unescaped(cell) for name, cell in row.items()}
+            points = json.loads(row["landmarks"] or "null")
+            read: dict[str, Any] = {
+                "kept": row["kept"] == "1",
+                "parameters": json.loads(row["parameters"] or "{}"),
+                "confidence": float(row["confidence"]) if row["confidence"] else None,
+                "doubts": tuple(json.loads(row["doubts"] or "[]")),
+                "landmarks": None if points is None else tuple((x, y) for x, y in points),
+                "index": int(row["index"]) if row["index"] else None,
+            }
+            read |= {name: int(row[name]) for name in ("width", "height", "bytes")}
+            yield Record(**{**row, **read})._named()
+
+
+def _line(record: Record) -> str:
+    """Format a row of the table without its line end and the mark, which comes last and needs no quotes."""
+    cells = list(_values(record)[:-1])
+    cells[_KEPT] = int(cells[_KEPT])
+    for place in _NESTED:  # `csv` writes the rest, None as nothing
+        cells[place] = _JSON(cells[place]) if cells[place] else ""
+    row = io.StringIO(newline="")
+    csv.writer(row).writerow([escaped(cell) for cell in cells])
+    return row.getvalue()[:-2]
+
+
+_COLUMNS = tuple(column.name for column in fields(Record))
+_KEPT, *_NESTED = (_COLUMNS.index(name) for name in ("kept", "parameters", "doubts", "landmarks"))
+assert _COLUMNS[-1] == "mark"
+_values = attrgetter(*_COLUMNS)
+_JSON = json.JSONEncoder(sort_keys=True).encode
+
+
+STEM = "manifest"
+
+
+def check_kind(kind: str) -> None:
+    """Check that a kind of table can be written; raises ConfigError if it needs a package that is not installed."""
+    if kind == "parquet":
+        need_pyarrow("manifest=parquet")
+
+
+def write_table(root: Path, stages: "Sequence[Done]", kind: str) -> Path:
+    """Write the records of all stages into `manifest.csv` or `.parquet`, atomically; remove the other, stale kind.
+
+    Args:
+        root: folder of the stages.
+        stages: all of them, in their order.
+        kind: `csv` or `parquet`.
+
+    Returns:
+        The file.
+    """
+    path = root / f"{STEM}.{kind}"
+    with replacing(path) as unfinished:
+        _WRITERS[kind](unfinished, stages)
+    for other in _WRITERS.keys() - {kind}:
+        (root / f"{STEM}.{other}").unlink(missing_ok=True)
+    return path
+
+
+def need_pyarrow(what: str) -> None:
+    """Raise ConfigError if pyarrow is missing; `what` asked for it, as on the command line."""
+    if find_spec("pyarrow") is None:
+        raise ConfigError(f"{what} needs the package pyarrow, which is not installed: pip install pyarrow")
+
+
+def _join_csv(path: Path, stages: "Sequence[Done]") -> None:
+    """Concatenate the stages' own manifests: to write 75,000 rows anew would take seconds."""
+    with path.open("wb") as table:
+        for number, stage in enumerate(stages):
+            with (stage.folder / MANIFEST).open("rb") as manifest:
+                header = manifest.readline()
+                if number == 0:
+                    table.write(header)
+                shutil.copyfileobj(manifest, table)
+
+
+def _write_parquet(path: Path, stages: "Sequence[Done]") -> None:
+    import pyarrow as pa  # an optional extra
+    import pyarrow.parquet as pq
+
+    def same(value: Any) -> Any:
+        return value
+
+    kinds: dict[Any, tuple[Any, Callable[[Any], Any]]] = {
+        str: (pa.string(), readable_name),
+        bool: (pa.bool_(), same),
+        int: (pa.int64(), same),
+        int | None: (pa.int64(), same),
+        float | None: (pa.float64(), same),
+        dict[str, Any]: (pa.string(), lambda value: json.dumps(value, sort_keys=True)),
+        tuple[str, ...]: (pa.list_(pa.string()), lambda value: [readable_name(text) for text in value]),
+        tuple[tuple[float, float], ...] | None: (pa.list_(pa.list_(pa.float64())), same),
+    }
+    records = [record for stage in stages for record in stage.records]
+    names = [column.name for column in fields(Record)]
+    columns = []
+    for name in names:
+        kind, convert = kinds[get_type_hints(Record)[name]]
+        columns.append(pa.array([convert(getattr(record, name)) for record in records], type=kind))
+    pq.write_table(pa.table(columns, names=names), path)
+
+
+_WRITERS: dict[str, Callable[[Path, "Sequence[Done]"], None]] = {"csv": _join_csv, "parquet": _write_parquet}

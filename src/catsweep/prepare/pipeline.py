@@ -1,0 +1,232 @@
+"""Pipeline: run the stages of a preparation in their order, each only if it has to, and publish the ready set.
+
+`python src/prepare.py` calls `run`. Stages and their order are `pipeline` in conf/prepare.yaml;
+`catsweep.prepare.stage_cache` makes, keeps and resumes each. `python src/train.py data=ready
+data.source=data/ready/NAME-64` trains on the result, whose array is a hard link to that of the last stage.
+"""
+
+import hashlib
+import json
+import logging
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from omegaconf import DictConfig, OmegaConf
+
+from catsweep.data.files import PASSED_OVER, say_passed_over, write_passed_over
+from catsweep.data.ready import IMAGES, ReadySet, Row, describe, nothing_left, open_or_fill, points_text
+from catsweep.errors import ConfigError, DataError
+from catsweep.instantiation import instantiate
+from catsweep.prepare import exporters, manifest, preparation_report
+from catsweep.prepare.image_files import hard_link
+from catsweep.prepare.manifest import Record
+from catsweep.prepare.stage import Done, Stage
+from catsweep.prepare.stage_cache import NothingLeft, build, is_current, summary
+from catsweep.prepare.stages.original import Original
+from steady import places
+from steady.links import checked
+
+log = logging.getLogger(__name__)
+
+
+def run(cfg: DictConfig) -> None:
+    """Prepare the photos of a configuration (conf/prepare.yaml).
+
+    Raises:
+        ConfigError: a stage or a format that does not exist, no source, or a name that is none.
+        DataError: the source cannot be read, nothing is left of it, or a stage is to come from the cache and is not
+            there.
+        PlaceError: `root` cannot be written.
+    """
+    form = exporters.choose(cfg.export, cfg.formats)
+    manifest.check_kind(cfg.manifest)
+    # Not data.root, which is that of a run: this writes elsewhere.
+    here = OmegaConf.create({"root": cfg.root, "data": {"source": cfg.data.source}})
+    places.check(Path(cfg.root), here)
+    with places.told(here):
+        _run(cfg, form)
+
+
+def _run(cfg: DictConfig, form: exporters.Format | None) -> None:
+    if "reader" not in cfg.data:
+        raise ConfigError("data=ready is prepared already. Prepare photos: data=photos data.source=DIR.")
+    reader = instantiate(cfg.data.reader)
+    name = checked(_slug(str(cfg.data.source or reader.name)) if cfg.name is None else str(cfg.name), "name")
+    checked(str(cfg.size), "size")
+    root = Path(cfg.root) / "stages" / name
+    passed_over = reader.passed_over() if hasattr(reader, "passed_over") else {}
+    if next(iter(reader.files), None) is None:
+        raise DataError(nothing_left(reader, Counter(), passed_over))
+    root.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(root / ".lock", timeout=0):
+            original = instantiate(cfg.pipeline[0], _partial_=True)(reader.files)
+            stages = [original, *(instantiate(node) for node in cfg.pipeline[1:])]
+            write_passed_over(root / PASSED_OVER, passed_over)
+            done = make(stages, root, cfg.stages)
+            manifest.write_table(root, done, cfg.manifest)
+            if len(done) == sum(stage.active for stage in stages):
+                _finish(cfg, name, done, form, passed_over)
+            left = preparation_report.count_exclusions(done)
+            if left.few:  # last, where it cannot be overlooked
+                log.warning("%s", "\n".join(preparation_report.exclusion_lines(left)))
+    except Timeout as error:
+        raise DataError(
+            f"Expected {root} to be free, but another prepare works in it. Wait for it, or set name=NAME."
+        ) from error
+
+
+def make(stages: Sequence[Stage], root: Path, chosen: Sequence[str] | None) -> list[Done]:
+    """Run the stages that have to run, and return them, up to the last chosen one or the one that waits for a person.
+
+    Args:
+        stages: in their order; the first is `Original`.
+        root: folder of the stages' folders.
+        chosen: names of those that may run; the others are taken as they are. None: all may.
+    """
+    last = _last(stages, chosen)
+    first = stages[0]
+    assert isinstance(first, Original)
+    inputs, content = first.inputs(), None
+    done: list[Done] = []
+    for number, stage in enumerate(stages[: last + 1]):
+        if not stage.active:
+            continue
+        may_run = chosen is None or stage.name in chosen
+        if done and (word := stage.begin(root, done[-1], may_run)) is not None:
+            log.info("%s", word)
+            break
+        folder = root / f"{number}.{stage.folder}"
+        before = done[-1].folder if done else root
+        if may_run:
+            try:
+                done.append(build(stage, folder, before, inputs, content))
+            except NothingLeft as error:
+                raise DataError(" ".join([str(error), *_earlier(done)])) from error
+        else:
+            done.append(_cached(stage, folder, inputs, content))
+        log.info("%s", summary(done[-1]))
+        for note in done[-1].card["notes"]:
+            log.info("%s: %s", stage.name, note)
+        inputs, content = done[-1].kept, done[-1].content
+    return done
+
+
+def _earlier(done: Sequence[Done]) -> list[str]:
+    """Tell what the stages before one that left nothing have left out, a sentence each."""
+    return [f"Before it, {summary(stage)}." for stage in done if stage.card["counts"]["refused"]]
+
+
+def _last(stages: Sequence[Stage], chosen: Sequence[str] | None) -> int:
+    names = [stage.name for stage in stages]
+    if chosen is None:
+        return len(stages) - 1
+    if not chosen or isinstance(chosen, str) or not set(chosen) <= set(names):
+        got = chosen if isinstance(chosen, str) else list(chosen)
+        raise ConfigError(f"stages must be a list of some of {', '.join(names)}, as in stages=[{names[0]}]; got {got}.")
+    return max(names.index(name) for name in chosen)
+
+
+def _cached(stage: Stage, folder: Path, inputs: tuple[Record, ...], content: str | None) -> Done:
+    done = Done.open(folder)
+    if done is None:
+        raise DataError(f"Expected stage {stage.name} in {folder}, but it was never made. Add it to stages=[…].")
+    if not is_current(stage, done, inputs, content):
+        raise DataError(
+            f"Stage {stage.name} in {folder} was made of other images, or with other parameters, than it would be now. "
+            "Add it to stages=[…], or give the parameters it was made with."
+        )
+    return done
+
+
+def _finish(
+    cfg: DictConfig, name: str, done: Sequence[Done], form: exporters.Format | None, passed_over: Mapping[str, str]
+) -> None:
+    """Write the ready set, its report, and loose files."""
+    ready = publish(done, Path(cfg.root) / "ready" / f"{name}-{cfg.size}", name)
+    page = preparation_report.write(done, ready, passed_over)
+    if passed_over:
+        log.info("%s; %s names them", say_passed_over(passed_over), PASSED_OVER)
+    log.info("Ready: %s", ready.path)
+    log.info("What was done: %s", page)
+    if ready.size % 2:
+        log.warning("To train, %s", preparation_report.command(ready))
+    elif len({record.source for record in done[-1].kept}) > 1:
+        log.info("Train on it: %s", preparation_report.command(ready))
+    else:
+        log.warning("1 photo is left, and training needs at least 2, to score what it makes. Add photos.")
+    if form is not None:
+        folder = Path(cfg.root) / "loose" / f"{ready.path.name}-{checked(cfg.export, 'export')}"
+        log.info("Loose files: %s", exporters.write(ready, folder, form))
+
+
+def _slug(source: str) -> str:
+    """Derive a name from a source: that of its folder or archive, in plain letters."""
+    stem = Path(source).expanduser().resolve().name if "/" in source or Path(source).exists() else source
+    return re.sub(r"[^A-Za-z0-9_]+", "-", re.sub(r"\.(zip|tar|tgz|tar\.\w+)$", "", stem)).strip("-").lower() or "photos"
+
+
+READY_FORMAT = 2  # raise when the files of a set would be written otherwise
+
+
+def publish(done: Sequence[Done], folder: Path, name: str) -> ReadySet:
+    """Make the ready set of a preparation, or open it if it is current.
+
+    Args:
+        done: all stages, in their order; the first has a record of every photo, the last all images in one array.
+        folder: of the set; replaced as a whole.
+        name: of the photos.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    stages = [{key: stage.card[key] for key in ("stage", "key", "parameters", "code")} for stage in done]
+    content = json.dumps([READY_FORMAT, name, stages], sort_keys=True)
+    key = hashlib.sha256(content.encode()).hexdigest()
+    size = done[-1].kept[0].width
+    card: dict[str, Any] = {"name": name, "size": size, "key": key, "parameters": {"stages": stages}}
+
+    def fill(new: Path) -> None:
+        hard_link(done[-1].folder / IMAGES, new / IMAGES)
+        describe(new, list(rows(done)), card)
+
+    return open_or_fill(folder, key, fill)
+
+
+def rows(done: Sequence[Done]) -> Iterator[Row]:
+    """List what became of each photo, in their order: its images, or the reason why there are none."""
+    became: dict[str, list[Record]] = defaultdict(list)
+    for stage in done[:-1]:
+        for record in stage.records:
+            if not record.kept:
+                became[record.source].append(record)
+    for record in done[-1].records:
+        became[record.source].append(record)
+    for photo in done[0].records:
+        # Of the photo, for what stage `original` has saved of it may be smaller.
+        width, height = (int(photo.parameters.get(side, getattr(photo, side))) for side in ("width", "height"))
+        for record in became[photo.source]:
+            yield _row(record, width, height, "; ".join(photo.parameters.get("notes", ())))
+
+
+def _row(record: Record, width: int, height: int, notes: str) -> Row:
+    points = record.landmarks if record.kept else None
+    return Row(
+        index=record.index if record.kept else None,
+        source=record.source,
+        sha256=record.sha256,
+        group=record.group,
+        split=record.split if record.kept else "",
+        kept=record.kept,
+        reason=record.reason,
+        width=width,
+        height=height,
+        landmarks="" if points is None else points_text(points),
+        stage=record.stage,
+        copy=int(record.parameters.get("copy", 0)),
+        notes=notes,
+    )

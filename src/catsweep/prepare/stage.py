@@ -1,0 +1,269 @@
+"""Stage interface: the base class of stages, their complete folders (`Done`) and unfinished ones (`Build`).
+
+A stage turns the records and files of the stage before it into its own, in a folder that
+`catsweep.prepare.stage_cache` creates, keeps and resumes:
+
+    <id>.png …          one file per image, or images.npy
+    manifest.csv        one row per image, kept or not (`manifest.Record`)
+    contact_sheet.png   up to 100 of them
+    card.json           key, parameters, counts, versions
+"""
+
+import ast
+import csv
+import hashlib
+import json
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar, TextIO
+
+import numpy as np
+
+from catsweep.data.ready import contact_sheet, pick
+from catsweep.data.threads import in_order, watched
+from catsweep.prepare.image_files import Pixels, encode, file_digest, hard_link, read_image, thumbnail, write_whole
+from catsweep.prepare.manifest import MANIFEST, Record, read_manifest
+
+CARD, SHEET, JOURNAL = "card.json", "contact_sheet.png", "journal.jsonl"
+# Code that all stages use.
+CORE = ("prepare/stage.py", "prepare/stage_cache.py", "prepare/manifest.py", "prepare/image_files.py")
+_SOURCE = Path(__file__).parents[1]
+# By digest of the present code, the digest that keys hold for it: code that was rewritten and makes the same images
+# as before keeps the folders of before. tests/prepare/test_code_digests.py writes it.
+RECORDED: dict[str, str] = json.loads(Path(__file__).with_name("code_digests.json").read_text(encoding="utf-8"))
+
+Work = Callable[[Record], tuple[Record, Pixels | None]]
+
+
+class Stage(ABC):
+    """Base class of one step from photos to a ready set.
+
+    Attributes:
+        name: on the command line, `stages=[NAME]`.
+        folder: name of its folder, after its place in the order.
+        code: files in `catsweep` whose text decides the outcome, besides `CORE`.
+        remedy: advice if it leaves no image.
+        keeping: by kind of reason or doubt (the text before its colon), what to add to the command to keep such
+            images. Other kinds cannot be kept, or are left to stage `verify`.
+        active: whether it has anything to do.
+    """
+
+    name: ClassVar[str]
+    folder: ClassVar[str]
+    code: ClassVar[tuple[str, ...]]
+    remedy: ClassVar[str] = "Loosen its parameters."
+    keeping: ClassVar[Mapping[str, str]] = {}
+    active: bool = True
+
+    def begin(self, root: Path, before: "Done", may_run: bool = True) -> str | None:
+        """Prepare to run, for example by asking a person. Called before it is decided whether the stage has to run.
+
+        Args:
+            root: folder of the stages.
+            before: the stage before.
+            may_run: whether it is among those that the user chose. If not, nobody is asked.
+
+        Returns:
+            None to go on, or a message with which the command ends here.
+        """
+        return None
+
+    @abstractmethod
+    def parameters(self) -> dict[str, Any]:
+        """Return all that decides the outcome besides input and code, as JSON."""
+
+    @abstractmethod
+    def run(self, build: "Build") -> Iterable[Record]:
+        """Make the images in `build.folder`; yield one or several records for each input, in their order."""
+
+    def notes(self, records: Sequence[Record]) -> list[str]:
+        """Return remarks about the whole set, for the log and the report; a line each."""
+        return []
+
+    def sheet(self, build: "Build", records: Sequence[Record]) -> Pixels | None:
+        """Draw the contact sheet of the kept images; None if there are none."""
+        kept = [record for record in records if record.kept]
+        chosen = [kept[place] for place in pick(len(kept))] if kept else []
+        thumbnails = [thumbnail(read_image(build.folder / record.file)) for record in chosen]
+        return contact_sheet(np.stack(thumbnails)) if thumbnails else None
+
+    def method(self) -> dict[str, Any]:
+        """Return what decides the outcome besides the input: name, parameters and a digest of the code."""
+        return {"stage": self.name, "parameters": self.parameters(), "code": recorded_digest(*self.code, *CORE)}
+
+
+def code_digest(*files: str) -> str:
+    """Hash the statements of source files of `catsweep`: 16 hexadecimal digits.
+
+    Comments, docstrings and imports do not count, as they decide no image.
+    """
+    texts = [path.read_text(encoding="utf-8") for path in sorted({_SOURCE / name for name in files})]
+    return hashlib.sha256(b"\0".join(map(_statements, texts))).hexdigest()[:16]
+
+
+def recorded_digest(*files: str) -> str:
+    """Return `code_digest`, or the one in `RECORDED` for it."""
+    digest = code_digest(*files)
+    return RECORDED.get(digest, digest)
+
+
+@lru_cache(maxsize=64)
+def _statements(text: str) -> bytes:
+    lines = text.splitlines()
+    for node in ast.walk(ast.parse(text)):
+        docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        if isinstance(node, ast.stmt) and (docstring or isinstance(node, ast.Import | ast.ImportFrom)):
+            end = node.end_lineno or node.lineno
+            lines[node.lineno - 1 : end] = [""] * (end - node.lineno + 1)
+    return "\n".join(line for line in lines if line.strip() and not line.lstrip().startswith("#")).encode()
+
+
+@dataclass(frozen=True)
+class Done:
+    """Complete stage: its folder, records and card."""
+
+    folder: Path
+    records: tuple[Record, ...]
+    card: dict[str, Any]
+
+    @property
+    def content(self) -> str:
+        """`manifest.content_digest` of the kept records."""
+        return str(self.card["content"])
+
+    @property
+    def kept(self) -> tuple[Record, ...]:
+        """Records that go on to the next stage."""
+        return tuple(record for record in self.records if record.kept)
+
+    @classmethod
+    def open(cls, folder: Path) -> "Done | None":
+        """Open a complete stage; None if there is none, or a damaged one."""
+        done = cls.read(folder)
+        whole = done is not None and all((folder / file).is_file() for file in {record.file for record in done.kept})
+        return done if whole else None
+
+    @classmethod
+    def read(cls, folder: Path) -> "Done | None":
+        """Read records and card, though image files may be missing; None if there are none, or damaged."""
+        with suppress(OSError, ValueError, KeyError, TypeError, csv.Error):
+            card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+            if file_digest(folder / MANIFEST) == card["manifest"]:
+                return cls(folder, tuple(read_manifest(folder / MANIFEST)), card)
+        return None
+
+
+@dataclass
+class Build:
+    """Unfinished stage: its folder, its inputs, and the images that earlier builds have finished.
+
+    Attributes:
+        stage: being made.
+        folder: of its files; renamed when complete.
+        before: folder of the stage before, with the files of `inputs`.
+        inputs: records that the stage starts from.
+    """
+
+    stage: Stage
+    folder: Path
+    before: Path
+    inputs: tuple[Record, ...]
+    _known: dict[str, tuple[Path, Record]] = field(default_factory=dict)  # by mark: folder and record
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _journal: TextIO | None = None
+
+    def read(self, record: Record) -> Pixels:
+        """Read the image of an input: uint8, (H, W, 3) RGB or (H, W, 4) with transparency."""
+        return read_image(self.before / record.file)
+
+    def each(
+        self,
+        work: Work,
+        suffix: str = ".png",
+        inputs: Sequence[Record] | None = None,
+        method: Mapping[str, Any] | None = None,
+    ) -> Iterator[Record]:
+        """Apply a function to each image, on all cores, and write the results.
+
+        Args:
+            work: maps a record to the next one and its image, uint8 (H, W, 3 or 4). None instead of an image: the
+                file goes on as it is. Nothing is written for a record that is not kept.
+            suffix: of the files, `.png` or `.jpg`.
+            inputs: instead of `self.inputs`.
+            method: what decides `work`, if that is less than `Stage.method`.
+
+        Yields:
+            The records, in the order of the inputs. A record that is taken over from an earlier build is as the stage
+            left it then: what a stage adds after it has seen all images has to be set anew in every record.
+        """
+        inputs = self.inputs if inputs is None else inputs
+        decides = json.dumps(self.stage.method() if method is None else method, sort_keys=True).encode()
+
+        def one(record: Record) -> Record:
+            mark = hashlib.sha256(decides + b"\n" + record.content()).hexdigest()
+            if (known := self._reuse(mark)) is not None:
+                return known
+            return self._note(*work(record), mark, suffix)
+
+        yield from watched(in_order(one, inputs), len(inputs), self.stage.name)
+
+    def again(self, work: Work, records: Mapping[str, Record], suffix: str = ".png") -> Iterator[Record]:
+        """Replace some images that `each` has made, where knowledge of all of them asks for it; on all cores.
+
+        Args:
+            work: see `each`; called with the input.
+            records: made by `each` of the inputs in question, by their id.
+            suffix: see `each`.
+
+        Yields:
+            The replacing records in the order of the inputs, with the marks of the replaced ones. The next build may
+            therefore be given either of the two by `each`, and has to decide anew.
+        """
+        inputs = [record for record in self.inputs if record.id in records]
+
+        def one(record: Record) -> Record:
+            return self._note(*work(record), records[record.id].mark, suffix)
+
+        yield from watched(in_order(one, inputs), len(inputs), f"{self.stage.name}, again")
+
+    def write(self, record: Record, image: Pixels, suffix: str = ".png") -> Record:
+        """Write an image under the record's id; return the record with its file, digest and size."""
+        data = encode(image, suffix)
+        file = f"{record.id}{suffix}"
+        write_whole(self.folder / file, data)
+        height, width = image.shape[:2]
+        digest = hashlib.sha256(data).hexdigest()
+        return replace(record, stage=self.stage.name, file=file, index=None, digest=digest, width=width, height=height)
+
+    def link(self, record: Record) -> Record:
+        """Link the file of an input into this stage; takes no space."""
+        hard_link(self.before / record.file, self.folder / record.file)
+        return replace(record, stage=self.stage.name)
+
+    def _note(self, made: Record, image: Pixels | None, mark: str, suffix: str) -> Record:
+        """Write an image and its record in the journal, where the later of two records with one mark counts."""
+        made = replace(made, stage=self.stage.name, mark=mark)
+        if made.kept:
+            made = self.link(made) if image is None else self.write(made, image, suffix)
+        with self._lock:
+            assert self._journal is not None
+            self._journal.write(made.to_json() + "\n")
+            self._journal.flush()
+        return made
+
+    def _reuse(self, mark: str) -> Record | None:
+        if (known := self._known.get(mark)) is None:
+            return None
+        folder, record = known
+        if not record.kept:
+            return record
+        with suppress(OSError):
+            if file_digest(folder / record.file) == record.digest:  # else it was damaged since
+                hard_link(folder / record.file, self.folder / record.file)
+                return record
+        return None

@@ -1,0 +1,256 @@
+"""Stage 1, duplicates: of copies of one photo, keep the one with the most pixels.
+
+Perceptual hashes that differ in few bits, also of mirrored photos, and shared keypoints propose pairs; whether they are
+copies is decided by their pixels (`catsweep.prepare.image_matching`). Files are those of stage `original`, linked.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+
+from catsweep.data.ready import contact_sheet
+from catsweep.data.threads import watched
+from catsweep.errors import ConfigError
+from catsweep.prepare import image_matching
+from catsweep.prepare.image_files import Pixels, on_white, read_image, thumbnail
+from catsweep.prepare.image_matching import Hashes, Match, View, match
+from catsweep.prepare.manifest import Record
+from catsweep.prepare.stage import Build, Stage
+
+EXACT, MIRRORED, CROPPED, NEAR, DOUBTFUL = (
+    "exact copy", "mirrored copy", "cropped copy", "duplicate", "near-duplicate",
+)  # fmt: skip
+ON_SHEET = 50  # pairs
+COMPARED = 6  # photos that a photo is compared with by their pixels, at most, of those that come before it
+CLOSE, FAR = 32, 90  # bits of 256: photos that are closer are compared in any set, those that are farther in none
+BY_CHANCE = 0.25  # pairs for each photo that are compared in vain
+WHOLE, PART = 0.85, 0.4  # of a copy's area so much is in the other photo, of which it shows at least this part
+GLIMPSE = 0.2  # what two photos have in common is at least this part of either, or it is not looked at
+GROUP = 4, 0.02  # photos that are only alike and must not be divided: at most so many, or this share of all if more
+
+Compare = Callable[[Record, Record, bool], Match]
+Candidate = tuple[int, bool]  # place of a photo, and whether it is to be mirrored
+
+
+class Duplicates(Stage):
+    """Leaves copies out, doubts near-duplicates, and groups shots of one moment.
+
+    Photos are aligned, and the squares of which they consist compared: the share that is the same is at least 0.78 for
+    copies that were resized, saved in low quality, brightened, made grey, captioned or cropped to 0.4 of their area,
+    0.37 to 0.69 for two shots of one moment, and hardly ever above 0.45 for different cats, aligned faces included.
+
+    Args:
+        threshold: least share of equal squares of copies. Photos are compared with kept ones only, so none is left out
+            as the copy of a copy that shows something else.
+        review: least share of near-duplicates, which a person should look at. They are one group, never divided
+            between training and validation; groups are limited to 2 % of the photos, or four.
+        mirrored: find mirrored copies, too.
+        crops: find copies of a part of a photo, too; more than half of the stage's time.
+
+    Raises:
+        ConfigError: the shares are not in order.
+    """
+
+    name: ClassVar[str] = "duplicates"
+    folder: ClassVar[str] = "no_duplicates"
+    code: ClassVar[tuple[str, ...]] = (
+        "prepare/image_matching.py", "prepare/stages/duplicates.py",
+    )  # fmt: skip
+    keeping: ClassVar[Mapping[str, str]] = {
+        NEAR: "duplicates.threshold=1",
+        MIRRORED: "duplicates.mirrored=false",
+        CROPPED: "duplicates.crops=false",
+    }
+
+    def __init__(
+        self, threshold: float = 0.75, review: float = 0.45, mirrored: bool = True, crops: bool = True
+    ) -> None:
+        if not 0 < review <= threshold <= 1:
+            raise ConfigError(
+                "Expected 0 < duplicates.review <= duplicates.threshold <= 1, shares of the picture that are the same, "
+                f"got {review} and {threshold}."
+            )
+        self.threshold, self.review, self.mirrored, self.crops = threshold, review, mirrored, crops
+
+    def parameters(self) -> dict[str, Any]:
+        """See `Stage`."""
+        return {name: getattr(self, name) for name in ("threshold", "review", "mirrored", "crops")}
+
+    def run(self, build: Build) -> Iterable[Record]:
+        """See `Stage`."""
+
+        def described(record: Record) -> tuple[Record, None]:
+            image = on_white(build.read(record))
+            plain, mirrored = image_matching.phash(image)
+            grey = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
+            parameters = {
+                "hash": plain,
+                "mirror": mirrored,
+                "keypoints": image_matching.sketch(grey) if self.crops else "",
+            }
+            return replace(record, parameters=parameters), None
+
+        # They do not depend on what they are compared with, so that another threshold makes none anew.
+        known = build.each(described, method={**self.method(), "parameters": {"crops": self.crops}})
+        records = [_fresh(record, made) for record, made in zip(build.inputs, known, strict=True)]
+        sizes = {record.id: _size(record) for record in build.inputs}
+        ranked = sorted(records, key=lambda record: (-sizes[record.id], -record.bytes, record.source))
+        told = self.judge(ranked, _by_pixels(build, self.crops))
+        for record in told:
+            if record.kept:
+                build.link(record)  # it may have been refused when its hash was made
+        by_id = {record.id: record for record in told}
+        return [by_id[record.id] for record in build.inputs]
+
+    def sheet(self, build: Build, records: Sequence[Record]) -> Pixels | None:
+        """See `Stage`. Pairs of copies, the least alike first; if there are none, the photos."""
+        by_id = {record.id: record for record in records}
+        pairs = [record for record in records if "of" in record.parameters]
+        if not pairs:
+            return super().sheet(build, records)
+        pairs.sort(key=lambda record: float(record.parameters["agreement"]))
+        shown = [photo for record in pairs[:ON_SHEET] for photo in (record, by_id[record.parameters["of"]])]
+        return contact_sheet(np.stack([thumbnail(read_image(build.before / record.file)) for record in shown]))
+
+    def judge(self, ranked: Sequence[Record], compare: Compare) -> list[Record]:
+        """Keep or refuse photos, and set their doubts and groups.
+
+        Args:
+            ranked: photos from the largest to the smallest, with hashes and keypoints in `parameters`.
+            compare: matches a larger photo with a smaller one, which may be mirrored.
+        """
+        records = list(ranked)
+        once: dict[str, int] = {}
+        kept: list[Candidate] = []  # of each photo, the one that is kept for it; of a copy of a copy that one's
+        alike: list[tuple[float, int, int]] = []
+        candidates = self._candidates(records)
+        for place in watched(range(len(records)), len(records), f"{self.name}: comparing"):
+            record = records[place]
+            if (twin := once.setdefault(record.digest, place)) != place:
+                kept.append(kept[twin])
+                records[place] = _exact(record, records[kept[twin][0]])
+                continue
+            found = [
+                (compare(ranked[other], record, flipped), other, flipped)
+                for other, flipped in _keepers(candidates[place], kept)
+            ]
+            fits, other, flipped = max(found, key=lambda one: (one[0].agreement, -one[1]), default=(Match(), -1, False))
+            copies = [one for one in found if self._is_copy(one[0])]
+            if copies:
+                fits, other, flipped = max(copies, key=lambda one: (one[0].agreement, -one[1]))
+                records[place] = _refused(record, records[other], fits, flipped)
+                kept.append((other, flipped))
+                continue
+            near = [(one.agreement, first, place) for one, first, _ in found if self._is_near(one)]
+            alike += near
+            if near:
+                agreement, other, _ = max(near, key=lambda one: (one[0], -one[1]))
+                records[place] = _doubted(record, records[other], agreement)
+            else:
+                records[place] = replace(record, confidence=1.0)
+            kept.append((place, False))
+        return _grouped(records, [place for place, _ in kept], alike)
+
+    def _candidates(self, records: Sequence[Record]) -> list[list[Candidate]]:
+        """List for each photo the photos before it to compare it with, the likeliest first."""
+        plain, mirrored = ([record.parameters[key] for record in records] for key in ("hash", "mirror"))
+        hashes = Hashes.read(plain, mirrored)
+        limit = image_matching.chance_limit(hashes, BY_CHANCE, CLOSE, FAR)
+        sought = hashes if self.mirrored else Hashes(hashes.plain, None)
+        near = image_matching.nearest_before(image_matching.close_pairs(sought, limit), COMPARED)
+        _, flipped = image_matching.compared(sought[near[1]], sought[near[0]])
+        first, second, count = image_matching.shared_keypoints([record.parameters["keypoints"] for record in records])
+        shared = image_matching.nearest_before([(first, second, np.iinfo(np.uint16).max - count)], COMPARED)
+        found: list[list[Candidate]] = [[] for _ in records]
+        for one, other, turned in zip(near[0].tolist(), near[1].tolist(), flipped.tolist(), strict=True):
+            found[other].append((one, turned))
+        for one, other in zip(shared[0].tolist(), shared[1].tolist(), strict=True):
+            if (one, False) not in found[other]:
+                found[other].append((one, False))
+        return found
+
+    def _is_copy(self, fits: Match) -> bool:
+        least, most = sorted((fits.of_one, fits.of_other))
+        return fits.agreement >= self.threshold and most >= WHOLE and least >= PART
+
+    def _is_near(self, fits: Match) -> bool:
+        return fits.agreement >= self.review and min(fits.of_one, fits.of_other) >= GLIMPSE
+
+
+def _by_pixels(build: Build, crops: bool) -> Compare:
+    """Return a function that compares photos of a stage and keeps the latest in memory."""
+
+    @lru_cache(maxsize=512)
+    def view(record_id: str) -> View:
+        return View.of(on_white(build.read(by_id[record_id])), crops)
+
+    by_id = {record.id: record for record in build.inputs}
+
+    def compare(larger: Record, smaller: Record, mirrored: bool) -> Match:
+        return match(view(larger.id), view(smaller.id).mirrored() if mirrored else view(smaller.id))
+
+    return compare
+
+
+def _size(record: Record) -> int:
+    """Count the pixels of a photo as it was found; stage `original` may have shrunk it."""
+    return int(record.parameters.get("width", record.width)) * int(record.parameters.get("height", record.height))
+
+
+def _keepers(candidates: Sequence[Candidate], kept: Sequence[Candidate]) -> list[Candidate]:
+    """List what is kept in place of some photos: each once, at most `COMPARED`."""
+    found = ((kept[place][0], flipped != kept[place][1]) for place, flipped in candidates)
+    return list(dict.fromkeys(found))[:COMPARED]
+
+
+def _fresh(record: Record, made: Record) -> Record:
+    """Return an input with its own hashes and keypoints, without an earlier build's comparisons."""
+    alone = {key: made.parameters[key] for key in ("hash", "mirror", "keypoints")}
+    return replace(record, stage=made.stage, operation="compare", parameters=alone, mark=made.mark)
+
+
+def _exact(record: Record, kept: Record) -> Record:
+    return _beside(record, kept, 1.0, 1.0).refuse(f"{EXACT}: of {kept.source}")
+
+
+def _refused(record: Record, kept: Record, fits: Match, flipped: bool) -> Record:
+    kind, details = NEAR, f"of {kept.source}, {fits.agreement:.0%} the same"
+    if flipped:
+        kind = MIRRORED
+    elif fits.of_one < WHOLE:
+        kind, details = CROPPED, f"of {kept.source}, {fits.of_one:.0%} of it"
+    return _beside(record, kept, fits.agreement, fits.agreement).refuse(f"{kind}: {details}")
+
+
+def _doubted(record: Record, larger: Record, agreement: float) -> Record:
+    record = _beside(record, larger, agreement, 1 - agreement)
+    return record.doubt(f"{DOUBTFUL}: of {larger.source}, {agreement:.0%} the same")
+
+
+def _beside(record: Record, other: Record, agreement: float, confidence: float) -> Record:
+    """Record the photo it was compared with, and the confidence that the two are copies, or are not."""
+    parameters = {**record.parameters, "of": other.id, "agreement": round(agreement, 3)}
+    return replace(record, parameters=parameters, confidence=round(confidence, 3))
+
+
+def _grouped(
+    records: Sequence[Record], keepers: Sequence[int], alike: Iterable[tuple[float, int, int]]
+) -> list[Record]:
+    """Group kept photos that are alike, the most alike first, and copies with what is kept for them.
+
+    The name of a group is the least label of its photos, which depends on neither names nor order.
+    """
+    least, share = GROUP
+    most = max(least, int(share * len(set(keepers))))
+    members = {place: [place] for place in keepers}
+    for _, one, other in sorted(alike, key=lambda pair: (-pair[0], pair[1:])):
+        if members[one] is not members[other] and len(members[one]) + len(members[other]) <= most:
+            members[one] += members[other]
+            for place in members[other]:
+                members[place] = members[one]
+    labels = {place: min(records[other].group for other in group) for place, group in members.items()}
+    return [replace(record, group=labels[keeper]) for record, keeper in zip(records, keepers, strict=True)]

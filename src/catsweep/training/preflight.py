@@ -1,0 +1,63 @@
+"""Prepare and check what all trials of a sweep share, once before the first one.
+
+`hydra.sweeper.preflight` names `facts`; the sweep runs it as a job in a process of its own. Its result is part of the
+study's contract, so a study never mixes trials on different photos, or scores that cannot be compared. It also makes
+the ready set and the reference statistics, which otherwise every slot would begin to make at once, and tries each
+option of the space once (`catsweep.training.smoke_test`), so that what cannot run costs no trial.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from catsweep.errors import ConfigError
+
+if TYPE_CHECKING:
+    from steady.propose.covering import Examples
+
+
+def facts(cfg: DictConfig, examples: "Examples | None" = None) -> dict[str, Any]:
+    """Prepare the data and the scorer of a configuration, describe them, and try what is searched.
+
+    Args:
+        cfg: composed from `conf/train.yaml`, without the searched parameters.
+        examples: configurations that trials will have; None to try none.
+
+    Returns:
+        `data`: the ready set's digest; `cards`: by score, its metric card, without the versions of libraries.
+
+    Raises:
+        CatsweepError: the data, the metrics, or some of what is searched cannot be used; all faults at once.
+    """
+    # Here, because the controller of a sweep imports this module, and is to be without torch.
+    from catsweep import configuration
+    from catsweep.instantiation import instantiate
+    from catsweep.judging import factory
+    from catsweep.training.smoke_test import SmokeTest
+
+    factory(cfg)  # a judge's file that is not there shows before anything is tried
+    scoring = instantiate(cfg.metrics)
+    if examples is not None and (wrong := examples.problems(SmokeTest(*_asked()).problems)):
+        raise ConfigError("No trial could run with:\n" + "\n".join(f"  {line}" for line in wrong))
+    configuration.check(cfg)
+    data = instantiate(cfg.data)
+    data.prepare_data()
+    scorer = scoring(ready=data.ready)
+    # Without versions: a newer library may round elsewhere, but two machines that drive one study need not be twins.
+    cards = {name: scorer.card(name).to_dict() for name in cfg.objective}
+    for card in cards.values():
+        card.pop("versions", None)
+    return {"data": data.ready.digest, "cards": cards}
+
+
+def _asked() -> tuple[list[str], int | None]:
+    """The scores that the sweep prunes by, and the number of values that it wants of a trial."""
+    if not HydraConfig.initialized() or "direction" not in (sweeper := HydraConfig.get().sweeper):
+        return [], None
+    metrics = [] if sweeper.pruner is None or sweeper.prune_metric is None else sweeper.prune_metric
+    directions = sweeper.direction
+    return (
+        [metrics] if isinstance(metrics, str) else list(metrics),
+        1 if isinstance(directions, str) else len(directions),
+    )
