@@ -149,12 +149,9 @@ class SweepOptions:
     given: Mapping[str, Any]
 
     def confirmation_seconds(self, run: float) -> float:
-        """Estimate the seconds of `timeout` that the search leaves to what comes after its last trial has begun.
+        """Estimate the seconds of `timeout` that the search leaves for after its last trial has begun.
 
-        That trial has its time, too; and the confirmation runs go round the slots.
-
-        Args:
-            run: seconds that a trial takes.
+        That trial has its time, `run` seconds, too; and the confirmation runs go round the slots.
         """
         return 0.0 if self.confirm is None else run * (1 + math.ceil(self.confirm.runs / self.slots))
 

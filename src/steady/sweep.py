@@ -92,10 +92,6 @@ def run(
 class Sweep:
     """One sweep: its parts, put together.
 
-    Args:
-        jobs: what trials do, with the options, space and configuration of the sweep.
-        stop: set by signals.
-
     Raises:
         StudyError: trials are to be pruned, and cannot be told which they are.
     """
@@ -151,7 +147,7 @@ class Sweep:
             return
         executor = self.jobs.executor()
         stage = None
-        progress = ProgressReporter(study, self.options, executor, sweep_dir, self.started)
+        progress = ProgressReporter(study, self.options, executor, self.started)
         try:
             with interruptible(executor, self.stop), closing(progress):
                 scheduler = self._scheduler(study, executor, leases, progress)

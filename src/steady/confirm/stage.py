@@ -52,14 +52,7 @@ class Progress(Protocol):
 
 
 def typical_seconds(study: optuna.Study, minutes: float | None) -> float:
-    """Estimate the seconds of one run: the median of the finished trials, or else what they are given.
-
-    Args:
-        study: of the search.
-        minutes: that a trial trains, if that is known.
-
-    Returns:
-        0 if nothing is known.
+    """Estimate the seconds of one run: the median of the finished trials, or else `minutes`; 0 if nothing is known.
 
     Examples:
         >>> typical_seconds(optuna.create_study(), 2.5)
@@ -82,11 +75,7 @@ def default_folder(number: int) -> str:
 
 
 class ConfirmationStage:
-    """The confirmation of one study.
-
-    Args:
-        study: of the search, which has ended.
-        jobs: of the sweep.
+    """The confirmation of one study, whose search has ended.
 
     Attributes:
         plan: trial and seed of each run, see `confirmation.plan`.
@@ -119,9 +108,9 @@ class ConfirmationStage:
         """Do the runs that are missing, and compare. Does nothing when none were asked for.
 
         Args:
-            executor: runs their jobs.
+            executor: of the sweep.
             limits: returns the bounds of so many runs.
-            stop: set by signals; no run begins once it is.
+            stop: set by signals.
             progress: shows the runs from now on.
 
         Raises:

@@ -110,7 +110,7 @@ class Watchdog:
     """Finds out whether an attempt of a trial hangs.
 
     Args:
-        bounds: on its time.
+        bounds: on the attempt's time.
         folder: of the trial.
         elsewhere: whether a launcher runs it, at a time of its own: time counts from the first sign of progress that
             is not the launcher's.
@@ -274,11 +274,7 @@ class TrialProcess:
         self._killed = True  # it leaves when the kernel lets it: the other trials are not to wait for that
 
     def collect(self, stopping: bool) -> Outcome:
-        """Classify how the job ended, and close the process, which has ended.
-
-        Args:
-            stopping: whether processes are being ended on purpose.
-        """
+        """Classify how the job ended, and close the process, which has; `stopping`: it may have been on purpose."""
         if not self.incoming.over:
             self.receive()
         outcome = self.outcome or self._lost(stopping)
@@ -515,13 +511,7 @@ class ProcessExecutor:
 
 
 def packed(hydra_context: HydraContext, task: TaskFunction, config: DictConfig, through_launcher: bool) -> bytes:
-    """Pickle what all jobs share.
-
-    Args:
-        hydra_context: of Hydra.
-        task: called by a job with its configuration.
-        config: the composed configuration of the multirun.
-        through_launcher: see `ProcessExecutor`.
+    """Pickle what all jobs share, see `ProcessExecutor`.
 
     Raises:
         ConfigError: the task cannot be sent.

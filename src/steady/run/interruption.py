@@ -29,10 +29,7 @@ class Stop:
 
 @contextmanager
 def ending(stop: Stop) -> Iterator[None]:
-    """End the sweep in one line at the first signal, unless `interruptible` handles it.
-
-    Args:
-        stop: set by a signal.
+    """End the sweep in one line at the first signal, which sets `stop`, unless `interruptible` handles it.
 
     Raises:
         SystemExit: 128 + signal.
@@ -56,12 +53,7 @@ def ending(stop: Stop) -> Iterator[None]:
 
 @contextmanager
 def interruptible(executor: "Executor", stop: Stop) -> Iterator[None]:
-    """Stop the jobs at a checkpoint at the first signal, and end them at the second.
-
-    Args:
-        executor: of the jobs.
-        stop: set by a signal.
-    """
+    """Stop the jobs at a checkpoint at the first signal, which sets `stop`, and end them at the second."""
     interruption = Interruption()
 
     def asked(number: int, frame: FrameType | None) -> None:

@@ -37,15 +37,7 @@ BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
 @dataclass(frozen=True)
 class JobFactory:
-    """Builds the jobs of one sweep.
-
-    Args:
-        options: of the sweep.
-        space: what is searched.
-        hydra_context: of Hydra.
-        task: called by a job with its configuration.
-        config: the composed configuration of the multirun.
-    """
+    """Builds the jobs of one sweep; `config` is the composed configuration of the multirun."""
 
     options: SweepOptions
     space: Space
@@ -108,10 +100,7 @@ class JobFactory:
         return sweep["subdir"] in BY_NUMBER
 
     def check(self, examples: Iterable[Mapping[str, Any]]) -> None:
-        """Check that jobs can be started, and have a folder, before the study is begun.
-
-        Args:
-            examples: parameters of jobs that can be composed.
+        """Check that jobs can be started, and those of the examples have a folder, before the study is begun.
 
         Raises:
             ConfigError: the task cannot be sent to a process, or `hydra.sweep.subdir` names what no job has.
@@ -181,10 +170,7 @@ class JobFactory:
         return executor
 
     def preflight(self, thorough: bool = True) -> dict[str, Any]:
-        """Run the preflight as a job of its own, and return its facts.
-
-        Args:
-            thorough: whether a function that takes `examples` is given them.
+        """Run the preflight as a job of its own, and return its facts; `thorough`: with examples, if it takes them.
 
         Raises:
             StudyError: it failed, so every trial would.

@@ -59,12 +59,7 @@ def fork(pipe: Connection) -> None:
 
 
 class _Reaper:
-    """The reaper's loop.
-
-    Args:
-        child: id of the trial's process.
-        pipe: see `fork`.
-    """
+    """The reaper's loop, see `fork`; `child` is the id of the trial's process."""
 
     def __init__(self, child: int, pipe: Connection) -> None:
         self.child, self.status = child, -1

@@ -63,9 +63,6 @@ def has_finished(study: optuna.Study) -> bool:
 class StudyOpener:
     """Makes a sweep's study, or goes on with the one that is there.
 
-    Args:
-        jobs: of the sweep, with its options, space and configuration.
-
     Attributes:
         naming: the key by which a user names the study.
         folder: of this start; the runs are in that of the study's first.
@@ -81,8 +78,7 @@ class StudyOpener:
     def check(self, params: Mapping[str, Any]) -> None:
         """Refuse, before anything is written, names that name nothing, and folders of trials that another study left.
 
-        Args:
-            params: of the first trial, see `JobFactory.used_folders`.
+        `params` are those of the first trial, see `JobFactory.used_folders`.
 
         Raises:
             ConfigError: `allow_change` names nothing that could change.
@@ -185,7 +181,7 @@ class StudyOpener:
         Args:
             study: with trials, or a contract.
             fruitless: whether its trials came to nothing.
-            facts: found by the preflight; None: it has not run, and they are not compared.
+            facts: found by the preflight; None: not compared.
 
         Raises:
             StudyError: something else differs, or nobody recorded the contract.

@@ -218,14 +218,7 @@ def _plain(value: Any) -> Any:
 
 
 class Incoming:
-    """Reads an outcome from a pipe, without blocking.
-
-    Args:
-        pipe: the controller's end, which nobody else reads.
-
-    Attributes:
-        over: whether nothing more will come.
-    """
+    """Reads an outcome from the controller's end of a pipe, without blocking; `over`: nothing more will come."""
 
     def __init__(self, pipe: Connection) -> None:
         self.pipe = pipe

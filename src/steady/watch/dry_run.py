@@ -23,7 +23,7 @@ def print_dry_run(
     Args:
         study: the sweep's; an empty one in memory if it has none yet.
         options: of the sweep.
-        space: what is searched.
+        space: of the sweep.
         proposer: of the study.
         first: configurations that come before all proposals.
     """

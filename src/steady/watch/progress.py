@@ -100,23 +100,10 @@ class SweepState:
 
 
 class ProgressReporter:
-    """Shows the state and the events of a running sweep.
-
-    Args:
-        study: holds the trials that are counted.
-        options: of the sweep.
-        executor: asked what runs in which slot.
-        sweep_dir: holds the trials' folders.
-        started: when the sweep began, by the clock `time.monotonic`; None: now.
-    """
+    """Shows the state and the events of a running sweep, which began at `started` of `time.monotonic` (None: now)."""
 
     def __init__(
-        self,
-        study: optuna.Study,
-        options: SweepOptions,
-        executor: Executor,
-        sweep_dir: Path,
-        started: float | None = None,
+        self, study: optuna.Study, options: SweepOptions, executor: Executor, started: float | None = None
     ) -> None:
         self.study, self.options, self.executor = study, options, executor
         self.total = budget.total(study, options.n_trials)
@@ -251,9 +238,7 @@ def display_for(stream: TextIO | None = None) -> Display:
 def render(state: SweepState, height: int | None = None) -> Group:
     """Draw the table, and below it the time left, the counts, the best so far.
 
-    Args:
-        state: to draw.
-        height: of the terminal in lines; with more slots than that the last of them are not drawn.
+    `height` is that of the terminal in lines; with more slots than that the last of them are not drawn.
     """
     table = Table(box=None, pad_edge=False, header_style="dim")
     metrics = {slot.metric for slot in state.slots if slot is not None and slot.metric}
@@ -330,10 +315,7 @@ def duration(seconds: float) -> str:
 
 
 def read_progress(folder: Path) -> dict[str, Any]:
-    """Read the progress that a trial has reported, see `steady.reporting`.
-
-    Args:
-        folder: of the trial.
+    """Read from its folder the progress that a trial has reported, see `steady.reporting`.
 
     Returns:
         `epoch`, `epochs`, `metric`, `score`, `seconds_left` and `updated`, as far as they are there and sound. Never
