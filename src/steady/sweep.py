@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from optuna.trial import TrialState
 
-from steady.confirm.stage import CONFIRMATION, ConfirmationStage, typical_seconds
+from steady.confirm.confirmation_stage import CONFIRMATION, ConfirmationStage, typical_seconds
 from steady.errors import ConfigError, StorageError, StudyError
 from steady.options import read
 from steady.places import leave

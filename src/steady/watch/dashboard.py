@@ -20,7 +20,7 @@ import optuna
 from optuna.storages import BaseStorage
 
 from steady.confirm import confirmation
-from steady.confirm.stage import CONFIRMATION
+from steady.confirm.confirmation_stage import CONFIRMATION
 from steady.errors import ConfigError, SteadyError, StudyError
 from steady.local_server import HOST, OTHER, LocalRequestHandler, with_headers
 from steady.options import SWEEPS

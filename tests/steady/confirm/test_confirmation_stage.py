@@ -17,7 +17,7 @@ from catsweep.errors import StudyError
 from hydra_plugins.steady_sweeper.config import SteadySweeperConf
 from steady import options
 from steady import sweep as sweep_module
-from steady.confirm.stage import typical_seconds
+from steady.confirm.confirmation_stage import typical_seconds
 from steady.propose.space import Space
 from steady.run.job_factory import JobFactory
 from steady.study import meta
