@@ -26,7 +26,7 @@ from steady import grammar
 from steady.confirm import confirmation
 from steady.confirm.confirmation import Candidate as Compared
 from steady.confirm.confirmation import Confirmation, confidence_level, significantly_different
-from steady.confirm.stage import CONFIRMATION
+from steady.confirm.confirmation_stage import CONFIRMATION
 from steady.links import inside
 from steady.study import meta, select
 from steady.study.storage import find_study, open_study

@@ -24,7 +24,7 @@ from catsweep.metrics.judge import BESIDE, CARDS, RunScores, run_scores
 from catsweep.opinion import Opinion
 from catsweep.records import NUMBER, TEXT, misshapen, read_json
 from catsweep.selection import Candidate, Objective, find_run
-from steady.confirm.stage import CONFIRMATION
+from steady.confirm.confirmation_stage import CONFIRMATION
 from steady.links import inside
 from steady.printing import readable
 from steady.study import meta, results, select

@@ -198,14 +198,9 @@ def fail(**given: Any) -> None:
 
 
 def ended(on_end: str | list[str] | None) -> None:
-    sweep = SimpleNamespace(settings=_Settings({"on_end": on_end}, Path("sweeps/cats")), config="config")
-    Sweep._hand_over(sweep, "study", Path("outputs/cats"))  # type: ignore[arg-type]
-
-
-class _Settings(dict[str, Any]):
-    def __init__(self, keys: dict[str, Any], record: Path) -> None:
-        super().__init__(keys)
-        self.record = record
+    names = () if on_end is None else (on_end,) if isinstance(on_end, str) else tuple(on_end)
+    sweep = SimpleNamespace(options=SimpleNamespace(on_end=names, record=Path("sweeps/cats")), config="config")
+    Sweep.call_on_end(sweep, "study", Path("outputs/cats"))  # type: ignore[arg-type]
 
 
 def test_any_function_can_be_called_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,8 @@
 """Confirmation of the best trials: their runs under other seeds, compared by means and significance tests.
 
 The best score of a search is also the luckiest. So the best few are trained again, and compared by the mean over seeds
-that the search did not see. `steady.confirm.stage` runs the trainings; whoever takes the winner home reads the file.
+that the search did not see. `steady.confirm.confirmation_stage` runs the trainings; whoever takes the winner home reads
+the file.
 """
 
 import json

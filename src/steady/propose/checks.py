@@ -13,7 +13,7 @@ import logging
 import pkgutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import optuna
@@ -27,7 +27,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from steady import grammar
 from steady.errors import ConfigError
-from steady.options import Settings, listed
+from steady.options import SweepOptions
 from steady.propose import enqueue, pruning
 from steady.propose.space import Space, count_values, is_finite, values_of
 from steady.schema import registered
@@ -48,32 +48,33 @@ def recorded(study: optuna.Study) -> dict[str, BaseDistribution]:
     return found
 
 
-def checked(settings: Settings, space: Space, config: DictConfig, loader: ConfigLoader) -> Settings:
-    """Check settings of a sweep, and spell their `enqueue` as the study keeps configurations.
+def checked(options: SweepOptions, space: Space, config: DictConfig, loader: ConfigLoader) -> SweepOptions:
+    """Check options of a sweep, and spell their `enqueue` as the study keeps configurations.
 
     Raises:
         ConfigError: with every configuration that is none of the space, every option that its group has not, every
             parameter that no job can be composed with, and every function or class that is named and cannot be had.
     """
     composing = JobComposer(space, config, loader)
-    named, problems, remarks = enqueue.read_all(settings["enqueue"], space, config, composing.variants)
+    named, problems, remarks = enqueue.read_all(options.enqueue, space, config, composing.variants)
     if composing.possible:
         problems += composing.problems()
     elif not problems:
         problems.append("hydra.sweeper has a value nan, beside which Hydra composes no job; take it out.")
-    problems += _unavailable(settings, config)
+    problems += _unavailable(options, config)
     if problems:
         raise ConfigError("\n".join(problems))
     for remark in remarks:
         log.info(remark)
-    return replace(settings, keys={**settings.keys, "enqueue": named})
+    return replace(options, enqueue=named)
 
 
-def _unavailable(settings: Settings, config: DictConfig) -> list[str]:
+def _unavailable(options: SweepOptions, config: DictConfig) -> list[str]:
     """List what the sweep would need later and could not have: named functions, a pruner, a seed to go on from."""
     said = []
-    for key in ("preflight", "on_end"):
-        for path in listed(settings[key]):
+    preflight = () if options.preflight is None else (options.preflight,)
+    for key, paths in (("preflight", preflight), ("on_end", options.on_end)):
+        for path in paths:
             try:
                 if not callable(pkgutil.resolve_name(path)):
                     raise TypeError("it cannot be called")
@@ -81,15 +82,15 @@ def _unavailable(settings: Settings, config: DictConfig) -> list[str]:
                 said.append(
                     f"hydra.sweeper.{key} must be the dotted path of a function; got {path!r}: {_one_line(error)}"
                 )
-    said += _not_found(settings["preload"])
-    if settings["pruner"] is not None:
+    said += _not_found(options.preload)
+    if options.pruning is not None:
         try:
-            pruning.check_pruner(settings.pruning or {})
+            pruning.check_pruner(asdict(options.pruning))
         except ConfigError as error:
             said.append(str(error))
         except Exception as error:  # whatever a class of the user's raises
             said.append(f"hydra.sweeper.pruner cannot be made, or cannot prune with its arguments: {_one_line(error)}")
-    if settings["confirm"] is not None:
+    if options.confirm is not None:
         try:
             first_seed(config)
         except ConfigError as error:

@@ -17,7 +17,7 @@ MESSAGE = "steady:message"  # one line
 TRACEBACK = "steady:traceback"
 LOG = "steady:log"  # the folder with the trial's own output
 FOLDER = "steady:folder"  # where it works, within the sweep's folder; not written if that is its number
-LOSSES = "steady:losses"  # how often its process was lost
+LOST_COUNT = "steady:losses"  # how often its process was lost
 RUNGS = "steady:rungs"  # scores by rung
 DUPLICATE_OF = "steady:duplicate_of"  # number of the trial whose values it took
 CONFIRMS = "steady:confirms"  # of a confirmation run: number of the trial that it confirms
@@ -36,10 +36,8 @@ NEXT_STEP = "next_step"  # `hydra.sweeper.next_step`
 OBJECTIVE = "objective"  # names of the objectives
 SPELLING = "spelling"  # "exact" if strings are told from other values; older studies lack it
 
-OLD = {
-    key: f"catsweep:{key.partition(':')[2]}"
-    for key in (ATTEMPT, RUNS, OUTCOME, MESSAGE, TRACEBACK, LOG, FOLDER, LOSSES, RUNGS, DUPLICATE_OF, CONFIRMS, SEED)
-}  # names of versions up to 0.1
+ON_TRIALS = (ATTEMPT, RUNS, OUTCOME, MESSAGE, TRACEBACK, LOG, FOLDER, LOST_COUNT, RUNGS, DUPLICATE_OF, CONFIRMS, SEED)
+OLD = {key: f"catsweep:{key.partition(':')[2]}" for key in ON_TRIALS}  # names of versions up to 0.1
 
 
 def get(owner: optuna.Study | FrozenTrial, key: str, default: Any = None) -> Any:

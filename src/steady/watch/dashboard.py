@@ -1,4 +1,4 @@
-"""`make dashboard`: Optuna's dashboard on a study, also while it runs, with the pictures of its trials.
+"""Serve Optuna's dashboard on a study, also while it runs, with the pictures of its trials: `make dashboard`.
 
 It reads the study that `steady.sweep` writes, and writes nothing of its own: the note on the study's page is
 made anew whenever the page asks for it, and gives way to the one that a person writes there.
@@ -20,7 +20,7 @@ import optuna
 from optuna.storages import BaseStorage
 
 from steady.confirm import confirmation
-from steady.confirm.stage import CONFIRMATION
+from steady.confirm.confirmation_stage import CONFIRMATION
 from steady.errors import ConfigError, SteadyError, StudyError
 from steady.local_server import HOST, OTHER, LocalRequestHandler, with_headers
 from steady.options import SWEEPS
@@ -107,15 +107,15 @@ def serve(opened: BaseStorage, folder: Path, port: int, next_step: str = "") -> 
 
 
 def address(server: "Server") -> str:
-    """Where the study's page is."""
+    """The URL of the study's page."""
     return f"http://{HOST}:{server.server_port}{server.page}"
 
 
 def presented(opened: BaseStorage, folder: Path, next_step: str = "") -> BaseStorage:
-    """The storage as the dashboard is to list it: our bookkeeping left out, and a note on each study that has none.
+    """Patch how a storage lists its studies: our bookkeeping left out, and a note on each study that has none.
 
     Args:
-        opened: changed in this.
+        opened: storage, changed in place.
         folder: of the study.
         next_step: see `note`.
     """
@@ -169,7 +169,7 @@ def note(opened: BaseStorage, name: str, folder: Path, next_step: str = "") -> s
 
 
 class Server(ThreadingMixIn, WSGIServer):
-    """Answers several requests at once: a plot of many trials takes seconds."""
+    """An HTTP server that answers several requests at once: a plot of many trials takes seconds."""
 
     daemon_threads = True
     page = ""
@@ -182,7 +182,7 @@ def _port(given: str) -> int:
 
 
 def _where(name: str | None, url: str | None) -> tuple[Path, str]:
-    """A study's folder and storage."""
+    """Find a study's folder and storage URL."""
     if url is None:
         folder = storage.study_folder(SWEEPS, name)
         return folder, f"sqlite:///{folder / 'study.db'}"

@@ -93,7 +93,7 @@ def test_a_finite_space_is_tried_again_from_its_first(sampler: str) -> None:
 
     def run(*ends: Outcome) -> None:
         loop = scheduler(Script(1, *ends), Limits(budget.total(study, 3), max_same_failures=None), study)
-        loop.intake.proposals = Proposer(study, space, Samplers(node, 0, space))
+        loop.ledger.proposals = Proposer(study, space, Samplers(node, 0, space))
         loop.run()
 
     run(bad, bad, bad)

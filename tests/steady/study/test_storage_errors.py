@@ -350,7 +350,7 @@ def test_a_study_that_cannot_be_written_stops_the_sweep_at_checkpoints_and_loses
         loop.run()
     assert script.stopped
     assert not script.busy
-    loop.leases.close()
+    loop.ledger.leases.close()
     again = Script(2)
     scheduler(again, Limits(4), study, "again").run()
     assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 4
