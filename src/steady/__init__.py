@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from steady.errors import ConfigError, DivergedError, InterruptedTrial, SteadyError, StorageError, StudyError
+    from steady.exceptions import ConfigError, DivergedError, InterruptedTrial, SteadyError, StorageError, StudyError
     from steady.propose.pruning import ParetoPruner
     from steady.reporting import TrialReporter
 
@@ -24,4 +24,6 @@ _HOMES = {"ParetoPruner": "steady.propose.pruning", "TrialReporter": "steady.rep
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'steady' has no attribute {name!r}")
-    return getattr(import_module(_HOMES.get(name, "steady.errors")), name)  # when it is needed: Optuna takes a second
+    return getattr(
+        import_module(_HOMES.get(name, "steady.exceptions")), name
+    )  # when it is needed: Optuna takes a second

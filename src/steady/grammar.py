@@ -33,7 +33,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from steady.errors import ConfigError
+from steady.exceptions import ConfigError
 
 Scalar = str | int | float | bool | None  # what Optuna keeps
 

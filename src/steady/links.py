@@ -16,7 +16,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from steady.errors import ConfigError, DataError, SteadyError
+from steady.exceptions import ConfigError, DataError, SteadyError
 
 LONGEST = 200  # bytes; file systems take 255, of which `steady.atomic` and endings need some
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{3,99}(\.[a-z0-9]{2,5})?")  # the fast way: all but reserved names
@@ -137,7 +137,7 @@ def refuse(paths: Iterable[Path], folder: Path, what: str, error: type[SteadyErr
         >>> Path("link").symlink_to("/etc")
         >>> refuse([Path("link/passwd")], Path("."), "run", DataError)  # doctest: +IGNORE_EXCEPTION_DETAIL
         Traceback (most recent call last):
-        steady.errors.DataError: link is a link out of the run, to /etc, and links are not followed.
+        steady.exceptions.DataError: link is a link out of the run, to /etc, and links are not followed.
     """
     for path in paths:
         if not inside(folder, path) or (not dangling and path.is_symlink() and not path.exists()):
@@ -173,7 +173,7 @@ def require_regular(file: Path) -> None:
     Example:
         >>> require_regular(Path("/dev/zero"))
         Traceback (most recent call last):
-        steady.errors.DataError: /dev/zero is no file, but a pipe, a socket or a device.
+        steady.exceptions.DataError: /dev/zero is no file, but a pipe, a socket or a device.
     """
     mode = file.stat().st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # that of a folder is told by who opens it

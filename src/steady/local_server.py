@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from wsgiref.simple_server import WSGIRequestHandler
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from steady.errors import ConfigError
+from steady.exceptions import ConfigError
 
 if TYPE_CHECKING:
     import uvicorn

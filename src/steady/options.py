@@ -14,7 +14,7 @@ import hydra.utils
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from steady import resources
-from steady.errors import ConfigError
+from steady.exceptions import ConfigError
 from steady.links import checked
 
 SWEEPS = Path("sweeps")

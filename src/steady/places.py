@@ -25,7 +25,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from steady.errors import PlaceError, SteadyError, causes
+from steady.exceptions import PlaceError, SteadyError, causes
 from steady.printing import say
 
 # By error number: what is wrong with a place, and what to do about it.
@@ -69,7 +69,7 @@ def told(cfg: DictConfig | None = None, key: str | None = None) -> Iterator[None
         >>> with told():
         ...     raise NotADirectoryError(errno.ENOTDIR, "", "out/a")
         Traceback (most recent call last):
-        steady.errors.PlaceError: out/a cannot be used: a file is where a folder is needed. Move it away.
+        steady.exceptions.PlaceError: out/a cannot be used: a file is where a folder is needed. Move it away.
     """
     try:
         yield

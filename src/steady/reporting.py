@@ -29,7 +29,7 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.trial import FrozenTrial, TrialState
 
 from steady.atomic import write_json
-from steady.errors import DivergedError, StudyError
+from steady.exceptions import DivergedError, StudyError
 from steady.propose.pruning import should_prune
 from steady.study import meta
 from steady.study.storage import open_storage

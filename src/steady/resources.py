@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 
-from steady.errors import ConfigError
+from steady.exceptions import ConfigError
 
 ALLOCATOR = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")  # torch's settings of a GPU's memory: old name, new name
 SHARED_SINCE = (2, 10)  # torch's version from which on they limit it

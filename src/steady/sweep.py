@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from optuna.trial import TrialState
 
 from steady.confirm.confirmation_stage import CONFIRMATION, ConfirmationStage, typical_seconds
-from steady.errors import ConfigError, StorageError, StudyError
+from steady.exceptions import ConfigError, StorageError, StudyError
 from steady.options import read
 from steady.places import leave
 from steady.printing import say

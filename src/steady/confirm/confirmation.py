@@ -21,7 +21,7 @@ from rich.table import Table
 
 from steady import printing
 from steady.atomic import write_json
-from steady.errors import StudyError
+from steady.exceptions import StudyError
 from steady.study import meta
 from steady.study.select import candidates
 

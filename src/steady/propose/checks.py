@@ -26,7 +26,7 @@ from omegaconf.errors import OmegaConfBaseException, ValidationError
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from steady import grammar
-from steady.errors import ConfigError
+from steady.exceptions import ConfigError
 from steady.options import SweepOptions
 from steady.propose import enqueue, pruning
 from steady.propose.space import Space, count_values, is_finite, values_of

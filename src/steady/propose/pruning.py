@@ -15,7 +15,7 @@ from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from steady.errors import ConfigError
+from steady.exceptions import ConfigError
 from steady.propose.snapshot_storage import SnapshotStorage
 from steady.study import meta
 from steady.study.select import pareto_ranks

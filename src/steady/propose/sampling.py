@@ -23,7 +23,7 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from steady import grammar
-from steady.errors import ConfigError, SteadyError
+from steady.exceptions import ConfigError, SteadyError
 from steady.options import TPE
 from steady.propose.enqueue import Enqueued
 from steady.propose.snapshot_storage import SnapshotStorage

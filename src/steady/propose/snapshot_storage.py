@@ -17,7 +17,7 @@ from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from steady.errors import StudyError
+from steady.exceptions import StudyError
 
 STUDY = 0  # there is only one on paper
 

@@ -23,7 +23,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import Trial
 
 from steady import grammar
-from steady.errors import ConfigError
+from steady.exceptions import ConfigError
 from steady.study import untrusted
 
 log = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ def check_conditions(
         >>> choices = {"loss": CategoricalDistribution(["a", "b"]), "beta": FloatDistribution(0, 1)}
         >>> check_conditions({"beta": Condition("loss", ("c",))}, choices, {})
         Traceback (most recent call last):
-        steady.errors.ConfigError: conditions.beta: loss is never c; its choices are a, b.
+        steady.exceptions.ConfigError: conditions.beta: loss is never c; its choices are a, b.
     """
     known = ", ".join([*searched, *fixed]) or "nothing"
     problems = []

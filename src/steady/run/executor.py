@@ -31,7 +31,7 @@ from hydra.core.singleton import Singleton
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from steady.errors import ConfigError
+from steady.exceptions import ConfigError
 from steady.options import UNBOUNDED, TrialTimeout
 from steady.resources import environment, visible_gpus, without_rank
 from steady.run import main_module

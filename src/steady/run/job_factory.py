@@ -18,7 +18,7 @@ from omegaconf.errors import GrammarParseError, InterpolationKeyError
 from optuna.trial import FrozenTrial
 
 from steady import grammar, links
-from steady.errors import ConfigError, StudyError
+from steady.exceptions import ConfigError, StudyError
 from steady.options import SweepOptions, TrialTimeout
 from steady.propose.covering import Examples
 from steady.propose.space import Space

@@ -19,7 +19,7 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
-from steady.errors import StudyError
+from steady.exceptions import StudyError
 from steady.propose.sampling import SpaceExhausted, UnfitTrial
 from steady.run.executor import Job
 from steady.run.interruption import Stop

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from optuna.trial import FrozenTrial
 
 from steady import grammar
-from steady.errors import StorageError
+from steady.exceptions import StorageError
 from steady.run.executor import Executor, Job
 from steady.run.ledger import Ledger
 from steady.study.failures import Outcome

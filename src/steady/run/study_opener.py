@@ -18,7 +18,7 @@ import optuna
 from omegaconf import OmegaConf
 from optuna.trial import TrialState
 
-from steady.errors import StorageError, StudyError
+from steady.exceptions import StorageError, StudyError
 from steady.options import SweepOptions, naming
 from steady.printing import say
 from steady.run.job_factory import JobFactory

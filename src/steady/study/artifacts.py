@@ -20,7 +20,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 
 from steady import links
 from steady.atomic import replacing
-from steady.errors import StudyError
+from steady.exceptions import StudyError
 from steady.links import checked
 from steady.study.storage import Trials
 

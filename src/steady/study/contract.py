@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from steady import grammar
-from steady.errors import ConfigError, StudyError
+from steady.exceptions import ConfigError, StudyError
 
 if TYPE_CHECKING:
     from steady.propose.space import Space

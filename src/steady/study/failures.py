@@ -17,7 +17,7 @@ from typing import Any
 
 import hydra
 
-from steady.errors import causes
+from steady.exceptions import causes
 from steady.places import is_full
 
 OUT_OF_MEMORY = re.compile(

@@ -26,7 +26,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
 from steady.atomic import replacing
-from steady.errors import ConfigError, StorageError, StudyError, causes
+from steady.exceptions import ConfigError, StorageError, StudyError, causes
 from steady.study.storage_errors import (
     LOGS,
     RECORD,

@@ -20,7 +20,7 @@ import sqlalchemy
 from filelock import Timeout
 from optuna.storages import BaseStorage
 
-from steady.errors import SteadyError, StorageError, causes
+from steady.exceptions import SteadyError, StorageError, causes
 from steady.places import NO_SPACE
 
 RECORD = b'{"op_code":'  # how each line of Optuna's journal begins
@@ -59,7 +59,7 @@ class ErrorTranslator:
         >>> with ErrorTranslator(Path("study.db")):  # doctest: +IGNORE_EXCEPTION_DETAIL
         ...     raise PermissionError(errno.EACCES, "Permission denied")
         Traceback (most recent call last):
-        steady.errors.StorageError: The study study.db cannot be opened or written: Permission denied.
+        steady.exceptions.StorageError: The study study.db cannot be opened or written: Permission denied.
     """
 
     def __init__(

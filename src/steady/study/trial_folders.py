@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial
 
 from steady import links
 from steady.atomic import write_json
-from steady.errors import StudyError
+from steady.exceptions import StudyError
 from steady.links import inside
 from steady.study import meta
 

@@ -19,7 +19,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial
 
 from steady import grammar
-from steady.errors import StudyError
+from steady.exceptions import StudyError
 from steady.printing import readable_name
 from steady.study import meta
 

@@ -21,7 +21,7 @@ from optuna.storages import BaseStorage
 
 from steady.confirm import confirmation
 from steady.confirm.confirmation_stage import CONFIRMATION
-from steady.errors import ConfigError, SteadyError, StudyError
+from steady.exceptions import ConfigError, SteadyError, StudyError
 from steady.local_server import HOST, OTHER, LocalRequestHandler, with_headers
 from steady.options import SWEEPS
 from steady.printing import code, plain, readable, say
