@@ -1,6 +1,6 @@
 """What is left of `steady.atomic` when a process is killed at any call, and what readers see while others write.
 
-A program that `tests/test_atomic.py` runs, for a process with threads, as pytest's may be, must not be forked::
+A program that `tests/steady/test_atomic.py` runs, for a process with threads, as pytest's may be, must not be forked::
 
     kills.py SCENARIO HOW FOLDER       folder, file, writers; exchange, or fallback: where the system has none
 

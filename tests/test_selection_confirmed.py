@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from optuna.distributions import BaseDistribution
 
 from catsweep.export import choice
-from steady.confirm import comparison
+from steady.confirm import confirmation
 from steady.printing import plain
 
 VALUES = [(50.0, 0.9), (40.0, 0.2), (42.0, 0.8), (60.0, 0.7)]  # trial 3 is dominated
@@ -39,7 +39,7 @@ def cfg(sweep):
 def study(sweep):
     sweep.with_runs("s", VALUES)
     study = optuna.load_study(study_name="s", storage=f"sqlite:///{sweep.sweeps / 's' / 'study.db'}")
-    comparison.report(study, RUNS, NAMES, DIRECTIONS).write(sweep.sweeps / "s")
+    confirmation.compare(study, RUNS, NAMES, DIRECTIONS).write(sweep.sweeps / "s")
     return study
 
 
@@ -65,7 +65,7 @@ def test_the_confirmed_winner_is_copied_and_explained(sweep, study, cfg, capsys,
     assert choice["values"] == {"val/fid": 42.0, "val/ssim": 0.8}  # its own, of the search
     reason = (
         "the lowest mean val/fid under other seeds, 45 ± 1 over 3 other seeds (1, 2, 3), 42 in the search; "
-        "it cannot be told from trial 0"
+        "it is not significantly different from trial 0"
     )
     assert choice["selected_by"] == reason
     assert choice["confirmation"] == json.loads((sweep.sweeps / "s" / "confirmation.json").read_text())
@@ -129,12 +129,12 @@ def test_worse_infeasible_and_repeated_trials_since_then_do_not(sweep, study, cf
 
 def test_a_candidate_whose_runs_all_failed_does_not(sweep, study, cfg) -> None:
     runs = [run for run in RUNS if run[0] != 2]
-    comparison.report(study, runs, NAMES, DIRECTIONS).write(sweep.sweeps / "s")
+    confirmation.compare(study, runs, NAMES, DIRECTIONS).write(sweep.sweeps / "s")
     assert chosen(cfg)["trial"] == 0
 
 
 def test_other_values_make_it_stale(sweep, study, cfg, capsys) -> None:
-    found = comparison.read(sweep.sweeps / "s")
+    found = confirmation.read(sweep.sweeps / "s")
     assert found is not None
     changed = [replace(one, searched=(one.searched[0] + 1, one.searched[1])) for one in found.candidates[1:]]
     replace(found, candidates=(found.candidates[0], *changed)).write(sweep.sweeps / "s")
@@ -142,14 +142,14 @@ def test_other_values_make_it_stale(sweep, study, cfg, capsys) -> None:
 
 
 def test_a_trial_that_is_not_there_makes_it_stale(sweep, study, cfg, capsys) -> None:
-    found = comparison.read(sweep.sweeps / "s")
+    found = confirmation.read(sweep.sweeps / "s")
     assert found is not None
     replace(found, candidates=(replace(found.winner, trial=9), *found.candidates[1:])).write(sweep.sweeps / "s")
     ignored(sweep, cfg, capsys, "the study has other values for trial 9")
 
 
 def test_other_objectives_make_it_stale(sweep, study, cfg, capsys) -> None:
-    found = comparison.read(sweep.sweeps / "s")
+    found = confirmation.read(sweep.sweeps / "s")
     assert found is not None
     replace(found, directions=("maximize", "maximize")).write(sweep.sweeps / "s")
     ignored(sweep, cfg, capsys, "the study has other objectives")
@@ -157,7 +157,7 @@ def test_other_objectives_make_it_stale(sweep, study, cfg, capsys) -> None:
 
 def test_an_infeasible_candidate_makes_it_stale(sweep, study, cfg, capsys) -> None:
     add(sweep, study, (43.0, 0.1), 4, constraints={"memory": 1.0})
-    found = comparison.read(sweep.sweeps / "s")
+    found = confirmation.read(sweep.sweeps / "s")
     assert found is not None
     extra = replace(found.winner, trial=4, searched=(43.0, 0.1))
     replace(found, candidates=(extra, *found.candidates)).write(sweep.sweeps / "s")
@@ -181,9 +181,9 @@ def test_of_an_objective_to_be_high_the_highest_mean_wins(sweep, cfg) -> None:
     for number, value in enumerate((0.9, 0.8)):
         sweep.run("s", number, (value,), ["val/ssim"])
     runs = [(0, 1, (0.5,)), (1, 1, (0.7,))]
-    comparison.report(study, runs, ["val/ssim"], ["maximize"]).write(sweep.sweeps / "s")
+    confirmation.compare(study, runs, ["val/ssim"], ["maximize"]).write(sweep.sweeps / "s")
     cfg.select = "ssim"
     assert chosen(cfg)["selected_by"] == (
         "the highest mean val/ssim under other seeds, 0.7 over 1 other seed (1), 0.8 in the search; "
-        "it cannot be told from trial 0"
+        "it is not significantly different from trial 0"
     )

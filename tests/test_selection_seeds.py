@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from catsweep.selection import Seeds, confirming_line
-from steady.confirm.comparison import Candidate, Confirmation
+from steady.confirm.confirmation import Candidate, Confirmation
 
 NAMES, DIRECTIONS = ("val/fid", "val/ssim"), ("minimize", "maximize")
 FIRST = Candidate(2, (42.0, 0.8), {1: (44.0, 0.8), 2: (46.0, 0.81), 3: (45.0, 0.79)})
@@ -17,11 +17,11 @@ THIRD = Candidate(1, (40.0, 0.2), {1: (70.0, 0.8), 2: (72.0, 0.8), 3: (71.0, 0.8
 FOUND = Confirmation(NAMES, DIRECTIONS, (FIRST, SECOND, THIRD), (0,), (1, 2, 0))
 
 
-def test_spread_and_what_it_cannot_be_told_from_in_each_objective() -> None:
+def test_spread_and_what_it_does_not_differ_from_in_each_objective() -> None:
     seeds = Seeds(2, FOUND, followed=False, line="")
     assert seeds.sentence() == (
-        "Under 3 other seeds: val/fid 45 ± 1, val/ssim 0.8 ± 0.01; it cannot be told from trial 0 in val/fid, "
-        "cannot be told from trial 1 in val/ssim."
+        "Under 3 other seeds: val/fid 45 ± 1, val/ssim 0.8 ± 0.01; it is not significantly different from trial 0 in "
+        "val/fid, is not significantly different from trial 1 in val/ssim."
     )
     assert seeds.to_dict() == {
         "known": True,
@@ -36,12 +36,12 @@ def test_spread_and_what_it_cannot_be_told_from_in_each_objective() -> None:
 
 def test_of_objectives_alike_it_is_said_once() -> None:
     last = Seeds(1, replace(FOUND, candidates=(SECOND, THIRD)), followed=False, line="")
-    assert last.sentence().endswith("; it can be told from every other in val/fid and val/ssim.")
+    assert last.sentence().endswith("; it is significantly different from every other in val/fid and val/ssim.")
 
 
 def test_a_choice_that_follows_it_has_told_of_the_first_objective() -> None:
     assert Seeds(2, FOUND, followed=True, line="").sentence() == (
-        "Under the same seeds: val/ssim 0.8 ± 0.01; it cannot be told from trial 1 in val/ssim."
+        "Under the same seeds: val/ssim 0.8 ± 0.01; it is not significantly different from trial 1 in val/ssim."
     )
     alone = Confirmation(
         NAMES[:1], DIRECTIONS[:1], (Candidate(2, (42.0,), {1: (44.0,), 2: (46.0,)}),), tied=(), considered=(2,)

@@ -3,7 +3,7 @@
 A message says what was expected, what came, and what to do about it.
 """
 
-from steady.errors import (
+from steady.exceptions import (
     ConfigError,
     DataError,
     DivergedError,
@@ -13,7 +13,7 @@ from steady.errors import (
     StudyError,
     TrainingError,
 )
-from steady.errors import SteadyError as CatsweepError
+from steady.exceptions import SteadyError as CatsweepError
 
 __all__ = [
     "CatsweepError",

@@ -21,9 +21,8 @@ from catsweep.metrics.scores import MetricCard
 from catsweep.models.generator import Generator
 from catsweep.runs import RunDir, load_run
 from steady import links
-from steady.confirm import comparison
 from steady.printing import say
-from steady.study import results
+from steady.study import select
 
 log = logging.getLogger(__name__)
 
@@ -141,8 +140,8 @@ def chosen(study: optuna.Study, folder: Path) -> dict[str, Path]:
     from catsweep import study_record  # it imports what draws charts
 
     found = study_record.read(study, folder)
-    best = [trial.number for trial in results.best_trials(study)]
-    best += [number for number in comparison.candidates(study, BEST) if number not in best]
+    best = [trial.number for trial in select.best_trials(study)]
+    best += [number for number in select.candidates(study, BEST) if number not in best]
     by_number = {trial.number: trial.run for trial in found.trials}
     runs = {f"trial {number}": by_number.get(number) for number in best}
     for one in found.confirmations:

@@ -1,7 +1,7 @@
 """Select the best trial of a study, and say why and how sure one can be: for export, report and trackers alike.
 
 `read_trials` reads a study, `choose` takes a point of its Pareto set by a rule of one word (an objective, `knee`, or a
-number), and `decide` prefers the winner that the sweep has confirmed under other seeds (`steady.confirm.comparison`)
+number), and `decide` prefers the winner that the sweep has confirmed under other seeds (`steady.confirm.confirmation`)
 where the rule asks for the best by the first objective. `Seeds` says how much the winner varies from seed to seed.
 
 The study is the truth about which trial scored what; the run folders hold the weights. The two are matched by their
@@ -23,15 +23,14 @@ from optuna.trial import TrialState
 from catsweep.errors import ConfigError, DataError, ExportError
 from catsweep.runs import CONFIG, RunDir
 from steady import grammar
-from steady.confirm import comparison
-from steady.confirm.comparison import Candidate as Compared
-from steady.confirm.comparison import Confirmation
-from steady.confirm.significance import confidence, distinct
-from steady.confirm.stage import CONFIRMATION
+from steady.confirm import confirmation
+from steady.confirm.confirmation import Candidate as Compared
+from steady.confirm.confirmation import Confirmation, confidence_level, significantly_different
+from steady.confirm.confirmation_stage import CONFIRMATION
 from steady.links import inside
-from steady.study import meta
-from steady.study.meta import SWEPT, is_plain
+from steady.study import meta, select
 from steady.study.storage import find_study, open_study
+from steady.study.untrusted import SWEPT, is_plain
 
 TOLERANCE = 1e-9  # relative, and absolute near 0: both files keep all digits of a float
 KEY = "hydra.sweeper.confirm"
@@ -184,7 +183,7 @@ class Trials:
             the first objective.
         params: the searched parameters of each finished trial, by trial number.
         overrides: the same, as overrides by key.
-        ranked: numbers of the trials that a sweep would confirm, see `steady.confirm.comparison.candidates`.
+        ranked: numbers of the trials that a sweep would confirm, see `steady.study.select.candidates`.
         folders: by number, the run folders that the study knows by another name than the number.
         again: by number and seed, the folders of the finished runs that confirm a trial, in the study's.
     """
@@ -232,8 +231,8 @@ def read_trials(folder: Path, runs: Path) -> Trials:
             f"Study {folder.name!r} has no finished trial to choose from (it has {have}). "
             f"Run `make sweep` to the end, or look for the reason of a failure in {runs}/<trial>/."
         )
-    space = (study.user_attrs.get("contract") or {}).get("space") or {}
-    exact = grammar.SPELLED in study.user_attrs
+    space = (meta.get(study, meta.CONTRACT) or {}).get("space") or {}
+    exact = meta.has(study, meta.SPELLING)
     return Trials(
         study=folder.name,
         objectives=objectives,
@@ -241,7 +240,7 @@ def read_trials(folder: Path, runs: Path) -> Trials:
         front=tuple(sorted(front, key=lambda c: (*c.losses(objectives), c.number))),
         params={number: dict(t.params) for number, t in done.items()},
         overrides={number: grammar.as_overrides(t.params, space, exact) for number, t in done.items()},
-        ranked=tuple(comparison.candidates(study)),
+        ranked=tuple(select.candidates(study)),
         folders={t.number: meta.get(t, meta.FOLDER) for t in trials if meta.has(t, meta.FOLDER)},
         again=_again(study),
     )
@@ -288,7 +287,7 @@ def _again(study: optuna.Study) -> dict[int, dict[int, str]]:
     if find_study(study._storage, name) is None:
         return {}
     runs = optuna.load_study(study_name=name, storage=study._storage)
-    return comparison.folders(runs, lambda number: f"{CONFIRMATION[1:]}/{number}")
+    return confirmation.folders(runs, lambda number: f"{CONFIRMATION[1:]}/{number}")
 
 
 def _objective_names(runs: Path, count: int) -> list[str]:
@@ -343,7 +342,7 @@ def decide(select: str | int | None, trials: Trials, folder: Path, runs: Path) -
     choice = choose(rule, trials.front, trials.finished, trials.objectives)
     reason = ""
     try:
-        confirmed = comparison.read(folder)
+        confirmed = confirmation.read(folder)
         reason = _outdated(confirmed, trials) if confirmed else ""
     except ValueError as error:
         reason = str(error)
@@ -417,7 +416,7 @@ class Seeds:
         compared = self.confirmation.candidates if self.confirmation else ()
         return next((one for one in compared if one.trial == self.trial), None)
 
-    def not_told_from(self, objective: int) -> list[int]:
+    def not_different_from(self, objective: int) -> list[int]:
         """List the confirmed trials whose means over the seeds do not differ significantly from this one's.
 
         Args:
@@ -426,9 +425,9 @@ class Seeds:
         own = self.own
         if own is None or self.confirmation is None:
             return []
-        level = confidence(len(self.confirmation.candidates))
+        level = confidence_level(len(self.confirmation.candidates))
         others = [one for one in self.confirmation.candidates if one.trial != self.trial]
-        return [one.trial for one in others if not distinct(own.of(objective), one.of(objective), level)]
+        return [one.trial for one in others if not significantly_different(own.of(objective), one.of(objective), level)]
 
     def sentence(self) -> str:
         """Say what is known, and how to find out what is not; empty if the choice has said it all."""
@@ -456,7 +455,7 @@ class Seeds:
                 "seeds": sorted(self.own.values),
                 "mean": {name: self.own.mean(i) for i, name in enumerate(names)},
                 "spread": {name: self.own.spread(i) for i, name in enumerate(names)},
-                "not_told_from": {name: self.not_told_from(i) for i, name in enumerate(names)},
+                "not_told_from": {name: self.not_different_from(i) for i, name in enumerate(names)},
                 "winner": self.confirmation.winner.trial,
             }
         elif self.line:
@@ -470,9 +469,9 @@ class Seeds:
             return "there was no other to compare it with"
         alike: dict[tuple[int, ...], list[str]] = {}
         for i, name in objectives:
-            alike.setdefault(tuple(self.not_told_from(i)), []).append(name)
+            alike.setdefault(tuple(self.not_different_from(i)), []).append(name)
         parts = [
-            f"{'cannot be told from ' + _trials(tied) if tied else 'can be told from every other'} "
+            f"is {'not ' * bool(tied)}significantly different from {_trials(tied) if tied else 'every other'} "
             f"in {' and '.join(names)}"
             for tied, names in alike.items()
         ]

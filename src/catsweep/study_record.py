@@ -24,11 +24,10 @@ from catsweep.metrics.judge import BESIDE, CARDS, RunScores, run_scores
 from catsweep.opinion import Opinion
 from catsweep.records import NUMBER, TEXT, misshapen, read_json
 from catsweep.selection import Candidate, Objective, find_run
-from steady import grammar
-from steady.confirm.stage import CONFIRMATION
+from steady.confirm.confirmation_stage import CONFIRMATION
 from steady.links import inside
 from steady.printing import readable
-from steady.study import meta, results
+from steady.study import meta, results, select
 from steady.study.storage import find_study
 
 ROLES = {  # what a chart draws alike
@@ -149,7 +148,7 @@ def read(study: optuna.Study, runs: Path, objectives: tuple[Objective, ...] | No
     """
     objectives = objectives or _objectives(study)
     trials = tuple(_entry(trial, _run_folder(trial, runs, objectives)) for trial in study.get_trials(deepcopy=False))
-    contract = study.user_attrs.get("contract") or {}
+    contract = meta.get(study, meta.CONTRACT) or {}
     documents = [_json(trial.run / "metrics.json") for trial in trials if trial.run]
     origins = [_json(trial.run / "provenance.json") for trial in trials if trial.run]
     kept = [cards for document in documents if (cards := document.get("cards"))]
@@ -159,7 +158,7 @@ def read(study: optuna.Study, runs: Path, objectives: tuple[Objective, ...] | No
         name=study.study_name,
         objectives=objectives,
         trials=trials,
-        ranked=tuple(trial.number for trial in results.ranked(study)),
+        ranked=tuple(trial.number for trial in select.ranked(study)),
         confirmations=confirmations,
         distributions=_distributions(study, contract.get("space") or {}),
         contract=contract,
@@ -171,8 +170,8 @@ def read(study: optuna.Study, runs: Path, objectives: tuple[Objective, ...] | No
         total=_total(study, trials),
         command=next((tuple(map(str, words)) for o in origins if (words := o.get("command"))), None),
         commit=next((str(c) for o in origins if (c := (o.get("git") or {}).get("commit"))), None),
-        pruning=study.user_attrs.get("pruning"),
-        exact=grammar.SPELLED in study.user_attrs,
+        pruning=meta.get(study, meta.PRUNING),
+        exact=meta.has(study, meta.SPELLING),
         opinion=opinion,
     )
 
@@ -224,7 +223,7 @@ def _opinion(trials: Sequence[Entry], confirmations: Sequence[Entry], runs: Path
 
 
 def _objectives(study: optuna.Study) -> tuple[Objective, ...]:
-    names = study.metric_names or study.user_attrs.get("objective")
+    names = study.metric_names or meta.get(study, meta.OBJECTIVE)
     if not names or len(names) != len(study.directions):
         n = len(study.directions)
         names = ["value"] if n == 1 else [f"value {i}" for i in range(n)]

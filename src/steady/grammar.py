@@ -1,13 +1,9 @@
-"""Keys and values between Hydra's override grammar and Optuna's record: one key however it is spelled, strings exact.
+"""Conversion of keys and values between Hydra's override grammar and Optuna's record; parsing of search lines.
 
-Used wherever an override is read (`arguments`, `conditions`), rendered for a job (`space`), or shown (`results`, the
-report). Optuna keeps None, booleans, numbers and strings; so a list or a dict is kept as its text in Hydra's grammar,
-and the few strings that would be taken for such a text are kept in quotes. All others are kept as they are.
-
-What `params` and the command line say: what is searched, what is fixed, what is deleted; each key once.
-
-First step of `steady.propose.space`. A sweep of numbers becomes the distribution that hydra-optuna-sweeper makes of
-it; choices are read here, since there a quoted string loses its quotes, and with them what it is.
+One key however it is spelled, strings exact. Optuna keeps None, booleans, numbers and strings; so a list or a dict is
+kept as its text in Hydra's grammar, and the few strings that would be taken for such a text are kept in quotes. All
+others are kept as they are. A sweep of numbers becomes the distribution that hydra-optuna-sweeper makes of it; choices
+are read here, since there a quoted string loses its quotes, and with them what it is.
 """
 
 import math
@@ -37,27 +33,40 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from steady.errors import ConfigError
+from steady.exceptions import ConfigError
 
 Scalar = str | int | float | bool | None  # what Optuna keeps
-SPELLED = "spelling"  # study attribute, "exact" if its strings are told from other values; older studies lack it
 
 
 def bare(key: str) -> str:
-    """A key by which `x`, `+x` and `++x` are one."""
+    """Take the prefix off a key, so that `x`, `+x` and `++x` are one.
+
+    Example:
+        >>> bare("++model.lr")
+        'model.lr'
+    """
     return key.lstrip("+")
 
 
 def prefix(key: str) -> str:
-    """What says how an override finds its key: nothing, `+` or `++`."""
+    """Get what says how an override finds its key: nothing, `+` or `++`.
+
+    Example:
+        >>> prefix("++model.lr")
+        '++'
+    """
     return key[: len(key) - len(bare(key))]
 
 
 def parsed(text: str) -> Any:
-    """A value of the grammar: plain, or a `QuotedString`, `Sweep` or container of those.
+    """Parse a value of the grammar: plain, or a `QuotedString`, `Sweep` or container of those.
 
     Raises:
         ValueError: the text is none.
+
+    Example:
+        >>> parsed("[1, a]"), parsed("1e-3")
+        ([1, 'a'], 0.001)
     """
     found = _parsed(text)
     if found is None:
@@ -66,7 +75,12 @@ def parsed(text: str) -> Any:
 
 
 def kept(value: Any) -> Scalar:
-    """A value that was parsed, as Optuna keeps it."""
+    """Convert a value that was parsed to what Optuna keeps.
+
+    Example:
+        >>> kept(parsed("[1, 'a b']")), kept("[1]"), kept(True)
+        ("[1,'a b']", "'[1]'", True)
+    """
     if isinstance(value, QuotedString):
         value = value.text
     if isinstance(value, str):
@@ -77,14 +91,24 @@ def kept(value: Any) -> Scalar:
 
 
 def plain(value: Scalar) -> Any:
-    """What a value that Optuna keeps stands for: the way back from `kept`, quotes and all taken off."""
+    """Convert a value that Optuna keeps to what it stands for: the way back from `kept`, quotes and all taken off.
+
+    Example:
+        >>> plain("[1,'a b']"), plain("'[1]'"), plain("a")
+        ([1, 'a b'], '[1]', 'a')
+    """
     if isinstance(value, str) and _is_text_of_something(value):
         return Override._convert_value(parsed(value))
     return value
 
 
 def spelled(value: Scalar) -> str:
-    """A value that Optuna keeps, in Hydra's grammar: `null` is None and `'null'` the string."""
+    """Spell a value that Optuna keeps in Hydra's grammar.
+
+    Example:
+        >>> spelled(None), spelled("null"), spelled("[1]")
+        ('null', "'null'", '[1]')
+    """
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if not isinstance(value, str) or (value and _stays(value)) or _is_text_of_something(value):
@@ -93,12 +117,16 @@ def spelled(value: Scalar) -> str:
 
 
 def as_overrides(params: Mapping[str, Scalar], space: Iterable[str], exact: bool) -> dict[str, str]:
-    """A trial's parameters as overrides, from what its study keeps.
+    """Convert a trial's parameters to overrides, from what its study keeps.
 
     Args:
         params: of the trial.
         space: the keys of its contract's space, which have the prefix that an override needs.
-        exact: whether the study tells strings from other values, see `SPELLED`; an older one rendered them bare.
+        exact: whether the study tells strings from other values (see `meta.SPELLING`); an older one rendered them bare.
+
+    Example:
+        >>> as_overrides({"lr": 0.1, "name": "null"}, ["+lr"], exact=True)
+        {'+lr': '0.1', 'name': "'null'"}
     """
     keys = {bare(key): key for key in space}
     return {
@@ -108,13 +136,18 @@ def as_overrides(params: Mapping[str, Scalar], space: Iterable[str], exact: bool
 
 
 def quoted(value: str) -> str:
-    """A string in Hydra's override grammar, where a backslash is itself unless a quote comes after it."""
+    r"""Quote a string for Hydra's override grammar, where a backslash is itself unless a quote comes after it.
+
+    Example:
+        >>> print(quoted("it's"))
+        'it\'s'
+    """
     escaped = re.sub(r"(\\*)('|\Z)", lambda found: 2 * found[1] + (r"\'" if found[2] else ""), value)
     return f"'{escaped}'"
 
 
 def _is_text_of_something(text: str) -> bool:
-    """Whether a string reads as a quoted string, a list or a dict."""
+    """Tell whether a string reads as a quoted string, a list or a dict."""
     if not text or text[0] not in "'\"[{ \t":
         return False
     found = _parsed(text)
@@ -122,7 +155,7 @@ def _is_text_of_something(text: str) -> bool:
 
 
 def _stays(text: str) -> bool:
-    """Whether a string is itself without quotes."""
+    """Tell whether a string is itself without quotes."""
     found = _parsed(text)
     return found is not None and isinstance(found[0], str) and found[0] == text
 
@@ -147,7 +180,7 @@ def _parsed(text: str) -> tuple[Any] | None:
 
 @dataclass(frozen=True)
 class Arguments:
-    """What some lines say.
+    """The parsed override lines of a sweep: what is searched, what is fixed, what is deleted; each key once.
 
     Attributes:
         searched: distributions by key, without `+`.
@@ -155,6 +188,11 @@ class Arguments:
         deletions: overrides that delete something, as written.
         prefixes: `+` or `++` of the keys that were written with it.
         unsearched: keys that are fixed, though a line would have them searched.
+
+    Example:
+        >>> read = Arguments.read(["+lr=choice(0.1, 1)", "epochs=5", "~logger"], "the command line")
+        >>> list(read.searched), read.fixed, read.deletions, read.prefixes
+        (['lr'], {'epochs': '5'}, ('~logger',), {'lr': '+'})
     """
 
     searched: dict[str, BaseDistribution] = field(default_factory=dict)
@@ -196,7 +234,7 @@ class Arguments:
         return cls(found.searched, found.fixed, tuple(deletions), found.prefixes, both)
 
     def under(self, other: "Arguments") -> "Arguments":
-        """These, where the other says nothing of a key: the command line wins over `params`."""
+        """Merge with others, which win: the command line over `params`."""
         own = {key: d for key, d in self.searched.items() if key not in other.fixed}
         kept = {key: value for key, value in self.fixed.items() if key not in other.searched}
         # The command line's own spelling has been tried on the configuration by Hydra already.
@@ -225,15 +263,23 @@ class Arguments:
 
 
 def line(key: str, value: Any) -> str:
-    """An entry of `params` as an override: text is already in Hydra's grammar, other values are put in it."""
+    """Spell an entry of `params` as an override: text is already in Hydra's grammar, other values are put in it.
+
+    Example:
+        >>> line("lr", "interval(0, 1)"), line("sizes", [1, "a b"])
+        ('lr=interval(0, 1)', "sizes=[1,'a b']")
+    """
     return f"{key}={value if isinstance(value, str) else spelled(kept(_quotes(value)))}"
 
 
 def check_deletions(arguments: Arguments) -> None:
-    """See that nothing is deleted that is searched.
+    """Refuse deletions of what is searched: jobs would run without what the study says they had.
 
     Raises:
-        ConfigError: with all that is; jobs would run without what the study says they had.
+        ConfigError: with all of them.
+
+    Example:
+        >>> check_deletions(Arguments.read(["lr=choice(0.1, 1)", "~model"], "the command line"))
     """
     problems = []
     for deletion in arguments.deletions:
@@ -268,7 +314,7 @@ def _distribution(override: Override) -> BaseDistribution:
 
 
 def _range(value: RangeSweep) -> BaseDistribution:
-    """The distribution of a range: Optuna's has both its ends, Hydra's stops before the second."""
+    """Make the distribution of a range: Optuna's has both its ends, Hydra's stops before the second."""
     if value.step == 0:
         raise ValueError("A range needs a step other than 0.")
     numbers = value.range()
@@ -287,7 +333,7 @@ def _range(value: RangeSweep) -> BaseDistribution:
 
 
 def _fixed(override: Override) -> str:
-    """A value as the jobs' overrides have it: spelled as upstream spells it, where that says the same."""
+    """Spell a value as the jobs' overrides have it: as upstream spells it, where that says the same."""
     text = str(override.get_value_element_as_str())
     if override.type == OverrideType.EXTEND_LIST:
         return str(override.get_value_string())
@@ -298,7 +344,7 @@ def _fixed(override: Override) -> str:
 
 
 def _quotes(value: Any) -> Any:
-    """A plain value as it would have been parsed, with its strings in quotes."""
+    """Convert a plain value to what would have been parsed, with its strings in quotes."""
     if isinstance(value, Mapping):
         return {str(key): _quotes(one) for key, one in value.items()}
     if isinstance(value, list | tuple):

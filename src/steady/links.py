@@ -1,20 +1,12 @@
-"""What may become part of a path when it comes from a file or a command line: a name, and nothing else.
+"""Checks of names and links that come from somebody else, before they become part of a path or are followed.
 
 A name of a study, a trial, a ready set, a checkpoint or a file that some document lists is checked here before a path
 is built of it; so a `choice.json` of a stranger cannot name `/../../victim`. A name is one that every system takes
 for one part of a path: Windows has more separators and reserved names than Linux, and bundles travel.
 
->>> checked("vae-2", "study")
-'vae-2'
->>> why_not("../vae")
-"it holds '/'"
-
-Links and pipes in folders that somebody else may have made: what would be written, read or waited for elsewhere.
-
-Archives and copies keep links, so a friend's run may hold one to a file of the user. `catsweep.runs` and
-`steady.study.trial_folders` ask here before anything is written into a folder that is there already, `export.digests`
-before a bundle is read, and whoever reads a document `require_regular`. The folder may itself be a link: where the user
-keeps `outputs` is theirs to say. What changes between check and use is not defended.
+Archives and copies keep links, so a friend's run may hold one to a file of the user. Whoever writes into a folder that
+is there already asks `refuse` before, and whoever reads a document `require_regular`. The folder may itself be a link:
+where the user keeps `outputs` is theirs to say. What changes between check and use is not defended.
 """
 
 import os
@@ -24,7 +16,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from steady.errors import ConfigError, DataError, SteadyError
+from steady.exceptions import ConfigError, DataError, SteadyError
 
 LONGEST = 200  # bytes; file systems take 255, of which `steady.atomic` and endings need some
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{3,99}(\.[a-z0-9]{2,5})?")  # the fast way: all but reserved names
@@ -35,7 +27,12 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9])", re.
 
 
 def why_not(name: str) -> str:
-    """Why a text is no name; empty if it is one."""
+    """Say why a text is no name; empty if it is one.
+
+    Example:
+        >>> why_not("../vae"), why_not("vae-2")
+        ("it holds '/'", '')
+    """
     if _PLAIN.fullmatch(name) and not _RESERVED.match(name):
         return ""
     # What a font or a file system may take for another character counts as that one: fullwidth dots for dots.
@@ -60,15 +57,22 @@ def why_not(name: str) -> str:
 
 
 def checked(name: object, what: str, error: type[SteadyError] = ConfigError) -> str:
-    """A name, as it is.
+    """Refuse what is no name.
 
     Args:
         name: a text; a whole number is the name of a trial, and of a study that the command line takes for a number.
         what: it names, for the message: `study`, `"trial" in outputs/best_model/choice.json`.
         error: to raise.
 
+    Returns:
+        The name, as it is.
+
     Raises:
         SteadyError: of that class, if it is none.
+
+    Example:
+        >>> checked("vae-2", "study"), checked(7, "trial")
+        ('vae-2', '7')
     """
     if isinstance(name, int) and not isinstance(name, bool):
         name = str(name)
@@ -87,22 +91,28 @@ def checked(name: object, what: str, error: type[SteadyError] = ConfigError) -> 
 
 
 def plain(text: str, otherwise: str) -> str:
-    """A name for what is called `text`, in plain letters: for files that are named after somebody's photos.
+    """Make a name of a text, in plain letters: for files that are named after somebody's photos.
 
-    >>> plain("../Mia & Leo.", "photo")
-    'Mia-Leo'
+    Example:
+        >>> plain("../Mia & Leo.", "photo")
+        'Mia-Leo'
     """
     kept = re.sub(r"[^\w.-]+", "-", unicodedata.normalize("NFKC", text)).strip("-.")[:60].strip("-.")
     return kept if kept and not why_not(kept) else otherwise
 
 
 def inside(folder: Path, path: Path) -> bool:
-    """Whether a path leads to a folder or to something in it, all links followed."""
+    """Tell whether a path leads to a folder or to something in it, all links followed.
+
+    Example:
+        >>> inside(Path("out"), Path("out/../secret"))
+        False
+    """
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def _is_invisible(char: str) -> bool:
-    """Control characters, marks of direction, halves of surrogates, line separators."""
+    """Tell control characters, marks of direction, halves of surrogates, line separators."""
     return unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp") and char not in _JOINERS
 
 
@@ -122,6 +132,12 @@ def refuse(paths: Iterable[Path], folder: Path, what: str, error: type[SteadyErr
 
     Raises:
         SteadyError: of that class, if one leads out of the folder, or is no file and no folder.
+
+    Example:
+        >>> Path("link").symlink_to("/etc")
+        >>> refuse([Path("link/passwd")], Path("."), "run", DataError)  # doctest: +IGNORE_EXCEPTION_DETAIL
+        Traceback (most recent call last):
+        steady.exceptions.DataError: link is a link out of the run, to /etc, and links are not followed.
     """
     for path in paths:
         if not inside(folder, path) or (not dangling and path.is_symlink() and not path.exists()):
@@ -136,10 +152,13 @@ def refuse(paths: Iterable[Path], folder: Path, what: str, error: type[SteadyErr
 
 
 def refuse_within(folder: Path, what: str, error: type[SteadyError]) -> None:
-    """As `refuse`, for all that is in a folder, however deep; it need not be there.
+    """Refuse the same among all that is in a folder, however deep; it need not be there.
 
     Raises:
         SteadyError: see `refuse`.
+
+    Example:
+        >>> refuse_within(Path("nowhere"), "run", DataError)
     """
     refuse(_unusual(folder), folder, what, error)
 
@@ -147,12 +166,14 @@ def refuse_within(folder: Path, what: str, error: type[SteadyError]) -> None:
 def require_regular(file: Path) -> None:
     """Refuse to open what a read of might never come back from, or what has no end.
 
-    Args:
-        file: links are followed.
-
     Raises:
-        DataError: it is a pipe, a socket or a device.
+        DataError: it is a pipe, a socket or a device, all links followed.
         OSError: it is not there, or cannot be looked at.
+
+    Example:
+        >>> require_regular(Path("/dev/zero"))
+        Traceback (most recent call last):
+        steady.exceptions.DataError: /dev/zero is no file, but a pipe, a socket or a device.
     """
     mode = file.stat().st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # that of a folder is told by who opens it
@@ -160,7 +181,7 @@ def require_regular(file: Path) -> None:
 
 
 def _unusual(folder: Path) -> Iterator[Path]:
-    """What is no plain file and no folder, but for what W&B makes."""
+    """Yield what is no plain file and no folder, but for what W&B makes."""
     for parent, folders, files in os.walk(folder):
         for name in (*folders, *files):
             path = Path(parent, name)

@@ -1,10 +1,9 @@
-"""The one door of every page that we serve: who may ask, and what each answer forbids the browser.
+"""Guard of every page that we serve: who may ask, and what each answer forbids the browser.
 
-The dashboard (`steady.watch.dashboard`), the demo (`catsweep.app.serving`) and the page of stage verify
-(`catsweep.prepare.verify_page`) listen on 127.0.0.1, which keeps other machines out, but not other pages in this
-machine's browser: such a page can send requests here, and with a name of its own that it points at 127.0.0.1 (DNS
-rebinding) even read the answers. `refusal` tells such requests from those of our own pages; `Guarded` (ASGI) and
-`LocalRequestHandler` (wsgiref) ask it before anything else sees the request.
+The dashboard, the demo and the page of stage verify listen on 127.0.0.1, which keeps other machines out, but not other
+pages in this machine's browser: such a page can send requests here, and with a name of its own that it points at
+127.0.0.1 (DNS rebinding) even read the answers. `refusal` tells such requests from those of our own pages; `Guarded`
+(ASGI) and `LocalRequestHandler` (wsgiref) ask it before anything else sees the request.
 
 Any port is taken in Host, for `ssh -L 9000:localhost:8080` makes it localhost:9000, and a browser sends the port that
 it connects to: a page on another port of this machine has an Origin that differs from Host, and that is refused.
@@ -20,7 +19,7 @@ from urllib.parse import urlsplit
 from wsgiref.simple_server import WSGIRequestHandler
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from steady.errors import ConfigError
+from steady.exceptions import ConfigError
 
 if TYPE_CHECKING:
     import uvicorn
@@ -43,7 +42,7 @@ OTHER = "Choose another: {key}=NUMBER, 0 for any that is free."
 
 
 def refusal(method: str, target: str, headers: Iterable[tuple[str, str]]) -> str | None:
-    """Why a request is not of our own page, or of the person in front of it; None if it is.
+    """Say why a request is not of our own page, or of the person in front of it; None if it is.
 
     Host guards against DNS rebinding, Origin and Fetch Metadata against other sites
     (https://web.dev/articles/fetch-metadata, OWASP's "Cross-Site Request Forgery Prevention").
@@ -95,11 +94,7 @@ def _origin(address: str) -> str:
 
 
 class Guarded:
-    """Answers 403 to what `refusal` refuses; ASGI.
-
-    Args:
-        app: the rest.
-    """
+    """An ASGI app that answers 403 to what `refusal` refuses, before another app sees it."""
 
     def __init__(self, app: "ASGIApp") -> None:
         self.app = app
@@ -120,7 +115,7 @@ class Guarded:
 
 
 class LocalRequestHandler(WSGIRequestHandler):
-    """Answers 403 to what `refusal` refuses; wsgiref. Prints nothing: a page asks every few seconds."""
+    """A handler of wsgiref that answers 403 to what `refusal` refuses. Prints nothing: a page asks all the time."""
 
     timeout = PATIENCE
 
@@ -144,12 +139,16 @@ class LocalRequestHandler(WSGIRequestHandler):
 
 
 def with_headers(app: WSGIApplication, policy: str, untrusted: str) -> WSGIApplication:
-    """Add to each answer `HEADERS` and what the browser may do with it.
+    """Add `HEADERS` and a Content-Security-Policy to each answer; no script runs below the addresses of `untrusted`.
 
-    Args:
-        app: whose answers they are.
-        policy: Content-Security-Policy, beside that of the app itself.
-        untrusted: where addresses begin whose content may be a stranger's: no script runs there.
+    Example:
+        >>> def app(environ, start_response):
+        ...     start_response("200 OK", [])
+        ...     return []
+        >>> answer = with_headers(app, "default-src 'self'", "/artifacts")
+        >>> answer({"PATH_INFO": "/"}, lambda status, headers: print(status, len(headers)))
+        200 OK 5
+        []
     """
 
     def answered(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -166,13 +165,9 @@ def with_headers(app: WSGIApplication, policy: str, untrusted: str) -> WSGIAppli
 
 
 def uvicorn_server(app: "ASGIApp", policy: str, grace: int, lifespan: bool = True) -> "uvicorn.Server":
-    """A server for the app, guarded. One parser (h11) whatever is installed: another hides what stands in the request.
+    """Make a guarded server of an ASGI app. One parser (h11) whatever is installed: another hides the request line.
 
-    Args:
-        app: ASGI.
-        policy: Content-Security-Policy of every answer.
-        grace: seconds for open requests to end in.
-        lifespan: whether the app wants to know when the server starts and ends.
+    Open requests have `grace` seconds to end in; with `lifespan` the app is told when the server starts and ends.
     """
     import uvicorn
 
@@ -185,14 +180,15 @@ def uvicorn_server(app: "ASGIApp", policy: str, grace: int, lifespan: bool = Tru
 
 
 def listen(port: int, key: str) -> socket.socket:
-    """A socket on this machine alone.
-
-    Args:
-        port: or one of the next `TRIES`, if it is taken; 0: any that is free.
-        key: by which a person chooses the port.
+    """Open a socket on this machine alone, on a port or one of the next `TRIES`; 0 takes any that is free.
 
     Raises:
-        ConfigError: no port is free.
+        ConfigError: no port is free; `key` is that by which a person chooses another.
+
+    Example:
+        >>> with listen(0, "port") as server:
+        ...     server.getsockname()[0]
+        '127.0.0.1'
     """
     other = OTHER.format(key=key)
     tried = range(port, min(port + TRIES, 1 << 16)) if port else range(1)

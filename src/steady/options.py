@@ -1,20 +1,20 @@
-"""The keys of `hydra/sweeper=steady` as the search understands them: checked, with defaults resolved.
+"""Options of `hydra/sweeper=steady`: checked, typed, with defaults resolved.
 
-`hydra_plugins/steady_sweeper/config.py` is the schema, and explains each key.
+`hydra_plugins/steady_sweeper/config.py` is their schema, and explains each.
 """
 
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 import hydra.utils
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from steady.errors import ConfigError
+from steady import resources
+from steady.exceptions import ConfigError
 from steady.links import checked
 
 SWEEPS = Path("sweeps")
@@ -26,18 +26,29 @@ PREPARATION = 3600.0  # seconds beside the training
 TIMES = 10  # as long as the training is to take
 TPE = "optuna.samplers.TPESampler"  # with Optuna's own defaults: what `sampler: null` is
 SAME_FAILURES = 3
-MEMORY_PER_SLOT = 1.5e9  # bytes; a small trial of ours on the processor stays below 1.2 GB
-
 LOOKS = 20  # for a hanging trial, within the shorter of its bounds; at most one a second
+RANGES = {  # of numbers: the least value, whether it is whole, whether null is one
+    "n_trials": (1, True, False),
+    "timeout": (0, False, True),
+    "retries": (0, True, False),
+    "max_same_failures": (1, True, True),
+    "lease": (1, False, False),
+    "max_failure_rate": (0, False, True),
+    "gpus_per_slot": (0.01, False, False),
+}
 
 
 @dataclass(frozen=True)
 class TrialTimeout:
-    """The bounds on a trial.
+    """Bounds on the time of one attempt of a trial.
 
     Attributes:
         progress: seconds without a sign of progress; None: no bound.
-        total: seconds in all, of one attempt; None: no bound.
+        total: seconds in all; None: no bound.
+
+    Examples:
+        >>> TrialTimeout(total=5).every
+        0.25
     """
 
     progress: float | None = None
@@ -50,7 +61,7 @@ class TrialTimeout:
         return min(1.0, min(bounds) / LOOKS) if bounds else None
 
     def for_preparation(self) -> "TrialTimeout":
-        """What is made once, for all trials, may take any time as long as it shows progress."""
+        """Bounds of a job that all trials wait for: any time, as long as it shows progress."""
         return replace(self, progress=self.total if self.progress is None else self.progress, total=None)
 
 
@@ -58,76 +69,115 @@ UNBOUNDED = TrialTimeout()
 
 
 @dataclass(frozen=True)
-class Settings:
-    """One sweep's settings.
+class Confirm:
+    """Size of the confirmation: the `top` best trials, each under `seeds` other seeds; both from 1 up."""
+
+    top: int
+    seeds: int
+
+    @property
+    def runs(self) -> int:
+        """Number of runs."""
+        return self.top * self.seeds
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """The pruner's node, the names of the scores that it reads, and a direction for each."""
+
+    pruner: dict[str, Any]
+    metrics: list[str]
+    directions: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepOptions:
+    """Options of one sweep: those of the schema under its names, but for what is resolved.
 
     Attributes:
-        study: the study's name.
+        study: name of the study (`study_name`, or the job's).
         record: folder of the leaderboard, and of the study unless `storage` says otherwise.
-        storage: URL.
+        storage: URL of the study.
+        kept_in: `storage` as given, or else `record`: where the study is, for messages.
         directions: `minimize` or `maximize`, one per objective.
-        objective: their names, or None.
-        slots: how many trials run beside each other.
-        keys: all keys as given, plain values.
+        objective: names of the objectives; empty if they have none.
+        slots: how many trials run beside each other (`n_jobs`).
+        max_same_failures: None: no bound; 3 if `max_failure_rate` does not want every trial.
+        max_failure_rate: 0 to 1.
+        draw_ahead: None: while trials are short.
+        pruning: None if nothing is pruned.
+        on_end: dotted paths of functions.
+        given: all keys as given, plain values.
     """
 
     study: str
     record: Path
     storage: str
-    directions: tuple[str, ...]
-    objective: tuple[str, ...] | None
+    kept_in: str
+    directions: tuple[Literal["minimize", "maximize"], ...]
+    objective: tuple[str, ...]
     slots: int
-    keys: Mapping[str, Any]
-
-    @property
-    def trial_timeout(self) -> TrialTimeout:
-        """The bounds on each trial."""
-        given, minutes = self.keys["trial_timeout"], self.keys["trial_minutes"]
-        if given == AUTO:
-            return TrialTimeout(SILENT, None if minutes is None else PREPARATION + TIMES * 60 * minutes)
-        return TrialTimeout(**given) if isinstance(given, dict) else TrialTimeout(total=given)
+    sampler: Mapping[str, Any]
+    n_trials: int
+    params: Mapping[str, Any] | None
+    custom_search_space: str | None
+    conditions: Mapping[str, str]
+    baseline: bool
+    enqueue: Sequence[Any]
+    duplicates: Literal["resample", "reuse", "allow"]
+    pruning: Pruning | None
+    timeout: float | None
+    retries: int
+    trial_timeout: TrialTimeout
+    trial_minutes: float | None
+    max_same_failures: int | None
+    max_failure_rate: float
+    lease: float
+    preload: Sequence[str]
+    preflight: str | None
+    gpus: str | int | Sequence[str | int]
+    gpus_per_slot: float
+    draw_ahead: bool | None
+    artifacts: Sequence[str]
+    extra_scores: str | None
+    on_end: tuple[str, ...]
+    next_step: str | None
+    allow_change: Sequence[str]
+    contract_ignore: Sequence[str]
+    confirm: Confirm | None
+    dry_run: bool
+    given: Mapping[str, Any]
 
     def confirmation_seconds(self, run: float) -> float:
-        """How many seconds of `timeout` the search leaves to what comes after its last trial has begun.
+        """Estimate the seconds of `timeout` that the search leaves for after its last trial has begun.
 
-        That trial has its time, too; and the confirmation runs go round the slots.
-
-        Args:
-            run: seconds that a trial takes.
+        That trial has its time, `run` seconds, too; and the confirmation runs go round the slots.
         """
-        asked = self.keys["confirm"]
-        return 0.0 if asked is None else run * (1 + math.ceil(asked["top"] * asked["seeds"] / self.slots))
+        return 0.0 if self.confirm is None else run * (1 + math.ceil(self.confirm.runs / self.slots))
 
     @property
-    def extra_scores(self) -> Any:
+    def score_reader(self) -> Any:
         """The object that `extra_scores` names, a `steady.study.results.ExtraScores`; None if it names none."""
         # Looked up without Hydra's whitelist: it is the user's own configuration, like the task itself.
-        return None if self.keys["extra_scores"] is None else hydra.utils.get_object(self.keys["extra_scores"])
-
-    @property
-    def pruning(self) -> dict[str, Any] | None:
-        """Pruner, metrics and their directions, as trials read them; None if nothing is pruned."""
-        if self.keys["pruner"] is None:
-            return None
-        metrics, directions = self.keys["prune_metric"], self.keys["prune_direction"]
-        metrics = [metrics] if isinstance(metrics, str) else list(metrics)
-        directions = [directions] * len(metrics) if isinstance(directions, str) else list(directions)
-        return {"pruner": self.keys["pruner"], "metrics": metrics, "directions": directions}
-
-    def __getitem__(self, key: str) -> Any:
-        return self.keys[key]
+        return None if self.extra_scores is None else hydra.utils.get_object(self.extra_scores)
 
 
-def read(raw: Mapping[str, Any], job_name: str, sweep_dir: str) -> Settings:
-    """Check and complete the keys.
+def read(raw: Mapping[str, Any], job_name: str, sweep_dir: str) -> SweepOptions:
+    """Check and complete the keys of `hydra.sweeper`.
 
     Args:
-        raw: of `hydra.sweeper`; nodes of OmegaConf or plain values.
+        raw: nodes of OmegaConf or plain values.
         job_name: the study's name if none is given.
         sweep_dir: the sweep's folder, which then holds its study.
 
     Raises:
         ConfigError: a value that cannot be meant.
+
+    Examples:
+        >>> from hydra_plugins.steady_sweeper.config import SteadySweeperConf
+        >>> raw = {**vars(SteadySweeperConf()), "sampler": None, "n_jobs": 2}
+        >>> read(raw, "app", "multirun/now").storage
+        'sqlite:///multirun/now/study.db'
     """
     keys = {key: _plain(value) for key, value in raw.items()}
     keys["sampler"] = keys["sampler"] or {"_target_": TPE}
@@ -136,68 +186,49 @@ def read(raw: Mapping[str, Any], job_name: str, sweep_dir: str) -> Settings:
     name = keys["study_name"]
     study = job_name if name is None else checked(str(name), "The name of a study")
     record = Path(keys["record"] or (sweep_dir if name is None else SWEEPS / study))
-    objective = keys["objective"]
-    directions = _directions(keys["direction"])
-    names = None if objective is None else tuple([objective] if isinstance(objective, str) else objective)
-    if names is not None and len(names) != len(directions):
+    directions, objective = _directions(keys["direction"]), tuple(_listed(keys["objective"]))
+    if keys["objective"] is not None and len(objective) != len(directions):
         raise ConfigError(
-            f"direction must have one entry per objective; there are {len(directions)} for {', '.join(names)}."
+            f"direction must have one entry per objective; there are {len(directions)} for {', '.join(objective)}."
         )
-    settings = Settings(
-        study=study,
-        record=record,
-        storage=keys["storage"] or f"sqlite:///{record / 'study.db'}",
-        directions=directions,
-        objective=names,
-        slots=_slots(keys["n_jobs"], keys["gpus"], keys["gpus_per_slot"]),
-        keys=keys,
-    )
-    _check_time(settings)
-    return settings
-
-
-def _check_time(settings: Settings) -> None:
-    """Refuse a bound that the confirmation alone would use up, so that no trial could begin."""
-    timeout, minutes = settings["timeout"], settings["trial_minutes"]
-    if timeout is None or minutes is None:
-        return
-    needed = settings.confirmation_seconds(60 * minutes)
-    if needed and timeout <= needed:
-        confirm = settings["confirm"]
-        raise ConfigError(
-            f"hydra.sweeper.timeout={timeout:g} leaves no time for a search: a trial of {minutes:g} minutes, and after "
-            f"it {confirm['top'] * confirm['seeds']} confirmation runs as long in {settings.slots} slots, take "
-            f"{needed:g} seconds. Raise the timeout, or lower the minutes, or hydra.sweeper.confirm (null: none)."
-        )
-
-
-def visible_gpus(gpus: Any) -> list[str]:
-    """The ids of the GPUs that slots may use."""
-    from steady.run.resources import visible_gpus as found
-
-    return list(found(gpus))
-
-
-def failure_limits(keys: Mapping[str, Any]) -> tuple[int | None, float]:
-    """How many of the same failures in a row, and which share of failures, end a sweep.
-
-    Whoever says `max_failure_rate=1` wants every trial, however many fail, as with hydra-optuna-sweeper.
-    """
     rate, same = keys["max_failure_rate"], keys["max_same_failures"]
-    if same is None and rate != 1:
-        same = SAME_FAILURES
-    return same, 1.0 if rate is None else rate
+    resolved = {
+        "study": study,
+        "record": record,
+        "storage": keys["storage"] or f"sqlite:///{record / 'study.db'}",
+        "kept_in": keys["storage"] or str(record),
+        "directions": directions,
+        "objective": objective,
+        "slots": resources.slots(keys["n_jobs"], keys["gpus"], keys["gpus_per_slot"]),
+        "pruning": _pruning(keys),
+        "trial_timeout": _trial_timeout(keys["trial_timeout"], keys["trial_minutes"]),
+        # Whoever says `max_failure_rate=1` wants every trial, however many fail, as with hydra-optuna-sweeper.
+        "max_same_failures": SAME_FAILURES if same is None and rate != 1 else same,
+        "max_failure_rate": 1.0 if rate is None else rate,
+        "draw_ahead": None if keys["draw_ahead"] == AUTO else keys["draw_ahead"],
+        "on_end": tuple(_listed(keys["on_end"])),
+        "confirm": _confirm(keys["confirm"]),
+    }
+    same_name = SweepOptions.__dataclass_fields__.keys() & keys.keys()
+    options = SweepOptions(**{**{key: keys[key] for key in same_name}, **resolved}, given=keys)
+    _check_time(options)
+    return options
 
 
 def naming(config: DictConfig) -> str:
-    """The key by which a user names a study: one of the app, where `hydra.sweeper.study_name` interpolates it."""
+    """The key by which a user names a study: one of the app, where `hydra.sweeper.study_name` interpolates it.
+
+    Examples:
+        >>> naming(OmegaConf.create({"hydra": {"sweeper": {"study_name": "${run.name}"}}}))
+        'run.name'
+    """
     sweeper = OmegaConf.to_container(config.hydra.sweeper, resolve=False)
     assert isinstance(sweeper, dict)
     found = re.fullmatch(r"\$\{([\w.]+)\}", str(sweeper["study_name"]))
     return found[1] if found else "hydra.sweeper.study_name"
 
 
-def listed(given: Any) -> list[Any]:
+def _listed(given: Any) -> list[Any]:
     """What a key holds that takes nothing, one thing or a list of several."""
     return [] if given is None else list(given) if isinstance(given, list | tuple) else [given]
 
@@ -206,127 +237,107 @@ def _plain(value: Any) -> Any:
     return OmegaConf.to_container(value, resolve=True) if isinstance(value, DictConfig | ListConfig) else value
 
 
-def _directions(value: Any) -> tuple[str, ...]:
-    several: Sequence[Any] = [value] if not isinstance(value, list | tuple) else value
-    names = tuple(str(getattr(one, "name", one)) for one in several)
+def _directions(value: Any) -> tuple[Any, ...]:
+    names = tuple(str(getattr(one, "name", one)) for one in (value if isinstance(value, list | tuple) else [value]))
     if not names or not set(names) <= {"minimize", "maximize"}:
         raise ConfigError(f"hydra.sweeper.direction must be minimize or maximize, or a list of them; got {value!r}.")
     return names
 
 
-def _slots(n_jobs: Any, gpus: Any, share: float) -> int:
-    if n_jobs != "auto":
-        if type(n_jobs) is not int or n_jobs < 1:
-            raise ConfigError(f"hydra.sweeper.n_jobs must be a whole number from 1 up, or auto; got {n_jobs!r}.")
-        return n_jobs
-    if found := visible_gpus(gpus):
-        from steady.run.resources import slots_per_gpu
-
-        return len(found) * slots_per_gpu(share) if share <= 1 else max(1, len(found) // int(share))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores, int(_free_memory() / MEMORY_PER_SLOT)))
-
-
-def _free_memory() -> float:
-    import psutil
-
-    return float(psutil.virtual_memory().available)
-
-
 def _check(keys: Mapping[str, Any]) -> None:
-    def number(key: str, low: float, whole: bool, none: bool = False) -> None:
+    for key, (low, whole, null) in RANGES.items():
         value = keys[key]
-        kinds = (int,) if whole else (int, float)
-        if (value is None and none) or (type(value) in kinds and value >= low):
-            return
-        raise ConfigError(
-            f"hydra.sweeper.{key} must be a {'whole ' if whole else ''}number from {low:g} up"
-            f"{', or null' if none else ''}; got {value!r}."
-        )
-
-    number("n_trials", 1, whole=True)
-    number("timeout", 0, whole=False, none=True)
-    number("retries", 0, whole=True)
-    number("max_same_failures", 1, whole=True, none=True)
-    number("lease", 1, whole=False)
-    number("max_failure_rate", 0, whole=False, none=True)
-    number("gpus_per_slot", 0.01, whole=False)
+        if not ((value is None and null) or (type(value) in ((int,) if whole else (int, float)) and value >= low)):
+            raise ConfigError(
+                f"hydra.sweeper.{key} must be a {'whole ' if whole else ''}number from {low:g} up"
+                f"{', or null' if null else ''}; got {value!r}."
+            )
     if keys["max_failure_rate"] is not None and keys["max_failure_rate"] > 1:
         raise ConfigError(f"hydra.sweeper.max_failure_rate is a share, 0 to 1; got {keys['max_failure_rate']}.")
     if keys["duplicates"] not in ("resample", "reuse", "allow"):
         raise ConfigError(f"hydra.sweeper.duplicates must be resample, reuse or allow; got {keys['duplicates']!r}.")
-    if keys["draw_ahead"] not in (True, False, "auto"):
+    if keys["draw_ahead"] not in (True, False, AUTO):
         raise ConfigError(f"hydra.sweeper.draw_ahead must be true, false or auto; got {keys['draw_ahead']!r}.")
     if not isinstance(keys["enqueue"], list | tuple):
         raise ConfigError(
             "hydra.sweeper.enqueue must be a list of configurations, [{parameter: value, …}, …], or null; got "
             f"{keys['enqueue']!r}."
         )
-    confirm = keys["confirm"]
-    if confirm is not None and not (
-        isinstance(confirm, dict)
-        and set(confirm) == {"top", "seeds"}
-        and all(type(value) is int and value >= 1 for value in confirm.values())
-    ):
-        raise ConfigError(f"hydra.sweeper.confirm must be null or {{top: 3, seeds: 3}}; got {confirm!r}.")
     patterns = keys["artifacts"]
     if not isinstance(patterns, list | tuple) or not all(map(_within_a_folder, patterns)):
         raise ConfigError(
             f"hydra.sweeper.artifacts must be a list of patterns within a trial's folder, as samples/*.png; "
             f"got {patterns!r}."
         )
-    _check_trial_timeout(keys["trial_timeout"])
-    _check_names("objective", keys["objective"])
-    _check_names("prune_metric", keys["prune_metric"])
-    if keys["pruner"] is not None:
-        _check_pruning(keys)
+    for key in ("objective", "prune_metric"):
+        names = _listed(given := keys[key])
+        if not all(isinstance(name, str) and name for name in names) or len(set(names)) != len(names):
+            raise ConfigError(
+                f"hydra.sweeper.{key} must be the name of a score, or a list of different ones, or null; got {given!r}."
+            )
 
 
-def _check_names(key: str, given: Any) -> None:
-    names = [given] if isinstance(given, str) else given
-    if given is None or (
-        isinstance(names, list | tuple)
-        and all(isinstance(name, str) and name for name in names)
-        and len(set(names)) == len(names)
+def _within_a_folder(pattern: Any) -> bool:
+    return isinstance(pattern, str) and bool(pattern) and not ({"/", ".."} & set(PurePosixPath(pattern).parts))
+
+
+def _confirm(given: Any) -> Confirm | None:
+    if given is None:
+        return None
+    if (
+        isinstance(given, dict)
+        and set(given) == {"top", "seeds"}
+        and all(type(value) is int and value >= 1 for value in given.values())
     ):
-        return
-    raise ConfigError(
-        f"hydra.sweeper.{key} must be the name of a score, or a list of different ones, or null; got {given!r}."
-    )
+        return Confirm(**given)
+    raise ConfigError(f"hydra.sweeper.confirm must be null or {{top: 3, seeds: 3}}; got {given!r}.")
 
 
-def _check_pruning(keys: Mapping[str, Any]) -> None:
-    metrics, directions = keys["prune_metric"], keys["prune_direction"]
+def _pruning(keys: Mapping[str, Any]) -> Pruning | None:
+    node, metrics, given = keys["pruner"], _listed(keys["prune_metric"]), keys["prune_direction"]
+    if node is None:
+        return None
     if not metrics:
         raise ConfigError("hydra.sweeper.pruner needs prune_metric: the name of the score that trials report.")
-    if not isinstance(keys["pruner"], dict) or not isinstance(keys["pruner"].get("_target_"), str):
+    if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
         raise ConfigError(
             "hydra.sweeper.pruner must be null, or a node with a _target_ such as optuna.pruners.MedianPruner; got "
-            f"{keys['pruner']!r}."
+            f"{node!r}."
         )
-    number = 1 if isinstance(metrics, str) else len(metrics)
-    several = isinstance(directions, list | tuple)
-    if not set(directions if several else [directions]) <= {"minimize", "maximize"} or (
-        several and len(directions) != number
-    ):
+    directions = list(given) if isinstance(given, list | tuple) else [given] * len(metrics)
+    if not set(directions) <= {"minimize", "maximize"} or len(directions) != len(metrics):
         raise ConfigError(
             "hydra.sweeper.prune_direction must be minimize or maximize, or a list with one for each of prune_metric; "
-            f"got {directions!r}."
+            f"got {given!r}."
         )
+    return Pruning(node, metrics, directions)
 
 
-def _check_trial_timeout(given: Any) -> None:
-    bounds = given if isinstance(given, dict) else {"total": None if given == AUTO else given}
+def _trial_timeout(given: Any, minutes: float | None) -> TrialTimeout:
+    if given == AUTO:
+        return TrialTimeout(SILENT, None if minutes is None else PREPARATION + TIMES * 60 * minutes)
+    bounds = given if isinstance(given, dict) else {"total": given}
     if not bounds or not set(bounds) <= {"progress", "total"} or not all(map(_seconds, bounds.values())):
         raise ConfigError(
             "hydra.sweeper.trial_timeout must be null, a number of seconds above 0, {progress: 600, total: 7200} or "
             f"one of the two, or auto; got {given!r}."
         )
+    return TrialTimeout(**bounds)
 
 
 def _seconds(value: Any) -> bool:
     return value is None or (type(value) in (int, float) and 0 < value < math.inf)
 
 
-def _within_a_folder(pattern: Any) -> bool:
-    return isinstance(pattern, str) and bool(pattern) and not ({"/", ".."} & set(PurePosixPath(pattern).parts))
+def _check_time(options: SweepOptions) -> None:
+    """Refuse a bound that the confirmation alone would use up, so that no trial could begin."""
+    timeout, minutes, confirm = options.timeout, options.trial_minutes, options.confirm
+    if timeout is None or minutes is None or confirm is None:
+        return
+    needed = options.confirmation_seconds(60 * minutes)
+    if needed and timeout <= needed:
+        raise ConfigError(
+            f"hydra.sweeper.timeout={timeout:g} leaves no time for a search: a trial of {minutes:g} minutes, and after "
+            f"it {confirm.runs} confirmation runs as long in {options.slots} slots, take "
+            f"{needed:g} seconds. Raise the timeout, or lower the minutes, or hydra.sweeper.confirm (null: none)."
+        )

@@ -1,12 +1,9 @@
-"""Places that cannot be used: a full disk, a folder that is read-only, a file where a folder should be.
+"""Explanation of places that cannot be used: a full disk, a read-only folder, a file where a folder should be.
 
 Whatever a command does ends at some folder, of ours, of a library or of the machine, and most of what can be wrong
-with one is no fault of the program: `told` turns it into one message in the place of a traceback, `check` asks before
-the work begins. Imported at each start, so it may import nothing heavy.
-
-Which key of a command's configuration sets a place, for `steady.places` to name where something is wrong.
-
-Imported at each start, so it may import nothing heavy.
+with one is no fault of the program: `told` turns it into one message in the place of a traceback, with the key of the
+configuration that sets the place; `check` asks before the work begins. Imported at each start, so it may import
+nothing heavy.
 """
 
 import errno
@@ -28,7 +25,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from steady.errors import PlaceError, SteadyError
+from steady.exceptions import PlaceError, SteadyError, causes
 from steady.printing import say
 
 # By error number: what is wrong with a place, and what to do about it.
@@ -63,14 +60,16 @@ warnings.filterwarnings("ignore", r"hydra\.utils\.instantiate\(\) resolved _targ
 
 @contextmanager
 def told(cfg: DictConfig | None = None, key: str | None = None) -> Iterator[None]:
-    """Tell what is wrong with a place that an error inside the block is about.
-
-    Args:
-        cfg: of the command: which key names the place.
-        key: see `check`.
+    """Translate an error inside the block that is about a place: what is wrong with it, and what to do.
 
     Raises:
-        PlaceError: in the place of such an error. Any other one passes.
+        PlaceError: in the place of such an error. Any other one passes. For `cfg` and `key` see `check`.
+
+    Example:
+        >>> with told():
+        ...     raise NotADirectoryError(errno.ENOTDIR, "", "out/a")
+        Traceback (most recent call last):
+        steady.exceptions.PlaceError: out/a cannot be used: a file is where a folder is needed. Move it away.
     """
     try:
         yield
@@ -87,12 +86,15 @@ def check(folder: Path, cfg: DictConfig | None = None, file: str | None = None, 
 
     Args:
         folder: that will be written to; it may be missing, and so may those above it.
-        cfg: see `told`.
+        cfg: of the command: which key names the place.
         file: name of the one file that will be written there, if it is one.
         key: what sets the place, as one writes it on the command line, where no value in `cfg` shows it.
 
     Raises:
         PlaceError: saying what is wrong with it.
+
+    Example:
+        >>> check(Path("outputs/a"))
     """
     missing = [place for place in (folder, *folder.parents) if not os.path.lexists(place)]
     with told(cfg, key):
@@ -132,7 +134,14 @@ def _try(folder: Path, wanted: Path) -> None:
 
 @contextmanager
 def named(path: Path) -> Iterator[None]:
-    """Give an `OSError` of the block, that does not say which file it is about, a name."""
+    """Give an `OSError` of the block, that does not say which file it is about, a name.
+
+    Example:
+        >>> with named(Path("a.txt")):
+        ...     raise OSError(errno.ENOSPC, "No space left")
+        Traceback (most recent call last):
+        OSError: [Errno 28] No space left: 'a.txt'
+    """
     try:
         yield
     except OSError as error:
@@ -142,17 +151,23 @@ def named(path: Path) -> Iterator[None]:
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether an error, or what caused it, says that a disk is full, or a quota or the size of a file used up."""
+    """Tell whether an error, or what caused it, says that a disk is full, or a quota or the size of a file used up.
+
+    Example:
+        >>> is_full(OSError(errno.ENOSPC, "No space left on device")), is_full(OSError("other"))
+        (True, False)
+    """
     return (found := _find(error)) is not None and found[0] in NO_SPACE
 
 
 def explain(error: BaseException, cfg: DictConfig | None = None, key: str | None = None) -> str | None:
-    """What is wrong with a place, and how to go on; None for an error that is about something else.
+    """Explain what is wrong with a place, and how to go on; None for an error that is about something else.
 
-    Args:
-        error: that was raised; what caused it counts too, for libraries wrap what they cannot handle.
-        cfg: see `told`.
-        key: see `check`.
+    What caused the error counts too, for libraries wrap what they cannot handle. For `cfg` and `key` see `check`.
+
+    Example:
+        >>> explain(PermissionError(errno.EACCES, "", "out/a"), key="out=DIR")
+        'out/a cannot be used: permission is denied. Grant access, or choose another place: out=DIR.'
     """
     if (found := _find(error)) is None:
         return None
@@ -181,7 +196,12 @@ _EITHER = {*WRONG} - {*FULL, errno.EFBIG, errno.EROFS}
 
 
 def shown(place: str) -> str:
-    """A place as a message names it, relative to here if it is below."""
+    """Format a place for a message, relative to here if it is below.
+
+    Example:
+        >>> shown(os.path.abspath("out/a"))
+        'out/a'
+    """
     beside = os.path.relpath(place) if os.path.isabs(place) else place
     text = place if beside.startswith("..") else beside
     if len(text) > 200:  # a name that is too long, for people too
@@ -190,19 +210,17 @@ def shown(place: str) -> str:
 
 
 def _find(error: BaseException) -> tuple[int, str | None] | None:
-    """Error number and file of the error about a place, in an error or what caused it."""
+    """Find error number and file of the error about a place, in an error or what caused it."""
     seen: list[BaseException] = []
-    following: BaseException | None = error
-    while following is not None and following not in seen:
-        seen.append(following)
-        if (found := _about(following)) is not None and (len(seen) == 1 or _led(seen, found[0])):
+    for cause in causes(error, suppressed=True):
+        seen.append(cause)
+        if (found := _about(cause)) is not None and (len(seen) == 1 or _led(seen, found[0])):
             return found
-        following = following.__cause__ or following.__context__
     return None
 
 
 def _led(seen: list[BaseException], number: int) -> bool:
-    """Whether the last error led to the first: it says so, or the disk is full, which libraries stumble over later."""
+    """Tell if the last error led to the first: it says so, or the disk is full, which libraries stumble over later."""
     return number in NAMELESS or all(before.__cause__ is after for before, after in itertools.pairwise(seen))
 
 
@@ -227,7 +245,7 @@ def _about(error: BaseException) -> tuple[int, str | None] | None:
 
 
 def _culprit(number: int, name: str) -> str | None:
-    """What stands in the way of a place: the file that is no folder, the link that leads nowhere."""
+    """Find what stands in the way of a place: the file that is no folder, the link that leads nowhere."""
     if number not in (errno.ENOTDIR, errno.EEXIST):
         return None
     above = [Path(name), *Path(name).parents]
@@ -235,7 +253,7 @@ def _culprit(number: int, name: str) -> str | None:
 
 
 def _other(place: str | None, cfg: DictConfig | None, key: str | None) -> str:
-    """How to choose another place than one."""
+    """Say how to choose another place than one."""
     if place is None:
         return ""
     if key := setting_of(place, cfg) or key:
@@ -246,14 +264,14 @@ def _other(place: str | None, cfg: DictConfig | None, key: str | None) -> str:
 
 
 def _is_temporary(place: str) -> bool:
-    """Whether a place is the folder for temporary files, or one that Python's `tempfile` has named in it."""
+    """Tell if a place is the folder for temporary files, or one that Python's `tempfile` has named in it."""
     folder = os.path.abspath(tempfile.tempdir or os.environ.get("TMPDIR", "/tmp"))
     inner = os.path.relpath(os.path.abspath(place), folder)
     return inner == "." or inner.startswith(tempfile.gettempprefix())
 
 
 def _full(cfg: DictConfig | None) -> str | None:
-    """The folder without room among those of a configuration, here, and the one for temporary files."""
+    """Find the folder without room among those of a configuration, here, and the one for temporary files."""
     with suppress(OSError):
         folders = [value for _, value in words(cfg)]
         for folder in (*folders, ".", tempfile.gettempdir()):
@@ -267,9 +285,9 @@ def _full(cfg: DictConfig | None) -> str | None:
 
 
 class Ending(Callback):
-    """Ends a command with one message where Hydra itself stumbles over a place, as it makes the folder of a run.
+    """A Hydra callback that ends a command with one message where Hydra itself stumbles over a place.
 
-    Hydra's own callback, in every conf/*.yaml: it does that before our code runs, and shows a traceback.
+    In every conf/*.yaml: Hydra makes the folder of a run before our code runs, and shows a traceback.
     """
 
     def on_run_end(self, config: DictConfig, **_: Any) -> None:
@@ -288,11 +306,12 @@ def _end(config: DictConfig) -> None:
 
 
 def leave(error: Exception, cfg: DictConfig | None = None) -> NoReturn:
-    """End the process with one message, and code 1.
+    """End the process with one message, and code 1, for an error of ours or about a place; raise any other again.
 
-    Args:
-        error: one of ours, or about a place; any other is raised again.
-        cfg: see `told`.
+    Example:
+        >>> leave(PlaceError("out cannot be written."))
+        Traceback (most recent call last):
+        SystemExit: 1
     """
     if not isinstance(error, SteadyError):
         said = explain(error, cfg)
@@ -304,11 +323,11 @@ def leave(error: Exception, cfg: DictConfig | None = None) -> NoReturn:
 
 
 def setting_of(place: str, cfg: DictConfig | None) -> str | None:
-    """The key that sets a place, as one writes it on the command line: `out=DIR`; None if none does.
+    """Get the key that sets a file or folder, or one above it, as one writes it on the command line; None if none does.
 
-    Args:
-        place: a file or folder, perhaps deep within the one that is set.
-        cfg: of the command.
+    Example:
+        >>> setting_of("out/run/0", OmegaConf.create({"out": "out"}))
+        'out=DIR'
     """
     found = [(len(os.path.abspath(value)), key, value) for key, value in words(cfg) if within(place, value)]
     if not found:
@@ -320,13 +339,23 @@ def setting_of(place: str, cfg: DictConfig | None) -> str | None:
 
 
 def within(place: str, folder: str) -> bool:
-    """Whether a place is a folder or in it; here itself, and what is above, holds everything and sets nothing."""
+    """Tell whether a place is a folder or in it; here itself, and what is above, holds everything and sets nothing.
+
+    Example:
+        >>> within("out/a", "out"), within("out", ".")
+        (True, False)
+    """
     inner, outer, here = (os.path.abspath(path) for path in (place, folder, "."))
     return outer not in (here, *map(str, Path(here).parents)) and (inner == outer or inner.startswith(f"{outer}/"))
 
 
 def words(cfg: DictConfig | None) -> Iterator[tuple[str, str]]:
-    """Keys, with their values, that are set to a word, which may be that of a folder; Hydra's own for runs, too."""
+    """Yield keys, with their values, that are set to a word, which may be that of a folder; Hydra's own for runs, too.
+
+    Example:
+        >>> list(words(OmegaConf.create({"data": {"dir": "cats"}, "n": 3})))
+        [('data.dir', 'cats')]
+    """
     yield from _words(cfg, "")
     hydra: Any = None
     if HydraConfig.initialized():

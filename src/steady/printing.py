@@ -1,25 +1,18 @@
-"""What we print and log, such that no name of a file and no message of an exception acts on the terminal.
+"""Printing and logging, CSV and Markdown of text that may be a stranger's, such that it acts on nothing.
 
 A terminal obeys control characters: they move the cursor, hide what was printed, write the clipboard, set the window's
 title; and some characters that are not seen at all reverse what follows or make one name look like another. Every line
 goes through here: `say` for print, `ReadableConsole` for Rich, `make_logs_readable` for logging. Imported at each
-start (`catsweep.commands`), so Rich is not.
+start, so Rich is not.
 
-Text in the cells of the CSV files that we write, such that no spreadsheet calculates it.
+Excel, LibreOffice and Google Sheets take a cell that begins with = + - @ for a formula, which can call programs and
+send other cells away (OWASP, "CSV Injection"). A quote in front makes it text (`escaped`). It is told from a quote of
+the name's own, so that reading gives back the true name. A spreadsheet may also divide the line elsewhere than we do
+(at semicolons in much of Europe), hence what follows a comma, a semicolon, a tab or a line end counts as the beginning
+of a cell, too.
 
-Names of photos and messages of exceptions are a stranger's, and Excel, LibreOffice and Google Sheets take a cell that
-begins with = + - @ for a formula, which can call programs and send other cells away (OWASP, "CSV Injection"). A quote
-in front makes it text. It is told from a quote of the name's own, so that reading gives back the true name.
-
-A spreadsheet may also divide the line elsewhere than we do (at semicolons in much of Europe), hence what follows a
-comma, a semicolon, a tab or a line end counts as the beginning of a cell, too.
-
-Text in the Markdown that we write, such that it is read as the text that it is.
-
-Names of photos, studies and scores, options, reasons and messages may be a stranger's. Whoever writes Markdown
-(`catsweep.report.render`, `catsweep.export.model_card` and `explanation`, the notes of `steady.watch.dashboard` and
-`catsweep.tracking.workspace`) passes them through here, templates without being asked (`catsweep.templates`). What
-comes out is the same to CommonMark, to GitHub's and to Python-Markdown: in a line, in a heading, in a cell of a table.
+Whoever writes Markdown passes texts through `plain`, `code`, `fenced` or `table`. What comes out is the same to
+CommonMark, to GitHub's and to Python-Markdown: in a line, in a heading, in a cell of a table.
 """
 
 import html
@@ -37,14 +30,14 @@ _OWN = ("catsweep", "steady")  # whose records of logs are made readable
 
 
 def readable(text: str, lines: bool = True) -> str:
-    r"""Text in which every character is seen: `caf\xe9.jpg`, `\x1b[2J`, `\u202egpj.exe`.
+    r"""Spell out the characters of a text that are not seen; line ends and tabs stay, unless `lines` is False.
 
     Letters, marks and pictures of whatever script stay as they are. Bytes that are not UTF-8 (PEP 383), control
     characters and what only steers the letters around it (Unicode's "Other", and separators of lines) are spelled out.
 
-    Args:
-        text: of whatever origin.
-        lines: whether line ends and tabs stay, too; a name has none.
+    Example:
+        >>> print(readable("\x1b[2Jcat\u202egpj.exe"))
+        \x1b[2Jcat\u202egpj.exe
     """
     kept = "\n\t" if lines else ""
     if text.isprintable() or all(char.isprintable() or char in kept for char in text):
@@ -56,7 +49,12 @@ def readable(text: str, lines: bool = True) -> str:
 
 
 def readable_name(name: str) -> str:
-    r"""The name of a file, or another text that is to stay in one line: `two\nlines.jpg`."""
+    r"""Spell out the name of a file, or another text that is to stay in one line.
+
+    Example:
+        >>> print(readable_name("two\nlines.jpg"))
+        two\nlines.jpg
+    """
     return readable(name, lines=False)
 
 
@@ -75,18 +73,17 @@ def _spelled(char: str) -> str:
 
 
 def say(*words: object, file: TextIO | None = None, flush: bool = False) -> None:
-    """Print, readably.
+    r"""Print words readably, to standard output if no file is given; `flush` as for `print`.
 
-    Args:
-        words: as for `print`.
-        file: standard output if it is not given.
-        flush: as for `print`.
+    Example:
+        >>> say("trial", 3, "\x07")
+        trial 3 \x07
     """
     print(*(readable(str(word)) for word in words), file=file or sys.stdout, flush=flush)
 
 
 class ReadableRecord(logging.LogRecord):
-    """A line of the log. What fills its gaps stays in one line, so that no name can begin another."""
+    """A readable line of the log. What fills its gaps stays in one line, so that no name can begin another."""
 
     def getMessage(self) -> str:  # the name is logging's
         """See `logging.LogRecord`."""
@@ -109,7 +106,11 @@ class ReadableRecord(logging.LogRecord):
 
 
 def make_logs_readable() -> None:
-    """From now on, for all loggers of this process and those forked from it."""
+    """Make all loggers of this process and those forked from it write readably.
+
+    Example:
+        >>> make_logs_readable()  # doctest: +SKIP
+    """
     logging.setLogRecordFactory(ReadableRecord)
 
 
@@ -128,10 +129,11 @@ def _console() -> type[Any]:
 
 
 def console(**how: Any) -> Any:
-    """A console of Rich's that prints readably, and text as it is: `[red]` and `:cat:` in a name are no markup.
+    """Make a console of Rich's that prints readably, and text as it is: `[red]` and `:cat:` in a name are no markup.
 
-    Args:
-        how: as for `rich.console.Console`.
+    Example:
+        >>> console(file=sys.stdout).print("[red]:cat:")
+        [red]:cat:
     """
     make: Callable[..., Any] = _console()
     return make(**{"markup": False, "emoji": False} | how)
@@ -151,7 +153,7 @@ _BLANK = re.compile(r"'*[\t\r\n]")
 
 
 def escaped(value: T) -> T:
-    """A value as it goes into a cell: text with a quote before each sign that could begin a formula.
+    """Escape a value for a cell of a CSV file: a quote before each sign that could begin a formula.
 
     Example:
         >>> escaped("=1+1"), escaped("a;-b"), escaped("-1.5"), escaped(-1.5), escaped("a-b.jpg")
@@ -164,7 +166,7 @@ def escaped(value: T) -> T:
 
 
 def unescaped(text: str) -> str:
-    """The text of which `escaped` has made the cell.
+    """Recover the text of which `escaped` has made the cell.
 
     Example:
         >>> unescaped("'=1+1"), unescaped("'quoted'")
@@ -192,7 +194,7 @@ class Markdown(str):
 
 
 def plain(text: object) -> Markdown:
-    r"""A text that Markdown shows as it is, on one line; `Markdown` itself stays.
+    r"""Escape a text such that Markdown shows it as it is, on one line; `Markdown` itself stays.
 
     Example:
         >>> print(plain("[a](b)|<c>"))
@@ -205,31 +207,45 @@ def plain(text: object) -> Markdown:
 
 
 def code(text: object) -> Markdown:
-    """A text in the letters of code, on one line, also in a table."""
+    """Format a text in the letters of code, on one line, also in a table.
+
+    Example:
+        >>> code("a_b"), code("a|b")
+        ('`a_b`', '<code>a&#124;b</code>')
+    """
     line = _line(text)
     # Code between backticks ends at one, in a table at a stroke, and for Liquid at {{.
     return Markdown(f"`{line}`" if _CODE.fullmatch(line) else f"<code>{plain(line)}</code>")
 
 
 def fenced(text: str) -> list[Markdown]:
-    """A block of code, whatever is in it."""
+    """Make the lines of a block of code, whatever is in it.
+
+    Example:
+        >>> fenced("x = 1")
+        ['```text', 'x = 1', '```']
+    """
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return [Markdown(line) for line in (f"{fence}text", *readable(text).splitlines(), fence)]
 
 
 def preformatted(text: str) -> Markdown:
-    """A block of code within HTML, where not every reader of Markdown knows fences."""
+    """Make a block of code within HTML, where not every reader of Markdown knows fences.
+
+    Example:
+        >>> preformatted("<x>")
+        '<pre>&lt;x&gt;</pre>'
+    """
     return Markdown(f"<pre>{html.escape(readable(text), quote=False)}</pre>")
 
 
 def table(head: Sequence[object], rows: Iterable[Sequence[object]], right: bool = False) -> list[Markdown]:
-    """A table.
+    """Make the lines of a table of a head and rows; `right` aligns all columns but the first, as for numbers.
 
-    Args:
-        head: of its columns.
-        rows: as many cells each.
-        right: whether all columns but the first are of numbers.
+    Example:
+        >>> table(["a", "b"], [[1, 2]], right=True)
+        ['| a | b |', '| --- | ---: |', '| 1 | 2 |']
     """
     ruler = [Markdown("---"), *[Markdown("---:" if right else "---")] * (len(head) - 1)]
     return [Markdown(f"| {' | '.join(map(plain, cells))} |") for cells in (head, ruler, *rows)]

@@ -1,4 +1,4 @@
-"""A trial's way to its study while it runs: scores in, "go on" or "end" out.
+"""Reporting of a trial to its study while it runs: scores in, "go on" or "end" out.
 
 For any Hydra app::
 
@@ -29,32 +29,40 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.trial import FrozenTrial, TrialState
 
 from steady.atomic import write_json
-from steady.errors import DivergedError, StudyError
-from steady.propose.pruning import unpromising
+from steady.exceptions import DivergedError, StudyError
+from steady.propose.pruning import should_prune
 from steady.study import meta
 from steady.study.storage import open_storage
 from steady.study.trial_folders import PROGRESS
 
 
 class TrialReporter:
-    """Speaks for one trial.
+    """A reporter of the scores of one trial.
 
     Args:
         study: of the trial.
         number: its number.
         attempt: which of its attempts this is.
+
+    Example:
+        >>> study = optuna.create_study()
+        >>> reporter = TrialReporter(study, study.ask().number)
+        >>> reporter.report(1, {"loss": 0.5})  # the study does not prune
+        False
+        >>> study.trials[0].user_attrs
+        {'steady:rungs': {'1': {'loss': 0.5}}}
     """
 
     def __init__(self, study: optuna.Study, number: int, attempt: int = 0) -> None:
         self.study, self.number, self.attempt = study, number, attempt
-        self.settings: Mapping[str, Any] | None = study.user_attrs.get("pruning")
+        self.settings: Mapping[str, Any] | None = meta.get(study, meta.PRUNING)
 
     @classmethod
     def from_config(cls, trial: DictConfig) -> "TrialReporter | None":
-        """The reporter of a job, or None outside a sweep of ours.
+        """Make the reporter of a job from the node `trial` of its configuration; None outside a sweep of ours.
 
-        Args:
-            trial: the node `trial` of the job's configuration.
+        Example:
+            >>> TrialReporter.from_config(OmegaConf.create({"storage": None}))
         """
         if trial.get("storage") is None:
             return None
@@ -64,7 +72,7 @@ class TrialReporter:
 
     @property
     def metrics(self) -> list[str]:
-        """Names of the scores that the study prunes by; none if it does not prune."""
+        """The names of the scores that the study prunes by; none if it does not prune."""
         return list(self.settings["metrics"]) if self.settings else []
 
     def report(self, step: int, scores: Mapping[str, float]) -> bool:
@@ -94,18 +102,17 @@ class TrialReporter:
             self._storage.set_trial_user_attr(trial._trial_id, meta.RUNGS, {**reported, str(step): plain})
             if self._optuna_may_know():
                 self._storage.set_trial_intermediate_value(trial._trial_id, step, plain[self.metrics[0]])
-        return self.settings is not None and unpromising(self.study, self.number, step, self.settings)
+        return self.settings is not None and should_prune(self.study, self.number, step, self.settings)
 
     def is_current(self) -> bool:
-        """Whether this attempt is still the one that counts; another controller may have taken the trial over."""
+        """Tell whether this attempt is still the one that counts; another controller may have taken the trial over."""
         trial = self._trial()
         return trial.state == TrialState.RUNNING and meta.get(trial, meta.ATTEMPT, 0) == self.attempt
 
     def alive(self, folder: Path | None = None) -> None:
         """Show that the trial makes progress, see `hydra.sweeper.trial_timeout`. A line in its output does so, too.
 
-        Args:
-            folder: of the run; that of Hydra's job if None.
+        The folder is that of the run, of Hydra's job if None.
         """
         if folder is None:
             # A configuration that was only composed, as in a notebook, has no folder.
@@ -116,12 +123,7 @@ class TrialReporter:
             (folder / PROGRESS).touch()
 
     def progress(self, folder: Path, **told: Any) -> None:
-        """Tell the live table how far the trial is.
-
-        Args:
-            folder: of the run.
-            **told: `epoch`, `epochs`, `metric`, `score`, `seconds_left`; any may be None.
-        """
+        """Tell the live table `epoch`, `epochs`, `metric`, `score` and `seconds_left` of the trial; any may be None."""
         write_json(folder / PROGRESS, {**told, "updated": time.time()})
 
     def _optuna_may_know(self) -> bool:
@@ -144,7 +146,7 @@ class TrialReporter:
 
 
 def _from_here(url: str) -> str:
-    """The storage of a file by its path from where we are; Hydra may have moved the job (`hydra.job.chdir`)."""
+    """Get the storage of a file by its path from where we are; Hydra may have moved the job (`hydra.job.chdir`)."""
     scheme, slashes, path = url.partition(":///")
     if not slashes or not scheme.startswith(("sqlite", "journal")):
         return url

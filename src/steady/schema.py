@@ -1,4 +1,4 @@
-"""A schema of the task's configuration that steady asks before a sweep begins, where an app has one.
+"""Registration of a schema of the task's configuration, which steady asks before a sweep begins.
 
 Hydra refuses values by structured configs when it composes. An app that checks more (ranges, choices, values that come
 by interpolation) registers an object here, and values of the searched space are checked with it too. Light: imported at
@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 
 class Schema(Protocol):
-    """What an app knows of the values of its configuration."""
+    """An object that knows the values of a configuration."""
 
     def knows(self, config: DictConfig, key: str) -> bool:
         """Tell whether there is anything to say of a key."""
@@ -40,11 +40,21 @@ _registered: Schema = _Anything()
 
 
 def register(schema: Schema) -> None:
-    """Let steady ask a schema from now on, in place of an earlier one."""
+    """Make steady ask a schema from now on, in place of an earlier one.
+
+    Example:
+        >>> register(registered())
+    """
     global _registered
     _registered = schema
 
 
 def registered() -> Schema:
-    """The schema of the app; one that knows no key if it has registered none."""
+    """Get the schema of the app; one that knows no key if it has registered none.
+
+    Example:
+        >>> from omegaconf import OmegaConf
+        >>> registered().faults(OmegaConf.create({}))
+        []
+    """
     return _registered

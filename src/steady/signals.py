@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a closed terminal (SIGHUP) end a command in one line, with the exit code 128 + signal.
+"""Handling of Ctrl-C, SIGTERM and a closed terminal (SIGHUP): a command ends in one line, with exit code 128 + signal.
 
 Every command imports this before anything else (`catsweep.commands` does), and a process whose script is one of ours
 then handles them; other processes are left as they are. Until the command is at work, and while it imports what it
@@ -25,13 +25,19 @@ SWEEPER = "hydra_plugins.steady_sweeper.steady_sweeper"
 
 
 class Interruption:
-    """A handler that raises KeyboardInterrupt once.
+    """A handler of signals that raises KeyboardInterrupt once.
 
     Args:
         said: the line for people, when it has to end the process itself.
 
     Attributes:
         number: of the signal that came, if one did.
+
+    Example:
+        >>> handler = Interruption()
+        >>> handler.note(signal.SIGTERM)
+        >>> handler.code
+        143
     """
 
     def __init__(self, said: str = SAID) -> None:
@@ -51,7 +57,7 @@ class Interruption:
             self.leave()
 
     def note(self, number: int) -> None:
-        """Take in that it came. Where the terminal has gone, what is still written goes nowhere, and is no error."""
+        """Note that a signal came. Where the terminal has gone, what is still written goes nowhere, and is no error."""
         self.number, self._since = number, time.monotonic()
         if number == signal.SIGHUP:
             nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -61,22 +67,22 @@ class Interruption:
 
     @property
     def code(self) -> int:
-        """With which to exit."""
+        """The code to exit with."""
         return 128 + (self.number or signal.SIGINT)
 
     def end(self) -> SystemExit:
-        """Say so, and give what is to be raised."""
+        """Print the line, and make what is to be raised."""
         print(self.said, file=sys.stderr)
         return SystemExit(self.code)
 
     def leave(self) -> None:
-        """Say so and end the process, whatever it does."""
+        """Print the line and end the process, whatever it does."""
         os.write(2, f"{self.said}\n".encode())
         os._exit(self.code)
 
 
 class Command(Interruption):
-    """That of a command of ours.
+    """The handler of a command of ours.
 
     Attributes:
         at_work: whether anything could be lost.
@@ -97,7 +103,7 @@ class Command(Interruption):
         super().__call__(number, frame)
 
     def uncaught(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        """For `sys.excepthook`."""
+        """Handle an uncaught exception, for `sys.excepthook`."""
         if issubclass(kind, KeyboardInterrupt):
             raise self.end()
         from steady.printing import readable  # nothing more to import at each start
@@ -105,19 +111,24 @@ class Command(Interruption):
         print(readable("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)
 
     def unraisable(self, what: "sys.UnraisableHookArgs") -> None:
-        """For `sys.unraisablehook`: one that was raised where none may be, which would else be forgotten."""
+        """Handle an interruption where none may be raised, for `sys.unraisablehook`; it would else be forgotten."""
         if issubclass(what.exc_type, KeyboardInterrupt):
             self.leave()
         sys.__unraisablehook__(what)
 
 
 def ignored(number: int) -> bool:
-    """Whether a signal is, as SIGHUP under `nohup`."""
+    """Tell whether a signal is ignored, as SIGHUP under `nohup`.
+
+    Example:
+        >>> ignored(signal.SIGINT)
+        False
+    """
     return signal.getsignal(number) == signal.SIG_IGN
 
 
 def _is_ours() -> bool:
-    """Whether this process was started as a command of ours, by its file or by `python -m`."""
+    """Tell whether this process was started as a command of ours, by its file or by `python -m`."""
     main = sys.modules["__main__"]
     if (spec := getattr(main, "__spec__", None)) is not None:
         return str(spec.name).startswith(PACKAGES)
@@ -126,7 +137,7 @@ def _is_ours() -> bool:
 
 
 def _is_starting(frame: FrameType | None) -> bool:
-    """Whether the script itself, or our sweeper, waits for an import; those of libraries, later, are work."""
+    """Tell if the script itself, or our sweeper, waits for an import; those of libraries, later, are work."""
     names = []
     while frame is not None:
         names.append(frame.f_globals.get("__name__", ""))

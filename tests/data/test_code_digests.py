@@ -43,7 +43,7 @@ def test_changed_statements_are_another_digest(tmp_path: Path, monkeypatch: pyte
         (tmp_path / "code.py").write_text(text)
         return files.code_digest("code.py")
 
-    monkeypatch.setattr(files, "_SOURCE", tmp_path)
+    monkeypatch.setattr(files, "SOURCE", tmp_path)
     plain = digest("def f():\n    return 1\n")
     described = '"""Module."""\nimport os\n\n\n# Why.\ndef f():\n    """Docstring\n    of two lines."""\n    return 1\n'
     assert digest(described) == plain

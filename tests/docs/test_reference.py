@@ -118,7 +118,7 @@ def test_every_command_has_its_keys_and_how_it_is_typed(hooks: dict[str, ModuleT
     commands = {file.stem for file in CONF.glob("*.yaml")}
     assert set(re.findall(r"^## (.*)$", page, re.MULTILINE)) == commands
     assert {f"python src/{name}.py" for name in commands} <= set(re.findall(r"^python src/\w+\.py", page, re.MULTILINE))
-    assert "| `truncation` | `1.0` | above 0, at most 1; below 1: likelier cats, less variety |" in page
+    assert "| `truncation` | `1.0` | above 0, at most 1; below 1: likelier cats, less diversity |" in page
 
 
 def test_every_key_of_the_sweeper_is_explained(hooks: dict[str, ModuleType]) -> None:

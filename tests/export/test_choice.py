@@ -206,7 +206,7 @@ def test_command_line_on_an_empty_project(root, tmp_path) -> None:
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 1
     assert result.stderr.startswith("StudyError: No study in sweeps/")
-    assert "make sweep" in result.stderr
+    assert "Run a sweep first" in result.stderr
     assert "Traceback" not in result.stderr
     assert list(tmp_path.iterdir()) == []
 

@@ -1,4 +1,4 @@
-"""The page and the data that explain a choice; `test_best_model` and `test_confirmed` read them after a whole run."""
+"""The page and the data that explain a choice; `test_choice` and `test_selection_confirmed` read them after a run."""
 
 import dataclasses
 import io
@@ -11,8 +11,8 @@ from catsweep.metrics.judge import RunScores
 from catsweep.opinion import Opinion
 from catsweep.selection import Candidate, Choice, Objective, Seeds, Trials
 from steady import printing
-from steady.confirm import comparison
-from steady.confirm.comparison import Confirmation
+from steady.confirm import confirmation
+from steady.confirm.confirmation import Confirmation
 
 BEST, OTHER, LAST = Candidate(1, (40.0, 0.2)), Candidate(0, (50.0, 0.9)), Candidate(2, (60.0, 0.1))
 TRIALS = Trials(
@@ -28,8 +28,8 @@ FOUND = Confirmation(
     objectives=("val/fid", "val/ssim"),
     directions=("minimize", "maximize"),
     candidates=(
-        comparison.Candidate(0, OTHER.values, {1: (51.0, 0.8), 2: (53.0, 0.9)}),
-        comparison.Candidate(1, BEST.values, {1: (54.0, 0.1), 2: (56.0, 0.3)}),
+        confirmation.Candidate(0, OTHER.values, {1: (51.0, 0.8), 2: (53.0, 0.9)}),
+        confirmation.Candidate(1, BEST.values, {1: (54.0, 0.1), 2: (56.0, 0.3)}),
     ),
     tied=(1,),
     considered=(1, 0),
@@ -69,7 +69,7 @@ def test_the_page_with_one() -> None:
         "| trial | val/fid ↓ | in the search | val/ssim ↑ | in the search | seeds |  |\n"
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |\n"
         "| 0 | 52 ± 1.41 | 50 | 0.85 ± 0.0707 | 0.9 | 2 | winner |\n"
-        "| **1** | 55 ± 1.41 | 40 | 0.2 ± 0.141 | 0.2 | 2 | not told from it |\n"
+        "| **1** | 55 ± 1.41 | 40 | 0.2 ± 0.141 | 0.2 | 2 | not significantly different |\n"
     ) in page
 
 

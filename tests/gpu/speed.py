@@ -197,7 +197,7 @@ class Pair:
         return clock
 
     def _trainer(self, callbacks: list[pl.Callback]) -> pl.Trainer:
-        # The settings and the callbacks of the step of `catsweep.training.build_trainer`; no scores, no checkpoints.
+        # Settings and callbacks of a step by `catsweep.training.trainer.build_trainer`; no scores, no checkpoints.
         ours = [FiniteLoss(), RandomState(), Progress(), EvaluationLine(), Timer({"hours": 1}, verbose=False)]
         return pl.Trainer(
             accelerator=self.accelerator, devices=1, precision=self.precision, max_epochs=10**6, limit_val_batches=0,

@@ -165,8 +165,8 @@ def test_the_code_that_a_stage_names_is_part_of_its_key(
     made: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code = tmp_path / "code"
-    shutil.copytree(Path(files.__file__).parents[1], code, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(files, "_SOURCE", code)
+    shutil.copytree(files.SOURCE, code, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(files, "SOURCE", code)
     monkeypatch.setattr(Brighten, "code", ("data/threads.py",))
     made()
     for changes, times in (

@@ -21,8 +21,9 @@ from catsweep.report import render
 from catsweep.report.formatting import breakable
 from catsweep.report.render import Report
 from catsweep.report.report_data import collect
-from steady.confirm import comparison
+from steady.confirm import confirmation
 from steady.printing import readable
+from steady.study import select
 
 NAME = "cats <b>&'\" ü #1"
 
@@ -43,12 +44,12 @@ def zoo(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Lab:
         message="MemoryError",
         traceback="no room",
     )
-    ranked = comparison.candidates(study, 2)
+    ranked = select.candidates(study, 2)
     runs = [(number, seed, (200.0 + number * (-1) ** seed, 0.3)) for number in ranked for seed in (1, 2)]
     again = lab.study(f"{NAME}.confirm")
     for number, seed, values in runs:
         add(again, values, {}, "complete", start=50_060 + 60 * seed, slot=number % 2, confirms=number, seed=seed)
-    found = comparison.report(study, runs, ("val/fid", "val/ssim"), ("minimize", "maximize"))
+    found = confirmation.compare(study, runs, ("val/fid", "val/ssim"), ("minimize", "maximize"))
     found.write(lab.sweeps / NAME)
     return lab
 
@@ -76,7 +77,7 @@ def test_everything_is_told_in_its_order(text: str) -> None:
         "Which parameters mattered", "Slices", "Who ran when", "Failures", "All trials", "How it was measured",
         "Do it again",
     ]  # fmt: skip
-    assert "cannot be told from" in text
+    assert "is not significantly different from" in text
     assert "1.5 min or 1,000 epochs of training each, whichever ends first" in text
     assert "40 photos, digest" in text
     assert "6 finished" in text or "7 finished" in text

@@ -10,7 +10,7 @@ from catsweep.errors import ConfigError, ExportError
 from catsweep.report.report_data import pick_winner, reproduction
 from catsweep.selection import Objective
 from catsweep.study_record import Entry, Record
-from steady.confirm import comparison
+from steady.confirm import confirmation
 
 VALUES = [(200.0, 0.3), (150.0, 0.2), (180.0, 0.9), (300.0, 0.1)]
 
@@ -38,21 +38,21 @@ def test_the_rule_is_that_of_best_model(cats: Lab, select: str | int | None, num
 def test_a_confirmed_winner_is_taken_with_its_spread_and_its_equals(cats: Lab) -> None:
     study = optuna.load_study(study_name="cats", storage=f"sqlite:///{cats.sweeps / 'cats/study.db'}")
     again = [(1, 5, (190.0, 0.2)), (1, 6, (210.0, 0.2)), (2, 5, (185.0, 0.8)), (2, 6, (184.0, 0.8))]
-    report = comparison.report(study, again, ("val/fid", "val/ssim"), ("minimize", "maximize"))
+    report = confirmation.compare(study, again, ("val/fid", "val/ssim"), ("minimize", "maximize"))
     report.write(cats.sweeps / "cats")
     winner = pick_winner(None, cats.sweeps / "cats", cats.outputs / "cats")
     by_ssim = pick_winner("ssim", cats.sweeps / "cats", cats.outputs / "cats")
     by_number = pick_winner(3, cats.sweeps / "cats", cats.outputs / "cats")
-    (cats.sweeps / "cats" / comparison.FILE).unlink()
+    (cats.sweeps / "cats" / confirmation.FILE).unlink()
     assert winner.number == 2
     assert winner.confirmed is not None
     assert winner.confirmed.tied == (1,)
-    assert [winner.role(number) for number in (2, 1)] == ["winner", "not told from it"]
+    assert [winner.role(number) for number in (2, 1)] == ["winner", "not significantly different"]
     # The comparison is shown whatever the choice was made by.
     assert by_ssim.confirmed == by_number.confirmed == winner.confirmed
     assert by_number.role(1) == ""  # trial 3 is not in it
     assert winner.choice is not None
-    assert "it cannot be told from trial 1" in winner.choice.reason
+    assert "it is not significantly different from trial 1" in winner.choice.reason
 
 
 def test_without_a_finished_trial_there_is_no_winner_but_a_reason(lab: Lab) -> None:

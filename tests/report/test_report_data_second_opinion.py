@@ -10,7 +10,8 @@ from tests.report.studies import HOSTILE, Lab, add, params_of
 
 from catsweep.report.render import Report
 from catsweep.report.report_data import ReportData, collect
-from steady.confirm import comparison
+from steady.confirm import confirmation
+from steady.study import select
 
 NAMED = ("val/fid", "val/ssim")
 FOUND = [(100.0, 0.5), (90.0, 0.4), (120.0, 0.6), (130.0, 0.1)]  # the last is dominated
@@ -23,7 +24,7 @@ def judged(lab: Lab) -> Lab:
     for number, values in enumerate(FOUND):
         add(study, values, params_of(number), "complete", start=60.0 * number)
         lab.run("s", number, values, NAMED)
-    ranked = comparison.candidates(study, 2)
+    ranked = select.candidates(study, 2)
     assert ranked == [1, 0]
     runs = [(number, seed, (95.0 + 10 * number + seed, 0.5)) for number in ranked for seed in (1, 2)]
     again = lab.study("s.confirm")
@@ -31,7 +32,7 @@ def judged(lab: Lab) -> Lab:
         add(again, values, {}, "complete", start=300 + 60 * i, confirms=number, seed=seed)
         lab.run("s", f"confirm/{i}", values, NAMED)
         lab.judge("s", f"confirm/{i}", 200.0 + number + seed)
-    comparison.report(study, runs, NAMED, ("minimize", "maximize")).write(lab.sweeps / "s")
+    confirmation.compare(study, runs, NAMED, ("minimize", "maximize")).write(lab.sweeps / "s")
     for number, fid in ((0, 210.0), (1, 220.0), (3, 260.0)):
         lab.judge("s", number, fid, recall=0.125 * (number + 1), coverage=0.5)
     return lab

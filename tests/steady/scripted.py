@@ -7,7 +7,7 @@ import optuna
 from steady.propose.sampling import Proposer, Samplers
 from steady.propose.space import Space
 from steady.run.executor import Job
-from steady.run.ledger import Limits
+from steady.run.ledger import Ledger, Limits
 from steady.run.scheduler import Scheduler
 from steady.study.failures import Kind, Outcome
 from steady.study.leases import Identity, Leases
@@ -72,11 +72,12 @@ def scheduler(
     leases = Leases(study._storage, study.study_name, identity=Identity(name, 1, 0.0))
     leases.register()
     node = {"_target_": "optuna.samplers.RandomSampler", "seed": 0}
-    return Scheduler(
-        study=study, proposals=Proposer(study, space, Samplers(node, 0, space)), executor=script, leases=leases,
-        limits=limits, overrides=lambda trial: space.overrides(trial.params), folders=Folders(Path()),
+    own = {key: keys.pop(key) for key in ("record", "refresh", "draw_ahead", "clock") if key in keys}
+    ledger = Ledger(
+        study, Proposer(study, space, Samplers(node, 0, space)), leases, Folders(Path()), limits,
         **{"event": lambda line: None, **keys},  # type: ignore[arg-type]
     )  # fmt: skip
+    return Scheduler(ledger, script, lambda trial: space.overrides(trial.params), **own)  # type: ignore[arg-type]
 
 
 def states(study: optuna.Study) -> list[str]:

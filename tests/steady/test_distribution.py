@@ -22,7 +22,7 @@ from packaging.utils import canonicalize_name
 from tests.docs.pages import PAGES, blocks
 
 ROOT = Path(__file__).resolve().parents[2]
-MOST_DIRECT, MOST_PACKAGES = 10, 30  # of issue 14
+MOST_DIRECT, MOST_PACKAGES = 10, 30  # that the sweeper may ask for, itself and in all
 INSTALLED = """
 import importlib.metadata, importlib.util, json
 names = "torch pytorch_lightning lightning catsweep matplotlib wandb pip".split()

@@ -16,14 +16,13 @@ from tests.steady.conftest import APP
 
 from catsweep.errors import ConfigError
 from hydra_plugins.steady_sweeper.config import DefaultSamplerConf, SteadySweeperConf
-from steady import options
+from steady import options, resources
 from steady.options import TrialTimeout
 from steady.propose.sampling import Samplers
 from steady.propose.space import Space
-from steady.run import resources
 
 
-def read(**changes: Any) -> options.Settings:
+def read(**changes: Any) -> options.SweepOptions:
     keys = {f.name: getattr(SteadySweeperConf(), f.name) for f in dataclasses.fields(SteadySweeperConf)}
     return options.read({**keys, "sampler": {"seed": 0}, **changes}, "app", "multirun/now")
 
@@ -38,7 +37,7 @@ def test_a_study_without_a_name_lives_in_the_sweeps_own_folder() -> None:
 
 
 def test_no_sampler_is_tpe_with_optunas_own_defaults() -> None:
-    assert read(sampler=None)["sampler"] == {"_target_": "optuna.samplers.TPESampler"}
+    assert read(sampler=None).sampler == {"_target_": "optuna.samplers.TPESampler"}
 
 
 @pytest.mark.parametrize(
@@ -53,10 +52,14 @@ def test_a_study_is_named_by_the_apps_own_key_if_it_has_one(given: str | None, k
 
 
 def test_who_wants_every_trial_however_many_fail_gets_them() -> None:
-    assert options.failure_limits(read().keys) == (3, 1.0)
-    assert options.failure_limits(read(max_failure_rate=0.5).keys) == (3, 0.5)
-    assert options.failure_limits(read(max_failure_rate=1.0).keys) == (None, 1.0)
-    assert options.failure_limits(read(max_failure_rate=1, max_same_failures=5).keys) == (5, 1)
+    def limits(**changes: Any) -> tuple[int | None, float]:
+        given = read(**changes)
+        return given.max_same_failures, given.max_failure_rate
+
+    assert limits() == (3, 1.0)
+    assert limits(max_failure_rate=0.5) == (3, 0.5)
+    assert limits(max_failure_rate=1.0) == (None, 1.0)
+    assert limits(max_failure_rate=1, max_same_failures=5) == (5, 1)
 
 
 STOCK = "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper"
@@ -84,6 +87,15 @@ def test_what_the_stock_plugins_tpe_may_be_given_ours_may_too() -> None:
     made, plain = Samplers(node, 0, Space.parse({}, []))(0), TPESampler(seed=0)
     for name in ("_multivariate", "_group", "_constant_liar", "_n_startup_trials", "_n_ei_candidates"):
         assert getattr(made, name) == getattr(plain, name), name
+
+
+def test_every_key_of_the_schema_is_a_typed_option() -> None:
+    """But for those of Hydra, and those that others are made of."""
+    made_of = {"_target_", "defaults", "study_name", "direction", "n_jobs", "pruner", "prune_metric", "prune_direction"}
+    schema = {field.name for field in dataclasses.fields(SteadySweeperConf)}
+    assert schema - made_of <= {field.name for field in dataclasses.fields(options.SweepOptions)}
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        read().n_trials = 3  # type: ignore[misc]
 
 
 def test_directions_and_objectives_fit() -> None:

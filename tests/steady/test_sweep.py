@@ -15,9 +15,9 @@ from optuna.artifacts import get_all_artifact_meta
 from tests.steady.conftest import APP
 from tests.steady.left import load, snapshot, states, whole
 
+from steady.run.study_opener import BEGUN
 from steady.study import meta
 from steady.study.leases import Leases
-from steady.sweep import BEGUN
 
 Sweep = Callable[..., "subprocess.CompletedProcess[str]"]
 

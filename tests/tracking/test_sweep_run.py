@@ -22,7 +22,7 @@ from catsweep.metrics.judge import Judged
 from catsweep.metrics.scores import MetricCard
 from catsweep.tracking import sweep_run
 from catsweep.tracking.loggers import run_id
-from steady.confirm import comparison
+from steady.confirm import confirmation
 from steady.sweep import Sweep
 
 SPACE = {"loss": CategoricalDistribution(["mse", "l1"]), "optimizer.lr": FloatDistribution(1e-4, 1e-2, log=True)}
@@ -93,7 +93,7 @@ def test_a_sweep_has_a_run_and_continues_it_when_it_goes_on(
     add(study, runs, (6.0, 0.6), slot=1, lr=6e-3)
     time.sleep(1.0)  # wandb names the folder of a record by the second
     confirmed = [(5, 7, [6.1, 0.6]), (5, 8, [6.3, 0.6]), (2, 7, [7.9, 0.1]), (2, 8, [7.7, 0.1])]
-    comparison.report(study, confirmed, ["val/fid", "val/ssim"], ["minimize", "maximize"]).write(sweeps)
+    confirmation.compare(study, confirmed, ["val/fid", "val/ssim"], ["minimize", "maximize"]).write(sweeps)
     judged(runs / "5", recall=0.25, by_judge=95.5)
     sweep_run.record(study, runs, sweeps, config)
     assert capfd.readouterr() == ("", "")
@@ -198,14 +198,9 @@ def fail(**given: Any) -> None:
 
 
 def ended(on_end: str | list[str] | None) -> None:
-    sweep = SimpleNamespace(settings=_Settings({"on_end": on_end}, Path("sweeps/cats")), config="config")
-    Sweep._hand_over(sweep, "study", Path("outputs/cats"))  # type: ignore[arg-type]
-
-
-class _Settings(dict[str, Any]):
-    def __init__(self, keys: dict[str, Any], record: Path) -> None:
-        super().__init__(keys)
-        self.record = record
+    names = () if on_end is None else (on_end,) if isinstance(on_end, str) else tuple(on_end)
+    sweep = SimpleNamespace(options=SimpleNamespace(on_end=names, record=Path("sweeps/cats")), config="config")
+    Sweep.call_on_end(sweep, "study", Path("outputs/cats"))  # type: ignore[arg-type]
 
 
 def test_any_function_can_be_called_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:

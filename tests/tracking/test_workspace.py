@@ -212,7 +212,7 @@ def test_without_the_package_its_extra_is_named(monkeypatch: pytest.MonkeyPatch)
 
 def test_without_a_study_it_says_what_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit, match="make sweep"):
+    with pytest.raises(SystemExit, match="Run a sweep first"):
         workspace.main([])
 
 

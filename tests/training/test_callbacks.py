@@ -161,7 +161,7 @@ def test_a_generator_with_weak_but_real_variety_goes_on(varieties):
 
 
 def test_evaluations_a_few_steps_apart_prove_no_collapse():
-    # Trials of 0.1 minutes, whose averaged weights had hardly moved, were told as collapsed (fresh eyes, issue 13).
+    # Trials of 0.1 minutes, whose averaged weights had hardly moved, were reported as collapsed.
     callback = Collapse(Drawn(0.2, 0.1, 0.1))
     evaluate(callback, 50, apart=2)
     with pytest.raises(DivergedError):

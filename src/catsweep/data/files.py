@@ -24,7 +24,7 @@ from steady.printing import escaped, readable_name
 
 # Modules of this folder that decide what comes of a file.
 READING = ("archives.py", "decode.py", "files.py", "pixels.py")
-_SOURCE = Path(__file__).parents[1]
+SOURCE = Path(__file__).parents[1]
 # By digest of the present code, the digest that keys hold for it: code that was rewritten and makes the same images as
 # before keeps the ready sets of before. tests/{data,prepare}/test_code_digests.py write it.
 RECORDED: dict[str, str] = json.loads(Path(__file__).with_name("code_digests.json").read_text(encoding="utf-8"))
@@ -103,7 +103,7 @@ def code_digest(*files: str) -> str:
 
     Comments, docstrings and imports do not count, as they decide no image.
     """
-    texts = [path.read_text(encoding="utf-8") for path in sorted({_SOURCE / name for name in files})]
+    texts = [path.read_text(encoding="utf-8") for path in sorted({SOURCE / name for name in files})]
     return hashlib.sha256(b"\0".join(map(_statements, texts))).hexdigest()[:16]
 
 

@@ -255,7 +255,7 @@ class Explanation:
         rows = []
         for one in found.candidates:
             means = [cell for i, value in enumerate(one.searched) for cell in (one.words(i), f"{value:.5g}")]
-            role = "winner" if one is found.winner else "not told from it" if one.trial in found.tied else ""
+            role = "winner" if one is found.winner else "not significantly different" if one.trial in found.tied else ""
             number = _bold(one.trial) if one.trial == self.seeds.trial else one.trial
             means += [words.get(one.trial, "") for words in beside.values()]
             rows.append((number, *means, str(len(one.values)), role))

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from catsweep.metrics.extractors import Extractor
     from catsweep.metrics.scorer import Scorer
     from catsweep.models.generator import Generator
-    from steady.confirm.comparison import Confirmation
+    from steady.confirm.confirmation import Confirmation
 
 FILE, METRICS = "judge.json", "metrics.json"
 PREFIX = "judge/"
@@ -307,7 +307,7 @@ def table(title: str, rows: Mapping[str, Mapping[str, str]]) -> "Table | None":
 def of_confirmation(found: "Confirmation", again: Mapping[int, Mapping[int, RunScores]]) -> dict[str, dict[int, str]]:
     """Average what runs that confirm a winner have beside the objectives.
 
-    >>> from steady.confirm.comparison import Candidate, Confirmation
+    >>> from steady.confirm.confirmation import Candidate, Confirmation
     >>> found = Confirmation(("val/fid",), ("minimize",), (Candidate(3, (9.0,), {1: (9.5,)}),), (), (3,))
     >>> of_confirmation(found, {3: {1: RunScores({"val/recall": 0.5})}})
     {'val/recall': {3: '0.5'}}
@@ -333,7 +333,7 @@ def of_confirmation(found: "Confirmation", again: Mapping[int, Mapping[int, RunS
 def confirmation_table(found: "Confirmation", told: Mapping[str, Mapping[int, str]]) -> "Table | None":
     """Make a table for a terminal of what `of_confirmation` returns; None of nothing.
 
-    >>> from steady.confirm.comparison import Candidate, Confirmation
+    >>> from steady.confirm.confirmation import Candidate, Confirmation
     >>> found = Confirmation(("val/fid",), ("minimize",), (Candidate(3, (9.0,), {1: (9.5,)}),), (), (3,))
     >>> confirmation_table(found, {"val/recall": {3: "0.5"}}).row_count
     1

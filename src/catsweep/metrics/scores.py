@@ -313,7 +313,7 @@ class SSIMGap(Score):
     """How far the likeness of random pairs of drawn images is from that of real ones (Odena et al. 2017)."""
 
     name, title, better, least, in_features = "ssim_gap", "SSIM gap", "lower", 0.0, False
-    meaning = "how far the variety of drawn images is from that of real ones"
+    meaning = "how far the diversity of drawn images is from that of real ones"
 
     def measure(self, drawn: "Drawn") -> float:
         """See `Score`."""

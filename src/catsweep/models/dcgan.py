@@ -2,8 +2,8 @@
 
 Averaged generator weights (Yazıcı et al. 2018), discriminators to choose from (`catsweep.models.discriminator`), R1
 (Mescheder et al. 2018) every few steps (Karras et al. 2020, "lazy"), DiffAugment (Zhao et al. 2020), a learning rate
-for each side (Heusel et al. 2017). `training.run` builds it from `conf/model/dcgan.yaml`; Lightning trains it; the rest
-of the code sees a `catsweep.models.generator.Generator`.
+for each side (Heusel et al. 2017). `catsweep.training` builds it from `conf/model/dcgan.yaml`; Lightning trains it;
+the rest of the code sees a `catsweep.models.generator.Generator`.
 """  # noqa: RUF002  # a name with dotless i's
 
 from collections.abc import Iterator

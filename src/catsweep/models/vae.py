@@ -1,6 +1,6 @@
 """A variational autoencoder (Kingma and Welling 2013, arXiv:1312.6114), with β, free bits, averages, a discriminator.
 
-`training.run` builds it from `conf/model/vae.yaml`; Lightning trains it; the rest of the code sees a
+`catsweep.training` builds it from `conf/model/vae.yaml`; Lightning trains it; the rest of the code sees a
 `catsweep.models.generator.LatentEncoder`.
 """
 

@@ -1,8 +1,8 @@
 """A pretrained VAE, Hugging Face's `AutoencoderKL`: its decoder fine-tuned, or a small prior learned on its latents.
 
-`training.run` builds it from `conf/model/vae_pretrained.yaml`. The encoder stays as it is, so its latents stay the same
-and there is no divergence to pay for: what makes standard normal latents into those of cats is a prior, fitted to them
-afterwards (as in latent diffusion, with a much larger one: Rombach et al. 2022, arXiv:2112.10752).
+`catsweep.training` builds it from `conf/model/vae_pretrained.yaml`. The encoder is frozen, so its latents stay the
+same and there is no divergence to pay for: what makes standard normal latents into those of cats is a prior, fitted to
+them afterwards (as in latent diffusion, with a much larger one: Rombach et al. 2022, arXiv:2112.10752).
 
 `complete_config` writes the architecture (`config.json`) into a run's configuration, so that the model can be built
 again without its source. Only that and safetensors are read: no pickles, and no code. The package diffusers
@@ -49,7 +49,7 @@ def read_architecture(source: str | None, subfolder: str | None = None, revision
         ConfigError: no source, or something else than an `AutoencoderKL`.
         DataError: it cannot be read; the message says what is needed.
 
-    >>> read_architecture(None)  # doctest: +ELLIPSIS
+    >>> read_architecture(None)  # doctest: +IGNORE_EXCEPTION_DETAIL
     Traceback (most recent call last):
     catsweep.errors.ConfigError: model=vae_pretrained starts from a VAE of Hugging Face: add model.source=USER/NAME...
     """

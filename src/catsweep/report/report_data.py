@@ -22,10 +22,10 @@ from catsweep.report.report_charts import StudyCharts, Timeline, timeline
 from catsweep.selection import Choice, Seeds, Trials, decide, read_trials
 from catsweep.study_record import Entry, Importance, Record, importances, read
 from steady import grammar
-from steady.confirm.comparison import Confirmation
+from steady.confirm.confirmation import Confirmation
 from steady.printing import readable
-from steady.study.meta import SCRIPT, is_plain
 from steady.study.storage import open_study
+from steady.study.untrusted import SCRIPT, is_plain
 
 SHOWN = 36  # of the winner's samples, and of the real cats beside them
 SWEPT = ("study", "trials")  # keys of a sweep that a single run does not take
@@ -59,7 +59,9 @@ class Winner:
             return "winner"
         if self.seeds is None or self.seeds.own is None:
             return ""
-        return "not told from it" if number in self.seeds.not_told_from(0) else "told from it"
+        return (
+            "not significantly different" if number in self.seeds.not_different_from(0) else "significantly different"
+        )
 
     @property
     def front(self) -> tuple[int, ...]:

@@ -18,9 +18,9 @@ from catsweep.metrics.judge import BESIDE, RunScores, of_confirmation
 from catsweep.study_record import Entry, Record, importances
 from catsweep.templates import without_markup
 from catsweep.tracking.loggers import RunLogger
-from steady.confirm import comparison
-from steady.confirm.comparison import Confirmation
-from steady.study import meta, results
+from steady.confirm import confirmation
+from steady.confirm.confirmation import Confirmation
+from steady.study import meta, select
 
 if TYPE_CHECKING:
     import wandb
@@ -51,7 +51,7 @@ def record(study: optuna.Study, folder: Path, study_folder: Path, config: DictCo
     try:
         about = {
             "study": study.study_name,
-            "sampler_seed": study.user_attrs.get("seed"),
+            "sampler_seed": meta.get(study, meta.SWEEP_SEED),
             "objectives": {one.name: "maximize" if one.maximise else "minimize" for one in found.objectives},
             "space": found.contract.get("space"),
             "facts": found.contract.get("facts"),
@@ -59,7 +59,7 @@ def record(study: optuna.Study, folder: Path, study_folder: Path, config: DictCo
         run.config.update(about, allow_val_change=True)
         finished = _write_history(run, study, [objective.name for objective in found.objectives])
         try:
-            confirmed = comparison.read(study_folder)
+            confirmed = confirmation.read(study_folder)
         except ValueError:  # another version's, or damaged: `make best-model` says so
             confirmed = None
         media = _media(study, found)
@@ -103,7 +103,7 @@ def _media(study: optuna.Study, found: Record) -> dict[str, Any]:
     import wandb
 
     parameters = list(found.distributions)
-    front = [trial.number for trial in results.best_trials(study)]
+    front = [trial.number for trial in select.best_trials(study)]
     by_number = {trial.number: trial for trial in found.trials}
     ranked = [by_number[number] for number in found.ranked]
     scores = [objective.name for objective in found.objectives]
@@ -191,9 +191,10 @@ def _confirmed(confirmed: Confirmation, found: Record) -> "wandb.Table":
 
     names = [name for name in BESIDE if name in of_confirmation(confirmed, found.opinion.again)]
     again = {one.trial: found.opinion.again.get(one.trial, {}) for one in confirmed.candidates}
+    roles = {**dict.fromkeys(confirmed.tied, "not significantly different"), confirmed.winner.trial: "winner"}
     rows = [
-        [one.trial, "winner" if one is confirmed.winner else "not told from it" if one.trial in confirmed.tied else "",
-         seed, *values, *(again[one.trial].get(seed, RunScores()).values.get(name) for name in names)]
+        [one.trial, roles.get(one.trial, ""), seed, *values,
+         *(again[one.trial].get(seed, RunScores()).values.get(name) for name in names)]
         for one in confirmed.candidates for seed, values in one.values.items()
     ]  # fmt: skip
     return wandb.Table(["trial", "role", "seed", *confirmed.objectives, *names], rows)
@@ -202,7 +203,7 @@ def _confirmed(confirmed: Confirmation, found: Record) -> "wandb.Table":
 def _summary(study: optuna.Study, found: Record, confirmed: Confirmation | None) -> Mapping[str, Any]:
     states = [trial.state for trial in found.trials]
     summary: dict[str, Any] = {f"count/{state}": states.count(state) for state in dict.fromkeys(states)}
-    front = results.best_trials(study)
+    front = select.best_trials(study)
     if front:
         summary |= {"objective": front[0].values[0], "winner": front[0].number, "pareto": [t.number for t in front]}
     if confirmed is not None:

@@ -24,6 +24,7 @@ from catsweep.tracking.loggers import STEP, resolve_mode
 from steady.atomic import write_json
 from steady.options import SWEEPS
 from steady.printing import fenced, readable, say
+from steady.study import meta
 from steady.study.storage import open_study, study_folder
 from steady.study.trial_folders import is_of
 
@@ -50,7 +51,7 @@ def main(words: list[str] | None = None) -> None:
 
 def _read(folder: Path) -> Record:
     study = open_study(folder)
-    runs = Path(study.user_attrs.get("sweep_dir", usual := Path("outputs") / folder.name))
+    runs = Path(meta.get(study, meta.SWEEP_DIR, usual := Path("outputs") / folder.name))
     if runs.absolute() != usual.absolute() and not is_of(runs, study.study_name):
         raise StudyError(
             f"The study {study.study_name} says that its runs are in {runs}, but no sweep of that name has left its "

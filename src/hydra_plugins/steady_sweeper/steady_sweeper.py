@@ -1,4 +1,4 @@
-"""The class Hydra finds: it hands everything to `steady.sweep`, imported when a sweep really runs."""
+"""Plugin class that Hydra finds; `steady.sweep` is imported when a sweep really runs."""
 
 from typing import Any
 
@@ -10,13 +10,13 @@ from . import config as config
 
 
 class SteadySweeper(Sweeper):
-    """A search with Optuna in steady state: slots never wait for each other, and a sweep can always be resumed."""
+    """Sweeper with Optuna in steady state: slots never wait for each other, and a sweep can always be resumed."""
 
     def __init__(self, **settings: Any) -> None:
         self.settings = settings
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Remember what jobs are made of."""
+        """Keep what jobs are made of."""
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def sweep(self, arguments: list[str]) -> None:

@@ -1,11 +1,8 @@
-"""What a person gives for a sweep, checked against its space and its configuration before anything is written.
+"""Checks of what a person gives for a sweep, against its space and its configuration, before anything is written.
 
-`steady.sweep` calls it first, for a rehearsal as well. All problems are told at once.
-
-Whether Hydra can compose the jobs of a space: options that there are, keys that the configuration has.
-
-Called by `steady.sweep` before anything is written. What is misspelled in a space would else fail in every
-trial that draws it, and the study would keep it for good.
+`steady.sweep` calls them first, for a dry run as well. All problems are told at once. `JobComposer` finds out whether
+Hydra can compose the jobs of a space (options that there are, keys that the configuration has): what is misspelled in
+a space would else fail in every trial that draws it, and the study would keep it for good.
 """
 
 import copy
@@ -16,7 +13,7 @@ import logging
 import pkgutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import optuna
@@ -29,9 +26,8 @@ from omegaconf.errors import OmegaConfBaseException, ValidationError
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from steady import grammar
-from steady.confirm import comparison
-from steady.errors import ConfigError
-from steady.options import Settings, listed
+from steady.exceptions import ConfigError
+from steady.options import SweepOptions
 from steady.propose import enqueue, pruning
 from steady.propose.space import Space, count_values, is_finite, values_of
 from steady.schema import registered
@@ -40,45 +36,45 @@ log = logging.getLogger(__name__)
 
 
 def recorded(study: optuna.Study) -> dict[str, BaseDistribution]:
-    """The parameters that a study keeps already, each with its newest distribution."""
+    """Collect the parameters that a study keeps already, each with its newest distribution.
+
+    Example:
+        >>> recorded(optuna.create_study())
+        {}
+    """
     found: dict[str, BaseDistribution] = {}
     for trial in study.get_trials(deepcopy=False):
         found.update(trial.distributions)
     return found
 
 
-def checked(settings: Settings, space: Space, config: DictConfig, loader: ConfigLoader) -> Settings:
-    """Settings whose `enqueue` is as the study keeps configurations, if a sweep can be run with them.
-
-    Args:
-        settings: of the sweep.
-        space: what is searched.
-        config: of the multirun.
-        loader: of Hydra.
+def checked(options: SweepOptions, space: Space, config: DictConfig, loader: ConfigLoader) -> SweepOptions:
+    """Check options of a sweep, and spell their `enqueue` as the study keeps configurations.
 
     Raises:
         ConfigError: with every configuration that is none of the space, every option that its group has not, every
             parameter that no job can be composed with, and every function or class that is named and cannot be had.
     """
-    composing = Composing(space, config, loader)
-    named, problems, remarks = enqueue.read_all(settings["enqueue"], space, config, composing.variants)
+    composing = JobComposer(space, config, loader)
+    named, problems, remarks = enqueue.read_all(options.enqueue, space, config, composing.variants)
     if composing.possible:
         problems += composing.problems()
     elif not problems:
         problems.append("hydra.sweeper has a value nan, beside which Hydra composes no job; take it out.")
-    problems += _unavailable(settings, config)
+    problems += _unavailable(options, config)
     if problems:
         raise ConfigError("\n".join(problems))
     for remark in remarks:
         log.info(remark)
-    return replace(settings, keys={**settings.keys, "enqueue": named})
+    return replace(options, enqueue=named)
 
 
-def _unavailable(settings: Settings, config: DictConfig) -> list[str]:
-    """What the sweep would need later and could not have: functions that are named, a pruner, a seed to go on from."""
+def _unavailable(options: SweepOptions, config: DictConfig) -> list[str]:
+    """List what the sweep would need later and could not have: named functions, a pruner, a seed to go on from."""
     said = []
-    for key in ("preflight", "on_end"):
-        for path in listed(settings[key]):
+    preflight = () if options.preflight is None else (options.preflight,)
+    for key, paths in (("preflight", preflight), ("on_end", options.on_end)):
+        for path in paths:
             try:
                 if not callable(pkgutil.resolve_name(path)):
                     raise TypeError("it cannot be called")
@@ -86,24 +82,43 @@ def _unavailable(settings: Settings, config: DictConfig) -> list[str]:
                 said.append(
                     f"hydra.sweeper.{key} must be the dotted path of a function; got {path!r}: {_one_line(error)}"
                 )
-    said += _not_found(settings["preload"])
-    if settings["pruner"] is not None:
+    said += _not_found(options.preload)
+    if options.pruning is not None:
         try:
-            pruning.rehearse(settings.pruning or {})
+            pruning.check_pruner(asdict(options.pruning))
         except ConfigError as error:
             said.append(str(error))
         except Exception as error:  # whatever a class of the user's raises
             said.append(f"hydra.sweeper.pruner cannot be made, or cannot prune with its arguments: {_one_line(error)}")
-    if settings["confirm"] is not None:
+    if options.confirm is not None:
         try:
-            comparison.first_seed(config)
+            first_seed(config)
         except ConfigError as error:
             said.append(str(error))
     return said
 
 
+def first_seed(config: DictConfig) -> int:
+    """Read the seed under which trials of the search train; the confirmation's are others.
+
+    Raises:
+        ConfigError: the configuration has no key `seed`, or no whole number there.
+
+    Example:
+        >>> first_seed(OmegaConf.create({"seed": 7}))
+        7
+    """
+    seed = OmegaConf.select(config, "seed")
+    if type(seed) is not int:
+        raise ConfigError(
+            f"confirm trains under other seeds, so the configuration needs a key seed, a whole number; it is {seed!r}. "
+            "Add one (+seed=0), or set hydra.sweeper.confirm=null."
+        )
+    return seed
+
+
 def _not_found(modules: Sequence[str]) -> list[str]:
-    """Modules of `preload` that there are none of: the warm parent would pass over them in silence."""
+    """List modules of `preload` that there are none of: the warm parent would pass over them in silence."""
     said = []
     for name in modules:
         try:
@@ -125,19 +140,8 @@ FEW = 1000  # values that are listed
 REFUSALS = (HydraException, OmegaConfBaseException, ValueError, TypeError, AssertionError)
 
 
-def problems(space: Space, config: DictConfig, loader: ConfigLoader) -> list[str]:
-    """What no job could be composed with, one line each.
-
-    Args:
-        space: what is searched, and fixed.
-        config: of the multirun.
-        loader: of Hydra.
-    """
-    return Composing(space, config, loader).problems()
-
-
-class Composing:
-    """Composes jobs as they will be.
+class JobComposer:
+    """Composes jobs as they will be, to find what no job could be composed with.
 
     Args:
         space: what is searched, and fixed.
@@ -154,15 +158,11 @@ class Composing:
         return bool(self.config.hydra.sweeper == copy.deepcopy(self.config.hydra.sweeper))
 
     def problems(self) -> list[str]:
-        """See `problems` of this module."""
+        """List what no job could be composed with, one line each."""
         return self.unknown_options() or self.refused_values() or self.impossible_keys() or self.faults()
 
     def composed(self, params: Mapping[str, Any], *overrides: str) -> DictConfig:
-        """The configuration of a job.
-
-        Args:
-            params: of its trial.
-            overrides: further ones, which come first.
+        """Compose the configuration of a job with these parameters, behind further overrides.
 
         Raises:
             Exception: one of `REFUSALS`.
@@ -170,14 +170,14 @@ class Composing:
         return self.loader.load_sweep_config(self.config, [*overrides, *self.space.overrides(params)])
 
     def variants(self, params: Mapping[str, Any]) -> list[DictConfig]:
-        """What jobs with these parameters may be composed to: one for each option of a group that is not among them.
+        """Compose the jobs with these parameters: one for each option of a group that is not among them.
 
         Those that cannot be composed are left out.
         """
         drawn = [params]
         for name in self.space.parameters:
             if name not in params and self._is_group(name):
-                drawn += [{**params, name: value} for value in _values(self.space, name)]
+                drawn += [{**params, name: value} for value in self._values(name)]
         found = []
         for one in drawn[:TRIES]:
             with suppress(*REFUSALS):
@@ -185,7 +185,7 @@ class Composing:
         return found
 
     def examples(self) -> Iterator[dict[str, Any]]:
-        """Parameters of a few jobs that are not alike, and can be composed."""
+        """Yield parameters of a few jobs that are not alike, and can be composed."""
         several = (params for name in self.space.parameters for params in self._examples(name))
         for params in itertools.islice(itertools.chain(several, [{}]), TRIES):
             if self._refusal(params) is None:
@@ -194,7 +194,7 @@ class Composing:
     # --- options of groups
 
     def unknown_options(self) -> list[str]:
-        """Options, searched or fixed, of groups that do not have them."""
+        """List options, searched or fixed, of groups that do not have them."""
         said = []
         for key, values in self._chosen().items():
             group = key.partition("@")[0]
@@ -209,7 +209,7 @@ class Composing:
         return said
 
     def _chosen(self) -> dict[str, list[Any]]:
-        """Plain values by key, of all that could be a group."""
+        """Collect plain values by key, of all that could be a group."""
         chosen: dict[str, list[Any]] = {}
         for name, distribution in self.space.parameters.items():
             if isinstance(distribution, CategoricalDistribution):
@@ -228,7 +228,7 @@ class Composing:
         return self.loader.get_group_options(group, ObjectType.CONFIG, self.config.hydra.job.config_name, overrides)
 
     def _refused(self, key: str, option: str) -> bool:
-        """Whether Hydra has no use for an option that is not listed: it may be in a folder, or the group optional."""
+        """Tell if Hydra refuses an option that is not listed: it may be in a folder, or the group optional."""
         prefix = self.space.prefixes.get(key, "")
         if key in self.space.fixed:
             return self._refusal({}) is not None
@@ -237,7 +237,7 @@ class Composing:
     # --- values
 
     def refused_values(self) -> list[str]:
-        """Values of the space, or its bounds, that the configuration has no use for, see `steady.schema`.
+        """List values of the space, or its bounds, that the configuration has no use for, see `steady.schema`.
 
         Each parameter is looked at in the first configuration that has it.
         """
@@ -246,16 +246,16 @@ class Composing:
         for config in self._by_group():
             for name in [name for name in waiting if registered().knows(config, grammar.bare(name))]:
                 waiting.remove(name)
-                values = map(grammar.plain, _values(self.space, name))
+                values = map(grammar.plain, self._values(name))
                 said += [registered().refusal(config, grammar.bare(name), value) for value in values]
             if not waiting:
                 break
         return list(dict.fromkeys(filter(None, said)))
 
     def _by_group(self) -> Iterator[DictConfig]:
-        """Configurations with the first option of each group, then with each other, and without any other parameter."""
+        """Compose with the first option of each group, then with each other, and without any other parameter."""
         groups = [name for name in self.space.parameters if self._is_group(name)]
-        others = ({name: value} for name in groups for value in _values(self.space, name)[1:])
+        others = ({name: value} for name in groups for value in self._values(name)[1:])
         for wanted in itertools.islice(itertools.chain([{}], others), TRIES):
             params = self._example(wanted)
             with suppress(*REFUSALS):
@@ -264,7 +264,7 @@ class Composing:
     # --- keys
 
     def impossible_keys(self) -> list[str]:
-        """Parameters that no configuration can be composed with."""
+        """List parameters that no configuration can be composed with."""
         if not self.space.parameters and (told := self._refusal({})):
             return [f"No job can be composed: {told}"]
         said: dict[str, str] = {}
@@ -283,12 +283,12 @@ class Composing:
         return list(dict.fromkeys(said.values()))
 
     def faults(self) -> list[str]:
-        """What a job would be refused for that Hydra has composed, see `steady.schema`."""
+        """List what a job would be refused for that Hydra has composed, see `steady.schema`."""
         params = next(self.examples(), None)
         return [] if params is None else registered().faults(self.composed(params))
 
     def _culprits(self, name: str, refusals: list[dict[str, Any]]) -> dict[str, str]:
-        """What a parameter is refused for: itself, or else what every job has."""
+        """Find what a parameter is refused for: itself, or else what every job has."""
         params = next((params for params in refusals if name in params), {})
         groups = {other: value for other, value in params.items() if other != name and self._is_group(other)}
         sound = {other: value for other, value in groups.items() if not self._refusal({other: value})}
@@ -308,37 +308,34 @@ class Composing:
         return "." not in key.partition("@")[0] and bool(self._options(key.partition("@")[0]))
 
     def _examples(self, name: str) -> Iterator[dict[str, Any]]:
-        """Configurations that have a parameter: the first, then with each other option of each group, and its values.
+        """Yield configurations with a parameter: the first, then other options of each group, and its other values.
 
         A key that is there only with certain options of several groups at once would not be found; conditions tell.
         """
-        wanted: dict[str, Any] = {}
-        hanging = name
-        while (condition := self.space.conditions.get(hanging)) and condition.other in self.space.parameters:
-            other = condition.other
-            fitting = [value for value in _values(self.space, other) if self.space.applies(hanging, {other: value})]
-            if not fitting:
-                break
-            wanted[other], hanging = fitting[0], other
+        wanted = self.space.prerequisites(name, self._values)
         yield self._example(wanted)
         tried = 0
         for other in self.space.parameters:
             if other not in wanted and (other == name or self._is_group(other)):
-                for value in _values(self.space, other)[1:]:
+                for value in self._values(other)[1:]:
                     if (tried := tried + 1) > TRIES:
                         return
                     yield self._example({**wanted, other: value})
 
     def _example(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
-        """A configuration with some values, and the first of all others."""
-        params: dict[str, Any] = {}
-        for name in self.space.parameters:
-            if self.space.applies(name, params):
-                params[name] = wanted.get(name, _values(self.space, name)[0])
-        return params
+        """Make a configuration with some values, and the first of all others."""
+        return self.space.completed(wanted, self._values)
+
+    def _values(self, name: str) -> list[Any]:
+        """List the values of a parameter, or its bounds if there are too many."""
+        distribution = self.space.parameters[name]
+        if is_finite(distribution) and count_values(distribution) <= FEW:
+            return values_of(distribution)
+        assert isinstance(distribution, IntDistribution | FloatDistribution)
+        return [distribution.low, distribution.high]
 
     def _refusal(self, params: Mapping[str, Any], *overrides: str) -> str | None:
-        """Why a job cannot be composed, on one line; None if it can."""
+        """Say why a job cannot be composed, on one line; None if it can."""
         try:
             self.composed(params, *overrides)
         except REFUSALS as error:
@@ -351,17 +348,8 @@ class Composing:
         return None
 
 
-def _values(space: Space, name: str) -> list[Any]:
-    """The values of a parameter, or its bounds if there are too many."""
-    distribution = space.parameters[name]
-    if is_finite(distribution) and count_values(distribution) <= FEW:
-        return values_of(distribution)
-    assert isinstance(distribution, IntDistribution | FloatDistribution)
-    return [distribution.low, distribution.high]
-
-
 def _options_of(value: Any) -> list[str]:
-    """The options that a value of a group names; none that is only known within a job."""
+    """List the options that a value of a group names; none that is only known within a job."""
     several = value if isinstance(value, list) else [value]
     return [option for option in several if isinstance(option, str) and "${" not in option]
 

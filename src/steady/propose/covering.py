@@ -1,9 +1,9 @@
-"""Which options of a space no trial can run with: each is tried at least once, instead of all their combinations.
+"""A covering array of the options of a space: each is tried at least once, instead of all their combinations.
 
 `steady.run.job_factory` hands `Examples` to a preflight that asks for it. It tries as many configurations as the
-longest list of options has entries (a covering array of strength one); only when one of them fails is it found out
-which of its options is to blame, by putting each into a configuration that works. What fails only beside certain others
-is no fault of the space as a whole: such trials will fail, and the sampler goes round them.
+longest list of options has entries (strength one); only when one of them fails is it found out which of its options is
+to blame, by putting each into a configuration that works. What fails only beside certain others is no fault of the
+space as a whole: such trials will fail, and the sampler goes round them.
 """
 
 import copy
@@ -11,6 +11,7 @@ import itertools
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
@@ -26,13 +27,88 @@ log = logging.getLogger(__name__)
 MOST = 24  # configurations that are tried at first: options beyond have to show in their own trials
 DONORS = 3  # configurations that work, into which an option is put before it is blamed
 SHIFTS = 4  # further mixtures, should every one of the first fail
-Attempt = Callable[[DictConfig], list[str]]
 Params = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
+class CoveringArray:
+    """Configurations of a space in which each option comes at least once.
+
+    Args:
+        space: what is searched.
+        now: values that are tried first, those of the configuration as it stands.
+
+    Example:
+        >>> array = CoveringArray(Space.parse({"loss": "choice(l1, l2, l3)", "depth": "choice(1, 2)"}, []), {})
+        >>> array.problems(lambda params: ["no l2"] if params["loss"] == "l2" else [])
+        ['loss=l2: no l2']
+    """
+
+    space: Space
+    now: Params
+
+    @cached_property
+    def values(self) -> dict[str, list[Any]]:
+        """What is tried of each parameter: its choices or bounds, at first what stands."""
+        found = {name: _options(distribution) for name, distribution in self.space.parameters.items()}
+        for name, value in self.now.items():
+            found[name] = [value, *(other for other in found[name] if other != value)]
+        return found
+
+    def problems(self, attempt: Callable[[Params], list[str]]) -> list[str]:
+        """List what no configuration can run with, a line or more each, with the option that causes it.
+
+        Args:
+            attempt: tries a configuration, and lists what is wrong with it.
+        """
+        sound: list[Params] = []
+        failed: dict[str, None] = {}
+        always: set[str] | None = None  # what every one failed of
+        length = min(max(map(len, self.values.values()), default=1), MOST)
+        for row in range(length):
+            params = self._row(row, 0)
+            if said := attempt(params):
+                failed |= dict.fromkeys(said)
+                always = set(said) & (set(said) if always is None else always)
+            else:
+                sound.append(params)
+        for shift, row in itertools.product(range(1, SHIFTS), range(length)):
+            if sound or not failed or (always and shift > 1):
+                break
+            if not attempt(params := self._row(row, shift)):
+                sound.append(params)
+        if not sound:
+            return list(failed)
+        blamed = []
+        known = {(name, repr(value)) for params in sound for name, value in params.items()}  # a choice may be a list
+        for name, value in [(name, value) for name, some in self.values.items() for value in some[:length]]:
+            if (name, repr(value)) not in known and (said := self._blame(name, value, sound, attempt)):
+                blamed.append(f"{grammar.bare(name)}={grammar.spelled(value)}: {' '.join(said)}")
+        if failed and not blamed:
+            log.warning("Some options cannot be combined, and trials that draw them together will fail: %s", [*failed])
+        return blamed
+
+    def _row(self, row: int, shift: int) -> Params:
+        """Take the row-th value of each parameter; with a shift, other values beside each other."""
+        places = enumerate(self.values.items())
+        wanted = {name: some[(row + shift * place) % len(some)] for place, (name, some) in places}
+        return self.space.completed(wanted, self.values.__getitem__)
+
+    def _blame(self, name: str, value: Any, sound: list[Params], attempt: Callable[[Params], list[str]]) -> list[str]:
+        """List what is wrong with an option in every configuration that it is tried in; nothing if it works in one."""
+        first: list[str] = []
+        needed = self.space.prerequisites(name, self.values.__getitem__)
+        for donor in sound[:DONORS]:
+            params = self.space.completed({**donor, **needed, name: value}, self.values.__getitem__)
+            if name not in params or not (said := attempt(params)):
+                return []
+            first = first or said
+        return first
+
+
+@dataclass(frozen=True)
 class Examples:
-    """Configurations that trials of a sweep will have.
+    """Configurations that trials of a sweep will have, for a preflight to try.
 
     Args:
         space: what is searched.
@@ -46,22 +122,14 @@ class Examples:
     loader: ConfigLoader
     place: tuple[str, ...] = ()
 
-    def problems(self, attempt: Attempt) -> list[str]:
-        """What no trial can run with, a line or more each, with the option that causes it.
+    def problems(self, attempt: Callable[[DictConfig], list[str]]) -> list[str]:
+        """List what no trial can run with, see `CoveringArray.problems`.
 
         Args:
-            attempt: tries a task's configuration, and says what is wrong with it. `HydraConfig` is that of its job.
+            attempt: tries a task's configuration, and lists what is wrong with it. `HydraConfig` is that of its job.
         """
-        return _problems(self.space, self._values(), lambda params: attempt(self._composed(params)))
-
-    def _values(self) -> dict[str, list[Any]]:
-        """What is tried of each parameter, first what the configuration as it stands has."""
-        now = self.space.baseline(self.config) or {}
-        found = {name: _tried(distribution) for name, distribution in self.space.parameters.items()}
-        for name, values in found.items():
-            if name in now:
-                values[:] = [now[name], *(value for value in values if value != now[name])]
-        return found
+        array = CoveringArray(self.space, self.space.baseline(self.config) or {})
+        return array.problems(lambda params: attempt(self._composed(params)))
 
     def _composed(self, params: Params) -> DictConfig:
         composed = self.loader.load_sweep_config(self.config, [*self.space.overrides(dict(params)), *self.place])
@@ -76,82 +144,8 @@ class Examples:
         return task
 
 
-def _problems(space: Space, values: Mapping[str, list[Any]], attempt: Callable[[Params], list[str]]) -> list[str]:
-    sound: list[Params] = []
-    failed: dict[str, None] = {}
-    always: set[str] | None = None  # what every one failed of
-    length = min(max(map(len, values.values()), default=1), MOST)
-    for row in range(length):
-        params = _row(space, values, row, 0)
-        if said := attempt(params):
-            failed |= dict.fromkeys(said)
-            always = set(said) & (set(said) if always is None else always)
-        else:
-            sound.append(params)
-    for shift, row in itertools.product(range(1, SHIFTS), range(length)):
-        if sound or not failed or (always and shift > 1):
-            break
-        if not attempt(params := _row(space, values, row, shift)):
-            sound.append(params)
-    if not sound:
-        return list(failed)
-    blamed = []
-    known = {_pair(name, value) for params in sound for name, value in params.items()}
-    for name, value in [(name, value) for name, some in values.items() for value in some[:length]]:
-        if _pair(name, value) not in known and (said := _blame(space, values, name, value, sound, attempt)):
-            blamed.append(f"{grammar.bare(name)}={grammar.spelled(value)}: {' '.join(said)}")
-    if failed and not blamed:
-        log.warning("Some options cannot be combined, and trials that draw them together will fail: %s", [*failed])
-    return blamed
-
-
-def _blame(
-    space: Space, values: Mapping[str, list[Any]], name: str, value: Any, sound: list[Params],
-    attempt: Callable[[Params], list[str]],
-) -> list[str]:  # fmt: skip
-    """What is wrong with an option in every configuration that it is tried in; nothing if it works in one."""
-    first: list[str] = []
-    for donor in sound[:DONORS]:
-        params = _with(space, values, {**donor, **_needed(space, values, name), name: value})
-        if name not in params:
-            return []
-        if not (said := attempt(params)):
-            return []
-        first = first or said
-    return first
-
-
-def _row(space: Space, values: Mapping[str, list[Any]], row: int, shift: int) -> Params:
-    """The row-th value of each parameter; with a shift, other values beside each other."""
-    places = enumerate(values.items())
-    return _with(space, values, {name: some[(row + shift * place) % len(some)] for place, (name, some) in places})
-
-
-def _with(space: Space, values: Mapping[str, list[Any]], wanted: Params) -> Params:
-    params: dict[str, Any] = {}
-    for name, some in values.items():
-        if space.applies(name, params):
-            params[name] = wanted.get(name, some[0])
-    return params
-
-
-def _needed(space: Space, values: Mapping[str, list[Any]], name: str) -> dict[str, Any]:
-    """Values of others on whose condition a parameter is there."""
-    needed: dict[str, Any] = {}
-    while (condition := space.conditions.get(name)) and condition.other in values:
-        fitting = [one for one in values[condition.other] if space.applies(name, {condition.other: one})]
-        if not fitting:
-            break
-        needed[condition.other], name = fitting[0], condition.other
-    return needed
-
-
-def _tried(distribution: BaseDistribution) -> list[Any]:
+def _options(distribution: BaseDistribution) -> list[Any]:
     if isinstance(distribution, CategoricalDistribution):
         return list(distribution.choices)
     assert isinstance(distribution, IntDistribution | FloatDistribution)
     return [distribution.low, distribution.high] if distribution.low != distribution.high else [distribution.low]
-
-
-def _pair(name: str, value: Any) -> tuple[str, str]:
-    return name, repr(value)  # a choice may be a list

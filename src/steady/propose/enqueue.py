@@ -1,4 +1,4 @@
-"""Configurations that a person names, as trials to run: are they of the space, and how does the study keep them.
+"""Reading of configurations that a person enqueues: are they of the space, and how does the study keep them.
 
 `enqueue` and `baseline` are checked before anything is written; what another tool of Optuna has put into the study
 (`study.enqueue_trial`) when its turn comes.
@@ -21,7 +21,7 @@ Variants = Callable[[Mapping[str, Any]], Sequence[DictConfig]]
 
 @dataclass
 class Enqueued:
-    """One configuration.
+    """An enqueued configuration, as read.
 
     Attributes:
         params: what a trial is to have, by the study's names and as the study keeps it.
@@ -29,6 +29,11 @@ class Enqueued:
         absent: what of it is not there beside the rest, one line each.
         remarks: what of it is of no use, since it is fixed otherwise.
         excluded: on what of it the rest depends, though it is fixed otherwise; None: on nothing.
+
+    Example:
+        >>> space = Space.parse({"lr": "interval(0.1, 1)"}, [])
+        >>> Enqueued.read({"lr": 2.0}, space, None).problems
+        ['lr must be a number from 0.1 to 1.0; got 2']
     """
 
     params: dict[str, Any] = field(default_factory=dict)
@@ -74,7 +79,7 @@ class Enqueued:
         return found
 
     def _conditions(self, space: Space, unsearched: Mapping[str, Any]) -> None:
-        """What is there only when something else has another value than here, or than is fixed."""
+        """Note what is there only when something else has another value than here, or than is fixed."""
         for name in space.parameters:
             if name in self.params and not space.applies(name, self.params):
                 self.absent.append(f"{grammar.bare(name)} is there only when {space.conditions[name]}")
@@ -85,7 +90,7 @@ class Enqueued:
                     )
 
     def _unsearched(self, key: str, value: Any, space: Space, configs: Sequence[DictConfig]) -> None:
-        """A key that is not searched: it can have no other value than its job is composed with."""
+        """Note a key that is not searched: it can have no other value than its job is composed with."""
         if key in space.fixed:
             stands: Any = grammar.plain(grammar.kept(grammar.parsed(space.fixed[key])))
             if stands != value:
@@ -109,10 +114,14 @@ class Enqueued:
 def read_all(
     given: Sequence[Any], space: Space, config: DictConfig | None, variants: Variants | None = None
 ) -> tuple[list[dict[str, Any]], list[str], list[str]]:
-    """The configurations of `hydra.sweeper.enqueue`.
+    """Read the configurations of `hydra.sweeper.enqueue`.
 
     Returns:
         What to enqueue, but for what a fixed value excludes; problems and remarks, each with its place.
+
+    Example:
+        >>> read_all([{"lr": 0.5}], Space.parse({"lr": "interval(0.1, 1)"}, []), None)
+        ([{'lr': 0.5}], [], [])
     """
     params, problems, remarks = [], [], []
     for index, one in enumerate(given):
@@ -127,7 +136,7 @@ def read_all(
 
 
 def _standing(config: DictConfig, key: str) -> Any:
-    """The option of a group, or the value of a key; `MISSING` if there is none, or none that is known by now."""
+    """Get the option of a group, or the value of a key; `MISSING` if there is none, or none that is known by now."""
     groups = OmegaConf.select(config, "hydra.runtime.choices") or {}
     if key in groups or key.startswith("hydra"):
         return groups.get(key, MISSING)

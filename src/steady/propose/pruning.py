@@ -1,11 +1,7 @@
-"""Whether a trial goes on, by its rung scores and those of the others.
+"""Pruning of trials by their rung scores, for one score by any pruner of Optuna, for several by Pareto rank.
 
 Optuna prunes for one objective only. Here trials keep their rung scores in an attribute of their own, so that studies
 of several objectives prune too, and any pruner of Optuna sees a study of one objective: the metric it prunes by.
-
-A pruner for several rung scores at once: what counts is how many trials are better in every one of them.
-
-Optuna's pruners know one value. This one is asked with all of them, by `steady.propose.pruning`.
 """
 
 import warnings
@@ -13,51 +9,26 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import hydra.utils
-import numpy as np
-import numpy.typing as npt
 import optuna
 from optuna.pruners import BasePruner
 from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from steady.errors import ConfigError
-from steady.propose.snapshot_storage import Draft
+from steady.exceptions import ConfigError
+from steady.propose.snapshot_storage import SnapshotStorage
 from steady.study import meta
+from steady.study.select import pareto_ranks
 
-MADE_UP, STEPS = 24, 3  # trials and rungs of a rehearsal
+MADE_UP, STEPS = 24, 3  # trials and rungs of `check_pruner`
+OWN = "steady.propose.pruning.ParetoPruner"
+OLD = {"catsweep.search.pareto.ParetoPruner": OWN}  # names in nodes of versions up to 0.1
 # One by one: a trial reads its pruner from the study, which may be somebody else's.
-TRUSTED = (*(f"optuna.pruners.{name}" for name in optuna.pruners.__all__), "steady.propose.pruning.ParetoPruner")
-
-
-def ranks(losses: npt.ArrayLike) -> npt.NDArray[np.int_]:
-    """Non-domination rank of each point (Deb et al. 2002, "NSGA-II"): 0 for those that no point dominates.
-
-    A point dominates another if it is nowhere worse and somewhere better.
-
-    Args:
-        losses: shape (points, scores), lower is better.
-
-    Returns:
-        Shape (points,), from 0.
-    """
-    points = np.asarray(losses, dtype=float)
-    result = np.zeros(len(points), dtype=int)
-    no_worse = (points[:, None] <= points[None]).all(-1)
-    better = (points[:, None] < points[None]).any(-1)
-    dominates = no_worse & better
-    left = np.ones(len(points), dtype=bool)
-    rank = 0
-    while left.any():
-        front = left & ~(dominates & left[:, None]).any(0)
-        result[front] = rank
-        left &= ~front
-        rank += 1
-    return result
+TRUSTED = (*(f"optuna.pruners.{name}" for name in optuna.pruners.__all__), OWN, "steady.ParetoPruner")
 
 
 class ParetoPruner:
-    """Ends a trial when too many of those that came as far stand before it.
+    """A pruner for several rung scores: ends a trial when too many of those that came as far have a lower Pareto rank.
 
     Trials of the same rank never end each other: neither is better in everything.
 
@@ -76,48 +47,59 @@ class ParetoPruner:
         self.keep, self.n_startup_trials, self.n_warmup_steps = keep, n_startup_trials, n_warmup_steps
 
     def prune(self, own: Sequence[float], others: Sequence[Sequence[float]], finished: int, step: int) -> bool:
-        """Whether to end a trial.
+        """Decide whether to end a trial.
 
         Args:
             own: its scores at this rung, lower is better.
             others: those of the other trials that came to it.
             finished: how many trials have finished.
             step: the rung.
+
+        Example:
+            >>> ParetoPruner(keep=0.5).prune([2.0, 2.0], [[1.0, 3.0], [3.0, 1.0]], finished=5, step=1)
+            False
         """
         if finished < self.n_startup_trials or step < self.n_warmup_steps or not others:
             return False
-        ranked = ranks([own, *others])
-        before = int((ranked < ranked[0]).sum())
-        return before >= self.keep * len(ranked)
+        ranks = pareto_ranks([own, *others])
+        return int((ranks < ranks[0]).sum()) >= self.keep * len(ranks)
 
 
 def build(node: Mapping[str, Any], metrics: Sequence[str]) -> BasePruner | ParetoPruner:
-    """The pruner that a study's settings name.
+    """Instantiate the pruner that a node of a configuration or of a study names.
 
     Raises:
-        ConfigError: a pruner for one metric, and several metrics.
+        ConfigError: it is none, or one for one metric, and there are several metrics.
+
+    Example:
+        >>> build({"_target_": "optuna.pruners.MedianPruner", "n_startup_trials": 3}, ["loss"])._n_startup_trials
+        3
     """
+    target = node["_target_"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        pruner = hydra.utils.instantiate(dict(node), _execution_whitelist_=TRUSTED, _convert_="all")
+        pruner = hydra.utils.instantiate(
+            {**node, "_target_": OLD.get(target, target)}, _execution_whitelist_=TRUSTED, _convert_="all"
+        )
     if not isinstance(pruner, BasePruner | ParetoPruner):
-        raise ConfigError(f"hydra.sweeper.pruner must be a pruner of Optuna or ParetoPruner; got {node['_target_']}.")
+        raise ConfigError(f"hydra.sweeper.pruner must be a pruner of Optuna or ParetoPruner; got {target}.")
     if len(metrics) > 1 and not isinstance(pruner, ParetoPruner):
         raise ConfigError(
             f"{type(pruner).__name__} prunes by one metric; prune_metric names {', '.join(metrics)}. "
-            "Name one, or use steady.propose.pruning.ParetoPruner."
+            "Name one, or use steady.ParetoPruner."
         )
     return pruner
 
 
-def rehearse(settings: Mapping[str, Any]) -> None:
-    """Let a pruner judge trials that are made up, in memory: what its arguments make it raise shows before a sweep.
-
-    Args:
-        settings: see `unpromising`.
+def check_pruner(settings: Mapping[str, Any]) -> None:
+    """Run a pruner on synthetic trials in memory, so that what its arguments make it raise shows before a sweep.
 
     Raises:
         Exception: whatever the pruner raises.
+
+    Example:
+        >>> node = {"_target_": "optuna.pruners.MedianPruner"}
+        >>> check_pruner({"pruner": node, "metrics": ["loss"], "directions": ["minimize"]})
     """
     study = optuna.create_study()
     for number in range(MADE_UP):
@@ -131,17 +113,23 @@ def rehearse(settings: Mapping[str, Any]) -> None:
             )
         )
     for step in range(1, STEPS + 1):
-        unpromising(study, MADE_UP - 1, step, settings)
+        should_prune(study, MADE_UP - 1, step, settings)
 
 
-def unpromising(study: Study, number: int, step: int, settings: Mapping[str, Any]) -> bool:
-    """Whether a trial that has just reported should end.
+def should_prune(study: Study, number: int, step: int, settings: Mapping[str, Any]) -> bool:
+    """Decide whether a trial that has just reported should end.
 
     Args:
-        study: it.
+        study: of the trial.
         number: of the trial.
         step: the rung that was reported.
-        settings: `pruner`, `metrics`, `directions` of the study.
+        settings: `pruner` (a node), `metrics` and `directions` of the study.
+
+    Example:
+        >>> study, node = optuna.create_study(), {"_target_": "optuna.pruners.ThresholdPruner", "upper": 1.0}
+        >>> study.ask().set_user_attr(meta.RUNGS, {"1": {"loss": 5.0}})
+        >>> should_prune(study, 0, 1, {"pruner": node, "metrics": ["loss"], "directions": ["minimize"]})
+        True
     """
     metrics = list(settings["metrics"])
     pruner = build(settings["pruner"], metrics)
@@ -155,8 +143,7 @@ def unpromising(study: Study, number: int, step: int, settings: Mapping[str, Any
         finished = sum(trial.state == TrialState.COMPLETE for trial in trials)
         return pruner.prune(own, list(scores.values()), finished, step)
     views = [_view(trial, metrics[0]) for trial in trials]
-    storage = _View(study, views, settings["directions"][0])
-    view = Study(study.study_name, storage, pruner=pruner)
+    view = Study(study.study_name, _View(study, views, settings["directions"][0]), pruner=pruner)
     return bool(pruner.prune(view, views[number]))
 
 
@@ -168,7 +155,7 @@ def _at(trial: FrozenTrial, step: int, metrics: Sequence[str], signs: Sequence[i
 
 
 def _view(trial: FrozenTrial, metric: str) -> FrozenTrial:
-    """The trial as one that reported this metric to Optuna."""
+    """Make a trial that reported this metric to Optuna."""
     rungs = meta.get(trial, meta.RUNGS, {})
     reported = {int(step): scores[metric] for step, scores in rungs.items() if metric in scores}
     value = reported[max(reported)] if reported and trial.state == TrialState.COMPLETE else None
@@ -180,8 +167,8 @@ def _view(trial: FrozenTrial, metric: str) -> FrozenTrial:
     )  # fmt: skip
 
 
-class _View(Draft):
-    """The study with one objective, the metric. What a pruner notes at a trial is kept in the real study."""
+class _View(SnapshotStorage):
+    """A study of one objective, the metric. What a pruner notes at a trial is kept in the real study."""
 
     def __init__(self, study: Study, trials: Sequence[FrozenTrial], direction: str) -> None:
         super().__init__(study, trials)

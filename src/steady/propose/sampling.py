@@ -1,11 +1,8 @@
-"""From the sampler's configuration and a trial's number to the sampler that draws this trial.
+"""Samplers of trials, and the proposer of the next configuration.
 
-A fresh one for each trial, its seed made of (seed, number): so two controllers never draw the same numbers, and a
-sweep that was resumed draws what the undisturbed one would have drawn.
-
-Which configuration comes next: drawn on paper, and drawn again when it was tried before.
-
-`steady.run.scheduler` asks for one whenever a slot is free, under the lock of asking, and commits it.
+A fresh sampler for each trial, its seed made of (seed, number): so two controllers never draw the same numbers, and a
+sweep that was resumed draws what the undisturbed one would have drawn. `steady.run.scheduler` asks for a proposal
+whenever a slot is free, under the lock of asking, and commits it; what was tried before is drawn again.
 """
 
 import functools
@@ -26,13 +23,13 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from steady import grammar
-from steady.errors import ConfigError, SteadyError
+from steady.exceptions import ConfigError, SteadyError
 from steady.options import TPE
 from steady.propose.enqueue import Enqueued
-from steady.propose.snapshot_storage import Draft
+from steady.propose.snapshot_storage import SnapshotStorage
 from steady.propose.space import Space, described
 from steady.study import budget
-from steady.study.meta import restrict_unpickling
+from steady.study.untrusted import restrict_unpickling
 
 TRUSTED = ("hydra_plugins.hydra_optuna_sweeper.*", "optuna.samplers.*", "steady.*")
 GRID, QMC = "optuna.samplers.GridSampler", "optuna.samplers.QMCSampler"
@@ -47,6 +44,11 @@ class Samplers:
             is not read: `seed` is.
         seed: of the sweep.
         space: what is searched; a grid needs its values, TPE has to know of conditions.
+
+    Example:
+        >>> samplers = Samplers({"_target_": "optuna.samplers.RandomSampler"}, 0, Space.parse({"x": "choice(1)"}, []))
+        >>> type(samplers(number=3)).__name__
+        'RandomSampler'
     """
 
     def __init__(self, node: Mapping[str, Any], seed: int, space: Space) -> None:
@@ -63,11 +65,7 @@ class Samplers:
         return self.target == GRID
 
     def __call__(self, number: int, attempt: int = 0) -> BaseSampler:
-        """The sampler of a trial.
-
-        Args:
-            number: of the trial.
-            attempt: above 0, another draw for the same trial.
+        """Make the sampler of a trial; an `attempt` above 0 is for another draw for the same trial.
 
         Raises:
             ConfigError: the sampler cannot be made of its arguments, or needs a package that is not installed.
@@ -94,11 +92,11 @@ class Samplers:
         return sampler
 
     def random(self, number: int, attempt: int = 0) -> BaseSampler:
-        """One that knows nothing, for what the configured sampler cannot draw."""
+        """Make one that knows nothing, for what the configured sampler cannot draw."""
         return RandomSampler(seed=_derived(self.seed, number, attempt))
 
     def lacking(self, error: ImportError) -> ConfigError:
-        """What to say when a sampler, made or drawing, imports what is not there."""
+        """Make the error for a sampler that, made or drawing, imports what is not there."""
         remedy = f" pip install {error.name}, or choose another sampler." if error.name else ""
         return ConfigError(f"The sampler {self.target} needs a package that is not installed: {error}.{remedy}")
 
@@ -135,15 +133,15 @@ class UnfitTrial(SteadyError):
 
 @dataclass
 class Proposal:
-    """A trial on paper.
+    """A drawn trial that is not yet in the study.
 
     Attributes:
-        draft: where it is.
+        draft: the storage that it is in.
         params: what was drawn.
         duplicate_of: number of a finished trial with the same parameters, whose values can be had for nothing.
     """
 
-    draft: Draft
+    draft: SnapshotStorage
     params: dict[str, Any]
     duplicate_of: int | None = None
 
@@ -156,12 +154,18 @@ class Proposer:
     """Proposes trials of a study.
 
     Args:
-        study: it.
+        study: whose trials.
         space: what is searched.
         samplers: by trial number.
         duplicates: what becomes of a configuration that was tried before: `resample` draws another, `reuse` takes
             the values of the finished trial, `allow` trains it again.
-        config: of the multirun, for the space's extender.
+        config: of the multirun, for an extender.
+
+    Example:
+        >>> study, space = optuna.create_study(), Space.parse({"x": "choice(1)"}, [])
+        >>> proposer = Proposer(study, space, Samplers({"_target_": TPE}, 0, space))
+        >>> proposer.propose().commit().params
+        {'x': 1}
     """
 
     def __init__(
@@ -179,10 +183,7 @@ class Proposer:
         self.finite = replace(space, extender=None) if samplers.walks_grid else space
 
     def propose(self, trials: Sequence[FrozenTrial] | None = None) -> Proposal:
-        """The next trial.
-
-        Args:
-            trials: all there are, in the order of their numbers.
+        """Propose the next trial, after all `trials` there are, in the order of their numbers.
 
         Raises:
             SpaceExhausted: there is no configuration that was not tried.
@@ -215,7 +216,7 @@ class Proposer:
         self._check_drawn(self.study._storage.get_trial(trial._trial_id), given)
 
     def _check_drawn(self, trial: FrozenTrial, given: Mapping[str, Any]) -> None:
-        """See that what a trial was enqueued with, it has, and could have."""
+        """Check that what a trial was enqueued with, it has, and could have."""
         for name, value in given.items():
             distribution = trial.distributions.get(name)
             if distribution and not distribution._contains(distribution.to_internal_repr(trial.params[name])):
@@ -225,7 +226,7 @@ class Proposer:
             log.warning("Trial %s was enqueued with %s, which it does not have", trial.number, ", ".join(lost))
 
     def _check(self, trial: FrozenTrial, given: Any) -> None:
-        """See that a trial is enqueued with what it can have, and under the names that its space has."""
+        """Check that a trial is enqueued with what it can have, and under the names that its space has."""
         if isinstance(given, Mapping):  # what was drawn, before its controller died, stays as it is
             given = {name: value for name, value in given.items() if name not in trial.params}
         read = Enqueued.read(given, self.space, self.config)
@@ -235,7 +236,7 @@ class Proposer:
             self.study._storage.set_trial_system_attr(trial._trial_id, "fixed_params", read.params)
 
     def preview(self, n: int) -> list[dict[str, Any]]:
-        """The first proposals, were their trials to start together. Writes nothing."""
+        """Draw the first proposals, were their trials to start together. Writes nothing."""
         trials = list(self.study.get_trials())
         noted: dict[str, Any] = {}
         shown = []
@@ -268,7 +269,7 @@ class Proposer:
         return self._untried(known, tried) or proposal
 
     def _tried(self, trials: Sequence[FrozenTrial]) -> dict[str, FrozenTrial]:
-        """The trials by configuration; of several the finished one, then the first."""
+        """Collect the trials by configuration; of several the finished one, then the first."""
         tried: dict[str, FrozenTrial] = {}
         counted = [trial for trial in trials if trial.number not in self.hidden]
         for trial in sorted(counted, key=lambda trial: (trial.state != TrialState.COMPLETE, trial.number)):
@@ -294,7 +295,7 @@ class Proposer:
     def _draft(
         self, trials: Sequence[FrozenTrial], noted: Mapping[str, Any], attempt: int, fixed: dict[str, Any] | None = None
     ) -> Proposal:
-        draft = Draft(self.study, trials, noted, self.hidden)
+        draft = SnapshotStorage(self.study, trials, noted, self.hidden)
         if fixed is not None:
             draft.set_trial_system_attr(draft.id, "fixed_params", fixed)  # as `enqueue_trial` does
         return Proposal(draft, self._draw(draft.trial(self.samplers(draft.number, attempt))))
@@ -311,7 +312,7 @@ class Proposer:
             raise self.samplers.lacking(error) from error
 
     def _untried(self, trials: Sequence[FrozenTrial], tried: Mapping[str, FrozenTrial]) -> Proposal | None:
-        """Any configuration that was not tried, when the sampler finds none; None if there are too many to list."""
+        """Propose any configuration that was not tried, when the sampler finds none; None if too many to list."""
         size = self.finite.size() or 0
         everything = self.finite.configurations(size if self.samplers.walks_grid else FEW)
         if everything is None:

@@ -1,8 +1,8 @@
-"""A trial on paper: any sampler of Optuna draws it, and it enters the study whole, in one write, or not at all.
+"""A storage that draws a trial of a snapshot of a study, and writes it to the study whole, in one write, or not at all.
 
 `study.ask()` creates a trial first and fills it parameter by parameter. A kill in between leaves half a trial, and a
-configuration that turns out to be known already has used up a number. So samplers are given `Draft` instead, a storage
-that reads from a snapshot of the study and keeps what is written. It also costs less: one write instead of one a
+configuration that turns out to be known already has used up a number. So samplers are given `SnapshotStorage` instead,
+which reads from a snapshot of the study and keeps what is written. It also costs less: one write instead of one a
 parameter.
 """
 
@@ -17,19 +17,27 @@ from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from steady.errors import StudyError
+from steady.exceptions import StudyError
 
 STUDY = 0  # there is only one on paper
 
 
-class Draft(BaseStorage):
-    """A snapshot of a study and one new trial.
+class SnapshotStorage(BaseStorage):
+    """A snapshot of a study and one new trial, as a storage of Optuna's.
 
     Args:
         study: the real one; only read, until `commit`.
         trials: the snapshot, in the order of their numbers.
-        noted: what samplers of earlier drafts noted at the study, to go on from: where they are in a sequence.
+        noted: what samplers of earlier snapshots noted at the study, to go on from: where they are in a sequence.
         hidden: numbers of trials that samplers are not to learn from.
+
+    Example:
+        >>> import optuna
+        >>> study = optuna.create_study()
+        >>> snapshot = SnapshotStorage(study, study.trials)
+        >>> drawn = snapshot.trial(optuna.samplers.RandomSampler(seed=0)).suggest_int("x", 1, 9)
+        >>> len(study.trials), snapshot.commit().params == {"x": drawn}, len(study.trials)
+        (0, True, 1)
     """
 
     def __init__(
@@ -53,15 +61,12 @@ class Draft(BaseStorage):
         self._by_id = {trial._trial_id: trial for trial in (*self.trials, self.new)}
 
     def trial(self, sampler: BaseSampler) -> Trial:
-        """The new trial, to draw parameters for."""
+        """Get the new trial, to draw parameters for."""
         paper = Study(self.study.study_name, self, sampler=sampler, pruner=self.study.pruner)
         return Trial(paper, self.id)
 
     def commit(self, **noted: Any) -> FrozenTrial:
-        """Write the trial to the real study, RUNNING and with everything drawn.
-
-        Args:
-            noted: user attributes to write with it.
+        """Write the trial to the real study, RUNNING and with everything drawn, and these user attributes.
 
         Raises:
             StudyError: it got another number than it was drawn for.
@@ -148,24 +153,9 @@ class Draft(BaseStorage):
         if trial_id != self.id:
             self._refuse()
 
-    # --- what nobody may do on paper
+    # --- what nobody may do in a snapshot
 
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
         raise RuntimeError("Only the trial that is drawn can be changed on paper.")
 
-    def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:  # noqa: D102
-        self._refuse()
-
-    def delete_study(self, study_id: int) -> None:  # noqa: D102
-        self._refuse()
-
-    def get_all_studies(self) -> list[Any]:  # noqa: D102
-        self._refuse()
-
-    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:  # noqa: D102
-        self._refuse()
-
-    def set_trial_state_values(  # noqa: D102
-        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
-    ) -> bool:
-        self._refuse()
+    create_new_study = delete_study = get_all_studies = create_new_trial = set_trial_state_values = _refuse

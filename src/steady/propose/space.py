@@ -1,26 +1,14 @@
-"""What is searched: parameters, what they depend on, and what stays fixed.
+"""The search space: parameters, their distributions and conditions, and what stays fixed.
 
 Written in Hydra's sweep syntax (`choice(a, b)`, `interval(0, 1)`, `range(…)`, `tag(log, interval(…))`), which
-`steady.grammar` reads; conditions are ours. `x`, `+x` and `++x` are one key everywhere: it is written
-without its prefix, which only the overrides of a job carry.
-
-When a parameter of the search is there at all: only while another one has some value.
-
-`steady.propose.space` reads conditions from `hydra.sweeper.conditions` and orders its parameters by them.
-
-One parameter of the search: how many values it has, which, and how it is put in words.
-
-`steady.propose.space` builds spaces of them. Optuna's distributions, as hydra-optuna-sweeper reads them.
-
-How many configurations a space has, without listing them, and which they are.
-
-`steady.propose.space` asks; a sweep that tries nothing twice has to know when all was tried.
+`steady.grammar` reads; conditions are ours: a parameter is there only while another one has some value. `x`, `+x` and
+`++x` are one key everywhere: it is written without its prefix, which only the overrides of a job carry.
 """
 
 import difflib
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -35,20 +23,23 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import Trial
 
 from steady import grammar
-from steady import grammar as written
-from steady.errors import ConfigError
-from steady.study import meta
+from steady.exceptions import ConfigError
+from steady.study import untrusted
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Condition:
-    """A parameter is there only when another has one of some values.
+    """A condition: a parameter is there only when another has one of some values.
 
     Attributes:
         other: name of the other parameter.
         values: in one spelling, see `word`.
+
+    Example:
+        >>> Condition.parse("beta", "loss=[a,b]").holds({"loss": "b"}, {})
+        True
     """
 
     other: str
@@ -77,12 +68,7 @@ class Condition:
         return cls(other, (whole,) if listed is None else listed)
 
     def holds(self, params: Mapping[str, Any], fixed: Mapping[str, str]) -> bool:
-        """Whether the condition holds; never while the other parameter is absent.
-
-        Args:
-            params: that were drawn.
-            fixed: as written on the command line.
-        """
+        """Tell whether the condition holds beside drawn and fixed parameters; never while the other one is absent."""
         if self.other in params:
             return word(params[self.other]) in self.values
         other = grammar.bare(self.other)
@@ -96,10 +82,16 @@ class Condition:
 def check_conditions(
     conditions: Mapping[str, Condition], searched: Mapping[str, BaseDistribution], fixed: Mapping[str, Any]
 ) -> None:
-    """See that each condition can hold.
+    """Check that each condition can hold.
 
     Raises:
         ConfigError: it is one of, or depends on, a parameter that there is not, or on a value that never comes.
+
+    Example:
+        >>> choices = {"loss": CategoricalDistribution(["a", "b"]), "beta": FloatDistribution(0, 1)}
+        >>> check_conditions({"beta": Condition("loss", ("c",))}, choices, {})
+        Traceback (most recent call last):
+        steady.exceptions.ConfigError: conditions.beta: loss is never c; its choices are a, b.
     """
     known = ", ".join([*searched, *fixed]) or "nothing"
     problems = []
@@ -120,10 +112,15 @@ def check_conditions(
 def in_order(
     searched: Mapping[str, BaseDistribution], conditions: Mapping[str, Condition]
 ) -> dict[str, BaseDistribution]:
-    """The parameters in the order as written, but each after what it depends on.
+    """Sort the parameters as written, but each after what it depends on.
 
     Raises:
         ConfigError: conditions go in a circle.
+
+    Example:
+        >>> searched = {"beta": FloatDistribution(0, 1), "loss": CategoricalDistribution(["a", "b"])}
+        >>> list(in_order(searched, {"beta": Condition("loss", ("a",))}))
+        ['loss', 'beta']
     """
     result: dict[str, BaseDistribution] = {}
     waiting = dict(searched)
@@ -138,7 +135,7 @@ def in_order(
 
 @lru_cache
 def _parsed(text: str) -> tuple[str, tuple[str, ...] | None]:
-    """A value of Hydra's grammar as one word, and as several if it is a list; other text is a string."""
+    """Parse a value of Hydra's grammar as one word, and as several if it is a list; other text is a string."""
     try:
         value = grammar.parsed(text)
     except ValueError:
@@ -172,7 +169,7 @@ def _what_there_is(distribution: BaseDistribution) -> str:
 
 @dataclass(frozen=True)
 class Space:
-    """What is searched.
+    """A search space.
 
     Attributes:
         parameters: their distributions, by the name that the study keeps, such that a parameter comes after the one it
@@ -183,6 +180,13 @@ class Space:
         extender: adds parameters to a trial, see upstream's `custom_search_space`.
         prefixes: `+` or `++` of the keys whose overrides need it.
         meanings: of parameters whose choices an earlier version kept otherwise: what each of them means, in order.
+
+    Example:
+        >>> space = Space.parse({"lr": "choice(0.1, 1)", "loss": "choice(a, b)"}, ["loss=a", "epochs=5"])
+        >>> space.describe(), space.size()
+        ({'lr': 'choice(0.1, 1)'}, 2)
+        >>> space.overrides({"lr": 0.1})
+        ('lr=0.1', 'loss=a', 'epochs=5')
     """
 
     parameters: dict[str, BaseDistribution]
@@ -212,9 +216,9 @@ class Space:
         Raises:
             ConfigError: a line that cannot be read, a deletion of what is searched, or a condition that can never hold.
         """
-        own = written.Arguments.read([written.line(key, value) for key, value in (params or {}).items()], "params")
-        given = own.under(written.Arguments.read(arguments, "the command line"))
-        written.check_deletions(given)
+        own = grammar.Arguments.read([grammar.line(key, value) for key, value in (params or {}).items()], "params")
+        given = own.under(grammar.Arguments.read(arguments, "the command line"))
+        grammar.check_deletions(given)
         searched, fixed = given.searched, given.fixed
         for key in given.unsearched:
             log.info("%s=%s is fixed, so %s is not searched", key, fixed[key], key)
@@ -226,12 +230,9 @@ class Space:
         return cls(ordered, fixed, given.deletions, read, _extender(custom_search_space), given.prefixes)
 
     def as_recorded(self, recorded: Mapping[str, BaseDistribution]) -> "Space":
-        """This space under the names, and with the choices, that a study has for it already.
+        """Convert to the names, and the choices, that a study has for it already, by its trials' distributions.
 
-        An earlier version kept `+x` under this name, and null among choices as text.
-
-        Args:
-            recorded: distributions of the study's trials, by parameter.
+        A version up to 0.1 kept `+x` under this name, and null among choices as text.
         """
         names = {grammar.bare(name): name for name in recorded} | {name: name for name in recorded}
         there = {name: names.get(name, name) for name in self.parameters}
@@ -249,14 +250,10 @@ class Space:
         return replace(self, parameters=parameters, conditions=conditions, meanings=meanings)
 
     def suggest(self, trial: Trial, config: DictConfig | None = None) -> dict[str, Any]:
-        """Have a trial draw each parameter whose condition holds.
-
-        Args:
-            trial: of Optuna; keeps what it has already drawn.
-            config: given to the extender.
+        """Have a trial draw each parameter whose condition holds; it keeps what it has already drawn.
 
         Raises:
-            ValueError: the extender draws a parameter that is fixed.
+            ValueError: the extender, which is given the configuration, draws a parameter that is fixed.
         """
         kept: dict[str, Any] = {}  # as a storage gives it back: of choices that are equal (1, true) the first
         for name, distribution in self.parameters.items():
@@ -271,12 +268,12 @@ class Space:
         return {**trial.params, **kept}
 
     def overrides(self, params: Mapping[str, Any]) -> tuple[str, ...]:
-        """The overrides of a job with these parameters.
+        """List the overrides of a job with these parameters.
 
         Raises:
             StudyError: one of them is none of the space, and nothing that a study may set.
         """
-        meta.check_params(params, self.parameters, self.extender is not None)
+        untrusted.check_params(params, self.parameters, self.extender is not None)
         drawn = {grammar.bare(name): self._spelled(name, value) for name, value in params.items()}
         # What an extender draws has its prefix in its name.
         prefixes = {grammar.bare(name): prefix for name in params if (prefix := grammar.prefix(name))} | self.prefixes
@@ -284,10 +281,9 @@ class Space:
         return (*(f"{prefixes.get(key, '')}{key}={text}" for key, text in values.items()), *self.fixed_overrides)
 
     def describe(self, possible: bool = False) -> dict[str, str]:
-        """Each parameter, with the prefix of its overrides, in words that stay the same; an extender by its path.
+        """Describe each parameter, with the prefix of its overrides, in lasting words; an extender by its path.
 
-        Args:
-            possible: leave out those that no configuration has, beside what is fixed.
+        With `possible` without those that no configuration has, beside what is fixed.
         """
         shown = {
             self.prefixes.get(key := grammar.bare(name), "") + key: described(self._read(name))
@@ -300,16 +296,12 @@ class Space:
         return shown
 
     def describe_fixed(self) -> dict[str, str]:
-        """What is fixed or deleted, with the prefix of its overrides."""
+        """Describe what is fixed or deleted, with the prefix of its overrides."""
         fixed = {f"{self.prefixes.get(key, '')}{key}": text for key, text in self.fixed.items()}
         return {**fixed, **dict.fromkeys(self.fixed_overrides, "deleted")}
 
     def accepted(self, name: str, value: Any) -> Any:
-        """A value that somebody gives for a parameter, as the study keeps it.
-
-        Args:
-            name: of the parameter.
-            value: see `accepted`.
+        """Convert a value that somebody gives for a parameter to what the study keeps, see `accepted`.
 
         Raises:
             ValueError: it can have no such value.
@@ -320,10 +312,7 @@ class Space:
         return found
 
     def whole(self, params: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The configuration that values make up, as Optuna would keep it.
-
-        Args:
-            params: by name. Those whose condition does not hold are left out.
+        """Complete values to a configuration, as Optuna would keep it, without those whose condition does not hold.
 
         Returns:
             None if a value is missing or impossible, or if there is an extender, which may want more.
@@ -342,12 +331,31 @@ class Space:
                 found[name] = distribution.to_external_repr(internal)
         return found
 
-    def baseline(self, config: DictConfig) -> dict[str, Any] | None:
-        """The configuration as it stands, were nothing searched; None if it is not one of the space.
+    def completed(self, wanted: Mapping[str, Any], values: Callable[[str], Sequence[Any]]) -> dict[str, Any]:
+        """Complete values to a configuration by the first of the `values` of each other parameter that is there.
 
-        Args:
-            config: of the multirun, whose groups are in `hydra.runtime.choices`.
+        Example:
+            >>> Space.parse({"lr": "choice(0.1, 1)", "n": "choice(1, 2)"}, []).completed({"n": 2}, lambda name: [0.1])
+            {'lr': 0.1, 'n': 2}
         """
+        params: dict[str, Any] = {}
+        for name in self.parameters:
+            if self.applies(name, params):
+                params[name] = wanted[name] if name in wanted else values(name)[0]
+        return params
+
+    def prerequisites(self, name: str, values: Callable[[str], Sequence[Any]]) -> dict[str, Any]:
+        """Choose those of the `values` of others on whose condition a parameter is there."""
+        needed: dict[str, Any] = {}
+        while (condition := self.conditions.get(name)) and (other := condition.other) in self.parameters:
+            fitting = [value for value in values(other) if self.applies(name, {other: value})]
+            if not fitting:
+                break
+            needed[other], name = fitting[0], other
+        return needed
+
+    def baseline(self, config: DictConfig) -> dict[str, Any] | None:
+        """Get the configuration of the multirun, were nothing searched; None if it is not one of the space."""
         groups = OmegaConf.select(config, "hydra.runtime.choices") or {}
         found: dict[str, Any] = {}
         for name in self.parameters:
@@ -358,11 +366,11 @@ class Space:
         return self.whole(found)
 
     def key(self, params: Mapping[str, Any]) -> str:
-        """The same for the same configuration, however its floats were rounded."""
+        """Compute a text that is the same for the same configuration, however its floats were rounded."""
         return repr([(name, canonical(params[name], self.parameters.get(name))) for name in sorted(params)])
 
     def configurations(self, bound: int = 10_000) -> list[dict[str, Any]] | None:
-        """All configurations, or None if they are not finite, more than `bound`, or not known (an extender)."""
+        """List all configurations; None if they are not finite, more than `bound`, or not known (an extender)."""
         if self.size() is None or (self.size() or 0) > bound:
             return None
         found: list[dict[str, Any]] = [{}]
@@ -377,7 +385,7 @@ class Space:
         return found
 
     def size(self) -> int | None:
-        """How many configurations there are, None for infinitely (or unknowably) many."""
+        """Count the configurations; None for infinitely (or unknowably) many."""
         return self._size
 
     @cached_property
@@ -388,17 +396,17 @@ class Space:
         return math.prod(self._below(name) for name in there if self._root(name)[0] == name)
 
     def _possible(self) -> list[str]:
-        """The parameters that some configuration has, beside what is fixed."""
+        """List the parameters that some configuration has, beside what is fixed."""
         return [name for name in self.parameters if name not in self.conditions or self._root(name)[1]]
 
     def _root(self, name: str) -> tuple[str, bool]:
-        """The searched parameter on which the presence of one hangs in the end, and whether it can be there."""
+        """Find the searched parameter on which the presence of one hangs in the end, and whether it can be there."""
         while (condition := self.conditions.get(name)) and condition.other in self.parameters:
             name = condition.other
         return name, self.applies(name, {})
 
     def _below(self, name: str) -> int:
-        """The number of configurations of a parameter that is there and of those that hang on it."""
+        """Count the configurations of a parameter that is there and of those that hang on it."""
         distribution = self.parameters[name]
         hanging = [other for other, condition in self.conditions.items() if condition.other == name]
         if not hanging:
@@ -410,7 +418,7 @@ class Space:
         )
 
     def grid(self) -> dict[str, Any]:
-        """The values of each parameter, as Optuna's GridSampler wants them.
+        """List the values of each parameter, as Optuna's GridSampler wants them.
 
         Raises:
             ConfigError: a parameter is continuous.
@@ -420,18 +428,18 @@ class Space:
         return {name: values_of(d) for name, d in self.parameters.items()}
 
     def applies(self, name: str, params: Mapping[str, Any]) -> bool:
-        """Whether a parameter is there, beside others that were drawn before it."""
+        """Tell whether a parameter is there, beside others that were drawn before it."""
         condition = self.conditions.get(name)
         if condition and condition.other in self.meanings and condition.other in params:
             params = {condition.other: self._meant(condition.other, params[condition.other])}
         return condition is None or condition.holds(params, self.fixed)
 
     def _read(self, name: str) -> BaseDistribution:
-        """The distribution of a parameter as it was written here."""
+        """Get the distribution of a parameter as it was written here."""
         return self.meanings.get(name) or self.parameters[name]
 
     def _meant(self, name: str, value: Any) -> Any:
-        """What a value that the study keeps means."""
+        """Get what a value that the study keeps means."""
         if name not in self.meanings:
             return value
         return self.meanings[name].to_external_repr(self.parameters[name].to_internal_repr(value))
@@ -442,7 +450,7 @@ class Space:
 
 
 def _meaning(old: BaseDistribution | None, now: CategoricalDistribution) -> CategoricalDistribution | None:
-    """What each choice on record means, if an earlier version kept the same choices otherwise."""
+    """Get what each choice on record means, if an earlier version kept the same choices otherwise."""
     if not isinstance(old, CategoricalDistribution) or old == now:
         return None
     texts: dict[grammar.Scalar, grammar.Scalar] = {"null" if one is None else one: one for one in now.choices}
@@ -465,12 +473,22 @@ def _extender(path: str | None) -> Callable[[DictConfig, Trial], None] | None:
 
 
 def is_finite(distribution: BaseDistribution) -> bool:
-    """Whether it has finitely many values, as all have but intervals of floats."""
+    """Tell whether a distribution has finitely many values, as all have but intervals of floats.
+
+    Example:
+        >>> is_finite(FloatDistribution(0, 1)), is_finite(FloatDistribution(0, 1, step=0.5))
+        (False, True)
+    """
     return not isinstance(distribution, FloatDistribution) or distribution.step is not None or distribution.single()
 
 
 def values_of(distribution: BaseDistribution) -> list[Any]:
-    """The values of a finite one. Of choices that Optuna takes for equal (1, 1.0, true) it keeps the first."""
+    """List the values of a finite one. Of choices that Optuna takes for equal (1, 1.0, true) it keeps the first.
+
+    Example:
+        >>> values_of(FloatDistribution(0, 1, step=0.5)), values_of(CategoricalDistribution([1, True, 2]))
+        ([0.0, 0.5, 1.0], [1, 2])
+    """
     if isinstance(distribution, FloatDistribution) and distribution.step is None:
         assert distribution.single()
         return [distribution.low]
@@ -485,7 +503,12 @@ def values_of(distribution: BaseDistribution) -> list[Any]:
 
 
 def count_values(distribution: BaseDistribution) -> int:
-    """The number of values of a finite one, without listing those of a long range."""
+    """Count the values of a finite one, without listing those of a long range.
+
+    Example:
+        >>> count_values(IntDistribution(0, 10**9))
+        1000000001
+    """
     if isinstance(distribution, CategoricalDistribution) or distribution.single():
         return len(values_of(distribution))
     assert isinstance(distribution, IntDistribution | FloatDistribution)
@@ -494,10 +517,14 @@ def count_values(distribution: BaseDistribution) -> int:
 
 
 def canonical(value: Any, distribution: BaseDistribution | None) -> Any:
-    """The same for values that are the same to Optuna.
+    """Convert values that are the same to Optuna to one that is the same.
 
     A float of a range becomes the number of its steps, as samplers and lists of values round differently; of choices
     that are equal (1, 1.0, true) it is the first, which is what a storage gives back.
+
+    Example:
+        >>> canonical(0.1 + 0.2, FloatDistribution(0, 1, step=0.1)), canonical(True, CategoricalDistribution([1, 2]))
+        (3.0, 1)
     """
     if isinstance(distribution, CategoricalDistribution) and value in distribution.choices:
         return distribution.to_external_repr(distribution.to_internal_repr(value))
@@ -507,14 +534,16 @@ def canonical(value: Any, distribution: BaseDistribution | None) -> Any:
 
 
 def accepted(value: Any, distribution: BaseDistribution) -> Any:
-    """A value that somebody gives, or a configuration has, as Optuna keeps it.
+    """Convert a value that somebody gives, or a configuration has, to what Optuna keeps.
 
-    Args:
-        value: plain, or a node of OmegaConf; lists and dicts are those that a choice is the text of.
-        distribution: of its parameter.
+    Lists and dicts, also nodes of OmegaConf, are those that a choice is the text of.
 
     Raises:
         ValueError: it is none of the distribution's; with what would be, as the rest of a sentence.
+
+    Example:
+        >>> accepted([1, 2], CategoricalDistribution(["[1,2]", "[3]"])), accepted(1, FloatDistribution(0, 1))
+        ('[1,2]', 1.0)
     """
     value = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
     if isinstance(distribution, CategoricalDistribution):
@@ -535,7 +564,7 @@ def accepted(value: Any, distribution: BaseDistribution) -> Any:
 
 
 def _same(value: Any, choice: grammar.Scalar) -> bool:
-    """Whether a plain value is a choice. Equal numbers are, as to Optuna; a string is never a number, or null."""
+    """Tell if a plain value is a choice. Equal numbers are, as to Optuna; a string is never a number, or null."""
     if isinstance(value, str):
         return isinstance(choice, str) and choice == value
     if isinstance(value, list | dict):
@@ -551,7 +580,12 @@ def _alternatives(value: Any, distribution: CategoricalDistribution) -> str:
 
 
 def described(distribution: BaseDistribution) -> str:
-    """`choice(a, b)`, `int 1..4`, `float 0.0001..0.01 log`."""
+    """Describe a distribution in words that stay the same.
+
+    Example:
+        >>> described(IntDistribution(1, 4)), described(FloatDistribution(1e-4, 1e-2, log=True))
+        ('int 1..4', 'float 0.0001..0.01 log')
+    """
     if isinstance(distribution, CategoricalDistribution):
         return f"choice({', '.join(map(word, distribution.choices))})"
     assert isinstance(distribution, IntDistribution | FloatDistribution)
@@ -562,5 +596,10 @@ def described(distribution: BaseDistribution) -> str:
 
 
 def word(value: Any) -> str:
-    """One spelling for each value: YAML's `true`, `null`; 2 for 2.0; 0.3 for 0.1 + 0.2; `'null'` for the string."""
+    """Spell a value in one way: YAML's `true`, `null`; 2 for 2.0; 0.3 for 0.1 + 0.2; `'null'` for the string.
+
+    Example:
+        >>> word(2.0), word(0.1 + 0.2), word(None), word("null")
+        ('2', '0.3', 'null', "'null'")
+    """
     return f"{value:.12g}" if isinstance(value, float) else grammar.spelled(value)

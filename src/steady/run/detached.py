@@ -1,4 +1,4 @@
-"""Imported first by the fork server of `steady.run.executor`, which so leaves the controller's session.
+"""Detach the fork server of `steady.run.executor` from the controller's session: it imports this first.
 
 A signal to the whole group of the controller (Ctrl-C while modules are imported, `timeout`, a batch system) would else
 end the fork server, and with it all word of how trials end. When the controller is gone it goes as well: on Linux at
@@ -12,18 +12,18 @@ import signal
 import sys
 from types import TracebackType
 
-FORK_SERVER = "CATSWEEP_FORK_SERVER"  # environment variable, set for it alone
+FORK_SERVER = "STEADY_FORK_SERVER"  # environment variable, set for it alone
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # prctl(2)
 
 
 def prctl(option: int, value: int) -> None:
-    """Set something of this process, where there is Linux to do it."""
+    """Set an attribute of this process on Linux; elsewhere do nothing."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
-def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """A controller that left while it asked for a process is no news."""
+def report_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Report an uncaught exception, unless it only says that the controller left while it asked for a process."""
     torn = issubclass(kind, pickle.UnpicklingError) and "truncated" in str(error)  # killed while it wrote
     if not torn and not issubclass(kind, EOFError | ConnectionError):
         sys.__excepthook__(kind, error, trace)
@@ -32,7 +32,7 @@ def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackT
 if os.environ.pop(FORK_SERVER, None):
     os.setsid()
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    sys.excepthook = _uncaught
+    sys.excepthook = report_uncaught
     # Blocked until now; what came was for the controller, and is forgotten by being ignored for a moment.
     for number in signal.pthread_sigmask(signal.SIG_BLOCK, []):
         handler = signal.signal(number, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP: once to stop at a checkpoint, twice to stop at once.
+"""Handle Ctrl-C, SIGTERM and SIGHUP: once to stop at a checkpoint, twice to stop at once.
 
 While there are no trials yet, or no more, nothing has to reach a checkpoint: the sweep then stops at the first.
 """
@@ -21,7 +21,7 @@ SAID = "Interrupted; nothing is lost. The same line goes on."
 
 @dataclass
 class Stop:
-    """What a person, or the machine, asked for: whether to stop, and by which signal. Set by `interruption`."""
+    """A request to stop, by a person or the machine: whether there is one, and the number of its signal."""
 
     requested: bool = False
     signal: int | None = None
@@ -29,10 +29,7 @@ class Stop:
 
 @contextmanager
 def ending(stop: Stop) -> Iterator[None]:
-    """Within it, a signal ends the sweep in one line, unless `interruptible` has it.
-
-    Args:
-        stop: told what was asked for, and by which signal.
+    """End the sweep in one line at the first signal, which sets `stop`, unless `interruptible` handles it.
 
     Raises:
         SystemExit: 128 + signal.
@@ -56,12 +53,7 @@ def ending(stop: Stop) -> Iterator[None]:
 
 @contextmanager
 def interruptible(executor: "Executor", stop: Stop) -> Iterator[None]:
-    """Within it, the signals mean what this module says.
-
-    Args:
-        executor: told to stop its jobs, then to end them.
-        stop: told what was asked for, and by which signal.
-    """
+    """Stop the jobs at a checkpoint at the first signal, which sets `stop`, and end them at the second."""
     interruption = Interruption()
 
     def asked(number: int, frame: FrameType | None) -> None:
@@ -79,7 +71,7 @@ def interruptible(executor: "Executor", stop: Stop) -> Iterator[None]:
 
 @contextmanager
 def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Within it, a handler has the signals; but not SIGHUP under `nohup`. Python has handlers in its main thread."""
+    """Handle the signals, but not SIGHUP under `nohup`; only the main thread of Python can have handlers."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,7 +1,4 @@
-"""What a trial's job is made of: its overrides, its folder, and the executor that runs it.
-
-Between Hydra, whose configuration it reads, and `steady.sweep`, which knows trials.
-"""
+"""Build the jobs of a sweep's trials from Hydra's configuration: overrides, folder, and the executor that runs them."""
 
 import functools
 import inspect
@@ -21,15 +18,15 @@ from omegaconf.errors import GrammarParseError, InterpolationKeyError
 from optuna.trial import FrozenTrial
 
 from steady import grammar, links
-from steady.errors import ConfigError, StudyError
-from steady.options import Settings, TrialTimeout
+from steady.exceptions import ConfigError, StudyError
+from steady.options import SweepOptions, TrialTimeout
 from steady.propose.covering import Examples
 from steady.propose.space import Space
 from steady.run.executor import Job, ProcessExecutor, packed
 from steady.study import meta
 from steady.study.failures import Kind, shortened
-from steady.study.meta import whole
 from steady.study.trial_folders import Folders, is_used, used
+from steady.study.untrusted import whole
 
 log = logging.getLogger(__name__)
 
@@ -39,51 +36,43 @@ BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
 
 @dataclass(frozen=True)
-class Jobs:
-    """The jobs of one sweep.
+class JobFactory:
+    """Builds the jobs of one sweep; `config` is the composed configuration of the multirun."""
 
-    Args:
-        settings: checked.
-        space: what is searched.
-        hydra_context: of Hydra.
-        task: what a job calls with its configuration.
-        config: the composed configuration of the multirun.
-    """
-
-    settings: Settings
+    options: SweepOptions
     space: Space
     hydra_context: HydraContext
     task: TaskFunction
     config: DictConfig
 
     @property
-    def named(self) -> bool:
+    def has_trial_node(self) -> bool:
         """Whether the task can be told which trial it is; one that cannot is neither pruned nor resumed."""
         node = OmegaConf.select(self.config, "trial")
         return isinstance(node, DictConfig) and "storage" in node
 
     def overrides(self, study: optuna.Study, trial: FrozenTrial) -> tuple[str, ...]:
-        """Of a trial of the search."""
+        """Overrides of a trial of the search: its parameters, and which trial it is."""
         return (*self.space.overrides(trial.params), *self.identity(study, trial))
 
     def identity(self, study: optuna.Study, trial: FrozenTrial) -> tuple[str, ...]:
         """Overrides that tell a job which trial it is."""
-        if not self.named:
+        if not self.has_trial_node:
             return ()
         return (
             f"trial.number={trial.number}",
             f"trial.attempt={whole(trial, meta.ATTEMPT)}",
             f"trial.study={grammar.quoted(study.study_name)}",
-            f"trial.storage={grammar.quoted(self.settings.storage)}",
+            f"trial.storage={grammar.quoted(self.options.storage)}",
         )
 
     def folders(self, study: optuna.Study) -> Folders:
-        """Where the trials of the search work."""
+        """Folders of the trials of the search."""
         compose = None if self._by_number else lambda trial: self._subdir(study, trial)
-        return Folders(Path(study.user_attrs["sweep_dir"]), compose=compose)
+        return Folders(Path(meta.get(study, meta.SWEEP_DIR)), compose=compose)
 
-    def occupied(self, params: Mapping[str, Any]) -> list[Path]:
-        """Where trials of a study that is begun now would work, and where there is something already.
+    def used_folders(self, params: Mapping[str, Any]) -> list[Path]:
+        """List the folders with something in them where trials of a study that is begun now would work.
 
         Args:
             params: of the trial that is first, for templates that name its parameters. Of such only its folder is
@@ -91,15 +80,15 @@ class Jobs:
         """
         base = Path(self.config.hydra.sweep.dir)
         if self._by_number:
-            return used(base, self.settings["n_trials"])
+            return used(base, self.options.n_trials)
         try:
             folder = base / self._composed_subdir(params, (), 0)
         except Exception:  # the job will tell
             return []
         return [folder] if Path(os.path.abspath(folder)) != Path(os.path.abspath(base)) and is_used(folder) else []
 
-    def place(self, folders: Folders, trial: FrozenTrial) -> tuple[str, ...]:
-        """Overrides that tell a job where it works; none if that could not be composed, which the job will meet."""
+    def folder_override(self, folders: Folders, trial: FrozenTrial) -> tuple[str, ...]:
+        """Override that tells a job its folder; none if that could not be composed, which the job will meet."""
         if folders.compose is not None and not meta.has(trial, meta.FOLDER):
             return ()
         return (f"hydra.sweep.subdir={grammar.quoted(folders.name(trial))}",)
@@ -111,10 +100,7 @@ class Jobs:
         return sweep["subdir"] in BY_NUMBER
 
     def check(self, examples: Iterable[Mapping[str, Any]]) -> None:
-        """See that jobs can be started, and find a folder, before the study is begun.
-
-        Args:
-            examples: parameters of jobs that can be composed.
+        """Check that jobs can be started, and those of the examples have a folder, before the study is begun.
 
         Raises:
             ConfigError: the task cannot be sent to a process, or `hydra.sweep.subdir` names what no job has.
@@ -162,7 +148,7 @@ class Jobs:
         finally:
             hydra_config.cfg = before
 
-    def point_to(self, sweep_dir: str) -> None:
+    def set_sweep_dir(self, sweep_dir: str) -> None:
         """Make every job work in this folder, whatever the configuration says now (`${now:}`)."""
         with read_write(self.config.hydra), open_dict(self.config.hydra):
             self.config.hydra.sweep.dir = sweep_dir
@@ -173,13 +159,8 @@ class Jobs:
         return bool(self.config.hydra.launcher._target_ != BASIC_LAUNCHER)
 
     def executor(self) -> ProcessExecutor:
-        """Runs the jobs in slots, through the user's launcher if it is not Hydra's basic one."""
-        executor = self._executor(
-            self.task,
-            self.settings.slots,
-            self.settings.trial_timeout,
-            through_launcher=self._through_launcher,
-        )
+        """Make the executor: runs jobs in slots, through the user's launcher if it is not Hydra's basic one."""
+        executor = self._executor(self.task, self.options.slots, self.options.trial_timeout, self._through_launcher)
         if executor.script.bare:
             log.info(
                 "The call in %s is not guarded (`if __name__ == '__main__':`), so trials do not run the script again: "
@@ -189,22 +170,20 @@ class Jobs:
         return executor
 
     def preflight(self, thorough: bool = True) -> dict[str, Any]:
-        """Run the settings' preflight as a job of its own, and give what it returns.
-
-        Args:
-            thorough: whether one that takes `examples` is given them.
+        """Run the preflight as a job of its own, and return its facts; `thorough`: with examples, if it takes them.
 
         Raises:
             StudyError: it failed, so every trial would.
         """
         # Looked up without Hydra's whitelist: it is the user's own configuration, like the task itself.
-        bounds = self.settings.trial_timeout.for_preparation()
-        record = self.settings.record
+        bounds = self.options.trial_timeout.for_preparation()
+        record = self.options.record
         place = (f"hydra.sweep.dir={grammar.quoted(str(record))}", "hydra.sweep.subdir=preflight")
-        task = hydra.utils.get_method(self.settings["preflight"])
+        name = str(self.options.preflight)
+        task = hydra.utils.get_method(name)
         examples = thorough and "examples" in inspect.signature(task).parameters
         tries = ", which tries each option of the space once: seconds to minutes" if examples else ""
-        log.info("Running %s before the first trial%s", self.settings["preflight"], tries)
+        log.info("Running %s before the first trial%s", name, tries)
         if examples:
             loader = self.hydra_context.config_loader
             task = functools.partial(task, examples=Examples(self.space, self.config, loader, place))
@@ -220,22 +199,13 @@ class Jobs:
             executor.close()
         [(_, outcome)] = ended
         if outcome.kind != Kind.COMPLETE:
-            raise StudyError(
-                f"{self.settings['preflight']} failed, so nothing was started. {shortened(outcome.message)}"
-            )
+            raise StudyError(f"{self.options.preflight} failed, so nothing was started. {shortened(outcome.message)}")
         return dict(outcome.value)
 
     def _executor(
         self, task: TaskFunction, slots: int, bounds: TrialTimeout, through_launcher: bool = False
     ) -> ProcessExecutor:
         return ProcessExecutor(
-            self.hydra_context,
-            task,
-            self.config,
-            slots,
-            preload=self.settings["preload"],
-            gpus=self.settings["gpus"],
-            gpus_per_slot=self.settings["gpus_per_slot"],
-            through_launcher=through_launcher,
-            bounds=bounds,
-        )
+            self.hydra_context, task, self.config, slots, self.options.preload, self.options.gpus,
+            self.options.gpus_per_slot, through_launcher, bounds,
+        )  # fmt: skip

@@ -1,51 +1,53 @@
-"""Where a free slot gets its trial from: one that waits to go on, or a new one that is drawn.
+"""One place for a trial's life: acquire it for a free slot, set it back to go on later, finish it.
 
-`steady.run.scheduler` asks. Everything here happens under the lock of asking, one controller at a time, so that
-totals are exact and no trial has two drivers. A trial that has to go on (its process was lost, it was interrupted, its
-controller died) is set back to WAITING, where Optuna's own tools see it too, and starts again under its own number
-before any new trial is drawn.
-
-How a job ended becomes what the study is told of its trial; and when failures end the sweep.
-
-`steady.run.scheduler` calls it for each job that ended.
+All that one controller writes of the trials of a study passes through `Ledger`, which `steady.run.scheduler` asks. A
+trial is taken under the lock of asking, one controller at a time, so that totals are exact and no trial has two
+drivers. One that has to go on (its process was lost, it was interrupted, its controller died) is set back to WAITING,
+where Optuna's own tools see it too, and starts again under its own number before any new trial is drawn.
 """
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
-from steady.errors import StudyError
+from steady.exceptions import StudyError
 from steady.propose.sampling import SpaceExhausted, UnfitTrial
 from steady.run.executor import Job
 from steady.run.interruption import Stop
 from steady.study import meta
-from steady.study.failures import KEPT, Kind, Outcome, fingerprint, shortened, values_of
+from steady.study.failures import KEPT, Kind, Outcome, shortened, signature, values_of
 from steady.study.leases import Leases
 from steady.study.storage import Trials
 from steady.study.trial_folders import Folders
 
+log = logging.getLogger(__name__)
+
+INFEASIBLE = (Kind.OUT_OF_MEMORY, Kind.DIVERGED)
+
 
 class Proposal(Protocol):
-    """A trial on paper."""
+    """A configuration that is not in the study yet; `duplicate_of` is the number of a trial that had it."""
 
     duplicate_of: int | None
 
     def commit(self, **noted: Any) -> FrozenTrial:
-        """Write it to the study, RUNNING, with these user attributes."""
+        """Write it to the study as a RUNNING trial with these user attributes."""
 
 
 class Proposals(Protocol):
-    """Where new trials come from."""
+    """Source of new trials."""
 
     def propose(self, trials: list[FrozenTrial]) -> Proposal:
-        """The next trial, given all there are. Raises SpaceExhausted when there is none."""
+        """Draw the next trial, given all there are. Raises SpaceExhausted when there is none."""
 
     def complete(self, trial: FrozenTrial) -> None:
         """Give a trial that was enqueued, or whose controller died early, the parameters it lacks.
@@ -54,143 +56,18 @@ class Proposals(Protocol):
         """
 
 
-@dataclass
-class Intake:
-    """Takes trials of one study for this controller.
-
-    Args:
-        trials: of the study.
-        proposals: where new ones come from.
-        leases: registered; says which trials are ours.
-        folders: where trials work.
-        n_trials: of the study in all.
-        event: told of what is no start and no end, one line each.
-
-    Attributes:
-        exhausted: whether there is no further configuration to try.
-        ended: whether trials ended here, without having run, since this was last set to False.
-    """
-
-    trials: Trials
-    proposals: Proposals
-    leases: Leases
-    folders: Folders
-    n_trials: int
-    event: Callable[[str], None]
-    exhausted: bool = False
-    ended: bool = False
-
-    def next(self) -> FrozenTrial | None:
-        """Take the next trial: a waiting one, or a new one; None when there is none to take now."""
-        with self.leases.lock("ask"):
-            trials = self.trials.all()
-            for trial in trials:
-                if trial.state == TrialState.WAITING and (taken := self._take(trial, trials)):
-                    return taken
-            while len(trials) < self.n_trials and not self.exhausted:
-                try:
-                    proposal = self.proposals.propose(trials)
-                except SpaceExhausted as told:
-                    self.exhausted = True
-                    self.event(str(told))
-                    break
-                if proposal.duplicate_of is None:
-                    trial = proposal.commit(**{meta.ATTEMPT: 0})
-                    self.leases.take(lease(trial.number))
-                    return self._place(trial, trials)
-                self._reuse(proposal.commit(), proposal.duplicate_of)
-                trials = self.trials.all()
-        return None
-
-    def give_back(self, trial: FrozenTrial) -> None:
-        """A trial that was taken and did not start: it goes on later, here or elsewhere."""
-        if self.leases.holds(lease(trial.number)):  # else another controller has it already
-            with suppress(UpdateFinishedTrialError):  # as in `reap`
-                self.trials.requeue(trial)
-            self.leases.release(lease(trial.number))
-
-    def reap(self) -> None:
-        """Set trials back to WAITING whose controller is gone.
-
-        Under the lock of asking: between a trial's making and its claim no one may take it for abandoned.
-        """
-        with self.leases.lock("ask"):
-            for trial in self.trials.all(TrialState.RUNNING):
-                if self.leases.owned(lease(trial.number)):
-                    continue
-                # Its controller may have ended it and let it go since we read that it runs.
-                with suppress(UpdateFinishedTrialError):
-                    self.trials.requeue(trial)
-                    self.event(f"trial {trial.number} was left by a controller that is gone; it will go on")
-
-    @property
-    def done(self) -> bool:
-        """Whether every trial of the study has ended, and no other will come.
-
-        Trials that run elsewhere may come back to us, should their controller die.
-        """
-        trials = self.trials.all()
-        return all(trial.state.is_finished() for trial in trials) and (self.exhausted or len(trials) >= self.n_trials)
-
-    def _take(self, trial: FrozenTrial, trials: list[FrozenTrial]) -> FrozenTrial | None:
-        if not self.leases.claim(lease(trial.number)):
-            return None
-        # A controller that slept, and was taken for dead, may end it as late as now.
-        with suppress(UpdateFinishedTrialError):
-            if self.trials.start(trial):
-                begun = meta.get(trial, meta.ATTEMPT)
-                self.trials.note(trial, meta.ATTEMPT, 0 if begun is None else begun + 1)
-                try:
-                    self.proposals.complete(self.trials.read(trial.number))
-                except UnfitTrial as told:
-                    self._fail(trial, str(told))
-                else:
-                    return self._place(self.trials.read(trial.number), trials)
-        self.leases.release(lease(trial.number))
-        return None
-
-    def _place(self, trial: FrozenTrial, trials: list[FrozenTrial]) -> FrozenTrial:
-        """Write on a trial where it works, if it is not there yet. The lock makes sure that no two choose the same."""
-        if meta.has(trial, meta.FOLDER) or (folder := self.folders.choose(trial, trials)) is None:
-            return trial
-        self.trials.note(trial, meta.FOLDER, folder)
-        return self.trials.read(trial.number)
-
-    def _fail(self, trial: FrozenTrial, message: str) -> None:
-        self.trials.note(trial, meta.OUTCOME, Kind.FAILED.value)
-        self.trials.note(trial, meta.MESSAGE, message)
-        self.trials.study.tell(trial.number, state=TrialState.FAIL)
-        self.event(f"trial {trial.number} was enqueued with what it cannot have, and failed: {message}")
-        self.ended = True
-
-    def _reuse(self, trial: FrozenTrial, twin: int) -> None:
-        self.trials.note(trial, meta.DUPLICATE_OF, twin)
-        self.trials.note(trial, meta.OUTCOME, Kind.COMPLETE.value)
-        self.trials.study.tell(trial.number, self.trials.read(twin).values)
-        self.event(f"trial {trial.number} has the configuration of trial {twin}, and takes its values")
-        self.ended = True
-
-
-def lease(number: int) -> str:
-    """The name under which a trial is claimed."""
-    return f"trial/{number}"
-
-
-INFEASIBLE = (Kind.OUT_OF_MEMORY, Kind.DIVERGED)
-
-
 @dataclass(frozen=True)
 class Limits:
-    """What bounds a sweep.
+    """Bounds of a sweep.
 
     Attributes:
         n_trials: of the study in all.
         timeout: seconds after which no further trial begins; None: no bound.
-        reserved: how many of these are kept for what comes after the trials; asked whenever one could begin.
+        reserved: returns how many of these are kept for what comes after the trials; asked whenever one could begin.
         retries: how often a trial whose process was lost starts again.
         max_same_failures: failures of one kind in a row that end the sweep; None: no bound.
         max_failure_rate: share of failures among the last `window` trials, above which the sweep ends.
-        window: see there.
+        window: number of trials, from 1 up.
     """
 
     n_trials: int
@@ -203,50 +80,158 @@ class Limits:
 
 
 @dataclass
-class Settlement:
-    """Tells a study how its trials ended.
+class Ledger:
+    """The trials of one study, as this controller takes and ends them.
 
     Args:
-        trials: of the study.
-        leases: of this controller.
-        limits: how many failures are too many.
-        stop: whether the machine, or a person, wants an end.
+        study: holds the trials.
+        proposals: source of new ones.
+        leases: registered; says which trials are ours.
+        folders: where trials work.
+        limits: how many trials, and how many failures are too many.
+        event: called with one line for each start and end.
+        attach: called with a trial's number and folder now and then, and before it is finished.
+        stop: set by signals.
         must_report: names of the scores that the study prunes by, if it does.
-        event: told of each end, one line.
-        attach: called with a trial's number and folder before its end is told.
 
     Attributes:
+        exhausted: whether there is no further configuration to try.
+        unrecorded: whether trials were finished since this was last set to False.
         abort: why the sweep has to end, once failures are too many.
     """
 
-    trials: Trials
+    study: optuna.Study
+    proposals: Proposals
     leases: Leases
+    folders: Folders
     limits: Limits
-    stop: Stop
-    must_report: Sequence[str]
-    event: Callable[[str], None]
-    attach: Callable[[int, Path], None]
+    event: Callable[[str], None] = log.info
+    attach: Callable[[int, Path], None] = lambda number, folder: None
+    stop: Stop = field(default_factory=Stop)
+    must_report: Sequence[str] = ()
+    exhausted: bool = False
+    unrecorded: bool = False
     abort: StudyError | None = None
 
     def __post_init__(self) -> None:
+        self.trials = Trials(self.study)
         self._recent: deque[bool] = deque(maxlen=max(1, self.limits.window))
         self._same: tuple[str, int] = ("", 0)
 
-    def settle(self, job: Job, outcome: Outcome, slot: int, begun: float) -> bool:
-        """Tell the study how a job ended.
+    @property
+    def done(self) -> bool:
+        """Whether every trial of the study has ended, and no other will come.
+
+        Trials that run elsewhere may come back to us, should their controller die.
+        """
+        trials = self.trials.all()
+        there = self.exhausted or len(trials) >= self.limits.n_trials
+        return there and all(trial.state.is_finished() for trial in trials)
+
+    def owns(self, number: int) -> bool:
+        """Whether a trial that we acquired is still ours: another controller may have taken us for dead."""
+        return self.leases.holds(_lease(number))
+
+    # --- taking
+
+    def acquire(self) -> FrozenTrial | None:
+        """Take the next trial: a waiting one, or a new one; None when there is none to take now."""
+        with self.leases.lock("ask"):
+            trials = self.trials.all()
+            for trial in trials:
+                if trial.state == TrialState.WAITING and (taken := self._take(trial, trials)):
+                    return taken
+            while len(trials) < self.limits.n_trials and not self.exhausted:
+                try:
+                    proposal = self.proposals.propose(trials)
+                except SpaceExhausted as told:
+                    self.exhausted = True
+                    self.event(str(told))
+                    break
+                if proposal.duplicate_of is None:
+                    trial = proposal.commit(**{meta.ATTEMPT: 0})
+                    self.leases.take(_lease(trial.number))
+                    return self._place(trial, trials)
+                self._reuse(proposal.commit(), proposal.duplicate_of)
+                trials = self.trials.all()
+        return None
+
+    def _take(self, trial: FrozenTrial, trials: list[FrozenTrial]) -> FrozenTrial | None:
+        if not self.leases.claim(_lease(trial.number)):
+            return None
+        # A controller that slept, and was taken for dead, may end it as late as now.
+        with suppress(UpdateFinishedTrialError):
+            if self.trials.start(trial):
+                begun = meta.get(trial, meta.ATTEMPT)
+                self.trials.note(trial, meta.ATTEMPT, 0 if begun is None else begun + 1)
+                try:
+                    self.proposals.complete(self.trials.read(trial.number))
+                except UnfitTrial as told:
+                    message = str(told)
+                    self._end_unstarted(trial, TrialState.FAIL, None, Kind.FAILED, {meta.MESSAGE: message})
+                    self.event(f"trial {trial.number} was enqueued with what it cannot have, and failed: {message}")
+                else:
+                    return self._place(self.trials.read(trial.number), trials)
+        self.leases.release(_lease(trial.number))
+        return None
+
+    def _place(self, trial: FrozenTrial, trials: list[FrozenTrial]) -> FrozenTrial:
+        """Write on a trial where it works, if it is not there yet. The lock makes sure that no two choose the same."""
+        if meta.has(trial, meta.FOLDER) or (folder := self.folders.choose(trial, trials)) is None:
+            return trial
+        self.trials.note(trial, meta.FOLDER, folder)
+        return self.trials.read(trial.number)
+
+    def _reuse(self, trial: FrozenTrial, twin: int) -> None:
+        values = self.trials.read(twin).values
+        self._end_unstarted(trial, TrialState.COMPLETE, values, Kind.COMPLETE, {meta.DUPLICATE_OF: twin})
+        self.event(f"trial {trial.number} has the configuration of trial {twin}, and takes its values")
+
+    def _end_unstarted(
+        self, trial: FrozenTrial, state: TrialState, values: list[float] | None, kind: Kind, noted: dict[str, Any]
+    ) -> None:
+        for key, value in {**noted, meta.OUTCOME: kind.value}.items():
+            self.trials.note(trial, key, value)
+        self.study.tell(trial.number, values, state=state)
+        self.unrecorded = True
+
+    # --- setting back
+
+    def requeue(self, trial: FrozenTrial) -> None:
+        """Set back a trial that was acquired and did not start: it goes on later, here or elsewhere."""
+        if self.owns(trial.number):  # else another controller has it already
+            with suppress(UpdateFinishedTrialError):  # as in `requeue_abandoned`
+                self.trials.requeue(trial)
+            self.leases.release(_lease(trial.number))
+
+    def requeue_abandoned(self) -> None:
+        """Set back the trials whose controller is gone.
+
+        Under the lock of asking: between a trial's making and its claim no one may take it for abandoned.
+        """
+        with self.leases.lock("ask"):
+            for trial in self.trials.all(TrialState.RUNNING):
+                if self.leases.owned(_lease(trial.number)):
+                    continue
+                # Its controller may have ended it and let it go since we read that it runs.
+                with suppress(UpdateFinishedTrialError):
+                    self.trials.requeue(trial)
+                    self.event(f"trial {trial.number} was left by a controller that is gone; it will go on")
+
+    # --- ending
+
+    def finish(self, job: Job, outcome: Outcome, slot: int, begun: float) -> None:
+        """Tell the study how a trial's job ended; the trial is then finished, or waits to go on.
 
         Args:
-            job: it.
+            job: of the trial.
             outcome: how it ended.
             slot: where it ran.
             begun: since when, Unix time.
-
-        Returns:
-            Whether its trial is finished; else it will go on, or another controller has it.
         """
-        if not self.leases.holds(lease(job.number)):
+        if not self.owns(job.number):
             self._ignore(job)
-            return False
+            return
         trial = self.trials.read(job.number)
         outcome = self._weigh(trial, outcome)
         runs = [*meta.get(trial, meta.RUNS, []), {"slot": slot, "start": begun, "end": time.time()}]
@@ -259,14 +244,15 @@ class Settlement:
                 raise
             # Since we looked: a controller that slept, and was taken for dead, has ended it; or we are that one.
             self._ignore(job)
-            self.leases.release(lease(job.number))
-            return state.is_finished()
-        self.leases.release(lease(job.number))
+            self.leases.release(_lease(job.number))
+            self.unrecorded |= state.is_finished()
+            return
+        self.leases.release(_lease(job.number))
         told = self.trials.read(job.number)
         self.event(_ended(told, outcome))
         if told.state.is_finished():
+            self.unrecorded = True
             self._count(told.state == TrialState.FAIL, outcome, job)
-        return told.state.is_finished()
 
     def _ignore(self, job: Job) -> None:
         self.event(f"trial {job.number} was taken over by another controller; its end here is ignored")
@@ -275,7 +261,7 @@ class Settlement:
         """Check returned values; and what was lost because we ended it was interrupted."""
         if outcome.kind == Kind.COMPLETE:
             try:
-                return replace(outcome, value=values_of(outcome.value, len(self.trials.study.directions)))
+                return replace(outcome, value=values_of(outcome.value, len(self.study.directions)))
             except ValueError as error:
                 return Outcome(Kind.FAILED, message=str(error))
             except OverflowError as error:
@@ -288,35 +274,29 @@ class Settlement:
         # Attributes first: those of a finished trial cannot be changed.
         self.trials.note(trial, meta.OUTCOME, outcome.kind.value)
         if outcome.kind == Kind.COMPLETE:
-            self.trials.study.tell(trial.number, outcome.value)
+            self.study.tell(trial.number, outcome.value)
             self._require_reports(trial)
             return
         self.trials.note(trial, meta.MESSAGE, outcome.message[:KEPT])
-        if outcome.kind == Kind.DISK_FULL:
+        if outcome.kind == Kind.DISK_FULL:  # every other trial would end there too
             self.trials.requeue(trial)
-            self._end_for_space(job, outcome)
-            return
-        if outcome.kind == Kind.INTERRUPTED or (outcome.kind == Kind.LOST and self._may_retry(trial)):
+            self.abort = self.abort or StudyError(
+                f"Trial {job.number} could not write to {job.folder}, so the sweep stops: "
+                f"{shortened(outcome.message)}. "
+                "Make room and give the same command again; it goes on from its checkpoint, and no trial is lost."
+            )
+        elif outcome.kind == Kind.INTERRUPTED or (outcome.kind == Kind.LOST and self._may_retry(trial)):
             self.trials.requeue(trial)
-            return
-        if outcome.kind == Kind.PRUNED:
-            self.trials.study.tell(trial.number, state=TrialState.PRUNED)
-            return
-        self.trials.note(trial, meta.TRACEBACK, outcome.traceback[-KEPT:])
-        self.trials.note(trial, meta.LOG, str(job.folder))
-        if outcome.kind in INFEASIBLE:
-            # Samplers learn from a violated constraint, and would not from FAIL.
-            self.trials.violate(trial, outcome.kind.value)
-            self.trials.study.tell(trial.number, state=TrialState.PRUNED)
-            return
-        self.trials.study.tell(trial.number, state=TrialState.FAIL)
-
-    def _end_for_space(self, job: Job, outcome: Outcome) -> None:
-        """Stop the sweep: every other trial would end there too."""
-        self.abort = self.abort or StudyError(
-            f"Trial {job.number} could not write to {job.folder}, so the sweep stops: {shortened(outcome.message)}. "
-            "Make room and give the same command again; it goes on from its checkpoint, and no trial is lost."
-        )
+        elif outcome.kind == Kind.PRUNED:
+            self.study.tell(trial.number, state=TrialState.PRUNED)
+        else:
+            self.trials.note(trial, meta.TRACEBACK, outcome.traceback[-KEPT:])
+            self.trials.note(trial, meta.LOG, str(job.folder))
+            if outcome.kind in INFEASIBLE:
+                # Samplers learn from a violated constraint, and would not from FAIL.
+                self.trials.violate(trial, outcome.kind.value)
+            state = TrialState.PRUNED if outcome.kind in INFEASIBLE else TrialState.FAIL
+            self.study.tell(trial.number, state=state)
 
     def _require_reports(self, trial: FrozenTrial) -> None:
         """Stop the sweep when a trial came to its end without a word to the pruner: none would ever be pruned."""
@@ -329,15 +309,15 @@ class Settlement:
             )
 
     def _may_retry(self, trial: FrozenTrial) -> bool:
-        losses = meta.get(trial, meta.LOSSES, 0) + 1
-        self.trials.note(trial, meta.LOSSES, losses)
-        return bool(losses <= self.limits.retries)
+        lost = meta.get(trial, meta.LOST_COUNT, 0) + 1
+        self.trials.note(trial, meta.LOST_COUNT, lost)
+        return bool(lost <= self.limits.retries)
 
     def _count(self, failed: bool, outcome: Outcome, job: Job) -> None:
         """Stop the sweep when trials keep failing."""
         self._recent.append(failed)
         known, times = self._same
-        mark = fingerprint(outcome) if failed else ""
+        mark = signature(outcome) if failed else ""
         self._same = (mark, times + 1 if mark and mark == known else 1)
         if not failed or self.abort:
             return
@@ -349,6 +329,11 @@ class Settlement:
         else:
             return
         self.abort = StudyError(f"{reason} Mend the cause and give the same command; the study goes on. {detail}")
+
+
+def _lease(number: int) -> str:
+    """The name under which a trial is claimed."""
+    return f"trial/{number}"
 
 
 def _ended(trial: FrozenTrial, outcome: Outcome) -> str:

@@ -1,4 +1,4 @@
-"""The script that was started, `__main__`, as the processes of its trials know it.
+"""Restore `__main__`, the script that was started, in the processes of its trials.
 
 multiprocessing would run the script again in each of them, before it could be told anything. A script that ends in a
 bare `main()` would so start a sweep in every trial; so `steady.run.executor` starts processes without it, and
@@ -39,14 +39,14 @@ class Script:
 
     @classmethod
     def started(cls) -> "Script":
-        """The script of this process, which has called, some frames up, what runs now."""
+        """Find the script of this process, which has called, some frames up, what runs now."""
         again = {key: value for key, value in spawn.get_preparation_data("").items() if key.startswith("init_main")}
         if not again or (frame := _frame_of_main()) is None:
             return cls()
         return cls(again) if _guarded(frame) else cls(bare=frame.f_code.co_filename)
 
     def restore(self) -> None:
-        """Make `__main__` of this process the script's, for what travelled by value to be put into."""
+        """Make `__main__` of this process the script's; what travelled by value is then put into it."""
         if self.again:
             spawn.prepare(self.again)
         if "__mp_main__" not in sys.modules:
@@ -54,13 +54,13 @@ class Script:
 
 
 def definitions() -> dict[str, Any]:
-    """Functions and classes by the names that they have in `__main__`."""
+    """List the functions and classes of `__main__` by name."""
     return {name: value for name, value in vars(sys.modules["__main__"]).items() if isinstance(value, DEFINED)}
 
 
 @contextmanager
 def hidden() -> Iterator[None]:
-    """Within it, multiprocessing starts processes that do not run `__main__`."""
+    """Hide `__main__` from multiprocessing, which then starts processes that do not run it."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
     try:
@@ -70,7 +70,7 @@ def hidden() -> Iterator[None]:
 
 
 def _frame_of_main() -> FrameType | None:
-    """Where the script is now, on its top level."""
+    """Find the frame of the script's top level."""
     frame: FrameType | None = sys._getframe()
     while frame is not None:
         if frame.f_code.co_name == "<module>" and frame.f_globals is vars(sys.modules["__main__"]):
@@ -95,21 +95,19 @@ def _guarded(frame: FrameType) -> bool:
 
 @contextmanager
 def silence() -> Iterator[None]:
-    """Within it nothing is written: what is said while modules are imported was said where the sweep was started."""
-    streams = (sys.stdout, sys.stderr)
-    for text in streams:
-        text.flush()
-    kept = [os.dup(number) for number in (1, 2)]
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    try:
-        for number in (1, 2):
-            os.dup2(nothing, number)
-        yield
-    finally:
-        for text in streams:
-            with contextlib.suppress(ValueError, OSError):
-                text.flush()
-        for number, was in zip((1, 2), kept, strict=True):
-            os.dup2(was, number)
-            os.close(was)
-        os.close(nothing)
+    """Silence standard output and error: what modules print when imported was said where the sweep was started."""
+    streams = {1: sys.stdout, 2: sys.stderr}
+    with open(os.devnull, "w") as nothing:
+        kept = {}
+        for number, text in streams.items():
+            text.flush()
+            kept[number] = os.dup(number)
+            os.dup2(nothing.fileno(), number)
+        try:
+            yield
+        finally:
+            for number, text in streams.items():
+                with contextlib.suppress(ValueError, OSError):
+                    text.flush()
+                os.dup2(kept[number], number)
+                os.close(kept[number])

@@ -1,4 +1,4 @@
-"""The parent of a trial's process: it ends all that the trial started before it lets the trial have ended.
+"""Reap a trial: the parent of its process ends all that the trial started before it lets the trial have ended.
 
 Between the fork server and each trial stands such a process. On Linux it is a subreaper (prctl(2)): whatever loses its
 parent below it, by a double fork or in a session of its own, becomes its child, so that nothing gets away; and it is
@@ -34,7 +34,7 @@ AGAIN = 0.1  # seconds between two looks for what has to be ended
 
 
 def fork(pipe: Connection) -> None:
-    """Go on in a process of its own, as the leader of a group; this process becomes its reaper, and never returns.
+    """Fork: the child goes on as the leader of a process group, and this process becomes its reaper, and never returns.
 
     The reaper leads the session that both are in.
 
@@ -59,12 +59,7 @@ def fork(pipe: Connection) -> None:
 
 
 class _Reaper:
-    """What the reaper does.
-
-    Args:
-        child: the trial's process.
-        pipe: see `fork`.
-    """
+    """The reaper's loop, see `fork`; `child` is the id of the trial's process."""
 
     def __init__(self, child: int, pipe: Connection) -> None:
         self.child, self.status = child, -1
@@ -82,7 +77,7 @@ class _Reaper:
         self.pipe = pipe
 
     def run(self) -> int:
-        """Wait for the trial's end, end what it leaves behind, and give its status as `os.waitpid` does."""
+        """Wait for the trial's end, and end what it leaves behind; returns its status as `os.waitpid` does."""
         while self.status < 0:
             told = self._wait(None)
             if END in told:
@@ -96,7 +91,7 @@ class _Reaper:
         return self.status
 
     def _wait(self, seconds: float | None) -> Set[int]:
-        """The signals that came, within so many seconds; END also when the controller is gone."""
+        """Wait for signals, so many seconds at most; END comes also when the controller is gone."""
         found = {end for end, _ in self.poll.poll(None if seconds is None else seconds * 1000)}
         told = set(os.read(self.woken, 4096)) if self.woken in found else set()
         if found - {self.woken}:
@@ -105,7 +100,7 @@ class _Reaper:
         return told
 
     def _reap(self) -> bool:
-        """Take in what has ended, and say whether any child is left."""
+        """Reap the children that have ended; returns whether any is left."""
         try:
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
                 if ended[0] == self.child:
@@ -115,7 +110,7 @@ class _Reaper:
         return True
 
     def _end_all(self, patient_until: float) -> None:
-        """End all children and theirs: by SIGTERM until that time on the monotonic clock, then by SIGKILL."""
+        """End all descendants: by SIGTERM until that time on the monotonic clock, then by SIGKILL."""
         asked: set[psutil.Process] = set()
         while self._reap() and time.monotonic() < patient_until + KILLING:
             # Looked for anew: psutil compares times of creation, which change with the machine's clock.
@@ -131,7 +126,7 @@ class _Reaper:
 
 
 def _die_as(status: int) -> NoReturn:
-    """End as the trial's process did."""
+    """Exit as the trial's process did: with its code, or by its signal."""
     code = os.waitstatus_to_exitcode(status)
     if code < 0:
         faulthandler.disable()

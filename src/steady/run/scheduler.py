@@ -1,32 +1,22 @@
-"""The loop that keeps every slot busy: ask, submit, wait for whichever ends first, tell.
+"""The loop that keeps every slot busy: acquire a trial, submit its job, wait for whichever ends first, finish it.
 
 `steady.sweep` builds one and runs it; the confirmation runs through it too. It knows nothing of processes
-(`executor`), of sampling (`proposer`), of who takes a trial (`intake`), of what an end means (`settlement`) or of files
-(`record`), so it is tested with fakes.
+(`Executor`), of whose a trial is and what its end means (`Ledger`), or of files (`record`), so it is tested with fakes.
 """
 
-import logging
 import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
-import optuna
 from optuna.trial import FrozenTrial
 
 from steady import grammar
-from steady.errors import StorageError
+from steady.exceptions import StorageError
 from steady.run.executor import Executor, Job
-from steady.run.interruption import Stop
-from steady.run.ledger import Intake, Limits, Proposals, Settlement, lease
+from steady.run.ledger import Ledger
 from steady.study.failures import Outcome
-from steady.study.leases import Leases
-from steady.study.storage import Trials
-from steady.study.trial_folders import Folders
-
-log = logging.getLogger(__name__)
 
 TICK = 1.0  # seconds between two looks at what is not told by a process that ends: heartbeats, the display
 REAP = 5.0  # seconds between two looks for trials of dead controllers
@@ -39,55 +29,35 @@ REMEMBERED = 20  # trials whose median is compared with it
 
 @dataclass
 class Scheduler:
-    """Runs the trials of one study until there are `limits.n_trials`.
+    """Runs the trials of one study until there are as many as its ledger's limits say.
 
     Args:
-        study: whose trials.
-        proposals: where trials come from.
-        executor: where they run.
-        leases: registered; says which trials are ours.
-        limits: when to stop.
-        overrides: the overrides of a trial's job, from the trial with all its parameters.
-        folders: where trials work.
+        ledger: of the study; asked for trials, and told how they ended.
+        executor: runs their jobs.
+        overrides: returns the overrides of a trial's job.
         record: called when trials have ended, and their slots are busy again; rewrites the result files.
-        event: told of each start and end, one line each.
         refresh: called at most once a second, for the display.
-        attach: called with a trial's number and folder about once a minute, and before its end is told.
-        stop: watched.
-        must_report: names of the scores that the study prunes by, if it does.
         draw_ahead: whether the next trial is drawn, and made ready, before a slot is free; None: if trials are short.
-        clock: seconds.
+        clock: returns seconds.
     """
 
-    study: optuna.Study
-    proposals: Proposals
+    ledger: Ledger
     executor: Executor
-    leases: Leases
-    limits: Limits
     overrides: Callable[[FrozenTrial], Sequence[str]]
-    folders: Folders
     record: Callable[[], None] = lambda: None
-    event: Callable[[str], None] = log.info
     refresh: Callable[[], None] = lambda: None
-    attach: Callable[[int, Path], None] = lambda number, folder: None
-    stop: Stop = field(default_factory=Stop)
-    must_report: Sequence[str] = ()
     draw_ahead: bool | None = False
     clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
-        trials = Trials(self.study)
-        self.intake = Intake(trials, self.proposals, self.leases, self.folders, self.limits.n_trials, self.event)
-        self.settlement = Settlement(
-            trials, self.leases, self.limits, self.stop, self.must_report, self.event, self.attach
-        )
+        self.limits, self.stop, self.event = self.ledger.limits, self.ledger.stop, self.ledger.event
         self.started = self.clock()
         self.running: dict[int, tuple[int, float]] = {}  # by trial number: slot, and when it began (Unix time)
         self.ready: deque[tuple[FrozenTrial, Job]] = deque()  # taken, and waiting for a slot
         self._took: deque[float] = deque(maxlen=REMEMBERED)
         self._next_reap = self._next_refresh = -1.0
         self._next_show = self.started + SHOW
-        self._unrecorded = self._acknowledged = self._late = False
+        self._acknowledged = self._late = False
 
     def run(self) -> None:
         """Run until the study is whole, or until asked to stop.
@@ -101,27 +71,27 @@ class Scheduler:
         except StorageError as error:
             self._wind_down(error)
             raise
-        if self.settlement.abort:
-            raise self.settlement.abort
+        if self.ledger.abort:
+            raise self.ledger.abort
 
     def _loop(self) -> None:
-        while not self._finished():
-            self.leases.beat()
+        while not self._over():
+            self.ledger.leases.beat()
             if self.clock() >= self._next_reap:
-                self._let_go()
-                self.intake.reap()
+                self._drop_lost()
+                self.ledger.requeue_abandoned()
                 self._next_reap = self.clock() + REAP
             self._fill()
-            self._tidy()
+            self._report()
             self._look_ahead()
             ended = self.executor.wait(TICK)
             self._acknowledge()
             self._start_ready()  # a slot need not wait until the end of its last trial is told
             for job, outcome in ended:
-                self._settle(job, outcome)
+                self._finish(job, outcome)
             if self._closed():
-                self._give_back()
-        self._tidy()
+                self._requeue_ready()
+        self._report()
 
     def _wind_down(self, error: StorageError) -> None:
         """Let the running trials come to their next checkpoint. Whoever goes on with the study will find them left."""
@@ -135,15 +105,15 @@ class Scheduler:
 
     # --- when
 
-    def _finished(self) -> bool:
+    def _over(self) -> bool:
         if self.executor.running() or self.ready:
             return False
-        return self._closed() or self.intake.done
+        return self._closed() or self.ledger.done
 
     def _closed(self) -> bool:
-        return self.stop.requested or self.is_late() or self.settlement.abort is not None
+        return self.stop.requested or self.is_out_of_time() or self.ledger.abort is not None
 
-    def is_late(self) -> bool:
+    def is_out_of_time(self) -> bool:
         """Whether the time is over in which trials may begin; once it is, it stays so."""
         timeout = self.limits.timeout
         self._late |= timeout is not None and self.clock() - self.started >= timeout - self.limits.reserved()
@@ -157,7 +127,7 @@ class Scheduler:
 
     def _fill(self) -> None:
         self._start_ready()
-        while not self._closed() and self.executor.free() and (trial := self.intake.next()) is not None:
+        while not self._closed() and self.executor.free() and (trial := self.ledger.acquire()) is not None:
             self._start(trial, self._job(trial))
 
     def _start_ready(self) -> None:
@@ -168,7 +138,7 @@ class Scheduler:
         """Have trials ready for slots that will be free."""
         ahead = self._trials_are_short() if self.draw_ahead is None else self.draw_ahead
         while ahead and not self._closed() and len(self.ready) < self.executor.spare:
-            if (trial := self.intake.next()) is None:
+            if (trial := self.ledger.acquire()) is None:
                 return
             job = self._job(trial)
             self.executor.prepare(job)
@@ -176,44 +146,44 @@ class Scheduler:
 
     def _job(self, trial: FrozenTrial) -> Job:
         try:
-            return Job(trial.number, tuple(self.overrides(trial)), self.folders.of(trial))
+            return Job(trial.number, tuple(self.overrides(trial)), self.ledger.folders.of(trial))
         except BaseException:
-            self.intake.give_back(trial)
+            self.ledger.requeue(trial)
             raise
 
     def _start(self, trial: FrozenTrial, job: Job) -> None:
         try:
             slot = self.executor.submit(job)
         except BaseException:
-            self.intake.give_back(trial)
+            self.ledger.requeue(trial)
             raise
         self.running[trial.number] = (slot, time.time())
         self.event(f"trial {trial.number} started: {_words(trial)}")
 
     # --- ending
 
-    def _settle(self, job: Job, outcome: Outcome) -> None:
+    def _finish(self, job: Job, outcome: Outcome) -> None:
         slot, begun = self.running.pop(job.number)
         self._took.append(time.time() - begun)
-        going_on = self.settlement.abort is None
-        self._unrecorded |= self.settlement.settle(job, outcome, slot, begun)
-        if self.settlement.abort and going_on:
+        going_on = self.ledger.abort is None
+        self.ledger.finish(job, outcome, slot, begun)
+        if self.ledger.abort and going_on:
             self.executor.stop()
 
-    def _give_back(self) -> None:
-        """What will not start here any more."""
+    def _requeue_ready(self) -> None:
+        """Set back what will not start here any more."""
         while self.ready:
             trial, job = self.ready.popleft()
             self.executor.forget(job.number)
-            self.intake.give_back(trial)
+            self.ledger.requeue(trial)
 
-    def _let_go(self) -> None:
+    def _drop_lost(self) -> None:
         """End jobs whose trial another controller has: it took us for dead, perhaps while the machine slept."""
         for job in self.executor.running().values():
-            if not self.leases.holds(lease(job.number)):
+            if not self.ledger.owns(job.number):
                 self.executor.drop(job.number)
         for trial, job in list(self.ready):
-            if not self.leases.holds(lease(job.number)):
+            if not self.ledger.owns(job.number):
                 self.executor.forget(job.number)
                 self.ready.remove((trial, job))
 
@@ -225,16 +195,16 @@ class Scheduler:
             self._acknowledged = True
             self.event("stopping: trials go on to their next checkpoint; once more to stop at once")
 
-    def _tidy(self) -> None:
-        if self._unrecorded or self.intake.ended:
+    def _report(self) -> None:
+        if self.ledger.unrecorded:
             self.record()
-            self._unrecorded = self.intake.ended = False
+            self.ledger.unrecorded = False
         if self.clock() >= self._next_refresh:
             self.refresh()
             self._next_refresh = self.clock() + TICK
         if self.clock() >= self._next_show:
             for job in self.executor.running().values():
-                self.attach(job.number, job.folder)
+                self.ledger.attach(job.number, job.folder)
             self._next_show = self.clock() + SHOW
 
 

@@ -1,16 +1,12 @@
-"""What runs in a trial's own process: it waits for one job, does it, says how it ended, and is gone.
+"""Serve one job in a trial's own process: wait for it, run it, send its outcome, and exit.
 
 Started by `steady.run.executor` before there is a job, so that a free slot waits neither for a fork nor for an
 import. Everything a trial can break, it breaks here.
 
-The one message in which a trial's process tells how it ended, read without waiting for what never comes.
-
-Whatever the trial has forked holds the trial's end of the pipe too, and may outlive it: the pipe then says nothing of
-its end, nor does the rest follow of a message in the middle of which the trial was killed. A read that waits for
-either, as `Connection.recv` does, would stop the controller of all trials.
-
-The message is JSON, and bounded: what a trial returns, or writes to the pipe by mistake, is no object of ours until
-it has been looked at, and must neither end the controller nor fill its memory.
+The outcome is one message, which `Incoming` reads without blocking: whatever the trial has forked holds the trial's end
+of the pipe too, and may outlive it, so that neither the end of the pipe nor the rest of a message may ever come. It is
+JSON, and bounded: what a trial returns, or writes to the pipe by mistake, must neither end the controller nor fill its
+memory.
 """
 
 import faulthandler
@@ -47,13 +43,13 @@ Prepare = Callable[[int, list[str]], Begin]
 
 
 def serve(pipe: Connection, variables: dict[str, str], script: Script, static: bytes) -> None:
-    """Wait for a job and do it.
+    """Wait for a job, run it, and send its outcome.
 
     Args:
         pipe: to the controller. It sends one job (`executor.Job`) and, when there is a slot for it, the environment
             variables of that slot. Its end closed means that the controller is gone, or wants this process no more.
         variables: of the environment of the controller.
-        script: which the controller was started with.
+        script: that the controller was started with.
         static: cloudpickle of what all jobs share, see `ProcessExecutor`.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is for the controller to decide on
@@ -78,7 +74,7 @@ def serve(pipe: Connection, variables: dict[str, str], script: Script, static: b
 
 
 def _kept(step: Callable[[], T]) -> Callable[[], T]:
-    """Do a step now, and give what it returned, or raised, when asked."""
+    """Do a step now; what comes back returns its result, or raises its error, when called."""
     try:
         done = step()
     except BaseException as error:
@@ -96,7 +92,7 @@ def _begin(folder: Path, prepared: Callable[[], Begin]) -> Begin:
 
 
 def _preparation(variables: dict[str, str], script: Script, static: bytes) -> Prepare:
-    """What to call with a job's number and overrides; it returns what to call to run the job."""
+    """Restore what all jobs share; returns a function of number and overrides that prepares a job."""
     os.environ.clear()  # the warm parent has some of its own
     os.environ.update(variables)
     with silence():
@@ -189,7 +185,7 @@ LARGEST = 1 << 24  # bytes of a message: objective values, or what a preflight f
 
 
 def send(pipe: Connection, outcome: Outcome) -> None:
-    """Send the message. A value that cannot be sent is told as a failure.
+    """Send an outcome. A value that cannot be sent is told as a failure.
 
     Raises:
         OSError: the controller is gone.
@@ -214,7 +210,7 @@ def _packed(outcome: Outcome) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """A number as Python's own, a tensor's for one, and what is no number in words."""
+    """Convert to a float, a tensor for one, or else to words."""
     try:
         return float(value)
     except (TypeError, ValueError):
@@ -222,14 +218,7 @@ def _plain(value: Any) -> Any:
 
 
 class Incoming:
-    """The message as it comes in.
-
-    Args:
-        pipe: the controller's end, which nobody else reads.
-
-    Attributes:
-        over: whether nothing more will come.
-    """
+    """Reads an outcome from the controller's end of a pipe, without blocking; `over`: nothing more will come."""
 
     def __init__(self, pipe: Connection) -> None:
         self.pipe = pipe
@@ -237,7 +226,7 @@ class Incoming:
         self._read = bytearray()
 
     def take(self) -> Outcome | None:
-        """Take in what has come so far, and give the message as soon as it is whole, or can be none."""
+        """Read what has come so far; returns the outcome as soon as it is whole, or can be none."""
         while not self.over and self.pipe.poll():  # a read after that returns at once, if with less than it asks for
             try:
                 chunk = os.read(self.pipe.fileno(), CHUNK)

@@ -1,7 +1,7 @@
-"""Pictures of the trials, attached to them as Optuna's artifacts: `make dashboard` shows them beside the scores.
+"""Attachment of the trials' pictures as Optuna's artifacts, which its dashboard shows beside the scores.
 
-`steady.run.ledger` attaches a trial's newest files before it tells the study how the trial ended (after that
-nothing can be attached), and `steady.run.scheduler` does so now and then while the trial runs.
+`steady.run.ledger` attaches a trial's newest files before it tells the study how the trial ended (after that nothing
+can be attached), and `steady.run.scheduler` does so now and then while the trial runs.
 """
 
 import json
@@ -20,7 +20,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 
 from steady import links
 from steady.atomic import replacing
-from steady.errors import StudyError
+from steady.exceptions import StudyError
 from steady.links import checked
 from steady.study.storage import Trials
 
@@ -31,14 +31,14 @@ OTHER = "application/octet-stream"  # the type of a file whose name tells none
 
 
 class Store(FileSystemArtifactStore):
-    """Optuna's store in a folder, which is made when it is needed; a file in it is whole at any moment."""
+    """An artifact store in a folder, which is made when it is needed; a file in it is whole at any moment."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.folder = folder
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:
-        """Keep a file, in the place of an earlier one of this name."""
+        """Write a file, in the place of an earlier one of this id."""
         with replacing(self._get_filepath(artifact_id)) as unfinished, unfinished.open("wb") as file:
             shutil.copyfileobj(content_body, file)
 
@@ -52,13 +52,13 @@ class Store(FileSystemArtifactStore):
 
 @dataclass
 class Artifacts:
-    """Attaches files of the trials of one study.
+    """The artifacts of the trials of one study.
 
     Of each pattern a trial has one artifact, the newest match, under an id that follows from study, trial and pattern:
     what a resumed sweep or a second controller attaches again takes the same place.
 
     Args:
-        study: it.
+        study: whose trials.
         record: folder of the study; its `artifacts` keeps copies of the files.
         patterns: globs within a trial's folder.
     """
@@ -74,12 +74,7 @@ class Artifacts:
         self._failed = False
 
     def attach(self, number: int, folder: Path) -> None:
-        """Attach the newest files of a trial that has not ended. A failure is only logged: pictures are no result.
-
-        Args:
-            number: of the trial.
-            folder: where it works.
-        """
+        """Attach the newest files of a trial before it ends. A failure is only logged: pictures are no result."""
         for pattern in self.patterns:
             try:
                 self._attach(number, folder, pattern)

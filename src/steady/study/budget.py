@@ -1,12 +1,8 @@
-"""Which trials of a study use up its budget, `n_trials`: all, but for those that failed before the command was mended.
+"""The budget of a study, `n_trials`: all its trials, but for those that failed before the command was mended.
 
 A command that cannot work, such as one with a misspelled metric, fails in trial after trial. As long as none has come
 to a result, nothing was found out, so once the command is another these trials count no more: they stay in the study,
 and `steady.sweep` runs as many others. A trial that was pruned did run, and counts.
-
-The trials of a study as the loop handles them: its one way to Optuna's storage, around `Study`'s own checks.
-
-`Study` has no call to set a running trial back, or to note something on one that another process drives.
 """
 
 import hashlib
@@ -20,11 +16,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from steady import grammar
 from steady.study import meta
-from steady.study.failures import Kind, shortened
+from steady.study.failures import Kind, headline
 from steady.study.storage import Trials
 
-UNCOUNTED = "uncounted"  # attribute of a study: the numbers of the trials that do not count
-GIVEN = "given"  # attribute of a study: digest of the words and keys of the command that it was last run with
 FAILURES = "failures"  # the name in `allow_change` by which a mend is accepted that is not in the command
 # Of no effect on whether a trial works; and folders and times in them may differ from start to start.
 ELSEWHERE = ("allow_change", "dry_run", "extra_scores", "next_step", "on_end", "record", "storage", "study_name")
@@ -33,45 +27,77 @@ SHOWN = 5  # kinds of failure
 
 
 def uncounted(study: optuna.Study) -> frozenset[int]:
-    """The numbers of the trials that do not count."""
-    return frozenset(study.user_attrs.get(UNCOUNTED, ()))
+    """Get the numbers of the trials that do not count.
+
+    Example:
+        >>> sorted(uncounted(optuna.create_study()))
+        []
+    """
+    return frozenset(meta.get(study, meta.UNCOUNTED, ()))
 
 
 def total(study: optuna.Study, n_trials: int) -> int:
-    """How many trials the study will hold when `n_trials` of them count."""
+    """Count the trials that the study will hold when `n_trials` of them count.
+
+    Example:
+        >>> study = optuna.create_study()
+        >>> study.set_user_attr(meta.UNCOUNTED, [0, 1])
+        >>> total(study, 10)
+        12
+    """
     return n_trials + len(uncounted(study))
 
 
-def is_whole(study: optuna.Study, n_trials: int) -> bool:
-    """Whether all trials there are to be have ended."""
+def is_complete(study: optuna.Study, n_trials: int) -> bool:
+    """Tell whether all trials there are to be have ended.
+
+    Example:
+        >>> is_complete(optuna.create_study(), n_trials=1)
+        False
+    """
     trials = study.get_trials(deepcopy=False)
     return len(trials) >= total(study, n_trials) and all(trial.state.is_finished() for trial in trials)
 
 
 def failed(trial: FrozenTrial) -> bool:
-    """Whether a trial came to its end without a result: neither values, nor given up by the pruner."""
+    """Tell whether a trial ended without a result: neither values, nor pruned.
+
+    Example:
+        >>> failed(optuna.trial.create_trial(state=TrialState.FAIL))
+        True
+    """
     if trial.state == TrialState.PRUNED:  # infeasible ones are, too
         return meta.get(trial, meta.OUTCOME, Kind.PRUNED) not in RESULTS
     return trial.state == TrialState.FAIL
 
 
-def is_fruitless(trials: Iterable[FrozenTrial]) -> bool:
-    """Whether some trials failed, and none came to a result."""
+def all_failed(trials: Iterable[FrozenTrial]) -> bool:
+    """Tell whether some trials failed, and none came to a result.
+
+    Example:
+        >>> all_failed([optuna.trial.create_trial(value=1.0), optuna.trial.create_trial(state=TrialState.FAIL)])
+        False
+    """
     ended = [trial for trial in trials if trial.state.is_finished()]
     return bool(ended) and all(map(failed, ended))
 
 
 def is_begun(trial: FrozenTrial) -> bool:
-    """Whether a trial that has not ended was ever started; one that was only enqueued was not."""
+    """Tell whether a trial that has not ended was ever started; one that was only enqueued was not.
+
+    Example:
+        >>> is_begun(optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs={meta.ATTEMPT: 0}))
+        True
+    """
     return not trial.state.is_finished() and meta.get(trial, meta.ATTEMPT) is not None
 
 
 def digest(words: Sequence[str], keys: Mapping[str, Any]) -> str:
-    """Equal for commands that say the same.
+    """Hash the words of a command line and the keys of `hydra.sweeper`, equally for commands that say the same.
 
-    Args:
-        words: of the command line.
-        keys: of `hydra.sweeper`, plain values.
+    Example:
+        >>> digest(["x=1"], {"dry_run": True}) == digest(["x=1", "hydra.sweeper.dry_run=false"], {})
+        True
     """
     said = {key: value for key, value in keys.items() if key not in ELSEWHERE}
     unheard = {f"hydra.sweeper.{key}" for key in ELSEWHERE}
@@ -80,24 +106,37 @@ def digest(words: Sequence[str], keys: Mapping[str, Any]) -> str:
 
 
 def failures(trials: Iterable[FrozenTrial]) -> str:
-    """What the trials without a result failed of, a line for each kind of failure."""
+    """List what the trials without a result failed of, a line for each kind of failure.
+
+    Example:
+        >>> failures([optuna.trial.create_trial(state=TrialState.FAIL, user_attrs={meta.MESSAGE: "no GPU"})] * 3)
+        '  3 x fail: no GPU'
+    """
     said = Counter(_first_line(trial) for trial in trials if failed(trial))
     lines = [f"  {n} x {text}" for text, n in said.most_common(SHOWN)]
     return "\n".join([*lines, *([f"  and {len(said) - SHOWN} other kinds"] if len(said) > SHOWN else [])])
 
 
 def _first_line(trial: FrozenTrial) -> str:
-    lines = str(meta.get(trial, meta.MESSAGE, "")).strip().splitlines()
-    said = shortened(lines[0]) if lines else "no message"
-    return f"{meta.get(trial, meta.OUTCOME, trial.state.name.lower())}: {said}"
+    outcome = meta.get(trial, meta.OUTCOME, trial.state.name.lower())
+    return f"{outcome}: {headline(meta.get(trial, meta.MESSAGE, ''))}"
 
 
-def forgive(study: optuna.Study, unfinished: bool) -> int:
-    """Let the trials that failed so far not count, and say how many these are.
+def uncount_failures(study: optuna.Study, unfinished: bool) -> int:
+    """Let the trials that failed so far not count.
 
     Args:
         study: none of its trials came to a result, and no other controller drives it.
         unfinished: whether those that were begun and have not ended are given up, since what they run has changed.
+
+    Returns:
+        How many do not count.
+
+    Example:
+        >>> study = optuna.create_study()
+        >>> study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL))
+        >>> uncount_failures(study, unfinished=False)
+        1
     """
     trials = Trials(study)
     numbers = set(uncounted(study))
@@ -109,12 +148,19 @@ def forgive(study: optuna.Study, unfinished: bool) -> int:
         elif not failed(trial):
             continue
         numbers.add(trial.number)
-    study.set_user_attr(UNCOUNTED, sorted(numbers))
+    study.set_user_attr(meta.UNCOUNTED, sorted(numbers))
     return len(numbers)
 
 
 def enqueue(study: optuna.Study, configurations: Iterable[Mapping[str, Any]]) -> None:
-    """Enqueue configurations, but for those of trials that count."""
+    """Enqueue configurations, but for those of trials that count.
+
+    Example:
+        >>> study = optuna.create_study()
+        >>> enqueue(study, [{"x": 1}, {"x": 2}])
+        >>> [trial.state.name for trial in study.trials]
+        ['WAITING', 'WAITING']
+    """
     hidden = uncounted(study)
     counted = [trial for trial in study.get_trials(deepcopy=False) if trial.number not in hidden]
     known = [trial.system_attrs.get("fixed_params", trial.params) for trial in counted]

@@ -1,16 +1,8 @@
-"""What the first start of a study froze, and how a later start differs from it.
+"""The contract of a study: what its first start froze, and how a later start differs from it.
 
-Pure comparison of plain values. `steady.sweep` keeps the contract among the study's attributes. A study whose
-trials were made under different conditions compares what cannot be compared, so a difference is refused, unless it is
-accepted by name. What Optuna cannot hold in one study is refused in any case.
-
-Differences between two contracts, and how a refusal lists them: a line each, and one for a node that is wholly new.
-
-`steady.study.contract` finds them.
-
-A configuration as plain values that can be kept and compared: what `steady.study.contract` freezes.
-
-Pure functions. What comes out survives the way through JSON unchanged, is the same at each start, and holds no secrets.
+A study whose trials were made under different conditions compares what cannot be compared, so a difference is refused,
+unless it is accepted by name. What Optuna cannot hold in one study is refused in any case. All are pure functions of
+plain values, which survive the way through JSON unchanged, are the same at each start, and hold no secrets.
 """
 
 import difflib
@@ -19,14 +11,16 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from steady import grammar
-from steady.errors import ConfigError, StudyError
-from steady.propose.space import Space
+from steady.exceptions import ConfigError, StudyError
+
+if TYPE_CHECKING:
+    from steady.propose.space import Space
 
 SECTIONS = ("objective", "directions", "space", "fixed", "config", "facts")
 WHOLE = {  # sections without keys, and why they are for good
@@ -34,7 +28,6 @@ WHOLE = {  # sections without keys, and why they are for good
     "directions": "Optuna keeps the directions of a study, for good",
 }
 SPELLED = ("space", "fixed")  # sections whose keys have the prefix of an override
-ACCEPTED = "allowed"  # attribute of a study: what `allow_change` has named, so that the same line can be given again
 KINDS = ("choice(", "int ", "float ")  # as `Space.describe()` begins; an extender is described otherwise
 
 
@@ -43,7 +36,7 @@ TREES = ("config", "facts")  # sections whose dotted keys are nodes
 
 @dataclass(frozen=True)
 class Change:
-    """One difference.
+    """A difference between two contracts.
 
     Attributes:
         section: of the contract.
@@ -65,7 +58,7 @@ class Change:
         return f"{self.section}.{self.key}" if self.key else self.section
 
     def accepted(self, allowed: Sequence[str]) -> bool:
-        """Whether a name among `allowed` is the section, the key with or without it, or what the key begins with."""
+        """Tell whether a name of `allowed` is the section, the key with or without it, or what the key begins with."""
         names = (self.key, self.name)
         words = [grammar.bare(word) for word in allowed]
         return not self.impossible and any(
@@ -85,7 +78,7 @@ def folded(
     now: Mapping[str, Mapping[str, Any]],
     allowed: Sequence[str],
 ) -> list[tuple[Change, str]]:
-    """Differences as they are listed, each with a remark: of a node that is wholly new, or wholly gone, only one.
+    """Fold the differences of a node that is wholly new, or wholly gone, into one, each with a remark.
 
     Args:
         changes: in the order of their keys.
@@ -94,7 +87,13 @@ def folded(
         allowed: see `Change.accepted`.
 
     Returns:
-        A remark is empty where a change could be accepted, and is not.
+        Changes and remarks; a remark is empty where a change could be accepted, and is not.
+
+    Example:
+        >>> new = {"a.b": 1, "a.c": 2}
+        >>> changes = [Change("config", key, None, new[key]) for key in new]
+        >>> [str(change) for change, remark in folded(changes, {"config": {}}, {"config": new}, [])]
+        ['config.a: null → 2 settings']
     """
 
     def place(change: Change) -> tuple[str, str, bool]:
@@ -113,7 +112,7 @@ def folded(
 
 
 def _new_in(values: Mapping[str, Any], key: str) -> str:
-    """The outermost node with this key below it, or the key, of which there is nothing among other values."""
+    """Find the outermost node with this key below it, or the key, of which there is nothing among other values."""
     known = [other for other, value in values.items() if value is not None]
     nodes = [key[:end] for end, char in enumerate(key) if char == "."]
     return next((node for node in nodes if not any(other.startswith(f"{node}.") for other in known)), key)
@@ -133,7 +132,7 @@ def _text(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Contract:
-    """What must stay the same from one start to the next.
+    """A record of what must stay the same from one start to the next.
 
     Attributes:
         objective: names of the objectives, if they have any.
@@ -143,7 +142,7 @@ class Contract:
             have the prefix that an override of them needs; they are compared without it.
         config: the configuration of the task, without what is searched or ignored.
         facts: what the preflight found, for example the data's digest.
-        absent: sections that the version of catsweep which froze it did not know; they are not compared.
+        absent: sections that the version which froze it did not know; they are not compared.
     """
 
     objective: list[str] | None
@@ -155,12 +154,12 @@ class Contract:
     absent: frozenset[str] = frozenset()
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Convert to plain values, for JSON."""
         return {section: getattr(self, section) for section in SECTIONS if section not in self.absent}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Contract":
-        """The way back; also from a version with fewer or more sections."""
+        """Convert from plain values, also of a version with fewer or more sections."""
         empty: dict[str, Any] = {"objective": None, "directions": [], "space": {}}
         known = {section: values[section] for section in SECTIONS if section in values}
         return cls(**{**empty, **known}, absent=frozenset(SECTIONS) - known.keys())
@@ -169,12 +168,12 @@ class Contract:
 def freeze(
     objective: list[str] | None,
     directions: list[str],
-    space: Space,
+    space: "Space",
     config: DictConfig,
     ignore: Sequence[str],
     facts: Mapping[str, Any],
 ) -> Contract:
-    """The contract of this start, in values that survive the way through JSON. Holds no storage URL and no password.
+    """Freeze the contract of this start, in values that survive the way through JSON, without secrets.
 
     Args:
         objective: names of the objectives.
@@ -183,6 +182,12 @@ def freeze(
         config: of the multirun.
         ignore: keys of the configuration that may change freely, with all below them.
         facts: of the preflight.
+
+    Example:
+        >>> from steady.propose.space import Space
+        >>> space = Space.parse({"lr": "interval(0.1, 1)"}, ["epochs=5"])
+        >>> freeze(None, ["minimize"], space, OmegaConf.create({"lr": 0.5, "out": "a"}), ["out"], {}).fixed
+        {'epochs': '5'}
     """
     dropped = ["hydra", *ignore, *(_path(name) for name in space.parameters)]
     kept = {key: value for key, value in space.describe_fixed().items() if not _within(_path(key), ["hydra", *ignore])}
@@ -197,12 +202,14 @@ def freeze(
 
 
 def compare(before: Contract, now: Contract, valued: bool = True) -> list[Change]:
-    """Where two contracts differ, section by section. An absent key is as good as null or empty.
+    """Compare two contracts section by section. An absent key is as good as null or empty.
 
-    Args:
-        before: of the first start.
-        now: of this one.
-        valued: whether a trial of the study has values, which then are of its objectives.
+    `valued` tells whether a trial of the study has values, which then are of its objectives.
+
+    Example:
+        >>> old, new = (Contract(None, ["minimize"], {}, config={"epochs": n}) for n in (5, 9))
+        >>> [str(change) for change in compare(old, new)]
+        ['config.epochs: 5 → 9']
     """
     absent = before.absent | now.absent
     found = []
@@ -239,8 +246,8 @@ def check(
     Args:
         before: of the first start.
         now: of this one.
-        allowed: names of changes that are accepted: a section, a key with or without its section, or what a key
-            begins with. Names of nothing that changed do no harm, so that the same line can be given again.
+        allowed: names of changes that are accepted, see `Change.accepted`. Names of nothing that changed do no harm, so
+            that the same line can be given again.
         study: which, and where it is kept, in words.
         naming: the key by which the user names another study.
         fruitless: all trials of the study failed, so there is nothing that new ones must be comparable with.
@@ -251,6 +258,11 @@ def check(
 
     Raises:
         StudyError: at least one was not; with all of them, and what can be done.
+
+    Example:
+        >>> old, new = (Contract(None, ["minimize"], {}, config={"epochs": n}) for n in (5, 9))
+        >>> check(old, new, allowed=["epochs"])[0].after
+        9
     """
     changes = compare(before, now, valued=not fruitless)
     if all(change.accepted(SECTIONS if fruitless else allowed) for change in changes):
@@ -285,6 +297,9 @@ def require_known(
 
     Raises:
         ConfigError: with all of them, and what may have been meant.
+
+    Example:
+        >>> require_known(["epochs"], [], OmegaConf.create({"epochs": 5}))
     """
     keys = set(flat(OmegaConf.to_container(config, resolve=False)))  # type: ignore[arg-type]  # a DictConfig's
     for section in (section for section in SECTIONS if section not in WHOLE):
@@ -303,7 +318,7 @@ def require_known(
 
 
 def _moved(changes: Sequence[Change], next_step: str) -> str:
-    """What else it may be, where settings came or went: no options may bring that back."""
+    """Say what else it may be, where settings came or went: no options may bring that back."""
     if not any(change.section == "config" and None in (change.before, change.after) for change in changes):
         return ""
     return (
@@ -313,7 +328,7 @@ def _moved(changes: Sequence[Change], next_step: str) -> str:
 
 
 def _impossible(old: str | None, new: str | None) -> str:
-    """What `optuna.distributions.check_distribution_compatibility` would refuse, told from `Space.describe()`."""
+    """Tell from `Space.describe()` what `optuna.distributions.check_distribution_compatibility` would refuse."""
     if not (old and new and old.startswith(KINDS) and new.startswith(KINDS)):
         return ""
     if any(old.startswith(kind) != new.startswith(kind) for kind in KINDS):
@@ -326,13 +341,13 @@ def _impossible(old: str | None, new: str | None) -> str:
 
 
 def _bare(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """By keys without prefix; an earlier version had it in conditions too."""
+    """Take prefixes off keys; an earlier version had them in conditions too."""
     said = {key: re.sub(r" when \++", " when ", text) if isinstance(text, str) else text for key, text in flat.items()}
     return {grammar.bare(key): text for key, text in said.items()}
 
 
 def _path(key: str) -> str:
-    """Where an override acts: `a.b` for `+a.b`, `~a.b=1`, `a/b`, and `group@a.b`."""
+    """Get where an override acts: `a.b` for `+a.b`, `~a.b=1`, `a/b`, and `group@a.b`."""
     return key.lstrip("+~").partition("=")[0].rpartition("@")[2].replace("/", ".")
 
 
@@ -341,7 +356,7 @@ def _within(key: str, above: Sequence[str]) -> bool:
 
 
 def _quoted(name: str) -> str:
-    """A word of a list, for Hydra."""
+    """Quote a word of a list for Hydra."""
     return name if re.fullmatch(r"[\w./+@-]+", name) else f'"{name}"'
 
 
@@ -354,25 +369,31 @@ USER = re.compile(r"(?<=://)[^/@\s]+@")  # name:password@ in a URL
 
 
 def resolved(config: DictConfig, dropped: Sequence[str]) -> dict[str, Any]:
-    """A configuration with its interpolations resolved.
+    """Resolve the interpolations of a configuration, without the dotted keys `dropped` and all below them.
 
     Those that depend on something dropped, are only known within a job, or differ from start to start or from machine
     to machine (`now:`, `hydra:`, `oc.env:`) stay as written.
 
-    Args:
-        config: of any kind; not changed.
-        dropped: dotted keys that are left out, with all below them.
+    Example:
+        >>> resolved(OmegaConf.create({"a": 1, "b": "${a}", "c": "${oc.env:HOME}", "d": 2}), ["d"])["b"]
+        1
     """
     written = OmegaConf.to_container(config, resolve=False, enum_to_str=True)
     assert isinstance(written, dict)
     for key in dropped:
         _drop(written, key.split("."))
     written = _inert(written)
-    return dict(_values(written, OmegaConf.create(written)))
+    found: dict[str, Any] = _values(written, OmegaConf.create(written))
+    return found
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The values of nested dicts by dotted key; of an empty one there is nothing."""
+    """Flatten nested dicts to values by dotted key; of an empty one there is nothing.
+
+    Example:
+        >>> flat({"a": {"b": 1, "c": {}}})
+        {'a.b': 1}
+    """
     found: dict[str, Any] = {}
     for key, value in tree.items():
         found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
@@ -380,11 +401,13 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON gives it back.
+    """Convert mappings, sequences and scalars to what JSON gives back, without secrets.
 
-    Args:
-        value: mappings, sequences and scalars. A key named like a secret is left out, a storage URL becomes None, and
-            another URL loses its user and password.
+    A key named like a secret is left out, a storage URL becomes None, and another URL loses its user and password.
+
+    Example:
+        >>> plain({"api_key": "x", "url": "https://me:secret@host/a", "n": (1, float("nan"))})
+        {'url': 'https://***@host/a', 'n': [1, 'nan']}
     """
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items() if not SECRET.search(str(key))}
@@ -405,21 +428,20 @@ def _inert(value: Any) -> Any:
 
 
 def _values(written: Any, node: Any) -> Any:
-    items = written.items() if isinstance(written, dict) else enumerate(written)
-    found = {key: _value(value, node, key) for key, value in items}
-    return found if isinstance(written, dict) else list(found.values())
+    def value(item: Any, key: Any) -> Any:
+        if isinstance(item, dict | list):
+            return _values(item, node[key])
+        if not isinstance(item, str) or "${" not in item:
+            return item
+        try:
+            found = node[key]
+            return OmegaConf.to_container(found, resolve=True) if OmegaConf.is_config(found) else found
+        except OmegaConfBaseException:  # something is only known within a job
+            return item
 
-
-def _value(written: Any, node: Any, key: Any) -> Any:
-    if isinstance(written, dict | list):
-        return _values(written, node[key])
-    if not isinstance(written, str) or "${" not in written:
-        return written
-    try:
-        value = node[key]
-        return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-    except OmegaConfBaseException:  # something is only known within a job
-        return written
+    if isinstance(written, dict):
+        return {key: value(item, key) for key, item in written.items()}
+    return [value(item, index) for index, item in enumerate(written)]
 
 
 def _drop(tree: dict[Any, Any], path: list[str]) -> None:
@@ -432,13 +454,13 @@ def _drop(tree: dict[Any, Any], path: list[str]) -> None:
 
 
 def differences(before: Any, now: Any, ignore: Collection[str] = (), path: str = "") -> list[str]:
-    """Where two plain configurations differ, a line each: `key: before → now`; an absent key is as good as null.
+    """List where two plain configurations differ, `key: before → now`; an absent key is as good as null.
 
-    Args:
-        before: nested dicts, lists and scalars.
-        now: the same.
-        ignore: top-level keys that may differ.
-        path: prefix of the keys, for the recursion.
+    Top-level keys of `ignore` may differ; `path` is the prefix of the keys, for the recursion.
+
+    Example:
+        >>> differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}}, ignore=["c"])
+        ['a.b: 1 → 3']
     """
     if isinstance(before, dict) and isinstance(now, dict):
         keys = [key for key in sorted({*before, *now}, key=str) if key not in ignore]

@@ -1,4 +1,4 @@
-"""How a trial ended, and into which drawer a failure belongs.
+"""Classification of how a trial ended.
 
 Made in the trial's own process, where the exception still is one, and sent to the controller as plain text. Told
 apart by the names of classes, so that neither side has to import torch or Lightning.
@@ -8,7 +8,7 @@ import errno
 import math
 import re
 import traceback as tracebacks
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 
 import hydra
 
+from steady.exceptions import causes
 from steady.places import is_full
 
 OUT_OF_MEMORY = re.compile(
@@ -31,7 +32,7 @@ SHOWN = 200  # characters of a wrong value in the message about it
 
 
 class Kind(StrEnum):
-    """The ends a trial can come to."""
+    """The kinds of ends a trial can come to."""
 
     COMPLETE = "complete"
     PRUNED = "pruned"
@@ -46,10 +47,10 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a trial ended.
+    """The end of a trial.
 
     Attributes:
-        kind: the drawer.
+        kind: its class.
         value: what the task returned, if it did.
         message: one line for people.
         traceback: of the exception, if there was one.
@@ -62,12 +63,16 @@ class Outcome:
 
 
 def classify(error: BaseException) -> Outcome:
-    """Sort an exception that a task raised. What caused it counts too: libraries wrap what they cannot handle.
+    """Classify an exception that a task raised. What caused it counts too: libraries wrap what they cannot handle.
 
-    One that raises when it is looked at, or is of any size, is sorted all the same.
+    One that raises when it is looked at, or is of any size, is classified all the same.
+
+    Example:
+        >>> classify(MemoryError("5 GB")).kind, classify(ValueError("no")).message
+        (<Kind.OUT_OF_MEMORY: 'out of memory'>, 'ValueError: no')
     """
     try:
-        kind = next((kind for cause in _chain(error) if (kind := _kind(cause))), None)
+        kind = next((kind for cause in causes(error) if (kind := _kind(cause))), None)
         kind = kind or (Kind.DISK_FULL if _is_full(error) else Kind.FAILED)
         text, name = _text(error), type(error).__name__
         if kind == Kind.PRUNED:
@@ -88,20 +93,25 @@ def classify(error: BaseException) -> Outcome:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception, or what caused it, says that memory was used up: of the machine or of a GPU."""
-    return any(_kind(cause) == Kind.OUT_OF_MEMORY for cause in _chain(error))
+    """Tell whether an exception, or what caused it, says that memory was used up: of the machine or of a GPU.
+
+    Example:
+        >>> is_out_of_memory(RuntimeError("CUDA out of memory"))
+        True
+    """
+    return any(_kind(cause) == Kind.OUT_OF_MEMORY for cause in causes(error))
 
 
 def values_of(returned: Any, n: int) -> list[float]:
-    """The objective values that a task returned.
-
-    Args:
-        returned: a number for one objective, a sequence of them for several.
-        n: the number of objectives.
+    """Convert what a task returned, a number or a sequence of them, to the values of `n` objectives.
 
     Raises:
         ValueError: not numbers, not as many, or not a number (NaN).
         OverflowError: infinite: Optuna would take it, and -inf for the best there can be.
+
+    Example:
+        >>> values_of(1, n=1), values_of([1, 2.5], n=2)
+        ([1.0], [1.0, 2.5])
     """
     several = returned if isinstance(returned, Sequence) and not isinstance(returned, str) else [returned]
     try:
@@ -121,20 +131,41 @@ def values_of(returned: Any, n: int) -> list[float]:
     return values
 
 
-def fingerprint(outcome: Outcome) -> str:
-    """Equal for failures that are the same: kind and exception with its frames, or the message without its numbers."""
+def signature(outcome: Outcome) -> str:
+    """Compute a text that is equal for equal failures: kind and exception with its frames, or message without numbers.
+
+    Example:
+        >>> signature(Outcome(Kind.LOST, message="process 12")) == signature(Outcome(Kind.LOST, message="process 7"))
+        True
+    """
     if frames := FRAME.findall(outcome.traceback):
         return f"{outcome.kind} {outcome.message.partition(':')[0]} {frames}"
     return f"{outcome.kind} {re.sub(r'0x[0-9a-f]+|[0-9]+', '#', outcome.message)}"
 
 
 def shortened(text: str) -> str:
-    """A message or a traceback as it is shown: its first and last lines, the beginning of each."""
+    """Shorten a message or a traceback to its first and last lines, and the beginning of each.
+
+    Example:
+        >>> len(shortened("x" * 1000))
+        301
+    """
     lines = [f"{line[:LINE]}…" if len(line) > LINE else line for line in text.splitlines()]
     if len(lines) > LINES:
         half = LINES // 2
         lines[half : len(lines) - half] = [f"… ({len(lines) - 2 * half} more lines)"]
     return "\n".join(lines)
+
+
+def headline(message: object) -> str:
+    """Shorten a message to its first line.
+
+    Example:
+        >>> headline("  no GPU"), headline("")
+        ('no GPU', 'no message')
+    """
+    lines = str(message).strip().splitlines()
+    return shortened(lines[0]) if lines else "no message"
 
 
 def _is_full(error: BaseException) -> bool:
@@ -151,7 +182,7 @@ def _shown(value: Any) -> str:
 
 
 def _text(error: BaseException) -> str:
-    """What an exception says of itself; that of `sys.exit` as it was called."""
+    """Get what an exception says of itself; that of `sys.exit` as it was called."""
     try:
         return repr(error.code) if isinstance(error, SystemExit) else str(error)
     except BaseException as failed:
@@ -159,25 +190,16 @@ def _text(error: BaseException) -> str:
 
 
 def _kept(text: str) -> str:
-    """As much of a text as is kept, in letters that any file takes: half a surrogate pair is none."""
+    """Truncate a text to what is kept, in letters that any file takes: half a surrogate pair is none."""
     return text[:KEPT].encode("utf-8", "backslashreplace").decode()
 
 
 def _of_the_task(trace: TracebackType | None) -> TracebackType | None:
-    """A traceback from the task's first frame on; all of it, if it has none of the task's."""
+    """Cut a traceback to begin with the task's first frame; all of it, if it has none of the task's."""
     frame = trace
     while frame is not None and frame.tb_frame.f_code.co_filename.startswith(MACHINERY):
         frame = frame.tb_next
     return frame or trace
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    following: BaseException | None = error
-    while following is not None and id(following) not in seen:
-        seen.add(id(following))
-        yield following
-        following = following.__cause__ or (None if following.__suppress_context__ else following.__context__)
 
 
 def _kind(error: BaseException) -> Kind | None:

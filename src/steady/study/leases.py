@@ -1,4 +1,4 @@
-"""Who drives which trial: locks and claims that several controllers share, among the attributes of the study itself.
+"""Leases of trials: locks and claims that several controllers share, among the attributes of the study itself.
 
 Optuna has no atomic claim of a running trial, and heartbeats only for databases. What every storage of it has is
 attributes of a study: registers that anybody writes and everybody reads, all at once. That is enough. Each controller
@@ -31,6 +31,8 @@ from steady.study.storage import find_study
 log = logging.getLogger(__name__)
 
 CONTROLLER = "steady:controller:"  # and an id: the register of a controller; null when it has ended
+# Those of versions up to 0.1 (`catsweep:controller:`) are not read: a controller lives no longer than its process, and
+# no two versions drive a study at once.
 DEAD = "steady:dead:"  # and an id: it was found dead
 BEATS = 4  # signs of life in one period of grace
 CHOOSING = 0  # the place in a queue of one that has no number yet, or came when nobody else was there
@@ -40,12 +42,16 @@ SIDE = ".leases"  # behind a study's name: the study that versions up to 0.1 kep
 
 @dataclass(frozen=True)
 class Identity:
-    """A process, told apart from all others.
+    """The identity of a process among those of all machines.
 
     Attributes:
         machine: equal for two processes that can see each other.
         pid: its number there.
         started: when it began (see `_started`), for a number may be used again.
+
+    Example:
+        >>> Identity.own() == Identity.own()
+        True
     """
 
     machine: str
@@ -54,13 +60,13 @@ class Identity:
 
     @classmethod
     def own(cls) -> "Identity":
-        """Of this process."""
+        """Get that of this process."""
         return cls(_machine(), os.getpid(), _started(os.getpid()) or 0.0)
 
 
 @dataclass
 class _Silence:
-    """Of a controller on another machine: its last beat, and how long (seconds) we have seen it unchanged."""
+    """The silence of a controller on another machine: its last beat, and for how many seconds it has been the same."""
 
     beat: Any
     looked: float
@@ -68,7 +74,7 @@ class _Silence:
 
 
 class Leases:
-    """Locks and claims of one controller. Not for several threads.
+    """The locks and claims of one controller. Not for several threads.
 
     Args:
         storage: the study's.
@@ -76,6 +82,15 @@ class Leases:
         grace: seconds without a sign of life after which a controller on another machine is dead.
         identity: of this controller.
         clock: seconds.
+
+    Example:
+        >>> import optuna
+        >>> study = optuna.create_study(study_name="cats")
+        >>> one, other = Leases(study._storage, "cats"), Leases(study._storage, "cats")
+        >>> one.register(), other.register()
+        (None, None)
+        >>> one.claim("trial 0"), other.claim("trial 0"), other.claim("trial 1")
+        (True, False, True)
     """
 
     def __init__(
@@ -114,7 +129,7 @@ class Leases:
         self.me, self.held, self.places = None, [], {}
 
     def controllers(self) -> list[Identity]:
-        """Those that live, this one included, in the order in which they came."""
+        """List those that live, this one included, in the order in which they came."""
         came = sorted(self._look().items(), key=lambda one: (one[1]["came"], one[0]))
         return [_identity(said) for _, said in came]
 
@@ -144,12 +159,12 @@ class Leases:
             self._write()
 
     def holds(self, name: str) -> bool:
-        """Whether a name that we claimed is still ours: another controller may have taken us for dead."""
+        """Tell whether a name that we claimed is still ours: another controller may have taken us for dead."""
         self._look()
         return name in self.held or name in self.places
 
     def owned(self, name: str) -> bool:
-        """Whether any living controller has the name, or is about to take it, this one included."""
+        """Tell whether any living controller has the name, or is about to take it, this one included."""
         return any(name in said["holds"] or name in said["places"] for said in self._look().values())
 
     @contextmanager
@@ -170,7 +185,7 @@ class Leases:
             self.release(name)
 
     def _first(self, name: str) -> bool:
-        """Stand in the queue for a lock: whether it is our turn."""
+        """Queue for a lock, and tell whether it is our turn."""
         if name not in self.places:  # or not any more, since we were taken for dead: to the end of the queue
             self.places[name] = CHOOSING
             self._write()
@@ -184,13 +199,13 @@ class Leases:
         return name in self.places and all(rival > (self.places[name], self.me) for rival in rivals)
 
     def _rivals(self, name: str) -> list[tuple[int, str]]:
-        """The places and ids of the others in the queue for a name; one that claimed it stands before all."""
+        """List places and ids of the others in the queue for a name; one that claimed it stands before all."""
         others = [(id, said) for id, said in self._look().items() if id != self.me]
         waiting = [(said["places"][name], id) for id, said in others if name in said["places"]]
         return waiting + [(CHOOSING, id) for id, said in others if name in said["holds"]]
 
     def _look(self) -> dict[str, dict[str, Any]]:
-        """What the living controllers say, by id. Those that are found dead are told so."""
+        """Read what the living controllers say, by id. Those that are found dead are told so."""
         written = dict(self.storage.get_study_system_attrs(self.study))
         living = {}
         for key, said in written.items():
@@ -235,13 +250,13 @@ class Leases:
 
 
 def remove_side_study(storage: BaseStorage, study: str) -> None:
-    """Delete what an earlier version kept beside a study, and nobody reads any more.
+    """Delete the study that a version up to 0.1 kept beside a study, and nobody reads any more.
 
     Optuna's tools listed it beside the study, and `optuna.load_study(study_name=None)` did not know which to load.
 
-    Args:
-        storage: the study's.
-        study: its name.
+    Example:
+        >>> import optuna
+        >>> remove_side_study(optuna.storages.InMemoryStorage(), "cats")
     """
     if (side := find_study(storage, study + SIDE)) is None:
         return
@@ -257,7 +272,7 @@ def _identity(said: dict[str, Any]) -> Identity:
 
 
 def _machine() -> str:
-    """Machine, boot, namespace and user: processes with the same see each other in /proc."""
+    """Name machine, boot, namespace and user: processes with the same see each other in /proc."""
     boot, namespace = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
     if boot.exists() and namespace.exists():
         return f"{socket.gethostname()} {boot.read_text().strip()} {os.readlink(namespace)} {os.getuid()}"
@@ -265,7 +280,7 @@ def _machine() -> str:
 
 
 def _started(pid: int) -> float | None:
-    """When a process began, in ticks since boot or, without /proc, seconds; None if it has ended (zombies too)."""
+    """Get when a process began, in ticks since boot or, without /proc, seconds; None if it has ended (zombies too)."""
     try:
         if Path("/proc/self/stat").exists():
             # In ticks since boot. psutil adds the time of boot, which moves when the clock is set.

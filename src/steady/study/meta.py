@@ -1,214 +1,61 @@
-"""What is written on the trials of a study besides parameters and values: user attributes, which Optuna's tools show.
+"""Names and codec of the attributes that a sweep writes on studies and trials, where Optuna's tools show them.
 
-Hydra's override grammar has no colon in a key, so none of these is ever the name of a parameter; values of parameters
-that are fixed are user attributes too, as in hydra-optuna-sweeper.
-
-What is taken from a study that somebody else may have written: parameters of its trials, and the state of CMA-ES.
-
-Both become actions. Parameters become overrides of a job (`steady.propose.space`), by which one could name a class or
-trust a package; so those that are not searched have to be plain. And Optuna's CMA-ES keeps its state with the trials,
-pickled (`steady.propose.sampling`); all else in a storage that we open is JSON.
-
-Command lines that a record keeps, which may be a stranger's: repeated as advice only if they could be a sweep's.
-
-The provenance of a run and the attributes of a study keep the line that began them, and `catsweep.selection`,
-`catsweep.report.report_data` and `steady.watch.dashboard` repeat it to people, who type it. So it may start nothing
-but our script, or the script of one's own app, and set nothing but data of a configuration.
+Hydra's override grammar has no colon in a key, so no name of a trial's attribute is ever that of a parameter; values of
+fixed parameters are user attributes of trials too, as in hydra-optuna-sweeper.
 """
 
-import io
-import pickle
-import re
-import shlex
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
-import optuna.samplers._cmaes as cmaes_sampler
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+import optuna
 from optuna.trial import FrozenTrial
 
-from steady import grammar
-from steady.errors import StudyError
-from steady.printing import readable_name
-
+# Attributes of a trial.
 ATTEMPT = "steady:attempt"  # how often the trial was taken up again
 RUNS = "steady:runs"  # slot, start and end (Unix time) of each attempt
-OUTCOME = "steady:outcome"  # of the last attempt, see `outcome.Kind`
+OUTCOME = "steady:outcome"  # of the last attempt, see `failures.Kind`
 MESSAGE = "steady:message"  # one line
 TRACEBACK = "steady:traceback"
 LOG = "steady:log"  # the folder with the trial's own output
 FOLDER = "steady:folder"  # where it works, within the sweep's folder; not written if that is its number
-LOSSES = "steady:losses"  # how often its process was lost
+LOST_COUNT = "steady:losses"  # how often its process was lost
 RUNGS = "steady:rungs"  # scores by rung
 DUPLICATE_OF = "steady:duplicate_of"  # number of the trial whose values it took
 CONFIRMS = "steady:confirms"  # of a confirmation run: number of the trial that it confirms
 SEED = "steady:seed"  # of a confirmation run
 
-BEFORE = {
-    key: f"catsweep:{key.partition(':')[2]}"
-    for key in (ATTEMPT, RUNS, OUTCOME, MESSAGE, TRACEBACK, LOG, FOLDER, LOSSES, RUNGS, DUPLICATE_OF, CONFIRMS, SEED)
-}  # up to 0.1
+# Attributes of a study.
+CONTRACT = "contract"  # see `contract.Contract.to_dict`
+ALLOWED = "allowed"  # what `allow_change` has named, so that the same line can be given again
+GIVEN = "given"  # digest of the words and keys of the command that it was last run with
+UNCOUNTED = "uncounted"  # numbers of the trials that do not count
+PRUNING = "pruning"  # `pruner`, `metrics` and `directions`; None if it does not prune
+SWEEP_DIR = "sweep_dir"  # `hydra.sweep.dir` of the first start
+SWEEP_SEED = "seed"  # of the sampler
+COMMAND = "command"  # the line that ran it last, as a shell takes it
+NEXT_STEP = "next_step"  # `hydra.sweeper.next_step`
+OBJECTIVE = "objective"  # names of the objectives
+SPELLING = "spelling"  # "exact" if strings are told from other values; older studies lack it
+
+ON_TRIALS = (ATTEMPT, RUNS, OUTCOME, MESSAGE, TRACEBACK, LOG, FOLDER, LOST_COUNT, RUNGS, DUPLICATE_OF, CONFIRMS, SEED)
+OLD = {key: f"catsweep:{key.partition(':')[2]}" for key in ON_TRIALS}  # names of versions up to 0.1
 
 
-# Of the task's own configuration, and none that says who is trusted, what runs, or where records go.
-KEY = re.compile(r"(?!(hydra|trust|trial|logger|resume)\b)[A-Za-z]\w*([./@-]+[A-Za-z0-9]\w*)*", re.ASCII)
-WORD = re.compile(r"[\w.+-]*", re.ASCII)
-ARRAYS = {
-    ("numpy", "dtype"),
-    ("numpy", "ndarray"),
-    *((f"numpy.{core}.multiarray", name) for core in ("_core", "core") for name in ("_reconstruct", "scalar")),
-}
-
-
-def get(trial: FrozenTrial, key: str, default: Any = None) -> Any:
-    """Get what is noted on a trial under one of the keys above, also by a version up to 0.1.
+def get(owner: optuna.Study | FrozenTrial, key: str, default: Any = None) -> Any:
+    """Get an attribute of a study or trial by one of the names above, also if a version up to 0.1 wrote it.
 
     Example:
         >>> get(optuna.trial.create_trial(value=1.0, user_attrs={"catsweep:attempt": 2}), ATTEMPT)
         2
     """
-    attributes = trial.user_attrs
-    return attributes[key] if key in attributes else attributes.get(BEFORE.get(key, key), default)
+    attributes = owner.user_attrs
+    return attributes[key] if key in attributes else attributes.get(OLD.get(key, key), default)
 
 
-def has(trial: FrozenTrial, key: str) -> bool:
-    """Tell whether anything is noted on a trial under one of the keys above."""
-    return key in trial.user_attrs or BEFORE.get(key) in trial.user_attrs
+def has(owner: optuna.Study | FrozenTrial, key: str) -> bool:
+    """Tell whether a study or trial has an attribute.
 
-
-def check_params(params: Mapping[str, Any], searched: Mapping[str, BaseDistribution], extended: bool) -> None:
-    """Refuse parameters of a trial that no sweep would have drawn.
-
-    Args:
-        params: of the trial.
-        searched: the space.
-        extended: whether a function of the user's draws others, whose texts may be any but structures.
-
-    Raises:
-        StudyError: naming it.
+    Example:
+        >>> has(optuna.create_study(), CONTRACT)
+        False
     """
-    for name, value in params.items():
-        if not _is_settable(name, value, searched.get(name), extended):
-            raise StudyError(
-                f"A trial of the study has {name}={value!r}, which is not searched here, and no study may set. "
-                "Do not go on with somebody else's study unless you know how it was made."
-            )
-
-
-def whole(trial: FrozenTrial, name: str) -> int:
-    """A number that a trial has among its attributes, to be written into an override.
-
-    Raises:
-        StudyError: it is something else.
-    """
-    value = get(trial, name)
-    if type(value) is not int:
-        raise StudyError(f"{name} of trial {trial.number} is a whole number in a study of ours; it is {value!r}.")
-    return value
-
-
-def _is_settable(name: str, value: Any, distribution: BaseDistribution | None, extended: bool) -> bool:
-    is_number = value is None or isinstance(value, int | float)
-    if isinstance(distribution, CategoricalDistribution):
-        with suppress(ValueError):
-            distribution.to_internal_repr(value)
-            return True
-        return False
-    if distribution is not None:
-        return is_number
-    is_text = isinstance(value, str) and not any(part in value for part in ("${", "_target_"))
-    is_word = is_text and bool(extended or WORD.fullmatch(value))
-    return bool(KEY.fullmatch(grammar.bare(name))) and (is_number or is_word)
-
-
-def restrict_unpickling() -> None:
-    """Let CMA-ES read back the classes of its state only: those of the package cmaes, and arrays.
-
-    Optuna asks for `pickle.loads` in a module of its own, and another `pickle` takes its place there. So it holds for
-    all samplers of the process, also one within another. Called again, it changes nothing.
-    """
-    vars(cmaes_sampler)["pickle"] = _Restricted
-
-
-class _Restricted:
-    """Stands for the module `pickle`."""
-
-    dumps = staticmethod(pickle.dumps)
-
-    @staticmethod
-    def loads(content: bytes) -> Any:
-        try:
-            return _State(io.BytesIO(content)).load()
-        except StudyError:
-            raise
-        except Exception as error:  # of a damaged pickle, nearly any
-            raise StudyError(f"The state of CMA-ES that the study keeps cannot be read: {error!r}.") from error
-
-
-class _State(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in ARRAYS:
-            return super().find_class(module, name)
-        if _of_cmaes(module) and name.isidentifier():  # a.b would lead on to what cmaes has imported
-            found = super().find_class(module, name)
-            if isinstance(found, type) and _of_cmaes(found.__module__):
-                return found
-        raise StudyError(
-            f"The study keeps, as the state of CMA-ES, something that names {module}.{name}, and would run code. Do "
-            "not go on with this study, or take another sampler."
-        )
-
-
-def _of_cmaes(module: str) -> bool:
-    return module.partition(".")[0] == "cmaes"
-
-
-SCRIPT = "src/train.py"  # as `catsweep.training.provenance` keeps it, wherever it was started
-SWEPT = ("-m", "--multirun")
-# Of another app: a file beside the studies, or below, but none that came within what was given to us.
-APP = re.compile(r"(?!(?:sweeps|outputs|multirun)/)(?:\w[\w-]*/)*\w[\w-]*\.py", re.ASCII)
-# Of hydra.sweeper all that names no code and no storage; of Hydra where the results go.
-OF_HYDRA = re.compile(
-    r"hydra/sweeper|hydra/launcher|hydra/sweeper/sampler|hydra\.sweep\.dir|hydra\.sweeper\."
-    r"(study_name|n_trials|n_jobs|direction|seed|params(\.[\w./@+-]+)?|conditions|baseline|enqueue|duplicates"
-    r"|prune_metric|prune_direction|timeout|retries|trial_timeout|max_failure_rate|max_same_failures|lease|gpus"
-    r"|gpus_per_slot|draw_ahead|allow_change|confirm|dry_run|trial_minutes|objective)",
-    re.ASCII,
-)
-OPTION = re.compile(r"[\w.-]+", re.ASCII)  # the name of one
-ACTS = re.compile(r"\$\{|_target_|\btrust\b|\bhydra\b")  # in a value: looked up here, or names what runs
-
-
-def is_plain(words: object, apps: bool = False) -> bool:
-    """Whether the words, without the interpreter, are a sweep's: a script, -m, and overrides of data.
-
-    Args:
-        words: as a record has them.
-        apps: whether the script may be that of another app, which is where the record was found.
-    """
-    if not isinstance(words, list | tuple) or not words or not all(isinstance(word, str) for word in words):
-        return False
-    script, *rest = words
-    is_script = script == SCRIPT or (apps and bool(APP.fullmatch(script)))
-    return is_script and all(word in SWEPT or _is_override(word) for word in rest)
-
-
-def plain_line(line: object) -> str:
-    """A line that a study keeps, as a shell takes it, if it is `python` and such words; else nothing."""
-    try:
-        words: Sequence[str] = shlex.split(line) if isinstance(line, str) else []
-    except ValueError:
-        return ""
-    return shlex.join(words) if words[:1] == ["python"] and is_plain(words[1:], apps=True) else ""
-
-
-def _is_override(word: str) -> bool:
-    if word != readable_name(word) or ACTS.search(word.partition("=")[2]):
-        return False
-    if word.startswith("~"):
-        return word == "~logger" or bool(KEY.fullmatch(word[1:]))
-    key, equals, value = word.lstrip("+").partition("=")
-    if key == "logger" or key.startswith("hydra/"):
-        return bool(OPTION.fullmatch(value) and (key == "logger" or OF_HYDRA.fullmatch(key)))
-    return bool(equals) and bool(KEY.fullmatch(key) or OF_HYDRA.fullmatch(key))
+    return key in owner.user_attrs or OLD.get(key) in owner.user_attrs

@@ -1,4 +1,4 @@
-"""What a sweep leaves to read: `optimization_results.yaml`, `leaderboard.csv`, a table on the terminal.
+"""Results of a study: `optimization_results.yaml`, `leaderboard.csv`, a table on the terminal.
 
 All are made from the study, atomically and anew after each trial, so a running sweep can be read at any moment,
 also one that several controllers drive. What its run folders say beside the objectives (`ExtraScores`) gets
@@ -14,7 +14,6 @@ from typing import Any, Protocol
 
 import optuna
 from omegaconf import OmegaConf
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.table import Table
@@ -23,8 +22,8 @@ from rich.text import Text
 from steady import grammar, printing
 from steady.atomic import write_text
 from steady.printing import escaped
-from steady.study import meta
-from steady.study.failures import Kind, shortened
+from steady.study import meta, select
+from steady.study.failures import Kind, headline
 
 RESULTS = "optimization_results.yaml"
 LEADERBOARD = "leaderboard.csv"
@@ -55,13 +54,16 @@ class ExtraScores(Protocol):
 
 
 def write_results(study: optuna.Study, folder: Path) -> None:
-    """Write `optimization_results.yaml`, as hydra-optuna-sweeper does.
+    """Write `optimization_results.yaml` into a folder, as hydra-optuna-sweeper does.
 
     With no finished trial the best value is null, or the list of solutions is empty.
 
-    Args:
-        study: whose results.
-        folder: the sweep's, made if it is not there.
+    Example:
+        >>> study = optuna.create_study()
+        >>> study.add_trial(optuna.trial.create_trial(value=0.5))
+        >>> write_results(study, Path("sweep"))
+        >>> OmegaConf.load("sweep/optimization_results.yaml").best_value
+        0.5
     """
     _write(folder / RESULTS, lambda: _results(study))
 
@@ -73,14 +75,21 @@ def write_leaderboard(
     runs: Path | None = None,
     extra: "ExtraScores | None" = None,
 ) -> None:
-    """Write one row per trial, the best first; with their folders, where those are not named by the numbers alone.
+    """Write a CSV file with a row per trial, the best first.
 
     Args:
         study: whose trials.
         path: of the table.
         objective: names of the objectives; none for `value`, or `value 0`, `value 1`, ….
-        runs: folder of its run folders.
+        runs: folder of its run folders, which have a column where the numbers alone do not name them.
         extra: reads what these say beside the objectives; None leaves that out.
+
+    Example:
+        >>> study = optuna.create_study()
+        >>> study.add_trial(optuna.trial.create_trial(value=0.5))
+        >>> write_leaderboard(study, Path("leaderboard.csv"), ["loss"])
+        >>> Path("leaderboard.csv").read_text().splitlines()[0]
+        'trial,state,loss,seconds,attempts,duplicate_of,log,message'
     """
     _write(path, lambda: _leaderboard(study, objective, runs, extra))
 
@@ -94,16 +103,11 @@ def print_table(
 ) -> None:
     """Print the trials, Pareto-optimal ones with a star, and below each distinct failure once.
 
-    Args:
-        study: whose trials.
-        objective: names of the objectives, as for `write_leaderboard`.
-        console: to print on; standard output if there is none.
-        runs: as for `write_leaderboard`.
-        extra: as for `write_leaderboard`.
+    To standard output if there is no console. The other arguments are those of `write_leaderboard`.
     """
     console = console or printing.console()
-    trials = ranked(study)
-    best = {trial.number for trial in best_trials(study)}
+    trials = select.ranked(study)
+    best = {trial.number for trial in select.best_trials(study)}
     mark = "* best" if len(study.directions) == 1 else "* Pareto-optimal"
     # All as plain text: a list of choices, [color,translation], would be taken for markup.
     table = Table(title=_text(f"{study.study_name}: {_count(len(trials), 'trial')}, {mark}"))
@@ -127,11 +131,13 @@ def print_table(
 
 
 def summary(study: optuna.Study, objective: Sequence[str]) -> str:
-    """One line: how many trials ended how, and the best.
+    """Summarize in a line how many trials ended how, and the best.
 
-    Args:
-        study: whose trials.
-        objective: names of the objectives, as for `write_leaderboard`.
+    Example:
+        >>> study = optuna.create_study()
+        >>> study.add_trials([optuna.trial.create_trial(value=value) for value in (0.5, 0.25)])
+        >>> summary(study, ["loss"])
+        '2 trials: 2 finished; best loss 0.25 (trial 1)'
     """
     trials = study.get_trials(deepcopy=False)
     counts = Counter(WORDS.get(state(trial), state(trial)) for trial in trials)
@@ -143,26 +149,28 @@ def summary(study: optuna.Study, objective: Sequence[str]) -> str:
 
 
 def best_words(study: optuna.Study, objective: Sequence[str]) -> str:
-    """The best finished trial by the first objective, in words; empty without one."""
-    best = best_trials(study)
+    """Describe the best finished trial by the first objective; empty without one.
+
+    Example:
+        >>> study = optuna.create_study()
+        >>> study.add_trial(optuna.trial.create_trial(value=0.5))
+        >>> best_words(study, [])
+        'value 0.5 (trial 0)'
+    """
+    best = select.best_trials(study)
     if not best:
         return ""
     values = ", ".join(f"{n} {v:.4g}" for n, v in zip(_names(study, objective), best[0].values, strict=True))
     return f"{values} (trial {best[0].number})"
 
 
-def best_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """The Pareto-optimal feasible trials, by the first objective; at most one for one objective."""
-    return sorted(_front(study), key=lambda trial: _key(study, trial))
-
-
-def ranked(study: optuna.Study) -> list[FrozenTrial]:
-    """All trials: finished ones by the first objective, best first; those that violate a constraint; the others."""
-    return sorted(study.get_trials(deepcopy=False), key=lambda trial: _key(study, trial))
-
-
 def state(trial: FrozenTrial) -> str:
-    """How a trial ended, in a word: its outcome (see `steady.study.failures.Kind`), or Optuna's state."""
+    """Get how a trial ended, in a word: its outcome (see `steady.study.failures.Kind`), or Optuna's state.
+
+    Example:
+        >>> state(optuna.trial.create_trial(state=TrialState.FAIL, user_attrs={meta.OUTCOME: "timed out"}))
+        'timed out'
+    """
     told = meta.get(trial, meta.OUTCOME)
     # One that goes on still carries how its last attempt ended. Of a controller killed between telling the outcome
     # and ending the trial there may even be "complete" on one that is not.
@@ -177,14 +185,19 @@ def state(trial: FrozenTrial) -> str:
 
 
 def seconds(trial: FrozenTrial) -> float | None:
-    """How long a trial ran, over all its attempts; None if that is not known."""
+    """Get how long a trial ran, over all its attempts; None if that is not known.
+
+    Example:
+        >>> seconds(optuna.trial.create_trial(value=1.0, user_attrs={meta.RUNS: [{"start": 10, "end": 15.5}]}))
+        5.5
+    """
     if runs := meta.get(trial, meta.RUNS):
         return float(sum(run["end"] - run["start"] for run in runs))
     return None if trial.duration is None else trial.duration.total_seconds()
 
 
 def _results(study: optuna.Study) -> str:
-    front = _front(study)  # in the order of upstream's list, by number
+    front = sorted(select.best_trials(study), key=lambda trial: trial.number)  # as upstream's list
     content: dict[str, Any] = {"name": "optuna"}
     if len(study.directions) == 1:
         content |= {"best_params": front[0].params if front else {}, "best_value": front[0].value if front else None}
@@ -194,7 +207,7 @@ def _results(study: optuna.Study) -> str:
 
 
 def _leaderboard(study: optuna.Study, objective: Sequence[str], runs: Path | None, extra: "ExtraScores | None") -> str:
-    trials = ranked(study)
+    trials = select.ranked(study)
     names = _names(study, objective)
     parameters = sorted({name for trial in trials for name in trial.params})
     folders = [meta.get(trial, meta.FOLDER, str(trial.number)) for trial in trials]
@@ -219,7 +232,7 @@ def _leaderboard(study: optuna.Study, objective: Sequence[str], runs: Path | Non
 
 
 def _runs(trials: Sequence[FrozenTrial], folder: Path | None) -> dict[int, Path]:
-    """Where finished trials have worked, by number; one that took the values of another has no folder of its own."""
+    """Find where finished trials have worked, by number; one that took the values of another has no own folder."""
     by_number = {trial.number: trial for trial in trials}
     found = {}
     for trial in trials if folder is not None else ():
@@ -230,32 +243,13 @@ def _runs(trials: Sequence[FrozenTrial], folder: Path | None) -> dict[int, Path]
     return found
 
 
-def _front(study: optuna.Study) -> list[FrozenTrial]:
-    if len(study.directions) == 1:
-        return [trial for trial in ranked(study)[:1] if _feasible(trial)]
-    return [trial for trial in study.best_trials if _feasible(trial)]
-
-
-def _key(study: optuna.Study, trial: FrozenTrial) -> tuple[int, float, int]:
-    # By state, for a pruned trial has a value too: the last that it reported.
-    if trial.state != TrialState.COMPLETE:
-        return (2, 0.0, trial.number)
-    sign = -1 if study.directions[0] == StudyDirection.MAXIMIZE else 1
-    return (0 if _feasible(trial) else 1, sign * trial.values[0], trial.number)
-
-
-def _feasible(trial: FrozenTrial) -> bool:
-    return trial.state == TrialState.COMPLETE and all(value <= 0 for value in trial.constraints.values())
-
-
 def _failures(trials: Sequence[FrozenTrial]) -> dict[tuple[str, str], list[FrozenTrial]]:
-    """By kind and first line of the message: the trials that ended so, by number."""
+    """Group the failed trials by kind and first line of the message."""
     found: dict[tuple[str, str], list[FrozenTrial]] = {}
     for trial in sorted(trials, key=lambda trial: trial.number):
         kind = state(trial)
         if trial.state in (TrialState.FAIL, TrialState.PRUNED) and kind != Kind.PRUNED:
-            lines = str(meta.get(trial, meta.MESSAGE, "")).strip().splitlines()
-            found.setdefault((kind, shortened(lines[0]) if lines else "no message"), []).append(trial)
+            found.setdefault((kind, headline(meta.get(trial, meta.MESSAGE, ""))), []).append(trial)
     return found
 
 
@@ -274,8 +268,8 @@ def _short(value: Any, study: optuna.Study) -> str:
 
 
 def _cell(value: Any, study: optuna.Study) -> Any:
-    """A parameter's value, null and strings as Hydra takes them: an empty cell is no parameter."""
-    told = isinstance(value, str) and grammar.SPELLED in study.user_attrs
+    """Format a parameter's value, null and strings as Hydra takes them: an empty cell is no parameter."""
+    told = isinstance(value, str) and meta.has(study, meta.SPELLING)
     return grammar.spelled(value) if told or value is None else value
 
 

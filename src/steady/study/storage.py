@@ -1,4 +1,4 @@
-"""From a URL to Optuna's storage, set up so that a kill, a full disk or a busy neighbour costs nothing.
+"""Opening of Optuna's storages from a URL, set up so that a kill, a full disk or a busy neighbour costs nothing.
 
 The controller opens one, and each trial opens its own to report rung scores.
 """
@@ -26,16 +26,16 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
 from steady.atomic import replacing
-from steady.errors import ConfigError, StorageError, StudyError
+from steady.exceptions import ConfigError, StorageError, StudyError, causes
 from steady.study.storage_errors import (
     LOGS,
     RECORD,
     SQLITE_TIMEOUT,
-    Explained,
+    ErrorTranslator,
     check_database,
-    explained,
     identity,
     inspect,
+    translate_errors,
 )
 
 log = logging.getLogger(__name__)
@@ -61,6 +61,11 @@ def open_storage(url: str, make: bool = True, check: bool = True) -> BaseStorage
     Raises:
         ConfigError: another form, or a package that the storage needs is not installed.
         StorageError: it cannot be opened: a full disk, a damaged file, another program's.
+
+    Example:
+        >>> storage = open_storage("sqlite:///sweeps/cats/study.db")
+        >>> optuna.create_study(study_name="cats", storage=storage).study_name
+        'cats'
     """
     scheme = _scheme(url)
     try:
@@ -68,14 +73,14 @@ def open_storage(url: str, make: bool = True, check: bool = True) -> BaseStorage
             return _sqlite(url, make, check)
         if scheme == "journal":
             return _journal(_path(url), make)
-        context = Explained(shown(url))
+        context = ErrorTranslator(shown(url))
         if scheme == "grpc":
-            return explained(_grpc(url), context)
+            return translate_errors(_grpc(url), context)
         if scheme in ("postgresql", "mysql"):
             with context:
                 # A connection that the server closed meanwhile is noticed before it is used.
                 storage = RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
-            return explained(optuna.storages.get_storage(storage), context)
+            return translate_errors(optuna.storages.get_storage(storage), context)
     except ImportError as error:
         raise ConfigError(
             f"The storage {shown(url)} needs a package that is not installed: {_missing(error)}"
@@ -86,12 +91,21 @@ def open_storage(url: str, make: bool = True, check: bool = True) -> BaseStorage
 
 
 def exists(url: str) -> bool:
-    """Whether there may be something to read; a server is asked by opening it."""
+    """Tell whether there may be something to read; a server is asked by opening it.
+
+    Example:
+        >>> exists("sqlite:///nowhere.db"), exists("postgresql://host/studies")
+        (False, True)
+    """
     return _scheme(url) not in ("sqlite", "journal") or _path(url).exists()
 
 
 def find_study(storage: BaseStorage, name: str) -> int | None:
-    """The id of a study, None if there is none of this name."""
+    """Find the id of a study; None if there is none of this name.
+
+    Example:
+        >>> find_study(optuna.storages.InMemoryStorage(), "cats")
+    """
     try:
         return storage.get_study_id_from_name(name)
     except KeyError:
@@ -99,7 +113,12 @@ def find_study(storage: BaseStorage, name: str) -> int | None:
 
 
 def shown(url: object) -> str:
-    """The URL without its password, for messages."""
+    """Take the password out of a URL, for messages.
+
+    Example:
+        >>> shown("postgresql://me:secret@host/studies")
+        'postgresql://me@host/studies'
+    """
     if not isinstance(url, str):
         return repr(url)
     if _scheme(url) in ("sqlite", "journal"):
@@ -124,19 +143,16 @@ def _path(url: str) -> Path:
     return Path(path)
 
 
-def _missing(error: BaseException | None) -> str:
-    """What to install. Optuna and SQLAlchemy wrap the error that names the module."""
-    names = []
-    while error is not None:
-        names.append(getattr(error, "name", None))
-        error = error.__cause__ or error.__context__
+def _missing(error: BaseException) -> str:
+    """Name what to install. Optuna and SQLAlchemy wrap the error that names the module."""
+    names = [getattr(cause, "name", None) for cause in causes(error, suppressed=True)]
     module = next((str(name).partition(".")[0] for name in names if name), "its driver")
     return f"pip install '{PACKAGES.get(module, module)}'." if module != "its driver" else "install its driver."
 
 
 def _sqlite(url: str, make: bool, check: bool) -> BaseStorage:
     path = _path(url)
-    context = Explained(path)
+    context = ErrorTranslator(path)
     there = inspect(path, (f"{path.name}-wal", LEFT))
     if not (there or make):
         raise StorageError(f"There is no study at {path}.")
@@ -152,8 +168,8 @@ def _sqlite(url: str, make: bool, check: bool) -> BaseStorage:
                     _make(path)
                 storage = _database(path, url, check, _use_wal)
     # Only with a transaction behind it has the connection of the pool the file at hand, should somebody delete it.
-    return explained(
-        optuna.storages.get_storage(storage), Explained(path, identity(path), lambda: _rescued(path, storage))
+    return translate_errors(
+        optuna.storages.get_storage(storage), ErrorTranslator(path, identity(path), lambda: _rescued(path, storage))
     )
 
 
@@ -164,7 +180,7 @@ def _make(path: Path) -> None:
 
 
 def _database(path: Path, url: str, check: bool, setting: Callable[[Any, Any], None]) -> RDBStorage:
-    """A database in a file that is there; `setting` is called with each connection."""
+    """Open a database in a file that is there; `setting` is called with each connection."""
     from optuna.storages._rdb.models import BaseModel
 
     known = frozenset(BaseModel.metadata.tables) | {"alembic_version"}
@@ -207,7 +223,7 @@ def _rescued(path: Path, storage: RDBStorage) -> Path | None:
 
 
 def _use_wal(connection: Any, _: Any) -> None:
-    """Readers never wait, and a commit flushes no disk: a kill loses nothing, a power cut the last commit."""
+    """Let readers never wait, and no commit flush a disk. A kill loses nothing, a power cut the last commit."""
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=NORMAL")
@@ -215,7 +231,7 @@ def _use_wal(connection: Any, _: Any) -> None:
 
 
 def _use_normal(connection: Any, _: Any) -> None:
-    """The same, in a mode that the file has already: whoever only reads changes nothing."""
+    """Set up the same in a mode that the file has already: whoever only reads changes nothing."""
     connection.execute("PRAGMA synchronous=NORMAL")
 
 
@@ -233,23 +249,23 @@ def _grpc(url: str) -> BaseStorage:
 
 
 def _journal(path: Path, make: bool) -> BaseStorage:
-    context = Explained(path)
+    context = ErrorTranslator(path)
     if not inspect(path, (LEFT,)) and not make:
         raise StorageError(f"There is no study at {path}.")
     with context:
         path.parent.mkdir(parents=True, exist_ok=True)
-        backend = WholeLines(path)
+        backend = AtomicJournalBackend(path)
         if make:
             backend.mend()
         try:
             storage = JournalStorage(backend)
         except (ValueError, LookupError, AssertionError, NotImplementedError, TypeError) as error:
             raise context.unreadable(error) from error
-    return explained(storage, Explained(path, identity(path)))
+    return translate_errors(storage, ErrorTranslator(path, identity(path)))
 
 
-class WholeLines(JournalFileBackend):
-    """A journal whose last line is never torn for long.
+class AtomicJournalBackend(JournalFileBackend):
+    """A journal file that is appended to by whole lines only.
 
     A full disk or a power cut ends a line midway. Optuna appends behind it; then the two are one line that nobody can
     read, and until then finished trials are handed out again.
@@ -323,20 +339,19 @@ SIDES = (".confirm", ".leases")  # behind a study's name: of studies that a swee
 
 @dataclass(frozen=True)
 class Trials:
-    """The trials of one study, by their numbers.
+    """The trials of one study as the loop handles them: its one way to Optuna's storage, around `Study`'s own checks.
 
-    Args:
-        study: it.
+    `Study` has no call to set a running trial back, or to note something on one that another process drives.
     """
 
     study: optuna.Study
 
     def all(self, *states: TrialState) -> list[FrozenTrial]:
-        """Those in one of these states, or all; not to be changed."""
+        """Get the trials in one of these states, or all; not to be changed."""
         return self.study.get_trials(deepcopy=False, states=states or None)
 
     def read(self, number: int) -> FrozenTrial:
-        """One of them."""
+        """Get the trial of a number."""
         storage = self.study._storage
         return storage.get_trial(storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number))
 
@@ -367,17 +382,15 @@ class Trials:
 
 
 def study_folder(sweeps: Path, name: str | None) -> Path:
-    """Find the folder of a study that SQLite keeps.
-
-    Args:
-        sweeps: the folder that holds one folder per study.
-        name: of the study; `None` for the one whose database was written last.
-
-    Returns:
-        `sweeps/<study>`.
+    """Find the folder `sweeps/NAME` of a study that SQLite keeps; of the one written last if no name is given.
 
     Raises:
         StudyError: there is no such study, or none at all.
+
+    Example:
+        >>> storage = open_storage("sqlite:///sweeps/cats/study.db")
+        >>> study_folder(Path("sweeps"), None)
+        PosixPath('sweeps/cats')
     """
     written = {path.parent: _last_write(path) for path in sorted(sweeps.glob("*/study.db"))}
     if not written:

@@ -1,8 +1,8 @@
-"""What is wrong with the place of a study, said once, with its path and the remedy.
+"""Translation of errors of a storage into one message with its path and the remedy.
 
-`steady.study.storage` hands out storages whose every call goes through `Explained`. So all who open a study (a sweep
-and its trials, best_model, report, the dashboards) say the same of a full disk or a damaged file, and none shows the
-traceback of SQLAlchemy below Optuna below us.
+`steady.study.storage` hands out storages whose every call goes through `ErrorTranslator`. So all who open a study (a
+sweep and its trials, best_model, report, the dashboards) say the same of a full disk or a damaged file, and none shows
+the traceback of SQLAlchemy below Optuna below us.
 """
 
 import errno
@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Set
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import sqlalchemy
 from filelock import Timeout
 from optuna.storages import BaseStorage
 
-from steady.errors import SteadyError, StorageError
+from steady.exceptions import SteadyError, StorageError, causes
 from steady.places import NO_SPACE
 
 RECORD = b'{"op_code":'  # how each line of Optuna's journal begins
@@ -47,13 +47,19 @@ UNREADABLE = (json.JSONDecodeError, UnicodeDecodeError)
 CALLS = tuple(name for name in vars(BaseStorage) if not name.startswith("_"))
 
 
-class Explained:
+class ErrorTranslator:
     """A context in which errors of a storage become a `StorageError`.
 
     Args:
         place: the file of the storage, or its URL without a password.
         known: device and number of the file when it was opened; None if that is not to be watched.
         rescue: called when the file is gone: writes what can still be read to a file and names it, or None.
+
+    Example:
+        >>> with ErrorTranslator(Path("study.db")):  # doctest: +IGNORE_EXCEPTION_DETAIL
+        ...     raise PermissionError(errno.EACCES, "Permission denied")
+        Traceback (most recent call last):
+        steady.exceptions.StorageError: The study study.db cannot be opened or written: Permission denied.
     """
 
     def __init__(
@@ -73,14 +79,14 @@ class Explained:
             raise told from error
 
     def explain(self, error: Exception) -> StorageError | None:
-        """The error as a person needs it; None if it is none of the storage's."""
+        """Translate an error for a person; None if it is none of the storage's."""
         candidates = (*WRONG, *UNREADABLE, RuntimeError)  # the last of Optuna's lock, which hides what it met
         if type(error).__module__.startswith("grpc"):
             detail = getattr(error, "details", lambda: str(error))()
             return StorageError(f"The study's storage {self.place} cannot be reached: {_one_line(str(detail))}.")
         if isinstance(error, OTHERS) or not isinstance(error, candidates):
             return None
-        chain = list(_chain(error))
+        chain = list(causes(error, suppressed=True))
         for cause in chain:
             if isinstance(cause, sqlite3.Error):
                 return self._of_sqlite(cause)
@@ -96,7 +102,7 @@ class Explained:
         return None
 
     def unreadable(self, error: Exception) -> StorageError:
-        """For what reading raises that can only be of a record that is damaged."""
+        """Make the error for what reading raises that can only be of a record that is damaged."""
         return self.damaged(f"it has in its midst what is no record: {_one_line(str(error) or repr(error))}")
 
     def _of_sqlite(self, error: sqlite3.Error) -> StorageError:
@@ -145,7 +151,7 @@ class Explained:
         )
 
     def damaged(self, why: str) -> StorageError:
-        """For a file that held a study, part of which cannot be read."""
+        """Make the error for a file that held a study, part of which cannot be read."""
         if _begins(self.place, RECORD):
             mend = "Take that line out, or restore a backup"
         else:
@@ -159,7 +165,7 @@ class Explained:
         )
 
     def foreign(self, why: str) -> StorageError:
-        """For a file that is something else."""
+        """Make the error for a file that is something else."""
         return StorageError(
             f"{self.place} holds no study: {why}. It was left alone. If it was one, restore a backup; {ELSEWHERE}."
         )
@@ -177,19 +183,20 @@ class Explained:
         )
 
 
-def explained(storage: BaseStorage, context: Explained) -> BaseStorage:
-    """The storage, each call of which explains its errors.
+def translate_errors(storage: BaseStorage, context: ErrorTranslator) -> BaseStorage:
+    """Make each call of a storage translate its errors, in place.
 
-    Args:
-        storage: changed in this.
-        context: in which its calls run.
+    Example:
+        >>> storage = translate_errors(optuna.storages.InMemoryStorage(), ErrorTranslator("memory"))
+        >>> storage.get_all_studies()
+        []
     """
     for name in CALLS:
         setattr(storage, name, _call(getattr(storage, name), context, reads=name.startswith("get_")))
     return storage
 
 
-def _call(method: Callable[..., Any], context: Explained, reads: bool) -> Callable[..., Any]:
+def _call(method: Callable[..., Any], context: ErrorTranslator, reads: bool) -> Callable[..., Any]:
     # To ask for the best trial of none is no fault of the storage.
     strict = reads and method.__name__ != "get_best_trial"
 
@@ -209,16 +216,18 @@ def _call(method: Callable[..., Any], context: Explained, reads: bool) -> Callab
 
 
 def inspect(path: Path, siblings: tuple[str, ...]) -> bool:
-    """Whether there is something in a file that may hold a study.
+    """Tell whether there is something in a file that may hold a study.
 
-    Args:
-        path: of the file.
-        siblings: names of files beside it that are only there when it held something.
+    `siblings` are names of files beside it that are only there when it held something.
 
     Raises:
         StorageError: it is no file, or an empty one that held something.
+
+    Example:
+        >>> inspect(Path("nowhere.db"), ())
+        False
     """
-    context = Explained(path)
+    context = ErrorTranslator(path)
     with context:
         try:
             found = path.stat()
@@ -236,15 +245,12 @@ def inspect(path: Path, siblings: tuple[str, ...]) -> bool:
 def check_database(path: Path, tables: frozenset[str], thorough: bool) -> None:
     """Refuse an SQLite file that is damaged, or another program's, before anything is written to it.
 
-    Args:
-        path: of a file that is not empty.
-        tables: the names of those that Optuna makes.
-        thorough: read all of it, some milliseconds for a study of a hundred trials.
+    It is not empty, and Optuna's are the `tables`. `thorough` reads all of it, some milliseconds for a hundred trials.
 
     Raises:
         StorageError: saying what it is.
     """
-    context = Explained(path)
+    context = ErrorTranslator(path)
     with context:
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=SQLITE_TIMEOUT)
         try:
@@ -265,7 +271,7 @@ def _tables(connection: sqlite3.Connection) -> set[str]:
 
 
 def _lost(place: Path | str) -> set[str]:
-    """The tables that a study's file has lost while it was in use; none if that cannot be told."""
+    """List the tables that a study's file has lost while it was in use; none if that cannot be told."""
     try:
         connection = sqlite3.connect(f"{Path(place).absolute().as_uri()}?mode=ro", uri=True, timeout=0)
         try:
@@ -278,7 +284,11 @@ def _lost(place: Path | str) -> set[str]:
 
 
 def identity(path: Path | str) -> tuple[int, int] | None:
-    """Device and number of a file; None if there is none."""
+    """Get device and number of a file; None if there is none.
+
+    Example:
+        >>> identity("nowhere.db")
+    """
     try:
         found = os.stat(path)
     except OSError:
@@ -304,14 +314,6 @@ def _free(place: Path | str) -> str:
 def _listed(names: Set[str]) -> str:
     first = ", ".join(sorted(names)[:3])
     return f"{first}, …" if len(names) > 3 else first
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _one_line(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Which folder each trial of a study works in: what its job composes `hydra.sweep.subdir` to, and never another's.
+"""The folders that the trials of a study work in: what a job composes `hydra.sweep.subdir` to, and never another's.
 
 Chosen once, by `steady.run.ledger`, when the trial is taken for the first time; written on the trial unless it is
 the usual one, which is named by the trial's number. So an attempt that goes on finds its checkpoint, whatever the
@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial
 
 from steady import links
 from steady.atomic import write_json
-from steady.errors import StudyError
+from steady.exceptions import StudyError
 from steady.links import inside
 from steady.study import meta
 
@@ -31,18 +31,35 @@ BEFORE = ".catsweep-study.json"  # the same, of versions up to 0.1
 
 
 def mark(folder: Path, study: str) -> None:
-    """Note in the folder of a sweep whose trials work there."""
+    """Note in the folder of a sweep which study's trials work there.
+
+    Example:
+        >>> folder = Path("multirun")
+        >>> mark(folder, "cats")
+        >>> is_of(folder, "cats"), is_of(folder, "dogs")
+        (True, False)
+    """
     if study not in (known := _noted(folder)):
         write_json(folder / NOTE, {"by": "steady", "studies": [*known, study]})
 
 
 def is_of(folder: Path, study: str) -> bool:
-    """Whether a sweep of this name has worked in a folder."""
+    """Tell whether a sweep of this name has worked in a folder.
+
+    Example:
+        >>> is_of(Path("nowhere"), "cats")
+        False
+    """
     return study in _noted(folder)
 
 
 def is_used(folder: Path) -> bool:
-    """Whether there is something where a trial is to work; a folder without anything in it is nothing."""
+    """Tell whether there is something where a trial is to work; a folder without anything in it is nothing.
+
+    Example:
+        >>> is_used(Path("nowhere"))
+        False
+    """
     try:
         with os.scandir(folder) as entries:
             return next(entries, None) is not None
@@ -53,7 +70,13 @@ def is_used(folder: Path) -> bool:
 
 
 def used(base: Path, n: int) -> list[Path]:
-    """Of the usual folders of the first `n` trials those in which there is something, by number."""
+    """List those of the usual folders of the first `n` trials in which there is something, by number.
+
+    Example:
+        >>> Path("out/1/.hydra").mkdir(parents=True)
+        >>> used(Path("out"), 5)
+        [PosixPath('out/1')]
+    """
     try:
         numbers = [int(name) for name in os.listdir(base) if re.fullmatch(r"0|[1-9][0-9]{0,8}", name)]
     except OSError:
@@ -80,6 +103,11 @@ class Folders:
         compose: of a trial, as its job would name it; None if its job will have to say why it has none. Without this
             each has the usual one.
         others: folders that are taken already, by something else than these trials.
+
+    Example:
+        >>> from optuna.trial import create_trial
+        >>> Folders(Path("out")).of(create_trial(value=1.0, user_attrs={meta.FOLDER: "a=1"})).name
+        'a=1'
     """
 
     base: Path
@@ -88,7 +116,7 @@ class Folders:
     others: tuple[Path, ...] = ()
 
     def name(self, trial: FrozenTrial) -> str:
-        """A trial's folder, relative to that of the sweep.
+        """Get the folder of a trial, relative to that of the sweep.
 
         Raises:
             StudyError: the study says that it is elsewhere, and the template of this start does not.
@@ -111,11 +139,11 @@ class Folders:
         return str(meta.get(trial, meta.FOLDER, self.usual(trial.number)))
 
     def said(self, trial: FrozenTrial) -> Path:
-        """A trial's folder, wherever that is: for comparisons, and not to work in."""
+        """Get the folder of a trial, wherever that is: for comparisons, and not to work in."""
         return self.base / self._said(trial)
 
     def of(self, trial: FrozenTrial) -> Path:
-        """A trial's folder, to work in.
+        """Get the folder of a trial, to work in.
 
         Raises:
             StudyError: see `name`; or what Hydra and its logs write there is a link out of it. What else is in it is
@@ -127,7 +155,7 @@ class Folders:
         return folder
 
     def choose(self, trial: FrozenTrial, trials: Iterable[FrozenTrial]) -> str | None:
-        """The folder of a trial that has none yet; with its number behind it, should something be there already.
+        """Choose the folder of a trial that has none yet; with its number behind it, should something be there already.
 
         Args:
             trial: with all its parameters.

@@ -1,8 +1,10 @@
-"""`make dashboard`: Optuna's dashboard on a study, also while it runs, with the pictures of its trials.
+"""Serve Optuna's dashboard on a study, also while it runs, with the pictures of its trials: `make dashboard`.
 
 It reads the study that `steady.sweep` writes, and writes nothing of its own: the note on the study's page is
 made anew whenever the page asks for it, and gives way to the one that a person writes there.
 """
+
+from steady.study import meta, select
 
 from steady.signals import COMMAND  # isort: skip  # first: from here on Ctrl-C is one line
 
@@ -17,16 +19,16 @@ from wsgiref.simple_server import WSGIServer, make_server
 import optuna
 from optuna.storages import BaseStorage
 
-from steady.confirm import comparison
-from steady.confirm.stage import CONFIRMATION
-from steady.errors import ConfigError, SteadyError, StudyError
+from steady.confirm import confirmation
+from steady.confirm.confirmation_stage import CONFIRMATION
+from steady.exceptions import ConfigError, SteadyError, StudyError
 from steady.local_server import HOST, OTHER, LocalRequestHandler, with_headers
 from steady.options import SWEEPS
 from steady.printing import code, plain, readable, say
 from steady.study import results, storage
 from steady.study.artifacts import FOLDER, Store
 from steady.study.leases import SIDE
-from steady.study.meta import plain_line
+from steady.study.untrusted import plain_line
 
 # Beside optuna-dashboard's own, which its pages carry. Pictures of trials may be whatever a stranger's study holds.
 POLICY = "frame-ancestors 'self'; base-uri 'none'; form-action 'self'; object-src 'none'"
@@ -105,15 +107,15 @@ def serve(opened: BaseStorage, folder: Path, port: int, next_step: str = "") -> 
 
 
 def address(server: "Server") -> str:
-    """Where the study's page is."""
+    """The URL of the study's page."""
     return f"http://{HOST}:{server.server_port}{server.page}"
 
 
 def presented(opened: BaseStorage, folder: Path, next_step: str = "") -> BaseStorage:
-    """The storage as the dashboard is to list it: our bookkeeping left out, and a note on each study that has none.
+    """Patch how a storage lists its studies: our bookkeeping left out, and a note on each study that has none.
 
     Args:
-        opened: changed in this.
+        opened: storage, changed in place.
         folder: of the study.
         next_step: see `note`.
     """
@@ -146,28 +148,28 @@ def note(opened: BaseStorage, name: str, folder: Path, next_step: str = "") -> s
         return f"The best trials of **{plain(name.removesuffix(CONFIRMATION))}**, trained again under other seeds."
     goals = [direction.name.lower() for direction in study.directions]
     names = study.metric_names or (["value"] if len(goals) == 1 else [f"value {k}" for k in range(len(goals))])
-    space = (study.user_attrs.get("contract") or {}).get("space") or {}
+    space = (meta.get(study, meta.CONTRACT) or {}).get("space") or {}
     lines = [
         f"A sweep: {' and '.join(f'{goal} **{plain(name)}**' for name, goal in zip(names, goals, strict=True))}"
         + (f", over {', '.join(map(code, space))}." if space else "."),
         f"- {plain(results.summary(study, names))}.",
     ]
     try:
-        if confirmed := comparison.read(folder):
+        if confirmed := confirmation.read(folder):
             lines.append(f"- {plain(confirmed.sentence())}")
     except ValueError:  # of another version
         pass
-    if command := plain_line(study.user_attrs.get("command")):
+    if command := plain_line(meta.get(study, meta.COMMAND)):
         lines.append(f"- This goes on with it, and in another folder does it again: {code(command)}")
     advice = next_step.replace("{study}", name)
-    if advice and results.best_trials(study) and study.user_attrs.get("next_step") == advice:
+    if advice and select.best_trials(study) and meta.get(study, meta.NEXT_STEP) == advice:
         lines.append(f"- {plain(advice)}")
     lines.append("- The page of a trial shows its newest pictures, also while it runs.")
     return "\n".join([lines[0], "", *lines[1:]])
 
 
 class Server(ThreadingMixIn, WSGIServer):
-    """Answers several requests at once: a plot of many trials takes seconds."""
+    """An HTTP server that answers several requests at once: a plot of many trials takes seconds."""
 
     daemon_threads = True
     page = ""
@@ -180,7 +182,7 @@ def _port(given: str) -> int:
 
 
 def _where(name: str | None, url: str | None) -> tuple[Path, str]:
-    """A study's folder and storage."""
+    """Find a study's folder and storage URL."""
     if url is None:
         folder = storage.study_folder(SWEEPS, name)
         return folder, f"sqlite:///{folder / 'study.db'}"

@@ -1,10 +1,8 @@
-"""From the state of a sweep to what a person sees of it: fills the views of `steady.watch.progress`.
+"""Show a running sweep: a live table on a terminal, plain lines elsewhere.
 
-The scheduler calls `event` at each start and end of a trial and `refresh` about once a second; both cost milliseconds.
-
-What a person sees of a running sweep: a live table on a terminal, plain lines elsewhere.
-
-`steady.watch.progress` fills the views from the study, the executor and what trials say of themselves.
+`ProgressReporter` fills a `SweepState` from the study, the executor and the progress files of trials, and hands it to
+a `Display`. The scheduler calls `event` at each start and end of a trial and `refresh` about once a second; both cost
+milliseconds.
 """
 
 import heapq
@@ -16,7 +14,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol, TextIO
 
 import optuna
@@ -27,19 +24,24 @@ from rich.table import Table
 from rich.text import Text
 
 from steady import printing
-from steady.options import Settings
+from steady.options import SweepOptions
 from steady.printing import readable_name, say
-from steady.run.executor import Executor
+from steady.run.executor import Executor, Job
 from steady.study import budget, meta, results
 from steady.study.trial_folders import PROGRESS
+
+REFRESH = 0.5  # seconds between two pictures of the table
+BELOW = 5  # lines of the picture that are not slots: the heading, three lines below, the cursor's
+ENDS = ("finished", "pruned", "failed", "waiting")  # counts that are shown; one running is in the table
+NUMBERS = ("epoch", "epochs", "score", "seconds_left", "updated")  # in the progress of a trial
 
 
 @dataclass(frozen=True)
 class SlotView:
-    """What a slot does.
+    """State of a busy slot.
 
     Attributes:
-        slot: which.
+        slot: number, from 0.
         trial: number of the trial in it.
         epoch: reached; None before the first has ended.
         epochs: at most.
@@ -61,16 +63,16 @@ class SlotView:
 
 @dataclass(frozen=True)
 class SweepState:
-    """What there is to show.
+    """State of a sweep.
 
     Attributes:
-        study: its name.
+        study: name.
         n_trials: of the study in all.
-        counts: trials that are finished, pruned, failed, waiting, running.
+        counts: number of trials that are finished, pruned, failed, waiting, running.
         slots: one entry each; None for an idle one.
         best: in words.
         finished_seconds: how long each trial took that has ended.
-        started: when this start of the sweep began.
+        started: when this start of the sweep began, seconds.
         timeout: seconds from then after which no trial begins.
         now: on the same clock.
     """
@@ -86,7 +88,7 @@ class SweepState:
     now: float = 0.0
 
     def seconds_left(self) -> float | None:
-        """Until the sweep's end, as far as one can tell: all trials have ended, or the timeout lets none begin."""
+        """Estimate the seconds until all trials have ended, or the timeout lets none begin; None if nobody can."""
         remaining = max(0, self.n_trials - sum(self.counts.values())) + self.counts.get("waiting", 0)
         running = [slot.seconds_left for slot in self.slots if slot is not None]
         left = estimate_left(self.finished_seconds, remaining, len(self.slots), running)
@@ -97,35 +99,25 @@ class SweepState:
         return until if left is None else min(left, until)
 
 
-class Watch:
-    """What a sweep shows of itself while it runs.
-
-    Args:
-        study: whose trials are counted.
-        settings: of the sweep.
-        executor: asked what runs in which slot.
-        sweep_dir: holds the trials' folders.
-        started: when the sweep began, by the clock `time.monotonic`; None: now.
-    """
+class ProgressReporter:
+    """Shows the state and the events of a running sweep, which began at `started` of `time.monotonic` (None: now)."""
 
     def __init__(
-        self, study: optuna.Study, settings: Settings, executor: Executor, sweep_dir: Path, started: float | None = None
+        self, study: optuna.Study, options: SweepOptions, executor: Executor, started: float | None = None
     ) -> None:
-        self.study, self.settings, self.executor = study, settings, executor
-        self.total = budget.total(study, settings["n_trials"])
-        self.names = list(settings.objective or [])
+        self.study, self.options, self.executor = study, options, executor
+        self.total = budget.total(study, options.n_trials)
+        self.names = list(options.objective)
         self.started = time.monotonic() if started is None else started
         self.begun: dict[tuple[str, int], float] = {}
         self.display = display_for()
 
-    def __enter__(self) -> "Watch":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def close(self) -> None:
+        """Leave the terminal as it was."""
         self.display.close()
 
-    def confirming(self, runs: optuna.Study, plan: list[dict[str, Any]]) -> None:
-        """From now on, show the confirmation runs."""
+    def show_confirmation(self, runs: optuna.Study, plan: list[dict[str, Any]]) -> None:
+        """From now on, show the runs of the confirmation."""
         self.study, self.total = runs, len(plan)
         numbers = sorted({one[meta.CONFIRMS] for one in plan})
         seeds = len({one[meta.SEED] for one in plan})
@@ -147,7 +139,7 @@ class Watch:
                 best=results.best_words(self.study, self.names),
                 finished_seconds=[s for t in trials if _ran(t) and (s := results.seconds(t))],
                 started=self.started,
-                timeout=self.settings["timeout"],
+                timeout=self.options.timeout,
                 now=time.monotonic(),
             )
         )
@@ -156,23 +148,15 @@ class Watch:
         running = self.executor.running()
         return [self._view(slot, running[slot]) if slot in running else None for slot in range(self.executor.slots)]
 
-    def _view(self, slot: int, job: Any) -> SlotView:
+    def _view(self, slot: int, job: Job) -> SlotView:
         began = self.begun.setdefault((self.study.study_name, job.number), time.monotonic())
         told = read_progress(job.folder)
-        return SlotView(
-            slot=slot,
-            trial=job.number,
-            epoch=told.get("epoch"),
-            epochs=told.get("epochs"),
-            metric=told.get("metric"),
-            score=told.get("score"),
-            seconds_left=told.get("seconds_left"),
-            started=began,
-        )
+        told.pop("updated", None)
+        return SlotView(slot, job.number, started=began, **told)
 
 
 def _ran(trial: FrozenTrial) -> bool:
-    """Whether a trial ended, and tells how long one takes; one that reused values does not."""
+    """Whether a trial ended after a run of its own; one that reused values tells nothing of how long one takes."""
     return trial.state.is_finished() and not meta.has(trial, meta.DUPLICATE_OF)
 
 
@@ -184,47 +168,38 @@ def _state(trial: FrozenTrial) -> str:
     return "failed" if bad else "pruned"
 
 
-REFRESH = 0.5  # seconds between two pictures of the table
-BELOW = 5  # lines of the picture that are not slots: the heading, three lines below, the cursor's
-ENDS = ("finished", "pruned", "failed", "waiting")  # counts that are shown; one running is in the table
-NUMBERS = ("epoch", "epochs", "score", "seconds_left", "updated")  # in the progress of a trial
-
-
 class Display(Protocol):
-    """Where a sweep shows itself."""
+    """Output of a sweep's progress."""
 
     def show(self, state: SweepState) -> None:
         """Show a state."""
 
     def event(self, line: str) -> None:
-        """Show that something happened."""
+        """Show one line: something has happened."""
 
     def close(self) -> None:
         """Leave the terminal as it was."""
 
 
 class PlainDisplay:
-    """One line for each event, written to a stream."""
+    """Writes one line for each event to a stream, and no table."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
 
     def show(self, state: SweepState) -> None:
-        """Nothing: a log wants no table."""
+        """Do nothing."""
 
     def event(self, line: str) -> None:
         """Write the line, with the time."""
         say(f"{time.strftime('%H:%M:%S')}  {readable_name(line)}", file=self.stream, flush=True)
 
     def close(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class LiveDisplay:
-    """A table of the slots that stays at the bottom, events above it.
-
-    It has no thread of its own: processes are forked beside it.
-    """
+    """A table of the slots that stays at the bottom, events above it. No thread: processes are forked beside it."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -250,7 +225,7 @@ class LiveDisplay:
 
 
 def display_for(stream: TextIO | None = None) -> Display:
-    """A live table if the stream (standard error) is a terminal that can show one, else lines on standard output.
+    """Make a live table if the stream (standard error) is a terminal that can show one, else lines on standard output.
 
     That is where Hydra's own log goes: standard error of a sweep in a script has what ended the sweep, and no more.
     """
@@ -261,11 +236,9 @@ def display_for(stream: TextIO | None = None) -> Display:
 
 
 def render(state: SweepState, height: int | None = None) -> Group:
-    """The table, and below it the time left, the counts, the best so far.
+    """Draw the table, and below it the time left, the counts, the best so far.
 
-    Args:
-        state: to draw.
-        height: of the terminal in lines; with more slots than that the last of them are not drawn.
+    `height` is that of the terminal in lines; with more slots than that the last of them are not drawn.
     """
     table = Table(box=None, pad_edge=False, header_style="dim")
     metrics = {slot.metric for slot in state.slots if slot is not None and slot.metric}
@@ -297,16 +270,20 @@ def _cells(slot: SlotView, now: float) -> list[str]:
 def estimate_left(
     finished: Sequence[float], remaining: int, slots: int, running_left: Sequence[float | None]
 ) -> float | None:
-    """Seconds until all trials have ended, if each that has not begun takes as long as the mean of those that have.
+    """Estimate the seconds until all trials have ended, if each takes as long as the mean of those that have.
 
     Args:
-        finished: how long each took that has.
-        remaining: trials that have not begun.
+        finished: seconds that each took that has.
+        remaining: number of trials that have not begun.
         slots: how many run beside each other.
-        running_left: of those that run, None where it is not known: half of the mean is assumed.
+        running_left: seconds of those that run; None where it is not known: half of the mean is assumed.
 
     Returns:
-        None if that cannot be told: nothing has finished, and there are trials of which nothing is known.
+        None if nothing has finished, and there are trials of which nothing is known.
+
+    Examples:
+        >>> estimate_left([60.0, 120.0], remaining=2, slots=2, running_left=[30.0])
+        120.0
     """
     mean = sum(finished) / len(finished) if finished else None
     if mean is None and (remaining or None in running_left):
@@ -323,7 +300,12 @@ def estimate_left(
 
 
 def duration(seconds: float) -> str:
-    """As a person says it: 42s, 3m05, 2h10."""
+    """Format seconds as a person says them.
+
+    Examples:
+        >>> duration(42), duration(185), duration(7800)
+        ('42s', '3m05', '2h10')
+    """
     whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole}s"
@@ -333,14 +315,11 @@ def duration(seconds: float) -> str:
 
 
 def read_progress(folder: Path) -> dict[str, Any]:
-    """What a trial says of itself, see `steady.reporting`.
-
-    Args:
-        folder: of the trial.
+    """Read from its folder the progress that a trial has reported, see `steady.reporting`.
 
     Returns:
-        What is there of `epoch`, `epochs`, `metric`, `score`, `seconds_left`, `updated`, and is what it should be.
-        Never an error: a file that is not there, or not whole, says nothing yet, and no picture is worth a sweep.
+        `epoch`, `epochs`, `metric`, `score`, `seconds_left` and `updated`, as far as they are there and sound. Never
+        an error: a file that is not there, or not whole, says nothing yet, and no picture is worth a sweep.
     """
     try:
         told = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))

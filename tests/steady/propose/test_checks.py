@@ -65,7 +65,7 @@ def loader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def problems(loader: Any) -> Problems:
     def found(params: dict[str, Any], *arguments: str, conditions: dict[str, str] | None = None) -> list[str]:
         space = Space.parse(params, list(arguments), conditions)
-        return checks.problems(space, compose("config", return_hydra_config=True), loader)
+        return checks.JobComposer(space, compose("config", return_hydra_config=True), loader).problems()
 
     return found
 
@@ -133,7 +133,7 @@ def test_a_key_that_no_job_has_is_refused_at_once(problems: Problems, params: di
 def of_kinds(loader: Any) -> Problems:
     def found(params: dict[str, Any], *arguments: str) -> list[str]:
         space = Space.parse(params, list(arguments), {})
-        return checks.problems(space, compose("typed", return_hydra_config=True), loader)
+        return checks.JobComposer(space, compose("typed", return_hydra_config=True), loader).problems()
 
     return found
 
@@ -278,7 +278,7 @@ def test_what_a_template_of_many_groups_allows_is_let_through(
     template: Any, params: dict[str, Any], arguments: tuple[str, ...]
 ) -> None:
     config = compose("train", list(arguments), return_hydra_config=True)
-    composing = checks.Composing(Space.parse(params, list(arguments)), config, template)
+    composing = checks.JobComposer(Space.parse(params, list(arguments)), config, template)
     assert composing.possible
     assert composing.problems() == []
     assert next(composing.examples()) is not None
@@ -287,7 +287,7 @@ def test_what_a_template_of_many_groups_allows_is_let_through(
 def test_an_enqueued_key_below_a_group_is_compared_with_what_its_job_has(loader: Any) -> None:
     space = Space.parse({"model": "choice(small, big)"}, [])
     config = compose("config", return_hydra_config=True)
-    variants = checks.Composing(space, config, loader).variants
+    variants = checks.JobComposer(space, config, loader).variants
 
     def said(given: dict[str, Any]) -> list[str]:
         return Enqueued.read(given, space, config, variants).problems
@@ -302,11 +302,11 @@ def test_an_enqueued_key_below_a_group_is_compared_with_what_its_job_has(loader:
 
 def test_a_value_that_is_not_a_number_lets_hydra_compose_nothing(loader: Any) -> None:
     config = compose("config", ["+hydra.sweeper.other=[nan]"], return_hydra_config=True)
-    assert not checks.Composing(Space.parse({"x": "choice(1, 2)"}, []), config, loader).possible
+    assert not checks.JobComposer(Space.parse({"x": "choice(1, 2)"}, []), config, loader).possible
 
 
 def test_an_override_that_names_what_only_a_job_has_is_let_through(loader: Any) -> None:
     config = compose("config", return_hydra_config=True)
     with open_dict(config.hydra.overrides):
         config.hydra.overrides.hydra.append("hydra.sweep.subdir=${hydra:job.num}")
-    assert checks.problems(Space.parse({"model": "choice(small, big)"}, []), config, loader) == []
+    assert checks.JobComposer(Space.parse({"model": "choice(small, big)"}, []), config, loader).problems() == []

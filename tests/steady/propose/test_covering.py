@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import DictConfig
 
-from steady.propose.covering import Examples
+from steady.propose.covering import CoveringArray, Examples
 from steady.propose.space import Space
 
 pytestmark = pytest.mark.security
@@ -86,13 +86,10 @@ def test_without_a_space_the_configuration_is_tried_as_it_stands(app: tuple[Hydr
 
 @given(st.sets(st.sampled_from("abcde"), max_size=4), st.sets(st.sampled_from([1, 2, 3]), max_size=2))
 def test_every_bad_option_is_found_and_no_good_one(bad: set[str], few: set[int]) -> None:
-    from steady.propose.covering import _problems  # the composing of Hydra would take a second for each example
-
     space = Space.parse({"y": "choice(a, b, c, d, e)", "steps": "choice(1, 2, 3)"}, [])
-    values: dict[str, list[Any]] = {"y": list("abcde"), "steps": [1, 2, 3]}
 
     def judge(params: Any) -> list[str]:
         return [f"never {one}" for one in params.values() if one in bad or one in few]
 
-    said = _problems(space, values, judge)
+    said = CoveringArray(space, {}).problems(judge)  # the composing of Hydra would take a second for each example
     assert {line.partition(":")[0] for line in said} == {f"y={one}" for one in bad} | {f"steps={one}" for one in few}

@@ -6,7 +6,7 @@ import optuna
 import pytest
 
 from catsweep.errors import ConfigError
-from steady.propose.pruning import rehearse
+from steady.propose.pruning import check_pruner
 from steady.reporting import TrialReporter
 
 MEDIAN = {"_target_": "optuna.pruners.MedianPruner", "n_startup_trials": 2}
@@ -59,8 +59,11 @@ def test_optunas_pruners_work_for_several_objectives(node: dict[str, Any]) -> No
     assert any(ended[3:])
 
 
-def test_several_metrics_prune_by_pareto_rank() -> None:
-    node = {"_target_": "steady.propose.pruning.ParetoPruner", "keep": 0.5, "n_startup_trials": 2}
+@pytest.mark.parametrize(
+    "target", ["steady.ParetoPruner", "steady.propose.pruning.ParetoPruner", "catsweep.search.pareto.ParetoPruner"]
+)  # the last in studies of versions up to 0.1
+def test_several_metrics_prune_by_pareto_rank(target: str) -> None:
+    node = {"_target_": target, "keep": 0.5, "n_startup_trials": 2}
     settings = {"pruner": node, "metrics": ["a", "b"], "directions": ["minimize", "maximize"]}
     study = study_with(settings, ["minimize", "maximize"])
     assert not prunes(study, a=0.1, b=0.1)
@@ -146,7 +149,7 @@ def test_a_fixed_parameter_of_the_name_of_a_note_is_none() -> None:
 )
 def test_what_a_pruner_would_raise_in_each_trial_shows_before_the_first(node: dict[str, Any]) -> None:
     with pytest.raises(Exception, match=r"\S"):
-        rehearse({"pruner": node, "metrics": ["a"], "directions": ["minimize"]})
+        check_pruner({"pruner": node, "metrics": ["a"], "directions": ["minimize"]})
 
 
 @pytest.mark.security
@@ -155,4 +158,4 @@ def test_what_a_pruner_would_raise_in_each_trial_shows_before_the_first(node: di
 )
 def test_a_sound_pruner_passes_its_rehearsal(name: str) -> None:
     settings = {"pruner": {"_target_": f"optuna.pruners.{name}"}, "metrics": ["a"], "directions": ["maximize"]}
-    rehearse(settings)
+    check_pruner(settings)

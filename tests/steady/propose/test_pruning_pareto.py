@@ -1,35 +1,14 @@
-"""Ranks are those of the definition, and a trial ends when too many stand before it."""
+"""A trial ends when too many have a lower Pareto rank."""
 
-import numpy as np
-import numpy.typing as npt
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
 from catsweep.errors import ConfigError
-from steady.propose.pruning import ParetoPruner, ranks
-
-
-@given(arrays(float, st.tuples(st.integers(1, 8), st.integers(1, 3)), elements=st.integers(0, 4).map(float)))
-def test_ranks_are_those_of_the_definition(points: npt.NDArray[np.float64]) -> None:
-    found = ranks(points)
-
-    def dominates(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> bool:
-        return bool((a <= b).all() and (a < b).any())
-
-    for i, point in enumerate(points):
-        above = [found[j] for j, other in enumerate(points) if dominates(other, point)]
-        assert found[i] == (max(above) + 1 if above else 0)
+from steady.propose.pruning import ParetoPruner
 
 
 def test_keep_is_a_share() -> None:
     with pytest.raises(ConfigError, match="share"):
         ParetoPruner(keep=0)
-
-
-def test_nothing_has_no_ranks() -> None:
-    assert ranks(np.empty((0, 2))).tolist() == []
 
 
 LADDER = [[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]]  # each point dominates the next

@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 
 from catsweep.errors import StudyError
 from steady.propose.sampling import Samplers
-from steady.propose.snapshot_storage import Draft
+from steady.propose.snapshot_storage import SnapshotStorage
 from steady.propose.space import Space
 
 MIXED = {"x": "interval(-1.0, 1.0)", "y": "choice(a, b, c)", "lr": "tag(log, interval(1e-4, 1.0))", "n": "range(0, 7)"}
@@ -71,7 +71,7 @@ def test_a_draft_is_what_ask_would_have_given(name: str, objectives: int) -> Non
         asked.sampler = samplers(number)
         params = space.suggest(asked.ask())
         settle(asked, number, params, name != "cmaes")  # which knows of none and would say so
-        draft = Draft(drafted, drafted.get_trials(deepcopy=False))
+        draft = SnapshotStorage(drafted, drafted.get_trials(deepcopy=False))
         assert space.suggest(draft.trial(samplers(number))) == params
         frozen = draft.commit()
         assert (frozen.number, frozen.state, frozen.params) == (number, TrialState.RUNNING, params)
@@ -91,8 +91,8 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> BaseStorage:
     return made[request.param]()
 
 
-def drafted(study: optuna.Study, noted: dict[str, Any] | None = None) -> Draft:
-    draft = Draft(study, study.get_trials(deepcopy=False), noted)
+def drafted(study: optuna.Study, noted: dict[str, Any] | None = None) -> SnapshotStorage:
+    draft = SnapshotStorage(study, study.get_trials(deepcopy=False), noted)
     trial = draft.trial(optuna.samplers.RandomSampler(seed=1))
     trial.suggest_float("x", 0, 1)
     trial.suggest_categorical("y", ["a", None, True, 0.5])
@@ -132,7 +132,7 @@ def test_all_that_is_on_paper_enters_the_study_in_one_write_and_nothing_before(s
 def test_equal_choices_are_committed_as_a_storage_keeps_them() -> None:
     study = optuna.create_study()
     for number in range(8):
-        draft = Draft(study, study.trials)
+        draft = SnapshotStorage(study, study.trials)
         draft.trial(optuna.samplers.RandomSampler(seed=number)).suggest_categorical("x", [1, 1.0, True])
         value = draft.commit().params["x"]
         assert (value, type(value)) == (1, int)
@@ -140,7 +140,7 @@ def test_equal_choices_are_committed_as_a_storage_keeps_them() -> None:
 
 def test_a_draft_goes_on_from_what_an_earlier_one_noted() -> None:
     study = optuna.create_study()
-    draft = Draft(study, [], {"sequence": 3})
+    draft = SnapshotStorage(study, [], {"sequence": 3})
     assert draft.get_study_system_attrs(0)["sequence"] == 3
     draft.commit()
     assert study._storage.get_study_system_attrs(study._study_id)["sequence"] == 3
@@ -158,7 +158,7 @@ def test_only_the_drawn_trial_can_be_changed_on_paper() -> None:
     study = optuna.create_study()
     study.add_trial(optuna.trial.create_trial(value=1.0))
     old = study.trials[0]._trial_id
-    draft = Draft(study, study.trials)
+    draft = SnapshotStorage(study, study.trials)
     for refused in (
         lambda: draft.set_trial_user_attr(old, "a", 1),
         lambda: draft.set_trial_system_attr(old, "a", 1),
@@ -178,7 +178,7 @@ def test_only_the_drawn_trial_can_be_changed_on_paper() -> None:
 def test_the_snapshot_is_read_by_name_number_id_and_state() -> None:
     study = optuna.create_study(directions=["minimize", "maximize"])
     study.add_trial(optuna.trial.create_trial(values=[1.0, 2.0]))
-    draft = Draft(study, study.get_trials(deepcopy=False))
+    draft = SnapshotStorage(study, study.get_trials(deepcopy=False))
     assert draft.get_study_name_from_id(draft.get_study_id_from_name("")) == study.study_name
     assert draft.get_study_directions(0) == study.directions
     assert [draft.get_trial_id_from_study_id_trial_number(0, n) for n in (0, 1)] == [

@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import pytest
 
-from steady.run.detached import _uncaught
+from steady.run.detached import report_uncaught
 
 WHOLE = pickle.dumps({"of": "a process" * 50})
 
@@ -18,7 +18,7 @@ def test_a_controller_that_was_killed_while_it_asked_for_a_process_is_no_news(
     try:
         pickle.loads(WHOLE[:end])
     except (EOFError, pickle.UnpicklingError) as error:
-        _uncaught(type(error), error, error.__traceback__)
+        report_uncaught(type(error), error, error.__traceback__)
     else:
         pytest.fail("It was read, though it is torn.")
     assert not capsys.readouterr().err
@@ -27,5 +27,5 @@ def test_a_controller_that_was_killed_while_it_asked_for_a_process_is_no_news(
 @pytest.mark.parametrize("error", [ValueError("x"), pickle.UnpicklingError("invalid load key")])
 def test_other_faults_are_told(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
     with suppress(Exception):
-        _uncaught(type(error), error, None)
+        report_uncaught(type(error), error, None)
     assert str(error) in capsys.readouterr().err

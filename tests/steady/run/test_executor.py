@@ -22,7 +22,7 @@ from tests import hostile
 
 from catsweep.errors import ConfigError
 from steady.options import TrialTimeout
-from steady.run import process as module
+from steady.run import executor as module
 from steady.run import worker
 from steady.run.executor import Job, ProcessExecutor
 from steady.study.failures import Kind, Outcome
@@ -338,7 +338,7 @@ class Hangs:
 
     due = 0.01
 
-    def look(self) -> str:
+    def check(self) -> str:
         return "It hangs" if Path("hangs").exists() else ""
 
 

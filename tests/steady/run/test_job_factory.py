@@ -19,20 +19,20 @@ from hydra_plugins.steady_sweeper.config import SteadySweeperConf
 from steady import options
 from steady.grammar import quoted
 from steady.propose.space import Space
-from steady.run.job_factory import Jobs
+from steady.run.job_factory import JobFactory
 from steady.study import meta
 
-Make = Callable[..., Jobs]
+Make = Callable[..., JobFactory]
 
 
 @pytest.fixture
 def make(app: tuple[HydraContext, DictConfig]) -> Make:
     context, config = app
 
-    def jobs(**keys: Any) -> Jobs:
+    def jobs(**keys: Any) -> JobFactory:
         every = {f.name: getattr(SteadySweeperConf(), f.name) for f in dataclasses.fields(SteadySweeperConf)}
         read = options.read({**every, "sampler": {}, "study_name": "cats", **keys}, "app", "out")
-        return Jobs(read, Space.parse({"x": "interval(0.0, 1.0)"}, ["steps=2"]), context, lambda cfg: 0.0, config)
+        return JobFactory(read, Space.parse({"x": "interval(0.0, 1.0)"}, ["steps=2"]), context, lambda cfg: 0.0, config)
 
     return jobs
 
@@ -51,12 +51,12 @@ def test_a_job_has_its_parameters_what_is_fixed_and_who_it_is(make: Make) -> Non
 
 def test_an_app_without_the_node_is_told_nothing(make: Make) -> None:
     jobs = make()
-    assert jobs.named
+    assert jobs.has_trial_node
     study = optuna.create_study()
     study.add_trial(create_trial(state=optuna.trial.TrialState.RUNNING, user_attrs={meta.ATTEMPT: 0}))
     with open_dict(jobs.config):
         del jobs.config.trial
-    assert not jobs.named
+    assert not jobs.has_trial_node
     assert jobs.overrides(study, study.trials[0]) == ("steps=2",)
 
 
@@ -104,7 +104,7 @@ def test_folders_are_named_as_the_job_names_them(
     chosen = folders.choose(trial, [trial])
     assert folders.base / (chosen or folders.name(trial)) == Path("out", folder)
     trial.user_attrs = {**trial.user_attrs, **({} if chosen is None else {meta.FOLDER: chosen})}
-    assert jobs.place(folders, trial) == (f"hydra.sweep.subdir='{folder}'",)
+    assert jobs.folder_override(folders, trial) == (f"hydra.sweep.subdir='{folder}'",)
 
 
 def test_a_folder_that_cannot_be_composed_is_left_to_the_job_to_complain_of(make: Make) -> None:
@@ -117,13 +117,13 @@ def test_a_folder_that_cannot_be_composed_is_left_to_the_job_to_complain_of(make
     study.add_trial(TRIAL)
     folders = jobs.folders(study)
     assert folders.choose(study.trials[0], []) is None
-    assert jobs.place(folders, study.trials[0]) == ()
+    assert jobs.folder_override(folders, study.trials[0]) == ()
     assert folders.of(study.trials[0]) == Path("out/0")
 
 
 def test_every_job_works_where_the_study_began(make: Make) -> None:
     jobs = make()
-    jobs.point_to("out/the first 'day'")
+    jobs.set_sweep_dir("out/the first 'day'")
     assert jobs.config.hydra.sweep.dir == "out/the first 'day'"
     assert OverridesParser.create().parse_override(jobs.config.hydra.overrides.hydra[-1]).value() == (
         "out/the first 'day'"

@@ -20,12 +20,12 @@ def test_each_kind_of_end_is_told_as_what_it_is() -> None:
     script = Script(1, *(Outcome(kind, value=1.0, message="why", traceback="where") for kind in kinds))
     loop = scheduler(script, Limits(5))
     loop.run()
-    assert states(loop.study) == ["COMPLETE", "PRUNED", "PRUNED", "PRUNED", "FAIL"]
-    trials = loop.study.trials
+    assert states(loop.ledger.study) == ["COMPLETE", "PRUNED", "PRUNED", "PRUNED", "FAIL"]
+    trials = loop.ledger.study.trials
     assert [trial.user_attrs[meta.OUTCOME] for trial in trials] == [kind.value for kind in kinds]
     assert [bool(trial.constraints) for trial in trials] == [False, False, True, True, False]
     assert trials[4].user_attrs[meta.TRACEBACK] == "where"
-    assert loop.study.best_trial.number == 0
+    assert loop.ledger.study.best_trial.number == 0
 
 
 def test_a_lost_trial_starts_again_as_often_as_retries_say() -> None:
@@ -34,8 +34,8 @@ def test_a_lost_trial_starts_again_as_often_as_retries_say() -> None:
     loop = scheduler(script, Limits(2, retries=2))
     loop.run()
     assert script.started == [0, 0, 0, 1]
-    assert states(loop.study) == ["FAIL", "COMPLETE"]
-    assert loop.study.trials[0].user_attrs[meta.ATTEMPT] == 2
+    assert states(loop.ledger.study) == ["FAIL", "COMPLETE"]
+    assert loop.ledger.study.trials[0].user_attrs[meta.ATTEMPT] == 2
 
 
 @pytest.mark.security
@@ -44,11 +44,11 @@ def test_a_full_disk_stops_the_sweep_at_once_and_costs_the_trial_nothing() -> No
     loop = scheduler(Script(1, full), Limits(3, retries=1))
     with pytest.raises(StudyError, match=r"outputs cannot.* Make room and give the same command"):
         loop.run()
-    assert states(loop.study) == ["WAITING"]
+    assert states(loop.ledger.study) == ["WAITING"]
     script = Script(1)
-    scheduler(script, Limits(3, retries=1), loop.study, "again").run()
+    scheduler(script, Limits(3, retries=1), loop.ledger.study, "again").run()
     assert script.started == [0, 1, 2]
-    assert states(loop.study) == ["COMPLETE"] * 3
+    assert states(loop.ledger.study) == ["COMPLETE"] * 3
 
 
 def test_a_trial_that_hung_fails_and_is_not_tried_again_and_the_sweep_goes_on() -> None:
@@ -57,8 +57,8 @@ def test_a_trial_that_hung_fails_and_is_not_tried_again_and_the_sweep_goes_on() 
     loop = scheduler(script, Limits(3, retries=2))
     loop.run()
     assert script.started == [0, 1, 2]
-    assert states(loop.study) == ["FAIL", "FAIL", "COMPLETE"]
-    told = loop.study.trials[0].user_attrs
+    assert states(loop.ledger.study) == ["FAIL", "FAIL", "COMPLETE"]
+    told = loop.ledger.study.trials[0].user_attrs
     assert told[meta.OUTCOME] == "timed out"
     assert told[meta.MESSAGE] == hung.message
     assert told[meta.TRACEBACK] == hung.traceback
@@ -70,17 +70,17 @@ def test_a_trial_that_hung_fails_and_is_not_tried_again_and_the_sweep_goes_on() 
 def test_values_that_are_none_fail_the_trial() -> None:
     loop = scheduler(Script(1, Outcome(Kind.COMPLETE, value=None)), Limits(2))
     loop.run()
-    assert states(loop.study) == ["FAIL", "COMPLETE"]
-    assert "float-castable" in loop.study.trials[0].user_attrs[meta.MESSAGE]
+    assert states(loop.ledger.study) == ["FAIL", "COMPLETE"]
+    assert "float-castable" in loop.ledger.study.trials[0].user_attrs[meta.MESSAGE]
 
 
 def test_infinite_values_are_bad_ones_that_samplers_learn_from_with_the_reason() -> None:
     ends = [Outcome(Kind.COMPLETE, value=value) for value in (-math.inf, math.inf, 3.0)]
     loop = scheduler(Script(1, *ends), Limits(3, max_same_failures=1))
     loop.run()
-    assert states(loop.study) == ["PRUNED", "PRUNED", "COMPLETE"]
-    assert loop.study.best_trial.number == 2
-    for trial in loop.study.trials[:2]:
+    assert states(loop.ledger.study) == ["PRUNED", "PRUNED", "COMPLETE"]
+    assert loop.ledger.study.best_trial.number == 2
+    for trial in loop.ledger.study.trials[:2]:
         assert trial.constraints == {"diverged": 1.0}
         assert "must be finite" in trial.user_attrs[meta.MESSAGE]
 
@@ -99,7 +99,7 @@ def test_the_same_failure_in_a_row_ends_the_sweep_others_do_not() -> None:
         scheduler(Script(1, same, same, same), Limits(9)).run()
     loop = scheduler(Script(1, same, same, GOOD, same, same), Limits(6))
     loop.run()
-    assert states(loop.study).count("FAIL") == 4
+    assert states(loop.ledger.study).count("FAIL") == 4
 
 
 def test_too_high_a_share_of_failures_ends_the_sweep() -> None:
@@ -107,16 +107,18 @@ def test_too_high_a_share_of_failures_ends_the_sweep() -> None:
     loop = scheduler(Script(2, failures[0], GOOD, failures[1]), Limits(9, max_failure_rate=0.0, window=2))
     with pytest.raises(StudyError, match="max_failure_rate"):
         loop.run()
-    assert states(loop.study) == ["FAIL", "WAITING"]
+    assert states(loop.ledger.study) == ["FAIL", "WAITING"]
 
 
 def test_the_end_of_a_trial_that_was_taken_over_is_ignored() -> None:
     events: list[str] = []
     loop = scheduler(Script(1), Limits(1), event=events.append)
-    loop._fill()
-    loop.leases.release("trial/0")
-    loop._settle(Job(0, (), Path("0")), GOOD)
-    assert states(loop.study) == ["RUNNING"]
+    assert loop.ledger.acquire() is not None
+    assert loop.ledger.owns(0)
+    loop.ledger.leases.release("trial/0")
+    assert not loop.ledger.owns(0)
+    loop.ledger.finish(Job(0, (), Path("0")), GOOD, slot=0, begun=0.0)
+    assert states(loop.ledger.study) == ["RUNNING"]
     assert "taken over" in events[-1]
 
 
@@ -134,14 +136,14 @@ def test_a_trial_that_is_ended_or_set_back_while_we_tell_of_it_is_let_be(kind: K
 
     def other(number: int, folder: Path) -> None:
         values = [5.0] if state == TrialState.COMPLETE else None
-        loop.study._storage.set_trial_state_values(loop.study.trials[number]._trial_id, state, values)
+        loop.ledger.study._storage.set_trial_state_values(loop.ledger.study.trials[number]._trial_id, state, values)
 
     loop = scheduler(Script(1), Limits(1), event=events.append, attach=other)
-    loop._fill()
-    loop._settle(Job(0, (), Path("0")), Outcome(kind, value=1.0, message="why"))
-    assert states(loop.study) == [state.name]
-    assert loop.study.trials[0].values == ([5.0] if state == TrialState.COMPLETE else None)
-    assert not loop.leases.owned("trial/0")
+    assert loop.ledger.acquire() is not None
+    loop.ledger.finish(Job(0, (), Path("0")), Outcome(kind, value=1.0, message="why"), slot=0, begun=0.0)
+    assert states(loop.ledger.study) == [state.name]
+    assert loop.ledger.study.trials[0].values == ([5.0] if state == TrialState.COMPLETE else None)
+    assert not loop.ledger.leases.owned("trial/0")
     assert "taken over" in events[-1]
 
 
@@ -149,8 +151,8 @@ def test_a_metric_that_is_never_reported_ends_the_sweep_and_keeps_the_values() -
     loop = scheduler(Script(1), Limits(3), must_report=("val/kid",))
     with pytest.raises(StudyError, match="prunes by val/kid, but trial 0 ended without reporting it"):
         loop.run()
-    assert states(loop.study) == ["COMPLETE"]
-    study = loop.study
+    assert states(loop.ledger.study) == ["COMPLETE"]
+    study = loop.ledger.study
     study.enqueue_trial({"x": 0.5}, user_attrs={meta.RUNGS: {"1": {"val/kid": 0.3}}})
     scheduler(Script(1), Limits(2), study, "again", must_report=("val/kid",)).run()
     assert states(study) == ["COMPLETE"] * 2

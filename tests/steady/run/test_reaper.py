@@ -25,7 +25,7 @@ from omegaconf import DictConfig
 from tests.steady.conftest import APP
 from tests.steady.run.test_executor import Make, end, gone, job, make, wait_for
 
-from steady.run import process as module
+from steady.run import executor as module
 from steady.run.executor import ProcessExecutor
 from steady.study.failures import Kind, Outcome
 

@@ -5,6 +5,7 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from optuna.trial import TrialState
 from tests.steady.scripted import Script, scheduler, states
 
 from steady.run import scheduler as scheduler_module
@@ -21,8 +22,8 @@ def test_every_slot_is_filled_and_the_total_is_exact() -> None:
     loop.run()
     assert script.started == list(range(7))
     assert script.most == 3
-    assert states(loop.study) == ["COMPLETE"] * 7
-    runs = loop.study.trials[0].user_attrs[meta.RUNS]
+    assert states(loop.ledger.study) == ["COMPLETE"] * 7
+    runs = loop.ledger.study.trials[0].user_attrs[meta.RUNS]
     assert runs[0]["slot"] == 0
     assert runs[0]["start"] <= runs[0]["end"]
 
@@ -38,8 +39,8 @@ def test_whatever_happens_the_numbers_are_whole(kinds: list[Kind], slots: int, a
     loop = scheduler(script, Limits(8, max_same_failures=99), draw_ahead=ahead)
     loop.run()
     assert not script.prepared
-    assert len(loop.study.trials) == 8
-    assert all(trial.state.is_finished() for trial in loop.study.trials)
+    assert len(loop.ledger.study.trials) == 8
+    assert all(trial.state.is_finished() for trial in loop.ledger.study.trials)
     assert sorted(set(script.started)) == list(range(8))
 
 
@@ -57,13 +58,13 @@ def test_a_stop_asks_for_nothing_more_and_leaves_nothing_running(ahead: bool) ->
 
     loop = scheduler(script, Limits(9), stop=stop, event=ask, draw_ahead=ahead)
     loop.run()
-    assert states(loop.study) == ["COMPLETE", "WAITING", "WAITING"][: 3 if ahead else 2]
+    assert states(loop.ledger.study) == ["COMPLETE", "WAITING", "WAITING"][: 3 if ahead else 2]
     assert not script.prepared
     assert sum("once more to stop at once" in line for line in said) == 1
-    again = scheduler(Script(2), Limits(9), loop.study, "there")
+    again = scheduler(Script(2), Limits(9), loop.ledger.study, "there")
     again.run()
-    assert states(loop.study) == ["COMPLETE"] * 9
-    assert loop.study.trials[1].user_attrs[meta.ATTEMPT] == 1
+    assert states(loop.ledger.study) == ["COMPLETE"] * 9
+    assert loop.ledger.study.trials[1].user_attrs[meta.ATTEMPT] == 1
 
 
 def test_a_trial_drawn_ahead_is_prepared_once_and_starts_before_the_end_of_the_last_is_told() -> None:
@@ -97,31 +98,46 @@ def test_the_next_trial_is_drawn_ahead_when_trials_are_short(seconds: float, mon
     assert ahead == ([1, 1, 1, 0] if seconds < scheduler_module.SHORT else [1, 0, 0, 0])
 
 
-def test_a_prepared_trial_that_another_controller_took_is_forgotten() -> None:
+def test_a_prepared_trial_that_another_controller_took_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler_module, "REAP", 0.0)
     script = Script(1)
     loop = scheduler(script, Limits(2), draw_ahead=True)
-    loop._fill()
-    loop._look_ahead()
-    assert script.prepared == [1]
-    loop.leases.release("trial/1")
-    loop._let_go()
-    assert script.prepared == []
-    assert not loop.ready
+    prepared: list[list[int]] = []
+    wait, forgotten = script.wait, []
+
+    def taken_over(timeout: float) -> list[tuple[Job, Outcome]]:
+        prepared.append(list(script.prepared))
+        if len(prepared) > 1:
+            return wait(timeout)
+        loop.ledger.leases.release("trial/1")  # and set back by the other, who ends it
+        loop.ledger.study._storage.set_trial_state_values(
+            loop.ledger.study.trials[1]._trial_id, TrialState.COMPLETE, [5.0]
+        )
+        return []
+
+    forget = script.forget
+    script.wait = taken_over
+    script.forget = lambda number: (forgotten.append(number), forget(number))
+    loop.run()
+    assert prepared == [[1], []]
+    assert forgotten == [1]
+    assert script.started == [0]
+    assert [trial.value for trial in loop.ledger.study.trials] == [1.0, 5.0]
 
 
 def test_after_the_timeout_nothing_begins() -> None:
     times = iter(range(1000))
     loop = scheduler(Script(1), Limits(99, timeout=20), clock=lambda: float(next(times)))
     loop.run()
-    assert 0 < len(loop.study.trials) < 20
-    assert loop.is_late()
+    assert 0 < len(loop.ledger.study.trials) < 20
+    assert loop.is_out_of_time()
 
 
 def test_what_is_reserved_of_the_time_is_not_for_trials() -> None:
     times, begun = iter(range(1000)), list[str]()
     loop = scheduler(Script(1), Limits(99, timeout=990, reserved=lambda: 970.0), clock=lambda: float(next(times)))
     loop.run()
-    assert 0 < len(loop.study.trials) < 20
+    assert 0 < len(loop.ledger.study.trials) < 20
     # Once the time is over no trial begins, should the rest of the sweep turn out to need less.
     reserved = [1000.0, 0.0]
     loop = scheduler(Script(1), Limits(9, timeout=990, reserved=lambda: reserved.pop(0)), event=begun.append)

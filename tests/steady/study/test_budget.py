@@ -69,18 +69,18 @@ def failure(kind: Kind = Kind.FAILED, state: TrialState = TrialState.FAIL, **mor
     ],
 )
 def test_fruitless_is_what_failed_and_has_no_result(trials: list[optuna.trial.FrozenTrial], fruitless: bool) -> None:
-    assert budget.is_fruitless(trials) is fruitless
+    assert budget.all_failed(trials) is fruitless
 
 
 def test_what_was_begun_is_given_up_when_what_it_runs_has_changed() -> None:
     study = optuna.create_study()
     study.add_trials([failure(), failure(Kind.INTERRUPTED, TrialState.WAITING)])
     study.enqueue_trial({"x": 0.5})
-    assert budget.forgive(study, unfinished=False) == 1
+    assert budget.uncount_failures(study, unfinished=False) == 1
     assert [trial.state.name for trial in study.trials] == ["FAIL", "WAITING", "WAITING"]
-    assert budget.forgive(study, unfinished=True) == 2
+    assert budget.uncount_failures(study, unfinished=True) == 2
     assert [trial.state.name for trial in study.trials] == ["FAIL", "FAIL", "WAITING"]
-    assert budget.forgive(study, unfinished=True) == 2  # a start that was killed is made up for
+    assert budget.uncount_failures(study, unfinished=True) == 2  # a start that was killed is made up for
     assert budget.total(study, 5) == 7
 
 
@@ -93,11 +93,11 @@ def test_a_finite_space_is_tried_again_from_its_first(sampler: str) -> None:
 
     def run(*ends: Outcome) -> None:
         loop = scheduler(Script(1, *ends), Limits(budget.total(study, 3), max_same_failures=None), study)
-        loop.intake.proposals = Proposer(study, space, Samplers(node, 0, space))
+        loop.ledger.proposals = Proposer(study, space, Samplers(node, 0, space))
         loop.run()
 
     run(bad, bad, bad)
-    budget.forgive(study, unfinished=True)
+    budget.uncount_failures(study, unfinished=True)
     run(GOOD, GOOD, GOOD)
     assert [trial.state.name for trial in study.trials] == ["FAIL"] * 3 + ["COMPLETE"] * 3
     assert {trial.params["y"] for trial in study.trials[3:]} == {"a", "b", "c"}

@@ -12,9 +12,9 @@ from steady.study.failures import (
     Kind,
     Outcome,
     classify,
-    fingerprint,
     is_out_of_memory,
     shortened,
+    signature,
     values_of,
 )
 
@@ -149,9 +149,9 @@ def test_the_same_failure_has_the_same_fingerprint() -> None:
         except RuntimeError as error:
             return classify(error)
 
-    assert fingerprint(fail(1)) == fingerprint(fail(2))
-    assert fingerprint(fail(1)) != fingerprint(otherwise())
-    assert fingerprint(fail(1)) == fingerprint(fail(1000))
+    assert signature(fail(1)) == signature(fail(2))
+    assert signature(fail(1)) != signature(otherwise())
+    assert signature(fail(1)) == signature(fail(1000))
 
 
 def test_what_an_exception_says_on_further_lines_does_not_tell_failures_apart() -> None:
@@ -161,7 +161,7 @@ def test_what_an_exception_says_on_further_lines_does_not_tell_failures_apart() 
         except RuntimeError as error:
             return classify(error)
 
-    assert fingerprint(fail("photos/a.png")) == fingerprint(fail("photos/b.png"))
+    assert signature(fail("photos/a.png")) == signature(fail("photos/b.png"))
 
 
 def test_another_exception_from_the_same_line_is_another_failure() -> None:
@@ -171,12 +171,12 @@ def test_another_exception_from_the_same_line_is_another_failure() -> None:
         except Exception as error:
             return classify(error)
 
-    assert fingerprint(fail(KeyError)) != fingerprint(fail(ValueError))
+    assert signature(fail(KeyError)) != signature(fail(ValueError))
 
 
 def test_without_a_traceback_the_message_tells_failures_apart() -> None:
     lost = [Outcome(Kind.LOST, message=f"exit code {code}") for code in (1, 1)]
-    assert fingerprint(lost[0]) == fingerprint(lost[1]) != fingerprint(Outcome(Kind.LOST, message="SIGSEGV"))
+    assert signature(lost[0]) == signature(lost[1]) != signature(Outcome(Kind.LOST, message="SIGSEGV"))
 
 
 @pytest.mark.security

@@ -19,7 +19,8 @@ from catsweep.metrics.judge import EXTRA, Judged
 from catsweep.metrics.scores import MetricCard
 from steady.study import meta, results
 from steady.study.failures import Kind
-from steady.study.results import print_table, ranked, summary, write_leaderboard, write_results
+from steady.study.results import print_table, summary, write_leaderboard, write_results
+from steady.study.select import ranked
 
 SPACE: dict[str, BaseDistribution] = {
     "width": CategoricalDistribution(["narrow", "wide"]),

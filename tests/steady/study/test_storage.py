@@ -13,7 +13,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from catsweep.errors import ConfigError, StorageError, StudyError
-from steady.study.storage import WholeLines, exists, open_storage, shown
+from steady.study.storage import AtomicJournalBackend, exists, open_storage, shown
 
 
 def test_sqlite_is_in_wal_mode_for_every_connection(tmp_path: Path) -> None:
@@ -150,9 +150,9 @@ def test_a_journal_broken_in_its_midst_is_said_to_be(path: Path) -> None:
 
 def test_the_lock_that_a_killed_process_left_is_freed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(path.parent.parent)  # with a relative path, Optuna's own lock would spin for ever
-    backend = WholeLines(Path(path.parent.name) / path.name)
+    backend = AtomicJournalBackend(Path(path.parent.name) / path.name)
     backend.lock.grace_period = 0.05  # type: ignore[assignment]  # instead of 30 s
-    WholeLines(backend.path).lock.acquire()
+    AtomicJournalBackend(backend.path).lock.acquire()
     backend.mend()
 
 

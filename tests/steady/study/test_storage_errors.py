@@ -249,7 +249,7 @@ def test_each_code_of_sqlite_has_its_remedy(name: str, said: str, tmp_path: Path
     cause.sqlite_errorname = name
     error = sqlalchemy.exc.OperationalError("SELECT 1", {}, cause)
     error.__cause__ = cause
-    told = storage_errors.Explained(tmp_path / "study.db").explain(error)
+    told = storage_errors.ErrorTranslator(tmp_path / "study.db").explain(error)
     assert told is not None
     assert said in str(told)
     assert str(tmp_path / "study.db") in str(told)
@@ -349,7 +349,7 @@ def test_a_study_that_cannot_be_written_stops_the_sweep_at_checkpoints_and_loses
         loop.run()
     assert script.stopped
     assert not script.busy
-    loop.leases.close()
+    loop.ledger.leases.close()
     again = Script(2)
     scheduler(again, Limits(4), study, "again").run()
     assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 4

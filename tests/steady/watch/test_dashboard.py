@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page, expect
 from tests.foreign import attack
 from tests.markup import NAMES, Seen, on_one_line, rendered
 
-from steady.confirm.stage import CONFIRMATION
+from steady.confirm.confirmation_stage import CONFIRMATION
 from steady.study.artifacts import FOLDER, Artifacts
 from steady.study.leases import SIDE, Leases
 from steady.study.storage import open_storage

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -12,19 +13,19 @@ from optuna.trial import TrialState, create_trial
 
 from hydra_plugins.steady_sweeper.config import SteadySweeperConf
 from steady import options
-from steady.confirm import comparison
+from steady.confirm import confirmation
 from steady.run.executor import Job
 from steady.study import meta
-from steady.watch.progress import SweepState, Watch
+from steady.watch.progress import ProgressReporter, SweepState
 
 SPACE: dict[str, BaseDistribution] = {"x": FloatDistribution(0, 1)}
 
 
-def watch(study: optuna.Study, running: dict[int, Job], folder: Path) -> tuple[Watch, Mock]:
+def watch(study: optuna.Study, running: dict[int, Job]) -> tuple[ProgressReporter, Mock]:
     keys = {f.name: getattr(SteadySweeperConf(), f.name) for f in dataclasses.fields(SteadySweeperConf)}
     read = options.read({**keys, "sampler": {}, "n_trials": 9, "timeout": 60.0}, "app", "out")
     executor = Mock(slots=2, running=lambda: running)
-    made = Watch(study, read, executor, folder)
+    made = ProgressReporter(study, read, executor)
     made.display = shown = Mock()
     return made, shown
 
@@ -50,8 +51,8 @@ def test_the_state_is_that_of_the_study_and_of_what_trials_say(tmp_path: Path) -
     (tmp_path / "6").mkdir()
     told = {"epoch": 3, "epochs": 9, "metric": "val/kid", "score": 0.25, "seconds_left": 12.0}
     (tmp_path / "6" / "progress.json").write_text(json.dumps(told))
-    made, shown = watch(study, {1: Job(6, (), tmp_path / "6")}, tmp_path)
-    with made:
+    made, shown = watch(study, {1: Job(6, (), tmp_path / "6")})
+    with closing(made):
         made.refresh()
         made.event("trial 6 started")
     state: SweepState = shown.show.call_args.args[0]
@@ -67,10 +68,10 @@ def test_the_state_is_that_of_the_study_and_of_what_trials_say(tmp_path: Path) -
     shown.close.assert_called_once_with()
 
 
-def test_the_confirmation_is_shown_in_the_searchs_place(tmp_path: Path) -> None:
-    made, shown = watch(optuna.create_study(study_name="cats"), {}, tmp_path)
+def test_the_confirmation_is_shown_in_the_searchs_place() -> None:
+    made, shown = watch(optuna.create_study(study_name="cats"), {})
     runs = optuna.create_study(study_name="cats.confirm")
-    made.confirming(runs, comparison.plan([4, 2], 3, base_seed=0))
+    made.show_confirmation(runs, confirmation.plan([4, 2], 3, base_seed=0))
     made.refresh()
     state: SweepState = shown.show.call_args.args[0]
     assert (state.study, state.n_trials) == ("cats.confirm", 6)

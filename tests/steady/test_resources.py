@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 from tests import hostile
 
 from catsweep.errors import ConfigError
-from steady.run.resources import ALLOCATOR, alone, environment, slots_per_gpu, visible_gpus
+from steady.resources import ALLOCATOR, environment, slots, visible_gpus, without_rank
 
 
-def devices(slots: int, gpus: list[str], share: float) -> list[str]:
-    return [environment(slot, slots, gpus, share).get("CUDA_VISIBLE_DEVICES", "") for slot in range(slots)]
+def devices(many: int, gpus: list[str], share: float) -> list[str]:
+    return [environment(slot, many, gpus, share).get("CUDA_VISIBLE_DEVICES", "") for slot in range(many)]
 
 
 @pytest.mark.parametrize(
-    ("slots", "gpus", "share", "expected"),
+    ("many", "gpus", "share", "expected"),
     [
         (3, ["0", "1"], 1.0, ["0", "1", "0"]),
         (4, ["0", "1"], 0.5, ["0", "0", "1", "1"]),
@@ -28,8 +28,8 @@ def devices(slots: int, gpus: list[str], share: float) -> list[str]:
         (2, [], 1.0, ["", ""]),
     ],
 )
-def test_slots_take_gpus_in_turn(slots: int, gpus: list[str], share: float, expected: list[str]) -> None:
-    assert devices(slots, gpus, share) == expected
+def test_slots_take_gpus_in_turn(many: int, gpus: list[str], share: float, expected: list[str]) -> None:
+    assert devices(many, gpus, share) == expected
 
 
 def test_slots_of_one_gpu_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,7 +47,7 @@ def test_an_older_torch_is_not_given_what_it_refuses(
 ) -> None:
     for name in ALLOCATOR:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("steady.run.resources.version", lambda _: installed)
+    monkeypatch.setattr("steady.resources.version", lambda _: installed)
     assert bool(set(environment(0, 2, ["0"], 0.5)) & set(ALLOCATOR)) is shared
 
 
@@ -59,14 +59,14 @@ def test_the_users_own_settings_of_a_gpus_memory_stand(monkeypatch: pytest.Monke
 
 @given(share=st.floats(0.01, 1.0), gpus=st.integers(1, 8))
 def test_no_gpu_is_promised_more_than_once(share: float, gpus: int) -> None:
-    slots = gpus * slots_per_gpu(share)
-    loads = Counter(devices(slots, [str(gpu) for gpu in range(gpus)], share))
+    ids = [str(gpu) for gpu in range(gpus)]
+    loads = Counter(devices(slots("auto", ids, share), ids, share))
     assert len(loads) == gpus
-    assert all(slots * share <= 1 + 1e-6 for slots in loads.values())
+    assert all(load * share <= 1 + 1e-6 for load in loads.values())
 
 
 def test_a_share_of_one_in_n_makes_n_slots() -> None:
-    assert [slots_per_gpu(1 / n) for n in range(1, 101)] == list(range(1, 101))
+    assert [slots("auto", ["0"], 1 / n) for n in range(1, 101)] == list(range(1, 101))
 
 
 def test_threads_are_left_alone_when_the_user_has_set_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,7 +98,7 @@ def test_gpus_are_those_that_are_visible_or_that_are_there(monkeypatch: pytest.M
 def test_a_slot_knows_the_allocation_but_no_place_among_its_tasks() -> None:
     given = {"PATH": "/bin", "CUDA_VISIBLE_DEVICES": "0", "RANKING": "1", **hostile.SLURM, **hostile.TORCHRUN}
     left = {"PATH", "CUDA_VISIBLE_DEVICES", "RANKING", "SLURM_JOB_ID", "SLURM_JOB_NAME", "SLURM_JOB_NODELIST"}
-    assert alone(given).keys() == left | {"SLURM_NODELIST", "SLURM_NNODES", "SLURM_CPUS_ON_NODE"}
+    assert without_rank(given).keys() == left | {"SLURM_NODELIST", "SLURM_NNODES", "SLURM_CPUS_ON_NODE"}
 
 
 @pytest.mark.parametrize("wrong", ["all", -1, 1.5, None])

@@ -1,4 +1,4 @@
-"""What each slot may use of the machine: its GPU and its share of the cores. Touches no GPU."""
+"""Resources of the machine: how many slots it has room for, and which GPUs and cores each may use. Touches no GPU."""
 
 import os
 import re
@@ -8,10 +8,13 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from steady.errors import ConfigError
+import psutil
+
+from steady.exceptions import ConfigError
 
 ALLOCATOR = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")  # torch's settings of a GPU's memory: old name, new name
 SHARED_SINCE = (2, 10)  # torch's version from which on they limit it
+MEMORY_PER_SLOT = 1.5e9  # bytes; a small trial of ours on the processor stays below 1.2 GB
 OF_ITS_SHARE = 0.95  # of a slot's share of a GPU's memory, for tensors; CUDA itself wants some in each process
 
 # What SLURM, torchrun and MPI tell a process of its place among the others that they have started with it.
@@ -22,23 +25,31 @@ PLACE = re.compile(
 )
 
 
-def alone(variables: Mapping[str, str]) -> dict[str, str]:
-    """The environment of the controller without its place among other processes: a job has none of it.
+def without_rank(variables: Mapping[str, str]) -> dict[str, str]:
+    """Drop from an environment the controller's place among other processes (rank, world size): a job has none of it.
 
     A controller in a job of SLURM or under `torchrun` is one of its tasks; a library in a job of the sweep would read
     that and wait for the others, or think itself not the first and write nothing. The allocation itself stays known.
+
+    Examples:
+        >>> without_rank({"RANK": "1", "SLURM_JOB_ID": "7"})
+        {'SLURM_JOB_ID': '7'}
     """
     return {name: value for name, value in variables.items() if not PLACE.fullmatch(name)}
 
 
 def visible_gpus(gpus: Any) -> list[str]:
-    """The ids of the GPUs that slots may use.
+    """List the ids of the GPUs that slots may use.
 
     Args:
         gpus: `auto`, how many, or their ids.
 
     Raises:
         ConfigError: none of these.
+
+    Examples:
+        >>> visible_gpus([0, 2])
+        ['0', '2']
     """
     if gpus == "auto":
         return _found()
@@ -69,22 +80,45 @@ def _memory_can_be_shared() -> bool:
     return (int(major), int(minor)) >= SHARED_SINCE
 
 
-def slots_per_gpu(share: float) -> int:
-    """How many slots fit on a GPU, each with this share of it; at least 1."""
+def slots(n_jobs: Any, gpus: Any, share: float) -> int:
+    """Count the slots: as many as are asked for, or else as GPUs, or cores and free memory, allow; from 1 up.
+
+    Args:
+        n_jobs: number, or `auto`.
+        gpus: see `visible_gpus`.
+        share: of a GPU, for each slot.
+
+    Raises:
+        ConfigError: `n_jobs` is neither, or `gpus` nothing that it may be.
+
+    Examples:
+        >>> slots("auto", ["0", "1"], 0.5)
+        4
+    """
+    if n_jobs != "auto":
+        if type(n_jobs) is not int or n_jobs < 1:
+            raise ConfigError(f"hydra.sweeper.n_jobs must be a whole number from 1 up, or auto; got {n_jobs!r}.")
+        return n_jobs
+    if found := visible_gpus(gpus):
+        return len(found) * _slots_per_gpu(share) if share <= 1 else max(1, len(found) // int(share))
+    return max(1, min(cores(), int(psutil.virtual_memory().available / MEMORY_PER_SLOT)))
+
+
+def _slots_per_gpu(share: float) -> int:
     return max(1, int(1 / share + 1e-9))  # 1 / (1 / 49) is a little less than 49
 
 
 def cores() -> int:
-    """The cores that this process may use."""
+    """Count the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def environment(slot: int, slots: int, gpus: Sequence[str], share: float) -> dict[str, str]:
-    """The environment variables of a slot.
+    """Build the environment variables of a slot: its GPUs, its share of their memory, its number of threads.
 
     Args:
         slot: counted from 0.
-        slots: how many there are.
+        slots: their number.
         gpus: ids; may be none.
         share: of a GPU, for each slot; 0.5 puts two slots on one, each with half of its memory. Above 1, a slot has
             several.
@@ -92,7 +126,7 @@ def environment(slot: int, slots: int, gpus: Sequence[str], share: float) -> dic
     result = {}
     if gpus:
         many = max(1, int(share))
-        first = slot // slots_per_gpu(share) * many
+        first = slot // _slots_per_gpu(share) * many
         result["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[(first + k) % len(gpus)] for k in range(many))
         if share < 1 and _memory_can_be_shared() and not any(name in os.environ for name in ALLOCATOR):
             # Else a trial too large for its share would take the others' memory, and they fail in its place.

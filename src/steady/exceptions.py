@@ -1,7 +1,32 @@
 """Errors that steady raises on purpose: one root, so that a caller can tell them from a bug.
 
 A message says what was expected, what came, and what to do about it.
+
+>>> from steady import ConfigError, StudyError
+>>> issubclass(StudyError, SteadyError) and not issubclass(ConfigError, StudyError)
+True
 """
+
+from collections.abc import Iterator
+
+
+def causes(error: BaseException, suppressed: bool = False) -> Iterator[BaseException]:
+    """Yield an exception and what led to it, each once; with `suppressed` also what `raise … from None` hides.
+
+    Example:
+        >>> try:
+        ...     raise KeyError("a") from ValueError("b")
+        ... except KeyError as error:
+        ...     [type(cause).__name__ for cause in causes(error)]
+        ['KeyError', 'ValueError']
+    """
+    seen: set[int] = set()
+    following: BaseException | None = error
+    while following is not None and id(following) not in seen:
+        seen.add(id(following))
+        yield following
+        hidden = following.__suppress_context__ and not suppressed
+        following = following.__cause__ or (None if hidden else following.__context__)
 
 
 class SteadyError(Exception):
@@ -21,11 +46,11 @@ class DataError(SteadyError):
 
 
 class TrainingError(SteadyError):
-    """A task that went wrong in a way that the task itself can tell."""
+    """A failure of a task that the task itself can tell."""
 
 
 class DivergedError(TrainingError):
-    """Training that cannot come to anything: a loss or scores that are not finite, or a generator that collapsed."""
+    """Training that cannot come to anything: a loss or scores that are not finite, or a collapsed generator."""
 
 
 class InterruptedTrial(TrainingError):

@@ -1,12 +1,13 @@
-"""Which of the best is really the best: the winners of a search, trained again under other seeds.
+"""Confirmation of the best trials: their runs under other seeds, compared by means and significance tests.
 
 The best score of a search is also the luckiest. So the best few are trained again, and compared by the mean over seeds
-that the search did not see. Arithmetic and files: `steady.sweep` runs the trainings, and
-whoever takes the winner home reads the outcome.
+that the search did not see. `steady.confirm.confirmation_stage` runs the trainings; whoever takes the winner home reads
+the file.
 """
 
 import json
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,26 +15,24 @@ from statistics import fmean, stdev
 from typing import Any
 
 import optuna
-from omegaconf import DictConfig, OmegaConf
-from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 from rich.console import Console
 from rich.table import Table
 
 from steady import printing
 from steady.atomic import write_json
-from steady.confirm.significance import confidence, distinct
-from steady.errors import ConfigError, StudyError
-from steady.propose.pruning import ranks
+from steady.exceptions import StudyError
 from steady.study import meta
+from steady.study.select import candidates
 
 FILE = "confirmation.json"
 SEEDS = 2**32  # how many there are
+LEVEL = 0.95
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A configuration under several seeds.
+    """A configuration with its values under several seeds.
 
     Attributes:
         trial: its number in the search.
@@ -46,32 +45,37 @@ class Candidate:
     values: dict[int, tuple[float, ...]]
 
     def of(self, objective: int = 0) -> dict[int, float]:
-        """One objective by seed."""
+        """Get the values of one objective by seed."""
         return {seed: values[objective] for seed, values in self.values.items()}
 
     def mean(self, objective: int = 0) -> float:
-        """Over the seeds."""
+        """Compute the mean over the seeds."""
         return fmean(self.of(objective).values())
 
     def spread(self, objective: int = 0) -> float | None:
-        """Standard deviation over the seeds; None of one."""
+        """Compute the standard deviation over the seeds; None of one."""
         return stdev(self.of(objective).values()) if len(self.values) > 1 else None
 
     def words(self, objective: int = 0) -> str:
-        """`41.2 ± 0.8`."""
+        """Format mean and standard deviation.
+
+        Example:
+            >>> Candidate(3, (40.0,), {1: (41.0,), 2: (42.0,)}).words()
+            '41.5 ± 0.707'
+        """
         spread = self.spread(objective)
         return f"{self.mean(objective):.5g}" + ("" if spread is None else f" ± {spread:.3g}")
 
 
 @dataclass(frozen=True)
 class Confirmation:
-    """The winner, and how sure one can be.
+    """The winner of a confirmation, and the trials that are not significantly different from it.
 
     Attributes:
         objectives: their names; the candidates are compared by the first.
         directions: of each, `minimize` or `maximize`.
         candidates: best mean first; the first is the winner.
-        tied: trials that cannot be told from the winner.
+        tied: trials that are not significantly different from the winner.
         considered: the trials that were to be confirmed, best of the search first; some may have failed.
     """
 
@@ -83,7 +87,7 @@ class Confirmation:
 
     @property
     def winner(self) -> Candidate:
-        """The best mean."""
+        """The candidate with the best mean."""
         return self.candidates[0]
 
     @property
@@ -92,24 +96,26 @@ class Confirmation:
         return sorted({seed for candidate in self.candidates for seed in candidate.values})
 
     def sentence(self) -> str:
-        """The outcome."""
+        """Put the outcome in a sentence."""
         mean = f"{self.objectives[0]} {self.winner.words()}"
         return f"Confirmed: trial {self.winner.trial}, {mean} over {self.runs(self.winner)}; {self.comparison()}."
 
     def runs(self, candidate: Candidate) -> str:
-        """`3 other seeds`, `2 of 3 other seeds`."""
+        """Count the runs of a candidate: `3 other seeds`, `2 of 3 other seeds`."""
         done, total = len(candidate.values), len(self.seeds)
         return f"{'' if done == total else f'{done} of '}{total} other seed{'s' if total > 1 else ''}"
 
     def comparison(self) -> str:
-        """What the winner is beside the others, as half a sentence."""
+        """Compare the winner with the others in half a sentence."""
         others = [candidate.trial for candidate in self.candidates[1:]]
         if not others:
             return "there was no other to compare it with"
-        return f"it cannot be told from {_listed(self.tied)}" if self.tied else f"it is better than {_listed(others)}"
+        if self.tied:
+            return f"it is not significantly different from {_listed(self.tied)}"
+        return f"it is better than {_listed(others)}"
 
     def table(self) -> Table:
-        """The candidates for a terminal."""
+        """Make a table of the candidates for a terminal."""
         table = Table(title=f"{self.objectives[0]} under other seeds", title_justify="left")
         table.add_column("trial", justify="right")
         for name in self.objectives:
@@ -119,17 +125,12 @@ class Confirmation:
         table.add_column("")
         for one in self.candidates:
             cells = [cell for i, value in enumerate(one.searched) for cell in (one.words(i), f"{value:.5g}")]
-            role = "winner" if one is self.winner else "not told from it" if one.trial in self.tied else ""
+            role = "winner" if one is self.winner else "not significantly different" if one.trial in self.tied else ""
             table.add_row(str(one.trial), *cells, str(len(one.values)), role)
         return table
 
     def print(self, console: Console | None = None, more: Table | None = None) -> None:
-        """Print the tables and the sentence.
-
-        Args:
-            console: to print on; standard output if there is none.
-            more: a table of what the runs have beside the objectives.
-        """
+        """Print tables and sentence, with one more of what the runs have beside the objectives."""
         console = console or printing.console()
         console.print(self.table())
         if more is not None:
@@ -137,7 +138,7 @@ class Confirmation:
         console.print(self.sentence(), highlight=False, soft_wrap=True)
 
     def to_dict(self) -> dict[str, Any]:
-        """The content of `confirmation.json`."""
+        """Get the content of `confirmation.json`."""
         names = self.objectives
         return {
             "winner": self.winner.trial,
@@ -161,7 +162,7 @@ class Confirmation:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Confirmation":
-        """The way back.
+        """Read the content of `confirmation.json`.
 
         Raises:
             KeyError, TypeError, ValueError, AttributeError: it is something else.
@@ -185,26 +186,8 @@ class Confirmation:
         write_json(folder / FILE, self.to_dict())
 
 
-def first_seed(config: DictConfig) -> int:
-    """The seed under which trials of the search train; the confirmation's are others.
-
-    Args:
-        config: of the multirun.
-
-    Raises:
-        ConfigError: it has no key `seed`, or no whole number there.
-    """
-    seed = OmegaConf.select(config, "seed")
-    if type(seed) is not int:
-        raise ConfigError(
-            f"confirm trains under other seeds, so the configuration needs a key seed, a whole number; it is {seed!r}. "
-            "Add one (+seed=0), or set hydra.sweeper.confirm=null."
-        )
-    return seed
-
-
 def read(folder: Path) -> Confirmation | None:
-    """What `Confirmation.write` left in a folder, None if nothing.
+    """Read what `Confirmation.write` left in a folder; None if nothing.
 
     Raises:
         ValueError: the file is damaged, or another version's.
@@ -219,11 +202,9 @@ def read(folder: Path) -> Confirmation | None:
 
 
 def folders(runs: optuna.Study, usual: Callable[[int], str]) -> dict[int, dict[int, str]]:
-    """The folders of the finished runs, by trial and seed, in that of their sweep.
+    """Find the folders of the finished runs of a confirmation, by trial and seed, relative to that of their sweep.
 
-    Args:
-        runs: the study of the confirmation.
-        usual: of a run on which none is written, from its number.
+    That of a run on which none is written is the usual one of its number.
     """
     found: dict[int, dict[int, str]] = {}
     for run in runs.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
@@ -233,32 +214,8 @@ def folders(runs: optuna.Study, usual: Callable[[int], str]) -> dict[int, dict[i
     return found
 
 
-def candidates(study: optuna.Study, k: int | None = None, by: int = 0) -> list[int]:
-    """The trials to confirm: the best finished, feasible ones, each configuration once.
-
-    With several objectives those that no other dominates come first, then those that only they dominate, and so on,
-    because a winner should be Pareto-optimal whatever it is chosen by; within a rank the objective `by` decides, by
-    which the winner will be chosen.
-
-    Args:
-        study: the search.
-        k: how many; None for all.
-        by: index of the objective.
-    """
-    signs = [-1 if direction == StudyDirection.MAXIMIZE else 1 for direction in study.directions]
-    finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    trials = [t for t in finished if _feasible(t) and all(map(math.isfinite, t.values))]
-    losses = [[sign * value for sign, value in zip(signs, trial.values, strict=True)] for trial in trials]
-    # Of one objective, the rank would be its order.
-    rank = ranks(losses).tolist() if losses and len(signs) > 1 else [0] * len(losses)
-    best: dict[str, int] = {}
-    for i in sorted(range(len(trials)), key=lambda i: (rank[i], losses[i][by], losses[i], trials[i].number)):
-        best.setdefault(repr(sorted(trials[i].params.items())), trials[i].number)
-    return list(best.values())[:k]
-
-
 def plan(numbers: Sequence[int], seeds: int, base_seed: int) -> list[dict[str, int]]:
-    """The runs, seed by seed, so that whenever it ends all candidates have about as many.
+    """Plan the runs, seed by seed, so that whenever it ends all candidates have about as many.
 
     Args:
         numbers: of the trials.
@@ -268,18 +225,22 @@ def plan(numbers: Sequence[int], seeds: int, base_seed: int) -> list[dict[str, i
 
     Returns:
         The user attributes of each run.
+
+    Example:
+        >>> [run[meta.CONFIRMS] for run in plan([7, 3], seeds=2, base_seed=0)]
+        [7, 3, 7, 3]
     """
     others = [(base_seed + s) % SEEDS for s in range(1, seeds + 1)]
     return [{meta.CONFIRMS: number, meta.SEED: seed} for seed in others for number in numbers]
 
 
-def report(
+def compare(
     study: optuna.Study,
     results: Sequence[tuple[int, int, Sequence[float]]],
     objectives: Sequence[str],
     directions: Sequence[str],
 ) -> Confirmation:
-    """Compare the candidates.
+    """Compare the candidates by the first objective.
 
     Args:
         study: the search.
@@ -300,8 +261,8 @@ def report(
     trials = study.get_trials(deepcopy=False)
     compared = [Candidate(n, tuple(trials[n].values), dict(sorted(own.items()))) for n, own in values.items()]
     compared.sort(key=lambda c: (sign * c.mean(), c.trial))
-    level = confidence(len(compared))
-    tied = [c.trial for c in compared[1:] if not distinct(compared[0].of(), c.of(), level)]
+    level = confidence_level(len(compared))
+    tied = [c.trial for c in compared[1:] if not significantly_different(compared[0].of(), c.of(), level)]
     ranked = candidates(study)
     # All that stand before a confirmed one were to be confirmed as well.
     considered = ranked[: max((i + 1 for i, n in enumerate(ranked) if n in values), default=0)]
@@ -309,8 +270,76 @@ def report(
     return Confirmation(tuple(names), tuple(directions), tuple(compared), tuple(tied), tuple(considered))
 
 
-def _feasible(trial: FrozenTrial) -> bool:
-    return all(value <= 0 for value in trial.constraints.values())
+def confidence_level(candidates: int) -> float:
+    """Compute the confidence level of each comparison with the winner (Bonferroni).
+
+    Such that in at least 95 % of all cases the truly best one is the winner or not significantly different from it. It
+    is lost if any other beats it significantly by chance, each with half the probability outside a two-sided interval.
+
+    Args:
+        candidates: how many are compared, with the winner.
+
+    Example:
+        >>> confidence_level(3), round(confidence_level(5), 3)
+        (0.95, 0.975)
+    """
+    return 1 - min(1 - LEVEL, 2 * (1 - LEVEL) / max(1, candidates - 1))
+
+
+def significantly_different(a: Mapping[int, float], b: Mapping[int, float], level: float = LEVEL) -> bool:
+    """Tell whether the means of two samples differ significantly; False of fewer than two values of either.
+
+    Args:
+        a: values by seed.
+        b: the same of another.
+        level: of the confidence interval for their difference.
+
+    Example:
+        >>> significantly_different({1: 10.0, 2: 50.0, 3: 30.0}, {1: 11.0, 2: 51.1, 3: 30.9})
+        True
+    """
+    return p_value(a, b) < 1 - level
+
+
+def p_value(a: Mapping[int, float], b: Mapping[int, float]) -> float:
+    """Compute the two-sided p value of equal means by Student's paired t test, or Welch's if the seeds differ.
+
+    A seed that is hard for one is often hard for the other.
+
+    Returns:
+        0 to 1; nan if fewer than two values of either, or none that vary, tell nothing.
+
+    Example:
+        >>> round(p_value({1: 1.0, 2: 2.0}, {1: 2.0, 2: 4.0}), 3)
+        0.205
+    """
+    from scipy import stats
+
+    if min(len(a), len(b)) < 2:
+        return math.nan
+    with warnings.catch_warnings():  # of values that are nearly identical, whose difference has little noise
+        warnings.simplefilter("ignore", RuntimeWarning)
+        if a.keys() == b.keys():
+            return float(stats.ttest_rel([a[seed] for seed in a], [b[seed] for seed in a]).pvalue)
+        # By exact sums: of values that are all the same, numpy's mean is another, and their variance not 0.
+        (m, s, n), (o, t, k) = ((fmean(x.values()), stdev(x.values()), len(x)) for x in (a, b))
+        return float(stats.ttest_ind_from_stats(m, s, n, o, t, k, equal_var=False).pvalue)
+
+
+def t_quantile(level: float, freedom: float) -> float:
+    """Compute how far Student's t strays from 0 to either side with a probability.
+
+    Args:
+        level: the probability, above 0, below 1.
+        freedom: degrees of freedom, above 0; need not be whole.
+
+    Example:
+        >>> round(t_quantile(0.95, 10), 3)
+        2.228
+    """
+    from scipy import stats
+
+    return float(stats.t.isf((1 - level) / 2, freedom))
 
 
 def _listed(trials: Sequence[int]) -> str:

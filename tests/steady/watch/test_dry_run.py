@@ -10,13 +10,14 @@ from optuna.trial import create_trial
 
 from hydra_plugins.steady_sweeper.config import SteadySweeperConf
 from steady import options
-from steady.dry_run import cost, rehearse, study_on_paper
 from steady.propose.sampling import Proposer, Samplers
 from steady.propose.space import Space
+from steady.run.study_opener import study_on_paper
 from steady.study import meta
+from steady.watch.dry_run import cost, print_dry_run
 
 
-def read(**changes: Any) -> options.Settings:
+def read(**changes: Any) -> options.SweepOptions:
     keys = {f.name: getattr(SteadySweeperConf(), f.name) for f in dataclasses.fields(SteadySweeperConf)}
     given = {"sampler": {}, "study_name": "cats", "n_trials": 12, "n_jobs": 2, **changes}
     return options.read({**keys, **given}, "app", "out")
@@ -63,7 +64,7 @@ def test_what_can_never_be_tried_beside_what_is_fixed_is_not_listed(
     params = {"model": "choice(vae, gan, none)", "loss": "choice(l1, lpips)", "weight": "choice(1, 2, 3)"}
     space = Space.parse(params, fixed, {"loss": "model=vae", "weight": "loss=lpips"})
     study = optuna.create_study()
-    rehearse(
+    print_dry_run(
         study,
         read(),
         space,

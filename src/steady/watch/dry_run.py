@@ -1,4 +1,4 @@
-"""`dry_run=true`: what a sweep would do, on the terminal. Writes nothing."""
+"""Print what a sweep would do, for `hydra.sweeper.dry_run=true`. Writes nothing."""
 
 from typing import Any
 
@@ -6,39 +6,29 @@ import optuna
 from optuna.trial import TrialState
 
 from steady import grammar
-from steady.options import Settings
+from steady.options import SweepOptions
 from steady.printing import say
 from steady.propose.sampling import Proposer
 from steady.propose.space import Space
 from steady.study import budget, meta, results
-from steady.study.storage import exists, find_study, open_storage
 
 SHOWN = 5  # proposals
 
 
-def study_on_paper(settings: Settings) -> optuna.Study:
-    """The sweep's study, or an empty one in memory if it has none yet."""
-    if exists(settings.storage):
-        storage = open_storage(settings.storage)
-        if find_study(storage, settings.study) is not None:
-            return optuna.load_study(study_name=settings.study, storage=storage)
-    return optuna.create_study(directions=list(settings.directions))  # type: ignore[arg-type]  # checked when read
-
-
-def rehearse(
-    study: optuna.Study, settings: Settings, space: Space, proposer: Proposer, first: list[dict[str, Any]]
+def print_dry_run(
+    study: optuna.Study, options: SweepOptions, space: Space, proposer: Proposer, first: list[dict[str, Any]]
 ) -> None:
     """Print the space, the first proposals and the estimated cost.
 
     Args:
-        study: as it is.
-        settings: of the sweep.
-        space: what is searched.
+        study: the sweep's; an empty one in memory if it has none yet.
+        options: of the sweep.
+        space: of the sweep.
         proposer: of the study.
         first: configurations that come before all proposals.
     """
     size = space.size()
-    say(f"Study {settings.study}, {settings['n_trials']} trials in {settings.slots} slots.")
+    say(f"Study {options.study}, {options.n_trials} trials in {options.slots} slots.")
     say(f"The space has {'infinitely many' if size is None else size} configurations:")
     for name, described in space.describe(possible=True).items():
         say(f"  {name}: {described}")
@@ -46,23 +36,23 @@ def rehearse(
     begun = len(study.trials)
     for number, params in enumerate([*first, *proposer.preview(SHOWN)][:SHOWN], start=begun):
         say(f"  {number}: {' '.join(f'{k}={grammar.spelled(v)}' for k, v in params.items())}")
-    say(cost(study, settings))
+    say(cost(study, options))
 
 
-def cost(study: optuna.Study, settings: Settings) -> str:
-    """How long the rest of a sweep will take, in a sentence."""
-    left = max(0, budget.total(study, settings["n_trials"]) - len(study.trials))
+def cost(study: optuna.Study, options: SweepOptions) -> str:
+    """Estimate the hours that the rest of a sweep takes, in a sentence."""
+    left = max(0, budget.total(study, options.n_trials) - len(study.trials))
     finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     trained = [trial for trial in finished if not meta.has(trial, meta.DUPLICATE_OF)]  # others took no time
     known = [value for trial in trained if (value := results.seconds(trial))]
-    minutes = sum(known) / len(known) / 60 if known else settings["trial_minutes"]
+    minutes = sum(known) / len(known) / 60 if known else options.trial_minutes
     if minutes is None:
         return f"{left} trials to go; how long one takes is not known before the first has finished."
     source = "the finished trials' mean" if known else "their budget"
-    hours = left * minutes / settings.slots / 60
+    hours = left * minutes / options.slots / 60
     said = f"{left} trials to go at {minutes:.3g} minutes each ({source}): about {hours:.2g} h, without pruning."
-    if (timeout := settings["timeout"]) is None:
+    if (timeout := options.timeout) is None:
         return said
-    kept = settings.confirmation_seconds(60 * minutes)
+    kept = options.confirmation_seconds(60 * minutes)
     more = f", {kept / 60:.3g} minutes of it for the last of them and the confirmation" if kept else ""
     return f"{said} It is bound to {timeout / 60:.3g} minutes in all (hydra.sweeper.timeout){more}."

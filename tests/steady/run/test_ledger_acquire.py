@@ -9,7 +9,7 @@ from tests.steady.scripted import Script, scheduler, states
 
 from steady.propose.sampling import Proposer, Samplers
 from steady.propose.space import Space
-from steady.run.ledger import Limits, lease
+from steady.run.ledger import Limits
 from steady.study import meta
 from steady.study.storage import Trials
 
@@ -17,9 +17,9 @@ from steady.study.storage import Trials
 def test_what_a_dead_controller_left_goes_on_under_its_number() -> None:
     study = optuna.create_study()
     dead = scheduler(Script(1), Limits(3), study, "dead")
-    trial = dead.intake.next()
+    trial = dead.ledger.acquire()
     assert trial is not None
-    dead.leases.close()  # its tokens are gone, as those of the dead are
+    dead.ledger.leases.close()  # its tokens are gone, as those of the dead are
     assert states(study) == ["RUNNING"]
     script = Script(1)
     scheduler(script, Limits(3), study, "alive").run()
@@ -31,11 +31,11 @@ def test_what_a_dead_controller_left_goes_on_under_its_number() -> None:
 def test_a_trial_of_a_living_controller_is_left_alone() -> None:
     study = optuna.create_study()
     other = scheduler(Script(1), Limits(3), study, "other")
-    assert other.intake.next() is not None
+    assert other.ledger.acquire() is not None
     mine = scheduler(Script(1), Limits(3), study, "mine")
-    mine.intake.reap()
+    mine.ledger.requeue_abandoned()
     assert states(study) == ["RUNNING"]
-    taken = mine.intake.next()
+    taken = mine.ledger.acquire()
     assert taken is not None
     assert taken.number == 1
 
@@ -44,19 +44,19 @@ def test_a_trial_that_ends_while_we_look_is_not_taken_for_abandoned(monkeypatch:
     """Between reading that it runs and asking who has it, its controller ends it and lets it go."""
     study = optuna.create_study()
     other = scheduler(Script(1), Limits(3), study, "other")
-    trial = other.intake.next()
+    trial = other.ledger.acquire()
     assert trial is not None
     mine = scheduler(Script(1), Limits(3), study, "mine")
-    owned = mine.leases.owned
+    owned = mine.ledger.leases.owned
 
     def late(name: str) -> bool:
-        if name == lease(trial.number):
+        if name == f"trial/{trial.number}":
             study.tell(trial.number, 1.0)
-            other.leases.release(name)
+            other.ledger.leases.release(name)
         return owned(name)
 
-    monkeypatch.setattr(mine.leases, "owned", late)
-    mine.intake.reap()
+    monkeypatch.setattr(mine.ledger.leases, "owned", late)
+    mine.ledger.requeue_abandoned()
     assert states(study) == ["COMPLETE"]
     assert study.trials[0].value == 1.0
 
@@ -77,14 +77,14 @@ def test_a_trial_that_is_ended_while_it_is_taken_or_given_back_is_let_be(
         return plain(trials, trial, *more)
 
     monkeypatch.setattr(Trials, moment, late)
-    taken = loop.intake.next()
+    taken = loop.ledger.acquire()
     assert taken is not None
     assert taken.number == 1
-    assert not loop.leases.owned("trial/0")
+    assert not loop.ledger.leases.owned("trial/0")
     study.tell(1, 2.0)
-    loop.intake.give_back(taken)
+    loop.ledger.requeue(taken)
     assert states(study) == ["COMPLETE", "COMPLETE"]
-    assert not loop.leases.owned("trial/1")
+    assert not loop.ledger.leases.owned("trial/1")
 
 
 def test_enqueued_configurations_come_first_and_reused_ones_cost_nothing() -> None:
@@ -98,7 +98,7 @@ def test_enqueued_configurations_come_first_and_reused_ones_cost_nothing() -> No
     script = Script(1)
     loop = scheduler(script, Limits(3), reuse)
     node = {"_target_": "optuna.samplers.RandomSampler", "seed": 0}
-    loop.intake.proposals = Proposer(reuse, space, Samplers(node, 0, space), "reuse")
+    loop.ledger.proposals = Proposer(reuse, space, Samplers(node, 0, space), "reuse")
     loop.run()
     assert script.started == [0]
     assert [trial.user_attrs.get(meta.DUPLICATE_OF) for trial in reuse.trials] == [None, 0, 0]
@@ -126,7 +126,7 @@ def test_what_another_tool_enqueued_and_cannot_be_fails_alone(given: dict[str, A
     assert study.trials[1].params == {"x": 0.5}
     assert script.started == [1, 2]
     assert recorded
-    assert not loop.leases.owned("trial/0")
+    assert not loop.ledger.leases.owned("trial/0")
 
 
 def test_so_does_one_that_ended_a_sweep_of_an_earlier_version_while_it_was_drawn() -> None:
@@ -139,20 +139,20 @@ def test_so_does_one_that_ended_a_sweep_of_an_earlier_version_while_it_was_drawn
     assert list(study.trials[0].params) == ["x"]
     loop = scheduler(Script(1), Limits(2), study)
     node = {"_target_": "optuna.samplers.RandomSampler", "seed": 0}
-    loop.intake.proposals = Proposer(study, space, Samplers(node, 0, space))
+    loop.ledger.proposals = Proposer(study, space, Samplers(node, 0, space))
     loop.run()
     assert states(study) == ["FAIL", "COMPLETE"]
 
 
 def test_a_trial_that_is_given_back_goes_on_unless_another_controller_has_it() -> None:
     loop = scheduler(Script(1), Limits(2))
-    mine, lost = loop.intake.next(), loop.intake.next()
+    mine, lost = loop.ledger.acquire(), loop.ledger.acquire()
     assert mine is not None
     assert lost is not None
-    loop.leases.release(f"trial/{lost.number}")
+    loop.ledger.leases.release(f"trial/{lost.number}")
     for trial in (mine, lost):
-        loop.intake.give_back(trial)
-    assert states(loop.study) == ["WAITING", "RUNNING"]
-    again = scheduler(Script(1), Limits(2), loop.study, "there").intake.next()
+        loop.ledger.requeue(trial)
+    assert states(loop.ledger.study) == ["WAITING", "RUNNING"]
+    again = scheduler(Script(1), Limits(2), loop.ledger.study, "there").ledger.acquire()
     assert again is not None
     assert again.number == mine.number

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from steady.options import UNBOUNDED, TrialTimeout
-from steady.run.process import STALL, Watchdog
+from steady.run.executor import STALL, Watchdog
 
 
 class Clock:
@@ -27,7 +27,7 @@ def after(watchdog: Watchdog, clock: Clock, seconds: float) -> str:
     until = clock.now + seconds
     while clock.now < until:
         clock.now += 1.0
-        if said := watchdog.look():
+        if said := watchdog.check():
             return said
     return ""
 
@@ -71,7 +71,7 @@ def test_time_in_which_nobody_looked_is_not_counted(tmp_path: Path, clock: Clock
     """The machine slept, or the sweep was stopped by Ctrl-Z: the trial had no more of that time than we."""
     watchdog = Watchdog(TrialTimeout(progress=60, total=60), tmp_path, clock=clock)
     clock.now += 1e6
-    assert not watchdog.look()
+    assert not watchdog.check()
     assert not after(watchdog, clock, 60 - STALL - 1)
     assert after(watchdog, clock, 2)
 

@@ -17,9 +17,9 @@ from catsweep.errors import StudyError
 from hydra_plugins.steady_sweeper.config import SteadySweeperConf
 from steady import options
 from steady import sweep as sweep_module
-from steady.confirm.stage import typical_seconds
+from steady.confirm.confirmation_stage import typical_seconds
 from steady.propose.space import Space
-from steady.run.job_factory import Jobs
+from steady.run.job_factory import JobFactory
 from steady.study import meta
 from steady.sweep import Sweep
 
@@ -30,7 +30,7 @@ Make = Callable[..., Sweep]
 def make(app: tuple[HydraContext, DictConfig], monkeypatch: pytest.MonkeyPatch) -> Make:
     """A sweep in this process, whose trials take no time."""
     context, config = app
-    monkeypatch.setattr(Jobs, "executor", lambda jobs: Script(jobs.settings.slots))
+    monkeypatch.setattr(JobFactory, "executor", lambda jobs: Script(jobs.options.slots))
 
     def made(**keys: Any) -> Sweep:
         with open_dict(config):
@@ -39,7 +39,7 @@ def make(app: tuple[HydraContext, DictConfig], monkeypatch: pytest.MonkeyPatch) 
         given = {"sampler": {"_target_": "optuna.samplers.RandomSampler"}, "study_name": "cats", "n_jobs": 2}
         read = options.read({**every, **given, **keys}, "app", "out")
         space = Space.parse({"x": "interval(0.0, 1.0)"}, [])
-        return Sweep(read, space, config, Jobs(read, space, context, lambda cfg: 0.0, config))
+        return Sweep(JobFactory(read, space, context, lambda cfg: 0.0, config))
 
     return made
 
@@ -86,7 +86,7 @@ def test_a_time_that_is_over_before_the_first_trial_is_told(make: Make) -> None:
 def test_what_the_search_has_used_of_the_time_the_confirmation_has_not(make: Make) -> None:
     sweep = make(n_trials=2, timeout=100.0, confirm={"top": 1, "seeds": 1})
     sweep.started -= 30
-    assert 60 < (sweep._limits(1).timeout or 0) <= 70
+    assert 60 < (sweep.limits(1).timeout or 0) <= 70
     sweep.started -= 90
-    assert sweep._limits(1).timeout == 0
-    assert make(n_trials=2)._limits(1).timeout is None
+    assert sweep.limits(1).timeout == 0
+    assert make(n_trials=2).limits(1).timeout is None

@@ -1,34 +1,36 @@
-"""The stage after the search: its best trials, trained again under other seeds.
+"""Run the confirmation, the stage after the search: its best trials, trained again under other seeds.
 
 The runs are trials of a study of their own, `<study>.confirm`, and go through the same scheduler, so they can be
-interrupted and resumed as those of the search. `steady.confirm.comparison` chooses and compares them.
+interrupted and resumed as those of the search. `steady.confirm.confirmation` chooses and compares them.
 """
 
+import functools
 import logging
 import re
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from steady.confirm import comparison
-from steady.confirm.comparison import Confirmation
+from steady.confirm import confirmation
+from steady.confirm.confirmation import Confirmation
+from steady.propose import checks
 from steady.propose.sampling import SpaceExhausted
 from steady.run.executor import Executor
 from steady.run.interruption import Stop
-from steady.run.job_factory import Jobs
-from steady.run.ledger import Limits
+from steady.run.job_factory import JobFactory
+from steady.run.ledger import Ledger, Limits
 from steady.run.scheduler import Scheduler
-from steady.study import meta, results
+from steady.study import meta, results, select
 from steady.study.artifacts import Artifacts
 from steady.study.leases import Leases
-from steady.study.meta import whole
 from steady.study.storage import find_study
 from steady.study.trial_folders import Folders
+from steady.study.untrusted import whole
 
 log = logging.getLogger(__name__)
 
@@ -36,15 +38,25 @@ CONFIRMATION = ".confirm"  # the name of the study of the runs, behind that of t
 FOLDER = "confirm"  # of the runs, in the sweep's
 
 
+class Progress(Protocol):
+    """Display of a running sweep, `steady.watch.progress.ProgressReporter`."""
+
+    def show_confirmation(self, runs: optuna.Study, plan: list[dict[str, Any]]) -> None:
+        """From now on, show the runs of the confirmation."""
+
+    def event(self, line: str) -> None:
+        """Show one line."""
+
+    def refresh(self) -> None:
+        """Show the state."""
+
+
 def typical_seconds(study: optuna.Study, minutes: float | None) -> float:
-    """How long one run of a study's best may take: as its finished trials did, or else what they are given.
+    """Estimate the seconds of one run: the median of the finished trials, or else `minutes`; 0 if nothing is known.
 
-    Args:
-        study: the search.
-        minutes: that a trial trains, if that is known.
-
-    Returns:
-        Seconds, 0 if nothing is known.
+    Examples:
+        >>> typical_seconds(optuna.create_study(), 2.5)
+        150.0
     """
     finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     trained = [trial for trial in finished if not meta.has(trial, meta.DUPLICATE_OF)]  # others took no time
@@ -52,21 +64,26 @@ def typical_seconds(study: optuna.Study, minutes: float | None) -> float:
     return statistics.median(known) if known else 60 * (minutes or 0.0)
 
 
-def usual(number: int) -> str:
-    """The folder of a run on which none is written."""
+def default_folder(number: int) -> str:
+    """The folder of a run on which none is written, by its number.
+
+    Examples:
+        >>> default_folder(3)
+        'confirm/3'
+    """
     return f"{FOLDER}/{number}"
 
 
-class Confirming:
-    """The confirmation of one study.
+class ConfirmationStage:
+    """The confirmation of one study, whose search has ended.
 
-    Args:
-        study: the search, which has ended.
-        jobs: of the sweep.
+    Attributes:
+        plan: trial and seed of each run, see `confirmation.plan`.
+        found: what the runs have shown; None before.
     """
 
-    def __init__(self, study: optuna.Study, jobs: Jobs) -> None:
-        self.study, self.jobs, self.settings = study, jobs, jobs.settings
+    def __init__(self, study: optuna.Study, jobs: JobFactory) -> None:
+        self.study, self.jobs, self.options = study, jobs, jobs.options
         self.plan = self._plan()
         self.found: Confirmation | None = None
 
@@ -86,19 +103,15 @@ class Confirming:
         executor: Executor,
         limits: Callable[[int], Limits],
         stop: Stop,
-        event: Callable[[str], None],
-        refresh: Callable[[], None],
-        begin: Callable[[optuna.Study, list[dict[str, Any]]], None],
+        progress: Progress,
     ) -> None:
         """Do the runs that are missing, and compare. Does nothing when none were asked for.
 
         Args:
-            executor: where they run.
-            limits: for so many runs.
-            stop: watched.
-            event: told of each start and end.
-            refresh: called about once a second.
-            begin: told of the study of the runs and the plan.
+            executor: of the sweep.
+            limits: returns the bounds of so many runs.
+            stop: set by signals.
+            progress: shows the runs from now on.
 
         Raises:
             StudyError: too many failed.
@@ -107,46 +120,45 @@ class Confirming:
             return
         runs = self._runs()
         proposals = _Planned(runs, self.plan)
-        begin(runs, self.plan)
+        progress.show_confirmation(runs, self.plan)
         searched = self.jobs.folders(self.study)
         taken = tuple(searched.said(trial) for trial in self.study.get_trials(deepcopy=False))
-        folders = Folders(searched.base, usual=usual, others=taken)
-        leases = Leases(runs._storage, runs.study_name, grace=self.settings["lease"])
+        folders = Folders(searched.base, usual=default_folder, others=taken)
+        leases = Leases(runs._storage, runs.study_name, grace=self.options.lease)
         leases.register()
         try:
-            Scheduler(
+            ledger = Ledger(
                 study=runs,
                 proposals=proposals,
-                executor=executor,
                 leases=leases,
-                limits=limits(proposals.total()),
-                overrides=lambda run: self._overrides(runs, run, folders),
                 folders=folders,
-                event=lambda line: event(_in_words(line, runs)),
-                refresh=refresh,
-                attach=Artifacts(runs, self.settings.record, self.settings["artifacts"]).attach,
+                limits=limits(proposals.total()),
+                event=lambda line: progress.event(_in_words(line, runs)),
+                attach=Artifacts(runs, self.options.record, self.options.artifacts).attach,
                 stop=stop,
-            ).run()
+            )
+            overrides = functools.partial(self._overrides, runs, folders)
+            Scheduler(ledger, executor, overrides, refresh=progress.refresh).run()
         finally:
             leases.close()
         if not stop.requested:
             self._report(runs)
 
     def print(self) -> None:
-        """Print what was found, with what the run folders say beside the objectives; nothing if nothing was."""
+        """Print what was found, with scores of the run folders beside the objectives; nothing if nothing was found."""
         if self.found is not None:
-            base = Path(self.study.user_attrs["sweep_dir"])
-            folders = comparison.folders(self._runs(), usual)
+            base = Path(meta.get(self.study, meta.SWEEP_DIR))
+            folders = confirmation.folders(self._runs(), default_folder)
             again = {trial: {seed: base / name for seed, name in own.items()} for trial, own in folders.items()}
-            extra = self.settings.extra_scores
+            extra = self.options.score_reader
             self.found.print(more=None if extra is None else extra.confirmed(self.found, again, base))
 
     def _plan(self) -> list[dict[str, Any]]:
-        asked = self.settings["confirm"]
+        asked = self.options.confirm
         if asked is None:
             return []
-        seed = comparison.first_seed(self.jobs.config)
-        return comparison.plan(comparison.candidates(self.study, asked["top"]), asked["seeds"], seed)
+        seed = checks.first_seed(self.jobs.config)
+        return confirmation.plan(select.candidates(self.study, asked.top), asked.seeds, seed)
 
     def _runs(self) -> optuna.Study:
         return optuna.create_study(
@@ -157,9 +169,9 @@ class Confirming:
             load_if_exists=True,
         )
 
-    def _overrides(self, runs: optuna.Study, run: FrozenTrial, folders: Folders) -> tuple[str, ...]:
+    def _overrides(self, runs: optuna.Study, folders: Folders, run: FrozenTrial) -> tuple[str, ...]:
         trial = self.study.get_trials(deepcopy=False)[whole(run, meta.CONFIRMS)]
-        own = (f"seed={whole(run, meta.SEED)}", *self.jobs.place(folders, run))
+        own = (f"seed={whole(run, meta.SEED)}", *self.jobs.folder_override(folders, run))
         return (*self.jobs.space.overrides(trial.params), *own, *self.jobs.identity(runs, run))
 
     def _report(self, runs: optuna.Study) -> None:
@@ -171,14 +183,14 @@ class Confirming:
         if not done:
             log.warning("No confirmation run finished; the winner is the search's own.")
             return
-        names = list(self.settings.objective or [])
-        report = comparison.report(self.study, done, names, list(self.settings.directions))
-        report.write(self.settings.record)
+        names = list(self.options.objective)
+        report = confirmation.compare(self.study, done, names, list(self.options.directions))
+        report.write(self.options.record)
         self.found = report
 
 
 class _Planned:
-    """The runs in the order of their plan, as `Scheduler` wants its trials."""
+    """`Proposals` of a scheduler: the runs in the order of their plan."""
 
     def __init__(self, runs: optuna.Study, plan: list[dict[str, Any]]) -> None:
         self.runs, self.plan = runs, plan
@@ -188,19 +200,19 @@ class _Planned:
         return [one for one in self.plan if one not in there]
 
     def total(self) -> int:
-        """How many runs there will be, with those of an earlier plan."""
+        """Count the runs that there will be, with those of an earlier plan."""
         trials = self.runs.get_trials(deepcopy=False)
         return len(trials) + len(self._missing(trials))
 
     def propose(self, trials: list[FrozenTrial]) -> "_Run":
-        """The first of the plan that was not begun."""
+        """Take the first of the plan that was not begun."""
         missing = self._missing(trials)
         if not missing:
             raise SpaceExhausted("Every confirmation run was begun.")
         return _Run(self.runs, missing[0])
 
     def complete(self, trial: FrozenTrial) -> None:
-        """They have no parameters of their own."""
+        """Do nothing: runs have no parameters of their own."""
 
 
 @dataclass
@@ -220,7 +232,7 @@ def _asked(run: FrozenTrial) -> dict[str, Any]:
 
 
 def _in_words(line: str, runs: optuna.Study) -> str:
-    """What the loop says of a run by its number, said by the trial that it confirms, and the seed."""
+    """Name a run in a scheduler's line by the trial that it confirms and the seed, instead of its number."""
 
     def words(found: re.Match[str]) -> str:
         run = runs.get_trials(deepcopy=False)[int(found[1])]

@@ -2,7 +2,7 @@ import shlex
 
 import pytest
 
-from steady.study.meta import is_plain, plain_line
+from steady.study.untrusted import is_plain, plain_line
 
 pytestmark = pytest.mark.security
 SWEEP = ["src/train.py", "-m", "hparams_search=vae_optuna", "study=my cats", "trials=30", "logger=none", "~schedule"]

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from catsweep.errors import StudyError
 from catsweep.metrics.judge import RunScores, confirmation_table, of_confirmation
-from steady.confirm.comparison import candidates, plan, read, report
+from steady.confirm.confirmation import compare, plan, read
 from steady.study import meta
 
 Direction = Literal["minimize", "maximize"]
@@ -34,33 +34,6 @@ def add(made: optuna.Study, value: Sequence[float] | None, x: float, **more: Any
     state = TrialState.PRUNED if value is None else TrialState.COMPLETE
     space: dict[str, BaseDistribution] = {"x": FloatDistribution(0, 1)}
     made.add_trial(create_trial(state=state, values=value, params={"x": x}, distributions=space, **more))
-
-
-class TestCandidates:
-    def test_of_one_objective_are_the_best(self) -> None:
-        assert candidates(study([3.0], [1.0], None, [2.0], [0.5]), 3) == [4, 1, 3]
-        assert candidates(study([3.0], [1.0], [2.0], directions=["maximize"]), 2) == [0, 2]
-        assert candidates(study(None), 3) == []
-        assert candidates(study([2.0], [1.0])) == [1, 0]
-
-    def test_of_several_come_by_rank_and_within_it_by_the_first(self) -> None:
-        # fid is to be low, ssim high: 1 and 3 are optimal, 0 and 4 behind them, 2 last.
-        made = study((5.0, 0.5), (9.0, 0.9), (9.5, 0.1), (4.0, 0.6), (4.5, 0.2), directions=["minimize", "maximize"])
-        assert candidates(made, 5) == [3, 1, 4, 0, 2]
-        assert candidates(made, 5, by=1) == [1, 3, 0, 4, 2]
-
-    def test_the_infeasible_and_the_infinite_are_none(self) -> None:
-        made = study([3.0], [-math.inf])
-        add(made, [1.0], 0.9, constraints={"memory": 1.0})
-        add(made, [2.0], 0.8, constraints={"memory": -1.0})
-        add(made, None, 0.7, constraints={"out of memory": 1.0})
-        assert candidates(made, 9) == [3, 0]
-
-    def test_each_configuration_is_one_by_its_best(self) -> None:
-        made = study([3.0], [2.0])
-        add(made, [1.0], 0.0)
-        add(made, [2.0], 0.01)
-        assert candidates(made, 9) == [2, 1]
 
 
 class TestPlan:
@@ -89,7 +62,7 @@ class TestReport:
     )  # fmt: skip
 
     def done(self, runs: Any = RUNS, directions: Sequence[Direction] = ("minimize", "maximize")) -> Any:
-        return report(study(*self.SEARCH, directions=directions), runs, ["val/fid", "val/ssim"], directions)
+        return compare(study(*self.SEARCH, directions=directions), runs, ["val/fid", "val/ssim"], directions)
 
     def test_the_winner_is_the_best_mean_of_the_new_seeds(self) -> None:
         found = self.done()
@@ -101,7 +74,7 @@ class TestReport:
         assert found.winner.searched == (41.0, 0.6)
         assert self.done(directions=["maximize", "maximize"]).winner.trial == 0
 
-    def test_tied_are_those_that_cannot_be_told_from_it(self) -> None:
+    def test_tied_are_those_that_are_not_significantly_different(self) -> None:
         assert self.done().tied == (2,)  # a point behind with a point of noise; trial 0 is seven behind at each seed
         apart = [(n, s, (v + (5 if n == 2 else 0), w)) for n, s, (v, w) in self.RUNS]
         assert self.done(apart).tied == ()
@@ -121,20 +94,20 @@ class TestReport:
 
     def test_all_that_stand_before_a_confirmed_one_were_considered(self) -> None:
         made = study([4.0], [1.0], [2.0], [3.0])
-        found = report(made, [(1, 1, [9.0]), (3, 1, [8.0])], [], ["minimize"])  # both runs of trial 2 crashed
+        found = compare(made, [(1, 1, [9.0]), (3, 1, [8.0])], [], ["minimize"])  # both runs of trial 2 crashed
         assert found.considered == (1, 2, 3)
         assert found.objectives == ("value",)
 
     @pytest.mark.parametrize(
         ("trials", "wanted"),
         [
-            ((0, 1, 2), "Confirmed: trial 1, val/fid 44 ± 1 over 3 other seeds; it cannot be told from trial 2."),
-            ((0, 1), "Confirmed: trial 1, val/fid 44 ± 1 over 3 other seeds; it is better than trial 0."),
-            ((0,), "Confirmed: trial 0, val/fid 51 ± 1 over 3 other seeds; there was no other to compare it with."),
+            ((0, 1, 2), "trial 1, val/fid 44 ± 1 over 3 other seeds; it is not significantly different from trial 2."),
+            ((0, 1), "trial 1, val/fid 44 ± 1 over 3 other seeds; it is better than trial 0."),
+            ((0,), "trial 0, val/fid 51 ± 1 over 3 other seeds; there was no other to compare it with."),
         ],
     )
     def test_the_sentence_says_it_all(self, trials: tuple[int, ...], wanted: str) -> None:
-        assert self.done([run for run in self.RUNS if run[0] in trials]).sentence() == wanted
+        assert self.done([run for run in self.RUNS if run[0] in trials]).sentence() == f"Confirmed: {wanted}"
 
     def test_the_table_has_the_search_beside_the_means(self) -> None:
         console = Console(file=io.StringIO(), width=120)
@@ -145,7 +118,7 @@ class TestReport:
         ]
         assert rows == [
             ["1", "44 ± 1", "41", "0.5 ± 0.1", "0.6", "3", "winner"],
-            ["2", "44.333 ± 0.577", "42", "0.7 ± 0", "0.7", "3", "not told from it"],
+            ["2", "44.333 ± 0.577", "42", "0.7 ± 0", "0.7", "3", "not significantly different"],
             ["0", "51 ± 1", "40", "0.5 ± 0", "0.5", "3", ""],
         ]
         assert "Confirmed: trial 1" in text
@@ -197,7 +170,7 @@ class TestFile:
         found.write(tmp_path)
         monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
         with pytest.raises(OSError, match="disk full"):
-            report(study([1.0]), [(0, 1, [1.0])], [], ["minimize"]).write(tmp_path)
+            compare(study([1.0]), [(0, 1, [1.0])], [], ["minimize"]).write(tmp_path)
         assert read(tmp_path) == found
         assert len(list(tmp_path.iterdir())) == 1
 

@@ -1,0 +1,271 @@
+"""Open the study of a sweep: make it, or compare what it was begun with, and write that down.
+
+Everything that lasts is in the study, so the same command goes on where the last one ended, however it ended.
+"""
+
+import logging
+import os
+import shlex
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from omegaconf import OmegaConf
+from optuna.trial import TrialState
+
+from steady.exceptions import StorageError, StudyError
+from steady.options import SweepOptions, naming
+from steady.printing import say
+from steady.run.job_factory import JobFactory
+from steady.study import budget, contract, meta, results, trial_folders
+from steady.study.contract import Change, Contract
+from steady.study.leases import Leases
+from steady.study.storage import exists, find_study, open_storage, shown
+
+log = logging.getLogger(__name__)
+
+BEGUN = "begun"  # what a controller claims, beside others, whose sweep is of the contract that the study has
+
+
+def study_on_paper(options: SweepOptions) -> optuna.Study:
+    """Load the sweep's study, or make an empty one in memory if it has none yet."""
+    if exists(options.storage):
+        storage = open_storage(options.storage)
+        if find_study(storage, options.study) is not None:
+            return optuna.load_study(study_name=options.study, storage=storage)
+    return optuna.create_study(directions=list(options.directions))
+
+
+def seed(options: SweepOptions, study: optuna.Study | None) -> int:
+    """The seed of the sampler: the one given, or else the study's, or else a random one."""
+    given = options.sampler.get("seed")
+    kept = None if study is None else meta.get(study, meta.SWEEP_SEED)
+    chosen = kept if given is None else given
+    return int.from_bytes(os.urandom(4), "big") if chosen is None else int(chosen)
+
+
+def command() -> list[str]:
+    """The words of the command line by which this study goes on."""
+    return ["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]]
+
+
+def has_finished(study: optuna.Study) -> bool:
+    """Whether any trial of a study came to its values."""
+    return bool(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+
+
+@dataclass
+class StudyOpener:
+    """Makes a sweep's study, or goes on with the one that is there.
+
+    Attributes:
+        naming: the key by which a user names the study.
+        folder: of this start; the runs are in that of the study's first.
+    """
+
+    jobs: JobFactory
+
+    def __post_init__(self) -> None:
+        self.options, self.space, self.config = self.jobs.options, self.jobs.space, self.jobs.config
+        self.naming = naming(self.config)
+        self.folder = Path(self.config.hydra.sweep.dir)
+
+    def check(self, params: Mapping[str, Any]) -> None:
+        """Refuse, before anything is written, names that name nothing, and folders of trials that another study left.
+
+        `params` are those of the first trial, see `JobFactory.used_folders`.
+
+        Raises:
+            ConfigError: `allow_change` names nothing that could change.
+            StudyError: the study has no trials, and there are folders of some where its own would work.
+        """
+        occupied = self.jobs.used_folders(params)
+        # Afterwards: a trial is in the study before its folder is there, so what another controller begins shows.
+        study = study_on_paper(self.options)
+        if occupied and not study.get_trials(deepcopy=False):
+            raise StudyError(self._said_of(occupied))
+        before = Contract.from_dict(meta.get(study, meta.CONTRACT) or {})
+        known = [*meta.get(study, meta.ALLOWED, ()), budget.FAILURES]
+        contract.require_known(self.options.allow_change, [before, self._contract({})], self.config, known)
+
+    def _said_of(self, occupied: list[Path]) -> str:
+        more = f" and {len(occupied) - 1} more" if len(occupied) > 1 else ""
+        ours = trial_folders.is_of(self.folder, self.options.study)
+        which = "an earlier study of this name" if ours else "something else"
+        sweep: Any = OmegaConf.to_container(self.config.hydra.sweep, resolve=False)
+        fresh = f"{self.naming}=NEWNAME" if f"${{{self.naming}}}" in str(sweep["dir"]) else "hydra.sweep.dir=NEWDIR"
+        return (
+            f"The study {self.options.study} (kept in {shown(self.options.kept_in)}) has no trials, but where they "
+            f"would work {which} has left files: {occupied[0]}{more}. Begin elsewhere with {fresh}, or move "
+            f"{self.folder} away; if the trials there are this study's, restore its record. Nothing was written."
+        )
+
+    def first(self) -> list[dict[str, Any]]:
+        """Configurations that a new study tries first: the one that stands, and those that the user names."""
+        named = list(self.options.enqueue)
+        if not self.options.baseline:
+            return named
+        params = self.space.baseline(self.config)
+        if params is None:
+            log.info("The configuration as it stands is none of this space, so it is not tried first")
+        return named if params is None or params in named else [params, *named]
+
+    def open(self) -> optuna.Study:
+        """Open the study, or make it.
+
+        Raises:
+            StudyError: it was begun otherwise.
+        """
+        storage = open_storage(self.options.storage)
+        if find_study(storage, self.options.study) is not None:  # before anything is written
+            self._look_at(optuna.load_study(study_name=self.options.study, storage=storage))
+        return optuna.create_study(
+            study_name=self.options.study,
+            storage=storage,
+            directions=list(self.options.directions),
+            sampler=optuna.samplers.RandomSampler(),  # never asked: `Proposer` samples
+            load_if_exists=True,
+        )
+
+    @contextmanager
+    def enter(self, study: optuna.Study) -> Iterator[Leases]:
+        """Be a controller of the study, once its contract is compared, or frozen; jobs then work in its folder.
+
+        Raises:
+            StudyError: it was begun otherwise, or elsewhere.
+        """
+        leases = Leases(study._storage, study.study_name, grace=self.options.lease)
+        leases.register()
+        try:
+            with leases.lock("study"):
+                # Nothing is of the contract of a study without trials, unless another controller is to draw its first.
+                begun, alone = study.get_trials(deepcopy=False), not leases.owned(BEGUN)
+                self._freeze(study, anew=not begun and alone, fruitless=alone and budget.all_failed(begun))
+                leases.take(BEGUN)
+            self._require_folder(study)
+            if self._elsewhere(study):
+                say(f"{self._where(study)} goes on there; {results.RESULTS} is written to {self.folder} too.")
+            self.jobs.set_sweep_dir(meta.get(study, meta.SWEEP_DIR))
+            yield leases
+        finally:
+            with suppress(StorageError):  # which we told of; that we have ended shows by our process
+                leases.close()
+
+    def _look_at(self, study: optuna.Study) -> None:
+        """Refuse a study with trials of another contract, and delete one without any that Optuna cannot begin anew."""
+        others = Leases(study._storage, study.study_name, self.options.lease).controllers()
+        if study.trials:
+            self._require_folder(study)
+            self._compare(study, fruitless=not others and budget.all_failed(study.get_trials(deepcopy=False)))
+            return
+        directions = [direction.name.lower() for direction in study.directions]
+        objective = (meta.get(study, meta.CONTRACT) or {}).get("objective")
+        same = directions == list(self.options.directions) and objective in (None, list(self.options.objective))
+        if not same and not meta.has(study, meta.CONTRACT):  # not ours to delete
+            raise StudyError(
+                f"{self._where(study)} was made by another tool, with the directions {', '.join(directions)}; this "
+                f"sweep has {', '.join(self.options.directions)}. Give this sweep another name: {self.naming}=NEWNAME."
+            )
+        if not same and not others:
+            with suppress(KeyError):  # another controller was faster
+                study._storage.delete_study(study._study_id)
+
+    def _compare(self, study: optuna.Study, fruitless: bool, facts: dict[str, Any] | None = None) -> list[Change]:
+        """List what is allowed to differ from the contract of a study.
+
+        Args:
+            study: with trials, or a contract.
+            fruitless: whether its trials came to nothing.
+            facts: found by the preflight; None: not compared.
+
+        Raises:
+            StudyError: something else differs, or nobody recorded the contract.
+        """
+        if (before := meta.get(study, meta.CONTRACT)) is None:
+            if study.trials:
+                raise StudyError(
+                    f"The study {self.options.study} holds {len(study.trials)} trials of another tool, whose settings "
+                    f"nobody recorded. Give this sweep another name: {self.naming}=NEWNAME."
+                )
+            return []
+        kept = Contract.from_dict(before)
+        now = self._contract(dict(kept.facts) if facts is None else facts)
+        where = f"{self._where(study)}{f'; this start names {self.folder}' if self._elsewhere(study) else ''}"
+        more = self.options.next_step or ""
+        return contract.check(kept, now, self.options.allow_change, where, self.naming, fruitless, more)
+
+    def _elsewhere(self, study: optuna.Study) -> bool:
+        """Whether this start names another folder than the first, which holds the runs (`${now:}` does each time)."""
+        return self.folder.absolute() != Path(meta.get(study, meta.SWEEP_DIR, self.folder)).absolute()
+
+    def _require_folder(self, study: optuna.Study) -> None:
+        """Refuse a study that says its runs are where no sweep of its name has worked."""
+        runs = Path(meta.get(study, meta.SWEEP_DIR, self.folder))
+        if self._elsewhere(study) and not trial_folders.is_of(runs, study.study_name):
+            raise StudyError(
+                f"{self._where(study)} was begun in another folder than this start names, {self.folder}, and no sweep "
+                f"of that name has left its note in {runs}. If its runs are there, say so: hydra.sweep.dir={runs}. "
+                f"If not, start another study with {self.naming}=NEWNAME."
+            )
+
+    def _where(self, study: optuna.Study) -> str:
+        runs = meta.get(study, meta.SWEEP_DIR, self.folder)
+        return f"The study {study.study_name} (kept in {shown(self.options.kept_in)}, its runs in {runs})"
+
+    def _contract(self, facts: dict[str, Any]) -> Contract:
+        return contract.freeze(
+            objective=list(self.options.objective) or None,
+            directions=list(self.options.directions),
+            space=self.space,
+            config=self.config,
+            ignore=self.options.contract_ignore,
+            facts=facts,
+        )
+
+    def _freeze(self, study: optuna.Study, anew: bool, fruitless: bool) -> None:
+        """Write down, or compare, what the study is begun with, and what it tries first."""
+        changes = [] if anew else self._compare(study, fruitless)
+        before = None if anew else meta.get(study, meta.CONTRACT)
+        facts = dict((before or {}).get("facts") or {})
+        keys = {**self.options.given, "enqueue": self.options.enqueue}
+        given = budget.digest(list(map(shown, command()[2:])), keys)
+        mended = fruitless and (
+            bool(changes) or meta.get(study, meta.GIVEN, given) != given or budget.FAILURES in self.options.allow_change
+        )
+        if self.options.preflight and (mended or not budget.is_complete(study, self.options.n_trials)):
+            # A trial that has finished has shown what the examples would.
+            facts = self.jobs.preflight(thorough=not has_finished(study))
+            if before is not None:
+                changes = self._compare(study, fruitless, facts)
+                mended |= fruitless and bool(changes)
+        for change in changes:
+            log.info("Accepted: %s", change)
+        if allowed := {*meta.get(study, meta.ALLOWED, ()), *self.options.allow_change}:
+            study.set_user_attr(meta.ALLOWED, sorted(allowed))
+        if mended:
+            log.info(
+                "%d trials that failed before do not count", budget.uncount_failures(study, unfinished=bool(changes))
+            )
+        study.set_user_attr(meta.CONTRACT, self._contract(facts).to_dict())
+        study.set_user_attr(meta.COMMAND, shlex.join(map(shown, command())))
+        study.set_user_attr(meta.PRUNING, self.options.pruning and asdict(self.options.pruning))
+        if self.options.next_step:
+            study.set_user_attr(meta.NEXT_STEP, self.options.next_step)
+        if self.options.objective:
+            study.set_user_attr(meta.OBJECTIVE, list(self.options.objective))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                study.set_metric_names(list(self.options.objective))
+        if anew or not meta.has(study, meta.SWEEP_DIR):  # `${now:}` would name another at each start
+            study.set_user_attr(meta.SWEEP_DIR, str(self.config.hydra.sweep.dir))
+            study.set_user_attr(meta.SWEEP_SEED, seed(self.options, None))
+            study.set_user_attr(meta.SPELLING, "exact")
+        if not self._elsewhere(study):
+            trial_folders.mark(self.folder, study.study_name)
+        budget.enqueue(study, self.options.enqueue if study.trials and not mended else self.first())
+        study.set_user_attr(meta.GIVEN, given)  # last, so that a start that is killed before it is made up for

@@ -1,0 +1,182 @@
+"""Checks of what is read from a study that somebody else may have written: parameters, pickles, command lines.
+
+Each of them becomes an action. Parameters become overrides of a job (`steady.propose.space`), by which one could name a
+class or trust a package; so those that are not searched have to be plain. Optuna's CMA-ES keeps its state with the
+trials, pickled; all else in a storage that we open is JSON. And the command line that began a study is repeated to
+people, who type it; so it may start nothing but our script, or the script of one's own app, and set nothing but data.
+"""
+
+import io
+import pickle
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import optuna.samplers._cmaes as cmaes_sampler
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.trial import FrozenTrial
+
+from steady import grammar
+from steady.exceptions import StudyError
+from steady.printing import readable_name
+from steady.study import meta
+
+# Of the task's own configuration, and none that says who is trusted, what runs, or where records go.
+KEY = re.compile(r"(?!(hydra|trust|trial|logger|resume)\b)[A-Za-z]\w*([./@-]+[A-Za-z0-9]\w*)*", re.ASCII)
+WORD = re.compile(r"[\w.+-]*", re.ASCII)
+ARRAYS = {
+    ("numpy", "dtype"),
+    ("numpy", "ndarray"),
+    *((f"numpy.{core}.multiarray", name) for core in ("_core", "core") for name in ("_reconstruct", "scalar")),
+}
+
+
+def check_params(params: Mapping[str, Any], searched: Mapping[str, BaseDistribution], extended: bool) -> None:
+    """Refuse parameters of a trial that no sweep would have drawn from the space `searched`.
+
+    If it is `extended`, a function of the user's draws others, whose texts may be any but structures.
+
+    Raises:
+        StudyError: naming the parameter.
+
+    Example:
+        >>> check_params({"lr": 0.1, "model": "vae"}, {}, extended=False)
+    """
+    for name, value in params.items():
+        if not _is_settable(name, value, searched.get(name), extended):
+            raise StudyError(
+                f"A trial of the study has {name}={value!r}, which is not searched here, and no study may set. "
+                "Do not go on with somebody else's study unless you know how it was made."
+            )
+
+
+def whole(trial: FrozenTrial, name: str) -> int:
+    """Get a whole number that a trial has among its attributes, to be written into an override.
+
+    Raises:
+        StudyError: it is something else.
+
+    Example:
+        >>> from optuna.trial import create_trial
+        >>> whole(create_trial(value=1.0, user_attrs={meta.SEED: 3}), meta.SEED)
+        3
+    """
+    value = meta.get(trial, name)
+    if type(value) is not int:
+        raise StudyError(f"{name} of trial {trial.number} is a whole number in a study of ours; it is {value!r}.")
+    return value
+
+
+def _is_settable(name: str, value: Any, distribution: BaseDistribution | None, extended: bool) -> bool:
+    is_number = value is None or isinstance(value, int | float)
+    if isinstance(distribution, CategoricalDistribution):
+        with suppress(ValueError):
+            distribution.to_internal_repr(value)
+            return True
+        return False
+    if distribution is not None:
+        return is_number
+    is_text = isinstance(value, str) and not any(part in value for part in ("${", "_target_"))
+    is_word = is_text and bool(extended or WORD.fullmatch(value))
+    return bool(KEY.fullmatch(grammar.bare(name))) and (is_number or is_word)
+
+
+def restrict_unpickling() -> None:
+    """Let CMA-ES read back the classes of its state only: those of the package cmaes, and arrays.
+
+    Optuna asks for `pickle.loads` in a module of its own, and another `pickle` takes its place there. So it holds for
+    all samplers of the process, also one within another. Called again, it changes nothing.
+    """
+    vars(cmaes_sampler)["pickle"] = _Restricted
+
+
+class _Restricted:
+    """A stand-in for the module `pickle`."""
+
+    dumps = staticmethod(pickle.dumps)
+
+    @staticmethod
+    def loads(content: bytes) -> Any:
+        try:
+            return _State(io.BytesIO(content)).load()
+        except StudyError:
+            raise
+        except Exception as error:  # of a damaged pickle, nearly any
+            raise StudyError(f"The state of CMA-ES that the study keeps cannot be read: {error!r}.") from error
+
+
+class _State(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in ARRAYS:
+            return super().find_class(module, name)
+        if _of_cmaes(module) and name.isidentifier():  # a.b would lead on to what cmaes has imported
+            found = super().find_class(module, name)
+            if isinstance(found, type) and _of_cmaes(found.__module__):
+                return found
+        raise StudyError(
+            f"The study keeps, as the state of CMA-ES, something that names {module}.{name}, and would run code. Do "
+            "not go on with this study, or take another sampler."
+        )
+
+
+def _of_cmaes(module: str) -> bool:
+    return module.partition(".")[0] == "cmaes"
+
+
+SCRIPT = "src/train.py"  # as `catsweep.training.provenance` keeps it, wherever it was started
+SWEPT = ("-m", "--multirun")
+# Of another app: a file beside the studies, or below, but none that came within what was given to us.
+APP = re.compile(r"(?!(?:sweeps|outputs|multirun)/)(?:\w[\w-]*/)*\w[\w-]*\.py", re.ASCII)
+# Of hydra.sweeper all that names no code and no storage; of Hydra where the results go.
+OF_HYDRA = re.compile(
+    r"hydra/sweeper|hydra/launcher|hydra/sweeper/sampler|hydra\.sweep\.dir|hydra\.sweeper\."
+    r"(study_name|n_trials|n_jobs|direction|seed|params(\.[\w./@+-]+)?|conditions|baseline|enqueue|duplicates"
+    r"|prune_metric|prune_direction|timeout|retries|trial_timeout|max_failure_rate|max_same_failures|lease|gpus"
+    r"|gpus_per_slot|draw_ahead|allow_change|confirm|dry_run|trial_minutes|objective)",
+    re.ASCII,
+)
+OPTION = re.compile(r"[\w.-]+", re.ASCII)  # the name of one
+ACTS = re.compile(r"\$\{|_target_|\btrust\b|\bhydra\b")  # in a value: looked up here, or names what runs
+
+
+def is_plain(words: object, apps: bool = False) -> bool:
+    """Tell whether words, without the interpreter, are a sweep's: a script, -m, and overrides of data.
+
+    With `apps` the script may be that of another app, which is where the record was found.
+
+    Example:
+        >>> is_plain(["src/train.py", "-m", "model=vae"]), is_plain(["src/train.py", "hydra.launcher=evil"])
+        (True, False)
+    """
+    if not isinstance(words, list | tuple) or not words or not all(isinstance(word, str) for word in words):
+        return False
+    script, *rest = words
+    is_script = script == SCRIPT or (apps and bool(APP.fullmatch(script)))
+    return is_script and all(word in SWEPT or _is_override(word) for word in rest)
+
+
+def plain_line(line: object) -> str:
+    """Quote a line that a study keeps for a shell, if it is `python` and such words; else get nothing.
+
+    Example:
+        >>> plain_line("python app.py -m lr=0.1"), plain_line("rm -rf /")
+        ('python app.py -m lr=0.1', '')
+    """
+    try:
+        words: Sequence[str] = shlex.split(line) if isinstance(line, str) else []
+    except ValueError:
+        return ""
+    return shlex.join(words) if words[:1] == ["python"] and is_plain(words[1:], apps=True) else ""
+
+
+def _is_override(word: str) -> bool:
+    if word != readable_name(word) or ACTS.search(word.partition("=")[2]):
+        return False
+    if word.startswith("~"):
+        return word == "~logger" or bool(KEY.fullmatch(word[1:]))
+    key, equals, value = word.lstrip("+").partition("=")
+    if key == "logger" or key.startswith("hydra/"):
+        return bool(OPTION.fullmatch(value) and (key == "logger" or OF_HYDRA.fullmatch(key)))
+    return bool(equals) and bool(KEY.fullmatch(key) or OF_HYDRA.fullmatch(key))
