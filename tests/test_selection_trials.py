@@ -239,5 +239,5 @@ def test_a_study_that_names_a_folder_elsewhere_is_refused(sweep, folder) -> None
 @pytest.mark.parametrize("name", ["..", ".", "../sweeps/vae", "vae/.", "vae/../vae", "", "/"])
 def test_a_study_is_asked_for_by_its_name(sweep, name) -> None:
     sweep.study("vae", [])
-    with pytest.raises(ExportError, match="No study"):
+    with pytest.raises(StudyError, match="No study"):
         study_folder(sweep.sweeps, name)
