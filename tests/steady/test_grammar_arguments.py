@@ -3,7 +3,7 @@
 import pytest
 from optuna.distributions import CategoricalDistribution, IntDistribution
 
-from catsweep.errors import ConfigError
+from steady.exceptions import ConfigError
 from steady.grammar import Arguments, check_deletions, line
 
 

@@ -7,11 +7,11 @@ import pytest
 from optuna.trial import create_trial
 
 from catsweep.data.ready import CARD, ReadySet
-from catsweep.errors import CatsweepError, ConfigError, DataError, StudyError
 from catsweep.loaded import read
 from catsweep.records import read_json
 from catsweep.runs import run_folder
 from steady import links
+from steady.exceptions import ConfigError, DataError, SteadyError, StudyError
 from steady.links import checked
 from steady.study.artifacts import Store
 from steady.study.trial_folders import Folders
@@ -96,7 +96,7 @@ def test_no_reader_waits_for_a_pipe(tmp_path: Path) -> None:
     for reads in (lambda: read_json(tmp_path / CARD), lambda: ReadySet.open(tmp_path)):
         with pytest.raises(DataError, match="is no file, but a pipe"):
             reads()
-    with pytest.raises(CatsweepError, match="is no file, but a pipe"):
+    with pytest.raises(SteadyError, match="is no file, but a pipe"):
         read(tmp_path / "config.yaml")
     with pytest.raises(DataError, match="a device"):
         links.require_regular(Path("/dev/zero"))

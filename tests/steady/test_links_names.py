@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from catsweep.errors import ConfigError, ExportError
+from catsweep.errors import ExportError
+from steady.exceptions import ConfigError
 from steady.links import LONGEST, checked, inside, plain, why_not
 
 pytestmark = pytest.mark.security

@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from catsweep.errors import ConfigError
+from steady.exceptions import ConfigError
 from steady.local_server import (
     HEADERS,
     SANDBOX,

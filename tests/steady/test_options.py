@@ -14,9 +14,9 @@ from omegaconf import OmegaConf
 from optuna.samplers import TPESampler
 from tests.steady.conftest import APP
 
-from catsweep.errors import ConfigError
 from hydra_plugins.steady_sweeper.config import DefaultSamplerConf, SteadySweeperConf
 from steady import options, resources
+from steady.exceptions import ConfigError
 from steady.options import TrialTimeout
 from steady.propose.sampling import Samplers
 from steady.propose.space import Space

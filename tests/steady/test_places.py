@@ -13,8 +13,8 @@ from omegaconf import OmegaConf
 from tests.disk import largest_file
 
 from catsweep.commands import guard
-from catsweep.errors import CatsweepError, ConfigError, PlaceError
 from steady import places
+from steady.exceptions import ConfigError, PlaceError, SteadyError
 
 pytestmark = pytest.mark.security
 
@@ -295,4 +295,4 @@ def test_a_traceback_is_there_on_request(root: Path, tmp_path: Path) -> None:
 
 
 def test_place_errors_are_ours() -> None:
-    assert issubclass(PlaceError, CatsweepError)
+    assert issubclass(PlaceError, SteadyError)

@@ -11,7 +11,7 @@ import optuna
 import pytest
 from omegaconf import OmegaConf
 
-from catsweep.errors import DivergedError, StudyError
+from steady.exceptions import DivergedError, StudyError
 from steady.reporting import TrialReporter
 from steady.study import meta
 from steady.study.storage import open_storage

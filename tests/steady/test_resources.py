@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests import hostile
 
-from catsweep.errors import ConfigError
+from steady.exceptions import ConfigError
 from steady.resources import ALLOCATOR, environment, slots, visible_gpus, without_rank
 
 

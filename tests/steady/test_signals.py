@@ -10,8 +10,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from catsweep.commands import guard
-from catsweep.errors import ConfigError
 from steady import signals
+from steady.exceptions import ConfigError
 from steady.signals import COMMAND, Command, Interruption
 
 pytestmark = pytest.mark.security

@@ -1,6 +1,7 @@
 """Selection of the best trials of a study: feasibility, order, Pareto ranks, and candidates for a confirmation.
 
-The only place that decides who won: results, confirmation, dashboard, export, report and tracking all read it here.
+Results, confirmation, dashboard, export, report and tracking read it here. Which of several seeds' means wins is
+decided by `steady.confirm.confirmation`; an app may choose among the Pareto set by a rule of its own.
 """
 
 import math

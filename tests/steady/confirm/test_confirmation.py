@@ -14,9 +14,9 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 from rich.console import Console
 
-from catsweep.errors import StudyError
 from catsweep.metrics.judge import RunScores, confirmation_table, of_confirmation
 from steady.confirm.confirmation import compare, plan, read
+from steady.exceptions import StudyError
 from steady.study import meta
 
 Direction = Literal["minimize", "maximize"]

@@ -13,11 +13,11 @@ from omegaconf import DictConfig, open_dict
 from optuna.trial import create_trial
 from tests.steady.scripted import Script
 
-from catsweep.errors import StudyError
 from hydra_plugins.steady_sweeper.config import SteadySweeperConf
 from steady import options
 from steady import sweep as sweep_module
 from steady.confirm.confirmation_stage import typical_seconds
+from steady.exceptions import StudyError
 from steady.propose.space import Space
 from steady.run.job_factory import JobFactory
 from steady.study import meta

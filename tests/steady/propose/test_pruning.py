@@ -5,7 +5,7 @@ from typing import Any
 import optuna
 import pytest
 
-from catsweep.errors import ConfigError
+from steady.exceptions import ConfigError
 from steady.propose.pruning import check_pruner
 from steady.reporting import TrialReporter
 

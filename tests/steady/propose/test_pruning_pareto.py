@@ -2,7 +2,7 @@
 
 import pytest
 
-from catsweep.errors import ConfigError
+from steady.exceptions import ConfigError
 from steady.propose.pruning import ParetoPruner
 
 

@@ -11,7 +11,7 @@ from hydra_plugins.hydra_optuna_sweeper import config as upstream
 from omegaconf import OmegaConf
 from optuna.samplers import BaseSampler
 
-from catsweep.errors import ConfigError
+from steady.exceptions import ConfigError
 from steady.propose.sampling import Samplers
 from steady.propose.space import Space
 

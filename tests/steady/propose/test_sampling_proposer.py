@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from catsweep.errors import ConfigError
+from steady.exceptions import ConfigError
 from steady.propose.sampling import Proposer, Samplers, SpaceExhausted, UnfitTrial
 from steady.propose.space import Space
 

@@ -10,7 +10,7 @@ import pytest
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
-from catsweep.errors import StudyError
+from steady.exceptions import StudyError
 from steady.propose.sampling import Samplers
 from steady.propose.snapshot_storage import SnapshotStorage
 from steady.propose.space import Space

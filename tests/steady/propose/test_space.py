@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
-from catsweep.errors import ConfigError
+from steady.exceptions import ConfigError
 from steady.propose.space import Space, is_finite, values_of, word
 
 PARAMS = {

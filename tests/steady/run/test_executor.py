@@ -20,7 +20,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 from tests import hostile
 
-from catsweep.errors import ConfigError
+from steady.exceptions import ConfigError
 from steady.options import TrialTimeout
 from steady.run import executor as module
 from steady.run import worker

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf, open_dict
 from optuna.trial import create_trial
 
-from catsweep.errors import StudyError
 from hydra_plugins.steady_sweeper.config import SteadySweeperConf
 from steady import options
+from steady.exceptions import StudyError
 from steady.grammar import quoted
 from steady.propose.space import Space
 from steady.run.job_factory import JobFactory

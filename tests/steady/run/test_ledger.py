@@ -8,7 +8,7 @@ import pytest
 from optuna.trial import TrialState
 from tests.steady.scripted import GOOD, Script, scheduler, states
 
-from catsweep.errors import StudyError
+from steady.exceptions import StudyError
 from steady.run.executor import Job
 from steady.run.ledger import Limits
 from steady.study import meta

@@ -10,7 +10,7 @@ from optuna.artifacts import download_artifact, get_all_artifact_meta
 from optuna.exceptions import UpdateFinishedTrialError
 from tests.steady.scripted import Script, scheduler, states
 
-from catsweep.errors import StudyError
+from steady.exceptions import StudyError
 from steady.run import scheduler as scheduler_module
 from steady.run.executor import Job
 from steady.run.ledger import Limits

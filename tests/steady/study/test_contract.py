@@ -7,7 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 from optuna.distributions import check_distribution_compatibility
 
-from catsweep.errors import ConfigError, StudyError
+from steady.exceptions import ConfigError, StudyError
 from steady.propose.space import Space
 from steady.study.contract import Change, Contract, check, compare, freeze, require_known
 

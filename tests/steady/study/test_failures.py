@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from catsweep.errors import DivergedError, InterruptedTrial, MetricError
+from catsweep.errors import MetricError
+from steady.exceptions import DivergedError, InterruptedTrial
 from steady.study.failures import (
     KEPT,
     LINE,

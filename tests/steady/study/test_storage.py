@@ -12,7 +12,7 @@ import sqlalchemy
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from catsweep.errors import ConfigError, StorageError, StudyError
+from steady.exceptions import ConfigError, StorageError, StudyError
 from steady.study.storage import AtomicJournalBackend, exists, open_storage, shown
 
 

@@ -18,7 +18,7 @@ from tests.starting import Running
 from tests.steady.left import load, whole
 from tests.steady.scripted import GOOD, Script, scheduler
 
-from catsweep.errors import CatsweepError, StorageError
+from steady.exceptions import SteadyError, StorageError
 from steady.run.ledger import Limits
 from steady.study import storage_errors
 from steady.study.failures import Kind, classify
@@ -132,7 +132,7 @@ def test_what_is_no_study_is_refused_with_its_path_and_left_alone(
 @pytest.mark.parametrize("wrong", [is_text, is_picture, is_folder, is_loop, is_pipe, is_empty_with_results])
 def test_nor_is_such_a_file_taken_for_a_journal(wrong: Callable[[Path], None], tmp_path: Path) -> None:
     wrong(tmp_path / "study.log")
-    with pytest.raises(CatsweepError, match=r"study\.log"):
+    with pytest.raises(SteadyError, match=r"study\.log"):
         open_storage(f"journal:///{tmp_path}/study.log")
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, create_trial
 
-from catsweep.errors import StudyError
+from steady.exceptions import StudyError
 from steady.study import meta
 from steady.study.trial_folders import NOTE, Folders, is_of, mark, used
 

@@ -17,7 +17,7 @@ from optuna.trial import TrialState, create_trial
 from tests.audit import watched
 
 from catsweep.configuration import CONF
-from catsweep.errors import StudyError
+from steady.exceptions import StudyError
 from steady.propose import pruning
 from steady.propose.checks import REFUSALS
 from steady.propose.sampling import Samplers
