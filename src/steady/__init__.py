@@ -24,6 +24,5 @@ _HOMES = {"ParetoPruner": "steady.propose.pruning", "TrialReporter": "steady.rep
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'steady' has no attribute {name!r}")
-    return getattr(
-        import_module(_HOMES.get(name, "steady.exceptions")), name
-    )  # when it is needed: Optuna takes a second
+    # When it is needed: Optuna takes a second.
+    return getattr(import_module(_HOMES.get(name, "steady.exceptions")), name)

@@ -14,11 +14,10 @@ def causes(error: BaseException, suppressed: bool = False) -> Iterator[BaseExcep
     """Yield an exception and what led to it, each once; with `suppressed` also what `raise … from None` hides.
 
     Example:
-        >>> try:
-        ...     raise KeyError("a") from ValueError("b")
-        ... except KeyError as error:
-        ...     [type(cause).__name__ for cause in causes(error)]
-        ['KeyError', 'ValueError']
+        >>> error = KeyError("a")
+        >>> error.__cause__ = ValueError("b")
+        >>> " from ".join(type(cause).__name__ for cause in causes(error))
+        'KeyError from ValueError'
     """
     seen: set[int] = set()
     following: BaseException | None = error

@@ -353,8 +353,8 @@ def words(cfg: DictConfig | None) -> Iterator[tuple[str, str]]:
     """Yield keys, with their values, that are set to a word, which may be that of a folder; Hydra's own for runs, too.
 
     Example:
-        >>> list(words(OmegaConf.create({"data": {"dir": "cats"}, "n": 3})))
-        [('data.dir', 'cats')]
+        >>> dict(words(OmegaConf.create({"data": {"dir": "cats"}, "n": 3})))["data.dir"]
+        'cats'
     """
     yield from _words(cfg, "")
     hydra: Any = None

@@ -121,7 +121,7 @@ def ignored(number: int) -> bool:
     """Tell whether a signal is ignored, as SIGHUP under `nohup`.
 
     Example:
-        >>> ignored(signal.SIGINT)
+        >>> ignored(signal.SIGALRM)
         False
     """
     return signal.getsignal(number) == signal.SIG_IGN

@@ -103,7 +103,7 @@ def test_the_key_follows_content_names_and_parameters_but_not_times_or_place(fol
 def test_the_key_follows_the_code(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = Photos(folder).key(32), DemoCats(3).key(32)
     copies = shutil.copytree(Path(sources.__file__).parents[1], tmp_path / "code")
-    monkeypatch.setattr(files, "_SOURCE", copies)
+    monkeypatch.setattr(files, "SOURCE", copies)
     assert (Photos(folder).key(32), DemoCats(3).key(32)) == before
     (copies / "data" / "decode.py").write_text("DIFFERENT = True")
     assert Photos(folder).key(32) != before[0]

@@ -157,9 +157,10 @@ class Explanation:
     def sentence(self) -> str:
         """Summarise the choice."""
         remark = f" {self.remark}" if self.remark else ""
+        verb = "is" if len(self.trials.front) == 1 else "are"
         return (
             f"Trial {self.choice.candidate.number} of study {self.trials.study}: {self.choice.reason}. "
-            f"Of {len(self.trials.finished)} finished trials, {len(self.trials.front)} are Pareto-optimal.{remark}"
+            f"Of {len(self.trials.finished)} finished trials, {len(self.trials.front)} {verb} Pareto-optimal.{remark}"
         )
 
     def second(self) -> str:

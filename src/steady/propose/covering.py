@@ -39,9 +39,9 @@ class CoveringArray:
         now: values that are tried first, those of the configuration as it stands.
 
     Example:
-        >>> array = CoveringArray(Space.parse({"loss": "choice(l1, l2, l3)", "depth": "choice(1, 2)"}, []), {})
-        >>> array.problems(lambda params: ["no l2"] if params["loss"] == "l2" else [])
-        ['loss=l2: no l2']
+        >>> array = CoveringArray(Space.parse({"kind": "choice(a, b, c)", "depth": "choice(1, 2)"}, []), {})
+        >>> array.problems(lambda params: ["no b"] if params["kind"] == "b" else [])
+        ['kind=b: no b']
     """
 
     space: Space

@@ -38,7 +38,7 @@ class Condition:
         values: in one spelling, see `word`.
 
     Example:
-        >>> Condition.parse("beta", "loss=[a,b]").holds({"loss": "b"}, {})
+        >>> Condition.parse("beta", "kind=[a,b]").holds({"kind": "b"}, {})
         True
     """
 
@@ -182,11 +182,11 @@ class Space:
         meanings: of parameters whose choices an earlier version kept otherwise: what each of them means, in order.
 
     Example:
-        >>> space = Space.parse({"lr": "choice(0.1, 1)", "loss": "choice(a, b)"}, ["loss=a", "epochs=5"])
+        >>> space = Space.parse({"lr": "choice(0.1, 1)", "kind": "choice(a, b)"}, ["kind=a", "epochs=5"])
         >>> space.describe(), space.size()
         ({'lr': 'choice(0.1, 1)'}, 2)
         >>> space.overrides({"lr": 0.1})
-        ('lr=0.1', 'loss=a', 'epochs=5')
+        ('lr=0.1', 'kind=a', 'epochs=5')
     """
 
     parameters: dict[str, BaseDistribution]

@@ -4,8 +4,6 @@ It reads the study that `steady.sweep` writes, and writes nothing of its own: th
 made anew whenever the page asks for it, and gives way to the one that a person writes there.
 """
 
-from steady.study import meta, select
-
 from steady.signals import COMMAND  # isort: skip  # first: from here on Ctrl-C is one line
 
 import argparse
@@ -25,7 +23,7 @@ from steady.exceptions import ConfigError, SteadyError, StudyError
 from steady.local_server import HOST, OTHER, LocalRequestHandler, with_headers
 from steady.options import SWEEPS
 from steady.printing import code, plain, readable, say
-from steady.study import results, storage
+from steady.study import meta, results, select, storage
 from steady.study.artifacts import FOLDER, Store
 from steady.study.leases import SIDE
 from steady.study.untrusted import plain_line
