@@ -46,18 +46,18 @@ def environment(trainer: DictConfig) -> ClusterEnvironment:
     elif (outside := _from_outside(processes)) is not None:
         chosen, rank = outside, outside.global_rank()
     # Lightning set it, when it was imported, by the variables of what is around this process.
-    rank_zero_only.rank = rank  # type: ignore[attr-defined]  # how it is told, too
+    rank_zero_only.rank = rank  # type: ignore[attr-defined]  # an attribute of a function, which mypy does not know
     return chosen
 
 
 def stand_alone() -> None:
     """Set the rank of this process to 0, for one that trains nothing, such as a sweep's controller."""
-    rank_zero_only.rank = 0  # type: ignore[attr-defined]  # as above
+    rank_zero_only.rank = 0  # type: ignore[attr-defined]  # an attribute of a function
 
 
 def is_first() -> bool:
     """Whether this process has rank 0, and so writes what is written once; `environment` has decided."""
-    return bool(rank_zero_only.rank == 0)  # type: ignore[attr-defined]  # as above
+    return bool(rank_zero_only.rank == 0)  # type: ignore[attr-defined]  # an attribute of a function
 
 
 def on_rank_zero(trainer: pl.Trainer, act: Callable[[], T]) -> T:
@@ -82,7 +82,7 @@ def on_rank_zero(trainer: pl.Trainer, act: Callable[[], T]) -> T:
     result, told = trainer.strategy.broadcast((result, told), src=0)
     if failure := raised or told:
         raise failure
-    return result  # type: ignore[return-value]  # None only if `act` returned it
+    return result  # type: ignore[return-value]  # T may itself be None: no other None comes this far
 
 
 def _processes(trainer: DictConfig) -> int | None:

@@ -81,7 +81,7 @@ def _renameat2() -> Callable[..., int] | None:
         return None
     call.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]
     call.restype = ctypes.c_int
-    return call  # type: ignore[no-any-return]
+    return call  # type: ignore[no-any-return]  # ctypes knows its functions at run time only
 
 
 NEW, OLD, WRITER = "new", "old", "writer"  # in the scratch of a folder: what is built, what it changes places with

@@ -4,6 +4,7 @@ They are written by `steady.atomic`, so a kill leaves none torn; copies, full di
 Nothing heavy here: `best_model` must not wait for torch. What is in a checkpoint: `catsweep.checkpoints`.
 """
 
+import hashlib
 import json
 import zipfile
 from pathlib import Path
@@ -128,3 +129,13 @@ def in_short(error: Exception) -> str:
     """Shorten what an exception of a library says to its first line, in printable letters."""
     line = (str(error).strip() or type(error).__name__).partition("\n")[0][:200]
     return "".join(letter if letter.isprintable() else "?" for letter in line)
+
+
+def file_digest(path: Path) -> str:
+    """Hash a file: sha256, hexadecimal.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -109,7 +109,7 @@ class Shop:
         home = self.folder / "home"
         left = {"PATH", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV"}
         return {name: value for name, value in os.environ.items() if name in left} | {
-            "HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"), "MPLCONFIGDIR": str(home / "matplotlib"),
+            "HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"),
             "HTTP_PROXY": NOWHERE, "HTTPS_PROXY": NOWHERE, "http_proxy": NOWHERE, "https_proxy": NOWHERE,
             "NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost",
             "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(ROOT / "src"), "WANDB_ERROR_REPORTING": "false",

@@ -22,7 +22,7 @@ PRELOAD = [
     "catsweep.training", "steady.sweep", "steady.run.executor", "catsweep.prepare.pipeline",
     "catsweep.prepare.verify_page", "catsweep.export.bundle", "catsweep.export.choice",
     "hydra_plugins.steady_sweeper.steady_sweeper", "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper",
-    "optuna", "onnxruntime", "onnxscript", "plotly", "wandb", "matplotlib.pyplot", "kornia",
+    "optuna", "onnxruntime", "onnxscript", "plotly", "wandb", "kornia",
     "griffe", "mkdocs.commands.build", "mkdocstrings", "diffusers.models.autoencoders.autoencoder_kl",
 ]  # fmt: skip
 

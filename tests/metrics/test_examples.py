@@ -1,27 +1,17 @@
-"""Examples in docstrings run."""
-
-import doctest
-import importlib
-import inspect
-import pkgutil
+"""The examples in the docstrings of `catsweep.metrics` do what they show, and every public function has one."""
 
 import pytest
+from tests.examples import failed, lacking, modules
 
-import catsweep.metrics
-
-MODULES = [f"catsweep.metrics.{found.name}" for found in pkgutil.iter_modules(catsweep.metrics.__path__)]
+from catsweep import metrics
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", modules(metrics))
 @pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec")
-def test_examples(name: str) -> None:
-    module = importlib.import_module(name)
-    assert doctest.testmod(module).failed == 0
+def test_examples_do_what_they_show(name: str) -> None:
+    assert failed(name) == 0
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_every_public_function_has_one(name: str) -> None:
-    module = importlib.import_module(name)
-    functions = inspect.getmembers(module, lambda one: inspect.isfunction(one) and one.__module__ == name)
-    lacking = [word for word, one in functions if not word.startswith("_") and ">>>" not in (one.__doc__ or "")]
-    assert lacking == []
+@pytest.mark.parametrize("name", modules(metrics))
+def test_every_public_function_has_an_example(name: str) -> None:
+    assert lacking(name, functions_only=True) == []

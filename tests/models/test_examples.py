@@ -1,35 +1,16 @@
 """The examples in the docstrings of `catsweep.models` do what they show, and everything public has one."""
 
-import doctest
-import importlib
-import pkgutil
-
 import pytest
-import torch
+from tests.examples import failed, lacking, modules
 
 from catsweep import models
 
-NAMES = sorted(module.name for module in pkgutil.iter_modules(models.__path__, "catsweep.models."))
+
+@pytest.mark.parametrize("name", modules(models))
+def test_examples_do_what_they_show(name: str) -> None:
+    assert failed(name) == 0
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_examples_do_what_they_show(name):
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    try:
-        assert doctest.testmod(importlib.import_module(name)).failed == 0
-    finally:
-        torch.set_num_threads(threads)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_everything_public_has_an_example(name):
-    members = vars(importlib.import_module(name)).items()
-    public = [
-        member
-        for key, member in members
-        if not key.startswith("_") and callable(member) and getattr(member, "__module__", None) == name
-    ]
-    assert public
-    assert [member.__name__ for member in public if ">>>" not in (member.__doc__ or "")] == []
+@pytest.mark.parametrize("name", modules(models))
+def test_everything_public_has_an_example(name: str) -> None:
+    assert lacking(name) == []

@@ -122,7 +122,7 @@ def _photo(session: Session) -> None:
                 height=240, elem_id="photo",
             )  # fmt: skip
             # Gradio calls it on this very component; a class of our own would have no part in its page.
-            photo.preprocess = _uploaded  # type: ignore[method-assign]  # on purpose, as said above
+            photo.preprocess = _uploaded  # type: ignore[method-assign]  # of this one object, see above
             picture = _picture("Your photo, and beside it what the model makes of it", "pair", "wide", visible=False)
             gr.HTML(f'<div class="note">{ABOUT_PHOTO}</div>', padding=False)
         with gr.Column(scale=2, min_width=300):

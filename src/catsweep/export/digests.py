@@ -6,7 +6,6 @@ for nothing is signed. The page asks its readers to put things right in it (the 
 must not write over that: `keep_page`.
 """
 
-import hashlib
 import re
 import shutil
 from collections.abc import Iterable
@@ -16,6 +15,7 @@ from typing import Any
 
 from catsweep import runs
 from catsweep.errors import DataError, ExportError
+from catsweep.records import file_digest
 from catsweep.runs import Bundle, RunDir
 from steady import links
 
@@ -31,7 +31,7 @@ AGAIN = "Export it again with `make export`, or get it again from where it came.
 def of(folder: Path) -> dict[str, dict[str, Any]]:
     """Compute bytes and sha256 of each file of a bundle, but of `provenance.json`, kept pages and hidden files."""
     return {
-        path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        path.name: {"bytes": path.stat().st_size, "sha256": file_digest(path)}
         for path in sorted(folder.iterdir())
         if path.is_file() and path.name != PROVENANCE and path.name[0] != "." and not path.match(KEPT)
     }
@@ -132,15 +132,10 @@ def _difference(path: Path, size: int, digest: str) -> str:
         there = path.stat().st_size
         if there != size:
             return f"has {there:,} bytes, expected {size:,}"
-        found = _sha256(path)
+        found = file_digest(path)
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     return "" if found == digest else f"has sha256 {found[:12]}…, expected {digest[:12]}…"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def keep_page(before: Path, folder: Path) -> str | None:

@@ -52,7 +52,7 @@ class Decode(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, latents: Tensor) -> Tensor:  # noqa: D102  # of the class
+    def forward(self, latents: Tensor) -> Tensor:  # noqa: D102  # the class says it
         return self.model.decode(latents)
 
 
@@ -63,7 +63,7 @@ class Reconstruct(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, photos: Tensor) -> Tensor:  # noqa: D102  # of the class
+    def forward(self, photos: Tensor) -> Tensor:  # noqa: D102  # the class says it
         return self.model.reconstruct(photos)
 
 

@@ -131,7 +131,7 @@ def photos(finished: FinishedRun, metrics: Mapping[str, Any], demo: bool) -> str
     return f"{many}{kind}{held_out}" + (f" ({Path(str(source)).name})" if source else "")
 
 
-class _Dumper(yaml.SafeDumper):  # type: ignore[misc]  # of a module without types
+class _Dumper(yaml.SafeDumper):  # type: ignore[misc]  # PyYAML has no types, so its class is Any
     """Quotes what is no plain word: readers of YAML 1.1 and 1.2 differ in what is a number, a date or a switch."""
 
 

@@ -197,7 +197,7 @@ class _PooledFeatures(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         # The package has no types, so that its method could be a tensor for all that torch's stubs know.
-        return cast(Tensor, self.network.extract_features((pixels - 127) / 128)).mean((2, 3))  # type: ignore[operator]
+        return cast(Tensor, self.network.extract_features((pixels - 127) / 128)).mean((2, 3))  # type: ignore[operator]  # a method of the network
 
 
 def open_session(

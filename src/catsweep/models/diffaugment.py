@@ -49,7 +49,7 @@ def translation(images: Tensor) -> Tensor:
     reach = round(images.shape[-1] / 8)
     shifts = torch.randint(-reach, reach + 1, (2, len(images)), device=images.device)
     # torch leaves Function.apply untyped, here and in `backward`.
-    moved: Tensor = _Shift.apply(images, shifts, reach, _GREY)  # type: ignore[no-untyped-call]
+    moved: Tensor = _Shift.apply(images, shifts, reach, _GREY)  # type: ignore[no-untyped-call]  # torch: no types
     return moved
 
 
@@ -125,7 +125,7 @@ class _Shift(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         """Move the gradient back; what was filled in has none."""
         (shifts,) = ctx.saved_tensors
-        back: Tensor = _Shift.apply(gradients[0], -shifts, ctx.reach, 0.0)  # type: ignore[no-untyped-call]
+        back: Tensor = _Shift.apply(gradients[0], -shifts, ctx.reach, 0.0)  # type: ignore[no-untyped-call]  # torch: no types
         return back, None, None, None
 
 

@@ -4,7 +4,6 @@ Stages read only what an earlier stage wrote, so these functions trust their inp
 `catsweep.data.decode`.
 """
 
-import hashlib
 import os
 import shutil
 from contextlib import suppress
@@ -85,12 +84,6 @@ def thumbnail(image: Pixels, side: int = THUMBNAIL) -> Pixels:
     small = np.asarray(cv2.resize(image, size, interpolation=how), np.uint8)
     square[top : top + size[1], left : left + size[0]] = on_white(small)
     return square
-
-
-def file_digest(path: Path) -> str:
-    """Hash a file: sha256, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_whole(path: Path, data: bytes) -> None:

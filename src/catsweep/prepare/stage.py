@@ -25,8 +25,9 @@ import numpy as np
 from catsweep.data.files import recorded_digest
 from catsweep.data.ready import contact_sheet, pick
 from catsweep.data.threads import in_order, watched
-from catsweep.prepare.image_files import Pixels, encode, file_digest, hard_link, read_image, thumbnail, write_whole
+from catsweep.prepare.image_files import Pixels, encode, hard_link, read_image, thumbnail, write_whole
 from catsweep.prepare.manifest import MANIFEST, Record, read_manifest
+from catsweep.records import file_digest
 
 CARD, SHEET, JOURNAL = "card.json", "contact_sheet.png", "journal.jsonl"
 # Code that all stages use.

@@ -128,7 +128,7 @@ def presented(opened: BaseStorage, folder: Path, next_step: str = "") -> BaseSto
                 one.system_attrs = {**one.system_attrs, **own}
         return studies
 
-    opened.get_all_studies = listed  # type: ignore[method-assign]
+    opened.get_all_studies = listed  # type: ignore[method-assign]  # of this one storage, as the docstring says
     return opened
 
 

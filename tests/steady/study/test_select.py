@@ -1,35 +1,15 @@
 """Who won: order, Pareto ranks and candidates for a confirmation."""
 
 import math
-from collections.abc import Sequence
-from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import optuna
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from optuna.distributions import BaseDistribution, FloatDistribution
-from optuna.trial import TrialState, create_trial
+from tests.steady.searches import add, study
 
 from steady.study.select import best_trials, candidates, pareto_ranks
-
-Direction = Literal["minimize", "maximize"]
-
-
-def study(*values: Sequence[float] | None, directions: Sequence[Direction] = ("minimize",)) -> optuna.Study:
-    """A search with a finished trial per entry, and a pruned one where there is none."""
-    made = optuna.create_study(directions=list(directions))
-    for number, value in enumerate(values):
-        add(made, value, number / 100)
-    return made
-
-
-def add(made: optuna.Study, value: Sequence[float] | None, x: float, **more: Any) -> None:
-    state = TrialState.PRUNED if value is None else TrialState.COMPLETE
-    space: dict[str, BaseDistribution] = {"x": FloatDistribution(0, 1)}
-    made.add_trial(create_trial(state=state, values=value, params={"x": x}, distributions=space, **more))
 
 
 @given(arrays(float, st.tuples(st.integers(1, 8), st.integers(1, 3)), elements=st.integers(0, 4).map(float)))

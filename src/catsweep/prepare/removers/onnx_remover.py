@@ -1,6 +1,5 @@
 """ONNX remover: find the cat by a network in a file, such as IS-Net or U2-Net."""
 
-import hashlib
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 from catsweep.errors import ConfigError, DataError
 from catsweep.prepare.image_files import Pixels
 from catsweep.prepare.removers import Alpha
+from catsweep.records import file_digest
 
 Floats = NDArray[np.floating[Any]]
 
@@ -69,8 +69,7 @@ class Onnx:
     @cached_property
     def _sha256(self) -> str:
         try:
-            with self.file.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
+            return file_digest(self.file)
         except OSError as error:
             raise DataError(
                 f"Expected an ONNX network in background.remover.file={self.file}, but: {error.strerror}. "
