@@ -9,13 +9,11 @@ import logging
 import os
 import re
 import sqlite3
-import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
-from urllib.parse import urlsplit
 
 import optuna
 import sqlalchemy
@@ -27,6 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from steady.atomic import replacing
 from steady.exceptions import ConfigError, StorageError, StudyError, causes
+from steady.study.servers import Patience, open_database, open_proxy, wait_for_server
 from steady.study.storage_errors import (
     LOGS,
     RECORD,
@@ -43,13 +42,13 @@ log = logging.getLogger(__name__)
 logging.getLogger("optuna.storages._rdb.storage").setLevel(logging.ERROR)
 
 FORMS = "sqlite:///FILE, journal:///FILE, postgresql://…, mysql://… or grpc://HOST:PORT"
-GRPC_PORT = 13000  # Optuna's own default
+SERVERS = {"postgresql": open_database, "mysql": open_database, "grpc": open_proxy}
 # What pip calls the packages whose modules are called otherwise.
 PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient", "grpc": "grpcio"}
 LEFT = "leaderboard.csv"  # beside a study that has had a trial
 
 
-def open_storage(url: str, make: bool = True, check: bool = True) -> BaseStorage:
+def open_storage(url: str, make: bool = True, check: bool = True, patience: Patience | None = None) -> BaseStorage:
     """Open a storage, and make it if it is not there. What goes wrong then and later is a `StorageError`.
 
     Args:
@@ -57,6 +56,7 @@ def open_storage(url: str, make: bool = True, check: bool = True) -> BaseStorage
             `grpc://HOST:PORT` of Optuna's storage proxy.
         make: False to read what must be there.
         check: whether all of a database is looked through for damage.
+        patience: how long calls wait for a server that is away; None: not at all. It is not waited for here.
 
     Raises:
         ConfigError: another form, or a package that the storage needs is not installed.
@@ -73,20 +73,19 @@ def open_storage(url: str, make: bool = True, check: bool = True) -> BaseStorage
             return _sqlite(url, make, check)
         if scheme == "journal":
             return _journal(_path(url), make)
-        context = ErrorTranslator(shown(url))
-        if scheme == "grpc":
-            return translate_errors(_grpc(url), context)
-        if scheme in ("postgresql", "mysql"):
+        if scheme in SERVERS:
+            context = ErrorTranslator(shown(url))
             with context:
-                # A connection that the server closed meanwhile is noticed before it is used.
-                storage = RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
-            return translate_errors(optuna.storages.get_storage(storage), context)
+                storage = SERVERS[scheme](url)
+            return translate_errors(wait_for_server(storage, patience or Patience(0.0)), context)
     except ImportError as error:
         raise ConfigError(
             f"The storage {shown(url)} needs a package that is not installed: {_missing(error)}"
         ) from error
     except sqlalchemy.exc.ArgumentError as error:  # an unknown driver too
         raise ConfigError(f"The storage {shown(url)} cannot be opened: {error}") from error
+    except ValueError as error:  # a port that is no number
+        raise _refusal(url) from error
     raise _refusal(url)
 
 
@@ -233,19 +232,6 @@ def _use_wal(connection: Any, _: Any) -> None:
 def _use_normal(connection: Any, _: Any) -> None:
     """Set up the same in a mode that the file has already: whoever only reads changes nothing."""
     connection.execute("PRAGMA synchronous=NORMAL")
-
-
-def _grpc(url: str) -> BaseStorage:
-    try:
-        address = urlsplit(url)
-        host, port = address.hostname, address.port or GRPC_PORT
-    except ValueError as error:  # a port that is no number
-        raise _refusal(url) from error
-    if not host:
-        raise _refusal(url)
-    with warnings.catch_warnings():  # whoever writes grpc:// has chosen it
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.storages.GrpcStorageProxy(host=f"[{host}]" if ":" in host else host, port=port)
 
 
 def _journal(path: Path, make: bool) -> BaseStorage:

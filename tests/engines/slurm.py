@@ -1,0 +1,147 @@
+"""A SLURM cluster of two nodes on loopback, without systemd, for tests: munge, a controller, and a daemon a node.
+
+Start it as root in a network namespace of its own (`make test-engines` does): its ports are fixed.
+"""
+
+import os
+import socket
+import subprocess
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+from tests.engines.sweeps import wait_for
+
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "squeue", "scancel")
+CONF = """\
+ClusterName=catsweep
+SlurmctldHost={host}(127.0.0.1)
+SlurmUser=root
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
+CredType=cred/munge
+CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
+SlurmctldPort=6817
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
+SlurmdSpoolDir={folder}/spool-%n
+StateSaveLocation={folder}/state
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd-%n.log
+SwitchType=switch/none
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+MpiDefault=none
+ReturnToService=2
+JobRequeue=1
+KillWait=5
+SlurmdTimeout=20
+MinJobAge=3600
+SchedulerParameters=batch_sched_delay=0,sched_interval=1,sched_min_interval=0,bf_interval=1
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port=17001 CPUs={cpus}
+NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port=17002 CPUs={cpus}
+PartitionName=cats Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+@dataclass
+class Slurm:
+    """The cluster. `folder` must be short: a socket's path lies in it."""
+
+    folder: Path
+    cpus: int = 1
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables that SLURM's commands need to find this cluster."""
+        return {"SLURM_CONF": str(self.folder / "slurm.conf")}
+
+    def start(self) -> None:
+        """Start everything, and wait until both nodes take jobs."""
+        self.folder.mkdir(parents=True, mode=0o755)
+        (self.folder / "state").mkdir()
+        (self.folder / "slurm.conf").write_text(
+            CONF.format(host=socket.gethostname().partition(".")[0], folder=self.folder, cpus=self.cpus)
+        )
+        key = self.folder / "munge.key"
+        key.write_bytes(os.urandom(128))
+        key.chmod(0o400)
+        self._spawn(
+            "munged",
+            "-F",
+            f"--key-file={key}",
+            f"--socket={self.folder}/munge.socket",
+            f"--log-file={self.folder}/munge.log",
+            f"--pid-file={self.folder}/munge.pid",
+            f"--seed-file={self.folder}/munge.seed",
+            "--force",
+        )
+        wait_for((self.folder / "munge.socket").exists, "munge's socket", 20)
+        self.start_controller()
+        for node in ("n1", "n2"):
+            self.start_node(node)
+        wait_for(lambda: self.nodes() == {"n1": "idle", "n2": "idle"}, "two idle nodes", 60)
+
+    def start_controller(self) -> None:
+        """Start slurmctld."""
+        self._spawn("slurmctld", "-D", "-f", str(self.folder / "slurm.conf"))
+
+    def start_node(self, node: str) -> None:
+        """Start the daemon of a node."""
+        (self.folder / f"spool-{node}").mkdir(exist_ok=True)
+        self._spawn("slurmd", "-D", "-N", node, "-f", str(self.folder / "slurm.conf"), name=node)
+
+    def kill_node(self, node: str) -> None:
+        """Let a node die: its daemon, and all that its jobs run."""
+        daemon = self.processes.pop(node)
+        _kill_tree(daemon.pid)
+        daemon.wait()
+
+    def nodes(self) -> dict[str, str]:
+        """States of the nodes, by name."""
+        told = self.run("sinfo", "--noheader", "--Node", "--format=%N %t", check=False).stdout
+        return dict(line.split() for line in told.splitlines())
+
+    def jobs(self) -> dict[str, str]:
+        """States of the jobs that have not ended, by id."""
+        told = self.run("squeue", "--noheader", "--format=%i %T").stdout
+        return dict(line.split() for line in told.splitlines())
+
+    def run(self, *command: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
+        """Run one of SLURM's commands."""
+        return subprocess.run(
+            command, env=os.environ | self.environment, capture_output=True, text=True, check=check, timeout=60
+        )
+
+    def logs(self) -> str:
+        """The ends of all logs."""
+        return "\n".join(f"{path}: {path.read_text()[-1500:]}" for path in sorted(self.folder.glob("*.log")))
+
+    def stop(self) -> None:
+        """End everything."""
+        while self.processes:
+            _, process = self.processes.popitem()
+            _kill_tree(process.pid)
+            process.wait()
+
+    def _spawn(self, program: str, *arguments: str, name: str | None = None) -> None:
+        with (self.folder / f"{name or program}.out").open("ab") as out:
+            self.processes[name or program] = subprocess.Popen(
+                [program, *arguments], env=os.environ | self.environment, cwd="/",
+                stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+            )  # fmt: skip
+
+
+def _kill_tree(pid: int) -> None:
+    """Kill a process and all its descendants; slurmd's steps are daemons, which its number leads to by the node."""
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        for one in [process, *process.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                one.kill()

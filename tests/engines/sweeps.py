@@ -1,0 +1,50 @@
+"""Sweeps of tiny VAEs in processes of their own, for the tests with real servers."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+
+ROOT = Path(__file__).parents[2]
+TINY = (
+    "data.reader.n=96", "data.size=32", "data.batch_size=16", "depth=shallow", "width.channels=4",
+    "model.latent_size=8", "metrics.samples=48", "metrics.rung_samples=32", "trainer.threads=1",
+    "trainer.precision=32-true", "minutes=null", "epochs=2", "optimizer.lr=choice(1e-3,2e-3,3e-3)",
+)  # fmt: skip
+
+
+def sweep(storage: str, folder: Path, *words: str, study: str = "cats", trials: int = 40) -> "subprocess.Popen[bytes]":
+    """Start a controller of the study."""
+    folder.mkdir(exist_ok=True)
+    log = (folder / "controllers.log").open("ab")
+    command = [
+        sys.executable, str(ROOT / "tests" / "engines" / "train.py"), "-m", "hparams_search=vae_optuna", *TINY,
+        f"trials={trials}", f"study={study}", "seed=0", f"hydra.sweeper.storage={storage}", *words,
+    ]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONUTF8": "1"}
+    return subprocess.Popen(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = 300.0) -> None:
+    """Wait until something is so."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, f"not seen: {what}"
+        time.sleep(0.1)
+
+
+def finished(study: optuna.Study) -> int:
+    """Count the trials that have ended."""
+    return sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
+
+
+def require_single_attempts(folder: Path) -> None:
+    """Assert that no trial ever ran in two places at once, and that each ran."""
+    logs = list(folder.rglob("attempts.log"))
+    assert logs
+    for log in logs:
+        assert "overlap" not in log.read_text(), f"{log}: {log.read_text()}"
