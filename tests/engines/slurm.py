@@ -6,6 +6,7 @@ Start it as root in a network namespace of its own (`make test-engines` does): i
 import os
 import socket
 import subprocess
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,8 +101,17 @@ class Slurm:
     def kill_node(self, node: str) -> None:
         """Let a node die: its daemon, and all that its jobs run."""
         daemon = self.processes.pop(node)
-        _kill_tree(daemon.pid)
+        daemon.kill()
         daemon.wait()
+        steps = [process for process in psutil.process_iter() if _is_step(process, self.folder / f"spool-{node}", node)]
+        for process in steps:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+    def start_nodes(self) -> None:
+        """Start the daemons that have died."""
+        for node in {"n1", "n2"} - set(self.processes):
+            self.start_node(node)
 
     def nodes(self) -> dict[str, str]:
         """States of the nodes, by name."""
@@ -113,15 +123,21 @@ class Slurm:
         told = self.run("squeue", "--noheader", "--format=%i %T").stdout
         return dict(line.split() for line in told.splitlines())
 
-    def run(self, *command: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
-        """Run one of SLURM's commands."""
-        return subprocess.run(
-            command, env=os.environ | self.environment, capture_output=True, text=True, check=check, timeout=60
-        )
+    def show(self, job: str) -> dict[str, str]:
+        """What the controller knows of a job, by key."""
+        told = self.run("scontrol", "show", "job", "-o", job).stdout
+        return dict(part.split("=", 1) for part in told.split() if "=" in part)
 
-    def logs(self) -> str:
-        """The ends of all logs."""
-        return "\n".join(f"{path}: {path.read_text()[-1500:]}" for path in sorted(self.folder.glob("*.log")))
+    def run(
+        self,
+        *command: str,
+        check: bool = True,
+        folder: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run one of SLURM's commands."""
+        known = {**os.environ, **(environment or {}), **self.environment}
+        return subprocess.run(command, env=known, cwd=folder, capture_output=True, text=True, check=check)
 
     def stop(self) -> None:
         """End everything."""
@@ -138,8 +154,19 @@ class Slurm:
             )  # fmt: skip
 
 
+def _is_step(process: psutil.Process, spool: Path, node: str) -> bool:
+    """Tell whether a process is of a job on a node: its step daemon, which has left slurmd, or what that runs."""
+    with suppress(psutil.Error):
+        if process.name() == "slurmstepd":
+            return any(str(spool) in file.path for file in process.open_files()) or any(
+                child.environ().get("SLURMD_NODENAME") == node for child in process.children()
+            )
+        return process.environ().get("SLURMD_NODENAME") == node
+    return False
+
+
 def _kill_tree(pid: int) -> None:
-    """Kill a process and all its descendants; slurmd's steps are daemons, which its number leads to by the node."""
+    """Kill a process and all its descendants."""
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
         for one in [process, *process.children(recursive=True)]:

@@ -11,6 +11,7 @@ import random
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -60,6 +61,7 @@ def open_database(url: str) -> BaseStorage:
     with lock.connect() as connection:
         connection.execute(sqlalchemy.text(LOCK[name]))
         storage = RDBStorage(url, engine_kwargs=engine)
+    weakref.finalize(storage, storage.engine.dispose)  # psycopg warns of connections that nobody closed
     return optuna.storages.get_storage(storage)
 
 

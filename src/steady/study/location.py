@@ -1,0 +1,158 @@
+"""Find the study that a command is about: in SQLite beside its results, or where the sweep noted that it is kept.
+
+The results of a sweep are in `sweeps/STUDY/`, its study there (`study.db`) or elsewhere (`hydra.sweeper.storage`); then
+`study.json` there says where, without a password: that comes from the command line, from `STEADY_STORAGE`, or from
+`~/.pgpass`. The note may be a stranger's, so it can lead to a server, and never say how to get in.
+"""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import optuna
+import sqlalchemy
+
+from steady.atomic import write_json
+from steady.exceptions import ConfigError, StudyError
+from steady.study.storage import SIDES, open_storage, shown
+
+DATABASE, NOTE = "study.db", "study.json"
+LATEST = (DATABASE, f"{DATABASE}-wal", NOTE, "leaderboard.csv")  # what is written while a study goes on
+VARIABLE = "STEADY_STORAGE"  # the URL of a storage with its password
+DRIVERS = re.compile(r"(postgresql|mysql)(\+(psycopg|psycopg2|pymysql|mysqldb))?", re.ASCII)
+QUERY = {"sslmode"}  # others name files, or hosts in place of the one that is shown
+
+
+def remember(folder: Path, study: str, url: str) -> None:
+    """Note where a study is kept, beside its results.
+
+    Example:
+        >>> remember(Path("sweeps/cats"), "cats", "postgresql://me:secret@host/studies")
+        >>> storage_url(Path("sweeps/cats"))
+        'postgresql://me@host/studies'
+    """
+    note = {"by": "steady", "study": study, "storage": shown(url)}
+    if _noted(folder) != note:
+        write_json(folder / NOTE, note)
+
+
+def study_folder(sweeps: Path, name: str | None, url: str | None = None) -> Path:
+    """Find the folder `sweeps/NAME` of a study; of the one written last if no name is given.
+
+    Args:
+        sweeps: holds the folders.
+        name: of the study.
+        url: of the study's storage, which is then noted in the folder; None: it is there, or noted there.
+
+    Raises:
+        StudyError: there is no such study, or none at all.
+
+    Example:
+        >>> storage = open_storage("sqlite:///sweeps/cats/study.db")
+        >>> study_folder(Path("sweeps"), None)
+        PosixPath('sweeps/cats')
+    """
+    if url is not None:
+        names = _names(url)
+        if name is None and len(names) == 1:
+            name = names[0]
+        if name not in names:
+            asked = f"No study {name!r}" if name else "Say which study (study=NAME)"
+            raise StudyError(f"{asked} in {shown(url)}. There are: {', '.join(names) or 'none'}.")
+        remember(sweeps / name, name, url)
+        return sweeps / name
+    written = {path.parent: _last_write(path.parent) for file in (DATABASE, NOTE) for path in sweeps.glob(f"*/{file}")}
+    if not written:
+        raise StudyError(
+            f"No study in {sweeps}/ (expected {sweeps}/<study>/{DATABASE}, or {NOTE} there). Run a sweep first, or say "
+            "where its study is: storage=URL study=NAME."
+        )
+    if name is None:
+        return max(sorted(written), key=lambda folder: written[folder])
+    known = {folder.name: folder for folder in sorted(written)}
+    if name not in known:
+        raise StudyError(f"No study {name!r} in {sweeps}/. There are: {', '.join(known)}.")
+    return known[name]
+
+
+def storage_url(folder: Path) -> str:
+    """Get the URL of the storage of the study in a folder, without a password.
+
+    Raises:
+        ConfigError: the note there is damaged, or names what a note must not.
+    """
+    if (note := _noted(folder)) is None:
+        return f"sqlite:///{folder / DATABASE}"
+    url = note.get("storage") if isinstance(note, dict) else None
+    if not isinstance(url, str) or not _is_plain(url):
+        raise ConfigError(
+            f"{folder / NOTE} should say where the study is kept, as sqlite:///FILE, journal:///FILE, "
+            f"postgresql://USER@HOST/DATABASE, mysql://… or grpc://HOST:PORT; it says {shown(url)[:200]}. If the study "
+            f"is there, say so yourself: storage=URL study={folder.name}."
+        )
+    return url
+
+
+def open_study(folder: Path) -> optuna.Study:
+    """Open the study in a folder, or where the note there says; nothing is written.
+
+    Raises:
+        ConfigError: the note is damaged.
+        StorageError: it cannot be read.
+        StudyError: the storage holds no study of that name.
+    """
+    url = storage_url(folder)
+    storage = open_storage(url, make=False)
+    every = optuna.get_all_study_names(storage)
+    names = [name for name in every if not name.endswith(SIDES)]
+    name = names[0] if len(names) == 1 else folder.name
+    if name not in every:
+        raise StudyError(
+            f"{shown(url)} holds the studies {', '.join(names) or '(none)'}, but none is called {folder.name!r}. "
+            f"Run the sweep again, or give it another study name."
+        )
+    return optuna.load_study(study_name=name, storage=storage)
+
+
+def with_password(url: str) -> str:
+    """Give a URL that was shown without its password the one that the environment has for it.
+
+    Example:
+        >>> os.environ[VARIABLE] = "postgresql://me:secret@host/studies"
+        >>> with_password("postgresql://me@host/studies")
+        'postgresql://me:secret@host/studies'
+    """
+    whole = os.environ.get(VARIABLE)
+    return whole if whole and url in (whole, shown(whole)) else url
+
+
+def _names(url: str) -> list[str]:
+    every = optuna.get_all_study_names(open_storage(url, make=False))
+    return [name for name in every if not name.endswith(SIDES)]
+
+
+def _is_plain(url: str) -> bool:
+    scheme = url.partition("://")[0]
+    if scheme in ("sqlite", "journal", "grpc"):
+        return "://" in url
+    try:
+        address = sqlalchemy.make_url(url)
+    except sqlalchemy.exc.ArgumentError:
+        return False
+    return DRIVERS.fullmatch(scheme) is not None and not address.password and set(address.query) <= QUERY
+
+
+def _noted(folder: Path) -> object:
+    """Read the note in a folder; None if there is none."""
+    try:
+        return json.loads((folder / NOTE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError):
+        return ""
+
+
+def _last_write(folder: Path) -> float:
+    # In WAL mode the newest trials are in the log beside the database until they are checkpointed.
+    return max(path.stat().st_mtime for name in LATEST if (path := folder / name).exists())
