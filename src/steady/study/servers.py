@@ -24,6 +24,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage, RDBStorage
 
 from steady.exceptions import causes
+from steady.study.attributes import use_single_statements
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ def open_database(url: str) -> BaseStorage:
         connection.execute(sqlalchemy.text(LOCK[name]))
         storage = RDBStorage(url, engine_kwargs=engine)
     weakref.finalize(storage, storage.engine.dispose)  # psycopg warns of connections that nobody closed
-    return optuna.storages.get_storage(storage)
+    return use_single_statements(optuna.storages.get_storage(storage), storage)
 
 
 def open_proxy(url: str) -> BaseStorage:

@@ -25,6 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from steady.atomic import replacing
 from steady.exceptions import ConfigError, StorageError, StudyError, causes
+from steady.study.attributes import use_single_statements
 from steady.study.servers import Patience, open_database, open_proxy, wait_for_server
 from steady.study.storage_errors import (
     LOGS,
@@ -167,9 +168,8 @@ def _sqlite(url: str, make: bool, check: bool) -> BaseStorage:
                     _make(path)
                 storage = _database(path, url, check, _use_wal)
     # Only with a transaction behind it has the connection of the pool the file at hand, should somebody delete it.
-    return translate_errors(
-        optuna.storages.get_storage(storage), ErrorTranslator(path, identity(path), lambda: _rescued(path, storage))
-    )
+    fast = use_single_statements(optuna.storages.get_storage(storage), storage)
+    return translate_errors(fast, ErrorTranslator(path, identity(path), lambda: _rescued(path, storage)))
 
 
 def _make(path: Path) -> None:
