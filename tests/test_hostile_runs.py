@@ -31,9 +31,9 @@ from catsweep.export import weights
 from catsweep.export.graphs import OnnxGenerator
 from catsweep.generate import drawing
 from catsweep.generate.model_source import choose
-from catsweep.loaded import rebuild
 from catsweep.metrics.scores import MetricCard
 from catsweep.training import fit
+from catsweep.untrusted_config import rebuild
 
 pytestmark = pytest.mark.security
 
@@ -364,7 +364,7 @@ def calling(*names: str) -> set[str]:
 
 
 def test_who_builds_what_a_configuration_names() -> None:
-    """Those that compose theirs; whoever opens a folder goes through `catsweep.loaded`."""
+    """Those that compose theirs; whoever opens a folder goes through `catsweep.untrusted_config`."""
     assert calling("instantiate") == {
         "catsweep/training/fit", "catsweep/training/trainer", "catsweep/training/smoke_test",
         "catsweep/training/preflight", "catsweep/judging",

@@ -57,7 +57,7 @@ def guard(task: Callable[[DictConfig], R]) -> Callable[[DictConfig], R]:
 
     What Hydra could not look at when it composed, since it came by interpolation, is looked at first, see
     `catsweep.schema`. While the task runs, configurations may also name targets of the packages in the `trust` list of
-    the composed one, beyond those of `catsweep.instantiation` and `catsweep.loaded`. A list in a file that is loaded
+    the composed one, beyond those of `catsweep.instantiation` and `catsweep.untrusted_config`. A list in a file that is loaded
     counts for nothing.
 
     Args:
@@ -71,7 +71,7 @@ def guard(task: Callable[[DictConfig], R]) -> Callable[[DictConfig], R]:
     def guarded(cfg: DictConfig) -> R:
         COMMAND.at_work = True
         try:
-            with _explained(), places.told(cfg):
+            with _explained(), places.translated_errors(cfg):
                 if said := schema.faults(cfg, final=True):
                     raise ConfigError("\n".join(said))
                 with trusting(list(cfg.get("trust") or [])):
@@ -83,7 +83,7 @@ def guard(task: Callable[[DictConfig], R]) -> Callable[[DictConfig], R]:
                 raise COMMAND.end() from None
             if not isinstance(error, CatsweepError):
                 raise
-            places.leave(error)
+            places.exit_with_message(error)
 
     return guarded
 

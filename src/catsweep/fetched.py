@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from catsweep.errors import CatsweepError
-from steady.places import told
+from steady.places import translated_errors
 from steady.printing import readable, say
 
 
@@ -30,7 +30,7 @@ def command(fetch: Callable[[Path], bool], file: Path, description: str, words: 
     parser.add_argument("file", nargs="?", type=Path, default=file, help=f"where to put it; {file} if not given")
     file = parser.parse_args(words).file
     try:
-        with told():
+        with translated_errors():
             say(f"{'Fetched' if fetch(file) else 'Already there'}: {file}")
     except CatsweepError as error:
         raise SystemExit(readable(f"{type(error).__name__}: {error}")) from None

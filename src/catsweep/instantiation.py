@@ -2,7 +2,7 @@
 
 It is their own, and may name anything of these packages, and of their own packages with `trust=[mypackage.*]` on the
 command line (see `catsweep.commands.guard`). A list of packages keeps slips and copied lines from reaching `os.system`,
-and is no protection from a stranger: a configuration that was loaded from a file is `catsweep.loaded`'s, which knows
+and is no protection from a stranger: a configuration that was loaded from a file is `catsweep.untrusted_config`'s, which knows
 exact names only.
 """
 

@@ -20,7 +20,7 @@ from catsweep.metrics.scorer import Scorer
 from catsweep.metrics.scores import MetricCard
 from catsweep.models.generator import Generator
 from catsweep.runs import RunDir, load_run
-from steady import links
+from steady import safe_paths
 from steady.printing import say
 from steady.study import select
 
@@ -90,7 +90,7 @@ def judge_run(judge: Judge, folder: Path) -> Judged:
     Raises:
         CatsweepError: the run is not whole, was trained on other photos, or cannot be judged.
     """
-    links.refuse_within(folder, "run", MetricError)
+    safe_paths.refuse_links_within(folder, "run", MetricError)
     cards = judge.cards()
     if (known := read_judged(folder)) and _alike(known, cards):
         return known

@@ -15,7 +15,7 @@ from torch.nn.modules import module as registration
 
 from catsweep.errors import ConfigError
 from catsweep.instantiation import is_trusted
-from catsweep.loaded import rebuild
+from catsweep.untrusted_config import rebuild
 
 # Modules and parameters of a model for each tensor of its file, at most, beside the first `FEW`: many are activations
 # and containers, and a file of a DCGAN's drawing half has a third of its tensors.
@@ -26,7 +26,7 @@ def outline(config: Mapping[str, Any], tensors: int) -> LightningModule:
     """Build what a loaded configuration says is its model, without memory for its numbers.
 
     Args:
-        config: what `catsweep.loaded.read` returned.
+        config: what `catsweep.untrusted_config.read` returned.
         tensors: in the file of weights; the more there are, the more parts the model may have.
 
     Returns:
@@ -34,7 +34,7 @@ def outline(config: Mapping[str, Any], tensors: int) -> LightningModule:
         itself.
 
     Raises:
-        ConfigError: see `catsweep.loaded.rebuild`; or it has far more parts than the file has weights for.
+        ConfigError: see `catsweep.untrusted_config.rebuild`; or it has far more parts than the file has weights for.
     """
     node = config.get("model")
     name = node.get("_target_") if isinstance(node, Mapping) else None

@@ -27,7 +27,7 @@ from steady.confirm import confirmation
 from steady.confirm.confirmation import Candidate as Compared
 from steady.confirm.confirmation import Confirmation, confidence_level, significantly_different
 from steady.confirm.confirmation_stage import CONFIRMATION
-from steady.links import inside
+from steady.safe_paths import inside
 from steady.study import meta, select
 from steady.study.storage import find_study, open_study
 from steady.study.untrusted import SWEPT, is_plain

@@ -25,8 +25,8 @@ from catsweep.opinion import Opinion
 from catsweep.records import NUMBER, TEXT, misshapen, read_json
 from catsweep.selection import Candidate, Objective, find_run
 from steady.confirm.confirmation_stage import CONFIRMATION
-from steady.links import inside
 from steady.printing import readable
+from steady.safe_paths import inside
 from steady.study import meta, results, select
 from steady.study.storage import find_study
 

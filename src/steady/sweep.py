@@ -24,7 +24,7 @@ from optuna.trial import TrialState
 from steady.confirm.confirmation_stage import CONFIRMATION, ConfirmationStage, typical_seconds
 from steady.exceptions import ConfigError, StorageError, StudyError
 from steady.options import read
-from steady.places import leave
+from steady.places import exit_with_message
 from steady.printing import say
 from steady.propose.checks import JobComposer, checked, recorded
 from steady.propose.sampling import Proposer, Samplers
@@ -85,7 +85,7 @@ def run(
         else:
             sweep.run()
     except Exception as error:
-        leave(error, config)
+        exit_with_message(error, config)
 
 
 @dataclass

@@ -18,7 +18,7 @@ from catsweep.prepare.stage import Done
 from catsweep.prepare.stage_cache import build
 from catsweep.prepare.stages.augment import Augment
 from catsweep.prepare.stages.resize import Resize
-from steady.places import told
+from steady.places import translated_errors
 
 SPLITS = ("train", "", "val", "train", "train")
 
@@ -150,7 +150,7 @@ def test_a_damaged_set_is_made_again(stages: Callable, tmp_path: Path) -> None:
 def test_a_place_one_cannot_write_to_is_an_error_with_the_remedy(stages: Callable, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     cfg = OmegaConf.create({"root": str(tmp_path / "file")})
-    with pytest.raises(PlaceError, match=r"root=DIR"), told(cfg):
+    with pytest.raises(PlaceError, match=r"root=DIR"), translated_errors(cfg):
         publish(stages(), tmp_path / "file" / "cats-16", "cats")
 
 

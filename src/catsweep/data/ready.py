@@ -40,9 +40,9 @@ from catsweep.folders import replacing_folder
 from catsweep.heartbeat import every_minute
 from catsweep.ownership import Kind
 from catsweep.records import read_json
-from steady.links import checked, require_regular
 from steady.places import explain, named
 from steady.printing import escaped, unescaped
+from steady.safe_paths import checked_name, require_regular
 
 log = logging.getLogger(__name__)
 IMAGES, MANIFEST, SHEET, CARD = "images.npy", "manifest.csv", "contact_sheet.png", "card.json"
@@ -334,7 +334,7 @@ def open_or_build(source: Source, size: int, root: str | Path, val_fraction: flo
         if passed_over:
             log.info("%s: %s; %s names them", source.name, say_passed_over(passed_over), PASSED_OVER)
 
-    name = checked(f"{source.name}-{size}-{key[:8]}", "A ready set", ConfigError)
+    name = checked_name(f"{source.name}-{size}-{key[:8]}", "A ready set", ConfigError)
     return open_or_fill(Path(root) / name, key, fill)
 
 

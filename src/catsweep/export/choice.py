@@ -39,10 +39,10 @@ from catsweep.records import require_whole
 from catsweep.runs import ANOTHER, BEST_CHECKPOINT, CHOICE, DOCUMENTS, JUDGEMENT, LAST_CHECKPOINT, RunDir
 from catsweep.selection import Choice, Seeds, Trials, decide, find_run, read_trials
 from steady import printing
-from steady.links import inside
 from steady.places import check, named
 from steady.printing import Markdown, code, plain
 from steady.printing import table as markdown_table
+from steady.safe_paths import inside
 from steady.study.storage import study_folder
 
 SAMPLES, EXPLANATION = "samples.png", "choice.md"

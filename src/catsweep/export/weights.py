@@ -15,9 +15,9 @@ from torch import Tensor
 
 from catsweep import outlines
 from catsweep.errors import ExportError
-from catsweep.loaded import rebuild
 from catsweep.models.generator import Generator, Reconstructor, evaluating
 from catsweep.runs import CONFIG, Bundle, RunDir
+from catsweep.untrusted_config import rebuild
 
 WEIGHTS = Bundle.WEIGHTS
 LARGEST = 20  # times what is kept of it, at most, may a model be; of a DCGAN a third is

@@ -29,8 +29,8 @@ from catsweep.grids import BACKGROUND, grid, save_png
 from catsweep.models.generator import Generator, LatentEncoder, Reconstructor, draw_latents, generate
 from steady import places
 from steady.atomic import replacing
-from steady.links import plain
 from steady.printing import say
+from steady.safe_paths import plain_name
 
 Images = NDArray[np.uint8]
 Groups = tuple[OwnPhotos, OwnPhotos]  # a person's photos with and without an attribute
@@ -265,7 +265,7 @@ def _read(photos: OwnPhotos, size: int, most: int | None) -> Own:
 
 def _names(photos: list[str]) -> list[str]:
     """Unique file names for photos, in their order, without folders and endings."""
-    return [f"{number:04d}_{plain(Path(name).stem, 'photo')}" for number, name in enumerate(photos)]
+    return [f"{number:04d}_{plain_name(Path(name).stem, 'photo')}" for number, name in enumerate(photos)]
 
 
 def _drawn(model: Generator, latents: Tensor) -> Images:

@@ -6,7 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from catsweep.errors import ConfigError
-from steady.links import plain
+from steady.safe_paths import plain_name
 
 PAGE, FOLDER, ANIMATION = "page", "folder", "animation"
 ANIMATIONS = (".gif", ".webp")
@@ -75,7 +75,7 @@ class GenerateOptions:
     def kind(self) -> str:
         """Beginning of the default file name."""
         if self.attribute:
-            return f"attribute_{plain(self.attribute.name, 'photos')}"
+            return f"attribute_{plain_name(self.attribute.name, 'photos')}"
         return "interpolation" if self.interpolate else "reconstructions" if self.photos else "generated"
 
 

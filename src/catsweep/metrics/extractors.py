@@ -26,7 +26,7 @@ from torch.nn import functional
 from catsweep.errors import MetricError
 from catsweep.frozen_features import load_weights
 from steady.atomic import write_bytes
-from steady.links import checked
+from steady.safe_paths import checked_name
 
 CPU_CHUNK = 16  # images; the activations of more of them leave the caches of a small machine
 # Relative distance allowed between ONNX Runtime and torch on the probe image: fused batch norms and another order
@@ -235,7 +235,7 @@ def open_session(
     cache_root.mkdir(parents=True, exist_ok=True)
     parts = (weights_sha256, str(size), *(version(package) for package in ("torch", "onnx", "onnxscript")))
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-    path = cache_root / f"{checked(name, 'The name of an extractor', MetricError)}-{key}.onnx"
+    path = cache_root / f"{checked_name(name, 'The name of an extractor', MetricError)}-{key}.onnx"
     with FileLock(f"{path}.lock"):
         if path.exists():
             try:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from catsweep.errors import MetricError
 from catsweep.metrics.extractors import Extractor, open_graph
 from catsweep.records import in_short
-from steady.links import checked, require_regular
+from steady.safe_paths import checked_name, require_regular
 
 Pool = Literal["cls", "mean", "none"]
 Run = Callable[[Tensor], Tensor]
@@ -88,7 +88,7 @@ class FileFeatures(Extractor):
             raise MetricError(f"Expected {path} to take images of 1 to {LARGEST_SIDE} pixels; it takes {side}.")
         super().__init__(
             nn.Identity(),
-            name=checked(name or path.stem, "The name of an extractor", MetricError),
+            name=checked_name(name or path.stem, "The name of an extractor", MetricError),
             num_features=1,
             weights_sha256=hashlib.sha256(content).hexdigest(),
             size=side,

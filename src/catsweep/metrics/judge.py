@@ -27,8 +27,8 @@ from catsweep.metrics import scores
 from catsweep.metrics.scores import SCORES, MetricCard, score
 from catsweep.records import ANY, NUMBER, TEXT, WHOLE, is_score, misshapen, read_json
 from steady.atomic import write_json
-from steady.links import inside
 from steady.printing import readable_name
+from steady.safe_paths import inside
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from catsweep.errors import ConfigError
 from steady.atomic import replacing
-from steady.links import why_not
 from steady.printing import escaped, readable_name, unescaped
+from steady.safe_paths import why_not
 
 if TYPE_CHECKING:
     from catsweep.prepare.stage import Done

@@ -28,7 +28,7 @@ from catsweep.prepare.stage import Done, Stage
 from catsweep.prepare.stage_cache import NothingLeft, build, is_current, summary
 from catsweep.prepare.stages.original import Original
 from steady import places
-from steady.links import checked
+from steady.safe_paths import checked_name
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def run(cfg: DictConfig) -> None:
     # Not data.root, which is that of a run: this writes elsewhere.
     here = OmegaConf.create({"root": cfg.root, "data": {"source": cfg.data.source}})
     places.check(Path(cfg.root), here)
-    with places.told(here):
+    with places.translated_errors(here):
         _run(cfg, form)
 
 
@@ -55,8 +55,8 @@ def _run(cfg: DictConfig, form: exporters.Format | None) -> None:
     if "reader" not in cfg.data:
         raise ConfigError("data=ready is prepared already. Prepare photos: data=photos data.source=DIR.")
     reader = instantiate(cfg.data.reader)
-    name = checked(_slug(str(cfg.data.source or reader.name)) if cfg.name is None else str(cfg.name), "name")
-    checked(str(cfg.size), "size")
+    name = checked_name(_slug(str(cfg.data.source or reader.name)) if cfg.name is None else str(cfg.name), "name")
+    checked_name(str(cfg.size), "size")
     root = Path(cfg.root) / "stages" / name
     passed_over = reader.passed_over() if hasattr(reader, "passed_over") else {}
     if next(iter(reader.files), None) is None:
@@ -160,7 +160,7 @@ def _finish(
     else:
         log.warning("1 photo is left, and training needs at least 2, to score what it makes. Add photos.")
     if form is not None:
-        folder = Path(cfg.root) / "loose" / f"{ready.path.name}-{checked(cfg.export, 'export')}"
+        folder = Path(cfg.root) / "loose" / f"{ready.path.name}-{checked_name(cfg.export, 'export')}"
         log.info("Loose files: %s", exporters.write(ready, folder, form))
 
 

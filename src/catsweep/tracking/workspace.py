@@ -17,10 +17,10 @@ from optuna.distributions import CategoricalDistribution
 
 from catsweep import study_record as study_record
 from catsweep.errors import CatsweepError, ConfigError, StudyError
-from catsweep.loaded import read as read_config
 from catsweep.metrics.scores import SCORES
 from catsweep.study_record import Record
 from catsweep.tracking.loggers import STEP, resolve_mode
+from catsweep.untrusted_config import read as read_config
 from steady.atomic import write_json
 from steady.options import SWEEPS
 from steady.printing import fenced, readable, say

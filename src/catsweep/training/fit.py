@@ -31,7 +31,7 @@ from catsweep.runs import BEST_CHECKPOINT, LAST_CHECKPOINT, SCORES, RunDir, alon
 from catsweep.tracking import loggers
 from catsweep.training import provenance, resume
 from catsweep.training.trainer import build_trainer, without_idle_hooks
-from steady import links
+from steady import safe_paths
 from steady.reporting import TrialReporter
 from steady.signals import COMMAND, SAID
 
@@ -81,7 +81,7 @@ def run(cfg: DictConfig, folder: Path | None = None) -> float | tuple[float, ...
                     COMMAND.said = f"{SAID} To go on, add resume={folder} to the same line." if there else SAID
                 raise
     # A trial is alone by its lease: a lock that an attempt holds after it lost that would keep the next one out.
-    links.refuse_within(folder, "trial", ConfigError)
+    safe_paths.refuse_links_within(folder, "trial", ConfigError)
     scores = resume.scores_of_trial(cfg, folder)
     return train(cfg, folder) if scores is None else objective_values(scores, list(cfg.objective))
 

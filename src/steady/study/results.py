@@ -270,7 +270,7 @@ def _short(value: Any, study: optuna.Study) -> str:
 def _cell(value: Any, study: optuna.Study) -> Any:
     """Format a parameter's value, null and strings as Hydra takes them: an empty cell is no parameter."""
     told = isinstance(value, str) and meta.has(study, meta.SPELLING)
-    return grammar.spelled(value) if told or value is None else value
+    return grammar.as_text(value) if told or value is None else value
 
 
 def _count(n: int, what: str) -> str:

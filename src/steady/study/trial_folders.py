@@ -19,10 +19,10 @@ from pathlib import Path
 
 from optuna.trial import FrozenTrial
 
-from steady import links
+from steady import safe_paths
 from steady.atomic import write_json
 from steady.exceptions import StudyError
-from steady.links import inside
+from steady.safe_paths import inside
 from steady.study import meta
 
 PROGRESS = "progress.json"  # in that of a trial: how far it is
@@ -125,7 +125,7 @@ class Folders:
         if inside(self.base, self.base / name):
             return name
         if not meta.has(trial, meta.FOLDER):
-            links.refuse([self.base / name], self.base, "sweep", StudyError)
+            safe_paths.refuse_links([self.base / name], self.base, "sweep", StudyError)
         composed = None if self.compose is None else self.compose(trial)
         if composed is not None and re.fullmatch(re.escape(composed.rstrip("/")) + r"(_\d+)*/?", name):
             return name
@@ -147,11 +147,11 @@ class Folders:
 
         Raises:
             StudyError: see `name`; or what Hydra and its logs write there is a link out of it. What else is in it is
-                the task's, which may link to its data, and may look itself (`links.refuse_within`).
+                the task's, which may link to its data, and may look itself (`safe_paths.refuse_links_within`).
         """
         folder = self.base / self.name(trial)
         written = [folder / ".hydra", *(folder / ".hydra").glob("*"), *folder.glob("*.log")]
-        links.refuse(written, folder, "trial", StudyError)
+        safe_paths.refuse_links(written, folder, "trial", StudyError)
         return folder
 
     def choose(self, trial: FrozenTrial, trials: Iterable[FrozenTrial]) -> str | None:

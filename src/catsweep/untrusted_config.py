@@ -34,7 +34,7 @@ from omegaconf import OmegaConf
 from catsweep.configuration import CONF
 from catsweep.errors import CatsweepError, ConfigError, DataError
 from catsweep.instantiation import TRUSTED, is_trusted, unimportable
-from steady.links import require_regular
+from steady.safe_paths import require_regular
 
 # What is rebuilt, and the group of `conf/`, or one option of it, whose names it may have. Of data only drawn cats: a
 # ready set is found by its digest, and who wants photos read again says `trust=[catsweep.data.sources.Photos]`.

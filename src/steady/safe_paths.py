@@ -5,7 +5,7 @@ is built of it; so a `choice.json` of a stranger cannot name `/../../victim`. A 
 for one part of a path: Windows has more separators and reserved names than Linux, and bundles travel.
 
 Archives and copies keep links, so a friend's run may hold one to a file of the user. Whoever writes into a folder that
-is there already asks `refuse` before, and whoever reads a document `require_regular`. The folder may itself be a link:
+is there already asks `refuse_links` before, and whoever reads a document `require_regular`. The folder may itself be a link:
 where the user keeps `outputs` is theirs to say. What changes between check and use is not defended.
 """
 
@@ -56,7 +56,7 @@ def why_not(name: str) -> str:
     return ""
 
 
-def checked(name: object, what: str, error: type[SteadyError] = ConfigError) -> str:
+def checked_name(name: object, what: str, error: type[SteadyError] = ConfigError) -> str:
     """Refuse what is no name.
 
     Args:
@@ -90,7 +90,7 @@ def checked(name: object, what: str, error: type[SteadyError] = ConfigError) -> 
     return name
 
 
-def plain(text: str, otherwise: str) -> str:
+def plain_name(text: str, otherwise: str) -> str:
     """Make a name of a text, in plain letters: for files that are named after somebody's photos.
 
     Example:
@@ -120,7 +120,9 @@ def _is_invisible(char: str) -> bool:
 _OF_WANDB = re.compile(r"wandb/(offline-)?run-[^/]+/logs/debug-core\.log")
 
 
-def refuse(paths: Iterable[Path], folder: Path, what: str, error: type[SteadyError], dangling: bool = True) -> None:
+def refuse_links(
+    paths: Iterable[Path], folder: Path, what: str, error: type[SteadyError], dangling: bool = True
+) -> None:
     """Refuse what is elsewhere, or no file: it would be whatever it points to on this machine.
 
     Args:
@@ -151,16 +153,16 @@ def refuse(paths: Iterable[Path], folder: Path, what: str, error: type[SteadyErr
             raise error(f"{path} is no file, but a pipe, a socket or a device. Remove it from the {what}.")
 
 
-def refuse_within(folder: Path, what: str, error: type[SteadyError]) -> None:
+def refuse_links_within(folder: Path, what: str, error: type[SteadyError]) -> None:
     """Refuse the same among all that is in a folder, however deep; it need not be there.
 
     Raises:
-        SteadyError: see `refuse`.
+        SteadyError: see `refuse_links`.
 
     Example:
         >>> refuse_within(Path("nowhere"), "run", DataError)
     """
-    refuse(_unusual(folder), folder, what, error)
+    refuse_links(_unusual(folder), folder, what, error)
 
 
 def require_regular(file: Path) -> None:
