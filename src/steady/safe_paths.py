@@ -1,12 +1,9 @@
 """Checks of names and links that come from somebody else, before they become part of a path or are followed.
 
-A name of a study, a trial, a ready set, a checkpoint or a file that some document lists is checked here before a path
-is built of it; so a `choice.json` of a stranger cannot name `/../../victim`. A name is one that every system takes
-for one part of a path: Windows has more separators and reserved names than Linux, and bundles travel.
-
-Archives and copies keep links, so a friend's run may hold one to a file of the user. Whoever writes into a folder that
-is there already asks `refuse_links` before, and whoever reads a document `require_regular`. The folder may itself be a link:
-where the user keeps `outputs` is theirs to say. What changes between check and use is not defended.
+A name in a stranger's document may be `/../../victim`; it must be one that every system takes for one part of a path,
+since bundles travel. Archives and copies keep links, so a friend's run may hold one to a file of the user. The folder
+itself may be a link: where the user keeps `outputs` is theirs to say. What changes between check and use is not
+defended.
 """
 
 import os
@@ -27,7 +24,7 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9])", re.
 
 
 def why_not(name: str) -> str:
-    """Say why a text is no name; empty if it is one.
+    """Explain why a text is no safe name; empty if it is one.
 
     Example:
         >>> why_not("../vae"), why_not("vae-2")
@@ -57,18 +54,12 @@ def why_not(name: str) -> str:
 
 
 def checked_name(name: object, what: str, error: type[SteadyError] = ConfigError) -> str:
-    """Refuse what is no name.
+    """Return a name, or a whole number as one; refuse what is no safe name.
 
     Args:
-        name: a text; a whole number is the name of a trial, and of a study that the command line takes for a number.
-        what: it names, for the message: `study`, `"trial" in outputs/best_model/choice.json`.
-        error: to raise.
-
-    Returns:
-        The name, as it is.
-
-    Raises:
-        SteadyError: of that class, if it is none.
+        name: also a whole number: that of a trial, or of a study whose name the command line takes for a number.
+        what: what it names, for the message: `"trial" in outputs/best_model/choice.json`.
+        error: class to raise.
 
     Example:
         >>> checked("vae-2", "study"), checked(7, "trial")
@@ -91,7 +82,7 @@ def checked_name(name: object, what: str, error: type[SteadyError] = ConfigError
 
 
 def plain_name(text: str, otherwise: str) -> str:
-    """Make a name of a text, in plain letters: for files that are named after somebody's photos.
+    """Convert a text to a safe name of at most 60 characters, or else `otherwise`.
 
     Example:
         >>> plain("../Mia & Leo.", "photo")
@@ -102,7 +93,7 @@ def plain_name(text: str, otherwise: str) -> str:
 
 
 def inside(folder: Path, path: Path) -> bool:
-    """Tell whether a path leads to a folder or to something in it, all links followed.
+    """Tell whether a path leads to a folder or into it, all links followed.
 
     Example:
         >>> inside(Path("out"), Path("out/../secret"))
@@ -112,7 +103,7 @@ def inside(folder: Path, path: Path) -> bool:
 
 
 def _is_invisible(char: str) -> bool:
-    """Tell control characters, marks of direction, halves of surrogates, line separators."""
+    """Tell whether a character is a control, a mark of direction, half of a surrogate or a line separator."""
     return unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp") and char not in _JOINERS
 
 
@@ -123,21 +114,18 @@ _OF_WANDB = re.compile(r"wandb/(offline-)?run-[^/]+/logs/debug-core\.log")
 def refuse_links(
     paths: Iterable[Path], folder: Path, what: str, error: type[SteadyError], dangling: bool = True
 ) -> None:
-    """Refuse what is elsewhere, or no file: it would be whatever it points to on this machine.
+    """Refuse paths that lead out of a folder, and those that are neither file nor folder. They may be missing.
 
     Args:
-        paths: in the folder; they need not be there.
-        folder: they may not lead out of it.
-        what: it is, for the message: `bundle`.
-        error: to raise.
+        paths: in the folder.
+        folder: to stay in.
+        what: kind of the folder, for the message: `bundle`.
+        error: class to raise.
         dangling: whether a link within the folder may lead nowhere.
-
-    Raises:
-        SteadyError: of that class, if one leads out of the folder, or is no file and no folder.
 
     Example:
         >>> Path("link").symlink_to("/etc")
-        >>> refuse([Path("link/passwd")], Path("."), "run", DataError)  # doctest: +IGNORE_EXCEPTION_DETAIL
+        >>> refuse_links([Path("link/passwd")], Path("."), "run", DataError)  # doctest: +IGNORE_EXCEPTION_DETAIL
         Traceback (most recent call last):
         steady.exceptions.DataError: link is a link out of the run, to /etc, and links are not followed.
     """
@@ -149,27 +137,24 @@ def refuse_links(
                 f"{link} is a link out of the {what}{to}, and links are not followed. If that is where its files "
                 f"really are: cp -rL {folder} COPY, and name the copy."
             )
-        if path.exists() and not path.is_file() and not path.is_dir():
+        if _is_special(path):
             raise error(f"{path} is no file, but a pipe, a socket or a device. Remove it from the {what}.")
 
 
 def refuse_links_within(folder: Path, what: str, error: type[SteadyError]) -> None:
-    """Refuse the same among all that is in a folder, however deep; it need not be there.
-
-    Raises:
-        SteadyError: see `refuse_links`.
+    """Refuse the same (`refuse_links`) among all that is in a folder, however deep; it may be missing.
 
     Example:
-        >>> refuse_within(Path("nowhere"), "run", DataError)
+        >>> refuse_links_within(Path("nowhere"), "run", DataError)
     """
     refuse_links(_unusual(folder), folder, what, error)
 
 
 def require_regular(file: Path) -> None:
-    """Refuse to open what a read of might never come back from, or what has no end.
+    """Refuse to open a pipe, a socket or a device, all links followed: reading may never end.
 
     Raises:
-        DataError: it is a pipe, a socket or a device, all links followed.
+        DataError: it is one of these. A folder passes: that is an error of who opens it.
         OSError: it is not there, or cannot be looked at.
 
     Example:
@@ -178,17 +163,18 @@ def require_regular(file: Path) -> None:
         steady.exceptions.DataError: /dev/zero is no file, but a pipe, a socket or a device.
     """
     mode = file.stat().st_mode
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # that of a folder is told by who opens it
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise DataError(f"{file} is no file, but a pipe, a socket or a device.")
+
+
+def _is_special(path: Path) -> bool:
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def _unusual(folder: Path) -> Iterator[Path]:
     """Yield what is no plain file and no folder, but for what W&B makes."""
     for parent, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            path = Path(parent, name)
-            linked = path.is_symlink()
-            if linked and _OF_WANDB.fullmatch(path.relative_to(folder).as_posix()):
-                continue
-            if linked or (path.exists() and not path.is_file() and not path.is_dir()):
+        for path in (Path(parent, name) for name in (*folders, *files)):
+            of_wandb = path.is_symlink() and _OF_WANDB.fullmatch(path.relative_to(folder).as_posix())
+            if not of_wandb and (path.is_symlink() or _is_special(path)):
                 yield path

@@ -1,8 +1,7 @@
-"""Registration of a schema of the task's configuration, which steady asks before a sweep begins.
+"""Registration of an app's own checks of its configuration, which also check the values of the searched space.
 
-Hydra refuses values by structured configs when it composes. An app that checks more (ranges, choices, values that come
-by interpolation) registers an object here, and values of the searched space are checked with it too. Light: imported at
-each start of Hydra.
+For ranges, choices and values by interpolation, which Hydra's structured configs do not check. Imported at each start
+of Hydra, so light.
 """
 
 from typing import Any, Protocol
@@ -11,36 +10,30 @@ from omegaconf import DictConfig
 
 
 class Schema(Protocol):
-    """An object that knows the values of a configuration."""
+    """Checks of a configuration; by default none."""
 
     def knows(self, config: DictConfig, key: str) -> bool:
-        """Tell whether there is anything to say of a key."""
-
-    def refusal(self, config: DictConfig, key: str, value: Any) -> str | None:
-        """Say why a key does not take a value; None if it does."""
-
-    def faults(self, config: DictConfig) -> list[str]:
-        """List what is wrong with a composed configuration."""
-
-
-class _Anything:
-    """The schema of an app that has none."""
-
-    def knows(self, config: DictConfig, key: str) -> bool:
+        """Tell whether a key is checked."""
         return False
 
     def refusal(self, config: DictConfig, key: str, value: Any) -> str | None:
+        """Explain why a key does not take a value; None if it does."""
         return None
 
     def faults(self, config: DictConfig) -> list[str]:
+        """List what is wrong with a composed configuration."""
         return []
 
 
-_registered: Schema = _Anything()
+class _NoChecks(Schema):
+    pass
+
+
+_registered: Schema = _NoChecks()
 
 
 def register(schema: Schema) -> None:
-    """Make steady ask a schema from now on, in place of an earlier one.
+    """Set the checks of the app, in place of earlier ones.
 
     Example:
         >>> register(registered())
@@ -50,7 +43,7 @@ def register(schema: Schema) -> None:
 
 
 def registered() -> Schema:
-    """Get the schema of the app; one that knows no key if it has registered none.
+    """Get the checks of the app.
 
     Example:
         >>> from omegaconf import OmegaConf
