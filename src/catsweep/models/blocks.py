@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from catsweep.errors import ConfigError
@@ -222,6 +223,33 @@ class ConvArchitecture:
         if name not in self.block:
             raise ConfigError(f"A block needs down, up and output, as conf/block/plain.yaml; got {list(self.block)}.")
         return self.block[name]
+
+
+def check_batch(cfg: DictConfig, photos: int | None = None) -> None:
+    """Refuse batches of one image where a network ends as a single cell, and normalizes it over the batch.
+
+    Mean and deviation are then those of one number per channel, which torch refuses in the first step. A batch has no
+    more than the `photos` that there are to train on, once they are known.
+
+    Raises:
+        ConfigError: naming the alternatives.
+
+    >>> check_batch(OmegaConf.create({"data": {"batch_size": 1}, "model": {"image_size": 64, "halvings": 4}}))
+    """
+    size, halvings = cfg.model.get("image_size"), cfg.model.get("halvings")
+    normalization = str(OmegaConf.select(cfg, "model.normalization._target_"))
+    if type(halvings) is not int or size != 2**halvings or not normalization.endswith("BatchNorm2d"):
+        return
+    if photos == 1:
+        batches, more = "batches of the 1 photo that there is to train on", "Add photos"
+    elif cfg.data.batch_size == 1:
+        batches, more = "data.batch_size=1", "Set data.batch_size=2 or more"
+    else:
+        return
+    raise ConfigError(
+        f"A network that ends as a single cell (data.size={size}, depth.halvings={halvings}) cannot be normalized over "
+        f"{batches}. {more}, or normalization=group{f', or depth.halvings={halvings - 1}' if halvings > 1 else ''}."
+    )
 
 
 class Encoder(nn.Module):

@@ -19,7 +19,7 @@ from torch.nn.utils import parametrize
 from catsweep.errors import ConfigError
 from catsweep.images import to_float
 from catsweep.losses.adversarial import AdversarialLoss, interpolated_gradient_penalty, r1_penalty
-from catsweep.models.blocks import Activation, ConvArchitecture, Decoder, Normalization, initialize
+from catsweep.models.blocks import Activation, ConvArchitecture, Decoder, Normalization, check_batch, initialize
 from catsweep.models.discriminator import Discriminator, PlainDiscriminator
 from catsweep.models.optimization import (
     EpochMeans,
@@ -105,6 +105,8 @@ class DCGAN(EpochMeans):
         self.generator_lr, self.discriminator_lr = generator_lr, discriminator_lr
         self.r1_gamma, self.r1_every = r1_gamma, r1_every
 
+    check_photos = staticmethod(check_batch)
+
     @classmethod
     def check_config(cls, cfg: DictConfig) -> None:
         """Refuse gradient penalties, also R1, of a projected discriminator that is normalized over the batch.
@@ -119,6 +121,7 @@ class DCGAN(EpochMeans):
         Raises:
             ConfigError: saying what there is instead.
         """
+        check_batch(cfg)
         normalization = str(OmegaConf.select(cfg, "model.discriminator.normalization._target_"))
         if "network" not in (cfg.model.get("discriminator") or {}) or "BatchNorm" not in normalization:
             return

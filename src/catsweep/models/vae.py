@@ -6,6 +6,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import pytorch_lightning as pl
@@ -17,7 +18,7 @@ from catsweep.instantiation import checked_once
 from catsweep.losses.divergence import free_bits as floor_divergence
 from catsweep.losses.divergence import kl_normal
 from catsweep.models.adversarial_term import AdversarialTerm
-from catsweep.models.blocks import ConvArchitecture, Decoder, Encoder
+from catsweep.models.blocks import ConvArchitecture, Decoder, Encoder, check_batch
 from catsweep.models.generator import evaluating
 from catsweep.models.optimization import (
     EpochMeans,
@@ -90,6 +91,8 @@ class VAE(FitsPrior, EpochMeans):
     """
 
     prior: AggregatePrior | None
+    check_config = check_photos = staticmethod(check_batch)
+    own_parts = MappingProxyType({"discriminator": "It has a discriminator of its own: model.adversarial.weight=6."})
 
     def __init__(
         self,

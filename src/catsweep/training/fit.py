@@ -106,7 +106,7 @@ def train(cfg: DictConfig, folder: Path) -> float | tuple[float, ...]:
     data: CatDataModule = instantiate(cfg.data)
     data.prepare_data()
     resume.check_photos(cfg, folder, data.ready.digest)
-    configuration.check_batch(cfg, len(data.ready.indices(TRAIN)))
+    configuration.check_photos(cfg, len(data.ready.indices(TRAIN)))
     provenance.write(folder, cfg, provenance.collect(cfg.seed, ROOT, data.ready.digest), ROOT)
     log.info("Preparing the scores against %s; new photos take a minute, known ones a second", data.ready.path.name)
     scorer: Scorer = scoring(ready=data.ready)

@@ -68,7 +68,7 @@ class SmokeTest:
         data = tried(lambda: self._prepared(cfg))
         if data is None:
             return said
-        tried(lambda: configuration.check_batch(cfg, len(data.ready.indices(TRAIN))))
+        tried(lambda: configuration.check_photos(cfg, len(data.ready.indices(TRAIN))))
         scorer = tried(lambda: self._scorer(cfg, data))
         if scorer is not None and self.pruned_by:
             tried(lambda: configuration.check_rungs(cfg, self.pruned_by, scorer.rung_names()))
