@@ -27,12 +27,11 @@ def replacing(path: Path) -> Iterator[Path]:
 
     An error inside the block leaves what was there before, and no debris. Missing folders are made.
 
-    Example:
-        >>> with replacing(Path("out/model.bin")) as unfinished:
-        ...     unfinished.write_bytes(b"weights")
-        7
-        >>> Path("out/model.bin").read_bytes()
-        b'weights'
+    >>> with replacing(Path("out/model.bin")) as unfinished:
+    ...     unfinished.write_bytes(b"weights")
+    7
+    >>> Path("out/model.bin").read_bytes()
+    b'weights'
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with named(path), _scratch(path) as unfinished:
@@ -43,8 +42,7 @@ def replacing(path: Path) -> Iterator[Path]:
 def write_bytes(path: Path, content: bytes) -> None:
     """Write bytes, flushed to the disk before the rename: no loss of power leaves an empty file.
 
-    Example:
-        >>> write_bytes(Path("a.bin"), b"whole")
+    >>> write_bytes(Path("a.bin"), b"whole")
     """
     with replacing(path) as unfinished, unfinished.open("wb") as file:
         file.write(content)
@@ -55,8 +53,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a text in UTF-8, with its own line ends.
 
-    Example:
-        >>> write_text(Path("a.txt"), "cats")
+    >>> write_text(Path("a.txt"), "cats")
     """
     with replacing(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8", newline="")
@@ -65,12 +62,11 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any, *, ascii_only: bool = True) -> None:
     """Write plain values as indented JSON; with `ascii_only=False` letters are not escaped.
 
-    Example:
-        >>> write_json(Path("a.json"), {"fid": 40.5})
-        >>> print(Path("a.json").read_text(), end="")
-        {
-          "fid": 40.5
-        }
+    >>> write_json(Path("a.json"), {"fid": 40.5})
+    >>> print(Path("a.json").read_text(), end="")
+    {
+      "fid": 40.5
+    }
     """
     write_text(path, json.dumps(content, indent=2, ensure_ascii=ascii_only) + "\n")
 
@@ -92,11 +88,10 @@ def _scratch(target: Path) -> Iterator[Path]:
 def tidy(parent: Path) -> None:
     """Remove the scratch files that killed writers left in a folder.
 
-    Example:
-        >>> beside(Path("a.txt")).touch()
-        >>> tidy(Path("."))
-        >>> list(Path(".").glob(".a.txt.*"))
-        []
+    >>> beside(Path("a.txt")).touch()
+    >>> tidy(Path("."))
+    >>> list(Path(".").glob(".a.txt.*"))
+    []
     """
     with suppress(OSError), os.scandir(parent) as entries:  # a folder that cannot be listed is not ours to tidy
         found = [Path(entry.path) for entry in entries if entry.is_file(follow_symlinks=False)]
@@ -110,12 +105,11 @@ def tidy(parent: Path) -> None:
 def lock_of_the_dead(path: Path) -> Iterator[bool]:
     """Yield whether the writer that locked a file is dead; then the block holds the lock.
 
-    Example:
-        >>> path, lock = locked(lambda: beside(Path("a.txt")))
-        >>> with lock_of_the_dead(path) as dead:
-        ...     dead
-        False
-        >>> os.close(lock)
+    >>> path, lock = locked(lambda: beside(Path("a.txt")))
+    >>> with lock_of_the_dead(path) as dead:
+    ...     dead
+    False
+    >>> os.close(lock)
     """
     lock = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
@@ -129,9 +123,8 @@ def locked(make: Callable[[], Path]) -> tuple[Path, int]:
 
     If another process that tidies removes it before it is locked, `make` is asked for another path.
 
-    Example:
-        >>> path, lock = locked(lambda: beside(Path("a.txt")))
-        >>> os.close(lock)
+    >>> path, lock = locked(lambda: beside(Path("a.txt")))
+    >>> os.close(lock)
     """
     while True:
         path = make()
@@ -163,8 +156,7 @@ def _is_still(descriptor: int, path: Path) -> bool:
 def beside(target: Path) -> Path:
     """Get a unique path for a scratch of a file or folder, in the same folder.
 
-    Example:
-        >>> beside(Path("out/a.txt"))
-        PosixPath('out/.a.txt....steady')
+    >>> beside(Path("out/a.txt"))
+    PosixPath('out/.a.txt....steady')
     """
     return target.with_name(f".{target.name}.{uuid.uuid4().hex[:16]}.steady")

@@ -9,11 +9,10 @@ from collections.abc import Iterator
 def causes(error: BaseException, suppressed: bool = False) -> Iterator[BaseException]:
     """Yield an exception and its causes, each once; with `suppressed` also those that `raise … from None` hides.
 
-    Example:
-        >>> error = KeyError("a")
-        >>> error.__cause__ = ValueError("b")
-        >>> " from ".join(type(cause).__name__ for cause in causes(error))
-        'KeyError from ValueError'
+    >>> error = KeyError("a")
+    >>> error.__cause__ = ValueError("b")
+    >>> " from ".join(type(cause).__name__ for cause in causes(error))
+    'KeyError from ValueError'
     """
     seen: set[int] = set()
     following: BaseException | None = error

@@ -42,9 +42,8 @@ _parser = cache(OverridesParser.create)
 def bare(key: str) -> str:
     """Remove the prefix of a key, so that `x`, `+x` and `++x` are one.
 
-    Example:
-        >>> bare("++model.lr")
-        'model.lr'
+    >>> bare("++model.lr")
+    'model.lr'
     """
     return key.lstrip("+")
 
@@ -52,9 +51,8 @@ def bare(key: str) -> str:
 def prefix(key: str) -> str:
     """Get the prefix of a key: empty, `+` or `++`.
 
-    Example:
-        >>> prefix("++model.lr")
-        '++'
+    >>> prefix("++model.lr")
+    '++'
     """
     return key[: len(key) - len(bare(key))]
 
@@ -65,9 +63,8 @@ def parsed(text: str) -> Any:
     Raises:
         ValueError: the text is none.
 
-    Example:
-        >>> parsed("[1, a]"), parsed("1e-3")
-        ([1, 'a'], 0.001)
+    >>> parsed("[1, a]"), parsed("1e-3")
+    ([1, 'a'], 0.001)
     """
     found = _parsed(text)
     if found is None:
@@ -78,9 +75,8 @@ def parsed(text: str) -> Any:
 def encode(value: Any) -> Scalar:
     """Encode a parsed value as what Optuna keeps.
 
-    Example:
-        >>> encode(parsed("[1, 'a b']")), encode("[1]"), encode(True)
-        ("[1,'a b']", "'[1]'", True)
+    >>> encode(parsed("[1, 'a b']")), encode("[1]"), encode(True)
+    ("[1,'a b']", "'[1]'", True)
     """
     if isinstance(value, QuotedString):
         value = value.text
@@ -94,9 +90,8 @@ def encode(value: Any) -> Scalar:
 def decode(value: Scalar) -> Any:
     """Decode what `encode` has made, with the quotes of all strings taken off.
 
-    Example:
-        >>> decode("[1,'a b']"), decode("'[1]'"), decode("a")
-        ([1, 'a b'], '[1]', 'a')
+    >>> decode("[1,'a b']"), decode("'[1]'"), decode("a")
+    ([1, 'a b'], '[1]', 'a')
     """
     if isinstance(value, str) and _is_encoding(value):
         return Override._convert_value(parsed(value))
@@ -106,9 +101,8 @@ def decode(value: Scalar) -> Any:
 def as_text(value: Scalar) -> str:
     """Format an encoded value in Hydra's grammar.
 
-    Example:
-        >>> as_text(None), as_text("null"), as_text("[1]")
-        ('null', "'null'", '[1]')
+    >>> as_text(None), as_text("null"), as_text("[1]")
+    ('null', "'null'", '[1]')
     """
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
@@ -120,9 +114,8 @@ def as_text(value: Scalar) -> str:
 def as_override(key: str, value: Any) -> str:
     """Format an entry of `params` as an override: text is already in Hydra's grammar, other values are put in it.
 
-    Example:
-        >>> as_override("lr", "interval(0, 1)"), as_override("sizes", [1, "a b"])
-        ('lr=interval(0, 1)', "sizes=[1,'a b']")
+    >>> as_override("lr", "interval(0, 1)"), as_override("sizes", [1, "a b"])
+    ('lr=interval(0, 1)', "sizes=[1,'a b']")
     """
     return f"{key}={value if isinstance(value, str) else as_text(encode(_with_quotes(value)))}"
 
@@ -135,9 +128,8 @@ def as_overrides(params: Mapping[str, Scalar], space: Iterable[str], exact: bool
         space: the keys of its contract's space, with the prefix that an override needs.
         exact: whether the study tells strings from other values (see `meta.SPELLING`); an older one kept them bare.
 
-    Example:
-        >>> as_overrides({"lr": 0.1, "name": "null"}, ["+lr"], exact=True)
-        {'+lr': '0.1', 'name': "'null'"}
+    >>> as_overrides({"lr": 0.1, "name": "null"}, ["+lr"], exact=True)
+    {'+lr': '0.1', 'name': "'null'"}
     """
     keys = {bare(key): key for key in space}
     return {
@@ -149,9 +141,8 @@ def as_overrides(params: Mapping[str, Scalar], space: Iterable[str], exact: bool
 def quoted(value: str) -> str:
     r"""Quote a string for Hydra's override grammar, where a backslash is itself unless a quote comes after it.
 
-    Example:
-        >>> print(quoted("it's"))
-        'it\'s'
+    >>> print(quoted("it's"))
+    'it\'s'
     """
     escaped = re.sub(r"(\\*)('|\Z)", lambda found: 2 * found[1] + (r"\'" if found[2] else ""), value)
     return f"'{escaped}'"
@@ -182,10 +173,9 @@ def _parsed(text: str) -> tuple[Any] | None:
 class Arguments:
     """The parsed override lines of a sweep: what is searched, what is fixed, what is deleted; each key once.
 
-    Example:
-        >>> read = Arguments.read(["+lr=choice(0.1, 1)", "epochs=5", "~logger"], "the command line")
-        >>> list(read.searched), read.fixed, read.deletions, read.prefixes
-        (['lr'], {'epochs': '5'}, ('~logger',), {'lr': '+'})
+    >>> read = Arguments.read(["+lr=choice(0.1, 1)", "epochs=5", "~logger"], "the command line")
+    >>> list(read.searched), read.fixed, read.deletions, read.prefixes
+    (['lr'], {'epochs': '5'}, ('~logger',), {'lr': '+'})
     """
 
     searched: dict[str, BaseDistribution] = field(default_factory=dict)  # by key, without `+`
@@ -257,8 +247,7 @@ def check_deletions(arguments: Arguments) -> None:
     Raises:
         ConfigError: with all of them.
 
-    Example:
-        >>> check_deletions(Arguments.read(["lr=choice(0.1, 1)", "~model"], "the command line"))
+    >>> check_deletions(Arguments.read(["lr=choice(0.1, 1)", "~model"], "the command line"))
     """
     problems = []
     for deletion in arguments.deletions:

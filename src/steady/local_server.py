@@ -50,10 +50,9 @@ def refusal(method: str, target: str, headers: Iterable[tuple[str, str]]) -> str
         target: as in the request line.
         headers: names and values as they came.
 
-    Example:
-        >>> refusal("GET", "/", [("Host", "localhost:8080")])
-        >>> refusal("GET", "/", [("Host", "evil.example")])
-        'Expected 127.0.0.1, localhost or [::1] in Host, once.'
+    >>> refusal("GET", "/", [("Host", "localhost:8080")])
+    >>> refusal("GET", "/", [("Host", "evil.example")])
+    'Expected 127.0.0.1, localhost or [::1] in Host, once.'
     """
     given = defaultdict(list)
     for name, value in headers:
@@ -135,14 +134,13 @@ class LocalRequestHandler(WSGIRequestHandler):
 def with_headers(app: WSGIApplication, policy: str, untrusted: str) -> WSGIApplication:
     """Add `HEADERS` and a Content-Security-Policy to each answer; no script runs at paths that begin with `untrusted`.
 
-    Example:
-        >>> def app(environ, start_response):
-        ...     start_response("200 OK", [])
-        ...     return []
-        >>> answer = with_headers(app, "default-src 'self'", "/artifacts")
-        >>> answer({"PATH_INFO": "/"}, lambda status, headers: print(status, len(headers)))
-        200 OK 5
-        []
+    >>> def app(environ, start_response):
+    ...     start_response("200 OK", [])
+    ...     return []
+    >>> answer = with_headers(app, "default-src 'self'", "/artifacts")
+    >>> answer({"PATH_INFO": "/"}, lambda status, headers: print(status, len(headers)))
+    200 OK 5
+    []
     """
 
     def answered(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -163,10 +161,9 @@ def uvicorn_server(app: "ASGIApp", policy: str, grace: int, lifespan: bool = Tru
 
     Its parser is h11 whatever is installed: another hides the request line.
 
-    Example:
-        >>> async def app(scope, receive, send): ...
-        >>> uvicorn_server(app, "default-src 'self'", grace=3).config.http
-        'h11'
+    >>> async def app(scope, receive, send): ...
+    >>> uvicorn_server(app, "default-src 'self'", grace=3).config.http
+    'h11'
     """
     import uvicorn
 
@@ -184,10 +181,9 @@ def listen(port: int, key: str) -> socket.socket:
     Raises:
         ConfigError: no port is free; the message names `key`, which sets the port.
 
-    Example:
-        >>> with listen(0, "port") as server:
-        ...     server.getsockname()[0]
-        '127.0.0.1'
+    >>> with listen(0, "port") as server:
+    ...     server.getsockname()[0]
+    '127.0.0.1'
     """
     other = OTHER.format(key=key)
     tried = range(port, min(port + TRIES, 1 << 16)) if port else range(1)

@@ -42,9 +42,8 @@ RANGES = {  # of numbers: the least value, whether it is whole, whether null is 
 class TrialTimeout:
     """Bounds on the time of one attempt of a trial, in seconds; None: no bound.
 
-    Example:
-        >>> TrialTimeout(total=5).every
-        0.25
+    >>> TrialTimeout(total=5).every
+    0.25
     """
 
     progress: float | None = None  # without a sign of progress
@@ -153,11 +152,10 @@ def read(raw: Mapping[str, Any], job_name: str, sweep_dir: str) -> SweepOptions:
     Raises:
         ConfigError: a value that cannot be meant.
 
-    Example:
-        >>> from hydra_plugins.steady_sweeper.config import SteadySweeperConf
-        >>> raw = {**vars(SteadySweeperConf()), "sampler": None, "n_jobs": 2}
-        >>> read(raw, "app", "multirun/now").storage
-        'sqlite:///multirun/now/study.db'
+    >>> from hydra_plugins.steady_sweeper.config import SteadySweeperConf
+    >>> raw = {**vars(SteadySweeperConf()), "sampler": None, "n_jobs": 2}
+    >>> read(raw, "app", "multirun/now").storage
+    'sqlite:///multirun/now/study.db'
     """
     keys = {key: _plain(value) for key, value in raw.items()}
     keys["sampler"] = keys["sampler"] or {"_target_": TPE}
@@ -198,9 +196,8 @@ def read(raw: Mapping[str, Any], job_name: str, sweep_dir: str) -> SweepOptions:
 def naming(config: DictConfig) -> str:
     """Get the key by which a user names a study: the app's own, if `hydra.sweeper.study_name` interpolates one.
 
-    Example:
-        >>> naming(OmegaConf.create({"hydra": {"sweeper": {"study_name": "${run.name}"}}}))
-        'run.name'
+    >>> naming(OmegaConf.create({"hydra": {"sweeper": {"study_name": "${run.name}"}}}))
+    'run.name'
     """
     sweeper = OmegaConf.to_container(config.hydra.sweeper, resolve=False)
     assert isinstance(sweeper, dict)

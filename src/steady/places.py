@@ -62,11 +62,10 @@ def translated_errors(cfg: DictConfig | None = None, key: str | None = None) -> 
 
     For `cfg` and `key` see `check`.
 
-    Example:
-        >>> with translated_errors():
-        ...     raise NotADirectoryError(errno.ENOTDIR, "", "out/a")
-        Traceback (most recent call last):
-        steady.exceptions.PlaceError: out/a cannot be used: a file is where a folder is needed. Move it away.
+    >>> with translated_errors():
+    ...     raise NotADirectoryError(errno.ENOTDIR, "", "out/a")
+    Traceback (most recent call last):
+    steady.exceptions.PlaceError: out/a cannot be used: a file is where a folder is needed. Move it away.
     """
     try:
         yield
@@ -90,8 +89,7 @@ def check(folder: Path, cfg: DictConfig | None = None, file: str | None = None, 
     Raises:
         PlaceError: saying what is wrong with it.
 
-    Example:
-        >>> check(Path("outputs/a"))
+    >>> check(Path("outputs/a"))
     """
     missing = [place for place in (folder, *folder.parents) if not os.path.lexists(place)]
     wanted = folder / (file or "")
@@ -129,11 +127,10 @@ def _write_a_block(folder: Path, wanted: Path) -> None:
 def named(path: Path) -> Iterator[None]:
     """Set the file name of an `OSError` of the block that has none.
 
-    Example:
-        >>> with named(Path("a.txt")):
-        ...     raise OSError(errno.ENOSPC, "No space left")
-        Traceback (most recent call last):
-        OSError: [Errno 28] No space left: 'a.txt'
+    >>> with named(Path("a.txt")):
+    ...     raise OSError(errno.ENOSPC, "No space left")
+    Traceback (most recent call last):
+    OSError: [Errno 28] No space left: 'a.txt'
     """
     try:
         yield
@@ -146,9 +143,8 @@ def named(path: Path) -> Iterator[None]:
 def is_full(error: BaseException) -> bool:
     """Tell whether an error, or its cause, says that a disk is full, or a quota or the size of a file used up.
 
-    Example:
-        >>> is_full(OSError(errno.ENOSPC, "No space left on device")), is_full(OSError("other"))
-        (True, False)
+    >>> is_full(OSError(errno.ENOSPC, "No space left on device")), is_full(OSError("other"))
+    (True, False)
     """
     return (found := _find(error)) is not None and found[0] in NO_SPACE
 
@@ -158,9 +154,8 @@ def explain(error: BaseException, cfg: DictConfig | None = None, key: str | None
 
     The causes of the error count too: libraries wrap what they cannot handle. For `cfg` and `key` see `check`.
 
-    Example:
-        >>> explain(PermissionError(errno.EACCES, "", "out/a"), key="out=DIR")
-        'out/a cannot be used: permission is denied. Grant access, or choose another place: out=DIR.'
+    >>> explain(PermissionError(errno.EACCES, "", "out/a"), key="out=DIR")
+    'out/a cannot be used: permission is denied. Grant access, or choose another place: out=DIR.'
     """
     if (found := _find(error)) is None:
         return None
@@ -279,10 +274,9 @@ class Ending(Callback):
 def exit_with_message(error: Exception, cfg: DictConfig | None = None) -> NoReturn:
     """Exit with one message, and code 1, for an error of ours or about a place; raise any other again.
 
-    Example:
-        >>> exit_with_message(PlaceError("out cannot be written."))
-        Traceback (most recent call last):
-        SystemExit: 1
+    >>> exit_with_message(PlaceError("out cannot be written."))
+    Traceback (most recent call last):
+    SystemExit: 1
     """
     if not isinstance(error, SteadyError):
         said = explain(error, cfg)

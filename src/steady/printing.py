@@ -32,9 +32,8 @@ def readable(text: str, lines: bool = True) -> str:
 
     That are bytes that are not UTF-8 (PEP 383), control and format characters (Unicode's "Other"), line separators.
 
-    Example:
-        >>> print(readable("\x1b[2Jcat\u202egpj.exe"))
-        \x1b[2Jcat\u202egpj.exe
+    >>> print(readable("\x1b[2Jcat\u202egpj.exe"))
+    \x1b[2Jcat\u202egpj.exe
     """
     kept = "\n\t" if lines else ""
     if text.isprintable() or all(char.isprintable() or char in kept for char in text):
@@ -48,9 +47,8 @@ def readable(text: str, lines: bool = True) -> str:
 def readable_name(name: str) -> str:
     r"""Escape the invisible characters of a file name, or another text that is to stay in one line.
 
-    Example:
-        >>> print(readable_name("two\nlines.jpg"))
-        two\nlines.jpg
+    >>> print(readable_name("two\nlines.jpg"))
+    two\nlines.jpg
     """
     return readable(name, lines=False)
 
@@ -72,9 +70,8 @@ def _escape(char: str) -> str:
 def say(*words: object, file: TextIO | None = None, flush: bool = False) -> None:
     r"""Print words readably, as `print` does.
 
-    Example:
-        >>> say("trial", 3, "\x07")
-        trial 3 \x07
+    >>> say("trial", 3, "\x07")
+    trial 3 \x07
     """
     print(*(readable(str(word)) for word in words), file=file or sys.stdout, flush=flush)
 
@@ -104,8 +101,7 @@ class ReadableRecord(logging.LogRecord):
 def make_logs_readable() -> None:
     """Make all loggers of this process and those forked from it write readably.
 
-    Example:
-        >>> make_logs_readable()  # doctest: +SKIP
+    >>> make_logs_readable()  # doctest: +SKIP
     """
     logging.setLogRecordFactory(ReadableRecord)
 
@@ -127,9 +123,8 @@ def _console() -> type[Any]:
 def console(**how: Any) -> Any:
     """Make a console of Rich that prints readably, and takes `[red]` and `:cat:` in a name for no markup.
 
-    Example:
-        >>> console(file=sys.stdout).print("[red]:cat:")
-        [red]:cat:
+    >>> console(file=sys.stdout).print("[red]:cat:")
+    [red]:cat:
     """
     return _console()(**{"markup": False, "emoji": False} | how)
 
@@ -150,9 +145,8 @@ _BLANK = re.compile(r"'*[\t\r\n]")
 def escaped(value: T) -> T:
     """Escape a value for a cell of a CSV file: a quote before each sign that could begin a formula.
 
-    Example:
-        >>> escaped("=1+1"), escaped("a;-b"), escaped("-1.5"), escaped(-1.5), escaped("a-b.jpg")
-        ("'=1+1", "a;'-b", '-1.5', -1.5, 'a-b.jpg')
+    >>> escaped("=1+1"), escaped("a;-b"), escaped("-1.5"), escaped(-1.5), escaped("a-b.jpg")
+    ("'=1+1", "a;'-b", '-1.5', -1.5, 'a-b.jpg')
     """
     if not isinstance(value, str) or (value[:1].isalnum() and _DIVIDED.search(value) is None):
         return value
@@ -163,9 +157,8 @@ def escaped(value: T) -> T:
 def unescaped(text: str) -> str:
     """Recover the text that `escaped` has made a cell of.
 
-    Example:
-        >>> unescaped("'=1+1"), unescaped("'quoted'")
-        ('=1+1', "'quoted'")
+    >>> unescaped("'=1+1"), unescaped("'quoted'")
+    ('=1+1', "'quoted'")
     """
 
     def without_quote(found: re.Match[str]) -> str:
@@ -190,9 +183,8 @@ class Markdown(str):
 def plain(text: object) -> Markdown:
     r"""Escape a text for Markdown, on one line; `Markdown` itself stays.
 
-    Example:
-        >>> print(plain("[a](b)|<c>"))
-        \[a\](b)&#124;&lt;c&gt;
+    >>> print(plain("[a](b)|<c>"))
+    \[a\](b)&#124;&lt;c&gt;
     """
     if isinstance(text, Markdown):
         return text
@@ -203,9 +195,8 @@ def plain(text: object) -> Markdown:
 def code(text: object) -> Markdown:
     """Format a text as inline code, also in a table.
 
-    Example:
-        >>> code("a_b"), code("a|b")
-        ('`a_b`', '<code>a&#124;b</code>')
+    >>> code("a_b"), code("a|b")
+    ('`a_b`', '<code>a&#124;b</code>')
     """
     line = _line(text)
     # Code between backticks ends at one, in a table at a stroke, and for Liquid at {{.
@@ -215,9 +206,8 @@ def code(text: object) -> Markdown:
 def fenced(text: str) -> list[Markdown]:
     """Format a text as the lines of a fenced code block.
 
-    Example:
-        >>> fenced("x = 1")
-        ['```text', 'x = 1', '```']
+    >>> fenced("x = 1")
+    ['```text', 'x = 1', '```']
     """
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
@@ -227,9 +217,8 @@ def fenced(text: str) -> list[Markdown]:
 def preformatted(text: str) -> Markdown:
     """Format a text as a code block within HTML, where not every reader of Markdown knows fences.
 
-    Example:
-        >>> preformatted("<x>")
-        '<pre>&lt;x&gt;</pre>'
+    >>> preformatted("<x>")
+    '<pre>&lt;x&gt;</pre>'
     """
     return Markdown(f"<pre>{html.escape(readable(text), quote=False)}</pre>")
 
@@ -237,9 +226,8 @@ def preformatted(text: str) -> Markdown:
 def table(head: Sequence[object], rows: Iterable[Sequence[object]], right: bool = False) -> list[Markdown]:
     """Format a table as lines; `right` aligns all columns but the first to the right.
 
-    Example:
-        >>> table(["a", "b"], [[1, 2]], right=True)
-        ['| a | b |', '| --- | ---: |', '| 1 | 2 |']
+    >>> table(["a", "b"], [[1, 2]], right=True)
+    ['| a | b |', '| --- | ---: |', '| 1 | 2 |']
     """
     ruler = [Markdown("---"), *[Markdown("---:" if right else "---")] * (len(head) - 1)]
     return [Markdown(f"| {' | '.join(map(plain, cells))} |") for cells in (head, ruler, *rows)]

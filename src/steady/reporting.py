@@ -38,13 +38,12 @@ from steady.study.trial_folders import PROGRESS
 class TrialReporter:
     """A reporter of the scores of one attempt of a trial.
 
-    Example:
-        >>> study = optuna.create_study()
-        >>> reporter = TrialReporter(study, study.ask().number)
-        >>> reporter.report(1, {"loss": 0.5})  # the study does not prune
-        False
-        >>> study.trials[0].user_attrs
-        {'steady:rungs': {'1': {'loss': 0.5}}}
+    >>> study = optuna.create_study()
+    >>> reporter = TrialReporter(study, study.ask().number)
+    >>> reporter.report(1, {"loss": 0.5})  # the study does not prune
+    False
+    >>> study.trials[0].user_attrs
+    {'steady:rungs': {'1': {'loss': 0.5}}}
     """
 
     def __init__(self, study: optuna.Study, number: int, attempt: int = 0) -> None:
@@ -55,8 +54,7 @@ class TrialReporter:
     def from_config(cls, trial: DictConfig) -> "TrialReporter | None":
         """Make the reporter of a job from the node `trial` of its configuration; None outside a sweep.
 
-        Example:
-            >>> TrialReporter.from_config(OmegaConf.create({"storage": None}))
+        >>> TrialReporter.from_config(OmegaConf.create({"storage": None}))
         """
         if trial.get("storage") is None:
             return None

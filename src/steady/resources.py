@@ -31,9 +31,8 @@ def without_rank(variables: Mapping[str, str]) -> dict[str, str]:
     A library in a job would wait for the other ranks, or write nothing as it is not the first. The allocation itself
     (`SLURM_JOB_ID`) stays.
 
-    Example:
-        >>> without_rank({"RANK": "1", "SLURM_JOB_ID": "7"})
-        {'SLURM_JOB_ID': '7'}
+    >>> without_rank({"RANK": "1", "SLURM_JOB_ID": "7"})
+    {'SLURM_JOB_ID': '7'}
     """
     return {name: value for name, value in variables.items() if not RANK.fullmatch(name)}
 
@@ -44,9 +43,8 @@ def visible_gpus(gpus: Any) -> list[str]:
     Raises:
         ConfigError: `gpus` is none of these.
 
-    Example:
-        >>> visible_gpus([0, 2])
-        ['0', '2']
+    >>> visible_gpus([0, 2])
+    ['0', '2']
     """
     if gpus == "auto":
         return _found()
@@ -85,9 +83,8 @@ def slots(n_jobs: Any, gpus: Any, share: float) -> int:
     Raises:
         ConfigError: `n_jobs` or `gpus` is none of what it may be.
 
-    Example:
-        >>> slots("auto", ["0", "1"], 0.5)
-        4
+    >>> slots("auto", ["0", "1"], 0.5)
+    4
     """
     if n_jobs != "auto":
         if type(n_jobs) is not int or n_jobs < 1:
@@ -105,9 +102,8 @@ def _slots_per_gpu(share: float) -> int:
 def cores() -> int:
     """Count the cores that this process may use.
 
-    Example:
-        >>> cores() >= 1
-        True
+    >>> cores() >= 1
+    True
     """
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -117,9 +113,8 @@ def environment(slot: int, slots: int, gpus: Sequence[str], share: float) -> dic
 
     A `share` of 0.5 puts two slots on one GPU, each with half of its memory; above 1, a slot has several.
 
-    Example:
-        >>> environment(1, 4, ["0", "1"], 0.5)["CUDA_VISIBLE_DEVICES"]
-        '0'
+    >>> environment(1, 4, ["0", "1"], 0.5)["CUDA_VISIBLE_DEVICES"]
+    '0'
     """
     result = {}
     if gpus:

@@ -26,9 +26,8 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9])", re.
 def why_not(name: str) -> str:
     """Explain why a text is no safe name; empty if it is one.
 
-    Example:
-        >>> why_not("../vae"), why_not("vae-2")
-        ("it holds '/'", '')
+    >>> why_not("../vae"), why_not("vae-2")
+    ("it holds '/'", '')
     """
     if _PLAIN.fullmatch(name) and not _RESERVED.match(name):
         return ""
@@ -61,9 +60,8 @@ def checked_name(name: object, what: str, error: type[SteadyError] = ConfigError
         what: what it names, for the message: `"trial" in outputs/best_model/choice.json`.
         error: class to raise.
 
-    Example:
-        >>> checked("vae-2", "study"), checked(7, "trial")
-        ('vae-2', '7')
+    >>> checked("vae-2", "study"), checked(7, "trial")
+    ('vae-2', '7')
     """
     if isinstance(name, int) and not isinstance(name, bool):
         name = str(name)
@@ -84,9 +82,8 @@ def checked_name(name: object, what: str, error: type[SteadyError] = ConfigError
 def plain_name(text: str, otherwise: str) -> str:
     """Convert a text to a safe name of at most 60 characters, or else `otherwise`.
 
-    Example:
-        >>> plain("../Mia & Leo.", "photo")
-        'Mia-Leo'
+    >>> plain("../Mia & Leo.", "photo")
+    'Mia-Leo'
     """
     kept = re.sub(r"[^\w.-]+", "-", unicodedata.normalize("NFKC", text)).strip("-.")[:60].strip("-.")
     return kept if kept and not why_not(kept) else otherwise
@@ -95,9 +92,8 @@ def plain_name(text: str, otherwise: str) -> str:
 def inside(folder: Path, path: Path) -> bool:
     """Tell whether a path leads to a folder or into it, all links followed.
 
-    Example:
-        >>> inside(Path("out"), Path("out/../secret"))
-        False
+    >>> inside(Path("out"), Path("out/../secret"))
+    False
     """
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
@@ -123,11 +119,10 @@ def refuse_links(
         error: class to raise.
         dangling: whether a link within the folder may lead nowhere.
 
-    Example:
-        >>> Path("link").symlink_to("/etc")
-        >>> refuse_links([Path("link/passwd")], Path("."), "run", DataError)  # doctest: +IGNORE_EXCEPTION_DETAIL
-        Traceback (most recent call last):
-        steady.exceptions.DataError: link is a link out of the run, to /etc, and links are not followed.
+    >>> Path("link").symlink_to("/etc")
+    >>> refuse_links([Path("link/passwd")], Path("."), "run", DataError)  # doctest: +IGNORE_EXCEPTION_DETAIL
+    Traceback (most recent call last):
+    steady.exceptions.DataError: link is a link out of the run, to /etc, and links are not followed.
     """
     for path in paths:
         if not inside(folder, path) or (not dangling and path.is_symlink() and not path.exists()):
@@ -144,8 +139,7 @@ def refuse_links(
 def refuse_links_within(folder: Path, what: str, error: type[SteadyError]) -> None:
     """Refuse the same (`refuse_links`) among all that is in a folder, however deep; it may be missing.
 
-    Example:
-        >>> refuse_links_within(Path("nowhere"), "run", DataError)
+    >>> refuse_links_within(Path("nowhere"), "run", DataError)
     """
     refuse_links(_unusual(folder), folder, what, error)
 
@@ -157,10 +151,9 @@ def require_regular(file: Path) -> None:
         DataError: it is one of these. A folder passes: that is an error of who opens it.
         OSError: it is not there, or cannot be looked at.
 
-    Example:
-        >>> require_regular(Path("/dev/zero"))
-        Traceback (most recent call last):
-        steady.exceptions.DataError: /dev/zero is no file, but a pipe, a socket or a device.
+    >>> require_regular(Path("/dev/zero"))
+    Traceback (most recent call last):
+    steady.exceptions.DataError: /dev/zero is no file, but a pipe, a socket or a device.
     """
     mode = file.stat().st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):

@@ -27,11 +27,10 @@ class Interruption:
     Args:
         said: line that is printed when the process ends.
 
-    Example:
-        >>> handler = Interruption()
-        >>> handler.note(signal.SIGTERM)
-        >>> handler.code
-        143
+    >>> handler = Interruption()
+    >>> handler.note(signal.SIGTERM)
+    >>> handler.code
+    143
     """
 
     def __init__(self, said: str = SAID) -> None:
@@ -110,9 +109,8 @@ class Command(Interruption):
 def ignored(number: int) -> bool:
     """Tell whether a signal is ignored, as SIGHUP under `nohup`.
 
-    Example:
-        >>> ignored(signal.SIGALRM)
-        False
+    >>> ignored(signal.SIGALRM)
+    False
     """
     return signal.getsignal(number) == signal.SIG_IGN
 

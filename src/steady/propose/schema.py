@@ -35,8 +35,7 @@ _registered: Schema = _NoChecks()
 def register(schema: Schema) -> None:
     """Set the checks of the app, in place of earlier ones.
 
-    Example:
-        >>> register(registered())
+    >>> register(registered())
     """
     global _registered
     _registered = schema
@@ -45,9 +44,8 @@ def register(schema: Schema) -> None:
 def registered() -> Schema:
     """Get the checks of the app.
 
-    Example:
-        >>> from omegaconf import OmegaConf
-        >>> registered().faults(OmegaConf.create({}))
-        []
+    >>> from omegaconf import OmegaConf
+    >>> registered().faults(OmegaConf.create({}))
+    []
     """
     return _registered

@@ -247,9 +247,8 @@ def estimate_left(
     Returns:
         None if nothing has finished, and there are trials of which nothing is known.
 
-    Example:
-        >>> estimate_left([60.0, 120.0], remaining=2, slots=2, running_left=[30.0])
-        120.0
+    >>> estimate_left([60.0, 120.0], remaining=2, slots=2, running_left=[30.0])
+    120.0
     """
     mean = sum(finished) / len(finished) if finished else None
     if mean is None and (remaining or None in running_left):
@@ -268,9 +267,8 @@ def estimate_left(
 def duration(seconds: float) -> str:
     """Format seconds for people.
 
-    Example:
-        >>> duration(42), duration(185), duration(7800)
-        ('42s', '3m05', '2h10')
+    >>> duration(42), duration(185), duration(7800)
+    ('42s', '3m05', '2h10')
     """
     minutes, rest = divmod(max(0, round(seconds)), 60)
     if minutes == 0:
@@ -285,9 +283,8 @@ def read_progress(folder: Path) -> dict[str, Any]:
         `epoch`, `epochs`, `metric`, `score`, `seconds_left`, `updated`, as far as they are there and sound. A file that
         is missing, or not whole, has none yet: never an error.
 
-    Example:
-        >>> read_progress(Path("nowhere"))
-        {}
+    >>> read_progress(Path("nowhere"))
+    {}
     """
     try:
         reported = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
