@@ -58,7 +58,6 @@ PORT = whole(0, (1 << 16) - 1)
 SHARE = Value(UNIT)
 BELOW_1 = real(0, 1, below=True)
 WEIGHT = real(0, 1e6)
-ABOVE_0 = real(0, 1e6, beyond=True)
 SLOPE = real(0, 1000)
 RATE = real(0, 1e30)  # of float32; 0 trains nothing, and the largest diverge, which a run says itself
 BETAS = several(Real(0, 1, below=True), length=2)
@@ -76,6 +75,8 @@ def _images(reader: Branch, **more: Any) -> Branch:
     return target(source=TEXT_OR_NULL, **more, reader=reader, size=SIDE, root=TEXT, **batches)
 
 
+# Keys of one topic share a line.
+# fmt: off
 UNCHANGED = target(probability=SHARE)  # an operation of `catsweep.data.operations` without a range
 OPERATION = target(probability=SHARE, range=several(Real(0, 100), length=2))
 OPERATIONS = dict.fromkeys(("bright_dim", "bright_light", "contrast", "saturation", "crop_random"), OPERATION)
@@ -85,10 +86,8 @@ def _trainer(**keys: Any) -> Branch:
     names = ("auto", "16", "16-mixed", "16-true", "32", "32-true", "64", "64-true", "bf16", "bf16-mixed", "bf16-true")
     return target(
         accelerator=choice("auto", "cpu", "gpu", "cuda", "mps"),
-        devices=Value(Either((Whole(1, 1024), Choice(("auto",)), Several(Whole(0, 1023), least=1)))),
-        **keys,
-        precision=choice(*names),
-        threads=THREADS,
+        devices=Value(Either((Whole(1, 1024), Choice(("auto",)), Several(Whole(0, 1023), least=1)))), **keys,
+        precision=choice(*names), threads=THREADS,
     )
 
 
@@ -100,22 +99,11 @@ def _judge(**extractor: Any) -> Branch:
     return part(
         required=SWITCH,
         extractor=target(
-            file=TEXT,
-            sha256=TEXT_OR_NULL,
-            name=TEXT_OR_NULL,
-            size=whole(1, PIXELS, null=True),
-            mean=MEAN,
-            std=STD,
-            interpolation=choice("bicubic", "bilinear"),
-            pool=choice("cls", "mean", "none"),
-            threads=THREADS,
-            **extractor,
+            file=TEXT, sha256=TEXT_OR_NULL, name=TEXT_OR_NULL, size=whole(1, PIXELS, null=True), mean=MEAN,
+            std=STD, interpolation=choice("bicubic", "bilinear"), pool=choice("cls", "mean", "none"),
+            threads=THREADS, **extractor,
         ),
-        cache_root=TEXT_OR_NULL,
-        samples=whole(2),
-        seed=SEED,
-        reference=REFERENCE,
-        batch_size=POSITIVE,
+        cache_root=TEXT_OR_NULL, samples=whole(2), seed=SEED, reference=REFERENCE, batch_size=POSITIVE,
     )
 
 
@@ -129,39 +117,22 @@ def _recipe(**more: Any) -> Branch:
 
 
 NETWORKS = {
-    "image_size": SIDE,
-    "latent_size": WIDTH,
-    "halvings": HALVINGS,
-    "channels": WIDTH,
-    "max_channels": WIDTH,
-    "block": ANY,
-    "normalization": ANY,
+    "image_size": SIDE, "latent_size": WIDTH, "halvings": HALVINGS, "channels": WIDTH, "max_channels": WIDTH,
+    "block": ANY, "normalization": ANY,
 }
 DISCRIMINATOR = {
-    "image_size": SIDE,
-    "channels": WIDTH,
-    "normalization": ANY,
-    "activation": part(negative_slope=SLOPE),
+    "image_size": SIDE, "channels": WIDTH, "normalization": ANY, "activation": part(negative_slope=SLOPE),
     "spectral_norm": SWITCH,
 }
 PROJECTED = {
-    "network": NETWORK,
-    "strides": several(Whole(2, 16), least=1),
-    "head_channels": WIDTH,
-    "min_side": whole(1, 512, null=True),  # a batch of more would fill the memory
-    "pixels": SWITCH,
+    "network": NETWORK, "strides": several(Whole(2, 16), least=1), "head_channels": WIDTH,
+    "min_side": whole(1, 512, null=True), "pixels": SWITCH,  # a batch of larger images would fill the memory
 }
 
 
 def _discriminator(**keys: Any) -> dict[str, Any]:
     """A discriminator and its recipe."""
-    recipe = _recipe(
-        discriminator_lr=RATE,
-        batch_size=POSITIVE,
-        ema_decay=BELOW_1,
-        threads=THREADS,
-        augment=POLICY,
-    )
+    recipe = _recipe(discriminator_lr=RATE, batch_size=POSITIVE, ema_decay=BELOW_1, threads=THREADS, augment=POLICY)
     return {"discriminator": target(**DISCRIMINATOR, **keys), "recipe": recipe}
 
 
@@ -182,12 +153,9 @@ GROUPS: dict[str, Any] = {
     "data_hub_cats": _images(target(source=TEXT_OR_NULL, split=TEXT, column=TEXT_OR_NULL, min_side=MIN_SIDE)),
     "data_kaggle_cats": _images(
         target(
-            folder=TEXT_OR_NULL,
-            download=SWITCH,
+            folder=TEXT_OR_NULL, download=SWITCH,
             face=Branch(dict.fromkeys(("left_eye", "right_eye", "mouth"), several(UNIT, length=2))),
-            min_eye_distance=real(0, PIXELS),
-            min_inside=SHARE,
-            standard=whole(8, PIXELS),
+            min_eye_distance=real(0, PIXELS), min_inside=SHARE, standard=whole(8, PIXELS),
         ),
         download=SWITCH,
     ),
@@ -201,72 +169,42 @@ GROUPS: dict[str, Any] = {
     "judge_none": Branch({"_target_": TEXT_OR_NULL}),
     "judge_torch": _judge(),
     "logger_wandb": target(
-        project=TEXT,
-        **dict.fromkeys(("entity", "group", "name", "job_type"), TEXT_OR_NULL),
-        tags=several(Text()),
-        watch=choice("gradients", "parameters", "all", null=True),
-        system=SWITCH,
-        mode=choice("auto", "online", "offline", "disabled"),
-        save_dir=TEXT,
+        project=TEXT, **dict.fromkeys(("entity", "group", "name", "job_type"), TEXT_OR_NULL),
+        tags=several(Text()), watch=choice("gradients", "parameters", "all", null=True), system=SWITCH,
+        mode=choice("auto", "online", "offline", "disabled"), save_dir=TEXT,
     ),
     "loss_perceptual": Branch({"reconstruction": part(features=SHARE, network=NETWORK)}),
     "loss_wgan_gp": Branch({"adversarial": target(gradient_penalty=WEIGHT)}),
     "metrics_default": part(
         extractor=target(backend=choice("auto", "onnx", "torch"), threads=THREADS, cache_root=TEXT_OR_NULL),
-        scores=ANY,
-        cache_root=TEXT_OR_NULL,
-        samples=whole(2),
-        rung_samples=whole(2),
-        seed=SEED,
-        reference=REFERENCE,
-        batch_size=POSITIVE,
+        scores=ANY, cache_root=TEXT_OR_NULL, samples=whole(2), rung_samples=whole(2), seed=SEED,
+        reference=REFERENCE, batch_size=POSITIVE,
     ),
     "metrics_inception": Branch({"extractor": target(weights=TEXT, download=SWITCH)}),
     "model_dcgan": {  # its recipe comes with the discriminator
         "model": target(
             **NETWORKS,
             **dict.fromkeys(("activation", "discriminator", "adversarial_loss", "optimizer", "schedule"), ANY),
-            generator_lr=RATE,
-            discriminator_lr=RATE,
-            ema_decay=BELOW_1,
-            r1_gamma=WEIGHT,
-            r1_every=POSITIVE,
+            generator_lr=RATE, discriminator_lr=RATE, ema_decay=BELOW_1, r1_gamma=WEIGHT, r1_every=POSITIVE,
             augment=target(policy=POLICY),
         )
     },
     "model_vae": {
         "model": target(
-            **NETWORKS,
-            activation=ANY,
-            reconstruction_loss=ANY,
-            beta=WEIGHT,
-            beta_warmup=SHARE,
-            free_bits=WEIGHT,
-            aggregate_prior=SWITCH,
-            ema_decay=BELOW_1,
-            optimizer=ANY,
-            schedule=ANY,
+            **NETWORKS, activation=ANY, reconstruction_loss=ANY, beta=WEIGHT, beta_warmup=SHARE,
+            free_bits=WEIGHT, aggregate_prior=SWITCH, ema_decay=BELOW_1, optimizer=ANY, schedule=ANY,
             adversarial=target(
-                weight=WEIGHT,
-                start=SHARE,
-                similarity=SHARE,
-                discriminator=part(**DISCRIMINATOR, **PROJECTED),
-                loss=target(),
-                optimizer=_optimizer(betas=BETAS, fused=SWITCH),
-                augment=target(policy=POLICY),
+                weight=WEIGHT, start=SHARE, similarity=SHARE, discriminator=part(**DISCRIMINATOR, **PROJECTED),
+                loss=target(), optimizer=_optimizer(betas=BETAS, fused=SWITCH), augment=target(policy=POLICY),
             ),
         ),
         "recipe": _recipe(),
     },
     "model_vae_pretrained": {
         "model": target(
-            _convert_=CONVERSION,
-            image_size=SIDE,
-            **dict.fromkeys(("source", "subfolder", "revision"), TEXT_OR_NULL),
-            architecture=Branch(null=True),
-            train=choice("prior", "decoder"),
-            couplings=whole(1, 1024),
-            hidden=WIDTH,
+            _convert_=CONVERSION, image_size=SIDE,
+            **dict.fromkeys(("source", "subfolder", "revision"), TEXT_OR_NULL), architecture=Branch(null=True),
+            train=choice("prior", "decoder"), couplings=whole(1, 1024), hidden=WIDTH,
             **dict.fromkeys(("reconstruction_loss", "optimizer", "schedule"), ANY),
         ),
         "recipe": _recipe(),
@@ -293,113 +231,60 @@ COMMANDS: dict[str, Any] = {
     "best_model": {"study": TEXT_OR_NULL, **dict.fromkeys(("select", "sweeps", "outputs", "out"), TEXT)},
     "demo": {"bundle": TEXT_OR_NULL, "run": TEXT_OR_NULL, "port": PORT, "trust": TRUST},
     "evaluate": {
-        "bundle": TEXT_OR_NULL,
-        "exports": TEXT,
-        "ready": TEXT_OR_NULL,
-        "seed": whole(0, SEEDS, null=True),
-        "out": Value(Text(ending=".json"), null=True),
-        "trust": TRUST,
+        "bundle": TEXT_OR_NULL, "exports": TEXT, "ready": TEXT_OR_NULL, "seed": whole(0, SEEDS, null=True),
+        "out": Value(Text(ending=".json"), null=True), "trust": TRUST,
     },
     "export": {
-        "run": TEXT,
-        "out": TEXT,
-        "draws": whole(2, 10_000, or_0=True),
-        "ready": TEXT_OR_NULL,
-        "trust": TRUST,
-        "push": choice("hub", "wandb", null=True),
-        "hub_repo": TEXT_OR_NULL,
-        "private": SWITCH,
-        "wandb_project": TEXT,
-        "wandb_entity": TEXT_OR_NULL,
-        "wandb_registry": TEXT_OR_NULL,
+        "run": TEXT, "out": TEXT, "draws": whole(2, 10_000, or_0=True), "ready": TEXT_OR_NULL, "trust": TRUST,
+        "push": choice("hub", "wandb", null=True), "hub_repo": TEXT_OR_NULL, "private": SWITCH,
+        "wandb_project": TEXT, "wandb_entity": TEXT_OR_NULL, "wandb_registry": TEXT_OR_NULL,
     },
     "generate": {
-        "bundle": TEXT_OR_NULL,
-        "run": TEXT_OR_NULL,
-        "checkpoint": choice("best", "last"),
-        "n": whole(1, 1_000_000),
-        "seed": SEED,
-        "truncation": real(0, 1, beyond=True),
-        "photos": TEXT_OR_NULL,
+        "bundle": TEXT_OR_NULL, "run": TEXT_OR_NULL, "checkpoint": choice("best", "last"),
+        "n": whole(1, 1_000_000), "seed": SEED, "truncation": real(0, 1, beyond=True), "photos": TEXT_OR_NULL,
         "interpolate": whole(2, 10_000, null=True),
         "attribute": Branch(
             {
                 # As in `catsweep.generate.interpolation`.
                 "measure": choice("brightness", "contrast", "warmth", "colour", "detail", null=True),
-                "with": TEXT_OR_NULL,
-                "without": TEXT_OR_NULL,
-                "strength": real(0, 1000, beyond=True),
-                "steps": whole(2, 10_000),
-                "draws": whole(4, 1_000_000),
+                "with": TEXT_OR_NULL, "without": TEXT_OR_NULL, "strength": real(0, 1000, beyond=True),
+                "steps": whole(2, 10_000), "draws": whole(4, 1_000_000),
             }
         ),
-        "out": TEXT_OR_NULL,
-        "overwrite": SWITCH,
-        "columns": whole(1, 10_000, null=True),
-        "scale": whole(1, 16),
-        "fps": whole(1, 50),  # browsers slow a GIF down that is faster
-        "trust": TRUST,
+        "out": TEXT_OR_NULL, "overwrite": SWITCH, "columns": whole(1, 10_000, null=True), "scale": whole(1, 16),
+        "fps": whole(1, 50), "trust": TRUST,  # browsers slow a GIF down that is faster
     },
     "prepare": {
-        "name": TEXT_OR_NULL,
-        "size": SIDE,
-        "stages": several(Text(), least=1, null=True),
-        "verify": choice("auto", "serve", "csv"),
-        "export": TEXT_OR_NULL,
-        "manifest": choice("csv", "parquet"),
-        "download": SWITCH,
-        "val_fraction": BELOW_1,
-        "seed": SEED,
-        "root": TEXT,
-        "trust": TRUST,
-        "pipeline": several(Node(), least=1),
-        "original": target(min_side=MIN_SIDE, max_side=whole(1, 1 << 16)),
+        "name": TEXT_OR_NULL, "size": SIDE, "stages": several(Text(), least=1, null=True),
+        "verify": choice("auto", "serve", "csv"), "export": TEXT_OR_NULL, "manifest": choice("csv", "parquet"),
+        "download": SWITCH, "val_fraction": BELOW_1, "seed": SEED, "root": TEXT, "trust": TRUST,
+        "pipeline": several(Node(), least=1), "original": target(min_side=MIN_SIDE, max_side=whole(1, 1 << 16)),
         "duplicates": target(
             threshold=real(0, 1, beyond=True), review=real(0, 1, beyond=True), mirrored=SWITCH, crops=SWITCH
         ),
         "zoom": target(
-            size=SIDE,
-            landmarks=SWITCH,
-            cascades=SWITCH,
-            border=choice("reflect", "constant", "blur", "drop"),
-            colour=several(Whole(0, 255), length=3),
-            min_inside=SHARE,
-            max_enlarged=WEIGHT,
-            final=SIDE,
-            min_confidence=SHARE,
-            whole=choice("auto", "always", "never"),
+            size=SIDE, landmarks=SWITCH, cascades=SWITCH, border=choice("reflect", "constant", "blur", "drop"),
+            colour=several(Whole(0, 255), length=3), min_inside=SHARE, max_enlarged=WEIGHT, final=SIDE,
+            min_confidence=SHARE, whole=choice("auto", "always", "never"),
         ),
         "verification": target(
             mode=choice("auto", "serve", "csv"), val_fraction=BELOW_1, port=PORT, tolerate=several(Text())
         ),
         "augment": target(
-            copies=whole(1, 100_000),
-            size=SIDE,
-            seed=SEED,
-            working=real(1, 16),
+            copies=whole(1, 100_000), size=SIDE, seed=SEED, working=real(1, 16),
             operations=Branch({"flip": UNCHANGED, **OPERATIONS, "none": UNCHANGED}),
         ),
         "resize": target(size=SIDE),
         "formats": Branch({"jpg": IMAGE_FORMAT, "png": IMAGE_FORMAT, "tar": SHARDS, "parquet": SHARDS}),
     },
     "report": {
-        "study": TEXT_OR_NULL,
-        "select": TEXT_OR_NULL,
-        "sweeps": TEXT,
-        "outputs": TEXT,
-        "ready": TEXT,
-        "plotly": SWITCH,
+        "study": TEXT_OR_NULL, "select": TEXT_OR_NULL, "sweeps": TEXT, "outputs": TEXT, "ready": TEXT, "plotly": SWITCH,
     },
     "train": {
-        "seed": SEED,
-        "epochs": POSITIVE,
-        "minutes": real(0, 1e6, null=True, beyond=True),
-        "eval_every": Value(Either((Whole(1), Choice(("auto",))))),
-        "patience": whole(1, null=True),
-        "resume": Value(Either((Switch(), Text())), null=True),
-        "trust": TRUST,
-        "objective": several(Text(), least=1),
-        "study": TEXT_OR_NULL,
+        "seed": SEED, "epochs": POSITIVE, "minutes": real(0, 1e6, null=True, beyond=True),
+        "eval_every": Value(Either((Whole(1), Choice(("auto",))))), "patience": whole(1, null=True),
+        "resume": Value(Either((Switch(), Text())), null=True), "trust": TRUST,
+        "objective": several(Text(), least=1), "study": TEXT_OR_NULL,
         "rungs": several(Real(0, 1, beyond=True, below=True), rising=True),
         "trial": Branch(
             {"number": whole(0, null=True), "attempt": whole(0), "study": TEXT_OR_NULL, "storage": TEXT_OR_NULL}
