@@ -23,9 +23,7 @@ _tidied: set[tuple[int, str]] = set()
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a scratch file to write, and move it to its place when the block ends without an error.
-
-    An error inside the block leaves what was there before, and no debris. Missing folders are made.
+    """Yield a scratch file, and move it to its place, in folders that are made, if the block ends without an error.
 
     >>> with replacing(Path("out/model.bin")) as unfinished:
     ...     unfinished.write_bytes(b"weights")

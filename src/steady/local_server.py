@@ -42,13 +42,8 @@ OTHER = "Choose another: {key}=NUMBER, 0 for any that is free."
 def refusal(method: str, target: str, headers: Iterable[tuple[str, str]]) -> str | None:
     """Explain why a request is not from our own page or its user, without quoting it; None if it is.
 
-    Host guards against DNS rebinding, Origin and Fetch Metadata against other sites
-    (https://web.dev/articles/fetch-metadata, OWASP's "Cross-Site Request Forgery Prevention").
-
-    Args:
-        method: of the request.
-        target: as in the request line.
-        headers: names and values as they came.
+    `target` and `headers` are as they came. Host guards against DNS rebinding, Origin and Fetch Metadata against other
+    sites (https://web.dev/articles/fetch-metadata, OWASP's "Cross-Site Request Forgery Prevention").
 
     >>> refusal("GET", "/", [("Host", "localhost:8080")])
     >>> refusal("GET", "/", [("Host", "evil.example")])

@@ -128,10 +128,7 @@ class SweepOptions:
     given: Mapping[str, Any]  # all keys as given, plain values
 
     def confirmation_seconds(self, run: float) -> float:
-        """Estimate the seconds from the start of the last trial to the end of the confirmation; 0 without one.
-
-        Each trial and each confirmation run takes `run` seconds.
-        """
+        """Estimate the seconds from the last trial's start to the confirmation's end (0 without), `run` for each."""
         return 0.0 if self.confirm is None else run * (1 + math.ceil(self.confirm.runs / self.slots))
 
     @property
@@ -142,15 +139,12 @@ class SweepOptions:
 
 
 def read(raw: Mapping[str, Any], job_name: str, sweep_dir: str) -> SweepOptions:
-    """Check and complete the keys of `hydra.sweeper`.
+    """Check and complete the keys of `hydra.sweeper`, nodes of OmegaConf or plain values.
 
-    Args:
-        raw: nodes of OmegaConf or plain values.
-        job_name: the study's name if none is given; then `sweep_dir` holds it.
-        sweep_dir: the sweep's folder.
+    A study without a name has that of the job, and is kept in the sweep's folder.
 
     Raises:
-        ConfigError: a value that cannot be meant.
+        ConfigError: an invalid value.
 
     >>> from hydra_plugins.steady_sweeper.config import SteadySweeperConf
     >>> raw = {**vars(SteadySweeperConf()), "sampler": None, "n_jobs": 2}

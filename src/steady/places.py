@@ -58,9 +58,7 @@ warnings.filterwarnings("ignore", r"hydra\.utils\.instantiate\(\) resolved _targ
 
 @contextmanager
 def translated_errors(cfg: DictConfig | None = None, key: str | None = None) -> Iterator[None]:
-    """Raise a `PlaceError` in place of an error of the block that is about a place; any other one passes.
-
-    For `cfg` and `key` see `check`.
+    """Raise a `PlaceError` for an error of the block that is about a place (`cfg`, `key`: see `check`).
 
     >>> with translated_errors():
     ...     raise NotADirectoryError(errno.ENOTDIR, "", "out/a")
@@ -78,16 +76,9 @@ def translated_errors(cfg: DictConfig | None = None, key: str | None = None) -> 
 
 
 def check(folder: Path, cfg: DictConfig | None = None, file: str | None = None, key: str | None = None) -> None:
-    """Refuse a folder that cannot be written, before long work whose result goes there. Leaves it as it was.
+    """Raise a PlaceError for a folder, or a file in it, that cannot be written. Leaves it as it was, also if missing.
 
-    Args:
-        folder: may be missing, and so may those above it.
-        cfg: of the command, searched for the key that sets the place.
-        file: name of the one file that will be written there, if it is one.
-        key: `KEY=DIR`, for the message, if no value in `cfg` is the place.
-
-    Raises:
-        PlaceError: saying what is wrong with it.
+    The message names the key of `cfg` that sets the place, or else `key` (`KEY=DIR`).
 
     >>> check(Path("outputs/a"))
     """
@@ -305,7 +296,7 @@ def _is_within(place: str, folder: str) -> bool:
 
 def _texts(cfg: DictConfig | None) -> Iterator[tuple[str, str]]:
     """Yield the keys whose value is a text, which may be that of a folder, and Hydra's own for the folders of runs."""
-    yield from _texts_below(cfg, "")
+    yield from _texts_below({} if cfg is None else OmegaConf.to_container(cfg, resolve=False))
     hydra: Any = None
     if HydraConfig.initialized():
         hydra = HydraConfig.get()
@@ -318,14 +309,9 @@ def _texts(cfg: DictConfig | None) -> Iterator[tuple[str, str]]:
                 yield f"hydra.{key}", value
 
 
-def _texts_below(node: Any, above: str) -> Iterator[tuple[str, str]]:
-    if not isinstance(node, DictConfig) or node._is_none() or node._is_missing():
-        return
-    for key in map(str, node):
-        if above + key == "hydra" or OmegaConf.is_interpolation(node, key):  # the latter is set by another key
-            continue
-        with suppress(OmegaConfBaseException):
-            value = node[key]
-            if isinstance(value, str):
-                yield above + key, value
+def _texts_below(node: Any, above: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in node.items() if isinstance(node, dict) else ():
+        if isinstance(value, str) and value != "???" and "${" not in value:  # one by interpolation is of another key
+            yield f"{above}{key}", value
+        elif f"{above}{key}" != "hydra":
             yield from _texts_below(value, f"{above}{key}.")

@@ -53,20 +53,15 @@ def why_not(name: str) -> str:
 
 
 def checked_name(name: object, what: str, error: type[SteadyError] = ConfigError) -> str:
-    """Return a name, or a whole number as one; refuse what is no safe name.
+    """Return a name, also a whole number as one; raise `error` for what is no safe name of `what`.
 
-    Args:
-        name: also a whole number: that of a trial, or of a study whose name the command line takes for a number.
-        what: what it names, for the message: `"trial" in outputs/best_model/choice.json`.
-        error: class to raise.
-
-    >>> checked("vae-2", "study"), checked(7, "trial")
+    >>> checked_name("vae-2", "study"), checked_name(7, "trial")
     ('vae-2', '7')
     """
     if isinstance(name, int) and not isinstance(name, bool):
         name = str(name)
     why = why_not(name) if isinstance(name, str) else "it is no text"
-    # Files of photos that we prepare may; a folder that a person types a command for may not.
+    # Our files of photos may; a folder whose name a person types in a command may not.
     if not why and unicodedata.normalize("NFKC", str(name)).startswith("-"):
         why = "it begins with '-', as the options of commands do"
     if why:
@@ -82,7 +77,7 @@ def checked_name(name: object, what: str, error: type[SteadyError] = ConfigError
 def plain_name(text: str, otherwise: str) -> str:
     """Convert a text to a safe name of at most 60 characters, or else `otherwise`.
 
-    >>> plain("../Mia & Leo.", "photo")
+    >>> plain_name("../Mia & Leo.", "photo")
     'Mia-Leo'
     """
     kept = re.sub(r"[^\w.-]+", "-", unicodedata.normalize("NFKC", text)).strip("-.")[:60].strip("-.")
@@ -110,14 +105,9 @@ _OF_WANDB = re.compile(r"wandb/(offline-)?run-[^/]+/logs/debug-core\.log")
 def refuse_links(
     paths: Iterable[Path], folder: Path, what: str, error: type[SteadyError], dangling: bool = True
 ) -> None:
-    """Refuse paths that lead out of a folder, and those that are neither file nor folder. They may be missing.
+    """Raise `error` for paths that lead out of a folder (a `what`), or are neither file nor folder.
 
-    Args:
-        paths: in the folder.
-        folder: to stay in.
-        what: kind of the folder, for the message: `bundle`.
-        error: class to raise.
-        dangling: whether a link within the folder may lead nowhere.
+    A path may be missing; a link within the folder may lead nowhere only if `dangling`.
 
     >>> Path("link").symlink_to("/etc")
     >>> refuse_links([Path("link/passwd")], Path("."), "run", DataError)  # doctest: +IGNORE_EXCEPTION_DETAIL

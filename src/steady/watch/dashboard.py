@@ -116,6 +116,11 @@ def note(opened: BaseStorage, name: str, folder: Path, next_step: str = "") -> s
     """Describe a study in Markdown: what it is, how it stands and what to do with it.
 
     `next_step`, with `{study}` for the name, is said only if the study says just that: another may be a stranger's.
+
+    >>> opened = optuna.storages.InMemoryStorage()
+    >>> study = optuna.create_study(study_name="cats", storage=opened)
+    >>> note(opened, "cats", Path("sweeps/cats")).splitlines()[0]
+    'A sweep: minimize **value**.'
     """
     study = optuna.load_study(study_name=name, storage=opened)
     if name.endswith(CONFIRMATION):

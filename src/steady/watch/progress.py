@@ -196,7 +196,10 @@ class LiveDisplay(Display):
 def display_for(stream: TextIO | None = None) -> Display:
     """Make a live table if the stream (standard error) is a terminal that can show one, else lines on standard output.
 
-    Hydra's own log goes there too; standard error in a script has what ended the sweep, and no more.
+    So standard error in a script has what ended the sweep, and no more.
+
+    >>> isinstance(display_for(sys.stdout), PlainDisplay)
+    True
     """
     picture = stream or sys.stderr
     if picture.isatty() and not (console := printing.console(file=picture)).is_dumb_terminal:
@@ -205,7 +208,11 @@ def display_for(stream: TextIO | None = None) -> Display:
 
 
 def render(state: SweepState, height: int | None = None) -> Group:
-    """Draw the table, the time left, the counts and the best, without the last slots if `height` lines are too few."""
+    """Draw the table, the time left, the counts and the best, without the last slots if `height` lines are too few.
+
+    >>> printing.console(file=sys.stdout).print(render(SweepState("cats", 9, {"finished": 1}, [])).renderables[1])
+    cats: 1 of 9 trials
+    """
     table = Table(box=None, pad_edge=False, header_style="dim")
     metrics = {slot.metric for slot in state.slots if slot is not None and slot.metric}
     score = metrics.pop() if len(metrics) == 1 else "score"
@@ -238,14 +245,8 @@ def estimate_left(
 ) -> float | None:
     """Estimate the seconds until all trials have ended, if each takes as long as the mean of those that have.
 
-    Args:
-        finished: duration of each that has ended, in seconds.
-        remaining: number of trials that have not begun.
-        slots: number of trials that run beside each other.
-        running_left: seconds of those that run; None where unknown: half of the mean is assumed.
-
-    Returns:
-        None if nothing has finished, and there are trials of which nothing is known.
+    `remaining` have not begun. Of one that runs the seconds left may be unknown (None): half of the mean is assumed.
+    Without a mean the result is None, if it is needed.
 
     >>> estimate_left([60.0, 120.0], remaining=2, slots=2, running_left=[30.0])
     120.0
@@ -277,11 +278,7 @@ def duration(seconds: float) -> str:
 
 
 def read_progress(folder: Path) -> dict[str, Any]:
-    """Read the progress that a trial has reported (`TrialReporter.progress`) from its folder.
-
-    Returns:
-        `epoch`, `epochs`, `metric`, `score`, `seconds_left`, `updated`, as far as they are there and sound. A file that
-        is missing, or not whole, has none yet: never an error.
+    """Read the progress that a trial has reported (`TrialReporter.progress`), as far as it is there and sound.
 
     >>> read_progress(Path("nowhere"))
     {}
