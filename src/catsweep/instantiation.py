@@ -26,11 +26,7 @@ _trusted: ContextVar[tuple[str, ...]] = ContextVar("trusted", default=())
 
 @contextmanager
 def trusting(names: Sequence[str]) -> Iterator[None]:
-    """Let configurations name these too in the block: `mypackage.models.Net`, or all of a package, `mypackage.*`.
-
-    Raises:
-        ConfigError: one is neither.
-    """
+    """Let configurations name these too in the block: `mypackage.models.Net`, or all of a package, `mypackage.*`."""
     try:
         allowing = hydra.utils.execution_whitelist(list(names))
     except InstantiationException as error:

@@ -16,19 +16,8 @@ from fractions import Fraction
 from functools import cache, lru_cache
 from typing import Any
 
+from hydra.core.override_parser import types
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import (
-    ChoiceSweep,
-    IntervalSweep,
-    Override,
-    OverrideType,
-    Quote,
-    QuotedString,
-    RangeSweep,
-    Sweep,
-    Transformer,
-    ValueType,
-)  # fmt: skip
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -58,10 +47,7 @@ def prefix(key: str) -> str:
 
 
 def parsed(text: str) -> Any:
-    """Parse a value of the grammar: plain, or a `QuotedString`, `Sweep` or container of those.
-
-    Raises:
-        ValueError: the text is none.
+    """Parse a value (plain, a `QuotedString`, `Sweep` or container of those), or raise a ValueError.
 
     >>> parsed("[1, a]"), parsed("1e-3")
     ([1, 'a'], 0.001)
@@ -78,13 +64,13 @@ def encode(value: Any) -> Scalar:
     >>> encode(parsed("[1, 'a b']")), encode("[1]"), encode(True)
     ("[1,'a b']", "'[1]'", True)
     """
-    if isinstance(value, QuotedString):
+    if isinstance(value, types.QuotedString):
         value = value.text
     if isinstance(value, str):
         return quoted(value) if _is_encoding(value) else value
     if value is None or isinstance(value, bool | int | float):
         return value
-    return Transformer.str(value)
+    return types.Transformer.str(value)
 
 
 def decode(value: Scalar) -> Any:
@@ -94,7 +80,7 @@ def decode(value: Scalar) -> Any:
     ([1, 'a b'], '[1]', 'a')
     """
     if isinstance(value, str) and _is_encoding(value):
-        return Override._convert_value(parsed(value))
+        return types.Override._convert_value(parsed(value))
     return value
 
 
@@ -153,7 +139,7 @@ def _is_encoding(text: str) -> bool:
     if not text or text[0] not in "'\"[{ \t":
         return False
     found = _parsed(text)
-    return found is not None and isinstance(found[0], QuotedString | list | dict)
+    return found is not None and isinstance(found[0], types.QuotedString | list | dict)
 
 
 @lru_cache(4096)
@@ -164,7 +150,7 @@ def _parsed(text: str) -> tuple[Any] | None:
             override = _parser().parse_override(f"x={text}")
     except (HydraException, OmegaConfBaseException, ValueError, TypeError, RecursionError):
         return None
-    if override.value_type != ValueType.ELEMENT and not isinstance(override._value, Sweep):
+    if override.value_type != types.ValueType.ELEMENT and not isinstance(override._value, types.Sweep):
         return None
     return (override._value,)
 
@@ -188,12 +174,7 @@ class Arguments:
     def read(cls, lines: Iterable[str], source: str) -> "Arguments":
         """Parse overrides. Of a key that is given twice the later line counts, but what is fixed is never searched.
 
-        Args:
-            lines: the overrides.
-            source: where they are from, for messages.
-
-        Raises:
-            ConfigError: with all lines that cannot be read.
+        A ConfigError has all lines of the `source` that cannot be read.
         """
         found, deletions, problems = cls(), [], []
         for line in lines:
@@ -229,7 +210,7 @@ class Arguments:
             (*(key for key in self.searched if key in other.fixed), *other.unsearched),
         )
 
-    def _add(self, override: Override) -> None:
+    def _add(self, override: types.Override) -> None:
         written = override.get_key_element()
         key, sign = bare(written), prefix(written)
         is_new = key not in self.searched and key not in self.fixed
@@ -242,10 +223,7 @@ class Arguments:
 
 
 def check_deletions(arguments: Arguments) -> None:
-    """Refuse deletions of what is searched: jobs would run without what the study says they had.
-
-    Raises:
-        ConfigError: with all of them.
+    """Raise a ConfigError for deletions of what is searched: jobs would run without what the study says they had.
 
     >>> check_deletions(Arguments.read(["lr=choice(0.1, 1)", "~model"], "the command line"))
     """
@@ -262,26 +240,26 @@ def check_deletions(arguments: Arguments) -> None:
         raise ConfigError("\n".join(problems))
 
 
-def _distribution(override: Override) -> BaseDistribution:
+def _distribution(override: types.Override) -> BaseDistribution:
     value = override._value
-    if isinstance(value, ChoiceSweep):
+    if isinstance(value, types.ChoiceSweep):
         # In the order as written, also of shuffle(…): Optuna keeps the order of choices from start to start.
         return CategoricalDistribution([encode(one) for one in value.list])
-    if isinstance(value, RangeSweep) and (value.shuffle or value.transformers):
+    if isinstance(value, types.RangeSweep) and (value.shuffle or value.transformers):
         return CategoricalDistribution([encode(one) for one in value])
-    if isinstance(value, IntervalSweep):
+    if isinstance(value, types.IntervalSweep):
         low, high, log = value.start, value.end, "log" in value.tags
         assert low is not None
         assert high is not None
         if isinstance(low, int) and isinstance(high, int):
             return IntDistribution(low, high, log=log)
         return FloatDistribution(low, high, log=log)
-    if not isinstance(value, RangeSweep):
+    if not isinstance(value, types.RangeSweep):
         raise NotImplementedError(f"{override.input_line} cannot be searched.")
     return _range(value)
 
 
-def _range(value: RangeSweep) -> BaseDistribution:
+def _range(value: types.RangeSweep) -> BaseDistribution:
     """Make the distribution of a range: Optuna's has both its ends, Hydra's stops before the second."""
     if value.step == 0:
         raise ValueError("A range needs a step other than 0.")
@@ -300,10 +278,10 @@ def _range(value: RangeSweep) -> BaseDistribution:
     return FloatDistribution(ends[0], ends[1], step=ends[2])
 
 
-def _fixed(override: Override) -> str:
+def _fixed(override: types.Override) -> str:
     """Format a value as hydra-optuna-sweeper does, where that says the same."""
     text = str(override.get_value_element_as_str())
-    if override.type != OverrideType.EXTEND_LIST:
+    if override.type != types.OverrideType.EXTEND_LIST:
         same = _parser().parse_override(f"x={text}").value()
         if repr(same) == repr(override.value()):  # also tells 1 from true and "1"
             return text
@@ -316,4 +294,4 @@ def _with_quotes(value: Any) -> Any:
         return {str(key): _with_quotes(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [_with_quotes(one) for one in value]
-    return QuotedString(value, Quote.single) if isinstance(value, str) else value
+    return types.QuotedString(value, types.Quote.single) if isinstance(value, str) else value

@@ -173,8 +173,7 @@ def uvicorn_server(app: "ASGIApp", policy: str, grace: int, lifespan: bool = Tru
 def listen(port: int, key: str) -> socket.socket:
     """Open a socket on this machine alone, on a port or one of the next `TRIES`; 0 takes any that is free.
 
-    Raises:
-        ConfigError: no port is free; the message names `key`, which sets the port.
+    A ConfigError says that none is free, and names `key`, which sets the port.
 
     >>> with listen(0, "port") as server:
     ...     server.getsockname()[0]

@@ -139,12 +139,9 @@ class SweepOptions:
 
 
 def read(raw: Mapping[str, Any], job_name: str, sweep_dir: str) -> SweepOptions:
-    """Check and complete the keys of `hydra.sweeper`, nodes of OmegaConf or plain values.
+    """Complete the keys of `hydra.sweeper`, nodes of OmegaConf or plain values; a ConfigError for an invalid one.
 
     A study without a name has that of the job, and is kept in the sweep's folder.
-
-    Raises:
-        ConfigError: an invalid value.
 
     >>> from hydra_plugins.steady_sweeper.config import SteadySweeperConf
     >>> raw = {**vars(SteadySweeperConf()), "sampler": None, "n_jobs": 2}

@@ -19,7 +19,6 @@ import re
 import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
@@ -36,7 +35,7 @@ def readable(text: str, lines: bool = True) -> str:
     \x1b[2Jcat\u202egpj.exe
     """
     kept = "\n\t" if lines else ""
-    if text.isprintable() or all(char.isprintable() or char in kept for char in text):
+    if text.isprintable():
         return text
     return "".join(
         char if char.isprintable() or char in kept or _is_seen(text, place) else _escape(char)
@@ -106,27 +105,20 @@ def make_logs_readable() -> None:
     logging.setLogRecordFactory(ReadableRecord)
 
 
-@lru_cache(maxsize=1)
-def _console() -> type[Any]:
-    from rich.console import Console
-
-    class ReadableConsole(Console):
-        """A console of Rich that escapes control characters in what it is given."""
-
-        def render(self, renderable: Any, options: Any = None) -> Any:
-            for segment in super().render(renderable, options):
-                yield segment if segment.control else segment._replace(text=readable(segment.text))
-
-    return ReadableConsole
-
-
 def console(**how: Any) -> Any:
     """Make a console of Rich that prints readably, and takes `[red]` and `:cat:` in a name for no markup.
 
     >>> console(file=sys.stdout).print("[red]:cat:")
     [red]:cat:
     """
-    return _console()(**{"markup": False, "emoji": False} | how)
+    from rich.console import Console
+
+    class ReadableConsole(Console):
+        def render(self, renderable: Any, options: Any = None) -> Any:
+            for segment in super().render(renderable, options):
+                yield segment if segment.control else segment._replace(text=readable(segment.text))
+
+    return ReadableConsole(**{"markup": False, "emoji": False} | how)
 
 
 T = TypeVar("T")

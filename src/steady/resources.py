@@ -38,10 +38,7 @@ def without_rank(variables: Mapping[str, str]) -> dict[str, str]:
 
 
 def visible_gpus(gpus: Any) -> list[str]:
-    """List the ids of the GPUs that slots may use: of `auto`, a number of GPUs, or ids.
-
-    Raises:
-        ConfigError: `gpus` is none of these.
+    """List the ids of the GPUs that slots may use: of `auto`, a number of GPUs, or ids; else a ConfigError.
 
     >>> visible_gpus([0, 2])
     ['0', '2']
@@ -78,10 +75,7 @@ def _memory_can_be_shared() -> bool:
 def slots(n_jobs: Any, gpus: Any, share: float) -> int:
     """Count the slots: `n_jobs`, or for `auto` as many as GPUs, or cores and free memory, allow; from 1 up.
 
-    Each slot has `share` of a GPU. For `gpus` see `visible_gpus`.
-
-    Raises:
-        ConfigError: `n_jobs` or `gpus` is none of what it may be.
+    Each slot has `share` of a GPU. For `gpus` see `visible_gpus`. A ConfigError for other values.
 
     >>> slots("auto", ["0", "1"], 0.5)
     4
