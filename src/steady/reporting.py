@@ -13,6 +13,7 @@ For any Hydra app::
 Works through the study's storage: in any process, under any launcher, on any host.
 """
 
+import functools
 import math
 import os
 import time
@@ -116,8 +117,11 @@ class TrialReporter:
         return [direction.name.lower() for direction in self.study.directions] == list(self.settings["directions"])[:1]
 
     def _trial(self) -> FrozenTrial:
-        trial_id = self._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, self.number)
-        return self._storage.get_trial(trial_id)
+        return self._storage.get_trial(self._id)
+
+    @functools.cached_property
+    def _id(self) -> int:
+        return self._storage.get_trial_id_from_study_id_trial_number(self.study._study_id, self.number)
 
     @property
     def _storage(self) -> optuna.storages.BaseStorage:
