@@ -372,7 +372,7 @@ def test_who_builds_what_a_configuration_names() -> None:
         "catsweep/prepare/pipeline", "catsweep/prepare/exporters",
     }  # fmt: skip
     assert calling("hydra.utils.instantiate", "hydra.utils.call") == {
-        "catsweep/instantiation", "catsweep/loaded", "steady/propose/pruning", "steady/propose/sampling",
+        "catsweep/instantiation", "catsweep/untrusted_config", "steady/propose/pruning", "steady/propose/sampling",
         "steady/propose/space",
     }  # fmt: skip
 
