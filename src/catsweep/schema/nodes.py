@@ -32,8 +32,7 @@ class Value(ValueNode):
         """Convert a value; a ValidationError says what is expected and what came."""
         return _taken(self, value)
 
-    def _validate_and_convert_impl(self, value: Any) -> Any:
-        return self.validate_and_convert(value)
+    _validate_and_convert_impl = validate_and_convert
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Value":
         copy = Value(self.kind)

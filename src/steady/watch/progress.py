@@ -143,32 +143,24 @@ def _state(trial: FrozenTrial) -> str:
     return "failed" if bad else "pruned"
 
 
-class Display:
-    """Output of a sweep's progress."""
-
-    def show(self, state: SweepState) -> None:
-        """Show a state, if the output can."""
-
-    def event(self, line: str) -> None:
-        """Write one line: something has happened."""
-        raise NotImplementedError
-
-    def close(self) -> None:
-        """Leave the terminal as it was."""
-
-
-class PlainDisplay(Display):
+class PlainDisplay:
     """One line for each event in a stream, and no table."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
 
+    def show(self, state: SweepState) -> None:
+        """Do nothing."""
+
     def event(self, line: str) -> None:
         """Write the line, with the time."""
         say(f"{time.strftime('%H:%M:%S')}  {readable_name(line)}", file=self.stream, flush=True)
 
+    def close(self) -> None:
+        """Do nothing."""
 
-class LiveDisplay(Display):
+
+class LiveDisplay:
     """A table of the slots at the bottom, events above it. No thread: processes are forked beside it."""
 
     def __init__(self, console: Console) -> None:
@@ -193,7 +185,7 @@ class LiveDisplay(Display):
         self.live.stop()
 
 
-def display_for(stream: TextIO | None = None) -> Display:
+def display_for(stream: TextIO | None = None) -> PlainDisplay | LiveDisplay:
     """Make a live table if the stream (standard error) is a terminal that can show one, else lines on standard output.
 
     So standard error in a script has what ended the sweep, and no more.
