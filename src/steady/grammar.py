@@ -107,12 +107,9 @@ def as_override(key: str, value: Any) -> str:
 
 
 def as_overrides(params: Mapping[str, Scalar], space: Iterable[str], exact: bool) -> dict[str, str]:
-    """Convert a trial's parameters to overrides, from what its study keeps.
+    """Convert a trial's parameters to overrides, with the prefixes that the keys of its contract's `space` have.
 
-    Args:
-        params: of the trial.
-        space: the keys of its contract's space, with the prefix that an override needs.
-        exact: whether the study tells strings from other values (see `meta.SPELLING`); an older one kept them bare.
+    `exact`: whether the study tells strings from other values (see `meta.SPELLING`); an older one kept them bare.
 
     >>> as_overrides({"lr": 0.1, "name": "null"}, ["+lr"], exact=True)
     {'+lr': '0.1', 'name': "'null'"}

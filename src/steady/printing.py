@@ -20,7 +20,7 @@ import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, TextIO
 
 JOINER = "\u200d"  # joins several emojis to one, such as a family
 _OWN = ("catsweep", "steady")  # loggers whose arguments stay in one line
@@ -121,8 +121,6 @@ def console(**how: Any) -> Any:
     return ReadableConsole(**{"markup": False, "emoji": False} | how)
 
 
-T = TypeVar("T")
-
 _NUMBER = r"[+-]?(?:\d++\.?\d*+|\.\d++)(?:[eE][+-]?\d++)?+"
 # Where a cell may begin, what spreadsheets skip there, and a sign, also of full width, but for numbers alone.
 _BEGIN = re.compile(
@@ -134,7 +132,7 @@ _DIVIDED = re.compile(r"[;,\t\r\n]")
 _BLANK = re.compile(r"'*[\t\r\n]")
 
 
-def escaped(value: T) -> T:
+def escaped(value: Any) -> Any:
     """Escape a value for a cell of a CSV file: a quote before each sign that could begin a formula.
 
     >>> escaped("=1+1"), escaped("a;-b"), escaped("-1.5"), escaped(-1.5), escaped("a-b.jpg")
@@ -143,7 +141,7 @@ def escaped(value: T) -> T:
     if not isinstance(value, str) or (value[:1].isalnum() and _DIVIDED.search(value) is None):
         return value
     text = _BEGIN.sub(lambda found: f"{found['skipped']}'{found['sign']}" if found["sign"] else found[0], value)
-    return f"'{text}" if _BLANK.match(text) else text  # type: ignore[return-value]  # a text is one of T here
+    return f"'{text}" if _BLANK.match(text) else text
 
 
 def unescaped(text: str) -> str:

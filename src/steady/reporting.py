@@ -71,11 +71,8 @@ class TrialReporter:
     def report(self, step: int, scores: Mapping[str, float]) -> bool:
         """Report the scores at a rung, by name; tell whether the trial should end (raise `optuna.TrialPruned`).
 
-        `step` rises, and counts alike in all trials. A rung that an earlier attempt has reported keeps its scores.
-
-        Raises:
-            DivergedError: a score is not a finite number.
-            StudyError: the study prunes by a score that is not among them.
+        `step` rises, and counts alike in all trials. A rung that an earlier attempt has reported keeps its scores. A
+        DivergedError for a score that is not finite; a StudyError if one that the study prunes by is missing.
         """
         if bad := {name: value for name, value in scores.items() if not math.isfinite(value)}:
             raise DivergedError(f"Scores must be finite numbers to go on; at rung {step} they are {bad}.")

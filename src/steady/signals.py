@@ -22,10 +22,7 @@ SWEEPER = "hydra_plugins.steady_sweeper.steady_sweeper"
 
 
 class Interruption:
-    """A handler of signals that raises KeyboardInterrupt once.
-
-    Args:
-        said: line that is printed when the process ends.
+    """A handler of signals that raises KeyboardInterrupt once, and prints `said` when the process ends.
 
     >>> handler = Interruption()
     >>> handler.note(signal.SIGTERM)

@@ -50,15 +50,7 @@ def run(
     arguments: list[str],
     stop: Stop,
 ) -> None:
-    """Run or resume a sweep.
-
-    Args:
-        raw: the keys of `hydra.sweeper`.
-        hydra_context: of Hydra.
-        task_function: called by a trial with its configuration.
-        config: of the multirun, composed.
-        arguments: task overrides of the command line.
-        stop: set by signals, see `interruption.ending`.
+    """Run or resume a sweep, from the keys of `hydra.sweeper`, the multirun's composed configuration and its overrides.
 
     Raises:
         SystemExit: 1 for a sweep that cannot go on, after saying why; 130 or 143 for one that was interrupted.
