@@ -1,8 +1,8 @@
 """Checks that the parts of a composed configuration fit together, before anything slow is built.
 
 Hydra has checked that options exist, and by `catsweep.schema` each value. A model checks its own settings, by optional
-class methods: `check_config(cfg)`, `check_photos(cfg, photos)`, `ignored_groups(model)`, `complete_config(cfg)`; what
-this module knows of a model is which groups it refers to (`${loss.reconstruction}`).
+class methods: `check_config(cfg)`, `check_photos(cfg, photos)`, `complete_config(cfg)`, `ignored_groups(model)`; and
+`own_parts` says what it has in place of a group. Known here are the groups it refers to (`${loss.reconstruction}`).
 """
 
 import pkgutil

@@ -29,7 +29,7 @@ _OWN = ("catsweep", "steady")  # loggers whose arguments stay in one line
 def readable(text: str, lines: bool = True) -> str:
     r"""Escape the invisible characters of a text; line ends and tabs stay, unless `lines` is False.
 
-    That are bytes that are not UTF-8 (PEP 383), control and format characters (Unicode's "Other"), line separators.
+    Those are bytes that are not UTF-8 (PEP 383), control and format characters (Unicode's "Other"), line separators.
 
     >>> print(readable("\x1b[2Jcat\u202egpj.exe"))
     \x1b[2Jcat\u202egpj.exe
