@@ -96,7 +96,11 @@ def address(server: "Server") -> str:
 
 
 def presented(opened: BaseStorage, folder: Path, next_step: str = "") -> BaseStorage:
-    """Patch, in place, how a storage lists its studies: without our bookkeeping, and each with a note."""
+    """Patch, in place, how a storage lists its studies: without our bookkeeping, and each with a note.
+
+    >>> presented(optuna.storages.InMemoryStorage(), Path("sweeps/cats")).get_all_studies()
+    []
+    """
     every: Any = opened.get_all_studies
 
     def listed() -> list[Any]:

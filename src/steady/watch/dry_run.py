@@ -32,7 +32,14 @@ def print_dry_run(
 
 
 def cost(study: optuna.Study, options: SweepOptions) -> str:
-    """Describe in a sentence the hours that the rest of a sweep takes."""
+    """Describe in a sentence the hours that the rest of a sweep takes.
+
+    >>> from hydra_plugins.steady_sweeper.config import SteadySweeperConf
+    >>> from steady.options import read
+    >>> keys = {**vars(SteadySweeperConf()), "sampler": None, "n_jobs": 2, "trial_minutes": 3}
+    >>> cost(optuna.create_study(), read(keys, "app", "multirun/now"))
+    '20 trials to go at 3 minutes each (their budget): about 0.5 h, without pruning.'
+    """
     left = max(0, budget.total(study, options.n_trials) - len(study.trials))
     finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     trained = [trial for trial in finished if not meta.has(trial, meta.DUPLICATE_OF)]  # others took no time
