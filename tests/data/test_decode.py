@@ -304,13 +304,13 @@ def test_in_bands_it_comes_out_as_in_one_piece(
         image.putalpha(image.convert("L"))
     else:
         image = image.convert(mode)
-    wide = [np.asarray(image)] if mode in ("I;16", "F") else None
-    arguments = conversion(image), None if wide is None else pixels.grey_scale(image, b"", wide)
-    whole = pixels.to_rgb(image, orientation, *arguments)
+    whole, notes = pixels.to_rgb(image, b"", orientation, conversion(image))
     assert whole.shape == ((70, 50, 3) if orientation > 4 else (50, 70, 3))
     for band in (1, 71, 500):
         monkeypatch.setattr(pixels, "BAND", band)
-        np.testing.assert_array_equal(pixels.to_rgb(image, orientation, *arguments), whole)
+        banded, noted = pixels.to_rgb(image, b"", orientation, conversion(image))
+        np.testing.assert_array_equal(banded, whole)
+        assert noted == notes
 
 
 # --- HEIF, by its optional package ---------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ MOUTH_BELOW = (0.15, 1.6)
 
 
 def read(files: Files, photo: str) -> NDArray[np.float64]:
-    """Read the landmarks of a photo of that name, from the file with `SUFFIX`: 9, then x and y of each point.
+    """Read the landmarks of a photo from the file beside it (`SUFFIX`): 9, then x and y of each point.
 
     Returns:
         float64, shape (9, 2), pixels of the photo.
@@ -52,14 +52,9 @@ def read(files: Files, photo: str) -> NDArray[np.float64]:
 
 
 def check(points: NDArray[np.float64], min_eye_distance: float) -> None:
-    """Refuse landmarks that no upright drawing of a cat's face has.
+    """Refuse landmarks (9, 2) that no upright drawing of a cat's face has, by an Unreadable.
 
-    Args:
-        points: shape (9, 2), pixels.
-        min_eye_distance: smallest distance between the eyes, pixels.
-
-    Raises:
-        Unreadable: if the eyes coincide or are too close, or the mouth is not between and below them.
+    The eyes are closer than `min_eye_distance` (pixels), or the mouth is not between and below them.
     """
     left, right, mouth = points[:3]
     axis, down = right - left, mouth - left
