@@ -22,7 +22,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from catsweep import ownership
-from catsweep.ownership import Kind
+from catsweep.ownership import FolderKind
 from steady.atomic import SCRATCH, beside, lock_of_the_dead, locked
 from steady.atomic import tidy as tidy_files
 
@@ -61,7 +61,7 @@ def _rename(source: Path, target: Path, flag: int) -> None:
 
 
 @contextmanager
-def replacing_folder(folder: Path, kind: Kind) -> Iterator[Path]:
+def replacing_folder(folder: Path, kind: FolderKind) -> Iterator[Path]:
     """Yield an empty folder to build in, and put it in the place of `folder` when the block ends without an error.
 
     An error inside the block leaves whatever was there before, and no debris. Of two that write at the same time both
@@ -84,7 +84,7 @@ def replacing_folder(folder: Path, kind: Kind) -> Iterator[Path]:
             _step_aside(new, target, kind)
 
 
-def _exchange(new: Path, target: Path, kind: Kind) -> None:
+def _exchange(new: Path, target: Path, kind: FolderKind) -> None:
     """Put a complete folder in its place by one rename, whatever others do there meanwhile."""
     old = new.with_name(OLD)
     while True:
@@ -106,7 +106,7 @@ def _exchange(new: Path, target: Path, kind: Kind) -> None:
             old.rename(new)
 
 
-def _step_aside(new: Path, target: Path, kind: Kind) -> None:
+def _step_aside(new: Path, target: Path, kind: FolderKind) -> None:
     """The same by two renames, one writer at a time; a kill between them leaves what `tidy` puts back."""
     with FileLock(target.with_name(f".{target.name}.lock")):
         ownership.require(target, kind)
@@ -154,7 +154,7 @@ def tidy(parent: Path) -> None:
                     _tidy_folder(folder)
 
 
-def tidy_earlier(target: Path, kind: Kind) -> None:
+def tidy_earlier(target: Path, kind: FolderKind) -> None:
     """Do the same for what versions up to 0.1 left, `.NAME-xxxxxxxx`: they locked nothing, so time must tell."""
     pattern = re.compile(rf"\.{re.escape(target.name)}[-.][a-z0-9_]{{8}}")
     with suppress(OSError), os.scandir(target.parent) as entries:

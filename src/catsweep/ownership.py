@@ -27,7 +27,7 @@ _WORTHLESS = (*_ANYWHERE, *(f"*/{name}" for name in _ANYWHERE), "Thumbs.db", "de
 
 
 @dataclass(frozen=True)
-class Kind:
+class FolderKind:
     """Kind of folder that is made as a whole."""
 
     name: str  # for messages, with its article: `a bundle`
@@ -37,13 +37,13 @@ class Kind:
     later: tuple[str, ...] = ()  # patterns of what catsweep itself writes into it when it is complete
 
 
-def mark(folder: Path, kind: Kind) -> None:
+def mark(folder: Path, kind: FolderKind) -> None:
     """Write the marker of a complete folder."""
     with _opened(folder) as handle:
         _write(handle, kind)
 
 
-def adopt(folder: Path, kind: Kind) -> None:
+def adopt(folder: Path, kind: FolderKind) -> None:
     """Mark a folder that `require` accepts, if it has no marker; one that may only be read stays without."""
     with _opened(folder) as handle:
         if _read(handle) is None and _is_at(handle, folder):
@@ -58,7 +58,7 @@ def is_whole(folder: Path) -> bool:
         return marker is not None and not any(_others(handle, marker))
 
 
-def require(folder: Path, kind: Kind) -> None:
+def require(folder: Path, kind: FolderKind) -> None:
     """Refuse a place, links followed, for a new folder of a kind, unless it is free, or empty, or catsweep made it.
 
     Raises:
@@ -96,12 +96,12 @@ def require_file(path: Path, sign: str, remedy: str) -> None:
         )
 
 
-def is_ours(folder: Path, kind: Kind) -> bool:
+def is_ours(folder: Path, kind: FolderKind) -> bool:
     """Tell whether `require` would let a folder be replaced."""
     return _strangers(folder, kind) == []
 
 
-def _strangers(folder: Path, kind: Kind) -> list[str] | None:
+def _strangers(folder: Path, kind: FolderKind) -> list[str] | None:
     """List files in a place that catsweep did not make; None if the place is a file itself."""
     while True:
         try:
@@ -198,7 +198,7 @@ def _read(handle: int) -> _Marker | None:
     return _Marker(made, files, tuple(later))
 
 
-def _write(handle: int, kind: Kind) -> None:
+def _write(handle: int, kind: FolderKind) -> None:
     about = "catsweep made this folder, and may replace it as a whole. A file that is not listed here is never deleted."
     # File names that are not UTF-8 keep their bytes, as escapes.
     said = {"by": "catsweep", "made": kind.name, "about": about, "files": sorted(_files(handle)), "later": kind.later}

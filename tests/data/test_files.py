@@ -14,7 +14,8 @@ from catsweep.data.files import GROUPS, Folder, content_digest, digest, digests,
 from catsweep.data.landmarks import read as read_landmarks
 from catsweep.data.sources import SUFFIXES, DemoCats, photographed
 from catsweep.data.threads import ByteSemaphore
-from catsweep.synthetic.renderer import draw, landmarks_of
+from catsweep.synthetic.layers import landmarks_of
+from catsweep.synthetic.renderer import draw
 
 
 def test_a_folder_is_walked_in_the_order_of_names_and_read(folder: Path) -> None:

@@ -37,7 +37,7 @@ from catsweep.data.files import PASSED_OVER, say_passed_over, write_passed_over
 from catsweep.errors import ConfigError, DataError
 from catsweep.folders import replacing_folder
 from catsweep.heartbeat import every_minute
-from catsweep.ownership import Kind
+from catsweep.ownership import FolderKind
 from catsweep.records import read_json
 from steady.links import checked, require_regular
 from steady.places import explain, named
@@ -48,7 +48,7 @@ IMAGES, MANIFEST, SHEET, CARD = "images.npy", "manifest.csv", "contact_sheet.png
 REBUILD = "Delete that folder; the next run builds it again."
 TRAIN, VAL = "train", "val"
 _PIXELS = "pixels.raw"
-READY_SET = Kind(
+READY_SET = FolderKind(
     "a ready set",
     "data.root=DIR, or root=DIR of a preparation",
     (IMAGES, MANIFEST, CARD, SHEET, PASSED_OVER),

@@ -24,7 +24,8 @@ from catsweep.data.ready import Item
 from catsweep.data.threads import in_order, watched
 from catsweep.errors import ConfigError, DataError, PlaceError
 from catsweep.synthetic.catalogue import Cat, pick
-from catsweep.synthetic.renderer import draw, landmarks_of, render
+from catsweep.synthetic.layers import landmarks_of
+from catsweep.synthetic.renderer import draw, render
 from steady.places import explain
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ FACE = {"left_eye": (0.32, 0.42), "right_eye": (0.68, 0.42), "mouth": (0.50, 0.7
 # Files of `catsweep` that decide what the pixels are, of photos and of drawn cats.
 Pixels = alignment.Pixels
 _PHOTOS = tuple(f"data/{name}" for name in (*READING, "align.py", "sources.py"))
-_DRAWN = ("data/sources.py", *(f"synthetic/{name}.py" for name in ("canvas", "catalogue", "layers", "renderer")))
+_DRAWN = ("data/sources.py", *(f"synthetic/{name}.py" for name in ("catalogue", "layers", "renderer")))
 DEMO_SIDE = 256  # pixels of a drawn photo, from which faces of 64 and 128 pixels can be made
 # Of the cat in it; stage `zoom` shows 1.3 times what the cats are drawn for, which fits in up to 0.77.
 DEMO_SCALE = (0.58, 0.75)

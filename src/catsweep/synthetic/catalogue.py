@@ -1,8 +1,7 @@
 """Catalogue of synthetic cats: their colours, their parameters, and the draw of one cat by number.
 
-`pick(seed, i)` turns two integers into a `Cat`. Lengths are fractions of the picture's width, angles are radians,
-colours are RGB in [0, 1], `x` of a point of the face is its distance from the middle line. Every range is bounded, so
-that no draw pushes a landmark out of the picture.
+Lengths are fractions of the picture's width, angles are radians, colours are RGB in [0, 1], `x` of a point of the face
+is its distance from the middle line. Every range is bounded, so that no draw pushes a landmark out of the picture.
 """
 
 import math
@@ -124,7 +123,6 @@ BACKDROPS = (
     ), leaves=1, lights=0.3),
 )  # fmt: skip
 
-
 T = TypeVar("T")
 
 
@@ -149,9 +147,7 @@ class Shape:
     shoulders: float
     fluff: float  # how far the hair frays the outline
     ear_tip: tuple[float, float]
-    ear_bases: tuple[
-        float, float
-    ]  # angles above the horizontal at which the ear's outer and inner edge start on the skull
+    ear_bases: tuple[float, float]  # where the ear's outer and inner edge start: angles above the horizontal
     ear_roundness: float
 
 
