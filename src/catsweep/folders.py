@@ -65,11 +65,8 @@ def replacing_folder(folder: Path, kind: FolderKind) -> Iterator[Path]:
     """Yield an empty folder to build in, and put it in the place of `folder` when the block ends without an error.
 
     An error inside the block leaves whatever was there before, and no debris. Of two that write at the same time both
-    succeed, and the later one stays. A link keeps its place, and the folder that it leads to is replaced. Parents are
-    made.
-
-    Raises:
-        TakenError: there is something in the place that catsweep did not make.
+    succeed, and the later one stays. A link keeps its place, and the folder that it leads to is replaced. TakenError if
+    there is something in the place that catsweep did not make.
     """
     target = Path(os.path.realpath(folder))  # of links in a circle, `resolve` makes an error that is no OSError
     ownership.require(folder, kind)

@@ -59,11 +59,7 @@ def is_whole(folder: Path) -> bool:
 
 
 def require(folder: Path, kind: FolderKind) -> None:
-    """Refuse a place, links followed, for a new folder of a kind, unless it is free, or empty, or catsweep made it.
-
-    Raises:
-        TakenError: something else is there. Nothing is changed.
-    """
+    """Refuse, by TakenError, a place (links followed) for a folder unless it is free, empty or made by catsweep."""
     remedy = f"Move it away, or choose another place: {kind.remedy}."
     with suppress(OSError), _opened(folder) as handle:
         if (marker := _read(handle)) is not None and marker.made != kind.name:
@@ -80,10 +76,7 @@ def require(folder: Path, kind: FolderKind) -> None:
 
 
 def require_file(path: Path, sign: str, remedy: str) -> None:
-    """Refuse (TakenError) to write over a file without the `sign` near its beginning that those of catsweep have.
-
-    `remedy` says how another place is chosen: `out=FILE`.
-    """
+    """Refuse, by TakenError, to write over a file without the `sign` near its beginning that those of catsweep have."""
     try:
         with path.open("rb") as file:
             is_our_own = sign.encode() in file.read(_BEGINNING)

@@ -30,17 +30,11 @@ class Border(StrEnum):
 
 
 def similarity(source: Array, target: Array) -> Array:
-    """Fit the rotation, uniform scale and shift that take `source` (n ≥ 2, 2) closest to `target` (n, 2).
+    """Fit the 2 x 3 matrix that rotates, scales and shifts points `source` (n ≥ 2, 2) closest to `target` (n, 2).
 
     Least squares in closed form: with points as complex numbers the map is z ↦ a·z + b, a = Σ conj(s)·t / Σ|s|² for
     centred s and t. The same minimum as Umeyama, "Least-squares estimation of transformation parameters between two
-    point patterns", PAMI 1991, held to proper rotations.
-
-    Returns:
-        shape (2, 3): the matrix M of x ↦ M[:, :2] x + M[:, 2].
-
-    Raises:
-        ValueError: if the source points coincide.
+    point patterns", PAMI 1991, held to proper rotations. ValueError if the source points coincide.
     """
     s, t = source @ [1, 1j], target @ [1, 1j]
     centred = s - s.mean()
@@ -63,10 +57,7 @@ def transform(matrix: Array, points: Array) -> Array:
 
 
 def inside(matrix: Array, height: int, width: int, side: int) -> float:
-    """Compute the share, 0 to 1, of the aligned square (side x side) that shows a photo.
-
-    `matrix` maps photo to square; all sides are in pixels.
-    """
+    """Compute the share, 0 to 1, of the aligned square that shows a photo; `matrix` maps photo to square, in pixels."""
     ticks = (np.arange(32) + 0.5) * side / 32
     grid = np.stack(np.meshgrid(ticks, ticks), axis=-1).reshape(-1, 2)
     x, y = ((grid - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T).T
@@ -77,22 +68,12 @@ def align(
     image: Pixels, matrix: Array, standard: int, size: int, border: Border = Border.REFLECT,
     colour: tuple[int, int, int] = GREY,
 ) -> Pixels:  # fmt: skip
-    """Warp a photo to the standard form, then shrink it to the training size; antialiased throughout.
+    """Warp a photo, uint8 (H, W, 3 or 4), by `matrix` to the standard form, and shrink that to (size, size, 3 or 4).
 
-    The warp samples single pixels, so a photo larger than the standard form is first shrunk by averaging. A transparent
-    photo is warped with colours weighted by opacity, so that hidden colours do not show at the edges, and what lies
-    outside it is transparent, whatever the border is.
-
-    Args:
-        image: uint8, shape (H, W, 3), or (H, W, 4) with transparency.
-        matrix: photo → standard form, shape (2, 3).
-        standard: side of the standard aligned form, pixels.
-        size: side of the result, pixels, at most `standard`.
-        border: what is shown outside of an opaque photo.
-        colour: of a constant border, RGB, 0 to 255.
-
-    Returns:
-        uint8, shape (size, size, 3 or 4).
+    Antialiased throughout: the warp samples single pixels, so a photo larger than the standard form is first shrunk by
+    averaging. A transparent photo is warped with colours weighted by opacity, so that hidden colours do not show at the
+    edges, and is transparent outside. An opaque one has the border there, constant in `colour` (RGB). `size` is at most
+    `standard`.
     """
     transparent = image.shape[2] == 4
     source, warp = _shrunk(_weighted(image) if transparent else image, matrix)

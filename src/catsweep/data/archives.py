@@ -110,12 +110,9 @@ _OPENERS = {b"\x1f\x8b": gzip.GzipFile, b"BZh": BZ2File, b"\xfd7zXZ\0": _XzFile}
 
 
 def open_files(source: str | Path, suffixes: Collection[str]) -> Files:
-    """Open a folder, a zip or a tar (plain, gz, bz2, xz), by its path; `~` is the home folder.
+    """Open a folder, a zip or a tar (plain, gz, bz2, xz); DataError if it is none, is damaged, or holds too much.
 
     `suffixes` are the endings of photos, in lower case with their dot; of other files the first bytes decide.
-
-    Raises:
-        DataError: it is none of them, is damaged, or holds more than it may.
     """
     path = Path(source).expanduser()
     if path.is_dir():
@@ -165,9 +162,9 @@ class _Archive(Files):
         return dict(self.passed)
 
     def _admit(self, raw: str, size: int, reason: str, start: Callable[[], bytes]) -> str | None:
-        """Note a member, whose first bytes `start` reads, and the `reason` why it cannot be read (empty if it can).
+        """Note a member, and return the name to read it by; None if it is passed over.
 
-        Returns the name that it is read by; None if it is passed over.
+        `start` reads its first bytes; `reason` says why it cannot be read.
         """
         name = str(PurePosixPath(raw))  # tar writes ./a.jpg
         parts = PurePosixPath(raw.replace("\\", "/")).parts

@@ -64,15 +64,9 @@ def augment(batch: Tensor, operations: Mapping[str, ops.Operation], numbers: NDA
 class TrainBatches:
     """Loader of shuffled, mirrored batches of equal size; a smaller last one is left out.
 
-    Args:
-        images: uint8, shape (N, H, W, 3): an array, or a tensor on the device that trains, where the batches then are.
-        rows: places of the training images.
-        batch_size: images per batch and process.
-        seed: of the run.
-        flip: mirror each image with probability ½.
-        rank: which of the `world_size` processes this is; together they see each image at most once an epoch.
-        world_size: number of processes.
-        operations: augmentation, by name; of images in an array only.
+    `images`, uint8 (N, H, W, 3), are an array, or a tensor on the device that trains, where the batches then are;
+    `rows` the places of those to train on. Each of `world_size` processes, `rank`, takes its own `batch_size` images a
+    step. `operations` augment images in an array only.
     """
 
     def __init__(

@@ -108,10 +108,9 @@ def decode(path: str | Path) -> NDArray[np.uint8]:
 
 
 def read_bytes(path: str | Path, limit: int = MAX_BYTES, count: int | None = None) -> bytes:
-    """Read a regular, non-empty file of at most `limit` bytes, or its first `count`.
+    """Read a regular, non-empty file of at most `limit` bytes, or its first `count`, or raise Unreadable.
 
-    Raises:
-        Unreadable: it is anything else (links, pipes and folders are not even opened), or may not be read.
+    Links, pipes and folders are not even opened.
     """
     try:
         status = os.lstat(path)
@@ -157,10 +156,7 @@ def decode_bytes(data: bytes) -> NDArray[np.uint8]:
 
 @contextmanager
 def decoding(data: bytes) -> Iterator[Photo]:
-    """Decode the bytes of an image file for use within the block; its memory counts until then.
-
-    Blocks must not be nested: the inner one could wait for the outer one.
-    """
+    """Decode the bytes of an image file, for use within the block, during which its memory counts. Not to be nested."""
     with _reasons():
         image, data, notes = _opened(data)
         cost = _cost(image, data)
@@ -322,10 +318,7 @@ def _head(data: bytes) -> tuple[list[tuple[int, bytes]], bytes]:
 
 
 def _readable_png(data: bytes) -> tuple[bytes, tuple[str, ...]]:
-    """Leave out of a PNG file its texts and unreadable optional chunks, with notes on these.
-
-    Texts that may say how the photo lies are kept. A file of another kind comes back as it is.
-    """
+    """Leave out of a PNG texts, but of how it lies, and unreadable optional chunks, with notes on these."""
     if not data.startswith(_PNG_START):
         return data, ()
     spans, dropped, tried, place, name = [(0, len(_PNG_START))], dict[str, None](), 0, len(_PNG_START), b""
@@ -373,18 +366,12 @@ class _Part:
 
 
 def decode_jpeg(data: bytes, colours: str) -> tuple[NDArray[np.uint8], bytes]:
-    """Decode a JPEG file into `colours` (`RGB` or `CMYK`), if no pixel of it is lost.
+    """Decode a JPEG to uint8 (H, W, 3 or 4), `RGB` or `CMYK`, as stored, if no pixel is lost, and a tidy file.
 
     Passed over are: bytes between segments and behind the picture, a scan header of a sequential file that says
     anything else than 0, 63, 0 (as some phones write it), an unknown revision of JFIF or unknown colour transform of
-    Adobe, segments of programs that are broken, padding before a marker, a missing end marker.
-
-    Returns:
-        uint8, shape (H, W, 3 or 4), as stored, and the file as it can be read without a complaint.
-
-    Raises:
-        Unchecked: its subsampling cannot be read.
-        ValueError: with what libjpeg says of it.
+    Adobe, segments of programs that are broken, padding before a marker, a missing end marker. Else ValueError, with
+    what libjpeg says; Unchecked if it cannot tell.
     """
     try:
         return _strictly(data, colours), data
@@ -463,8 +450,8 @@ def _shows_all(parts: Sequence[_Part]) -> bool:
 def _unpadded(parts: Sequence[_Part], said: str) -> list[_Part] | None:
     """Remove the padding behind a scan's data that libjpeg complains of; None if it is no padding.
 
-    What is left over may also be data that lost their place, or zeros in place of data. Padding is one byte repeated,
-    of which next to nothing was taken for data. A few bytes that are not 0 may be equal by chance.
+    What is left over may also be misplaced data, or zeros in the place of data. Padding is one byte repeated, of which
+    next to nothing was taken for data. A few bytes that are not 0 may be equal by chance.
     """
     if (left := _LEFT_OVER.search(said)) is None:
         return None

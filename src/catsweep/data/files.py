@@ -78,10 +78,7 @@ def digests(files: Files, names: Sequence[str]) -> Iterator[str]:
 
 
 def digest(files: Files, beside: str | None = None) -> str:
-    """Hash names and contents of all photos, and of the files called NAME + `beside`: sha256, hexadecimal.
-
-    A folder and an archive of it have the same.
-    """
+    """Hash names and contents of all photos, and of files called NAME + `beside`: sha256, as of an archive of them."""
     names = [file for name in files for file in ([name] if beside is None else [name, name + beside])]
     state = hashlib.sha256()
     for name, content in zip(names, digests(files, names), strict=True):
@@ -141,10 +138,7 @@ def say_passed_over(passed_over: Mapping[str, str]) -> str:
 
 
 class Folder(Files):
-    """Files of a folder and its sub-folders; hidden ones (also macOS's `._x.jpg`) are passed over.
-
-    `suffixes` are the endings of photos, in lower case with their dot; of other files the first bytes decide.
-    """
+    """Files of a folder and its sub-folders; hidden ones (also macOS's `._x.jpg`) are passed over."""
 
     def __init__(self, path: Path, suffixes: Collection[str]) -> None:
         self.path, self.suffixes = path, suffixes

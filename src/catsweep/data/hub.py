@@ -52,11 +52,7 @@ class HubCats(Photos):
 
 
 class HubFiles(Files):
-    """Images of a set as `Files`, each named by its row: `train/0000012`; arguments as of `HubCats`.
-
-    Raises:
-        DataError: the package is missing, or the set cannot be had or has no such images.
-    """
+    """Images of a set as `Files`, each named by its row: `train/0000012`. DataError if the set cannot be had."""
 
     def __init__(self, source: str, split: str, column: str | None) -> None:
         place = Path(source).expanduser()
@@ -156,10 +152,7 @@ def _roots(source: str) -> list[Path]:
 
 
 def _cached(base: str, source: str) -> list[Path]:
-    """Folders in which files of a set on the Hub are kept: its own, and that of unpacked archives.
-
-    `base` is its address `hf://datasets/USER/NAME@REVISION`, or offline a folder; `source` is its id.
-    """
+    """Name the cache folders of a set on the Hub; `base` is hf://datasets/USER/NAME@REVISION, or offline a folder."""
     import datasets
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name

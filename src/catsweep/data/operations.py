@@ -73,13 +73,9 @@ class Operation(ABC):
 
     @abstractmethod
     def change(self, recipe: Recipe, rows: Rows, amounts: Floats, places: Floats) -> None:
-        """Change the recipe of some images: `rows`, shape (k,).
+        """Change `rows`, (k,), of a recipe by `amounts`, (k,), within `range`.
 
-        Args:
-            recipe: of all images.
-            rows: which of them.
-            amounts: how much, shape (k,), within `range`.
-            places: two more random numbers for each, shape (k, 2), even from 0 to 1.
+        `places`, (k, 2), are two more random numbers for each, from 0 to 1.
         """
 
 
@@ -92,10 +88,9 @@ class Flip(Operation):
 
 
 class Brightness(Operation):
-    """Dims (range below 1) or brightens (above 1): medium grey becomes so many times as bright.
+    """Dims (range below 1) or brightens (above 1): medium grey becomes so many times as bright, by a power curve.
 
-    By a power curve, which leaves black black and white white: nothing is cut off, where a plain factor would burn out
-    white fur, and a white background stays white.
+    Black stays black and white white: a plain factor would burn out white fur, and tint a white background.
     """
 
     bounds: ClassVar[tuple[float, float]] = (0.2, 1.8)
@@ -166,10 +161,7 @@ def usable(operations: Mapping[str, Operation] | None) -> dict[str, Operation]:
 
 
 def draw(operations: Mapping[str, Operation], light: Floats, numbers: NDArray[np.floating[Any]]) -> Recipe:
-    """Turn random numbers, even from 0 to 1, shape (n, operations, DRAWS), into a recipe of successive operations.
-
-    `light` is the mean brightness of the images, shape (n,), 0 to 255. Nothing else is left to chance.
-    """
+    """Turn numbers from 0 to 1, (n, operations, DRAWS), into a recipe for images of mean brightness `light`, (n,)."""
     recipe = Recipe(light)
     probabilities = np.array([operation.probability for operation in operations.values()])
     chosen = numbers[:, :, 0] < probabilities
@@ -194,11 +186,10 @@ def brightness(images: Pixels) -> Floats:
 
 
 def develop(images: Pixels, recipe: Recipe, out: Pixels) -> None:
-    """Apply a recipe for n images to `images`, (n, H, H, 3), or (1, H, H, 3) if all are made of the same.
+    """Apply a recipe for n images to `images`, (n or 1, H, H, 3), and write the results into `out`, (n, size, size, 3).
 
-    The results go into `out`, (n, size, size, 3), other memory. A loop over images, on purpose: OpenCV's calls on bytes
-    are 8 times as fast as one remap, one gather and one matrix product over a whole batch (2.6 against 21 ms for 64
-    images of 64 x 64), and release the interpreter's lock.
+    A loop over images, on purpose: OpenCV's calls on bytes are 8 times as fast as one remap, one gather and one matrix
+    product over a batch (2.6 against 21 ms for 64 images of 64 x 64), and release the interpreter's lock.
     """
     side, size = images.shape[1], out.shape[1]
     curves = np.rint(recipe.curve).astype(np.uint8)
@@ -223,10 +214,7 @@ def develop(images: Pixels, recipe: Recipe, out: Pixels) -> None:
 
 
 def account(recipe: Recipe, side: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Describe what a recipe does to each image of this side (pixels): operations ("flip contrast") and amounts.
-
-    Where an image is cut, `box` is left, top and side of the square in it.
-    """
+    """Describe what a recipe does to each image of this side: operations ("flip crop"), amounts, `box` of a crop."""
     columns = [(name, chosen.tolist(), amounts.tolist()) for name, (chosen, amounts) in recipe.done.items()]
     for place, box in enumerate(recipe.corners(side).tolist()):
         done = {name: amounts[place] for name, chosen, amounts in columns if chosen[place]}

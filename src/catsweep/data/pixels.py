@@ -104,13 +104,9 @@ class _Levels:
 
 
 def to_rgb(image: Image.Image, data: bytes, turn: int, convert: Conversion) -> tuple[Pixels, tuple[str, ...]]:
-    """Convert a loaded image of any mode, with the bytes of its file, to sRGB.
+    """Convert a loaded image of any mode to sRGB, uint8 (H, W, 3), C-contiguous, upright by `turn`, with notes.
 
-    Returns:
-        uint8 (H, W, 3), C-contiguous, upright by the EXIF orientation `turn`, and notes on the scale of its values.
-
-    Raises:
-        ValueError: grey values that are not finite.
+    `data` are the bytes of its file. ValueError for grey values that are not finite.
     """
     scale: _Levels | None = None
     notes: tuple[str, ...] = ()
@@ -160,7 +156,7 @@ def upright(stored: Pixels, turn: int) -> Pixels:
 def orientation(image: Image.Image) -> int:
     """Read the EXIF orientation, 1 to 8; 1 (as stored) if there is none that can be read.
 
-    Not by `ImageOps.exif_transpose`, which also writes the block anew and fails on oddities elsewhere in it.
+    `ImageOps.exif_transpose` also writes the block anew, and fails on oddities elsewhere in it.
     """
     try:
         said = image.getexif().get(ExifTags.Base.Orientation)
@@ -240,10 +236,7 @@ def _grey_scale(image: Image.Image, data: bytes) -> _Levels:
 
 
 def _rescaled_colours(image: Image.Image, data: bytes) -> tuple[Image.Image, tuple[str, ...]] | None:
-    """Rescale a loaded colour image of 16 bits, of which Pillow holds the upper eight, by its real range, with notes.
-
-    None: the upper eight are what is wanted, or all that can be had.
-    """
+    """Rescale a colour image of 16 bits, of which Pillow holds the upper eight, by its real range; None: they do."""
     if image.mode not in ("RGB", "RGBA") or stored_bits(image, data) != 16:
         return None
     largest = _declared_white(image, data)

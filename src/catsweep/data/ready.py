@@ -73,10 +73,7 @@ class Item:
 
 
 class Source(Protocol):
-    """Source of images: a class named by `_target_` in conf/data/*.yaml.
-
-    One that passes over some of what it finds has a method `passed_over` like that of `catsweep.data.files.Files`.
-    """
+    """Source of images: a class named by `_target_` in conf/data/*.yaml. It may have `passed_over`, as `Files` have."""
 
     name: str
 
@@ -164,12 +161,7 @@ class ReadySet:
 
     @classmethod
     def open(cls, path: str | Path, remedy: str = REBUILD) -> "ReadySet":
-        """Open a folder.
-
-        Raises:
-            DataError: it is not a complete ready set; the message ends with `remedy`.
-            OSError: it may not be read, or cannot be now.
-        """
+        """Open a folder; DataError, with `remedy`, if it is no complete ready set, OSError if it cannot be read now."""
         path = Path(path)
         try:
             for name in (CARD, MANIFEST, IMAGES):
@@ -244,7 +236,7 @@ def create_images(folder: Path, n: int, size: int) -> np.memmap[Any, np.dtype[np
     """Create images.npy in a folder, memory-mapped, to be filled: uint8, shape (n, size, size, 3).
 
     One that is there may have hard links in other folders, so it is never written over. All room is taken at once
-    (OSError without it): to write into a hole of a mapped file on a full disk ends the process by SIGBUS, silently.
+    (OSError without it): to write into a hole of a mapped file on a full disk ends the process by SIGBUS.
     """
     path = folder / IMAGES
     path.unlink(missing_ok=True)
@@ -263,10 +255,8 @@ def _damaged(path: Path, details: str, remedy: str = REBUILD) -> DataError:
 def open_or_build(source: Source, size: int, root: str | Path, val_fraction: float) -> ReadySet:
     """Open the ready set `<root>/<name>-<size>-<key8>` of a source, building it first if it is not there or not whole.
 
-    Raises:
-        ConfigError: the source's name is no name of a folder.
-        DataError: the source has no usable photo.
-        TakenError: in the place of the set is something that catsweep did not make.
+    ConfigError if the source's name is no name of a folder, DataError if it has no usable photo, else as
+    `open_or_fill`.
     """
     parameters = {"source": source.key(size), "size": size, "val_fraction": val_fraction, "format": 1}
     key = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()
@@ -298,9 +288,7 @@ def open_or_build(source: Source, size: int, root: str | Path, val_fraction: flo
 def open_or_fill(path: Path, key: str, fill: Callable[[Path], None]) -> ReadySet:
     """Open the ready set of a key in a folder, first made by `fill` (in an empty folder) if it is not there or whole.
 
-    Raises:
-        OSError: it cannot be written.
-        TakenError: in its place is something that catsweep did not make.
+    OSError if it cannot be written, TakenError if in its place is something that catsweep did not make.
     """
     # A folder of that name is complete, for it came there by one rename: no lock is needed to read it.
     if (ready := _opened(path, key)) is not None:
@@ -327,13 +315,7 @@ def _opened(path: Path, key: str) -> ReadySet | None:
 
 
 def describe(folder: Path, rows: Sequence[Row], card: dict[str, Any]) -> None:
-    """Write all of a ready set but images.npy, which is in the folder.
-
-    Args:
-        folder: of the set.
-        rows: of the manifest, with their splits; those kept in the order of the images.
-        card: name, size, key and parameters.
-    """
+    """Write all of a ready set but images.npy, which is there; kept `rows` are in the order of the images."""
     images: NDArray[np.uint8] = np.load(folder / IMAGES, mmap_mode="r")
     kept = [row for row in rows if row.kept]
     originals = np.array([row.index for row in kept if row.copy == 0])
@@ -360,12 +342,9 @@ def _counted(refused: Counter[str]) -> str:
 
 
 def _spool(path: Path, items: Iterable[Item]) -> tuple[list[Row], list[int]]:
-    """Append the pixels of the kept items to a file, for how many there are shows only at the end.
+    """Append the pixels of the items to a file; return the rows, and where in the file the images of those kept are.
 
     Of equal images that of the most pixels is kept, then of the most bytes, then the first by name.
-
-    Returns:
-        All rows, and where the images of those kept are in the file.
     """
     rows: list[Row] = []
     same: dict[bytes, list[tuple[tuple[int, int, str], int]]] = {}  # equal images: rank (the best is least) and row
@@ -411,10 +390,10 @@ def nothing_left(source: Source, refused: Counter[str], passed_over: Mapping[str
 def split(groups: Sequence[str], val_fraction: float) -> list[str]:
     """Assign each image, given by its group, to "train" or "val", so that no copy of a held-out photo is trained on.
 
-    Groups, usually sha256 of the source photo's file, are held out in the order of a hash of their names while they
-    fit into the fraction, 0 ≤ fraction < 1. So neither the order nor the names of files matter, and a few photos more
-    or less move only a few others. Of n images round(n · val_fraction) are held out, or as many fewer as whole groups
-    require; at least one group when `val_fraction` > 0, and always one is left to train on.
+    Groups, usually sha256 of the source photo's file, are held out in the order of a hash of their names while they fit
+    into the fraction, 0 ≤ fraction < 1: neither order nor names of files matter, and a few photos more or less move
+    only a few others. At most round(n · val_fraction) images are held out, but at least one group, if the fraction is
+    above 0 and one is left to train on.
     """
     sizes = Counter(groups)
     order = sorted(sizes, key=lambda group: hashlib.sha256(f"split:{group}".encode()).digest())
@@ -434,11 +413,7 @@ def pick(n: int, at_most: int = 100) -> NDArray[np.int64]:
 
 
 def contact_sheet(images: NDArray[np.uint8], columns: int = 10, gap: int = 2) -> NDArray[np.uint8]:
-    """Lay images (N ≥ 1, H, W, 3) out in rows on white, `gap` pixels around each.
-
-    Returns:
-        uint8, shape (rows · (H + gap) + gap, columns · (W + gap) + gap, 3).
-    """
+    """Lay images (N ≥ 1, H, W, 3) out in rows on white, `gap` pixels around each."""
     n, height, width, _ = images.shape
     columns = min(columns, n)
     rows = math.ceil(n / columns)

@@ -81,7 +81,7 @@ class DemoCats:
 
 
 class DemoFiles(Files):
-    """Files of n drawn cats of a seed: photos with landmarks beside them, drawn by `code` (a version) when read.
+    """Files of drawn cats, each a photo with landmarks beside it, drawn by `code` (a version) when read.
 
     The cats are smaller than `render` draws them, off centre and not level, so that there is something to align.
     """
@@ -253,12 +253,7 @@ class KaggleCats(Photos):
 
 
 def download_kaggle() -> Path:
-    """Fetch Kaggle's 9,000 cat photos with landmarks (4 GB) once, by the optional `kagglehub`, and return their folder.
-
-    Raises:
-        DataError: the package is missing, or the photos cannot be had.
-        PlaceError: there is no room for them.
-    """
+    """Fetch Kaggle's 9,000 cat photos with landmarks (4 GB) once, by the optional `kagglehub`; return their folder."""
     otherwise = f"Or download {DATASET} in a browser, and give it by data=kaggle_cats data.source=DIR (or its .zip)."
     try:
         import kagglehub

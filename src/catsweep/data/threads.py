@@ -47,8 +47,7 @@ class ByteSemaphore:
 def trim_heap() -> None:
     """Return freed memory to the system, where the C library can (glibc's `malloc_trim`).
 
-    glibc keeps blocks of up to 32 MiB, and Pillow's are of 16: a TIFF of 50 megapixels after a JPEG of 67 took 1.1 GiB,
-    though neither alone takes more than 0.6.
+    glibc keeps blocks of up to 32 MiB, Pillow's are of 16: a TIFF of 50 megapixels after a JPEG of 67 took 1.1 GiB.
     """
     with suppress(OSError, AttributeError, TypeError):  # another library, another system
         ctypes.CDLL(None).malloc_trim(0)

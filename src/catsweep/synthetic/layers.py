@@ -45,7 +45,7 @@ def depth(x: Field, y: Field) -> Field:
 
 
 def to_face(x: Field, y: Field, pose: Pose) -> tuple[Field, Field]:
-    """Undo the pose: picture coordinates to face coordinates (x = 0 is the middle line of the face).
+    """Undo the pose: picture coordinates to face coordinates.
 
     The head's turn is a parallax, picture = face + depth(face)·(turn, nod); three steps of a fixed-point iteration undo
     it, on the face to less than a thousandth of the width.
@@ -89,10 +89,7 @@ def cover(distance: Field, softness: float = 0.0) -> Field:
 
 
 def paint(image: Field, colour: Field | Colour, weight: Field) -> Field:
-    """Blend `colour`, one or one per pixel (3, S, S), over `image` (3, S, S) with a weight (S, S) in [0, 1].
-
-    Planes rather than pixels, because broadcasting over long rows is many times faster.
-    """
+    """Blend a colour, or pixels (3, S, S), over `image` (3, S, S) with a weight (S, S) in [0, 1]."""
     return image + weight * (plane(colour) - image)
 
 
@@ -135,10 +132,7 @@ def _strands(columns: int) -> Field:
 
 
 def fur(x: Field, y: Field, rng: np.random.Generator) -> tuple[Field, Field]:
-    """Draw hair that flows away from the nose: locks and single hairs, (S, S), of zero mean, about unit spread in sum.
-
-    Octaves finer than the canvas can show fade out, so that a small picture is the large one, scaled.
-    """
+    """Draw hair that flows away from the nose: locks and single hairs, (S, S); zero mean, about unit spread in sum."""
     size = x.shape[0]
     radius, angle = cv2.cartToPolar(x - NOSE[0], y - (NOSE[1] - 0.03))
     angle += 0.05 * cloud(rng, 9, size)
@@ -192,11 +186,7 @@ def _ear_corners(shape: Shape) -> tuple[Point, Point, Point]:
 
 
 def landmarks_of(cat: Cat) -> Field:
-    """Compute the nine landmarks of a cat, (9, 2), in fractions of the picture's width.
-
-    As Kaggle has them: left eye, right eye, mouth, left ear (outer base, tip, inner base), right ear (inner base, tip,
-    outer base); left is the viewer's left.
-    """
+    """Compute the landmarks of a cat, (9, 2), in fractions of the width, in the order of `catsweep.data.landmarks`."""
     ear = _ear_corners(cat.shape)
     left_ear = [(-x, y) for x, y in ear]
     points = [(-EYE[0], EYE[1]), EYE, MOUTH, *left_ear, *reversed(ear)]

@@ -56,11 +56,7 @@ def render(n: int, size: int, seed: int) -> Cats:
 
 
 def draw(cat: Cat, size: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
-    """Draw one cat on a canvas at least twice as large as asked for, and scale it down.
-
-    Returns:
-        uint8 (size, size, 3) and the mask, bool (size, size).
-    """
+    """Draw a cat, uint8 (size, size, 3), and its mask, bool, on a canvas at least twice as large, and scale it down."""
     canvas = size * max(2, math.ceil(128 / size))
     rng = np.random.default_rng(cat.texture_seed)
     x, y = layers.to_face(*grid(canvas), cat.pose)
@@ -78,10 +74,7 @@ def draw(cat: Cat, size: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.boo
 
 
 def background(scene: Scene, size: int, rng: np.random.Generator) -> Field:
-    """Paint what is behind the cat, (3, size, size), about [0, 1]: a slope of two colours, and its backdrop's layers.
-
-    It is out of focus, so it is painted small, blurred and enlarged.
-    """
+    """Paint the backdrop, (3, size, size), about [0, 1]: small, blurred and enlarged, for it is out of focus."""
     x, y = grid(_SMALL)
     ground, second, accent = scene.colours
     lean = rng.uniform(-1, 1)
