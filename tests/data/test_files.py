@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.decoded import decode_bytes
 
 from catsweep.data import files, sources
-from catsweep.data.decode import Unreadable, decode_bytes
-from catsweep.data.files import GROUPS, Folder, content_digest, digest, digests, reading, say_passed_over
+from catsweep.data.decode import Unreadable
+from catsweep.data.files import GROUPS, Folder, digest, digests, reading, say_passed_over
 from catsweep.data.landmarks import read as read_landmarks
 from catsweep.data.sources import SUFFIXES, DemoCats, photographed
 from catsweep.data.threads import ByteSemaphore
@@ -39,7 +40,7 @@ def test_digests_are_those_of_the_content_or_say_why_there_is_none(folder: Path)
     found = list(digests(photos, ["0.jpg", "link.jpg", "empty.jpg", "missing.jpg"]))
     known = hashlib.sha256((folder / "0.jpg").read_bytes()).hexdigest()
     assert found == [known, "not a regular file", "empty file", "cannot be opened"]
-    assert content_digest(photos, "0.jpg") == known
+    assert photos.digest("0.jpg") == known
 
 
 def test_the_digest_of_all_covers_names_content_and_what_is_beside(folder: Path) -> None:

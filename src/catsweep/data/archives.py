@@ -29,6 +29,13 @@ from steady.places import explain, is_full
 
 MAX_DIRECTORY = 1 << 25  # bytes that may be read in one go, as zipfile does the whole directory and tarfile long names
 MAX_WINDOW = 1 << 27  # bytes that unpacking an .xz may take; `xz -9` needs 65 MiB, and its files may ask for 4 GiB
+CHUNK = 1 << 20
+MAX_MEMBERS = 500_000
+# What an archive's photos may come to, unpacked: photos hardly shrink, so more than this is a bomb.
+MAX_UNPACKED, MAX_RATIO, ALWAYS = 1 << 36, 64, 1 << 30
+_READ_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # Python's reader of the others unpacks without a bound
+_ENCRYPTED = 0x2041  # bits of a member's flags: the old way, the strong one, hidden names
+NOT_REGULAR = "not a regular file: a link, pipe or device (links are not followed)"
 
 
 class _BoundedReader(io.BufferedReader):
@@ -99,13 +106,6 @@ class _XzFile(io.RawIOBase):
         super().close()
 
 
-CHUNK = 1 << 20
-MAX_MEMBERS = 500_000
-# What an archive's photos may come to, unpacked: photos hardly shrink, so more than this is a bomb.
-MAX_UNPACKED, MAX_RATIO, ALWAYS = 1 << 36, 64, 1 << 30
-_READ_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # Python's reader of the others unpacks without a bound
-_ENCRYPTED = 0x2041  # bits of a member's flags: the old way, the strong one, hidden names
-NOT_REGULAR = "not a regular file: a link, pipe or device (links are not followed)"
 _OPENERS = {b"\x1f\x8b": gzip.GzipFile, b"BZh": BZ2File, b"\xfd7zXZ\0": _XzFile}
 
 

@@ -22,6 +22,11 @@ from catsweep.data import operations as ops
 from catsweep.data.ready import MANIFEST, TRAIN, VAL, ReadySet, Source, open_or_build
 from catsweep.errors import ConfigError, DataError
 
+log = logging.getLogger(__name__)
+FEW = 100  # photos to train on, of which a generator learns little more than to copy them
+IN_MEMORY = 1 << 30  # ready sets up to this many bytes are read into memory; larger ones stay memory-mapped
+ON_GPU = 1 << 28  # and up to this many, into that of the GPU that trains: 20,000 images of 64 x 64
+
 
 def plan(rows: NDArray[np.int64], seed: int, epoch: int, flip: bool) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Draw an epoch's order of `rows` (places of the training images), and with `flip` which half is mirrored; (n,)."""
@@ -146,12 +151,6 @@ class OrderedBatches:
     def __iter__(self) -> Iterator[Tensor]:
         for start in range(0, len(self.rows), self.batch_size):
             yield torch.from_numpy(self.images[self.rows[start : start + self.batch_size]])
-
-
-log = logging.getLogger(__name__)
-FEW = 100  # photos to train on, of which a generator learns little more than to copy them
-IN_MEMORY = 1 << 30  # ready sets up to this many bytes are read into memory; larger ones stay memory-mapped
-ON_GPU = 1 << 28  # and up to this many, into that of the GPU that trains: 20,000 images of 64 x 64
 
 
 class CatDataModule(pl.LightningDataModule):

@@ -1,15 +1,13 @@
 """Decode one photo defensively: any file in, uint8 RGB or a reason out.
 
-What a user's folder holds is not to be trusted (truncated downloads, text named .jpg, named pipes, links, decompression
-bombs), so every check is here and nothing after it needs one. Thread-safe; the heavy parts release the interpreter's
-lock, and however many threads decode, they take no more than `MAX_MEMORY`.
+What a user's folder holds is not to be trusted (truncated downloads, text named .jpg, pipes, links, decompression
+bombs), so every check is here. Thread-safe; however many threads decode, they take no more than `MAX_MEMORY`.
 
-Programs write their own segments (JPEG) and chunks (PNG) into photos. Pillow gives up a file for one of them that is
-broken or long, where browsers pass over it: each is tried on its own, and what cannot be read is left out, with a note.
+Programs write their own segments (JPEG) and chunks (PNG) into photos. Pillow gives up a file for one that is broken or
+long, where browsers pass over it: each is tried on its own, and what cannot be read is left out, with a note.
 
-A damaged JPEG is refused, an untidy one is not. libjpeg warns alike of lost pixels and of headers that are merely odd.
-Here each warning is an error at first; then what loses no pixel is put in order and the file is read again as strictly:
-whatever is still complained of is damage.
+A damaged JPEG is refused, an untidy one is not. libjpeg warns alike of lost pixels and of odd headers. Here each
+warning is an error at first; then what loses no pixel is put in order and the file is read again as strictly.
 """
 
 import errno
@@ -50,8 +48,11 @@ LARGE = 64 << 20
 COST = {"AVIF": 20, "BMP": 8, "GIF": 8, "HEIF": 20, "JPEG": 9, "JPEG2000": 28, "MPO": 9, "PNG": 8, "PPM": 8}
 COST |= {"TIFF": 12, "WEBP": 24}
 # Passes over a pixel: a progressive JPEG of a few kilobytes may ask for thousands of passes over all of them.
-_SCAN = b"\xff\xda"  # opens one; stands by chance in data that some phones append, too
 MAX_PASSES = 5_000_000_000
+_FILE_TYPES = {
+    stat.S_IFLNK: "a link (links are not followed)", stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
+}  # fmt: skip
 MEMORY = ByteSemaphore(MAX_MEMORY)
 # ITU-T T.81, table B.1: second bytes of markers.
 _SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
@@ -102,11 +103,6 @@ class Photo:
     notes: tuple[str, ...] = ()  # what had to be assumed, or was ignored; "what: details" each
 
 
-def decode(path: str | Path) -> NDArray[np.uint8]:
-    """Read a photo of one of `FORMATS`, whatever its name says, as `Photo.pixels`; raises nothing but Unreadable."""
-    return decode_bytes(read_bytes(path))
-
-
 def read_bytes(path: str | Path, limit: int = MAX_BYTES, count: int | None = None) -> bytes:
     """Read a regular, non-empty file of at most `limit` bytes, or its first `count`, or raise Unreadable.
 
@@ -115,7 +111,8 @@ def read_bytes(path: str | Path, limit: int = MAX_BYTES, count: int | None = Non
     try:
         status = os.lstat(path)
         if not stat.S_ISREG(status.st_mode):
-            raise Unreadable(f"not a regular file: {_kind(status.st_mode)}")
+            kind = _FILE_TYPES.get(stat.S_IFMT(status.st_mode), "neither file nor folder")
+            raise Unreadable(f"not a regular file: {kind}")
         check_size(status.st_size, limit)
         # The flags hold the answers of lstat even if the file is swapped in between.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
@@ -138,20 +135,6 @@ def check_size(size: int, limit: int) -> None:
 def read_start(path: str | Path, count: int) -> bytes:
     """Read the first bytes of a file, as `read_bytes`, whatever its size."""
     return read_bytes(path, sys.maxsize, count)
-
-
-def _kind(mode: int) -> str:
-    names = {
-        stat.S_IFLNK: "a link (links are not followed)", stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe",
-        stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
-    }  # fmt: skip
-    return names.get(stat.S_IFMT(mode), "neither file nor folder")
-
-
-def decode_bytes(data: bytes) -> NDArray[np.uint8]:
-    """Decode the bytes of an image file, as `decode`."""
-    with decoding(data) as photo:
-        return photo.pixels
 
 
 @contextmanager
@@ -199,7 +182,7 @@ def _cost(image: Image.Image, data: bytes) -> int:
         raise Unreadable(f"{size}, at most {MAX_SIDE:,} a side")
     if pixels > most:
         raise Unreadable(f"{size}, at most {most / 1e6:.0f} million of {image.format}; save it smaller")
-    if image.info.get("progressive") and pixels * (passes := data.count(_SCAN)) > MAX_PASSES:
+    if image.info.get("progressive") and pixels * (passes := data.count(b"\xff\xda")) > MAX_PASSES:
         raise Unreadable(f"{size} in {passes:,} passes; save it anew")
     return cost * pixels
 

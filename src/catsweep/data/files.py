@@ -48,8 +48,12 @@ class Files(Protocol):
         """Read one file of at most `limit` bytes, or raise Unreadable. Thread-safe."""
 
     def digest(self, name: str) -> str:
-        """Return a text that differs if the content does: `content_digest`, where nothing cheaper is known."""
-        return content_digest(self, name)
+        """Return a text that differs if the content does: its sha256, or the kind of reason why it cannot be read."""
+        try:
+            with reading(self, name) as data:
+                return hashlib.sha256(data).hexdigest()
+        except Unreadable as error:
+            return error.kind
 
     def passed_over(self) -> dict[str, str]:
         """Name what is there, but not taken for a photo, each with the reason: "kind: details"."""
@@ -61,15 +65,6 @@ def reading(files: Files, name: str) -> Iterator[bytes]:
     """Hold the bytes of a photo while the block runs; together, all threads hold no more than `MAX_BYTES` at a time."""
     with MEMORY.hold(files.size(name)):
         yield files.read(name)
-
-
-def content_digest(files: Files, name: str) -> str:
-    """Hash a file's content: sha256, hexadecimal; of one that cannot be read, return the kind of reason."""
-    try:
-        with reading(files, name) as data:
-            return hashlib.sha256(data).hexdigest()
-    except Unreadable as error:
-        return error.kind
 
 
 def digests(files: Files, names: Sequence[str]) -> Iterator[str]:

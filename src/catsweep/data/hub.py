@@ -129,7 +129,7 @@ def _load(source: str, split: str) -> tuple[Any, list[Path]]:
     ):
         builder = datasets.load_dataset_builder(source)
         base = str(builder.base_path or source)
-        roots = _roots(source) if local else _cached(base, source)
+        roots = _folders_of_local(source) if local else _folders_of_hub(base, source)
         _check_files(source, builder.config.data_files or {}, roots if local else [], base)
         return datasets.load_dataset(source, split=split), roots
 
@@ -145,13 +145,13 @@ def _check_files(source: str, data_files: Mapping[str, Iterable[str]], roots: li
             )
 
 
-def _roots(source: str) -> list[Path]:
-    """Folders of a local set: itself, and where its links lead if the Hub's own client fetched it."""
+def _folders_of_local(source: str) -> list[Path]:
+    """Name the folders of a local set: itself, and where its links lead if the Hub's own client fetched it."""
     root = Path(source).resolve()
     return [root, root.parents[1] / "blobs"] if root.parent.name == "snapshots" else [root]
 
 
-def _cached(base: str, source: str) -> list[Path]:
+def _folders_of_hub(base: str, source: str) -> list[Path]:
     """Name the cache folders of a set on the Hub; `base` is hf://datasets/USER/NAME@REVISION, or offline a folder."""
     import datasets
     from huggingface_hub import constants

@@ -1,10 +1,7 @@
-"""Convert an image as Pillow holds it to uint8 sRGB, upright, with little memory besides the result.
+"""Convert an image as Pillow holds it to uint8 sRGB, upright, in bands: with little memory besides the result.
 
-Works in bands: each step done to a whole photo of 60 megapixels would be another copy of 180 to 480 megabytes.
-
-Colour profiles are converted to sRGB, which networks and screens take. Nearly all profiles of photos are sRGB or as
-good as: those are recognised by what they do, and cost nothing. A profile that is broken, or of another kind than the
-photo, costs no photo; a note says so.
+Profiles of photos are nearly all sRGB or as good as: those are recognised by what they do, and cost nothing. One that
+is broken, or of another kind than the photo, is passed over with a note.
 
 Values of more than eight bits are scaled: cameras and microscopes put 10, 12 or 14 bits into numbers of 16 and more,
 and unscaled the photo is black. What the file says is white comes first, then the smallest usual range that holds all
@@ -79,9 +76,8 @@ class Conversion:
         """Convert uint8 pixels, (H, W, 3), in place; grey has three equal channels."""
         if self.transform is None:
             return stored
-        step = max(1, BAND // stored.shape[1])
-        for top in range(0, len(stored), step):
-            band = stored[top : top + step]
+        for rows in _slices(*stored.shape[:2]):
+            band = stored[rows]
             band[:] = np.asarray(self(Image.fromarray(band[..., 0] if self.mode == "L" else band)))
         return stored
 
@@ -132,10 +128,13 @@ def _opaque(band: Image.Image, convert: Conversion) -> Image.Image:
 
 def _bands(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
     """Cut an image into bands of at most `BAND` pixels, from top to bottom, each with its rows."""
-    step = max(1, BAND // image.width)
-    for top in range(0, image.height, step):
-        bottom = min(top + step, image.height)
-        yield slice(top, bottom), image.crop((0, top, image.width, bottom))
+    for rows in _slices(image.height, image.width):
+        yield rows, image.crop((0, rows.start, image.width, rows.stop))
+
+
+def _slices(height: int, width: int) -> list[slice]:
+    step = max(1, BAND // width)
+    return [slice(top, min(top + step, height)) for top in range(0, height, step)]
 
 
 def _canvas(height: int, width: int, turn: int) -> tuple[Pixels, Pixels]:
@@ -250,16 +249,15 @@ def _rescaled_colours(image: Image.Image, data: bytes) -> tuple[Image.Image, tup
     values = np.asarray(read[..., [2, 1, 0, 3][: len(image.mode)]], np.uint16)
     if not np.array_equal(values >> 8, np.asarray(image)):  # read in another way
         return None
-    count, step = _Count("u", largest, image.format == "PNG"), max(1, BAND // image.width)
-    parts = [slice(top, top + step) for top in range(0, image.height, step)]
-    for part in parts:
-        count.add(values[part, :, :3])
+    count, parts = _Count("u", largest, image.format == "PNG"), _slices(image.height, image.width)
+    for rows in parts:
+        count.add(values[rows, :, :3])
     scale = count.scale()
     # Transparency is of the same few bits, unless it shows that it is not.
     channels = slice(None) if values[..., 3:].max(initial=0) <= scale.white else slice(3)
     result = np.asarray(image).copy()
-    for part in parts:
-        result[part, :, channels] = scale(values[part, :, channels])
+    for rows in parts:
+        result[rows, :, channels] = scale(values[rows, :, channels])
     return Image.fromarray(result), scale.notes
 
 

@@ -23,9 +23,12 @@ EYE = (0.18, 0.42)  # its centre
 MOUTH = (0.0, 0.70)  # where the line under the nose meets the lips
 NOSE = (0.0, 0.60)  # its tip: the origin of the fur's flow and the point nearest to the viewer
 Point = tuple[float, float]
-
 _SKULL_Y = 0.50
 _WHITE = (0.95, 0.94, 0.92)
+_LID = (0.07, 0.05, 0.05)
+_LIPS = (0.13, 0.07, 0.07)
+_TONGUE = (0.88, 0.48, 0.50)
+_WHISKER = (0.97, 0.96, 0.94)
 
 
 @lru_cache(maxsize=8)
@@ -112,10 +115,6 @@ class Silhouette:
     ears: Field
     inner_ears: Field
     body: Field
-
-    def whole(self) -> Field:
-        """Compute the signed distance of the whole cat."""
-        return np.minimum(np.minimum(self.head, self.ears), self.body)
 
 
 @lru_cache(maxsize=4)
@@ -310,12 +309,6 @@ def _light(x: Field, y: Field, parts: Silhouette, hair: Field, scene: Scene) -> 
     light = elsewhere + on_head * (scene.ambient + (1.22 - scene.ambient) * facing - elsewhere)
     light *= 1 - 0.24 * smoothstep(-0.08, 0.01, parts.head) * on_head
     return cast(Field, np.clip(light * (1 + 0.085 * hair), 0.15, 1.7))
-
-
-_LID = (0.07, 0.05, 0.05)
-_LIPS = (0.13, 0.07, 0.07)
-_TONGUE = (0.88, 0.48, 0.50)
-_WHISKER = (0.97, 0.96, 0.94)
 
 
 def paint_face(image: Field, x: Field, y: Field, features: Features, scene: Scene) -> Field:

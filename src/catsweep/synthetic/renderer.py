@@ -64,7 +64,7 @@ def draw(cat: Cat, size: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.boo
     fur, parts = layers.paint_coat(cat, x, y, rng)
     fur = layers.paint_collar(fur, x, y, cat.features, parts)
     fur = layers.paint_face(fur, x, y, cat.features, cat.scene)
-    mask = layers.cover(parts.whole(), cat.shape.fluff)
+    mask = layers.cover(np.minimum(np.minimum(parts.head, parts.ears), parts.body), cat.shape.fluff)
     image = paint(behind, fur, mask)
     image = layers.paint_whiskers(image, cat.features, cat.pose, rng)
     image = develop(image, cat.scene)
