@@ -23,7 +23,7 @@ from typing import IO, Any, cast
 
 from catsweep.data import landmarks
 from catsweep.data.decode import MAX_BYTES, Unreadable, check_size
-from catsweep.data.files import START, Files, Folder, hidden, why_not
+from catsweep.data.files import START, Files, Folder, hidden, refusal
 from catsweep.errors import CatsweepError, DataError
 from steady.places import explain, is_full
 
@@ -176,7 +176,7 @@ class _Archive(Files):
         if ".." in parts or raw.startswith(("/", "\\")) or re.match(r"[A-Za-z]:[/\\]", raw):
             reason = "unsafe path: it leads out of the archive"
         called_photo = PurePosixPath(name).suffix.lower() in self.suffixes
-        if called_photo or not (why := reason or why_not(name, start() if size else b"")):
+        if called_photo or not (why := reason or refusal(name, start() if size else b"")):
             self.photos.add(name)
         else:
             self.passed[name] = why
@@ -221,7 +221,7 @@ class Zip(_Archive):
             if member.is_dir():
                 continue
             start = partial(self._start, member)
-            if (name := self._admit(member.filename, member.file_size, _why_not(member), start)) is not None:
+            if (name := self._admit(member.filename, member.file_size, _refusal(member), start)) is not None:
                 self.members[name] = member
 
     def _start(self, member: zipfile.ZipInfo) -> bytes:
@@ -305,7 +305,7 @@ class Tar(_Archive):
             raise tarfile.ReadError("a header in the middle cannot be read" if file.last else "it ends early")
 
 
-def _why_not(member: zipfile.ZipInfo) -> str:
+def _refusal(member: zipfile.ZipInfo) -> str:
     """Say why a member of a zip is refused; empty if it is not."""
     mode = stat.S_IFMT(member.external_attr >> 16)
     if mode and mode != stat.S_IFREG:

@@ -62,7 +62,7 @@ def augment(batch: Tensor, operations: Mapping[str, ops.Operation], numbers: NDA
     """Augment a batch, uint8 (B, H, W, 3), by named operations and random numbers in [0, 1), (B, operations, DRAWS)."""
     images = batch.numpy()
     changed = np.empty_like(images)
-    ops.develop(images, ops.draw(operations, ops.brightness(images), numbers), changed)
+    ops.apply_recipe(images, ops.draw(operations, ops.brightness(images), numbers), changed)
     return torch.from_numpy(changed)
 
 
@@ -85,7 +85,7 @@ class TrainBatches:
             )
         self.images, self.rows, self.batch_size = images, rows, batch_size
         self.seed, self.flip, self.rank, self.world_size = seed, flip, rank, world_size
-        self.operations = ops.usable(operations)
+        self.operations = ops.active_operations(operations)
         self.epoch = 0
         self._step = self._resume = 0  # batches of this epoch that were handed out: now, before the run was killed
 
@@ -180,7 +180,7 @@ class CatDataModule(pl.LightningDataModule):
         self.allow_zero_length_dataloader_with_multiple_devices = True
         self.reader, self.size, self.root, self.source, self.download = reader, size, root, source, download
         self.batch_size, self.val_fraction, self.flip, self.seed = batch_size, val_fraction, flip, seed
-        self.augment = ops.usable(augment)
+        self.augment = ops.active_operations(augment)
 
     @cached_property
     def ready(self) -> ReadySet:

@@ -163,7 +163,7 @@ class Folder(Files):
                     yield str(place / name), ""
                 else:
                     try:
-                        yield str(place / name), why_not(name, read_start(Path(parent, name), START))
+                        yield str(place / name), refusal(name, read_start(Path(parent, name), START))
                     except Unreadable as error:
                         yield str(place / name), error.reason
 
@@ -200,7 +200,7 @@ _RAW = {".3fr", ".arw", ".cr2", ".dcr", ".dng", ".erf", ".iiq", ".kdc", ".mef", 
 _RAW |= {".nef", ".nrw", ".pef", ".rwl", ".sr2", ".srf", ".srw"}
 
 
-def why_not(name: str, start: bytes) -> str:
+def refusal(name: str, start: bytes) -> str:
     """Say why a file is no image, by its name and first `START` bytes; empty if it is to be tried."""
     suffix = PurePosixPath(name).suffix.lower()
     if not start:

@@ -2,7 +2,7 @@
 
 The preparation writes copies of photos with it, the data module changes batches in memory. Random numbers are drawn
 for many images at once, into a `Recipe`: operations on brightness end in one curve per image, those on colour in one
-matrix, crop and mirroring in one resize. `develop` applies it in three calls of OpenCV per image.
+matrix, crop and mirroring in one resize. `apply_recipe` applies it in three calls of OpenCV per image.
 
 An operation of one's own is a class with `change`, named by `_target_` in conf/prepare.yaml or conf/data/augment/.
 """
@@ -150,7 +150,7 @@ class Nothing(Operation):
         """See `Operation`."""
 
 
-def usable(operations: Mapping[str, Operation] | None) -> dict[str, Operation]:
+def active_operations(operations: Mapping[str, Operation] | None) -> dict[str, Operation]:
     """Select the operations with a probability, in their order; raises ConfigError if one is no operation."""
     for name, operation in (operations or {}).items():
         if not isinstance(operation, Operation):
@@ -185,7 +185,7 @@ def brightness(images: Pixels) -> Floats:
     return np.asarray(sample.mean(axis=1, dtype=np.float64) @ LUMA)
 
 
-def develop(images: Pixels, recipe: Recipe, out: Pixels) -> None:
+def apply_recipe(images: Pixels, recipe: Recipe, out: Pixels) -> None:
     """Apply a recipe for n images to `images`, (n or 1, H, H, 3), and write the results into `out`, (n, size, size, 3).
 
     A loop over images, on purpose: OpenCV's calls on bytes are 8 times as fast as one remap, one gather and one matrix
@@ -213,7 +213,7 @@ def develop(images: Pixels, recipe: Recipe, out: Pixels) -> None:
         out[place] = image
 
 
-def account(recipe: Recipe, side: int) -> Iterator[tuple[str, dict[str, Any]]]:
+def describe_recipe(recipe: Recipe, side: int) -> Iterator[tuple[str, dict[str, Any]]]:
     """Describe what a recipe does to each image of this side: operations ("flip crop"), amounts, `box` of a crop."""
     columns = [(name, chosen.tolist(), amounts.tolist()) for name, (chosen, amounts) in recipe.done.items()]
     for place, box in enumerate(recipe.corners(side).tolist()):

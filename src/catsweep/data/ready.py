@@ -105,7 +105,7 @@ class Row:
     @classmethod
     def of(cls, item: Item, index: int | None) -> "Row":
         """Build the row of an item; its split is not known yet."""
-        points = "" if item.landmarks is None else points_text(item.landmarks.tolist())
+        points = "" if item.landmarks is None else format_points(item.landmarks.tolist())
         kept = index is not None
         return cls(
             index=index, source=item.source, sha256=item.sha256, group=item.group, split="", kept=kept,
@@ -227,7 +227,7 @@ def read_manifest(path: Path) -> Iterator[Row]:
             yield Row.parse(row)
 
 
-def points_text(points: Iterable[Iterable[float]]) -> str:
+def format_points(points: Iterable[Iterable[float]]) -> str:
     """Format landmarks, (9, 2), for the manifest: x and y of each in turn, to hundredths of a pixel."""
     return " ".join([f"{value:.2f}" for point in points for value in point])
 
@@ -267,7 +267,7 @@ def open_or_build(source: Source, size: int, root: str | Path, val_fraction: flo
         rows, places = _spool(folder / _PIXELS, source.items(size))
         kept = [row for row in rows if row.kept]
         if not kept:
-            raise DataError(nothing_left(source, _refused(rows), passed_over))
+            raise DataError(no_photos_message(source, _refused(rows), passed_over))
         images = create_images(folder, len(kept), size)
         spooled = np.memmap(folder / _PIXELS, dtype=np.uint8, mode="r").reshape(-1, *images.shape[1:])
         for index, place in enumerate(places):
@@ -276,7 +276,7 @@ def open_or_build(source: Source, size: int, root: str | Path, val_fraction: flo
         (folder / _PIXELS).unlink()
         write_passed_over(folder / PASSED_OVER, passed_over)
         named = iter(split([row.group for row in kept], val_fraction))
-        describe(folder, [replace(row, split=next(named)) if row.kept else row for row in rows], card)
+        write_metadata(folder, [replace(row, split=next(named)) if row.kept else row for row in rows], card)
         log.info("%s", summary(source.name, len(kept), _refused(rows)))
         if passed_over:
             log.info("%s: %s; %s names them", source.name, say_passed_over(passed_over), PASSED_OVER)
@@ -314,7 +314,7 @@ def _opened(path: Path, key: str) -> ReadySet | None:
     return ready if ready.card.get("key") == key else None
 
 
-def describe(folder: Path, rows: Sequence[Row], card: dict[str, Any]) -> None:
+def write_metadata(folder: Path, rows: Sequence[Row], card: dict[str, Any]) -> None:
     """Write all of a ready set but images.npy, which is there; kept `rows` are in the order of the images."""
     images: NDArray[np.uint8] = np.load(folder / IMAGES, mmap_mode="r")
     kept = [row for row in rows if row.kept]
@@ -380,7 +380,7 @@ def summary(name: str, kept: int, refused: Counter[str]) -> str:
     return f"{line}, {refused.total():,} left out ({_counted(refused)}); the manifest names them"
 
 
-def nothing_left(source: Source, refused: Counter[str], passed_over: Mapping[str, str]) -> str:
+def no_photos_message(source: Source, refused: Counter[str], passed_over: Mapping[str, str]) -> str:
     """Say that there is no photo: what was looked for, and what was found instead, by reason."""
     found = f"{refused.total():,} found, all left out: {_counted(refused)}" if refused else "none found"
     found += f"; {say_passed_over(passed_over)}" if passed_over else ""
