@@ -104,7 +104,7 @@ def _exchange(new: Path, target: Path, kind: FolderKind) -> None:
 
 
 def _step_aside(new: Path, target: Path, kind: FolderKind) -> None:
-    """The same by two renames, one writer at a time; a kill between them leaves what `tidy` puts back."""
+    """Do so by two renames, one writer at a time; what a kill between them leaves, `tidy` puts back."""
     with FileLock(target.with_name(f".{target.name}.lock")):
         ownership.require(target, kind)
         if not os.path.lexists(target):
@@ -177,7 +177,6 @@ def _tidy_folder(scratch: Path) -> None:
 
 
 def _put_back(old: Path, target: Path) -> None:
-    """Move what was moved aside to its place, if that is free."""
     if old.exists() and not os.path.lexists(target):
         with suppress(FileExistsError):
             try:

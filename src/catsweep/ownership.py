@@ -142,8 +142,6 @@ def _is_at(handle: int, folder: Path) -> bool:
 
 @dataclass(frozen=True)
 class _Marker:
-    """Content of a marker."""
-
     made: str  # name of the kind
     files: Collection[str]
     later: tuple[str, ...]  # patterns

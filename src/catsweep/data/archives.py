@@ -198,7 +198,6 @@ class _Archive(Files):
         )
 
     def _check(self, name: str, limit: int) -> int:
-        """Return the size of a member that may be read."""
         if name not in self.sizes:
             raise Unreadable("cannot be opened: No such file or directory")  # as a folder says it
         if name in self.refused:
@@ -306,7 +305,6 @@ class Tar(_Archive):
 
 
 def _refusal(member: zipfile.ZipInfo) -> str:
-    """Say why a member of a zip is refused; empty if it is not."""
     mode = stat.S_IFMT(member.external_attr >> 16)
     if mode and mode != stat.S_IFREG:
         return NOT_REGULAR

@@ -119,7 +119,6 @@ class TrainBatches:
             yield batch
 
     def _batches(self, first: int) -> Iterator[Tensor]:
-        """Yield the batches of the epoch from the `first` on."""
         order, mirrored = plan(self.rows, self.seed, self.epoch, self.flip)
         starts = [(step * self.world_size + self.rank) * self.batch_size for step in range(first, len(self))]
         parts = [slice(start, start + self.batch_size) for start in starts]
@@ -248,7 +247,7 @@ class CatDataModule(pl.LightningDataModule):
         return torch.from_numpy(self._pixels).to(device)
 
     def _place(self) -> tuple[int, int]:
-        """Return (rank, number) of the processes that train together."""
+        # rank and number of the processes that train together
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
     @cached_property
@@ -263,9 +262,7 @@ class PreparedCats(CatDataModule):
     Args:
         source: its folder, data/ready/NAME-SIZE.
         size: side of its images, pixels, which the model must know before the set is opened.
-        batch_size: see `CatDataModule`, as the rest.
-        flip: also of images that the preparation mirrored: one by chance of two is again one by chance of two.
-        seed: of the run.
+        flip: as `CatDataModule`; images that the preparation mirrored by chance are again mirrored by chance.
         augment: in memory; besides the copies that were prepared, if there are any.
     """
 

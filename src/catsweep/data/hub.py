@@ -30,7 +30,6 @@ class HubCats(Photos):
         source: id on the Hub (`user/name`), or a local folder of the same form (images, or parquet files of them).
         split: of the set.
         column: that holds the images; None: the only one that does.
-        min_side: images whose shorter side is smaller are left out, pixels.
     """
 
     name = "hub_cats"

@@ -198,7 +198,6 @@ class KaggleCats(Photos):
     """Photos with landmarks beside them (`x.jpg` and `x.jpg.cat`), faces aligned by eyes and mouth.
 
     Args:
-        folder: where they are; links in it are not followed.
         face: where `left_eye`, `right_eye` and `mouth` go, as fractions of the image's side (x, y).
         min_eye_distance: faces whose eyes are closer are left out, pixels of the photo.
         min_inside: faces so near the edge that less than this share of the aligned image shows the photo are left

@@ -248,7 +248,6 @@ def _vary(rng: np.random.Generator, colour: Colour, spread: float) -> Colour:
 
 
 def _choose(rng: np.random.Generator, options: Sequence[T], shares: Sequence[float] | None = None) -> T:
-    """Draw one of `options` by its share."""
     weights = None if shares is None else np.array(shares) / sum(shares)
     return options[int(rng.choice(len(options), p=weights))]
 
