@@ -27,16 +27,18 @@ Rows = NDArray[np.intp]
 
 
 class Recipe:
-    """Parameters of the augmentation of n images, which operations change; at first those that change nothing."""
+    """Parameters of the augmentation of n images of mean brightness `light`, (n,), 0 to 255, which operations change.
+
+    At first they change nothing. `mirrored` is bool, (n,); `box` the square that is cut out, (n, 3): left, top and
+    side as shares of the image's side; `curve` maps each brightness 0, 1, … 255 to a new one, (n, 256), 0 to 255;
+    `colour` then maps R, G, B to new ones, (n, 3, 3). `done` has by name of an operation the images that it was drawn
+    for, (n,), and the amounts, (n,).
+    """
 
     def __init__(self, light: Floats) -> None:
         n = len(light)
-        self.light = light  # mean brightness of the images as they are, shape (n,), 0 to 255
-        self.mirrored = np.zeros(n, np.bool_)
-        self.box = np.tile([0.0, 0.0, 1.0], (n, 1))  # the square that is cut out: left, top, side; shares of the side
-        self.curve = np.tile(np.arange(256.0), (n, 1))  # from each brightness 0, 1, … 255 to a new one, 0 to 255
-        self.colour = np.tile(np.eye(3), (n, 1, 1))  # then from R, G, B to new ones
-        # By name of an operation the images it was drawn for, shape (n,), and how much, shape (n,).
+        self.light, self.mirrored, self.box = light, np.zeros(n, np.bool_), np.tile([0.0, 0.0, 1.0], (n, 1))
+        self.curve, self.colour = np.tile(np.arange(256.0), (n, 1)), np.tile(np.eye(3), (n, 1, 1))
         self.done: dict[str, tuple[NDArray[np.bool_], Floats]] = {}
 
     def corners(self, side: int) -> NDArray[np.int64]:
@@ -47,14 +49,14 @@ class Recipe:
 
 
 class Operation(ABC):
-    """Base class of augmentations.
+    """Base class of augmentations. If it is `alone`, no other changes an image that it was drawn for.
 
     Args:
         probability: share of the images that it changes, 0 to 1.
         range: least and most amount, drawn evenly in between.
     """
 
-    alone: ClassVar[bool] = False  # whether no other operation changes an image that it was drawn for
+    alone: ClassVar[bool] = False
     bounds: ClassVar[tuple[float, float]] = (0.0, 0.0)  # limits of `range`
 
     def __init__(self, probability: float, range: Sequence[float] = (0.0, 0.0)) -> None:

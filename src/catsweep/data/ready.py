@@ -58,18 +58,23 @@ READY_SET = FolderKind(
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """Photo as a source yields it: an image, or the reason why there is none."""
+    """Photo as a source yields it: an `image`, (size, size, 3), with landmarks if there are any, or a `reason`.
 
-    source: str  # what the user calls it, usually the path relative to the source's folder
-    group: str = ""  # images of one group stay in one split; usually the sha256 of the photo's file
-    sha256: str = ""  # of the photo's file, hexadecimal; empty if it could not be read
-    width: int = 0  # of the original, pixels; 0 if unknown
+    The reason is "kind: details", as is each of `notes` on what was assumed or ignored. `source` is what the user calls
+    the photo, usually a path relative to the source's folder; `sha256`, `bytes`, `width` and `height` are those of its
+    file, if known. Images of one `group`, usually that sha256, stay in one split.
+    """
+
+    source: str
+    group: str = ""
+    sha256: str = ""
+    width: int = 0
     height: int = 0
-    image: NDArray[np.uint8] | None = None  # shape (size, size, 3); None if refused
+    image: NDArray[np.uint8] | None = None
     landmarks: NDArray[np.floating[Any]] | None = None  # shape (9, 2), pixels of `image`
-    reason: str = ""  # why it is refused, "kind: details"; empty if it is not
-    notes: tuple[str, ...] = ()  # what was assumed or ignored as it was read, "what: details" each
-    bytes: int = 0  # size of the photo's file; 0 if unknown
+    reason: str = ""
+    notes: tuple[str, ...] = ()
+    bytes: int = 0
 
 
 class Source(Protocol):
@@ -124,12 +129,12 @@ class Row:
 
 @dataclass(frozen=True)
 class ReadySet:
-    """Opened ready set."""
+    """Opened ready set: read-only `images`, (N, size, size, 3), the split of each, and `rows` of all, also refused."""
 
     path: Path
-    images: NDArray[np.uint8]  # shape (N, size, size, 3), memory-mapped, read-only
-    rows: tuple[Row, ...]  # the manifest, kept and refused
-    splits: tuple[str, ...]  # "train" or "val" for each image
+    images: NDArray[np.uint8]
+    rows: tuple[Row, ...]
+    splits: tuple[str, ...]
     card: dict[str, Any]
 
     @property
