@@ -8,8 +8,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import execution_whitelist
 from numpy.typing import NDArray
+from tests.decoded import decode
 
-from catsweep.data.decode import decode
 from catsweep.errors import ConfigError, DataError
 from catsweep.instantiation import instantiate
 from catsweep.prepare.image_files import encode, read_image

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
+from tests.decoded import decode_bytes
 
 from catsweep.data import landmarks
-from catsweep.data.decode import MAX_BYTES, decode_bytes, decoding
+from catsweep.data.decode import MAX_BYTES, decoding
 from catsweep.data.files import Files
 from catsweep.data.sources import DemoCats, Photos
 from catsweep.errors import DataError

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
+from tests.decoded import decode
 
 from catsweep.data import align
-from catsweep.data.decode import decode
 from catsweep.errors import ConfigError
 from catsweep.instantiation import instantiate
 from catsweep.prepare.image_files import encode, read_image

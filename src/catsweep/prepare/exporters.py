@@ -26,7 +26,7 @@ from catsweep.data.threads import in_order, watched
 from catsweep.errors import ConfigError
 from catsweep.folders import replacing_folder
 from catsweep.instantiation import instantiate
-from catsweep.ownership import Kind
+from catsweep.ownership import FolderKind
 from catsweep.prepare.image_files import encode
 from catsweep.prepare.manifest import need_pyarrow
 from catsweep.prepare.stages.original import identity
@@ -37,7 +37,7 @@ CARD = "card.json"
 SPLITS = ("train", "val")
 FORMATS_MODULE = "catsweep.data." + "prepare.formats"  # former module of the formats, in keys; split from rewrites
 CODE = ("prepare/exporters.py", "prepare/image_files.py")
-LOOSE = Kind("loose files", "root=DIR", (CARD, "train/*", "val/*", "train-*", "val-*"), sign=CARD)
+LOOSE = FolderKind("loose files", "root=DIR", (CARD, "train/*", "val/*", "train-*", "val-*"), sign=CARD)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from catsweep.data.files import PASSED_OVER, say_passed_over, write_passed_over
-from catsweep.data.ready import IMAGES, ReadySet, Row, describe, nothing_left, open_or_fill, points_text
+from catsweep.data.ready import IMAGES, ReadySet, Row, format_points, no_photos_message, open_or_fill, write_metadata
 from catsweep.errors import ConfigError, DataError
 from catsweep.instantiation import instantiate
 from catsweep.prepare import exporters, manifest, preparation_report
@@ -60,7 +60,7 @@ def _run(cfg: DictConfig, form: exporters.Format | None) -> None:
     root = Path(cfg.root) / "stages" / name
     passed_over = reader.passed_over() if hasattr(reader, "passed_over") else {}
     if next(iter(reader.files), None) is None:
-        raise DataError(nothing_left(reader, Counter(), passed_over))
+        raise DataError(no_photos_message(reader, Counter(), passed_over))
     root.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(root / ".lock", timeout=0):
@@ -192,7 +192,7 @@ def publish(done: Sequence[Done], folder: Path, name: str) -> ReadySet:
 
     def fill(new: Path) -> None:
         hard_link(done[-1].folder / IMAGES, new / IMAGES)
-        describe(new, list(rows(done)), card)
+        write_metadata(new, list(rows(done)), card)
 
     return open_or_fill(folder, key, fill)
 
@@ -225,7 +225,7 @@ def _row(record: Record, width: int, height: int, notes: str) -> Row:
         reason=record.reason,
         width=width,
         height=height,
-        landmarks="" if points is None else points_text(points),
+        landmarks="" if points is None else format_points(points),
         stage=record.stage,
         copy=int(record.parameters.get("copy", 0)),
         notes=notes,

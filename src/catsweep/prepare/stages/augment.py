@@ -53,7 +53,7 @@ class Augment(Stage):
         seed: int = 0,
         working: float = 1.5,
     ) -> None:
-        self.operations = ops.usable(operations)
+        self.operations = ops.active_operations(operations)
         if copies > 1 and not self.operations:
             raise ConfigError(f"Expected augment.operations to hold some for augment.copies={copies}, got none.")
         self.copies, self.size, self.seed, self.working = copies, size, seed, working
@@ -110,9 +110,9 @@ class Augment(Stage):
             image = np.asarray(cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
         side = image.shape[0]
         recipe = self.recipe(record.id, image)
-        ops.develop(image[None], recipe, images[start + 1 : start + self.copies])
+        ops.apply_recipe(image[None], recipe, images[start + 1 : start + self.copies])
         records = []
-        for number, (done, parameters) in enumerate(ops.account(recipe, side), start=1):
+        for number, (done, parameters) in enumerate(ops.describe_recipe(recipe, side), start=1):
             parameters = {"copy": number, **parameters}
             identity = f"{record.id}+{number:03d}"
             # Without landmarks, which would be half of the manifest; `box` and `flip` say where they are now.
