@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from catsweep.prepare.image_files import encode
 from catsweep.prepare.manifest import Record
 from catsweep.prepare.report_images import KINDS, SHOWN, Picture, StageImages, data_uri, grouped
-from catsweep.prepare.stage import Done
+from catsweep.prepare.stage import StageOutput
 
 
 def read(uri: str) -> NDArray[np.uint8]:
@@ -60,12 +60,12 @@ def test_reasons_without_end_do_not_make_a_page_without_end() -> None:
     assert len(groups[-1].pictures) == SHOWN
 
 
-def stage(folder: Path, name: str, records: list[Record], colours: dict[str, int]) -> Done:
+def stage(folder: Path, name: str, records: list[Record], colours: dict[str, int]) -> StageOutput:
     """A stage with plain images of these greys."""
     folder.mkdir()
     for identity, grey in colours.items():
         (folder / f"{identity}.png").write_bytes(encode(np.full((8, 8, 3), grey, np.uint8), ".png"))
-    return Done(folder, tuple(records), {"stage": name, "counts": {"doubtful": 0}, "parameters": {}})
+    return StageOutput(folder, tuple(records), {"stage": name, "counts": {"doubtful": 0}, "parameters": {}})
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def album(tmp_path: Path) -> StageImages:
     return StageImages([
         stage(tmp_path / "first", "original", first, {"a": 50, "b": 100}),
         stage(tmp_path / "second", "second", [kept, other], {"a": 150}),
-        Done(array, (last,), {"stage": "third"}),
+        StageOutput(array, (last,), {"stage": "third"}),
     ])  # fmt: skip
 
 

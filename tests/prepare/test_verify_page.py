@@ -19,7 +19,7 @@ from playwright.sync_api import Browser, Page, expect
 from tests.foreign import attack
 
 from catsweep.prepare import verify_page
-from catsweep.prepare.stage import Done
+from catsweep.prepare.stage import StageOutput
 from catsweep.prepare.stage_cache import build
 from catsweep.prepare.stages.verify import TABLE, Decisions, Verify
 
@@ -31,7 +31,7 @@ class Served:
     """A stage `verify` that waits for a person."""
 
     root: Path
-    before: Done
+    before: StageOutput
     stage: Verify = field(default_factory=lambda: Verify("serve", port=0))
     port: int = 0
     told: list[str | None] = field(default_factory=list)
@@ -84,7 +84,7 @@ class Served:
 
 
 @pytest.fixture
-def serve(zoomed: Callable[..., Done], tmp_path: Path) -> Iterator[Callable[..., Served]]:
+def serve(zoomed: Callable[..., StageOutput], tmp_path: Path) -> Iterator[Callable[..., Served]]:
     """Serves made-up photos: 1 and 3 of four are in doubt, so that the page has the order 1, 3, 0, 2."""
     running: list[Served] = []
 
@@ -254,14 +254,14 @@ def test_names_are_text_and_nothing_else(serve: Callable[..., Served], open_page
 
 
 def test_thousands_of_photos(
-    browser: Browser, open_page: Callable[..., Page], zoomed: Callable[..., Done], tmp_path: Path
+    browser: Browser, open_page: Callable[..., Page], zoomed: Callable[..., StageOutput], tmp_path: Path
 ) -> None:
     before = zoomed()
     many = tuple(
         replace(before.records[number % 4], sha256=f"{number:064x}", source=f"{number:05}.jpg")
         for number in range(3_000)
     )
-    served = Served(tmp_path, Done(before.folder, many, {}))
+    served = Served(tmp_path, StageOutput(before.folder, many, {}))
     try:
         page = open_page(served)
         assert page.locator("#place").inner_text() == "1 of 1,500"
@@ -414,16 +414,16 @@ PROGRAM = """
 import logging, signal, sys
 from pathlib import Path
 from catsweep.prepare.stage_cache import build
-from catsweep.prepare.stage import Done
+from catsweep.prepare.stage import StageOutput
 from catsweep.prepare.stages.verify import Verify
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which those who start the tests may have set to be ignored
 logging.basicConfig(level=logging.INFO, stream=sys.stdout)
 root = Path(sys.argv[1])
-print("went on:", Verify("serve", port=0).begin(root, Done.open(root / "3.zoomed")), flush=True)
+print("went on:", Verify("serve", port=0).begin(root, StageOutput.open(root / "3.zoomed")), flush=True)
 """
 
 
-def test_ctrl_c_goes_on(zoomed: Callable[..., Done], tmp_path: Path, root: Path) -> None:
+def test_ctrl_c_goes_on(zoomed: Callable[..., StageOutput], tmp_path: Path, root: Path) -> None:
     zoomed()
     environment = {**os.environ, "PYTHONPATH": str(root / "src"), "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-c", PROGRAM, str(tmp_path)]

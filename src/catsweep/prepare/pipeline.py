@@ -24,7 +24,7 @@ from catsweep.instantiation import instantiate
 from catsweep.prepare import exporters, manifest, preparation_report
 from catsweep.prepare.image_files import hard_link
 from catsweep.prepare.manifest import Record
-from catsweep.prepare.stage import Done, Stage
+from catsweep.prepare.stage import Stage, StageOutput
 from catsweep.prepare.stage_cache import NothingLeft, build, is_current, summary
 from catsweep.prepare.stages.original import Original
 from steady import places
@@ -80,7 +80,7 @@ def _run(cfg: DictConfig, form: exporters.Format | None) -> None:
         ) from error
 
 
-def make(stages: Sequence[Stage], root: Path, chosen: Sequence[str] | None) -> list[Done]:
+def make(stages: Sequence[Stage], root: Path, chosen: Sequence[str] | None) -> list[StageOutput]:
     """Run the stages that have to run, and return them, up to the last chosen one or the one that waits for a person.
 
     Args:
@@ -92,7 +92,7 @@ def make(stages: Sequence[Stage], root: Path, chosen: Sequence[str] | None) -> l
     first = stages[0]
     assert isinstance(first, Original)
     inputs, content = first.inputs(), None
-    done: list[Done] = []
+    done: list[StageOutput] = []
     for number, stage in enumerate(stages[: last + 1]):
         if not stage.active:
             continue
@@ -116,7 +116,7 @@ def make(stages: Sequence[Stage], root: Path, chosen: Sequence[str] | None) -> l
     return done
 
 
-def _earlier(done: Sequence[Done]) -> list[str]:
+def _earlier(done: Sequence[StageOutput]) -> list[str]:
     """Tell what the stages before one that left nothing have left out, a sentence each."""
     return [f"Before it, {summary(stage)}." for stage in done if stage.card["counts"]["refused"]]
 
@@ -131,8 +131,8 @@ def _last(stages: Sequence[Stage], chosen: Sequence[str] | None) -> int:
     return max(names.index(name) for name in chosen)
 
 
-def _cached(stage: Stage, folder: Path, inputs: tuple[Record, ...], content: str | None) -> Done:
-    done = Done.open(folder)
+def _cached(stage: Stage, folder: Path, inputs: tuple[Record, ...], content: str | None) -> StageOutput:
+    done = StageOutput.open(folder)
     if done is None:
         raise DataError(f"Expected stage {stage.name} in {folder}, but it was never made. Add it to stages=[…].")
     if not is_current(stage, done, inputs, content):
@@ -144,7 +144,11 @@ def _cached(stage: Stage, folder: Path, inputs: tuple[Record, ...], content: str
 
 
 def _finish(
-    cfg: DictConfig, name: str, done: Sequence[Done], form: exporters.Format | None, passed_over: Mapping[str, str]
+    cfg: DictConfig,
+    name: str,
+    done: Sequence[StageOutput],
+    form: exporters.Format | None,
+    passed_over: Mapping[str, str],
 ) -> None:
     """Write the ready set, its report, and loose files."""
     ready = publish(done, Path(cfg.root) / "ready" / f"{name}-{cfg.size}", name)
@@ -173,7 +177,7 @@ def _slug(source: str) -> str:
 READY_FORMAT = 2  # raise when the files of a set would be written otherwise
 
 
-def publish(done: Sequence[Done], folder: Path, name: str) -> ReadySet:
+def publish(done: Sequence[StageOutput], folder: Path, name: str) -> ReadySet:
     """Make the ready set of a preparation, or open it if it is current.
 
     Args:
@@ -197,7 +201,7 @@ def publish(done: Sequence[Done], folder: Path, name: str) -> ReadySet:
     return open_or_fill(folder, key, fill)
 
 
-def rows(done: Sequence[Done]) -> Iterator[Row]:
+def rows(done: Sequence[StageOutput]) -> Iterator[Row]:
     """List what became of each photo, in their order: its images, or the reason why there are none."""
     became: dict[str, list[Record]] = defaultdict(list)
     for stage in done[:-1]:

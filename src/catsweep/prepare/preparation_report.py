@@ -23,7 +23,7 @@ from catsweep.data.ready import TRAIN, VAL, ReadySet, pick
 from catsweep.prepare.image_files import Pixels, read_image
 from catsweep.prepare.manifest import Record
 from catsweep.prepare.report_images import Group, StageImages, data_uri, grouped
-from catsweep.prepare.stage import SHEET, Done
+from catsweep.prepare.stage import SHEET, StageOutput
 from catsweep.prepare.stage_cache import by_count
 from steady.atomic import write_text
 from steady.printing import readable_name
@@ -148,7 +148,7 @@ class Split:
     groups: frozenset[str]
 
 
-def write(done: Sequence[Done], ready: ReadySet, passed_over: Mapping[str, str] | None = None) -> Path:
+def write(done: Sequence[StageOutput], ready: ReadySet, passed_over: Mapping[str, str] | None = None) -> Path:
     """Write the report of a ready set into its folder, atomically.
 
     Args:
@@ -192,7 +192,7 @@ def command(ready: ReadySet) -> str:
     return f"python src/train.py data=ready {shlex.quote(f'data.source={ready.path}')} data.size={ready.size}{depth}"
 
 
-def count_exclusions(done: Sequence[Done]) -> Exclusions:
+def count_exclusions(done: Sequence[StageOutput]) -> Exclusions:
     """Count the photos that stages, in their order, have left out."""
     keeping: dict[str, str] = {}
     for stage in done:
@@ -286,7 +286,7 @@ def _journeys(album: StageImages) -> dict[str, list[str]]:
     return shown
 
 
-def _charts(done: Sequence[Done], ready: ReadySet) -> list[Chart]:
+def _charts(done: Sequence[StageOutput], ready: ReadySet) -> list[Chart]:
     photos = [row for row in ready.rows if row.copy == 0 and row.width]
     zoomed = [record for stage in done if stage.card["stage"] == "zoom" for record in stage.kept]
     sides = [min(row.width, row.height) for row in photos]
@@ -317,13 +317,13 @@ def _measured(
     return Chart(histogram(title, values, bounds=bounds), "image", about, tuple(least), tuple(most))
 
 
-def _methods(done: Sequence[Done]) -> tuple[Share, ...]:
+def _methods(done: Sequence[StageOutput]) -> tuple[Share, ...]:
     """Count the faces by the method that found them."""
     found = [method_of(record) for stage in done if stage.card["stage"] == "zoom" for record in stage.kept]
     return shares(Counter(found), len(found))
 
 
-def _operations(done: Sequence[Done]) -> tuple[Share, ...]:
+def _operations(done: Sequence[StageOutput]) -> tuple[Share, ...]:
     """Count the copies by operation."""
     stages = [stage for stage in done if stage.card["stage"] == "augment"]
     made = [record.operation.split() for stage in stages for record in stage.kept if "copy" in record.parameters]

@@ -11,7 +11,7 @@ import simplejpeg
 from catsweep.data.ready import pick
 from catsweep.prepare.image_files import Pixels, on_white, read_image, shrunk
 from catsweep.prepare.manifest import Record
-from catsweep.prepare.stage import Done
+from catsweep.prepare.stage import StageOutput
 from steady.printing import readable_name
 
 SHOWN = 12  # pictures of one kind
@@ -44,7 +44,7 @@ class Group:
 class StageImages:
     """Reader of the images of all stages, in their order."""
 
-    def __init__(self, done: Sequence[Done]) -> None:
+    def __init__(self, done: Sequence[StageOutput]) -> None:
         self.done = done
         self._kept = [{record.id: record for record in stage.kept} for stage in done]
 

@@ -21,7 +21,7 @@ from catsweep.data.threads import in_order, watched
 from catsweep.errors import ConfigError, DataError
 from catsweep.prepare.image_files import Pixels
 from catsweep.prepare.manifest import Record
-from catsweep.prepare.stage import Build, Stage
+from catsweep.prepare.stage import Stage, StageBuilder
 from catsweep.prepare.stages.resize import in_array, squared, write_resized
 
 SHEETS = "sheets"
@@ -65,7 +65,7 @@ class Augment(Stage):
         names = ("copies", "size", "seed", "working")
         return {"operations": operations, **{name: getattr(self, name) for name in names}}
 
-    def run(self, build: Build) -> Iterator[Record]:
+    def run(self, build: StageBuilder) -> Iterator[Record]:
         """See `Stage`."""
         shutil.rmtree(build.folder / SHEETS, ignore_errors=True)  # of a build that was killed
         (build.folder / SHEETS).mkdir()
@@ -94,7 +94,7 @@ class Augment(Stage):
             )
         return self.copies if record.split == TRAIN else 1
 
-    def sheet(self, build: Build, records: Sequence[Record]) -> Pixels | None:
+    def sheet(self, build: StageBuilder, records: Sequence[Record]) -> Pixels | None:
         """See `Stage`. A row for each of some training photos and some of its copies."""
         images: Pixels = np.load(build.folder / IMAGES, mmap_mode="r")
         photos = [record.index for record in records if record.split == TRAIN and "copy" not in record.parameters]

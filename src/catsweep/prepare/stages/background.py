@@ -17,7 +17,7 @@ from catsweep.errors import DataError
 from catsweep.prepare.image_files import Pixels, on_white, shrunk
 from catsweep.prepare.manifest import Record
 from catsweep.prepare.removers import Alpha, Remover
-from catsweep.prepare.stage import Build, Stage
+from catsweep.prepare.stage import Stage, StageBuilder
 
 
 class Background(Stage):
@@ -64,13 +64,13 @@ class Background(Stage):
         names = ("fill", "min_foreground", "max_foreground", "max_unsure")
         return {"remover": remover, **{name: getattr(self, name) for name in names}}
 
-    def run(self, build: Build) -> Iterable[Record]:
+    def run(self, build: StageBuilder) -> Iterable[Record]:
         """See `Stage`."""
         assert self.remover is not None
         suffix = ".png" if self.fill == "transparent" else ".jpg"
         return build.each(partial(self._photo, self.remover, build), suffix)
 
-    def _photo(self, remover: Remover, build: Build, record: Record) -> tuple[Record, Pixels]:
+    def _photo(self, remover: Remover, build: StageBuilder, record: Record) -> tuple[Record, Pixels]:
         photo = on_white(build.read(record))
         alpha = _checked(remover(photo, record.points), photo, remover)
         front, unsure = shares(alpha)

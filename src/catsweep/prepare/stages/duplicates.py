@@ -19,7 +19,7 @@ from catsweep.prepare import image_matching
 from catsweep.prepare.image_files import Pixels, on_white, read_image, thumbnail
 from catsweep.prepare.image_matching import Hashes, Match, View, match
 from catsweep.prepare.manifest import Record
-from catsweep.prepare.stage import Build, Stage
+from catsweep.prepare.stage import Stage, StageBuilder
 
 EXACT, MIRRORED, CROPPED, NEAR, DOUBTFUL = (
     "exact copy", "mirrored copy", "cropped copy", "duplicate", "near-duplicate",
@@ -80,7 +80,7 @@ class Duplicates(Stage):
         """See `Stage`."""
         return {name: getattr(self, name) for name in ("threshold", "review", "mirrored", "crops")}
 
-    def run(self, build: Build) -> Iterable[Record]:
+    def run(self, build: StageBuilder) -> Iterable[Record]:
         """See `Stage`."""
 
         def described(record: Record) -> tuple[Record, None]:
@@ -106,7 +106,7 @@ class Duplicates(Stage):
         by_id = {record.id: record for record in told}
         return [by_id[record.id] for record in build.inputs]
 
-    def sheet(self, build: Build, records: Sequence[Record]) -> Pixels | None:
+    def sheet(self, build: StageBuilder, records: Sequence[Record]) -> Pixels | None:
         """See `Stage`. Pairs of copies, the least alike first; if there are none, the photos."""
         by_id = {record.id: record for record in records}
         pairs = [record for record in records if "of" in record.parameters]
@@ -181,7 +181,7 @@ class Duplicates(Stage):
         return fits.agreement >= self.review and min(fits.of_one, fits.of_other) >= GLIMPSE
 
 
-def _by_pixels(build: Build, crops: bool) -> Compare:
+def _by_pixels(build: StageBuilder, crops: bool) -> Compare:
     """Return a function that compares photos of a stage and keeps the latest in memory."""
 
     @lru_cache(maxsize=512)

@@ -18,7 +18,7 @@ from catsweep.data.decode import Unreadable, decoding, heif_is_there
 from catsweep.data.files import READING, Files, digests, reading
 from catsweep.prepare.image_files import Pixels
 from catsweep.prepare.manifest import Record, rounded
-from catsweep.prepare.stage import Build, Stage
+from catsweep.prepare.stage import Stage, StageBuilder
 
 
 class Original(Stage):
@@ -60,7 +60,7 @@ class Original(Stage):
 
         return tuple(map(record, names, digests(self.files, names)))
 
-    def run(self, build: Build) -> Iterable[Record]:
+    def run(self, build: StageBuilder) -> Iterable[Record]:
         """See `Stage`."""
         return build.each(self._photo, ".jpg")
 

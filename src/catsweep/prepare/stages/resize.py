@@ -17,7 +17,7 @@ from catsweep.data.ready import IMAGES, contact_sheet, create_images, pick
 from catsweep.data.threads import in_order, watched
 from catsweep.prepare.image_files import Pixels, on_white
 from catsweep.prepare.manifest import Record, rounded
-from catsweep.prepare.stage import Build, Stage
+from catsweep.prepare.stage import Stage, StageBuilder
 
 Points = NDArray[np.float64]
 
@@ -40,7 +40,7 @@ class Resize(Stage):
         """See `Stage`."""
         return {"size": self.size}
 
-    def run(self, build: Build) -> Iterable[Record]:
+    def run(self, build: StageBuilder) -> Iterable[Record]:
         """See `Stage`."""
         array = None
         if all(record.file == IMAGES for record in build.inputs):
@@ -52,12 +52,12 @@ class Resize(Stage):
         read = build.read if array is None else lambda record: array[record.index]
         return self._resized(build, read)
 
-    def sheet(self, build: Build, records: Sequence[Record]) -> Pixels | None:
+    def sheet(self, build: StageBuilder, records: Sequence[Record]) -> Pixels | None:
         """See `Stage`."""
         images: Pixels = np.load(build.folder / IMAGES, mmap_mode="r")
         return contact_sheet(images[pick(len(images))])
 
-    def _resized(self, build: Build, read: Callable[[Record], Pixels]) -> Iterator[Record]:
+    def _resized(self, build: StageBuilder, read: Callable[[Record], Pixels]) -> Iterator[Record]:
         images = np.asarray(create_images(build.folder, len(build.inputs), self.size))
 
         def one(place: int) -> Record:

@@ -27,7 +27,7 @@ from catsweep.data.ready import split
 from catsweep.data.threads import watched
 from catsweep.errors import DataError
 from catsweep.prepare.manifest import DROP, KEEP, UNDECIDED, Record
-from catsweep.prepare.stage import Build, Done, Stage
+from catsweep.prepare.stage import Stage, StageBuilder, StageOutput
 from steady.atomic import write_bytes
 from steady.printing import escaped
 
@@ -167,7 +167,7 @@ class Verify(Stage):
         self.mode, self.val_fraction, self.port, self.tolerate = mode, val_fraction, port, tuple(tolerate)
         self._decided: dict[str, str] = {}
 
-    def begin(self, root: Path, before: Done, may_run: bool = True) -> str | None:
+    def begin(self, root: Path, before: StageOutput, may_run: bool = True) -> str | None:
         """Ask a person, if that is the mode. See `Stage`."""
         decisions = Decisions(root / TABLE)
         photos = to_decide(before.kept)
@@ -196,7 +196,7 @@ class Verify(Stage):
         decisions = {KEEP: counts[KEEP], DROP: counts[DROP], "digest": hashlib.sha256(decided).hexdigest()[:16]}
         return {"val_fraction": self.val_fraction, "tolerate": list(self.tolerate), "decisions": decisions}
 
-    def run(self, build: Build) -> Iterable[Record]:
+    def run(self, build: StageBuilder) -> Iterable[Record]:
         """See `Stage`."""
         records = [judge(record, self._decided, self._serious(record)) for record in build.inputs]
         splits = iter(split([_group(record) for record in records if record.kept], self.val_fraction))
@@ -207,11 +207,11 @@ class Verify(Stage):
         """Select the doubts that leave out an undecided photo."""
         return [doubt for doubt in record.doubts if doubt.split(":", 1)[0] not in self.tolerate]
 
-    def _serve(self, decisions: Decisions, photos: Sequence[Record], root: Path, before: Done) -> None:
+    def _serve(self, decisions: Decisions, photos: Sequence[Record], root: Path, before: StageOutput) -> None:
         # A web server, which the other modes need not wait for.
         from catsweep.prepare.verify_page import Page, serve
 
-        originals = Done.read(root / ORIGINALS)
+        originals = StageOutput.read(root / ORIGINALS)
         files = {record.id: originals.folder / record.file for record in originals.kept} if originals else {}
         serve(Page(decisions, photos, before.folder, files), self.port)
 

@@ -23,7 +23,7 @@ from catsweep.data.decode import Unreadable
 from catsweep.prepare import faces
 from catsweep.prepare.image_files import Pixels
 from catsweep.prepare.manifest import Record, rounded
-from catsweep.prepare.stage import Build, Stage, Work
+from catsweep.prepare.stage import Stage, StageBuilder, Work
 
 Array = NDArray[np.float64]
 
@@ -126,7 +126,7 @@ class Zoom(Stage):
         )  # fmt: skip
         return {name: getattr(self, name) for name in names}
 
-    def run(self, build: Build) -> Iterable[Record]:
+    def run(self, build: StageBuilder) -> Iterable[Record]:
         """See `Stage`."""
         # Lossless only where it has to be, for transparency: JPEG takes an eighth of the time.
         suffix = ".jpg" if all(record.file.endswith(".jpg") for record in build.inputs) else ".png"
@@ -154,7 +154,7 @@ class Zoom(Stage):
         frame = self._frame(points, wrong, photo)
         return self._cut(record, photo, frame, points)
 
-    def _taken_whole(self, build: Build, made: Mapping[str, Record]) -> Work:
+    def _taken_whole(self, build: StageBuilder, made: Mapping[str, Record]) -> Work:
         """Return the work that takes photos of a set of faces whole; `made`, by id, says what `_zoom` found in them."""
 
         def take(record: Record) -> tuple[Record, Pixels | None]:
