@@ -1,7 +1,6 @@
-"""Image files of the stages: decode, encode, shrink, link and hash.
+"""Image files of the stages: decode, encode, shrink and link.
 
-Stages read only what an earlier stage wrote, so these functions trust their input; strangers' photos are decoded by
-`catsweep.data.decode`.
+These functions trust their input, which an earlier stage wrote; strangers' photos are decoded by `data.decode`.
 """
 
 import os
@@ -25,11 +24,7 @@ Image = TypeVar("Image", Pixels, NDArray[np.floating[Any]])
 
 
 def read_image(path: Path) -> Pixels:
-    """Read an image that a stage wrote: uint8, (H, W, 3) RGB or (H, W, 4) with transparency.
-
-    Raises:
-        DataError: the file is damaged.
-    """
+    """Read an image that a stage wrote, uint8 (H, W, 3) RGB or (H, W, 4); raises DataError if it is damaged."""
     data = path.read_bytes()
     image = None
     with suppress(ValueError, cv2.error):

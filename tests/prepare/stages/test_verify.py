@@ -1,6 +1,7 @@
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
@@ -160,7 +161,10 @@ def test_no_group_of_a_held_out_photo_is_trained_on(photos: list[tuple[int, bool
         Record("zoom", str(n), str(n), f"{n:064x}", f"g{group}" if group else "", doubts=("x: y",) * doubtful)
         for n, (group, doubtful, _) in enumerate(photos)
     )
-    stage._decided = {f"{n:064x}": decision for n, (*_, decision) in enumerate(photos) if decision}
+    with TemporaryDirectory() as root:
+        before = StageOutput(Path(root, "3.zoomed"), inputs, {})
+        decide(before, {n: decision for n, (*_, decision) in enumerate(photos)})
+        assert stage.begin(Path(root), before) is None
     records = list(stage.run(SimpleNamespace(inputs=inputs, link=lambda record: record)))  # type: ignore[arg-type]
     kept = [record for record in records if record.kept]
     trained, held = ({r.group or r.sha256 for r in kept if r.split == split} for split in ("train", "val"))

@@ -5,7 +5,7 @@ photo shows. A `catsweep.prepare.removers.Remover` finds the cat; the compositin
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -20,17 +20,9 @@ from catsweep.prepare.removers import Alpha, Remover
 from catsweep.prepare.stage import Stage, StageBuilder
 
 
+@dataclass
 class Background(Stage):
-    """Cuts cats out of their photos. Landmarks stay as they are.
-
-    Args:
-        remover: finds the cat; None: photos keep their background, and the stage is not active.
-        fill: behind the cat: white, black, mean (colour of the photo's background), blur (the background, out of focus
-            and without the cat) or transparent.
-        min_foreground: least share of the photo that a cat covers without a doubt, 0 to 1.
-        max_foreground: largest such share.
-        max_unsure: largest half-transparent share of the foreground without a doubt, 0 to 1.
-    """
+    """Cuts cats out of their photos. Landmarks stay as they are."""
 
     name: ClassVar[str] = "background"
     folder: ClassVar[str] = "no_background"
@@ -46,17 +38,16 @@ class Background(Stage):
         "unsure mask": "background.max_unsure=1",
     }
 
-    def __init__(
-        self,
-        remover: Remover | None = None,
-        fill: str = "white",
-        min_foreground: float = 0.05,
-        max_foreground: float = 0.90,
-        max_unsure: float = 0.25,
-    ) -> None:
-        self.remover, self.fill, self.max_unsure = remover, fill, max_unsure
-        self.min_foreground, self.max_foreground = min_foreground, max_foreground
-        self.active = remover is not None
+    remover: Remover | None = None  # finds the cat; None: photos keep their background, and the stage is not active
+    # Behind the cat: white, black, mean (colour of the photo's background), blur (the background, out of focus and
+    # without the cat) or transparent.
+    fill: str = "white"
+    min_foreground: float = 0.05  # least share of the photo that a cat covers without a doubt, 0 to 1
+    max_foreground: float = 0.90  # largest such share
+    max_unsure: float = 0.25  # largest half-transparent share of the foreground without a doubt, 0 to 1
+
+    def __post_init__(self) -> None:
+        self.active = self.remover is not None
 
     def parameters(self) -> dict[str, Any]:
         """See `Stage`."""
@@ -114,27 +105,20 @@ SURE = 26  # masks below this and above 255 - this have decided: a tenth
 
 
 def shares(alpha: Alpha) -> tuple[float, float]:
-    """Measure how large a cat is, and how undecided its mask.
-
-    Args:
-        alpha: uint8, (H, W).
-
-    Returns:
-        Share of the photo that is in front; share of what is (at least partly) in front that is half-transparent.
-    """
+    """Measure a mask: the foreground's share of the photo, and the half-transparent share of the foreground."""
     front = alpha >= SURE
     unsure = front & (alpha <= 255 - SURE)
     return float(alpha.mean() / 255), float(unsure.sum() / max(1, front.sum()))
 
 
 def cut_out(photo: Pixels, alpha: Alpha, fill: str) -> Pixels:
-    """Replace the background of a photo.
+    """Replace the background of a photo, uint8 (H, W, 3).
 
-    Half-covered pixels of the photo show cat and background at once. Only the cat's part of their colour is taken
-    along, else each cat would carry a seam of its old background.
+    Of half-covered pixels only the cat's part of their colour is taken along, else each cat would carry a seam of its
+    old background.
 
     Args:
-        photo: uint8, (H, W, 3).
+        photo: to be cut out.
         alpha: uint8, (H, W), how much of each pixel is cat.
         fill: a key of `FILLS`.
 
@@ -143,14 +127,14 @@ def cut_out(photo: Pixels, alpha: Alpha, fill: str) -> Pixels:
         later resize can mix anything else into its edge.
     """
     share = (alpha.astype(np.float32) / 255)[..., None]
-    front = cats_own(photo, share)
+    front = foreground_colours(photo, share)
     if (behind := FILLS[fill](photo, share)) is None:
         return np.dstack([_pixels(front), alpha])
     return _pixels(front * share + behind * (1 - share))
 
 
-def cats_own(photo: Pixels, share: Floats) -> Floats:
-    """Estimate the foreground colours, also where the photo mixes them with its background.
+def foreground_colours(photo: Pixels, share: Floats) -> Floats:
+    """Estimate the foreground colours, float32 (H, W, 3), 0 to 255, also where they are mixed with the background.
 
     The colours around, of the cat and of the background, are what a pixel is likely made of; what they leave
     unexplained is the cat's. After Forte, "Approximate Fast Foreground Colour Estimation", ICIP 2021, where mixed
@@ -158,10 +142,7 @@ def cats_own(photo: Pixels, share: Floats) -> Floats:
 
     Args:
         photo: uint8, (H, W, 3).
-        share: float32, (H, W, 1), 0 to 1.
-
-    Returns:
-        float32, (H, W, 3), 0 to 255. Where `share` is 1 it is the photo; where it is 0, cat's colours from nearby.
+        share: of the cat in each pixel, float32, (H, W, 1), 0 to 1. Where it is 1, the result is the photo.
     """
     # What is half cat says little about the colour of either, so it counts for next to nothing.
     cat, ground = _spread(photo, share**PURE, NEAR), _spread(photo, (1 - share) ** PURE, NEAR)

@@ -5,7 +5,7 @@ copies is decided by their pixels (`catsweep.prepare.image_matching`). Files are
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -36,6 +36,7 @@ Compare = Callable[[Record, Record, bool], Match]
 Candidate = tuple[int, bool]  # place of a photo, and whether it is to be mirrored
 
 
+@dataclass
 class Duplicates(Stage):
     """Leaves copies out, doubts near-duplicates, and groups shots of one moment.
 
@@ -43,42 +44,38 @@ class Duplicates(Stage):
     copies that were resized, saved in low quality, brightened, made grey, captioned or cropped to 0.4 of their area,
     0.37 to 0.69 for two shots of one moment, and hardly ever above 0.45 for different cats, aligned faces included.
 
-    Args:
-        threshold: least share of equal squares of copies. Photos are compared with kept ones only, so none is left out
-            as the copy of a copy that shows something else.
-        review: least share of near-duplicates, which a person should look at. They are one group, never divided
-            between training and validation; groups are limited to 2 % of the photos, or four.
-        mirrored: find mirrored copies, too.
-        crops: find copies of a part of a photo, too; more than half of the stage's time.
-
     Raises:
         ConfigError: the shares are not in order.
     """
 
     name: ClassVar[str] = "duplicates"
     folder: ClassVar[str] = "no_duplicates"
-    code: ClassVar[tuple[str, ...]] = (
-        "prepare/image_matching.py", "prepare/stages/duplicates.py",
-    )  # fmt: skip
+    code: ClassVar[tuple[str, ...]] = ("prepare/image_matching.py", "prepare/stages/duplicates.py")
     keeping: ClassVar[Mapping[str, str]] = {
         NEAR: "duplicates.threshold=1",
         MIRRORED: "duplicates.mirrored=false",
         CROPPED: "duplicates.crops=false",
     }
 
-    def __init__(
-        self, threshold: float = 0.75, review: float = 0.45, mirrored: bool = True, crops: bool = True
-    ) -> None:
-        if not 0 < review <= threshold <= 1:
+    # Least share of equal squares of copies. Photos are compared with kept ones only, so none is left out as the copy
+    # of a copy that shows something else.
+    threshold: float = 0.75
+    # Least share of near-duplicates, which a person should look at. They are one group, never divided between training
+    # and validation; groups are limited to 2 % of the photos, or four.
+    review: float = 0.45
+    mirrored: bool = True  # find mirrored copies, too
+    crops: bool = True  # find copies of a part of a photo, too; more than half of the stage's time
+
+    def __post_init__(self) -> None:
+        if not 0 < self.review <= self.threshold <= 1:
             raise ConfigError(
                 "Expected 0 < duplicates.review <= duplicates.threshold <= 1, shares of the picture that are the same, "
-                f"got {review} and {threshold}."
+                f"got {self.review} and {self.threshold}."
             )
-        self.threshold, self.review, self.mirrored, self.crops = threshold, review, mirrored, crops
 
     def parameters(self) -> dict[str, Any]:
         """See `Stage`."""
-        return {name: getattr(self, name) for name in ("threshold", "review", "mirrored", "crops")}
+        return dict(vars(self))
 
     def run(self, build: StageBuilder) -> Iterable[Record]:
         """See `Stage`."""
@@ -87,23 +84,18 @@ class Duplicates(Stage):
             image = on_white(build.read(record))
             plain, mirrored = image_matching.phash(image)
             grey = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
-            parameters = {
-                "hash": plain,
-                "mirror": mirrored,
-                "keypoints": image_matching.sketch(grey) if self.crops else "",
-            }
-            return replace(record, parameters=parameters), None
+            keypoints = image_matching.sketch(grey) if self.crops else ""
+            return replace(record, parameters={"hash": plain, "mirror": mirrored, "keypoints": keypoints}), None
 
         # They do not depend on what they are compared with, so that another threshold makes none anew.
         known = build.each(described, method={**self.method(), "parameters": {"crops": self.crops}})
         records = [_fresh(record, made) for record, made in zip(build.inputs, known, strict=True)]
         sizes = {record.id: _size(record) for record in build.inputs}
         ranked = sorted(records, key=lambda record: (-sizes[record.id], -record.bytes, record.source))
-        told = self.judge(ranked, _by_pixels(build, self.crops))
-        for record in told:
+        by_id = {record.id: record for record in self.judge(ranked, _by_pixels(build, self.crops))}
+        for record in by_id.values():
             if record.kept:
                 build.link(record)  # it may have been refused when its hash was made
-        by_id = {record.id: record for record in told}
         return [by_id[record.id] for record in build.inputs]
 
     def sheet(self, build: StageBuilder, records: Sequence[Record]) -> Pixels | None:
@@ -132,26 +124,27 @@ class Duplicates(Stage):
             record = records[place]
             if (twin := once.setdefault(record.digest, place)) != place:
                 kept.append(kept[twin])
-                records[place] = _exact(record, records[kept[twin][0]])
+                larger = records[kept[twin][0]]
+                records[place] = _compared(record, larger, 1.0, 1.0).refuse(f"{EXACT}: of {larger.source}")
                 continue
             found = [
                 (compare(ranked[other], record, flipped), other, flipped)
                 for other, flipped in _keepers(candidates[place], kept)
             ]
-            fits, other, flipped = max(found, key=lambda one: (one[0].agreement, -one[1]), default=(Match(), -1, False))
-            copies = [one for one in found if self._is_copy(one[0])]
-            if copies:
-                fits, other, flipped = max(copies, key=lambda one: (one[0].agreement, -one[1]))
+            if copies := [one for one in found if self._is_copy(one[0])]:
+                fits, other, flipped = max(copies, key=_agreement)
                 records[place] = _refused(record, records[other], fits, flipped)
                 kept.append((other, flipped))
                 continue
-            near = [(one.agreement, first, place) for one, first, _ in found if self._is_near(one)]
-            alike += near
+            near = [one for one in found if self._is_near(one[0])]
+            alike += [(fits.agreement, other, place) for fits, other, _ in near]
+            records[place] = replace(record, confidence=1.0)
             if near:
-                agreement, other, _ = max(near, key=lambda one: (one[0], -one[1]))
-                records[place] = _doubted(record, records[other], agreement)
-            else:
-                records[place] = replace(record, confidence=1.0)
+                fits, other, _ = max(near, key=_agreement)
+                larger = records[other]
+                records[place] = _compared(record, larger, fits.agreement, 1 - fits.agreement).doubt(
+                    f"{DOUBTFUL}: of {larger.source}, {fits.agreement:.0%} the same"
+                )
             kept.append((place, False))
         return _grouped(records, [place for place, _ in kept], alike)
 
@@ -213,8 +206,9 @@ def _fresh(record: Record, made: Record) -> Record:
     return replace(record, stage=made.stage, operation="compare", parameters=alone, mark=made.mark)
 
 
-def _exact(record: Record, kept: Record) -> Record:
-    return _beside(record, kept, 1.0, 1.0).refuse(f"{EXACT}: of {kept.source}")
+def _agreement(found: tuple[Match, int, bool]) -> tuple[float, int]:
+    """Order matches, the first photo last among equals."""
+    return found[0].agreement, -found[1]
 
 
 def _refused(record: Record, kept: Record, fits: Match, flipped: bool) -> Record:
@@ -223,16 +217,11 @@ def _refused(record: Record, kept: Record, fits: Match, flipped: bool) -> Record
         kind = MIRRORED
     elif fits.of_one < WHOLE:
         kind, details = CROPPED, f"of {kept.source}, {fits.of_one:.0%} of it"
-    return _beside(record, kept, fits.agreement, fits.agreement).refuse(f"{kind}: {details}")
+    return _compared(record, kept, fits.agreement, fits.agreement).refuse(f"{kind}: {details}")
 
 
-def _doubted(record: Record, larger: Record, agreement: float) -> Record:
-    record = _beside(record, larger, agreement, 1 - agreement)
-    return record.doubt(f"{DOUBTFUL}: of {larger.source}, {agreement:.0%} the same")
-
-
-def _beside(record: Record, other: Record, agreement: float, confidence: float) -> Record:
-    """Record the photo it was compared with, and the confidence that the two are copies, or are not."""
+def _compared(record: Record, other: Record, agreement: float, confidence: float) -> Record:
+    """Record the other photo, and the confidence that the two are copies, or are not."""
     parameters = {**record.parameters, "of": other.id, "agreement": round(agreement, 3)}
     return replace(record, parameters=parameters, confidence=round(confidence, 3))
 

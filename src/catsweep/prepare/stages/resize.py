@@ -1,12 +1,11 @@
-"""Stage 6, resize: write all images into one array of the size that will be trained on.
+"""Stage 6, resize: write all images into one array of the size that will be trained on, which the ready set links.
 
-`catsweep.prepare.pipeline` links this array into the ready set. Images that stage `augment` has made at this size are
-taken over by a hard link, which takes no space.
+Images that stage `augment` has made at this size are taken over by a hard link, which takes no space.
 """
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,19 +21,15 @@ from catsweep.prepare.stage import Stage, StageBuilder
 Points = NDArray[np.float64]
 
 
+@dataclass
 class Resize(Stage):
-    """Resizes the centre squares of images, by averaging or, to enlarge them, cubic interpolation.
-
-    Args:
-        size: side of the images, pixels.
-    """
+    """Resizes the centre squares of images, by averaging or, to enlarge them, cubic interpolation."""
 
     name: ClassVar[str] = "resize"
     folder: ClassVar[str] = "resized"
     code: ClassVar[tuple[str, ...]] = ("data/align.py", "data/ready.py", "prepare/stages/resize.py")
 
-    def __init__(self, size: int = 64) -> None:
-        self.size = size
+    size: int = 64  # side of the images, pixels
 
     def parameters(self) -> dict[str, Any]:
         """See `Stage`."""
@@ -49,15 +44,14 @@ class Resize(Stage):
             if array.shape[1] == self.size and places == list(range(len(array))):
                 build.link(build.inputs[0])
                 return [replace(record, stage=self.name) for record in build.inputs]
-        read = build.read if array is None else lambda record: array[record.index]
-        return self._resized(build, read)
+        return self._resize(build, build.read if array is None else lambda record: array[record.index])
 
     def sheet(self, build: StageBuilder, records: Sequence[Record]) -> Pixels | None:
         """See `Stage`."""
         images: Pixels = np.load(build.folder / IMAGES, mmap_mode="r")
         return contact_sheet(images[pick(len(images))])
 
-    def _resized(self, build: StageBuilder, read: Callable[[Record], Pixels]) -> Iterator[Record]:
+    def _resize(self, build: StageBuilder, read: Callable[[Record], Pixels]) -> Iterator[Record]:
         images = np.asarray(create_images(build.folder, len(build.inputs), self.size))
 
         def one(place: int) -> Record:
@@ -87,20 +81,13 @@ def write_resized(
 
 
 def in_array(
-    record: Record,
-    images: Pixels,
-    place: int,
-    stage: str,
-    operation: str,
-    parameters: dict[str, Any],
-    landmarks: tuple[tuple[float, float], ...] | None,
-    identity: str | None = None,
-) -> Record:
+    record: Record, images: Pixels, place: int, stage: str, operation: str, parameters: dict[str, Any],
+    landmarks: tuple[tuple[float, float], ...] | None, identity: str | None = None,
+) -> Record:  # fmt: skip
     """Make the record of an image in an array, under the photo's id unless another is given."""
     if copy := record.parameters.get("copy"):
         parameters = {"copy": copy, **parameters}
-    size = images.shape[1]
-    digest = hashlib.sha256(images[place].data).hexdigest()
+    size, digest = images.shape[1], hashlib.sha256(images[place].data).hexdigest()
     return replace(
         record, id=identity or record.id, stage=stage, operation=operation, parameters=parameters, confidence=None,
         width=size, height=size, landmarks=landmarks, file=IMAGES, index=place, digest=digest, mark="",
