@@ -1,19 +1,25 @@
+import asyncio
+import gc
 import http.client
 import json
 import logging
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from warnings import catch_warnings, simplefilter
 
 import pytest
+import uvicorn
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 from tests.foreign import attack
@@ -377,6 +383,57 @@ def test_only_the_files_of_the_photos_are_served(serve: Callable[..., Served]) -
     (served.root / "0.original" / "cat-1.png").unlink()
     assert served.ask("GET", "/original/0")[0] == 404
     assert served.ask("GET", "/changes?since=x")[0] == 400
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        "",  # a browser opens some connections in advance
+        "GET /photos HTTP/1.1\r\nHost: localhost\r\n\r\n",  # keep-alive
+        "POST /decide HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost\r\nX-Token: {token}\r\n"
+        "Content-Length: 99\r\n\r\n{{",  # its end never comes
+    ],
+)
+def test_connections_held_open_over_the_end_are_closed(serve: Callable[..., Served], sent: str) -> None:
+    served = serve()
+    with (
+        socket.create_connection(("127.0.0.1", served.port), timeout=20) as client,
+        catch_warnings(record=True) as said,
+    ):
+        simplefilter("always")
+        client.sendall(sent.format(token=served.token).encode())
+        if sent.startswith("GET"):
+            assert client.recv(8) == b"HTTP/1.1"
+        served.end()
+        with suppress(ConnectionResetError):
+            while client.recv(1 << 16):
+                pass
+        gc.collect()
+    assert [warning.message for warning in said] == []
+
+
+@pytest.mark.parametrize("steps", range(5))
+def test_a_connection_accepted_at_the_very_end_is_closed(
+    serve: Callable[..., Served], monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    main_loop, clients = uvicorn.Server.main_loop, list[socket.socket]()
+
+    async def late(server: uvicorn.Server) -> None:
+        await main_loop(server)
+        clients.append(socket.create_connection(("127.0.0.1", served.port), timeout=20))
+        for _ in range(steps):  # of the loop: it is in the queue, accepted, gets a transport, is known to the server
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(uvicorn.Server, "main_loop", late)
+    served = serve()
+    with catch_warnings(record=True) as said:
+        simplefilter("always")
+        served.end()
+        [client] = clients
+        with client, suppress(ConnectionResetError):
+            assert client.recv(1) == b""
+        gc.collect()
+    assert [warning.message for warning in said] == []
 
 
 def test_many_at_once_lose_nothing(serve: Callable[..., Served]) -> None:

@@ -1,12 +1,13 @@
 """Web page of stage `verify`: look through the images in the browser, one key each: keep or drop.
 
-verify.html asks here for the photos and their images, and sends each decision as it is made; every decision is in
-verify.csv before it is answered. Only the page may decide: `steady.local_server` admits only this machine's own
-pages, decisions need a token that stands in the page, and photos are addressed by their place in the list.
+Every decision is in verify.csv before it is answered. Only the page may decide: `steady.local_server` admits only this
+machine's own pages, decisions need a token that stands in the page, and photos are addressed by their places.
 """
 
+import asyncio
 import logging
 import secrets
+import socket
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -40,33 +42,21 @@ _NEVER = {"Cache-Control": "no-store"}
 
 @dataclass
 class Page:
-    """State of the page.
+    """State of the page."""
 
-    Attributes:
-        decisions: of the person.
-        photos: to decide about, in the order of the page.
-        folder: of their files.
-        originals: files of the source photos, by the photos' ids, where there are any.
-        token: required for decisions.
-        changes: (place in `photos`, decision) of all tabs, in their order; tabs catch up by it.
-        end: called when the person is done.
-    """
-
-    decisions: "Decisions"
-    photos: Sequence[Record]
-    folder: Path
-    originals: Mapping[str, Path] = field(default_factory=dict)
-    token: str = field(default_factory=secrets.token_urlsafe)
-    changes: list[tuple[int, str]] = field(default_factory=list)
-    end: Callable[[], None] = lambda: None
+    decisions: "Decisions"  # of the person
+    photos: Sequence[Record]  # to decide about, in the order of the page
+    folder: Path  # of their files
+    originals: Mapping[str, Path] = field(default_factory=dict)  # files of the source photos, by the photos' ids
+    token: str = field(default_factory=secrets.token_urlsafe)  # required for decisions
+    changes: list[tuple[int, str]] = field(default_factory=list)  # place in `photos`, decision; tabs catch up by it
+    end: Callable[[], None] = lambda: None  # called when the person is done
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def decide(self, choices: Sequence[tuple[int, str]]) -> None:
-        """Save decisions, given as place in `photos` and decision.
+        """Save decisions: place in `photos` and decision.
 
-        Raises:
-            DataError: the table is malformed.
-            OSError: it cannot be written. In either case nothing is decided.
+        Raises DataError (the table is malformed) or OSError (it cannot be written); then nothing is decided.
         """
         with self._lock:
             self.save({self.photos[place].sha256: decision for place, decision in choices})
@@ -81,7 +71,7 @@ class Page:
         return {"version": len(self.changes), "changes": self.changes[version:]}
 
     def describe(self) -> dict[str, Any]:
-        """Return all photos, for the page, as JSON."""
+        """Describe all photos as JSON."""
         version = len(self.changes)  # first, or a change might be missed
         photos = [
             {
@@ -105,18 +95,32 @@ def serve(page: Page, port: int) -> None:
     """
     page.save()
     listening = listen(port, "verification.port")
-    found = listening.getsockname()[1]
     nonce = secrets.token_urlsafe()
     policy = (
         "default-src 'none'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
         f"frame-ancestors 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'"
     )
-    server = uvicorn_server(application(page, nonce), policy, grace=2, lifespan=False)
+    server = _Server(uvicorn_server(application(page, nonce), policy, grace=2, lifespan=False).config)
     page.end = lambda: setattr(server, "should_exit", True)
     with listening, suppress(KeyboardInterrupt):
-        log.info("Look through the images at http://%s:%d and press Enter there (or Ctrl-C here) to go on", HOST, found)
-        server.run(sockets=[listening])
+        address = f"http://{HOST}:{listening.getsockname()[1]}"
+        log.info("Look through the images at %s and press Enter there (or Ctrl-C here) to go on", address)
+        asyncio.run(server.serve([listening]))
     page.save()
+
+
+class _Server(uvicorn.Server):
+    """Server that closes all connections; uvicorn leaves those open that are being accepted as it ends."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        loop = asyncio.get_running_loop()
+        for listening in sockets or ():
+            loop.remove_reader(listening)
+        for _ in range(5):  # steps of the loop, in which what was accepted becomes a connection
+            await asyncio.sleep(0)
+        await super().shutdown(sockets)
+        for connection in list(self.server_state.connections):  # those that outlasted the grace
+            connection.transport.abort()
 
 
 def application(page: Page, nonce: str) -> Starlette:

@@ -15,13 +15,9 @@ Alpha = NDArray[np.uint8]
 
 
 class Remover(Protocol):
-    """Function from a photo to a mask of the cat.
+    """Function from a photo to a mask of the cat."""
 
-    Attributes:
-        reliability: confidence in a mask that looks as it should, 0 to 1; about the mean overlap with true masks.
-    """
-
-    reliability: float
+    reliability: float  # confidence in a mask that looks as it should, 0 to 1; about the mean overlap with true masks
 
     def __call__(self, photo: Pixels, points: NDArray[np.float64] | None) -> Alpha:
         """Compute how much of each pixel is cat. Called from several threads at once.

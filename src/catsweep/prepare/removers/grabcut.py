@@ -6,7 +6,8 @@ What is alike in colour and unlike the rim of the photo is taken for the cat; la
 import logging
 import threading
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -27,22 +28,19 @@ SMOOTHNESS = 1e-3  # of the guided filter, for brightness from 0 to 1: less foll
 STEEPNESS = 2.0  # of the mask's edge: 1 leaves a haze
 
 
+@dataclass
 class GrabCut:
     """Alternates colour models of cat and background with segmentation.
 
     Source: Rother, Kolmogorov, Blake, "GrabCut", SIGGRAPH 2004.
-
-    Args:
-        side: photos are shrunk until their longer side is this, pixels; the time grows with its square.
-        rounds: how often the models are improved.
-        margin: the rim of a photo that is taken for background, share of its sides.
     """
 
-    reliability = 0.55
+    reliability: ClassVar[float] = 0.55
 
-    def __init__(self, side: int = 128, rounds: int = 3, margin: float = 0.03) -> None:
-        self.side, self.rounds, self.margin = side, rounds, margin
-        self._lock, self._said = threading.Lock(), False
+    side: int = 128  # photos are shrunk until their longer side is this, pixels; the time grows with its square
+    rounds: int = 3  # how often the models are improved
+    margin: float = 0.03  # the rim of a photo that is taken for background, share of its sides
+    _said: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def parameters(self) -> dict[str, Any]:
         """See `Remover`."""
@@ -50,7 +48,11 @@ class GrabCut:
 
     def __call__(self, photo: Pixels, points: Points | None) -> Alpha:
         """See `Remover`."""
-        self._say_so()
+        if self._said.acquire(blocking=False):  # only the first photo gets it
+            log.warning(
+                "Cats are cut out by GrabCut, which needs no weights and is often wrong. A network does it better: "
+                "`make background-model`, then background/remover=onnx."
+            )
         small = shrunk(photo, self.side)
         labels = rim(small.shape[:2], self.margin)
         if points is None:
@@ -60,15 +62,6 @@ class GrabCut:
             scale = np.array(small.shape[1::-1]) / photo.shape[1::-1]
             mark_face(labels, (points + 0.5) * scale - 0.5)
         return enlarge(segment(small, labels, self.rounds), small, photo)
-
-    def _say_so(self) -> None:
-        with self._lock:
-            if not self._said:
-                self._said = True
-                log.warning(
-                    "Cats are cut out by GrabCut, which needs no weights and is often wrong. A network does it better: "
-                    "`make background-model`, then background/remover=onnx."
-                )
 
 
 def rim(shape: tuple[int, int], margin: float) -> Labels:

@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -38,13 +37,9 @@ class Onnx:
     reliability = 0.9
 
     def __init__(
-        self,
-        file: str | Path,
-        size: int | None = None,
-        mean: Sequence[float] = (128, 128, 128),
-        std: Sequence[float] = (256, 256, 256),
-        output: str = "plain",
-    ) -> None:
+        self, file: str | Path, size: int | None = None, mean: Sequence[float] = (128, 128, 128),
+        std: Sequence[float] = (256, 256, 256), output: str = "plain",
+    ) -> None:  # fmt: skip
         self.file, self.size, self.output = Path(file).expanduser(), size, output
         self.mean, self.std = [float(value) for value in mean], [float(value) for value in std]
         self._lock = threading.Lock()
@@ -78,29 +73,23 @@ class Onnx:
 
     @cached_property
     def _network(self) -> "_Network":
-        return _Network.load(self.file, self.size)
+        return _Network(self.file, self.size)
 
 
-@dataclass(frozen=True)
 class _Network:
-    session: Any
-    input: str
-    output: str
-    dtype: DTypeLike
-    side: int
+    """Session of onnxruntime for a file whose input has side `size`, pixels; None: as the file says."""
 
-    @classmethod
-    def load(cls, file: Path, size: int | None) -> "_Network":
+    def __init__(self, file: Path, size: int | None) -> None:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.enable_cpu_mem_arena = False  # it keeps 0.8 GB for IS-Net and makes nothing faster
         # Idle threads that spin take the cores from those that cut out the photo before.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+            self.session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has a dozen kinds, without a common one of its own
             raise DataError(f"Expected an ONNX network in {file}, but onnxruntime says: {error}. {FORMATS}") from error
-        takes, gives = session.get_inputs(), session.get_outputs()
+        takes = self.session.get_inputs()
         shape = takes[0].shape
         if len(takes) != 1 or len(shape) != 4 or shape[1] != 3 or takes[0].type not in TYPES:
             came = ", ".join(f"{each.name}: {each.type} {each.shape}" for each in takes)
@@ -111,7 +100,8 @@ class _Network:
                 f"Expected background.remover.size to be the side of the network's input in pixels, but {file} takes "
                 f"{shape} and the size is {size}. Give the one that it was trained with."
             )
-        return cls(session, takes[0].name, gives[0].name, TYPES[takes[0].type], side)
+        self.input, self.output = takes[0].name, self.session.get_outputs()[0].name
+        self.dtype, self.side = TYPES[takes[0].type], side
 
     def run(self, values: NDArray[np.floating[Any]]) -> Floats:
         """Run the network: colours, (3, S, S), to its output, (S, S)."""
