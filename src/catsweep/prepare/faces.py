@@ -47,7 +47,7 @@ class Face:
     """Detected face."""
 
     x: float  # centre of its box, pixels of the photo
-    y: float  # centre of its box, pixels of the photo
+    y: float
     side: float  # of the box, pixels of the photo
     angle: float  # of the photo when it was found, degrees, counter-clockwise
     weight: float  # margin in the last stage of the cascade; the sum, if both cascades found it
@@ -63,11 +63,6 @@ class Face:
         """Expected places of the left and the right eye: shape (2, 2), pixels of the photo."""
         upright = self.side * np.array([[RIGHT - APART / 2, DOWN], [RIGHT + APART / 2, DOWN]])
         return np.asarray(upright @ _turn_by(self.angle) + np.array([self.x, self.y]))
-
-    def is_that(self, other: "Face") -> bool:
-        """Tell whether two boxes are of the same face."""
-        near = np.hypot(self.x - other.x, self.y - other.y) < CLOSE * self.side
-        return bool(near and 1 / ALIKE < self.side / other.side < ALIKE)
 
 
 def find(photo: Pixels) -> Face | None:
@@ -182,9 +177,14 @@ def _around(grey: Pixels, place: _Box) -> tuple[Pixels, int, int]:
 
 def _merged(faces: list[Face], others: list[Face]) -> list[Face]:
     """Merge boxes of the same face into their mean, with the sum of their weights."""
+
+    def is_same(one: Face, other: Face) -> bool:
+        near = np.hypot(one.x - other.x, one.y - other.y) < CLOSE * one.side
+        return bool(near and 1 / ALIKE < one.side / other.side < ALIKE)
+
     merged, alone = [], list(others)
     for face in faces:
-        twin = next((other for other in alone if face.is_that(other)), None)
+        twin = next((other for other in alone if is_same(face, other)), None)
         if twin is not None:
             alone.remove(twin)
             x, y, side = ((a + b) / 2 for a, b in ((face.x, twin.x), (face.y, twin.y), (face.side, twin.side)))

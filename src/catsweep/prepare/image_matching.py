@@ -48,8 +48,8 @@ class Hashes:
     def __len__(self) -> int:
         return len(self.plain)
 
-    def __getitem__(self, places: slice | Places) -> "Hashes":
-        return Hashes(self.plain[places], None if self.mirrored is None else self.mirrored[places])
+    def __getitem__(self, index: Any) -> "Hashes":
+        return Hashes(self.plain[index], None if self.mirrored is None else self.mirrored[index])
 
 
 def phash(image: NDArray[np.uint8]) -> tuple[str, str]:
@@ -61,19 +61,15 @@ def phash(image: NDArray[np.uint8]) -> tuple[str, str]:
 
 def distances(one: Hashes, other: Hashes) -> NDArray[np.uint16]:
     """Compute the distances of n photos from m others, or their mirror images if nearer; shape (n, m)."""
-    found = _differing(one.plain[:, None], other.plain[None])
-    if one.mirrored is not None and other.mirrored is not None:
-        # Both ways, for rounding makes them differ by a bit or two, and which photo comes first must not matter.
-        np.minimum(found, _differing(one.mirrored[:, None], other.plain[None]), out=found)
-        np.minimum(found, _differing(one.plain[:, None], other.mirrored[None]), out=found)
-    return found
+    return compared(one[:, None], other[None])[0]
 
 
 def compared(one: Hashes, other: Hashes) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
-    """Compute the distances of n photos from n others, and whether to their mirror images; shapes (n,)."""
+    """Compute the distances of photos from others in the same places, and whether to their mirror images; (n,) each."""
     plain = _differing(one.plain, other.plain)
     if one.mirrored is None or other.mirrored is None:
-        return plain, np.zeros(len(plain), bool)
+        return plain, np.zeros(plain.shape, bool)
+    # Both ways, for rounding makes them differ by a bit or two, and which photo comes first must not matter.
     flipped = np.minimum(_differing(one.mirrored, other.plain), _differing(one.plain, other.mirrored))
     return np.minimum(plain, flipped), flipped < plain
 
@@ -116,18 +112,14 @@ def chance_limit(hashes: Hashes, share: float, least: int, most: int) -> int:
 
 
 def nearest_before(pairs: Iterable[Pairs], count: int) -> Pairs:
-    """Select the pairs of each photo with the nearest `count` before it, ordered by second photo, distance and first.
-
-    Memory is bounded by the answer and one block of pairs.
-    """
+    """Select the pairs of each photo with the nearest `count` before it, by second photo, distance and first."""
     best: Pairs = (np.zeros(0, np.intp), np.zeros(0, np.intp), np.zeros(0, np.uint16))
     for some in pairs:
         first, second = np.concatenate([best[0], some[0]]), np.concatenate([best[1], some[1]])
         distance = np.concatenate([best[2], some[2]])
         order = np.lexsort((first, distance, second))
         first, second, distance = first[order], second[order], distance[order]
-        begin = np.searchsorted(second, second, side="left")
-        near = np.arange(len(second)) - begin < count
+        near = np.arange(len(second)) - np.searchsorted(second, second, side="left") < count
         best = first[near], second[near], distance[near]
     return best
 

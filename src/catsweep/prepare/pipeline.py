@@ -1,8 +1,7 @@
 """Pipeline: run the stages of a preparation in their order, each only if it has to, and publish the ready set.
 
-`python src/prepare.py` calls `run`. Stages and their order are `pipeline` in conf/prepare.yaml;
-`catsweep.prepare.stage_cache` makes, keeps and resumes each. `python src/train.py data=ready
-data.source=data/ready/NAME-64` trains on the result, whose array is a hard link to that of the last stage.
+Stages and their order are `pipeline` in conf/prepare.yaml; `catsweep.prepare.stage_cache` makes and resumes each. The
+array of the ready set is a hard link to that of the last stage.
 """
 
 import hashlib
@@ -12,7 +11,6 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
@@ -37,9 +35,8 @@ def run(cfg: DictConfig) -> None:
     """Prepare the photos of a configuration (conf/prepare.yaml).
 
     Raises:
-        ConfigError: a stage or a format that does not exist, no source, or a name that is none.
-        DataError: the source cannot be read, nothing is left of it, or a stage is to come from the cache and is not
-            there.
+        ConfigError: a stage or a format does not exist, there is no source, or the name is none.
+        DataError: the source cannot be read, nothing is left of it, or a stage that may not run is not in the cache.
         PlaceError: `root` cannot be written.
     """
     form = exporters.choose(cfg.export, cfg.formats)
@@ -106,7 +103,8 @@ def make(stages: Sequence[Stage], root: Path, chosen: Sequence[str] | None) -> l
             try:
                 done.append(build(stage, folder, before, inputs, content))
             except NothingLeft as error:
-                raise DataError(" ".join([str(error), *_earlier(done)])) from error
+                before_it = (f"Before it, {summary(stage)}." for stage in done if stage.card["counts"]["refused"])
+                raise DataError(" ".join([str(error), *before_it])) from error
         else:
             done.append(_cached(stage, folder, inputs, content))
         log.info("%s", summary(done[-1]))
@@ -114,11 +112,6 @@ def make(stages: Sequence[Stage], root: Path, chosen: Sequence[str] | None) -> l
             log.info("%s: %s", stage.name, note)
         inputs, content = done[-1].kept, done[-1].content
     return done
-
-
-def _earlier(done: Sequence[StageOutput]) -> list[str]:
-    """Tell what the stages before one that left nothing have left out, a sentence each."""
-    return [f"Before it, {summary(stage)}." for stage in done if stage.card["counts"]["refused"]]
 
 
 def _last(stages: Sequence[Stage], chosen: Sequence[str] | None) -> int:
@@ -178,21 +171,13 @@ READY_FORMAT = 2  # raise when the files of a set would be written otherwise
 
 
 def publish(done: Sequence[StageOutput], folder: Path, name: str) -> ReadySet:
-    """Make the ready set of a preparation, or open it if it is current.
+    """Make the ready set of a preparation in `folder`, which is replaced as a whole, or open it if it is current.
 
-    Args:
-        done: all stages, in their order; the first has a record of every photo, the last all images in one array.
-        folder: of the set; replaced as a whole.
-        name: of the photos.
-
-    Raises:
-        OSError: it cannot be written.
+    The first of the stages `done` has a record of every photo, the last all images in one array.
     """
     stages = [{key: stage.card[key] for key in ("stage", "key", "parameters", "code")} for stage in done]
-    content = json.dumps([READY_FORMAT, name, stages], sort_keys=True)
-    key = hashlib.sha256(content.encode()).hexdigest()
-    size = done[-1].kept[0].width
-    card: dict[str, Any] = {"name": name, "size": size, "key": key, "parameters": {"stages": stages}}
+    key = hashlib.sha256(json.dumps([READY_FORMAT, name, stages], sort_keys=True).encode()).hexdigest()
+    card = {"name": name, "size": done[-1].kept[0].width, "key": key, "parameters": {"stages": stages}}
 
     def fill(new: Path) -> None:
         hard_link(done[-1].folder / IMAGES, new / IMAGES)
@@ -204,33 +189,18 @@ def publish(done: Sequence[StageOutput], folder: Path, name: str) -> ReadySet:
 def rows(done: Sequence[StageOutput]) -> Iterator[Row]:
     """List what became of each photo, in their order: its images, or the reason why there are none."""
     became: dict[str, list[Record]] = defaultdict(list)
-    for stage in done[:-1]:
-        for record in stage.records:
-            if not record.kept:
-                became[record.source].append(record)
-    for record in done[-1].records:
+    refused = (record for stage in done[:-1] for record in stage.records if not record.kept)
+    for record in (*refused, *done[-1].records):
         became[record.source].append(record)
     for photo in done[0].records:
         # Of the photo, for what stage `original` has saved of it may be smaller.
         width, height = (int(photo.parameters.get(side, getattr(photo, side))) for side in ("width", "height"))
+        notes = "; ".join(photo.parameters.get("notes", ()))
         for record in became[photo.source]:
-            yield _row(record, width, height, "; ".join(photo.parameters.get("notes", ())))
-
-
-def _row(record: Record, width: int, height: int, notes: str) -> Row:
-    points = record.landmarks if record.kept else None
-    return Row(
-        index=record.index if record.kept else None,
-        source=record.source,
-        sha256=record.sha256,
-        group=record.group,
-        split=record.split if record.kept else "",
-        kept=record.kept,
-        reason=record.reason,
-        width=width,
-        height=height,
-        landmarks="" if points is None else points_text(points),
-        stage=record.stage,
-        copy=int(record.parameters.get("copy", 0)),
-        notes=notes,
-    )
+            points = record.landmarks if record.kept else None
+            yield Row(
+                index=record.index if record.kept else None, source=record.source, sha256=record.sha256,
+                group=record.group, split=record.split if record.kept else "", kept=record.kept, reason=record.reason,
+                width=width, height=height, landmarks="" if points is None else points_text(points),
+                stage=record.stage, copy=int(record.parameters.get("copy", 0)), notes=notes,
+            )  # fmt: skip

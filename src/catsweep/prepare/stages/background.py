@@ -1,7 +1,6 @@
 """Stage 2, background: replace the background of each photo (`background=remove`).
 
-Follows `duplicates`, so that no copy is cut out in vain, and comes before `zoom`, so that masks are made of all that a
-photo shows. A `catsweep.prepare.removers.Remover` finds the cat; the compositing here is pure arithmetic.
+It comes before `zoom`, so that masks are made of all that a photo shows.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -59,27 +58,29 @@ class Background(Stage):
         """See `Stage`."""
         assert self.remover is not None
         suffix = ".png" if self.fill == "transparent" else ".jpg"
-        return build.each(partial(self._photo, self.remover, build), suffix)
+        return build.each(partial(self._cut_out, self.remover, build), suffix)
 
-    def _photo(self, remover: Remover, build: StageBuilder, record: Record) -> tuple[Record, Pixels]:
+    def _cut_out(self, remover: Remover, build: StageBuilder, record: Record) -> tuple[Record, Pixels]:
         photo = on_white(build.read(record))
         alpha = _checked(remover(photo, record.points), photo, remover)
         front, unsure = shares(alpha)
+        doubts = []
+        if front < self.min_foreground:
+            doubts.append(
+                f"little foreground: {front:.1%} of the photo, at least {self.min_foreground:.0%} are expected"
+            )
+        if front > self.max_foreground:
+            doubts.append(f"much foreground: {front:.1%} of the photo, at most {self.max_foreground:.0%} are expected")
+        if unsure > self.max_unsure:
+            doubts.append(
+                f"unsure mask: {unsure:.0%} of the foreground is half-transparent, {self.max_unsure:.0%} may be"
+            )
         record = replace(
-            record,
-            operation=f"remove background: {self.fill}",
+            record, operation=f"remove background: {self.fill}",
             parameters={"foreground": round(front, 4), "unsure": round(unsure, 4)},
             confidence=round(remover.reliability * (1 - unsure), 3),
-        )
-        return record.doubt(*self._doubts(front, unsure)), cut_out(photo, alpha, self.fill)
-
-    def _doubts(self, front: float, unsure: float) -> Iterable[str]:
-        if front < self.min_foreground:
-            yield f"little foreground: {front:.1%} of the photo, at least {self.min_foreground:.0%} are expected"
-        if front > self.max_foreground:
-            yield f"much foreground: {front:.1%} of the photo, at most {self.max_foreground:.0%} are expected"
-        if unsure > self.max_unsure:
-            yield f"unsure mask: {unsure:.0%} of the foreground is half-transparent, {self.max_unsure:.0%} may be"
+        )  # fmt: skip
+        return record.doubt(*doubts), cut_out(photo, alpha, self.fill)
 
 
 def _checked(alpha: Alpha, photo: Pixels, remover: Remover) -> Alpha:
@@ -112,19 +113,11 @@ def shares(alpha: Alpha) -> tuple[float, float]:
 
 
 def cut_out(photo: Pixels, alpha: Alpha, fill: str) -> Pixels:
-    """Replace the background of a photo, uint8 (H, W, 3).
+    """Replace the background of a photo, uint8 (H, W, 3); `alpha`, uint8 (H, W), says how much of each pixel is cat.
 
     Of half-covered pixels only the cat's part of their colour is taken along, else each cat would carry a seam of its
-    old background.
-
-    Args:
-        photo: to be cut out.
-        alpha: uint8, (H, W), how much of each pixel is cat.
-        fill: a key of `FILLS`.
-
-    Returns:
-        uint8, (H, W, 3); of `transparent`, (H, W, 4), whose hidden pixels continue the colours of the cat, so that no
-        later resize can mix anything else into its edge.
+    old background. With the fill `transparent` the result is (H, W, 4), and its hidden pixels continue the colours of
+    the cat, so that no later resize can mix anything else into its edge.
     """
     share = (alpha.astype(np.float32) / 255)[..., None]
     front = foreground_colours(photo, share)
@@ -138,11 +131,7 @@ def foreground_colours(photo: Pixels, share: Floats) -> Floats:
 
     The colours around, of the cat and of the background, are what a pixel is likely made of; what they leave
     unexplained is the cat's. After Forte, "Approximate Fast Foreground Colour Estimation", ICIP 2021, where mixed
-    pixels count for the colours around, too.
-
-    Args:
-        photo: uint8, (H, W, 3).
-        share: of the cat in each pixel, float32, (H, W, 1), 0 to 1. Where it is 1, the result is the photo.
+    pixels count for the colours around, too. `share` of the cat in each pixel: float32, (H, W, 1), 0 to 1.
     """
     # What is half cat says little about the colour of either, so it counts for next to nothing.
     cat, ground = _spread(photo, share**PURE, NEAR), _spread(photo, (1 - share) ** PURE, NEAR)

@@ -1,8 +1,4 @@
-"""Stage 1, duplicates: of copies of one photo, keep the one with the most pixels.
-
-Perceptual hashes that differ in few bits, also of mirrored photos, and shared keypoints propose pairs; whether they are
-copies is decided by their pixels (`catsweep.prepare.image_matching`). Files are those of stage `original`, linked.
-"""
+"""Stage 1, duplicates: of copies of one photo, keep the one with the most pixels; see `image_matching`."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -89,10 +85,13 @@ class Duplicates(Stage):
 
         # They do not depend on what they are compared with, so that another threshold makes none anew.
         known = build.each(described, method={**self.method(), "parameters": {"crops": self.crops}})
-        records = [_fresh(record, made) for record, made in zip(build.inputs, known, strict=True)]
+        records = []
+        for record, made in zip(build.inputs, known, strict=True):
+            parameters = {key: made.parameters[key] for key in ("hash", "mirror", "keypoints")}  # and no comparisons
+            records.append(replace(record, stage=self.name, operation="compare", parameters=parameters, mark=made.mark))
         sizes = {record.id: _size(record) for record in build.inputs}
         ranked = sorted(records, key=lambda record: (-sizes[record.id], -record.bytes, record.source))
-        by_id = {record.id: record for record in self.judge(ranked, _by_pixels(build, self.crops))}
+        by_id = {record.id: record for record in self.judge(ranked, _comparison(build, self.crops))}
         for record in by_id.values():
             if record.kept:
                 build.link(record)  # it may have been refused when its hash was made
@@ -174,19 +173,17 @@ class Duplicates(Stage):
         return fits.agreement >= self.review and min(fits.of_one, fits.of_other) >= GLIMPSE
 
 
-def _by_pixels(build: StageBuilder, crops: bool) -> Compare:
+def _comparison(build: StageBuilder, crops: bool) -> Compare:
     """Return a function that compares photos of a stage and keeps the latest in memory."""
-
-    @lru_cache(maxsize=512)
-    def view(record_id: str) -> View:
-        return View.of(on_white(build.read(by_id[record_id])), crops)
-
     by_id = {record.id: record for record in build.inputs}
 
-    def compare(larger: Record, smaller: Record, mirrored: bool) -> Match:
-        return match(view(larger.id), view(smaller.id).mirrored() if mirrored else view(smaller.id))
+    @lru_cache(maxsize=512)
+    def view(identity: str) -> View:
+        return View.of(on_white(build.read(by_id[identity])), crops)
 
-    return compare
+    return lambda larger, smaller, mirrored: match(
+        view(larger.id), view(smaller.id).mirrored() if mirrored else view(smaller.id)
+    )
 
 
 def _size(record: Record) -> int:
@@ -198,12 +195,6 @@ def _keepers(candidates: Sequence[Candidate], kept: Sequence[Candidate]) -> list
     """List what is kept in place of some photos: each once, at most `COMPARED`."""
     found = ((kept[place][0], flipped != kept[place][1]) for place, flipped in candidates)
     return list(dict.fromkeys(found))[:COMPARED]
-
-
-def _fresh(record: Record, made: Record) -> Record:
-    """Return an input with its own hashes and keypoints, without an earlier build's comparisons."""
-    alone = {key: made.parameters[key] for key in ("hash", "mirror", "keypoints")}
-    return replace(record, stage=made.stage, operation="compare", parameters=alone, mark=made.mark)
 
 
 def _agreement(found: tuple[Match, int, bool]) -> tuple[float, int]:

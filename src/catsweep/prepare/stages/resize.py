@@ -4,7 +4,7 @@ Images that stage `augment` has made at this size are taken over by a hard link,
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -35,30 +35,28 @@ class Resize(Stage):
         """See `Stage`."""
         return {"size": self.size}
 
-    def run(self, build: StageBuilder) -> Iterable[Record]:
+    def run(self, build: StageBuilder) -> Iterator[Record]:
         """See `Stage`."""
-        array = None
-        if all(record.file == IMAGES for record in build.inputs):
+        inputs, array = build.inputs, None
+        if all(record.file == IMAGES for record in inputs):
             array = np.load(build.before / IMAGES, mmap_mode="r")
-            places = [record.index for record in build.inputs]
-            if array.shape[1] == self.size and places == list(range(len(array))):
-                build.link(build.inputs[0])
-                return [replace(record, stage=self.name) for record in build.inputs]
-        return self._resize(build, build.read if array is None else lambda record: array[record.index])
+            if array.shape[1] == self.size and [record.index for record in inputs] == list(range(len(array))):
+                build.link(inputs[0])
+                yield from (replace(record, stage=self.name) for record in inputs)
+                return
+        images = np.asarray(create_images(build.folder, len(inputs), self.size))
+
+        def resized(place: int) -> Record:
+            record = inputs[place]
+            image = build.read(record) if array is None else array[record.index]
+            return write_resized(record, *squared(image, record.points), images, place, self.name)
+
+        yield from watched(in_order(resized, range(len(inputs))), len(inputs), self.name)
 
     def sheet(self, build: StageBuilder, records: Sequence[Record]) -> Pixels | None:
         """See `Stage`."""
         images: Pixels = np.load(build.folder / IMAGES, mmap_mode="r")
         return contact_sheet(images[pick(len(images))])
-
-    def _resize(self, build: StageBuilder, read: Callable[[Record], Pixels]) -> Iterator[Record]:
-        images = np.asarray(create_images(build.folder, len(build.inputs), self.size))
-
-        def one(place: int) -> Record:
-            record = build.inputs[place]
-            return write_resized(record, *squared(read(record), record.points), images, place, self.name)
-
-        yield from watched(in_order(one, range(len(build.inputs))), len(build.inputs), self.name)
 
 
 def squared(image: Pixels, points: Points | None) -> tuple[Pixels, Points | None]:

@@ -63,9 +63,9 @@ class Table:
         `decisions`, by sha256, override those of the table.
         """
         there = {photo.sha256 for photo in photos}
-        gone = {key: row for key, row in self.rows.items() if key not in there}
         rows = [_row(photo, f"{folder}/{photo.file}") for photo in photos]
-        rows += [dict(row) for key, row in sorted(gone.items(), key=lambda item: (item[1]["source"], item[0]))]
+        gone = [dict(row) for key, row in self.rows.items() if key not in there]
+        rows += sorted(gone, key=lambda row: (row["source"], row["sha256"]))
         text = io.StringIO(newline="")
         table = csv.writer(text, delimiter=self.delimiter)  # with CRLF, or a CR in a name would not be quoted
         table.writerow([*COLUMNS, *self.added])
@@ -226,7 +226,10 @@ def _parse(data: bytes, path: str) -> Table:
                         f"{other['decision']} and this one {row['decision']}. Delete one of them."
                     )
                 rows[key] = {**row, "decision": row["decision"] or (other or row)["decision"]}
-                notes[key] = _merged(notes.get(key, []), _added(header, cells))
+                notes[key] = _merged(
+                    notes.get(key, []),
+                    [cell for place, cell in enumerate(cells) if place >= len(header) or header[place] not in COLUMNS],
+                )
             line = lines.line_num + 1
     except csv.Error as error:
         raise DataError(
@@ -267,11 +270,6 @@ def _checked(cells: dict[str, str], where: str) -> dict[str, str]:
             "from another copy of the table, or delete the line: it is made anew, without a decision."
         )
     return row
-
-
-def _added(header: Sequence[str], cells: Sequence[str]) -> list[str]:
-    """Select the cells of added columns, and those beyond the header."""
-    return [cell for place, cell in enumerate(cells) if place >= len(header) or header[place] not in COLUMNS]
 
 
 def _merged(first: Sequence[str], second: Sequence[str]) -> list[str]:
