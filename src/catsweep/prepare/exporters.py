@@ -16,6 +16,7 @@ import math
 import tarfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -81,8 +82,7 @@ class Format(ABC):
 def choose(export: str | None, formats: Mapping[str, Any]) -> Format | None:
     """Build the format named `export`, one of the nodes `formats`; None for None.
 
-    Raises:
-        ConfigError: there is no such format, or it cannot be written as asked.
+    Raises ConfigError if there is no such format, or it cannot be written as asked.
     """
     if export is None:
         return None
@@ -96,13 +96,12 @@ def choose(export: str | None, formats: Mapping[str, Any]) -> Format | None:
 def write(ready: ReadySet, folder: Path, form: Format) -> Path:
     """Write a ready set in a format, unless `folder`, which is replaced as a whole, is current; return the folder.
 
-    Raises:
-        OSError: it cannot be written.
-        TakenError: `folder` holds something that catsweep did not make.
+    Raises TakenError if `folder` holds something that catsweep did not make.
     """
     wanted = _key(ready, form)
-    if _is_current(folder, wanted):
-        return folder
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        if json.loads((folder / CARD).read_text(encoding="utf-8"))["key"] == wanted:
+            return folder
     with named(folder), replacing_folder(folder, LOOSE) as new:
         counts = _write_splits(ready, new, form)
         about = {"format": form.parameters(), "digest": ready.digest, "size": ready.size, "images": counts}
@@ -140,13 +139,6 @@ def _key(ready: ReadySet, form: Format) -> str:
     parts.append((ready.path / MANIFEST).read_bytes())
     digests = [hashlib.sha256(part).digest() for part in parts]
     return hashlib.sha256(b"".join([*digests, bytes.fromhex(recorded_digest(*CODE))])).hexdigest()
-
-
-def _is_current(folder: Path, key: str) -> bool:
-    try:
-        return bool(json.loads((folder / CARD).read_text(encoding="utf-8"))["key"] == key)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
 
 
 class Images(Format):

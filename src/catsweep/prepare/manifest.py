@@ -133,8 +133,7 @@ def content_digest(records: Iterable[Record]) -> str:
 def read_manifest(path: Path) -> Iterator[Record]:
     """Read records that `write_manifest` wrote.
 
-    Raises:
-        OSError, ValueError, KeyError, TypeError, csv.Error: there is no such file, or it is damaged.
+    Raises OSError, ValueError, KeyError, TypeError or csv.Error: there is no such file, or it is damaged.
     """
     with path.open("r", encoding="utf-8", errors="surrogateescape", newline="") as file:
         for row in csv.DictReader(file, strict=True):
@@ -148,8 +147,8 @@ def read_manifest(path: Path) -> Iterator[Record]:
                 "doubts": tuple(json.loads(row["doubts"] or "[]")),
                 "landmarks": _pairs(json.loads(row["landmarks"] or "null")),
                 "index": int(row["index"]) if row["index"] else None,
+                **{name: int(row[name]) for name in ("width", "height", "bytes")},
             }
-            read |= {name: int(row[name]) for name in ("width", "height", "bytes")}
             yield Record(**{**row, **read})._named()
 
 
@@ -178,12 +177,9 @@ def check_kind(kind: str) -> None:
 
 
 def write_table(root: Path, stages: "Sequence[StageOutput]", kind: str) -> Path:
-    """Write the records of all stages into ROOT/manifest.`kind`, atomically; remove the table of the other kind.
+    """Write the records of all stages, in their order, into `manifest.csv` or `.parquet` in their folder, atomically.
 
-    Args:
-        root: folder of the stages.
-        stages: all of them, in their order.
-        kind: `csv` or `parquet`.
+    The table of the other kind is removed.
     """
     path = root / f"manifest.{kind}"
     with replacing(path) as unfinished:

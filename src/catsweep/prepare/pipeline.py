@@ -137,17 +137,13 @@ def _cached(stage: Stage, folder: Path, inputs: tuple[Record, ...], content: str
 
 
 def _finish(
-    cfg: DictConfig,
-    name: str,
-    done: Sequence[StageOutput],
-    form: exporters.Format | None,
-    passed_over: Mapping[str, str],
+    cfg: DictConfig, name: str, done: Sequence[StageOutput], form: exporters.Format | None, skipped: Mapping[str, str]
 ) -> None:
     """Write the ready set, its report, and loose files."""
     ready = publish(done, Path(cfg.root) / "ready" / f"{name}-{cfg.size}", name)
-    page = preparation_report.write(done, ready, passed_over)
-    if passed_over:
-        log.info("%s; %s names them", say_passed_over(passed_over), PASSED_OVER)
+    page = preparation_report.write(done, ready, skipped)
+    if skipped:
+        log.info("%s; %s names them", say_passed_over(skipped), PASSED_OVER)
     log.info("Ready: %s", ready.path)
     log.info("What was done: %s", page)
     if ready.size % 2:

@@ -123,32 +123,20 @@ class Exclusions:
 
 
 def write(done: Sequence[StageOutput], ready: ReadySet, passed_over: Mapping[str, str] | None = None) -> Path:
-    """Write the report of a ready set into its folder, atomically; return the file.
+    """Write the report of a ready set, which these stages made in this order, into its folder, atomically.
 
-    Args:
-        done: the stages that made it, in their order.
-        ready: the set.
-        passed_over: files that were not taken for photos, with the reason.
+    `passed_over` holds files that were not taken for photos, with the reason.
     """
+    images = StageImages(done)
     environment = templates.environment(Path(__file__).parent)
     environment.filters["number"] = "{:,}".format
-    images = StageImages(done)
     html = environment.get_template(TEMPLATE).render(
-        ready=ready,
-        name=readable_name(str(ready.card["name"])),
-        command=command(ready),
-        steps=[_step(images, place) for place in range(len(done))],
-        left=count_exclusions(done),
-        doubts=_doubts(images),
+        ready=ready, name=readable_name(str(ready.card["name"])), command=command(ready),
+        steps=[_step(images, place) for place in range(len(done))], left=count_exclusions(done), doubts=_doubts(images),
         doubted=len({record.source for stage in done for record in stage.records if record.doubts}),
-        journeys=_journeys(images),
-        charts=_charts(done, ready),
-        methods=_methods(done),
-        operations=_operations(done),
-        families=_families(ready),
-        passed_over=say_passed_over(passed_over or {}),
-        splits=_splits(ready),
-    )
+        journeys=_journeys(images), charts=_charts(done, ready), methods=_methods(done), operations=_operations(done),
+        families=_families(ready), passed_over=say_passed_over(passed_over or {}), splits=_splits(ready),
+    )  # fmt: skip
     path = ready.path / PAGE
     write_text(path, html)
     return path
@@ -359,20 +347,17 @@ def histogram(title: str, values: ArrayLike, unit: str = "", bounds: tuple[float
     places = np.clip(np.floor(data / step).astype(np.int64), first, last - 1) - first
     counts = np.bincount(places, minlength=last - first)
     top, wide = int(counts.max()), WIDTH / (last - first)
-    bars = tuple(
-        Bar(
-            x=round(number * wide + GAP / 2, 2),
-            y=round(HEIGHT - HEIGHT * count / top, 2),
-            width=round(wide - GAP, 2),
-            height=round(HEIGHT * count / top, 2),
-            title=f"{_plain((first + number) * step)} to {_plain((first + number + 1) * step)}{unit}: {count:,}",
-        )
-        for number, count in enumerate(counts.tolist())
-        if count
-    )
+    bars = []
+    for number, count in enumerate(counts.tolist()):
+        if count:
+            start, end = (_plain((first + edge) * step) for edge in (number, number + 1))
+            tall, tooltip = HEIGHT * count / top, f"{start} to {end}{unit}: {count:,}"
+            place = number * wide + GAP / 2
+            x, y, width, height = (round(size, 2) for size in (place, HEIGHT - tall, wide - GAP, tall))
+            bars.append(Bar(x, y, width, height, tooltip))
     middle, few, most = (_plain(float(f"{np.quantile(data, share):.3g}")) for share in (0.5, 0.05, 0.95))
     note = f"median {middle}{unit}; 5 % are below {few}, 5 % above {most}"
-    return Histogram(title, note, bars, _ticks(first, last, step), top)
+    return Histogram(title, note, tuple(bars), _ticks(first, last, step), top)
 
 
 def shares(counts: Mapping[str, int], total: int) -> tuple[Share, ...]:

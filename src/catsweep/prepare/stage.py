@@ -16,7 +16,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, TextIO
 
@@ -49,7 +49,7 @@ class Stage(ABC):
     active: bool = True  # whether it has anything to do
 
     def begin(self, root: Path, before: "StageOutput", may_run: bool = True) -> str | None:
-        """Prepare to run, for example by asking a person. Called before it is decided whether the stage has to run.
+        """Prepare to run, for example by asking a person; called before it is decided whether the stage has to run.
 
         Args:
             root: folder of the stages.
@@ -61,9 +61,10 @@ class Stage(ABC):
         """
         return None
 
-    @abstractmethod
     def parameters(self) -> dict[str, Any]:
-        """Return all that decides the outcome besides input and code, as JSON."""
+        """Return all that decides the outcome besides input and code, as JSON: what a dataclass is made with."""
+        # A stage that is no dataclass has to say it itself: of others, `fields` raises TypeError.
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.init}  # type: ignore[arg-type]
 
     @abstractmethod
     def run(self, build: "StageBuilder") -> Iterable[Record]:
@@ -162,10 +163,7 @@ class StageBuilder:
     def again(self, work: Work, records: Mapping[str, Record], suffix: str = ".png") -> Iterator[Record]:
         """Replace some images that `each` has made, where knowledge of all of them asks for it; on all cores.
 
-        Args:
-            work: see `each`; called with the input.
-            records: made by `each` of the inputs in question, by their id.
-            suffix: see `each`.
+        `records` are those that `each` has made of the inputs in question, by their id; for the others see there.
 
         Yields:
             The replacing records in the order of the inputs, with the marks of the replaced ones. The next build may

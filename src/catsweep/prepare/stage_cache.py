@@ -49,12 +49,8 @@ def build(
 ) -> StageOutput:
     """Make a stage in `folder`, or open it if it is current.
 
-    Args:
-        stage: to make.
-        folder: of the stage.
-        before: folder of the stage before.
-        inputs: records that the stage starts from.
-        content: their `manifest.content_digest`, if it is known (`StageOutput.content`).
+    It starts from the records `inputs`, whose files are in the folder `before`; `content` is their
+    `manifest.content_digest`, if it is known (`StageOutput.content`).
 
     Raises:
         NothingLeft: no image is left.
@@ -124,15 +120,16 @@ def _finish(builder: StageBuilder, records: tuple[Record, ...], card: dict[str, 
     for file in list(folder.iterdir()):  # left by a build that was killed, or of images that were refused later
         if file.is_file() and file.name not in wanted:
             file.unlink()
-    content = write_manifest(folder / MANIFEST, records)
+    card["content"] = write_manifest(folder / MANIFEST, records)
     if (sheet := builder.stage.sheet(builder, records)) is not None:
         Image.fromarray(sheet).save(folder / SHEET)
+    kept = [record for record in records if record.kept]
+    doubtful = sum(bool(record.doubts) for record in kept)
     card |= {
-        "content": content,
         "counts": {
             "records": len(records),
-            "kept": sum(record.kept for record in records),
-            "doubtful": sum(bool(record.doubts) for record in records if record.kept),
+            "kept": len(kept),
+            "doubtful": doubtful,
             "refused": dict(_refused(records)),
         },
         "notes": builder.stage.notes(records),

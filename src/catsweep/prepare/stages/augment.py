@@ -52,10 +52,7 @@ class Augment(Stage):
     def parameters(self) -> dict[str, Any]:
         """See `Stage`."""
         operations = [[name, operation.parameters()] for name, operation in self.operations.items()]  # in their order
-        return {
-            "operations": operations,
-            **{name: getattr(self, name) for name in ("copies", "size", "seed", "working")},
-        }
+        return super().parameters() | {"operations": operations}
 
     def run(self, build: StageBuilder) -> Iterator[Record]:
         """See `Stage`."""

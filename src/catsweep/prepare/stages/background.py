@@ -50,9 +50,7 @@ class Background(Stage):
 
     def parameters(self) -> dict[str, Any]:
         """See `Stage`."""
-        remover = None if self.remover is None else self.remover.parameters()
-        names = ("fill", "min_foreground", "max_foreground", "max_unsure")
-        return {"remover": remover, **{name: getattr(self, name) for name in names}}
+        return super().parameters() | {"remover": self.remover and self.remover.parameters()}
 
     def run(self, build: StageBuilder) -> Iterable[Record]:
         """See `Stage`."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -68,10 +68,6 @@ class Duplicates(Stage):
                 "Expected 0 < duplicates.review <= duplicates.threshold <= 1, shares of the picture that are the same, "
                 f"got {self.review} and {self.threshold}."
             )
-
-    def parameters(self) -> dict[str, Any]:
-        """See `Stage`."""
-        return dict(vars(self))
 
     def run(self, build: StageBuilder) -> Iterable[Record]:
         """See `Stage`."""

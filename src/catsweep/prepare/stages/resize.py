@@ -31,10 +31,6 @@ class Resize(Stage):
 
     size: int = 64  # side of the images, pixels
 
-    def parameters(self) -> dict[str, Any]:
-        """See `Stage`."""
-        return {"size": self.size}
-
     def run(self, build: StageBuilder) -> Iterator[Record]:
         """See `Stage`."""
         inputs, array = build.inputs, None

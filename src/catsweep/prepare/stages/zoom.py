@@ -99,10 +99,6 @@ class Zoom(Stage):
         self.colour = (int(self.colour[0]), int(self.colour[1]), int(self.colour[2]))
         self.final = self.size if self.final is None else self.final
 
-    def parameters(self) -> dict[str, Any]:
-        """See `Stage`."""
-        return dict(vars(self))
-
     def run(self, build: StageBuilder) -> Iterable[Record]:
         """See `Stage`."""
         # Lossless only where it has to be, for transparency: JPEG takes an eighth of the time.
@@ -189,14 +185,9 @@ class Zoom(Stage):
 
     def _frame_face(self, face: faces.Face, details: dict[str, Any], height: int, width: int) -> Frame:
         matrix = alignment.similarity(face.eyes, TARGETS[:2] * self.size)
-        left, top = face.x - face.side / 2, face.y - face.side / 2
-        details = {
-            **details,
-            "box": [round(value, 1) for value in (left, top, face.side, face.side)],
-            "angle": face.angle,
-            "weight": round(face.weight, 3),
-            "frame": self._share(matrix, height, width),
-        }
+        box = [round(value, 1) for value in (face.x - face.side / 2, face.y - face.side / 2, face.side, face.side)]
+        share = self._share(matrix, height, width)
+        details |= {"box": box, "angle": face.angle, "weight": round(face.weight, 3), "frame": share}
         doubts = []
         if face.angle:
             doubts.append(f"turned: found in the photo turned by {face.angle:g} degrees")
@@ -204,7 +195,7 @@ class Zoom(Stage):
             doubts.append(f"unsure: the face was found with a confidence of {face.confidence:.2f}")
         method = "cascade rotated" if face.angle else "cascade"
         inside = alignment.inside(matrix, height, width, self.size)
-        if self.whole != NEVER and not face.angle and details["frame"] >= 1 and inside < self.min_inside:
+        if self.whole != NEVER and not face.angle and share >= 1 and inside < self.min_inside:
             method, matrix = WHOLE, centred(height, width, self.size, matrix)
             details["whole"] = PHOTO
         return Frame(method, matrix, round(face.confidence, 3), details, tuple(doubts))
@@ -248,9 +239,7 @@ def centred(height: int, width: int, size: int, frame: Array | None = None) -> A
 def why_whole(records: Sequence[Record], min_confidence: float) -> str:
     """Tell why all photos of a set are taken whole: `FACES`, `FACELESS`, or "" if they are not.
 
-    Args:
-        records: all of stage `zoom`.
-        min_confidence: of a face that is found for sure.
+    `min_confidence` is that of a face that is found for sure.
     """
     searched, sure, certain, filling = _count_faces(records, min_confidence)
     if sure < SURE * searched:
