@@ -20,7 +20,9 @@ from steady.atomic import replacing
 THUMBNAIL = 96  # side, pixels
 
 Pixels = NDArray[np.uint8]
-Image = TypeVar("Image", Pixels, NDArray[np.floating[Any]])
+Floats = NDArray[np.floating[Any]]
+Points = NDArray[np.float64]  # shape (n, 2): x and y
+Image = TypeVar("Image", Pixels, Floats)
 
 
 def read_image(path: Path) -> Pixels:

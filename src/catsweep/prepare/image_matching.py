@@ -94,8 +94,8 @@ def close_pairs(hashes: Hashes, limit: int) -> Iterator[Pairs]:
 def chance_limit(hashes: Hashes, share: float, least: int, most: int) -> int:
     """Estimate the distance, from `least` to `most`, up to which at most `share` pairs per photo are close by chance.
 
-    Pairs of a photo and the mirror image of another are the decoys: as alike as any two photos of the set, but next to
-    never copies (Elias and Gygi, "Target-decoy search strategy", Nature Methods 2007).
+    Decoys are pairs of a photo and the mirror image of another: as alike as any two photos of the set, but hardly ever
+    copies (Elias and Gygi, "Target-decoy search strategy", Nature Methods 2007).
     """
     assert hashes.mirrored is not None
     mirrored = hashes.mirrored

@@ -125,15 +125,15 @@ def _last(stages: Sequence[Stage], chosen: Sequence[str] | None) -> int:
 
 
 def _cached(stage: Stage, folder: Path, inputs: tuple[Record, ...], content: str | None) -> StageOutput:
-    done = StageOutput.open(folder)
-    if done is None:
+    output = StageOutput.open(folder)
+    if output is None:
         raise DataError(f"Expected stage {stage.name} in {folder}, but it was never made. Add it to stages=[…].")
-    if not is_current(stage, done, inputs, content):
+    if not is_current(stage, output, inputs, content):
         raise DataError(
             f"Stage {stage.name} in {folder} was made of other images, or with other parameters, than it would be now. "
             "Add it to stages=[…], or give the parameters it was made with."
         )
-    return done
+    return output
 
 
 def _finish(

@@ -140,17 +140,16 @@ class StageBuilder:
         return read_image(self.before / record.file)
 
     def each(self, work: Work, suffix: str = ".png", method: Mapping[str, Any] | None = None) -> Iterator[Record]:
-        """Apply a function to each input, on all cores, and write the results.
+        """Apply a function to each input, on all cores, and write the results; yield the records in the same order.
+
+        A record that is taken over from an earlier build is as the stage left it then: what a stage adds after it has
+        seen all images has to be set anew in every record.
 
         Args:
             work: maps a record to the next one and its image, uint8 (H, W, 3 or 4). None instead of an image: the
                 file goes on as it is. Nothing is written for a record that is not kept.
             suffix: of the files, `.png` or `.jpg`.
             method: what decides `work`, if that is less than `Stage.method`.
-
-        Yields:
-            The records, in the order of the inputs. A record that is taken over from an earlier build is as the stage
-            left it then: what a stage adds after it has seen all images has to be set anew in every record.
         """
         decides = json.dumps(self.stage.method() if method is None else method, sort_keys=True).encode()
 
@@ -161,13 +160,10 @@ class StageBuilder:
         yield from watched(in_order(one, self.inputs), len(self.inputs), self.stage.name)
 
     def again(self, work: Work, records: Mapping[str, Record], suffix: str = ".png") -> Iterator[Record]:
-        """Replace some images that `each` has made, where knowledge of all of them asks for it; on all cores.
+        """Replace images that `each` has made, given by id, where knowledge of all of them asks for it; on all cores.
 
-        `records` are those that `each` has made of the inputs in question, by their id; for the others see there.
-
-        Yields:
-            The replacing records in the order of the inputs, with the marks of the replaced ones. The next build may
-            therefore be given either of the two by `each`, and has to decide anew.
+        Yields the replacing records in the order of the inputs, with the marks of the replaced ones. The next build may
+        therefore be given either of the two by `each`, and has to decide anew.
         """
         inputs = [record for record in self.inputs if record.id in records]
 

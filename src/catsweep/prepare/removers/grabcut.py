@@ -13,14 +13,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from catsweep.prepare.image_files import Pixels, shrunk
+from catsweep.prepare.image_files import Floats, Pixels, Points, shrunk
 from catsweep.prepare.removers import Alpha
 
 log = logging.getLogger(__name__)
-
-Labels = NDArray[np.uint8]
-Points = NDArray[np.float64]
-Floats = NDArray[np.floating[Any]]
 
 SURELY, LIKELY = 0.30, 0.85  # where a cat is in a photo: ovals around the centre, share of the sides
 RADIUS = 4  # of the guided filter, pixels of the shrunk photo
@@ -64,7 +60,7 @@ class GrabCut:
         return enlarge(segment(small, labels, self.rounds), small, photo)
 
 
-def rim(shape: tuple[int, int], margin: float) -> Labels:
+def rim(shape: tuple[int, int], margin: float) -> Pixels:
     """Make initial labels: the rim is background, but for its lower side, where bodies leave the photo."""
     height, width = shape
     top, left = max(1, round(height * margin)), max(1, round(width * margin))
@@ -74,7 +70,7 @@ def rim(shape: tuple[int, int], margin: float) -> Labels:
     return labels
 
 
-def mark_centre(labels: Labels) -> None:
+def mark_centre(labels: Pixels) -> None:
     """Mark the centre as cat; without a part that is surely cat, half of the cats are lost."""
     height, width = labels.shape
     centre = (width - 1) / 2, (height - 1) / 2
@@ -82,7 +78,7 @@ def mark_centre(labels: Labels) -> None:
     labels[_oval(labels, centre, (SURELY * width, SURELY * height))] = cv2.GC_FGD
 
 
-def mark_face(labels: Labels, points: Points) -> None:
+def mark_face(labels: Pixels, points: Points) -> None:
     """Mark what is surely cat: an oval over eyes and mouth, and the ears."""
     across = points[1] - points[0]
     eyes = float(np.hypot(*across))
@@ -93,7 +89,7 @@ def mark_face(labels: Labels, points: Points) -> None:
     labels[(face | (ears == 1)) & (labels != cv2.GC_BGD)] = cv2.GC_FGD  # some background must stay
 
 
-def segment(small: Pixels, labels: Labels, rounds: int) -> Floats:
+def segment(small: Pixels, labels: Pixels, rounds: int) -> Floats:
     """Segment cat (1) and background (0): float32, (H, W)."""
     found, behind, front = labels.copy(), np.zeros((1, 65)), np.zeros((1, 65))
     if len(np.unique(labels % 2)) == 2:  # GrabCut wants some of either; labels of the cat are odd
@@ -118,7 +114,7 @@ def enlarge(mask: Floats, small: Pixels, photo: Pixels) -> Alpha:
     return np.rint(np.clip((soft - 0.5) * STEEPNESS + 0.5, 0, 1) * 255).astype(np.uint8)
 
 
-def _oval(like: Labels, centre: Sequence[float], size: tuple[float, float], turned: float = 0) -> NDArray[np.bool_]:
+def _oval(like: Pixels, centre: Sequence[float], size: tuple[float, float], turned: float = 0) -> NDArray[np.bool_]:
     """Mask an oval; `turned` in degrees, clockwise."""
     drawn = cv2.ellipse(np.zeros_like(like), (tuple(map(float, centre)), size, turned), 1, cv2.FILLED)
     return np.asarray(drawn == 1)

@@ -2,54 +2,49 @@
 
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
 import onnxruntime
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
 from catsweep.errors import ConfigError, DataError
-from catsweep.prepare.image_files import Pixels
+from catsweep.prepare.image_files import Floats, Pixels, Points
 from catsweep.prepare.removers import Alpha
 from catsweep.records import file_digest
-
-Floats = NDArray[np.floating[Any]]
 
 FORMATS = "Any IS-Net or U2-Net will do: one image in, (1, 3, S, S), and a mask of the same size as the first output."
 TYPES: dict[str, DTypeLike] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 ROUGHLY = 0.01  # how far a mask may leave 0 to 1: half precision does
 
 
+@dataclass
 class Onnx:
-    """Network that takes one photo, (1, 3, S, S), and returns a mask as its first output.
+    """Network that takes one photo, (1, 3, S, S), and returns a mask as its first output."""
 
-    Args:
-        file: the network.
-        size: S, the side of its input, pixels; None: as the file says.
-        mean: subtracted from red, green and blue, 0 to 255.
-        std: divisor after that.
-        output: of the network: `plain` (0 to 1), `minmax` (scaled to 0 to 1) or `logits` (before the sigmoid).
-    """
+    reliability: ClassVar[float] = 0.9
 
-    reliability = 0.9
+    file: str | Path
+    size: int | None = None  # S, the side of its input, pixels; None: as the file says
+    mean: Sequence[float] = (128, 128, 128)  # subtracted from red, green and blue, 0 to 255
+    std: Sequence[float] = (256, 256, 256)  # divisor after that
+    output: str = "plain"  # `plain` (0 to 1), `minmax` (scaled to 0 to 1) or `logits` (before the sigmoid)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
-    def __init__(
-        self, file: str | Path, size: int | None = None, mean: Sequence[float] = (128, 128, 128),
-        std: Sequence[float] = (256, 256, 256), output: str = "plain",
-    ) -> None:  # fmt: skip
-        self.file, self.size, self.output = Path(file).expanduser(), size, output
-        self.mean, self.std = [float(value) for value in mean], [float(value) for value in std]
-        self._lock = threading.Lock()
+    def __post_init__(self) -> None:
+        self.file = Path(self.file).expanduser()
+        self.mean, self.std = ([float(value) for value in values] for values in (self.mean, self.std))
 
     def parameters(self) -> dict[str, Any]:
         """See `Remover`. Identifies the network by sha256; raises DataError if there is no such file."""
         given = {"size": self.size, "mean": self.mean, "std": self.std, "output": self.output}
         return {"name": "onnx", "sha256": self._sha256, **given}
 
-    def __call__(self, photo: Pixels, points: NDArray[np.float64] | None) -> Alpha:
+    def __call__(self, photo: Pixels, points: Points | None) -> Alpha:
         """See `Remover`. Raises DataError if the network or its output is of another kind."""
         height, width = photo.shape[:2]
         with self._lock:  # onnxruntime uses all cores for one photo; two at a time would only take twice the memory
@@ -68,7 +63,7 @@ class Onnx:
     @cached_property
     def _sha256(self) -> str:
         try:
-            return file_digest(self.file)
+            return file_digest(Path(self.file))
         except OSError as error:
             raise DataError(
                 f"Expected an ONNX network in background.remover.file={self.file}, but: {error.strerror}. "

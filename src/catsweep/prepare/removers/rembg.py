@@ -12,10 +12,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from catsweep.errors import ConfigError, DataError
-from catsweep.prepare.image_files import Pixels
+from catsweep.prepare.image_files import Pixels, Points
 from catsweep.prepare.removers import Alpha
 
 log = logging.getLogger(__name__)
@@ -51,7 +50,7 @@ class Rembg:
                 "pip install 'catsweep[rembg]'. background/remover=onnx does without it."
             ) from error
 
-    def __call__(self, photo: Pixels, points: NDArray[np.float64] | None) -> Alpha:
+    def __call__(self, photo: Pixels, points: Points | None) -> Alpha:
         """See `Remover`."""
         with self._lock:  # onnxruntime uses all cores for one photo
             return np.asarray(self._rembg.remove(photo, session=self._session, only_mask=True))

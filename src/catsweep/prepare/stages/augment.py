@@ -8,7 +8,7 @@ import hashlib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import cv2
 import numpy as np
@@ -31,9 +31,8 @@ ACROSS = 10  # images in a row of the contact sheet: a photo and what was made o
 class Augment(Stage):
     """Makes randomly changed copies of training photos; raises ConfigError without operations to make them with."""
 
-    name: ClassVar[str] = "augment"
-    folder: ClassVar[str] = "augmented"
-    code: ClassVar[tuple[str, ...]] = (
+    name, folder = "augment", "augmented"
+    code = (
         "data/align.py", "data/operations.py", "data/ready.py", "prepare/stages/augment.py", "prepare/stages/resize.py",
     )  # fmt: skip
 

@@ -10,10 +10,9 @@ from typing import Any, ClassVar
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from catsweep.errors import DataError
-from catsweep.prepare.image_files import Pixels, on_white, shrunk
+from catsweep.prepare.image_files import Floats, Pixels, on_white, shrunk
 from catsweep.prepare.manifest import Record
 from catsweep.prepare.removers import Alpha, Remover
 from catsweep.prepare.stage import Stage, StageBuilder
@@ -23,9 +22,8 @@ from catsweep.prepare.stage import Stage, StageBuilder
 class Background(Stage):
     """Cuts cats out of their photos. Landmarks stay as they are."""
 
-    name: ClassVar[str] = "background"
-    folder: ClassVar[str] = "no_background"
-    code: ClassVar[tuple[str, ...]] = (
+    name, folder = "background", "no_background"
+    code = (
         "prepare/stages/background.py",
         "prepare/removers/grabcut.py",
         "prepare/removers/onnx_remover.py",
@@ -92,8 +90,6 @@ def _checked(alpha: Alpha, photo: Pixels, remover: Remover) -> Alpha:
         )
     return alpha
 
-
-Floats = NDArray[np.floating[Any]]
 
 SMALL = 256  # pixels of the longer side at which colours are blurred: what is smooth needs no more
 NEAR = 4.0  # how far the colours of fur and background reach across an edge, pixels of the small copy

@@ -36,17 +36,13 @@ Candidate = tuple[int, bool]  # place of a photo, and whether it is to be mirror
 class Duplicates(Stage):
     """Leaves copies out, doubts near-duplicates, and groups shots of one moment.
 
-    Photos are aligned, and the squares of which they consist compared: the share that is the same is at least 0.78 for
-    copies that were resized, saved in low quality, brightened, made grey, captioned or cropped to 0.4 of their area,
-    0.37 to 0.69 for two shots of one moment, and hardly ever above 0.45 for different cats, aligned faces included.
-
-    Raises:
-        ConfigError: the shares are not in order.
+    The share of equal squares is at least 0.78 for copies that were resized, saved in low quality, brightened, made
+    grey, captioned or cropped to 0.4 of their area, 0.37 to 0.69 for two shots of one moment, and hardly ever above
+    0.45 for different cats, aligned faces included. Raises ConfigError if the shares are not in order.
     """
 
-    name: ClassVar[str] = "duplicates"
-    folder: ClassVar[str] = "no_duplicates"
-    code: ClassVar[tuple[str, ...]] = ("prepare/image_matching.py", "prepare/stages/duplicates.py")
+    name, folder = "duplicates", "no_duplicates"
+    code = ("prepare/image_matching.py", "prepare/stages/duplicates.py")
     keeping: ClassVar[Mapping[str, str]] = {
         NEAR: "duplicates.threshold=1",
         MIRRORED: "duplicates.mirrored=false",
@@ -104,11 +100,9 @@ class Duplicates(Stage):
         return contact_sheet(np.stack([thumbnail(read_image(build.before / record.file)) for record in shown]))
 
     def judge(self, ranked: Sequence[Record], compare: Compare) -> list[Record]:
-        """Keep or refuse photos, and set their doubts and groups.
+        """Keep or refuse photos, ordered from the largest to the smallest, and set their doubts and groups.
 
-        Args:
-            ranked: photos from the largest to the smallest, with hashes and keypoints in `parameters`.
-            compare: matches a larger photo with a smaller one, which may be mirrored.
+        `compare` matches a larger photo with a smaller one, which may be mirrored.
         """
         records = list(ranked)
         once: dict[str, int] = {}
@@ -218,7 +212,7 @@ def _grouped(
 ) -> list[Record]:
     """Group kept photos that are alike, the most alike first, and copies with what is kept for them.
 
-    The name of a group is the least label of its photos, which depends on neither names nor order.
+    A group is named by the least label of its photos, which depends on neither names nor order.
     """
     least, share = GROUP
     most = max(least, int(share * len(set(keepers))))

@@ -25,16 +25,12 @@ from catsweep.prepare.stage import Stage, StageBuilder
 class Original(Stage):
     """Decodes photos and the landmarks beside them (`x.jpg.cat`), where there are any."""
 
-    name: ClassVar[str] = "original"
-    folder: ClassVar[str] = "original"
-    code: ClassVar[tuple[str, ...]] = (
+    name, folder = "original", "original"
+    code = (
         *(f"data/{name}" for name in READING), "data/landmarks.py", "prepare/stages/original.py",
     )  # fmt: skip
-    remedy: ClassVar[str] = "What cannot be read cannot be kept: give other photos, data.source=DIR."
-    keeping: ClassVar[Mapping[str, str]] = {
-        "photo too small": "original.min_side=1",
-        "photo too narrow": "original.min_side=1",
-    }
+    remedy = "What cannot be read cannot be kept: give other photos, data.source=DIR."
+    keeping: ClassVar[Mapping[str, str]] = dict.fromkeys(("photo too small", "photo too narrow"), "original.min_side=1")
 
     files: Files  # of the source
     min_side: int = 32  # least shorter side, pixels, also after shrinking; smaller photos are left out

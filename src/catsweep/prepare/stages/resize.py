@@ -6,28 +6,24 @@ Images that stage `augment` has made at this size are taken over by a hard link,
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from catsweep.data import align as alignment
 from catsweep.data.ready import IMAGES, contact_sheet, create_images, pick
 from catsweep.data.threads import in_order, watched
-from catsweep.prepare.image_files import Pixels, on_white
+from catsweep.prepare.image_files import Pixels, Points, on_white
 from catsweep.prepare.manifest import Record, rounded
 from catsweep.prepare.stage import Stage, StageBuilder
-
-Points = NDArray[np.float64]
 
 
 @dataclass
 class Resize(Stage):
     """Resizes the centre squares of images, by averaging or, to enlarge them, cubic interpolation."""
 
-    name: ClassVar[str] = "resize"
-    folder: ClassVar[str] = "resized"
-    code: ClassVar[tuple[str, ...]] = ("data/align.py", "data/ready.py", "prepare/stages/resize.py")
+    name, folder = "resize", "resized"
+    code = ("data/align.py", "data/ready.py", "prepare/stages/resize.py")
 
     size: int = 64  # side of the images, pixels
 

@@ -1,10 +1,9 @@
 """Stage 4, verify: keep what a person decided to keep, and divide the photos into splits.
 
-A person decides about what earlier stages doubt (`Record.doubts`) in the browser (`catsweep.prepare.verify_page`), in a
-table, or not at all. Decisions are in data/stages/NAME/verify.csv, kept for good and made to be edited by hand. A
-decision belongs to a source photo, by the sha256 of its file: it outlives a rebuild of earlier stages, a photo that is
-gone for a while, another name. What comes back from a spreadsheet may have other line ends, delimiters, columns and
-order; a table that cannot be understood is refused and left as it is, since it may hold hours of work.
+A person decides about what earlier stages doubt in the browser (`catsweep.prepare.verify_page`), in a table, or not at
+all. Decisions are in data/stages/NAME/verify.csv, made to be edited by hand, by the sha256 of the source photo: they
+outlive a rebuild of earlier stages, a photo that is gone for a while, another name. Spreadsheets may change line ends,
+delimiters, columns and order; a table that cannot be understood is refused and left as it is.
 """
 
 import codecs
@@ -46,41 +45,6 @@ class Table:
     added: Sequence[str] = ()  # names of the columns that a person has added
     delimiter: str = ","  # between cells; kept as the file came back
 
-    @classmethod
-    def read(cls, path: Path) -> "Table":
-        """Read the file; empty if there is none. Raises DataError, with the line, if it cannot be parsed."""
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
-            return cls()
-        except OSError as error:
-            raise DataError(f"Expected the decisions in {path}, but: {error.strerror}. Allow it to be read.") from error
-        return _parse(data, str(path)) if data.strip() else cls()
-
-    def text(self, photos: Sequence[Record], folder: str, decisions: Mapping[str, str]) -> str:
-        """Format the file for the photos of `to_decide`, whose files are in `folder`, relative to that of the table.
-
-        `decisions`, by sha256, override those of the table.
-        """
-        there = {photo.sha256 for photo in photos}
-        rows = [_row(photo, f"{folder}/{photo.file}") for photo in photos]
-        gone = [dict(row) for key, row in self.rows.items() if key not in there]
-        rows += sorted(gone, key=lambda row: (row["source"], row["sha256"]))
-        text = io.StringIO(newline="")
-        table = csv.writer(text, delimiter=self.delimiter)  # with CRLF, or a CR in a name would not be quoted
-        table.writerow([*COLUMNS, *self.added])
-        for row in rows:
-            key = row["sha256"]
-            notes = self.notes.get(key, ())
-            row["decision"] = decisions.get(key, self.decision(key))
-            if key in there or row["decision"] or any(notes):  # of a photo that is gone only what a person wrote
-                table.writerow([*(row[column] for column in COLUMNS), *notes])
-        return text.getvalue()
-
-    def decision(self, sha256: str) -> str:
-        """Look up a decision: `KEEP`, `DROP` or `UNDECIDED`."""
-        return self.rows[sha256]["decision"] if sha256 in self.rows else UNDECIDED
-
 
 class Decisions:
     """Decisions in a file and of this session; raises DataError if the file, which need not exist, is malformed."""
@@ -89,30 +53,50 @@ class Decisions:
         self.path = path
         self._ours: dict[str, str] = {}
         self._seen = _stamp(path)
-        self._table = Table.read(path)
+        self._table = _read(path)
 
     def of(self, sha256: str) -> str:
         """Look up the decision about a photo: `KEEP`, `DROP` or `UNDECIDED`."""
-        return self._ours.get(sha256, self._table.decision(sha256))
+        return self._ours.get(sha256, self._table.rows.get(sha256, {}).get("decision", UNDECIDED))
 
     def write(self, photos: Sequence[Record], folder: str, decisions: Mapping[str, str] | None = None) -> None:
-        """Write the file atomically, if it would change; see `Table.text`.
+        """Write the file atomically, if it would change, for the photos of `to_decide`, whose files are in `folder`.
 
         What somebody else wrote into it meanwhile is merged, but decisions of this session win: a spreadsheet that was
-        opened before saves everything, also stale cells. If the file is not written, nothing is decided.
+        opened before saves everything, also stale cells. `decisions`, by sha256, are new ones; if the file is not
+        written, nothing is decided.
 
         Raises:
             DataError: the file, changed by somebody else, is malformed.
             OSError: it cannot be written.
         """
         if _stamp(self.path) != self._seen:
-            self._table = Table.read(self.path)
+            self._table = _read(self.path)
         ours = {**self._ours, **(decisions or {})}
         # With the mark by which Excel knows UTF-8. Names that are not UTF-8 keep their bytes.
-        data = codecs.BOM_UTF8 + self._table.text(photos, folder, ours).encode("utf-8", errors="surrogateescape")
+        data = codecs.BOM_UTF8 + self._text(photos, folder, ours).encode("utf-8", errors="surrogateescape")
         if not self.path.exists() or self.path.read_bytes() != data:
             write_bytes(self.path, data)  # a decision is a person's time: it should outlast the power
         self._ours, self._seen = ours, _stamp(self.path)
+
+    def _text(self, photos: Sequence[Record], folder: str, decisions: Mapping[str, str]) -> str:
+        there, known = {photo.sha256 for photo in photos}, self._table
+        rows = []
+        for photo in photos:
+            cells = {"source": photo.source, "image": f"{folder}/{photo.file}", "doubts": "; ".join(photo.doubts)}
+            rows.append({"sha256": photo.sha256, **{name: escaped(cell) for name, cell in cells.items()}})
+        gone = [dict(row) for key, row in known.rows.items() if key not in there]
+        rows += sorted(gone, key=lambda row: (row["source"], row["sha256"]))
+        text = io.StringIO(newline="")
+        table = csv.writer(text, delimiter=known.delimiter)  # with CRLF, or a CR in a name would not be quoted
+        table.writerow([*COLUMNS, *known.added])
+        for row in rows:
+            key = row["sha256"]
+            notes = known.notes.get(key, ())
+            row["decision"] = decisions.get(key, known.rows.get(key, {}).get("decision", UNDECIDED))
+            if key in there or row["decision"] or any(notes):  # of a photo that is gone only what a person wrote
+                table.writerow([*(row[column] for column in COLUMNS), *notes])
+        return text.getvalue()
 
 
 def to_decide(records: Iterable[Record]) -> list[Record]:
@@ -129,10 +113,9 @@ def to_decide(records: Iterable[Record]) -> list[Record]:
 class Verify(Stage):
     """Keeps photos that a person decided to keep, and undecided ones without doubts. Files go on as they are."""
 
-    name: ClassVar[str] = "verify"
-    folder: ClassVar[str] = "verified"
-    code: ClassVar[tuple[str, ...]] = ("data/ready.py", "prepare/stages/verify.py")
-    remedy: ClassVar[str] = (
+    name, folder = "verify", "verified"
+    code = ("data/ready.py", "prepare/stages/verify.py")
+    remedy = (
         "Look at them: verify=serve (browser) or verify=csv (table). zoom.whole=always keeps what has no clear face."
     )
     keeping: ClassVar[Mapping[str, str]] = {"dropped by hand": "verify=serve"}
@@ -206,6 +189,16 @@ class Verify(Stage):
         serve(Page(decisions, photos, before.folder, files), self.port)
 
 
+def _read(path: Path) -> Table:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return Table()
+    except OSError as error:
+        raise DataError(f"Expected the decisions in {path}, but: {error.strerror}. Allow it to be read.") from error
+    return _parse(data, str(path)) if data.strip() else Table()
+
+
 def _parse(data: bytes, path: str) -> Table:
     utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     text = data.decode("utf-16", errors="replace") if utf16 else data.decode("utf-8-sig", errors="surrogateescape")
@@ -236,7 +229,7 @@ def _parse(data: bytes, path: str) -> Table:
             f"{path}, line {lines.line_num}: expected a row of a CSV file, but: {error}. Correct it."
         ) from None
     # Added columns that are empty are left out.
-    added = [name for name in header if name.lower() not in COLUMNS]
+    added = [name for name in header if name not in COLUMNS]
     used = max([place + 1 for cells in (added, *notes.values()) for place, cell in enumerate(cells) if cell], default=0)
     notes = {key: [*cells, *[""] * used][:used] for key, cells in notes.items()}
     return Table(rows, notes, [*added, *[""] * used][:used], delimiter)
@@ -276,11 +269,6 @@ def _merged(first: Sequence[str], second: Sequence[str]) -> list[str]:
     """Join the notes of two lines about one photo."""
     pairs = zip_longest(first, second, fillvalue="")
     return [one if other in ("", one) else f"{one} {other}".strip() for one, other in pairs]
-
-
-def _row(photo: Record, image: str) -> dict[str, str]:
-    cells = {"doubts": "; ".join(photo.doubts), "source": photo.source, "image": image, "sha256": photo.sha256}
-    return {name: escaped(cell) for name, cell in cells.items()}
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

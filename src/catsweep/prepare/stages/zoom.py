@@ -3,9 +3,8 @@
 By landmarks where a photo has them, else by OpenCV's cascades (`catsweep.prepare.faces`), else the centre of the photo.
 What is uncertain goes on with a doubt, for a person to look at in stage `verify`.
 
-Photos that were cropped to their faces before are taken whole: the frame asks for more of such a photo than there is,
-and a cascade, which needs some of what surrounds a face, often finds none. Whether a set is of this kind shows when all
-photos have been searched.
+Photos that were cropped to their faces before are taken whole: a frame would ask for more than there is, and a cascade
+often finds no face without what surrounds it. Whether a set is of this kind shows when all photos have been searched.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -66,9 +65,8 @@ class Frame:
 class Zoom(Stage):
     """Crops photos to the face; raises ConfigError if cascades are wanted and OpenCV has none."""
 
-    name: ClassVar[str] = "zoom"
-    folder: ClassVar[str] = "zoomed"
-    code: ClassVar[tuple[str, ...]] = (
+    name, folder = "zoom", "zoomed"
+    code = (
         "data/align.py", "data/landmarks.py", "prepare/faces.py", "prepare/stages/zoom.py",
     )  # fmt: skip
     keeping: ClassVar[Mapping[str, str]] = {
