@@ -9,7 +9,7 @@ import json
 import logging
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -64,11 +64,11 @@ def _run(cfg: DictConfig, form: exporters.Format | None) -> None:
             original = instantiate(cfg.pipeline[0], _partial_=True)(reader.files)
             stages = [original, *(instantiate(node) for node in cfg.pipeline[1:])]
             write_passed_over(root / PASSED_OVER, passed_over)
-            done = make(stages, root, cfg.stages)
-            manifest.write_table(root, done, cfg.manifest)
-            if len(done) == sum(stage.active for stage in stages):
-                _finish(cfg, name, done, form, passed_over)
-            left = preparation_report.count_exclusions(done)
+            outputs = make(stages, root, cfg.stages)
+            manifest.write_table(root, outputs, cfg.manifest)
+            if len(outputs) == sum(stage.active for stage in stages):
+                _finish(cfg, name, outputs, form, passed_over)
+            left = preparation_report.count_exclusions(outputs)
             if left.few:  # last, where it cannot be overlooked
                 log.warning("%s", "\n".join(preparation_report.exclusion_lines(left)))
     except Timeout as error:
@@ -89,29 +89,29 @@ def make(stages: Sequence[Stage], root: Path, chosen: Sequence[str] | None) -> l
     first = stages[0]
     assert isinstance(first, Original)
     inputs, content = first.inputs(), None
-    done: list[StageOutput] = []
+    outputs: list[StageOutput] = []
     for number, stage in enumerate(stages[: last + 1]):
         if not stage.active:
             continue
         may_run = chosen is None or stage.name in chosen
-        if done and (word := stage.begin(root, done[-1], may_run)) is not None:
+        if outputs and (word := stage.begin(root, outputs[-1], may_run)) is not None:
             log.info("%s", word)
             break
         folder = root / f"{number}.{stage.folder}"
-        before = done[-1].folder if done else root
+        before = outputs[-1].folder if outputs else root
         if may_run:
             try:
-                done.append(build(stage, folder, before, inputs, content))
+                outputs.append(build(stage, folder, before, inputs, content))
             except NothingLeft as error:
-                before_it = (f"Before it, {summary(stage)}." for stage in done if stage.card["counts"]["refused"])
+                before_it = (f"Before it, {summary(stage)}." for stage in outputs if stage.card["counts"]["refused"])
                 raise DataError(" ".join([str(error), *before_it])) from error
         else:
-            done.append(_cached(stage, folder, inputs, content))
-        log.info("%s", summary(done[-1]))
-        for note in done[-1].card["notes"]:
+            outputs.append(_cached(stage, folder, inputs, content))
+        log.info("%s", summary(outputs[-1]))
+        for note in outputs[-1].card["notes"]:
             log.info("%s: %s", stage.name, note)
-        inputs, content = done[-1].kept, done[-1].content
-    return done
+        inputs, content = outputs[-1].kept, outputs[-1].content
+    return outputs
 
 
 def _last(stages: Sequence[Stage], chosen: Sequence[str] | None) -> int:
@@ -137,18 +137,18 @@ def _cached(stage: Stage, folder: Path, inputs: tuple[Record, ...], content: str
 
 
 def _finish(
-    cfg: DictConfig, name: str, done: Sequence[StageOutput], form: exporters.Format | None, skipped: Mapping[str, str]
+    cfg: DictConfig, name: str, outputs: Sequence[StageOutput], form: exporters.Format | None, skipped: dict[str, str]
 ) -> None:
     """Write the ready set, its report, and loose files."""
-    ready = publish(done, Path(cfg.root) / "ready" / f"{name}-{cfg.size}", name)
-    page = preparation_report.write(done, ready, skipped)
+    ready = publish(outputs, Path(cfg.root) / "ready" / f"{name}-{cfg.size}", name)
+    page = preparation_report.write(outputs, ready, skipped)
     if skipped:
         log.info("%s; %s names them", say_passed_over(skipped), PASSED_OVER)
     log.info("Ready: %s", ready.path)
     log.info("What was done: %s", page)
     if ready.size % 2:
         log.warning("To train, %s", preparation_report.command(ready))
-    elif len({record.source for record in done[-1].kept}) > 1:
+    elif len({record.source for record in outputs[-1].kept}) > 1:
         log.info("Train on it: %s", preparation_report.command(ready))
     else:
         log.warning("1 photo is left, and training needs at least 2, to score what it makes. Add photos.")
@@ -166,29 +166,29 @@ def _slug(source: str) -> str:
 READY_FORMAT = 2  # raise when the files of a set would be written otherwise
 
 
-def publish(done: Sequence[StageOutput], folder: Path, name: str) -> ReadySet:
+def publish(outputs: Sequence[StageOutput], folder: Path, name: str) -> ReadySet:
     """Make the ready set of a preparation in `folder`, which is replaced as a whole, or open it if it is current.
 
-    The first of the stages `done` has a record of every photo, the last all images in one array.
+    The first of the stages has a record of every photo, the last all images in one array.
     """
-    stages = [{key: stage.card[key] for key in ("stage", "key", "parameters", "code")} for stage in done]
+    stages = [{key: stage.card[key] for key in ("stage", "key", "parameters", "code")} for stage in outputs]
     key = hashlib.sha256(json.dumps([READY_FORMAT, name, stages], sort_keys=True).encode()).hexdigest()
-    card = {"name": name, "size": done[-1].kept[0].width, "key": key, "parameters": {"stages": stages}}
+    card = {"name": name, "size": outputs[-1].kept[0].width, "key": key, "parameters": {"stages": stages}}
 
     def fill(new: Path) -> None:
-        hard_link(done[-1].folder / IMAGES, new / IMAGES)
-        describe(new, list(rows(done)), card)
+        hard_link(outputs[-1].folder / IMAGES, new / IMAGES)
+        describe(new, list(rows(outputs)), card)
 
     return open_or_fill(folder, key, fill)
 
 
-def rows(done: Sequence[StageOutput]) -> Iterator[Row]:
+def rows(outputs: Sequence[StageOutput]) -> Iterator[Row]:
     """List what became of each photo, in their order: its images, or the reason why there are none."""
     became: dict[str, list[Record]] = defaultdict(list)
-    refused = (record for stage in done[:-1] for record in stage.records if not record.kept)
-    for record in (*refused, *done[-1].records):
+    refused = (record for stage in outputs[:-1] for record in stage.records if not record.kept)
+    for record in (*refused, *outputs[-1].records):
         became[record.source].append(record)
-    for photo in done[0].records:
+    for photo in outputs[0].records:
         # Of the photo, for what stage `original` has saved of it may be smaller.
         width, height = (int(photo.parameters.get(side, getattr(photo, side))) for side in ("width", "height"))
         notes = "; ".join(photo.parameters.get("notes", ()))

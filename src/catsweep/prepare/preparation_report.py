@@ -122,19 +122,20 @@ class Exclusions:
         return f"{self.used / max(1, self.found):.1%}".replace("%", " %")
 
 
-def write(done: Sequence[StageOutput], ready: ReadySet, passed_over: Mapping[str, str] | None = None) -> Path:
+def write(outputs: Sequence[StageOutput], ready: ReadySet, passed_over: Mapping[str, str] | None = None) -> Path:
     """Write the report of a ready set, which these stages made in this order, into its folder, atomically.
 
     `passed_over` holds files that were not taken for photos, with the reason.
     """
-    images = StageImages(done)
+    images = StageImages(outputs)
     environment = templates.environment(Path(__file__).parent)
     environment.filters["number"] = "{:,}".format
     html = environment.get_template(TEMPLATE).render(
         ready=ready, name=readable_name(str(ready.card["name"])), command=command(ready),
-        steps=[_step(images, place) for place in range(len(done))], left=count_exclusions(done), doubts=_doubts(images),
-        doubted=len({record.source for stage in done for record in stage.records if record.doubts}),
-        journeys=_journeys(images), charts=_charts(done, ready), methods=_methods(done), operations=_operations(done),
+        steps=[_step(images, place) for place in range(len(outputs))],
+        left=count_exclusions(outputs), doubts=_doubts(images), journeys=_journeys(images),
+        doubted=len({record.source for stage in outputs for record in stage.records if record.doubts}),
+        charts=_charts(outputs, ready), methods=_methods(outputs), operations=_operations(outputs),
         families=_families(ready), passed_over=say_passed_over(passed_over or {}), splits=_splits(ready),
     )  # fmt: skip
     path = ready.path / PAGE
@@ -151,21 +152,21 @@ def command(ready: ReadySet) -> str:
     return f"python src/train.py data=ready {shlex.quote(f'data.source={ready.path}')} data.size={ready.size}{depth}"
 
 
-def count_exclusions(done: Sequence[StageOutput]) -> Exclusions:
+def count_exclusions(outputs: Sequence[StageOutput]) -> Exclusions:
     """Count the photos that stages, in their order, have left out."""
     keeping: dict[str, str] = {}
-    for output in done:
-        keeping |= output.card.get("keeping", {})
+    for stage in outputs:
+        keeping |= stage.card.get("keeping", {})
     counts = Counter(
-        (record.stage, kind) for stage in done for record in stage.records for kind in reason_kinds(record)
+        (record.stage, kind) for stage in outputs for record in stage.records for kind in reason_kinds(record)
     )
     losses = []
-    for (stage, kind), count in counts.items():
-        tolerated = shlex.quote(f"verification.tolerate=[near-duplicate,{kind}]") if stage == "verify" else ""
-        losses.append(Exclusion(stage, kind, count, keeping.get(kind, tolerated)))
+    for (name, kind), count in counts.items():
+        tolerated = shlex.quote(f"verification.tolerate=[near-duplicate,{kind}]") if name == "verify" else ""
+        losses.append(Exclusion(name, kind, count, keeping.get(kind, tolerated)))
     losses.sort(key=lambda loss: (-loss.count, loss.kind, loss.stage))
-    found = sum(not set(NO_PHOTOS) & set(reason_kinds(record)) for record in done[0].records)
-    return Exclusions(found, len({record.source for record in done[-1].kept}), tuple(losses))
+    found = sum(not set(NO_PHOTOS) & set(reason_kinds(record)) for record in outputs[0].records)
+    return Exclusions(found, len({record.source for record in outputs[-1].kept}), tuple(losses))
 
 
 def reason_kinds(record: Record) -> list[str]:
@@ -195,13 +196,13 @@ def exclusion_lines(left: Exclusions) -> list[str]:
 
 def _step(images: StageImages, place: int) -> dict[str, Any]:
     """Count what came through a stage, and group what it left out by kind of reason."""
-    stage = images.done[place]
+    stage = images.outputs[place]
     refused = [(record.reason, record) for record in stage.records if not record.kept]
     sheet = stage.folder / SHEET
     return {
         "name": stage.card["stage"],
         "folder": stage.folder.name,
-        "into": len(images.done[place - 1].kept if place else stage.records),
+        "into": len(images.outputs[place - 1].kept if place else stage.records),
         "records": len(stage.records),
         "kept": len(stage.kept),
         "out": len(refused),
@@ -215,9 +216,9 @@ def _step(images: StageImages, place: int) -> dict[str, Any]:
 
 def _doubts(images: StageImages) -> tuple[Group, ...]:
     """Group all doubts, each with the image of the stage where it first came up."""
-    ready = {record.source for record in images.done[-1].kept}
+    ready = {record.source for record in images.outputs[-1].kept}
     first: dict[tuple[str, str], tuple[int, Record]] = {}
-    for place, stage in enumerate(images.done):
+    for place, stage in enumerate(images.outputs):
         for record in stage.records:
             for doubt in record.doubts:
                 first.setdefault((record.source, doubt), (place, record))
@@ -227,24 +228,24 @@ def _doubts(images: StageImages) -> tuple[Group, ...]:
 
 def _journeys(images: StageImages) -> dict[str, list[str]]:
     """Show some photos at every stage that changed one of them: images by name of stage."""
-    photos = [record for record in images.done[-1].kept if "copy" not in record.parameters]
+    photos = [record for record in images.outputs[-1].kept if "copy" not in record.parameters]
     chosen = [photos[place].id for place in pick(len(photos), FOLLOWED)]
     shown: dict[str, list[str]] = {}
-    for place, stage in enumerate(images.done):
+    for place, stage in enumerate(images.outputs):
         row = [data_uri(images.image(place, identity)) for identity in chosen]
         if row not in shown.values():
             shown[str(stage.card["stage"])] = row
     return shown
 
 
-def _kept(done: Sequence[StageOutput], name: str) -> list[Record]:
+def _kept(outputs: Sequence[StageOutput], name: str) -> list[Record]:
     """List the records that a stage, if it is there, has kept."""
-    return [record for stage in done if stage.card["stage"] == name for record in stage.kept]
+    return [record for stage in outputs if stage.card["stage"] == name for record in stage.kept]
 
 
-def _charts(done: Sequence[StageOutput], ready: ReadySet) -> list[Chart]:
+def _charts(outputs: Sequence[StageOutput], ready: ReadySet) -> list[Chart]:
     sides = [min(row.width, row.height) for row in ready.rows if row.copy == 0 and row.width]
-    zoomed = _kept(done, "zoom")
+    zoomed = _kept(outputs, "zoom")
     enlargement = "how many times a face is enlarged by stage zoom; below 1 it is shrunk"
     measures: list[tuple[str, list[Any], str, str]] = [
         ("Size of the photos", sides, " px", "the shorter side"),
@@ -271,15 +272,15 @@ def _measured(
     return Chart(histogram(title, values, bounds=bounds), "image", about, tuple(least), tuple(most))
 
 
-def _methods(done: Sequence[StageOutput]) -> tuple[Share, ...]:
+def _methods(outputs: Sequence[StageOutput]) -> tuple[Share, ...]:
     """Count the faces by the method that found them."""
-    found = [method_of(record) for record in _kept(done, "zoom")]
+    found = [method_of(record) for record in _kept(outputs, "zoom")]
     return shares(Counter(found), len(found))
 
 
-def _operations(done: Sequence[StageOutput]) -> tuple[Share, ...]:
+def _operations(outputs: Sequence[StageOutput]) -> tuple[Share, ...]:
     """Count the copies by operation."""
-    made = [record.operation.split() for record in _kept(done, "augment") if "copy" in record.parameters]
+    made = [record.operation.split() for record in _kept(outputs, "augment") if "copy" in record.parameters]
     return shares(Counter(word for words in made for word in words), len(made))
 
 

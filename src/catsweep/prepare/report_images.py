@@ -44,16 +44,16 @@ class Group:
 class StageImages:
     """Reader of the images of all stages, in their order."""
 
-    def __init__(self, done: Sequence[StageOutput]) -> None:
-        self.done = done
-        self._kept = [{record.id: record for record in stage.kept} for stage in done]
+    def __init__(self, outputs: Sequence[StageOutput]) -> None:
+        self.outputs = outputs
+        self._kept = [{record.id: record for record in stage.kept} for stage in outputs]
 
     def image(self, place: int, identity: str) -> Pixels | None:
         """Read the image, uint8 (H, W, 3 or 4), that stage number `place` has kept; None if there is none."""
         record = self._kept[place].get(identity) if place >= 0 else None
         if record is None:
             return None
-        path = self.done[place].folder / record.file
+        path = self.outputs[place].folder / record.file
         return read_image(path) if record.index is None else np.load(path, mmap_mode="r")[record.index]
 
     def picture(self, place: int, record: Record, said: str, out: bool) -> Picture:

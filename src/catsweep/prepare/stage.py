@@ -109,9 +109,10 @@ class StageOutput:
     @classmethod
     def open(cls, folder: Path) -> "StageOutput | None":
         """Open a complete stage; None if there is none, or a damaged one."""
-        done = cls.read(folder)
-        whole = done is not None and all((folder / file).is_file() for file in {record.file for record in done.kept})
-        return done if whole else None
+        output = cls.read(folder)
+        if output is None or not all((folder / file).is_file() for file in {record.file for record in output.kept}):
+            return None
+        return output
 
     @classmethod
     def read(cls, folder: Path) -> "StageOutput | None":
