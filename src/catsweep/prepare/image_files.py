@@ -83,12 +83,6 @@ def thumbnail(image: Pixels, side: int = THUMBNAIL) -> Pixels:
     return square
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file atomically: a reader sees the old one or the new one."""
-    with replacing(path) as unfinished:
-        unfinished.write_bytes(data)
-
-
 def hard_link(source: Path, target: Path) -> None:
     """Link a file, replacing `target`; copy it where the file system has no hard links."""
     if target.exists() and target.samefile(source):

@@ -25,9 +25,10 @@ import numpy as np
 from catsweep.data.files import recorded_digest
 from catsweep.data.ready import contact_sheet, pick
 from catsweep.data.threads import in_order, watched
-from catsweep.prepare.image_files import Pixels, encode, hard_link, read_image, thumbnail, write_whole
+from catsweep.prepare.image_files import Pixels, encode, hard_link, read_image, thumbnail
 from catsweep.prepare.manifest import MANIFEST, Record, read_manifest
 from catsweep.records import file_digest
+from steady.atomic import replacing
 
 CARD, SHEET, JOURNAL = "card.json", "contact_sheet.png", "journal.jsonl"
 # Code that all stages use.
@@ -177,7 +178,8 @@ class StageBuilder:
         """Write an image under the record's id; return the record with its file, digest and size."""
         data = encode(image, suffix)
         file = f"{record.id}{suffix}"
-        write_whole(self.folder / file, data)
+        with replacing(self.folder / file) as unfinished:
+            unfinished.write_bytes(data)
         height, width = image.shape[:2]
         digest = hashlib.sha256(data).hexdigest()
         return replace(record, stage=self.stage.name, file=file, index=None, digest=digest, width=width, height=height)

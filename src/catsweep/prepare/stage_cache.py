@@ -26,10 +26,10 @@ from PIL import Image
 from catsweep.data.ready import IMAGES
 from catsweep.errors import DataError
 from catsweep.ownership import Kind, adopt, require
-from catsweep.prepare.image_files import write_whole
 from catsweep.prepare.manifest import MANIFEST, Record, content_digest, kind_of, write_manifest
 from catsweep.prepare.stage import CARD, JOURNAL, SHEET, Stage, StageBuilder, StageOutput
 from catsweep.records import file_digest
+from steady.atomic import write_text
 
 _ID = "*" + 12 * "[0-9a-f]"  # names of image files begin so, see `stages.original.identity`
 STAGE = Kind(
@@ -137,7 +137,7 @@ def _finish(builder: StageBuilder, records: tuple[Record, ...], card: dict[str, 
         "manifest": file_digest(folder / MANIFEST),
         "versions": {library.__name__: library.__version__ for library in (cv2, np, PIL, simplejpeg)},
     }
-    write_whole(folder / CARD, (json.dumps(card, indent=2, sort_keys=True) + "\n").encode())
+    write_text(folder / CARD, json.dumps(card, indent=2, sort_keys=True) + "\n")
     return StageOutput(folder, records, card)
 
 
