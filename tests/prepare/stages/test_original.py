@@ -20,7 +20,7 @@ from catsweep.errors import DataError
 from catsweep.prepare.image_files import read_image
 from catsweep.prepare.manifest import Record
 from catsweep.prepare.pipeline import rows
-from catsweep.prepare.stage import Done
+from catsweep.prepare.stage import StageOutput
 from catsweep.prepare.stage_cache import build
 from catsweep.prepare.stages import original
 from catsweep.prepare.stages.original import Original, identity
@@ -28,7 +28,7 @@ from catsweep.prepare.stages.original import Original, identity
 POINTS = "9 " + " ".join(str(value) for value in range(10, 46, 2))
 
 
-def ingest(files: Files, root: Path, **options: Any) -> Done:
+def ingest(files: Files, root: Path, **options: Any) -> StageOutput:
     stage = Original(files, **options)
     return build(stage, root / "0.original", root, stage.inputs())
 
