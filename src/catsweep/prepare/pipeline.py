@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from catsweep.data.files import PASSED_OVER, say_passed_over, write_passed_over
-from catsweep.data.ready import IMAGES, ReadySet, Row, describe, nothing_left, open_or_fill, points_text
+from catsweep.data.ready import IMAGES, ReadySet, Row, format_points, no_photos_message, open_or_fill, write_metadata
 from catsweep.errors import ConfigError, DataError
 from catsweep.instantiation import instantiate
 from catsweep.prepare import exporters, manifest, preparation_report
@@ -26,7 +26,7 @@ from catsweep.prepare.stage import Stage, StageOutput
 from catsweep.prepare.stage_cache import NothingLeft, build, is_current, summary
 from catsweep.prepare.stages.original import Original
 from steady import places
-from steady.links import checked
+from steady.safe_paths import checked_name
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def run(cfg: DictConfig) -> None:
     # Not data.root, which is that of a run: this writes elsewhere.
     here = OmegaConf.create({"root": cfg.root, "data": {"source": cfg.data.source}})
     places.check(Path(cfg.root), here)
-    with places.told(here):
+    with places.translated_errors(here):
         _run(cfg, form)
 
 
@@ -52,12 +52,12 @@ def _run(cfg: DictConfig, form: exporters.Format | None) -> None:
     if "reader" not in cfg.data:
         raise ConfigError("data=ready is prepared already. Prepare photos: data=photos data.source=DIR.")
     reader = instantiate(cfg.data.reader)
-    name = checked(_slug(str(cfg.data.source or reader.name)) if cfg.name is None else str(cfg.name), "name")
-    checked(str(cfg.size), "size")
+    name = checked_name(_slug(str(cfg.data.source or reader.name)) if cfg.name is None else str(cfg.name), "name")
+    checked_name(str(cfg.size), "size")
     root = Path(cfg.root) / "stages" / name
     passed_over = reader.passed_over() if hasattr(reader, "passed_over") else {}
     if next(iter(reader.files), None) is None:
-        raise DataError(nothing_left(reader, Counter(), passed_over))
+        raise DataError(no_photos_message(reader, Counter(), passed_over))
     root.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(root / ".lock", timeout=0):
@@ -153,7 +153,7 @@ def _finish(
     else:
         log.warning("1 photo is left, and training needs at least 2, to score what it makes. Add photos.")
     if form is not None:
-        folder = Path(cfg.root) / "loose" / f"{ready.path.name}-{checked(cfg.export, 'export')}"
+        folder = Path(cfg.root) / "loose" / f"{ready.path.name}-{checked_name(cfg.export, 'export')}"
         log.info("Loose files: %s", exporters.write(ready, folder, form))
 
 
@@ -177,7 +177,7 @@ def publish(outputs: Sequence[StageOutput], folder: Path, name: str) -> ReadySet
 
     def fill(new: Path) -> None:
         hard_link(outputs[-1].folder / IMAGES, new / IMAGES)
-        describe(new, list(rows(outputs)), card)
+        write_metadata(new, list(rows(outputs)), card)
 
     return open_or_fill(folder, key, fill)
 
@@ -197,6 +197,6 @@ def rows(outputs: Sequence[StageOutput]) -> Iterator[Row]:
             yield Row(
                 index=record.index if record.kept else None, source=record.source, sha256=record.sha256,
                 group=record.group, split=record.split if record.kept else "", kept=record.kept, reason=record.reason,
-                width=width, height=height, landmarks="" if points is None else points_text(points),
+                width=width, height=height, landmarks="" if points is None else format_points(points),
                 stage=record.stage, copy=int(record.parameters.get("copy", 0)), notes=notes,
             )  # fmt: skip

@@ -25,14 +25,14 @@ from PIL import Image
 
 from catsweep.data.ready import IMAGES
 from catsweep.errors import DataError
-from catsweep.ownership import Kind, adopt, require
+from catsweep.ownership import FolderKind, adopt, require
 from catsweep.prepare.manifest import MANIFEST, Record, content_digest, kind_of, write_manifest
 from catsweep.prepare.stage import CARD, JOURNAL, SHEET, Stage, StageBuilder, StageOutput
 from catsweep.records import file_digest
 from steady.atomic import write_text
 
 _ID = "*" + 12 * "[0-9a-f]"  # names of image files begin so, see `stages.original.identity`
-STAGE = Kind(
+STAGE = FolderKind(
     "a stage",
     "name=NAME",
     (CARD, MANIFEST, SHEET, JOURNAL, IMAGES, f"{_ID}.png", f"{_ID}.jpg", f"sheets/{_ID}.jpg"),

@@ -43,7 +43,7 @@ class Augment(Stage):
     working: float = 1.5  # side of the version of the photo that copies are made from, in multiples of `size`
 
     def __post_init__(self) -> None:
-        self.operations = ops.usable(self.operations)
+        self.operations = ops.active_operations(self.operations)
         self.active = self.copies > 1
         if self.active and not self.operations:
             raise ConfigError(f"Expected augment.operations to hold some for augment.copies={self.copies}, got none.")
@@ -100,9 +100,9 @@ class Augment(Stage):
             image = np.asarray(cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
         side = image.shape[0]
         recipe = self.recipe(record.id, image)
-        ops.develop(image[None], recipe, images[start + 1 : start + self.copies])
+        ops.apply_recipe(image[None], recipe, images[start + 1 : start + self.copies])
         records = []
-        for number, (done, parameters) in enumerate(ops.account(recipe, side), start=1):
+        for number, (done, parameters) in enumerate(ops.describe_recipe(recipe, side), start=1):
             parameters = {"copy": number, **parameters}
             identity = f"{record.id}+{number:03d}"
             # Without landmarks, which would be half of the manifest; `box` and `flip` say where they are now.
