@@ -23,12 +23,12 @@ from catsweep.errors import DataError, ExportError
 from catsweep.metrics.judge import BESIDE, CARDS, RunScores, run_scores
 from catsweep.opinion import Opinion
 from catsweep.records import NUMBER, TEXT, misshapen, read_json
-from catsweep.selection import Candidate, Objective, find_run
-from steady.confirm.confirmation_stage import CONFIRMATION
+from catsweep.selection import find_run
+from steady.confirm import confirmation
 from steady.links import inside
 from steady.printing import readable
 from steady.study import meta, results, select
-from steady.study.storage import find_study
+from steady.study.select import Objective, ScoredTrial
 
 ROLES = {  # what a chart draws alike
     TrialState.COMPLETE: "finished", TrialState.RUNNING: "running", TrialState.WAITING: "waiting",
@@ -99,7 +99,7 @@ class Importance:
 
 
 @dataclass(frozen=True)
-class Record:
+class StudyRecord:
     """A study as plain values."""
 
     name: str  # of the study
@@ -138,7 +138,7 @@ class Record:
         return [trial for trial in self.trials if trial.role == role]
 
 
-def read(study: optuna.Study, runs: Path, objectives: tuple[Objective, ...] | None = None) -> Record:
+def read(study: optuna.Study, runs: Path, objectives: tuple[Objective, ...] | None = None) -> StudyRecord:
     """Read a study of any tool, which may be running or empty.
 
     Args:
@@ -154,7 +154,7 @@ def read(study: optuna.Study, runs: Path, objectives: tuple[Objective, ...] | No
     kept = [cards for document in documents if (cards := document.get("cards"))]
     confirmations = _confirmations(study, runs)
     opinion = _opinion(trials, confirmations, runs)
-    return Record(
+    return StudyRecord(
         name=study.study_name,
         objectives=objectives,
         trials=trials,
@@ -190,7 +190,7 @@ def importances(study: optuna.Study) -> list[Importance]:
     return [_importance(study, objective) for objective in range(len(study.directions))]
 
 
-def failures(record: Record) -> list[Failure]:
+def failures(record: StudyRecord) -> list[Failure]:
     """Group failed trials and confirmation runs by outcome and first line of the message, the most frequent first."""
     found: dict[tuple[str, str], list[Entry]] = {}
     for entry in (*record.trials, *record.confirmations):
@@ -223,14 +223,8 @@ def _opinion(trials: Sequence[Entry], confirmations: Sequence[Entry], runs: Path
 
 
 def _objectives(study: optuna.Study) -> tuple[Objective, ...]:
-    names = study.metric_names or meta.get(study, meta.OBJECTIVE)
-    if not names or len(names) != len(study.directions):
-        n = len(study.directions)
-        names = ["value"] if n == 1 else [f"value {i}" for i in range(n)]
-    return tuple(
-        Objective(str(name), direction == StudyDirection.MAXIMIZE)
-        for name, direction in zip(names, study.directions, strict=True)
-    )
+    names = study.metric_names or meta.get(study, meta.OBJECTIVE) or []
+    return Objective.of(study, select.objective_names(study, names if len(names) == len(study.directions) else ()))
 
 
 def _entry(trial: FrozenTrial, run: Path | None) -> Entry:
@@ -274,18 +268,16 @@ def _open_attempt(run: Path) -> list[Attempt]:
 
 
 def _confirmations(study: optuna.Study, runs: Path) -> tuple[Entry, ...]:
-    name = study.study_name + CONFIRMATION
-    if find_study(study._storage, name) is None:
-        return ()
-    found = optuna.load_study(study_name=name, storage=study._storage).get_trials(deepcopy=False)
-    return tuple(_entry(run, _own_folder(run, runs, f"{CONFIRMATION[1:]}/{run.number}")) for run in found)
+    found = confirmation.runs_of(study)
+    again = [] if found is None else found.get_trials(deepcopy=False)
+    return tuple(_entry(run, _own_folder(run, runs, confirmation.default_folder(run.number))) for run in again)
 
 
 def _run_folder(trial: FrozenTrial, runs: Path, objectives: Sequence[Objective]) -> Path | None:
     if trial.state == TrialState.COMPLETE:
         try:
             known = meta.get(trial, meta.FOLDER)
-            return find_run(runs, Candidate(trial.number, tuple(trial.values)), objectives, known)
+            return find_run(runs, ScoredTrial(trial.number, tuple(trial.values)), objectives, known)
         except ExportError:
             return None
     return _own_folder(trial, runs, str(trial.number))

@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -28,33 +28,20 @@ from steady.run.scheduler import Scheduler
 from steady.study import meta, results, select
 from steady.study.artifacts import Artifacts
 from steady.study.leases import Leases
-from steady.study.storage import find_study
+from steady.study.storage import CONFIRMATION
 from steady.study.trial_folders import Folders
 from steady.study.untrusted import whole
 
+if TYPE_CHECKING:
+    from steady.watch.progress import ProgressReporter
+
 log = logging.getLogger(__name__)
-
-CONFIRMATION = ".confirm"  # the name of the study of the runs, behind that of their search
-FOLDER = "confirm"  # of the runs, in the sweep's
-
-
-class Progress(Protocol):
-    """Display of a running sweep, `steady.watch.progress.ProgressReporter`."""
-
-    def show_confirmation(self, runs: optuna.Study, plan: list[dict[str, Any]]) -> None:
-        """From now on, show the runs of the confirmation."""
-
-    def event(self, line: str) -> None:
-        """Show one line."""
-
-    def refresh(self) -> None:
-        """Show the state."""
 
 
 def typical_seconds(study: optuna.Study, minutes: float | None) -> float:
     """Estimate the seconds of one run: the median of the finished trials, or else `minutes`; 0 if nothing is known.
 
-    Examples:
+    Example:
         >>> typical_seconds(optuna.create_study(), 2.5)
         150.0
     """
@@ -64,54 +51,31 @@ def typical_seconds(study: optuna.Study, minutes: float | None) -> float:
     return statistics.median(known) if known else 60 * (minutes or 0.0)
 
 
-def default_folder(number: int) -> str:
-    """The folder of a run on which none is written, by its number.
-
-    Examples:
-        >>> default_folder(3)
-        'confirm/3'
-    """
-    return f"{FOLDER}/{number}"
-
-
 class ConfirmationStage:
-    """The confirmation of one study, whose search has ended.
-
-    Attributes:
-        plan: trial and seed of each run, see `confirmation.plan`.
-        found: what the runs have shown; None before.
-    """
+    """The confirmation of one study, whose search has ended."""
 
     def __init__(self, study: optuna.Study, jobs: JobFactory) -> None:
         self.study, self.jobs, self.options = study, jobs, jobs.options
-        self.plan = self._plan()
-        self.found: Confirmation | None = None
+        self.plan = self._plan()  # trial and seed of each run, see `confirmation.plan`
+        self.found: Confirmation | None = None  # what the runs have shown
 
     @property
     def complete(self) -> bool:
         """Whether every run that was asked for has ended."""
         if not self.plan:
             return True
-        if find_study(self.study._storage, self.study.study_name + CONFIRMATION) is None:
+        runs = confirmation.runs_of(self.study)
+        if runs is None:
             return False
-        runs = self._runs()
         ended = runs.get_trials(deepcopy=False)
         return len(ended) >= _Planned(runs, self.plan).total() and all(run.state.is_finished() for run in ended)
 
     def run(
-        self,
-        executor: Executor,
-        limits: Callable[[int], Limits],
-        stop: Stop,
-        progress: Progress,
+        self, executor: Executor, limits: Callable[[int], Limits], stop: Stop, progress: "ProgressReporter"
     ) -> None:
-        """Do the runs that are missing, and compare. Does nothing when none were asked for.
+        """Do the runs that are missing, and compare, unless `stop` is set. Does nothing when none were asked for.
 
-        Args:
-            executor: of the sweep.
-            limits: returns the bounds of so many runs.
-            stop: set by signals.
-            progress: shows the runs from now on.
+        `limits` returns the bounds of so many runs.
 
         Raises:
             StudyError: too many failed.
@@ -123,7 +87,7 @@ class ConfirmationStage:
         progress.show_confirmation(runs, self.plan)
         searched = self.jobs.folders(self.study)
         taken = tuple(searched.said(trial) for trial in self.study.get_trials(deepcopy=False))
-        folders = Folders(searched.base, usual=default_folder, others=taken)
+        folders = Folders(searched.base, usual=confirmation.default_folder, others=taken)
         leases = Leases(runs._storage, runs.study_name, grace=self.options.lease)
         leases.register()
         try:
@@ -148,7 +112,7 @@ class ConfirmationStage:
         """Print what was found, with scores of the run folders beside the objectives; nothing if nothing was found."""
         if self.found is not None:
             base = Path(meta.get(self.study, meta.SWEEP_DIR))
-            folders = confirmation.folders(self._runs(), default_folder)
+            folders = confirmation.folders(self.study)
             again = {trial: {seed: base / name for seed, name in own.items()} for trial, own in folders.items()}
             extra = self.options.score_reader
             self.found.print(more=None if extra is None else extra.confirmed(self.found, again, base))

@@ -22,7 +22,7 @@ from steady import links
 from steady.atomic import replacing
 from steady.exceptions import StudyError
 from steady.links import checked
-from steady.study.storage import Trials
+from steady.study.storage import TrialStore
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class Artifacts:
 
     def __post_init__(self) -> None:
         self.store = Store(self.record / FOLDER)
-        self._trials = Trials(self.study)
+        self._trials = TrialStore(self.study)
         self._known: dict[str, tuple[Path, int, int]] = {}  # by id: what is attached, when it was written, its size
         self._failed = False
 

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from steady import grammar
 from steady.study import meta
 from steady.study.failures import Kind, headline
-from steady.study.storage import Trials
+from steady.study.storage import TrialStore
 
 FAILURES = "failures"  # the name in `allow_change` by which a mend is accepted that is not in the command
 # Of no effect on whether a trial works; and folders and times in them may differ from start to start.
@@ -138,7 +138,7 @@ def uncount_failures(study: optuna.Study, unfinished: bool) -> int:
         >>> uncount_failures(study, unfinished=False)
         1
     """
-    trials = Trials(study)
+    trials = TrialStore(study)
     numbers = set(uncounted(study))
     for trial in trials.all():
         if unfinished and is_begun(trial):

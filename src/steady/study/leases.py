@@ -26,7 +26,7 @@ from typing import Any
 import psutil
 from optuna.storages import BaseStorage
 
-from steady.study.storage import find_study
+from steady.study.storage import LEASES, find_study
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,6 @@ DEAD = "steady:dead:"  # and an id: it was found dead
 BEATS = 4  # signs of life in one period of grace
 CHOOSING = 0  # the place in a queue of one that has no number yet, or came when nobody else was there
 CLAIMS = "claim"  # the lock under which names are claimed
-SIDE = ".leases"  # behind a study's name: the study that versions up to 0.1 kept beside it for what is here now
 
 
 @dataclass(frozen=True)
@@ -258,7 +257,7 @@ def remove_side_study(storage: BaseStorage, study: str) -> None:
         >>> import optuna
         >>> remove_side_study(optuna.storages.InMemoryStorage(), "cats")
     """
-    if (side := find_study(storage, study + SIDE)) is None:
+    if (side := find_study(storage, study + LEASES)) is None:
         return
     tokens = storage.get_all_trials(side, deepcopy=False)
     ours = bool(tokens) and all({"owner", "beat"} & set(token.user_attrs) for token in tokens)

@@ -111,7 +111,7 @@ def print_table(
     mark = "* best" if len(study.directions) == 1 else "* Pareto-optimal"
     # All as plain text: a list of choices, [color,translation], would be taken for markup.
     table = Table(title=_text(f"{study.study_name}: {_count(len(trials), 'trial')}, {mark}"))
-    for name in ("trial", *_names(study, objective), "seconds"):
+    for name in ("trial", *select.objective_names(study, objective), "seconds"):
         table.add_column(_text(name), justify="right")
     table.add_column("parameters", overflow="fold")
     for trial in trials:
@@ -160,7 +160,9 @@ def best_words(study: optuna.Study, objective: Sequence[str]) -> str:
     best = select.best_trials(study)
     if not best:
         return ""
-    values = ", ".join(f"{n} {v:.4g}" for n, v in zip(_names(study, objective), best[0].values, strict=True))
+    values = ", ".join(
+        f"{n} {v:.4g}" for n, v in zip(select.objective_names(study, objective), best[0].values, strict=True)
+    )
     return f"{values} (trial {best[0].number})"
 
 
@@ -208,7 +210,7 @@ def _results(study: optuna.Study) -> str:
 
 def _leaderboard(study: optuna.Study, objective: Sequence[str], runs: Path | None, extra: "ExtraScores | None") -> str:
     trials = select.ranked(study)
-    names = _names(study, objective)
+    names = select.objective_names(study, objective)
     parameters = sorted({name for trial in trials for name in trial.params})
     folders = [meta.get(trial, meta.FOLDER, str(trial.number)) for trial in trials]
     named = any(meta.has(trial, meta.FOLDER) for trial in trials)
@@ -251,11 +253,6 @@ def _failures(trials: Sequence[FrozenTrial]) -> dict[tuple[str, str], list[Froze
         if trial.state in (TrialState.FAIL, TrialState.PRUNED) and kind != Kind.PRUNED:
             found.setdefault((kind, headline(meta.get(trial, meta.MESSAGE, ""))), []).append(trial)
     return found
-
-
-def _names(study: optuna.Study, objective: Sequence[str]) -> list[str]:
-    n = len(study.directions)
-    return list(objective) or (["value"] if n == 1 else [f"value {k}" for k in range(n)])
 
 
 def _rounded(trial: FrozenTrial) -> int | str:

@@ -47,6 +47,9 @@ GRPC_PORT = 13000  # Optuna's own default
 # What pip calls the packages whose modules are called otherwise.
 PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient", "grpc": "grpcio"}
 LEFT = "leaderboard.csv"  # beside a study that has had a trial
+# Behind a study's name, the names of studies beside it: of the runs that confirm its trials; of what versions up to 0.1
+# kept where leases are now.
+CONFIRMATION, LEASES = ".confirm", ".leases"
 
 
 def open_storage(url: str, make: bool = True, check: bool = True) -> BaseStorage:
@@ -334,11 +337,8 @@ def _is_record(line: bytes) -> bool:
         return False
 
 
-SIDES = (".confirm", ".leases")  # behind a study's name: of studies that a sweep keeps beside its own
-
-
 @dataclass(frozen=True)
-class Trials:
+class TrialStore:
     """The trials of one study as the loop handles them: its one way to Optuna's storage, around `Study`'s own checks.
 
     `Study` has no call to set a running trial back, or to note something on one that another process drives.
@@ -413,7 +413,7 @@ def open_study(folder: Path) -> optuna.Study:
     database = folder / "study.db"
     storage = open_storage(f"sqlite:///{database}", make=False)
     every = optuna.get_all_study_names(storage)
-    names = [name for name in every if not name.endswith(SIDES)]
+    names = [name for name in every if not name.endswith((CONFIRMATION, LEASES))]
     name = names[0] if len(names) == 1 else folder.name
     if name not in every:
         raise StudyError(
