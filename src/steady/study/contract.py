@@ -1,8 +1,8 @@
-"""The contract of a study: what its first start froze, and how a later start differs from it.
+"""The contract of a study: what its first start recorded, and how a later start differs from it.
 
-A study whose trials were made under different conditions compares what cannot be compared, so a difference is refused,
-unless it is accepted by name. What Optuna cannot hold in one study is refused in any case. All are pure functions of
-plain values, which survive the way through JSON unchanged, are the same at each start, and hold no secrets.
+Trials that were made under different conditions cannot be compared, so a difference is refused, unless it is accepted
+by name. What Optuna cannot hold in one study is refused in any case. A contract holds plain values that are the same
+before and after JSON, are equal at equal starts, and contain no secrets.
 """
 
 import difflib
@@ -23,34 +23,23 @@ if TYPE_CHECKING:
     from steady.propose.space import Space
 
 SECTIONS = ("objective", "directions", "space", "fixed", "config", "facts")
-WHOLE = {  # sections without keys, and why they are for good
+WHOLE = {  # sections without keys, and why they cannot change
     "objective": "the values of the study's trials are of these objectives, for good",
     "directions": "Optuna keeps the directions of a study, for good",
 }
-SPELLED = ("space", "fixed")  # sections whose keys have the prefix of an override
 KINDS = ("choice(", "int ", "float ")  # as `Space.describe()` begins; an extender is described otherwise
-
-
 TREES = ("config", "facts")  # sections whose dotted keys are nodes
 
 
 @dataclass(frozen=True)
 class Change:
-    """A difference between two contracts.
+    """A difference between two contracts."""
 
-    Attributes:
-        section: of the contract.
-        key: dotted, within the section; empty if the section has no keys.
-        before: the frozen value, None if there was none.
-        after: the value now, None if there is none.
-        impossible: why it cannot be accepted; empty if it can.
-    """
-
-    section: str
-    key: str
-    before: Any
-    after: Any
-    impossible: str = ""
+    section: str  # of the contract
+    key: str  # dotted, within the section; empty if the section has no keys
+    before: Any  # None if there was none
+    after: Any  # None if there is none
+    impossible: str = ""  # why it cannot be accepted; empty if it can
 
     @property
     def name(self) -> str:
@@ -58,7 +47,7 @@ class Change:
         return f"{self.section}.{self.key}" if self.key else self.section
 
     def accepted(self, allowed: Sequence[str]) -> bool:
-        """Tell whether a name of `allowed` is the section, the key with or without it, or what the key begins with."""
+        """Tell whether a name in `allowed` is the section, the key with or without it, or a node above the key."""
         names = (self.key, self.name)
         words = [grammar.bare(word) for word in allowed]
         return not self.impossible and any(
@@ -72,34 +61,24 @@ class Change:
         return f"{self.name}: {before} → {after}"
 
 
-def folded(
+def _folded(
     changes: Sequence[Change],
     before: Mapping[str, Mapping[str, Any]],
     now: Mapping[str, Mapping[str, Any]],
     allowed: Sequence[str],
 ) -> list[tuple[Change, str]]:
-    """Fold the differences of a node that is wholly new, or wholly gone, into one, each with a remark.
+    """Fold the changes of a node that is wholly new, or wholly gone, into one; with remarks, empty for those to accept.
 
-    Args:
-        changes: in the order of their keys.
-        before: the frozen values, by section and dotted key.
-        now: those of this start.
-        allowed: see `Change.accepted`.
-
-    Returns:
-        Changes and remarks; a remark is empty where a change could be accepted, and is not.
-
-    Example:
-        >>> new = {"a.b": 1, "a.c": 2}
-        >>> changes = [Change("config", key, None, new[key]) for key in new]
-        >>> [str(change) for change, remark in folded(changes, {"config": {}}, {"config": new}, [])]
-        ['config.a: null → 2 settings']
+    `before` and `now` are the values by section and dotted key; the changes are in the order of their keys.
     """
 
     def place(change: Change) -> tuple[str, str, bool]:
         side = before if change.before is None else now if change.after is None else None
         key = change.key if side is None or change.section not in TREES else _new_in(side[change.section], change.key)
-        return key, _remark(change, allowed), change.before is None
+        remark = "  (accepted)" if change.accepted(allowed) else ""
+        if change.impossible:
+            remark = f"  (cannot be accepted: {change.impossible})"
+        return key, remark, change.before is None
 
     found = []
     for (key, remark, is_new), group in groupby(changes, place):
@@ -112,16 +91,10 @@ def folded(
 
 
 def _new_in(values: Mapping[str, Any], key: str) -> str:
-    """Find the outermost node with this key below it, or the key, of which there is nothing among other values."""
+    """Find the outermost node around a key that has no other values; the key itself if there is none."""
     known = [other for other, value in values.items() if value is not None]
     nodes = [key[:end] for end, char in enumerate(key) if char == "."]
     return next((node for node in nodes if not any(other.startswith(f"{node}.") for other in known)), key)
-
-
-def _remark(change: Change, allowed: Sequence[str]) -> str:
-    if change.impossible:
-        return f"  (cannot be accepted: {change.impossible})"
-    return "  (accepted)" if change.accepted(allowed) else ""
 
 
 def _text(value: Any) -> str:
@@ -132,26 +105,15 @@ def _text(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Contract:
-    """A record of what must stay the same from one start to the next.
+    """What must stay the same from one start to the next."""
 
-    Attributes:
-        objective: names of the objectives, if they have any.
-        directions: of each.
-        space: `Space.describe()`.
-        fixed: parameters that the command line took out of the search, and keys that it deleted. As in `space`, keys
-            have the prefix that an override of them needs; they are compared without it.
-        config: the configuration of the task, without what is searched or ignored.
-        facts: what the preflight found, for example the data's digest.
-        absent: sections that the version which froze it did not know; they are not compared.
-    """
-
-    objective: list[str] | None
+    objective: list[str] | None  # names, if the objectives have any
     directions: list[str]
-    space: dict[str, str]
-    fixed: dict[str, Any] = field(default_factory=dict)
-    config: dict[str, Any] = field(default_factory=dict)
-    facts: dict[str, Any] = field(default_factory=dict)
-    absent: frozenset[str] = frozenset()
+    space: dict[str, str]  # `Space.describe()`; keys have the prefix that an override of them needs
+    fixed: dict[str, Any] = field(default_factory=dict)  # by such keys: what the command line fixed or deleted
+    config: dict[str, Any] = field(default_factory=dict)  # of the task, without what is searched or ignored
+    facts: dict[str, Any] = field(default_factory=dict)  # found by the preflight, for example the data's digest
+    absent: frozenset[str] = frozenset()  # sections that the version which wrote it did not know; not compared
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain values, for JSON."""
@@ -173,15 +135,10 @@ def freeze(
     ignore: Sequence[str],
     facts: Mapping[str, Any],
 ) -> Contract:
-    """Freeze the contract of this start, in values that survive the way through JSON, without secrets.
+    """Record the contract of this start, in plain values without secrets.
 
-    Args:
-        objective: names of the objectives.
-        directions: of each.
-        space: what is searched.
-        config: of the multirun.
-        ignore: keys of the configuration that may change freely, with all below them.
-        facts: of the preflight.
+    `config` is the configuration of the multirun; its keys in `ignore`, with all below them, may change freely. `facts`
+    are those of the preflight.
 
     Example:
         >>> from steady.propose.space import Space
@@ -189,22 +146,16 @@ def freeze(
         >>> freeze(None, ["minimize"], space, OmegaConf.create({"lr": 0.5, "out": "a"}), ["out"], {}).fixed
         {'epochs': '5'}
     """
-    dropped = ["hydra", *ignore, *(_path(name) for name in space.parameters)]
-    kept = {key: value for key, value in space.describe_fixed().items() if not _within(_path(key), ["hydra", *ignore])}
-    return Contract(
-        None if objective is None else list(objective),
-        list(directions),
-        space.describe(),
-        plain(kept),
-        plain(resolved(config, dropped)),
-        plain(facts),
-    )
+    ignored = ["hydra", *ignore]
+    kept = {key: value for key, value in space.describe_fixed().items() if not _within(_path(key), ignored)}
+    task = resolved(config, [*ignored, *map(_path, space.parameters)])
+    return Contract(objective, directions, space.describe(), plain(kept), plain(task), plain(facts))
 
 
 def compare(before: Contract, now: Contract, valued: bool = True) -> list[Change]:
     """Compare two contracts section by section. An absent key is as good as null or empty.
 
-    `valued` tells whether a trial of the study has values, which then are of its objectives.
+    `valued` tells whether a trial of the study has values, which are of its objectives.
 
     Example:
         >>> old, new = (Contract(None, ["minimize"], {}, config={"epochs": n}) for n in (5, 9))
@@ -220,11 +171,12 @@ def compare(before: Contract, now: Contract, valued: bool = True) -> list[Change
             found += [Change(section, "", old, new, reason)] if old != new else []
             continue
         old, new = flat(old), flat(new)
-        if section in SPELLED:
+        if section in ("space", "fixed"):  # whose keys have the prefix of an override
             old, new = _bare(old), _bare(new)
-        for key in (line.partition(": ")[0] for line in differences(old, new)):
-            reason = _impossible(old.get(key), new.get(key)) if section == "space" else ""
-            found.append(Change(section, key, old.get(key), new.get(key), reason))
+        for key in sorted({*old, *new}):
+            if old.get(key) != new.get(key):
+                reason = _impossible(old.get(key), new.get(key)) if section == "space" else ""
+                found.append(Change(section, key, old.get(key), new.get(key), reason))
     if "config" in absent:
         return found
     shown = {*flat(before.config), *flat(now.config)}
@@ -241,23 +193,20 @@ def check(
     fruitless: bool = False,
     next_step: str = "",
 ) -> list[Change]:
-    """Refuse what changed, unless it was accepted by name.
+    """Refuse what changed, unless it was accepted by name; return the changes, all accepted.
 
     Args:
         before: of the first start.
         now: of this one.
-        allowed: names of changes that are accepted, see `Change.accepted`. Names of nothing that changed do no harm, so
-            that the same line can be given again.
+        allowed: names of accepted changes, see `Change.accepted`. Names of what did not change do no harm, so that the
+            same line can be given again.
         study: which, and where it is kept, in words.
         naming: the key by which the user names another study.
         fruitless: all trials of the study failed, so there is nothing that new ones must be comparable with.
         next_step: what can be done with a study that is not gone on with.
 
-    Returns:
-        The changes; all of them were accepted.
-
     Raises:
-        StudyError: at least one was not; with all of them, and what can be done.
+        StudyError: at least one was not accepted; with all of them, and what can be done.
 
     Example:
         >>> old, new = (Contract(None, ["minimize"], {}, config={"epochs": n}) for n in (5, 9))
@@ -268,19 +217,24 @@ def check(
     if all(change.accepted(SECTIONS if fruitless else allowed) for change in changes):
         return changes
     frozen, current = ({section: flat(getattr(one, section)) for section in TREES} for one in (before, now))
-    shown = folded(changes, frozen, current, allowed)
+    shown = _folded(changes, frozen, current, allowed)
     lines = "\n".join(f"  {change}{remark}" for change, remark in shown)
     missing = sorted({change.key for change, remark in shown if not remark})
-    fresh = f"{naming}=NEWNAME"
+    fresh, moved = f"{naming}=NEWNAME", ""
+    if any(change.section == "config" and None in (change.before, change.after) for change in changes):
+        moved = (
+            "\nIf those are the options, the files of the configuration have changed since, as with a newer version: "
+            f"then only the version that began the study can go on with it. It can be read as before. {next_step}"
+        ).rstrip()
     if any(change.impossible for change in changes):
         remedy = f"What cannot change in a study can in another: {fresh}."
     else:
-        names = ",".join(_quoted(name) for name in dict.fromkeys([*allowed, *missing]))
+        words = dict.fromkeys([*allowed, *missing])
+        names = ",".join(word if re.fullmatch(r"[\w./+@-]+", word) else f'"{word}"' for word in words)
         remedy = f"Accept the change with 'hydra.sweeper.allow_change=[{names}]', or begin another study with {fresh}."
     raise StudyError(
         f"{study} was begun otherwise (before → now):\n{lines}\n"
-        f"Its trials could not be compared with new ones. Give the options it was begun with. {remedy}"
-        f"{_moved(changes, next_step)}"
+        f"Its trials could not be compared with new ones. Give the options it was begun with. {remedy}{moved}"
     )
 
 
@@ -289,11 +243,8 @@ def require_known(
 ) -> None:
     """Refuse names of `allow_change` that name nothing: a misspelled one would accept nothing, in silence.
 
-    Args:
-        allowed: the names.
-        contracts: of the first start and of this one. What the preflight finds is in the first only: `facts.NAME`.
-        config: of the multirun; also what is searched or ignored in it may be named.
-        more: other names that there are.
+    `contracts` are those of the first start and of this one, `config` that of the multirun, `more` other names that
+    there are. What the preflight found may be in neither contract, so `facts.NAME` is never refused.
 
     Raises:
         ConfigError: with all of them, and what may have been meant.
@@ -317,18 +268,8 @@ def require_known(
         )
 
 
-def _moved(changes: Sequence[Change], next_step: str) -> str:
-    """Say what else it may be, where settings came or went: no options may bring that back."""
-    if not any(change.section == "config" and None in (change.before, change.after) for change in changes):
-        return ""
-    return (
-        "\nIf those are the options, the files of the configuration have changed since, as with a newer version: then "
-        f"only the version that began the study can go on with it. It can be read as before. {next_step}".rstrip()
-    )
-
-
 def _impossible(old: str | None, new: str | None) -> str:
-    """Tell from `Space.describe()` what `optuna.distributions.check_distribution_compatibility` would refuse."""
+    """Tell what `optuna.distributions.check_distribution_compatibility` would refuse, from `Space.describe()`."""
     if not (old and new and old.startswith(KINDS) and new.startswith(KINDS)):
         return ""
     if any(old.startswith(kind) != new.startswith(kind) for kind in KINDS):
@@ -355,12 +296,7 @@ def _within(key: str, above: Sequence[str]) -> bool:
     return any(key == one or key.startswith(f"{one}.") for one in above)
 
 
-def _quoted(name: str) -> str:
-    """Quote a word of a list for Hydra."""
-    return name if re.fullmatch(r"[\w./+@-]+", name) else f'"{name}"'
-
-
-# What these resolve to belongs to a start or a machine, or is a secret; never to the experiment.
+# Interpolations of what belongs to a start or a machine, or is a secret.
 PASSING = re.compile(r"\$\{\s*(now|hydra|oc\.env)\s*:")
 INERT = "$\ue000{"  # stands for `${` where nothing may be resolved
 SECRET = re.compile(r"(^|_|\b)(storage|passw(or)?d|passphrase|secret|token|api_?key|credentials?)$", re.IGNORECASE)
@@ -378,11 +314,14 @@ def resolved(config: DictConfig, dropped: Sequence[str]) -> dict[str, Any]:
         >>> resolved(OmegaConf.create({"a": 1, "b": "${a}", "c": "${oc.env:HOME}", "d": 2}), ["d"])["b"]
         1
     """
-    written = OmegaConf.to_container(config, resolve=False, enum_to_str=True)
-    assert isinstance(written, dict)
+    written = _inert(OmegaConf.to_container(config, resolve=False, enum_to_str=True))
     for key in dropped:
-        _drop(written, key.split("."))
-    written = _inert(written)
+        *above, last = key.split(".")
+        tree = written
+        for name in above:
+            tree = tree.get(name) if isinstance(tree, dict) else None
+        if isinstance(tree, dict):
+            tree.pop(last, None)
     found: dict[str, Any] = _values(written, OmegaConf.create(written))
     return found
 
@@ -442,15 +381,6 @@ def _values(written: Any, node: Any) -> Any:
     if isinstance(written, dict):
         return {key: value(item, key) for key, item in written.items()}
     return [value(item, index) for index, item in enumerate(written)]
-
-
-def _drop(tree: dict[Any, Any], path: list[str]) -> None:
-    for key in path[:-1]:
-        branch = tree.get(key)
-        if not isinstance(branch, dict):
-            return
-        tree = branch
-    tree.pop(path[-1], None)
 
 
 def differences(before: Any, now: Any, ignore: Collection[str] = (), path: str = "") -> list[str]:
