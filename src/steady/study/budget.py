@@ -1,8 +1,8 @@
 """The budget of a study, `n_trials`: all its trials, but for those that failed before the command was mended.
 
 A command that cannot work, such as one with a misspelled metric, fails in trial after trial. As long as none has come
-to a result, nothing was found out, so once the command is another these trials count no more: they stay in the study,
-and `steady.sweep` runs as many others. A trial that was pruned did run, and counts.
+to a result, nothing was found out; once the command is changed these trials count no more. They stay in the study, and
+as many others run. A pruned trial did run, and counts.
 """
 
 import hashlib
@@ -19,8 +19,8 @@ from steady.study import meta
 from steady.study.failures import Kind, headline
 from steady.study.storage import TrialStore
 
-FAILURES = "failures"  # the name in `allow_change` by which a mend is accepted that is not in the command
-# Of no effect on whether a trial works; and folders and times in them may differ from start to start.
+FAILURES = "failures"  # the name in `allow_change` for a mend that is not in the command
+# Keys of no effect on whether a trial works, or with folders and times that differ from start to start.
 ELSEWHERE = ("allow_change", "dry_run", "extra_scores", "next_step", "on_end", "record", "storage", "study_name")
 RESULTS = (Kind.COMPLETE, Kind.PRUNED)
 SHOWN = 5  # kinds of failure
@@ -82,16 +82,6 @@ def all_failed(trials: Iterable[FrozenTrial]) -> bool:
     return bool(ended) and all(map(failed, ended))
 
 
-def is_begun(trial: FrozenTrial) -> bool:
-    """Tell whether a trial that has not ended was ever started; one that was only enqueued was not.
-
-    Example:
-        >>> is_begun(optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs={meta.ATTEMPT: 0}))
-        True
-    """
-    return not trial.state.is_finished() and meta.get(trial, meta.ATTEMPT) is not None
-
-
 def digest(words: Sequence[str], keys: Mapping[str, Any]) -> str:
     """Hash the words of a command line and the keys of `hydra.sweeper`, equally for commands that say the same.
 
@@ -112,25 +102,20 @@ def failures(trials: Iterable[FrozenTrial]) -> str:
         >>> failures([optuna.trial.create_trial(state=TrialState.FAIL, user_attrs={meta.MESSAGE: "no GPU"})] * 3)
         '  3 x fail: no GPU'
     """
-    said = Counter(_first_line(trial) for trial in trials if failed(trial))
+    said = Counter(
+        f"{meta.get(trial, meta.OUTCOME, trial.state.name.lower())}: {headline(meta.get(trial, meta.MESSAGE, ''))}"
+        for trial in trials
+        if failed(trial)
+    )
     lines = [f"  {n} x {text}" for text, n in said.most_common(SHOWN)]
     return "\n".join([*lines, *([f"  and {len(said) - SHOWN} other kinds"] if len(said) > SHOWN else [])])
 
 
-def _first_line(trial: FrozenTrial) -> str:
-    outcome = meta.get(trial, meta.OUTCOME, trial.state.name.lower())
-    return f"{outcome}: {headline(meta.get(trial, meta.MESSAGE, ''))}"
-
-
 def uncount_failures(study: optuna.Study, unfinished: bool) -> int:
-    """Let the trials that failed so far not count.
+    """Let the trials that failed so far not count, and return how many do not.
 
-    Args:
-        study: none of its trials came to a result, and no other controller drives it.
-        unfinished: whether those that were begun and have not ended are given up, since what they run has changed.
-
-    Returns:
-        How many do not count.
+    None of the study's trials came to a result, and no other controller drives it. With `unfinished`, those that have
+    begun and not ended are given up, since what they run has changed.
 
     Example:
         >>> study = optuna.create_study()
@@ -141,7 +126,8 @@ def uncount_failures(study: optuna.Study, unfinished: bool) -> int:
     trials = TrialStore(study)
     numbers = set(uncounted(study))
     for trial in trials.all():
-        if unfinished and is_begun(trial):
+        begun = not trial.state.is_finished() and meta.get(trial, meta.ATTEMPT) is not None  # else it was only enqueued
+        if unfinished and begun:
             trials.note(trial, meta.OUTCOME, Kind.FAILED.value)
             trials.note(trial, meta.MESSAGE, "It was begun by a command that has been mended since.")
             trials.fail(trial)

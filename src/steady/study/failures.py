@@ -1,7 +1,7 @@
 """Classification of how a trial ended.
 
-Made in the trial's own process, where the exception still is one, and sent to the controller as plain text. Told
-apart by the names of classes, so that neither side has to import torch or Lightning.
+Made in the trial's own process and sent to the controller as plain text. Exceptions are recognised by the names of
+their classes, so that neither side has to import torch or Lightning.
 """
 
 import errno
@@ -26,13 +26,12 @@ OUT_OF_MEMORY = re.compile(
 MACHINERY = (f"{Path(hydra.__file__).parent}/", str(Path(__file__).with_name("worker.py")))  # runs every task
 FRAME = re.compile(r'File "([^"]*)", line (\d+)')
 KEPT = 20_000  # characters of a message or a traceback that are kept: databases bound the length of an attribute
-LINE = 300  # characters of a line that are shown; a message may be of any size
-LINES = 60  # that are shown
+LINES, LINE = 60, 300  # lines of a message that are shown, and characters of a line
 SHOWN = 200  # characters of a wrong value in the message about it
 
 
 class Kind(StrEnum):
-    """The kinds of ends a trial can come to."""
+    """Ways in which a trial can end."""
 
     COMPLETE = "complete"
     PRUNED = "pruned"
@@ -47,23 +46,16 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Outcome:
-    """The end of a trial.
-
-    Attributes:
-        kind: its class.
-        value: what the task returned, if it did.
-        message: one line for people.
-        traceback: of the exception, if there was one.
-    """
+    """The end of a trial."""
 
     kind: Kind
-    value: Any = None
-    message: str = ""
-    traceback: str = ""
+    value: Any = None  # what the task returned, if it did
+    message: str = ""  # one line for people
+    traceback: str = ""  # of the exception, if there was one
 
 
 def classify(error: BaseException) -> Outcome:
-    """Classify an exception that a task raised. What caused it counts too: libraries wrap what they cannot handle.
+    """Classify an exception that a task raised, or what caused it: libraries wrap what they cannot handle.
 
     One that raises when it is looked at, or is of any size, is classified all the same.
 
@@ -93,7 +85,7 @@ def classify(error: BaseException) -> Outcome:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an exception, or what caused it, says that memory was used up: of the machine or of a GPU.
+    """Tell whether an exception, or what caused it, says that the memory of the machine or of a GPU was used up.
 
     Example:
         >>> is_out_of_memory(RuntimeError("CUDA out of memory"))

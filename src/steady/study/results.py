@@ -1,8 +1,7 @@
 """Results of a study: `optimization_results.yaml`, `leaderboard.csv`, a table on the terminal.
 
-All are made from the study, atomically and anew after each trial, so a running sweep can be read at any moment,
-also one that several controllers drive. What its run folders say beside the objectives (`ExtraScores`) gets
-columns of its own, where there is any.
+All are made from the study, atomically and anew after each trial, so a running sweep can be read at any moment, also
+one that several controllers drive.
 """
 
 import csv
@@ -33,15 +32,12 @@ WORDS = {Kind.COMPLETE.value: "finished", "fail": Kind.FAILED.value}  # states, 
 
 
 class ExtraScores(Protocol):
-    """Scores of runs beside the objectives, read from what is in their folders; named by `hydra.sweeper.extra_scores`.
+    """Scores of runs beside the objectives, read from the run folders; named by `hydra.sweeper.extra_scores`.
 
-    A run folder may be a stranger's, damaged or without any: then it has no scores, and nothing is raised.
-
-    Attributes:
-        names: of all scores there may be, in the order of columns.
+    A run folder may be a stranger's, damaged or missing: then it has no scores, and nothing is raised.
     """
 
-    names: Sequence[str]
+    names: Sequence[str]  # of all scores there may be, in the order of columns
 
     def read(self, runs: Mapping[int, Path], within: Path) -> Mapping[int, Mapping[str, float]]:
         """Read the scores of runs by number; their files may not lead out of the folder `within`."""
@@ -73,16 +69,16 @@ def write_leaderboard(
     path: Path,
     objective: Sequence[str],
     runs: Path | None = None,
-    extra: "ExtraScores | None" = None,
+    extra: ExtraScores | None = None,
 ) -> None:
     """Write a CSV file with a row per trial, the best first.
 
     Args:
         study: whose trials.
-        path: of the table.
+        path: of the file.
         objective: names of the objectives; none for `value`, or `value 0`, `value 1`, ….
-        runs: folder of its run folders, which have a column where the numbers alone do not name them.
-        extra: reads what these say beside the objectives; None leaves that out.
+        runs: folder of the run folders.
+        extra: reads what these say beside the objectives.
 
     Example:
         >>> study = optuna.create_study()
@@ -99,11 +95,14 @@ def print_table(
     objective: Sequence[str],
     console: Console | None = None,
     runs: Path | None = None,
-    extra: "ExtraScores | None" = None,
+    extra: ExtraScores | None = None,
 ) -> None:
     """Print the trials, Pareto-optimal ones with a star, and below each distinct failure once.
 
-    To standard output if there is no console. The other arguments are those of `write_leaderboard`.
+    Example:
+        >>> print_table(optuna.create_study(study_name="cats"), ["loss"])  # doctest: +ELLIPSIS
+             cats: 0 trials, * best
+        ...
     """
     console = console or printing.console()
     trials = select.ranked(study)
@@ -208,7 +207,7 @@ def _results(study: optuna.Study) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(content))
 
 
-def _leaderboard(study: optuna.Study, objective: Sequence[str], runs: Path | None, extra: "ExtraScores | None") -> str:
+def _leaderboard(study: optuna.Study, objective: Sequence[str], runs: Path | None, extra: ExtraScores | None) -> str:
     trials = select.ranked(study)
     names = select.objective_names(study, objective)
     parameters = sorted({name for trial in trials for name in trial.params})
