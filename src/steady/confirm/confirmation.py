@@ -208,11 +208,10 @@ def read(folder: Path) -> Confirmation | None:
     Raises:
         ValueError: the file is damaged, or another version's.
 
-    Example:
-        >>> trial = ConfirmedTrial(3, (40.0,), {1: (41.0,), 2: (42.0,)})
-        >>> Confirmation(("fid",), ("minimize",), (trial,), (), (3,)).write(Path("cats"))
-        >>> read(Path("cats")).sentence()
-        'Confirmed: trial 3, fid 41.5 ± 0.707 over 2 other seeds; there was no other to compare it with.'
+    >>> trial = ConfirmedTrial(3, (40.0,), {1: (41.0,), 2: (42.0,)})
+    >>> Confirmation(("fid",), ("minimize",), (trial,), (), (3,)).write(Path("cats"))
+    >>> read(Path("cats")).sentence()
+    'Confirmed: trial 3, fid 41.5 ± 0.707 over 2 other seeds; there was no other to compare it with.'
     """
     path = folder / FILE
     if not path.is_file():
@@ -226,9 +225,8 @@ def read(folder: Path) -> Confirmation | None:
 def default_folder(number: int) -> str:
     """Get the folder of a run on which none is written, by its number.
 
-    Example:
-        >>> default_folder(3)
-        'confirm/3'
+    >>> default_folder(3)
+    'confirm/3'
     """
     return f"{FOLDER}/{number}"
 
@@ -236,8 +234,7 @@ def default_folder(number: int) -> str:
 def runs_of(study: optuna.Study) -> optuna.Study | None:
     """Load the study of the runs that confirm trials of a study; None if there is none yet.
 
-    Example:
-        >>> runs_of(optuna.create_study())
+    >>> runs_of(optuna.create_study())
     """
     name = study.study_name + CONFIRMATION
     if find_study(study._storage, name) is None:
@@ -248,12 +245,11 @@ def runs_of(study: optuna.Study) -> optuna.Study | None:
 def folders(study: optuna.Study) -> dict[int, dict[int, str]]:
     """Find the folders of the finished runs that confirm trials of a study, by trial and seed, in that of its sweep.
 
-    Example:
-        >>> study = optuna.create_study(study_name="cats")
-        >>> runs = optuna.create_study(study_name="cats.confirm", storage=study._storage)
-        >>> runs.add_trial(optuna.trial.create_trial(value=1.0, user_attrs={meta.CONFIRMS: 3, meta.SEED: 7}))
-        >>> folders(study)
-        {3: {7: 'confirm/0'}}
+    >>> study = optuna.create_study(study_name="cats")
+    >>> runs = optuna.create_study(study_name="cats.confirm", storage=study._storage)
+    >>> runs.add_trial(optuna.trial.create_trial(value=1.0, user_attrs={meta.CONFIRMS: 3, meta.SEED: 7}))
+    >>> folders(study)
+    {3: {7: 'confirm/0'}}
     """
     found: dict[int, dict[int, str]] = {}
     runs = runs_of(study)
@@ -270,9 +266,8 @@ def plan(numbers: Sequence[int], seeds: int, base_seed: int) -> list[dict[str, i
     They go seed by seed, so that whenever they end all trials have about as many. All trials have the same seeds
     (common random numbers), so that what a seed does to all cancels in their differences.
 
-    Example:
-        >>> [run[meta.CONFIRMS] for run in plan([7, 3], seeds=2, base_seed=0)]
-        [7, 3, 7, 3]
+    >>> [run[meta.CONFIRMS] for run in plan([7, 3], seeds=2, base_seed=0)]
+    [7, 3, 7, 3]
     """
     others = [(base_seed + s) % SEEDS for s in range(1, seeds + 1)]
     return [{meta.CONFIRMS: number, meta.SEED: seed} for seed in others for number in numbers]
@@ -295,12 +290,11 @@ def compare(
     Raises:
         StudyError: no run has finite values.
 
-    Example:
-        >>> study = optuna.create_study()
-        >>> study.add_trials([optuna.trial.create_trial(value=value) for value in (0.1, 0.2)])
-        >>> runs = [(0, 1, [0.5]), (0, 2, [0.6]), (1, 1, [0.3]), (1, 2, [0.3])]
-        >>> compare(study, runs, ["loss"], ["minimize"]).winner
-        ConfirmedTrial(trial=1, searched=(0.2,), values={1: (0.3,), 2: (0.3,)})
+    >>> study = optuna.create_study()
+    >>> study.add_trials([optuna.trial.create_trial(value=value) for value in (0.1, 0.2)])
+    >>> runs = [(0, 1, [0.5]), (0, 2, [0.6]), (1, 1, [0.3]), (1, 2, [0.3])]
+    >>> compare(study, runs, ["loss"], ["minimize"]).winner
+    ConfirmedTrial(trial=1, searched=(0.2,), values={1: (0.3,), 2: (0.3,)})
     """
     sign = -1 if directions[0] == "maximize" else 1
     values: dict[int, dict[int, tuple[float, ...]]] = {}
@@ -325,9 +319,8 @@ def confidence_level(candidates: int) -> float:
     Such that in at least 95 % of all cases the truly best one is the winner or not significantly different from it. It
     is lost if any other beats it significantly by chance, each with half the probability outside a two-sided interval.
 
-    Example:
-        >>> confidence_level(3), round(confidence_level(5), 3)
-        (0.95, 0.975)
+    >>> confidence_level(3), round(confidence_level(5), 3)
+    (0.95, 0.975)
     """
     return 1 - min(1 - LEVEL, 2 * (1 - LEVEL) / max(1, candidates - 1))
 
@@ -335,9 +328,8 @@ def confidence_level(candidates: int) -> float:
 def significantly_different(a: Mapping[int, float], b: Mapping[int, float], level: float = LEVEL) -> bool:
     """Tell whether the means of two samples, by seed, differ significantly; False of fewer than two values of either.
 
-    Example:
-        >>> significantly_different({1: 10.0, 2: 50.0, 3: 30.0}, {1: 11.0, 2: 51.1, 3: 30.9})
-        True
+    >>> significantly_different({1: 10.0, 2: 50.0, 3: 30.0}, {1: 11.0, 2: 51.1, 3: 30.9})
+    True
     """
     return p_value(a, b) < 1 - level
 
@@ -348,9 +340,8 @@ def p_value(a: Mapping[int, float], b: Mapping[int, float]) -> float:
     A seed that is hard for one is often hard for the other. NaN if there are fewer than two values of either, or none
     vary.
 
-    Example:
-        >>> round(p_value({1: 1.0, 2: 2.0}, {1: 2.0, 2: 4.0}), 3)
-        0.205
+    >>> round(p_value({1: 1.0, 2: 2.0}, {1: 2.0, 2: 4.0}), 3)
+    0.205
     """
     from scipy import stats
 
@@ -368,9 +359,8 @@ def p_value(a: Mapping[int, float], b: Mapping[int, float]) -> float:
 def t_quantile(level: float, freedom: float) -> float:
     """Compute the two-sided quantile of Student's t: a share `level` of the values lies between its negative and it.
 
-    Example:
-        >>> round(t_quantile(0.95, 10), 3)
-        2.228
+    >>> round(t_quantile(0.95, 10), 3)
+    2.228
     """
     from scipy import stats
 

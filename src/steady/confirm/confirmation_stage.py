@@ -41,9 +41,8 @@ log = logging.getLogger(__name__)
 def typical_seconds(study: optuna.Study, minutes: float | None) -> float:
     """Estimate the seconds of one run: the median of the finished trials, or else `minutes`; 0 if nothing is known.
 
-    Example:
-        >>> typical_seconds(optuna.create_study(), 2.5)
-        150.0
+    >>> typical_seconds(optuna.create_study(), 2.5)
+    150.0
     """
     finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     trained = [trial for trial in finished if not meta.has(trial, meta.DUPLICATE_OF)]  # others took no time

@@ -29,9 +29,8 @@ SHOWN = 5  # kinds of failure
 def uncounted(study: optuna.Study) -> frozenset[int]:
     """Get the numbers of the trials that do not count.
 
-    Example:
-        >>> sorted(uncounted(optuna.create_study()))
-        []
+    >>> sorted(uncounted(optuna.create_study()))
+    []
     """
     return frozenset(meta.get(study, meta.UNCOUNTED, ()))
 
@@ -39,11 +38,10 @@ def uncounted(study: optuna.Study) -> frozenset[int]:
 def total(study: optuna.Study, n_trials: int) -> int:
     """Count the trials that the study will hold when `n_trials` of them count.
 
-    Example:
-        >>> study = optuna.create_study()
-        >>> study.set_user_attr(meta.UNCOUNTED, [0, 1])
-        >>> total(study, 10)
-        12
+    >>> study = optuna.create_study()
+    >>> study.set_user_attr(meta.UNCOUNTED, [0, 1])
+    >>> total(study, 10)
+    12
     """
     return n_trials + len(uncounted(study))
 
@@ -51,9 +49,8 @@ def total(study: optuna.Study, n_trials: int) -> int:
 def is_complete(study: optuna.Study, n_trials: int) -> bool:
     """Tell whether all trials there are to be have ended.
 
-    Example:
-        >>> is_complete(optuna.create_study(), n_trials=1)
-        False
+    >>> is_complete(optuna.create_study(), n_trials=1)
+    False
     """
     trials = study.get_trials(deepcopy=False)
     return len(trials) >= total(study, n_trials) and all(trial.state.is_finished() for trial in trials)
@@ -62,9 +59,8 @@ def is_complete(study: optuna.Study, n_trials: int) -> bool:
 def failed(trial: FrozenTrial) -> bool:
     """Tell whether a trial ended without a result: neither values, nor pruned.
 
-    Example:
-        >>> failed(optuna.trial.create_trial(state=TrialState.FAIL))
-        True
+    >>> failed(optuna.trial.create_trial(state=TrialState.FAIL))
+    True
     """
     if trial.state == TrialState.PRUNED:  # infeasible ones are, too
         return meta.get(trial, meta.OUTCOME, Kind.PRUNED) not in RESULTS
@@ -74,9 +70,8 @@ def failed(trial: FrozenTrial) -> bool:
 def all_failed(trials: Iterable[FrozenTrial]) -> bool:
     """Tell whether some trials failed, and none came to a result.
 
-    Example:
-        >>> all_failed([optuna.trial.create_trial(value=1.0), optuna.trial.create_trial(state=TrialState.FAIL)])
-        False
+    >>> all_failed([optuna.trial.create_trial(value=1.0), optuna.trial.create_trial(state=TrialState.FAIL)])
+    False
     """
     ended = [trial for trial in trials if trial.state.is_finished()]
     return bool(ended) and all(map(failed, ended))
@@ -85,9 +80,8 @@ def all_failed(trials: Iterable[FrozenTrial]) -> bool:
 def digest(words: Sequence[str], keys: Mapping[str, Any]) -> str:
     """Hash the words of a command line and the keys of `hydra.sweeper`, equally for commands that say the same.
 
-    Example:
-        >>> digest(["x=1"], {"dry_run": True}) == digest(["x=1", "hydra.sweeper.dry_run=false"], {})
-        True
+    >>> digest(["x=1"], {"dry_run": True}) == digest(["x=1", "hydra.sweeper.dry_run=false"], {})
+    True
     """
     said = {key: value for key, value in keys.items() if key not in ELSEWHERE}
     unheard = {f"hydra.sweeper.{key}" for key in ELSEWHERE}
@@ -98,9 +92,8 @@ def digest(words: Sequence[str], keys: Mapping[str, Any]) -> str:
 def failures(trials: Iterable[FrozenTrial]) -> str:
     """List what the trials without a result failed of, a line for each kind of failure.
 
-    Example:
-        >>> failures([optuna.trial.create_trial(state=TrialState.FAIL, user_attrs={meta.MESSAGE: "no GPU"})] * 3)
-        '  3 x fail: no GPU'
+    >>> failures([optuna.trial.create_trial(state=TrialState.FAIL, user_attrs={meta.MESSAGE: "no GPU"})] * 3)
+    '  3 x fail: no GPU'
     """
     said = Counter(
         f"{meta.get(trial, meta.OUTCOME, trial.state.name.lower())}: {headline(meta.get(trial, meta.MESSAGE, ''))}"
@@ -117,11 +110,10 @@ def uncount_failures(study: optuna.Study, unfinished: bool) -> int:
     None of the study's trials came to a result, and no other controller drives it. With `unfinished`, those that have
     begun and not ended are given up, since what they run has changed.
 
-    Example:
-        >>> study = optuna.create_study()
-        >>> study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL))
-        >>> uncount_failures(study, unfinished=False)
-        1
+    >>> study = optuna.create_study()
+    >>> study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL))
+    >>> uncount_failures(study, unfinished=False)
+    1
     """
     trials = TrialStore(study)
     numbers = set(uncounted(study))
@@ -141,11 +133,10 @@ def uncount_failures(study: optuna.Study, unfinished: bool) -> int:
 def enqueue(study: optuna.Study, configurations: Iterable[Mapping[str, Any]]) -> None:
     """Enqueue configurations, but for those of trials that count.
 
-    Example:
-        >>> study = optuna.create_study()
-        >>> enqueue(study, [{"x": 1}, {"x": 2}])
-        >>> [trial.state.name for trial in study.trials]
-        ['WAITING', 'WAITING']
+    >>> study = optuna.create_study()
+    >>> enqueue(study, [{"x": 1}, {"x": 2}])
+    >>> [trial.state.name for trial in study.trials]
+    ['WAITING', 'WAITING']
     """
     hidden = uncounted(study)
     counted = [trial for trial in study.get_trials(deepcopy=False) if trial.number not in hidden]

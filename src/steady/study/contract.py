@@ -140,11 +140,10 @@ def freeze(
     `config` is the configuration of the multirun; its keys in `ignore`, with all below them, may change freely. `facts`
     are those of the preflight.
 
-    Example:
-        >>> from steady.propose.space import Space
-        >>> space = Space.parse({"lr": "interval(0.1, 1)"}, ["epochs=5"])
-        >>> freeze(None, ["minimize"], space, OmegaConf.create({"lr": 0.5, "out": "a"}), ["out"], {}).fixed
-        {'epochs': '5'}
+    >>> from steady.propose.space import Space
+    >>> space = Space.parse({"lr": "interval(0.1, 1)"}, ["epochs=5"])
+    >>> freeze(None, ["minimize"], space, OmegaConf.create({"lr": 0.5, "out": "a"}), ["out"], {}).fixed
+    {'epochs': '5'}
     """
     ignored = ["hydra", *ignore]
     kept = {key: value for key, value in space.describe_fixed().items() if not _within(_path(key), ignored)}
@@ -157,10 +156,9 @@ def compare(before: Contract, now: Contract, valued: bool = True) -> list[Change
 
     `valued` tells whether a trial of the study has values, which are of its objectives.
 
-    Example:
-        >>> old, new = (Contract(None, ["minimize"], {}, config={"epochs": n}) for n in (5, 9))
-        >>> [str(change) for change in compare(old, new)]
-        ['config.epochs: 5 → 9']
+    >>> old, new = (Contract(None, ["minimize"], {}, config={"epochs": n}) for n in (5, 9))
+    >>> [str(change) for change in compare(old, new)]
+    ['config.epochs: 5 → 9']
     """
     absent = before.absent | now.absent
     found = []
@@ -208,10 +206,9 @@ def check(
     Raises:
         StudyError: at least one was not accepted; with all of them, and what can be done.
 
-    Example:
-        >>> old, new = (Contract(None, ["minimize"], {}, config={"epochs": n}) for n in (5, 9))
-        >>> check(old, new, allowed=["epochs"])[0].after
-        9
+    >>> old, new = (Contract(None, ["minimize"], {}, config={"epochs": n}) for n in (5, 9))
+    >>> check(old, new, allowed=["epochs"])[0].after
+    9
     """
     changes = compare(before, now, valued=not fruitless)
     if all(change.accepted(SECTIONS if fruitless else allowed) for change in changes):
@@ -249,8 +246,7 @@ def require_known(
     Raises:
         ConfigError: with all of them, and what may have been meant.
 
-    Example:
-        >>> require_known(["epochs"], [], OmegaConf.create({"epochs": 5}))
+    >>> require_known(["epochs"], [], OmegaConf.create({"epochs": 5}))
     """
     keys = set(flat(OmegaConf.to_container(config, resolve=False)))  # type: ignore[arg-type]  # a DictConfig's
     for section in (section for section in SECTIONS if section not in WHOLE):
@@ -310,9 +306,8 @@ def resolved(config: DictConfig, dropped: Sequence[str]) -> dict[str, Any]:
     Those that depend on something dropped, are only known within a job, or differ from start to start or from machine
     to machine (`now:`, `hydra:`, `oc.env:`) stay as written.
 
-    Example:
-        >>> resolved(OmegaConf.create({"a": 1, "b": "${a}", "c": "${oc.env:HOME}", "d": 2}), ["d"])["b"]
-        1
+    >>> resolved(OmegaConf.create({"a": 1, "b": "${a}", "c": "${oc.env:HOME}", "d": 2}), ["d"])["b"]
+    1
     """
     written = _inert(OmegaConf.to_container(config, resolve=False, enum_to_str=True))
     for key in dropped:
@@ -329,9 +324,8 @@ def resolved(config: DictConfig, dropped: Sequence[str]) -> dict[str, Any]:
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Flatten nested dicts to values by dotted key; of an empty one there is nothing.
 
-    Example:
-        >>> flat({"a": {"b": 1, "c": {}}})
-        {'a.b': 1}
+    >>> flat({"a": {"b": 1, "c": {}}})
+    {'a.b': 1}
     """
     found: dict[str, Any] = {}
     for key, value in tree.items():
@@ -344,9 +338,8 @@ def plain(value: Any) -> Any:
 
     A key named like a secret is left out, a storage URL becomes None, and another URL loses its user and password.
 
-    Example:
-        >>> plain({"api_key": "x", "url": "https://me:secret@host/a", "n": (1, float("nan"))})
-        {'url': 'https://***@host/a', 'n': [1, 'nan']}
+    >>> plain({"api_key": "x", "url": "https://me:secret@host/a", "n": (1, float("nan"))})
+    {'url': 'https://***@host/a', 'n': [1, 'nan']}
     """
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items() if not SECRET.search(str(key))}
@@ -388,9 +381,8 @@ def differences(before: Any, now: Any, ignore: Collection[str] = (), path: str =
 
     Top-level keys of `ignore` may differ; `path` is the prefix of the keys, for the recursion.
 
-    Example:
-        >>> differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}}, ignore=["c"])
-        ['a.b: 1 → 3']
+    >>> differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}}, ignore=["c"])
+    ['a.b: 1 → 3']
     """
     if isinstance(before, dict) and isinstance(now, dict):
         keys = [key for key in sorted({*before, *now}, key=str) if key not in ignore]

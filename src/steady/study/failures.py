@@ -59,9 +59,8 @@ def classify(error: BaseException) -> Outcome:
 
     One that raises when it is looked at, or is of any size, is classified all the same.
 
-    Example:
-        >>> classify(MemoryError("5 GB")).kind, classify(ValueError("no")).message
-        (<Kind.OUT_OF_MEMORY: 'out of memory'>, 'ValueError: no')
+    >>> classify(MemoryError("5 GB")).kind, classify(ValueError("no")).message
+    (<Kind.OUT_OF_MEMORY: 'out of memory'>, 'ValueError: no')
     """
     try:
         kind = next((kind for cause in causes(error) if (kind := _kind(cause))), None)
@@ -87,9 +86,8 @@ def classify(error: BaseException) -> Outcome:
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an exception, or what caused it, says that the memory of the machine or of a GPU was used up.
 
-    Example:
-        >>> is_out_of_memory(RuntimeError("CUDA out of memory"))
-        True
+    >>> is_out_of_memory(RuntimeError("CUDA out of memory"))
+    True
     """
     return any(_kind(cause) == Kind.OUT_OF_MEMORY for cause in causes(error))
 
@@ -101,9 +99,8 @@ def values_of(returned: Any, n: int) -> list[float]:
         ValueError: not numbers, not as many, or not a number (NaN).
         OverflowError: infinite: Optuna would take it, and -inf for the best there can be.
 
-    Example:
-        >>> values_of(1, n=1), values_of([1, 2.5], n=2)
-        ([1.0], [1.0, 2.5])
+    >>> values_of(1, n=1), values_of([1, 2.5], n=2)
+    ([1.0], [1.0, 2.5])
     """
     several = returned if isinstance(returned, Sequence) and not isinstance(returned, str) else [returned]
     try:
@@ -126,9 +123,8 @@ def values_of(returned: Any, n: int) -> list[float]:
 def signature(outcome: Outcome) -> str:
     """Compute a text that is equal for equal failures: kind and exception with its frames, or message without numbers.
 
-    Example:
-        >>> signature(Outcome(Kind.LOST, message="process 12")) == signature(Outcome(Kind.LOST, message="process 7"))
-        True
+    >>> signature(Outcome(Kind.LOST, message="process 12")) == signature(Outcome(Kind.LOST, message="process 7"))
+    True
     """
     if frames := FRAME.findall(outcome.traceback):
         return f"{outcome.kind} {outcome.message.partition(':')[0]} {frames}"
@@ -138,9 +134,8 @@ def signature(outcome: Outcome) -> str:
 def shortened(text: str) -> str:
     """Shorten a message or a traceback to its first and last lines, and the beginning of each.
 
-    Example:
-        >>> len(shortened("x" * 1000))
-        301
+    >>> len(shortened("x" * 1000))
+    301
     """
     lines = [f"{line[:LINE]}…" if len(line) > LINE else line for line in text.splitlines()]
     if len(lines) > LINES:
@@ -152,9 +147,8 @@ def shortened(text: str) -> str:
 def headline(message: object) -> str:
     """Shorten a message to its first line.
 
-    Example:
-        >>> headline("  no GPU"), headline("")
-        ('no GPU', 'no message')
+    >>> headline("  no GPU"), headline("")
+    ('no GPU', 'no message')
     """
     lines = str(message).strip().splitlines()
     return shortened(lines[0]) if lines else "no message"

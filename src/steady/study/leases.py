@@ -40,9 +40,8 @@ CHOOSING = 0  # place in a queue of a controller that has no number yet, or came
 class Identity:
     """Identity of a process among those of all machines.
 
-    Example:
-        >>> Identity.own() == Identity.own()
-        True
+    >>> Identity.own() == Identity.own()
+    True
     """
 
     machine: str  # equal for two processes that can see each other
@@ -74,14 +73,13 @@ class Leases:
         identity: of this controller; of this process if None.
         clock: returns seconds.
 
-    Example:
-        >>> import optuna
-        >>> study = optuna.create_study(study_name="cats")
-        >>> one, other = Leases(study._storage, "cats"), Leases(study._storage, "cats")
-        >>> one.register(), other.register()
-        (None, None)
-        >>> one.claim("trial 0"), other.claim("trial 0"), other.claim("trial 1")
-        (True, False, True)
+    >>> import optuna
+    >>> study = optuna.create_study(study_name="cats")
+    >>> one, other = Leases(study._storage, "cats"), Leases(study._storage, "cats")
+    >>> one.register(), other.register()
+    (None, None)
+    >>> one.claim("trial 0"), other.claim("trial 0"), other.claim("trial 1")
+    (True, False, True)
     """
 
     def __init__(
@@ -242,9 +240,8 @@ def remove_side_study(storage: BaseStorage, study: str) -> None:
 
     Optuna's tools listed it beside the study, and `optuna.load_study(study_name=None)` did not know which to load.
 
-    Example:
-        >>> import optuna
-        >>> remove_side_study(optuna.storages.InMemoryStorage(), "cats")
+    >>> import optuna
+    >>> remove_side_study(optuna.storages.InMemoryStorage(), "cats")
     """
     if (side := find_study(storage, study + LEASES)) is None:
         return

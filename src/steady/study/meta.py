@@ -43,9 +43,8 @@ OLD = {key: f"catsweep:{key.partition(':')[2]}" for key in ON_TRIALS}  # names o
 def get(owner: optuna.Study | FrozenTrial, key: str, default: Any = None) -> Any:
     """Get an attribute of a study or trial by one of the names above, also if a version up to 0.1 wrote it.
 
-    Example:
-        >>> get(optuna.trial.create_trial(value=1.0, user_attrs={"catsweep:attempt": 2}), ATTEMPT)
-        2
+    >>> get(optuna.trial.create_trial(value=1.0, user_attrs={"catsweep:attempt": 2}), ATTEMPT)
+    2
     """
     attributes = owner.user_attrs
     return attributes[key] if key in attributes else attributes.get(OLD.get(key, key), default)
@@ -54,8 +53,7 @@ def get(owner: optuna.Study | FrozenTrial, key: str, default: Any = None) -> Any
 def has(owner: optuna.Study | FrozenTrial, key: str) -> bool:
     """Tell whether a study or trial has an attribute.
 
-    Example:
-        >>> has(optuna.create_study(), CONTRACT)
-        False
+    >>> has(optuna.create_study(), CONTRACT)
+    False
     """
     return key in owner.user_attrs or OLD.get(key) in owner.user_attrs

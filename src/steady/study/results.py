@@ -54,12 +54,11 @@ def write_results(study: optuna.Study, folder: Path) -> None:
 
     With no finished trial the best value is null, or the list of solutions is empty.
 
-    Example:
-        >>> study = optuna.create_study()
-        >>> study.add_trial(optuna.trial.create_trial(value=0.5))
-        >>> write_results(study, Path("sweep"))
-        >>> OmegaConf.load("sweep/optimization_results.yaml").best_value
-        0.5
+    >>> study = optuna.create_study()
+    >>> study.add_trial(optuna.trial.create_trial(value=0.5))
+    >>> write_results(study, Path("sweep"))
+    >>> OmegaConf.load("sweep/optimization_results.yaml").best_value
+    0.5
     """
     _write(folder / RESULTS, lambda: _results(study))
 
@@ -80,12 +79,11 @@ def write_leaderboard(
         runs: folder of the run folders.
         extra: reads what these say beside the objectives.
 
-    Example:
-        >>> study = optuna.create_study()
-        >>> study.add_trial(optuna.trial.create_trial(value=0.5))
-        >>> write_leaderboard(study, Path("leaderboard.csv"), ["loss"])
-        >>> Path("leaderboard.csv").read_text().splitlines()[0]
-        'trial,state,loss,seconds,attempts,duplicate_of,log,message'
+    >>> study = optuna.create_study()
+    >>> study.add_trial(optuna.trial.create_trial(value=0.5))
+    >>> write_leaderboard(study, Path("leaderboard.csv"), ["loss"])
+    >>> Path("leaderboard.csv").read_text().splitlines()[0]
+    'trial,state,loss,seconds,attempts,duplicate_of,log,message'
     """
     _write(path, lambda: _leaderboard(study, objective, runs, extra))
 
@@ -99,10 +97,9 @@ def print_table(
 ) -> None:
     """Print the trials, Pareto-optimal ones with a star, and below each distinct failure once.
 
-    Example:
-        >>> print_table(optuna.create_study(study_name="cats"), ["loss"])  # doctest: +ELLIPSIS
-             cats: 0 trials, * best
-        ...
+    >>> print_table(optuna.create_study(study_name="cats"), ["loss"])  # doctest: +ELLIPSIS
+         cats: 0 trials, * best
+    ...
     """
     console = console or printing.console()
     trials = select.ranked(study)
@@ -132,11 +129,10 @@ def print_table(
 def summary(study: optuna.Study, objective: Sequence[str]) -> str:
     """Summarize in a line how many trials ended how, and the best.
 
-    Example:
-        >>> study = optuna.create_study()
-        >>> study.add_trials([optuna.trial.create_trial(value=value) for value in (0.5, 0.25)])
-        >>> summary(study, ["loss"])
-        '2 trials: 2 finished; best loss 0.25 (trial 1)'
+    >>> study = optuna.create_study()
+    >>> study.add_trials([optuna.trial.create_trial(value=value) for value in (0.5, 0.25)])
+    >>> summary(study, ["loss"])
+    '2 trials: 2 finished; best loss 0.25 (trial 1)'
     """
     trials = study.get_trials(deepcopy=False)
     counts = Counter(WORDS.get(state(trial), state(trial)) for trial in trials)
@@ -150,11 +146,10 @@ def summary(study: optuna.Study, objective: Sequence[str]) -> str:
 def best_words(study: optuna.Study, objective: Sequence[str]) -> str:
     """Describe the best finished trial by the first objective; empty without one.
 
-    Example:
-        >>> study = optuna.create_study()
-        >>> study.add_trial(optuna.trial.create_trial(value=0.5))
-        >>> best_words(study, [])
-        'value 0.5 (trial 0)'
+    >>> study = optuna.create_study()
+    >>> study.add_trial(optuna.trial.create_trial(value=0.5))
+    >>> best_words(study, [])
+    'value 0.5 (trial 0)'
     """
     best = select.best_trials(study)
     if not best:
@@ -168,9 +163,8 @@ def best_words(study: optuna.Study, objective: Sequence[str]) -> str:
 def state(trial: FrozenTrial) -> str:
     """Get how a trial ended, in a word: its outcome (see `steady.study.failures.Kind`), or Optuna's state.
 
-    Example:
-        >>> state(optuna.trial.create_trial(state=TrialState.FAIL, user_attrs={meta.OUTCOME: "timed out"}))
-        'timed out'
+    >>> state(optuna.trial.create_trial(state=TrialState.FAIL, user_attrs={meta.OUTCOME: "timed out"}))
+    'timed out'
     """
     told = meta.get(trial, meta.OUTCOME)
     # One that goes on still carries how its last attempt ended. Of a controller killed between telling the outcome
@@ -188,9 +182,8 @@ def state(trial: FrozenTrial) -> str:
 def seconds(trial: FrozenTrial) -> float | None:
     """Get how long a trial ran, over all its attempts; None if that is not known.
 
-    Example:
-        >>> seconds(optuna.trial.create_trial(value=1.0, user_attrs={meta.RUNS: [{"start": 10, "end": 15.5}]}))
-        5.5
+    >>> seconds(optuna.trial.create_trial(value=1.0, user_attrs={meta.RUNS: [{"start": 10, "end": 15.5}]}))
+    5.5
     """
     if runs := meta.get(trial, meta.RUNS):
         return float(sum(run["end"] - run["start"] for run in runs))

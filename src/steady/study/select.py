@@ -64,9 +64,8 @@ class TrialChoice:
 def objective_names(study: optuna.Study, given: Sequence[str] = ()) -> list[str]:
     """Get the given names of a study's objectives, or without any `value`, or `value 0`, `value 1`, ….
 
-    Example:
-        >>> objective_names(optuna.create_study()), objective_names(optuna.create_study(), ["loss"])
-        (['value'], ['loss'])
+    >>> objective_names(optuna.create_study()), objective_names(optuna.create_study(), ["loss"])
+    (['value'], ['loss'])
     """
     n = len(study.directions)
     return list(given) or (["value"] if n == 1 else [f"value {i}" for i in range(n)])
@@ -75,9 +74,8 @@ def objective_names(study: optuna.Study, given: Sequence[str] = ()) -> list[str]
 def is_feasible(trial: FrozenTrial) -> bool:
     """Tell whether a trial finished and violates no constraint.
 
-    Example:
-        >>> is_feasible(optuna.trial.create_trial(value=1.0, constraints={"memory": 0.5}))
-        False
+    >>> is_feasible(optuna.trial.create_trial(value=1.0, constraints={"memory": 0.5}))
+    False
     """
     return trial.state == TrialState.COMPLETE and all(value <= 0 for value in trial.constraints.values())
 
@@ -85,11 +83,10 @@ def is_feasible(trial: FrozenTrial) -> bool:
 def pareto_set(study: optuna.Study) -> list[FrozenTrial]:
     """Select the Pareto-optimal feasible trials, the best by the first objective first.
 
-    Example:
-        >>> study = optuna.create_study()
-        >>> study.add_trials([optuna.trial.create_trial(value=value) for value in (0.2, 0.2, 0.7)])
-        >>> [trial.number for trial in pareto_set(study)]
-        [0, 1]
+    >>> study = optuna.create_study()
+    >>> study.add_trials([optuna.trial.create_trial(value=value) for value in (0.2, 0.2, 0.7)])
+    >>> [trial.number for trial in pareto_set(study)]
+    [0, 1]
     """
     return sorted(filter(is_feasible, study.best_trials), key=lambda trial: _order(study, trial))
 
@@ -97,12 +94,11 @@ def pareto_set(study: optuna.Study) -> list[FrozenTrial]:
 def best_trials(study: optuna.Study) -> list[FrozenTrial]:
     """Select the Pareto set, or, of one objective, the best trial.
 
-    Example:
-        >>> study = optuna.create_study(directions=["minimize", "maximize"])
-        >>> for values in ([2.0, 0.9], [1.0, 0.5], [3.0, 0.5]):
-        ...     study.add_trial(optuna.trial.create_trial(values=values))
-        >>> [trial.number for trial in best_trials(study)]
-        [1, 0]
+    >>> study = optuna.create_study(directions=["minimize", "maximize"])
+    >>> for values in ([2.0, 0.9], [1.0, 0.5], [3.0, 0.5]):
+    ...     study.add_trial(optuna.trial.create_trial(values=values))
+    >>> [trial.number for trial in best_trials(study)]
+    [1, 0]
     """
     found = pareto_set(study)
     return found[:1] if len(study.directions) == 1 else found
@@ -111,11 +107,10 @@ def best_trials(study: optuna.Study) -> list[FrozenTrial]:
 def ranked(study: optuna.Study) -> list[FrozenTrial]:
     """Sort all trials: finished ones by their objectives, the best first; infeasible ones; unfinished ones.
 
-    Example:
-        >>> study = optuna.create_study(direction="maximize")
-        >>> study.add_trials([optuna.trial.create_trial(value=value) for value in (0.2, 0.7)])
-        >>> [trial.number for trial in ranked(study)]
-        [1, 0]
+    >>> study = optuna.create_study(direction="maximize")
+    >>> study.add_trials([optuna.trial.create_trial(value=value) for value in (0.2, 0.7)])
+    >>> [trial.number for trial in ranked(study)]
+    [1, 0]
     """
     return sorted(study.get_trials(deepcopy=False), key=lambda trial: _order(study, trial))
 
@@ -126,9 +121,8 @@ def pareto_ranks(losses: npt.ArrayLike) -> npt.NDArray[np.int_]:
     A point dominates another if it is nowhere worse and somewhere better. `losses` has the shape (points, scores),
     lower is better; the ranks have the shape (points,).
 
-    Example:
-        >>> pareto_ranks([[1, 2], [2, 1], [2, 2], [3, 3]]).tolist()
-        [0, 0, 1, 2]
+    >>> pareto_ranks([[1, 2], [2, 1], [2, 2], [3, 3]]).tolist()
+    [0, 0, 1, 2]
     """
     points = np.asarray(losses, dtype=float)
     result = np.zeros(len(points), dtype=int)
@@ -149,11 +143,10 @@ def candidates(study: optuna.Study, k: int | None = None, by: int = 0) -> list[i
     Several objectives are sorted by Pareto rank, because a winner should be Pareto-optimal whatever it is chosen by;
     within a rank the objective of index `by` decides, by which the winner will be chosen.
 
-    Example:
-        >>> study = optuna.create_study()
-        >>> study.add_trials([optuna.trial.create_trial(value=value) for value in (3.0, 1.0, 2.0)])
-        >>> candidates(study, 2)  # all have the same configuration, without parameters
-        [1]
+    >>> study = optuna.create_study()
+    >>> study.add_trials([optuna.trial.create_trial(value=value) for value in (3.0, 1.0, 2.0)])
+    >>> candidates(study, 2)  # all have the same configuration, without parameters
+    [1]
     """
     finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     trials = [t for t in finished if is_feasible(t) and all(map(math.isfinite, t.values))]
@@ -183,10 +176,9 @@ def choose(
         StudyError: no finished trial has that number.
         ConfigError: the rule is none of these, or fits several objectives.
 
-    Example:
-        >>> trials = [ScoredTrial(0, (3.0,)), ScoredTrial(1, (2.0,))]
-        >>> choose("loss", trials, trials, [Objective("loss", maximise=False)]).reason
-        'the lowest loss'
+    >>> trials = [ScoredTrial(0, (3.0,)), ScoredTrial(1, (2.0,))]
+    >>> choose("loss", trials, trials, [Objective("loss", maximise=False)]).reason
+    'the lowest loss'
     """
     rule = str(rule).strip()
     if rule.isdecimal():
@@ -214,10 +206,9 @@ def knee(front: Sequence[ScoredTrial], objectives: Sequence[Objective]) -> Score
     "On characterizing the 'knee' of the Pareto curve"): the smallest sum of coordinates, which also serves one
     objective, or more than two. Equal sums are decided by the objectives in their order, then by the lower number.
 
-    Example:
-        >>> front = [ScoredTrial(i, values) for i, values in enumerate([(0.0, 9.0), (1.0, 1.0), (9.0, 0.0)])]
-        >>> knee(front, [Objective("loss", maximise=False), Objective("time", maximise=False)]).number
-        1
+    >>> front = [ScoredTrial(i, values) for i, values in enumerate([(0.0, 9.0), (1.0, 1.0), (9.0, 0.0)])]
+    >>> knee(front, [Objective("loss", maximise=False), Objective("time", maximise=False)]).number
+    1
     """
     axes = list(zip(*(c.losses(objectives) for c in front), strict=True))
 
@@ -235,9 +226,8 @@ def knee(front: Sequence[ScoredTrial], objectives: Sequence[Objective]) -> Score
 def equal_values(a: Sequence[float], b: Sequence[float]) -> bool:
     """Tell whether two trials have the same values, up to rounding.
 
-    Example:
-        >>> equal_values([1 / 3], [0.3333333333]), equal_values([1.0], [1.0, 2.0])
-        (True, False)
+    >>> equal_values([1 / 3], [0.3333333333]), equal_values([1.0], [1.0, 2.0])
+    (True, False)
     """
     return len(a) == len(b) and all(math.isclose(x, y, abs_tol=1e-9) for x, y in zip(a, b, strict=True))
 

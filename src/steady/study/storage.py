@@ -65,10 +65,9 @@ def open_storage(url: str, make: bool = True, check: bool = True) -> BaseStorage
         ConfigError: another form, or a package that the storage needs is not installed.
         StorageError: it cannot be opened: a full disk, a damaged file, another program's.
 
-    Example:
-        >>> storage = open_storage("sqlite:///sweeps/cats/study.db")
-        >>> optuna.create_study(study_name="cats", storage=storage).study_name
-        'cats'
+    >>> storage = open_storage("sqlite:///sweeps/cats/study.db")
+    >>> optuna.create_study(study_name="cats", storage=storage).study_name
+    'cats'
     """
     scheme = _scheme(url)
     try:
@@ -96,9 +95,8 @@ def open_storage(url: str, make: bool = True, check: bool = True) -> BaseStorage
 def exists(url: str) -> bool:
     """Tell whether a storage may be there; True of a server, which only opening can tell.
 
-    Example:
-        >>> exists("sqlite:///nowhere.db"), exists("postgresql://host/studies")
-        (False, True)
+    >>> exists("sqlite:///nowhere.db"), exists("postgresql://host/studies")
+    (False, True)
     """
     return _scheme(url) not in ("sqlite", "journal") or _path(url).exists()
 
@@ -106,8 +104,7 @@ def exists(url: str) -> bool:
 def find_study(storage: BaseStorage, name: str) -> int | None:
     """Find the id of a study; None if there is none of this name.
 
-    Example:
-        >>> find_study(optuna.storages.InMemoryStorage(), "cats")
+    >>> find_study(optuna.storages.InMemoryStorage(), "cats")
     """
     try:
         return storage.get_study_id_from_name(name)
@@ -118,9 +115,8 @@ def find_study(storage: BaseStorage, name: str) -> int | None:
 def shown(url: object) -> str:
     """Take the password out of a URL, for messages.
 
-    Example:
-        >>> shown("postgresql://me:secret@host/studies")
-        'postgresql://me@host/studies'
+    >>> shown("postgresql://me:secret@host/studies")
+    'postgresql://me@host/studies'
     """
     if not isinstance(url, str):
         return repr(url)
@@ -380,10 +376,9 @@ def study_folder(sweeps: Path, name: str | None) -> Path:
     Raises:
         StudyError: there is no such study, or none at all.
 
-    Example:
-        >>> storage = open_storage("sqlite:///sweeps/cats/study.db")
-        >>> study_folder(Path("sweeps"), "cats")
-        PosixPath('sweeps/cats')
+    >>> storage = open_storage("sqlite:///sweeps/cats/study.db")
+    >>> study_folder(Path("sweeps"), "cats")
+    PosixPath('sweeps/cats')
     """
     written = {path.parent: _last_write(path) for path in sorted(sweeps.glob("*/study.db"))}
     if not written:
@@ -403,11 +398,10 @@ def open_study(folder: Path) -> optuna.Study:
         StorageError: its database cannot be read.
         StudyError: it holds no study of that name.
 
-    Example:
-        >>> storage = open_storage("sqlite:///sweeps/dogs/study.db")
-        >>> study = optuna.create_study(study_name="dogs", storage=storage)
-        >>> open_study(Path("sweeps/dogs")).study_name
-        'dogs'
+    >>> storage = open_storage("sqlite:///sweeps/dogs/study.db")
+    >>> study = optuna.create_study(study_name="dogs", storage=storage)
+    >>> open_study(Path("sweeps/dogs")).study_name
+    'dogs'
     """
     database = folder / "study.db"
     storage = open_storage(f"sqlite:///{database}", make=False)

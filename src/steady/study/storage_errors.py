@@ -54,11 +54,10 @@ class ErrorTranslator:
         known: device and number of the file when it was opened; None to let it change.
         rescue: called when the file is gone; writes what can still be read to a file and returns its path, or None.
 
-    Example:
-        >>> with ErrorTranslator(Path("study.db")):  # doctest: +IGNORE_EXCEPTION_DETAIL
-        ...     raise PermissionError(errno.EACCES, "Permission denied")
-        Traceback (most recent call last):
-        steady.exceptions.StorageError: The study study.db cannot be opened or written: Permission denied.
+    >>> with ErrorTranslator(Path("study.db")):  # doctest: +IGNORE_EXCEPTION_DETAIL
+    ...     raise PermissionError(errno.EACCES, "Permission denied")
+    Traceback (most recent call last):
+    steady.exceptions.StorageError: The study study.db cannot be opened or written: Permission denied.
     """
 
     def __init__(
@@ -181,10 +180,9 @@ class ErrorTranslator:
 def translate_errors(storage: BaseStorage, context: ErrorTranslator) -> BaseStorage:
     """Make each call of a storage translate its errors, in place.
 
-    Example:
-        >>> storage = translate_errors(optuna.storages.InMemoryStorage(), ErrorTranslator("memory"))
-        >>> storage.get_all_studies()
-        []
+    >>> storage = translate_errors(optuna.storages.InMemoryStorage(), ErrorTranslator("memory"))
+    >>> storage.get_all_studies()
+    []
     """
     for name in (name for name in vars(BaseStorage) if not name.startswith("_")):
         setattr(storage, name, _call(getattr(storage, name), context, reads=name.startswith("get_")))
@@ -218,9 +216,8 @@ def inspect(path: Path, siblings: tuple[str, ...]) -> bool:
     Raises:
         StorageError: it is no file, or it has become empty.
 
-    Example:
-        >>> inspect(Path("nowhere.db"), ())
-        False
+    >>> inspect(Path("nowhere.db"), ())
+    False
     """
     context = ErrorTranslator(path)
     with context:
@@ -246,12 +243,11 @@ def check_database(path: Path, tables: frozenset[str], thorough: bool) -> None:
     Raises:
         StorageError: saying what it is.
 
-    Example:
-        >>> with closing(sqlite3.connect("notes.db")) as connection:
-        ...     _ = connection.execute("CREATE TABLE notes (text)")
-        >>> check_database(Path("notes.db"), CORE, thorough=False)  # doctest: +IGNORE_EXCEPTION_DETAIL
-        Traceback (most recent call last):
-        steady.exceptions.StorageError: notes.db holds no study: it is another program's database.
+    >>> with closing(sqlite3.connect("notes.db")) as connection:
+    ...     _ = connection.execute("CREATE TABLE notes (text)")
+    >>> check_database(Path("notes.db"), CORE, thorough=False)  # doctest: +IGNORE_EXCEPTION_DETAIL
+    Traceback (most recent call last):
+    steady.exceptions.StorageError: notes.db holds no study: it is another program's database.
     """
     context = ErrorTranslator(path)
     with context, closing(_connection(path, "rw", SQLITE_TIMEOUT)) as connection:
@@ -284,8 +280,7 @@ def _lost(place: Path | str) -> set[str]:
 def identity(path: Path | str) -> tuple[int, int] | None:
     """Get device and number of a file; None if there is none.
 
-    Example:
-        >>> identity("nowhere.db")
+    >>> identity("nowhere.db")
     """
     with suppress(OSError):
         found = os.stat(path)

@@ -33,11 +33,10 @@ BEFORE = ".catsweep-study.json"  # the same, of versions up to 0.1
 def mark(folder: Path, study: str) -> None:
     """Note in a sweep's folder which study's trials work there.
 
-    Example:
-        >>> folder = Path("multirun")
-        >>> mark(folder, "cats")
-        >>> is_of(folder, "cats"), is_of(folder, "dogs")
-        (True, False)
+    >>> folder = Path("multirun")
+    >>> mark(folder, "cats")
+    >>> is_of(folder, "cats"), is_of(folder, "dogs")
+    (True, False)
     """
     if study not in (known := _noted(folder)):
         write_json(folder / NOTE, {"by": "steady", "studies": [*known, study]})
@@ -46,9 +45,8 @@ def mark(folder: Path, study: str) -> None:
 def is_of(folder: Path, study: str) -> bool:
     """Tell whether a sweep of this name has worked in a folder.
 
-    Example:
-        >>> is_of(Path("nowhere"), "cats")
-        False
+    >>> is_of(Path("nowhere"), "cats")
+    False
     """
     return study in _noted(folder)
 
@@ -56,9 +54,8 @@ def is_of(folder: Path, study: str) -> bool:
 def is_used(folder: Path) -> bool:
     """Tell whether there is something in a trial's folder to be.
 
-    Example:
-        >>> is_used(Path("nowhere"))
-        False
+    >>> is_used(Path("nowhere"))
+    False
     """
     try:
         with os.scandir(folder) as entries:
@@ -72,10 +69,9 @@ def is_used(folder: Path) -> bool:
 def used(base: Path, n: int) -> list[Path]:
     """List those of the folders of the first `n` trials, named by number, that are not empty.
 
-    Example:
-        >>> Path("out/1/.hydra").mkdir(parents=True)
-        >>> used(Path("out"), 5)
-        [PosixPath('out/1')]
+    >>> Path("out/1/.hydra").mkdir(parents=True)
+    >>> used(Path("out"), 5)
+    [PosixPath('out/1')]
     """
     try:
         numbers = [int(name) for name in os.listdir(base) if re.fullmatch(r"0|[1-9][0-9]{0,8}", name)]
@@ -97,10 +93,9 @@ def _noted(folder: Path) -> list[str]:
 class Folders:
     """Folders of the trials of one study.
 
-    Example:
-        >>> from optuna.trial import create_trial
-        >>> Folders(Path("out")).of(create_trial(value=1.0, user_attrs={meta.FOLDER: "a=1"})).name
-        'a=1'
+    >>> from optuna.trial import create_trial
+    >>> Folders(Path("out")).of(create_trial(value=1.0, user_attrs={meta.FOLDER: "a=1"})).name
+    'a=1'
     """
 
     base: Path  # the sweep's; folders of trials are relative to it, unless they are absolute

@@ -41,8 +41,7 @@ def check_params(params: Mapping[str, Any], searched: Mapping[str, BaseDistribut
     Raises:
         StudyError: naming the parameter.
 
-    Example:
-        >>> check_params({"lr": 0.1, "model": "vae"}, {}, extended=False)
+    >>> check_params({"lr": 0.1, "model": "vae"}, {}, extended=False)
     """
     for name, value in params.items():
         if not _is_settable(name, value, searched.get(name), extended):
@@ -58,10 +57,9 @@ def whole(trial: FrozenTrial, name: str) -> int:
     Raises:
         StudyError: it is something else.
 
-    Example:
-        >>> from optuna.trial import create_trial
-        >>> whole(create_trial(value=1.0, user_attrs={meta.SEED: 3}), meta.SEED)
-        3
+    >>> from optuna.trial import create_trial
+    >>> whole(create_trial(value=1.0, user_attrs={meta.SEED: 3}), meta.SEED)
+    3
     """
     value = meta.get(trial, name)
     if type(value) is not int:
@@ -146,9 +144,8 @@ def is_plain(words: object, apps: bool = False) -> bool:
 
     With `apps` the script may be that of another app, which is where the record was found.
 
-    Example:
-        >>> is_plain(["src/train.py", "-m", "model=vae"]), is_plain(["src/train.py", "hydra.launcher=evil"])
-        (True, False)
+    >>> is_plain(["src/train.py", "-m", "model=vae"]), is_plain(["src/train.py", "hydra.launcher=evil"])
+    (True, False)
     """
     if not isinstance(words, list | tuple) or not words or not all(isinstance(word, str) for word in words):
         return False
@@ -160,9 +157,8 @@ def is_plain(words: object, apps: bool = False) -> bool:
 def plain_line(line: object) -> str:
     """Quote a line that a study keeps for a shell, if it is `python` and such words; else get nothing.
 
-    Example:
-        >>> plain_line("python app.py -m lr=0.1"), plain_line("rm -rf /")
-        ('python app.py -m lr=0.1', '')
+    >>> plain_line("python app.py -m lr=0.1"), plain_line("rm -rf /")
+    ('python app.py -m lr=0.1', '')
     """
     try:
         words: Sequence[str] = shlex.split(line) if isinstance(line, str) else []
