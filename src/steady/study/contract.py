@@ -168,7 +168,7 @@ def compare(before: Contract, now: Contract, valued: bool = True) -> list[Change
             reason = WHOLE[section] if valued or section == "directions" else ""
             found += [Change(section, "", old, new, reason)] if old != new else []
             continue
-        old, new = flat(old), flat(new)
+        old, new = _flat(old), _flat(new)
         if section in ("space", "fixed"):  # whose keys have the prefix of an override
             old, new = _bare(old), _bare(new)
         for key in sorted({*old, *new}):
@@ -177,7 +177,7 @@ def compare(before: Contract, now: Contract, valued: bool = True) -> list[Change
                 found.append(Change(section, key, old.get(key), new.get(key), reason))
     if "config" in absent:
         return found
-    shown = {*flat(before.config), *flat(now.config)}
+    shown = {*_flat(before.config), *_flat(now.config)}
     # `epochs=5` fixes what the configuration says anyway, and better: it may have said so before.
     return [c for c in found if c.section != "fixed" or not any(_within(key, [_path(c.key)]) for key in shown)]
 
@@ -213,7 +213,7 @@ def check(
     changes = compare(before, now, valued=not fruitless)
     if all(change.accepted(SECTIONS if fruitless else allowed) for change in changes):
         return changes
-    frozen, current = ({section: flat(getattr(one, section)) for section in TREES} for one in (before, now))
+    frozen, current = ({section: _flat(getattr(one, section)) for section in TREES} for one in (before, now))
     shown = _folded(changes, frozen, current, allowed)
     lines = "\n".join(f"  {change}{remark}" for change, remark in shown)
     missing = sorted({change.key for change, remark in shown if not remark})
@@ -238,19 +238,16 @@ def check(
 def require_known(
     allowed: Sequence[str], contracts: Sequence[Contract], config: DictConfig, more: Sequence[str] = ()
 ) -> None:
-    """Refuse names of `allow_change` that name nothing: a misspelled one would accept nothing, in silence.
+    """Raise a ConfigError for names of `allow_change` that name nothing: a misspelled one would accept nothing.
 
     `contracts` are those of the first start and of this one, `config` that of the multirun, `more` other names that
     there are. What the preflight found may be in neither contract, so `facts.NAME` is never refused.
 
-    Raises:
-        ConfigError: with all of them, and what may have been meant.
-
     >>> require_known(["epochs"], [], OmegaConf.create({"epochs": 5}))
     """
-    keys = set(flat(OmegaConf.to_container(config, resolve=False)))  # type: ignore[arg-type]  # a DictConfig's
+    keys = set(_flat(OmegaConf.to_container(config, resolve=False)))  # type: ignore[arg-type]  # a DictConfig's
     for section in (section for section in SECTIONS if section not in WHOLE):
-        found = {grammar.bare(key) for one in contracts for key in flat(getattr(one, section))}
+        found = {grammar.bare(key) for one in contracts for key in _flat(getattr(one, section))}
         keys |= found | {f"{section}.{key}" for key in found}
     known = {*SECTIONS, *more, *keys}
     known |= {key[:end] for key in keys for end, char in enumerate(key) if char == "."}
@@ -277,9 +274,11 @@ def _impossible(old: str | None, new: str | None) -> str:
     return "" if log[0] == log[1] else "Optuna keeps the scale of a parameter, log or not"
 
 
-def _bare(flat: Mapping[str, Any]) -> dict[str, Any]:
+def _bare(values: Mapping[str, Any]) -> dict[str, Any]:
     """Take prefixes off keys; an earlier version had them in conditions too."""
-    said = {key: re.sub(r" when \++", " when ", text) if isinstance(text, str) else text for key, text in flat.items()}
+    said = {
+        key: re.sub(r" when \++", " when ", text) if isinstance(text, str) else text for key, text in values.items()
+    }
     return {grammar.bare(key): text for key, text in said.items()}
 
 
@@ -321,15 +320,11 @@ def resolved(config: DictConfig, dropped: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten nested dicts to values by dotted key; of an empty one there is nothing.
-
-    >>> flat({"a": {"b": 1, "c": {}}})
-    {'a.b': 1}
-    """
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten nested dicts to values by dotted key; of an empty one there is nothing."""
     found: dict[str, Any] = {}
     for key, value in tree.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return found
 
 

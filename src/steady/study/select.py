@@ -1,7 +1,7 @@
-"""Select the best trials of a study: feasibility, order, Pareto set and ranks, rules of choice, candidates to confirm.
+"""Select the best trials of a study: order, Pareto set and ranks, rules of choice, candidates to confirm.
 
 The one place that decides which trial won, but for the means under other seeds, which `steady.confirm.confirmation`
-compares.
+compares. A finished trial that violates a constraint is infeasible, and never wins.
 """
 
 import math
@@ -71,15 +71,6 @@ def objective_names(study: optuna.Study, given: Sequence[str] = ()) -> list[str]
     return list(given) or (["value"] if n == 1 else [f"value {i}" for i in range(n)])
 
 
-def is_feasible(trial: FrozenTrial) -> bool:
-    """Tell whether a trial finished and violates no constraint.
-
-    >>> is_feasible(optuna.trial.create_trial(value=1.0, constraints={"memory": 0.5}))
-    False
-    """
-    return trial.state == TrialState.COMPLETE and all(value <= 0 for value in trial.constraints.values())
-
-
 def pareto_set(study: optuna.Study) -> list[FrozenTrial]:
     """Select the Pareto-optimal feasible trials, the best by the first objective first.
 
@@ -88,7 +79,7 @@ def pareto_set(study: optuna.Study) -> list[FrozenTrial]:
     >>> [trial.number for trial in pareto_set(study)]
     [0, 1]
     """
-    return sorted(filter(is_feasible, study.best_trials), key=lambda trial: _order(study, trial))
+    return sorted(filter(_is_feasible, study.best_trials), key=lambda trial: _order(study, trial))
 
 
 def best_trials(study: optuna.Study) -> list[FrozenTrial]:
@@ -137,11 +128,11 @@ def pareto_ranks(losses: npt.ArrayLike) -> npt.NDArray[np.int_]:
     return result
 
 
-def candidates(study: optuna.Study, k: int | None = None, by: int = 0) -> list[int]:
+def candidates(study: optuna.Study, k: int | None = None) -> list[int]:
     """Select the numbers of the `k` trials to confirm, or all: the best feasible ones, each configuration once.
 
     Several objectives are sorted by Pareto rank, because a winner should be Pareto-optimal whatever it is chosen by;
-    within a rank the objective of index `by` decides, by which the winner will be chosen.
+    within a rank the first objective decides, as among the confirmed.
 
     >>> study = optuna.create_study()
     >>> study.add_trials([optuna.trial.create_trial(value=value) for value in (3.0, 1.0, 2.0)])
@@ -149,12 +140,12 @@ def candidates(study: optuna.Study, k: int | None = None, by: int = 0) -> list[i
     [1]
     """
     finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    trials = [t for t in finished if is_feasible(t) and all(map(math.isfinite, t.values))]
+    trials = [t for t in finished if _is_feasible(t) and all(map(math.isfinite, t.values))]
     losses = [_losses(study, trial) for trial in trials]
     # Of one objective, the rank would be its order.
     rank = pareto_ranks(losses).tolist() if losses and len(study.directions) > 1 else [0] * len(losses)
     best: dict[str, int] = {}
-    for i in sorted(range(len(trials)), key=lambda i: (rank[i], losses[i][by], losses[i], trials[i].number)):
+    for i in sorted(range(len(trials)), key=lambda i: (rank[i], losses[i], trials[i].number)):
         best.setdefault(repr(sorted(trials[i].params.items())), trials[i].number)
     return list(best.values())[:k]
 
@@ -253,4 +244,8 @@ def _order(study: optuna.Study, trial: FrozenTrial) -> tuple[int, list[float], i
     # By state, for a pruned trial has a value too: the last that it reported.
     if trial.state != TrialState.COMPLETE:
         return 2, [], trial.number
-    return int(not is_feasible(trial)), _losses(study, trial), trial.number
+    return int(not _is_feasible(trial)), _losses(study, trial), trial.number
+
+
+def _is_feasible(trial: FrozenTrial) -> bool:
+    return trial.state == TrialState.COMPLETE and all(value <= 0 for value in trial.constraints.values())

@@ -10,7 +10,7 @@ import os
 import re
 import sqlite3
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from io import FileIO
@@ -46,7 +46,6 @@ logging.getLogger("optuna.storages._rdb.storage").setLevel(logging.ERROR)
 FORMS = "sqlite:///FILE, journal:///FILE, postgresql://…, mysql://… or grpc://HOST:PORT"
 # Modules whose packages have another name.
 PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient", "grpc": "grpcio"}
-LEFT = "leaderboard.csv"  # is beside a study that has had a trial
 # Behind a study's name, the names of studies beside it: of the runs that confirm its trials; of what versions up to 0.1
 # kept where leases are now.
 CONFIRMATION, LEASES = ".confirm", ".leases"
@@ -71,10 +70,11 @@ def open_storage(url: str, make: bool = True, check: bool = True) -> BaseStorage
     """
     scheme = _scheme(url)
     try:
-        if scheme == "sqlite":
-            return _sqlite(url, make, check)
-        if scheme == "journal":
-            return _journal(_path(url), make)
+        if scheme in ("sqlite", "journal"):
+            path = _path(url)
+            if not (inspect(path, _beside(path)) or make):
+                raise StorageError(f"There is no study at {path}.")
+            return _sqlite(path, url, make, check) if scheme == "sqlite" else _journal(path, make)
         context = ErrorTranslator(shown(url))
         if scheme == "grpc":
             return translate_errors(_grpc(url), context)
@@ -142,6 +142,11 @@ def _path(url: str) -> Path:
     return Path(path)
 
 
+def _beside(path: Path) -> tuple[str, ...]:
+    """Name the files that are only beside a storage with content."""
+    return f"{path.name}-wal", "leaderboard.csv"
+
+
 def _missing(error: BaseException) -> str:
     """Name what to install. Optuna and SQLAlchemy wrap the error that names the module."""
     names = [str(name) for cause in causes(error, suppressed=True) if (name := getattr(cause, "name", None))]
@@ -149,37 +154,28 @@ def _missing(error: BaseException) -> str:
     return f"pip install '{PACKAGES.get(module, module)}'." if module else "install its driver."
 
 
-def _sqlite(url: str, make: bool, check: bool) -> BaseStorage:
-    path = _path(url)
-    context = ErrorTranslator(path)
-    there = inspect(path, (f"{path.name}-wal", LEFT))
-    if not (there or make):
-        raise StorageError(f"There is no study at {path}.")
-    with context:
+def _sqlite(path: Path, url: str, make: bool, check: bool) -> BaseStorage:
+    with ErrorTranslator(path):
         if not make:
-            storage = _database(path, url, check, _use_normal)
+            storage = _database(path, url, check, wal=False)
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             # Two processes that make the tables at once would each find half of them there; and the change to WAL does
             # not wait for others, it fails.
             with FileLock(path.with_name(path.name + ".lock"), timeout=SQLITE_TIMEOUT):
-                if not inspect(path, (f"{path.name}-wal", LEFT)):
-                    _make(path)
-                storage = _database(path, url, check, _use_wal)
+                if not inspect(path, _beside(path)):
+                    # Atomically: in one with half of the tables Optuna would accept two studies of one name.
+                    with replacing(path.resolve()) as unfinished:
+                        RDBStorage(f"sqlite:///{unfinished}").engine.dispose()
+                storage = _database(path, url, check, wal=True)
     # Only with a transaction behind it has the connection of the pool the file at hand, should somebody delete it.
     return translate_errors(
         optuna.storages.get_storage(storage), ErrorTranslator(path, identity(path), lambda: _rescued(path, storage))
     )
 
 
-def _make(path: Path) -> None:
-    """Make an empty database atomically: in one with half of the tables Optuna would accept two studies of one name."""
-    with replacing(path.resolve()) as unfinished:
-        RDBStorage(f"sqlite:///{unfinished}").engine.dispose()
-
-
-def _database(path: Path, url: str, check: bool, setting: Callable[[Any, Any], None]) -> RDBStorage:
-    """Open a database in a file that is there; `setting` is called with each connection."""
+def _database(path: Path, url: str, check: bool, wal: bool) -> RDBStorage:
+    """Open a database in a file that is there."""
     from optuna.storages._rdb.models import BaseModel
 
     known = frozenset(BaseModel.metadata.tables) | {"alembic_version"}
@@ -197,7 +193,13 @@ def _database(path: Path, url: str, check: bool, setting: Callable[[Any, Any], N
             f"The study {path} was written by another version of Optuna: {' '.join(str(error).split())} "
             "It was left as it is."
         ) from error
-    sqlalchemy.event.listen(storage.engine, "connect", setting)
+
+    def set_up(connection: Any, _: Any) -> None:
+        if wal:  # so that readers never wait; else whoever only reads changes nothing
+            connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")  # no commit flushes a disk: a power cut loses the last ones
+
+    sqlalchemy.event.listen(storage.engine, "connect", set_up)
     storage.engine.dispose()  # the connection that made the tables came before
     storage.engine.connect().close()
     return storage
@@ -218,17 +220,6 @@ def _rescued(path: Path, storage: RDBStorage) -> Path | None:
     return None
 
 
-def _use_wal(connection: Any, _: Any) -> None:
-    """Let readers never wait, and no commit flush a disk. A kill loses nothing, a power cut the last commits."""
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")
-
-
-def _use_normal(connection: Any, _: Any) -> None:
-    """Do the same without a change of mode: whoever only reads changes nothing."""
-    connection.execute("PRAGMA synchronous=NORMAL")
-
-
 def _grpc(url: str) -> BaseStorage:
     try:
         address = urlsplit(url)
@@ -244,8 +235,6 @@ def _grpc(url: str) -> BaseStorage:
 
 def _journal(path: Path, make: bool) -> BaseStorage:
     context = ErrorTranslator(path)
-    if not inspect(path, (LEFT,)) and not make:
-        raise StorageError(f"There is no study at {path}.")
     with context:
         path.parent.mkdir(parents=True, exist_ok=True)
         backend = AtomicJournalBackend(path)

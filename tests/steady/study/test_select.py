@@ -46,7 +46,6 @@ class TestCandidates:
         # fid is to be low, ssim high: 1 and 3 are optimal, 0 and 4 behind them, 2 last.
         made = study((5.0, 0.5), (9.0, 0.9), (9.5, 0.1), (4.0, 0.6), (4.5, 0.2), directions=["minimize", "maximize"])
         assert candidates(made, 5) == [3, 1, 4, 0, 2]
-        assert candidates(made, 5, by=1) == [1, 3, 0, 4, 2]
 
     def test_the_infeasible_and_the_infinite_are_none(self) -> None:
         made = study([3.0], [-math.inf])
