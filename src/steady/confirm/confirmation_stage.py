@@ -1,7 +1,7 @@
-"""Run the confirmation, the stage after the search: its best trials, trained again under other seeds.
+"""Run the confirmation after the search: its best trials again, under other seeds.
 
-The runs are trials of a study of their own, `<study>.confirm`, and go through the same scheduler, so they can be
-interrupted and resumed as those of the search. `steady.confirm.confirmation` chooses and compares them.
+The runs are trials of a study of their own, `<study>.confirm`, with the search's scheduler, so they can be interrupted
+and resumed. `steady.confirm.confirmation` plans and compares them.
 """
 
 import functools
@@ -9,6 +9,7 @@ import logging
 import re
 import statistics
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,7 +56,10 @@ class ConfirmationStage:
 
     def __init__(self, study: optuna.Study, jobs: JobFactory) -> None:
         self.study, self.jobs, self.options = study, jobs, jobs.options
-        self.plan = self._plan()  # trial and seed of each run, see `confirmation.plan`
+        self.plan: list[dict[str, int]] = []  # trial and seed of each run, see `confirmation.plan`
+        if asked := self.options.confirm:
+            best, seed = select.candidates(study, asked.top), checks.first_seed(jobs.config)
+            self.plan = confirmation.plan(best, asked.seeds, seed)
         self.found: Confirmation | None = None  # what the runs have shown
 
     @property
@@ -72,24 +76,27 @@ class ConfirmationStage:
     def run(
         self, executor: Executor, limits: Callable[[int], Limits], stop: Stop, progress: "ProgressReporter"
     ) -> None:
-        """Do the runs that are missing, and compare, unless `stop` is set. Does nothing when none were asked for.
+        """Do the runs that are missing, and compare, unless `stop` is set; `limits` returns the bounds of so many runs.
 
-        `limits` returns the bounds of so many runs.
-
-        Raises:
-            StudyError: too many failed.
+        Does nothing when none were asked for. A StudyError if too many failed.
         """
         if not self.plan:
             return
-        runs = self._runs()
+        runs = optuna.create_study(
+            study_name=self.study.study_name + CONFIRMATION,
+            storage=self.study._storage,
+            directions=self.study.directions,
+            sampler=optuna.samplers.RandomSampler(),
+            load_if_exists=True,
+        )
         proposals = _Planned(runs, self.plan)
         progress.show_confirmation(runs, self.plan)
         searched = self.jobs.folders(self.study)
         taken = tuple(searched.said(trial) for trial in self.study.get_trials(deepcopy=False))
         folders = Folders(searched.base, usual=confirmation.default_folder, others=taken)
-        leases = Leases(runs._storage, runs.study_name, grace=self.options.lease)
-        leases.register()
-        try:
+        overrides = functools.partial(self._overrides, runs, folders)
+        with closing(Leases(runs._storage, runs.study_name, grace=self.options.lease)) as leases:
+            leases.register()
             ledger = Ledger(
                 study=runs,
                 proposals=proposals,
@@ -100,10 +107,7 @@ class ConfirmationStage:
                 attach=Artifacts(runs, self.options.record, self.options.artifacts).attach,
                 stop=stop,
             )
-            overrides = functools.partial(self._overrides, runs, folders)
             Scheduler(ledger, executor, overrides, refresh=progress.refresh).run()
-        finally:
-            leases.close()
         if not stop.requested:
             self._report(runs)
 
@@ -115,22 +119,6 @@ class ConfirmationStage:
             again = {trial: {seed: base / name for seed, name in own.items()} for trial, own in folders.items()}
             extra = self.options.score_reader
             self.found.print(more=None if extra is None else extra.confirmed(self.found, again, base))
-
-    def _plan(self) -> list[dict[str, Any]]:
-        asked = self.options.confirm
-        if asked is None:
-            return []
-        seed = checks.first_seed(self.jobs.config)
-        return confirmation.plan(select.candidates(self.study, asked.top), asked.seeds, seed)
-
-    def _runs(self) -> optuna.Study:
-        return optuna.create_study(
-            study_name=self.study.study_name + CONFIRMATION,
-            storage=self.study._storage,
-            directions=self.study.directions,
-            sampler=optuna.samplers.RandomSampler(),
-            load_if_exists=True,
-        )
 
     def _overrides(self, runs: optuna.Study, folders: Folders, run: FrozenTrial) -> tuple[str, ...]:
         trial = self.study.get_trials(deepcopy=False)[whole(run, meta.CONFIRMS)]
@@ -146,19 +134,18 @@ class ConfirmationStage:
         if not done:
             log.warning("No confirmation run finished; the winner is the search's own.")
             return
-        names = list(self.options.objective)
-        report = confirmation.compare(self.study, done, names, list(self.options.directions))
-        report.write(self.options.record)
-        self.found = report
+        self.found = confirmation.compare(self.study, done, self.options.objective, self.options.directions)
+        self.found.write(self.options.record)
 
 
+@dataclass
 class _Planned:
     """`Proposals` of a scheduler: the runs in the order of their plan."""
 
-    def __init__(self, runs: optuna.Study, plan: list[dict[str, Any]]) -> None:
-        self.runs, self.plan = runs, plan
+    runs: optuna.Study
+    plan: list[dict[str, int]]
 
-    def _missing(self, trials: list[FrozenTrial]) -> list[dict[str, Any]]:
+    def _missing(self, trials: list[FrozenTrial]) -> list[dict[str, int]]:
         there = [_asked(trial) for trial in trials]
         return [one for one in self.plan if one not in there]
 
@@ -181,7 +168,7 @@ class _Planned:
 @dataclass
 class _Run:
     runs: optuna.Study
-    attributes: dict[str, Any]
+    attributes: dict[str, int]
     duplicate_of: int | None = None
 
     def commit(self, **noted: Any) -> FrozenTrial:

@@ -40,13 +40,13 @@ class ExtraScores(Protocol):
     names: Sequence[str]  # of all scores there may be, in the order of columns
 
     def read(self, runs: Mapping[int, Path], within: Path) -> Mapping[int, Mapping[str, float]]:
-        """Read the scores of runs by number; their files may not lead out of the folder `within`."""
+        """Read the scores of runs by number. Their files may not lead out of the folder `within`."""
 
     def table(self, runs: Mapping[int, Path], within: Path, best: Collection[int]) -> Table | None:
-        """Make a table for a terminal of the trials that are worth a row; None if there is nothing to say."""
+        """Make a table for a terminal of the trials that are worth a row; None without any."""
 
     def confirmed(self, found: Any, runs: Mapping[int, Mapping[int, Path]], within: Path) -> Table | None:
-        """Make the same of the runs that confirm a winner (a `Confirmation`), by trial and seed."""
+        """Make a table of the runs by trial and seed that confirm a winner; `found` is a `Confirmation`."""
 
 
 def write_results(study: optuna.Study, folder: Path) -> None:
@@ -192,12 +192,14 @@ def seconds(trial: FrozenTrial) -> float | None:
 
 def _results(study: optuna.Study) -> str:
     front = sorted(select.best_trials(study), key=lambda trial: trial.number)  # as upstream's list
-    content: dict[str, Any] = {"name": "optuna"}
     if len(study.directions) == 1:
-        content |= {"best_params": front[0].params if front else {}, "best_value": front[0].value if front else None}
+        best: dict[str, Any] = {
+            "best_params": front[0].params if front else {},
+            "best_value": front[0].value if front else None,
+        }
     else:
-        content["solutions"] = [{"params": trial.params, "values": trial.values} for trial in front]
-    return OmegaConf.to_yaml(OmegaConf.create(content))
+        best = {"solutions": [{"params": trial.params, "values": trial.values} for trial in front]}
+    return OmegaConf.to_yaml(OmegaConf.create({"name": "optuna", **best}))
 
 
 def _leaderboard(study: optuna.Study, objective: Sequence[str], runs: Path | None, extra: ExtraScores | None) -> str:
@@ -205,19 +207,19 @@ def _leaderboard(study: optuna.Study, objective: Sequence[str], runs: Path | Non
     names = select.objective_names(study, objective)
     parameters = sorted({name for trial in trials for name in trial.params})
     folders = [meta.get(trial, meta.FOLDER, str(trial.number)) for trial in trials]
-    named = any(meta.has(trial, meta.FOLDER) for trial in trials)
+    named = ["folder"] if any(meta.has(trial, meta.FOLDER) for trial in trials) else []
     scores = extra.read(_runs(trials, runs), runs) if extra is not None and runs is not None else {}
     there = {name: None for own in scores.values() for name in own if name not in objective}
     columns = [name for name in (extra.names if extra is not None else ()) if name in there]
     text = io.StringIO()
     table = csv.writer(text)
-    header = ["trial", "state", *names, *columns, "seconds", "attempts", *TOLD, *["folder"][: 1 * named], *parameters]
+    header = ["trial", "state", *names, *columns, "seconds", "attempts", *TOLD, *named, *parameters]
     table.writerow([escaped(name) for name in header])
     for trial, folder in zip(trials, folders, strict=True):
         values = trial.values if trial.state == TrialState.COMPLETE else [""] * len(names)
         attempt = meta.get(trial, meta.ATTEMPT)
         notes = ["" if attempt is None else attempt + 1, *(meta.get(trial, key, "") for key in TOLD.values())]
-        notes += [folder][: 1 * named]
+        notes += [folder] if named else []
         drawn = [_cell(trial.params[name], study) if name in trial.params else "" for name in parameters]
         more = [scores.get(trial.number, {}).get(name, "") for name in columns]
         cells = [trial.number, state(trial), *values, *more, _rounded(trial), *notes, *drawn]
@@ -225,12 +227,12 @@ def _leaderboard(study: optuna.Study, objective: Sequence[str], runs: Path | Non
     return text.getvalue()
 
 
-def _runs(trials: Sequence[FrozenTrial], folder: Path | None) -> dict[int, Path]:
-    """Find where finished trials have worked, by number; one that took the values of another has no own folder."""
+def _runs(trials: Sequence[FrozenTrial], folder: Path) -> dict[int, Path]:
+    """Find the folders of finished trials by number; one that took the values of another has no own folder."""
     by_number = {trial.number: trial for trial in trials}
     found = {}
-    for trial in trials if folder is not None else ():
-        if folder is not None and trial.state == TrialState.COMPLETE:
+    for trial in trials:
+        if trial.state == TrialState.COMPLETE:
             twin = meta.get(trial, meta.DUPLICATE_OF)
             own = by_number.get(twin, trial) if isinstance(twin, int) else trial
             found[trial.number] = folder / str(meta.get(own, meta.FOLDER, own.number))
@@ -271,15 +273,15 @@ def _text(words: str) -> Text:
 
 
 def _encodable(text: str) -> str:
-    """Without lone surrogates, which messages about strange file names hold, and which no file takes."""
+    """Escape lone surrogates, which messages about strange file names hold, and which no file takes."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _write(path: Path, content: Callable[[], str]) -> None:
     """Replace a file by what the study holds now.
 
-    Another controller may write the same file meanwhile. Reading once more after writing makes sure that an older
-    content never stays in the place of a newer one.
+    Another controller may write the same file meanwhile. Reading the study once more after writing makes sure that an
+    older content never stays in the place of a newer one.
     """
     text, written = _encodable(content()), None
     while text != written:
