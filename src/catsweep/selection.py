@@ -46,11 +46,9 @@ class FinishedTrials:
 
 
 def read_trials(folder: Path, runs: Path) -> FinishedTrials:
-    """Read the finished trials of a study, of which at least one is Pareto-optimal.
+    """Read the finished trials of the study in a folder, of which at least one is Pareto-optimal.
 
-    Args:
-        folder: the study's, with `study.db` in it.
-        runs: folder of its run folders, for the names of the objectives if the study does not know them.
+    The run folders in `runs` name the objectives if the study does not.
 
     Raises:
         StorageError: the database cannot be read.
@@ -86,13 +84,9 @@ def read_trials(folder: Path, runs: Path) -> FinishedTrials:
 
 
 def find_run(runs: Path, trial: ScoredTrial, objectives: Sequence[Objective], known: str | None = None) -> Path:
-    """Find the run folder whose scores are a trial's: its own, else the first numbered one.
+    """Find the run folder in `runs` whose scores are a trial's: its own, else the first numbered one.
 
-    Args:
-        runs: folder of the study's run folders.
-        trial: to look for.
-        objectives: of the study.
-        known: the trial's folder in `runs`, if the study says so; else its number.
+    Its own is `known`, if the study says so, else its number.
 
     Raises:
         ExportError: no folder has these scores, or the study names one outside `runs`.
@@ -150,11 +144,8 @@ class Decision:
 def decide(select: str | int | None, trials: FinishedTrials, folder: Path, runs: Path) -> Decision:
     """Choose the best trial of a study: the confirmed winner if the rule asks for the best by the first objective.
 
-    Args:
-        select: rule, see `steady.study.select.choose`; None for the first objective.
-        trials: of the study.
-        folder: the study's, perhaps with a `confirmation.json`.
-        runs: folder of its run folders, which know the command of the sweep.
+    `select` is a rule, see `steady.study.select.choose`; None for the first objective. `folder` is the study's, perhaps
+    with a `confirmation.json`; the run folders in `runs` know the command of the sweep.
 
     Raises:
         StudyError: no finished trial has the number that is asked for.

@@ -260,9 +260,10 @@ def _open_attempt(run: Path) -> list[Attempt]:
 
 
 def _confirmations(study: optuna.Study, runs: Path) -> tuple[Entry, ...]:
-    found = confirmation.runs_of(study)
-    again = [] if found is None else found.get_trials(deepcopy=False)
-    return tuple(_entry(run, _own_folder(run, runs, confirmation.default_folder(run.number))) for run in again)
+    return tuple(
+        _entry(run, _own_folder(run, runs, confirmation.RUN_FOLDER.format(run.number)))
+        for run in confirmation.runs_of(study)
+    )
 
 
 def _run_folder(trial: FrozenTrial, runs: Path, objectives: Sequence[Objective]) -> Path | None:

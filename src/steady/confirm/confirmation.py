@@ -14,7 +14,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.table import Table
 
@@ -26,8 +26,7 @@ from steady.study.select import ScoredTrial, TrialChoice, candidates, equal_valu
 from steady.study.storage import CONFIRMATION, find_study
 
 FILE = "confirmation.json"
-FOLDER = "confirm"  # of the runs, in the sweep's
-SEEDS = 2**32  # how many there are
+RUN_FOLDER = "confirm/{}"  # of a run on which none is written, by its number, in the sweep's folder
 LEVEL = 0.95
 
 
@@ -86,10 +85,7 @@ class Confirmation:
     def outdated(self, directions: Sequence[str], finished: Sequence[ScoredTrial], ranked: Sequence[int]) -> str:
         """Say why this tells nothing of the study as it is now; empty if it does.
 
-        Args:
-            directions: of the study's objectives.
-            finished: its trials.
-            ranked: see `steady.study.select.candidates`.
+        `directions` are those of the study's objectives; for `ranked` see `steady.study.select.candidates`.
         """
         if self.directions != tuple(directions):
             return "the study has other objectives"
@@ -203,15 +199,12 @@ class Confirmation:
 
 
 def read(folder: Path) -> Confirmation | None:
-    """Read what `Confirmation.write` left in a folder; None if nothing.
-
-    Raises:
-        ValueError: the file is damaged, or another version's.
+    """Read what `Confirmation.write` left in a folder; None if nothing. A ValueError if the file is damaged.
 
     >>> trial = ConfirmedTrial(3, (40.0,), {1: (41.0,), 2: (42.0,)})
     >>> Confirmation(("fid",), ("minimize",), (trial,), (), (3,)).write(Path("cats"))
-    >>> read(Path("cats")).sentence()
-    'Confirmed: trial 3, fid 41.5 ± 0.707 over 2 other seeds; there was no other to compare it with.'
+    >>> read(Path("cats")).winner.words()
+    '41.5 ± 0.707'
     """
     path = folder / FILE
     if not path.is_file():
@@ -222,24 +215,16 @@ def read(folder: Path) -> Confirmation | None:
         raise ValueError(f"{path} cannot be read ({error!r})") from error
 
 
-def default_folder(number: int) -> str:
-    """Get the folder of a run on which none is written, by its number.
-
-    >>> default_folder(3)
-    'confirm/3'
-    """
-    return f"{FOLDER}/{number}"
-
-
-def runs_of(study: optuna.Study) -> optuna.Study | None:
-    """Load the study of the runs that confirm trials of a study; None if there is none yet.
+def runs_of(study: optuna.Study) -> list[FrozenTrial]:
+    """List the runs that confirm trials of a study: trials of a study of their own, which need not be there.
 
     >>> runs_of(optuna.create_study())
+    []
     """
     name = study.study_name + CONFIRMATION
     if find_study(study._storage, name) is None:
-        return None
-    return optuna.load_study(study_name=name, storage=study._storage)
+        return []
+    return optuna.load_study(study_name=name, storage=study._storage).get_trials(deepcopy=False)
 
 
 def folders(study: optuna.Study) -> dict[int, dict[int, str]]:
@@ -252,11 +237,10 @@ def folders(study: optuna.Study) -> dict[int, dict[int, str]]:
     {3: {7: 'confirm/0'}}
     """
     found: dict[int, dict[int, str]] = {}
-    runs = runs_of(study)
-    for run in [] if runs is None else runs.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-        trial, seed = (meta.get(run, key) for key in (meta.CONFIRMS, meta.SEED))
-        if isinstance(trial, int) and isinstance(seed, int):
-            found.setdefault(trial, {})[seed] = str(meta.get(run, meta.FOLDER, default_folder(run.number)))
+    for run in runs_of(study):
+        trial, seed = meta.get(run, meta.CONFIRMS), meta.get(run, meta.SEED)
+        if run.state == TrialState.COMPLETE and isinstance(trial, int) and isinstance(seed, int):
+            found.setdefault(trial, {})[seed] = str(meta.get(run, meta.FOLDER, RUN_FOLDER.format(run.number)))
     return found
 
 
@@ -269,7 +253,7 @@ def plan(numbers: Sequence[int], seeds: int, base_seed: int) -> list[dict[str, i
     >>> [run[meta.CONFIRMS] for run in plan([7, 3], seeds=2, base_seed=0)]
     [7, 3, 7, 3]
     """
-    others = [(base_seed + s) % SEEDS for s in range(1, seeds + 1)]
+    others = [(base_seed + s) % 2**32 for s in range(1, seeds + 1)]
     return [{meta.CONFIRMS: number, meta.SEED: seed} for seed in others for number in numbers]
 
 
@@ -281,14 +265,8 @@ def compare(
 ) -> Confirmation:
     """Compare the confirmed trials of a search by the mean of the first objective.
 
-    Args:
-        study: the search.
-        results: trial, seed and values of each finished confirmation run.
-        objectives: names; may be none.
-        directions: `minimize` or `maximize`, of each.
-
-    Raises:
-        StudyError: no run has finite values.
+    `results` are trial, seed and values of each finished run; `objectives` are names, and may be none; `directions` are
+    `minimize` or `maximize`, of each. Raises a StudyError if no run has finite values.
 
     >>> study = optuna.create_study()
     >>> study.add_trials([optuna.trial.create_trial(value=value) for value in (0.1, 0.2)])

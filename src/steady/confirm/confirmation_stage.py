@@ -65,13 +65,8 @@ class ConfirmationStage:
     @property
     def complete(self) -> bool:
         """Whether every run that was asked for has ended."""
-        if not self.plan:
-            return True
-        runs = confirmation.runs_of(self.study)
-        if runs is None:
-            return False
-        ended = runs.get_trials(deepcopy=False)
-        return len(ended) >= _Planned(runs, self.plan).total() and all(run.state.is_finished() for run in ended)
+        runs = confirmation.runs_of(self.study) if self.plan else []
+        return not _missing(self.plan, runs) and all(run.state.is_finished() for run in runs)
 
     def run(
         self, executor: Executor, limits: Callable[[int], Limits], stop: Stop, progress: "ProgressReporter"
@@ -93,7 +88,7 @@ class ConfirmationStage:
         progress.show_confirmation(runs, self.plan)
         searched = self.jobs.folders(self.study)
         taken = tuple(searched.said(trial) for trial in self.study.get_trials(deepcopy=False))
-        folders = Folders(searched.base, usual=confirmation.default_folder, others=taken)
+        folders = Folders(searched.base, usual=confirmation.RUN_FOLDER.format, others=taken)
         overrides = functools.partial(self._overrides, runs, folders)
         with closing(Leases(runs._storage, runs.study_name, grace=self.options.lease)) as leases:
             leases.register()
@@ -145,18 +140,14 @@ class _Planned:
     runs: optuna.Study
     plan: list[dict[str, int]]
 
-    def _missing(self, trials: list[FrozenTrial]) -> list[dict[str, int]]:
-        there = [_asked(trial) for trial in trials]
-        return [one for one in self.plan if one not in there]
-
     def total(self) -> int:
         """Count the runs that there will be, with those of an earlier plan."""
         trials = self.runs.get_trials(deepcopy=False)
-        return len(trials) + len(self._missing(trials))
+        return len(trials) + len(_missing(self.plan, trials))
 
     def propose(self, trials: list[FrozenTrial]) -> "_Run":
         """Take the first of the plan that was not begun."""
-        missing = self._missing(trials)
+        missing = _missing(self.plan, trials)
         if not missing:
             raise SpaceExhausted("Every confirmation run was begun.")
         return _Run(self.runs, missing[0])
@@ -175,6 +166,11 @@ class _Run:
         storage = self.runs._storage
         template = create_trial(state=TrialState.RUNNING, user_attrs={**self.attributes, **noted})
         return storage.get_trial(storage.create_new_trial(self.runs._study_id, template))
+
+
+def _missing(plan: list[dict[str, int]], runs: list[FrozenTrial]) -> list[dict[str, int]]:
+    there = [_asked(run) for run in runs]
+    return [one for one in plan if one not in there]
 
 
 def _asked(run: FrozenTrial) -> dict[str, Any]:

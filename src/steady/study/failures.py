@@ -9,6 +9,7 @@ import math
 import re
 import traceback as tracebacks
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -65,7 +66,10 @@ def classify(error: BaseException) -> Outcome:
     """
     try:
         kind = next((kind for cause in causes(error) if (kind := _kind(cause))), None)
-        kind = kind or (Kind.DISK_FULL if _is_full(error) else Kind.FAILED)
+        if kind is None:
+            kind = Kind.FAILED
+            with suppress(BaseException):  # an exception that raises when it is looked at says nothing of disks
+                kind = Kind.DISK_FULL if is_full(error) else Kind.FAILED
         text, name = _text(error), type(error).__name__
         if kind == Kind.PRUNED:
             return Outcome(kind, message=_kept(text))
@@ -153,14 +157,6 @@ def headline(message: object) -> str:
     """
     lines = str(message).strip().splitlines()
     return shortened(lines[0]) if lines else "no message"
-
-
-def _is_full(error: BaseException) -> bool:
-    """See `steady.places.is_full`; an exception that raises when it is looked at says nothing of disks."""
-    try:
-        return is_full(error)
-    except BaseException:
-        return False
 
 
 def _shown(value: Any) -> str:

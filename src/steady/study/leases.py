@@ -64,14 +64,9 @@ class _Silence:
 
 
 class Leases:
-    """Locks and claims of one controller. Not thread-safe.
+    """Locks and claims of one controller of a study, which exists. Not thread-safe.
 
-    Args:
-        storage: the study's.
-        study: its name; it exists.
-        grace: seconds without a sign of life after which a controller on another machine is dead.
-        identity: of this controller; of this process if None.
-        clock: returns seconds.
+    A controller on another machine is dead after `grace` seconds without a sign of life; `clock` returns seconds.
 
     >>> import optuna
     >>> study = optuna.create_study(study_name="cats")

@@ -72,12 +72,8 @@ def write_leaderboard(
 ) -> None:
     """Write a CSV file with a row per trial, the best first.
 
-    Args:
-        study: whose trials.
-        path: of the file.
-        objective: names of the objectives; none for `value`, or `value 0`, `value 1`, ….
-        runs: folder of the run folders.
-        extra: reads what these say beside the objectives.
+    `objective` are names, or none for `value`, or `value 0`, `value 1`, …. What `extra` reads in the folders in `runs`
+    beside them has columns of its own.
 
     >>> study = optuna.create_study()
     >>> study.add_trial(optuna.trial.create_trial(value=0.5))

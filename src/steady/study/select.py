@@ -155,13 +155,9 @@ def choose(
 ) -> TrialChoice:
     """Choose a trial by a rule, whatever the order in which the trials come.
 
-    Args:
-        rule: an objective, by its full name, its last part (`fid` for `val/fid`), or a piece that occurs in one name
-            only: the point of the Pareto set that is best in it, or equal in it and best in the others in their order;
-            `knee`: see `knee`; or the number of a finished trial, Pareto-optimal or not: the user knows why.
-        front: the Pareto set, not empty.
-        finished: every trial that may be asked for by number.
-        objectives: of the study.
+    Rules are an objective, by its full name, its last part (`fid` for `val/fid`), or a piece that occurs in one name
+    only: the point of the Pareto set that is best in it, of equals the best in the others in their order; `knee`, see
+    there; or the number of a finished trial, Pareto-optimal or not.
 
     Raises:
         StudyError: no finished trial has that number.

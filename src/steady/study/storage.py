@@ -260,11 +260,7 @@ class AtomicJournalBackend(JournalFileBackend):
         super().__init__(str(path), lock_obj=self.lock)
 
     def mend(self) -> None:
-        """Cut off a last line that is incomplete; it is kept beside the journal.
-
-        Raises:
-            ConfigError: the file is no journal.
-        """
+        """Cut off an incomplete last line, and keep it beside the journal; a ConfigError if it is none."""
         with self._locked() as file:
             file.seek(0)
             content = file.read()
@@ -362,8 +358,7 @@ class TrialStore:
 def study_folder(sweeps: Path, name: str | None) -> Path:
     """Find the folder `sweeps/NAME` of a study that SQLite keeps; without a name, of the one written last.
 
-    Raises:
-        StudyError: there is no such study, or none at all.
+    Raises a StudyError if there is none.
 
     >>> storage = open_storage("sqlite:///sweeps/cats/study.db")
     >>> study_folder(Path("sweeps"), "cats")
@@ -383,9 +378,7 @@ def study_folder(sweeps: Path, name: str | None) -> Path:
 def open_study(folder: Path) -> optuna.Study:
     """Open the study in a folder; nothing is written.
 
-    Raises:
-        StorageError: its database cannot be read.
-        StudyError: it holds no study of that name.
+    Raises a StorageError if it is damaged, a StudyError if there is none.
 
     >>> storage = open_storage("sqlite:///sweeps/dogs/study.db")
     >>> study = optuna.create_study(study_name="dogs", storage=storage)

@@ -49,10 +49,9 @@ UNREADABLE = (json.JSONDecodeError, UnicodeDecodeError)
 class ErrorTranslator:
     """A context manager that raises errors of a storage as a `StorageError`.
 
-    Args:
-        place: the file of the storage, or its URL without a password.
-        known: device and number of the file when it was opened; None to let it change.
-        rescue: called when the file is gone; writes what can still be read to a file and returns its path, or None.
+    `place` is its file, or its URL without a password; `known` device and number of the file when it was opened, or
+    None to let it change. `rescue` is called when the file is gone; it writes what can still be read to a file and
+    returns its path.
 
     >>> with ErrorTranslator(Path("study.db")):  # doctest: +IGNORE_EXCEPTION_DETAIL
     ...     raise PermissionError(errno.EACCES, "Permission denied")
@@ -209,12 +208,9 @@ def _call(method: Callable[..., Any], context: ErrorTranslator, reads: bool) -> 
 
 
 def inspect(path: Path, siblings: tuple[str, ...]) -> bool:
-    """Tell whether a file that may hold a study has content.
+    """Tell whether a file that may hold a study has content; a StorageError if it is no file, or has become empty.
 
-    `siblings` are names of files beside it that are only there when it has had content.
-
-    Raises:
-        StorageError: it is no file, or it has become empty.
+    `siblings` are names of files that are only beside one that has had content.
 
     >>> inspect(Path("nowhere.db"), ())
     False
@@ -235,13 +231,9 @@ def inspect(path: Path, siblings: tuple[str, ...]) -> bool:
 
 
 def check_database(path: Path, tables: frozenset[str], thorough: bool) -> None:
-    """Refuse an SQLite file that is damaged, or another program's, before anything is written to it.
+    """Raise a StorageError for an SQLite file, not empty, that is damaged or another program's.
 
-    The file is not empty, and `tables` are Optuna's. `thorough` reads all of it, some milliseconds for a hundred
-    trials.
-
-    Raises:
-        StorageError: saying what it is.
+    Optuna's are the `tables`. `thorough` reads all of it, some milliseconds for a hundred trials.
 
     >>> with closing(sqlite3.connect("notes.db")) as connection:
     ...     _ = connection.execute("CREATE TABLE notes (text)")
