@@ -285,8 +285,7 @@ def _distributions(study: optuna.Study, space: Mapping[str, Any]) -> dict[str, B
     found: dict[str, BaseDistribution] = {}
     for trial in study.get_trials(deepcopy=False):
         found.update(trial.distributions)
-    order = list(space)
-    return dict(sorted(found.items(), key=lambda item: order.index(item[0]) if item[0] in order else len(order)))
+    return {name: found[name] for name in [*space, *found] if name in found}
 
 
 def _total(study: optuna.Study, trials: Sequence[Entry]) -> int | None:

@@ -22,7 +22,6 @@ from steady.study.storage import TrialStore
 FAILURES = "failures"  # the name in `allow_change` for a mend that is not in the command
 # Keys of no effect on whether a trial works, or with folders and times that differ from start to start.
 ELSEWHERE = ("allow_change", "dry_run", "extra_scores", "next_step", "on_end", "record", "storage", "study_name")
-RESULTS = (Kind.COMPLETE, Kind.PRUNED)
 SHOWN = 5  # kinds of failure
 
 
@@ -63,7 +62,7 @@ def failed(trial: FrozenTrial) -> bool:
     True
     """
     if trial.state == TrialState.PRUNED:  # infeasible ones are, too
-        return meta.get(trial, meta.OUTCOME, Kind.PRUNED) not in RESULTS
+        return meta.get(trial, meta.OUTCOME, Kind.PRUNED) not in (Kind.COMPLETE, Kind.PRUNED)
     return trial.state == TrialState.FAIL
 
 
@@ -101,7 +100,9 @@ def failures(trials: Iterable[FrozenTrial]) -> str:
         if failed(trial)
     )
     lines = [f"  {n} x {text}" for text, n in said.most_common(SHOWN)]
-    return "\n".join([*lines, *([f"  and {len(said) - SHOWN} other kinds"] if len(said) > SHOWN else [])])
+    if len(said) > SHOWN:
+        lines.append(f"  and {len(said) - SHOWN} other kinds")
+    return "\n".join(lines)
 
 
 def uncount_failures(study: optuna.Study, unfinished: bool) -> int:

@@ -155,8 +155,7 @@ class Leases:
     def lock(self, name: str) -> Iterator[None]:
         """Hold a name that we do not hold for a moment; those who wait get it in the order in which they came."""
         assert self.me is not None, "register first"
-        assert name not in self.held, f"we would wait for ourselves: {name}"
-        assert name not in self.places, f"we would wait for ourselves: {name}"
+        assert name not in (*self.held, *self.places), f"we would wait for ourselves: {name}"
         try:
             while not self._first(name):
                 time.sleep(POLL)
@@ -220,14 +219,8 @@ class Leases:
         """Write our register, which is a sign of life too."""
         self._beats += 1
         self._next_beat = self.clock() + self.grace / BEATS
-        said: dict[str, Any] = {
-            "came": self._came,
-            "beat": self._beats,
-            "holds": [*self.held],
-            "places": {**self.places},
-        }
-        register = f"{CONTROLLER}{self.me}"
-        self.storage.set_study_system_attr(self.study, register, asdict(self.identity) | said)
+        said = dict(came=self._came, beat=self._beats, holds=list(self.held), places=dict(self.places))
+        self.storage.set_study_system_attr(self.study, f"{CONTROLLER}{self.me}", asdict(self.identity) | said)
 
 
 def remove_side_study(storage: BaseStorage, study: str) -> None:

@@ -1,8 +1,7 @@
 """Folders that the trials of a study work in: as a job composes `hydra.sweep.subdir`, and never another trial's.
 
-`steady.run.ledger` chooses one when a trial is taken for the first time, and writes it on the trial unless it is named
-by the trial's number. So an attempt that goes on finds its checkpoint, whatever the template says by then. A trial
-begins in an empty folder: what an earlier study left there is never written over.
+One is chosen when a trial is taken for the first time, and written on it unless it is named by the trial's number. So
+an attempt that goes on finds its checkpoint, whatever the template says by then. A trial begins in an empty folder.
 
 A study may be a stranger's, and so may what it says of folders. Its trials work where this start says, or where a sweep
 of that name has worked before, of which `mark` leaves a note; each in there, or where this start's own template says.
@@ -105,11 +104,7 @@ class Folders:
     others: tuple[Path, ...] = ()  # folders that are taken by others than these trials
 
     def name(self, trial: FrozenTrial) -> str:
-        """Get a trial's folder, relative to that of the sweep.
-
-        Raises:
-            StudyError: the study says that it is elsewhere, and the template of this start does not.
-        """
+        """Get a trial's folder, relative to the sweep's; a StudyError if only the study says that it is elsewhere."""
         name = str(meta.get(trial, meta.FOLDER, self.usual(trial.number)))
         if inside(self.base, self.base / name):
             return name
@@ -131,9 +126,8 @@ class Folders:
     def of(self, trial: FrozenTrial) -> Path:
         """Get a trial's folder, to work in.
 
-        Raises:
-            StudyError: see `name`; or what Hydra and its logs write there is a link out of it. Other links are the
-                task's, which may look itself (`links.refuse_within`).
+        Raises a StudyError as `name` does, and for a link out of it among what Hydra and its logs write there. Other
+        links are the task's, which may look itself (`links.refuse_within`).
         """
         folder = self.base / self.name(trial)
         written = [folder / ".hydra", *(folder / ".hydra").glob("*"), *folder.glob("*.log")]
