@@ -15,7 +15,7 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from catsweep.errors import DataError, ExportError
+from catsweep.errors import DataError, ExportError, StudyError
 from catsweep.runs import CONFIG, RunDir
 from steady import grammar
 from steady.confirm import confirmation
@@ -148,11 +148,14 @@ def decide(select: str | int | None, trials: FinishedTrials, folder: Path, runs:
     with a `confirmation.json`; the run folders in `runs` know the command of the sweep.
 
     Raises:
-        StudyError: no finished trial has the number that is asked for.
+        ExportError: no finished trial has the number that is asked for.
         ConfigError: `select` means nothing for this study.
     """
     rule = trials.objectives[0].name if select is None else select
-    choice = choose(rule, trials.front, trials.finished, trials.objectives)
+    try:
+        choice = choose(rule, trials.front, trials.finished, trials.objectives)
+    except StudyError as error:
+        raise ExportError(str(error)) from error
     reason = ""
     try:
         confirmed = confirmation.read(folder)

@@ -54,15 +54,6 @@ class Identity:
         return cls(_machine(), os.getpid(), _started(os.getpid()) or 0.0)
 
 
-@dataclass
-class _Silence:
-    """How long a controller on another machine has shown the same beat."""
-
-    beat: Any
-    looked: float  # time of the last look
-    lasted: float = 0.0  # seconds
-
-
 class Leases:
     """Locks and claims of one controller of a study, which exists. Not thread-safe.
 
@@ -92,7 +83,8 @@ class Leases:
         self.held: list[str] = []  # names that we claimed
         self.places: dict[str, int] = {}  # by the name of a lock: our number in its queue
         self._beats, self._next_beat = 0, 0.0
-        self._silences: dict[str, _Silence] = {}  # by the controller's id
+        # By the id of a controller on another machine: its last beat, when we looked, and seconds without another.
+        self._silences: dict[str, tuple[int, float, float]] = {}
 
     def register(self) -> None:
         """Become a controller, without claims. Nothing can be claimed before."""
@@ -115,7 +107,7 @@ class Leases:
     def controllers(self) -> list[Identity]:
         """List the living controllers, this one included, in the order in which they came."""
         came = sorted(self._look().items(), key=lambda one: (one[1]["came"], one[0]))
-        return [_identity(said) for _, said in came]
+        return [Identity(said["machine"], said["pid"], said["started"]) for _, said in came]
 
     def claim(self, name: str) -> bool:
         """Take a name if no living controller has it. Waits for those that claim at this moment, not for a holder."""
@@ -204,16 +196,14 @@ class Leases:
         return living
 
     def _alive(self, id: str, said: dict[str, Any]) -> bool:
-        other, beat, now = _identity(said), said["beat"], self.clock()
-        if other.machine == self.identity.machine:
-            return _started(other.pid) == other.started
-        known = self._silences.get(id)
-        if known is None or known.beat != beat:
-            known = self._silences[id] = _Silence(beat, now)
+        if said["machine"] == self.identity.machine:
+            return bool(_started(said["pid"]) == said["started"])
+        beat, now = said["beat"], self.clock()
+        last, looked, silent = self._silences.get(id, (beat, now, 0.0))
         # A longer time between two looks was a pause of ours or of the storage, which may have stopped the other too.
-        known.lasted += min(now - known.looked, self.grace / 2)
-        known.looked = now
-        return known.lasted <= self.grace
+        silent = silent + min(now - looked, self.grace / 2) if last == beat else 0.0
+        self._silences[id] = beat, now, silent
+        return silent <= self.grace
 
     def _write(self) -> None:
         """Write our register, which is a sign of life too."""
@@ -237,10 +227,6 @@ def remove_side_study(storage: BaseStorage, study: str) -> None:
     if tokens and all({"owner", "beat"} & set(token.user_attrs) for token in tokens):
         with suppress(KeyError):  # another controller was faster
             storage.delete_study(side)
-
-
-def _identity(said: dict[str, Any]) -> Identity:
-    return Identity(*(said[key] for key in ("machine", "pid", "started")))
 
 
 def _machine() -> str:

@@ -84,9 +84,11 @@ def open_storage(url: str, make: bool = True, check: bool = True) -> BaseStorage
                 storage = RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
             return translate_errors(optuna.storages.get_storage(storage), context)
     except ImportError as error:
-        raise ConfigError(
-            f"The storage {shown(url)} needs a package that is not installed: {_missing(error)}"
-        ) from error
+        # Optuna and SQLAlchemy wrap the error that names the module.
+        names = [str(name) for cause in causes(error, suppressed=True) if (name := getattr(cause, "name", None))]
+        module = names[0].partition(".")[0] if names else ""
+        remedy = f"pip install '{PACKAGES.get(module, module)}'." if module else "install its driver."
+        raise ConfigError(f"The storage {shown(url)} needs a package that is not installed: {remedy}") from error
     except sqlalchemy.exc.ArgumentError as error:  # an unknown driver too
         raise ConfigError(f"The storage {shown(url)} cannot be opened: {error}") from error
     raise _refusal(url)
@@ -145,13 +147,6 @@ def _path(url: str) -> Path:
 def _beside(path: Path) -> tuple[str, ...]:
     """Name the files that are only beside a storage with content."""
     return f"{path.name}-wal", "leaderboard.csv"
-
-
-def _missing(error: BaseException) -> str:
-    """Name what to install. Optuna and SQLAlchemy wrap the error that names the module."""
-    names = [str(name) for cause in causes(error, suppressed=True) if (name := getattr(cause, "name", None))]
-    module = names[0].partition(".")[0] if names else ""
-    return f"pip install '{PACKAGES.get(module, module)}'." if module else "install its driver."
 
 
 def _sqlite(path: Path, url: str, make: bool, check: bool) -> BaseStorage:
@@ -267,8 +262,10 @@ class AtomicJournalBackend(JournalFileBackend):
             if not content.startswith(RECORD[: len(content)]):
                 raise ConfigError(f"{self.path} is no journal of Optuna; choose another file. It was left alone.")
             start = content.rfind(b"\n", 0, -1) + 1
-            if content and not _is_record(content[start:]):
-                self._cut(file, start)
+            with suppress(ValueError):  # of what is no JSON
+                if not content or (content.endswith(b"\n") and isinstance(json.loads(content[start:]), dict)):
+                    return
+            self._cut(file, start)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Append whole lines, or none: an earlier torn line is cut off; ours is taken back if it fails."""
@@ -302,13 +299,6 @@ class AtomicJournalBackend(JournalFileBackend):
         file.truncate(start)
         log.warning("The last line of %s was torn; it was cut off, and is kept in %s.torn", self.path, self.path.name)
         return start
-
-
-def _is_record(line: bytes) -> bool:
-    try:
-        return line.endswith(b"\n") and isinstance(json.loads(line), dict)
-    except ValueError:
-        return False
 
 
 @dataclass(frozen=True)
