@@ -150,12 +150,12 @@ def read(study: optuna.Study, runs: Path, objectives: tuple[Objective, ...] | No
     origins = [_json(trial.run / "provenance.json") for trial in trials if trial.run]
     kept = [cards for document in documents if (cards := document.get("cards"))]
     confirmations = _confirmations(study, runs)
-    finished = {trial.number: run_scores(trial.run, runs) for trial in trials if trial.role == "finished"}
+    own = {trial.number: run_scores(trial.run, runs) for trial in trials if trial.role == "finished"}
     again: dict[int, dict[int, RunScores]] = {}
     for run in confirmations:
         if run.role == "finished" and isinstance(run.confirms, int) and isinstance(run.seed, int):
             again.setdefault(run.confirms, {})[run.seed] = run_scores(run.run, runs)
-    opinion = Opinion.of(finished, again)
+    opinion = Opinion.of(own, again)
     return StudyRecord(
         name=study.study_name,
         objectives=objectives,

@@ -191,20 +191,17 @@ def check(
     fruitless: bool = False,
     next_step: str = "",
 ) -> list[Change]:
-    """Refuse what changed, unless it was accepted by name; return the changes, all accepted.
+    """Refuse what changed since the first start (StudyError), unless it was accepted by name; return what changed.
 
     Args:
-        before: of the first start.
+        before: contract of the first start.
         now: of this one.
         allowed: names of accepted changes, see `Change.accepted`. Names of what did not change do no harm, so that the
             same line can be given again.
         study: which, and where it is kept, in words.
-        naming: the key by which the user names another study.
+        naming: key by which the user names another study.
         fruitless: all trials of the study failed, so there is nothing that new ones must be comparable with.
-        next_step: what can be done with a study that is not gone on with.
-
-    Raises:
-        StudyError: at least one was not accepted; with all of them, and what can be done.
+        next_step: what can be done with a study that is not continued.
 
     >>> old, new = (Contract(None, ["minimize"], {}, config={"epochs": n}) for n in (5, 9))
     >>> check(old, new, allowed=["epochs"])[0].after

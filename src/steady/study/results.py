@@ -189,10 +189,8 @@ def seconds(trial: FrozenTrial) -> float | None:
 def _results(study: optuna.Study) -> str:
     front = sorted(select.best_trials(study), key=lambda trial: trial.number)  # as upstream's list
     if len(study.directions) == 1:
-        best: dict[str, Any] = {
-            "best_params": front[0].params if front else {},
-            "best_value": front[0].value if front else None,
-        }
+        params, value = (front[0].params, front[0].value) if front else ({}, None)
+        best: dict[str, Any] = {"best_params": params, "best_value": value}
     else:
         best = {"solutions": [{"params": trial.params, "values": trial.values} for trial in front]}
     return OmegaConf.to_yaml(OmegaConf.create({"name": "optuna", **best}))
