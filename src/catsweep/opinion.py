@@ -23,7 +23,7 @@ from catsweep.metrics.judge import (
     rank_agreement,
     run_scores,
 )
-from catsweep.selection import Trials, find_run
+from catsweep.selection import FinishedTrials, find_run
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class Opinion:
         }
 
 
-def read(trials: Trials, runs: Path, also: Iterable[int] = ()) -> Opinion:
+def read(trials: FinishedTrials, runs: Path, also: Iterable[int] = ()) -> Opinion:
     """Read what the run folders of a study say.
 
     Args:

@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from optuna.trial import TrialState
 
-from steady.confirm.confirmation_stage import CONFIRMATION, ConfirmationStage, typical_seconds
+from steady.confirm.confirmation_stage import ConfirmationStage, typical_seconds
 from steady.exceptions import ConfigError, StorageError, StudyError
 from steady.options import read
 from steady.places import exit_with_message
@@ -34,7 +34,7 @@ from steady.run.study_opener import StudyOpener, command, has_finished, seed, st
 from steady.study import budget, meta, results
 from steady.study.artifacts import Artifacts
 from steady.study.leases import Leases, remove_side_study
-from steady.study.storage import shown
+from steady.study.storage import CONFIRMATION, shown
 from steady.study.storage_errors import ErrorTranslator
 from steady.watch.dry_run import print_dry_run
 from steady.watch.progress import ProgressReporter

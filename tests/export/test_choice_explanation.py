@@ -9,13 +9,14 @@ import pytest
 from catsweep.export.choice import Explanation
 from catsweep.metrics.judge import RunScores
 from catsweep.opinion import Opinion
-from catsweep.selection import Candidate, Choice, Objective, Seeds, Trials
+from catsweep.selection import FinishedTrials, Seeds
 from steady import printing
 from steady.confirm import confirmation
 from steady.confirm.confirmation import Confirmation
+from steady.study.select import Objective, ScoredTrial, TrialChoice
 
-BEST, OTHER, LAST = Candidate(1, (40.0, 0.2)), Candidate(0, (50.0, 0.9)), Candidate(2, (60.0, 0.1))
-TRIALS = Trials(
+BEST, OTHER, LAST = ScoredTrial(1, (40.0, 0.2)), ScoredTrial(0, (50.0, 0.9)), ScoredTrial(2, (60.0, 0.1))
+TRIALS = FinishedTrials(
     study="cats",
     objectives=(Objective("val/fid", maximise=False), Objective("val/ssim", maximise=True)),
     finished=(OTHER, BEST, LAST),
@@ -28,8 +29,8 @@ FOUND = Confirmation(
     objectives=("val/fid", "val/ssim"),
     directions=("minimize", "maximize"),
     candidates=(
-        confirmation.Candidate(0, OTHER.values, {1: (51.0, 0.8), 2: (53.0, 0.9)}),
-        confirmation.Candidate(1, BEST.values, {1: (54.0, 0.1), 2: (56.0, 0.3)}),
+        confirmation.ConfirmedTrial(0, OTHER.values, {1: (51.0, 0.8), 2: (53.0, 0.9)}),
+        confirmation.ConfirmedTrial(1, BEST.values, {1: (54.0, 0.1), 2: (56.0, 0.3)}),
     ),
     tied=(1,),
     considered=(1, 0),
@@ -42,10 +43,10 @@ AGAIN = {0: {1: RunScores({"val/recall": 0.25}), 2: RunScores({"val/recall": 0.7
 
 
 def explained(
-    chosen: Candidate, found: Confirmation | None, followed: bool = False, remark: str = "", opinion: Opinion = NONE
+    chosen: ScoredTrial, found: Confirmation | None, followed: bool = False, remark: str = "", opinion: Opinion = NONE
 ) -> Explanation:
     seeds = Seeds(chosen.number, found, followed, "the line")
-    return Explanation(TRIALS, Choice(chosen, "the reason"), Path("outputs/cats/1"), seeds, opinion, remark)
+    return Explanation(TRIALS, TrialChoice(chosen, "the reason"), Path("outputs/cats/1"), seeds, opinion, remark)
 
 
 def test_the_page_without_a_confirmation() -> None:
@@ -116,7 +117,7 @@ def test_names_are_no_markup() -> None:
     )  # fmt: skip
     found = dataclasses.replace(FOUND, objectives=(f"{name}0", f"{name}1"))
     console = printing.console(width=300, file=io.StringIO())
-    Explanation(trials, Choice(BEST, name), Path(name), Seeds(1, found, False, name), NONE, name).print(console)
+    Explanation(trials, TrialChoice(BEST, name), Path(name), Seeds(1, found, False, name), NONE, name).print(console)
     said = console.file.getvalue()
     assert f"Pareto set of {name}" in said
     assert f"{name}0 under other seeds" in said
