@@ -1,4 +1,4 @@
-"""Build the Lightning trainer of a run, without the work that Lightning does for nothing in every step.
+"""Build the Lightning trainer of a run, with its callbacks, and without hooks that do nothing.
 
 A small network takes a GPU a millisecond or two a step, in which the processor must hand out the next one. Lightning
 calls each hook of each callback in every step, and times each call, whether or not there is anything to do.
@@ -74,7 +74,7 @@ def build_trainer(
 def callbacks(
     cfg: DictConfig, folder: Path, scorer: Scorer, logged: bool, reporter: TrialReporter | None = None
 ) -> list[pl.Callback]:
-    """Make the callbacks of a run; scores first, since checkpoints and early stopping read what they log."""
+    """Build the callbacks of a run; scores first, since checkpoints and early stopping read what they log."""
     checkpoints, rung_score = folder / LAST_CHECKPOINT.parent, scorer.rung_names()[0]
     result: list[pl.Callback] = [
         ScoreCallback(scorer),
@@ -92,7 +92,8 @@ def callbacks(
     if cfg.minutes is not None:
         result.append(Timer({"seconds": cfg.minutes * 60}, verbose=False))
     if _epochs_between(cfg, scorer) is None:
-        result.append(validation.TimedValidation(list(cfg.rungs) if reporter else ()))
+        # At rungs of a single run, too: it then chooses its best checkpoint among the same as a trial.
+        result.append(validation.TimedValidation(list(cfg.rungs)))
     if logged:
         result.append(LearningRateMonitor("epoch"))
     if reporter:
@@ -121,7 +122,7 @@ def resolve_precision(precision: str, accelerator: str) -> str:
 
 
 def without_idle_hooks(objects: Iterable[Hooked]) -> list[Hooked]:
-    """Set the hooks of the step that a class did not write to None, in place; Lightning passes over such a hook."""
+    """Set the hooks of a step that a class inherits to None, in place, so that Lightning skips them."""
     changed = list(objects)
     for one in changed:
         base = pl.Callback if isinstance(one, pl.Callback) else pl.LightningModule
@@ -132,7 +133,7 @@ def without_idle_hooks(objects: Iterable[Hooked]) -> list[Hooked]:
 
 
 class Untimed(Profiler):
-    """A profiler that measures nothing, at no cost: Lightning's own runs a generator for each hook."""
+    """A profiler that measures nothing; Lightning's own default runs a generator for each hook."""
 
     _nothing = nullcontext()
 
