@@ -28,11 +28,7 @@ NEW_RUN = "Start a new run without resume."
 
 
 def scores_of(folder: Path, told: bool = False) -> dict[str, Any] | None:
-    """Read a run's `metrics.json`.
-
-    Returns:
-        None if there is none, or a torn one, which is logged unless it was `told`.
-    """
+    """Read a run's `metrics.json`; None if there is none, or a torn one, which is logged unless it was `told`."""
     if not (folder / SCORES).exists():
         return None
     try:
@@ -45,7 +41,7 @@ def scores_of(folder: Path, told: bool = False) -> dict[str, Any] | None:
 
 
 def scores_of_trial(cfg: DictConfig, folder: Path) -> dict[str, float] | None:
-    """Read the scores of a trial whose process ended between its scores and its study; None if there are none.
+    """Read the scores of a trial whose process ended before it told its study; None if there are none.
 
     Raises:
         ConfigError: the scores are another study's, whose folder this trial would write over.
@@ -130,11 +126,7 @@ def checkpoint_of(cfg: DictConfig, folder: Path, model: pl.LightningModule) -> s
 
 
 def check_photos(cfg: DictConfig, folder: Path, digest: str) -> None:
-    """Refuse other photos than the run was begun with, which the same configuration may name.
-
-    Raises:
-        ConfigError: they are others.
-    """
+    """Raise a `ConfigError` if the run to resume was begun with other photos, which the same configuration may name."""
     if not cfg.resume or not (folder / PROVENANCE).exists():
         return
     try:
@@ -217,11 +209,7 @@ def _new_keys(before: Any, now: Any, path: str = "") -> Iterator[str]:
 
 
 def _require_larger_budget(cfg: DictConfig, before: dict[str, Any], record: dict[str, Any]) -> None:
-    """Refuse to train a finished run no longer than it was: that would only write its record again.
-
-    Raises:
-        ConfigError: saying which budget would do.
-    """
+    """Refuse to train a finished run no longer than it was: that would only write its record again."""
     done, epochs = _number(record.get("epochs")), _number(before.get("epochs"))
     minutes = math.inf if before.get("minutes") is None else _number(before.get("minutes"))
     now = math.inf if cfg.minutes is None else cfg.minutes
