@@ -48,14 +48,7 @@ def grid(images: Images, columns: int | None = None, padding: int = 2) -> Images
 
 
 def rows(*batches: Images, padding: int = 2) -> Images:
-    """Lay out batches one above the other, one row each, so that a column compares the same item.
-
-    Args:
-        batches: uint8 arrays of one common shape (N, H, W, 3), for example originals, then reconstructions.
-        padding: white pixels around each image.
-
-    Returns:
-        uint8, one page as `grid` makes it, `len(batches)` rows of N columns.
+    """Lay out batches of one shape (N, H, W, 3), uint8, one row each, so that a column compares the same item.
 
     Raises:
         ValueError: no batch, or batches of different shapes.
@@ -67,25 +60,12 @@ def rows(*batches: Images, padding: int = 2) -> Images:
 
 
 def enlarge(images: Images, side: int) -> Images:
-    """Enlarge small images by a whole factor, so that each pixel becomes a square.
-
-    Args:
-        images: uint8, shape (N, H, W, 3).
-        side: greatest width of an enlarged image, pixels.
-
-    Returns:
-        uint8, shape (N, factor * H, factor * W, 3); factor is at least 1.
-    """
+    """Enlarge images (N, H, W, 3) by the greatest whole factor, at least 1, that keeps them within `side` pixels."""
     factor = max(1, side // images.shape[2])
     return images.repeat(factor, axis=1).repeat(factor, axis=2)
 
 
 def save_png(path: Path, image: Images) -> None:
-    """Write an image atomically: a reader sees the old file or the new one.
-
-    Args:
-        path: of the file; missing folders are made.
-        image: uint8, shape (H, W, 3).
-    """
+    """Write an image, uint8 (H, W, 3), atomically; missing folders are made."""
     with replacing(path) as unfinished:
         Image.fromarray(image).save(unfinished, format="PNG")
