@@ -1,11 +1,9 @@
 """The adversarial term of a VAE-GAN (Larsen et al. 2016, arXiv:1512.09300): what a discriminator adds to a VAE.
 
-A VAE's reconstructions are blurred, for that is what a pixelwise loss rewards where a latent leaves the details open,
-and its decoder never sees draws from the prior while it trains. Here a discriminator judges such draws, and its
-features of a photo and of its reconstruction may also be compared (the paper's learned similarity).
-
-`VAE` hands over photos, their reconstructions and draws from the prior in each step, and takes back a gradient for the
-images. By algorithm 1 of the paper the encoder learns from the reconstructions and the divergence alone.
+A pixelwise loss rewards blur where a latent leaves the details open, and a VAE's decoder never sees draws from the
+prior while it trains. Here a discriminator judges such draws, and its features of a photo and of its reconstruction may
+also be compared (the paper's learned similarity). By algorithm 1 of the paper the encoder learns from the
+reconstructions and the divergence alone.
 """
 
 from collections.abc import Callable
@@ -26,20 +24,6 @@ _TINY = 1e-12  # of the norm of a gradient, which is above 1e-4
 class AdversarialTerm(nn.Module):
     """A discriminator with its loss, optimizer, augmentation and weight.
 
-    Args:
-        discriminator: factory; not called if `weight` is 0.
-        loss: of the discriminator and of the decoder, see `catsweep.losses.adversarial`.
-        optimizer: factory, of the discriminator.
-        augment: applied to everything the discriminator sees, (N, 3, H, W) in [0, 1] to the same.
-        weight: length of the adversarial gradient, in units of the reconstruction's, both at the images (Esser et al.
-            2021, arXiv:2012.09841, equation 7, takes them at the decoder's last layer, for two passes back through it).
-            0: there is no discriminator.
-        start: share of the run, in [0, 1], before which the discriminator and its gradient rest.
-        similarity: share, in [0, 1], of the reconstruction loss that compares what the discriminator sees.
-
-    Raises:
-        ConfigError: `loss` has a gradient penalty, which is not taken here.
-
     >>> from catsweep.losses.adversarial import Hinge
     >>> term = AdversarialTerm(Discriminator, Hinge(), torch.optim.Adam, nn.Identity(), 0.0, 0.0, similarity=0.0)
     >>> photos, drawn = torch.zeros(2, 3, 8, 8), torch.ones(2, 3, 8, 8)
@@ -50,13 +34,13 @@ class AdversarialTerm(nn.Module):
 
     def __init__(
         self,
-        discriminator: Callable[[], Discriminator],
-        loss: AdversarialLoss,
-        optimizer: OptimizerFactory,
-        augment: nn.Module,
-        weight: float,
-        start: float,
-        similarity: float,
+        discriminator: Callable[[], Discriminator],  # not called if `weight` is 0
+        loss: AdversarialLoss,  # of the discriminator and of the decoder; one with a gradient penalty is a ConfigError
+        optimizer: OptimizerFactory,  # of the discriminator
+        augment: nn.Module,  # of all that the discriminator sees, (N, 3, H, W) in [0, 1] to the same
+        weight: float,  # length of the adversarial gradient, in units of the reconstruction's; 0: no discriminator
+        start: float,  # share of the run, in [0, 1], before which the discriminator and its gradient rest
+        similarity: float,  # share, in [0, 1], of the reconstruction loss that compares what the discriminator sees
     ):
         super().__init__()
         if loss.gradient_penalty:
@@ -105,6 +89,7 @@ class AdversarialTerm(nn.Module):
         values["generator_loss"] = self._generator_loss(seen_photos, seen_draws)
         # One pass back for both: reconstructions and draws are images of their own.
         (gradient,) = torch.autograd.grad(reconstruction + values["generator_loss"], images)
+        # Esser et al. 2021 (arXiv:2012.09841, equation 7) compare at the last layer, for two more passes back.
         lengths = [part.norm() for part in (gradient[:n], gradient[n:])]
         gradient[n:] *= self.weight * lengths[0] / (lengths[1] + _TINY)
         return gradient, values
@@ -136,14 +121,11 @@ class AdversarialTerm(nn.Module):
 
 
 def dissimilarity(seen: list[Tensor], wanted: list[Tensor], photos: Tensor) -> Tensor:
-    """Compute the squared error in what a discriminator sees, averaged over its levels, in the currency of `mse`.
+    """Compute the squared error in what a discriminator sees, averaged over its levels, in the unit of `mse`.
 
     Each level's error counts as a share of that level's variance over the photos, which then is the same share of the
     variance of their pixels: for a discriminator that sees the pixels themselves, it is `mse`. `seen` are maps
-    (N, c, h, w) of reconstructions, `wanted` those of photos (N, 3, H, W) in [0, 1].
-
-    Returns:
-        A scalar: summed over an image, averaged over the batch.
+    (N, c, h, w) of reconstructions, `wanted` those of photos (N, 3, H, W). Returns a scalar per image.
 
     >>> photos = torch.rand(2, 3, 8, 8)
     >>> dissimilarity([photos], [photos], photos)

@@ -1,9 +1,8 @@
 """Convolutional encoders and decoders, and the blocks that they stack (Radford et al. 2015, arXiv:1511.06434).
 
-`ConvArchitecture` checks what both need; `VAE`, `DCGAN` and `PlainDiscriminator` take its fields as arguments.
 `conf/block/*.yaml` names a family of three factories: `down` halves an image, `up` doubles it, `output` doubles it into
-RGB: plain (Radford et al.) or residual (He et al. 2015). A new family is three such classes and a YAML.
-Convolutions before a normalization have no bias, which it would subtract again. The others have one.
+RGB. A new family is three such classes and a YAML. Convolutions before a normalization have no bias, which it would
+subtract again.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from catsweep.errors import ConfigError
 
 Activation = Callable[[], nn.Module]
-Normalization = Callable[[int], nn.Module]
+Normalization = Callable[[int], nn.Module]  # of a channel count
 
 
 def initialize(module: nn.Module) -> None:
@@ -51,8 +50,6 @@ def convolution(
     normalization: Normalization,
 ) -> tuple[nn.Module, nn.Module]:
     """Build a convolution, plain or transposed, of a kernel, stride and padding, and the normalization after it.
-
-    It has a bias only if that is the identity.
 
     >>> convolution(nn.Conv2d, 3, 8, (4, 2, 1), nn.BatchNorm2d)[0].bias is None
     True
@@ -160,15 +157,6 @@ class ResidualOutput(nn.Sequential):
 class ConvArchitecture:
     """The sizes and parts of a convolutional encoder or decoder.
 
-    Attributes:
-        image_size: side of the square images, in pixels; a multiple of 2^halvings.
-        halvings: number of stages (the depth), at least 1.
-        channels: of the stage next to the image (the width), at least 1; doubled at each further one.
-        max_channels: bound of that doubling, at least 1.
-        block: factories by name: `down` for an encoder, `up` and `output` for a decoder.
-        normalization: factory, from a channel count.
-        activation: factory.
-
     Raises:
         ConfigError: a size is out of range, or the image cannot be halved that often.
 
@@ -178,11 +166,11 @@ class ConvArchitecture:
     (4, [32, 64, 128, 256])
     """
 
-    image_size: int
-    halvings: int
-    channels: int
-    max_channels: int
-    block: Mapping[str, Callable[..., nn.Module]]
+    image_size: int  # side of the square images, in pixels; a multiple of 2^halvings
+    halvings: int  # number of stages (the depth), at least 1
+    channels: int  # of the stage next to the image (the width), at least 1; doubled at each further one
+    max_channels: int  # bound of that doubling, at least 1
+    block: Mapping[str, Callable[..., nn.Module]]  # factories: `down` for an encoder, `up` and `output` for a decoder
     normalization: Normalization
     activation: Activation
 
@@ -214,11 +202,7 @@ class ConvArchitecture:
         return [min(self.channels * 2**stage, self.max_channels) for stage in range(self.halvings)]
 
     def factory(self, name: str) -> Callable[..., nn.Module]:
-        """The factory of a block: `down`, `up` or `output`.
-
-        Raises:
-            ConfigError: the family of blocks has none of this name.
-        """
+        """The factory `down`, `up` or `output`; a `ConfigError` if the family of blocks has none."""
         if name not in self.block:
             raise ConfigError(f"A block needs down, up and output, as conf/block/plain.yaml; got {list(self.block)}.")
         return self.block[name]

@@ -2,8 +2,7 @@
 
 Averaged generator weights (Yazıcı et al. 2018), discriminators to choose from (`catsweep.models.discriminator`), R1
 (Mescheder et al. 2018) every few steps (Karras et al. 2020, "lazy"), DiffAugment (Zhao et al. 2020), a learning rate
-for each side (Heusel et al. 2017). `catsweep.training` builds it from `conf/model/dcgan.yaml`; Lightning trains it;
-the rest of the code sees a `catsweep.models.generator.Generator`.
+for each side (Heusel et al. 2017). Named by `conf/model/dcgan.yaml`, trained by Lightning.
 """  # noqa: RUF002  # a name with dotless i's
 
 from collections.abc import Iterator
@@ -35,28 +34,7 @@ from catsweep.models.optimization import (
 
 
 class DCGAN(EpochMeans):
-    """A deep convolutional GAN.
-
-    Args:
-        latent_size: length of the latent.
-        adversarial_loss: see `catsweep.losses.adversarial`.
-        optimizer: factory, used for both networks.
-        schedule: learning-rate multiplier, for both.
-        generator_lr: learning rate of the generator.
-        discriminator_lr: learning rate of the discriminator.
-        ema_decay: decay of the averaged generator per step, in [0, 1); 0 turns the average off.
-        r1_gamma: weight gamma of the R1 penalty, gamma / 2 times E‖∇D(x)‖²; 0 turns it off.
-        r1_every: steps between two R1 penalties, each then weighted that much more.
-        augment: applied to everything the discriminator sees, (N, 3, H, W) in [0, 1] to the same.
-        discriminator: None: a `PlainDiscriminator` of the generator's architecture and the three arguments that
-            follow, as in configurations from before there were others.
-        discriminator_normalization: of that one; None: as the generator's.
-        discriminator_activation: of that one; None: leaky, with a slope of 0.2.
-        spectral_norm: of that one.
-        **architecture: of the generator, the fields of `ConvArchitecture`.
-
-    Raises:
-        ConfigError: `image_size` cannot be halved that often.
+    """A deep convolutional GAN; elsewhere a `catsweep.models.generator.Generator`.
 
     >>> from catsweep.losses.adversarial import Hinge
     >>> from catsweep.models.blocks import PlainDown, PlainOutput, PlainUp
@@ -73,19 +51,19 @@ class DCGAN(EpochMeans):
         self,
         latent_size: int,
         adversarial_loss: AdversarialLoss,
-        optimizer: OptimizerFactory,
-        schedule: Schedule,
+        optimizer: OptimizerFactory,  # for both networks
+        schedule: Schedule,  # multiplier of both learning rates
         generator_lr: float,
         discriminator_lr: float,
-        ema_decay: float,
-        r1_gamma: float,
-        r1_every: int,
-        augment: nn.Module,
-        discriminator: Discriminator | None = None,
-        discriminator_normalization: Normalization | None = None,
-        discriminator_activation: Activation | None = None,
+        ema_decay: float,  # of the averaged generator, per step, in [0, 1); 0 turns the average off
+        r1_gamma: float,  # weight γ of R1, γ / 2 times E‖∇D(x)‖²; 0 turns it off
+        r1_every: int,  # steps between two R1 penalties, each then weighted that much more
+        augment: nn.Module,  # of all that the discriminator sees, (N, 3, H, W) in [0, 1] to the same
+        discriminator: Discriminator | None = None,  # None: a plain one, by the next three (older runs)
+        discriminator_normalization: Normalization | None = None,  # None: as the generator's
+        discriminator_activation: Activation | None = None,  # None: leaky, with a slope of 0.2
         spectral_norm: bool = False,
-        **architecture: Any,
+        **architecture: Any,  # of the generator, the fields of `ConvArchitecture`
     ):
         super().__init__()
         self.automatic_optimization = False
@@ -107,17 +85,11 @@ class DCGAN(EpochMeans):
 
     @classmethod
     def check_config(cls, cfg: DictConfig) -> None:
-        """Refuse gradient penalties, also R1, of a projected discriminator that is normalized over the batch.
+        """Raise a `ConfigError` for gradient penalties of a projected discriminator that is normalized over the batch.
 
-        Both penalize the slope at single images, taken of the sum of all logits: it is that of each image only if no
-        other one's logit depends on it, and what is normalized over the batch has the same sum whatever the images
-        are. The plain discriminator is left to the user: both have been offered with it since there is one.
-
-        Args:
-            cfg: of a run, composed from `conf/train.yaml`.
-
-        Raises:
-            ConfigError: saying what there is instead.
+        They penalize the slope at single images, taken of the sum of all logits: it is that of each image only if no
+        other one's logit depends on it, and what is normalized over the batch has the same sum whatever the images are.
+        The plain discriminator is left to the user: both have been offered with it since there is one.
         """
         normalization = str(OmegaConf.select(cfg, "model.discriminator.normalization._target_"))
         if "network" not in (cfg.model.get("discriminator") or {}) or "BatchNorm" not in normalization:
@@ -139,7 +111,7 @@ class DCGAN(EpochMeans):
         return images
 
     def _see(self, images: Tensor) -> list[Tensor]:
-        """Augment images (N, 3, H, W) in [0, 1], while training, and compute what the discriminator judges of them."""
+        """Augment images (N, 3, H, W), while training, and compute what the discriminator judges of them."""
         return self.discriminator.see(self.augment(images) if self.training else images)
 
     def _judge(self, seen: list[Tensor]) -> Tensor:

@@ -133,20 +133,6 @@ class PretrainedVAE(FitsPrior, pl.LightningModule):
     It is built with random weights, from its architecture alone. Those of the source come when it is first trained;
     a checkpoint or a bundle has its own.
 
-    Args:
-        image_size: side of the square images, in pixels; a multiple of what the VAE reduces them by (8, usually).
-        source: see `read_architecture`.
-        subfolder: see there.
-        revision: see there.
-        architecture: the source's own `config.json`; None: it is read from the source.
-        train: `prior` trains a flow on the latents, and nothing of the VAE; `decoder` trains the decoder on
-            `reconstruction_loss`, and fits the prior, then a normal distribution, by moments.
-        couplings: of the flow, see `FlowPrior`.
-        hidden: see `FlowPrior`.
-        reconstruction_loss: (drawn, real), each (N, 3, H, W) in [0, 1], to a scalar.
-        optimizer: factory.
-        schedule: learning-rate multiplier.
-
     Raises:
         ConfigError: the source is not such a VAE, or not one of images of this size.
         DataError: the source cannot be read.
@@ -163,17 +149,17 @@ class PretrainedVAE(FitsPrior, pl.LightningModule):
 
     def __init__(
         self,
-        image_size: int,
-        source: str | None,
+        image_size: int,  # in pixels; a multiple of what the VAE reduces images by (8, usually)
+        source: str | None,  # see `read_architecture`
         subfolder: str | None,
         revision: str | None,
-        architecture: Mapping[str, Any] | None,
-        train: Literal["prior", "decoder"],
-        couplings: int,
-        hidden: int,
-        reconstruction_loss: Callable[[Tensor, Tensor], Tensor],
+        architecture: Mapping[str, Any] | None,  # the source's `config.json`; None: it is read from the source
+        train: Literal["prior", "decoder"],  # a flow on the latents, or the decoder with a normal distribution
+        couplings: int,  # of the flow, see `FlowPrior`
+        hidden: int,  # width of each coupling
+        reconstruction_loss: Callable[[Tensor, Tensor], Tensor],  # (drawn, real), (N, 3, H, W) in [0, 1], to a scalar
         optimizer: OptimizerFactory,
-        schedule: Schedule,
+        schedule: Schedule,  # multiplier of the learning rate
     ):
         super().__init__()
         self.source, self.subfolder, self.revision = source, subfolder, revision
