@@ -1,12 +1,12 @@
 """A pretrained VAE, Hugging Face's `AutoencoderKL`: its decoder fine-tuned, or a small prior learned on its latents.
 
-`catsweep.training` builds it from `conf/model/vae_pretrained.yaml`. The encoder is frozen, so its latents stay the
-same and there is no divergence to pay for: what makes standard normal latents into those of cats is a prior, fitted to
-them afterwards (as in latent diffusion, with a much larger one: Rombach et al. 2022, arXiv:2112.10752).
+The encoder is frozen, so its latents stay the same and there is no divergence to pay for: what makes standard normal
+latents into those of cats is a prior, fitted to them afterwards (as in latent diffusion, with a much larger one:
+Rombach et al. 2022, arXiv:2112.10752).
 
 `complete_config` writes the architecture (`config.json`) into a run's configuration, so that the model can be built
-again without its source. Only that and safetensors are read: no pickles, and no code. The package diffusers
-(`pip install 'catsweep[pretrained]'`) takes seconds to import, so this module does it late.
+again without its source. Only that and safetensors are read: no pickles, and no code. The package diffusers takes
+seconds to import, so this module does it late.
 """
 
 import inspect
@@ -65,7 +65,7 @@ def read_architecture(source: str | None, subfolder: str | None = None, revision
         raise _unreadable(source, subfolder, error) from error
     kind = found.get("_class_name") if isinstance(found, dict) else None
     if kind != KIND:
-        where = "subfolder " + subfolder if subfolder else "no subfolder"
+        where = f"subfolder {subfolder}" if subfolder else "no subfolder"
         raise ConfigError(
             f"model=vae_pretrained expects an {KIND}; {source} ({where}) is a {kind}. Of a whole pipeline, name the "
             f"folder of its VAE: model.subfolder=vae. Or take another: model.source={EXAMPLE}."
@@ -74,9 +74,7 @@ def read_architecture(source: str | None, subfolder: str | None = None, revision
 
 
 def build_autoencoder(config: Mapping[str, Any]) -> Any:
-    """Build an `AutoencoderKL` with random weights, of what `read_architecture` returned.
-
-    Entries that this version of diffusers does not know are left out.
+    """Build an `AutoencoderKL` with random weights from its `config.json`, as far as diffusers knows the entries.
 
     Raises:
         DataError: diffusers is not installed.
@@ -128,14 +126,11 @@ def load_autoencoder(model: nn.Module, source: str, subfolder: str | None = None
 
 
 class PretrainedVAE(FitsPrior, pl.LightningModule):
-    """A Hugging Face `AutoencoderKL` behind `catsweep.models.generator.LatentEncoder`.
+    """A Hugging Face `AutoencoderKL` as a `catsweep.models.generator.LatentEncoder`.
 
     It is built with random weights, from its architecture alone. Those of the source come when it is first trained;
-    a checkpoint or a bundle has its own.
-
-    Raises:
-        ConfigError: the source is not such a VAE, or not one of images of this size.
-        DataError: the source cannot be read.
+    a checkpoint or a bundle has its own. `train="prior"` trains a flow on the latents; `"decoder"` trains the decoder
+    on the reconstruction loss, and fits a normal distribution of the latents by moments.
 
     >>> from catsweep.losses.reconstruction import mse
     >>> config = {"block_out_channels": [8], "norm_num_groups": 4}
@@ -173,9 +168,8 @@ class PretrainedVAE(FitsPrior, pl.LightningModule):
         self.prior = FlowPrior(config.latent_channels, side, 0 if self.trains_decoder else couplings, hidden)
         self.register_buffer("pretrained_loaded", torch.tensor(False))  # of the state, so that a resumed run knows
         self.autoencoder.requires_grad_(False)
-        if self.trains_decoder:
-            for part in filter(None, (self.autoencoder.decoder, self.autoencoder.post_quant_conv)):
-                part.requires_grad_(True)
+        for part in filter(None, (self.autoencoder.decoder, self.autoencoder.post_quant_conv)):
+            part.requires_grad_(self.trains_decoder)
         self.reconstruction_loss = checked_once(reconstruction_loss)
         self.optimizer, self.schedule = optimizer, schedule
 
@@ -187,17 +181,13 @@ class PretrainedVAE(FitsPrior, pl.LightningModule):
 
     @classmethod
     def complete_config(cls, cfg: DictConfig) -> None:
-        """Write the architecture of the source into a run's configuration, unless it has one.
-
-        Raises:
-            CatsweepError: the source cannot be read, or is none.
-        """
+        """Write the architecture of the source into a run's configuration, unless it has one."""
         if cfg.model.architecture is None:
             cfg.model.architecture = read_architecture(cfg.model.source, cfg.model.subfolder, cfg.model.revision)
 
     @classmethod
     def ignored_groups(cls, model: Mapping[str, Any]) -> dict[str, str]:
-        """Groups of `conf/` that a configuration of the model does not use, each with the setting that it is by."""
+        """Groups of `conf/` that a configuration of the model does not use, each with the setting that says so."""
         return {"loss": "model.train=prior"} if model.get("train") == "prior" else {}
 
     def on_fit_start(self) -> None:
@@ -221,11 +211,11 @@ class PretrainedVAE(FitsPrior, pl.LightningModule):
         return self.draw(self.prior(latents)).clamp(0, 1)
 
     def reconstruct(self, images: Tensor) -> Tensor:
-        """Draw images again from the means of their latents: (N, 3, H, W) in [0, 1] to the same."""
+        """See `Reconstructor.reconstruct`: from the means of the latents."""
         return self.draw(self.encode(images)[0]).clamp(0, 1)
 
     def latents_of(self, images: Tensor) -> Tensor:
-        """See `LatentEncoder.latents_of`: the means of their latents, back through the prior."""
+        """See `LatentEncoder.latents_of`: the means, passed back through the prior."""
         return self.prior.inverse(self.encode(images)[0])
 
     def loss(self, images: Tensor, noise: Tensor | None) -> Tensor:
