@@ -47,9 +47,9 @@ def loader():
     return DataLoader(torch.ones(4, 3), batch_size=2)  # type: ignore[arg-type]  # any sequence will do
 
 
-def fitted(model, callback, epochs=2, sanity=0):
+def fitted(model, callback, epochs=2):
     trainer = pl.Trainer(
-        max_epochs=epochs, accelerator="cpu", logger=False, callbacks=[callback], num_sanity_val_steps=sanity,
+        max_epochs=epochs, accelerator="cpu", logger=False, callbacks=[callback], num_sanity_val_steps=0,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, log_every_n_steps=1,
     )  # fmt: skip
     trainer.fit(model, loader(), loader())
@@ -82,12 +82,6 @@ def test_each_evaluation_shows_the_same_latents_as_the_model_is_then(tmp_path):
 
 
 @lightning_fits
-def test_not_in_the_sanity_check(tmp_path):
-    fitted(Painter(), SampleGrid(tmp_path, n=4), epochs=1, sanity=1)
-    assert pages(tmp_path) == ["samples/epoch_0001.png"]
-
-
-@lightning_fits
 def test_a_run_that_ends_after_its_last_evaluation_shows_what_it_ended_with(tmp_path):
     model, trainer = Painter(), pl.Trainer(
         max_steps=5, accelerator="cpu", logger=False, callbacks=[SampleGrid(tmp_path, n=4)], num_sanity_val_steps=0,
@@ -116,7 +110,7 @@ def datamodule(images, first=0):
 
 def trainer_stub(**changes):
     stub = SimpleNamespace(
-        sanity_checking=False, is_global_zero=True, current_epoch=0, global_step=2, loggers=[],
+        is_global_zero=True, current_epoch=0, global_step=2, loggers=[],
         state=SimpleNamespace(fn="fit"), datamodule=datamodule(np.zeros((2, 4, 4, 3), np.uint8)),
         fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(_batches_that_stepped=70)),
     )  # fmt: skip

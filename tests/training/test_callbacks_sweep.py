@@ -78,13 +78,13 @@ def test_sigterm_stops_at_a_checkpoint_from_which_the_next_attempt_goes_on(
     compose: Compose, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = begin(url, NEVER)
-    plain = trainer.callbacks
-    monkeypatch.setattr(trainer, "callbacks", lambda *args: [*plain(*args), AskAfterTheFirstEpoch()])
+    plain = trainer.build_callbacks
+    monkeypatch.setattr(trainer, "build_callbacks", lambda *args: [*plain(*args), AskAfterTheFirstEpoch()])
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(InterruptedTrial, match="after 1 epochs"):
         fit.run(configure(compose, url), tmp_path / "0")
     assert signal.getsignal(signal.SIGTERM) == before
-    monkeypatch.setattr(trainer, "callbacks", plain)
+    monkeypatch.setattr(trainer, "build_callbacks", plain)
     memory.settle()  # two runs in one test
     study._storage.set_trial_user_attr(study.trials[0]._trial_id, meta.ATTEMPT, 1)
     later = configure(compose, url, attempt=1)
@@ -139,8 +139,8 @@ def test_sigterm_while_training_is_prepared_is_a_request_too(
     compose: Compose, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begin(url, NEVER)
-    plain = trainer.callbacks
-    monkeypatch.setattr(trainer, "callbacks", lambda *args: [AskBeforeTheFirstStep(), *plain(*args)])
+    plain = trainer.build_callbacks
+    monkeypatch.setattr(trainer, "build_callbacks", lambda *args: [AskBeforeTheFirstStep(), *plain(*args)])
     with pytest.raises(InterruptedTrial, match="after 0 epochs"):
         fit.run(configure(compose, url), tmp_path / "0")
 
@@ -157,8 +157,8 @@ def test_the_next_attempt_goes_on_from_the_checkpoint_before_a_torn_one(
 ) -> None:
     study = begin(url, NEVER)
     with monkeypatch.context() as patch:
-        plain = trainer.callbacks
-        patch.setattr(trainer, "callbacks", lambda *args: [*plain(*args), AskAfterTheSecondEpoch()])
+        plain = trainer.build_callbacks
+        patch.setattr(trainer, "build_callbacks", lambda *args: [*plain(*args), AskAfterTheSecondEpoch()])
         with pytest.raises(InterruptedTrial, match="after 2 epochs"):
             fit.run(configure(compose, url), tmp_path)
     memory.settle()  # two runs in one test

@@ -128,8 +128,8 @@ def test_lightning_validates_within_an_epoch_and_once_more_at_the_end(
     compose: Callable[..., DictConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(TimedValidation, "is_due", lambda self, trainer, epochs: round(epochs * 5) in (2, 7))
-    plain, steps = trainer.callbacks, Steps()
-    monkeypatch.setattr(trainer, "callbacks", lambda *args: [*plain(*args), steps])
+    plain, steps = trainer.build_callbacks, Steps()
+    monkeypatch.setattr(trainer, "build_callbacks", lambda *args: [*plain(*args), steps])
     cfg = compose("eval_every=auto", "minutes=60", "epochs=3")
     fit.run(cfg, tmp_path)
     assert steps.at == [2, 7]
@@ -141,5 +141,5 @@ def test_a_run_and_a_trial_are_evaluated_at_the_same_times(compose: Callable[...
     cfg = compose("eval_every=auto", "minutes=60", "rungs=[0.2,0.7]")
     scorer = instantiate(cfg.metrics)(ready=instantiate(cfg.data).ready)
     for reporter in (None, TrialReporter(optuna.create_study(), 0)):
-        made = trainer.callbacks(cfg, tmp_path, scorer, False, reporter)
+        made = trainer.build_callbacks(cfg, tmp_path, scorer, False, reporter)
         assert [one.rungs for one in made if isinstance(one, TimedValidation)] == [[0.2, 0.7]]

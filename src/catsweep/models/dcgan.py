@@ -6,7 +6,7 @@ for each side (Heusel et al. 2017). Named by `conf/model/dcgan.yaml`, trained by
 """  # noqa: RUF002  # a name with dotless i's
 
 from collections.abc import Iterator
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -18,19 +18,10 @@ from torch.nn.utils import parametrize
 from catsweep.errors import ConfigError
 from catsweep.images import to_float
 from catsweep.losses.adversarial import AdversarialLoss, interpolated_gradient_penalty, r1_penalty
+from catsweep.models import optimization
 from catsweep.models.blocks import Activation, ConvArchitecture, Decoder, Normalization, initialize
 from catsweep.models.discriminator import Discriminator, PlainDiscriminator
-from catsweep.models.optimization import (
-    EpochMeans,
-    MovingAverage,
-    OptimizerFactory,
-    Schedule,
-    build,
-    expected_steps,
-    of_first_process,
-    once_a_step,
-    take_step,
-)
+from catsweep.models.optimization import EpochMeans, MovingAverage, OptimizerFactory, Schedule
 
 
 class DCGAN(EpochMeans):
@@ -56,7 +47,7 @@ class DCGAN(EpochMeans):
         generator_lr: float,
         discriminator_lr: float,
         ema_decay: float,  # of the averaged generator, per step, in [0, 1); 0 turns the average off
-        r1_gamma: float,  # weight γ of R1, γ / 2 times E‖∇D(x)‖²; 0 turns it off
+        r1_gamma: float,  # weight of R1, half of it times E‖∇D(x)‖²; 0 turns it off
         r1_every: int,  # steps between two R1 penalties, each then weighted that much more
         augment: nn.Module,  # of all that the discriminator sees, (N, 3, H, W) in [0, 1] to the same
         discriminator: Discriminator | None = None,  # None: a plain one, by the next three (older runs)
@@ -161,7 +152,7 @@ class DCGAN(EpochMeans):
         return loss
 
     def _update(self, side: int, loss: Tensor) -> None:
-        take_step(self, side, loss)
+        optimization.take_step(self, side, loss)
         self.lr_schedulers()[side].step()  # type: ignore[index]  # Lightning gives a list, for there are two
 
     def training_step(self, batch: Tensor, batch_index: int) -> None:
@@ -169,7 +160,7 @@ class DCGAN(EpochMeans):
         real = to_float(batch)
         latents = torch.randn(len(batch), self.latent_size, device=self.device)
         if self._step_index() == 0:
-            self.discriminator.calibrate(of_first_process(self.trainer, real))
+            self.discriminator.calibrate(optimization.of_first_process(self.trainer, real))
         # One drawing serves both sides, and is seen once: the generator does not change in between.
         drawn = self.generator(latents).float()
         seen = self._see(real), self._see(drawn)
@@ -186,7 +177,8 @@ class DCGAN(EpochMeans):
 
     def configure_optimizers(self) -> pl.utilities.types.OptimizerLRScheduler:
         """Build the discriminator's optimizer, then the generator's; their schedules advance in `training_step`."""
-        total = once_a_step(partial(expected_steps, self.trainer))  # in batches, as each of the two counts its steps
+        # In batches: the optimizers count their steps together.
+        total = lru_cache(maxsize=1)(partial(optimization.expected_steps, self.trainer))
         sides = ((self.discriminator, self.discriminator_lr), (self.generator, self.generator_lr))
-        built = [build(network, self.optimizer, self.schedule, total, lr) for network, lr in sides]
+        built = [optimization.build(network, self.optimizer, self.schedule, total, lr) for network, lr in sides]
         return [optimizer for optimizer, _ in built], [schedule for _, schedule in built]

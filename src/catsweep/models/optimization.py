@@ -1,8 +1,9 @@
 """Parts of a training loop: optimizers and schedules of a run, averaged weights, means of logged values."""
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from itertools import chain
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import pytorch_lightning as pl
 import torch
@@ -17,7 +18,6 @@ from catsweep.instantiation import checked_once
 OptimizerFactory = Callable[..., Optimizer]  # of groups of parameters
 Schedule = Callable[[int, int], float]  # step and steps of the run to a multiplier of the learning rate
 Pairs = tuple[list[Tensor], list[Tensor]]  # averages and what they are of
-R = TypeVar("R")
 
 
 def decayed_groups(module: nn.Module) -> list[dict[str, object]]:
@@ -52,25 +52,6 @@ def expected_steps(trainer: pl.Trainer, step: int) -> int:
             if step and elapsed:
                 total = min(total, step * (elapsed + max(remaining, 0.0)) / elapsed)
     return max(1, step, round(total))
-
-
-def once_a_step(function: Callable[[int], R]) -> Callable[[int], R]:
-    """Cache the last value of a function of the step.
-
-    >>> calls = []
-    >>> cached = once_a_step(lambda step: calls.append(step) or step)
-    >>> cached(3), cached(3), cached(4), calls
-    (3, 3, 4, [3, 4])
-    """
-    last: tuple[int, R] | None = None
-
-    def remembered(step: int) -> R:
-        nonlocal last
-        if last is None or last[0] != step:
-            last = step, function(step)
-        return last[1]
-
-    return remembered
 
 
 def take_step(module: pl.LightningModule, side: int, loss: Tensor) -> None:
@@ -120,21 +101,13 @@ def build(
     factor = checked_once(schedule)
     built = optimizer(groups) if lr is None else optimizer(groups, lr=lr)
 
+    @lru_cache(maxsize=1)  # torch asks for each group of parameters
     def multiplier(step: int) -> float:
         total = total_steps(step)
         return factor(min(step, total), total)
 
-    return built, LambdaLR(built, once_a_step(multiplier))  # torch asks for each group of parameters
-
-
-def follow(other: LambdaLR) -> Schedule:
-    """Make a schedule that returns another optimizer's present multiplier, whatever its own step is.
-
-    >>> _, other = build(nn.Linear(1, 1), torch.optim.SGD, lambda step, total: 0.5, lambda step: 9)
-    >>> follow(other)(3, 9)
-    0.5
-    """
-    return lambda step, total: float(other.lr_lambdas[0](other.last_epoch))
+    # A function: of any other object torch would keep the attributes in checkpoints.
+    return built, LambdaLR(built, lambda step: multiplier(step))
 
 
 def rising(decay: float, updates: int) -> float:

@@ -5,7 +5,7 @@ encoder and decoder are in `catsweep.models.blocks`.
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -16,22 +16,11 @@ from catsweep.images import to_float
 from catsweep.instantiation import checked_once
 from catsweep.losses.divergence import free_bits as floor_divergence
 from catsweep.losses.divergence import kl_normal
+from catsweep.models import optimization
 from catsweep.models.adversarial_term import AdversarialTerm
 from catsweep.models.blocks import ConvArchitecture, Decoder, Encoder
 from catsweep.models.generator import evaluating
-from catsweep.models.optimization import (
-    EpochMeans,
-    MovingAverage,
-    OptimizerFactory,
-    Schedule,
-    build,
-    expected_steps,
-    follow,
-    of_first_process,
-    once_a_step,
-    rising,
-    take_step,
-)
+from catsweep.models.optimization import EpochMeans, MovingAverage, OptimizerFactory, Schedule, rising
 from catsweep.models.prior import DECAY, AggregatePrior, FitsPrior
 
 # A log-variance outside this range is a deviation below 1/150 or above 150: of no use, and its exp() may overflow.
@@ -180,7 +169,7 @@ class VAE(FitsPrior, EpochMeans):
         """Step the discriminator, from `start` on, then encoder and decoder."""
         step = self._batches()
         if step == 0:
-            term.calibrate(of_first_process(self.trainer, images))
+            term.calibrate(optimization.of_first_process(self.trainer, images))
         mean, log_variance = self._learning_posterior(images)
         latents = mean + (0.5 * log_variance).exp() * self._noise(images)
         playing = step >= term.start * self.expected_steps(step)
@@ -190,10 +179,10 @@ class VAE(FitsPrior, EpochMeans):
             draws = self._noise(images)
             latents = torch.cat([latents, draws if self.prior is None else self.prior(draws)])
         drawn = self.decoder(latents).float()
-        gradient, values = term.step(images, drawn, self.reconstruction_loss, partial(take_step, self, 1))
+        gradient, values = term.step(images, drawn, self.reconstruction_loss, partial(optimization.take_step, self, 1))
         divergence = kl_normal(mean, log_variance)
         charged = self._current_beta() * floor_divergence(divergence, self.free_bits)
-        take_step(self, 0, (drawn * gradient).sum() + charged)  # whose gradient at `drawn` is this one
+        optimization.take_step(self, 0, (drawn * gradient).sum() + charged)  # whose gradient at `drawn` is this one
         self._average()
         for schedule in self.lr_schedulers()[: 1 + playing]:  # type: ignore[index]  # a list, too
             schedule.step()
@@ -218,11 +207,14 @@ class VAE(FitsPrior, EpochMeans):
 
     def configure_optimizers(self) -> pl.utilities.types.OptimizerLRScheduler:
         """Build the optimizer, and the discriminator's, whose rate follows the same schedule, with every step."""
-        self.expected_steps = once_a_step(partial(expected_steps, self.trainer))
+        self.expected_steps = lru_cache(maxsize=1)(partial(optimization.expected_steps, self.trainer))
         autoencoder = nn.ModuleList([self.encoder, self.decoder])
-        optimizer, schedule = build(autoencoder, self.optimizer, self.schedule, self.expected_steps)
+        optimizer, schedule = optimization.build(autoencoder, self.optimizer, self.schedule, self.expected_steps)
         if self.adversarial is None:
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
         # By the batches of the run and not by its own steps, which may begin late.
-        other = build(self.adversarial, self.adversarial.optimizer, follow(schedule), lambda step: 1)
-        return [optimizer, other[0]], [schedule, other[1]]
+        [multiplier, *_] = schedule.lr_lambdas
+        adversarial = optimization.build(
+            self.adversarial, self.adversarial.optimizer, lambda *_: multiplier(schedule.last_epoch), lambda step: 1
+        )
+        return [optimizer, adversarial[0]], [schedule, adversarial[1]]

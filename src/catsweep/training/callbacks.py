@@ -84,7 +84,7 @@ class Collapse(pl.Callback):
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Raise a `DivergedError` if two evaluations in a row are below the bound, the second not above the first."""
         trained_on = trainer.fit_loop.epoch_loop.total_batch_idx + 1
-        if trainer.sanity_checking or (self.before is not None and trained_on < self.at + BATCHES_APART):
+        if self.before is not None and trained_on < self.at + BATCHES_APART:
             return
         self.at = trained_on
         before, self.before = self.before, on_rank_zero(trainer, lambda: self._relative_diversity(pl_module))
@@ -213,7 +213,7 @@ class EvaluationLine(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log where evaluations come after any step; the training values are those of the last epoch."""
-        if not trainer.check_val_every_n_epoch and not trainer.sanity_checking:
+        if not trainer.check_val_every_n_epoch:
             self._write(trainer)
 
     @staticmethod
@@ -300,7 +300,7 @@ class SweepCallback(pl.Callback):
             optuna.TrialPruned: on every rank, when the study prunes the trial.
             CatsweepError: scores that cannot be taken or reported; on every rank too.
         """
-        if is_timed(trainer) and not trainer.sanity_checking:
+        if is_timed(trainer):
             self._report_rungs(trainer, pl_module, budget_used(trainer, epochs_done(trainer)))
 
     def _report_rungs(self, trainer: pl.Trainer, pl_module: pl.LightningModule, share: float) -> None:
@@ -387,10 +387,9 @@ class SampleGrid(pl.Callback):
         self._drawn_at: int | None = None  # the trainer's global step
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw the pages on rank 0, but for Lightning's sanity check."""
-        if not trainer.sanity_checking:
-            # While fitting, Lightning counts the epoch that is being validated only afterwards.
-            self._draw(trainer, pl_module, trainer.current_epoch + (trainer.state.fn == TrainerFn.FITTING))
+        """Draw the pages on rank 0."""
+        # While fitting, Lightning counts the epoch that is being validated only afterwards.
+        self._draw(trainer, pl_module, trainer.current_epoch + (trainer.state.fn == TrainerFn.FITTING))
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw a last time when training ended after the last page, as a run bound by minutes does."""

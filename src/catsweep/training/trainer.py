@@ -23,18 +23,7 @@ from catsweep.data.ready import TRAIN
 from catsweep.instantiation import instantiate
 from catsweep.metrics.scorer import ScoreCallback, Scorer
 from catsweep.runs import LAST_CHECKPOINT
-from catsweep.training import resume, validation
-from catsweep.training.callbacks import (
-    BestCheckpoint,
-    Collapse,
-    EvaluationLine,
-    FiniteLoss,
-    LastCheckpoint,
-    Progress,
-    RandomState,
-    SampleGrid,
-    SweepCallback,
-)
+from catsweep.training import callbacks, resume, validation
 from steady.reporting import TrialReporter
 
 STEP_HOOKS = (
@@ -59,7 +48,7 @@ def build_trainer(
         **validation.lightning_keys(_epochs_between(cfg, scorer)),
         num_sanity_val_steps=0,
         log_every_n_steps=1,
-        callbacks=without_idle_hooks(callbacks(cfg, folder, scorer, bool(log_to), reporter)),
+        callbacks=without_idle_hooks(build_callbacks(cfg, folder, scorer, bool(log_to), reporter)),
         profiler=cfg.trainer.get("profiler") or Untimed(),
         logger=log_to or False,
         enable_model_summary=False,
@@ -71,21 +60,21 @@ def build_trainer(
     return trainer
 
 
-def callbacks(
+def build_callbacks(
     cfg: DictConfig, folder: Path, scorer: Scorer, logged: bool, reporter: TrialReporter | None = None
 ) -> list[pl.Callback]:
     """Build the callbacks of a run; scores first, since checkpoints and early stopping read what they log."""
     checkpoints, rung_score = folder / LAST_CHECKPOINT.parent, scorer.rung_names()[0]
     result: list[pl.Callback] = [
         ScoreCallback(scorer),
-        SampleGrid(folder),
-        FiniteLoss(),
-        RandomState(),
+        callbacks.SampleGrid(folder),
+        callbacks.FiniteLoss(),
+        callbacks.RandomState(),
         resume.Continuation(folder),
-        Progress(),
-        EvaluationLine(),
-        BestCheckpoint(checkpoints, rung_score),
-        LastCheckpoint(checkpoints),
+        callbacks.Progress(),
+        callbacks.EvaluationLine(),
+        callbacks.BestCheckpoint(checkpoints, rung_score),
+        callbacks.LastCheckpoint(checkpoints),
     ]
     if cfg.patience is not None:
         result.append(EarlyStopping(rung_score, patience=cfg.patience, check_on_train_epoch_end=False))
@@ -98,7 +87,7 @@ def callbacks(
         result.append(LearningRateMonitor("epoch"))
     if reporter:
         # A collapsed trial wastes a slot; a single run has somebody who looks at it, and may recover.
-        result += [Collapse(scorer), SweepCallback(reporter, scorer, list(cfg.rungs), folder)]
+        result += [callbacks.Collapse(scorer), callbacks.SweepCallback(reporter, scorer, list(cfg.rungs), folder)]
     return result
 
 
