@@ -88,11 +88,8 @@ class Checkpoints(TorchCheckpointIO):
 def read(file: Path) -> dict[str, Any]:
     """Read a checkpoint of Lightning on the CPU, after comparing each of its bytes with the checksums in it.
 
-    Returns:
-        Tensors and plain values only, nothing else is unpickled; with `state_dict` at the least.
-
-    Raises:
-        DataError: there is none, or it is torn; the message ends without a remedy.
+    Returns tensors and plain values only (nothing else is unpickled), with `state_dict` at the least; a `DataError`,
+    whose message ends without a remedy, if it is missing or torn.
     """
     require_whole(file)
     try:
@@ -140,15 +137,8 @@ def newest(
 ) -> tuple[Path, dict[str, Any]] | None:
     """Read the checkpoint that a run goes on from: the last, or the one before it if the last is torn, which is logged.
 
-    Args:
-        run: its folder.
-        accept: raises a `DataError` at the content of one that will not do.
-
-    Returns:
-        The file and its content; None if neither is there.
-
-    Raises:
-        DataError: what is there is torn.
+    `accept` raises a `DataError` at the content of one that will not do. Returns the file and its content; None if
+    neither is there; a `DataError` if what is there is torn.
     """
     torn = []
     for file in (run / LAST_CHECKPOINT, run / PREVIOUS_CHECKPOINT):

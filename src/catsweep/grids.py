@@ -15,15 +15,10 @@ BACKGROUND = 255  # white
 
 
 def grid(images: Images, columns: int | None = None, padding: int = 2) -> Images:
-    """Lay out images row by row on one white page.
+    """Lay out images, uint8 (N, H, W, 3), N at least 1, row by row on one white page.
 
-    Args:
-        images: uint8, shape (N, H, W, 3), N at least 1.
-        columns: images per row; as square as possible if None. Cells of an unfinished last row stay white.
-        padding: white pixels around each image.
-
-    Returns:
-        uint8, shape (rows * (H + padding) + padding, columns * (W + padding) + padding, 3).
+    Without `columns` as square as possible; cells of an unfinished last row stay white. Each image has `padding` white
+    pixels around it: a page is rows * (H + padding) + padding pixels high.
 
     Raises:
         ValueError: the images, the columns or the padding are not as above.

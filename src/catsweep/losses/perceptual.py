@@ -27,17 +27,8 @@ def perceptual(
     """Mix feature differences (what is there, and how sharp) with `l1` (colour and brightness).
 
     Each of the four depths is divided by what it saves per squared error, so that both terms, and each depth, are in
-    the currency of `mse`, and `features`, in [0, 1], is the share itself.
-
-    Args:
-        prediction: N x 3 x H x W in [0, 1]; H and W at least 16.
-        target: the same shape and range.
-        features: share of the feature differences.
-        network: `efficientnet_lite1`, or `efficientnet_lite0` where that is not the metric's.
-
-    Raises:
-        ConfigError: the shapes differ or are not N x 3 x H x W, or there is no such network.
-        MetricError: the network's weights cannot be read.
+    the currency of `mse`, and `features`, in [0, 1], is the share itself. Images are N x 3 x H x W, H and W at least 16
+    (else a ConfigError); a MetricError if the network's weights cannot be read.
 
     >>> images = torch.rand(1, 3, 32, 32)
     >>> perceptual(images, images).item()

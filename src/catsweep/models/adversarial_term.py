@@ -123,9 +123,8 @@ class AdversarialTerm(nn.Module):
 def dissimilarity(seen: list[Tensor], wanted: list[Tensor], photos: Tensor) -> Tensor:
     """Compute the squared error in what a discriminator sees, averaged over its levels, in the unit of `mse`.
 
-    Each level's error counts as a share of that level's variance over the photos, which then is the same share of the
-    variance of their pixels: for a discriminator that sees the pixels themselves, it is `mse`. `seen` are maps
-    (N, c, h, w) of reconstructions, `wanted` those of photos (N, 3, H, W). Returns a scalar per image.
+    Each level's error counts as a share of that level's variance over the photos (N, 3, H, W), times the variance of
+    their pixels: for a discriminator that sees the pixels themselves, it is `mse`. Returns a scalar per image.
 
     >>> photos = torch.rand(2, 3, 8, 8)
     >>> dissimilarity([photos], [photos], photos)

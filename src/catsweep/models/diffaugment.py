@@ -66,11 +66,9 @@ _PARTS: dict[str, Callable[[Tensor], Tensor]] = {"color": color, "translation": 
 
 
 class DiffAugment(nn.Module):
-    """A policy of augmentations, applied one after the other, without parameters or state.
+    """A policy of augmentations, any of color, translation, cutout (else a ConfigError), without parameters or state.
 
-    Args:
-        policy: any of color, translation, cutout (else a ConfigError), applied in this order whatever the order given:
-            grey that is moved or painted in must keep its colour. None of them leaves images as they are.
+    They are applied in this order whatever the order given: grey that is moved or painted in must keep its colour.
 
     >>> DiffAugment(["cutout", "color"])
     DiffAugment(color, cutout)

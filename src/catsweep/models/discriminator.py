@@ -51,10 +51,8 @@ class Discriminator(nn.Module):
 class PlainDiscriminator(Discriminator, Encoder):
     """An encoder with one output, the DCGAN's own discriminator (Radford et al. 2015).
 
-    Args:
-        down: factory of a halving stage, see `catsweep.models.blocks`.
-        spectral_norm: whether to bound the spectral norm of all layers (Miyato et al. 2018, arXiv:1802.05957).
-        **architecture: the other fields of `ConvArchitecture`; the activation is leaky in the paper.
+    Takes a factory of a halving stage and the other fields of `ConvArchitecture`; with `spectral_norm` the spectral
+    norm of all layers is bounded (Miyato et al. 2018, arXiv:1802.05957). In the paper the activation is leaky.
 
     >>> from catsweep.models.blocks import PlainDown
     >>> network = {"image_size": 16, "halvings": 2, "channels": 4, "max_channels": 8,

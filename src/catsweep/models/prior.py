@@ -231,14 +231,6 @@ class FitsPrior:
         if self.prior is not None:
             self.prior.fit()
 
-    def on_validation_start(self) -> None:
-        """Samples are drawn after this."""
-        self.fit_prior()
-
-    def on_train_epoch_end(self) -> None:
-        """The last checkpoint is written after this."""
-        self.fit_prior()
-
-    def on_train_end(self) -> None:
-        """A run may end within an epoch."""
-        self.fit_prior()
+    on_validation_start = fit_prior  # samples are drawn after this
+    on_train_epoch_end = fit_prior  # the last checkpoint is written after this
+    on_train_end = fit_prior  # a run may end within an epoch

@@ -40,10 +40,8 @@ EXTRA = "pip install 'catsweep[pretrained]'"
 def read_architecture(source: str | None, subfolder: str | None = None, revision: str | None = None) -> dict[str, Any]:
     """Read the `config.json` of a VAE, without Hugging Face's own entries.
 
-    Args:
-        source: id on the Hugging Face Hub (`user/name`), or a local folder as `save_pretrained` writes it.
-        subfolder: in which the VAE is, if the source is a whole pipeline.
-        revision: branch, tag or commit of a source on the Hub.
+    The source is an id on the Hugging Face Hub (`user/name`; `revision` is a branch, tag or commit of it), or a local
+    folder as `save_pretrained` writes it; `subfolder` is that of the VAE in a whole pipeline.
 
     Raises:
         ConfigError: no source, or something else than an `AutoencoderKL`.
@@ -76,10 +74,6 @@ def read_architecture(source: str | None, subfolder: str | None = None, revision
 def build_autoencoder(config: Mapping[str, Any]) -> Any:
     """Build an `AutoencoderKL` with random weights from its `config.json`, as far as diffusers knows the entries.
 
-    Raises:
-        DataError: diffusers is not installed.
-        ConfigError: an impossible configuration.
-
     >>> build_autoencoder({"block_out_channels": [8], "norm_num_groups": 4}).config.latent_channels
     4
     """
@@ -94,10 +88,7 @@ def build_autoencoder(config: Mapping[str, Any]) -> Any:
 
 
 def load_autoencoder(model: nn.Module, source: str, subfolder: str | None = None, revision: str | None = None) -> None:
-    """Load the weights of a source into what `build_autoencoder` built; arguments as for `read_architecture`.
-
-    Raises:
-        DataError: they cannot be had, or are not those of this architecture.
+    """Load the weights of a source into an autoencoder; a `DataError` if there are none, or of another architecture.
 
     >>> import tempfile
     >>> config = {"block_out_channels": [8], "norm_num_groups": 4}

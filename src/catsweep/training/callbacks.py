@@ -266,13 +266,13 @@ class SweepCallback(pl.Callback):
         self.asked_to_stop = self.asked_to_stop or trainer.received_sigterm
         self.begun = budget_used(trainer, trainer.current_epoch), self.clock()
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_end(self, *of_lightning: Any) -> None:
         """Restore the handler of SIGTERM."""
-        self._restore()
+        if self._handler is not None:
+            signal.signal(signal.SIGTERM, self._handler)
+            self._handler = None
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Restore the handler of SIGTERM."""
-        self._restore()
+    on_exception = on_train_end  # type: ignore[assignment]  # Lightning passes the exception by its place
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Raise `InterruptedTrial` if the trial was asked to stop or given to another process; it goes on later."""
@@ -347,11 +347,6 @@ class SweepCallback(pl.Callback):
 
     def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
         self.asked_to_stop = True
-
-    def _restore(self) -> None:
-        if self._handler is not None:
-            signal.signal(signal.SIGTERM, self._handler)
-            self._handler = None
 
 
 def _validates(trainer: pl.Trainer) -> bool:

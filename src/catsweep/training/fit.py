@@ -51,11 +51,7 @@ IGNORED = (
 
 
 def run(cfg: DictConfig, folder: Path | None = None) -> float | tuple[float, ...]:
-    """Train and score one generator, and write everything about it to the run's folder.
-
-    Args:
-        cfg: composed from `conf/train.yaml`.
-        folder: of the run; Hydra's output folder if None.
+    """Train and score one generator, and write everything about it to the run's folder (by default Hydra's).
 
     Returns:
         The values of `cfg.objective`: a float for one, a tuple in the same order for several.

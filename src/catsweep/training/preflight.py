@@ -18,11 +18,7 @@ if TYPE_CHECKING:
 
 
 def facts(cfg: DictConfig, examples: "Examples | None" = None) -> dict[str, Any]:
-    """Prepare the data and the scorer of a configuration, describe them, and try what is searched.
-
-    Args:
-        cfg: composed from `conf/train.yaml`, without the searched parameters.
-        examples: configurations that trials will have; None to try none.
+    """Prepare the data and the scorer of a configuration, describe them, and try what is searched (`examples`).
 
     Returns:
         `data`, the ready set's digest, and `cards`, the metric card of each objective without versions of libraries.

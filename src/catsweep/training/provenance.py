@@ -39,10 +39,7 @@ SECRET = re.compile(r"key|token|secret|passw", re.IGNORECASE)
 def collect(seed: int | None, root: Path, data_digest: str | None = None) -> dict[str, Any]:
     """Collect, as plain values, everything that a result depends on and its configuration does not say.
 
-    Args:
-        seed: of the run.
-        root: the project's folder; paths are given relative to it.
-        data_digest: digest of the ready set (pixels and splits), if there is one.
+    Paths are given relative to `root`, the project's folder; `data_digest` is the ready set's.
     """
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),

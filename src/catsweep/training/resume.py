@@ -85,14 +85,11 @@ def check(cfg: DictConfig, folder: Path) -> None:
 
 
 def checkpoint_of(cfg: DictConfig, folder: Path, model: pl.LightningModule) -> str | None:
-    """Find the checkpoint to go on from, if `cfg.resume` asks for it or the trial was begun before.
-
-    Returns:
-        None to begin afresh: a trial does, if none of its checkpoints can be read.
+    """Find the checkpoint to go on from if `cfg.resume` asks for it or the trial was begun before; else None.
 
     Raises:
         ConfigError: the trial was configured otherwise, or the run is beyond its budget.
-        DataError: those of a run that is to be resumed are torn.
+        DataError: those of a run that is to be resumed are torn; a trial then begins afresh.
     """
     if not cfg.resume and not cfg.trial.attempt:
         return None

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor, Timer
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
-from pytorch_lightning.profilers import Profiler
+from pytorch_lightning.profilers import PassThroughProfiler
 
 from catsweep import devices
 from catsweep.checkpoints import Checkpoints
@@ -121,16 +121,10 @@ def without_idle_hooks(objects: Iterable[Hooked]) -> list[Hooked]:
     return changed
 
 
-class Untimed(Profiler):
-    """A profiler that measures nothing; Lightning's own default runs a generator for each hook."""
+class Untimed(PassThroughProfiler):
+    """A profiler that measures nothing; of Lightning's own each hook runs a generator."""
 
     _nothing = nullcontext()
-
-    def start(self, action_name: str) -> None:
-        """Do nothing."""
-
-    def stop(self, action_name: str) -> None:
-        """Do nothing."""
 
     def profile(self, action_name: str) -> AbstractContextManager[Any]:  # type: ignore[override]  # a context manager
         """Return a context that does nothing."""
