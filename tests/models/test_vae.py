@@ -404,6 +404,15 @@ def test_its_rate_and_beta_follow_the_batches_of_the_run(make_vae, make_term, ba
     assert betas == pytest.approx([0.0, 1.0, 2.0, 3.0], rel=1e-3)
 
 
+@pytest.mark.trains
+def test_its_discriminator_is_calibrated_once_by_photos(make_vae, make_term, batches, fit):
+    model, given = make_vae(adversarial=make_term(start=0.0)), []
+    model.adversarial.discriminator.calibrate = given.append
+    fit(model, photos := batches(2), max_epochs=1)
+    assert len(given) == 1
+    assert any(torch.equal(given[0], to_float(batch)) for batch in photos)
+
+
 def reconstruction_error(model, images):
     with evaluating(model):
         return mse(model.reconstruct(images), images)

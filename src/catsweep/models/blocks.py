@@ -60,22 +60,14 @@ def convolution(
 
 
 class PlainDown(nn.Sequential):
-    """Strided 4x4 convolution, normalization, activation: (N, in, H, W) to (N, out, H/2, W/2).
-
-    >>> PlainDown(3, 8, nn.BatchNorm2d, nn.ReLU)(torch.rand(2, 3, 16, 16)).shape
-    torch.Size([2, 8, 8, 8])
-    """
+    """Strided 4x4 convolution, normalization, activation: (N, in, H, W) to (N, out, H/2, W/2)."""
 
     def __init__(self, channels_in: int, channels_out: int, normalization: Normalization, activation: Activation):
         super().__init__(*convolution(nn.Conv2d, channels_in, channels_out, (4, 2, 1), normalization), activation())
 
 
 class PlainUp(nn.Sequential):
-    """Transposed 4x4 convolution, normalization, activation: (N, in, H, W) to (N, out, 2H, 2W).
-
-    >>> PlainUp(8, 4, nn.BatchNorm2d, nn.ReLU)(torch.rand(2, 8, 16, 16)).shape
-    torch.Size([2, 4, 32, 32])
-    """
+    """Transposed 4x4 convolution, normalization, activation: (N, in, H, W) to (N, out, 2H, 2W)."""
 
     def __init__(self, channels_in: int, channels_out: int, normalization: Normalization, activation: Activation):
         made = convolution(nn.ConvTranspose2d, channels_in, channels_out, (4, 2, 1), normalization)
@@ -83,11 +75,7 @@ class PlainUp(nn.Sequential):
 
 
 class PlainOutput(nn.Sequential):
-    """Transposed 4x4 convolution into RGB: (N, in, H, W) to (N, 3, 2H, 2W), unbounded.
-
-    >>> PlainOutput(8)(torch.rand(2, 8, 16, 16)).shape
-    torch.Size([2, 3, 32, 32])
-    """
+    """Transposed 4x4 convolution into RGB: (N, in, H, W) to (N, 3, 2H, 2W), unbounded."""
 
     def __init__(self, channels_in: int):
         super().__init__(nn.ConvTranspose2d(channels_in, 3, 4, 2, 1))
@@ -106,11 +94,7 @@ class _Residual(nn.Module):
 
 
 class ResidualDown(_Residual):
-    """A 3x3 and a strided 4x4 convolution beside an average-pooled 1x1 shortcut: (N, in, H, W) to (N, out, H/2, W/2).
-
-    >>> ResidualDown(3, 8, nn.BatchNorm2d, nn.ReLU)(torch.rand(2, 3, 16, 16)).shape
-    torch.Size([2, 8, 8, 8])
-    """
+    """A 3x3 and a strided 4x4 convolution beside an average-pooled 1x1 shortcut: (N, in, H, W) to (N, out, H/2, W/2)."""
 
     def __init__(self, channels_in: int, channels_out: int, normalization: Normalization, activation: Activation):
         main = nn.Sequential(
@@ -124,11 +108,7 @@ class ResidualDown(_Residual):
 
 
 class ResidualUp(_Residual):
-    """Nearest-neighbour doubling, two 3x3 convolutions beside a 1x1 shortcut: (N, in, H, W) to (N, out, 2H, 2W).
-
-    >>> ResidualUp(8, 4, nn.BatchNorm2d, nn.ReLU)(torch.rand(2, 8, 16, 16)).shape
-    torch.Size([2, 4, 32, 32])
-    """
+    """Nearest-neighbour doubling, two 3x3 convolutions beside a 1x1 shortcut: (N, in, H, W) to (N, out, 2H, 2W)."""
 
     def __init__(self, channels_in: int, channels_out: int, normalization: Normalization, activation: Activation):
         main = nn.Sequential(
@@ -143,11 +123,7 @@ class ResidualUp(_Residual):
 
 
 class ResidualOutput(nn.Sequential):
-    """Nearest-neighbour doubling and a 3x3 convolution into RGB: (N, in, H, W) to (N, 3, 2H, 2W), unbounded.
-
-    >>> ResidualOutput(8)(torch.rand(2, 8, 16, 16)).shape
-    torch.Size([2, 3, 32, 32])
-    """
+    """Nearest-neighbour doubling and a 3x3 convolution into RGB: (N, in, H, W) to (N, 3, 2H, 2W), unbounded."""
 
     def __init__(self, channels_in: int):
         super().__init__(nn.Upsample(scale_factor=2), nn.Conv2d(channels_in, 3, 3, 1, 1))

@@ -25,18 +25,7 @@ from catsweep.models.optimization import EpochMeans, MovingAverage, OptimizerFac
 
 
 class DCGAN(EpochMeans):
-    """A deep convolutional GAN; elsewhere a `catsweep.models.generator.Generator`.
-
-    >>> from catsweep.losses.adversarial import Hinge
-    >>> from catsweep.models.blocks import PlainDown, PlainOutput, PlainUp
-    >>> network = {"image_size": 16, "halvings": 2, "channels": 4, "max_channels": 8,
-    ...     "block": {"down": PlainDown, "up": PlainUp, "output": PlainOutput},
-    ...     "normalization": nn.BatchNorm2d, "activation": nn.ReLU}
-    >>> schedule = lambda step, total: 1.0
-    >>> DCGAN(6, Hinge(), torch.optim.Adam, schedule, 1e-3, 1e-3, 0.9, 0.0, 8, nn.Identity(), **network).decode(
-    ...     torch.randn(2, 6)).shape
-    torch.Size([2, 3, 16, 16])
-    """
+    """A deep convolutional GAN; elsewhere a `catsweep.models.generator.Generator`."""
 
     def __init__(
         self,

@@ -23,11 +23,7 @@ SMALLEST_MAP = 4  # side in cells; of a smaller one a head would see nothing but
 
 
 class Discriminator(nn.Module):
-    """The base class of discriminators; one of your own derives from it and is named by `_target_`.
-
-    >>> Discriminator().see(torch.rand(2, 3, 16, 16))[0].shape
-    torch.Size([2, 3, 16, 16])
-    """
+    """The base class of discriminators; one of your own derives from it and is named by `_target_`."""
 
     def see(self, images: Tensor) -> list[Tensor]:
         """Compute what is judged of images (N, 3, H, W) in [0, 1], by nothing that is trained: tensors of N rows each.
@@ -53,12 +49,6 @@ class PlainDiscriminator(Discriminator, Encoder):
 
     Takes a factory of a halving stage and the other fields of `ConvArchitecture`; with `spectral_norm` the spectral
     norm of all layers is bounded (Miyato et al. 2018, arXiv:1802.05957). In the paper the activation is leaky.
-
-    >>> from catsweep.models.blocks import PlainDown
-    >>> network = {"image_size": 16, "halvings": 2, "channels": 4, "max_channels": 8,
-    ...     "normalization": nn.BatchNorm2d, "activation": nn.LeakyReLU}
-    >>> PlainDiscriminator(PlainDown, **network)(torch.rand(5, 3, 16, 16)).shape
-    torch.Size([5, 1])
     """
 
     def __init__(self, down: Callable[..., nn.Module], spectral_norm: bool = False, **architecture: Any):

@@ -36,11 +36,7 @@ class Generator(Protocol):
 
 @runtime_checkable
 class Reconstructor(Generator, Protocol):
-    """A generator that also encodes an image and draws it again.
-
-    >>> isinstance(nn.Identity(), Reconstructor)
-    False
-    """
+    """A generator that also encodes an image and draws it again."""
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """Encode and decode images: float (N, 3, H, W) in [0, 1] to the same shape and range."""
@@ -49,11 +45,7 @@ class Reconstructor(Generator, Protocol):
 
 @runtime_checkable
 class LatentEncoder(Reconstructor, Protocol):
-    """A reconstructor that also returns the latents of an image.
-
-    >>> isinstance(nn.Identity(), LatentEncoder)
-    False
-    """
+    """A reconstructor that also returns the latents of an image."""
 
     def latents_of(self, images: Tensor) -> Tensor:
         """Compute the latents (N, latent_size) from which `decode` draws images (N, 3, H, W) in [0, 1] best.

@@ -126,12 +126,6 @@ class MovingAverage(AveragedModel):
 
     torch's own update reads its count on the GPU in every step, and for every tensor if the weight depends on it, which
     waits for all the work that was handed over. Here the processor counts too, and few kernels change all tensors.
-
-    >>> layer = nn.Linear(1, 1)
-    >>> averaged = MovingAverage(layer, decay=0.9)
-    >>> averaged.update_parameters(layer)
-    >>> averaged.updates
-    1
     """  # noqa: RUF002  # a name with dotless i's
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -180,8 +174,6 @@ class EpochMeans(pl.LightningModule):
 
     Lightning's own `log(on_epoch=True)` gives the same means, but costs about a third of a millisecond per value and
     step (measured on one core), during which a GPU has nothing to do: a small network takes some three in all.
-
-    >>> EpochMeans().note({"train/loss": torch.tensor(0.5)})
     """
 
     def __init__(self) -> None:

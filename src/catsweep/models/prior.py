@@ -85,10 +85,6 @@ class Coupling(nn.Module):
     """An affine coupling of maps (N, c, s, s) (Dinh et al. 2017, "Real NVP", arXiv:1605.08803), at first the identity.
 
     `number` is its place in the flow: by turns halves are fields of a chessboard and channels, and change places.
-
-    >>> coupling, maps = Coupling(channels=2, side=4, hidden=3, number=0), torch.randn(5, 2, 4, 4)
-    >>> torch.equal(coupling(maps), maps)
-    True
     """
 
     mask: Tensor
@@ -217,12 +213,7 @@ class FlowPrior(nn.Module):
 
 
 class FitsPrior:
-    """Lightning's hooks that fit a model's `prior`, if it has one, before samples are drawn or a checkpoint is written.
-
-    >>> model = FitsPrior()
-    >>> model.prior = AggregatePrior(latent_size=2)
-    >>> model.on_validation_start()
-    """
+    """Lightning's hooks that fit a model's `prior`, if it has one, before samples are drawn or a checkpoint is written."""
 
     prior: AggregatePrior | FlowPrior | None
 

@@ -169,7 +169,7 @@ class VAE(FitsPrior, EpochMeans):
         """Step the discriminator, from `start` on, then encoder and decoder."""
         step = self._batches()
         if step == 0:
-            term.calibrate(optimization.of_first_process(self.trainer, images))
+            term.discriminator.calibrate(optimization.of_first_process(self.trainer, images))
         mean, log_variance = self._learning_posterior(images)
         latents = mean + (0.5 * log_variance).exp() * self._noise(images)
         playing = step >= term.start * self.expected_steps(step)

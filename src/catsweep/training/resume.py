@@ -171,27 +171,22 @@ def _config_of(folder: Path, said: str) -> dict[str, Any]:
 
 
 def _refuse_changes(cfg: DictConfig, before: dict[str, Any], folder: Path, said: str) -> None:
-    now = OmegaConf.to_container(cfg, resolve=True)
+    now: Any = OmegaConf.to_container(cfg, resolve=True)
     if isinstance(metrics := before.get("metrics"), dict):  # scores had no names up to 0.1, and all were taken
         metrics.setdefault(
             "scores", {name: {"_target_": f"catsweep.metrics.scores.{type(score(name)).__name__}"} for name in DEFAULT}
         )
     if changed := differences(before, now, ignore=MAY_DIFFER):
+        older = ""
+        if new := sorted(_new_keys(before.get("model"), now["model"])):
+            older = (
+                f" The model has settings since that this run does not know ({', '.join(new)}), so an older version of "
+                f"catsweep has begun it, which can go on with it: {folder / PROVENANCE} has its commit."
+            )
         raise ConfigError(
             f"{said}: the run in {folder} was configured otherwise:\n  " + "\n  ".join(changed) + "\n"
-            "Give the same options as before, or start a new run without resume."
-            + _of_an_older_version(before, now, folder)
+            f"Give the same options as before, or start a new run without resume.{older}"
         )
-
-
-def _of_an_older_version(before: dict[str, Any], now: Any, folder: Path) -> str:
-    """Format the remedy for a run whose configuration lacks keys that its model has since."""
-    if not (new := sorted(_new_keys(before.get("model"), now["model"]))):
-        return ""
-    return (
-        f" The model has settings since that this run does not know ({', '.join(new)}), so an older version of "
-        f"catsweep has begun it, which can go on with it: {folder / PROVENANCE} has its commit."
-    )
 
 
 def _new_keys(before: Any, now: Any, path: str = "") -> Iterator[str]:
