@@ -11,7 +11,7 @@ from catsweep.errors import ConfigError
 from catsweep.images import to_float
 from catsweep.losses.divergence import kl_normal
 from catsweep.losses.reconstruction import mse
-from catsweep.models import vae
+from catsweep.models import optimization
 from catsweep.models.generator import Generator, Reconstructor, draw_latents, evaluating, generate
 from catsweep.models.prior import AggregatePrior
 from catsweep.models.vae import VAE, warmed_up
@@ -378,7 +378,7 @@ def test_the_discriminator_rests_until_its_share_of_the_run_has_begun(make_vae, 
 @pytest.mark.trains
 def test_the_share_is_one_of_the_minutes_where_they_end_the_run(make_vae, make_term, batches, fit, monkeypatch):
     model = make_vae(adversarial=make_term(start=0.5))
-    monkeypatch.setattr(vae, "expected_steps", lambda trainer, step: 4)  # as it looks by the time that is left
+    monkeypatch.setattr(optimization, "expected_steps", lambda trainer, step: 4)  # as it looks by the time that is left
     seen = EachStep(lambda model: weights_of(model.adversarial))
     fit(model, batches(4), callbacks=[seen], max_epochs=2)
     assert same(seen.kept[1], seen.kept[0])

@@ -94,7 +94,7 @@ class _Residual(nn.Module):
 
 
 class ResidualDown(_Residual):
-    """A 3x3 and a strided 4x4 convolution beside an average-pooled 1x1 shortcut: (N, in, H, W) to (N, out, H/2, W/2)."""
+    """A 3x3 and a strided 4x4 convolution beside a pooled 1x1 shortcut: (N, in, H, W) to (N, out, H/2, W/2)."""
 
     def __init__(self, channels_in: int, channels_out: int, normalization: Normalization, activation: Activation):
         main = nn.Sequential(

@@ -213,7 +213,7 @@ class FlowPrior(nn.Module):
 
 
 class FitsPrior:
-    """Lightning's hooks that fit a model's `prior`, if it has one, before samples are drawn or a checkpoint is written."""
+    """Hooks of Lightning that fit a model's `prior`, if any, before samples are drawn or a checkpoint is written."""
 
     prior: AggregatePrior | FlowPrior | None
 
