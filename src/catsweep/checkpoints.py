@@ -40,8 +40,7 @@ class Checkpoints(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Write a checkpoint beside its place, to the disk itself, and rename it.
 
-        Raises:
-            TrainingError: the disk is full or read-only. What was there before is as it was.
+        A `TrainingError` if the disk is full or read-only; what was there before is then as it was.
         """
         path = Path(path)
         content = io.BytesIO()

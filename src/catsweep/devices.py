@@ -29,10 +29,9 @@ T = TypeVar("T")
 def environment(trainer: DictConfig) -> ClusterEnvironment:
     """Choose what starts a run's processes and gives each its rank, by `cfg.trainer`; set the rank of this process.
 
-    Returns:
-        Lightning itself for one process, and for several that nobody else has started. Processes from outside are the
-        run's own only if they are as many as `trainer.devices` and `trainer.num_nodes` ask for: a sweep in a job of
-        one task may train each trial on two GPUs.
+    That is Lightning itself for one process, and for several that nobody else has started. Processes from outside are
+    the run's own only if they are as many as `trainer.devices` and `trainer.num_nodes` ask for: a sweep in a job of one
+    task may train each trial on two GPUs.
     """
     processes = _processes(trainer)
     # What was started by us has LOCAL_RANK from the first, which has none.
@@ -60,8 +59,7 @@ def is_first() -> bool:
 def on_rank_zero(trainer: pl.Trainer, act: Callable[[], T]) -> T:
     """Call a function in the process of rank 0 only, and return its result in all.
 
-    Raises:
-        Exception: what `act` raised, on every rank, so that none waits for another forever.
+    What it raises is raised on every rank, so that none waits for another forever.
     """
     result: T | None = None
     raised: Exception | None = None
@@ -98,9 +96,7 @@ def _from_outside(processes: int | None) -> ClusterEnvironment | None:
 def require(accelerator: str, devices: int | str | Sequence[int] = "auto") -> None:
     """Raise a `ConfigError` for GPUs that are not there: Lightning would with a traceback, after the data are prepared.
 
-    Args:
-        accelerator: `trainer.accelerator`.
-        devices: how many, or which, `trainer.devices`; on a processor they are processes.
+    `accelerator` and `devices` (how many, or which; on a processor they are processes) are those of `trainer`.
     """
     if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
         if accelerator == "gpu" and torch.backends.mps.is_available():

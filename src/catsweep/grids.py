@@ -18,10 +18,7 @@ def grid(images: Images, columns: int | None = None, padding: int = 2) -> Images
     """Lay out images, uint8 (N, H, W, 3), N at least 1, row by row on one white page.
 
     Without `columns` as square as possible; cells of an unfinished last row stay white. Each image has `padding` white
-    pixels around it: a page is rows * (H + padding) + padding pixels high.
-
-    Raises:
-        ValueError: the images, the columns or the padding are not as above.
+    pixels around it. Others are a ValueError.
     """
     if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8 or not images.size:
         raise ValueError(
@@ -43,11 +40,7 @@ def grid(images: Images, columns: int | None = None, padding: int = 2) -> Images
 
 
 def rows(*batches: Images, padding: int = 2) -> Images:
-    """Lay out batches of one shape (N, H, W, 3), uint8, one row each, so that a column compares the same item.
-
-    Raises:
-        ValueError: no batch, or batches of different shapes.
-    """
+    """Lay out batches, uint8, of one shape (N, H, W, 3), one row each, so that a column compares the same item."""
     shapes = {batch.shape for batch in batches}
     if len(shapes) != 1:
         raise ValueError(f"Rows need batches of one common shape, at least one batch; got {sorted(shapes)}.")

@@ -36,7 +36,6 @@ class AdversarialLoss(ABC):
         """Compute the generator's loss; `real_logits` may be None unless `needs_real`."""
 
 
-@dataclass(frozen=True)
 class BinaryCrossEntropy(AdversarialLoss):
     """Goodfellow et al. 2014 with the non-saturating generator (section 3), in the softplus form.
 
@@ -53,7 +52,6 @@ class BinaryCrossEntropy(AdversarialLoss):
         return F.softplus(-_wide(fake_logits)).mean()
 
 
-@dataclass(frozen=True)
 class Hinge(AdversarialLoss):
     """Hinge loss: Lim & Ye 2017, Miyato et al. 2018 (equations 16, 17).
 
@@ -70,7 +68,6 @@ class Hinge(AdversarialLoss):
         return -_wide(fake_logits).mean()
 
 
-@dataclass(frozen=True)
 class LeastSquares(AdversarialLoss):
     """LSGAN, Mao et al. 2017, equation 9: real towards 1, generated towards 0, the generator's towards 1.
 
@@ -123,7 +120,6 @@ class _Relativistic(AdversarialLoss):
         return self.discriminator(fake_logits, real_logits)
 
 
-@dataclass(frozen=True)
 class RelativisticAverage(_Relativistic):
     """RaSGAN, Jolicoeur-Martineau 2018, section 4.2: each logit against the mean of the other kind's.
 
@@ -140,7 +136,6 @@ class RelativisticAverage(_Relativistic):
         return F.softplus(fake.mean(0) - real).mean() + F.softplus(fake - real.mean(0)).mean()
 
 
-@dataclass(frozen=True)
 class RelativisticPairs(_Relativistic):
     """RpGAN, Jolicoeur-Martineau 2018: the logit of each photo against that of the drawn image beside it in the batch.
 
@@ -168,13 +163,11 @@ def r1_penalty(real_images: Tensor, real_logits: Tensor) -> Tensor:
     return _squared_gradient_norms(real_images, real_logits).mean()
 
 
-def interpolated_gradient_penalty(
-    discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, generator: torch.Generator | None = None
-) -> Tensor:
+def interpolated_gradient_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
     """Compute a penalty on slopes other than 1 between real and generated images: E (||grad D(x')|| - 1)^2, float32.
 
     Gulrajani et al. 2017, equation 3, without its weight. `real` and `fake` are N x C x H x W, of one shape (else a
-    ConfigError). `generator` draws the mixing weights, one per image; None is torch's global one.
+    ConfigError); the mixing weights, one per image, are drawn by torch's global generator.
 
     >>> images = torch.zeros(2, 1, 2, 2)
     >>> round(interpolated_gradient_penalty(lambda x: x.sum((1, 2, 3)), images, images).item(), 4)
@@ -185,7 +178,7 @@ def interpolated_gradient_penalty(
             f"The gradient penalty mixes real and generated images one to one, but they are {tuple(real.shape)} and "
             f"{tuple(fake.shape)}. Generate as many images, and as large, as the real batch has."
         )
-    share = torch.rand(len(real), 1, 1, 1, generator=generator, device=real.device, dtype=real.dtype)
+    share = torch.rand(len(real), 1, 1, 1, device=real.device, dtype=real.dtype)
     mixed = torch.lerp(fake.detach().to(real.dtype), real.detach(), share).requires_grad_()
     with torch.enable_grad():
         squared = _squared_gradient_norms(mixed, discriminator(mixed))

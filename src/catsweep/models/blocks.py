@@ -131,10 +131,7 @@ class ResidualOutput(nn.Sequential):
 
 @dataclass(frozen=True)
 class ConvArchitecture:
-    """The sizes and parts of a convolutional encoder or decoder.
-
-    Raises:
-        ConfigError: a size is out of range, or the image cannot be halved that often.
+    """The sizes and parts of a convolutional encoder or decoder; a `ConfigError` if a size is out of range.
 
     >>> plain = {"down": PlainDown, "up": PlainUp, "output": PlainOutput}
     >>> architecture = ConvArchitecture(64, 4, 32, 512, plain, nn.BatchNorm2d, nn.ReLU)

@@ -115,7 +115,6 @@ class _Shift(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        """Shift the gradient back; what was filled in has none."""
         (shifts,) = ctx.saved_tensors
         back: Tensor = _Shift.apply(gradients[0], -shifts, ctx.reach, 0.0)  # type: ignore[no-untyped-call]  # torch: no types
         return back, None, None, None

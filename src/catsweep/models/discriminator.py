@@ -69,9 +69,6 @@ class ProjectedDiscriminator(Discriminator):
     on, scaled so that real images have unit deviation. Its head halves the map until it is smaller than `SMALLEST_MAP`
     and ends in a map of logits. The heads are all there is to learn: cats on one thread, in minutes.
 
-    Raises:
-        ConfigError: there is no such network or depth, or the images are too small for any.
-
     >>> parts = {"normalization": nn.BatchNorm2d, "activation": nn.LeakyReLU}
     >>> made = ProjectedDiscriminator(64, "efficientnet_lite1", [2, 4, 8, 16], channels=8, head_channels=8, **parts)
     >>> len(made.heads)

@@ -41,11 +41,8 @@ def read_architecture(source: str | None, subfolder: str | None = None, revision
     """Read the `config.json` of a VAE, without Hugging Face's own entries.
 
     The source is an id on the Hugging Face Hub (`user/name`; `revision` is a branch, tag or commit of it), or a local
-    folder as `save_pretrained` writes it; `subfolder` is that of the VAE in a whole pipeline.
-
-    Raises:
-        ConfigError: no source, or something else than an `AutoencoderKL`.
-        DataError: it cannot be read; the message says what is needed.
+    folder as `save_pretrained` writes it; `subfolder` is that of the VAE in a whole pipeline. A `ConfigError` if it is
+    none, or no `AutoencoderKL`; a `DataError` if it cannot be read.
 
     >>> read_architecture(None)  # doctest: +IGNORE_EXCEPTION_DETAIL
     Traceback (most recent call last):

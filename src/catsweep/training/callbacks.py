@@ -286,19 +286,14 @@ class SweepCallback(pl.Callback):
             self.sign_of_life = self.clock()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Report the rungs that were reached in this epoch, unless an evaluation has, or will.
-
-        Raises: see `on_validation_end`.
-        """
+        """Report the rungs that were reached in this epoch, unless an evaluation has, or will."""
         if not (is_timed(trainer) and _validates(trainer)):
             self._report_rungs(trainer, pl_module, budget_used(trainer, trainer.current_epoch + 1))
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Report the rungs that were reached, of a training that is evaluated after any step.
 
-        Raises:
-            optuna.TrialPruned: on every rank, when the study prunes the trial.
-            CatsweepError: scores that cannot be taken or reported; on every rank too.
+        On every rank: `optuna.TrialPruned` when the study prunes the trial, `CatsweepError` if it cannot be reported.
         """
         if is_timed(trainer):
             self._report_rungs(trainer, pl_module, budget_used(trainer, epochs_done(trainer)))

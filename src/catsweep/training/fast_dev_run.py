@@ -37,15 +37,11 @@ T = TypeVar("T")
 
 
 class FastDevRun:
-    """Tries configurations of a study; photos and statistics that several have in common are made once.
-
-    Args:
-        pruned_by: scores that the study prunes by.
-        objectives: number of values that the study expects of a trial; None if unknown.
-    """
+    """Tries configurations of a study; photos and statistics that several have in common are made once."""
 
     def __init__(self, pruned_by: Sequence[str] = (), objectives: int | None = None) -> None:
-        self.pruned_by, self.objectives = list(pruned_by), objectives
+        self.pruned_by = list(pruned_by)  # scores
+        self.objectives = objectives  # number of values that the study expects of a trial; None if unknown
         self._data: dict[str, CatDataModule] = {}
         self._scorers: dict[str, Scorer] = {}
 

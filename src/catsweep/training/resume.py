@@ -43,27 +43,20 @@ def scores_of(folder: Path, told: bool = False) -> dict[str, Any] | None:
 def scores_of_trial(cfg: DictConfig, folder: Path) -> dict[str, float] | None:
     """Read the scores of a trial whose process ended before it told its study; None if there are none.
 
-    Raises:
-        ConfigError: the scores are another study's, whose folder this trial would write over.
+    A `ConfigError` if they are those of another study, whose folder this trial would write over.
     """
     if not cfg.trial.attempt and (folder / SCORES).exists():
         raise ConfigError(
             f"Expected an empty folder for trial {cfg.trial.number}; {folder} holds a finished one of another sweep. "
             f"Start under another name, study=NAME, or remove {folder.parent}."
         )
-    if (record := scores_of(folder)) is None:
-        return None
-    log.info("Trial %s was scored before; its values stand", cfg.trial.number)
-    scores: dict[str, float] = record["scores"]
-    return scores
+    if record := scores_of(folder):
+        log.info("Trial %s was scored before; its values stand", cfg.trial.number)
+    return record and record["scores"]
 
 
 def check(cfg: DictConfig, folder: Path) -> None:
-    """Refuse to resume (`cfg.resume`) a run that was configured otherwise, or that has nothing left to do.
-
-    Raises:
-        ConfigError: saying what differs, or what budget it would take.
-    """
+    """Raise a `ConfigError` if a run to resume (`cfg.resume`) was configured otherwise, or has nothing left to do."""
     if not cfg.resume:
         return
     if not any((folder / name).exists() for name in (LAST_CHECKPOINT, PREVIOUS_CHECKPOINT)):
@@ -87,9 +80,8 @@ def check(cfg: DictConfig, folder: Path) -> None:
 def checkpoint_of(cfg: DictConfig, folder: Path, model: pl.LightningModule) -> str | None:
     """Find the checkpoint to go on from if `cfg.resume` asks for it or the trial was begun before; else None.
 
-    Raises:
-        ConfigError: the trial was configured otherwise, or the run is beyond its budget.
-        DataError: those of a run that is to be resumed are torn; a trial then begins afresh.
+    A `ConfigError` if the trial was configured otherwise, or the run is beyond its budget; a `DataError` if the
+    checkpoints of a run are torn. A trial begins afresh then.
     """
     if not cfg.resume and not cfg.trial.attempt:
         return None

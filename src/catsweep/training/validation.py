@@ -29,11 +29,7 @@ TOGETHER = 16  # steps after which several processes agree, which takes a messag
 def epochs_between(eval_every: int | str, epochs: int, minutes: float | None, photos: int) -> int | None:
     """Number of epochs, 1 to `epochs`, between two evaluations; None if the time decides.
 
-    Args:
-        eval_every: a number of epochs, or `auto`.
-        epochs: of the run, at most.
-        minutes: bound on its time.
-        photos: that it trains on, at least 1.
+    `eval_every` is a number of epochs, or `auto`: then by the number of photos in an epoch, at least 1.
     """
     if eval_every != "auto":
         return min(int(eval_every), epochs)
