@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Timer
 from tests import memory
 
+from catsweep import runs
 from catsweep.errors import ConfigError, DivergedError, InterruptedTrial
 from catsweep.runs import LAST_CHECKPOINT
 from catsweep.training import fit, trainer
@@ -67,6 +68,19 @@ def test_a_trial_that_is_given_up_ends_there(compose: Compose, url: str, tmp_pat
         fit.run(configure(compose, url), tmp_path / "0")
     assert set(study.trials[0].user_attrs[meta.RUNGS]) == {"1"}
     assert not (tmp_path / "0/metrics.json").exists()
+
+
+def test_a_trial_keeps_the_same_best_checkpoint_as_a_run_of_its_own(compose: Compose, url: str, tmp_path: Path) -> None:
+    begin(url, NEVER)
+    cfg = configure(compose, url)
+    cfg.eval_every = 1
+    values = [fit.run(cfg, tmp_path / "trial")]
+    memory.settle()  # two runs in one test
+    cfg.trial = {"number": None, "attempt": 0, "study": None, "storage": None}
+    values.append(fit.run(cfg, tmp_path / "alone"))
+    assert values[0] == values[1]
+    trial, alone = (runs.load_run(tmp_path / name, "best")[0].state_dict() for name in ("trial", "alone"))
+    assert all(torch.equal(weights, alone[key]) for key, weights in trial.items())
 
 
 class AskAfterTheFirstEpoch(pl.Callback):
