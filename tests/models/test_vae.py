@@ -406,7 +406,7 @@ def test_its_rate_and_beta_follow_the_batches_of_the_run(make_vae, make_term, ba
 
 @pytest.mark.trains
 def test_its_discriminator_is_calibrated_once_by_photos(make_vae, make_term, batches, fit):
-    model, given = make_vae(adversarial=make_term(start=0.0)), []
+    model, given = make_vae(adversarial=make_term(start=0.0)), list[torch.Tensor]()
     model.adversarial.discriminator.calibrate = given.append
     fit(model, photos := batches(2), max_epochs=1)
     assert len(given) == 1
