@@ -366,7 +366,7 @@ def calling(*names: str) -> set[str]:
 def test_who_builds_what_a_configuration_names() -> None:
     """Those that compose theirs; whoever opens a folder goes through `catsweep.untrusted_config`."""
     assert calling("instantiate") == {
-        "catsweep/training/fit", "catsweep/training/trainer", "catsweep/training/smoke_test",
+        "catsweep/training/fit", "catsweep/training/trainer", "catsweep/training/fast_dev_run",
         "catsweep/training/preflight", "catsweep/judging",
         "catsweep/tracking/loggers", "catsweep/tracking/sweep_run",
         "catsweep/prepare/pipeline", "catsweep/prepare/exporters",

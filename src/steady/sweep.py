@@ -63,6 +63,7 @@ def run(
             raise ConfigError(" ".join(str(error).split())) from error
         space = Space.parse(options.params, arguments, options.conditions, options.custom_search_space)
         space = space.as_recorded(recorded(study_on_paper(options)))
+        log.info("Checking the space: a job is composed with each of its options")
         options = checked(options, space, config, hydra_context.config_loader)
         sweep = Sweep(JobFactory(options, space, hydra_context, task_function, config), stop)
         examples = list(JobComposer(space, config, hydra_context.config_loader).examples())
