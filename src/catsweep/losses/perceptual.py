@@ -4,7 +4,7 @@
 `catsweep.losses.reconstruction`. After LPIPS (Zhang et al. 2018, arXiv:1801.03924): feature maps of several depths, of
 unit length at each place, and their squared difference; here without weights that were learned from people.
 
-**The network is not the metric's**, see `catsweep.frozen_features`, but a sibling of it. Compare the FID of a
+**The network is not the metric's**, see `catsweep.losses.frozen_features`, but a sibling of it. Compare the FID of a
 run with this loss with that of another loss with care: look at the images, or score both with `metrics=inception`.
 
 Measured on the 1,703 aligned photos, 64 x 64, in equal time: FID 110 against 214 with `l1_ssim`, SSIM 0.353 against
@@ -14,7 +14,7 @@ Measured on the 1,703 aligned photos, 64 x 64, in equal time: FID 110 against 21
 import torch
 from torch import Tensor
 
-from catsweep.frozen_features import FrozenFeatures, require_known
+from catsweep.losses.frozen_features import FrozenFeatures, require_known
 from catsweep.losses.reconstruction import l1
 
 _EPSILON = 1e-6  # of a squared length; those of real features are above 100

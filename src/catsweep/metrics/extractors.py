@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from catsweep.errors import MetricError
-from catsweep.frozen_features import load_weights
+from catsweep.losses.frozen_features import load_weights
 from steady.atomic import write_bytes
 from steady.links import checked
 

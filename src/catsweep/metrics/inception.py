@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from catsweep.errors import MetricError
-from catsweep.frozen_features import load_weights
+from catsweep.losses.frozen_features import load_weights
 from catsweep.metrics.extractors import Backend, Extractor
 from steady.places import explain
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm as bound_spectral_norm
 
 from catsweep.errors import ConfigError
-from catsweep.frozen_features import NETWORKS, FrozenFeatures, require_known
+from catsweep.losses.frozen_features import NETWORKS, FrozenFeatures, require_known
 from catsweep.models.blocks import Activation, ConvArchitecture, Encoder, Normalization, convolution, initialize
 
 SMALLEST_MAP = 4  # side in cells; of a smaller one a head would see nothing but padding
@@ -90,7 +90,7 @@ class ProjectedDiscriminator(Discriminator):
 
     Args:
         image_size: side of the square images, in pixels.
-        network: frozen, of `catsweep.frozen_features`; not the metric's.
+        network: frozen, of `catsweep.losses.frozen_features`; not the metric's.
         strides: which depths, by the pixels per cell of their maps; those whose map would be too small are left out.
         channels: of the random mixtures; at stride 2 half of them, for there are 16 features to mix, in four times as
             many places as at the next, and it then takes less of the time and leaves more to the others (measured).

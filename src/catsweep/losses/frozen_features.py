@@ -24,21 +24,15 @@ from catsweep.errors import ConfigError, MetricError
 
 @dataclass(frozen=True)
 class Facts:
-    """Constants of a network.
-
-    Attributes:
-        sha256: of the weights that everything was measured with.
-        taps: indices of the blocks after which features are taken: the last of each stage.
-        strides: pixels per cell of each tap's map.
-        channels: of each tap's map.
+    """Constants of a network, and of the blocks ("taps") after which features are taken: the last of each stage.
 
     >>> NETWORKS["efficientnet_lite1"].strides
     (2, 4, 8, 16)
     """
 
-    sha256: str
-    taps: tuple[int, ...]
-    strides: tuple[int, ...] = (2, 4, 8, 16)
+    sha256: str  # of the weights that everything was measured with
+    taps: tuple[int, ...]  # indices of blocks
+    strides: tuple[int, ...] = (2, 4, 8, 16)  # pixels per cell of each tap's map
     channels: tuple[int, ...] = (16, 24, 40, 112)
 
 
@@ -51,9 +45,7 @@ NETWORKS = {
 class FrozenFeatures(nn.Module):
     """A frozen EfficientNet-Lite up to its last tap, about twice as fast for gradients of images as its own code.
 
-    Args:
-        network: of the package `efficientnet_lite_pytorch`, in evaluation mode.
-        taps: see `Facts`.
+    Made of a network of the package `efficientnet_lite_pytorch` in evaluation mode.
 
     >>> features = FrozenFeatures.of("efficientnet_lite1", torch.device("cpu"))
     >>> [tuple(maps.shape) for maps in features(torch.rand(1, 3, 32, 32), taps=2)]
@@ -175,9 +167,9 @@ def load_weights(network: nn.Module, path: Path, remedy: str, ignore: tuple[str,
     64
 
     Args:
-        network: receives the weights; every parameter and buffer must be in the file, and nothing else.
-        path: a file written by `torch.save(state_dict)`.
-        remedy: what to do when it cannot be read; ends the error message.
+        network: every parameter and buffer of it must be in the file, and nothing else.
+        path: written by `torch.save(state_dict)`.
+        remedy: ends the error message.
         ignore: suffixes of names that may be missing or superfluous.
 
     Returns:
