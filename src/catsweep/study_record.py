@@ -20,8 +20,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from catsweep.errors import DataError, ExportError
-from catsweep.metrics.judge import BESIDE, CARDS, RunScores, run_scores
-from catsweep.opinion import Opinion
+from catsweep.metrics.judge import BESIDE, CARDS, RunScores, StudyScores, run_scores
 from catsweep.records import NUMBER, TEXT, misshapen, read_json
 from catsweep.selection import Candidate, Objective, find_run
 from steady.confirm.confirmation_stage import CONFIRMATION
@@ -115,7 +114,7 @@ class Record:
     commit: str | None = None  # of the code, None if unknown
     pruning: Mapping[str, Any] | None = None  # pruner and rung metrics, None without pruning
     exact: bool = False  # whether parameters distinguish strings from other values
-    opinion: Opinion = field(default_factory=lambda: Opinion({}, {}))  # scores beside the objectives
+    opinion: StudyScores = field(default_factory=lambda: StudyScores({}, {}))  # scores beside the objectives
 
     @property
     def beside(self) -> list[str]:
@@ -212,12 +211,12 @@ def first_line(text: str) -> str:
     return next(iter(text.splitlines()), "")
 
 
-def _opinion(trials: Sequence[Entry], confirmations: Sequence[Entry], runs: Path) -> Opinion:
+def _opinion(trials: Sequence[Entry], confirmations: Sequence[Entry], runs: Path) -> StudyScores:
     again: dict[int, dict[int, RunScores]] = {}
     for run in confirmations:
         if run.role == "finished" and isinstance(run.confirms, int) and isinstance(run.seed, int):
             again.setdefault(run.confirms, {})[run.seed] = run_scores(run.run, runs)
-    return Opinion.of(
+    return StudyScores.of(
         {trial.number: run_scores(trial.run, runs) for trial in trials if trial.role == "finished"}, again
     )
 

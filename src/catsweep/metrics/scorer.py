@@ -6,7 +6,7 @@ and an entry on its card.
 """
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -188,7 +188,7 @@ class Scorer:
         Raises:
             MetricError: images or features that are not finite.
         """
-        wanted = [one for one in self._available() if not isinstance(one, ReconstructionScore)]
+        wanted = [one for one in self.available() if not isinstance(one, ReconstructionScore)]
         return {one.key: value for one, value in self._taken(model, self.samples, wanted).items()}
 
     def in_features(self, model: Generator) -> dict[str, float]:
@@ -197,7 +197,7 @@ class Scorer:
         Raises:
             MetricError: images or features that are not finite.
         """
-        wanted = [one for one in self._available() if one.in_features]
+        wanted = [one for one in self.available() if one.in_features]
         return {one.name: value for one, value in self._taken(model, self.samples, wanted).items()}
 
     def of_photos(self) -> dict[str, float]:
@@ -271,9 +271,9 @@ class Scorer:
         known = next((one for one in self.scores if key in (one.key, one.name)), score(key))
         return known.card(self, device or torch.device("cpu"))
 
-    def _available(self) -> Iterator[Score]:
-        """The scores that the held-out photos allow."""
-        return (one for one in self.scores if len(self.val_rows) or not one.held_out)
+    def available(self) -> list[Score]:
+        """List the scores that the held-out photos allow."""
+        return [one for one in self.scores if len(self.val_rows) or not one.held_out]
 
     def _taken(self, model: Generator, n: int, wanted: list[Score]) -> dict[Score, float]:
         images = self.draw(model, n)
