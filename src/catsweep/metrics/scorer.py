@@ -1,8 +1,7 @@
 """The scorer: which images are scored against which, how many, and from which seed; and its Lightning callback.
 
-`catsweep.training` builds one from `conf/metrics/`, hands it to the callback for the rung scores during training, and
-asks it for the final scores at the end. Everything about a score that is a choice is an argument here or of the score,
-and an entry on its card.
+`catsweep.training` builds one from `conf/metrics/`. Everything about a score that is a choice is an argument here or of
+the score, and an entry on its card.
 """
 
 import copy
@@ -38,27 +37,16 @@ SELF_CHECK_BOUND = 1e-3  # share of the total variance; fp32 features computed t
 
 @dataclass(frozen=True)
 class Drawn:
-    """Drawn images, and the real ones that scores compare them with. D is the number of features.
+    """Drawn images, and the real ones that scores compare them with. D is the number of features."""
 
-    Attributes:
-        images: uint8, shape (n, H, W, 3), on the CPU; empty where only features are compared.
-        features: float, shape (n, D); empty where only pixels are compared.
-        moments: of the features of the real images.
-        reals: float, shape (m, D), features of the real images that are compared one by one.
-        train: float, shape (t, D), features of the training images.
-        held_out: float, shape (h, D), features of photos that were not trained on.
-        similarity: mean MS-SSIM of random pairs of real images.
-        seed: of every draw.
-    """
-
-    images: Tensor
-    features: Tensor
-    moments: Moments
-    reals: Tensor
-    train: Tensor
-    held_out: Tensor
-    similarity: float
-    seed: int
+    images: Tensor  # uint8, shape (n, H, W, 3), on the CPU; empty where only features are compared
+    features: Tensor  # float, shape (n, D); empty where only pixels are compared
+    moments: Moments  # of the features of the real images
+    reals: Tensor  # float, shape (m, D), features of the real images that are compared one by one
+    train: Tensor  # float, shape (t, D), features of the training images
+    held_out: Tensor  # float, shape (h, D), features of photos that were not trained on
+    similarity: float  # mean MS-SSIM of random pairs of real images
+    seed: int  # of every draw
 
     @cached_property
     def diversity(self) -> distances.Diversity:
@@ -75,7 +63,7 @@ class Scorer:
     """Scores generators against one ready set.
 
     Building one loads (or computes) the reference statistics and checks the extractor, so that what is wrong shows
-    before training starts. Nothing in it changes afterwards, and no method touches the global random state.
+    before training starts. No method touches the global random state.
 
     Args:
         extractor: the feature network; it follows each model to its device.
@@ -84,7 +72,7 @@ class Scorer:
         samples: images drawn for the final scores.
         rung_samples: images drawn for the rung scores, at most `samples`.
         seed: of the latents and of every other draw.
-        reference: which real images generated ones are compared with: `all`, `train` or `val`.
+        reference: which real images generated ones are compared with.
         batch_size: images drawn or read at once.
         scores: by any name; null takes one out. None, as of runs from before there was a choice: `DEFAULT`.
 
@@ -120,7 +108,7 @@ class Scorer:
             np.flatnonzero(np.isin(self.photos, ready.indices(split))) for split in ("train", "val")
         )
         self.cache_root = Path(cache_root)
-        self.reference = self._reference(reference, self.cache_root)
+        self.reference = self._reference(reference)
         self.kid_rows = self._kid_rows()
         self.checked_devices: set[torch.device] = set()
         self._prepare(device_of(extractor))
@@ -133,20 +121,12 @@ class Scorer:
         return other
 
     def rung(self, model: Generator) -> dict[str, float]:
-        """Take the cheap scores that checkpoints, early stopping and pruners go by, on few samples, by key.
-
-        Raises:
-            MetricError: images or features that are not finite.
-        """
+        """Take the cheap scores that checkpoints, early stopping and pruners go by, on few samples, by key."""
         taken = self._taken(model, self.rung_samples, [one for one in self.scores if one.at_rungs])
         return {one.key: value for one, value in taken.items()}
 
     def rung_names(self) -> list[str]:
-        """List the keys of the scores that `rung` gives; training goes by the first.
-
-        Raises:
-            MetricError: there are none.
-        """
+        """List the keys of the scores that `rung` gives; training goes by the first. A MetricError if there is none."""
         names = [one.key for one in self.scores if one.at_rungs]
         if not names:
             raise MetricError(
@@ -156,22 +136,16 @@ class Scorer:
         return names
 
     def names(self, model: Generator) -> list[str]:
-        """List the keys of the scores that `final` gives for this model, known before there is anything to score."""
+        """List the keys of the scores that `final` gives for this model, without drawing."""
         held_out, compares = len(self.val_rows) > 0, _compares(model, self.val_rows)
         kinds = [(one, compares if isinstance(one, ReconstructionScore) else held_out) for one in self.scores]
         return [one.key for one, possible in kinds if possible or not one.held_out]
 
     def final(self, model: Generator) -> tuple[dict[str, float], dict[str, MetricCard]]:
-        """Take all scores at the full number of samples.
+        """Take all scores at the full number of samples, with their cards, by key.
 
         Scores that need held-out photos are left out without any; those of reconstructions also of models that do not
         reconstruct.
-
-        Args:
-            model: a generator, perhaps a `Reconstructor`.
-
-        Returns:
-            Scores and their cards, by key.
 
         Raises:
             MetricError: images or features that are not finite.
@@ -183,20 +157,12 @@ class Scorer:
         return values, {key: self.card(key, device) for key in values}
 
     def drawn(self, model: Generator) -> dict[str, float]:
-        """Take those of the final scores that depend on the latents, by key.
-
-        Raises:
-            MetricError: images or features that are not finite.
-        """
+        """Take those of the final scores that depend on the latents, by key."""
         wanted = [one for one in self.available() if not isinstance(one, ReconstructionScore)]
         return {one.key: value for one, value in self._taken(model, self.samples, wanted).items()}
 
     def in_features(self, model: Generator) -> dict[str, float]:
-        """Take those scores of drawn images that are taken in the extractor's features, by name.
-
-        Raises:
-            MetricError: images or features that are not finite.
-        """
+        """Take the scores in the extractor's features, by name."""
         wanted = [one for one in self.available() if one.in_features]
         return {one.name: value for one, value in self._taken(model, self.samples, wanted).items()}
 
@@ -262,12 +228,7 @@ class Scorer:
         return images
 
     def card(self, key: str, device: torch.device | None = None) -> MetricCard:
-        """Describe how a score is measured.
-
-        Args:
-            key: for example `fid` with or without `val/`.
-            device: where the features are taken; the CPU by default.
-        """
+        """Describe how a score, `fid` or `val/fid`, is measured with features taken on a device, by default the CPU."""
         known = next((one for one in self.scores if key in (one.key, one.name)), score(key))
         return known.card(self, device or torch.device("cpu"))
 
@@ -276,14 +237,15 @@ class Scorer:
         return [one for one in self.scores if len(self.val_rows) or not one.held_out]
 
     def _taken(self, model: Generator, n: int, wanted: list[Score]) -> dict[Score, float]:
-        images = self.draw(model, n)
-        features = self._features(images, device_of(model))
+        images, device = self.draw(model, n), device_of(model)
+        self._prepare(device)
+        features = torch.cat([self.extractor(part.to(device)).cpu() for part in images.split(self.batch_size)])
         real, every = self.reference, self.reference.features
         reals, train, held_out = every[self.kid_rows], every[self.train_rows], every[self.val_rows]
         drawn = Drawn(images, features, real.moments, reals, train, held_out, real.similarity, self.seed)
         return {one: one.measure(drawn) for one in wanted}
 
-    def _reference(self, which: str, root: Path) -> Reference:
+    def _reference(self, which: str) -> Reference:
         everything = np.arange(len(self.photos))
         rows = {"all": everything, "train": self.train_rows, "val": self.val_rows}
         if which not in rows:
@@ -295,18 +257,13 @@ class Scorer:
                 f"Scores need at least 2 real images in the reference ({which}); there are {len(rows[which])}. "
                 f"Add photos{other}."
             )
+        digest, root = self.ready.digest, self.cache_root
         return reference_statistics(
-            self.ready.images, self.ready.digest, rows[which], self.extractor, root, self.batch_size, self.photos
+            self.ready.images, digest, rows[which], self.extractor, root, self.batch_size, self.photos
         )
 
     def _prepare(self, device: torch.device) -> None:
-        """Move the extractor to a device, and check it there before it is first trusted.
-
-        FID(x, x) must be 0, with one x from the cache and the other extracted now.
-
-        Raises:
-            MetricError: it is not: the extractor is not the one of the cached statistics, or not deterministic.
-        """
+        """Move the extractor to a device, and check it before first use: FID of cached and new features must be 0."""
         self.extractor.to(device)
         if device in self.checked_devices:
             return
@@ -322,10 +279,6 @@ class Scorer:
                 f"statistics ({self.cache_root}), or use metrics.extractor.backend=torch."
             )
         self.checked_devices.add(device)
-
-    def _features(self, images: Tensor, device: torch.device) -> Tensor:
-        self._prepare(device)
-        return torch.cat([self.extractor(part.to(device)).cpu() for part in torch.split(images, self.batch_size)])
 
     def _real(self, rows: np.ndarray) -> np.ndarray:
         """Photos by their rows: uint8, (n, H, W, 3), a copy that may be written to."""
@@ -344,9 +297,8 @@ def _compares(model: Generator, held_out: np.ndarray) -> TypeGuard[Reconstructor
 class ScoreCallback(Callback):
     """Logs the rung scores at the end of each validation.
 
-    Training goes on as if it had not happened: random state, modes and gradients are what they were. Under DDP rank 0
-    scores and tells the others. It precedes the checkpoints in the list of callbacks: `on_validation_epoch_end` comes
-    before the `on_validation_end` in which ModelCheckpoint and EarlyStopping read what was logged.
+    Random state, modes and gradients are what they were. Under DDP rank 0 scores and tells the others. ModelCheckpoint
+    and EarlyStopping read what was logged in `on_validation_end`, which comes later.
 
     Args:
         scorer: takes the scores.
@@ -356,8 +308,7 @@ class ScoreCallback(Callback):
     def __init__(self, scorer: Scorer, every: int = 1) -> None:
         if every < 1:
             raise MetricError(f"Scores are taken every n epochs, n at least 1; got {every}.")
-        self.scorer = scorer
-        self.every = every
+        self.scorer, self.every = scorer, every
         self.scored_at: int | None = None  # the trainer's global step
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -384,15 +335,11 @@ class ScoreCallback(Callback):
 
 
 class ImagesNotFinite(MetricError, DivergedError):
-    """There is nothing to score because the training has diverged; other metric errors say nothing of the model."""
+    """Images of a model whose training has diverged; other metric errors say nothing of the model."""
 
 
 class FiniteImages(nn.Module):
-    """A model that refuses to hand over images that are not finite: as uint8 a NaN would be an ordinary black pixel.
-
-    Args:
-        model: a generator, perhaps a `Reconstructor`.
-    """
+    """A generator whose images must be finite: as uint8 a NaN would be an ordinary black pixel."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -400,11 +347,11 @@ class FiniteImages(nn.Module):
         self.latent_size, self.image_size = model.latent_size, model.image_size
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Decode; raises `ImagesNotFinite`."""
+        """Decode; `ImagesNotFinite` if they are not."""
         return self._checked(self.model.decode(latents))
 
     def reconstruct(self, images: Tensor) -> Tensor:
-        """Reconstruct; raises `ImagesNotFinite`."""
+        """Reconstruct; `ImagesNotFinite` if they are not."""
         return self._checked(self.model.reconstruct(images))
 
     def _checked(self, images: Tensor) -> Tensor:

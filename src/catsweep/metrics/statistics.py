@@ -1,7 +1,7 @@
 """Reference statistics: what the scores need to know of the real images, computed once and cached.
 
-Of trials that start together the first computes, the others wait for its file in `data/statistics/`. The file is keyed
-by content (which pixels, which rows, which extractor, which resize and precision), so nothing in it can go stale.
+They are a file in `data/statistics/`, keyed by content (which pixels, which rows, which extractor, which resize and
+precision), so nothing in it can go stale.
 """
 
 import hashlib
@@ -33,19 +33,12 @@ PAIR_SEED = 0
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean and covariance of features, float64, with what the Frechet distance needs of them.
+    """Mean and covariance of features, float64, with what the Frechet distance needs of them."""
 
-    Attributes:
-        size: number of images.
-        mean: shape (D,).
-        covariance: shape (D, D), normalised by size - 1.
-        root: shape (D, D), the symmetric square root of the covariance.
-    """
-
-    size: int
-    mean: Tensor
-    covariance: Tensor
-    root: Tensor
+    size: int  # number of images
+    mean: Tensor  # shape (D,)
+    covariance: Tensor  # shape (D, D), normalised by size - 1
+    root: Tensor  # shape (D, D), the symmetric square root of the covariance
 
     @property
     def trace(self) -> Tensor:
@@ -79,21 +72,13 @@ class Moments:
 
 @dataclass(frozen=True)
 class Reference:
-    """Statistics of the real images.
+    """Statistics of the real images."""
 
-    Attributes:
-        moments: of the features of the reference rows.
-        features: float32, shape (N, D), of every photo of the ready set, in its order; not of copies.
-        rows: int64, the reference rows of `features`.
-        similarity: mean MS-SSIM of random pairs of reference images.
-        images_digest: hexadecimal; identifies the reference images, not how they were measured.
-    """
-
-    moments: Moments
-    features: Tensor
-    rows: Tensor
-    similarity: float
-    images_digest: str
+    moments: Moments  # of the features of the reference rows
+    features: Tensor  # float32, shape (N, D), of every photo of the ready set, in its order; not of copies
+    rows: Tensor  # int64, the reference rows of `features`
+    similarity: float  # mean MS-SSIM of random pairs of reference images
+    images_digest: str  # hexadecimal; identifies the reference images, not how they were measured
 
 
 def reference_statistics(
@@ -120,9 +105,9 @@ def reference_statistics(
 
     Args:
         images: uint8, shape (N, H, W, 3), memory-mapped or not: the ready set.
-        digest: digest of the ready set.
+        digest: of the ready set.
         rows: integers, which of the photos are the reference.
-        extractor: what the features are taken with, on its device.
+        extractor: on its device.
         root: folder of the cache; made when missing.
         batch_size: images read at once.
         photos: ascending integers, which of the images are photos and no copies made of them; None: all.
@@ -165,11 +150,9 @@ def _key(images_digest: str, extractor: Extractor, side: int, photos: str | None
 def _compute(
     images: np.ndarray, photos: np.ndarray, rows: np.ndarray, extractor: Extractor, batch_size: int
 ) -> dict[str, Tensor]:
-    device = device_of(extractor)
-    parts = []
-    for start in every_minute(
-        range(0, len(photos), batch_size), log, f"%s batches of {batch_size} photos looked at so far"
-    ):
+    device, parts = device_of(extractor), []
+    starts = range(0, len(photos), batch_size)
+    for start in every_minute(starts, log, f"%s batches of {batch_size} photos looked at so far"):
         batch = torch.from_numpy(np.array(images[photos[start : start + batch_size]]))  # a copy: the map is read-only
         parts.append(extractor(batch.to(device)).cpu())
     features = torch.cat(parts)
@@ -187,7 +170,7 @@ def _compute(
 
 
 def _read(path: Path) -> dict[str, Tensor] | None:
-    """Read the file; None when there is none or it is not what was written."""
+    """Read the file; None if there is none, or it is damaged."""
     try:
         content = path.read_bytes()
         tensors: dict[str, Tensor] = load(content)
