@@ -334,7 +334,7 @@ def _of_pairs(measure: Callable[..., Any], images: Tensor, others: Tensor) -> Te
         values = torch.cat(
             [
                 measure(to_float(a), to_float(b), data_range=1.0, reduction="none").reshape(-1)
-                for a, b in zip(images.split(BATCH), others.split(BATCH), strict=True)
+                for a, b in zip(torch.split(images, BATCH), torch.split(others, BATCH), strict=True)
             ]
         ).double()
     if not torch.isfinite(values).all():

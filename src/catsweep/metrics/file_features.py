@@ -1,9 +1,9 @@
 """Feature extractors from one file: any trained network, as ONNX or as a program of torch.export.
 
-`conf/metrics/judge/` names them. The file may be a stranger's. ONNX is read as data: it may hold no paths to other
-files, and ONNX Runtime knows only its own operations. A program of torch.export is code: opening one unpickles what it
-finds pickled, and evaluates expressions. So it is opened only if its sha256 was given, by whoever has exported or
-checked it. TorchScript and pickled modules are not opened at all.
+The file may be a stranger's. ONNX is read as data: it may hold no paths to other files, and ONNX Runtime knows only its
+own operations. A program of torch.export is code: opening one unpickles what it finds pickled, and evaluates
+expressions. So it is opened only if its sha256 was given, by whoever has exported or checked it. TorchScript and
+pickled modules are not opened at all.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -44,25 +44,22 @@ class FileFeatures(Extractor):
     """Features of a network in a file; the base of the two kinds.
 
     Args:
-        file: the network: one image in, (N, 3, size, size), float.
+        file: the network: one input, (N, 3, size, size), float.
         size: side of its input, pixels; None: what the file says.
         name: what cards call it; None: the file's own, without its ending.
-        sha256: of the file; another file is refused. None takes any.
+        sha256: of the file; None takes any.
         mean: of its training images, red, green, blue, of values from 0 to 1; it is subtracted.
-        std: what is then divided by.
+        std: divided by, likewise.
         interpolation: of the antialiased resize, `bicubic` or `bilinear`.
         pool: what of its output the features are: `cls`, the first token of (N, tokens, features); `mean`, over all
             tokens, or places of (N, features, H, W); `none`, an output (N, features) as it is.
         threads: see `Extractor`.
 
-    Attributes:
-        eps: of the coarsest floats that it computes with.
-
     Raises:
         MetricError: the file is not there, another one, or no such network.
     """
 
-    eps: float = torch.finfo(torch.float32).eps
+    eps: float = torch.finfo(torch.float32).eps  # of the coarsest floats that it computes with
 
     def __init__(
         self,
@@ -101,15 +98,11 @@ class FileFeatures(Extractor):
         self._session = None  # it owns threads, which do not survive a fork
 
     def part(self) -> str:
-        """Which of the network's outputs it is, for the card."""
+        """Name the output that the features are, for the card."""
         return "its output"
 
     def opened(self, content: bytes, threads: int | None) -> tuple[Run, int]:
-        """Open a file's content: what maps float32 (N, 3, size, size) to its output, on the CPU; and the size.
-
-        Raises:
-            MetricError: it is no such network.
-        """
+        """Open a file's content: a function of float32 (N, 3, size, size) on the CPU, and the size."""
         raise NotImplementedError
 
     def resized(self, images: Tensor) -> Tensor:
@@ -145,7 +138,7 @@ class FileFeatures(Extractor):
         return features[:, 0] if self.pool == "cls" else features
 
     def _probed(self) -> int:
-        """Run it on noise, bright and dark: how many features there are, and whether each image has its own."""
+        """Count the features of noise, bright and dark; refuse a network whose images do not each have their own."""
         noise = torch.randint(256, (PROBES, self.size, self.size, 3), generator=torch.Generator().manual_seed(0))
         noise[1:] //= 4  # statistics over a batch of like images are those of each
         features, alone = self(noise.to(torch.uint8)), self(noise[:1].to(torch.uint8))
@@ -166,10 +159,7 @@ class FileFeatures(Extractor):
 class OnnxFeatures(FileFeatures):
     """Features of an ONNX file, in ONNX Runtime on the CPU, wherever the images are.
 
-    Args:
-        file: see `FileFeatures`; all of it in one file.
-        output: name of the output; None: the first.
-        **settings: see `FileFeatures`.
+    `output` names the output, by default the first; for the other arguments see `FileFeatures`.
     """
 
     def __init__(self, file: str | Path, output: str | None = None, **settings: Any) -> None:
@@ -206,7 +196,7 @@ class OnnxFeatures(FileFeatures):
         return run, side
 
     def _side(self, takes: list[Any]) -> int:
-        """The side of the images that it takes, if it takes any number of images, or one."""
+        """Find the side of the images that the network takes; refuse what takes no images, any number or one."""
         shape = takes[0].shape if len(takes) == 1 else []
         fixed = [isinstance(size, int) for size in shape]
         if (
@@ -230,14 +220,7 @@ class OnnxFeatures(FileFeatures):
 
 
 class TorchFeatures(FileFeatures):
-    """Features of a program that torch.export.save wrote, on the CPU.
-
-    Args:
-        file: see `FileFeatures`.
-        size: see `FileFeatures`; it must be given.
-        sha256: see `FileFeatures`; it must be given.
-        **settings: see `FileFeatures`.
-    """
+    """Features of a program that torch.export.save wrote, on the CPU; `size` and `sha256` must be given."""
 
     def __init__(self, file: str | Path, size: int | None = None, sha256: str | None = None, **settings: Any) -> None:
         if size is None or sha256 is None:
@@ -259,17 +242,11 @@ class TorchFeatures(FileFeatures):
             self.eps = _coarsest(tensor.dtype for tensor in program.state_dict().values())
         except Exception as error:  # of zip, JSON and whatever the program is made of
             raise MetricError(f"Expected a program of torch.export in {self.file}, but: {in_short(error)}") from error
-        assert self.given_size is not None
-
-        def run(pixels: Tensor) -> Tensor:
-            found: Tensor = program(pixels)
-            return found
-
-        return run, self.given_size
+        return program, cast(int, self.given_size)
 
 
 def _content(path: Path, sha256: str | None) -> bytes:
-    """A file's bytes, if it is the one that was named."""
+    """Read a file, if it is the one that was named."""
     try:
         require_regular(path)
         content = path.read_bytes()
@@ -287,12 +264,15 @@ def _coarsest(kinds: Iterable[torch.dtype | None]) -> float:
 
 
 def _whole(content: bytes, file: Path) -> Any:
-    """The model in an ONNX file; refuses what is no ONNX, and what would read other files."""
+    """Parse an ONNX file; refuse what is none, and what would read other files."""
     import onnx
 
     try:
         model = onnx.load_model_from_string(content)
-        outside = next((tensor.name for tensor in _tensors(model) if _is_elsewhere(tensor)), None)
+        elsewhere = onnx.TensorProto.EXTERNAL
+        outside = next(
+            (one.name for one in _tensors(model) if one.external_data or one.data_location == elsewhere), None
+        )
     except Exception as error:  # of protobuf, whose classes differ by its implementation
         raise MetricError(f"Expected an ONNX network in {file}, but: {in_short(error)}") from error
     if outside is not None:
@@ -301,12 +281,6 @@ def _whole(content: bytes, file: Path) -> Any:
             "onnx.save(onnx.load(FILE), NEW)."
         )
     return model
-
-
-def _is_elsewhere(tensor: Any) -> bool:
-    import onnx
-
-    return bool(tensor.external_data) or tensor.data_location == onnx.TensorProto.EXTERNAL
 
 
 def _tensors(model: Any) -> Iterator[Any]:

@@ -1,8 +1,7 @@
 """The network in which papers take FID: Inception v3 as TensorFlow published it in December 2015.
 
-`metrics=inception` chooses it. Its weights are the file (91 MB) that pytorch-fid and torch-fidelity share, read from a
-local file and fetched only on request. torch-fidelity imports torchvision, so the network is defined here: each block
-is a table of its convolutions, with the names that the file has for them.
+Its weights are the file (91 MB) that pytorch-fid and torch-fidelity share. torch-fidelity imports torchvision, so the
+network is defined here: each block is a table of its convolutions, with the names that the file has for them.
 """
 
 from pathlib import Path
@@ -24,21 +23,13 @@ SIZE = 299
 
 
 class Conv(NamedTuple):
-    """One convolution of a block: its name in the file, what it reads, and its shape.
+    """One convolution of a block."""
 
-    Attributes:
-        name: attribute of the block.
-        source: name of the convolution it reads; `in` is the block's input, `pool` the pooled input.
-        channels: of its output.
-        kernel: height and width; padded to keep the size, unless the stride is 2.
-        stride: 1 or 2.
-    """
-
-    name: str
-    source: str
-    channels: int
-    kernel: tuple[int, int] = (1, 1)
-    stride: int = 1
+    name: str  # in the file; the attribute of the block
+    source: str  # name of the convolution it reads; `in` is the block's input, `pool` the pooled input
+    channels: int  # of its output
+    kernel: tuple[int, int]  # height and width; padded to keep the size, unless the stride is 2
+    stride: int
 
 
 def _block(table: str) -> list[Conv]:
@@ -147,14 +138,7 @@ class InceptionNetwork(nn.Module):
         self.halving = halving
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Extract features.
-
-        Args:
-            pixels: float32, shape (N, 3, 299, 299), values in [0, 255].
-
-        Returns:
-            float32, shape (N, 2048).
-        """
+        """Extract features: float32 (N, 3, 299, 299), values in [0, 255], to float32 (N, 2048)."""
         maps = self.Conv2d_1a_3x3((pixels - 128) / 128)
         maps = self.halving(self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(maps)))
         maps = self.halving(self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(maps)))
@@ -174,9 +158,6 @@ class Inception(Extractor):
         weights: the weights file.
         download: fetch the file if it is not there.
         antialias: resize with antialiasing instead, as `EfficientNetLite0`; card and scores are others.
-        backend: see `Extractor`.
-        threads: see `Extractor`.
-        cache_root: see `Extractor`.
 
     Raises:
         MetricError: the file is not there and was not, or cannot be, fetched; or it holds something else.

@@ -239,7 +239,7 @@ class Scorer:
     def _taken(self, model: Generator, n: int, wanted: list[Score]) -> dict[Score, float]:
         images, device = self.draw(model, n), device_of(model)
         self._prepare(device)
-        features = torch.cat([self.extractor(part.to(device)).cpu() for part in images.split(self.batch_size)])
+        features = torch.cat([self.extractor(part.to(device)).cpu() for part in torch.split(images, self.batch_size)])
         real, every = self.reference, self.reference.features
         reals, train, held_out = every[self.kid_rows], every[self.train_rows], every[self.val_rows]
         drawn = Drawn(images, features, real.moments, reals, train, held_out, real.similarity, self.seed)
