@@ -1,8 +1,8 @@
 """Score a bundle or a run again from its own files: `python src/evaluate.py bundle=…`.
 
-Reads an exported bundle (drawn with ONNX Runtime, as its users draw it) or the folder of a run (its scored
-checkpoint), and the photos it was scored against. Prints each score beside the recorded one and the interval it must
-land in; `catsweep.export.intervals` says what such an interval promises.
+Reads an exported bundle (drawn with ONNX Runtime) or the folder of a run (its scored checkpoint), and the photos it was
+scored against. Prints each score beside the recorded one and the interval it must land in, see
+`catsweep.export.intervals`.
 """
 
 from dataclasses import asdict, dataclass
@@ -29,13 +29,7 @@ from steady.atomic import write_json
 
 
 def run(cfg: DictConfig) -> Path:
-    """Score again, print, and compare.
-
-    Args:
-        cfg: as in `conf/evaluate.yaml`.
-
-    Returns:
-        The folder that was scored.
+    """Score again, print, and compare; return the folder that was scored.
 
     Raises:
         ExportError: there is no bundle, or a damaged one.
@@ -60,9 +54,8 @@ def run(cfg: DictConfig) -> Path:
     judged = None if judge is None else judge(beside=scorer).judge(model, recorded.scores)
     outcome = Outcome(recorded, scores, cards, scorer.seed, judged)
     console.print(outcome.table())
-    for line in filter(
-        None, (outcome.extractor(), outcome.judgement(), judging.absent(cfg), *outcome.remarks(), *said)
-    ):
+    lines = (outcome.extractor(), outcome.judgement(), judging.absent(cfg), *outcome.remarks(), *said)
+    for line in filter(None, lines):
         console.print(line, highlight=False, soft_wrap=True)
     if cfg.out is not None:
         write_json(Path(cfg.out), outcome.to_dict(scorer))
@@ -88,21 +81,13 @@ def open_model(folder: Path) -> Generator:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Recorded scores beside those that were measured again.
-
-    Attributes:
-        recorded: of the folder.
-        now: scores that were measured again.
-        cards: how they were measured.
-        seed: of the latents they were measured with.
-        judged: what another network says now, if there is one.
-    """
+    """Recorded scores beside those that were measured again."""
 
     recorded: Recorded
     now: dict[str, float]
-    cards: dict[str, MetricCard]
-    seed: int
-    judged: Judged | None = None
+    cards: dict[str, MetricCard]  # of `now`
+    seed: int  # of the latents of `now`
+    judged: Judged | None = None  # what another network says now
 
     @property
     def repeated(self) -> bool:
@@ -129,7 +114,7 @@ class Outcome:
         return None if interval is None else name in self.now and self.now[name] in interval
 
     def table(self) -> Table:
-        """Tabulate the scores for a terminal, one row each."""
+        """Tabulate the scores for a terminal."""
         drawn = max(card.samples for card in self.cards.values())
         title = f"Scores of {self.recorded.folder.name}: {drawn} images from seed {self.seed}"
         table = Table(title=title, title_justify="left")
@@ -160,7 +145,7 @@ class Outcome:
         return f"Extractor: {'; '.join(words)}."
 
     def remarks(self) -> list[str]:
-        """List what one should know beside the table."""
+        """List the differences from the record that the table does not show."""
         said = []
         if versions := other_versions(self.recorded, self.cards):
             said.append(f"Not the libraries of the record: {'; '.join(versions)}.")
@@ -179,7 +164,7 @@ class Outcome:
         return said
 
     def failure(self) -> str:
-        """Say which scores are not what the folder says; empty if all are."""
+        """List the scores that are not what the folder says; empty if all are."""
         outside = [name for name in self.recorded.scores if self.inside(name) is False]
         if not outside:
             return ""
@@ -205,7 +190,7 @@ class Outcome:
         return f"{self.recorded.folder} {like}: all {len(judged)} scores are inside."
 
     def judgement(self) -> str:
-        """Say what the judge says, beside what the folder says that it said; empty without a judge."""
+        """Format what the judge says now, and said then; empty without a judge."""
         if self.judged is None:
             return ""
         then = read_judged(self.recorded.folder)

@@ -31,12 +31,7 @@ NOTHING = 1e-6
 def rows(ends: Tensor, steps: int) -> Tensor:
     """Interpolate along the great circle between the two latents of each pair.
 
-    Args:
-        ends: float, shape (R, 2, d).
-        steps: points of each path, both ends included, at least 2.
-
-    Returns:
-        float, shape (R, steps, d).
+    Float (R, 2, d) becomes (R, steps, d): both ends are among the steps, at least 2.
     """
     return torch.stack([interpolate(start, end, steps) for start, end in ends])
 
@@ -51,14 +46,7 @@ def neighbours(stops: Tensor) -> Tensor:
 def loop(stops: Tensor, steps: int) -> Tensor:
     """Interpolate through all latents along great circles and back to the first, for an animation that repeats.
 
-    The angles within a leg are equal; the last point is one step before the first, so nothing is shown twice.
-
-    Args:
-        stops: float, shape (S, d), S at least 2.
-        steps: from one stop to the next, at least 1.
-
-    Returns:
-        float, shape (S · steps, d).
+    Float (S, d) becomes (S · steps, d): the last point is one step before the first, so nothing is shown twice.
     """
     legs = [interpolate(start, end, steps + 1)[:-1] for start, end in zip(stops, stops.roll(-1, 0), strict=True)]
     return torch.cat(legs)
@@ -67,14 +55,7 @@ def loop(stops: Tensor, steps: int) -> Tensor:
 def along(latents: Tensor, direction: Tensor, strength: float, steps: int) -> Tensor:
     """Move each latent along a direction, from -`strength` to +`strength`; the middle of an odd number is itself.
 
-    Args:
-        latents: float, shape (N, d).
-        direction: float, shape (d,), of length 1, so that 1 is the standard deviation of latents along it.
-        strength: how far, at either end.
-        steps: at least 2.
-
-    Returns:
-        float, shape (N, steps, d).
+    Float (N, d), along float (d,) of length 1, becomes (N, steps, d); `strength` is in standard deviations of latents.
     """
     return latents.unsqueeze(1) + torch.linspace(-strength, strength, steps).unsqueeze(1) * direction
 
@@ -117,15 +98,7 @@ MEASURES: Mapping[str, Callable[[Images], Values]] = {
 
 
 def direction(having: Tensor, lacking: Tensor, what: str) -> Tensor:
-    """Unit vector from the mean of the latents without an attribute to that of those with it.
-
-    Args:
-        having: latents of images that have it, float, shape (N, d).
-        lacking: of images without it, float, shape (M, d).
-        what: name of the attribute, for the error.
-
-    Returns:
-        float32, shape (d,), of length 1.
+    """Unit vector, float32 (d,), from the mean of latents (M, d) without an attribute to that of (N, d) with it.
 
     Raises:
         DataError: there is no difference.
@@ -140,12 +113,9 @@ def direction(having: Tensor, lacking: Tensor, what: str) -> Tensor:
 
 
 def told_apart(having: Tensor, lacking: Tensor) -> tuple[int, int]:
-    """Count the images on the right side of the middle of the two means, each taken without that image.
+    """Count the images on the right side of the middle of the two means, each taken without that image; of how many.
 
     An attribute that the latents do not carry gets about half of them right. Images of a group of one are not asked.
-
-    Returns:
-        The number that are; of how many.
     """
     right = asked = 0
     for group, other, sign in ((having.double(), lacking.double(), 1), (lacking.double(), having.double(), -1)):
@@ -159,10 +129,9 @@ def told_apart(having: Tensor, lacking: Tensor) -> tuple[int, int]:
 
 
 def measured(model: Generator, names: Sequence[str], draws: int = DRAWS) -> dict[str, Tensor]:
-    """Directions of measured attributes, from the top and the bottom quarter of many drawn cats.
+    """Find directions of measured attributes, from the top and the bottom quarter of many drawn cats, by name.
 
-    Returns:
-        By name, see `direction`; one that is the same for every cat is left out.
+    One that is the same for every cat is left out.
     """
     latents = draw_latents(draws, model.latent_size, SEED)
     images = generate(model, latents).numpy()
