@@ -1,6 +1,8 @@
 """Distances between sets of images: by their features (FID, KID, recall, coverage, nearest) and by their pixels (SSIM).
 
 Pure functions and torchmetrics classes, accumulated in float64, that draw nothing from the global random state.
+Features are float (n, D), a row for each image; images are uint8 (N, H, W, 3). A MetricError says which are too few, of
+another shape, or not finite.
 """
 
 import warnings
@@ -71,11 +73,7 @@ class CachedFID(FrechetInceptionDistance):
         self.fake_features.append(imgs.double())
 
     def compute(self) -> Tensor:
-        """Compute the distance, float64, shape (): what torchmetrics' own `compute` gives from the same state.
-
-        Raises:
-            MetricError: fewer than 2 samples.
-        """
+        """Compute the distance, float64, shape (): what torchmetrics' own `compute` gives from the same state."""
         if not self.fake_features:
             raise MetricError("FID needs features of at least 2 generated images; none were given. Call update first.")
         return frechet_distance(dim_zero_cat(self.fake_features), self.reference)
@@ -95,15 +93,8 @@ def frechet_distance(features: Tensor, reference: "Moments") -> Tensor:
     >>> round(float(frechet_distance(real + 3, Moments.of(real))), 6)
     9.0
 
-    Args:
-        features: float, shape (n, D), n at least 2.
-        reference: of real features.
-
     Returns:
         float64, shape (), at least 0 up to rounding.
-
-    Raises:
-        MetricError: fewer than 2 samples, another D, or features that are not finite.
     """
     _require_features(features, reference.mean.numel())
     features = features.double()
@@ -124,11 +115,6 @@ def kernel_distance(features: Tensor, reference: Tensor, seed: int) -> float:
     >>> real = torch.linspace(0, 1, 12).view(6, 2)
     >>> kernel_distance(real + 1, real, seed=0) > kernel_distance(real, real, seed=0)
     True
-
-    Args:
-        features: float, shape (n, D), n at least 2.
-        reference: float, shape (m, D), real features, m at least 2.
-        seed: of the subsets.
 
     Returns:
         The mean, perhaps slightly negative.
@@ -172,15 +158,10 @@ def diversity(features: Tensor, reference: Tensor, seed: int) -> Diversity:
     >>> real = torch.eye(8)
     >>> diversity(real, real, seed=0), diversity(real + 99, real, seed=0)
     (Diversity(recall=1.0, coverage=1.0), Diversity(recall=0.0, coverage=0.0))
-
-    Args:
-        features: of samples, float, shape (n, D), n at least 2.
-        reference: of real images, float, shape (m, D), m at least 2.
-        seed: of the draw.
     """
     _require_features(features, reference.shape[1])
     _require_features(reference, reference.shape[1])
-    n = diversity_size(len(features), len(reference))
+    n = min(len(features), len(reference), DIVERSITY_IMAGES)
     drawn = torch.randperm(len(reference), generator=torch.Generator().manual_seed(seed))[:n]
     samples, real = features[:n].double(), reference[drawn].double()
     k = min(NEIGHBOURS, n - 1)
@@ -189,15 +170,6 @@ def diversity(features: Tensor, reference: Tensor, seed: int) -> Diversity:
         recall=float((distances <= _radii(samples, k)).any(1).double().mean()),
         coverage=float((distances.amin(1) <= _radii(real, k)).double().mean()),
     )
-
-
-def diversity_size(samples: int, real: int) -> int:
-    """Count the images of each kind that `diversity` compares.
-
-    >>> diversity_size(512, 1494)
-    512
-    """
-    return min(samples, real, DIVERSITY_IMAGES)
 
 
 def _radii(features: Tensor, k: int) -> Tensor:
@@ -224,11 +196,6 @@ def nearest_distance(features: Tensor, train: Tensor, held_out: Tensor) -> Neare
     >>> train = torch.tensor([[0.0], [10.0]])
     >>> nearest_distance(train, train, torch.tensor([[1.0], [8.0]]))
     NearestDistance(ratio=0.0, copied=1.0)
-
-    All are float, of shapes (n, D), (t, D) and (h, D).
-
-    Raises:
-        MetricError: one of them is empty or not finite.
     """
     for part in (features, train, held_out):
         _require_features(part, train.shape[1], at_least=1)
@@ -248,10 +215,6 @@ def ssim(images: Tensor, originals: Tensor) -> Tensor:
     >>> ssim(images, images).round(decimals=4).tolist()
     [1.0, 1.0]
 
-    Args:
-        images: uint8, shape (N, H, W, 3).
-        originals: likewise.
-
     Returns:
         float64, shape (N,), in [-1, 1].
     """
@@ -266,10 +229,6 @@ def ms_ssim(images: Tensor, others: Tensor) -> float:
     >>> images = torch.arange(2 * 16 * 16 * 3).view(2, 16, 16, 3).to(torch.uint8)
     >>> round(ms_ssim(images, images), 4)
     1.0
-
-    Args:
-        images: uint8, shape (N, H, W, 3).
-        others: likewise.
 
     Returns:
         In [0, 1].
@@ -291,9 +250,6 @@ def scales(side: int) -> int:
 
     >>> [scales(side) for side in (21, 32, 64, 128, 176)]
     [1, 2, 3, 4, 5]
-
-    Raises:
-        MetricError: smaller than the window.
     """
     if side < WINDOW:
         raise MetricError(f"SSIM needs images of at least {WINDOW} x {WINDOW} pixels; got {side}. Train larger ones.")
@@ -305,16 +261,12 @@ def scales(side: int) -> int:
 def pair_similarity(images: Tensor, pairs: int, seed: int) -> float:
     """Average the MS-SSIM of random pairs of a set: how alike its images are (Odena et al. 2017, arXiv:1610.09585).
 
-    The pairs follow a random cycle through the images, so that none is paired with itself and each is used equally.
+    At most N pairs follow a random cycle through the N images, so that none is paired with itself and each is used
+    equally.
 
     >>> one = torch.arange(16 * 16 * 3).view(1, 16, 16, 3).to(torch.uint8)
     >>> round(pair_similarity(one.repeat(3, 1, 1, 1), pairs=3, seed=0), 4)
     1.0
-
-    Args:
-        images: uint8, shape (N, H, W, 3), N at least 2.
-        pairs: number of pairs; more than N are cut to N.
-        seed: of the cycle.
     """
     if len(images) < 2:
         raise MetricError(f"Pairs need at least 2 images; got {len(images)}. Raise the number of samples.")

@@ -189,9 +189,9 @@ def open_session(
     (2, 3)
 
     Args:
-        network: frozen, in evaluation mode, on the CPU; maps float32 (N, 3, size, size) to float32 (N, D).
+        network: frozen, in evaluation mode, on the CPU; see `Extractor`, also for what follows.
         size: input side in pixels.
-        name: of the network; begins the cached file's name.
+        name: begins the cached file's name.
         weights_sha256: part of the cache key.
         threads: see `open_graph`.
         cache_root: folder of cached graphs; None exports into memory.

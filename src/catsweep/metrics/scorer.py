@@ -5,11 +5,11 @@ the score, and an entry on its card.
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeGuard, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import pytorch_lightning as pl
@@ -20,12 +20,12 @@ from torch import Tensor, nn
 
 from catsweep.devices import cuda_in_use
 from catsweep.errors import DivergedError, MetricError
-from catsweep.images import to_float, to_uint8
+from catsweep.images import to_float
 from catsweep.metrics import distances
 from catsweep.metrics.extractors import Extractor, device_of
 from catsweep.metrics.scores import DEFAULT, SCORES, MetricCard, ReconstructionScore, Score, score
 from catsweep.metrics.statistics import Moments, Reference, reference_statistics
-from catsweep.models.generator import Generator, Reconstructor, draw_latents, evaluating, generate
+from catsweep.models.generator import Generator, Reconstructor, draw_latents, generate
 
 if TYPE_CHECKING:
     from catsweep.data.ready import ReadySet
@@ -137,9 +137,9 @@ class Scorer:
 
     def names(self, model: Generator) -> list[str]:
         """List the keys of the scores that `final` gives for this model, without drawing."""
-        held_out, compares = len(self.val_rows) > 0, _compares(model, self.val_rows)
-        kinds = [(one, compares if isinstance(one, ReconstructionScore) else held_out) for one in self.scores]
-        return [one.key for one, possible in kinds if possible or not one.held_out]
+        possible = [one for one in self.scores if len(self.val_rows) or not one.held_out]
+        reconstructs = isinstance(model, Reconstructor)
+        return [one.key for one in possible if reconstructs or not isinstance(one, ReconstructionScore)]
 
     def final(self, model: Generator) -> tuple[dict[str, float], dict[str, MetricCard]]:
         """Take all scores at the full number of samples, with their cards, by key.
@@ -151,7 +151,7 @@ class Scorer:
             MetricError: images or features that are not finite.
         """
         values = self.drawn(model)
-        if _compares(model, self.val_rows):
+        if isinstance(model, Reconstructor) and len(self.val_rows):
             values |= {key: float(each.mean()) for key, each in self.of_reconstructions(model).items()}
         device = device_of(model)
         return values, {key: self.card(key, device) for key in values}
@@ -201,15 +201,9 @@ class Scorer:
             prepared = "stages" in self.ready.card.get("parameters", {})  # then a run cannot divide it anew
             remedy = "Prepare the set again with a larger val_fraction." if prepared else "Raise data.val_fraction."
             raise MetricError(f"{wanted[0].key} needs held-out images, but none were held out. {remedy}")
-        device = device_of(model)
-        originals = torch.from_numpy(self._real(rows))
-        checked = FiniteImages(model)
-        with evaluating(checked), torch.autocast(device.type, enabled=False):
-            parts = [
-                to_uint8(checked.reconstruct(to_float(part.to(device)))).cpu()
-                for part in torch.split(originals, self.batch_size)
-            ]
-        images = torch.cat(parts)
+        originals = self._real(rows)
+        reconstructor = FiniteImages(model, lambda part: model.reconstruct(to_float(part)))
+        images = generate(cast(Generator, reconstructor), originals, self.batch_size)
         return {one.key: one.each(images, originals) for one in wanted}
 
     def draw(self, model: Generator, n: int) -> Tensor:
@@ -219,7 +213,7 @@ class Scorer:
             MetricError: images that are not finite, or not of the ready set's size.
         """
         latents = draw_latents(n, model.latent_size, self.seed)
-        images = generate(cast(Generator, FiniteImages(model)), latents, self.batch_size)
+        images = generate(cast(Generator, FiniteImages(model, model.decode)), latents, self.batch_size)
         if images.shape[1:] != self.ready.images.shape[1:]:
             raise MetricError(
                 f"The model draws {tuple(images.shape[1:])}, the real images are {self.ready.images.shape[1:]}; "
@@ -269,8 +263,8 @@ class Scorer:
             return
         rows = self.reference.rows[:SELF_CHECK_IMAGES].numpy()
         cached = Moments.of(self.reference.features[rows])
-        images = torch.from_numpy(self._real(rows))
-        distance = float(distances.frechet_distance(self.extractor(images.to(device)).cpu(), cached))
+        again = self.extractor(self._real(rows).to(device)).cpu()
+        distance = float(distances.frechet_distance(again, cached))
         total = float(cached.trace)
         if not abs(distance) <= SELF_CHECK_BOUND * total + 1e-6:
             raise MetricError(
@@ -280,18 +274,12 @@ class Scorer:
             )
         self.checked_devices.add(device)
 
-    def _real(self, rows: np.ndarray) -> np.ndarray:
-        """Photos by their rows: uint8, (n, H, W, 3), a copy that may be written to."""
-        return np.array(self.ready.images[self.photos[rows]])
+    def _real(self, rows: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.array(self.ready.images[self.photos[rows]]))  # a copy: the map is read-only
 
     def _kid_rows(self) -> Tensor:
         chosen = np.random.default_rng(self.seed).permutation(len(self.reference.rows))[:KID_IMAGES]
         return self.reference.rows[np.sort(chosen)]
-
-
-def _compares(model: Generator, held_out: np.ndarray) -> TypeGuard[Reconstructor]:
-    """Whether there are held-out photos to compare with their reconstructions."""
-    return isinstance(model, Reconstructor) and len(held_out) > 0
 
 
 class ScoreCallback(Callback):
@@ -339,22 +327,19 @@ class ImagesNotFinite(MetricError, DivergedError):
 
 
 class FiniteImages(nn.Module):
-    """A generator whose images must be finite: as uint8 a NaN would be an ordinary black pixel."""
+    """A generator whose images must be finite: as uint8 a NaN would be an ordinary black pixel.
 
-    def __init__(self, model: Any) -> None:
+    `draw` of the model maps latents, or photos to reconstruct, to images.
+    """
+
+    def __init__(self, model: Any, draw: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.model = model  # a submodule if it is a module: its modes and device are then seen through this one
-        self.latent_size, self.image_size = model.latent_size, model.image_size
+        self.draw = draw
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """Decode; `ImagesNotFinite` if they are not."""
-        return self._checked(self.model.decode(latents))
-
-    def reconstruct(self, images: Tensor) -> Tensor:
-        """Reconstruct; `ImagesNotFinite` if they are not."""
-        return self._checked(self.model.reconstruct(images))
-
-    def _checked(self, images: Tensor) -> Tensor:
+    def decode(self, inputs: Tensor) -> Tensor:
+        """Draw; raises `ImagesNotFinite`."""
+        images = self.draw(inputs)
         if not torch.isfinite(images).all():
             raise ImagesNotFinite(
                 "The model draws images that are not finite, so there is nothing to score: the training has diverged. "

@@ -213,9 +213,9 @@ class _Neighbours(Score):
 
     def settings(self, scorer: "Scorer") -> dict[str, Any]:
         """See `Score`."""
-        from catsweep.metrics.distances import NEIGHBOURS, diversity_size
+        from catsweep.metrics.distances import DIVERSITY_IMAGES, NEIGHBOURS
 
-        images = diversity_size(scorer.samples, len(scorer.kid_rows))
+        images = min(scorer.samples, len(scorer.kid_rows), DIVERSITY_IMAGES)
         return {"k": NEIGHBOURS, "images": images, "method": self.method}
 
 

@@ -104,7 +104,7 @@ def reference_statistics(
     (torch.Size([4, 3]), 3)
 
     Args:
-        images: uint8, shape (N, H, W, 3), memory-mapped or not: the ready set.
+        images: uint8, shape (N, H, W, 3): the ready set.
         digest: of the ready set.
         rows: integers, which of the photos are the reference.
         extractor: on its device.
