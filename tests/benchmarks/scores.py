@@ -60,7 +60,7 @@ def main() -> None:
     images = torch.from_numpy(render(REALS + SAMPLES, SIDE, seed=0).images)
     real_images, samples = images[:REALS], images[REALS:]
     with tempfile.TemporaryDirectory() as cache:
-        onnx, plain = EfficientNetLite0("onnx", cache_root=cache), EfficientNetLite0("torch")
+        onnx, plain = EfficientNetLite0(backend="onnx", cache_root=cache), EfficientNetLite0(backend="torch")
         probe = samples[:BATCH]
         difference = float((onnx(probe) - plain(probe)).norm() / plain(probe).norm())  # also warms both up
         real = extract(onnx, real_images)

@@ -93,7 +93,8 @@ def test_other_content_has_another_key(
     other = tiny_extractor(**facts)
     # `auto` would export the network, which takes seconds.
     session = SimpleNamespace(run=lambda _, feed: [other.network(torch.from_numpy(feed["images"])).numpy()])
-    monkeypatch.setattr(extractors, "open_session", lambda *_: session)
+    monkeypatch.setattr(extractors, "export_onnx", lambda *_: b"")
+    monkeypatch.setattr(extractors, "open_graph", lambda *_: session)
     take(other, tmp_path, images(24, seed=0), **changes)
     assert other.seen == 24
     assert len(list(tmp_path.glob("*.safetensors"))) == 2

@@ -5,7 +5,7 @@ network is defined here: each block is a table of its convolutions, with the nam
 """
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from catsweep.errors import MetricError
 from catsweep.losses.frozen_features import load_weights
-from catsweep.metrics.extractors import Backend, Extractor
+from catsweep.metrics.extractors import Extractor
 from steady.places import explain
 
 FILE = "pt_inception-2015-12-05-6726825d.pth"
@@ -158,6 +158,7 @@ class Inception(Extractor):
         weights: the weights file.
         download: fetch the file if it is not there.
         antialias: resize with antialiasing instead, as `EfficientNetLite0`; card and scores are others.
+        **settings: `backend`, `threads` and `cache_root`, see `Extractor`.
 
     Raises:
         MetricError: the file is not there and was not, or cannot be, fetched; or it holds something else.
@@ -168,9 +169,7 @@ class Inception(Extractor):
         weights: str | Path,
         download: bool = False,
         antialias: bool = False,
-        backend: Backend = "auto",
-        threads: int | None = None,
-        cache_root: str | Path | None = None,
+        **settings: Any,
     ) -> None:
         path = Path(weights)
         if not path.is_file():
@@ -186,9 +185,7 @@ class Inception(Extractor):
             weights_sha256=sha256,
             size=SIZE,
             resize=f"bilinear {'antialiased' if antialias else 'as in TensorFlow 1'} to {SIZE}",
-            backend=backend,
-            threads=threads,
-            cache_root=cache_root,
+            **settings,
         )
         self.antialias = antialias
 
