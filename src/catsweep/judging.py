@@ -1,9 +1,8 @@
 """Judge runs and bundles by another network, and read what a study's judgements say of its choice.
 
-`catsweep.training` calls it after the final scores of a single run, `hydra.sweeper.on_end` names `judge_study`, and
-`export` judges bundles. The node `judge` of the configuration (the group `metrics/judge`) says by which network; it is
-never an objective, and no part of a study's contract. The judgement is `judge.json` in the folder of the run or the
-bundle, see `catsweep.metrics.judge`.
+The node `judge` of the configuration (the group `metrics/judge`) says by which network; it is never an objective, and
+no part of a study's contract. The judgement is `judge.json` in the folder of the run or the bundle, see
+`catsweep.metrics.judge`.
 """
 
 import logging
@@ -81,17 +80,7 @@ def _missing(node: DictConfig) -> str | None:
 
 
 def judge_model(made: Factory, model: "Generator", folder: Path, scorer: "Scorer") -> Judged:
-    """Judge a model as it was scored, and keep that beside its scores.
-
-    Args:
-        made: see `factory`.
-        model: as it was scored.
-        folder: of the run or the bundle, with its `metrics.json`.
-        scorer: of the run.
-
-    Raises:
-        MetricError: it cannot be judged.
-    """
+    """Judge a model as it was scored, and write that beside the scores in the folder of its run or bundle."""
     judged = made(beside=scorer).judge(model, RunDir(folder).metrics().scores)
     judged.write(folder)
     return judged
@@ -119,13 +108,8 @@ def judge_run(judge: Judge, folder: Path) -> Judged:
 def judge_study(study: optuna.Study, folder: Path, study_folder: Path, config: DictConfig) -> None:
     """Judge the Pareto set of a study, its best trials, and all runs of its confirmation.
 
-    What was judged before is not judged again. One that cannot be judged is told, and the others are.
-
-    Args:
-        study: the search.
-        folder: of its runs.
-        study_folder: of the study itself.
-        config: composed, of the sweep.
+    What was judged before is not judged again. One that cannot be judged is told, and the others are. `folder` has the
+    runs, `config` is that of the sweep.
     """
     del study_folder
     if hint := absent(config):
@@ -158,13 +142,7 @@ def chosen(study: optuna.Study, folder: Path) -> dict[str, Path]:
 
 
 def read_study_scores(trials: Trials, runs: Path, also: Iterable[int] = ()) -> StudyScores:
-    """Read the scores that the run folders of a study have.
-
-    Args:
-        trials: of the study.
-        runs: folder of its run folders.
-        also: trials that are shown beside the Pareto set.
-    """
+    """Read the scores in the run folders of a study; `also` are trials that are shown beside the Pareto set."""
     shown = {candidate.number for candidate in trials.front} | set(also)
     own = {}
     for candidate in trials.finished:

@@ -66,12 +66,7 @@ def run(cfg: DictConfig) -> Path:
 
 
 def open_model(folder: Path) -> Generator:
-    """Open the generator of a bundle, or of a run's scored checkpoint, on the CPU.
-
-    Raises:
-        DataError: the run lacks its checkpoint.
-        ExportError: the bundle is damaged.
-    """
+    """Open the generator of a bundle, or of a run's scored checkpoint, on the CPU."""
     if Bundle.is_at(folder):
         return load_bundle(folder)
     model, _ = load_run(folder, RunDir(folder).scored_checkpoint())
@@ -97,7 +92,7 @@ class Outcome:
     def interval(self, name: str) -> Interval | None:
         """Find the interval that a score must land in; None if nothing says so.
 
-        Without a recorded one, as in the folder of a run, the same latents must give the record, but for rounding.
+        Without a recorded one, as of a run, the same latents must give the record, but for rounding.
         """
         if found := self.recorded.intervals.get(name):
             return found

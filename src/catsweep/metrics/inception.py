@@ -151,8 +151,8 @@ class InceptionNetwork(nn.Module):
 class Inception(Extractor):
     """Features of the standard FID network: 2,048 per image.
 
-    By default the resize is that of TensorFlow 1 too, as in the papers: bilinear without antialiasing, its grid
-    anchored at the corner of the first pixel, so that images larger than 299 pixels alias.
+    By default the resize is that of TensorFlow 1, as in the papers: bilinear without antialiasing, its grid anchored at
+    the corner of the first pixel, so that images larger than 299 pixels alias.
 
     Args:
         weights: the weights file.
@@ -190,7 +190,7 @@ class Inception(Extractor):
         self.antialias = antialias
 
     def resized(self, images: Tensor) -> Tensor:
-        """Resize to 299 x 299, see the class; uint8 (N, H, W, 3) to float32 (N, 3, 299, 299) in [0, 255]."""
+        """See `Extractor`."""
         if self.antialias:
             return super().resized(images)
         rows, columns = (_tensorflow_weights(side, SIZE).to(images.device) for side in images.shape[1:3])
@@ -198,7 +198,7 @@ class Inception(Extractor):
 
 
 def _tensorflow_weights(inputs: int, outputs: int) -> Tensor:
-    """Bilinear interpolation in one direction as TensorFlow 1 did it: output i lies at i * inputs / outputs."""
+    """Weights, (outputs, inputs), of TensorFlow 1's bilinear interpolation: output i lies at i * inputs / outputs."""
     position = torch.arange(outputs, dtype=torch.float32) * (inputs / outputs)
     below = position.floor().long().clamp_max(inputs - 1)
     above = (below + 1).clamp_max(inputs - 1)

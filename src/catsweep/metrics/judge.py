@@ -193,9 +193,7 @@ def run_scores(run: Path | None, within: Path | None = None) -> RunScores:
     >>> run_scores(None)
     RunScores(own={}, judged=None)
 
-    Args:
-        run: its folder; None has none.
-        within: the folder that its files may not lead out of by a link; that of the run if None.
+    No link of its files may lead out of `within`, by default the folder itself.
     """
     if run is None:
         return RunScores()
@@ -338,17 +336,10 @@ def better(name: str) -> str:
 
 
 def table(title: str, rows: Mapping[str, Mapping[str, str]]) -> "Table | None":
-    """Build a narrow table for a terminal: those of the objectives have no room for more columns.
+    """Build a narrow table for a terminal of the words for each score by trial; None without any.
 
     >>> table("Beside", {"3": {"val/recall": "0.5"}}).row_count
     1
-
-    Args:
-        title: of the table.
-        rows: by trial, the words for each score, by name; those without any are left out.
-
-    Returns:
-        None without any words.
     """
     from rich.table import Table
     from rich.text import Text
@@ -367,16 +358,12 @@ def table(title: str, rows: Mapping[str, Mapping[str, str]]) -> "Table | None":
 
 
 def of_confirmation(found: "Confirmation", again: Mapping[int, Mapping[int, RunScores]]) -> dict[str, dict[int, str]]:
-    """Average what runs that confirm a winner have beside the objectives.
+    """Average the scores beside the objectives, given by trial and seed, over the seeds of a confirmation.
 
     >>> from steady.confirm.confirmation import Candidate, Confirmation
     >>> found = Confirmation(("val/fid",), ("minimize",), (Candidate(3, (9.0,), {1: (9.5,)}),), (), (3,))
     >>> of_confirmation(found, {3: {1: RunScores({"val/recall": 0.5})}})
     {'val/recall': {3: '0.5'}}
-
-    Args:
-        found: which trials and seeds were compared.
-        again: scores by trial and seed.
 
     Returns:
         `41.2 ± 0.8` by score and trial; only scores that any has.
@@ -456,17 +443,13 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 
 
 class Judge:
-    """A `Scorer` with another extractor, for one ready set: same draws, same statistics, same cards.
+    """A `Scorer` with another extractor: same draws, same statistics, same cards.
 
     Args:
         extractor: the judge's network.
         beside: the scorer of the run, whose photos and scores it takes.
-        cache_root: folder of the reference statistics.
-        samples: images drawn.
-        seed: of the latents and of every other draw.
-        reference: which photos drawn images are compared with.
-        batch_size: images drawn or read at once.
         required: whether its file has to be there, which `catsweep.judging` looks at.
+        cache_root, samples, seed, reference, batch_size: see `Scorer`.
 
     Raises:
         MetricError: the network is that of the scorer, by its name, weights or features; or of the family that losses

@@ -60,10 +60,9 @@ class Drawn:
 
 
 class Scorer:
-    """Scores generators against one ready set.
+    """Scores generators against one ready set, without a change of the global random state.
 
-    Building one loads (or computes) the reference statistics and checks the extractor, so that what is wrong shows
-    before training starts. No method touches the global random state.
+    Building one loads (or computes) the reference statistics and checks the extractor, before training starts.
 
     Args:
         extractor: the feature network; it follows each model to its device.
@@ -169,10 +168,8 @@ class Scorer:
     def of_photos(self) -> dict[str, float]:
         """Score photos in the place of samples, against the others of the reference: what a perfect generator scores.
 
-        As many as there are samples, but at most half of the reference; drawn from the seed.
-
-        Returns:
-            By name, the scores in features that need no held-out photos; empty of a reference of fewer than 4 photos.
+        As many as there are samples, at most half of the reference. By name, the scores in features that need no
+        held-out photos; empty of a reference of fewer than 4 photos.
         """
         rows = self.reference.rows
         count = min(self.samples, len(rows) // 2)
@@ -185,10 +182,7 @@ class Scorer:
         return {one.name: one.measure(drawn) for one in self.scores if one.in_features and not one.held_out}
 
     def of_reconstructions(self, model: Reconstructor) -> dict[str, Tensor]:
-        """Score each reconstruction of a held-out photo, at most `samples` of them.
-
-        Returns:
-            By key, float64, shape (n,); their means are the final scores.
+        """Score each reconstruction of a held-out photo, at most `samples`: float64 (n,) by key.
 
         Raises:
             MetricError: no photos were held out, or images that are not finite.
@@ -300,11 +294,7 @@ class ScoreCallback(Callback):
         self.scored_at: int | None = None  # the trainer's global step
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Score and log.
-
-        Raises:
-            MetricError: the model draws nothing that can be scored; on every rank, so that none waits for another.
-        """
+        """Score and log; a MetricError is raised on every rank, so that none waits for another."""
         epoch = trainer.current_epoch + 1
         if trainer.sanity_checking or (epoch % self.every and epoch != trainer.max_epochs):
             return

@@ -1,9 +1,8 @@
 """Scores: what each is called, which way is better, how it is taken, recorded on a card, and bounded in a bundle.
 
-`conf/metrics` names the scores of a run by `_target_`. `catsweep.metrics.scorer` takes them; training, export, report
-and tracking ask `score` for titles, directions and intervals. A new score is a subclass of `Score` here or in a package
-of your own (`trust=[mypackage.*]`), a line under `scores` in `conf/metrics/default.yaml`, and a test. Nothing here
-imports torch until a score is taken: reports and leaderboards do not wait for it.
+A new score is a subclass of `Score` here or in a package of your own (`trust=[mypackage.*]`), a line under `scores` in
+`conf/metrics/default.yaml`, and a test. Nothing here imports torch until a score is taken: reports and leaderboards do
+not wait for it.
 """
 
 from collections.abc import Collection, Mapping
@@ -47,11 +46,7 @@ class MetricCard:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "MetricCard":
-        """Build a card from the values of `to_dict`.
-
-        Raises:
-            MetricError: a field is missing, or one is not a card's.
-        """
+        """Build a card from the values of `to_dict`; a MetricError if a field is missing or unknown."""
         known = [entry.name for entry in fields(cls)]
         if wrong := sorted(set(known) ^ set(values)):
             raise MetricError(f"A metric card has the fields {known}; missing or unknown here: {wrong}. Score again.")
@@ -64,8 +59,7 @@ def require_comparable(first: MetricCard, second: MetricCard, ignore: Collection
     >>> card = MetricCard("fid", "net", "ab", "none", "float32", "cd", reference_size=32, samples=24, seed=0)
     >>> require_comparable(card, MetricCard.from_dict(card.to_dict() | {"seed": 1}), ignore=["seed"])
 
-    Raises:
-        MetricError: fields differ that are not in `ignore`; the message lists each with both values.
+    A MetricError lists each field that differs and is not in `ignore`, with both values.
     """
     differences = [
         f"  {entry.name}: {getattr(first, entry.name)!r} against {getattr(second, entry.name)!r}"
@@ -112,11 +106,7 @@ class Score:
         return ARROWS.get(self.better, "")
 
     def measure(self, drawn: "Drawn") -> float:
-        """Take the score of drawn images or their features, beside the real ones they are compared with.
-
-        Raises:
-            MetricError: too few images, or features that are not finite.
-        """
+        """Take the score of drawn images or their features, beside the real ones they are compared with."""
         raise NotImplementedError
 
     def settings(self, scorer: "Scorer") -> dict[str, Any]:
@@ -149,15 +139,12 @@ SCORES: dict[str, Score] = {}  # by name, in the order of their definition
 
 
 def score(name: str) -> Score:
-    """Look up a score by its name, with `val/` or `judge/` before it or without.
+    """Look up a score by its name, with `val/` or `judge/` before it or without; an unknown one has only a title.
 
     >>> score("val/fid").title, score("judge/fid").arrow, score("fid").key
     ('FID', '↓', 'val/fid')
     >>> score("other").title
     'other'
-
-    Returns:
-        The score; of an unknown name one that knows only that name, as its title.
     """
     prefix, _, last = name.rpartition("/")
     if prefix in ("", "val", "judge") and last in SCORES:

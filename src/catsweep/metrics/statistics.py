@@ -47,13 +47,10 @@ class Moments:
 
     @classmethod
     def of(cls, features: Tensor) -> "Moments":
-        """Compute the moments of features, float (N, D).
+        """Compute the moments of features, float (N, D), of at least 2 images.
 
         >>> Moments.of(torch.tensor([[0.0], [2.0]])).covariance.item()
         2.0
-
-        Raises:
-            MetricError: fewer than 2 images.
         """
         if len(features) < 2:
             raise MetricError(f"Reference statistics need at least 2 real images; got {len(features)}. Add photos.")
