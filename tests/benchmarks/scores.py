@@ -19,8 +19,8 @@ from catsweep.metrics.distances import CachedFID, GivenFeatures, kernel_distance
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "src"))
 
+from catsweep.metrics.distances import Moments
 from catsweep.metrics.extractors import EfficientNetLite0, Extractor
-from catsweep.metrics.statistics import Moments
 from catsweep.synthetic.renderer import render
 
 SAMPLES, REALS, SIDE, ROUNDS = 512, 1400, 64, 2

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from catsweep.errors import MetricError
 from catsweep.images import to_float
 from catsweep.metrics import distances
+from catsweep.metrics.distances import Moments
 from catsweep.metrics.extractors import device_of
 from catsweep.metrics.scorer import FiniteImages, Scorer
 from catsweep.metrics.scores import MetricCard, require_comparable
-from catsweep.metrics.statistics import Moments
 from catsweep.models.generator import draw_latents, generate
 
 

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 
 from catsweep.errors import MetricError
 from catsweep.metrics import extractors
-from catsweep.metrics.distances import pair_similarity
-from catsweep.metrics.statistics import Moments, Reference, reference_statistics
+from catsweep.metrics.distances import Moments, pair_similarity
+from catsweep.metrics.statistics import Reference, reference_statistics
 
 
 @settings(max_examples=30, deadline=None)

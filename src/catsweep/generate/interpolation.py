@@ -64,28 +64,7 @@ def _luma(images: Images) -> Values:
     return np.asarray(images @ LUMA / 255)
 
 
-def brightness(images: Images) -> Values:
-    """Mean luma, 0 to 1."""
-    return np.asarray(_luma(images).mean((1, 2)))
-
-
-def contrast(images: Images) -> Values:
-    """Standard deviation of luma within each image, 0 to 0.5."""
-    return np.asarray(_luma(images).std((1, 2)))
-
-
-def warmth(images: Images) -> Values:
-    """Mean of red minus blue, -1 (blue) to 1 (orange)."""
-    return np.asarray((images[..., 0].astype(np.float64) - images[..., 2]).mean((1, 2)) / 255)
-
-
-def colour(images: Images) -> Values:
-    """Mean difference between the strongest and the weakest of red, green and blue: 0 (grey) to 1."""
-    return np.asarray(np.ptp(images, axis=3).mean((1, 2)) / 255)
-
-
-def detail(images: Images) -> Values:
-    """Mean difference in luma between neighbouring pixels, 0 (smooth) to 1."""
+def _detail(images: Images) -> Values:
     luma = _luma(images)
     down, right = (np.abs(np.diff(luma, axis=axis)).mean((1, 2)) for axis in (1, 2))
     return np.asarray((down + right) / 2)
@@ -93,7 +72,11 @@ def detail(images: Images) -> Values:
 
 # Each takes uint8 images, shape (N, H, W, 3), and returns float64, shape (N,).
 MEASURES: Mapping[str, Callable[[Images], Values]] = {
-    measure.__name__: measure for measure in (brightness, contrast, warmth, colour, detail)
+    "brightness": lambda images: _luma(images).mean((1, 2)),  # 0 to 1
+    "contrast": lambda images: _luma(images).std((1, 2)),  # within each image, 0 to 0.5
+    "warmth": lambda images: (images[..., 0].astype(np.float64) - images[..., 2]).mean((1, 2)) / 255,  # red less blue
+    "colour": lambda images: np.ptp(images, axis=3).mean((1, 2)) / 255,  # between the strongest and the weakest colour
+    "detail": _detail,  # between neighbouring pixels, 0 (smooth) to 1
 }
 
 

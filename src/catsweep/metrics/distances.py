@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +24,6 @@ from torchmetrics.utilities.data import dim_zero_cat
 from catsweep.errors import MetricError
 from catsweep.images import to_float
 
-if TYPE_CHECKING:
-    from catsweep.metrics.statistics import Moments
-
 KID_SUBSETS = 10
 NEIGHBOURS = 5  # k of recall and coverage, as in Naeem et al. 2020
 DIVERSITY_IMAGES = 2_000  # of each kind, at most: the distances of all pairs of them take 15 seconds on one core
@@ -35,16 +32,48 @@ BATCH = 64  # pairs of images compared at once; bounds memory
 WINDOW = 11  # pixels, the Gaussian window of Wang et al. 2004 (sigma 1.5)
 
 
-class GivenFeatures(nn.Module):
+@dataclass(frozen=True)
+class Moments:
+    """Mean and covariance of features, float64, with what the Frechet distance needs of them."""
+
+    size: int  # number of images
+    mean: Tensor  # shape (D,)
+    covariance: Tensor  # shape (D, D), normalised by size - 1
+    root: Tensor  # shape (D, D), the symmetric square root of the covariance
+
+    @property
+    def trace(self) -> Tensor:
+        """Total variance, shape ()."""
+        return self.covariance.trace()
+
+    @classmethod
+    def of(cls, features: Tensor) -> "Moments":
+        """Compute the moments of features, float (N, D), of at least 2 images.
+
+        >>> Moments.of(torch.tensor([[0.0], [2.0]])).covariance.item()
+        2.0
+        """
+        if len(features) < 2:
+            raise MetricError(f"Reference statistics need at least 2 real images; got {len(features)}. Add photos.")
+        features = features.double()
+        mean = features.mean(0)
+        centred = (features - mean) / (len(features) - 1) ** 0.5
+        covariance = centred.T @ centred
+        if len(features) < features.shape[1]:
+            # Most eigenvalues of C are 0; their roots would keep half the digits. The singular values keep them all.
+            _, deviations, vectors = torch.linalg.svd(centred, full_matrices=False)
+            return cls(len(features), mean, covariance, (vectors.T * deviations) @ vectors)
+        values, axes = torch.linalg.eigh(covariance)
+        root = (axes * values.clamp_min(0).sqrt()) @ axes.T  # rounding can leave an eigenvalue just below 0
+        return cls(len(features), mean, covariance, root)
+
+
+class GivenFeatures(nn.Identity):
     """The `feature` of a torchmetrics class that is fed features instead of images, so that each is extracted once."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
         self.num_features = num_features
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Return the features."""
-        return features
 
 
 class CachedFID(FrechetInceptionDistance):
@@ -52,7 +81,7 @@ class CachedFID(FrechetInceptionDistance):
 
     fake_features: list[Tensor]
 
-    def __init__(self, reference: "Moments") -> None:
+    def __init__(self, reference: Moments) -> None:
         # One process scores while the others wait (`ScoreCallback`): nothing is there to be gathered.
         super().__init__(
             feature=GivenFeatures(reference.mean.numel()), reset_real_features=False, sync_on_compute=False
@@ -79,7 +108,7 @@ class CachedFID(FrechetInceptionDistance):
         return frechet_distance(dim_zero_cat(self.fake_features), self.reference)
 
 
-def frechet_distance(features: Tensor, reference: "Moments") -> Tensor:
+def frechet_distance(features: Tensor, reference: Moments) -> Tensor:
     """Compute the Frechet distance between Gaussians fitted to features and to the reference (Heusel et al. 2017).
 
     Equation 6: |m - m_r|^2 + tr C + tr C_r - 2 tr (C_r C)^1/2. With A = (features - m) / sqrt(n - 1), so that
@@ -88,7 +117,6 @@ def frechet_distance(features: Tensor, reference: "Moments") -> Tensor:
     0 up to rounding, and torchmetrics sums their roots: real features of 512 samples differ from it by 1e-6, and
     from the exact value by 1e-14.
 
-    >>> from catsweep.metrics.statistics import Moments
     >>> real = torch.tensor([[0.0], [2.0]])
     >>> round(float(frechet_distance(real + 3, Moments.of(real))), 6)
     9.0

@@ -4,12 +4,12 @@ Its weights are the file (91 MB) that pytorch-fid and torch-fidelity share. torc
 network is defined here: each block is a table of its convolutions, with the names that the file has for them.
 """
 
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from catsweep.errors import MetricError
 from catsweep.losses.frozen_features import load_weights
@@ -75,15 +75,12 @@ BLOCK_E = _block(
 )
 
 
-class _ConvNorm(nn.Module):
-    def __init__(self, inputs: int, channels: int, kernel: tuple[int, int], stride: int = 1, padded: bool = True):
-        super().__init__()
-        padding = (kernel[0] // 2, kernel[1] // 2) if padded else (0, 0)
-        self.conv = nn.Conv2d(inputs, channels, kernel, stride, padding, bias=False)
-        self.bn = nn.BatchNorm2d(channels, eps=0.001)
-
-    def forward(self, maps: Tensor) -> Tensor:
-        return functional.relu(self.bn(self.conv(maps)), inplace=True)
+def _conv_norm(
+    inputs: int, channels: int, kernel: tuple[int, int], stride: int = 1, padded: bool = True
+) -> nn.Sequential:
+    padding = (kernel[0] // 2, kernel[1] // 2) if padded else (0, 0)
+    conv, bn = nn.Conv2d(inputs, channels, kernel, stride, padding, bias=False), nn.BatchNorm2d(channels, eps=0.001)
+    return nn.Sequential(OrderedDict(conv=conv, bn=bn, relu=nn.ReLU(inplace=True)))
 
 
 class _Block(nn.Module):
@@ -93,7 +90,7 @@ class _Block(nn.Module):
         super().__init__()
         channels = {"in": inputs, "pool": inputs}
         for conv in convs:
-            layer = _ConvNorm(channels[conv.source], conv.channels, conv.kernel, conv.stride, conv.stride == 1)
+            layer = _conv_norm(channels[conv.source], conv.channels, conv.kernel, conv.stride, conv.stride == 1)
             self.add_module(conv.name, layer)
             channels[conv.name] = conv.channels
         self.pool = pool
@@ -118,11 +115,11 @@ class InceptionNetwork(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.Conv2d_1a_3x3 = _ConvNorm(3, 32, (3, 3), 2, padded=False)
-        self.Conv2d_2a_3x3 = _ConvNorm(32, 32, (3, 3), padded=False)
-        self.Conv2d_2b_3x3 = _ConvNorm(32, 64, (3, 3))
-        self.Conv2d_3b_1x1 = _ConvNorm(64, 80, (1, 1))
-        self.Conv2d_4a_3x3 = _ConvNorm(80, 192, (3, 3), padded=False)
+        self.Conv2d_1a_3x3 = _conv_norm(3, 32, (3, 3), 2, padded=False)
+        self.Conv2d_2a_3x3 = _conv_norm(32, 32, (3, 3), padded=False)
+        self.Conv2d_2b_3x3 = _conv_norm(32, 64, (3, 3))
+        self.Conv2d_3b_1x1 = _conv_norm(64, 80, (1, 1))
+        self.Conv2d_4a_3x3 = _conv_norm(80, 192, (3, 3), padded=False)
         average = nn.AvgPool2d(3, 1, 1, count_include_pad=False)
         largest, halving = nn.MaxPool2d(3, 1, 1), nn.MaxPool2d(3, 2)
         blocks = {"5b": _block_a(32), "5c": _block_a(64), "5d": _block_a(64), "6a": BLOCK_B}

@@ -22,9 +22,10 @@ from catsweep.devices import cuda_in_use
 from catsweep.errors import DivergedError, MetricError
 from catsweep.images import to_float
 from catsweep.metrics import distances
+from catsweep.metrics.distances import Moments
 from catsweep.metrics.extractors import Extractor, device_of
 from catsweep.metrics.scores import DEFAULT, SCORES, MetricCard, ReconstructionScore, Score, score
-from catsweep.metrics.statistics import Moments, Reference, reference_statistics
+from catsweep.metrics.statistics import Reference, reference_statistics
 from catsweep.models.generator import Generator, Reconstructor, draw_latents, generate
 
 if TYPE_CHECKING:

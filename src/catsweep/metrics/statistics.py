@@ -18,9 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from catsweep.errors import MetricError
 from catsweep.heartbeat import every_minute
-from catsweep.metrics.distances import pair_similarity, scales
+from catsweep.metrics.distances import Moments, pair_similarity, scales
 from catsweep.metrics.extractors import Extractor, device_of
 from steady.atomic import write_bytes
 
@@ -29,42 +28,6 @@ log = logging.getLogger(__name__)
 FORMAT = 1  # raise when the meaning of the file changes
 PAIRS = 1024  # real pairs whose similarity is averaged; the standard error is then about 0.002
 PAIR_SEED = 0
-
-
-@dataclass(frozen=True)
-class Moments:
-    """Mean and covariance of features, float64, with what the Frechet distance needs of them."""
-
-    size: int  # number of images
-    mean: Tensor  # shape (D,)
-    covariance: Tensor  # shape (D, D), normalised by size - 1
-    root: Tensor  # shape (D, D), the symmetric square root of the covariance
-
-    @property
-    def trace(self) -> Tensor:
-        """Total variance, shape ()."""
-        return self.covariance.trace()
-
-    @classmethod
-    def of(cls, features: Tensor) -> "Moments":
-        """Compute the moments of features, float (N, D), of at least 2 images.
-
-        >>> Moments.of(torch.tensor([[0.0], [2.0]])).covariance.item()
-        2.0
-        """
-        if len(features) < 2:
-            raise MetricError(f"Reference statistics need at least 2 real images; got {len(features)}. Add photos.")
-        features = features.double()
-        mean = features.mean(0)
-        centred = (features - mean) / (len(features) - 1) ** 0.5
-        covariance = centred.T @ centred
-        if len(features) < features.shape[1]:
-            # Most eigenvalues of C are 0; their roots would keep half the digits. The singular values keep them all.
-            _, deviations, vectors = torch.linalg.svd(centred, full_matrices=False)
-            return cls(len(features), mean, covariance, (vectors.T * deviations) @ vectors)
-        values, axes = torch.linalg.eigh(covariance)
-        root = (axes * values.clamp_min(0).sqrt()) @ axes.T  # rounding can leave an eigenvalue just below 0
-        return cls(len(features), mean, covariance, root)
 
 
 @dataclass(frozen=True)
