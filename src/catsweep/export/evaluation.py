@@ -52,9 +52,10 @@ def run(cfg: DictConfig) -> Path:
     model = open_model(folder)
     scores, cards = scorer.final(model)
     judged = None if judge is None else judge(beside=scorer).judge(model, recorded.scores)
-    outcome = Outcome(recorded, scores, cards, scorer.seed, judged)
+    rows = [compare(recorded, name, scores.get(name), scorer.seed) for name in recorded.scores]
+    outcome = Outcome(recorded, rows, cards, scorer.seed, judged)
     console.print(outcome.table())
-    lines = (outcome.extractor(), outcome.judgement(), judging.absent(cfg), *outcome.remarks(), *said)
+    lines = (_networks(cards), outcome.judgement(), judging.absent(cfg), *outcome.remarks(), *said)
     for line in filter(None, lines):
         console.print(line, highlight=False, soft_wrap=True)
     if cfg.out is not None:
@@ -75,38 +76,52 @@ def open_model(folder: Path) -> Generator:
 
 
 @dataclass(frozen=True)
+class Row:
+    """A recorded score beside the same one measured again."""
+
+    name: str
+    recorded: float
+    now: float | None  # None: not taken
+    interval: Interval | None  # in which it must land, if anything says so
+    rounding: float  # by how much it may differ though nothing but the runtime does
+
+    @property
+    def inside(self) -> bool | None:
+        """Whether the score landed where it must; None if nothing says where."""
+        return None if self.interval is None else self.now is not None and self.now in self.interval
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the score is the recorded one but for rounding."""
+        return self.now is not None and abs(self.now - self.recorded) <= self.rounding
+
+
+def compare(recorded: Recorded, name: str, now: float | None, seed: int) -> Row:
+    """Compare a recorded score with the same one measured again with the latents of a seed.
+
+    Without a recorded interval, as of a run, the same latents must give the record, but for rounding.
+    """
+    value, interval, card = recorded.scores[name], recorded.intervals.get(name), recorded.cards[name]
+    # Near 0 a share of the score says nothing: there it is a difference of larger numbers, or a count of images.
+    spread = interval.high - interval.low if interval else 0.0
+    kind, least = score(name).interval, score(name).least
+    images = card.settings.get("images", card.samples) if kind == "share" else card.samples
+    rounding = max(ROUNDING * max(abs(value), spread), 1 / images if kind in ("count", "share") else 1e-6)
+    if interval is None and seed == recorded.seed:
+        low = value - rounding if least is None else max(least, value - rounding)
+        interval = Interval(low, value + rounding, LEVEL, 1, "the record and its rounding")
+    return Row(name, value, now, interval, rounding)
+
+
+@dataclass(frozen=True)
 class Outcome:
     """Recorded scores beside those that were measured again."""
 
     recorded: Recorded
-    now: dict[str, float]
-    cards: dict[str, MetricCard]  # of `now`
-    seed: int  # of the latents of `now`
-    judged: Judged | None = None  # what another network says now
-
-    @property
-    def repeated(self) -> bool:
-        """Whether the same latents were drawn as for the record."""
-        return self.seed == self.recorded.seed
-
-    def interval(self, name: str) -> Interval | None:
-        """Find the interval that a score must land in; None if nothing says so.
-
-        Without a recorded one, as of a run, the same latents must give the record, but for rounding.
-        """
-        if found := self.recorded.intervals.get(name):
-            return found
-        if not self.repeated:
-            return None
-        record, slack = self.recorded.scores[name], self._rounding(name)
-        least = score(name).least
-        low = record - slack if least is None else max(least, record - slack)
-        return Interval(low, record + slack, LEVEL, 1, "the record and its rounding")
-
-    def inside(self, name: str) -> bool | None:
-        """Whether a score landed where it must; None if nothing says where."""
-        interval = self.interval(name)
-        return None if interval is None else name in self.now and self.now[name] in interval
+    rows: list[Row]  # of the recorded scores; an older record lacks those that are new
+    cards: dict[str, MetricCard]  # of what was measured again
+    seed: int  # of its latents
+    judged: Judged | None  # what another network says now
 
     def table(self) -> Table:
         """Tabulate the scores for a terminal."""
@@ -118,40 +133,28 @@ class Outcome:
         for heading in ("recorded", allowed, "now"):
             table.add_column(heading, justify="right")
         table.add_column("inside")
-        for name, record in self.recorded.scores.items():
-            interval, inside = self.interval(name), self.inside(name)
-            span = "" if interval is None else f"{interval.low:.5g} to {interval.high:.5g}"
-            now = f"{self.now[name]:.5g}" if name in self.now else "not taken"
-            word = "?" if inside is None else "yes" if inside else "NO"
-            table.add_row(name, f"{record:.5g}", span, now, word, style="bold red" if inside is False else None)
+        for row in self.rows:
+            span = "" if row.interval is None else f"{row.interval.low:.5g} to {row.interval.high:.5g}"
+            now = "not taken" if row.now is None else f"{row.now:.5g}"
+            word = "?" if row.inside is None else "yes" if row.inside else "NO"
+            style = "bold red" if row.inside is False else None
+            table.add_row(row.name, f"{row.recorded:.5g}", span, now, word, style=style)
         return table
-
-    def extractor(self) -> str:
-        """Name the networks in whose features the distances are."""
-        by: dict[tuple[str, str, str], list[str]] = {}
-        for name, card in self.cards.items():
-            by.setdefault((card.extractor, card.weights_sha256, card.resize), []).append(name)
-        words = [
-            f"{_listed(names)} in pixels"
-            if name == "pixels"
-            else f"{_listed(names)} in features of {name} (weights {weights[:12]}…; {resize})"
-            for (name, weights, resize), names in by.items()
-        ]
-        return f"Extractor: {'; '.join(words)}."
 
     def remarks(self) -> list[str]:
         """List the differences from the record that the table does not show."""
         said = []
         if versions := other_versions(self.recorded, self.cards):
             said.append(f"Not the libraries of the record: {'; '.join(versions)}.")
-        names = self.recorded.scores  # an older record lacks those that are new, though intervals were drawn for them
-        if self.repeated and (off := [name for name in names if self.inside(name) and not self._agrees(name)]):
+        off = [
+            f"{row.name} is {row.now:.6g}, not {row.recorded:.6g}" for row in self.rows if row.inside and not row.agrees
+        ]
+        if off and self.seed == self.recorded.seed:
             said.append(
-                f"The same latents as for the record should give the record to {ROUNDING:.1%}; "
-                + "; ".join(f"{name} is {self.now[name]:.6g}, not {self.recorded.scores[name]:.6g}" for name in off)
-                + ". Other libraries, or not the weights that were scored."
+                f"The same latents as for the record should give the record to {ROUNDING:.1%}; {'; '.join(off)}. "
+                "Other libraries, or not the weights that were scored."
             )
-        if any(self.inside(name) is None for name in self.recorded.scores):
+        if any(row.inside is None for row in self.rows):
             said.append(
                 f"Nothing says where other latents than those of seed {self.recorded.seed} may land: a run's folder "
                 f"has no intervals. Export it, and evaluate the bundle."
@@ -160,29 +163,27 @@ class Outcome:
 
     def failure(self) -> str:
         """List the scores that are not what the folder says; empty if all are."""
-        outside = [name for name in self.recorded.scores if self.inside(name) is False]
-        if not outside:
+        words = [
+            f"{row.name} cannot be taken, for the model does not reconstruct"
+            if row.now is None
+            else f"{row.name} is {row.now:.6g}, not within {row.interval.low:.6g} to {row.interval.high:.6g}"
+            for row in self.rows
+            if row.interval is not None and not row.inside
+        ]
+        if not words:
             return ""
-        words = []
-        for name in outside:
-            interval = self.interval(name)
-            assert interval is not None
-            words.append(
-                f"{name} is {self.now[name]:.6g}, not within {interval.low:.6g} to {interval.high:.6g}"
-                if name in self.now
-                else f"{name} cannot be taken, for the model does not reconstruct"
-            )
-        folder = self.recorded.folder
-        hint = "" if self.repeated else " By chance one seed in 20 lands each score outside: try another."
-        return f"{folder} does not score as it says: {'; '.join(words)}.{hint}"
+        again = self.seed == self.recorded.seed
+        hint = "" if again else " By chance one seed in 20 lands each score outside: try another."
+        return f"{self.recorded.folder} does not score as it says: {'; '.join(words)}.{hint}"
 
     def sentence(self) -> str:
         """Say how the scores agree, if none is outside."""
-        judged = [name for name in self.recorded.scores if self.inside(name)]
-        if not judged:
+        inside = [row for row in self.rows if row.inside]
+        if not inside:
             return f"{self.recorded.folder} was scored; there was nothing to compare with."
-        like = "agrees with its record" if self.repeated and all(map(self._agrees, judged)) else "scores as it says"
-        return f"{self.recorded.folder} {like}: all {len(judged)} scores are inside."
+        same = self.seed == self.recorded.seed and all(row.agrees for row in inside)
+        like = "agrees with its record" if same else "scores as it says"
+        return f"{self.recorded.folder} {like}: all {len(inside)} scores are inside."
 
     def judgement(self) -> str:
         """Format what the judge says now, and said then; empty without a judge."""
@@ -201,32 +202,32 @@ class Outcome:
             "recorded_seed": self.recorded.seed,
             "data_digest": scorer.ready.digest,
             "scores": {
-                name: {
-                    "recorded": record,
-                    "now": self.now.get(name),
-                    "interval": None if (interval := self.interval(name)) is None else asdict(interval),
-                    "inside": self.inside(name),
+                row.name: {
+                    "recorded": row.recorded,
+                    "now": row.now,
+                    "interval": None if row.interval is None else asdict(row.interval),
+                    "inside": row.inside,
                 }
-                for name, record in self.recorded.scores.items()
+                for row in self.rows
             },
             "cards": {name: card.to_dict() for name, card in self.cards.items()},
             "judge": None if self.judged is None else self.judged.to_dict(),
             "remarks": self.remarks(),
         }
 
-    def _rounding(self, name: str) -> float:
-        """By how much a score may differ though nothing but the runtime does."""
-        record, interval = abs(self.recorded.scores[name]), self.recorded.intervals.get(name)
-        # Near 0 a share of the score says nothing: there it is a difference of larger numbers, or a count of images.
-        spread = interval.high - interval.low if interval else 0.0
-        card = self.recorded.cards[name]
-        kind = score(name).interval
-        images = card.settings.get("images", card.samples) if kind == "share" else card.samples
-        least = 1 / images if kind in ("count", "share") else 1e-6
-        return max(ROUNDING * max(record, spread), least)
 
-    def _agrees(self, name: str) -> bool:
-        return name in self.now and abs(self.now[name] - self.recorded.scores[name]) <= self._rounding(name)
+def _networks(cards: dict[str, MetricCard]) -> str:
+    """Name the networks in whose features the distances are."""
+    by: dict[tuple[str, str, str], list[str]] = {}
+    for name, card in cards.items():
+        by.setdefault((card.extractor, card.weights_sha256, card.resize), []).append(name)
+    words = [
+        f"{_listed(names)} in pixels"
+        if name == "pixels"
+        else f"{_listed(names)} in features of {name} (weights {weights[:12]}…; {resize})"
+        for (name, weights, resize), names in by.items()
+    ]
+    return f"Extractor: {'; '.join(words)}."
 
 
 def _listed(names: list[str]) -> str:
