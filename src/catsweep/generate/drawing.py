@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 from PIL import Image
@@ -22,7 +23,7 @@ from catsweep.generate.generate_options import ANIMATION, FOLDER, Attribute, Gen
 from catsweep.generate.model_source import Source, choose
 from catsweep.generate.own_photos import Own, OwnPhotos, latents_of, list_reasons, reconstructions
 from catsweep.grids import BACKGROUND, grid, save_png
-from catsweep.models.generator import Generator, LatentEncoder, draw_latents, generate
+from catsweep.models.generator import Generator, LatentEncoder, draw_latents, generate, interpolate
 from steady import places
 from steady.atomic import replacing
 from steady.links import plain
@@ -114,8 +115,7 @@ def run(cfg: DictConfig) -> Path:
     """
     options = read(cfg)
     photos = None if options.photos is None else OwnPhotos(options.photos, "photos")
-    attribute = options.attribute
-    groups = None
+    attribute, groups = options.attribute, None
     if attribute and attribute.having and attribute.lacking:
         groups = OwnPhotos(attribute.having, "attribute.with"), OwnPhotos(attribute.lacking, "attribute.without")
     source = choose(cfg.bundle, cfg.run, cfg.checkpoint)
@@ -182,7 +182,8 @@ def _interpolated(options: GenerateOptions, model: Generator, start: Tensor, own
         return Strips(_drawn(model, frames), [f"frame_{number:04d}" for number in range(len(frames))])
     pairs = start.view(-1, 2, model.latent_size) if own is None else interpolation.neighbours(start)
     names = [f"walk_{options.seed}_{number:04d}" for number in range(len(pairs))]
-    return Strips(_drawn(model, interpolation.rows(pairs, options.interpolate)), names)
+    paths = torch.stack([interpolate(first, last, options.interpolate) for first, last in pairs])
+    return Strips(_drawn(model, paths), names)
 
 
 def _along(

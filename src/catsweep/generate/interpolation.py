@@ -28,14 +28,6 @@ LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 NOTHING = 1e-6
 
 
-def rows(ends: Tensor, steps: int) -> Tensor:
-    """Interpolate along the great circle between the two latents of each pair.
-
-    Float (R, 2, d) becomes (R, steps, d): both ends are among the steps, at least 2.
-    """
-    return torch.stack([interpolate(start, end, steps) for start, end in ends])
-
-
 def neighbours(stops: Tensor) -> Tensor:
     """Pair each latent with the next, the last with the first: (S, d) to (S, 2, d), or (1, 2, d) of two latents."""
     if len(stops) == 2:

@@ -42,8 +42,7 @@ class Own:
 class OwnPhotos(Photos):
     """A photo, a folder of photos with its sub-folders, or a zip or tar of them, named by a `key` of the options.
 
-    Raises:
-        ConfigError: it is none of these, or without any photo. Nothing is read yet.
+    A ConfigError if it is none of these, or without any photo; nothing is read yet.
     """
 
     def __init__(self, path: str, key: str) -> None:

@@ -60,6 +60,7 @@ class FileFeatures(Extractor):
     """
 
     eps: float = torch.finfo(torch.float32).eps  # of the coarsest floats that it computes with
+    part = "its output"  # that the features are, for the card
 
     def __init__(
         self,
@@ -79,7 +80,7 @@ class FileFeatures(Extractor):
         content = _content(path, sha256)
         self.file, self.given_size, self.pool, self.interpolation = path, size, pool, interpolation
         mean, std = [float(value) for value in mean], [float(value) for value in std]
-        said = f"{interpolation} antialiased to {{}}, less {mean}, over {std}; {WORDS[pool]} of {self.part()}"
+        said = f"{interpolation} antialiased to {{}}, less {mean}, over {std}; {WORDS[pool]} of {self.part}"
         run, side = self.opened(content, threads)
         if not 1 <= side <= LARGEST_SIDE:
             raise MetricError(f"Expected {path} to take images of 1 to {LARGEST_SIDE} pixels; it takes {side}.")
@@ -90,16 +91,13 @@ class FileFeatures(Extractor):
             weights_sha256=hashlib.sha256(content).hexdigest(),
             size=side,
             resize=said.format(side),
+            backend="torch",
             threads=threads,
         )
         self.mean, self.std = (torch.tensor(values).view(3, 1, 1) for values in (mean, std))
         self._session = run
         self.num_features = self._probed()
         self._session = None  # it owns threads, which do not survive a fork
-
-    def part(self) -> str:
-        """Name the output that the features are, for the card."""
-        return "its output"
 
     def opened(self, content: bytes, threads: int | None) -> tuple[Run, int]:
         """Open a file's content: a function of float32 (N, 3, size, size) on the CPU, and the size."""
@@ -109,9 +107,6 @@ class FileFeatures(Extractor):
         """Resize and normalize: uint8 (N, H, W, 3) to float32 (N, 3, size, size)."""
         levels = super().resized(images).clamp(0, 255) / 255  # bicubic overshoots
         return (levels - self.mean.to(levels.device)) / self.std.to(levels.device)
-
-    def _through_onnx(self, device: torch.device) -> bool:
-        return False
 
     def _features(self, pixels: Tensor) -> Tensor:
         if self._session is None:
@@ -129,7 +124,7 @@ class FileFeatures(Extractor):
         if not isinstance(output, Tensor) or output.ndim not in expected or len(output) != n or not output.numel():
             came = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise MetricError(
-                f"With pool={self.pool}, {self.part()} of {self.file} must be {' or '.join(expected.values())} for "
+                f"With pool={self.pool}, {self.part} of {self.file} must be {' or '.join(expected.values())} for "
                 f"N={n} images; got {came}. Choose another pool (cls, mean or none), or another output of the network."
             )
         features = output.float()
@@ -164,11 +159,8 @@ class OnnxFeatures(FileFeatures):
 
     def __init__(self, file: str | Path, output: str | None = None, **settings: Any) -> None:
         self.output = output
+        self.part = f"the output {output}" if output else "the first output"
         super().__init__(file, **settings)
-
-    def part(self) -> str:
-        """See `FileFeatures`."""
-        return f"the output {self.output}" if self.output else "the first output"
 
     def versions(self, device: torch.device) -> dict[str, str]:
         """See `Extractor`."""

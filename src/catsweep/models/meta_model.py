@@ -29,13 +29,8 @@ def build_on_meta(config: Mapping[str, Any], tensors: int) -> LightningModule:
     Traceback (most recent call last):
     ConfigError: Expected a configuration that says what its model is; it has None there.
 
-    Args:
-        config: of the run.
-        tensors: in the file of weights; the more there are, the more parts the model may have.
-
-    Returns:
-        The model, on the device `meta`. Of code that the command line trusts, which need not be buildable so, the model
-        itself.
+    The more tensors are in the file of weights, the more parts it may have. Code that the command line trusts need not
+    be buildable so: of it comes the model itself.
 
     Raises:
         ConfigError: see `catsweep.loaded.rebuild`; or it has far more parts than the file has weights for.
