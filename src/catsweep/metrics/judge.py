@@ -448,8 +448,12 @@ class Judge:
     Args:
         extractor: the judge's network.
         beside: the scorer of the run, whose photos and scores it takes.
+        cache_root: folder of the reference statistics.
+        samples: images drawn.
+        seed: of the latents and of every other draw.
+        reference: which photos drawn images are compared with.
+        batch_size: images drawn or read at once.
         required: whether its file has to be there, which `catsweep.judging` looks at.
-        cache_root, samples, seed, reference, batch_size: see `Scorer`.
 
     Raises:
         MetricError: the network is that of the scorer, by its name, weights or features; or of the family that losses
