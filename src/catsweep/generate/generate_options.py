@@ -67,11 +67,7 @@ class GenerateOptions:
 
 
 def read(cfg: DictConfig) -> GenerateOptions:
-    """Read and check the options.
-
-    Raises:
-        ConfigError: naming the key, what it must be, and what it is.
-    """
+    """Read and check the options; a ConfigError names the key, what it must be, and what it is."""
     attribute = _attribute(cfg.attribute)
     out, form = _out(cfg.out)
     same = {key: cfg[key] for key in ("n", "seed", "columns", "scale", "interpolate", "fps", "photos", "overwrite")}

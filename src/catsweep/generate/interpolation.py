@@ -1,10 +1,9 @@
 """Arithmetic on latents: interpolation between cats, and directions of attributes by a difference of means.
 
 The mean latent of images that have something, minus that of images without it, points to where there is more of it
-(Larsen et al. 2016, arXiv:1512.09300, section 4.2; White 2016, arXiv:1609.04468). The images are either photos that a
-person has sorted, encoded by a VAE; or cats drawn from known latents, sorted by a measurement, which works with any
-generator. Either way the direction has length 1: latents are standard normal, so a step of 1 is their standard
-deviation along it, for every attribute alike.
+(Larsen et al. 2016, arXiv:1512.09300, section 4.2; White 2016, arXiv:1609.04468). The images are photos that a person
+has sorted, encoded by a VAE, or cats drawn from known latents, sorted by a measurement. A direction has length 1: a
+step of 1 is the standard deviation of latents along it.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -34,13 +34,7 @@ class Source:
 
     @cached_property
     def generator(self) -> Generator:
-        """The model that draws.
-
-        Raises:
-            ConfigError: its configuration names what a loaded one may not.
-            DataError: the folder holds no trained model.
-            ExportError: it is a damaged bundle.
-        """
+        """The model that draws; a DataError if a run, an ExportError if a bundle holds no whole one."""
         if not self.is_bundle:
             return self._torch_model
         self._verify()

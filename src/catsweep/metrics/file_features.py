@@ -276,17 +276,15 @@ def _whole(content: bytes, file: Path) -> Any:
 
 
 def _tensors(model: Any) -> Iterator[Any]:
-    """All tensors of a model, in whatever it has them."""
-    waiting: list[Any] = [model.graph, *model.functions]
-    waiting += [graph for info in model.training_info for graph in (info.initialization, info.algorithm)]
+    """Find all tensors of a model, wherever its graphs, functions and attributes have them."""
+    import onnx
+
+    waiting = [model]
     while waiting:
         part = waiting.pop()
-        for sparse in getattr(part, "sparse_initializer", ()):
-            yield from (sparse.values, sparse.indices)
-        yield from getattr(part, "initializer", ())
-        attributes = [one for node in part.node for one in node.attribute] + list(getattr(part, "attribute_proto", ()))
-        for one in attributes:
-            yield from (one.t, *one.tensors)
-            for sparse in (one.sparse_tensor, *one.sparse_tensors):
-                yield from (sparse.values, sparse.indices)
-            waiting += [graph for graph in (one.g, *one.graphs) if graph.node or graph.initializer]
+        if isinstance(part, onnx.TensorProto):
+            yield part
+            continue
+        for kind, value in part.ListFields():
+            if kind.message_type is not None:
+                waiting += [value] if hasattr(value, "ListFields") else value  # else a list of them
