@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 @guard
 def main(cfg: DictConfig) -> None:
     """Print each score beside its record."""
-    from catsweep import evaluation  # imports torch, which --help must not wait for
+    from catsweep.export import evaluation  # imports torch, which --help must not wait for
 
     evaluation.run(cfg)
 

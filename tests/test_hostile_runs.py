@@ -20,14 +20,14 @@ from hydra import initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from onnx import TensorProto, helper
 
-from catsweep import evaluation, runs
+from catsweep import runs
 from catsweep.app.session import Session
 from catsweep.commands import guard
 from catsweep.configuration import CONF
 from catsweep.data.ready import CARD, IMAGES, MANIFEST, Item, ReadySet, Row, digest, write_manifest
 from catsweep.errors import CatsweepError, ConfigError, DataError, ExportError
 from catsweep.export import bundle as bundles
-from catsweep.export import weights
+from catsweep.export import evaluation, weights
 from catsweep.export.graphs import OnnxGenerator
 from catsweep.generate import drawing
 from catsweep.generate.model_source import choose

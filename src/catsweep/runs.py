@@ -458,8 +458,9 @@ def load_run(run: Path, checkpoint: str = "best") -> "tuple[pl.LightningModule, 
         ConfigError: its configuration names what a loaded one may not, or cannot be read.
         DataError: the folder is not that of a run, or lacks the checkpoint.
     """
-    from catsweep import checkpoints, outlines
-    from catsweep.untrusted_config import rebuild
+    from catsweep import checkpoints
+    from catsweep.loaded import rebuild
+    from catsweep.models import meta_model
 
     if not (run / CONFIG).exists():
         raise DataError(
@@ -468,7 +469,7 @@ def load_run(run: Path, checkpoint: str = "best") -> "tuple[pl.LightningModule, 
     config = RunDir(run).config()
 
     def accept(state: "dict[str, Tensor]", file: Path) -> None:
-        checkpoints.refuse_others(outlines.outline(config, len(state)), state, file)
+        checkpoints.refuse_others(meta_model.build_on_meta(config, len(state)), state, file)
 
     state, _ = _weights(run, checkpoint, accept)
     model: pl.LightningModule = rebuild(config, "model")

@@ -20,8 +20,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from catsweep.errors import DataError, ExportError
-from catsweep.metrics.judge import BESIDE, CARDS, RunScores, run_scores
-from catsweep.opinion import Opinion
+from catsweep.metrics.judge import BESIDE, CARDS, RunScores, StudyScores, run_scores
 from catsweep.records import NUMBER, TEXT, misshapen, read_json
 from catsweep.selection import find_run
 from steady.confirm import confirmation
@@ -115,7 +114,7 @@ class StudyRecord:
     commit: str | None = None  # of the code, None if unknown
     pruning: Mapping[str, Any] | None = None  # pruner and rung metrics, None without pruning
     exact: bool = False  # whether parameters distinguish strings from other values
-    opinion: Opinion = field(default_factory=lambda: Opinion({}, {}))  # scores beside the objectives
+    opinion: StudyScores = field(default_factory=lambda: StudyScores({}, {}))  # scores beside the objectives
 
     @property
     def beside(self) -> list[str]:

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from catsweep.export.choice import Explanation
-from catsweep.metrics.judge import RunScores
-from catsweep.opinion import Opinion
-from catsweep.selection import FinishedTrials, Seeds
+from catsweep.metrics.judge import RunScores, StudyScores
+from catsweep.selection import Candidate, Choice, Objective, Seeds, Trials
 from steady import printing
 from steady.confirm import confirmation
 from steady.confirm.confirmation import Confirmation
@@ -37,13 +36,13 @@ FOUND = Confirmation(
 )
 
 
-NONE = Opinion({}, {})
+NONE = StudyScores({}, {})
 RECALL = {1: RunScores({"val/fid": 40.0, "val/recall": 0.125}), 0: RunScores({"val/recall": 0.5})}
 AGAIN = {0: {1: RunScores({"val/recall": 0.25}), 2: RunScores({"val/recall": 0.75})}}
 
 
 def explained(
-    chosen: ScoredTrial, found: Confirmation | None, followed: bool = False, remark: str = "", opinion: Opinion = NONE
+    chosen: Candidate, found: Confirmation | None, followed: bool = False, remark: str = "", opinion: StudyScores = NONE
 ) -> Explanation:
     seeds = Seeds(chosen.number, found, followed, "the line")
     return Explanation(TRIALS, TrialChoice(chosen, "the reason"), Path("outputs/cats/1"), seeds, opinion, remark)
@@ -75,7 +74,7 @@ def test_the_page_with_one() -> None:
 
 
 def test_recall_stands_beside_the_objectives() -> None:
-    told = explained(BEST, FOUND, opinion=Opinion(RECALL, AGAIN))
+    told = explained(BEST, FOUND, opinion=StudyScores(RECALL, AGAIN))
     page = told.as_markdown()
     assert "| trial | val/fid ↓ | val/ssim ↑ | val/recall ↑ |" in page
     assert "| **1** | 40 | 0.2 | 0.125 |\n| 0 | 50 | 0.9 | 0.5 |" in page

@@ -10,7 +10,7 @@ from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
 from catsweep.errors import ConfigError
-from catsweep.frozen_features import NETWORKS
+from catsweep.losses.frozen_features import NETWORKS
 from catsweep.losses.perceptual import PER_MSE, perceptual
 from catsweep.losses.reconstruction import REFERENCE_ERROR, l1, mse
 

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from catsweep.errors import ConfigError
-from catsweep.frozen_features import FrozenFeatures
 from catsweep.images import to_float
 from catsweep.losses.adversarial import (
     AdversarialLoss,
@@ -19,6 +18,8 @@ from catsweep.losses.adversarial import (
     r1_penalty,
 )
 from catsweep.models import dcgan, optimization
+from catsweep.losses.frozen_features import FrozenFeatures
+from catsweep.models import dcgan
 from catsweep.models.blocks import ResidualDown, ResidualOutput, ResidualUp
 from catsweep.models.discriminator import Discriminator, ProjectedDiscriminator
 from catsweep.models.generator import Generator, Reconstructor, draw_latents, generate

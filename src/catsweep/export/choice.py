@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from catsweep import opinion
+from catsweep import judging
 from catsweep.errors import DataError, ExportError
 from catsweep.folders import replacing_folder
 from catsweep.metrics.judge import (
@@ -27,14 +27,14 @@ from catsweep.metrics.judge import (
     COMMAND,
     TITLE,
     RunScores,
+    StudyScores,
     better,
     confirmation_table,
     of_confirmation,
     run_scores,
     table,
 )
-from catsweep.opinion import Opinion
-from catsweep.ownership import FolderKind
+from catsweep.ownership import Kind
 from catsweep.records import require_whole
 from catsweep.runs import ANOTHER, BEST_CHECKPOINT, CHOICE, DOCUMENTS, JUDGEMENT, LAST_CHECKPOINT, RunDir
 from catsweep.selection import Choice, Seeds, Trials, decide, find_run, read_trials
@@ -76,7 +76,7 @@ def run(cfg: DictConfig) -> Path:
     decision = decide(cfg.select, trials, folder, runs)
     chosen, remark = decision.choice.candidate, decision.remark
     source = find_run(runs, chosen, trials.objectives, trials.folders.get(chosen.number))
-    found = opinion.read(trials, runs, [chosen.number])
+    found = judging.read_study_scores(trials, runs, [chosen.number])
     if (source / JUDGEMENT).exists() and run_scores(source, runs).judged is None:
         left = f"What the judge said of it is left out: {JUDGEMENT} in {source} is damaged, or of other scores."
         remark = f"{remark} {left} {COMMAND}.".strip()
@@ -151,7 +151,7 @@ class Explanation:
     choice: Choice
     source: Path
     seeds: Seeds
-    opinion: Opinion
+    opinion: StudyScores
     remark: str = ""
 
     def sentence(self) -> str:

@@ -1,6 +1,6 @@
 """Read the records of a finished run or a bundle, and the photos and the scorer that its scores were taken with.
 
-Both hold `config.yaml`, `metrics.json` and `provenance.json`. `catsweep.evaluation` scores again with `Recorded`;
+Both hold `config.yaml`, `metrics.json` and `provenance.json`. `evaluation` scores again with `Recorded`;
 `bundle` begins with `FinishedRun`, whose records go into a folder that may be published, so `portable` takes everything
 out of them that names a place on this machine.
 """

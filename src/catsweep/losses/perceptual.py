@@ -4,7 +4,7 @@ After LPIPS (Zhang et al. 2018, arXiv:1801.03924): feature maps of several depth
 their squared difference; here without weights that were learned from people. Contract and currency are those of
 `catsweep.losses.reconstruction`.
 
-**The network is not the metric's**, see `catsweep.frozen_features`, but a sibling of it. Compare the FID of a
+**The network is not the metric's**, see `catsweep.losses.frozen_features`, but a sibling of it. Compare the FID of a
 run with this loss with that of another loss with care: look at the images, or score both with `metrics=inception`.
 Samples and reconstructions have eyes, ears and fur where those of `l1_ssim` are blots (measured: docs/decisions.md).
 """
@@ -12,7 +12,7 @@ Samples and reconstructions have eyes, ears and fur where those of `l1_ssim` are
 import torch
 from torch import Tensor
 
-from catsweep.frozen_features import FrozenFeatures, require_known
+from catsweep.losses.frozen_features import FrozenFeatures, require_known
 from catsweep.losses.reconstruction import l1
 
 _EPSILON = 1e-6  # of a squared length; those of real features are above 100

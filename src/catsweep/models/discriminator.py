@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm as bound_spectral_norm
 
 from catsweep.errors import ConfigError
-from catsweep.frozen_features import NETWORKS, FrozenFeatures, require_known
+from catsweep.losses.frozen_features import NETWORKS, FrozenFeatures, require_known
 from catsweep.models.blocks import Activation, ConvArchitecture, Encoder, Normalization, convolution, initialize
 
 SMALLEST_MAP = 4  # side in cells; of a smaller one a head would see nothing but padding
