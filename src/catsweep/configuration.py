@@ -41,7 +41,7 @@ def check_loss(cfg: DictConfig) -> None:
 def check_judge(cfg: DictConfig) -> None:
     """Refuse a loss, or a discriminator, that looks through the network that the scores are taken in.
 
-    What is trained on its judge's features learns to please the judge, see `catsweep.frozen_features`. Networks
+    What is trained on its judge's features learns to please the judge, see `catsweep.losses.frozen_features`. Networks
     (`network: NAME`) are compared by name, extractors by their class (`EfficientNetLite0`).
     """
     extractor = str(OmegaConf.select(cfg, "metrics.extractor._target_")).rsplit(".", 1)[-1]

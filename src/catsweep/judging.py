@@ -17,8 +17,8 @@ from catsweep.errors import CatsweepError, ExportError, MetricError
 from catsweep.instantiation import instantiate, trusting
 from catsweep.metrics.judge import FID, JUDGED, Judge, Judged, StudyScores, rank_agreement, read_judged, run_scores
 from catsweep.runs import RunDir, load_run
-from catsweep.selection import Trials, find_run
-from steady import links
+from catsweep.selection import FinishedTrials, find_run
+from steady import safe_paths
 from steady.printing import say
 from steady.study import select
 
@@ -92,7 +92,7 @@ def judge_run(judge: Judge, folder: Path) -> Judged:
     Raises:
         CatsweepError: the run is not whole, was trained on other photos, or cannot be judged.
     """
-    links.refuse_within(folder, "run", MetricError)
+    safe_paths.refuse_links_within(folder, "run", MetricError)
     if (known := read_judged(folder)) and _measures(known) == _measures(judge):
         return known
     run = RunDir(folder)
@@ -141,7 +141,7 @@ def chosen(study: optuna.Study, folder: Path) -> dict[str, Path]:
     return {name: run for name, run in runs.items() if run is not None}
 
 
-def read_study_scores(trials: Trials, runs: Path, also: Iterable[int] = ()) -> StudyScores:
+def read_study_scores(trials: FinishedTrials, runs: Path, also: Iterable[int] = ()) -> StudyScores:
     """Read the scores in the run folders of a study; `also` are trials that are shown beside the Pareto set."""
     shown = {candidate.number for candidate in trials.front} | set(also)
     own = {}

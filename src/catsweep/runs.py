@@ -459,8 +459,8 @@ def load_run(run: Path, checkpoint: str = "best") -> "tuple[pl.LightningModule, 
         DataError: the folder is not that of a run, or lacks the checkpoint.
     """
     from catsweep import checkpoints
-    from catsweep.loaded import rebuild
     from catsweep.models import meta_model
+    from catsweep.untrusted_config import rebuild
 
     if not (run / CONFIG).exists():
         raise DataError(

@@ -20,7 +20,7 @@ from catsweep.runs import CONFIG, RunDir
 from steady import grammar
 from steady.confirm import confirmation
 from steady.confirm.confirmation import Confirmation, ConfirmedTrial
-from steady.links import inside
+from steady.safe_paths import inside
 from steady.study import meta
 from steady.study.select import Objective, ScoredTrial, TrialChoice, candidates, choose, equal_values, pareto_set
 from steady.study.storage import open_study

@@ -24,8 +24,8 @@ from catsweep.metrics.judge import BESIDE, CARDS, RunScores, StudyScores, run_sc
 from catsweep.records import NUMBER, TEXT, misshapen, read_json
 from catsweep.selection import find_run
 from steady.confirm import confirmation
-from steady.links import inside
 from steady.printing import readable
+from steady.safe_paths import inside
 from steady.study import meta, results, select
 from steady.study.select import Objective, ScoredTrial
 
@@ -154,7 +154,7 @@ def read(study: optuna.Study, runs: Path, objectives: tuple[Objective, ...] | No
     for run in confirmations:
         if run.role == "finished" and isinstance(run.confirms, int) and isinstance(run.seed, int):
             again.setdefault(run.confirms, {})[run.seed] = run_scores(run.run, runs)
-    opinion = Opinion.of(own, again)
+    opinion = StudyScores.of(own, again)
     return StudyRecord(
         name=study.study_name,
         objectives=objectives,

@@ -8,7 +8,7 @@ import pytest
 
 from catsweep.export.choice import Explanation
 from catsweep.metrics.judge import RunScores, StudyScores
-from catsweep.selection import Candidate, Choice, Objective, Seeds, Trials
+from catsweep.selection import FinishedTrials, Seeds
 from steady import printing
 from steady.confirm import confirmation
 from steady.confirm.confirmation import Confirmation
@@ -42,7 +42,11 @@ AGAIN = {0: {1: RunScores({"val/recall": 0.25}), 2: RunScores({"val/recall": 0.7
 
 
 def explained(
-    chosen: Candidate, found: Confirmation | None, followed: bool = False, remark: str = "", opinion: StudyScores = NONE
+    chosen: ScoredTrial,
+    found: Confirmation | None,
+    followed: bool = False,
+    remark: str = "",
+    opinion: StudyScores = NONE,
 ) -> Explanation:
     seeds = Seeds(chosen.number, found, followed, "the line")
     return Explanation(TRIALS, TrialChoice(chosen, "the reason"), Path("outputs/cats/1"), seeds, opinion, remark)

@@ -12,7 +12,7 @@ from torch import nn
 from catsweep.errors import MetricError, PlaceError
 from catsweep.metrics import extractors
 from catsweep.metrics.extractors import Extractor
-from steady.places import told
+from steady.places import translated_errors
 
 SIZE = 8
 
@@ -105,7 +105,7 @@ def test_threads_are_torch_s_unless_given(exported: dict[int, bytes]) -> None:
 def test_a_cache_that_cannot_be_made_is_refused(tmp_path: Path, exports: list[int]) -> None:
     (tmp_path / "file").touch()
     cfg = OmegaConf.create({"metrics": {"cache_root": str(tmp_path / "file" / "cache")}})
-    with pytest.raises(PlaceError, match=r"file cannot be used: .* metrics\.cache_root=DIR"), told(cfg):
+    with pytest.raises(PlaceError, match=r"file cannot be used: .* metrics\.cache_root=DIR"), translated_errors(cfg):
         extract(0, tmp_path / "file" / "cache")
 
 

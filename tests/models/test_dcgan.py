@@ -17,9 +17,8 @@ from catsweep.losses.adversarial import (
     WassersteinGradientPenalty,
     r1_penalty,
 )
-from catsweep.models import dcgan, optimization
 from catsweep.losses.frozen_features import FrozenFeatures
-from catsweep.models import dcgan
+from catsweep.models import dcgan, optimization
 from catsweep.models.blocks import ResidualDown, ResidualOutput, ResidualUp
 from catsweep.models.discriminator import Discriminator, ProjectedDiscriminator
 from catsweep.models.generator import Generator, Reconstructor, draw_latents, generate

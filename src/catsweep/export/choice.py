@@ -34,15 +34,15 @@ from catsweep.metrics.judge import (
     run_scores,
     table,
 )
-from catsweep.ownership import Kind
 from catsweep.records import require_whole
 from catsweep.runs import ANOTHER, BEST_CHECKPOINT, CHOICE, DOCUMENTS, JUDGEMENT, LAST_CHECKPOINT, RunDir
-from catsweep.selection import Choice, Seeds, Trials, decide, find_run, read_trials
+from catsweep.selection import FinishedTrials, Seeds, decide, find_run, read_trials
 from steady import printing
 from steady.places import check, named
 from steady.printing import Markdown, code, plain
 from steady.printing import table as markdown_table
 from steady.safe_paths import inside
+from steady.study.select import TrialChoice
 from steady.study.storage import study_folder
 
 SAMPLES, EXPLANATION = "samples.png", "choice.md"
@@ -147,8 +147,8 @@ class Explanation:
         remark: why the study's confirmation does not count; may be empty.
     """
 
-    trials: Trials
-    choice: Choice
+    trials: FinishedTrials
+    choice: TrialChoice
     source: Path
     seeds: Seeds
     opinion: StudyScores

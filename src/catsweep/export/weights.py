@@ -14,7 +14,6 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from catsweep.errors import ExportError
-from catsweep.loaded import rebuild
 from catsweep.models import meta_model
 from catsweep.models.generator import Generator, Reconstructor, evaluating
 from catsweep.runs import CONFIG, Bundle, RunDir

@@ -60,7 +60,7 @@ class GenerateOptions:
     def file_name(self) -> str:
         """Name of the page where no other was given."""
         if self.attribute:
-            kind = f"attribute_{plain(self.attribute.name, 'photos')}"
+            kind = f"attribute_{plain_name(self.attribute.name, 'photos')}"
         else:
             kind = "interpolation" if self.interpolate else "reconstructions" if self.photos else "generated"
         return f"{kind}.png" if self.photos else f"{kind}_{self.seed}.png"

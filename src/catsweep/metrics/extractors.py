@@ -132,7 +132,7 @@ class Extractor(nn.Module):
         self.cache_root.mkdir(parents=True, exist_ok=True)
         parts = (self.weights_sha256, str(self.size), *(version(name) for name in ("torch", "onnx", "onnxscript")))
         key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-        path = self.cache_root / f"{checked(self.name, 'The name of an extractor', MetricError)}-{key}.onnx"
+        path = self.cache_root / f"{checked_name(self.name, 'The name of an extractor', MetricError)}-{key}.onnx"
         with FileLock(f"{path}.lock"):
             if path.exists():
                 try:

@@ -78,7 +78,7 @@ class ProjectedDiscriminator(Discriminator):
     def __init__(
         self,
         image_size: int,  # side of the square images, in pixels
-        network: str,  # frozen, of `catsweep.frozen_features`; not the metric's
+        network: str,  # frozen, of `catsweep.losses.frozen_features`; not the metric's
         strides: Sequence[int],  # the depths, by the pixels per cell of their maps; too small maps are left out
         channels: int,  # of the random mixtures; half of them at stride 2
         head_channels: int,  # of the heads; half of them at stride 2

@@ -23,7 +23,7 @@ EACH, FEW = 30, 3000
 
 
 def build_on_meta(config: Mapping[str, Any], tensors: int) -> LightningModule:
-    """Build the model of a configuration that `catsweep.loaded.read` returned, without memory for its numbers.
+    """Build the model of a configuration of `catsweep.untrusted_config.read` without memory for its numbers.
 
     >>> build_on_meta({}, tensors=1)  # doctest: +IGNORE_EXCEPTION_DETAIL
     Traceback (most recent call last):

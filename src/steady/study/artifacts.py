@@ -18,10 +18,10 @@ import optuna
 from optuna.artifacts import ArtifactMeta, FileSystemArtifactStore
 from optuna.exceptions import UpdateFinishedTrialError
 
-from steady import links
+from steady import safe_paths
 from steady.atomic import replacing
 from steady.exceptions import StudyError
-from steady.links import checked
+from steady.safe_paths import checked_name
 from steady.study.storage import TrialStore
 
 log = logging.getLogger(__name__)
@@ -44,9 +44,9 @@ class Store(FileSystemArtifactStore):
 
     def _get_filepath(self, artifact_id: str) -> Path:
         # Optuna's own check lets subfolders pass, and a name may come from the study of somebody else.
-        path = self.folder / checked(artifact_id, "An artifact", StudyError)
-        links.refuse([path], self.folder.parent, "study", StudyError)
-        links.refuse([path], self.folder, "study's artifacts", StudyError)
+        path = self.folder / checked_name(artifact_id, "An artifact", StudyError)
+        safe_paths.refuse_links([path], self.folder.parent, "study", StudyError)
+        safe_paths.refuse_links([path], self.folder, "study's artifacts", StudyError)
         return path
 
 

@@ -18,10 +18,10 @@ from pathlib import Path
 
 from optuna.trial import FrozenTrial
 
-from steady import links
+from steady import safe_paths
 from steady.atomic import write_json
 from steady.exceptions import StudyError
-from steady.links import inside
+from steady.safe_paths import inside
 from steady.study import meta
 
 PROGRESS = "progress.json"  # in a trial's folder: how far it is
@@ -109,7 +109,7 @@ class Folders:
         if inside(self.base, self.base / name):
             return name
         if not meta.has(trial, meta.FOLDER):
-            links.refuse([self.base / name], self.base, "sweep", StudyError)
+            safe_paths.refuse_links([self.base / name], self.base, "sweep", StudyError)
         composed = None if self.compose is None else self.compose(trial)
         if composed is not None and re.fullmatch(re.escape(composed.rstrip("/")) + r"(_\d+)*/?", name):
             return name
@@ -131,7 +131,7 @@ class Folders:
         """
         folder = self.base / self.name(trial)
         written = [folder / ".hydra", *(folder / ".hydra").glob("*"), *folder.glob("*.log")]
-        links.refuse(written, folder, "trial", StudyError)
+        safe_paths.refuse_links(written, folder, "trial", StudyError)
         return folder
 
     def choose(self, trial: FrozenTrial, trials: Iterable[FrozenTrial]) -> str | None:

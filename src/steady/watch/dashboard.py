@@ -17,14 +17,13 @@ import optuna
 from optuna.storages import BaseStorage
 
 from steady.confirm import confirmation
-from steady.confirm.confirmation_stage import CONFIRMATION
 from steady.exceptions import ConfigError, SteadyError, StudyError
 from steady.local_server import HOST, OTHER, LocalRequestHandler, with_headers
 from steady.options import SWEEPS
 from steady.printing import code, plain, readable, say
 from steady.study import meta, results, select, storage
 from steady.study.artifacts import FOLDER, Store
-from steady.study.leases import SIDE
+from steady.study.storage import CONFIRMATION, LEASES
 from steady.study.untrusted import plain_line
 
 # Beside optuna-dashboard's own, which its pages carry. Pictures of trials may be whatever a stranger's study holds.
@@ -74,7 +73,7 @@ def serve(opened: BaseStorage, folder: Path, port: int, next_step: str = "") -> 
 
     study = storage.find_study(opened, folder.name)
     if study is None:
-        names = [one.study_name for one in opened.get_all_studies() if not one.study_name.endswith(SIDE)]
+        names = [one.study_name for one in opened.get_all_studies() if not one.study_name.endswith(LEASES)]
         if len(names) != 1:  # the only one may have another name than its folder
             raise StudyError(f"No study {folder.name} in that storage. There are: {', '.join(names) or 'none'}.")
         study = storage.find_study(opened, names[0])
@@ -104,7 +103,7 @@ def presented(opened: BaseStorage, folder: Path, next_step: str = "") -> BaseSto
     every: Any = opened.get_all_studies
 
     def listed() -> list[Any]:
-        studies = [one for one in every() if not one.study_name.endswith(SIDE)]
+        studies = [one for one in every() if not one.study_name.endswith(LEASES)]
         for one in studies:
             if not any(key.startswith(NOTE) for key in one.system_attrs):
                 # Version 0: the first that a person writes is 1.
