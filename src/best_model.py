@@ -1,7 +1,4 @@
-"""Copy the best trial of a study to outputs/best_model, and say why it is the best.
-
-python src/best_model.py [KEY=VALUE …]
-"""
+"""Copy the best trial of a study to outputs/best_model: python src/best_model.py [KEY=VALUE …]."""
 
 from catsweep.commands import guard  # isort: skip  # first: from here on Ctrl-C is one line
 

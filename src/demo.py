@@ -1,7 +1,4 @@
-"""Play with a trained generator in the browser.
-
-python src/demo.py [KEY=VALUE …]
-"""
+"""Play with a trained generator in the browser: python src/demo.py [KEY=VALUE …]."""
 
 from catsweep.commands import guard  # isort: skip  # first: from here on Ctrl-C is one line
 

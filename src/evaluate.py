@@ -1,7 +1,4 @@
-"""Score an exported bundle again, from its own files, and see whether it is what it says.
-
-python src/evaluate.py [KEY=VALUE …]
-"""
+"""Score an exported bundle again, from its own files: python src/evaluate.py [KEY=VALUE …]."""
 
 from catsweep.commands import guard  # isort: skip  # first: from here on Ctrl-C is one line
 
@@ -13,7 +10,7 @@ from omegaconf import DictConfig
 @guard
 def main(cfg: DictConfig) -> None:
     """Print each score beside its record."""
-    from catsweep import evaluation  # imports torch, which --help must not wait for
+    from catsweep.export import evaluation  # imports torch, which --help must not wait for
 
     evaluation.run(cfg)
 

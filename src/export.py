@@ -1,7 +1,4 @@
-"""Export the best model as a bundle that others can use: weights, ONNX, torch.export, scores, pictures, model card.
-
-python src/export.py [KEY=VALUE …]
-"""
+"""Export the best model as a bundle that others can use: python src/export.py [KEY=VALUE …]."""
 
 from catsweep.commands import guard  # isort: skip  # first: from here on Ctrl-C is one line
 

@@ -1,7 +1,4 @@
-"""Draw cats from a trained generator.
-
-python src/generate.py [KEY=VALUE …]
-"""
+"""Draw cats from a trained generator: python src/generate.py [KEY=VALUE …]."""
 
 from catsweep.commands import guard  # isort: skip  # first: from here on Ctrl-C is one line
 

@@ -1,7 +1,4 @@
-"""Turn a folder of raw photos into a ready set, in stages that can be looked at.
-
-python src/prepare.py data=photos data.source=DIR [KEY=VALUE …]
-"""
+"""Turn raw photos into a ready set: python src/prepare.py data=photos data.source=DIR [KEY=VALUE …]."""
 
 from catsweep.commands import guard  # isort: skip  # first: from here on Ctrl-C is one line
 

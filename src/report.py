@@ -1,7 +1,4 @@
-"""Write what a study found: report.html, one file for people, and report.md with pictures.
-
-python src/report.py [KEY=VALUE …]
-"""
+"""Write report.html and report.md on a study: python src/report.py [KEY=VALUE …]."""
 
 from catsweep.commands import guard  # isort: skip  # first: from here on Ctrl-C is one line
 

@@ -1,4 +1,4 @@
-"""Train one generator, or with -m sweep over many: the front door of catsweep.
+"""Train one generator (`catsweep.training.fit.run`), or with -m sweep over many (`steady.sweep.run`).
 
 python src/train.py [GROUP=OPTION …] [KEY=VALUE …]
 python src/train.py -m hparams_search=vae_optuna

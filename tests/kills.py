@@ -18,11 +18,11 @@ from typing import NoReturn
 
 from catsweep import folders
 from catsweep.folders import replacing_folder
-from catsweep.ownership import MARKER, Kind
+from catsweep.ownership import MARKER, FolderKind
 from steady.atomic import write_bytes
 
 CALLS = ("open", "os.", "shutil.", "fcntl.", "catsweep.")
-KIND = Kind("a test", "out=DIR", ("a", "b"))
+KIND = FolderKind("a test", "out=DIR", ("a", "b"))
 WRITES = 100  # of each of the two writers
 
 

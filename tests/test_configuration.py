@@ -9,11 +9,11 @@ from omegaconf import OmegaConf
 
 from catsweep.configuration import (
     check,
-    check_batch,
     check_groups,
     check_judge,
     check_loss,
     check_model,
+    check_photos,
     losses_for,
 )
 from catsweep.errors import ConfigError
@@ -61,16 +61,23 @@ BATCH_NORM = {"_target_": "torch.nn.BatchNorm2d", "_partial_": True}
         (64, 5, 1, None, None), (32, 5, 2, 2, None), (32, 5, 64, None, None), (64, 5, 64, 1, None),
     ],
 )  # fmt: skip
-def test_a_batch_of_one_cell_is_not_normalized(size, halvings, batch, photos, message):
-    model = {"image_size": size, "halvings": halvings, "normalization": BATCH_NORM}
+@pytest.mark.parametrize("target", ["catsweep.models.vae.VAE", "catsweep.models.dcgan.DCGAN"])
+def test_a_batch_of_one_cell_is_not_normalized(target, size, halvings, batch, photos, message):
+    model = {"_target_": target, "image_size": size, "halvings": halvings, "normalization": BATCH_NORM}
     cfg = OmegaConf.create({"data": {"batch_size": batch}, "model": model})
+
+    def both():
+        check_model(cfg)
+        if photos is not None:
+            check_photos(cfg, photos)
+
     if message is None:
-        check_batch(cfg, photos)
+        both()
         return
     with pytest.raises(ConfigError, match=message):
-        check_batch(cfg, photos)
+        both()
     cfg.model.normalization._target_ = "catsweep.models.blocks.group_norm"
-    check_batch(cfg, photos)
+    both()
 
 
 def test_losses_are_found_by_what_their_files_hold(conf):

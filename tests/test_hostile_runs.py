@@ -20,20 +20,20 @@ from hydra import initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from onnx import TensorProto, helper
 
-from catsweep import evaluation, runs
+from catsweep import runs
 from catsweep.app.session import Session
 from catsweep.commands import guard
 from catsweep.configuration import CONF
 from catsweep.data.ready import CARD, IMAGES, MANIFEST, Item, ReadySet, Row, digest, write_manifest
 from catsweep.errors import CatsweepError, ConfigError, DataError, ExportError
 from catsweep.export import bundle as bundles
-from catsweep.export import weights
+from catsweep.export import evaluation, weights
 from catsweep.export.graphs import OnnxGenerator
 from catsweep.generate import drawing
 from catsweep.generate.model_source import choose
-from catsweep.loaded import rebuild
 from catsweep.metrics.scores import MetricCard
 from catsweep.training import fit
+from catsweep.untrusted_config import rebuild
 
 pytestmark = pytest.mark.security
 
@@ -364,15 +364,15 @@ def calling(*names: str) -> set[str]:
 
 
 def test_who_builds_what_a_configuration_names() -> None:
-    """Those that compose theirs; whoever opens a folder goes through `catsweep.loaded`."""
+    """Those that compose theirs; whoever opens a folder goes through `catsweep.untrusted_config`."""
     assert calling("instantiate") == {
-        "catsweep/training/fit", "catsweep/training/trainer", "catsweep/training/smoke_test",
+        "catsweep/training/fit", "catsweep/training/trainer", "catsweep/training/fast_dev_run",
         "catsweep/training/preflight", "catsweep/judging",
         "catsweep/tracking/loggers", "catsweep/tracking/sweep_run",
         "catsweep/prepare/pipeline", "catsweep/prepare/exporters",
     }  # fmt: skip
     assert calling("hydra.utils.instantiate", "hydra.utils.call") == {
-        "catsweep/instantiation", "catsweep/loaded", "steady/propose/pruning", "steady/propose/sampling",
+        "catsweep/instantiation", "catsweep/untrusted_config", "steady/propose/pruning", "steady/propose/sampling",
         "steady/propose/space",
     }  # fmt: skip
 

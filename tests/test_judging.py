@@ -145,8 +145,11 @@ def test_without_the_file_one_line_says_how_to_get_it(
     scores = [json.loads((run / "metrics.json").read_text())["scores"] for run in (finished, tmp_path / "run")]
     assert scores[0] == scores[1]  # nor has the judge changed anything of the run that it has judged
     facts(cfg)
-    judging.judge_study(None, tmp_path, tmp_path, cfg)  # type: ignore[arg-type]  # it is not looked at
-    assert "`make judge` fetches it; metrics/judge=none leaves this out." in capsys.readouterr().out
+    for other, times in ((cfg, 0), (compose("metrics/judge=auto", f"judge.extractor.file={tmp_path / 'new.onnx'}"), 1)):
+        for _ in range(2):  # it is said once in a process
+            judging.judge_study(None, tmp_path, tmp_path, other)  # type: ignore[arg-type]  # it is not looked at
+        said = capsys.readouterr().out
+        assert said.count("`make judge` fetches it; metrics/judge=none leaves this out.") == times
 
 
 def test_of_no_judge_nothing_is_said(compose: Compose) -> None:

@@ -8,11 +8,11 @@ import pytest
 
 from catsweep.errors import TakenError
 from catsweep.folders import replacing_folder
-from catsweep.ownership import MARKER, Kind
+from catsweep.ownership import MARKER, FolderKind
 
 pytestmark = pytest.mark.security
 
-KIND = Kind("a test", "out=DIR", ("a", "b-*", "in/*"), sign="a")
+KIND = FolderKind("a test", "out=DIR", ("a", "b-*", "in/*"), sign="a")
 
 
 def made(folder: Path) -> Path:
@@ -164,7 +164,7 @@ def test_what_systems_leave_everywhere_does_not_count(tmp_path: Path) -> None:
 
 
 def test_what_catsweep_writes_into_it_later_is_its_own_too(tmp_path: Path) -> None:
-    kind = Kind("a test", "out=DIR", ("a",), later=("later_*.png",))
+    kind = FolderKind("a test", "out=DIR", ("a",), later=("later_*.png",))
     for _ in range(2):
         with replacing_folder(tmp_path / "x", kind) as new:
             (new / "a").touch()
@@ -180,7 +180,7 @@ def test_what_catsweep_writes_into_it_later_is_its_own_too(tmp_path: Path) -> No
 
 def test_names_that_are_no_text_are_kept_and_shown(tmp_path: Path) -> None:
     odd = "caf\udce9"
-    kind = Kind("a test", "out=DIR", ())
+    kind = FolderKind("a test", "out=DIR", ())
     for _ in range(2):
         with replacing_folder(tmp_path / "x", kind) as new:
             (new / odd).touch()
@@ -201,7 +201,10 @@ def test_a_marker_of_a_stranger_does_not_say_what_may_come_later(tmp_path: Path)
 
 def test_another_kind_of_folder_is_refused(tmp_path: Path) -> None:
     folder = made(tmp_path / "x")
-    with pytest.raises(TakenError, match="but a test is there"), replacing_folder(folder, Kind("a bundle", "", ())):
+    with (
+        pytest.raises(TakenError, match="but a test is there"),
+        replacing_folder(folder, FolderKind("a bundle", "", ())),
+    ):
         pass
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from catsweep.selection import Seeds, confirming_line
-from steady.confirm.confirmation import Candidate, Confirmation
+from steady.confirm.confirmation import Confirmation, ConfirmedTrial
 
 NAMES, DIRECTIONS = ("val/fid", "val/ssim"), ("minimize", "maximize")
-FIRST = Candidate(2, (42.0, 0.8), {1: (44.0, 0.8), 2: (46.0, 0.81), 3: (45.0, 0.79)})
-SECOND = Candidate(0, (50.0, 0.9), {1: (47.0, 0.9), 2: (45.0, 0.91), 3: (46.0, 0.89)})
-THIRD = Candidate(1, (40.0, 0.2), {1: (70.0, 0.8), 2: (72.0, 0.8), 3: (71.0, 0.8)})
+FIRST = ConfirmedTrial(2, (42.0, 0.8), {1: (44.0, 0.8), 2: (46.0, 0.81), 3: (45.0, 0.79)})
+SECOND = ConfirmedTrial(0, (50.0, 0.9), {1: (47.0, 0.9), 2: (45.0, 0.91), 3: (46.0, 0.89)})
+THIRD = ConfirmedTrial(1, (40.0, 0.2), {1: (70.0, 0.8), 2: (72.0, 0.8), 3: (71.0, 0.8)})
 FOUND = Confirmation(NAMES, DIRECTIONS, (FIRST, SECOND, THIRD), (0,), (1, 2, 0))
 
 
@@ -44,7 +44,7 @@ def test_a_choice_that_follows_it_has_told_of_the_first_objective() -> None:
         "Under the same seeds: val/ssim 0.8 ± 0.01; it is not significantly different from trial 1 in val/ssim."
     )
     alone = Confirmation(
-        NAMES[:1], DIRECTIONS[:1], (Candidate(2, (42.0,), {1: (44.0,), 2: (46.0,)}),), tied=(), considered=(2,)
+        NAMES[:1], DIRECTIONS[:1], (ConfirmedTrial(2, (42.0,), {1: (44.0,), 2: (46.0,)}),), tied=(), considered=(2,)
     )
     assert Seeds(2, alone, followed=True, line="").sentence() == ""
     assert "there was no other to compare it with" in Seeds(2, alone, followed=False, line="").sentence()

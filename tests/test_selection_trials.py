@@ -7,8 +7,9 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
 
 from catsweep.errors import ExportError, StorageError, StudyError
-from catsweep.selection import Candidate, Objective, find_run, read_trials
-from steady.study.storage import study_folder
+from catsweep.selection import find_run, read_trials
+from steady.study.location import study_folder
+from steady.study.select import Objective, ScoredTrial
 
 
 class TestFindStudy:
@@ -57,7 +58,7 @@ class TestReadTrials:
         sweep.study("s", values, names=["val/fid", "val/ssim"])
         trials = self.read(sweep)
         assert [c.number for c in trials.finished] == [0, 2, 5]
-        assert trials.front == (Candidate(2, (20.0, 0.4)), Candidate(0, (30.0, 0.5)))
+        assert trials.front == (ScoredTrial(2, (20.0, 0.4)), ScoredTrial(0, (30.0, 0.5)))
         assert trials.params[2] == {"optimizer.lr": 0.2}
         assert trials.overrides[2] == {"optimizer.lr": "0.2"}
 
@@ -161,7 +162,7 @@ class TestReadTrials:
 class TestFindRun:
     def find(self, sweep, number, values):
         objectives = (Objective("val/fid", maximise=False), Objective("val/ssim", maximise=True))
-        return find_run(sweep.outputs / "s", Candidate(number, values), objectives).name
+        return find_run(sweep.outputs / "s", ScoredTrial(number, values), objectives).name
 
     def test_folder_of_the_number(self, sweep) -> None:
         for number in (0, 1, 2):
@@ -172,7 +173,7 @@ class TestFindRun:
         objectives = (Objective("val/fid", maximise=False), Objective("val/ssim", maximise=True))
         for name in (0, "lr=0.1/0", 1):
             sweep.run("s", name, (10.0, 0.5))  # equal scores: the name decides
-        found = find_run(sweep.outputs / "s", Candidate(0, (10.0, 0.5)), objectives, "lr=0.1/0")
+        found = find_run(sweep.outputs / "s", ScoredTrial(0, (10.0, 0.5)), objectives, "lr=0.1/0")
         assert found == sweep.outputs / "s/lr=0.1/0"
 
     def test_numbering_shifted_by_a_resume(self, sweep) -> None:
@@ -231,7 +232,7 @@ def test_a_study_that_names_a_folder_elsewhere_is_refused(sweep, folder) -> None
     (sweep.outputs / "s" / "link").symlink_to(sweep.outputs / "other" / "0")
     objectives = (Objective("val/fid", False), Objective("val/ssim", True))
     with pytest.raises(ExportError, match=r"trial 0 works in .*, which is not in .*outputs/s/") as caught:
-        find_run(sweep.outputs / "s", Candidate(0, (1.0, 1.0)), objectives, folder)
+        find_run(sweep.outputs / "s", ScoredTrial(0, (1.0, 1.0)), objectives, folder)
     assert repr(folder) in str(caught.value)
 
 

@@ -9,9 +9,9 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 from tests.report.studies import BEGIN, CARD_OF_FID, HOSTILE, SPACE, Lab, add, params_of
 
-from catsweep.selection import Objective
-from catsweep.study_record import LEAST, Entry, Record, failures, first_line, importances, read
+from catsweep.study_record import LEAST, Entry, StudyRecord, failures, first_line, importances, read
 from steady.study import meta
+from steady.study.select import Objective
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ def test_failures_that_are_the_same_are_told_of_once_with_one_traceback() -> Non
         Entry(6, "pruned", "pruned", None, {}, (), None, "given up"),
     )
     again = (failed(0, "failed", "", confirms=3, seed=8),)
-    found = failures(Record("cats", (Objective("fid", False),), trials, (), again))
+    found = failures(StudyRecord("cats", (Objective("fid", False),), trials, (), again))
     assert [(f.kind, f.message, f.trials, f.traceback) for f in found] == [
         ("failed", "ValueError: no", ("1", "4", "5"), "first traceback"),
         ("failed", "no message", ("3 under seed 8",), ""),

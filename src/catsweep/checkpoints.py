@@ -1,8 +1,7 @@
 """Write checkpoints whole or not at all, and read them whole or refuse them by name.
 
-`catsweep.training.trainer` gives `Checkpoints` to Lightning, which writes through it; `catsweep.training.resume` asks
-`newest` where a run goes on from, `catsweep.runs` reads weights. Lightning itself writes to the temporary folder and
-moves the file, which is a copy where that is another file system: a kill or a full disk in it leaves a torn one.
+Lightning itself writes to the temporary folder and moves the file, which is a copy where that is another file system: a
+kill or a full disk in it leaves a torn one.
 """
 
 import io
@@ -39,10 +38,9 @@ class Checkpoints(TorchCheckpointIO):
         self.known: set[Path] = set()  # were whole when this process had to do with them
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        """Write a checkpoint beside its place, to the disk itself, and put it there.
+        """Write a checkpoint beside its place, to the disk itself, and rename it.
 
-        Raises:
-            TrainingError: the disk is full or takes nothing. What was there before is as it was.
+        A `TrainingError` if the disk is full or read-only; what was there before is then as it was.
         """
         path = Path(path)
         content = io.BytesIO()
@@ -66,7 +64,7 @@ class Checkpoints(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read a checkpoint, see `read`. Nothing in it is ever unpickled but tensors and plain values."""
+        """Read a checkpoint, see `read`."""
         found = read(Path(path))
         self.known.add(Path(path).absolute())
         return found
@@ -87,16 +85,10 @@ class Checkpoints(TorchCheckpointIO):
 
 
 def read(file: Path) -> dict[str, Any]:
-    """Read a checkpoint, after comparing each of its bytes with the checksums in it.
+    """Read a checkpoint of Lightning on the CPU, after comparing each of its bytes with the checksums in it.
 
-    Args:
-        file: as Lightning writes it.
-
-    Returns:
-        Its content; on the CPU, tensors and plain values only, with `state_dict` at the least.
-
-    Raises:
-        DataError: there is none, or it is torn; the message ends without a remedy.
+    Returns tensors and plain values only (nothing else is unpickled), with `state_dict` at the least; a `DataError`,
+    whose message ends without a remedy, if it is missing or torn.
     """
     require_whole(file)
     try:
@@ -116,11 +108,7 @@ def read(file: Path) -> dict[str, Any]:
 
 
 def epoch_of(checkpoint: Mapping[str, Any]) -> int:
-    """Read the epoch that a checkpoint was written in, counted from 1.
-
-    Raises:
-        DataError: it does not tell.
-    """
+    """Read the epoch that a checkpoint was written in, counted from 1; a `DataError` if it does not tell."""
     try:
         # Not `epoch`, which counts on when training has ended.
         return int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["ready"])
@@ -129,16 +117,7 @@ def epoch_of(checkpoint: Mapping[str, Any]) -> int:
 
 
 def refuse_others(model: LightningModule, state: Mapping[str, Tensor], file: Path) -> None:
-    """Refuse the weights of another model.
-
-    Args:
-        model: which they are for.
-        state: the weights.
-        file: where they are from.
-
-    Raises:
-        DataError: naming what differs; the message ends without a remedy.
-    """
+    """Raise a `DataError` that names what differs if a state, read from `file`, is another model's."""
     own = model.state_dict()
     missing, strange = [name for name in own if name not in state], [name for name in state if name not in own]
     shapes = [
@@ -155,17 +134,10 @@ def refuse_others(model: LightningModule, state: Mapping[str, Tensor], file: Pat
 def newest(
     run: Path, accept: Callable[[dict[str, Any], Path], None] = lambda checkpoint, file: None
 ) -> tuple[Path, dict[str, Any]] | None:
-    """Read the checkpoint that a run goes on from: the last, or the one before it if the last is torn, which is said.
+    """Read the checkpoint that a run goes on from: the last, or the one before it if the last is torn, which is logged.
 
-    Args:
-        run: its folder.
-        accept: raises a `DataError` at the content of one that will not do.
-
-    Returns:
-        The file and its content; None if neither is there.
-
-    Raises:
-        DataError: what is there is torn.
+    `accept` raises a `DataError` at the content of one that will not do. Returns the file and its content; None if
+    neither is there; a `DataError` if what is there is torn.
     """
     torn = []
     for file in (run / LAST_CHECKPOINT, run / PREVIOUS_CHECKPOINT):

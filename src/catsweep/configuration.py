@@ -1,12 +1,13 @@
-"""Whether a composed configuration makes sense, told before anything slow is imported or built.
+"""Checks that the parts of a composed configuration fit together, before anything slow is built.
 
-Hydra checks that options exist, and by `catsweep.schema` that each value is of its kind; this checks that they fit
-together. Every message names the choices that do.
+Hydra has checked that options exist, and by `catsweep.schema` each value. A model checks its own settings, by optional
+class methods: `check_config(cfg)`, `check_photos(cfg, photos)`, `complete_config(cfg)`, `ignored_groups(model)`; and
+`own_parts` says what it has in place of a group. Known here are the groups it refers to (`${loss.reconstruction}`).
 """
 
 import pkgutil
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,29 +18,22 @@ from catsweep.errors import ConfigError
 from catsweep.instantiation import TRUSTED, is_trusted
 
 CONF = Path(__file__).parents[2] / "conf"
-LOSS_KINDS = ("reconstruction", "adversarial")
-# Groups that are there for the model: chosen by name, one that it does not read would change nothing, silently.
+REFERENCE = re.compile(r"\$\{([\w.]+)\}")
+# Groups for the model: chosen by name, one that it does not read would change nothing, silently.
 OF_THE_MODEL = ("depth", "width", "block", "normalization", "activation", "loss", "discriminator")
 
 
 def losses_for(kind: str, conf: Path = CONF) -> list[str]:
-    """Names of the options of the group `loss` that hold a loss of this kind."""
+    """List the options of the group `loss` that have a loss of a kind, `reconstruction` or `adversarial`."""
     return sorted(file.stem for file in (conf / "loss").glob("*.yaml") if kind in OmegaConf.load(file))
 
 
 def check_loss(cfg: DictConfig) -> None:
-    """Refuse a loss that the model has no use for.
-
-    A model's config says which kind it needs by the key `reconstruction_loss` or `adversarial_loss`.
-
-    Raises:
-        ConfigError: the chosen loss has no such kind.
-    """
-    for kind in LOSS_KINDS:
-        if f"{kind}_loss" in cfg.model and kind not in cfg.loss:
-            model = str(cfg.model._target_).rsplit(".", 1)[-1]
+    """Refuse a loss without the kind that the model refers to."""
+    for kind in re.findall(r"\$\{loss\.(\w+)", _model_text(cfg)):
+        if kind not in cfg.loss:
             raise ConfigError(
-                f"{model} learns from {'an' if kind[0] in 'aeiou' else 'a'} {kind} loss; the chosen loss is "
+                f"{_model_name(cfg)} learns from {'an' if kind[0] in 'aeiou' else 'a'} {kind} loss; the chosen loss is "
                 f"{' and '.join(cfg.loss)} only. Choose loss= from: {', '.join(losses_for(kind))}."
             )
 
@@ -47,29 +41,34 @@ def check_loss(cfg: DictConfig) -> None:
 def check_judge(cfg: DictConfig) -> None:
     """Refuse a loss, or a discriminator, that looks through the network that the scores are taken in.
 
-    What is trained on its judge's features learns to please the judge, see `catsweep.frozen_features`. Networks
-    are told apart by their names, and those of extractors by their class (`EfficientNetLite0`).
-
-    Raises:
-        ConfigError: saying which other there is.
+    What is trained on its judge's features learns to please the judge, see `catsweep.losses.frozen_features`. Networks
+    (`network: NAME`) are compared by name, extractors by their class (`EfficientNetLite0`).
     """
     extractor = str(OmegaConf.select(cfg, "metrics.extractor._target_")).rsplit(".", 1)[-1]
-    keys = [("loss", "loss.reconstruction.network"), ("discriminator", "model.discriminator.network")]
-    if OmegaConf.select(cfg, "model.adversarial.weight"):
-        keys.append(("discriminator", "model.adversarial.discriminator.network"))
-    for what, key in keys:
-        network = OmegaConf.select(cfg, key)
+    for key, node in _used_nodes(cfg, "${model}"):
+        network, what = node.get("network"), "loss" if key.startswith("loss.") else "discriminator"
         if network is not None and str(network).replace("_", "").lower() == extractor.lower():
-            shown = re.sub("^model.discriminator", "discriminator", key)  # the group that it comes from
             raise ConfigError(
-                f"A {what} may not look through the network that judges the images: {shown}={network} is the "
+                f"A {what} may not look through the network that judges the images: {key}.network={network} is the "
                 f"metric's extractor, {extractor}, whose score would then say nothing. Leave the {what} its own "
                 "network (efficientnet_lite1), or score with another: metrics=inception."
             )
 
 
-def model_class(cfg: DictConfig) -> Any:
-    """The class of a configuration's model; None if it may not be named or is not found, as `instantiate` explains."""
+def _used_nodes(cfg: DictConfig, node: Any, key: str = "") -> Iterator[tuple[str, dict[Any, Any]]]:
+    """Yield a mapping, those in it and those that they refer to, each with its key; none that has `weight: 0`."""
+    if isinstance(node, str) and (found := REFERENCE.fullmatch(node)):
+        key, node = found[1], OmegaConf.select(cfg, found[1])
+    if isinstance(node, DictConfig):
+        node = OmegaConf.to_container(node, resolve=False)
+    if isinstance(node, dict) and node.get("weight") != 0:
+        yield key, node
+        for name, inner in node.items():
+            yield from _used_nodes(cfg, inner, f"{key}.{name}")
+
+
+def _model_class(cfg: DictConfig) -> Any:
+    """Get the class of the model; None if it may not be named or is not found, as `instantiate` explains."""
     name = str(cfg.model._target_)
     if not (is_trusted(name) or any(name.startswith(package.rstrip("*")) for package in TRUSTED)):
         return None
@@ -79,78 +78,59 @@ def model_class(cfg: DictConfig) -> Any:
         return None
 
 
+def _model_name(cfg: DictConfig) -> str:
+    return str(cfg.model._target_).rsplit(".", 1)[-1]
+
+
+def _model_text(cfg: DictConfig) -> str:
+    return str(OmegaConf.to_container(cfg.model, resolve=False))
+
+
+def _ask_model(cfg: DictConfig, method: str, *arguments: Any) -> None:
+    if own := getattr(_model_class(cfg), method, None):
+        own(cfg, *arguments)
+
+
 def check_model(cfg: DictConfig) -> None:
-    """Let the model's class check its configuration, if it has a `check_config`.
+    """Let the model check its settings."""
+    _ask_model(cfg, "check_config")
+
+
+def check_photos(cfg: DictConfig, photos: int) -> None:
+    """Let the model check the number of photos that there are to train on."""
+    _ask_model(cfg, "check_photos", photos)
+
+
+def complete(cfg: DictConfig) -> None:
+    """Let the model write into a configuration what it takes from elsewhere, so that it can be built from it alone.
 
     Raises:
-        ConfigError: from that.
+        CatsweepError: the source of a pretrained model cannot be read, or is none.
     """
-    if own := getattr(model_class(cfg), "check_config", None):
-        own(cfg)
+    _ask_model(cfg, "complete_config")
 
 
 def check_groups(cfg: DictConfig) -> None:
-    """Refuse options of the command line, or of a sweep, that the model does not read.
-
-    Raises:
-        ConfigError: naming them.
-    """
+    """Refuse options of the command line, or of a sweep, that the model does not read."""
     chosen = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     names = [name for name in OF_THE_MODEL if any(re.match(rf"\+*{name}=", word) for word in chosen)]
-    read = set(re.findall(r"\$\{(\w+)", str(OmegaConf.to_container(cfg.model, resolve=False))))
+    read = set(re.findall(r"\$\{(\w+)", _model_text(cfg)))
     if not read:  # resolved before: it no longer says where its values came from
         return
-    ignored: dict[str, str] = getattr(model_class(cfg), "ignored_groups", lambda model: {})(cfg.model)
+    model = _model_class(cfg)
+    ignored: dict[str, str] = getattr(model, "ignored_groups", lambda model: {})(cfg.model)
     read, without = read - ignored.keys(), "".join(f" with {setting}" for setting in ignored.values())
     if unread := [name for name in names if name not in read]:
-        model = str(cfg.model._target_).rsplit(".", 1)[-1]
         words = [word for word in chosen if word.partition("=")[0].lstrip("+") in unread]
-        own = "discriminator" in unread and "adversarial" in cfg.model
+        instead = " ".join(filter(None, map(getattr(model, "own_parts", {}).get, unread)))
         raise ConfigError(
-            f"{model}{without} takes nothing from {', '.join(unread)}, so {' '.join(words)} would change nothing. "
-            "Leave it out, and do not search it."
-            + (" It has a discriminator of its own: model.adversarial.weight=6." if own else "")
+            f"{_model_name(cfg)}{without} takes nothing from {', '.join(unread)}, so {' '.join(words)} would change "
+            f"nothing. Leave it out, and do not search it. {instead}".rstrip()
         )
 
 
-def check_batch(cfg: DictConfig, photos: int | None = None) -> None:
-    """Refuse batches of one image where a network ends as a single cell, and normalizes it over the batch.
-
-    Mean and deviation are then those of one number per channel, which torch refuses in the first step.
-
-    Args:
-        cfg: of a run.
-        photos: that there are to train on, once they are known; a batch has no more.
-
-    Raises:
-        ConfigError: saying what there is instead.
-    """
-    size, halvings = cfg.model.get("image_size"), cfg.model.get("halvings")
-    normalization = str(OmegaConf.select(cfg, "model.normalization._target_"))
-    if type(halvings) is not int or size != 2**halvings or not normalization.endswith("BatchNorm2d"):
-        return
-    if photos == 1:
-        batches, more = "batches of the 1 photo that there is to train on", "Add photos"
-    elif cfg.data.batch_size == 1:
-        batches, more = "data.batch_size=1", "Set data.batch_size=2 or more"
-    else:
-        return
-    raise ConfigError(
-        f"A network that ends as a single cell (data.size={size}, depth.halvings={halvings}) cannot be normalized over "
-        f"{batches}. {more}, or normalization=group{f', or depth.halvings={halvings - 1}' if halvings > 1 else ''}."
-    )
-
-
 def check_objective(cfg: DictConfig, names: Collection[str]) -> None:
-    """Refuse an objective that will not be scored.
-
-    Args:
-        cfg: of a run.
-        names: of the scores that there will be.
-
-    Raises:
-        ConfigError: naming the scores there will be.
-    """
+    """Refuse an objective that is none of the scores that there will be."""
     if not cfg.objective or (missing := [name for name in cfg.objective if name not in names]):
         raise ConfigError(
             f"objective must name scores of this model and data, of {', '.join(names)}; "
@@ -159,16 +139,7 @@ def check_objective(cfg: DictConfig, names: Collection[str]) -> None:
 
 
 def check_rungs(cfg: DictConfig, metrics: Collection[str], taken: Collection[str]) -> None:
-    """Refuse to prune by a score that is not taken during training.
-
-    Args:
-        cfg: of a run.
-        metrics: names of the scores that its study prunes by.
-        taken: names of the scores that are taken at rungs.
-
-    Raises:
-        ConfigError: naming the scores that are taken; or there is no rung to take one at.
-    """
+    """Refuse to prune by `metrics` that are not among the scores `taken` at rungs, or without a rung."""
     if metrics and not cfg.rungs:
         raise ConfigError(
             "Pruning needs rungs, shares of the budget such as [0.25, 0.5]; got none. "
@@ -191,16 +162,3 @@ def check(cfg: DictConfig) -> None:
     check_loss(cfg)
     check_judge(cfg)
     check_model(cfg)
-    check_batch(cfg)
-
-
-def complete(cfg: DictConfig) -> None:
-    """Write into a configuration what it takes from elsewhere, so that it is enough to build the model again.
-
-    That is what its model's `complete_config` does: the architecture of a pretrained one. Others are complete.
-
-    Raises:
-        CatsweepError: the model's source cannot be read, or is none.
-    """
-    if own := getattr(model_class(cfg), "complete_config", None):
-        own(cfg)

@@ -1,9 +1,9 @@
 """Devices and processes of a run: which GPUs there are, and which rank this process has.
 
-The trainer is handed what `environment` returns, so that Lightning need not guess. It guesses from the variables that
-SLURM, `torchrun`, LSF and MPI set, and takes any of them for a statement about its own process. Within an allocation
-they are one about the job: a run there would take itself for one of the job's tasks, refuse to start, record nothing
-because its rank is not 0, or wait for others who never come.
+The trainer is handed what `environment` returns. Lightning would guess from the variables that SLURM, `torchrun`, LSF
+and MPI set, and take any of them for a statement about its own process. Within an allocation they are one about the
+job: a run there would take itself for one of the job's tasks, refuse to start, record nothing because its rank is not
+0, or wait for others who never come.
 """
 
 import os
@@ -27,15 +27,11 @@ T = TypeVar("T")
 
 
 def environment(trainer: DictConfig) -> ClusterEnvironment:
-    """Choose what starts a run's processes and gives each its rank; set the rank of this process.
+    """Choose what starts a run's processes and gives each its rank, by `cfg.trainer`; set the rank of this process.
 
-    Args:
-        trainer: of the configuration.
-
-    Returns:
-        Lightning itself for one process, and for several that nobody else has started. Processes from outside are the
-        run's own only if they are as many as `trainer.devices` and `trainer.num_nodes` ask for: a sweep in a job of
-        one task may train each trial on two GPUs.
+    That is Lightning itself for one process, and for several that nobody else has started. Processes from outside are
+    the run's own only if they are as many as `trainer.devices` and `trainer.num_nodes` ask for: a sweep in a job of one
+    task may train each trial on two GPUs.
     """
     processes = _processes(trainer)
     # What was started by us has LOCAL_RANK from the first, which has none.
@@ -63,12 +59,7 @@ def is_first() -> bool:
 def on_rank_zero(trainer: pl.Trainer, act: Callable[[], T]) -> T:
     """Call a function in the process of rank 0 only, and return its result in all.
 
-    Args:
-        trainer: whose processes they are.
-        act: the function.
-
-    Raises:
-        Exception: what `act` raised, on every rank, so that none waits for another forever.
+    What it raises is raised on every rank, so that none waits for another forever.
     """
     result: T | None = None
     raised: Exception | None = None
@@ -103,14 +94,9 @@ def _from_outside(processes: int | None) -> ClusterEnvironment | None:
 
 
 def require(accelerator: str, devices: int | str | Sequence[int] = "auto") -> None:
-    """Refuse GPUs that are not there: Lightning would, but with a traceback, and when the data are prepared.
+    """Raise a `ConfigError` for GPUs that are not there: Lightning would with a traceback, after the data are prepared.
 
-    Args:
-        accelerator: Lightning's word, `trainer.accelerator`.
-        devices: how many, or which, `trainer.devices`; on a processor they are processes.
-
-    Raises:
-        ConfigError: saying what torch lacks.
+    `accelerator` and `devices` (how many, or which; on a processor they are processes) are those of `trainer`.
     """
     if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
         if accelerator == "gpu" and torch.backends.mps.is_available():
@@ -133,7 +119,7 @@ def require(accelerator: str, devices: int | str | Sequence[int] = "auto") -> No
 
 
 def device_name(device: torch.device) -> str:
-    """The name of a device for a person: `cpu`, or the GPU's model."""
+    """Name a device for a person: `cpu`, or the GPU's model."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 

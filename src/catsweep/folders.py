@@ -1,67 +1,55 @@
-"""Two renames that Python has no name for: exchange two paths at once, and take a place only if it is free.
-
-For `steady.atomic`. Linux has both as flags of `renameat2` (man 2 rename); other systems, and some file systems
-(NFS), do not, and then `Unsupported` is raised and nothing has changed.
-
-Writes folders that a reader sees as they were or as they are, and never half written.
+"""Atomic replacement of folders: a reader sees the old one or the new one, never half of one.
 
 A folder is built in a scratch beside its place (see `steady.atomic`), and exchanges places with the one that is
 there, which is removed afterwards; and only if catsweep made it (`catsweep.ownership`). So a kill at any moment leaves
 the old one or the new one, and what it leaves beside that is removed by whoever writes there next.
+
+Linux exchanges two paths at once, and takes a place only if it is free, by flags of `renameat2` (man 2 rename); other
+systems, and some file systems (NFS), do not, and then two renames under a lock do.
 """
 
 import ctypes
 import errno
-import functools
 import os
 import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 
 from catsweep import ownership
-from catsweep.ownership import Kind
+from catsweep.ownership import FolderKind
 from steady.atomic import SCRATCH, beside, lock_of_the_dead, locked
 from steady.atomic import tidy as tidy_files
 
 NOREPLACE, EXCHANGE = 1, 2  # linux/fs.h
 _HERE = -100  # AT_FDCWD: paths are relative to the working directory
 _UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)  # EPERM: a sandbox that knows no such call
+_LIBC = ctypes.CDLL(None, use_errno=True)
+NEW, OLD, WRITER = "new", "old", "writer"  # in a scratch: what is built, what it changes places with, the lock
+QUIET = 3600  # seconds since anything in it changed, after which a scratch without a lock counts as left
 
 
 class Unsupported(Exception):
-    """The system or the file system has no such rename."""
+    """The system or the file system has no such rename; nothing has changed."""
 
 
 def exchange(one: Path, other: Path) -> None:
-    """Let two files or folders take each other's place at the same moment.
-
-    Raises:
-        Unsupported: this cannot be done here.
-        OSError: one of them is not there, or may not be moved.
-    """
+    """Let two files or folders take each other's place at the same moment."""
     _rename(one, other, EXCHANGE)
 
 
 def move(path: Path, free: Path) -> None:
-    """Rename a file or folder to where nothing is.
-
-    Raises:
-        Unsupported: this cannot be done here.
-        FileExistsError: something is there.
-        OSError: it may not be moved.
-    """
+    """Rename a file or folder to where nothing is; raises FileExistsError if something is there."""
     _rename(path, free, NOREPLACE)
 
 
 def _rename(source: Path, target: Path, flag: int) -> None:
-    if (call := _renameat2()) is None:
+    if (call := getattr(_LIBC, "renameat2", None)) is None:
         raise Unsupported
     sys.audit("catsweep.rename", str(source), str(target), flag)
     if call(_HERE, os.fsencode(source), _HERE, os.fsencode(target), flag) == 0:
@@ -72,38 +60,13 @@ def _rename(source: Path, target: Path, flag: int) -> None:
     raise OSError(number, os.strerror(number), str(source), None, str(target))
 
 
-@functools.cache
-def _renameat2() -> Callable[..., int] | None:
-    """The C library's function; None where it has none."""
-    try:
-        call: Any = ctypes.CDLL(None, use_errno=True).renameat2
-    except (OSError, AttributeError, TypeError):
-        return None
-    call.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]
-    call.restype = ctypes.c_int
-    return call  # type: ignore[no-any-return]  # ctypes knows its functions at run time only
-
-
-NEW, OLD, WRITER = "new", "old", "writer"  # in the scratch of a folder: what is built, what it changes places with
-QUIET = 3600  # seconds since anything in it changed, after which what locks nothing counts as left
-
-
 @contextmanager
-def replacing_folder(folder: Path, kind: Kind) -> Iterator[Path]:
-    """Build a folder beside the place it will take, and put it there when the block ends without an error.
+def replacing_folder(folder: Path, kind: FolderKind) -> Iterator[Path]:
+    """Yield an empty folder to build in, and put it in the place of `folder` when the block ends without an error.
 
     An error inside the block leaves whatever was there before, and no debris. Of two that write at the same time both
-    succeed, and the later one stays. A link keeps its place, and the folder that it leads to is replaced.
-
-    Args:
-        folder: where the result goes. One that is there is replaced, if catsweep made it; its parents need not be.
-        kind: what it is.
-
-    Yields:
-        An empty folder to build in, on the same file system.
-
-    Raises:
-        TakenError: there is something in the place that catsweep did not make.
+    succeed, and the later one stays. A link keeps its place, and the folder that it leads to is replaced. TakenError if
+    there is something in the place that catsweep did not make.
     """
     target = Path(os.path.realpath(folder))  # of links in a circle, `resolve` makes an error that is no OSError
     ownership.require(folder, kind)
@@ -118,7 +81,7 @@ def replacing_folder(folder: Path, kind: Kind) -> Iterator[Path]:
             _step_aside(new, target, kind)
 
 
-def _exchange(new: Path, target: Path, kind: Kind) -> None:
+def _exchange(new: Path, target: Path, kind: FolderKind) -> None:
     """Put a complete folder in its place by one rename, whatever others do there meanwhile."""
     old = new.with_name(OLD)
     while True:
@@ -140,8 +103,8 @@ def _exchange(new: Path, target: Path, kind: Kind) -> None:
             old.rename(new)
 
 
-def _step_aside(new: Path, target: Path, kind: Kind) -> None:
-    """The same by two renames, one writer at a time; a kill between them leaves what `tidy` puts back."""
+def _step_aside(new: Path, target: Path, kind: FolderKind) -> None:
+    """Do so by two renames, one writer at a time; what a kill between them leaves, `tidy` puts back."""
     with FileLock(target.with_name(f".{target.name}.lock")):
         ownership.require(target, kind)
         if not os.path.lexists(target):
@@ -160,11 +123,7 @@ def _step_aside(new: Path, target: Path, kind: Kind) -> None:
 
 @contextmanager
 def scratch_folder(target: Path) -> Iterator[Path]:
-    """A new, empty folder `NEW` in a scratch; the scratch is removed when the block ends.
-
-    Args:
-        target: which it is to replace; its parent exists.
-    """
+    """Make an empty folder in a scratch beside `target`, whose parent exists; it is removed when the block ends."""
     tidy(target.parent)
 
     def make() -> Path:
@@ -186,13 +145,14 @@ def tidy(parent: Path) -> None:
     tidy_files(parent)
     with suppress(OSError), os.scandir(parent) as entries:  # a folder that cannot be listed is not ours to tidy
         found = [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
-        for folder in (folder for folder in found if SCRATCH.fullmatch(folder.name)):
-            with suppress(OSError):
-                _tidy_folder(folder)
+        for folder in found:
+            if SCRATCH.fullmatch(folder.name):
+                with suppress(OSError):
+                    _tidy_folder(folder)
 
 
-def tidy_earlier(target: Path, kind: ownership.Kind) -> None:
-    """The same for what versions up to 0.1 left, `.NAME-xxxxxxxx`: they locked nothing, so time must tell."""
+def tidy_earlier(target: Path, kind: FolderKind) -> None:
+    """Do the same for what versions up to 0.1 left, `.NAME-xxxxxxxx`: they locked nothing, so time must tell."""
     pattern = re.compile(rf"\.{re.escape(target.name)}[-.][a-z0-9_]{{8}}")
     with suppress(OSError), os.scandir(target.parent) as entries:
         found = [Path(entry.path) for entry in entries if pattern.fullmatch(entry.name) and entry.is_dir()]
@@ -201,15 +161,9 @@ def tidy_earlier(target: Path, kind: ownership.Kind) -> None:
             parts = {entry.name for entry in os.scandir(scratch)}
             changed = max(path.stat().st_mtime for path in (scratch, *(scratch / part for part in parts)))
             if parts <= {NEW, OLD} and time.time() - changed > QUIET and not scratch.is_symlink():
-                _remove_earlier(scratch, target, kind)
-
-
-def _remove_earlier(scratch: Path, target: Path, kind: ownership.Kind) -> None:
-    old = scratch / OLD
-    if old.exists() and not os.path.lexists(target):
-        _take_if_free(old, target)
-    if not old.exists() or ownership.is_ours(old, kind):
-        shutil.rmtree(scratch)
+                _put_back(old := scratch / OLD, target)
+                if not old.exists() or ownership.is_ours(old, kind):
+                    shutil.rmtree(scratch)
 
 
 def _tidy_folder(scratch: Path) -> None:
@@ -222,24 +176,21 @@ def _tidy_folder(scratch: Path) -> None:
             _remove(scratch)
 
 
-def _take_if_free(path: Path, target: Path) -> None:
-    with suppress(FileExistsError):
-        try:
-            move(path, target)
-        except Unsupported:
-            path.rename(target)  # fails on a folder that is not empty
+def _put_back(old: Path, target: Path) -> None:
+    if old.exists() and not os.path.lexists(target):
+        with suppress(FileExistsError):
+            try:
+                move(old, target)
+            except Unsupported:
+                old.rename(target)  # fails on a folder that is not empty
 
 
 def _remove(scratch: Path) -> None:
-    """Remove a scratch; its lock last, so that a kill half-way leaves what can be tidied.
-
-    What was moved aside and whose place is free takes it again; what catsweep did not make stays where it is.
-    """
+    """Remove a scratch but for what catsweep did not make; its lock last, so that after a kill it can be tidied."""
     old = scratch / OLD
     match = SCRATCH.fullmatch(scratch.name)
     assert match is not None
-    if old.exists() and not os.path.lexists(target := scratch.parent / match["target"]):
-        _take_if_free(old, target)
+    _put_back(old, scratch.parent / match["target"])
     shutil.rmtree(scratch / NEW, ignore_errors=True)
     with suppress(OSError):
         if old.exists() and ownership.is_whole(old):

@@ -15,18 +15,10 @@ BACKGROUND = 255  # white
 
 
 def grid(images: Images, columns: int | None = None, padding: int = 2) -> Images:
-    """Lay out images row by row on one white page.
+    """Lay out images, uint8 (N, H, W, 3), N at least 1, row by row on one white page.
 
-    Args:
-        images: uint8, shape (N, H, W, 3), N at least 1.
-        columns: images per row; as square as possible if None. Cells of an unfinished last row stay white.
-        padding: white pixels around each image.
-
-    Returns:
-        uint8, shape (rows * (H + padding) + padding, columns * (W + padding) + padding, 3).
-
-    Raises:
-        ValueError: the images, the columns or the padding are not as above.
+    Without `columns` as square as possible; cells of an unfinished last row stay white. Each image has `padding` white
+    pixels around it. Others are a ValueError.
     """
     if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8 or not images.size:
         raise ValueError(
@@ -48,18 +40,7 @@ def grid(images: Images, columns: int | None = None, padding: int = 2) -> Images
 
 
 def rows(*batches: Images, padding: int = 2) -> Images:
-    """Lay out batches one above the other, one row each, so that a column compares the same item.
-
-    Args:
-        batches: uint8 arrays of one common shape (N, H, W, 3), for example originals, then reconstructions.
-        padding: white pixels around each image.
-
-    Returns:
-        uint8, one page as `grid` makes it, `len(batches)` rows of N columns.
-
-    Raises:
-        ValueError: no batch, or batches of different shapes.
-    """
+    """Lay out batches, uint8, of one shape (N, H, W, 3), one row each, so that a column compares the same item."""
     shapes = {batch.shape for batch in batches}
     if len(shapes) != 1:
         raise ValueError(f"Rows need batches of one common shape, at least one batch; got {sorted(shapes)}.")
@@ -67,25 +48,12 @@ def rows(*batches: Images, padding: int = 2) -> Images:
 
 
 def enlarge(images: Images, side: int) -> Images:
-    """Enlarge small images by a whole factor, so that each pixel becomes a square.
-
-    Args:
-        images: uint8, shape (N, H, W, 3).
-        side: greatest width of an enlarged image, pixels.
-
-    Returns:
-        uint8, shape (N, factor * H, factor * W, 3); factor is at least 1.
-    """
+    """Enlarge images (N, H, W, 3) by the greatest whole factor, at least 1, that keeps them within `side` pixels."""
     factor = max(1, side // images.shape[2])
     return images.repeat(factor, axis=1).repeat(factor, axis=2)
 
 
 def save_png(path: Path, image: Images) -> None:
-    """Write an image atomically: a reader sees the old file or the new one.
-
-    Args:
-        path: of the file; missing folders are made.
-        image: uint8, shape (H, W, 3).
-    """
+    """Write an image, uint8 (H, W, 3), atomically; missing folders are made."""
     with replacing(path) as unfinished:
         Image.fromarray(image).save(unfinished, format="PNG")

@@ -13,14 +13,7 @@ T = TypeVar("T")
 def every_minute(
     items: Iterable[T], log: logging.Logger, line: str, clock: Callable[[], float] = time.monotonic
 ) -> Iterator[T]:
-    """Iterate over items, and log their count once a minute.
-
-    Args:
-        items: whatever is gone through.
-        log: of the caller.
-        line: with `%s` for how many there were so far, for example "%s photos read so far".
-        clock: seconds that only go forward.
-    """
+    """Iterate over items, and log their count once a minute: `line` has a `%s` for it, as "%s photos read so far"."""
     last = clock()
     for count, item in enumerate(items):
         if clock() - last >= EVERY:

@@ -1,8 +1,6 @@
-"""Convert between stored images and network inputs or outputs.
+"""Convert between stored images (uint8, NHWC) and network inputs and outputs (float32, NCHW, in [0, 1]).
 
-Stored images (ready sets, batches, samples, what the scores read) are uint8 in NHWC order. Networks take float32 in
-NCHW order, values in [0, 1], laid out channels_last. There is no other conversion, so that real and generated images
-are rounded the same way before they are compared.
+There is no other conversion, so that real and generated images are rounded the same way before they are compared.
 """
 
 import torch
@@ -10,25 +8,11 @@ from torch import Tensor
 
 
 def to_float(images: Tensor) -> Tensor:
-    """Convert stored images to network input.
-
-    Args:
-        images: uint8, shape (N, H, W, 3).
-
-    Returns:
-        float32, shape (N, 3, H, W), values in [0, 1], channels_last in memory (no copy of the layout is made).
-    """
+    """Convert uint8 (N, H, W, 3) to float32 (N, 3, H, W) in [0, 1], channels_last: the layout is not copied."""
     return images.permute(0, 3, 1, 2).float().div_(255)
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """Convert network output to stored images: clamp to [0, 1], round to the nearest of 256 levels.
-
-    Args:
-        images: floating point, shape (N, 3, H, W).
-
-    Returns:
-        uint8, shape (N, H, W, 3), contiguous.
-    """
+    """Convert floats (N, 3, H, W) to contiguous uint8 (N, H, W, 3): clamp to [0, 1], round to 256 levels."""
     levels = images.detach().float().clamp(0, 1).mul(255).round()
     return levels.to(torch.uint8).permute(0, 2, 3, 1).contiguous()

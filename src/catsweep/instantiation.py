@@ -1,9 +1,8 @@
-"""From `_target_` nodes to objects, in the configuration that a person composes of `conf/` and the command line.
+"""Building of the objects that `_target_` nodes name, in the configuration that a person composes.
 
-It is their own, and may name anything of these packages, and of their own packages with `trust=[mypackage.*]` on the
-command line (see `catsweep.commands.guard`). A list of packages keeps slips and copied lines from reaching `os.system`,
-and is no protection from a stranger: a configuration that was loaded from a file is `catsweep.loaded`'s, which knows
-exact names only.
+It may name anything of these packages, and of their own with `trust=[mypackage.*]` on the command line. That keeps
+slips and copied lines from reaching `os.system`, and is no protection from a stranger: a configuration that was loaded
+from a file is for `catsweep.untrusted_config`.
 """
 
 import functools
@@ -22,21 +21,12 @@ from catsweep.errors import ConfigError
 R = TypeVar("R")
 
 TRUSTED = ("catsweep.*", "torch.nn.*", "torch.optim.*", "pytorch_lightning.*", "pytorch_optimizer.*", "kornia.*")
-
-
 _trusted: ContextVar[tuple[str, ...]] = ContextVar("trusted", default=())
 
 
 @contextmanager
 def trusting(names: Sequence[str]) -> Iterator[None]:
-    """While the block runs, configurations of either kind may name these too.
-
-    Args:
-        names: exact ones, `mypackage.models.Net`, or all of a package, `mypackage.*`; those of the command line.
-
-    Raises:
-        ConfigError: one is neither.
-    """
+    """Let configurations name these too in the block: `mypackage.models.Net`, or all of a package, `mypackage.*`."""
     try:
         allowing = hydra.utils.execution_whitelist(list(names))
     except InstantiationException as error:
@@ -52,12 +42,12 @@ def trusting(names: Sequence[str]) -> Iterator[None]:
 
 
 def is_trusted(name: str) -> bool:
-    """Whether `trusting` has been told of a name."""
+    """Tell whether `trusting` covers a name."""
     return any(name == one or (one.endswith(".*") and name.startswith(one[:-1])) for one in _trusted.get())
 
 
 def unimportable(name: str) -> str:
-    """The remedy for a name that is not found, if that is because its package is not; else empty."""
+    """Describe the remedy for a name whose package is not found; empty if it is found."""
     package = name.partition(".")[0]
     if not package.isidentifier() or find_spec(package) is not None:
         return ""
@@ -70,10 +60,6 @@ def unimportable(name: str) -> str:
 def instantiate(node: Any, **kwargs: Any) -> Any:
     """Build what a node names, see `hydra.utils.instantiate`.
 
-    Args:
-        node: a mapping with `_target_`, and the arguments of that target.
-        **kwargs: further arguments, which override the node's.
-
     Raises:
         ConfigError: a target is not trusted, or cannot be found. What a target itself raises passes through.
     """
@@ -84,8 +70,7 @@ def instantiate(node: Any, **kwargs: Any) -> Any:
 
 
 def _said(error: InstantiationException) -> str:
-    """What Hydra says of a target, without its advice to programmers, and with the one for a command line."""
-    # It first names the target and then quotes its own manual at length.
+    """Reword what Hydra says of a target: without its manual, and with the remedy for a command line."""
     said = " ".join(str(error).partition("\n\n")[0].split())
     found = re.search(r"[Tt]arget '([^']*)'", said)
     name = found[1] if found else ""
@@ -105,14 +90,9 @@ def _said(error: InstantiationException) -> str:
 
 
 def checked_once(function: Callable[..., R]) -> Callable[..., R]:
-    """For a function that training calls in every step: the same one, checked by Hydra in its first call only.
+    """Wrap a partial of Hydra's (`_partial_: true`) such that only its first call looks for targets not trusted.
 
-    What Hydra makes of `_partial_: true` looks through the whole configuration in every call, to see that nothing is
-    called that is not trusted: about a millisecond, as long as a small network takes on a GPU. The first call has
-    passed that; later ones call the same function, with the same arguments of the configuration.
-
-    Args:
-        function: a partial of Hydra's, or any other function, which is returned as it is.
+    That takes a millisecond in every call, as long as a small network's step on a GPU. Other functions stay.
     """
     is_hydras = isinstance(function, functools.partial) and type(function) is not functools.partial
     return _CheckedOnce(function) if is_hydras else function

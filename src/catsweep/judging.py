@@ -1,41 +1,41 @@
-"""Judge runs and bundles by another network: a run at its end, the best of a sweep, every bundle.
+"""Judge runs and bundles by another network, and read what a study's judgements say of its choice.
 
-`catsweep.training` calls it after the final scores of a single run, `hydra.sweeper.on_end` names `judge_study`, and
-`export` and `evaluation` judge bundles. The node `judge` of the configuration (the group `metrics/judge`) says by which
-network; it is never an objective, and no part of a study's contract. The judgement is `judge.json` in the folder of the
-run or the bundle, see `catsweep.metrics.judge`.
+The node `judge` of the configuration (the group `metrics/judge`) says by which network; it is never an objective, and
+no part of a study's contract. The judgement is `judge.json` in the folder of the run or the bundle, see
+`catsweep.metrics.judge`.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import optuna
 from omegaconf import DictConfig, OmegaConf
 
-from catsweep.errors import CatsweepError, MetricError
+from catsweep.errors import CatsweepError, ExportError, MetricError
 from catsweep.instantiation import instantiate, trusting
-from catsweep.metrics.judge import FID, JUDGED, Judge, Judged, rank_agreement, read_judged
-from catsweep.metrics.scorer import Scorer
-from catsweep.metrics.scores import MetricCard
-from catsweep.models.generator import Generator
+from catsweep.metrics.judge import FID, JUDGED, Judge, Judged, StudyScores, rank_agreement, read_judged, run_scores
 from catsweep.runs import RunDir, load_run
-from steady import links
+from catsweep.selection import FinishedTrials, find_run
+from steady import safe_paths
 from steady.printing import say
 from steady.study import select
+
+if TYPE_CHECKING:  # a choice is explained without torch
+    from catsweep.metrics.scorer import Scorer
+    from catsweep.models.generator import Generator
 
 log = logging.getLogger(__name__)
 
 Factory = Callable[..., Judge]  # from `beside`, the scorer of the run
 BEST = 3  # trials that are judged however few are Pareto-optimal, so that there is an order to compare
 FETCHED = "`make judge` fetches it; metrics/judge=none leaves this out."
+_told: set[str] = set()  # hints of this process
 
 
 def factory(cfg: DictConfig) -> Factory | None:
     """Make the judge of a configuration, its network opened and checked; it takes `beside`, the scorer of a run.
-
-    Args:
-        cfg: of any command; its node `judge` says which.
 
     Returns:
         None if there is none, or its file is not there and nobody has asked for it by name.
@@ -43,10 +43,11 @@ def factory(cfg: DictConfig) -> Factory | None:
     Raises:
         MetricError: the file is not there, or no such network.
     """
-    if (node := _node(cfg)) is None or absent(cfg):
+    if (node := _node(cfg)) is None:
         return None
-    file = OmegaConf.select(node, "extractor.file")
-    if file is not None and not Path(file).expanduser().exists():
+    if (file := _missing(node)) is not None:
+        if not node.get("required", True):
+            return None
         raise MetricError(
             f"Expected the network that judges in judge.extractor.file={file}; it is not there. {FETCHED}"
         )
@@ -55,26 +56,31 @@ def factory(cfg: DictConfig) -> Factory | None:
 
 
 def absent(cfg: DictConfig) -> str:
-    """Say why nothing is judged, where it would be if the file were there; else empty."""
+    """Say, once in a process, why nothing is judged where it would be if the file were there; else empty."""
     node = _node(cfg)
-    file = None if node is None else OmegaConf.select(node, "extractor.file")
-    if node is None or node.get("required", True) or file is None or Path(file).expanduser().exists():
+    file = None if node is None or node.get("required", True) else _missing(node)
+    if file is None:
         return ""
-    return f"No other network has judged what is drawn: {file} is not there. {FETCHED}"
+    hint = f"No other network has judged what is drawn: {file} is not there. {FETCHED}"
+    if hint in _told:
+        return ""
+    _told.add(hint)
+    return hint
 
 
-def judge_model(made: Factory, model: Generator, folder: Path, scorer: Scorer) -> Judged:
-    """Judge a model, and keep that beside its scores.
+def _node(cfg: DictConfig) -> DictConfig | None:
+    node = OmegaConf.select(cfg, "judge")
+    return None if node is None or node.get("_target_") is None else node
 
-    Args:
-        made: see `factory`.
-        model: as it was scored.
-        folder: of the run or the bundle, with its `metrics.json`.
-        scorer: of the run.
 
-    Raises:
-        MetricError: it cannot be judged.
-    """
+def _missing(node: DictConfig) -> str | None:
+    """The file of the judge's network, if it is not there."""
+    file: str | None = OmegaConf.select(node, "extractor.file")
+    return None if file is None or Path(file).expanduser().exists() else file
+
+
+def judge_model(made: Factory, model: "Generator", folder: Path, scorer: "Scorer") -> Judged:
+    """Judge a model as it was scored, and write that beside the scores in the folder of its run or bundle."""
     judged = made(beside=scorer).judge(model, RunDir(folder).metrics().scores)
     judged.write(folder)
     return judged
@@ -83,24 +89,18 @@ def judge_model(made: Factory, model: Generator, folder: Path, scorer: Scorer) -
 def judge_run(judge: Judge, folder: Path) -> Judged:
     """Judge a finished run by its scored checkpoint, unless that was done before in the same way.
 
-    Args:
-        judge: of the photos that it was trained on.
-        folder: of the run.
-
     Raises:
         CatsweepError: the run is not whole, was trained on other photos, or cannot be judged.
     """
-    links.refuse_within(folder, "run", MetricError)
-    cards = judge.cards()
-    if (known := read_judged(folder)) and _alike(known, cards):
+    safe_paths.refuse_links_within(folder, "run", MetricError)
+    if (known := read_judged(folder)) and _measures(known) == _measures(judge):
         return known
     run = RunDir(folder)
     if run.provenance().get("data_digest") != judge.scorer.ready.digest:
         raise MetricError(f"{folder} was trained on other photos than those of {judge.scorer.ready.path}.")
     recorded = run.metrics().scores
     model, _ = load_run(folder, run.scored_checkpoint())
-    assert isinstance(model, Generator)
-    judged = judge.judge(model, recorded)
+    judged = judge.judge(cast("Generator", model), recorded)
     judged.write(folder)
     return judged
 
@@ -108,23 +108,14 @@ def judge_run(judge: Judge, folder: Path) -> Judged:
 def judge_study(study: optuna.Study, folder: Path, study_folder: Path, config: DictConfig) -> None:
     """Judge the Pareto set of a study, its best trials, and all runs of its confirmation.
 
-    What was judged before is not judged again. One that cannot be judged is told, and the others are.
-
-    Args:
-        study: the search.
-        folder: of its runs.
-        study_folder: of the study itself.
-        config: composed, of the sweep.
+    What was judged before is not judged again. One that cannot be judged is told, and the others are. `folder` has the
+    runs, `config` is that of the sweep.
     """
     del study_folder
-    if remark := absent(config):
-        say(remark)
-        return
+    if hint := absent(config):
+        say(hint)
     with trusting(list(config.get("trust") or [])):
-        if (made := factory(config)) is None:
-            return
-        runs = chosen(study, folder)
-        if not runs:
+        if (made := factory(config)) is None or not (runs := chosen(study, folder)):
             return
         data = instantiate(config.data)
         data.prepare_data()
@@ -150,6 +141,25 @@ def chosen(study: optuna.Study, folder: Path) -> dict[str, Path]:
     return {name: run for name, run in runs.items() if run is not None}
 
 
+def read_study_scores(trials: FinishedTrials, runs: Path, also: Iterable[int] = ()) -> StudyScores:
+    """Read the scores in the run folders of a study; `also` are trials that are shown beside the Pareto set."""
+    shown = {candidate.number for candidate in trials.front} | set(also)
+    own = {}
+    for candidate in trials.finished:
+        folder = trials.folders.get(candidate.number)
+        # Of thousands of trials, a few were judged: the others are not looked for.
+        if candidate.number in shown or (runs / (folder or str(candidate.number))).is_dir():
+            try:
+                own[candidate.number] = run_scores(find_run(runs, candidate, trials.objectives, folder), runs)
+            except ExportError:
+                continue
+    again = {
+        trial: {seed: run_scores(runs / name, runs) for seed, name in seeds.items()}
+        for trial, seeds in trials.again.items()
+    }
+    return StudyScores.of(own, again)
+
+
 def line(judged: Judged) -> str:
     """Format a judgement as one line: `judge/fid 95 (photos: 41)  judge/kid …`."""
     parts = []
@@ -172,12 +182,6 @@ def _each(judge: Judge, runs: dict[str, Path]) -> Iterator[Judged]:
         yield judged
 
 
-def _alike(known: Judged, cards: Mapping[str, MetricCard]) -> bool:
-    """Whether a judgement was measured as one would be now."""
-    made, now = ({name: card.measure() for name, card in one.items()} for one in (known.cards, cards))
-    return made == now
-
-
-def _node(cfg: DictConfig) -> DictConfig | None:
-    node = OmegaConf.select(cfg, "judge")
-    return None if node is None or node.get("_target_") is None else node
+def _measures(judged: Judged | Judge) -> dict[str, dict[str, object]]:
+    cards = judged.cards if isinstance(judged, Judged) else judged.cards()
+    return {name: card.measure() for name, card in cards.items()}

@@ -1,8 +1,7 @@
 """Mark the folders that catsweep made, which alone it may replace or remove, and only while nothing else is in them.
 
-`catsweep.folders.replacing_folder` writes the marker into every folder that it puts in a place, with the names of all
-files in it, and asks `require` before it replaces one. So a folder of the user is never touched, whatever a
-configuration or a stranger's file calls the target; nor is a file of his own in a folder of ours.
+The marker names all files in the folder. So a folder of the user is never touched, whatever a configuration or a
+stranger's file calls the target; nor is a file of his own in a folder of ours.
 """
 
 import errno
@@ -23,43 +22,28 @@ _BEGINNING = 1 << 16  # bytes of a file, among which its sign is
 NAMED = 3  # files that a message names
 # Of systems, and scratches of writers that were killed (`steady.atomic`).
 _SCRATCHES = tuple(f".*.{16 * '[0-9a-f]'}.{by}" for by in ("steady", "catsweep"))
-_WORTHLESS: tuple[str, ...] = (
-    "__pycache__/*.pyc",
-    "*/__pycache__/*.pyc",
-    ".DS_Store",
-    "*/.DS_Store",
-    "Thumbs.db",
-    "desktop.ini",
-)
-_WORTHLESS += (*_SCRATCHES, *(f"*/{name}" for name in _SCRATCHES))
+_ANYWHERE = ("__pycache__/*.pyc", ".DS_Store", *_SCRATCHES)
+_WORTHLESS = (*_ANYWHERE, *(f"*/{name}" for name in _ANYWHERE), "Thumbs.db", "desktop.ini")
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A kind of folder that is made as a whole.
+class FolderKind:
+    """Kind of folder that is made as a whole."""
 
-    Attributes:
-        name: for messages, with its article: `a bundle`.
-        remedy: how another place is chosen: `out=DIR`.
-        files: patterns of its files, by which one that was made before there was a marker is known; `*` also takes `/`.
-        sign: the one of these that no such folder lacks; empty if it may be any.
-        later: patterns of what catsweep itself writes into such a folder when it is complete.
-    """
-
-    name: str
-    remedy: str
-    files: tuple[str, ...]
-    sign: str = ""
-    later: tuple[str, ...] = ()
+    name: str  # for messages, with its article: `a bundle`
+    remedy: str  # how another place is chosen: `out=DIR`
+    files: tuple[str, ...]  # patterns (`*` also takes `/`) by which one of before there was a marker is known
+    sign: str = ""  # the one of these that no such folder lacks; empty if it may be any
+    later: tuple[str, ...] = ()  # patterns of what catsweep itself writes into it when it is complete
 
 
-def mark(folder: Path, kind: Kind) -> None:
-    """Write the marker of a complete folder, which names all files that are in it now."""
+def mark(folder: Path, kind: FolderKind) -> None:
+    """Write the marker of a complete folder."""
     with _opened(folder) as handle:
         _write(handle, kind)
 
 
-def adopt(folder: Path, kind: Kind) -> None:
+def adopt(folder: Path, kind: FolderKind) -> None:
     """Mark a folder that `require` accepts, if it has no marker; one that may only be read stays without."""
     with _opened(folder) as handle:
         if _read(handle) is None and _is_at(handle, folder):
@@ -68,22 +52,14 @@ def adopt(folder: Path, kind: Kind) -> None:
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether a folder has the marker, and no file that the marker does not name."""
+    """Tell whether a folder has the marker, and no file that the marker does not name."""
     with _opened(folder) as handle:
         marker = _read(handle)
         return marker is not None and not any(_others(handle, marker))
 
 
-def require(folder: Path, kind: Kind) -> None:
-    """Refuse a place that may not be taken: anything but an empty folder, or one that catsweep made.
-
-    Args:
-        folder: the place, links followed.
-        kind: of what takes it.
-
-    Raises:
-        TakenError: something else is there. Nothing is changed.
-    """
+def require(folder: Path, kind: FolderKind) -> None:
+    """Refuse, by TakenError, a place (links followed) for a folder unless it is free, empty or made by catsweep."""
     remedy = f"Move it away, or choose another place: {kind.remedy}."
     with suppress(OSError), _opened(folder) as handle:
         if (marker := _read(handle)) is not None and marker.made != kind.name:
@@ -100,16 +76,7 @@ def require(folder: Path, kind: Kind) -> None:
 
 
 def require_file(path: Path, sign: str, remedy: str) -> None:
-    """Refuse to write over a file, but one that catsweep wrote.
-
-    Args:
-        path: of the file.
-        sign: what stands near the beginning of each that catsweep writes.
-        remedy: how another place is chosen: `out=FILE`.
-
-    Raises:
-        TakenError: another file is there.
-    """
+    """Refuse, by TakenError, to write over a file without the `sign` near its beginning that those of catsweep have."""
     try:
         with path.open("rb") as file:
             is_our_own = sign.encode() in file.read(_BEGINNING)
@@ -122,20 +89,20 @@ def require_file(path: Path, sign: str, remedy: str) -> None:
         )
 
 
-def is_ours(folder: Path, kind: Kind) -> bool:
-    """Whether `require` would let a folder be replaced."""
+def is_ours(folder: Path, kind: FolderKind) -> bool:
+    """Tell whether `require` would let a folder be replaced."""
     return _strangers(folder, kind) == []
 
 
-def _strangers(folder: Path, kind: Kind) -> list[str] | None:
-    """Files in a place that catsweep did not make; None if the place is a file itself."""
+def _strangers(folder: Path, kind: FolderKind) -> list[str] | None:
+    """List files in a place that catsweep did not make; None if the place is a file itself."""
     while True:
         try:
             with _opened(folder) as handle:
                 marker = _read(handle)
                 known = () if marker is None else marker.files
                 others = _others(handle, _Marker(kind.name, known, kind.later))
-                if marker is None and (not kind.sign or _is_in(handle, kind.sign)):
+                if marker is None and (not kind.sign or _type(handle, kind.sign) == stat.S_IFREG):
                     others = (file for file in others if not _matches(file, kind.files))
                 strange = list(islice(others, NAMED + 1))  # a place may be the home folder, or all there is
                 if _is_at(handle, folder):  # else another writer has replaced it, and may be about to remove this one
@@ -153,7 +120,7 @@ def _strangers(folder: Path, kind: Kind) -> list[str] | None:
 
 @contextmanager
 def _opened(folder: Path) -> Iterator[int]:
-    """A handle of a folder, which goes on meaning this folder when another takes its place."""
+    """Open a folder; the handle goes on meaning this folder when another takes its place."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield handle
@@ -161,11 +128,12 @@ def _opened(folder: Path) -> Iterator[int]:
         os.close(handle)
 
 
-def _is_in(handle: int, file: str) -> bool:
+def _type(handle: int, name: str) -> int:
+    """Return the type of a file in a folder, links not followed; 0 if it is not there or may not be looked at."""
     try:
-        return stat.S_ISREG(os.stat(file, dir_fd=handle, follow_symlinks=False).st_mode)
+        return stat.S_IFMT(os.stat(name, dir_fd=handle, follow_symlinks=False).st_mode)
     except OSError:
-        return False
+        return 0
 
 
 def _is_at(handle: int, folder: Path) -> bool:
@@ -174,21 +142,19 @@ def _is_at(handle: int, folder: Path) -> bool:
 
 @dataclass(frozen=True)
 class _Marker:
-    """Content of a marker: the kind's name, names of files, and patterns of those that may come later."""
-
-    made: str
+    made: str  # name of the kind
     files: Collection[str]
-    later: tuple[str, ...]
+    later: tuple[str, ...]  # patterns
 
 
 def _others(handle: int, marker: _Marker) -> Iterator[str]:
-    """Files in a folder that are none of ours, but for what systems leave everywhere."""
+    """List files in a folder that are none of ours, but for what systems leave everywhere."""
     known, allowed = set(marker.files), (*marker.later, *_WORTHLESS)
     return (file for file in _files(handle) if file not in known and not _matches(file, allowed))
 
 
 def _files(handle: int) -> Iterator[str]:
-    """All files, links, and empty or locked folders (`name/`) below a folder, but the marker."""
+    """List all files, links, and empty or locked folders (`name/`) below a folder, but the marker."""
     locked: list[str] = []
 
     def note(error: OSError) -> None:
@@ -197,7 +163,7 @@ def _files(handle: int) -> Iterator[str]:
 
     for parent, folders, names, here in os.fwalk(".", dir_fd=handle, onerror=note):
         place = PurePosixPath(parent)
-        links = [name for name in folders if _is_link(name, here)]
+        links = [name for name in folders if _type(here, name) == stat.S_IFLNK]
         found = (str(place / name) for name in (*names, *links))
         yield from (path for path in found if path != MARKER)
         if not folders and not names and parent != ".":
@@ -205,19 +171,12 @@ def _files(handle: int) -> Iterator[str]:
     yield from locked
 
 
-def _is_link(name: str, handle: int) -> bool:
-    try:
-        return stat.S_ISLNK(os.stat(name, dir_fd=handle, follow_symlinks=False).st_mode)
-    except PermissionError:  # then it cannot be entered either, and is named as a locked one
-        return False
-
-
 def _matches(file: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatch.fnmatchcase(file, pattern) for pattern in patterns)
 
 
 def _read(handle: int) -> _Marker | None:
-    """None without a marker, or with one that is damaged."""
+    """Read the marker; None without one, or with one that is damaged."""
     try:
         descriptor = os.open(MARKER, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=handle)
         with open(descriptor, encoding="utf-8") as file:
@@ -230,7 +189,7 @@ def _read(handle: int) -> _Marker | None:
     return _Marker(made, files, tuple(later))
 
 
-def _write(handle: int, kind: Kind) -> None:
+def _write(handle: int, kind: FolderKind) -> None:
     about = "catsweep made this folder, and may replace it as a whole. A file that is not listed here is never deleted."
     # File names that are not UTF-8 keep their bytes, as escapes.
     said = {"by": "catsweep", "made": kind.name, "about": about, "files": sorted(_files(handle)), "later": kind.later}

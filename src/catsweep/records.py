@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from catsweep.errors import DataError
-from steady.links import require_regular
+from steady.safe_paths import require_regular
 
 BEST_CHECKPOINT = Path("checkpoints/best.ckpt")  # in the folder of a run
 LAST_CHECKPOINT = Path("checkpoints/last.ckpt")

@@ -28,7 +28,7 @@ from catsweep.records import ANY, NUMBER, is_score, misshapen, read_json
 from catsweep.records import BEST_CHECKPOINT as BEST_CHECKPOINT
 from catsweep.records import LAST_CHECKPOINT as LAST_CHECKPOINT
 from catsweep.records import PREVIOUS_CHECKPOINT as PREVIOUS_CHECKPOINT
-from steady import links
+from steady import safe_paths
 from steady.printing import say
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ class RunDir:
         Raises:
             ConfigError: it cannot be read, or refers to this machine.
         """
-        from catsweep.loaded import read
+        from catsweep.untrusted_config import read
 
         return read(self.path / CONFIG)
 
@@ -329,7 +329,7 @@ _END_IT = "Wait until it has ended, or end it: Ctrl-C once stops it at a checkpo
 
 def _own(folder: Path) -> str:
     """A run's folder, once it is known that going on in it writes nothing elsewhere: Hydra, too, follows links."""
-    links.refuse_within(folder, "run", ConfigError)
+    safe_paths.refuse_links_within(folder, "run", ConfigError)
     return str(folder)
 
 
@@ -458,8 +458,9 @@ def load_run(run: Path, checkpoint: str = "best") -> "tuple[pl.LightningModule, 
         ConfigError: its configuration names what a loaded one may not, or cannot be read.
         DataError: the folder is not that of a run, or lacks the checkpoint.
     """
-    from catsweep import checkpoints, outlines
-    from catsweep.loaded import rebuild
+    from catsweep import checkpoints
+    from catsweep.models import meta_model
+    from catsweep.untrusted_config import rebuild
 
     if not (run / CONFIG).exists():
         raise DataError(
@@ -468,7 +469,7 @@ def load_run(run: Path, checkpoint: str = "best") -> "tuple[pl.LightningModule, 
     config = RunDir(run).config()
 
     def accept(state: "dict[str, Tensor]", file: Path) -> None:
-        checkpoints.refuse_others(outlines.outline(config, len(state)), state, file)
+        checkpoints.refuse_others(meta_model.build_on_meta(config, len(state)), state, file)
 
     state, _ = _weights(run, checkpoint, accept)
     model: pl.LightningModule = rebuild(config, "model")

@@ -1,13 +1,13 @@
 """Read an Optuna study and its run folders into plain values: trials, attempts, failures, importances.
 
-What the report, the tracking of studies and the judge know of a study. Missing or damaged files are no error: run
-folders are removed while their study stays.
+Missing or damaged files are no error: run folders are removed while their study stays.
 """
 
 import math
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -20,15 +20,14 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from catsweep.errors import DataError, ExportError
-from catsweep.metrics.judge import BESIDE, CARDS, RunScores, run_scores
-from catsweep.opinion import Opinion
+from catsweep.metrics.judge import BESIDE, CARDS, RunScores, StudyScores, run_scores
 from catsweep.records import NUMBER, TEXT, misshapen, read_json
-from catsweep.selection import Candidate, Objective, find_run
-from steady.confirm.confirmation_stage import CONFIRMATION
-from steady.links import inside
+from catsweep.selection import find_run
+from steady.confirm import confirmation
 from steady.printing import readable
+from steady.safe_paths import inside
 from steady.study import meta, results, select
-from steady.study.storage import find_study
+from steady.study.select import Objective, ScoredTrial
 
 ROLES = {  # what a chart draws alike
     TrialState.COMPLETE: "finished", TrialState.RUNNING: "running", TrialState.WAITING: "waiting",
@@ -99,7 +98,7 @@ class Importance:
 
 
 @dataclass(frozen=True)
-class Record:
+class StudyRecord:
     """A study as plain values."""
 
     name: str  # of the study
@@ -115,7 +114,7 @@ class Record:
     commit: str | None = None  # of the code, None if unknown
     pruning: Mapping[str, Any] | None = None  # pruner and rung metrics, None without pruning
     exact: bool = False  # whether parameters distinguish strings from other values
-    opinion: Opinion = field(default_factory=lambda: Opinion({}, {}))  # scores beside the objectives
+    opinion: StudyScores = field(default_factory=lambda: StudyScores({}, {}))  # scores beside the objectives
 
     @property
     def beside(self) -> list[str]:
@@ -138,13 +137,10 @@ class Record:
         return [trial for trial in self.trials if trial.role == role]
 
 
-def read(study: optuna.Study, runs: Path, objectives: tuple[Objective, ...] | None = None) -> Record:
-    """Read a study of any tool, which may be running or empty.
+def read(study: optuna.Study, runs: Path, objectives: tuple[Objective, ...] | None = None) -> StudyRecord:
+    """Read a study of any tool, which may be running or empty, and its run folders in `runs`, which need not exist.
 
-    Args:
-        study: to read.
-        runs: folder of its run folders; need not exist.
-        objectives: of the study, where known better than from the study itself.
+    `objectives` are those of the study, where known better than from the study itself.
     """
     objectives = objectives or _objectives(study)
     trials = tuple(_entry(trial, _run_folder(trial, runs, objectives)) for trial in study.get_trials(deepcopy=False))
@@ -153,8 +149,13 @@ def read(study: optuna.Study, runs: Path, objectives: tuple[Objective, ...] | No
     origins = [_json(trial.run / "provenance.json") for trial in trials if trial.run]
     kept = [cards for document in documents if (cards := document.get("cards"))]
     confirmations = _confirmations(study, runs)
-    opinion = _opinion(trials, confirmations, runs)
-    return Record(
+    own = {trial.number: run_scores(trial.run, runs) for trial in trials if trial.role == "finished"}
+    again: dict[int, dict[int, RunScores]] = {}
+    for run in confirmations:
+        if run.role == "finished" and isinstance(run.confirms, int) and isinstance(run.seed, int):
+            again.setdefault(run.confirms, {})[run.seed] = run_scores(run.run, runs)
+    opinion = StudyScores.of(own, again)
+    return StudyRecord(
         name=study.study_name,
         objectives=objectives,
         trials=trials,
@@ -190,7 +191,7 @@ def importances(study: optuna.Study) -> list[Importance]:
     return [_importance(study, objective) for objective in range(len(study.directions))]
 
 
-def failures(record: Record) -> list[Failure]:
+def failures(record: StudyRecord) -> list[Failure]:
     """Group failed trials and confirmation runs by outcome and first line of the message, the most frequent first."""
     found: dict[tuple[str, str], list[Entry]] = {}
     for entry in (*record.trials, *record.confirmations):
@@ -212,25 +213,9 @@ def first_line(text: str) -> str:
     return next(iter(text.splitlines()), "")
 
 
-def _opinion(trials: Sequence[Entry], confirmations: Sequence[Entry], runs: Path) -> Opinion:
-    again: dict[int, dict[int, RunScores]] = {}
-    for run in confirmations:
-        if run.role == "finished" and isinstance(run.confirms, int) and isinstance(run.seed, int):
-            again.setdefault(run.confirms, {})[run.seed] = run_scores(run.run, runs)
-    return Opinion.of(
-        {trial.number: run_scores(trial.run, runs) for trial in trials if trial.role == "finished"}, again
-    )
-
-
 def _objectives(study: optuna.Study) -> tuple[Objective, ...]:
-    names = study.metric_names or meta.get(study, meta.OBJECTIVE)
-    if not names or len(names) != len(study.directions):
-        n = len(study.directions)
-        names = ["value"] if n == 1 else [f"value {i}" for i in range(n)]
-    return tuple(
-        Objective(str(name), direction == StudyDirection.MAXIMIZE)
-        for name, direction in zip(names, study.directions, strict=True)
-    )
+    names = study.metric_names or meta.get(study, meta.OBJECTIVE) or []
+    return Objective.of(study, select.objective_names(study, names if len(names) == len(study.directions) else ()))
 
 
 def _entry(trial: FrozenTrial, run: Path | None) -> Entry:
@@ -266,28 +251,26 @@ def _attempts(trial: FrozenTrial, run: Path | None) -> tuple[Attempt, ...]:
 def _open_attempt(run: Path) -> list[Attempt]:
     """Read start and last progress of a running attempt from its run folder."""
     try:
-        start = datetime.fromisoformat(str(_json(run / "provenance.json")["started"])).timestamp()
-    except (KeyError, ValueError):
+        start = datetime.fromisoformat(str(_json(run / "provenance.json").get("started"))).timestamp()
+    except ValueError:
         return []  # proposed ahead, not started
     updated = _json(run / "progress.json").get("updated")
     return [Attempt(None, start, max(start, float(updated or 0.0)), open=True)]
 
 
 def _confirmations(study: optuna.Study, runs: Path) -> tuple[Entry, ...]:
-    name = study.study_name + CONFIRMATION
-    if find_study(study._storage, name) is None:
-        return ()
-    found = optuna.load_study(study_name=name, storage=study._storage).get_trials(deepcopy=False)
-    return tuple(_entry(run, _own_folder(run, runs, f"{CONFIRMATION[1:]}/{run.number}")) for run in found)
+    return tuple(
+        _entry(run, _own_folder(run, runs, confirmation.RUN_FOLDER.format(run.number)))
+        for run in confirmation.runs_of(study)
+    )
 
 
 def _run_folder(trial: FrozenTrial, runs: Path, objectives: Sequence[Objective]) -> Path | None:
     if trial.state == TrialState.COMPLETE:
-        try:
+        with suppress(ExportError):
             known = meta.get(trial, meta.FOLDER)
-            return find_run(runs, Candidate(trial.number, tuple(trial.values)), objectives, known)
-        except ExportError:
-            return None
+            return find_run(runs, ScoredTrial(trial.number, tuple(trial.values)), objectives, known)
+        return None
     return _own_folder(trial, runs, str(trial.number))
 
 
@@ -301,32 +284,28 @@ def _distributions(study: optuna.Study, space: Mapping[str, Any]) -> dict[str, B
     found: dict[str, BaseDistribution] = {}
     for trial in study.get_trials(deepcopy=False):
         found.update(trial.distributions)
-    order = list(space)
-    return dict(sorted(found.items(), key=lambda item: order.index(item[0]) if item[0] in order else len(order)))
+    return {name: found[name] for name in [*space, *found] if name in found}
 
 
 def _total(study: optuna.Study, trials: Sequence[Entry]) -> int | None:
     """Find the number of requested trials: from the command line, which each trial keeps, or the configuration."""
     told = [trial.user_attrs.get("trials") for trial in reversed(study.get_trials(deepcopy=False))]
-    configured = (_configured(trial.run) for trial in reversed(trials) if trial.run)
-    return next((int(str(n)) for n in (*told, *configured) if str(n).isdecimal()), None)
-
-
-def _configured(run: Path) -> str:
-    try:
-        found = re.search(r"^trials: (\d+)$", (run / "config.yaml").read_text(encoding="utf-8"), re.MULTILINE)
-    except (OSError, ValueError):
-        return ""
-    return found[1] if found else ""
+    if known := [int(str(n)) for n in told if str(n).isdecimal()]:
+        return known[0]
+    for run in (trial.run for trial in reversed(trials) if trial.run):
+        with suppress(OSError, ValueError):
+            text = (run / "config.yaml").read_text(encoding="utf-8")
+            if found := re.search(r"^trials: (\d+)$", text, re.MULTILINE):
+                return int(found[1])
+    return None
 
 
 def _json(path: Path) -> dict[str, Any]:
     """Read a JSON file of a run; empty if it is missing or damaged."""
-    try:
+    with suppress(DataError):
         found = read_json(path)
-    except DataError:
-        return {}
-    return {} if misshapen(found, SHAPES[path.name]) else found
+        return {} if misshapen(found, SHAPES[path.name]) else found
+    return {}
 
 
 def _importance(study: optuna.Study, objective: int) -> Importance:
@@ -346,6 +325,5 @@ def _importance(study: optuna.Study, objective: int) -> Importance:
     if not shares or not math.isfinite(sum(shares.values())) or not sum(shares.values()):
         return Importance(objective, {}, "No parameter tells the best trials from the others.")
     hint = "" if n >= SURE else " With so few trials this is a hint, not a finding."
-    return Importance(
-        objective, shares, f"Where the best {best} of {n} finished trials lie, against all of them.{hint}"
-    )
+    note = f"Where the best {best} of {n} finished trials lie, against all of them.{hint}"
+    return Importance(objective, shares, note)

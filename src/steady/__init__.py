@@ -1,9 +1,4 @@
-"""A Hydra sweeper with Optuna in steady state, for any Hydra app. `docs/steady.md` is its front page.
-
->>> from steady import ParetoPruner
->>> ParetoPruner(keep=0.5).prune([3.0, 3.0], [[1.0, 2.0], [2.0, 1.0]], finished=9, step=1)
-True
-"""
+"""A Hydra sweeper with Optuna in steady state, for any Hydra app. `docs/steady.md` is its front page."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -1,10 +1,8 @@
 """Atomic writing of files: a reader sees them as they were or as they are, and never half written.
 
-What is written stands in a scratch file beside its place, on the same file system, under a name of its own
-(`.NAME.HEX.steady`), until it is whole, and takes its place by one rename. So a kill at any moment leaves the old
-file or the new one. The scratch is locked as long as its writer lives: the kernel lets go of the lock (flock) when the
-writer ends, however it ends. So whoever writes next in that folder tells the debris of the dead from the work of the
-living, and removes the one without touching the other.
+A file is written as a scratch file beside its place (`.NAME.HEX.steady`), and takes its place by one rename. The
+scratch is locked (flock) as long as its writer lives, so whoever writes next in that folder tells the debris of dead
+writers from the work of living ones, and removes only the debris.
 """
 
 import fcntl
@@ -25,19 +23,13 @@ _tidied: set[tuple[int, str]] = set()
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Write a file elsewhere, and put it in its place when the block ends without an error.
+    """Yield a scratch file, and move it to its place, in folders that are made, if the block ends without an error.
 
-    An error inside the block leaves what was there before, and no debris. Missing folders are made.
-
-    Yields:
-        Where to write, on the same file system; nobody else, of any machine, writes there.
-
-    Example:
-        >>> with replacing(Path("out/model.bin")) as unfinished:
-        ...     unfinished.write_bytes(b"weights")
-        7
-        >>> Path("out/model.bin").read_bytes()
-        b'weights'
+    >>> with replacing(Path("out/model.bin")) as unfinished:
+    ...     unfinished.write_bytes(b"weights")
+    7
+    >>> Path("out/model.bin").read_bytes()
+    b'weights'
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with named(path), _scratch(path) as unfinished:
@@ -46,10 +38,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write bytes that are on the disk before they are in their place: no loss of power leaves an empty file.
+    """Write bytes, flushed to the disk before the rename: no loss of power leaves an empty file.
 
-    Example:
-        >>> write_bytes(Path("a.bin"), b"whole")
+    >>> write_bytes(Path("a.bin"), b"whole")
     """
     with replacing(path) as unfinished, unfinished.open("wb") as file:
         file.write(content)
@@ -58,35 +49,30 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text, in UTF-8, with line ends as they are in it.
+    """Write a text in UTF-8, with its own line ends.
 
-    Example:
-        >>> write_text(Path("a.txt"), "cats")
+    >>> write_text(Path("a.txt"), "cats")
     """
     with replacing(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8", newline="")
 
 
 def write_json(path: Path, content: Any, *, ascii_only: bool = True) -> None:
-    """Write plain values as a person reads them; with `ascii_only=False` letters stay as they are.
+    """Write plain values as indented JSON; with `ascii_only=False` letters are not escaped.
 
-    Example:
-        >>> write_json(Path("a.json"), {"fid": 40.5})
-        >>> print(Path("a.json").read_text(), end="")
-        {
-          "fid": 40.5
-        }
+    >>> write_json(Path("a.json"), {"fid": 40.5})
+    >>> print(Path("a.json").read_text(), end="")
+    {
+      "fid": 40.5
+    }
     """
     write_text(path, json.dumps(content, indent=2, ensure_ascii=ascii_only) + "\n")
 
 
 @contextmanager
 def _scratch(target: Path) -> Iterator[Path]:
-    """Make a new, empty file to write into; what is still there when the block ends is removed.
-
-    It is this very file that is locked: one that is put in its place may be taken for debris.
-    """
-    if (place := (os.getpid(), str(target.parent))) not in _tidied:  # at each write it would cost more than the write
+    """Make a locked, empty file, removed at the end. Not to be replaced: only this very file holds the lock."""
+    if (place := (os.getpid(), str(target.parent))) not in _tidied:  # once: it costs more than the write
         _tidied.add(place)
         tidy(target.parent)
     path, lock = locked(lambda: beside(target))
@@ -100,11 +86,10 @@ def _scratch(target: Path) -> Iterator[Path]:
 def tidy(parent: Path) -> None:
     """Remove the scratch files that killed writers left in a folder.
 
-    Example:
-        >>> beside(Path("a.txt")).touch()
-        >>> tidy(Path("."))
-        >>> list(Path(".").glob(".a.txt.*"))
-        []
+    >>> beside(Path("a.txt")).touch()
+    >>> tidy(Path("."))
+    >>> list(Path(".").glob(".a.txt.*"))
+    []
     """
     with suppress(OSError), os.scandir(parent) as entries:  # a folder that cannot be listed is not ours to tidy
         found = [Path(entry.path) for entry in entries if entry.is_file(follow_symlinks=False)]
@@ -116,14 +101,13 @@ def tidy(parent: Path) -> None:
 
 @contextmanager
 def lock_of_the_dead(path: Path) -> Iterator[bool]:
-    """Tell whether the writer that locked a file is dead; then nobody else looks at it during the block.
+    """Yield whether the writer that locked a file is dead; then the block holds the lock.
 
-    Example:
-        >>> path, lock = locked(lambda: beside(Path("a.txt")))
-        >>> with lock_of_the_dead(path) as dead:
-        ...     dead
-        False
-        >>> os.close(lock)
+    >>> path, lock = locked(lambda: beside(Path("a.txt")))
+    >>> with lock_of_the_dead(path) as dead:
+    ...     dead
+    False
+    >>> os.close(lock)
     """
     lock = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
@@ -133,13 +117,12 @@ def lock_of_the_dead(path: Path) -> Iterator[bool]:
 
 
 def locked(make: Callable[[], Path]) -> tuple[Path, int]:
-    """Make a new file that is locked by us, and the descriptor that holds the lock.
+    """Make a new, locked file; get its path and the descriptor that holds the lock.
 
-    Between the making and the locking somebody who tidies may take it for debris; then there is another one.
+    If another process that tidies removes it before it is locked, `make` is asked for another path.
 
-    Example:
-        >>> path, lock = locked(lambda: beside(Path("a.txt")))
-        >>> os.close(lock)
+    >>> path, lock = locked(lambda: beside(Path("a.txt")))
+    >>> os.close(lock)
     """
     while True:
         path = make()
@@ -169,10 +152,9 @@ def _is_still(descriptor: int, path: Path) -> bool:
 
 
 def beside(target: Path) -> Path:
-    """Name a scratch for a file or folder, in the same folder, that nobody else has.
+    """Get a unique path for a scratch of a file or folder, in the same folder.
 
-    Example:
-        >>> beside(Path("out/a.txt"))
-        PosixPath('out/.a.txt....steady')
+    >>> beside(Path("out/a.txt"))
+    PosixPath('out/.a.txt....steady')
     """
     return target.with_name(f".{target.name}.{uuid.uuid4().hex[:16]}.steady")

@@ -1,23 +1,18 @@
 """Errors that steady raises on purpose: one root, so that a caller can tell them from a bug.
 
 A message says what was expected, what came, and what to do about it.
-
->>> from steady import ConfigError, StudyError
->>> issubclass(StudyError, SteadyError) and not issubclass(ConfigError, StudyError)
-True
 """
 
 from collections.abc import Iterator
 
 
 def causes(error: BaseException, suppressed: bool = False) -> Iterator[BaseException]:
-    """Yield an exception and what led to it, each once; with `suppressed` also what `raise … from None` hides.
+    """Yield an exception and its causes, each once; with `suppressed` also those that `raise … from None` hides.
 
-    Example:
-        >>> error = KeyError("a")
-        >>> error.__cause__ = ValueError("b")
-        >>> " from ".join(type(cause).__name__ for cause in causes(error))
-        'KeyError from ValueError'
+    >>> error = KeyError("a")
+    >>> error.__cause__ = ValueError("b")
+    >>> " from ".join(type(cause).__name__ for cause in causes(error))
+    'KeyError from ValueError'
     """
     seen: set[int] = set()
     following: BaseException | None = error
@@ -45,15 +40,15 @@ class DataError(SteadyError):
 
 
 class TrainingError(SteadyError):
-    """A failure of a task that the task itself can tell."""
+    """A failure that a task reports itself."""
 
 
 class DivergedError(TrainingError):
-    """Training that cannot come to anything: a loss or scores that are not finite, or a collapsed generator."""
+    """Training that has diverged: a loss or scores that are not finite, or a collapsed generator."""
 
 
 class InterruptedTrial(TrainingError):
-    """A task that was asked to stop and did, at a checkpoint it can go on from."""
+    """A task that stopped on request, at a checkpoint that it can resume from."""
 
 
 class StudyError(SteadyError):
@@ -61,12 +56,7 @@ class StudyError(SteadyError):
 
 
 class StorageError(StudyError):
-    """A study whose file or server cannot be read or written, as on a full disk.
-
-    Args:
-        message: which, why, and what to do.
-        full: no space is left, so nothing else can be written there either.
-    """
+    """A study whose file or server cannot be read or written; `full` if no space is left."""
 
     def __init__(self, message: str, full: bool = False) -> None:
         super().__init__(message)

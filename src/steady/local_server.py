@@ -1,9 +1,7 @@
 """Guard of every page that we serve: who may ask, and what each answer forbids the browser.
 
-The dashboard, the demo and the page of stage verify listen on 127.0.0.1, which keeps other machines out, but not other
-pages in this machine's browser: such a page can send requests here, and with a name of its own that it points at
-127.0.0.1 (DNS rebinding) even read the answers. `refusal` tells such requests from those of our own pages; `Guarded`
-(ASGI) and `LocalRequestHandler` (wsgiref) ask it before anything else sees the request.
+Our servers listen on 127.0.0.1, which keeps other machines out, but not other pages in this machine's browser: such a
+page can send requests here, and with a name of its own that it points at 127.0.0.1 (DNS rebinding) read the answers.
 
 Any port is taken in Host, for `ssh -L 9000:localhost:8080` makes it localhost:9000, and a browser sends the port that
 it connects to: a page on another port of this machine has an Origin that differs from Host, and that is refused.
@@ -42,23 +40,14 @@ OTHER = "Choose another: {key}=NUMBER, 0 for any that is free."
 
 
 def refusal(method: str, target: str, headers: Iterable[tuple[str, str]]) -> str | None:
-    """Say why a request is not of our own page, or of the person in front of it; None if it is.
+    """Explain why a request is not from our own page or its user, without quoting it; None if it is.
 
-    Host guards against DNS rebinding, Origin and Fetch Metadata against other sites
-    (https://web.dev/articles/fetch-metadata, OWASP's "Cross-Site Request Forgery Prevention").
+    `target` and `headers` are as they came. Host guards against DNS rebinding, Origin and Fetch Metadata against other
+    sites (https://web.dev/articles/fetch-metadata, OWASP's "Cross-Site Request Forgery Prevention").
 
-    Args:
-        method: of the request.
-        target: as it stands in the request line.
-        headers: names and values, as they came, in whatever case and as often as they came.
-
-    Returns:
-        Words that hold nothing of the request.
-
-    Example:
-        >>> refusal("GET", "/", [("Host", "localhost:8080")])
-        >>> refusal("GET", "/", [("Host", "evil.example")])
-        'Expected 127.0.0.1, localhost or [::1] in Host, once.'
+    >>> refusal("GET", "/", [("Host", "localhost:8080")])
+    >>> refusal("GET", "/", [("Host", "evil.example")])
+    'Expected 127.0.0.1, localhost or [::1] in Host, once.'
     """
     given = defaultdict(list)
     for name, value in headers:
@@ -76,7 +65,7 @@ def refusal(method: str, target: str, headers: Iterable[tuple[str, str]]) -> str
     if given["origin"] and origin.lower() != own:
         return "This is asked by another site."
     reading = method in READING
-    # A link or an address that is typed leads here from anywhere; pictures, scripts and frames of others do not.
+    # A link or a typed address may lead here from anywhere; pictures, scripts and frames of others may not.
     followed = reading and given["sec-fetch-mode"] == ["navigate"] and given["sec-fetch-dest"] == ["document"]
     if given["sec-fetch-site"] and site not in ("same-origin", "none") and not followed:
         return "This is asked by another site."
@@ -94,7 +83,7 @@ def _origin(address: str) -> str:
 
 
 class Guarded:
-    """An ASGI app that answers 403 to what `refusal` refuses, before another app sees it."""
+    """An ASGI app that answers 403 to requests that `refusal` refuses, and passes others on."""
 
     def __init__(self, app: "ASGIApp") -> None:
         self.app = app
@@ -109,13 +98,12 @@ class Guarded:
             return await send({"type": "websocket.close", "code": 1008})
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
         reason = refusal(scope["method"], scope.get("raw_path", scope["path"].encode()).decode("latin-1"), headers)
-        if reason is not None:
-            return await PlainTextResponse(reason, 403)(scope, receive, send)
-        return await self.app(scope, receive, send)
+        app = self.app if reason is None else PlainTextResponse(reason, 403)
+        return await app(scope, receive, send)
 
 
 class LocalRequestHandler(WSGIRequestHandler):
-    """A handler of wsgiref that answers 403 to what `refusal` refuses. Prints nothing: a page asks all the time."""
+    """A handler of wsgiref that answers 403 to requests that `refusal` refuses, and prints nothing."""
 
     timeout = PATIENCE
 
@@ -129,7 +117,7 @@ class LocalRequestHandler(WSGIRequestHandler):
         return reason is None
 
     def end_headers(self) -> None:
-        """End the headers of an error; those of answers are made by `with_headers`."""
+        """Add `HEADERS` to an error; answers have them from `with_headers`."""
         for name, value in HEADERS:
             self.send_header(name, value)
         super().end_headers()
@@ -139,16 +127,15 @@ class LocalRequestHandler(WSGIRequestHandler):
 
 
 def with_headers(app: WSGIApplication, policy: str, untrusted: str) -> WSGIApplication:
-    """Add `HEADERS` and a Content-Security-Policy to each answer; no script runs below the addresses of `untrusted`.
+    """Add `HEADERS` and a Content-Security-Policy to each answer; no script runs at paths that begin with `untrusted`.
 
-    Example:
-        >>> def app(environ, start_response):
-        ...     start_response("200 OK", [])
-        ...     return []
-        >>> answer = with_headers(app, "default-src 'self'", "/artifacts")
-        >>> answer({"PATH_INFO": "/"}, lambda status, headers: print(status, len(headers)))
-        200 OK 5
-        []
+    >>> def app(environ, start_response):
+    ...     start_response("200 OK", [])
+    ...     return []
+    >>> answer = with_headers(app, "default-src 'self'", "/artifacts")
+    >>> answer({"PATH_INFO": "/"}, lambda status, headers: print(status, len(headers)))
+    200 OK 5
+    []
     """
 
     def answered(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -165,9 +152,13 @@ def with_headers(app: WSGIApplication, policy: str, untrusted: str) -> WSGIAppli
 
 
 def uvicorn_server(app: "ASGIApp", policy: str, grace: int, lifespan: bool = True) -> "uvicorn.Server":
-    """Make a guarded server of an ASGI app. One parser (h11) whatever is installed: another hides the request line.
+    """Make a guarded server of an ASGI app; open requests have `grace` seconds to end.
 
-    Open requests have `grace` seconds to end in; with `lifespan` the app is told when the server starts and ends.
+    Its parser is h11 whatever is installed: another hides the request line.
+
+    >>> async def app(scope, receive, send): ...
+    >>> uvicorn_server(app, "default-src 'self'", grace=3).config.http
+    'h11'
     """
     import uvicorn
 
@@ -182,13 +173,11 @@ def uvicorn_server(app: "ASGIApp", policy: str, grace: int, lifespan: bool = Tru
 def listen(port: int, key: str) -> socket.socket:
     """Open a socket on this machine alone, on a port or one of the next `TRIES`; 0 takes any that is free.
 
-    Raises:
-        ConfigError: no port is free; `key` is that by which a person chooses another.
+    A ConfigError says that none is free, and names `key`, which sets the port.
 
-    Example:
-        >>> with listen(0, "port") as server:
-        ...     server.getsockname()[0]
-        '127.0.0.1'
+    >>> with listen(0, "port") as server:
+    ...     server.getsockname()[0]
+    '127.0.0.1'
     """
     other = OTHER.format(key=key)
     tried = range(port, min(port + TRIES, 1 << 16)) if port else range(1)

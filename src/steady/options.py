@@ -1,6 +1,6 @@
 """Options of `hydra/sweeper=steady`: checked, typed, with defaults resolved.
 
-`hydra_plugins/steady_sweeper/config.py` is their schema, and explains each.
+`hydra_plugins/steady_sweeper/config.py` explains each.
 """
 
 import math
@@ -15,12 +15,12 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from steady import resources
 from steady.exceptions import ConfigError
-from steady.links import checked
+from steady.safe_paths import checked_name
 
 SWEEPS = Path("sweeps")
 AUTO = "auto"
-# Of `trial_timeout: auto`. No sound trial comes near: one that shares a slow machine with seven others, and prepares
-# photos of its own, included.
+# Of `trial_timeout: auto`. No sound trial comes near, not even one that shares a slow machine with seven others and
+# prepares photos of its own.
 SILENT = 1800.0  # seconds without a sign of progress
 PREPARATION = 3600.0  # seconds beside the training
 TIMES = 10  # as long as the training is to take
@@ -40,28 +40,23 @@ RANGES = {  # of numbers: the least value, whether it is whole, whether null is 
 
 @dataclass(frozen=True)
 class TrialTimeout:
-    """Bounds on the time of one attempt of a trial.
+    """Bounds on the time of one attempt of a trial, in seconds; None: no bound.
 
-    Attributes:
-        progress: seconds without a sign of progress; None: no bound.
-        total: seconds in all; None: no bound.
-
-    Examples:
-        >>> TrialTimeout(total=5).every
-        0.25
+    >>> TrialTimeout(total=5).every
+    0.25
     """
 
-    progress: float | None = None
-    total: float | None = None
+    progress: float | None = None  # without a sign of progress
+    total: float | None = None  # in all
 
     @property
     def every(self) -> float | None:
-        """Seconds between two looks; None if there is nothing to look for."""
+        """Seconds between two checks; None if there is no bound."""
         bounds = [bound for bound in (self.progress, self.total) if bound is not None]
         return min(1.0, min(bounds) / LOOKS) if bounds else None
 
     def for_preparation(self) -> "TrialTimeout":
-        """Bounds of a job that all trials wait for: any time, as long as it shows progress."""
+        """Get the bounds of a job that all trials wait for: any time, as long as it shows progress."""
         return replace(self, progress=self.total if self.progress is None else self.progress, total=None)
 
 
@@ -92,31 +87,15 @@ class Pruning:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepOptions:
-    """Options of one sweep: those of the schema under its names, but for what is resolved.
+    """Options of one sweep, under the names of the schema."""
 
-    Attributes:
-        study: name of the study (`study_name`, or the job's).
-        record: folder of the leaderboard, and of the study unless `storage` says otherwise.
-        storage: URL of the study.
-        kept_in: `storage` as given, or else `record`: where the study is, for messages.
-        directions: `minimize` or `maximize`, one per objective.
-        objective: names of the objectives; empty if they have none.
-        slots: how many trials run beside each other (`n_jobs`).
-        max_same_failures: None: no bound; 3 if `max_failure_rate` does not want every trial.
-        max_failure_rate: 0 to 1.
-        draw_ahead: None: while trials are short.
-        pruning: None if nothing is pruned.
-        on_end: dotted paths of functions.
-        given: all keys as given, plain values.
-    """
-
-    study: str
-    record: Path
-    storage: str
-    kept_in: str
-    directions: tuple[Literal["minimize", "maximize"], ...]
-    objective: tuple[str, ...]
-    slots: int
+    study: str  # `study_name`, or the job's name
+    record: Path  # folder of the leaderboard, and of the study unless `storage` says otherwise
+    storage: str  # URL
+    kept_in: str  # `storage` as given, or else `record`: for messages
+    directions: tuple[Literal["minimize", "maximize"], ...]  # one per objective
+    objective: tuple[str, ...]  # names; empty if there are none
+    slots: int  # number of trials that run beside each other (`n_jobs`)
     sampler: Mapping[str, Any]
     n_trials: int
     params: Mapping[str, Any] | None
@@ -130,61 +109,51 @@ class SweepOptions:
     retries: int
     trial_timeout: TrialTimeout
     trial_minutes: float | None
-    max_same_failures: int | None
-    max_failure_rate: float
+    max_same_failures: int | None  # None: no bound
+    max_failure_rate: float  # 0 to 1
     lease: float
     preload: Sequence[str]
     preflight: str | None
     gpus: str | int | Sequence[str | int]
     gpus_per_slot: float
-    draw_ahead: bool | None
+    draw_ahead: bool | None  # None: while trials are short
     artifacts: Sequence[str]
     extra_scores: str | None
-    on_end: tuple[str, ...]
+    on_end: tuple[str, ...]  # dotted paths of functions
     next_step: str | None
     allow_change: Sequence[str]
     contract_ignore: Sequence[str]
     confirm: Confirm | None
     dry_run: bool
-    given: Mapping[str, Any]
+    given: Mapping[str, Any]  # all keys as given, plain values
 
     def confirmation_seconds(self, run: float) -> float:
-        """Estimate the seconds of `timeout` that the search leaves for after its last trial has begun.
-
-        That trial has its time, `run` seconds, too; and the confirmation runs go round the slots.
-        """
+        """Estimate the seconds from the last trial's start to the confirmation's end (0 without), `run` for each."""
         return 0.0 if self.confirm is None else run * (1 + math.ceil(self.confirm.runs / self.slots))
 
     @property
     def score_reader(self) -> Any:
-        """The object that `extra_scores` names, a `steady.study.results.ExtraScores`; None if it names none."""
-        # Looked up without Hydra's whitelist: it is the user's own configuration, like the task itself.
+        """The `steady.study.results.ExtraScores` that `extra_scores` names; None if it names none."""
+        # Looked up without Hydra's whitelist: the configuration is the user's own, like the task itself.
         return None if self.extra_scores is None else hydra.utils.get_object(self.extra_scores)
 
 
 def read(raw: Mapping[str, Any], job_name: str, sweep_dir: str) -> SweepOptions:
-    """Check and complete the keys of `hydra.sweeper`.
+    """Complete the keys of `hydra.sweeper`, nodes of OmegaConf or plain values; a ConfigError for an invalid one.
 
-    Args:
-        raw: nodes of OmegaConf or plain values.
-        job_name: the study's name if none is given.
-        sweep_dir: the sweep's folder, which then holds its study.
+    A study without a name has that of the job, and is kept in the sweep's folder.
 
-    Raises:
-        ConfigError: a value that cannot be meant.
-
-    Examples:
-        >>> from hydra_plugins.steady_sweeper.config import SteadySweeperConf
-        >>> raw = {**vars(SteadySweeperConf()), "sampler": None, "n_jobs": 2}
-        >>> read(raw, "app", "multirun/now").storage
-        'sqlite:///multirun/now/study.db'
+    >>> from hydra_plugins.steady_sweeper.config import SteadySweeperConf
+    >>> raw = {**vars(SteadySweeperConf()), "sampler": None, "n_jobs": 2}
+    >>> read(raw, "app", "multirun/now").storage
+    'sqlite:///multirun/now/study.db'
     """
     keys = {key: _plain(value) for key, value in raw.items()}
     keys["sampler"] = keys["sampler"] or {"_target_": TPE}
     keys["enqueue"] = [] if keys["enqueue"] is None else keys["enqueue"]
     _check(keys)
     name = keys["study_name"]
-    study = job_name if name is None else checked(str(name), "The name of a study")
+    study = job_name if name is None else checked_name(str(name), "The name of a study")
     record = Path(keys["record"] or (sweep_dir if name is None else SWEEPS / study))
     directions, objective = _directions(keys["direction"]), tuple(_listed(keys["objective"]))
     if keys["objective"] is not None and len(objective) != len(directions):
@@ -216,11 +185,10 @@ def read(raw: Mapping[str, Any], job_name: str, sweep_dir: str) -> SweepOptions:
 
 
 def naming(config: DictConfig) -> str:
-    """The key by which a user names a study: one of the app, where `hydra.sweeper.study_name` interpolates it.
+    """Get the key by which a user names a study: the app's own, if `hydra.sweeper.study_name` interpolates one.
 
-    Examples:
-        >>> naming(OmegaConf.create({"hydra": {"sweeper": {"study_name": "${run.name}"}}}))
-        'run.name'
+    >>> naming(OmegaConf.create({"hydra": {"sweeper": {"study_name": "${run.name}"}}}))
+    'run.name'
     """
     sweeper = OmegaConf.to_container(config.hydra.sweeper, resolve=False)
     assert isinstance(sweeper, dict)
@@ -229,7 +197,7 @@ def naming(config: DictConfig) -> str:
 
 
 def _listed(given: Any) -> list[Any]:
-    """What a key holds that takes nothing, one thing or a list of several."""
+    """Convert the value of a key that takes null, one value or a list."""
     return [] if given is None else list(given) if isinstance(given, list | tuple) else [given]
 
 
@@ -237,10 +205,14 @@ def _plain(value: Any) -> Any:
     return OmegaConf.to_container(value, resolve=True) if isinstance(value, DictConfig | ListConfig) else value
 
 
+def _refused(key: str, expected: str, given: Any) -> ConfigError:
+    return ConfigError(f"hydra.sweeper.{key} must be {expected}; got {given!r}.")
+
+
 def _directions(value: Any) -> tuple[Any, ...]:
-    names = tuple(str(getattr(one, "name", one)) for one in (value if isinstance(value, list | tuple) else [value]))
+    names = tuple(str(getattr(one, "name", one)) for one in _listed(value))
     if not names or not set(names) <= {"minimize", "maximize"}:
-        raise ConfigError(f"hydra.sweeper.direction must be minimize or maximize, or a list of them; got {value!r}.")
+        raise _refused("direction", "minimize or maximize, or a list of them", value)
     return names
 
 
@@ -248,49 +220,36 @@ def _check(keys: Mapping[str, Any]) -> None:
     for key, (low, whole, null) in RANGES.items():
         value = keys[key]
         if not ((value is None and null) or (type(value) in ((int,) if whole else (int, float)) and value >= low)):
-            raise ConfigError(
-                f"hydra.sweeper.{key} must be a {'whole ' if whole else ''}number from {low:g} up"
-                f"{', or null' if null else ''}; got {value!r}."
-            )
+            number = f"a {'whole ' if whole else ''}number from {low:g} up{', or null' if null else ''}"
+            raise _refused(key, number, value)
     if keys["max_failure_rate"] is not None and keys["max_failure_rate"] > 1:
         raise ConfigError(f"hydra.sweeper.max_failure_rate is a share, 0 to 1; got {keys['max_failure_rate']}.")
     if keys["duplicates"] not in ("resample", "reuse", "allow"):
-        raise ConfigError(f"hydra.sweeper.duplicates must be resample, reuse or allow; got {keys['duplicates']!r}.")
+        raise _refused("duplicates", "resample, reuse or allow", keys["duplicates"])
     if keys["draw_ahead"] not in (True, False, AUTO):
-        raise ConfigError(f"hydra.sweeper.draw_ahead must be true, false or auto; got {keys['draw_ahead']!r}.")
+        raise _refused("draw_ahead", "true, false or auto", keys["draw_ahead"])
     if not isinstance(keys["enqueue"], list | tuple):
-        raise ConfigError(
-            "hydra.sweeper.enqueue must be a list of configurations, [{parameter: value, …}, …], or null; got "
-            f"{keys['enqueue']!r}."
-        )
+        raise _refused("enqueue", "a list of configurations, [{parameter: value, …}, …], or null", keys["enqueue"])
     patterns = keys["artifacts"]
-    if not isinstance(patterns, list | tuple) or not all(map(_within_a_folder, patterns)):
-        raise ConfigError(
-            f"hydra.sweeper.artifacts must be a list of patterns within a trial's folder, as samples/*.png; "
-            f"got {patterns!r}."
-        )
+    if not isinstance(patterns, list | tuple) or not all(map(_is_within_a_folder, patterns)):
+        raise _refused("artifacts", "a list of patterns within a trial's folder, as samples/*.png", patterns)
     for key in ("objective", "prune_metric"):
-        names = _listed(given := keys[key])
+        names = _listed(keys[key])
         if not all(isinstance(name, str) and name for name in names) or len(set(names)) != len(names):
-            raise ConfigError(
-                f"hydra.sweeper.{key} must be the name of a score, or a list of different ones, or null; got {given!r}."
-            )
+            raise _refused(key, "the name of a score, or a list of different ones, or null", keys[key])
 
 
-def _within_a_folder(pattern: Any) -> bool:
+def _is_within_a_folder(pattern: Any) -> bool:
     return isinstance(pattern, str) and bool(pattern) and not ({"/", ".."} & set(PurePosixPath(pattern).parts))
 
 
 def _confirm(given: Any) -> Confirm | None:
     if given is None:
         return None
-    if (
-        isinstance(given, dict)
-        and set(given) == {"top", "seeds"}
-        and all(type(value) is int and value >= 1 for value in given.values())
-    ):
-        return Confirm(**given)
-    raise ConfigError(f"hydra.sweeper.confirm must be null or {{top: 3, seeds: 3}}; got {given!r}.")
+    is_pair = isinstance(given, dict) and set(given) == {"top", "seeds"}
+    if not is_pair or not all(type(value) is int and value >= 1 for value in given.values()):
+        raise _refused("confirm", "null or {top: 3, seeds: 3}", given)
+    return Confirm(**given)
 
 
 def _pruning(keys: Mapping[str, Any]) -> Pruning | None:
@@ -300,16 +259,11 @@ def _pruning(keys: Mapping[str, Any]) -> Pruning | None:
     if not metrics:
         raise ConfigError("hydra.sweeper.pruner needs prune_metric: the name of the score that trials report.")
     if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
-        raise ConfigError(
-            "hydra.sweeper.pruner must be null, or a node with a _target_ such as optuna.pruners.MedianPruner; got "
-            f"{node!r}."
-        )
+        raise _refused("pruner", "null, or a node with a _target_ such as optuna.pruners.MedianPruner", node)
     directions = list(given) if isinstance(given, list | tuple) else [given] * len(metrics)
     if not set(directions) <= {"minimize", "maximize"} or len(directions) != len(metrics):
-        raise ConfigError(
-            "hydra.sweeper.prune_direction must be minimize or maximize, or a list with one for each of prune_metric; "
-            f"got {given!r}."
-        )
+        expected = "minimize or maximize, or a list with one for each of prune_metric"
+        raise _refused("prune_direction", expected, given)
     return Pruning(node, metrics, directions)
 
 
@@ -317,15 +271,13 @@ def _trial_timeout(given: Any, minutes: float | None) -> TrialTimeout:
     if given == AUTO:
         return TrialTimeout(SILENT, None if minutes is None else PREPARATION + TIMES * 60 * minutes)
     bounds = given if isinstance(given, dict) else {"total": given}
-    if not bounds or not set(bounds) <= {"progress", "total"} or not all(map(_seconds, bounds.values())):
-        raise ConfigError(
-            "hydra.sweeper.trial_timeout must be null, a number of seconds above 0, {progress: 600, total: 7200} or "
-            f"one of the two, or auto; got {given!r}."
-        )
+    if not bounds or not set(bounds) <= {"progress", "total"} or not all(map(_is_bound, bounds.values())):
+        expected = "null, a number of seconds above 0, {progress: 600, total: 7200} or one of the two, or auto"
+        raise _refused("trial_timeout", expected, given)
     return TrialTimeout(**bounds)
 
 
-def _seconds(value: Any) -> bool:
+def _is_bound(value: Any) -> bool:
     return value is None or (type(value) in (int, float) and 0 < value < math.inf)
 
 

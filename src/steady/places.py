@@ -1,9 +1,7 @@
 """Explanation of places that cannot be used: a full disk, a read-only folder, a file where a folder should be.
 
-Whatever a command does ends at some folder, of ours, of a library or of the machine, and most of what can be wrong
-with one is no fault of the program: `told` turns it into one message in the place of a traceback, with the key of the
-configuration that sets the place; `check` asks before the work begins. Imported at each start, so it may import
-nothing heavy.
+Turns an `OSError` about a file or folder into one message, with the key of the configuration that sets the place.
+Imported at each start, so it may import nothing heavy.
 """
 
 import errno
@@ -47,29 +45,25 @@ WRONG = {
 }
 FULL = (errno.ENOSPC, errno.EDQUOT)
 NO_SPACE = (*FULL, errno.EFBIG)  # no file can be written, or no longer one
-NAMELESS = (*NO_SPACE, errno.EIO)  # told when a file is written, whose name is not known by then
-# What libraries say that are not written in Python, of a full disk and of others, in place of an `OSError`.
+NAMELESS = (*NO_SPACE, errno.EIO)  # raised when a file is written, often without its name
+# What libraries that are not written in Python say in place of an `OSError`.
 SAID = re.compile(r"No space left on device|Disk quota exceeded|File too large|\(os error (\d+)\)")
-LOOP = re.compile(r"Symlink loop from '(.*)'")  # of `Path.resolve`, before Python 3.13
 NUMBERS = {"No": errno.ENOSPC, "Disk": errno.EDQUOT, "File": errno.EFBIG}
+LOOP = re.compile(r"Symlink loop from '(.*)'")  # of `Path.resolve`, before Python 3.13
 BLOCK = 4096  # bytes: what a file system gives at least
 
-# Hydra makes its callbacks without asking what may be made, and warns of that, for each; this one is ours.
+# Hydra warns of each callback that it makes without a list of trusted names; this one is ours.
 warnings.filterwarnings("ignore", r"hydra\.utils\.instantiate\(\) resolved _target_='steady\.places\.Ending'")
 
 
 @contextmanager
-def told(cfg: DictConfig | None = None, key: str | None = None) -> Iterator[None]:
-    """Translate an error inside the block that is about a place: what is wrong with it, and what to do.
+def translated_errors(cfg: DictConfig | None = None, key: str | None = None) -> Iterator[None]:
+    """Raise a `PlaceError` for an error of the block that is about a place (`cfg`, `key`: see `check`).
 
-    Raises:
-        PlaceError: in the place of such an error. Any other one passes. For `cfg` and `key` see `check`.
-
-    Example:
-        >>> with told():
-        ...     raise NotADirectoryError(errno.ENOTDIR, "", "out/a")
-        Traceback (most recent call last):
-        steady.exceptions.PlaceError: out/a cannot be used: a file is where a folder is needed. Move it away.
+    >>> with translated_errors():
+    ...     raise NotADirectoryError(errno.ENOTDIR, "", "out/a")
+    Traceback (most recent call last):
+    steady.exceptions.PlaceError: out/a cannot be used: a file is where a folder is needed. Move it away.
     """
     try:
         yield
@@ -82,42 +76,30 @@ def told(cfg: DictConfig | None = None, key: str | None = None) -> Iterator[None
 
 
 def check(folder: Path, cfg: DictConfig | None = None, file: str | None = None, key: str | None = None) -> None:
-    """Refuse a folder that cannot be written, before long work whose result goes there. Leaves it as it was.
+    """Raise a PlaceError for a folder, or a file in it, that cannot be written. Leaves it as it was, also if missing.
 
-    Args:
-        folder: that will be written to; it may be missing, and so may those above it.
-        cfg: of the command: which key names the place.
-        file: name of the one file that will be written there, if it is one.
-        key: what sets the place, as one writes it on the command line, where no value in `cfg` shows it.
+    The message names the key of `cfg` that sets the place, or else `key` (`KEY=DIR`).
 
-    Raises:
-        PlaceError: saying what is wrong with it.
-
-    Example:
-        >>> check(Path("outputs/a"))
+    >>> check(Path("outputs/a"))
     """
     missing = [place for place in (folder, *folder.parents) if not os.path.lexists(place)]
-    with told(cfg, key):
-        if file is not None and (folder / file).is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(folder / file))
+    wanted = folder / (file or "")
+    with translated_errors(cfg, key):
+        if file is not None and wanted.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(wanted))
         try:
-            _make(folder)
-            _try(folder, folder / (file or ""))
+            folder.mkdir(parents=True, exist_ok=True)
+            _write_a_block(folder, wanted)
+        except FileNotFoundError as error:  # beside a folder that is there: /proc lets nobody make anything
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(folder)) from error
         finally:
             for place in missing:  # the innermost first; one that another process uses by now is not empty
                 with suppress(OSError):
                     place.rmdir()
 
 
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileNotFoundError as error:  # beside a folder that is there: /proc lets nobody make anything
-        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(folder)) from error
-
-
-def _try(folder: Path, wanted: Path) -> None:
-    """Write a block in a folder, and take it away again; an error is about what is wanted there."""
+def _write_a_block(folder: Path, wanted: Path) -> None:
+    """Write a block to a file in a folder, and remove it; an error names the file that is wanted there."""
     probe = folder / f".steady-{uuid.uuid4().hex}"
     try:
         with probe.open("wb") as file:
@@ -134,13 +116,12 @@ def _try(folder: Path, wanted: Path) -> None:
 
 @contextmanager
 def named(path: Path) -> Iterator[None]:
-    """Give an `OSError` of the block, that does not say which file it is about, a name.
+    """Set the file name of an `OSError` of the block that has none.
 
-    Example:
-        >>> with named(Path("a.txt")):
-        ...     raise OSError(errno.ENOSPC, "No space left")
-        Traceback (most recent call last):
-        OSError: [Errno 28] No space left: 'a.txt'
+    >>> with named(Path("a.txt")):
+    ...     raise OSError(errno.ENOSPC, "No space left")
+    Traceback (most recent call last):
+    OSError: [Errno 28] No space left: 'a.txt'
     """
     try:
         yield
@@ -151,23 +132,21 @@ def named(path: Path) -> Iterator[None]:
 
 
 def is_full(error: BaseException) -> bool:
-    """Tell whether an error, or what caused it, says that a disk is full, or a quota or the size of a file used up.
+    """Tell whether an error, or its cause, says that a disk is full, or a quota or the size of a file used up.
 
-    Example:
-        >>> is_full(OSError(errno.ENOSPC, "No space left on device")), is_full(OSError("other"))
-        (True, False)
+    >>> is_full(OSError(errno.ENOSPC, "No space left on device")), is_full(OSError("other"))
+    (True, False)
     """
     return (found := _find(error)) is not None and found[0] in NO_SPACE
 
 
 def explain(error: BaseException, cfg: DictConfig | None = None, key: str | None = None) -> str | None:
-    """Explain what is wrong with a place, and how to go on; None for an error that is about something else.
+    """Explain what is wrong with a place, and the remedy; None for an error that is about something else.
 
-    What caused the error counts too, for libraries wrap what they cannot handle. For `cfg` and `key` see `check`.
+    The causes of the error count too: libraries wrap what they cannot handle. For `cfg` and `key` see `check`.
 
-    Example:
-        >>> explain(PermissionError(errno.EACCES, "", "out/a"), key="out=DIR")
-        'out/a cannot be used: permission is denied. Grant access, or choose another place: out=DIR.'
+    >>> explain(PermissionError(errno.EACCES, "", "out/a"), key="out=DIR")
+    'out/a cannot be used: permission is denied. Grant access, or choose another place: out=DIR.'
     """
     if (found := _find(error)) is None:
         return None
@@ -175,7 +154,7 @@ def explain(error: BaseException, cfg: DictConfig | None = None, key: str | None
     if number in (errno.EMFILE, errno.ENFILE):
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         return (
-            f"{shown(name) if name else 'A file'} cannot be opened: too many files are open. A process may have "
+            f"{_shown(name)} cannot be opened: too many files are open. A process may have "
             f"{limit:,} (ulimit -n); allow more, for example by ulimit -n 4096, or close other programs."
         )
     if number == errno.ENOENT:
@@ -184,24 +163,17 @@ def explain(error: BaseException, cfg: DictConfig | None = None, key: str | None
             "one, or name another by the environment variable TMPDIR."
         )
     what, remedy = WRONG[number]
-    place = (name and _culprit(number, name)) or name
-    if place is None and number in FULL and (full := _full(cfg)):
-        place = full
-    other = _other(name or place, cfg, key)
-    where = shown(place) if place else "A file"
-    return f"{where} cannot be {'used' if number in _EITHER else 'written'}: {what}. {remedy}{other}."
+    place = (name and _obstacle(number, name)) or name
+    if place is None and number in FULL:
+        place = _full_folder(cfg)
+    verb = "written" if number in (*NO_SPACE, errno.EROFS) else "used"
+    return f"{_shown(place)} cannot be {verb}: {what}. {remedy}{_alternative(name or place, cfg, key)}."
 
 
-_EITHER = {*WRONG} - {*FULL, errno.EFBIG, errno.EROFS}
-
-
-def shown(place: str) -> str:
-    """Format a place for a message, relative to here if it is below.
-
-    Example:
-        >>> shown(os.path.abspath("out/a"))
-        'out/a'
-    """
+def _shown(place: str | None) -> str:
+    """Format a place for a message, relative to the working directory if it is below."""
+    if not place:
+        return "A file"
     beside = os.path.relpath(place) if os.path.isabs(place) else place
     text = place if beside.startswith("..") else beside
     if len(text) > 200:  # a name that is too long, for people too
@@ -210,21 +182,18 @@ def shown(place: str) -> str:
 
 
 def _find(error: BaseException) -> tuple[int, str | None] | None:
-    """Find error number and file of the error about a place, in an error or what caused it."""
-    seen: list[BaseException] = []
+    """Find error number and file name of the error about a place: the error itself, or one that caused it."""
+    chain: list[BaseException] = []
     for cause in causes(error, suppressed=True):
-        seen.append(cause)
-        if (found := _about(cause)) is not None and (len(seen) == 1 or _led(seen, found[0])):
+        chain.append(cause)
+        # One that was only being handled when another came is not its cause; but a full disk is the cause of much.
+        stated = all(before.__cause__ is after for before, after in itertools.pairwise(chain))
+        if (found := _number_and_name(cause)) is not None and (stated or found[0] in NAMELESS):
             return found
     return None
 
 
-def _led(seen: list[BaseException], number: int) -> bool:
-    """Tell if the last error led to the first: it says so, or the disk is full, which libraries stumble over later."""
-    return number in NAMELESS or all(before.__cause__ is after for before, after in itertools.pairwise(seen))
-
-
-def _about(error: BaseException) -> tuple[int, str | None] | None:
+def _number_and_name(error: BaseException) -> tuple[int, str | None] | None:
     if isinstance(error, RuntimeError) and (loop := LOOP.fullmatch(str(error).partition("\n")[0])):
         return errno.ELOOP, loop[1]
     if not isinstance(error, OSError):
@@ -239,79 +208,66 @@ def _about(error: BaseException) -> tuple[int, str | None] | None:
         return error.errno, name
     if error.errno not in WRONG or name is None:
         return None
-    if error.errno == errno.EEXIST and os.path.isdir(name):  # a folder that was to be new: ours to mend
+    if error.errno == errno.EEXIST and os.path.isdir(name):  # a folder that was to be new: a bug of ours
         return None
     return error.errno, name
 
 
-def _culprit(number: int, name: str) -> str | None:
-    """Find what stands in the way of a place: the file that is no folder, the link that leads nowhere."""
+def _obstacle(number: int, name: str) -> str | None:
+    """Find the file that is no folder, or the link that leads nowhere, at a place or above it."""
     if number not in (errno.ENOTDIR, errno.EEXIST):
         return None
     above = [Path(name), *Path(name).parents]
     return next((str(place) for place in reversed(above) if os.path.lexists(place) and not place.is_dir()), None)
 
 
-def _other(place: str | None, cfg: DictConfig | None, key: str | None) -> str:
-    """Say how to choose another place than one."""
+def _alternative(place: str | None, cfg: DictConfig | None, key: str | None) -> str:
+    """Say how to choose another place; empty if nobody can."""
     if place is None:
         return ""
-    if key := setting_of(place, cfg) or key:
+    if key := _key_of(place, cfg) or key:
         return f", or choose another place: {key}"
-    if _is_temporary(place):
+    temporary = os.path.abspath(tempfile.tempdir or os.environ.get("TMPDIR", "/tmp"))
+    inner = os.path.relpath(os.path.abspath(place), temporary)
+    if inner == "." or inner.startswith(tempfile.gettempprefix()):
         return ", or name another folder for temporary files by the environment variable TMPDIR"
     return ""
 
 
-def _is_temporary(place: str) -> bool:
-    """Tell if a place is the folder for temporary files, or one that Python's `tempfile` has named in it."""
-    folder = os.path.abspath(tempfile.tempdir or os.environ.get("TMPDIR", "/tmp"))
-    inner = os.path.relpath(os.path.abspath(place), folder)
-    return inner == "." or inner.startswith(tempfile.gettempprefix())
-
-
-def _full(cfg: DictConfig | None) -> str | None:
-    """Find the folder without room among those of a configuration, here, and the one for temporary files."""
+def _full_folder(cfg: DictConfig | None) -> str | None:
+    """Find the folder without room: of a configuration, the working directory, or the one for temporary files."""
     with suppress(OSError):
-        folders = [value for _, value in words(cfg)]
-        for folder in (*folders, ".", tempfile.gettempdir()):
+        for folder in (*(value for _, value in _texts(cfg)), ".", tempfile.gettempdir()):
             place = Path(folder)
             while not place.is_dir() and place != place.parent:
                 place = place.parent
             state = os.statvfs(place)
             if state.f_blocks and state.f_bavail * state.f_frsize < 16 * BLOCK:
-                return folder
+                return folder or None
     return None
 
 
 class Ending(Callback):
-    """A Hydra callback that ends a command with one message where Hydra itself stumbles over a place.
+    """A Hydra callback that ends a command with one message where Hydra cannot make the folder of a run.
 
-    In every conf/*.yaml: Hydra makes the folder of a run before our code runs, and shows a traceback.
+    In every conf/*.yaml: Hydra makes that folder before our code runs, and shows a traceback.
     """
 
     def on_run_end(self, config: DictConfig, **_: Any) -> None:
         """See `hydra.experimental.callback`."""
-        _end(config)
+        error = sys.exception()
+        if isinstance(error, Exception) and explain(error, config) is not None:
+            exit_with_message(error, config)
 
-    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """See `hydra.experimental.callback`."""
-        _end(config)
-
-
-def _end(config: DictConfig) -> None:
-    error = sys.exception()
-    if isinstance(error, Exception) and explain(error, config) is not None:
-        leave(error, config)
+    on_multirun_end = on_run_end
 
 
-def leave(error: Exception, cfg: DictConfig | None = None) -> NoReturn:
-    """End the process with one message, and code 1, for an error of ours or about a place; raise any other again.
+def exit_with_message(error: Exception, cfg: DictConfig | None = None) -> NoReturn:
+    """Exit with one message, and code 1, for an error of ours or about a place; raise any other again.
 
-    Example:
-        >>> leave(PlaceError("out cannot be written."))
-        Traceback (most recent call last):
-        SystemExit: 1
+    >>> exit_with_message(PlaceError("out cannot be written."))
+    Traceback (most recent call last):
+    SystemExit: 1
     """
     if not isinstance(error, SteadyError):
         said = explain(error, cfg)
@@ -322,41 +278,25 @@ def leave(error: Exception, cfg: DictConfig | None = None) -> NoReturn:
     raise SystemExit(1) from None
 
 
-def setting_of(place: str, cfg: DictConfig | None) -> str | None:
-    """Get the key that sets a file or folder, or one above it, as one writes it on the command line; None if none does.
-
-    Example:
-        >>> setting_of("out/run/0", OmegaConf.create({"out": "out"}))
-        'out=DIR'
-    """
-    found = [(len(os.path.abspath(value)), key, value) for key, value in words(cfg) if within(place, value)]
+def _key_of(place: str, cfg: DictConfig | None) -> str | None:
+    """Get `KEY=DIR` or `KEY=FILE.ext` for the key that sets a place or one above it; None if none does."""
+    found = [(-len(os.path.abspath(value)), key, value) for key, value in _texts(cfg) if _is_within(place, value)]
     if not found:
         return None
-    longest = max(length for length, _, _ in found)
-    _, key, value = min(item for item in found if item[0] == longest)
+    _, key, value = min(found)  # the innermost
     is_file = Path(value).suffix and not os.path.isdir(value)
     return f"{key}={'FILE' + Path(value).suffix if is_file else 'DIR'}"
 
 
-def within(place: str, folder: str) -> bool:
-    """Tell whether a place is a folder or in it; here itself, and what is above, holds everything and sets nothing.
-
-    Example:
-        >>> within("out/a", "out"), within("out", ".")
-        (True, False)
-    """
+def _is_within(place: str, folder: str) -> bool:
+    """Tell whether a place is a folder or in it; not for the working directory and those above, which hold all."""
     inner, outer, here = (os.path.abspath(path) for path in (place, folder, "."))
     return outer not in (here, *map(str, Path(here).parents)) and (inner == outer or inner.startswith(f"{outer}/"))
 
 
-def words(cfg: DictConfig | None) -> Iterator[tuple[str, str]]:
-    """Yield keys, with their values, that are set to a word, which may be that of a folder; Hydra's own for runs, too.
-
-    Example:
-        >>> dict(words(OmegaConf.create({"data": {"dir": "cats"}, "n": 3})))["data.dir"]
-        'cats'
-    """
-    yield from _words(cfg, "")
+def _texts(cfg: DictConfig | None) -> Iterator[tuple[str, str]]:
+    """Yield the keys whose value is a text, which may be that of a folder, and Hydra's own for the folders of runs."""
+    yield from _texts_below({} if cfg is None else OmegaConf.to_container(cfg, resolve=False))
     hydra: Any = None
     if HydraConfig.initialized():
         hydra = HydraConfig.get()
@@ -369,14 +309,9 @@ def words(cfg: DictConfig | None) -> Iterator[tuple[str, str]]:
                 yield f"hydra.{key}", value
 
 
-def _words(node: Any, above: str) -> Iterator[tuple[str, str]]:
-    if not isinstance(node, DictConfig) or node._is_none() or node._is_missing():
-        return
-    for key in map(str, node):
-        if above + key == "hydra" or OmegaConf.is_interpolation(node, key):  # the latter is set by another key
-            continue
-        with suppress(OmegaConfBaseException):
-            value = node[key]
-            if isinstance(value, str):
-                yield above + key, value
-            yield from _words(value, f"{above}{key}.")
+def _texts_below(node: Any, above: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in node.items() if isinstance(node, dict) else ():
+        if isinstance(value, str) and value != "???" and "${" not in value:  # one by interpolation is of another key
+            yield f"{above}{key}", value
+        elif f"{above}{key}" != "hydra":
+            yield from _texts_below(value, f"{above}{key}.")

@@ -1,18 +1,16 @@
 """Printing and logging, CSV and Markdown of text that may be a stranger's, such that it acts on nothing.
 
-A terminal obeys control characters: they move the cursor, hide what was printed, write the clipboard, set the window's
-title; and some characters that are not seen at all reverse what follows or make one name look like another. Every line
-goes through here: `say` for print, `ReadableConsole` for Rich, `make_logs_readable` for logging. Imported at each
-start, so Rich is not.
+A terminal obeys control characters, and some invisible ones reverse what follows or make one name look like another.
+Every line goes through `say` (print), `console` (Rich) or `make_logs_readable` (logging). Imported at each start, so
+Rich is not.
 
 Excel, LibreOffice and Google Sheets take a cell that begins with = + - @ for a formula, which can call programs and
-send other cells away (OWASP, "CSV Injection"). A quote in front makes it text (`escaped`). It is told from a quote of
-the name's own, so that reading gives back the true name. A spreadsheet may also divide the line elsewhere than we do
-(at semicolons in much of Europe), hence what follows a comma, a semicolon, a tab or a line end counts as the beginning
-of a cell, too.
+send other cells away (OWASP, "CSV Injection"). A quote in front makes it text (`escaped`). A spreadsheet may divide the
+line elsewhere than we do (at semicolons in much of Europe), so what follows a comma, a semicolon, a tab or a line end
+counts as the beginning of a cell too.
 
-Whoever writes Markdown passes texts through `plain`, `code`, `fenced` or `table`. What comes out is the same to
-CommonMark, to GitHub's and to Python-Markdown: in a line, in a heading, in a cell of a table.
+Markdown from `plain`, `code`, `fenced` or `table` means the same to CommonMark, GitHub and Python-Markdown: in a
+line, in a heading, in a cell of a table.
 """
 
 import html
@@ -20,40 +18,36 @@ import logging
 import re
 import sys
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, TextIO
 
-JOINER = "\u200d"  # of several pictures one, such as a family
-_OWN = ("catsweep", "steady")  # whose records of logs are made readable
+JOINER = "\u200d"  # joins several emojis to one, such as a family
+_OWN = ("catsweep", "steady")  # loggers whose arguments stay in one line
 
 
 def readable(text: str, lines: bool = True) -> str:
-    r"""Spell out the characters of a text that are not seen; line ends and tabs stay, unless `lines` is False.
+    r"""Escape the invisible characters of a text; line ends and tabs stay, unless `lines` is False.
 
-    Letters, marks and pictures of whatever script stay as they are. Bytes that are not UTF-8 (PEP 383), control
-    characters and what only steers the letters around it (Unicode's "Other", and separators of lines) are spelled out.
+    Those are bytes that are not UTF-8 (PEP 383), control and format characters (Unicode's "Other"), line separators.
 
-    Example:
-        >>> print(readable("\x1b[2Jcat\u202egpj.exe"))
-        \x1b[2Jcat\u202egpj.exe
+    >>> print(readable("\x1b[2Jcat\u202egpj.exe"))
+    \x1b[2Jcat\u202egpj.exe
     """
     kept = "\n\t" if lines else ""
-    if text.isprintable() or all(char.isprintable() or char in kept for char in text):
+    if text.isprintable():
         return text
     return "".join(
-        char if char.isprintable() or char in kept or _is_seen(text, place) else _spelled(char)
+        char if char.isprintable() or char in kept or _is_seen(text, place) else _escape(char)
         for place, char in enumerate(text)
     )
 
 
 def readable_name(name: str) -> str:
-    r"""Spell out the name of a file, or another text that is to stay in one line.
+    r"""Escape the invisible characters of a file name, or another text that is to stay in one line.
 
-    Example:
-        >>> print(readable_name("two\nlines.jpg"))
-        two\nlines.jpg
+    >>> print(readable_name("two\nlines.jpg"))
+    two\nlines.jpg
     """
     return readable(name, lines=False)
 
@@ -66,32 +60,30 @@ def _is_seen(text: str, place: int) -> bool:
     return unicodedata.category(char) == "Zs"  # blanks of other widths, as in the names of screenshots
 
 
-def _spelled(char: str) -> str:
-    if "\udc80" <= char <= "\udcff":  # how Python holds a byte that is not UTF-8
+def _escape(char: str) -> str:
+    if "\udc80" <= char <= "\udcff":  # a byte that is not UTF-8
         return f"\\x{ord(char) - 0xDC00:02x}"
     return char.encode("unicode_escape").decode()
 
 
 def say(*words: object, file: TextIO | None = None, flush: bool = False) -> None:
-    r"""Print words readably, to standard output if no file is given; `flush` as for `print`.
+    r"""Print words readably, as `print` does.
 
-    Example:
-        >>> say("trial", 3, "\x07")
-        trial 3 \x07
+    >>> say("trial", 3, "\x07")
+    trial 3 \x07
     """
     print(*(readable(str(word)) for word in words), file=file or sys.stdout, flush=flush)
 
 
 class ReadableRecord(logging.LogRecord):
-    """A readable line of the log. What fills its gaps stays in one line, so that no name can begin another."""
+    """A readable line of the log. Its arguments stay in one line, so that no name can begin another."""
 
     def getMessage(self) -> str:  # the name is logging's
         """See `logging.LogRecord`."""
         given = self.args
         if self.name.split(".")[0] in _OWN and isinstance(given, tuple):
-            given = tuple(
-                readable_name(str(one)) if isinstance(one, str | Path | BaseException) else one for one in given
-            )
+            is_text = (str, Path, BaseException)
+            given = tuple(readable_name(str(one)) if isinstance(one, is_text) else one for one in given)
         message = str(self.msg)
         return readable(message % given if given else message)
 
@@ -108,38 +100,26 @@ class ReadableRecord(logging.LogRecord):
 def make_logs_readable() -> None:
     """Make all loggers of this process and those forked from it write readably.
 
-    Example:
-        >>> make_logs_readable()  # doctest: +SKIP
+    >>> make_logs_readable()  # doctest: +SKIP
     """
     logging.setLogRecordFactory(ReadableRecord)
 
 
-@lru_cache(maxsize=1)
-def _console() -> type[Any]:
+def console(**how: Any) -> Any:
+    """Make a console of Rich that prints readably, and takes `[red]` and `:cat:` in a name for no markup.
+
+    >>> console(file=sys.stdout).print("[red]:cat:")
+    [red]:cat:
+    """
     from rich.console import Console
 
     class ReadableConsole(Console):
-        """Rich's, which lets escape sequences through in what it is given; those that it makes itself are apart."""
-
         def render(self, renderable: Any, options: Any = None) -> Any:
             for segment in super().render(renderable, options):
                 yield segment if segment.control else segment._replace(text=readable(segment.text))
 
-    return ReadableConsole
+    return ReadableConsole(**{"markup": False, "emoji": False} | how)
 
-
-def console(**how: Any) -> Any:
-    """Make a console of Rich's that prints readably, and text as it is: `[red]` and `:cat:` in a name are no markup.
-
-    Example:
-        >>> console(file=sys.stdout).print("[red]:cat:")
-        [red]:cat:
-    """
-    make: Callable[..., Any] = _console()
-    return make(**{"markup": False, "emoji": False} | how)
-
-
-T = TypeVar("T")
 
 _NUMBER = r"[+-]?(?:\d++\.?\d*+|\.\d++)(?:[eE][+-]?\d++)?+"
 # Where a cell may begin, what spreadsheets skip there, and a sign, also of full width, but for numbers alone.
@@ -152,53 +132,49 @@ _DIVIDED = re.compile(r"[;,\t\r\n]")
 _BLANK = re.compile(r"'*[\t\r\n]")
 
 
-def escaped(value: T) -> T:
+def escaped(value: Any) -> Any:
     """Escape a value for a cell of a CSV file: a quote before each sign that could begin a formula.
 
-    Example:
-        >>> escaped("=1+1"), escaped("a;-b"), escaped("-1.5"), escaped(-1.5), escaped("a-b.jpg")
-        ("'=1+1", "a;'-b", '-1.5', -1.5, 'a-b.jpg')
+    >>> escaped("=1+1"), escaped("a;-b"), escaped("-1.5"), escaped(-1.5), escaped("a-b.jpg")
+    ("'=1+1", "a;'-b", '-1.5', -1.5, 'a-b.jpg')
     """
     if not isinstance(value, str) or (value[:1].isalnum() and _DIVIDED.search(value) is None):
         return value
     text = _BEGIN.sub(lambda found: f"{found['skipped']}'{found['sign']}" if found["sign"] else found[0], value)
-    return f"'{text}" if _BLANK.match(text) else text  # type: ignore[return-value]  # a text is one of T here
+    return f"'{text}" if _BLANK.match(text) else text
 
 
 def unescaped(text: str) -> str:
-    """Recover the text of which `escaped` has made the cell.
+    """Recover the text that `escaped` has made a cell of.
 
-    Example:
-        >>> unescaped("'=1+1"), unescaped("'quoted'")
-        ('=1+1', "'quoted'")
+    >>> unescaped("'=1+1"), unescaped("'quoted'")
+    ('=1+1', "'quoted'")
     """
 
-    def true(found: re.Match[str]) -> str:
-        skipped = found["skipped"]
-        return f"{skipped.removesuffix(chr(39))}{found['sign']}" if found["sign"] else found[0]
+    def without_quote(found: re.Match[str]) -> str:
+        return found["skipped"].removesuffix("'") + found["sign"] if found["sign"] else found[0]
 
-    return _BEGIN.sub(true, text[1:] if text.startswith("'") and _BLANK.match(text) else text)
+    return _BEGIN.sub(without_quote, text[1:] if text.startswith("'") and _BLANK.match(text) else text)
 
 
-# Of any place in a line. Backslashes where every reader of Markdown takes them, else entities. With : . @ and nothing
-# else GitHub makes links, $ is mathematics, {{ is Liquid's.
+# Anywhere in a line. Backslashes where every reader of Markdown takes them, else entities. Of : . @ alone GitHub makes
+# links, $ is mathematics, {{ is Liquid's.
 _SIGNS = re.compile(r"[\\`*_\[\]{}#]|(?<=www)\.|[|~$@]|:(?=//)|(?<=mailto):|(?<=xmpp):", re.IGNORECASE)
-# Of the beginning of a line: a list, a rule, a heading that is underlined, a table. Not of numbers.
+# At the beginning of a line: a list, a rule, a heading that is underlined, a table. Not of numbers.
 _BEGINS = re.compile(r"^(\d+(?=[.)](?:\s|$))|(?=[-+=:](?!\d)))(.)")
 _BACKSLASHED = r"\`*_[]{}#.+-"
 _CODE = re.compile(r"(?!.*\{[{%#])[^`|]+")
 
 
 class Markdown(str):
-    """Text that is Markdown already: our own, or what came out of here."""
+    """Text that is Markdown already, and is not escaped again."""
 
 
 def plain(text: object) -> Markdown:
-    r"""Escape a text such that Markdown shows it as it is, on one line; `Markdown` itself stays.
+    r"""Escape a text for Markdown, on one line; `Markdown` itself stays.
 
-    Example:
-        >>> print(plain("[a](b)|<c>"))
-        \[a\](b)&#124;&lt;c&gt;
+    >>> print(plain("[a](b)|<c>"))
+    \[a\](b)&#124;&lt;c&gt;
     """
     if isinstance(text, Markdown):
         return text
@@ -207,11 +183,10 @@ def plain(text: object) -> Markdown:
 
 
 def code(text: object) -> Markdown:
-    """Format a text in the letters of code, on one line, also in a table.
+    """Format a text as inline code, also in a table.
 
-    Example:
-        >>> code("a_b"), code("a|b")
-        ('`a_b`', '<code>a&#124;b</code>')
+    >>> code("a_b"), code("a|b")
+    ('`a_b`', '<code>a&#124;b</code>')
     """
     line = _line(text)
     # Code between backticks ends at one, in a table at a stroke, and for Liquid at {{.
@@ -219,11 +194,10 @@ def code(text: object) -> Markdown:
 
 
 def fenced(text: str) -> list[Markdown]:
-    """Make the lines of a block of code, whatever is in it.
+    """Format a text as the lines of a fenced code block.
 
-    Example:
-        >>> fenced("x = 1")
-        ['```text', 'x = 1', '```']
+    >>> fenced("x = 1")
+    ['```text', 'x = 1', '```']
     """
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
@@ -231,21 +205,19 @@ def fenced(text: str) -> list[Markdown]:
 
 
 def preformatted(text: str) -> Markdown:
-    """Make a block of code within HTML, where not every reader of Markdown knows fences.
+    """Format a text as a code block within HTML, where not every reader of Markdown knows fences.
 
-    Example:
-        >>> preformatted("<x>")
-        '<pre>&lt;x&gt;</pre>'
+    >>> preformatted("<x>")
+    '<pre>&lt;x&gt;</pre>'
     """
     return Markdown(f"<pre>{html.escape(readable(text), quote=False)}</pre>")
 
 
 def table(head: Sequence[object], rows: Iterable[Sequence[object]], right: bool = False) -> list[Markdown]:
-    """Make the lines of a table of a head and rows; `right` aligns all columns but the first, as for numbers.
+    """Format a table as lines; `right` aligns all columns but the first to the right.
 
-    Example:
-        >>> table(["a", "b"], [[1, 2]], right=True)
-        ['| a | b |', '| --- | ---: |', '| 1 | 2 |']
+    >>> table(["a", "b"], [[1, 2]], right=True)
+    ['| a | b |', '| --- | ---: |', '| 1 | 2 |']
     """
     ruler = [Markdown("---"), *[Markdown("---:" if right else "---")] * (len(head) - 1)]
     return [Markdown(f"| {' | '.join(map(plain, cells))} |") for cells in (head, ruler, *rows)]

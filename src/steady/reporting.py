@@ -1,4 +1,4 @@
-"""Reporting of a trial to its study while it runs: scores in, "go on" or "end" out.
+"""Reporting of a running trial's scores to its study, which tells whether to prune it.
 
 For any Hydra app::
 
@@ -10,7 +10,7 @@ For any Hydra app::
         if reporter and reporter.report(epoch, {"loss": loss}):
             raise optuna.TrialPruned
 
-It goes through the study's storage, so it works in any process, under any launcher, on any host.
+Works through the study's storage: in any process, under any launcher, on any host.
 """
 
 import functools
@@ -37,20 +37,14 @@ from steady.study.trial_folders import PROGRESS
 
 
 class TrialReporter:
-    """A reporter of the scores of one trial.
+    """A reporter of the scores of one attempt of a trial.
 
-    Args:
-        study: of the trial.
-        number: its number.
-        attempt: which of its attempts this is.
-
-    Example:
-        >>> study = optuna.create_study()
-        >>> reporter = TrialReporter(study, study.ask().number)
-        >>> reporter.report(1, {"loss": 0.5})  # the study does not prune
-        False
-        >>> study.trials[0].user_attrs
-        {'steady:rungs': {'1': {'loss': 0.5}}}
+    >>> study = optuna.create_study()
+    >>> reporter = TrialReporter(study, study.ask().number)
+    >>> reporter.report(1, {"loss": 0.5})  # the study does not prune
+    False
+    >>> study.trials[0].user_attrs
+    {'steady:rungs': {'1': {'loss': 0.5}}}
     """
 
     def __init__(self, study: optuna.Study, number: int, attempt: int = 0) -> None:
@@ -59,10 +53,9 @@ class TrialReporter:
 
     @classmethod
     def from_config(cls, trial: DictConfig) -> "TrialReporter | None":
-        """Make the reporter of a job from the node `trial` of its configuration; None outside a sweep of ours.
+        """Make the reporter of a job from the node `trial` of its configuration; None outside a sweep.
 
-        Example:
-            >>> TrialReporter.from_config(OmegaConf.create({"storage": None}))
+        >>> TrialReporter.from_config(OmegaConf.create({"storage": None}))
         """
         if trial.get("storage") is None:
             return None
@@ -72,23 +65,14 @@ class TrialReporter:
 
     @property
     def metrics(self) -> list[str]:
-        """The names of the scores that the study prunes by; none if it does not prune."""
+        """Names of the scores that the study prunes by; empty if it does not prune."""
         return list(self.settings["metrics"]) if self.settings else []
 
     def report(self, step: int, scores: Mapping[str, float]) -> bool:
-        """Report the scores at a rung.
+        """Report the scores at a rung, by name; tell whether the trial should end (raise `optuna.TrialPruned`).
 
-        Args:
-            step: of the rung, rising, and counted alike by all trials. One that was reported before, by an earlier
-                attempt, keeps its scores.
-            scores: by name.
-
-        Returns:
-            Whether the trial should end (raise `optuna.TrialPruned`).
-
-        Raises:
-            DivergedError: a score is not a finite number.
-            StudyError: the study prunes by a score that is not among them.
+        `step` rises, and counts alike in all trials. A rung that an earlier attempt has reported keeps its scores. A
+        DivergedError for a score that is not finite; a StudyError if one that the study prunes by is missing.
         """
         if bad := {name: value for name, value in scores.items() if not math.isfinite(value)}:
             raise DivergedError(f"Scores must be finite numbers to go on; at rung {step} they are {bad}.")
@@ -105,33 +89,29 @@ class TrialReporter:
         return self.settings is not None and should_prune(self.study, self.number, step, self.settings)
 
     def is_current(self) -> bool:
-        """Tell whether this attempt is still the one that counts; another controller may have taken the trial over."""
+        """Tell whether this attempt still counts; another controller may have taken the trial over."""
         trial = self._trial()
         return trial.state == TrialState.RUNNING and meta.get(trial, meta.ATTEMPT, 0) == self.attempt
 
     def alive(self, folder: Path | None = None) -> None:
-        """Show that the trial makes progress, see `hydra.sweeper.trial_timeout`. A line in its output does so, too.
-
-        The folder is that of the run, of Hydra's job if None.
-        """
+        """Show progress, as a line of output does, for `hydra.sweeper.trial_timeout`; `folder` None: of Hydra's job."""
         if folder is None:
             # A configuration that was only composed, as in a notebook, has no folder.
             if not HydraConfig.initialized() or OmegaConf.is_missing(HydraConfig.get().runtime, "output_dir"):
                 return
             folder = Path(HydraConfig.get().runtime.output_dir)
-        with suppress(OSError):  # a full disk is not for this to tell
+        with suppress(OSError):  # a full disk is reported elsewhere
             (folder / PROGRESS).touch()
 
-    def progress(self, folder: Path, **told: Any) -> None:
-        """Tell the live table `epoch`, `epochs`, `metric`, `score` and `seconds_left` of the trial; any may be None."""
-        write_json(folder / PROGRESS, {**told, "updated": time.time()})
+    def progress(self, folder: Path, **values: Any) -> None:
+        """Write `epoch`, `epochs`, `metric`, `score`, `seconds_left` (each optional) for the live table."""
+        write_json(folder / PROGRESS, {**values, "updated": time.time()})
 
     def _optuna_may_know(self) -> bool:
         """Optuna's own curves are for one objective, and compare in its direction."""
-        directions = [direction.name.lower() for direction in self.study.directions]
-        return (
-            self.settings is not None and directions == list(self.settings["directions"])[:1] and len(self.metrics) == 1
-        )
+        if self.settings is None or len(self.metrics) != 1:
+            return False
+        return [direction.name.lower() for direction in self.study.directions] == list(self.settings["directions"])[:1]
 
     def _trial(self) -> FrozenTrial:
         return self._storage.get_trial(self._id)
@@ -146,7 +126,7 @@ class TrialReporter:
 
 
 def _from_here(url: str) -> str:
-    """Get the storage of a file by its path from where we are; Hydra may have moved the job (`hydra.job.chdir`)."""
+    """Make the path in a storage's URL relative to where the job is: Hydra may have moved it (`hydra.job.chdir`)."""
     scheme, slashes, path = url.partition(":///")
     if not slashes or not scheme.startswith(("sqlite", "journal")):
         return url

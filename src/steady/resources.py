@@ -1,4 +1,4 @@
-"""Resources of the machine: how many slots it has room for, and which GPUs and cores each may use. Touches no GPU."""
+"""Resources of the machine: number of slots, and the GPUs and cores of each. Touches no GPU."""
 
 import os
 import re
@@ -17,8 +17,8 @@ SHARED_SINCE = (2, 10)  # torch's version from which on they limit it
 MEMORY_PER_SLOT = 1.5e9  # bytes; a small trial of ours on the processor stays below 1.2 GB
 OF_ITS_SHARE = 0.95  # of a slot's share of a GPU's memory, for tensors; CUDA itself wants some in each process
 
-# What SLURM, torchrun and MPI tell a process of its place among the others that they have started with it.
-PLACE = re.compile(
+# Variables in which SLURM, torchrun and MPI tell a process its rank and the number of processes.
+RANK = re.compile(
     r"(LOCAL_|GROUP_|NODE_|ROLE_)?RANK|(LOCAL_|GROUP_|ROLE_)?WORLD_SIZE|ROLE_NAME|MASTER_(ADDR|PORT)|TORCHELASTIC_\w+"
     r"|SLURM_(PROCID|LOCALID|NODEID|NTASKS|NPROCS|NTASKS_PER_NODE|TASKS_PER_NODE|STEP_NUM_TASKS|STEP_TASKS_PER_NODE)"
     r"|(PMI|PMIX|OMPI_COMM_WORLD|MV2_COMM_WORLD|JSM_NAMESPACE)_\w+"
@@ -26,30 +26,22 @@ PLACE = re.compile(
 
 
 def without_rank(variables: Mapping[str, str]) -> dict[str, str]:
-    """Drop from an environment the controller's place among other processes (rank, world size): a job has none of it.
+    """Drop the controller's rank and world size from the environment variables of a job.
 
-    A controller in a job of SLURM or under `torchrun` is one of its tasks; a library in a job of the sweep would read
-    that and wait for the others, or think itself not the first and write nothing. The allocation itself stays known.
+    A library in a job would wait for the other ranks, or write nothing as it is not the first. The allocation itself
+    (`SLURM_JOB_ID`) stays.
 
-    Examples:
-        >>> without_rank({"RANK": "1", "SLURM_JOB_ID": "7"})
-        {'SLURM_JOB_ID': '7'}
+    >>> without_rank({"RANK": "1", "SLURM_JOB_ID": "7"})
+    {'SLURM_JOB_ID': '7'}
     """
-    return {name: value for name, value in variables.items() if not PLACE.fullmatch(name)}
+    return {name: value for name, value in variables.items() if not RANK.fullmatch(name)}
 
 
 def visible_gpus(gpus: Any) -> list[str]:
-    """List the ids of the GPUs that slots may use.
+    """List the ids of the GPUs that slots may use: of `auto`, a number of GPUs, or ids; else a ConfigError.
 
-    Args:
-        gpus: `auto`, how many, or their ids.
-
-    Raises:
-        ConfigError: none of these.
-
-    Examples:
-        >>> visible_gpus([0, 2])
-        ['0', '2']
+    >>> visible_gpus([0, 2])
+    ['0', '2']
     """
     if gpus == "auto":
         return _found()
@@ -72,7 +64,7 @@ def _found() -> list[str]:
 
 
 def _memory_can_be_shared() -> bool:
-    """Whether torch, which is not imported here, knows the setting; an older one refuses to work with it."""
+    """Tell whether the installed torch knows `per_process_memory_fraction`; an older one refuses to start with it."""
     try:
         major, minor = version("torch").split(".")[:2]
     except PackageNotFoundError:
@@ -81,19 +73,12 @@ def _memory_can_be_shared() -> bool:
 
 
 def slots(n_jobs: Any, gpus: Any, share: float) -> int:
-    """Count the slots: as many as are asked for, or else as GPUs, or cores and free memory, allow; from 1 up.
+    """Count the slots: `n_jobs`, or for `auto` as many as GPUs, or cores and free memory, allow; from 1 up.
 
-    Args:
-        n_jobs: number, or `auto`.
-        gpus: see `visible_gpus`.
-        share: of a GPU, for each slot.
+    Each slot has `share` of a GPU. For `gpus` see `visible_gpus`. A ConfigError for other values.
 
-    Raises:
-        ConfigError: `n_jobs` is neither, or `gpus` nothing that it may be.
-
-    Examples:
-        >>> slots("auto", ["0", "1"], 0.5)
-        4
+    >>> slots("auto", ["0", "1"], 0.5)
+    4
     """
     if n_jobs != "auto":
         if type(n_jobs) is not int or n_jobs < 1:
@@ -109,19 +94,21 @@ def _slots_per_gpu(share: float) -> int:
 
 
 def cores() -> int:
-    """Count the cores that this process may use."""
+    """Count the cores that this process may use.
+
+    >>> cores() >= 1
+    True
+    """
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def environment(slot: int, slots: int, gpus: Sequence[str], share: float) -> dict[str, str]:
-    """Build the environment variables of a slot: its GPUs, its share of their memory, its number of threads.
+    """Build the environment variables of a slot (from 0): its GPUs, its share of their memory, its number of threads.
 
-    Args:
-        slot: counted from 0.
-        slots: their number.
-        gpus: ids; may be none.
-        share: of a GPU, for each slot; 0.5 puts two slots on one, each with half of its memory. Above 1, a slot has
-            several.
+    A `share` of 0.5 puts two slots on one GPU, each with half of its memory; above 1, a slot has several.
+
+    >>> environment(1, 4, ["0", "1"], 0.5)["CUDA_VISIBLE_DEVICES"]
+    '0'
     """
     result = {}
     if gpus:
@@ -129,7 +116,7 @@ def environment(slot: int, slots: int, gpus: Sequence[str], share: float) -> dic
         first = slot // _slots_per_gpu(share) * many
         result["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[(first + k) % len(gpus)] for k in range(many))
         if share < 1 and _memory_can_be_shared() and not any(name in os.environ for name in ALLOCATOR):
-            # Else a trial too large for its share would take the others' memory, and they fail in its place.
+            # Else a trial too large for its share takes the others' memory, and they fail in its place.
             result[ALLOCATOR[0]] = f"per_process_memory_fraction:{share * OF_ITS_SHARE:.4f}"
     if "OMP_NUM_THREADS" not in os.environ:
         result["OMP_NUM_THREADS"] = str(max(1, cores() // slots))

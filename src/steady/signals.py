@@ -1,12 +1,9 @@
 """Handling of Ctrl-C, SIGTERM and a closed terminal (SIGHUP): a command ends in one line, with exit code 128 + signal.
 
 Every command imports this before anything else (`catsweep.commands` does), and a process whose script is one of ours
-then handles them; other processes are left as they are. Until the command is at work, and while it imports what it
-works with, it ends on the spot: nothing could be lost, and libraries would swallow an exception, or wrap it. Later a
-signal raises KeyboardInterrupt, so that what is half done is put away; `catsweep.commands.guard` tells the end of it. A
-second signal ends it on the spot.
-
-Imported at each start, before anything could be handled: hardly any imports here.
+then handles them. Until the command is at work, and while it imports libraries, it ends on the spot: nothing could be
+lost, and libraries would swallow or wrap an exception. Later a signal raises KeyboardInterrupt, which
+`catsweep.commands.guard` reports; a second signal ends the command on the spot. Hardly any imports here.
 """
 
 import os
@@ -17,7 +14,7 @@ import traceback
 from types import FrameType, TracebackType
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-TOGETHER = 1.0  # seconds within which more are taken for the same: `timeout` sends one to a process and to its group
+TOGETHER = 1.0  # seconds in which more are taken for the same: `timeout` sends one to a process and to its group
 SOURCE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # where the scripts are
 PACKAGES = ("steady.", "catsweep.")  # whose modules are commands: python -m catsweep.tracking.sync
 SAID = "Interrupted."
@@ -25,29 +22,22 @@ SWEEPER = "hydra_plugins.steady_sweeper.steady_sweeper"
 
 
 class Interruption:
-    """A handler of signals that raises KeyboardInterrupt once.
+    """A handler of signals that raises KeyboardInterrupt once, and prints `said` when the process ends.
 
-    Args:
-        said: the line for people, when it has to end the process itself.
-
-    Attributes:
-        number: of the signal that came, if one did.
-
-    Example:
-        >>> handler = Interruption()
-        >>> handler.note(signal.SIGTERM)
-        >>> handler.code
-        143
+    >>> handler = Interruption()
+    >>> handler.note(signal.SIGTERM)
+    >>> handler.code
+    143
     """
 
     def __init__(self, said: str = SAID) -> None:
         self.said = said
-        self.number: int | None = None
+        self.number: int | None = None  # of the signal that came
         self._since = 0.0
         self._terminals = [stream for stream in (1, 2) if os.isatty(stream)]
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """Handle a signal, the way `signal.signal` calls it."""
+        """Handle a signal, for `signal.signal`."""
         if self.number is None:
             self.note(number)
             if _is_starting(frame):
@@ -57,7 +47,7 @@ class Interruption:
             self.leave()
 
     def note(self, number: int) -> None:
-        """Note that a signal came. Where the terminal has gone, what is still written goes nowhere, and is no error."""
+        """Record a signal. After SIGHUP, output to the terminal, which has gone, is discarded."""
         self.number, self._since = number, time.monotonic()
         if number == signal.SIGHUP:
             nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -67,36 +57,32 @@ class Interruption:
 
     @property
     def code(self) -> int:
-        """The code to exit with."""
+        """Exit code."""
         return 128 + (self.number or signal.SIGINT)
 
     def end(self) -> SystemExit:
-        """Print the line, and make what is to be raised."""
+        """Print the line, and get the exception to raise."""
         print(self.said, file=sys.stderr)
         return SystemExit(self.code)
 
     def leave(self) -> None:
-        """Print the line and end the process, whatever it does."""
+        """Print the line, and end the process at once."""
         os.write(2, f"{self.said}\n".encode())
         os._exit(self.code)
 
 
 class Command(Interruption):
-    """The handler of a command of ours.
-
-    Attributes:
-        at_work: whether anything could be lost.
-    """
+    """The handler of a command of ours."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.at_work = False
+        self.at_work = False  # whether anything could be lost
         self._process = os.getpid()
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """See `Interruption`."""
         if os.getpid() != self._process or os.environ.get("LOCAL_RANK", "0") != "0":
-            os._exit(128 + number)  # forked, or started for a further GPU: it is for the first process to say
+            os._exit(128 + number)  # forked, or started for a further GPU: the first process prints the line
         if self.number is None and not self.at_work:
             self.note(number)
             self.leave()
@@ -111,7 +97,7 @@ class Command(Interruption):
         print(readable("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)
 
     def unraisable(self, what: "sys.UnraisableHookArgs") -> None:
-        """Handle an interruption where none may be raised, for `sys.unraisablehook`; it would else be forgotten."""
+        """End the process on an interruption where none may be raised, for `sys.unraisablehook`."""
         if issubclass(what.exc_type, KeyboardInterrupt):
             self.leave()
         sys.__unraisablehook__(what)
@@ -120,9 +106,8 @@ class Command(Interruption):
 def ignored(number: int) -> bool:
     """Tell whether a signal is ignored, as SIGHUP under `nohup`.
 
-    Example:
-        >>> ignored(signal.SIGALRM)
-        False
+    >>> ignored(signal.SIGALRM)
+    False
     """
     return signal.getsignal(number) == signal.SIG_IGN
 
@@ -137,7 +122,7 @@ def _is_ours() -> bool:
 
 
 def _is_starting(frame: FrameType | None) -> bool:
-    """Tell if the script itself, or our sweeper, waits for an import; those of libraries, later, are work."""
+    """Tell if the script itself, or our sweeper, waits for an import; a library's, later, is work."""
     names = []
     while frame is not None:
         names.append(frame.f_globals.get("__name__", ""))

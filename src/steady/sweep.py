@@ -1,8 +1,4 @@
-"""One sweep from the command line to its results: what `hydra/sweeper=steady` does.
-
-Puts the parts together and holds no rules of its own: the space, the contract, the preflight, the search, the
-confirmation, the results.
-"""
+"""One sweep from the command line to its results: puts the parts together, and holds no rules of its own."""
 
 import logging
 import shlex
@@ -21,10 +17,10 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from optuna.trial import TrialState
 
-from steady.confirm.confirmation_stage import CONFIRMATION, ConfirmationStage, typical_seconds
+from steady.confirm.confirmation_stage import ConfirmationStage, typical_seconds
 from steady.exceptions import ConfigError, StorageError, StudyError
 from steady.options import read
-from steady.places import leave
+from steady.places import exit_with_message
 from steady.printing import say
 from steady.propose.checks import JobComposer, checked, recorded
 from steady.propose.sampling import Proposer, Samplers
@@ -38,7 +34,7 @@ from steady.run.study_opener import StudyOpener, command, has_finished, seed, st
 from steady.study import budget, meta, results
 from steady.study.artifacts import Artifacts
 from steady.study.leases import Leases, remove_side_study
-from steady.study.storage import shown
+from steady.study.storage import CONFIRMATION, shown
 from steady.study.storage_errors import ErrorTranslator
 from steady.watch.dry_run import print_dry_run
 from steady.watch.progress import ProgressReporter
@@ -54,15 +50,7 @@ def run(
     arguments: list[str],
     stop: Stop,
 ) -> None:
-    """Run a sweep, or go on with it.
-
-    Args:
-        raw: the keys of `hydra.sweeper`.
-        hydra_context: of Hydra.
-        task_function: what a trial calls with its configuration.
-        config: the composed configuration of the multirun.
-        arguments: task overrides of the command line.
-        stop: set by signals, see `interruption.ending`.
+    """Run or resume a sweep, from the keys of `hydra.sweeper`, the multirun's composed configuration and its overrides.
 
     Raises:
         SystemExit: 1 for a sweep that cannot go on, after saying why; 130 or 143 for one that was interrupted.
@@ -75,6 +63,7 @@ def run(
             raise ConfigError(" ".join(str(error).split())) from error
         space = Space.parse(options.params, arguments, options.conditions, options.custom_search_space)
         space = space.as_recorded(recorded(study_on_paper(options)))
+        log.info("Checking the space: a job is composed with each of its options")
         options = checked(options, space, config, hydra_context.config_loader)
         sweep = Sweep(JobFactory(options, space, hydra_context, task_function, config), stop)
         examples = list(JobComposer(space, config, hydra_context.config_loader).examples())
@@ -85,16 +74,12 @@ def run(
         else:
             sweep.run()
     except Exception as error:
-        leave(error, config)
+        exit_with_message(error, config)
 
 
 @dataclass
 class Sweep:
-    """One sweep: its parts, put together.
-
-    Raises:
-        StudyError: trials are to be pruned, and cannot be told which they are.
-    """
+    """The parts of one sweep. A StudyError if trials are to be pruned and the configuration has no node `trial`."""
 
     jobs: JobFactory
     stop: Stop = field(default_factory=Stop)
@@ -111,14 +96,8 @@ class Sweep:
             )
 
     def run(self) -> None:
-        """Search, confirm, record.
-
-        Raises:
-            StudyError: the study was made otherwise, or its trials keep failing.
-            SystemExit: see `run`.
-        """
-        # One that cannot be made is refused before anything is written.
-        Samplers(self.options.sampler, 0, self.space)(0)
+        """Search, confirm and record; a StudyError if the study was made otherwise, or its trials keep failing."""
+        Samplers(self.options.sampler, 0, self.space)(0)  # refused before anything is written
         study = self.opener.open()
         for name in (study.study_name, study.study_name + CONFIRMATION):
             remove_side_study(study._storage, name)
@@ -131,8 +110,6 @@ class Sweep:
         first = [] if study.trials else self.opener.first()
         print_dry_run(study, self.options, self.space, self._proposer(study), first)
 
-    # --- running
-
     def _search(self, study: optuna.Study, leases: Leases) -> None:
         sweep_dir = Path(meta.get(study, meta.SWEEP_DIR))
         total = self.options.n_trials
@@ -142,8 +119,8 @@ class Sweep:
             self.call_on_end(study, sweep_dir)  # a judge may be there that was not when it ended
             self._record(study)
             say(f"The study {study.study_name} is finished: {results.summary(study, self.names)}.")
-            more = f"for more, raise n_trials. Start another with {self.opener.naming}=NEWNAME."
-            say(f"It has all of its {total} trials; {more}")
+            more = f"raise n_trials. Start another with {self.opener.naming}=NEWNAME."
+            say(f"It has all of its {total} trials; for more, {more}")
             return
         executor = self.jobs.executor()
         stage = None
@@ -157,7 +134,7 @@ class Sweep:
                     stage.run(executor, self.limits, self.stop, progress)
         except BaseException:
             executor.close()
-            with suppress(StorageError):  # what ended the sweep is what is told
+            with suppress(StorageError):  # the error that ended the sweep is the one to raise
                 self._record(study)
             raise
         executor.close()
@@ -201,13 +178,13 @@ class Sweep:
         )
 
     def _reserved(self, study: optuna.Study) -> float:
-        """Seconds of the timeout that are the confirmation's."""
+        """Seconds of the timeout for the confirmation."""
         if self.options.confirm is None or self.options.timeout is None:
             return 0.0
         return self.options.confirmation_seconds(typical_seconds(study, self.options.trial_minutes))
 
     def limits(self, n_trials: int) -> Limits:
-        """Bounds of so many trials: `timeout` counts from the start of the command."""
+        """Get the bounds of so many trials: `timeout` counts from the start of the command."""
         timeout = self.options.timeout
         return Limits(
             n_trials,
@@ -217,8 +194,6 @@ class Sweep:
             max_failure_rate=self.options.max_failure_rate,
             window=self.options.slots,
         )
-
-    # --- results
 
     def _record(self, study: optuna.Study) -> None:
         board, runs = self.options.record / results.LEADERBOARD, Path(meta.get(study, meta.SWEEP_DIR))
@@ -252,25 +227,17 @@ class Sweep:
         say(f"Study: {self.options.record}. {self.options.next_step or look}")
 
     def _require_finished(self, study: optuna.Study, told: bool = False) -> None:
-        """Do not call a study finished in which no trial is; `told`: a table has said what they failed of.
-
-        Raises:
-            StudyError: saying what they failed of, and how to go on.
-        """
-        trials = study.get_trials(deepcopy=False)
+        """Raise a StudyError, with failures and remedy, if no trial is finished; `told`: a table has the failures."""
         if has_finished(study):
             return
-        timeout = self.options.timeout
+        trials, timeout = study.get_trials(deepcopy=False), self.options.timeout
         if timeout is not None and not any(trial.state.is_finished() for trial in trials):
             raise StudyError(
                 "No trial finished: the time was over before one did "
                 f"(hydra.sweeper.timeout={timeout:g} seconds from the start of the command). "
                 "Raise it; what is prepared by now takes no time again."
             )
-        said = [
-            f"No trial finished ({results.summary(study, self.names)}).",
-            "" if told else budget.failures(trials),
-        ]
+        said = [f"No trial finished ({results.summary(study, self.names)}).", "" if told else budget.failures(trials)]
         more = "Give the mended command: trials that failed before it do not count. If what was wrong is not in the "
         more += "command (code, photos, a driver), say so with 'hydra.sweeper.allow_change=[failures]'."
         if not budget.all_failed(trials):

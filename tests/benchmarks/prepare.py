@@ -25,8 +25,9 @@ from PIL import Image, ImageEnhance
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "src"))
 
+from tests.decoded import decode
+
 from catsweep.data.datamodule import TrainBatches
-from catsweep.data.decode import decode
 from catsweep.data.operations import Operation
 from catsweep.instantiation import instantiate
 from catsweep.prepare import faces, pipeline

@@ -19,8 +19,8 @@ from catsweep.metrics.distances import CachedFID, GivenFeatures, kernel_distance
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "src"))
 
+from catsweep.metrics.distances import Moments
 from catsweep.metrics.extractors import EfficientNetLite0, Extractor
-from catsweep.metrics.statistics import Moments
 from catsweep.synthetic.renderer import render
 
 SAMPLES, REALS, SIDE, ROUNDS = 512, 1400, 64, 2
@@ -60,7 +60,7 @@ def main() -> None:
     images = torch.from_numpy(render(REALS + SAMPLES, SIDE, seed=0).images)
     real_images, samples = images[:REALS], images[REALS:]
     with tempfile.TemporaryDirectory() as cache:
-        onnx, plain = EfficientNetLite0("onnx", cache_root=cache), EfficientNetLite0("torch")
+        onnx, plain = EfficientNetLite0(backend="onnx", cache_root=cache), EfficientNetLite0(backend="torch")
         probe = samples[:BATCH]
         difference = float((onnx(probe) - plain(probe)).norm() / plain(probe).norm())  # also warms both up
         real = extract(onnx, real_images)

@@ -17,7 +17,7 @@ from torch import Tensor
 from catsweep.data import datamodule
 from catsweep.data.datamodule import CatDataModule, PreparedCats
 from catsweep.data.operations import Brightness
-from catsweep.data.ready import IMAGES, ReadySet, Row, describe
+from catsweep.data.ready import IMAGES, ReadySet, Row, write_metadata
 from catsweep.data.sources import DemoCats, KaggleCats, Photos
 from catsweep.errors import ConfigError, DataError
 from catsweep.instantiation import instantiate
@@ -70,7 +70,7 @@ def prepared(tmp_path: Path) -> Path:
     folder.mkdir()
     draws = np.random.default_rng(0)
     np.save(folder / IMAGES, draws.integers(0, 256, (len(rows), 8, 8, 3), dtype=np.uint8))
-    describe(folder, rows, {"name": "prepared", "size": 8, "key": ""})
+    write_metadata(folder, rows, {"name": "prepared", "size": 8, "key": ""})
     return folder
 
 

@@ -17,19 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
+from tests.decoded import decode, decode_bytes
 
 from catsweep.data import decode as decode_module
 from catsweep.data import pixels
-from catsweep.data.decode import (
-    COST,
-    FORMATS,
-    MAX_SIDE,
-    Unreadable,
-    decode,
-    decode_bytes,
-    decoding,
-    read_bytes,
-)  # fmt: skip
+from catsweep.data.decode import COST, FORMATS, MAX_SIDE, Unreadable, decoding, read_bytes
 from catsweep.data.pixels import BACKGROUND, conversion
 from catsweep.data.threads import ByteSemaphore
 
@@ -57,9 +49,9 @@ def test_a_new_process_knows_all_formats(root: Path, picture: Picture, tmp_path:
     """Pillow loads most of its readers late; in this process writing the files has loaded them."""
     for form in FORMATS:
         (tmp_path / form).write_bytes(encoded(picture(), form))
-    code = "import sys; from catsweep.data.decode import decode; print([decode(file).shape for file in sys.argv[1:]])"
+    code = "import sys; from tests.decoded import decode; print([decode(file).shape for file in sys.argv[1:]])"
     command = [sys.executable, "-c", code, *(str(tmp_path / form) for form in FORMATS)]
-    environment = {**os.environ, "PYTHONPATH": str(root / "src")}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root / "src"), str(root)])}
     shapes = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
     assert shapes.strip() == str([(60, 80, 3)] * len(FORMATS))
 
@@ -304,13 +296,13 @@ def test_in_bands_it_comes_out_as_in_one_piece(
         image.putalpha(image.convert("L"))
     else:
         image = image.convert(mode)
-    wide = [np.asarray(image)] if mode in ("I;16", "F") else None
-    arguments = conversion(image), None if wide is None else pixels.grey_scale(image, b"", wide)
-    whole = pixels.to_rgb(image, orientation, *arguments)
+    whole, notes = pixels.to_rgb(image, b"", orientation, conversion(image))
     assert whole.shape == ((70, 50, 3) if orientation > 4 else (50, 70, 3))
     for band in (1, 71, 500):
         monkeypatch.setattr(pixels, "BAND", band)
-        np.testing.assert_array_equal(pixels.to_rgb(image, orientation, *arguments), whole)
+        banded, noted = pixels.to_rgb(image, b"", orientation, conversion(image))
+        np.testing.assert_array_equal(banded, whole)
+        assert noted == notes
 
 
 # --- HEIF, by its optional package ---------------------------------------------------------------------------------
@@ -365,10 +357,10 @@ def test_without_the_package_they_are_refused_with_the_remedy(
 def test_its_reader_is_loaded_only_when_it_is_needed(root: Path, heif: Callable[..., bytes], tmp_path: Path) -> None:
     (tmp_path / "x.heic").write_bytes(heif())
     code = (
-        "import sys; from catsweep.data.decode import decode; loaded = 'pillow_heif' in sys.modules\n"
+        "import sys; from tests.decoded import decode; loaded = 'pillow_heif' in sys.modules\n"
         "print(loaded, decode(sys.argv[1]).shape)"
     )
-    environment = {**os.environ, "PYTHONPATH": str(root / "src")}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root / "src"), str(root)])}
     command = [sys.executable, "-c", code, str(tmp_path / "x.heic")]
     said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
     assert said.strip() == "False (60, 80, 3)"

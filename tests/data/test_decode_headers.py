@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from tests.data import profiles
+from tests.decoded import decode_bytes
 
-from catsweep.data.decode import Photo, Unreadable, decode_bytes, decoding
+from catsweep.data.decode import Photo, Unreadable, decoding
 
 SWAPPED = profiles.rgb(profiles.BLUE, profiles.GREEN, profiles.RED)  # its red is blue
 PICTURE = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8).repeat(8, 0).repeat(8, 1)

@@ -10,9 +10,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
+from tests.decoded import decode_bytes
 
 from catsweep.data import decode
-from catsweep.data.decode import Unreadable, decode_bytes, decoding
+from catsweep.data.decode import Unreadable, decoding
 
 SORTS: dict[str, dict[str, Any]] = {
     "baseline": {},

@@ -7,14 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.decoded import decode_bytes
 
 from catsweep.data import files, sources
-from catsweep.data.decode import Unreadable, decode_bytes
-from catsweep.data.files import GROUPS, Folder, content_digest, digest, digests, reading, say_passed_over
+from catsweep.data.decode import Unreadable
+from catsweep.data.files import GROUPS, Folder, digest, digests, reading, say_passed_over
 from catsweep.data.landmarks import read as read_landmarks
 from catsweep.data.sources import SUFFIXES, DemoCats, photographed
 from catsweep.data.threads import ByteSemaphore
-from catsweep.synthetic.renderer import draw, landmarks_of
+from catsweep.synthetic.layers import landmarks_of
+from catsweep.synthetic.renderer import draw
 
 
 def test_a_folder_is_walked_in_the_order_of_names_and_read(folder: Path) -> None:
@@ -38,7 +40,7 @@ def test_digests_are_those_of_the_content_or_say_why_there_is_none(folder: Path)
     found = list(digests(photos, ["0.jpg", "link.jpg", "empty.jpg", "missing.jpg"]))
     known = hashlib.sha256((folder / "0.jpg").read_bytes()).hexdigest()
     assert found == [known, "not a regular file", "empty file", "cannot be opened"]
-    assert content_digest(photos, "0.jpg") == known
+    assert photos.digest("0.jpg") == known
 
 
 def test_the_digest_of_all_covers_names_content_and_what_is_beside(folder: Path) -> None:

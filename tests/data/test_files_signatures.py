@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from catsweep.data.decode import FORMATS
-from catsweep.data.files import START, hidden, why_not
+from catsweep.data.files import START, hidden, refusal
 
 
 @pytest.mark.parametrize("form", [*FORMATS, "MPO", "HEIF"])
@@ -19,7 +19,7 @@ def test_every_format_that_is_read_is_known_by_its_start(form: str, mode: str) -
         Image.new(mode, (40, 30)).save(buffer, form)
     except (OSError, KeyError, ValueError):
         pytest.skip(f"{form} has no mode {mode}")
-    assert why_not("photo", buffer.getvalue()[:START]) == ""
+    assert refusal("photo", buffer.getvalue()[:START]) == ""
 
 
 @pytest.mark.parametrize(
@@ -35,12 +35,12 @@ def test_every_format_that_is_read_is_known_by_its_start(form: str, mode: str) -
     ],
 )
 def test_what_is_no_image_is_passed_over_with_the_reason(data: bytes, reason: str) -> None:
-    assert why_not("name.X", data) == reason
+    assert refusal("name.X", data) == reason
 
 
 def test_camera_raw_is_no_tiff() -> None:
-    assert why_not("a.NEF", b"MM\0*" + bytes(60)) == "camera raw: save it as JPEG first"
-    assert why_not("a", b"MM\0*" + bytes(60)) == ""
+    assert refusal("a.NEF", b"MM\0*" + bytes(60)) == "camera raw: save it as JPEG first"
+    assert refusal("a", b"MM\0*" + bytes(60)) == ""
 
 
 def test_hidden_are_names_with_a_point_and_what_macos_adds() -> None:
@@ -54,10 +54,10 @@ def test_hidden_are_names_with_a_point_and_what_macos_adds() -> None:
 
 @given(data=st.binary(max_size=START), name=st.text(max_size=20))
 def test_any_start_is_an_image_or_has_a_reason(data: bytes, name: str) -> None:
-    assert isinstance(why_not(name, data), str)
+    assert isinstance(refusal(name, data), str)
 
 
 @pytest.mark.parametrize("suffix", [".cr2", ".NEF", ".dng"])
 def test_camera_raw_is_what_begins_like_it(suffix: str) -> None:
-    assert why_not("raw" + suffix, b"\xff\xd8\xff\xe0") == ""
-    assert why_not("raw" + suffix, b"II*\0\x10\0\0\0CR").startswith("camera raw")
+    assert refusal("raw" + suffix, b"\xff\xd8\xff\xe0") == ""
+    assert refusal("raw" + suffix, b"II*\0\x10\0\0\0CR").startswith("camera raw")

@@ -15,11 +15,11 @@ from catsweep.data.operations import (
     Operation,
     Recipe,
     Saturation,
-    account,
+    active_operations,
+    apply_recipe,
     brightness,
-    develop,
+    describe_recipe,
     draw,
-    usable,
 )
 from catsweep.errors import ConfigError
 from catsweep.synthetic.renderer import render
@@ -47,7 +47,7 @@ def numbers(n: int, operations: int, seed: int = 0) -> NDArray[np.float64]:
 def made(images: NDArray[np.uint8], operations: dict[str, Operation], size: int = 48, seed: int = 0) -> NDArray:
     recipe = draw(operations, brightness(images), numbers(len(images), len(operations), seed))
     out = np.zeros((len(images), size, size, 3), np.uint8)
-    develop(images, recipe, out)
+    apply_recipe(images, recipe, out)
     return out
 
 
@@ -126,7 +126,7 @@ def test_a_crop_shows_the_part_that_was_cut_out() -> None:
     ramp = np.broadcast_to(np.arange(200, dtype=np.uint8)[None, None, :, None], (1, 200, 200, 3)).copy()
     recipe = draw(always(Crop, 0.5), np.array([100.0]), np.array([[[0, 0, 0.4, 0.0]]]))
     out = np.zeros((1, 50, 50, 3), np.uint8)
-    develop(ramp, recipe, out)
+    apply_recipe(ramp, recipe, out)
     # Left edge at 0.4 of the 100 pixels of room; 100 pixels wide, averaged in pairs.
     np.testing.assert_allclose(out[0, 0, :, 0], 40 + 2 * np.arange(50) + 0.5, atol=0.6)
 
@@ -154,18 +154,18 @@ def test_images_are_independent_of_each_other() -> None:
     drawn = numbers(12, len(EACH))
     light = brightness(CATS.images)
     together, alone = np.zeros((2, 12, 32, 32, 3), np.uint8)
-    develop(CATS.images, draw(EACH, light, drawn), together)
+    apply_recipe(CATS.images, draw(EACH, light, drawn), together)
     for place in range(12):
         one = slice(place, place + 1)
-        develop(CATS.images[one], draw(EACH, light[one], drawn[one]), alone[one])
+        apply_recipe(CATS.images[one], draw(EACH, light[one], drawn[one]), alone[one])
     np.testing.assert_array_equal(together, alone)
 
 
 def test_one_image_can_be_the_origin_of_many() -> None:
     recipe = draw(EACH, np.repeat(brightness(CATS.images[:1]), 12), numbers(12, len(EACH)))
     from_one, from_many = np.zeros((2, 12, 32, 32, 3), np.uint8)
-    develop(CATS.images[:1], recipe, from_one)
-    develop(np.repeat(CATS.images[:1], 12, axis=0), recipe, from_many)
+    apply_recipe(CATS.images[:1], recipe, from_one)
+    apply_recipe(np.repeat(CATS.images[:1], 12, axis=0), recipe, from_many)
     np.testing.assert_array_equal(from_one, from_many)
     assert len({image.tobytes() for image in from_one}) > 9
 
@@ -193,7 +193,7 @@ def test_landmarks_go_where_the_pixels_go(amount: float, mirror: bool, seed: int
     picture = np.exp(-((x - spot[0]) ** 2 + (y - spot[1]) ** 2) / (2 * (side / 24) ** 2))
     images = np.rint(picture[None, ..., None].repeat(3, axis=-1) * 255).astype(np.uint8)
     out = np.zeros((1, 64, 64, 3), np.uint8)
-    develop(images, recipe, out)
+    apply_recipe(images, recipe, out)
     weight = out[0, ..., 0].astype(float) ** 2
     found = [(weight * axis).sum() / weight.sum() for axis in np.mgrid[:64, :64][::-1]]
     left, top, cut = recipe.corners(side)[0]
@@ -203,7 +203,7 @@ def test_landmarks_go_where_the_pixels_go(amount: float, mirror: bool, seed: int
 
 def test_the_account_tells_what_was_done_and_how_much() -> None:
     recipe = draw(EACH, np.full(200, 100.0), numbers(200, len(EACH)))
-    accounts = list(account(recipe, 96))
+    accounts = list(describe_recipe(recipe, 96))
     for place, (done, parameters) in enumerate(accounts):
         names = [] if done == "none" else done.split()
         assert names == [name for name in EACH if name != "none" and recipe.done[name][0][place]]
@@ -232,10 +232,10 @@ def test_what_cannot_be_is_refused(operation: type[Operation], probability: floa
 
 
 def test_what_never_happens_is_left_out_and_what_is_no_operation_refused() -> None:
-    assert list(usable({"a": Flip(0.0), "b": Flip(0.1)})) == ["b"]
-    assert usable(None) == {}
+    assert list(active_operations({"a": Flip(0.0), "b": Flip(0.1)})) == ["b"]
+    assert active_operations(None) == {}
     with pytest.raises(ConfigError, match="Expected operation contrast to name a class by _target_"):
-        usable({"contrast": {"probability": 0.5}})  # type: ignore[dict-item]
+        active_operations({"contrast": {"probability": 0.5}})  # type: ignore[dict-item]
 
 
 def test_an_operation_of_ones_own_needs_only_to_change_the_recipe() -> None:

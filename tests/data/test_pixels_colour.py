@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 from tests.data import profiles
+from tests.decoded import decode_bytes
 
 from catsweep.data import pixels
-from catsweep.data.decode import Photo, decode_bytes, decoding
+from catsweep.data.decode import Photo, decoding
 from catsweep.data.pixels import MAX_PROFILE, conversion
 
 SWAPPED = profiles.rgb(profiles.BLUE, profiles.GREEN, profiles.RED)  # its red is blue

@@ -17,7 +17,7 @@ from catsweep import folders as replacement
 from catsweep.data.ready import CARD, IMAGES, SHEET, Item, ReadySet, open_or_build
 from catsweep.errors import ConfigError, DataError, PlaceError, TakenError
 from catsweep.ownership import MARKER
-from steady.places import told
+from steady.places import translated_errors
 
 
 def folders(root: Path) -> list[str]:
@@ -106,7 +106,7 @@ def test_nothing_left_is_an_error_that_says_what_was_looked_for(fake: Callable, 
 def test_a_place_one_cannot_write_to_is_told_with_its_key(fake: Callable, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     cfg = OmegaConf.create({"data": {"root": str(tmp_path / "file")}})
-    with pytest.raises(PlaceError, match=r"file cannot be used: .* data\.root=DIR"), told(cfg):
+    with pytest.raises(PlaceError, match=r"file cannot be used: .* data\.root=DIR"), translated_errors(cfg):
         open_or_build(fake(), 16, tmp_path / "file", 0.1)
 
 

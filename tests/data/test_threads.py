@@ -1,10 +1,15 @@
+import platform
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
+import psutil
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from catsweep.data.threads import in_order, watched
+from catsweep.data.threads import ByteSemaphore, in_order, trim_heap, watched
 
 
 def test_results_come_in_the_order_of_the_tasks() -> None:
@@ -37,3 +42,66 @@ def test_an_error_of_the_work_is_raised_and_opencv_gets_its_threads_back() -> No
 def test_watching_changes_nothing_and_is_silent_where_nobody_looks(capfd: pytest.CaptureFixture[str]) -> None:
     assert list(watched(iter("abc"), 3, "title")) == ["a", "b", "c"]
     assert capfd.readouterr().err == ""
+
+
+@settings(max_examples=25)
+@given(sizes=st.lists(st.integers(0, 150), min_size=1, max_size=30), threads=st.integers(1, 8))
+def test_all_come_in_and_never_too_many_at_a_time(sizes: list[int], threads: int) -> None:
+    budget, lock, held, most = ByteSemaphore(100), threading.Lock(), [0], [0]
+
+    def work(size: int) -> None:
+        with budget.hold(size):
+            with lock:
+                held[0] += min(size, 100)
+                most[0] = max(most[0], held[0])
+            time.sleep(0)
+            with lock:
+                held[0] -= min(size, 100)
+
+    with ThreadPoolExecutor(threads) as pool:
+        assert len(list(pool.map(work, sizes, timeout=60))) == len(sizes)
+    assert most[0] <= 100
+    assert held[0] == 0
+
+
+def test_small_needs_are_met_at_the_same_time_and_a_large_one_is_not_overtaken() -> None:
+    budget, order, let_go = ByteSemaphore(100), [], threading.Event()
+
+    def wait(name: str, size: int) -> None:
+        with budget.hold(size):
+            order.append(name)
+            assert let_go.wait(30)
+
+    with ThreadPoolExecutor(4) as pool:
+        for name, size, there in (("first", 40, 1), ("second", 40, 2), ("large", 100, 2), ("third", 10, 2)):
+            pool.submit(wait, name, size)
+            until = time.monotonic() + 0.2
+            while time.monotonic() < until and len(order) < 3:
+                time.sleep(0.01)
+            assert len(order) == there
+        let_go.set()
+    assert order == ["first", "second", "large", "third"]
+
+
+def test_an_error_gives_back_what_was_held() -> None:
+    budget = ByteSemaphore(10)
+    with pytest.raises(ZeroDivisionError), budget.hold(10):
+        _ = 1 / 0
+    with budget.hold(10):
+        pass
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can give memory back")
+def test_freed_memory_is_given_back() -> None:
+    kept = [bytes(range(256)) * 256 for _ in range(1600)]  # 100 MiB in blocks of 64 KiB, which glibc keeps
+    last = kept.pop()
+    del kept
+    before = psutil.Process().memory_info().rss
+    trim_heap()
+    assert psutil.Process().memory_info().rss < before
+    assert last
+
+
+def test_where_memory_cannot_be_given_back_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ctypes.CDLL", lambda _: object())
+    trim_heap()

@@ -9,9 +9,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from tests import onnx_networks
 
-from catsweep import evaluation
 from catsweep.errors import MetricError
-from catsweep.export import bundle, digests
+from catsweep.export import bundle, digests, evaluation
 from catsweep.metrics.judge import FILE, read_judged
 from catsweep.metrics.scores import DEFAULT, SCORES
 

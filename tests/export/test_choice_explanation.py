@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from catsweep.export.choice import Explanation
-from catsweep.metrics.judge import RunScores
-from catsweep.opinion import Opinion
-from catsweep.selection import Candidate, Choice, Objective, Seeds, Trials
+from catsweep.metrics.judge import RunScores, StudyScores
+from catsweep.selection import FinishedTrials, Seeds
 from steady import printing
 from steady.confirm import confirmation
 from steady.confirm.confirmation import Confirmation
+from steady.study.select import Objective, ScoredTrial, TrialChoice
 
-BEST, OTHER, LAST = Candidate(1, (40.0, 0.2)), Candidate(0, (50.0, 0.9)), Candidate(2, (60.0, 0.1))
-TRIALS = Trials(
+BEST, OTHER, LAST = ScoredTrial(1, (40.0, 0.2)), ScoredTrial(0, (50.0, 0.9)), ScoredTrial(2, (60.0, 0.1))
+TRIALS = FinishedTrials(
     study="cats",
     objectives=(Objective("val/fid", maximise=False), Objective("val/ssim", maximise=True)),
     finished=(OTHER, BEST, LAST),
@@ -28,24 +28,28 @@ FOUND = Confirmation(
     objectives=("val/fid", "val/ssim"),
     directions=("minimize", "maximize"),
     candidates=(
-        confirmation.Candidate(0, OTHER.values, {1: (51.0, 0.8), 2: (53.0, 0.9)}),
-        confirmation.Candidate(1, BEST.values, {1: (54.0, 0.1), 2: (56.0, 0.3)}),
+        confirmation.ConfirmedTrial(0, OTHER.values, {1: (51.0, 0.8), 2: (53.0, 0.9)}),
+        confirmation.ConfirmedTrial(1, BEST.values, {1: (54.0, 0.1), 2: (56.0, 0.3)}),
     ),
     tied=(1,),
     considered=(1, 0),
 )
 
 
-NONE = Opinion({}, {})
+NONE = StudyScores({}, {})
 RECALL = {1: RunScores({"val/fid": 40.0, "val/recall": 0.125}), 0: RunScores({"val/recall": 0.5})}
 AGAIN = {0: {1: RunScores({"val/recall": 0.25}), 2: RunScores({"val/recall": 0.75})}}
 
 
 def explained(
-    chosen: Candidate, found: Confirmation | None, followed: bool = False, remark: str = "", opinion: Opinion = NONE
+    chosen: ScoredTrial,
+    found: Confirmation | None,
+    followed: bool = False,
+    remark: str = "",
+    opinion: StudyScores = NONE,
 ) -> Explanation:
     seeds = Seeds(chosen.number, found, followed, "the line")
-    return Explanation(TRIALS, Choice(chosen, "the reason"), Path("outputs/cats/1"), seeds, opinion, remark)
+    return Explanation(TRIALS, TrialChoice(chosen, "the reason"), Path("outputs/cats/1"), seeds, opinion, remark)
 
 
 def test_the_page_without_a_confirmation() -> None:
@@ -74,7 +78,7 @@ def test_the_page_with_one() -> None:
 
 
 def test_recall_stands_beside_the_objectives() -> None:
-    told = explained(BEST, FOUND, opinion=Opinion(RECALL, AGAIN))
+    told = explained(BEST, FOUND, opinion=StudyScores(RECALL, AGAIN))
     page = told.as_markdown()
     assert "| trial | val/fid ↓ | val/ssim ↑ | val/recall ↑ |" in page
     assert "| **1** | 40 | 0.2 | 0.125 |\n| 0 | 50 | 0.9 | 0.5 |" in page
@@ -116,7 +120,7 @@ def test_names_are_no_markup() -> None:
     )  # fmt: skip
     found = dataclasses.replace(FOUND, objectives=(f"{name}0", f"{name}1"))
     console = printing.console(width=300, file=io.StringIO())
-    Explanation(trials, Choice(BEST, name), Path(name), Seeds(1, found, False, name), NONE, name).print(console)
+    Explanation(trials, TrialChoice(BEST, name), Path(name), Seeds(1, found, False, name), NONE, name).print(console)
     said = console.file.getvalue()
     assert f"Pareto set of {name}" in said
     assert f"{name}0 under other seeds" in said

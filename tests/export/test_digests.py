@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from catsweep import evaluation, publish
+from catsweep import publish
 from catsweep.errors import ExportError
-from catsweep.export import bundle_images, digests, graphs, weights
+from catsweep.export import bundle_images, digests, evaluation, graphs, weights
 from catsweep.export.digests import READ, of, refuse_links, verify
 from catsweep.generate import model_source
 from catsweep.runs import CONFIG

@@ -1,4 +1,4 @@
-"""What a folder tells of its scores; `tests/test_evaluation.py` scores again with it."""
+"""What a folder tells of its scores; `test_evaluation.py` scores again with it."""
 
 import json
 from dataclasses import replace

@@ -9,7 +9,7 @@ from PIL import Image
 
 from catsweep.data.sources import Photos
 from catsweep.errors import ConfigError, DataError
-from catsweep.generate.own_photos import OwnPhotos, said
+from catsweep.generate.own_photos import OwnPhotos, list_reasons
 
 
 @pytest.fixture
@@ -75,5 +75,5 @@ def test_broken_photos_do_not_count(noisy) -> None:
 
 
 def test_a_few_reasons_are_said() -> None:
-    assert said({"a": "x", "b": "y"}) == "a (x); b (y)"
-    assert said(dict.fromkeys("abcd", "x")) == "a (x); b (x); c (x); and 1 more"
+    assert list_reasons({"a": "x", "b": "y"}) == "a (x); b (y)"
+    assert list_reasons(dict.fromkeys("abcd", "x")) == "a (x); b (x); c (x); and 1 more"

@@ -10,7 +10,7 @@ from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
 from catsweep.errors import ConfigError
-from catsweep.frozen_features import NETWORKS
+from catsweep.losses.frozen_features import NETWORKS
 from catsweep.losses.perceptual import PER_MSE, perceptual
 from catsweep.losses.reconstruction import REFERENCE_ERROR, l1, mse
 
@@ -92,7 +92,7 @@ def test_a_share_of_the_features_and_the_rest_of_l1():
 @pytest.mark.parametrize("network", NETWORKS)
 def test_the_constants_are_those_of_blurred_photos(network, photos):
     """What the docstring says was measured: at a squared error of 0.010, all depths save what `mse` saves."""
-    from catsweep.data.decode import decode
+    from tests.decoded import decode
 
     files = sorted((photos / "cats").glob("*.jpg"))[:24]
     target = torch.stack([_face(decode(file)) for file in files])

@@ -13,8 +13,14 @@ from torchmetrics.image.kid import poly_mmd
 
 from catsweep.errors import MetricError
 from catsweep.metrics import distances
-from catsweep.metrics.distances import CachedFID, GivenFeatures, frechet_distance, kernel_distance, nearest_distance
-from catsweep.metrics.statistics import Moments
+from catsweep.metrics.distances import (
+    CachedFID,
+    GivenFeatures,
+    Moments,
+    frechet_distance,
+    kernel_distance,
+    nearest_distance,
+)
 
 
 def draws(n: int, d: int, seed: int, offset: float = 0.0, scale: float = 1.0) -> Tensor:

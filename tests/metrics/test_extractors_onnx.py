@@ -1,6 +1,7 @@
 """The exported graph: made once, checked against torch each time, never trusted when damaged."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +11,8 @@ from torch import nn
 
 from catsweep.errors import MetricError, PlaceError
 from catsweep.metrics import extractors
-from catsweep.metrics.extractors import open_session
-from steady.places import told
+from catsweep.metrics.extractors import Extractor
+from steady.places import translated_errors
 
 SIZE = 8
 
@@ -21,11 +22,18 @@ def network(seed: int) -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
 
 
+def extract(seed: int, cache_root: Path | None, weights: str = "sha", name: str = "net") -> torch.Tensor:
+    """Features of network `seed` in ONNX Runtime."""
+    facts: dict[str, Any] = {"num_features": 4, "weights_sha256": weights, "size": SIZE, "resize": "none"}
+    extractor = Extractor(network(seed), name=name, **facts, backend="onnx", threads=1, cache_root=cache_root)
+    return extractor(torch.zeros(2, SIZE, SIZE, 3, dtype=torch.uint8))
+
+
 @pytest.fixture(scope="module")
 def exported() -> dict[int, bytes]:
     """Graphs of the networks 0 and 1. An export takes seconds."""
     with torch.inference_mode():  # as in a validation loop
-        return {seed: extractors._export(network(seed), SIZE) for seed in (0, 1)}
+        return {seed: extractors.export_onnx(network(seed), SIZE) for seed in (0, 1)}
 
 
 @pytest.fixture
@@ -37,7 +45,7 @@ def exports(monkeypatch: pytest.MonkeyPatch, exported: dict[int, bytes]) -> list
         calls.append(size)
         return exported[0]
 
-    monkeypatch.setattr(extractors, "_export", export)
+    monkeypatch.setattr(extractors, "export_onnx", export)
     return calls
 
 
@@ -52,10 +60,10 @@ def test_any_batch_size_gives_torch_s_features(exported: dict[int, bytes]) -> No
 
 def test_the_graph_is_exported_once(tmp_path: Path, exports: list[int]) -> None:
     for _ in range(3):
-        open_session(network(0), SIZE, "net", "sha", 1, tmp_path)
+        extract(0, tmp_path)
     assert exports == [SIZE]
     assert len(list(tmp_path.glob("net-*.onnx"))) == 1
-    open_session(network(0), SIZE, "net", "other sha", 1, tmp_path)
+    extract(0, tmp_path, "other sha")
     assert len(exports) == 2
 
 
@@ -63,11 +71,11 @@ def test_the_graph_is_exported_once(tmp_path: Path, exports: list[int]) -> None:
 def test_a_damaged_graph_is_exported_again(
     tmp_path: Path, exports: list[int], exported: dict[int, bytes], damage: str
 ) -> None:
-    open_session(network(0), SIZE, "net", "sha", 1, tmp_path)
+    extract(0, tmp_path)
     (path,) = tmp_path.glob("*.onnx")
     content = path.read_bytes()
     path.write_bytes({"empty": b"", "cut": content[:-40], "noise": b"\x07" * 400}.get(damage, exported[1]))
-    open_session(network(0), SIZE, "net", "sha", 1, tmp_path)
+    extract(0, tmp_path)
     assert path.read_bytes() == content
     assert len(exports) == 2
 
@@ -75,7 +83,7 @@ def test_a_damaged_graph_is_exported_again(
 @pytest.mark.parametrize("cached", [True, False])
 def test_a_graph_that_computes_something_else_is_refused(tmp_path: Path, exports: list[int], cached: bool) -> None:
     with pytest.raises(MetricError, match="backend=torch"):
-        open_session(network(1), SIZE, "net", "sha", 1, tmp_path if cached else None)
+        extract(1, tmp_path if cached else None)
     assert not list(tmp_path.glob("*.onnx"))
 
 
@@ -83,7 +91,7 @@ def test_without_a_cache_nothing_is_written(
     tmp_path: Path, exports: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    open_session(network(0), SIZE, "net", "sha", 1, None)
+    extract(0, None)
     assert exports == [SIZE]
     assert not list(tmp_path.iterdir())
 
@@ -97,12 +105,12 @@ def test_threads_are_torch_s_unless_given(exported: dict[int, bytes]) -> None:
 def test_a_cache_that_cannot_be_made_is_refused(tmp_path: Path, exports: list[int]) -> None:
     (tmp_path / "file").touch()
     cfg = OmegaConf.create({"metrics": {"cache_root": str(tmp_path / "file" / "cache")}})
-    with pytest.raises(PlaceError, match=r"file cannot be used: .* metrics\.cache_root=DIR"), told(cfg):
-        open_session(network(0), SIZE, "net", "sha", 1, tmp_path / "file" / "cache")
+    with pytest.raises(PlaceError, match=r"file cannot be used: .* metrics\.cache_root=DIR"), translated_errors(cfg):
+        extract(0, tmp_path / "file" / "cache")
 
 
 @pytest.mark.security
 def test_the_name_of_an_extractor_is_no_path(tmp_path: Path) -> None:
     """It may come from the configuration of somebody else, and begins the name of a file that is written."""
     with pytest.raises(MetricError, match="The name of an extractor must be a name"):
-        open_session(network(0), SIZE, "../../victim", "00", 1, tmp_path / "cache")
+        extract(0, tmp_path / "cache", name="../../victim")

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from catsweep.errors import MetricError
 from catsweep.images import to_float
 from catsweep.metrics import distances
+from catsweep.metrics.distances import Moments
 from catsweep.metrics.extractors import device_of
 from catsweep.metrics.scorer import FiniteImages, Scorer
 from catsweep.metrics.scores import MetricCard, require_comparable
-from catsweep.metrics.statistics import Moments
 from catsweep.models.generator import draw_latents, generate
 
 
@@ -379,10 +379,10 @@ def test_copies_of_training_photos_change_no_score(
 
 def test_finite_images_pass_untouched(tiny_reconstructor: Any) -> None:
     model = tiny_reconstructor().eval()
-    guarded, latents = FiniteImages(model), torch.randn(3, 4)
-    assert torch.equal(guarded.decode(latents), model.decode(latents))
-    assert torch.equal(guarded.reconstruct(model.decode(latents)), model.decode(latents))
-    assert (guarded.latent_size, guarded.image_size) == (4, 16)
+    guarded, latents = FiniteImages(model, model.decode), torch.randn(3, 4)
+    images = model.decode(latents)
+    assert torch.equal(guarded.decode(latents), images)
+    assert torch.equal(FiniteImages(model, model.reconstruct).decode(images), images)
     assert model in list(guarded.modules())
 
 
@@ -392,9 +392,9 @@ def test_one_value_that_is_not_finite_is_enough(tiny_reconstructor: Any, value: 
     images[1, 2, 3, 4] = value
     model = tiny_reconstructor()
     model.decode = model.reconstruct = lambda _: images
-    for draw in (FiniteImages(model).decode, FiniteImages(model).reconstruct):
+    for draw in (model.decode, model.reconstruct):
         with pytest.raises(MetricError, match="diverged"):
-            draw(images)
+            FiniteImages(model, draw).decode(images)
 
 
 def test_the_device_is_that_of_the_parameters(tiny_reconstructor: Any) -> None:

@@ -15,10 +15,10 @@ from torch import Tensor
 from catsweep.errors import MetricError
 from catsweep.export.intervals import of_draws
 from catsweep.instantiation import instantiate
-from catsweep.loaded import rebuild
 from catsweep.metrics.judge import NAMES, better
 from catsweep.metrics.scorer import Drawn, Scorer
 from catsweep.metrics.scores import DEFAULT, SCORES, MetricCard, ReconstructionScore, Score, require_comparable, score
+from catsweep.untrusted_config import rebuild
 
 CARD = MetricCard(
     metric="fid",

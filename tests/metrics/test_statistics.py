@@ -3,6 +3,7 @@
 import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from catsweep.errors import MetricError
-from catsweep.metrics.distances import pair_similarity
-from catsweep.metrics.statistics import Moments, Reference, reference_statistics
+from catsweep.metrics import extractors
+from catsweep.metrics.distances import Moments, pair_similarity
+from catsweep.metrics.statistics import Reference, reference_statistics
 
 
 @settings(max_examples=30, deadline=None)
@@ -89,7 +91,10 @@ def test_other_content_has_another_key(
 ) -> None:
     take(tiny_extractor(), tmp_path, images(24, seed=0))
     other = tiny_extractor(**facts)
-    monkeypatch.setattr(other, "_features", lambda pixels: other.network(pixels))  # no export for `auto`
+    # `auto` would export the network, which takes seconds.
+    session = SimpleNamespace(run=lambda _, feed: [other.network(torch.from_numpy(feed["images"])).numpy()])
+    monkeypatch.setattr(extractors, "export_onnx", lambda *_: b"")
+    monkeypatch.setattr(extractors, "open_graph", lambda *_: session)
     take(other, tmp_path, images(24, seed=0), **changes)
     assert other.seen == 24
     assert len(list(tmp_path.glob("*.safetensors"))) == 2

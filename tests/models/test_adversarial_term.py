@@ -120,10 +120,3 @@ def test_without_a_weight_there_is_nothing_to_learn(make_term):
 def test_a_loss_that_needs_a_gradient_penalty_is_refused(make_term):
     with pytest.raises(ConfigError, match="without which WassersteinGradientPenalty learns nothing"):
         make_term(loss=WassersteinGradientPenalty())
-
-
-def test_it_is_calibrated_by_photos(make_term):
-    given, term = list[torch.Tensor](), make_term(discriminator=Linear)
-    term.discriminator.calibrate = given.append
-    term.calibrate(photos := batch()[0])
-    assert given == [photos]

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from catsweep.errors import ConfigError
-from catsweep.frozen_features import FrozenFeatures
 from catsweep.images import to_float
 from catsweep.losses.adversarial import (
     AdversarialLoss,
@@ -18,7 +17,8 @@ from catsweep.losses.adversarial import (
     WassersteinGradientPenalty,
     r1_penalty,
 )
-from catsweep.models import dcgan
+from catsweep.losses.frozen_features import FrozenFeatures
+from catsweep.models import dcgan, optimization
 from catsweep.models.blocks import ResidualDown, ResidualOutput, ResidualUp
 from catsweep.models.discriminator import Discriminator, ProjectedDiscriminator
 from catsweep.models.generator import Generator, Reconstructor, draw_latents, generate
@@ -474,7 +474,7 @@ def test_a_projected_one_is_calibrated_once_on_photos_as_they_are(make_projected
 @pytest.mark.trains
 def test_all_processes_calibrate_by_the_photos_of_the_first(make_projected, batches, fit, monkeypatch):
     model, others, measured = make_projected(), to_float(batches(1, seed=7)[0]), list[torch.Tensor]()
-    monkeypatch.setattr(dcgan, "of_first_process", lambda trainer, images: others)
+    monkeypatch.setattr(optimization, "of_first_process", lambda trainer, images: others)
     model.discriminator.calibrate = measured.append
     fit(model, batches(1))
     assert len(measured) == 1

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from catsweep.errors import ConfigError
-from catsweep.frozen_features import FrozenFeatures
+from catsweep.losses.frozen_features import FrozenFeatures
 from catsweep.models.blocks import PlainDown, ResidualDown
 from catsweep.models.discriminator import Discriminator, PlainDiscriminator, ProjectedDiscriminator
 

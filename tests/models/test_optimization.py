@@ -10,7 +10,7 @@ from pytorch_lightning.callbacks import Timer
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from catsweep.models.optimization import build, decayed_groups, expected_steps, of_first_process, once_a_step
+from catsweep.models.optimization import build, decayed_groups, expected_steps, of_first_process
 
 LAYERS = [
     lambda: nn.Linear(2, 3),
@@ -124,13 +124,6 @@ def test_the_expected_length_of_a_run_follows_the_budget_that_ends_it_first(step
 @given(st.integers(0, 2000), st.floats(0, 100), st.floats(0.01, 2))
 def test_a_run_is_never_expected_to_be_shorter_than_it_is(step, elapsed, minutes):
     assert expected_steps(trainer_at(elapsed, minutes), step) >= max(1, step)
-
-
-def test_a_function_of_the_step_is_asked_once_a_step():
-    asked = []
-    once = once_a_step(lambda step: asked.append(step) or -step)
-    assert [once(step) for step in (0, 0, 1, 1, 1, 2, 1)] == [0, 0, -1, -1, -1, -2, -1]
-    assert asked == [0, 1, 2, 1]
 
 
 def test_the_length_of_a_run_is_asked_once_a_step_for_all_groups_of_parameters():

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from catsweep import loaded
+from catsweep import untrusted_config
 
 
 def part(target: str, **arguments: Any) -> dict[str, Any]:
@@ -81,7 +81,7 @@ SAVED = {
 def test_a_saved_configuration_builds_the_same_network(name: str) -> None:
     node, digest, total = SAVED[name]
     torch.manual_seed(0)
-    state = loaded.rebuild({"model": node}, "model").state_dict()
+    state = untrusted_config.rebuild({"model": node}, "model").state_dict()
     shapes = "\n".join(f"{key} {tuple(value.shape)}" for key, value in state.items())
     assert hashlib.sha256(shapes.encode()).hexdigest().startswith(digest)
     assert sum(value.double().sum().item() for value in state.values()) == pytest.approx(total, abs=1e-4)

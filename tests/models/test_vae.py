@@ -11,7 +11,7 @@ from catsweep.errors import ConfigError
 from catsweep.images import to_float
 from catsweep.losses.divergence import kl_normal
 from catsweep.losses.reconstruction import mse
-from catsweep.models import vae
+from catsweep.models import optimization
 from catsweep.models.generator import Generator, Reconstructor, draw_latents, evaluating, generate
 from catsweep.models.prior import AggregatePrior
 from catsweep.models.vae import VAE, warmed_up
@@ -378,7 +378,7 @@ def test_the_discriminator_rests_until_its_share_of_the_run_has_begun(make_vae, 
 @pytest.mark.trains
 def test_the_share_is_one_of_the_minutes_where_they_end_the_run(make_vae, make_term, batches, fit, monkeypatch):
     model = make_vae(adversarial=make_term(start=0.5))
-    monkeypatch.setattr(vae, "expected_steps", lambda trainer, step: 4)  # as it looks by the time that is left
+    monkeypatch.setattr(optimization, "expected_steps", lambda trainer, step: 4)  # as it looks by the time that is left
     seen = EachStep(lambda model: weights_of(model.adversarial))
     fit(model, batches(4), callbacks=[seen], max_epochs=2)
     assert same(seen.kept[1], seen.kept[0])
@@ -387,23 +387,30 @@ def test_the_share_is_one_of_the_minutes_where_they_end_the_run(make_vae, make_t
 
 @pytest.mark.trains
 def test_its_rate_and_beta_follow_the_batches_of_the_run(make_vae, make_term, batches, fit):
-    model, rates, betas = (
-        make_vae(
-            adversarial=make_term(start=0.5, optimizer=partial(torch.optim.SGD, lr=1.0)),
-            schedule=lambda step, total: 1 - step / total,
-            optimizer=partial(torch.optim.SGD, lr=1e-4),
-            beta=4.0,
-            beta_warmup=1.0,
-        ),
-        [],
-        [],
+    model = make_vae(
+        adversarial=make_term(start=0.5, optimizer=partial(torch.optim.SGD, lr=1.0)),
+        schedule=lambda step, total: 1 - step / total,
+        optimizer=partial(torch.optim.SGD, lr=1e-4),
+        beta=4.0,
+        beta_warmup=1.0,
     )
-    look = EachStep(lambda model: rates.append([o.param_groups[0]["lr"] for o in model.optimizers()]))
-    also = EachStep(lambda model: betas.append(model._beta_now()))
-    fit(model, batches(4), callbacks=[look, also], max_epochs=1)
-    assert [rate for rate, _ in rates] == pytest.approx([0.75e-4, 0.5e-4, 0.25e-4, 0.0])
-    assert [rate for _, rate in rates][2:] == pytest.approx([0.25, 0.0])
-    assert betas == pytest.approx([1.0, 2.0, 3.0, 4.0])
+    noted: list[dict[str, torch.Tensor]] = []
+    model.note = noted.append
+    look = EachStep(lambda model: [o.param_groups[0]["lr"] for o in model.optimizers()])
+    fit(model, batches(4), callbacks=[look], max_epochs=1)
+    assert [rate for rate, _ in look.kept] == pytest.approx([0.75e-4, 0.5e-4, 0.25e-4, 0.0])
+    assert [rate for _, rate in look.kept][2:] == pytest.approx([0.25, 0.0])
+    betas = [(v["train/loss"] - v["train/reconstruction"]).item() / v["train/kl"].item() for v in noted]
+    assert betas == pytest.approx([0.0, 1.0, 2.0, 3.0], rel=1e-3)
+
+
+@pytest.mark.trains
+def test_its_discriminator_is_calibrated_once_by_photos(make_vae, make_term, batches, fit):
+    model, given = make_vae(adversarial=make_term(start=0.0)), list[torch.Tensor]()
+    model.adversarial.discriminator.calibrate = given.append
+    fit(model, photos := batches(2), max_epochs=1)
+    assert len(given) == 1
+    assert any(torch.equal(given[0], to_float(batch)) for batch in photos)
 
 
 def reconstruction_error(model, images):

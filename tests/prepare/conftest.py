@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tests.data.conftest import fake, picture
 
 from catsweep.prepare.manifest import Record, rounded
-from catsweep.prepare.stage import Build, Done, Stage
+from catsweep.prepare.stage import Stage, StageBuilder, StageOutput
 
 __all__ = ["fake", "picture"]
 from catsweep.prepare.stage_cache import build
@@ -28,7 +28,7 @@ class Verified(Stage):
     def parameters(self) -> dict[str, Any]:
         return {"shapes": [image.shape for image in self.images]}
 
-    def run(self, build: Build) -> Iterator[Record]:
+    def run(self, build: StageBuilder) -> Iterator[Record]:
         for record, image in zip(build.inputs, self.images, strict=True):
             yield build.write(record, image) if record.kept else record
 
@@ -40,7 +40,7 @@ def soft(height: int, width: int, seed: int, channels: int = 3) -> NDArray[np.ui
 
 
 @pytest.fixture
-def verified(tmp_path: Path) -> Callable[..., Done]:
+def verified(tmp_path: Path) -> Callable[..., StageOutput]:
     """Makes a complete stage `verify`: one photo for each split; a split "" is a photo that is refused."""
 
     def verified(
@@ -50,7 +50,7 @@ def verified(tmp_path: Path) -> Callable[..., Done]:
         channels: int = 3,
         groups: Sequence[str] | None = None,
         place: Path = tmp_path / "0.verified",
-    ) -> Done:
+    ) -> StageOutput:
         records = []
         for number, split in enumerate(splits):
             group = groups[number] if groups else f"group-{number}"
@@ -70,7 +70,7 @@ class Zoomed(Verified):
 
 
 @pytest.fixture
-def zoomed(tmp_path: Path) -> Callable[..., Done]:
+def zoomed(tmp_path: Path) -> Callable[..., StageOutput]:
     """Makes a complete stage `zoom`, and `original`: a photo for each tuple of doubts."""
 
     def zoomed(
@@ -82,7 +82,7 @@ def zoomed(tmp_path: Path) -> Callable[..., Done]:
         ),
         groups: Sequence[str] | None = None,
         names: Sequence[str] | None = None,
-    ) -> Done:
+    ) -> StageOutput:
         records = tuple(
             Record(
                 "", f"cat-{n}", names[n] if names else f"cats/{n}.jpg", f"{n:064x}", groups[n] if groups else f"g{n}"

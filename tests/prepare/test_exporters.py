@@ -15,7 +15,7 @@ from catsweep.data.ready import Item, ReadySet, Row, open_or_build
 from catsweep.errors import ConfigError, PlaceError, TakenError
 from catsweep.prepare.exporters import CARD, Format, Images, Sample, choose, sample_key, write
 from catsweep.prepare.image_files import read_image
-from steady.places import told
+from steady.places import translated_errors
 
 
 @pytest.fixture
@@ -88,7 +88,10 @@ def test_a_failure_leaves_the_old_folder_whole_and_the_next_run_finishes(ready: 
     folder = write(ready, tmp_path / "loose", Images(".png"))
     before = snapshot(folder)
     cfg = OmegaConf.create({"root": str(tmp_path)})
-    with pytest.raises(PlaceError, match=r"loose cannot be written: no space is left.* root=DIR"), told(cfg):
+    with (
+        pytest.raises(PlaceError, match=r"loose cannot be written: no space is left.* root=DIR"),
+        translated_errors(cfg),
+    ):
         write(ready, folder, Failing(".png"))
     assert snapshot(folder) == before
     assert [file.name for file in sorted(tmp_path.glob("*loose*"))] == ["loose"]

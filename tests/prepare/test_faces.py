@@ -2,11 +2,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -105,53 +106,90 @@ class Counting:
         return self.classifier.detectMultiScale3(grey, step, *words, **options)
 
 
-def test_it_looks_at_less_than_half_of_all_windows(
-    cats: list[tuple[Pixels, Array]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def find_with(classifiers: list[Any], photo: Pixels) -> Face | None:
+    """Find with other classifiers, in a thread of its own, for each thread loads them once."""
+    with patch.object(faces, "load", lambda: classifiers), ThreadPoolExecutor(1) as pool:
+        return pool.submit(faces.find, photo).result()
+
+
+def test_it_looks_at_less_than_half_of_all_windows(cats: list[tuple[Pixels, Array]]) -> None:
     windows: list[float] = []
-    monkeypatch.setattr(faces, "_mine", faces._Mine())
     counting = [Counting(classifier, windows) for classifier in faces.load()]
-    monkeypatch.setattr(faces, "load", lambda: counting)
     tilted = np.asarray(np.rot90(cats[2][0]), np.uint8)
     for photo in (cats[0][0], tilted, np.full((240, 180, 3), 90, np.uint8)):
         windows.clear()
-        face = faces.find(np.ascontiguousarray(photo))
+        face = find_with(counting, np.ascontiguousarray(photo))
         looked = sum(windows)
         windows.clear()
-        grey = cv2.cvtColor(np.ascontiguousarray(photo), cv2.COLOR_RGB2GRAY)
+        grey = np.asarray(cv2.cvtColor(np.ascontiguousarray(photo), cv2.COLOR_RGB2GRAY), np.uint8)
         least = round(faces.LEAST * min(grey.shape))
         for angle in (0.0, *(faces.TURNS if face is None or face.angle else ())):
             for classifier in counting:
-                turned, _ = faces._turn(np.asarray(grey, np.uint8), angle)
                 classifier.detectMultiScale3(
-                    turned, 1.05, 3, minSize=(least, least), maxSize=(0, 0), outputRejectLevels=True
+                    turned(grey, angle), 1.05, 3, minSize=(least, least), maxSize=(0, 0), outputRejectLevels=True
                 )
         assert looked < sum(windows) / 2
 
 
+def turned(grey: Pixels, angle: float) -> Pixels:
+    """The photo, turned counter-clockwise on a sheet that holds all of it."""
+    height, width = grey.shape
+    turn = cv2.getRotationMatrix2D((width / 2, height / 2), angle, 1)
+    sheet = np.ceil(np.abs(turn[:, :2]) @ [width, height]).astype(int)
+    turn[:, 2] += (sheet - [width, height]) / 2
+    return np.asarray(cv2.warpAffine(grey, turn, sheet.tolist(), borderMode=cv2.BORDER_REPLICATE), np.uint8)
+
+
+class Spotting:
+    """A classifier that takes a bright spot for a face, but not in a photo of the shape `upright`."""
+
+    def __init__(self, upright: tuple[int, ...]) -> None:
+        self.upright = upright
+
+    def detectMultiScale3(self, grey: Pixels, step: float, neighbours: int, **options: Any) -> Any:
+        if grey.shape == self.upright and not neighbours:
+            return [], [], []
+        assert grey.max() > 100, "the spot is not on the sheet"
+        rows, columns = np.mgrid[: grey.shape[0], : grey.shape[1]] + 0.5
+        x, y = ((place * grey).sum() / grey.sum() for place in (columns, rows))
+        return [(x - 12, y - 12, 24, 24)], [], [1.0]
+
+
+@settings(deadline=None)
 @given(
-    angle=st.floats(-180, 180), width=st.integers(1, 90), height=st.integers(1, 90),
-    x=st.floats(0, 1), y=st.floats(0, 1),
+    angle=st.floats(-180, 180).filter(lambda angle: abs(angle) > 1), width=st.integers(10, 90),
+    height=st.integers(10, 90), x=st.floats(0, 1), y=st.floats(0, 1),
 )  # fmt: skip
-def test_turning_keeps_the_whole_photo_and_leads_back(
+def test_a_turned_photo_is_searched_whole_and_faces_are_given_in_the_photo(
     angle: float, width: int, height: int, x: float, y: float
 ) -> None:
-    grey = np.zeros((height, width), np.uint8)
-    turned, back = faces._turn(grey, angle)
-    place = np.array([x * width, y * height])
-    there = np.linalg.solve(back[:, :2], place - back[:, 2])
-    assert (there >= -1e-6).all()
-    assert (there <= np.array(turned.shape[::-1]) + 1e-6).all()
+    photo = np.zeros((height, width, 3), np.uint8)
+    left, top = 3 + round(x * (width - 10)), 3 + round(y * (height - 10))
+    photo[top : top + 4, left : left + 4] = 240
+    with patch.object(faces, "TURNS", (angle,)):
+        face = find_with([Spotting((height, width))] * 2, photo)
+    assert face is not None
+    assert (face.angle, face.side) == (angle, 24)
+    np.testing.assert_allclose([face.x, face.y], [left + 2, top + 2], atol=0.2)
 
 
-def test_turning_moves_pixels_where_the_matrix_says() -> None:
-    grey = np.zeros((80, 120), np.uint8)
-    grey[20:25, 90:95] = 240  # right of the middle: a turn counter-clockwise lifts it
-    turned, back = faces._turn(grey, 30)
-    rows, columns = np.mgrid[: turned.shape[0], : turned.shape[1]] + 0.5
-    x, y = (columns * turned).sum() / turned.sum(), (rows * turned).sum() / turned.sum()
-    assert y - turned.shape[0] / 2 < 22.5 - 40
-    np.testing.assert_allclose(back[:, :2] @ [x, y] + back[:, 2], [92.5, 22.5], atol=0.1)
+def test_photos_are_turned_counter_clockwise() -> None:
+    """Found after such a turn, a face lies clockwise: its right eye is the lower one."""
+    seen: list[Pixels] = []
+
+    class Recording(Spotting):
+        def detectMultiScale3(self, grey: Pixels, step: float, neighbours: int, **options: Any) -> Any:
+            seen.extend([grey] if not neighbours and grey.shape != self.upright else [])
+            return super().detectMultiScale3(grey, step, neighbours, **options)
+
+    photo = np.zeros((80, 120, 3), np.uint8)
+    photo[20:25, 90:95] = 240  # right of the middle: a turn counter-clockwise lifts it
+    with patch.object(faces, "TURNS", (30.0,)):
+        face = find_with([Recording((80, 120))] * 2, photo)
+    [sheet] = seen
+    assert (np.mgrid[: sheet.shape[0], : sheet.shape[1]][0] * sheet).sum() / sheet.sum() - sheet.shape[0] / 2 < 22 - 40
+    assert face is not None
+    assert face.eyes[1, 1] > face.eyes[0, 1]
 
 
 def test_the_eyes_are_in_the_upper_half_of_the_box_and_turn_with_it() -> None:
@@ -172,11 +210,36 @@ def test_confidence_grows_with_the_weight_and_is_less_for_turned_photos() -> Non
     assert all(0 < low < high < 1 for low, high in zip(turned, upright, strict=True))
 
 
-def test_boxes_on_which_both_cascades_agree_become_one() -> None:
-    one = [Face(50, 50, 40, 15, 1.5), Face(200, 50, 40, 15, 0.5)]
-    other = [Face(52, 48, 44, 15, 2.0), Face(200, 80, 40, 15, 1.0), Face(50, 50, 90, 15, 9.0)]
-    merged = faces._merged(one, other)
-    assert merged == [Face(51, 49, 42, 15, 3.5), one[1], other[1], other[2]]
+Box = tuple[float, float, float, float]  # centre x and y, side, weight
+
+
+class Seeing:
+    """A classifier whose first look finds a place of 40 pixels, and whose close look finds the boxes given."""
+
+    def __init__(self, place: tuple[float, float], *boxes: Box) -> None:
+        self.place, self.boxes = place, boxes
+
+    def detectMultiScale3(self, grey: Pixels, step: float, neighbours: int, **options: Any) -> Any:
+        (x, y), boxes = self.place, self.boxes
+        if not neighbours:
+            return [(x - 20, y - 20, 40, 40)], [], [0.0]
+        left, top = int(x - 20 * faces.AROUND), int(y - 20 * faces.AROUND)  # of the part that is looked at
+        found = [(x - side / 2 - left, y - side / 2 - top, side, side) for x, y, side, _ in boxes]
+        return found, [], [weight for *_, weight in boxes]
+
+
+@pytest.mark.parametrize(
+    ("other", "merged"),
+    [
+        ((102, 98, 44, 2.0), Face(101, 99, 42, 0, 3.5)),
+        ((100, 130, 40, 1.0), Face(100, 100, 40, 0, 1.5)),  # another place
+        ((100, 100, 90, 9.0), Face(100, 100, 90, 0, 9.0)),  # another size
+    ],
+)
+def test_boxes_on_which_both_cascades_agree_become_one(other: Box, merged: Face) -> None:
+    one = (100.0, 100.0, 40.0, 1.5)
+    photo = np.zeros((200, 240, 3), np.uint8)
+    assert find_with([Seeing((100, 100), one), Seeing((100, 100), other)], photo) == merged
 
 
 def test_cascades_that_are_not_there_are_an_error_with_a_remedy(

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from catsweep.errors import ConfigError
 from catsweep.prepare.manifest import MANIFEST, Record, check_kind, read_manifest, write_manifest, write_table
-from catsweep.prepare.stage import Done
+from catsweep.prepare.stage import StageOutput
 from steady.printing import readable_name
 
-Made = Callable[[Sequence[Record]], list[Done]]
+Made = Callable[[Sequence[Record]], list[StageOutput]]
 
 CAFE = b"caf\xe9.jpg".decode("utf-8", "surrogateescape")
 RECORDS = [
@@ -33,13 +33,13 @@ def made(tmp_path: Path) -> Made:
     """Two stages that share some records between them."""
     (tmp_path / "table").mkdir()
 
-    def stages(records: Sequence[Record]) -> list[Done]:
+    def stages(records: Sequence[Record]) -> list[StageOutput]:
         halves = []
         for number, half in enumerate((records[:1], records[1:])):
             folder = tmp_path / f"stage-{number}"
             folder.mkdir(exist_ok=True)
             write_manifest(folder / MANIFEST, half)
-            halves.append(Done(folder, tuple(half), {}))
+            halves.append(StageOutput(folder, tuple(half), {}))
         return halves
 
     return stages

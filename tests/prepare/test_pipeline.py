@@ -21,7 +21,7 @@ from catsweep.instantiation import instantiate
 from catsweep.prepare.image_files import encode
 from catsweep.prepare.manifest import Record, read_manifest
 from catsweep.prepare.pipeline import make, run
-from catsweep.prepare.stage import Build, Done, Stage
+from catsweep.prepare.stage import Stage, StageBuilder, StageOutput
 from catsweep.prepare.stages.original import Original
 
 
@@ -54,12 +54,12 @@ class Pass(Stage):
     def parameters(self) -> dict[str, Any]:
         return {"drop": self.drop}
 
-    def begin(self, root: Path, before: Done, may_run: bool = True) -> str | None:
+    def begin(self, root: Path, before: StageOutput, may_run: bool = True) -> str | None:
         self.began.append((root, before.folder.name))
         self.asked.append(may_run)
         return self.word
 
-    def run(self, build: Build) -> Iterable[Record]:
+    def run(self, build: StageBuilder) -> Iterable[Record]:
         self.ran += 1
         for record in build.inputs:
             yield record.refuse("dropped: by name") if self.drop in record.source else build.link(record)

@@ -14,20 +14,20 @@ from catsweep.data.ready import CARD, IMAGES, MANIFEST, ReadySet
 from catsweep.errors import PlaceError
 from catsweep.ownership import MARKER
 from catsweep.prepare.pipeline import publish
-from catsweep.prepare.stage import Done
+from catsweep.prepare.stage import StageOutput
 from catsweep.prepare.stage_cache import build
 from catsweep.prepare.stages.augment import Augment
 from catsweep.prepare.stages.resize import Resize
-from steady.places import told
+from steady.places import translated_errors
 
 SPLITS = ("train", "", "val", "train", "train")
 
 
 @pytest.fixture
-def stages(verified: Callable, tmp_path: Path) -> Callable[..., list[Done]]:
+def stages(verified: Callable, tmp_path: Path) -> Callable[..., list[StageOutput]]:
     """A preparation of five photos, one of them refused by a person, with two copies of each or none."""
 
-    def stages(copies: int = 3, size: int = 16) -> list[Done]:
+    def stages(copies: int = 3, size: int = 16) -> list[StageOutput]:
         first = verified(SPLITS, 20, 30)
         done = [first]
         if copies > 1:
@@ -150,7 +150,7 @@ def test_a_damaged_set_is_made_again(stages: Callable, tmp_path: Path) -> None:
 def test_a_place_one_cannot_write_to_is_an_error_with_the_remedy(stages: Callable, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     cfg = OmegaConf.create({"root": str(tmp_path / "file")})
-    with pytest.raises(PlaceError, match=r"root=DIR"), told(cfg):
+    with pytest.raises(PlaceError, match=r"root=DIR"), translated_errors(cfg):
         publish(stages(), tmp_path / "file" / "cats-16", "cats")
 
 

@@ -21,7 +21,7 @@ from catsweep.prepare import preparation_report
 from catsweep.prepare.manifest import Record
 from catsweep.prepare.pipeline import publish
 from catsweep.prepare.report_images import SHOWN
-from catsweep.prepare.stage import Build, Done, Stage
+from catsweep.prepare.stage import Stage, StageBuilder, StageOutput
 from catsweep.prepare.stage_cache import build
 from catsweep.prepare.stages.augment import Augment
 from catsweep.prepare.stages.original import Original
@@ -39,7 +39,7 @@ class Judge(Stage):
     def parameters(self) -> dict[str, Any]:
         return {"strict": True}
 
-    def run(self, build: Build) -> Iterable[Record]:
+    def run(self, build: StageBuilder) -> Iterable[Record]:
         places = {record.id: place for place, record in enumerate(build.inputs)}
 
         def judge(record: Record) -> tuple[Record, None]:
@@ -61,14 +61,14 @@ class Divide(Stage):
     def parameters(self) -> dict[str, Any]:
         return {}
 
-    def run(self, build: Build) -> Iterable[Record]:
+    def run(self, build: StageBuilder) -> Iterable[Record]:
         for place, record in enumerate(build.inputs):
             yield build.link(replace(record, split="val" if place >= len(build.inputs) - 2 else "train"))
 
 
 @dataclass(frozen=True)
 class Prepared:
-    done: list[Done]
+    done: list[StageOutput]
     ready: ReadySet
     page: Path
 
@@ -85,7 +85,7 @@ class Prepared:
 
 def prepare(root: Path, photos: Path, *more: Stage) -> Prepared:
     original = Original(Folder(photos, [".jpg"]))
-    inputs, done = original.inputs(), list[Done]()
+    inputs, done = original.inputs(), list[StageOutput]()
     for number, stage in enumerate([original, Judge(), Divide(), *more, Resize(16)]):
         before = done[-1].folder if done else root
         done.append(build(stage, root / f"{number}.{stage.folder}", before, inputs))
@@ -204,7 +204,7 @@ def test_a_group_in_both_splits_is_denounced(prepared: Prepared, tmp_path: Path)
 
 def test_equal_sets_have_equal_reports(prepared: Prepared) -> None:
     before = prepared.page.read_bytes()
-    opened = [Done.open(stage.folder) for stage in prepared.done]
+    opened = [StageOutput.open(stage.folder) for stage in prepared.done]
     prepared.page.unlink()
     preparation_report.write([stage for stage in opened if stage], ReadySet.open(prepared.ready.path))
     assert prepared.page.read_bytes() == before

@@ -28,7 +28,7 @@ def test_every_value_is_counted_within_the_plot(values: list[float]) -> None:
 def test_bins_have_round_edges_and_their_counts() -> None:
     chart = histogram("size", [310, 319, 320, 480], " px")
     assert [bar.title for bar in chart.bars] == ["310 to 320 px: 2", "320 to 330 px: 1", "470 to 480 px: 1"]
-    assert chart.top == 2
+    assert (chart.title, chart.top) == ("size", 2)
     assert [bar.height for bar in chart.bars] == [HEIGHT, HEIGHT / 2, HEIGHT / 2]
     assert chart.note == "median 320 px; 5 % are below 311, 5 % above 456"
 

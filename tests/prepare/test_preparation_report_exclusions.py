@@ -7,13 +7,13 @@ import pytest
 
 from catsweep.prepare import preparation_report
 from catsweep.prepare.manifest import Record
-from catsweep.prepare.stage import Done
+from catsweep.prepare.stage import StageOutput
 from catsweep.prepare.stage_cache import by_count, summary
 
 
-def stage(name: str, records: Iterable[Record], **keeping: str) -> Done:
+def stage(name: str, records: Iterable[Record], **keeping: str) -> StageOutput:
     words = {kind.replace("_", " "): word for kind, word in keeping.items()}
-    return Done(Path(name), tuple(records), {"stage": name, "keeping": words})
+    return StageOutput(Path(name), tuple(records), {"stage": name, "keeping": words})
 
 
 def record(name: str, number: int, reason: str = "", *doubts: str) -> Record:
@@ -22,7 +22,7 @@ def record(name: str, number: int, reason: str = "", *doubts: str) -> Record:
 
 
 @pytest.fixture
-def done() -> list[Done]:
+def done() -> list[StageOutput]:
     """Ten photos: one is empty, one small, three are in doubt for one or two reasons."""
     small, wrong = "photo too small: 9 x 9", "empty file"
     cut, lost, near = "cut off: 50 %", "no face found: the middle", "near-duplicate: of 3.jpg"
@@ -39,7 +39,7 @@ def done() -> list[Done]:
     ]
 
 
-def test_each_reason_is_counted_with_what_keeps_such_photos(done: list[Done]) -> None:
+def test_each_reason_is_counted_with_what_keeps_such_photos(done: list[StageOutput]) -> None:
     left = preparation_report.count_exclusions(done)
     assert (left.found, left.used) == (10, 4)
     assert [(loss.stage, loss.kind, loss.count, loss.keeping) for loss in left.losses] == [
@@ -51,14 +51,14 @@ def test_each_reason_is_counted_with_what_keeps_such_photos(done: list[Done]) ->
     ]
 
 
-def test_the_log_names_them(done: list[Done]) -> None:
+def test_the_log_names_them(done: list[StageOutput]) -> None:
     first, *table, _ = preparation_report.exclusion_lines(preparation_report.count_exclusions(done))
     assert "4 OF 10 PHOTOS (40.0 %)" in first
     assert table[0].split() == ["2", "verify:", "cut", "off", "zoom.whole=always"]
     assert table[2].split() == ["1", "original:", "empty", "file", "nothing"]
 
 
-def test_links_pipes_and_texts_are_no_photos(done: list[Done]) -> None:
+def test_links_pipes_and_texts_are_no_photos(done: list[StageOutput]) -> None:
     before = preparation_report.count_exclusions(done)
     other = [record("original", 10, "not an image: none of JPEG"), record("original", 11, "not a regular file: a pipe")]
     more = [replace(done[0], records=(*done[0].records, *other)), *done[1:]]
@@ -90,13 +90,13 @@ def test_copies_of_a_photo_are_one_photo() -> None:
 
 def test_one_image_is_no_images() -> None:
     card = {"stage": "x", "counts": {"records": 1, "kept": 1, "doubtful": 0, "refused": {}}}
-    assert summary(Done(Path(), (), card)) == "x: 1 image, 1 kept"
+    assert summary(StageOutput(Path(), (), card)) == "x: 1 image, 1 kept"
 
 
 def test_reasons_are_in_the_same_order_when_they_are_read_again() -> None:
     refused = {"b": 1, "empty file": 3, "a": 1, "z": 7}
     card = {"stage": "x", "counts": {"records": 12, "kept": 0, "doubtful": 0, "refused": refused}}
     again = json.loads(json.dumps(card, sort_keys=True))
-    assert summary(Done(Path(), (), card)) == summary(Done(Path(), (), again))
-    assert "(7 z, 3 empty file, 1 a, 1 b)" in summary(Done(Path(), (), again))
+    assert summary(StageOutput(Path(), (), card)) == summary(StageOutput(Path(), (), again))
+    assert "(7 z, 3 empty file, 1 a, 1 b)" in summary(StageOutput(Path(), (), again))
     assert by_count({}) == []

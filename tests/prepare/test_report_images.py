@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from catsweep.prepare.image_files import encode
 from catsweep.prepare.manifest import Record
 from catsweep.prepare.report_images import KINDS, SHOWN, Picture, StageImages, data_uri, grouped
-from catsweep.prepare.stage import Done
+from catsweep.prepare.stage import StageOutput
 
 
 def read(uri: str) -> NDArray[np.uint8]:
@@ -60,16 +60,16 @@ def test_reasons_without_end_do_not_make_a_page_without_end() -> None:
     assert len(groups[-1].pictures) == SHOWN
 
 
-def stage(folder: Path, name: str, records: list[Record], colours: dict[str, int]) -> Done:
+def stage(folder: Path, name: str, records: list[Record], colours: dict[str, int]) -> StageOutput:
     """A stage with plain images of these greys."""
     folder.mkdir()
     for identity, grey in colours.items():
         (folder / f"{identity}.png").write_bytes(encode(np.full((8, 8, 3), grey, np.uint8), ".png"))
-    return Done(folder, tuple(records), {"stage": name, "counts": {"doubtful": 0}, "parameters": {}})
+    return StageOutput(folder, tuple(records), {"stage": name, "counts": {"doubtful": 0}, "parameters": {}})
 
 
 @pytest.fixture
-def album(tmp_path: Path) -> StageImages:
+def images(tmp_path: Path) -> StageImages:
     first = [Record("original", name, f"{name}.jpg", file=f"{name}.png") for name in ("a", "b")]
     kept, other = (
         first[0],
@@ -82,29 +82,29 @@ def album(tmp_path: Path) -> StageImages:
     return StageImages([
         stage(tmp_path / "first", "original", first, {"a": 50, "b": 100}),
         stage(tmp_path / "second", "second", [kept, other], {"a": 150}),
-        Done(array, (last,), {"stage": "third"}),
+        StageOutput(array, (last,), {"stage": "third"}),
     ])  # fmt: skip
 
 
-def test_a_refused_image_is_shown_as_it_came_to_the_stage_beside_what_it_was_compared_with(album: StageImages) -> None:
-    shown = album.picture(1, album.done[1].records[1], "copy: of a.jpg", out=True)
+def test_a_refused_image_is_shown_as_it_came_to_the_stage_beside_what_it_was_compared_with(images: StageImages) -> None:
+    shown = images.picture(1, images.outputs[1].records[1], "copy: of a.jpg", out=True)
     assert np.abs(read(shown.uri).astype(int) - 100).max() <= 2
     assert np.abs(read(shown.beside).astype(int) - 50).max() <= 2
     assert (shown.source, shown.note, shown.out) == ("b.jpg", "of a.jpg", True)
 
 
-def test_a_kept_image_is_shown_as_the_stage_left_it(album: StageImages) -> None:
-    shown = album.picture(1, album.done[1].records[0], "small face", out=False)
+def test_a_kept_image_is_shown_as_the_stage_left_it(images: StageImages) -> None:
+    shown = images.picture(1, images.outputs[1].records[0], "small face", out=False)
     assert np.abs(read(shown.uri).astype(int) - 150).max() <= 2
     assert (shown.beside, shown.note) == ("", "")
 
 
-def test_before_the_first_stage_there_is_no_image(album: StageImages) -> None:
-    assert album.picture(0, Record("original", "c", "c.jpg").refuse("empty file"), "empty file", out=True).uri == ""
+def test_before_the_first_stage_there_is_no_image(images: StageImages) -> None:
+    assert images.picture(0, Record("original", "c", "c.jpg").refuse("empty file"), "empty file", out=True).uri == ""
 
 
-def test_images_in_an_array_are_found(album: StageImages) -> None:
-    image = album.image(2, "a")
+def test_images_in_an_array_are_found(images: StageImages) -> None:
+    image = images.image(2, "a")
     assert image is not None
     assert (image == 200).all()
-    assert album.image(2, "b") is None
+    assert images.image(2, "b") is None

@@ -25,7 +25,7 @@ from catsweep.prepare import stage as module
 from catsweep.prepare import stage_cache
 from catsweep.prepare.image_files import Pixels, encode, on_white, read_image, thumbnail
 from catsweep.prepare.manifest import MANIFEST, Record, write_manifest
-from catsweep.prepare.stage import CARD, JOURNAL, SHEET, Build, Done, Stage  # fmt: skip
+from catsweep.prepare.stage import CARD, JOURNAL, SHEET, Stage, StageBuilder, StageOutput  # fmt: skip
 from catsweep.prepare.stage_cache import build, is_current, summary
 
 N = 3
@@ -44,7 +44,7 @@ class Brighten(Stage):
     def parameters(self) -> dict[str, Any]:
         return {"by": self.by}
 
-    def run(self, build: Build) -> Iterable[Record]:
+    def run(self, build: StageBuilder) -> Iterable[Record]:
         self.runs += 1
         return build.each(lambda record: self.work(record, build.read(record)))
 
@@ -66,7 +66,7 @@ def image(seed: int) -> Pixels:
 def inputs(folder: Path, sources: Sequence[str] = ("a", "odd", "bad", "same"), seed: int = 0) -> tuple[Record, ...]:
     """Records as a stage before left them, and its files."""
     folder.mkdir(parents=True, exist_ok=True)
-    desk = Build(Brighten(), folder, folder, ())
+    desk = StageBuilder(Brighten(), folder, folder, ())
     records = [Record("before", f"id-{source}", f"{source}.jpg", f"{n:064x}") for n, source in enumerate(sources)]
     return tuple(desk.write(record, image(seed + number)) for number, record in enumerate(records))
 
@@ -81,16 +81,16 @@ def before(tmp_path: Path) -> tuple[Path, tuple[Record, ...]]:
 
 
 @pytest.fixture
-def made(tmp_path: Path, before: tuple[Path, tuple[Record, ...]]) -> Callable[..., Done]:
+def made(tmp_path: Path, before: tuple[Path, tuple[Record, ...]]) -> Callable[..., StageOutput]:
     """Makes stage `brighten`."""
 
-    def made(stage: Stage | None = None, folder: Path = tmp_path / "1.brightened", records: Any = None) -> Done:
+    def made(stage: Stage | None = None, folder: Path = tmp_path / "1.brightened", records: Any = None) -> StageOutput:
         return build(stage or Brighten(), folder, before[0], before[1] if records is None else records)
 
     return made
 
 
-def test_a_folder_holds_images_manifest_sheet_and_card(made: Callable[..., Done], before: Any) -> None:
+def test_a_folder_holds_images_manifest_sheet_and_card(made: Callable[..., StageOutput], before: Any) -> None:
     done = made()
     assert sorted(content(done.folder)) == [MARKER, CARD, SHEET, "id-a.png", "id-odd.png", "id-same.png", MANIFEST]
     assert [record.source for record in done.records] == ["a.jpg", "odd.jpg", "bad.jpg", "same.jpg"]
@@ -106,7 +106,7 @@ def test_a_folder_holds_images_manifest_sheet_and_card(made: Callable[..., Done]
     assert not list(done.folder.parent.glob(".*"))
 
 
-def test_a_stage_is_made_again_only_if_something_changed(made: Callable[..., Done], before: Any) -> None:
+def test_a_stage_is_made_again_only_if_something_changed(made: Callable[..., StageOutput], before: Any) -> None:
     made()
     same = Brighten()
     assert is_current(same, made(same), before[1])
@@ -126,7 +126,7 @@ def test_a_stage_is_made_again_only_if_something_changed(made: Callable[..., Don
     ],
 )  # fmt: skip
 def test_a_changed_input_is_worked_on_again_and_no_other(
-    made: Callable[..., Done], before: Any, tmp_path: Path, change: dict[str, Any]
+    made: Callable[..., StageOutput], before: Any, tmp_path: Path, change: dict[str, Any]
 ) -> None:
     made()
     changed = (replace(before[1][0], **change), *before[1][1:])
@@ -137,14 +137,14 @@ def test_a_changed_input_is_worked_on_again_and_no_other(
     assert content(done.folder) == content(fresh.folder)
 
 
-def test_the_mark_of_an_input_does_not_matter(made: Callable[..., Done], before: Any) -> None:
+def test_the_mark_of_an_input_does_not_matter(made: Callable[..., StageOutput], before: Any) -> None:
     made()
     stage = Brighten()
     made(stage, records=tuple(replace(record, mark="other") for record in before[1]))
     assert stage.worked == []
 
 
-def test_photos_may_come_and_go(made: Callable[..., Done], before: Any, tmp_path: Path) -> None:
+def test_photos_may_come_and_go(made: Callable[..., StageOutput], before: Any, tmp_path: Path) -> None:
     made()
     stage = Brighten()
     fewer = before[1][:2]
@@ -162,7 +162,7 @@ def test_photos_may_come_and_go(made: Callable[..., Done], before: Any, tmp_path
 
 
 def test_the_code_that_a_stage_names_is_part_of_its_key(
-    made: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made: Callable[..., StageOutput], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code = tmp_path / "code"
     shutil.copytree(files.SOURCE, code, ignore=shutil.ignore_patterns("__pycache__"))
@@ -181,9 +181,9 @@ def test_the_code_that_a_stage_names_is_part_of_its_key(
         assert len(stage.worked) == times
 
 
-def test_a_part_of_the_method_may_be_all_that_an_image_depends_on(made: Callable[..., Done]) -> None:
+def test_a_part_of_the_method_may_be_all_that_an_image_depends_on(made: Callable[..., StageOutput]) -> None:
     class Part(Brighten):
-        def run(self, build: Build) -> Iterable[Record]:
+        def run(self, build: StageBuilder) -> Iterable[Record]:
             return build.each(lambda record: self.work(record, build.read(record)), method={"own": 1})
 
     made(Part(1))
@@ -192,7 +192,9 @@ def test_a_part_of_the_method_may_be_all_that_an_image_depends_on(made: Callable
     assert stage.worked == []
 
 
-def test_an_error_in_the_middle_loses_no_image_that_was_finished(made: Callable[..., Done], tmp_path: Path) -> None:
+def test_an_error_in_the_middle_loses_no_image_that_was_finished(
+    made: Callable[..., StageOutput], tmp_path: Path
+) -> None:
     class Failing(Brighten):
         def work(self, record: Record, image: Pixels) -> tuple[Record, Pixels | None]:
             if "bad" in record.source:
@@ -209,7 +211,7 @@ def test_an_error_in_the_middle_loses_no_image_that_was_finished(made: Callable[
     assert content(done.folder) == content(made(Brighten(), tmp_path / "fresh").folder)
 
 
-def test_nothing_left_is_an_error_that_says_why(made: Callable[..., Done], tmp_path: Path) -> None:
+def test_nothing_left_is_an_error_that_says_why(made: Callable[..., StageOutput], tmp_path: Path) -> None:
     records = inputs(tmp_path / "0.before", ["bad-1", "bad-2"])
     with pytest.raises(DataError, match=r"left after stage brighten, but all were left out: 2 bad\. Loosen"):
         made(records=records)
@@ -232,7 +234,7 @@ def test_nothing_left_is_an_error_that_says_why(made: Callable[..., Done], tmp_p
     ],
 )
 def test_a_damaged_folder_is_made_again(
-    made: Callable[..., Done], tmp_path: Path, damage: Callable[[Path], None], again: list[str] | int
+    made: Callable[..., StageOutput], tmp_path: Path, damage: Callable[[Path], None], again: list[str] | int
 ) -> None:
     done = made()
     whole = content(done.folder)
@@ -243,7 +245,7 @@ def test_a_damaged_folder_is_made_again(
 
 
 def test_an_image_that_was_changed_since_is_not_taken_over(
-    made: Callable[..., Done], before: Any, tmp_path: Path
+    made: Callable[..., StageOutput], before: Any, tmp_path: Path
 ) -> None:
     done = made()
     shutil.copy(done.folder / "id-odd.png", done.folder / "id-a.png")
@@ -390,7 +392,7 @@ def test_a_torn_journal_costs_only_what_it_lost(
     assert lost - 1 <= len(again.worked) <= lost  # one: of which only the end of the line is missing
 
 
-def test_what_follows_a_torn_line_is_not_lost(made: Callable[..., Done], tmp_path: Path) -> None:
+def test_what_follows_a_torn_line_is_not_lost(made: Callable[..., StageOutput], tmp_path: Path) -> None:
     killed_at("write_manifest", made)
     (journal,) = tmp_path.glob(f".*/{JOURNAL}")
     journal.write_bytes(journal.read_bytes()[:-40])
@@ -400,7 +402,9 @@ def test_what_follows_a_torn_line_is_not_lost(made: Callable[..., Done], tmp_pat
     assert stage.worked == []
 
 
-def test_what_is_left_of_other_builds_goes_when_one_is_complete(made: Callable[..., Done], tmp_path: Path) -> None:
+def test_what_is_left_of_other_builds_goes_when_one_is_complete(
+    made: Callable[..., StageOutput], tmp_path: Path
+) -> None:
     for by in (20, 30):
         killed_at("adopt", partial(made, Brighten(by)))
     assert len(list(tmp_path.glob(".*.partial"))) == 2
@@ -408,7 +412,7 @@ def test_what_is_left_of_other_builds_goes_when_one_is_complete(made: Callable[.
     assert not list(tmp_path.glob(".*.partial"))
 
 
-def test_a_complete_build_that_was_not_renamed_is_not_done_again(made: Callable[..., Done]) -> None:
+def test_a_complete_build_that_was_not_renamed_is_not_done_again(made: Callable[..., StageOutput]) -> None:
     killed_at("adopt", made)
     stage = Brighten()
     made(stage)
@@ -512,7 +516,7 @@ def test_a_thumbnail_holds_the_whole_image(shape: tuple[int, int], inside: tuple
 
 
 def test_where_there_are_no_links_files_are_copied(
-    made: Callable[..., Done], before: Any, monkeypatch: pytest.MonkeyPatch
+    made: Callable[..., StageOutput], before: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(*_: object) -> None:
         raise PermissionError(1, "no links here")
@@ -526,7 +530,7 @@ def test_where_there_are_no_links_files_are_copied(
 
 @pytest.mark.security
 @pytest.mark.parametrize("is_made", [True, False])
-def test_a_folder_of_the_user_is_not_replaced(made: Callable[..., Done], tmp_path: Path, is_made: bool) -> None:
+def test_a_folder_of_the_user_is_not_replaced(made: Callable[..., StageOutput], tmp_path: Path, is_made: bool) -> None:
     folder = made().folder if is_made else tmp_path / "1.brightened"
     folder.mkdir(exist_ok=True)
     (folder / "holiday.jpg").write_text("mine")

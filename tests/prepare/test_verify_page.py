@@ -1,25 +1,31 @@
+import asyncio
+import gc
 import http.client
 import json
 import logging
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from warnings import catch_warnings, simplefilter
 
 import pytest
+import uvicorn
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 from tests.foreign import attack
 
 from catsweep.prepare import verify_page
-from catsweep.prepare.stage import Done
+from catsweep.prepare.stage import StageOutput
 from catsweep.prepare.stage_cache import build
 from catsweep.prepare.stages.verify import TABLE, Decisions, Verify
 
@@ -31,7 +37,7 @@ class Served:
     """A stage `verify` that waits for a person."""
 
     root: Path
-    before: Done
+    before: StageOutput
     stage: Verify = field(default_factory=lambda: Verify("serve", port=0))
     port: int = 0
     told: list[str | None] = field(default_factory=list)
@@ -84,7 +90,7 @@ class Served:
 
 
 @pytest.fixture
-def serve(zoomed: Callable[..., Done], tmp_path: Path) -> Iterator[Callable[..., Served]]:
+def serve(zoomed: Callable[..., StageOutput], tmp_path: Path) -> Iterator[Callable[..., Served]]:
     """Serves made-up photos: 1 and 3 of four are in doubt, so that the page has the order 1, 3, 0, 2."""
     running: list[Served] = []
 
@@ -254,14 +260,14 @@ def test_names_are_text_and_nothing_else(serve: Callable[..., Served], open_page
 
 
 def test_thousands_of_photos(
-    browser: Browser, open_page: Callable[..., Page], zoomed: Callable[..., Done], tmp_path: Path
+    browser: Browser, open_page: Callable[..., Page], zoomed: Callable[..., StageOutput], tmp_path: Path
 ) -> None:
     before = zoomed()
     many = tuple(
         replace(before.records[number % 4], sha256=f"{number:064x}", source=f"{number:05}.jpg")
         for number in range(3_000)
     )
-    served = Served(tmp_path, Done(before.folder, many, {}))
+    served = Served(tmp_path, StageOutput(before.folder, many, {}))
     try:
         page = open_page(served)
         assert page.locator("#place").inner_text() == "1 of 1,500"
@@ -379,6 +385,57 @@ def test_only_the_files_of_the_photos_are_served(serve: Callable[..., Served]) -
     assert served.ask("GET", "/changes?since=x")[0] == 400
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [
+        "",  # a browser opens some connections in advance
+        "GET /photos HTTP/1.1\r\nHost: localhost\r\n\r\n",  # keep-alive
+        "POST /decide HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost\r\nX-Token: {token}\r\n"
+        "Content-Length: 99\r\n\r\n{{",  # its end never comes
+    ],
+)
+def test_connections_held_open_over_the_end_are_closed(serve: Callable[..., Served], sent: str) -> None:
+    served = serve()
+    with (
+        socket.create_connection(("127.0.0.1", served.port), timeout=20) as client,
+        catch_warnings(record=True) as said,
+    ):
+        simplefilter("always")
+        client.sendall(sent.format(token=served.token).encode())
+        if sent.startswith("GET"):
+            assert client.recv(8) == b"HTTP/1.1"
+        served.end()
+        with suppress(ConnectionResetError):
+            while client.recv(1 << 16):
+                pass
+        gc.collect()
+    assert [warning.message for warning in said] == []
+
+
+@pytest.mark.parametrize("steps", range(5))
+def test_a_connection_accepted_at_the_very_end_is_closed(
+    serve: Callable[..., Served], monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    main_loop, clients = uvicorn.Server.main_loop, list[socket.socket]()
+
+    async def late(server: uvicorn.Server) -> None:
+        await main_loop(server)
+        clients.append(socket.create_connection(("127.0.0.1", served.port), timeout=20))
+        for _ in range(steps):  # of the loop: it is in the queue, accepted, gets a transport, is known to the server
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(uvicorn.Server, "main_loop", late)
+    served = serve()
+    with catch_warnings(record=True) as said:
+        simplefilter("always")
+        served.end()
+        [client] = clients
+        with client, suppress(ConnectionResetError):
+            assert client.recv(1) == b""
+        gc.collect()
+    assert [warning.message for warning in said] == []
+
+
 def test_many_at_once_lose_nothing(serve: Callable[..., Served]) -> None:
     served = serve([("x: y",)] * 24)
     token = served.token
@@ -414,16 +471,16 @@ PROGRAM = """
 import logging, signal, sys
 from pathlib import Path
 from catsweep.prepare.stage_cache import build
-from catsweep.prepare.stage import Done
+from catsweep.prepare.stage import StageOutput
 from catsweep.prepare.stages.verify import Verify
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which those who start the tests may have set to be ignored
 logging.basicConfig(level=logging.INFO, stream=sys.stdout)
 root = Path(sys.argv[1])
-print("went on:", Verify("serve", port=0).begin(root, Done.open(root / "3.zoomed")), flush=True)
+print("went on:", Verify("serve", port=0).begin(root, StageOutput.open(root / "3.zoomed")), flush=True)
 """
 
 
-def test_ctrl_c_goes_on(zoomed: Callable[..., Done], tmp_path: Path, root: Path) -> None:
+def test_ctrl_c_goes_on(zoomed: Callable[..., StageOutput], tmp_path: Path, root: Path) -> None:
     zoomed()
     environment = {**os.environ, "PYTHONPATH": str(root / "src"), "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-c", PROGRAM, str(tmp_path)]

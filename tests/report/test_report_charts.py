@@ -10,8 +10,8 @@ from tests.report.studies import SPACE, params_of
 
 from catsweep.report.formatting import short
 from catsweep.report.report_charts import Area, Axis, ParallelCoordinates, Plot, StudyCharts, brief
-from catsweep.selection import Objective
-from catsweep.study_record import Entry, Record
+from catsweep.study_record import Entry, StudyRecord
+from steady.study.select import Objective
 
 
 def test_a_linear_axis_spans_its_values_with_a_margin() -> None:
@@ -60,12 +60,12 @@ def test_ticks_are_few_and_on_the_axis(low: float, span: float) -> None:
 FID, SSIM, GAP = Objective("val/fid", False), Objective("val/ssim", True), Objective("gap", False)
 
 
-def record(values: list[tuple[float, ...] | None], objectives: tuple[Objective, ...] = (FID, SSIM)) -> Record:
+def record(values: list[tuple[float, ...] | None], objectives: tuple[Objective, ...] = (FID, SSIM)) -> StudyRecord:
     trials = tuple(
         Entry(i, "finished" if v else "pruned", "finished" if v else "pruned", v, params_of(i), (), None)
         for i, v in enumerate(values)
     )
-    return Record("cats", objectives, trials, tuple(range(len(values))), distributions=SPACE)
+    return StudyRecord("cats", objectives, trials, tuple(range(len(values))), distributions=SPACE)
 
 
 def inside(plot: Plot) -> bool:
@@ -137,7 +137,7 @@ def test_long_choices_are_cut_and_short_ones_are_not() -> None:
 
 def test_labels_name_the_extractor() -> None:
     plain = record([(1.0, 0.2)])
-    named = Record(plain.name, plain.objectives, plain.trials, (0,), cards={"val/fid": {"extractor": "inception"}})
+    named = StudyRecord(plain.name, plain.objectives, plain.trials, (0,), cards={"val/fid": {"extractor": "inception"}})
     [plot] = StudyCharts(named, [0], 0).pareto()
     assert plot.x_title == "val/fid (inception) ← better"
     assert plot.y_title == "val/ssim ↑ better"
@@ -148,15 +148,15 @@ NAMES = list(SPACE)
 
 
 def parallel(
-    found: Record, names: Sequence[str], front: Sequence[int], winner: int | None
+    found: StudyRecord, names: Sequence[str], front: Sequence[int], winner: int | None
 ) -> ParallelCoordinates | None:
     return StudyCharts(found, front, winner).parallel(names)
 
 
-def of_trials(*trials: Entry) -> Record:
+def of_trials(*trials: Entry) -> StudyRecord:
     objectives = (Objective("val/fid", False), Objective("val/ssim", True))
     cards = {"val/fid": {"extractor": "efficientnet_lite0"}}
-    return Record("cats", objectives, trials, (), distributions=SPACE, cards=cards)
+    return StudyRecord("cats", objectives, trials, (), distributions=SPACE, cards=cards)
 
 
 def trial(number: int, values: tuple[float, ...] | None, role: str = "finished") -> Entry:

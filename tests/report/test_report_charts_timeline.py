@@ -1,8 +1,8 @@
 import pytest
 
 from catsweep.report.report_charts import Timeline, timeline
-from catsweep.selection import Objective
-from catsweep.study_record import Attempt, Entry, Record
+from catsweep.study_record import Attempt, Entry, StudyRecord
+from steady.study.select import Objective
 
 T = 1_795_690_000.0
 
@@ -13,7 +13,7 @@ def entry(number: int, *stays: tuple[int | None, float, float], role: str = "fin
 
 
 def drawn(*trials: Entry, again: tuple[Entry, ...] = ()) -> Timeline:
-    record = Record("cats", (Objective("fid", False),), trials, (), again)
+    record = StudyRecord("cats", (Objective("fid", False),), trials, (), again)
     line = timeline(record)
     assert line is not None
     return line
@@ -84,4 +84,4 @@ def test_confirmation_runs_are_told_apart_and_name_their_trial_and_seed() -> Non
 
 
 def test_without_any_times_there_is_no_timeline() -> None:
-    assert timeline(Record("cats", (Objective("fid", False),), (entry(0),), (0,))) is None
+    assert timeline(StudyRecord("cats", (Objective("fid", False),), (entry(0),), (0,))) is None

@@ -8,9 +8,9 @@ from tests.report.studies import Lab, add, params_of
 
 from catsweep.errors import ConfigError, ExportError
 from catsweep.report.report_data import pick_winner, reproduction
-from catsweep.selection import Objective
-from catsweep.study_record import Entry, Record
+from catsweep.study_record import Entry, StudyRecord
 from steady.confirm import confirmation
+from steady.study.select import Objective
 
 VALUES = [(200.0, 0.3), (150.0, 0.2), (180.0, 0.9), (300.0, 0.1)]
 
@@ -73,8 +73,8 @@ FIXED = {"hparams_search": "vae_optuna", "study": "cats", "data.source": "'my ph
 WINNER = Entry(3, "finished", "finished", (1.0,), {"optimizer.lr": 0.00068, "model.aggregate_prior": True}, (), None)
 
 
-def record(**more: object) -> Record:
-    return Record("cats", (Objective("val/fid", False),), (WINNER,), (3,), **more)  # type: ignore[arg-type]
+def record(**more: object) -> StudyRecord:
+    return StudyRecord("cats", (Objective("val/fid", False),), (WINNER,), (3,), **more)  # type: ignore[arg-type]
 
 
 def test_the_line_that_was_typed_comes_back_as_a_shell_takes_it() -> None:

@@ -11,10 +11,10 @@ import pytest
 from catsweep import folders
 from catsweep.errors import TakenError
 from catsweep.folders import replacing_folder, tidy
-from catsweep.ownership import MARKER, Kind
+from catsweep.ownership import MARKER, FolderKind
 from steady.atomic import replacing, write_bytes, write_json, write_text
 
-KIND = Kind("a test", "out=DIR", ("a", "b"))
+KIND = FolderKind("a test", "out=DIR", ("a", "b"))
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,11 +16,11 @@ LISTS = st.lists(st.one_of(st.integers(), st.booleans(), TEXTS.map(lambda t: ("t
 
 @given(TEXTS)
 def test_a_string_is_itself_again_from_the_record_and_from_an_override(text: str) -> None:
-    kept = grammar.kept(grammar.parsed(grammar.quoted(text)))
+    kept = grammar.encode(grammar.parsed(grammar.quoted(text)))
     assert isinstance(kept, str)
-    assert kept == grammar.kept(text)
-    assert grammar.plain(kept) == text
-    read = OverridesParser.create().parse_override(f"x={grammar.spelled(kept)}").value()
+    assert kept == grammar.encode(text)
+    assert grammar.decode(kept) == text
+    read = OverridesParser.create().parse_override(f"x={grammar.as_text(kept)}").value()
     assert type(read) is str
     assert read == text
 
@@ -29,21 +29,21 @@ def test_a_string_is_itself_again_from_the_record_and_from_an_override(text: str
 def test_a_list_is_kept_as_its_text_and_no_string_is_taken_for_one(values: list[Any]) -> None:
     plain = [value[1] if isinstance(value, tuple) else value for value in values]
     words = [grammar.quoted(value[1]) if isinstance(value, tuple) else str(value) for value in values]
-    kept = grammar.kept(grammar.parsed(f"[{','.join(words)}]"))
-    assert grammar.plain(kept) == plain
-    assert grammar.spelled(kept) == kept
-    assert grammar.kept(str(kept)) != kept  # the string that looks like it
+    kept = grammar.encode(grammar.parsed(f"[{','.join(words)}]"))
+    assert grammar.decode(kept) == plain
+    assert grammar.as_text(kept) == kept
+    assert grammar.encode(str(kept)) != kept  # the string that looks like it
 
 
 @pytest.mark.parametrize("value", [None, True, 1, 1.0, "null", "true", "1", "1.0", "None", "nan", "", " ", "a b", "a"])
 def test_each_value_has_a_spelling_of_its_own(value: Any) -> None:
-    read = OverridesParser.create().parse_override(f"x={grammar.spelled(value)}").value()
+    read = OverridesParser.create().parse_override(f"x={grammar.as_text(value)}").value()
     assert repr(read) == repr(value)
 
 
 def test_what_needs_no_quotes_has_none() -> None:
     plain = ["plain", "a b", "a:b", "x.y/z", "3x3", "${x}", "-", "leaky_relu"]
-    assert [grammar.spelled(text) for text in plain] == plain
+    assert [grammar.as_text(text) for text in plain] == plain
 
 
 def test_a_key_is_one_with_any_prefix() -> None:

@@ -4,7 +4,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution, IntDistribution
 
 from steady.exceptions import ConfigError
-from steady.grammar import Arguments, check_deletions, line
+from steady.grammar import Arguments, as_override, check_deletions
 
 
 def read(*lines: str) -> Arguments:
@@ -65,7 +65,7 @@ def test_a_fixed_value_says_the_same_to_a_job(written: str, fixed: str) -> None:
 
 
 def test_values_of_params_are_put_into_the_grammar_text_is_in_it() -> None:
-    lines = [line("x", value) for value in ("choice('a', 1)", None, True, 0.5, ["null", 1, None])]
+    lines = [as_override("x", value) for value in ("choice('a', 1)", None, True, 0.5, ["null", 1, None])]
     assert lines == ["x=choice('a', 1)", "x=null", "x=true", "x=0.5", "x=['null',1,null]"]
 
 

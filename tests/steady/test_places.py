@@ -86,7 +86,7 @@ def test_of_a_rename_it_is_the_target() -> None:
 )
 def test_what_is_no_trouble_with_a_place_stays_a_bug(bug: Exception) -> None:
     assert places.explain(bug, CFG) is None
-    with pytest.raises(type(bug)), places.told(CFG):
+    with pytest.raises(type(bug)), places.translated_errors(CFG):
         raise bug
 
 
@@ -256,10 +256,10 @@ def test_the_sweep_leaves_with_our_errors_and_those_of_places_only(capsys: pytes
     ours: list[Exception] = [ConfigError("no"), OSError(errno.ENOSPC, "full", "x")]
     for error in ours:
         with pytest.raises(SystemExit):
-            places.leave(error)
+            places.exit_with_message(error)
     assert len(capsys.readouterr().err.splitlines()) == 2
     with pytest.raises(ValueError, match="a bug"):
-        places.leave(ValueError("a bug"))
+        places.exit_with_message(ValueError("a bug"))
 
 
 def typed(root: Path, *words: str) -> subprocess.CompletedProcess[str]:

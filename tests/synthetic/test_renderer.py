@@ -13,10 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catsweep.errors import DataError
-from catsweep.synthetic.canvas import grid, to_face, to_picture
 from catsweep.synthetic.catalogue import BACKDROPS, PATTERNS, Cat, Pose, pick
-from catsweep.synthetic.layers import fur
-from catsweep.synthetic.renderer import SMALLEST, Cats, draw, landmarks_of, render
+from catsweep.synthetic.layers import fur, grid, landmarks_of, to_face, to_picture
+from catsweep.synthetic.renderer import SMALLEST, Cats, draw, render
 
 NAMES = (
     "left eye",

@@ -127,10 +127,10 @@ class Drawn(Scorer):
         return torch.from_numpy(self.images(n, next(self.script)))
 
 
-def evaluate(callback, evaluations, sanity=False, rank=0, told=None, apart=100):
+def evaluate(callback, evaluations, rank=0, told=None, apart=100):
     progress = SimpleNamespace(total_batch_idx=callback.at - 1)
     trainer = SimpleNamespace(
-        sanity_checking=sanity, current_epoch=6, is_global_zero=rank == 0,
+        current_epoch=6, is_global_zero=rank == 0,
         strategy=SimpleNamespace(broadcast=lambda value, src: value if rank == src else told),
         fit_loop=SimpleNamespace(epoch_loop=progress),
     )  # fmt: skip
@@ -177,10 +177,9 @@ def test_a_resumed_run_remembers_the_last_variety():
         evaluate(after, 1)
 
 
-def test_looking_for_a_collapse_leaves_the_random_state_alone_and_the_sanity_check_out():
+def test_looking_for_a_collapse_leaves_the_random_state_alone():
     state = torch.get_rng_state()
     callback = Collapse(Drawn(0.1, 0.1))
-    evaluate(callback, 1, sanity=True)
     assert callback.before is None
     evaluate(callback, 1)
     assert callback.before is not None

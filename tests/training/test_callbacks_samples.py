@@ -47,9 +47,9 @@ def loader():
     return DataLoader(torch.ones(4, 3), batch_size=2)  # type: ignore[arg-type]  # any sequence will do
 
 
-def fitted(model, callback, epochs=2, sanity=0):
+def fitted(model, callback, epochs=2):
     trainer = pl.Trainer(
-        max_epochs=epochs, accelerator="cpu", logger=False, callbacks=[callback], num_sanity_val_steps=sanity,
+        max_epochs=epochs, accelerator="cpu", logger=False, callbacks=[callback], num_sanity_val_steps=0,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, log_every_n_steps=1,
     )  # fmt: skip
     trainer.fit(model, loader(), loader())
@@ -74,17 +74,11 @@ def lightning_fits(test):
 @lightning_fits
 def test_each_evaluation_shows_the_same_latents_as_the_model_is_then(tmp_path):
     model = Painter()
-    fitted(model, SampleGrid(tmp_path, seed=5, n=9))
+    fitted(model, SampleGrid(tmp_path, n=9))
     assert pages(tmp_path) == ["samples/epoch_0001.png", "samples/epoch_0002.png"]
-    now = grid(generate(model, draw_latents(9, 3, 5)).numpy())
+    now = grid(generate(model, draw_latents(9, 3, 0)).numpy())
     assert np.array_equal(pixels(tmp_path / "samples" / "epoch_0002.png"), now)
     assert not np.array_equal(pixels(tmp_path / "samples" / "epoch_0001.png"), now)
-
-
-@lightning_fits
-def test_not_in_the_sanity_check_and_only_at_each_nth_evaluation(tmp_path):
-    fitted(Painter(), SampleGrid(tmp_path, every_n_evals=2), epochs=3, sanity=1)
-    assert pages(tmp_path) == ["samples/epoch_0001.png", "samples/epoch_0003.png"]
 
 
 @lightning_fits
@@ -100,34 +94,32 @@ def test_a_run_that_ends_after_its_last_evaluation_shows_what_it_ended_with(tmp_
 
 
 def test_validating_a_trained_model_counts_the_epochs_it_has_had(tmp_path):
-    callback = SampleGrid(tmp_path, every_n_evals=2)
-    trainer = fitted(Painter(), callback, epochs=2)
-    trainer.validate(Painter(), loader(), verbose=False)
+    callback = SampleGrid(tmp_path, n=4)
+    trainer, other = fitted(Painter(), callback, epochs=2), Painter()
+    trainer.validate(other, loader(), verbose=False)
     assert pages(tmp_path) == ["samples/epoch_0001.png", "samples/epoch_0002.png"]
+    drawn = grid(generate(other, draw_latents(4, 3, 0)).numpy())
+    assert np.array_equal(pixels(tmp_path / "samples/epoch_0002.png"), drawn)
 
 
-@lightning_fits
-def test_reconstructions_are_below_their_originals(tmp_path):
-    images = np.random.default_rng(0).integers(0, 256, (10, 4, 4, 3), np.uint8)
-    fitted(Copier(), SampleGrid(tmp_path, images=images), epochs=1)
-    page = pixels(tmp_path / "reconstructions" / "epoch_0001.png")
-    assert np.array_equal(page, rows(images[:8], 255 - images[:8]))
+def datamodule(images, first=0):
+    """Photos, of which those from `first` on are for validation."""
+    ready = SimpleNamespace(images=images, indices=lambda split: {"val": np.arange(first, len(images))}[split])
+    return SimpleNamespace(ready=ready)
 
 
 def trainer_stub(**changes):
     stub = SimpleNamespace(
-        sanity_checking=False, is_global_zero=True, current_epoch=0, global_step=2, loggers=[],
-        state=SimpleNamespace(fn="fit"), datamodule=None,
+        is_global_zero=True, current_epoch=0, global_step=2, loggers=[],
+        state=SimpleNamespace(fn="fit"), datamodule=datamodule(np.zeros((2, 4, 4, 3), np.uint8)),
         fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(_batches_that_stepped=70)),
     )  # fmt: skip
     return SimpleNamespace(**{**vars(stub), **changes})
 
 
-def test_the_first_validation_photos_come_from_the_ready_set(tmp_path):
+def test_the_first_validation_photos_are_above_their_reconstructions(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 3), np.uint8)
-    ready = SimpleNamespace(images=images, indices=lambda split: {"val": np.arange(5, 20)}[split])
-    trainer = trainer_stub(datamodule=SimpleNamespace(ready=ready))
-    SampleGrid(tmp_path).on_validation_end(trainer, Copier())
+    SampleGrid(tmp_path).on_validation_end(trainer_stub(datamodule=datamodule(images, first=5)), Copier())
     page = pixels(tmp_path / "reconstructions" / "epoch_0001.png")
     assert np.array_equal(page, rows(images[5:13], 255 - images[5:13]))
 
@@ -143,7 +135,7 @@ class ShownImages(WandbLogger):
 def test_wandb_shows_each_page_by_batches_as_lightning_logs_and_csv_is_passed_over(tmp_path):
     logger = ShownImages()
     trainer = trainer_stub(loggers=[CSVLogger(tmp_path), logger], global_step=140)  # two optimizers
-    SampleGrid(tmp_path, n=4, images=np.zeros((2, 4, 4, 3), np.uint8)).on_validation_end(trainer, Copier())
+    SampleGrid(tmp_path, n=4).on_validation_end(trainer, Copier())
     assert logger.shown == [("samples", 1, (14, 14, 3), 70), ("reconstructions", 1, (14, 14, 3), 70)]
 
 
@@ -154,11 +146,6 @@ def test_only_rank_zero_writes(tmp_path):
 
 def test_drawing_leaves_random_state_and_training_mode_alone(tmp_path):
     model, before = Copier().train(), torch.get_rng_state()
-    SampleGrid(tmp_path, images=np.zeros((2, 4, 4, 3), np.uint8)).on_validation_end(trainer_stub(), model)
+    SampleGrid(tmp_path).on_validation_end(trainer_stub(), model)
     assert torch.equal(torch.get_rng_state(), before)
     assert model.dropout.training
-
-
-def test_refuses_to_draw_never(tmp_path):
-    with pytest.raises(ValueError, match="every_n_evals >= 1"):
-        SampleGrid(tmp_path, every_n_evals=0)

@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Timer
 from tests import memory
 
+from catsweep import runs
 from catsweep.errors import ConfigError, DivergedError, InterruptedTrial
 from catsweep.runs import LAST_CHECKPOINT
 from catsweep.training import fit, trainer
@@ -69,6 +70,19 @@ def test_a_trial_that_is_given_up_ends_there(compose: Compose, url: str, tmp_pat
     assert not (tmp_path / "0/metrics.json").exists()
 
 
+def test_a_trial_keeps_the_same_best_checkpoint_as_a_run_of_its_own(compose: Compose, url: str, tmp_path: Path) -> None:
+    begin(url, NEVER)
+    cfg = configure(compose, url)
+    cfg.eval_every = 1
+    values = [fit.run(cfg, tmp_path / "trial")]
+    memory.settle()  # two runs in one test
+    cfg.trial = {"number": None, "attempt": 0, "study": None, "storage": None}
+    values.append(fit.run(cfg, tmp_path / "alone"))
+    assert values[0] == values[1]
+    trial, alone = (runs.load_run(tmp_path / name, "best")[0].state_dict() for name in ("trial", "alone"))
+    assert all(torch.equal(weights, alone[key]) for key, weights in trial.items())
+
+
 class AskAfterTheFirstEpoch(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -78,13 +92,13 @@ def test_sigterm_stops_at_a_checkpoint_from_which_the_next_attempt_goes_on(
     compose: Compose, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = begin(url, NEVER)
-    plain = trainer.callbacks
-    monkeypatch.setattr(trainer, "callbacks", lambda *args: [*plain(*args), AskAfterTheFirstEpoch()])
+    plain = trainer.build_callbacks
+    monkeypatch.setattr(trainer, "build_callbacks", lambda *args: [*plain(*args), AskAfterTheFirstEpoch()])
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(InterruptedTrial, match="after 1 epochs"):
         fit.run(configure(compose, url), tmp_path / "0")
     assert signal.getsignal(signal.SIGTERM) == before
-    monkeypatch.setattr(trainer, "callbacks", plain)
+    monkeypatch.setattr(trainer, "build_callbacks", plain)
     memory.settle()  # two runs in one test
     study._storage.set_trial_user_attr(study.trials[0]._trial_id, meta.ATTEMPT, 1)
     later = configure(compose, url, attempt=1)
@@ -139,8 +153,8 @@ def test_sigterm_while_training_is_prepared_is_a_request_too(
     compose: Compose, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begin(url, NEVER)
-    plain = trainer.callbacks
-    monkeypatch.setattr(trainer, "callbacks", lambda *args: [AskBeforeTheFirstStep(), *plain(*args)])
+    plain = trainer.build_callbacks
+    monkeypatch.setattr(trainer, "build_callbacks", lambda *args: [AskBeforeTheFirstStep(), *plain(*args)])
     with pytest.raises(InterruptedTrial, match="after 0 epochs"):
         fit.run(configure(compose, url), tmp_path / "0")
 
@@ -157,8 +171,8 @@ def test_the_next_attempt_goes_on_from_the_checkpoint_before_a_torn_one(
 ) -> None:
     study = begin(url, NEVER)
     with monkeypatch.context() as patch:
-        plain = trainer.callbacks
-        patch.setattr(trainer, "callbacks", lambda *args: [*plain(*args), AskAfterTheSecondEpoch()])
+        plain = trainer.build_callbacks
+        patch.setattr(trainer, "build_callbacks", lambda *args: [*plain(*args), AskAfterTheSecondEpoch()])
         with pytest.raises(InterruptedTrial, match="after 2 epochs"):
             fit.run(configure(compose, url), tmp_path)
     memory.settle()  # two runs in one test

@@ -263,8 +263,8 @@ def test_a_trial_that_was_pruned_or_asked_to_stop_is_not_recorded_as_failed(
 def test_only_a_trial_ends_by_a_collapse(compose: Compose, tmp_path: Path) -> None:
     cfg = compose()
     scorer = instantiate(cfg.metrics)(ready=instantiate(cfg.data).ready)
-    alone = trainer.callbacks(cfg, tmp_path, scorer, False)
-    trial = trainer.callbacks(cfg, tmp_path, scorer, False, TrialReporter(optuna.create_study(), 0))
+    alone = trainer.build_callbacks(cfg, tmp_path, scorer, False)
+    trial = trainer.build_callbacks(cfg, tmp_path, scorer, False, TrialReporter(optuna.create_study(), 0))
     assert {type(c).__name__ for c in trial} - {type(c).__name__ for c in alone} == {"Collapse", "SweepCallback"}
 
 

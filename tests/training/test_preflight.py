@@ -1,9 +1,12 @@
 """What is known before the first trial."""
 
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from catsweep.errors import CatsweepError, ConfigError
 from catsweep.training.preflight import facts
@@ -42,3 +45,10 @@ def test_what_the_search_could_not_run_with_is_refused_all_at_once(compose: Call
     wrong = Two(sound, compose("loss=hinge"), compose("objective=[val/nope]"))
     with pytest.raises(ConfigError, match=r"(?s)No trial could run with:\n.*adversarial.*val/nope"):
         facts(compose(), wrong)  # type: ignore[arg-type]
+
+
+def test_the_warm_parent_of_trials_imports_what_they_train_with(root: Path) -> None:
+    preload = OmegaConf.load(root / "conf/hydra/sweeper/steady.yaml").preload
+    code = f"import sys, {', '.join(preload)}; print({{'torch', 'pytorch_lightning'}} <= sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root / "src")
+    assert done.stdout.strip() == "True"

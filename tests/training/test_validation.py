@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import optuna
 import pytest
 import pytorch_lightning as pl
 from hypothesis import given
@@ -14,8 +15,10 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Timer
 
+from catsweep.instantiation import instantiate
 from catsweep.training import fit, trainer
 from catsweep.training.validation import TimedValidation, budget_used, epochs_between, lightning_keys
+from steady.reporting import TrialReporter
 
 
 @pytest.mark.parametrize(
@@ -125,10 +128,18 @@ def test_lightning_validates_within_an_epoch_and_once_more_at_the_end(
     compose: Callable[..., DictConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(TimedValidation, "is_due", lambda self, trainer, epochs: round(epochs * 5) in (2, 7))
-    plain, steps = trainer.callbacks, Steps()
-    monkeypatch.setattr(trainer, "callbacks", lambda *args: [*plain(*args), steps])
+    plain, steps = trainer.build_callbacks, Steps()
+    monkeypatch.setattr(trainer, "build_callbacks", lambda *args: [*plain(*args), steps])
     cfg = compose("eval_every=auto", "minutes=60", "epochs=3")
     fit.run(cfg, tmp_path)
     assert steps.at == [2, 7]
     assert (tmp_path / "checkpoints/best.ckpt").exists()
     assert lightning_keys(3) == {"check_val_every_n_epoch": 3}
+
+
+def test_a_run_and_a_trial_are_evaluated_at_the_same_times(compose: Callable[..., DictConfig], tmp_path: Path) -> None:
+    cfg = compose("eval_every=auto", "minutes=60", "rungs=[0.2,0.7]")
+    scorer = instantiate(cfg.metrics)(ready=instantiate(cfg.data).ready)
+    for reporter in (None, TrialReporter(optuna.create_study(), 0)):
+        made = trainer.build_callbacks(cfg, tmp_path, scorer, False, reporter)
+        assert [one.rungs for one in made if isinstance(one, TimedValidation)] == [[0.2, 0.7]]

@@ -2,9 +2,6 @@
 
 Positions are continuous image coordinates: a picture of width W spans 0…W, and the centre of its first pixel lies at
 0.5. (Landmarks and OpenCV count from the centre of the first pixel; `align` converts on entry and exit.)
-
-Images may be transparent, (H, W, 4): they are warped with colours weighted by opacity, so that hidden colours do not
-show at the edges, and what lies outside them is transparent whatever the border is.
 """
 
 from enum import StrEnum
@@ -33,21 +30,11 @@ class Border(StrEnum):
 
 
 def similarity(source: Array, target: Array) -> Array:
-    """Fit the rotation, uniform scale and shift, without reflection, that takes `source` closest to `target`.
+    """Fit the 2 x 3 matrix that rotates, scales and shifts points `source` (n ≥ 2, 2) closest to `target` (n, 2).
 
-    Least squares in closed form. With points as complex numbers the map is z ↦ a·z + b, so it is linear regression
-    over them: a = Σ conj(s)·t / Σ|s|² for centred s and t. The same minimum as Umeyama, "Least-squares estimation of
-    transformation parameters between two point patterns", PAMI 1991, held to proper rotations.
-
-    Args:
-        source: shape (n, 2), n ≥ 2, not all the same point.
-        target: shape (n, 2).
-
-    Returns:
-        shape (2, 3): the matrix M of x ↦ M[:, :2] x + M[:, 2].
-
-    Raises:
-        ValueError: if the source points coincide.
+    Least squares in closed form: with points as complex numbers the map is z ↦ a·z + b, a = Σ conj(s)·t / Σ|s|² for
+    centred s and t. The same minimum as Umeyama, "Least-squares estimation of transformation parameters between two
+    point patterns", PAMI 1991, held to proper rotations. ValueError if the source points coincide.
     """
     s, t = source @ [1, 1j], target @ [1, 1j]
     centred = s - s.mean()
@@ -70,10 +57,7 @@ def transform(matrix: Array, points: Array) -> Array:
 
 
 def inside(matrix: Array, height: int, width: int, side: int) -> float:
-    """Compute the share of the aligned square (side x side) that shows a photo (height x width), in [0, 1].
-
-    `matrix` maps photo to square; all sides are in pixels.
-    """
+    """Compute the share, 0 to 1, of the aligned square that shows a photo; `matrix` maps photo to square, in pixels."""
     ticks = (np.arange(32) + 0.5) * side / 32
     grid = np.stack(np.meshgrid(ticks, ticks), axis=-1).reshape(-1, 2)
     x, y = ((grid - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T).T
@@ -84,20 +68,12 @@ def align(
     image: Pixels, matrix: Array, standard: int, size: int, border: Border = Border.REFLECT,
     colour: tuple[int, int, int] = GREY,
 ) -> Pixels:  # fmt: skip
-    """Warp a photo to the standard form, then shrink it to the training size; antialiased throughout.
+    """Warp a photo, uint8 (H, W, 3 or 4), by `matrix` to the standard form, and shrink that to (size, size, 3 or 4).
 
-    The warp samples single pixels, so a photo larger than the standard form is first shrunk by averaging.
-
-    Args:
-        image: uint8, shape (H, W, 3), or (H, W, 4) with transparency.
-        matrix: photo → standard form, shape (2, 3).
-        standard: side of the standard form, pixels.
-        size: side of the result, pixels, at most `standard`.
-        border: of an image without transparency, what is shown outside of it.
-        colour: of a constant border, red, green and blue, 0 to 255.
-
-    Returns:
-        uint8, shape (size, size, 3 or 4).
+    Antialiased throughout: the warp samples single pixels, so a photo larger than the standard form is first shrunk by
+    averaging. A transparent photo is warped with colours weighted by opacity, so that hidden colours do not show at the
+    edges, and is transparent outside. An opaque one has the border there, constant in `colour` (RGB). `size` is at most
+    `standard`.
     """
     transparent = image.shape[2] == 4
     source, warp = _shrunk(_weighted(image) if transparent else image, matrix)
@@ -114,7 +90,7 @@ def align(
 
 
 def _shrunk(image: NDArray[Any], matrix: Array) -> tuple[NDArray[Any], Array]:
-    """Shrink a photo to what the standard form shows; returns it and the warp from pixel centre to pixel centre."""
+    """Shrink a photo to what the standard form shows; return it and the warp from pixel centre to pixel centre."""
     height, width = image.shape[:2]
     factor = min(scale(matrix), 1.0)
     warp = matrix.copy()
@@ -148,9 +124,7 @@ def _blur_outside(form: Pixels, warp: Array, photo: Pixels) -> Pixels:
 
 def resize(image: Pixels, size: int) -> Pixels:
     """Resize a square picture (H, W, 3 or 4): averaging when it shrinks (antialiased), cubic when it grows."""
-    if image.shape[0] == size:
-        return image
-    if image.shape[2] == 4:
+    if image.shape[2] == 4 and image.shape[0] != size:
         return _straight(_resized(_weighted(image), size))
     return np.asarray(_resized(image, size), np.uint8)
 

@@ -1,7 +1,7 @@
 """Zips and tars as `Files`, read in place and never unpacked under a name that they bring along.
 
-A hostile archive is refused, or costs no more than the photos that it pretends to hold: every read of its directory,
-of a member and of the whole is bounded, links and devices are members that cannot be read, and damage is an error.
+A hostile archive is refused, or costs no more than the photos that it claims to hold: every read of its directory,
+of a member and of the whole is bounded, links and devices cannot be read, and damage is an error.
 """
 
 import gzip
@@ -22,33 +22,30 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
 from catsweep.data import landmarks
-from catsweep.data.decode import MAX_BYTES, Unreadable
-from catsweep.data.files import START, Files, Folder, hidden, why_not
+from catsweep.data.decode import MAX_BYTES, Unreadable, check_size
+from catsweep.data.files import START, Files, Folder, hidden, refusal
 from catsweep.errors import CatsweepError, DataError
 from steady.places import explain, is_full
 
 MAX_DIRECTORY = 1 << 25  # bytes that may be read in one go, as zipfile does the whole directory and tarfile long names
 MAX_WINDOW = 1 << 27  # bytes that unpacking an .xz may take; `xz -9` needs 65 MiB, and its files may ask for 4 GiB
+CHUNK = 1 << 20
+MAX_MEMBERS = 500_000
+# What an archive's photos may come to, unpacked: photos hardly shrink, so more than this is a bomb.
+MAX_UNPACKED, MAX_RATIO, ALWAYS = 1 << 36, 64, 1 << 30
+_READ_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # Python's reader of the others unpacks without a bound
+_ENCRYPTED = 0x2041  # bits of a member's flags: the old way, the strong one, hidden names
+NOT_REGULAR = "not a regular file: a link, pipe or device (links are not followed)"
 
 
-def _unpacker() -> lzma.LZMADecompressor:
-    return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MAX_WINDOW)
-
-
-class Bounded(io.BufferedReader):
-    """File with bounds on the size of one read and on the place up to which it is read.
-
-    Args:
-        raw: the file.
-        most: place up to which it may be read, bytes; None: to its end.
-    """
+class _BoundedReader(io.BufferedReader):
+    """File with bounds on the size of one read, and on the place (None: its end) up to which it is read."""
 
     def __init__(self, raw: Any, most: int | None = None) -> None:
         super().__init__(raw, 1 << 16)
         self.most, self.last = most, b""  # last: what was read last
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Read as any file does; raises ValueError if more than `MAX_DIRECTORY` bytes would come."""
         wanted = size if size is not None and 0 <= size <= MAX_DIRECTORY else MAX_DIRECTORY + 1
         self.last = super().read(wanted)
         if len(self.last) > MAX_DIRECTORY:
@@ -56,47 +53,45 @@ class Bounded(io.BufferedReader):
         return self.last
 
     def seek(self, place: int, whence: int = 0, /) -> int:
-        """Seek as any file does; raises ValueError behind `most`."""
         if self.most is not None and place > self.most:
             raise ValueError(f"it unpacks to more than {self.most >> 30} GiB")
         return super().seek(place, whence)
 
 
-class XzFile(io.RawIOBase):
+class _XzFile(io.RawIOBase):
     """Stream of an .xz, decompressed in bounded memory, forwards only; `lzma.open` has no bound."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        self._file, self._unpacker, self._place = path.open("rb"), _unpacker(), 0
+        self._file, self._place = path.open("rb"), 0
+        self._start()
+
+    def _start(self) -> None:
+        self._unpacker = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MAX_WINDOW)
 
     def readable(self) -> bool:
-        """Say yes."""
         return True
 
     def seekable(self) -> bool:
-        """Say yes, though only forwards."""
         return True
 
     def tell(self) -> int:
-        """Tell how many bytes are unpacked."""
         return self._place
 
     def seek(self, place: int, whence: int = 0, /) -> int:
-        """Unpack up to a place."""
         if whence or place < self._place:
             raise io.UnsupportedOperation("an .xz is read forwards only")
-        while self._place < place and self.read(min(place - self._place, 1 << 20)):
+        while self._place < place and self.read(min(place - self._place, CHUNK)):
             pass
         return self._place
 
     def readinto(self, buffer: Any, /) -> int:
-        """Unpack as many bytes as there is room for, or fewer; 0 at the end."""
         while True:
             if self._unpacker.eof:
                 left = (self._unpacker.unused_data or self._file.read(1 << 16)).lstrip(b"\0")  # padding
                 if not left:
                     return 0
-                self._unpacker = _unpacker()
+                self._start()
             else:
                 left = self._file.read(1 << 16) if self._unpacker.needs_input else b""
                 if self._unpacker.needs_input and not left:
@@ -107,30 +102,17 @@ class XzFile(io.RawIOBase):
                 return len(data)
 
     def close(self) -> None:
-        """Close the file."""
         self._file.close()
         super().close()
 
 
-MISSING = "cannot be opened: No such file or directory"  # as a folder says it
-CHUNK = 1 << 20
-MAX_MEMBERS = 500_000
-# What an archive's photos may come to, unpacked: photos hardly shrink, so more than this is a bomb.
-MAX_UNPACKED, MAX_RATIO, ALWAYS = 1 << 36, 64, 1 << 30
-_READ_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # Python's reader of the others unpacks without a bound
-_ENCRYPTED = 0x2041  # bits of a member's flags: the old way, the strong one, hidden names
-_OPENERS = {b"\x1f\x8b": gzip.GzipFile, b"BZh": BZ2File, b"\xfd7zXZ\0": XzFile}
+_OPENERS = {b"\x1f\x8b": gzip.GzipFile, b"BZh": BZ2File, b"\xfd7zXZ\0": _XzFile}
 
 
 def open_files(source: str | Path, suffixes: Collection[str]) -> Files:
-    """Open a folder, a zip or a tar (plain, gz, bz2, xz).
+    """Open a folder, a zip or a tar (plain, gz, bz2, xz); DataError if it is none, is damaged, or holds too much.
 
-    Args:
-        source: its path; `~` is the home folder.
-        suffixes: endings of photos, in lower case with their dot; of other files the first bytes decide.
-
-    Raises:
-        DataError: if it is none of them, is damaged, or holds more than it may.
+    `suffixes` are the endings of photos, in lower case with their dot; of other files the first bytes decide.
     """
     path = Path(source).expanduser()
     if path.is_dir():
@@ -159,11 +141,11 @@ class _Archive(Files):
     def __init__(self, path: Path, suffixes: Collection[str]) -> None:
         self.path, self.suffixes = path, suffixes
         self.most = min(MAX_UNPACKED, max(ALWAYS, MAX_RATIO * path.stat().st_size))
-        self.sizes: dict[str, int] = {}
-        self.photos: set[str] = set()
-        self.refused: dict[str, str] = {}  # reasons by name, as of those passed over
-        self.passed: dict[str, str] = {}
         self.unpacked = 0
+        self.photos: set[str] = set()
+        self.sizes: dict[str, int] = {}  # by name, as the reasons of those refused and passed over
+        self.refused: dict[str, str] = {}
+        self.passed: dict[str, str] = {}
 
     def __iter__(self) -> Iterator[str]:
         yield from sorted(self.photos, key=_as_walked)
@@ -180,10 +162,9 @@ class _Archive(Files):
         return dict(self.passed)
 
     def _admit(self, raw: str, size: int, reason: str, start: Callable[[], bytes]) -> str | None:
-        """Note a member of `size` bytes, whose first ones `start` reads, and why it cannot be read (empty if it can).
+        """Note a member, and return the name to read it by; None if it is passed over.
 
-        Returns:
-            The name that it is read by; None if it is passed over.
+        `start` reads its first bytes; `reason` says why it cannot be read.
         """
         name = str(PurePosixPath(raw))  # tar writes ./a.jpg
         parts = PurePosixPath(raw.replace("\\", "/")).parts
@@ -195,7 +176,7 @@ class _Archive(Files):
         if ".." in parts or raw.startswith(("/", "\\")) or re.match(r"[A-Za-z]:[/\\]", raw):
             reason = "unsafe path: it leads out of the archive"
         called_photo = PurePosixPath(name).suffix.lower() in self.suffixes
-        if called_photo or not (why := reason or why_not(name, start() if size else b"")):
+        if called_photo or not (why := reason or refusal(name, start() if size else b"")):
             self.photos.add(name)
         else:
             self.passed[name] = why
@@ -217,17 +198,12 @@ class _Archive(Files):
         )
 
     def _check(self, name: str, limit: int) -> int:
-        """Return the size of a member that may be read."""
         if name not in self.sizes:
-            raise Unreadable(MISSING)
+            raise Unreadable("cannot be opened: No such file or directory")  # as a folder says it
         if name in self.refused:
             raise Unreadable(self.refused[name])
-        size = self.sizes[name]
-        if size == 0:
-            raise Unreadable("empty file")
-        if size > limit:
-            raise Unreadable(f"file too large: {size:,} bytes, at most {limit:,} are read")
-        return size
+        check_size(self.sizes[name], limit)
+        return self.sizes[name]
 
 
 class Zip(_Archive):
@@ -236,7 +212,7 @@ class Zip(_Archive):
     def __init__(self, path: Path, suffixes: Collection[str]) -> None:
         super().__init__(path, suffixes)
         with _damage(path):
-            file = Bounded(io.FileIO(path))
+            file = _BoundedReader(io.FileIO(path))
             weakref.finalize(self, file.close)
             self.archive = zipfile.ZipFile(file)
         self.members: dict[str, zipfile.ZipInfo] = {}
@@ -244,7 +220,7 @@ class Zip(_Archive):
             if member.is_dir():
                 continue
             start = partial(self._start, member)
-            if (name := self._admit(member.filename, member.file_size, _why_not(member), start)) is not None:
+            if (name := self._admit(member.filename, member.file_size, _refusal(member), start)) is not None:
                 self.members[name] = member
 
     def _start(self, member: zipfile.ZipInfo) -> bytes:
@@ -291,20 +267,18 @@ class Tar(_Archive):
             start = plain.read(6)
         opener = next((opener for magic, opener in _OPENERS.items() if start.startswith(magic)), None)
         if opener is None:
-            with Bounded(io.FileIO(self.path)) as file:
+            with _BoundedReader(io.FileIO(self.path)) as file:
                 for name, member, _ in self._files(file):
                     self.places[name] = member.offset_data
             return self._kept(self.path.open("rb"))
         # One pass over a compressed one, for going back in it would decompress it anew each time.
         spool = self._kept(tempfile.TemporaryFile())  # noqa: SIM115  # closed when the archive is
-        with Bounded(cast(Any, opener(self.path)), self.most + ALWAYS) as file:
+        with _BoundedReader(cast(Any, opener(self.path)), self.most + ALWAYS) as file:
             for name, member, start in self._files(file):
                 self.places[name] = spool.tell()
                 if name not in self.refused and member.size <= MAX_BYTES:
-                    file.seek(member.offset_data + len(start))  # never back, which some decompressors cannot
                     spool.write(start)
-                    for chunk in _chunks(file, member.size - len(start)):
-                        spool.write(chunk)
+                    spool.writelines(_chunks(file, member.size - len(start)))
         spool.flush()
         return spool
 
@@ -313,32 +287,27 @@ class Tar(_Archive):
         weakref.finalize(self, file.close)
         return file
 
-    def _files(self, file: Bounded) -> Iterator[tuple[str, tarfile.TarInfo, bytes]]:
-        """Iterate over admitted members: name, header, and what of the content is read already."""
+    def _files(self, file: _BoundedReader) -> Iterator[tuple[str, tarfile.TarInfo, bytes]]:
+        """Iterate over admitted members: name, header, and the first bytes, behind which the file stands."""
         with tarfile.open(fileobj=file, mode="r:") as archive:
             while (member := archive.next()) is not None:
                 archive.members.clear()  # type: ignore[attr-defined]  # else it keeps all; typeshed lacks it
-                reason = "" if member.isreg() else "not a regular file: a link, pipe or device (links are not followed)"
+                if member.isdir():
+                    continue
+                reason = "" if member.isreg() else NOT_REGULAR
                 reason = "not a regular file: one with holes" if member.issparse() else reason
-                start = bytearray()
-
-                def read_start(member: tarfile.TarInfo = member, start: bytearray = start) -> bytes:
-                    file.seek(member.offset_data)
-                    start[:] = file.read(min(START, member.size))
-                    return bytes(start)
-
-                name = None if member.isdir() else self._admit(member.name, member.size, reason, read_start)
-                if name is not None:
-                    yield name, member, bytes(start)
+                file.seek(member.offset_data)  # never back, which some decompressors cannot
+                start = file.read(min(START, member.size))
+                if (name := self._admit(member.name, member.size, reason, partial(bytes, start))) is not None:
+                    yield name, member, start
         if file.last != bytes(tarfile.BLOCKSIZE):  # tarfile takes a broken header for the end
             raise tarfile.ReadError("a header in the middle cannot be read" if file.last else "it ends early")
 
 
-def _why_not(member: zipfile.ZipInfo) -> str:
-    """Say why a member of a zip is refused; empty if it is not."""
+def _refusal(member: zipfile.ZipInfo) -> str:
     mode = stat.S_IFMT(member.external_attr >> 16)
     if mode and mode != stat.S_IFREG:
-        return "not a regular file: a link, pipe or device (links are not followed)"
+        return NOT_REGULAR
     if member.flag_bits & _ENCRYPTED:
         return "encrypted: unpack it with its password first"
     if member.compress_type not in _READ_METHODS:

@@ -1,9 +1,8 @@
 """Lightning data module: build or open the ready set, and loaders of whole batches out of memory.
 
-Batches are torch.uint8 of shape (B, H, W, 3); the model turns them into floats on its own device. A batch is one gather
-of rows, one mirroring and, if asked for, augmentation. All that is left to chance is a function of (seed, epoch) alone,
-so a run that is killed and resumed sees what the undisturbed run would have seen. Plain iterables rather than a
-DataLoader: worker processes and collation would cost more than what they could do.
+Batches are torch.uint8 of shape (B, H, W, 3); the model turns them into floats on its own device. All that is left to
+chance is a function of (seed, epoch) alone, so a resumed run sees what the undisturbed run would have seen. Plain
+iterables rather than a DataLoader: worker processes and collation would cost more than they save.
 """
 
 import logging
@@ -20,17 +19,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from catsweep.data import operations as ops
-from catsweep.data.operations import Operation, usable
 from catsweep.data.ready import MANIFEST, TRAIN, VAL, ReadySet, Source, open_or_build
 from catsweep.errors import ConfigError, DataError
 
+log = logging.getLogger(__name__)
+FEW = 100  # photos to train on, of which a generator learns little more than to copy them
+IN_MEMORY = 1 << 30  # ready sets up to this many bytes are read into memory; larger ones stay memory-mapped
+ON_GPU = 1 << 28  # and up to this many, into that of the GPU that trains: 20,000 images of 64 x 64
+
 
 def plan(rows: NDArray[np.int64], seed: int, epoch: int, flip: bool) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Draw the order of an epoch (≥ 0) of a run's seed (≥ 0), and with `flip` which half of its images are mirrored.
-
-    Returns:
-        The rows (places of the training images) in a new order, shape (n,), and whether each is mirrored, shape (n,).
-    """
+    """Draw an epoch's order of `rows` (places of the training images), and with `flip` which half is mirrored; (n,)."""
     draws = np.random.default_rng([seed, epoch])
     order = draws.permutation(rows)
     mirrored = draws.random(len(rows)) < 0.5 if flip else np.zeros(len(rows), dtype=np.bool_)
@@ -40,8 +39,7 @@ def plan(rows: NDArray[np.int64], seed: int, epoch: int, flip: bool) -> tuple[ND
 def gather(images: NDArray[np.uint8], rows: NDArray[np.int64], mirrored: NDArray[np.bool_]) -> Tensor:
     """Gather images of shape (N, H, W, 3) into a batch (B, H, W, 3), some of them mirrored left to right."""
     batch = images[rows]
-    chosen = np.flatnonzero(mirrored)
-    if len(chosen):
+    if len(chosen := np.flatnonzero(mirrored)):
         # All rows of pixels of all chosen images are one tall picture: OpenCV mirrors it 7 times faster than NumPy.
         tall = batch[chosen].reshape(-1, *images.shape[2:])
         batch[chosen] = cv2.flip(tall, 1).reshape(-1, *images.shape[1:])
@@ -56,7 +54,7 @@ def gather_on_device(images: Tensor, rows: Tensor, mirrored: Tensor) -> Tensor:
 
 def chances(n: int, seed: int, epoch: int, operations: int) -> NDArray[np.float32]:
     """Draw the random numbers of an epoch's augmentation of n images, float32, shape (n, operations, DRAWS)."""
-    # A stream of its own: whether images are augmented does not change their order.
+    # Another stream than the order's, which augmentation must not change.
     return np.random.default_rng([seed, epoch, 1]).random((n, operations, ops.DRAWS), dtype=np.float32)
 
 
@@ -64,35 +62,22 @@ def augment(batch: Tensor, operations: Mapping[str, ops.Operation], numbers: NDA
     """Augment a batch, uint8 (B, H, W, 3), by named operations and random numbers in [0, 1), (B, operations, DRAWS)."""
     images = batch.numpy()
     changed = np.empty_like(images)
-    ops.develop(images, ops.draw(operations, ops.brightness(images), numbers), changed)
+    ops.apply_recipe(images, ops.draw(operations, ops.brightness(images), numbers), changed)
     return torch.from_numpy(changed)
 
 
 class TrainBatches:
     """Loader of shuffled, mirrored batches of equal size; a smaller last one is left out.
 
-    Args:
-        images: uint8, shape (N, H, W, 3): an array, or a tensor on the device that trains, where the batches then are.
-        rows: places of the training images.
-        batch_size: images per batch and process.
-        seed: of the run.
-        flip: mirror each image with probability ½.
-        rank: which of the `world_size` processes this is; together they see each image at most once an epoch.
-        world_size: number of processes.
-        operations: what else is done to the images by chance, by name; to those of an array only.
+    `images`, uint8 (N, H, W, 3), are an array, or a tensor on the device that trains, where the batches then are;
+    `rows` the places of those to train on. Each of `world_size` processes, `rank`, takes its own `batch_size` images a
+    step. `operations` augment images in an array only.
     """
 
     def __init__(
-        self,
-        images: NDArray[np.uint8] | Tensor,
-        rows: NDArray[np.int64],
-        batch_size: int,
-        seed: int = 0,
-        flip: bool = True,
-        rank: int = 0,
-        world_size: int = 1,
-        operations: Mapping[str, ops.Operation] | None = None,
-    ) -> None:
+        self, images: NDArray[np.uint8] | Tensor, rows: NDArray[np.int64], batch_size: int, seed: int = 0,
+        flip: bool = True, rank: int = 0, world_size: int = 1, operations: Mapping[str, ops.Operation] | None = None,
+    ) -> None:  # fmt: skip
         if batch_size * world_size > len(rows):
             raise DataError(
                 f"Expected at least {batch_size * world_size} training images for batches of {batch_size} in "
@@ -100,10 +85,9 @@ class TrainBatches:
             )
         self.images, self.rows, self.batch_size = images, rows, batch_size
         self.seed, self.flip, self.rank, self.world_size = seed, flip, rank, world_size
-        self.operations = ops.usable(operations)
+        self.operations = ops.active_operations(operations)
         self.epoch = 0
-        self._step = 0  # batches of this epoch that were handed out
-        self._resume = 0  # batches of this epoch that were handed out before the run was killed
+        self._step = self._resume = 0  # batches of this epoch that were handed out: now, before the run was killed
 
     @property
     def sampler(self) -> "TrainBatches":
@@ -135,7 +119,6 @@ class TrainBatches:
             yield batch
 
     def _batches(self, first: int) -> Iterator[Tensor]:
-        """Yield the batches of the epoch from the `first` on."""
         order, mirrored = plan(self.rows, self.seed, self.epoch, self.flip)
         starts = [(step * self.world_size + self.rank) * self.batch_size for step in range(first, len(self))]
         parts = [slice(start, start + self.batch_size) for start in starts]
@@ -150,14 +133,9 @@ class TrainBatches:
 
 
 class OrderedBatches:
-    """Loader of every image once, in order, as it is; the last batch may be smaller.
+    """Loader of `images[rows]`, uint8 (N, H, W, 3), in order, as they are; the last batch may be smaller.
 
-    Args:
-        images: uint8, shape (N, H, W, 3).
-        rows: places of the images to show.
-        batch_size: images per batch.
-        rank: which of the `world_size` processes this is; each takes every `world_size`-th image.
-        world_size: number of processes.
+    Of `world_size` processes each, `rank`, takes every `world_size`-th image.
     """
 
     def __init__(
@@ -172,13 +150,6 @@ class OrderedBatches:
     def __iter__(self) -> Iterator[Tensor]:
         for start in range(0, len(self.rows), self.batch_size):
             yield torch.from_numpy(self.images[self.rows[start : start + self.batch_size]])
-
-
-log = logging.getLogger(__name__)
-
-FEW = 100  # photos to train on, of which a generator learns little more than to copy them
-IN_MEMORY = 1 << 30  # ready sets up to this many bytes are read into memory; larger ones stay memory-mapped
-ON_GPU = 1 << 28  # and up to this many, into that of the GPU that trains: 20,000 images of 64 x 64
 
 
 class CatDataModule(pl.LightningDataModule):
@@ -199,25 +170,16 @@ class CatDataModule(pl.LightningDataModule):
     """
 
     def __init__(
-        self,
-        reader: Source | None,
-        size: int = 64,
-        root: str | Path = "data/ready",
-        batch_size: int = 64,
-        val_fraction: float = 0.1,
-        flip: bool = True,
-        seed: int = 0,
-        source: str | None = None,
-        augment: Mapping[str, Operation] | None = None,
-        download: bool = False,
-    ) -> None:
+        self, reader: Source | None, size: int = 64, root: str | Path = "data/ready", batch_size: int = 64,
+        val_fraction: float = 0.1, flip: bool = True, seed: int = 0, source: str | None = None,
+        augment: Mapping[str, ops.Operation] | None = None, download: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__()
         # A process with fewer held-out images than there are processes has none to show, and that is fine.
         self.allow_zero_length_dataloader_with_multiple_devices = True
-        self.reader, self.size, self.root, self.source = reader, size, root, source
-        self.download = download
+        self.reader, self.size, self.root, self.source, self.download = reader, size, root, source, download
         self.batch_size, self.val_fraction, self.flip, self.seed = batch_size, val_fraction, flip, seed
-        self.augment = usable(augment)
+        self.augment = ops.active_operations(augment)
 
     @cached_property
     def ready(self) -> ReadySet:
@@ -243,9 +205,8 @@ class CatDataModule(pl.LightningDataModule):
         train, val = self.ready.indices(TRAIN), self.ready.indices(VAL)
         if self.val_fraction > 0 and len(val) == 0:
             # One photo alone can be trained on, but not scored against.
-            found, other = (
-                ("1 is", "") if len(train) == 1 else (f"{len(train)} alike are", ", or set data.val_fraction=0")
-            )
+            one = len(train) == 1
+            found, other = ("1 is", "") if one else (f"{len(train)} alike are", ", or set data.val_fraction=0")
             raise DataError(
                 f"Expected at least 2 different photos, one to train on and one to hold out, but {found} left in "
                 f"{self.reader}; add photos{other}."
@@ -286,7 +247,7 @@ class CatDataModule(pl.LightningDataModule):
         return torch.from_numpy(self._pixels).to(device)
 
     def _place(self) -> tuple[int, int]:
-        """Return (rank, number) of the processes that train together."""
+        # rank and number of the processes that train together
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
     @cached_property
@@ -301,27 +262,20 @@ class PreparedCats(CatDataModule):
     Args:
         source: its folder, data/ready/NAME-SIZE.
         size: side of its images, pixels, which the model must know before the set is opened.
-        batch_size: see `CatDataModule`, as the rest.
-        flip: also of images that the preparation mirrored: one by chance of two is again one by chance of two.
-        seed: of the run.
+        flip: as `CatDataModule`; images that the preparation mirrored by chance are again mirrored by chance.
         augment: in memory; besides the copies that were prepared, if there are any.
     """
 
     def __init__(
-        self,
-        source: str | None,
-        size: int = 64,
-        batch_size: int = 64,
-        flip: bool = True,
-        seed: int = 0,
-        augment: Mapping[str, Operation] | None = None,
-    ) -> None:
+        self, source: str | None, size: int = 64, batch_size: int = 64, flip: bool = True, seed: int = 0,
+        augment: Mapping[str, ops.Operation] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(
             None, size, batch_size=batch_size, val_fraction=0.0, flip=flip, seed=seed, source=source, augment=augment
         )
 
     def _open(self) -> ReadySet:
-        """Open the set; raises ConfigError without a folder or for another size, DataError if it is no ready set."""
+        """Open the set; ConfigError without a folder or for another size, DataError if it is no ready set."""
         prepare = "python src/prepare.py data=photos data.source=DIR makes one of your photos."
         if self.source is None:
             raise ConfigError(f"data=ready needs a ready set: add data.source=data/ready/NAME-{self.size}. {prepare}")

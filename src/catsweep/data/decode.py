@@ -1,15 +1,13 @@
-"""Decode one photo, defensively and once: any file in, uint8 RGB or a reason out.
+"""Decode one photo defensively: any file in, uint8 RGB or a reason out.
 
-What a user's folder holds is not to be trusted (truncated downloads, text named .jpg, named pipes, links, decompression
-bombs), so every check is here and nothing after it needs one. Thread-safe; the heavy parts release the interpreter's
-lock, and however many threads decode, they take no more than `MAX_MEMORY`.
+What a user's folder holds is not to be trusted (truncated downloads, text named .jpg, pipes, links, decompression
+bombs), so every check is here. Thread-safe; however many threads decode, they take no more than `MAX_MEMORY`.
 
-Programs write their own segments (JPEG) and chunks (PNG) into photos. Pillow gives up a file for one of them that is
-broken or long, where browsers pass over it: each is tried on its own, and what cannot be read is left out, with a note.
+Programs write their own segments (JPEG) and chunks (PNG) into photos. Pillow gives up a file for one that is broken or
+long, where browsers pass over it: each is tried on its own, and what cannot be read is left out, with a note.
 
-A damaged JPEG is refused, an untidy one is not. libjpeg has one sort of warning for lost pixels and for headers
-that are merely odd; Pillow, browsers and OpenCV pass over both. Here each warning is an error at first; then what loses
-no pixel is put in order and the file is read again as strictly: whatever is still complained of is damage.
+A damaged JPEG is refused, an untidy one is not. libjpeg warns alike of lost pixels and of odd headers. Here each
+warning is an error at first; then what loses no pixel is put in order and the file is read again as strictly.
 """
 
 import errno
@@ -24,7 +22,6 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import cache
 from importlib.util import find_spec
 from io import BytesIO
 from itertools import pairwise
@@ -35,17 +32,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from catsweep.data.pixels import (
-    bands,
-    conversion,
-    grey_scale,
-    orientation,
-    rescaled_colours,
-    stored_bits,
-    to_rgb,
-    unsupported_tiff,
-    upright,
-)
+from catsweep.data.pixels import conversion, orientation, stored_bits, to_rgb, unsupported_tiff, upright
 from catsweep.data.threads import ByteSemaphore, trim_heap
 from catsweep.errors import DataError
 
@@ -61,17 +48,20 @@ LARGE = 64 << 20
 COST = {"AVIF": 20, "BMP": 8, "GIF": 8, "HEIF": 20, "JPEG": 9, "JPEG2000": 28, "MPO": 9, "PNG": 8, "PPM": 8}
 COST |= {"TIFF": 12, "WEBP": 24}
 # Passes over a pixel: a progressive JPEG of a few kilobytes may ask for thousands of passes over all of them.
-_SCAN = b"\xff\xda"  # opens one; stands by chance in data that some phones append, too
 MAX_PASSES = 5_000_000_000
+_FILE_TYPES = {
+    stat.S_IFLNK: "a link (links are not followed)", stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
+}  # fmt: skip
 MEMORY = ByteSemaphore(MAX_MEMORY)
 # ITU-T T.81, table B.1: second bytes of markers.
-SOI, EOI, SOS = 0xD8, 0xD9, 0xDA
+_SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
 _SEQUENTIAL = (0xC0, 0xC1, 0xC9)
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-ALONE = frozenset({0x01, *range(0xD0, 0xD8)})  # without a length
+_ALONE = frozenset({0x01, *range(0xD0, 0xD8)})  # without a length
 _JFIF, _ADOBE = (0xE0, b"JFIF\0"), (0xEE, b"Adobe")
-PROGRAMS = frozenset({*range(0xE0, 0xF0), 0xFE})  # for programs and people; of two of them pixels depend
-MARKER = re.compile(rb"\xff([^\x00\xff])")
+_PROGRAMS = frozenset({*range(0xE0, 0xF0), 0xFE})  # for programs and people; of two of them pixels depend
+_MARKER = re.compile(rb"\xff([^\x00\xff])")
 _END_OF_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _LEFT_OVER = re.compile(r"(\d+) extraneous bytes before marker 0x([0-9a-f]{2})")
 _AHEAD = 8  # bytes behind the last block that libjpeg may have taken in, and does not count among those that it left
@@ -93,11 +83,7 @@ _EMPTY = _PNG_START + _chunk(b"IHDR", _PIXEL)  # a PNG without a picture
 
 
 class Unreadable(DataError):
-    """Error of a file that is left out of a ready set.
-
-    Args:
-        reason: "what is wrong: details"; the part before the colon is what the summary line counts by.
-    """
+    """Error of a file that is left out, with its reason: "what is wrong: details"."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -105,51 +91,29 @@ class Unreadable(DataError):
 
     @property
     def kind(self) -> str:
-        """Part of the reason that is the same for all files of this sort."""
+        """Part of the reason before the colon, by which a summary counts."""
         return self.reason.split(":", 1)[0]
 
 
 @dataclass(frozen=True)
 class Photo:
-    """Decoded photo.
+    """Decoded photo."""
 
-    Attributes:
-        pixels: uint8, shape (H, W, 3), sRGB, upright (EXIF orientation applied), C-contiguous.
-        notes: what had to be assumed, or was ignored, for the manifest; "what: details" each.
-    """
-
-    pixels: NDArray[np.uint8]
-    notes: tuple[str, ...] = ()
-
-
-def decode(path: str | Path) -> NDArray[np.uint8]:
-    """Read a photo of one of `FORMATS`, whatever its name says, as `Photo.pixels`.
-
-    Raises:
-        Unreadable: for whatever reason the file is not a usable photo; nothing else is raised.
-    """
-    return decode_bytes(read_bytes(path))
+    pixels: NDArray[np.uint8]  # shape (H, W, 3), sRGB, upright (EXIF orientation applied), C-contiguous
+    notes: tuple[str, ...] = ()  # what had to be assumed, or was ignored; "what: details" each
 
 
 def read_bytes(path: str | Path, limit: int = MAX_BYTES, count: int | None = None) -> bytes:
-    """Read a regular, non-empty file of at most `limit` bytes; links, pipes and folders are not even opened.
+    """Read a regular, non-empty file of at most `limit` bytes, or its first `count`, or raise Unreadable.
 
-    Args:
-        path: of the file.
-        limit: largest size of the file, bytes.
-        count: bytes to read from its start; None: all.
-
-    Raises:
-        Unreadable: if it is anything else, or may not be read.
+    Links, pipes and folders are not even opened.
     """
     try:
         status = os.lstat(path)
         if not stat.S_ISREG(status.st_mode):
-            raise Unreadable(f"not a regular file: {_kind(status.st_mode)}")
-        if status.st_size == 0:
-            raise Unreadable("empty file")
-        if status.st_size > limit:
-            raise Unreadable(f"file too large: {status.st_size:,} bytes, at most {limit:,} are read")
+            kind = _FILE_TYPES.get(stat.S_IFMT(status.st_mode), "neither file nor folder")
+            raise Unreadable(f"not a regular file: {kind}")
+        check_size(status.st_size, limit)
         # The flags hold the answers of lstat even if the file is swapped in between.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
         with open(descriptor, "rb") as file:
@@ -160,31 +124,22 @@ def read_bytes(path: str | Path, limit: int = MAX_BYTES, count: int | None = Non
         raise Unreadable(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from error
 
 
+def check_size(size: int, limit: int) -> None:
+    """Refuse an empty file and one of more than `limit` bytes, by an Unreadable."""
+    if size == 0:
+        raise Unreadable("empty file")
+    if size > limit:
+        raise Unreadable(f"file too large: {size:,} bytes, at most {limit:,} are read")
+
+
 def read_start(path: str | Path, count: int) -> bytes:
     """Read the first bytes of a file, as `read_bytes`, whatever its size."""
     return read_bytes(path, sys.maxsize, count)
 
 
-def _kind(mode: int) -> str:
-    names = {
-        stat.S_IFLNK: "a link (links are not followed)", stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe",
-        stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
-    }  # fmt: skip
-    return names.get(stat.S_IFMT(mode), "neither file nor folder")
-
-
-def decode_bytes(data: bytes) -> NDArray[np.uint8]:
-    """Decode the bytes of an image file; as `decode`."""
-    with decoding(data) as photo:
-        return photo.pixels
-
-
 @contextmanager
 def decoding(data: bytes) -> Iterator[Photo]:
-    """Decode the bytes of an image file, with notes, for a photo that is needed only while the block runs.
-
-    Its memory counts until then. Blocks must not be nested: the inner one could wait for the outer one.
-    """
+    """Decode the bytes of an image file, for use within the block, during which its memory counts. Not to be nested."""
     with _reasons():
         image, data, notes = _opened(data)
         cost = _cost(image, data)
@@ -197,14 +152,14 @@ def decoding(data: bytes) -> Iterator[Photo]:
 
 
 def _opened(data: bytes) -> tuple[Image.Image, bytes, tuple[str, ...]]:
-    """Open an image without reading pixels; also returns the file without what hinders that, and notes on it."""
-    data, notes = readable_png(data)
+    """Open an image without reading pixels; also return the file without what hinders that, and notes on it."""
+    data, notes = _readable_png(data)
     try:
         return Image.open(BytesIO(data), formats=(*FORMATS, *_heif(data))), data, notes
     except (Unreadable, Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise
     except Exception:
-        for fewer, notes in readable_jpegs(data):
+        for fewer, notes in _readable_jpegs(data):
             with suppress(Exception):  # of many kinds; the first one is told if none opens
                 return Image.open(BytesIO(fewer), formats=FORMATS), fewer, notes
         if kind := unsupported_tiff(data):
@@ -213,11 +168,10 @@ def _opened(data: bytes) -> tuple[Image.Image, bytes, tuple[str, ...]]:
 
 
 def _cost(image: Image.Image, data: bytes) -> int:
-    """Estimate the bytes that decoding will take; refuses what takes too many, before it is decoded."""
+    """Estimate the bytes that decoding takes; refuse what takes too many, before it is decoded."""
     cost = COST[str(image.format)]
-    if image.format == "HEIF" and (image.info.get("bit_depth"), image.info.get("chroma")) == (8, 420):
-        cost = 12  # as phones write it, with 48 megapixels
-    elif image.mode == "CMYK":
+    phone = image.format == "HEIF" and (image.info.get("bit_depth"), image.info.get("chroma")) == (8, 420)
+    if phone or image.mode == "CMYK":
         cost = 12
     elif image.mode in ("RGB", "RGBA") and image.format in ("PNG", "TIFF"):
         cost += 8 * (stored_bits(image, data) == 16)  # read twice
@@ -228,7 +182,7 @@ def _cost(image: Image.Image, data: bytes) -> int:
         raise Unreadable(f"{size}, at most {MAX_SIDE:,} a side")
     if pixels > most:
         raise Unreadable(f"{size}, at most {most / 1e6:.0f} million of {image.format}; save it smaller")
-    if image.info.get("progressive") and pixels * (passes := data.count(_SCAN)) > MAX_PASSES:
+    if image.info.get("progressive") and pixels * (passes := data.count(b"\xff\xda")) > MAX_PASSES:
         raise Unreadable(f"{size} in {passes:,} passes; save it anew")
     return cost * pixels
 
@@ -248,13 +202,8 @@ def _photo(image: Image.Image, data: bytes) -> Photo:
             stored = image if tidy is data else Image.open(BytesIO(tidy), formats=("JPEG",))
     stored.load()  # an animated file stands at its first frame
     turn = orientation(image)  # asked only now: a TIFF was turned as it was loaded
-    scale = None
-    if stored.mode.startswith(("I", "F")):
-        scale = grey_scale(stored, data, (np.asarray(band) for _, band in bands(stored)))
-        notes += scale.notes
-    elif (wide := rescaled_colours(stored, data)) is not None:
-        stored, notes = wide[0], notes + wide[1]
-    return Photo(to_rgb(stored, turn, convert, scale), notes)
+    result, further = to_rgb(stored, data, turn, convert)
+    return Photo(result, notes + further)
 
 
 def _heif(data: bytes) -> tuple[str, ...]:
@@ -264,30 +213,20 @@ def _heif(data: bytes) -> tuple[str, ...]:
         return ()
     if not heif_is_there():
         raise Unreadable("HEIF is not read without its package: pip install pillow-heif")
-    _register_heif()
+    from pillow_heif import register_heif_opener
+
+    register_heif_opener(decode_threads=1, thumbnails=False, depth_images=False, aux_images=False)
     return ("HEIF",)
 
 
-@cache
 def heif_is_there() -> bool:
     """Tell whether HEIF can be read."""
     return find_spec("pillow_heif") is not None
 
 
-@cache
-def _register_heif() -> None:
-    """Register the reader when it is first needed, for that takes time."""
-    from pillow_heif import register_heif_opener
-
-    register_heif_opener(decode_threads=1, thumbnails=False, depth_images=False, aux_images=False)
-
-
 @contextmanager
 def _reasons() -> Iterator[None]:
-    """Turn any error of the block into `Unreadable`: no bug of a reader on one odd file may stop a run.
-
-    Pillow's readers raise OSError, SyntaxError, struct.error, KeyError, MemoryError, zlib.error and others.
-    """
+    """Turn any error of the block into `Unreadable`: no bug of a reader on one odd file may stop a run."""
     try:
         with _pillow_warnings():
             yield
@@ -311,8 +250,7 @@ _filters = ExitStack()
 def _pillow_warnings() -> Iterator[None]:
     """Make decompression bombs errors and ignore Pillow's other warnings (odd EXIF, odd palettes).
 
-    `warnings.catch_warnings` swaps process-wide state, so threads that decode at the same time share one:
-    the first in sets it, the last out restores.
+    `warnings.catch_warnings` swaps process-wide state, so threads that decode at the same time share one.
     """
     global _inside
     with _lock:
@@ -330,18 +268,18 @@ def _pillow_warnings() -> Iterator[None]:
                 _filters.close()
 
 
-def readable_jpegs(data: bytes) -> Iterator[tuple[bytes, tuple[str, ...]]]:
+def _readable_jpegs(data: bytes) -> Iterator[tuple[bytes, tuple[str, ...]]]:
     """Yield a JPEG file that Pillow does not open with less and less of its optional segments, and notes."""
     if not data.startswith(b"\xff\xd8"):
         return
     parts, rest = _head(data)
-    needed = b"".join(part for code, part in parts if code not in PROGRAMS and code not in ALONE)
+    needed = b"".join(part for code, part in parts if code not in _PROGRAMS and code not in _ALONE)
     scan = rest[: 2 + int.from_bytes(rest[2:4])]
-    tried = [place for place, (code, _) in enumerate(parts) if code in PROGRAMS][:_MOST]
+    tried = [place for place, (code, _) in enumerate(parts) if code in _PROGRAMS][:_MOST]
     good = frozenset(place for place in tried if _opens(data[:2] + parts[place][1] + needed + scan))
     for kept in (good, frozenset[int]()):
-        left_out = {place: code for place, (code, _) in enumerate(parts) if code in PROGRAMS and place not in kept}
-        chosen = (part for at, (code, part) in enumerate(parts) if code not in ALONE and at not in left_out)
+        left_out = {place: code for place, (code, _) in enumerate(parts) if code in _PROGRAMS and place not in kept}
+        chosen = (part for at, (code, part) in enumerate(parts) if code not in _ALONE and at not in left_out)
         names = dict.fromkeys("COM" if code == 0xFE else f"APP{code - 0xE0}" for code in left_out.values())
         notes = tuple(f"segment ignored: {name} cannot be read" for name in names)
         yield data[:2] + b"".join(chosen) + rest, notes
@@ -351,9 +289,9 @@ def _head(data: bytes) -> tuple[list[tuple[int, bytes]], bytes]:
     """Split a JPEG into the segments before its first scan, each with its code, and everything from there on."""
     parts: list[tuple[int, bytes]] = []
     place = after = 2
-    while (found := MARKER.search(data, place)) is not None and (code := found[1][0]) != SOS:
+    while (found := _MARKER.search(data, place)) is not None and (code := found[1][0]) != _SOS:
         place = found.end()
-        if code not in ALONE:
+        if code not in _ALONE:
             place += max(2, int.from_bytes(data[place : place + 2]))
         if place > len(data):
             return parts, data[after:]
@@ -362,11 +300,8 @@ def _head(data: bytes) -> tuple[list[tuple[int, bytes]], bytes]:
     return parts, data[found.start() if found else after :]
 
 
-def readable_png(data: bytes) -> tuple[bytes, tuple[str, ...]]:
-    """Leave out of a PNG file its texts and unreadable optional chunks, with notes on these.
-
-    Texts that may say how the photo lies are kept. A file of another kind comes back as it is.
-    """
+def _readable_png(data: bytes) -> tuple[bytes, tuple[str, ...]]:
+    """Leave out of a PNG texts, but of how it lies, and unreadable optional chunks, with notes on these."""
     if not data.startswith(_PNG_START):
         return data, ()
     spans, dropped, tried, place, name = [(0, len(_PNG_START))], dict[str, None](), 0, len(_PNG_START), b""
@@ -398,7 +333,7 @@ def _opens(data: bytes) -> bool:
 
 
 class Unchecked(ValueError):
-    """Error of a file that may well be sound, but whose subsampling the strict decoder does not read."""
+    """Error of a file that may be sound, but whose subsampling (such as a third of the width) is not decoded."""
 
 
 @dataclass(frozen=True)
@@ -414,18 +349,12 @@ class _Part:
 
 
 def decode_jpeg(data: bytes, colours: str) -> tuple[NDArray[np.uint8], bytes]:
-    """Decode a JPEG file, `colours` being `RGB` or `CMYK`, if no pixel of it is lost.
+    """Decode a JPEG to uint8 (H, W, 3 or 4), `RGB` or `CMYK`, as stored, if no pixel is lost, and a tidy file.
 
     Passed over are: bytes between segments and behind the picture, a scan header of a sequential file that says
     anything else than 0, 63, 0 (as some phones write it), an unknown revision of JFIF or unknown colour transform of
-    Adobe, segments of programs that are broken, padding before a marker, a missing end marker.
-
-    Returns:
-        uint8, shape (H, W, 3 or 4), as stored, and the file as it can be read without a complaint.
-
-    Raises:
-        Unchecked: its colours are stored in a resolution that has no name, such as a third of the width.
-        ValueError: with what libjpeg says of it.
+    Adobe, segments of programs that are broken, padding before a marker, a missing end marker. Else ValueError, with
+    what libjpeg says; Unchecked if it cannot tell.
     """
     try:
         return _strictly(data, colours), data
@@ -435,8 +364,8 @@ def decode_jpeg(data: bytes, colours: str) -> tuple[NDArray[np.uint8], bytes]:
         parts = list(_tidied(data, colours))
     if not _shows_all(parts):
         raise ValueError("it ends early")
-    if parts[-1].code != EOI:
-        parts.append(_Part(EOI))
+    if parts[-1].code != _EOI:
+        parts.append(_Part(_EOI))
     for _ in range(_TRIES):
         tidy = b"".join(map(bytes, parts))
         try:
@@ -460,26 +389,26 @@ def _strictly(data: bytes, colours: str) -> NDArray[np.uint8]:
 
 def _tidied(data: bytes, colours: str) -> Iterator[_Part]:
     """Yield the parts of a file that decide its pixels, with headers as the standard has them."""
-    yield _Part(SOI)
+    yield _Part(_SOI)
     place, frame = 2, 0
-    while (found := MARKER.search(data, place)) is not None:
+    while (found := _MARKER.search(data, place)) is not None:
         code, place = found[1][0], found.end()
-        if code == EOI:
-            yield _Part(EOI)
+        if code == _EOI:
+            yield _Part(_EOI)
             return
-        if code in ALONE:
+        if code in _ALONE:
             continue
         end = place + int.from_bytes(data[place : place + 2])
         body, place = data[place:end], end
         if len(data) < end:
             raise ValueError("it ends early")
         frame = code if code in _FRAMES else frame
-        if code == SOS:
+        if code == _SOS:
             after = _END_OF_SCAN.search(data, end)
             place = len(data) if after is None else after.start()
             sequential = frame in _SEQUENTIAL
             yield _Part(code, body[:-3] + b"\0\x3f\0" if sequential else body, data[end:place].rstrip(b"\xff"))
-        elif code not in PROGRAMS:
+        elif code not in _PROGRAMS:
             yield _Part(code, body)
         elif (code, body[2:7]) == _JFIF and len(body) >= 16:
             yield _Part(code, body[:7] + b"\1\1" + body[9:])
@@ -494,7 +423,7 @@ def _shows_all(parts: Sequence[_Part]) -> bool:
     if not frames:
         return False
     missing = {(component, place) for component in frames[0][8::3] for place in range(64)}
-    for scan in (part.body for part in parts if part.code == SOS):
+    for scan in (part.body for part in parts if part.code == _SOS):
         first, last, bits = scan[-3:]
         if bits & 15 == 0:
             missing -= {(component, place) for component in scan[3:-3:2] for place in range(first, last + 1)}
@@ -504,8 +433,8 @@ def _shows_all(parts: Sequence[_Part]) -> bool:
 def _unpadded(parts: Sequence[_Part], said: str) -> list[_Part] | None:
     """Remove the padding behind a scan's data that libjpeg complains of; None if it is no padding.
 
-    What is left over may as well be data that lost their place after damage, or zeros in the place of data. Padding is
-    one byte repeated, of which next to nothing was taken for data. A few bytes that are not 0 may be equal by chance.
+    What is left over may also be misplaced data, or zeros in the place of data. Padding is one byte repeated, of which
+    next to nothing was taken for data. A few bytes that are not 0 may be equal by chance.
     """
     if (left := _LEFT_OVER.search(said)) is None:
         return None

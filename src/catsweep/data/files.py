@@ -1,8 +1,7 @@
 """Files of a source: names in a fixed order, and bytes behind each name.
 
-`Folder` is here; `archives` has zips and tars, `sources` drawn cats, `hub` sets of the Hugging Face Hub. A file without
-the suffix of an image is judged by its first bytes: browsers, phones and scrapers save sound photos as `photo`,
-`photo.jpg_large` or `photo.jpg?w=300`.
+A file without the suffix of an image is judged by its first bytes: browsers, phones and scrapers save sound photos as
+`photo`, `photo.jpg_large` or `photo.jpg?w=300`.
 """
 
 import ast
@@ -26,7 +25,7 @@ from steady.printing import escaped, readable_name
 READING = ("archives.py", "decode.py", "files.py", "pixels.py")
 SOURCE = Path(__file__).parents[1]
 # By digest of the present code, the digest that keys hold for it: code that was rewritten and makes the same images as
-# before keeps the ready sets of before. tests/{data,prepare}/test_code_digests.py write it.
+# before keeps its ready sets. tests/{data,prepare}/test_code_digests.py write it.
 RECORDED: dict[str, str] = json.loads(Path(__file__).with_name("code_digests.json").read_text(encoding="utf-8"))
 MEMORY = ByteSemaphore(MAX_BYTES)
 PASSED_OVER = "passed_over.csv"
@@ -43,42 +42,29 @@ class Files(Protocol):
         """Tell whether there is a file of this name, photo or not."""
 
     def size(self, name: str) -> int:
-        """Bytes that `read` will take, or a little more; 0 if it will not take any."""
+        """Return the bytes that `read` will take, or a little more; 0 if it will not take any."""
 
     def read(self, name: str, limit: int = MAX_BYTES) -> bytes:
-        """Read one file of at most `limit` bytes. Thread-safe.
-
-        Raises:
-            Unreadable: if it is missing, or may not or cannot be read.
-        """
+        """Read one file of at most `limit` bytes, or raise Unreadable. Thread-safe."""
 
     def digest(self, name: str) -> str:
-        """Text that differs if the content does: `content_digest`, where nothing cheaper is known."""
-        return content_digest(self, name)
+        """Return a text that differs if the content does: its sha256, or the kind of reason why it cannot be read."""
+        try:
+            with reading(self, name) as data:
+                return hashlib.sha256(data).hexdigest()
+        except Unreadable as error:
+            return error.kind
 
     def passed_over(self) -> dict[str, str]:
-        """Names of what is there, but not taken for a photo, each with the reason: "kind: details"."""
+        """Name what is there, but not taken for a photo, each with the reason: "kind: details"."""
         return {}
 
 
 @contextmanager
 def reading(files: Files, name: str) -> Iterator[bytes]:
-    """Hold the bytes of a photo while the block runs; together, all threads hold no more than `MAX_BYTES` at a time.
-
-    Raises:
-        Unreadable: see `Files.read`.
-    """
+    """Hold the bytes of a photo while the block runs; together, all threads hold no more than `MAX_BYTES` at a time."""
     with MEMORY.hold(files.size(name)):
         yield files.read(name)
-
-
-def content_digest(files: Files, name: str) -> str:
-    """Hash a file's content: sha256, hexadecimal; of one that cannot be read, the kind of reason."""
-    try:
-        with reading(files, name) as data:
-            return hashlib.sha256(data).hexdigest()
-    except Unreadable as error:
-        return error.kind
 
 
 def digests(files: Files, names: Sequence[str]) -> Iterator[str]:
@@ -87,10 +73,7 @@ def digests(files: Files, names: Sequence[str]) -> Iterator[str]:
 
 
 def digest(files: Files, beside: str | None = None) -> str:
-    """Hash names and contents of all photos, and of the files called NAME + `beside`: sha256, hexadecimal.
-
-    A folder and an archive of it have the same.
-    """
+    """Hash names and contents of all photos, and of files called NAME + `beside`: sha256, as of an archive of them."""
     names = [file for name in files for file in ([name] if beside is None else [name, name + beside])]
     state = hashlib.sha256()
     for name, content in zip(names, digests(files, names), strict=True):
@@ -99,10 +82,7 @@ def digest(files: Files, beside: str | None = None) -> str:
 
 
 def code_digest(*files: str) -> str:
-    """Hash the statements of source files of `catsweep`: 16 hexadecimal digits.
-
-    Comments, docstrings and imports do not count, as they decide no image.
-    """
+    """Hash the statements of source files of `catsweep`, without comments, docstrings and imports: 16 hex digits."""
     texts = [path.read_text(encoding="utf-8") for path in sorted({SOURCE / name for name in files})]
     return hashlib.sha256(b"\0".join(map(_statements, texts))).hexdigest()[:16]
 
@@ -135,10 +115,7 @@ def write_passed_over(path: Path, passed_over: Mapping[str, str]) -> None:
 
 
 def say_passed_over(passed_over: Mapping[str, str]) -> str:
-    """Summarise the files passed over for a line of the log, by reason and with a few names; empty if there are none.
-
-    For example "4 other files passed over: 3 not an image: .txt (a.txt, b.txt, …); 1 hidden (.x.jpg)".
-    """
+    """Summarise them: "4 other files passed over: 3 not an image: .txt (a.txt, b.txt, …); 1 hidden (.x.jpg)"."""
     if not passed_over:
         return ""
     groups: dict[str, list[str]] = {}
@@ -156,12 +133,7 @@ def say_passed_over(passed_over: Mapping[str, str]) -> str:
 
 
 class Folder(Files):
-    """Files of a folder and its sub-folders; hidden ones (also macOS's `._x.jpg`) are passed over.
-
-    Args:
-        path: of the folder.
-        suffixes: endings of photos, in lower case with their dot; of other files the first bytes decide.
-    """
+    """Files of a folder and its sub-folders; hidden ones (also macOS's `._x.jpg`) are passed over."""
 
     def __init__(self, path: Path, suffixes: Collection[str]) -> None:
         self.path, self.suffixes = path, suffixes
@@ -174,7 +146,7 @@ class Folder(Files):
         return {name: reason for name, reason in self._walk() if reason}
 
     def _walk(self) -> Iterator[tuple[str, str]]:
-        """Each file, with the reason why it is no photo; empty for those that are."""
+        """Name each file, with the reason why it is no photo; empty for those that are."""
 
         def fail(error: OSError) -> None:
             raise DataError(f"Expected to list {error.filename}, but: {error.strerror}. Allow it, or move it away.")
@@ -191,7 +163,7 @@ class Folder(Files):
                     yield str(place / name), ""
                 else:
                     try:
-                        yield str(place / name), why_not(name, read_start(Path(parent, name), START))
+                        yield str(place / name), refusal(name, read_start(Path(parent, name), START))
                     except Unreadable as error:
                         yield str(place / name), error.reason
 
@@ -228,13 +200,8 @@ _RAW = {".3fr", ".arw", ".cr2", ".dcr", ".dng", ".erf", ".iiq", ".kdc", ".mef", 
 _RAW |= {".nef", ".nrw", ".pef", ".rwl", ".sr2", ".srf", ".srw"}
 
 
-def why_not(name: str, start: bytes) -> str:
-    """Say why a file is no image; empty if it is to be tried.
-
-    Args:
-        name: of the file.
-        start: its first `START` bytes, or all if it has fewer.
-    """
+def refusal(name: str, start: bytes) -> str:
+    """Say why a file is no image, by its name and first `START` bytes; empty if it is to be tried."""
     suffix = PurePosixPath(name).suffix.lower()
     if not start:
         return "empty file"
@@ -245,11 +212,7 @@ def why_not(name: str, start: bytes) -> str:
 
 
 def hidden(parts: tuple[str, ...]) -> tuple[str, str] | None:
-    """Find what is hidden of a path, given by its parts.
-
-    Returns:
-        Its name, of a folder with a slash behind it, and the reason; None if nothing is.
-    """
+    """Find the first hidden part of a path: the path up to it, of a folder with a slash, and the reason; else None."""
     for place, part in enumerate(parts):
         if part == "__MACOSX" or part.startswith("._"):
             reason = "metadata of macOS"

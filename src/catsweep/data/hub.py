@@ -2,7 +2,7 @@
 
 Needs the optional package `datasets`, which keeps what it fetched, and no account. A set is a stranger's: its card may
 name any file of this machine as its data, and its rows any file as an image. Only what lies in the set itself is read,
-as bytes, which `catsweep.data.decode` alone looks at.
+as bytes, which `catsweep.data.decode` alone decodes.
 """
 
 import os
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from catsweep.data.decode import MAX_BYTES, Unreadable, read_bytes
+from catsweep.data.decode import MAX_BYTES, Unreadable, check_size, read_bytes
 from catsweep.data.files import Files
 from catsweep.data.sources import Photos, fetching
 from catsweep.errors import ConfigError, DataError
@@ -30,7 +30,6 @@ class HubCats(Photos):
         source: id on the Hub (`user/name`), or a local folder of the same form (images, or parquet files of them).
         split: of the set.
         column: that holds the images; None: the only one that does.
-        min_side: images whose shorter side is smaller are left out, pixels.
     """
 
     name = "hub_cats"
@@ -52,11 +51,7 @@ class HubCats(Photos):
 
 
 class HubFiles(Files):
-    """Images of a set as `Files`, each named by its row: `train/0000012`; arguments as of `HubCats`.
-
-    Raises:
-        DataError: the package is missing, or the set cannot be had, or has no such images.
-    """
+    """Images of a set as `Files`, each named by its row: `train/0000012`. DataError if the set cannot be had."""
 
     def __init__(self, source: str, split: str, column: str | None) -> None:
         place = Path(source).expanduser()
@@ -89,13 +84,12 @@ class HubFiles(Files):
         """See `Files`."""
         if (row := self._row(name)) is None:
             raise Unreadable("cannot be opened: there is no such row")
-        if (size := self._sizes[row]) > limit:
-            raise Unreadable(f"file too large: {size:,} bytes, at most {limit:,} are read")
+        if size := int(self._sizes[row]):
+            check_size(size, limit)
+            return bytes(self._rows[row][self._column]["bytes"])
         image = self._rows[row][self._column]
-        if image is None or not (image["bytes"] or image["path"]):
+        if image is None or not image["path"]:
             raise Unreadable("empty file")
-        if image["bytes"]:
-            return bytes(image["bytes"])
         if not _is_within(image["path"], self._roots):
             raise Unreadable(f"not in the set: its row names {image['path']!r}")
         # What was fetched stands behind links in the cache; those in a folder of one's own are not followed.
@@ -134,13 +128,13 @@ def _load(source: str, split: str) -> tuple[Any, list[Path]]:
     ):
         builder = datasets.load_dataset_builder(source)
         base = str(builder.base_path or source)
-        roots = _roots(source) if local else _cached(base, source)
+        roots = _folders_of_local(source) if local else _folders_of_hub(base, source)
         _check_files(source, builder.config.data_files or {}, roots if local else [], base)
         return datasets.load_dataset(source, split=split), roots
 
 
 def _check_files(source: str, data_files: Mapping[str, Iterable[str]], roots: list[Path], base: str) -> None:
-    """Refuse a set whose card names files as its data that are not its own; nothing of them is read yet."""
+    """Refuse a set whose card names files as its data that are not its own, before any is read."""
     for name in [str(name) for names in data_files.values() for name in names]:
         own = name == base or name.startswith((f"{base}/", "https://", "http://"))
         if not (_is_within(name, roots) if roots else own):
@@ -150,17 +144,14 @@ def _check_files(source: str, data_files: Mapping[str, Iterable[str]], roots: li
             )
 
 
-def _roots(source: str) -> list[Path]:
-    """Folders of a local set: itself, and where its links lead if the Hub's own client fetched it."""
+def _folders_of_local(source: str) -> list[Path]:
+    """Name the folders of a local set: itself, and where its links lead if the Hub's own client fetched it."""
     root = Path(source).resolve()
     return [root, root.parents[1] / "blobs"] if root.parent.name == "snapshots" else [root]
 
 
-def _cached(base: str, source: str) -> list[Path]:
-    """Folders in which files of a set on the Hub are kept: its own, and that of unpacked archives.
-
-    `base` is its address `hf://datasets/USER/NAME@REVISION`, or offline a folder; `source` its id, maybe an older one.
-    """
+def _folders_of_hub(base: str, source: str) -> list[Path]:
+    """Name the cache folders of a set on the Hub; `base` is hf://datasets/USER/NAME@REVISION, or offline a folder."""
     import datasets
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name

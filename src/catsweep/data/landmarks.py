@@ -25,13 +25,9 @@ MOUTH_BELOW = (0.15, 1.6)
 
 
 def read(files: Files, photo: str) -> NDArray[np.float64]:
-    """Read the landmarks of a photo of that name, from the file with `SUFFIX`: 9, then x and y of each point.
+    """Read the landmarks of a photo, float64 (9, 2), pixels, from the file beside it: 9, then x and y of each point.
 
-    Returns:
-        float64, shape (9, 2), pixels of the photo.
-
-    Raises:
-        Unreadable: if the file is missing, or does not hold nine points within any photo's reach.
+    Unreadable if it is missing, or does not hold nine points within any photo's reach.
     """
     name = photo + SUFFIX
     if name not in files:
@@ -52,15 +48,7 @@ def read(files: Files, photo: str) -> NDArray[np.float64]:
 
 
 def check(points: NDArray[np.float64], min_eye_distance: float) -> None:
-    """Refuse landmarks that no upright drawing of a cat's face has.
-
-    Args:
-        points: shape (9, 2), pixels.
-        min_eye_distance: smallest distance between the eyes, pixels.
-
-    Raises:
-        Unreadable: if the eyes coincide or are too close, or the mouth is not between and below them.
-    """
+    """Refuse, as Unreadable, landmarks (9, 2) that no upright cat's face has, or whose eyes are too close (pixels)."""
     left, right, mouth = points[:3]
     axis, down = right - left, mouth - left
     distance = float(np.hypot(*axis))

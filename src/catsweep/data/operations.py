@@ -1,16 +1,14 @@
 """Image augmentation: mirror, brightness, contrast, saturation, crop.
 
-One implementation for both ways: `catsweep.prepare.stages.augment` writes copies of photos with it, and
-`catsweep.data.datamodule` changes the batches of training in memory. Everything that is drawn by chance is drawn for
-many images at once, into a `Recipe`: all operations on brightness end in one curve per image, all on colour in one
-matrix, crop and mirroring in one resize. `develop` follows the recipe in three calls of OpenCV per image.
+The preparation writes copies of photos with it, the data module changes batches in memory. Random numbers are drawn
+for many images at once, into a `Recipe`: operations on brightness end in one curve per image, those on colour in one
+matrix, crop and mirroring in one resize. `apply_recipe` applies it in three calls of OpenCV per image.
 
 An operation of one's own is a class with `change`, named by `_target_` in conf/prepare.yaml or conf/data/augment/.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import cv2
@@ -28,33 +26,20 @@ Pixels = NDArray[np.uint8]
 Rows = NDArray[np.intp]
 
 
-@dataclass
 class Recipe:
-    """Parameters of the augmentation of n images, which operations change.
+    """Parameters of the augmentation of n images of mean brightness `light`, (n,), 0 to 255, which operations change.
 
-    Attributes:
-        light: mean brightness of the images as they are, shape (n,), 0 to 255.
-        mirrored: shape (n,), bool.
-        box: the square that is cut out, shape (n, 3): left, top and side as shares of the image's side.
-        curve: from each brightness 0, 1, … 255 to a new one, shape (n, 256), 0 to 255.
-        colour: then from R, G, B to new ones, shape (n, 3, 3).
-        done: name of each operation, with the images it was drawn for, shape (n,), and how much, shape (n,).
+    At first they change nothing. `mirrored` is bool, (n,); `box` the square that is cut out, (n, 3): left, top and
+    side as shares of the image's side; `curve` maps each brightness 0, 1, … 255 to a new one, (n, 256), 0 to 255;
+    `colour` then maps R, G, B to new ones, (n, 3, 3). `done` has by name of an operation the images that it was drawn
+    for, (n,), and the amounts, (n,).
     """
 
-    light: Floats
-    mirrored: NDArray[np.bool_]
-    box: Floats
-    curve: Floats
-    colour: Floats
-    done: dict[str, tuple[NDArray[np.bool_], Floats]]
-
-    @classmethod
-    def of(cls, light: Floats) -> "Recipe":
-        """Make the identity for images of this brightness."""
+    def __init__(self, light: Floats) -> None:
         n = len(light)
-        ones = np.broadcast_to(np.eye(3), (n, 3, 3)).copy()
-        curve = np.broadcast_to(np.arange(256.0), (n, 256)).copy()
-        return cls(light, np.zeros(n, np.bool_), np.tile([0.0, 0.0, 1.0], (n, 1)), curve, ones, {})
+        self.light, self.mirrored, self.box = light, np.zeros(n, np.bool_), np.tile([0.0, 0.0, 1.0], (n, 1))
+        self.curve, self.colour = np.tile(np.arange(256.0), (n, 1)), np.tile(np.eye(3), (n, 1, 1))
+        self.done: dict[str, tuple[NDArray[np.bool_], Floats]] = {}
 
     def corners(self, side: int) -> NDArray[np.int64]:
         """Compute the crops in pixels of images of this side, shape (n, 3): left, top and side; always inside."""
@@ -64,19 +49,15 @@ class Recipe:
 
 
 class Operation(ABC):
-    """Base class of augmentations.
+    """Base class of augmentations. If it is `alone`, no other changes an image that it was drawn for.
 
     Args:
         probability: share of the images that it changes, 0 to 1.
         range: least and most amount, drawn evenly in between.
-
-    Attributes:
-        alone: whether no other operation changes an image that it was drawn for.
-        bounds: limits of `range`.
     """
 
     alone: ClassVar[bool] = False
-    bounds: ClassVar[tuple[float, float]] = (0.0, 0.0)
+    bounds: ClassVar[tuple[float, float]] = (0.0, 0.0)  # limits of `range`
 
     def __init__(self, probability: float, range: Sequence[float] = (0.0, 0.0)) -> None:
         low, high = (float(value) for value in range)
@@ -94,13 +75,9 @@ class Operation(ABC):
 
     @abstractmethod
     def change(self, recipe: Recipe, rows: Rows, amounts: Floats, places: Floats) -> None:
-        """Change the recipe of some images.
+        """Change `rows`, (k,), of a recipe by `amounts`, (k,), within `range`.
 
-        Args:
-            recipe: of all images.
-            rows: which of them, shape (k,).
-            amounts: how much, shape (k,), within `range`.
-            places: two more numbers for each, shape (k, 2), even from 0 to 1.
+        `places`, (k, 2), are two more random numbers for each, from 0 to 1.
         """
 
 
@@ -113,10 +90,9 @@ class Flip(Operation):
 
 
 class Brightness(Operation):
-    """Dims (range below 1) or brightens (above 1): medium grey becomes so many times as bright.
+    """Dims (range below 1) or brightens (above 1): medium grey becomes so many times as bright, by a power curve.
 
-    By a power curve, which leaves black black and white white: nothing is cut off, where a plain factor would burn out
-    white fur, and a white background stays white.
+    Black stays black and white white: a plain factor would burn out white fur, and tint a white background.
     """
 
     bounds: ClassVar[tuple[float, float]] = (0.2, 1.8)
@@ -176,7 +152,7 @@ class Nothing(Operation):
         """See `Operation`."""
 
 
-def usable(operations: Mapping[str, Operation] | None) -> dict[str, Operation]:
+def active_operations(operations: Mapping[str, Operation] | None) -> dict[str, Operation]:
     """Select the operations with a probability, in their order; raises ConfigError if one is no operation."""
     for name, operation in (operations or {}).items():
         if not isinstance(operation, Operation):
@@ -187,14 +163,8 @@ def usable(operations: Mapping[str, Operation] | None) -> dict[str, Operation]:
 
 
 def draw(operations: Mapping[str, Operation], light: Floats, numbers: NDArray[np.floating[Any]]) -> Recipe:
-    """Turn random numbers into a recipe.
-
-    Args:
-        operations: by name; they come one after the other.
-        light: mean brightness of the images, shape (n,), 0 to 255 (`brightness`).
-        numbers: even from 0 to 1, shape (n, len(operations), DRAWS). Nothing else is left to chance.
-    """
-    recipe = Recipe.of(light)
+    """Turn numbers from 0 to 1, (n, operations, DRAWS), into a recipe for images of mean brightness `light`, (n,)."""
+    recipe = Recipe(light)
     probabilities = np.array([operation.probability for operation in operations.values()])
     chosen = numbers[:, :, 0] < probabilities
     for place, operation in enumerate(operations.values()):
@@ -217,16 +187,11 @@ def brightness(images: Pixels) -> Floats:
     return np.asarray(sample.mean(axis=1, dtype=np.float64) @ LUMA)
 
 
-def develop(images: Pixels, recipe: Recipe, out: Pixels) -> None:
-    """Apply a recipe.
+def apply_recipe(images: Pixels, recipe: Recipe, out: Pixels) -> None:
+    """Apply a recipe for n images to `images`, (n or 1, H, H, 3), and write the results into `out`, (n, size, size, 3).
 
     A loop over images, on purpose: OpenCV's calls on bytes are 8 times as fast as one remap, one gather and one matrix
-    product over a whole batch (2.6 against 21 ms for 64 images of 64 x 64), and release the interpreter's lock.
-
-    Args:
-        images: uint8, shape (n, H, H, 3), or (1, H, H, 3): all are made of the same.
-        recipe: for n images.
-        out: where the images go, shape (n, size, size, 3); not the memory of `images`.
+    product over a batch (2.6 against 21 ms for 64 images of 64 x 64), and release the interpreter's lock.
     """
     side, size = images.shape[1], out.shape[1]
     curves = np.rint(recipe.curve).astype(np.uint8)
@@ -236,7 +201,11 @@ def develop(images: Pixels, recipe: Recipe, out: Pixels) -> None:
     for place, (left, top, cut) in enumerate(recipe.corners(side).tolist()):
         image: NDArray[Any] = images[0 if one else place, top : top + cut, left : left + cut]
         if cut != size:
-            image = cv2.resize(image, (size, size), interpolation=_smoothly(cut, size))
+            # From 82, 90 and 96 pixels to 64, averaging takes four times as long as interpolating, and is further from
+            # the photo itself: 36.0, 37.1 and 39.4 dB against 36.7, 38.0 and 40.9 (60 zoomed photos).
+            shrinking = cv2.INTER_AREA if cut >= 2 * size else cv2.INTER_LINEAR
+            how = shrinking if cut > size else cv2.INTER_CUBIC
+            image = cv2.resize(image, (size, size), interpolation=how)
         if recipe.mirrored[place]:
             image = cv2.flip(image, 1)
         if bent[place]:
@@ -246,24 +215,8 @@ def develop(images: Pixels, recipe: Recipe, out: Pixels) -> None:
         out[place] = image
 
 
-def _smoothly(side: int, size: int) -> int:
-    """Choose the interpolation.
-
-    From 82, 90 and 96 pixels to 64, averaging takes four times as long as interpolating, and is further from the photo
-    itself: 36.0, 37.1 and 39.4 dB against 36.7, 38.0 and 40.9 (60 zoomed photos).
-    """
-    if side >= 2 * size:
-        return cv2.INTER_AREA
-    return cv2.INTER_LINEAR if side > size else cv2.INTER_CUBIC
-
-
-def account(recipe: Recipe, side: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Describe what a recipe does to each image: operations, such as "flip contrast", and amounts.
-
-    Args:
-        recipe: for n images.
-        side: of the images, pixels; where one is cut, `box` is left, top and side of the square in them.
-    """
+def describe_recipe(recipe: Recipe, side: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Describe what a recipe does to each image of this side: operations ("flip crop"), amounts, `box` of a crop."""
     columns = [(name, chosen.tolist(), amounts.tolist()) for name, (chosen, amounts) in recipe.done.items()]
     for place, box in enumerate(recipe.corners(side).tolist()):
         done = {name: amounts[place] for name, chosen, amounts in columns if chosen[place]}

@@ -1,10 +1,7 @@
-"""Convert an image as Pillow holds it to uint8 sRGB, upright, with little memory besides the result.
+"""Convert an image as Pillow holds it to uint8 sRGB, upright, in bands: with little memory besides the result.
 
-Works in bands: each step done to a whole photo of 60 megapixels would be another copy of 180 to 480 megabytes.
-
-Colour profiles are converted to sRGB, which networks and screens take. Nearly all profiles of photos are sRGB or as
-good as: those are recognised by what they do, and cost nothing. A profile that is broken, or of another kind than the
-photo, costs no photo; a note says so.
+Profiles of photos are nearly all sRGB or as good as: those are recognised by what they do, and cost nothing. One that
+is broken, or of another kind than the photo, is passed over with a note.
 
 Values of more than eight bits are scaled: cameras and microscopes put 10, 12 or 14 bits into numbers of 16 and more,
 and unscaled the photo is black. What the file says is white comes first, then the smallest usual range that holds all
@@ -12,7 +9,7 @@ but a few values: a hot pixel or a glint beyond it is as white as white.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from io import BytesIO
@@ -63,17 +60,11 @@ _STORED: dict[int, Callable[[Pixels], Pixels]] = {
 
 @dataclass(frozen=True)
 class Conversion:
-    """Conversion of an image to sRGB.
+    """Conversion of an image to sRGB."""
 
-    Attributes:
-        mode: of Pillow, in which the transform takes it: `RGB`, `L` or `CMYK`.
-        transform: by its profile; None: it is sRGB, or nobody knows.
-        notes: what a person should know of it.
-    """
-
-    mode: str
-    transform: ImageCms.ImageCmsTransform | None = None
-    notes: tuple[str, ...] = ()
+    mode: str  # in which the transform takes it: `RGB`, `L` or `CMYK`
+    transform: ImageCms.ImageCmsTransform | None = None  # by its profile; None: it is sRGB, or nobody knows
+    notes: tuple[str, ...] = ()  # for a person
 
     def __call__(self, image: Image.Image) -> Image.Image:
         """Convert an image, or a band of it, to mode `RGB`; transparency is left out."""
@@ -85,31 +76,22 @@ class Conversion:
         """Convert uint8 pixels, (H, W, 3), in place; grey has three equal channels."""
         if self.transform is None:
             return stored
-        step = max(1, BAND // stored.shape[1])
-        for top in range(0, len(stored), step):
-            band = stored[top : top + step]
+        for rows in _slices(*stored.shape[:2]):
+            band = stored[rows]
             band[:] = np.asarray(self(Image.fromarray(band[..., 0] if self.mode == "L" else band)))
         return stored
 
 
 @dataclass(frozen=True)
-class Scale:
-    """Linear map from values to 0…255.
-
-    Attributes:
-        black: the value of it.
-        white: the value of it.
-        notes: on what that is based, if not on the range of the numbers themselves.
-        unsigned: 32 bits that come as if they had a sign.
-    """
+class _Levels:
+    """Linear map from values between black and white to 0…255."""
 
     black: float
     white: float
-    notes: tuple[str, ...] = ()
-    unsigned: bool = False
+    notes: tuple[str, ...] = ()  # on what that is based, if not on the range of the numbers themselves
+    unsigned: bool = False  # 32 bits that come as if they had a sign
 
-    def __call__(self, values: NDArray[np.generic]) -> NDArray[np.uint8]:
-        """Map values to uint8 of the same shape."""
+    def __call__(self, values: NDArray[np.generic]) -> Pixels:
         if self.unsigned:
             values = values.astype(np.int32).view(np.uint32)
         span = self.white - self.black or 1e-12
@@ -117,22 +99,25 @@ class Scale:
         return np.asarray(np.rint(scaled.clip(0, 255)), np.uint8)
 
 
-def to_rgb(image: Image.Image, turn: int, convert: Conversion, scale: Scale | None = None) -> Pixels:
-    """Convert a loaded image of any mode to sRGB, upright: uint8 (H, W, 3), C-contiguous.
+def to_rgb(image: Image.Image, data: bytes, turn: int, convert: Conversion) -> tuple[Pixels, tuple[str, ...]]:
+    """Convert a loaded image of any mode to sRGB, uint8 (H, W, 3), C-contiguous, upright by `turn`, with notes.
 
-    Args:
-        image: loaded.
-        turn: EXIF orientation.
-        convert: of its colours.
-        scale: of its values, if they have more than eight bits.
+    `data` are the bytes of its file. ValueError for grey values that are not finite.
     """
+    scale: _Levels | None = None
+    notes: tuple[str, ...] = ()
+    if image.mode.startswith(("I", "F")):
+        scale = _grey_scale(image, data)
+        notes = scale.notes
+    elif (rescaled := _rescaled_colours(image, data)) is not None:
+        image, notes = rescaled
     result, view = _canvas(image.height, image.width, turn)
     transparent = scale is None and image.has_transparency_data
-    for rows, band in bands(image):
+    for rows, band in _bands(image):
         if scale is not None:
             band = Image.fromarray(scale(np.asarray(band)))
         view[rows] = np.asarray(_opaque(band, convert) if transparent else convert(band))
-    return result
+    return result, notes
 
 
 def _opaque(band: Image.Image, convert: Conversion) -> Image.Image:
@@ -141,12 +126,15 @@ def _opaque(band: Image.Image, convert: Conversion) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", above.size, BACKGROUND), above).convert("RGB")
 
 
-def bands(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
-    """Iterate over an image from top to bottom in bands of at most `BAND` pixels, each with its rows."""
-    step = max(1, BAND // image.width)
-    for top in range(0, image.height, step):
-        bottom = min(top + step, image.height)
-        yield slice(top, bottom), image.crop((0, top, image.width, bottom))
+def _bands(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
+    """Cut an image into bands of at most `BAND` pixels, from top to bottom, each with its rows."""
+    for rows in _slices(image.height, image.width):
+        yield rows, image.crop((0, rows.start, image.width, rows.stop))
+
+
+def _slices(height: int, width: int) -> list[slice]:
+    step = max(1, BAND // width)
+    return [slice(top, min(top + step, height)) for top in range(0, height, step)]
 
 
 def _canvas(height: int, width: int, turn: int) -> tuple[Pixels, Pixels]:
@@ -167,7 +155,7 @@ def upright(stored: Pixels, turn: int) -> Pixels:
 def orientation(image: Image.Image) -> int:
     """Read the EXIF orientation, 1 to 8; 1 (as stored) if there is none that can be read.
 
-    Not by `ImageOps.exif_transpose`, which also writes the block anew and fails on oddities elsewhere in it.
+    `ImageOps.exif_transpose` also writes the block anew, and fails on oddities elsewhere in it.
     """
     try:
         said = image.getexif().get(ExifTags.Base.Orientation)
@@ -177,7 +165,7 @@ def orientation(image: Image.Image) -> int:
 
 
 def conversion(image: Image.Image) -> Conversion:
-    """Build the conversion that the profile of an opened image asks for; its pixels are not needed."""
+    """Choose the conversion of an opened image by its colour profile; its pixels are not needed."""
     grey = image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")
     mode = "L" if grey else "CMYK" if image.mode == "CMYK" else "RGB"
     if "icc_profile" not in image.info:
@@ -196,7 +184,7 @@ def conversion(image: Image.Image) -> Conversion:
 
 @lru_cache(maxsize=16)  # a photo album has few; each may be `MAX_PROFILE` long
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """Build the transform from a profile to sRGB; None if there is nothing to do. Raises if it cannot be used."""
+    """Build the transform from a profile to sRGB; None if there is nothing to do. ValueError if it cannot be used."""
     opened = ImageCms.ImageCmsProfile(BytesIO(profile))
     space = opened.profile.xcolor_space.strip()
     if _SPACES.get(space) != mode:
@@ -226,40 +214,31 @@ def _collapses(shown: NDArray[np.int_]) -> bool:
     return any(np.abs(one - other).max() < APART for one, other in combinations(corners, 2))
 
 
-def grey_scale(image: Image.Image, data: bytes, bands: Iterable[NDArray[np.generic]]) -> Scale:
-    """Find the scale of a loaded image in one of Pillow's wide modes from its file and its values.
-
-    Raises:
-        ValueError: values that are not finite.
-    """
-    tags = getattr(image, "tag_v2", {})
+def _grey_scale(image: Image.Image, data: bytes) -> _Levels:
+    """Find the scale of a loaded image in one of Pillow's wide modes from its file and its values."""
+    tags, bits = getattr(image, "tag_v2", {}), stored_bits(image, data)
     form = _first(tags.get(_FORMAT, 1))
-    unsigned = image.format == "TIFF" and image.mode == "I" and stored_bits(image, data) == 32 and form == 1
-    largest, count = _said(image, data), None
-    for values in bands:
+    unsigned = image.format == "TIFF" and image.mode == "I" and bits == 32 and form == 1
+    kind = "u" if unsigned else np.asarray(image.crop((0, 0, 1, 1))).dtype.kind
+    count = _Count(kind, _declared_white(image, data), image.format == "PNG", form == 2 and bits == 16)
+    for _, band in _bands(image):
+        values = np.asarray(band)
         if unsigned:  # Pillow holds them as if they had a sign
             values = values.astype(np.int32).view(np.uint32)
         if not np.isfinite(values).all():
             raise ValueError("grey values that are not finite")
-        if count is None:
-            further = _SIGNED if form == 2 and stored_bits(image, data) == 16 else None
-            count = _Count(values.dtype.kind, largest, further, scaled=image.format == "PNG")
         count.add(values)
-    assert count is not None
     scale = replace(count.scale(), unsigned=unsigned)
     if tags.get(_INTERPRETATION) == _WHITE_IS_ZERO:
         return replace(scale, black=scale.white, white=scale.black)
     return scale
 
 
-def rescaled_colours(image: Image.Image, data: bytes) -> tuple[Image.Image, tuple[str, ...]] | None:
-    """Rescale a loaded colour image of 16 bits, of which Pillow holds the upper eight, by its real range, with notes.
-
-    None: the upper eight are what is wanted, or all that can be had.
-    """
+def _rescaled_colours(image: Image.Image, data: bytes) -> tuple[Image.Image, tuple[str, ...]] | None:
+    """Rescale a colour image of 16 bits, of which Pillow holds the upper eight, by its real range; None: they do."""
     if image.mode not in ("RGB", "RGBA") or stored_bits(image, data) != 16:
         return None
-    largest = _said(image, data)
+    largest = _declared_white(image, data)
     levels = np.array(image.histogram()[: 3 * 256]).reshape(3, 256)
     bright = levels[:, _DARK:].sum() > _FEW * levels.sum()
     if largest == _CERTAIN["u"] or (bright and largest is None):
@@ -270,15 +249,15 @@ def rescaled_colours(image: Image.Image, data: bytes) -> tuple[Image.Image, tupl
     values = np.asarray(read[..., [2, 1, 0, 3][: len(image.mode)]], np.uint16)
     if not np.array_equal(values >> 8, np.asarray(image)):  # read in another way
         return None
-    count, step = _Count("u", largest, scaled=image.format == "PNG"), max(1, BAND // image.width)
-    for top in range(0, image.height, step):
-        count.add(values[top : top + step, :, :3])
+    count, parts = _Count("u", largest, image.format == "PNG"), _slices(image.height, image.width)
+    for rows in parts:
+        count.add(values[rows, :, :3])
     scale = count.scale()
     # Transparency is of the same few bits, unless it shows that it is not.
     channels = slice(None) if values[..., 3:].max(initial=0) <= scale.white else slice(3)
     result = np.asarray(image).copy()
-    for top in range(0, image.height, step):
-        result[top : top + step, :, channels] = scale(values[top : top + step, :, channels])
+    for rows in parts:
+        result[rows, :, channels] = scale(values[rows, :, channels])
     return Image.fromarray(result), scale.notes
 
 
@@ -290,7 +269,7 @@ def stored_bits(image: Image.Image, data: bytes) -> int:
     return int(min(stored, default=8) if isinstance(stored, tuple) else stored)
 
 
-def _said(image: Image.Image, data: bytes) -> float | None:
+def _declared_white(image: Image.Image, data: bytes) -> float | None:
     """Read the largest value that a file declares; None if it says nothing, or only what its numbers can hold."""
     if image.format == "PNG":
         # Chunk sBIT (third edition, 11.3.2.4), for those who put few bits into many without scaling.
@@ -308,19 +287,12 @@ def _said(image: Image.Image, data: bytes) -> float | None:
 
 @dataclass
 class _Count:
-    """Counter of the values beyond each range that they may have.
+    """Counter of the values beyond each range that they may have."""
 
-    Attributes:
-        kind: NumPy's of the numbers.
-        largest: what the file says of it.
-        further: another range that is usual for these numbers.
-        scaled: whether values beyond `largest` mean that all are scaled to the whole range, as in a PNG.
-    """
-
-    kind: str
-    largest: float | None = None
-    further: int | None = None
-    scaled: bool = False
+    kind: str  # NumPy's, of the numbers
+    largest: float | None  # as the file declares it
+    scaled: bool  # as in a PNG: values beyond `largest` mean that all are scaled to the whole range
+    signed: bool = False  # 16 bits with a sign, of which 32,767 is a usual white, too
     low: float = np.inf
     high: float = -np.inf
     total: int = 0
@@ -328,45 +300,42 @@ class _Count:
     far_below: int = 0
     above: Counter[float] = field(default_factory=Counter)
 
-    def limits(self) -> Sequence[float]:
-        """List usual whites, the smallest first."""
-        return sorted({*_USUAL[self.kind], *([self.further] if self.further else [])})
+    def __post_init__(self) -> None:
+        self.limits = sorted({*_USUAL[self.kind], *([_SIGNED] if self.signed else [])})  # usual whites
 
     def add(self, values: NDArray[Any]) -> None:
-        """Count a part of the values."""
         low, high = float(values.min()), float(values.max())
         self.low, self.high, self.total = min(self.low, low), max(self.high, high), self.total + values.size
         if low < 0:
             self.below += int(np.count_nonzero(values < 0))
             self.far_below += int(np.count_nonzero(values < _BELOW))
-        for limit in {*self.limits(), self.largest or 0.0, _ABOVE}:
+        for limit in {*self.limits, self.largest or 0.0, _ABOVE}:
             if high > limit:
                 self.above[limit] += int(np.count_nonzero(values > limit))
 
-    def scale(self) -> Scale:
-        """Choose the scale from all that were counted."""
+    def scale(self) -> _Levels:
         few = _FEW * self.total
         if self.largest is not None and self.below <= few and self.above[self.largest] <= few:
             said = f"levels as the file says: {self.largest:,.10g} is white"
-            return Scale(0, self.largest, () if self.largest == _CERTAIN[self.kind] else (said,))
+            return _Levels(0, self.largest, () if self.largest == _CERTAIN[self.kind] else (said,))
         if self.scaled and self.largest is not None:
-            return Scale(0, _CERTAIN["u"])
+            return _Levels(0, _CERTAIN["u"])
         near = self.above[_ABOVE] <= few and self.far_below <= few and self.high > _ABOVE / 4
         if self.kind == "f" and near and (self.below > few or self.above[1] > few):
             beyond = f"levels by their range: from {self.low:,.10g} to {self.high:,.10g}, so 0 is black and 1 white"
-            return Scale(0, 1, (beyond,))
-        white = next((limit for limit in self.limits() if self.above[limit] <= few), None)
+            return _Levels(0, 1, (beyond,))
+        white = next((limit for limit in self.limits if self.above[limit] <= few), None)
         if white is None and self.kind == "u" and self.high > _LONG / 4:
-            return Scale(0, _LONG)
+            return _Levels(0, _LONG)
         if white is None or self.below > few:
             said = f"levels by their range: {self.low:,.10g} is black, {self.high:,.10g} white"
-            return Scale(self.low, self.high, (said,))
+            return _Levels(self.low, self.high, (said,))
         if self.above[white] or self.below:
             beyond = f"levels by their range: all but {self.above[white] + self.below:,} values of {self.total:,}"
-            return Scale(0, white, (f"{beyond} are between 0 and {white:,}, which is white",))
+            return _Levels(0, white, (f"{beyond} are between 0 and {white:,}, which is white",))
         guess = f"levels by their range: the largest is {self.high:,.10g}, so {white:,} is white"
-        certain = white in (_CERTAIN[self.kind], self.further)
-        return Scale(0, white, () if certain else (guess,))
+        certain = white == _CERTAIN[self.kind] or white == _SIGNED
+        return _Levels(0, white, () if certain else (guess,))
 
 
 def unsupported_tiff(data: bytes) -> str:

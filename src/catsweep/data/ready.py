@@ -1,7 +1,7 @@
-"""Ready set: what trains. Pixels in one memory-mapped array, and where each of them came from.
+"""Ready set: the images that train in one memory-mapped array, and where each of them came from.
 
-Everything before it (sources, decoding, alignment) runs once and ends here; everything after it (batches, metrics,
-nearest training images) starts here and touches no photo again. A folder, which can be opened by itself on any machine:
+Everything before it (sources, decoding, alignment) runs once; everything after it (batches, metrics, nearest training
+images) touches no photo again. A folder, which can be opened by itself on any machine:
 
     images.npy         uint8, (N, size, size, 3)
     manifest.csv       one row per photo found, kept or refused, with the reason; one per copy made of it
@@ -9,8 +9,7 @@ nearest training images) starts here and touches no photo again. A folder, which
     card.json          name, size, n, digest, counts, the parameters it was built with, versions
     passed_over.csv    what else lay among the photos and was not taken for one, with the reason; only if there is any
 
-`open_or_build` builds one straight from a source before training, `open_or_fill` at the end of a preparation: keyed by
-content, locked, written whole or not at all. Of any number of processes one builds, the others wait and open.
+It is keyed by content, locked, and written whole or not at all: of any number of processes one builds, the others wait.
 """
 
 import csv
@@ -38,41 +37,32 @@ from catsweep.data.files import PASSED_OVER, say_passed_over, write_passed_over
 from catsweep.errors import ConfigError, DataError
 from catsweep.folders import replacing_folder
 from catsweep.heartbeat import every_minute
-from catsweep.ownership import Kind
+from catsweep.ownership import FolderKind
 from catsweep.records import read_json
-from steady.links import checked, require_regular
 from steady.places import explain, named
 from steady.printing import escaped, unescaped
+from steady.safe_paths import checked_name, require_regular
 
 log = logging.getLogger(__name__)
 IMAGES, MANIFEST, SHEET, CARD = "images.npy", "manifest.csv", "contact_sheet.png", "card.json"
 REBUILD = "Delete that folder; the next run builds it again."
 TRAIN, VAL = "train", "val"
 _PIXELS = "pixels.raw"
-READY_SET = Kind(
+READY_SET = FolderKind(
     "a ready set",
     "data.root=DIR, or root=DIR of a preparation",
     (IMAGES, MANIFEST, CARD, SHEET, PASSED_OVER),
     later=("report.html", ".report.html"),
 )
-CopyPlace = tuple[tuple[int, int, str], int]  # of an image among its copies, the best being least, and of its row
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """Photo as a source yields it: an image, or the reason why there is none.
+    """Photo as a source yields it: an `image`, (size, size, 3), with landmarks if there are any, or a `reason`.
 
-    Attributes:
-        source: what the user calls it, usually the path relative to the source's folder.
-        group: images of one group stay in one split; usually the sha256 of the photo's file.
-        sha256: of the photo's file, hexadecimal; empty if it could not be read.
-        width: of the original, pixels; 0 if unknown.
-        height: of the original, pixels; 0 if unknown.
-        image: uint8, shape (size, size, 3), or None if refused.
-        landmarks: shape (9, 2), pixels of `image`, or None.
-        reason: why it is refused, "kind: details"; empty if it is not.
-        notes: what was assumed or ignored as it was read, "what: details" each.
-        bytes: size of the photo's file; 0 if unknown.
+    The reason is "kind: details", as is each of `notes` on what was assumed or ignored. `source` is what the user calls
+    the photo, usually a path relative to the source's folder; `sha256`, `bytes`, `width` and `height` are those of its
+    file, if known. Images of one `group`, usually that sha256, stay in one split.
     """
 
     source: str
@@ -81,17 +71,14 @@ class Item:
     width: int = 0
     height: int = 0
     image: NDArray[np.uint8] | None = None
-    landmarks: NDArray[np.floating[Any]] | None = None
+    landmarks: NDArray[np.floating[Any]] | None = None  # shape (9, 2), pixels of `image`
     reason: str = ""
     notes: tuple[str, ...] = ()
     bytes: int = 0
 
 
 class Source(Protocol):
-    """Source of images: a class named by `_target_` in conf/data/*.yaml.
-
-    One that passes over some of what it finds has a method `passed_over` like that of `catsweep.data.files.Files`.
-    """
+    """Source of images: a class named by `_target_` in conf/data/*.yaml. It may have `passed_over`, as `Files` have."""
 
     name: str
 
@@ -104,34 +91,26 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Row of the manifest; for the other fields see `Item`.
+    """Row of the manifest; for the other fields see `Item`."""
 
-    Attributes:
-        index: place in images.npy, None for a refused photo.
-        split: `train` or `val`; empty for a refused photo.
-        stage: of the preparation that refused it or made it last; empty if there were no stages.
-        copy: 0 for the photo itself, from 1 on for what augmentation made of it.
-        notes: see `Item`; those of one photo are joined by "; ".
-    """
-
-    index: int | None
+    index: int | None  # place in images.npy, None for a refused photo
     source: str
     sha256: str
     group: str
-    split: str
+    split: str  # `train` or `val`; empty for a refused photo
     kept: bool
     reason: str
     width: int
     height: int
     landmarks: str
-    stage: str = ""
-    copy: int = 0
-    notes: str = ""
+    stage: str = ""  # of the preparation that refused it or made it last; empty if there were no stages
+    copy: int = 0  # 0 for the photo itself, from 1 on for what augmentation made of it
+    notes: str = ""  # joined by "; "
 
     @classmethod
     def of(cls, item: Item, index: int | None) -> "Row":
         """Build the row of an item; its split is not known yet."""
-        points = "" if item.landmarks is None else points_text(item.landmarks.tolist())
+        points = "" if item.landmarks is None else format_points(item.landmarks.tolist())
         kept = index is not None
         return cls(
             index=index, source=item.source, sha256=item.sha256, group=item.group, split="", kept=kept,
@@ -150,15 +129,7 @@ class Row:
 
 @dataclass(frozen=True)
 class ReadySet:
-    """Opened ready set.
-
-    Attributes:
-        path: its folder.
-        images: uint8, shape (N, size, size, 3), memory-mapped, read-only.
-        rows: the manifest, kept and refused.
-        splits: "train" or "val" for each image.
-        card: card.json.
-    """
+    """Opened ready set: read-only `images`, (N, size, size, 3), the split of each, and `rows` of all, also refused."""
 
     path: Path
     images: NDArray[np.uint8]
@@ -168,7 +139,7 @@ class ReadySet:
 
     @property
     def digest(self) -> str:
-        """Digest of pixels and splits, hexadecimal: two sets with the same one train the same."""
+        """Digest of pixels and splits, hexadecimal: sets with the same one train the same."""
         return str(self.card["digest"])
 
     @property
@@ -195,12 +166,7 @@ class ReadySet:
 
     @classmethod
     def open(cls, path: str | Path, remedy: str = REBUILD) -> "ReadySet":
-        """Open a folder.
-
-        Raises:
-            DataError: if it is not a complete ready set; `remedy` says what to do.
-            OSError: it may not be read, or cannot be now.
-        """
+        """Open a folder; DataError, with `remedy`, if it is no complete ready set, OSError if it cannot be read now."""
         path = Path(path)
         try:
             for name in (CARD, MANIFEST, IMAGES):
@@ -224,10 +190,7 @@ class ReadySet:
 
 
 def find_ready_set(digest: str | None, places: Sequence[Path]) -> ReadySet | None:
-    """Find the ready set of a digest among folders of ready sets, or of folders of them; None if it is not there.
-
-    One that cannot be read is passed over with a warning.
-    """
+    """Find the ready set of a digest in folders, or folders of them; one that cannot be read gives a warning."""
     if not digest:
         return None
     for place in places:
@@ -269,19 +232,16 @@ def read_manifest(path: Path) -> Iterator[Row]:
             yield Row.parse(row)
 
 
-def points_text(points: Iterable[Iterable[float]]) -> str:
-    """Format landmarks, (9, 2), for the manifest: x and y of one after the other, hundredths of a pixel."""
+def format_points(points: Iterable[Iterable[float]]) -> str:
+    """Format landmarks, (9, 2), for the manifest: x and y of each in turn, to hundredths of a pixel."""
     return " ".join([f"{value:.2f}" for point in points for value in point])
 
 
 def create_images(folder: Path, n: int, size: int) -> np.memmap[Any, np.dtype[np.uint8]]:
     """Create images.npy in a folder, memory-mapped, to be filled: uint8, shape (n, size, size, 3).
 
-    One that is there already may have other names in other folders, so it is never written over. All its room is taken
-    at once: to write into a hole of a mapped file on a full disk ends the process by SIGBUS, without a word.
-
-    Raises:
-        OSError: there is not so much room.
+    One that is there may have hard links in other folders, so it is never written over. All room is taken at once
+    (OSError without it): to write into a hole of a mapped file on a full disk ends the process by SIGBUS.
     """
     path = folder / IMAGES
     path.unlink(missing_ok=True)
@@ -298,18 +258,10 @@ def _damaged(path: Path, details: str, remedy: str = REBUILD) -> DataError:
 
 
 def open_or_build(source: Source, size: int, root: str | Path, val_fraction: float) -> ReadySet:
-    """Open the ready set of a source, building it first if it is not there or not whole.
+    """Open the ready set `<root>/<name>-<size>-<key8>` of a source, building it first if it is not there or not whole.
 
-    Args:
-        source: where the images come from.
-        size: side of the images, pixels.
-        root: folder of ready sets; the set is `<root>/<name>-<size>-<key8>`.
-        val_fraction: share of held-out images.
-
-    Raises:
-        ConfigError: the source is called by what is no name.
-        DataError: if the source has no usable photo.
-        TakenError: in the place of the set is something that catsweep did not make.
+    ConfigError if the source's name is no name of a folder, DataError if it has no usable photo, else as
+    `open_or_fill`.
     """
     parameters = {"source": source.key(size), "size": size, "val_fraction": val_fraction, "format": 1}
     key = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()
@@ -317,10 +269,10 @@ def open_or_build(source: Source, size: int, root: str | Path, val_fraction: flo
 
     def fill(folder: Path) -> None:
         passed_over = source.passed_over() if hasattr(source, "passed_over") else {}
-        rows, places = _without_copies(*_spool(folder / _PIXELS, source.items(size)))
+        rows, places = _spool(folder / _PIXELS, source.items(size))
         kept = [row for row in rows if row.kept]
         if not kept:
-            raise DataError(nothing_left(source, _refused(rows), passed_over))
+            raise DataError(no_photos_message(source, _refused(rows), passed_over))
         images = create_images(folder, len(kept), size)
         spooled = np.memmap(folder / _PIXELS, dtype=np.uint8, mode="r").reshape(-1, *images.shape[1:])
         for index, place in enumerate(places):
@@ -329,37 +281,34 @@ def open_or_build(source: Source, size: int, root: str | Path, val_fraction: flo
         (folder / _PIXELS).unlink()
         write_passed_over(folder / PASSED_OVER, passed_over)
         named = iter(split([row.group for row in kept], val_fraction))
-        describe(folder, [replace(row, split=next(named)) if row.kept else row for row in rows], card)
+        write_metadata(folder, [replace(row, split=next(named)) if row.kept else row for row in rows], card)
         log.info("%s", summary(source.name, len(kept), _refused(rows)))
         if passed_over:
             log.info("%s: %s; %s names them", source.name, say_passed_over(passed_over), PASSED_OVER)
 
-    name = checked(f"{source.name}-{size}-{key[:8]}", "A ready set", ConfigError)
+    name = checked_name(f"{source.name}-{size}-{key[:8]}", "A ready set", ConfigError)
     return open_or_fill(Path(root) / name, key, fill)
 
 
 def open_or_fill(path: Path, key: str, fill: Callable[[Path], None]) -> ReadySet:
-    """Open the ready set of a key in a folder, first made by `fill` (into an empty folder) if it is not there or whole.
+    """Open the ready set of a key in a folder, first made by `fill` (in an empty folder) if it is not there or whole.
 
-    Raises:
-        OSError: it cannot be written.
-        TakenError: in its place is something that catsweep did not make.
+    OSError if it cannot be written, TakenError if in its place is something that catsweep did not make.
     """
     # A folder of that name is complete, for it came there by one rename: no lock is needed to read it.
     if (ready := _opened(path, key)) is not None:
         return ready
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"), named(path):
-        ready = _opened(path, key)
-        if ready is None:
-            with replacing_folder(path, READY_SET) as new:
-                fill(new)
-            ready = ReadySet.open(path)
-    return ready
+        if (ready := _opened(path, key)) is not None:
+            return ready
+        with replacing_folder(path, READY_SET) as new:
+            fill(new)
+        return ReadySet.open(path)
 
 
 def _opened(path: Path, key: str) -> ReadySet | None:
-    """Open the ready set in a folder; None if there is none, a damaged one, or one with another key."""
+    """Open the ready set in a folder; None if there is none, a damaged one, or one of another key."""
     if not path.exists():
         return None
     try:
@@ -370,14 +319,8 @@ def _opened(path: Path, key: str) -> ReadySet | None:
     return ready if ready.card.get("key") == key else None
 
 
-def describe(folder: Path, rows: Sequence[Row], card: dict[str, Any]) -> None:
-    """Write all of a ready set but its images, which are in the folder.
-
-    Args:
-        folder: with images.npy.
-        rows: of the manifest, with their splits; those kept in the order of the images.
-        card: name, size, key and parameters.
-    """
+def write_metadata(folder: Path, rows: Sequence[Row], card: dict[str, Any]) -> None:
+    """Write all of a ready set but images.npy, which is there; kept `rows` are in the order of the images."""
     images: NDArray[np.uint8] = np.load(folder / IMAGES, mmap_mode="r")
     kept = [row for row in rows if row.kept]
     originals = np.array([row.index for row in kept if row.copy == 0])
@@ -403,45 +346,35 @@ def _counted(refused: Counter[str]) -> str:
     return ", ".join(f"{count:,} {reason}" for reason, count in refused.most_common())
 
 
-def _spool(path: Path, items: Iterable[Item]) -> tuple[list[Row], dict[str, list[CopyPlace]]]:
-    """Append the pixels of the kept items to a file, for how many there are shows only at the end.
+def _spool(path: Path, items: Iterable[Item]) -> tuple[list[Row], list[int]]:
+    """Append the pixels of the items to a file; return the rows, and where in the file the images of those kept are.
 
-    Returns:
-        All rows, and the copies of each image by the digest of its pixels.
+    Of equal images that of the most pixels is kept, then of the most bytes, then the first by name.
     """
     rows: list[Row] = []
-    copies: dict[str, list[CopyPlace]] = {}
-    index = 0
+    same: dict[bytes, list[tuple[tuple[int, int, str], int]]] = {}  # equal images: rank (the best is least) and row
+    written = 0
     with path.open("wb") as file:
         for item in every_minute(items, log, "%s photos read so far"):
-            if item.image is None:
-                rows.append(Row.of(item, None))
-                continue
-            pixels = np.ascontiguousarray(item.image, dtype=np.uint8).data
-            file.write(pixels)
-            rank = (-item.width * item.height, -item.bytes, item.source)
-            copies.setdefault(hashlib.sha256(pixels).hexdigest(), []).append((rank, len(rows)))
-            rows.append(Row.of(item, index))
-            index += 1
-    return rows, copies
-
-
-def _without_copies(rows: Sequence[Row], copies: Mapping[str, Sequence[CopyPlace]]) -> tuple[list[Row], list[int]]:
-    """Keep one row of equal images, that of the most pixels, then bytes, then the first by name; refuse the others.
-
-    Returns:
-        The rows, and where the images of those kept are in the file.
-    """
-    of = {place: min(same)[1] for same in copies.values() for _, place in same}
-    result, places = [], []
+            rows.append(Row.of(item, None if item.image is None else written))
+            if item.image is not None:
+                pixels = np.ascontiguousarray(item.image, dtype=np.uint8).data
+                file.write(pixels)
+                written += 1
+                rank = (-item.width * item.height, -item.bytes, item.source)
+                same.setdefault(hashlib.sha256(pixels).digest(), []).append((rank, len(rows) - 1))
+    best = {place: min(equal)[1] for equal in same.values() for _, place in equal}
+    places: list[int] = []
     for place, row in enumerate(rows):
-        if row.index is not None and of[place] != place:
-            row = replace(row, index=None, kept=False, reason=f"exact copy: of {rows[of[place]].source}", landmarks="")
-        elif row.index is not None:
+        if row.index is None:
+            continue
+        if (original := best[place]) != place:
+            reason = f"exact copy: of {rows[original].source}"
+            rows[place] = replace(row, index=None, kept=False, reason=reason, landmarks="")
+        else:
             places.append(row.index)
-            row = replace(row, index=len(places) - 1)
-        result.append(row)
-    return result, places
+            rows[place] = replace(row, index=len(places) - 1)
+    return rows, places
 
 
 def summary(name: str, kept: int, refused: Counter[str]) -> str:
@@ -452,26 +385,20 @@ def summary(name: str, kept: int, refused: Counter[str]) -> str:
     return f"{line}, {refused.total():,} left out ({_counted(refused)}); the manifest names them"
 
 
-def nothing_left(source: Source, refused: Counter[str], passed_over: Mapping[str, str]) -> str:
-    """Say that there is no photo: what was looked for, and what was found instead, by the reason why it is none."""
+def no_photos_message(source: Source, refused: Counter[str], passed_over: Mapping[str, str]) -> str:
+    """Say that there is no photo: what was looked for, and what was found instead, by reason."""
     found = f"{refused.total():,} found, all left out: {_counted(refused)}" if refused else "none found"
     found += f"; {say_passed_over(passed_over)}" if passed_over else ""
     return f"Expected {source}, but no usable photo is there: {found}. Give another folder by data.source=DIR."
 
 
 def split(groups: Sequence[str], val_fraction: float) -> list[str]:
-    """Assign each image to a split, whole groups at a time, so that no copy of a held-out photo is trained on.
+    """Assign each image, given by its group, to "train" or "val", so that no copy of a held-out photo is trained on.
 
-    Groups are put in the order of a hash of their names; each is held out if it still fits into the fraction. The
-    answer depends on neither the order nor the names of files, and a few photos more or less move only a few others.
-
-    Args:
-        groups: one label per image, usually the sha256 of the source photo's file.
-        val_fraction: wanted share of held-out images, 0 ≤ fraction < 1.
-
-    Returns:
-        "train" or "val" per image. Of n images round(n · val_fraction) are held out, or as many fewer as whole
-        groups require; at least one group when `val_fraction` > 0, and always one is left to train on.
+    Groups, usually sha256 of the source photo's file, are held out in the order of a hash of their names while they fit
+    into the fraction, 0 ≤ fraction < 1: neither order nor names of files matter, and a few photos more or less move
+    only a few others. At most round(n · val_fraction) images are held out, but at least one group, if the fraction is
+    above 0 and one is left to train on.
     """
     sizes = Counter(groups)
     order = sorted(sizes, key=lambda group: hashlib.sha256(f"split:{group}".encode()).digest())
@@ -491,22 +418,12 @@ def pick(n: int, at_most: int = 100) -> NDArray[np.int64]:
 
 
 def contact_sheet(images: NDArray[np.uint8], columns: int = 10, gap: int = 2) -> NDArray[np.uint8]:
-    """Lay images out in rows on white.
-
-    Args:
-        images: uint8, shape (N, H, W, 3), N ≥ 1.
-        columns: images in a row; fewer if there are fewer images.
-        gap: white pixels around each image.
-
-    Returns:
-        uint8, shape (rows · (H + gap) + gap, columns · (W + gap) + gap, 3).
-    """
+    """Lay images (N ≥ 1, H, W, 3) out in rows on white, `gap` pixels around each."""
     n, height, width, _ = images.shape
     columns = min(columns, n)
     rows = math.ceil(n / columns)
     cells = np.full((rows * columns, height + gap, width + gap, 3), 255, dtype=np.uint8)
     cells[:n, gap:, gap:] = images
-    sheet = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), 255, dtype=np.uint8)
     laid = cells.reshape(rows, columns, height + gap, width + gap, 3).swapaxes(1, 2)
-    sheet[: -gap or None, : -gap or None] = laid.reshape(rows * (height + gap), columns * (width + gap), 3)
-    return sheet
+    sheet = laid.reshape(rows * (height + gap), columns * (width + gap), 3)
+    return np.pad(sheet, ((0, gap), (0, gap), (0, 0)), constant_values=255)

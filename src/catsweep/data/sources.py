@@ -1,11 +1,6 @@
 """Sources of images: drawn cats, photos in a folder or archive, and photos with Kaggle's landmarks.
 
-Each class is named by `_target_` in conf/data/*.yaml and follows `catsweep.data.ready.Source`, as one's own does. It
-yields an `Item` for each photo: an image of the training size or a reason.
-
-Fetch the Kaggle cat photos: 9,000 cats with nine landmarks each, for `data=kaggle_cats download=true`.
-
-Needs the optional package `kagglehub`, which keeps what it fetched (4 GB) and fetches it once.
+Each class is named by `_target_` in conf/data/*.yaml and follows `catsweep.data.ready.Source`, as one's own does.
 """
 
 import hashlib
@@ -19,33 +14,30 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from catsweep.data import align as alignment
 from catsweep.data import landmarks
-from catsweep.data.align import Pixels
 from catsweep.data.archives import open_files
 from catsweep.data.decode import MAX_BYTES, Unreadable, decoding, heif_is_there
 from catsweep.data.files import READING, Files, digest, reading, recorded_digest
-from catsweep.data.landmarks import POINTS, SUFFIX
 from catsweep.data.ready import Item
 from catsweep.data.threads import in_order, watched
 from catsweep.errors import ConfigError, DataError, PlaceError
-from catsweep.synthetic import renderer
 from catsweep.synthetic.catalogue import Cat, pick
-from catsweep.synthetic.renderer import draw, landmarks_of
+from catsweep.synthetic.layers import landmarks_of
+from catsweep.synthetic.renderer import draw, render
 from steady.places import explain
 
 log = logging.getLogger(__name__)
-
 DATASET = "crawford/cat-dataset"  # of Kaggle
 JPEG_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif"})
 SUFFIXES = JPEG_SUFFIXES | {".avif", ".bmp", ".gif", ".j2k", ".jp2", ".mpo", ".png", ".tif", ".tiff", ".webp"}
 SUFFIXES |= {".heic", ".heif", ".hif", ".pbm", ".pgm", ".pnm", ".ppm"}
 FACE = {"left_eye": (0.32, 0.42), "right_eye": (0.68, 0.42), "mouth": (0.50, 0.70)}
 # Files of `catsweep` that decide what the pixels are, of photos and of drawn cats.
+Pixels = alignment.Pixels
 _PHOTOS = tuple(f"data/{name}" for name in (*READING, "align.py", "sources.py"))
-_DRAWN = ("data/sources.py", *(f"synthetic/{name}.py" for name in ("canvas", "catalogue", "layers", "renderer")))
+_DRAWN = ("data/sources.py", *(f"synthetic/{name}.py" for name in ("catalogue", "layers", "renderer")))
 DEMO_SIDE = 256  # pixels of a drawn photo, from which faces of 64 and 128 pixels can be made
 # Of the cat in it; stage `zoom` shows 1.3 times what the cats are drawn for, which fits in up to 0.77.
 DEMO_SCALE = (0.58, 0.75)
@@ -77,19 +69,19 @@ class DemoCats:
 
     @cached_property
     def files(self) -> Files:
-        """Files of the cats as photos, for the preparation."""
+        """The cats as photos, for the preparation."""
         return DemoFiles(self.n, self.seed, recorded_digest(*self.code))
 
     def items(self, size: int) -> Iterator[Item]:
         """See `catsweep.data.ready.Source`."""
-        cats = renderer.render(self.n, size, self.seed)
+        cats = render(self.n, size, self.seed)
         for number, (image, points) in enumerate(zip(cats.images, cats.landmarks, strict=True)):
             name = hashlib.sha256(image.tobytes()).hexdigest()
             yield Item(f"cat-{number:06d}", name, name, size, size, image, points)
 
 
 class DemoFiles(Files):
-    """Files of n drawn cats of a seed: photos with landmarks beside them, drawn by `code` (a version) when read.
+    """Files of drawn cats, each a photo with landmarks beside it, drawn by `code` (a version) when read.
 
     The cats are smaller than `render` draws them, off centre and not level, so that there is something to align.
     """
@@ -102,7 +94,7 @@ class DemoFiles(Files):
         yield from self._places
 
     def __contains__(self, name: object) -> bool:
-        return str(name).removesuffix(SUFFIX) in self._places
+        return str(name).removesuffix(landmarks.SUFFIX) in self._places
 
     def size(self, name: str) -> int:
         """See `Files`: pixels that do not shrink."""
@@ -112,10 +104,10 @@ class DemoFiles(Files):
         """See `Files`."""
         if name not in self:
             raise Unreadable("cannot be opened: there is no such cat")
-        cat = photographed(self.seed, self._places[name.removesuffix(SUFFIX)])
-        if name.endswith(SUFFIX):  # pixels counted from the centre of the first
+        cat = photographed(self.seed, self._places[name.removesuffix(landmarks.SUFFIX)])
+        if name.endswith(landmarks.SUFFIX):  # pixels counted from the centre of the first
             points = landmarks_of(cat).ravel() * DEMO_SIDE - 0.5
-            return f"{POINTS} {' '.join(f'{value:.2f}' for value in points)} ".encode()
+            return f"{landmarks.POINTS} {' '.join(f'{value:.2f}' for value in points)} ".encode()
         image, _ = draw(cat, DEMO_SIDE)
         return cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
 
@@ -125,7 +117,7 @@ class DemoFiles(Files):
 
 
 def photographed(seed: int, index: int) -> Cat:
-    """Parameters of cat `index` of a seed, as a photo shows it."""
+    """Draw the parameters of cat `index` of a seed, as a photo shows it."""
     draws = np.random.default_rng([seed, index, DEMO_SIDE])
     cat, scale = pick(seed, index), draws.uniform(*DEMO_SCALE)
     most = (1 - scale / DEMO_SCALE[1]) / 2 + DEMO_SHIFT
@@ -156,7 +148,7 @@ class Photos:
 
     @cached_property
     def files(self) -> Files:
-        """Files of the folder or archive; raises ConfigError without one, DataError if it is neither."""
+        """Files of the folder or archive; ConfigError without one, DataError if it is neither."""
         if self.folder is None:
             raise ConfigError(f"data={self.name} needs a folder of photos: add {self.remedy} to the command.")
         return open_files(self.folder, self.suffixes)
@@ -191,7 +183,7 @@ class Photos:
         names = list(self.files)
         yield from watched(in_order(item, names), len(names), f"Reading {self.folder}")
 
-    def _prepare(self, name: str, photo: Pixels, size: int) -> tuple[Pixels, NDArray[np.float64] | None]:
+    def _prepare(self, name: str, photo: Pixels, size: int) -> tuple[Pixels, alignment.Array | None]:
         """Turn a decoded photo (H, W, 3) into an image (size, size, 3) and its landmarks (9, 2), if it has any."""
         height, width = photo.shape[:2]
         if min(height, width) < self.min_side:
@@ -206,7 +198,6 @@ class KaggleCats(Photos):
     """Photos with landmarks beside them (`x.jpg` and `x.jpg.cat`), faces aligned by eyes and mouth.
 
     Args:
-        folder: where they are; links in it are not followed.
         face: where `left_eye`, `right_eye` and `mouth` go, as fractions of the image's side (x, y).
         min_eye_distance: faces whose eyes are closer are left out, pixels of the photo.
         min_inside: faces so near the edge that less than this share of the aligned image shows the photo are left
@@ -222,20 +213,15 @@ class KaggleCats(Photos):
     remedy = "data.source=DIR (or data.download=true, to fetch it from Kaggle)"
 
     def __init__(
-        self,
-        folder: str | Path | None,
-        face: Mapping[str, Sequence[float]] = FACE,
-        min_eye_distance: float = 8.0,
-        min_inside: float = 0.5,
-        standard: int = alignment.STANDARD,
-        download: bool = False,
-    ) -> None:
+        self, folder: str | Path | None, face: Mapping[str, Sequence[float]] = FACE, min_eye_distance: float = 8.0,
+        min_inside: float = 0.5, standard: int = alignment.STANDARD, download: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__(folder)
-        self.download = download
         if set(face) != set(FACE):
             raise ConfigError(f"Expected data.reader.face to hold {', '.join(FACE)}, got {', '.join(face)}.")
         self.face = {name: (float(face[name][0]), float(face[name][1])) for name in FACE}
-        self.min_eye_distance, self.min_inside, self.standard = min_eye_distance, min_inside, standard
+        self.min_eye_distance, self.min_inside = min_eye_distance, min_inside
+        self.standard, self.download = standard, download
 
     @cached_property
     def files(self) -> Files:
@@ -252,7 +238,7 @@ class KaggleCats(Photos):
     def _parameters(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("face", "min_eye_distance", "min_inside", "standard")}
 
-    def _prepare(self, name: str, photo: Pixels, size: int) -> tuple[Pixels, NDArray[np.float64] | None]:
+    def _prepare(self, name: str, photo: Pixels, size: int) -> tuple[Pixels, alignment.Array | None]:
         points = landmarks.read(self.files, name) + 0.5
         landmarks.check(points, self.min_eye_distance)
         standard = max(self.standard, size)
@@ -266,12 +252,7 @@ class KaggleCats(Photos):
 
 
 def download_kaggle() -> Path:
-    """Fetch Kaggle's 9,000 cat photos with landmarks (4 GB) once, by the optional `kagglehub`, and return their folder.
-
-    Raises:
-        DataError: the package is missing, or the photos cannot be had.
-        PlaceError: there is no room for them.
-    """
+    """Fetch Kaggle's 9,000 cat photos with landmarks (4 GB) once, by the optional `kagglehub`; return their folder."""
     otherwise = f"Or download {DATASET} in a browser, and give it by data=kaggle_cats data.source=DIR (or its .zip)."
     try:
         import kagglehub
@@ -288,10 +269,7 @@ def download_kaggle() -> Path:
 
 @contextmanager
 def fetching(expected: str, remedy: str, variable: str) -> Iterator[None]:
-    """Turn whatever goes wrong in a download into DataError ("Expected …, but: …" and the remedy).
-
-    PlaceError if the disk is the cause: the environment variable names the folder that is filled.
-    """
+    """Turn whatever goes wrong in a download into DataError, or PlaceError for the folder that `variable` names."""
     try:
         yield
     except DataError:

@@ -1,7 +1,7 @@
 """Thread pool that keeps order, and a byte-counting semaphore that bounds what its threads hold in memory.
 
-Threads, because decoding, warping and hashing release the interpreter's lock: they use all cores, and unlike processes
-they need no importable main module and work inside a trial's worker.
+Threads, because decoding, warping and hashing release the interpreter's lock, and unlike processes they need no
+importable main module and work inside a trial's worker.
 """
 
 import ctypes
@@ -23,24 +23,17 @@ Out = TypeVar("Out")
 
 
 class ByteSemaphore:
-    """Byte-counting semaphore: a thread that needs more than is left waits. First come, first served.
-
-    Args:
-        total: bytes that may be held at the same time.
-    """
+    """Semaphore of `total` bytes: a thread that needs more than is left waits. First come, first served."""
 
     def __init__(self, total: int) -> None:
         self.total, self._held = total, 0
-        self._door, self._changed = threading.Lock(), threading.Condition()
+        self._queue, self._changed = threading.Lock(), threading.Condition()
 
     @contextmanager
     def hold(self, size: int) -> Iterator[None]:
-        """Hold `size` bytes while the block runs; more than there are means all of them.
-
-        Must not be nested on one semaphore: the inner block could wait for the outer one.
-        """
+        """Hold `size` bytes, at most all of them, while the block runs. Not to be nested: it could wait for itself."""
         size = min(size, self.total)
-        with self._door, self._changed:  # the door keeps small needs from overtaking a large one
+        with self._queue, self._changed:  # the queue keeps small needs from overtaking a large one
             self._changed.wait_for(lambda: self._held + size <= self.total)
             self._held += size
         try:
@@ -54,19 +47,14 @@ class ByteSemaphore:
 def trim_heap() -> None:
     """Return freed memory to the system, where the C library can (glibc's `malloc_trim`).
 
-    glibc keeps blocks of up to 32 MiB, and Pillow's are of 16: a TIFF of 50 megapixels after a JPEG of 67 took 1.1 GiB,
-    though neither alone takes more than 0.6.
+    glibc keeps blocks of up to 32 MiB, Pillow's are of 16: a TIFF of 50 megapixels after a JPEG of 67 took 1.1 GiB.
     """
     with suppress(OSError, AttributeError, TypeError):  # another library, another system
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def in_order(work: Callable[[In], Out], tasks: Iterable[In]) -> Iterator[Out]:
-    """Map `work` over tasks, as many at a time as there are cores.
-
-    Yields:
-        The results in the order of the tasks. Only a few are held at a time, however many tasks there are.
-    """
+    """Map `work` over tasks on all cores, and yield its results in their order; only a few are held at a time."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # one level of threads: ours

@@ -27,13 +27,13 @@ from catsweep.grids import save_png
 from catsweep.metrics.judge import read_judged
 from catsweep.metrics.scorer import Scorer
 from catsweep.models.generator import Generator, Reconstructor, draw_latents, generate
-from catsweep.ownership import Kind, require
+from catsweep.ownership import FolderKind, require
 from catsweep.runs import CONFIG, PROVENANCE, SCORES, Bundle, RunDir, load_run
 from steady import places, printing
 
 TOLERANCE = 1e-4  # a fortieth of the step between two of the 256 levels of a pixel
 SCRIPT_CHECKED = 9  # images that the script is checked on
-BUNDLE = Kind("a bundle", "out=DIR", (*Bundle.FILES, Bundle.README, digests.KEPT), sign=Bundle.GENERATOR)
+BUNDLE = FolderKind("a bundle", "out=DIR", (*Bundle.FILES, Bundle.README, digests.KEPT), sign=Bundle.GENERATOR)
 PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "safetensors")
 
 

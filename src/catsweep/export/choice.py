@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from catsweep import opinion
+from catsweep import judging
 from catsweep.errors import DataError, ExportError
 from catsweep.folders import replacing_folder
 from catsweep.metrics.judge import (
@@ -27,26 +27,26 @@ from catsweep.metrics.judge import (
     COMMAND,
     TITLE,
     RunScores,
+    StudyScores,
     better,
     confirmation_table,
     of_confirmation,
     run_scores,
     table,
 )
-from catsweep.opinion import Opinion
-from catsweep.ownership import Kind
 from catsweep.records import require_whole
 from catsweep.runs import ANOTHER, BEST_CHECKPOINT, CHOICE, DOCUMENTS, JUDGEMENT, LAST_CHECKPOINT, RunDir
-from catsweep.selection import Choice, Seeds, Trials, decide, find_run, read_trials
+from catsweep.selection import FinishedTrials, Seeds, decide, find_run, read_trials
 from steady import printing
-from steady.links import inside
 from steady.places import check, named
 from steady.printing import Markdown, code, plain
 from steady.printing import table as markdown_table
-from steady.study.storage import study_folder
+from steady.safe_paths import inside
+from steady.study.location import study_folder
+from steady.study.select import TrialChoice
 
 SAMPLES, EXPLANATION = "samples.png", "choice.md"
-BEST_MODEL = Kind(
+BEST_MODEL = FolderKind(
     "the best model",
     "out=DIR",
     (*DOCUMENTS, *map(str, (CHOICE, JUDGEMENT, BEST_CHECKPOINT, LAST_CHECKPOINT)), EXPLANATION, SAMPLES),
@@ -76,7 +76,7 @@ def run(cfg: DictConfig) -> Path:
     decision = decide(cfg.select, trials, folder, runs)
     chosen, remark = decision.choice.candidate, decision.remark
     source = find_run(runs, chosen, trials.objectives, trials.folders.get(chosen.number))
-    found = opinion.read(trials, runs, [chosen.number])
+    found = judging.read_study_scores(trials, runs, [chosen.number])
     if (source / JUDGEMENT).exists() and run_scores(source, runs).judged is None:
         left = f"What the judge said of it is left out: {JUDGEMENT} in {source} is damaged, or of other scores."
         remark = f"{remark} {left} {COMMAND}.".strip()
@@ -147,11 +147,11 @@ class Explanation:
         remark: why the study's confirmation does not count; may be empty.
     """
 
-    trials: Trials
-    choice: Choice
+    trials: FinishedTrials
+    choice: TrialChoice
     source: Path
     seeds: Seeds
-    opinion: Opinion
+    opinion: StudyScores
     remark: str = ""
 
     def sentence(self) -> str:

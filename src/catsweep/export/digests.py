@@ -17,7 +17,7 @@ from catsweep import runs
 from catsweep.errors import DataError, ExportError
 from catsweep.records import file_digest
 from catsweep.runs import Bundle, RunDir
-from steady import links
+from steady import safe_paths
 
 PROVENANCE, README = str(runs.PROVENANCE), Bundle.README
 READ = {*Bundle.FILES}  # one that was added is as bad as one that was changed
@@ -93,7 +93,7 @@ def refuse_links(paths: Iterable[Path], folder: Path) -> None:
     Raises:
         ExportError: one leads out of the folder, nowhere, or is no file.
     """
-    links.refuse(paths, folder, "bundle", ExportError, dangling=False)
+    safe_paths.refuse_links(paths, folder, "bundle", ExportError, dangling=False)
 
 
 def _recorded(folder: Path) -> dict[str, tuple[int, str]] | None:

@@ -1,6 +1,6 @@
 """Measure intervals for the scores of a bundle, in which whoever scores it again must land.
 
-`catsweep.export.bundle` keeps them in `metrics.json`; `catsweep.evaluation` looks whether a score falls inside. What an
+`catsweep.export.bundle` keeps them in `metrics.json`; `evaluation` looks whether a score falls inside. What an
 interval says depends on the score's `interval`:
 
 - **`draws`**: scores of drawn images change with the latents. Theirs is a *prediction interval*: it holds the score of

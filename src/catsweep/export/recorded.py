@@ -1,6 +1,6 @@
 """Read the records of a finished run or a bundle, and the photos and the scorer that its scores were taken with.
 
-Both hold `config.yaml`, `metrics.json` and `provenance.json`. `catsweep.evaluation` scores again with `Recorded`;
+Both hold `config.yaml`, `metrics.json` and `provenance.json`. `evaluation` scores again with `Recorded`;
 `bundle` begins with `FinishedRun`, whose records go into a folder that may be published, so `portable` takes everything
 out of them that names a place on this machine.
 """
@@ -16,12 +16,12 @@ from catsweep.data.datamodule import CatDataModule
 from catsweep.data.ready import CARD, ReadySet, find_ready_set
 from catsweep.errors import CatsweepError, DataError, ExportError
 from catsweep.export.intervals import Interval
-from catsweep.loaded import rebuild
 from catsweep.metrics.scorer import Scorer
 from catsweep.metrics.scores import MetricCard, require_comparable
 from catsweep.records import ANY, NUMBER, TEXT, WHOLE, misshapen
 from catsweep.runs import ANOTHER, CHOICE, CONFIG, DOCUMENTS, JUDGEMENT, PROVENANCE, SCORES, Metrics, RunDir
-from steady.links import checked, inside
+from catsweep.untrusted_config import rebuild
+from steady.safe_paths import checked_name, inside
 
 READY = Path("data/ready")  # where ready sets are, see conf/data
 USUAL = {"root": "data/ready", "cache_root": "data/statistics", "save_dir": "outputs"}
@@ -253,7 +253,7 @@ class FinishedRun:
         if choice is not None and not {"study", "trial"} <= choice.keys():
             raise ExportError(f"{folder / CHOICE} is torn: it names no study and trial. Run `make best-model` again.")
         finished = cls(folder, config, metrics, provenance, choice)
-        checked(finished.name, f"The folder of the bundle, named after {folder},", ExportError)
+        checked_name(finished.name, f"The folder of the bundle, named after {folder},", ExportError)
         return finished
 
     @property
@@ -267,7 +267,7 @@ class FinishedRun:
         if self.choice is not None:
             said = {key: self.choice.get(key) for key in ("study", "trial")}
             return "-".join(
-                checked(name, f'"{key}" in {self.folder / CHOICE}', ExportError) for key, name in said.items()
+                checked_name(name, f'"{key}" in {self.folder / CHOICE}', ExportError) for key, name in said.items()
             )
         return "-".join(self.folder.resolve().parts[1:][-2:])
 

@@ -13,11 +13,11 @@ from safetensors.torch import load_file
 from safetensors.torch import save as serialize
 from torch import Tensor
 
-from catsweep import outlines
 from catsweep.errors import ExportError
-from catsweep.loaded import rebuild
+from catsweep.models import meta_model
 from catsweep.models.generator import Generator, Reconstructor, evaluating
 from catsweep.runs import CONFIG, Bundle, RunDir
+from catsweep.untrusted_config import rebuild
 
 WEIGHTS = Bundle.WEIGHTS
 LARGEST = 20  # times what is kept of it, at most, may a model be; of a DCGAN a third is
@@ -86,7 +86,7 @@ def load(folder: Path) -> Generator:
         config, state = RunDir(folder).config(), load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:
         raise ExportError(f"{folder} is not a whole bundle: {error}. Write it again with `make export`.") from error
-    _refuse_others(outlines.outline(config, len(state)), state, folder)
+    _refuse_others(meta_model.build_on_meta(config, len(state)), state, folder)
     model: LightningModule = rebuild(config, "model")
     model.load_state_dict(state, strict=False)
     model.eval()
@@ -109,7 +109,7 @@ def _refuse_others(model: LightningModule, state: dict[str, Tensor], folder: Pat
             f"The weights in {folder / WEIGHTS} are not those of the model in {CONFIG}: "
             f"missing {missing[:3]}, not expected {strange[:3]}. Was one of the two files changed?"
         )
-    whole, there = outlines.numbers(model), sum(tensor.numel() for tensor in state.values())
+    whole, there = meta_model.count_numbers(model), sum(tensor.numel() for tensor in state.values())
     if whole > LARGEST * there + FREE:
         raise ExportError(
             f"The weights in {folder / WEIGHTS} are {there:,} numbers, and the model in {CONFIG} has {whole:,}. "

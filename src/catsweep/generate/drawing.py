@@ -1,8 +1,4 @@
-"""Draw images from a trained generator and write them: `python src/generate.py`.
-
-Latents are drawn by the seed or taken from the person's own photos, moved along a path, and drawn as a page, a folder
-of files, or an animation.
-"""
+"""Draw images from a trained generator, and write a page, a folder or an animation: `python src/generate.py`."""
 
 import math
 import os
@@ -13,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 from PIL import Image
@@ -24,13 +21,13 @@ from catsweep.folders import scratch_folder
 from catsweep.generate import interpolation
 from catsweep.generate.generate_options import ANIMATION, FOLDER, Attribute, GenerateOptions, read
 from catsweep.generate.model_source import Source, choose
-from catsweep.generate.own_photos import Own, OwnPhotos, latents_of, reconstructions, said
+from catsweep.generate.own_photos import Own, OwnPhotos, latents_of, list_reasons, reconstructions
 from catsweep.grids import BACKGROUND, grid, save_png
-from catsweep.models.generator import Generator, LatentEncoder, Reconstructor, draw_latents, generate
+from catsweep.models.generator import Generator, LatentEncoder, draw_latents, generate, interpolate
 from steady import places
 from steady.atomic import replacing
-from steady.links import plain
 from steady.printing import say
+from steady.safe_paths import plain_name
 
 Images = NDArray[np.uint8]
 Groups = tuple[OwnPhotos, OwnPhotos]  # a person's photos with and without an attribute
@@ -41,26 +38,16 @@ WEBP_QUALITY = 90
 
 @dataclass(frozen=True)
 class Strips:
-    """Images in groups of equal length: a cat, a photo and its reconstruction, or a row of steps.
+    """Images in groups of equal length: a cat, a photo and its reconstruction, or a row of steps."""
 
-    Attributes:
-        images: uint8, shape (S, k, H, W, 3).
-        names: of the files in a folder, without ending, one per strip.
-        upright: whether the page shows a strip from top to bottom instead of from left to right.
-    """
-
-    images: Images
-    names: Sequence[str]
-    upright: bool = False
+    images: Images  # uint8, shape (S, k, H, W, 3)
+    names: Sequence[str]  # of the files in a folder, without ending, one per strip
+    upright: bool = False  # whether the page shows a strip from top to bottom instead of from left to right
 
     def page(self, columns: int | None) -> Images:
-        """Arrange all images on one page.
+        """Arrange all images on one page, uint8 (height, width, 3).
 
-        Args:
-            columns: of single cats, and of upright strips; any other strip is a row. None: about as wide as high.
-
-        Returns:
-            uint8, shape (height, width, 3).
+        Single cats and upright strips are in `columns`, or, if None, about as wide as high; any other strip is a row.
         """
         count, length, *shape = self.images.shape
         if length == 1:
@@ -89,14 +76,9 @@ def upscale(images: Images, scale: int) -> Images:
 
 
 def save_folder(folder: Path, strips: Strips) -> list[Path]:
-    """Write one PNG per strip; all are complete before the first is in its place.
+    """Write one PNG per strip, its images beside each other; all are complete before the first is in its place.
 
-    Args:
-        folder: made if it is not there. Files of the same names are replaced, others stay.
-        strips: a strip of several images becomes one PNG with all of them beside each other.
-
-    Returns:
-        The files.
+    Files of the same names in the folder are replaced, others stay.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with scratch_folder(folder / "images") as hidden:
@@ -108,12 +90,9 @@ def save_folder(folder: Path, strips: Strips) -> list[Path]:
 
 
 def save_animation(path: Path, frames: Images, fps: int) -> None:
-    """Write an animation that repeats for ever, atomically.
+    """Write an animation that repeats for ever, atomically, as GIF or WebP by the ending of its path.
 
-    Args:
-        path: ends in .gif or .webp; missing folders are made.
-        frames: uint8, shape (N, H, W, 3).
-        fps: frames per second. A GIF counts in hundredths of a second, so there it is the next rate that divides 100.
+    A GIF counts in hundredths of a second, so there `fps` becomes the next rate that divides 100.
     """
     images = [Image.fromarray(frame) for frame in frames]
     how: dict[str, Any] = (
@@ -126,10 +105,7 @@ def save_animation(path: Path, frames: Images, fps: int) -> None:
 
 
 def run(cfg: DictConfig) -> Path:
-    """Draw what the options ask for, write it, and print its path.
-
-    Returns:
-        The file, or the folder.
+    """Draw what the options ask for, write it, and print and return its path.
 
     Raises:
         ConfigError: a key is out of its range, a place is taken, or the model has no use for photos.
@@ -139,27 +115,22 @@ def run(cfg: DictConfig) -> Path:
     """
     options = read(cfg)
     photos = None if options.photos is None else OwnPhotos(options.photos, "photos")
-    attribute = options.attribute
-    groups = None
+    attribute, groups = options.attribute, None
     if attribute and attribute.having and attribute.lacking:
         groups = OwnPhotos(attribute.having, "attribute.with"), OwnPhotos(attribute.lacking, "attribute.without")
     source = choose(cfg.bundle, cfg.run, cfg.checkpoint)
-    out = options.out or _usual_place(source, options)
+    folder = DRAWN / source.folder.resolve().name if source.is_bundle else source.folder
+    out = options.out or folder / options.file_name
     if options.form == FOLDER:
         places.check(out, cfg)
     else:
         places.check(out.parent, cfg, file=out.name, key="out=FILE")
-    strips = _strips(options, source, photos, groups)
-    return write(strips, out, options)
+    _write(_strips(options, source, photos, groups), out, options)
+    return out
 
 
-def _usual_place(source: Source, options: GenerateOptions) -> Path:
-    folder = DRAWN / source.folder.resolve().name if source.is_bundle else source.folder
-    return folder / (f"{options.kind}.png" if options.photos else f"{options.kind}_{options.seed}.png")
-
-
-def write(strips: Strips, out: Path, options: GenerateOptions) -> Path:
-    """Write strips as a folder, an animation or a page, print the path, and return it; report what was replaced."""
+def _write(strips: Strips, out: Path, options: GenerateOptions) -> None:
+    """Write strips as a folder, an animation or a page; print the path, and what was replaced."""
     before = out.is_file() or (out.is_dir() and any(out.iterdir()))
     strips = Strips(upscale(strips.images, options.scale), strips.names, strips.upright)
     if options.form == FOLDER:
@@ -172,13 +143,15 @@ def write(strips: Strips, out: Path, options: GenerateOptions) -> Path:
         what = "files of the same names, and left others, in" if options.form == FOLDER else "what was there:"
         say(f"Replaced {what} {out}", file=sys.stderr)
     say(out)
-    return out
 
 
 def _strips(options: GenerateOptions, source: Source, photos: OwnPhotos | None, groups: Groups | None) -> Strips:
     """Draw the strips that the options ask for."""
     if photos is not None and not options.interpolate and not options.attribute:
-        return _beside_reconstructions(source.reconstructor, photos, options.rows)
+        reconstructor = source.reconstructor
+        taken = _read(photos, reconstructor.image_size, options.rows)
+        pairs = np.stack([taken.images, reconstructions(reconstructor, taken.images)], 1)
+        return Strips(pairs, _names(taken.names), upright=True)
     encoder = source.encoder if photos or groups else None
     model = encoder or source.generator
     own = None
@@ -192,16 +165,11 @@ def _strips(options: GenerateOptions, source: Source, photos: OwnPhotos | None, 
     if options.attribute:
         return _along(options.attribute, model, start, names, groups, own)
     if options.interpolate:
-        return _walk(options, model, start, own)
+        return _interpolated(options, model, start, own)
     return Strips(_drawn(model, start.unsqueeze(1)), names)
 
 
-def _beside_reconstructions(model: Reconstructor, photos: OwnPhotos, most: int) -> Strips:
-    own = _read(photos, model.image_size, most)
-    return Strips(np.stack([own.images, reconstructions(model, own.images)], 1), _names(own.names), upright=True)
-
-
-def _walk(options: GenerateOptions, model: Generator, start: Tensor, own: Own | None) -> Strips:
+def _interpolated(options: GenerateOptions, model: Generator, start: Tensor, own: Own | None) -> Strips:
     """Interpolate from cat to cat: a loop of frames for an animation, else one path in each row."""
     assert options.interpolate is not None
     if own is not None and len(start) < 2:
@@ -214,13 +182,14 @@ def _walk(options: GenerateOptions, model: Generator, start: Tensor, own: Own | 
         return Strips(_drawn(model, frames), [f"frame_{number:04d}" for number in range(len(frames))])
     pairs = start.view(-1, 2, model.latent_size) if own is None else interpolation.neighbours(start)
     names = [f"walk_{options.seed}_{number:04d}" for number in range(len(pairs))]
-    return Strips(_drawn(model, interpolation.rows(pairs, options.interpolate)), names)
+    paths = torch.stack([interpolate(first, last, options.interpolate) for first, last in pairs])
+    return Strips(_drawn(model, paths), names)
 
 
 def _along(
     wanted: Attribute, model: Generator, start: Tensor, names: list[str], groups: Groups | None, own: Own | None
 ) -> Strips:
-    """Draw each cat with less to more of an attribute, from left to right; before it the photo, if it is of one."""
+    """Draw each cat with less to more of an attribute, from left to right, beside the photo if it is of one."""
     if groups is not None:
         assert isinstance(model, LatentEncoder)
         way = _sorted_by_hand(wanted, model, groups)
@@ -255,7 +224,7 @@ def _sorted_by_hand(wanted: Attribute, model: LatentEncoder, groups: Groups) -> 
 def _read(photos: OwnPhotos, size: int, most: int | None) -> Own:
     own = photos.read(size, most)
     if own.left_out:
-        say(f"Left out of {photos.key_name}: {said(own.left_out)}", file=sys.stderr)
+        say(f"Left out of {photos.key_name}: {list_reasons(own.left_out)}", file=sys.stderr)
     if passed_over := photos.passed_over():
         say(f"{photos.key_name}: {say_passed_over(passed_over)}", file=sys.stderr)
     if len(own.names) + len(own.left_out) < own.found:
@@ -265,7 +234,7 @@ def _read(photos: OwnPhotos, size: int, most: int | None) -> Own:
 
 def _names(photos: list[str]) -> list[str]:
     """Unique file names for photos, in their order, without folders and endings."""
-    return [f"{number:04d}_{plain(Path(name).stem, 'photo')}" for number, name in enumerate(photos)]
+    return [f"{number:04d}_{plain_name(Path(name).stem, 'photo')}" for number, name in enumerate(photos)]
 
 
 def _drawn(model: Generator, latents: Tensor) -> Images:

@@ -6,7 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from catsweep.errors import ConfigError
-from steady.links import plain
+from steady.safe_paths import plain_name
 
 PAGE, FOLDER, ANIMATION = "page", "folder", "animation"
 ANIMATIONS = (".gif", ".webp")
@@ -14,39 +14,24 @@ ANIMATIONS = (".gif", ".webp")
 
 @dataclass(frozen=True)
 class Attribute:
-    """An attribute that changes along each row.
+    """An attribute that changes along each row."""
 
-    Attributes:
-        measure: one of `catsweep.generate.interpolation.MEASURES`, or None.
-        having: photos that have the attribute, or None.
-        lacking: photos without it, or None.
-        strength: how far each row goes either way, in standard deviations of the latents.
-        steps: images per row.
-        draws: cats that are drawn to be measured.
-    """
-
-    measure: str | None
-    having: str | None
-    lacking: str | None
-    strength: float
-    steps: int
-    draws: int
+    measure: str | None  # one of `catsweep.generate.interpolation.MEASURES`
+    having: str | None  # photos that have the attribute
+    lacking: str | None  # photos without it
+    strength: float  # how far each row goes either way, in standard deviations of the latents
+    steps: int  # images per row
+    draws: int  # cats that are drawn to be measured
 
     @property
     def name(self) -> str:
-        """Its name in file names and messages."""
+        """Name in file names and messages."""
         return self.measure or Path(str(self.having)).name
 
 
 @dataclass(frozen=True)
 class GenerateOptions:
-    """The keys of `conf/generate.yaml` that say what is drawn; see there.
-
-    Attributes:
-        attribute: None if none was named.
-        out: None if none was named.
-        form: `PAGE`, `FOLDER` or `ANIMATION`.
-    """
+    """The keys of `conf/generate.yaml` that say what is drawn; see there."""
 
     n: int
     seed: int
@@ -58,40 +43,38 @@ class GenerateOptions:
     photos: str | None
     attribute: Attribute | None
     out: Path | None
-    form: str
+    form: str  # `PAGE`, `FOLDER` or `ANIMATION`
     overwrite: bool
 
     @property
     def rows(self) -> int:
-        """Number of cats to begin with: each is drawn `images_per_cat` times, of `n` images in all."""
+        """Number of cats, each drawn `images_per_cat` times."""
         return self.n // self.images_per_cat
 
     @property
     def images_per_cat(self) -> int:
-        """Number of images made of one cat."""
+        """Number of images of one cat."""
         return self.interpolate or (self.attribute.steps if self.attribute else 1)
 
     @property
-    def kind(self) -> str:
-        """Beginning of the default file name."""
+    def file_name(self) -> str:
+        """Name of the page where no other was given."""
         if self.attribute:
-            return f"attribute_{plain(self.attribute.name, 'photos')}"
-        return "interpolation" if self.interpolate else "reconstructions" if self.photos else "generated"
+            kind = f"attribute_{plain_name(self.attribute.name, 'photos')}"
+        else:
+            kind = "interpolation" if self.interpolate else "reconstructions" if self.photos else "generated"
+        return f"{kind}.png" if self.photos else f"{kind}_{self.seed}.png"
 
 
 def read(cfg: DictConfig) -> GenerateOptions:
-    """Read and check the options.
-
-    Raises:
-        ConfigError: naming the key, what it must be, and what it is.
-    """
+    """Read and check the options; a ConfigError names the key, what it must be, and what it is."""
     attribute = _attribute(cfg.attribute)
     out, form = _out(cfg.out)
     same = {key: cfg[key] for key in ("n", "seed", "columns", "scale", "interpolate", "fps", "photos", "overwrite")}
     options = GenerateOptions(truncation=float(cfg.truncation), attribute=attribute, out=out, form=form, **same)
     _check_together(options)
     if out is not None:
-        check_place(out, form, options.overwrite)
+        _require_free(out, form, options.overwrite)
     return options
 
 
@@ -150,12 +133,8 @@ def _out(value: str | None) -> tuple[Path | None, str]:
     )
 
 
-def check_place(out: Path, form: str, overwrite: bool) -> None:
-    """Refuse a path that is taken.
-
-    Raises:
-        ConfigError: something else is there, or what would be overwritten.
-    """
+def _require_free(out: Path, form: str, overwrite: bool) -> None:
+    """Refuse a path where something else is, or what would be overwritten."""
     if above := next((parent for parent in out.parents if parent.exists() and not parent.is_dir()), None):
         raise ConfigError(f"out={out} cannot be written, for {above} is a file and no folder. Take another place.")
     if form == FOLDER:

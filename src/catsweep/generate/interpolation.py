@@ -1,10 +1,9 @@
 """Arithmetic on latents: interpolation between cats, and directions of attributes by a difference of means.
 
 The mean latent of images that have something, minus that of images without it, points to where there is more of it
-(Larsen et al. 2016, arXiv:1512.09300, section 4.2; White 2016, arXiv:1609.04468). The images are either photos that a
-person has sorted, encoded by a VAE; or cats drawn from known latents, sorted by a measurement, which works with any
-generator. Either way the direction has length 1: latents are standard normal, so a step of 1 is their standard
-deviation along it, for every attribute alike.
+(Larsen et al. 2016, arXiv:1512.09300, section 4.2; White 2016, arXiv:1609.04468). The images are photos that a person
+has sorted, encoded by a VAE, or cats drawn from known latents, sorted by a measurement. A direction has length 1: a
+step of 1 is the standard deviation of latents along it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,19 +27,6 @@ LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 NOTHING = 1e-6
 
 
-def rows(ends: Tensor, steps: int) -> Tensor:
-    """Interpolate along the great circle between the two latents of each pair.
-
-    Args:
-        ends: float, shape (R, 2, d).
-        steps: points of each path, both ends included, at least 2.
-
-    Returns:
-        float, shape (R, steps, d).
-    """
-    return torch.stack([interpolate(start, end, steps) for start, end in ends])
-
-
 def neighbours(stops: Tensor) -> Tensor:
     """Pair each latent with the next, the last with the first: (S, d) to (S, 2, d), or (1, 2, d) of two latents."""
     if len(stops) == 2:
@@ -51,14 +37,7 @@ def neighbours(stops: Tensor) -> Tensor:
 def loop(stops: Tensor, steps: int) -> Tensor:
     """Interpolate through all latents along great circles and back to the first, for an animation that repeats.
 
-    The angles within a leg are equal; the last point is one step before the first, so nothing is shown twice.
-
-    Args:
-        stops: float, shape (S, d), S at least 2.
-        steps: from one stop to the next, at least 1.
-
-    Returns:
-        float, shape (S · steps, d).
+    Float (S, d) becomes (S · steps, d): the last point is one step before the first, so nothing is shown twice.
     """
     legs = [interpolate(start, end, steps + 1)[:-1] for start, end in zip(stops, stops.roll(-1, 0), strict=True)]
     return torch.cat(legs)
@@ -67,14 +46,7 @@ def loop(stops: Tensor, steps: int) -> Tensor:
 def along(latents: Tensor, direction: Tensor, strength: float, steps: int) -> Tensor:
     """Move each latent along a direction, from -`strength` to +`strength`; the middle of an odd number is itself.
 
-    Args:
-        latents: float, shape (N, d).
-        direction: float, shape (d,), of length 1, so that 1 is the standard deviation of latents along it.
-        strength: how far, at either end.
-        steps: at least 2.
-
-    Returns:
-        float, shape (N, steps, d).
+    Float (N, d), along float (d,) of length 1, becomes (N, steps, d); `strength` is in standard deviations of latents.
     """
     return latents.unsqueeze(1) + torch.linspace(-strength, strength, steps).unsqueeze(1) * direction
 
@@ -83,28 +55,7 @@ def _luma(images: Images) -> Values:
     return np.asarray(images @ LUMA / 255)
 
 
-def brightness(images: Images) -> Values:
-    """Mean luma, 0 to 1."""
-    return np.asarray(_luma(images).mean((1, 2)))
-
-
-def contrast(images: Images) -> Values:
-    """Standard deviation of luma within each image, 0 to 0.5."""
-    return np.asarray(_luma(images).std((1, 2)))
-
-
-def warmth(images: Images) -> Values:
-    """Mean of red minus blue, -1 (blue) to 1 (orange)."""
-    return np.asarray((images[..., 0].astype(np.float64) - images[..., 2]).mean((1, 2)) / 255)
-
-
-def colour(images: Images) -> Values:
-    """Mean difference between the strongest and the weakest of red, green and blue: 0 (grey) to 1."""
-    return np.asarray(np.ptp(images, axis=3).mean((1, 2)) / 255)
-
-
-def detail(images: Images) -> Values:
-    """Mean difference in luma between neighbouring pixels, 0 (smooth) to 1."""
+def _detail(images: Images) -> Values:
     luma = _luma(images)
     down, right = (np.abs(np.diff(luma, axis=axis)).mean((1, 2)) for axis in (1, 2))
     return np.asarray((down + right) / 2)
@@ -112,20 +63,16 @@ def detail(images: Images) -> Values:
 
 # Each takes uint8 images, shape (N, H, W, 3), and returns float64, shape (N,).
 MEASURES: Mapping[str, Callable[[Images], Values]] = {
-    measure.__name__: measure for measure in (brightness, contrast, warmth, colour, detail)
+    "brightness": lambda images: _luma(images).mean((1, 2)),  # 0 to 1
+    "contrast": lambda images: _luma(images).std((1, 2)),  # within each image, 0 to 0.5
+    "warmth": lambda images: (images[..., 0].astype(np.float64) - images[..., 2]).mean((1, 2)) / 255,  # red less blue
+    "colour": lambda images: np.ptp(images, axis=3).mean((1, 2)) / 255,  # between the strongest and the weakest colour
+    "detail": _detail,  # between neighbouring pixels, 0 (smooth) to 1
 }
 
 
 def direction(having: Tensor, lacking: Tensor, what: str) -> Tensor:
-    """Unit vector from the mean of the latents without an attribute to that of those with it.
-
-    Args:
-        having: latents of images that have it, float, shape (N, d).
-        lacking: of images without it, float, shape (M, d).
-        what: name of the attribute, for the error.
-
-    Returns:
-        float32, shape (d,), of length 1.
+    """Unit vector, float32 (d,), from the mean of latents (M, d) without an attribute to that of (N, d) with it.
 
     Raises:
         DataError: there is no difference.
@@ -140,12 +87,9 @@ def direction(having: Tensor, lacking: Tensor, what: str) -> Tensor:
 
 
 def told_apart(having: Tensor, lacking: Tensor) -> tuple[int, int]:
-    """Count the images on the right side of the middle of the two means, each taken without that image.
+    """Count the images on the right side of the middle of the two means, each taken without that image; of how many.
 
     An attribute that the latents do not carry gets about half of them right. Images of a group of one are not asked.
-
-    Returns:
-        The number that are; of how many.
     """
     right = asked = 0
     for group, other, sign in ((having.double(), lacking.double(), 1), (lacking.double(), having.double(), -1)):
@@ -159,10 +103,9 @@ def told_apart(having: Tensor, lacking: Tensor) -> tuple[int, int]:
 
 
 def measured(model: Generator, names: Sequence[str], draws: int = DRAWS) -> dict[str, Tensor]:
-    """Directions of measured attributes, from the top and the bottom quarter of many drawn cats.
+    """Find directions of measured attributes, from the top and the bottom quarter of many drawn cats, by name.
 
-    Returns:
-        By name, see `direction`; one that is the same for every cat is left out.
+    One that is the same for every cat is left out.
     """
     latents = draw_latents(draws, model.latent_size, SEED)
     images = generate(model, latents).numpy()

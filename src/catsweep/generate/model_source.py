@@ -22,15 +22,10 @@ BEST = "best"
 
 @dataclass(frozen=True)
 class Source:
-    """A folder with a trained generator, each part of which is loaded on first use.
+    """A folder with a trained generator, each part of which is loaded on first use."""
 
-    Attributes:
-        folder: an exported bundle, or the folder of a run.
-        checkpoint: of a run, `best` or `last`.
-    """
-
-    folder: Path
-    checkpoint: str = BEST
+    folder: Path  # an exported bundle, or the folder of a run
+    checkpoint: str = BEST  # of a run, `best` or `last`
 
     @cached_property
     def is_bundle(self) -> bool:
@@ -39,13 +34,7 @@ class Source:
 
     @cached_property
     def generator(self) -> Generator:
-        """The model that draws.
-
-        Raises:
-            ConfigError: its configuration names what a loaded one may not.
-            DataError: the folder holds no trained model.
-            ExportError: it is a damaged bundle.
-        """
+        """The model that draws; a DataError if a run, an ExportError if a bundle holds no whole one."""
         if not self.is_bundle:
             return self._torch_model
         self._verify()
@@ -76,11 +65,7 @@ class Source:
 
     @property
     def reconstructor(self) -> Reconstructor:
-        """The model that reconstructs photos.
-
-        Raises:
-            ConfigError: this one cannot.
-        """
+        """The model that reconstructs photos; a ConfigError if it cannot."""
         model = self.generator
         if not isinstance(model, Reconstructor):
             raise self._unable()
@@ -88,12 +73,7 @@ class Source:
 
     @property
     def encoder(self) -> LatentEncoder:
-        """The model that encodes a photo.
-
-        Raises:
-            ConfigError: this one cannot.
-            ExportError: its weights are damaged.
-        """
+        """The model that encodes a photo; a ConfigError if it cannot."""
         if self.is_bundle:
             _ = self.reconstructor  # asks the ONNX files, so that a DCGAN is refused at once
         model = self._torch_model
@@ -114,8 +94,8 @@ def choose(bundle: str | None, run: str | None, checkpoint: str = BEST) -> Sourc
 
     Args:
         bundle: an exported bundle.
-        run: instead of a bundle, the folder of a run or of the best model. Neither: the bundle that was written last
-            in outputs/exports; where there is none, outputs/best_model.
+        run: instead, the folder of a run or of the best model. Neither: the bundle that was written last in
+            outputs/exports; where there is none, outputs/best_model.
         checkpoint: of a run.
 
     Raises:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from catsweep.data.archives import open_files
 from catsweep.data.decode import FORMATS, Unreadable, read_start
-from catsweep.data.files import START, Files, Folder, say_passed_over, why_not
+from catsweep.data.files import START, Files, Folder, refusal, say_passed_over
 from catsweep.data.sources import Photos
 from catsweep.errors import ConfigError, DataError
 from catsweep.images import to_float, to_uint8
@@ -31,26 +31,18 @@ SAID = 3  # photos that are named one by one when they are left out
 
 @dataclass(frozen=True)
 class Own:
-    """Photos that were read.
+    """Photos that were read."""
 
-    Attributes:
-        images: uint8, shape (N, size, size, 3).
-        names: of the photos, as a person knows them.
-        left_out: names of those that could not be read, with reasons.
-        found: how many photos there are, those that were not asked for included.
-    """
-
-    images: Images
-    names: list[str]
-    left_out: dict[str, str]
-    found: int
+    images: Images  # uint8, shape (N, size, size, 3)
+    names: list[str]  # as a person knows them
+    left_out: dict[str, str]  # reasons, by the names of those that could not be read
+    found: int  # how many photos there are, those that were not asked for included
 
 
 class OwnPhotos(Photos):
     """A photo, a folder of photos with its sub-folders, or a zip or tar of them, named by a `key` of the options.
 
-    Raises:
-        ConfigError: it is none of these, or without any photo. Nothing is read yet.
+    A ConfigError if it is none of these, or without any photo; nothing is read yet.
     """
 
     def __init__(self, path: str, key: str) -> None:
@@ -85,11 +77,7 @@ class OwnPhotos(Photos):
         return list(self.files)
 
     def read(self, size: int, most: int | None = None) -> Own:
-        """Read the photos, in the order of their names.
-
-        Args:
-            size: side of the images, pixels.
-            most: photos to read at most; those that cannot be read do not count. None: all.
+        """Read at most `most` photos, in the order of their names, as images of `size` pixels.
 
         Raises:
             DataError: none can be read.
@@ -106,7 +94,7 @@ class OwnPhotos(Photos):
             if len(images) == most:
                 break
         if not images:
-            raise DataError(f"No photo of {self.key_name}={self.path} can be used: {said(left_out)}.")
+            raise DataError(f"No photo of {self.key_name}={self.path} can be used: {list_reasons(left_out)}.")
         return Own(np.stack(images), names, left_out, len(self.photos))
 
 
@@ -127,12 +115,12 @@ class _One(Folder):
 
 def _is_image(path: Path) -> bool:
     with suppress(Unreadable):
-        return not why_not(path.name, read_start(path, START))
+        return not refusal(path.name, read_start(path, START))
     return False
 
 
-def said(left_out: dict[str, str]) -> str:
-    """Format the first photos that were left out with the reason, and the number of the others."""
+def list_reasons(left_out: dict[str, str]) -> str:
+    """Format the first photos that were left out with their reasons, and the number of the others."""
     some = [f"{readable_name(name)} ({readable_name(reason)})" for name, reason in list(left_out.items())[:SAID]]
     more = len(left_out) - len(some)
     return "; ".join(some) + (f"; and {more:,} more" if more else "")

@@ -1,10 +1,7 @@
 """Adversarial losses of a discriminator and a generator, and gradient penalties.
 
-`conf/loss/<name>.yaml` names one of these classes under `adversarial:`; the DCGAN computes the discriminator's and the
-generator's loss from raw logits (N, or N x K; never through a sigmoid), and adds `r1_penalty` if it is configured to,
-and `interpolated_gradient_penalty` by the loss's own `gradient_penalty`.
-
-Logits are raised to float32; each loss is a mean over the batch and over the K logits of each image, a scalar.
+`conf/loss/<name>.yaml` names one of these classes under `adversarial:`. They take raw logits, N or N x K, never through
+a sigmoid, raise them to float32, and return a mean over the batch and over the K logits of each image, a scalar.
 """
 
 from abc import ABC, abstractmethod
@@ -23,29 +20,24 @@ from catsweep.errors import ConfigError
 class AdversarialLoss(ABC):
     """The base class of adversarial losses; one of your own derives from it and is named by `_target_`.
 
-    Attributes:
-        gradient_penalty: weight of `interpolated_gradient_penalty` in the discriminator's loss; 0 is none.
-        needs_real: whether the generator's loss needs the discriminator's logits of real images.
-
     >>> issubclass(Hinge, AdversarialLoss), Hinge().gradient_penalty, Hinge().needs_real
     (True, 0.0, False)
     """
 
-    gradient_penalty: float = 0.0
-    needs_real: ClassVar[bool] = False
+    gradient_penalty: float = 0.0  # weight of `interpolated_gradient_penalty` in the discriminator's loss; 0: none
+    needs_real: ClassVar[bool] = False  # whether the generator's loss needs the discriminator's logits of real images
 
     @abstractmethod
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        """Return the discriminator's loss, a scalar, from its logits of real and of generated images."""
+        """Compute the discriminator's loss from its logits of real and of generated images."""
 
     @abstractmethod
     def generator(self, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
-        """Return the generator's loss, a scalar; `real_logits` may be None unless `needs_real`."""
+        """Compute the generator's loss; `real_logits` may be None unless `needs_real`."""
 
 
-@dataclass(frozen=True)
 class BinaryCrossEntropy(AdversarialLoss):
-    """Goodfellow et al. 2014 with the non-saturating generator (section 3): -log D(G(z)), in the softplus form.
+    """Goodfellow et al. 2014 with the non-saturating generator (section 3), in the softplus form.
 
     >>> BinaryCrossEntropy().generator(None, torch.zeros(4))
     tensor(0.6931)
@@ -60,7 +52,6 @@ class BinaryCrossEntropy(AdversarialLoss):
         return F.softplus(-_wide(fake_logits)).mean()
 
 
-@dataclass(frozen=True)
 class Hinge(AdversarialLoss):
     """Hinge loss: Lim & Ye 2017, Miyato et al. 2018 (equations 16, 17).
 
@@ -77,7 +68,6 @@ class Hinge(AdversarialLoss):
         return -_wide(fake_logits).mean()
 
 
-@dataclass(frozen=True)
 class LeastSquares(AdversarialLoss):
     """LSGAN, Mao et al. 2017, equation 9: real towards 1, generated towards 0, the generator's towards 1.
 
@@ -98,7 +88,7 @@ class LeastSquares(AdversarialLoss):
 class WassersteinGradientPenalty(AdversarialLoss):
     """WGAN-GP, Gulrajani et al. 2017: a critic whose slope the gradient penalty holds at 1.
 
-    The penalty is per image, so the critic must not mix the images of a batch (no batch normalisation in it); the paper
+    The penalty is per image, so the critic must not mix the images of a batch (no batch normalization in it); the paper
     trains it five times per generator step with Adam betas (0, 0.9).
 
     >>> WassersteinGradientPenalty().discriminator(torch.tensor([3.0]), torch.tensor([1.0]))
@@ -116,35 +106,37 @@ class WassersteinGradientPenalty(AdversarialLoss):
         return -_wide(fake_logits).mean()
 
 
-@dataclass(frozen=True)
-class RelativisticAverage(AdversarialLoss):
+class _Relativistic(AdversarialLoss):
+    """A loss that compares real with generated images, for the generator with the two exchanged."""
+
+    needs_real: ClassVar[bool] = True
+
+    def generator(self, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
+        if real_logits is None:
+            raise ConfigError(
+                "The relativistic generator loss compares with real images, but got no real_logits. "
+                "Pass the discriminator's logits of real images whenever `needs_real` is set."
+            )
+        return self.discriminator(fake_logits, real_logits)
+
+
+class RelativisticAverage(_Relativistic):
     """RaSGAN, Jolicoeur-Martineau 2018, section 4.2: each logit against the mean of the other kind's.
 
-    The standard (cross-entropy) form of the relativistic average GAN, not RaLSGAN. The averages are over the batch at
-    hand, for each of the K logits its own; under DDP each process has its own.
+    The standard (cross-entropy) form, not RaLSGAN. The averages are over the batch, for each of the K logits its own;
+    under DDP each process has its own.
 
     >>> RelativisticAverage().discriminator(torch.zeros(4), torch.zeros(4))
     tensor(1.3863)
     """
-
-    needs_real: ClassVar[bool] = True
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """-log s(D(x) - mean D(G(z))) - log(1 - s(D(G(z)) - mean D(x))), s the sigmoid, in nats."""
         real, fake = _wide(real_logits), _wide(fake_logits)
         return F.softplus(fake.mean(0) - real).mean() + F.softplus(fake - real.mean(0)).mean()
 
-    def generator(self, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
-        """The discriminator's loss with the two kinds exchanged.
 
-        Raises:
-            ConfigError: without `real_logits`.
-        """
-        return self.discriminator(real_logits=fake_logits, fake_logits=_needed(real_logits))
-
-
-@dataclass(frozen=True)
-class RelativisticPairs(AdversarialLoss):
+class RelativisticPairs(_Relativistic):
     """RpGAN, Jolicoeur-Martineau 2018: the logit of each photo against that of the drawn image beside it in the batch.
 
     R3GAN's loss (Huang et al. 2024, arXiv:2501.05441), there with R1 and R2. Each of the K logits has its own pairs.
@@ -153,41 +145,16 @@ class RelativisticPairs(AdversarialLoss):
     tensor(0.6931)
     """
 
-    needs_real: ClassVar[bool] = True
-
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """-log s(D(x) - D(G(z))), s the sigmoid, in nats; log 2 where it cannot tell them apart."""
         return F.softplus(_wide(fake_logits) - _wide(real_logits)).mean()
 
-    def generator(self, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
-        """The discriminator's loss with the two kinds exchanged.
-
-        Raises:
-            ConfigError: without `real_logits`.
-        """
-        return self.discriminator(fake_logits, _needed(real_logits))
-
-
-def _needed(real_logits: Tensor | None) -> Tensor:
-    if real_logits is None:
-        raise ConfigError(
-            "The relativistic generator loss compares with real images, but got no real_logits. "
-            "Pass the discriminator's logits of real images whenever `needs_real` is set."
-        )
-    return real_logits
-
 
 def r1_penalty(real_images: Tensor, real_logits: Tensor) -> Tensor:
-    """Compute the mean squared norm of the discriminator's gradient at real images: E ||grad D(x)||^2.
+    """Compute the mean squared norm of the discriminator's gradient at real images: E ||grad D(x)||^2, float32.
 
-    Mescheder et al. 2018, equation 9, is R1 = gamma / 2 times this; the caller weighs it.
-
-    Args:
-        real_images: N x C x H x W, as the discriminator saw them; must have required a gradient before that.
-        real_logits: the discriminator's output for them, with its graph.
-
-    Returns:
-        A scalar, float32, which can be differentiated again.
+    Mescheder et al. 2018, equation 9, is R1 = gamma / 2 times this. `real_images` (N x C x H x W) must have required a
+    gradient before the discriminator saw them; `real_logits` are its output, with its graph.
 
     >>> images = torch.zeros(2, 1, 2, 2, requires_grad=True)
     >>> r1_penalty(images, images.sum((1, 2, 3))).item()
@@ -196,24 +163,11 @@ def r1_penalty(real_images: Tensor, real_logits: Tensor) -> Tensor:
     return _squared_gradient_norms(real_images, real_logits).mean()
 
 
-def interpolated_gradient_penalty(
-    discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, generator: torch.Generator | None = None
-) -> Tensor:
-    """Compute a penalty on slopes other than 1 between real and generated images: E (||grad D(x')|| - 1)^2.
+def interpolated_gradient_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
+    """Compute a penalty on slopes other than 1 between real and generated images: E (||grad D(x')|| - 1)^2, float32.
 
-    Gulrajani et al. 2017, equation 3, without its weight (`AdversarialLoss.gradient_penalty`).
-
-    Args:
-        discriminator: maps N x C x H x W images to logits; called once.
-        real: N x C x H x W.
-        fake: the same shape; no gradient flows back to it.
-        generator: source of the mixing weights, one per image, on the images' device; None is torch's global one.
-
-    Returns:
-        A scalar, float32, which can be differentiated for the discriminator's parameters.
-
-    Raises:
-        ConfigError: the shapes differ.
+    Gulrajani et al. 2017, equation 3, without its weight. `real` and `fake` are N x C x H x W, of one shape (else a
+    ConfigError); the mixing weights, one per image, are drawn by torch's global generator.
 
     >>> images = torch.zeros(2, 1, 2, 2)
     >>> round(interpolated_gradient_penalty(lambda x: x.sum((1, 2, 3)), images, images).item(), 4)
@@ -224,7 +178,7 @@ def interpolated_gradient_penalty(
             f"The gradient penalty mixes real and generated images one to one, but they are {tuple(real.shape)} and "
             f"{tuple(fake.shape)}. Generate as many images, and as large, as the real batch has."
         )
-    share = torch.rand(len(real), 1, 1, 1, generator=generator, device=real.device, dtype=real.dtype)
+    share = torch.rand(len(real), 1, 1, 1, device=real.device, dtype=real.dtype)
     mixed = torch.lerp(fake.detach().to(real.dtype), real.detach(), share).requires_grad_()
     with torch.enable_grad():
         squared = _squared_gradient_norms(mixed, discriminator(mixed))

@@ -1,8 +1,4 @@
-"""Divergence of a VAE's latents from the standard normal prior, in nats.
-
-`kl_normal` computes it per latent dimension, from means and log-variances; `free_bits` (with 0 nats: a plain sum) sums
-it, and beta weighs it against the reconstruction loss.
-"""
+"""Divergence of a VAE's latents from the standard normal prior, in nats."""
 
 import torch
 from torch import Tensor
@@ -11,14 +7,9 @@ from catsweep.errors import ConfigError
 
 
 def kl_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """Compute KL(N(mean, variance) || N(0, 1)) of every dimension: Kingma & Welling 2014, appendix B.
+    """Compute KL(N(mean, variance) || N(0, 1)) of every dimension (Kingma & Welling 2014, appendix B).
 
-    Args:
-        mean: N x latent.
-        log_variance: N x latent, natural logarithm.
-
-    Returns:
-        N x latent, nats, float32 (float64 for float64 input), at least 0 up to rounding.
+    From (N, latent) to the same in nats, float32 (float64 for float64 input), at least 0 up to rounding.
 
     >>> kl_normal(torch.tensor([[0.0, 2.0]]), torch.zeros(1, 2))
     tensor([[0., 2.]])
@@ -30,21 +21,11 @@ def kl_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
 
 
 def free_bits(kl: Tensor, nats: float = 0.0) -> Tensor:
-    """Sum over dimensions of the batch's mean KL, with `nats` of each dimension free of charge.
+    """Sum the batch's mean KL over dimensions, a scalar, with `nats` of each dimension free of charge.
 
     Kingma et al. 2016 (inverse autoregressive flow), equation 15, with one group per dimension: a dimension whose mean
     KL over the batch is below `nats` costs `nats` and feels no pressure towards the prior, which keeps it from being
-    switched off early in training.
-
-    Args:
-        kl: N x latent, nats, as from `kl_normal`.
-        nats: the floor of each dimension (one bit is 0.69 nats); 0 gives the plain KL.
-
-    Returns:
-        A scalar in nats per image.
-
-    Raises:
-        ConfigError: `nats` is negative.
+    switched off early in training. One bit is 0.69 nats; 0 gives the plain KL.
 
     >>> free_bits(torch.tensor([[0.1, 3.0]]), nats=0.5)
     tensor(3.5000)

@@ -1,20 +1,18 @@
 """A perceptual reconstruction loss, of a network's features and of pixels: `loss=perceptual`.
 
-`conf/loss/perceptual.yaml` names `perceptual`; it keeps the contract and the currency of
-`catsweep.losses.reconstruction`. After LPIPS (Zhang et al. 2018, arXiv:1801.03924): feature maps of several depths, of
-unit length at each place, and their squared difference; here without weights that were learned from people.
+After LPIPS (Zhang et al. 2018, arXiv:1801.03924): feature maps of several depths, of unit length at each place, and
+their squared difference; here without weights that were learned from people. Contract and currency are those of
+`catsweep.losses.reconstruction`.
 
-**The network is not the metric's**, see `catsweep.frozen_features`, but a sibling of it. Compare the FID of a
+**The network is not the metric's**, see `catsweep.losses.frozen_features`, but a sibling of it. Compare the FID of a
 run with this loss with that of another loss with care: look at the images, or score both with `metrics=inception`.
-
-Measured on the 1,703 aligned photos, 64 x 64, in equal time: FID 110 against 214 with `l1_ssim`, SSIM 0.353 against
-0.393. Samples and reconstructions have eyes, ears and fur where those of `l1_ssim` are blots (docs/decisions.md).
+Samples and reconstructions have eyes, ears and fur where those of `l1_ssim` are blots (measured: docs/decisions.md).
 """
 
 import torch
 from torch import Tensor
 
-from catsweep.frozen_features import FrozenFeatures, require_known
+from catsweep.losses.frozen_features import FrozenFeatures, require_known
 from catsweep.losses.reconstruction import l1
 
 _EPSILON = 1e-6  # of a squared length; those of real features are above 100
@@ -28,21 +26,9 @@ def perceptual(
 ) -> Tensor:
     """Mix feature differences (what is there, and how sharp) with `l1` (colour and brightness).
 
-    All four depths weigh the same: each is divided by what it saves per squared error, so that both terms, and each
-    depth, are in the currency of `mse`, and `features` is the share itself.
-
-    Args:
-        prediction: N x C x H x W in [0, 1]; H and W at least 16.
-        target: the same shape and range.
-        features: share of the feature differences, in [0, 1].
-        network: `efficientnet_lite1`, or `efficientnet_lite0` where that is not the metric's.
-
-    Returns:
-        A scalar: summed over an image, averaged over the batch.
-
-    Raises:
-        ConfigError: the shapes differ or are not N x 3 x H x W, or there is no such network.
-        MetricError: the network's weights cannot be read.
+    Each of the four depths is divided by what it saves per squared error, so that both terms, and each depth, are in
+    the currency of `mse`, and `features`, in [0, 1], is the share itself. Images are N x 3 x H x W, H and W at least 16
+    (else a ConfigError); a MetricError if the network's weights cannot be read.
 
     >>> images = torch.rand(1, 3, 32, 32)
     >>> perceptual(images, images).item()

@@ -1,11 +1,11 @@
 """Reconstruction losses of decoded images.
 
 `conf/loss/<name>.yaml` names one of these functions under `reconstruction:`, Hydra makes it a partial, and the VAE adds
-it to beta times the divergence (`catsweep.losses.divergence`). They share a contract, so that a sweep may swap
-them without a change of beta:
+it to beta times the divergence. They share a contract, so that a sweep may swap them without a change of beta:
 
-- `loss(prediction, target)`: two N x C x H x W tensors with values in [0, 1]; a scalar comes back, which is **summed
-  over the pixels and channels of an image and averaged over the batch**. It is 0 at equality and never negative.
+- `loss(prediction, target)`: two N x C x H x W tensors with values in [0, 1], of one shape (else a ConfigError); a
+  scalar comes back, **summed over the pixels and channels of an image and averaged over the batch**. It is 0 at
+  equality and never negative.
 - **One currency.** `mse` is the plain squared error (a Gaussian likelihood of variance 1/2, up to a constant). Every
   other loss carries a constant such that, where a small VAE ends up (errors of standard deviation 0.1,
   `REFERENCE_ERROR`), shrinking all errors by a percent saves about as much as it does under `mse`, within a factor of
@@ -43,16 +43,6 @@ _MS_SSIM_SIGMAS = (0.5, 1.0, 2.0)
 def mse(prediction: Tensor, target: Tensor) -> Tensor:
     """Compute the squared error, the unit of all the others.
 
-    Args:
-        prediction: N x C x H x W in [0, 1].
-        target: the same shape and range.
-
-    Returns:
-        A scalar: summed over an image, averaged over the batch.
-
-    Raises:
-        ConfigError: the shapes differ or are not N x C x H x W.
-
     >>> mse(torch.zeros(2, 3, 16, 16), torch.full((2, 3, 16, 16), 0.5))
     tensor(192.)
     """
@@ -66,8 +56,6 @@ def l1(prediction: Tensor, target: Tensor) -> Tensor:
     For Gaussian errors of standard deviation s, a percent off them saves s * sqrt(2 / pi) percent of the absolute and
     2 s^2 percent of the squared error, so the constant is s * sqrt(2 pi), 0.25 at `REFERENCE_ERROR`.
 
-    Args, returns and errors as for `mse`.
-
     >>> l1(torch.zeros(2, 3, 16, 16), torch.full((2, 3, 16, 16), 0.5))
     tensor(96.2545)
     """
@@ -76,14 +64,7 @@ def l1(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def huber(prediction: Tensor, target: Tensor, delta: float = 0.1) -> Tensor:
-    """Compute Huber's loss (1964): exactly `mse` for errors below `delta`, and growing linearly beyond it.
-
-    Args:
-        prediction: N x C x H x W in [0, 1].
-        target: the same shape and range.
-        delta: the error, in units of the pixel range, where the square turns into a line.
-
-    Returns and errors as for `mse`.
+    """Compute Huber's loss (1964): exactly `mse` for errors below `delta`, in units of the range, and linear beyond it.
 
     >>> huber(torch.zeros(2, 3, 16, 16), torch.full((2, 3, 16, 16), 0.1))
     tensor(7.6800)
@@ -95,12 +76,7 @@ def huber(prediction: Tensor, target: Tensor, delta: float = 0.1) -> Tensor:
 def charbonnier(prediction: Tensor, target: Tensor, scale: float = 0.1) -> Tensor:
     """Compute Charbonnier's loss (1994; Barron 2019, alpha = 1): `mse` for small errors, smoothly turning into a line.
 
-    Args:
-        prediction: N x C x H x W in [0, 1].
-        target: the same shape and range.
-        scale: Barron's c, the error in units of the pixel range around which the square turns into a line.
-
-    Returns and errors as for `mse`.
+    `scale` is Barron's c, the error, in units of the pixel range, around which it turns.
 
     >>> charbonnier(torch.zeros(2, 3, 16, 16), torch.full((2, 3, 16, 16), 0.1))
     tensor(6.3623)
@@ -117,8 +93,6 @@ def bce(prediction: Tensor, target: Tensor) -> Tensor:
     Both sides are first squeezed by half a grey level of an 8-bit image, which bounds the gradient at pure black and
     white (to 255 per pixel) and leaves the minimum at equality.
 
-    Args, returns and errors as for `mse`.
-
     >>> bce(torch.full((2, 3, 16, 16), 0.4), torch.full((2, 3, 16, 16), 0.5))
     tensor(7.7752)
     """
@@ -131,17 +105,10 @@ def bce(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def ssim(prediction: Tensor, target: Tensor, window: int = 11) -> Tensor:
-    """Compute the structural dissimilarity (1 - SSIM) / 2 of Wang et al. 2004.
+    """Compute the structural dissimilarity (1 - SSIM) / 2 of Wang et al. 2004, divided by 24.
 
-    kornia's map, reflected at the borders, one value per pixel and channel; divided by 24 to be in the currency of
-    `mse` (see the module).
-
-    Args:
-        prediction: N x C x H x W in [0, 1].
-        target: the same shape and range.
-        window: width of the Gaussian window (sigma 1.5) in pixels, odd, and less than twice the image's side.
-
-    Returns and errors as for `mse`.
+    kornia's map, reflected at the borders, one value per pixel and channel. `window` is the width of the Gaussian
+    window (sigma 1.5) in pixels, odd, and less than twice the image's side.
 
     >>> ssim(torch.zeros(2, 3, 16, 16), torch.full((2, 3, 16, 16), 0.5))
     tensor(15.9936)
@@ -153,10 +120,7 @@ def ssim(prediction: Tensor, target: Tensor, window: int = 11) -> Tensor:
 def ms_ssim(prediction: Tensor, target: Tensor) -> Tensor:
     """Compute 1 - MS-SSIM at Gaussian scales of 0.5, 1 and 2 pixels, all at full resolution (Zhao et al. 2017).
 
-    Divided by 30 to be in the currency of `mse` (see the module). It is the most costly of the losses: three filters of
-    9 x 9 over five maps.
-
-    Args, returns and errors as for `mse`.
+    Divided by 30. The most costly of the losses: three filters of 9 x 9 over five maps.
 
     >>> ms_ssim(torch.zeros(2, 3, 16, 16), torch.full((2, 3, 16, 16), 0.5))
     tensor(25.5972)
@@ -168,17 +132,9 @@ def ms_ssim(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def l1_ssim(prediction: Tensor, target: Tensor, structure: float = 0.5) -> Tensor:
-    """Mix `ssim` (structure) with `l1` (colour and brightness, to which SSIM is nearly blind).
+    """Mix `ssim` (a share, `structure`, in [0, 1]) with `l1` (colour and brightness, to which SSIM is nearly blind).
 
-    After Zhao et al. 2017, whose 0.84 for structure holds for unscaled terms; here both terms are in one currency, so
-    `structure` is the share itself.
-
-    Args:
-        prediction: N x C x H x W in [0, 1].
-        target: the same shape and range.
-        structure: share of `ssim`, in [0, 1].
-
-    Returns and errors as for `mse`.
+    After Zhao et al. 2017, whose 0.84 for structure holds for unscaled terms; here both terms are in one currency.
 
     >>> l1_ssim(torch.zeros(2, 3, 16, 16), torch.full((2, 3, 16, 16), 0.5))
     tensor(56.1241)
@@ -193,8 +149,6 @@ def psnr(prediction: Tensor, target: Tensor) -> Tensor:
     image is pressed on as hard as a bad one. kornia's `psnr_loss` pools the batch into one error and is -inf for equal
     images; here each image has its own, and the variance that rounding to 8 bits leaves behind (59 dB) is added to
     it, so that equal images score 0 with a gradient of 0.
-
-    Args, returns and errors as for `mse`.
 
     >>> psnr(torch.zeros(2, 3, 16, 16), torch.full((2, 3, 16, 16), 0.5))
     tensor(93.5512)

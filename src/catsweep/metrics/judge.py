@@ -1,4 +1,4 @@
-"""The judge: scores of drawn images in features of another network, and what is known of a run beside its objectives.
+"""The judge: scores in features of another network, and what is known of a run beside its objectives.
 
 Whoever trains through a network flatters its relatives: the loss and the discriminator look through EfficientNet-Lite1,
 and the scores that choose trials are taken in Lite0. `conf/metrics/judge/` names another network, in whose features
@@ -16,7 +16,7 @@ finite numbers, no errors.
 import functools
 from collections import Counter
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean, stdev
@@ -27,8 +27,8 @@ from catsweep.metrics import scores
 from catsweep.metrics.scores import SCORES, MetricCard, score
 from catsweep.records import ANY, NUMBER, TEXT, WHOLE, is_score, misshapen, read_json
 from steady.atomic import write_json
-from steady.links import inside
 from steady.printing import readable_name
+from steady.safe_paths import inside
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -63,29 +63,20 @@ K = TypeVar("K", bound=Hashable)
 
 @dataclass(frozen=True)
 class Judged:
-    """The judgement of one run, as `judge.json` holds it.
+    """The judgement of one run, as `judge.json` holds it; everything by the name of a score."""
 
-    Attributes:
-        scores: by name, `judge/fid` and so on.
-        cards: how each was measured.
-        reference: what photos score in the place of drawn images, by name, `judge/fid` and also `val/fid`.
-        recorded: the run's own scores when it was judged, `val/fid` and so on.
-    """
-
-    scores: Mapping[str, float]
+    scores: Mapping[str, float]  # judge/fid and so on
     cards: Mapping[str, MetricCard]
-    reference: Mapping[str, float]
-    recorded: Mapping[str, float]
+    reference: Mapping[str, float]  # of photos in the place of drawn images, judge/fid and also val/fid
+    recorded: Mapping[str, float]  # the run's own scores when it was judged, val/fid and so on
 
     def write(self, folder: Path) -> None:
-        """Write `judge.json` into a folder, as a whole."""
+        """Write `judge.json` into a folder, atomically."""
         write_json(folder / FILE, self.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to the content of `judge.json`."""
-        cards = {name: card.to_dict() for name, card in self.cards.items()}
-        scores, reference, recorded = map(dict, (self.scores, self.reference, self.recorded))
-        return {"scores": scores, "cards": cards, "reference": reference, "recorded": recorded}
+        return asdict(self)
 
     @property
     def judge(self) -> str:
@@ -94,12 +85,9 @@ class Judged:
 
 
 def read_judged(folder: Path) -> Judged | None:
-    """Read the judgement in the folder of a run or a bundle.
+    """Read the judgement in the folder of a run or a bundle, perhaps a stranger's.
 
     >>> read_judged(Path("no/such/folder"))
-
-    Args:
-        folder: may be a stranger's.
 
     Returns:
         None if there is none, if it is damaged, or if the folder's `metrics.json` has other scores now, as of a run
@@ -112,9 +100,8 @@ def read_judged(folder: Path) -> Judged | None:
         cards = {name: MetricCard.from_dict(found["cards"][name]) for name in found["scores"]}
         parts = [found[key] for key in ("scores", "reference", "recorded")]
         # NaN is no score either.
-        if not cards or not all(is_score(value) for part in parts for value in part.values()):
-            return None
-        if not all(map(_is_plain, cards.values())):
+        numbers = all(is_score(value) for part in parts for value in part.values())
+        if not cards or not numbers or not all(map(_is_plain, cards.values())):
             return None
     except (DataError, MetricError, KeyError, TypeError, AttributeError):
         return None
@@ -124,85 +111,68 @@ def read_judged(folder: Path) -> Judged | None:
 
 def _is_plain(card: MetricCard) -> bool:
     """Whether nothing is missing in a card and its settings are plain values: it is copied, compared and printed."""
-    values = [getattr(card, entry.name) for entry in fields(card)]
     inner = [*card.settings.values(), *card.versions.values()]
-    return None not in values and not any(isinstance(value, dict | list) for value in inner)
+    return None not in vars(card).values() and not any(isinstance(value, dict | list) for value in inner)
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Whether the judge puts runs into the order that their own scores do.
+    """Whether two scores put runs into the same order, such as `val/fid` of a run and the judge's."""
 
-    Attributes:
-        tau: Kendall's tau-b: 1 for the same order, 0 for none, -1 for the reverse.
-        runs: how many were compared.
-        p: probability of an order as alike, or as unlike, by chance.
-        score: the run's own score, for example `val/fid`.
-        judge: that of the judge.
-    """
-
-    tau: float
-    runs: int
-    p: float
+    tau: float  # Kendall's tau-b: 1 for the same order, 0 for none, -1 for the reverse
+    runs: int  # how many were compared
+    p: float  # probability of an order as alike, or as unlike, by chance
     score: str
     judge: str
 
     def sentence(self) -> str:
-        """Say it in a sentence, for reports."""
+        """Format as a sentence, for reports."""
         return (
             f"Over {self.runs} judged runs, {self.judge} and {self.score} order them alike to Kendall's tau "
             f"{self.tau:.2f} (1: the same order, 0: none; by chance p {self.p:.2g})."
         )
 
 
-def rank_agreement(runs: Iterable[Judged], score: str = FID, judge: str = JUDGED) -> Agreement | None:
-    """Compare the order of runs by a score of their own with that by the judge (Kendall 1945, tau-b).
+def rank_agreement(runs: Iterable[Judged], score: str = FID) -> Agreement | None:
+    """Compare the order of judged runs by a score of their own with that by the judge's FID (Kendall 1945, tau-b).
+
+    Runs that lack a score, or were judged otherwise than the first, are left out.
 
     >>> card = MetricCard("fid", "net", "ab", "none", "float32", "cd", 32, 24, 0)
     >>> judged = [Judged({"judge/fid": n}, {"judge/fid": card}, {}, {"val/fid": n**2}) for n in (3.0, 1.0, 2.0)]
     >>> rank_agreement(judged).tau
     1.0
 
-    Args:
-        runs: judged ones of a study; those that lack a score, or were judged otherwise than the first, are left out.
-        score: taken in the extractor's features.
-        judge: taken in the judge's.
-
     Returns:
         None of fewer than 3 runs, or if all are equal in one of the two.
     """
     from scipy.stats import kendalltau
 
-    having = [run for run in runs if score in run.recorded and judge in run.scores]
-    alike = [run for run in having if run.cards[judge].measure() == having[0].cards[judge].measure()]
-    own, other = [run.recorded[score] for run in alike], [run.scores[judge] for run in alike]
+    having = [run for run in runs if score in run.recorded and JUDGED in run.scores]
+    alike = [run for run in having if run.cards[JUDGED].measure() == having[0].cards[JUDGED].measure()]
+    own, other = [run.recorded[score] for run in alike], [run.scores[JUDGED] for run in alike]
     if len(alike) < FEWEST or len(set(own)) == 1 or len(set(other)) == 1:
         return None
     found = kendalltau(own, other)
-    return Agreement(float(found.statistic), len(alike), float(found.pvalue), score, judge)
+    return Agreement(float(found.statistic), len(alike), float(found.pvalue), score, JUDGED)
 
 
 @dataclass(frozen=True)
 class RunScores:
-    """The scores of a run.
+    """The scores of one run."""
 
-    Attributes:
-        own: those of `metrics.json`, finite.
-        judged: what the judge says; None if it has said nothing.
-    """
-
-    own: Mapping[str, float] = field(default_factory=dict)
+    own: Mapping[str, float] = field(default_factory=dict)  # of metrics.json, finite
     judged: Judged | None = None
 
     @property
     def values(self) -> dict[str, float]:
-        """All of them, by name: `val/fid`, `judge/recall`."""
+        """All scores by name: `val/fid`, `judge/recall`."""
         found = self.judged.scores if self.judged else {}
         return {**self.own, **{name: float(found[name]) for name in NAMES if name in found}}
 
     @property
     def beside(self) -> dict[str, float]:
-        """Those that stand beside objectives, in the order of their columns."""
+        """The scores that stand beside objectives, in the order of their columns."""
         values = self.values
         return {name: values[name] for name in BESIDE if name in values}
 
@@ -218,30 +188,27 @@ class RunScores:
 
 
 def run_scores(run: Path | None, within: Path | None = None) -> RunScores:
-    """Read the scores of a run; a file that is missing, damaged or elsewhere has none.
+    """Read the scores of a run or a bundle; a file that is missing, damaged or elsewhere has none.
 
     >>> run_scores(None)
     RunScores(own={}, judged=None)
 
-    Args:
-        run: its folder, or a bundle; None has none.
-        within: the folder that its files may not lead out of by a link; that of the run if None.
+    No link of its files may lead out of `within`, by default the folder itself.
     """
     if run is None:
         return RunScores()
-    files = [inside(within or run, run / name) for name in (METRICS, FILE)]
-    return RunScores(_own(run / METRICS) if files[0] else {}, read_judged(run) if all(files) else None)
+    own, both = (inside(within or run, run / name) for name in (METRICS, FILE))
+    return RunScores(_own(run / METRICS) if own else {}, read_judged(run) if own and both else None)
 
 
 def _own(path: Path) -> dict[str, float]:
     try:
-        found = {"scores": read_json(path).get("scores")}
+        found = read_json(path).get("scores") or {}
     except DataError:
         return {}
-    if misshapen(found, {"scores": NUMBERS}):
+    if misshapen(found, NUMBERS):
         return {}
-    values = (found["scores"] or {}).items()
-    return {name: float(value) for name, value in values if value is not None and is_score(value)}
+    return {name: float(value) for name, value in found.items() if value is not None and is_score(value)}
 
 
 def comparable(runs: Mapping[K, RunScores]) -> dict[K, RunScores]:
@@ -249,9 +216,6 @@ def comparable(runs: Mapping[K, RunScores]) -> dict[K, RunScores]:
 
     >>> comparable({"run": RunScores({"val/fid": 40.0})})
     {'run': RunScores(own={'val/fid': 40.0}, judged=None)}
-
-    Args:
-        runs: by any name.
     """
     measured = {name: how for name, one in runs.items() if (how := _measured(one)) is not None}
     usual = Counter(measured.values()).most_common(1)[0][0] if measured else None
@@ -260,10 +224,106 @@ def comparable(runs: Mapping[K, RunScores]) -> dict[K, RunScores]:
     }
 
 
-def _measured(one: RunScores) -> tuple[Any, ...] | None:
+def _measured(one: RunScores) -> tuple[str, ...] | None:
     if one.judged is None or JUDGED not in one.judged.cards:
         return None
     return tuple(map(str, one.judged.cards[JUDGED].measure().values()))
+
+
+@dataclass(frozen=True)
+class StudyScores:
+    """The scores of all runs of a study, and whether the judge, by which nothing was chosen, agrees with the choice."""
+
+    own: Mapping[int, RunScores]  # by trial, of the run of the search
+    again: Mapping[int, Mapping[int, RunScores]]  # by trial and seed, of the runs that confirm
+
+    @classmethod
+    def of(cls, own: Mapping[int, RunScores], again: Mapping[int, Mapping[int, RunScores]]) -> "StudyScores":
+        """Keep, of runs that may have been judged in different ways, only the most usual way."""
+        runs: dict[tuple[int, int | None], RunScores] = {(trial, None): one for trial, one in own.items()}
+        runs |= {(trial, seed): one for trial, seeds in again.items() for seed, one in seeds.items()}
+        kept = comparable(runs)
+        return cls(
+            {trial: kept[trial, None] for trial in own},
+            {trial: {seed: kept[trial, seed] for seed in seeds} for trial, seeds in again.items()},
+        )
+
+    @property
+    def judged(self) -> list[Judged]:
+        """Judgements of the runs of the search by trial, then of those that confirm."""
+        return [one.judged for one in self._runs() if one.judged is not None and JUDGED in one.values]
+
+    @property
+    def judge(self) -> str:
+        """Name of the judge; empty if no run was judged."""
+        return next((one.judge for one in self._runs() if one.judge), "")
+
+    @property
+    def reals(self) -> dict[str, float]:
+        """Scores of photos in the place of drawn images."""
+        return next((dict(one.reference) for one in self.judged if one.reference), {})
+
+    def by_judge(self) -> dict[int, tuple[float, ...]]:
+        """Collect the judge's FID by trial, the best first: of trials' own runs, or of confirmed ones under each seed.
+
+        Means over seeds are compared where at least two trials were judged under the same ones.
+        """
+        again = {
+            trial: {seed: one.values[JUDGED] for seed, one in seeds.items() if JUDGED in one.values}
+            for trial, seeds in self.again.items()
+        }
+        seen = [set(seeds) for seeds in again.values() if seeds]
+        common = sorted(set.intersection(*seen)) if len(seen) > 1 else []
+        if common:
+            found = {trial: tuple(seeds[seed] for seed in common) for trial, seeds in again.items() if seeds}
+        else:
+            found = {trial: (one.values[JUDGED],) for trial, one in self.own.items() if JUDGED in one.values}
+        return dict(sorted(found.items(), key=lambda item: (fmean(item[1]), item[0])))
+
+    def sentence(self, chosen: int) -> str:
+        """Say whether the judge agrees with the chosen trial, or how to ask it."""
+        found = self.by_judge()
+        if not found:
+            return f"What an independent judge says of it is not known: {COMMAND}."
+        preferred, asks = next(iter(found)), f"To have trial {chosen} judged: {COMMAND}."
+        reals = f" (real photos get {self.reals[JUDGED]:.4g})" if JUDGED in self.reals else ""
+        best = f"{JUDGED} {_mean(found[preferred])}"
+        if chosen not in found and len(found) == 1:
+            return f"The judge ({self.judge}) has seen trial {preferred} alone, {best}{reals}. {asks}"
+        if chosen not in found:
+            said = f"of the {len(found)} trials that it has seen it prefers trial {preferred}, {best}{reals}"
+            return f"The judge ({self.judge}) has not seen trial {chosen}; {said}. {asks}"
+        if len(found) == 1:
+            said = f"says {best}{reals}, and has seen no other trial"
+        elif chosen == preferred:
+            said = f"agrees: {best}, the lowest of {len(found)} judged trials{reals}"
+        else:
+            said = f"prefers trial {preferred}: {best} against {_mean(found[chosen])}{reals}"
+        agreement = rank_agreement(self.judged)
+        return f"The judge ({self.judge}) {said}." + (f" {agreement.sentence()}" if agreement else "")
+
+    def to_dict(self, chosen: int) -> dict[str, Any]:
+        """Convert to what `choice.json` has of a choice; empty if no run was judged."""
+        found, agreement = self.by_judge(), rank_agreement(self.judged)
+        if not found:
+            return {}
+        return {
+            "judge": self.judge,
+            "prefers": next(iter(found)),
+            "agrees": next(iter(found)) == chosen if chosen in found else None,
+            JUDGED: {str(trial): fmean(values) for trial, values in found.items()},
+            "reals": self.reals,
+            "rank_agreement": None if agreement is None else asdict(agreement),
+            "sentence": self.sentence(chosen),
+        }
+
+    def _runs(self) -> list[RunScores]:
+        return [*self.own.values(), *(one for seeds in self.again.values() for one in seeds.values())]
+
+
+def _mean(values: tuple[float, ...]) -> str:
+    spread = f" ± {stdev(values):.2g} over {len(values)} seeds" if len(values) > 1 else ""
+    return f"{fmean(values):.4g}{spread}"
 
 
 def better(name: str) -> str:
@@ -276,17 +336,10 @@ def better(name: str) -> str:
 
 
 def table(title: str, rows: Mapping[str, Mapping[str, str]]) -> "Table | None":
-    """Build a narrow table for a terminal: those of the objectives have no room for more columns.
+    """Build a narrow table for a terminal of the words for each score by trial; None without any.
 
     >>> table("Beside", {"3": {"val/recall": "0.5"}}).row_count
     1
-
-    Args:
-        title: of the table.
-        rows: by trial, the words for each score, by name; those without any are left out.
-
-    Returns:
-        None without any words.
     """
     from rich.table import Table
     from rich.text import Text
@@ -305,16 +358,12 @@ def table(title: str, rows: Mapping[str, Mapping[str, str]]) -> "Table | None":
 
 
 def of_confirmation(found: "Confirmation", again: Mapping[int, Mapping[int, RunScores]]) -> dict[str, dict[int, str]]:
-    """Average what runs that confirm a winner have beside the objectives.
+    """Average the scores beside the objectives, given by trial and seed, over the seeds of a confirmation.
 
     >>> from steady.confirm.confirmation import Candidate, Confirmation
     >>> found = Confirmation(("val/fid",), ("minimize",), (Candidate(3, (9.0,), {1: (9.5,)}),), (), (3,))
     >>> of_confirmation(found, {3: {1: RunScores({"val/recall": 0.5})}})
     {'val/recall': {3: '0.5'}}
-
-    Args:
-        found: which trials and seeds were compared.
-        again: scores by trial and seed.
 
     Returns:
         `41.2 ± 0.8` by score and trial; only scores that any has.
@@ -344,7 +393,7 @@ def confirmation_table(found: "Confirmation", told: Mapping[str, Mapping[int, st
     return table(f"{TITLE}, under other seeds", rows)
 
 
-class Beside:
+class SweepScores:
     """The scores beside the objectives as a sweep shows them, see `steady.study.results.ExtraScores`."""
 
     names: Sequence[str] = BESIDE
@@ -376,12 +425,12 @@ class Beside:
         return comparable(found)
 
 
-EXTRA = Beside()
+EXTRA = SweepScores()
 
 
 @functools.lru_cache(maxsize=4096)
 def _read(run: Path, within: Path, stamps: tuple[object, ...]) -> RunScores:
-    """What a run folder says; read once, for the leaderboard is written after each trial."""
+    """Read the scores of a run once per state of its files, for the leaderboard is written after each trial."""
     return run_scores(run, within)
 
 
@@ -394,20 +443,21 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 
 
 class Judge:
-    """Judges generators of one ready set: a `Scorer` with another extractor, same draws, same statistics, same cards.
+    """A `Scorer` with another extractor: same draws, same statistics, same cards.
 
     Args:
-        extractor: its network.
+        extractor: the judge's network.
         beside: the scorer of the run, whose photos and scores it takes.
         cache_root: folder of the reference statistics.
         samples: images drawn.
         seed: of the latents and of every other draw.
-        reference: which photos drawn images are compared with: `all`, `train` or `val`.
+        reference: which photos drawn images are compared with.
         batch_size: images drawn or read at once.
         required: whether its file has to be there, which `catsweep.judging` looks at.
 
     Raises:
-        MetricError: it is no other network than that of the scorer; or as of a `Scorer`.
+        MetricError: the network is that of the scorer, by its name, weights or features; or of the family that losses
+            and discriminators look through; or as of a `Scorer`.
     """
 
     def __init__(
@@ -424,20 +474,25 @@ class Judge:
         from catsweep.metrics.scorer import Scorer
 
         del required
-        require_other(extractor, beside.extractor)
+        self.name, own = extractor.name, beside.extractor
+        if "efficientnetlite" in "".join(filter(str.isalnum, f"{type(extractor).__name__} {self.name}".lower())):
+            raise self._refusal("is a relative of what losses and discriminators look through")
+        if self.name == own.name or extractor.weights_sha256 == own.weights_sha256:
+            raise self._refusal(f"is the extractor of the scores, {own.name}")
         self.beside = beside
         taken = {one.name: one for one in beside.scores if one.in_features}
         self.scorer = Scorer(
             extractor, beside.ready, cache_root, samples, min(2, samples), seed, reference, batch_size, taken
         )
-        own, other = self.scorer.reference.features, beside.reference.features
-        if own.shape == other.shape and float((own - other).norm()) <= SAME * float(other.norm()):
-            raise MetricError(_refusal(self.name, f"sees what the extractor {beside.extractor.name} sees"))
+        found, known = self.scorer.reference.features, beside.reference.features
+        if found.shape == known.shape and float((found - known).norm()) <= SAME * float(known.norm()):
+            raise self._refusal(f"sees what the extractor {own.name} sees")
 
-    @property
-    def name(self) -> str:
-        """Of its network."""
-        return self.scorer.extractor.name
+    def _refusal(self, why: str) -> MetricError:
+        return MetricError(
+            f"A judge must be a network that nothing was trained on and no score is taken in; {self.name} {why}. "
+            "Choose another: metrics/judge=dinov2, or metrics/judge=onnx judge.extractor.file=FILE."
+        )
 
     @cached_property
     def reference(self) -> dict[str, float]:
@@ -450,47 +505,13 @@ class Judge:
 
     def cards(self) -> dict[str, MetricCard]:
         """Describe how each score is measured, by name."""
-        held_out = len(self.scorer.val_rows)
-        taken = [one for one in self.scorer.scores if held_out or not one.held_out]
-        return {f"{PREFIX}{one.name}": self.scorer.card(one.key) for one in taken}
+        return {f"{PREFIX}{one.name}": self.scorer.card(one.key) for one in self.scorer.available()}
 
     def judge(self, model: "Generator", recorded: Mapping[str, float]) -> Judged:
-        """Score what a model draws.
-
-        Args:
-            model: a generator; drawn from its averaged weights if it has them.
-            recorded: the scores that it has.
+        """Score what a model draws, from its averaged weights if it has them, beside the scores that it has.
 
         Raises:
             MetricError: images or features that are not finite.
         """
         found = {f"{PREFIX}{name}": value for name, value in self.scorer.in_features(model).items()}
         return Judged(found, self.cards(), self.reference, dict(recorded))
-
-
-def require_other(judge: "Extractor", extractor: "Extractor") -> None:
-    """Refuse a judge that is the network of the scores, or of the family that losses and discriminators look through.
-
-    >>> from types import SimpleNamespace
-    >>> one, other = (SimpleNamespace(name=name, weights_sha256=name) for name in ("inception", "dinov2"))
-    >>> require_other(other, one)
-
-    Args:
-        judge: the judge's.
-        extractor: that of the scores.
-
-    Raises:
-        MetricError: it is one of those, by its name, its kind or its weights.
-    """
-    known = "".join(letter for letter in f"{type(judge).__name__} {judge.name}".lower() if letter.isalnum())
-    if "efficientnetlite" in known:
-        raise MetricError(_refusal(judge.name, "is a relative of what losses and discriminators look through"))
-    if judge.name == extractor.name or judge.weights_sha256 == extractor.weights_sha256:
-        raise MetricError(_refusal(judge.name, f"is the extractor of the scores, {extractor.name}"))
-
-
-def _refusal(name: str, why: str) -> str:
-    return (
-        f"A judge must be a network that nothing was trained on and no score is taken in; {name} {why}. Choose "
-        "another: metrics/judge=dinov2, or metrics/judge=onnx judge.extractor.file=FILE."
-    )

@@ -1,16 +1,15 @@
 """The scorer: which images are scored against which, how many, and from which seed; and its Lightning callback.
 
-`catsweep.training` builds one from `conf/metrics/`, hands it to the callback for the rung scores during training, and
-asks it for the final scores at the end. Everything about a score that is a choice is an argument here or of the score,
-and an entry on its card.
+`catsweep.training` builds one from `conf/metrics/`. Everything about a score that is a choice is an argument here or of
+the score, and an entry on its card.
 """
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeGuard, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import pytorch_lightning as pl
@@ -21,12 +20,13 @@ from torch import Tensor, nn
 
 from catsweep.devices import cuda_in_use
 from catsweep.errors import DivergedError, MetricError
-from catsweep.images import to_float, to_uint8
+from catsweep.images import to_float
 from catsweep.metrics import distances
+from catsweep.metrics.distances import Moments
 from catsweep.metrics.extractors import Extractor, device_of
 from catsweep.metrics.scores import DEFAULT, SCORES, MetricCard, ReconstructionScore, Score, score
-from catsweep.metrics.statistics import Moments, Reference, reference_statistics
-from catsweep.models.generator import Generator, Reconstructor, draw_latents, evaluating, generate
+from catsweep.metrics.statistics import Reference, reference_statistics
+from catsweep.models.generator import Generator, Reconstructor, draw_latents, generate
 
 if TYPE_CHECKING:
     from catsweep.data.ready import ReadySet
@@ -38,27 +38,16 @@ SELF_CHECK_BOUND = 1e-3  # share of the total variance; fp32 features computed t
 
 @dataclass(frozen=True)
 class Drawn:
-    """Drawn images, and the real ones that scores compare them with. D is the number of features.
+    """Drawn images, and the real ones that scores compare them with. D is the number of features."""
 
-    Attributes:
-        images: uint8, shape (n, H, W, 3), on the CPU; empty where only features are compared.
-        features: float, shape (n, D); empty where only pixels are compared.
-        moments: of the features of the real images.
-        reals: float, shape (m, D), features of the real images that are compared one by one.
-        train: float, shape (t, D), features of the training images.
-        held_out: float, shape (h, D), features of photos that were not trained on.
-        similarity: mean MS-SSIM of random pairs of real images.
-        seed: of every draw.
-    """
-
-    images: Tensor
-    features: Tensor
-    moments: Moments
-    reals: Tensor
-    train: Tensor
-    held_out: Tensor
-    similarity: float
-    seed: int
+    images: Tensor  # uint8, shape (n, H, W, 3), on the CPU; empty where only features are compared
+    features: Tensor  # float, shape (n, D); empty where only pixels are compared
+    moments: Moments  # of the features of the real images
+    reals: Tensor  # float, shape (m, D), features of the real images that are compared one by one
+    train: Tensor  # float, shape (t, D), features of the training images
+    held_out: Tensor  # float, shape (h, D), features of photos that were not trained on
+    similarity: float  # mean MS-SSIM of random pairs of real images
+    seed: int  # of every draw
 
     @cached_property
     def diversity(self) -> distances.Diversity:
@@ -72,10 +61,9 @@ class Drawn:
 
 
 class Scorer:
-    """Scores generators against one ready set.
+    """Scores generators against one ready set, without a change of the global random state.
 
-    Building one loads (or computes) the reference statistics and checks the extractor, so that what is wrong shows
-    before training starts. Nothing in it changes afterwards, and no method touches the global random state.
+    Building one loads (or computes) the reference statistics and checks the extractor, before training starts.
 
     Args:
         extractor: the feature network; it follows each model to its device.
@@ -84,7 +72,7 @@ class Scorer:
         samples: images drawn for the final scores.
         rung_samples: images drawn for the rung scores, at most `samples`.
         seed: of the latents and of every other draw.
-        reference: which real images generated ones are compared with: `all`, `train` or `val`.
+        reference: which real images generated ones are compared with.
         batch_size: images drawn or read at once.
         scores: by any name; null takes one out. None, as of runs from before there was a choice: `DEFAULT`.
 
@@ -120,7 +108,7 @@ class Scorer:
             np.flatnonzero(np.isin(self.photos, ready.indices(split))) for split in ("train", "val")
         )
         self.cache_root = Path(cache_root)
-        self.reference = self._reference(reference, self.cache_root)
+        self.reference = self._reference(reference)
         self.kid_rows = self._kid_rows()
         self.checked_devices: set[torch.device] = set()
         self._prepare(device_of(extractor))
@@ -133,20 +121,12 @@ class Scorer:
         return other
 
     def rung(self, model: Generator) -> dict[str, float]:
-        """Take the cheap scores that checkpoints, early stopping and pruners go by, on few samples, by key.
-
-        Raises:
-            MetricError: images or features that are not finite.
-        """
+        """Take the cheap scores that checkpoints, early stopping and pruners go by, on few samples, by key."""
         taken = self._taken(model, self.rung_samples, [one for one in self.scores if one.at_rungs])
         return {one.key: value for one, value in taken.items()}
 
     def rung_names(self) -> list[str]:
-        """List the keys of the scores that `rung` gives; training goes by the first.
-
-        Raises:
-            MetricError: there are none.
-        """
+        """List the keys of the scores that `rung` gives; training goes by the first. A MetricError if there is none."""
         names = [one.key for one in self.scores if one.at_rungs]
         if not names:
             raise MetricError(
@@ -156,57 +136,41 @@ class Scorer:
         return names
 
     def names(self, model: Generator) -> list[str]:
-        """List the keys of the scores that `final` gives for this model, known before there is anything to score."""
-        held_out, compares = len(self.val_rows) > 0, _compares(model, self.val_rows)
-        kinds = [(one, compares if isinstance(one, ReconstructionScore) else held_out) for one in self.scores]
-        return [one.key for one, possible in kinds if possible or not one.held_out]
+        """List the keys of the scores that `final` gives for this model, without drawing."""
+        possible = [one for one in self.scores if len(self.val_rows) or not one.held_out]
+        reconstructs = isinstance(model, Reconstructor)
+        return [one.key for one in possible if reconstructs or not isinstance(one, ReconstructionScore)]
 
     def final(self, model: Generator) -> tuple[dict[str, float], dict[str, MetricCard]]:
-        """Take all scores at the full number of samples.
+        """Take all scores at the full number of samples, with their cards, by key.
 
         Scores that need held-out photos are left out without any; those of reconstructions also of models that do not
         reconstruct.
-
-        Args:
-            model: a generator, perhaps a `Reconstructor`.
-
-        Returns:
-            Scores and their cards, by key.
 
         Raises:
             MetricError: images or features that are not finite.
         """
         values = self.drawn(model)
-        if _compares(model, self.val_rows):
+        if isinstance(model, Reconstructor) and len(self.val_rows):
             values |= {key: float(each.mean()) for key, each in self.of_reconstructions(model).items()}
         device = device_of(model)
         return values, {key: self.card(key, device) for key in values}
 
     def drawn(self, model: Generator) -> dict[str, float]:
-        """Take those of the final scores that depend on the latents, by key.
-
-        Raises:
-            MetricError: images or features that are not finite.
-        """
-        wanted = [one for one in self._available() if not isinstance(one, ReconstructionScore)]
+        """Take those of the final scores that depend on the latents, by key."""
+        wanted = [one for one in self.available() if not isinstance(one, ReconstructionScore)]
         return {one.key: value for one, value in self._taken(model, self.samples, wanted).items()}
 
     def in_features(self, model: Generator) -> dict[str, float]:
-        """Take those scores of drawn images that are taken in the extractor's features, by name.
-
-        Raises:
-            MetricError: images or features that are not finite.
-        """
-        wanted = [one for one in self._available() if one.in_features]
+        """Take the scores in the extractor's features, by name."""
+        wanted = [one for one in self.available() if one.in_features]
         return {one.name: value for one, value in self._taken(model, self.samples, wanted).items()}
 
     def of_photos(self) -> dict[str, float]:
         """Score photos in the place of samples, against the others of the reference: what a perfect generator scores.
 
-        As many as there are samples, but at most half of the reference; drawn from the seed.
-
-        Returns:
-            By name, the scores in features that need no held-out photos; empty of a reference of fewer than 4 photos.
+        As many as there are samples, at most half of the reference. By name, the scores in features that need no
+        held-out photos; empty of a reference of fewer than 4 photos.
         """
         rows = self.reference.rows
         count = min(self.samples, len(rows) // 2)
@@ -219,10 +183,7 @@ class Scorer:
         return {one.name: one.measure(drawn) for one in self.scores if one.in_features and not one.held_out}
 
     def of_reconstructions(self, model: Reconstructor) -> dict[str, Tensor]:
-        """Score each reconstruction of a held-out photo, at most `samples` of them.
-
-        Returns:
-            By key, float64, shape (n,); their means are the final scores.
+        """Score each reconstruction of a held-out photo, at most `samples`: float64 (n,) by key.
 
         Raises:
             MetricError: no photos were held out, or images that are not finite.
@@ -235,15 +196,9 @@ class Scorer:
             prepared = "stages" in self.ready.card.get("parameters", {})  # then a run cannot divide it anew
             remedy = "Prepare the set again with a larger val_fraction." if prepared else "Raise data.val_fraction."
             raise MetricError(f"{wanted[0].key} needs held-out images, but none were held out. {remedy}")
-        device = device_of(model)
-        originals = torch.from_numpy(self._real(rows))
-        checked = FiniteImages(model)
-        with evaluating(checked), torch.autocast(device.type, enabled=False):
-            parts = [
-                to_uint8(checked.reconstruct(to_float(part.to(device)))).cpu()
-                for part in torch.split(originals, self.batch_size)
-            ]
-        images = torch.cat(parts)
+        originals = self._real(rows)
+        reconstructor = FiniteImages(model, lambda part: model.reconstruct(to_float(part)))
+        images = generate(cast(Generator, reconstructor), originals, self.batch_size)
         return {one.key: one.each(images, originals) for one in wanted}
 
     def draw(self, model: Generator, n: int) -> Tensor:
@@ -253,7 +208,7 @@ class Scorer:
             MetricError: images that are not finite, or not of the ready set's size.
         """
         latents = draw_latents(n, model.latent_size, self.seed)
-        images = generate(cast(Generator, FiniteImages(model)), latents, self.batch_size)
+        images = generate(cast(Generator, FiniteImages(model, model.decode)), latents, self.batch_size)
         if images.shape[1:] != self.ready.images.shape[1:]:
             raise MetricError(
                 f"The model draws {tuple(images.shape[1:])}, the real images are {self.ready.images.shape[1:]}; "
@@ -262,28 +217,24 @@ class Scorer:
         return images
 
     def card(self, key: str, device: torch.device | None = None) -> MetricCard:
-        """Describe how a score is measured.
-
-        Args:
-            key: for example `fid` with or without `val/`.
-            device: where the features are taken; the CPU by default.
-        """
+        """Describe how a score, `fid` or `val/fid`, is measured with features taken on a device, by default the CPU."""
         known = next((one for one in self.scores if key in (one.key, one.name)), score(key))
         return known.card(self, device or torch.device("cpu"))
 
-    def _available(self) -> Iterator[Score]:
-        """The scores that the held-out photos allow."""
-        return (one for one in self.scores if len(self.val_rows) or not one.held_out)
+    def available(self) -> list[Score]:
+        """List the scores that the held-out photos allow."""
+        return [one for one in self.scores if len(self.val_rows) or not one.held_out]
 
     def _taken(self, model: Generator, n: int, wanted: list[Score]) -> dict[Score, float]:
-        images = self.draw(model, n)
-        features = self._features(images, device_of(model))
+        images, device = self.draw(model, n), device_of(model)
+        self._prepare(device)
+        features = torch.cat([self.extractor(part.to(device)).cpu() for part in torch.split(images, self.batch_size)])
         real, every = self.reference, self.reference.features
         reals, train, held_out = every[self.kid_rows], every[self.train_rows], every[self.val_rows]
         drawn = Drawn(images, features, real.moments, reals, train, held_out, real.similarity, self.seed)
         return {one: one.measure(drawn) for one in wanted}
 
-    def _reference(self, which: str, root: Path) -> Reference:
+    def _reference(self, which: str) -> Reference:
         everything = np.arange(len(self.photos))
         rows = {"all": everything, "train": self.train_rows, "val": self.val_rows}
         if which not in rows:
@@ -295,25 +246,20 @@ class Scorer:
                 f"Scores need at least 2 real images in the reference ({which}); there are {len(rows[which])}. "
                 f"Add photos{other}."
             )
+        digest, root = self.ready.digest, self.cache_root
         return reference_statistics(
-            self.ready.images, self.ready.digest, rows[which], self.extractor, root, self.batch_size, self.photos
+            self.ready.images, digest, rows[which], self.extractor, root, self.batch_size, self.photos
         )
 
     def _prepare(self, device: torch.device) -> None:
-        """Move the extractor to a device, and check it there before it is first trusted.
-
-        FID(x, x) must be 0, with one x from the cache and the other extracted now.
-
-        Raises:
-            MetricError: it is not: the extractor is not the one of the cached statistics, or not deterministic.
-        """
+        """Move the extractor to a device, and check it before first use: FID of cached and new features must be 0."""
         self.extractor.to(device)
         if device in self.checked_devices:
             return
         rows = self.reference.rows[:SELF_CHECK_IMAGES].numpy()
         cached = Moments.of(self.reference.features[rows])
-        images = torch.from_numpy(self._real(rows))
-        distance = float(distances.frechet_distance(self.extractor(images.to(device)).cpu(), cached))
+        again = self.extractor(self._real(rows).to(device)).cpu()
+        distance = float(distances.frechet_distance(again, cached))
         total = float(cached.trace)
         if not abs(distance) <= SELF_CHECK_BOUND * total + 1e-6:
             raise MetricError(
@@ -323,30 +269,19 @@ class Scorer:
             )
         self.checked_devices.add(device)
 
-    def _features(self, images: Tensor, device: torch.device) -> Tensor:
-        self._prepare(device)
-        return torch.cat([self.extractor(part.to(device)).cpu() for part in torch.split(images, self.batch_size)])
-
-    def _real(self, rows: np.ndarray) -> np.ndarray:
-        """Photos by their rows: uint8, (n, H, W, 3), a copy that may be written to."""
-        return np.array(self.ready.images[self.photos[rows]])
+    def _real(self, rows: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.array(self.ready.images[self.photos[rows]]))  # a copy: the map is read-only
 
     def _kid_rows(self) -> Tensor:
         chosen = np.random.default_rng(self.seed).permutation(len(self.reference.rows))[:KID_IMAGES]
         return self.reference.rows[np.sort(chosen)]
 
 
-def _compares(model: Generator, held_out: np.ndarray) -> TypeGuard[Reconstructor]:
-    """Whether there are held-out photos to compare with their reconstructions."""
-    return isinstance(model, Reconstructor) and len(held_out) > 0
-
-
 class ScoreCallback(Callback):
     """Logs the rung scores at the end of each validation.
 
-    Training goes on as if it had not happened: random state, modes and gradients are what they were. Under DDP rank 0
-    scores and tells the others. It precedes the checkpoints in the list of callbacks: `on_validation_epoch_end` comes
-    before the `on_validation_end` in which ModelCheckpoint and EarlyStopping read what was logged.
+    Random state, modes and gradients are what they were. Under DDP rank 0 scores and tells the others. ModelCheckpoint
+    and EarlyStopping read what was logged in `on_validation_end`, which comes later.
 
     Args:
         scorer: takes the scores.
@@ -356,16 +291,11 @@ class ScoreCallback(Callback):
     def __init__(self, scorer: Scorer, every: int = 1) -> None:
         if every < 1:
             raise MetricError(f"Scores are taken every n epochs, n at least 1; got {every}.")
-        self.scorer = scorer
-        self.every = every
+        self.scorer, self.every = scorer, every
         self.scored_at: int | None = None  # the trainer's global step
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Score and log.
-
-        Raises:
-            MetricError: the model draws nothing that can be scored; on every rank, so that none waits for another.
-        """
+        """Score and log; a MetricError is raised on every rank, so that none waits for another."""
         epoch = trainer.current_epoch + 1
         if trainer.sanity_checking or (epoch % self.every and epoch != trainer.max_epochs):
             return
@@ -384,30 +314,23 @@ class ScoreCallback(Callback):
 
 
 class ImagesNotFinite(MetricError, DivergedError):
-    """There is nothing to score because the training has diverged; other metric errors say nothing of the model."""
+    """Images of a model whose training has diverged; other metric errors say nothing of the model."""
 
 
 class FiniteImages(nn.Module):
-    """A model that refuses to hand over images that are not finite: as uint8 a NaN would be an ordinary black pixel.
+    """A generator whose images must be finite: as uint8 a NaN would be an ordinary black pixel.
 
-    Args:
-        model: a generator, perhaps a `Reconstructor`.
+    `draw` of the model maps latents, or photos to reconstruct, to images.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, draw: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.model = model  # a submodule if it is a module: its modes and device are then seen through this one
-        self.latent_size, self.image_size = model.latent_size, model.image_size
+        self.draw = draw
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """Decode; raises `ImagesNotFinite`."""
-        return self._checked(self.model.decode(latents))
-
-    def reconstruct(self, images: Tensor) -> Tensor:
-        """Reconstruct; raises `ImagesNotFinite`."""
-        return self._checked(self.model.reconstruct(images))
-
-    def _checked(self, images: Tensor) -> Tensor:
+    def decode(self, inputs: Tensor) -> Tensor:
+        """Draw; raises `ImagesNotFinite`."""
+        images = self.draw(inputs)
         if not torch.isfinite(images).all():
             raise ImagesNotFinite(
                 "The model draws images that are not finite, so there is nothing to score: the training has diverged. "

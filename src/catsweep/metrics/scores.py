@@ -1,9 +1,8 @@
 """Scores: what each is called, which way is better, how it is taken, recorded on a card, and bounded in a bundle.
 
-`conf/metrics` names the scores of a run by `_target_`. `catsweep.metrics.scorer` takes them; training, export, report
-and tracking ask `score` for titles, directions and intervals. A new score is a subclass of `Score` here or in a package
-of your own (`trust=[mypackage.*]`), a line under `scores` in `conf/metrics/default.yaml`, and a test. Nothing here
-imports torch until a score is taken: reports and leaderboards do not wait for it.
+A new score is a subclass of `Score` here or in a package of your own (`trust=[mypackage.*]`), a line under `scores` in
+`conf/metrics/default.yaml`, and a test. Nothing here imports torch until a score is taken: reports and leaderboards do
+not wait for it.
 """
 
 from collections.abc import Collection, Mapping
@@ -23,33 +22,19 @@ ARROWS = {"lower": "↓", "higher": "↑"}
 
 @dataclass(frozen=True)
 class MetricCard:
-    """How one score was measured. Two scores are compared only if their cards agree.
+    """How one score was measured. Two scores are compared only if their cards agree."""
 
-    Attributes:
-        metric: name of the score, for example `fid`.
-        extractor: name of the feature extractor; `pixels` for scores that need none.
-        weights_sha256: digest of the extractor's weights; empty for `pixels`.
-        resize: the resize before the extractor, in words; `none` for `pixels`.
-        dtype: precision of the features, and of what is accumulated over them.
-        reference_digest: digest of the real images compared with: the ready set's pixels and which rows of it.
-        reference_size: number of those images.
-        samples: number of generated (or reconstructed) images.
-        seed: seed of their latents, and of every other draw in the score.
-        settings: the metric's own parameters, plain values.
-        versions: versions of the libraries that computed it.
-    """
-
-    metric: str
-    extractor: str
-    weights_sha256: str
-    resize: str
-    dtype: str
-    reference_digest: str
-    reference_size: int
-    samples: int
-    seed: int
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=dict)
+    metric: str  # name of the score, for example fid
+    extractor: str  # its name; `pixels` for scores that need none
+    weights_sha256: str  # of the extractor; empty for `pixels`
+    resize: str  # before the extractor, in words; `none` for `pixels`
+    dtype: str  # precision of the features, and of what is accumulated over them
+    reference_digest: str  # of the real images compared with: the ready set's pixels and which rows of it
+    reference_size: int  # number of those images
+    samples: int  # number of generated or reconstructed images
+    seed: int  # of their latents, and of every other draw in the score
+    settings: Mapping[str, Any] = field(default_factory=dict)  # the metric's own parameters, plain values
+    versions: Mapping[str, str] = field(default_factory=dict)  # of the libraries that computed it
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain values, ready for JSON or YAML."""
@@ -61,11 +46,7 @@ class MetricCard:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "MetricCard":
-        """Build a card from the values of `to_dict`.
-
-        Raises:
-            MetricError: a field is missing, or one is not a card's.
-        """
+        """Build a card from the values of `to_dict`; a MetricError if a field is missing or unknown."""
         known = [entry.name for entry in fields(cls)]
         if wrong := sorted(set(known) ^ set(values)):
             raise MetricError(f"A metric card has the fields {known}; missing or unknown here: {wrong}. Score again.")
@@ -78,13 +59,7 @@ def require_comparable(first: MetricCard, second: MetricCard, ignore: Collection
     >>> card = MetricCard("fid", "net", "ab", "none", "float32", "cd", reference_size=32, samples=24, seed=0)
     >>> require_comparable(card, MetricCard.from_dict(card.to_dict() | {"seed": 1}), ignore=["seed"])
 
-    Args:
-        first: card of one score.
-        second: card of the other.
-        ignore: names of fields that may differ.
-
-    Raises:
-        MetricError: the cards differ; the message lists each field with both values.
+    A MetricError lists each field that differs and is not in `ignore`, with both values.
     """
     differences = [
         f"  {entry.name}: {getattr(first, entry.name)!r} against {getattr(second, entry.name)!r}"
@@ -100,35 +75,23 @@ def require_comparable(first: MetricCard, second: MetricCard, ignore: Collection
 
 
 class Score:
-    """A score of drawn images; the base of all. Subclasses with a `name` enter `SCORES` when they are defined.
+    """A score of drawn images; the base of all. Subclasses with a `name` enter `SCORES` when they are defined."""
 
-    Attributes:
-        name: short name; `val/NAME` in `metrics.json`, `judge/NAME` where a judge takes it.
-        key: `val/NAME`.
-        title: for readers, for example `FID`.
-        better: `lower`, `higher`, or the best value in words; empty if unknown.
-        meaning: one line for the README of a bundle.
-        in_features: taken in an extractor's features, hence also by judges; else in pixels.
-        held_out: needs photos that were not trained on.
-        at_rungs: cheap and unbiased enough for few samples; taken during training for checkpoints, early stopping and
-            pruners, which want the lower one.
-        in_tables: a column beside the objectives in reports and leaderboards.
-        least: lowest value that it can have; None without one.
-        interval: how `catsweep.export.intervals` finds where it may land: `draws`, a prediction interval over draws of
-            latents; `count`, exact limits of a count of drawn images; `share`, both, of a share of real images; or
-            `photos`, a bootstrap over held-out photos.
-    """
-
-    name: ClassVar[str] = ""
-    key: ClassVar[str] = ""
-    title: str = ""
-    better: str = ""
-    meaning: str = ""
-    in_features: bool = True
-    held_out: bool = False
+    name: ClassVar[str] = ""  # val/NAME in metrics.json, judge/NAME where a judge takes it
+    key: ClassVar[str] = ""  # val/NAME
+    title: str = ""  # for readers, for example FID
+    better: str = ""  # `lower`, `higher`, or the best value in words; empty if unknown
+    meaning: str = ""  # one line for the README of a bundle
+    in_features: bool = True  # taken in an extractor's features, hence also by judges; else in pixels
+    held_out: bool = False  # needs photos that were not trained on
+    # Cheap and unbiased enough for few samples: taken during training for checkpoints, early stopping and pruners,
+    # which want the lower one.
     at_rungs: bool = False
-    in_tables: bool = False
-    least: float | None = None
+    in_tables: bool = False  # a column beside the objectives in reports and leaderboards
+    least: float | None = None  # lowest value that it can have
+    # How `catsweep.export.intervals` finds where it may land: `draws`, a prediction interval over draws of latents;
+    # `count`, exact limits of a count of drawn images; `share`, both, of a share of real images; `photos`, a bootstrap
+    # over held-out photos.
     interval: Literal["draws", "count", "share", "photos"] = "draws"
 
     def __init_subclass__(cls) -> None:
@@ -143,27 +106,15 @@ class Score:
         return ARROWS.get(self.better, "")
 
     def measure(self, drawn: "Drawn") -> float:
-        """Take the score of drawn images.
-
-        Args:
-            drawn: the images or their features, and the real ones they are compared with.
-
-        Raises:
-            MetricError: too few images, or features that are not finite.
-        """
+        """Take the score of drawn images or their features, beside the real ones they are compared with."""
         raise NotImplementedError
 
     def settings(self, scorer: "Scorer") -> dict[str, Any]:
-        """The score's own parameters, plain values, for its card."""
+        """List the score's own parameters, plain values, for its card."""
         return {}
 
     def card(self, scorer: "Scorer", device: "torch.device") -> MetricCard:
-        """Describe how the score is measured.
-
-        Args:
-            scorer: takes it.
-            device: where the features are taken.
-        """
+        """Describe how a scorer measures the score, with features taken on a device."""
         network = scorer.extractor if self.in_features else None
         libraries = {name: version(name) for name in ("torch", "torchmetrics")}
         return MetricCard(
@@ -179,7 +130,7 @@ class Score:
         )
 
     def images(self, scorer: "Scorer") -> dict[str, Any]:
-        """The fields of the card that say which images are compared."""
+        """Fill the fields of the card that say which images are compared."""
         digest, n = scorer.reference.images_digest, scorer.reference.moments.size
         return {"reference_digest": digest, "reference_size": n, "samples": scorer.samples}
 
@@ -188,18 +139,12 @@ SCORES: dict[str, Score] = {}  # by name, in the order of their definition
 
 
 def score(name: str) -> Score:
-    """Look up a score.
+    """Look up a score by its name, with `val/` or `judge/` before it or without; an unknown one has only a title.
 
     >>> score("val/fid").title, score("judge/fid").arrow, score("fid").key
     ('FID', '↓', 'val/fid')
     >>> score("other").title
     'other'
-
-    Args:
-        name: with `val/` or `judge/` before it, or without.
-
-    Returns:
-        The score; of an unknown name one that knows only that name, as its title.
     """
     prefix, _, last = name.rpartition("/")
     if prefix in ("", "val", "judge") and last in SCORES:
@@ -249,11 +194,15 @@ class _Neighbours(Score):
     better, in_tables, least, interval = "higher", True, 0.0, "share"
     method = ""
 
+    def measure(self, drawn: "Drawn") -> float:
+        """See `Score`."""
+        return float(getattr(drawn.diversity, self.name))
+
     def settings(self, scorer: "Scorer") -> dict[str, Any]:
         """See `Score`."""
-        from catsweep.metrics.distances import NEIGHBOURS, diversity_size
+        from catsweep.metrics.distances import DIVERSITY_IMAGES, NEIGHBOURS
 
-        images = diversity_size(scorer.samples, len(scorer.kid_rows))
+        images = min(scorer.samples, len(scorer.kid_rows), DIVERSITY_IMAGES)
         return {"k": NEIGHBOURS, "images": images, "method": self.method}
 
 
@@ -264,10 +213,6 @@ class Recall(_Neighbours):
     meaning = "share of real images that look like some drawn one: how much of them it can draw"
     method = "Kynkaanniemi et al. 2019, arXiv:1904.06991"
 
-    def measure(self, drawn: "Drawn") -> float:
-        """See `Score`."""
-        return drawn.diversity.recall
-
 
 class Coverage(_Neighbours):
     """Share of real images that have a drawn one among their neighbours."""
@@ -275,10 +220,6 @@ class Coverage(_Neighbours):
     name = title = "coverage"
     meaning = "share of real images that have a drawn one near them; one cat drawn well scores 0"
     method = "Naeem et al. 2020, arXiv:2002.09797"
-
-    def measure(self, drawn: "Drawn") -> float:
-        """See `Score`."""
-        return drawn.diversity.coverage
 
 
 class Nearest(Score):
@@ -336,15 +277,7 @@ class ReconstructionScore(Score):
     in_features, held_out, interval = False, True, "photos"
 
     def each(self, images: "torch.Tensor", originals: "torch.Tensor") -> "torch.Tensor":
-        """Score each reconstruction.
-
-        Args:
-            images: reconstructions, uint8, shape (N, H, W, 3).
-            originals: uint8, same shape.
-
-        Returns:
-            float64, shape (N,).
-        """
+        """Score each reconstruction: two times uint8 (N, H, W, 3) to float64 (N,)."""
         raise NotImplementedError
 
     def images(self, scorer: "Scorer") -> dict[str, Any]:

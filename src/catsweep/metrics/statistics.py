@@ -1,7 +1,7 @@
 """Reference statistics: what the scores need to know of the real images, computed once and cached.
 
-Of trials that start together the first computes, the others wait for its file in `data/statistics/`. The file is keyed
-by content (which pixels, which rows, which extractor, which resize and precision), so nothing in it can go stale.
+They are a file in `data/statistics/`, keyed by content (which pixels, which rows, which extractor, which resize and
+precision), so nothing in it can go stale.
 """
 
 import hashlib
@@ -18,9 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from catsweep.errors import MetricError
 from catsweep.heartbeat import every_minute
-from catsweep.metrics.distances import pair_similarity, scales
+from catsweep.metrics.distances import Moments, pair_similarity, scales
 from catsweep.metrics.extractors import Extractor, device_of
 from steady.atomic import write_bytes
 
@@ -32,68 +31,14 @@ PAIR_SEED = 0
 
 
 @dataclass(frozen=True)
-class Moments:
-    """Mean and covariance of features, float64, with what the Frechet distance needs of them.
-
-    Attributes:
-        size: number of images.
-        mean: shape (D,).
-        covariance: shape (D, D), normalised by size - 1.
-        root: shape (D, D), the symmetric square root of the covariance.
-    """
-
-    size: int
-    mean: Tensor
-    covariance: Tensor
-    root: Tensor
-
-    @property
-    def trace(self) -> Tensor:
-        """Total variance, shape ()."""
-        return self.covariance.trace()
-
-    @classmethod
-    def of(cls, features: Tensor) -> "Moments":
-        """Compute the moments of features, float (N, D).
-
-        >>> Moments.of(torch.tensor([[0.0], [2.0]])).covariance.item()
-        2.0
-
-        Raises:
-            MetricError: fewer than 2 images.
-        """
-        if len(features) < 2:
-            raise MetricError(f"Reference statistics need at least 2 real images; got {len(features)}. Add photos.")
-        features = features.double()
-        mean = features.mean(0)
-        centred = (features - mean) / (len(features) - 1) ** 0.5
-        covariance = centred.T @ centred
-        if len(features) < features.shape[1]:
-            # Most eigenvalues of C are 0; their roots would keep half the digits. The singular values keep them all.
-            _, deviations, vectors = torch.linalg.svd(centred, full_matrices=False)
-            return cls(len(features), mean, covariance, (vectors.T * deviations) @ vectors)
-        values, axes = torch.linalg.eigh(covariance)
-        root = (axes * values.clamp_min(0).sqrt()) @ axes.T  # rounding can leave an eigenvalue just below 0
-        return cls(len(features), mean, covariance, root)
-
-
-@dataclass(frozen=True)
 class Reference:
-    """Statistics of the real images.
+    """Statistics of the real images."""
 
-    Attributes:
-        moments: of the features of the reference rows.
-        features: float32, shape (N, D), of every photo of the ready set, in its order; not of copies.
-        rows: int64, the reference rows of `features`.
-        similarity: mean MS-SSIM of random pairs of reference images.
-        images_digest: hexadecimal; identifies the reference images, not how they were measured.
-    """
-
-    moments: Moments
-    features: Tensor
-    rows: Tensor
-    similarity: float
-    images_digest: str
+    moments: Moments  # of the features of the reference rows
+    features: Tensor  # float32, shape (N, D), of every photo of the ready set, in its order; not of copies
+    rows: Tensor  # int64, the reference rows of `features`
+    similarity: float  # mean MS-SSIM of random pairs of reference images
+    images_digest: str  # hexadecimal; identifies the reference images, not how they were measured
 
 
 def reference_statistics(
@@ -119,10 +64,10 @@ def reference_statistics(
     (torch.Size([4, 3]), 3)
 
     Args:
-        images: uint8, shape (N, H, W, 3), memory-mapped or not: the ready set.
-        digest: digest of the ready set.
+        images: uint8, shape (N, H, W, 3): the ready set.
+        digest: of the ready set.
         rows: integers, which of the photos are the reference.
-        extractor: what the features are taken with, on its device.
+        extractor: on its device.
         root: folder of the cache; made when missing.
         batch_size: images read at once.
         photos: ascending integers, which of the images are photos and no copies made of them; None: all.
@@ -165,11 +110,9 @@ def _key(images_digest: str, extractor: Extractor, side: int, photos: str | None
 def _compute(
     images: np.ndarray, photos: np.ndarray, rows: np.ndarray, extractor: Extractor, batch_size: int
 ) -> dict[str, Tensor]:
-    device = device_of(extractor)
-    parts = []
-    for start in every_minute(
-        range(0, len(photos), batch_size), log, f"%s batches of {batch_size} photos looked at so far"
-    ):
+    device, parts = device_of(extractor), []
+    starts = range(0, len(photos), batch_size)
+    for start in every_minute(starts, log, f"%s batches of {batch_size} photos looked at so far"):
         batch = torch.from_numpy(np.array(images[photos[start : start + batch_size]]))  # a copy: the map is read-only
         parts.append(extractor(batch.to(device)).cpu())
     features = torch.cat(parts)
@@ -187,7 +130,7 @@ def _compute(
 
 
 def _read(path: Path) -> dict[str, Tensor] | None:
-    """Read the file; None when there is none or it is not what was written."""
+    """Read the file; None if there is none, or it is damaged."""
     try:
         content = path.read_bytes()
         tensors: dict[str, Tensor] = load(content)

@@ -1,15 +1,12 @@
 """The adversarial term of a VAE-GAN (Larsen et al. 2016, arXiv:1512.09300): what a discriminator adds to a VAE.
 
-A VAE's reconstructions are blurred, for that is what a pixelwise loss rewards where a latent leaves the details open,
-and its decoder never sees draws from the prior while it trains. Here a discriminator judges such draws, and its
-features of a photo and of its reconstruction may also be compared (the paper's learned similarity).
-
-`VAE` hands over photos, their reconstructions and draws from the prior in each step, and takes back a gradient for the
-images. By algorithm 1 of the paper the encoder learns from the reconstructions and the divergence alone.
+A pixelwise loss rewards blur where a latent leaves the details open, and a VAE's decoder never sees draws from the
+prior while it trains. Here a discriminator judges such draws, and its features of a photo and of its reconstruction may
+also be compared (the paper's learned similarity). By algorithm 1 of the paper the encoder learns from the
+reconstructions and the divergence alone.
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
@@ -24,39 +21,17 @@ _TINY = 1e-12  # of the norm of a gradient, which is above 1e-4
 
 
 class AdversarialTerm(nn.Module):
-    """A discriminator with its loss, optimizer, augmentation and weight.
-
-    Args:
-        discriminator: factory; not called if `weight` is 0.
-        loss: of the discriminator and of the decoder, see `catsweep.losses.adversarial`.
-        optimizer: factory, of the discriminator.
-        augment: applied to everything the discriminator sees, (N, 3, H, W) in [0, 1] to the same.
-        weight: length of the adversarial gradient, in units of the reconstruction's, both at the images (Esser et al.
-            2021, arXiv:2012.09841, equation 7, takes them at the decoder's last layer, for two passes back through it).
-            0: there is no discriminator.
-        start: share of the run, in [0, 1], before which the discriminator and its gradient rest.
-        similarity: share, in [0, 1], of the reconstruction loss that compares what the discriminator sees.
-
-    Raises:
-        ConfigError: `loss` has a gradient penalty, which is not taken here.
-
-    >>> from catsweep.losses.adversarial import Hinge
-    >>> term = AdversarialTerm(Discriminator, Hinge(), torch.optim.Adam, nn.Identity(), 0.0, 0.0, similarity=0.0)
-    >>> photos, drawn = torch.zeros(2, 3, 8, 8), torch.ones(2, 3, 8, 8)
-    >>> gradient, values = term.step(photos, drawn, lambda drawn, real: (drawn - real).square().mean(), print)
-    >>> gradient.shape, values["reconstruction"].item()
-    (torch.Size([2, 3, 8, 8]), 1.0)
-    """
+    """A discriminator with its loss, optimizer, augmentation and weight."""
 
     def __init__(
         self,
-        discriminator: Callable[[], Discriminator],
-        loss: AdversarialLoss,
-        optimizer: OptimizerFactory,
-        augment: nn.Module,
-        weight: float,
-        start: float,
-        similarity: float,
+        discriminator: Callable[[], Discriminator],  # not called if `weight` is 0
+        loss: AdversarialLoss,  # of the discriminator and of the decoder; one with a gradient penalty is a ConfigError
+        optimizer: OptimizerFactory,  # of the discriminator
+        augment: nn.Module,  # of all that the discriminator sees, (N, 3, H, W) in [0, 1] to the same
+        weight: float,  # length of the adversarial gradient, in units of the reconstruction's; 0: no discriminator
+        start: float,  # share of the run, in [0, 1], before which the discriminator and its gradient rest
+        similarity: float,  # share, in [0, 1], of the reconstruction loss that compares what the discriminator sees
     ):
         super().__init__()
         if loss.gradient_penalty:
@@ -70,21 +45,14 @@ class AdversarialTerm(nn.Module):
 
     def step(
         self,
-        photos: Tensor,
-        drawn: Tensor,
-        reconstruction_loss: Callable[[Tensor, Tensor], Tensor],
-        learn: Callable[[Tensor], None],
+        photos: Tensor,  # (N, 3, H, W) in [0, 1]
+        drawn: Tensor,  # their reconstructions, and then any number of draws from the prior; none before `start`
+        reconstruction_loss: Callable[[Tensor, Tensor], Tensor],  # (drawn, real) to a scalar
+        learn: Callable[[Tensor], None],  # one step of the discriminator down a loss
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Step the discriminator by the draws, and compute the gradient of the loss at all images.
+        """Step the discriminator by the draws, and compute the gradient of the loss with respect to `drawn`.
 
-        Args:
-            photos: (N, 3, H, W) in [0, 1].
-            drawn: their reconstructions, and then any number of draws from the prior; none before `start`.
-            reconstruction_loss: (drawn, real) to a scalar.
-            learn: one step of the discriminator down a loss.
-
-        Returns:
-            The gradient with respect to `drawn`; `reconstruction`, `discriminator_loss`, `generator_loss`, scalars.
+        Also returns the scalars `reconstruction`, `discriminator_loss` and `generator_loss`.
         """
         n, images = len(photos), drawn.detach().requires_grad_()
         seen_photos, seen = self._see(photos, images)
@@ -100,50 +68,39 @@ class AdversarialTerm(nn.Module):
             values |= {"discriminator_loss": nothing, "generator_loss": nothing}
             (gradient,) = torch.autograd.grad(reconstruction, images)
             return gradient, values
-        values["discriminator_loss"] = self._discriminator_loss(seen_photos, seen_draws)
+        judge = self.discriminator.judge
+        with parametrize.cached():  # each layer's spectral norm is estimated once for both
+            logits = judge(seen_photos), judge([maps.detach() for maps in seen_draws])
+            values["discriminator_loss"] = self.loss.discriminator(*logits)
         learn(values["discriminator_loss"])
-        values["generator_loss"] = self._generator_loss(seen_photos, seen_draws)
+        real = judge(seen_photos) if self.loss.needs_real else None
+        values["generator_loss"] = self.loss.generator(real, judge(seen_draws))
         # One pass back for both: reconstructions and draws are images of their own.
         (gradient,) = torch.autograd.grad(reconstruction + values["generator_loss"], images)
+        # Esser et al. 2021 (arXiv:2012.09841, equation 7) compare at the last layer, for two more passes back.
         lengths = [part.norm() for part in (gradient[:n], gradient[n:])]
         gradient[n:] *= self.weight * lengths[0] / (lengths[1] + _TINY)
         return gradient, values
 
-    def calibrate(self, photos: Tensor) -> None:
-        """Fit the discriminator's constants to photos (N, 3, H, W) in [0, 1], before it sees anything else."""
-        self.discriminator.calibrate(photos)
-
     def _see(self, photos: Tensor, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Compute what the discriminator sees of photos, and of reconstructions and draws, each once."""
         n = len(photos)
-        with _replayed(photos.device):
+        # The random state is restored: the reconstructions are augmented as the photos are, so that both compare.
+        with torch.random.fork_rng([photos.device] if photos.device.type == "cuda" else []):
             augmented = self.augment(photos)
-        parts = [self.augment(images[:n])]  # as the photos are, so that the two can be compared
+        parts = [self.augment(images[:n])]
         if len(images) > n:
             parts.append(self.augment(images[n:]))
         with torch.no_grad():
             seen_photos = self.discriminator.see(augmented)
         return seen_photos, self.discriminator.see(torch.cat(parts))
 
-    def _discriminator_loss(self, seen_photos: list[Tensor], seen_draws: list[Tensor]) -> Tensor:
-        judge = self.discriminator.judge
-        with parametrize.cached():  # each layer's spectral norm is estimated once for both
-            return self.loss.discriminator(judge(seen_photos), judge([maps.detach() for maps in seen_draws]))
-
-    def _generator_loss(self, seen_photos: list[Tensor], seen_draws: list[Tensor]) -> Tensor:
-        real = self.discriminator.judge(seen_photos) if self.loss.needs_real else None
-        return self.loss.generator(real, self.discriminator.judge(seen_draws))
-
 
 def dissimilarity(seen: list[Tensor], wanted: list[Tensor], photos: Tensor) -> Tensor:
-    """Compute the squared error in what a discriminator sees, averaged over its levels, in the currency of `mse`.
+    """Compute the squared error in what a discriminator sees, averaged over its levels, in the unit of `mse`.
 
-    Each level's error counts as a share of that level's variance over the photos, which then is the same share of the
-    variance of their pixels: for a discriminator that sees the pixels themselves, it is `mse`. `seen` are maps
-    (N, c, h, w) of reconstructions, `wanted` those of photos (N, 3, H, W) in [0, 1].
-
-    Returns:
-        A scalar: summed over an image, averaged over the batch.
+    Each level's error counts as a share of that level's variance over the photos (N, 3, H, W), times the variance of
+    their pixels: for a discriminator that sees the pixels themselves, it is `mse`. Returns a scalar per image.
 
     >>> photos = torch.rand(2, 3, 8, 8)
     >>> dissimilarity([photos], [photos], photos)
@@ -153,8 +110,3 @@ def dissimilarity(seen: list[Tensor], wanted: list[Tensor], photos: Tensor) -> T
         (a.float() - b.float()).square().mean() / (b.float().var() + _TINY) for a, b in zip(seen, wanted, strict=True)
     ]
     return torch.stack(errors).mean() * photos.var() * photos[0].numel()
-
-
-def _replayed(device: torch.device) -> AbstractContextManager[None]:
-    """Restore the random state after a block, so that what is drawn within is drawn again."""
-    return torch.random.fork_rng([device] if device.type == "cuda" else [])

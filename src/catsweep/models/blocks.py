@@ -1,9 +1,8 @@
 """Convolutional encoders and decoders, and the blocks that they stack (Radford et al. 2015, arXiv:1511.06434).
 
-`ConvArchitecture` checks what both need; `VAE`, `DCGAN` and `PlainDiscriminator` take its fields as arguments.
 `conf/block/*.yaml` names a family of three factories: `down` halves an image, `up` doubles it, `output` doubles it into
-RGB: plain (Radford et al.) or residual (He et al. 2015). A new family is three such classes and a YAML.
-Convolutions before a normalization have no bias, which it would subtract again. The others have one.
+RGB. A new family is three such classes and a YAML. Convolutions before a normalization have no bias, which it would
+subtract again.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,12 +10,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from catsweep.errors import ConfigError
 
 Activation = Callable[[], nn.Module]
-Normalization = Callable[[int], nn.Module]
+Normalization = Callable[[int], nn.Module]  # of a channel count
 
 
 def initialize(module: nn.Module) -> None:
@@ -52,8 +52,6 @@ def convolution(
 ) -> tuple[nn.Module, nn.Module]:
     """Build a convolution, plain or transposed, of a kernel, stride and padding, and the normalization after it.
 
-    It has a bias only if that is the identity.
-
     >>> convolution(nn.Conv2d, 3, 8, (4, 2, 1), nn.BatchNorm2d)[0].bias is None
     True
     """
@@ -63,22 +61,14 @@ def convolution(
 
 
 class PlainDown(nn.Sequential):
-    """Strided 4x4 convolution, normalization, activation: (N, in, H, W) to (N, out, H/2, W/2).
-
-    >>> PlainDown(3, 8, nn.BatchNorm2d, nn.ReLU)(torch.rand(2, 3, 16, 16)).shape
-    torch.Size([2, 8, 8, 8])
-    """
+    """Strided 4x4 convolution, normalization, activation: (N, in, H, W) to (N, out, H/2, W/2)."""
 
     def __init__(self, channels_in: int, channels_out: int, normalization: Normalization, activation: Activation):
         super().__init__(*convolution(nn.Conv2d, channels_in, channels_out, (4, 2, 1), normalization), activation())
 
 
 class PlainUp(nn.Sequential):
-    """Transposed 4x4 convolution, normalization, activation: (N, in, H, W) to (N, out, 2H, 2W).
-
-    >>> PlainUp(8, 4, nn.BatchNorm2d, nn.ReLU)(torch.rand(2, 8, 16, 16)).shape
-    torch.Size([2, 4, 32, 32])
-    """
+    """Transposed 4x4 convolution, normalization, activation: (N, in, H, W) to (N, out, 2H, 2W)."""
 
     def __init__(self, channels_in: int, channels_out: int, normalization: Normalization, activation: Activation):
         made = convolution(nn.ConvTranspose2d, channels_in, channels_out, (4, 2, 1), normalization)
@@ -86,11 +76,7 @@ class PlainUp(nn.Sequential):
 
 
 class PlainOutput(nn.Sequential):
-    """Transposed 4x4 convolution into RGB: (N, in, H, W) to (N, 3, 2H, 2W), unbounded.
-
-    >>> PlainOutput(8)(torch.rand(2, 8, 16, 16)).shape
-    torch.Size([2, 3, 32, 32])
-    """
+    """Transposed 4x4 convolution into RGB: (N, in, H, W) to (N, 3, 2H, 2W), unbounded."""
 
     def __init__(self, channels_in: int):
         super().__init__(nn.ConvTranspose2d(channels_in, 3, 4, 2, 1))
@@ -109,11 +95,7 @@ class _Residual(nn.Module):
 
 
 class ResidualDown(_Residual):
-    """A 3x3 and a strided 4x4 convolution beside an average-pooled 1x1 shortcut: (N, in, H, W) to (N, out, H/2, W/2).
-
-    >>> ResidualDown(3, 8, nn.BatchNorm2d, nn.ReLU)(torch.rand(2, 3, 16, 16)).shape
-    torch.Size([2, 8, 8, 8])
-    """
+    """A 3x3 and a strided 4x4 convolution beside a pooled 1x1 shortcut: (N, in, H, W) to (N, out, H/2, W/2)."""
 
     def __init__(self, channels_in: int, channels_out: int, normalization: Normalization, activation: Activation):
         main = nn.Sequential(
@@ -127,11 +109,7 @@ class ResidualDown(_Residual):
 
 
 class ResidualUp(_Residual):
-    """Nearest-neighbour doubling, two 3x3 convolutions beside a 1x1 shortcut: (N, in, H, W) to (N, out, 2H, 2W).
-
-    >>> ResidualUp(8, 4, nn.BatchNorm2d, nn.ReLU)(torch.rand(2, 8, 16, 16)).shape
-    torch.Size([2, 4, 32, 32])
-    """
+    """Nearest-neighbour doubling, two 3x3 convolutions beside a 1x1 shortcut: (N, in, H, W) to (N, out, 2H, 2W)."""
 
     def __init__(self, channels_in: int, channels_out: int, normalization: Normalization, activation: Activation):
         main = nn.Sequential(
@@ -146,11 +124,7 @@ class ResidualUp(_Residual):
 
 
 class ResidualOutput(nn.Sequential):
-    """Nearest-neighbour doubling and a 3x3 convolution into RGB: (N, in, H, W) to (N, 3, 2H, 2W), unbounded.
-
-    >>> ResidualOutput(8)(torch.rand(2, 8, 16, 16)).shape
-    torch.Size([2, 3, 32, 32])
-    """
+    """Nearest-neighbour doubling and a 3x3 convolution into RGB: (N, in, H, W) to (N, 3, 2H, 2W), unbounded."""
 
     def __init__(self, channels_in: int):
         super().__init__(nn.Upsample(scale_factor=2), nn.Conv2d(channels_in, 3, 3, 1, 1))
@@ -158,19 +132,7 @@ class ResidualOutput(nn.Sequential):
 
 @dataclass(frozen=True)
 class ConvArchitecture:
-    """The sizes and parts of a convolutional encoder or decoder.
-
-    Attributes:
-        image_size: side of the square images, in pixels; a multiple of 2^halvings.
-        halvings: number of stages (the depth), at least 1.
-        channels: of the stage next to the image (the width), at least 1; doubled at each further one.
-        max_channels: bound of that doubling, at least 1.
-        block: factories by name: `down` for an encoder, `up` and `output` for a decoder.
-        normalization: factory, from a channel count.
-        activation: factory.
-
-    Raises:
-        ConfigError: a size is out of range, or the image cannot be halved that often.
+    """The sizes and parts of a convolutional encoder or decoder; a `ConfigError` if a size is out of range.
 
     >>> plain = {"down": PlainDown, "up": PlainUp, "output": PlainOutput}
     >>> architecture = ConvArchitecture(64, 4, 32, 512, plain, nn.BatchNorm2d, nn.ReLU)
@@ -178,11 +140,11 @@ class ConvArchitecture:
     (4, [32, 64, 128, 256])
     """
 
-    image_size: int
-    halvings: int
-    channels: int
-    max_channels: int
-    block: Mapping[str, Callable[..., nn.Module]]
+    image_size: int  # side of the square images, in pixels; a multiple of 2^halvings
+    halvings: int  # number of stages (the depth), at least 1
+    channels: int  # of the stage next to the image (the width), at least 1; doubled at each further one
+    max_channels: int  # bound of that doubling, at least 1
+    block: Mapping[str, Callable[..., nn.Module]]  # factories: `down` for an encoder, `up` and `output` for a decoder
     normalization: Normalization
     activation: Activation
 
@@ -214,14 +176,37 @@ class ConvArchitecture:
         return [min(self.channels * 2**stage, self.max_channels) for stage in range(self.halvings)]
 
     def factory(self, name: str) -> Callable[..., nn.Module]:
-        """The factory of a block: `down`, `up` or `output`.
-
-        Raises:
-            ConfigError: the family of blocks has none of this name.
-        """
+        """The factory `down`, `up` or `output`; a `ConfigError` if the family of blocks has none."""
         if name not in self.block:
             raise ConfigError(f"A block needs down, up and output, as conf/block/plain.yaml; got {list(self.block)}.")
         return self.block[name]
+
+
+def check_batch(cfg: DictConfig, photos: int | None = None) -> None:
+    """Refuse batches of one image where a network ends as a single cell, and normalizes it over the batch.
+
+    Mean and deviation are then those of one number per channel, which torch refuses in the first step. A batch has no
+    more than the `photos` that there are to train on, once they are known.
+
+    Raises:
+        ConfigError: naming the alternatives.
+
+    >>> check_batch(OmegaConf.create({"data": {"batch_size": 1}, "model": {"image_size": 64, "halvings": 4}}))
+    """
+    size, halvings = cfg.model.get("image_size"), cfg.model.get("halvings")
+    normalization = str(OmegaConf.select(cfg, "model.normalization._target_"))
+    if type(halvings) is not int or size != 2**halvings or not normalization.endswith("BatchNorm2d"):
+        return
+    if photos == 1:
+        batches, more = "batches of the 1 photo that there is to train on", "Add photos"
+    elif cfg.data.batch_size == 1:
+        batches, more = "data.batch_size=1", "Set data.batch_size=2 or more"
+    else:
+        return
+    raise ConfigError(
+        f"A network that ends as a single cell (data.size={size}, depth.halvings={halvings}) cannot be normalized over "
+        f"{batches}. {more}, or normalization=group{f', or depth.halvings={halvings - 1}' if halvings > 1 else ''}."
+    )
 
 
 class Encoder(nn.Module):

@@ -2,12 +2,11 @@
 
 Averaged generator weights (Yazıcı et al. 2018), discriminators to choose from (`catsweep.models.discriminator`), R1
 (Mescheder et al. 2018) every few steps (Karras et al. 2020, "lazy"), DiffAugment (Zhao et al. 2020), a learning rate
-for each side (Heusel et al. 2017). `catsweep.training` builds it from `conf/model/dcgan.yaml`; Lightning trains it;
-the rest of the code sees a `catsweep.models.generator.Generator`.
+for each side (Heusel et al. 2017). Named by `conf/model/dcgan.yaml`, trained by Lightning.
 """  # noqa: RUF002  # a name with dotless i's
 
 from collections.abc import Iterator
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -19,73 +18,32 @@ from torch.nn.utils import parametrize
 from catsweep.errors import ConfigError
 from catsweep.images import to_float
 from catsweep.losses.adversarial import AdversarialLoss, interpolated_gradient_penalty, r1_penalty
-from catsweep.models.blocks import Activation, ConvArchitecture, Decoder, Normalization, initialize
+from catsweep.models import optimization
+from catsweep.models.blocks import Activation, ConvArchitecture, Decoder, Normalization, check_batch, initialize
 from catsweep.models.discriminator import Discriminator, PlainDiscriminator
-from catsweep.models.optimization import (
-    EpochMeans,
-    MovingAverage,
-    OptimizerFactory,
-    Schedule,
-    build,
-    expected_steps,
-    of_first_process,
-    once_a_step,
-    take_step,
-)
+from catsweep.models.optimization import EpochMeans, MovingAverage, OptimizerFactory, Schedule
 
 
 class DCGAN(EpochMeans):
-    """A deep convolutional GAN.
-
-    Args:
-        latent_size: length of the latent.
-        adversarial_loss: see `catsweep.losses.adversarial`.
-        optimizer: factory, used for both networks.
-        schedule: learning-rate multiplier, for both.
-        generator_lr: learning rate of the generator.
-        discriminator_lr: learning rate of the discriminator.
-        ema_decay: decay of the averaged generator per step, in [0, 1); 0 turns the average off.
-        r1_gamma: weight gamma of the R1 penalty, gamma / 2 times E‖∇D(x)‖²; 0 turns it off.
-        r1_every: steps between two R1 penalties, each then weighted that much more.
-        augment: applied to everything the discriminator sees, (N, 3, H, W) in [0, 1] to the same.
-        discriminator: None: a `PlainDiscriminator` of the generator's architecture and the three arguments that
-            follow, as in configurations from before there were others.
-        discriminator_normalization: of that one; None: as the generator's.
-        discriminator_activation: of that one; None: leaky, with a slope of 0.2.
-        spectral_norm: of that one.
-        **architecture: of the generator, the fields of `ConvArchitecture`.
-
-    Raises:
-        ConfigError: `image_size` cannot be halved that often.
-
-    >>> from catsweep.losses.adversarial import Hinge
-    >>> from catsweep.models.blocks import PlainDown, PlainOutput, PlainUp
-    >>> network = {"image_size": 16, "halvings": 2, "channels": 4, "max_channels": 8,
-    ...     "block": {"down": PlainDown, "up": PlainUp, "output": PlainOutput},
-    ...     "normalization": nn.BatchNorm2d, "activation": nn.ReLU}
-    >>> schedule = lambda step, total: 1.0
-    >>> DCGAN(6, Hinge(), torch.optim.Adam, schedule, 1e-3, 1e-3, 0.9, 0.0, 8, nn.Identity(), **network).decode(
-    ...     torch.randn(2, 6)).shape
-    torch.Size([2, 3, 16, 16])
-    """
+    """A deep convolutional GAN; elsewhere a `catsweep.models.generator.Generator`."""
 
     def __init__(
         self,
         latent_size: int,
         adversarial_loss: AdversarialLoss,
-        optimizer: OptimizerFactory,
-        schedule: Schedule,
+        optimizer: OptimizerFactory,  # for both networks
+        schedule: Schedule,  # multiplier of both learning rates
         generator_lr: float,
         discriminator_lr: float,
-        ema_decay: float,
-        r1_gamma: float,
-        r1_every: int,
-        augment: nn.Module,
-        discriminator: Discriminator | None = None,
-        discriminator_normalization: Normalization | None = None,
-        discriminator_activation: Activation | None = None,
+        ema_decay: float,  # of the averaged generator, per step, in [0, 1); 0 turns the average off
+        r1_gamma: float,  # weight of R1, half of it times E‖∇D(x)‖²; 0 turns it off
+        r1_every: int,  # steps between two R1 penalties, each then weighted that much more
+        augment: nn.Module,  # of all that the discriminator sees, (N, 3, H, W) in [0, 1] to the same
+        discriminator: Discriminator | None = None,  # None: a plain one, by the next three (older runs)
+        discriminator_normalization: Normalization | None = None,  # None: as the generator's
+        discriminator_activation: Activation | None = None,  # None: leaky, with a slope of 0.2
         spectral_norm: bool = False,
-        **architecture: Any,
+        **architecture: Any,  # of the generator, the fields of `ConvArchitecture`
     ):
         super().__init__()
         self.automatic_optimization = False
@@ -105,20 +63,17 @@ class DCGAN(EpochMeans):
         self.generator_lr, self.discriminator_lr = generator_lr, discriminator_lr
         self.r1_gamma, self.r1_every = r1_gamma, r1_every
 
+    check_photos = staticmethod(check_batch)
+
     @classmethod
     def check_config(cls, cfg: DictConfig) -> None:
-        """Refuse gradient penalties, also R1, of a projected discriminator that is normalized over the batch.
+        """Raise a `ConfigError` for gradient penalties of a projected discriminator that is normalized over the batch.
 
-        Both penalize the slope at single images, taken of the sum of all logits: it is that of each image only if no
-        other one's logit depends on it, and what is normalized over the batch has the same sum whatever the images
-        are. The plain discriminator is left to the user: both have been offered with it since there is one.
-
-        Args:
-            cfg: of a run, composed from `conf/train.yaml`.
-
-        Raises:
-            ConfigError: saying what there is instead.
+        They penalize the slope at single images, taken of the sum of all logits: it is that of each image only if no
+        other one's logit depends on it, and what is normalized over the batch has the same sum whatever the images are.
+        The plain discriminator is left to the user: both have been offered with it since there is one.
         """
+        check_batch(cfg)
         normalization = str(OmegaConf.select(cfg, "model.discriminator.normalization._target_"))
         if "network" not in (cfg.model.get("discriminator") or {}) or "BatchNorm" not in normalization:
             return
@@ -139,7 +94,7 @@ class DCGAN(EpochMeans):
         return images
 
     def _see(self, images: Tensor) -> list[Tensor]:
-        """Augment images (N, 3, H, W) in [0, 1], while training, and compute what the discriminator judges of them."""
+        """Augment images (N, 3, H, W), while training, and compute what the discriminator judges of them."""
         return self.discriminator.see(self.augment(images) if self.training else images)
 
     def _judge(self, seen: list[Tensor]) -> Tensor:
@@ -189,7 +144,7 @@ class DCGAN(EpochMeans):
         return loss
 
     def _update(self, side: int, loss: Tensor) -> None:
-        take_step(self, side, loss)
+        optimization.take_step(self, side, loss)
         self.lr_schedulers()[side].step()  # type: ignore[index]  # Lightning gives a list, for there are two
 
     def training_step(self, batch: Tensor, batch_index: int) -> None:
@@ -197,7 +152,7 @@ class DCGAN(EpochMeans):
         real = to_float(batch)
         latents = torch.randn(len(batch), self.latent_size, device=self.device)
         if self._step_index() == 0:
-            self.discriminator.calibrate(of_first_process(self.trainer, real))
+            self.discriminator.calibrate(optimization.of_first_process(self.trainer, real))
         # One drawing serves both sides, and is seen once: the generator does not change in between.
         drawn = self.generator(latents).float()
         seen = self._see(real), self._see(drawn)
@@ -214,7 +169,8 @@ class DCGAN(EpochMeans):
 
     def configure_optimizers(self) -> pl.utilities.types.OptimizerLRScheduler:
         """Build the discriminator's optimizer, then the generator's; their schedules advance in `training_step`."""
-        total = once_a_step(partial(expected_steps, self.trainer))  # in batches, as each of the two counts its steps
+        # In batches: the optimizers count their steps together.
+        total = lru_cache(maxsize=1)(partial(optimization.expected_steps, self.trainer))
         sides = ((self.discriminator, self.discriminator_lr), (self.generator, self.generator_lr))
-        built = [build(network, self.optimizer, self.schedule, total, lr) for network, lr in sides]
+        built = [optimization.build(network, self.optimizer, self.schedule, total, lr) for network, lr in sides]
         return [optimizer for optimizer, _ in built], [schedule for _, schedule in built]

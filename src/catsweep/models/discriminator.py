@@ -5,9 +5,6 @@
     seen = discriminator.see(images)                       # the frozen, expensive part, if there is one
     logits = discriminator.judge([s.detach() for s in seen])   # for the discriminator's own loss
     logits = discriminator.judge(seen)                     # for the generator's, whose gradient goes to the images
-
-`PlainDiscriminator` learns all it sees by itself. `ProjectedDiscriminator` (Sauer et al. 2021, arXiv:2111.01007) looks
-through a frozen network, so that small heads are all there is to learn: cats on one thread, in minutes.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,18 +16,14 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm as bound_spectral_norm
 
 from catsweep.errors import ConfigError
-from catsweep.frozen_features import NETWORKS, FrozenFeatures, require_known
+from catsweep.losses.frozen_features import NETWORKS, FrozenFeatures, require_known
 from catsweep.models.blocks import Activation, ConvArchitecture, Encoder, Normalization, convolution, initialize
 
 SMALLEST_MAP = 4  # side in cells; of a smaller one a head would see nothing but padding
 
 
 class Discriminator(nn.Module):
-    """The base class of discriminators; one of your own derives from it and is named by `_target_`.
-
-    >>> Discriminator().see(torch.rand(2, 3, 16, 16))[0].shape
-    torch.Size([2, 3, 16, 16])
-    """
+    """The base class of discriminators; one of your own derives from it and is named by `_target_`."""
 
     def see(self, images: Tensor) -> list[Tensor]:
         """Compute what is judged of images (N, 3, H, W) in [0, 1], by nothing that is trained: tensors of N rows each.
@@ -44,7 +37,7 @@ class Discriminator(nn.Module):
         raise NotImplementedError
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, K) of images (N, 3, H, W) in [0, 1]."""
+        """Compute logits (N, K) of images (N, 3, H, W) in [0, 1]."""
         return self.judge(self.see(images))
 
     def calibrate(self, images: Tensor) -> None:
@@ -54,20 +47,8 @@ class Discriminator(nn.Module):
 class PlainDiscriminator(Discriminator, Encoder):
     """An encoder with one output, the DCGAN's own discriminator (Radford et al. 2015).
 
-    Args:
-        down: factory of a halving stage, see `catsweep.models.blocks`.
-        spectral_norm: whether to bound the spectral norm of all layers (Miyato et al. 2018, arXiv:1802.05957).
-        **architecture: the other fields of `ConvArchitecture`; the activation is leaky in the paper, so that gradients
-            pass.
-
-    Raises:
-        ConfigError: `image_size` cannot be halved that often.
-
-    >>> from catsweep.models.blocks import PlainDown
-    >>> network = {"image_size": 16, "halvings": 2, "channels": 4, "max_channels": 8,
-    ...     "normalization": nn.BatchNorm2d, "activation": nn.LeakyReLU}
-    >>> PlainDiscriminator(PlainDown, **network)(torch.rand(5, 3, 16, 16)).shape
-    torch.Size([5, 1])
+    Takes a factory of a halving stage and the other fields of `ConvArchitecture`; with `spectral_norm` the spectral
+    norm of all layers is bounded (Miyato et al. 2018, arXiv:1802.05957). In the paper the activation is leaky.
     """
 
     def __init__(self, down: Callable[..., nn.Module], spectral_norm: bool = False, **architecture: Any):
@@ -82,28 +63,11 @@ class PlainDiscriminator(Discriminator, Encoder):
 
 
 class ProjectedDiscriminator(Discriminator):
-    """Small discriminators of frozen features of several depths, mixed at random.
+    """Small discriminators of a frozen network's features, mixed at random (Sauer et al. 2021, arXiv:2111.01007).
 
     Each depth's features pass a frozen random 1 x 1 convolution, which leaves the discriminator no few channels to rely
     on, scaled so that real images have unit deviation. Its head halves the map until it is smaller than `SMALLEST_MAP`
-    and ends in a map of logits.
-
-    Args:
-        image_size: side of the square images, in pixels.
-        network: frozen, of `catsweep.frozen_features`; not the metric's.
-        strides: which depths, by the pixels per cell of their maps; those whose map would be too small are left out.
-        channels: of the random mixtures; at stride 2 half of them, for there are 16 features to mix, in four times as
-            many places as at the next, and it then takes less of the time and leaves more to the others (measured).
-        head_channels: of the heads; at stride 2 half of them.
-        normalization: of the heads; factory, from a channel count.
-        activation: of the heads; factory.
-        spectral_norm: whether to bound the spectral norm of the heads' layers.
-        min_side: smaller images are enlarged to this many pixels for the network; None: none are.
-        pixels: whether the pixels of each cell join the features of the first depth. A network that begins with a
-            stride of 2 cannot see the hatch that transposed convolutions leave, and so does not forbid it.
-
-    Raises:
-        ConfigError: there is no such network or depth, or the images are too small for any.
+    and ends in a map of logits. The heads are all there is to learn: cats on one thread, in minutes.
 
     >>> parts = {"normalization": nn.BatchNorm2d, "activation": nn.LeakyReLU}
     >>> made = ProjectedDiscriminator(64, "efficientnet_lite1", [2, 4, 8, 16], channels=8, head_channels=8, **parts)
@@ -113,16 +77,16 @@ class ProjectedDiscriminator(Discriminator):
 
     def __init__(
         self,
-        image_size: int,
-        network: str,
-        strides: Sequence[int],
-        channels: int,
-        head_channels: int,
+        image_size: int,  # side of the square images, in pixels
+        network: str,  # frozen, of `catsweep.losses.frozen_features`; not the metric's
+        strides: Sequence[int],  # the depths, by the pixels per cell of their maps; too small maps are left out
+        channels: int,  # of the random mixtures; half of them at stride 2
+        head_channels: int,  # of the heads; half of them at stride 2
         normalization: Normalization,
         activation: Activation,
-        spectral_norm: bool = True,
-        min_side: int | None = None,
-        pixels: bool = True,
+        spectral_norm: bool = True,  # whether to bound that of the heads' layers
+        min_side: int | None = None,  # pixels to which smaller images are enlarged for the network; None: none are
+        pixels: bool = True,  # whether the pixels of each cell join the features of the first depth
     ):
         super().__init__()
         require_known(network, "discriminator.network")
@@ -136,9 +100,11 @@ class ProjectedDiscriminator(Discriminator):
                 f"or more for at least one; got {list(strides)} for images of {self.side} pixels. Enlarge those with "
                 "min_side=96."
             )
+        # A network that begins with a stride of 2 cannot see the hatch that transposed convolutions leave; pixels do.
         self.pixels_per_cell = known[self.depths[0]] if pixels else 0
         projections, heads = [], []
         for depth in self.depths:
+            # 16 features to mix, in four times as many places as at the next depth: half leaves it more of the time.
             narrow = 2 if known[depth] == 2 else 1
             mixed, width = max(1, channels // narrow), max(1, head_channels // narrow)
             features = NETWORKS[network].channels[depth]

@@ -1,8 +1,4 @@
-"""What scores, exports and commands ask of a model, and the latents that it draws from.
-
-A `Generator` has `latent_size`, `image_size` and `decode`; a `Reconstructor` also `reconstruct`, a `LatentEncoder` also
-`latents_of`. Nothing outside `catsweep.models` asks for more.
-"""
+"""Protocols of models, by what the rest of the code asks of them, and the latents that they draw from."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,11 +36,7 @@ class Generator(Protocol):
 
 @runtime_checkable
 class Reconstructor(Generator, Protocol):
-    """A generator that also encodes an image and draws it again.
-
-    >>> isinstance(nn.Identity(), Reconstructor)
-    False
-    """
+    """A generator that also encodes an image and draws it again."""
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """Encode and decode images: float (N, 3, H, W) in [0, 1] to the same shape and range."""
@@ -53,14 +45,10 @@ class Reconstructor(Generator, Protocol):
 
 @runtime_checkable
 class LatentEncoder(Reconstructor, Protocol):
-    """A reconstructor that also returns the latents of an image.
-
-    >>> isinstance(nn.Identity(), LatentEncoder)
-    False
-    """
+    """A reconstructor that also returns the latents of an image."""
 
     def latents_of(self, images: Tensor) -> Tensor:
-        """Compute latents (N, latent_size) that `decode` draws images (N, 3, H, W) in [0, 1] from, as well as it can.
+        """Compute the latents (N, latent_size) from which `decode` draws images (N, 3, H, W) in [0, 1] best.
 
         Over many photos they are about standard normal.
         """
@@ -105,17 +93,13 @@ def generate(model: Generator, latents: Tensor, batch_size: int = 64) -> Tensor:
 
 
 def draw_latents(n: int, latent_size: int, seed: int) -> Tensor:
-    """Draw standard normal latents that depend on the arguments alone, never on the global random state.
+    """Draw standard normal latents, float32 (n, latent_size), that depend on the arguments alone.
 
-    NumPy draws them, so that an exported bundle, which has no torch, draws the same cats from the same seed.
-
-    Returns:
-        float32, shape (n, latent_size). The first rows do not change when `n` grows.
+    NumPy draws them, so that an exported bundle, which has no torch, draws the same cats from the same seed. The first
+    rows do not change when `n` grows.
 
     >>> draw_latents(2, 3, seed=0).shape
     torch.Size([2, 3])
-    >>> torch.equal(draw_latents(9, 3, seed=0)[:2], draw_latents(2, 3, seed=0))
-    True
     """
     return torch.from_numpy(np.random.default_rng(seed).standard_normal((n, latent_size), dtype=np.float32))
 
@@ -124,13 +108,7 @@ def interpolate(start: Tensor, end: Tensor, steps: int) -> Tensor:
     """Interpolate latents (d,) along the great circle (slerp; Shoemake 1985, White 2016, arXiv:1609.04468).
 
     A straight line would cross the low-norm middle, where a generator of normal latents has never been. Norms go
-    evenly from that of `start` to that of `end`.
-
-    Returns:
-        float, shape (steps, d); first row `start`, last row `end`.
-
-    Raises:
-        ValueError: fewer than 2 steps.
+    evenly from that of `start` to that of `end`. Returns (steps, d), both ends included; a ValueError for steps < 2.
 
     >>> interpolate(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), steps=3)
     tensor([[1.0000, 0.0000],

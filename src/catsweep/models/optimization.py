@@ -1,8 +1,9 @@
 """Parts of a training loop: optimizers and schedules of a run, averaged weights, means of logged values."""
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from itertools import chain
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import pytorch_lightning as pl
 import torch
@@ -14,17 +15,16 @@ from torch.optim.swa_utils import AveragedModel
 
 from catsweep.instantiation import checked_once
 
-OptimizerFactory = Callable[..., Optimizer]
-Schedule = Callable[[int, int], float]
+OptimizerFactory = Callable[..., Optimizer]  # of groups of parameters
+Schedule = Callable[[int, int], float]  # step and steps of the run to a multiplier of the learning rate
 Pairs = tuple[list[Tensor], list[Tensor]]  # averages and what they are of
-R = TypeVar("R")
 
 
 def decayed_groups(module: nn.Module) -> list[dict[str, object]]:
-    """Split parameters into groups so that weight decay reaches matrices and kernels only.
+    """Split parameters into two groups, so that weight decay reaches matrices and kernels only.
 
-    Decay on biases and normalization scales pulls them from their meaningful origin
-    and is left out by convention since He et al. 2018 (arXiv:1812.01187, section 3.1).
+    Decay on biases and normalization scales pulls them from their meaningful origin, and is left out since He et al.
+    2018 (arXiv:1812.01187, section 3.1).
 
     >>> [len(group["params"]) for group in decayed_groups(nn.Linear(2, 3))]
     [1, 1]
@@ -38,8 +38,8 @@ def decayed_groups(module: nn.Module) -> list[dict[str, object]]:
 def expected_steps(trainer: pl.Trainer, step: int) -> int:
     """Estimate how many batches the whole run will train on, after `step` of them: at least `step`, and at least 1.
 
-    A run ends by its epochs or by its time (`minutes`, a `Timer` callback of the trainer), whichever comes first. A
-    warm-up or a decay must follow the one that binds: by its epochs alone, a run of minutes would end in its warm-up.
+    A run ends by its epochs or by its time (a `Timer` callback), whichever comes first, and a warm-up or a decay must
+    follow the one that binds: by its epochs alone, a run of minutes would end in its warm-up.
 
     >>> from types import SimpleNamespace
     >>> expected_steps(SimpleNamespace(estimated_stepping_batches=80, callbacks=[]), step=5)
@@ -54,27 +54,8 @@ def expected_steps(trainer: pl.Trainer, step: int) -> int:
     return max(1, step, round(total))
 
 
-def once_a_step(function: Callable[[int], R]) -> Callable[[int], R]:
-    """Cache the last value of a function of the step.
-
-    >>> calls = []
-    >>> cached = once_a_step(lambda step: calls.append(step) or step)
-    >>> cached(3), cached(3), cached(4), calls
-    (3, 3, 4, [3, 4])
-    """
-    last: tuple[int, R] | None = None
-
-    def remembered(step: int) -> R:
-        nonlocal last
-        if last is None or last[0] != step:
-            last = step, function(step)
-        return last[1]
-
-    return remembered
-
-
 def take_step(module: pl.LightningModule, side: int, loss: Tensor) -> None:
-    """Step one of the optimizers (number `side`) of a module that optimizes by hand, down the gradient of a scalar.
+    """Step the optimizer number `side` of a module that optimizes by hand, down the gradient of a scalar.
 
     >>> layer = nn.Linear(1, 1)
     >>> layer.optimizers = lambda: [torch.optim.SGD(layer.parameters(), lr=1.0)]
@@ -107,17 +88,10 @@ def build(
     module: nn.Module,
     optimizer: OptimizerFactory,
     schedule: Schedule,
-    total_steps: Callable[[int], int],
-    lr: float | None = None,
+    total_steps: Callable[[int], int],  # of the whole run, as expected after so many, see `expected_steps`
+    lr: float | None = None,  # in place of the factory's own
 ) -> tuple[Optimizer, LambdaLR]:
     """Build an optimizer of a module's parameters and its per-step learning-rate schedule.
-
-    Args:
-        module: whose parameters to optimize.
-        optimizer: factory, called with parameter groups.
-        schedule: (step, total_steps) to a multiplier of the learning rate, see `catsweep.models.schedules`.
-        total_steps: optimizer steps of the whole run, as expected after so many, see `expected_steps`.
-        lr: learning rate in place of the factory's own.
 
     >>> made, schedule = build(nn.Linear(1, 1), torch.optim.SGD, lambda step, total: 0.5, lambda step: 9, lr=0.2)
     >>> schedule.get_last_lr()
@@ -127,21 +101,13 @@ def build(
     factor = checked_once(schedule)
     built = optimizer(groups) if lr is None else optimizer(groups, lr=lr)
 
+    @lru_cache(maxsize=1)  # torch asks for each group of parameters
     def multiplier(step: int) -> float:
         total = total_steps(step)
         return factor(min(step, total), total)
 
-    return built, LambdaLR(built, once_a_step(multiplier))  # torch asks for each group of parameters
-
-
-def follow(other: LambdaLR) -> Schedule:
-    """Make a schedule that returns another optimizer's present multiplier, whatever its own step is.
-
-    >>> _, other = build(nn.Linear(1, 1), torch.optim.SGD, lambda step, total: 0.5, lambda step: 9)
-    >>> follow(other)(3, 9)
-    0.5
-    """
-    return lambda step, total: float(other.lr_lambdas[0](other.last_epoch))
+    # A function: of any other object torch would keep the attributes in checkpoints.
+    return built, LambdaLR(built, lambda step: multiplier(step))
 
 
 def rising(decay: float, updates: int) -> float:
@@ -158,28 +124,16 @@ class MovingAverage(AveragedModel):
 
     Its decay, in [0, 1), rises (`rising`), which short runs need. Counters of batch normalization are copied.
 
-    torch's own update reads its count in every step, and for every tensor if the weight depends on it; on a GPU each
-    of these waits until all the work that was handed to it is done. Here the processor counts too, and all tensors are
-    changed by few kernels.
-
-    >>> layer = nn.Linear(1, 1)
-    >>> averaged = MovingAverage(layer, decay=0.9)
-    >>> averaged.update_parameters(layer)
-    >>> averaged.updates
-    1
+    torch's own update reads its count on the GPU in every step, and for every tensor if the weight depends on it, which
+    waits for all the work that was handed over. Here the processor counts too, and few kernels change all tensors.
     """  # noqa: RUF002  # a name with dotless i's
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         super().__init__(model, use_buffers=True)
         self.decay = decay
         self.requires_grad_(False)
-        self._updates = 0  # `n_averaged`, where it can be read without waiting
+        self.updates = 0  # `n_averaged`, where it can be read without waiting
         self._found: tuple[nn.Module, dict[torch.dtype, Pairs]] | None = None
-
-    @property
-    def updates(self) -> int:
-        """How often it has been updated."""
-        return self._updates
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
@@ -187,13 +141,13 @@ class MovingAverage(AveragedModel):
         # To look for the tensors of two networks takes longer than to hand a GPU the work on them.
         if self._found is None or self._found[0] is not model:
             self._found = model, self._pairs(model)
-        weight = 1 - rising(self.decay, self._updates) if self._updates else 1.0
+        weight = 1 - rising(self.decay, self.updates) if self.updates else 1.0
         for dtype, (mine, theirs) in self._found[1].items():
             if dtype.is_floating_point:
                 torch._foreach_lerp_(mine, theirs, weight)
             else:
                 torch._foreach_copy_(mine, theirs)
-        self._updates += 1
+        self.updates += 1
         self.n_averaged += 1
 
     def _pairs(self, model: nn.Module) -> dict[torch.dtype, Pairs]:
@@ -212,7 +166,7 @@ class MovingAverage(AveragedModel):
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *others: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *others)
-        self._updates = int(self.n_averaged)
+        self.updates = int(self.n_averaged)
 
 
 class EpochMeans(pl.LightningModule):
@@ -220,8 +174,6 @@ class EpochMeans(pl.LightningModule):
 
     Lightning's own `log(on_epoch=True)` gives the same means, but costs about a third of a millisecond per value and
     step (measured on one core), during which a GPU has nothing to do: a small network takes some three in all.
-
-    >>> EpochMeans().note({"train/loss": torch.tensor(0.5)})
     """
 
     def __init__(self) -> None:
@@ -230,7 +182,7 @@ class EpochMeans(pl.LightningModule):
         self._noted = 0  # steps of this epoch
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """As torch's, but at once for the name of the hook that runs, which Lightning sets twice for each hook."""
+        """Set as torch does, but at once the name of the hook that runs, which Lightning sets twice for each hook."""
         if name == "_current_fx_name":
             self.__dict__[name] = value
         else:

@@ -1,12 +1,10 @@
-"""Distributions fitted to a VAE's latents: priors to draw from instead of the standard normal one.
+"""Priors fitted to a VAE's latents after the fact, to draw from instead of the standard normal distribution.
 
-Fitting the density after the fact is "ex-post density estimation" (Ghosh et al. 2020, arXiv:1903.12436).
+"Ex-post density estimation" (Ghosh et al. 2020, arXiv:1903.12436); what each gains is measured in docs/decisions.md.
 
 - `AggregatePrior`, of a VAE in training: a normal distribution. A VAE's latents approach the standard normal late:
   for long many are correlated, independent draws cancel each other, and samples are grey.
 - `FlowPrior`, of a frozen encoder: a normal distribution, bent by a small normalizing flow.
-
-What each gains is measured in docs/decisions.md.
 """
 
 import math
@@ -59,10 +57,7 @@ class AggregatePrior(nn.Module):
 
     @torch.no_grad()
     def update(self, mean: Tensor, variance: Tensor, decay: float = DECAY) -> None:
-        """Average a batch of posteriors in, each (N, d), by their exact moments and not by samples.
-
-        `decay`, in [0, 1], is the weight of the average so far.
-        """
+        """Average a batch of posteriors in, each (N, d), by their exact moments; `decay` weighs the average so far."""
         with torch.autocast(mean.device.type, enabled=False):  # a covariance in bf16 need not be positive definite
             moment = mean.T @ mean / len(mean) + variance.mean(0).diag()
         self.mean.lerp_(mean.mean(0), 1 - decay)
@@ -70,11 +65,7 @@ class AggregatePrior(nn.Module):
 
     @torch.no_grad()
     def fit(self) -> None:
-        """Make the moving average the distribution that `forward` draws from.
-
-        Raises:
-            DivergedError: latents were so large that their moments are not finite.
-        """
+        """Make the moving average the distribution that `forward` draws from; a `DivergedError` if it is not finite."""
         remedy = ": the training has diverged. Lower the learning rate, or train with trainer.precision=32-true."
         covariance = _covariance(self.mean, self.second_moment, remedy)
         covariance.diagonal().add_(JITTER * self.second_moment.diagonal().double().mean())
@@ -93,15 +84,7 @@ class AggregatePrior(nn.Module):
 class Coupling(nn.Module):
     """An affine coupling of maps (N, c, s, s) (Dinh et al. 2017, "Real NVP", arXiv:1605.08803), at first the identity.
 
-    Args:
-        channels: c, of the map.
-        side: s, of the map, in cells.
-        hidden: width of the three convolutions.
-        number: place in the flow. By turns halves are fields of a chessboard and channels, and change places.
-
-    >>> coupling, maps = Coupling(channels=2, side=4, hidden=3, number=0), torch.randn(5, 2, 4, 4)
-    >>> torch.equal(coupling(maps), maps)
-    True
+    `number` is its place in the flow: by turns halves are fields of a chessboard and channels, and change places.
     """
 
     mask: Tensor
@@ -139,19 +122,13 @@ class Coupling(nn.Module):
 
 
 class FlowPrior(nn.Module):
-    """A normal distribution of maps of latents, bent by an invertible flow; at first standard normal.
+    """A normal distribution of maps of latents (c, s, s), bent by an invertible flow; at first standard normal.
 
     Two steps, each with an exact likelihood:
 
     - `z = mean + colour · x`, with full covariance, is fitted by moments. `colour` is the symmetric root, which leaves
       each number at its place in the image as far as possible (ZCA; Bell & Sejnowski 1997).
-    - `x = flow(u)`: affine couplings, learned by maximum likelihood. They learn what the normal distribution lacks.
-
-    Args:
-        channels: c, of the maps.
-        side: s, of the maps, in cells.
-        couplings: number of them; 0 leaves the normal distribution alone.
-        hidden: width of each coupling.
+    - `x = flow(u)`: affine couplings, learned by maximum likelihood. Without any, the normal distribution is all.
 
     >>> prior, latents = FlowPrior(channels=2, side=4, couplings=2, hidden=3), torch.randn(5, 32)
     >>> prior(latents).shape, torch.allclose(prior.inverse(prior(latents)), latents)
@@ -169,12 +146,12 @@ class FlowPrior(nn.Module):
     def __init__(self, channels: int, side: int, couplings: int, hidden: int):
         super().__init__()
         self.shape, size = (channels, side, side), channels * side * side
-        for name in ("mean", "first_moment"):
-            self.register_buffer(name, torch.zeros(size))
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("first_moment", torch.zeros(size))
         self.register_buffer("second_moment", torch.eye(size))
         self.register_buffer("seen", torch.tensor(HEAD_START * size))
-        for name in ("colour", "whiten"):
-            self.register_buffer(name, torch.eye(size))
+        self.register_buffer("colour", torch.eye(size))
+        self.register_buffer("whiten", torch.eye(size))
         self.register_buffer("log_volume", torch.zeros(()))
         self._batches = 0  # since the start or a resumption
         self.couplings = nn.ModuleList(Coupling(channels, side, hidden, number) for number in range(couplings))
@@ -191,7 +168,7 @@ class FlowPrior(nn.Module):
         return self._inverse(drawn)[0]
 
     def negative_log_likelihood(self, drawn: Tensor) -> Tensor:
-        """Negative log-likelihood of draws (N, c, s, s), in nats: (N,)."""
+        """Compute the negative log-likelihood (N,) of draws (N, c, s, s), in nats."""
         latents, log_volume = self._inverse(drawn)
         normal = 0.5 * (latents.square().sum(1) + latents.shape[1] * math.log(2 * math.pi))
         return normal - log_volume
@@ -207,7 +184,7 @@ class FlowPrior(nn.Module):
 
     @torch.no_grad()
     def update(self, mean: Tensor, variance: Tensor) -> None:
-        """Average a batch of posteriors in, each (N, c, s, s), by their exact moments and not by samples.
+        """Average a batch of posteriors in, each (N, c, s, s), by their exact moments.
 
         The encoder is frozen, so this is a plain average over all that was seen. The normal distribution follows it
         after 1, 2, 4, 8, … batches, and whenever `fit` is called: seldom enough that the flow can learn on top of it.
@@ -223,11 +200,7 @@ class FlowPrior(nn.Module):
 
     @torch.no_grad()
     def fit(self) -> None:
-        """Make the normal distribution that of everything seen.
-
-        Raises:
-            DivergedError: latents were so large that their moments are not finite.
-        """
+        """Make the normal distribution that of everything seen; a `DivergedError` if its moments are not finite."""
         remedy = ". Are the weights of model.source whole? Or train with trainer.precision=32-true."
         covariance = _covariance(self.first_moment, self.second_moment, remedy)
         covariance.diagonal().add_(JITTER * covariance.diagonal().mean())
@@ -240,12 +213,7 @@ class FlowPrior(nn.Module):
 
 
 class FitsPrior:
-    """Lightning's hooks that fit a model's `prior`, if it has one, before samples are drawn or a checkpoint is written.
-
-    >>> model = FitsPrior()
-    >>> model.prior = AggregatePrior(latent_size=2)
-    >>> model.on_validation_start()
-    """
+    """Hooks of Lightning that fit a model's `prior`, if any, before samples are drawn or a checkpoint is written."""
 
     prior: AggregatePrior | FlowPrior | None
 
@@ -254,14 +222,6 @@ class FitsPrior:
         if self.prior is not None:
             self.prior.fit()
 
-    def on_validation_start(self) -> None:
-        """Samples are drawn after this."""
-        self.fit_prior()
-
-    def on_train_epoch_end(self) -> None:
-        """The last checkpoint is written after this."""
-        self.fit_prior()
-
-    def on_train_end(self) -> None:
-        """A run may end within an epoch."""
-        self.fit_prior()
+    on_validation_start = fit_prior  # samples are drawn after this
+    on_train_epoch_end = fit_prior  # the last checkpoint is written after this
+    on_train_end = fit_prior  # a run may end within an epoch

@@ -1,7 +1,7 @@
 """Learning-rate schedules: functions of a step and the steps of the run to a multiplier of the learning rate.
 
-`conf/schedule/<name>.yaml` names one of these as a partial with its `warmup` and `final`;
-`catsweep.models.optimization.build` calls it. They are pure, so a resumed run needs nothing but its step.
+`conf/schedule/*.yaml` names one as a partial with its `warmup` and `final`, shares in [0, 1] (else a ConfigError): of
+the run that is warm-up, and of the learning rate at the end. They are pure: a resumed run needs nothing but its step.
 """
 
 import math
@@ -10,18 +10,7 @@ from catsweep.errors import ConfigError
 
 
 def constant(step: int, total_steps: int, warmup: float = 0.0) -> float:
-    """Rise linearly to 1 over the warm-up, then stay.
-
-    Args:
-        step: optimizer steps taken so far; beyond `total_steps` it counts as `total_steps`.
-        total_steps: optimizer steps of the whole run, at least 1.
-        warmup: share of the run that is warm-up, in [0, 1]; its first step is already above 0.
-
-    Returns:
-        The multiplier of the learning rate, in (0, 1].
-
-    Raises:
-        ConfigError: a share is outside [0, 1], or there are no steps.
+    """Rise linearly to 1 over the warm-up, of which the first step is already above 0, then stay.
 
     >>> constant(0, 100, warmup=0.1), constant(50, 100, warmup=0.1)
     (0.1, 1.0)
@@ -31,8 +20,6 @@ def constant(step: int, total_steps: int, warmup: float = 0.0) -> float:
 
 def linear(step: int, total_steps: int, warmup: float = 0.0, final: float = 0.0) -> float:
     """Rise to 1 over the warm-up, then fall to `final` on a straight line.
-
-    `final`, in [0, 1], is the multiplier at `total_steps`. Other arguments, range and errors as for `constant`.
 
     >>> linear(50, 100), linear(100, 100, final=0.2)
     (0.5, 0.19999999999999996)
@@ -44,8 +31,6 @@ def linear(step: int, total_steps: int, warmup: float = 0.0, final: float = 0.0)
 def cosine(step: int, total_steps: int, warmup: float = 0.0, final: float = 0.0) -> float:
     """Rise to 1 over the warm-up, then fall to `final` along half a cosine (Loshchilov & Hutter 2017, no restarts).
 
-    Arguments, range and errors as for `linear`.
-
     >>> round(cosine(25, 100), 3), cosine(100, 100)
     (0.854, 0.0)
     """
@@ -54,7 +39,7 @@ def cosine(step: int, total_steps: int, warmup: float = 0.0, final: float = 0.0)
 
 
 def _progress(step: int, total_steps: int, warmup: float, final: float = 0.0) -> tuple[float, float]:
-    """Check the arguments; return how far the warm-up has risen and how much of the rest has passed, both in [0, 1]."""
+    """How far the warm-up has risen and how much of the rest has passed, both in [0, 1]."""
     if not (0 <= warmup <= 1 and 0 <= final <= 1):
         raise ConfigError(
             f"A schedule's warmup and final are shares between 0 and 1, but came as warmup={warmup} and final={final}. "

@@ -1,11 +1,12 @@
 """A variational autoencoder (Kingma and Welling 2013, arXiv:1312.6114), with β, free bits, averages, a discriminator.
 
-`catsweep.training` builds it from `conf/model/vae.yaml`; Lightning trains it; the rest of the code sees a
-`catsweep.models.generator.LatentEncoder`.
+Named by `conf/model/vae.yaml`, trained by Lightning; elsewhere it is a `catsweep.models.generator.LatentEncoder`. Its
+encoder and decoder are in `catsweep.models.blocks`.
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
+from types import MappingProxyType
 from typing import Any
 
 import pytorch_lightning as pl
@@ -16,22 +17,11 @@ from catsweep.images import to_float
 from catsweep.instantiation import checked_once
 from catsweep.losses.divergence import free_bits as floor_divergence
 from catsweep.losses.divergence import kl_normal
+from catsweep.models import optimization
 from catsweep.models.adversarial_term import AdversarialTerm
-from catsweep.models.blocks import ConvArchitecture, Decoder, Encoder
+from catsweep.models.blocks import ConvArchitecture, Decoder, Encoder, check_batch
 from catsweep.models.generator import evaluating
-from catsweep.models.optimization import (
-    EpochMeans,
-    MovingAverage,
-    OptimizerFactory,
-    Schedule,
-    build,
-    expected_steps,
-    follow,
-    of_first_process,
-    once_a_step,
-    rising,
-    take_step,
-)
+from catsweep.models.optimization import EpochMeans, MovingAverage, OptimizerFactory, Schedule, rising
 from catsweep.models.prior import DECAY, AggregatePrior, FitsPrior
 
 # A log-variance outside this range is a deviation below 1/150 or above 150: of no use, and its exp() may overflow.
@@ -61,24 +51,6 @@ class VAE(FitsPrior, EpochMeans):
     The loss is `reconstruction + β · KL`, in nats per image: both terms are summed over the image and over
     the latent, so β = 1 is the evidence lower bound when the reconstruction is a log-likelihood.
 
-    Args:
-        latent_size: length of the latent.
-        reconstruction_loss: (drawn, real), each (N, 3, H, W) in [0, 1], to a scalar.
-        beta: weight of the divergence (Higgins et al. 2017).
-        beta_warmup: share of the run, in [0, 1], over which β rises from 0.
-        free_bits: nats per latent dimension that the divergence does not charge for (Kingma et al. 2016).
-        aggregate_prior: draw from a normal distribution fitted to the latents of the training photos instead of the
-            standard one, see `catsweep.models.prior`. Changes what is drawn, not what is learned.
-        optimizer: factory.
-        schedule: learning-rate multiplier.
-        ema_decay: decay of the averaged encoder and decoder per step, in [0, 1), see `MovingAverage`; 0 turns the
-            averages off. With them, everything but training is done by the averages.
-        adversarial: what a discriminator adds; none, or of weight 0: nothing.
-        **architecture: of encoder and decoder, the fields of `ConvArchitecture`.
-
-    Raises:
-        ConfigError: `image_size` cannot be halved that often.
-
     >>> from catsweep.losses.reconstruction import mse
     >>> from catsweep.models.blocks import PlainDown, PlainOutput, PlainUp
     >>> network = {"image_size": 16, "halvings": 2, "channels": 4, "max_channels": 8,
@@ -90,20 +62,22 @@ class VAE(FitsPrior, EpochMeans):
     """
 
     prior: AggregatePrior | None
+    check_config = check_photos = staticmethod(check_batch)
+    own_parts = MappingProxyType({"discriminator": "It has a discriminator of its own: model.adversarial.weight=6."})
 
     def __init__(
         self,
         latent_size: int,
-        reconstruction_loss: Callable[[Tensor, Tensor], Tensor],
-        beta: float,
-        beta_warmup: float,
-        free_bits: float,
-        aggregate_prior: bool,
+        reconstruction_loss: Callable[[Tensor, Tensor], Tensor],  # (drawn, real), (N, 3, H, W) in [0, 1], to a scalar
+        beta: float,  # weight of the divergence (Higgins et al. 2017)
+        beta_warmup: float,  # share of the run, in [0, 1], over which β rises from 0
+        free_bits: float,  # nats per latent dimension that are not charged (Kingma et al. 2016)
+        aggregate_prior: bool,  # draw from a normal distribution fitted to the latents; changes nothing that is learned
         optimizer: OptimizerFactory,
-        schedule: Schedule,
-        ema_decay: float = 0.0,  # older runs do not say
-        adversarial: AdversarialTerm | None = None,
-        **architecture: Any,
+        schedule: Schedule,  # multiplier of the learning rate
+        ema_decay: float = 0.0,  # per step, in [0, 1), of averages that do everything but train; older runs do not say
+        adversarial: AdversarialTerm | None = None,  # what a discriminator adds; none, or of weight 0: nothing
+        **architecture: Any,  # of encoder and decoder, the fields of `ConvArchitecture`
     ):
         super().__init__()
         network = ConvArchitecture(**architecture)
@@ -133,11 +107,11 @@ class VAE(FitsPrior, EpochMeans):
         return images
 
     def reconstruct(self, images: Tensor) -> Tensor:
-        """Draw images again from the means of their latents: (N, 3, H, W) in [0, 1] to the same."""
+        """See `Reconstructor.reconstruct`: from the means of the latents."""
         return self._draw(self.encode(images)[0])
 
     def latents_of(self, images: Tensor) -> Tensor:
-        """See `LatentEncoder.latents_of`: the means of their latents, back through the fitted prior if there is one."""
+        """See `LatentEncoder.latents_of`: the means, passed back through the fitted prior if there is one."""
         mean = self.encode(images)[0]
         return mean if self.prior is None else self.prior.inverse(mean)
 
@@ -156,9 +130,9 @@ class VAE(FitsPrior, EpochMeans):
     def losses(self, images: Tensor, noise: Tensor) -> dict[str, Tensor]:
         """Compute reconstruction error and divergence, in nats per image, at one sample of the latent.
 
-        While training by the networks that learn, else by those that are drawn from. `images` are (N, 3, H, W) in
-        [0, 1], `noise` is (N, latent_size), standard normal. Returns scalars: `reconstruction`, the divergence `kl`,
-        and `kl_charged`, what the loss charges of it after free bits.
+        By the learning networks in training mode, else by those that are drawn from. Images are (N, 3, H, W) in [0, 1],
+        the noise is (N, latent_size), standard normal. Returns scalars: `reconstruction`, the divergence `kl`, and
+        `kl_charged`, what the loss charges of it after free bits.
         """
         mean, log_variance = self._learning_posterior(images) if self.training else self.encode(images)
         latents = mean + (0.5 * log_variance).exp() * noise
@@ -177,7 +151,7 @@ class VAE(FitsPrior, EpochMeans):
             self._adversarial_step(self.adversarial, images)
             return None
         parts = self.losses(images, self._noise(images))
-        loss = parts["reconstruction"] + self._beta_now() * parts["kl_charged"]
+        loss = parts["reconstruction"] + self._current_beta() * parts["kl_charged"]
         self.note({"train/loss": loss, "train/reconstruction": parts["reconstruction"], "train/kl": parts["kl"]})
         return loss
 
@@ -185,13 +159,12 @@ class VAE(FitsPrior, EpochMeans):
         return torch.randn(len(images), self.latent_size, device=self.device)
 
     def _batches(self) -> int:
-        """Number of batches trained on."""
         # Lightning counts the steps of every optimizer; the autoencoder's schedule steps once a batch.
         if self.automatic_optimization:
             return self.global_step
         return int(self.lr_schedulers()[0].last_epoch)  # type: ignore[index]  # a list, of two
 
-    def _beta_now(self) -> float:
+    def _current_beta(self) -> float:
         step = self._batches()
         return warmed_up(self.beta, step, self.beta_warmup * self.expected_steps(step))
 
@@ -199,7 +172,7 @@ class VAE(FitsPrior, EpochMeans):
         """Step the discriminator, from `start` on, then encoder and decoder."""
         step = self._batches()
         if step == 0:
-            term.calibrate(of_first_process(self.trainer, images))
+            term.discriminator.calibrate(optimization.of_first_process(self.trainer, images))
         mean, log_variance = self._learning_posterior(images)
         latents = mean + (0.5 * log_variance).exp() * self._noise(images)
         playing = step >= term.start * self.expected_steps(step)
@@ -209,18 +182,15 @@ class VAE(FitsPrior, EpochMeans):
             draws = self._noise(images)
             latents = torch.cat([latents, draws if self.prior is None else self.prior(draws)])
         drawn = self.decoder(latents).float()
-        gradient, values = term.step(images, drawn, self.reconstruction_loss, partial(take_step, self, 1))
+        gradient, values = term.step(images, drawn, self.reconstruction_loss, partial(optimization.take_step, self, 1))
         divergence = kl_normal(mean, log_variance)
-        charged = self._beta_now() * floor_divergence(divergence, self.free_bits)
-        take_step(self, 0, (drawn * gradient).sum() + charged)  # whose gradient at `drawn` is this one
+        charged = self._current_beta() * floor_divergence(divergence, self.free_bits)
+        optimization.take_step(self, 0, (drawn * gradient).sum() + charged)  # whose gradient at `drawn` is this one
         self._average()
         for schedule in self.lr_schedulers()[: 1 + playing]:  # type: ignore[index]  # a list, too
             schedule.step()
-        loss = values["reconstruction"] + charged
-        self.note(
-            {"train/loss": loss, "train/kl": divergence.sum(1).mean()}
-            | {f"train/{name}": value for name, value in values.items()}
-        )
+        values = {"loss": values["reconstruction"] + charged, "kl": divergence.sum(1).mean()} | values
+        self.note({f"train/{name}": value for name, value in values.items()})
 
     def validation_step(self, batch: Tensor, batch_index: int) -> None:
         """Log the loss of held-out photos at full β, at the mean of the latent so that it does not fluctuate."""
@@ -240,11 +210,14 @@ class VAE(FitsPrior, EpochMeans):
 
     def configure_optimizers(self) -> pl.utilities.types.OptimizerLRScheduler:
         """Build the optimizer, and the discriminator's, whose rate follows the same schedule, with every step."""
-        self.expected_steps = once_a_step(partial(expected_steps, self.trainer))
+        self.expected_steps = lru_cache(maxsize=1)(partial(optimization.expected_steps, self.trainer))
         autoencoder = nn.ModuleList([self.encoder, self.decoder])
-        optimizer, schedule = build(autoencoder, self.optimizer, self.schedule, self.expected_steps)
+        optimizer, schedule = optimization.build(autoencoder, self.optimizer, self.schedule, self.expected_steps)
         if self.adversarial is None:
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
         # By the batches of the run and not by its own steps, which may begin late.
-        other = build(self.adversarial, self.adversarial.optimizer, follow(schedule), lambda step: 1)
-        return [optimizer, other[0]], [schedule, other[1]]
+        [multiplier, *_] = schedule.lr_lambdas
+        adversarial = optimization.build(
+            self.adversarial, self.adversarial.optimizer, lambda *_: multiplier(schedule.last_epoch), lambda step: 1
+        )
+        return [optimizer, adversarial[0]], [schedule, adversarial[1]]

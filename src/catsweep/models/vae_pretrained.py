@@ -1,12 +1,12 @@
 """A pretrained VAE, Hugging Face's `AutoencoderKL`: its decoder fine-tuned, or a small prior learned on its latents.
 
-`catsweep.training` builds it from `conf/model/vae_pretrained.yaml`. The encoder is frozen, so its latents stay the
-same and there is no divergence to pay for: what makes standard normal latents into those of cats is a prior, fitted to
-them afterwards (as in latent diffusion, with a much larger one: Rombach et al. 2022, arXiv:2112.10752).
+The encoder is frozen, so its latents stay the same and there is no divergence to pay for: what makes standard normal
+latents into those of cats is a prior, fitted to them afterwards (as in latent diffusion, with a much larger one:
+Rombach et al. 2022, arXiv:2112.10752).
 
 `complete_config` writes the architecture (`config.json`) into a run's configuration, so that the model can be built
-again without its source. Only that and safetensors are read: no pickles, and no code. The package diffusers
-(`pip install 'catsweep[pretrained]'`) takes seconds to import, so this module does it late.
+again without its source. Only that and safetensors are read: no pickles, and no code. The package diffusers takes
+seconds to import, so this module does it late.
 """
 
 import inspect
@@ -40,14 +40,9 @@ EXTRA = "pip install 'catsweep[pretrained]'"
 def read_architecture(source: str | None, subfolder: str | None = None, revision: str | None = None) -> dict[str, Any]:
     """Read the `config.json` of a VAE, without Hugging Face's own entries.
 
-    Args:
-        source: id on the Hugging Face Hub (`user/name`), or a local folder as `save_pretrained` writes it.
-        subfolder: in which the VAE is, if the source is a whole pipeline.
-        revision: branch, tag or commit of a source on the Hub.
-
-    Raises:
-        ConfigError: no source, or something else than an `AutoencoderKL`.
-        DataError: it cannot be read; the message says what is needed.
+    The source is an id on the Hugging Face Hub (`user/name`; `revision` is a branch, tag or commit of it), or a local
+    folder as `save_pretrained` writes it; `subfolder` is that of the VAE in a whole pipeline. A `ConfigError` if it is
+    none, or no `AutoencoderKL`; a `DataError` if it cannot be read.
 
     >>> read_architecture(None)  # doctest: +IGNORE_EXCEPTION_DETAIL
     Traceback (most recent call last):
@@ -65,7 +60,7 @@ def read_architecture(source: str | None, subfolder: str | None = None, revision
         raise _unreadable(source, subfolder, error) from error
     kind = found.get("_class_name") if isinstance(found, dict) else None
     if kind != KIND:
-        where = "subfolder " + subfolder if subfolder else "no subfolder"
+        where = f"subfolder {subfolder}" if subfolder else "no subfolder"
         raise ConfigError(
             f"model=vae_pretrained expects an {KIND}; {source} ({where}) is a {kind}. Of a whole pipeline, name the "
             f"folder of its VAE: model.subfolder=vae. Or take another: model.source={EXAMPLE}."
@@ -74,13 +69,7 @@ def read_architecture(source: str | None, subfolder: str | None = None, revision
 
 
 def build_autoencoder(config: Mapping[str, Any]) -> Any:
-    """Build an `AutoencoderKL` with random weights, of what `read_architecture` returned.
-
-    Entries that this version of diffusers does not know are left out.
-
-    Raises:
-        DataError: diffusers is not installed.
-        ConfigError: an impossible configuration.
+    """Build an `AutoencoderKL` with random weights from its `config.json`, as far as diffusers knows the entries.
 
     >>> build_autoencoder({"block_out_channels": [8], "norm_num_groups": 4}).config.latent_channels
     4
@@ -96,10 +85,7 @@ def build_autoencoder(config: Mapping[str, Any]) -> Any:
 
 
 def load_autoencoder(model: nn.Module, source: str, subfolder: str | None = None, revision: str | None = None) -> None:
-    """Load the weights of a source into what `build_autoencoder` built; arguments as for `read_architecture`.
-
-    Raises:
-        DataError: they cannot be had, or are not those of this architecture.
+    """Load the weights of a source into an autoencoder; a `DataError` if there are none, or of another architecture.
 
     >>> import tempfile
     >>> config = {"block_out_channels": [8], "norm_num_groups": 4}
@@ -128,28 +114,11 @@ def load_autoencoder(model: nn.Module, source: str, subfolder: str | None = None
 
 
 class PretrainedVAE(FitsPrior, pl.LightningModule):
-    """A Hugging Face `AutoencoderKL` behind `catsweep.models.generator.LatentEncoder`.
+    """A Hugging Face `AutoencoderKL` as a `catsweep.models.generator.LatentEncoder`.
 
     It is built with random weights, from its architecture alone. Those of the source come when it is first trained;
-    a checkpoint or a bundle has its own.
-
-    Args:
-        image_size: side of the square images, in pixels; a multiple of what the VAE reduces them by (8, usually).
-        source: see `read_architecture`.
-        subfolder: see there.
-        revision: see there.
-        architecture: the source's own `config.json`; None: it is read from the source.
-        train: `prior` trains a flow on the latents, and nothing of the VAE; `decoder` trains the decoder on
-            `reconstruction_loss`, and fits the prior, then a normal distribution, by moments.
-        couplings: of the flow, see `FlowPrior`.
-        hidden: see `FlowPrior`.
-        reconstruction_loss: (drawn, real), each (N, 3, H, W) in [0, 1], to a scalar.
-        optimizer: factory.
-        schedule: learning-rate multiplier.
-
-    Raises:
-        ConfigError: the source is not such a VAE, or not one of images of this size.
-        DataError: the source cannot be read.
+    a checkpoint or a bundle has its own. `train="prior"` trains a flow on the latents; `"decoder"` trains the decoder
+    on the reconstruction loss, and fits a normal distribution of the latents by moments.
 
     >>> from catsweep.losses.reconstruction import mse
     >>> config = {"block_out_channels": [8], "norm_num_groups": 4}
@@ -163,17 +132,17 @@ class PretrainedVAE(FitsPrior, pl.LightningModule):
 
     def __init__(
         self,
-        image_size: int,
-        source: str | None,
+        image_size: int,  # in pixels; a multiple of what the VAE reduces images by (8, usually)
+        source: str | None,  # see `read_architecture`
         subfolder: str | None,
         revision: str | None,
-        architecture: Mapping[str, Any] | None,
-        train: Literal["prior", "decoder"],
-        couplings: int,
-        hidden: int,
-        reconstruction_loss: Callable[[Tensor, Tensor], Tensor],
+        architecture: Mapping[str, Any] | None,  # the source's `config.json`; None: it is read from the source
+        train: Literal["prior", "decoder"],  # a flow on the latents, or the decoder with a normal distribution
+        couplings: int,  # of the flow, see `FlowPrior`
+        hidden: int,  # width of each coupling
+        reconstruction_loss: Callable[[Tensor, Tensor], Tensor],  # (drawn, real), (N, 3, H, W) in [0, 1], to a scalar
         optimizer: OptimizerFactory,
-        schedule: Schedule,
+        schedule: Schedule,  # multiplier of the learning rate
     ):
         super().__init__()
         self.source, self.subfolder, self.revision = source, subfolder, revision
@@ -187,9 +156,8 @@ class PretrainedVAE(FitsPrior, pl.LightningModule):
         self.prior = FlowPrior(config.latent_channels, side, 0 if self.trains_decoder else couplings, hidden)
         self.register_buffer("pretrained_loaded", torch.tensor(False))  # of the state, so that a resumed run knows
         self.autoencoder.requires_grad_(False)
-        if self.trains_decoder:
-            for part in filter(None, (self.autoencoder.decoder, self.autoencoder.post_quant_conv)):
-                part.requires_grad_(True)
+        for part in filter(None, (self.autoencoder.decoder, self.autoencoder.post_quant_conv)):
+            part.requires_grad_(self.trains_decoder)
         self.reconstruction_loss = checked_once(reconstruction_loss)
         self.optimizer, self.schedule = optimizer, schedule
 
@@ -201,17 +169,13 @@ class PretrainedVAE(FitsPrior, pl.LightningModule):
 
     @classmethod
     def complete_config(cls, cfg: DictConfig) -> None:
-        """Write the architecture of the source into a run's configuration, unless it has one.
-
-        Raises:
-            CatsweepError: the source cannot be read, or is none.
-        """
+        """Write the architecture of the source into a run's configuration, unless it has one."""
         if cfg.model.architecture is None:
             cfg.model.architecture = read_architecture(cfg.model.source, cfg.model.subfolder, cfg.model.revision)
 
     @classmethod
     def ignored_groups(cls, model: Mapping[str, Any]) -> dict[str, str]:
-        """Groups of `conf/` that a configuration of the model does not use, each with the setting that it is by."""
+        """Groups of `conf/` that a configuration of the model does not use, each with the setting that says so."""
         return {"loss": "model.train=prior"} if model.get("train") == "prior" else {}
 
     def on_fit_start(self) -> None:
@@ -235,11 +199,11 @@ class PretrainedVAE(FitsPrior, pl.LightningModule):
         return self.draw(self.prior(latents)).clamp(0, 1)
 
     def reconstruct(self, images: Tensor) -> Tensor:
-        """Draw images again from the means of their latents: (N, 3, H, W) in [0, 1] to the same."""
+        """See `Reconstructor.reconstruct`: from the means of the latents."""
         return self.draw(self.encode(images)[0]).clamp(0, 1)
 
     def latents_of(self, images: Tensor) -> Tensor:
-        """See `LatentEncoder.latents_of`: the means of their latents, back through the prior."""
+        """See `LatentEncoder.latents_of`: the means, passed back through the prior."""
         return self.prior.inverse(self.encode(images)[0])
 
     def loss(self, images: Tensor, noise: Tensor | None) -> Tensor:

@@ -12,9 +12,11 @@ appears when it is complete, and is made again only for another ready set or oth
 import hashlib
 import io
 import json
+import math
 import tarfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -26,7 +28,7 @@ from catsweep.data.threads import in_order, watched
 from catsweep.errors import ConfigError
 from catsweep.folders import replacing_folder
 from catsweep.instantiation import instantiate
-from catsweep.ownership import Kind
+from catsweep.ownership import FolderKind
 from catsweep.prepare.image_files import encode
 from catsweep.prepare.manifest import need_pyarrow
 from catsweep.prepare.stages.original import identity
@@ -37,7 +39,7 @@ CARD = "card.json"
 SPLITS = ("train", "val")
 FORMATS_MODULE = "catsweep.data." + "prepare.formats"  # former module of the formats, in keys; split from rewrites
 CODE = ("prepare/exporters.py", "prepare/image_files.py")
-LOOSE = Kind("loose files", "root=DIR", (CARD, "train/*", "val/*", "train-*", "val-*"), sign=CARD)
+LOOSE = FolderKind("loose files", "root=DIR", (CARD, "train/*", "val/*", "train-*", "val-*"), sign=CARD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,26 +53,21 @@ class Sample:
     @property
     def about(self) -> dict[str, Any]:
         """Metadata as JSON. `landmarks`: nine pairs x, y in pixels, or None; `copy`: see `Row`."""
-        numbers = [float(word) for word in self.row.landmarks.split()]
+        row, numbers = self.row, [float(word) for word in self.row.landmarks.split()]
         points = [list(pair) for pair in zip(numbers[::2], numbers[1::2], strict=True)]
-        row = self.row
         names = {"source": readable_name(row.source), "sha256": row.sha256, "group": row.group, "copy": row.copy}
         return {**names, "landmarks": points or None}
 
 
+@dataclass
 class Format(ABC):
-    """Base class of a layout of images in files.
+    """Base class of a layout of images in files."""
 
-    Attributes:
-        suffix: of the images in it: `.jpg` (quality 95) or `.png` (lossless).
-        mixed: whether the images come shuffled (always alike) rather than by name. Readers of a stream take neighbours
-            into one batch, and by name, those would be the copies of one photo.
-    """
-
+    # Whether the images come shuffled (always alike) rather than by name. Readers of a stream take neighbours into one
+    # batch, and by name, those would be the copies of one photo.
     mixed: ClassVar[bool] = False
 
-    def __init__(self, suffix: str) -> None:
-        self.suffix = suffix
+    suffix: str  # of the images in it: `.jpg` (quality 95) or `.png` (lossless)
 
     @abstractmethod
     def write(self, folder: Path, split: str, n: int, samples: Iterator[Sample]) -> None:
@@ -85,8 +82,7 @@ class Format(ABC):
 def choose(export: str | None, formats: Mapping[str, Any]) -> Format | None:
     """Build the format named `export`, one of the nodes `formats`; None for None.
 
-    Raises:
-        ConfigError: there is no such format, or it cannot be written as asked.
+    Raises ConfigError if there is no such format, or it cannot be written as asked.
     """
     if export is None:
         return None
@@ -100,23 +96,16 @@ def choose(export: str | None, formats: Mapping[str, Any]) -> Format | None:
 def write(ready: ReadySet, folder: Path, form: Format) -> Path:
     """Write a ready set in a format, unless `folder`, which is replaced as a whole, is current; return the folder.
 
-    Raises:
-        OSError: it cannot be written.
-        TakenError: `folder` holds something that catsweep did not make.
+    Raises TakenError if `folder` holds something that catsweep did not make.
     """
     wanted = _key(ready, form)
-    if _is_current(folder, wanted):
-        return folder
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        if json.loads((folder / CARD).read_text(encoding="utf-8"))["key"] == wanted:
+            return folder
     with named(folder), replacing_folder(folder, LOOSE) as new:
         counts = _write_splits(ready, new, form)
-        card = {
-            "key": wanted,
-            "format": form.parameters(),
-            "digest": ready.digest,
-            "size": ready.size,
-            "images": counts,
-        }
-        (new / CARD).write_text(json.dumps(card, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        about = {"format": form.parameters(), "digest": ready.digest, "size": ready.size, "images": counts}
+        (new / CARD).write_text(json.dumps({"key": wanted, **about}, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return folder
 
 
@@ -128,7 +117,7 @@ def sample_key(row: Row) -> str:
 def _write_splits(ready: ReadySet, folder: Path, form: Format) -> dict[str, int]:
     by_key = {sample_key(row): row for row in ready.rows if row.kept}
     assert len(by_key) == len(ready), "two images of a ready set have the same source and copy number"
-    order = sorted(by_key, key=_mixed if form.mixed else None)
+    order = sorted(by_key, key=(lambda name: hashlib.sha256(name.encode()).hexdigest()) if form.mixed else None)
 
     def sample(name: str) -> Sample:
         row = by_key[name]
@@ -144,23 +133,12 @@ def _write_splits(ready: ReadySet, folder: Path, form: Format) -> dict[str, int]
     return counts
 
 
-def _mixed(name: str) -> str:
-    return hashlib.sha256(name.encode()).hexdigest()
-
-
 def _key(ready: ReadySet, form: Format) -> str:
     """Hash what decides the files: format, pixels, code, and the manifest for names, groups and landmarks."""
     parts = [json.dumps(form.parameters(), sort_keys=True).encode(), ready.digest.encode()]
     parts.append((ready.path / MANIFEST).read_bytes())
     digests = [hashlib.sha256(part).digest() for part in parts]
     return hashlib.sha256(b"".join([*digests, bytes.fromhex(recorded_digest(*CODE))])).hexdigest()
-
-
-def _is_current(folder: Path, key: str) -> bool:
-    try:
-        return bool(json.loads((folder / CARD).read_text(encoding="utf-8"))["key"] == key)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
 
 
 class Images(Format):
@@ -180,56 +158,48 @@ class Images(Format):
                 table.write(json.dumps({"file_name": name, **sample.about}) + "\n")
 
 
+@dataclass
 class Shards(Format):
     """WebDataset: tar files `train-000000.tar`, in which `KEY.jpg` and `KEY.json` are one sample.
 
     Source: https://github.com/webdataset/webdataset, "The WebDataset Format". Members carry no time and no owner, so
     the same images give the same bytes.
-
-    Args:
-        suffix: see `Format`.
-        images: in one tar, at most.
     """
 
     mixed: ClassVar[bool] = True
 
-    def __init__(self, suffix: str, images: int = 1000) -> None:
-        super().__init__(suffix)
-        self.images = images
+    images: int = 1000  # in one tar, at most
 
     def write(self, folder: Path, split: str, n: int, samples: Iterator[Sample]) -> None:
         """See `Format`."""
-        for number in range(_files(n, self.images)):
+        for number in range(math.ceil(n / self.images)):
             with tarfile.open(folder / f"{split}-{number:06d}.tar", "w", format=tarfile.USTAR_FORMAT) as shard:
                 for sample in islice(samples, self.images):
                     _add(shard, sample.key + self.suffix, sample.data)
                     _add(shard, f"{sample.key}.json", json.dumps(sample.about).encode())
 
 
+@dataclass
 class Parquet(Format):
     """Parquet files `train-00000-of-00001.parquet` with a column `image` that Hugging Face shows as pictures.
 
     `datasets.load_dataset("parquet", data_dir=FOLDER)` reads them back as images, `val` as split `validation`.
-
-    Args:
-        suffix: see `Format`.
-        images: in one file, at most.
     """
 
     mixed: ClassVar[bool] = True
     group: ClassVar[int] = 1000  # rows that are read together, and held in memory while they are written
 
-    def __init__(self, suffix: str, images: int = 10_000) -> None:
-        super().__init__(suffix)
+    images: int = 10_000  # in one file, at most
+
+    def __post_init__(self) -> None:
         need_pyarrow("export=parquet")
-        self.images = images
 
     def write(self, folder: Path, split: str, n: int, samples: Iterator[Sample]) -> None:
         """See `Format`."""
         import pyarrow as pa  # an optional extra
         import pyarrow.parquet as pq
 
-        schema, files = self._schema(), _files(n, self.images)
+        schema, files = _schema(), math.ceil(n / self.images)
         for number in range(files):
             part = islice(samples, self.images)
             with pq.ParquetWriter(folder / f"{split}-{number:05d}-of-{files:05d}.parquet", schema) as file:
@@ -240,24 +210,20 @@ class Parquet(Format):
         image = {"bytes": sample.data, "path": sample.key + self.suffix}
         return {"image": image, "split": sample.row.split, **sample.about}
 
-    @staticmethod
-    def _schema() -> Any:
-        """Column types, and what `datasets` has to know to take the structs of `image` for images."""
-        import pyarrow as pa
 
-        image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-        texts = ("split", "source", "sha256", "group")
-        text, number, real = ({"dtype": name, "_type": "Value"} for name in ("string", "int64", "float64"))
-        # "Sequence" rather than the newer "List": every release of datasets reads it.
-        points = {"feature": {"feature": real, "_type": "Sequence"}, "_type": "Sequence"}
-        features = {"image": {"_type": "Image"}, **dict.fromkeys(texts, text), "copy": number, "landmarks": points}
-        columns = [("image", image), *((name, pa.string()) for name in texts), ("copy", pa.int64())]
-        columns.append(("landmarks", pa.list_(pa.list_(pa.float64()))))
-        return pa.schema(columns, metadata={"huggingface": json.dumps({"info": {"features": features}})})
+def _schema() -> Any:
+    """Column types, and what `datasets` has to know to take the structs of `image` for images."""
+    import pyarrow as pa
 
-
-def _files(n: int, at_most: int) -> int:
-    return -(-n // at_most)
+    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    texts = ("split", "source", "sha256", "group")
+    text, number, real = ({"dtype": name, "_type": "Value"} for name in ("string", "int64", "float64"))
+    # "Sequence" rather than the newer "List": every release of datasets reads it.
+    points = {"feature": {"feature": real, "_type": "Sequence"}, "_type": "Sequence"}
+    features = {"image": {"_type": "Image"}, **dict.fromkeys(texts, text), "copy": number, "landmarks": points}
+    columns = [("image", image), *((name, pa.string()) for name in texts), ("copy", pa.int64())]
+    columns.append(("landmarks", pa.list_(pa.list_(pa.float64()))))
+    return pa.schema(columns, metadata={"huggingface": json.dumps({"info": {"features": features}})})
 
 
 def _add(shard: tarfile.TarFile, name: str, data: bytes) -> None:

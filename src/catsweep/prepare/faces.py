@@ -47,7 +47,7 @@ class Face:
     """Detected face."""
 
     x: float  # centre of its box, pixels of the photo
-    y: float  # centre of its box, pixels of the photo
+    y: float
     side: float  # of the box, pixels of the photo
     angle: float  # of the photo when it was found, degrees, counter-clockwise
     weight: float  # margin in the last stage of the cascade; the sum, if both cascades found it
@@ -64,15 +64,12 @@ class Face:
         upright = self.side * np.array([[RIGHT - APART / 2, DOWN], [RIGHT + APART / 2, DOWN]])
         return np.asarray(upright @ _turn_by(self.angle) + np.array([self.x, self.y]))
 
-    def is_that(self, other: "Face") -> bool:
-        """Tell whether two boxes are of the same face."""
-        near = np.hypot(self.x - other.x, self.y - other.y) < CLOSE * self.side
-        return bool(near and 1 / ALIKE < self.side / other.side < ALIKE)
-
 
 def find(photo: Pixels) -> Face | None:
     """Detect the most certain face in a photo, uint8 (H, W, 3 or 4); None if there is none. Thread-safe. See `load`."""
-    grey, factor = _small_grey(photo)
+    height, width = photo.shape[:2]
+    grey = shrunk(np.asarray(cv2.cvtColor(on_white(photo), cv2.COLOR_RGB2GRAY), np.uint8), LONG)
+    across, down = width / grey.shape[1], height / grey.shape[0]
     found: list[Face] = []
     for step in UPRIGHT_STEPS:
         found = found or _search(grey, 0.0, step)
@@ -80,7 +77,7 @@ def find(photo: Pixels) -> Face | None:
     if not found:
         return None
     best = max(found, key=lambda face: face.weight)
-    return replace(best, x=best.x * factor[0], y=best.y * factor[1], side=best.side * factor[0])
+    return replace(best, x=best.x * across, y=best.y * down, side=best.side * across)
 
 
 def load() -> list["cv2.CascadeClassifier"]:
@@ -97,37 +94,30 @@ def load() -> list["cv2.CascadeClassifier"]:
     return classifiers
 
 
-class _Mine(threading.local):
-    """Classifiers of one thread; each holds the photo that it searches, so they cannot be shared."""
-
-    def __init__(self) -> None:
-        self.classifiers: list[cv2.CascadeClassifier] = []
+_local = threading.local()
 
 
-_mine = _Mine()
-
-
-def _small_grey(photo: Pixels) -> tuple[Pixels, tuple[float, float]]:
-    """Shrink a photo to grey for the search; return it and the pixels of the photo per pixel, across and down."""
-    height, width = photo.shape[:2]
-    small = shrunk(np.asarray(cv2.cvtColor(on_white(photo), cv2.COLOR_RGB2GRAY), np.uint8), LONG)
-    return small, (width / small.shape[1], height / small.shape[0])
+def _classifiers() -> list["cv2.CascadeClassifier"]:
+    """Return the classifiers of this thread; each holds the photo that it searches, so they cannot be shared."""
+    if not hasattr(_local, "classifiers"):
+        _local.classifiers = load()
+    classifiers: list[cv2.CascadeClassifier] = _local.classifiers
+    return classifiers
 
 
 def _search(grey: Pixels, angle: float, step: float) -> list[Face]:
     """Search a photo turned by an angle, with a first look at sizes by the factor `step` apart."""
     turned, back = _turn(grey, angle)
-    if not _mine.classifiers:
-        _mine.classifiers = load()
+    classifiers = _classifiers()
     least = round(LEAST * min(grey.shape))
-    looking = _mine.classifiers[:1] if angle else _mine.classifiers
+    looking = classifiers[:1] if angle else classifiers
     first = [box for classifier in looking for box in _boxes(classifier, turned, step, 0, least)]
     found = []
     for place in _apart(first):
         around, left, top = _around(turned, place)
         least, most = round(place.side / SIZES), round(place.side * SIZES)
         faces = []
-        for classifier in _mine.classifiers:
+        for classifier in classifiers:
             boxes = _boxes(classifier, around, CLOSE_STEP, NEIGHBOURS, least, most)
             faces.append([box.moved(back, left, top, angle) for box in boxes])
         found += _merged(*faces)
@@ -152,15 +142,10 @@ class _Box:
 def _boxes(
     classifier: "cv2.CascadeClassifier", grey: Pixels, step: float, neighbours: int, least: int, most: int = 0
 ) -> list[_Box]:
-    """Run a cascade over a grey image; the surest box first, for OpenCV's own order depends on its threads.
+    """Run a cascade over a grey image, at sizes by the factor `step` apart from `least` to `most` pixels (0: no limit).
 
-    Args:
-        classifier: of this thread.
-        grey: uint8 (H, W).
-        step: factor from one size to the next.
-        neighbours: finds in one place that make a box; 0: each is one.
-        least: smallest box, pixels.
-        most: largest box, pixels; 0: no limit.
+    So many `neighbours`, finds in one place, make a box; 0: each is one. The surest box comes first, for OpenCV's own
+    order depends on its threads.
     """
     boxes, _, weights = classifier.detectMultiScale3(
         grey, step, neighbours, minSize=(least, least), maxSize=(most, most), outputRejectLevels=True
@@ -192,9 +177,14 @@ def _around(grey: Pixels, place: _Box) -> tuple[Pixels, int, int]:
 
 def _merged(faces: list[Face], others: list[Face]) -> list[Face]:
     """Merge boxes of the same face into their mean, with the sum of their weights."""
+
+    def is_same(one: Face, other: Face) -> bool:
+        near = np.hypot(one.x - other.x, one.y - other.y) < CLOSE * one.side
+        return bool(near and 1 / ALIKE < one.side / other.side < ALIKE)
+
     merged, alone = [], list(others)
     for face in faces:
-        twin = next((other for other in alone if face.is_that(other)), None)
+        twin = next((other for other in alone if is_same(face, other)), None)
         if twin is not None:
             alone.remove(twin)
             x, y, side = ((a + b) / 2 for a, b in ((face.x, twin.x), (face.y, twin.y), (face.side, twin.side)))

@@ -1,7 +1,6 @@
-"""Image files of the stages: decode, encode, shrink, link and hash.
+"""Image files of the stages: decode, encode, shrink and link.
 
-Stages read only what an earlier stage wrote, so these functions trust their input; strangers' photos are decoded by
-`catsweep.data.decode`.
+These functions trust their input, which an earlier stage wrote; strangers' photos are decoded by `data.decode`.
 """
 
 import os
@@ -21,15 +20,13 @@ from steady.atomic import replacing
 THUMBNAIL = 96  # side, pixels
 
 Pixels = NDArray[np.uint8]
-Image = TypeVar("Image", Pixels, NDArray[np.floating[Any]])
+Floats = NDArray[np.floating[Any]]
+Points = NDArray[np.float64]  # shape (n, 2): x and y
+Image = TypeVar("Image", Pixels, Floats)
 
 
 def read_image(path: Path) -> Pixels:
-    """Read an image that a stage wrote: uint8, (H, W, 3) RGB or (H, W, 4) with transparency.
-
-    Raises:
-        DataError: the file is damaged.
-    """
+    """Read an image that a stage wrote, uint8 (H, W, 3) RGB or (H, W, 4); raises DataError if it is damaged."""
     data = path.read_bytes()
     image = None
     with suppress(ValueError, cv2.error):
@@ -84,12 +81,6 @@ def thumbnail(image: Pixels, side: int = THUMBNAIL) -> Pixels:
     small = np.asarray(cv2.resize(image, size, interpolation=how), np.uint8)
     square[top : top + size[1], left : left + size[0]] = on_white(small)
     return square
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file atomically: a reader sees the old one or the new one."""
-    with replacing(path) as unfinished:
-        unfinished.write_bytes(data)
 
 
 def hard_link(source: Path, target: Path) -> None:

@@ -1,17 +1,17 @@
 """Image matching for stage `duplicates`: perceptual hashes, keypoints and registration.
 
 - Hashes (`imagehash.phash`, 256 bits) and keypoints (SIFT: Lowe, IJCV 2004; RootSIFT: Arandjelović and Zisserman, CVPR
-  2012) propose pairs. Hashes of unrelated photos differ in about 128 bits, in less where all are alike, as are aligned
-  faces; all pairs are looked at, 50 million in a second. Keypoints find crops: each is sketched in 64 bits and
-  looked up in tables, so that the cost grows with the number of photos and not of pairs.
-- Pixels decide (`match`). Photos are laid on each other edge on edge (a resized copy) and keypoint on keypoint (a crop)
-  and refined (ECC: Evangelidis and Psarakis, PAMI 2008); then squares of 1/12 of the crop's side are correlated: light
-  and contrast do not matter, and a caption spoils only the squares that it covers.
+  2012) propose pairs. Hashes of unrelated photos differ in about 128 bits, in less where all are alike; all pairs are
+  compared, 50 million in a second. Keypoints find crops: each is hashed to 64 bits and looked up in tables, so that the
+  cost grows with the number of photos and not of pairs.
+- Pixels decide (`match`). Photos are aligned edge on edge (a resized copy) and keypoint on keypoint (a crop) and
+  refined (ECC: Evangelidis and Psarakis, PAMI 2008); then squares of 1/12 of the crop's side are correlated: light and
+  contrast do not matter, and a caption spoils only the squares that it covers.
 """
 
 import base64
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -48,8 +48,8 @@ class Hashes:
     def __len__(self) -> int:
         return len(self.plain)
 
-    def __getitem__(self, places: slice | Places) -> "Hashes":
-        return Hashes(self.plain[places], None if self.mirrored is None else self.mirrored[places])
+    def __getitem__(self, index: Any) -> "Hashes":
+        return Hashes(self.plain[index], None if self.mirrored is None else self.mirrored[index])
 
 
 def phash(image: NDArray[np.uint8]) -> tuple[str, str]:
@@ -61,29 +61,23 @@ def phash(image: NDArray[np.uint8]) -> tuple[str, str]:
 
 def distances(one: Hashes, other: Hashes) -> NDArray[np.uint16]:
     """Compute the distances of n photos from m others, or their mirror images if nearer; shape (n, m)."""
-    found = _differing(one.plain[:, None], other.plain[None])
-    if one.mirrored is not None and other.mirrored is not None:
-        # Both ways, for rounding makes them differ by a bit or two, and which photo comes first must not matter.
-        np.minimum(found, _differing(one.mirrored[:, None], other.plain[None]), out=found)
-        np.minimum(found, _differing(one.plain[:, None], other.mirrored[None]), out=found)
-    return found
+    return compared(one[:, None], other[None])[0]
 
 
 def compared(one: Hashes, other: Hashes) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
-    """Compute the distances of n photos from n others, and whether to their mirror images; shapes (n,)."""
+    """Compute the distances of photos from others in the same places, and whether to their mirror images; (n,) each."""
     plain = _differing(one.plain, other.plain)
     if one.mirrored is None or other.mirrored is None:
-        return plain, np.zeros(len(plain), bool)
+        return plain, np.zeros(plain.shape, bool)
+    # Both ways, for rounding makes them differ by a bit or two, and which photo comes first must not matter.
     flipped = np.minimum(_differing(one.mirrored, other.plain), _differing(one.plain, other.mirrored))
     return np.minimum(plain, flipped), flipped < plain
 
 
 def close_pairs(hashes: Hashes, limit: int) -> Iterator[Pairs]:
-    """Find all pairs at a distance of at most `limit`, on all cores.
+    """Find all pairs at a distance of at most `limit`, on all cores: places i < j, and their distances.
 
-    Yields:
-        For one block of photos against another: places i and j of the pairs, i < j, and their distances. A block's
-        pairs take less than 5 MB, however many photos there are and however alike.
+    Yields one block of photos against another at a time; its pairs take less than 5 MB.
     """
 
     def block(corner: tuple[int, int]) -> Pairs:
@@ -100,8 +94,8 @@ def close_pairs(hashes: Hashes, limit: int) -> Iterator[Pairs]:
 def chance_limit(hashes: Hashes, share: float, least: int, most: int) -> int:
     """Estimate the distance, from `least` to `most`, up to which at most `share` pairs per photo are close by chance.
 
-    Pairs of a photo and the mirror image of another are the decoys: as alike as any two photos of the set, but next to
-    never copies (Elias and Gygi, "Target-decoy search strategy", Nature Methods 2007).
+    Decoys are pairs of a photo and the mirror image of another: as alike as any two photos of the set, but hardly ever
+    copies (Elias and Gygi, "Target-decoy search strategy", Nature Methods 2007).
     """
     assert hashes.mirrored is not None
     mirrored = hashes.mirrored
@@ -118,18 +112,14 @@ def chance_limit(hashes: Hashes, share: float, least: int, most: int) -> int:
 
 
 def nearest_before(pairs: Iterable[Pairs], count: int) -> Pairs:
-    """Select the pairs of each photo with the nearest `count` before it, ordered by second photo, distance and first.
-
-    Memory is bounded by the answer and one block of pairs.
-    """
+    """Select the pairs of each photo with the nearest `count` before it, by second photo, distance and first."""
     best: Pairs = (np.zeros(0, np.intp), np.zeros(0, np.intp), np.zeros(0, np.uint16))
     for some in pairs:
         first, second = np.concatenate([best[0], some[0]]), np.concatenate([best[1], some[1]])
         distance = np.concatenate([best[2], some[2]])
         order = np.lexsort((first, distance, second))
         first, second, distance = first[order], second[order], distance[order]
-        begin = np.searchsorted(second, second, side="left")
-        near = np.arange(len(second)) - begin < count
+        near = np.arange(len(second)) - np.searchsorted(second, second, side="left") < count
         best = first[near], second[near], distance[near]
     return best
 
@@ -272,14 +262,11 @@ class Match:
     of_one: float = 0.0
     of_other: float = 0.0
 
-    def swapped(self) -> "Match":
-        """Swap the two photos."""
-        return replace(self, of_one=self.of_other, of_other=self.of_one)
-
 
 def match(one: View, other: View) -> Match:
     """Compare two photos, aligned in the way in which they agree most."""
-    best = _laid(one.grey, other.grey, _edge_on_edge(one.grey, other.grey), refine=True)
+    (height, width), (other_height, other_width) = one.grey.shape, other.grey.shape
+    best = _laid(one.grey, other.grey, _scaling(width / other_width, height / other_height), refine=True)
     if best.agreement < _SETTLED and one.points is not None and other.points is not None:
         matrix = estimate_similarity(one.points, other.points)
         if matrix is not None:
@@ -287,8 +274,8 @@ def match(one: View, other: View) -> Match:
     return best
 
 
-def _edge_on_edge(one: Pixels, other: Pixels) -> Matrix:
-    across, down = one.shape[1] / other.shape[1], one.shape[0] / other.shape[0]
+def _scaling(across: float, down: float) -> Matrix:
+    """Return the matrix, (2, 3), that scales pixels counted from the centre of the first."""
     return np.array([[across, 0, (across - 1) / 2], [0, down, (down - 1) / 2]])
 
 
@@ -299,7 +286,8 @@ def _laid(one: Pixels, other: Pixels, matrix: Matrix, refine: bool) -> Match:
         return Match()
     if area * other.size > one.size:
         inverse = np.linalg.inv(np.vstack([matrix, [0, 0, 1]]))[:2]
-        return _fitted(other, one, inverse, refine).swapped()
+        fits = _fitted(other, one, inverse, refine)
+        return Match(fits.agreement, fits.of_other, fits.of_one)
     return _fitted(one, other, matrix, refine)
 
 
@@ -308,8 +296,7 @@ def _fitted(large: Pixels, small: Pixels, matrix: Matrix, refine: bool) -> Match
     height, width = small.shape
     scale = _RASTER / max(height, width)
     size = max(_SQUARE, round(width * scale)), max(_SQUARE, round(height * scale))
-    across, down = width / size[0], height / size[1]
-    to_small = np.array([[across, 0, (across - 1) / 2], [0, down, (down - 1) / 2]])
+    to_small = _scaling(width / size[0], height / size[1])
     to_large = matrix @ np.vstack([to_small, [0, 0, 1]])
     # Of both only what the coarser one can show.
     finest = min(1.0, 1 / scale, float(np.sqrt(abs(np.linalg.det(to_large[:, :2])))))
@@ -334,16 +321,16 @@ def _coarse(image: Pixels, matrix: Matrix, finest: float) -> tuple[Pixels, Matri
         return image, matrix
     size = max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor))
     across, down = size[0] / image.shape[1], size[1] / image.shape[0]
-    moved = np.diag([across, down]) @ matrix + np.array([[0, 0, (across - 1) / 2], [0, 0, (down - 1) / 2]])
+    scaling = _scaling(across, down)
+    moved = scaling[:, :2] @ matrix + scaling * [0, 0, 1]
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8), moved
 
 
 def _refined(base: Pixels, image: Pixels, matrix: Matrix) -> Matrix:
     """Refine the matrix by ECC; return it as it is where that does not converge."""
     try:
-        begin = matrix.astype(np.float32)
-        _, better = cv2.findTransformECC(base, image, begin, cv2.MOTION_AFFINE, _REFINE)
-    except cv2.error:  # it does not converge, for the two have nothing in common
+        _, better = cv2.findTransformECC(base, image, matrix.astype(np.float32), cv2.MOTION_AFFINE, _REFINE)
+    except cv2.error:  # the two have nothing in common
         return matrix
     return np.asarray(better, np.float64)
 

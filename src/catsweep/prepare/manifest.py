@@ -1,7 +1,6 @@
-"""Manifest: the record of one image at one stage, and the tables of them.
+"""Manifest: the record of one image at one stage, and tables of records.
 
-Each stage reads the manifest of the stage before it and writes its own. `write_table` joins all of them for people, for
-a spreadsheet or a data frame, so that each image can be followed from the photo to the ready set.
+Each stage writes a manifest of its own. `write_table` joins those of all stages into one table for people.
 """
 
 import builtins
@@ -22,11 +21,11 @@ from numpy.typing import NDArray
 
 from catsweep.errors import ConfigError
 from steady.atomic import replacing
-from steady.links import why_not
 from steady.printing import escaped, readable_name, unescaped
+from steady.safe_paths import why_not
 
 if TYPE_CHECKING:
-    from catsweep.prepare.stage import Done
+    from catsweep.prepare.stage import StageOutput
 
 KEEP, DROP, UNDECIDED = "keep", "drop", ""  # what a person decided about a photo
 MANIFEST = "manifest.csv"
@@ -34,59 +33,36 @@ MANIFEST = "manifest.csv"
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Record of one image at one stage.
+    """Record of one image at one stage."""
 
-    Attributes:
-        stage: name of the stage.
-        id: unique among the photos, and the name of its files.
-        source: path in the folder or archive, with its suffix.
-        sha256: of the source file, hexadecimal; empty if it could not be read. Key of the decisions of stage `verify`.
-        group: photos of one group show the same scene and are never divided between the splits; empty: not known yet.
-        split: `train` or `val`; empty before stage `verify`.
-        kept: whether it goes on to the next stage.
-        reason: why it was left out, "kind: details"; empty if kept.
-        operation: done by the stage, one word or several, such as `zoom: landmarks`.
-        parameters: of that operation, for this image.
-        confidence: of the operation, 0 to 1; None if not defined.
-        doubts: for a person to look at, "kind: details" each; collected over the stages.
-        width: of the image of this stage, pixels; of a refused one, of the stage before.
-        height: likewise.
-        bytes: size of the source file.
-        landmarks: the nine points of `catsweep.data.landmarks`, shape (9, 2), pixels counted from the centre of the
-            first; None if unknown.
-        file: of this stage, relative to its folder; empty if there is none. Arrays hold many images in one file.
-        index: place in the file, if it is an array; else None.
-        digest: sha256 of the file, or of the image's own pixels in an array; hexadecimal.
-        mark: hash of what the image was made of (input, parameters and code); equal marks, equal images.
-    """
-
-    stage: str
-    id: str
-    source: str
-    sha256: str = ""
-    group: str = ""
-    split: str = ""
-    kept: bool = True
-    reason: str = ""
-    operation: str = ""
-    parameters: dict[str, Any] = field(default_factory=dict)
-    confidence: float | None = None
-    doubts: tuple[str, ...] = ()
-    width: int = 0
+    stage: str  # name of the stage
+    id: str  # unique among the photos; its files are named after it
+    source: str  # path in the folder or archive, with its suffix
+    sha256: str = ""  # of the source file; empty if it could not be read. Key of the decisions of stage `verify`
+    group: str = ""  # photos of one group show the same scene and are never divided between the splits
+    split: str = ""  # `train` or `val`; empty before stage `verify`
+    kept: bool = True  # whether it goes on to the next stage
+    reason: str = ""  # why it was left out, "kind: details"; empty if kept
+    operation: str = ""  # done by the stage, one word or several, such as `zoom: landmarks`
+    parameters: dict[str, Any] = field(default_factory=dict)  # of that operation, for this image
+    confidence: float | None = None  # of the operation, 0 to 1; None if not defined
+    doubts: tuple[str, ...] = ()  # for a person to look at, "kind: details" each; collected over the stages
+    width: int = 0  # of the image of this stage, pixels; of a refused one, of the stage before
     height: int = 0
-    bytes: int = 0
+    bytes: int = 0  # size of the source file
+    # Nine points (`catsweep.data.landmarks`), pixels counted from the centre of the first; None if unknown.
     landmarks: tuple[tuple[float, float], ...] | None = None
-    file: str = ""
-    index: int | None = None
-    digest: str = ""
-    mark: str = ""
+    file: str = ""  # relative to the stage's folder; empty if there is none. Arrays hold many images in one file
+    index: int | None = None  # place in the file, if it is an array
+    digest: str = ""  # sha256 of the file, or of the image's own pixels in an array
+    mark: str = ""  # hash of what the image was made of (input, parameters and code)
 
     def refuse(self, reason: str) -> "Record":
-        """Return the record of the same image, left out for a reason ("kind: details")."""
+        """Return the record with the image left out for a reason ("kind: details")."""
         return replace(self, kept=False, reason=reason)
 
     def doubt(self, *doubts: str) -> "Record":
-        """Return the record of the same image with more doubts."""
+        """Return the record with more doubts ("kind: details" each)."""
         return replace(self, doubts=(*self.doubts, *doubts))
 
     @property
@@ -105,15 +81,9 @@ class Record:
 
     @classmethod
     def from_json(cls, line: str) -> "Record":
-        """Parse a line of `to_json`.
-
-        Raises:
-            ValueError, KeyError, TypeError: it is none.
-        """
+        """Parse a line of `to_json`; raises ValueError, KeyError or TypeError if it is none."""
         raw = json.loads(line)
-        points = raw["landmarks"]
-        raw["landmarks"] = None if points is None else tuple((x, y) for x, y in points)
-        return cls(**{**raw, "doubts": tuple(raw["doubts"])})._named()
+        return cls(**{**raw, "doubts": tuple(raw["doubts"]), "landmarks": _pairs(raw["landmarks"])})._named()
 
     def _named(self) -> "Record":
         """Return self if id and file are safe file names; else raise ValueError."""
@@ -122,18 +92,24 @@ class Record:
         return self
 
 
+def _pairs(points: Any) -> tuple[tuple[float, float], ...] | None:
+    return None if points is None else tuple((x, y) for x, y in points)
+
+
+def kind_of(text: str) -> str:
+    """Return the kind of a reason or doubt, "kind: details"."""
+    return text.split(":", 1)[0]
+
+
 def rounded(points: NDArray[np.floating[Any]]) -> tuple[tuple[float, float], ...]:
     """Round landmarks to hundredths of a pixel, as records keep them."""
     return tuple((x, y) for x, y in np.round(np.asarray(points, np.float64), 2).tolist())
 
 
 def write_manifest(path: Path, records: Iterable[Record]) -> str:
-    """Write records as CSV (RFC 4180), atomically.
+    """Write records as CSV (RFC 4180), atomically; return `content_digest` of those that are kept.
 
     File names that are not UTF-8 keep their bytes; formulas are escaped (`steady.printing`).
-
-    Returns:
-        `content_digest` of the records that are kept.
     """
     state, lines = hashlib.sha256(), [",".join(_COLUMNS)]
     for record in records:
@@ -157,24 +133,22 @@ def content_digest(records: Iterable[Record]) -> str:
 def read_manifest(path: Path) -> Iterator[Record]:
     """Read records that `write_manifest` wrote.
 
-    Raises:
-        OSError, ValueError, KeyError, TypeError, csv.Error: there is no such file, or it is damaged.
+    Raises OSError, ValueError, KeyError, TypeError or csv.Error: there is no such file, or it is damaged.
     """
     with path.open("r", encoding="utf-8", errors="surrogateescape", newline="") as file:
         for row in csv.DictReader(file, strict=True):
             if None in row.values():
                 raise ValueError(f"a row of {path} is cut off")
             row = {name: unescaped(cell) for name, cell in row.items()}
-            points = json.loads(row["landmarks"] or "null")
             read: dict[str, Any] = {
                 "kept": row["kept"] == "1",
                 "parameters": json.loads(row["parameters"] or "{}"),
                 "confidence": float(row["confidence"]) if row["confidence"] else None,
                 "doubts": tuple(json.loads(row["doubts"] or "[]")),
-                "landmarks": None if points is None else tuple((x, y) for x, y in points),
+                "landmarks": _pairs(json.loads(row["landmarks"] or "null")),
                 "index": int(row["index"]) if row["index"] else None,
+                **{name: int(row[name]) for name in ("width", "height", "bytes")},
             }
-            read |= {name: int(row[name]) for name in ("width", "height", "bytes")}
             yield Record(**{**row, **read})._named()
 
 
@@ -196,41 +170,31 @@ _values = attrgetter(*_COLUMNS)
 _JSON = json.JSONEncoder(sort_keys=True).encode
 
 
-STEM = "manifest"
-
-
 def check_kind(kind: str) -> None:
     """Check that a kind of table can be written; raises ConfigError if it needs a package that is not installed."""
     if kind == "parquet":
         need_pyarrow("manifest=parquet")
 
 
-def write_table(root: Path, stages: "Sequence[Done]", kind: str) -> Path:
-    """Write the records of all stages into `manifest.csv` or `.parquet`, atomically; remove the other, stale kind.
+def write_table(root: Path, stages: "Sequence[StageOutput]", kind: str) -> Path:
+    """Write the records of all stages, in their order, into `manifest.csv` or `.parquet` in their folder, atomically.
 
-    Args:
-        root: folder of the stages.
-        stages: all of them, in their order.
-        kind: `csv` or `parquet`.
-
-    Returns:
-        The file.
+    The table of the other kind is removed.
     """
-    path = root / f"{STEM}.{kind}"
+    path = root / f"manifest.{kind}"
     with replacing(path) as unfinished:
-        _WRITERS[kind](unfinished, stages)
-    for other in _WRITERS.keys() - {kind}:
-        (root / f"{STEM}.{other}").unlink(missing_ok=True)
+        (_write_parquet if kind == "parquet" else _join_csv)(unfinished, stages)
+    path.with_suffix(".csv" if kind == "parquet" else ".parquet").unlink(missing_ok=True)
     return path
 
 
 def need_pyarrow(what: str) -> None:
-    """Raise ConfigError if pyarrow is missing; `what` asked for it, as on the command line."""
+    """Raise ConfigError if pyarrow is missing; `what`, on the command line, asked for it."""
     if find_spec("pyarrow") is None:
         raise ConfigError(f"{what} needs the package pyarrow, which is not installed: pip install pyarrow")
 
 
-def _join_csv(path: Path, stages: "Sequence[Done]") -> None:
+def _join_csv(path: Path, stages: "Sequence[StageOutput]") -> None:
     """Concatenate the stages' own manifests: to write 75,000 rows anew would take seconds."""
     with path.open("wb") as table:
         for number, stage in enumerate(stages):
@@ -241,30 +205,24 @@ def _join_csv(path: Path, stages: "Sequence[Done]") -> None:
                 shutil.copyfileobj(manifest, table)
 
 
-def _write_parquet(path: Path, stages: "Sequence[Done]") -> None:
+def _write_parquet(path: Path, stages: "Sequence[StageOutput]") -> None:
     import pyarrow as pa  # an optional extra
     import pyarrow.parquet as pq
 
-    def same(value: Any) -> Any:
-        return value
-
-    kinds: dict[Any, tuple[Any, Callable[[Any], Any]]] = {
+    kinds: dict[Any, tuple[Any, Callable[[Any], Any] | None]] = {  # column type and conversion
         str: (pa.string(), readable_name),
-        bool: (pa.bool_(), same),
-        int: (pa.int64(), same),
-        int | None: (pa.int64(), same),
-        float | None: (pa.float64(), same),
-        dict[str, Any]: (pa.string(), lambda value: json.dumps(value, sort_keys=True)),
+        bool: (pa.bool_(), None),
+        int: (pa.int64(), None),
+        int | None: (pa.int64(), None),
+        float | None: (pa.float64(), None),
+        dict[str, Any]: (pa.string(), _JSON),
         tuple[str, ...]: (pa.list_(pa.string()), lambda value: [readable_name(text) for text in value]),
-        tuple[tuple[float, float], ...] | None: (pa.list_(pa.list_(pa.float64())), same),
+        tuple[tuple[float, float], ...] | None: (pa.list_(pa.list_(pa.float64())), None),
     }
     records = [record for stage in stages for record in stage.records]
-    names = [column.name for column in fields(Record)]
     columns = []
-    for name in names:
-        kind, convert = kinds[get_type_hints(Record)[name]]
-        columns.append(pa.array([convert(getattr(record, name)) for record in records], type=kind))
-    pq.write_table(pa.table(columns, names=names), path)
-
-
-_WRITERS: dict[str, Callable[[Path, "Sequence[Done]"], None]] = {"csv": _join_csv, "parquet": _write_parquet}
+    for name, annotation in get_type_hints(Record).items():
+        kind, convert = kinds[annotation]
+        values: Iterable[Any] = (getattr(record, name) for record in records)
+        columns.append(pa.array(map(convert, values) if convert else values, type=kind))
+    pq.write_table(pa.table(columns, names=list(_COLUMNS)), path)

@@ -1,8 +1,7 @@
 """Pipeline: run the stages of a preparation in their order, each only if it has to, and publish the ready set.
 
-`python src/prepare.py` calls `run`. Stages and their order are `pipeline` in conf/prepare.yaml;
-`catsweep.prepare.stage_cache` makes, keeps and resumes each. `python src/train.py data=ready
-data.source=data/ready/NAME-64` trains on the result, whose array is a hard link to that of the last stage.
+Stages and their order are `pipeline` in conf/prepare.yaml; `catsweep.prepare.stage_cache` makes and resumes each. The
+array of the ready set is a hard link to that of the last stage.
 """
 
 import hashlib
@@ -10,25 +9,24 @@ import json
 import logging
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from catsweep.data.files import PASSED_OVER, say_passed_over, write_passed_over
-from catsweep.data.ready import IMAGES, ReadySet, Row, describe, nothing_left, open_or_fill, points_text
+from catsweep.data.ready import IMAGES, ReadySet, Row, format_points, no_photos_message, open_or_fill, write_metadata
 from catsweep.errors import ConfigError, DataError
 from catsweep.instantiation import instantiate
 from catsweep.prepare import exporters, manifest, preparation_report
 from catsweep.prepare.image_files import hard_link
 from catsweep.prepare.manifest import Record
-from catsweep.prepare.stage import Done, Stage
+from catsweep.prepare.stage import Stage, StageOutput
 from catsweep.prepare.stage_cache import NothingLeft, build, is_current, summary
 from catsweep.prepare.stages.original import Original
 from steady import places
-from steady.links import checked
+from steady.safe_paths import checked_name
 
 log = logging.getLogger(__name__)
 
@@ -37,9 +35,8 @@ def run(cfg: DictConfig) -> None:
     """Prepare the photos of a configuration (conf/prepare.yaml).
 
     Raises:
-        ConfigError: a stage or a format that does not exist, no source, or a name that is none.
-        DataError: the source cannot be read, nothing is left of it, or a stage is to come from the cache and is not
-            there.
+        ConfigError: a stage or a format does not exist, there is no source, or the name is none.
+        DataError: the source cannot be read, nothing is left of it, or a stage that may not run is not in the cache.
         PlaceError: `root` cannot be written.
     """
     form = exporters.choose(cfg.export, cfg.formats)
@@ -47,7 +44,7 @@ def run(cfg: DictConfig) -> None:
     # Not data.root, which is that of a run: this writes elsewhere.
     here = OmegaConf.create({"root": cfg.root, "data": {"source": cfg.data.source}})
     places.check(Path(cfg.root), here)
-    with places.told(here):
+    with places.translated_errors(here):
         _run(cfg, form)
 
 
@@ -55,23 +52,23 @@ def _run(cfg: DictConfig, form: exporters.Format | None) -> None:
     if "reader" not in cfg.data:
         raise ConfigError("data=ready is prepared already. Prepare photos: data=photos data.source=DIR.")
     reader = instantiate(cfg.data.reader)
-    name = checked(_slug(str(cfg.data.source or reader.name)) if cfg.name is None else str(cfg.name), "name")
-    checked(str(cfg.size), "size")
+    name = checked_name(_slug(str(cfg.data.source or reader.name)) if cfg.name is None else str(cfg.name), "name")
+    checked_name(str(cfg.size), "size")
     root = Path(cfg.root) / "stages" / name
     passed_over = reader.passed_over() if hasattr(reader, "passed_over") else {}
     if next(iter(reader.files), None) is None:
-        raise DataError(nothing_left(reader, Counter(), passed_over))
+        raise DataError(no_photos_message(reader, Counter(), passed_over))
     root.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(root / ".lock", timeout=0):
             original = instantiate(cfg.pipeline[0], _partial_=True)(reader.files)
             stages = [original, *(instantiate(node) for node in cfg.pipeline[1:])]
             write_passed_over(root / PASSED_OVER, passed_over)
-            done = make(stages, root, cfg.stages)
-            manifest.write_table(root, done, cfg.manifest)
-            if len(done) == sum(stage.active for stage in stages):
-                _finish(cfg, name, done, form, passed_over)
-            left = preparation_report.count_exclusions(done)
+            outputs = make(stages, root, cfg.stages)
+            manifest.write_table(root, outputs, cfg.manifest)
+            if len(outputs) == sum(stage.active for stage in stages):
+                _finish(cfg, name, outputs, form, passed_over)
+            left = preparation_report.count_exclusions(outputs)
             if left.few:  # last, where it cannot be overlooked
                 log.warning("%s", "\n".join(preparation_report.exclusion_lines(left)))
     except Timeout as error:
@@ -80,7 +77,7 @@ def _run(cfg: DictConfig, form: exporters.Format | None) -> None:
         ) from error
 
 
-def make(stages: Sequence[Stage], root: Path, chosen: Sequence[str] | None) -> list[Done]:
+def make(stages: Sequence[Stage], root: Path, chosen: Sequence[str] | None) -> list[StageOutput]:
     """Run the stages that have to run, and return them, up to the last chosen one or the one that waits for a person.
 
     Args:
@@ -92,33 +89,29 @@ def make(stages: Sequence[Stage], root: Path, chosen: Sequence[str] | None) -> l
     first = stages[0]
     assert isinstance(first, Original)
     inputs, content = first.inputs(), None
-    done: list[Done] = []
+    outputs: list[StageOutput] = []
     for number, stage in enumerate(stages[: last + 1]):
         if not stage.active:
             continue
         may_run = chosen is None or stage.name in chosen
-        if done and (word := stage.begin(root, done[-1], may_run)) is not None:
+        if outputs and (word := stage.begin(root, outputs[-1], may_run)) is not None:
             log.info("%s", word)
             break
         folder = root / f"{number}.{stage.folder}"
-        before = done[-1].folder if done else root
+        before = outputs[-1].folder if outputs else root
         if may_run:
             try:
-                done.append(build(stage, folder, before, inputs, content))
+                outputs.append(build(stage, folder, before, inputs, content))
             except NothingLeft as error:
-                raise DataError(" ".join([str(error), *_earlier(done)])) from error
+                before_it = (f"Before it, {summary(stage)}." for stage in outputs if stage.card["counts"]["refused"])
+                raise DataError(" ".join([str(error), *before_it])) from error
         else:
-            done.append(_cached(stage, folder, inputs, content))
-        log.info("%s", summary(done[-1]))
-        for note in done[-1].card["notes"]:
+            outputs.append(_cached(stage, folder, inputs, content))
+        log.info("%s", summary(outputs[-1]))
+        for note in outputs[-1].card["notes"]:
             log.info("%s: %s", stage.name, note)
-        inputs, content = done[-1].kept, done[-1].content
-    return done
-
-
-def _earlier(done: Sequence[Done]) -> list[str]:
-    """Tell what the stages before one that left nothing have left out, a sentence each."""
-    return [f"Before it, {summary(stage)}." for stage in done if stage.card["counts"]["refused"]]
+        inputs, content = outputs[-1].kept, outputs[-1].content
+    return outputs
 
 
 def _last(stages: Sequence[Stage], chosen: Sequence[str] | None) -> int:
@@ -131,36 +124,36 @@ def _last(stages: Sequence[Stage], chosen: Sequence[str] | None) -> int:
     return max(names.index(name) for name in chosen)
 
 
-def _cached(stage: Stage, folder: Path, inputs: tuple[Record, ...], content: str | None) -> Done:
-    done = Done.open(folder)
-    if done is None:
+def _cached(stage: Stage, folder: Path, inputs: tuple[Record, ...], content: str | None) -> StageOutput:
+    output = StageOutput.open(folder)
+    if output is None:
         raise DataError(f"Expected stage {stage.name} in {folder}, but it was never made. Add it to stages=[…].")
-    if not is_current(stage, done, inputs, content):
+    if not is_current(stage, output, inputs, content):
         raise DataError(
             f"Stage {stage.name} in {folder} was made of other images, or with other parameters, than it would be now. "
             "Add it to stages=[…], or give the parameters it was made with."
         )
-    return done
+    return output
 
 
 def _finish(
-    cfg: DictConfig, name: str, done: Sequence[Done], form: exporters.Format | None, passed_over: Mapping[str, str]
+    cfg: DictConfig, name: str, outputs: Sequence[StageOutput], form: exporters.Format | None, skipped: dict[str, str]
 ) -> None:
     """Write the ready set, its report, and loose files."""
-    ready = publish(done, Path(cfg.root) / "ready" / f"{name}-{cfg.size}", name)
-    page = preparation_report.write(done, ready, passed_over)
-    if passed_over:
-        log.info("%s; %s names them", say_passed_over(passed_over), PASSED_OVER)
+    ready = publish(outputs, Path(cfg.root) / "ready" / f"{name}-{cfg.size}", name)
+    page = preparation_report.write(outputs, ready, skipped)
+    if skipped:
+        log.info("%s; %s names them", say_passed_over(skipped), PASSED_OVER)
     log.info("Ready: %s", ready.path)
     log.info("What was done: %s", page)
     if ready.size % 2:
         log.warning("To train, %s", preparation_report.command(ready))
-    elif len({record.source for record in done[-1].kept}) > 1:
+    elif len({record.source for record in outputs[-1].kept}) > 1:
         log.info("Train on it: %s", preparation_report.command(ready))
     else:
         log.warning("1 photo is left, and training needs at least 2, to score what it makes. Add photos.")
     if form is not None:
-        folder = Path(cfg.root) / "loose" / f"{ready.path.name}-{checked(cfg.export, 'export')}"
+        folder = Path(cfg.root) / "loose" / f"{ready.path.name}-{checked_name(cfg.export, 'export')}"
         log.info("Loose files: %s", exporters.write(ready, folder, form))
 
 
@@ -173,60 +166,37 @@ def _slug(source: str) -> str:
 READY_FORMAT = 2  # raise when the files of a set would be written otherwise
 
 
-def publish(done: Sequence[Done], folder: Path, name: str) -> ReadySet:
-    """Make the ready set of a preparation, or open it if it is current.
+def publish(outputs: Sequence[StageOutput], folder: Path, name: str) -> ReadySet:
+    """Make the ready set of a preparation in `folder`, which is replaced as a whole, or open it if it is current.
 
-    Args:
-        done: all stages, in their order; the first has a record of every photo, the last all images in one array.
-        folder: of the set; replaced as a whole.
-        name: of the photos.
-
-    Raises:
-        OSError: it cannot be written.
+    The first of the stages has a record of every photo, the last all images in one array.
     """
-    stages = [{key: stage.card[key] for key in ("stage", "key", "parameters", "code")} for stage in done]
-    content = json.dumps([READY_FORMAT, name, stages], sort_keys=True)
-    key = hashlib.sha256(content.encode()).hexdigest()
-    size = done[-1].kept[0].width
-    card: dict[str, Any] = {"name": name, "size": size, "key": key, "parameters": {"stages": stages}}
+    stages = [{key: stage.card[key] for key in ("stage", "key", "parameters", "code")} for stage in outputs]
+    key = hashlib.sha256(json.dumps([READY_FORMAT, name, stages], sort_keys=True).encode()).hexdigest()
+    card = {"name": name, "size": outputs[-1].kept[0].width, "key": key, "parameters": {"stages": stages}}
 
     def fill(new: Path) -> None:
-        hard_link(done[-1].folder / IMAGES, new / IMAGES)
-        describe(new, list(rows(done)), card)
+        hard_link(outputs[-1].folder / IMAGES, new / IMAGES)
+        write_metadata(new, list(rows(outputs)), card)
 
     return open_or_fill(folder, key, fill)
 
 
-def rows(done: Sequence[Done]) -> Iterator[Row]:
+def rows(outputs: Sequence[StageOutput]) -> Iterator[Row]:
     """List what became of each photo, in their order: its images, or the reason why there are none."""
     became: dict[str, list[Record]] = defaultdict(list)
-    for stage in done[:-1]:
-        for record in stage.records:
-            if not record.kept:
-                became[record.source].append(record)
-    for record in done[-1].records:
+    refused = (record for stage in outputs[:-1] for record in stage.records if not record.kept)
+    for record in (*refused, *outputs[-1].records):
         became[record.source].append(record)
-    for photo in done[0].records:
+    for photo in outputs[0].records:
         # Of the photo, for what stage `original` has saved of it may be smaller.
         width, height = (int(photo.parameters.get(side, getattr(photo, side))) for side in ("width", "height"))
+        notes = "; ".join(photo.parameters.get("notes", ()))
         for record in became[photo.source]:
-            yield _row(record, width, height, "; ".join(photo.parameters.get("notes", ())))
-
-
-def _row(record: Record, width: int, height: int, notes: str) -> Row:
-    points = record.landmarks if record.kept else None
-    return Row(
-        index=record.index if record.kept else None,
-        source=record.source,
-        sha256=record.sha256,
-        group=record.group,
-        split=record.split if record.kept else "",
-        kept=record.kept,
-        reason=record.reason,
-        width=width,
-        height=height,
-        landmarks="" if points is None else points_text(points),
-        stage=record.stage,
-        copy=int(record.parameters.get("copy", 0)),
-        notes=notes,
-    )
+            points = record.landmarks if record.kept else None
+            yield Row(
+                index=record.index if record.kept else None, source=record.source, sha256=record.sha256,
+                group=record.group, split=record.split if record.kept else "", kept=record.kept, reason=record.reason,
+                width=width, height=height, landmarks="" if points is None else format_points(points),
+                stage=record.stage, copy=int(record.parameters.get("copy", 0)), notes=notes,
+            )  # fmt: skip

@@ -1,8 +1,8 @@
 """Preparation report: data/ready/<name>/report.html, one file that opens offline, on a phone and on paper.
 
 Shows how many images came through each stage, what was left out and why, with pictures, and what the ready set looks
-like. All pictures are in the file, and their number is limited, so that the report of 75,000 images is as small as that
-of 1,000. Equal stages and ready sets give equal bytes. What was left out is also told at the end of the log.
+like. The number of pictures is limited, so that the report of 75,000 images is as small as that of 1,000. Equal stages
+and ready sets give equal bytes.
 """
 
 import json
@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,9 +22,9 @@ from catsweep import templates
 from catsweep.data.files import say_passed_over
 from catsweep.data.ready import TRAIN, VAL, ReadySet, pick
 from catsweep.prepare.image_files import Pixels, read_image
-from catsweep.prepare.manifest import Record
+from catsweep.prepare.manifest import Record, kind_of
 from catsweep.prepare.report_images import Group, StageImages, data_uri, grouped
-from catsweep.prepare.stage import SHEET, Done
+from catsweep.prepare.stage import SHEET, StageOutput
 from catsweep.prepare.stage_cache import by_count
 from steady.atomic import write_text
 from steady.printing import readable_name
@@ -121,63 +122,22 @@ class Exclusions:
         return f"{self.used / max(1, self.found):.1%}".replace("%", " %")
 
 
-@dataclass(frozen=True)
-class Step:
-    """Counts of one stage, and what it left out, by kind of reason."""
+def write(outputs: Sequence[StageOutput], ready: ReadySet, passed_over: Mapping[str, str] | None = None) -> Path:
+    """Write the report of a ready set, which these stages made in this order, into its folder, atomically.
 
-    name: str
-    folder: str
-    into: int
-    records: int
-    kept: int
-    out: int
-    doubtful: int
-    parameters: str
-    sheet: str
-    notes: tuple[str, ...]
-    groups: tuple[Group, ...]
-
-
-@dataclass(frozen=True)
-class Split:
-    """Counts of one split."""
-
-    name: str
-    images: int
-    photos: int
-    groups: frozenset[str]
-
-
-def write(done: Sequence[Done], ready: ReadySet, passed_over: Mapping[str, str] | None = None) -> Path:
-    """Write the report of a ready set into its folder, atomically.
-
-    Args:
-        done: the stages that made it, in their order.
-        ready: the set.
-        passed_over: files that were not taken for photos, with the reason.
-
-    Returns:
-        The file.
+    `passed_over` holds files that were not taken for photos, with the reason.
     """
+    images = StageImages(outputs)
     environment = templates.environment(Path(__file__).parent)
     environment.filters["number"] = "{:,}".format
-    album = StageImages(done)
     html = environment.get_template(TEMPLATE).render(
-        ready=ready,
-        name=readable_name(str(ready.card["name"])),
-        command=command(ready),
-        steps=[_step(album, place) for place in range(len(done))],
-        left=count_exclusions(done),
-        doubts=_doubts(album),
-        doubted=len({record.source for stage in done for record in stage.records if record.doubts}),
-        journeys=_journeys(album),
-        charts=_charts(done, ready),
-        methods=_methods(done),
-        operations=_operations(done),
-        families=_families(ready),
-        passed_over=say_passed_over(passed_over or {}),
-        splits=[_split(ready, name) for name in (TRAIN, VAL)],
-    )
+        ready=ready, name=readable_name(str(ready.card["name"])), command=command(ready),
+        steps=[_step(images, place) for place in range(len(outputs))],
+        left=count_exclusions(outputs), doubts=_doubts(images), journeys=_journeys(images),
+        doubted=len({record.source for stage in outputs for record in stage.records if record.doubts}),
+        charts=_charts(outputs, ready), methods=_methods(outputs), operations=_operations(outputs),
+        families=_families(ready), passed_over=say_passed_over(passed_over or {}), splits=_splits(ready),
+    )  # fmt: skip
     path = ready.path / PAGE
     write_text(path, html)
     return path
@@ -192,117 +152,112 @@ def command(ready: ReadySet) -> str:
     return f"python src/train.py data=ready {shlex.quote(f'data.source={ready.path}')} data.size={ready.size}{depth}"
 
 
-def count_exclusions(done: Sequence[Done]) -> Exclusions:
+def count_exclusions(outputs: Sequence[StageOutput]) -> Exclusions:
     """Count the photos that stages, in their order, have left out."""
     keeping: dict[str, str] = {}
-    for stage in done:
+    for stage in outputs:
         keeping |= stage.card.get("keeping", {})
     counts = Counter(
-        (record.stage, kind) for stage in done for record in stage.records for kind in reason_kinds(record)
+        (record.stage, kind) for stage in outputs for record in stage.records for kind in reason_kinds(record)
     )
-    losses = [
-        Exclusion(stage, kind, number, _keeping(stage, kind, keeping)) for (stage, kind), number in counts.items()
-    ]
+    losses = []
+    for (name, kind), count in counts.items():
+        tolerated = shlex.quote(f"verification.tolerate=[near-duplicate,{kind}]") if name == "verify" else ""
+        losses.append(Exclusion(name, kind, count, keeping.get(kind, tolerated)))
     losses.sort(key=lambda loss: (-loss.count, loss.kind, loss.stage))
-    found = sum(not set(NO_PHOTOS) & set(reason_kinds(record)) for record in done[0].records)
-    return Exclusions(found, len({record.source for record in done[-1].kept}), tuple(losses))
+    found = sum(not set(NO_PHOTOS) & set(reason_kinds(record)) for record in outputs[0].records)
+    return Exclusions(found, len({record.source for record in outputs[-1].kept}), tuple(losses))
 
 
 def reason_kinds(record: Record) -> list[str]:
     """List the kinds of reasons why an image was left out: none if kept, several if for its doubts."""
     if record.kept:
         return []
-    kind = record.reason.split(":", 1)[0]
+    kind = kind_of(record.reason)
     if kind != DOUBT:
         return [kind]
     doubts = (doubt for doubt in record.doubts if doubt in record.reason)  # the others are tolerated
-    return list(dict.fromkeys(doubt.split(":", 1)[0] for doubt in doubts)) or [kind]
+    return list(dict.fromkeys(map(kind_of, doubts))) or [kind]
 
 
 def exclusion_lines(left: Exclusions) -> list[str]:
     """Format the warning at the end of the log that few photos are left."""
-    losses = [loss for loss in left.losses if loss.kind not in NO_PHOTOS]
-    width = max((len(f"{loss.count:,}") for loss in losses), default=0)
-    name = max((len(f"{loss.stage}: {loss.kind}") for loss in losses), default=0)
-    table = [
-        f"  {loss.count:>{width},}  {f'{loss.stage}: {loss.kind}':<{name}}  {loss.keeping or 'nothing'}"
-        for loss in losses
-    ]
+    losses = [(loss, f"{loss.stage}: {loss.kind}") for loss in left.losses if loss.kind not in NO_PHOTOS]
+    width = max((len(f"{loss.count:,}") for loss, _ in losses), default=0)
+    longest = max((len(name) for _, name in losses), default=0)
     verb = "IS" if left.used == 1 else "ARE"
     return [
         f"ONLY {left.used:,} OF {left.found:,} PHOTOS ({left.share}) {verb} LEFT. "
         "Why the rest went, and what keeps it:",
-        *table,
+        *(f"  {loss.count:>{width},}  {name:<{longest}}  {loss.keeping or 'nothing'}" for loss, name in losses),
         "A photo in doubt may have several doubts. To look at them: verify=serve.",
     ]
 
 
-def _keeping(stage: str, kind: str, keeping: Mapping[str, str]) -> str:
-    if (word := keeping.get(kind)) is not None:
-        return word
-    return shlex.quote(f"verification.tolerate=[near-duplicate,{kind}]") if stage == "verify" else ""
-
-
-def _step(album: StageImages, place: int) -> Step:
-    stage = album.done[place]
+def _step(images: StageImages, place: int) -> dict[str, Any]:
+    """Count what came through a stage, and group what it left out by kind of reason."""
+    stage = images.outputs[place]
     refused = [(record.reason, record) for record in stage.records if not record.kept]
-    kept, sheet = len(stage.kept), stage.folder / SHEET
-    return Step(
-        name=str(stage.card["stage"]),
-        folder=stage.folder.name,
-        into=len(album.done[place - 1].kept) if place else len(stage.records),
-        records=len(stage.records),
-        kept=kept,
-        out=len(refused),
-        doubtful=int(stage.card["counts"]["doubtful"]),
-        parameters=json.dumps(stage.card["parameters"], indent=1, sort_keys=True),
-        sheet=data_uri(read_image(sheet), WIDE, quality=70) if sheet.is_file() else "",
-        notes=tuple(stage.card["notes"]),
-        groups=grouped(refused, lambda record, said: album.picture(place, record, said, out=True)),
-    )
+    sheet = stage.folder / SHEET
+    return {
+        "name": stage.card["stage"],
+        "folder": stage.folder.name,
+        "into": len(images.outputs[place - 1].kept if place else stage.records),
+        "records": len(stage.records),
+        "kept": len(stage.kept),
+        "out": len(refused),
+        "doubtful": stage.card["counts"]["doubtful"],
+        "parameters": json.dumps(stage.card["parameters"], indent=1, sort_keys=True),
+        "sheet": data_uri(read_image(sheet), WIDE, quality=70) if sheet.is_file() else "",
+        "notes": stage.card["notes"],
+        "groups": grouped(refused, lambda record, said: images.picture(place, record, said, out=True)),
+    }
 
 
-def _doubts(album: StageImages) -> tuple[Group, ...]:
+def _doubts(images: StageImages) -> tuple[Group, ...]:
     """Group all doubts, each with the image of the stage where it first came up."""
-    ready = {record.source for record in album.done[-1].kept}
+    ready = {record.source for record in images.outputs[-1].kept}
     first: dict[tuple[str, str], tuple[int, Record]] = {}
-    for place, stage in enumerate(album.done):
+    for place, stage in enumerate(images.outputs):
         for record in stage.records:
             for doubt in record.doubts:
                 first.setdefault((record.source, doubt), (place, record))
     items = [(doubt, found) for (_, doubt), found in first.items()]
-    return grouped(items, lambda found, said: album.picture(*found, said, out=found[1].source not in ready))
+    return grouped(items, lambda found, said: images.picture(*found, said, out=found[1].source not in ready))
 
 
-def _journeys(album: StageImages) -> dict[str, list[str]]:
+def _journeys(images: StageImages) -> dict[str, list[str]]:
     """Show some photos at every stage that changed one of them: images by name of stage."""
-    photos = [record for record in album.done[-1].kept if "copy" not in record.parameters]
+    photos = [record for record in images.outputs[-1].kept if "copy" not in record.parameters]
     chosen = [photos[place].id for place in pick(len(photos), FOLLOWED)]
     shown: dict[str, list[str]] = {}
-    for place, stage in enumerate(album.done):
-        images = [data_uri(album.image(place, identity)) for identity in chosen]
-        if images not in shown.values():
-            shown[str(stage.card["stage"])] = images
+    for place, stage in enumerate(images.outputs):
+        row = [data_uri(images.image(place, identity)) for identity in chosen]
+        if row not in shown.values():
+            shown[str(stage.card["stage"])] = row
     return shown
 
 
-def _charts(done: Sequence[Done], ready: ReadySet) -> list[Chart]:
-    photos = [row for row in ready.rows if row.copy == 0 and row.width]
-    zoomed = [record for stage in done if stage.card["stage"] == "zoom" for record in stage.kept]
-    sides = [min(row.width, row.height) for row in photos]
-    tilts, enlargements = head_tilts(zoomed), face_enlargements(zoomed)
-    charts = []
-    if sides:
-        charts.append(Chart(histogram("Size of the photos", sides, " px"), "photo", "the shorter side"))
-    if enlargements:
-        about = "how many times a face is enlarged by stage zoom; below 1 it is shrunk"
-        charts.append(Chart(histogram("Enlargement", enlargements), "photo", about))
-    if tilts:
-        charts.append(Chart(histogram("Tilt of the head", tilts, "°"), "photo", "clockwise; 0 is upright"))
+def _kept(outputs: Sequence[StageOutput], name: str) -> list[Record]:
+    """List the records that a stage, if it is there, has kept."""
+    return [record for stage in outputs if stage.card["stage"] == name for record in stage.kept]
+
+
+def _charts(outputs: Sequence[StageOutput], ready: ReadySet) -> list[Chart]:
+    sides = [min(row.width, row.height) for row in ready.rows if row.copy == 0 and row.width]
+    zoomed = _kept(outputs, "zoom")
+    enlargement = "how many times a face is enlarged by stage zoom; below 1 it is shrunk"
+    measures: list[tuple[str, list[Any], str, str]] = [
+        ("Size of the photos", sides, " px", "the shorter side"),
+        ("Enlargement", face_enlargements(zoomed), "", enlargement),
+        ("Tilt of the head", head_tilts(zoomed), "°", "clockwise; 0 is upright"),
+    ]
     black, plain = "mean of an image; 0 is black, 255 white", "how much neighbouring pixels differ"
-    charts.append(_measured(ready, "Brightness", black, brightness, (0, 255)))
-    charts.append(_measured(ready, "Sharpness", plain, sharpness, None))
-    return charts
+    return [
+        *(Chart(histogram(title, values, unit), "photo", about) for title, values, unit, about in measures if values),
+        _measured(ready, "Brightness", black, brightness, (0, 255)),
+        _measured(ready, "Sharpness", plain, sharpness, None),
+    ]
 
 
 def _measured(
@@ -317,16 +272,15 @@ def _measured(
     return Chart(histogram(title, values, bounds=bounds), "image", about, tuple(least), tuple(most))
 
 
-def _methods(done: Sequence[Done]) -> tuple[Share, ...]:
+def _methods(outputs: Sequence[StageOutput]) -> tuple[Share, ...]:
     """Count the faces by the method that found them."""
-    found = [method_of(record) for stage in done if stage.card["stage"] == "zoom" for record in stage.kept]
+    found = [method_of(record) for record in _kept(outputs, "zoom")]
     return shares(Counter(found), len(found))
 
 
-def _operations(done: Sequence[Done]) -> tuple[Share, ...]:
+def _operations(outputs: Sequence[StageOutput]) -> tuple[Share, ...]:
     """Count the copies by operation."""
-    stages = [stage for stage in done if stage.card["stage"] == "augment"]
-    made = [record.operation.split() for stage in stages for record in stage.kept if "copy" in record.parameters]
+    made = [record.operation.split() for record in _kept(outputs, "augment") if "copy" in record.parameters]
     return shares(Counter(word for words in made for word in words), len(made))
 
 
@@ -341,9 +295,13 @@ def _families(ready: ReadySet) -> list[list[str]]:
     return [[data_uri(ready.images[family[place]], SMALL) for place in pick(len(family), MEMBERS)] for family in chosen]
 
 
-def _split(ready: ReadySet, name: str) -> Split:
-    rows = [row for row in ready.rows if row.kept and row.split == name]
-    return Split(name, len(rows), len({row.source for row in rows}), frozenset(row.group for row in rows))
+def _splits(ready: ReadySet) -> list[dict[str, Any]]:
+    splits = []
+    for name in (TRAIN, VAL):
+        rows = [row for row in ready.rows if row.kept and row.split == name]
+        photos, groups = {row.source for row in rows}, {row.group for row in rows}
+        splits.append({"name": name, "images": len(rows), "photos": len(photos), "groups": groups})
+    return splits
 
 
 def brightness(image: NDArray[np.uint8]) -> float:
@@ -356,18 +314,14 @@ def sharpness(image: NDArray[np.uint8]) -> float:
 
     Source: Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy", ICPR 2000, who take the variance.
     """
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    return float(cv2.Laplacian(grey, cv2.CV_64F).std())
+    return float(cv2.Laplacian(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.CV_64F).std())
 
 
 def head_tilts(records: Iterable[Record]) -> list[float]:
     """Compute the tilt of faces in their photos, degrees, clockwise, from records of stage `zoom` that have a face."""
-    found = []
-    for record in records:
-        matrix = record.parameters.get("matrix")
-        if matrix is not None and method_of(record) != "centre":
-            found.append(-math.degrees(math.atan2(matrix[1][0], matrix[0][0])))
-    return found
+    faces = (record for record in records if method_of(record) != "centre")
+    matrices = (record.parameters["matrix"] for record in faces if "matrix" in record.parameters)
+    return [-math.degrees(math.atan2(matrix[1][0], matrix[0][0])) for matrix in matrices]
 
 
 def face_enlargements(records: Iterable[Record]) -> list[float]:
@@ -381,36 +335,30 @@ def method_of(record: Record) -> str:
 
 
 def histogram(title: str, values: ArrayLike, unit: str = "", bounds: tuple[float, float] | None = None) -> Histogram:
-    """Count values into bins with round edges.
+    """Count values, finite and at least one, into bins with round edges.
 
-    Args:
-        title: of the chart.
-        values: at least one, finite.
-        unit: of the values, with its space if it has one: " px", "x".
-        bounds: of the axis; else as far as all but 1 % of the values reach. What lies outside is counted at its end.
+    The axis has the `bounds`, else it reaches as far as all but 1 % of the values; what lies outside is counted at its
+    end. `unit` comes with its space if it has one: " px", "x".
     """
     data = np.asarray(values, dtype=np.float64)
     low, high = bounds or (float(np.quantile(data, 0.005)), float(np.quantile(data, 0.995)))
     step = _bin_width(high - low)
-    first, last = math.floor(low / step), math.ceil(high / step)
-    last = max(last, first + 1)
+    first = math.floor(low / step)
+    last = max(math.ceil(high / step), first + 1)
     places = np.clip(np.floor(data / step).astype(np.int64), first, last - 1) - first
     counts = np.bincount(places, minlength=last - first)
     top, wide = int(counts.max()), WIDTH / (last - first)
-    bars = tuple(
-        Bar(
-            x=round(number * wide + GAP / 2, 2),
-            y=round(HEIGHT - HEIGHT * count / top, 2),
-            width=round(wide - GAP, 2),
-            height=round(HEIGHT * count / top, 2),
-            title=f"{_plain((first + number) * step)} to {_plain((first + number + 1) * step)}{unit}: {count:,}",
-        )
-        for number, count in enumerate(counts.tolist())
-        if count
-    )
-    middle, few, most = (_plain(float(_rounded(np.quantile(data, share)))) for share in (0.5, 0.05, 0.95))
+    bars = []
+    for number, count in enumerate(counts.tolist()):
+        if count:
+            start, end = (_plain((first + edge) * step) for edge in (number, number + 1))
+            tall, tooltip = HEIGHT * count / top, f"{start} to {end}{unit}: {count:,}"
+            place = number * wide + GAP / 2
+            x, y, width, height = (round(size, 2) for size in (place, HEIGHT - tall, wide - GAP, tall))
+            bars.append(Bar(x, y, width, height, tooltip))
+    middle, few, most = (_plain(float(f"{np.quantile(data, share):.3g}")) for share in (0.5, 0.05, 0.95))
     note = f"median {middle}{unit}; 5 % are below {few}, 5 % above {most}"
-    return Histogram(title, note, bars, _ticks(first, last, step), top)
+    return Histogram(title, note, tuple(bars), _ticks(first, last, step), top)
 
 
 def shares(counts: Mapping[str, int], total: int) -> tuple[Share, ...]:
@@ -429,13 +377,8 @@ def _bin_width(span: float) -> float:
 def _ticks(first: int, last: int, step: float) -> tuple[tuple[float, str], ...]:
     """Place four to seven round numbers along the axis."""
     every = next(n for n in (1, 2, 5, 10, 20, 50) if (last - first) / n <= 6)
-    marks: Sequence[int] = range(math.ceil(first / every) * every, last + 1, every)
+    marks = range(math.ceil(first / every) * every, last + 1, every)
     return tuple((round((mark - first) / (last - first) * WIDTH, 2), _plain(mark * step)) for mark in marks)
-
-
-def _rounded(value: float) -> float:
-    """Round to three significant digits."""
-    return float(f"{value:.3g}")
 
 
 def _plain(value: float) -> str:

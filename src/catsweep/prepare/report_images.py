@@ -10,8 +10,8 @@ import simplejpeg
 
 from catsweep.data.ready import pick
 from catsweep.prepare.image_files import Pixels, on_white, read_image, shrunk
-from catsweep.prepare.manifest import Record
-from catsweep.prepare.stage import Done
+from catsweep.prepare.manifest import Record, kind_of
+from catsweep.prepare.stage import StageOutput
 from steady.printing import readable_name
 
 SHOWN = 12  # pictures of one kind
@@ -44,26 +44,22 @@ class Group:
 class StageImages:
     """Reader of the images of all stages, in their order."""
 
-    def __init__(self, done: Sequence[Done]) -> None:
-        self.done = done
-        self._kept = [{record.id: record for record in stage.kept} for stage in done]
+    def __init__(self, outputs: Sequence[StageOutput]) -> None:
+        self.outputs = outputs
+        self._kept = [{record.id: record for record in stage.kept} for stage in outputs]
 
     def image(self, place: int, identity: str) -> Pixels | None:
         """Read the image, uint8 (H, W, 3 or 4), that stage number `place` has kept; None if there is none."""
         record = self._kept[place].get(identity) if place >= 0 else None
         if record is None:
             return None
-        path = self.done[place].folder / record.file
+        path = self.outputs[place].folder / record.file
         return read_image(path) if record.index is None else np.load(path, mmap_mode="r")[record.index]
 
     def picture(self, place: int, record: Record, said: str, out: bool) -> Picture:
-        """Make the picture of a record: the image of stage number `place` or, if it was refused, the one before.
+        """Make the picture of a record of stage number `place`: its image or, if it was refused, the one before.
 
-        Args:
-            place: of the stage.
-            record: of that stage.
-            said: remark, "kind: details".
-            out: see `Picture`.
+        `said` is a remark, "kind: details"; for `out` see `Picture`.
         """
         image = self.image(place if record.kept else place - 1, record.id)
         other = self.image(place - 1, str(record.parameters.get("of", "")))  # see stage `duplicates`
@@ -72,15 +68,10 @@ class StageImages:
 
 
 def grouped(items: Sequence[tuple[str, Item]], show: Callable[[Item, str], Picture]) -> tuple[Group, ...]:
-    """Group items by kind of remark, the most frequent kind first.
-
-    Args:
-        items: remark, "kind: details", and item.
-        show: makes a picture of an item and its remark; called for `SHOWN` of a kind.
-    """
+    """Group pairs of a remark, "kind: details", and an item by kind, the most frequent first; show `SHOWN` of each."""
     kinds: dict[str, list[tuple[str, Item]]] = {}
     for said, item in items:
-        kinds.setdefault(said.split(":", 1)[0], []).append((said, item))
+        kinds.setdefault(kind_of(said), []).append((said, item))
     order = sorted(kinds.items(), key=lambda pair: (-len(pair[1]), pair[0]))
     if len(order) > KINDS:
         rare = [one for _, group in order[KINDS - 1 :] for one in group]

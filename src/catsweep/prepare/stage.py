@@ -1,4 +1,4 @@
-"""Stage interface: the base class of stages, their complete folders (`Done`) and unfinished ones (`Build`).
+"""Stage interface: `Stage`, the base class; `StageBuilder`, an unfinished folder; `StageOutput`, a complete one.
 
 A stage turns the records and files of the stage before it into its own, in a folder that
 `catsweep.prepare.stage_cache` creates, keeps and resumes:
@@ -16,7 +16,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, TextIO
 
@@ -25,9 +25,10 @@ import numpy as np
 from catsweep.data.files import recorded_digest
 from catsweep.data.ready import contact_sheet, pick
 from catsweep.data.threads import in_order, watched
-from catsweep.prepare.image_files import Pixels, encode, hard_link, read_image, thumbnail, write_whole
+from catsweep.prepare.image_files import Pixels, encode, hard_link, read_image, thumbnail
 from catsweep.prepare.manifest import MANIFEST, Record, read_manifest
 from catsweep.records import file_digest
+from steady.atomic import replacing
 
 CARD, SHEET, JOURNAL = "card.json", "contact_sheet.png", "journal.jsonl"
 # Code that all stages use.
@@ -37,27 +38,19 @@ Work = Callable[[Record], tuple[Record, Pixels | None]]
 
 
 class Stage(ABC):
-    """Base class of one step from photos to a ready set.
+    """Base class of one step from photos to a ready set."""
 
-    Attributes:
-        name: on the command line, `stages=[NAME]`.
-        folder: name of its folder, after its place in the order.
-        code: files in `catsweep` whose text decides the outcome, besides `CORE`.
-        remedy: advice if it leaves no image.
-        keeping: by kind of reason or doubt (the text before its colon), what to add to the command to keep such
-            images. Other kinds cannot be kept, or are left to stage `verify`.
-        active: whether it has anything to do.
-    """
-
-    name: ClassVar[str]
-    folder: ClassVar[str]
-    code: ClassVar[tuple[str, ...]]
-    remedy: ClassVar[str] = "Loosen its parameters."
+    name: ClassVar[str]  # on the command line, `stages=[NAME]`
+    folder: ClassVar[str]  # name of its folder, after its place in the order
+    code: ClassVar[tuple[str, ...]]  # files in `catsweep` whose text decides the outcome, besides `CORE`
+    remedy: ClassVar[str] = "Loosen its parameters."  # advice if it leaves no image
+    # By kind of reason or doubt (the text before its colon), what to add to the command to keep such images. Other
+    # kinds cannot be kept, or are left to stage `verify`.
     keeping: ClassVar[Mapping[str, str]] = {}
-    active: bool = True
+    active: bool = True  # whether it has anything to do
 
-    def begin(self, root: Path, before: "Done", may_run: bool = True) -> str | None:
-        """Prepare to run, for example by asking a person. Called before it is decided whether the stage has to run.
+    def begin(self, root: Path, before: "StageOutput", may_run: bool = True) -> str | None:
+        """Prepare to run, for example by asking a person; called before it is decided whether the stage has to run.
 
         Args:
             root: folder of the stages.
@@ -69,24 +62,27 @@ class Stage(ABC):
         """
         return None
 
-    @abstractmethod
     def parameters(self) -> dict[str, Any]:
-        """Return all that decides the outcome besides input and code, as JSON."""
+        """Return all that decides the outcome besides input and code, as JSON: what a dataclass is made with."""
+        # A stage that is no dataclass has to say it itself: of others, `fields` raises TypeError.
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.init}  # type: ignore[arg-type]
 
     @abstractmethod
-    def run(self, build: "Build") -> Iterable[Record]:
+    def run(self, build: "StageBuilder") -> Iterable[Record]:
         """Make the images in `build.folder`; yield one or several records for each input, in their order."""
 
     def notes(self, records: Sequence[Record]) -> list[str]:
         """Return remarks about the whole set, for the log and the report; a line each."""
         return []
 
-    def sheet(self, build: "Build", records: Sequence[Record]) -> Pixels | None:
+    def sheet(self, build: "StageBuilder", records: Sequence[Record]) -> Pixels | None:
         """Draw the contact sheet of the kept images; None if there are none."""
         kept = [record for record in records if record.kept]
-        chosen = [kept[place] for place in pick(len(kept))] if kept else []
-        thumbnails = [thumbnail(read_image(build.folder / record.file)) for record in chosen]
-        return contact_sheet(np.stack(thumbnails)) if thumbnails else None
+        if not kept:
+            return None
+        return contact_sheet(
+            np.stack([thumbnail(read_image(build.folder / kept[place].file)) for place in pick(len(kept))])
+        )
 
     def method(self) -> dict[str, Any]:
         """Return what decides the outcome besides the input: name, parameters and a digest of the code."""
@@ -94,7 +90,7 @@ class Stage(ABC):
 
 
 @dataclass(frozen=True)
-class Done:
+class StageOutput:
     """Complete stage: its folder, records and card."""
 
     folder: Path
@@ -112,14 +108,15 @@ class Done:
         return tuple(record for record in self.records if record.kept)
 
     @classmethod
-    def open(cls, folder: Path) -> "Done | None":
+    def open(cls, folder: Path) -> "StageOutput | None":
         """Open a complete stage; None if there is none, or a damaged one."""
-        done = cls.read(folder)
-        whole = done is not None and all((folder / file).is_file() for file in {record.file for record in done.kept})
-        return done if whole else None
+        output = cls.read(folder)
+        if output is None or not all((folder / file).is_file() for file in {record.file for record in output.kept}):
+            return None
+        return output
 
     @classmethod
-    def read(cls, folder: Path) -> "Done | None":
+    def read(cls, folder: Path) -> "StageOutput | None":
         """Read records and card, though image files may be missing; None if there are none, or damaged."""
         with suppress(OSError, ValueError, KeyError, TypeError, csv.Error):
             card = json.loads((folder / CARD).read_text(encoding="utf-8"))
@@ -129,19 +126,12 @@ class Done:
 
 
 @dataclass
-class Build:
-    """Unfinished stage: its folder, its inputs, and the images that earlier builds have finished.
-
-    Attributes:
-        stage: being made.
-        folder: of its files; renamed when complete.
-        before: folder of the stage before, with the files of `inputs`.
-        inputs: records that the stage starts from.
-    """
+class StageBuilder:
+    """Unfinished stage: its folder, its inputs, and the images that earlier builds have finished."""
 
     stage: Stage
-    folder: Path
-    before: Path
+    folder: Path  # of its files; renamed when complete
+    before: Path  # folder of the stage before, with the files of `inputs`
     inputs: tuple[Record, ...]
     _known: dict[str, tuple[Path, Record]] = field(default_factory=dict)  # by mark: folder and record
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -151,53 +141,36 @@ class Build:
         """Read the image of an input: uint8, (H, W, 3) RGB or (H, W, 4) with transparency."""
         return read_image(self.before / record.file)
 
-    def each(
-        self,
-        work: Work,
-        suffix: str = ".png",
-        inputs: Sequence[Record] | None = None,
-        method: Mapping[str, Any] | None = None,
-    ) -> Iterator[Record]:
-        """Apply a function to each image, on all cores, and write the results.
+    def each(self, work: Work, suffix: str = ".png", method: Mapping[str, Any] | None = None) -> Iterator[Record]:
+        """Apply a function to each input, on all cores, and write the results; yield the records in the same order.
+
+        A record that is taken over from an earlier build is as the stage left it then: what a stage adds after it has
+        seen all images has to be set anew in every record.
 
         Args:
             work: maps a record to the next one and its image, uint8 (H, W, 3 or 4). None instead of an image: the
                 file goes on as it is. Nothing is written for a record that is not kept.
             suffix: of the files, `.png` or `.jpg`.
-            inputs: instead of `self.inputs`.
             method: what decides `work`, if that is less than `Stage.method`.
-
-        Yields:
-            The records, in the order of the inputs. A record that is taken over from an earlier build is as the stage
-            left it then: what a stage adds after it has seen all images has to be set anew in every record.
         """
-        inputs = self.inputs if inputs is None else inputs
         decides = json.dumps(self.stage.method() if method is None else method, sort_keys=True).encode()
 
         def one(record: Record) -> Record:
             mark = hashlib.sha256(decides + b"\n" + record.content()).hexdigest()
-            if (known := self._reuse(mark)) is not None:
-                return known
-            return self._note(*work(record), mark, suffix)
+            return self._reuse(mark) or self._save(*work(record), mark, suffix)
 
-        yield from watched(in_order(one, inputs), len(inputs), self.stage.name)
+        yield from watched(in_order(one, self.inputs), len(self.inputs), self.stage.name)
 
     def again(self, work: Work, records: Mapping[str, Record], suffix: str = ".png") -> Iterator[Record]:
-        """Replace some images that `each` has made, where knowledge of all of them asks for it; on all cores.
+        """Replace images that `each` has made, given by id, where knowledge of all of them asks for it; on all cores.
 
-        Args:
-            work: see `each`; called with the input.
-            records: made by `each` of the inputs in question, by their id.
-            suffix: see `each`.
-
-        Yields:
-            The replacing records in the order of the inputs, with the marks of the replaced ones. The next build may
-            therefore be given either of the two by `each`, and has to decide anew.
+        Yields the replacing records in the order of the inputs, with the marks of the replaced ones. The next build may
+        therefore be given either of the two by `each`, and has to decide anew.
         """
         inputs = [record for record in self.inputs if record.id in records]
 
         def one(record: Record) -> Record:
-            return self._note(*work(record), records[record.id].mark, suffix)
+            return self._save(*work(record), records[record.id].mark, suffix)
 
         yield from watched(in_order(one, inputs), len(inputs), f"{self.stage.name}, again")
 
@@ -205,7 +178,8 @@ class Build:
         """Write an image under the record's id; return the record with its file, digest and size."""
         data = encode(image, suffix)
         file = f"{record.id}{suffix}"
-        write_whole(self.folder / file, data)
+        with replacing(self.folder / file) as unfinished:
+            unfinished.write_bytes(data)
         height, width = image.shape[:2]
         digest = hashlib.sha256(data).hexdigest()
         return replace(record, stage=self.stage.name, file=file, index=None, digest=digest, width=width, height=height)
@@ -215,7 +189,7 @@ class Build:
         hard_link(self.before / record.file, self.folder / record.file)
         return replace(record, stage=self.stage.name)
 
-    def _note(self, made: Record, image: Pixels | None, mark: str, suffix: str) -> Record:
+    def _save(self, made: Record, image: Pixels | None, mark: str, suffix: str) -> Record:
         """Write an image and its record in the journal, where the later of two records with one mark counts."""
         made = replace(made, stage=self.stage.name, mark=mark)
         if made.kept:
@@ -227,10 +201,8 @@ class Build:
         return made
 
     def _reuse(self, mark: str) -> Record | None:
-        if (known := self._known.get(mark)) is None:
-            return None
-        folder, record = known
-        if not record.kept:
+        folder, record = self._known.get(mark, (None, None))
+        if folder is None or record is None or not record.kept:
             return record
         with suppress(OSError):
             if file_digest(folder / record.file) == record.digest:  # else it was damaged since

@@ -1,21 +1,24 @@
 """Web page of stage `verify`: look through the images in the browser, one key each: keep or drop.
 
-verify.html asks here for the photos and their images, and sends each decision as it is made; every decision is in
-verify.csv before it is answered. Only the page may decide: `steady.local_server` admits only this machine's own
-pages, decisions need a token that stands in the page, and photos are addressed by their place in the list.
+Every decision is in verify.csv before it is answered. Only the page may decide: `steady.local_server` admits only this
+machine's own pages, decisions need a token that stands in the page, and photos are addressed by their places.
 """
 
+import asyncio
 import logging
 import secrets
+import socket
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -40,48 +43,46 @@ _NEVER = {"Cache-Control": "no-store"}
 
 @dataclass
 class Page:
-    """State of the page.
+    """State of the page, and its application."""
 
-    Attributes:
-        decisions: of the person.
-        photos: to decide about, in the order of the page.
-        folder: of their files.
-        originals: files of the source photos, by the photos' ids, where there are any.
-        token: required for decisions.
-        changes: (place in `photos`, decision) of all tabs, in their order; tabs catch up by it.
-        end: called when the person is done.
-    """
-
-    decisions: "Decisions"
-    photos: Sequence[Record]
-    folder: Path
-    originals: Mapping[str, Path] = field(default_factory=dict)
-    token: str = field(default_factory=secrets.token_urlsafe)
-    changes: list[tuple[int, str]] = field(default_factory=list)
-    end: Callable[[], None] = lambda: None
+    decisions: "Decisions"  # of the person
+    photos: Sequence[Record]  # to decide about, in the order of the page
+    folder: Path  # of their files
+    originals: Mapping[str, Path] = field(default_factory=dict)  # files of the source photos, by the photos' ids
+    token: str = field(default_factory=secrets.token_urlsafe)  # required for decisions
+    changes: list[tuple[int, str]] = field(default_factory=list)  # place in `photos`, decision; tabs catch up by it
+    end: Callable[[], None] = lambda: None  # called when the person is done
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def decide(self, choices: Sequence[tuple[int, str]]) -> None:
-        """Save decisions, given as place in `photos` and decision.
+    def application(self, nonce: str) -> Starlette:
+        """Build the application; `nonce` marks the page's own script and style. What is not `async` runs in threads."""
+        reading: dict[str, Callable[..., Any]] = {
+            "/": partial(self._html, nonce),
+            "/photos": self._photos,
+            "/changes": self._changes,
+            "/image/{place:int}": self._image,
+            "/thumbnail/{place:int}": self._thumbnail,
+            "/original/{place:int}": self._original,
+        }
+        changing = {"/decide": self._decide, "/done": self._done}
+        routes = [Route(path, view) for path, view in reading.items()]
+        return Starlette(routes=[*routes, *(Route(path, view, methods=["POST"]) for path, view in changing.items())])
 
-        Raises:
-            DataError: the table is malformed.
-            OSError: it cannot be written. In either case nothing is decided.
+    def save(self, choices: Sequence[tuple[int, str]] = ()) -> None:
+        """Write all decisions, also those that somebody else has overwritten, and new ones, by place in `photos`.
+
+        Raises DataError (the table is malformed) or OSError (it cannot be written); then nothing is decided.
         """
         with self._lock:
-            self.save({self.photos[place].sha256: decision for place, decision in choices})
+            decided = {self.photos[place].sha256: decision for place, decision in choices}
+            self.decisions.write(self.photos, self.folder.name, decided)
             self.changes.extend(choices)
 
-    def save(self, decisions: Mapping[str, str] | None = None) -> None:
-        """Write all decisions, also those that somebody else has overwritten, and new ones by sha256."""
-        self.decisions.write(self.photos, self.folder.name, decisions)
+    def _html(self, nonce: str, request: Request) -> Response:
+        html = files("catsweep.prepare").joinpath("verify.html").read_text(encoding="utf-8")
+        return HTMLResponse(html.replace("@NONCE@", nonce).replace("@TOKEN@", self.token), headers=_NEVER)
 
-    def since(self, version: int) -> dict[str, Any]:
-        """Return the changes since a version, and the present version."""
-        return {"version": len(self.changes), "changes": self.changes[version:]}
-
-    def describe(self) -> dict[str, Any]:
-        """Return all photos, for the page, as JSON."""
+    def _photos(self, request: Request) -> Response:
         version = len(self.changes)  # first, or a change might be missed
         photos = [
             {
@@ -93,7 +94,59 @@ class Page:
             }
             for photo in self.photos
         ]
-        return {"version": version, "photos": photos}
+        return JSONResponse({"version": version, "photos": photos}, headers=_NEVER)
+
+    def _changes(self, request: Request) -> Response:
+        since = request.query_params.get("since", "")
+        if not (since.isascii() and since.isdigit()):
+            raise HTTPException(400, "since must be a number")
+        return self._since(int(since))
+
+    def _since(self, version: int) -> Response:
+        return JSONResponse({"version": len(self.changes), "changes": self.changes[version:]}, headers=_NEVER)
+
+    def _image(self, request: Request) -> Response:
+        return _file(self.folder / self._photo(request).file)
+
+    def _thumbnail(self, request: Request) -> Response:
+        try:
+            small = thumbnail(read_image(self.folder / self._photo(request).file))
+        except (OSError, ValueError, DataError):
+            raise HTTPException(404) from None
+        return Response(encode(small, ".jpg"), media_type="image/jpeg", headers=_FOR_GOOD)
+
+    def _original(self, request: Request) -> Response:
+        return _file(self.originals.get(self._photo(request).id))
+
+    async def _decide(self, request: Request) -> Response:
+        self._check(request)
+        try:
+            wanted = await request.json()
+            since = _number(wanted["since"], sys.maxsize)
+            choices = [(_number(place, len(self.photos)), _DECISIONS[word]) for place, word in wanted["choices"]]
+        except (ValueError, KeyError, TypeError):
+            raise HTTPException(400, "expected since, and choices of a place and a decision") from None
+        try:
+            await run_in_threadpool(self.save, choices)
+        except (DataError, OSError) as error:
+            return JSONResponse({"error": str(error)}, 409, headers=_NEVER)
+        return self._since(since)
+
+    def _done(self, request: Request) -> Response:
+        self._check(request)
+        self.end()
+        return Response(status_code=204)
+
+    def _photo(self, request: Request) -> Record:
+        place: int = request.path_params["place"]
+        if place >= len(self.photos):
+            raise HTTPException(404)
+        return self.photos[place]
+
+    def _check(self, request: Request) -> None:
+        """Check the token: another site can make the browser send a request, but cannot read the page."""
+        if not secrets.compare_digest(request.headers.get("X-Token", "").encode(), self.token.encode()):
+            raise HTTPException(403, "This page is of an earlier run. Reload it.")
 
 
 def serve(page: Page, port: int) -> None:
@@ -105,104 +158,36 @@ def serve(page: Page, port: int) -> None:
     """
     page.save()
     listening = listen(port, "verification.port")
-    found = listening.getsockname()[1]
     nonce = secrets.token_urlsafe()
     policy = (
         "default-src 'none'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
         f"frame-ancestors 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'"
     )
-    server = uvicorn_server(application(page, nonce), policy, grace=2, lifespan=False)
+    server = _Server(uvicorn_server(page.application(nonce), policy, grace=2, lifespan=False).config)
     page.end = lambda: setattr(server, "should_exit", True)
     with listening, suppress(KeyboardInterrupt):
-        log.info("Look through the images at http://%s:%d and press Enter there (or Ctrl-C here) to go on", HOST, found)
-        server.run(sockets=[listening])
+        address = f"http://{HOST}:{listening.getsockname()[1]}"
+        log.info("Look through the images at %s and press Enter there (or Ctrl-C here) to go on", address)
+        asyncio.run(server.serve([listening]))
     page.save()
 
 
-def application(page: Page, nonce: str) -> Starlette:
-    """Build the application; `nonce` marks the page's own script and style."""
-    views = _Views(page, nonce)
-    routes = [
-        Route("/", views.page),
-        Route("/photos", views.photos),
-        Route("/changes", views.changes),
-        Route("/image/{place:int}", views.image),
-        Route("/thumbnail/{place:int}", views.thumbnail),
-        Route("/original/{place:int}", views.original),
-        Route("/decide", views.decide, methods=["POST"]),
-        Route("/done", views.done, methods=["POST"]),
-    ]
-    return Starlette(routes=routes)
+class _Server(uvicorn.Server):
+    """Server that closes all connections; uvicorn leaves those open that are being accepted as it ends."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        loop = asyncio.get_running_loop()
+        for listening in sockets or ():
+            loop.remove_reader(listening)
+        for _ in range(5):  # steps of the loop, in which what was accepted becomes a connection
+            await asyncio.sleep(0)
+        await super().shutdown(sockets)
+        for connection in list(self.server_state.connections):  # those that outlasted the grace
+            connection.transport.abort()
 
 
-class _Views:
-    """Handlers, one per route. Those that are not `async` run in threads."""
-
-    def __init__(self, page: Page, nonce: str) -> None:
-        self._page, self._nonce = page, nonce
-
-    def page(self, request: Request) -> Response:
-        html = files("catsweep.prepare").joinpath("verify.html").read_text(encoding="utf-8")
-        return HTMLResponse(html.replace("@NONCE@", self._nonce).replace("@TOKEN@", self._page.token), headers=_NEVER)
-
-    def photos(self, request: Request) -> Response:
-        return JSONResponse(self._page.describe(), headers=_NEVER)
-
-    def changes(self, request: Request) -> Response:
-        since = request.query_params.get("since", "")
-        if not (since.isascii() and since.isdigit()):
-            raise HTTPException(400, "since must be a number")
-        return JSONResponse(self._page.since(int(since)), headers=_NEVER)
-
-    def image(self, request: Request) -> Response:
-        return _file(self._page.folder / self._photo(request).file)
-
-    def thumbnail(self, request: Request) -> Response:
-        try:
-            small = thumbnail(read_image(self._page.folder / self._photo(request).file))
-        except (OSError, ValueError, DataError):
-            raise HTTPException(404) from None
-        return Response(encode(small, ".jpg"), media_type="image/jpeg", headers=_FOR_GOOD)
-
-    def original(self, request: Request) -> Response:
-        path = self._page.originals.get(self._photo(request).id)
-        if path is None:
-            raise HTTPException(404)
-        return _file(path)
-
-    async def decide(self, request: Request) -> Response:
-        self._check(request)
-        try:
-            wanted = await request.json()
-            since = _number(wanted["since"], sys.maxsize)
-            choices = [(_number(place, len(self._page.photos)), _DECISIONS[word]) for place, word in wanted["choices"]]
-        except (ValueError, KeyError, TypeError):
-            raise HTTPException(400, "expected since, and choices of a place and a decision") from None
-        try:
-            await run_in_threadpool(self._page.decide, choices)
-        except (DataError, OSError) as error:
-            return JSONResponse({"error": str(error)}, 409, headers=_NEVER)
-        return JSONResponse(self._page.since(since), headers=_NEVER)
-
-    def done(self, request: Request) -> Response:
-        self._check(request)
-        self._page.end()
-        return Response(status_code=204)
-
-    def _photo(self, request: Request) -> Record:
-        place: int = request.path_params["place"]
-        if place >= len(self._page.photos):
-            raise HTTPException(404)
-        return self._page.photos[place]
-
-    def _check(self, request: Request) -> None:
-        """Check the token: another site can make the browser send a request, but cannot read the page."""
-        if not secrets.compare_digest(request.headers.get("X-Token", "").encode(), self._page.token.encode()):
-            raise HTTPException(403, "This page is of an earlier run. Reload it.")
-
-
-def _file(path: Path) -> Response:
-    if not path.is_file():
+def _file(path: Path | None) -> Response:
+    if path is None or not path.is_file():
         raise HTTPException(404)
     return FileResponse(path, headers=_FOR_GOOD)
 

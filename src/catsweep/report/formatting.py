@@ -28,7 +28,7 @@ def shown(value: Any) -> str:
 
 def parameter(value: Any) -> str:
     """Format a parameter; strings in Hydra's grammar, in which `'null'` is not null."""
-    return readable(grammar.spelled(value)) if isinstance(value, str) else shown(value)
+    return readable(grammar.as_text(value)) if isinstance(value, str) else shown(value)
 
 
 def duration(seconds: float) -> str:

@@ -22,7 +22,7 @@ from catsweep import templates
 from catsweep.folders import replacing_folder
 from catsweep.grids import Images, save_png
 from catsweep.metrics.judge import RunScores, better, of_confirmation
-from catsweep.ownership import Kind, require_file
+from catsweep.ownership import FolderKind, require_file
 from catsweep.report import formatting
 from catsweep.report.optuna_plots import plotly_library
 from catsweep.report.report_charts import Plot, arrow, brief
@@ -32,7 +32,7 @@ from catsweep.study_record import Entry, failures, first_line
 from steady import places
 from steady.atomic import write_text
 from steady.printing import Markdown, fenced, preformatted, readable, say
-from steady.study.storage import study_folder
+from steady.study.location import study_folder
 
 HERE = Path(__file__).parent
 PAGE, TEMPLATE = "report.html", "report.html.jinja"
@@ -40,7 +40,7 @@ MARKDOWN, PICTURES = "report.md", "report"
 TITLE = ": what the sweep found"  # in both reports, by which ours are known
 CHARTS = ("history", "importance", "parallel", "pareto", "second_opinion", "slices_*", "timeline")
 PHOTOS = ("pareto_samples.png", "reconstructions.png", "seeds_*.png", "winner.png")
-DRAWN = Kind(
+DRAWN = FolderKind(
     "the pictures of a report", "sweeps=DIR",
     (*PHOTOS, *(f"{name}.{kind}" for name in CHARTS for kind in ("svg", "png"))),  # PNG: of earlier versions
 )  # fmt: skip

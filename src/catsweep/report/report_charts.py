@@ -15,7 +15,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from catsweep.metrics.judge import FID, JUDGED, RunScores
 from catsweep.report.formatting import counted, duration, short, shown
-from catsweep.study_record import Attempt, Entry, Record
+from catsweep.study_record import Attempt, Entry, StudyRecord
 from steady.printing import readable
 
 # --- axes
@@ -209,7 +209,7 @@ class ParallelCoordinates:
     lines: tuple[ParallelLine, ...]
 
 
-def arrow(record: Record, objective: int) -> str:
+def arrow(record: StudyRecord, objective: int) -> str:
     """Return an arrow to where an objective is better."""
     return "↑" if record.objectives[objective].maximise else "↓"
 
@@ -223,7 +223,7 @@ class StudyCharts:
         winner: number of the winner, None without one.
     """
 
-    def __init__(self, record: Record, front: Sequence[int], winner: int | None) -> None:
+    def __init__(self, record: StudyRecord, front: Sequence[int], winner: int | None) -> None:
         self.record, self.front, self.winner = record, front, winner
         self.scored = [(trial, trial.values) for trial in record.trials if trial.values is not None and trial.scored]
 
@@ -437,7 +437,7 @@ class Timeline:
         return self.busy / room if room else 0.0
 
 
-def timeline(record: Record) -> Timeline | None:
+def timeline(record: StudyRecord) -> Timeline | None:
     """Lay out the attempts of a study by slot and time; None if no time is known."""
     stays = [(attempt, entry) for entry in (*record.trials, *record.confirmations) for attempt in entry.attempts]
     if not stays:

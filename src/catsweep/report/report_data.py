@@ -19,12 +19,13 @@ from catsweep.report import sample_images
 from catsweep.report.formatting import counted, shown
 from catsweep.report.optuna_plots import OptunaPlot, optuna_plots
 from catsweep.report.report_charts import StudyCharts, Timeline, timeline
-from catsweep.selection import Choice, Seeds, Trials, decide, read_trials
-from catsweep.study_record import Entry, Importance, Record, importances, read
+from catsweep.selection import FinishedTrials, Seeds, decide, read_trials
+from catsweep.study_record import Entry, Importance, StudyRecord, importances, read
 from steady import grammar
 from steady.confirm.confirmation import Confirmation
 from steady.printing import readable
-from steady.study.storage import open_study
+from steady.study.location import open_study
+from steady.study.select import TrialChoice
 from steady.study.untrusted import SCRIPT, is_plain
 
 SHOWN = 36  # of the winner's samples, and of the real cats beside them
@@ -38,8 +39,8 @@ SEED_TRIALS = 5  # confirmed trials whose samples are shown
 class Winner:
     """The winning trial."""
 
-    trials: Trials | None = None  # candidates; None if no trial has finished
-    choice: Choice | None = None  # the winner; None if no trial has finished
+    trials: FinishedTrials | None = None  # candidates; None if no trial has finished
+    choice: TrialChoice | None = None  # the winner; None if no trial has finished
     seeds: Seeds | None = None  # its scores under other seeds, as far as known; None if no trial has finished
     remark: str = ""  # why the confirmation is ignored, or why there is no winner; may be empty
 
@@ -117,7 +118,7 @@ class SecondOpinion:
 class ReportData:
     """The content of a report."""
 
-    record: Record  # the study
+    record: StudyRecord  # the study
     winner: Winner  # the winning trial
     importances: list[Importance]  # of the parameters, for each objective
     timeline: Timeline | None  # None if no time is known
@@ -205,7 +206,7 @@ def collect(folder: Path, runs: Path, ready: Path, select: str | int | None = No
         folder: of the study, `sweeps/<study>`.
         runs: folder of its run folders; need not exist.
         ready: folder of ready sets; need not exist.
-        select: rule of choosing the winner, see `catsweep.selection.choose`.
+        select: rule of choosing the winner, see `steady.study.select.choose`.
         plotly: whether to draw Optuna's own plots.
 
     Raises:
@@ -258,7 +259,7 @@ def pick_winner(select: str | int | None, folder: Path, runs: Path) -> Winner:
     return Winner(trials, decision.choice, decision.seeds, decision.remark)
 
 
-def reproduction(record: Record, winner: Entry | None) -> Reproduction:
+def reproduction(record: StudyRecord, winner: Entry | None) -> Reproduction:
     """Compose the commands of a study and of its winner, from recorded commands or else from the study's contract."""
     fixed = dict(record.contract.get("fixed") or {})
     composable = bool(fixed) and is_plain([SCRIPT, *_overrides(fixed)])
@@ -277,7 +278,7 @@ def reproduction(record: Record, winner: Entry | None) -> Reproduction:
     return Reproduction(sweep, exact, alone, readable(record.commit or ""))
 
 
-def second_opinion(record: Record, winner: int, front: Sequence[int], confirmed: Sequence[int]) -> SecondOpinion:
+def second_opinion(record: StudyRecord, winner: int, front: Sequence[int], confirmed: Sequence[int]) -> SecondOpinion:
     """Compare the judge's scores with the choice.
 
     Args:
@@ -307,12 +308,12 @@ def second_opinion(record: Record, winner: int, front: Sequence[int], confirmed:
     )
 
 
-def _by_importance(record: Record, found: Sequence[Importance]) -> list[str]:
+def _by_importance(record: StudyRecord, found: Sequence[Importance]) -> list[str]:
     shares, known = found[0].shares if found else {}, list(record.distributions)
     return sorted(known, key=lambda name: (-shares.get(name, 0.0), known.index(name)))
 
 
-def _photos(record: Record, originals: int | None, digest: str) -> str:
+def _photos(record: StudyRecord, originals: int | None, digest: str) -> str:
     sizes = [int(size) for card in record.cards.values() if (size := card.get("reference_size"))]
     n = originals if originals is not None else max(sizes, default=None)
     named = f"digest {digest[:16]}…" if digest else ""
@@ -329,14 +330,14 @@ def _typed(value: Any) -> str:
     return shown(value) if value is None or isinstance(value, bool) else readable(str(value))
 
 
-def _cell(record: Record, trial: int, name: str) -> tuple[str, str]:
+def _cell(record: StudyRecord, trial: int, name: str) -> tuple[str, str]:
     own = record.opinion.own.get(trial, RunScores()).values
     over_seeds = [one.values[name] for one in record.opinion.again.get(trial, {}).values() if name in one.values]
     spread = f" ± {stdev(over_seeds):.2g}" if len(over_seeds) > 1 else ""
     return shown(own[name]) if name in own else "", f"{shown(fmean(over_seeds))}{spread}" if over_seeds else ""
 
 
-def _seed_samples(record: Record, trial: int) -> tuple[SeedSamples, ...]:
+def _seed_samples(record: StudyRecord, trial: int) -> tuple[SeedSamples, ...]:
     """Read samples of the runs of a trial: that of the search, then by seed."""
     [own] = [one for one in record.trials if one.number == trial]
     again = [one for one in record.confirmations if one.confirms == trial and one.scored and one.seed is not None]

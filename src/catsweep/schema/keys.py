@@ -6,465 +6,288 @@ mean. An option of the user's own needs none; one that starts from ours has the 
 
 from typing import Any
 
-from catsweep.schema.kinds import PORT, SEEDS, Choice, Either, Node, Real, Several, Switch, Text, Trust, Whole
+from catsweep.schema.kinds import COUNT, SEEDS, Choice, Either, Kind, Node, Real, Several, Switch, Text, Trust, Whole
 from catsweep.schema.nodes import Branch, Value, Values
 
 PIXELS = 8192  # of a side, more than any photo's that is trained on
-WEIGHT = Real(0, 1e6)
-SHARE = Real(0, 1)
-SEED = Whole(0, SEEDS)
-RATE = Real(0, 1e30)  # of float32; 0 trains nothing, and the largest diverge, which a run says itself
+UNIT = Real(0, 1)
+
+
+def whole(low: int, high: int = COUNT, null: bool = False, or_0: bool = False) -> Value:
+    """A whole number."""
+    return Value(Whole(low, high, or_0), null)
+
+
+def real(low: float, high: float, null: bool = False, beyond: bool = False, below: bool = False) -> Value:
+    """A number."""
+    return Value(Real(low, high, beyond, below), null)
+
+
+def choice(*words: str, null: bool = False) -> Value:
+    """One of some words."""
+    return Value(Choice(words), null)
+
+
+def several(kind: Kind, null: bool = False, length: int | None = None, least: int = 0, rising: bool = False) -> Values:
+    """A list."""
+    return Values(Several(kind, length, least, rising), null)
 
 
 def target(**keys: Any) -> Branch:
     """A node that is built."""
-    return Branch({"_target_": Value(Text()), **keys})
+    return Branch({"_target_": TEXT, **keys})
 
 
 def part(**keys: Any) -> Branch:
     """A node that makes a partial function."""
-    return target(_partial_=Value(Switch()), **keys)
+    return target(_partial_=SWITCH, **keys)
 
 
-def _text(null: bool = True) -> Value:
-    return Value(Text(), null=null)
+# Nodes that several keys have; each key gets a copy.
+SWITCH = Value(Switch())
+TEXT = Value(Text())
+TEXT_OR_NULL = Value(Text(), null=True)
+SEED = whole(0, SEEDS)
+SIDE = whole(1, PIXELS)
+MIN_SIDE = whole(0, PIXELS)
+POSITIVE = whole(1)
+WIDTH = whole(1, 65536)
+HALVINGS = whole(1, 12)
+THREADS = whole(1, 4096, null=True)
+PORT = whole(0, (1 << 16) - 1)
+SHARE = Value(UNIT)
+BELOW_1 = real(0, 1, below=True)
+WEIGHT = real(0, 1e6)
+SLOPE = real(0, 1000)
+RATE = real(0, 1e30)  # of float32; 0 trains nothing, and the largest diverge, which a run says itself
+BETAS = several(Real(0, 1, below=True), length=2)
+ANY = Branch()
+CONVERSION = choice("none", "partial", "object", "all")
+REFERENCE = choice("all", "train", "val")
+NETWORK = choice("efficientnet_lite1", "efficientnet_lite0")
+POLICY = several(Choice(("color", "translation", "cutout")))
+TRUST = several(Trust(), null=True)
 
 
 def _images(reader: Branch, **more: Any) -> Branch:
     """A data module of photos from a reader."""
-    return target(source=_text(), **more, reader=reader, size=Value(Whole(1, PIXELS)), root=Value(Text()), **_batches())
+    batches = {"batch_size": POSITIVE, "val_fraction": BELOW_1, "flip": SWITCH, "seed": SEED}
+    return target(source=TEXT_OR_NULL, **more, reader=reader, size=SIDE, root=TEXT, **batches)
 
 
-def _batches(held_out: bool = True) -> dict[str, Any]:
-    return {
-        "batch_size": Value(Whole(1)),
-        **({"val_fraction": Value(Real(0, 1, below=True))} if held_out else {}),
-        "flip": Value(Switch()),
-        "seed": Value(SEED),
-    }
-
-
-def operation(changes: bool = True) -> Branch:
-    """An augmentation, see `catsweep.data.operations`."""
-    amount = {"range": Values(Several(Real(0, 100), length=2))} if changes else {}
-    return target(probability=Value(SHARE), **amount)
+# Keys of one topic share a line.
+# fmt: off
+UNCHANGED = target(probability=SHARE)  # an operation of `catsweep.data.operations` without a range
+OPERATION = target(probability=SHARE, range=several(Real(0, 100), length=2))
+OPERATIONS = dict.fromkeys(("bright_dim", "bright_light", "contrast", "saturation", "crop_random"), OPERATION)
 
 
 def _trainer(**keys: Any) -> Branch:
     names = ("auto", "16", "16-mixed", "16-true", "32", "32-true", "64", "64-true", "bf16", "bf16-mixed", "bf16-true")
     return target(
-        accelerator=Value(Choice(("auto", "cpu", "gpu", "cuda", "mps"))),
-        devices=Value(Either((Whole(1, 1024), Choice(("auto",)), Several(Whole(0, 1023), least=1)))),
-        **keys,
-        precision=Value(Choice(names)),
-        threads=Value(Whole(1, 4096), null=True),
+        accelerator=choice("auto", "cpu", "gpu", "cuda", "mps"),
+        devices=Value(Either((Whole(1, 1024), Choice(("auto",)), Several(Whole(0, 1023), least=1)))), **keys,
+        precision=choice(*names), threads=THREADS,
     )
 
 
-def _metrics(**extractor: Any) -> Branch:
-    return part(
-        extractor=target(
-            backend=Value(Choice(("auto", "onnx", "torch"))),
-            threads=Value(Whole(1, 4096), null=True),
-            cache_root=_text(),
-            **extractor,
-        ),
-        scores=Branch(),
-        cache_root=_text(),
-        samples=Value(Whole(2)),
-        rung_samples=Value(Whole(2)),
-        seed=Value(SEED),
-        reference=Value(Choice(("all", "train", "val"))),
-        batch_size=Value(Whole(1)),
-    )
+MEAN, STD = several(Real(-1e6, 1e6), length=3), several(Real(0, 1e6, beyond=True), length=3)
 
 
 def _judge(**extractor: Any) -> Branch:
     """A judge: a network in a file and its preprocessing."""
     return part(
-        required=Value(Switch()),
+        required=SWITCH,
         extractor=target(
-            file=Value(Text()),
-            sha256=_text(),
-            name=_text(),
-            size=Value(Whole(1, PIXELS), null=True),
-            mean=Values(Several(Real(-1e6, 1e6), length=3)),
-            std=Values(Several(Real(0, 1e6, beyond=True), length=3)),
-            interpolation=Value(Choice(("bicubic", "bilinear"))),
-            pool=Value(Choice(("cls", "mean", "none"))),
-            threads=Value(Whole(1, 4096), null=True),
-            **extractor,
+            file=TEXT, sha256=TEXT_OR_NULL, name=TEXT_OR_NULL, size=whole(1, PIXELS, null=True), mean=MEAN,
+            std=STD, interpolation=choice("bicubic", "bilinear"), pool=choice("cls", "mean", "none"),
+            threads=THREADS, **extractor,
         ),
-        cache_root=_text(),
-        samples=Value(Whole(2)),
-        seed=Value(SEED),
-        reference=Value(Choice(("all", "train", "val"))),
-        batch_size=Value(Whole(1)),
+        cache_root=TEXT_OR_NULL, samples=whole(2), seed=SEED, reference=REFERENCE, batch_size=POSITIVE,
     )
 
 
-def _optimizer(converted: bool = True, **keys: Any) -> Branch:
-    how = {"_convert_": Value(Choice(("none", "partial", "object", "all")))} if converted else {}
-    return part(**how, lr=Value(RATE), **keys)
-
-
-def _betas() -> Values:
-    return Values(Several(Real(0, 1, below=True), length=2))
-
-
-def _network() -> dict[str, Any]:
-    return {
-        "image_size": Value(Whole(1, PIXELS)),
-        "latent_size": Value(Whole(1, 65536)),
-        "halvings": Value(Whole(1, 12)),
-        "channels": Value(Whole(1, 65536)),
-        "max_channels": Value(Whole(1, 65536)),
-        "block": Branch(),
-        "normalization": Branch(),
-    }
+def _optimizer(**keys: Any) -> Branch:
+    return part(_convert_=CONVERSION, lr=RATE, **keys)
 
 
 def _recipe(**more: Any) -> Branch:
     """Customary values for a model, or with a discriminator."""
-    return Branch({"lr": Value(RATE), "betas": _betas(), "lion_lr": Value(RATE), "sgd_lr": Value(RATE), **more})
+    return Branch({"lr": RATE, "betas": BETAS, "lion_lr": RATE, "sgd_lr": RATE, **more})
 
 
-def _model(**keys: Any) -> dict[str, Any]:
-    """A model and its recipe."""
-    return {"model": target(**keys), "recipe": _recipe()}
-
-
-def _policy() -> Values:
-    return Values(Several(Choice(("color", "translation", "cutout"))))
-
-
-def _every_discriminator() -> dict[str, Any]:
-    return {
-        "image_size": Value(Whole(1, PIXELS)),
-        "channels": Value(Whole(1, 65536)),
-        "normalization": Branch(),
-        "activation": part(negative_slope=Value(Real(0, 1000))),
-        "spectral_norm": Value(Switch()),
-    }
+NETWORKS = {
+    "image_size": SIDE, "latent_size": WIDTH, "halvings": HALVINGS, "channels": WIDTH, "max_channels": WIDTH,
+    "block": ANY, "normalization": ANY,
+}
+DISCRIMINATOR = {
+    "image_size": SIDE, "channels": WIDTH, "normalization": ANY, "activation": part(negative_slope=SLOPE),
+    "spectral_norm": SWITCH,
+}
+PROJECTED = {
+    "network": NETWORK, "strides": several(Whole(2, 16), least=1), "head_channels": WIDTH,
+    "min_side": whole(1, 512, null=True), "pixels": SWITCH,  # a batch of larger images would fill the memory
+}
 
 
 def _discriminator(**keys: Any) -> dict[str, Any]:
     """A discriminator and its recipe."""
-    recipe = _recipe(
-        discriminator_lr=Value(RATE),
-        batch_size=Value(Whole(1)),
-        ema_decay=Value(Real(0, 1, below=True)),
-        threads=Value(Whole(1, 4096), null=True),
-        augment=_policy(),
-    )
-    return {"discriminator": target(**_every_discriminator(), **keys), "recipe": recipe}
-
-
-def _projected() -> dict[str, Any]:
-    return {
-        "network": Value(Choice(("efficientnet_lite1", "efficientnet_lite0"))),
-        "strides": Values(Several(Whole(2, 16), least=1)),
-        "head_channels": Value(Whole(1, 65536)),
-        "min_side": Value(Whole(1, 512), null=True),  # a batch of more would fill the memory
-        "pixels": Value(Switch()),
-    }
-
-
-def _adversarial() -> Branch:
-    return target(
-        weight=Value(WEIGHT),
-        start=Value(SHARE),
-        similarity=Value(SHARE),
-        discriminator=part(**_every_discriminator(), **_projected()),
-        loss=target(),
-        optimizer=_optimizer(betas=_betas(), fused=Value(Switch())),
-        augment=target(policy=_policy()),
-    )
+    recipe = _recipe(discriminator_lr=RATE, batch_size=POSITIVE, ema_decay=BELOW_1, threads=THREADS, augment=POLICY)
+    return {"discriminator": target(**DISCRIMINATOR, **keys), "recipe": recipe}
 
 
 GROUPS: dict[str, Any] = {
-    "activation_leaky_relu": part(negative_slope=Value(Real(0, 1000))),
+    "activation_leaky_relu": part(negative_slope=SLOPE),
     "background_keep": target(remover=Branch(null=True)),
     "background_remove": target(
-        fill=Value(Choice(("white", "black", "mean", "blur", "transparent"))),
-        min_foreground=Value(SHARE),
-        max_foreground=Value(SHARE),
-        max_unsure=Value(SHARE),
+        fill=choice("white", "black", "mean", "blur", "transparent"),
+        **dict.fromkeys(("min_foreground", "max_foreground", "max_unsure"), SHARE),
     ),
-    "background_remover_grabcut": target(
-        side=Value(Whole(16, PIXELS)), rounds=Value(Whole(1, 1000)), margin=Value(Real(0, 0.25))
-    ),
+    "background_remover_grabcut": target(side=whole(16, PIXELS), rounds=whole(1, 1000), margin=real(0, 0.25)),
     "background_remover_onnx": target(
-        file=Value(Text()),
-        size=Value(Whole(1, PIXELS), null=True),
-        mean=Values(Several(Real(-1e6, 1e6), length=3)),
-        std=Values(Several(Real(0, 1e6, beyond=True), length=3)),
-        output=Value(Choice(("plain", "minmax", "logits"))),
+        file=TEXT, size=whole(1, PIXELS, null=True), mean=MEAN, std=STD, output=choice("plain", "minmax", "logits")
     ),
-    "background_remover_rembg": target(model=_text()),
-    "data_augment_mild": Branch(
-        {name: operation() for name in ("bright_dim", "bright_light", "contrast", "saturation", "crop_random")}
-    ),
-    "data_demo_cats": _images(target(n=Value(Whole(1, 1_000_000)), seed=Value(SEED))),
-    "data_hub_cats": _images(
-        target(source=_text(), split=Value(Text()), column=_text(), min_side=Value(Whole(0, PIXELS)))
-    ),
+    "background_remover_rembg": target(model=TEXT_OR_NULL),
+    "data_augment_mild": Branch(OPERATIONS),
+    "data_demo_cats": _images(target(n=whole(1, 1_000_000), seed=SEED)),
+    "data_hub_cats": _images(target(source=TEXT_OR_NULL, split=TEXT, column=TEXT_OR_NULL, min_side=MIN_SIDE)),
     "data_kaggle_cats": _images(
         target(
-            folder=_text(),
-            download=Value(Switch()),
-            face=Branch({name: Values(Several(SHARE, length=2)) for name in ("left_eye", "right_eye", "mouth")}),
-            min_eye_distance=Value(Real(0, PIXELS)),
-            min_inside=Value(SHARE),
-            standard=Value(Whole(8, PIXELS)),
+            folder=TEXT_OR_NULL, download=SWITCH,
+            face=Branch(dict.fromkeys(("left_eye", "right_eye", "mouth"), several(UNIT, length=2))),
+            min_eye_distance=real(0, PIXELS), min_inside=SHARE, standard=whole(8, PIXELS),
         ),
-        download=Value(Switch()),
+        download=SWITCH,
     ),
-    "data_photos": _images(target(folder=_text(), min_side=Value(Whole(0, PIXELS)))),
-    "data_ready": target(source=_text(), size=Value(Whole(1, PIXELS)), **_batches(held_out=False)),
-    "depth": Branch({"halvings": Value(Whole(1, 12))}),
-    "discriminator_plain": _discriminator(
-        halvings=Value(Whole(1, 12)), max_channels=Value(Whole(1, 65536)), down=Branch()
-    ),
-    "discriminator_projected": _discriminator(**_projected()),
-    "hparams_search": {"study": _text(), "trials": Value(Whole(1))},
-    "judge": _judge(output=_text()),
-    "judge_none": Branch({"_target_": _text()}),
+    "data_photos": _images(target(folder=TEXT_OR_NULL, min_side=MIN_SIDE)),
+    "data_ready": target(source=TEXT_OR_NULL, size=SIDE, batch_size=POSITIVE, flip=SWITCH, seed=SEED),
+    "depth": Branch({"halvings": HALVINGS}),
+    "discriminator_plain": _discriminator(halvings=HALVINGS, max_channels=WIDTH, down=ANY),
+    "discriminator_projected": _discriminator(**PROJECTED),
+    "hparams_search": {"study": TEXT_OR_NULL, "trials": POSITIVE},
+    "judge": _judge(output=TEXT_OR_NULL),
+    "judge_none": Branch({"_target_": TEXT_OR_NULL}),
     "judge_torch": _judge(),
     "logger_wandb": target(
-        project=Value(Text()),
-        **{key: _text() for key in ("entity", "group", "name", "job_type")},
-        tags=Values(Several(Text())),
-        watch=Value(Choice(("gradients", "parameters", "all")), null=True),
-        system=Value(Switch()),
-        mode=Value(Choice(("auto", "online", "offline", "disabled"))),
-        save_dir=Value(Text()),
+        project=TEXT, **dict.fromkeys(("entity", "group", "name", "job_type"), TEXT_OR_NULL),
+        tags=several(Text()), watch=choice("gradients", "parameters", "all", null=True), system=SWITCH,
+        mode=choice("auto", "online", "offline", "disabled"), save_dir=TEXT,
     ),
-    "loss_perceptual": Branch(
-        {
-            "reconstruction": part(
-                features=Value(SHARE), network=Value(Choice(("efficientnet_lite1", "efficientnet_lite0")))
-            )
-        }
+    "loss_perceptual": Branch({"reconstruction": part(features=SHARE, network=NETWORK)}),
+    "loss_wgan_gp": Branch({"adversarial": target(gradient_penalty=WEIGHT)}),
+    "metrics_default": part(
+        extractor=target(backend=choice("auto", "onnx", "torch"), threads=THREADS, cache_root=TEXT_OR_NULL),
+        scores=ANY, cache_root=TEXT_OR_NULL, samples=whole(2), rung_samples=whole(2), seed=SEED,
+        reference=REFERENCE, batch_size=POSITIVE,
     ),
-    "loss_wgan_gp": Branch({"adversarial": target(gradient_penalty=Value(WEIGHT))}),
-    "metrics_default": _metrics(),
-    "metrics_inception": Branch({"extractor": target(weights=Value(Text()), download=Value(Switch()))}),
+    "metrics_inception": Branch({"extractor": target(weights=TEXT, download=SWITCH)}),
     "model_dcgan": {  # its recipe comes with the discriminator
         "model": target(
-            **_network(),
-            activation=Branch(),
-            discriminator=Branch(),
-            adversarial_loss=Branch(),
-            optimizer=Branch(),
-            schedule=Branch(),
-            generator_lr=Value(RATE),
-            discriminator_lr=Value(RATE),
-            ema_decay=Value(Real(0, 1, below=True)),
-            r1_gamma=Value(WEIGHT),
-            r1_every=Value(Whole(1)),
-            augment=target(policy=_policy()),
+            **NETWORKS,
+            **dict.fromkeys(("activation", "discriminator", "adversarial_loss", "optimizer", "schedule"), ANY),
+            generator_lr=RATE, discriminator_lr=RATE, ema_decay=BELOW_1, r1_gamma=WEIGHT, r1_every=POSITIVE,
+            augment=target(policy=POLICY),
         )
     },
-    "model_vae": _model(
-        **_network(),
-        activation=Branch(),
-        reconstruction_loss=Branch(),
-        beta=Value(WEIGHT),
-        beta_warmup=Value(SHARE),
-        free_bits=Value(WEIGHT),
-        aggregate_prior=Value(Switch()),
-        ema_decay=Value(Real(0, 1, below=True)),
-        optimizer=Branch(),
-        schedule=Branch(),
-        adversarial=_adversarial(),
-    ),
-    "model_vae_pretrained": _model(
-        _convert_=Value(Choice(("none", "partial", "object", "all"))),
-        image_size=Value(Whole(1, PIXELS)),
-        source=_text(),
-        subfolder=_text(),
-        revision=_text(),
-        architecture=Branch(null=True),
-        train=Value(Choice(("prior", "decoder"))),
-        couplings=Value(Whole(1, 1024)),
-        hidden=Value(Whole(1, 65536)),
-        reconstruction_loss=Branch(),
-        optimizer=Branch(),
-        schedule=Branch(),
-    ),
-    "normalization_group": part(group_size=Value(Whole(1, 65536))),
-    "optimizer_adam": _optimizer(betas=_betas(), fused=Value(Switch())),
-    "optimizer_adamw": _optimizer(betas=_betas(), weight_decay=Value(WEIGHT), fused=Value(Switch())),
-    "optimizer_lion": _optimizer(betas=_betas(), weight_decay=Value(WEIGHT), foreach=Value(Switch())),
-    "optimizer_radam": _optimizer(betas=_betas(), foreach=Value(Switch())),
-    "optimizer_rmsprop": _optimizer(converted=False, alpha=Value(Real(0, 1, below=True))),
-    "optimizer_sgd": _optimizer(
-        converted=False, momentum=Value(Real(0, 1, below=True)), nesterov=Value(Switch()), fused=Value(Switch())
-    ),
-    "schedule_constant": part(warmup=Value(SHARE)),
-    "schedule_falling": part(warmup=Value(SHARE), final=Value(SHARE)),
+    "model_vae": {
+        "model": target(
+            **NETWORKS, activation=ANY, reconstruction_loss=ANY, beta=WEIGHT, beta_warmup=SHARE,
+            free_bits=WEIGHT, aggregate_prior=SWITCH, ema_decay=BELOW_1, optimizer=ANY, schedule=ANY,
+            adversarial=target(
+                weight=WEIGHT, start=SHARE, similarity=SHARE, discriminator=part(**DISCRIMINATOR, **PROJECTED),
+                loss=target(), optimizer=_optimizer(betas=BETAS, fused=SWITCH), augment=target(policy=POLICY),
+            ),
+        ),
+        "recipe": _recipe(),
+    },
+    "model_vae_pretrained": {
+        "model": target(
+            _convert_=CONVERSION, image_size=SIDE,
+            **dict.fromkeys(("source", "subfolder", "revision"), TEXT_OR_NULL), architecture=Branch(null=True),
+            train=choice("prior", "decoder"), couplings=whole(1, 1024), hidden=WIDTH,
+            **dict.fromkeys(("reconstruction_loss", "optimizer", "schedule"), ANY),
+        ),
+        "recipe": _recipe(),
+    },
+    "normalization_group": part(group_size=WIDTH),
+    "optimizer_adam": _optimizer(betas=BETAS, fused=SWITCH),
+    "optimizer_adamw": _optimizer(betas=BETAS, weight_decay=WEIGHT, fused=SWITCH),
+    "optimizer_lion": _optimizer(betas=BETAS, weight_decay=WEIGHT, foreach=SWITCH),
+    "optimizer_radam": _optimizer(betas=BETAS, foreach=SWITCH),
+    "optimizer_rmsprop": part(lr=RATE, alpha=BELOW_1),
+    "optimizer_sgd": part(lr=RATE, momentum=BELOW_1, nesterov=SWITCH, fused=SWITCH),
+    "schedule_constant": part(warmup=SHARE),
+    "schedule_falling": part(warmup=SHARE, final=SHARE),
     "trainer": _trainer(),
-    "trainer_ddp": _trainer(strategy=Value(Text()), sync_batchnorm=Value(Switch())),
-    "width": Branch({"channels": Value(Whole(1, 65536)), "max_channels": Value(Whole(1, 65536))}),
+    "trainer_ddp": _trainer(strategy=TEXT, sync_batchnorm=SWITCH),
+    "width": Branch({"channels": WIDTH, "max_channels": WIDTH}),
 }
 
 
-AUTO = "auto"  # of eval_every, as in `catsweep.training.validation`
-MEASURES = ("brightness", "contrast", "warmth", "colour", "detail")  # as in `catsweep.generate.interpolation`
-FASTEST = 50  # frames per second; browsers slow a GIF down that is faster
-LARGEST = 16  # times the images' side
-
-
-def _trust() -> Values:
-    return Values(Several(Trust()), null=True)
-
-
-def _format(**keys: Any) -> Branch:
-    return target(suffix=Value(Choice((".jpg", ".png"))), **keys)
-
+IMAGE_FORMAT = target(suffix=choice(".jpg", ".png"))
+SHARDS = target(suffix=choice(".jpg", ".png"), images=POSITIVE)
 
 COMMANDS: dict[str, Any] = {
-    "best_model": {
-        "study": _text(),
-        "select": _text(null=False),
-        "sweeps": _text(null=False),
-        "outputs": _text(null=False),
-        "out": _text(null=False),
-    },
-    "demo": {"bundle": _text(), "run": _text(), "port": Value(PORT), "trust": _trust()},
+    "best_model": {"study": TEXT_OR_NULL, **dict.fromkeys(("select", "sweeps", "outputs", "out"), TEXT)},
+    "demo": {"bundle": TEXT_OR_NULL, "run": TEXT_OR_NULL, "port": PORT, "trust": TRUST},
     "evaluate": {
-        "bundle": _text(),
-        "exports": _text(null=False),
-        "ready": _text(),
-        "seed": Value(SEED, null=True),
-        "out": Value(Text(ending=".json"), null=True),
-        "trust": _trust(),
+        "bundle": TEXT_OR_NULL, "exports": TEXT, "ready": TEXT_OR_NULL, "seed": whole(0, SEEDS, null=True),
+        "out": Value(Text(ending=".json"), null=True), "trust": TRUST,
     },
     "export": {
-        "run": _text(null=False),
-        "out": _text(null=False),
-        "draws": Value(Whole(2, 10_000, or_0=True)),
-        "ready": _text(),
-        "trust": _trust(),
-        "push": Value(Choice(("hub", "wandb")), null=True),
-        "hub_repo": _text(),
-        "private": Value(Switch()),
-        "wandb_project": _text(null=False),
-        "wandb_entity": _text(),
-        "wandb_registry": _text(),
+        "run": TEXT, "out": TEXT, "draws": whole(2, 10_000, or_0=True), "ready": TEXT_OR_NULL, "trust": TRUST,
+        "push": choice("hub", "wandb", null=True), "hub_repo": TEXT_OR_NULL, "private": SWITCH,
+        "wandb_project": TEXT, "wandb_entity": TEXT_OR_NULL, "wandb_registry": TEXT_OR_NULL,
     },
     "generate": {
-        "bundle": _text(),
-        "run": _text(),
-        "checkpoint": Value(Choice(("best", "last"))),
-        "n": Value(Whole(1, 1_000_000)),
-        "seed": Value(SEED),
-        "truncation": Value(Real(0, 1, beyond=True)),
-        "photos": _text(),
-        "interpolate": Value(Whole(2, 10_000), null=True),
+        "bundle": TEXT_OR_NULL, "run": TEXT_OR_NULL, "checkpoint": choice("best", "last"),
+        "n": whole(1, 1_000_000), "seed": SEED, "truncation": real(0, 1, beyond=True), "photos": TEXT_OR_NULL,
+        "interpolate": whole(2, 10_000, null=True),
         "attribute": Branch(
             {
-                "measure": Value(Choice(MEASURES), null=True),
-                "with": _text(),
-                "without": _text(),
-                "strength": Value(Real(0, 1000, beyond=True)),
-                "steps": Value(Whole(2, 10_000)),
-                "draws": Value(Whole(4, 1_000_000)),
+                # As in `catsweep.generate.interpolation`.
+                "measure": choice("brightness", "contrast", "warmth", "colour", "detail", null=True),
+                "with": TEXT_OR_NULL, "without": TEXT_OR_NULL, "strength": real(0, 1000, beyond=True),
+                "steps": whole(2, 10_000), "draws": whole(4, 1_000_000),
             }
         ),
-        "out": _text(),
-        "overwrite": Value(Switch()),
-        "columns": Value(Whole(1, 10_000), null=True),
-        "scale": Value(Whole(1, LARGEST)),
-        "fps": Value(Whole(1, FASTEST)),
-        "trust": _trust(),
+        "out": TEXT_OR_NULL, "overwrite": SWITCH, "columns": whole(1, 10_000, null=True), "scale": whole(1, 16),
+        "fps": whole(1, 50), "trust": TRUST,  # browsers slow a GIF down that is faster
     },
     "prepare": {
-        "name": _text(),
-        "size": Value(Whole(1, PIXELS)),
-        "stages": Values(Several(Text(), least=1), null=True),
-        "verify": Value(Choice(("auto", "serve", "csv"))),
-        "export": _text(),
-        "manifest": Value(Choice(("csv", "parquet"))),
-        "download": Value(Switch()),
-        "val_fraction": Value(Real(0, 1, below=True)),
-        "seed": Value(SEED),
-        "root": _text(null=False),
-        "trust": _trust(),
-        "pipeline": Values(Several(Node(), least=1)),
-        "original": target(min_side=Value(Whole(0, PIXELS)), max_side=Value(Whole(1, 1 << 16))),
+        "name": TEXT_OR_NULL, "size": SIDE, "stages": several(Text(), least=1, null=True),
+        "verify": choice("auto", "serve", "csv"), "export": TEXT_OR_NULL, "manifest": choice("csv", "parquet"),
+        "download": SWITCH, "val_fraction": BELOW_1, "seed": SEED, "root": TEXT, "trust": TRUST,
+        "pipeline": several(Node(), least=1), "original": target(min_side=MIN_SIDE, max_side=whole(1, 1 << 16)),
         "duplicates": target(
-            threshold=Value(Real(0, 1, beyond=True)),
-            review=Value(Real(0, 1, beyond=True)),
-            mirrored=Value(Switch()),
-            crops=Value(Switch()),
+            threshold=real(0, 1, beyond=True), review=real(0, 1, beyond=True), mirrored=SWITCH, crops=SWITCH
         ),
         "zoom": target(
-            size=Value(Whole(1, PIXELS)),
-            landmarks=Value(Switch()),
-            cascades=Value(Switch()),
-            border=Value(Choice(("reflect", "constant", "blur", "drop"))),
-            colour=Values(Several(Whole(0, 255), length=3)),
-            min_inside=Value(SHARE),
-            max_enlarged=Value(Real(0, 1e6)),
-            final=Value(Whole(1, PIXELS)),
-            min_confidence=Value(SHARE),
-            whole=Value(Choice(("auto", "always", "never"))),
+            size=SIDE, landmarks=SWITCH, cascades=SWITCH, border=choice("reflect", "constant", "blur", "drop"),
+            colour=several(Whole(0, 255), length=3), min_inside=SHARE, max_enlarged=WEIGHT, final=SIDE,
+            min_confidence=SHARE, whole=choice("auto", "always", "never"),
         ),
         "verification": target(
-            mode=Value(Choice(("auto", "serve", "csv"))),
-            val_fraction=Value(Real(0, 1, below=True)),
-            port=Value(PORT),
-            tolerate=Values(Several(Text())),
+            mode=choice("auto", "serve", "csv"), val_fraction=BELOW_1, port=PORT, tolerate=several(Text())
         ),
         "augment": target(
-            copies=Value(Whole(1, 100_000)),
-            size=Value(Whole(1, PIXELS)),
-            seed=Value(SEED),
-            working=Value(Real(1, 16)),
-            operations=Branch(
-                {
-                    "flip": operation(changes=False),
-                    **{
-                        name: operation()
-                        for name in ("bright_dim", "bright_light", "contrast", "saturation", "crop_random")
-                    },
-                    "none": operation(changes=False),
-                }
-            ),
+            copies=whole(1, 100_000), size=SIDE, seed=SEED, working=real(1, 16),
+            operations=Branch({"flip": UNCHANGED, **OPERATIONS, "none": UNCHANGED}),
         ),
-        "resize": target(size=Value(Whole(1, PIXELS))),
-        "formats": Branch(
-            {
-                "jpg": _format(),
-                "png": _format(),
-                "tar": _format(images=Value(Whole(1))),
-                "parquet": _format(images=Value(Whole(1))),
-            }
-        ),
+        "resize": target(size=SIDE),
+        "formats": Branch({"jpg": IMAGE_FORMAT, "png": IMAGE_FORMAT, "tar": SHARDS, "parquet": SHARDS}),
     },
     "report": {
-        "study": _text(),
-        "select": _text(),
-        "sweeps": _text(null=False),
-        "outputs": _text(null=False),
-        "ready": _text(null=False),
-        "plotly": Value(Switch()),
+        "study": TEXT_OR_NULL, "select": TEXT_OR_NULL, "sweeps": TEXT, "outputs": TEXT, "ready": TEXT, "plotly": SWITCH,
     },
     "train": {
-        "seed": Value(SEED),
-        "epochs": Value(Whole(1)),
-        "minutes": Value(Real(0, 1e6, beyond=True), null=True),
-        "eval_every": Value(Either((Whole(1), Choice((AUTO,))))),
-        "patience": Value(Whole(1), null=True),
-        "resume": Value(Either((Switch(), Text())), null=True),
-        "trust": _trust(),
-        "objective": Values(Several(Text(), least=1)),
-        "study": _text(),
-        "rungs": Values(Several(Real(0, 1, beyond=True, below=True), rising=True)),
+        "seed": SEED, "epochs": POSITIVE, "minutes": real(0, 1e6, null=True, beyond=True),
+        "eval_every": Value(Either((Whole(1), Choice(("auto",))))), "patience": whole(1, null=True),
+        "resume": Value(Either((Switch(), Text())), null=True), "trust": TRUST,
+        "objective": several(Text(), least=1), "study": TEXT_OR_NULL,
+        "rungs": several(Real(0, 1, beyond=True, below=True), rising=True),
         "trial": Branch(
-            {"number": Value(Whole(0), null=True), "attempt": Value(Whole(0)), "study": _text(), "storage": _text()}
+            {"number": whole(0, null=True), "attempt": whole(0), "study": TEXT_OR_NULL, "storage": TEXT_OR_NULL}
         ),
     },
 }

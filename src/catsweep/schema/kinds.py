@@ -1,7 +1,6 @@
 """Validators of the values of a configuration's keys.
 
-`catsweep.schema.nodes` puts them into a configuration. OmegaConf's own types know no ranges, take numbers for true,
-and infinity for a number.
+OmegaConf's own types know no ranges, take numbers for true, and infinity for a number.
 """
 
 import itertools
@@ -14,23 +13,16 @@ SEEDS = 2**32 - 1  # the largest that NumPy takes
 COUNT = 2**31 - 1  # the largest that every library takes for a count
 
 
-@dataclass(frozen=True)
 class Kind:
-    """A validator and converter of values."""
-
-    def said(self) -> str:
-        """Description of the valid values, for a message: `KEY must be …`."""
-        raise NotImplementedError
+    """A validator; as a text, a description of valid values."""
 
     def take(self, value: Any) -> Any:
-        """Convert a value, or refuse it.
+        """Convert a value; a ValueError or OverflowError if it is not of this kind, or None."""
+        if value is None:
+            raise ValueError
+        return self._take(value)
 
-        Args:
-            value: never None.
-
-        Raises:
-            ValueError: it is none of this kind.
-        """
+    def _take(self, value: Any) -> Any:
         raise NotImplementedError
 
 
@@ -42,13 +34,11 @@ class Whole(Kind):
     high: int = COUNT
     or_0: bool = False
 
-    def said(self) -> str:
-        """See `Kind`."""
+    def __str__(self) -> str:
         number = f"a whole number from {self.low} {'up' if self.high == COUNT else f'to {self.high}'}"
         return f"0, or {number}" if self.or_0 else number
 
-    def take(self, value: Any) -> int:
-        """See `Kind`."""
+    def _take(self, value: Any) -> int:
         if type(value) not in (int, str):
             raise ValueError
         number = int(value)
@@ -59,22 +49,20 @@ class Whole(Kind):
 
 @dataclass(frozen=True)
 class Real(Kind):
-    """A finite number, kept as it is written; above `low` only, if `beyond`."""
+    """A finite number, kept as it is written; above `low` only, if `beyond`; below `high` only, if `below`."""
 
     low: float
     high: float = math.inf
     beyond: bool = False
     below: bool = False
 
-    def said(self) -> str:
-        """See `Kind`."""
+    def __str__(self) -> str:
         if self.high == math.inf:
             return f"a number above {self.low:g}" if self.beyond else f"a number from {self.low:g} up"
         high = f"below {self.high:g}" if self.below else f"at most {self.high:g}"
         return f"a number {'above' if self.beyond else 'of at least'} {self.low:g} and {high}"
 
-    def take(self, value: Any) -> int | float:
-        """See `Kind`."""
+    def _take(self, value: Any) -> int | float:
         if type(value) not in (int, float, str):
             raise ValueError
         number = float(value) if isinstance(value, str) else value
@@ -87,14 +75,12 @@ class Real(Kind):
 
 @dataclass(frozen=True)
 class Switch(Kind):
-    """true or false."""
+    """A boolean."""
 
-    def said(self) -> str:
-        """See `Kind`."""
+    def __str__(self) -> str:
         return "true or false"
 
-    def take(self, value: Any) -> bool:
-        """See `Kind`."""
+    def _take(self, value: Any) -> bool:
         if type(value) is not bool:
             raise ValueError
         return value
@@ -102,21 +88,18 @@ class Switch(Kind):
 
 @dataclass(frozen=True)
 class Text(Kind):
-    """Text, such as a name or a path; a number is one, too."""
+    """A text that is not blank, such as a name or a path; also a number."""
 
     ending: str = ""
-    filled: bool = True
 
-    def said(self) -> str:
-        """See `Kind`."""
+    def __str__(self) -> str:
         return f"text that ends in {self.ending}" if self.ending else "text"
 
-    def take(self, value: Any) -> str:
-        """See `Kind`."""
+    def _take(self, value: Any) -> str:
         if type(value) not in (str, int, float):
             raise ValueError
         text = str(value)
-        if not text.endswith(self.ending) or "\0" in text or (self.filled and not text.strip()):
+        if not text.endswith(self.ending) or "\0" in text or not text.strip():
             raise ValueError
         return text
 
@@ -125,12 +108,10 @@ class Text(Kind):
 class Trust(Kind):
     """A name that `catsweep.instantiation.trusting` takes: of Python's, `mypackage.Net`, or all of a package."""
 
-    def said(self) -> str:
-        """See `Kind`."""
+    def __str__(self) -> str:
         return "a dotted name, or a package and .*, such as mypackage.*"
 
-    def take(self, value: Any) -> str:
-        """See `Kind`."""
+    def _take(self, value: Any) -> str:
         if type(value) is not str or not all(part.isidentifier() for part in value.removesuffix(".*").split(".")):
             raise ValueError
         return value
@@ -138,16 +119,14 @@ class Trust(Kind):
 
 @dataclass(frozen=True)
 class Choice(Kind):
-    """One of some words; 32 is one, too."""
+    """One of some words; also 32."""
 
     words: tuple[str, ...]
 
-    def said(self) -> str:
-        """See `Kind`."""
-        return _alternatives(self.words)
+    def __str__(self) -> str:
+        return " or ".join(filter(None, [", ".join(self.words[:-1]), self.words[-1]]))
 
-    def take(self, value: Any) -> str:
-        """See `Kind`."""
+    def _take(self, value: Any) -> str:
         if type(value) not in (str, int) or str(value) not in self.words:
             raise ValueError
         return str(value)
@@ -157,12 +136,10 @@ class Choice(Kind):
 class Node(Kind):
     """A node that names what it builds by `_target_`."""
 
-    def said(self) -> str:
-        """See `Kind`."""
+    def __str__(self) -> str:
         return "a node with _target_"
 
-    def take(self, value: Any) -> Any:
-        """See `Kind`."""
+    def _take(self, value: Any) -> Any:
         if not isinstance(value, Mapping) or "_target_" not in value:
             raise ValueError
         return value
@@ -174,12 +151,10 @@ class Either(Kind):
 
     kinds: tuple[Kind, ...]
 
-    def said(self) -> str:
-        """See `Kind`."""
-        return ", or ".join(kind.said() for kind in self.kinds)
+    def __str__(self) -> str:
+        return ", or ".join(map(str, self.kinds))
 
-    def take(self, value: Any) -> Any:
-        """See `Kind`."""
+    def _take(self, value: Any) -> Any:
         for kind in self.kinds[:-1]:
             try:
                 return kind.take(value)
@@ -190,20 +165,18 @@ class Either(Kind):
 
 @dataclass(frozen=True)
 class Several(Kind):
-    """A list of values of one kind; of `length` values, at least `least` of them, or in rising order."""
+    """A list of values of one kind; interpolations are passed over. Of `length`, at least `least`, or rising values."""
 
     kind: Kind
     length: int | None = None
     least: int = 0
     rising: bool = False
 
-    def said(self) -> str:
-        """See `Kind`."""
+    def __str__(self) -> str:
         many = f" of {self.length}" if self.length else " of at least 1" if self.least else ""
-        return f"a list{many}, {'rising, ' if self.rising else ''}each {self.kind.said()}"
+        return f"a list{many}, {'rising, ' if self.rising else ''}each {self.kind}"
 
-    def take(self, value: Any) -> list[Any]:
-        """See `Kind`. What is an interpolation is passed over."""
+    def _take(self, value: Any) -> list[Any]:
         if not isinstance(value, Sequence) or isinstance(value, str):
             raise ValueError
         kept = [one if interpolated(one) else self.kind.take(one) for one in value]
@@ -215,13 +188,6 @@ class Several(Kind):
         return kept
 
 
-PORT = Whole(0, (1 << 16) - 1)
-
-
 def interpolated(value: Any) -> bool:
-    """Whether a value is an interpolation, `${…}`."""
+    """Tell whether a value is an interpolation, `${…}`."""
     return isinstance(value, str) and "${" in value
-
-
-def _alternatives(words: Sequence[str]) -> str:
-    return f"{', '.join(words[:-1])} or {words[-1]}" if len(words) > 1 else words[0]

@@ -1,10 +1,8 @@
-"""Nodes of a configuration that refuse values of another kind, and the faults of values that come later.
+"""Nodes of a configuration that refuse invalid values.
 
-`catsweep.schema.keys` gives each key that we ship its node; Hydra merges files and overrides into them, so it is Hydra
-that refuses a value when it composes, with the name of the key. A value by interpolation is checked when it is read,
-and by `faults` before a command begins.
-
-The nodes stand in plain containers, not in dataclasses: those refuse the keys that an option of the user's own adds.
+Hydra merges files and overrides into them, so it refuses a value when it composes, with the name of the key. A value by
+interpolation is checked when it is read, and by `faults` before a command begins. The nodes stand in plain containers,
+not in dataclasses, which refuse the keys that an option of the user's own adds.
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,12 +19,7 @@ C = TypeVar("C", bound=BaseContainer)
 
 
 class Value(ValueNode):
-    """A scalar node that refuses values of another kind.
-
-    Args:
-        kind: of the values.
-        null: whether there may be none.
-    """
+    """A scalar node that refuses values of another kind, and None unless `null`."""
 
     kind: Kind
 
@@ -36,15 +29,10 @@ class Value(ValueNode):
         super().__init__(parent=None, value=MISSING, metadata=metadata)
 
     def validate_and_convert(self, value: Any) -> Any:
-        """The value as it is kept.
-
-        Raises:
-            ValidationError: saying what there must be and what came.
-        """
+        """Convert a value; a ValidationError says what is expected and what came."""
         return _taken(self, value)
 
-    def _validate_and_convert_impl(self, value: Any) -> Any:
-        return self.validate_and_convert(value)
+    _validate_and_convert_impl = validate_and_convert
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Value":
         copy = Value(self.kind)
@@ -53,12 +41,7 @@ class Value(ValueNode):
 
 
 class Values(ListConfig):
-    """A list node that refuses values of another kind, as a whole and one by one.
-
-    Args:
-        kind: of the list.
-        null: whether there may be none.
-    """
+    """A list node that refuses values of another kind, as a whole and one by one, and None unless `null`."""
 
     kind: Several
 
@@ -100,12 +83,7 @@ class Values(ListConfig):
 
 
 class Branch(DictConfig):
-    """A mapping node that no value may replace.
-
-    Args:
-        keys: with their nodes, beside which there may be others; None: all from elsewhere.
-        null: whether there may be none.
-    """
+    """A mapping node that no value may replace; of any keys beside `keys`."""
 
     def __init__(self, keys: dict[str, Any] | None = None, null: bool = False) -> None:
         super().__init__(MISSING if keys is None else keys, is_optional=null)
@@ -126,9 +104,7 @@ class Branch(DictConfig):
 def faults(config: DictConfig, final: bool = False) -> list[str]:
     """List the faults of values that Hydra could not check: missing ones, and those by interpolation.
 
-    Args:
-        config: as composed.
-        final: whether an interpolation that leads nowhere is wrong, too; before a job runs it may lead somewhere then.
+    One that leads nowhere is a fault if `final`: in a job, where nothing changes any more.
     """
     said: dict[str, str] = {}
     for node in _typed(config):
@@ -143,7 +119,7 @@ def faults(config: DictConfig, final: bool = False) -> list[str]:
 
 
 def knows(config: DictConfig, key: str) -> bool:
-    """Whether a configuration has a key."""
+    """Tell whether a configuration has a key."""
     return _node(config, key) is not None
 
 
@@ -185,7 +161,7 @@ def _fault(config: DictConfig, key: str, node: Value | Values | Branch, final: b
         elif isinstance(node, Values):
             _taken(node, OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value)
     except (ValidationError, InterpolationResolutionError) as error:
-        # Of a node that is not there, the loss of another model, `configuration.check` knows more.
+        # `configuration.check` says more of a node that is not there, the loss of another model.
         if not isinstance(error, ValidationError) and (not final or isinstance(node, Branch)):
             return None
         return str(error).partition("\n")[0]
@@ -201,15 +177,13 @@ def _taken(node: Value | Values, value: Any) -> Any:
     if value is None and node._is_optional():
         return None
     try:
-        if value is None:
-            raise ValueError
         return node.kind.take(value)
     except (ValueError, OverflowError):
         raise ValidationError(f"{_key(node)} must be {_said(node)}; got {_shown(value)}.") from None
 
 
 def _same(copy: C, of: Container) -> C:
-    """A copy of a container that has its content, too."""
+    """Give a copy of a container its content, too."""
     copy.__dict__.update({key: value for key, value in of.__dict__.items() if key != "kind"})
     copy._re_parent()
     return copy
@@ -220,7 +194,7 @@ def _key(node: Node) -> str:
 
 
 def _said(node: Value | Values | Branch) -> str:
-    return f"{'a node' if isinstance(node, Branch) else node.kind.said()}{_or_null(node)}"
+    return f"{'a node' if isinstance(node, Branch) else node.kind}{_or_null(node)}"
 
 
 def _or_null(node: Node) -> str:

@@ -1,8 +1,7 @@
 """Catalogue of synthetic cats: their colours, their parameters, and the draw of one cat by number.
 
-`pick(seed, i)` turns two integers into a `Cat`. Lengths are fractions of the picture's width, angles are radians,
-colours are RGB in [0, 1], `x` of a point of the face is its distance from the middle line. Every range is bounded, so
-that no draw pushes a landmark out of the picture.
+Lengths are fractions of the picture's width, angles are radians, colours are RGB in [0, 1], `x` of a point of the face
+is its distance from the middle line. Every range is bounded, so that no draw pushes a landmark out of the picture.
 """
 
 import math
@@ -124,7 +123,6 @@ BACKDROPS = (
     ), leaves=1, lights=0.3),
 )  # fmt: skip
 
-
 T = TypeVar("T")
 
 
@@ -149,9 +147,7 @@ class Shape:
     shoulders: float
     fluff: float  # how far the hair frays the outline
     ear_tip: tuple[float, float]
-    ear_bases: tuple[
-        float, float
-    ]  # angles above the horizontal at which the ear's outer and inner edge start on the skull
+    ear_bases: tuple[float, float]  # where the ear's outer and inner edge start: angles above the horizontal
     ear_roundness: float
 
 
@@ -223,14 +219,19 @@ def pick(seed: int, index: int) -> Cat:
     """Draw the parameters of cat `index` of the set of a seed, a function of these two numbers (>= 0) alone."""
     rng = np.random.default_rng([seed, index])
     coat = _pick_coat(rng)
-    return Cat(
-        pose=_pick_pose(rng),
-        shape=_pick_shape(rng),
-        coat=coat,
-        features=_pick_features(rng, coat),
-        scene=_pick_scene(rng),
-        texture_seed=int(rng.integers(2**31)),
-    )
+    pose = Pose(
+        scale=rng.uniform(0.95, 1.03), roll=_normal(rng, 0.035), shift=(_normal(rng, 0.008), _normal(rng, 0.008)),
+        turn=_normal(rng, 0.13), nod=_normal(rng, 0.06),
+    )  # fmt: skip
+    width = rng.uniform(0.375, 0.435)
+    shape = Shape(
+        skull=(width, rng.uniform(0.30, 0.34)), cheeks=width * rng.uniform(0.80, 0.98), muzzle=rng.uniform(0.15, 0.20),
+        shoulders=rng.uniform(0.36, 0.50), fluff=_choose(rng, (0.004, 0.008, 0.016), (0.4, 0.35, 0.25)),
+        ear_tip=(rng.uniform(0.30, 0.385), rng.uniform(0.075, 0.115)),
+        ear_bases=(rng.uniform(0.30, 0.50), rng.uniform(1.08, 1.24)), ear_roundness=rng.uniform(0.012, 0.05),
+    )  # fmt: skip
+    features, scene = _pick_features(rng, coat), _pick_scene(rng)
+    return Cat(pose, shape, coat, features, scene, texture_seed=int(rng.integers(2**31)))
 
 
 def _normal(rng: np.random.Generator, spread: float) -> float:
@@ -241,59 +242,26 @@ def _normal(rng: np.random.Generator, spread: float) -> float:
 def _vary(rng: np.random.Generator, colour: Colour, spread: float) -> Colour:
     """Draw a colour near `colour`: lighter or darker, a little warmer or cooler."""
     bright, warm = 1 + _normal(rng, spread), _normal(rng, spread / 4)
-    red, green, blue = (
-        min(max(c * bright * (1 + w), 0.02), 0.99) for c, w in zip(colour, (warm, 0, -warm), strict=True)
-    )
+    tinted = (c * bright * (1 + w) for c, w in zip(colour, (warm, 0, -warm), strict=True))
+    red, green, blue = (min(max(value, 0.02), 0.99) for value in tinted)
     return red, green, blue
 
 
 def _choose(rng: np.random.Generator, options: Sequence[T], shares: Sequence[float] | None = None) -> T:
-    """Draw one of `options` by its share."""
     weights = None if shares is None else np.array(shares) / sum(shares)
     return options[int(rng.choice(len(options), p=weights))]
-
-
-def _pick_pose(rng: np.random.Generator) -> Pose:
-    return Pose(
-        scale=rng.uniform(0.95, 1.03),
-        roll=_normal(rng, 0.035),
-        shift=(_normal(rng, 0.008), _normal(rng, 0.008)),
-        turn=_normal(rng, 0.13),
-        nod=_normal(rng, 0.06),
-    )
-
-
-def _pick_shape(rng: np.random.Generator) -> Shape:
-    width = rng.uniform(0.375, 0.435)
-    return Shape(
-        skull=(width, rng.uniform(0.30, 0.34)),
-        cheeks=width * rng.uniform(0.80, 0.98),
-        muzzle=rng.uniform(0.15, 0.20),
-        shoulders=rng.uniform(0.36, 0.50),
-        fluff=_choose(rng, (0.004, 0.008, 0.016), (0.4, 0.35, 0.25)),
-        ear_tip=(rng.uniform(0.30, 0.385), rng.uniform(0.075, 0.115)),
-        ear_bases=(rng.uniform(0.30, 0.50), rng.uniform(1.08, 1.24)),
-        ear_roundness=rng.uniform(0.012, 0.05),
-    )
 
 
 def _pick_coat(rng: np.random.Generator) -> Coat:
     pattern = _choose(rng, PATTERNS, tuple(pattern.share for pattern in PATTERNS))
     fur = _choose(rng, pattern.furs, tuple(fur.share for fur in pattern.furs))
     return Coat(
-        pattern=pattern.name,
-        base=_vary(rng, fur.base, 0.10),
-        dark=_vary(rng, fur.dark, 0.10),
-        light=_vary(rng, fur.light, 0.03),
-        second=_vary(rng, ORANGE, 0.08),
-        stripes=rng.uniform(*pattern.stripes) * fur.striped,
-        stripe_count=rng.uniform(8.5, 12.0),
-        white=max(rng.uniform(*pattern.white), 0.0),
-        blaze=rng.uniform(0.0, 1.0),
-        patches=pattern.patches,
-        points=pattern.points,
-        texture=rng.uniform(0.7, 1.2),
-    )
+        pattern=pattern.name, base=_vary(rng, fur.base, 0.10), dark=_vary(rng, fur.dark, 0.10),
+        light=_vary(rng, fur.light, 0.03), second=_vary(rng, ORANGE, 0.08),
+        stripes=rng.uniform(*pattern.stripes) * fur.striped, stripe_count=rng.uniform(8.5, 12.0),
+        white=max(rng.uniform(*pattern.white), 0.0), blaze=rng.uniform(0.0, 1.0),
+        patches=pattern.patches, points=pattern.points, texture=rng.uniform(0.7, 1.2),
+    )  # fmt: skip
 
 
 def _pick_features(rng: np.random.Generator, coat: Coat) -> Features:
@@ -305,21 +273,16 @@ def _pick_features(rng: np.random.Generator, coat: Coat) -> Features:
     dark = plain and max(skin) < 0.62 and (coat.points > 0 or rng.random() < 0.8)
     relaxed = rng.random() < 0.25
     return Features(
-        iris=_vary(rng, iris, 0.08),
-        iris_centre=_vary(rng, iris_centre, 0.05),
-        eye_width=rng.uniform(0.076, 0.096),
-        eye_open=rng.uniform(0.45, 0.8) if relaxed else rng.uniform(0.85, 1.05),
-        eye_tilt=rng.uniform(0.06, 0.28),
+        iris=_vary(rng, iris, 0.08), iris_centre=_vary(rng, iris_centre, 0.05), eye_width=rng.uniform(0.076, 0.096),
+        eye_open=rng.uniform(0.45, 0.8) if relaxed else rng.uniform(0.85, 1.05), eye_tilt=rng.uniform(0.06, 0.28),
         pupil=rng.uniform(0.009, 0.020) if rng.random() < 0.5 else rng.uniform(0.026, 0.052),
         gaze=(_normal(rng, 0.006), _normal(rng, 0.004)),
         nose=_vary(rng, DARK_NOSE if dark else _choose(rng, NOSES), 0.08),
         inner_ear=_vary(rng, DARK_EAR if dark else PINK_EAR, 0.06),
-        smile=rng.uniform(0.4, 1.0),
-        tongue=rng.random() < 0.07,
-        whisker_length=rng.uniform(0.30, 0.44),
-        whisker_droop=rng.uniform(-0.04, 0.08),
+        smile=rng.uniform(0.4, 1.0), tongue=rng.random() < 0.07,
+        whisker_length=rng.uniform(0.30, 0.44), whisker_droop=rng.uniform(-0.04, 0.08),
         collar=_vary(rng, _choose(rng, COLLARS), 0.1) if rng.random() < 0.15 else None,
-    )
+    )  # fmt: skip
 
 
 def _pick_scene(rng: np.random.Generator) -> Scene:
@@ -327,12 +290,7 @@ def _pick_scene(rng: np.random.Generator) -> Scene:
     first, second, third = (_vary(rng, colour, 0.12) for colour in _choose(rng, backdrop.palettes))
     angle = rng.uniform(-2.6, -0.5)  # from above, as daylight and lamps are
     return Scene(
-        backdrop=backdrop,
-        colours=(first, second, third),
-        blur=rng.uniform(0.014, 0.035),
-        light=(math.cos(angle), math.sin(angle)),
-        ambient=rng.uniform(0.4, 0.8),
-        exposure=rng.uniform(0.78, 1.16),
-        warmth=_normal(rng, 0.035),
-        vignette=rng.uniform(0.0, 0.4),
-    )
+        backdrop=backdrop, colours=(first, second, third), blur=rng.uniform(0.014, 0.035),
+        light=(math.cos(angle), math.sin(angle)), ambient=rng.uniform(0.4, 0.8), exposure=rng.uniform(0.78, 1.16),
+        warmth=_normal(rng, 0.035), vignette=rng.uniform(0.0, 0.4),
+    )  # fmt: skip

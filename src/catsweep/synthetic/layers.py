@@ -1,40 +1,110 @@
 """Layers of a synthetic cat: its coat (silhouette, fur, light), then eyes, nose, mouth, whiskers and collar.
 
-All arguments `x`, `y` are face coordinates of `canvas.to_face`: x from the middle line, y down, in fractions of the
-picture's width. Fields are (S, S), pictures (3, S, S).
+A field is a float32 array (S, S), one value per pixel of a canvas larger than the picture; pictures are (3, S, S).
+Shapes are signed distances (negative inside, in fractions of the width). Arguments `x`, `y` are face coordinates: x
+from the middle line, y down, in fractions of the width. Up to sampling, nothing depends on S: a cat looks the same at
+any size.
 """
 
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import cast
+from typing import Any, cast
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from catsweep.synthetic.canvas import (
-    EYE,
-    MOUTH,
-    NOSE,
-    Field,
-    cloud,
-    cover,
-    ellipse,
-    gauss,
-    join,
-    meet,
-    paint,
-    plane,
-    smoothstep,
-    to_picture,
-)
-from catsweep.synthetic.catalogue import Cat, Coat, Features, Pose, Scene, Shape
+from catsweep.synthetic.catalogue import Cat, Coat, Colour, Features, Pose, Scene, Shape
 
+Field = npt.NDArray[np.floating[Any]]  # float32: numpy's stubs cannot tell that a Python float does not widen it
+# In face coordinates (distance from the middle line, height):
+EYE = (0.18, 0.42)  # its centre
+MOUTH = (0.0, 0.70)  # where the line under the nose meets the lips
+NOSE = (0.0, 0.60)  # its tip: the origin of the fur's flow and the point nearest to the viewer
 Point = tuple[float, float]
-
 _SKULL_Y = 0.50
 _WHITE = (0.95, 0.94, 0.92)
+_LID = (0.07, 0.05, 0.05)
+_LIPS = (0.13, 0.07, 0.07)
+_TONGUE = (0.88, 0.48, 0.50)
+_WHISKER = (0.97, 0.96, 0.94)
+
+
+@lru_cache(maxsize=8)
+def grid(size: int) -> tuple[Field, Field]:
+    """Compute pixel centres x and y, each (size, size), in fractions of the width; read-only, shared by threads."""
+    axis = (np.arange(size, dtype=np.float32) + 0.5) / size
+    x, y = (np.ascontiguousarray(field) for field in np.meshgrid(axis, axis))
+    x.flags.writeable = y.flags.writeable = False
+    return x, y
+
+
+def depth(x: Field, y: Field) -> Field:
+    """Compute how far points of the face, at x from the middle line and height y, stand out; 0 about the eyes."""
+    nose = gauss(x, y - NOSE[1], 0.10, 0.10)
+    bowl: Field = 0.035 - 0.9 * x * x - 0.55 * np.square(y - 0.45)
+    return bowl + 0.12 * nose
+
+
+def to_face(x: Field, y: Field, pose: Pose) -> tuple[Field, Field]:
+    """Undo the pose: picture coordinates to face coordinates.
+
+    The head's turn is a parallax, picture = face + depth(face)·(turn, nod); three steps of a fixed-point iteration undo
+    it, on the face to less than a thousandth of the width.
+    """
+    cos, sin = math.cos(pose.roll) / pose.scale, math.sin(pose.roll) / pose.scale
+    x, y = x - (0.5 + pose.shift[0]), y - (0.5 + pose.shift[1])
+    x, y = cos * x + sin * y, cos * y - sin * x + 0.5
+    face_x, face_y = x, y
+    for _ in range(3):
+        out = depth(face_x, face_y)
+        face_x, face_y = x - pose.turn * out, y - pose.nod * out
+    return face_x, face_y
+
+
+def to_picture(points: Field, pose: Pose) -> Field:
+    """Apply the pose to points (n, 2): face coordinates to picture coordinates, the inverse of `to_face`."""
+    x, y = points[:, 0], points[:, 1]
+    out = depth(x, y)
+    x, y = x + pose.turn * out, y + pose.nod * out - 0.5
+    cos, sin = math.cos(pose.roll) * pose.scale, math.sin(pose.roll) * pose.scale
+    moved = np.stack([cos * x - sin * y + 0.5 + pose.shift[0], sin * x + cos * y + 0.5 + pose.shift[1]], axis=1)
+    return cast(Field, moved.astype(np.float32))
+
+
+def gauss(x: Field, y: Field, width: float, height: float) -> Field:
+    """Evaluate a Gaussian of height 1 at the origin with standard deviations `width` and `height`."""
+    exponent = x * x * (-0.5 / width**2) + y * y * (-0.5 / height**2)
+    return np.exp(exponent, dtype=np.float32)
+
+
+def smoothstep(low: float, high: float, field: Field) -> Field:
+    """Step smoothly from 0 below `low` to 1 above `high` by a cubic (low > high reverses it)."""
+    t = np.clip((field - low) * (1 / (high - low)), 0, 1)
+    return cast(Field, t * t * (3 - 2 * t))
+
+
+def cover(distance: Field, softness: float = 0.0) -> Field:
+    """Turn a signed distance into coverage in [0, 1], over an edge of width `softness`, at least a pixel and a half."""
+    edge = max(1.5 / distance.shape[1], softness)
+    return cast(Field, np.clip(0.5 - distance / edge, 0, 1))
+
+
+def paint(image: Field, colour: Field | Colour, weight: Field) -> Field:
+    """Blend a colour, or pixels (3, S, S), over `image` (3, S, S) with a weight (S, S) in [0, 1]."""
+    return image + weight * (plane(colour) - image)
+
+
+def plane(colour: Field | Colour) -> Field:
+    """Shape a colour to broadcast against (3, S, S); pixels pass unchanged."""
+    return colour if isinstance(colour, np.ndarray) else np.array(colour, np.float32)[:, None, None]
+
+
+def cloud(rng: np.random.Generator, cells: int, size: int) -> Field:
+    """Draw smooth noise, (size, size), with `cells` bumps across, about zero mean and unit spread."""
+    coarse = rng.standard_normal((cells, cells), dtype=np.float32)
+    return cast(Field, cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC))
 
 
 @dataclass(frozen=True)
@@ -45,10 +115,6 @@ class Silhouette:
     ears: Field
     inner_ears: Field
     body: Field
-
-    def whole(self) -> Field:
-        """Compute the signed distance of the whole cat."""
-        return np.minimum(np.minimum(self.head, self.ears), self.body)
 
 
 @lru_cache(maxsize=4)
@@ -65,13 +131,7 @@ def _strands(columns: int) -> Field:
 
 
 def fur(x: Field, y: Field, rng: np.random.Generator) -> tuple[Field, Field]:
-    """Draw hair that flows away from the nose.
-
-    Octaves finer than the canvas can show fade out, so that a small picture is the large one, scaled.
-
-    Returns:
-        locks and single hairs, each (S, S), of zero mean and about unit spread in sum.
-    """
+    """Draw hair that flows away from the nose: locks and single hairs, (S, S); zero mean, about unit spread in sum."""
     size = x.shape[0]
     radius, angle = cv2.cartToPolar(x - NOSE[0], y - (NOSE[1] - 0.03))
     angle += 0.05 * cloud(rng, 9, size)
@@ -86,7 +146,7 @@ def fur(x: Field, y: Field, rng: np.random.Generator) -> tuple[Field, Field]:
 
 
 def paint_coat(cat: Cat, x: Field, y: Field, rng: np.random.Generator) -> tuple[Field, Silhouette]:
-    """Paint a cat without its features: the fur, (3, S, S), meaningful inside the silhouette, and the silhouette."""
+    """Paint a cat without its features: the fur, meaningful inside the silhouette, and the silhouette."""
     locks, hairs = fur(x, y, rng)
     parts = _silhouette(x, y, cat.shape, 0.35 * locks + hairs)
     image = _colours(x, y, cat.coat, parts, locks, rng)
@@ -95,33 +155,58 @@ def paint_coat(cat: Cat, x: Field, y: Field, rng: np.random.Generator) -> tuple[
     return image * _light(x, y, parts, cat.coat.texture * (locks + hairs), cat.scene), parts
 
 
-def ear_corners(shape: Shape) -> tuple[Point, Point, Point]:
+def _ellipse(x: Field, y: Field, width: float, height: float) -> Field:
+    """Compute the signed distance (approximate; exact at the edge) of an ellipse about the origin."""
+    radius: Field = np.sqrt(np.square(x / width) + np.square(y / height))
+    return (radius - 1) * min(width, height)
+
+
+def _join(first: Field, second: Field, blend: float) -> Field:
+    """Unite two signed distances by a polynomial minimum that rounds the seam over `blend`."""
+    rounding = np.maximum(blend - np.abs(first - second), 0)
+    return np.minimum(first, second) - rounding * rounding * (0.25 / blend)
+
+
+def _meet(first: Field, second: Field, blend: float) -> Field:
+    """Intersect two signed distances, rounding the corner over `blend`."""
+    return -_join(-first, -second, blend)
+
+
+def _ear_corners(shape: Shape) -> tuple[Point, Point, Point]:
     """Compute an ear's outer base on the skull, its rounded tip and its inner base."""
     (width, height), (outer, inner) = shape.skull, shape.ear_bases
     start = width * math.cos(outer), _SKULL_Y - height * math.sin(outer)
     end = width * math.cos(inner), _SKULL_Y - height * math.sin(inner)
     x, y = shape.ear_tip
     down_x, down_y = (start[0] + end[0]) / 2 - x, (start[1] + end[1]) / 2 - y
-    # `meet` takes a quarter of its rounding off the corner along each side: about half of it along the axis.
+    # `_meet` takes a quarter of its rounding off the corner along each side: about half of it along the axis.
     cut = 0.5 * shape.ear_roundness / math.hypot(down_x, down_y)
     return start, (x + cut * down_x, y + cut * down_y), end
+
+
+def landmarks_of(cat: Cat) -> Field:
+    """Compute the landmarks of a cat, (9, 2), in fractions of the width, in the order of `catsweep.data.landmarks`."""
+    ear = _ear_corners(cat.shape)
+    left_ear = [(-x, y) for x, y in ear]
+    points = [(-EYE[0], EYE[1]), EYE, MOUTH, *left_ear, *reversed(ear)]
+    return to_picture(np.array(points, np.float32), cat.pose)
 
 
 def _silhouette(x: Field, y: Field, shape: Shape, fringe: Field) -> Silhouette:
     """Lay out head, ears and body; the hair (`fringe`, zero mean) frays every edge."""
     side = np.abs(x)
     fray = 0.55 * shape.fluff * fringe
-    head = ellipse(x, y - _SKULL_Y, *shape.skull)
-    head = join(head, ellipse(x, y - 0.585, shape.cheeks, 0.20), 0.08)
-    head = join(head, ellipse(x, y - 0.71, shape.muzzle, 0.11), 0.08) - fray
-    start, _, end = ear_corners(shape)
+    head = _ellipse(x, y - _SKULL_Y, *shape.skull)
+    head = _join(head, _ellipse(x, y - 0.585, shape.cheeks, 0.20), 0.08)
+    head = _join(head, _ellipse(x, y - 0.71, shape.muzzle, 0.11), 0.08) - fray
+    start, _, end = _ear_corners(shape)
     corners = (start, shape.ear_tip, end)
     ears = _triangle(side, y, corners, shape.ear_roundness)
     middle_x, middle_y = (sum(values) / 3 for values in zip(*corners, strict=True))
     lining = [(middle_x + 0.66 * (a - middle_x), middle_y + 0.66 * (b - middle_y) + 0.012) for a, b in corners]
     inner_ears = _triangle(side, y, (lining[0], lining[1], lining[2]), shape.ear_roundness)
-    neck = ellipse(x, y - 0.80, 0.66 * shape.shoulders, 0.22)
-    body = join(ellipse(x, y - 1.20, shape.shoulders, 0.42), neck, 0.15)
+    neck = _ellipse(x, y - 0.80, 0.66 * shape.shoulders, 0.22)
+    body = _join(_ellipse(x, y - 1.20, shape.shoulders, 0.42), neck, 0.15)
     return Silhouette(head, ears - 0.5 * fray, inner_ears - 2 * fray, body - 1.4 * fray)
 
 
@@ -135,7 +220,7 @@ def _triangle(x: Field, y: Field, corners: tuple[Point, Point, Point], roundness
         along = (x - x0) * along_x + (y - y0) * along_y
         sides.append((x - x0) * along_y - (y - y0) * along_x - 0.30 * along * (length - along))
     bottom = max(start[1], end[1]) + 0.06
-    return cast(Field, np.maximum(meet(sides[0], sides[1], roundness), y - bottom))
+    return cast(Field, np.maximum(_meet(sides[0], sides[1], roundness), y - bottom))
 
 
 def _colours(x: Field, y: Field, coat: Coat, parts: Silhouette, locks: Field, rng: np.random.Generator) -> Field:
@@ -226,12 +311,6 @@ def _light(x: Field, y: Field, parts: Silhouette, hair: Field, scene: Scene) -> 
     return cast(Field, np.clip(light * (1 + 0.085 * hair), 0.15, 1.7))
 
 
-_LID = (0.07, 0.05, 0.05)
-_LIPS = (0.13, 0.07, 0.07)
-_TONGUE = (0.88, 0.48, 0.50)
-_WHISKER = (0.97, 0.96, 0.94)
-
-
 def paint_face(image: Field, x: Field, y: Field, features: Features, scene: Scene) -> Field:
     """Paint eyes, nose and mouth over the fur; only the rows that hold them are touched."""
     image = image.copy()
@@ -266,18 +345,18 @@ def _iris(across: Field, down: Field, sign: Field, gap: Field, features: Feature
     image = paint(plane(features.iris), features.iris_centre, smoothstep(0.85, 0.30, out))
     bright = (1 - 0.5 * smoothstep(0.80, 1.08, out)) * (0.55 + 0.45 * smoothstep(0.0, -0.022, gap))
     image = image * (bright * (0.80 + 0.35 * smoothstep(-0.05, 0.035, down)))
-    image = paint(image, (0.02, 0.02, 0.03), cover(ellipse(across, down, features.pupil, 0.062), 0.008))
+    image = paint(image, (0.02, 0.02, 0.03), cover(_ellipse(across, down, features.pupil, 0.062), 0.008))
     towards = math.copysign(0.024, scene.light[0])  # beside a slit pupil, or it would seem broken
     spot_x, spot_y = sign * across - towards, down + 0.026
-    glint = cover(ellipse(spot_x, spot_y, 0.019, 0.017), 0.006)
-    echo = cover(ellipse(spot_x + 2 * towards, spot_y - 0.052, 0.010, 0.008), 0.008)
+    glint = cover(_ellipse(spot_x, spot_y, 0.019, 0.017), 0.006)
+    echo = cover(_ellipse(spot_x + 2 * towards, spot_y - 0.052, 0.010, 0.008), 0.008)
     return paint(image, (1.0, 1.0, 1.0), np.minimum(0.95 * glint + 0.35 * echo, 1))
 
 
 def _nose_and_mouth(image: Field, x: Field, y: Field, features: Features, scene: Scene) -> Field:
     """Paint a rounded triangle with nostrils; under it the line to the mouth, lips, rows of freckles."""
     side = np.abs(x)
-    pad = meet(0.568 + 0.05 * side - y, 0.80 * side + 0.60 * (y - 0.637), 0.022)
+    pad = _meet(0.568 + 0.05 * side - y, 0.80 * side + 0.60 * (y - 0.637), 0.022)
     shine = gauss(x - 0.008 * scene.light[0], y - 0.582, 0.03, 0.012)
     nostril = gauss(side - 0.026, y - 0.612 + 0.3 * (side - 0.026), 0.011, 0.006)
     nose = paint(plane(features.nose) * (0.88 + 0.35 * shine), (0.10, 0.05, 0.05), 0.85 * nostril)
@@ -290,7 +369,7 @@ def _nose_and_mouth(image: Field, x: Field, y: Field, features: Features, scene:
     image = paint(image, _LIPS, 0.30 * gauss(x, y - MOUTH[1] - sag - 0.016, 0.050, 0.014))
     image = paint(image, _LIPS, 0.75 * np.maximum(lips, line))
     if features.tongue:
-        tip = np.maximum(ellipse(x, y - MOUTH[1] - 0.010, 0.021, 0.030), MOUTH[1] + sag - y)
+        tip = np.maximum(_ellipse(x, y - MOUTH[1] - 0.010, 0.021, 0.030), MOUTH[1] + sag - y)
         image = paint(image, plane(_TONGUE) * (1 - 0.35 * gauss(x, y - MOUTH[1], 0.004, 0.02)), cover(tip, 0.006))
     dots = np.maximum(np.cos(230 * side) * np.cos(260 * y + 39 * side) - 0.55, 0)
     return paint(image, _LIPS, 0.8 * dots * gauss(side - 0.085, y - 0.665, 0.022, 0.018))
@@ -304,7 +383,7 @@ def paint_collar(image: Field, x: Field, y: Field, features: Features, parts: Si
     band = cover(np.abs(hang) - 0.022) * (1 - cover(parts.head, 0.01))
     shade = 1.1 - 12 * np.abs(hang) - 1.6 * x * x
     image = paint(image, plane(features.collar) * shade, 0.95 * band)
-    bell = ellipse(x, y - 0.935, 0.032, 0.032)
+    bell = _ellipse(x, y - 0.935, 0.032, 0.032)
     gold = plane((0.88, 0.68, 0.24)) * (0.75 + 0.6 * gauss(x + 0.008, y - 0.925, 0.012, 0.012))
     gold = paint(gold, (0.25, 0.17, 0.05), cover(np.maximum(np.abs(y - 0.945) - 0.003, bell)))
     return paint(image, gold, cover(bell, 0.006))

@@ -1,8 +1,6 @@
-"""Render synthetic cat faces: `render` draws n of them from a seed, with landmarks and masks.
+"""Render synthetic cat faces: the background, the composition of the layers and the camera's light.
 
-`catalogue.pick` draws the parameters of a cat; here are the background, the composition of the layers and the camera's
-light. The framing is that of aligned photos: eyes near 0.32 and 0.68 of the width and 0.42 of the height, mouth near
-0.70. Backgrounds are out of focus, so they are painted small, blurred and enlarged.
+The framing is that of aligned photos: eyes near 0.32 and 0.68 of the width and 0.42 of the height, mouth near 0.70.
 """
 
 import math
@@ -16,21 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from catsweep.errors import DataError
-from catsweep.synthetic.canvas import (
-    EYE,
-    MOUTH,
-    Field,
-    cloud,
-    cover,
-    grid,
-    paint,
-    plane,
-    smoothstep,
-    to_face,
-    to_picture,
-)
+from catsweep.synthetic import layers
 from catsweep.synthetic.catalogue import Cat, Scene, pick
-from catsweep.synthetic.layers import ear_corners, paint_coat, paint_collar, paint_face, paint_whiskers
+from catsweep.synthetic.layers import Field, cloud, grid, paint, plane, smoothstep
 
 _SMALL = 64  # side of the background before it is enlarged
 SMALLEST = 16  # side in pixels; below it the features are thinner than a pixel
@@ -38,34 +24,18 @@ SMALLEST = 16  # side in pixels; below it the features are thinner than a pixel
 
 @dataclass(frozen=True)
 class Cats:
-    """Pictures of n cats with landmarks and masks.
+    """Pictures of n cats with landmarks and masks."""
 
-    Attributes:
-        images: uint8, (n, size, size, 3), RGB.
-        landmarks: float32, (n, 9, 2), x and y in pixels, pixel centres at half-integers; Kaggle order: left eye,
-            right eye, mouth, left ear (outer base, tip, inner base), right ear (inner base, tip, outer base), where
-            left is the viewer's left.
-        masks: bool, (n, size, size), true where the cat covers most of the pixel; whiskers do not count.
-    """
-
-    images: npt.NDArray[np.uint8]
-    landmarks: npt.NDArray[np.float32]
-    masks: npt.NDArray[np.bool_]
+    images: npt.NDArray[np.uint8]  # (n, size, size, 3), RGB
+    landmarks: npt.NDArray[np.float32]  # (n, 9, 2), x and y in pixels, pixel centres at half-integers
+    masks: npt.NDArray[np.bool_]  # (n, size, size), true where the cat covers most of the pixel but for whiskers
 
 
 def render(n: int, size: int, seed: int) -> Cats:
-    """Draw n cats of size x size pixels.
+    """Draw n ≥ 1 cats of size x size pixels (≥ 16) of a seed ≥ 0; DataError for an argument out of its range.
 
-    Cat i depends on (seed, i) alone: not on n, and on the size only as a photo does. Cats are drawn by as many
-    threads as there are cores, which pays because numpy and OpenCV let go of the interpreter's lock.
-
-    Args:
-        n: how many, >= 1.
-        size: side of the pictures in pixels, >= 16.
-        seed: >= 0.
-
-    Raises:
-        DataError: an argument out of its range.
+    Cat i depends on (seed, i) alone: not on n, and on the size only as a photo does. Drawn by threads, which pays
+    because numpy and OpenCV let go of the interpreter's lock.
     """
     for name, value, least in (("n", n, 1), ("size", size, SMALLEST), ("seed", seed, 0)):
         if value < least:
@@ -77,7 +47,7 @@ def render(n: int, size: int, seed: int) -> Cats:
     def fill(index: int) -> None:
         cat = pick(seed, index)
         images[index], masks[index] = draw(cat, size)
-        landmarks[index] = landmarks_of(cat) * size
+        landmarks[index] = layers.landmarks_of(cat) * size
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for _ in pool.map(fill, range(n)):
@@ -85,30 +55,18 @@ def render(n: int, size: int, seed: int) -> Cats:
     return Cats(images, landmarks, masks)
 
 
-def landmarks_of(cat: Cat) -> npt.NDArray[np.float32]:
-    """Compute the nine landmarks of a cat, (9, 2), in fractions of the picture's width."""
-    ear = ear_corners(cat.shape)
-    left_ear = [(-x, y) for x, y in ear]
-    points = [(-EYE[0], EYE[1]), EYE, MOUTH, *left_ear, *reversed(ear)]
-    return to_picture(np.array(points, np.float32), cat.pose)
-
-
 def draw(cat: Cat, size: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
-    """Draw one cat on a canvas at least twice as large as asked for, and scale it down.
-
-    Returns:
-        uint8 (size, size, 3) and the mask, bool (size, size).
-    """
+    """Draw a cat, uint8 (size, size, 3), and its mask, bool, on a canvas at least twice as large, and scale it down."""
     canvas = size * max(2, math.ceil(128 / size))
     rng = np.random.default_rng(cat.texture_seed)
-    x, y = to_face(*grid(canvas), cat.pose)
+    x, y = layers.to_face(*grid(canvas), cat.pose)
     behind = background(cat.scene, canvas, rng)
-    fur, parts = paint_coat(cat, x, y, rng)
-    fur = paint_collar(fur, x, y, cat.features, parts)
-    fur = paint_face(fur, x, y, cat.features, cat.scene)
-    mask = cover(parts.whole(), cat.shape.fluff)
+    fur, parts = layers.paint_coat(cat, x, y, rng)
+    fur = layers.paint_collar(fur, x, y, cat.features, parts)
+    fur = layers.paint_face(fur, x, y, cat.features, cat.scene)
+    mask = layers.cover(np.minimum(np.minimum(parts.head, parts.ears), parts.body), cat.shape.fluff)
     image = paint(behind, fur, mask)
-    image = paint_whiskers(image, cat.features, cat.pose, rng)
+    image = layers.paint_whiskers(image, cat.features, cat.pose, rng)
     image = develop(image, cat.scene)
     small = cv2.resize(cv2.merge(list(image)), (size, size), interpolation=cv2.INTER_AREA)
     small_mask = cv2.resize(mask, (size, size), interpolation=cv2.INTER_AREA)
@@ -116,11 +74,7 @@ def draw(cat: Cat, size: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.boo
 
 
 def background(scene: Scene, size: int, rng: np.random.Generator) -> Field:
-    """Paint what is behind the cat: a slope of two colours, and the layers its backdrop has.
-
-    Returns:
-        (3, size, size), values about [0, 1].
-    """
+    """Paint the backdrop, (3, size, size), about [0, 1]: small, blurred and enlarged, for it is out of focus."""
     x, y = grid(_SMALL)
     ground, second, accent = scene.colours
     lean = rng.uniform(-1, 1)

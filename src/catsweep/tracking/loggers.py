@@ -24,7 +24,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from catsweep.errors import ConfigError
 from catsweep.instantiation import instantiate
-from steady.confirm.confirmation_stage import CONFIRMATION
+from steady.study.storage import CONFIRMATION
 
 if TYPE_CHECKING:
     import wandb

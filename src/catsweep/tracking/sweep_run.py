@@ -15,7 +15,7 @@ from catsweep import devices
 from catsweep import study_record as study_record
 from catsweep.instantiation import instantiate
 from catsweep.metrics.judge import BESIDE, RunScores, of_confirmation
-from catsweep.study_record import Entry, Record, importances
+from catsweep.study_record import Entry, StudyRecord, importances
 from catsweep.templates import without_markup
 from catsweep.tracking.loggers import RunLogger
 from steady.confirm import confirmation
@@ -99,7 +99,7 @@ def _write_history(run: "wandb.Run", study: optuna.Study, names: Sequence[str]) 
     return len(finished)
 
 
-def _media(study: optuna.Study, found: Record) -> dict[str, Any]:
+def _media(study: optuna.Study, found: StudyRecord) -> dict[str, Any]:
     import wandb
 
     parameters = list(found.distributions)
@@ -130,7 +130,7 @@ def _media(study: optuna.Study, found: Record) -> dict[str, Any]:
     return media
 
 
-def _row(trial: Entry, found: Record, parameters: Sequence[str]) -> list[Any]:
+def _row(trial: Entry, found: StudyRecord, parameters: Sequence[str]) -> list[Any]:
     own = found.opinion.own.get(trial.number, RunScores()).values
     values: list[float | None] = [None] * len(found.objectives) if trial.values is None else list(trial.values)
     values += [own.get(name) for name in found.beside]
@@ -152,7 +152,7 @@ def _samples(trial: Entry) -> "wandb.Image | None":
     return wandb.Image(str(pages[-1])) if pages else None
 
 
-def _stays(found: Record) -> Rows:
+def _stays(found: StudyRecord) -> Rows:
     """Rows of trial, slot, start and end in seconds since the first start, and how the trial ended."""
     stays = [(trial, attempt) for trial in found.trials for attempt in trial.attempts if attempt.slot is not None]
     begin = min((attempt.start for _, attempt in stays), default=0.0)
@@ -185,7 +185,7 @@ def timeline(stays: Rows) -> Any:
     return figure
 
 
-def _confirmed(confirmed: Confirmation, found: Record) -> "wandb.Table":
+def _confirmed(confirmed: Confirmation, found: StudyRecord) -> "wandb.Table":
     """Table of the runs under other seeds."""
     import wandb
 
@@ -200,7 +200,7 @@ def _confirmed(confirmed: Confirmation, found: Record) -> "wandb.Table":
     return wandb.Table(["trial", "role", "seed", *confirmed.objectives, *names], rows)
 
 
-def _summary(study: optuna.Study, found: Record, confirmed: Confirmation | None) -> Mapping[str, Any]:
+def _summary(study: optuna.Study, found: StudyRecord, confirmed: Confirmation | None) -> Mapping[str, Any]:
     states = [trial.state for trial in found.trials]
     summary: dict[str, Any] = {f"count/{state}": states.count(state) for state in dict.fromkeys(states)}
     front = select.best_trials(study)

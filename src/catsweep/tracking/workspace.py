@@ -17,15 +17,15 @@ from optuna.distributions import CategoricalDistribution
 
 from catsweep import study_record as study_record
 from catsweep.errors import CatsweepError, ConfigError, StudyError
-from catsweep.loaded import read as read_config
 from catsweep.metrics.scores import SCORES
-from catsweep.study_record import Record
+from catsweep.study_record import StudyRecord
 from catsweep.tracking.loggers import STEP, resolve_mode
+from catsweep.untrusted_config import read as read_config
 from steady.atomic import write_json
 from steady.options import SWEEPS
 from steady.printing import fenced, readable, say
 from steady.study import meta
-from steady.study.storage import open_study, study_folder
+from steady.study.location import open_study, study_folder
 from steady.study.trial_folders import is_of
 
 SPECIFICATION = "wandb_workspace.json"
@@ -49,7 +49,7 @@ def main(words: list[str] | None = None) -> None:
         raise SystemExit(readable(f"{type(error).__name__}: {error}")) from None
 
 
-def _read(folder: Path) -> Record:
+def _read(folder: Path) -> StudyRecord:
     study = open_study(folder)
     runs = Path(meta.get(study, meta.SWEEP_DIR, usual := Path("outputs") / folder.name))
     if runs.absolute() != usual.absolute() and not is_of(runs, study.study_name):
@@ -60,7 +60,7 @@ def _read(folder: Path) -> Record:
     return study_record.read(study, runs)
 
 
-def build(folder: Path, found: Record, entity: str | None = None) -> str:
+def build(folder: Path, found: StudyRecord, entity: str | None = None) -> str:
     """Save the workspace and the report, or write what they would be.
 
     Args:
@@ -107,7 +107,7 @@ def build(folder: Path, found: Record, entity: str | None = None) -> str:
     return f"workspace  {space.url}\nreport     {text.url}"
 
 
-def specification(found: Record, entity: str, project: str) -> dict[str, Any]:
+def specification(found: StudyRecord, entity: str, project: str) -> dict[str, Any]:
     """Workspace and report as W&B's server takes them, plain values. Contacts nobody."""
     view = workspace(found, entity, project)._to_model()
     text = report(found, "", project)._to_model()  # with an entity it would ask the server for the project
@@ -117,7 +117,7 @@ def specification(found: Record, entity: str, project: str) -> dict[str, Any]:
     }
 
 
-def workspace(found: Record, entity: str, project: str) -> Any:
+def workspace(found: StudyRecord, entity: str, project: str) -> Any:
     """Build the workspace: the study's runs at the left, five sections at the right."""
     spaces, _ = libraries()
     scores = [objective.name for objective in found.objectives]
@@ -138,7 +138,7 @@ def workspace(found: Record, entity: str, project: str) -> Any:
     )
 
 
-def report(found: Record, entity: str, project: str) -> Any:
+def report(found: StudyRecord, entity: str, project: str) -> Any:
     """Build the report: the panels of the workspace, with text."""
     _, wr = libraries()
     runs = wr.Runset(entity=entity, project=project, name=found.name, filters=runs_of(found))
@@ -155,7 +155,7 @@ def report(found: Record, entity: str, project: str) -> Any:
     )  # fmt: skip
 
 
-def _place(found: Record) -> tuple[str, str | None]:
+def _place(found: StudyRecord) -> tuple[str, str | None]:
     """Project and entity of the runs, as the configuration of one says."""
     for trial in found.trials:
         path = trial.run / "config.yaml" if trial.run else None
@@ -191,14 +191,14 @@ def libraries() -> tuple[Any, Any]:
     return spaces, reports
 
 
-def runs_of(found: Record) -> str:
+def runs_of(found: StudyRecord) -> str:
     """W&B's filter of the runs of a study: of its trials, their confirmation, and its own."""
     # Not wandb-workspaces' own expressions, which forget to escape, and change = and < also within a text.
     name = "".join(c if c.isascii() and c.isalnum() else f"\\U{ord(c):08x}" for c in found.name)
     return f'Metric("Group") == "{name}"'
 
 
-def sections(found: Record) -> dict[str, list[Any]]:
+def sections(found: StudyRecord) -> dict[str, list[Any]]:
     """Panels by the name of their section."""
     _, wr = libraries()
     wide = wr.Layout(w=24, h=12)
@@ -250,7 +250,7 @@ def sections(found: Record) -> dict[str, list[Any]]:
     }
 
 
-def _axis(found: Record, parameter: str) -> Any:
+def _axis(found: StudyRecord, parameter: str) -> Any:
     """Axis of a parameter. An option of a group is in the config as `choices.<group>`."""
     _, wr = libraries()
     distribution = found.distributions[parameter]
@@ -262,7 +262,7 @@ def _axis(found: Record, parameter: str) -> Any:
     )
 
 
-def _title(found: Record) -> str:
+def _title(found: StudyRecord) -> str:
     """The title without symbols, such as `+` or emojis, which W&B refuses in the name of a workspace."""
     return "catsweep " + "".join("_" if unicodedata.category(c).startswith("S") else c for c in found.name)
 

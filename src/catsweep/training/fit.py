@@ -1,7 +1,8 @@
 """Train and score one generator, from a composed configuration to objective values.
 
-`src/train.py` calls `run`, for a single run and for each trial of a sweep. Everything that it builds is named by the
-configuration (`_target_`); `catsweep.runs` reads a run's folder back.
+`src/train.py` calls `run`, for a single run and for each trial of a sweep. `train` does the work: it builds what the
+configuration names by `_target_` (the model by `conf/model/*.yaml`: `catsweep.models.vae.VAE`, made of the blocks of
+`catsweep.models.blocks`), then a Lightning trainer (`catsweep.training.trainer`), which fits the model; then it scores.
 """
 
 import logging
@@ -31,7 +32,7 @@ from catsweep.runs import BEST_CHECKPOINT, LAST_CHECKPOINT, SCORES, RunDir, alon
 from catsweep.tracking import loggers
 from catsweep.training import provenance, resume
 from catsweep.training.trainer import build_trainer, without_idle_hooks
-from steady import links
+from steady import safe_paths
 from steady.reporting import TrialReporter
 from steady.signals import COMMAND, SAID
 
@@ -50,11 +51,7 @@ IGNORED = (
 
 
 def run(cfg: DictConfig, folder: Path | None = None) -> float | tuple[float, ...]:
-    """Train and score one generator; write everything about it to the run's folder.
-
-    Args:
-        cfg: composed from `conf/train.yaml`.
-        folder: of the run; Hydra's output folder if None.
+    """Train and score one generator, and write everything about it to the run's folder (by default Hydra's).
 
     Returns:
         The values of `cfg.objective`: a float for one, a tuple in the same order for several.
@@ -81,20 +78,13 @@ def run(cfg: DictConfig, folder: Path | None = None) -> float | tuple[float, ...
                     COMMAND.said = f"{SAID} To go on, add resume={folder} to the same line." if there else SAID
                 raise
     # A trial is alone by its lease: a lock that an attempt holds after it lost that would keep the next one out.
-    links.refuse_within(folder, "trial", ConfigError)
+    safe_paths.refuse_links_within(folder, "trial", ConfigError)
     scores = resume.scores_of_trial(cfg, folder)
     return train(cfg, folder) if scores is None else objective_values(scores, list(cfg.objective))
 
 
 def train(cfg: DictConfig, folder: Path) -> float | tuple[float, ...]:
-    """Build, fit and score a checked configuration, in a folder that this process alone uses.
-
-    Returns:
-        As `run` does.
-
-    Raises:
-        CatsweepError: as of `run`.
-    """
+    """Build, fit and score a checked configuration in a folder that this process alone uses; see `run`."""
     resume.check(cfg, folder)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     if cfg.trainer.threads:
@@ -106,7 +96,7 @@ def train(cfg: DictConfig, folder: Path) -> float | tuple[float, ...]:
     data: CatDataModule = instantiate(cfg.data)
     data.prepare_data()
     resume.check_photos(cfg, folder, data.ready.digest)
-    configuration.check_batch(cfg, len(data.ready.indices(TRAIN)))
+    configuration.check_photos(cfg, len(data.ready.indices(TRAIN)))
     provenance.write(folder, cfg, provenance.collect(cfg.seed, ROOT, data.ready.digest), ROOT)
     log.info("Preparing the scores against %s; new photos take a minute, known ones a second", data.ready.path.name)
     scorer: Scorer = scoring(ready=data.ready)
@@ -143,7 +133,6 @@ def objective_values(scores: Mapping[str, float], objective: Sequence[str]) -> f
 
 
 def _judge(cfg: DictConfig) -> judging.Factory | None:
-    """The factory of a single run's judge; None for a trial, whose sweep judges its best at the end."""
     if cfg.trial.number is not None or not devices.is_first():
         return None
     if remark := judging.absent(cfg):
@@ -154,7 +143,7 @@ def _judge(cfg: DictConfig) -> judging.Factory | None:
 def _judged(
     judge: judging.Factory, model: Generator, folder: Path, scorer: Scorer, result: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The scores and cards of a run, with those of its judge, which has its own file."""
+    """Merge the scores and cards of a run with those of its judge, which has its own file."""
     judged = judging.judge_model(judge, model, folder, scorer)
     log.info("%s", judging.line(judged))
     more = judged.to_dict()
@@ -162,11 +151,7 @@ def _judged(
 
 
 def _fit(trainer: pl.Trainer, model: pl.LightningModule, data: CatDataModule, checkpoint: str | None) -> None:
-    """Train, from a checkpoint if there is one.
-
-    Raises:
-        DataError: the checkpoint cannot be gone on from. What training itself raises passes through.
-    """
+    """Train, from a checkpoint if there is one; a `DataError` if it is of another run."""
     try:
         trainer.fit(model, data, ckpt_path=checkpoint, weights_only=True)
     # Lightning looks up and calls what it finds in a checkpoint, so one of another run can fail it in any way.
@@ -187,14 +172,11 @@ def _fit(trainer: pl.Trainer, model: pl.LightningModule, data: CatDataModule, ch
             )
 
 
-def _score(
-    trainer: pl.Trainer, model: pl.LightningModule, scorer: Scorer, folder: Path, seconds: float
-) -> dict[str, Any]:
+def _score(trainer: pl.Trainer, model: Any, scorer: Scorer, folder: Path, seconds: float) -> dict[str, Any]:
     """Score the best checkpoint with the full number of samples, and write `metrics.json`."""
     _keep_if_better(trainer, model, scorer, folder)
     trainer.strategy.barrier()  # one process writes the checkpoint that all of them read
     epoch = load_weights(model, folder, "best")
-    assert isinstance(model, Generator)
     scores, cards = scorer.final(model)
     result = {
         "scores": scores,
@@ -214,13 +196,12 @@ def _score(
     return result
 
 
-def _keep_if_better(trainer: pl.Trainer, model: pl.LightningModule, scorer: Scorer, folder: Path) -> None:
+def _keep_if_better(trainer: pl.Trainer, model: Any, scorer: Scorer, folder: Path) -> None:
     """Let the final weights be the best checkpoint too, when the run ended between two evaluations."""
     best = next(c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor)
     score = next(c for c in trainer.callbacks if isinstance(c, ScoreCallback))  # type: ignore[attr-defined]  # likewise
     if score.scored_at == trainer.global_step and best.best_model_score is not None:
         return
-    assert isinstance(model, Generator)
     rung = scorer.rung(model)[scorer.rung_names()[0]]
     if best.best_model_score is None or rung < float(best.best_model_score):
         trainer.save_checkpoint(folder / BEST_CHECKPOINT)

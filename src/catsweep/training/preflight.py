@@ -1,9 +1,9 @@
 """Prepare and check what all trials of a sweep share, once before the first one.
 
-`hydra.sweeper.preflight` names `facts`; the sweep runs it as a job in a process of its own. Its result is part of the
-study's contract, so a study never mixes trials on different photos, or scores that cannot be compared. It also makes
-the ready set and the reference statistics, which otherwise every slot would begin to make at once, and tries each
-option of the space once (`catsweep.training.smoke_test`), so that what cannot run costs no trial.
+`hydra.sweeper.preflight` names `facts`; the sweep runs it as a job of its own. Its result is part of the study's
+contract, so a study never mixes trials on different photos, or scores that cannot be compared. It makes the ready set
+and the reference statistics, which otherwise every slot would begin to make at once, and tries each option of the
+space once (`catsweep.training.fast_dev_run`), so that what cannot run costs no trial.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -18,14 +18,10 @@ if TYPE_CHECKING:
 
 
 def facts(cfg: DictConfig, examples: "Examples | None" = None) -> dict[str, Any]:
-    """Prepare the data and the scorer of a configuration, describe them, and try what is searched.
-
-    Args:
-        cfg: composed from `conf/train.yaml`, without the searched parameters.
-        examples: configurations that trials will have; None to try none.
+    """Prepare the data and the scorer of a configuration, describe them, and try what is searched (`examples`).
 
     Returns:
-        `data`: the ready set's digest; `cards`: by score, its metric card, without the versions of libraries.
+        `data`, the ready set's digest, and `cards`, the metric card of each objective without versions of libraries.
 
     Raises:
         CatsweepError: the data, the metrics, or some of what is searched cannot be used; all faults at once.
@@ -34,11 +30,11 @@ def facts(cfg: DictConfig, examples: "Examples | None" = None) -> dict[str, Any]
     from catsweep import configuration
     from catsweep.instantiation import instantiate
     from catsweep.judging import factory
-    from catsweep.training.smoke_test import SmokeTest
+    from catsweep.training.fast_dev_run import FastDevRun
 
     factory(cfg)  # a judge's file that is not there shows before anything is tried
     scoring = instantiate(cfg.metrics)
-    if examples is not None and (wrong := examples.problems(SmokeTest(*_asked()).problems)):
+    if examples is not None and (wrong := examples.problems(FastDevRun(*_sweep_settings()).problems)):
         raise ConfigError("No trial could run with:\n" + "\n".join(f"  {line}" for line in wrong))
     configuration.check(cfg)
     data = instantiate(cfg.data)
@@ -51,8 +47,8 @@ def facts(cfg: DictConfig, examples: "Examples | None" = None) -> dict[str, Any]
     return {"data": data.ready.digest, "cards": cards}
 
 
-def _asked() -> tuple[list[str], int | None]:
-    """The scores that the sweep prunes by, and the number of values that it wants of a trial."""
+def _sweep_settings() -> tuple[list[str], int | None]:
+    """Read the scores that the sweep prunes by, and its number of objectives; none and None outside a sweep."""
     if not HydraConfig.initialized() or "direction" not in (sweeper := HydraConfig.get().sweeper):
         return [], None
     metrics = [] if sweeper.pruner is None or sweeper.prune_metric is None else sweeper.prune_metric

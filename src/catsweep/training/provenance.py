@@ -1,7 +1,7 @@
 """Collect where a run came from: code, data, seed, versions and machine, written beside its results.
 
-Both files are written as soon as the run folder exists, so that a run that crashes can still be distinguished from its
-neighbours. Nothing here can fail a run: what cannot be found out is None, with the reason beside it.
+`config.yaml` and `provenance.json` are written as soon as the run folder exists, so that a run that crashes can still
+be distinguished from its neighbours. Nothing here can fail a run: what cannot be found out is None, with the reason.
 """
 
 import hashlib
@@ -37,15 +37,9 @@ SECRET = re.compile(r"key|token|secret|passw", re.IGNORECASE)
 
 
 def collect(seed: int | None, root: Path, data_digest: str | None = None) -> dict[str, Any]:
-    """Collect everything that a result depends on and its configuration does not say.
+    """Collect, as plain values, everything that a result depends on and its configuration does not say.
 
-    Args:
-        seed: the seed of the run.
-        root: the project's folder; paths are given relative to it.
-        data_digest: digest of the ready set (pixels and splits), if there is one.
-
-    Returns:
-        A plain dictionary that JSON can hold.
+    Paths are given relative to `root`, the project's folder; `data_digest` is the ready set's.
     """
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -70,9 +64,8 @@ def git_state(root: Path) -> dict[str, Any]:
 
     Returns:
         `commit`; `dirty` (tracked files differ, or new ones are not ignored); `changed`, the first of those files;
-        `diff_sha256`, a digest of the difference in tracked files, None when there is none; `diff`, the difference
-        itself for `git apply`, None when there is none or it is very long; and `reason`, None, or why all of these
-        are None (no git, no checkout, no commit).
+        `diff`, the difference in tracked files for `git apply`, unless there is none or it is very long;
+        `diff_sha256`, its digest; and `reason`, why all of these are None (no git, no checkout, no commit), or None.
     """
     try:
         commit = _git(root, "rev-parse", "--verify", "HEAD").strip()
@@ -94,16 +87,10 @@ def git_state(root: Path) -> dict[str, Any]:
 
 @rank_zero_only
 def write(run_dir: Path, cfg: DictConfig, facts: dict[str, Any], root: Path) -> None:
-    """Write `config.yaml` (every value resolved and plain) and `provenance.json` into the run folder, on rank 0.
+    """Write `config.yaml` (every value resolved and plain) and `provenance.json` into a run folder, on rank 0.
 
-    When a run is resumed, what was known of its earlier sessions moves to `earlier`, oldest first: they may have
-    run other code on another machine.
-
-    Args:
-        run_dir: the run folder; made if it is missing.
-        cfg: the composed configuration; values under `root` are written relative to it.
-        facts: what `collect` returned.
-        root: the project's folder.
+    Paths under `root` become relative to it. When a run is resumed, the facts of its earlier sessions move to
+    `earlier`, oldest first: they may have run other code on another machine.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     plain = _relative(OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True), root)

@@ -28,11 +28,7 @@ NEW_RUN = "Start a new run without resume."
 
 
 def scores_of(folder: Path, told: bool = False) -> dict[str, Any] | None:
-    """Read a run's `metrics.json`.
-
-    Returns:
-        None if there is none, or a torn one, which is logged unless it was `told`.
-    """
+    """Read a run's `metrics.json`; None if there is none, or a torn one, which is logged unless it was `told`."""
     if not (folder / SCORES).exists():
         return None
     try:
@@ -45,29 +41,22 @@ def scores_of(folder: Path, told: bool = False) -> dict[str, Any] | None:
 
 
 def scores_of_trial(cfg: DictConfig, folder: Path) -> dict[str, float] | None:
-    """Read the scores of a trial whose process ended between its scores and its study; None if there are none.
+    """Read the scores of a trial whose process ended before it told its study; None if there are none.
 
-    Raises:
-        ConfigError: the scores are another study's, whose folder this trial would write over.
+    A `ConfigError` if they are those of another study, whose folder this trial would write over.
     """
     if not cfg.trial.attempt and (folder / SCORES).exists():
         raise ConfigError(
             f"Expected an empty folder for trial {cfg.trial.number}; {folder} holds a finished one of another sweep. "
             f"Start under another name, study=NAME, or remove {folder.parent}."
         )
-    if (record := scores_of(folder)) is None:
-        return None
-    log.info("Trial %s was scored before; its values stand", cfg.trial.number)
-    scores: dict[str, float] = record["scores"]
-    return scores
+    if record := scores_of(folder):
+        log.info("Trial %s was scored before; its values stand", cfg.trial.number)
+    return record and record["scores"]
 
 
 def check(cfg: DictConfig, folder: Path) -> None:
-    """Refuse to resume (`cfg.resume`) a run that was configured otherwise, or that has nothing left to do.
-
-    Raises:
-        ConfigError: saying what differs, or what budget it would take.
-    """
+    """Raise a `ConfigError` if a run to resume (`cfg.resume`) was configured otherwise, or has nothing left to do."""
     if not cfg.resume:
         return
     if not any((folder / name).exists() for name in (LAST_CHECKPOINT, PREVIOUS_CHECKPOINT)):
@@ -89,14 +78,10 @@ def check(cfg: DictConfig, folder: Path) -> None:
 
 
 def checkpoint_of(cfg: DictConfig, folder: Path, model: pl.LightningModule) -> str | None:
-    """Find the checkpoint to go on from, if `cfg.resume` asks for it or the trial was begun before.
+    """Find the checkpoint to go on from if `cfg.resume` asks for it or the trial was begun before; else None.
 
-    Returns:
-        None to begin afresh: a trial does, if none of its checkpoints can be read.
-
-    Raises:
-        ConfigError: the trial was configured otherwise, or the run is beyond its budget.
-        DataError: those of a run that is to be resumed are torn.
+    A `ConfigError` if the trial was configured otherwise, or the run is beyond its budget; a `DataError` if the
+    checkpoints of a run are torn. A trial begins afresh then.
     """
     if not cfg.resume and not cfg.trial.attempt:
         return None
@@ -130,11 +115,7 @@ def checkpoint_of(cfg: DictConfig, folder: Path, model: pl.LightningModule) -> s
 
 
 def check_photos(cfg: DictConfig, folder: Path, digest: str) -> None:
-    """Refuse other photos than the run was begun with, which the same configuration may name.
-
-    Raises:
-        ConfigError: they are others.
-    """
+    """Raise a `ConfigError` if the run to resume was begun with other photos, which the same configuration may name."""
     if not cfg.resume or not (folder / PROVENANCE).exists():
         return
     try:
@@ -182,27 +163,22 @@ def _config_of(folder: Path, said: str) -> dict[str, Any]:
 
 
 def _refuse_changes(cfg: DictConfig, before: dict[str, Any], folder: Path, said: str) -> None:
-    now = OmegaConf.to_container(cfg, resolve=True)
+    now: Any = OmegaConf.to_container(cfg, resolve=True)
     if isinstance(metrics := before.get("metrics"), dict):  # scores had no names up to 0.1, and all were taken
         metrics.setdefault(
             "scores", {name: {"_target_": f"catsweep.metrics.scores.{type(score(name)).__name__}"} for name in DEFAULT}
         )
     if changed := differences(before, now, ignore=MAY_DIFFER):
+        older = ""
+        if new := sorted(_new_keys(before.get("model"), now["model"])):
+            older = (
+                f" The model has settings since that this run does not know ({', '.join(new)}), so an older version of "
+                f"catsweep has begun it, which can go on with it: {folder / PROVENANCE} has its commit."
+            )
         raise ConfigError(
             f"{said}: the run in {folder} was configured otherwise:\n  " + "\n  ".join(changed) + "\n"
-            "Give the same options as before, or start a new run without resume."
-            + _of_an_older_version(before, now, folder)
+            f"Give the same options as before, or start a new run without resume.{older}"
         )
-
-
-def _of_an_older_version(before: dict[str, Any], now: Any, folder: Path) -> str:
-    """Format the remedy for a run whose configuration lacks keys that its model has since."""
-    if not (new := sorted(_new_keys(before.get("model"), now["model"]))):
-        return ""
-    return (
-        f" The model has settings since that this run does not know ({', '.join(new)}), so an older version of "
-        f"catsweep has begun it, which can go on with it: {folder / PROVENANCE} has its commit."
-    )
 
 
 def _new_keys(before: Any, now: Any, path: str = "") -> Iterator[str]:
@@ -217,11 +193,7 @@ def _new_keys(before: Any, now: Any, path: str = "") -> Iterator[str]:
 
 
 def _require_larger_budget(cfg: DictConfig, before: dict[str, Any], record: dict[str, Any]) -> None:
-    """Refuse to train a finished run no longer than it was: that would only write its record again.
-
-    Raises:
-        ConfigError: saying which budget would do.
-    """
+    """Refuse to train a finished run no longer than it was: that would only write its record again."""
     done, epochs = _number(record.get("epochs")), _number(before.get("epochs"))
     minutes = math.inf if before.get("minutes") is None else _number(before.get("minutes"))
     now = math.inf if cfg.minutes is None else cfg.minutes

@@ -1,4 +1,4 @@
-"""Build the Lightning trainer of a run, without the work that Lightning does for nothing in every step.
+"""Build the Lightning trainer of a run, with its callbacks, and without hooks that do nothing.
 
 A small network takes a GPU a millisecond or two a step, in which the processor must hand out the next one. Lightning
 calls each hook of each callback in every step, and times each call, whether or not there is anything to do.
@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor, Timer
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
-from pytorch_lightning.profilers import Profiler
+from pytorch_lightning.profilers import PassThroughProfiler
 
 from catsweep import devices
 from catsweep.checkpoints import Checkpoints
@@ -23,18 +23,7 @@ from catsweep.data.ready import TRAIN
 from catsweep.instantiation import instantiate
 from catsweep.metrics.scorer import ScoreCallback, Scorer
 from catsweep.runs import LAST_CHECKPOINT
-from catsweep.training import resume, validation
-from catsweep.training.callbacks import (
-    BestCheckpoint,
-    Collapse,
-    EvaluationLine,
-    FiniteLoss,
-    LastCheckpoint,
-    Progress,
-    RandomState,
-    SampleGrid,
-    SweepCallback,
-)
+from catsweep.training import callbacks, resume, validation
 from steady.reporting import TrialReporter
 
 STEP_HOOKS = (
@@ -59,7 +48,7 @@ def build_trainer(
         **validation.lightning_keys(_epochs_between(cfg, scorer)),
         num_sanity_val_steps=0,
         log_every_n_steps=1,
-        callbacks=without_idle_hooks(callbacks(cfg, folder, scorer, bool(log_to), reporter)),
+        callbacks=without_idle_hooks(build_callbacks(cfg, folder, scorer, bool(log_to), reporter)),
         profiler=cfg.trainer.get("profiler") or Untimed(),
         logger=log_to or False,
         enable_model_summary=False,
@@ -71,33 +60,34 @@ def build_trainer(
     return trainer
 
 
-def callbacks(
+def build_callbacks(
     cfg: DictConfig, folder: Path, scorer: Scorer, logged: bool, reporter: TrialReporter | None = None
 ) -> list[pl.Callback]:
-    """Make the callbacks of a run; scores first, since checkpoints and early stopping read what they log."""
+    """Build the callbacks of a run; scores first, since checkpoints and early stopping read what they log."""
     checkpoints, rung_score = folder / LAST_CHECKPOINT.parent, scorer.rung_names()[0]
     result: list[pl.Callback] = [
         ScoreCallback(scorer),
-        SampleGrid(folder),
-        FiniteLoss(),
-        RandomState(),
+        callbacks.SampleGrid(folder),
+        callbacks.FiniteLoss(),
+        callbacks.RandomState(),
         resume.Continuation(folder),
-        Progress(),
-        EvaluationLine(),
-        BestCheckpoint(checkpoints, rung_score),
-        LastCheckpoint(checkpoints),
+        callbacks.Progress(),
+        callbacks.EvaluationLine(),
+        callbacks.BestCheckpoint(checkpoints, rung_score),
+        callbacks.LastCheckpoint(checkpoints),
     ]
     if cfg.patience is not None:
         result.append(EarlyStopping(rung_score, patience=cfg.patience, check_on_train_epoch_end=False))
     if cfg.minutes is not None:
         result.append(Timer({"seconds": cfg.minutes * 60}, verbose=False))
     if _epochs_between(cfg, scorer) is None:
-        result.append(validation.TimedValidation(list(cfg.rungs) if reporter else ()))
+        # At rungs of a single run, too: it then chooses its best checkpoint among the same as a trial.
+        result.append(validation.TimedValidation(list(cfg.rungs)))
     if logged:
         result.append(LearningRateMonitor("epoch"))
     if reporter:
         # A collapsed trial wastes a slot; a single run has somebody who looks at it, and may recover.
-        result += [Collapse(scorer), SweepCallback(reporter, scorer, list(cfg.rungs), folder)]
+        result += [callbacks.Collapse(scorer), callbacks.SweepCallback(reporter, scorer, list(cfg.rungs), folder)]
     return result
 
 
@@ -121,7 +111,7 @@ def resolve_precision(precision: str, accelerator: str) -> str:
 
 
 def without_idle_hooks(objects: Iterable[Hooked]) -> list[Hooked]:
-    """Set the hooks of the step that a class did not write to None, in place; Lightning passes over such a hook."""
+    """Set the hooks of a step that a class inherits to None, in place, so that Lightning skips them."""
     changed = list(objects)
     for one in changed:
         base = pl.Callback if isinstance(one, pl.Callback) else pl.LightningModule
@@ -131,16 +121,10 @@ def without_idle_hooks(objects: Iterable[Hooked]) -> list[Hooked]:
     return changed
 
 
-class Untimed(Profiler):
-    """A profiler that measures nothing, at no cost: Lightning's own runs a generator for each hook."""
+class Untimed(PassThroughProfiler):
+    """A profiler that measures nothing; of Lightning's own each hook runs a generator."""
 
     _nothing = nullcontext()
-
-    def start(self, action_name: str) -> None:
-        """Do nothing."""
-
-    def stop(self, action_name: str) -> None:
-        """Do nothing."""
 
     def profile(self, action_name: str) -> AbstractContextManager[Any]:  # type: ignore[override]  # a context manager
         """Return a context that does nothing."""

@@ -1,4 +1,4 @@
-"""Schedule of the evaluations of a training: after every so many epochs, or as often as its time allows.
+"""Schedule the evaluations of a training: every so many epochs, or as often as its time allows.
 
 An evaluation takes the rung score, a sample grid, perhaps the best checkpoint, and in a sweep the pruner's verdict. It
 costs the same for 200 photos, of which an epoch takes a second, as for 9,000, of which one takes more than a minute, so
@@ -16,29 +16,22 @@ from pytorch_lightning.callbacks import Timer
 
 from catsweep.devices import on_rank_zero
 
-AUTO = "auto"
 # Photos that a run bound by epochs trains on between two evaluations. On one thread at 64 x 64 that is a minute of a
 # projected GAN, half a minute of a VAE, beside the 3 to 5 seconds that an evaluation takes.
 IMAGES = 8000
-SHARE = 0.1  # of the time that evaluations may take, of a run bound by time
-MOST = 20  # evaluations of such a run: of more, the best would be the luckiest
+# Of a run bound by time, without evaluations at rungs:
+SHARE = 0.1  # of the time that evaluations may take
+MOST = 20  # evaluations: of more, the best would be the luckiest
 NEVER = sys.maxsize  # batches between two validations
 TOGETHER = 16  # steps after which several processes agree, which takes a message: a step may take a millisecond
 
 
 def epochs_between(eval_every: int | str, epochs: int, minutes: float | None, photos: int) -> int | None:
-    """Number of epochs between two evaluations.
+    """Number of epochs, 1 to `epochs`, between two evaluations; None if the time decides.
 
-    Args:
-        eval_every: of the configuration: a number of epochs, or `auto`.
-        epochs: of the run, at most.
-        minutes: bound on its time.
-        photos: that it trains on, at least 1.
-
-    Returns:
-        A number from 1 to `epochs`; None if the time decides.
+    `eval_every` is a number of epochs, or `auto`: then by the number of photos in an epoch, at least 1.
     """
-    if eval_every != AUTO:
+    if eval_every != "auto":
         return min(int(eval_every), epochs)
     # Not by time where nothing else is: the same seed is to end with the same checkpoint.
     return min(max(1, round(IMAGES / photos)), epochs) if minutes is None else None
@@ -63,11 +56,9 @@ def epochs_done(trainer: pl.Trainer) -> float:
 
 
 def budget_used(trainer: pl.Trainer, epochs: float) -> float:
-    """Used share of a run's budget of epochs or time, whichever is more; 0 to a little more than 1.
+    """Compute the used share, 0 to about 1, of a run's budget of epochs or time, whichever is more, after `epochs`.
 
-    Args:
-        trainer: with a `Timer` among its callbacks if time bounds the run.
-        epochs: that were trained on.
+    By time if there is a `Timer` among the trainer's callbacks.
     """
     by_epochs = epochs / trainer.max_epochs if trainer.max_epochs else 0.0
     timer = _timer(trainer)
@@ -79,25 +70,14 @@ def budget_used(trainer: pl.Trainer, epochs: float) -> float:
 
 
 class TimedValidation(pl.Callback):
-    """Let Lightning validate at each rung, and between them as often as takes a tenth of the time at most.
+    """Let Lightning validate at each rung, and between them so often that it takes a tenth of the time at most.
 
-    The next evaluation comes when nine times what the last one took has passed, and a twentieth of the budget.
-
-    Args:
-        rungs: shares of the budget at which there must be one, ascending.
-        share: of the time that they may take, without those at rungs.
-        most: how many there may be, without those at rungs.
-        clock: seconds that only go forward.
+    The next evaluation comes when nine times what the last one took has passed, and a twentieth of the budget. `rungs`
+    are shares of the budget, ascending; `clock` returns monotonic seconds.
     """
 
-    def __init__(
-        self,
-        rungs: Sequence[float] = (),
-        share: float = SHARE,
-        most: int = MOST,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.rungs, self.share, self.most, self.clock = list(rungs), share, most, clock
+    def __init__(self, rungs: Sequence[float] = (), clock: Callable[[], float] = time.monotonic) -> None:
+        self.rungs, self.clock = list(rungs), clock
         self.passed = 0  # rungs
         self.apart = 0.0  # seconds between two evaluations, at least
         self.rest_until = -math.inf
@@ -107,7 +87,7 @@ class TimedValidation(pl.Callback):
         """Plan the first evaluation: after a tenth of the time, or at a rung."""
         timer = _timer(trainer)
         total = timer.time_elapsed() + (timer.time_remaining() or 0.0) if timer else 0.0
-        self.apart = total / self.most
+        self.apart = total / MOST
         self.passed = self._passed(trainer, trainer.current_epoch)
         self.rest_until = self.clock() + 2 * self.apart
 
@@ -126,7 +106,7 @@ class TimedValidation(pl.Callback):
         """Whether to validate after this step, with so many epochs trained on; starts the time of an evaluation."""
         now, passed = self.clock(), self._passed(trainer, epochs)
         if self.began is not None:
-            self.rest_until = now + max((now - self.began) * (1 / self.share - 1), self.apart)
+            self.rest_until = now + max((now - self.began) * (1 / SHARE - 1), self.apart)
             self.began, self.passed = None, passed
         if passed == self.passed and now < self.rest_until:
             return False

@@ -1,7 +1,7 @@
 """Registers the schemas of `conf/` at each start of Hydra, which imports all modules of its plugins. Light."""
 
-import steady.schema
+import steady.propose.schema
 from catsweep import schema
 
 schema.register()
-steady.schema.register(schema)
+steady.propose.schema.register(schema)

@@ -1,21 +1,20 @@
-"""Confirmation of the best trials: their runs under other seeds, compared by means and significance tests.
+"""Compare the best trials of a study under other seeds, by means and significance tests.
 
 The best score of a search is also the luckiest. So the best few are trained again, and compared by the mean over seeds
-that the search did not see. `steady.confirm.confirmation_stage` runs the trainings; whoever takes the winner home reads
-the file.
+that the search did not see. `steady.confirm.confirmation_stage` runs the trainings.
 """
 
 import json
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.table import Table
 
@@ -23,26 +22,21 @@ from steady import printing
 from steady.atomic import write_json
 from steady.exceptions import StudyError
 from steady.study import meta
-from steady.study.select import candidates
+from steady.study.select import ScoredTrial, TrialChoice, candidates, equal_values, objective_names
+from steady.study.storage import CONFIRMATION, find_study
 
 FILE = "confirmation.json"
-SEEDS = 2**32  # how many there are
+RUN_FOLDER = "confirm/{}"  # of a run on which none is written, by its number, in the sweep's folder
 LEVEL = 0.95
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A configuration with its values under several seeds.
+class ConfirmedTrial:
+    """A trial with its values under several seeds."""
 
-    Attributes:
-        trial: its number in the search.
-        searched: its values there, one per objective; biased, for it was chosen by them, and in no mean.
-        values: by seed, one per objective.
-    """
-
-    trial: int
-    searched: tuple[float, ...]
-    values: dict[int, tuple[float, ...]]
+    trial: int  # its number in the search
+    searched: tuple[float, ...]  # its values there, one per objective; biased, for it was chosen by them
+    values: dict[int, tuple[float, ...]]  # by seed, one per objective
 
     def of(self, objective: int = 0) -> dict[int, float]:
         """Get the values of one objective by seed."""
@@ -57,36 +51,23 @@ class Candidate:
         return stdev(self.of(objective).values()) if len(self.values) > 1 else None
 
     def words(self, objective: int = 0) -> str:
-        """Format mean and standard deviation.
-
-        Example:
-            >>> Candidate(3, (40.0,), {1: (41.0,), 2: (42.0,)}).words()
-            '41.5 ± 0.707'
-        """
+        """Format mean and standard deviation: `41.5 ± 0.707`."""
         spread = self.spread(objective)
         return f"{self.mean(objective):.5g}" + ("" if spread is None else f" ± {spread:.3g}")
 
 
 @dataclass(frozen=True)
 class Confirmation:
-    """The winner of a confirmation, and the trials that are not significantly different from it.
+    """The winner of a confirmation, and the trials that are not significantly different from it."""
 
-    Attributes:
-        objectives: their names; the candidates are compared by the first.
-        directions: of each, `minimize` or `maximize`.
-        candidates: best mean first; the first is the winner.
-        tied: trials that are not significantly different from the winner.
-        considered: the trials that were to be confirmed, best of the search first; some may have failed.
-    """
-
-    objectives: tuple[str, ...]
-    directions: tuple[str, ...]
-    candidates: tuple[Candidate, ...]
-    tied: tuple[int, ...]
-    considered: tuple[int, ...]
+    objectives: tuple[str, ...]  # names; the candidates are compared by the first
+    directions: tuple[str, ...]  # `minimize` or `maximize`, of each
+    candidates: tuple[ConfirmedTrial, ...]  # best mean first; the first is the winner
+    tied: tuple[int, ...]  # trials that are not significantly different from the winner
+    considered: tuple[int, ...]  # trials that were to be confirmed, best of the search first; some may have failed
 
     @property
-    def winner(self) -> Candidate:
+    def winner(self) -> ConfirmedTrial:
         """The candidate with the best mean."""
         return self.candidates[0]
 
@@ -95,24 +76,59 @@ class Confirmation:
         """All seeds under which a candidate finished."""
         return sorted({seed for candidate in self.candidates for seed in candidate.values})
 
+    def not_different_from(self, own: ConfirmedTrial, objective: int) -> list[int]:
+        """List the other candidates whose means of an objective do not differ significantly from a candidate's."""
+        level = confidence_level(len(self.candidates))
+        others = [one for one in self.candidates if one.trial != own.trial]
+        return [one.trial for one in others if not significantly_different(own.of(objective), one.of(objective), level)]
+
+    def outdated(self, directions: Sequence[str], finished: Sequence[ScoredTrial], ranked: Sequence[int]) -> str:
+        """Say why this tells nothing of the study as it is now; empty if it does.
+
+        `directions` are those of the study's objectives; for `ranked` see `steady.study.select.candidates`.
+        """
+        if self.directions != tuple(directions):
+            return "the study has other objectives"
+        values = {trial.number: trial.values for trial in finished}
+        if changed := [c.trial for c in self.candidates if not equal_values(c.searched, values.get(c.trial, ()))]:
+            return f"the study has other values for trial{'s' * (len(changed) > 1)} {', '.join(map(str, changed))}"
+        compared = [candidate.trial for candidate in self.candidates]
+        before = _up_to_last(ranked, compared)
+        if better := [number for number in before if number not in self.considered]:
+            several = len(better) > 1
+            came = f"trial{'s' * several} {', '.join(map(str, better))} came later"
+            return f"{came}, and {'are' if several else 'is'} better than some it compares"
+        return "" if set(compared) <= set(ranked) else "it compares trials that are no candidates any more"
+
+    def choice(self, finished: Sequence[ScoredTrial]) -> TrialChoice:
+        """Choose the winner among the finished trials of its study."""
+        [chosen] = [trial for trial in finished if trial.number == self.winner.trial]
+        extreme = "highest" if self.directions[0] == "maximize" else "lowest"
+        seeds = ", ".join(map(str, self.winner.values))
+        return TrialChoice(
+            chosen,
+            f"the {extreme} mean {self.objectives[0]} under other seeds, {self.winner.words()} over "
+            f"{self.runs(self.winner)} ({seeds}), {self.winner.searched[0]:.5g} in the search; {self.comparison()}",
+            objective=0,
+        )
+
     def sentence(self) -> str:
         """Put the outcome in a sentence."""
         mean = f"{self.objectives[0]} {self.winner.words()}"
         return f"Confirmed: trial {self.winner.trial}, {mean} over {self.runs(self.winner)}; {self.comparison()}."
 
-    def runs(self, candidate: Candidate) -> str:
+    def runs(self, candidate: ConfirmedTrial) -> str:
         """Count the runs of a candidate: `3 other seeds`, `2 of 3 other seeds`."""
         done, total = len(candidate.values), len(self.seeds)
         return f"{'' if done == total else f'{done} of '}{total} other seed{'s' if total > 1 else ''}"
 
     def comparison(self) -> str:
         """Compare the winner with the others in half a sentence."""
-        others = [candidate.trial for candidate in self.candidates[1:]]
-        if not others:
+        if len(self.candidates) == 1:
             return "there was no other to compare it with"
-        if self.tied:
-            return f"it is not significantly different from {_listed(self.tied)}"
-        return f"it is better than {_listed(others)}"
+        named = list(map(str, self.tied or [candidate.trial for candidate in self.candidates[1:]]))
+        listed = f"trials {', '.join(named[:-1])} and {named[-1]}" if len(named) > 1 else f"trial {named[0]}"
+        return f"it is {'not significantly different from' if self.tied else 'better than'} {listed}"
 
     def table(self) -> Table:
         """Make a table of the candidates for a terminal."""
@@ -162,14 +178,10 @@ class Confirmation:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Confirmation":
-        """Read the content of `confirmation.json`.
-
-        Raises:
-            KeyError, TypeError, ValueError, AttributeError: it is something else.
-        """
+        """Read the content of `confirmation.json`; KeyError, TypeError, ValueError or AttributeError if it is other."""
         names = tuple(str(one["name"]) for one in content["objectives"])
         found = tuple(
-            Candidate(
+            ConfirmedTrial(
                 int(one["trial"]),
                 tuple(float(one["searched"][name]) for name in names),
                 {int(seed): tuple(float(values[name]) for name in names) for seed, values in one["values"].items()},
@@ -187,10 +199,12 @@ class Confirmation:
 
 
 def read(folder: Path) -> Confirmation | None:
-    """Read what `Confirmation.write` left in a folder; None if nothing.
+    """Read what `Confirmation.write` left in a folder; None if nothing. A ValueError if the file is damaged.
 
-    Raises:
-        ValueError: the file is damaged, or another version's.
+    >>> trial = ConfirmedTrial(3, (40.0,), {1: (41.0,), 2: (42.0,)})
+    >>> Confirmation(("fid",), ("minimize",), (trial,), (), (3,)).write(Path("cats"))
+    >>> read(Path("cats")).winner.words()
+    '41.5 ± 0.707'
     """
     path = folder / FILE
     if not path.is_file():
@@ -201,36 +215,45 @@ def read(folder: Path) -> Confirmation | None:
         raise ValueError(f"{path} cannot be read ({error!r})") from error
 
 
-def folders(runs: optuna.Study, usual: Callable[[int], str]) -> dict[int, dict[int, str]]:
-    """Find the folders of the finished runs of a confirmation, by trial and seed, relative to that of their sweep.
+def runs_of(study: optuna.Study) -> list[FrozenTrial]:
+    """List the runs that confirm trials of a study: trials of a study of their own, which need not be there.
 
-    That of a run on which none is written is the usual one of its number.
+    >>> runs_of(optuna.create_study())
+    []
+    """
+    name = study.study_name + CONFIRMATION
+    if find_study(study._storage, name) is None:
+        return []
+    return optuna.load_study(study_name=name, storage=study._storage).get_trials(deepcopy=False)
+
+
+def folders(study: optuna.Study) -> dict[int, dict[int, str]]:
+    """Find the folders of the finished runs that confirm trials of a study, by trial and seed, in that of its sweep.
+
+    >>> study = optuna.create_study(study_name="cats")
+    >>> runs = optuna.create_study(study_name="cats.confirm", storage=study._storage)
+    >>> runs.add_trial(optuna.trial.create_trial(value=1.0, user_attrs={meta.CONFIRMS: 3, meta.SEED: 7}))
+    >>> folders(study)
+    {3: {7: 'confirm/0'}}
     """
     found: dict[int, dict[int, str]] = {}
-    for run in runs.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-        trial, seed = (meta.get(run, key) for key in (meta.CONFIRMS, meta.SEED))
-        if isinstance(trial, int) and isinstance(seed, int):
-            found.setdefault(trial, {})[seed] = str(meta.get(run, meta.FOLDER, usual(run.number)))
+    for run in runs_of(study):
+        trial, seed = meta.get(run, meta.CONFIRMS), meta.get(run, meta.SEED)
+        if run.state == TrialState.COMPLETE and isinstance(trial, int) and isinstance(seed, int):
+            found.setdefault(trial, {})[seed] = str(meta.get(run, meta.FOLDER, RUN_FOLDER.format(run.number)))
     return found
 
 
 def plan(numbers: Sequence[int], seeds: int, base_seed: int) -> list[dict[str, int]]:
-    """Plan the runs, seed by seed, so that whenever it ends all candidates have about as many.
+    """Plan the runs of trials under the seeds that follow the search's `base_seed`: user attributes of each run.
 
-    Args:
-        numbers: of the trials.
-        seeds: how many other seeds; the same for each trial (common random numbers), so that what a seed does to all
-            cancels in their differences.
-        base_seed: of the search; the others follow it.
+    They go seed by seed, so that whenever they end all trials have about as many. All trials have the same seeds
+    (common random numbers), so that what a seed does to all cancels in their differences.
 
-    Returns:
-        The user attributes of each run.
-
-    Example:
-        >>> [run[meta.CONFIRMS] for run in plan([7, 3], seeds=2, base_seed=0)]
-        [7, 3, 7, 3]
+    >>> [run[meta.CONFIRMS] for run in plan([7, 3], seeds=2, base_seed=0)]
+    [7, 3, 7, 3]
     """
-    others = [(base_seed + s) % SEEDS for s in range(1, seeds + 1)]
+    others = [(base_seed + s) % 2**32 for s in range(1, seeds + 1)]
     return [{meta.CONFIRMS: number, meta.SEED: seed} for seed in others for number in numbers]
 
 
@@ -240,16 +263,16 @@ def compare(
     objectives: Sequence[str],
     directions: Sequence[str],
 ) -> Confirmation:
-    """Compare the candidates by the first objective.
+    """Compare the confirmed trials of a search by the mean of the first objective.
 
-    Args:
-        study: the search.
-        results: trial, seed and values of each finished confirmation run.
-        objectives: their names; may be none.
-        directions: `minimize` or `maximize`, of each.
+    `results` are trial, seed and values of each finished run; `objectives` are names, and may be none; `directions` are
+    `minimize` or `maximize`, of each. Raises a StudyError if no run has finite values.
 
-    Raises:
-        StudyError: no run has finite values.
+    >>> study = optuna.create_study()
+    >>> study.add_trials([optuna.trial.create_trial(value=value) for value in (0.1, 0.2)])
+    >>> runs = [(0, 1, [0.5]), (0, 2, [0.6]), (1, 1, [0.3]), (1, 2, [0.3])]
+    >>> compare(study, runs, ["loss"], ["minimize"]).winner
+    ConfirmedTrial(trial=1, searched=(0.2,), values={1: (0.3,), 2: (0.3,)})
     """
     sign = -1 if directions[0] == "maximize" else 1
     values: dict[int, dict[int, tuple[float, ...]]] = {}
@@ -259,44 +282,32 @@ def compare(
     if not values:
         raise StudyError("No confirmation run gave finite values; the logs in the folder confirm/ tell why.")
     trials = study.get_trials(deepcopy=False)
-    compared = [Candidate(n, tuple(trials[n].values), dict(sorted(own.items()))) for n, own in values.items()]
+    compared = [ConfirmedTrial(n, tuple(trials[n].values), dict(sorted(own.items()))) for n, own in values.items()]
     compared.sort(key=lambda c: (sign * c.mean(), c.trial))
     level = confidence_level(len(compared))
     tied = [c.trial for c in compared[1:] if not significantly_different(compared[0].of(), c.of(), level)]
-    ranked = candidates(study)
-    # All that stand before a confirmed one were to be confirmed as well.
-    considered = ranked[: max((i + 1 for i, n in enumerate(ranked) if n in values), default=0)]
-    names = objectives or (["value"] if len(directions) == 1 else [f"value {i}" for i in range(len(directions))])
+    considered = _up_to_last(candidates(study), values)  # all before a confirmed one were to be confirmed as well
+    names = objective_names(study, objectives)
     return Confirmation(tuple(names), tuple(directions), tuple(compared), tuple(tied), tuple(considered))
 
 
 def confidence_level(candidates: int) -> float:
-    """Compute the confidence level of each comparison with the winner (Bonferroni).
+    """Compute the confidence level of each comparison with the winner (Bonferroni), of so many `candidates` with it.
 
     Such that in at least 95 % of all cases the truly best one is the winner or not significantly different from it. It
     is lost if any other beats it significantly by chance, each with half the probability outside a two-sided interval.
 
-    Args:
-        candidates: how many are compared, with the winner.
-
-    Example:
-        >>> confidence_level(3), round(confidence_level(5), 3)
-        (0.95, 0.975)
+    >>> confidence_level(3), round(confidence_level(5), 3)
+    (0.95, 0.975)
     """
     return 1 - min(1 - LEVEL, 2 * (1 - LEVEL) / max(1, candidates - 1))
 
 
 def significantly_different(a: Mapping[int, float], b: Mapping[int, float], level: float = LEVEL) -> bool:
-    """Tell whether the means of two samples differ significantly; False of fewer than two values of either.
+    """Tell whether the means of two samples, by seed, differ significantly; False of fewer than two values of either.
 
-    Args:
-        a: values by seed.
-        b: the same of another.
-        level: of the confidence interval for their difference.
-
-    Example:
-        >>> significantly_different({1: 10.0, 2: 50.0, 3: 30.0}, {1: 11.0, 2: 51.1, 3: 30.9})
-        True
+    >>> significantly_different({1: 10.0, 2: 50.0, 3: 30.0}, {1: 11.0, 2: 51.1, 3: 30.9})
+    True
     """
     return p_value(a, b) < 1 - level
 
@@ -304,14 +315,11 @@ def significantly_different(a: Mapping[int, float], b: Mapping[int, float], leve
 def p_value(a: Mapping[int, float], b: Mapping[int, float]) -> float:
     """Compute the two-sided p value of equal means by Student's paired t test, or Welch's if the seeds differ.
 
-    A seed that is hard for one is often hard for the other.
+    A seed that is hard for one is often hard for the other. NaN if there are fewer than two values of either, or none
+    vary.
 
-    Returns:
-        0 to 1; nan if fewer than two values of either, or none that vary, tell nothing.
-
-    Example:
-        >>> round(p_value({1: 1.0, 2: 2.0}, {1: 2.0, 2: 4.0}), 3)
-        0.205
+    >>> round(p_value({1: 1.0, 2: 2.0}, {1: 2.0, 2: 4.0}), 3)
+    0.205
     """
     from scipy import stats
 
@@ -327,22 +335,16 @@ def p_value(a: Mapping[int, float], b: Mapping[int, float]) -> float:
 
 
 def t_quantile(level: float, freedom: float) -> float:
-    """Compute how far Student's t strays from 0 to either side with a probability.
+    """Compute the two-sided quantile of Student's t: a share `level` of the values lies between its negative and it.
 
-    Args:
-        level: the probability, above 0, below 1.
-        freedom: degrees of freedom, above 0; need not be whole.
-
-    Example:
-        >>> round(t_quantile(0.95, 10), 3)
-        2.228
+    >>> round(t_quantile(0.95, 10), 3)
+    2.228
     """
     from scipy import stats
 
     return float(stats.t.isf((1 - level) / 2, freedom))
 
 
-def _listed(trials: Sequence[int]) -> str:
-    """`trial 3`, `trials 3 and 1`, `trials 3, 1 and 2`."""
-    *most, last = map(str, trials)
-    return f"trials {', '.join(most)} and {last}" if most else f"trial {last}"
+def _up_to_last(ranked: Sequence[int], compared: Collection[int]) -> Sequence[int]:
+    """Select the trials up to the last that was compared."""
+    return ranked[: max((i + 1 for i, number in enumerate(ranked) if number in compared), default=0)]

@@ -1,7 +1,7 @@
-"""Run the confirmation, the stage after the search: its best trials, trained again under other seeds.
+"""Run the confirmation after the search: its best trials again, under other seeds.
 
-The runs are trials of a study of their own, `<study>.confirm`, and go through the same scheduler, so they can be
-interrupted and resumed as those of the search. `steady.confirm.confirmation` chooses and compares them.
+The runs are trials of a study of their own, `<study>.confirm`, with the search's scheduler, so they can be interrupted
+and resumed. `steady.confirm.confirmation` plans and compares them.
 """
 
 import functools
@@ -9,9 +9,10 @@ import logging
 import re
 import statistics
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -28,35 +29,21 @@ from steady.run.scheduler import Scheduler
 from steady.study import meta, results, select
 from steady.study.artifacts import Artifacts
 from steady.study.leases import Leases
-from steady.study.storage import find_study
+from steady.study.storage import CONFIRMATION
 from steady.study.trial_folders import Folders
 from steady.study.untrusted import whole
 
+if TYPE_CHECKING:
+    from steady.watch.progress import ProgressReporter
+
 log = logging.getLogger(__name__)
-
-CONFIRMATION = ".confirm"  # the name of the study of the runs, behind that of their search
-FOLDER = "confirm"  # of the runs, in the sweep's
-
-
-class Progress(Protocol):
-    """Display of a running sweep, `steady.watch.progress.ProgressReporter`."""
-
-    def show_confirmation(self, runs: optuna.Study, plan: list[dict[str, Any]]) -> None:
-        """From now on, show the runs of the confirmation."""
-
-    def event(self, line: str) -> None:
-        """Show one line."""
-
-    def refresh(self) -> None:
-        """Show the state."""
 
 
 def typical_seconds(study: optuna.Study, minutes: float | None) -> float:
     """Estimate the seconds of one run: the median of the finished trials, or else `minutes`; 0 if nothing is known.
 
-    Examples:
-        >>> typical_seconds(optuna.create_study(), 2.5)
-        150.0
+    >>> typical_seconds(optuna.create_study(), 2.5)
+    150.0
     """
     finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     trained = [trial for trial in finished if not meta.has(trial, meta.DUPLICATE_OF)]  # others took no time
@@ -64,69 +51,47 @@ def typical_seconds(study: optuna.Study, minutes: float | None) -> float:
     return statistics.median(known) if known else 60 * (minutes or 0.0)
 
 
-def default_folder(number: int) -> str:
-    """The folder of a run on which none is written, by its number.
-
-    Examples:
-        >>> default_folder(3)
-        'confirm/3'
-    """
-    return f"{FOLDER}/{number}"
-
-
 class ConfirmationStage:
-    """The confirmation of one study, whose search has ended.
-
-    Attributes:
-        plan: trial and seed of each run, see `confirmation.plan`.
-        found: what the runs have shown; None before.
-    """
+    """The confirmation of one study, whose search has ended."""
 
     def __init__(self, study: optuna.Study, jobs: JobFactory) -> None:
         self.study, self.jobs, self.options = study, jobs, jobs.options
-        self.plan = self._plan()
-        self.found: Confirmation | None = None
+        self.plan: list[dict[str, int]] = []  # trial and seed of each run, see `confirmation.plan`
+        if asked := self.options.confirm:
+            best, seed = select.candidates(study, asked.top), checks.first_seed(jobs.config)
+            self.plan = confirmation.plan(best, asked.seeds, seed)
+        self.found: Confirmation | None = None  # what the runs have shown
 
     @property
     def complete(self) -> bool:
         """Whether every run that was asked for has ended."""
-        if not self.plan:
-            return True
-        if find_study(self.study._storage, self.study.study_name + CONFIRMATION) is None:
-            return False
-        runs = self._runs()
-        ended = runs.get_trials(deepcopy=False)
-        return len(ended) >= _Planned(runs, self.plan).total() and all(run.state.is_finished() for run in ended)
+        runs = confirmation.runs_of(self.study) if self.plan else []
+        return not _missing(self.plan, runs) and all(run.state.is_finished() for run in runs)
 
     def run(
-        self,
-        executor: Executor,
-        limits: Callable[[int], Limits],
-        stop: Stop,
-        progress: Progress,
+        self, executor: Executor, limits: Callable[[int], Limits], stop: Stop, progress: "ProgressReporter"
     ) -> None:
-        """Do the runs that are missing, and compare. Does nothing when none were asked for.
+        """Do the runs that are missing, and compare, unless `stop` is set; `limits` returns the bounds of so many runs.
 
-        Args:
-            executor: of the sweep.
-            limits: returns the bounds of so many runs.
-            stop: set by signals.
-            progress: shows the runs from now on.
-
-        Raises:
-            StudyError: too many failed.
+        Does nothing when none were asked for. A StudyError if too many failed.
         """
         if not self.plan:
             return
-        runs = self._runs()
+        runs = optuna.create_study(
+            study_name=self.study.study_name + CONFIRMATION,
+            storage=self.study._storage,
+            directions=self.study.directions,
+            sampler=optuna.samplers.RandomSampler(),
+            load_if_exists=True,
+        )
         proposals = _Planned(runs, self.plan)
         progress.show_confirmation(runs, self.plan)
         searched = self.jobs.folders(self.study)
         taken = tuple(searched.said(trial) for trial in self.study.get_trials(deepcopy=False))
-        folders = Folders(searched.base, usual=default_folder, others=taken)
-        leases = Leases(runs._storage, runs.study_name, grace=self.options.lease)
-        leases.register()
-        try:
+        folders = Folders(searched.base, usual=confirmation.RUN_FOLDER.format, others=taken)
+        overrides = functools.partial(self._overrides, runs, folders)
+        with closing(Leases(runs._storage, runs.study_name, grace=self.options.lease)) as leases:
+            leases.register()
             ledger = Ledger(
                 study=runs,
                 proposals=proposals,
@@ -137,10 +102,7 @@ class ConfirmationStage:
                 attach=Artifacts(runs, self.options.record, self.options.artifacts).attach,
                 stop=stop,
             )
-            overrides = functools.partial(self._overrides, runs, folders)
             Scheduler(ledger, executor, overrides, refresh=progress.refresh).run()
-        finally:
-            leases.close()
         if not stop.requested:
             self._report(runs)
 
@@ -148,26 +110,10 @@ class ConfirmationStage:
         """Print what was found, with scores of the run folders beside the objectives; nothing if nothing was found."""
         if self.found is not None:
             base = Path(meta.get(self.study, meta.SWEEP_DIR))
-            folders = confirmation.folders(self._runs(), default_folder)
+            folders = confirmation.folders(self.study)
             again = {trial: {seed: base / name for seed, name in own.items()} for trial, own in folders.items()}
             extra = self.options.score_reader
             self.found.print(more=None if extra is None else extra.confirmed(self.found, again, base))
-
-    def _plan(self) -> list[dict[str, Any]]:
-        asked = self.options.confirm
-        if asked is None:
-            return []
-        seed = checks.first_seed(self.jobs.config)
-        return confirmation.plan(select.candidates(self.study, asked.top), asked.seeds, seed)
-
-    def _runs(self) -> optuna.Study:
-        return optuna.create_study(
-            study_name=self.study.study_name + CONFIRMATION,
-            storage=self.study._storage,
-            directions=self.study.directions,
-            sampler=optuna.samplers.RandomSampler(),
-            load_if_exists=True,
-        )
 
     def _overrides(self, runs: optuna.Study, folders: Folders, run: FrozenTrial) -> tuple[str, ...]:
         trial = self.study.get_trials(deepcopy=False)[whole(run, meta.CONFIRMS)]
@@ -183,30 +129,25 @@ class ConfirmationStage:
         if not done:
             log.warning("No confirmation run finished; the winner is the search's own.")
             return
-        names = list(self.options.objective)
-        report = confirmation.compare(self.study, done, names, list(self.options.directions))
-        report.write(self.options.record)
-        self.found = report
+        self.found = confirmation.compare(self.study, done, self.options.objective, self.options.directions)
+        self.found.write(self.options.record)
 
 
+@dataclass
 class _Planned:
     """`Proposals` of a scheduler: the runs in the order of their plan."""
 
-    def __init__(self, runs: optuna.Study, plan: list[dict[str, Any]]) -> None:
-        self.runs, self.plan = runs, plan
-
-    def _missing(self, trials: list[FrozenTrial]) -> list[dict[str, Any]]:
-        there = [_asked(trial) for trial in trials]
-        return [one for one in self.plan if one not in there]
+    runs: optuna.Study
+    plan: list[dict[str, int]]
 
     def total(self) -> int:
         """Count the runs that there will be, with those of an earlier plan."""
         trials = self.runs.get_trials(deepcopy=False)
-        return len(trials) + len(self._missing(trials))
+        return len(trials) + len(_missing(self.plan, trials))
 
     def propose(self, trials: list[FrozenTrial]) -> "_Run":
         """Take the first of the plan that was not begun."""
-        missing = self._missing(trials)
+        missing = _missing(self.plan, trials)
         if not missing:
             raise SpaceExhausted("Every confirmation run was begun.")
         return _Run(self.runs, missing[0])
@@ -218,13 +159,18 @@ class _Planned:
 @dataclass
 class _Run:
     runs: optuna.Study
-    attributes: dict[str, Any]
+    attributes: dict[str, int]
     duplicate_of: int | None = None
 
     def commit(self, **noted: Any) -> FrozenTrial:
         storage = self.runs._storage
         template = create_trial(state=TrialState.RUNNING, user_attrs={**self.attributes, **noted})
         return storage.get_trial(storage.create_new_trial(self.runs._study_id, template))
+
+
+def _missing(plan: list[dict[str, int]], runs: list[FrozenTrial]) -> list[dict[str, int]]:
+    there = [_asked(run) for run in runs]
+    return [one for one in plan if one not in there]
 
 
 def _asked(run: FrozenTrial) -> dict[str, Any]:

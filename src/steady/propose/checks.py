@@ -29,8 +29,8 @@ from steady import grammar
 from steady.exceptions import ConfigError
 from steady.options import SweepOptions
 from steady.propose import enqueue, pruning
+from steady.propose.schema import registered
 from steady.propose.space import Space, count_values, is_finite, values_of
-from steady.schema import registered
 
 log = logging.getLogger(__name__)
 
@@ -213,12 +213,12 @@ class JobComposer:
         chosen: dict[str, list[Any]] = {}
         for name, distribution in self.space.parameters.items():
             if isinstance(distribution, CategoricalDistribution):
-                chosen[grammar.bare(name)] = [grammar.plain(choice) for choice in distribution.choices]
+                chosen[grammar.bare(name)] = [grammar.decode(choice) for choice in distribution.choices]
         for key, text in self.space.fixed.items():
             with suppress(ValueError):
                 value = grammar.parsed(text)
                 if not isinstance(value, Sweep):
-                    chosen[key] = [grammar.plain(grammar.kept(value))]
+                    chosen[key] = [grammar.decode(grammar.encode(value))]
         return {key: values for key, values in chosen.items() if "." not in key.partition("@")[0]}
 
     def _options(self, group: str) -> list[str]:
@@ -237,7 +237,7 @@ class JobComposer:
     # --- values
 
     def refused_values(self) -> list[str]:
-        """List values of the space, or its bounds, that the configuration has no use for, see `steady.schema`.
+        """List values of the space, or its bounds, that the configuration has no use for, see `steady.propose.schema`.
 
         Each parameter is looked at in the first configuration that has it.
         """
@@ -246,7 +246,7 @@ class JobComposer:
         for config in self._by_group():
             for name in [name for name in waiting if registered().knows(config, grammar.bare(name))]:
                 waiting.remove(name)
-                values = map(grammar.plain, self._values(name))
+                values = map(grammar.decode, self._values(name))
                 said += [registered().refusal(config, grammar.bare(name), value) for value in values]
             if not waiting:
                 break
@@ -283,7 +283,7 @@ class JobComposer:
         return list(dict.fromkeys(said.values()))
 
     def faults(self) -> list[str]:
-        """List what a job would be refused for that Hydra has composed, see `steady.schema`."""
+        """List what a job would be refused for that Hydra has composed, see `steady.propose.schema`."""
         params = next(self.examples(), None)
         return [] if params is None else registered().faults(self.composed(params))
 

@@ -83,7 +83,7 @@ class CoveringArray:
         known = {(name, repr(value)) for params in sound for name, value in params.items()}  # a choice may be a list
         for name, value in [(name, value) for name, some in self.values.items() for value in some[:length]]:
             if (name, repr(value)) not in known and (said := self._blame(name, value, sound, attempt)):
-                blamed.append(f"{grammar.bare(name)}={grammar.spelled(value)}: {' '.join(said)}")
+                blamed.append(f"{grammar.bare(name)}={grammar.as_text(value)}: {' '.join(said)}")
         if failed and not blamed:
             log.warning("Some options cannot be combined, and trials that draw them together will fail: %s", [*failed])
         return blamed

@@ -92,7 +92,7 @@ class Enqueued:
     def _unsearched(self, key: str, value: Any, space: Space, configs: Sequence[DictConfig]) -> None:
         """Note a key that is not searched: it can have no other value than its job is composed with."""
         if key in space.fixed:
-            stands: Any = grammar.plain(grammar.kept(grammar.parsed(space.fixed[key])))
+            stands: Any = grammar.decode(grammar.encode(grammar.parsed(space.fixed[key])))
             if stands != value:
                 self.remarks.append(f"{key}={_shown(value)} is of no use, since {key}={space.fixed[key]} is fixed")
             return

@@ -26,7 +26,7 @@ from steady.run.interruption import Stop
 from steady.study import meta
 from steady.study.failures import KEPT, Kind, Outcome, shortened, signature, values_of
 from steady.study.leases import Leases
-from steady.study.storage import Trials
+from steady.study.storage import TrialStore
 from steady.study.trial_folders import Folders
 
 log = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ class Ledger:
     abort: StudyError | None = None
 
     def __post_init__(self) -> None:
-        self.trials = Trials(self.study)
+        self.trials = TrialStore(self.study)
         self._recent: deque[bool] = deque(maxlen=max(1, self.limits.window))
         self._same: tuple[str, int] = ("", 0)
 

@@ -210,5 +210,5 @@ class Scheduler:
 
 def _words(trial: FrozenTrial) -> str:
     return " ".join(
-        f"{k}={f'{v:.3g}' if isinstance(v, float) else grammar.spelled(v)}" for k, v in trial.params.items()
+        f"{k}={f'{v:.3g}' if isinstance(v, float) else grammar.as_text(v)}" for k, v in trial.params.items()
     )

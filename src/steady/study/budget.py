@@ -1,8 +1,8 @@
 """The budget of a study, `n_trials`: all its trials, but for those that failed before the command was mended.
 
 A command that cannot work, such as one with a misspelled metric, fails in trial after trial. As long as none has come
-to a result, nothing was found out, so once the command is another these trials count no more: they stay in the study,
-and `steady.sweep` runs as many others. A trial that was pruned did run, and counts.
+to a result, nothing was found out; once the command is changed these trials count no more. They stay in the study, and
+as many others run. A pruned trial did run, and counts.
 """
 
 import hashlib
@@ -17,21 +17,19 @@ from optuna.trial import FrozenTrial, TrialState
 from steady import grammar
 from steady.study import meta
 from steady.study.failures import Kind, headline
-from steady.study.storage import Trials
+from steady.study.storage import TrialStore
 
-FAILURES = "failures"  # the name in `allow_change` by which a mend is accepted that is not in the command
-# Of no effect on whether a trial works; and folders and times in them may differ from start to start.
+FAILURES = "failures"  # the name in `allow_change` for a mend that is not in the command
+# Keys of no effect on whether a trial works, or with folders and times that differ from start to start.
 ELSEWHERE = ("allow_change", "dry_run", "extra_scores", "next_step", "on_end", "record", "storage", "study_name")
-RESULTS = (Kind.COMPLETE, Kind.PRUNED)
 SHOWN = 5  # kinds of failure
 
 
 def uncounted(study: optuna.Study) -> frozenset[int]:
     """Get the numbers of the trials that do not count.
 
-    Example:
-        >>> sorted(uncounted(optuna.create_study()))
-        []
+    >>> sorted(uncounted(optuna.create_study()))
+    []
     """
     return frozenset(meta.get(study, meta.UNCOUNTED, ()))
 
@@ -39,11 +37,10 @@ def uncounted(study: optuna.Study) -> frozenset[int]:
 def total(study: optuna.Study, n_trials: int) -> int:
     """Count the trials that the study will hold when `n_trials` of them count.
 
-    Example:
-        >>> study = optuna.create_study()
-        >>> study.set_user_attr(meta.UNCOUNTED, [0, 1])
-        >>> total(study, 10)
-        12
+    >>> study = optuna.create_study()
+    >>> study.set_user_attr(meta.UNCOUNTED, [0, 1])
+    >>> total(study, 10)
+    12
     """
     return n_trials + len(uncounted(study))
 
@@ -51,9 +48,8 @@ def total(study: optuna.Study, n_trials: int) -> int:
 def is_complete(study: optuna.Study, n_trials: int) -> bool:
     """Tell whether all trials there are to be have ended.
 
-    Example:
-        >>> is_complete(optuna.create_study(), n_trials=1)
-        False
+    >>> is_complete(optuna.create_study(), n_trials=1)
+    False
     """
     trials = study.get_trials(deepcopy=False)
     return len(trials) >= total(study, n_trials) and all(trial.state.is_finished() for trial in trials)
@@ -62,42 +58,29 @@ def is_complete(study: optuna.Study, n_trials: int) -> bool:
 def failed(trial: FrozenTrial) -> bool:
     """Tell whether a trial ended without a result: neither values, nor pruned.
 
-    Example:
-        >>> failed(optuna.trial.create_trial(state=TrialState.FAIL))
-        True
+    >>> failed(optuna.trial.create_trial(state=TrialState.FAIL))
+    True
     """
     if trial.state == TrialState.PRUNED:  # infeasible ones are, too
-        return meta.get(trial, meta.OUTCOME, Kind.PRUNED) not in RESULTS
+        return meta.get(trial, meta.OUTCOME, Kind.PRUNED) not in (Kind.COMPLETE, Kind.PRUNED)
     return trial.state == TrialState.FAIL
 
 
 def all_failed(trials: Iterable[FrozenTrial]) -> bool:
     """Tell whether some trials failed, and none came to a result.
 
-    Example:
-        >>> all_failed([optuna.trial.create_trial(value=1.0), optuna.trial.create_trial(state=TrialState.FAIL)])
-        False
+    >>> all_failed([optuna.trial.create_trial(value=1.0), optuna.trial.create_trial(state=TrialState.FAIL)])
+    False
     """
     ended = [trial for trial in trials if trial.state.is_finished()]
     return bool(ended) and all(map(failed, ended))
 
 
-def is_begun(trial: FrozenTrial) -> bool:
-    """Tell whether a trial that has not ended was ever started; one that was only enqueued was not.
-
-    Example:
-        >>> is_begun(optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs={meta.ATTEMPT: 0}))
-        True
-    """
-    return not trial.state.is_finished() and meta.get(trial, meta.ATTEMPT) is not None
-
-
 def digest(words: Sequence[str], keys: Mapping[str, Any]) -> str:
     """Hash the words of a command line and the keys of `hydra.sweeper`, equally for commands that say the same.
 
-    Example:
-        >>> digest(["x=1"], {"dry_run": True}) == digest(["x=1", "hydra.sweeper.dry_run=false"], {})
-        True
+    >>> digest(["x=1"], {"dry_run": True}) == digest(["x=1", "hydra.sweeper.dry_run=false"], {})
+    True
     """
     said = {key: value for key, value in keys.items() if key not in ELSEWHERE}
     unheard = {f"hydra.sweeper.{key}" for key in ELSEWHERE}
@@ -108,40 +91,36 @@ def digest(words: Sequence[str], keys: Mapping[str, Any]) -> str:
 def failures(trials: Iterable[FrozenTrial]) -> str:
     """List what the trials without a result failed of, a line for each kind of failure.
 
-    Example:
-        >>> failures([optuna.trial.create_trial(state=TrialState.FAIL, user_attrs={meta.MESSAGE: "no GPU"})] * 3)
-        '  3 x fail: no GPU'
+    >>> failures([optuna.trial.create_trial(state=TrialState.FAIL, user_attrs={meta.MESSAGE: "no GPU"})] * 3)
+    '  3 x fail: no GPU'
     """
-    said = Counter(_first_line(trial) for trial in trials if failed(trial))
+    said = Counter(
+        f"{meta.get(trial, meta.OUTCOME, trial.state.name.lower())}: {headline(meta.get(trial, meta.MESSAGE, ''))}"
+        for trial in trials
+        if failed(trial)
+    )
     lines = [f"  {n} x {text}" for text, n in said.most_common(SHOWN)]
-    return "\n".join([*lines, *([f"  and {len(said) - SHOWN} other kinds"] if len(said) > SHOWN else [])])
-
-
-def _first_line(trial: FrozenTrial) -> str:
-    outcome = meta.get(trial, meta.OUTCOME, trial.state.name.lower())
-    return f"{outcome}: {headline(meta.get(trial, meta.MESSAGE, ''))}"
+    if len(said) > SHOWN:
+        lines.append(f"  and {len(said) - SHOWN} other kinds")
+    return "\n".join(lines)
 
 
 def uncount_failures(study: optuna.Study, unfinished: bool) -> int:
-    """Let the trials that failed so far not count.
+    """Let the trials that failed so far not count, and return how many do not.
 
-    Args:
-        study: none of its trials came to a result, and no other controller drives it.
-        unfinished: whether those that were begun and have not ended are given up, since what they run has changed.
+    None of the study's trials came to a result, and no other controller drives it. With `unfinished`, those that have
+    begun and not ended are given up, since what they run has changed.
 
-    Returns:
-        How many do not count.
-
-    Example:
-        >>> study = optuna.create_study()
-        >>> study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL))
-        >>> uncount_failures(study, unfinished=False)
-        1
+    >>> study = optuna.create_study()
+    >>> study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL))
+    >>> uncount_failures(study, unfinished=False)
+    1
     """
-    trials = Trials(study)
+    trials = TrialStore(study)
     numbers = set(uncounted(study))
     for trial in trials.all():
-        if unfinished and is_begun(trial):
+        begun = not trial.state.is_finished() and meta.get(trial, meta.ATTEMPT) is not None  # else it was only enqueued
+        if unfinished and begun:
             trials.note(trial, meta.OUTCOME, Kind.FAILED.value)
             trials.note(trial, meta.MESSAGE, "It was begun by a command that has been mended since.")
             trials.fail(trial)
@@ -155,11 +134,10 @@ def uncount_failures(study: optuna.Study, unfinished: bool) -> int:
 def enqueue(study: optuna.Study, configurations: Iterable[Mapping[str, Any]]) -> None:
     """Enqueue configurations, but for those of trials that count.
 
-    Example:
-        >>> study = optuna.create_study()
-        >>> enqueue(study, [{"x": 1}, {"x": 2}])
-        >>> [trial.state.name for trial in study.trials]
-        ['WAITING', 'WAITING']
+    >>> study = optuna.create_study()
+    >>> enqueue(study, [{"x": 1}, {"x": 2}])
+    >>> [trial.state.name for trial in study.trials]
+    ['WAITING', 'WAITING']
     """
     hidden = uncounted(study)
     counted = [trial for trial in study.get_trials(deepcopy=False) if trial.number not in hidden]

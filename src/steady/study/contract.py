@@ -1,8 +1,8 @@
-"""The contract of a study: what its first start froze, and how a later start differs from it.
+"""The contract of a study: what its first start recorded, and how a later start differs from it.
 
-A study whose trials were made under different conditions compares what cannot be compared, so a difference is refused,
-unless it is accepted by name. What Optuna cannot hold in one study is refused in any case. All are pure functions of
-plain values, which survive the way through JSON unchanged, are the same at each start, and hold no secrets.
+Trials that were made under different conditions cannot be compared, so a difference is refused, unless it is accepted
+by name. What Optuna cannot hold in one study is refused in any case. A contract holds plain values that are the same
+before and after JSON, are equal at equal starts, and contain no secrets.
 """
 
 import difflib
@@ -23,34 +23,23 @@ if TYPE_CHECKING:
     from steady.propose.space import Space
 
 SECTIONS = ("objective", "directions", "space", "fixed", "config", "facts")
-WHOLE = {  # sections without keys, and why they are for good
+WHOLE = {  # sections without keys, and why they cannot change
     "objective": "the values of the study's trials are of these objectives, for good",
     "directions": "Optuna keeps the directions of a study, for good",
 }
-SPELLED = ("space", "fixed")  # sections whose keys have the prefix of an override
 KINDS = ("choice(", "int ", "float ")  # as `Space.describe()` begins; an extender is described otherwise
-
-
 TREES = ("config", "facts")  # sections whose dotted keys are nodes
 
 
 @dataclass(frozen=True)
 class Change:
-    """A difference between two contracts.
+    """A difference between two contracts."""
 
-    Attributes:
-        section: of the contract.
-        key: dotted, within the section; empty if the section has no keys.
-        before: the frozen value, None if there was none.
-        after: the value now, None if there is none.
-        impossible: why it cannot be accepted; empty if it can.
-    """
-
-    section: str
-    key: str
-    before: Any
-    after: Any
-    impossible: str = ""
+    section: str  # of the contract
+    key: str  # dotted, within the section; empty if the section has no keys
+    before: Any  # None if there was none
+    after: Any  # None if there is none
+    impossible: str = ""  # why it cannot be accepted; empty if it can
 
     @property
     def name(self) -> str:
@@ -58,7 +47,7 @@ class Change:
         return f"{self.section}.{self.key}" if self.key else self.section
 
     def accepted(self, allowed: Sequence[str]) -> bool:
-        """Tell whether a name of `allowed` is the section, the key with or without it, or what the key begins with."""
+        """Tell whether a name in `allowed` is the section, the key with or without it, or a node above the key."""
         names = (self.key, self.name)
         words = [grammar.bare(word) for word in allowed]
         return not self.impossible and any(
@@ -72,34 +61,24 @@ class Change:
         return f"{self.name}: {before} → {after}"
 
 
-def folded(
+def _folded(
     changes: Sequence[Change],
     before: Mapping[str, Mapping[str, Any]],
     now: Mapping[str, Mapping[str, Any]],
     allowed: Sequence[str],
 ) -> list[tuple[Change, str]]:
-    """Fold the differences of a node that is wholly new, or wholly gone, into one, each with a remark.
+    """Fold the changes of a node that is wholly new, or wholly gone, into one; with remarks, empty for those to accept.
 
-    Args:
-        changes: in the order of their keys.
-        before: the frozen values, by section and dotted key.
-        now: those of this start.
-        allowed: see `Change.accepted`.
-
-    Returns:
-        Changes and remarks; a remark is empty where a change could be accepted, and is not.
-
-    Example:
-        >>> new = {"a.b": 1, "a.c": 2}
-        >>> changes = [Change("config", key, None, new[key]) for key in new]
-        >>> [str(change) for change, remark in folded(changes, {"config": {}}, {"config": new}, [])]
-        ['config.a: null → 2 settings']
+    `before` and `now` are the values by section and dotted key; the changes are in the order of their keys.
     """
 
     def place(change: Change) -> tuple[str, str, bool]:
         side = before if change.before is None else now if change.after is None else None
         key = change.key if side is None or change.section not in TREES else _new_in(side[change.section], change.key)
-        return key, _remark(change, allowed), change.before is None
+        remark = "  (accepted)" if change.accepted(allowed) else ""
+        if change.impossible:
+            remark = f"  (cannot be accepted: {change.impossible})"
+        return key, remark, change.before is None
 
     found = []
     for (key, remark, is_new), group in groupby(changes, place):
@@ -112,16 +91,10 @@ def folded(
 
 
 def _new_in(values: Mapping[str, Any], key: str) -> str:
-    """Find the outermost node with this key below it, or the key, of which there is nothing among other values."""
+    """Find the outermost node around a key that has no other values; the key itself if there is none."""
     known = [other for other, value in values.items() if value is not None]
     nodes = [key[:end] for end, char in enumerate(key) if char == "."]
     return next((node for node in nodes if not any(other.startswith(f"{node}.") for other in known)), key)
-
-
-def _remark(change: Change, allowed: Sequence[str]) -> str:
-    if change.impossible:
-        return f"  (cannot be accepted: {change.impossible})"
-    return "  (accepted)" if change.accepted(allowed) else ""
 
 
 def _text(value: Any) -> str:
@@ -132,26 +105,15 @@ def _text(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Contract:
-    """A record of what must stay the same from one start to the next.
+    """What must stay the same from one start to the next."""
 
-    Attributes:
-        objective: names of the objectives, if they have any.
-        directions: of each.
-        space: `Space.describe()`.
-        fixed: parameters that the command line took out of the search, and keys that it deleted. As in `space`, keys
-            have the prefix that an override of them needs; they are compared without it.
-        config: the configuration of the task, without what is searched or ignored.
-        facts: what the preflight found, for example the data's digest.
-        absent: sections that the version which froze it did not know; they are not compared.
-    """
-
-    objective: list[str] | None
+    objective: list[str] | None  # names, if the objectives have any
     directions: list[str]
-    space: dict[str, str]
-    fixed: dict[str, Any] = field(default_factory=dict)
-    config: dict[str, Any] = field(default_factory=dict)
-    facts: dict[str, Any] = field(default_factory=dict)
-    absent: frozenset[str] = frozenset()
+    space: dict[str, str]  # `Space.describe()`; keys have the prefix that an override of them needs
+    fixed: dict[str, Any] = field(default_factory=dict)  # by such keys: what the command line fixed or deleted
+    config: dict[str, Any] = field(default_factory=dict)  # of the task, without what is searched or ignored
+    facts: dict[str, Any] = field(default_factory=dict)  # found by the preflight, for example the data's digest
+    absent: frozenset[str] = frozenset()  # sections that the version which wrote it did not know; not compared
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain values, for JSON."""
@@ -173,43 +135,30 @@ def freeze(
     ignore: Sequence[str],
     facts: Mapping[str, Any],
 ) -> Contract:
-    """Freeze the contract of this start, in values that survive the way through JSON, without secrets.
+    """Record the contract of this start, in plain values without secrets.
 
-    Args:
-        objective: names of the objectives.
-        directions: of each.
-        space: what is searched.
-        config: of the multirun.
-        ignore: keys of the configuration that may change freely, with all below them.
-        facts: of the preflight.
+    `config` is the configuration of the multirun; its keys in `ignore`, with all below them, may change freely. `facts`
+    are those of the preflight.
 
-    Example:
-        >>> from steady.propose.space import Space
-        >>> space = Space.parse({"lr": "interval(0.1, 1)"}, ["epochs=5"])
-        >>> freeze(None, ["minimize"], space, OmegaConf.create({"lr": 0.5, "out": "a"}), ["out"], {}).fixed
-        {'epochs': '5'}
+    >>> from steady.propose.space import Space
+    >>> space = Space.parse({"lr": "interval(0.1, 1)"}, ["epochs=5"])
+    >>> freeze(None, ["minimize"], space, OmegaConf.create({"lr": 0.5, "out": "a"}), ["out"], {}).fixed
+    {'epochs': '5'}
     """
-    dropped = ["hydra", *ignore, *(_path(name) for name in space.parameters)]
-    kept = {key: value for key, value in space.describe_fixed().items() if not _within(_path(key), ["hydra", *ignore])}
-    return Contract(
-        None if objective is None else list(objective),
-        list(directions),
-        space.describe(),
-        plain(kept),
-        plain(resolved(config, dropped)),
-        plain(facts),
-    )
+    ignored = ["hydra", *ignore]
+    kept = {key: value for key, value in space.describe_fixed().items() if not _within(_path(key), ignored)}
+    task = resolved(config, [*ignored, *map(_path, space.parameters)])
+    return Contract(objective, directions, space.describe(), plain(kept), plain(task), plain(facts))
 
 
 def compare(before: Contract, now: Contract, valued: bool = True) -> list[Change]:
     """Compare two contracts section by section. An absent key is as good as null or empty.
 
-    `valued` tells whether a trial of the study has values, which then are of its objectives.
+    `valued` tells whether a trial of the study has values, which are of its objectives.
 
-    Example:
-        >>> old, new = (Contract(None, ["minimize"], {}, config={"epochs": n}) for n in (5, 9))
-        >>> [str(change) for change in compare(old, new)]
-        ['config.epochs: 5 → 9']
+    >>> old, new = (Contract(None, ["minimize"], {}, config={"epochs": n}) for n in (5, 9))
+    >>> [str(change) for change in compare(old, new)]
+    ['config.epochs: 5 → 9']
     """
     absent = before.absent | now.absent
     found = []
@@ -219,15 +168,16 @@ def compare(before: Contract, now: Contract, valued: bool = True) -> list[Change
             reason = WHOLE[section] if valued or section == "directions" else ""
             found += [Change(section, "", old, new, reason)] if old != new else []
             continue
-        old, new = flat(old), flat(new)
-        if section in SPELLED:
+        old, new = _flat(old), _flat(new)
+        if section in ("space", "fixed"):  # whose keys have the prefix of an override
             old, new = _bare(old), _bare(new)
-        for key in (line.partition(": ")[0] for line in differences(old, new)):
-            reason = _impossible(old.get(key), new.get(key)) if section == "space" else ""
-            found.append(Change(section, key, old.get(key), new.get(key), reason))
+        for key in sorted({*old, *new}):
+            if old.get(key) != new.get(key):
+                reason = _impossible(old.get(key), new.get(key)) if section == "space" else ""
+                found.append(Change(section, key, old.get(key), new.get(key), reason))
     if "config" in absent:
         return found
-    shown = {*flat(before.config), *flat(now.config)}
+    shown = {*_flat(before.config), *_flat(now.config)}
     # `epochs=5` fixes what the configuration says anyway, and better: it may have said so before.
     return [c for c in found if c.section != "fixed" or not any(_within(key, [_path(c.key)]) for key in shown)]
 
@@ -241,69 +191,60 @@ def check(
     fruitless: bool = False,
     next_step: str = "",
 ) -> list[Change]:
-    """Refuse what changed, unless it was accepted by name.
+    """Refuse what changed since the first start (StudyError), unless it was accepted by name; return what changed.
 
     Args:
-        before: of the first start.
+        before: contract of the first start.
         now: of this one.
-        allowed: names of changes that are accepted, see `Change.accepted`. Names of nothing that changed do no harm, so
-            that the same line can be given again.
+        allowed: names of accepted changes, see `Change.accepted`. Names of what did not change do no harm, so that the
+            same line can be given again.
         study: which, and where it is kept, in words.
-        naming: the key by which the user names another study.
+        naming: key by which the user names another study.
         fruitless: all trials of the study failed, so there is nothing that new ones must be comparable with.
-        next_step: what can be done with a study that is not gone on with.
+        next_step: what can be done with a study that is not continued.
 
-    Returns:
-        The changes; all of them were accepted.
-
-    Raises:
-        StudyError: at least one was not; with all of them, and what can be done.
-
-    Example:
-        >>> old, new = (Contract(None, ["minimize"], {}, config={"epochs": n}) for n in (5, 9))
-        >>> check(old, new, allowed=["epochs"])[0].after
-        9
+    >>> old, new = (Contract(None, ["minimize"], {}, config={"epochs": n}) for n in (5, 9))
+    >>> check(old, new, allowed=["epochs"])[0].after
+    9
     """
     changes = compare(before, now, valued=not fruitless)
     if all(change.accepted(SECTIONS if fruitless else allowed) for change in changes):
         return changes
-    frozen, current = ({section: flat(getattr(one, section)) for section in TREES} for one in (before, now))
-    shown = folded(changes, frozen, current, allowed)
+    frozen, current = ({section: _flat(getattr(one, section)) for section in TREES} for one in (before, now))
+    shown = _folded(changes, frozen, current, allowed)
     lines = "\n".join(f"  {change}{remark}" for change, remark in shown)
     missing = sorted({change.key for change, remark in shown if not remark})
-    fresh = f"{naming}=NEWNAME"
+    fresh, moved = f"{naming}=NEWNAME", ""
+    if any(change.section == "config" and None in (change.before, change.after) for change in changes):
+        moved = (
+            "\nIf those are the options, the files of the configuration have changed since, as with a newer version: "
+            f"then only the version that began the study can go on with it. It can be read as before. {next_step}"
+        ).rstrip()
     if any(change.impossible for change in changes):
         remedy = f"What cannot change in a study can in another: {fresh}."
     else:
-        names = ",".join(_quoted(name) for name in dict.fromkeys([*allowed, *missing]))
+        words = dict.fromkeys([*allowed, *missing])
+        names = ",".join(word if re.fullmatch(r"[\w./+@-]+", word) else f'"{word}"' for word in words)
         remedy = f"Accept the change with 'hydra.sweeper.allow_change=[{names}]', or begin another study with {fresh}."
     raise StudyError(
         f"{study} was begun otherwise (before → now):\n{lines}\n"
-        f"Its trials could not be compared with new ones. Give the options it was begun with. {remedy}"
-        f"{_moved(changes, next_step)}"
+        f"Its trials could not be compared with new ones. Give the options it was begun with. {remedy}{moved}"
     )
 
 
 def require_known(
     allowed: Sequence[str], contracts: Sequence[Contract], config: DictConfig, more: Sequence[str] = ()
 ) -> None:
-    """Refuse names of `allow_change` that name nothing: a misspelled one would accept nothing, in silence.
+    """Raise a ConfigError for names of `allow_change` that name nothing: a misspelled one would accept nothing.
 
-    Args:
-        allowed: the names.
-        contracts: of the first start and of this one. What the preflight finds is in the first only: `facts.NAME`.
-        config: of the multirun; also what is searched or ignored in it may be named.
-        more: other names that there are.
+    `contracts` are those of the first start and of this one, `config` that of the multirun, `more` other names that
+    there are. What the preflight found may be in neither contract, so `facts.NAME` is never refused.
 
-    Raises:
-        ConfigError: with all of them, and what may have been meant.
-
-    Example:
-        >>> require_known(["epochs"], [], OmegaConf.create({"epochs": 5}))
+    >>> require_known(["epochs"], [], OmegaConf.create({"epochs": 5}))
     """
-    keys = set(flat(OmegaConf.to_container(config, resolve=False)))  # type: ignore[arg-type]  # a DictConfig's
+    keys = set(_flat(OmegaConf.to_container(config, resolve=False)))  # type: ignore[arg-type]  # a DictConfig's
     for section in (section for section in SECTIONS if section not in WHOLE):
-        found = {grammar.bare(key) for one in contracts for key in flat(getattr(one, section))}
+        found = {grammar.bare(key) for one in contracts for key in _flat(getattr(one, section))}
         keys |= found | {f"{section}.{key}" for key in found}
     known = {*SECTIONS, *more, *keys}
     known |= {key[:end] for key in keys for end, char in enumerate(key) if char == "."}
@@ -317,18 +258,8 @@ def require_known(
         )
 
 
-def _moved(changes: Sequence[Change], next_step: str) -> str:
-    """Say what else it may be, where settings came or went: no options may bring that back."""
-    if not any(change.section == "config" and None in (change.before, change.after) for change in changes):
-        return ""
-    return (
-        "\nIf those are the options, the files of the configuration have changed since, as with a newer version: then "
-        f"only the version that began the study can go on with it. It can be read as before. {next_step}".rstrip()
-    )
-
-
 def _impossible(old: str | None, new: str | None) -> str:
-    """Tell from `Space.describe()` what `optuna.distributions.check_distribution_compatibility` would refuse."""
+    """Tell what `optuna.distributions.check_distribution_compatibility` would refuse, from `Space.describe()`."""
     if not (old and new and old.startswith(KINDS) and new.startswith(KINDS)):
         return ""
     if any(old.startswith(kind) != new.startswith(kind) for kind in KINDS):
@@ -340,9 +271,11 @@ def _impossible(old: str | None, new: str | None) -> str:
     return "" if log[0] == log[1] else "Optuna keeps the scale of a parameter, log or not"
 
 
-def _bare(flat: Mapping[str, Any]) -> dict[str, Any]:
+def _bare(values: Mapping[str, Any]) -> dict[str, Any]:
     """Take prefixes off keys; an earlier version had them in conditions too."""
-    said = {key: re.sub(r" when \++", " when ", text) if isinstance(text, str) else text for key, text in flat.items()}
+    said = {
+        key: re.sub(r" when \++", " when ", text) if isinstance(text, str) else text for key, text in values.items()
+    }
     return {grammar.bare(key): text for key, text in said.items()}
 
 
@@ -355,12 +288,7 @@ def _within(key: str, above: Sequence[str]) -> bool:
     return any(key == one or key.startswith(f"{one}.") for one in above)
 
 
-def _quoted(name: str) -> str:
-    """Quote a word of a list for Hydra."""
-    return name if re.fullmatch(r"[\w./+@-]+", name) else f'"{name}"'
-
-
-# What these resolve to belongs to a start or a machine, or is a secret; never to the experiment.
+# Interpolations of what belongs to a start or a machine, or is a secret.
 PASSING = re.compile(r"\$\{\s*(now|hydra|oc\.env)\s*:")
 INERT = "$\ue000{"  # stands for `${` where nothing may be resolved
 SECRET = re.compile(r"(^|_|\b)(storage|passw(or)?d|passphrase|secret|token|api_?key|credentials?)$", re.IGNORECASE)
@@ -374,29 +302,26 @@ def resolved(config: DictConfig, dropped: Sequence[str]) -> dict[str, Any]:
     Those that depend on something dropped, are only known within a job, or differ from start to start or from machine
     to machine (`now:`, `hydra:`, `oc.env:`) stay as written.
 
-    Example:
-        >>> resolved(OmegaConf.create({"a": 1, "b": "${a}", "c": "${oc.env:HOME}", "d": 2}), ["d"])["b"]
-        1
+    >>> resolved(OmegaConf.create({"a": 1, "b": "${a}", "c": "${oc.env:HOME}", "d": 2}), ["d"])["b"]
+    1
     """
-    written = OmegaConf.to_container(config, resolve=False, enum_to_str=True)
-    assert isinstance(written, dict)
+    written = _inert(OmegaConf.to_container(config, resolve=False, enum_to_str=True))
     for key in dropped:
-        _drop(written, key.split("."))
-    written = _inert(written)
+        *above, last = key.split(".")
+        tree = written
+        for name in above:
+            tree = tree.get(name) if isinstance(tree, dict) else None
+        if isinstance(tree, dict):
+            tree.pop(last, None)
     found: dict[str, Any] = _values(written, OmegaConf.create(written))
     return found
 
 
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten nested dicts to values by dotted key; of an empty one there is nothing.
-
-    Example:
-        >>> flat({"a": {"b": 1, "c": {}}})
-        {'a.b': 1}
-    """
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten nested dicts to values by dotted key; of an empty one there is nothing."""
     found: dict[str, Any] = {}
     for key, value in tree.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return found
 
 
@@ -405,9 +330,8 @@ def plain(value: Any) -> Any:
 
     A key named like a secret is left out, a storage URL becomes None, and another URL loses its user and password.
 
-    Example:
-        >>> plain({"api_key": "x", "url": "https://me:secret@host/a", "n": (1, float("nan"))})
-        {'url': 'https://***@host/a', 'n': [1, 'nan']}
+    >>> plain({"api_key": "x", "url": "https://me:secret@host/a", "n": (1, float("nan"))})
+    {'url': 'https://***@host/a', 'n': [1, 'nan']}
     """
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items() if not SECRET.search(str(key))}
@@ -444,23 +368,13 @@ def _values(written: Any, node: Any) -> Any:
     return [value(item, index) for index, item in enumerate(written)]
 
 
-def _drop(tree: dict[Any, Any], path: list[str]) -> None:
-    for key in path[:-1]:
-        branch = tree.get(key)
-        if not isinstance(branch, dict):
-            return
-        tree = branch
-    tree.pop(path[-1], None)
-
-
 def differences(before: Any, now: Any, ignore: Collection[str] = (), path: str = "") -> list[str]:
     """List where two plain configurations differ, `key: before → now`; an absent key is as good as null.
 
     Top-level keys of `ignore` may differ; `path` is the prefix of the keys, for the recursion.
 
-    Example:
-        >>> differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}}, ignore=["c"])
-        ['a.b: 1 → 3']
+    >>> differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}}, ignore=["c"])
+    ['a.b: 1 → 3']
     """
     if isinstance(before, dict) and isinstance(now, dict):
         keys = [key for key in sorted({*before, *now}, key=str) if key not in ignore]

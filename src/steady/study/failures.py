@@ -1,7 +1,7 @@
 """Classification of how a trial ended.
 
-Made in the trial's own process, where the exception still is one, and sent to the controller as plain text. Told
-apart by the names of classes, so that neither side has to import torch or Lightning.
+Made in the trial's own process and sent to the controller as plain text. Exceptions are recognised by the names of
+their classes, so that neither side has to import torch or Lightning.
 """
 
 import errno
@@ -9,6 +9,7 @@ import math
 import re
 import traceback as tracebacks
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -23,16 +24,16 @@ from steady.places import is_full
 OUT_OF_MEMORY = re.compile(
     r"out of memory|not enough memory|can(?:'t|not) allocate memory|CU\w+_STATUS_ALLOC_FAILED|bad_alloc", re.I
 )
-MACHINERY = (f"{Path(hydra.__file__).parent}/", str(Path(__file__).with_name("worker.py")))  # runs every task
+# Folders of the code that runs every task.
+MACHINERY = (f"{Path(hydra.__file__).parent}/", f"{Path(__file__).parents[1] / 'run'}/")
 FRAME = re.compile(r'File "([^"]*)", line (\d+)')
 KEPT = 20_000  # characters of a message or a traceback that are kept: databases bound the length of an attribute
-LINE = 300  # characters of a line that are shown; a message may be of any size
-LINES = 60  # that are shown
+LINES, LINE = 60, 300  # lines of a message that are shown, and characters of a line
 SHOWN = 200  # characters of a wrong value in the message about it
 
 
 class Kind(StrEnum):
-    """The kinds of ends a trial can come to."""
+    """Ways in which a trial can end."""
 
     COMPLETE = "complete"
     PRUNED = "pruned"
@@ -47,33 +48,28 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Outcome:
-    """The end of a trial.
-
-    Attributes:
-        kind: its class.
-        value: what the task returned, if it did.
-        message: one line for people.
-        traceback: of the exception, if there was one.
-    """
+    """The end of a trial."""
 
     kind: Kind
-    value: Any = None
-    message: str = ""
-    traceback: str = ""
+    value: Any = None  # what the task returned, if it did
+    message: str = ""  # one line for people
+    traceback: str = ""  # of the exception, if there was one
 
 
 def classify(error: BaseException) -> Outcome:
-    """Classify an exception that a task raised. What caused it counts too: libraries wrap what they cannot handle.
+    """Classify an exception that a task raised, or what caused it: libraries wrap what they cannot handle.
 
     One that raises when it is looked at, or is of any size, is classified all the same.
 
-    Example:
-        >>> classify(MemoryError("5 GB")).kind, classify(ValueError("no")).message
-        (<Kind.OUT_OF_MEMORY: 'out of memory'>, 'ValueError: no')
+    >>> classify(MemoryError("5 GB")).kind, classify(ValueError("no")).message
+    (<Kind.OUT_OF_MEMORY: 'out of memory'>, 'ValueError: no')
     """
     try:
         kind = next((kind for cause in causes(error) if (kind := _kind(cause))), None)
-        kind = kind or (Kind.DISK_FULL if _is_full(error) else Kind.FAILED)
+        if kind is None:
+            kind = Kind.FAILED
+            with suppress(BaseException):  # an exception that raises when it is looked at says nothing of disks
+                kind = Kind.DISK_FULL if is_full(error) else Kind.FAILED
         text, name = _text(error), type(error).__name__
         if kind == Kind.PRUNED:
             return Outcome(kind, message=_kept(text))
@@ -93,11 +89,10 @@ def classify(error: BaseException) -> Outcome:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an exception, or what caused it, says that memory was used up: of the machine or of a GPU.
+    """Tell whether an exception, or what caused it, says that the memory of the machine or of a GPU was used up.
 
-    Example:
-        >>> is_out_of_memory(RuntimeError("CUDA out of memory"))
-        True
+    >>> is_out_of_memory(RuntimeError("CUDA out of memory"))
+    True
     """
     return any(_kind(cause) == Kind.OUT_OF_MEMORY for cause in causes(error))
 
@@ -109,9 +104,8 @@ def values_of(returned: Any, n: int) -> list[float]:
         ValueError: not numbers, not as many, or not a number (NaN).
         OverflowError: infinite: Optuna would take it, and -inf for the best there can be.
 
-    Example:
-        >>> values_of(1, n=1), values_of([1, 2.5], n=2)
-        ([1.0], [1.0, 2.5])
+    >>> values_of(1, n=1), values_of([1, 2.5], n=2)
+    ([1.0], [1.0, 2.5])
     """
     several = returned if isinstance(returned, Sequence) and not isinstance(returned, str) else [returned]
     try:
@@ -134,9 +128,8 @@ def values_of(returned: Any, n: int) -> list[float]:
 def signature(outcome: Outcome) -> str:
     """Compute a text that is equal for equal failures: kind and exception with its frames, or message without numbers.
 
-    Example:
-        >>> signature(Outcome(Kind.LOST, message="process 12")) == signature(Outcome(Kind.LOST, message="process 7"))
-        True
+    >>> signature(Outcome(Kind.LOST, message="process 12")) == signature(Outcome(Kind.LOST, message="process 7"))
+    True
     """
     if frames := FRAME.findall(outcome.traceback):
         return f"{outcome.kind} {outcome.message.partition(':')[0]} {frames}"
@@ -146,9 +139,8 @@ def signature(outcome: Outcome) -> str:
 def shortened(text: str) -> str:
     """Shorten a message or a traceback to its first and last lines, and the beginning of each.
 
-    Example:
-        >>> len(shortened("x" * 1000))
-        301
+    >>> len(shortened("x" * 1000))
+    301
     """
     lines = [f"{line[:LINE]}…" if len(line) > LINE else line for line in text.splitlines()]
     if len(lines) > LINES:
@@ -160,20 +152,11 @@ def shortened(text: str) -> str:
 def headline(message: object) -> str:
     """Shorten a message to its first line.
 
-    Example:
-        >>> headline("  no GPU"), headline("")
-        ('no GPU', 'no message')
+    >>> headline("  no GPU"), headline("")
+    ('no GPU', 'no message')
     """
     lines = str(message).strip().splitlines()
     return shortened(lines[0]) if lines else "no message"
-
-
-def _is_full(error: BaseException) -> bool:
-    """See `steady.places.is_full`; an exception that raises when it is looked at says nothing of disks."""
-    try:
-        return is_full(error)
-    except BaseException:
-        return False
 
 
 def _shown(value: Any) -> str:

@@ -1,15 +1,13 @@
-"""Leases of trials: locks and claims that several controllers share, among the attributes of the study itself.
+"""Leases of trials: locks and claims that several controllers share, among the attributes of the study.
 
-Optuna has no atomic claim of a running trial, and heartbeats only for databases. What every storage of it has is
-attributes of a study: registers that anybody writes and everybody reads, all at once. That is enough. Each controller
-writes one of its own, with what it is, what it holds and where it stands in the queue for a lock; a lock is Lamport's
-bakery (CACM 17(8), 1974) over these. Who finds nobody else in the queue while it still chooses its number has the lock:
-whoever comes later sees that it chooses, and waits. So a lock that nobody else wants is two small writes and a read.
+Optuna has no atomic claim of a running trial, and heartbeats only for databases. What all its storages have is
+attributes of a study: shared registers. Each controller writes one of its own, with its identity, its claims and its
+places in the queues for locks; a lock is Lamport's bakery (CACM 17(8), 1974) over these. A lock that nobody else wants
+costs two small writes and a read.
 
-A controller lives as long as it gives signs of life: on the same machine whether its process lives, from another
-machine whether its register still changes, by one's own clock, since clocks of two machines need not agree. Whoever
-finds one dead says so in a second register, which nobody takes back; that makes it so for all, and for the dead one,
-should it wake up.
+A controller on the same machine lives as long as its process, one on another machine as long as its register changes,
+by our own clock, since clocks of two machines need not agree. Whoever finds one dead says so in a second register,
+which nobody takes back; so it is dead for all, and for itself, should it wake up.
 """
 
 import logging
@@ -26,71 +24,48 @@ from typing import Any
 import psutil
 from optuna.storages import BaseStorage
 
-from steady.study.storage import find_study
+from steady.study.storage import LEASES, find_study
 
 log = logging.getLogger(__name__)
 
-CONTROLLER = "steady:controller:"  # and an id: the register of a controller; null when it has ended
-# Those of versions up to 0.1 (`catsweep:controller:`) are not read: a controller lives no longer than its process, and
-# no two versions drive a study at once.
-DEAD = "steady:dead:"  # and an id: it was found dead
+# Prefixes of attributes, before a controller's id: its register, null when it has ended; that it was found dead. Those
+# of versions up to 0.1 (`catsweep:controller:`) are not read: no two versions drive a study at once.
+CONTROLLER, DEAD = "steady:controller:", "steady:dead:"
+POLL = 0.02  # seconds between two looks at a queue
 BEATS = 4  # signs of life in one period of grace
-CHOOSING = 0  # the place in a queue of one that has no number yet, or came when nobody else was there
-CLAIMS = "claim"  # the lock under which names are claimed
-SIDE = ".leases"  # behind a study's name: the study that versions up to 0.1 kept beside it for what is here now
+CHOOSING = 0  # place in a queue of a controller that has no number yet, or came when nobody else was there
 
 
 @dataclass(frozen=True)
 class Identity:
-    """The identity of a process among those of all machines.
+    """Identity of a process among those of all machines.
 
-    Attributes:
-        machine: equal for two processes that can see each other.
-        pid: its number there.
-        started: when it began (see `_started`), for a number may be used again.
-
-    Example:
-        >>> Identity.own() == Identity.own()
-        True
+    >>> Identity.own() == Identity.own()
+    True
     """
 
-    machine: str
+    machine: str  # equal for two processes that can see each other
     pid: int
-    started: float
+    started: float  # see `_started`; a pid may be used again
 
     @classmethod
     def own(cls) -> "Identity":
-        """Get that of this process."""
+        """Get the identity of this process."""
         return cls(_machine(), os.getpid(), _started(os.getpid()) or 0.0)
 
 
-@dataclass
-class _Silence:
-    """The silence of a controller on another machine: its last beat, and for how many seconds it has been the same."""
-
-    beat: Any
-    looked: float
-    lasted: float = 0.0
-
-
 class Leases:
-    """The locks and claims of one controller. Not for several threads.
+    """Locks and claims of one controller of a study, which exists. Not thread-safe.
 
-    Args:
-        storage: the study's.
-        study: its name; it exists.
-        grace: seconds without a sign of life after which a controller on another machine is dead.
-        identity: of this controller.
-        clock: seconds.
+    A controller on another machine is dead after `grace` seconds without a sign of life; `clock` returns seconds.
 
-    Example:
-        >>> import optuna
-        >>> study = optuna.create_study(study_name="cats")
-        >>> one, other = Leases(study._storage, "cats"), Leases(study._storage, "cats")
-        >>> one.register(), other.register()
-        (None, None)
-        >>> one.claim("trial 0"), other.claim("trial 0"), other.claim("trial 1")
-        (True, False, True)
+    >>> import optuna
+    >>> study = optuna.create_study(study_name="cats")
+    >>> one, other = Leases(study._storage, "cats"), Leases(study._storage, "cats")
+    >>> one.register(), other.register()
+    (None, None)
+    >>> one.claim("trial 0"), other.claim("trial 0"), other.claim("trial 1")
+    (True, False, True)
     """
 
     def __init__(
@@ -108,16 +83,17 @@ class Leases:
         self.held: list[str] = []  # names that we claimed
         self.places: dict[str, int] = {}  # by the name of a lock: our number in its queue
         self._beats, self._next_beat = 0, 0.0
-        self._silences: dict[str, _Silence] = {}  # by the controller's id
+        # By the id of a controller on another machine: its last beat, when we looked, and seconds without another.
+        self._silences: dict[str, tuple[int, float, float]] = {}
 
     def register(self) -> None:
-        """Become a controller, with no claims. Nothing can be claimed before."""
+        """Become a controller, without claims. Nothing can be claimed before."""
         self.me, self.held, self.places = uuid.uuid4().hex[:12], [], {}
         self._came = 1 + max((said["came"] for said in self._look().values()), default=0)
         self._write()
 
     def beat(self) -> None:
-        """Give a sign of life and look for those of others; call it often, it does something only when it is due."""
+        """Give a sign of life and look for those of others, when it is due; to be called often."""
         if self.clock() >= self._next_beat:
             self._write()
             self._look()
@@ -129,15 +105,15 @@ class Leases:
         self.me, self.held, self.places = None, [], {}
 
     def controllers(self) -> list[Identity]:
-        """List those that live, this one included, in the order in which they came."""
+        """List the living controllers, this one included, in the order in which they came."""
         came = sorted(self._look().items(), key=lambda one: (one[1]["came"], one[0]))
-        return [_identity(said) for _, said in came]
+        return [Identity(said["machine"], said["pid"], said["started"]) for _, said in came]
 
     def claim(self, name: str) -> bool:
-        """Take a name if no living controller has it; waits for those that claim at this moment, and for no holder."""
+        """Take a name if no living controller has it. Waits for those that claim at this moment, not for a holder."""
         if name in self.held and self.holds(name):
             return True
-        with self.lock(CLAIMS):
+        with self.lock("claim"):
             self.take(name)
             self._write()  # before we look, as those do who want it for a lock
             if not self._rivals(name):
@@ -146,13 +122,13 @@ class Leases:
         return False
 
     def take(self, name: str) -> None:
-        """Take a name that no other can have, under a lock that keeps them from it; the end of the lock tells it."""
+        """Take a name under a lock that keeps all others from it; it is written at the latest when the lock ends."""
         self.held.append(name)
         if not self.places:
             self._write()
 
     def release(self, name: str) -> None:
-        """Give a name back; one that we do not have is no error."""
+        """Give a name back; no error if we do not have it."""
         if name in self.held or name in self.places:
             self.places.pop(name, None)
             self.held = [other for other in self.held if other != name]
@@ -164,21 +140,17 @@ class Leases:
         return name in self.held or name in self.places
 
     def owned(self, name: str) -> bool:
-        """Tell whether any living controller has the name, or is about to take it, this one included."""
+        """Tell whether any living controller has the name or waits for it, this one included."""
         return any(name in said["holds"] or name in said["places"] for said in self._look().values())
 
     @contextmanager
-    def lock(self, name: str, poll: float = 0.02) -> Iterator[None]:
-        """Hold a name for a moment; those who wait get it in the order in which they came.
-
-        The name must be one that we do not hold; `poll` is in seconds.
-        """
+    def lock(self, name: str) -> Iterator[None]:
+        """Hold a name that we do not hold for a moment; those who wait get it in the order in which they came."""
         assert self.me is not None, "register first"
-        assert name not in self.held, f"we would wait for ourselves: {name}"
-        assert name not in self.places, f"we would wait for ourselves: {name}"
+        assert name not in (*self.held, *self.places), f"we would wait for ourselves: {name}"
         try:
             while not self._first(name):
-                time.sleep(poll)
+                time.sleep(POLL)
                 self.beat()
             yield
         finally:
@@ -199,13 +171,13 @@ class Leases:
         return name in self.places and all(rival > (self.places[name], self.me) for rival in rivals)
 
     def _rivals(self, name: str) -> list[tuple[int, str]]:
-        """List places and ids of the others in the queue for a name; one that claimed it stands before all."""
+        """List places and ids of the others in the queue for a name; a holder stands before all."""
         others = [(id, said) for id, said in self._look().items() if id != self.me]
         waiting = [(said["places"][name], id) for id, said in others if name in said["places"]]
         return waiting + [(CHOOSING, id) for id, said in others if name in said["holds"]]
 
     def _look(self) -> dict[str, dict[str, Any]]:
-        """Read what the living controllers say, by id. Those that are found dead are told so."""
+        """Read what the living controllers say, by id; note those that are found dead."""
         written = dict(self.storage.get_study_system_attrs(self.study))
         living = {}
         for key, said in written.items():
@@ -224,51 +196,37 @@ class Leases:
         return living
 
     def _alive(self, id: str, said: dict[str, Any]) -> bool:
-        other, beat, now = _identity(said), said["beat"], self.clock()
-        if other.machine == self.identity.machine:
-            return _started(other.pid) == other.started
-        known = self._silences.get(id)
-        if known is None or known.beat != beat:
-            known = self._silences[id] = _Silence(beat, now)
-        # Long between two looks was a pause of ours, or of the storage. The other may have been stopped by the same.
-        known.lasted += min(now - known.looked, self.grace / 2)
-        known.looked = now
-        return known.lasted <= self.grace
+        if said["machine"] == self.identity.machine:
+            return bool(_started(said["pid"]) == said["started"])
+        beat, now = said["beat"], self.clock()
+        last, looked, silent = self._silences.get(id, (beat, now, 0.0))
+        # A longer time between two looks was a pause of ours or of the storage, which may have stopped the other too.
+        silent = silent + min(now - looked, self.grace / 2) if last == beat else 0.0
+        self._silences[id] = beat, now, silent
+        return silent <= self.grace
 
     def _write(self) -> None:
         """Write our register, which is a sign of life too."""
         self._beats += 1
         self._next_beat = self.clock() + self.grace / BEATS
-        said = {
-            **asdict(self.identity),
-            "came": self._came,
-            "beat": self._beats,
-            "holds": list(self.held),
-            "places": dict(self.places),
-        }
-        self.storage.set_study_system_attr(self.study, f"{CONTROLLER}{self.me}", said)
+        said = dict(came=self._came, beat=self._beats, holds=list(self.held), places=dict(self.places))
+        self.storage.set_study_system_attr(self.study, f"{CONTROLLER}{self.me}", asdict(self.identity) | said)
 
 
 def remove_side_study(storage: BaseStorage, study: str) -> None:
-    """Delete the study that a version up to 0.1 kept beside a study, and nobody reads any more.
+    """Delete the study that a version up to 0.1 kept its leases in, unless a person made it.
 
     Optuna's tools listed it beside the study, and `optuna.load_study(study_name=None)` did not know which to load.
 
-    Example:
-        >>> import optuna
-        >>> remove_side_study(optuna.storages.InMemoryStorage(), "cats")
+    >>> import optuna
+    >>> remove_side_study(optuna.storages.InMemoryStorage(), "cats")
     """
-    if (side := find_study(storage, study + SIDE)) is None:
+    if (side := find_study(storage, study + LEASES)) is None:
         return
     tokens = storage.get_all_trials(side, deepcopy=False)
-    ours = bool(tokens) and all({"owner", "beat"} & set(token.user_attrs) for token in tokens)
-    if ours:  # else a person made it
+    if tokens and all({"owner", "beat"} & set(token.user_attrs) for token in tokens):
         with suppress(KeyError):  # another controller was faster
             storage.delete_study(side)
-
-
-def _identity(said: dict[str, Any]) -> Identity:
-    return Identity(*(said[key] for key in ("machine", "pid", "started")))
 
 
 def _machine() -> str:

@@ -15,7 +15,7 @@ import sqlalchemy
 
 from steady.atomic import write_json
 from steady.exceptions import ConfigError, StudyError
-from steady.study.storage import SIDES, open_storage, shown
+from steady.study.storage import CONFIRMATION, LEASES, open_storage, shown
 
 DATABASE, NOTE = "study.db", "study.json"
 LATEST = (DATABASE, f"{DATABASE}-wal", NOTE, "leaderboard.csv")  # what is written while a study goes on
@@ -27,10 +27,9 @@ QUERY = {"sslmode"}  # others name files, or hosts in place of the one that is s
 def remember(folder: Path, study: str, url: str) -> None:
     """Note where a study is kept, beside its results.
 
-    Example:
-        >>> remember(Path("sweeps/cats"), "cats", "postgresql://me:secret@host/studies")
-        >>> storage_url(Path("sweeps/cats"))
-        'postgresql://me@host/studies'
+    >>> remember(Path("sweeps/cats"), "cats", "postgresql://me:secret@host/studies")
+    >>> storage_url(Path("sweeps/cats"))
+    'postgresql://me@host/studies'
     """
     note = {"by": "steady", "study": study, "storage": shown(url)}
     if _noted(folder) != note:
@@ -105,7 +104,7 @@ def open_study(folder: Path) -> optuna.Study:
     url = storage_url(folder)
     storage = open_storage(url, make=False)
     every = optuna.get_all_study_names(storage)
-    names = [name for name in every if not name.endswith(SIDES)]
+    names = [name for name in every if not name.endswith((CONFIRMATION, LEASES))]
     name = names[0] if len(names) == 1 else folder.name
     if name not in every:
         raise StudyError(
@@ -129,7 +128,7 @@ def with_password(url: str) -> str:
 
 def _names(url: str) -> list[str]:
     every = optuna.get_all_study_names(open_storage(url, make=False))
-    return [name for name in every if not name.endswith(SIDES)]
+    return [name for name in every if not name.endswith((CONFIRMATION, LEASES))]
 
 
 def _is_plain(url: str) -> bool:

@@ -1,4 +1,4 @@
-"""Names and codec of the attributes that a sweep writes on studies and trials, where Optuna's tools show them.
+"""Names of the attributes that a sweep writes on studies and trials, and access to them.
 
 Hydra's override grammar has no colon in a key, so no name of a trial's attribute is ever that of a parameter; values of
 fixed parameters are user attributes of trials too, as in hydra-optuna-sweeper.
@@ -36,26 +36,25 @@ NEXT_STEP = "next_step"  # `hydra.sweeper.next_step`
 OBJECTIVE = "objective"  # names of the objectives
 SPELLING = "spelling"  # "exact" if strings are told from other values; older studies lack it
 
-ON_TRIALS = (ATTEMPT, RUNS, OUTCOME, MESSAGE, TRACEBACK, LOG, FOLDER, LOST_COUNT, RUNGS, DUPLICATE_OF, CONFIRMS, SEED)
-OLD = {key: f"catsweep:{key.partition(':')[2]}" for key in ON_TRIALS}  # names of versions up to 0.1
-
 
 def get(owner: optuna.Study | FrozenTrial, key: str, default: Any = None) -> Any:
     """Get an attribute of a study or trial by one of the names above, also if a version up to 0.1 wrote it.
 
-    Example:
-        >>> get(optuna.trial.create_trial(value=1.0, user_attrs={"catsweep:attempt": 2}), ATTEMPT)
-        2
+    >>> get(optuna.trial.create_trial(value=1.0, user_attrs={"catsweep:attempt": 2}), ATTEMPT)
+    2
     """
-    attributes = owner.user_attrs
-    return attributes[key] if key in attributes else attributes.get(OLD.get(key, key), default)
+    return owner.user_attrs.get(key, owner.user_attrs.get(_old(key), default))
 
 
 def has(owner: optuna.Study | FrozenTrial, key: str) -> bool:
     """Tell whether a study or trial has an attribute.
 
-    Example:
-        >>> has(optuna.create_study(), CONTRACT)
-        False
+    >>> has(optuna.create_study(), CONTRACT)
+    False
     """
-    return key in owner.user_attrs or OLD.get(key) in owner.user_attrs
+    return key in owner.user_attrs or _old(key) in owner.user_attrs
+
+
+def _old(key: str) -> str:
+    """The name that versions up to 0.1 gave an attribute."""
+    return key.replace("steady:", "catsweep:", 1)

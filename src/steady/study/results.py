@@ -1,8 +1,7 @@
 """Results of a study: `optimization_results.yaml`, `leaderboard.csv`, a table on the terminal.
 
-All are made from the study, atomically and anew after each trial, so a running sweep can be read at any moment,
-also one that several controllers drive. What its run folders say beside the objectives (`ExtraScores`) gets
-columns of its own, where there is any.
+All are made from the study, atomically and anew after each trial, so a running sweep can be read at any moment, also
+one that several controllers drive.
 """
 
 import csv
@@ -33,24 +32,21 @@ WORDS = {Kind.COMPLETE.value: "finished", "fail": Kind.FAILED.value}  # states, 
 
 
 class ExtraScores(Protocol):
-    """Scores of runs beside the objectives, read from what is in their folders; named by `hydra.sweeper.extra_scores`.
+    """Scores of runs beside the objectives, read from the run folders; named by `hydra.sweeper.extra_scores`.
 
-    A run folder may be a stranger's, damaged or without any: then it has no scores, and nothing is raised.
-
-    Attributes:
-        names: of all scores there may be, in the order of columns.
+    A run folder may be a stranger's, damaged or missing: then it has no scores, and nothing is raised.
     """
 
-    names: Sequence[str]
+    names: Sequence[str]  # of all scores there may be, in the order of columns
 
     def read(self, runs: Mapping[int, Path], within: Path) -> Mapping[int, Mapping[str, float]]:
-        """Read the scores of runs by number; their files may not lead out of the folder `within`."""
+        """Read the scores of runs by number. Their files may not lead out of the folder `within`."""
 
     def table(self, runs: Mapping[int, Path], within: Path, best: Collection[int]) -> Table | None:
-        """Make a table for a terminal of the trials that are worth a row; None if there is nothing to say."""
+        """Make a table for a terminal of the trials that are worth a row; None without any."""
 
     def confirmed(self, found: Any, runs: Mapping[int, Mapping[int, Path]], within: Path) -> Table | None:
-        """Make the same of the runs that confirm a winner (a `Confirmation`), by trial and seed."""
+        """Make a table of the runs by trial and seed that confirm a winner; `found` is a `Confirmation`."""
 
 
 def write_results(study: optuna.Study, folder: Path) -> None:
@@ -58,12 +54,11 @@ def write_results(study: optuna.Study, folder: Path) -> None:
 
     With no finished trial the best value is null, or the list of solutions is empty.
 
-    Example:
-        >>> study = optuna.create_study()
-        >>> study.add_trial(optuna.trial.create_trial(value=0.5))
-        >>> write_results(study, Path("sweep"))
-        >>> OmegaConf.load("sweep/optimization_results.yaml").best_value
-        0.5
+    >>> study = optuna.create_study()
+    >>> study.add_trial(optuna.trial.create_trial(value=0.5))
+    >>> write_results(study, Path("sweep"))
+    >>> OmegaConf.load("sweep/optimization_results.yaml").best_value
+    0.5
     """
     _write(folder / RESULTS, lambda: _results(study))
 
@@ -73,23 +68,18 @@ def write_leaderboard(
     path: Path,
     objective: Sequence[str],
     runs: Path | None = None,
-    extra: "ExtraScores | None" = None,
+    extra: ExtraScores | None = None,
 ) -> None:
     """Write a CSV file with a row per trial, the best first.
 
-    Args:
-        study: whose trials.
-        path: of the table.
-        objective: names of the objectives; none for `value`, or `value 0`, `value 1`, ….
-        runs: folder of its run folders, which have a column where the numbers alone do not name them.
-        extra: reads what these say beside the objectives; None leaves that out.
+    `objective` are names, or none for `value`, or `value 0`, `value 1`, …. What `extra` reads in the folders in `runs`
+    beside them has columns of its own.
 
-    Example:
-        >>> study = optuna.create_study()
-        >>> study.add_trial(optuna.trial.create_trial(value=0.5))
-        >>> write_leaderboard(study, Path("leaderboard.csv"), ["loss"])
-        >>> Path("leaderboard.csv").read_text().splitlines()[0]
-        'trial,state,loss,seconds,attempts,duplicate_of,log,message'
+    >>> study = optuna.create_study()
+    >>> study.add_trial(optuna.trial.create_trial(value=0.5))
+    >>> write_leaderboard(study, Path("leaderboard.csv"), ["loss"])
+    >>> Path("leaderboard.csv").read_text().splitlines()[0]
+    'trial,state,loss,seconds,attempts,duplicate_of,log,message'
     """
     _write(path, lambda: _leaderboard(study, objective, runs, extra))
 
@@ -99,11 +89,13 @@ def print_table(
     objective: Sequence[str],
     console: Console | None = None,
     runs: Path | None = None,
-    extra: "ExtraScores | None" = None,
+    extra: ExtraScores | None = None,
 ) -> None:
     """Print the trials, Pareto-optimal ones with a star, and below each distinct failure once.
 
-    To standard output if there is no console. The other arguments are those of `write_leaderboard`.
+    >>> print_table(optuna.create_study(study_name="cats"), ["loss"])  # doctest: +ELLIPSIS
+         cats: 0 trials, * best
+    ...
     """
     console = console or printing.console()
     trials = select.ranked(study)
@@ -111,7 +103,7 @@ def print_table(
     mark = "* best" if len(study.directions) == 1 else "* Pareto-optimal"
     # All as plain text: a list of choices, [color,translation], would be taken for markup.
     table = Table(title=_text(f"{study.study_name}: {_count(len(trials), 'trial')}, {mark}"))
-    for name in ("trial", *_names(study, objective), "seconds"):
+    for name in ("trial", *select.objective_names(study, objective), "seconds"):
         table.add_column(_text(name), justify="right")
     table.add_column("parameters", overflow="fold")
     for trial in trials:
@@ -133,11 +125,10 @@ def print_table(
 def summary(study: optuna.Study, objective: Sequence[str]) -> str:
     """Summarize in a line how many trials ended how, and the best.
 
-    Example:
-        >>> study = optuna.create_study()
-        >>> study.add_trials([optuna.trial.create_trial(value=value) for value in (0.5, 0.25)])
-        >>> summary(study, ["loss"])
-        '2 trials: 2 finished; best loss 0.25 (trial 1)'
+    >>> study = optuna.create_study()
+    >>> study.add_trials([optuna.trial.create_trial(value=value) for value in (0.5, 0.25)])
+    >>> summary(study, ["loss"])
+    '2 trials: 2 finished; best loss 0.25 (trial 1)'
     """
     trials = study.get_trials(deepcopy=False)
     counts = Counter(WORDS.get(state(trial), state(trial)) for trial in trials)
@@ -151,25 +142,25 @@ def summary(study: optuna.Study, objective: Sequence[str]) -> str:
 def best_words(study: optuna.Study, objective: Sequence[str]) -> str:
     """Describe the best finished trial by the first objective; empty without one.
 
-    Example:
-        >>> study = optuna.create_study()
-        >>> study.add_trial(optuna.trial.create_trial(value=0.5))
-        >>> best_words(study, [])
-        'value 0.5 (trial 0)'
+    >>> study = optuna.create_study()
+    >>> study.add_trial(optuna.trial.create_trial(value=0.5))
+    >>> best_words(study, [])
+    'value 0.5 (trial 0)'
     """
     best = select.best_trials(study)
     if not best:
         return ""
-    values = ", ".join(f"{n} {v:.4g}" for n, v in zip(_names(study, objective), best[0].values, strict=True))
+    values = ", ".join(
+        f"{n} {v:.4g}" for n, v in zip(select.objective_names(study, objective), best[0].values, strict=True)
+    )
     return f"{values} (trial {best[0].number})"
 
 
 def state(trial: FrozenTrial) -> str:
     """Get how a trial ended, in a word: its outcome (see `steady.study.failures.Kind`), or Optuna's state.
 
-    Example:
-        >>> state(optuna.trial.create_trial(state=TrialState.FAIL, user_attrs={meta.OUTCOME: "timed out"}))
-        'timed out'
+    >>> state(optuna.trial.create_trial(state=TrialState.FAIL, user_attrs={meta.OUTCOME: "timed out"}))
+    'timed out'
     """
     told = meta.get(trial, meta.OUTCOME)
     # One that goes on still carries how its last attempt ended. Of a controller killed between telling the outcome
@@ -187,9 +178,8 @@ def state(trial: FrozenTrial) -> str:
 def seconds(trial: FrozenTrial) -> float | None:
     """Get how long a trial ran, over all its attempts; None if that is not known.
 
-    Example:
-        >>> seconds(optuna.trial.create_trial(value=1.0, user_attrs={meta.RUNS: [{"start": 10, "end": 15.5}]}))
-        5.5
+    >>> seconds(optuna.trial.create_trial(value=1.0, user_attrs={meta.RUNS: [{"start": 10, "end": 15.5}]}))
+    5.5
     """
     if runs := meta.get(trial, meta.RUNS):
         return float(sum(run["end"] - run["start"] for run in runs))
@@ -198,32 +188,32 @@ def seconds(trial: FrozenTrial) -> float | None:
 
 def _results(study: optuna.Study) -> str:
     front = sorted(select.best_trials(study), key=lambda trial: trial.number)  # as upstream's list
-    content: dict[str, Any] = {"name": "optuna"}
     if len(study.directions) == 1:
-        content |= {"best_params": front[0].params if front else {}, "best_value": front[0].value if front else None}
+        params, value = (front[0].params, front[0].value) if front else ({}, None)
+        best: dict[str, Any] = {"best_params": params, "best_value": value}
     else:
-        content["solutions"] = [{"params": trial.params, "values": trial.values} for trial in front]
-    return OmegaConf.to_yaml(OmegaConf.create(content))
+        best = {"solutions": [{"params": trial.params, "values": trial.values} for trial in front]}
+    return OmegaConf.to_yaml(OmegaConf.create({"name": "optuna", **best}))
 
 
-def _leaderboard(study: optuna.Study, objective: Sequence[str], runs: Path | None, extra: "ExtraScores | None") -> str:
+def _leaderboard(study: optuna.Study, objective: Sequence[str], runs: Path | None, extra: ExtraScores | None) -> str:
     trials = select.ranked(study)
-    names = _names(study, objective)
+    names = select.objective_names(study, objective)
     parameters = sorted({name for trial in trials for name in trial.params})
     folders = [meta.get(trial, meta.FOLDER, str(trial.number)) for trial in trials]
-    named = any(meta.has(trial, meta.FOLDER) for trial in trials)
+    named = ["folder"] if any(meta.has(trial, meta.FOLDER) for trial in trials) else []
     scores = extra.read(_runs(trials, runs), runs) if extra is not None and runs is not None else {}
     there = {name: None for own in scores.values() for name in own if name not in objective}
     columns = [name for name in (extra.names if extra is not None else ()) if name in there]
     text = io.StringIO()
     table = csv.writer(text)
-    header = ["trial", "state", *names, *columns, "seconds", "attempts", *TOLD, *["folder"][: 1 * named], *parameters]
+    header = ["trial", "state", *names, *columns, "seconds", "attempts", *TOLD, *named, *parameters]
     table.writerow([escaped(name) for name in header])
     for trial, folder in zip(trials, folders, strict=True):
         values = trial.values if trial.state == TrialState.COMPLETE else [""] * len(names)
         attempt = meta.get(trial, meta.ATTEMPT)
         notes = ["" if attempt is None else attempt + 1, *(meta.get(trial, key, "") for key in TOLD.values())]
-        notes += [folder][: 1 * named]
+        notes += [folder] if named else []
         drawn = [_cell(trial.params[name], study) if name in trial.params else "" for name in parameters]
         more = [scores.get(trial.number, {}).get(name, "") for name in columns]
         cells = [trial.number, state(trial), *values, *more, _rounded(trial), *notes, *drawn]
@@ -231,12 +221,12 @@ def _leaderboard(study: optuna.Study, objective: Sequence[str], runs: Path | Non
     return text.getvalue()
 
 
-def _runs(trials: Sequence[FrozenTrial], folder: Path | None) -> dict[int, Path]:
-    """Find where finished trials have worked, by number; one that took the values of another has no own folder."""
+def _runs(trials: Sequence[FrozenTrial], folder: Path) -> dict[int, Path]:
+    """Find the folders of finished trials by number; one that took the values of another has no own folder."""
     by_number = {trial.number: trial for trial in trials}
     found = {}
-    for trial in trials if folder is not None else ():
-        if folder is not None and trial.state == TrialState.COMPLETE:
+    for trial in trials:
+        if trial.state == TrialState.COMPLETE:
             twin = meta.get(trial, meta.DUPLICATE_OF)
             own = by_number.get(twin, trial) if isinstance(twin, int) else trial
             found[trial.number] = folder / str(meta.get(own, meta.FOLDER, own.number))
@@ -253,11 +243,6 @@ def _failures(trials: Sequence[FrozenTrial]) -> dict[tuple[str, str], list[Froze
     return found
 
 
-def _names(study: optuna.Study, objective: Sequence[str]) -> list[str]:
-    n = len(study.directions)
-    return list(objective) or (["value"] if n == 1 else [f"value {k}" for k in range(n)])
-
-
 def _rounded(trial: FrozenTrial) -> int | str:
     known = seconds(trial)
     return "" if known is None else round(known)
@@ -270,7 +255,7 @@ def _short(value: Any, study: optuna.Study) -> str:
 def _cell(value: Any, study: optuna.Study) -> Any:
     """Format a parameter's value, null and strings as Hydra takes them: an empty cell is no parameter."""
     told = isinstance(value, str) and meta.has(study, meta.SPELLING)
-    return grammar.spelled(value) if told or value is None else value
+    return grammar.as_text(value) if told or value is None else value
 
 
 def _count(n: int, what: str) -> str:
@@ -282,15 +267,15 @@ def _text(words: str) -> Text:
 
 
 def _encodable(text: str) -> str:
-    """Without lone surrogates, which messages about strange file names hold, and which no file takes."""
+    """Escape lone surrogates, which messages about strange file names hold, and which no file takes."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _write(path: Path, content: Callable[[], str]) -> None:
     """Replace a file by what the study holds now.
 
-    Another controller may write the same file meanwhile. Reading once more after writing makes sure that an older
-    content never stays in the place of a newer one.
+    Another controller may write the same file meanwhile. Reading the study once more after writing makes sure that an
+    older content never stays in the place of a newer one.
     """
     text, written = _encodable(content()), None
     while text != written:

@@ -1,10 +1,12 @@
-"""Selection of the best trials of a study: feasibility, order, Pareto ranks, and candidates for a confirmation.
+"""Select the best trials of a study: order, Pareto set and ranks, rules of choice, candidates to confirm.
 
-Results, confirmation, dashboard, export, report and tracking read it here. Which of several seeds' means wins is
-decided by `steady.confirm.confirmation`; an app may choose among the Pareto set by a rule of its own.
+The one place that decides which trial won, but for the means under other seeds, which `steady.confirm.confirmation`
+compares. A finished trial that violates a constraint is infeasible, and never wins.
 """
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -12,40 +14,94 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from steady.exceptions import ConfigError, StudyError
 
-def is_feasible(trial: FrozenTrial) -> bool:
-    """Tell whether a trial finished and violates no constraint.
 
-    Example:
-        >>> is_feasible(optuna.trial.create_trial(value=1.0, constraints={"memory": 0.5}))
-        False
+@dataclass(frozen=True)
+class Objective:
+    """A score that a study optimises."""
+
+    name: str  # for example `val/fid`
+    maximise: bool  # whether higher is better
+
+    @classmethod
+    def of(cls, study: optuna.Study, names: Sequence[str]) -> tuple["Objective", ...]:
+        """List the objectives of a study, one for each name."""
+        directions = zip(names, study.directions, strict=True)
+        return tuple(cls(str(name), direction == StudyDirection.MAXIMIZE) for name, direction in directions)
+
+    @property
+    def direction(self) -> str:
+        """`minimize` or `maximize`."""
+        return "maximize" if self.maximise else "minimize"
+
+    def loss(self, value: float) -> float:
+        """Turn the sign of a value so that lower is better."""
+        return -value if self.maximise else value
+
+
+@dataclass(frozen=True)
+class ScoredTrial:
+    """A finished trial."""
+
+    number: int
+    values: tuple[float, ...]  # finite, one per objective
+
+    def losses(self, objectives: Sequence[Objective]) -> tuple[float, ...]:
+        """Turn the signs of the values so that lower is better in each."""
+        return tuple(o.loss(v) for o, v in zip(objectives, self.values, strict=True))
+
+
+@dataclass(frozen=True)
+class TrialChoice:
+    """A trial that a rule has chosen."""
+
+    candidate: ScoredTrial
+    reason: str  # half a sentence for people
+    objective: int | None = None  # index of the objective that was asked for, if one was
+
+
+def objective_names(study: optuna.Study, given: Sequence[str] = ()) -> list[str]:
+    """Get the given names of a study's objectives, or without any `value`, or `value 0`, `value 1`, ….
+
+    >>> objective_names(optuna.create_study()), objective_names(optuna.create_study(), ["loss"])
+    (['value'], ['loss'])
     """
-    return trial.state == TrialState.COMPLETE and all(value <= 0 for value in trial.constraints.values())
+    n = len(study.directions)
+    return list(given) or (["value"] if n == 1 else [f"value {i}" for i in range(n)])
+
+
+def pareto_set(study: optuna.Study) -> list[FrozenTrial]:
+    """Select the Pareto-optimal feasible trials, the best by the first objective first.
+
+    >>> study = optuna.create_study()
+    >>> study.add_trials([optuna.trial.create_trial(value=value) for value in (0.2, 0.2, 0.7)])
+    >>> [trial.number for trial in pareto_set(study)]
+    [0, 1]
+    """
+    return sorted(filter(_is_feasible, study.best_trials), key=lambda trial: _order(study, trial))
 
 
 def best_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """Select the Pareto-optimal feasible trials, by the first objective; at most one if there is one objective.
+    """Select the Pareto set, or, of one objective, the best trial.
 
-    Example:
-        >>> study = optuna.create_study(directions=["minimize", "maximize"])
-        >>> for values in ([2.0, 0.9], [1.0, 0.5], [3.0, 0.5]):
-        ...     study.add_trial(optuna.trial.create_trial(values=values))
-        >>> [trial.number for trial in best_trials(study)]
-        [1, 0]
+    >>> study = optuna.create_study(directions=["minimize", "maximize"])
+    >>> for values in ([2.0, 0.9], [1.0, 0.5], [3.0, 0.5]):
+    ...     study.add_trial(optuna.trial.create_trial(values=values))
+    >>> [trial.number for trial in best_trials(study)]
+    [1, 0]
     """
-    if len(study.directions) == 1:
-        return [trial for trial in ranked(study)[:1] if is_feasible(trial)]
-    return sorted(filter(is_feasible, study.best_trials), key=lambda trial: _order(study, trial))
+    found = pareto_set(study)
+    return found[:1] if len(study.directions) == 1 else found
 
 
 def ranked(study: optuna.Study) -> list[FrozenTrial]:
-    """Sort all trials: finished ones by the first objective, best first; infeasible ones; unfinished ones.
+    """Sort all trials: finished ones by their objectives, the best first; infeasible ones; unfinished ones.
 
-    Example:
-        >>> study = optuna.create_study(direction="maximize")
-        >>> study.add_trials([optuna.trial.create_trial(value=value) for value in (0.2, 0.7)])
-        >>> [trial.number for trial in ranked(study)]
-        [1, 0]
+    >>> study = optuna.create_study(direction="maximize")
+    >>> study.add_trials([optuna.trial.create_trial(value=value) for value in (0.2, 0.7)])
+    >>> [trial.number for trial in ranked(study)]
+    [1, 0]
     """
     return sorted(study.get_trials(deepcopy=False), key=lambda trial: _order(study, trial))
 
@@ -53,17 +109,11 @@ def ranked(study: optuna.Study) -> list[FrozenTrial]:
 def pareto_ranks(losses: npt.ArrayLike) -> npt.NDArray[np.int_]:
     """Compute the non-domination rank of points (Deb et al. 2002, "NSGA-II"): 0 for those that no point dominates.
 
-    A point dominates another if it is nowhere worse and somewhere better.
+    A point dominates another if it is nowhere worse and somewhere better. `losses` has the shape (points, scores),
+    lower is better; the ranks have the shape (points,).
 
-    Args:
-        losses: shape (points, scores), lower is better.
-
-    Returns:
-        Shape (points,), from 0.
-
-    Example:
-        >>> pareto_ranks([[1, 2], [2, 1], [2, 2], [3, 3]]).tolist()
-        [0, 0, 1, 2]
+    >>> pareto_ranks([[1, 2], [2, 1], [2, 2], [3, 3]]).tolist()
+    [0, 0, 1, 2]
     """
     points = np.asarray(losses, dtype=float)
     result = np.zeros(len(points), dtype=int)
@@ -78,41 +128,120 @@ def pareto_ranks(losses: npt.ArrayLike) -> npt.NDArray[np.int_]:
     return result
 
 
-def candidates(study: optuna.Study, k: int | None = None, by: int = 0) -> list[int]:
-    """Select the trials to confirm: the best finished, feasible ones, each configuration once.
+def candidates(study: optuna.Study, k: int | None = None) -> list[int]:
+    """Select the numbers of the `k` trials to confirm, or all: the best feasible ones, each configuration once.
 
-    With several objectives they are sorted by Pareto rank, because a winner should be Pareto-optimal whatever it is
-    chosen by; within a rank the objective decides by which the winner will be chosen.
+    Several objectives are sorted by Pareto rank, because a winner should be Pareto-optimal whatever it is chosen by;
+    within a rank the first objective decides, as among the confirmed.
 
-    Args:
-        study: the search.
-        k: how many; None for all.
-        by: index of the objective.
-
-    Returns:
-        Numbers of trials, the best first.
-
-    Example:
-        >>> study = optuna.create_study()
-        >>> study.add_trials([optuna.trial.create_trial(value=value) for value in (3.0, 1.0, 2.0)])
-        >>> candidates(study, 2)  # all have the same configuration, without parameters
-        [1]
+    >>> study = optuna.create_study()
+    >>> study.add_trials([optuna.trial.create_trial(value=value) for value in (3.0, 1.0, 2.0)])
+    >>> candidates(study, 2)  # all have the same configuration, without parameters
+    [1]
     """
-    signs = [-1 if direction == StudyDirection.MAXIMIZE else 1 for direction in study.directions]
     finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    trials = [t for t in finished if is_feasible(t) and all(map(math.isfinite, t.values))]
-    losses = [[sign * value for sign, value in zip(signs, trial.values, strict=True)] for trial in trials]
+    trials = [t for t in finished if _is_feasible(t) and all(map(math.isfinite, t.values))]
+    losses = [_losses(study, trial) for trial in trials]
     # Of one objective, the rank would be its order.
-    rank = pareto_ranks(losses).tolist() if losses and len(signs) > 1 else [0] * len(losses)
+    rank = pareto_ranks(losses).tolist() if losses and len(study.directions) > 1 else [0] * len(losses)
     best: dict[str, int] = {}
-    for i in sorted(range(len(trials)), key=lambda i: (rank[i], losses[i][by], losses[i], trials[i].number)):
+    for i in sorted(range(len(trials)), key=lambda i: (rank[i], losses[i], trials[i].number)):
         best.setdefault(repr(sorted(trials[i].params.items())), trials[i].number)
     return list(best.values())[:k]
 
 
-def _order(study: optuna.Study, trial: FrozenTrial) -> tuple[int, float, int]:
+def choose(
+    rule: str | int, front: Sequence[ScoredTrial], finished: Sequence[ScoredTrial], objectives: Sequence[Objective]
+) -> TrialChoice:
+    """Choose a trial by a rule, whatever the order in which the trials come.
+
+    Rules are an objective, by its full name, its last part (`fid` for `val/fid`), or a piece that occurs in one name
+    only: the point of the Pareto set that is best in it, of equals the best in the others in their order; `knee`, see
+    there; or the number of a finished trial, Pareto-optimal or not.
+
+    Raises:
+        StudyError: no finished trial has that number.
+        ConfigError: the rule is none of these, or fits several objectives.
+
+    >>> trials = [ScoredTrial(0, (3.0,)), ScoredTrial(1, (2.0,))]
+    >>> choose("loss", trials, trials, [Objective("loss", maximise=False)]).reason
+    'the lowest loss'
+    """
+    rule = str(rule).strip()
+    if rule.isdecimal():
+        chosen = next((trial for trial in finished if trial.number == int(rule)), None)
+        if chosen is None:
+            numbers = ", ".join(map(str, sorted(trial.number for trial in finished)))
+            raise StudyError(
+                f"select={int(rule)}: the study has no finished trial of that number. Finished are: {numbers}."
+            )
+        remark = "" if chosen in front else ", although it is not Pareto-optimal"
+        return TrialChoice(chosen, f"asked for by its number{remark}")
+    if rule == "knee":
+        return TrialChoice(knee(front, objectives), "the knee of the Pareto set")
+    axis = _axis(rule, [objective.name for objective in objectives])
+    best = min(front, key=lambda c: (c.losses(objectives)[axis], *c.losses(objectives), c.number))
+    extreme = "highest" if objectives[axis].maximise else "lowest"
+    return TrialChoice(best, f"the {extreme} {objectives[axis].name}", axis)
+
+
+def knee(front: Sequence[ScoredTrial], objectives: Sequence[Objective]) -> ScoredTrial:
+    """Find the point of a Pareto set beyond which a little more of one objective costs much of another.
+
+    Each objective is rescaled over the Pareto set, best to 0 and worst to 1. The extremes of two objectives are then
+    (0, 1) and (1, 0), and the knee is the point farthest from the line through them towards the ideal (0, 0) (Das 1999,
+    "On characterizing the 'knee' of the Pareto curve"): the smallest sum of coordinates, which also serves one
+    objective, or more than two. Equal sums are decided by the objectives in their order, then by the lower number.
+
+    >>> front = [ScoredTrial(i, values) for i, values in enumerate([(0.0, 9.0), (1.0, 1.0), (9.0, 0.0)])]
+    >>> knee(front, [Objective("loss", maximise=False), Objective("time", maximise=False)]).number
+    1
+    """
+    axes = list(zip(*(c.losses(objectives) for c in front), strict=True))
+
+    def distance_to_ideal(candidate: ScoredTrial) -> float:
+        scaled = (
+            (loss - min(axis)) / (max(axis) - min(axis)) if max(axis) > min(axis) else 0.0
+            for loss, axis in zip(candidate.losses(objectives), axes, strict=True)
+        )
+        # Rounded, so that points on one line tie in spite of the last bit of the division.
+        return round(math.fsum(scaled), 12)
+
+    return min(front, key=lambda c: (distance_to_ideal(c), *c.losses(objectives), c.number))
+
+
+def equal_values(a: Sequence[float], b: Sequence[float]) -> bool:
+    """Tell whether two trials have the same values, up to rounding.
+
+    >>> equal_values([1 / 3], [0.3333333333]), equal_values([1.0], [1.0, 2.0])
+    (True, False)
+    """
+    return len(a) == len(b) and all(math.isclose(x, y, abs_tol=1e-9) for x, y in zip(a, b, strict=True))
+
+
+def _axis(word: str, names: Sequence[str]) -> int:
+    """Find the index of the objective that a word names."""
+    exact = [i for i, name in enumerate(names) if word in (name, name.rpartition("/")[2])]
+    fitting = exact or [i for i, name in enumerate(names) if word and word in name]
+    if len(fitting) != 1:
+        problem = "fits several objectives" if fitting else "is no objective of this study"
+        raise ConfigError(
+            f"select={word} {problem}. Choose an objective ({', '.join(names)}), 'knee', or the number of a trial."
+        )
+    return fitting[0]
+
+
+def _losses(study: optuna.Study, trial: FrozenTrial) -> list[float]:
+    signs = [-1 if direction == StudyDirection.MAXIMIZE else 1 for direction in study.directions]
+    return [sign * value for sign, value in zip(signs, trial.values, strict=True)]
+
+
+def _order(study: optuna.Study, trial: FrozenTrial) -> tuple[int, list[float], int]:
     # By state, for a pruned trial has a value too: the last that it reported.
     if trial.state != TrialState.COMPLETE:
-        return (2, 0.0, trial.number)
-    sign = -1 if study.directions[0] == StudyDirection.MAXIMIZE else 1
-    return (0 if is_feasible(trial) else 1, sign * trial.values[0], trial.number)
+        return 2, [], trial.number
+    return int(not _is_feasible(trial)), _losses(study, trial), trial.number
+
+
+def _is_feasible(trial: FrozenTrial) -> bool:
+    return trial.state == TrialState.COMPLETE and all(value <= 0 for value in trial.constraints.values())

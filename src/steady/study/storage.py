@@ -1,4 +1,4 @@
-"""Opening of Optuna's storages from a URL, set up so that a kill, a full disk or a busy neighbour costs nothing.
+"""Open Optuna's storages from a URL, so that a kill, a full disk or a busy neighbour loses nothing.
 
 The controller opens one, and each trial opens its own to report rung scores.
 """
@@ -9,11 +9,12 @@ import logging
 import os
 import re
 import sqlite3
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import optuna
 import sqlalchemy
@@ -24,7 +25,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
 from steady.atomic import replacing
-from steady.exceptions import ConfigError, StorageError, StudyError, causes
+from steady.exceptions import ConfigError, StorageError, causes
 from steady.study.attributes import use_single_statements
 from steady.study.servers import Patience, open_database, open_proxy, wait_for_server
 from steady.study.storage_errors import (
@@ -39,14 +40,16 @@ from steady.study.storage_errors import (
 )
 
 log = logging.getLogger(__name__)
-# It warns of a query that fails, with all of its SQL; what counts is the error of the slower one that it tries then.
+# It warns of a query that fails, with all of its SQL, before it tries a slower one, whose error counts.
 logging.getLogger("optuna.storages._rdb.storage").setLevel(logging.ERROR)
 
 FORMS = "sqlite:///FILE, journal:///FILE, postgresql://…, mysql://… or grpc://HOST:PORT"
 SERVERS = {"postgresql": open_database, "mysql": open_database, "grpc": open_proxy}
-# What pip calls the packages whose modules are called otherwise.
+# Modules whose packages have another name.
 PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient", "grpc": "grpcio"}
-LEFT = "leaderboard.csv"  # beside a study that has had a trial
+# Behind a study's name, the names of studies beside it: of the runs that confirm its trials; of what versions up to 0.1
+# kept where leases are now.
+CONFIRMATION, LEASES = ".confirm", ".leases"
 
 
 def open_storage(url: str, make: bool = True, check: bool = True, patience: Patience | None = None) -> BaseStorage:
@@ -63,26 +66,28 @@ def open_storage(url: str, make: bool = True, check: bool = True, patience: Pati
         ConfigError: another form, or a package that the storage needs is not installed.
         StorageError: it cannot be opened: a full disk, a damaged file, another program's.
 
-    Example:
-        >>> storage = open_storage("sqlite:///sweeps/cats/study.db")
-        >>> optuna.create_study(study_name="cats", storage=storage).study_name
-        'cats'
+    >>> storage = open_storage("sqlite:///sweeps/cats/study.db")
+    >>> optuna.create_study(study_name="cats", storage=storage).study_name
+    'cats'
     """
     scheme = _scheme(url)
     try:
-        if scheme == "sqlite":
-            return _sqlite(url, make, check)
-        if scheme == "journal":
-            return _journal(_path(url), make)
+        if scheme in ("sqlite", "journal"):
+            path = _path(url)
+            if not (inspect(path, _beside(path)) or make):
+                raise StorageError(f"There is no study at {path}.")
+            return _sqlite(path, url, make, check) if scheme == "sqlite" else _journal(path, make)
         if scheme in SERVERS:
             context = ErrorTranslator(shown(url))
             with context:
                 storage = SERVERS[scheme](url)
             return translate_errors(wait_for_server(storage, patience or Patience(0.0)), context)
     except ImportError as error:
-        raise ConfigError(
-            f"The storage {shown(url)} needs a package that is not installed: {_missing(error)}"
-        ) from error
+        # Optuna and SQLAlchemy wrap the error that names the module.
+        names = [str(name) for cause in causes(error, suppressed=True) if (name := getattr(cause, "name", None))]
+        module = names[0].partition(".")[0] if names else ""
+        remedy = f"pip install '{PACKAGES.get(module, module)}'." if module else "install its driver."
+        raise ConfigError(f"The storage {shown(url)} needs a package that is not installed: {remedy}") from error
     except sqlalchemy.exc.ArgumentError as error:  # an unknown driver too
         raise ConfigError(f"The storage {shown(url)} cannot be opened: {error}") from error
     except ValueError as error:  # a port that is no number
@@ -91,11 +96,10 @@ def open_storage(url: str, make: bool = True, check: bool = True, patience: Pati
 
 
 def exists(url: str) -> bool:
-    """Tell whether there may be something to read; a server is asked by opening it.
+    """Tell whether a storage may be there; True of a server, which only opening can tell.
 
-    Example:
-        >>> exists("sqlite:///nowhere.db"), exists("postgresql://host/studies")
-        (False, True)
+    >>> exists("sqlite:///nowhere.db"), exists("postgresql://host/studies")
+    (False, True)
     """
     return _scheme(url) not in ("sqlite", "journal") or _path(url).exists()
 
@@ -103,8 +107,7 @@ def exists(url: str) -> bool:
 def find_study(storage: BaseStorage, name: str) -> int | None:
     """Find the id of a study; None if there is none of this name.
 
-    Example:
-        >>> find_study(optuna.storages.InMemoryStorage(), "cats")
+    >>> find_study(optuna.storages.InMemoryStorage(), "cats")
     """
     try:
         return storage.get_study_id_from_name(name)
@@ -115,9 +118,8 @@ def find_study(storage: BaseStorage, name: str) -> int | None:
 def shown(url: object) -> str:
     """Take the password out of a URL, for messages.
 
-    Example:
-        >>> shown("postgresql://me:secret@host/studies")
-        'postgresql://me@host/studies'
+    >>> shown("postgresql://me:secret@host/studies")
+    'postgresql://me@host/studies'
     """
     if not isinstance(url, str):
         return repr(url)
@@ -143,43 +145,32 @@ def _path(url: str) -> Path:
     return Path(path)
 
 
-def _missing(error: BaseException) -> str:
-    """Name what to install. Optuna and SQLAlchemy wrap the error that names the module."""
-    names = [getattr(cause, "name", None) for cause in causes(error, suppressed=True)]
-    module = next((str(name).partition(".")[0] for name in names if name), "its driver")
-    return f"pip install '{PACKAGES.get(module, module)}'." if module != "its driver" else "install its driver."
+def _beside(path: Path) -> tuple[str, ...]:
+    """Name the files that are only beside a storage with content."""
+    return f"{path.name}-wal", "leaderboard.csv"
 
 
-def _sqlite(url: str, make: bool, check: bool) -> BaseStorage:
-    path = _path(url)
-    context = ErrorTranslator(path)
-    there = inspect(path, (f"{path.name}-wal", LEFT))
-    if not (there or make):
-        raise StorageError(f"There is no study at {path}.")
-    with context:
+def _sqlite(path: Path, url: str, make: bool, check: bool) -> BaseStorage:
+    with ErrorTranslator(path):
         if not make:
-            storage = _database(path, url, check, _use_normal)
+            storage = _database(path, url, check, wal=False)
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             # Two processes that make the tables at once would each find half of them there; and the change to WAL does
             # not wait for others, it fails.
             with FileLock(path.with_name(path.name + ".lock"), timeout=SQLITE_TIMEOUT):
-                if not inspect(path, (f"{path.name}-wal", LEFT)):
-                    _make(path)
-                storage = _database(path, url, check, _use_wal)
+                if not inspect(path, _beside(path)):
+                    # Atomically: in one with half of the tables Optuna would accept two studies of one name.
+                    with replacing(path.resolve()) as unfinished:
+                        RDBStorage(f"sqlite:///{unfinished}").engine.dispose()
+                storage = _database(path, url, check, wal=True)
     # Only with a transaction behind it has the connection of the pool the file at hand, should somebody delete it.
     fast = use_single_statements(optuna.storages.get_storage(storage), storage)
     return translate_errors(fast, ErrorTranslator(path, identity(path), lambda: _rescued(path, storage)))
 
 
-def _make(path: Path) -> None:
-    """Make an empty database, whole or not at all: of half of the tables Optuna would take two studies of one name."""
-    with replacing(path.resolve()) as unfinished:
-        RDBStorage(f"sqlite:///{unfinished}").engine.dispose()
-
-
-def _database(path: Path, url: str, check: bool, setting: Callable[[Any, Any], None]) -> RDBStorage:
-    """Open a database in a file that is there; `setting` is called with each connection."""
+def _database(path: Path, url: str, check: bool, wal: bool) -> RDBStorage:
+    """Open a database in a file that is there."""
     from optuna.storages._rdb.models import BaseModel
 
     known = frozenset(BaseModel.metadata.tables) | {"alembic_version"}
@@ -197,23 +188,26 @@ def _database(path: Path, url: str, check: bool, setting: Callable[[Any, Any], N
             f"The study {path} was written by another version of Optuna: {' '.join(str(error).split())} "
             "It was left as it is."
         ) from error
-    sqlalchemy.event.listen(storage.engine, "connect", setting)
+
+    def set_up(connection: Any, _: Any) -> None:
+        if wal:  # so that readers never wait; else whoever only reads changes nothing
+            connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")  # no commit flushes a disk: a power cut loses the last ones
+
+    sqlalchemy.event.listen(storage.engine, "connect", set_up)
     storage.engine.dispose()  # the connection that made the tables came before
     storage.engine.connect().close()
     return storage
 
 
 def _rescued(path: Path, storage: RDBStorage) -> Path | None:
-    """Write what a database held whose file was deleted, as far as a connection to it is still open."""
+    """Write what a deleted database held, as far as a connection to it is still open."""
     saved = path.with_name(f"{path.name}.rescued")
     with suppress(Exception):  # whatever a file that is no more makes of it
         saved.parent.mkdir(parents=True, exist_ok=True)  # its folder may have gone with it
         saved.unlink(missing_ok=True)
-        connection = storage.engine.raw_connection()
-        try:
+        with closing(storage.engine.raw_connection()) as connection:
             connection.cursor().execute("VACUUM INTO ?", (str(saved),))
-        finally:
-            connection.close()
         if not path.exists():  # else they may be of what took its place
             for end in LOGS:  # SQLite would take them for those of the file that was saved
                 path.with_name(path.name + end).unlink(missing_ok=True)
@@ -221,23 +215,8 @@ def _rescued(path: Path, storage: RDBStorage) -> Path | None:
     return None
 
 
-def _use_wal(connection: Any, _: Any) -> None:
-    """Let readers never wait, and no commit flush a disk. A kill loses nothing, a power cut the last commit."""
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=NORMAL")
-    cursor.close()
-
-
-def _use_normal(connection: Any, _: Any) -> None:
-    """Set up the same in a mode that the file has already: whoever only reads changes nothing."""
-    connection.execute("PRAGMA synchronous=NORMAL")
-
-
 def _journal(path: Path, make: bool) -> BaseStorage:
     context = ErrorTranslator(path)
-    if not inspect(path, (LEFT,)) and not make:
-        raise StorageError(f"There is no study at {path}.")
     with context:
         path.parent.mkdir(parents=True, exist_ok=True)
         backend = AtomicJournalBackend(path)
@@ -253,11 +232,8 @@ def _journal(path: Path, make: bool) -> BaseStorage:
 class AtomicJournalBackend(JournalFileBackend):
     """A journal file that is appended to by whole lines only.
 
-    A full disk or a power cut ends a line midway. Optuna appends behind it; then the two are one line that nobody can
-    read, and until then finished trials are handed out again.
-
-    Args:
-        path: the file, made if it is not there.
+    A full disk or a power cut ends a line midway. Optuna appends behind it, and nobody can read the joint line; until
+    then finished trials are handed out again.
     """
 
     def __init__(self, path: Path) -> None:
@@ -266,45 +242,44 @@ class AtomicJournalBackend(JournalFileBackend):
         super().__init__(str(path), lock_obj=self.lock)
 
     def mend(self) -> None:
-        """Cut off a last line that is no whole record; it is kept beside the journal.
-
-        Raises:
-            ConfigError: the file is no journal.
-        """
-        self.lock.acquire()
-        try:
-            with self.path.open("a+b", buffering=0) as file:
-                file.seek(0)
-                content = file.read()
-                if not content.startswith(RECORD[: len(content)]):
-                    raise ConfigError(f"{self.path} is no journal of Optuna; choose another file. It was left alone.")
-                start = content.rfind(b"\n", 0, -1) + 1
-                if content and not _is_record(content[start:]):
-                    self._cut(file, start)
-        finally:
-            self.lock.release()
+        """Cut off an incomplete last line, and keep it beside the journal; a ConfigError if it is none."""
+        with self._locked() as file:
+            file.seek(0)
+            content = file.read()
+            if not content.startswith(RECORD[: len(content)]):
+                raise ConfigError(f"{self.path} is no journal of Optuna; choose another file. It was left alone.")
+            start = content.rfind(b"\n", 0, -1) + 1
+            with suppress(ValueError):  # of what is no JSON
+                if not content or (content.endswith(b"\n") and isinstance(json.loads(content[start:]), dict)):
+                    return
+            self._cut(file, start)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Append whole lines, or none. As Optuna's, but for the torn line: another's is cut off, ours taken back."""
+        """Append whole lines, or none: an earlier torn line is cut off; ours is taken back if it fails."""
         lines = "".join(json.dumps(record, separators=(",", ":")) + "\n" for record in logs).encode()
+        with self._locked() as file:
+            end = file.seek(0, os.SEEK_END)
+            if end and os.pread(file.fileno(), 1, end - 1) != b"\n":
+                end = self._cut(file, self.path.read_bytes().rfind(b"\n") + 1)
+            try:
+                written = 0
+                while written < len(lines):
+                    written += file.write(lines[written:]) or 0
+            except OSError:
+                file.truncate(end)
+                raise
+            os.fsync(file.fileno())
+
+    @contextmanager
+    def _locked(self) -> Iterator[FileIO]:
         self.lock.acquire()
         try:
             with self.path.open("a+b", buffering=0) as file:
-                end = file.seek(0, os.SEEK_END)
-                if end and os.pread(file.fileno(), 1, end - 1) != b"\n":
-                    end = self._cut(file, self.path.read_bytes().rfind(b"\n") + 1)
-                try:
-                    written = 0
-                    while written < len(lines):
-                        written += file.write(lines[written:]) or 0
-                except OSError:
-                    file.truncate(end)
-                    raise
-                os.fsync(file.fileno())
+                yield file
         finally:
             self.lock.release()
 
-    def _cut(self, file: BinaryIO | Any, start: int) -> int:
+    def _cut(self, file: FileIO, start: int) -> int:
         file.seek(start)
         with self.path.with_name(self.path.name + ".torn").open("ab") as kept:
             kept.write(file.read())
@@ -313,21 +288,11 @@ class AtomicJournalBackend(JournalFileBackend):
         return start
 
 
-def _is_record(line: bytes) -> bool:
-    try:
-        return line.endswith(b"\n") and isinstance(json.loads(line), dict)
-    except ValueError:
-        return False
-
-
-SIDES = (".confirm", ".leases")  # behind a study's name: of studies that a sweep keeps beside its own
-
-
 @dataclass(frozen=True)
-class Trials:
-    """The trials of one study as the loop handles them: its one way to Optuna's storage, around `Study`'s own checks.
+class TrialStore:
+    """Access to the trials of one study through Optuna's storage.
 
-    `Study` has no call to set a running trial back, or to note something on one that another process drives.
+    `Study` has no call to set a running trial back, or to note something on a trial that another process drives.
     """
 
     study: optuna.Study
@@ -346,70 +311,22 @@ class Trials:
         self.study._storage.set_trial_user_attr(trial._trial_id, key, value)
 
     def violate(self, trial: FrozenTrial, constraint: str) -> None:
-        """Note a violated constraint, as `Trial.set_constraint` does, which would draw samples first."""
+        """Note a violated constraint. `Trial.set_constraint` would draw samples first."""
         self.study._storage.set_trial_system_attr(trial._trial_id, f"constraints:{constraint}", 1.0)
 
     def attach(self, trial: FrozenTrial, artifact: ArtifactMeta) -> None:
-        """Name an artifact on a trial that has not ended, as `optuna.artifacts.upload_artifact` does, but by its id."""
+        """Name an artifact of our id on a trial that has not ended; `optuna.artifacts.upload_artifact` draws the id."""
         key = f"artifacts:{artifact.artifact_id}"
         self.study._storage.set_trial_system_attr(trial._trial_id, key, json.dumps(asdict(artifact)))
 
     def start(self, trial: FrozenTrial) -> bool:
-        """Set a waiting trial to RUNNING; False if somebody else did."""
+        """Set a waiting trial to RUNNING; False if another process did."""
         return self.study._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
 
     def fail(self, trial: FrozenTrial) -> None:
-        """End a trial, also one that waits, which `Study.tell` does not."""
+        """End a trial, also a waiting one, which `Study.tell` does not."""
         self.study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
 
     def requeue(self, trial: FrozenTrial) -> None:
-        """Set a trial to WAITING: it has to go on."""
+        """Set a trial to WAITING, to go on later."""
         self.study._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
-
-
-def study_folder(sweeps: Path, name: str | None) -> Path:
-    """Find the folder `sweeps/NAME` of a study that SQLite keeps; of the one written last if no name is given.
-
-    Raises:
-        StudyError: there is no such study, or none at all.
-
-    Example:
-        >>> storage = open_storage("sqlite:///sweeps/cats/study.db")
-        >>> study_folder(Path("sweeps"), None)
-        PosixPath('sweeps/cats')
-    """
-    written = {path.parent: _last_write(path) for path in sorted(sweeps.glob("*/study.db"))}
-    if not written:
-        raise StudyError(f"No study in {sweeps}/ (expected {sweeps}/<study>/study.db). Run a sweep first.")
-    if name is None:
-        return max(written, key=lambda folder: written[folder])
-    known = {folder.name: folder for folder in written}
-    if name not in known:
-        raise StudyError(f"No study {name!r} in {sweeps}/. There are: {', '.join(known)}.")
-    return known[name]
-
-
-def open_study(folder: Path) -> optuna.Study:
-    """Open the study in a folder; nothing is written.
-
-    Raises:
-        StorageError: its database cannot be read.
-        StudyError: it holds no study of that name.
-    """
-    database = folder / "study.db"
-    storage = open_storage(f"sqlite:///{database}", make=False)
-    every = optuna.get_all_study_names(storage)
-    names = [name for name in every if not name.endswith(SIDES)]
-    name = names[0] if len(names) == 1 else folder.name
-    if name not in every:
-        raise StudyError(
-            f"{database} holds the studies {', '.join(names) or '(none)'}, but none is called {folder.name!r}. "
-            f"Run the sweep again, or give it another study name."
-        )
-    return optuna.load_study(study_name=name, storage=storage)
-
-
-def _last_write(database: Path) -> float:
-    # In WAL mode the newest trials are in the log beside the database until they are checkpointed.
-    log = database.with_name(database.name + "-wal")
-    return max(path.stat().st_mtime for path in (database, log) if path.exists())

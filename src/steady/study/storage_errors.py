@@ -1,8 +1,7 @@
-"""Translation of errors of a storage into one message with its path and the remedy.
+"""Translate the errors of a storage into one message with its path and the remedy.
 
-`steady.study.storage` hands out storages whose every call goes through `ErrorTranslator`. So all who open a study (a
-sweep and its trials, best_model, report, the dashboards) say the same of a full disk or a damaged file, and none shows
-the traceback of SQLAlchemy below Optuna below us.
+`steady.study.storage` opens storages whose every call goes through `ErrorTranslator`, so that all who open a study say
+the same of a full disk or a damaged file, without a traceback through SQLAlchemy and Optuna.
 """
 
 import errno
@@ -12,6 +11,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Set
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,12 @@ from steady.exceptions import SteadyError, StorageError, causes
 from steady.places import NO_SPACE
 
 RECORD = b'{"op_code":'  # how each line of Optuna's journal begins
-# Every version of Optuna has these; the last is stamped when all are there.
+# Tables that every version of Optuna makes, and STAMP, which it makes last.
 CORE = frozenset({
     "studies", "study_directions", "study_user_attributes", "study_system_attributes", "trials", "trial_params",
     "trial_values", "trial_user_attributes", "trial_system_attributes",
 })  # fmt: skip
-LOGS = ("-wal", "-shm")  # behind the name of a database: what is not in its file yet
+LOGS = ("-wal", "-shm")  # suffixes of the files beside a database that hold what is not in it yet
 STAMP = "alembic_version"
 SQLITE_TIMEOUT = 60  # seconds to wait for another process's write
 AGAIN = "give the same command again: nothing that was recorded is lost"
@@ -38,28 +38,25 @@ ELSEWHERE = (
     "(hydra.sweeper.study_name=NEWNAME in an app without `study`)"
 )
 WRONG = (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError, sqlite3.Error, OSError, Timeout)
-# A fault of the URL; and two who make or end the same at once, which Optuna and its callers expect.
+# Not translated: a fault of the URL; and two processes that make or end the same at once, which Optuna expects.
 OTHERS = (
     SteadyError, sqlalchemy.exc.ArgumentError, sqlalchemy.exc.IntegrityError,
     optuna.exceptions.DuplicatedStudyError, optuna.exceptions.UpdateFinishedTrialError,
 )  # fmt: skip
 UNREADABLE = (json.JSONDecodeError, UnicodeDecodeError)
-CALLS = tuple(name for name in vars(BaseStorage) if not name.startswith("_"))
 
 
 class ErrorTranslator:
-    """A context in which errors of a storage become a `StorageError`.
+    """A context manager that raises errors of a storage as a `StorageError`.
 
-    Args:
-        place: the file of the storage, or its URL without a password.
-        known: device and number of the file when it was opened; None if that is not to be watched.
-        rescue: called when the file is gone: writes what can still be read to a file and names it, or None.
+    `place` is its file, or its URL without a password; `known` device and number of the file when it was opened, or
+    None to let it change. `rescue` is called when the file is gone; it writes what can still be read to a file and
+    returns its path.
 
-    Example:
-        >>> with ErrorTranslator(Path("study.db")):  # doctest: +IGNORE_EXCEPTION_DETAIL
-        ...     raise PermissionError(errno.EACCES, "Permission denied")
-        Traceback (most recent call last):
-        steady.exceptions.StorageError: The study study.db cannot be opened or written: Permission denied.
+    >>> with ErrorTranslator(Path("study.db")):  # doctest: +IGNORE_EXCEPTION_DETAIL
+    ...     raise PermissionError(errno.EACCES, "Permission denied")
+    Traceback (most recent call last):
+    steady.exceptions.StorageError: The study study.db cannot be opened or written: Permission denied.
     """
 
     def __init__(
@@ -79,12 +76,12 @@ class ErrorTranslator:
             raise told from error
 
     def explain(self, error: Exception) -> StorageError | None:
-        """Translate an error for a person; None if it is none of the storage's."""
-        candidates = (*WRONG, *UNREADABLE, RuntimeError)  # the last of Optuna's lock, which hides what it met
+        """Translate an error; None if it is not the storage's."""
         if type(error).__module__.startswith("grpc"):
             detail = getattr(error, "details", lambda: str(error))()
             return StorageError(f"The study's storage {self.place} cannot be reached: {_one_line(str(detail))}.")
-        if isinstance(error, OTHERS) or not isinstance(error, candidates):
+        # Optuna's lock raises a RuntimeError from what it met.
+        if isinstance(error, OTHERS) or not isinstance(error, (*WRONG, *UNREADABLE, RuntimeError)):
             return None
         chain = list(causes(error, suppressed=True))
         for cause in chain:
@@ -95,14 +92,16 @@ class ErrorTranslator:
             if isinstance(cause, Timeout):
                 return self._locked()
             if isinstance(cause, OSError):
-                return self._of_the_system(cause)
+                if cause.errno == errno.ENOENT:
+                    return self._gone()
+                return self._full() if cause.errno in NO_SPACE else self._refused(cause.strerror or str(cause))
         if isinstance(error, WRONG):
             deepest = next((str(cause) for cause in reversed(chain) if str(cause)), repr(error))
             return StorageError(f"The study's storage {self.place} cannot be used: {_one_line(deepest)}.")
         return None
 
     def unreadable(self, error: Exception) -> StorageError:
-        """Make the error for what reading raises that can only be of a record that is damaged."""
+        """Make the error for a damaged record, from what reading it raised."""
         return self.damaged(f"it has in its midst what is no record: {_one_line(str(error) or repr(error))}")
 
     def _of_sqlite(self, error: sqlite3.Error) -> StorageError:
@@ -127,16 +126,10 @@ class ErrorTranslator:
             return self.foreign(f"it is not a database of Optuna {optuna.__version__} ({error})")
         return StorageError(f"The study's storage {self.place} cannot be used: {_one_line(str(error))}.")
 
-    def _of_the_system(self, error: OSError) -> StorageError:
-        if error.errno in NO_SPACE:
-            return self._full()
-        if error.errno == errno.ENOENT:
-            return self._gone()
-        return self._refused(error.strerror or str(error))
-
     def _full(self, why: str = "no space is left for it") -> StorageError:
-        free = f" ({_free(self.place)} there)" if _free(self.place) else ""
-        return StorageError(f"The study {self.place} cannot be written: {why}{free}. Make room and {AGAIN}.", full=True)
+        with suppress(OSError):
+            why += f" ({shutil.disk_usage(Path(self.place).parent).free / 1e6:.1f} MB are free there)"
+        return StorageError(f"The study {self.place} cannot be written: {why}. Make room and {AGAIN}.", full=True)
 
     def _refused(self, why: str) -> StorageError:
         return StorageError(
@@ -151,21 +144,21 @@ class ErrorTranslator:
         )
 
     def damaged(self, why: str) -> StorageError:
-        """Make the error for a file that held a study, part of which cannot be read."""
-        if _begins(self.place, RECORD):
-            mend = "Take that line out, or restore a backup"
-        else:
-            mend = (
-                "Restore a backup, or save what can be read: "
-                f"sqlite3 {self.place} .recover | sqlite3 {self.place}.recovered, and put that in its place"
-            )
+        """Make the error for a study of which a part cannot be read."""
+        mend = (
+            "Restore a backup, or save what can be read: "
+            f"sqlite3 {self.place} .recover | sqlite3 {self.place}.recovered, and put that in its place"
+        )
+        with suppress(OSError), open(self.place, "rb") as file:
+            if file.read(len(RECORD)) == RECORD:
+                mend = "Take that line out, or restore a backup"
         return StorageError(
             f"The study {self.place} is damaged: {why}. {mend}, and {AGAIN.partition(':')[0]}; or begin another study "
             "under another name. It was left as it is."
         )
 
     def foreign(self, why: str) -> StorageError:
-        """Make the error for a file that is something else."""
+        """Make the error for a file that is no study."""
         return StorageError(
             f"{self.place} holds no study: {why}. It was left alone. If it was one, restore a backup; {ELSEWHERE}."
         )
@@ -186,18 +179,17 @@ class ErrorTranslator:
 def translate_errors(storage: BaseStorage, context: ErrorTranslator) -> BaseStorage:
     """Make each call of a storage translate its errors, in place.
 
-    Example:
-        >>> storage = translate_errors(optuna.storages.InMemoryStorage(), ErrorTranslator("memory"))
-        >>> storage.get_all_studies()
-        []
+    >>> storage = translate_errors(optuna.storages.InMemoryStorage(), ErrorTranslator("memory"))
+    >>> storage.get_all_studies()
+    []
     """
-    for name in CALLS:
+    for name in (name for name in vars(BaseStorage) if not name.startswith("_")):
         setattr(storage, name, _call(getattr(storage, name), context, reads=name.startswith("get_")))
     return storage
 
 
 def _call(method: Callable[..., Any], context: ErrorTranslator, reads: bool) -> Callable[..., Any]:
-    # To ask for the best trial of none is no fault of the storage.
+    # The best trial of an empty study is the caller's mistake, not damage.
     strict = reads and method.__name__ != "get_best_trial"
 
     @functools.wraps(method)
@@ -207,7 +199,7 @@ def _call(method: Callable[..., Any], context: ErrorTranslator, reads: bool) -> 
                 return method(*args, **kwargs)
             except (KeyError, IndexError, *WRONG, *UNREADABLE):
                 raise
-            except (ValueError, LookupError, AssertionError) as error:  # a word that is no state, a time that is none
+            except (ValueError, LookupError, AssertionError) as error:  # for example, of a state or time that is none
                 if strict:
                     raise context.unreadable(error) from error
                 raise
@@ -216,16 +208,12 @@ def _call(method: Callable[..., Any], context: ErrorTranslator, reads: bool) -> 
 
 
 def inspect(path: Path, siblings: tuple[str, ...]) -> bool:
-    """Tell whether there is something in a file that may hold a study.
+    """Tell whether a file that may hold a study has content; a StorageError if it is no file, or has become empty.
 
-    `siblings` are names of files beside it that are only there when it held something.
+    `siblings` are names of files that are only beside one that has had content.
 
-    Raises:
-        StorageError: it is no file, or an empty one that held something.
-
-    Example:
-        >>> inspect(Path("nowhere.db"), ())
-        False
+    >>> inspect(Path("nowhere.db"), ())
+    False
     """
     context = ErrorTranslator(path)
     with context:
@@ -243,27 +231,30 @@ def inspect(path: Path, siblings: tuple[str, ...]) -> bool:
 
 
 def check_database(path: Path, tables: frozenset[str], thorough: bool) -> None:
-    """Refuse an SQLite file that is damaged, or another program's, before anything is written to it.
+    """Raise a StorageError for an SQLite file, not empty, that is damaged or another program's.
 
-    It is not empty, and Optuna's are the `tables`. `thorough` reads all of it, some milliseconds for a hundred trials.
+    Optuna's are the `tables`. `thorough` reads all of it, some milliseconds for a hundred trials.
 
-    Raises:
-        StorageError: saying what it is.
+    >>> with closing(sqlite3.connect("notes.db")) as connection:
+    ...     _ = connection.execute("CREATE TABLE notes (text)")
+    >>> check_database(Path("notes.db"), CORE, thorough=False)  # doctest: +IGNORE_EXCEPTION_DETAIL
+    Traceback (most recent call last):
+    steady.exceptions.StorageError: notes.db holds no study: it is another program's database.
     """
     context = ErrorTranslator(path)
-    with context:
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=SQLITE_TIMEOUT)
-        try:
-            there = _tables(connection)
-            columns = {row[1] for row in connection.execute("PRAGMA table_info(studies)")}
-            if (there - tables and "studies" not in there) or (columns and "study_name" not in columns):
-                raise context.foreign(f"it is another program's database, with the tables {_listed(there)}")
-            if STAMP in there and (lost := CORE - there):
-                raise context.damaged(f"it lacks the tables {_listed(lost)}")
-            if thorough and (said := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-                raise context.damaged(_one_line(said))
-        finally:
-            connection.close()
+    with context, closing(_connection(path, "rw", SQLITE_TIMEOUT)) as connection:
+        there = _tables(connection)
+        columns = {row[1] for row in connection.execute("PRAGMA table_info(studies)")}
+        if (there - tables and "studies" not in there) or (columns and "study_name" not in columns):
+            raise context.foreign(f"it is another program's database, with the tables {_listed(there)}")
+        if STAMP in there and (lost := CORE - there):
+            raise context.damaged(f"it lacks the tables {_listed(lost)}")
+        if thorough and (said := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+            raise context.damaged(_one_line(said))
+
+
+def _connection(place: Path | str, mode: str, timeout: float) -> sqlite3.Connection:
+    return sqlite3.connect(f"{Path(place).absolute().as_uri()}?mode={mode}", uri=True, timeout=timeout)
 
 
 def _tables(connection: sqlite3.Connection) -> set[str]:
@@ -271,44 +262,22 @@ def _tables(connection: sqlite3.Connection) -> set[str]:
 
 
 def _lost(place: Path | str) -> set[str]:
-    """List the tables that a study's file has lost while it was in use; none if that cannot be told."""
-    try:
-        connection = sqlite3.connect(f"{Path(place).absolute().as_uri()}?mode=ro", uri=True, timeout=0)
-        try:
-            there = _tables(connection)
-        finally:
-            connection.close()
-    except (sqlite3.Error, OSError, ValueError):
-        return set()
-    return set(CORE - there) if STAMP in there else set()
+    """List the tables that a study's file has lost while it was in use, as far as that can be told."""
+    with suppress(sqlite3.Error, OSError, ValueError), closing(_connection(place, "ro", 0)) as connection:
+        there = _tables(connection)
+        return set(CORE - there) if STAMP in there else set()
+    return set()
 
 
 def identity(path: Path | str) -> tuple[int, int] | None:
     """Get device and number of a file; None if there is none.
 
-    Example:
-        >>> identity("nowhere.db")
+    >>> identity("nowhere.db")
     """
-    try:
+    with suppress(OSError):
         found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def _begins(place: Path | str, word: bytes) -> bool:
-    try:
-        with open(place, "rb") as file:
-            return file.read(len(word)) == word
-    except OSError:
-        return False
-
-
-def _free(place: Path | str) -> str:
-    try:
-        return f"{shutil.disk_usage(Path(place).parent).free / 1e6:.1f} MB are free"
-    except OSError:
-        return ""
+        return found.st_dev, found.st_ino
+    return None
 
 
 def _listed(names: Set[str]) -> str:

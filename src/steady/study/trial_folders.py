@@ -1,12 +1,10 @@
-"""The folders that the trials of a study work in: what a job composes `hydra.sweep.subdir` to, and never another's.
+"""Folders that the trials of a study work in: as a job composes `hydra.sweep.subdir`, and never another trial's.
 
-Chosen once, by `steady.run.ledger`, when the trial is taken for the first time; written on the trial unless it is
-the usual one, which is named by the trial's number. So an attempt that goes on finds its checkpoint, whatever the
-template says by then, and every reader of a study knows where a trial's files are. A trial begins in a folder in which
-there is nothing: what a study has left whose record is lost, or older than its trials, is never written over.
+One is chosen when a trial is taken for the first time, and written on it unless it is named by the trial's number. So
+an attempt that goes on finds its checkpoint, whatever the template says by then. A trial begins in an empty folder.
 
 A study may be a stranger's, and so may what it says of folders. Its trials work where this start says, or where a sweep
-of that name has worked before, which `mark` leaves a note of; each in there, or where this start's own template says.
+of that name has worked before, of which `mark` leaves a note; each in there, or where this start's own template says.
 """
 
 import json
@@ -15,29 +13,29 @@ import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from os.path import abspath
 from pathlib import Path
 
 from optuna.trial import FrozenTrial
 
-from steady import links
+from steady import safe_paths
 from steady.atomic import write_json
 from steady.exceptions import StudyError
-from steady.links import inside
+from steady.safe_paths import inside
 from steady.study import meta
 
-PROGRESS = "progress.json"  # in that of a trial: how far it is
-NOTE = ".steady-study.json"  # in the folder of a sweep: of which studies the trials in it are
+PROGRESS = "progress.json"  # in a trial's folder: how far it is
+NOTE = ".steady-study.json"  # in a sweep's folder: names of the studies whose trials work there
 BEFORE = ".catsweep-study.json"  # the same, of versions up to 0.1
 
 
 def mark(folder: Path, study: str) -> None:
-    """Note in the folder of a sweep which study's trials work there.
+    """Note in a sweep's folder which study's trials work there.
 
-    Example:
-        >>> folder = Path("multirun")
-        >>> mark(folder, "cats")
-        >>> is_of(folder, "cats"), is_of(folder, "dogs")
-        (True, False)
+    >>> folder = Path("multirun")
+    >>> mark(folder, "cats")
+    >>> is_of(folder, "cats"), is_of(folder, "dogs")
+    (True, False)
     """
     if study not in (known := _noted(folder)):
         write_json(folder / NOTE, {"by": "steady", "studies": [*known, study]})
@@ -46,19 +44,17 @@ def mark(folder: Path, study: str) -> None:
 def is_of(folder: Path, study: str) -> bool:
     """Tell whether a sweep of this name has worked in a folder.
 
-    Example:
-        >>> is_of(Path("nowhere"), "cats")
-        False
+    >>> is_of(Path("nowhere"), "cats")
+    False
     """
     return study in _noted(folder)
 
 
 def is_used(folder: Path) -> bool:
-    """Tell whether there is something where a trial is to work; a folder without anything in it is nothing.
+    """Tell whether there is something in a trial's folder to be.
 
-    Example:
-        >>> is_used(Path("nowhere"))
-        False
+    >>> is_used(Path("nowhere"))
+    False
     """
     try:
         with os.scandir(folder) as entries:
@@ -70,12 +66,11 @@ def is_used(folder: Path) -> bool:
 
 
 def used(base: Path, n: int) -> list[Path]:
-    """List those of the usual folders of the first `n` trials in which there is something, by number.
+    """List those of the folders of the first `n` trials, named by number, that are not empty.
 
-    Example:
-        >>> Path("out/1/.hydra").mkdir(parents=True)
-        >>> used(Path("out"), 5)
-        [PosixPath('out/1')]
+    >>> Path("out/1/.hydra").mkdir(parents=True)
+    >>> used(Path("out"), 5)
+    [PosixPath('out/1')]
     """
     try:
         numbers = [int(name) for name in os.listdir(base) if re.fullmatch(r"0|[1-9][0-9]{0,8}", name)]
@@ -95,37 +90,26 @@ def _noted(folder: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class Folders:
-    """The folders of the trials of one study.
+    """Folders of the trials of one study.
 
-    Args:
-        base: the sweep's; those of the trials are relative to it, unless they are absolute.
-        usual: of a trial on which none is written, from its number.
-        compose: of a trial, as its job would name it; None if its job will have to say why it has none. Without this
-            each has the usual one.
-        others: folders that are taken already, by something else than these trials.
-
-    Example:
-        >>> from optuna.trial import create_trial
-        >>> Folders(Path("out")).of(create_trial(value=1.0, user_attrs={meta.FOLDER: "a=1"})).name
-        'a=1'
+    >>> from optuna.trial import create_trial
+    >>> Folders(Path("out")).of(create_trial(value=1.0, user_attrs={meta.FOLDER: "a=1"})).name
+    'a=1'
     """
 
-    base: Path
-    usual: Callable[[int], str] = str
+    base: Path  # the sweep's; folders of trials are relative to it, unless they are absolute
+    usual: Callable[[int], str] = str  # from a trial's number, the folder if none is written on it
+    # Composes a trial's folder as its job would; returns None if the job will fail at that.
     compose: Callable[[FrozenTrial], str | None] | None = None
-    others: tuple[Path, ...] = ()
+    others: tuple[Path, ...] = ()  # folders that are taken by others than these trials
 
     def name(self, trial: FrozenTrial) -> str:
-        """Get the folder of a trial, relative to that of the sweep.
-
-        Raises:
-            StudyError: the study says that it is elsewhere, and the template of this start does not.
-        """
-        name = self._said(trial)
+        """Get a trial's folder, relative to the sweep's; a StudyError if only the study says that it is elsewhere."""
+        name = str(meta.get(trial, meta.FOLDER, self.usual(trial.number)))
         if inside(self.base, self.base / name):
             return name
         if not meta.has(trial, meta.FOLDER):
-            links.refuse([self.base / name], self.base, "sweep", StudyError)
+            safe_paths.refuse_links([self.base / name], self.base, "sweep", StudyError)
         composed = None if self.compose is None else self.compose(trial)
         if composed is not None and re.fullmatch(re.escape(composed.rstrip("/")) + r"(_\d+)*/?", name):
             return name
@@ -135,34 +119,26 @@ class Folders:
             f"it another name."
         )
 
-    def _said(self, trial: FrozenTrial) -> str:
-        return str(meta.get(trial, meta.FOLDER, self.usual(trial.number)))
-
     def said(self, trial: FrozenTrial) -> Path:
-        """Get the folder of a trial, wherever that is: for comparisons, and not to work in."""
-        return self.base / self._said(trial)
+        """Get a trial's folder as the study says, wherever that is: for comparisons, and not to work in."""
+        return self.base / str(meta.get(trial, meta.FOLDER, self.usual(trial.number)))
 
     def of(self, trial: FrozenTrial) -> Path:
-        """Get the folder of a trial, to work in.
+        """Get a trial's folder, to work in.
 
-        Raises:
-            StudyError: see `name`; or what Hydra and its logs write there is a link out of it. What else is in it is
-                the task's, which may link to its data, and may look itself (`links.refuse_within`).
+        Raises a StudyError as `name` does, and for a link out of it among what Hydra and its logs write there. Other
+        links are the task's, which may look itself (`links.refuse_within`).
         """
         folder = self.base / self.name(trial)
         written = [folder / ".hydra", *(folder / ".hydra").glob("*"), *folder.glob("*.log")]
-        links.refuse(written, folder, "trial", StudyError)
+        safe_paths.refuse_links(written, folder, "trial", StudyError)
         return folder
 
     def choose(self, trial: FrozenTrial, trials: Iterable[FrozenTrial]) -> str | None:
-        """Choose the folder of a trial that has none yet; with its number behind it, should something be there already.
+        """Choose the folder of a trial that has none yet; with its number behind it if there is something already.
 
-        Args:
-            trial: with all its parameters.
-            trials: all of the study; this one may be among them.
-
-        Returns:
-            What is to be written on the trial; None for the usual folder, and for one that cannot be composed.
+        `trial` has all its parameters, and may be among `trials`, those of the study. Returns what is to be written on
+        the trial; None for the usual folder, and for one that cannot be composed.
         """
         wanted: str | None = self.usual(trial.number)
         anew = not meta.get(trial, meta.ATTEMPT)  # else it began in the usual one
@@ -170,14 +146,10 @@ class Folders:
             wanted = self.compose(trial)
         if wanted is None:
             return None
-        taken = {_plain(self.said(other)) for other in trials if other.number != trial.number}
-        taken |= {_plain(self.base), *map(_plain, self.others)}
-        if _plain(self.base / wanted) == _plain(self.base):
+        taken = {abspath(self.said(other)) for other in trials if other.number != trial.number}
+        taken |= {abspath(self.base), *map(abspath, self.others)}
+        if abspath(self.base / wanted) == abspath(self.base):
             wanted = str(trial.number)
-        while _plain(self.base / wanted) in taken or (anew and is_used(self.base / wanted)):
+        while abspath(self.base / wanted) in taken or (anew and is_used(self.base / wanted)):
             wanted = f"{wanted.rstrip('/')}_{trial.number}"
         return None if self.compose is None and wanted == self.usual(trial.number) else wanted
-
-
-def _plain(folder: Path) -> str:
-    return os.path.abspath(folder)

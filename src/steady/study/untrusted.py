@@ -1,9 +1,8 @@
-"""Checks of what is read from a study that somebody else may have written: parameters, pickles, command lines.
+"""Check what is read from a study that somebody else may have written: parameters, pickles, command lines.
 
-Each of them becomes an action. Parameters become overrides of a job (`steady.propose.space`), by which one could name a
-class or trust a package; so those that are not searched have to be plain. Optuna's CMA-ES keeps its state with the
-trials, pickled; all else in a storage that we open is JSON. And the command line that began a study is repeated to
-people, who type it; so it may start nothing but our script, or the script of one's own app, and set nothing but data.
+Parameters become overrides of a job, by which one could name a class or trust a package; so those that are not searched
+have to be plain. Optuna's CMA-ES keeps its state with the trials, pickled. And the command line that began a study is
+repeated to people, who type it; so it may start only a training script, and set only data.
 """
 
 import io
@@ -12,6 +11,7 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import optuna.samplers._cmaes as cmaes_sampler
@@ -23,7 +23,7 @@ from steady.exceptions import StudyError
 from steady.printing import readable_name
 from steady.study import meta
 
-# Of the task's own configuration, and none that says who is trusted, what runs, or where records go.
+# Keys of the task's own configuration, but for those that say who is trusted, what runs, or where records go.
 KEY = re.compile(r"(?!(hydra|trust|trial|logger|resume)\b)[A-Za-z]\w*([./@-]+[A-Za-z0-9]\w*)*", re.ASCII)
 WORD = re.compile(r"[\w.+-]*", re.ASCII)
 ARRAYS = {
@@ -34,15 +34,12 @@ ARRAYS = {
 
 
 def check_params(params: Mapping[str, Any], searched: Mapping[str, BaseDistribution], extended: bool) -> None:
-    """Refuse parameters of a trial that no sweep would have drawn from the space `searched`.
+    """Raise a StudyError for parameters of a trial that no sweep would have drawn from the space `searched`.
 
-    If it is `extended`, a function of the user's draws others, whose texts may be any but structures.
+    If it is `extended`, a function of the user's draws others, whose texts may be any but interpolations and
+    `_target_`.
 
-    Raises:
-        StudyError: naming the parameter.
-
-    Example:
-        >>> check_params({"lr": 0.1, "model": "vae"}, {}, extended=False)
+    >>> check_params({"lr": 0.1, "model": "vae"}, {}, extended=False)
     """
     for name, value in params.items():
         if not _is_settable(name, value, searched.get(name), extended):
@@ -53,15 +50,11 @@ def check_params(params: Mapping[str, Any], searched: Mapping[str, BaseDistribut
 
 
 def whole(trial: FrozenTrial, name: str) -> int:
-    """Get a whole number that a trial has among its attributes, to be written into an override.
+    """Get an attribute of a trial that is a whole number, to be written into an override; a StudyError if it is not.
 
-    Raises:
-        StudyError: it is something else.
-
-    Example:
-        >>> from optuna.trial import create_trial
-        >>> whole(create_trial(value=1.0, user_attrs={meta.SEED: 3}), meta.SEED)
-        3
+    >>> from optuna.trial import create_trial
+    >>> whole(create_trial(value=1.0, user_attrs={meta.SEED: 3}), meta.SEED)
+    3
     """
     value = meta.get(trial, name)
     if type(value) is not int:
@@ -84,27 +77,20 @@ def _is_settable(name: str, value: Any, distribution: BaseDistribution | None, e
 
 
 def restrict_unpickling() -> None:
-    """Let CMA-ES read back the classes of its state only: those of the package cmaes, and arrays.
+    """Let CMA-ES unpickle only the classes of its state: those of the package cmaes, and arrays.
 
-    Optuna asks for `pickle.loads` in a module of its own, and another `pickle` takes its place there. So it holds for
-    all samplers of the process, also one within another. Called again, it changes nothing.
+    Replaces `pickle` in Optuna's module, and so for all samplers of the process.
     """
-    vars(cmaes_sampler)["pickle"] = _Restricted
+    vars(cmaes_sampler)["pickle"] = SimpleNamespace(dumps=pickle.dumps, loads=_loads)
 
 
-class _Restricted:
-    """A stand-in for the module `pickle`."""
-
-    dumps = staticmethod(pickle.dumps)
-
-    @staticmethod
-    def loads(content: bytes) -> Any:
-        try:
-            return _State(io.BytesIO(content)).load()
-        except StudyError:
-            raise
-        except Exception as error:  # of a damaged pickle, nearly any
-            raise StudyError(f"The state of CMA-ES that the study keeps cannot be read: {error!r}.") from error
+def _loads(content: bytes) -> Any:
+    try:
+        return _State(io.BytesIO(content)).load()
+    except StudyError:
+        raise
+    except Exception as error:  # of a damaged pickle, nearly any
+        raise StudyError(f"The state of CMA-ES that the study keeps cannot be read: {error!r}.") from error
 
 
 class _State(pickle.Unpickler):
@@ -125,11 +111,11 @@ def _of_cmaes(module: str) -> bool:
     return module.partition(".")[0] == "cmaes"
 
 
-SCRIPT = "src/train.py"  # as `catsweep.training.provenance` keeps it, wherever it was started
+SCRIPT = "src/train.py"  # as `catsweep.training.provenance` records it
 SWEPT = ("-m", "--multirun")
-# Of another app: a file beside the studies, or below, but none that came within what was given to us.
+# The script of another app: a file beside the studies or below, but not in folders that may have come with a study.
 APP = re.compile(r"(?!(?:sweeps|outputs|multirun)/)(?:\w[\w-]*/)*\w[\w-]*\.py", re.ASCII)
-# Of hydra.sweeper all that names no code and no storage; of Hydra where the results go.
+# Keys of hydra.sweeper that name no code and no storage, and of Hydra that say where the results go.
 OF_HYDRA = re.compile(
     r"hydra/sweeper|hydra/launcher|hydra/sweeper/sampler|hydra\.sweep\.dir|hydra\.sweeper\."
     r"(study_name|n_trials|n_jobs|direction|seed|params(\.[\w./@+-]+)?|conditions|baseline|enqueue|duplicates"
@@ -137,18 +123,17 @@ OF_HYDRA = re.compile(
     r"|gpus_per_slot|draw_ahead|allow_change|confirm|dry_run|trial_minutes|objective)",
     re.ASCII,
 )
-OPTION = re.compile(r"[\w.-]+", re.ASCII)  # the name of one
+OPTION = re.compile(r"[\w.-]+", re.ASCII)  # of a configuration group
 ACTS = re.compile(r"\$\{|_target_|\btrust\b|\bhydra\b")  # in a value: looked up here, or names what runs
 
 
 def is_plain(words: object, apps: bool = False) -> bool:
-    """Tell whether words, without the interpreter, are a sweep's: a script, -m, and overrides of data.
+    """Tell whether the words of a command, without the interpreter, only sweep: a script, -m, and overrides of data.
 
-    With `apps` the script may be that of another app, which is where the record was found.
+    With `apps` the script may be that of another app.
 
-    Example:
-        >>> is_plain(["src/train.py", "-m", "model=vae"]), is_plain(["src/train.py", "hydra.launcher=evil"])
-        (True, False)
+    >>> is_plain(["src/train.py", "-m", "model=vae"]), is_plain(["src/train.py", "hydra.launcher=evil"])
+    (True, False)
     """
     if not isinstance(words, list | tuple) or not words or not all(isinstance(word, str) for word in words):
         return False
@@ -158,11 +143,10 @@ def is_plain(words: object, apps: bool = False) -> bool:
 
 
 def plain_line(line: object) -> str:
-    """Quote a line that a study keeps for a shell, if it is `python` and such words; else get nothing.
+    """Quote a command that a study keeps for a shell; empty unless it is `python` and words that `is_plain` accepts.
 
-    Example:
-        >>> plain_line("python app.py -m lr=0.1"), plain_line("rm -rf /")
-        ('python app.py -m lr=0.1', '')
+    >>> plain_line("python app.py -m lr=0.1"), plain_line("rm -rf /")
+    ('python app.py -m lr=0.1', '')
     """
     try:
         words: Sequence[str] = shlex.split(line) if isinstance(line, str) else []

@@ -1,7 +1,6 @@
 """Serve Optuna's dashboard on a study, also while it runs, with the pictures of its trials: `make dashboard`.
 
-It reads the study that `steady.sweep` writes, and writes nothing of its own: the note on the study's page is
-made anew whenever the page asks for it, and gives way to the one that a person writes there.
+Writes nothing: the note on the study's page is made whenever the page asks for it, until a person writes one.
 """
 
 from steady.signals import COMMAND  # isort: skip  # first: from here on Ctrl-C is one line
@@ -18,14 +17,13 @@ import optuna
 from optuna.storages import BaseStorage
 
 from steady.confirm import confirmation
-from steady.confirm.confirmation_stage import CONFIRMATION
 from steady.exceptions import ConfigError, SteadyError, StudyError
 from steady.local_server import HOST, OTHER, LocalRequestHandler, with_headers
 from steady.options import SWEEPS
 from steady.printing import code, plain, readable, say
 from steady.study import meta, results, select, storage
 from steady.study.artifacts import FOLDER, Store
-from steady.study.leases import SIDE
+from steady.study.storage import CONFIRMATION, LEASES
 from steady.study.untrusted import plain_line
 
 # Beside optuna-dashboard's own, which its pages carry. Pictures of trials may be whatever a stranger's study holds.
@@ -36,14 +34,7 @@ NOTE = "dashboard:note_"  # how the keys of a study's note begin, see `optuna_da
 
 
 def main(words: list[str] | None = None) -> None:
-    """Serve the dashboard until Ctrl-C.
-
-    Args:
-        words: of the command line.
-
-    Raises:
-        SystemExit: there is no such study, or the dashboard is not installed; with a message.
-    """
+    """Serve the dashboard until Ctrl-C; a SystemExit says that there is no such study, or no optuna-dashboard."""
     parser = argparse.ArgumentParser(description="Look at a study in the browser.")
     parser.add_argument("study", nargs="?", help="its name; the one written last if it is not given")
     parser.add_argument("--port", default="8080", help=PORT)
@@ -72,13 +63,7 @@ def main(words: list[str] | None = None) -> None:
 
 
 def serve(opened: BaseStorage, folder: Path, port: int, next_step: str = "") -> "Server":
-    """Make the server; it answers once its `serve_forever` runs.
-
-    Args:
-        opened: holds the study.
-        folder: of the study, which is called as the study is; with its pictures.
-        port: 0 for any that is free.
-        next_step: see `note`.
+    """Make the server of the study that is named as its folder; port 0 takes any that is free.
 
     Raises:
         ImportError: optuna-dashboard is not installed.
@@ -88,8 +73,8 @@ def serve(opened: BaseStorage, folder: Path, port: int, next_step: str = "") -> 
 
     study = storage.find_study(opened, folder.name)
     if study is None:
-        names = [one.study_name for one in opened.get_all_studies() if not one.study_name.endswith(SIDE)]
-        if len(names) != 1:  # one that was given another name than its folder is meant all the same
+        names = [one.study_name for one in opened.get_all_studies() if not one.study_name.endswith(LEASES)]
+        if len(names) != 1:  # the only one may have another name than its folder
             raise StudyError(f"No study {folder.name} in that storage. There are: {', '.join(names) or 'none'}.")
         study = storage.find_study(opened, names[0])
     application = wsgi(presented(opened, folder, next_step), artifact_store=Store(folder / FOLDER))
@@ -105,22 +90,20 @@ def serve(opened: BaseStorage, folder: Path, port: int, next_step: str = "") -> 
 
 
 def address(server: "Server") -> str:
-    """The URL of the study's page."""
+    """Get the URL of the study's page."""
     return f"http://{HOST}:{server.server_port}{server.page}"
 
 
 def presented(opened: BaseStorage, folder: Path, next_step: str = "") -> BaseStorage:
-    """Patch how a storage lists its studies: our bookkeeping left out, and a note on each study that has none.
+    """Patch, in place, how a storage lists its studies: without our bookkeeping, and each with a note.
 
-    Args:
-        opened: storage, changed in place.
-        folder: of the study.
-        next_step: see `note`.
+    >>> presented(optuna.storages.InMemoryStorage(), Path("sweeps/cats")).get_all_studies()
+    []
     """
     every: Any = opened.get_all_studies
 
     def listed() -> list[Any]:
-        studies = [one for one in every() if not one.study_name.endswith(SIDE)]
+        studies = [one for one in every() if not one.study_name.endswith(LEASES)]
         for one in studies:
             if not any(key.startswith(NOTE) for key in one.system_attrs):
                 # Version 0: the first that a person writes is 1.
@@ -135,11 +118,12 @@ def presented(opened: BaseStorage, folder: Path, next_step: str = "") -> BaseSto
 def note(opened: BaseStorage, name: str, folder: Path, next_step: str = "") -> str:
     """Describe a study in Markdown: what it is, how it stands and what to do with it.
 
-    Args:
-        opened: holds the study.
-        name: of the study.
-        folder: of the study.
-        next_step: the one advice, with `{study}` for the name, that is repeated if the study says so.
+    `next_step`, with `{study}` for the name, is said only if the study says just that: another may be a stranger's.
+
+    >>> opened = optuna.storages.InMemoryStorage()
+    >>> study = optuna.create_study(study_name="cats", storage=opened)
+    >>> note(opened, "cats", Path("sweeps/cats")).splitlines()[0]
+    'A sweep: minimize **value**.'
     """
     study = optuna.load_study(study_name=name, storage=opened)
     if name.endswith(CONFIRMATION):

@@ -18,15 +18,7 @@ SHOWN = 5  # proposals
 def print_dry_run(
     study: optuna.Study, options: SweepOptions, space: Space, proposer: Proposer, first: list[dict[str, Any]]
 ) -> None:
-    """Print the space, the first proposals and the estimated cost.
-
-    Args:
-        study: the sweep's; an empty one in memory if it has none yet.
-        options: of the sweep.
-        space: of the sweep.
-        proposer: of the study.
-        first: configurations that come before all proposals.
-    """
+    """Print the space, the `first` configurations and proposals, and the estimated cost."""
     size = space.size()
     say(f"Study {options.study}, {options.n_trials} trials in {options.slots} slots.")
     say(f"The space has {'infinitely many' if size is None else size} configurations:")
@@ -35,12 +27,19 @@ def print_dry_run(
     say("It would begin with:")
     begun = len(study.trials)
     for number, params in enumerate([*first, *proposer.preview(SHOWN)][:SHOWN], start=begun):
-        say(f"  {number}: {' '.join(f'{k}={grammar.spelled(v)}' for k, v in params.items())}")
+        say(f"  {number}: {' '.join(f'{k}={grammar.as_text(v)}' for k, v in params.items())}")
     say(cost(study, options))
 
 
 def cost(study: optuna.Study, options: SweepOptions) -> str:
-    """Estimate the hours that the rest of a sweep takes, in a sentence."""
+    """Describe in a sentence the hours that the rest of a sweep takes.
+
+    >>> from hydra_plugins.steady_sweeper.config import SteadySweeperConf
+    >>> from steady.options import read
+    >>> keys = {**vars(SteadySweeperConf()), "sampler": None, "n_jobs": 2, "trial_minutes": 3}
+    >>> cost(optuna.create_study(), read(keys, "app", "multirun/now"))
+    '20 trials to go at 3 minutes each (their budget): about 0.5 h, without pruning.'
+    """
     left = max(0, budget.total(study, options.n_trials) - len(study.trials))
     finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     trained = [trial for trial in finished if not meta.has(trial, meta.DUPLICATE_OF)]  # others took no time

@@ -1,8 +1,7 @@
 """Show a running sweep: a live table on a terminal, plain lines elsewhere.
 
-`ProgressReporter` fills a `SweepState` from the study, the executor and the progress files of trials, and hands it to
-a `Display`. The scheduler calls `event` at each start and end of a trial and `refresh` about once a second; both cost
-milliseconds.
+The scheduler calls `ProgressReporter.event` at each start and end of a trial and `refresh` about once a second; both
+cost milliseconds.
 """
 
 import heapq
@@ -12,9 +11,9 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -26,7 +25,7 @@ from rich.text import Text
 from steady import printing
 from steady.options import SweepOptions
 from steady.printing import readable_name, say
-from steady.run.executor import Executor, Job
+from steady.run.executor import Executor
 from steady.study import budget, meta, results
 from steady.study.trial_folders import PROGRESS
 
@@ -38,54 +37,31 @@ NUMBERS = ("epoch", "epochs", "score", "seconds_left", "updated")  # in the prog
 
 @dataclass(frozen=True)
 class SlotView:
-    """State of a busy slot.
+    """State of a busy slot."""
 
-    Attributes:
-        slot: number, from 0.
-        trial: number of the trial in it.
-        epoch: reached; None before the first has ended.
-        epochs: at most.
-        metric: name of the rung score.
-        score: the latest.
-        seconds_left: until the trial's budget is used up.
-        started: on the clock of `SweepState.now`.
-    """
-
-    slot: int
-    trial: int
-    epoch: int | None = None
-    epochs: int | None = None
-    metric: str | None = None
-    score: float | None = None
-    seconds_left: float | None = None
-    started: float = 0.0
+    slot: int  # number, from 0
+    trial: int  # number of the trial in it
+    epoch: int | None = None  # reached; None before the first has ended
+    epochs: int | None = None  # at most
+    metric: str | None = None  # name of the rung score
+    score: float | None = None  # the latest
+    seconds_left: float | None = None  # until the trial's budget is used up
+    started: float = 0.0  # on the clock of `SweepState.now`
 
 
 @dataclass(frozen=True)
 class SweepState:
-    """State of a sweep.
+    """State of a sweep."""
 
-    Attributes:
-        study: name.
-        n_trials: of the study in all.
-        counts: number of trials that are finished, pruned, failed, waiting, running.
-        slots: one entry each; None for an idle one.
-        best: in words.
-        finished_seconds: how long each trial took that has ended.
-        started: when this start of the sweep began, seconds.
-        timeout: seconds from then after which no trial begins.
-        now: on the same clock.
-    """
-
-    study: str
-    n_trials: int
-    counts: Mapping[str, int]
-    slots: Sequence[SlotView | None]
-    best: str = ""
-    finished_seconds: Sequence[float] = field(default_factory=list)
-    started: float = 0.0
-    timeout: float | None = None
-    now: float = 0.0
+    study: str  # name
+    n_trials: int  # of the study in all
+    counts: Mapping[str, int]  # of trials: finished, pruned, failed, waiting, running
+    slots: Sequence[SlotView | None]  # None for an idle one
+    best: str = ""  # in words
+    finished_seconds: Sequence[float] = ()  # duration of each trial that has ended
+    started: float = 0.0  # when this start of the sweep began, in seconds
+    timeout: float | None = None  # seconds from then after which no trial begins
+    now: float = 0.0  # on the same clock
 
     def seconds_left(self) -> float | None:
         """Estimate the seconds until all trials have ended, or the timeout lets none begin; None if nobody can."""
@@ -100,7 +76,7 @@ class SweepState:
 
 
 class ProgressReporter:
-    """Shows the state and the events of a running sweep, which began at `started` of `time.monotonic` (None: now)."""
+    """Display of the state and the events of a running sweep, which began at `started` of `time.monotonic`."""
 
     def __init__(
         self, study: optuna.Study, options: SweepOptions, executor: Executor, started: float | None = None
@@ -145,18 +121,17 @@ class ProgressReporter:
         )
 
     def _slots(self) -> list[SlotView | None]:
-        running = self.executor.running()
-        return [self._view(slot, running[slot]) if slot in running else None for slot in range(self.executor.slots)]
-
-    def _view(self, slot: int, job: Job) -> SlotView:
-        began = self.begun.setdefault((self.study.study_name, job.number), time.monotonic())
-        told = read_progress(job.folder)
-        told.pop("updated", None)
-        return SlotView(slot, job.number, started=began, **told)
+        views: list[SlotView | None] = [None] * self.executor.slots
+        for slot, job in self.executor.running().items():
+            began = self.begun.setdefault((self.study.study_name, job.number), time.monotonic())
+            reported = read_progress(job.folder)
+            reported.pop("updated", None)
+            views[slot] = SlotView(slot, job.number, started=began, **reported)
+        return views
 
 
 def _ran(trial: FrozenTrial) -> bool:
-    """Whether a trial ended after a run of its own; one that reused values tells nothing of how long one takes."""
+    """Tell whether a trial ended after a run of its own, instead of reusing values."""
     return trial.state.is_finished() and not meta.has(trial, meta.DUPLICATE_OF)
 
 
@@ -168,21 +143,8 @@ def _state(trial: FrozenTrial) -> str:
     return "failed" if bad else "pruned"
 
 
-class Display(Protocol):
-    """Output of a sweep's progress."""
-
-    def show(self, state: SweepState) -> None:
-        """Show a state."""
-
-    def event(self, line: str) -> None:
-        """Show one line: something has happened."""
-
-    def close(self) -> None:
-        """Leave the terminal as it was."""
-
-
 class PlainDisplay:
-    """Writes one line for each event to a stream, and no table."""
+    """One line for each event in a stream, and no table."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -199,7 +161,7 @@ class PlainDisplay:
 
 
 class LiveDisplay:
-    """A table of the slots that stays at the bottom, events above it. No thread: processes are forked beside it."""
+    """A table of the slots at the bottom, events above it. No thread: processes are forked beside it."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -215,19 +177,21 @@ class LiveDisplay:
 
     def event(self, line: str) -> None:
         """Write the line above the table."""
-        self.console.print(
-            Text(f"{time.strftime('%H:%M:%S')}  {readable_name(line)}"), overflow="ellipsis", no_wrap=True
-        )
+        text = Text(f"{time.strftime('%H:%M:%S')}  {readable_name(line)}")
+        self.console.print(text, overflow="ellipsis", no_wrap=True)
 
     def close(self) -> None:
-        """Take the table away."""
+        """Remove the table."""
         self.live.stop()
 
 
-def display_for(stream: TextIO | None = None) -> Display:
+def display_for(stream: TextIO | None = None) -> PlainDisplay | LiveDisplay:
     """Make a live table if the stream (standard error) is a terminal that can show one, else lines on standard output.
 
-    That is where Hydra's own log goes: standard error of a sweep in a script has what ended the sweep, and no more.
+    So standard error in a script has what ended the sweep, and no more.
+
+    >>> isinstance(display_for(sys.stdout), PlainDisplay)
+    True
     """
     picture = stream or sys.stderr
     if picture.isatty() and not (console := printing.console(file=picture)).is_dumb_terminal:
@@ -236,9 +200,10 @@ def display_for(stream: TextIO | None = None) -> Display:
 
 
 def render(state: SweepState, height: int | None = None) -> Group:
-    """Draw the table, and below it the time left, the counts, the best so far.
+    """Draw the table, the time left, the counts and the best, without the last slots if `height` lines are too few.
 
-    `height` is that of the terminal in lines; with more slots than that the last of them are not drawn.
+    >>> printing.console(file=sys.stdout).print(render(SweepState("cats", 9, {"finished": 1}, [])).renderables[1])
+    cats: 1 of 9 trials
     """
     table = Table(box=None, pad_edge=False, header_style="dim")
     metrics = {slot.metric for slot in state.slots if slot is not None and slot.metric}
@@ -272,18 +237,11 @@ def estimate_left(
 ) -> float | None:
     """Estimate the seconds until all trials have ended, if each takes as long as the mean of those that have.
 
-    Args:
-        finished: seconds that each took that has.
-        remaining: number of trials that have not begun.
-        slots: how many run beside each other.
-        running_left: seconds of those that run; None where it is not known: half of the mean is assumed.
+    `remaining` have not begun. Of one that runs the seconds left may be unknown (None): half of the mean is assumed.
+    Without a mean the result is None, if it is needed.
 
-    Returns:
-        None if nothing has finished, and there are trials of which nothing is known.
-
-    Examples:
-        >>> estimate_left([60.0, 120.0], remaining=2, slots=2, running_left=[30.0])
-        120.0
+    >>> estimate_left([60.0, 120.0], remaining=2, slots=2, running_left=[30.0])
+    120.0
     """
     mean = sum(finished) / len(finished) if finished else None
     if mean is None and (remaining or None in running_left):
@@ -300,35 +258,32 @@ def estimate_left(
 
 
 def duration(seconds: float) -> str:
-    """Format seconds as a person says them.
+    """Format seconds for people.
 
-    Examples:
-        >>> duration(42), duration(185), duration(7800)
-        ('42s', '3m05', '2h10')
+    >>> duration(42), duration(185), duration(7800)
+    ('42s', '3m05', '2h10')
     """
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}"
-    return f"{whole // 3600}h{whole % 3600 // 60:02d}"
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    if minutes == 0:
+        return f"{rest}s"
+    return f"{minutes}m{rest:02d}" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02d}"
 
 
 def read_progress(folder: Path) -> dict[str, Any]:
-    """Read from its folder the progress that a trial has reported, see `steady.reporting`.
+    """Read the progress that a trial has reported (`TrialReporter.progress`), as far as it is there and sound.
 
-    Returns:
-        `epoch`, `epochs`, `metric`, `score`, `seconds_left` and `updated`, as far as they are there and sound. Never
-        an error: a file that is not there, or not whole, says nothing yet, and no picture is worth a sweep.
+    >>> read_progress(Path("nowhere"))
+    {}
     """
     try:
-        told = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
+        reported = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    if not isinstance(told, dict):
+    if not isinstance(reported, dict):
         return {}
-    said = {name: told[name] for name in NUMBERS if _is_number(told.get(name))}
-    return {**said, "metric": told["metric"]} if isinstance(told.get("metric"), str) else said
+    numbers = {name: reported[name] for name in NUMBERS if _is_number(reported.get(name))}
+    metric = reported.get("metric")
+    return {**numbers, "metric": metric} if isinstance(metric, str) else numbers
 
 
 def _is_number(value: object) -> bool:

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
+from tests.decoded import decode
 
-from catsweep.data.decode import decode
 from catsweep.prepare.removers.grabcut import GrabCut, enlarge, mark_centre, mark_face, rim, segment
 from catsweep.synthetic.renderer import Cats, render
 

@@ -11,7 +11,7 @@ from steady.propose.sampling import Proposer, Samplers
 from steady.propose.space import Space
 from steady.run.ledger import Limits
 from steady.study import meta
-from steady.study.storage import Trials
+from steady.study.storage import TrialStore
 
 
 def test_what_a_dead_controller_left_goes_on_under_its_number() -> None:
@@ -69,14 +69,14 @@ def test_a_trial_that_is_ended_while_it_is_taken_or_given_back_is_let_be(
     study = optuna.create_study()
     study.enqueue_trial({"x": 0.5})
     loop = scheduler(Script(1), Limits(2), study)
-    plain = getattr(Trials, moment)
+    plain = getattr(TrialStore, moment)
 
-    def late(trials: Trials, trial: FrozenTrial, *more: object) -> object:
+    def late(trials: TrialStore, trial: FrozenTrial, *more: object) -> object:
         if trial.number == 0:
             study._storage.set_trial_state_values(trial._trial_id, TrialState.COMPLETE, [1.0])
         return plain(trials, trial, *more)
 
-    monkeypatch.setattr(Trials, moment, late)
+    monkeypatch.setattr(TrialStore, moment, late)
     taken = loop.ledger.acquire()
     assert taken is not None
     assert taken.number == 1

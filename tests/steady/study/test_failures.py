@@ -1,11 +1,13 @@
-"""Failures go into the right drawer, also when a library has wrapped them."""
+"""How a trial ended is classified, also when a library has wrapped the failure."""
 
 import math
+from typing import Any
 
 import pytest
 
 from catsweep.errors import MetricError
 from steady.exceptions import DivergedError, InterruptedTrial
+from steady.run import worker
 from steady.study.failures import (
     KEPT,
     LINE,
@@ -192,3 +194,20 @@ def test_a_message_of_any_size_is_kept_with_its_frames_and_shown_in_a_few_lines(
     assert len(shown) <= LINES + 1
     assert max(map(len, shown)) <= LINE + 1
     assert shortened("a\nb") == "a\nb"
+
+
+def test_a_traceback_begins_with_the_task_s_first_frame() -> None:
+    """What runs every task, here the worker, tells nothing of one."""
+
+    def task() -> None:
+        raise ValueError("no")
+
+    scope: dict[str, Any] = {}
+    exec(compile("def run(task): task()", worker.__file__, "exec"), scope)
+    with pytest.raises(ValueError, match="no") as raised:
+        scope["run"](task)
+    trace = raised.value.__traceback__
+    assert trace is not None
+    traceback = classify(raised.value.with_traceback(trace.tb_next)).traceback  # without this test's own frame
+    assert "in task" in traceback
+    assert worker.__file__ not in traceback

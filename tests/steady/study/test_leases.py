@@ -328,7 +328,7 @@ def count(url: str, path: str, rounds: int) -> None:
     leases.register()
     barrier.wait()
     for _ in range(rounds):
-        with leases.lock("counter", poll=0.01):
+        with leases.lock("counter"):
             number = int(Path(path).read_text())
             Path(path).write_text(str(number + 1))
     leases.close()

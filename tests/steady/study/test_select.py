@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from tests.steady.searches import add, study
 
-from steady.study.select import best_trials, candidates, pareto_ranks
+from steady.study.select import best_trials, candidates, pareto_ranks, ranked
 
 
 @given(arrays(float, st.tuples(st.integers(1, 8), st.integers(1, 3)), elements=st.integers(0, 4).map(float)))
@@ -46,7 +46,6 @@ class TestCandidates:
         # fid is to be low, ssim high: 1 and 3 are optimal, 0 and 4 behind them, 2 last.
         made = study((5.0, 0.5), (9.0, 0.9), (9.5, 0.1), (4.0, 0.6), (4.5, 0.2), directions=["minimize", "maximize"])
         assert candidates(made, 5) == [3, 1, 4, 0, 2]
-        assert candidates(made, 5, by=1) == [1, 3, 0, 4, 2]
 
     def test_the_infeasible_and_the_infinite_are_none(self) -> None:
         made = study([3.0], [-math.inf])
@@ -60,3 +59,9 @@ class TestCandidates:
         add(made, [1.0], 0.0)
         add(made, [2.0], 0.01)
         assert candidates(made, 9) == [2, 1]
+
+
+def test_equals_in_the_first_objective_are_ordered_by_the_next_as_they_are_chosen() -> None:
+    made = study((1.0, 3.0, 0.0), (1.0, 2.0, 1.0), (0.5, 9.0, 9.0), directions=["minimize"] * 3)
+    assert [trial.number for trial in ranked(made)] == [2, 1, 0]
+    assert [trial.number for trial in best_trials(made)] == [2, 1, 0]

@@ -15,10 +15,9 @@ from playwright.sync_api import Browser, Page, expect
 from tests.foreign import attack
 from tests.markup import NAMES, Seen, on_one_line, rendered
 
-from steady.confirm.confirmation_stage import CONFIRMATION
 from steady.study.artifacts import FOLDER, Artifacts
-from steady.study.leases import SIDE, Leases
-from steady.study.storage import open_storage
+from steady.study.leases import Leases
+from steady.study.storage import CONFIRMATION, LEASES, open_storage
 from steady.watch import dashboard
 
 NEW = '{"study_name": "theirs", "directions": ["minimize"]}'
@@ -33,7 +32,7 @@ def begin(folder: Path, *artifacts: str) -> optuna.Study:
     storage = open_storage(f"sqlite:///{folder}/study.db")
     study = optuna.create_study(study_name=folder.name, storage=storage, directions=["minimize", "maximize"])
     Leases(storage, folder.name, grace=60).register()
-    optuna.create_study(study_name=folder.name + SIDE, storage=storage)  # as earlier versions left it
+    optuna.create_study(study_name=folder.name + LEASES, storage=storage)  # as earlier versions left it
     study.set_metric_names(["val/fid", "val/ssim"])
     study.set_user_attr("command", "python src/train.py -m study=cats")
     study.set_user_attr("next_step", NEXT_STEP.format(study="cats"))

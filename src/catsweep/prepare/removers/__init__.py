@@ -6,24 +6,17 @@ One of your own is a class with the members of `Remover`, named on the command l
 
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
+from catsweep.prepare.image_files import Pixels, Points
 
-from catsweep.prepare.image_files import Pixels
-
-Alpha = NDArray[np.uint8]
+Alpha = Pixels  # of shape (H, W)
 
 
 class Remover(Protocol):
-    """Function from a photo to a mask of the cat.
+    """Function from a photo to a mask of the cat."""
 
-    Attributes:
-        reliability: confidence in a mask that looks as it should, 0 to 1; about the mean overlap with true masks.
-    """
+    reliability: float  # confidence in a mask that looks as it should, 0 to 1; about the mean overlap with true masks
 
-    reliability: float
-
-    def __call__(self, photo: Pixels, points: NDArray[np.float64] | None) -> Alpha:
+    def __call__(self, photo: Pixels, points: Points | None) -> Alpha:
         """Compute how much of each pixel is cat. Called from several threads at once.
 
         Args:

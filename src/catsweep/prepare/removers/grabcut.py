@@ -6,20 +6,17 @@ What is alike in colour and unlike the rim of the photo is taken for the cat; la
 import logging
 import threading
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from catsweep.prepare.image_files import Pixels, shrunk
+from catsweep.prepare.image_files import Floats, Pixels, Points, shrunk
 from catsweep.prepare.removers import Alpha
 
 log = logging.getLogger(__name__)
-
-Labels = NDArray[np.uint8]
-Points = NDArray[np.float64]
-Floats = NDArray[np.floating[Any]]
 
 SURELY, LIKELY = 0.30, 0.85  # where a cat is in a photo: ovals around the centre, share of the sides
 RADIUS = 4  # of the guided filter, pixels of the shrunk photo
@@ -27,22 +24,19 @@ SMOOTHNESS = 1e-3  # of the guided filter, for brightness from 0 to 1: less foll
 STEEPNESS = 2.0  # of the mask's edge: 1 leaves a haze
 
 
+@dataclass
 class GrabCut:
     """Alternates colour models of cat and background with segmentation.
 
     Source: Rother, Kolmogorov, Blake, "GrabCut", SIGGRAPH 2004.
-
-    Args:
-        side: photos are shrunk until their longer side is this, pixels; the time grows with its square.
-        rounds: how often the models are improved.
-        margin: the rim of a photo that is taken for background, share of its sides.
     """
 
-    reliability = 0.55
+    reliability: ClassVar[float] = 0.55
 
-    def __init__(self, side: int = 128, rounds: int = 3, margin: float = 0.03) -> None:
-        self.side, self.rounds, self.margin = side, rounds, margin
-        self._lock, self._said = threading.Lock(), False
+    side: int = 128  # photos are shrunk until their longer side is this, pixels; the time grows with its square
+    rounds: int = 3  # how often the models are improved
+    margin: float = 0.03  # the rim of a photo that is taken for background, share of its sides
+    _said: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def parameters(self) -> dict[str, Any]:
         """See `Remover`."""
@@ -50,7 +44,11 @@ class GrabCut:
 
     def __call__(self, photo: Pixels, points: Points | None) -> Alpha:
         """See `Remover`."""
-        self._say_so()
+        if self._said.acquire(blocking=False):  # only the first photo gets it
+            log.warning(
+                "Cats are cut out by GrabCut, which needs no weights and is often wrong. A network does it better: "
+                "`make background-model`, then background/remover=onnx."
+            )
         small = shrunk(photo, self.side)
         labels = rim(small.shape[:2], self.margin)
         if points is None:
@@ -61,17 +59,8 @@ class GrabCut:
             mark_face(labels, (points + 0.5) * scale - 0.5)
         return enlarge(segment(small, labels, self.rounds), small, photo)
 
-    def _say_so(self) -> None:
-        with self._lock:
-            if not self._said:
-                self._said = True
-                log.warning(
-                    "Cats are cut out by GrabCut, which needs no weights and is often wrong. A network does it better: "
-                    "`make background-model`, then background/remover=onnx."
-                )
 
-
-def rim(shape: tuple[int, int], margin: float) -> Labels:
+def rim(shape: tuple[int, int], margin: float) -> Pixels:
     """Make initial labels: the rim is background, but for its lower side, where bodies leave the photo."""
     height, width = shape
     top, left = max(1, round(height * margin)), max(1, round(width * margin))
@@ -81,7 +70,7 @@ def rim(shape: tuple[int, int], margin: float) -> Labels:
     return labels
 
 
-def mark_centre(labels: Labels) -> None:
+def mark_centre(labels: Pixels) -> None:
     """Mark the centre as cat; without a part that is surely cat, half of the cats are lost."""
     height, width = labels.shape
     centre = (width - 1) / 2, (height - 1) / 2
@@ -89,7 +78,7 @@ def mark_centre(labels: Labels) -> None:
     labels[_oval(labels, centre, (SURELY * width, SURELY * height))] = cv2.GC_FGD
 
 
-def mark_face(labels: Labels, points: Points) -> None:
+def mark_face(labels: Pixels, points: Points) -> None:
     """Mark what is surely cat: an oval over eyes and mouth, and the ears."""
     across = points[1] - points[0]
     eyes = float(np.hypot(*across))
@@ -100,7 +89,7 @@ def mark_face(labels: Labels, points: Points) -> None:
     labels[(face | (ears == 1)) & (labels != cv2.GC_BGD)] = cv2.GC_FGD  # some background must stay
 
 
-def segment(small: Pixels, labels: Labels, rounds: int) -> Floats:
+def segment(small: Pixels, labels: Pixels, rounds: int) -> Floats:
     """Segment cat (1) and background (0): float32, (H, W)."""
     found, behind, front = labels.copy(), np.zeros((1, 65)), np.zeros((1, 65))
     if len(np.unique(labels % 2)) == 2:  # GrabCut wants some of either; labels of the cat are odd
@@ -125,7 +114,7 @@ def enlarge(mask: Floats, small: Pixels, photo: Pixels) -> Alpha:
     return np.rint(np.clip((soft - 0.5) * STEEPNESS + 0.5, 0, 1) * 255).astype(np.uint8)
 
 
-def _oval(like: Labels, centre: Sequence[float], size: tuple[float, float], turned: float = 0) -> NDArray[np.bool_]:
+def _oval(like: Pixels, centre: Sequence[float], size: tuple[float, float], turned: float = 0) -> NDArray[np.bool_]:
     """Mask an oval; `turned` in degrees, clockwise."""
     drawn = cv2.ellipse(np.zeros_like(like), (tuple(map(float, centre)), size, turned), 1, cv2.FILLED)
     return np.asarray(drawn == 1)

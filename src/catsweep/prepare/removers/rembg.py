@@ -5,48 +5,43 @@ It is imported when the first photo is cut out, for that alone takes half a minu
 
 import logging
 import threading
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from catsweep.errors import ConfigError, DataError
-from catsweep.prepare.image_files import Pixels
+from catsweep.prepare.image_files import Pixels, Points
 from catsweep.prepare.removers import Alpha
 
 log = logging.getLogger(__name__)
 
 
+@dataclass
 class Rembg:
     """Network of rembg, by name.
-
-    Args:
-        model: for example `isnet-general-use`, `u2net` or `birefnet-general`.
 
     Raises:
         ConfigError: no name is given. rembg would take bria-rmbg, which is not free for commercial use.
     """
 
-    reliability = 0.9
+    reliability: ClassVar[float] = 0.9
 
-    def __init__(self, model: str | None = None) -> None:
-        if not model:
+    model: str | None = None  # for example `isnet-general-use`, `u2net` or `birefnet-general`
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+
+    def __post_init__(self) -> None:
+        if not self.model:
             raise ConfigError(
                 "background/remover=rembg needs the name of a model: add background.remover.model=isnet-general-use. "
                 "rembg's own choice, bria-rmbg, is not free for commercial use, so it has to be named, too."
             )
-        self.model = model
-        self._lock = threading.Lock()
 
     def parameters(self) -> dict[str, Any]:
-        """See `Remover`. A release of rembg fixes the weights of each of its models by a checksum.
-
-        Raises:
-            ConfigError: rembg is not installed.
-        """
+        """See `Remover`. Its release fixes the weights; raises ConfigError if rembg is not installed."""
         try:
             return {"name": "rembg", "model": self.model, "version": version("rembg")}
         except PackageNotFoundError as error:
@@ -55,7 +50,7 @@ class Rembg:
                 "pip install 'catsweep[rembg]'. background/remover=onnx does without it."
             ) from error
 
-    def __call__(self, photo: Pixels, points: NDArray[np.float64] | None) -> Alpha:
+    def __call__(self, photo: Pixels, points: Points | None) -> Alpha:
         """See `Remover`."""
         with self._lock:  # onnxruntime uses all cores for one photo
             return np.asarray(self._rembg.remove(photo, session=self._session, only_mask=True))

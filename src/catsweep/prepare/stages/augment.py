@@ -1,6 +1,5 @@
 """Stage 5, augment: write changed copies of each training photo (`augment.copies`).
 
-Without this stage training mirrors (and, if asked to, augments) in memory, which costs no space and repeats nothing.
 Held-out photos are never augmented, and a copy has the group and the split of its photo. Copies are made from a small
 version of the photo, straight into one array of the final size.
 """
@@ -8,8 +7,8 @@ version of the photo, straight into one array of the final size.
 import hashlib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,51 +20,40 @@ from catsweep.data.threads import in_order, watched
 from catsweep.errors import ConfigError, DataError
 from catsweep.prepare.image_files import Pixels
 from catsweep.prepare.manifest import Record
-from catsweep.prepare.stage import Build, Stage
+from catsweep.prepare.stage import Stage, StageBuilder
 from catsweep.prepare.stages.resize import in_array, squared, write_resized
 
 SHEETS = "sheets"
 ACROSS = 10  # images in a row of the contact sheet: a photo and what was made of it
 
 
+@dataclass
 class Augment(Stage):
-    """Makes randomly changed copies of training photos.
+    """Makes randomly changed copies of training photos; raises ConfigError without operations to make them with."""
 
-    Args:
-        operations: by name, in their order; see `catsweep.data.operations`.
-        copies: images of each training photo; the first is the unchanged photo.
-        size: side of the images, pixels.
-        seed: copies are functions of seed, the photo's id and the copy's number.
-        working: side of the version of the photo that copies are made from, in multiples of `size`.
-    """
-
-    name: ClassVar[str] = "augment"
-    folder: ClassVar[str] = "augmented"
-    code: ClassVar[tuple[str, ...]] = (
+    name, folder = "augment", "augmented"
+    code = (
         "data/align.py", "data/operations.py", "data/ready.py", "prepare/stages/augment.py", "prepare/stages/resize.py",
     )  # fmt: skip
 
-    def __init__(
-        self,
-        operations: Mapping[str, ops.Operation],
-        copies: int = 1,
-        size: int = 64,
-        seed: int = 0,
-        working: float = 1.5,
-    ) -> None:
-        self.operations = ops.usable(operations)
-        if copies > 1 and not self.operations:
-            raise ConfigError(f"Expected augment.operations to hold some for augment.copies={copies}, got none.")
-        self.copies, self.size, self.seed, self.working = copies, size, seed, working
-        self.active = copies > 1
+    operations: Mapping[str, ops.Operation]  # by name, in their order; see `catsweep.data.operations`
+    copies: int = 1  # images of each training photo; the first is the unchanged photo
+    size: int = 64  # side of the images, pixels
+    seed: int = 0  # copies are functions of seed, the photo's id and the copy's number
+    working: float = 1.5  # side of the version of the photo that copies are made from, in multiples of `size`
+
+    def __post_init__(self) -> None:
+        self.operations = ops.active_operations(self.operations)
+        self.active = self.copies > 1
+        if self.active and not self.operations:
+            raise ConfigError(f"Expected augment.operations to hold some for augment.copies={self.copies}, got none.")
 
     def parameters(self) -> dict[str, Any]:
         """See `Stage`."""
         operations = [[name, operation.parameters()] for name, operation in self.operations.items()]  # in their order
-        names = ("copies", "size", "seed", "working")
-        return {"operations": operations, **{name: getattr(self, name) for name in names}}
+        return super().parameters() | {"operations": operations}
 
-    def run(self, build: Build) -> Iterator[Record]:
+    def run(self, build: StageBuilder) -> Iterator[Record]:
         """See `Stage`."""
         shutil.rmtree(build.folder / SHEETS, ignore_errors=True)  # of a build that was killed
         (build.folder / SHEETS).mkdir()
@@ -79,7 +67,9 @@ class Augment(Stage):
             records = [write_resized(record, image, points, images, start, self.name)]
             if count > 1:
                 records += self._copies(record, image, images, start)
-                self._write_sheet(build.folder / SHEETS / f"{record.id}.jpg", images[start : start + count])
+                sheet = contact_sheet(images[start : start + count])
+                jpeg = simplejpeg.encode_jpeg(sheet, quality=85, colorsubsampling="420")
+                (build.folder / SHEETS / f"{record.id}.jpg").write_bytes(jpeg)
             return records
 
         for records in watched(in_order(photo, range(len(counts))), len(counts), self.name):
@@ -94,7 +84,7 @@ class Augment(Stage):
             )
         return self.copies if record.split == TRAIN else 1
 
-    def sheet(self, build: Build, records: Sequence[Record]) -> Pixels | None:
+    def sheet(self, build: StageBuilder, records: Sequence[Record]) -> Pixels | None:
         """See `Stage`. A row for each of some training photos and some of its copies."""
         images: Pixels = np.load(build.folder / IMAGES, mmap_mode="r")
         photos = [record.index for record in records if record.split == TRAIN and "copy" not in record.parameters]
@@ -110,9 +100,9 @@ class Augment(Stage):
             image = np.asarray(cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
         side = image.shape[0]
         recipe = self.recipe(record.id, image)
-        ops.develop(image[None], recipe, images[start + 1 : start + self.copies])
+        ops.apply_recipe(image[None], recipe, images[start + 1 : start + self.copies])
         records = []
-        for number, (done, parameters) in enumerate(ops.account(recipe, side), start=1):
+        for number, (done, parameters) in enumerate(ops.describe_recipe(recipe, side), start=1):
             parameters = {"copy": number, **parameters}
             identity = f"{record.id}+{number:03d}"
             # Without landmarks, which would be half of the manifest; `box` and `flip` say where they are now.
@@ -125,7 +115,3 @@ class Augment(Stage):
         numbers = np.random.default_rng([self.seed, own]).random((self.copies - 1, len(self.operations), ops.DRAWS))
         light = np.repeat(ops.brightness(image[None]), self.copies - 1)
         return ops.draw(self.operations, light, numbers)
-
-    @staticmethod
-    def _write_sheet(path: Path, images: Pixels) -> None:
-        path.write_bytes(simplejpeg.encode_jpeg(contact_sheet(images), quality=85, colorsubsampling="420"))

@@ -1,40 +1,29 @@
 """Stage 2, background: replace the background of each photo (`background=remove`).
 
-Follows `duplicates`, so that no copy is cut out in vain, and comes before `zoom`, so that masks are made of all that a
-photo shows. A `catsweep.prepare.removers.Remover` finds the cat; the compositing here is pure arithmetic.
+It comes before `zoom`, so that masks are made of all that a photo shows.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from catsweep.errors import DataError
-from catsweep.prepare.image_files import Pixels, on_white, shrunk
+from catsweep.prepare.image_files import Floats, Pixels, on_white, shrunk
 from catsweep.prepare.manifest import Record
 from catsweep.prepare.removers import Alpha, Remover
-from catsweep.prepare.stage import Build, Stage
+from catsweep.prepare.stage import Stage, StageBuilder
 
 
+@dataclass
 class Background(Stage):
-    """Cuts cats out of their photos. Landmarks stay as they are.
+    """Cuts cats out of their photos. Landmarks stay as they are."""
 
-    Args:
-        remover: finds the cat; None: photos keep their background, and the stage is not active.
-        fill: behind the cat: white, black, mean (colour of the photo's background), blur (the background, out of focus
-            and without the cat) or transparent.
-        min_foreground: least share of the photo that a cat covers without a doubt, 0 to 1.
-        max_foreground: largest such share.
-        max_unsure: largest half-transparent share of the foreground without a doubt, 0 to 1.
-    """
-
-    name: ClassVar[str] = "background"
-    folder: ClassVar[str] = "no_background"
-    code: ClassVar[tuple[str, ...]] = (
+    name, folder = "background", "no_background"
+    code = (
         "prepare/stages/background.py",
         "prepare/removers/grabcut.py",
         "prepare/removers/onnx_remover.py",
@@ -46,49 +35,48 @@ class Background(Stage):
         "unsure mask": "background.max_unsure=1",
     }
 
-    def __init__(
-        self,
-        remover: Remover | None = None,
-        fill: str = "white",
-        min_foreground: float = 0.05,
-        max_foreground: float = 0.90,
-        max_unsure: float = 0.25,
-    ) -> None:
-        self.remover, self.fill, self.max_unsure = remover, fill, max_unsure
-        self.min_foreground, self.max_foreground = min_foreground, max_foreground
-        self.active = remover is not None
+    remover: Remover | None = None  # finds the cat; None: photos keep their background, and the stage is not active
+    # Behind the cat: white, black, mean (colour of the photo's background), blur (the background, out of focus and
+    # without the cat) or transparent.
+    fill: str = "white"
+    min_foreground: float = 0.05  # least share of the photo that a cat covers without a doubt, 0 to 1
+    max_foreground: float = 0.90  # largest such share
+    max_unsure: float = 0.25  # largest half-transparent share of the foreground without a doubt, 0 to 1
+
+    def __post_init__(self) -> None:
+        self.active = self.remover is not None
 
     def parameters(self) -> dict[str, Any]:
         """See `Stage`."""
-        remover = None if self.remover is None else self.remover.parameters()
-        names = ("fill", "min_foreground", "max_foreground", "max_unsure")
-        return {"remover": remover, **{name: getattr(self, name) for name in names}}
+        return super().parameters() | {"remover": self.remover and self.remover.parameters()}
 
-    def run(self, build: Build) -> Iterable[Record]:
+    def run(self, build: StageBuilder) -> Iterable[Record]:
         """See `Stage`."""
         assert self.remover is not None
         suffix = ".png" if self.fill == "transparent" else ".jpg"
-        return build.each(partial(self._photo, self.remover, build), suffix)
+        return build.each(partial(self._cut_out, self.remover, build), suffix)
 
-    def _photo(self, remover: Remover, build: Build, record: Record) -> tuple[Record, Pixels]:
+    def _cut_out(self, remover: Remover, build: StageBuilder, record: Record) -> tuple[Record, Pixels]:
         photo = on_white(build.read(record))
         alpha = _checked(remover(photo, record.points), photo, remover)
         front, unsure = shares(alpha)
+        doubts = []
+        if front < self.min_foreground:
+            doubts.append(
+                f"little foreground: {front:.1%} of the photo, at least {self.min_foreground:.0%} are expected"
+            )
+        if front > self.max_foreground:
+            doubts.append(f"much foreground: {front:.1%} of the photo, at most {self.max_foreground:.0%} are expected")
+        if unsure > self.max_unsure:
+            doubts.append(
+                f"unsure mask: {unsure:.0%} of the foreground is half-transparent, {self.max_unsure:.0%} may be"
+            )
         record = replace(
-            record,
-            operation=f"remove background: {self.fill}",
+            record, operation=f"remove background: {self.fill}",
             parameters={"foreground": round(front, 4), "unsure": round(unsure, 4)},
             confidence=round(remover.reliability * (1 - unsure), 3),
-        )
-        return record.doubt(*self._doubts(front, unsure)), cut_out(photo, alpha, self.fill)
-
-    def _doubts(self, front: float, unsure: float) -> Iterable[str]:
-        if front < self.min_foreground:
-            yield f"little foreground: {front:.1%} of the photo, at least {self.min_foreground:.0%} are expected"
-        if front > self.max_foreground:
-            yield f"much foreground: {front:.1%} of the photo, at most {self.max_foreground:.0%} are expected"
-        if unsure > self.max_unsure:
-            yield f"unsure mask: {unsure:.0%} of the foreground is half-transparent, {self.max_unsure:.0%} may be"
+        )  # fmt: skip
+        return record.doubt(*doubts), cut_out(photo, alpha, self.fill)
 
 
 def _checked(alpha: Alpha, photo: Pixels, remover: Remover) -> Alpha:
@@ -103,8 +91,6 @@ def _checked(alpha: Alpha, photo: Pixels, remover: Remover) -> Alpha:
     return alpha
 
 
-Floats = NDArray[np.floating[Any]]
-
 SMALL = 256  # pixels of the longer side at which colours are blurred: what is smooth needs no more
 NEAR = 4.0  # how far the colours of fur and background reach across an edge, pixels of the small copy
 FAR = 10.0  # the same for the blurred background
@@ -114,54 +100,32 @@ SURE = 26  # masks below this and above 255 - this have decided: a tenth
 
 
 def shares(alpha: Alpha) -> tuple[float, float]:
-    """Measure how large a cat is, and how undecided its mask.
-
-    Args:
-        alpha: uint8, (H, W).
-
-    Returns:
-        Share of the photo that is in front; share of what is (at least partly) in front that is half-transparent.
-    """
+    """Measure a mask: the foreground's share of the photo, and the half-transparent share of the foreground."""
     front = alpha >= SURE
     unsure = front & (alpha <= 255 - SURE)
     return float(alpha.mean() / 255), float(unsure.sum() / max(1, front.sum()))
 
 
 def cut_out(photo: Pixels, alpha: Alpha, fill: str) -> Pixels:
-    """Replace the background of a photo.
+    """Replace the background of a photo, uint8 (H, W, 3); `alpha`, uint8 (H, W), says how much of each pixel is cat.
 
-    Half-covered pixels of the photo show cat and background at once. Only the cat's part of their colour is taken
-    along, else each cat would carry a seam of its old background.
-
-    Args:
-        photo: uint8, (H, W, 3).
-        alpha: uint8, (H, W), how much of each pixel is cat.
-        fill: a key of `FILLS`.
-
-    Returns:
-        uint8, (H, W, 3); of `transparent`, (H, W, 4), whose hidden pixels continue the colours of the cat, so that no
-        later resize can mix anything else into its edge.
+    Of half-covered pixels only the cat's part of their colour is taken along, else each cat would carry a seam of its
+    old background. With the fill `transparent` the result is (H, W, 4), and its hidden pixels continue the colours of
+    the cat, so that no later resize can mix anything else into its edge.
     """
     share = (alpha.astype(np.float32) / 255)[..., None]
-    front = cats_own(photo, share)
+    front = foreground_colours(photo, share)
     if (behind := FILLS[fill](photo, share)) is None:
         return np.dstack([_pixels(front), alpha])
     return _pixels(front * share + behind * (1 - share))
 
 
-def cats_own(photo: Pixels, share: Floats) -> Floats:
-    """Estimate the foreground colours, also where the photo mixes them with its background.
+def foreground_colours(photo: Pixels, share: Floats) -> Floats:
+    """Estimate the foreground colours, float32 (H, W, 3), 0 to 255, also where they are mixed with the background.
 
     The colours around, of the cat and of the background, are what a pixel is likely made of; what they leave
     unexplained is the cat's. After Forte, "Approximate Fast Foreground Colour Estimation", ICIP 2021, where mixed
-    pixels count for the colours around, too.
-
-    Args:
-        photo: uint8, (H, W, 3).
-        share: float32, (H, W, 1), 0 to 1.
-
-    Returns:
-        float32, (H, W, 3), 0 to 255. Where `share` is 1 it is the photo; where it is 0, cat's colours from nearby.
+    pixels count for the colours around, too. `share` of the cat in each pixel: float32, (H, W, 1), 0 to 1.
     """
     # What is half cat says little about the colour of either, so it counts for next to nothing.
     cat, ground = _spread(photo, share**PURE, NEAR), _spread(photo, (1 - share) ** PURE, NEAR)

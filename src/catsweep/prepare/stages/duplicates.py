@@ -1,13 +1,9 @@
-"""Stage 1, duplicates: of copies of one photo, keep the one with the most pixels.
-
-Perceptual hashes that differ in few bits, also of mirrored photos, and shared keypoints propose pairs; whether they are
-copies is decided by their pixels (`catsweep.prepare.image_matching`). Files are those of stage `original`, linked.
-"""
+"""Stage 1, duplicates: of copies of one photo, keep the one with the most pixels; see `image_matching`."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -19,7 +15,7 @@ from catsweep.prepare import image_matching
 from catsweep.prepare.image_files import Pixels, on_white, read_image, thumbnail
 from catsweep.prepare.image_matching import Hashes, Match, View, match
 from catsweep.prepare.manifest import Record
-from catsweep.prepare.stage import Build, Stage
+from catsweep.prepare.stage import Stage, StageBuilder
 
 EXACT, MIRRORED, CROPPED, NEAR, DOUBTFUL = (
     "exact copy", "mirrored copy", "cropped copy", "duplicate", "near-duplicate",
@@ -36,77 +32,64 @@ Compare = Callable[[Record, Record, bool], Match]
 Candidate = tuple[int, bool]  # place of a photo, and whether it is to be mirrored
 
 
+@dataclass
 class Duplicates(Stage):
     """Leaves copies out, doubts near-duplicates, and groups shots of one moment.
 
-    Photos are aligned, and the squares of which they consist compared: the share that is the same is at least 0.78 for
-    copies that were resized, saved in low quality, brightened, made grey, captioned or cropped to 0.4 of their area,
-    0.37 to 0.69 for two shots of one moment, and hardly ever above 0.45 for different cats, aligned faces included.
-
-    Args:
-        threshold: least share of equal squares of copies. Photos are compared with kept ones only, so none is left out
-            as the copy of a copy that shows something else.
-        review: least share of near-duplicates, which a person should look at. They are one group, never divided
-            between training and validation; groups are limited to 2 % of the photos, or four.
-        mirrored: find mirrored copies, too.
-        crops: find copies of a part of a photo, too; more than half of the stage's time.
-
-    Raises:
-        ConfigError: the shares are not in order.
+    The share of equal squares is at least 0.78 for copies that were resized, saved in low quality, brightened, made
+    grey, captioned or cropped to 0.4 of their area, 0.37 to 0.69 for two shots of one moment, and hardly ever above
+    0.45 for different cats, aligned faces included. Raises ConfigError if the shares are not in order.
     """
 
-    name: ClassVar[str] = "duplicates"
-    folder: ClassVar[str] = "no_duplicates"
-    code: ClassVar[tuple[str, ...]] = (
-        "prepare/image_matching.py", "prepare/stages/duplicates.py",
-    )  # fmt: skip
+    name, folder = "duplicates", "no_duplicates"
+    code = ("prepare/image_matching.py", "prepare/stages/duplicates.py")
     keeping: ClassVar[Mapping[str, str]] = {
         NEAR: "duplicates.threshold=1",
         MIRRORED: "duplicates.mirrored=false",
         CROPPED: "duplicates.crops=false",
     }
 
-    def __init__(
-        self, threshold: float = 0.75, review: float = 0.45, mirrored: bool = True, crops: bool = True
-    ) -> None:
-        if not 0 < review <= threshold <= 1:
+    # Least share of equal squares of copies. Photos are compared with kept ones only, so none is left out as the copy
+    # of a copy that shows something else.
+    threshold: float = 0.75
+    # Least share of near-duplicates, which a person should look at. They are one group, never divided between training
+    # and validation; groups are limited to 2 % of the photos, or four.
+    review: float = 0.45
+    mirrored: bool = True  # find mirrored copies, too
+    crops: bool = True  # find copies of a part of a photo, too; more than half of the stage's time
+
+    def __post_init__(self) -> None:
+        if not 0 < self.review <= self.threshold <= 1:
             raise ConfigError(
                 "Expected 0 < duplicates.review <= duplicates.threshold <= 1, shares of the picture that are the same, "
-                f"got {review} and {threshold}."
+                f"got {self.review} and {self.threshold}."
             )
-        self.threshold, self.review, self.mirrored, self.crops = threshold, review, mirrored, crops
 
-    def parameters(self) -> dict[str, Any]:
-        """See `Stage`."""
-        return {name: getattr(self, name) for name in ("threshold", "review", "mirrored", "crops")}
-
-    def run(self, build: Build) -> Iterable[Record]:
+    def run(self, build: StageBuilder) -> Iterable[Record]:
         """See `Stage`."""
 
         def described(record: Record) -> tuple[Record, None]:
             image = on_white(build.read(record))
             plain, mirrored = image_matching.phash(image)
             grey = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
-            parameters = {
-                "hash": plain,
-                "mirror": mirrored,
-                "keypoints": image_matching.sketch(grey) if self.crops else "",
-            }
-            return replace(record, parameters=parameters), None
+            keypoints = image_matching.sketch(grey) if self.crops else ""
+            return replace(record, parameters={"hash": plain, "mirror": mirrored, "keypoints": keypoints}), None
 
         # They do not depend on what they are compared with, so that another threshold makes none anew.
         known = build.each(described, method={**self.method(), "parameters": {"crops": self.crops}})
-        records = [_fresh(record, made) for record, made in zip(build.inputs, known, strict=True)]
+        records = []
+        for record, made in zip(build.inputs, known, strict=True):
+            parameters = {key: made.parameters[key] for key in ("hash", "mirror", "keypoints")}  # and no comparisons
+            records.append(replace(record, stage=self.name, operation="compare", parameters=parameters, mark=made.mark))
         sizes = {record.id: _size(record) for record in build.inputs}
         ranked = sorted(records, key=lambda record: (-sizes[record.id], -record.bytes, record.source))
-        told = self.judge(ranked, _by_pixels(build, self.crops))
-        for record in told:
+        by_id = {record.id: record for record in self.judge(ranked, _comparison(build, self.crops))}
+        for record in by_id.values():
             if record.kept:
                 build.link(record)  # it may have been refused when its hash was made
-        by_id = {record.id: record for record in told}
         return [by_id[record.id] for record in build.inputs]
 
-    def sheet(self, build: Build, records: Sequence[Record]) -> Pixels | None:
+    def sheet(self, build: StageBuilder, records: Sequence[Record]) -> Pixels | None:
         """See `Stage`. Pairs of copies, the least alike first; if there are none, the photos."""
         by_id = {record.id: record for record in records}
         pairs = [record for record in records if "of" in record.parameters]
@@ -117,11 +100,9 @@ class Duplicates(Stage):
         return contact_sheet(np.stack([thumbnail(read_image(build.before / record.file)) for record in shown]))
 
     def judge(self, ranked: Sequence[Record], compare: Compare) -> list[Record]:
-        """Keep or refuse photos, and set their doubts and groups.
+        """Keep or refuse photos, ordered from the largest to the smallest, and set their doubts and groups.
 
-        Args:
-            ranked: photos from the largest to the smallest, with hashes and keypoints in `parameters`.
-            compare: matches a larger photo with a smaller one, which may be mirrored.
+        `compare` matches a larger photo with a smaller one, which may be mirrored.
         """
         records = list(ranked)
         once: dict[str, int] = {}
@@ -132,26 +113,27 @@ class Duplicates(Stage):
             record = records[place]
             if (twin := once.setdefault(record.digest, place)) != place:
                 kept.append(kept[twin])
-                records[place] = _exact(record, records[kept[twin][0]])
+                larger = records[kept[twin][0]]
+                records[place] = _compared(record, larger, 1.0, 1.0).refuse(f"{EXACT}: of {larger.source}")
                 continue
             found = [
                 (compare(ranked[other], record, flipped), other, flipped)
                 for other, flipped in _keepers(candidates[place], kept)
             ]
-            fits, other, flipped = max(found, key=lambda one: (one[0].agreement, -one[1]), default=(Match(), -1, False))
-            copies = [one for one in found if self._is_copy(one[0])]
-            if copies:
-                fits, other, flipped = max(copies, key=lambda one: (one[0].agreement, -one[1]))
+            if copies := [one for one in found if self._is_copy(one[0])]:
+                fits, other, flipped = max(copies, key=_agreement)
                 records[place] = _refused(record, records[other], fits, flipped)
                 kept.append((other, flipped))
                 continue
-            near = [(one.agreement, first, place) for one, first, _ in found if self._is_near(one)]
-            alike += near
+            near = [one for one in found if self._is_near(one[0])]
+            alike += [(fits.agreement, other, place) for fits, other, _ in near]
+            records[place] = replace(record, confidence=1.0)
             if near:
-                agreement, other, _ = max(near, key=lambda one: (one[0], -one[1]))
-                records[place] = _doubted(record, records[other], agreement)
-            else:
-                records[place] = replace(record, confidence=1.0)
+                fits, other, _ = max(near, key=_agreement)
+                larger = records[other]
+                records[place] = _compared(record, larger, fits.agreement, 1 - fits.agreement).doubt(
+                    f"{DOUBTFUL}: of {larger.source}, {fits.agreement:.0%} the same"
+                )
             kept.append((place, False))
         return _grouped(records, [place for place, _ in kept], alike)
 
@@ -181,19 +163,17 @@ class Duplicates(Stage):
         return fits.agreement >= self.review and min(fits.of_one, fits.of_other) >= GLIMPSE
 
 
-def _by_pixels(build: Build, crops: bool) -> Compare:
+def _comparison(build: StageBuilder, crops: bool) -> Compare:
     """Return a function that compares photos of a stage and keeps the latest in memory."""
-
-    @lru_cache(maxsize=512)
-    def view(record_id: str) -> View:
-        return View.of(on_white(build.read(by_id[record_id])), crops)
-
     by_id = {record.id: record for record in build.inputs}
 
-    def compare(larger: Record, smaller: Record, mirrored: bool) -> Match:
-        return match(view(larger.id), view(smaller.id).mirrored() if mirrored else view(smaller.id))
+    @lru_cache(maxsize=512)
+    def view(identity: str) -> View:
+        return View.of(on_white(build.read(by_id[identity])), crops)
 
-    return compare
+    return lambda larger, smaller, mirrored: match(
+        view(larger.id), view(smaller.id).mirrored() if mirrored else view(smaller.id)
+    )
 
 
 def _size(record: Record) -> int:
@@ -207,14 +187,9 @@ def _keepers(candidates: Sequence[Candidate], kept: Sequence[Candidate]) -> list
     return list(dict.fromkeys(found))[:COMPARED]
 
 
-def _fresh(record: Record, made: Record) -> Record:
-    """Return an input with its own hashes and keypoints, without an earlier build's comparisons."""
-    alone = {key: made.parameters[key] for key in ("hash", "mirror", "keypoints")}
-    return replace(record, stage=made.stage, operation="compare", parameters=alone, mark=made.mark)
-
-
-def _exact(record: Record, kept: Record) -> Record:
-    return _beside(record, kept, 1.0, 1.0).refuse(f"{EXACT}: of {kept.source}")
+def _agreement(found: tuple[Match, int, bool]) -> tuple[float, int]:
+    """Order matches, the first photo last among equals."""
+    return found[0].agreement, -found[1]
 
 
 def _refused(record: Record, kept: Record, fits: Match, flipped: bool) -> Record:
@@ -223,16 +198,11 @@ def _refused(record: Record, kept: Record, fits: Match, flipped: bool) -> Record
         kind = MIRRORED
     elif fits.of_one < WHOLE:
         kind, details = CROPPED, f"of {kept.source}, {fits.of_one:.0%} of it"
-    return _beside(record, kept, fits.agreement, fits.agreement).refuse(f"{kind}: {details}")
+    return _compared(record, kept, fits.agreement, fits.agreement).refuse(f"{kind}: {details}")
 
 
-def _doubted(record: Record, larger: Record, agreement: float) -> Record:
-    record = _beside(record, larger, agreement, 1 - agreement)
-    return record.doubt(f"{DOUBTFUL}: of {larger.source}, {agreement:.0%} the same")
-
-
-def _beside(record: Record, other: Record, agreement: float, confidence: float) -> Record:
-    """Record the photo it was compared with, and the confidence that the two are copies, or are not."""
+def _compared(record: Record, other: Record, agreement: float, confidence: float) -> Record:
+    """Record the other photo, and the confidence that the two are copies, or are not."""
     parameters = {**record.parameters, "of": other.id, "agreement": round(agreement, 3)}
     return replace(record, parameters=parameters, confidence=round(confidence, 3))
 
@@ -242,7 +212,7 @@ def _grouped(
 ) -> list[Record]:
     """Group kept photos that are alike, the most alike first, and copies with what is kept for them.
 
-    The name of a group is the least label of its photos, which depends on neither names nor order.
+    A group is named by the least label of its photos, which depends on neither names nor order.
     """
     least, share = GROUP
     most = max(least, int(share * len(set(keepers))))

@@ -6,7 +6,7 @@ Later stages read only what is written here, so they may be fast and trusting.
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any, ClassVar
 
@@ -18,31 +18,23 @@ from catsweep.data.decode import Unreadable, decoding, heif_is_there
 from catsweep.data.files import READING, Files, digests, reading
 from catsweep.prepare.image_files import Pixels
 from catsweep.prepare.manifest import Record, rounded
-from catsweep.prepare.stage import Build, Stage
+from catsweep.prepare.stage import Stage, StageBuilder
 
 
+@dataclass
 class Original(Stage):
-    """Decodes photos and the landmarks beside them (`x.jpg.cat`), where there are any.
+    """Decodes photos and the landmarks beside them (`x.jpg.cat`), where there are any."""
 
-    Args:
-        files: of the source.
-        min_side: least shorter side, pixels, also after shrinking; smaller photos are left out.
-        max_side: most longer side, pixels; larger photos are shrunk to it.
-    """
-
-    name: ClassVar[str] = "original"
-    folder: ClassVar[str] = "original"
-    code: ClassVar[tuple[str, ...]] = (
+    name, folder = "original", "original"
+    code = (
         *(f"data/{name}" for name in READING), "data/landmarks.py", "prepare/stages/original.py",
     )  # fmt: skip
-    remedy: ClassVar[str] = "What cannot be read cannot be kept: give other photos, data.source=DIR."
-    keeping: ClassVar[Mapping[str, str]] = {
-        "photo too small": "original.min_side=1",
-        "photo too narrow": "original.min_side=1",
-    }
+    remedy = "What cannot be read cannot be kept: give other photos, data.source=DIR."
+    keeping: ClassVar[Mapping[str, str]] = dict.fromkeys(("photo too small", "photo too narrow"), "original.min_side=1")
 
-    def __init__(self, files: Files, min_side: int = 32, max_side: int = 2048) -> None:
-        self.files, self.min_side, self.max_side = files, min_side, max_side
+    files: Files  # of the source
+    min_side: int = 32  # least shorter side, pixels, also after shrinking; smaller photos are left out
+    max_side: int = 2048  # most longer side, pixels; larger photos are shrunk to it
 
     def parameters(self) -> dict[str, Any]:
         """See `Stage`."""
@@ -60,7 +52,7 @@ class Original(Stage):
 
         return tuple(map(record, names, digests(self.files, names)))
 
-    def run(self, build: Build) -> Iterable[Record]:
+    def run(self, build: StageBuilder) -> Iterable[Record]:
         """See `Stage`."""
         return build.each(self._photo, ".jpg")
 
@@ -76,8 +68,9 @@ class Original(Stage):
                     notes = {"notes": list(photo.notes)} if photo.notes else {}
                     record = replace(record, **size, parameters={**size, **notes})
                     if min(height, width) < self.min_side:
-                        said = f"{width} x {height} pixels, at least {self.min_side} are needed"
-                        raise Unreadable(f"photo too small: {said}")
+                        raise Unreadable(
+                            f"photo too small: {width} x {height} pixels, at least {self.min_side} are needed"
+                        )
                     return self._shrunk(self._with_landmarks(record), photo.pixels)
         except Unreadable as error:
             return record.refuse(error.reason), None
@@ -98,8 +91,9 @@ class Original(Stage):
             return record, photo
         size = (round(width * factor), round(height * factor))
         if min(size) < self.min_side:
-            said = f"{width} x {height} pixels, and its longer side is to be {self.max_side}"
-            raise Unreadable(f"photo too narrow: {said}")
+            raise Unreadable(
+                f"photo too narrow: {width} x {height} pixels, and its longer side is to be {self.max_side}"
+            )
         small = np.asarray(cv2.resize(photo, size, interpolation=cv2.INTER_AREA), np.uint8)
         if (points := record.points) is not None:
             # Landmarks count from the centre of the first pixel, whose place changes with its size.

@@ -1,70 +1,54 @@
-"""Stage 6, resize: write all images into one array of the size that will be trained on.
+"""Stage 6, resize: write all images into one array of the size that will be trained on, which the ready set links.
 
-`catsweep.prepare.pipeline` links this array into the ready set. Images that stage `augment` has made at this size are
-taken over by a hard link, which takes no space.
+Images that stage `augment` has made at this size are taken over by a hard link, which takes no space.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
-from typing import Any, ClassVar
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from catsweep.data import align as alignment
 from catsweep.data.ready import IMAGES, contact_sheet, create_images, pick
 from catsweep.data.threads import in_order, watched
-from catsweep.prepare.image_files import Pixels, on_white
+from catsweep.prepare.image_files import Pixels, Points, on_white
 from catsweep.prepare.manifest import Record, rounded
-from catsweep.prepare.stage import Build, Stage
-
-Points = NDArray[np.float64]
+from catsweep.prepare.stage import Stage, StageBuilder
 
 
+@dataclass
 class Resize(Stage):
-    """Resizes the centre squares of images, by averaging or, to enlarge them, cubic interpolation.
+    """Resizes the centre squares of images, by averaging or, to enlarge them, cubic interpolation."""
 
-    Args:
-        size: side of the images, pixels.
-    """
+    name, folder = "resize", "resized"
+    code = ("data/align.py", "data/ready.py", "prepare/stages/resize.py")
 
-    name: ClassVar[str] = "resize"
-    folder: ClassVar[str] = "resized"
-    code: ClassVar[tuple[str, ...]] = ("data/align.py", "data/ready.py", "prepare/stages/resize.py")
+    size: int = 64  # side of the images, pixels
 
-    def __init__(self, size: int = 64) -> None:
-        self.size = size
-
-    def parameters(self) -> dict[str, Any]:
+    def run(self, build: StageBuilder) -> Iterator[Record]:
         """See `Stage`."""
-        return {"size": self.size}
-
-    def run(self, build: Build) -> Iterable[Record]:
-        """See `Stage`."""
-        array = None
-        if all(record.file == IMAGES for record in build.inputs):
+        inputs, array = build.inputs, None
+        if all(record.file == IMAGES for record in inputs):
             array = np.load(build.before / IMAGES, mmap_mode="r")
-            places = [record.index for record in build.inputs]
-            if array.shape[1] == self.size and places == list(range(len(array))):
-                build.link(build.inputs[0])
-                return [replace(record, stage=self.name) for record in build.inputs]
-        read = build.read if array is None else lambda record: array[record.index]
-        return self._resized(build, read)
+            if array.shape[1] == self.size and [record.index for record in inputs] == list(range(len(array))):
+                build.link(inputs[0])
+                yield from (replace(record, stage=self.name) for record in inputs)
+                return
+        images = np.asarray(create_images(build.folder, len(inputs), self.size))
 
-    def sheet(self, build: Build, records: Sequence[Record]) -> Pixels | None:
+        def resized(place: int) -> Record:
+            record = inputs[place]
+            image = build.read(record) if array is None else array[record.index]
+            return write_resized(record, *squared(image, record.points), images, place, self.name)
+
+        yield from watched(in_order(resized, range(len(inputs))), len(inputs), self.name)
+
+    def sheet(self, build: StageBuilder, records: Sequence[Record]) -> Pixels | None:
         """See `Stage`."""
         images: Pixels = np.load(build.folder / IMAGES, mmap_mode="r")
         return contact_sheet(images[pick(len(images))])
-
-    def _resized(self, build: Build, read: Callable[[Record], Pixels]) -> Iterator[Record]:
-        images = np.asarray(create_images(build.folder, len(build.inputs), self.size))
-
-        def one(place: int) -> Record:
-            record = build.inputs[place]
-            return write_resized(record, *squared(read(record), record.points), images, place, self.name)
-
-        yield from watched(in_order(one, range(len(build.inputs))), len(build.inputs), self.name)
 
 
 def squared(image: Pixels, points: Points | None) -> tuple[Pixels, Points | None]:
@@ -87,20 +71,13 @@ def write_resized(
 
 
 def in_array(
-    record: Record,
-    images: Pixels,
-    place: int,
-    stage: str,
-    operation: str,
-    parameters: dict[str, Any],
-    landmarks: tuple[tuple[float, float], ...] | None,
-    identity: str | None = None,
-) -> Record:
+    record: Record, images: Pixels, place: int, stage: str, operation: str, parameters: dict[str, Any],
+    landmarks: tuple[tuple[float, float], ...] | None, identity: str | None = None,
+) -> Record:  # fmt: skip
     """Make the record of an image in an array, under the photo's id unless another is given."""
     if copy := record.parameters.get("copy"):
         parameters = {"copy": copy, **parameters}
-    size = images.shape[1]
-    digest = hashlib.sha256(images[place].data).hexdigest()
+    size, digest = images.shape[1], hashlib.sha256(images[place].data).hexdigest()
     return replace(
         record, id=identity or record.id, stage=stage, operation=operation, parameters=parameters, confidence=None,
         width=size, height=size, landmarks=landmarks, file=IMAGES, index=place, digest=digest, mark="",

@@ -1,12 +1,9 @@
 """Stage 4, verify: keep what a person decided to keep, and divide the photos into splits.
 
-What earlier stages doubt (`Record.doubts`) comes here. A person decides in the browser
-(`catsweep.prepare.verify_page`), in a table, or not at all. `augment` makes copies of what is not held out here.
-
-Decisions are in data/stages/NAME/verify.csv, kept for good and made to be edited by hand; page and spreadsheet both
-write it. A decision belongs to a source photo, by the sha256 of its file: it outlives a rebuild of earlier stages, a
-photo that is gone for a while, another name. What comes back from a spreadsheet may have other line ends, delimiters,
-columns and order; a table that cannot be understood is refused and left as it is, since it may hold hours of work.
+A person decides about what earlier stages doubt in the browser (`catsweep.prepare.verify_page`), in a table, or not at
+all. Decisions are in data/stages/NAME/verify.csv, made to be edited by hand, by the sha256 of the source photo: they
+outlive a rebuild of earlier stages, a photo that is gone for a while, another name. Spreadsheets may change line ends,
+delimiters, columns and order; a table that cannot be understood is refused and left as it is.
 """
 
 import codecs
@@ -26,8 +23,8 @@ from typing import Any, ClassVar
 from catsweep.data.ready import split
 from catsweep.data.threads import watched
 from catsweep.errors import DataError
-from catsweep.prepare.manifest import DROP, KEEP, UNDECIDED, Record
-from catsweep.prepare.stage import Build, Done, Stage
+from catsweep.prepare.manifest import DROP, KEEP, UNDECIDED, Record, kind_of
+from catsweep.prepare.stage import Stage, StageBuilder, StageOutput
 from steady.atomic import write_bytes
 from steady.printing import escaped
 
@@ -41,95 +38,65 @@ COLUMNS = ("decision", "doubts", "source", "image", "sha256")
 
 @dataclass(frozen=True)
 class Table:
-    """Content of verify.csv.
+    """Content of verify.csv."""
 
-    Attributes:
-        rows: by sha256, the cells of `COLUMNS` by name.
-        notes: by sha256, the cells of the columns that a person has added, in the order of `added`.
-        added: names of those columns.
-        delimiter: between cells; kept as the file came back.
-    """
-
-    rows: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    added: tuple[str, ...] = ()
-    delimiter: str = ","
-
-    @classmethod
-    def read(cls, path: Path) -> "Table":
-        """Read the file; empty if there is none. Raises DataError, with the line, if it cannot be parsed."""
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
-            return cls()
-        except OSError as error:
-            raise DataError(f"Expected the decisions in {path}, but: {error.strerror}. Allow it to be read.") from error
-        return _parse(data, str(path)) if data.strip() else cls()
-
-    def text(self, photos: Sequence[Record], folder: str, decisions: Mapping[str, str]) -> str:
-        """Format the file.
-
-        Args:
-            photos: to decide about, in this order, see `to_decide`.
-            folder: of the photos' files, relative to that of the table.
-            decisions: by sha256, overriding those of the table.
-        """
-        there = {photo.sha256 for photo in photos}
-        gone = {key: row for key, row in self.rows.items() if key not in there}
-        rows = [_row(photo, f"{folder}/{photo.file}") for photo in photos]
-        rows += [dict(row) for key, row in sorted(gone.items(), key=lambda item: (item[1]["source"], item[0]))]
-        text = io.StringIO(newline="")
-        table = csv.writer(text, delimiter=self.delimiter)  # with CRLF, or a CR in a name would not be quoted
-        table.writerow([*COLUMNS, *self.added])
-        for row in rows:
-            key = row["sha256"]
-            notes = self.notes.get(key, ())
-            row["decision"] = decisions.get(key, self.decision(key))
-            if key in there or row["decision"] or any(notes):  # of a photo that is gone only what a person wrote
-                table.writerow([*(row[column] for column in COLUMNS), *notes])
-        return text.getvalue()
-
-    def decision(self, sha256: str) -> str:
-        """Look up a decision: `KEEP`, `DROP` or `UNDECIDED`."""
-        return self.rows[sha256]["decision"] if sha256 in self.rows else UNDECIDED
+    rows: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # by sha256, the cells of `COLUMNS` by name
+    notes: Mapping[str, Sequence[str]] = field(default_factory=dict)  # by sha256, the cells of `added`
+    added: Sequence[str] = ()  # names of the columns that a person has added
+    delimiter: str = ","  # between cells; kept as the file came back
 
 
 class Decisions:
-    """Decisions in the file and of this session. Raises DataError if the file, which need not exist, is malformed."""
+    """Decisions in a file and of this session; raises DataError if the file, which need not exist, is malformed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._ours: dict[str, str] = {}
         self._seen = _stamp(path)
-        self._table = Table.read(path)
+        self._table = _read(path)
 
     def of(self, sha256: str) -> str:
         """Look up the decision about a photo: `KEEP`, `DROP` or `UNDECIDED`."""
-        return self._ours.get(sha256, self._table.decision(sha256))
+        return self._ours.get(sha256, self._table.rows.get(sha256, {}).get("decision", UNDECIDED))
 
     def write(self, photos: Sequence[Record], folder: str, decisions: Mapping[str, str] | None = None) -> None:
-        """Write the file atomically, if it would change.
+        """Write the file atomically, if it would change, for the photos of `to_decide`, whose files are in `folder`.
 
         What somebody else wrote into it meanwhile is merged, but decisions of this session win: a spreadsheet that was
-        opened before saves everything, also stale cells.
-
-        Args:
-            photos: see `Table.text`.
-            folder: see `Table.text`.
-            decisions: by sha256, new ones. If the file is not written, nothing is decided.
+        opened before saves everything, also stale cells. `decisions`, by sha256, are new ones; if the file is not
+        written, nothing is decided.
 
         Raises:
             DataError: the file, changed by somebody else, is malformed.
             OSError: it cannot be written.
         """
         if _stamp(self.path) != self._seen:
-            self._table = Table.read(self.path)
+            self._table = _read(self.path)
         ours = {**self._ours, **(decisions or {})}
         # With the mark by which Excel knows UTF-8. Names that are not UTF-8 keep their bytes.
-        data = codecs.BOM_UTF8 + self._table.text(photos, folder, ours).encode("utf-8", errors="surrogateescape")
+        data = codecs.BOM_UTF8 + self._text(photos, folder, ours).encode("utf-8", errors="surrogateescape")
         if not self.path.exists() or self.path.read_bytes() != data:
             write_bytes(self.path, data)  # a decision is a person's time: it should outlast the power
         self._ours, self._seen = ours, _stamp(self.path)
+
+    def _text(self, photos: Sequence[Record], folder: str, decisions: Mapping[str, str]) -> str:
+        there, known = {photo.sha256 for photo in photos}, self._table
+        rows = []
+        for photo in photos:
+            cells = {"source": photo.source, "image": f"{folder}/{photo.file}", "doubts": "; ".join(photo.doubts)}
+            rows.append({"sha256": photo.sha256, **{name: escaped(cell) for name, cell in cells.items()}})
+        gone = [dict(row) for key, row in known.rows.items() if key not in there]
+        rows += sorted(gone, key=lambda row: (row["source"], row["sha256"]))
+        text = io.StringIO(newline="")
+        table = csv.writer(text, delimiter=known.delimiter)  # with CRLF, or a CR in a name would not be quoted
+        table.writerow([*COLUMNS, *known.added])
+        for row in rows:
+            key = row["sha256"]
+            notes = known.notes.get(key, ())
+            row["decision"] = decisions.get(key, known.rows.get(key, {}).get("decision", UNDECIDED))
+            if key in there or row["decision"] or any(notes):  # of a photo that is gone only what a person wrote
+                table.writerow([*(row[column] for column in COLUMNS), *notes])
+        return text.getvalue()
 
 
 def to_decide(records: Iterable[Record]) -> list[Record]:
@@ -142,32 +109,26 @@ def to_decide(records: Iterable[Record]) -> list[Record]:
     return sorted(photos.values(), key=lambda photo: (not photo.doubts, photo.source, photo.sha256))
 
 
+@dataclass
 class Verify(Stage):
-    """Keeps photos that a person decided to keep, and undecided ones without doubts. Files go on as they are.
+    """Keeps photos that a person decided to keep, and undecided ones without doubts. Files go on as they are."""
 
-    Args:
-        mode: `auto`: ask nobody; `serve`: ask in the browser until the person is done; `csv`: ask in verify.csv, and
-            end the command until all doubts are decided. Decisions count in every mode.
-        val_fraction: share of the kept photos that is held out, 0 <= fraction < 1; groups are never divided.
-        port: of the page on 127.0.0.1; the next free one if it is taken; 0: any free one.
-        tolerate: kinds of doubt (the text before the colon) that do not leave out an undecided photo.
-    """
-
-    name: ClassVar[str] = "verify"
-    folder: ClassVar[str] = "verified"
-    code: ClassVar[tuple[str, ...]] = ("data/ready.py", "prepare/stages/verify.py")
-    remedy: ClassVar[str] = (
+    name, folder = "verify", "verified"
+    code = ("data/ready.py", "prepare/stages/verify.py")
+    remedy = (
         "Look at them: verify=serve (browser) or verify=csv (table). zoom.whole=always keeps what has no clear face."
     )
     keeping: ClassVar[Mapping[str, str]] = {"dropped by hand": "verify=serve"}
 
-    def __init__(
-        self, mode: str = AUTO, val_fraction: float = 0.1, port: int = 8000, tolerate: Sequence[str] = ()
-    ) -> None:
-        self.mode, self.val_fraction, self.port, self.tolerate = mode, val_fraction, port, tuple(tolerate)
-        self._decided: dict[str, str] = {}
+    # `auto`: ask nobody; `serve`: ask in the browser until the person is done; `csv`: ask in verify.csv, and end the
+    # command until all doubts are decided. Decisions count in every mode.
+    mode: str = AUTO
+    val_fraction: float = 0.1  # share of the kept photos that is held out, 0 <= fraction < 1; groups are never divided
+    port: int = 8000  # of the page on 127.0.0.1; the next free one if it is taken; 0: any free one
+    tolerate: Sequence[str] = ()  # kinds of doubt that do not leave out an undecided photo
+    _decided: dict[str, str] = field(default_factory=dict, init=False)  # by sha256: `KEEP` or `DROP`
 
-    def begin(self, root: Path, before: Done, may_run: bool = True) -> str | None:
+    def begin(self, root: Path, before: StageOutput, may_run: bool = True) -> str | None:
         """Ask a person, if that is the mode. See `Stage`."""
         decisions = Decisions(root / TABLE)
         photos = to_decide(before.kept)
@@ -196,48 +157,46 @@ class Verify(Stage):
         decisions = {KEEP: counts[KEEP], DROP: counts[DROP], "digest": hashlib.sha256(decided).hexdigest()[:16]}
         return {"val_fraction": self.val_fraction, "tolerate": list(self.tolerate), "decisions": decisions}
 
-    def run(self, build: Build) -> Iterable[Record]:
+    def run(self, build: StageBuilder) -> Iterable[Record]:
         """See `Stage`."""
-        records = [judge(record, self._decided, self._serious(record)) for record in build.inputs]
-        splits = iter(split([_group(record) for record in records if record.kept], self.val_fraction))
+        records = [self._judge(record) for record in build.inputs]
+        splits = iter(split([record.group or record.sha256 for record in records if record.kept], self.val_fraction))
         for record in watched(records, len(records), self.name):
             yield build.link(replace(record, split=next(splits))) if record.kept else record
 
     def _serious(self, record: Record) -> list[str]:
         """Select the doubts that leave out an undecided photo."""
-        return [doubt for doubt in record.doubts if doubt.split(":", 1)[0] not in self.tolerate]
+        return [doubt for doubt in record.doubts if kind_of(doubt) not in self.tolerate]
 
-    def _serve(self, decisions: Decisions, photos: Sequence[Record], root: Path, before: Done) -> None:
-        # A web server, which the other modes need not wait for.
-        from catsweep.prepare.verify_page import Page, serve
+    def _judge(self, record: Record) -> Record:
+        """Keep or refuse an image."""
+        decision = self._decided.get(record.sha256, UNDECIDED)
+        by = "decision" if decision else "automatic"
+        doubts = self._serious(record)
+        record = replace(record, stage=self.name, parameters={}, operation=f"{by}: {KEEP}")
+        if decision == KEEP:
+            return replace(record, doubts=())  # they are settled
+        if decision != DROP and not doubts:
+            return record
+        reason = "dropped by hand: in verify.csv" if decision == DROP else f"in doubt: {'; '.join(doubts)}"
+        return replace(record, operation=f"{by}: {DROP}").refuse(reason)
 
-        originals = Done.read(root / ORIGINALS)
+    def _serve(self, decisions: Decisions, photos: Sequence[Record], root: Path, before: StageOutput) -> None:
+        from catsweep.prepare.verify_page import Page, serve  # a web server, which the other modes need not wait for
+
+        originals = StageOutput.read(root / ORIGINALS)
         files = {record.id: originals.folder / record.file for record in originals.kept} if originals else {}
         serve(Page(decisions, photos, before.folder, files), self.port)
 
 
-def judge(record: Record, decided: Mapping[str, str], doubts: Sequence[str]) -> Record:
-    """Keep or refuse an image.
-
-    Args:
-        record: of the stage before.
-        decided: `KEEP` or `DROP` by sha256 of the source photo.
-        doubts: that leave it out if it is undecided.
-    """
-    decision = decided.get(record.sha256, UNDECIDED)
-    by = "decision" if decision else "automatic"
-    record = replace(record, stage=Verify.name, parameters={}, operation=f"{by}: {KEEP}")
-    if decision == KEEP:
-        return replace(record, doubts=())  # they are settled
-    if decision == DROP:
-        return replace(record, operation=f"{by}: {DROP}").refuse("dropped by hand: in verify.csv")
-    if doubts:
-        return replace(record, operation=f"{by}: {DROP}").refuse(f"in doubt: {'; '.join(doubts)}")
-    return record
-
-
-def _group(record: Record) -> str:
-    return record.group or record.sha256
+def _read(path: Path) -> Table:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return Table()
+    except OSError as error:
+        raise DataError(f"Expected the decisions in {path}, but: {error.strerror}. Allow it to be read.") from error
+    return _parse(data, str(path)) if data.strip() else Table()
 
 
 def _parse(data: bytes, path: str) -> Table:
@@ -260,21 +219,20 @@ def _parse(data: bytes, path: str) -> Table:
                         f"{other['decision']} and this one {row['decision']}. Delete one of them."
                     )
                 rows[key] = {**row, "decision": row["decision"] or (other or row)["decision"]}
-                notes[key] = _merged(notes.get(key, []), _added(header, cells))
+                notes[key] = _merged(
+                    notes.get(key, []),
+                    [cell for place, cell in enumerate(cells) if place >= len(header) or header[place] not in COLUMNS],
+                )
             line = lines.line_num + 1
     except csv.Error as error:
         raise DataError(
             f"{path}, line {lines.line_num}: expected a row of a CSV file, but: {error}. Correct it."
         ) from None
-    return _table(rows, notes, header, delimiter)
-
-
-def _table(rows: dict[str, dict[str, str]], notes: dict[str, list[str]], header: list[str], delimiter: str) -> Table:
-    """Make the table, without added columns that are empty."""
-    added = [name for name in header if name.lower() not in COLUMNS]
+    # Added columns that are empty are left out.
+    added = [name for name in header if name not in COLUMNS]
     used = max([place + 1 for cells in (added, *notes.values()) for place, cell in enumerate(cells) if cell], default=0)
-    padded = {key: tuple([*cells, *[""] * used][:used]) for key, cells in notes.items()}
-    return Table(rows, padded, tuple([*added, *[""] * used][:used]), delimiter)
+    notes = {key: [*cells, *[""] * used][:used] for key, cells in notes.items()}
+    return Table(rows, notes, [*added, *[""] * used][:used], delimiter)
 
 
 def _header(text: str, path: str) -> tuple[str, list[str]]:
@@ -307,20 +265,10 @@ def _checked(cells: dict[str, str], where: str) -> dict[str, str]:
     return row
 
 
-def _added(header: Sequence[str], cells: Sequence[str]) -> list[str]:
-    """Select the cells of added columns, and those beyond the header."""
-    return [cell for place, cell in enumerate(cells) if place >= len(header) or header[place] not in COLUMNS]
-
-
 def _merged(first: Sequence[str], second: Sequence[str]) -> list[str]:
     """Join the notes of two lines about one photo."""
     pairs = zip_longest(first, second, fillvalue="")
     return [one if other in ("", one) else f"{one} {other}".strip() for one, other in pairs]
-
-
-def _row(photo: Record, image: str) -> dict[str, str]:
-    cells = {"doubts": "; ".join(photo.doubts), "source": photo.source, "image": image, "sha256": photo.sha256}
-    return {name: escaped(cell) for name, cell in cells.items()}
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

@@ -3,9 +3,8 @@
 By landmarks where a photo has them, else by OpenCV's cascades (`catsweep.prepare.faces`), else the centre of the photo.
 What is uncertain goes on with a doubt, for a person to look at in stage `verify`.
 
-Photos that were cropped to their faces before are taken whole: the frame asks for more of such a photo than there is,
-and a cascade, which needs some of what surrounds a face, often finds none. Whether a set is of this kind shows when all
-photos have been searched.
+Photos that were cropped to their faces before are taken whole: a frame would ask for more than there is, and a cascade
+often finds no face without what surrounds it. Whether a set is of this kind shows when all photos have been searched.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,8 +21,8 @@ from catsweep.data.align import Border
 from catsweep.data.decode import Unreadable
 from catsweep.prepare import faces
 from catsweep.prepare.image_files import Pixels
-from catsweep.prepare.manifest import Record, rounded
-from catsweep.prepare.stage import Build, Stage, Work
+from catsweep.prepare.manifest import Record, kind_of, rounded
+from catsweep.prepare.stage import Stage, StageBuilder
 
 Array = NDArray[np.float64]
 
@@ -31,7 +30,6 @@ Array = NDArray[np.float64]
 TARGETS = np.array([[130, 150], [230, 150], [180, 232]]) / alignment.STANDARD
 DROP = "drop"  # instead of a border
 LEAST = 1.0  # pixels between the eyes; only so that landmarks are two points, `max_enlarged` is about small faces
-
 
 AUTO, ALWAYS, NEVER = "auto", "always", "never"  # of `whole`
 FACES, FACELESS = "faces", "faceless"  # why all photos of a set are taken whole
@@ -63,33 +61,12 @@ class Frame:
     doubts: tuple[str, ...] = ()  # for a person
 
 
+@dataclass
 class Zoom(Stage):
-    """Crops photos to the face.
+    """Crops photos to the face; raises ConfigError if cascades are wanted and OpenCV has none."""
 
-    Args:
-        size: side of the zoomed images, pixels.
-        landmarks: use landmarks where there are any.
-        cascades: else detect a face.
-        border: fill of a frame outside its photo: `reflect`, `constant`, `blur` (`align.Border`), or `drop`.
-        colour: of a constant border, red, green and blue, 0 to 255.
-        min_inside: least share of a frame that shows the photo; with less, `drop` leaves the image out, else it is
-            doubted.
-        max_enlarged: most enlargement of a face, at `final` pixels, without a doubt.
-        final: side of the images that will be trained on, pixels; None: `size`. What is blurred at `size` may well be
-            sharp there: of the 1,706 photos of CAT_00, 37 % are enlarged more than twice at 360 pixels, 1 % at 128.
-        min_confidence: least confidence of a cascade without a doubt.
-        whole: when a photo is taken whole (its largest square, at the face if one was found) instead of being doubted
-            for where its face is. `auto`: where the frame of an upright face would be larger than the photo; and
-            wherever else there would be such a doubt, if nearly all certain faces fill their photo, or hardly any face
-            is found in the whole set. `always`: the latter, whatever the set is. `never`.
-
-    Raises:
-        ConfigError: an OpenCV without cascades.
-    """
-
-    name: ClassVar[str] = "zoom"
-    folder: ClassVar[str] = "zoomed"
-    code: ClassVar[tuple[str, ...]] = (
+    name, folder = "zoom", "zoomed"
+    code = (
         "data/align.py", "data/landmarks.py", "prepare/faces.py", "prepare/stages/zoom.py",
     )  # fmt: skip
     keeping: ClassVar[Mapping[str, str]] = {
@@ -97,128 +74,118 @@ class Zoom(Stage):
         "small": "zoom.max_enlarged=99",
     }
 
-    def __init__(
-        self,
-        size: int = alignment.STANDARD,
-        landmarks: bool = True,
-        cascades: bool = True,
-        border: str = Border.BLUR,
-        colour: Sequence[int] = alignment.GREY,
-        min_inside: float = 0.75,
-        max_enlarged: float = 2.0,
-        final: int | None = None,
-        min_confidence: float = 0.8,
-        whole: str = AUTO,
-    ) -> None:
-        if cascades:
+    size: int = alignment.STANDARD  # side of the zoomed images, pixels
+    landmarks: bool = True  # use landmarks where there are any
+    cascades: bool = True  # else detect a face
+    border: str = Border.BLUR  # outside the photo: `reflect`, `constant`, `blur` (`align.Border`), or `drop` the image
+    colour: Sequence[int] = alignment.GREY  # of a constant border, red, green and blue, 0 to 255
+    min_inside: float = 0.75  # least share of a frame that shows the photo; with less, the image is dropped or doubted
+    max_enlarged: float = 2.0  # most enlargement of a face, at `final` pixels, without a doubt
+    # Side of the images that will be trained on, pixels; None: `size`. What is blurred at `size` may be sharp there: of
+    # the 1,706 photos of CAT_00, 37 % are enlarged more than twice at 360 pixels, 1 % at 128.
+    final: int | None = None
+    min_confidence: float = 0.8  # least confidence of a cascade without a doubt
+    # When a photo is taken whole (its largest square, at the face if one was found) instead of being doubted for where
+    # its face is. `auto`: where the frame of an upright face would be larger than the photo; and wherever else there
+    # would be such a doubt, if nearly all certain faces fill their photo, or hardly any face is found in the whole set.
+    # `always`: the latter, whatever the set is. `never`.
+    whole: str = AUTO
+
+    def __post_init__(self) -> None:
+        if self.cascades:
             faces.load()
-        self.size, self.landmarks, self.cascades, self.border = size, landmarks, cascades, border
-        self.colour = (int(colour[0]), int(colour[1]), int(colour[2]))
-        self.min_inside, self.max_enlarged, self.min_confidence = min_inside, max_enlarged, min_confidence
-        self.final = size if final is None else final
-        self.whole = whole
+        self.colour = (int(self.colour[0]), int(self.colour[1]), int(self.colour[2]))
+        self.final = self.size if self.final is None else self.final
 
-    def parameters(self) -> dict[str, Any]:
-        """See `Stage`."""
-        names = (
-            "size", "landmarks", "cascades", "border", "colour", "min_inside", "max_enlarged", "final",
-            "min_confidence", "whole",
-        )  # fmt: skip
-        return {name: getattr(self, name) for name in names}
-
-    def run(self, build: Build) -> Iterable[Record]:
+    def run(self, build: StageBuilder) -> Iterable[Record]:
         """See `Stage`."""
         # Lossless only where it has to be, for transparency: JPEG takes an eighth of the time.
         suffix = ".jpg" if all(record.file.endswith(".jpg") for record in build.inputs) else ".png"
 
-        def cut(record: Record) -> tuple[Record, Pixels | None]:
-            return self._zoom(record, build.read(record))
+        def crop(record: Record) -> tuple[Record, Pixels | None]:
+            photo = build.read(record)
+            points, wrong = _plausible(record, photo)
+            return self._cut(record, photo, self._frame(points, wrong, photo), points)
 
-        made = list(build.each(cut, suffix))
-        whole = self.whole == ALWAYS
-        whole |= self.whole == AUTO and bool(why_whole(made, self.min_confidence))
-        # Some are of an earlier build, and were taken whole because of what the others were then.
-        before = {record.id: record for record in made if in_set(record)}
-        suited = {record.id: record for record in made if record.id not in before and better_whole(record)}
-        work, other = (self._taken_whole(build, suited), suited) if whole else (cut, before)
-        by_id = {record.id: record for record in (*made, *build.again(work, other, suffix))}
-        return [by_id[record.id] for record in build.inputs]
-
-    def notes(self, records: Sequence[Record]) -> list[str]:
-        """See `Stage`."""
-        return whole_photo_note(records, self.min_confidence)
-
-    def _zoom(self, record: Record, photo: Pixels) -> tuple[Record, Pixels | None]:
-        """Crop a photo by itself, whatever the others are."""
-        points, wrong = _plausible(record, photo)
-        frame = self._frame(points, wrong, photo)
-        return self._cut(record, photo, frame, points)
-
-    def _taken_whole(self, build: Build, made: Mapping[str, Record]) -> Work:
-        """Return the work that takes photos of a set of faces whole; `made`, by id, says what `_zoom` found in them."""
-
-        def take(record: Record) -> tuple[Record, Pixels | None]:
-            photo, found = build.read(record), made[record.id]
+        def take_whole(record: Record) -> tuple[Record, Pixels | None]:
+            photo, found = build.read(record), cropped[record.id]
             height, width = photo.shape[:2]
-            near = np.array(found.parameters["matrix"]) if upright(found) else None
-            matrix = centred(height, width, self.size, near)
+            near = np.array(found.parameters["matrix"]) if _is_upright(found) else None
             details = {name: found.parameters[name] for name in SEARCHED if name in found.parameters}
+            matrix = centred(height, width, self.size, near)
             frame = Frame(WHOLE, matrix, found.confidence, {**details, "whole": SET})
             return self._cut(record, photo, frame, _plausible(record, photo)[0])
 
-        return take
+        made = list(build.each(crop, suffix))
+        # Some are of an earlier build, and were taken whole because of what the others were then.
+        before = {record.id: record for record in made if record.parameters.get("whole") == SET}
+        cropped = {record.id: record for record in made if record.id not in before and better_whole(record)}
+        if self.whole == ALWAYS or (self.whole == AUTO and why_whole(made, self.min_confidence)):
+            made += build.again(take_whole, cropped, suffix)
+        else:
+            made += build.again(crop, before, suffix)
+        by_id = {record.id: record for record in made}
+        return [by_id[record.id] for record in build.inputs]
+
+    def notes(self, records: Sequence[Record]) -> list[str]:
+        """See `Stage`. Counts the photos that were taken whole, and says why."""
+        taken = [record for record in records if "whole" in record.parameters]
+        if not taken:
+            return []
+        _, sure, certain, filling = _count_faces(records, self.min_confidence)
+        reason = {
+            FACES: f"{filling:,} of {certain:,} faces that are certain fill their photo, so most are faces already",
+            FACELESS: f"a face was found for sure {f'only in {sure:,}' if sure else 'in none'}",
+        }.get(why_whole(records, self.min_confidence), "zoom.whole=always")
+        if all(record.parameters["whole"] == PHOTO for record in taken):
+            reason = "the frame of the face would be larger than the photo"
+        photos, were = f"photo{'s' * (len(records) != 1)}", "was" if len(taken) == 1 else "were"
+        return [
+            f"{len(taken):,} of {len(records):,} {photos} {were} taken whole: {reason}. "
+            "To cut to the face all the same: zoom.whole=never."
+        ]
 
     def _cut(self, record: Record, photo: Pixels, frame: Frame, points: Array | None) -> tuple[Record, Pixels | None]:
         """Crop a photo to a frame and record its doubts."""
         height, width = photo.shape[:2]
         inside = alignment.inside(frame.matrix, height, width, self.size)
         enlarged = alignment.scale(frame.matrix)
-        details = {
-            "matrix": frame.matrix.round(6).tolist(),
-            "enlarged": round(enlarged, 3),
-            "inside": round(inside, 3),
-            **frame.details,
-        }
+        details = {"matrix": frame.matrix.round(6).tolist(), "enlarged": round(enlarged, 3), "inside": round(inside, 3)}
         moved = None if points is None else rounded(alignment.transform(frame.matrix, points) - 0.5)
         record = replace(
-            record, operation=f"zoom: {frame.method}", parameters=details, confidence=frame.confidence, landmarks=moved
-        ).doubt(*frame.doubts)
-        if (finally_enlarged := enlarged * self.final / self.size) > self.max_enlarged:
-            record = record.doubt(f"small: enlarged {finally_enlarged:.1f} times at {self.final} pixels")
+            record, operation=f"zoom: {frame.method}", parameters={**details, **frame.details},
+            confidence=frame.confidence, landmarks=moved,
+        ).doubt(*frame.doubts)  # fmt: skip
+        final = self.final or self.size
+        if (finally_enlarged := enlarged * final / self.size) > self.max_enlarged:
+            record = record.doubt(f"small: enlarged {finally_enlarged:.1f} times at {final} pixels")
         if inside < self.min_inside:
             word = f"cut off: {inside:.0%} of the frame lies in the photo"
             if self.border == DROP:
                 return record.refuse(word), None
             record = record.doubt(word)
         border = Border.REFLECT if self.border == DROP else Border(self.border)
-        return record, alignment.align(photo, frame.matrix, self.size, self.size, border, self.colour)
+        red, green, blue = self.colour
+        return record, alignment.align(photo, frame.matrix, self.size, self.size, border, (red, green, blue))
 
     def _frame(self, points: Array | None, wrong: str, photo: Pixels) -> Frame:
         """Frame by the first method that finds something."""
-        targets = TARGETS * self.size
         height, width = photo.shape[:2]
-        details = {"landmarks": wrong} if wrong else {}
         if self.landmarks and points is not None:
-            matrix = alignment.similarity(points[:3], targets)
-            return Frame("landmarks", matrix, 1.0, {"frame": frame_share(matrix, height, width, self.size)})
-        if self.cascades:
-            face = faces.find(photo)
-            if face is not None:
-                return self._cascade(face, targets, details, height, width)
+            matrix = alignment.similarity(points[:3], TARGETS * self.size)
+            return Frame("landmarks", matrix, 1.0, {"frame": self._share(matrix, height, width)})
+        details = {"landmarks": wrong} if wrong else {}
+        if self.cascades and (face := faces.find(photo)) is not None:
+            return self._frame_face(face, details, height, width)
         looked = self.cascades or (self.landmarks and bool(wrong))
         doubts = ("no face found: the middle of the photo was taken",) if looked else ()
         return Frame("centre", centred(height, width, self.size), 0.0 if looked else None, details, doubts)
 
-    def _cascade(self, face: faces.Face, targets: Array, details: dict[str, Any], height: int, width: int) -> Frame:
-        matrix = alignment.similarity(face.eyes, targets[:2])
-        left, top = face.x - face.side / 2, face.y - face.side / 2
-        details = {
-            **details,
-            "box": [round(value, 1) for value in (left, top, face.side, face.side)],
-            "angle": face.angle,
-            "weight": round(face.weight, 3),
-            "frame": frame_share(matrix, height, width, self.size),
-        }
+    def _frame_face(self, face: faces.Face, details: dict[str, Any], height: int, width: int) -> Frame:
+        matrix = alignment.similarity(face.eyes, TARGETS[:2] * self.size)
+        box = [round(value, 1) for value in (face.x - face.side / 2, face.y - face.side / 2, face.side, face.side)]
+        share = self._share(matrix, height, width)
+        details |= {"box": box, "angle": face.angle, "weight": round(face.weight, 3), "frame": share}
         doubts = []
         if face.angle:
             doubts.append(f"turned: found in the photo turned by {face.angle:g} degrees")
@@ -226,10 +193,14 @@ class Zoom(Stage):
             doubts.append(f"unsure: the face was found with a confidence of {face.confidence:.2f}")
         method = "cascade rotated" if face.angle else "cascade"
         inside = alignment.inside(matrix, height, width, self.size)
-        if self.whole != NEVER and not face.angle and details["frame"] >= 1 and inside < self.min_inside:
+        if self.whole != NEVER and not face.angle and share >= 1 and inside < self.min_inside:
             method, matrix = WHOLE, centred(height, width, self.size, matrix)
             details["whole"] = PHOTO
         return Frame(method, matrix, round(face.confidence, 3), details, tuple(doubts))
+
+    def _share(self, frame: Array, height: int, width: int) -> float:
+        """Return the side of a frame in shorter sides of its photo."""
+        return round(self.size / alignment.scale(frame) / min(height, width), 3)
 
 
 def _plausible(record: Record, photo: Pixels) -> tuple[Array | None, str]:
@@ -251,11 +222,7 @@ def _plausible(record: Record, photo: Pixels) -> tuple[Array | None, str]:
 def centred(height: int, width: int, size: int, frame: Array | None = None) -> Array:
     """Compute the affine map, shape (2, 3), from the largest square of a photo to the zoomed image.
 
-    Args:
-        height: of the photo, pixels.
-        width: of the photo, pixels.
-        size: of the zoomed image, pixels.
-        frame: map from photo to zoomed image to whose centre the square comes as near as it can; None: the photo's.
+    The square comes as near as it can to the centre of `frame`, a map likewise; None: to the photo's.
     """
     side = min(height, width)
     middle = np.array([width, height]) / 2
@@ -267,69 +234,32 @@ def centred(height: int, width: int, size: int, frame: Array | None = None) -> A
     return np.array([[factor, 0, x], [0, factor, y]])
 
 
-def frame_share(frame: Array, height: int, width: int, size: int) -> float:
-    """Return the side of a frame in shorter sides of its photo; see `centred`."""
-    return round(size / alignment.scale(frame) / min(height, width), 3)
-
-
 def why_whole(records: Sequence[Record], min_confidence: float) -> str:
     """Tell why all photos of a set are taken whole: `FACES`, `FACELESS`, or "" if they are not.
 
-    Args:
-        records: all of stage `zoom`.
-        min_confidence: of a face that is found for sure.
+    `min_confidence` is that of a face that is found for sure.
     """
-    searched, sure = _found(records, min_confidence)
-    if len(sure) < SURE * len(searched):
+    searched, sure, certain, filling = _count_faces(records, min_confidence)
+    if sure < SURE * searched:
         return FACELESS
-    certain, filled = _certain(sure)
-    return FACES if certain >= SEVERAL and filled >= NEARLY_ALL * certain else ""
+    return FACES if certain >= SEVERAL and filling >= NEARLY_ALL * certain else ""
 
 
-def _found(records: Sequence[Record], min_confidence: float) -> tuple[list[Record], list[Record]]:
-    """Select the photos in which a face was looked for, and those in which one was found for sure."""
+def _count_faces(records: Sequence[Record], min_confidence: float) -> tuple[int, int, int, int]:
+    """Count the photos that were searched, with a sure face, with a certain one, and with one that fills its photo."""
     searched = [record for record in records if record.confidence is not None]
-    return searched, [record for record in searched if upright(record) and (record.confidence or 0) >= min_confidence]
-
-
-def _certain(sure: Sequence[Record]) -> tuple[int, int]:
-    """Count the certain faces, and those of them that fill their photo."""
-    frames = [record.parameters["frame"] for record in sure if (record.confidence or 0) >= CERTAIN]
-    return len(frames), sum(frame >= FILLING for frame in frames)
+    sure = [record for record in searched if _is_upright(record) and (record.confidence or 0) >= min_confidence]
+    certain = [record.parameters["frame"] for record in sure if (record.confidence or 0) >= CERTAIN]
+    return len(searched), len(sure), len(certain), sum(frame >= FILLING for frame in certain)
 
 
 def better_whole(record: Record) -> bool:
     """Tell whether a photo, cropped by itself, is better taken whole if it is one of a set of faces."""
     if "box" in record.parameters and (record.parameters["frame"] >= ASKING or (record.confidence or 0) < CERTAIN):
         return True
-    return any(word.split(":", 1)[0] in PLACE for word in (*record.doubts, record.reason))
+    return any(kind_of(text) in PLACE for text in (*record.doubts, record.reason))
 
 
-def upright(record: Record) -> bool:
+def _is_upright(record: Record) -> bool:
     """Tell whether an upright face was found, or landmarks were used."""
     return "frame" in record.parameters and not record.parameters.get("angle")
-
-
-def in_set(record: Record) -> bool:
-    """Tell whether a photo was taken whole because of the other photos."""
-    return record.parameters.get("whole") == SET
-
-
-def whole_photo_note(records: Sequence[Record], min_confidence: float) -> list[str]:
-    """Format the note on photos that were taken whole: one line, or none."""
-    taken = [record for record in records if "whole" in record.parameters]
-    if not taken:
-        return []
-    _, sure = _found(records, min_confidence)
-    certain, filled = _certain(sure)
-    found = f"only in {len(sure):,}" if sure else "in none"
-    reason = {
-        FACES: f"{filled:,} of {certain:,} faces that are certain fill their photo, so most are faces already",
-        FACELESS: f"a face was found for sure {found}",
-    }.get(why_whole(records, min_confidence), "zoom.whole=always")
-    if not any(map(in_set, taken)):
-        reason = "the frame of the face would be larger than the photo"
-    count = (
-        f"{len(taken):,} of {len(records):,} photo{'s' * (len(records) != 1)} {'was' if len(taken) == 1 else 'were'}"
-    )
-    return [f"{count} taken whole: {reason}. To cut to the face all the same: zoom.whole=never."]

@@ -21,13 +21,13 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from tests.audit import watched
 
-from catsweep import loaded
+from catsweep import untrusted_config
 from catsweep.configuration import CONF, losses_for
 from catsweep.errors import CatsweepError, ConfigError
 from catsweep.instantiation import trusting
-from catsweep.loaded import named, read, rebuild
 from catsweep.models.discriminator import PlainDiscriminator
 from catsweep.models.generator import Generator
+from catsweep.untrusted_config import named, read, rebuild
 
 pytestmark = pytest.mark.security
 
@@ -106,7 +106,7 @@ def test_classes_that_have_moved_are_found(tmp_path: Path) -> None:
     assert before != text
     (tmp_path / "config.yaml").write_text(before)
     assert read(tmp_path / "config.yaml") == now
-    for old, new in loaded.MOVED.items():
+    for old, new in untrusted_config.MOVED.items():
         assert find_spec(new) is not None
         with pytest.raises(ModuleNotFoundError):
             find_spec(old + ".x")
@@ -122,8 +122,8 @@ def test_a_file_that_is_added_to_a_group_counts(tmp_path: Path) -> None:
 
 
 def test_without_conf_nothing_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loaded, "named", functools.partial(named, conf=tmp_path / "conf"))
-    monkeypatch.setattr(loaded, "CONF", tmp_path / "conf")
+    monkeypatch.setattr(untrusted_config, "named", functools.partial(named, conf=tmp_path / "conf"))
+    monkeypatch.setattr(untrusted_config, "CONF", tmp_path / "conf")
     with pytest.raises(ConfigError, match=r"conf/ does: nothing, for .*conf is not there"):
         rebuild(composed(), "model")
 

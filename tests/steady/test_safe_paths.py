@@ -7,12 +7,12 @@ import pytest
 from optuna.trial import create_trial
 
 from catsweep.data.ready import CARD, ReadySet
-from catsweep.loaded import read
 from catsweep.records import read_json
 from catsweep.runs import run_folder
-from steady import links
+from catsweep.untrusted_config import read
+from steady import safe_paths
 from steady.exceptions import ConfigError, DataError, SteadyError, StudyError
-from steady.links import checked
+from steady.safe_paths import checked_name
 from steady.study.artifacts import Store
 from steady.study.trial_folders import Folders
 
@@ -99,10 +99,10 @@ def test_no_reader_waits_for_a_pipe(tmp_path: Path) -> None:
     with pytest.raises(SteadyError, match="is no file, but a pipe"):
         read(tmp_path / "config.yaml")
     with pytest.raises(DataError, match="a device"):
-        links.require_regular(Path("/dev/zero"))
+        safe_paths.require_regular(Path("/dev/zero"))
 
 
 @pytest.mark.parametrize("name", ["-rf", "--help", "-", "\uff0drf"])
 def test_a_name_is_no_option(name: str) -> None:
     with pytest.raises(ConfigError, match="as the options"):
-        checked(name, "study")
+        checked_name(name, "study")

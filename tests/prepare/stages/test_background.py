@@ -8,14 +8,14 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import execution_whitelist
 from numpy.typing import NDArray
+from tests.decoded import decode
 
-from catsweep.data.decode import decode
 from catsweep.errors import ConfigError, DataError
 from catsweep.instantiation import instantiate
 from catsweep.prepare.image_files import encode, read_image
 from catsweep.prepare.manifest import Record, rounded
 from catsweep.prepare.removers.onnx_remover import Onnx
-from catsweep.prepare.stage import Done
+from catsweep.prepare.stage import StageOutput
 from catsweep.prepare.stage_cache import build
 from catsweep.prepare.stages.background import Background
 
@@ -60,7 +60,7 @@ def photos(folder: Path, n: int = 4) -> tuple[Record, ...]:
     return tuple(records)
 
 
-def made(stage: Background, root: Path, n: int = 4) -> Done:
+def made(stage: Background, root: Path, n: int = 4) -> StageOutput:
     return build(stage, root / "2.no_background", root / "1", photos(root / "1", n))
 
 
@@ -150,7 +150,7 @@ def test_another_remover_fill_or_bound_makes_it_again(other: Background, tmp_pat
 
 
 def test_all_code_that_decides_masks_is_in_the_key() -> None:
-    source = Path(__file__).parents[2] / "src" / "catsweep"
+    source = Path(__file__).parents[3] / "src" / "catsweep"
     written = {str(file.relative_to(source)) for file in (source / "prepare" / "removers").glob("*.py")}
     without_influence = {f"prepare/removers/{name}.py" for name in ("__init__", "isnet")}
     assert {*Background.code} == written - without_influence | {"prepare/stages/background.py"}

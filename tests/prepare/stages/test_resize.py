@@ -13,21 +13,21 @@ from catsweep.data import align as alignment
 from catsweep.data.operations import Flip
 from catsweep.data.ready import IMAGES
 from catsweep.prepare.image_files import read_image
-from catsweep.prepare.stage import SHEET, Done
+from catsweep.prepare.stage import SHEET, StageOutput
 from catsweep.prepare.stage_cache import build
 from catsweep.prepare.stages.augment import Augment
 from catsweep.prepare.stages.resize import Resize
 
 
-def resized(before: Done, folder: Path, size: int) -> Done:
+def resized(before: StageOutput, folder: Path, size: int) -> StageOutput:
     return build(Resize(size), folder, before.folder, before.kept)
 
 
-def augmented(before: Done, folder: Path, size: int) -> Done:
+def augmented(before: StageOutput, folder: Path, size: int) -> StageOutput:
     return build(Augment({"flip": Flip(0.5)}, 3, size), folder, before.folder, before.kept)
 
 
-def pixels(done: Done) -> np.ndarray:
+def pixels(done: StageOutput) -> np.ndarray:
     return np.load(done.folder / IMAGES)
 
 
@@ -90,7 +90,7 @@ def test_an_array_that_is_also_another_stage_s_is_never_written_over(verified: C
     resized(before, tmp_path / "r", 16)
     resized(before, tmp_path / "r", 8)
     np.testing.assert_array_equal(pixels(before), whole)
-    again = Done.open(tmp_path / "r")
+    again = StageOutput.open(tmp_path / "r")
     assert again is not None
     assert pixels(again).shape[1] == 8
 

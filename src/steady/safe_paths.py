@@ -1,12 +1,9 @@
 """Checks of names and links that come from somebody else, before they become part of a path or are followed.
 
-A name of a study, a trial, a ready set, a checkpoint or a file that some document lists is checked here before a path
-is built of it; so a `choice.json` of a stranger cannot name `/../../victim`. A name is one that every system takes
-for one part of a path: Windows has more separators and reserved names than Linux, and bundles travel.
-
-Archives and copies keep links, so a friend's run may hold one to a file of the user. Whoever writes into a folder that
-is there already asks `refuse` before, and whoever reads a document `require_regular`. The folder may itself be a link:
-where the user keeps `outputs` is theirs to say. What changes between check and use is not defended.
+A name in a stranger's document may be `/../../victim`; it must be one that every system takes for one part of a path,
+since bundles travel. Archives and copies keep links, so a friend's run may hold one to a file of the user. The folder
+itself may be a link: where the user keeps `outputs` is theirs to say. What changes between check and use is not
+defended.
 """
 
 import os
@@ -27,11 +24,10 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9])", re.
 
 
 def why_not(name: str) -> str:
-    """Say why a text is no name; empty if it is one.
+    """Explain why a text is no safe name; empty if it is one.
 
-    Example:
-        >>> why_not("../vae"), why_not("vae-2")
-        ("it holds '/'", '')
+    >>> why_not("../vae"), why_not("vae-2")
+    ("it holds '/'", '')
     """
     if _PLAIN.fullmatch(name) and not _RESERVED.match(name):
         return ""
@@ -56,28 +52,16 @@ def why_not(name: str) -> str:
     return ""
 
 
-def checked(name: object, what: str, error: type[SteadyError] = ConfigError) -> str:
-    """Refuse what is no name.
+def checked_name(name: object, what: str, error: type[SteadyError] = ConfigError) -> str:
+    """Return a name, also a whole number as one; raise `error` for what is no safe name of `what`.
 
-    Args:
-        name: a text; a whole number is the name of a trial, and of a study that the command line takes for a number.
-        what: it names, for the message: `study`, `"trial" in outputs/best_model/choice.json`.
-        error: to raise.
-
-    Returns:
-        The name, as it is.
-
-    Raises:
-        SteadyError: of that class, if it is none.
-
-    Example:
-        >>> checked("vae-2", "study"), checked(7, "trial")
-        ('vae-2', '7')
+    >>> checked_name("vae-2", "study"), checked_name(7, "trial")
+    ('vae-2', '7')
     """
     if isinstance(name, int) and not isinstance(name, bool):
         name = str(name)
     why = why_not(name) if isinstance(name, str) else "it is no text"
-    # Files of photos that we prepare may; a folder that a person types a command for may not.
+    # Our files of photos may; a folder whose name a person types in a command may not.
     if not why and unicodedata.normalize("NFKC", str(name)).startswith("-"):
         why = "it begins with '-', as the options of commands do"
     if why:
@@ -90,29 +74,27 @@ def checked(name: object, what: str, error: type[SteadyError] = ConfigError) -> 
     return name
 
 
-def plain(text: str, otherwise: str) -> str:
-    """Make a name of a text, in plain letters: for files that are named after somebody's photos.
+def plain_name(text: str, otherwise: str) -> str:
+    """Convert a text to a safe name of at most 60 characters, or else `otherwise`.
 
-    Example:
-        >>> plain("../Mia & Leo.", "photo")
-        'Mia-Leo'
+    >>> plain_name("../Mia & Leo.", "photo")
+    'Mia-Leo'
     """
     kept = re.sub(r"[^\w.-]+", "-", unicodedata.normalize("NFKC", text)).strip("-.")[:60].strip("-.")
     return kept if kept and not why_not(kept) else otherwise
 
 
 def inside(folder: Path, path: Path) -> bool:
-    """Tell whether a path leads to a folder or to something in it, all links followed.
+    """Tell whether a path leads to a folder or into it, all links followed.
 
-    Example:
-        >>> inside(Path("out"), Path("out/../secret"))
-        False
+    >>> inside(Path("out"), Path("out/../secret"))
+    False
     """
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def _is_invisible(char: str) -> bool:
-    """Tell control characters, marks of direction, halves of surrogates, line separators."""
+    """Tell whether a character is a control, a mark of direction, half of a surrogate or a line separator."""
     return unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp") and char not in _JOINERS
 
 
@@ -120,24 +102,17 @@ def _is_invisible(char: str) -> bool:
 _OF_WANDB = re.compile(r"wandb/(offline-)?run-[^/]+/logs/debug-core\.log")
 
 
-def refuse(paths: Iterable[Path], folder: Path, what: str, error: type[SteadyError], dangling: bool = True) -> None:
-    """Refuse what is elsewhere, or no file: it would be whatever it points to on this machine.
+def refuse_links(
+    paths: Iterable[Path], folder: Path, what: str, error: type[SteadyError], dangling: bool = True
+) -> None:
+    """Raise `error` for paths that lead out of a folder (a `what`), or are neither file nor folder.
 
-    Args:
-        paths: in the folder; they need not be there.
-        folder: they may not lead out of it.
-        what: it is, for the message: `bundle`.
-        error: to raise.
-        dangling: whether a link within the folder may lead nowhere.
+    A path may be missing; a link within the folder may lead nowhere only if `dangling`.
 
-    Raises:
-        SteadyError: of that class, if one leads out of the folder, or is no file and no folder.
-
-    Example:
-        >>> Path("link").symlink_to("/etc")
-        >>> refuse([Path("link/passwd")], Path("."), "run", DataError)  # doctest: +IGNORE_EXCEPTION_DETAIL
-        Traceback (most recent call last):
-        steady.exceptions.DataError: link is a link out of the run, to /etc, and links are not followed.
+    >>> Path("link").symlink_to("/etc")
+    >>> refuse_links([Path("link/passwd")], Path("."), "run", DataError)  # doctest: +IGNORE_EXCEPTION_DETAIL
+    Traceback (most recent call last):
+    steady.exceptions.DataError: link is a link out of the run, to /etc, and links are not followed.
     """
     for path in paths:
         if not inside(folder, path) or (not dangling and path.is_symlink() and not path.exists()):
@@ -147,46 +122,42 @@ def refuse(paths: Iterable[Path], folder: Path, what: str, error: type[SteadyErr
                 f"{link} is a link out of the {what}{to}, and links are not followed. If that is where its files "
                 f"really are: cp -rL {folder} COPY, and name the copy."
             )
-        if path.exists() and not path.is_file() and not path.is_dir():
+        if _is_special(path):
             raise error(f"{path} is no file, but a pipe, a socket or a device. Remove it from the {what}.")
 
 
-def refuse_within(folder: Path, what: str, error: type[SteadyError]) -> None:
-    """Refuse the same among all that is in a folder, however deep; it need not be there.
+def refuse_links_within(folder: Path, what: str, error: type[SteadyError]) -> None:
+    """Refuse the same (`refuse_links`) among all that is in a folder, however deep; it may be missing.
 
-    Raises:
-        SteadyError: see `refuse`.
-
-    Example:
-        >>> refuse_within(Path("nowhere"), "run", DataError)
+    >>> refuse_links_within(Path("nowhere"), "run", DataError)
     """
-    refuse(_unusual(folder), folder, what, error)
+    refuse_links(_unusual(folder), folder, what, error)
 
 
 def require_regular(file: Path) -> None:
-    """Refuse to open what a read of might never come back from, or what has no end.
+    """Refuse to open a pipe, a socket or a device, all links followed: reading may never end.
 
     Raises:
-        DataError: it is a pipe, a socket or a device, all links followed.
+        DataError: it is one of these. A folder passes: that is an error of who opens it.
         OSError: it is not there, or cannot be looked at.
 
-    Example:
-        >>> require_regular(Path("/dev/zero"))
-        Traceback (most recent call last):
-        steady.exceptions.DataError: /dev/zero is no file, but a pipe, a socket or a device.
+    >>> require_regular(Path("/dev/zero"))
+    Traceback (most recent call last):
+    steady.exceptions.DataError: /dev/zero is no file, but a pipe, a socket or a device.
     """
     mode = file.stat().st_mode
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # that of a folder is told by who opens it
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise DataError(f"{file} is no file, but a pipe, a socket or a device.")
+
+
+def _is_special(path: Path) -> bool:
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def _unusual(folder: Path) -> Iterator[Path]:
     """Yield what is no plain file and no folder, but for what W&B makes."""
     for parent, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            path = Path(parent, name)
-            linked = path.is_symlink()
-            if linked and _OF_WANDB.fullmatch(path.relative_to(folder).as_posix()):
-                continue
-            if linked or (path.exists() and not path.is_file() and not path.is_dir()):
+        for path in (Path(parent, name) for name in (*folders, *files)):
+            of_wandb = path.is_symlink() and _OF_WANDB.fullmatch(path.relative_to(folder).as_posix())
+            if not of_wandb and (path.is_symlink() or _is_special(path)):
                 yield path

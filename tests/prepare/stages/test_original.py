@@ -10,16 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
+from tests.decoded import decode_bytes
 
 from catsweep.data import landmarks
-from catsweep.data.decode import MAX_BYTES, decode_bytes, decoding
+from catsweep.data.decode import MAX_BYTES, decoding
 from catsweep.data.files import Files
 from catsweep.data.sources import DemoCats, Photos
 from catsweep.errors import DataError
 from catsweep.prepare.image_files import read_image
 from catsweep.prepare.manifest import Record
 from catsweep.prepare.pipeline import rows
-from catsweep.prepare.stage import Done
+from catsweep.prepare.stage import StageOutput
 from catsweep.prepare.stage_cache import build
 from catsweep.prepare.stages import original
 from catsweep.prepare.stages.original import Original, identity
@@ -27,7 +28,7 @@ from catsweep.prepare.stages.original import Original, identity
 POINTS = "9 " + " ".join(str(value) for value in range(10, 46, 2))
 
 
-def ingest(files: Files, root: Path, **options: Any) -> Done:
+def ingest(files: Files, root: Path, **options: Any) -> StageOutput:
     stage = Original(files, **options)
     return build(stage, root / "0.original", root, stage.inputs())
 

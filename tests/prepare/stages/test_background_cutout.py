@@ -7,7 +7,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from catsweep.prepare.image_files import shrunk
-from catsweep.prepare.stages.background import FILLS, cats_own, cut_out, shares
+from catsweep.prepare.stages.background import FILLS, cut_out, foreground_colours, shares
 
 FUR, GROUND = np.array([200, 120, 40]), np.array([10, 60, 180])
 
@@ -89,7 +89,7 @@ def test_a_local_colour_is_taken_from_nearby() -> None:
     fur[:, :50, 0] = fur[:, 50:, 2] = 220
     share = alpha[..., None] / 255
     photo = np.rint(fur * share + 90 * (1 - share)).astype(np.uint8)
-    own = cats_own(photo, share.astype(np.float32))
+    own = foreground_colours(photo, share.astype(np.float32))
     np.testing.assert_allclose(own[:, 17:20].mean((0, 1)), [220, 0, 0], atol=12)
     np.testing.assert_allclose(own[:, 80:83].mean((0, 1)), [0, 0, 220], atol=12)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from catsweep.errors import ExportError
 from steady.exceptions import ConfigError
-from steady.links import LONGEST, checked, inside, plain, why_not
+from steady.safe_paths import LONGEST, checked_name, inside, plain_name, why_not
 
 pytestmark = pytest.mark.security
 
@@ -92,13 +92,13 @@ NO_NAMES += ["a" * (LONGEST + 1), "é" * (LONGEST // 2 + 1), "\ufdfa" * 50, "℀
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_name_is_taken_as_it_is(name: str) -> None:
-    assert checked(name, "study") == name
+    assert checked_name(name, "study") == name
 
 
 @pytest.mark.parametrize("name", NO_NAMES)
 def test_what_leads_elsewhere_or_means_another_thing_on_another_system_is_refused(name: str) -> None:
     with pytest.raises(ExportError, match="study must be a name that a folder may have") as caught:
-        checked(name, "study", ExportError)
+        checked_name(name, "study", ExportError)
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 400
 
@@ -106,13 +106,13 @@ def test_what_leads_elsewhere_or_means_another_thing_on_another_system_is_refuse
 @pytest.mark.parametrize("given_", [None, True, 1.5, ["a"], {"a": 1}, b"a"])
 def test_what_is_no_text_is_refused(given_: object) -> None:
     with pytest.raises(ConfigError, match="it is no text"):
-        checked(given_, "study")
+        checked_name(given_, "study")
 
 
 def test_a_whole_number_is_the_name_of_a_trial() -> None:
-    assert checked(17, "trial") == "17"
+    assert checked_name(17, "trial") == "17"
     with pytest.raises(ConfigError, match="longer"):
-        checked(10**LONGEST, "trial")
+        checked_name(10**LONGEST, "trial")
 
 
 @given(st.one_of(st.text(max_size=40), st.text("./\\:aC\0\u2215\uff0e", max_size=12)))
@@ -128,7 +128,7 @@ def test_whatever_is_taken_is_one_part_of_a_path_on_every_system(name: str) -> N
 
 @given(st.text(max_size=300))
 def test_a_name_in_plain_letters_is_always_one(text: str) -> None:
-    assert not why_not(plain(text, "photo"))
+    assert not why_not(plain_name(text, "photo"))
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_a_name_in_plain_letters_is_always_one(text: str) -> None:
     [("IMG 1", "IMG-1"), ("../x", "x"), ("", "photo"), ("CON", "photo"), ("a/b", "a-b"), ("Zoë", "Zoë")],
 )
 def test_a_name_in_plain_letters_keeps_what_it_can(text: str, name: str) -> None:
-    assert plain(text, "photo") == name
+    assert plain_name(text, "photo") == name
 
 
 def test_a_link_out_of_a_folder_is_not_inside(tmp_path: Path) -> None:

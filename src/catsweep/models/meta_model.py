@@ -1,7 +1,7 @@
-"""The outline of a model that a stranger's configuration describes: names and shapes, and no memory for the numbers.
+"""Build a model on PyTorch's meta device: names and shapes of what a stranger's configuration describes, no memory.
 
 A configuration of a few bytes may describe a model of a terabyte. `catsweep.runs` and `catsweep.export.weights` compare
-its outline with the file of weights, whose size somebody has paid for, before the model itself is built.
+it with the file of weights, whose size somebody has paid for, before the model itself is built.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,26 +15,25 @@ from torch.nn.modules import module as registration
 
 from catsweep.errors import ConfigError
 from catsweep.instantiation import is_trusted
-from catsweep.loaded import rebuild
+from catsweep.untrusted_config import rebuild
 
 # Modules and parameters of a model for each tensor of its file, at most, beside the first `FEW`: many are activations
 # and containers, and a file of a DCGAN's drawing half has a third of its tensors.
 EACH, FEW = 30, 3000
 
 
-def outline(config: Mapping[str, Any], tensors: int) -> LightningModule:
-    """Build what a loaded configuration says is its model, without memory for its numbers.
+def build_on_meta(config: Mapping[str, Any], tensors: int) -> LightningModule:
+    """Build the model of a configuration of `catsweep.untrusted_config.read` without memory for its numbers.
 
-    Args:
-        config: what `catsweep.loaded.read` returned.
-        tensors: in the file of weights; the more there are, the more parts the model may have.
+    >>> build_on_meta({}, tensors=1)  # doctest: +IGNORE_EXCEPTION_DETAIL
+    Traceback (most recent call last):
+    ConfigError: Expected a configuration that says what its model is; it has None there.
 
-    Returns:
-        The model, on the device `meta`. Of code that the command line trusts, which need not be buildable so, the model
-        itself.
+    The more tensors are in the file of weights, the more parts it may have. Code that the command line trusts need not
+    be buildable so: of it comes the model itself.
 
     Raises:
-        ConfigError: see `catsweep.loaded.rebuild`; or it has far more parts than the file has weights for.
+        ConfigError: see `catsweep.untrusted_config.rebuild`; or it has far more parts than the file has weights for.
     """
     node = config.get("model")
     name = node.get("_target_") if isinstance(node, Mapping) else None
@@ -72,6 +71,10 @@ def _parts_at_most(most: int) -> Iterator[None]:
             handle.remove()
 
 
-def numbers(model: nn.Module) -> int:
-    """How many there are in a model's state."""
+def count_numbers(model: nn.Module) -> int:
+    """Count the numbers in a model's state.
+
+    >>> count_numbers(nn.Linear(2, 3))
+    9
+    """
     return sum(tensor.numel() for tensor in model.state_dict().values())

@@ -1,11 +1,13 @@
+"""Rules of choosing among the Pareto set: an objective, the knee, a number."""
+
 import math
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from catsweep.errors import ConfigError, ExportError
-from catsweep.selection import Candidate, Objective, choose, knee
+from steady.exceptions import ConfigError, StudyError
+from steady.study.select import Objective, ScoredTrial, choose, knee
 
 FID = Objective("val/fid", maximise=False)
 SSIM = Objective("val/ssim", maximise=True)
@@ -16,17 +18,17 @@ VAE = (FID, SSIM)
 VALUES = st.integers(0, 4).map(float) | st.floats(-1e6, 1e6, allow_subnormal=False)
 
 
-def candidates(dimensions: int = 2) -> st.SearchStrategy[list[Candidate]]:
+def candidates(dimensions: int = 2) -> st.SearchStrategy[list[ScoredTrial]]:
     values = st.lists(st.tuples(*[VALUES] * dimensions), min_size=1, max_size=12)
-    return values.map(lambda rows: [Candidate(number, row) for number, row in enumerate(rows)])
+    return values.map(lambda rows: [ScoredTrial(number, row) for number, row in enumerate(rows)])
 
 
-def dominates(a: Candidate, b: Candidate, objectives: tuple[Objective, ...]) -> bool:
+def dominates(a: ScoredTrial, b: ScoredTrial, objectives: tuple[Objective, ...]) -> bool:
     pairs = list(zip(a.losses(objectives), b.losses(objectives), strict=True))
     return all(x <= y for x, y in pairs) and any(x < y for x, y in pairs)
 
 
-def pareto_set(trials: list[Candidate], objectives: tuple[Objective, ...]) -> list[Candidate]:
+def pareto_set(trials: list[ScoredTrial], objectives: tuple[Objective, ...]) -> list[ScoredTrial]:
     return [c for c in trials if not any(dominates(other, c, objectives) for other in trials)]
 
 
@@ -52,7 +54,7 @@ def test_each_objective_is_served_best_by_its_own_rule(trials) -> None:
 @given(candidates(), st.sampled_from([0.25, 2.0, 1024.0]), st.sampled_from([0.25, 2.0, 1024.0]))
 def test_knee_does_not_depend_on_units(trials, fid_unit, ssim_unit) -> None:
     front = pareto_set(trials, VAE)
-    rescaled = [Candidate(c.number, (c.values[0] * fid_unit, c.values[1] * ssim_unit)) for c in front]
+    rescaled = [ScoredTrial(c.number, (c.values[0] * fid_unit, c.values[1] * ssim_unit)) for c in front]
     assert knee(rescaled, VAE).number == knee(front, VAE).number
 
 
@@ -72,7 +74,7 @@ def test_knee_is_the_point_farthest_from_the_line_between_the_extremes(trials) -
 
 
 def test_knee_of_a_known_curve() -> None:
-    front = [Candidate(i, (x, y)) for i, (x, y) in enumerate([(10, 0.90), (12, 0.5), (20, 0.4), (60, 0.38)])]
+    front = [ScoredTrial(i, (x, y)) for i, (x, y) in enumerate([(10, 0.90), (12, 0.5), (20, 0.4), (60, 0.38)])]
     assert knee(front, (FID, SSIM_GAP)).number == 2
 
 
@@ -87,25 +89,25 @@ def test_knee_of_a_known_curve() -> None:
     ids=["one", "two", "line", "concave"],
 )
 def test_without_a_knee_the_first_objective_decides(values) -> None:
-    assert knee([Candidate(i, v) for i, v in enumerate(values)], VAE).number == 0
+    assert knee([ScoredTrial(i, v) for i, v in enumerate(values)], VAE).number == 0
 
 
 def test_second_objective_of_a_dcgan_is_found_by_the_same_word_and_minimised() -> None:
-    trials = [Candidate(3, (50.0, 0.30)), Candidate(5, (60.0, 0.01))]
+    trials = [ScoredTrial(3, (50.0, 0.30)), ScoredTrial(5, (60.0, 0.01))]
     choice = choose("ssim", trials, trials, (FID, SSIM_GAP))
     assert choice.candidate.number == 5
     assert choice.reason == "the lowest val/ssim_gap"
 
 
 def test_last_part_of_a_name_wins_over_a_piece_of_another() -> None:
-    trials = [Candidate(0, (0.9, 0.30)), Candidate(1, (0.1, 0.01))]
+    trials = [ScoredTrial(0, (0.9, 0.30)), ScoredTrial(1, (0.1, 0.01))]
     assert choose("ssim", trials, trials, (SSIM, SSIM_GAP)).candidate.number == 0
     assert choose("val/ssim_gap", trials, trials, (SSIM, SSIM_GAP)).candidate.number == 1
 
 
 @pytest.mark.parametrize("select", [7, "7", " 7 "])
 def test_any_finished_trial_can_be_asked_for_by_number(select) -> None:
-    best, worse = Candidate(2, (10.0, 0.9)), Candidate(7, (20.0, 0.8))
+    best, worse = ScoredTrial(2, (10.0, 0.9)), ScoredTrial(7, (20.0, 0.8))
     choice = choose(select, [best], [best, worse], VAE)
     assert choice.candidate == worse
     assert "not Pareto-optimal" in choice.reason
@@ -113,19 +115,19 @@ def test_any_finished_trial_can_be_asked_for_by_number(select) -> None:
 
 
 def test_unknown_number_names_the_finished_ones() -> None:
-    trials = [Candidate(9, (10.0, 0.9)), Candidate(2, (9.0, 0.9))]
-    with pytest.raises(ExportError, match=r"no finished trial of that number. Finished are: 2, 9"):
+    trials = [ScoredTrial(9, (10.0, 0.9)), ScoredTrial(2, (9.0, 0.9))]
+    with pytest.raises(StudyError, match=r"no finished trial of that number. Finished are: 2, 9"):
         choose(4, trials, trials, VAE)
 
 
 @pytest.mark.parametrize("select", ["sharpness", "", "-1", "1.5", "None"])
 def test_word_that_is_no_rule_names_the_choices(select) -> None:
-    trials = [Candidate(0, (10.0, 0.9))]
+    trials = [ScoredTrial(0, (10.0, 0.9))]
     with pytest.raises(ConfigError, match=r"val/fid, val/ssim\), 'knee', or the number"):
         choose(select, trials, trials, VAE)
 
 
 def test_word_that_fits_several_objectives_is_refused() -> None:
-    trials = [Candidate(0, (10.0, 0.9))]
+    trials = [ScoredTrial(0, (10.0, 0.9))]
     with pytest.raises(ConfigError, match="fits several"):
         choose("val", trials, trials, VAE)

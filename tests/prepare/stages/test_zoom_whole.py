@@ -15,7 +15,7 @@ from catsweep.prepare import faces
 from catsweep.prepare.faces import Face
 from catsweep.prepare.image_files import encode, read_image
 from catsweep.prepare.manifest import Record
-from catsweep.prepare.stage import Build, Done, Work
+from catsweep.prepare.stage import StageBuilder, StageOutput, Work
 from catsweep.prepare.stage_cache import build
 from catsweep.prepare.stages import zoom
 from catsweep.prepare.stages.zoom import FACELESS, FACES, Zoom, centred
@@ -115,7 +115,7 @@ class Photos:
         height, width = photo.shape[:2]
         return Face(width / 2, height / 2, side / 100 * min(height, width), 0.0, 9.0) if side else None
 
-    def zoom(self, sides: Sequence[int], stage: Zoom | None = None, height: int = 60, width: int = 60) -> Done:
+    def zoom(self, sides: Sequence[int], stage: Zoom | None = None, height: int = 60, width: int = 60) -> StageOutput:
         records = []
         for number, side in enumerate(sides):
             image = np.full((height, width, 3), side, np.uint8)
@@ -132,11 +132,11 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Photos:
     return Photos(tmp_path, monkeypatch)
 
 
-def methods(done: Done) -> list[str]:
+def methods(done: StageOutput) -> list[str]:
     return [record.operation.removeprefix("zoom: ") for record in done.records]
 
 
-def kinds(done: Done) -> list[list[str]]:
+def kinds(done: StageOutput) -> list[list[str]]:
     return [[doubt.split(":")[0] for doubt in record.doubts] for record in done.records]
 
 
@@ -208,9 +208,9 @@ def test_a_build_that_was_killed_while_it_took_photos_whole_comes_to_the_same(
 ) -> None:
     whole = photos.zoom([80, 80, 0, 80]).records
     (photos.folder / "zoomed").rename(photos.folder / "undisturbed")
-    again = Build.again
+    again = StageBuilder.again
 
-    def killed(build: Build, work: Work, *words: Any) -> Iterator[Record]:
+    def killed(build: StageBuilder, work: Work, *words: Any) -> Iterator[Record]:
         done: list[Record] = []
 
         def take(record: Record) -> Any:
@@ -221,11 +221,11 @@ def test_a_build_that_was_killed_while_it_took_photos_whole_comes_to_the_same(
 
         return again(build, take, *words)
 
-    monkeypatch.setattr(Build, "again", killed)
+    monkeypatch.setattr(StageBuilder, "again", killed)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})
     with pytest.raises(KeyboardInterrupt):
         photos.zoom([80, 80, 0, 80])
-    monkeypatch.setattr(Build, "again", again)
+    monkeypatch.setattr(StageBuilder, "again", again)
     photos.searches = 0
     assert photos.zoom([80, 80, 0, 80]).records == whole
     assert photos.searches == 0

@@ -6,10 +6,9 @@ import pytest
 from optuna.trial import TrialState, create_trial
 from tests.fake_sweeps import judged_as
 
-from catsweep import opinion
-from catsweep.metrics.judge import Judged, RunScores
+from catsweep import judging
+from catsweep.metrics.judge import Judged, RunScores, StudyScores
 from catsweep.metrics.scores import MetricCard
-from catsweep.opinion import Opinion
 from catsweep.selection import read_trials
 from steady.study import meta
 
@@ -22,8 +21,8 @@ def seen(fid: float, by_judge: float, photos: float | None = None) -> RunScores:
     return RunScores(own, Judged({"judge/fid": by_judge}, {"judge/fid": CARD}, reference, own))
 
 
-def of(own: Mapping[int, RunScores], again: Mapping[int, Mapping[int, RunScores]] | None = None) -> Opinion:
-    return Opinion.of(own, again or {})
+def of(own: Mapping[int, RunScores], again: Mapping[int, Mapping[int, RunScores]] | None = None) -> StudyScores:
+    return StudyScores.of(own, again or {})
 
 
 @pytest.mark.parametrize(
@@ -89,7 +88,7 @@ def test_it_is_read_from_the_folders_of_the_trials_and_of_the_runs_that_confirm(
     judged_as(sweep.outputs / "s/1", 95.0)
     judged_as(sweep.outputs / "s/2", 99.0)  # dominated, and judged all the same
     runs = sweep.outputs / "s"
-    found = opinion.read(read_trials(sweep.sweeps / "s", runs), runs)
+    found = judging.read_study_scores(read_trials(sweep.sweeps / "s", runs), runs)
     assert {trial: one.values.get("judge/fid") for trial, one in found.own.items()} == {0: None, 1: 95.0, 2: 99.0}
     assert {t: {s: one.values["judge/fid"] for s, one in runs.items()} for t, runs in found.again.items()} == {
         1: {1: 90.0, 2: 91.0}

@@ -1,22 +1,18 @@
 """Configurations that were loaded from a file, and may be a stranger's: read as plain data, rebuilt from exact names.
 
-Two kinds of configuration become objects. The one that a person composes, of `conf/` and the command line, is their
-own: `catsweep.instantiation` builds what it names. The `config.yaml` of a run's folder or a bundle may be anybody's, so
-it passes through here. It is data (`read`): nothing in it is resolved, so it learns nothing of this machine. And what
-`rebuild` makes of it opens, writes, fetches and runs nothing that the project itself would not:
+The configuration that a person composes is built by `catsweep.instantiation`. The `config.yaml` of a run's folder or a
+bundle may be anybody's: nothing in it is resolved (`read`), and what `rebuild` makes of it opens, writes, fetches and
+runs nothing that the project itself would not:
 
-- **Names.** A node may name only what `conf/` names at its place, one by one: as `model` the models of `conf/model/`,
-  within it what the groups have that these refer to (`${optimizer}`, `${loss.reconstruction}`). A YAML that is added
-  to a group counts, so there is no second list; whoever can write there can run code anyway. An installation without
-  `conf/` has no names. They are classes, or functions of a module: methods, such as Lightning's
-  `load_from_checkpoint`, are neither.
+- **Names.** A node may name only what `conf/` names at its place: as `model` the models of `conf/model/`, within it
+  what the groups have that these refer to (`${optimizer}`, `${loss.reconstruction}`). They are classes, or functions of
+  a module; methods, such as Lightning's `load_from_checkpoint`, are neither.
 - **Calls.** What `conf/` leaves to be called later (`_partial_`) is not called here, and of the keys that steer Hydra
   only `_target_`, `_partial_` and `_convert_` are known.
 - **Arguments.** Numbers, and words without the punctuation of a path or an address. Where something is, and whether it
-  may be fetched (`SETTLED`), is as `conf/` says, whatever the file does.
+  may be fetched (`SETTLED`), is as `conf/` says.
 
-`trust=[mypackage.*]` on the command line, and nowhere else, adds names of one's own for that command; which arguments
-those can take is theirs to judge.
+`trust=[mypackage.*]` on the command line, and nowhere else, adds names for that command, with any arguments.
 """
 
 import functools
@@ -34,7 +30,7 @@ from omegaconf import OmegaConf
 from catsweep.configuration import CONF
 from catsweep.errors import CatsweepError, ConfigError, DataError
 from catsweep.instantiation import TRUSTED, is_trusted, unimportable
-from steady.links import require_regular
+from steady.safe_paths import require_regular
 
 # What is rebuilt, and the group of `conf/`, or one option of it, whose names it may have. Of data only drawn cats: a
 # ready set is found by its digest, and who wants photos read again says `trust=[catsweep.data.sources.Photos]`.
@@ -46,19 +42,16 @@ WORD = re.compile(r"[\w+-]{0,64}", re.ASCII)
 REFERENCE = re.compile(r"\$\{(\w+)((?:\.\w+)*)\}")  # to a group, or to a key of its options
 GLOBAL = "# @package _global_"  # first line of an option that says more than its own node
 LISTED = 10  # names that a message offers
-# Modules that conf/ named in earlier releases, and what they are called now.
-MOVED = {
-    "catsweep.data." + "prepare.operations": "catsweep.data.operations",  # in two parts, that no rewrite finds it
-}
+# Modules that conf/ named in earlier releases, and what they are called now. In two parts, that no rewrite finds one.
+MOVED = {"catsweep.data." + "prepare.operations": "catsweep.data.operations"}
 LONGEST = 120  # characters of a stranger's text that a message repeats
 
 
 def read(file: Path) -> dict[str, Any]:
-    """A configuration file as nested dicts, lists and scalars.
+    """Read a configuration file as nested dicts, lists and scalars.
 
     Raises:
-        ConfigError: it cannot be read, is no mapping, or has interpolations, which no run writes: they would be
-            resolved on this machine (`${oc.env:…}`).
+        ConfigError: it cannot be read, is no mapping, or has interpolations (`${oc.env:…}`), which no run writes.
     """
     expected = f"Expected the configuration of a run in {file}"
     try:
@@ -93,14 +86,7 @@ def moved(value: Any) -> Any:
 
 
 def rebuild(config: Mapping[str, Any], key: str) -> Any:
-    """Make what one node of a loaded configuration names.
-
-    Args:
-        config: what `read` returned.
-        key: of the node, one of `PLACES`.
-
-    Returns:
-        The object; a factory where `conf/` has one.
+    """Build the object, or the factory where `conf/` has one, that the node `key` (of `PLACES`) names.
 
     Raises:
         ConfigError: there is no such node, it names or holds what no loaded configuration may, or it cannot be built.
@@ -125,28 +111,16 @@ def rebuild(config: Mapping[str, Any], key: str) -> Any:
 
 @dataclass(frozen=True)
 class Allowed:
-    """What loaded nodes of one kind may name, and where things are.
+    """What loaded nodes of one kind may name; a target with whether `conf/` has it called at once somewhere."""
 
-    Attributes:
-        names: targets of the node itself; each with whether `conf/` has it called at once somewhere, and not always
-            left to be called later.
-        inner: those of nodes within it.
-        settled: values of `SETTLED`.
-    """
-
-    names: dict[str, bool]
-    inner: dict[str, bool]
-    settled: dict[str, Any]
+    names: dict[str, bool]  # targets of the node itself
+    inner: dict[str, bool]  # targets of nodes within it
+    settled: dict[str, Any]  # values of `SETTLED`
 
 
 @functools.cache
 def named(place: str, conf: Path = CONF) -> Allowed:
-    """What the options of a group of `conf/` name.
-
-    Args:
-        place: a group, `model`, or one option of it, `data/demo_cats`.
-        conf: the folder of the groups.
-    """
+    """Collect what the options of a group of `conf/` name, or one of its options (`data/demo_cats`)."""
     found = Allowed({}, {}, {})
     for option in _options(place, conf):
         for depth, node in _nodes(option, conf):
@@ -159,7 +133,7 @@ def named(place: str, conf: Path = CONF) -> Allowed:
 
 
 def _options(place: str, conf: Path) -> list[Any]:
-    """The nodes of a group's files, or of one file, and of what their defaults put into them."""
+    """Load the nodes of a group's files, or of one file, and of what their defaults put into them."""
     one, group = conf / f"{place}.yaml", place.partition("/")[0]
     found = []
     for file in [one] if one.is_file() else sorted((conf / place).glob("*.yaml")):
@@ -176,7 +150,7 @@ def _options(place: str, conf: Path) -> list[Any]:
 
 
 def _nodes(value: Any, conf: Path, depth: int = 0) -> Iterator[tuple[int, dict[Any, Any]]]:
-    """Each mapping in a value and in what it refers to, with how deep it is."""
+    """Yield each mapping in a value and in what it refers to, with its depth."""
     if isinstance(value, dict):
         yield depth, value
     if isinstance(value, dict | list):
@@ -190,18 +164,7 @@ def _nodes(value: Any, conf: Path, depth: int = 0) -> Iterator[tuple[int, dict[A
 
 
 def _checked(value: Any, where: str, names: Mapping[str, bool], allowed: Allowed, own: bool = False) -> Any:
-    """A copy of a value of a node with our places in it, once everything in it has been looked at.
-
-    Args:
-        value: plain.
-        where: its key, for messages.
-        names: what it may name itself.
-        allowed: what may be named within it.
-        own: whether it is an argument of what the command line trusts.
-
-    Raises:
-        ConfigError: something may not be in it.
-    """
+    """Copy a plain value of the key `where`, checked, with our `SETTLED`; `own`: of what the command line trusts."""
     if isinstance(value, list):
         return [_checked(item, f"{where}[{index}]", allowed.inner, allowed, own) for index, item in enumerate(value)]
     if isinstance(value, dict):
@@ -226,11 +189,7 @@ def _checked(value: Any, where: str, names: Mapping[str, bool], allowed: Allowed
 
 
 def _require_named(node: Mapping[Any, Any], where: str, here: Mapping[str, bool]) -> bool:
-    """Whether it is the command line that trusts what a node names; else `conf/` has it.
-
-    Raises:
-        ConfigError: neither, or it is no class and no function.
-    """
+    """Refuse what neither the command line trusts nor `conf/` has; tell whether it is the former."""
     name = node["_target_"]
     own = isinstance(name, str) and is_trusted(name)
     if not own and (not isinstance(name, str) or name not in here):

@@ -1,6 +1,7 @@
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,13 +15,13 @@ from catsweep.data.archives import open_files
 from catsweep.errors import DataError
 from catsweep.prepare.manifest import DROP, KEEP, Record
 from catsweep.prepare.pipeline import make
-from catsweep.prepare.stage import Build, Done, Stage
+from catsweep.prepare.stage import Stage, StageBuilder, StageOutput
 from catsweep.prepare.stage_cache import build
 from catsweep.prepare.stages.original import Original
 from catsweep.prepare.stages.verify import TABLE, Decisions, Verify, to_decide
 
 
-def decide(before: Done, decisions: dict[int, str]) -> Path:
+def decide(before: StageOutput, decisions: dict[int, str]) -> Path:
     """Write decisions, by the photos' numbers, as a person would."""
     table = Decisions(before.folder.parent / TABLE)
     wanted = {f"{number:064x}": decision for number, decision in decisions.items()}
@@ -28,14 +29,14 @@ def decide(before: Done, decisions: dict[int, str]) -> Path:
     return table.path
 
 
-def verify(before: Done, mode: str = "auto", val_fraction: float = 0.0) -> Done:
+def verify(before: StageOutput, mode: str = "auto", val_fraction: float = 0.0) -> StageOutput:
     root = before.folder.parent
     stage = Verify(mode, val_fraction)
     assert stage.begin(root, before) is None
     return build(stage, root / "4.verified", before.folder, before.kept)
 
 
-def test_undecided_photos_are_kept_unless_they_are_in_doubt(zoomed: Callable[..., Done]) -> None:
+def test_undecided_photos_are_kept_unless_they_are_in_doubt(zoomed: Callable[..., StageOutput]) -> None:
     done = verify(zoomed())
     assert [record.kept for record in done.records] == [True, False, True, False]
     assert done.records[3].reason == "in doubt: small face: 20 pixels; tilted: 30"
@@ -43,7 +44,7 @@ def test_undecided_photos_are_kept_unless_they_are_in_doubt(zoomed: Callable[...
     assert done.card["counts"]["refused"] == {"in doubt": 2}
 
 
-def test_doubts_that_are_tolerated_leave_nothing_out(zoomed: Callable[..., Done]) -> None:
+def test_doubts_that_are_tolerated_leave_nothing_out(zoomed: Callable[..., StageOutput]) -> None:
     before = zoomed([("near-duplicate: of 2.jpg",), ("near-duplicate: of 3.jpg", "tilted: 30"), ("tilted: 4",)])
     stage = Verify("csv", tolerate=["near-duplicate"])
     assert str(stage.begin(before.folder.parent, before)).startswith("2 of 2 photos in doubt are undecided.")
@@ -53,7 +54,7 @@ def test_doubts_that_are_tolerated_leave_nothing_out(zoomed: Callable[..., Done]
     assert stage.parameters() != Verify("csv").parameters()
 
 
-def test_a_stage_that_may_not_run_asks_nobody(zoomed: Callable[..., Done], tmp_path: Path) -> None:
+def test_a_stage_that_may_not_run_asks_nobody(zoomed: Callable[..., StageOutput], tmp_path: Path) -> None:
     before = zoomed()
     assert Verify("csv").begin(tmp_path, before, may_run=False) is None
     assert not (tmp_path / TABLE).exists()
@@ -61,7 +62,7 @@ def test_a_stage_that_may_not_run_asks_nobody(zoomed: Callable[..., Done], tmp_p
 
 
 @pytest.mark.parametrize("mode", ["auto", "csv"])
-def test_decisions_win_in_every_mode(zoomed: Callable[..., Done], mode: str) -> None:
+def test_decisions_win_in_every_mode(zoomed: Callable[..., StageOutput], mode: str) -> None:
     before = zoomed()
     decide(before, {0: DROP, 1: KEEP, 3: DROP})
     done = verify(before, mode)
@@ -71,7 +72,7 @@ def test_decisions_win_in_every_mode(zoomed: Callable[..., Done], mode: str) -> 
     assert done.records[1].doubts == ()
 
 
-def test_files_go_on_as_they_are(zoomed: Callable[..., Done]) -> None:
+def test_files_go_on_as_they_are(zoomed: Callable[..., StageOutput]) -> None:
     before = zoomed()
     done = verify(before)
     for record in done.kept:
@@ -80,7 +81,7 @@ def test_files_go_on_as_they_are(zoomed: Callable[..., Done]) -> None:
 
 
 def test_auto_leaves_the_table_alone_and_says_what_could_be_done(
-    zoomed: Callable[..., Done], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    zoomed: Callable[..., StageOutput], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level("INFO"):
         verify(zoomed())
@@ -91,7 +92,7 @@ def test_auto_leaves_the_table_alone_and_says_what_could_be_done(
 
 
 def test_csv_writes_a_table_and_waits_until_all_in_doubt_is_decided(
-    zoomed: Callable[..., Done], tmp_path: Path
+    zoomed: Callable[..., StageOutput], tmp_path: Path
 ) -> None:
     before = zoomed()
     word = Verify("csv").begin(tmp_path, before)
@@ -106,19 +107,19 @@ def test_csv_writes_a_table_and_waits_until_all_in_doubt_is_decided(
     assert [record.kept for record in verify(before, "csv").records] == [True, True, True, False]
 
 
-def test_a_half_decided_table_counts_without_csv(zoomed: Callable[..., Done], tmp_path: Path) -> None:
+def test_a_half_decided_table_counts_without_csv(zoomed: Callable[..., StageOutput], tmp_path: Path) -> None:
     before = zoomed()
     decide(before, {1: KEEP})
     assert Verify("csv").begin(tmp_path, before) is not None
     assert [record.kept for record in verify(before).records] == [True, True, True, False]
 
 
-def test_with_nothing_in_doubt_csv_goes_on(zoomed: Callable[..., Done], tmp_path: Path) -> None:
+def test_with_nothing_in_doubt_csv_goes_on(zoomed: Callable[..., StageOutput], tmp_path: Path) -> None:
     assert len(verify(zoomed([(), ()]), "csv").kept) == 2
     assert (tmp_path / TABLE).exists()
 
 
-def test_the_stage_is_made_again_for_other_decisions_and_for_nothing_else(zoomed: Callable[..., Done]) -> None:
+def test_the_stage_is_made_again_for_other_decisions_and_for_nothing_else(zoomed: Callable[..., StageOutput]) -> None:
     before = zoomed()
 
     def parameters(mode: str = "auto") -> dict[str, Any]:
@@ -139,7 +140,7 @@ def test_the_stage_is_made_again_for_other_decisions_and_for_nothing_else(zoomed
     assert parameters()["decisions"]["digest"] != some["decisions"]["digest"]
 
 
-def test_a_table_that_cannot_be_understood_stops_everything(zoomed: Callable[..., Done]) -> None:
+def test_a_table_that_cannot_be_understood_stops_everything(zoomed: Callable[..., StageOutput]) -> None:
     before = zoomed()
     path = decide(before, {1: KEEP})
     path.write_text(path.read_text().replace("keep", "kepp"))
@@ -160,7 +161,10 @@ def test_no_group_of_a_held_out_photo_is_trained_on(photos: list[tuple[int, bool
         Record("zoom", str(n), str(n), f"{n:064x}", f"g{group}" if group else "", doubts=("x: y",) * doubtful)
         for n, (group, doubtful, _) in enumerate(photos)
     )
-    stage._decided = {f"{n:064x}": decision for n, (*_, decision) in enumerate(photos) if decision}
+    with TemporaryDirectory() as root:
+        before = StageOutput(Path(root, "3.zoomed"), inputs, {})
+        decide(before, {n: decision for n, (*_, decision) in enumerate(photos)})
+        assert stage.begin(Path(root), before) is None
     records = list(stage.run(SimpleNamespace(inputs=inputs, link=lambda record: record)))  # type: ignore[arg-type]
     kept = [record for record in records if record.kept]
     trained, held = ({r.group or r.sha256 for r in kept if r.split == split} for split in ("train", "val"))
@@ -183,7 +187,7 @@ class Doubting(Stage):
     def parameters(self) -> dict[str, Any]:
         return {"why": self.why}
 
-    def run(self, build: Build) -> Iterable[Record]:
+    def run(self, build: StageBuilder) -> Iterable[Record]:
         return build.each(lambda record: (record.doubt(self.why), None))
 
 
@@ -215,7 +219,7 @@ def test_decisions_outlive_rebuilt_stages_other_names_and_photos_that_come_and_g
     assert run() == {"0.png": True, "back again.png": False, "moved.png": True}
 
 
-def test_it_can_be_made_anew_over_a_half_made_one(zoomed: Callable[..., Done], tmp_path: Path) -> None:
+def test_it_can_be_made_anew_over_a_half_made_one(zoomed: Callable[..., StageOutput], tmp_path: Path) -> None:
     before = zoomed()
     first = verify(before)
     kept = {path.name: path.read_bytes() for path in first.folder.iterdir()}

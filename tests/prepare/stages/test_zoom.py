@@ -7,21 +7,21 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
+from tests.decoded import decode
 
 from catsweep.data import align
-from catsweep.data.decode import decode
 from catsweep.errors import ConfigError
 from catsweep.instantiation import instantiate
 from catsweep.prepare.image_files import encode, read_image
 from catsweep.prepare.manifest import Record, rounded
-from catsweep.prepare.stage import Done
+from catsweep.prepare.stage import StageOutput
 from catsweep.prepare.stage_cache import build
 from catsweep.prepare.stages.zoom import TARGETS, Zoom
 from catsweep.synthetic import renderer
 
 Array = NDArray[np.float64]
 Pixels = NDArray[np.uint8]
-Run = Callable[[Zoom, Iterable[tuple[Pixels, Array | None]]], tuple[Done, list[Record]]]
+Run = Callable[[Zoom, Iterable[tuple[Pixels, Array | None]]], tuple[StageOutput, list[Record]]]
 
 BLANK = np.full((80, 120, 3), 90, np.uint8)
 FACE = np.array([[40, 30], [60, 30], [50, 46.4], [32, 20], [30, 10], [38, 16], [62, 16], [70, 10], [68, 20]], float)
@@ -31,7 +31,7 @@ FACE = np.array([[40, 30], [60, 30], [50, 46.4], [32, 20], [30, 10], [38, 16], [
 def run(tmp_path: Path) -> Run:
     """Run a stage on images with their landmarks (pixels counted from the centre of the first)."""
 
-    def runs(stage: Zoom, photos: Iterable[tuple[Pixels, Array | None]]) -> tuple[Done, list[Record]]:
+    def runs(stage: Zoom, photos: Iterable[tuple[Pixels, Array | None]]) -> tuple[StageOutput, list[Record]]:
         before = tmp_path / "before"
         before.mkdir(exist_ok=True)
         records = []

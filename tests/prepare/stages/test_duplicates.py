@@ -21,7 +21,7 @@ from catsweep.instantiation import instantiate
 from catsweep.prepare import image_matching
 from catsweep.prepare.image_matching import Match
 from catsweep.prepare.manifest import Record
-from catsweep.prepare.stage import SHEET, Done
+from catsweep.prepare.stage import SHEET, StageOutput
 from catsweep.prepare.stage_cache import build
 from catsweep.prepare.stages.duplicates import Duplicates
 from catsweep.prepare.stages.original import Original
@@ -60,7 +60,7 @@ CHANGES: dict[str, Callable[[Image], bytes]] = {
 }
 
 
-def run(files: Mapping[str, bytes], root: Path, stage: Duplicates | None = None, max_side: int = 2048) -> Done:
+def run(files: Mapping[str, bytes], root: Path, stage: Duplicates | None = None, max_side: int = 2048) -> StageOutput:
     """Stages 0 and 1 of a folder with these files."""
     photos = root / "photos"
     shutil.rmtree(photos, ignore_errors=True)
@@ -72,7 +72,7 @@ def run(files: Mapping[str, bytes], root: Path, stage: Duplicates | None = None,
     return build(stage or Duplicates(), root / "1.no_duplicates", before.folder, before.kept)
 
 
-def told(done: Done) -> dict[str, Record]:
+def told(done: StageOutput) -> dict[str, Record]:
     return {record.source: record for record in done.records}
 
 

@@ -14,11 +14,10 @@ from omegaconf import DictConfig, OmegaConf
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from catsweep import evaluation
 from catsweep.commands import guard
 from catsweep.data.ready import CARD, IMAGES, MANIFEST, Item, ReadySet, Row, digest, write_manifest
 from catsweep.errors import ConfigError, DataError, EvaluationError, ExportError, MetricError, TakenError
-from catsweep.export import graphs, recorded
+from catsweep.export import evaluation, graphs, recorded
 from catsweep.export.graphs import load_bundle
 from catsweep.export.intervals import measure
 from catsweep.metrics.extractors import Extractor
@@ -139,7 +138,7 @@ def bundle(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def config(**changes: Any) -> DictConfig:
-    keys: Any = OmegaConf.load(Path(__file__).parents[1] / "conf" / "evaluate.yaml")
+    keys: Any = OmegaConf.load(Path(__file__).parents[2] / "conf" / "evaluate.yaml")
     return OmegaConf.merge({key: keys[key] for key in keys if key not in ("defaults", "hydra")}, changes)  # type: ignore[return-value]
 
 

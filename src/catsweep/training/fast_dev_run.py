@@ -1,12 +1,11 @@
 """Try a configuration before it trains: build all that a run builds, train on one batch, and score.
 
-What costs a run its time (photos, epochs, samples) is left out; what can be wrong with it (a loss that does not fit, a
-GPU that is not there, a score that nobody takes) shows.
+As Lightning's `fast_dev_run`: what takes a run its time (photos, epochs, samples) is left out; what can be wrong with
+it (a loss that does not fit, a GPU that is not there, a score that nobody takes) shows.
 """
 
 import copy
 import json
-import logging
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,8 +27,6 @@ from catsweep.tracking import loggers
 from catsweep.training.trainer import build_trainer, without_idle_hooks
 from steady.study.failures import is_out_of_memory
 
-log = logging.getLogger(__name__)
-
 IMAGES = 4  # in the batch, at most
 SAMPLES = 8  # of the rung score
 # One process, one batch; the real trainer of several is only built.
@@ -39,36 +36,42 @@ SMALL: dict[str, Any] = {
 T = TypeVar("T")
 
 
-class SmokeTest:
-    """Try configurations of a study that is pruned by some scores and has a number of objectives.
-
-    Photos and statistics that several configurations have in common are made once.
-    """
+class FastDevRun:
+    """Tries configurations of a study; photos and statistics that several have in common are made once."""
 
     def __init__(self, pruned_by: Sequence[str] = (), objectives: int | None = None) -> None:
-        self.pruned_by, self.objectives = list(pruned_by), objectives
+        self.pruned_by = list(pruned_by)  # scores
+        self.objectives = objectives  # number of values that the study expects of a trial; None if unknown
         self._data: dict[str, CatDataModule] = {}
         self._scorers: dict[str, Scorer] = {}
 
     def problems(self, cfg: DictConfig) -> list[str]:
-        """List what a run of this configuration would fail of, as far as each fault shows without the others."""
+        """List what a run of this configuration would fail of, each fault as far as it shows beside the others."""
         said: list[str] = []
 
         def tried(step: Callable[[], T]) -> T | None:
-            return _tried(step, said)
+            try:
+                return step()
+            except DivergedError:  # others may not; the search is there to find out
+                return None
+            except Exception as error:  # whatever the user's configuration makes a library raise
+                if not is_out_of_memory(error):  # likewise
+                    text = " ".join(str(error).split())
+                    said.append(text if isinstance(error, CatsweepError) else f"{type(error).__name__}: {text[:500]}")
+                return None
 
-        tried(lambda: self._sane(cfg))
-        makes_sense = not said
+        tried(lambda: self._check(cfg))
+        is_sound = not said
         tried(lambda: require(cfg.trainer.accelerator))
         tried(lambda: loggers.build(cfg.logger, Path("preflight"), "preflight", 0))
         before = len(said)
         model = tried(lambda: instantiate(cfg.model).to(memory_format=torch.channels_last))
-        if not makes_sense:  # then it may not be buildable either, which need not be said twice
+        if not is_sound:  # then it may not be buildable either, which need not be said twice
             del said[before:]
         data = tried(lambda: self._prepared(cfg))
         if data is None:
             return said
-        tried(lambda: configuration.check_batch(cfg, len(data.ready.indices(TRAIN))))
+        tried(lambda: configuration.check_photos(cfg, len(data.ready.indices(TRAIN))))
         scorer = tried(lambda: self._scorer(cfg, data))
         if scorer is not None and self.pruned_by:
             tried(lambda: configuration.check_rungs(cfg, self.pruned_by, scorer.rung_names()))
@@ -78,7 +81,7 @@ class SmokeTest:
             tried(lambda: train_one_batch(cfg, model, data, scorer))
         return said
 
-    def _sane(self, cfg: DictConfig) -> None:
+    def _check(self, cfg: DictConfig) -> None:
         configuration.check(cfg)
         configuration.complete(cfg)
         n = 1 if isinstance(cfg.objective, str) else len(cfg.objective)
@@ -121,22 +124,5 @@ def train_one_batch(cfg: DictConfig, model: pl.LightningModule, data: CatDataMod
         trainer.fit(model, batch)
 
 
-def _tried(step: Callable[[], T], said: list[str]) -> T | None:
-    """Call a step and return its result; None if it failed, whose message is then appended to `said`."""
-    try:
-        return step()
-    except DivergedError:  # others may not; the search is there to find out
-        return None
-    except Exception as error:  # whatever the user's configuration makes a library raise
-        if not is_out_of_memory(error):  # likewise
-            said.append(_told(error))
-        return None
-
-
 def _key(node: DictConfig) -> str:
     return json.dumps(OmegaConf.to_container(node, resolve=True), sort_keys=True, default=str)
-
-
-def _told(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if isinstance(error, CatsweepError) else f"{type(error).__name__}: {text[:500]}"

@@ -7,23 +7,23 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from catsweep.training.smoke_test import SmokeTest
+from catsweep.training.fast_dev_run import FastDevRun
 
 pytestmark = pytest.mark.security
 
 
 @pytest.fixture(scope="module")
-def smoke() -> SmokeTest:
-    return SmokeTest(["val/kid"], 1)
+def attempt() -> FastDevRun:
+    return FastDevRun(["val/kid"], 1)
 
 
 @pytest.mark.parametrize("words", [(), ("model=dcgan", "loss=hinge"), ("schedule=cosine", "loss=l1", "block=residual")])
 def test_a_sound_run_has_no_problem_and_leaves_nothing(
-    words: tuple[str, ...], smoke: SmokeTest, compose: Callable[..., DictConfig], tmp_path: Path,
+    words: tuple[str, ...], attempt: FastDevRun, compose: Callable[..., DictConfig], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
-    assert smoke.problems(compose(*words)) == []
+    assert attempt.problems(compose(*words)) == []
     assert list(tmp_path.iterdir()) == []
 
 
@@ -50,9 +50,9 @@ def test_a_sound_run_has_no_problem_and_leaves_nothing(
     ],
 )
 def test_what_a_run_would_fail_of_is_found(
-    words: list[str], said: list[str], smoke: SmokeTest, compose: Callable[..., DictConfig]
+    words: list[str], said: list[str], attempt: FastDevRun, compose: Callable[..., DictConfig]
 ) -> None:
-    found = smoke.problems(compose(*words))
+    found = attempt.problems(compose(*words))
     assert found
     for word in said:
         assert any(word in line for line in found), found
@@ -60,16 +60,16 @@ def test_what_a_run_would_fail_of_is_found(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_that_is_not_there_is_told_with_the_rest(smoke: SmokeTest, compose: Callable[..., DictConfig]) -> None:
-    found = smoke.problems(compose("trainer=gpu", "objective=[val/nope]"))
+def test_a_gpu_that_is_not_there_is_told_with_the_rest(attempt: FastDevRun, compose: Callable[..., DictConfig]) -> None:
+    found = attempt.problems(compose("trainer=gpu", "objective=[val/nope]"))
     assert any("needs a GPU" in line for line in found)
 
 
 def test_memory_and_bad_luck_are_for_the_search_to_find_out(
-    smoke: SmokeTest, compose: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch
+    attempt: FastDevRun, compose: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def too_wide(*_: object) -> None:
         raise RuntimeError("CUDA error: out of memory")
 
-    monkeypatch.setattr("catsweep.training.smoke_test.train_one_batch", too_wide)
-    assert smoke.problems(compose()) == []
+    monkeypatch.setattr("catsweep.training.fast_dev_run.train_one_batch", too_wide)
+    assert attempt.problems(compose()) == []

@@ -10,7 +10,7 @@ from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor
 
 from catsweep.errors import ConfigError
-from catsweep.frozen_features import NETWORKS, FrozenFeatures, require_known
+from catsweep.losses.frozen_features import NETWORKS, FrozenFeatures, require_known
 
 CPU = torch.device("cpu")
 

@@ -18,7 +18,7 @@ from catsweep.data.ready import IMAGES, split
 from catsweep.errors import ConfigError, DataError
 from catsweep.instantiation import instantiate
 from catsweep.prepare.pipeline import publish
-from catsweep.prepare.stage import SHEET, Build, Done
+from catsweep.prepare.stage import SHEET, StageBuilder, StageOutput
 from catsweep.prepare.stage_cache import build
 from catsweep.prepare.stages.augment import Augment
 from catsweep.prepare.stages.resize import Resize
@@ -34,11 +34,11 @@ def stage(**changes: Any) -> Augment:
     return Augment(**{"operations": OPERATIONS, "copies": 5, "size": 16, **changes})
 
 
-def augmented(before: Done, folder: Path, **changes: Any) -> Done:
+def augmented(before: StageOutput, folder: Path, **changes: Any) -> StageOutput:
     return build(stage(**changes), folder, before.folder, before.kept)
 
 
-def pixels(done: Done) -> np.ndarray:
+def pixels(done: StageOutput) -> np.ndarray:
     return np.load(done.folder / IMAGES)
 
 
@@ -235,7 +235,7 @@ def test_conf_prepare_names_all_operations_and_they_can_be_built(root: Path) -> 
 def test_a_photo_is_read_once_however_many_copies(
     verified: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, seen = Build.read, []
-    monkeypatch.setattr(Build, "read", lambda self, record: seen.append(record.id) or read(self, record))
+    read, seen = StageBuilder.read, []
+    monkeypatch.setattr(StageBuilder, "read", lambda self, record: seen.append(record.id) or read(self, record))
     augmented(verified(), tmp_path / "a", copies=30)
     assert sorted(seen) == ["cat-0", "cat-1", "cat-2", "cat-3"]
