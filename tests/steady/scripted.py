@@ -60,8 +60,8 @@ class Script:
 
     kill = close = stop
 
-    def drop(self, number: int) -> None:
-        raise AssertionError(f"job {number} was dropped")
+    def cancel(self, number: int) -> None:
+        raise AssertionError(f"job {number} was cancelled")
 
 
 def scheduler(

@@ -87,7 +87,7 @@ def _unavailable(options: SweepOptions, config: DictConfig) -> list[str]:
         try:
             pruning.check_pruner(asdict(options.pruning))
         except ConfigError as error:
-            said.append(str(error))
+            said.append(f"hydra.sweeper.pruner: {error}")
         except Exception as error:  # whatever a class of the user's raises
             said.append(f"hydra.sweeper.pruner cannot be made, or cannot prune with its arguments: {_one_line(error)}")
     if options.confirm is not None:

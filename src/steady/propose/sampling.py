@@ -1,8 +1,8 @@
 """Samplers of trials, and the proposer of the next configuration.
 
-A fresh sampler for each trial, its seed made of (seed, number): so two controllers never draw the same numbers, and a
-sweep that was resumed draws what the undisturbed one would have drawn. `steady.run.scheduler` asks for a proposal
-whenever a slot is free, under the lock of asking, and commits it; what was tried before is drawn again.
+A fresh sampler for each trial, seeded by (seed, number): so two controllers never draw the same numbers, and a sweep
+that was resumed draws what an undisturbed one would have drawn. `steady.run.ledger` asks for a proposal whenever a slot
+is free, under a lock, and commits it; what was tried before is drawn again.
 """
 
 import functools
@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import hydra.utils
 import optuna
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig
@@ -28,20 +27,24 @@ from steady.options import TPE
 from steady.propose.enqueue import Enqueued
 from steady.propose.snapshot_storage import SnapshotStorage
 from steady.propose.space import Space, described
+from steady.propose.trusted import instantiate
 from steady.study import budget
 from steady.study.untrusted import restrict_unpickling
 
-TRUSTED = ("hydra_plugins.hydra_optuna_sweeper.*", "optuna.samplers.*", "steady.*")
+log = logging.getLogger(__name__)
+
+TRUSTED = ("optuna.samplers.*", "hydra_plugins.hydra_optuna_sweeper.*", "steady.*")
+REMEDY = "To try configurations of your own choice, give them as hydra.sweeper.enqueue."
 GRID, QMC = "optuna.samplers.GridSampler", "optuna.samplers.QMCSampler"
-ONE_ORDER = (GRID, QMC)  # their seed is that of a sequence over all trials
+ATTEMPTS = 20  # draws of one trial before untried configurations are looked up
+FEW = 10_000  # configurations that can be listed for that
 
 
 class Samplers:
     """Makes the sampler of each trial.
 
     Args:
-        node: `_target_` and arguments of a sampler of Optuna, for example of `hydra/sweeper/sampler=tpe`. Its `seed`
-            is not read: `seed` is.
+        node: `_target_` and arguments of a sampler, as of `hydra/sweeper/sampler=tpe`; its `seed` is not read.
         seed: of the sweep.
         space: what is searched; a grid needs its values, TPE has to know of conditions.
 
@@ -55,7 +58,7 @@ class Samplers:
         restrict_unpickling()
         self.target = str(node["_target_"])
         self.seed, self.space = seed, space
-        self.arguments = {key: value for key, value in node.items() if key not in ("seed", "_partial_")}
+        self.arguments = {key: value for key, value in node.items() if key != "seed"}
         if space.conditions and self.target == TPE:
             self.arguments |= {"multivariate": True, "group": True}
 
@@ -70,7 +73,6 @@ class Samplers:
         Raises:
             ConfigError: the sampler cannot be made of its arguments, or needs a package that is not installed.
         """
-        seed = self.seed % 2**32 if self.target in ONE_ORDER else _derived(self.seed, number, attempt)
         added: dict[str, Any] = {}
         if self.walks_grid:
             added["search_space"] = self.space.grid()
@@ -78,49 +80,38 @@ class Samplers:
             # What is not in the sequence (a first trial, conditions) would else be the same in every trial.
             added["independent_sampler"] = self.random(number, attempt)
         try:
+            make = instantiate({**self.arguments, "_partial_": True}, TRUSTED, REMEDY)
+            if _takes_seed(make):  # that of a grid or a sequence holds for all trials
+                one_order = self.target in (GRID, QMC)
+                added["seed"] = self.seed % 2**32 if one_order else _derived(self.seed, number, attempt)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                make = self._maker()
-                if _takes(make, "seed"):
-                    added["seed"] = seed
                 sampler = make(**added)
         except ImportError as error:
             raise self.lacking(error) from error
-        except (InstantiationException, TypeError, ValueError) as error:
+        except (ConfigError, InstantiationException, TypeError, ValueError) as error:
             raise ConfigError(f"The sampler {self.target} cannot be made: {' '.join(str(error).split())}") from error
         assert isinstance(sampler, BaseSampler)
         return sampler
 
     def random(self, number: int, attempt: int = 0) -> BaseSampler:
-        """Make one that knows nothing, for what the configured sampler cannot draw."""
+        """Make a random sampler, for what the configured one cannot draw."""
         return RandomSampler(seed=_derived(self.seed, number, attempt))
 
     def lacking(self, error: ImportError) -> ConfigError:
-        """Make the error for a sampler that, made or drawing, imports what is not there."""
+        """Make the error for a sampler that, made or drawing, imports what is not installed."""
         remedy = f" pip install {error.name}, or choose another sampler." if error.name else ""
         return ConfigError(f"The sampler {self.target} needs a package that is not installed: {error}.{remedy}")
 
-    def _maker(self) -> Callable[..., Any]:
-        make: Callable[..., Any] = hydra.utils.instantiate(
-            {**self.arguments, "_partial_": True}, _execution_whitelist_=TRUSTED, _convert_="all"
-        )
-        return make
 
-
-def _takes(make: Callable[..., Any], name: str) -> bool:
+def _takes_seed(make: Callable[..., Any]) -> bool:
     function = make.func if isinstance(make, functools.partial) else make  # wrong arguments are told when it is called
     parameters = inspect.signature(function).parameters
-    return name in parameters or any(p.kind == p.VAR_KEYWORD for p in parameters.values())
+    return "seed" in parameters or any(p.kind == p.VAR_KEYWORD for p in parameters.values())
 
 
 def _derived(seed: int, number: int, attempt: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {number} {attempt}".encode()).digest()[:4], "big")
-
-
-log = logging.getLogger(__name__)
-
-ATTEMPTS = 20  # draws of one trial before untried configurations are looked up
-FEW = 10_000  # configurations that can be listed for that
 
 
 class SpaceExhausted(SteadyError):
@@ -128,25 +119,19 @@ class SpaceExhausted(SteadyError):
 
 
 class UnfitTrial(SteadyError):
-    """A trial that another tool put into the study, with a configuration that is none of the space."""
+    """A trial that another tool enqueued, with a configuration that is not in the space."""
 
 
 @dataclass
 class Proposal:
-    """A drawn trial that is not yet in the study.
-
-    Attributes:
-        draft: the storage that it is in.
-        params: what was drawn.
-        duplicate_of: number of a finished trial with the same parameters, whose values can be had for nothing.
-    """
+    """A drawn trial that is not yet in the study."""
 
     draft: SnapshotStorage
     params: dict[str, Any]
-    duplicate_of: int | None = None
+    duplicate_of: int | None = None  # number of a finished trial with the same parameters, whose values can be reused
 
     def commit(self, **noted: Any) -> FrozenTrial:
-        """Write it to the study, RUNNING, with these user attributes."""
+        """Write the trial to the study, RUNNING, with these user attributes."""
         return self.draft.commit(**noted)
 
 
@@ -177,7 +162,8 @@ class Proposer:
         config: DictConfig | None = None,
     ) -> None:
         self.study, self.space, self.samplers, self.config = study, space, samplers, config
-        self.duplicates = duplicates
+        # A grid's sampler offers another point only when this one was tried.
+        self.duplicates = "grid" if samplers.walks_grid else duplicates
         self.hidden = budget.uncounted(study)  # set before a sweep asks for its first trial
         # An extender draws nothing on a grid: GridSampler refuses what it does not know.
         self.finite = replace(space, extender=None) if samplers.walks_grid else space
@@ -187,56 +173,12 @@ class Proposer:
 
         Raises:
             SpaceExhausted: there is no configuration that was not tried.
-            ConfigError: the sampler cannot be had.
+            ConfigError: the sampler cannot be made.
         """
         return self._propose(self.study.get_trials(deepcopy=False) if trials is None else trials, {})
 
-    def complete(self, trial: FrozenTrial) -> None:
-        """Give a trial the parameters it lacks: one that was enqueued with some, or whose controller died early.
-
-        Raises:
-            UnfitTrial: it was enqueued with what it cannot have.
-            ConfigError: the sampler cannot be had.
-        """
-        if trial.params and self.space.whole(trial.params) == trial.params:
-            return  # it only goes on; to ask a sampler again would move on its sequence or generation
-        given = trial.system_attrs.get("fixed_params")
-        if given:
-            self._check(trial, given)
-        # GridSampler completes nothing.
-        sampler = (self.samplers.random if self.samplers.walks_grid else self.samplers)(trial.number)
-        study = optuna.load_study(study_name=self.study.study_name, storage=self.study._storage, sampler=sampler)
-        if not (given and self.space.extender):
-            self._draw(Trial(study, trial._trial_id))
-            return
-        try:  # what only the extender knows shows when it is drawn
-            self._draw(Trial(study, trial._trial_id))
-        except ValueError as error:
-            raise UnfitTrial(str(error)) from error
-        self._check_drawn(self.study._storage.get_trial(trial._trial_id), given)
-
-    def _check_drawn(self, trial: FrozenTrial, given: Mapping[str, Any]) -> None:
-        """Check that what a trial was enqueued with, it has, and could have."""
-        for name, value in given.items():
-            distribution = trial.distributions.get(name)
-            if distribution and not distribution._contains(distribution.to_internal_repr(trial.params[name])):
-                raise UnfitTrial(f"{name} must be {described(distribution)}; got {value}")
-        drawn = {grammar.bare(name) for name in trial.params} | self.space.fixed.keys()
-        if lost := [name for name in given if grammar.bare(name) not in drawn]:
-            log.warning("Trial %s was enqueued with %s, which it does not have", trial.number, ", ".join(lost))
-
-    def _check(self, trial: FrozenTrial, given: Any) -> None:
-        """Check that a trial is enqueued with what it can have, and under the names that its space has."""
-        if isinstance(given, Mapping):  # what was drawn, before its controller died, stays as it is
-            given = {name: value for name, value in given.items() if name not in trial.params}
-        read = Enqueued.read(given, self.space, self.config)
-        if read.problems:
-            raise UnfitTrial("; ".join(read.problems))
-        if read.params != given:
-            self.study._storage.set_trial_system_attr(trial._trial_id, "fixed_params", read.params)
-
     def preview(self, n: int) -> list[dict[str, Any]]:
-        """Draw the first proposals, were their trials to start together. Writes nothing."""
+        """Draw the first `n` proposals, were their trials to start together. Writes nothing."""
         trials = list(self.study.get_trials())
         noted: dict[str, Any] = {}
         shown = []
@@ -250,20 +192,62 @@ class Proposer:
             noted = proposal.draft.changed
         return shown
 
+    def complete(self, trial: FrozenTrial) -> None:
+        """Draw the parameters that a trial lacks: one that was enqueued, or whose controller died early.
+
+        Raises:
+            UnfitTrial: it was enqueued with what it cannot have.
+            ConfigError: the sampler cannot be made.
+        """
+        if trial.params and self.space.whole(trial.params) == trial.params:
+            return  # it only goes on; to ask a sampler again would move on its sequence or generation
+        given = trial.system_attrs.get("fixed_params")
+        if given:
+            self._check_enqueued(trial, given)
+        # GridSampler completes nothing.
+        sampler = (self.samplers.random if self.samplers.walks_grid else self.samplers)(trial.number)
+        study = optuna.load_study(study_name=self.study.study_name, storage=self.study._storage, sampler=sampler)
+        if not (given and self.space.extender):
+            self._draw(Trial(study, trial._trial_id))
+            return
+        try:  # what only the extender knows shows when it is drawn
+            self._draw(Trial(study, trial._trial_id))
+        except ValueError as error:
+            raise UnfitTrial(str(error)) from error
+        self._check_drawn(self.study._storage.get_trial(trial._trial_id), given)
+
+    def _check_enqueued(self, trial: FrozenTrial, given: Any) -> None:
+        """Check that a trial is enqueued with what it can have, and under the names that its space has."""
+        if isinstance(given, Mapping):  # what was drawn, before its controller died, stays as it is
+            given = {name: value for name, value in given.items() if name not in trial.params}
+        read = Enqueued.read(given, self.space, self.config)
+        if read.problems:
+            raise UnfitTrial("; ".join(read.problems))
+        if read.params != given:
+            self.study._storage.set_trial_system_attr(trial._trial_id, "fixed_params", read.params)
+
+    def _check_drawn(self, trial: FrozenTrial, given: Mapping[str, Any]) -> None:
+        """Check that a trial has what it was enqueued with, and could have it."""
+        for name, value in given.items():
+            distribution = trial.distributions.get(name)
+            if distribution and not distribution._contains(distribution.to_internal_repr(trial.params[name])):
+                raise UnfitTrial(f"{name} must be {described(distribution)}; got {value}")
+        drawn = {grammar.bare(name) for name in trial.params} | self.space.fixed.keys()
+        if lost := [name for name in given if grammar.bare(name) not in drawn]:
+            log.warning("Trial %s was enqueued with %s, which it does not have", trial.number, ", ".join(lost))
+
     def _propose(self, known: Sequence[FrozenTrial], noted: Mapping[str, Any]) -> Proposal:
         tried = self._tried(known)
-        # A grid's sampler offers another point only when this one was tried; to draw again is of no use.
-        attempts = 1 if self.samplers.walks_grid else ATTEMPTS
-        if self.samplers.walks_grid or self.duplicates == "resample":
+        if self.duplicates in ("grid", "resample"):
             self._check_exhausted(tried)
-        for attempt in range(attempts):
+        for attempt in range(1 if self.duplicates == "grid" else ATTEMPTS):
             proposal = self._draft(known, noted, attempt)
             noted = proposal.draft.changed  # so that a sequence goes on
             twin = tried.get(self.space.key(proposal.params))
-            if twin is None or (self.duplicates == "allow" and not self.samplers.walks_grid):
+            if twin is None or self.duplicates == "allow":
                 return proposal
             proposal.duplicate_of = twin.number if twin.state == TrialState.COMPLETE else None
-            if self.duplicates == "reuse" and proposal.duplicate_of is not None and not self.samplers.walks_grid:
+            if self.duplicates == "reuse" and proposal.duplicate_of is not None:
                 return proposal
         self._check_exhausted(tried)
         return self._untried(known, tried) or proposal
@@ -273,11 +257,11 @@ class Proposer:
         tried: dict[str, FrozenTrial] = {}
         counted = [trial for trial in trials if trial.number not in self.hidden]
         for trial in sorted(counted, key=lambda trial: (trial.state != TrialState.COMPLETE, trial.number)):
-            params: dict[str, Any] | None = trial.params
+            params = trial.params
             if not trial.state.is_finished():  # what was enqueued is known before it is drawn
-                params = self.finite.whole({**trial.system_attrs.get("fixed_params", {}), **trial.params}) or params
+                params = self._configuration(trial) or params
             if params or self.finite.whole({}) is not None:
-                tried.setdefault(self.space.key(params or {}), trial)
+                tried.setdefault(self.space.key(params), trial)
         return tried
 
     def _check_exhausted(self, tried: Mapping[str, FrozenTrial]) -> None:
@@ -313,8 +297,7 @@ class Proposer:
 
     def _untried(self, trials: Sequence[FrozenTrial], tried: Mapping[str, FrozenTrial]) -> Proposal | None:
         """Propose any configuration that was not tried, when the sampler finds none; None if too many to list."""
-        size = self.finite.size() or 0
-        everything = self.finite.configurations(size if self.samplers.walks_grid else FEW)
+        everything = self.finite.configurations((self.finite.size() or 0) if self.samplers.walks_grid else FEW)
         if everything is None:
             return None
         left = [params for params in everything if self.space.key(params) not in tried]

@@ -21,10 +21,10 @@ SAID = "Interrupted; nothing is lost. The same line goes on."
 
 @dataclass
 class Stop:
-    """A request to stop, by a person or the machine: whether there is one, and the number of its signal."""
+    """A request to stop, by a person or the machine."""
 
     requested: bool = False
-    signal: int | None = None
+    signal: int | None = None  # its number
 
 
 @contextmanager
@@ -33,14 +33,18 @@ def ending(stop: Stop) -> Iterator[None]:
 
     Raises:
         SystemExit: 128 + signal.
+
+    Example:
+        >>> with ending(Stop()):
+        ...     pass
     """
     interruption = Interruption(SAID)
 
-    def asked(number: int, frame: FrameType | None) -> None:
+    def interrupt(number: int, frame: FrameType | None) -> None:
         stop.requested, stop.signal = True, number
         interruption(number, frame)
 
-    with _handled(asked):
+    with _handled(interrupt):
         try:
             yield
         except SystemExit:
@@ -56,7 +60,7 @@ def interruptible(executor: "Executor", stop: Stop) -> Iterator[None]:
     """Stop the jobs at a checkpoint at the first signal, which sets `stop`, and end them at the second."""
     interruption = Interruption()
 
-    def asked(number: int, frame: FrameType | None) -> None:
+    def interrupt(number: int, frame: FrameType | None) -> None:
         stop.signal = number
         if stop.requested:
             executor.kill()
@@ -65,7 +69,7 @@ def interruptible(executor: "Executor", stop: Stop) -> Iterator[None]:
         stop.requested = True  # the scheduler says so: a word from here would fall into the table that is being drawn
         executor.stop()
 
-    with _handled(asked):
+    with _handled(interrupt):
         yield
 
 

@@ -1,4 +1,4 @@
-"""Build the jobs of a sweep's trials from Hydra's configuration: overrides, folder, and the executor that runs them."""
+"""Build the jobs of a sweep's trials from Hydra's configuration: overrides, folders, and the executor."""
 
 import functools
 import inspect
@@ -19,10 +19,11 @@ from optuna.trial import FrozenTrial
 
 from steady import grammar, links
 from steady.exceptions import ConfigError, StudyError
-from steady.options import SweepOptions, TrialTimeout
+from steady.options import SweepOptions
 from steady.propose.covering import Examples
 from steady.propose.space import Space
-from steady.run.executor import Job, ProcessExecutor, packed
+from steady.run.executor import Executor, Job, ProcessExecutor, packed
+from steady.run.main_module import Script
 from steady.study import meta
 from steady.study.failures import Kind, shortened
 from steady.study.trial_folders import Folders, is_used, used
@@ -47,16 +48,16 @@ class JobFactory:
 
     @property
     def has_trial_node(self) -> bool:
-        """Whether the task can be told which trial it is; one that cannot is neither pruned nor resumed."""
+        """Whether the configuration has the node `trial`; without it a task is neither pruned nor resumed."""
         node = OmegaConf.select(self.config, "trial")
         return isinstance(node, DictConfig) and "storage" in node
 
     def overrides(self, study: optuna.Study, trial: FrozenTrial) -> tuple[str, ...]:
-        """Overrides of a trial of the search: its parameters, and which trial it is."""
+        """List the overrides of a trial of the search: its parameters, and which trial it is."""
         return (*self.space.overrides(trial.params), *self.identity(study, trial))
 
     def identity(self, study: optuna.Study, trial: FrozenTrial) -> tuple[str, ...]:
-        """Overrides that tell a job which trial it is."""
+        """List the overrides that tell a job which trial it is."""
         if not self.has_trial_node:
             return ()
         return (
@@ -67,16 +68,14 @@ class JobFactory:
         )
 
     def folders(self, study: optuna.Study) -> Folders:
-        """Folders of the trials of the search."""
+        """Get the folders of the trials of the search."""
         compose = None if self._by_number else lambda trial: self._subdir(study, trial)
         return Folders(Path(meta.get(study, meta.SWEEP_DIR)), compose=compose)
 
     def used_folders(self, params: Mapping[str, Any]) -> list[Path]:
         """List the folders with something in them where trials of a study that is begun now would work.
 
-        Args:
-            params: of the trial that is first, for templates that name its parameters. Of such only its folder is
-                looked at; `Folders.choose` keeps the others apart.
+        Where the template names more than a trial's number, only that of the first trial, which has these parameters.
         """
         base = Path(self.config.hydra.sweep.dir)
         if self._by_number:
@@ -88,7 +87,7 @@ class JobFactory:
         return [folder] if Path(os.path.abspath(folder)) != Path(os.path.abspath(base)) and is_used(folder) else []
 
     def folder_override(self, folders: Folders, trial: FrozenTrial) -> tuple[str, ...]:
-        """Override that tells a job its folder; none if that could not be composed, which the job will meet."""
+        """List the override that names a job's folder; none if it could not be composed, which the job will report."""
         if folders.compose is not None and not meta.has(trial, meta.FOLDER):
             return ()
         return (f"hydra.sweep.subdir={grammar.quoted(folders.name(trial))}",)
@@ -106,8 +105,7 @@ class JobFactory:
             ConfigError: the task cannot be sent to a process, or `hydra.sweep.subdir` names what no job has.
         """
         packed(self.hydra_context, self.task, self.config, self._through_launcher)
-        # What an extender draws is not known here.
-        if self._by_number or self.space.extender:
+        if self._by_number or self.space.extender:  # what an extender draws is not known here
             return
         refusal = None
         for params in examples:
@@ -126,7 +124,7 @@ class JobFactory:
             )
 
     def _subdir(self, study: optuna.Study, trial: FrozenTrial) -> str | None:
-        """A trial's folder in the sweep's, as its job would compose it."""
+        """Compose a trial's folder in the sweep's, as its job does."""
         try:
             return self._composed_subdir(trial.params, self.identity(study, trial), trial.number)
         except Exception as error:
@@ -158,28 +156,28 @@ class JobFactory:
     def _through_launcher(self) -> bool:
         return bool(self.config.hydra.launcher._target_ != BASIC_LAUNCHER)
 
-    def executor(self) -> ProcessExecutor:
-        """Make the executor: runs jobs in slots, through the user's launcher if it is not Hydra's basic one."""
-        executor = self._executor(self.task, self.options.slots, self.options.trial_timeout, self._through_launcher)
-        if executor.script.bare:
+    def executor(self) -> Executor:
+        """Make the executor of the trials; it goes through the user's launcher if that is not Hydra's basic one."""
+        if bare := Script.started().bare:
             log.info(
                 "The call in %s is not guarded (`if __name__ == '__main__':`), so trials do not run the script again: "
                 "what its first lines set in other modules, such as torch.set_default_dtype, is to be set in the task.",
-                executor.script.bare,
+                bare,
             )
-        return executor
+        return self._executor(
+            self.task, self.options.slots, bounds=self.options.trial_timeout, through_launcher=self._through_launcher
+        )
 
     def preflight(self, thorough: bool = True) -> dict[str, Any]:
-        """Run the preflight as a job of its own, and return its facts; `thorough`: with examples, if it takes them.
+        """Run the preflight as a job of its own, and return its facts; if `thorough`, with examples if it takes them.
 
         Raises:
             StudyError: it failed, so every trial would.
         """
-        # Looked up without Hydra's whitelist: it is the user's own configuration, like the task itself.
-        bounds = self.options.trial_timeout.for_preparation()
         record = self.options.record
         place = (f"hydra.sweep.dir={grammar.quoted(str(record))}", "hydra.sweep.subdir=preflight")
         name = str(self.options.preflight)
+        # Looked up without Hydra's whitelist: it is the user's own configuration, like the task itself.
         task = hydra.utils.get_method(name)
         examples = thorough and "examples" in inspect.signature(task).parameters
         tries = ", which tries each option of the space once: seconds to minutes" if examples else ""
@@ -189,23 +187,20 @@ class JobFactory:
             task = functools.partial(task, examples=Examples(self.space, self.config, loader, place))
         links.refuse([record / "preflight"], record, "study", StudyError)
         links.refuse_within(record / "preflight", "preflight", StudyError)
-        executor = self._executor(task, 1, bounds)
+        executor = self._executor(task, 1, bounds=self.options.trial_timeout.for_preparation())
         try:
             executor.submit(Job(0, (*self.space.overrides({}), *place), record / "preflight"))
-            ended: list[Any] = []
-            while not ended:
-                ended = executor.wait(60.0)
+            while not (ended := executor.wait(60.0)):
+                pass
         finally:
             executor.close()
         [(_, outcome)] = ended
         if outcome.kind != Kind.COMPLETE:
-            raise StudyError(f"{self.options.preflight} failed, so nothing was started. {shortened(outcome.message)}")
+            raise StudyError(f"{name} failed, so nothing was started. {shortened(outcome.message)}")
         return dict(outcome.value)
 
-    def _executor(
-        self, task: TaskFunction, slots: int, bounds: TrialTimeout, through_launcher: bool = False
-    ) -> ProcessExecutor:
+    def _executor(self, task: TaskFunction, slots: int, **more: Any) -> Executor:
+        given = self.options
         return ProcessExecutor(
-            self.hydra_context, task, self.config, slots, self.options.preload, self.options.gpus,
-            self.options.gpus_per_slot, through_launcher, bounds,
-        )  # fmt: skip
+            self.hydra_context, task, self.config, slots, given.preload, given.gpus, given.gpus_per_slot, **more
+        )

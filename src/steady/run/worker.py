@@ -22,7 +22,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import cloudpickle
 from hydra.core.plugins import Plugins
@@ -36,10 +36,13 @@ from steady.run.main_module import Script, silence
 from steady.study.failures import Kind, Outcome, classify
 
 OUTPUT = "output.log"
+HEAD = struct.Struct("!Q")  # the size of what follows, in bytes
+CHUNK = 1 << 16
+LARGEST = 1 << 24  # bytes of a message: objective values, or what a preflight finds
 
 T = TypeVar("T")
-Begin = Callable[[], Outcome]
-Prepare = Callable[[int, list[str]], Begin]
+Run = Callable[[], JobReturn]
+Prepare = Callable[[int, list[str]], Run]
 
 
 def serve(pipe: Connection, variables: dict[str, str], script: Script, static: bytes) -> None:
@@ -48,51 +51,55 @@ def serve(pipe: Connection, variables: dict[str, str], script: Script, static: b
     Args:
         pipe: to the controller. It sends one job (`executor.Job`) and, when there is a slot for it, the environment
             variables of that slot. Its end closed means that the controller is gone, or wants this process no more.
-        variables: of the environment of the controller.
+        variables: environment of the controller.
         script: that the controller was started with.
-        static: cloudpickle of what all jobs share, see `ProcessExecutor`.
+        static: what all jobs share, see `executor.packed`.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is for the controller to decide on
     faulthandler.register(reaper.DUMP)
     reaper.fork(pipe)
     own = os.getpid()
     # As much as can be before there is a job, and before it has a slot. What goes wrong is told as the job's end.
-    prepare = _kept(lambda: _preparation(variables, script, static))
+    prepare = _deferred(lambda: _load(variables, script, static))
     try:
         job = pipe.recv()
-        begin = _kept(lambda: _begin(Path(job.folder), lambda: prepare()(job.number, list(job.overrides))))
+        run = _deferred(lambda: _prepare_job(Path(job.folder), lambda: prepare()(job.number, list(job.overrides))))
         environment: dict[str, str] = pipe.recv()
     except EOFError:
         return
-    _share(environment)
+    _limit_to_slot(environment)
     try:
-        outcome = begin()()
+        outcome = Outcome(Kind.COMPLETE, value=run()().return_value)
     except BaseException as error:
         outcome = classify(error)
     if os.getpid() == own:  # not a process that the task forked, and that came out of it too
         send(pipe, outcome)
 
 
-def _kept(step: Callable[[], T]) -> Callable[[], T]:
-    """Do a step now; what comes back returns its result, or raises its error, when called."""
+def _deferred(step: Callable[[], T]) -> Callable[[], T]:
+    """Run a step now, and return a function that returns its result, or raises its error."""
+    failure: BaseException
     try:
-        done = step()
+        result = step()
     except BaseException as error:
-        return functools.partial(_raise, error)
-    return lambda: done
+        failure = error
+    else:
+        return lambda: result
+
+    def fail() -> T:
+        raise failure
+
+    return fail
 
 
-def _raise(error: BaseException) -> NoReturn:
-    raise error
+def _prepare_job(folder: Path, prepare: Callable[[], Run]) -> Run:
+    """Prepare a job, with its output in its folder."""
+    _redirect_output(folder / OUTPUT)
+    return prepare()
 
 
-def _begin(folder: Path, prepared: Callable[[], Begin]) -> Begin:
-    _redirect(folder / OUTPUT)
-    return prepared()
-
-
-def _preparation(variables: dict[str, str], script: Script, static: bytes) -> Prepare:
-    """Restore what all jobs share; returns a function of number and overrides that prepares a job."""
+def _load(variables: dict[str, str], script: Script, static: bytes) -> Prepare:
+    """Load what all jobs share; returns a function that prepares the job of a number and overrides."""
     os.environ.clear()  # the warm parent has some of its own
     os.environ.update(variables)
     with silence():
@@ -107,57 +114,45 @@ def _preparation(variables: dict[str, str], script: Script, static: bytes) -> Pr
             hydra_context.config_loader.load_sweep_config(config, [])
     # What was imported stays. To look through it for garbage takes a quarter of a second, and copies shared memory.
     gc.freeze()
-    return functools.partial(_launched if through_launcher else _composed, hydra_context, task, config)
+    return functools.partial(_launch if through_launcher else _compose, hydra_context, task, config)
 
 
-def _composed(
-    hydra_context: HydraContext, task: TaskFunction, config: DictConfig, number: int, overrides: list[str]
-) -> Begin:
-    """Compose the job's configuration, to run it as Hydra's basic launcher does."""
-    composed = hydra_context.config_loader.load_sweep_config(config, overrides)
+def _compose(context: HydraContext, task: TaskFunction, config: DictConfig, number: int, overrides: list[str]) -> Run:
+    """Compose a job's configuration, to run it as Hydra's basic launcher does."""
+    composed = context.config_loader.load_sweep_config(config, overrides)
     with read_write(composed), open_dict(composed):
         composed.hydra.job.id = str(number)
         composed.hydra.job.num = number
 
-    def begin() -> Outcome:
+    def run() -> JobReturn:
         with read_write(composed), open_dict(composed):
             for name in composed.hydra.job.env_copy:  # copied before the slot was known
                 composed.hydra.job.env_set[name] = os.environ[name]
-        ended = run_job(
-            hydra_context=hydra_context,
+        return run_job(
+            hydra_context=context,
             task_function=task,
             config=composed,
             job_dir_key="hydra.sweep.dir",
             job_subdir_key="hydra.sweep.subdir",
         )
-        return _outcome(ended)
 
-    return begin
+    return run
 
 
-def _launched(
-    hydra_context: HydraContext, task: TaskFunction, config: DictConfig, number: int, overrides: list[str]
-) -> Begin:
-    """Send the job through the launcher that the user chose, alone."""
-    launcher = Plugins.instance().instantiate_launcher(hydra_context=hydra_context, task_function=task, config=config)
+def _launch(context: HydraContext, task: TaskFunction, config: DictConfig, number: int, overrides: list[str]) -> Run:
+    """Make the launcher that the user chose, to send one job through it."""
+    launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=config)
 
-    def begin() -> Outcome:
+    def run() -> JobReturn:
         logging = (config.hydra.hydra_logging, config.hydra.verbose)  # launchers say there where a job's own files are
-        configure_log(*logging, execution_whitelist=hydra_context.execution_whitelist)
+        configure_log(*logging, execution_whitelist=context.execution_whitelist)
         [ended] = launcher.launch([overrides], initial_job_idx=number)
-        return _outcome(ended)
+        return ended
 
-    return begin
-
-
-def _outcome(ended: JobReturn) -> Outcome:
-    try:
-        return Outcome(Kind.COMPLETE, value=ended.return_value)
-    except Exception as error:
-        return classify(error)
+    return run
 
 
-def _redirect(log: Path) -> None:
+def _redirect_output(log: Path) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -171,7 +166,7 @@ def _redirect(log: Path) -> None:
     faulthandler.register(reaper.DUMP, file=target)  # wherever the task sends its standard error
 
 
-def _share(environment: dict[str, str]) -> None:
+def _limit_to_slot(environment: dict[str, str]) -> None:
     """Keep to the slot's GPU and cores. Nothing has touched a GPU before, so the variable is still in time."""
     os.environ.update(environment)
     torch = sys.modules.get("torch")
@@ -179,27 +174,29 @@ def _share(environment: dict[str, str]) -> None:
         torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
 
 
-HEAD = struct.Struct("!Q")  # the size of what follows, in bytes
-CHUNK = 1 << 16
-LARGEST = 1 << 24  # bytes of a message: objective values, or what a preflight finds
-
-
 def send(pipe: Connection, outcome: Outcome) -> None:
     """Send an outcome. A value that cannot be sent is told as a failure.
 
     Raises:
         OSError: the controller is gone.
+
+    Example:
+        >>> from multiprocessing import Pipe
+        >>> ours, theirs = Pipe()
+        >>> send(theirs, Outcome(Kind.COMPLETE, value=0.5))
+        >>> Incoming(ours).take().value
+        0.5
     """
     try:
-        body = _packed(outcome)
+        body = _serialized(outcome)
     except BaseException as error:  # of what the task returned, whose methods are called
-        body = _packed(classify(error))
+        body = _serialized(classify(error))
     left = memoryview(HEAD.pack(len(body)) + body)
     while left:
         left = left[os.write(pipe.fileno(), left) :]
 
 
-def _packed(outcome: Outcome) -> bytes:
+def _serialized(outcome: Outcome) -> bytes:
     told = {**vars(outcome), "kind": outcome.kind.value}
     body = json.dumps(told, default=_plain).encode()
     if len(body) > LARGEST:
@@ -210,7 +207,7 @@ def _packed(outcome: Outcome) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """Convert to a float, a tensor for one, or else to words."""
+    """Convert to a float, a tensor for one, or else to its `repr`."""
     try:
         return float(value)
     except (TypeError, ValueError):
@@ -233,17 +230,17 @@ class Incoming:
             except OSError:  # it died before it had read its job
                 chunk = b""
             self._read += chunk
-            self.over = not chunk or self._whole()
-        return _unpacked(bytes(self._read[HEAD.size :])) if self._whole() else None
+            self.over = not chunk or self._is_whole()
+        return _deserialized(bytes(self._read[HEAD.size :])) if self._is_whole() else None
 
-    def _whole(self) -> bool:
+    def _is_whole(self) -> bool:
         if len(self._read) < HEAD.size:
             return False
         size: int = HEAD.unpack_from(self._read)[0]
         return size > LARGEST or len(self._read) - HEAD.size >= size
 
 
-def _unpacked(body: bytes) -> Outcome:
+def _deserialized(body: bytes) -> Outcome:
     try:
         told = json.loads(body)
         return Outcome(Kind(told["kind"]), told["value"], str(told["message"]), str(told["traceback"]))

@@ -305,8 +305,8 @@ def test_one_job_can_be_dropped(make: Make) -> None:
     executor = make(lambda cfg: signal.pause(), slots=2)
     for number in (0, 1):
         executor.submit(job(number))
-    executor.drop(1)
-    executor.drop(7)
+    executor.cancel(1)
+    executor.cancel(7)
     [(dropped, outcome)] = executor.wait(60.0)
     assert (dropped.number, outcome.kind) == (1, Kind.LOST)
     assert list(executor.running()) == [0]
@@ -328,7 +328,7 @@ def test_what_has_a_session_of_its_own_ends_with_a_job_that_is_killed(make: Make
     child = psutil.Process(int(Path("child").read_text()))
     reaper = psutil.Process(executor.busy[0].process.pid)
     wait_for(lambda: child in reaper.children(recursive=parent == "the job"))
-    executor.drop(0)
+    executor.cancel(0)
     assert end(executor).kind == Kind.LOST
     wait_for(lambda: gone(child.pid))
 
@@ -367,9 +367,9 @@ def test_a_job_that_hangs_is_ended_with_all_it_started_and_its_stacks_are_told(
     hung = executor.busy[0]
     hung.watchdog = Hangs()  # type: ignore[assignment]
     log = Path("out/0/output.log")
-    while not (hung._asked and "in hangs" in log.read_text()) or (how == "in Python" and not Path("asked").exists()):
+    while not (hung.leaving and "in hangs" in log.read_text()) or (how == "in Python" and not Path("asked").exists()):
         assert not executor.wait(0.01)
-    hung._next = 0.0  # the grace is over
+    hung.deadline = 0.0  # the grace is over
     outcome = end(executor)
     assert outcome.kind == Kind.TIMED_OUT
     assert outcome.message.startswith("It hangs, in test_executor.py, line ")
