@@ -1,8 +1,7 @@
-"""Checks of what a person gives for a sweep, against its space and its configuration, before anything is written.
+"""Checks of a sweep's options against its space and its configuration, before anything is written.
 
-`steady.sweep` calls them first, for a dry run as well. All problems are told at once. `JobComposer` finds out whether
-Hydra can compose the jobs of a space (options that there are, keys that the configuration has): what is misspelled in
-a space would else fail in every trial that draws it, and the study would keep it for good.
+All problems are told at once. `JobComposer` finds out whether Hydra can compose the jobs of a space: a misspelled
+option or key would else fail in every trial that draws it, and the study would keep it for good.
 """
 
 import copy
@@ -11,9 +10,9 @@ import importlib.util
 import itertools
 import logging
 import pkgutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import optuna
@@ -34,9 +33,13 @@ from steady.schema import registered
 
 log = logging.getLogger(__name__)
 
+TRIES = 64  # further configurations in which a parameter may be composed before it is refused
+FEW = 1000  # values that are listed
+REFUSALS = (HydraException, OmegaConfBaseException, ValueError, TypeError, AssertionError)
+
 
 def recorded(study: optuna.Study) -> dict[str, BaseDistribution]:
-    """Collect the parameters that a study keeps already, each with its newest distribution.
+    """Collect the parameters that a study has recorded, each with its newest distribution.
 
     Example:
         >>> recorded(optuna.create_study())
@@ -49,11 +52,22 @@ def recorded(study: optuna.Study) -> dict[str, BaseDistribution]:
 
 
 def checked(options: SweepOptions, space: Space, config: DictConfig, loader: ConfigLoader) -> SweepOptions:
-    """Check options of a sweep, and spell their `enqueue` as the study keeps configurations.
+    """Check the options of a sweep; returns them with `enqueue` as the study records configurations.
 
     Raises:
-        ConfigError: with every configuration that is none of the space, every option that its group has not, every
-            parameter that no job can be composed with, and every function or class that is named and cannot be had.
+        ConfigError: with every configuration that is not in the space, every option that its group has not, every
+            parameter that no job can be composed with, and every function or class that cannot be found.
+
+    Example:
+        >>> from hydra import compose, initialize
+        >>> from hydra.core.global_hydra import GlobalHydra
+        >>> from steady.options import read
+        >>> with initialize(config_path=None):
+        ...     config = compose(overrides=["hydra/sweeper=steady", "+x=0"], return_hydra_config=True)
+        ...     options = read(config.hydra.sweeper, "app", "out")
+        ...     checked(options, Space.parse({"y": "1, 2"}, []), config, GlobalHydra.instance().config_loader())
+        Traceback (most recent call last):
+        steady.exceptions.ConfigError: y is searched, and no job can be composed with it: Could not override 'y'. ...
     """
     composing = JobComposer(space, config, loader)
     named, problems, remarks = enqueue.read_all(options.enqueue, space, config, composing.variants)
@@ -70,32 +84,49 @@ def checked(options: SweepOptions, space: Space, config: DictConfig, loader: Con
 
 
 def _unavailable(options: SweepOptions, config: DictConfig) -> list[str]:
-    """List what the sweep would need later and could not have: named functions, a pruner, a seed to go on from."""
-    said = []
-    preflight = () if options.preflight is None else (options.preflight,)
-    for key, paths in (("preflight", preflight), ("on_end", options.on_end)):
-        for path in paths:
-            try:
-                if not callable(pkgutil.resolve_name(path)):
-                    raise TypeError("it cannot be called")
-            except Exception as error:  # whatever the import of the user's module raises
-                said.append(
-                    f"hydra.sweeper.{key} must be the dotted path of a function; got {path!r}: {_one_line(error)}"
-                )
-    said += _not_found(options.preload)
+    """List what the sweep would lack later: functions, modules, a pruner, a seed."""
+    functions = [("preflight", options.preflight)] if options.preflight is not None else []
+    functions += [("on_end", path) for path in options.on_end]
+    said = [
+        _refusal_of(f"{key} must be the dotted path of a function", path, _find_function) for key, path in functions
+    ]
+    modules = "preload must name modules that can be imported"  # the warm parent would pass over others in silence
+    said += [_refusal_of(modules, name, _find_module) for name in options.preload]
     if options.pruning is not None:
         try:
             pruning.check_pruner(asdict(options.pruning))
         except ConfigError as error:
             said.append(f"hydra.sweeper.pruner: {error}")
-        except Exception as error:  # whatever a class of the user's raises
+        except Exception as error:  # whatever a pruner raises at wrong arguments
             said.append(f"hydra.sweeper.pruner cannot be made, or cannot prune with its arguments: {_one_line(error)}")
     if options.confirm is not None:
         try:
             first_seed(config)
         except ConfigError as error:
             said.append(str(error))
-    return said
+    return list(filter(None, said))
+
+
+def _refusal_of(expected: str, name: str, find: Callable[[str], None]) -> str:
+    try:
+        find(name)
+    except Exception as error:  # whatever the import of the user's module raises
+        return f"hydra.sweeper.{expected}; got {name!r}: {_one_line(error)}"
+    return ""
+
+
+def _find_function(path: str) -> None:
+    if not callable(pkgutil.resolve_name(path)):
+        raise TypeError("it cannot be called")
+
+
+def _find_module(name: str) -> None:
+    if name != "__main__" and importlib.util.find_spec(name) is None:
+        raise ModuleNotFoundError(f"No module named {name!r}")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join((str(error) or repr(error)).split())
 
 
 def first_seed(config: DictConfig) -> int:
@@ -117,40 +148,13 @@ def first_seed(config: DictConfig) -> int:
     return seed
 
 
-def _not_found(modules: Sequence[str]) -> list[str]:
-    """List modules of `preload` that there are none of: the warm parent would pass over them in silence."""
-    said = []
-    for name in modules:
-        try:
-            if name != "__main__" and importlib.util.find_spec(name) is None:
-                raise ModuleNotFoundError(f"No module named {name!r}")
-        except Exception as error:  # also of the package that it is part of, which is imported
-            said.append(
-                f"hydra.sweeper.preload must name modules that can be imported; got {name!r}: {_one_line(error)}"
-            )
-    return said
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join((str(error) or repr(error)).split())
-
-
-TRIES = 64  # further configurations in which a parameter may be composed before it is refused
-FEW = 1000  # values that are listed
-REFUSALS = (HydraException, OmegaConfBaseException, ValueError, TypeError, AssertionError)
-
-
+@dataclass(frozen=True)
 class JobComposer:
-    """Composes jobs as they will be, to find what no job could be composed with.
+    """Composes jobs as they will be, to find what no job could be composed with."""
 
-    Args:
-        space: what is searched, and fixed.
-        config: of the multirun.
-        loader: of Hydra.
-    """
-
-    def __init__(self, space: Space, config: DictConfig, loader: ConfigLoader) -> None:
-        self.space, self.config, self.loader = space, config, loader
+    space: Space
+    config: DictConfig  # of the multirun
+    loader: ConfigLoader
 
     @property
     def possible(self) -> bool:
@@ -159,21 +163,17 @@ class JobComposer:
 
     def problems(self) -> list[str]:
         """List what no job could be composed with, one line each."""
-        return self.unknown_options() or self.refused_values() or self.impossible_keys() or self.faults()
+        if said := self._unknown_options() or self._refused_values() or self._impossible_keys():
+            return said
+        params = next(self.examples(), None)
+        return [] if params is None else registered().faults(self.composed(params))
 
     def composed(self, params: Mapping[str, Any], *overrides: str) -> DictConfig:
-        """Compose the configuration of a job with these parameters, behind further overrides.
-
-        Raises:
-            Exception: one of `REFUSALS`.
-        """
+        """Compose the configuration of a job with these parameters, behind further overrides; or raise `REFUSALS`."""
         return self.loader.load_sweep_config(self.config, [*overrides, *self.space.overrides(params)])
 
     def variants(self, params: Mapping[str, Any]) -> list[DictConfig]:
-        """Compose the jobs with these parameters: one for each option of a group that is not among them.
-
-        Those that cannot be composed are left out.
-        """
+        """Compose the jobs with these parameters that can be composed: one for each option of each other group."""
         drawn = [params]
         for name in self.space.parameters:
             if name not in params and self._is_group(name):
@@ -185,15 +185,13 @@ class JobComposer:
         return found
 
     def examples(self) -> Iterator[dict[str, Any]]:
-        """Yield parameters of a few jobs that are not alike, and can be composed."""
+        """Yield the parameters of a few different jobs that can be composed."""
         several = (params for name in self.space.parameters for params in self._examples(name))
         for params in itertools.islice(itertools.chain(several, [{}]), TRIES):
             if self._refusal(params) is None:
                 yield params
 
-    # --- options of groups
-
-    def unknown_options(self) -> list[str]:
+    def _unknown_options(self) -> list[str]:
         """List options, searched or fixed, of groups that do not have them."""
         said = []
         for key, values in self._chosen().items():
@@ -234,13 +232,8 @@ class JobComposer:
             return self._refusal({}) is not None
         return self._refusal({}, f"{prefix}{key}={grammar.quoted(option)}") is not None
 
-    # --- values
-
-    def refused_values(self) -> list[str]:
-        """List values of the space, or its bounds, that the configuration has no use for, see `steady.schema`.
-
-        Each parameter is looked at in the first configuration that has it.
-        """
+    def _refused_values(self) -> list[str]:
+        """List values or bounds that the app's schema refuses, in the first configuration that has the parameter."""
         said = []
         waiting = [name for name in self.space.parameters if not self._is_group(name)]
         for config in self._by_group():
@@ -261,34 +254,27 @@ class JobComposer:
             with suppress(*REFUSALS):
                 yield self.composed({name: params[name] for name in groups if name in params})
 
-    # --- keys
-
-    def impossible_keys(self) -> list[str]:
+    def _impossible_keys(self) -> list[str]:
         """List parameters that no configuration can be composed with."""
         if not self.space.parameters and (told := self._refusal({})):
             return [f"No job can be composed: {told}"]
         said: dict[str, str] = {}
-        waiting = dict.fromkeys(self.space.parameters)
-        while waiting:
-            name = next(iter(waiting))
-            del waiting[name]
+        possible: set[str] = set()
+        for name in self.space.parameters:
+            if name in possible:
+                continue
             refusals = []
             for params in self._examples(name):
                 if self._refusal(params) is None:
-                    waiting = {other: None for other in waiting if other not in params}
+                    possible |= params.keys()
                     break
                 refusals.append(params)
             else:
                 said |= self._culprits(name, refusals)
         return list(dict.fromkeys(said.values()))
 
-    def faults(self) -> list[str]:
-        """List what a job would be refused for that Hydra has composed, see `steady.schema`."""
-        params = next(self.examples(), None)
-        return [] if params is None else registered().faults(self.composed(params))
-
     def _culprits(self, name: str, refusals: list[dict[str, Any]]) -> dict[str, str]:
-        """Find what a parameter is refused for: itself, or else what every job has."""
+        """Find out whether a parameter itself is refused, or what every job has."""
         params = next((params for params in refusals if name in params), {})
         groups = {other: value for other, value in params.items() if other != name and self._is_group(other)}
         sound = {other: value for other, value in groups.items() if not self._refusal({other: value})}
@@ -323,7 +309,7 @@ class JobComposer:
                     yield self._example({**wanted, other: value})
 
     def _example(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
-        """Make a configuration with some values, and the first of all others."""
+        """Choose a configuration with some values, and the first of all others."""
         return self.space.completed(wanted, self._values)
 
     def _values(self, name: str) -> list[Any]:
@@ -342,9 +328,7 @@ class JobComposer:
             told = str(error).partition("\nConfig search path")[0].partition("\nSearch path")[0]
             if isinstance(error.__cause__, ValidationError):  # Hydra's own words only name the override
                 told = str(error.__cause__).partition("\n")[0]
-            elif not told and error.__cause__:
-                told = str(error.__cause__)
-            return " ".join(told.split())
+            return " ".join((told or str(error.__cause__ or "")).split())
         return None
 
 

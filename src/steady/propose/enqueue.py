@@ -1,7 +1,6 @@
-"""Reading of configurations that a person enqueues: are they of the space, and how does the study keep them.
+"""Parsing of enqueued configurations: whether they are in the space, and how the study records them.
 
-`enqueue` and `baseline` are checked before anything is written; what another tool of Optuna has put into the study
-(`study.enqueue_trial`) when its turn comes.
+`hydra.sweeper.enqueue` is checked before anything is written; what another tool enqueued, when its turn comes.
 """
 
 import difflib
@@ -21,14 +20,7 @@ Variants = Callable[[Mapping[str, Any]], Sequence[DictConfig]]
 
 @dataclass
 class Enqueued:
-    """An enqueued configuration, as read.
-
-    Attributes:
-        params: what a trial is to have, by the study's names and as the study keeps it.
-        problems: why it is none of the space, one line each.
-        absent: what of it is not there beside the rest, one line each.
-        remarks: what of it is of no use, since it is fixed otherwise.
-        excluded: on what of it the rest depends, though it is fixed otherwise; None: on nothing.
+    """An enqueued configuration, parsed; problems and remarks are one line each.
 
     Example:
         >>> space = Space.parse({"lr": "interval(0.1, 1)"}, [])
@@ -36,27 +28,22 @@ class Enqueued:
         ['lr must be a number from 0.1 to 1.0; got 2']
     """
 
-    params: dict[str, Any] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
-    absent: list[str] = field(default_factory=list)
-    remarks: list[str] = field(default_factory=list)
-    excluded: str | None = None
+    params: dict[str, Any] = field(default_factory=dict)  # by the study's names, as the study records them
+    problems: list[str] = field(default_factory=list)  # why it is not in the space
+    absent: list[str] = field(default_factory=list)  # parameters whose condition does not hold
+    remarks: list[str] = field(default_factory=list)  # values that are of no use, since another is fixed
+    excluded: str | None = None  # the value on which a parameter depends, though another is fixed
 
     @classmethod
     def read(cls, given: Any, space: Space, config: DictConfig | None, variants: Variants | None = None) -> "Enqueued":
-        """Read a configuration.
+        """Parse values by parameter, not necessarily of all.
 
-        Args:
-            given: values by parameter, not necessarily of all.
-            space: what is searched.
-            config: of the multirun.
-            variants: what jobs with some parameters may be composed to; without it, a key that is not searched is
-                taken to be in every job as it is in `config`.
+        `variants` returns what jobs with some parameters may be composed to; without it, a key that is not searched is
+        taken to be in every job as it is in `config`, that of the multirun.
         """
-        found = cls()
         if not isinstance(given, Mapping):
-            found.problems.append(f"a configuration is written {{parameter: value, …}}; got {given!r}")
-            return found
+            return cls(problems=[f"a configuration is written {{parameter: value, …}}; got {given!r}"])
+        found = cls()
         names = {grammar.bare(name): name for name in space.parameters}
         unsearched: dict[str, Any] = {}
         for key in dict.fromkeys(grammar.bare(str(key)) for key in given):
@@ -79,7 +66,7 @@ class Enqueued:
         return found
 
     def _conditions(self, space: Space, unsearched: Mapping[str, Any]) -> None:
-        """Note what is there only when something else has another value than here, or than is fixed."""
+        """Note parameters whose condition does not hold beside the other values, or what is fixed."""
         for name in space.parameters:
             if name in self.params and not space.applies(name, self.params):
                 self.absent.append(f"{grammar.bare(name)} is there only when {space.conditions[name]}")
@@ -90,7 +77,7 @@ class Enqueued:
                     )
 
     def _unsearched(self, key: str, value: Any, space: Space, configs: Sequence[DictConfig]) -> None:
-        """Note a key that is not searched: it can have no other value than its job is composed with."""
+        """Note a key that is not searched, unless its value is that with which its job is composed."""
         if key in space.fixed:
             stands: Any = grammar.plain(grammar.kept(grammar.parsed(space.fixed[key])))
             if stands != value:
@@ -114,10 +101,7 @@ class Enqueued:
 def read_all(
     given: Sequence[Any], space: Space, config: DictConfig | None, variants: Variants | None = None
 ) -> tuple[list[dict[str, Any]], list[str], list[str]]:
-    """Read the configurations of `hydra.sweeper.enqueue`.
-
-    Returns:
-        What to enqueue, but for what a fixed value excludes; problems and remarks, each with its place.
+    """Parse `hydra.sweeper.enqueue`: returns what is to be enqueued, problems and remarks.
 
     Example:
         >>> read_all([{"lr": 0.5}], Space.parse({"lr": "interval(0.1, 1)"}, []), None)
@@ -136,7 +120,7 @@ def read_all(
 
 
 def _standing(config: DictConfig, key: str) -> Any:
-    """Get the option of a group, or the value of a key; `MISSING` if there is none, or none that is known by now."""
+    """Get the option of a group, or the value of a key; `MISSING` if there is none, or it is not known yet."""
     groups = OmegaConf.select(config, "hydra.runtime.choices") or {}
     if key in groups or key.startswith("hydra"):
         return groups.get(key, MISSING)

@@ -1,9 +1,7 @@
-"""A storage that draws a trial of a snapshot of a study, and writes it to the study whole, in one write, or not at all.
+"""A storage in memory that draws a trial from a snapshot of a study, to be written to the study in one write.
 
 `study.ask()` creates a trial first and fills it parameter by parameter. A kill in between leaves half a trial, and a
-configuration that turns out to be known already has used up a number. So samplers are given `SnapshotStorage` instead,
-which reads from a snapshot of the study and keeps what is written. It also costs less: one write instead of one a
-parameter.
+configuration that turns out to be known already has used up a number; and each parameter costs a write.
 """
 
 import copy
@@ -19,8 +17,6 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from steady.exceptions import StudyError
 
-STUDY = 0  # there is only one on paper
-
 
 class SnapshotStorage(BaseStorage):
     """A snapshot of a study and one new trial, as a storage of Optuna's.
@@ -28,7 +24,7 @@ class SnapshotStorage(BaseStorage):
     Args:
         study: the real one; only read, until `commit`.
         trials: the snapshot, in the order of their numbers.
-        noted: what samplers of earlier snapshots noted at the study, to go on from: where they are in a sequence.
+        noted: system attributes of the study that samplers of earlier snapshots have set, as a place in a sequence.
         hidden: numbers of trials that samplers are not to learn from.
 
     Example:
@@ -62,14 +58,13 @@ class SnapshotStorage(BaseStorage):
 
     def trial(self, sampler: BaseSampler) -> Trial:
         """Get the new trial, to draw parameters for."""
-        paper = Study(self.study.study_name, self, sampler=sampler, pruner=self.study.pruner)
-        return Trial(paper, self.id)
+        return Trial(Study(self.study.study_name, self, sampler=sampler, pruner=self.study.pruner), self.id)
 
     def commit(self, **noted: Any) -> FrozenTrial:
-        """Write the trial to the real study, RUNNING and with everything drawn, and these user attributes.
+        """Write the trial to the real study, RUNNING, with what was drawn and these user attributes.
 
         Raises:
-            StudyError: it got another number than it was drawn for.
+            StudyError: another program added a trial meanwhile.
         """
         real, study_id = self.study._storage, self.study._study_id
         for key, value in self.changed_user.items():
@@ -89,7 +84,7 @@ class SnapshotStorage(BaseStorage):
     # --- what samplers read
 
     def get_study_id_from_name(self, study_name: str) -> int:  # noqa: D102
-        return STUDY
+        return 0
 
     def get_study_name_from_id(self, study_id: int) -> str:  # noqa: D102
         return self.study.study_name
@@ -152,8 +147,6 @@ class SnapshotStorage(BaseStorage):
     def _own(self, trial_id: int) -> None:
         if trial_id != self.id:
             self._refuse()
-
-    # --- what nobody may do in a snapshot
 
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
         raise RuntimeError("Only the trial that is drawn can be changed on paper.")
