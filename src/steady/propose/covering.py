@@ -31,13 +31,7 @@ Params = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class CoveringArray:
-    """Configurations of a space that together have each option at least once.
-
-    Example:
-        >>> array = CoveringArray(Space.parse({"kind": "choice(a, b, c)", "depth": "choice(1, 2)"}, []), {})
-        >>> array.problems(lambda params: ["no b"] if params["kind"] == "b" else [])
-        ['kind=b: no b']
-    """
+    """Configurations of a space that together have each option at least once."""
 
     space: Space
     now: Params  # values that are tried first: those of the configuration as it stands
@@ -51,10 +45,7 @@ class CoveringArray:
         return found
 
     def problems(self, attempt: Callable[[Params], list[str]]) -> list[str]:
-        """List what no configuration can run with, a line each, with the option that causes it.
-
-        `attempt` tries a configuration, and lists what is wrong with it.
-        """
+        """List what no configuration can run with, each with its option; `attempt` lists what is wrong with one."""
         sound: list[Params] = []
         failed: dict[str, None] = {}
         always: set[str] | None = None  # what every one failed of

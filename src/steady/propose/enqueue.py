@@ -20,13 +20,7 @@ Variants = Callable[[Mapping[str, Any]], Sequence[DictConfig]]
 
 @dataclass
 class Enqueued:
-    """An enqueued configuration, parsed; problems and remarks are one line each.
-
-    Example:
-        >>> space = Space.parse({"lr": "interval(0.1, 1)"}, [])
-        >>> Enqueued.read({"lr": 2.0}, space, None).problems
-        ['lr must be a number from 0.1 to 1.0; got 2']
-    """
+    """An enqueued configuration, parsed; problems and remarks are one line each."""
 
     params: dict[str, Any] = field(default_factory=dict)  # by the study's names, as the study records them
     problems: list[str] = field(default_factory=list)  # why it is not in the space

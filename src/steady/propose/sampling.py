@@ -41,23 +41,12 @@ FEW = 10_000  # configurations that can be listed for that
 
 
 class Samplers:
-    """Makes the sampler of each trial.
-
-    Args:
-        node: `_target_` and arguments of a sampler, as of `hydra/sweeper/sampler=tpe`; its `seed` is not read.
-        seed: of the sweep.
-        space: what is searched; a grid needs its values, TPE has to know of conditions.
-
-    Example:
-        >>> samplers = Samplers({"_target_": "optuna.samplers.RandomSampler"}, 0, Space.parse({"x": "choice(1)"}, []))
-        >>> type(samplers(number=3)).__name__
-        'RandomSampler'
-    """
+    """Makes the sampler of each trial, of `_target_` and arguments as `hydra/sweeper/sampler=tpe` has them."""
 
     def __init__(self, node: Mapping[str, Any], seed: int, space: Space) -> None:
         restrict_unpickling()
         self.target = str(node["_target_"])
-        self.seed, self.space = seed, space
+        self.seed, self.space = seed, space  # a grid needs the values of the space, TPE has to know of conditions
         self.arguments = {key: value for key, value in node.items() if key != "seed"}
         if space.conditions and self.target == TPE:
             self.arguments |= {"multivariate": True, "group": True}
@@ -68,11 +57,7 @@ class Samplers:
         return self.target == GRID
 
     def __call__(self, number: int, attempt: int = 0) -> BaseSampler:
-        """Make the sampler of a trial; an `attempt` above 0 is for another draw for the same trial.
-
-        Raises:
-            ConfigError: the sampler cannot be made of its arguments, or needs a package that is not installed.
-        """
+        """Make the sampler of a trial, or of another attempt to draw it; one that cannot be made is a ConfigError."""
         added: dict[str, Any] = {}
         if self.walks_grid:
             added["search_space"] = self.space.grid()
@@ -136,15 +121,10 @@ class Proposal:
 
 
 class Proposer:
-    """Proposes trials of a study.
+    """Proposes trials of a study; `config` of the multirun is for an extender.
 
-    Args:
-        study: whose trials.
-        space: what is searched.
-        samplers: by trial number.
-        duplicates: what becomes of a configuration that was tried before: `resample` draws another, `reuse` takes
-            the values of the finished trial, `allow` trains it again.
-        config: of the multirun, for an extender.
+    A configuration that was tried before is drawn anew (`resample`), told with the finished trial whose values can be
+    reused (`reuse`), or proposed again (`allow`).
 
     Example:
         >>> study, space = optuna.create_study(), Space.parse({"x": "choice(1)"}, [])
@@ -169,11 +149,10 @@ class Proposer:
         self.finite = replace(space, extender=None) if samplers.walks_grid else space
 
     def propose(self, trials: Sequence[FrozenTrial] | None = None) -> Proposal:
-        """Propose the next trial, after all `trials` there are, in the order of their numbers.
+        """Propose the next trial, after all `trials` in the order of their numbers.
 
         Raises:
             SpaceExhausted: there is no configuration that was not tried.
-            ConfigError: the sampler cannot be made.
         """
         return self._propose(self.study.get_trials(deepcopy=False) if trials is None else trials, {})
 
@@ -197,7 +176,6 @@ class Proposer:
 
         Raises:
             UnfitTrial: it was enqueued with what it cannot have.
-            ConfigError: the sampler cannot be made.
         """
         if trial.params and self.space.whole(trial.params) == trial.params:
             return  # it only goes on; to ask a sampler again would move on its sequence or generation
@@ -207,14 +185,14 @@ class Proposer:
         # GridSampler completes nothing.
         sampler = (self.samplers.random if self.samplers.walks_grid else self.samplers)(trial.number)
         study = optuna.load_study(study_name=self.study.study_name, storage=self.study._storage, sampler=sampler)
-        if not (given and self.space.extender):
-            self._draw(Trial(study, trial._trial_id))
-            return
-        try:  # what only the extender knows shows when it is drawn
+        try:
             self._draw(Trial(study, trial._trial_id))
         except ValueError as error:
-            raise UnfitTrial(str(error)) from error
-        self._check_drawn(self.study._storage.get_trial(trial._trial_id), given)
+            if given and self.space.extender:
+                raise UnfitTrial(str(error)) from error
+            raise
+        if given and self.space.extender:  # what only the extender knows shows when it is drawn
+            self._check_drawn(self.study._storage.get_trial(trial._trial_id), given)
 
     def _check_enqueued(self, trial: FrozenTrial, given: Any) -> None:
         """Check that a trial is enqueued with what it can have, and under the names that its space has."""

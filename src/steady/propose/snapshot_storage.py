@@ -19,13 +19,10 @@ from steady.exceptions import StudyError
 
 
 class SnapshotStorage(BaseStorage):
-    """A snapshot of a study and one new trial, as a storage of Optuna's.
+    """A snapshot of a study's trials, in the order of their numbers, and one new trial, as a storage of Optuna's.
 
-    Args:
-        study: the real one; only read, until `commit`.
-        trials: the snapshot, in the order of their numbers.
-        noted: system attributes of the study that samplers of earlier snapshots have set, as a place in a sequence.
-        hidden: numbers of trials that samplers are not to learn from.
+    `noted` are system attributes of the study that samplers of earlier snapshots have set, as a place in a sequence;
+    `hidden` are numbers of trials that samplers are not to learn from.
 
     Example:
         >>> import optuna

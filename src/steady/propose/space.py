@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, cast
 
 import hydra.utils
 from hydra.core.override_parser.types import Sweep
@@ -31,25 +31,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Condition:
-    """A condition: a parameter is there only when another has one of some values.
-
-    Example:
-        >>> Condition.parse("beta", "kind=[a,b]").holds({"kind": "b"}, {})
-        True
-    """
+    """A condition: a parameter is there only when another has one of some values."""
 
     other: str  # name of the other parameter
     values: tuple[str, ...]  # spelled as by `word`
 
     @classmethod
     def parse(cls, name: str, text: str, searched: Mapping[str, BaseDistribution] | None = None) -> "Condition":
-        """Parse the condition `other=value` or `other=[a,b]` of a parameter `name`.
-
-        The value is in Hydra's grammar; `searched` tells whether `[a]` is itself one of the other's choices.
-
-        Raises:
-            ConfigError: anything else.
-        """
+        """Parse the condition `other=value` or `other=[a,b]` of a parameter; `searched` tells if `[a]` is a choice."""
         other, equals, value = (part.strip() for part in str(text).partition("="))
         other = grammar.bare(other)
         whole, listed = _parsed(value) if value else ("", None)
@@ -97,25 +86,21 @@ def _sorted(
 ) -> dict[str, BaseDistribution]:
     """Sort the parameters as written, but each after what it depends on; refuse conditions in a circle."""
     result: dict[str, BaseDistribution] = {}
-    waiting = dict(searched)
-    while waiting:
-        ready = [n for n in waiting if n not in conditions or conditions[n].other not in waiting]
+    while waiting := [name for name in searched if name not in result]:
+        ready = [name for name in waiting if name not in conditions or conditions[name].other not in waiting]
         if not ready:
             raise ConfigError(f"conditions go in a circle: {', '.join(waiting)}.")
-        for name in ready:
-            result[name] = waiting.pop(name)
+        result |= {name: searched[name] for name in ready}
     return result
 
 
 @lru_cache
 def _parsed(text: str) -> tuple[str, tuple[str, ...] | None]:
     """Parse a value of Hydra's grammar as one word, and as several if it is a list; other text is a string."""
-    try:
+    value: Any = text
+    with suppress(ValueError):
         value = grammar.parsed(text)
-    except ValueError:
-        value = text
-    if isinstance(value, Sweep):  # no sweep is meant: `a,b` is one string
-        value = text
+    value = text if isinstance(value, Sweep) else value  # no sweep is meant: `a,b` is one string
     listed = tuple(word(grammar.kept(one)) for one in value) if isinstance(value, list) else None
     return word(grammar.kept(value)), listed
 
@@ -123,13 +108,9 @@ def _parsed(text: str) -> tuple[str, tuple[str, ...] | None]:
 def _can_be(distribution: BaseDistribution, value: str) -> bool:
     if isinstance(distribution, CategoricalDistribution):
         return value in map(word, distribution.choices)
-    assert isinstance(distribution, IntDistribution | FloatDistribution)
-    try:
-        number = float(value)
-    except ValueError:
-        return False
-    # What is drawn from an interval of floats equals no written number.
-    return is_finite(distribution) and distribution._contains(number) and word(number) == value
+    with suppress(ValueError):  # what is drawn from an interval of floats equals no written number
+        return is_finite(distribution) and distribution._contains(float(value)) and word(float(value)) == value
+    return False
 
 
 def _values_in_words(distribution: BaseDistribution) -> str:
@@ -210,10 +191,10 @@ class Space:
         return replace(self, parameters=parameters, conditions=conditions, meanings=meanings)
 
     def suggest(self, trial: Trial, config: DictConfig | None = None) -> dict[str, Any]:
-        """Draw each parameter whose condition holds; a trial keeps what it has drawn already.
+        """Draw each parameter whose condition holds, and those of the extender; returns those of the trial.
 
         Raises:
-            ValueError: the extender, which is given the configuration, draws a parameter that is fixed.
+            ValueError: the extender draws a parameter that is fixed.
         """
         kept: dict[str, Any] = {}  # as a storage gives it back: of choices that are equal (1, true) the first
         for name, distribution in self.parameters.items():
@@ -258,11 +239,7 @@ class Space:
         return {**fixed, **dict.fromkeys(self.fixed_overrides, "deleted")}
 
     def accepted(self, name: str, value: Any) -> Any:
-        """Convert a given value of a parameter to what the study records, see the function `accepted`.
-
-        Raises:
-            ValueError: the parameter can have no such value.
-        """
+        """Convert a given value of a parameter to what the study records, or raise ValueError; see `space.accepted`."""
         found = accepted(value, self._read(name))
         if name in self.meanings:
             return self.parameters[name].to_external_repr(self._read(name).to_internal_repr(found))
@@ -288,12 +265,7 @@ class Space:
         return found
 
     def completed(self, wanted: Mapping[str, Any], values: Callable[[str], Sequence[Any]]) -> dict[str, Any]:
-        """Complete values to a configuration by the first of the `values` of each other parameter.
-
-        Example:
-            >>> Space.parse({"lr": "choice(0.1, 1)", "n": "choice(1, 2)"}, []).completed({"n": 2}, lambda name: [0.1])
-            {'lr': 0.1, 'n': 2}
-        """
+        """Complete values to a configuration by the first of the `values` of each other parameter."""
         params: dict[str, Any] = {}
         for name in self.parameters:
             if self.applies(name, params):
@@ -332,12 +304,8 @@ class Space:
         found: list[dict[str, Any]] = [{}]
         for name, distribution in self.parameters.items():
             there = any(self.applies(name, params) for params in found)
-            values = values_of(distribution) if there else []
-            found = [
-                grown
-                for params in found
-                for grown in ([{**params, name: v} for v in values] if self.applies(name, params) else [params])
-            ]
+            added = [{name: value} for value in values_of(distribution)] if there else []
+            found = [params | one for params in found for one in (added if self.applies(name, params) else [{}])]
         return found
 
     def size(self) -> int | None:
@@ -373,11 +341,7 @@ class Space:
         )
 
     def grid(self) -> dict[str, Any]:
-        """List the values of each parameter, as Optuna's GridSampler wants them.
-
-        Raises:
-            ConfigError: a parameter is continuous.
-        """
+        """List the values of each parameter, for Optuna's GridSampler; a continuous one is a ConfigError."""
         if wrong := [name for name, d in self.parameters.items() if not is_finite(d)]:
             raise ConfigError(f"A grid needs choices or ranges with steps; {', '.join(wrong)} is continuous.")
         return {name: values_of(d) for name, d in self.parameters.items()}
@@ -419,12 +383,10 @@ def _extender(path: str | None) -> Callable[[DictConfig, Trial], None] | None:
         return None
     node = {"_target_": path, "_partial_": True}
     try:  # trusted as the task itself is: the user's own function. What Hydra blocks for all stays blocked.
-        extender: Callable[[DictConfig, Trial], None] = hydra.utils.instantiate(node, _execution_whitelist_=path)
+        return cast(Callable[[DictConfig, Trial], None], hydra.utils.instantiate(node, _execution_whitelist_=path))
     except HydraException as error:
-        raise ConfigError(
-            f"custom_search_space must be the dotted path of a function of (config, trial); got {path!r}: {error}"
-        ) from error
-    return extender
+        expected = "custom_search_space must be the dotted path of a function of (config, trial)"
+        raise ConfigError(f"{expected}; got {path!r}: {error}") from error
 
 
 def is_finite(distribution: BaseDistribution) -> bool:
@@ -444,15 +406,14 @@ def values_of(distribution: BaseDistribution) -> list[Any]:
         >>> values_of(FloatDistribution(0, 1, step=0.5)), values_of(CategoricalDistribution([1, True, 2]))
         ([0.0, 0.5, 1.0], [1, 2])
     """
-    if isinstance(distribution, FloatDistribution) and distribution.step is None:
-        assert distribution.single()
-        return [distribution.low]
     if isinstance(distribution, CategoricalDistribution):
         choices = enumerate(distribution.choices)
         return [value for index, value in choices if int(distribution.to_internal_repr(value)) == index]
     if isinstance(distribution, IntDistribution):
         return list(range(distribution.low, distribution.high + 1, distribution.step))
     assert isinstance(distribution, FloatDistribution)
+    if distribution.single():
+        return [distribution.low]
     low, high, step = (Decimal(str(part)) for part in (distribution.low, distribution.high, distribution.step))
     return [float(low + k * step) for k in range(round((high - low) / step))] + [distribution.high]
 

@@ -13,15 +13,10 @@ from steady.exceptions import ConfigError
 
 
 def instantiate(node: Mapping[str, Any], allowed: Sequence[str], remedy: str) -> Any:
-    """Instantiate a node, and those within it, if their `_target_` are among the allowed names.
-
-    Args:
-        node: `_target_` and arguments.
-        allowed: dotted names; `package.*` is everything in a package.
-        remedy: sentence for a user whose class is refused.
+    """Instantiate a node, and those within it; `remedy` is a sentence for a user whose class is refused.
 
     Raises:
-        ConfigError: a name is not allowed.
+        ConfigError: a `_target_` is not among the allowed names, of which `package.*` is everything in a package.
         InstantiationException: a class does not exist, or does not take its arguments.
 
     Example:

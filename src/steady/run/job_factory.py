@@ -94,12 +94,11 @@ class JobFactory:
 
     @property
     def _by_number(self) -> bool:
-        sweep = OmegaConf.to_container(self.config.hydra.sweep, resolve=False)
-        assert isinstance(sweep, dict)
+        sweep: Any = OmegaConf.to_container(self.config.hydra.sweep, resolve=False)
         return sweep["subdir"] in BY_NUMBER
 
     def check(self, examples: Iterable[Mapping[str, Any]]) -> None:
-        """Check that jobs can be started, and those of the examples have a folder, before the study is begun.
+        """Check that jobs can be started, and that those of the examples can have a folder.
 
         Raises:
             ConfigError: the task cannot be sent to a process, or `hydra.sweep.subdir` names what no job has.
@@ -174,9 +173,8 @@ class JobFactory:
         Raises:
             StudyError: it failed, so every trial would.
         """
-        record = self.options.record
+        record, name = self.options.record, str(self.options.preflight)
         place = (f"hydra.sweep.dir={grammar.quoted(str(record))}", "hydra.sweep.subdir=preflight")
-        name = str(self.options.preflight)
         # Looked up without Hydra's whitelist: it is the user's own configuration, like the task itself.
         task = hydra.utils.get_method(name)
         examples = thorough and "examples" in inspect.signature(task).parameters

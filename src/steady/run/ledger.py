@@ -23,7 +23,7 @@ from steady.propose.sampling import SpaceExhausted, UnfitTrial
 from steady.run.executor import Job
 from steady.run.interruption import Stop
 from steady.study import meta
-from steady.study.failures import KEPT, Kind, Outcome, shortened, signature, values_of
+from steady.study.failures import KEPT, Kind, Outcome, headline, shortened, signature, values_of
 from steady.study.leases import Leases
 from steady.study.storage import Trials
 from steady.study.trial_folders import Folders
@@ -165,11 +165,8 @@ class Ledger:
             self.leases.release(_lease(trial.number))
 
     def requeue_abandoned(self) -> None:
-        """Set back the trials whose controller is gone.
-
-        Under the lock of asking: between a trial's making and its claim no one may take it for abandoned.
-        """
-        with self.leases.lock("ask"):
+        """Set back the trials whose controller is gone."""
+        with self.leases.lock("ask"):  # between a trial's making and its claim no one may take it for abandoned
             for trial in self.trials.all(TrialState.RUNNING):
                 if self.leases.owned(_lease(trial.number)):
                     continue
@@ -179,10 +176,7 @@ class Ledger:
                     self.event(f"trial {trial.number} was left by a controller that is gone; it will go on")
 
     def finish(self, job: Job, outcome: Outcome, slot: int, begun: float) -> None:
-        """Tell the study how a trial's job ended; the trial is then finished, or waits to go on.
-
-        It ran in a `slot`, and `begun` is Unix time.
-        """
+        """Tell the study how a trial's job ended (`begun`: Unix time); it is then finished, or waits to go on."""
         if not self.owns(job.number):
             self._ignore(job)
             return
@@ -293,5 +287,5 @@ def _ended(trial: FrozenTrial, outcome: Outcome) -> str:
     if outcome.kind == Kind.COMPLETE:
         return f"trial {trial.number} finished: {', '.join(f'{value:.5g}' for value in trial.values or [])}"
     again = "; it will go on from its checkpoint" if trial.state == TrialState.WAITING else ""
-    said = outcome.message.strip().splitlines()
-    return f"trial {trial.number} {outcome.kind.value}{again}{f': {shortened(said[0])}' if said else ''}"
+    said = f": {headline(outcome.message)}" if outcome.message.strip() else ""
+    return f"trial {trial.number} {outcome.kind.value}{again}{said}"
