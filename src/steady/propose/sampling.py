@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from steady import grammar
 from steady.exceptions import ConfigError, SteadyError
 from steady.options import TPE
-from steady.propose.enqueue import Enqueued
+from steady.propose.checks import Enqueued
 from steady.propose.snapshot_storage import SnapshotStorage
 from steady.propose.space import Space, described
 from steady.propose.trusted import instantiate

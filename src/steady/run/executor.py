@@ -132,10 +132,11 @@ class Watchdog:
             return ""
         self.total += passed
         self.idle = 0.0 if self.signs != before else self.idle + passed
-        if self.bounds.progress is not None and self.idle >= self.bounds.progress:
-            return f"No sign of progress for {self.bounds.progress:g} s (hydra.sweeper.trial_timeout.progress)"
-        if self.bounds.total is not None and self.total >= self.bounds.total:
-            return f"Not done after {self.bounds.total:g} s (hydra.sweeper.trial_timeout.total)"
+        progress, total = self.bounds.progress, self.bounds.total
+        if progress is not None and self.idle >= progress:
+            return f"No sign of progress for {progress:g} s (hydra.sweeper.trial_timeout.progress)"
+        if total is not None and self.total >= total:
+            return f"Not done after {total:g} s (hydra.sweeper.trial_timeout.total)"
         return ""
 
     def _signs(self) -> dict[str, tuple[int, int]]:
@@ -258,10 +259,11 @@ class TrialProcess:
     def _lost(self, stopping: bool) -> Outcome:
         code = self.process.exitcode
         if code is not None and code < 0:
-            name = _signal_name(-code)
+            # Real-time signals between the first and the last have no name.
+            name = {one.value: one.name for one in signal.Signals}.get(-code, f"signal {-code}")
             if stopping and -code in (signal.SIGTERM, signal.SIGKILL, END):
                 return Outcome(Kind.INTERRUPTED, message=f"ended by {name}")
-            if -code == signal.SIGKILL and oom_kills() > self.oom_kills:
+            if -code == signal.SIGKILL and _oom_kills() > self.oom_kills:
                 return Outcome(Kind.OUT_OF_MEMORY, message="The kernel ended the process: the memory was used up.")
             return Outcome(Kind.LOST, message=f"The process was ended by {name}.")
         return Outcome(Kind.LOST, message=f"The process ended with exit code {code} and no result.")
@@ -289,20 +291,8 @@ class TrialProcess:
         return self.job.folder / OUTPUT
 
 
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # real-time signals between the first and the last have no name
-        return f"signal {number}"
-
-
-def oom_kills() -> int:
-    """Count the processes of this machine (or container) that the kernel ended for want of memory.
-
-    Example:
-        >>> oom_kills() >= 0
-        True
-    """
+def _oom_kills() -> int:
+    """Count the processes of this machine (or container) that the kernel ended for want of memory."""
     with suppress(OSError, ValueError):
         counts = dict(line.split() for line in MEMORY_EVENTS.read_text().splitlines())
         return int(counts.get("oom_kill", 0))
@@ -357,7 +347,7 @@ class ProcessExecutor:
             self._end([worker])
             worker = None
         worker = worker or self._assign(job)
-        worker.oom_kills = oom_kills()
+        worker.oom_kills = _oom_kills()
         if self.bounds.every is not None:
             worker.watchdog = Watchdog(self.bounds, job.folder, elsewhere=self.through_launcher)
         worker.send(environment(slot, self.slots, self.visible, self.gpus_per_slot))
@@ -465,10 +455,14 @@ class ProcessExecutor:
 
 
 def packed(hydra_context: HydraContext, task: TaskFunction, config: DictConfig, through_launcher: bool) -> bytes:
-    """Pickle what all jobs share, see `ProcessExecutor`, and what `__main__` defines, as far as that can be pickled.
+    """Pickle what all jobs share, and what `__main__` defines, as far as that can be pickled.
 
     Raises:
         ConfigError: the task cannot be sent.
+
+    Example:
+        >>> type(packed(None, print, None, through_launcher=False))
+        <class 'bytes'>
     """
     shared = (hydra_context, task, config, Singleton.get_state(), through_launcher)
     defined = main_module.definitions()
@@ -494,6 +488,10 @@ def warm_context(preload: Sequence[str]) -> Any:
     """Make a context of multiprocessing whose processes come from a fork server, where there is one.
 
     The server is started at once, imports Hydra's plugins and the modules of `preload`, and leaves this session.
+
+    Example:
+        >>> warm_context([]).get_start_method()
+        'forkserver'
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")

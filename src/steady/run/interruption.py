@@ -57,7 +57,16 @@ def ending(stop: Stop) -> Iterator[None]:
 
 @contextmanager
 def interruptible(executor: "Executor", stop: Stop) -> Iterator[None]:
-    """Stop the jobs at a checkpoint at the first signal, which sets `stop`, and end them at the second."""
+    """Stop the jobs at a checkpoint at the first signal, which sets `stop`, and end them at the second.
+
+    Example:
+        >>> from unittest.mock import Mock
+        >>> stop = Stop()
+        >>> with interruptible(Mock(), stop):
+        ...     signal.raise_signal(signal.SIGTERM)
+        >>> stop
+        Stop(requested=True, signal=15)
+    """
     interruption = Interruption()
 
     def interrupt(number: int, frame: FrameType | None) -> None:

@@ -81,7 +81,7 @@ class JobFactory:
         if self._by_number:
             return used(base, self.options.n_trials)
         try:
-            folder = base / self._composed_subdir(params, (), 0)
+            folder = base / self._composed_subdir(params)
         except Exception:  # the job will tell
             return []
         return [folder] if Path(os.path.abspath(folder)) != Path(os.path.abspath(base)) and is_used(folder) else []
@@ -109,7 +109,7 @@ class JobFactory:
         refusal = None
         for params in examples:
             try:
-                self._composed_subdir(params, (), 0)
+                self._composed_subdir(params)
             except (GrammarParseError, InterpolationKeyError) as error:
                 refusal = error
             except Exception:  # of this process, or of these parameters: the job will tell
@@ -123,14 +123,14 @@ class JobFactory:
             )
 
     def _subdir(self, study: optuna.Study, trial: FrozenTrial) -> str | None:
-        """Compose a trial's folder in the sweep's, as its job does."""
         try:
             return self._composed_subdir(trial.params, self.identity(study, trial), trial.number)
         except Exception as error:
             log.debug("The folder of trial %d cannot be composed: %s", trial.number, error)
             return None
 
-    def _composed_subdir(self, params: Mapping[str, Any], who: tuple[str, ...], number: int) -> str:
+    def _composed_subdir(self, params: Mapping[str, Any], who: tuple[str, ...] = (), number: int = 0) -> str:
+        """Compose a trial's folder in the sweep's, as its job does."""
         hydra_config = HydraConfig.instance()
         before = hydra_config.cfg
         try:

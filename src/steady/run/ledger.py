@@ -279,7 +279,6 @@ class Ledger:
 
 
 def _lease(number: int) -> str:
-    """The name under which a trial is claimed."""
     return f"trial/{number}"
 
 

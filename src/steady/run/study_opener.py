@@ -30,7 +30,15 @@ BEGUN = "begun"  # claimed by each controller whose sweep has the study's contra
 
 
 def study_on_paper(options: SweepOptions) -> optuna.Study:
-    """Load the sweep's study, or make an empty one in memory if it has none yet; nothing is written."""
+    """Load the sweep's study, or make an empty one in memory if it has none yet; nothing is written.
+
+    Example:
+        >>> from hydra_plugins.steady_sweeper.config import SteadySweeperConf
+        >>> from steady.options import read
+        >>> raw = {**vars(SteadySweeperConf()), "sampler": {"seed": 7}, "n_jobs": 2}
+        >>> study_on_paper(read(raw, "app", "nowhere")).trials
+        []
+    """
     if exists(options.storage):
         storage = open_storage(options.storage)
         if find_study(storage, options.study) is not None:
@@ -39,7 +47,15 @@ def study_on_paper(options: SweepOptions) -> optuna.Study:
 
 
 def seed(options: SweepOptions, study: optuna.Study | None) -> int:
-    """Choose the seed of the sampler: the one given, or else the study's, or else a random one."""
+    """Choose the seed of the sampler: the one given, or else the study's, or else a random one.
+
+    Example:
+        >>> from hydra_plugins.steady_sweeper.config import SteadySweeperConf
+        >>> from steady.options import read
+        >>> raw = {**vars(SteadySweeperConf()), "sampler": {"seed": 7}, "n_jobs": 2}
+        >>> seed(read(raw, "app", "nowhere"), None)
+        7
+    """
     given = options.sampler.get("seed")
     kept = None if study is None else meta.get(study, meta.SWEEP_SEED)
     chosen = kept if given is None else given

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import cloudpickle
 from hydra.core.plugins import Plugins
@@ -48,12 +48,9 @@ Prepare = Callable[[int, list[str]], Run]
 def serve(pipe: Connection, variables: dict[str, str], script: Script, static: bytes) -> None:
     """Wait for a job, run it, and send its outcome.
 
-    Args:
-        pipe: to the controller. It sends one job (`executor.Job`) and, when there is a slot for it, the environment
-            variables of that slot. Its end closed means that the controller is gone, or wants this process no more.
-        variables: environment of the controller.
-        script: that the controller was started with.
-        static: what all jobs share, see `executor.packed`.
+    The controller sends one `executor.Job` and, when there is a slot for it, the environment variables of that slot; it
+    closes its end of the pipe when it wants this process no more. `variables` are the controller's own environment,
+    `static` what all jobs share, see `executor.packed`.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is for the controller to decide on
     faulthandler.register(reaper.DUMP)
@@ -63,7 +60,7 @@ def serve(pipe: Connection, variables: dict[str, str], script: Script, static: b
     prepare = _deferred(lambda: _load(variables, script, static))
     try:
         job = pipe.recv()
-        run = _deferred(lambda: _prepare_job(Path(job.folder), lambda: prepare()(job.number, list(job.overrides))))
+        run = _deferred(lambda: _prepare_job(job, prepare))
         environment: dict[str, str] = pipe.recv()
     except EOFError:
         return
@@ -78,24 +75,20 @@ def serve(pipe: Connection, variables: dict[str, str], script: Script, static: b
 
 def _deferred(step: Callable[[], T]) -> Callable[[], T]:
     """Run a step now, and return a function that returns its result, or raises its error."""
-    failure: BaseException
     try:
         result = step()
     except BaseException as error:
-        failure = error
-    else:
-        return lambda: result
-
-    def fail() -> T:
-        raise failure
-
-    return fail
+        return functools.partial(_raise, error)
+    return lambda: result
 
 
-def _prepare_job(folder: Path, prepare: Callable[[], Run]) -> Run:
-    """Prepare a job, with its output in its folder."""
-    _redirect_output(folder / OUTPUT)
-    return prepare()
+def _raise(error: BaseException) -> NoReturn:
+    raise error
+
+
+def _prepare_job(job: Any, prepare: Callable[[], Prepare]) -> Run:
+    _redirect_output(job.folder / OUTPUT)
+    return prepare()(job.number, list(job.overrides))
 
 
 def _load(variables: dict[str, str], script: Script, static: bytes) -> Prepare:
