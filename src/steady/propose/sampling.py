@@ -12,6 +12,7 @@ import logging
 import random
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -108,18 +109,6 @@ class UnfitTrial(SteadyError):
 
 
 @dataclass
-class Proposal:
-    """A drawn trial that is not yet in the study."""
-
-    draft: SnapshotStorage
-    params: dict[str, Any]
-    duplicate_of: int | None = None  # number of a finished trial with the same parameters, whose values can be reused
-
-    def commit(self, **noted: Any) -> FrozenTrial:
-        """Write the trial to the study, RUNNING, with these user attributes."""
-        return self.draft.commit(**noted)
-
-
 class Proposer:
     """Proposes trials of a study; `config` of the multirun is for an extender.
 
@@ -133,22 +122,20 @@ class Proposer:
         {'x': 1}
     """
 
-    def __init__(
-        self,
-        study: optuna.Study,
-        space: Space,
-        samplers: Samplers,
-        duplicates: Literal["resample", "reuse", "allow"] = "resample",
-        config: DictConfig | None = None,
-    ) -> None:
-        self.study, self.space, self.samplers, self.config = study, space, samplers, config
-        # A grid's sampler offers another point only when this one was tried.
-        self.duplicates = "grid" if samplers.walks_grid else duplicates
-        self.hidden = budget.uncounted(study)  # set before a sweep asks for its first trial
-        # An extender draws nothing on a grid: GridSampler refuses what it does not know.
-        self.finite = replace(space, extender=None) if samplers.walks_grid else space
+    study: optuna.Study
+    space: Space
+    samplers: Samplers
+    duplicates: Literal["resample", "reuse", "allow"] = "resample"
+    config: DictConfig | None = None
 
-    def propose(self, trials: Sequence[FrozenTrial] | None = None) -> Proposal:
+    def __post_init__(self) -> None:
+        self.hidden = budget.uncounted(self.study)  # set before a sweep asks for its first trial
+        # A grid's sampler offers another point only when this one was tried.
+        self.rule = "grid" if self.samplers.walks_grid else self.duplicates
+        # An extender draws nothing on a grid: GridSampler refuses what it does not know.
+        self.finite = replace(self.space, extender=None) if self.samplers.walks_grid else self.space
+
+    def propose(self, trials: Sequence[FrozenTrial] | None = None) -> SnapshotStorage:
         """Propose the next trial, after all `trials` in the order of their numbers.
 
         Raises:
@@ -160,15 +147,13 @@ class Proposer:
         """Draw the first `n` proposals, were their trials to start together. Writes nothing."""
         trials = list(self.study.get_trials())
         noted: dict[str, Any] = {}
-        shown = []
-        for _ in range(n):
-            try:
+        shown: list[dict[str, Any]] = []
+        with suppress(SpaceExhausted):
+            while len(shown) < n:
                 proposal = self._propose(trials, noted)
-            except SpaceExhausted:
-                break
-            shown.append(proposal.params)
-            trials.append(proposal.draft.new)
-            noted = proposal.draft.changed
+                shown.append(proposal.params)
+                trials.append(proposal.new)
+                noted = proposal.changed
         return shown
 
     def complete(self, trial: FrozenTrial) -> None:
@@ -214,18 +199,18 @@ class Proposer:
         if lost := [name for name in given if grammar.bare(name) not in drawn]:
             log.warning("Trial %s was enqueued with %s, which it does not have", trial.number, ", ".join(lost))
 
-    def _propose(self, known: Sequence[FrozenTrial], noted: Mapping[str, Any]) -> Proposal:
+    def _propose(self, known: Sequence[FrozenTrial], noted: Mapping[str, Any]) -> SnapshotStorage:
         tried = self._tried(known)
-        if self.duplicates in ("grid", "resample"):
+        if self.rule in ("grid", "resample"):
             self._check_exhausted(tried)
-        for attempt in range(1 if self.duplicates == "grid" else ATTEMPTS):
-            proposal = self._draft(known, noted, attempt)
-            noted = proposal.draft.changed  # so that a sequence goes on
+        for attempt in range(1 if self.rule == "grid" else ATTEMPTS):
+            proposal = self._drawn(known, noted, attempt)
+            noted = proposal.changed  # so that a sequence goes on
             twin = tried.get(self.space.key(proposal.params))
-            if twin is None or self.duplicates == "allow":
+            if twin is None or self.rule == "allow":
                 return proposal
             proposal.duplicate_of = twin.number if twin.state == TrialState.COMPLETE else None
-            if self.duplicates == "reuse" and proposal.duplicate_of is not None:
+            if self.rule == "reuse" and proposal.duplicate_of is not None:
                 return proposal
         self._check_exhausted(tried)
         return self._untried(known, tried) or proposal
@@ -254,13 +239,14 @@ class Proposer:
     def _configuration(self, trial: FrozenTrial) -> dict[str, Any] | None:
         return self.finite.whole({**trial.system_attrs.get("fixed_params", {}), **trial.params})
 
-    def _draft(
+    def _drawn(
         self, trials: Sequence[FrozenTrial], noted: Mapping[str, Any], attempt: int, fixed: dict[str, Any] | None = None
-    ) -> Proposal:
-        draft = SnapshotStorage(self.study, trials, noted, self.hidden)
+    ) -> SnapshotStorage:
+        snapshot = SnapshotStorage(self.study, trials, noted, self.hidden)
         if fixed is not None:
-            draft.set_trial_system_attr(draft.id, "fixed_params", fixed)  # as `enqueue_trial` does
-        return Proposal(draft, self._draw(draft.trial(self.samplers(draft.number, attempt))))
+            snapshot.set_trial_system_attr(snapshot.id, "fixed_params", fixed)  # as `enqueue_trial` does
+        snapshot.params = self._draw(snapshot.trial(self.samplers(snapshot.number, attempt)))
+        return snapshot
 
     def _draw(self, trial: Trial) -> dict[str, Any]:
         # Upstream keeps what is fixed with each trial, as user attributes, and an extender may read them.
@@ -273,11 +259,11 @@ class Proposer:
         except ImportError as error:  # some of Optuna's samplers import what they need when they draw
             raise self.samplers.lacking(error) from error
 
-    def _untried(self, trials: Sequence[FrozenTrial], tried: Mapping[str, FrozenTrial]) -> Proposal | None:
+    def _untried(self, trials: Sequence[FrozenTrial], tried: Mapping[str, FrozenTrial]) -> SnapshotStorage | None:
         """Propose any configuration that was not tried, when the sampler finds none; None if too many to list."""
         everything = self.finite.configurations((self.finite.size() or 0) if self.samplers.walks_grid else FEW)
         if everything is None:
             return None
         left = [params for params in everything if self.space.key(params) not in tried]
         chosen = random.Random(f"{self.samplers.seed} {len(trials)}").choice(left)
-        return self._draft(trials, {}, 0, chosen)
+        return self._drawn(trials, {}, 0, chosen)

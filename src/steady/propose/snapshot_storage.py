@@ -33,15 +33,15 @@ class SnapshotStorage(BaseStorage):
         (0, True, 1)
     """
 
+    duplicate_of: int | None = None  # a finished trial with the same parameters, whose values can be reused
+
     def __init__(
-        self,
-        study: Study,
-        trials: Sequence[FrozenTrial],
-        noted: Mapping[str, Any] | None = None,
+        self, study: Study, trials: Sequence[FrozenTrial], noted: Mapping[str, Any] | None = None,
         hidden: Collection[int] = (),
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.study, self.trials, self.hidden = study, list(trials), hidden
-        self.changed: dict[str, Any] = dict(noted or {})
+        self.params: dict[str, Any] = {}  # what was drawn, as the space gives it
+        self.changed = dict(noted or {})
         self.system_attrs = {**study._storage.get_study_system_attrs(study._study_id), **self.changed}
         self.changed_user: dict[str, Any] = {}
         self.number = len(self.trials)

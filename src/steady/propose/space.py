@@ -145,12 +145,9 @@ class Space:
 
     @classmethod
     def parse(
-        cls,
-        params: Mapping[str, Any] | None,
-        arguments: list[str],
-        conditions: Mapping[str, str] | None = None,
+        cls, params: Mapping[str, Any] | None, arguments: list[str], conditions: Mapping[str, str] | None = None,
         custom_search_space: str | None = None,
-    ) -> "Space":
+    ) -> "Space":  # fmt: skip
         """Parse `hydra.sweeper.params` and the overrides of the command line, which win.
 
         Raises:

@@ -122,11 +122,7 @@ def _compose(context: HydraContext, task: TaskFunction, config: DictConfig, numb
             for name in composed.hydra.job.env_copy:  # copied before the slot was known
                 composed.hydra.job.env_set[name] = os.environ[name]
         return run_job(
-            hydra_context=context,
-            task_function=task,
-            config=composed,
-            job_dir_key="hydra.sweep.dir",
-            job_subdir_key="hydra.sweep.subdir",
+            task, composed, job_dir_key="hydra.sweep.dir", job_subdir_key="hydra.sweep.subdir", hydra_context=context
         )
 
     return run
