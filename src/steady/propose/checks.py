@@ -133,10 +133,7 @@ def _one_line(error: Exception) -> str:
 
 
 def first_seed(config: DictConfig) -> int:
-    """Read the seed under which trials of the search train; the confirmation's are others.
-
-    Raises:
-        ConfigError: the configuration has no key `seed`, or no whole number there.
+    """Read the key `seed` of a configuration, under which trials of the search train; none is a ConfigError.
 
     Example:
         >>> first_seed(OmegaConf.create({"seed": 7}))

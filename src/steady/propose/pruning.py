@@ -35,12 +35,9 @@ class ParetoPruner:
     Trials of the same rank never end each other: neither is better in every score.
 
     Args:
-        keep: share of the trials at a rung that may go on, above 0 to 1.
+        keep: share of the trials at a rung that may go on, above 0 to 1, else a ConfigError.
         n_startup_trials: how many trials must have finished before any is ended.
         n_warmup_steps: none is ended at steps below it.
-
-    Raises:
-        ConfigError: `keep` is no share.
     """
 
     def __init__(self, keep: float = 0.5, n_startup_trials: int = 5, n_warmup_steps: int = 0) -> None:
@@ -84,10 +81,7 @@ def build(node: Mapping[str, Any], metrics: Sequence[str]) -> BasePruner | Paret
 
 
 def check_pruner(settings: Mapping[str, Any]) -> None:
-    """Run a pruner on synthetic trials in memory, so that wrong arguments show before a sweep.
-
-    Raises:
-        Exception: whatever the pruner raises.
+    """Run a pruner on synthetic trials in memory; raises whatever it does at wrong arguments.
 
     Example:
         >>> node = {"_target_": "optuna.pruners.MedianPruner"}

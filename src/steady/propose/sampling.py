@@ -136,11 +136,7 @@ class Proposer:
         self.finite = replace(self.space, extender=None) if self.samplers.walks_grid else self.space
 
     def propose(self, trials: Sequence[FrozenTrial] | None = None) -> SnapshotStorage:
-        """Propose the next trial, after all `trials` in the order of their numbers.
-
-        Raises:
-            SpaceExhausted: there is no configuration that was not tried.
-        """
+        """Propose the next trial after all `trials`, by number; raises SpaceExhausted when all were tried."""
         return self._propose(self.study.get_trials(deepcopy=False) if trials is None else trials, {})
 
     def preview(self, n: int) -> list[dict[str, Any]]:
@@ -157,11 +153,7 @@ class Proposer:
         return shown
 
     def complete(self, trial: FrozenTrial) -> None:
-        """Draw the parameters that a trial lacks: one that was enqueued, or whose controller died early.
-
-        Raises:
-            UnfitTrial: it was enqueued with what it cannot have.
-        """
+        """Draw the parameters that a trial lacks; raises UnfitTrial when it was enqueued with what it cannot have."""
         if trial.params and self.space.whole(trial.params) == trial.params:
             return  # it only goes on; to ask a sampler again would move on its sequence or generation
         given = trial.system_attrs.get("fixed_params")

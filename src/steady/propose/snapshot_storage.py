@@ -58,11 +58,7 @@ class SnapshotStorage(BaseStorage):
         return Trial(Study(self.study.study_name, self, sampler=sampler, pruner=self.study.pruner), self.id)
 
     def commit(self, **noted: Any) -> FrozenTrial:
-        """Write the trial to the real study, RUNNING, with what was drawn and these user attributes.
-
-        Raises:
-            StudyError: another program added a trial meanwhile.
-        """
+        """Write the trial to the real study, RUNNING, with these user attributes; raises StudyError if it grew."""
         real, study_id = self.study._storage, self.study._study_id
         for key, value in self.changed_user.items():
             real.set_study_user_attr(study_id, key, value)

@@ -188,11 +188,7 @@ class Space:
         return replace(self, parameters=parameters, conditions=conditions, meanings=meanings)
 
     def suggest(self, trial: Trial, config: DictConfig | None = None) -> dict[str, Any]:
-        """Draw each parameter whose condition holds, and those of the extender; returns those of the trial.
-
-        Raises:
-            ValueError: the extender draws a parameter that is fixed.
-        """
+        """Draw each parameter whose condition holds, and those of the extender; none may be fixed (ValueError)."""
         kept: dict[str, Any] = {}  # as a storage gives it back: of choices that are equal (1, true) the first
         for name, distribution in self.parameters.items():
             if self.applies(name, kept):
@@ -206,11 +202,7 @@ class Space:
         return {**trial.params, **kept}
 
     def overrides(self, params: Mapping[str, Any]) -> tuple[str, ...]:
-        """List the overrides of a job with these parameters.
-
-        Raises:
-            StudyError: one of them is not in the space, and nothing that a study may set.
-        """
+        """List the overrides of a job with these parameters; raises StudyError for those that no study may set."""
         untrusted.check_params(params, self.parameters, self.extender is not None)
         drawn = {grammar.bare(name): self._spelled(name, value) for name, value in params.items()}
         # What an extender draws has its prefix in its name.

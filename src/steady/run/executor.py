@@ -71,9 +71,6 @@ class Executor(Protocol):
     def submit(self, job: Job) -> int:
         """Start a job in a free slot, and return the slot."""
 
-    def free(self) -> int:
-        """Count the free slots."""
-
     def running(self) -> dict[int, Job]:
         """Get the running jobs, by slot."""
 
@@ -205,7 +202,7 @@ class TrialProcess:
                 time.sleep(0.01)
 
     def receive(self) -> None:
-        """Read what came of the outcome. The pipe may be closed by a death before the process is known to be dead."""
+        """Read what came of the outcome; a death may close the pipe before the process is known to be dead."""
         self.deadline, self.leaving = time.monotonic() + PATIENCE, True
         self.outcome = self.incoming.take()
 
@@ -238,10 +235,7 @@ class TrialProcess:
             self.killed = True
 
     def collect(self, stopping: bool) -> Outcome:
-        """Classify how the job ended, and close the process, which has ended.
-
-        When the executor is `stopping`, a signal may have ended it on purpose.
-        """
+        """Classify how the job ended, and close its process; one that is `stopping` may be ended by a signal."""
         if not self.incoming.over:
             self.receive()
         outcome = self.outcome or self._lost(stopping)
@@ -301,11 +295,7 @@ def _oom_kills() -> int:
 
 @dataclass
 class ProcessExecutor:
-    """Runs each job in a process of its own.
-
-    Raises:
-        ConfigError: the task cannot be sent to a process.
-    """
+    """Runs each job in a process of its own; a task that cannot be sent to one is a ConfigError."""
 
     hydra_context: HydraContext
     task: TaskFunction  # called by a job with its configuration
@@ -357,19 +347,12 @@ class ProcessExecutor:
         self._replenish()
         return slot
 
-    def free(self) -> int:
-        """Count the free slots."""
-        return self.slots - len(self.busy)
-
     def running(self) -> dict[int, Job]:
         """Get the running jobs, by slot."""
         return {slot: worker.job for slot, worker in self.busy.items() if worker.job is not None}
 
     def wait(self, timeout: float) -> list[tuple[Job, Outcome]]:
-        """Wait for jobs to end, without polling.
-
-        A job has ended when its process has: until then it holds memory of the machine and of its GPU.
-        """
+        """Wait, without polling, for the processes of jobs to end: until then they hold memory and their GPU."""
         if not self.busy:
             time.sleep(timeout)
             return []
@@ -455,10 +438,7 @@ class ProcessExecutor:
 
 
 def packed(hydra_context: HydraContext, task: TaskFunction, config: DictConfig, through_launcher: bool) -> bytes:
-    """Pickle what all jobs share, and what `__main__` defines, as far as that can be pickled.
-
-    Raises:
-        ConfigError: the task cannot be sent.
+    """Pickle what all jobs share, and what can be pickled of `__main__`; a task that cannot be is a ConfigError.
 
     Example:
         >>> type(packed(None, print, None, through_launcher=False))
@@ -485,9 +465,7 @@ def _pickled(value: Any) -> bytes | None:
 
 
 def warm_context(preload: Sequence[str]) -> Any:
-    """Make a context of multiprocessing whose processes come from a fork server, where there is one.
-
-    The server is started at once, imports Hydra's plugins and the modules of `preload`, and leaves this session.
+    """Make a context of multiprocessing, and start its fork server, which imports Hydra's plugins and `preload`.
 
     Example:
         >>> warm_context([]).get_start_method()

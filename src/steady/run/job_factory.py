@@ -73,12 +73,9 @@ class JobFactory:
         return Folders(Path(meta.get(study, meta.SWEEP_DIR)), compose=compose)
 
     def used_folders(self, params: Mapping[str, Any]) -> list[Path]:
-        """List the folders with something in them where trials of a study that is begun now would work.
-
-        Where the template names more than a trial's number, only that of the first trial, which has these parameters.
-        """
+        """List the folders in use where a new study's trials would work; the first trial has these parameters."""
         base = Path(self.config.hydra.sweep.dir)
-        if self._by_number:
+        if self._by_number:  # else only the first trial's folder is known
             return used(base, self.options.n_trials)
         try:
             folder = base / self._composed_subdir(params)
@@ -98,11 +95,7 @@ class JobFactory:
         return sweep["subdir"] in BY_NUMBER
 
     def check(self, examples: Iterable[Mapping[str, Any]]) -> None:
-        """Check that jobs can be started, and that those of the examples can have a folder.
-
-        Raises:
-            ConfigError: the task cannot be sent to a process, or `hydra.sweep.subdir` names what no job has.
-        """
+        """Check that the task can be sent, and that jobs of the examples can have a folder, else raise ConfigError."""
         packed(self.hydra_context, self.task, self.config, self._through_launcher)
         if self._by_number or self.space.extender:  # what an extender draws is not known here
             return
@@ -168,11 +161,7 @@ class JobFactory:
         )
 
     def preflight(self, thorough: bool = True) -> dict[str, Any]:
-        """Run the preflight as a job of its own, and return its facts; if `thorough`, with examples if it takes them.
-
-        Raises:
-            StudyError: it failed, so every trial would.
-        """
+        """Run the preflight as a job, if `thorough` with examples, and return its facts; a failure is a StudyError."""
         record, name = self.options.record, str(self.options.preflight)
         place = (f"hydra.sweep.dir={grammar.quoted(str(record))}", "hydra.sweep.subdir=preflight")
         # Looked up without Hydra's whitelist: it is the user's own configuration, like the task itself.

@@ -54,9 +54,8 @@ class Scheduler:
     def run(self) -> None:
         """Run until the study is whole, or until asked to stop.
 
-        Raises:
-            StudyError: too many failures; running trials were stopped at a checkpoint, and can go on.
-            StorageError: the study cannot be written to; likewise.
+        Too many failures are a StudyError, a study that cannot be written to is a StorageError; running trials are then
+        stopped at a checkpoint, and can go on.
         """
         try:
             self._loop()
@@ -96,8 +95,6 @@ class Scheduler:
         while self.executor.running():
             self.executor.wait(TICK)
 
-    # --- when
-
     def _is_closed(self) -> bool:
         """Tell whether no further trial may begin."""
         return self.stop.requested or self.is_out_of_time() or self.ledger.abort is not None
@@ -108,16 +105,17 @@ class Scheduler:
         self._late |= timeout is not None and self.clock() - self.started >= timeout - self.limits.reserved()
         return self._late
 
-    # --- starting
+    def _may_start(self) -> bool:
+        return not self._is_closed() and len(self.executor.running()) < self.executor.slots
 
     def _start_new(self) -> None:
-        while not self._is_closed() and self.executor.free() and (trial := self.ledger.acquire()) is not None:
+        while self._may_start() and (trial := self.ledger.acquire()) is not None:
             self._submit(trial, self._job(trial))
             self._announce([trial])
 
     def _start_ready(self) -> list[FrozenTrial]:
         started = []
-        while self.ready and not self._is_closed() and self.executor.free():
+        while self.ready and self._may_start():
             trial, job = self.ready.popleft()
             self._submit(trial, job)
             started.append(trial)
@@ -154,8 +152,6 @@ class Scheduler:
             params = (f"{name}={_shown(value)}" for name, value in trial.params.items())
             self.event(f"trial {trial.number} started: {' '.join(params)}")
 
-    # --- ending
-
     def _finish(self, job: Job, outcome: Outcome) -> None:
         slot, begun = self.running.pop(job.number)
         self._durations.append(time.time() - begun)
@@ -180,8 +176,6 @@ class Scheduler:
             if not self.ledger.owns(job.number):
                 self.executor.forget(job.number)
                 self.ready.remove((trial, job))
-
-    # --- what no slot has to wait for
 
     def _acknowledge(self) -> None:
         """Say once that we were asked to stop."""

@@ -94,11 +94,9 @@ class StudyOpener:
         self.folder = Path(self.config.hydra.sweep.dir)  # of this start; the runs are in that of the study's first
 
     def check(self, params: Mapping[str, Any]) -> None:
-        """Check, before anything is written, `allow_change` and the folders of trials; the first has these parameters.
+        """Check `allow_change` (ConfigError) and the folders of a new study's trials (StudyError); writes nothing.
 
-        Raises:
-            ConfigError: `allow_change` names nothing that could change.
-            StudyError: the study has no trials, and there are folders of some where its own would work.
+        The first trial has these parameters.
         """
         occupied = self.jobs.used_folders(params)
         # Afterwards: a trial is in the study before its folder is there, so what another controller begins shows.
@@ -132,11 +130,7 @@ class StudyOpener:
         return named if params is None or params in named else [params, *named]
 
     def open(self) -> optuna.Study:
-        """Open the study, or create it.
-
-        Raises:
-            StudyError: it has another contract.
-        """
+        """Open the study, or create it; one with another contract is a StudyError."""
         storage = open_storage(self.options.storage)
         if find_study(storage, self.options.study) is not None:  # before anything is written
             self._compare_or_delete(optuna.load_study(study_name=self.options.study, storage=storage))
@@ -150,10 +144,9 @@ class StudyOpener:
 
     @contextmanager
     def enter(self, study: optuna.Study) -> Iterator[Leases]:
-        """Register as a controller of the study, and compare or freeze its contract; jobs then work in its folder.
+        """Register as a controller of the study, compare or freeze its contract, and set the folder of jobs.
 
-        Raises:
-            StudyError: it has another contract, or another folder.
+        Another contract or folder is a StudyError.
         """
         leases = Leases(study._storage, study.study_name, grace=self.options.lease)
         leases.register()
@@ -192,11 +185,7 @@ class StudyOpener:
                 study._storage.delete_study(study._study_id)
 
     def _compare(self, study: optuna.Study, fruitless: bool, facts: dict[str, Any] | None = None) -> list[Change]:
-        """List what is allowed to differ from a study's contract; `facts`: of the preflight, None: not compared.
-
-        Raises:
-            StudyError: something else differs, or nobody recorded the contract.
-        """
+        """List the allowed differences from a study's contract; others are a StudyError. No `facts`: not compared."""
         if (before := meta.get(study, meta.CONTRACT)) is None:
             if study.trials:
                 raise StudyError(

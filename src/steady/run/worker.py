@@ -1,12 +1,10 @@
 """Serve one job in a trial's own process: wait for it, run it, send its outcome, and exit.
 
-Started by `steady.run.executor` before there is a job, so that a free slot waits neither for a fork nor for an
-import. Everything a trial can break, it breaks here.
+Started by `steady.run.executor` before there is a job, so that a free slot waits neither for a fork nor for an import.
 
-The outcome is one message, which `Incoming` reads without blocking: whatever the trial has forked holds the trial's end
-of the pipe too, and may outlive it, so that neither the end of the pipe nor the rest of a message may ever come. It is
-JSON, and bounded: what a trial returns, or writes to the pipe by mistake, must neither end the controller nor fill its
-memory.
+The outcome is one message, which `Incoming` reads without blocking: whatever the trial has forked holds the pipe too,
+and may outlive it, so that neither the end of the pipe nor the rest of a message may ever come. It is JSON, and
+bounded: what a trial returns, or writes to the pipe by mistake, must neither end the controller nor fill its memory.
 """
 
 import faulthandler
@@ -164,10 +162,7 @@ def _limit_to_slot(environment: dict[str, str]) -> None:
 
 
 def send(pipe: Connection, outcome: Outcome) -> None:
-    """Send an outcome. A value that cannot be sent is told as a failure.
-
-    Raises:
-        OSError: the controller is gone.
+    """Send an outcome; a value that cannot be sent is told as a failure.
 
     Example:
         >>> from multiprocessing import Pipe
