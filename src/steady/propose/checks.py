@@ -221,16 +221,13 @@ class JobComposer:
 
     def _options(self, group: str) -> list[str]:
         # As written: an override may name what only a job has, `hydra.sweep.subdir=${hydra:job.num}`.
-        overrides = OmegaConf.to_container(self.config.hydra.overrides.hydra, resolve=False)
-        assert isinstance(overrides, list)
+        overrides: Any = OmegaConf.to_container(self.config.hydra.overrides.hydra, resolve=False)
         return self.loader.get_group_options(group, ObjectType.CONFIG, self.config.hydra.job.config_name, overrides)
 
     def _refused(self, key: str, option: str) -> bool:
         """Tell if Hydra refuses an option that is not listed: it may be in a folder, or the group optional."""
-        prefix = self.space.prefixes.get(key, "")
-        if key in self.space.fixed:
-            return self._refusal({}) is not None
-        return self._refusal({}, f"{prefix}{key}={grammar.quoted(option)}") is not None
+        searched = [f"{self.space.prefixes.get(key, '')}{key}={grammar.quoted(option)}"]
+        return self._refusal({}, *([] if key in self.space.fixed else searched)) is not None
 
     def _refused_values(self) -> list[str]:
         """List values or bounds that the app's schema refuses, in the first configuration that has the parameter."""
@@ -263,19 +260,17 @@ class JobComposer:
         for name in self.space.parameters:
             if name in possible:
                 continue
-            refusals = []
-            for params in self._examples(name):
-                if self._refusal(params) is None:
-                    possible |= params.keys()
-                    break
-                refusals.append(params)
+            tried = list(self._examples(name))
+            sound = next((params for params in tried if self._refusal(params) is None), None)
+            if sound is None:
+                said |= self._culprits(name, tried)
             else:
-                said |= self._culprits(name, refusals)
+                possible |= sound.keys()
         return list(dict.fromkeys(said.values()))
 
-    def _culprits(self, name: str, refusals: list[dict[str, Any]]) -> dict[str, str]:
+    def _culprits(self, name: str, refused: list[dict[str, Any]]) -> dict[str, str]:
         """Find out whether a parameter itself is refused, or what every job has."""
-        params = next((params for params in refusals if name in params), {})
+        params = next((params for params in refused if name in params), {})
         groups = {other: value for other, value in params.items() if other != name and self._is_group(other)}
         sound = {other: value for other, value in groups.items() if not self._refusal({other: value})}
         if not params or (told := self._refusal({**sound, name: params[name]})) is None:
@@ -299,14 +294,10 @@ class JobComposer:
         A key that is there only with certain options of several groups at once would not be found; conditions tell.
         """
         wanted = self.space.prerequisites(name, self._values)
-        yield self._example(wanted)
-        tried = 0
-        for other in self.space.parameters:
-            if other not in wanted and (other == name or self._is_group(other)):
-                for value in self._values(other)[1:]:
-                    if (tried := tried + 1) > TRIES:
-                        return
-                    yield self._example({**wanted, other: value})
+        groups = (other for other in self.space.parameters if other == name or self._is_group(other))
+        others = ({other: value} for other in groups if other not in wanted for value in self._values(other)[1:])
+        for changed in itertools.islice(itertools.chain([{}], others), 1 + TRIES):
+            yield self._example({**wanted, **changed})
 
     def _example(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
         """Choose a configuration with some values, and the first of all others."""
