@@ -10,7 +10,6 @@ from typing import Any
 
 import optuna
 from optuna.pruners import BasePruner
-from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -147,7 +146,6 @@ class _View(SnapshotStorage):
     def __init__(self, study: Study, trials: Sequence[FrozenTrial], direction: str) -> None:
         super().__init__(study, trials)
         self.direction = StudyDirection.MAXIMIZE if direction == "maximize" else StudyDirection.MINIMIZE
-        self.real: BaseStorage = study._storage
 
     def get_study_directions(self, study_id: int) -> list[StudyDirection]:
         return [self.direction]
@@ -156,6 +154,6 @@ class _View(SnapshotStorage):
         return [trial for trial in self.trials if states is None or trial.state in states]
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        self.real.set_trial_system_attr(trial_id, key, value)
+        self.study._storage.set_trial_system_attr(trial_id, key, value)
         trial = self.get_trial(trial_id)
         trial.system_attrs = {**trial.system_attrs, key: value}

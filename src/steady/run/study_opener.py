@@ -126,7 +126,7 @@ class StudyOpener:
             return named
         params = self.space.baseline(self.config)
         if params is None:
-            log.info("The configuration as it stands is none of this space, so it is not tried first")
+            log.info("The configuration as it stands is not in this space, so it is not tried first")
         return named if params is None or params in named else [params, *named]
 
     def open(self) -> optuna.Study:
