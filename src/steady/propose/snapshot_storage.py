@@ -58,7 +58,11 @@ class SnapshotStorage(BaseStorage):
         return Trial(Study(self.study.study_name, self, sampler=sampler, pruner=self.study.pruner), self.id)
 
     def commit(self, **noted: Any) -> FrozenTrial:
-        """Write the trial to the real study, RUNNING, with these user attributes; raises StudyError if it grew."""
+        """Write the trial to the real study, RUNNING, with these user attributes.
+
+        Raises:
+            StudyError: another program added a trial meanwhile.
+        """
         real, study_id = self.study._storage, self.study._study_id
         for key, value in self.changed_user.items():
             real.set_study_user_attr(study_id, key, value)
@@ -115,17 +119,14 @@ class SnapshotStorage(BaseStorage):
     def set_trial_param(  # noqa: D102
         self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
     ) -> None:
-        self._own(trial_id)
-        self.new.params = {**self.new.params, param_name: distribution.to_external_repr(param_value_internal)}
-        self.new.distributions = {**self.new.distributions, param_name: distribution}
+        value = distribution.to_external_repr(param_value_internal)
+        self._set(trial_id, params={param_name: value}, distributions={param_name: distribution})
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:  # noqa: D102
-        self._own(trial_id)
-        self.new.system_attrs = {**self.new.system_attrs, key: value}
+        self._set(trial_id, system_attrs={key: value})
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:  # noqa: D102
-        self._own(trial_id)
-        self.new.user_attrs = {**self.new.user_attrs, key: value}
+        self._set(trial_id, user_attrs={key: value})
 
     def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:  # noqa: D102
         self.system_attrs[key] = self.changed[key] = value
@@ -134,12 +135,13 @@ class SnapshotStorage(BaseStorage):
         self.changed_user[key] = value
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:  # noqa: D102
-        self._own(trial_id)
-        self.new.intermediate_values = {**self.new.intermediate_values, step: intermediate_value}
+        self._set(trial_id, intermediate_values={step: intermediate_value})
 
-    def _own(self, trial_id: int) -> None:
+    def _set(self, trial_id: int, **added: dict[Any, Any]) -> None:
         if trial_id != self.id:
             self._refuse()
+        for name, values in added.items():  # anew, as what was read before is not to change
+            setattr(self.new, name, {**getattr(self.new, name), **values})
 
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
         raise RuntimeError("Only the trial that is drawn can be changed on paper.")
