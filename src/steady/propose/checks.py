@@ -364,19 +364,21 @@ class Enqueued:
         found = cls()
         names = {grammar.bare(name): name for name in space.parameters}
         unsearched: dict[str, Any] = {}
-        for key in dict.fromkeys(grammar.bare(str(key)) for key in given):
-            values = [value for written, value in given.items() if grammar.bare(str(written)) == key]
-            if len(values) > 1:
+        written: dict[str, list[Any]] = {}  # names, by key
+        for name in given:
+            written.setdefault(grammar.bare(str(name)), []).append(name)
+        for key, (name, *others) in written.items():
+            if others:
                 found.problems.append(f"{key} is given twice")
             elif key in names:
                 try:
-                    found.params[names[key]] = space.accepted(names[key], values[0])
+                    found.params[names[key]] = space.accepted(names[key], given[name])
                 except ValueError as error:
-                    found.problems.append(f"{key} {error}; got {_shown(values[0])}")
+                    found.problems.append(f"{key} {error}; got {_shown(given[name])}")
             elif space.extender and key not in space.fixed:
-                found.params[next(name for name in given if grammar.bare(str(name)) == key)] = values[0]
+                found.params[name] = given[name]
             else:
-                unsearched[key] = values[0]
+                unsearched[key] = given[name]
         composed = variants(found.params) if unsearched and variants else []
         for key, value in unsearched.items():
             found._unsearched(key, value, space, composed or [OmegaConf.create() if config is None else config])
@@ -409,8 +411,7 @@ class Enqueued:
                 f"there is no parameter {key}{f' (did you mean {close[0]}?)' if close else ''}; "
                 f"searched are {', '.join(known) or 'none'}"
             )
-            return
-        if any(stands != value for stands in there):
+        elif any(stands != value for stands in there):
             several = list(dict.fromkeys("not there" if stands is MISSING else _shown(stands) for stands in there))
             when = " in every trial" if len(several) == 1 else ", by what else is drawn"
             self.problems.append(f"{key} is not searched, and is {' or '.join(several)}{when}; got {_shown(value)}")

@@ -5,6 +5,7 @@ import inspect
 import logging
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -174,13 +175,10 @@ class JobFactory:
             task = functools.partial(task, examples=Examples(self.space, self.config, loader, place))
         links.refuse([record / "preflight"], record, "study", StudyError)
         links.refuse_within(record / "preflight", "preflight", StudyError)
-        executor = self._executor(task, 1, bounds=self.options.trial_timeout.for_preparation())
-        try:
+        with closing(self._executor(task, 1, bounds=self.options.trial_timeout.for_preparation())) as executor:
             executor.submit(Job(0, (*self.space.overrides({}), *place), record / "preflight"))
             while not (ended := executor.wait(60.0)):
                 pass
-        finally:
-            executor.close()
         [(_, outcome)] = ended
         if outcome.kind != Kind.COMPLETE:
             raise StudyError(f"{name} failed, so nothing was started. {shortened(outcome.message)}")
