@@ -41,11 +41,11 @@ MISSING = object()
 Variants = Callable[[Mapping[str, Any]], Sequence[DictConfig]]
 
 
-def recorded(study: optuna.Study) -> dict[str, BaseDistribution]:
+def recorded_distributions(study: optuna.Study) -> dict[str, BaseDistribution]:
     """Collect the parameters that a study has recorded, each with its newest distribution.
 
     Example:
-        >>> recorded(optuna.create_study())
+        >>> recorded_distributions(optuna.create_study())
         {}
     """
     found: dict[str, BaseDistribution] = {}
@@ -54,7 +54,7 @@ def recorded(study: optuna.Study) -> dict[str, BaseDistribution]:
     return found
 
 
-def checked(options: SweepOptions, space: Space, config: DictConfig, loader: ConfigLoader) -> SweepOptions:
+def check_options(options: SweepOptions, space: Space, config: DictConfig, loader: ConfigLoader) -> SweepOptions:
     """Check the options of a sweep; returns them with `enqueue` as the study records configurations.
 
     Raises:
@@ -68,7 +68,7 @@ def checked(options: SweepOptions, space: Space, config: DictConfig, loader: Con
         >>> with initialize(config_path=None):
         ...     config = compose(overrides=["hydra/sweeper=steady", "+x=0"], return_hydra_config=True)
         ...     options = read(config.hydra.sweeper, "app", "out")
-        ...     checked(options, Space.parse({"y": "1, 2"}, []), config, GlobalHydra.instance().config_loader())
+        ...     check_options(options, Space.parse({"y": "1, 2"}, []), config, GlobalHydra.instance().config_loader())
         Traceback (most recent call last):
         steady.exceptions.ConfigError: y is searched, and no job can be composed with it: Could not override 'y'. ...
     """
@@ -194,7 +194,7 @@ class JobComposer:
     def _unknown_options(self) -> list[str]:
         """List options, searched or fixed, of groups that do not have them."""
         said = []
-        for key, values in self._chosen().items():
+        for key, values in self._plain_values().items():
             group = key.partition("@")[0]
             if not (options := self._options(group)):
                 continue  # no group
@@ -206,7 +206,7 @@ class JobComposer:
                     )
         return said
 
-    def _chosen(self) -> dict[str, list[Any]]:
+    def _plain_values(self) -> dict[str, list[Any]]:
         """Collect plain values by key, of all that could be a group."""
         chosen: dict[str, list[Any]] = {}
         for name, distribution in self.space.parameters.items():

@@ -106,9 +106,9 @@ class Examples:
         `attempt` tries a task's configuration, with the `HydraConfig` of its job, and lists what is wrong with it.
         """
         array = CoveringArray(self.space, self.space.baseline(self.config) or {})
-        return array.problems(lambda params: attempt(self._composed(params)))
+        return array.problems(lambda params: attempt(self._compose(params)))
 
-    def _composed(self, params: Params) -> DictConfig:
+    def _compose(self, params: Params) -> DictConfig:
         composed = self.loader.load_sweep_config(self.config, [*self.space.overrides(dict(params)), *self.place])
         with read_write(composed), open_dict(composed):
             composed.hydra.job.id, composed.hydra.job.num = "0", 0

@@ -69,7 +69,7 @@ class Samplers:
             make = instantiate({**self.arguments, "_partial_": True}, TRUSTED, REMEDY)
             if _takes_seed(make):  # that of a grid or a sequence holds for all trials
                 one_order = self.target in (GRID, QMC)
-                added["seed"] = self.seed % 2**32 if one_order else _derived(self.seed, number, attempt)
+                added["seed"] = self.seed % 2**32 if one_order else _derive_seed(self.seed, number, attempt)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 sampler = make(**added)
@@ -82,7 +82,7 @@ class Samplers:
 
     def random(self, number: int, attempt: int = 0) -> BaseSampler:
         """Make a random sampler, for what the configured one cannot draw."""
-        return RandomSampler(seed=_derived(self.seed, number, attempt))
+        return RandomSampler(seed=_derive_seed(self.seed, number, attempt))
 
     def lacking(self, error: ImportError) -> ConfigError:
         """Make the error for a sampler that, made or drawing, imports what is not installed."""
@@ -96,7 +96,7 @@ def _takes_seed(make: Callable[..., Any]) -> bool:
     return "seed" in parameters or any(p.kind == p.VAR_KEYWORD for p in parameters.values())
 
 
-def _derived(seed: int, number: int, attempt: int) -> int:
+def _derive_seed(seed: int, number: int, attempt: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {number} {attempt}".encode()).digest()[:4], "big")
 
 
@@ -192,11 +192,11 @@ class Proposer:
             log.warning("Trial %s was enqueued with %s, which it does not have", trial.number, ", ".join(lost))
 
     def _propose(self, known: Sequence[FrozenTrial], noted: Mapping[str, Any]) -> SnapshotStorage:
-        tried = self._tried(known)
+        tried = self._by_configuration(known)
         if self.rule in ("grid", "resample"):
             self._check_exhausted(tried)
         for attempt in range(1 if self.rule == "grid" else ATTEMPTS):
-            proposal = self._drawn(known, noted, attempt)
+            proposal = self._draw_new(known, noted, attempt)
             noted = proposal.changed  # so that a sequence goes on
             twin = tried.get(self.space.key(proposal.params))
             if twin is None or self.rule == "allow":
@@ -207,7 +207,7 @@ class Proposer:
         self._check_exhausted(tried)
         return self._untried(known, tried) or proposal
 
-    def _tried(self, trials: Sequence[FrozenTrial]) -> dict[str, FrozenTrial]:
+    def _by_configuration(self, trials: Sequence[FrozenTrial]) -> dict[str, FrozenTrial]:
         """Collect the trials by configuration; of several the finished one, then the first."""
         tried: dict[str, FrozenTrial] = {}
         counted = [trial for trial in trials if trial.number not in self.hidden]
@@ -231,7 +231,7 @@ class Proposer:
     def _configuration(self, trial: FrozenTrial) -> dict[str, Any] | None:
         return self.finite.whole({**trial.system_attrs.get("fixed_params", {}), **trial.params})
 
-    def _drawn(
+    def _draw_new(
         self, trials: Sequence[FrozenTrial], noted: Mapping[str, Any], attempt: int, fixed: dict[str, Any] | None = None
     ) -> SnapshotStorage:
         snapshot = SnapshotStorage(self.study, trials, noted, self.hidden)
@@ -258,4 +258,4 @@ class Proposer:
             return None
         left = [params for params in everything if self.space.key(params) not in tried]
         chosen = random.Random(f"{self.samplers.seed} {len(trials)}").choice(left)
-        return self._drawn(trials, {}, 0, chosen)
+        return self._draw_new(trials, {}, 0, chosen)

@@ -41,7 +41,7 @@ class Condition:
         """Parse the condition `other=value` or `other=[a,b]` of a parameter; `searched` tells if `[a]` is a choice."""
         other, equals, value = (part.strip() for part in str(text).partition("="))
         other = grammar.bare(other)
-        whole, listed = _parsed(value) if value else ("", None)
+        whole, listed = _parse(value) if value else ("", None)
         distribution = (searched or {}).get(other)
         if isinstance(distribution, CategoricalDistribution) and whole in map(word, distribution.choices):
             listed = None
@@ -54,7 +54,7 @@ class Condition:
         if self.other in params:
             return word(params[self.other]) in self.values
         other = grammar.bare(self.other)
-        return other in fixed and _parsed(str(fixed[other]))[0] in self.values
+        return other in fixed and _parse(str(fixed[other]))[0] in self.values
 
     def __str__(self) -> str:
         listed = ",".join(self.values)
@@ -81,9 +81,7 @@ def _check_conditions(
         raise ConfigError("\n".join(problems))
 
 
-def _sorted(
-    searched: Mapping[str, BaseDistribution], conditions: Mapping[str, Condition]
-) -> dict[str, BaseDistribution]:
+def _sort(searched: Mapping[str, BaseDistribution], conditions: Mapping[str, Condition]) -> dict[str, BaseDistribution]:
     """Sort the parameters as written, but each after what it depends on; refuse conditions in a circle."""
     result: dict[str, BaseDistribution] = {}
     while waiting := [name for name in searched if name not in result]:
@@ -95,7 +93,7 @@ def _sorted(
 
 
 @lru_cache
-def _parsed(text: str) -> tuple[str, tuple[str, ...] | None]:
+def _parse(text: str) -> tuple[str, tuple[str, ...] | None]:
     """Parse a value of Hydra's grammar as one word, and as several if it is a list; other text is a string."""
     value: Any = text
     with suppress(ValueError):
@@ -165,7 +163,7 @@ class Space:
         _check_conditions(read, searched, fixed)
         read = {name: condition for name, condition in read.items() if name in searched}
         extender = _extender(custom_search_space)
-        return cls(_sorted(searched, read), fixed, given.deletions, read, extender, given.prefixes)
+        return cls(_sort(searched, read), fixed, given.deletions, read, extender, given.prefixes)
 
     def as_recorded(self, recorded: Mapping[str, BaseDistribution]) -> "Space":
         """Convert to the names and choices that a study has recorded, by the distributions of its trials.
@@ -204,7 +202,7 @@ class Space:
     def overrides(self, params: Mapping[str, Any]) -> tuple[str, ...]:
         """List the overrides of a job with these parameters; raises StudyError for those that no study may set."""
         untrusted.check_params(params, self.parameters, self.extender is not None)
-        drawn = {grammar.bare(name): self._spelled(name, value) for name, value in params.items()}
+        drawn = {grammar.bare(name): self._spell(name, value) for name, value in params.items()}
         # What an extender draws has its prefix in its name.
         prefixes = {grammar.bare(name): prefix for name in params if (prefix := grammar.prefix(name))} | self.prefixes
         values = {**drawn, **self.fixed}
@@ -352,7 +350,7 @@ class Space:
             return value
         return self.meanings[name].to_external_repr(self.parameters[name].to_internal_repr(value))
 
-    def _spelled(self, name: str, value: Any) -> str:
+    def _spell(self, name: str, value: Any) -> str:
         # `True` as Python spells it, as in the names of upstream's folders.
         return str(value) if isinstance(value, bool) else grammar.spelled(self._meant(name, value))
 

@@ -310,7 +310,7 @@ class ProcessExecutor:
     def __post_init__(self) -> None:
         self.spare = math.ceil(self.slots / SLOTS_PER_SPARE)
         self.visible = visible_gpus(self.gpus)
-        self.static = packed(self.hydra_context, self.task, self.config, self.through_launcher)
+        self.static = pickle_shared(self.hydra_context, self.task, self.config, self.through_launcher)
         self.variables, self.script = without_rank(os.environ), main_module.Script.started()
         self.context = warm_context(self.preload)
         self.busy: dict[int, TrialProcess] = {}  # by slot
@@ -437,19 +437,19 @@ class ProcessExecutor:
             worker.enforce_limits()
 
 
-def packed(hydra_context: HydraContext, task: TaskFunction, config: DictConfig, through_launcher: bool) -> bytes:
+def pickle_shared(hydra_context: HydraContext, task: TaskFunction, config: DictConfig, through_launcher: bool) -> bytes:
     """Pickle what all jobs share, and what can be pickled of `__main__`; a task that cannot be is a ConfigError.
 
     Example:
-        >>> type(packed(None, print, None, through_launcher=False))
+        >>> type(pickle_shared(None, print, None, through_launcher=False))
         <class 'bytes'>
     """
     shared = (hydra_context, task, config, Singleton.get_state(), through_launcher)
     defined = main_module.definitions()
-    if whole := _pickled((*shared, defined)):
+    if whole := _try_pickle((*shared, defined)):
         return whole
     try:
-        return bytes(cloudpickle.dumps((*shared, {name: one for name, one in defined.items() if _pickled(one)})))
+        return bytes(cloudpickle.dumps((*shared, {name: one for name, one in defined.items() if _try_pickle(one)})))
     except Exception as error:  # pickle knows no class of its own for this
         raise ConfigError(
             f"Trials run in processes of their own, so the task must be such that it can be sent to one: {error}. "
@@ -457,7 +457,7 @@ def packed(hydra_context: HydraContext, task: TaskFunction, config: DictConfig, 
         ) from error
 
 
-def _pickled(value: Any) -> bytes | None:
+def _try_pickle(value: Any) -> bytes | None:
     try:
         return bytes(cloudpickle.dumps(value))
     except Exception:

@@ -44,7 +44,7 @@ def ending(stop: Stop) -> Iterator[None]:
         stop.requested, stop.signal = True, number
         interruption(number, frame)
 
-    with _handled(interrupt):
+    with _handle_signals(interrupt):
         try:
             yield
         except SystemExit:
@@ -78,12 +78,12 @@ def interruptible(executor: "Executor", stop: Stop) -> Iterator[None]:
         stop.requested = True  # the scheduler says so: a word from here would fall into the table that is being drawn
         executor.stop()
 
-    with _handled(interrupt):
+    with _handle_signals(interrupt):
         yield
 
 
 @contextmanager
-def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+def _handle_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     """Handle the signals, but not SIGHUP under `nohup`; only the main thread of Python can have handlers."""
     if threading.current_thread() is not threading.main_thread():
         yield

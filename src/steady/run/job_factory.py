@@ -23,7 +23,7 @@ from steady.exceptions import ConfigError, StudyError
 from steady.options import SweepOptions
 from steady.propose.covering import Examples
 from steady.propose.space import Space
-from steady.run.executor import Executor, Job, ProcessExecutor, packed
+from steady.run.executor import Executor, Job, ProcessExecutor, pickle_shared
 from steady.run.main_module import Script
 from steady.study import meta
 from steady.study.failures import Kind, shortened
@@ -70,7 +70,7 @@ class JobFactory:
 
     def folders(self, study: optuna.Study) -> Folders:
         """Get the folders of the trials of the search."""
-        compose = None if self._by_number else lambda trial: self._subdir(study, trial)
+        compose = None if self._by_number else lambda trial: self._try_subdir(study, trial)
         return Folders(Path(meta.get(study, meta.SWEEP_DIR)), compose=compose)
 
     def used_folders(self, params: Mapping[str, Any]) -> list[Path]:
@@ -79,7 +79,7 @@ class JobFactory:
         if self._by_number:  # else only the first trial's folder is known
             return used(base, self.options.n_trials)
         try:
-            folder = base / self._composed_subdir(params)
+            folder = base / self._compose_subdir(params)
         except Exception:  # the job will tell
             return []
         return [folder] if Path(os.path.abspath(folder)) != Path(os.path.abspath(base)) and is_used(folder) else []
@@ -97,13 +97,13 @@ class JobFactory:
 
     def check(self, examples: Iterable[Mapping[str, Any]]) -> None:
         """Check that the task can be sent, and that jobs of the examples can have a folder, else raise ConfigError."""
-        packed(self.hydra_context, self.task, self.config, self._through_launcher)
+        pickle_shared(self.hydra_context, self.task, self.config, self._through_launcher)
         if self._by_number or self.space.extender:  # what an extender draws is not known here
             return
         refusal = None
         for params in examples:
             try:
-                self._composed_subdir(params)
+                self._compose_subdir(params)
             except (GrammarParseError, InterpolationKeyError) as error:
                 refusal = error
             except Exception:  # of this process, or of these parameters: the job will tell
@@ -116,14 +116,14 @@ class JobFactory:
                 f"{str(refusal).splitlines()[0]}. By default it is ${{hydra.job.num}}."
             )
 
-    def _subdir(self, study: optuna.Study, trial: FrozenTrial) -> str | None:
+    def _try_subdir(self, study: optuna.Study, trial: FrozenTrial) -> str | None:
         try:
-            return self._composed_subdir(trial.params, self.identity(study, trial), trial.number)
+            return self._compose_subdir(trial.params, self.identity(study, trial), trial.number)
         except Exception as error:
             log.debug("The folder of trial %d cannot be composed: %s", trial.number, error)
             return None
 
-    def _composed_subdir(self, params: Mapping[str, Any], who: tuple[str, ...] = (), number: int = 0) -> str:
+    def _compose_subdir(self, params: Mapping[str, Any], who: tuple[str, ...] = (), number: int = 0) -> str:
         """Compose a trial's folder in the sweep's, as its job does."""
         hydra_config = HydraConfig.instance()
         before = hydra_config.cfg

@@ -181,7 +181,7 @@ class Ledger:
             self._ignore(job)
             return
         trial = self.trials.read(job.number)
-        outcome = self._checked(outcome)
+        outcome = self._check_values(outcome)
         runs = [*meta.get(trial, meta.RUNS, []), {"slot": slot, "start": begun, "end": time.time()}]
         try:
             self.trials.note(trial, meta.RUNS, runs)
@@ -197,7 +197,7 @@ class Ledger:
             return
         self.leases.release(_lease(job.number))
         told = self.trials.read(job.number)
-        self.event(_ended(told, outcome))
+        self.event(_describe_end(told, outcome))
         if told.state.is_finished():
             self.unrecorded = True
             self._count(told.state == TrialState.FAIL, outcome, job)
@@ -205,7 +205,7 @@ class Ledger:
     def _ignore(self, job: Job) -> None:
         self.event(f"trial {job.number} was taken over by another controller; its end here is ignored")
 
-    def _checked(self, outcome: Outcome) -> Outcome:
+    def _check_values(self, outcome: Outcome) -> Outcome:
         """Check returned values; a trial that was lost because we ended it was interrupted."""
         if outcome.kind == Kind.COMPLETE:
             try:
@@ -282,7 +282,7 @@ def _lease(number: int) -> str:
     return f"trial/{number}"
 
 
-def _ended(trial: FrozenTrial, outcome: Outcome) -> str:
+def _describe_end(trial: FrozenTrial, outcome: Outcome) -> str:
     if outcome.kind == Kind.COMPLETE:
         return f"trial {trial.number} finished: {', '.join(f'{value:.5g}' for value in trial.values or [])}"
     again = "; it will go on from its checkpoint" if trial.state == TrialState.WAITING else ""

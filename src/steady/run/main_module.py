@@ -36,7 +36,7 @@ class Script:
         again = {key: value for key, value in spawn.get_preparation_data("").items() if key.startswith("init_main")}
         if not again or (frame := _frame_of_main()) is None:
             return cls()
-        return cls(again) if _guarded(frame) else cls(bare=frame.f_code.co_filename)
+        return cls(again) if _is_guarded(frame) else cls(bare=frame.f_code.co_filename)
 
     def restore(self) -> None:
         """Make `__main__` of this process the script's; what travelled by value is then put into it."""
@@ -81,7 +81,7 @@ def _frame_of_main() -> FrameType | None:
     return frame
 
 
-def _guarded(frame: FrameType) -> bool:
+def _is_guarded(frame: FrameType) -> bool:
     """Whether the statement that runs now is below an `if` that asks for `__name__`; False if that cannot be read."""
     try:
         tree = ast.parse(Path(frame.f_code.co_filename).read_bytes())

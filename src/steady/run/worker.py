@@ -48,17 +48,17 @@ def serve(pipe: Connection, variables: dict[str, str], script: Script, static: b
 
     The controller sends one `executor.Job` and, when there is a slot for it, the environment variables of that slot; it
     closes its end of the pipe when it wants this process no more. `variables` are the controller's own environment,
-    `static` what all jobs share, see `executor.packed`.
+    `static` what all jobs share, see `executor.pickle_shared`.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is for the controller to decide on
     faulthandler.register(reaper.DUMP)
     reaper.fork(pipe)
     own = os.getpid()
     # As much as can be before there is a job, and before it has a slot. What goes wrong is told as the job's end.
-    prepare = _deferred(lambda: _load(variables, script, static))
+    prepare = _defer(lambda: _load(variables, script, static))
     try:
         job = pipe.recv()
-        run = _deferred(lambda: _prepare_job(job, prepare))
+        run = _defer(lambda: _prepare_job(job, prepare))
         environment: dict[str, str] = pipe.recv()
     except EOFError:
         return
@@ -71,7 +71,7 @@ def serve(pipe: Connection, variables: dict[str, str], script: Script, static: b
         send(pipe, outcome)
 
 
-def _deferred(step: Callable[[], T]) -> Callable[[], T]:
+def _defer(step: Callable[[], T]) -> Callable[[], T]:
     """Run a step now, and return a function that returns its result, or raises its error."""
     try:
         result = step()
@@ -172,15 +172,15 @@ def send(pipe: Connection, outcome: Outcome) -> None:
         0.5
     """
     try:
-        body = _serialized(outcome)
+        body = _serialize(outcome)
     except BaseException as error:  # of what the task returned, whose methods are called
-        body = _serialized(classify(error))
+        body = _serialize(classify(error))
     left = memoryview(HEAD.pack(len(body)) + body)
     while left:
         left = left[os.write(pipe.fileno(), left) :]
 
 
-def _serialized(outcome: Outcome) -> bytes:
+def _serialize(outcome: Outcome) -> bytes:
     told = {**vars(outcome), "kind": outcome.kind.value}
     body = json.dumps(told, default=_plain).encode()
     if len(body) > LARGEST:
@@ -215,7 +215,7 @@ class Incoming:
                 chunk = b""
             self._read += chunk
             self.over = not chunk or self._is_whole()
-        return _deserialized(bytes(self._read[HEAD.size :])) if self._is_whole() else None
+        return _deserialize(bytes(self._read[HEAD.size :])) if self._is_whole() else None
 
     def _is_whole(self) -> bool:
         if len(self._read) < HEAD.size:
@@ -224,7 +224,7 @@ class Incoming:
         return size > LARGEST or len(self._read) - HEAD.size >= size
 
 
-def _deserialized(body: bytes) -> Outcome:
+def _deserialize(body: bytes) -> Outcome:
     try:
         told = json.loads(body)
         return Outcome(Kind(told["kind"]), told["value"], str(told["message"]), str(told["traceback"]))
