@@ -33,10 +33,8 @@ def study_on_paper(options: SweepOptions) -> optuna.Study:
     """Load the sweep's study, or make an empty one in memory if it has none yet; nothing is written.
 
     Example:
-        >>> from hydra_plugins.steady_sweeper.config import SteadySweeperConf
-        >>> from steady.options import read
-        >>> raw = {**vars(SteadySweeperConf()), "sampler": {"seed": 7}, "n_jobs": 2}
-        >>> study_on_paper(read(raw, "app", "nowhere")).trials
+        >>> from types import SimpleNamespace
+        >>> study_on_paper(SimpleNamespace(storage="sqlite:///no.db", study="cats", directions=["minimize"])).trials
         []
     """
     if exists(options.storage):
@@ -50,10 +48,8 @@ def seed(options: SweepOptions, study: optuna.Study | None) -> int:
     """Choose the seed of the sampler: the one given, or else the study's, or else a random one.
 
     Example:
-        >>> from hydra_plugins.steady_sweeper.config import SteadySweeperConf
-        >>> from steady.options import read
-        >>> raw = {**vars(SteadySweeperConf()), "sampler": {"seed": 7}, "n_jobs": 2}
-        >>> seed(read(raw, "app", "nowhere"), None)
+        >>> from types import SimpleNamespace
+        >>> seed(SimpleNamespace(sampler={"seed": 7}), None)
         7
     """
     given = options.sampler.get("seed")
