@@ -29,8 +29,8 @@ from steady import grammar
 from steady.exceptions import ConfigError
 from steady.options import SweepOptions
 from steady.propose import pruning
+from steady.propose.schema import registered
 from steady.propose.space import Space, count_values, is_finite, values_of, word
-from steady.schema import registered
 
 log = logging.getLogger(__name__)
 
@@ -211,12 +211,12 @@ class JobComposer:
         chosen: dict[str, list[Any]] = {}
         for name, distribution in self.space.parameters.items():
             if isinstance(distribution, CategoricalDistribution):
-                chosen[grammar.bare(name)] = [grammar.plain(choice) for choice in distribution.choices]
+                chosen[grammar.bare(name)] = [grammar.decode(choice) for choice in distribution.choices]
         for key, text in self.space.fixed.items():
             with suppress(ValueError):
                 value = grammar.parsed(text)
                 if not isinstance(value, Sweep):
-                    chosen[key] = [grammar.plain(grammar.kept(value))]
+                    chosen[key] = [grammar.decode(grammar.encode(value))]
         return {key: values for key, values in chosen.items() if "." not in key.partition("@")[0]}
 
     def _options(self, group: str) -> list[str]:
@@ -236,7 +236,7 @@ class JobComposer:
         for config in self._by_group():
             for name in [name for name in waiting if registered().knows(config, grammar.bare(name))]:
                 waiting.remove(name)
-                values = map(grammar.plain, self._values(name))
+                values = map(grammar.decode, self._values(name))
                 said += [registered().refusal(config, grammar.bare(name), value) for value in values]
             if not waiting:
                 break
@@ -399,7 +399,7 @@ class Enqueued:
     def _unsearched(self, key: str, value: Any, space: Space, configs: Sequence[DictConfig]) -> None:
         """Note a key that is not searched, unless its value is that with which its job is composed."""
         if key in space.fixed:
-            stands: Any = grammar.plain(grammar.kept(grammar.parsed(space.fixed[key])))
+            stands: Any = grammar.decode(grammar.encode(grammar.parsed(space.fixed[key])))
             if stands != value:
                 self.remarks.append(f"{key}={_shown(value)} is of no use, since {key}={space.fixed[key]} is fixed")
             return

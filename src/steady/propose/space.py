@@ -99,8 +99,8 @@ def _parse(text: str) -> tuple[str, tuple[str, ...] | None]:
     with suppress(ValueError):
         value = grammar.parsed(text)
     value = text if isinstance(value, Sweep) else value  # no sweep is meant: `a,b` is one string
-    listed = tuple(word(grammar.kept(one)) for one in value) if isinstance(value, list) else None
-    return word(grammar.kept(value)), listed
+    listed = tuple(word(grammar.encode(one)) for one in value) if isinstance(value, list) else None
+    return word(grammar.encode(value)), listed
 
 
 def _can_be(distribution: BaseDistribution, value: str) -> bool:
@@ -152,7 +152,9 @@ class Space:
             ConfigError: a line that cannot be read, a deletion of what is searched, a condition that can never hold, or
                 an extender that cannot be found.
         """
-        own = grammar.Arguments.read([grammar.line(key, value) for key, value in (params or {}).items()], "params")
+        own = grammar.Arguments.read(
+            [grammar.as_override(key, value) for key, value in (params or {}).items()], "params"
+        )
         given = own.under(grammar.Arguments.read(arguments, "the command line"))
         grammar.check_deletions(given)
         searched, fixed = given.searched, given.fixed
@@ -352,7 +354,7 @@ class Space:
 
     def _spell(self, name: str, value: Any) -> str:
         # `True` as Python spells it, as in the names of upstream's folders.
-        return str(value) if isinstance(value, bool) else grammar.spelled(self._meant(name, value))
+        return str(value) if isinstance(value, bool) else grammar.as_text(self._meant(name, value))
 
 
 def _meaning(old: BaseDistribution | None, now: CategoricalDistribution) -> CategoricalDistribution | None:
@@ -446,7 +448,7 @@ def accepted(value: Any, distribution: BaseDistribution) -> Any:
     value = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
     if isinstance(distribution, CategoricalDistribution):
         # Of a string that looks like the text of a list there may be two: the string itself goes before the list.
-        several = (grammar.kept(value), value) if isinstance(value, str) else (value,)
+        several = (grammar.encode(value), value) if isinstance(value, str) else (value,)
         found = [choice for one in several for choice in distribution.choices if _same(one, choice)]
         if not found:
             raise ValueError(f"must be {_alternatives(value, distribution)}")
@@ -466,7 +468,7 @@ def _same(value: Any, choice: grammar.Scalar) -> bool:
     if isinstance(value, str):
         return isinstance(choice, str) and choice == value
     if isinstance(value, list | dict):
-        return isinstance(choice, str) and type(found := grammar.plain(choice)) is type(value) and found == value
+        return isinstance(choice, str) and type(found := grammar.decode(choice)) is type(value) and found == value
     return not isinstance(choice, str) and (value == choice)
 
 
@@ -500,4 +502,4 @@ def word(value: Any) -> str:
         >>> word(2.0), word(0.1 + 0.2), word(None), word("null")
         ('2', '0.3', 'null', "'null'")
     """
-    return f"{value:.12g}" if isinstance(value, float) else grammar.spelled(value)
+    return f"{value:.12g}" if isinstance(value, float) else grammar.as_text(value)

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import GrammarParseError, InterpolationKeyError
 from optuna.trial import FrozenTrial
 
-from steady import grammar, links
+from steady import grammar, safe_paths
 from steady.exceptions import ConfigError, StudyError
 from steady.options import SweepOptions
 from steady.propose.covering import Examples
@@ -173,8 +173,8 @@ class JobFactory:
         if examples:
             loader = self.hydra_context.config_loader
             task = functools.partial(task, examples=Examples(self.space, self.config, loader, place))
-        links.refuse([record / "preflight"], record, "study", StudyError)
-        links.refuse_within(record / "preflight", "preflight", StudyError)
+        safe_paths.refuse_links([record / "preflight"], record, "study", StudyError)
+        safe_paths.refuse_links_within(record / "preflight", "preflight", StudyError)
         with closing(self._executor(task, 1, bounds=self.options.trial_timeout.for_preparation())) as executor:
             executor.submit(Job(0, (*self.space.overrides({}), *place), record / "preflight"))
             while not (ended := executor.wait(60.0)):

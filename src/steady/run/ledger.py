@@ -25,7 +25,7 @@ from steady.run.interruption import Stop
 from steady.study import meta
 from steady.study.failures import KEPT, Kind, Outcome, headline, shortened, signature, values_of
 from steady.study.leases import Leases
-from steady.study.storage import Trials
+from steady.study.storage import TrialStore
 from steady.study.trial_folders import Folders
 
 log = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ class Ledger:
     abort: StudyError | None = None  # why the sweep has to end, once failures are too many
 
     def __post_init__(self) -> None:
-        self.trials = Trials(self.study)
+        self.trials = TrialStore(self.study)
         self._recent: deque[bool] = deque(maxlen=self.limits.window)  # whether each failed
         self._same: tuple[str, int] = ("", 0)  # signature of the last failure, and how many in a row have it
 

@@ -197,4 +197,4 @@ class Scheduler:
 
 
 def _shown(value: grammar.Scalar) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else grammar.spelled(value)
+    return f"{value:.3g}" if isinstance(value, float) else grammar.as_text(value)
