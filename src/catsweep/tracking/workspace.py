@@ -15,7 +15,7 @@ from typing import Any
 
 from optuna.distributions import CategoricalDistribution
 
-from catsweep import study_record as study_record
+from catsweep import study_record
 from catsweep.errors import CatsweepError, ConfigError, StudyError
 from catsweep.loaded import read as read_config
 from catsweep.metrics.scores import SCORES
@@ -61,15 +61,9 @@ def _read(folder: Path) -> Record:
 
 
 def build(folder: Path, found: Record, entity: str | None = None) -> str:
-    """Save the workspace and the report, or write what they would be.
+    """Save the workspace and the report of a study in its folder, or write what they would be, and say what was done.
 
-    Args:
-        folder: of the study.
-        found: what there is to show.
-        entity: user or team; None for that of the runs, else the account's default.
-
-    Returns:
-        What was done, in words.
+    The entity (a user or team) is that of the runs if None, else the account's default.
 
     Raises:
         ConfigError: wandb-workspaces is missing, or W&B refuses.
@@ -109,33 +103,25 @@ def build(folder: Path, found: Record, entity: str | None = None) -> str:
 
 def specification(found: Record, entity: str, project: str) -> dict[str, Any]:
     """Workspace and report as W&B's server takes them, plain values. Contacts nobody."""
-    view = workspace(found, entity, project)._to_model()
-    text = report(found, "", project)._to_model()  # with an entity it would ask the server for the project
-    return {
-        "workspace": view.model_dump(mode="json", by_alias=True, exclude_none=True),
-        "report": text.model_dump(mode="json", by_alias=True, exclude_none=True),
-    }
+    # A report with an entity would ask the server for the project.
+    both = {"workspace": workspace(found, entity, project), "report": report(found, "", project)}
+    return {key: one._to_model().model_dump(mode="json", by_alias=True, exclude_none=True) for key, one in both.items()}
 
 
 def workspace(found: Record, entity: str, project: str) -> Any:
     """Build the workspace: the study's runs at the left, five sections at the right."""
     spaces, _ = libraries()
     scores = [objective.name for objective in found.objectives]
-    shown = [
-        spaces.Section(name=name, panels=panels, is_open=True) for name, panels in sections(found).items() if panels
-    ]
+    shown = [spaces.Section(name=name, panels=panels, is_open=True) for name, panels in sections(found).items()]
     return spaces.Workspace(
-        entity=entity,
-        project=project,
-        name=_title(found),
-        sections=shown,
+        entity=entity, project=project, name=_title(found), sections=shown,
         settings=spaces.WorkspaceSettings(x_axis=STEP, max_runs=100),
         runset_settings=spaces.RunsetSettings(
             filters=runs_of(found),
             order=[spaces.Ordering(spaces.Summary(scores[0]), ascending=not found.objectives[0].maximise)],
             pinned_columns=["run:displayName", "run:jobType", "summary:outcome", *(f"summary:{n}" for n in scores)],
         ),
-    )
+    )  # fmt: skip
 
 
 def report(found: Record, entity: str, project: str) -> Any:
@@ -145,8 +131,7 @@ def report(found: Record, entity: str, project: str) -> Any:
     counts = ", ".join(f"{len(found.named(role))} {role}" for role in dict.fromkeys(t.role for t in found.trials))
     blocks = [wr.P(f"{len(found.trials)} trials ({counts}). Objectives: {', '.join(found.labels)}.")]
     for name, panels in sections(found).items():
-        if panels:
-            blocks += [wr.H2(name), wr.PanelGrid(runsets=[runs], panels=panels)]
+        blocks += [wr.H2(name), wr.PanelGrid(runsets=[runs], panels=panels)]
     if found.command:
         blocks += [wr.H2("Reproduce"), wr.MarkdownBlock("\n".join(fenced(shlex.join(found.command))))]
     return wr.Report(
@@ -203,12 +188,9 @@ def sections(found: Record) -> dict[str, list[Any]]:
     _, wr = libraries()
     wide = wr.Layout(w=24, h=12)
     scores = [objective.name for objective in found.objectives]
-    searched = [_axis(found, name) for name in found.distributions]
-    searched += [
-        wr.ParallelCoordinatesPlotColumn(
-            metric=wr.SummaryMetric(objective.name), display_name=label, inverted=not objective.maximise
-        )
-        for objective, label in zip(found.objectives, found.labels, strict=True)
+    searched = [_axis(found, name) for name in found.distributions] + [
+        wr.ParallelCoordinatesPlotColumn(wr.SummaryMetric(one.name), display_name=label, inverted=not one.maximise)
+        for one, label in zip(found.objectives, found.labels, strict=True)
     ]
     best = wr.BarPlot(title=scores[0], metrics=[scores[0]])
     if len(scores) > 1:
@@ -222,8 +204,7 @@ def sections(found: Record) -> dict[str, list[Any]]:
             # What the sweep's own run found, where W&B's importance is a random forest's.
             *(
                 wr.CustomChart(
-                    query={"summaryTable": {"tableKey": f"sweep/importance/{name}_table"}},
-                    chart_name="wandb/bar/v0",
+                    query={"summaryTable": {"tableKey": f"sweep/importance/{name}_table"}}, chart_name="wandb/bar/v0",
                     chart_fields={"label": "parameter", "value": "importance"},
                     chart_strings={"title": f"What {name} depends on (PED-ANOVA)"},
                 )
@@ -238,7 +219,7 @@ def sections(found: Record) -> dict[str, list[Any]]:
         ],
         "Samples": [  # the newest page of each run beside those of the others
             wr.MediaBrowser(
-                title=kind, media_keys=[kind], mode="gallery", gallery_axis="run", num_columns=4, layout=wide
+                title=kind, media_keys=[kind], mode="gallery", gallery_axis="run", num_columns=4, layout=wide,
             )
             for kind in ("samples", "reconstructions")
         ],
@@ -247,7 +228,7 @@ def sections(found: Record) -> dict[str, list[Any]]:
             for title, key in {**rungs, "Loss": "train/loss", "Epoch": "epoch"}.items()
         ],
         "Runs": [wr.RunComparer(diff_only=True, layout=wide)],
-    }
+    }  # fmt: skip
 
 
 def _axis(found: Record, parameter: str) -> Any:
