@@ -57,7 +57,7 @@ def test_the_page_without_a_confirmation() -> None:
         "## Under other seeds\n\n"
         "No trial was trained again under other seeds, so how much it varies is not known. To find out: the line\n\n"
         "## A second opinion\n\n"
-        "What an independent judge says of it is not known: make judge, and the line of the sweep again.\n\n"
+        "What an independent judge says of it is not known: `make judge`, and the line of the sweep again.\n\n"
         "## Its parameters\n\n- `loss=l1`\n- `+optimizer.lr=0.00123456`\n"
     )
 
