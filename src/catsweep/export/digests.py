@@ -1,9 +1,8 @@
 """Compare the files of a bundle with the sha256 digests in its `provenance.json`, and keep a page that was edited.
 
-`bundle` writes the digests last; whoever reads a bundle (generate, evaluate, the demo, push) asks `verify` first. They
-tell of damage, of files that were swapped, and of others that were added; not of somebody who writes the digests anew,
-for nothing is signed. The page asks its readers to put things right in it (the licence, above all), so a new export
-must not write over that: `keep_page`.
+The digests tell of damage, of files that were swapped, and of others that were added; not of somebody who writes them
+anew, for nothing is signed. The page asks its readers to put things right in it (the licence, above all), so a new
+export does not write over that.
 """
 
 import re
@@ -38,12 +37,7 @@ def of(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def verify(folder: Path) -> list[str]:
-    """Compare each file of a bundle with what was exported.
-
-    It reads every byte once: some 1 GB a second.
-
-    Args:
-        folder: the bundle.
+    """Compare each file of a bundle with what was exported, at some 1 GB a second.
 
     Returns:
         What one should know, a sentence each: it is of a version without digests, its page was edited, or there is
@@ -97,11 +91,7 @@ def refuse_links(paths: Iterable[Path], folder: Path) -> None:
 
 
 def _recorded(folder: Path) -> dict[str, tuple[int, str]] | None:
-    """Read the digests in `provenance.json`; None if it is of a version that wrote none, or not there.
-
-    Raises:
-        ExportError: it is torn, or what it says are no digests of files.
-    """
+    """Read the digests in `provenance.json`; None if it is of a version that wrote none, or not there."""
     if not (folder / PROVENANCE).exists():
         return None
     try:
@@ -139,11 +129,7 @@ def _difference(path: Path, size: int, digest: str) -> str:
 
 
 def keep_page(before: Path, folder: Path) -> str | None:
-    """Copy the edited page of the bundle that is about to be replaced, and those that were kept in it earlier.
-
-    Args:
-        before: the bundle that is there, if one is.
-        folder: the new one.
+    """Copy the edited page of the bundle `before`, if one is there, to the new one in `folder`, and those kept earlier.
 
     Returns:
         The name of the file that holds the page now; None if it was not edited.

@@ -45,13 +45,7 @@ def parts_in_use(model: LightningModule) -> set[str]:
 
 
 def save(model: LightningModule, folder: Path, metadata: dict[str, str]) -> None:
-    """Write what drawing needs of a model's state to `model.safetensors`.
-
-    Args:
-        model: on the CPU.
-        folder: must exist.
-        metadata: kept in the file's header.
-    """
+    """Write what drawing needs of the state of a model on the CPU to `model.safetensors`, metadata in its header."""
     used = parts_in_use(model)
     state: dict[str, Tensor] = {
         name: tensor.detach().contiguous()
@@ -70,13 +64,7 @@ def count(folder: Path) -> int:
 def load(folder: Path) -> Generator:
     """Rebuild a model from a bundle's `config.yaml` and `model.safetensors`.
 
-    It draws (and reconstructs) as the original did. Parts that serve training only have fresh weights.
-
-    Args:
-        folder: the bundle.
-
-    Returns:
-        The model, on the CPU, in evaluation mode.
+    It is on the CPU, in evaluation mode, and draws as the original did; what serves training only has fresh weights.
 
     Raises:
         ConfigError: the configuration names what a loaded one may not, or cannot be read.
@@ -95,11 +83,7 @@ def load(folder: Path) -> Generator:
 
 
 def _refuse_others(model: LightningModule, state: dict[str, Tensor], folder: Path) -> None:
-    """Refuse the weights of another model, and a model whose other parts are far larger than what is there.
-
-    Raises:
-        ExportError: naming what differs.
-    """
+    """Refuse the weights of another model, and a model whose other parts are far larger than what is there."""
     kept = {name.partition(".")[0] for name in state}
     expected = model.state_dict()
     missing = [name for name in expected if name not in state and name.partition(".")[0] in kept]
