@@ -100,7 +100,7 @@ def copy_run(source: Path, target: Path, explanation: "Explanation") -> None:
             f"The run folder {source} of the chosen trial lacks {', '.join(missing)}. "
             f"Choose another trial with select=NUMBER, or train this one again."
         )
-    page = run.samples(run.metrics().epoch)  # training may have gone on after it, for the worse
+    page = run.grid("samples", run.metrics().epoch)  # training may have gone on after it, for the worse
     drawn = [] if page is None else [page.relative_to(source)]
     if away := [str(part) for part in (*parts, *drawn) if not inside(source, source / part)]:
         raise ExportError(
