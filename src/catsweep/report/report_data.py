@@ -221,7 +221,6 @@ def collect(folder: Path, runs: Path, ready: Path, select: str | int | None = No
     found = find_ready_set(None if digest is None else str(digest), [ready])
     important = importances(study)
     samples = sample_images.samples(run)[:SHOWN]
-    reconstructions = sample_images.latest(run, "reconstructions", sample_images.scored_epoch(run))
     confirmed = [one.trial for one in winner.confirmed.candidates] if winner.confirmed else []
     return ReportData(
         record=record,
@@ -231,7 +230,7 @@ def collect(folder: Path, runs: Path, ready: Path, select: str | int | None = No
         reproduction=reproduction(record, best),
         samples=samples,
         real=sample_images.real_cats(found, len(samples) or SHOWN),
-        reconstructions=sample_images.read_page(reconstructions),
+        reconstructions=sample_images.read_grid(run, "reconstructions"),
         photos=_photos(record, len(found.originals()) if found else None, str(digest or "")),
         plots=optuna_plots(study, _by_importance(record, important), record.labels[0]) if plotly else (),
         second=None if best is None else second_opinion(record, best.number, winner.front, confirmed),
