@@ -1,24 +1,22 @@
-"""Collect what a report says of a study: the winner, importances, timeline, judge, images and commands to repeat it.
-
-`ReportData` is the one input of `catsweep.report.render`, which makes report.html and report.md of it.
-"""
+"""Collect what a report says of a study: the winner, importances, timeline, judge, images and commands to repeat it."""
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 from catsweep.data.ready import find_ready_set
-from catsweep.errors import ExportError
+from catsweep.errors import DataError, ExportError
 from catsweep.grids import Images
 from catsweep.metrics.judge import BESIDE, FID, JUDGED, RunScores, better
 from catsweep.report import sample_images
 from catsweep.report.formatting import counted, shown
 from catsweep.report.optuna_plots import OptunaPlot, optuna_plots
 from catsweep.report.report_charts import StudyCharts, Timeline, timeline
+from catsweep.runs import RunDir
 from catsweep.selection import Choice, Seeds, Trials, decide, read_trials
 from catsweep.study_record import Entry, Importance, Record, importances, read
 from steady import grammar
@@ -29,6 +27,8 @@ from steady.study.untrusted import SCRIPT, is_plain
 
 SHOWN = 36  # of the winner's samples, and of the real cats beside them
 SWEPT = ("study", "trials")  # keys of a sweep that a single run does not take
+OF_SWEEP = re.compile(r"-|\+*(study|trials|hydra)\b")  # words likewise
+THREADS = "trainer.threads"
 COLUMNS = (FID, *BESIDE, "judge/copied")  # of the judge's table
 SEED_SAMPLES = 16  # of each run under another seed
 SEED_TRIALS = 5  # confirmed trials whose samples are shown
@@ -165,7 +165,7 @@ class ReportData:
         config = self.record.contract.get("config") or {}
         minutes, epochs = config.get("minutes"), config.get("epochs")
         bounds = [f"{shown(minutes)} min"] if minutes else []
-        bounds += [counted(int(epochs), "epoch")] if isinstance(epochs, int) else []
+        bounds += [counted(epochs, "epoch")] if isinstance(epochs, int) else []
         whichever = ", whichever ends first" if len(bounds) > 1 else ""
         return f"{' or '.join(bounds)} of training each{whichever}" if bounds else ""
 
@@ -192,10 +192,11 @@ class ReportData:
         return ""
 
     def _labelled(self, said: str) -> str:
-        """Add its extractor to each score in a sentence."""
+        """Add its extractor to each score in a sentence, but not in a command at its end."""
         names = [*(objective.name for objective in self.record.objectives), FID, JUDGED]
         labels = {name: self.record.label(name) for name in names}
-        return readable(re.sub(r"[^\s,;:]+", lambda word: labels.get(word[0], word[0]), said))
+        text, start, command = said.partition("python src/")
+        return readable(re.sub(r"[^\s,;:]+", lambda word: labels.get(word[0], word[0]), text) + start + command)
 
 
 def collect(folder: Path, runs: Path, ready: Path, select: str | int | None = None, plotly: bool = True) -> ReportData:
@@ -205,7 +206,7 @@ def collect(folder: Path, runs: Path, ready: Path, select: str | int | None = No
         folder: of the study, `sweeps/<study>`.
         runs: folder of its run folders; need not exist.
         ready: folder of ready sets; need not exist.
-        select: rule of choosing the winner, see `catsweep.selection.choose`.
+        select: rule of choosing the winner, see `catsweep.selection.choose`; None for the first objective.
         plotly: whether to draw Optuna's own plots.
 
     Raises:
@@ -238,17 +239,7 @@ def collect(folder: Path, runs: Path, ready: Path, select: str | int | None = No
 
 
 def pick_winner(select: str | int | None, folder: Path, runs: Path) -> Winner:
-    """Choose the winner of a study by the rule of `make best-model`.
-
-    Args:
-        select: as in `conf/best_model.yaml`; null for the first objective.
-        folder: of the study.
-        runs: folder of its run folders.
-
-    Raises:
-        ConfigError: `select` means nothing for this study.
-        ExportError: it is the number of no finished trial.
-    """
+    """Choose the winner of a study by the rule of `make best-model`; arguments and errors as of `collect`."""
     try:
         trials = read_trials(folder, runs)
     except ExportError as error:  # nothing has finished yet
@@ -258,7 +249,10 @@ def pick_winner(select: str | int | None, folder: Path, runs: Path) -> Winner:
 
 
 def reproduction(record: Record, winner: Entry | None) -> Reproduction:
-    """Compose the commands of a study and of its winner, from recorded commands or else from the study's contract."""
+    """Compose the commands of a study and of its winner, from recorded commands or else from the study's contract.
+
+    The winner's has what the contract leaves free, such as `rungs`, and the number of threads, on which sums depend.
+    """
     fixed = dict(record.contract.get("fixed") or {})
     composable = bool(fixed) and is_plain([SCRIPT, *_overrides(fixed)])
     exact = is_plain(record.command)
@@ -272,19 +266,13 @@ def reproduction(record: Record, winner: Entry | None) -> Reproduction:
         kept = {key: value for key, value in fixed.items() if key not in SWEPT}
         # The search's option also says what a run returns and how often it is looked at, so it stays.
         drawn = grammar.as_overrides(winner.params, record.contract.get("space") or {}, record.exact)
-        alone = shlex.join(["python", "src/train.py", *_overrides({**kept, **drawn})])
+        free = _free(winner.run, {grammar.bare(key) for key in (*fixed, *drawn, *(record.contract.get("space") or {}))})
+        alone = shlex.join(["python", "src/train.py", *_overrides({**kept, **drawn}), *free])
     return Reproduction(sweep, exact, alone, readable(record.commit or ""))
 
 
 def second_opinion(record: Record, winner: int, front: Sequence[int], confirmed: Sequence[int]) -> SecondOpinion:
-    """Compare the judge's scores with the choice.
-
-    Args:
-        record: of the study.
-        winner: number of the winner.
-        front: numbers of the Pareto-optimal trials, best first.
-        confirmed: numbers of the confirmed trials, best mean first.
-    """
+    """Compare the judge's scores with the choice: the winner, Pareto-optimal and confirmed trials, the best first."""
     opinion = record.opinion
     every = [*opinion.own.values(), *(one for runs in opinion.again.values() for one in runs.values())]
     names = [name for name in COLUMNS if opinion.judged and any(name in one.values for one in every)]
@@ -316,6 +304,21 @@ def _photos(record: Record, originals: int | None, digest: str) -> str:
     n = originals if originals is not None else max(sizes, default=None)
     named = f"digest {digest[:16]}…" if digest else ""
     return ", ".join(part for part in (counted(n, "photo") if n is not None else "", named) if part)
+
+
+def _free(run: Path | None, set_: Set[str]) -> list[str]:
+    """List the overrides of a run's command that are not set by the study, and the threads that it ran on."""
+    try:
+        found = {} if run is None else RunDir(run).provenance()
+    except DataError:
+        found = {}
+    command, machine = found.get("command"), found.get("machine")
+    words = {word.partition("=")[0]: word for word in command[1:]} if is_plain(command) and command else {}
+    free = [word for key, word in words.items() if not (OF_SWEEP.match(key) or grammar.bare(key) in set_)]
+    threads = machine.get("threads") if isinstance(machine, dict) else None
+    if THREADS not in {*words, *set_} and type(threads) is int:
+        free.append(f"{THREADS}={threads}")
+    return free
 
 
 def _overrides(values: dict[str, Any]) -> list[str]:
