@@ -62,6 +62,14 @@ def test_the_page_without_a_confirmation() -> None:
     )
 
 
+def test_commands_can_be_copied_from_the_page() -> None:
+    line = "python src/train.py -m study=a_b 'hydra.sweeper.confirm={top: 3, seeds: 3}'"
+    told = explained(LAST, None, remark="Start it as the line of a_b says.")
+    page = dataclasses.replace(told, seeds=Seeds(2, None, False, line)).as_markdown()
+    assert f" is not known. To find out: `{line}`\n" in page
+    assert "the line of a\\_b says" in page
+
+
 def test_the_page_with_one() -> None:
     page = explained(BEST, FOUND).as_markdown()
     assert "## Under other seeds\n\nUnder 2 other seeds: val/fid 55 ± 1.41, val/ssim 0.2 ± 0.141; it " in page
