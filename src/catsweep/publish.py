@@ -25,12 +25,7 @@ SAVE_DIR = "outputs"  # records of W&B go to its folder wandb, as those of all r
 
 
 def run(cfg: DictConfig) -> Path:
-    """Export a run, see `catsweep.export.bundle.run`, and upload the bundle if `cfg.push` says where to.
-
-    Raises:
-        ConfigError: the push cannot work.
-        ExportError: the bundle did not get there. It is untouched.
-    """
+    """Export a run, see `catsweep.export.bundle.run`, and upload the bundle if `cfg.push` says where to."""
     check(cfg)
     folder = export(cfg)
     push(folder, cfg)

@@ -22,11 +22,7 @@ LARGEST = 1e100  # of a score: the sum, the spread and the axis of some that are
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """Read a document that holds an object.
-
-    Raises:
-        DataError: it is not there, cannot be read, is torn, or holds something else; the message ends without a remedy.
-    """
+    """Read a document that holds an object; else raise a `DataError`, whose message ends without a remedy."""
     try:
         require_regular(file)
         found = json.loads(file.read_text(encoding="utf-8"))
@@ -89,12 +85,9 @@ def _is(value: Any, kind: str) -> bool:
 
 
 def require_whole(checkpoint: Path) -> None:
-    """Compare each byte of a checkpoint, a zip of `torch.save`, with the checksums in it.
+    """Compare each byte of a checkpoint, a zip of `torch.save`, with the checksums in it; errors as of `read_json`.
 
     torch itself does not: what was not written is zeros on some disks, and weights to torch.
-
-    Raises:
-        DataError: there is none, or it is torn; the message ends without a remedy.
     """
     if not checkpoint.is_file():
         raise DataError(f"Expected the checkpoint {checkpoint}; it is not there.")

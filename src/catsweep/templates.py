@@ -21,10 +21,7 @@ OWN = re.compile(r"&lt;(br|/?extra)&gt;")  # Optuna's line breaks and plotly's b
 def environment(folder: Path, html: bool = True) -> jinja2.Environment:
     """Make a Jinja environment in which undefined names are errors and all filled-in text is escaped.
 
-    Args:
-        folder: of the templates.
-        html: whether they are HTML, else Markdown; text of that type (`markupsafe.Markup`,
-            `steady.printing.Markdown`) is not escaped.
+    They are HTML, or else Markdown; text of that type (`markupsafe.Markup`, `steady.printing.Markdown`) is not escaped.
     """
     made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder),

@@ -1,7 +1,6 @@
 """Gradio page of the demo: tabs of cats, of interpolations, and of one's own photo if the model has an encoder.
 
-Imported when Gradio's environment is set. Each control draws anew when it changes; while a slider moves, only its
-latest place counts.
+Each control draws anew when it changes; while a slider moves, only its latest place counts.
 """
 
 import secrets

@@ -1,9 +1,7 @@
 """Serve the demo's page on 127.0.0.1 to the browser of this machine alone.
 
 Gradio would serve itself, but then it looks for its own address over HTTP and can be told by the environment to open
-tunnels. Here `steady.local_server` serves what Gradio made, and the browser is told to fetch nothing from anywhere
-else. Of Gradio's addresses those are open that the page uses (`OPEN`), each with a bound on what it takes, and what a
-request says is a file must be one of the demo's own folder: an upload, or a picture that was drawn.
+tunnels. Here `steady.local_server` serves what Gradio made, and the browser is told to fetch nothing from elsewhere.
 """
 
 import json
@@ -43,8 +41,8 @@ OPEN = {"GET": READ, "HEAD": READ, "POST": rf"{CALL}|{UPLOAD}"}
 class OwnFiles:
     """ASGI filter: 404 for addresses that the page does not use, 403 for files that are not the demo's own.
 
-    Gradio checks names of files too, where it knows that it was launched (see `application`); but it would take
-    addresses from the web for names, and serve what lies in its cache below the working directory.
+    Gradio checks names of files too, but would take addresses from the web for names, and serve what lies in its cache
+    below the working directory.
     """
 
     def __init__(self, app: ASGIApp, folder: Path) -> None:
@@ -183,9 +181,5 @@ def application(page: gr.Blocks, folder: Path) -> ASGIApp:
 
 
 def serve(page: gr.Blocks, folder: Path, listening: socket.socket) -> None:
-    """Serve until a signal.
-
-    Raises:
-        KeyboardInterrupt: at the end; uvicorn raises the signal again when it has stopped.
-    """
+    """Serve until a signal, which uvicorn raises again when it has stopped: a `KeyboardInterrupt`."""
     uvicorn_server(application(page, folder), POLICY, grace=1).run(sockets=[listening])

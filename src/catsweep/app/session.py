@@ -1,7 +1,4 @@
-"""Draw for the demo's page, with the same functions as `python src/generate.py`, so the same pixels.
-
-Every picture is a file of the demo's own folder, which the page shows and offers for download.
-"""
+"""Draw pictures for the demo's page, as files, with the same pixels as `python src/generate.py`."""
 
 import hashlib
 import shlex
@@ -30,11 +27,7 @@ Strengths = Mapping[str, float]  # by name of attribute, in standard deviations
 
 
 class Session:
-    """A loaded generator and its attributes, which writes pictures to an existing folder.
-
-    Raises:
-        CatsweepError: the generator cannot be loaded.
-    """
+    """A loaded generator and its attributes, which writes pictures to an existing folder."""
 
     def __init__(self, source: Source, folder: Path) -> None:
         self.source, self.folder = source, folder
@@ -42,27 +35,15 @@ class Session:
         self.attributes = interpolation.measured(self.model, list(interpolation.MEASURES))
 
     def cats(self, n: int, seed: int, truncation: float, strengths: Strengths) -> Path:
-        """Draw a page of `n` cats, with strengths by name of attribute in standard deviations.
-
-        Returns:
-            A PNG; without attributes, with the pixels that `python src/generate.py` draws from the same numbers.
-        """
+        """Draw a page of `n` cats, a PNG, moved by the strengths of attributes."""
         latents = self._moved(truncation * draw_latents(n, self.model.latent_size, seed), strengths)
         page = Strips(generate(self.model, latents).numpy()[:, None], []).page(None)
         return self._saved(f"cats_{seed}", page)
 
     def walk(self, start: int, end: int, steps: int, truncation: float, suffix: str) -> Path:
-        """Draw the interpolation from the first cat of one seed to that of another, and back.
+        """Animate the interpolation from the first cat of one seed to that of another, and back.
 
-        Args:
-            start: seed.
-            end: seed.
-            steps: images from one to the other.
-            truncation: see conf/generate.yaml.
-            suffix: `.webp`, or `.gif`, which takes ten times as long.
-
-        Returns:
-            An animation.
+        It takes so many steps each way. The suffix is `.webp`, or `.gif`, which takes ten times as long.
         """
         stops = torch.cat([draw_latents(1, self.model.latent_size, seed) for seed in (start, end)])
         frames = generate(self.model, truncation * interpolation.loop(stops, steps)).numpy()
@@ -72,10 +53,7 @@ class Session:
         return path
 
     def photo(self, path: str, strengths: Strengths) -> Path:
-        """Draw a person's own photo and its reconstruction from latents moved by the strengths of attributes.
-
-        Returns:
-            A PNG: the photo as the model sees it, and the drawn one.
+        """Draw a photo as the model sees it, and its reconstruction moved by the strengths of attributes, as a PNG.
 
         Raises:
             CatsweepError: the file is no photo, or the model cannot take it in.

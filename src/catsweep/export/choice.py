@@ -1,7 +1,6 @@
 """Choose the best trial of a study, and copy it to a folder of its own: `python src/best_model.py`.
 
-Reads `sweeps/<study>/` and `outputs/<study>/<trial>/`; writes `outputs/best_model/`, which has the layout of a run
-folder, so that `generate` and `export` take it as any run::
+It has the layout of a run folder, so that `generate` and `export` take it as any run::
 
     checkpoints/best.ckpt  config.yaml  metrics.json  provenance.json  samples.png     the trial's own
     judge.json                                                                         the judge's scores, if it has any

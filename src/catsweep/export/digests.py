@@ -1,8 +1,7 @@
 """Compare the files of a bundle with the sha256 digests in its `provenance.json`, and keep a page that was edited.
 
 The digests tell of damage, of files that were swapped, and of others that were added; not of somebody who writes them
-anew, for nothing is signed. The page asks its readers to put things right in it (the licence, above all), so a new
-export does not write over that.
+anew, for nothing is signed. The page asks its readers to put its licence right, so a new export does not write over it.
 """
 
 import re
@@ -40,12 +39,10 @@ def verify(folder: Path) -> list[str]:
     """Compare each file of a bundle with what was exported, at some 1 GB a second.
 
     Returns:
-        What one should know, a sentence each: it is of a version without digests, its page was edited, or there is
-        more in the folder.
+        What one should know, a sentence each: no digests (an earlier version), an edited page, more in the folder.
 
     Raises:
-        ExportError: a file is missing, damaged or another, was added, or is a link out of the bundle; naming it, what
-            was expected and what came.
+        ExportError: a file is missing, damaged or another, was added, or is a link out of the bundle.
     """
     refuse_links((folder / name for name in sorted({*READ, README})), folder)
     expected = _recorded(folder)
@@ -82,11 +79,7 @@ def page_was_edited(folder: Path) -> bool:
 
 
 def refuse_links(paths: Iterable[Path], folder: Path) -> None:
-    """Refuse files that are elsewhere: what is read, or pushed, would be whatever they point to on this machine.
-
-    Raises:
-        ExportError: one leads out of the folder, nowhere, or is no file.
-    """
+    """Refuse links that lead out of the folder, or nowhere: what they point to on this machine would be pushed."""
     links.refuse(paths, folder, "bundle", ExportError, dangling=False)
 
 
@@ -129,10 +122,9 @@ def _difference(path: Path, size: int, digest: str) -> str:
 
 
 def keep_page(before: Path, folder: Path) -> str | None:
-    """Copy the edited page of the bundle `before`, if one is there, to the new one in `folder`, and those kept earlier.
+    """Copy the page of the bundle `before`, if it was edited, and those kept earlier, to the new bundle in `folder`.
 
-    Returns:
-        The name of the file that holds the page now; None if it was not edited.
+    Returns the name of the file that holds the page now; None if it was not edited.
     """
     for page in sorted(before.glob(KEPT)):
         if page.is_file() and not page.is_symlink():

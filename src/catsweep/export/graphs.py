@@ -65,13 +65,7 @@ class _Forward(nn.Module):
 
 
 def trace_decode(model: Generator) -> ExportedProgram:
-    """Trace how a model draws from latents.
-
-    Args:
-        model: on the CPU, float32.
-
-    Returns:
-        A program from latents, float32 (N, latent_size), to images (N, 3, H, W), for any N.
+    """Trace how a model (on the CPU, float32) draws: a program from latents (N, latent_size) to images (N, 3, H, W).
 
     Raises:
         ExportError: torch.export cannot follow it.
@@ -132,12 +126,7 @@ def quiet_exporters() -> Iterator[None]:
 
 
 def difference(model: Generator, file: Path, batches: Sequence[int] = CHECKED_BATCHES) -> float:
-    """Compare what a file of a bundle draws with what the model draws that it was made from, as `drawing_difference`.
-
-    Args:
-        model: a `Reconstructor` for `reconstructor.onnx`; on the CPU, float32.
-        file: `generator.onnx`, `reconstructor.onnx` or `generator.pt2`.
-        batches: sizes of the batches to compare.
+    """Compare what an ONNX file or a program of a bundle draws with its model, as `drawing_difference` does.
 
     Raises:
         ExportError: it is not such a file.
@@ -152,16 +141,11 @@ def difference(model: Generator, file: Path, batches: Sequence[int] = CHECKED_BA
 def drawing_difference(
     model: Generator, other: Callable[[Tensor], Tensor], batches: Sequence[int] = CHECKED_BATCHES
 ) -> float:
-    """Compare what another function draws from latents with what a model draws.
-
-    Args:
-        model: on the CPU, float32.
-        other: from latents (N, latent_size) to images (N, 3, H, W).
-        batches: sizes of the batches to compare.
+    """Compare what another function draws from latents with what a model (on the CPU, float32) draws.
 
     Returns:
-        The largest absolute difference of any value of any image, images being in [0, 1]; infinite if a shape
-        differs or a value is not a number.
+        The largest absolute difference of any value of any image in batches of these sizes, images being in [0, 1];
+        infinite if a shape differs or a value is not a number.
     """
     return _largest(_Forward(model, "decode"), other, [_latents(model, size) for size in batches])
 
@@ -196,12 +180,7 @@ def _largest(module: _Forward, other: Callable[[Tensor], Tensor], inputs: Sequen
 
 
 def write_onnx(model: Generator, path: Path, traced: ExportedProgram | None = None) -> None:
-    """Write what a model (on the CPU, float32) draws from latents as one self-contained file.
-
-    Args:
-        model: the generator.
-        path: of the file; its folder must exist.
-        traced: its `decode`, if that was followed already.
+    """Write what a model (on the CPU, float32) draws as one self-contained file; `traced` is its `decode`, if at hand.
 
     Raises:
         ExportError: the exporter cannot follow the model.
@@ -279,11 +258,7 @@ class OnnxGenerator:
 
 
 class OnnxReconstructor(OnnxGenerator):
-    """A `catsweep.models.generator.Reconstructor` from files that `write_onnx` and `write_reconstructor` wrote.
-
-    Raises:
-        ExportError: they are not such files.
-    """
+    """A `catsweep.models.generator.Reconstructor` from such files of both kinds; errors alike."""
 
     def __init__(self, path: Path, reconstructor: Path):
         super().__init__(path)

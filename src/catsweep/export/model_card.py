@@ -1,8 +1,7 @@
 """Compose the model card of a bundle: a README.md in Hugging Face's format, ready to push.
 
-`bundle` has it written last, when everything it tells of is there. Front matter after
-https://huggingface.co/docs/hub/model-cards; the text is `model_card.md.jinja`. Names and scores are those of the run,
-which may be a stranger's: the template escapes what is no `Markdown`, and the front matter quotes what is no word.
+Front matter after https://huggingface.co/docs/hub/model-cards. Names and scores are those of the run, which may be a
+stranger's: the template escapes what is no `Markdown`, and the front matter quotes what is no word.
 """
 
 import re
@@ -36,10 +35,10 @@ def compose(finished: FinishedRun, folder: Path, facts: Mapping[str, Any], metri
 
     Args:
         finished: the run that was exported.
-        folder: the bundle.
+        folder: the bundle; `metrics` and `provenance` are its documents.
         facts: `latent_size`, `image_size` and `parameters`, whole numbers.
-        metrics: the bundle's `metrics.json`.
-        provenance: the bundle's `provenance.json`.
+        metrics: see `folder`.
+        provenance: see `folder`.
     """
     fid = metrics.get("cards", {}).get(FID, {})
     demo, base, judged = _is_demo(finished), _base(finished), read_judged(folder)

@@ -1,7 +1,6 @@
 """Draw Optuna's own contour, rank and EDF plots for report.html.
 
-They are plotly's: the page carries plotly.js, compressed, and unpacks it on request. Points that are trials carry their
-number, by which report_plots.js shows their samples.
+They are plotly's: the page carries plotly.js, compressed, and unpacks it on request.
 """
 
 import base64
@@ -40,15 +39,9 @@ class OptunaPlot:
 
 
 def optuna_plots(study: optuna.Study, names: Sequence[str], label: str) -> tuple[OptunaPlot, ...]:
-    """Draw contour, rank and EDF of a study's first objective.
+    """Draw contour, rank and EDF of a study's first objective, of that label; names of parameters come by importance.
 
-    Args:
-        study: of any number of objectives.
-        names: of the parameters, the most important first.
-        label: of the objective.
-
-    Returns:
-        Empty with fewer than `LEAST` finished trials that share two parameters which vary.
+    Empty with fewer than `LEAST` finished trials that share two parameters which vary.
     """
     trials = finished(study, 0)
     pair = _pair(trials, names)

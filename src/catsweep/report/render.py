@@ -1,9 +1,7 @@
 """Write report.html and report.md with its pictures: `python src/report.py`.
 
-One context of `ReportData` for both: charts are drawn once as SVG, which report.html contains and the files beside
-report.md are composed of. Reads `sweeps/<study>/` and, where they still exist, run folders and the ready set, and
-changes none of them; a running sweep can be reported at any time. All texts of a study are escaped by
-`catsweep.templates`; report.html is a single file and requests nothing.
+Both have one context of `ReportData`; charts are drawn once, as SVG. A running sweep can be reported at any time. All
+texts of a study are escaped by `catsweep.templates`; report.html is a single file and requests nothing.
 """
 
 import re
@@ -77,13 +75,7 @@ class Row:
 
 
 def run(cfg: DictConfig) -> Path:
-    """Write both reports, and print where.
-
-    Args:
-        cfg: as in `conf/report.yaml`.
-
-    Returns:
-        `sweeps/<study>/report.html`.
+    """Write both reports, print where, and return the path of report.html; see `conf/report.yaml`.
 
     Raises:
         ExportError: there is no such study, or `select` is the number of no finished trial.
@@ -106,12 +98,7 @@ def run(cfg: DictConfig) -> Path:
 
 
 class Report:
-    """The report of a study; equal data give equal reports.
-
-    Args:
-        data: its content.
-        home: folder of the report, from which links to run folders start.
-    """
+    """The report of a study in a folder, from which links to run folders start; equal data give equal reports."""
 
     def __init__(self, data: ReportData, home: Path) -> None:
         self.data, self.home = data, home

@@ -1,7 +1,6 @@
 """Compute the geometry of the report's charts: axes, plots, parallel coordinates and the timeline.
 
-Pure arithmetic over `catsweep.study_record`; charts.jinja draws the result as SVG, for report.html and as the
-files beside report.md alike. Every mark carries the number of its trial, by which the page shows that trial's samples.
+charts.jinja draws them as SVG. Every mark carries the number of its trial, by which the page shows its samples.
 """
 
 import itertools
@@ -36,12 +35,7 @@ class Axis:
 
     @classmethod
     def over(cls, values: Iterable[float], whole: bool = False) -> "Axis":
-        """Make a linear axis over values, with a margin.
-
-        Args:
-            values: may be none; infinite ones are ignored.
-            whole: whether they are counts, with a margin of half a unit.
-        """
+        """Make a linear axis over finite values, with a margin: half a unit if they are counts (`whole`)."""
         finite = [value for value in values if math.isfinite(value)]
         low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
         margin = 0.5 if whole else MARGIN * (high - low) or abs(high) * MARGIN or 0.5
@@ -183,12 +177,9 @@ class ParallelLine:
     winner: bool = False  # whether the trial is the winner
 
     def path(self, length: float, across: float, lying: bool) -> str:
-        """Return the line as an SVG path.
+        """Return the line as an SVG path, `length` units from axis to axis, `across` units from their low to high ends.
 
-        Args:
-            length: units from one axis to the next.
-            across: units from the low end of an axis to its high end.
-            lying: whether axes run from left to right, one below the other; else upwards, one beside the other.
+        Axes that are `lying` run from left to right, one below the other; else upwards, one beside the other.
         """
         words, pen = [], "M"
         for i, place in enumerate(self.places):
@@ -215,13 +206,7 @@ def arrow(record: Record, objective: int) -> str:
 
 
 class StudyCharts:
-    """The charts of a study's scores.
-
-    Args:
-        record: of the study.
-        front: numbers of the Pareto-optimal trials.
-        winner: number of the winner, None without one.
-    """
+    """The charts of a study's scores; the front and the winner are numbers of trials."""
 
     def __init__(self, record: Record, front: Sequence[int], winner: int | None) -> None:
         self.record, self.front, self.winner = record, front, winner
@@ -292,15 +277,9 @@ class StudyCharts:
         return replace(plot, marks=marks)
 
     def parallel(self, names: Sequence[str]) -> ParallelCoordinates | None:
-        """Draw all trials across parameters and scores.
+        """Draw all trials across named parameters and scores; None with fewer than two axes, or trials without any.
 
         Pruned and failed trials end at the last parameter; a parameter that a trial lacks leaves a gap in its line.
-
-        Args:
-            names: of the parameters, in the order of the axes.
-
-        Returns:
-            None with fewer than two axes, or without a trial that has parameters.
         """
         record, n = self.record, len(self.record.objectives)
         axes = {name: Axis.of_parameter(record.distributions[name]) for name in names}

@@ -200,12 +200,12 @@ class ReportData:
 
 
 def collect(folder: Path, runs: Path, ready: Path, select: str | int | None = None, plotly: bool = True) -> ReportData:
-    """Collect the content of a study's report.
+    """Collect the content of a study's report from its folder, and the folders of its runs and of ready sets.
 
     Args:
-        folder: of the study, `sweeps/<study>`.
-        runs: folder of its run folders; need not exist.
-        ready: folder of ready sets; need not exist.
+        folder: of the study.
+        runs: need not exist.
+        ready: need not exist.
         select: rule of choosing the winner, see `catsweep.selection.choose`; None for the first objective.
         plotly: whether to draw Optuna's own plots.
 

@@ -1,9 +1,8 @@
 """Loggers of a run: none, CSV tables or Weights & Biases, and what they record besides metrics.
 
-`conf/logger/{wandb,csv,none}.yaml` name one factory each. A run calls `build`, hands the result to the Trainer, then
-`log_config` and `watch` before and `summarise` after training, and `finish` at the end, also of a failed run. Nothing
-here draws a random number, and nothing prints or waits for a network unless the run is online, so that scores are the
-same with any logger and with none.
+A run calls `build`, hands the result to the Trainer, then `log_config` and `watch` before and `summarise` after
+training, and `finish` at the end, also of a failed run. Nothing here draws a random number, and nothing prints or waits
+for a network unless the run is online, so that scores are the same with any logger and with none.
 """
 
 import hashlib
@@ -324,11 +323,7 @@ def resolve_mode(mode: Mode) -> str:
 
 
 def has_key() -> bool:
-    """Whether wandb has credentials for its server (environment, netrc, settings file). Contacts nobody.
-
-    Raises:
-        ConfigError: the credentials are malformed.
-    """
+    """Whether wandb has credentials for its server; a `ConfigError` if they are malformed. Contacts nobody."""
     import wandb
     from wandb.sdk.lib import wbauth
 

@@ -29,11 +29,7 @@ BLOCK, HEADER, WHOLE, LAST = 32768, 7, 1, 4
 
 
 def main(words: list[str] | None = None) -> None:
-    """Upload what is not online yet.
-
-    Raises:
-        SystemExit: there is no key, or wandb could not upload a part; with a message.
-    """
+    """Upload what is not online yet; errors end the process with a message."""
     parser = argparse.ArgumentParser(description="Upload to Weights & Biases what was recorded offline.")
     parser.add_argument("folder", nargs="?", type=Path, default=RECORDS, help=f"of the records; {RECORDS} if not given")
     try:

@@ -1,8 +1,7 @@
 """Build a study's workspace and report in Weights & Biases, as code: `make wandb-dashboard`.
 
 With a key both are saved, and a later call brings the same ones up to date. Without one, what would be saved is
-written to `sweeps/<study>/wandb_workspace.json`, and nothing is contacted. The panels are of `wandb-workspaces`, an
-optional extra.
+written to `sweeps/<study>/wandb_workspace.json`, and nothing is contacted.
 """
 
 import argparse
@@ -33,11 +32,7 @@ PROJECT = "catsweep"  # where runs go unless their configuration says otherwise
 
 
 def main(words: list[str] | None = None) -> None:
-    """Build the workspace and the report of a study.
-
-    Raises:
-        SystemExit: there is no such study, a package is missing, or the key does not work; with a message.
-    """
+    """Build the workspace and the report of a study; errors end the process with a message."""
     parser = argparse.ArgumentParser(description="A study's workspace and report in Weights & Biases.")
     parser.add_argument("study", nargs="?", help="its name; the one written last if it is not given")
     parser.add_argument("--entity", help="user or team; the one that its runs name, else the account's default")
@@ -161,11 +156,7 @@ def _kept(path: Path) -> dict[str, str]:
 
 
 def libraries() -> tuple[Any, Any]:
-    """Import `wandb_workspaces.workspaces` and `.reports.v2`.
-
-    Raises:
-        ConfigError: not installed.
-    """
+    """Import `wandb_workspaces.workspaces` and `.reports.v2`; a `ConfigError` if they are not installed."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # it is written for Pydantic 1 and 2
