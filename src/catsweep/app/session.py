@@ -3,6 +3,7 @@
 import hashlib
 import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from html import escape
 from pathlib import Path
 
@@ -71,8 +72,7 @@ class Session:
 
     def _moved(self, latents: Tensor, strengths: Strengths) -> Tensor:
         for name, strength in strengths.items():
-            if strength:
-                latents = latents + strength * self.attributes[name]
+            latents = latents + strength * self.attributes[name] if strength else latents
         return latents
 
     def _saved(self, name: str, page: Images) -> Path:
@@ -90,23 +90,17 @@ class Session:
 def facts_line(source: Source) -> str:
     """Format name, size and scores of the model as one line of HTML; a fact that its folder lacks is left out."""
     side = source.generator.image_size
-    facts = [source.folder.resolve().name, f"{side} x {side} pixels", *_scores(RunDir(source.folder))]
-    return " · ".join(f"<span>{escape(fact)}</span>" for fact in facts)
-
-
-def _scores(run: RunDir) -> list[str]:
-    try:
-        metrics = run.metrics()
+    facts = [source.folder.resolve().name, f"{side} x {side} pixels"]
+    with suppress(DataError, KeyError, TypeError):
+        metrics = RunDir(source.folder).metrics()
         scores, cards = metrics.finite, metrics.cards
         # Never FID alone: it is comparable only where the same network judged.
         judges = {one: f" ({cards[one.key]['extractor']})" if one is FID else "" for one in SCORES if one.key in scores}
-        return [f"{one.title} {scores[one.key]:.3g}{judge}" for one, judge in judges.items()]
-    except (DataError, KeyError, TypeError):
-        return []
+        facts += [f"{one.title} {scores[one.key]:.3g}{judge}" for one, judge in judges.items()]
+    return " · ".join(f"<span>{escape(fact)}</span>" for fact in facts)
 
 
 def command_line(source: Source, n: int, seed: int, truncation: float) -> str:
     """Format the command line that draws the same page."""
-    kind = "bundle" if source.is_bundle else "run"
-    place = f"{kind}={source.folder}"
+    place = f"{'bundle' if source.is_bundle else 'run'}={source.folder}"
     return shlex.join(["python", "src/generate.py", place, f"n={n}", f"seed={seed}", f"truncation={truncation:g}"])
