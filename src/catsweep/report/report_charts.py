@@ -14,6 +14,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from catsweep.metrics.judge import FID, JUDGED, RunScores
 from catsweep.report.formatting import counted, duration, short, shown
+from catsweep.selection import Objective
 from catsweep.study_record import Attempt, Entry, Record
 from steady.printing import readable
 
@@ -200,9 +201,9 @@ class ParallelCoordinates:
     lines: tuple[ParallelLine, ...]
 
 
-def arrow(record: Record, objective: int) -> str:
+def arrow(objective: Objective) -> str:
     """Return an arrow to where an objective is better."""
-    return "↑" if record.objectives[objective].maximise else "↓"
+    return "↑" if objective.maximise else "↓"
 
 
 class StudyCharts:
@@ -218,10 +219,11 @@ class StudyCharts:
         pairs = [(a, b) for a in range(n) for b in range(a + 1, n)][:PAIRS] if self.scored else []
         return [self._pareto(a, b) for a, b in pairs]
 
-    def history(self, objective: int) -> Plot | None:
-        """Plot an objective and the best so far over the trials; None without a finished trial."""
-        if not self.scored:
-            return None
+    def history(self) -> list[Plot]:
+        """Plot each objective and the best so far over the trials; empty without a finished trial."""
+        return [self._history(objective) for objective in range(len(self.record.objectives)) if self.scored]
+
+    def _history(self, objective: int) -> Plot:
         record, label, area = self.record, self.record.labels[objective], Area()
         x, y = Axis.over([trial.number for trial in record.trials], whole=True), self._axis(objective)
         points: list[tuple[float, float]] = []
@@ -233,7 +235,7 @@ class StudyCharts:
                 points.append((at, area.y(y.place(values[objective]))))
                 best = loss
         points.append((area.right, points[-1][1]))
-        plot = _plot(label, "trial", f"{label} {arrow(record, objective)}", x, y, area)
+        plot = _plot(label, "trial", f"{label} {arrow(record.objectives[objective])}", x, y, area)
         return replace(
             plot,
             x_ticks=tuple((at, number) for at, number in plot.x_ticks if "." not in number),
@@ -246,20 +248,19 @@ class StudyCharts:
             line=tuple(points),
         )
 
-    def slices(self, objective: int, names: Sequence[str]) -> list[Plot]:
-        """Plot each parameter (y) against an objective (x), without parameters that no finished trial has."""
-        x = self._axis(objective)
-        having = {name: [(t, v[objective]) for t, v in self.scored if name in t.params] for name in names}
-        return [self._slice(objective, name, scores, x) for name, scores in having.items() if scores]
+    def slices(self, names: Sequence[str]) -> list[list[Plot]]:
+        """Plot for each objective (x) each parameter (y), without parameters that no finished trial has."""
+        known = [name for name in names if any(name in trial.params for trial, _ in self.scored)]
+        return [[self._slice(i, name) for name in known] for i in range(len(self.record.objectives))]
 
-    def judged(self) -> Plot | None:
-        """Plot the judge's FID against the extractor's, for all judged runs; None without any."""
+    def judged(self) -> list[Plot]:
+        """Plot the judge's FID against the extractor's, for all judged runs; empty without any."""
         opinion, area = self.record.opinion, Area()
         runs: list[tuple[int, int | None, RunScores]] = [(trial, None, one) for trial, one in opinion.own.items()]
         runs += [(trial, seed, one) for trial, again in opinion.again.items() for seed, one in again.items()]
         judged = [(trial, seed, one.values) for trial, seed, one in runs if {FID, JUDGED} <= one.values.keys()]
         if not judged:
-            return None
+            return []
         labels = {name: self.record.label(name) for name in (FID, JUDGED)}
         x, y = (Axis.over([values[name] for _, _, values in judged]) for name in (FID, JUDGED))
         marks = tuple(
@@ -274,7 +275,7 @@ class StudyCharts:
         )  # fmt: skip
         title = f"{labels[FID]} against {labels[JUDGED]}"
         plot = _plot(title, f"{labels[FID]} ← better", f"{labels[JUDGED]} ↓ better", x, y, area)
-        return replace(plot, marks=marks)
+        return [replace(plot, marks=marks)]
 
     def parallel(self, names: Sequence[str]) -> ParallelCoordinates | None:
         """Draw all trials across named parameters and scores; None with fewer than two axes, or trials without any.
@@ -288,7 +289,7 @@ class StudyCharts:
         for i, axis in enumerate(scores):
             name, label = readable(record.objectives[i].name), record.labels[i]
             detail = label.removeprefix(name).strip(" ()")
-            rails.append(ParallelAxis(name, axis.ticks(), True, detail, arrow(record, i)))
+            rails.append(ParallelAxis(name, axis.ticks(), True, detail, arrow(record.objectives[i])))
         drawn = [trial for trial in record.trials if trial.params and trial.role != "waiting"]
         if len(rails) < 2 or not drawn:
             return None
@@ -311,23 +312,23 @@ class StudyCharts:
         plot = _plot(
             f"{record.labels[a]} against {record.labels[b]}",
             f"{record.labels[a]} {'→' if record.objectives[a].maximise else '←'} better",
-            f"{record.labels[b]} {arrow(record, b)} better",
+            f"{record.labels[b]} {arrow(record.objectives[b])} better",
             x, y, area,
         )  # fmt: skip
         return replace(plot, marks=marks, line=tuple(stairs) if len(stairs) > 1 else (), role="front")
 
-    def _slice(self, objective: int, name: str, having: Sequence[tuple[Entry, float]], x: Axis) -> Plot:
-        axis = Axis.of_parameter(self.record.distributions[name])
+    def _slice(self, objective: int, name: str) -> Plot:
+        x, axis = self._axis(objective), Axis.of_parameter(self.record.distributions[name])
         height = float(HEAD + ROW * max(3, len(axis.choices)) + (0 if axis.choices else ROW) + FOOT + 2)
         letters = max((len(label) for _, label in axis.ticks()), default=3)
         area = Area(300.0, height, float(min(max(12 + 7 * letters, 40), 130)), 290.0, float(HEAD), height - FOOT)
         marks = []
-        for trial, value in having:
-            if (at := axis.place(trial.params[name])) is not None:
+        for trial, values in self.scored:
+            if name in trial.params and (at := axis.place(trial.params[name])) is not None:
                 # Trials of one choice lie side by side, always the same way.
                 side = ((trial.number * 0.618034) % 1 - 0.5) * 0.5 / len(axis.choices) if axis.choices else 0.0
-                marks.append(self._mark(trial, area, x.place(value), at + side))
-        x_title = f"{self.record.labels[objective]} {arrow(self.record, objective)}"
+                marks.append(self._mark(trial, area, x.place(values[objective]), at + side))
+        x_title = f"{self.record.labels[objective]} {arrow(self.record.objectives[objective])}"
         return replace(_plot(readable(name), x_title, "", x, axis, area, LETTERS), marks=tuple(marks))
 
     def _line(self, trial: Entry, axes: dict[str, Axis], scores: Sequence[Axis], shade: float) -> ParallelLine:
