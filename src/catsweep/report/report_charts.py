@@ -78,6 +78,7 @@ def brief(label: str, letters: int | None = LETTERS) -> str:
 
 
 def _round(low: float, high: float) -> list[float]:
+    """List round numbers of a linear axis."""
     step = _step(high - low)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     # Not by repeated sums, which end in 0.30000000000000004; and -0 is 0.
@@ -148,7 +149,7 @@ class Plot:
     y_title: str  # above the y axis; empty for a slice plot
     x_ticks: tuple[tuple[float, str], ...]  # units from the left, with labels
     y_ticks: tuple[tuple[float, str], ...]  # units from the top, with labels
-    marks: tuple[Mark, ...]  # trials
+    marks: tuple[Mark, ...] = ()  # trials
     rug: tuple[Mark, ...] = ()  # trials without a score, on the lower edge
     line: tuple[tuple[float, float], ...] = ()  # points of a curve; may be none
     role: str = "best"  # of the curve, `best` or `front`
@@ -235,18 +236,15 @@ class StudyCharts:
                 points.append((at, area.y(y.place(values[objective]))))
                 best = loss
         points.append((area.right, points[-1][1]))
-        plot = _plot(label, "trial", f"{label} {arrow(record.objectives[objective])}", x, y, area)
-        return replace(
-            plot,
-            x_ticks=tuple((at, number) for at, number in plot.x_ticks if "." not in number),
-            marks=tuple(self._mark(t, area, x.place(t.number), y.place(v[objective])) for t, v in self.scored),
-            rug=tuple(
-                Mark(area.x(x.place(trial.number)), area.bottom, trial.number, trial.role, self._described(trial))
-                for trial in record.trials
-                if not trial.scored and trial.role in ("pruned", "failed")
-            ),
-            line=tuple(points),
+        marks = tuple(self._mark(t, area, x.place(t.number), y.place(v[objective])) for t, v in self.scored)
+        rug = tuple(
+            Mark(area.x(x.place(trial.number)), area.bottom, trial.number, trial.role, self._described(trial))
+            for trial in record.trials
+            if not trial.scored and trial.role in ("pruned", "failed")
         )
+        title = f"{label} {arrow(record.objectives[objective])}"
+        plot = _plot(label, "trial", title, x, y, area, marks=marks, rug=rug, line=tuple(points))
+        return replace(plot, x_ticks=tuple((at, number) for at, number in plot.x_ticks if "." not in number))
 
     def slices(self, names: Sequence[str]) -> list[list[Plot]]:
         """Plot for each objective (x) each parameter (y), without parameters that no finished trial has."""
@@ -274,8 +272,7 @@ class StudyCharts:
             for trial, seed, values in judged
         )  # fmt: skip
         title = f"{labels[FID]} against {labels[JUDGED]}"
-        plot = _plot(title, f"{labels[FID]} ← better", f"{labels[JUDGED]} ↓ better", x, y, area)
-        return [replace(plot, marks=marks)]
+        return [_plot(title, f"{labels[FID]} ← better", f"{labels[JUDGED]} ↓ better", x, y, area, marks=marks)]
 
     def parallel(self, names: Sequence[str]) -> ParallelCoordinates | None:
         """Draw all trials across named parameters and scores; None with fewer than two axes, or trials without any.
@@ -309,13 +306,12 @@ class StudyCharts:
                 worse_x = record.objectives[a].maximise
                 stairs.append((stairs[-1][0], corner[1]) if worse_x else (corner[0], stairs[-1][1]))
             stairs.append(corner)
-        plot = _plot(
+        return _plot(
             f"{record.labels[a]} against {record.labels[b]}",
             f"{record.labels[a]} {'→' if record.objectives[a].maximise else '←'} better",
             f"{record.labels[b]} {arrow(record.objectives[b])} better",
-            x, y, area,
+            x, y, area, marks=marks, line=tuple(stairs) if len(stairs) > 1 else (), role="front",
         )  # fmt: skip
-        return replace(plot, marks=marks, line=tuple(stairs) if len(stairs) > 1 else (), role="front")
 
     def _slice(self, objective: int, name: str) -> Plot:
         x, axis = self._axis(objective), Axis.of_parameter(self.record.distributions[name])
@@ -329,7 +325,7 @@ class StudyCharts:
                 side = ((trial.number * 0.618034) % 1 - 0.5) * 0.5 / len(axis.choices) if axis.choices else 0.0
                 marks.append(self._mark(trial, area, x.place(values[objective]), at + side))
         x_title = f"{self.record.labels[objective]} {arrow(self.record.objectives[objective])}"
-        return replace(_plot(readable(name), x_title, "", x, axis, area, LETTERS), marks=tuple(marks))
+        return _plot(readable(name), x_title, "", x, axis, area, LETTERS, marks=tuple(marks))
 
     def _line(self, trial: Entry, axes: dict[str, Axis], scores: Sequence[Axis], shade: float) -> ParallelLine:
         places = [axis.place(trial.params[name]) if name in trial.params else None for name, axis in axes.items()]
@@ -357,10 +353,12 @@ class StudyCharts:
         return f"trial {trial.number}: {', '.join(f'{label} {shown(value)}' for label, value in scores)}"
 
 
-def _plot(title: str, x_title: str, y_title: str, x: Axis, y: Axis, area: Area, letters: int | None = None) -> Plot:
+def _plot(
+    title: str, x_title: str, y_title: str, x: Axis, y: Axis, area: Area, letters: int | None = None, **parts: Any
+) -> Plot:
     x_ticks = tuple((area.x(at), label) for at, label in x.ticks())
     y_ticks = tuple((area.y(at), label) for at, label in y.ticks(letters))
-    return Plot(title, x_title, y_title, x_ticks, y_ticks, (), area=area)
+    return Plot(title, x_title, y_title, x_ticks, y_ticks, area=area, **parts)
 
 
 # --- timeline
@@ -369,6 +367,7 @@ LEAST_PAUSE, SHARE_PAUSE = 120.0, 0.05  # seconds, and share of the working time
 MOST_PAUSES = 12  # the longest
 OVERLAP = 2.0  # seconds that two attempts in one slot may overlap: the next begins before the last is settled
 CUT = 2.5  # width of a pause, per cent of the axis
+Stay = tuple[Attempt, Entry]
 MARKS = 6  # on the axis, about
 STEPS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 28800, 43200, 86400, 172800)  # seconds
 
@@ -428,20 +427,19 @@ def timeline(record: Record) -> Timeline | None:
     pauses = _pauses([attempt for attempt, _ in stays])
     start, scale = stays[0][0].start, _Scale(stays[0][0].start, now, pauses)
     lanes = tuple(
-        Lane(
-            name,
-            tuple(_bar(attempt, entry, scale) for attempt, entry in row),
-            sum(attempt.end - attempt.start for attempt, _ in row) / (scale.worked or 1.0),
-        )
+        Lane(name, tuple(_bar(*stay, scale) for stay in row), _busy(row) / (scale.worked or 1.0))
         for name, row in _rows(stays)
     )
     cuts = tuple((scale(a), scale(b) - scale(a), f"nothing ran for {duration(b - a)}") for a, b in pauses)
-    busy = sum(attempt.end - attempt.start for attempt, _ in stays)
-    return Timeline(lanes, cuts, scale.marks(), start, now, sum(b - a for a, b in pauses), busy)
+    return Timeline(lanes, cuts, scale.marks(), start, now, sum(b - a for a, b in pauses), _busy(stays))
+
+
+def _busy(stays: Sequence[Stay]) -> float:
+    return sum(attempt.end - attempt.start for attempt, _ in stays)
 
 
 class _Scale:
-    """Convert Unix time to per cent of the axis, on which each pause takes `CUT`."""
+    """A map from Unix time to per cent of the axis, on which each pause takes `CUT`."""
 
     def __init__(self, start: float, end: float, pauses: Sequence[tuple[float, float]]) -> None:
         self.times = np.array([start, *itertools.chain(*pauses), end])
@@ -464,8 +462,8 @@ class _Scale:
 
 def _pauses(attempts: Sequence[Attempt]) -> list[tuple[float, float]]:
     """Find long times without any attempt; attempts are sorted by start."""
-    gaps, until, worked = [], attempts[0].end, attempts[0].end - attempts[0].start
-    for attempt in attempts[1:]:
+    gaps, until, worked = [], attempts[0].start, 0.0
+    for attempt in attempts:
         if attempt.start > until:
             gaps.append((until, attempt.start))
         worked += max(0.0, attempt.end - max(until, attempt.start))
@@ -474,24 +472,23 @@ def _pauses(attempts: Sequence[Attempt]) -> list[tuple[float, float]]:
     return sorted(sorted(long, key=lambda gap: gap[0] - gap[1])[:MOST_PAUSES])
 
 
-def _rows(stays: Sequence[tuple[Attempt, Entry]]) -> list[tuple[str, list[tuple[Attempt, Entry]]]]:
+def _rows(stays: Sequence[Stay]) -> list[tuple[str, list[Stay]]]:
     """Group attempts by slot, of two controllers' slots of one number in a row each; then those without a slot."""
-    rows: dict[tuple[int, int], list[tuple[Attempt, Entry]]] = {}
-    for stay in (stay for stay in stays if stay[0].slot is not None):
-        slot, copy = int(stay[0].slot or 0), 0
-        while not _free(rows.get((slot, copy), []), stay[0]):
-            copy += 1
-        rows.setdefault((slot, copy), []).append(stay)
-    for stay in (stay for stay in stays if stay[0].slot is None):
-        free = next((key for key in sorted(rows) if _free(rows[key], stay[0])), None)
-        rows.setdefault(free or (max((slot for slot, _ in rows), default=-1) + 1, 0), []).append(stay)
+    rows: dict[tuple[int, int], list[Stay]] = {}
+    for stay in sorted(stays, key=lambda stay: stay[0].slot is None):
+        if stay[0].slot is not None:
+            places: Iterable[tuple[int, int]] = ((stay[0].slot, copy) for copy in itertools.count())
+        else:
+            places = [*sorted(rows), (max((slot for slot, _ in rows), default=-1) + 1, 0)]
+        place = next(place for place in places if _is_free(rows.get(place, []), stay[0]))
+        rows.setdefault(place, []).append(stay)
     return [
         (f"slot {slot}{f' ({copy + 1})' if copy else ''}", sorted(row, key=lambda stay: stay[0].start))
         for (slot, copy), row in sorted(rows.items())
     ]
 
 
-def _free(row: Sequence[tuple[Attempt, Entry]], attempt: Attempt) -> bool:
+def _is_free(row: Sequence[Stay], attempt: Attempt) -> bool:
     return all(attempt.start >= other.end - OVERLAP or attempt.end <= other.start + OVERLAP for other, _ in row)
 
 
