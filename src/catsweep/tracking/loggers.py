@@ -71,26 +71,12 @@ def wandb_logger(
 ) -> "RunLogger":
     """Make a logger (`logger=wandb`) of one Weights & Biases run, whose id is the same each time the run is started.
 
-    Args:
-        run_dir: the run folder.
-        study: becomes the group, unless `group` is given.
-        trial: its number in the study.
-        project: W&B project.
-        entity: W&B user or team; the account's default if None.
-        group: of runs.
-        name: for display; `<study> <trial>` or the run folder's name if None.
-        job_type: `trial` or `confirm` in a study, `train` outside one, if None.
-        tags: labels to filter by, besides the options of `TAGGED`.
-        mode: `online`, `offline` (files only), `disabled` (nothing), or `auto`: see `resolve_mode`.
-        save_dir: the records of all runs go to its folder `wandb`.
-        watch: what of the model to record as histograms.
-        system: record the machine.
-
-    Returns:
-        A logger that contacts wandb when it is first used.
+    It contacts wandb when it is first used. `conf/logger/wandb.yaml` explains the arguments. The group is the study,
+    the name `<study> <trial>` or the run folder's, the job type `trial` or `confirm` in a study and `train` outside one,
+    unless they are given.
 
     Raises:
-        ConfigError: the mode, or what to watch, is none of those.
+        ConfigError: the mode, or what to watch, is not known.
     """
     if watch not in (None, "gradients", "parameters", "all"):
         raise ConfigError(f"logger.watch is null, gradients, parameters or all; got {watch!r}.")
@@ -222,13 +208,13 @@ class RunLogger(WandbLogger):
         mode: `online`, `offline` or `disabled`.
         fall_back: go on offline if an online run cannot be started.
         save_dir: parent of the `wandb` folder.
-        system: record the machine (processor, memory, GPUs) every 15 s.
+        system: record the machine every 15 s.
         watched: what of the model `watch` records; None for nothing.
         **init: further arguments of `wandb.init`.
     """
 
     def __init__(
-        self, mode: str, fall_back: bool, save_dir: str, system: bool = True, watched: Watch | None = None, **init: Any
+        self, mode: str, fall_back: bool, save_dir: str, system: bool, watched: Watch | None, **init: Any
     ) -> None:
         super().__init__(save_dir=save_dir, mode=mode, **init)
         # Lightning always passes it, and wandb warns of it whatever its value.
@@ -247,30 +233,29 @@ class RunLogger(WandbLogger):
             import wandb
 
             try:
-                return self._start()
+                self._prepare()
+                return cast("wandb.Run", super().experiment)
             except wandb.errors.CommError as error:
                 if not self._fall_back:
                     raise
                 log.warning("Weights & Biases cannot be reached, so this run is recorded offline: %s", error)
                 self._wandb_init["mode"] = "offline"
-        return self._start()
-
-    def _start(self) -> "wandb.Run":
-        if self._experiment is None:
-            import wandb
-
-            Path(cast(str, self._save_dir)).mkdir(parents=True, exist_ok=True)
-            settings: dict[str, Any] = {"x_disable_stats": not self._system}
-            if self._wandb_init["mode"] == "online":
-                settings |= {"init_timeout": 30}
-            else:
-                settings |= {"silent": True, "console": "off"}
-                # wandb 0.31 reports on its own use to its server at exit, also when offline, unless told not to.
-                os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-                # Files of tables and artifacts wait for their upload beside the runs, not in the user's home.
-                os.environ.setdefault("WANDB_DATA_DIR", str(Path(cast(str, self._save_dir), "wandb").resolve()))
-            self._wandb_init["settings"] = wandb.Settings(**settings)
+                self._prepare()
         return cast("wandb.Run", super().experiment)
+
+    def _prepare(self) -> None:
+        import wandb
+
+        folder = Path(cast(str, self._save_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        settings: dict[str, Any] = {"init_timeout": 30}
+        if self._wandb_init["mode"] != "online":
+            settings = {"silent": True, "console": "off"}
+            # wandb 0.31 reports on its own use to its server at exit, also when offline, unless told not to.
+            os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+            # Files of tables and artifacts wait for their upload beside the runs, not in the user's home.
+            os.environ.setdefault("WANDB_DATA_DIR", str((folder / "wandb").resolve()))
+        self._wandb_init["settings"] = wandb.Settings(x_disable_stats=not self._system, **settings)
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
