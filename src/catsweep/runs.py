@@ -191,14 +191,14 @@ class Bundle(RunDir):
         return max(files, key=lambda file: file.stat().st_mtime).parent
 
 
-def resumable(runs: Path = RUNS) -> list[Path]:
-    """List the runs that have a checkpoint and no final scores yet, newest first, also those that are being run."""
-    return sorted((run for run in _with_checkpoint(runs) if not (run / SCORES).exists()), reverse=True)
-
-
 def latest_unfinished(runs: Path = RUNS) -> Path | None:
     """Find the newest run that can be continued: it has a checkpoint, no final scores yet, and nobody works in it."""
-    return next((run for run in resumable(runs) if not is_taken(run)), None)
+    return next((run for run in _resumable(runs) if not is_taken(run)), None)
+
+
+def _resumable(runs: Path) -> list[Path]:
+    """List the runs that have a checkpoint and no final scores yet, newest first, also those that are being run."""
+    return sorted((run for run in _with_checkpoint(runs) if not (run / SCORES).exists()), reverse=True)
 
 
 def run_folder(resume: bool | str | None, runs: Path = RUNS) -> str:
@@ -221,11 +221,10 @@ def run_folder(resume: bool | str | None, runs: Path = RUNS) -> str:
         return str(_unused(runs / f"{datetime.now():%Y-%m-%d/%H-%M-%S}"))
     if unfinished := latest_unfinished(runs):
         return _checked(unfinished)
-    busy = f" {resumable(runs)[0]} is being run." if resumable(runs) else ""
+    busy = f" {running[0]} is being run." if (running := _resumable(runs)) else ""
     raise ConfigError(
         f"resume=true: expected an unfinished run with {LAST_CHECKPOINT} in {runs}, but found none.{busy} "
-        "Start a new run without resume, or name the folder of a finished one and a larger budget: "
-        "resume=DIR epochs=N."
+        "Start a new run without resume, or name the folder of a finished one and a larger budget: resume=DIR epochs=N."
     )
 
 
@@ -319,7 +318,7 @@ def _candidates(resume: str | None, runs: Path) -> str:
     near = difflib.get_close_matches(resume, map(str, known), LISTED) if resume else []
     if near:
         return f" Runs of like names: {', '.join(near)}"
-    unfinished = [str(run) for run in resumable(runs)[:LISTED]]
+    unfinished = [str(run) for run in _resumable(runs)[:LISTED]]
     return f" Unfinished runs: {', '.join(unfinished)}" if unfinished else " No run is unfinished: leave resume out."
 
 
@@ -422,7 +421,7 @@ def _weights(
         if checkpoint == "last" and (there := checkpoints.newest(run, accept_weights)):
             _, found = there
         else:
-            file = run / (LAST_CHECKPOINT if checkpoint == "last" else BEST_CHECKPOINT)
+            file = run / BEST_CHECKPOINT.with_stem(checkpoint)
             found = checkpoints.read(file)
             accept_weights(found, file)
         return found["state_dict"], checkpoints.epoch_of(found)
@@ -431,7 +430,7 @@ def _weights(
 
 
 def _remedy(run: Path, checkpoint: str) -> str:
-    there = [file.stem for file in sorted((run / BEST_CHECKPOINT.parent).glob("[!.]*.ckpt"))]
+    there = [file.stem for file in (run / BEST_CHECKPOINT.parent).glob("[!.]*.ckpt")]
     if not there:
         return "Name the folder of a run that has trained."
     other = "last" if checkpoint == "best" else "best"

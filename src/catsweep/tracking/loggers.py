@@ -72,8 +72,8 @@ def wandb_logger(
     """Make a logger (`logger=wandb`) of one Weights & Biases run, whose id is the same each time the run is started.
 
     It contacts wandb when it is first used. `conf/logger/wandb.yaml` explains the arguments. The group is the study,
-    the name `<study> <trial>` or the run folder's, the job type `trial` or `confirm` in a study and `train` outside one,
-    unless they are given.
+    the name `<study> <trial>` or the run folder's, the job type `trial`, `confirm` or (outside a study) `train`, unless
+    they are given.
 
     Raises:
         ConfigError: the mode, or what to watch, is not known.

@@ -1,7 +1,6 @@
 """Record a sweep as a run of its own in Weights & Biases, beside the runs of its trials.
 
-`hydra.sweeper.on_end` names `record`, which the sweep calls when it is over. A sweep that goes on later continues the
-same run: new trials are added to its history, its tables are written anew.
+A sweep that goes on later continues the same run: new trials are added to its history, its tables are written anew.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from catsweep import devices, study_record
 from catsweep.instantiation import instantiate
 from catsweep.metrics.judge import BESIDE, RunScores, of_confirmation
+from catsweep.runs import RunDir
 from catsweep.study_record import Entry, Record, importances
 from catsweep.templates import without_markup
 from catsweep.tracking.loggers import RunLogger
@@ -34,11 +34,7 @@ Rows = list[list[Any]]
 def record(study: optuna.Study, folder: Path, study_folder: Path, config: DictConfig) -> None:
     """Write the run of a sweep, if the node `logger` of its configuration is that of Weights & Biases.
 
-    Args:
-        study: the search.
-        folder: of its runs.
-        study_folder: of the study itself, with what its confirmation found.
-        config: of the sweep, composed.
+    The folder is that of its runs; that of the study has what its confirmation found.
     """
     node = OmegaConf.select(config, "logger")
     if node is None or node.get("_target_") != TARGET:
@@ -97,26 +93,24 @@ def _media(study: optuna.Study, found: Record) -> dict[str, Any]:
     import wandb
 
     parameters = list(found.distributions)
-    front = [trial.number for trial in select.best_trials(study)]
     by_number = {trial.number: trial for trial in found.trials}
     ranked = [by_number[number] for number in found.ranked]
+    front = [by_number[trial.number] for trial in select.best_trials(study)]
     scores = [objective.name for objective in found.objectives]
     columns: list[str | int] = ["trial", "state", *scores, *found.beside, "seconds", *parameters]
     media: dict[str, Any] = {
         "sweep/trials": wandb.Table(columns, [_row(trial, found, parameters) for trial in ranked]),
         "sweep/pareto": wandb.Table(
-            [*columns, "samples"], [[*_row(by_number[n], found, parameters), _samples(by_number[n])] for n in front]
+            [*columns, "samples"], [[*_row(trial, found, parameters), _samples(trial)] for trial in front]
         ),
     }
-    for found_out in importances(study):
-        if not found_out.shares:
-            continue
-        name = scores[found_out.objective]
-        table = wandb.Table(["parameter", "importance"], [list(item) for item in found_out.shares.items()])
-        media[f"sweep/importance/{name}"] = wandb.plot.bar(
-            table, "parameter", "importance", title=f"What {name} depends on (PED-ANOVA)"
-        )
-    if front and (page := _samples(by_number[front[0]])):
+    for one in importances(study):
+        if one.shares:
+            table = wandb.Table(["parameter", "importance"], [list(item) for item in one.shares.items()])
+            title = f"What {scores[one.objective]} depends on (PED-ANOVA)"
+            chart = wandb.plot.bar(table, "parameter", "importance", title=title)
+            media[f"sweep/importance/{scores[one.objective]}"] = chart
+    if front and (page := _samples(front[0])):
         media["samples"] = page
     if stays := _stays(found):
         media["sweep/slots"] = wandb.Table(["trial", "slot", "start", "end", "state"], stays)
@@ -142,8 +136,8 @@ def _plain(value: Any) -> float | str | None:
 def _samples(trial: Entry) -> "wandb.Image | None":
     import wandb
 
-    pages = sorted((trial.run / "samples").glob("*.png")) if trial.run else []
-    return wandb.Image(str(pages[-1])) if pages else None
+    page = RunDir(trial.run).grid("samples") if trial.run else None
+    return wandb.Image(str(page)) if page else None
 
 
 def _stays(found: Record) -> Rows:
@@ -151,8 +145,8 @@ def _stays(found: Record) -> Rows:
     stays = [(trial, attempt) for trial in found.trials for attempt in trial.attempts if attempt.slot is not None]
     begin = min((attempt.start for _, attempt in stays), default=0.0)
     rows: Rows = [
-        [trial.number, attempt.slot, round(attempt.start - begin, 1), round(attempt.end - begin, 1), trial.state]
-        for trial, attempt in stays
+        [trial.number, one.slot, round(one.start - begin, 1), round(one.end - begin, 1), trial.state]
+        for trial, one in stays
     ]
     return sorted(rows, key=lambda row: (row[2], row[1]))
 

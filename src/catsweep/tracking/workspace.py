@@ -16,8 +16,8 @@ from optuna.distributions import CategoricalDistribution
 
 from catsweep import study_record
 from catsweep.errors import CatsweepError, ConfigError, StudyError
-from catsweep.loaded import read as read_config
 from catsweep.metrics.scores import SCORES
+from catsweep.runs import CONFIG, RunDir
 from catsweep.study_record import Record
 from catsweep.tracking.loggers import STEP, resolve_mode
 from steady.atomic import write_json
@@ -137,13 +137,10 @@ def report(found: Record, entity: str, project: str) -> Any:
 
 def _place(found: Record) -> tuple[str, str | None]:
     """Project and entity of the runs, as the configuration of one says."""
-    for trial in found.trials:
-        path = trial.run / "config.yaml" if trial.run else None
-        if path is not None and path.is_file():
-            said = read_config(path).get("logger")
-            node = said if isinstance(said, dict) else {}
-            return str(node.get("project") or PROJECT), node.get("entity")
-    return PROJECT, None
+    runs = (RunDir(trial.run) for trial in found.trials if trial.run and (trial.run / CONFIG).is_file())
+    said = run.config().get("logger") if (run := next(runs, None)) else None
+    node = said if isinstance(said, dict) else {}
+    return str(node.get("project") or PROJECT), node.get("entity")
 
 
 def _kept(path: Path) -> dict[str, str]:
