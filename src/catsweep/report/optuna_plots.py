@@ -8,7 +8,7 @@ import json
 import re
 import warnings
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
@@ -57,17 +57,18 @@ def optuna_plots(study: optuna.Study, names: Sequence[str], label: str) -> tuple
         contour = plot_contour(study, params=list(pair), target=target, target_name=label)
         rank = plot_rank(study, params=list(pair), target=target, target_name=label)
         edf = plot_edf(study, target=target, target_name=label)
-    _number(contour, {_point(t, pair): t.number for t in trials if set(pair) <= set(t.params)}.get)
-    _number(rank, lambda point: None)
+    having = [trial for trial in trials if set(pair) <= set(trial.params)]
+    x, y = sorted(pair)  # the order of Optuna's axes
+    _number(contour, {(str(trial.params[x]), str(trial.params[y])): trial.number for trial in having})
+    _number(rank, {})
     bar = {"title": None, "thickness": 10}  # its title is in the description
     contour.update_traces(colorscale=COLOURS, reversescale=False, colorbar=bar, selector={"type": "contour"})
     edf.update_traces(line={"color": COLOUR})
-    x, y = pair
+    over = f"{label} over {pair[0]} and {pair[1]}, interpolated between the trials (the dots)."
+    ranked = f"The same two parameters; the colour is the rank of {label} among all trials."
     return (
-        OptunaPlot("Contour", f"{label} over {x} and {y}, interpolated between the trials (the dots).", _json(contour)),
-        OptunaPlot(
-            "Rank", f"The same two parameters; the colour is the rank of {label} among all trials.", _json(rank)
-        ),
+        OptunaPlot("Contour", over, _json(contour)),
+        OptunaPlot("Rank", ranked, _json(rank)),
         OptunaPlot("Distribution", f"The share of trials whose {label} is at most so much.", _json(edf)),
     )
 
@@ -89,12 +90,7 @@ def _pair(trials: Sequence[FrozenTrial], names: Sequence[str]) -> tuple[str, str
     return None
 
 
-def _point(trial: FrozenTrial, pair: tuple[str, str]) -> tuple[str, str]:
-    x, y = (str(trial.params[name]) for name in sorted(pair))  # the order of Optuna's axes
-    return x, y
-
-
-def _number(figure: "Figure", find: Callable[[tuple[str, str]], int | None]) -> None:
+def _number(figure: "Figure", known: Mapping[tuple[str, str], int]) -> None:
     """Give each point that is a trial its number, from its hover text or else from its place."""
     for trace in figure.data:
         if trace.type != "scatter":
@@ -102,7 +98,7 @@ def _number(figure: "Figure", find: Callable[[tuple[str, str]], int | None]) -> 
         texts = trace.hovertext if isinstance(trace.hovertext, tuple | list) else [""] * len(trace.x)
         told = [TRIAL.match(str(text)) for text in texts]
         points = [(str(x), str(y)) for x, y in zip(trace.x, trace.y, strict=True)]
-        trace.customdata = [int(m[1]) if m else find(point) for m, point in zip(told, points, strict=True)]
+        trace.customdata = [int(m[1]) if m else known.get(point) for m, point in zip(told, points, strict=True)]
 
 
 def _json(figure: "Figure") -> str:

@@ -59,9 +59,7 @@ class Winner:
             return "winner"
         if self.seeds is None or self.seeds.own is None:
             return ""
-        return (
-            "not significantly different" if number in self.seeds.not_different_from(0) else "significantly different"
-        )
+        return f"{'not ' * (number in self.seeds.not_different_from(0))}significantly different"
 
     @property
     def front(self) -> tuple[int, ...]:
@@ -181,9 +179,8 @@ class ReportData:
     @property
     def unfinished(self) -> str:
         """A sentence of what is still to come; empty if the study is complete."""
-        record = self.record
-        n, total = len(record.trials), max(record.total or 0, len(record.trials))
-        open_ones = len(record.named("running")) + len(record.named("waiting"))
+        record, n = self.record, len(self.record.trials)
+        total, open_ones = max(record.total or 0, n), len(record.named("running") + record.named("waiting"))
         if open_ones or n < total:
             under_way = f", and {open_ones} {'is' if open_ones == 1 else 'are'} under way" if open_ones else ""
             return f"Of {counted(total, 'trial')}, {n - open_ones} have ended{under_way}."
@@ -222,7 +219,6 @@ def collect(folder: Path, runs: Path, ready: Path, select: str | int | None = No
     found = find_ready_set(None if digest is None else str(digest), [ready])
     important = importances(study)
     samples = sample_images.samples(run)[:SHOWN]
-    confirmed = [one.trial for one in winner.confirmed.candidates] if winner.confirmed else []
     return ReportData(
         record=record,
         winner=winner,
@@ -234,7 +230,7 @@ def collect(folder: Path, runs: Path, ready: Path, select: str | int | None = No
         reconstructions=sample_images.read_grid(run, "reconstructions"),
         photos=_photos(record, len(found.originals()) if found else None, str(digest or "")),
         plots=optuna_plots(study, _by_importance(record, important), record.labels[0]) if plotly else (),
-        second=None if best is None else second_opinion(record, best.number, winner.front, confirmed),
+        second=None if best is None else second_opinion(record, best.number, winner),
     )
 
 
@@ -271,24 +267,19 @@ def reproduction(record: Record, winner: Entry | None) -> Reproduction:
     return Reproduction(sweep, exact, alone, readable(record.commit or ""))
 
 
-def second_opinion(record: Record, winner: int, front: Sequence[int], confirmed: Sequence[int]) -> SecondOpinion:
-    """Compare the judge's scores with the choice: the winner, Pareto-optimal and confirmed trials, the best first."""
+def second_opinion(record: Record, chosen: int, winner: Winner) -> SecondOpinion:
+    """Compare the judge's scores with the choice: the chosen, confirmed and Pareto-optimal trials, the best first."""
     opinion = record.opinion
     every = [*opinion.own.values(), *(one for runs in opinion.again.values() for one in runs.values())]
     names = [name for name in COLUMNS if opinion.judged and any(name in one.values for one in every)]
-    trials = list(dict.fromkeys([winner, *confirmed, *front])) if names else []
+    confirmed = [one.trial for one in winner.confirmed.candidates] if winner.confirmed else []
+    roles = dict.fromkeys(confirmed, "confirmed") | dict.fromkeys(winner.front, "Pareto-optimal") | {chosen: "winner"}
+    trials = dict.fromkeys([chosen, *confirmed, *winner.front]) if names else {}
     photos = tuple(shown(opinion.reals[name]) if name in opinion.reals else "" for name in names)
     return SecondOpinion(
-        sentence=opinion.sentence(winner),
+        sentence=opinion.sentence(chosen),
         columns=tuple(f"{record.label(name)} {better(name)}".strip() for name in names),
-        rows=tuple(
-            JudgedTrial(
-                trial,
-                "winner" if trial == winner else "Pareto-optimal" if trial in front else "confirmed",
-                tuple(_cell(record, trial, name) for name in names),
-            )
-            for trial in trials
-        ),
+        rows=tuple(JudgedTrial(n, roles[n], tuple(_cell(record, n, name) for name in names)) for n in trials),
         photos=photos if any(photos) else (),
         seeds={trial: runs for trial in confirmed[:SEED_TRIALS] if (runs := _seed_samples(record, trial))},
     )
@@ -340,13 +331,14 @@ def _cell(record: Record, trial: int, name: str) -> tuple[str, str]:
 
 def _seed_samples(record: Record, trial: int) -> tuple[SeedSamples, ...]:
     """Read samples of the runs of a trial: that of the search, then by seed."""
-    [own] = [one for one in record.trials if one.number == trial]
+    runs: dict[int | None, Path | None] = {None: next(one.run for one in record.trials if one.number == trial)}
     again = [one for one in record.confirmations if one.confirms == trial and one.scored and one.seed is not None]
+    runs |= {one.seed: one.run for one in sorted(again, key=lambda one: one.seed or 0)}
     found = []
-    for entry in (own, *sorted(again, key=lambda one: one.seed or 0)):
-        scores = record.opinion.own if entry is own else record.opinion.again.get(trial, {})
-        values = scores.get(trial if entry is own else entry.seed or 0, RunScores()).values
-        if len(images := sample_images.samples(entry.run)):
+    for seed, run in runs.items():
+        one = record.opinion.own.get(trial) if seed is None else record.opinion.again.get(trial, {}).get(seed)
+        values = one.values if one else {}
+        if len(images := sample_images.samples(run)):
             words = ", ".join(f"{record.label(name)} {shown(values[name])}" for name in (FID, JUDGED) if name in values)
-            found.append(SeedSamples(None if entry is own else entry.seed, images[:SEED_SAMPLES], words))
+            found.append(SeedSamples(seed, images[:SEED_SAMPLES], words))
     return tuple(found)
