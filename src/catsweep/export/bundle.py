@@ -113,9 +113,8 @@ def _write_scores(folder: Path, finished: FinishedRun, scorer: Scorer | None, dr
     save_png(folder / bundle_images.INTERPOLATION, bundle_images.interpolation(model))
     metrics = dict(finished.metrics)
     if scorer is not None:
-        console.print(
-            f"Scoring it from {draws} other draws of {scorer.samples} latents, for the intervals", soft_wrap=True
-        )
+        said = f"Scoring it from {draws} other draws of {scorer.samples} latents, for the intervals"
+        console.print(said, soft_wrap=True)
         metrics["intervals"] = intervals.measure(model, scorer, draws, finished.metrics["scores"])
         found = bundle_images.neighbours(model, scorer)
         save_png(folder / bundle_images.NEIGHBOURS, bundle_images.neighbour_page(found))
@@ -140,18 +139,13 @@ def _write_records(
     assert isinstance(model, Generator)
     seeds = {card.get("seed") for card in finished.metrics.get("cards", {}).values()}
     about: dict[str, Any] = portable(finished.provenance)
+    scored = seeds.pop() if len(seeds) == 1 else None
     about["export"] = finished.origin | {
         "checkpoint": finished.metrics["checkpoint"],
-        "seeds": {
-            "training": finished.provenance.get("seed"),
-            "scores": seeds.pop() if len(seeds) == 1 else None,
-            "pictures": bundle_images.SEED,
-        },
-        "max_difference": dict(differences),
-        "tolerance": TOLERANCE,
-        "checked_batches": list(CHECKED_BATCHES),
+        "seeds": {"training": finished.provenance.get("seed"), "scores": scored, "pictures": bundle_images.SEED},
+        "max_difference": dict(differences), "tolerance": TOLERANCE, "checked_batches": list(CHECKED_BATCHES),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
-    }
+    }  # fmt: skip
     bundle = RunDir(folder)
     bundle.write(PROVENANCE, about, ascii_only=False)  # whole below: the page tells of it
     facts = {key: getattr(model, key) for key in ("latent_size", "image_size")}

@@ -7,6 +7,7 @@ anew, for nothing is signed. The page asks its readers to put its licence right,
 import re
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -58,23 +59,24 @@ def verify(folder: Path) -> list[str]:
     others = {path.name for path in folder.iterdir() if path.name[0] != "."} - expected.keys() - {PROVENANCE}
     wrong += [f"{name} was not exported with it" for name in sorted(others & READ)]
     if wrong:
-        more = f"; and {len(wrong) - LISTED} more" if len(wrong) > LISTED else ""
-        raise ExportError(f"{folder} is not the bundle that was exported: {'; '.join(wrong[:LISTED])}{more}. {AGAIN}")
+        raise ExportError(f"{folder} is not the bundle that was exported: {_listed(wrong, '; ')}. {AGAIN}")
     if rest := sorted(others - READ):
-        more = f" and {len(rest) - LISTED} more" if len(rest) > LISTED else ""
-        said.append(f"Not of the bundle, and not read: {', '.join(rest[:LISTED])}{more} in {folder}.")
+        said.append(f"Not of the bundle, and not read: {_listed(rest, ', ')} in {folder}.")
     return said
 
 
-def page_was_edited(folder: Path) -> bool:
+def _listed(words: list[str], between: str) -> str:
+    more = [f"and {len(words) - LISTED} more"] if len(words) > LISTED else []
+    return between.join([*words[:LISTED], *more])
+
+
+def _page_was_edited(folder: Path) -> bool:
     """Whether the page of a bundle is not the one that was exported, or nobody can tell; False without a page."""
-    page = folder / README
+    page, recorded = folder / README, None
     if not page.is_file() or page.is_symlink():
         return False
-    try:
+    with suppress(ExportError):
         recorded = (_recorded(folder) or {}).get(README)
-    except ExportError:
-        return True
     return recorded is None or bool(_difference(page, *recorded))
 
 
@@ -112,8 +114,7 @@ def _difference(path: Path, size: int, digest: str) -> str:
     if not path.is_file():
         return "is missing"
     try:
-        there = path.stat().st_size
-        if there != size:
+        if (there := path.stat().st_size) != size:
             return f"has {there:,} bytes, expected {size:,}"
         found = file_digest(path)
     except OSError as error:
@@ -129,7 +130,7 @@ def keep_page(before: Path, folder: Path) -> str | None:
     for page in sorted(before.glob(KEPT)):
         if page.is_file() and not page.is_symlink():
             shutil.copyfile(page, folder / page.name)
-    if not page_was_edited(before):
+    if not _page_was_edited(before):
         return None
     content = (before / README).read_bytes()
     if content == (folder / README).read_bytes():

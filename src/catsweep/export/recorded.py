@@ -62,11 +62,7 @@ class Recorded:
 
     @classmethod
     def read(cls, folder: Path) -> "Recorded":
-        """Read `metrics.json` and `provenance.json`.
-
-        Raises:
-            ExportError: they are not those of a finished run or a bundle.
-        """
+        """Read the documents of a folder; an `ExportError` if they are not those of a finished run or a bundle."""
         try:
             metrics, digest = RunDir(folder).metrics(), RunDir(folder).provenance().get("data_digest") or ""
             scores = metrics.scores
@@ -132,13 +128,12 @@ def scorer_for(recorded: Recorded, ready: ReadySet, seed: int | None = None) -> 
     """Build the scorer of a folder's configuration, for latents of another seed if one is given.
 
     Raises:
-        MetricError: it would measure otherwise than the recorded scores were measured; libraries and the given seed
-            may differ.
+        MetricError: it would measure otherwise than before, apart from libraries and a given seed.
     """
     scorer: Scorer = rebuild(_config(recorded.folder), "metrics")(ready=ready)
-    if seed is not None and seed != scorer.seed:
-        scorer = scorer.reseeded(seed)
-    ignore = {"versions"} | ({"seed"} if seed is not None else set())
+    ignore = {"versions"}
+    if seed is not None:
+        scorer, ignore = scorer.reseeded(seed), ignore | {"seed"}
     for name, card in recorded.cards.items():
         require_comparable(card, scorer.card(name), ignore)
     return scorer
@@ -157,18 +152,14 @@ def other_versions(recorded: Recorded, cards: Mapping[str, MetricCard]) -> list[
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    """Read the configuration, of its data only what decides the images: they are not trained on here."""
+    """Read the configuration, without the augmentation of training."""
     config = RunDir(folder).config()
     data = config.get("data")
     return config | ({"data": {k: v for k, v in data.items() if k != "augment"}} if isinstance(data, dict) else {})
 
 
 def scorer_of(folder: Path, ready: str | None = None) -> Scorer:
-    """Build the scorer that a run was scored with; `ready` is as for `open_photos`.
-
-    Raises:
-        ExportError: the photos are not here, or are others; or scores would be taken in another way.
-    """
+    """Build the scorer that a run was scored with, see `open_photos`; an `ExportError` if it cannot score alike."""
     try:
         recorded = Recorded.read(folder)
         return scorer_for(recorded, open_photos(recorded, ready))
@@ -190,11 +181,7 @@ class FinishedRun:
 
     @classmethod
     def read(cls, folder: Path) -> "FinishedRun":
-        """Read the records in a folder.
-
-        Raises:
-            ExportError: one is missing or damaged, they are not of a finished run, or they name it by what is no name.
-        """
+        """Read the records in a folder; an `ExportError` if one is missing or damaged, or not of a finished run."""
         if missing := [name for name in DOCUMENTS if not (folder / name).is_file()]:
             raise ExportError(
                 f"Expected a finished run in {folder}; it lacks {', '.join(missing)}. "
@@ -225,12 +212,10 @@ class FinishedRun:
     @property
     def name(self) -> str:
         """`<study>-<trial>` of a best model; of any other run the last two parts of its path, joined the same way."""
-        if self.choice is not None:
-            return "-".join(
-                checked(self.choice.get(key), f'"{key}" in {self.folder / CHOICE}', ExportError)
-                for key in ("study", "trial")
-            )
-        return "-".join(self.folder.resolve().parts[1:][-2:])
+        if self.choice is None:
+            return "-".join(self.folder.resolve().parts[1:][-2:])
+        keys = ("study", "trial")
+        return "-".join(checked(self.choice.get(k), f'"{k}" in {self.folder / CHOICE}', ExportError) for k in keys)
 
     @property
     def origin(self) -> dict[str, Any]:
@@ -245,9 +230,7 @@ class FinishedRun:
     def portable_config(self) -> dict[str, Any]:
         """Configuration for a reader elsewhere: without this machine's places, and where the study was kept."""
         config: dict[str, Any] = portable(_with_usual_folders(self.config))
-        if config.get("trial"):
-            config["trial"] = config["trial"] | {"storage": None}
-        return config
+        return config | ({"trial": config["trial"] | {"storage": None}} if config.get("trial") else {})
 
 
 def _with_usual_folders(value: Any) -> Any:

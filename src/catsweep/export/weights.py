@@ -4,6 +4,7 @@ Only what drawing needs is kept: a DCGAN's averaged generator, not the raw one n
 decoder, and its encoder because it can also reconstruct.
 """
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -27,20 +28,15 @@ FREE = 10_000_000  # numbers that it may have besides, 40 MB: a discriminator's 
 def parts_in_use(model: LightningModule) -> set[str]:
     """List the model's direct submodules that run when it draws, and when it reconstructs if it can."""
     used: set[str] = set()
-    handles = [
-        module.register_forward_pre_hook(lambda *_, part=part: used.add(part))
-        for part, child in model.named_children()
-        for module in child.modules()
-    ]
-    try:
+    with ExitStack() as hooks:
+        for part, child in model.named_children():
+            for module in child.modules():
+                hooks.enter_context(module.register_forward_pre_hook(lambda *_, part=part: used.add(part)))
         with evaluating(model):
             assert isinstance(model, Generator)
             images = model.decode(torch.zeros(1, model.latent_size))
             if isinstance(model, Reconstructor):
                 model.reconstruct(images)
-    finally:
-        for handle in handles:
-            handle.remove()
     return used
 
 
