@@ -18,7 +18,7 @@ from catsweep.metrics.judge import BESIDE, FID, NAMES, Judged, better, read_judg
 from catsweep.metrics.scores import Nearest, score
 from catsweep.runs import CONFIG, JUDGEMENT, PROVENANCE, Bundle
 from catsweep.runs import SCORES as RECORD
-from steady.printing import Markdown, code, plain, readable
+from steady.printing import Markdown, readable
 
 TEMPLATE = "model_card.md.jinja"
 TASK = "unconditional-image-generation"
@@ -33,18 +33,13 @@ def compose(finished: FinishedRun, folder: Path, facts: Mapping[str, Any], metri
             provenance: Mapping[str, Any]) -> str:  # fmt: skip
     """Write the page of a bundle, whose other files are all there, as Markdown with front matter.
 
-    Args:
-        finished: the run that was exported.
-        folder: the bundle; `metrics` and `provenance` are its documents.
-        facts: `latent_size`, `image_size` and `parameters`, whole numbers.
-        metrics: see `folder`.
-        provenance: see `folder`.
+    `metrics` and `provenance` are its documents, `facts` its `latent_size`, `image_size` and number of `parameters`.
     """
     fid = metrics.get("cards", {}).get(FID, {})
     demo, base, judged = _is_demo(finished), _base(finished), read_judged(folder)
     return templates.environment(Path(__file__).parent, html=False).get_template(TEMPLATE).render(
         front_matter=_yaml(front_matter(finished, metrics, demo, judged)),
-        name=finished.name, origin=finished.origin, base=base, licence_words=_licence_words(demo, base),
+        name=finished.name, origin=finished.origin, base=base, demo=demo,
         kind=str((finished.config.get("model") or {}).get("_target_")).rpartition(".")[2],
         size=facts["image_size"], latent_size=facts["latent_size"], parameters=f"{facts['parameters']:,}",
         megabytes=f"{(folder / Bundle.GENERATOR).stat().st_size / 1e6:.2g}",
@@ -53,7 +48,7 @@ def compose(finished: FinishedRun, folder: Path, facts: Mapping[str, Any], metri
         scores=[_score(key, value, metrics) for key, value in metrics["scores"].items()],
         has_intervals="intervals" in metrics, extractor=fid.get("extractor", ""), fid_samples=fid.get("samples"),
         judge=_judge(judged, finished), chosen=_chosen(finished),
-        code=_code(provenance.get("git") or {}), torch=provenance.get("packages", {}).get("torch", "unknown"),
+        git=provenance.get("git") or {}, torch=provenance.get("packages", {}).get("torch", "unknown"),
         seed=provenance.get("seed"), epoch=metrics.get("epoch"), seconds=metrics.get("seconds"),
         files=_files(folder, facts, provenance["export"]["max_difference"]),
         batches=" and ".join(map(str, provenance["export"]["checked_batches"])),
@@ -131,17 +126,6 @@ def _is_demo(finished: FinishedRun) -> bool:
     return not _base(finished) and bool(reader.get("_target_") == DEMO)
 
 
-def _licence_words(demo: bool, base: str | None) -> Markdown:
-    if demo:
-        return Markdown("The cats it learned from were drawn by catsweep, under the MIT licence.")
-    also = f" and of {plain(base)}" if base else ""
-    return Markdown(
-        f"Its licence is `unknown`, for it depends on that of the photos{also}: whoever "
-        "publishes it has to know that they allow it, and states one in the first lines of this file. "
-        "`nearest_neighbours.png` shows some of the photos."
-    )
-
-
 def _score(key: str, value: float, metrics: Mapping[str, Any]) -> dict[str, Any]:
     interval = metrics.get("intervals", {}).get(key)
     card = metrics.get("cards", {}).get(key)
@@ -154,8 +138,7 @@ def _score(key: str, value: float, metrics: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _opinion(judged: Judged | None) -> dict[str, float]:
-    found = judged.scores if judged else {}
-    return {key: float(found[key]) for key in NAMES if key in found}
+    return {key: float(judged.scores[key]) for key in NAMES if key in judged.scores} if judged else {}
 
 
 def _judge(judged: Judged | None, finished: FinishedRun) -> dict[str, Any] | None:
@@ -204,14 +187,6 @@ def _chosen(finished: FinishedRun) -> dict[str, Any] | None:
 
 def _number(value: float | None) -> str:
     return "?" if value is None else f"{value:.4g}"
-
-
-def _code(git: Mapping[str, Any]) -> Markdown:
-    """Describe the code it was made with."""
-    if not git.get("commit"):
-        return Markdown("commit unknown")
-    diff = " (the diff is in `provenance.json`)" if git.get("diff") else ""
-    return Markdown(f"commit {code(git['commit'][:12])}" + (f", with changes{diff}" if git.get("dirty") else ""))
 
 
 def _files(folder: Path, facts: Mapping[str, Any], differences: Mapping[str, float]) -> dict[str, tuple[Markdown, str]]:

@@ -23,6 +23,7 @@ from steady.printing import readable
 MARGIN = 0.06  # of a linear axis, beyond its outermost values
 TICKS = 4  # intervals of an axis, about
 LETTERS = 16  # of a choice
+Ticks = tuple[tuple[float, str], ...]  # positions with labels
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Axis:
             return math.log(value / self.low) / math.log(self.high / self.low) if value > 0 else None
         return (value - self.low) / (self.high - self.low)
 
-    def ticks(self, letters: int | None = None) -> tuple[tuple[float, str], ...]:
+    def ticks(self, letters: int | None = None) -> Ticks:
         """List places with their labels, cut to a number of letters, from low to high."""
         if self.choices:
             return tuple(((i + 0.5) / len(self.choices), brief(c, letters)) for i, c in enumerate(self.choices))
@@ -147,8 +148,8 @@ class Plot:
     title: str  # of the chart
     x_title: str  # below the x axis
     y_title: str  # above the y axis; empty for a slice plot
-    x_ticks: tuple[tuple[float, str], ...]  # units from the left, with labels
-    y_ticks: tuple[tuple[float, str], ...]  # units from the top, with labels
+    x_ticks: Ticks  # units from the left
+    y_ticks: Ticks  # units from the top
     marks: tuple[Mark, ...] = ()  # trials
     rug: tuple[Mark, ...] = ()  # trials without a score, on the lower edge
     line: tuple[tuple[float, float], ...] = ()  # points of a curve; may be none
@@ -161,7 +162,7 @@ class ParallelAxis:
     """An axis of parallel coordinates."""
 
     name: str  # of the parameter or the score
-    ticks: tuple[tuple[float, str], ...]  # places, 0 to 1, with labels
+    ticks: Ticks  # places, 0 to 1
     score: bool  # whether the axis is a score
     detail: str = ""  # extractor of a score, or empty
     way: str = ""  # arrow to where a score is better, or empty
@@ -183,15 +184,13 @@ class ParallelLine:
 
         Axes that are `lying` run from left to right, one below the other; else upwards, one beside the other.
         """
-        words, pen = [], "M"
+        path, pen = "", "M"
         for i, place in enumerate(self.places):
-            if place is None:
-                pen = "M"
-                continue
-            x, y = (across * place, i * length) if lying else (i * length, across - across * place)
-            words.append(f"{pen}{x:.1f} {y:.1f}")
-            pen = "L"
-        return "".join(words)
+            if place is not None:
+                x, y = (across * place, i * length) if lying else (i * length, across - across * place)
+                path += f"{pen}{x:.1f} {y:.1f}"
+            pen = "M" if place is None else "L"
+        return path
 
 
 @dataclass(frozen=True)
@@ -279,9 +278,9 @@ class StudyCharts:
 
         Pruned and failed trials end at the last parameter; a parameter that a trial lacks leaves a gap in its line.
         """
-        record, n = self.record, len(self.record.objectives)
+        record = self.record
         axes = {name: Axis.of_parameter(record.distributions[name]) for name in names}
-        scores = [self._axis(i) for i in range(n)] if self.scored else []
+        scores = [self._axis(i) for i in range(len(record.objectives))] if self.scored else []
         rails = [ParallelAxis(short(name, names), axis.ticks(LETTERS), False) for name, axis in axes.items()]
         for i, axis in enumerate(scores):
             name, label = readable(record.objectives[i].name), record.labels[i]
@@ -336,8 +335,8 @@ class StudyCharts:
             places += [None] * len(scores)
             role = "failed" if trial.role == "finished" else trial.role  # finished, with a score that is no number
         clipped = tuple(None if place is None else round(min(1.0, max(0.0, place)), 4) for place in places)
-        text, winner = self._described(trial), trial.number == self.winner
-        return ParallelLine(trial.number, role, text, clipped, round(shade, 3), winner)
+        winner = trial.number == self.winner
+        return ParallelLine(trial.number, role, self._described(trial), clipped, round(shade, 3), winner)
 
     def _axis(self, objective: int) -> Axis:
         return Axis.over([values[objective] for _, values in self.scored])
@@ -398,7 +397,7 @@ class Timeline:
 
     lanes: tuple[Lane, ...]  # one for each slot
     pauses: tuple[tuple[float, float, str], ...]  # left and width in per cent, description
-    marks: tuple[tuple[float, str], ...]  # places in per cent, with the working time since the start
+    marks: Ticks  # places in per cent, with the working time since the start
     start: float  # Unix time of the first attempt
     end: float  # Unix time of the last end
     paused: float  # seconds of pauses
@@ -412,8 +411,7 @@ class Timeline:
     @property
     def share(self) -> float:
         """Share of the working time in which the slots were busy, 0 to 1."""
-        room = self.worked * len(self.lanes)
-        return self.busy / room if room else 0.0
+        return self.busy / (self.worked * len(self.lanes) or math.inf)
 
 
 def timeline(record: Record) -> Timeline | None:
@@ -453,7 +451,7 @@ class _Scale:
     def __call__(self, time: float) -> float:
         return round(float(np.interp(time, self.times, self.places)), 3)
 
-    def marks(self) -> tuple[tuple[float, str], ...]:
+    def marks(self) -> Ticks:
         step = next((s for s in STEPS if self.worked / s <= MARKS), self.worked / MARKS)
         works = itertools.takewhile(lambda work: work <= self.worked, itertools.count(0.0, step))
         places = ((float(np.interp(work, self.work, self.places)), work) for work in works)
