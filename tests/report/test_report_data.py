@@ -114,8 +114,10 @@ def test_the_winners_keys_have_their_prefix_and_its_strings_their_quotes() -> No
 
 
 def test_the_winner_alone_has_what_a_study_leaves_free_and_its_threads(tmp_path: Path) -> None:
-    command = ["src/train.py", "-m", "hparams_search=vae_optuna", "study=cats", "trials=9", "rungs=[0.5]", "~logger",
-               "hydra.sweeper.n_jobs=2", "optimizer.lr=choice(1,2)", "+seed=3", "trainer.threads=1"]  # fmt: skip
+    command = [
+        "src/train.py", "-m", "hparams_search=vae_optuna", "study=cats", "trials=9", "rungs=[0.5]", "~logger",
+        "hydra.sweeper.sampler.seed=2", "x=${y}", "optimizer.lr=choice(1,2)", "+seed=3", "trainer.threads=1",
+    ]  # fmt: skip
     contract = {"fixed": FIXED | {"seed": "3"}, "space": {"optimizer.lr": "choice(1, 2)"}}
     winner = dataclasses.replace(WINNER, run=tmp_path)
 

@@ -304,7 +304,8 @@ def _free(run: Path | None, set_: Set[str]) -> list[str]:
     except DataError:
         found = {}
     command, machine = found.get("command"), found.get("machine")
-    words = {word.partition("=")[0]: word for word in command[1:]} if is_plain(command) and command else {}
+    typed = [word for word in command if is_plain([SCRIPT, word])] if isinstance(command, list) else []
+    words = {word.partition("=")[0]: word for word in typed}
     free = [word for key, word in words.items() if not (OF_SWEEP.match(key) or grammar.bare(key) in set_)]
     threads = machine.get("threads") if isinstance(machine, dict) else None
     if THREADS not in {*words, *set_} and type(threads) is int:
