@@ -211,21 +211,25 @@ def run_folder(resume: bool | str | None, runs: Path = RUNS) -> str:
     Raises:
         ConfigError: there is nothing to continue, somebody works in it, or a link in it leads out of it.
     """
+    if not isinstance(resume, str | bool | None):
+        said = f"resume must be true, false or the folder of a run; got {resume!r}."
+        raise ConfigError(said + _candidates(None, runs))
     if isinstance(resume, str):
-        return _checked(_named(resume, runs))
-    if not isinstance(resume, bool | None):
+        folder = _named(resume, runs)
+    elif not resume:
+        usual = runs / f"{datetime.now():%Y-%m-%d/%H-%M-%S}"
+        numbered = (usual.with_name(f"{usual.name}-{n}") for n in count(2))  # another run began in the same second
+        return str(next(path for path in chain([usual], numbered) if not path.exists()))
+    elif unfinished := latest_unfinished(runs):
+        folder = unfinished
+    else:
+        busy = f" {running[0]} is being run." if (running := _resumable(runs)) else ""
         raise ConfigError(
-            f"resume must be true, false or the folder of a run; got {resume!r}.{_candidates(None, runs)}"
+            f"resume=true: expected an unfinished run with {LAST_CHECKPOINT} in {runs}, but found none.{busy} Start a "
+            "new run without resume, or name the folder of a finished one and a larger budget: resume=DIR epochs=N."
         )
-    if not resume:
-        return str(_unused(runs / f"{datetime.now():%Y-%m-%d/%H-%M-%S}"))
-    if unfinished := latest_unfinished(runs):
-        return _checked(unfinished)
-    busy = f" {running[0]} is being run." if (running := _resumable(runs)) else ""
-    raise ConfigError(
-        f"resume=true: expected an unfinished run with {LAST_CHECKPOINT} in {runs}, but found none.{busy} "
-        "Start a new run without resume, or name the folder of a finished one and a larger budget: resume=DIR epochs=N."
-    )
+    links.refuse_within(folder, "run", ConfigError)  # what leads elsewhere would be written to, by Hydra too
+    return str(folder)
 
 
 @contextmanager
@@ -266,12 +270,6 @@ def is_taken(folder: Path) -> bool:
 _END_IT = "Wait until it has ended, or end it: Ctrl-C once stops it at a checkpoint."
 
 
-def _checked(folder: Path) -> str:
-    """Refuse a run's folder if links in it lead elsewhere, since Hydra, too, follows them."""
-    links.refuse_within(folder, "run", ConfigError)
-    return str(folder)
-
-
 def _with_checkpoint(runs: Path) -> set[Path]:
     return {file.parents[1] for name in (LAST_CHECKPOINT, PREVIOUS_CHECKPOINT) for file in runs.glob(f"*/*/{name}")}
 
@@ -299,10 +297,11 @@ def _not_a_run(resume: str, folder: Path) -> str:
         if (folder / Bundle.GENERATOR).is_file():
             return "that is an exported bundle, which holds no checkpoint. Name the run that it was exported from."
         if (folder / CONFIG).is_file():
-            there = any((folder / name).is_file() for name in (LAST_CHECKPOINT, PREVIOUS_CHECKPOINT))
-            if not there and (folder / CHOICE).is_file():
+            if any((folder / name).is_file() for name in (LAST_CHECKPOINT, PREVIOUS_CHECKPOINT)):
+                return ""
+            if (folder / CHOICE).is_file():
                 return f"that is the best model of a study, a copy without {LAST_CHECKPOINT}."
-            return "" if there else f"that one has no {LAST_CHECKPOINT}: it ended before its first epoch did."
+            return f"that one has no {LAST_CHECKPOINT}: it ended before its first epoch did."
         if any(file.parent.name.isdecimal() for file in folder.glob(f"*/{CONFIG}")):
             return "that is the folder of a sweep. The line that began it resumes it: python src/train.py -m …"
         return f"that one has no {CONFIG}."
@@ -312,20 +311,14 @@ def _not_a_run(resume: str, folder: Path) -> str:
 
 def _candidates(resume: str | None, runs: Path) -> str:
     """Runs that a person may have meant: those with like names, else the newest."""
-    known = _with_checkpoint(runs)
-    with suppress(OSError, ValueError):  # a name that is none
-        known |= {file.parents[1] for file in Path(resume or "").parent.glob(f"*/{LAST_CHECKPOINT}") if resume}
-    near = difflib.get_close_matches(resume, map(str, known), LISTED) if resume else []
-    if near:
-        return f" Runs of like names: {', '.join(near)}"
+    if resume:
+        known = _with_checkpoint(runs)
+        with suppress(OSError, ValueError):  # a name that is none
+            known |= {file.parents[1] for file in Path(resume).parent.glob(f"*/{LAST_CHECKPOINT}")}
+        if near := difflib.get_close_matches(resume, map(str, known), LISTED):
+            return f" Runs of like names: {', '.join(near)}"
     unfinished = [str(run) for run in _resumable(runs)[:LISTED]]
     return f" Unfinished runs: {', '.join(unfinished)}" if unfinished else " No run is unfinished: leave resume out."
-
-
-def _unused(folder: Path) -> Path:
-    """Number the folder's name when another run started in the same second."""
-    numbered = (folder.with_name(f"{folder.name}-{n}") for n in count(2))
-    return next(path for path in chain([folder], numbered) if not path.exists())
 
 
 def register() -> None:

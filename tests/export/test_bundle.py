@@ -52,7 +52,7 @@ def copied(monkeypatch, vae):
     def copy(model, path, traced=None) -> None:
         shutil.copyfile(files[path.name], path)
 
-    monkeypatch.setattr(bundle, "trace_decode", lambda model: None)
+    monkeypatch.setattr(graphs, "trace_decode", lambda model: None)
     for writer in ("write_onnx", "write_reconstructor", "write_program"):
         monkeypatch.setattr(graphs, writer, copy)
     return files

@@ -6,10 +6,9 @@ texts of a study are escaped by `catsweep.templates`; report.html is a single fi
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 import optuna
@@ -51,8 +50,7 @@ IMPORTANCE_ROW, TIMELINE_ROW = 36, 54  # heights of a parameter and of a slot, u
 GAP, TITLED = 28, 26  # between charts of a picture, and above one with a title
 
 
-@dataclass(frozen=True)
-class Chart:
+class Chart(NamedTuple):
     """A chart as SVG, with its size in a picture and what is said about it."""
 
     svg: Markup
@@ -62,8 +60,7 @@ class Chart:
     note: str = ""
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """A trial in the table."""
 
     trial: Entry  # the trial
