@@ -51,6 +51,6 @@ def run(cfg: DictConfig) -> None:
 
         page = build(session)
         host, port = listening.getsockname()
-        say(f"Draw cats at http://{host}:{port} (Ctrl-C ends it)", flush=True)
         with suppress(KeyboardInterrupt):
+            say(f"Draw cats at http://{host}:{port} (Ctrl-C ends it)", flush=True)
             serve(page, session.folder, listening)
