@@ -20,17 +20,8 @@ from rich.table import Table
 from catsweep import opinion
 from catsweep.errors import DataError, ExportError
 from catsweep.folders import replacing_folder
-from catsweep.metrics.judge import (
-    BESIDE,
-    COMMAND,
-    TITLE,
-    RunScores,
-    better,
-    confirmation_table,
-    of_confirmation,
-    run_scores,
-    table,
-)
+from catsweep.metrics import judge
+from catsweep.metrics.judge import RunScores, better
 from catsweep.opinion import Opinion
 from catsweep.ownership import Kind
 from catsweep.records import require_whole
@@ -70,9 +61,9 @@ def run(cfg: DictConfig) -> Path:
     chosen, remark = decision.choice.candidate, decision.remark
     source = find_run(runs, chosen, trials.objectives, trials.folders.get(chosen.number))
     found = opinion.read(trials, runs, [chosen.number])
-    if (source / JUDGEMENT).exists() and run_scores(source, runs).judged is None:
+    if (source / JUDGEMENT).exists() and judge.run_scores(source, runs).judged is None:
         left = f"What the judge said of it is left out: {JUDGEMENT} in {source} is damaged, or of other scores."
-        remark = f"{remark} {left} {COMMAND}.".strip()
+        remark = f"{remark} {left} {judge.COMMAND}.".strip()
     explanation = Explanation(trials, decision.choice, source, decision.seeds, found, remark)
     target = Path(cfg.out)
     for place in (target, target.parent):  # a file there is not a best model of before, and stays
@@ -106,7 +97,7 @@ def copy_run(source: Path, target: Path, explanation: "Explanation") -> None:
             f"In the run folder {source} of the chosen trial, {', '.join(away)} is a link to a file outside. "
             f"Put the file itself there, or choose another trial with select=NUMBER."
         )
-    if run_scores(source).judged is not None:
+    if judge.run_scores(source).judged is not None:
         parts.append(JUDGEMENT)
     try:
         require_whole(source / checkpoint)
@@ -137,14 +128,12 @@ class Explanation:
         """Print the tables and the sentences."""
         confirmed = self.seeds.confirmation
         rows = {str(number): self._scores(number).words() for number, _, _ in self._rows()}
-        tables = [self._table(), table(TITLE, rows)]
+        tables = [self._table(), judge.table(judge.TITLE, rows)]
         if confirmed:
-            beside = of_confirmation(confirmed, self.opinion.again)
-            tables += [confirmed.table(), confirmation_table(confirmed, beside)]
-        for one in filter(None, tables):
-            console.print(one)
-        for said in filter(None, (self._sentence(), self.seeds.sentence(), self._second())):
-            console.print(said, highlight=False, soft_wrap=True)
+            beside = judge.of_confirmation(confirmed, self.opinion.again)
+            tables += [confirmed.table(), judge.confirmation_table(confirmed, beside)]
+        for part in filter(None, (*tables, self._sentence(), self.seeds.sentence(), self._second())):
+            console.print(part, highlight=False, soft_wrap=isinstance(part, str))
 
     def as_dict(self) -> dict[str, Any]:
         """Convert to the content of `choice.json`."""
@@ -175,8 +164,9 @@ class Explanation:
         ]
         lines = ["# Why this model", "", with_commands(self._sentence()), ""]
         lines += [*markdown_table(self._headings(), front, right=True), ""]
-        seeds = [[with_commands(said)] if (said := self.seeds.sentence()) else [], self._confirmed()]
-        lines += ["## Under other seeds", "", *(line for part in seeds if part for line in (*part, ""))]
+        lines += ["## Under other seeds", ""]
+        lines += [with_commands(said), ""] if (said := self.seeds.sentence()) else []
+        lines += [*confirmed, ""] if (confirmed := self._confirmed()) else []
         lines += ["## A second opinion", "", with_commands(self._second()), ""]
         lines += ["## Its parameters", "", *(f"- {code(f'{key}={text}')}" for key, text in overrides.items())]
         return "\n".join(lines) + "\n"
@@ -210,11 +200,11 @@ class Explanation:
         table.add_column("parameters", overflow="fold")
         for number, values, chosen in self._rows():
             drawn = zip(self.trials.params[number].items(), self.trials.overrides[number].values(), strict=True)
-            params = [
+            params = " ".join(
                 f"{name.rpartition('.')[2]}={f'{value:.3g}' if isinstance(value, float) else text}"
                 for (name, value), text in drawn
-            ]
-            cells = [f"{number} ◀" if chosen else str(number), *map(_number, values), " ".join(params)]
+            )
+            cells = [f"{number} ◀" if chosen else str(number), *map(_number, values), params]
             table.add_row(*cells, style="bold green" if chosen else None)
         return table
 
@@ -224,7 +214,7 @@ class Explanation:
         if found is None:
             return []
         objectives = self._headings()[1 : 1 + len(self.trials.objectives)]
-        beside = of_confirmation(found, self.opinion.again)
+        beside = judge.of_confirmation(found, self.opinion.again)
         more = [f"{name} {better(name)}" for name in beside]
         headings = ["trial", *(cell for name in objectives for cell in (name, "in the search")), *more, "seeds", ""]
         rows = []
@@ -240,7 +230,7 @@ class Explanation:
         """Names of the scores that any of the rows has beside the objectives."""
         shown = {name for number, _, _ in self._rows() for name in self._scores(number).beside}
         objectives = [o.name for o in self.trials.objectives]
-        return [name for name in BESIDE if name in shown and name not in objectives]
+        return [name for name in judge.BESIDE if name in shown and name not in objectives]
 
     def _scores(self, number: int) -> RunScores:
         return self.opinion.own.get(number, RunScores())
