@@ -33,11 +33,7 @@ def run(cfg: DictConfig) -> Path:
 
 
 def check(cfg: DictConfig) -> None:
-    """Refuse a push that cannot work, and say at once what will be missing for one that cannot work yet.
-
-    Raises:
-        ConfigError: a key means nothing, or a package is not installed.
-    """
+    """Refuse a push that cannot work by a `ConfigError`, and say what will be missing for one that cannot work yet."""
     if cfg.push is None:
         return
     if cfg.push == "hub":
@@ -59,11 +55,7 @@ def check(cfg: DictConfig) -> None:
 
 
 def push(bundle: Path, cfg: DictConfig) -> None:
-    """Upload a bundle as `check` has accepted it, and print where it went; nothing if `cfg.push` is null.
-
-    Raises:
-        ExportError: it did not get there. The bundle is untouched.
-    """
+    """Upload a bundle as `check` has accepted it, and say where it went; an `ExportError` if it did not get there."""
     if cfg.push is None:
         return
     digests.verify(bundle)

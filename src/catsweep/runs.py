@@ -359,10 +359,7 @@ def _this_start(resume: bool | str | None, *runs: Path) -> str:
 def load_weights(model: "pl.LightningModule", run: Path, checkpoint: str) -> int:
     """Load the weights of a run's checkpoint, `best` or `last`, into a model, and return its epoch, counted from 1.
 
-    Of a torn `last` the one before it is taken, which is said.
-
-    Raises:
-        DataError: there is no such checkpoint, it is torn, or another model's; the model is unchanged.
+    Of a torn `last` the one before it is taken, which is said. A `DataError` leaves the model unchanged.
     """
     from catsweep import checkpoints
 

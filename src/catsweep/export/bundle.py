@@ -70,11 +70,7 @@ def run(cfg: DictConfig) -> Path:
 
 
 def _write_models(folder: Path, finished: FinishedRun, model: LightningModule) -> dict[str, float]:
-    """Write the files that draw, and return for each its largest absolute difference to what the model draws.
-
-    Raises:
-        ExportError: a file does not draw what the model draws.
-    """
+    """Write the files that draw, and return for each its largest absolute difference to what the model draws."""
     assert isinstance(model, Generator)
     model.float().eval()
     (folder / CONFIG).write_text(OmegaConf.to_yaml(OmegaConf.create(finished.portable_config)), encoding="utf-8")

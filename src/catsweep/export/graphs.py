@@ -126,14 +126,10 @@ def quiet_exporters() -> Iterator[None]:
 
 
 def difference(model: Generator, file: Path, batches: Sequence[int] = CHECKED_BATCHES) -> float:
-    """Compare what an ONNX file or a program of a bundle draws with its model, as `drawing_difference` does.
-
-    Raises:
-        ExportError: it is not such a file.
-    """
+    """Compare what an ONNX file or a program of a bundle draws with its model, as `drawing_difference` does."""
     if file.name == RECONSTRUCTOR:
         assert isinstance(model, Reconstructor)
-        return reconstructing_difference(model, _Session(file, PHOTOS).run, batches)
+        return reconstructing_difference(model, _OnnxFile(file, PHOTOS).run, batches)
     draw = read_program(file) if file.suffix == ".pt2" else OnnxGenerator(file).decode
     return drawing_difference(model, draw, batches)
 
@@ -153,10 +149,7 @@ def drawing_difference(
 def reconstructing_difference(
     model: Reconstructor, other: Callable[[Tensor], Tensor], batches: Sequence[int] = CHECKED_BATCHES
 ) -> float:
-    """Compare what another function makes of photos with what a model reconstructs; see `drawing_difference`.
-
-    The photos are what the model draws, lightened and darkened by noise.
-    """
+    """Compare reconstructions of what the model draws, with noise, as `drawing_difference` compares drawn images."""
     photos = []
     for size in batches:
         generator = torch.Generator().manual_seed(CHECK_SEED + size)
@@ -211,7 +204,7 @@ def _write(program: ExportedProgram, name: str, path: Path, what: str) -> None:
     converted.save(path, external_data=False)
 
 
-class _Session:
+class _OnnxFile:
     """An ONNX file of one input and the output `images`, in ONNX Runtime on the CPU."""
 
     def __init__(self, path: Path, name: str):
@@ -239,14 +232,10 @@ class _Session:
 
 
 class OnnxGenerator:
-    """A `catsweep.models.generator.Generator` that draws from a file of `write_onnx`, in ONNX Runtime on the CPU.
-
-    Raises:
-        ExportError: it is not such a file.
-    """
+    """A `catsweep.models.generator.Generator` of a file of `write_onnx`; an `ExportError` if it is another file."""
 
     def __init__(self, path: Path):
-        self._generator = _Session(path, INPUT)
+        self._generator = _OnnxFile(path, INPUT)
         sizes = self._generator.input_shape[1:2] + self._generator.output_shape[2:3]
         if [type(size) for size in sizes] != [int, int]:
             raise ExportError(f"{path} does not tell the sizes of its latents and images. Write it with `make export`.")
@@ -262,7 +251,7 @@ class OnnxReconstructor(OnnxGenerator):
 
     def __init__(self, path: Path, reconstructor: Path):
         super().__init__(path)
-        self._reconstructor = _Session(reconstructor, PHOTOS)
+        self._reconstructor = _OnnxFile(reconstructor, PHOTOS)
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """See `Reconstructor.reconstruct`."""
@@ -270,11 +259,7 @@ class OnnxReconstructor(OnnxGenerator):
 
 
 def load_bundle(folder: Path) -> OnnxGenerator:
-    """Open a bundle, whose files `catsweep.export.digests` has looked at, as a reconstructor if it has one.
-
-    Raises:
-        ExportError: the folder is no bundle, or a damaged one.
-    """
+    """Open a bundle, as a reconstructor if it has one; an `ExportError` if it is none, or damaged."""
     if not (folder / GENERATOR).is_file():
         raise ExportError(f"Expected an exported bundle in {folder}, with {GENERATOR}. Write one with `make export`.")
     pair = folder / RECONSTRUCTOR

@@ -9,9 +9,8 @@ import re
 import warnings
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import optuna
 from optuna.distributions import CategoricalDistribution
@@ -29,8 +28,7 @@ COLOURS = [[0.0, "#1d4f4b"], [0.5, "#93b8b4"], [1.0, "#f1ede6"]]
 TRIAL = re.compile(r"^Trial #(\d+)")
 
 
-@dataclass(frozen=True)
-class OptunaPlot:
+class OptunaPlot(NamedTuple):
     """A plot: title, description, and plotly's figure as JSON that is safe within a script element."""
 
     title: str

@@ -7,7 +7,7 @@ import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -129,8 +129,7 @@ class Area:
         return round(self.bottom - (self.bottom - self.top) * min(1.0, max(0.0, place or 0.0)), 2)
 
 
-@dataclass(frozen=True)
-class Mark:
+class Mark(NamedTuple):
     """A trial in a plot."""
 
     x: float  # units from the left
@@ -157,8 +156,7 @@ class Plot:
     area: Area = field(default_factory=Area)  # size and edges
 
 
-@dataclass(frozen=True)
-class ParallelAxis:
+class ParallelAxis(NamedTuple):
     """An axis of parallel coordinates."""
 
     name: str  # of the parameter or the score
@@ -193,8 +191,7 @@ class ParallelLine:
         return path
 
 
-@dataclass(frozen=True)
-class ParallelCoordinates:
+class ParallelCoordinates(NamedTuple):
     """All trials as lines across their parameters and scores, in the order of drawing."""
 
     axes: tuple[ParallelAxis, ...]
@@ -371,8 +368,7 @@ MARKS = 6  # on the axis, about
 STEPS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 28800, 43200, 86400, 172800)  # seconds
 
 
-@dataclass(frozen=True)
-class Bar:
+class Bar(NamedTuple):
     """An attempt in the timeline."""
 
     left: float  # start, per cent of the axis
@@ -382,8 +378,7 @@ class Bar:
     text: str  # description
 
 
-@dataclass(frozen=True)
-class Lane:
+class Lane(NamedTuple):
     """A slot in the timeline: its name, its bars from left to right, and its busy share of the working time, 0 to 1."""
 
     name: str

@@ -6,7 +6,7 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, NamedTuple
 
 from catsweep.data.ready import find_ready_set
 from catsweep.errors import DataError, ExportError
@@ -67,8 +67,7 @@ class Winner:
         return tuple(candidate.number for candidate in self.trials.front) if self.trials else ()
 
 
-@dataclass(frozen=True)
-class Reproduction:
+class Reproduction(NamedTuple):
     """Commands that repeat a study."""
 
     sweep: str  # command of the sweep; empty if unknown
@@ -77,8 +76,7 @@ class Reproduction:
     commit: str  # of the code; empty if unknown
 
 
-@dataclass(frozen=True)
-class JudgedTrial:
+class JudgedTrial(NamedTuple):
     """A trial in the judge's table."""
 
     trial: int  # its number

@@ -39,11 +39,7 @@ def main(words: list[str] | None = None) -> None:
 
 
 def sync(folder: Path) -> str:
-    """Upload what is not online yet, and say what was done.
-
-    Raises:
-        ConfigError: there is no key, or wandb could not upload a part.
-    """
+    """Upload what is not online yet, and say what was done; a `ConfigError` if that cannot be."""
     waiting = pending(folder)
     if not waiting:
         return f"Nothing to upload: no offline run in {folder} that is not online already."
