@@ -19,7 +19,7 @@ from tests.export.conftest import export_config
 
 from catsweep import publish
 from catsweep.errors import DataError, ExportError
-from catsweep.export import bundle, graphs, standalone, weights
+from catsweep.export import graphs, standalone, weights
 from catsweep.export.graphs import is_pickled
 from catsweep.grids import enlarge, grid
 from catsweep.models.generator import draw_latents, generate
