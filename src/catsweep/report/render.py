@@ -124,9 +124,9 @@ class Report:
         with replacing_folder(self.home / PICTURES, DRAWN) as folder:
             self._write_pictures(folder)
             pictures = {path.name for path in folder.iterdir()}
-        context = {**self._context, "pictures": pictures, "strips": list(self._front_strips)}
-        context["card_keys"] = list(dict.fromkeys(key for card in self.data.record.cards.values() for key in card))
-        page = _environment(False).get_template("report.md.jinja").render(context)
+        keys = list(dict.fromkeys(key for card in self.data.record.cards.values() for key in card))
+        more = {"pictures": pictures, "strips": list(self._front_strips), "card_keys": keys}
+        page = _environment(False).get_template("report.md.jinja").render(self._context | more)
         write_text(self.home / MARKDOWN, page)
         return self.home / MARKDOWN
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 from omegaconf import DictConfig, OmegaConf
+from optuna.trial import TrialState
 
 from catsweep import devices, study_record
 from catsweep.instantiation import instantiate
@@ -53,10 +54,9 @@ def record(study: optuna.Study, folder: Path, study_folder: Path, config: DictCo
         }
         run.config.update(about, allow_val_change=True)
         finished = _write_history(run, study, [objective.name for objective in found.objectives])
-        confirmed = None
+        media, confirmed = _media(study, found), None
         with suppress(ValueError):  # another version's, or damaged: `make best-model` says so
             confirmed = confirmation.read(study_folder)
-        media = _media(study, found)
         if confirmed is not None:
             media["sweep/confirmation"] = _confirmed(confirmed, found)
         run.log(media, step=max(finished, run.starting_step))
@@ -72,7 +72,7 @@ def _write_history(run: "wandb.Run", study: optuna.Study, names: Sequence[str]) 
     for name, up in zip(names, maximize, strict=True):
         run.define_metric(f"trial/{name}", step_metric="trials", summary="none")
         run.define_metric(f"best/{name}", step_metric="trials", summary="max" if up else "min")
-    finished = [t for t in study.get_trials(deepcopy=False) if t.state == optuna.trial.TrialState.COMPLETE]
+    finished = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
     finished.sort(key=lambda t: (t.datetime_complete, t.number))
     known = int(study.user_attrs.get(RECORDED, 0))
     best: dict[str, float] = {}

@@ -9,6 +9,7 @@ import json
 import shlex
 import unicodedata
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -145,10 +146,9 @@ def _place(found: Record) -> tuple[str, str | None]:
 
 def _kept(path: Path) -> dict[str, str]:
     """Names and ids on the server of what was saved before."""
-    try:
+    found = None
+    with suppress(OSError, ValueError, KeyError, TypeError):
         found = json.loads(path.read_text(encoding="utf-8"))["saved"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
     return found if isinstance(found, dict) and {"name", "id", "report"} <= found.keys() else {}
 
 
@@ -206,10 +206,8 @@ def sections(found: Record) -> dict[str, list[Any]]:
             wr.WeavePanelSummaryTable(table_name="sweep/trials", layout=wr.Layout(w=24, h=10)),
         ],
         "Samples": [  # the newest page of each run beside those of the others
-            wr.MediaBrowser(
-                title=kind, media_keys=[kind], mode="gallery", gallery_axis="run", num_columns=4, layout=wide,
-            )
-            for kind in ("samples", "reconstructions")
+            wr.MediaBrowser(title=n, media_keys=[n], mode="gallery", gallery_axis="run", num_columns=4, layout=wide)
+            for n in ("samples", "reconstructions")
         ],
         "Training": [
             wr.LinePlot(title=title, x=STEP, y=[key], max_runs_to_show=100)
@@ -224,11 +222,9 @@ def _axis(found: Record, parameter: str) -> Any:
     _, wr = libraries()
     distribution = found.distributions[parameter]
     option = isinstance(distribution, CategoricalDistribution) and "." not in parameter
-    return wr.ParallelCoordinatesPlotColumn(
-        metric=wr.Config(f"choices.{parameter}" if option else parameter),
-        display_name=parameter,
-        log=bool(getattr(distribution, "log", False)) or None,
-    )
+    metric = wr.Config(f"choices.{parameter}" if option else parameter)
+    log = getattr(distribution, "log", False) or None
+    return wr.ParallelCoordinatesPlotColumn(metric=metric, display_name=parameter, log=log)
 
 
 def _title(found: Record) -> str:
