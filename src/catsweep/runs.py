@@ -77,12 +77,12 @@ class Metrics:
 
     @property
     def cards(self) -> dict[str, Any]:
-        """Cards of the scores, see `catsweep.metrics.scores`; a `DataError` if they are no object."""
+        """Cards of the scores; a `DataError` if they are no object."""
         return self._object("cards")
 
     @property
     def intervals(self) -> dict[str, Any]:
-        """Intervals of the scores, see `catsweep.export.intervals`; none of a run. Errors as for `cards`."""
+        """Intervals of the scores; none of a run. Errors as for `cards`."""
         return self._object("intervals")
 
     @property

@@ -96,7 +96,11 @@ def measure(
         raise ExportError(f"An interval needs at least 2 draws of latents to see how much they differ; got {draws}.")
     now = scorer.drawn(model)
     others = [scorer.reseeded(seed).drawn(model) for seed in fresh_seeds(scorer.seed, draws)]
-    found = {name: of_draws(name, [scores[name] for scores in others], counted(scorer, name)) for name in now}
+    images = {  # over which each score is taken
+        name: int(scorer.card(name).settings["images"]) if known(name).interval == "share" else scorer.samples
+        for name in now
+    }
+    found = {name: of_draws(name, [scores[name] for scores in others], images[name]) for name in now}
     if isinstance(model, Reconstructor):
         for name, photos in scorer.of_reconstructions(model).items():
             now[name] = float(photos.mean())
@@ -110,11 +114,6 @@ def measure(
                 f"those that were scored. Train the run again, or name another."
             )
     return {name: asdict(interval) for name, interval in found.items()}
-
-
-def counted(scorer: Scorer, name: str) -> int:
-    """Number of images that a score is taken over."""
-    return int(scorer.card(name).settings["images"]) if known(name).interval == "share" else scorer.samples
 
 
 def fresh_seeds(seed: int, count: int) -> list[int]:

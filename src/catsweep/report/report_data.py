@@ -162,8 +162,8 @@ class ReportData:
         minutes, epochs = config.get("minutes"), config.get("epochs")
         bounds = [f"{shown(minutes)} min"] if minutes else []
         bounds += [counted(epochs, "epoch")] if isinstance(epochs, int) else []
-        whichever = ", whichever ends first" if len(bounds) > 1 else ""
-        return f"{' or '.join(bounds)} of training each{whichever}" if bounds else ""
+        both = ", whichever ends first" if len(bounds) > 1 else ""
+        return f"{' or '.join(bounds)} of training each{both}" if bounds else ""
 
     @property
     def pruned_by(self) -> str:
