@@ -123,7 +123,7 @@ class RunDir:
 
     def config(self) -> dict[str, Any]:
         """Read `config.yaml` as plain values; a `ConfigError` if it cannot be read, or refers to this machine."""
-        from catsweep.loaded import read
+        from catsweep.untrusted_config import read
 
         return read(self.path / CONFIG)
 
@@ -228,7 +228,7 @@ def run_folder(resume: bool | str | None, runs: Path = RUNS) -> str:
             f"resume=true: expected an unfinished run with {LAST_CHECKPOINT} in {runs}, but found none.{busy} Start a "
             "new run without resume, or name the folder of a finished one and a larger budget: resume=DIR epochs=N."
         )
-    links.refuse_within(folder, "run", ConfigError)  # what leads elsewhere would be written to, by Hydra too
+    safe_paths.refuse_links_within(folder, "run", ConfigError)  # what leads elsewhere would be written to, by Hydra too
     return str(folder)
 
 

@@ -21,19 +21,18 @@ from catsweep import judging
 from catsweep.errors import DataError, ExportError
 from catsweep.folders import replacing_folder
 from catsweep.metrics import judge
-from catsweep.metrics.judge import RunScores, better
-from catsweep.opinion import Opinion
-from catsweep.ownership import Kind
+from catsweep.metrics.judge import RunScores, StudyScores, better
+from catsweep.ownership import FolderKind
 from catsweep.records import require_whole
 from catsweep.runs import ANOTHER, BEST_CHECKPOINT, CHOICE, DOCUMENTS, JUDGEMENT, LAST_CHECKPOINT, RunDir
-from catsweep.selection import Candidate, Choice, Seeds, Trials, decide, find_run, read_trials
+from catsweep.selection import FinishedTrials, Seeds, decide, find_run, read_trials
 from catsweep.templates import with_commands
 from steady import printing
 from steady.places import check, named
 from steady.printing import Markdown, code
 from steady.printing import table as markdown_table
 from steady.safe_paths import inside
-from steady.study.select import TrialChoice
+from steady.study.select import ScoredTrial, TrialChoice
 from steady.study.storage import study_folder
 
 SAMPLES, EXPLANATION = "samples.png", "choice.md"
@@ -118,11 +117,11 @@ def copy_run(source: Path, target: Path, explanation: "Explanation") -> None:
 class Explanation:
     """Explanation of a choice."""
 
-    trials: Trials  # what there was to choose from
-    choice: Choice  # what was chosen, and why
+    trials: FinishedTrials  # what there was to choose from
+    choice: TrialChoice  # what was chosen, and why
     source: Path  # the run folder it was copied from
     seeds: Seeds  # the trial under other seeds
-    opinion: Opinion  # what is known of the trials beside their objectives, above all what the judge says
+    opinion: StudyScores  # what is known of the trials beside their objectives, above all what the judge says
     remark: str = ""  # why the study's confirmation does not count; may be empty
 
     def print(self, console: Console) -> None:
@@ -240,7 +239,7 @@ class Explanation:
         scores = self._scores(number).values
         return [_number(scores[name]) if name in scores else "" for name in self._columns()]
 
-    def _described(self, candidate: Candidate) -> dict[str, Any]:
+    def _described(self, candidate: ScoredTrial) -> dict[str, Any]:
         beside = self._scores(candidate.number).beside
         return {
             "values": dict(zip((o.name for o in self.trials.objectives), candidate.values, strict=True)),

@@ -82,7 +82,7 @@ def _page_was_edited(folder: Path) -> bool:
 
 def refuse_links(paths: Iterable[Path], folder: Path) -> None:
     """Refuse links that lead out of the folder, or nowhere: what they point to on this machine would be pushed."""
-    links.refuse(paths, folder, "bundle", ExportError, dangling=False)
+    safe_paths.refuse_links(paths, folder, "bundle", ExportError, dangling=False)
 
 
 def _recorded(folder: Path) -> dict[str, tuple[int, str]] | None:

@@ -1,7 +1,7 @@
 """Read the records of a finished run or a bundle, and the photos and the scorer that its scores were taken with.
 
-`catsweep.evaluation` scores again with `Recorded`; `bundle` begins with `FinishedRun`, whose records may be published,
-so `portable` takes everything out of them that names a place on this machine.
+`evaluation` scores again with `Recorded`; `bundle` begins with `FinishedRun`, whose records may be published, so
+`portable` takes everything out of them that names a place on this machine.
 """
 
 import os
@@ -19,7 +19,8 @@ from catsweep.metrics.scorer import Scorer
 from catsweep.metrics.scores import MetricCard, require_comparable
 from catsweep.records import ANY, NUMBER, TEXT, WHOLE, misshapen
 from catsweep.runs import ANOTHER, CHOICE, CONFIG, DOCUMENTS, JUDGEMENT, PROVENANCE, SCORES, RunDir
-from steady.links import checked, inside
+from catsweep.untrusted_config import rebuild
+from steady.safe_paths import checked_name, inside
 
 READY = Path("data/ready")  # where ready sets are, see conf/data
 USUAL = {"root": "data/ready", "cache_root": "data/statistics", "save_dir": "outputs"}
@@ -214,7 +215,7 @@ class FinishedRun:
         if self.choice is None:
             return "-".join(self.folder.resolve().parts[1:][-2:])
         keys = ("study", "trial")
-        return "-".join(checked(self.choice.get(k), f'"{k}" in {self.folder / CHOICE}', ExportError) for k in keys)
+        return "-".join(checked_name(self.choice.get(k), f'"{k}" in {self.folder / CHOICE}', ExportError) for k in keys)
 
     @property
     def origin(self) -> dict[str, Any]:

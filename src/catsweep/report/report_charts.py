@@ -14,9 +14,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from catsweep.metrics.judge import FID, JUDGED, RunScores
 from catsweep.report.formatting import counted, duration, short, shown
-from catsweep.selection import Objective
-from catsweep.study_record import Attempt, Entry, Record
+from catsweep.study_record import Attempt, Entry, StudyRecord
 from steady.printing import readable
+from steady.study.select import Objective
 
 # --- axes
 

@@ -17,8 +17,8 @@ from catsweep.report.formatting import counted, shown
 from catsweep.report.optuna_plots import OptunaPlot, optuna_plots
 from catsweep.report.report_charts import StudyCharts, Timeline, timeline
 from catsweep.runs import RunDir
-from catsweep.selection import Choice, Seeds, Trials, decide, read_trials
-from catsweep.study_record import Entry, Importance, Record, importances, read
+from catsweep.selection import FinishedTrials, Seeds, decide, read_trials
+from catsweep.study_record import Entry, Importance, StudyRecord, importances, read
 from steady import grammar
 from steady.confirm.confirmation import Confirmation
 from steady.printing import readable
@@ -202,7 +202,7 @@ def collect(folder: Path, runs: Path, ready: Path, select: str | int | None = No
         folder: of the study.
         runs: need not exist.
         ready: need not exist.
-        select: rule of choosing the winner, see `catsweep.selection.choose`; None for the first objective.
+        select: rule of choosing the winner, see `steady.study.select.choose`; None for the first objective.
         plotly: whether to draw Optuna's own plots.
 
     Raises:
@@ -243,7 +243,7 @@ def pick_winner(select: str | int | None, folder: Path, runs: Path) -> Winner:
     return Winner(trials, decision.choice, decision.seeds, decision.remark)
 
 
-def reproduction(record: Record, winner: Entry | None) -> Reproduction:
+def reproduction(record: StudyRecord, winner: Entry | None) -> Reproduction:
     """Compose the commands of a study and of its winner, from recorded commands or else from the study's contract.
 
     The winner's has what the contract leaves free, such as `rungs`, and the number of threads, on which sums depend.
@@ -266,7 +266,7 @@ def reproduction(record: Record, winner: Entry | None) -> Reproduction:
     return Reproduction(sweep, exact, alone, readable(record.commit or ""))
 
 
-def second_opinion(record: Record, chosen: int, winner: Winner) -> SecondOpinion:
+def second_opinion(record: StudyRecord, chosen: int, winner: Winner) -> SecondOpinion:
     """Compare the judge's scores with the choice: the chosen, confirmed and Pareto-optimal trials, the best first."""
     opinion = record.opinion
     every = [*opinion.own.values(), *(one for runs in opinion.again.values() for one in runs.values())]

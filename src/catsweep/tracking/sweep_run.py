@@ -16,7 +16,7 @@ from catsweep import devices, study_record
 from catsweep.instantiation import instantiate
 from catsweep.metrics.judge import BESIDE, RunScores, of_confirmation
 from catsweep.runs import RunDir
-from catsweep.study_record import Entry, Record, importances
+from catsweep.study_record import Entry, StudyRecord, importances
 from catsweep.templates import without_markup
 from catsweep.tracking.loggers import RunLogger
 from steady.confirm import confirmation

@@ -19,9 +19,8 @@ from catsweep import study_record
 from catsweep.errors import CatsweepError, ConfigError, StudyError
 from catsweep.metrics.scores import SCORES
 from catsweep.runs import CONFIG, RunDir
-from catsweep.study_record import Record
+from catsweep.study_record import StudyRecord
 from catsweep.tracking.loggers import STEP, resolve_mode
-from catsweep.untrusted_config import read as read_config
 from steady.atomic import write_json
 from steady.options import SWEEPS
 from steady.printing import fenced, readable, say
@@ -57,7 +56,7 @@ def _read(folder: Path) -> StudyRecord:
     return study_record.read(study, runs)
 
 
-def build(folder: Path, found: Record, entity: str | None = None) -> str:
+def build(folder: Path, found: StudyRecord, entity: str | None = None) -> str:
     """Save the workspace and the report of a study in its folder, or write what they would be, and say what was done.
 
     The entity (a user or team) is that of the runs if None, else the account's default.
