@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from steady.exceptions import ConfigError
 from steady.propose.snapshot_storage import SnapshotStorage
-from steady.propose.trusted import instantiate
+from steady.propose.trusted import instantiate_allowed
 from steady.study import meta
 from steady.study.select import pareto_ranks
 
@@ -68,7 +68,7 @@ def build(node: Mapping[str, Any], metrics: Sequence[str]) -> BasePruner | Paret
         3
     """
     target = node["_target_"]
-    pruner = instantiate({**node, "_target_": OLD.get(target, target)}, TRUSTED, REMEDY)
+    pruner = instantiate_allowed({**node, "_target_": OLD.get(target, target)}, TRUSTED, REMEDY)
     if not isinstance(pruner, BasePruner | ParetoPruner):  # `_partial_` makes it something else
         raise ConfigError(f"expected a pruner of Optuna or ParetoPruner; got {target}, which makes none.")
     if len(metrics) > 1 and not isinstance(pruner, ParetoPruner):

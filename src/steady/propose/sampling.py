@@ -28,7 +28,7 @@ from steady.options import TPE
 from steady.propose.checks import Enqueued
 from steady.propose.snapshot_storage import SnapshotStorage
 from steady.propose.space import Space, described
-from steady.propose.trusted import instantiate
+from steady.propose.trusted import instantiate_allowed
 from steady.study import budget
 from steady.study.untrusted import restrict_unpickling
 
@@ -66,7 +66,7 @@ class Samplers:
             # What is not in the sequence (a first trial, conditions) would else be the same in every trial.
             added["independent_sampler"] = self.random(number, attempt)
         try:
-            make = instantiate({**self.arguments, "_partial_": True}, TRUSTED, REMEDY)
+            make = instantiate_allowed({**self.arguments, "_partial_": True}, TRUSTED, REMEDY)
             if _takes_seed(make):  # that of a grid or a sequence holds for all trials
                 one_order = self.target in (GRID, QMC)
                 added["seed"] = self.seed % 2**32 if one_order else _derive_seed(self.seed, number, attempt)

@@ -12,7 +12,7 @@ from hydra.errors import InstantiationException
 from steady.exceptions import ConfigError
 
 
-def instantiate(node: Mapping[str, Any], allowed: Sequence[str], remedy: str) -> Any:
+def instantiate_allowed(node: Mapping[str, Any], allowed: Sequence[str], remedy: str) -> Any:
     """Instantiate a node, and those within it; `remedy` is a sentence for a user whose class is refused.
 
     Raises:
@@ -20,7 +20,7 @@ def instantiate(node: Mapping[str, Any], allowed: Sequence[str], remedy: str) ->
         InstantiationException: a class does not exist, or does not take its arguments.
 
     Example:
-        >>> instantiate({"_target_": "my.Pruner"}, ["optuna.pruners.*"], "Choose another.")
+        >>> instantiate_allowed({"_target_": "my.Pruner"}, ["optuna.pruners.*"], "Choose another.")
         Traceback (most recent call last):
         steady.exceptions.ConfigError: my.Pruner is not on the whitelist: expected optuna.pruners.*. Choose another.
     """
