@@ -22,8 +22,8 @@ def write_checkpoint(file: Path, text: str) -> None:
 
 
 @dataclass(frozen=True)
-class Sweep:
-    """Where a fake sweep is, and how to make more of it."""
+class Project:
+    """A project's folder, in which studies are made."""
 
     folder: Path
     empty_database: Path
@@ -36,6 +36,28 @@ class Sweep:
     def outputs(self) -> Path:
         return self.folder / "outputs"
 
+    def create_study(
+        self,
+        name: str,
+        directions: Sequence[Literal["minimize", "maximize"]],
+        names: Sequence[str] | None,
+        place: str,
+    ) -> optuna.Study:
+        """An empty study of named objectives, in a database that may have others."""
+        database = self.sweeps / place / "study.db"
+        if not database.exists():
+            database.parent.mkdir(parents=True)
+            shutil.copyfile(self.empty_database, database)
+        study = optuna.create_study(study_name=name, storage=f"sqlite:///{database}", directions=list(directions))
+        if names is not None:
+            # What Study.set_metric_names does, which warns that it is experimental.
+            study._storage.set_study_system_attr(study._study_id, "study:metric_names", list(names))
+        return study
+
+
+class Sweep(Project):
+    """A fake sweep, and how to make more of it."""
+
     def study(
         self,
         name: str,
@@ -45,21 +67,12 @@ class Sweep:
         study_name: str | None = None,
     ) -> optuna.Study:
         """A study with one trial per entry: its values, or the state it ended in without any."""
-        database = self.sweeps / name / "study.db"
-        if not database.exists():
-            database.parent.mkdir(parents=True)
-            shutil.copyfile(self.empty_database, database)
-        study = optuna.create_study(
-            study_name=study_name or name, storage=f"sqlite:///{database}", directions=list(directions)
-        )
+        study = self.create_study(study_name or name, directions, names, name)
         for number, value in enumerate(values):
             space: dict[str, BaseDistribution] = {"optimizer.lr": optuna.distributions.FloatDistribution(0, 1)}
             params = {"optimizer.lr": 1 / (number + 3)}
             state, told = (value, None) if isinstance(value, TrialState) else (TrialState.COMPLETE, list(value))
             study.add_trial(create_trial(state=state, values=told, params=params, distributions=space))
-        if names is not None:
-            # What Study.set_metric_names does, which warns that it is experimental.
-            study._storage.set_study_system_attr(study._study_id, "study:metric_names", list(names))
         return study
 
     def run(self, study: str, number: int | str, values: Sequence[float], names: Sequence[str] = OBJECTIVES) -> Path:

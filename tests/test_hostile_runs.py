@@ -372,8 +372,7 @@ def test_who_builds_what_a_configuration_names() -> None:
         "catsweep/prepare/pipeline", "catsweep/prepare/exporters",
     }  # fmt: skip
     assert calling("hydra.utils.instantiate", "hydra.utils.call") == {
-        "catsweep/instantiation", "catsweep/untrusted_config", "steady/propose/pruning", "steady/propose/sampling",
-        "steady/propose/space",
+        "catsweep/instantiation", "catsweep/untrusted_config", "steady/propose/space", "steady/propose/trusted",
     }  # fmt: skip
 
 

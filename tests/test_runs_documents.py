@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from catsweep.errors import ConfigError, DataError, ExportError
-from catsweep.runs import SCORES, Bundle, Metrics, RunDir
+from catsweep.runs import SCORES, Bundle, RunDir
 
 METRICS = {"scores": {"val/fid": 2, "val/kid": 0.5}, "cards": {"val/fid": {}}, "checkpoint": "last", "epoch": 10}
 
@@ -60,7 +60,7 @@ def test_a_run_without_metrics_was_not_scored(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="not the record of a finished run"):
         RunDir(tmp_path).scored_checkpoint()
     with pytest.raises(DataError, match=r"metrics\.json cannot be read"):
-        Metrics.read(tmp_path / SCORES)
+        RunDir(tmp_path).metrics()
 
 
 def test_the_other_documents(tmp_path: Path) -> None:
@@ -84,15 +84,15 @@ def test_a_document_is_written_whole(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir() if path.name[0] != "."] == ["metrics.json"]
 
 
-def test_samples_are_the_last_up_to_an_epoch(tmp_path: Path) -> None:
+def test_a_grid_is_the_last_up_to_an_epoch(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
-    assert run.samples() is None
+    assert run.grid("samples") is None
     (tmp_path / "samples").mkdir()
     for name in ("epoch_0005.png", "epoch_0010.png", "epoch_x.png", "epoch_10000.png"):
         (tmp_path / "samples" / name).touch()
-    found = [run.samples(until) for until in (math.inf, 10, 9, 1)]
+    found = [run.grid("samples", until) for until in (math.inf, 10, 9, 1)]
     names = [None if page is None else page.name for page in found]
-    assert names == ["epoch_10000.png", "epoch_0010.png", "epoch_0005.png", "epoch_10000.png"]
+    assert names == ["epoch_10000.png", "epoch_0010.png", "epoch_0005.png", "epoch_0005.png"]
 
 
 def test_a_bundle_is_known_by_what_draws(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Export a bundle, and upload it: `python src/export.py push=hub hub_repo=USER/NAME` or `push=wandb`.
 
-`check` comes before the export, `push` after it. The bundle is complete without either: when something is missing here,
-a key or the network, it is said and the bundle stays where it is.
+When something is missing, a key or the network, it is said, and the bundle stays where it is.
 """
 
 import importlib.util
@@ -14,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from catsweep.errors import ConfigError, ExportError
 from catsweep.export import digests
 from catsweep.export.bundle import run as export
+from catsweep.records import in_short
 from catsweep.runs import RunDir
 from catsweep.tracking import loggers
 from catsweep.tracking.loggers import has_key, resolve_mode
@@ -25,12 +25,7 @@ SAVE_DIR = "outputs"  # records of W&B go to its folder wandb, as those of all r
 
 
 def run(cfg: DictConfig) -> Path:
-    """Export a run, see `catsweep.export.bundle.run`, and upload the bundle if `cfg.push` says where to.
-
-    Raises:
-        ConfigError: the push cannot work.
-        ExportError: the bundle did not get there. It is untouched.
-    """
+    """Export a run, see `catsweep.export.bundle.run`, and upload the bundle if `cfg.push` says where to."""
     check(cfg)
     folder = export(cfg)
     push(folder, cfg)
@@ -38,20 +33,12 @@ def run(cfg: DictConfig) -> Path:
 
 
 def check(cfg: DictConfig) -> None:
-    """Refuse a push that cannot work, and say at once what will be missing for one that cannot work yet.
-
-    Args:
-        cfg: with `push`, null, hub or wandb; `hub_repo` and `private` for the Hub; `wandb_project`,
-            `wandb_entity` and `wandb_registry` for W&B.
-
-    Raises:
-        ConfigError: a key means nothing, or a package is not installed.
-    """
+    """Refuse a push that cannot work by a `ConfigError`, and say what will be missing for one that cannot work yet."""
     if cfg.push is None:
         return
     if cfg.push == "hub":
         repo = OmegaConf.select(cfg, "hub_repo")
-        if repo is None or not REPO.fullmatch(str(repo)):
+        if not REPO.fullmatch(str(repo)):
             raise ConfigError(
                 f"push=hub needs the repository to push to, hub_repo=USER/NAME (letters, digits, '-', '_', '.'); "
                 f"got {repo!r}."
@@ -68,21 +55,14 @@ def check(cfg: DictConfig) -> None:
 
 
 def push(bundle: Path, cfg: DictConfig) -> None:
-    """Upload a bundle and print where it went; nothing if `cfg.push` is null.
-
-    Args:
-        bundle: its folder.
-        cfg: which `check` accepted.
-
-    Raises:
-        ExportError: it did not get there. The bundle is untouched.
-    """
-    if cfg.push is not None:
-        digests.verify(bundle)
-        digests.refuse_links(sorted(bundle.rglob("*")), bundle)
+    """Upload a bundle as `check` has accepted it, and say where it went; an `ExportError` if it did not get there."""
+    if cfg.push is None:
+        return
+    digests.verify(bundle)
+    digests.refuse_links(sorted(bundle.rglob("*")), bundle)
     if cfg.push == "hub":
         _to_hub(bundle, str(cfg.hub_repo), bool(OmegaConf.select(cfg, "private", default=True)))
-    elif cfg.push == "wandb":
+    else:
         _to_wandb(bundle, cfg)
 
 
@@ -119,8 +99,8 @@ def _to_hub(bundle: Path, repo: str, private: bool) -> None:
         )
     except Exception as error:
         raise ExportError(
-            f"{bundle.name} was not pushed to {repo}: {_first_line(error)} A network, and a token that may write to "
-            f"{repo}, are needed. {by_hand}"
+            f"{bundle.name} was not pushed to {repo}: {in_short(error).rstrip('.')}. A network, and a token that may "
+            f"write to {repo}, are needed. {by_hand}"
         ) from error
     _say(f"Pushed {bundle} to {url}")
 
@@ -130,32 +110,27 @@ def _to_wandb(bundle: Path, cfg: DictConfig) -> None:
 
     facts = metadata(bundle)
     logger = loggers.wandb_logger(
-        bundle,
-        project=OmegaConf.select(cfg, "wandb_project") or "catsweep",
-        entity=OmegaConf.select(cfg, "wandb_entity"),
-        group=facts["study"],
-        name=f"export {bundle.name}",
-        job_type="export",
-        save_dir=SAVE_DIR,
-        system=False,
-    )
+        bundle, project=OmegaConf.select(cfg, "wandb_project") or "catsweep",
+        entity=OmegaConf.select(cfg, "wandb_entity"), group=facts["study"], name=f"export {bundle.name}",
+        job_type="export", save_dir=SAVE_DIR, system=False,
+    )  # fmt: skip
     registry = OmegaConf.select(cfg, "wandb_registry")
-    outcome = "failed"
+    name, outcome = artifact_name(bundle.name), "failed"
     try:
         run = logger.experiment
-        artifact = wandb.Artifact(artifact_name(bundle.name), type="model", metadata=facts)
+        artifact = wandb.Artifact(name, type="model", metadata=facts)
         artifact.add_dir(str(bundle))
         run.log_artifact(artifact)
         run.summary.update(facts["scores"])
         if online := not run.offline:
             artifact.wait()  # the upload has happened, or fails here
         if online and registry is not None:
-            run.link_artifact(artifact, target_path=registry_path(str(registry), artifact_name(bundle.name)))
-        where, outcome = (run.url if online else Path(run.dir).parent), "complete"
+            run.link_artifact(artifact, target_path=registry_path(str(registry), name))
+        where, outcome = run.url, "complete"
     except Exception as error:  # as above: wandb's, and those of what it is made of
         raise ExportError(
-            f"{bundle.name} was not pushed to W&B: {_first_line(error)} The bundle is whole, in {bundle}. A network, "
-            f"and a key (`wandb login`), are needed; WANDB_MODE=offline records it for `make wandb-sync` to upload."
+            f"{bundle.name} was not pushed to W&B: {in_short(error).rstrip('.')}. The bundle is whole, in {bundle}. A "
+            f"network, and a key (`wandb login`), are needed; WANDB_MODE=offline records it for `make wandb-sync`."
         ) from error
     finally:
         loggers.finish([logger], outcome)
@@ -172,10 +147,8 @@ def _to_wandb(bundle: Path, cfg: DictConfig) -> None:
 def metadata(bundle: Path) -> dict[str, Any]:
     """Collect what is shown of a bundle without fetching it: scores, their intervals, cards, and where it came from."""
     metrics, provenance = RunDir(bundle).metrics(), RunDir(bundle).provenance()
-    chosen = provenance.get("export", {})
     return {
-        "study": chosen.get("study"),
-        "trial": chosen.get("trial"),
+        **{key: provenance.get("export", {}).get(key) for key in ("study", "trial")},
         "scores": dict(metrics.content["scores"]),
         "intervals": metrics.intervals,
         "cards": metrics.cards,
@@ -193,11 +166,6 @@ def registry_path(registry: str, collection: str) -> str:
     """Expand REGISTRY (the collection is called as the artifact) or REGISTRY/COLLECTION to W&B's path."""
     name, _, given = registry.removeprefix(REGISTRY).partition("/")
     return f"{REGISTRY}{name}/{given or collection}"
-
-
-def _first_line(error: Exception) -> str:
-    said = str(error).strip().partition("\n")[0] or type(error).__name__
-    return said if said.endswith(".") else f"{said}."
 
 
 def _say(text: str) -> None:

@@ -1,12 +1,13 @@
 """Read JSON documents and check checkpoints of runs, bundles and studies; a torn one is refused by name.
 
-They are written by `steady.atomic`, so a kill leaves none torn; copies, full disks and other people's hands do.
-Nothing heavy here: `best_model` must not wait for torch. What is in a checkpoint: `catsweep.checkpoints`.
+A kill leaves none torn; copies, full disks and other people's hands do. Nothing heavy here: `best_model` must not wait
+for torch. What is in a checkpoint: `catsweep.checkpoints`.
 """
 
 import hashlib
 import json
 import zipfile
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +22,13 @@ LARGEST = 1e100  # of a score: the sum, the spread and the axis of some that are
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """Read a document that holds an object.
-
-    Args:
-        file: in UTF-8.
-
-    Raises:
-        DataError: it is not there, cannot be read, is torn, or holds something else; the message ends without a remedy.
-    """
+    """Read a document that holds an object; else raise a `DataError`, whose message ends without a remedy."""
     try:
         require_regular(file)
         found = json.loads(file.read_text(encoding="utf-8"))
     # Deep nesting is a RecursionError, what is no UTF-8 and no JSON are ValueErrors.
     except (OSError, ValueError, RecursionError) as error:
-        said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        said = getattr(error, "strerror", None) or error
         raise DataError(f"{file} cannot be read: {said}. It is torn, or was never there.") from error
     if _deep(found):
         raise DataError(f"{file} is nested more than {DEEPEST} deep, as no document of catsweep's is.")
@@ -47,7 +41,7 @@ def _deep(found: Any) -> bool:
     level = [found]
     for _ in range(DEEPEST):
         inner = (one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list))
-        level = [value for values in inner for value in values]
+        level = list(chain.from_iterable(inner))
     return bool(level)
 
 
@@ -62,10 +56,8 @@ NUMBER, WHOLE, TEXT, ANY = "a number", "a whole number", "a text", "*"  # kinds 
 def misshapen(value: Any, shape: Any, at: str = "") -> str | None:
     """Find the first place where a document is not of the shape that catsweep writes, in words; None if there is none.
 
-    Args:
-        value: of the document. What is missing or null passes.
-        shape: a kind; an object of the shapes of its keys, `ANY` for all of them; or a list of the one of its items.
-        at: the place of the value, for the recursion.
+    A shape is a kind; an object of the shapes of its keys, `ANY` for all of them; or a list of the one of its items.
+    What is missing or null passes. `at` is the place of the value, for the recursion.
     """
     if value is None:
         return None
@@ -93,15 +85,9 @@ def _is(value: Any, kind: str) -> bool:
 
 
 def require_whole(checkpoint: Path) -> None:
-    """Compare each byte of a checkpoint with the checksums in it.
+    """Compare each byte of a checkpoint, a zip of `torch.save`, with the checksums in it; errors as of `read_json`.
 
     torch itself does not: what was not written is zeros on some disks, and weights to torch.
-
-    Args:
-        checkpoint: the zip that `torch.save` writes.
-
-    Raises:
-        DataError: there is none, or it is torn; the message ends without a remedy.
     """
     if not checkpoint.is_file():
         raise DataError(f"Expected the checkpoint {checkpoint}; it is not there.")
@@ -132,10 +118,6 @@ def in_short(error: Exception) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """Hash a file: sha256, hexadecimal.
-
-    Raises:
-        OSError: it cannot be read.
-    """
+    """Hash a file: sha256, hexadecimal; an `OSError` if it cannot be read."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,10 +1,7 @@
 """Folders of runs and exported bundles: what they hold, and which one a run works in.
 
-`RunDir` and `Bundle` own the names of the files, read them typed, and write them atomically; `Metrics` is the one
-parser of `metrics.json`. `run_folder` is registered as an OmegaConf resolver before Hydra composes, because Hydra makes
-the folder before our code runs: what cannot be resumed is refused there, before anything is written. A folder is
-`outputs/runs/<date>/<time>`; a run is finished when it has written `metrics.json`. Imported at each start, so nothing
-heavy is imported at the top.
+A folder is `outputs/runs/<date>/<time>`; a run is finished when it has written `metrics.json`. Imported at each start,
+so nothing heavy is imported at the top.
 """
 
 import difflib
@@ -39,7 +36,6 @@ RUNS = Path("outputs/runs")
 CONFIG, SCORES, PROVENANCE = Path("config.yaml"), Path("metrics.json"), Path("provenance.json")
 JUDGEMENT, CHOICE = Path("judge.json"), Path("choice.json")
 DOCUMENTS = (str(CONFIG), str(SCORES), str(PROVENANCE))  # of each finished run
-SAMPLES = Path("samples")
 LOCK = Path(".lock")
 SCORED = ("best", "last")  # the checkpoints that a run may be scored from
 LISTED = 3  # runs that a message names
@@ -48,32 +44,14 @@ ANOTHER = "Choose another trial, select=NUMBER, or name another run; this one ca
 
 @dataclass(frozen=True)
 class Metrics:
-    """Content of a `metrics.json`, perhaps a stranger's: each part is checked when it is asked for.
-
-    Attributes:
-        file: where it is from.
-        content: all of it, as it was read.
-    """
+    """Content of a `metrics.json`, perhaps a stranger's: each part is checked when it is asked for."""
 
     file: Path
-    content: Mapping[str, Any]
-
-    @classmethod
-    def read(cls, file: Path) -> "Metrics":
-        """Read the file.
-
-        Raises:
-            DataError: it is missing, torn, or no object.
-        """
-        return cls(file, read_json(file))
+    content: Mapping[str, Any]  # all of it, as it was read
 
     @property
     def scores(self) -> dict[str, float]:
-        """Scores by name, of the checkpoint that counts.
-
-        Raises:
-            DataError: there are none, or one is no number.
-        """
+        """Scores by name, of the checkpoint that counts; a `DataError` if there are none, or one is no number."""
         found = self.content.get("scores")
         if not isinstance(found, dict):
             raise DataError(f"{self.file} holds no scores.")
@@ -83,11 +61,7 @@ class Metrics:
             raise DataError(f"{self.file} holds a score that is no number: {error}.") from error
 
     def score(self, name: str) -> float:
-        """One score by its name.
-
-        Raises:
-            DataError: it is not there, or no number.
-        """
+        """One score by its name; a `DataError` if it is not there, or no number."""
         try:
             return float(self.content["scores"][name])
         except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -96,29 +70,24 @@ class Metrics:
     @property
     def finite(self) -> dict[str, float]:
         """Scores that can be averaged and drawn; none if any is no number."""
-        found = {"scores": self.content.get("scores")}
-        if misshapen(found, {"scores": {ANY: NUMBER}}):
+        scores = self.content.get("scores") or {}
+        if misshapen(scores, {ANY: NUMBER}):
             return {}
-        scores = found["scores"] or {}
         return {name: float(value) for name, value in scores.items() if value is not None and is_score(value)}
 
     @property
     def cards(self) -> dict[str, Any]:
-        """Cards of the scores, see `catsweep.metrics.scores`; a `DataError` if they are no object."""
+        """Cards of the scores; a `DataError` if they are no object."""
         return self._object("cards")
 
     @property
     def intervals(self) -> dict[str, Any]:
-        """Intervals of the scores, see `catsweep.export.intervals`; none of a run. Errors as for `cards`."""
+        """Intervals of the scores; none of a run. Errors as for `cards`."""
         return self._object("intervals")
 
     @property
     def checkpoint(self) -> str:
-        """Name of the checkpoint that was scored: `best` or `last`.
-
-        Raises:
-            ExportError: none is named.
-        """
+        """Name of the checkpoint that was scored, `best` or `last`; an `ExportError` if none is named."""
         if "checkpoint" not in self.content:
             raise ExportError(f"{self.file} is not the record of a finished run ('checkpoint'). {ANOTHER}")
         name = self.content["checkpoint"]
@@ -148,26 +117,19 @@ class RunDir:
     """Folder of a run, or of a best model, which has the same layout; perhaps a stranger's.
 
     A document that is missing, torn, or no object is a `DataError`.
-
-    Attributes:
-        path: of the folder.
     """
 
     path: Path
 
     def config(self) -> dict[str, Any]:
-        """Read `config.yaml` as plain values.
-
-        Raises:
-            ConfigError: it cannot be read, or refers to this machine.
-        """
+        """Read `config.yaml` as plain values; a `ConfigError` if it cannot be read, or refers to this machine."""
         from catsweep.untrusted_config import read
 
         return read(self.path / CONFIG)
 
     def metrics(self) -> Metrics:
         """Read `metrics.json`."""
-        return Metrics.read(self.path / SCORES)
+        return Metrics(self.path / SCORES, read_json(self.path / SCORES))
 
     def provenance(self) -> dict[str, Any]:
         """Read `provenance.json`: code, packages, command, and digest of the data."""
@@ -182,11 +144,7 @@ class RunDir:
         return read_json(self.path / CHOICE) if (self.path / CHOICE).is_file() else None
 
     def scored_checkpoint(self) -> str:
-        """Name of the checkpoint that the scores were measured on (`best` or `last`).
-
-        Raises:
-            ExportError: the run has no scores.
-        """
+        """Name of the checkpoint that was scored, `best` or `last`; an `ExportError` if the run has no scores."""
         try:
             return self.metrics().checkpoint
         except DataError as error:
@@ -194,15 +152,12 @@ class RunDir:
                 f"{self.path / SCORES} is not the record of a finished run ({error}). {ANOTHER}"
             ) from error
 
-    def samples(self, until: float = math.inf) -> Path | None:
-        """Find the last page of samples up to an epoch, else the last of all; None without any."""
-        pages = {
-            int(page.stem.removeprefix("epoch_")): page
-            for page in (self.path / SAMPLES).glob("epoch_*.png")
-            if re.fullmatch(r"epoch_[0-9]{1,9}", page.stem)
-        }
-        latest = max([epoch for epoch in pages if epoch <= until] or pages, default=None)
-        return None if latest is None else pages[latest]
+    def grid(self, kind: str, until: float = math.inf) -> Path | None:
+        """Find the last page of `samples` or `reconstructions` up to an epoch, else the first one; None without any."""
+        drawn = (self.path / kind).glob("epoch_*.png")
+        pages = {int(page.stem[6:]): page for page in drawn if re.fullmatch(r"epoch_[0-9]{1,9}", page.stem)}
+        before = [epoch for epoch in pages if epoch <= until]
+        return pages[max(before) if before else min(pages)] if pages else None
 
     def write(self, name: Path, content: Mapping[str, Any], *, ascii_only: bool = True) -> None:
         """Write one of its JSON documents, whole or not at all; with `ascii_only=False` letters stay as they are."""
@@ -227,14 +182,7 @@ class Bundle(RunDir):
 
     @classmethod
     def latest(cls, exports: Path) -> Path:
-        """Find the bundle that was written last.
-
-        Args:
-            exports: the folder of all bundles, `outputs/exports`.
-
-        Raises:
-            ExportError: there is none.
-        """
+        """Find the bundle that was written last in the folder of all bundles; an `ExportError` if there is none."""
         files = [file for file in exports.glob(f"*/{cls.GENERATOR}") if file.parent.name[0] != "."]
         if not files:
             raise ExportError(
@@ -243,18 +191,18 @@ class Bundle(RunDir):
         return max(files, key=lambda file: file.stat().st_mtime).parent
 
 
-def resumable(runs: Path = RUNS) -> list[Path]:
+def latest_unfinished(runs: Path = RUNS) -> Path | None:
+    """Find the newest run that can be continued: it has a checkpoint, no final scores yet, and nobody works in it."""
+    return next((run for run in _resumable(runs) if not is_taken(run)), None)
+
+
+def _resumable(runs: Path) -> list[Path]:
     """List the runs that have a checkpoint and no final scores yet, newest first, also those that are being run."""
     return sorted((run for run in _with_checkpoint(runs) if not (run / SCORES).exists()), reverse=True)
 
 
-def latest_unfinished(runs: Path = RUNS) -> Path | None:
-    """Find the newest run that can be continued: it has a checkpoint, no final scores yet, and nobody works in it."""
-    return next((run for run in resumable(runs) if not is_taken(run)), None)
-
-
 def run_folder(resume: bool | str | None, runs: Path = RUNS) -> str:
-    """Resolve the folder that a run works in.
+    """Resolve the folder that a run works in, without writing anything.
 
     Args:
         resume: false for a new folder, true for the latest unfinished run, or the folder of the run to continue.
@@ -262,36 +210,31 @@ def run_folder(resume: bool | str | None, runs: Path = RUNS) -> str:
 
     Raises:
         ConfigError: there is nothing to continue, somebody works in it, or a link in it leads out of it.
-            Nothing was written.
     """
+    if not isinstance(resume, str | bool | None):
+        said = f"resume must be true, false or the folder of a run; got {resume!r}."
+        raise ConfigError(said + _candidates(None, runs))
     if isinstance(resume, str):
-        return _own(_named(resume, runs))
-    if not isinstance(resume, bool | None):
+        folder = _named(resume, runs)
+    elif not resume:
+        usual = runs / f"{datetime.now():%Y-%m-%d/%H-%M-%S}"
+        numbered = (usual.with_name(f"{usual.name}-{n}") for n in count(2))  # another run began in the same second
+        return str(next(path for path in chain([usual], numbered) if not path.exists()))
+    elif unfinished := latest_unfinished(runs):
+        folder = unfinished
+    else:
+        busy = f" {running[0]} is being run." if (running := _resumable(runs)) else ""
         raise ConfigError(
-            f"resume must be true, false or the folder of a run; got {resume!r}.{_candidates(None, runs)}"
+            f"resume=true: expected an unfinished run with {LAST_CHECKPOINT} in {runs}, but found none.{busy} Start a "
+            "new run without resume, or name the folder of a finished one and a larger budget: resume=DIR epochs=N."
         )
-    if not resume:
-        return str(_unused(runs / f"{datetime.now():%Y-%m-%d/%H-%M-%S}"))
-    if unfinished := latest_unfinished(runs):
-        return _own(unfinished)
-    busy = f" {resumable(runs)[0]} is being run." if resumable(runs) else ""
-    raise ConfigError(
-        f"resume=true: expected an unfinished run with {LAST_CHECKPOINT} in {runs}, but found none.{busy} "
-        "Start a new run without resume, or name the folder of a finished one and a larger budget: "
-        "resume=DIR epochs=N."
-    )
+    safe_paths.refuse_links_within(folder, "run", ConfigError)  # what leads elsewhere would be written to, by Hydra too
+    return str(folder)
 
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Lock a run's folder while one works in it.
-
-    Args:
-        folder: of the run; made if it is missing.
-
-    Raises:
-        ConfigError: another process works in it.
-    """
+    """Lock a run's folder, made if it is missing, while one works in it; a `ConfigError` if another process does."""
     from filelock import FileLock, Timeout  # --help must not wait for it
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -327,12 +270,6 @@ def is_taken(folder: Path) -> bool:
 _END_IT = "Wait until it has ended, or end it: Ctrl-C once stops it at a checkpoint."
 
 
-def _own(folder: Path) -> str:
-    """A run's folder, once it is known that going on in it writes nothing elsewhere: Hydra, too, follows links."""
-    safe_paths.refuse_links_within(folder, "run", ConfigError)
-    return str(folder)
-
-
 def _with_checkpoint(runs: Path) -> set[Path]:
     return {file.parents[1] for name in (LAST_CHECKPOINT, PREVIOUS_CHECKPOINT) for file in runs.glob(f"*/*/{name}")}
 
@@ -360,10 +297,11 @@ def _not_a_run(resume: str, folder: Path) -> str:
         if (folder / Bundle.GENERATOR).is_file():
             return "that is an exported bundle, which holds no checkpoint. Name the run that it was exported from."
         if (folder / CONFIG).is_file():
-            there = any((folder / name).is_file() for name in (LAST_CHECKPOINT, PREVIOUS_CHECKPOINT))
-            if not there and (folder / CHOICE).is_file():
+            if any((folder / name).is_file() for name in (LAST_CHECKPOINT, PREVIOUS_CHECKPOINT)):
+                return ""
+            if (folder / CHOICE).is_file():
                 return f"that is the best model of a study, a copy without {LAST_CHECKPOINT}."
-            return "" if there else f"that one has no {LAST_CHECKPOINT}: it ended before its first epoch did."
+            return f"that one has no {LAST_CHECKPOINT}: it ended before its first epoch did."
         if any(file.parent.name.isdecimal() for file in folder.glob(f"*/{CONFIG}")):
             return "that is the folder of a sweep. The line that began it resumes it: python src/train.py -m …"
         return f"that one has no {CONFIG}."
@@ -373,27 +311,22 @@ def _not_a_run(resume: str, folder: Path) -> str:
 
 def _candidates(resume: str | None, runs: Path) -> str:
     """Runs that a person may have meant: those with like names, else the newest."""
-    known = _with_checkpoint(runs)
-    with suppress(OSError, ValueError):  # a name that is none
-        known |= {file.parents[1] for file in Path(resume or "").parent.glob(f"*/{LAST_CHECKPOINT}") if resume}
-    near = difflib.get_close_matches(resume, map(str, known), LISTED) if resume else []
-    if near:
-        return f" Runs of like names: {', '.join(near)}"
-    unfinished = [str(run) for run in resumable(runs)[:LISTED]]
+    if resume:
+        known = _with_checkpoint(runs)
+        with suppress(OSError, ValueError):  # a name that is none
+            known |= {file.parents[1] for file in Path(resume).parent.glob(f"*/{LAST_CHECKPOINT}")}
+        if near := difflib.get_close_matches(resume, map(str, known), LISTED):
+            return f" Runs of like names: {', '.join(near)}"
+    unfinished = [str(run) for run in _resumable(runs)[:LISTED]]
     return f" Unfinished runs: {', '.join(unfinished)}" if unfinished else " No run is unfinished: leave resume out."
-
-
-def _unused(folder: Path) -> Path:
-    """Number the folder's name when another run started in the same second."""
-    numbered = (folder.with_name(f"{folder.name}-{n}") for n in count(2))
-    return next(path for path in chain([folder], numbered) if not path.exists())
 
 
 def register() -> None:
     """Register the resolver `${run_folder:…}`, such that one start never names two folders.
 
-    OmegaConf's own cache belongs to one configuration object; Lightning asks another one when it starts the other
-    processes of `trainer=ddp`, which must all work in the same folder.
+    Hydra makes the folder before our code runs, so what cannot be resumed is refused here. OmegaConf's own cache
+    belongs to one configuration object; Lightning asks another one when it starts the other processes of
+    `trainer=ddp`, which must all work in the same folder.
     """
     _this_start.cache_clear()
     OmegaConf.register_resolver("run_folder", _resolve, replace=True)
@@ -424,18 +357,9 @@ def _this_start(resume: bool | str | None, *runs: Path) -> str:
 
 
 def load_weights(model: "pl.LightningModule", run: Path, checkpoint: str) -> int:
-    """Load a checkpoint's weights into a model.
+    """Load the weights of a run's checkpoint, `best` or `last`, into a model, and return its epoch, counted from 1.
 
-    Args:
-        model: changed only if the checkpoint is whole and its own.
-        run: the run's folder.
-        checkpoint: `best` or `last`; of a torn `last` the one before it is taken, which is said.
-
-    Returns:
-        The epoch it was written in, counted from 1.
-
-    Raises:
-        DataError: there is no such checkpoint, it is torn, or another model's.
+    Of a torn `last` the one before it is taken, which is said. A `DataError` leaves the model unchanged.
     """
     from catsweep import checkpoints
 
@@ -446,10 +370,6 @@ def load_weights(model: "pl.LightningModule", run: Path, checkpoint: str) -> int
 
 def load_run(run: Path, checkpoint: str = "best") -> "tuple[pl.LightningModule, dict[str, Any]]":
     """Rebuild the model of a run from its `config.yaml` and one of its checkpoints, whoever made them.
-
-    Args:
-        run: the run's folder.
-        checkpoint: `best` or `last`.
 
     Returns:
         The model, on the CPU, in evaluation mode; and the run's configuration, plain and a stranger's.
@@ -492,7 +412,7 @@ def _weights(
         if checkpoint == "last" and (there := checkpoints.newest(run, accept_weights)):
             _, found = there
         else:
-            file = run / (LAST_CHECKPOINT if checkpoint == "last" else BEST_CHECKPOINT)
+            file = run / BEST_CHECKPOINT.with_stem(checkpoint)
             found = checkpoints.read(file)
             accept_weights(found, file)
         return found["state_dict"], checkpoints.epoch_of(found)
@@ -501,7 +421,7 @@ def _weights(
 
 
 def _remedy(run: Path, checkpoint: str) -> str:
-    there = [file.stem for file in sorted((run / BEST_CHECKPOINT.parent).glob("[!.]*.ckpt"))]
+    there = [file.stem for file in (run / BEST_CHECKPOINT.parent).glob("[!.]*.ckpt")]
     if not there:
         return "Name the folder of a run that has trained."
     other = "last" if checkpoint == "best" else "best"

@@ -8,19 +8,22 @@ from typing import Any
 import jinja2
 
 from steady import printing
+from steady.printing import Markdown, code, plain
 
+# Within a sentence: what stands in `…`, a line to its end, a target of the Makefile, an override in quotes.
+COMMAND = re.compile(
+    r"`((?:python src/|make )[^`\n]+)`|\b(python src/\w+\.py\b.*|make (?:best-model|judge|sweep)\b)|('hydra\.[^']*')",
+    re.DOTALL,
+)
 OWN = re.compile(r"&lt;(br|/?extra)&gt;")  # Optuna's line breaks and plotly's boxes: harmless in a stranger's text
 
 
 def environment(folder: Path, html: bool = True) -> jinja2.Environment:
     """Make a Jinja environment in which undefined names are errors and all filled-in text is escaped.
 
-    Args:
-        folder: of the templates.
-        html: whether they are HTML, else Markdown; text of that type (`markupsafe.Markup`,
-            `steady.printing.Markdown`) is not escaped.
+    They are HTML, or else Markdown; text of that type (`markupsafe.Markup`, `steady.printing.Markdown`) is not escaped.
     """
-    return jinja2.Environment(
+    made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder),
         autoescape=html,
         finalize=None if html else printing.plain,
@@ -29,6 +32,28 @@ def environment(folder: Path, html: bool = True) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    if not html:
+        made.filters.update(code=code, with_commands=with_commands, md=Markdown)
+    return made
+
+
+def with_commands(sentence: str) -> Markdown:
+    r"""Escape a sentence for Markdown, its commands as code, so that they can be copied from the file.
+
+    Example:
+        >>> print(with_commands("Study a_b: make judge. To find out: python src/train.py -m 'x={top: 3}'"))
+        Study a\_b: `make judge`. To find out: `python src/train.py -m 'x={top: 3}'`
+    """
+    made, end = "", 0
+    for command in COMMAND.finditer(sentence):
+        made += _spaced(sentence[end : command.start()]) + code(command[command.lastindex or 0])
+        end = command.end()
+    return Markdown(made + _spaced(sentence[end:]))
+
+
+def _spaced(text: str) -> str:
+    """Escape a part of a sentence, with the space at its ends."""
+    return f"{' ' * text[:1].isspace()}{plain(text)}{' ' * text[-1:].isspace()}" if text.strip() else text
 
 
 def without_markup(content: Any) -> Any:

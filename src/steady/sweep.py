@@ -22,7 +22,7 @@ from steady.exceptions import ConfigError, StorageError, StudyError
 from steady.options import read
 from steady.places import exit_with_message
 from steady.printing import say
-from steady.propose.checks import JobComposer, checked, recorded
+from steady.propose.checks import JobComposer, check_options, recorded_distributions
 from steady.propose.sampling import Proposer, Samplers
 from steady.propose.space import Space
 from steady.run.executor import Executor
@@ -62,9 +62,9 @@ def run(
         except OmegaConfBaseException as error:  # an interpolation of what is not there
             raise ConfigError(" ".join(str(error).split())) from error
         space = Space.parse(options.params, arguments, options.conditions, options.custom_search_space)
-        space = space.as_recorded(recorded(study_on_paper(options)))
+        space = space.as_recorded(recorded_distributions(study_on_paper(options)))
         log.info("Checking the space: a job is composed with each of its options")
-        options = checked(options, space, config, hydra_context.config_loader)
+        options = check_options(options, space, config, hydra_context.config_loader)
         sweep = Sweep(JobFactory(options, space, hydra_context, task_function, config), stop)
         examples = list(JobComposer(space, config, hydra_context.config_loader).examples())
         sweep.jobs.check(examples)

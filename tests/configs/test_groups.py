@@ -39,7 +39,7 @@ from catsweep.synthetic.renderer import render
 from catsweep.tracking import loggers
 from catsweep.tracking.loggers import RunLogger
 from catsweep.training import trainer
-from steady.propose.enqueue import read_all
+from steady.propose.checks import read_all
 from steady.propose.space import Space
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -34,7 +34,7 @@ def main() -> None:
     # Sweeps fork their trials from a fork server; all of them shall use this one instead of warming up one each.
     from steady.run import executor
 
-    executor._context(["catsweep.training.fit"])
+    executor.warm_context(["catsweep.training.fit"])
     answers = os.fdopen(os.dup(1), "w")
     print("ready", file=answers, flush=True)
     for line in sys.stdin:

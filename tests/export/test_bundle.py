@@ -19,7 +19,7 @@ from tests.export.conftest import export_config
 
 from catsweep import publish
 from catsweep.errors import DataError, ExportError
-from catsweep.export import bundle, graphs, standalone, weights
+from catsweep.export import graphs, standalone, weights
 from catsweep.export.graphs import is_pickled
 from catsweep.grids import enlarge, grid
 from catsweep.models.generator import draw_latents, generate
@@ -52,7 +52,7 @@ def copied(monkeypatch, vae):
     def copy(model, path, traced=None) -> None:
         shutil.copyfile(files[path.name], path)
 
-    monkeypatch.setattr(bundle, "trace_decode", lambda model: None)
+    monkeypatch.setattr(graphs, "trace_decode", lambda model: None)
     for writer in ("write_onnx", "write_reconstructor", "write_program"):
         monkeypatch.setattr(graphs, writer, copy)
     return files

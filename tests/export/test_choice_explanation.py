@@ -61,9 +61,17 @@ def test_the_page_without_a_confirmation() -> None:
         "## Under other seeds\n\n"
         "No trial was trained again under other seeds, so how much it varies is not known. To find out: the line\n\n"
         "## A second opinion\n\n"
-        "What an independent judge says of it is not known: make judge, and the line of the sweep again.\n\n"
+        "What an independent judge says of it is not known: `make judge`, and the line of the sweep again.\n\n"
         "## Its parameters\n\n- `loss=l1`\n- `+optimizer.lr=0.00123456`\n"
     )
+
+
+def test_commands_can_be_copied_from_the_page() -> None:
+    line = "python src/train.py -m study=a_b 'hydra.sweeper.confirm={top: 3, seeds: 3}'"
+    told = explained(LAST, None, remark="Start it as the line of a_b says.")
+    page = dataclasses.replace(told, seeds=Seeds(2, None, False, line)).as_markdown()
+    assert f" is not known. To find out: `{line}`\n" in page
+    assert "the line of a\\_b says" in page
 
 
 def test_the_page_with_one() -> None:

@@ -1,9 +1,7 @@
 """Studies to report of, made in milliseconds: real Optuna, run folders with drawn grids, nothing trained."""
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +10,7 @@ import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
+from tests.fake_sweeps import Project
 
 from catsweep.data.ready import CARD, IMAGES, MANIFEST, ReadySet, Row, digest, write_manifest
 from catsweep.grids import grid, rows, save_png
@@ -36,20 +35,8 @@ CARD_OF_FID = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Lab:
+class Lab(Project):
     """A project's folder, and how to fill it."""
-
-    folder: Path
-    empty_database: Path
-
-    @property
-    def sweeps(self) -> Path:
-        return self.folder / "sweeps"
-
-    @property
-    def outputs(self) -> Path:
-        return self.folder / "outputs"
 
     @property
     def ready(self) -> Path:
@@ -63,12 +50,9 @@ class Lab:
         **contract: Any,
     ) -> optuna.Study:
         """An empty study, begun as a sweep of ours begins one."""
-        database = self.sweeps / name.removesuffix(".confirm") / "study.db"
-        if not database.exists():
-            database.parent.mkdir(parents=True)
-            shutil.copyfile(self.empty_database, database)
-        study = optuna.create_study(study_name=name, storage=f"sqlite:///{database}", directions=list(directions))
-        if not name.endswith(".confirm"):
+        confirms = name.endswith(".confirm")
+        study = self.create_study(name, directions, None if confirms else names, name.removesuffix(".confirm"))
+        if not confirms:
             begun = {
                 "objective": list(names), "space": {key: "choice(…)" for key in SPACE},
                 "fixed": {"hparams_search": "vae_optuna", "study": name, "minutes": "1.5"},
@@ -76,7 +60,6 @@ class Lab:
                 "facts": {"data": "no such digest", "cards": {"val/fid": CARD_OF_FID}}, **contract,
             }  # fmt: skip
             study.set_user_attr("contract", begun)
-            study._storage.set_study_system_attr(study._study_id, "study:metric_names", list(names))
         return study
 
     def run(self, study: str, number: int | str, values: Sequence[float], names: Sequence[str]) -> Path:

@@ -47,6 +47,9 @@ def test_every_picture_it_links_is_there_and_none_is_left_over(lab: Lab) -> None
     ]  # fmt: skip
     columns = {line.count(" | ") for line in text.splitlines() if re.match(r"\| \[?\d+", line)}
     assert len(columns) == 1  # a stroke in a parameter makes no new column
+    confirm = "python src/train.py -m hparams_search=vae_optuna study=cats hydra.sweeper.n_jobs=2 "
+    assert f" To find out: `{confirm}'hydra.sweeper.confirm={{top: 3, seeds: 3}}'`\n" in text  # as a shell takes it
+    assert "not known: `make judge`, and the line of the sweep again." in text
 
 
 @pytest.mark.parametrize("ended", [None, TrialState.FAIL])
@@ -57,7 +60,8 @@ def test_without_a_finished_trial_it_says_so(lab: Lab, ended: TrialState | None)
     folder = lab.sweeps / "bad"
     page = Report(collect(folder, lab.outputs / "bad", lab.ready), folder).write_markdown()
     text = page.read_text(encoding="utf-8")
-    assert "no finished trial" in text
+    assert "has no finished trial to choose from" in text
+    assert "Run `make sweep` to the end" in text
     assert ("the traceback" in text) == (ended is not None)
     assert all((folder / path).is_file() for path in re.findall(r"!\[.*?\]\((.*?)\)", text))
 

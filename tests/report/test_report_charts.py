@@ -97,7 +97,7 @@ def test_three_objectives_are_drawn_in_pairs_and_one_not_at_all() -> None:
 
 @pytest.mark.parametrize(("place", "best"), [(0, [30.0, 20.0]), (1, [0.1, 0.4])])
 def test_history_shows_the_best_so_far_in_its_direction(place: int, best: list[float]) -> None:
-    plot = StudyCharts(record([(30.0, 0.1), None, (20.0, 0.1), (25.0, 0.4)]), [], None).history(place)
+    plot = StudyCharts(record([(30.0, 0.1), None, (20.0, 0.1), (25.0, 0.4)]), [], None).history()[place]
     assert plot is not None
     assert inside(plot)
     assert [(m.trial, m.role) for m in plot.rug] == [(1, "pruned")]
@@ -110,13 +110,13 @@ def test_history_shows_the_best_so_far_in_its_direction(place: int, best: list[f
 
 
 def test_history_without_a_finished_trial_is_none() -> None:
-    assert StudyCharts(record([None]), [], None).history(0) is None
-    assert StudyCharts(record([(math.inf, 0.1)]), [], None).history(0) is None
+    assert StudyCharts(record([None]), [], None).history() == []
+    assert StudyCharts(record([(math.inf, 0.1)]), [], None).history() == []
 
 
 def test_slices_leave_out_trials_without_the_parameter() -> None:
     found = record([(float(i), 0.1 * i) for i in range(6)])
-    plots = StudyCharts(found, [0], 0).slices(0, list(SPACE))
+    plots = StudyCharts(found, [0], 0).slices(list(SPACE))[0]
     assert [plot.title for plot in plots] == list(SPACE)
     by_name = {plot.title: plot for plot in plots}
     assert [m.trial for m in by_name["optimizer.momentum"].marks] == [1, 3, 5]
@@ -125,7 +125,7 @@ def test_slices_leave_out_trials_without_the_parameter() -> None:
 
 
 def test_equal_choices_do_not_hide_each_other() -> None:
-    plots = StudyCharts(record([(1.0, 0.1)] * 8), [], None).slices(0, ["model.aggregate_prior"])
+    plots = StudyCharts(record([(1.0, 0.1)] * 8), [], None).slices(["model.aggregate_prior"])[0]
     places = [(m.x, m.y) for m in plots[0].marks]
     assert all(a != b for a, b in itertools.combinations(places, 2))
 

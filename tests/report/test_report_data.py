@@ -1,3 +1,5 @@
+import dataclasses
+import json
 import shlex
 from pathlib import Path
 
@@ -109,6 +111,25 @@ def test_the_winners_keys_have_their_prefix_and_its_strings_their_quotes() -> No
     assert line[2:] == ["+seed=3", "++x=0.5", "name='null'", "drop=null", "policy=[a]"]
     older = shlex.split(reproduction(record(contract=contract), winner).winner)
     assert older[4] == "name=null"  # so its job had it
+
+
+def test_the_winner_alone_has_what_a_study_leaves_free_and_its_threads(tmp_path: Path) -> None:
+    command = [
+        "src/train.py", "-m", "hparams_search=vae_optuna", "study=cats", "trials=9", "rungs=[0.5]", "~logger",
+        "hydra.sweeper.sampler.seed=2", "x=${y}", "optimizer.lr=choice(1,2)", "+seed=3", "trainer.threads=1",
+    ]  # fmt: skip
+    contract = {"fixed": FIXED | {"seed": "3"}, "space": {"optimizer.lr": "choice(1, 2)"}}
+    winner = dataclasses.replace(WINNER, run=tmp_path)
+
+    def line(**provenance: object) -> list[str]:
+        (tmp_path / "provenance.json").write_text(json.dumps(provenance))
+        return shlex.split(reproduction(record(contract=contract), winner).winner)[8:]
+
+    machine = {"threads": 2}
+    assert line(command=command, machine=machine) == ["rungs=[0.5]", "trainer.threads=1"]
+    assert line(command=command[:-1], machine=machine) == ["rungs=[0.5]", "trainer.threads=2"]  # its slot's share
+    assert line(command=["-c", "import os"], machine=machine) == ["trainer.threads=2"]
+    assert line(command=[{}], machine=[]) == line(machine={"threads": "2; rm x"}) == line() == []
 
 
 def test_what_nobody_kept_is_empty() -> None:

@@ -45,7 +45,7 @@ def story(lab: Lab, name: str = "s") -> ReportData:
 def test_every_judged_run_is_in_the_chart_and_the_winner_is_marked(judged: Lab) -> None:
     told = story(judged)
     assert told.second is not None
-    plot = told.charts.judged()
+    [plot] = told.charts.judged()
     assert plot is not None
     marks = {m.text.partition(":")[0]: (m.role, m.winner) for m in plot.marks}
     assert marks == {
@@ -116,7 +116,7 @@ def test_without_a_judge_one_line_says_how_to_ask_it_and_nothing_else_changes(la
     lab.run("s", 0, FOUND[0], NAMED)
     told, folder = story(lab), lab.sweeps / "s"
     assert told.second is not None
-    assert (told.charts.judged(), told.second.rows, told.second.seeds) == (None, (), {})
+    assert (told.charts.judged(), told.second.rows, told.second.seeds) == ([], (), {})
     page, text = Report(told, folder).html(), Report(told, folder).write_markdown().read_text()
     for said in (page, text):
         assert said.count("make judge") == 1
@@ -127,7 +127,7 @@ def test_without_a_judge_one_line_says_how_to_ask_it_and_nothing_else_changes(la
 def test_runs_that_another_judge_has_seen_are_not_compared(judged: Lab) -> None:
     judged.judge("s", 3, 1.0, judge="clip")
     told = story(judged)
-    assert 3 not in {m.trial for m in told.charts.judged().marks}
+    assert 3 not in {m.trial for m in told.charts.judged()[0].marks}
     assert "clip" not in Report(told, judged.sweeps / "s").html()
 
 

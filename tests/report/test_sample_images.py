@@ -8,7 +8,7 @@ from PIL import Image
 from tests.report.studies import Lab, images
 
 from catsweep.data.ready import find_ready_set
-from catsweep.grids import grid, save_png
+from catsweep.grids import grid
 from catsweep.report import sample_images
 
 
@@ -28,23 +28,17 @@ def test_a_damaged_or_missing_picture_is_no_error(tmp_path: Path) -> None:
     half.write_bytes(b"\x89PNG\r\n\x1a\nnothing")
     assert len(sample_images.samples(tmp_path)) == 0
     assert len(sample_images.samples(tmp_path / "gone")) == 0
-    assert sample_images.read_page(half) is None
-    assert sample_images.read_page(None) is None
+    assert sample_images.read_grid(tmp_path, "samples") is None
+    assert sample_images.read_grid(None, "samples") is None
 
 
 def test_the_latest_grid_up_to_the_scored_epoch_is_taken(lab: Lab) -> None:
+    """Epoch 10 of 5, 10 and 15; the last one where no scores tell of an epoch."""
     run = lab.run("cats", 0, (1.0,), ("val/fid",))
-    assert sample_images.scored_epoch(run) == 10
-    assert sample_images.latest(run, "samples", 10) == run / "samples/epoch_0010.png"
-    assert sample_images.latest(run, "samples", 3) == run / "samples/epoch_0005.png"
-    assert sample_images.latest(run, "nothing", 3) is None
-    assert sample_images.latest(None, "samples", 3) is None
-
-
-def test_a_number_of_five_digits_is_later_than_one_of_four(tmp_path: Path) -> None:
-    for epoch in (9999, 10000):
-        save_png(tmp_path / f"samples/epoch_{epoch:04d}.png", images(1)[0])
-    assert sample_images.latest(tmp_path, "samples", 1e9) == tmp_path / "samples/epoch_10000.png"
+    assert np.array_equal(sample_images.samples(run), images(16, shade=30))
+    (run / "metrics.json").unlink()
+    assert np.array_equal(sample_images.samples(run), images(16, shade=35))
+    assert sample_images.read_grid(run, "nothing") is None
 
 
 def test_strips_are_small_and_equal_images_give_equal_words() -> None:

@@ -41,9 +41,6 @@ class Script:
 
     forget = lambda self, number: self.prepared.remove(number)  # noqa: E731
 
-    def free(self) -> int:
-        return self.slots - len(self.busy)
-
     def running(self) -> dict[int, Job]:
         return dict(self.busy)
 
@@ -60,8 +57,8 @@ class Script:
 
     kill = close = stop
 
-    def drop(self, number: int) -> None:
-        raise AssertionError(f"job {number} was dropped")
+    def cancel(self, number: int) -> None:
+        raise AssertionError(f"job {number} was cancelled")
 
 
 def scheduler(

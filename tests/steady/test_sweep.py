@@ -267,6 +267,10 @@ def test_other_launchers_run_one_job_per_slot(sweep: Sweep, tmp_path: Path, laun
         (("hydra.sweep.dir='${nosuch}'",), "Interpolation key 'nosuch' not found"),
         (
             ("hydra.sweeper.pruner={_target_: optuna.pruners.NoSuch}", "hydra.sweeper.prune_metric=x"),
+            "hydra.sweeper.pruner: optuna.pruners.NoSuch is not on the whitelist: expected optuna.pruners.",
+        ),
+        (
+            ("hydra.sweeper.pruner={_target_: optuna.pruners.NopPruner, no: 1}", "hydra.sweeper.prune_metric=x"),
             "hydra.sweeper.pruner cannot be made, or cannot prune with its arguments:",
         ),
     ],

@@ -203,3 +203,22 @@ def test_a_damaged_record_keeps_no_other_run_back(record: Record, server: Server
     with pytest.raises(SystemExit, match=f"did not upload {bad.name}; above it says why"):
         sync.main([str(folder)])
     assert server.uploaded == [("cats-3", 3)]
+
+
+@pytest.mark.usefixtures("signed_in")
+def test_of_a_record_that_is_cut_within_an_entry_the_rest_goes_up(record: Record, server: Server, folder: Path) -> None:
+    """As a run that was killed leaves it; a later part of the run goes up behind it."""
+    cut = record("cats-3", "20260101_000001", value=1)
+    [log] = cut.glob("*.wandb")
+    os.truncate(log, log.stat().st_size - 3)
+    os.utime(log, (0, 0))
+    before = log.read_bytes()
+    record("cats-3", "20260101_000002", value=2)
+    said = sync.sync(folder)
+    assert said == (
+        f"Uploaded 1 run, in 2 parts. The last entry of {cut.name} is cut, as of a run that was killed: all before it "
+        "is online."
+    )
+    assert server.uploaded == [("cats-3", 1), ("cats-3", 2)]
+    assert log.read_bytes() == before
+    assert sync.sync(folder).startswith("Nothing to upload: no offline run")

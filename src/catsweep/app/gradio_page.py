@@ -1,7 +1,6 @@
 """Gradio page of the demo: tabs of cats, of interpolations, and of one's own photo if the model has an encoder.
 
-Imported when Gradio's environment is set. Each control draws anew when it changes; while a slider moves, only its
-latest place counts.
+Each control draws anew when it changes; while a slider moves, only its latest place counts.
 """
 
 import secrets
@@ -82,8 +81,9 @@ def _cats(page: gr.Blocks, session: Session) -> None:
 
     def draw(n: int, seed: int | None, truncation: float, *strengths: float) -> tuple[str, str, str]:
         path = session.cats(n, _known(seed), truncation, _named(session, strengths))
-        same = "" if any(strengths) else _command(command_line(session.source, n, _known(seed), truncation))
-        return str(path), str(path), same
+        line = escape(command_line(session.source, n, _known(seed), truncation))
+        same = f'<div class="note">The same page on the command line: <code>{line}</code></div>'
+        return str(path), str(path), "" if any(strengths) else same
 
     controls: list[Any] = [n, seed, truncation, *sliders]
     _on([page.load, *(control.change for control in controls)], draw, controls, [picture, download, command])
@@ -190,7 +190,3 @@ def _known(seed: int | None) -> int:
     if seed is None or seed < 0:
         raise gr.Error("A seed is a whole number from 0 up.", print_exception=False)
     return seed
-
-
-def _command(line: str) -> str:
-    return f'<div class="note">The same page on the command line: <code>{escape(line)}</code></div>'

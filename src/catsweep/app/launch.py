@@ -4,12 +4,9 @@ import atexit
 import os
 import shutil
 import tempfile
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from signal import SIG_DFL, SIGTERM, default_int_handler, getsignal, signal
 
 from omegaconf import DictConfig
 
@@ -30,7 +27,7 @@ QUIET = {
 
 
 def run(cfg: DictConfig) -> None:
-    """Serve the page until Ctrl-C or SIGTERM.
+    """Serve the page until Ctrl-C, or SIGTERM, which `steady.signals` makes one.
 
     Raises:
         ConfigError: Gradio is not installed, or a key cannot mean anything.
@@ -41,11 +38,7 @@ def run(cfg: DictConfig) -> None:
         raise ConfigError("The demo needs Gradio, which is not installed: pip install 'catsweep[demo]'")
     source = choose(cfg.bundle, cfg.run)
     os.environ.update(QUIET)
-    with (
-        _until_told(),
-        listen(cfg.port, "port") as listening,
-        tempfile.TemporaryDirectory(prefix="catsweep-demo-") as folder,
-    ):
+    with listen(cfg.port, "port") as listening, tempfile.TemporaryDirectory(prefix="catsweep-demo-") as folder:
         # Drawings that are under way then make it again. This comes after the threads of the server have ended.
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         # Gradio serves what is in its own folder and nothing else, so the pictures go there.
@@ -58,18 +51,6 @@ def run(cfg: DictConfig) -> None:
 
         page = build(session)
         host, port = listening.getsockname()
-        say(f"Draw cats at http://{host}:{port} (Ctrl-C ends it)", flush=True)
         with suppress(KeyboardInterrupt):
+            say(f"Draw cats at http://{host}:{port} (Ctrl-C ends it)", flush=True)
             serve(page, session.folder, listening)
-
-
-@contextmanager
-def _until_told() -> Iterator[None]:
-    """End the block at SIGTERM as at Ctrl-C, so that the temporary folder goes, too."""
-    main = threading.current_thread() is threading.main_thread() and getsignal(SIGTERM) == SIG_DFL
-    before = signal(SIGTERM, default_int_handler) if main else None
-    try:
-        yield
-    finally:
-        if main:
-            signal(SIGTERM, before)

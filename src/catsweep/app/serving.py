@@ -1,21 +1,21 @@
 """Serve the demo's page on 127.0.0.1 to the browser of this machine alone.
 
 Gradio would serve itself, but then it looks for its own address over HTTP and can be told by the environment to open
-tunnels. Here `steady.local_server` serves what Gradio made, and the browser is told to fetch nothing from anywhere
-else. Of Gradio's addresses those are open that the page uses (`OPEN`), each with a bound on what it takes, and what a
-request says is a file must be one of the demo's own folder: an upload, or a picture that was drawn.
+tunnels. Here `steady.local_server` serves what Gradio made, and the browser is told to fetch nothing from elsewhere.
 """
 
 import json
 import os
 import re
 import socket
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from fastapi import FastAPI
+from starlette.datastructures import MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -43,8 +43,8 @@ OPEN = {"GET": READ, "HEAD": READ, "POST": rf"{CALL}|{UPLOAD}"}
 class OwnFiles:
     """ASGI filter: 404 for addresses that the page does not use, 403 for files that are not the demo's own.
 
-    Gradio checks names of files too, where it knows that it was launched (see `application`); but it would take
-    addresses from the web for names, and serve what lies in its cache below the working directory.
+    Gradio checks names of files too, but would take addresses from the web for names, and serve what lies in its cache
+    below the working directory.
     """
 
     def __init__(self, app: ASGIApp, folder: Path) -> None:
@@ -83,8 +83,7 @@ class OwnFiles:
         """Parse a call, and pass it on as it was parsed, so that Gradio cannot parse it otherwise."""
         if _header(scope, b"content-type").partition(b";")[0].strip().lower() != b"application/json":
             raise _Refused(415, "Expected application/json.")
-        body = bytearray()
-        more = True
+        body, more = b"", True
         while more:
             message = await receive()
             body += message.get("body", b"")
@@ -92,7 +91,7 @@ class OwnFiles:
             if len(body) > LARGEST_CALL:
                 raise _Refused(413, f"Expected at most {LARGEST_CALL >> 10} KiB.")
         try:
-            call = json.loads(bytes(body))
+            call = json.loads(body)
             told = json.dumps(call, allow_nan=False).encode()
         except (ValueError, RecursionError):
             raise _Refused(400, "Expected JSON.") from None
@@ -100,7 +99,7 @@ class OwnFiles:
             raise _Refused(403, "Expected a file that was uploaded here.")
         headers = [(name, value) for name, value in scope["headers"] if name.lower() != b"content-length"]
         scope["headers"] = [*headers, (b"content-length", str(len(told)).encode())]
-        return _Replayed(told, receive)
+        return _replayed(told, receive)
 
     def _is_own(self, name: str) -> bool:
         """Whether a path, with its links resolved, is a file of the folder."""
@@ -117,15 +116,14 @@ class _Refused(Exception):
         self.status = status
 
 
-class _Replayed:
-    """A `Receive` that gives a body, and then what else comes: the end of the connection."""
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """Give a body, and then what else comes: the end of the connection."""
+    first: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
-    def __init__(self, body: bytes, receive: Receive) -> None:
-        self._first: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-        self._receive = receive
+    async def receiving() -> Message:
+        return first.pop() if first else await receive()
 
-    async def __call__(self) -> Message:
-        return self._first.pop() if self._first else await self._receive()
+    return receiving
 
 
 def _names(call: Any) -> list[Any]:
@@ -148,22 +146,18 @@ def _header(scope: Scope, name: bytes) -> bytes:
 def _size(folder: Path) -> int:
     """Size of all files in a folder, in bytes; files that vanish meanwhile count 0."""
     total = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            try:
-                total += os.lstat(os.path.join(parent, name)).st_size
-            except OSError:
-                continue
+    for path in (Path(parent, name) for parent, _, names in os.walk(folder) for name in names):
+        with suppress(OSError):
+            total += path.lstat().st_size
     return total
 
 
 def _sandboxed(send: Send) -> Send:
     """Add the header that keeps scripts of an upload from running."""
-    extra = (SANDBOX[0].lower().encode(), SANDBOX[1].encode())
 
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message.get("headers", []), extra]}
+            MutableHeaders(scope=message).append(*SANDBOX)
         await send(message)
 
     return sending
@@ -183,9 +177,5 @@ def application(page: gr.Blocks, folder: Path) -> ASGIApp:
 
 
 def serve(page: gr.Blocks, folder: Path, listening: socket.socket) -> None:
-    """Serve until a signal.
-
-    Raises:
-        KeyboardInterrupt: at the end; uvicorn raises the signal again when it has stopped.
-    """
+    """Serve until a signal, which uvicorn raises again when it has stopped: a `KeyboardInterrupt`."""
     uvicorn_server(application(page, folder), POLICY, grace=1).run(sockets=[listening])

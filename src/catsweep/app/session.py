@@ -1,11 +1,9 @@
-"""Draw for the demo's page, with the same functions as `python src/generate.py`, so the same pixels.
-
-Every picture is a file of the demo's own folder, which the page shows and offers for download.
-"""
+"""Draw pictures for the demo's page, as files, with the same pixels as `python src/generate.py`."""
 
 import hashlib
 import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from html import escape
 from pathlib import Path
 
@@ -30,11 +28,7 @@ Strengths = Mapping[str, float]  # by name of attribute, in standard deviations
 
 
 class Session:
-    """A loaded generator and its attributes, which writes pictures to an existing folder.
-
-    Raises:
-        CatsweepError: the generator cannot be loaded.
-    """
+    """A loaded generator and its attributes, which writes pictures to an existing folder."""
 
     def __init__(self, source: Source, folder: Path) -> None:
         self.source, self.folder = source, folder
@@ -42,27 +36,15 @@ class Session:
         self.attributes = interpolation.measured(self.model, list(interpolation.MEASURES))
 
     def cats(self, n: int, seed: int, truncation: float, strengths: Strengths) -> Path:
-        """Draw a page of `n` cats, with strengths by name of attribute in standard deviations.
-
-        Returns:
-            A PNG; without attributes, with the pixels that `python src/generate.py` draws from the same numbers.
-        """
+        """Draw a page of `n` cats, a PNG, moved by the strengths of attributes."""
         latents = self._moved(truncation * draw_latents(n, self.model.latent_size, seed), strengths)
         page = Strips(generate(self.model, latents).numpy()[:, None], []).page(None)
         return self._saved(f"cats_{seed}", page)
 
     def walk(self, start: int, end: int, steps: int, truncation: float, suffix: str) -> Path:
-        """Draw the interpolation from the first cat of one seed to that of another, and back.
+        """Animate the interpolation from the first cat of one seed to that of another, and back.
 
-        Args:
-            start: seed.
-            end: seed.
-            steps: images from one to the other.
-            truncation: see conf/generate.yaml.
-            suffix: `.webp`, or `.gif`, which takes ten times as long.
-
-        Returns:
-            An animation.
+        It takes so many steps each way. The suffix is `.webp`, or `.gif`, which takes ten times as long.
         """
         stops = torch.cat([draw_latents(1, self.model.latent_size, seed) for seed in (start, end)])
         frames = generate(self.model, truncation * interpolation.loop(stops, steps)).numpy()
@@ -72,10 +54,7 @@ class Session:
         return path
 
     def photo(self, path: str, strengths: Strengths) -> Path:
-        """Draw a person's own photo and its reconstruction from latents moved by the strengths of attributes.
-
-        Returns:
-            A PNG: the photo as the model sees it, and the drawn one.
+        """Draw a photo as the model sees it, and its reconstruction moved by the strengths of attributes, as a PNG.
 
         Raises:
             CatsweepError: the file is no photo, or the model cannot take it in.
@@ -93,8 +72,7 @@ class Session:
 
     def _moved(self, latents: Tensor, strengths: Strengths) -> Tensor:
         for name, strength in strengths.items():
-            if strength:
-                latents = latents + strength * self.attributes[name]
+            latents = latents + strength * self.attributes[name] if strength else latents
         return latents
 
     def _saved(self, name: str, page: Images) -> Path:
@@ -112,23 +90,17 @@ class Session:
 def facts_line(source: Source) -> str:
     """Format name, size and scores of the model as one line of HTML; a fact that its folder lacks is left out."""
     side = source.generator.image_size
-    facts = [source.folder.resolve().name, f"{side} x {side} pixels", *_scores(RunDir(source.folder))]
-    return " · ".join(f"<span>{escape(fact)}</span>" for fact in facts)
-
-
-def _scores(run: RunDir) -> list[str]:
-    try:
-        metrics = run.metrics()
+    facts = [source.folder.resolve().name, f"{side} x {side} pixels"]
+    with suppress(DataError, KeyError, TypeError):
+        metrics = RunDir(source.folder).metrics()
         scores, cards = metrics.finite, metrics.cards
         # Never FID alone: it is comparable only where the same network judged.
         judges = {one: f" ({cards[one.key]['extractor']})" if one is FID else "" for one in SCORES if one.key in scores}
-        return [f"{one.title} {scores[one.key]:.3g}{judge}" for one, judge in judges.items()]
-    except (DataError, KeyError, TypeError):
-        return []
+        facts += [f"{one.title} {scores[one.key]:.3g}{judge}" for one, judge in judges.items()]
+    return " · ".join(f"<span>{escape(fact)}</span>" for fact in facts)
 
 
 def command_line(source: Source, n: int, seed: int, truncation: float) -> str:
     """Format the command line that draws the same page."""
-    kind = "bundle" if source.is_bundle else "run"
-    place = f"{kind}={source.folder}"
+    place = f"{'bundle' if source.is_bundle else 'run'}={source.folder}"
     return shlex.join(["python", "src/generate.py", place, f"n={n}", f"seed={seed}", f"truncation={truncation:g}"])

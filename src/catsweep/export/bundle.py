@@ -1,9 +1,8 @@
 """Export a run (usually the best model) as a folder that others use without catsweep: `python src/export.py`.
 
-Reads `outputs/best_model/` (what `choice` left there), writes `outputs/exports/<study>-<trial>/`. The folder appears
-only after each of its files has been read back and found to draw what the checkpoint draws, its scores carry intervals
-in which another evaluation must land, and a picture shows whether it copies photos. Nothing in it is pickled, and
-nothing in it names a place on this machine.
+Reads `outputs/best_model/`, writes `outputs/exports/<study>-<trial>/`. The folder appears only after each of its files
+has been read back and found to draw what the checkpoint draws. Nothing in it is pickled, or names a place on this
+machine.
 """
 
 import importlib.metadata
@@ -20,7 +19,7 @@ from rich.console import Console
 from catsweep import judging
 from catsweep.errors import ExportError
 from catsweep.export import bundle_images, digests, graphs, intervals, model_card, standalone, weights
-from catsweep.export.graphs import CHECKED_BATCHES, load_bundle, trace_decode
+from catsweep.export.graphs import CHECKED_BATCHES, load_bundle
 from catsweep.export.recorded import FinishedRun, portable, scorer_of
 from catsweep.folders import replacing_folder
 from catsweep.grids import save_png
@@ -38,13 +37,7 @@ PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "safetensors")
 
 
 def run(cfg: DictConfig) -> Path:
-    """Export a run, check what was written, and print where it is.
-
-    Args:
-        cfg: as in `conf/export.yaml`.
-
-    Returns:
-        The bundle's folder.
+    """Export a run, check what was written, and print and return where it is; see `conf/export.yaml`.
 
     Raises:
         ExportError: there is nothing to export, it cannot be exported, the export draws other images, the run's
@@ -58,7 +51,7 @@ def run(cfg: DictConfig) -> Path:
     require(target, BUNDLE)
     for place in (target, target.parent):
         places.check(place, cfg)
-    model, _ = load_run(finished.folder, finished.checkpoint)
+    model, _ = load_run(finished.folder, RunDir(finished.folder).scored_checkpoint())
     scorer = scorer_of(finished.folder, cfg.ready) if cfg.draws else None
     judge = judging.factory(cfg) if scorer is not None else None
     console = printing.console()
@@ -77,25 +70,15 @@ def run(cfg: DictConfig) -> Path:
 
 
 def _write_models(folder: Path, finished: FinishedRun, model: LightningModule) -> dict[str, float]:
-    """Write the files that draw, and compare each with the model.
-
-    Returns:
-        By file, the largest absolute difference between what it and the model draw, images being in [0, 1].
-
-    Raises:
-        ExportError: a file does not draw what the model draws.
-    """
+    """Write the files that draw, and return for each its largest absolute difference to what the model draws."""
     assert isinstance(model, Generator)
     model.float().eval()
     (folder / CONFIG).write_text(OmegaConf.to_yaml(OmegaConf.create(finished.portable_config)), encoding="utf-8")
-    header: dict[str, Any] = {
-        "model": f"{type(model).__module__}.{type(model).__qualname__}",
-        "latent_size": model.latent_size,
-        "image_size": model.image_size,
-        **{key: finished.origin[key] for key in ("study", "trial") if key in finished.origin},
-    }
-    weights.save(model, folder, {key: str(value) for key, value in header.items()})
-    traced = trace_decode(model)
+    header = {"model": f"{type(model).__module__}.{type(model).__qualname__}"}
+    header |= {key: str(getattr(model, key)) for key in ("latent_size", "image_size")}
+    header |= {key: str(finished.origin[key]) for key in ("study", "trial") if key in finished.origin}
+    weights.save(model, folder, header)
+    traced = graphs.trace_decode(model)
     graphs.write_program(model, folder / Bundle.PROGRAM, traced)
     graphs.write_onnx(model, folder / Bundle.GENERATOR, traced)
     differences = {name: graphs.difference(model, folder / name) for name in (Bundle.GENERATOR, Bundle.PROGRAM)}
@@ -126,9 +109,8 @@ def _write_scores(folder: Path, finished: FinishedRun, scorer: Scorer | None, dr
     save_png(folder / bundle_images.INTERPOLATION, bundle_images.interpolation(model))
     metrics = dict(finished.metrics)
     if scorer is not None:
-        console.print(
-            f"Scoring it from {draws} other draws of {scorer.samples} latents, for the intervals", soft_wrap=True
-        )
+        said = f"Scoring it from {draws} other draws of {scorer.samples} latents, for the intervals"
+        console.print(said, soft_wrap=True)
         metrics["intervals"] = intervals.measure(model, scorer, draws, finished.metrics["scores"])
         found = bundle_images.neighbours(model, scorer)
         save_png(folder / bundle_images.NEIGHBOURS, bundle_images.neighbour_page(found))
@@ -139,12 +121,11 @@ def _write_judgement(
     folder: Path, finished: FinishedRun, scorer: Scorer | None, judge: judging.Factory | None, console: Console
 ) -> None:
     """Add what the judge says of what `generator.onnx` draws; without a judge, what it has said of the run."""
-    if scorer is None or judge is None:
-        if (known := read_judged(finished.folder)) is not None:
-            known.write(folder)
-        return
-    found = judging.judge_model(judge, load_bundle(folder), folder, scorer)
-    console.print(f"Judged by {found.judge}: {judging.line(found)}", highlight=False, soft_wrap=True)
+    if scorer is not None and judge is not None:
+        found = judging.judge_model(judge, load_bundle(folder), folder, scorer)
+        console.print(f"Judged by {found.judge}: {judging.line(found)}", highlight=False, soft_wrap=True)
+    elif known := read_judged(finished.folder):
+        known.write(folder)
 
 
 def _write_records(
@@ -154,25 +135,17 @@ def _write_records(
     assert isinstance(model, Generator)
     seeds = {card.get("seed") for card in finished.metrics.get("cards", {}).values()}
     about: dict[str, Any] = portable(finished.provenance)
+    scored = seeds.pop() if len(seeds) == 1 else None
     about["export"] = finished.origin | {
-        "checkpoint": finished.checkpoint,
-        "seeds": {
-            "training": finished.provenance.get("seed"),
-            "scores": seeds.pop() if len(seeds) == 1 else None,
-            "pictures": bundle_images.SEED,
-        },
-        "max_difference": dict(differences),
-        "tolerance": TOLERANCE,
-        "checked_batches": list(CHECKED_BATCHES),
+        "checkpoint": finished.metrics["checkpoint"],
+        "seeds": {"training": finished.provenance.get("seed"), "scores": scored, "pictures": bundle_images.SEED},
+        "max_difference": dict(differences), "tolerance": TOLERANCE, "checked_batches": list(CHECKED_BATCHES),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
-    }
+    }  # fmt: skip
     bundle = RunDir(folder)
     bundle.write(PROVENANCE, about, ascii_only=False)  # whole below: the page tells of it
-    facts = {
-        "latent_size": model.latent_size,
-        "image_size": model.image_size,
-        "parameters": weights.count(folder),
-    }
+    facts = {key: getattr(model, key) for key in ("latent_size", "image_size")}
+    facts["parameters"] = weights.count(folder)
     page = model_card.compose(finished, folder, facts, bundle.metrics().content, about)
     (folder / Bundle.README).write_text(page, encoding="utf-8")
     about["export"]["files"] = digests.of(folder)
@@ -182,7 +155,5 @@ def _write_records(
 def _summary(target: Path, differences: Mapping[str, float]) -> str:
     width = max(map(len, differences))
     batches = " and ".join(map(str, CHECKED_BATCHES))
-    lines = [f"  {name:<{width}}  {difference:.1e}" for name, difference in sorted(differences.items())]
-    return "\n".join(
-        [f"Exported {target}; its files and the checkpoint agree to max |Δ| (batches of {batches})", *lines]
-    )
+    said = f"Exported {target}; its files and the checkpoint agree to max |Δ| (batches of {batches})"
+    return "\n".join([said, *(f"  {name:<{width}}  {found:.1e}" for name, found in sorted(differences.items()))])

@@ -1,8 +1,4 @@
-"""Draw the pictures of a bundle: samples, interpolations, and the training photos nearest to samples.
-
-`bundle` draws them from the bundle's own ONNX file. The last one answers the question that every small data set
-raises: does it draw cats, or does it copy photos?
-"""
+"""Draw the pictures of a bundle: samples, interpolations, and the training photos nearest to samples (copies?)."""
 
 from dataclasses import dataclass
 
@@ -44,21 +40,13 @@ def interpolation(model: Generator) -> Images:
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Drawn images, each with its nearest training photo; the nearest pair first.
+    """Drawn images, each with its nearest training photo; the nearest pair first."""
 
-    Attributes:
-        drawn: uint8, shape (n, H, W, 3).
-        photos: uint8, the same shape.
-        ratios: shape (n,): their distance in features, over the median distance that unseen photos have to theirs.
-        threshold: a ratio below it counts as a copy: only 5 % of unseen photos are nearer.
-        extractor: whose features they are.
-    """
-
-    drawn: Images
-    photos: Images
-    ratios: NDArray[np.float64]
-    threshold: float
-    extractor: str
+    drawn: Images  # uint8, shape (n, H, W, 3)
+    photos: Images  # the same
+    ratios: NDArray[np.float64]  # (n,): their distance in features, over the median that unseen photos have to theirs
+    threshold: float  # a ratio below it counts as a copy: only 5 % of unseen photos are nearer
+    extractor: str  # whose features they are
 
     @property
     def copies(self) -> int:
@@ -67,13 +55,9 @@ class Neighbours:
 
 
 def neighbours(model: Generator, scorer: Scorer) -> Neighbours:
-    """Find the training photo nearest to each image of `samples`.
+    """Find the training photo nearest to each image of `samples`; the scorer knows the photos, and their features.
 
     Where no photos were held out, "unseen" are the training photos themselves, each beside its nearest other.
-
-    Args:
-        model: draws images of the photos' size.
-        scorer: knows the photos, and their features.
     """
     drawn = generate(model, draw_latents(COUNT, model.latent_size, SEED))
     features = torch.cat([scorer.extractor(part) for part in torch.split(drawn, scorer.batch_size)])
@@ -114,14 +98,8 @@ def neighbour_page(found: Neighbours) -> Images:
         row, column = divmod(place, PAIR_COLUMNS)
         left, upper = MARGIN + column * (width + MARGIN), top + row * step
         page.paste(Image.fromarray(tile), (left, upper))
-        copied = ratio < found.threshold
-        ink.text(
-            (left + width // 2, upper + height + 2),
-            f"{ratio:.2f}{'  a copy?' if copied else ''}",
-            ALARM if copied else INK,
-            text,
-            anchor="ma",
-        )
+        words, colour = (f"{ratio:.2f}  a copy?", ALARM) if ratio < found.threshold else (f"{ratio:.2f}", INK)
+        ink.text((left + width // 2, upper + height + 2), words, colour, text, anchor="ma")
     return np.asarray(page)
 
 

@@ -1,8 +1,6 @@
 """Choose the best trial of a study, and copy it to a folder of its own: `python src/best_model.py`.
 
-Reads `sweeps/<study>/study.db`, beside it `confirmation.json` if the sweep has confirmed its winner, and
-`outputs/<study>/<trial>/`; writes `outputs/best_model/`, which has the layout of a run folder, so that `generate` and
-`export` (the next steps) take it as they would take any run::
+It has the layout of a run folder, so that `generate` and `export` take it as any run::
 
     checkpoints/best.ckpt  config.yaml  metrics.json  provenance.json  samples.png     the trial's own
     judge.json                                                                         the judge's scores, if it has any
@@ -22,28 +20,20 @@ from rich.table import Table
 from catsweep import judging
 from catsweep.errors import DataError, ExportError
 from catsweep.folders import replacing_folder
-from catsweep.metrics.judge import (
-    BESIDE,
-    COMMAND,
-    TITLE,
-    RunScores,
-    StudyScores,
-    better,
-    confirmation_table,
-    of_confirmation,
-    run_scores,
-    table,
-)
+from catsweep.metrics import judge
+from catsweep.metrics.judge import RunScores, StudyScores, better
+from catsweep.ownership import FolderKind
 from catsweep.records import require_whole
 from catsweep.runs import ANOTHER, BEST_CHECKPOINT, CHOICE, DOCUMENTS, JUDGEMENT, LAST_CHECKPOINT, RunDir
 from catsweep.selection import FinishedTrials, Seeds, decide, find_run, read_trials
+from catsweep.templates import with_commands
 from steady import printing
 from steady.places import check, named
-from steady.printing import Markdown, code, plain
+from steady.printing import Markdown, code
 from steady.printing import table as markdown_table
 from steady.safe_paths import inside
 from steady.study.location import study_folder
-from steady.study.select import TrialChoice
+from steady.study.select import ScoredTrial, TrialChoice
 
 SAMPLES, EXPLANATION = "samples.png", "choice.md"
 BEST_MODEL = FolderKind(
@@ -56,13 +46,7 @@ BEST_MODEL = FolderKind(
 
 
 def run(cfg: DictConfig) -> Path:
-    """Choose the best trial, copy its run, and print why.
-
-    Args:
-        cfg: as in `conf/best_model.yaml`.
-
-    Returns:
-        The folder with the best model.
+    """Choose the best trial, copy its run to the folder that is returned, and print why; see `conf/best_model.yaml`.
 
     Raises:
         ExportError: there is no study, no finished trial, or no run folder to copy from.
@@ -77,9 +61,9 @@ def run(cfg: DictConfig) -> Path:
     chosen, remark = decision.choice.candidate, decision.remark
     source = find_run(runs, chosen, trials.objectives, trials.folders.get(chosen.number))
     found = judging.read_study_scores(trials, runs, [chosen.number])
-    if (source / JUDGEMENT).exists() and run_scores(source, runs).judged is None:
+    if (source / JUDGEMENT).exists() and judge.run_scores(source, runs).judged is None:
         left = f"What the judge said of it is left out: {JUDGEMENT} in {source} is damaged, or of other scores."
-        remark = f"{remark} {left} {COMMAND}.".strip()
+        remark = f"{remark} {left} {judge.COMMAND}.".strip()
     explanation = Explanation(trials, decision.choice, source, decision.seeds, found, remark)
     target = Path(cfg.out)
     for place in (target, target.parent):  # a file there is not a best model of before, and stays
@@ -92,12 +76,7 @@ def run(cfg: DictConfig) -> Path:
 
 
 def copy_run(source: Path, target: Path, explanation: "Explanation") -> None:
-    """Copy the files of a run, and the record of its choice; all of it, or nothing.
-
-    Args:
-        source: the run folder.
-        target: replaced as a whole, if it is an earlier one; an error leaves that untouched.
-        explanation: of the choice.
+    """Copy the files of a run, and the explanation of its choice; all of it, or nothing.
 
     Raises:
         ExportError: the run folder lacks a part, or has one that is a link out of it.
@@ -111,14 +90,14 @@ def copy_run(source: Path, target: Path, explanation: "Explanation") -> None:
             f"The run folder {source} of the chosen trial lacks {', '.join(missing)}. "
             f"Choose another trial with select=NUMBER, or train this one again."
         )
-    page = run.samples(run.metrics().epoch)  # training may have gone on after it, for the worse
+    page = run.grid("samples", run.metrics().epoch)  # training may have gone on after it, for the worse
     drawn = [] if page is None else [page.relative_to(source)]
     if away := [str(part) for part in (*parts, *drawn) if not inside(source, source / part)]:
         raise ExportError(
             f"In the run folder {source} of the chosen trial, {', '.join(away)} is a link to a file outside. "
             f"Put the file itself there, or choose another trial with select=NUMBER."
         )
-    if run_scores(source).judged is not None:
+    if judge.run_scores(source).judged is not None:
         parts.append(JUDGEMENT)
     try:
         require_whole(source / checkpoint)
@@ -136,26 +115,63 @@ def copy_run(source: Path, target: Path, explanation: "Explanation") -> None:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Explanation of a choice.
+    """Explanation of a choice."""
 
-    Attributes:
-        trials: what there was to choose from.
-        choice: what was chosen, and why.
-        source: the run folder it was copied from.
-        seeds: how the trial does under other seeds.
-        opinion: what is known of the trials beside their objectives, above all what the judge says.
-        remark: why the study's confirmation does not count; may be empty.
-    """
+    trials: FinishedTrials  # what there was to choose from
+    choice: TrialChoice  # what was chosen, and why
+    source: Path  # the run folder it was copied from
+    seeds: Seeds  # the trial under other seeds
+    opinion: StudyScores  # what is known of the trials beside their objectives, above all what the judge says
+    remark: str = ""  # why the study's confirmation does not count; may be empty
 
-    trials: FinishedTrials
-    choice: TrialChoice
-    source: Path
-    seeds: Seeds
-    opinion: StudyScores
-    remark: str = ""
+    def print(self, console: Console) -> None:
+        """Print the tables and the sentences."""
+        confirmed = self.seeds.confirmation
+        rows = {str(number): self._scores(number).words() for number, _, _ in self._rows()}
+        tables = [self._table(), judge.table(judge.TITLE, rows)]
+        if confirmed:
+            beside = judge.of_confirmation(confirmed, self.opinion.again)
+            tables += [confirmed.table(), judge.confirmation_table(confirmed, beside)]
+        for part in filter(None, (*tables, self._sentence(), self.seeds.sentence(), self._second())):
+            console.print(part, highlight=False, soft_wrap=isinstance(part, str))
 
-    def sentence(self) -> str:
-        """Summarise the choice."""
+    def as_dict(self) -> dict[str, Any]:
+        """Convert to the content of `choice.json`."""
+        chosen, confirmed = self.choice.candidate, self.seeds.confirmation
+        return {
+            "study": self.trials.study,
+            "trial": chosen.number,
+            "selected_by": self.choice.reason,
+            "run": self.source.as_posix(),
+            "objectives": [
+                {"name": o.name, "direction": "maximize" if o.maximise else "minimize"} for o in self.trials.objectives
+            ],
+            **self._described(chosen),
+            "pareto_set": [{"trial": c.number, **self._described(c)} for c in self.trials.front],
+            "finished_trials": len(self.trials.finished),
+            "seeds": self.seeds.to_dict(),
+            # Only what the choice rests on: the trial that was asked for may not be the confirmed winner.
+            **({"confirmation": confirmed.to_dict()} if confirmed and self.seeds.followed else {}),
+            **({"remark": self.remark} if self.remark else {}),
+            **({"judge": found} if (found := self.opinion.to_dict(chosen.number)) else {}),
+        }
+
+    def as_markdown(self) -> str:
+        """Compose the content of `choice.md`."""
+        overrides = self.trials.overrides[self.choice.candidate.number]
+        front = [
+            (_bold(n) if chosen else n, *map(_number, values), *self._beside(n)) for n, values, chosen in self._rows()
+        ]
+        lines = ["# Why this model", "", with_commands(self._sentence()), ""]
+        lines += [*markdown_table(self._headings(), front, right=True), ""]
+        lines += ["## Under other seeds", ""]
+        lines += [with_commands(said), ""] if (said := self.seeds.sentence()) else []
+        lines += [*confirmed, ""] if (confirmed := self._confirmed()) else []
+        lines += ["## A second opinion", "", with_commands(self._second()), ""]
+        lines += ["## Its parameters", "", *(f"- {code(f'{key}={text}')}" for key, text in overrides.items())]
+        return "\n".join(lines) + "\n"
+
+    def _sentence(self) -> str:
         remark = f" {self.remark}" if self.remark else ""
         verb = "is" if len(self.trials.front) == 1 else "are"
         return (
@@ -163,84 +179,32 @@ class Explanation:
             f"Of {len(self.trials.finished)} finished trials, {len(self.trials.front)} {verb} Pareto-optimal.{remark}"
         )
 
-    def second(self) -> str:
-        """Say what the judge says, or how to ask it."""
+    def _second(self) -> str:
         return self.opinion.sentence(self.choice.candidate.number)
 
-    def print(self, console: Console) -> None:
-        """Print the tables and the sentences."""
-        confirmed = self.seeds.confirmation
-        rows = {str(number): self.opinion.own.get(number, RunScores()).words() for number, _, _ in self.rows()}
-        tables = [self.table(), table(TITLE, rows)]
-        tables += (
-            [confirmed.table(), confirmation_table(confirmed, of_confirmation(confirmed, self.opinion.again))]
-            if confirmed
-            else []
-        )
-        for one in filter(None, tables):
-            console.print(one)
-        for said in filter(None, (self.sentence(), self.seeds.sentence(), self.second())):
-            console.print(said, highlight=False, soft_wrap=True)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Convert to the content of `choice.json`."""
-        chosen, confirmed = self.choice.candidate.number, self.seeds.confirmation
-        return {
-            "study": self.trials.study,
-            "trial": chosen,
-            "selected_by": self.choice.reason,
-            "run": self.source.as_posix(),
-            "objectives": [
-                {"name": o.name, "direction": "maximize" if o.maximise else "minimize"} for o in self.trials.objectives
-            ],
-            **self._described(chosen),
-            "pareto_set": [{"trial": c.number, **self._described(c.number)} for c in self.trials.front],
-            "finished_trials": len(self.trials.finished),
-            "seeds": self.seeds.to_dict(),
-            # Only what the choice rests on: the trial that was asked for may not be the confirmed winner.
-            **({"confirmation": confirmed.to_dict()} if confirmed and self.seeds.followed else {}),
-            **({"remark": self.remark} if self.remark else {}),
-            **({"judge": found} if (found := self.opinion.to_dict(chosen)) else {}),
-        }
-
-    def as_markdown(self) -> str:
-        """Compose the content of `choice.md`."""
-        overrides = self.trials.overrides[self.choice.candidate.number]
-        front = [
-            (_bold(n) if chosen else n, *map(_number, values), *self._beside(n)) for n, values, chosen in self.rows()
-        ]
-        lines = ["# Why this model", "", plain(self.sentence()), ""]
-        lines += [*markdown_table(self.headings(), front, right=True), ""]
-        seeds = [[plain(said)] if (said := self.seeds.sentence()) else [], self._confirmed()]
-        lines += ["## Under other seeds", "", *(line for part in seeds if part for line in (*part, ""))]
-        lines += ["## A second opinion", "", plain(self.second()), ""]
-        lines += ["## Its parameters", "", *(f"- {code(f'{key}={text}')}" for key, text in overrides.items())]
-        return "\n".join(lines) + "\n"
-
-    def rows(self) -> list[tuple[int, tuple[float, ...], bool]]:
+    def _rows(self) -> list[tuple[int, tuple[float, ...], bool]]:
         """List the Pareto set, and the chosen trial if it is not in it: number, values, whether it is chosen."""
         chosen = self.choice.candidate
-        shown = [*self.trials.front, *([] if chosen in self.trials.front else [chosen])]
-        return [(c.number, c.values, c == chosen) for c in shown]
+        return [(c.number, c.values, c == chosen) for c in dict.fromkeys((*self.trials.front, chosen))]
 
-    def headings(self) -> list[str]:
+    def _headings(self) -> list[str]:
         """List the columns: `trial`, the objectives with arrows to where they are better, and scores beside them."""
         objectives = [f"{o.name} {'↑' if o.maximise else '↓'}" for o in self.trials.objectives]
         return ["trial", *objectives, *(f"{name} {better(name)}" for name in self._columns())]
 
-    def table(self) -> Table:
+    def _table(self) -> Table:
         """Tabulate the Pareto set for a terminal, the chosen trial marked."""
         table = Table(title=f"Pareto set of {self.trials.study}", title_justify="left")
-        for i, heading in enumerate(self.headings()[: 1 + len(self.trials.objectives)]):
+        for i, heading in enumerate(self._headings()[: 1 + len(self.trials.objectives)]):
             table.add_column(heading, justify="left" if i == 0 else "right")
         table.add_column("parameters", overflow="fold")
-        for number, values, chosen in self.rows():
+        for number, values, chosen in self._rows():
             drawn = zip(self.trials.params[number].items(), self.trials.overrides[number].values(), strict=True)
-            params = [
+            params = " ".join(
                 f"{name.rpartition('.')[2]}={f'{value:.3g}' if isinstance(value, float) else text}"
                 for (name, value), text in drawn
-            ]
-            cells = [f"{number} ◀" if chosen else str(number), *map(_number, values), " ".join(params)]
+            )
+            cells = [f"{number} ◀" if chosen else str(number), *map(_number, values), params]
             table.add_row(*cells, style="bold green" if chosen else None)
         return table
 
@@ -249,8 +213,8 @@ class Explanation:
         found = self.seeds.confirmation
         if found is None:
             return []
-        objectives = self.headings()[1 : 1 + len(self.trials.objectives)]
-        beside = of_confirmation(found, self.opinion.again)
+        objectives = self._headings()[1 : 1 + len(self.trials.objectives)]
+        beside = judge.of_confirmation(found, self.opinion.again)
         more = [f"{name} {better(name)}" for name in beside]
         headings = ["trial", *(cell for name in objectives for cell in (name, "in the search")), *more, "seeds", ""]
         rows = []
@@ -259,27 +223,28 @@ class Explanation:
             role = "winner" if one is found.winner else "not significantly different" if one.trial in found.tied else ""
             number = _bold(one.trial) if one.trial == self.seeds.trial else one.trial
             means += [words.get(one.trial, "") for words in beside.values()]
-            rows.append((number, *means, str(len(one.values)), role))
+            rows.append((number, *means, len(one.values), role))
         return markdown_table(headings, rows, right=True)
 
     def _columns(self) -> list[str]:
         """Names of the scores that any of the rows has beside the objectives."""
-        shown = [self.opinion.own[number].beside for number, _, _ in self.rows() if number in self.opinion.own]
+        shown = {name for number, _, _ in self._rows() for name in self._scores(number).beside}
         objectives = [o.name for o in self.trials.objectives]
-        return [name for name in BESIDE if name not in objectives and any(name in scores for scores in shown)]
+        return [name for name in judge.BESIDE if name in shown and name not in objectives]
+
+    def _scores(self, number: int) -> RunScores:
+        return self.opinion.own.get(number, RunScores())
 
     def _beside(self, number: int) -> list[str]:
-        scores = self.opinion.own.get(number, RunScores()).values
+        scores = self._scores(number).values
         return [_number(scores[name]) if name in scores else "" for name in self._columns()]
 
-    def _described(self, number: int) -> dict[str, Any]:
-        values = next(c.values for c in self.trials.finished if c.number == number)
-        names = [o.name for o in self.trials.objectives]
-        beside = self.opinion.own.get(number, RunScores()).beside
+    def _described(self, candidate: ScoredTrial) -> dict[str, Any]:
+        beside = self._scores(candidate.number).beside
         return {
-            "values": dict(zip(names, values, strict=True)),
+            "values": dict(zip((o.name for o in self.trials.objectives), candidate.values, strict=True)),
             **({"beside": beside} if beside else {}),
-            "params": self.trials.params[number],
+            "params": self.trials.params[candidate.number],
         }
 
 

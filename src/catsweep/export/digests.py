@@ -1,14 +1,13 @@
 """Compare the files of a bundle with the sha256 digests in its `provenance.json`, and keep a page that was edited.
 
-`bundle` writes the digests last; whoever reads a bundle (generate, evaluate, the demo, push) asks `verify` first. They
-tell of damage, of files that were swapped, and of others that were added; not of somebody who writes the digests anew,
-for nothing is signed. The page asks its readers to put things right in it (the licence, above all), so a new export
-must not write over that: `keep_page`.
+The digests tell of damage, of files that were swapped, and of others that were added; not of somebody who writes them
+anew, for nothing is signed. The page asks its readers to put its licence right, so a new export does not write over it.
 """
 
 import re
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -38,20 +37,13 @@ def of(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def verify(folder: Path) -> list[str]:
-    """Compare each file of a bundle with what was exported.
-
-    It reads every byte once: some 1 GB a second.
-
-    Args:
-        folder: the bundle.
+    """Compare each file of a bundle with what was exported, at some 1 GB a second.
 
     Returns:
-        What one should know, a sentence each: it is of a version without digests, its page was edited, or there is
-        more in the folder.
+        What one should know, a sentence each: no digests (an earlier version), an edited page, more in the folder.
 
     Raises:
-        ExportError: a file is missing, damaged or another, was added, or is a link out of the bundle; naming it, what
-            was expected and what came.
+        ExportError: a file is missing, damaged or another, was added, or is a link out of the bundle.
     """
     refuse_links((folder / name for name in sorted({*READ, README})), folder)
     expected = _recorded(folder)
@@ -67,41 +59,34 @@ def verify(folder: Path) -> list[str]:
     others = {path.name for path in folder.iterdir() if path.name[0] != "."} - expected.keys() - {PROVENANCE}
     wrong += [f"{name} was not exported with it" for name in sorted(others & READ)]
     if wrong:
-        more = f"; and {len(wrong) - LISTED} more" if len(wrong) > LISTED else ""
-        raise ExportError(f"{folder} is not the bundle that was exported: {'; '.join(wrong[:LISTED])}{more}. {AGAIN}")
+        raise ExportError(f"{folder} is not the bundle that was exported: {_listed(wrong, '; ')}. {AGAIN}")
     if rest := sorted(others - READ):
-        more = f" and {len(rest) - LISTED} more" if len(rest) > LISTED else ""
-        said.append(f"Not of the bundle, and not read: {', '.join(rest[:LISTED])}{more} in {folder}.")
+        said.append(f"Not of the bundle, and not read: {_listed(rest, ', ')} in {folder}.")
     return said
 
 
-def page_was_edited(folder: Path) -> bool:
+def _listed(words: list[str], between: str) -> str:
+    more = [f"and {len(words) - LISTED} more"] if len(words) > LISTED else []
+    return between.join([*words[:LISTED], *more])
+
+
+def _page_was_edited(folder: Path) -> bool:
     """Whether the page of a bundle is not the one that was exported, or nobody can tell; False without a page."""
-    page = folder / README
+    page, recorded = folder / README, None
     if not page.is_file() or page.is_symlink():
         return False
-    try:
+    with suppress(ExportError):
         recorded = (_recorded(folder) or {}).get(README)
-    except ExportError:
-        return True
     return recorded is None or bool(_difference(page, *recorded))
 
 
 def refuse_links(paths: Iterable[Path], folder: Path) -> None:
-    """Refuse files that are elsewhere: what is read, or pushed, would be whatever they point to on this machine.
-
-    Raises:
-        ExportError: one leads out of the folder, nowhere, or is no file.
-    """
+    """Refuse links that lead out of the folder, or nowhere: what they point to on this machine would be pushed."""
     safe_paths.refuse_links(paths, folder, "bundle", ExportError, dangling=False)
 
 
 def _recorded(folder: Path) -> dict[str, tuple[int, str]] | None:
-    """Read the digests in `provenance.json`; None if it is of a version that wrote none, or not there.
-
-    Raises:
-        ExportError: it is torn, or what it says are no digests of files.
-    """
+    """Read the digests in `provenance.json`; None if it is of a version that wrote none, or not there."""
     if not (folder / PROVENANCE).exists():
         return None
     try:
@@ -129,8 +114,7 @@ def _difference(path: Path, size: int, digest: str) -> str:
     if not path.is_file():
         return "is missing"
     try:
-        there = path.stat().st_size
-        if there != size:
+        if (there := path.stat().st_size) != size:
             return f"has {there:,} bytes, expected {size:,}"
         found = file_digest(path)
     except OSError as error:
@@ -139,19 +123,14 @@ def _difference(path: Path, size: int, digest: str) -> str:
 
 
 def keep_page(before: Path, folder: Path) -> str | None:
-    """Copy the edited page of the bundle that is about to be replaced, and those that were kept in it earlier.
+    """Copy the page of the bundle `before`, if it was edited, and those kept earlier, to the new bundle in `folder`.
 
-    Args:
-        before: the bundle that is there, if one is.
-        folder: the new one.
-
-    Returns:
-        The name of the file that holds the page now; None if it was not edited.
+    Returns the name of the file that holds the page now; None if it was not edited.
     """
     for page in sorted(before.glob(KEPT)):
         if page.is_file() and not page.is_symlink():
             shutil.copyfile(page, folder / page.name)
-    if not page_was_edited(before):
+    if not _page_was_edited(before):
         return None
     content = (before / README).read_bytes()
     if content == (folder / README).read_bytes():

@@ -1,8 +1,7 @@
 """Generators as files that need no catsweep: ONNX and `torch.export` programs, traced, written, compared, read back.
 
 torch.export follows `decode` (or `reconstruct`) once; both formats are written from what it saw, without what names
-this machine and what the model needs only to be trained. `bundle` refuses a file that draws otherwise than the model;
-`generate`, `evaluate` and the demo draw from a bundle by `load_bundle`, with ONNX Runtime, as its other users do.
+this machine and what the model needs only to be trained.
 
 - `generator.onnx`: input `latents` float32 (N, latent_size), standard normal; output `images` float32 (N, 3, H, W) in
   [0, 1]; any N. `reconstructor.onnx`: input `photos`, of the shape and range of the output, `images`.
@@ -45,50 +44,41 @@ CHATTY = {
 }
 
 
-class Decode(nn.Module):
-    """`model.decode` as the `forward` that an exporter follows."""
+class _Forward(nn.Module):
+    """A method of a model, `decode` or `reconstruct`, as the `forward` that an exporter follows."""
 
-    def __init__(self, model: Generator):
+    def __init__(self, model: Generator, method: str):
         super().__init__()
-        self.model = model
+        self.model, self.method = model, method
 
-    def forward(self, latents: Tensor) -> Tensor:  # noqa: D102  # the class says it
-        return self.model.decode(latents)
+    def forward(self, given: Tensor) -> Tensor:
+        result: Tensor = getattr(self.model, self.method)(given)
+        return result
 
+    def run(self, given: Tensor) -> Tensor:
+        with evaluating(self):
+            result: Tensor = self(given)
+        return result
 
-class Reconstruct(nn.Module):
-    """`model.reconstruct` as the `forward` that an exporter follows."""
-
-    def __init__(self, model: Reconstructor):
-        super().__init__()
-        self.model = model
-
-    def forward(self, photos: Tensor) -> Tensor:  # noqa: D102  # the class says it
-        return self.model.reconstruct(photos)
+    def __str__(self) -> str:
+        return f"{type(self.model).__name__}.{self.method}"
 
 
 def trace_decode(model: Generator) -> ExportedProgram:
-    """Trace how a model draws from latents.
-
-    Args:
-        model: on the CPU, float32.
-
-    Returns:
-        A program from `latents`, float32 (N, latent_size), to images (N, 3, H, W), for any N.
+    """Trace how a model (on the CPU, float32) draws: a program from latents (N, latent_size) to images (N, 3, H, W).
 
     Raises:
         ExportError: torch.export cannot follow it.
     """
-    return _trace(Decode(model), torch.zeros(2, model.latent_size), f"{type(model).__name__}.decode")
+    return _trace(_Forward(model, "decode"), torch.zeros(2, model.latent_size))
 
 
 def trace_reconstruct(model: Reconstructor) -> ExportedProgram:
-    """Trace how a model reconstructs `photos`, float32 (N, 3, H, W); errors as for `trace_decode`."""
-    example = torch.zeros(2, 3, model.image_size, model.image_size)
-    return _trace(Reconstruct(model), example, f"{type(model).__name__}.reconstruct")
+    """Trace how a model reconstructs photos, float32 (N, 3, H, W); errors as for `trace_decode`."""
+    return _trace(_Forward(model, "reconstruct"), torch.zeros(2, 3, model.image_size, model.image_size))
 
 
-def _trace(module: nn.Module, example: Tensor, what: str) -> ExportedProgram:
+def _trace(module: _Forward, example: Tensor) -> ExportedProgram:
     # The example has two rows: torch.export takes a dimension of size 1 for a constant.
     try:
         with evaluating(module), quiet_exporters():
@@ -96,7 +86,7 @@ def _trace(module: nn.Module, example: Tensor, what: str) -> ExportedProgram:
     except Exception as error:  # torch.export raises many classes, and those of the model's own code beside them
         reason = str(error).strip().partition("\n")[0]
         raise ExportError(
-            f"{what} cannot be exported: {reason} "
+            f"{module} cannot be exported: {reason} "
             f"It may hold tensor operations only, no step that depends on a value, and must take any batch size."
         ) from error
     # Neither the example, which would be pickled, nor names of source files on this machine.
@@ -122,98 +112,68 @@ def _drop_unused(program: ExportedProgram) -> None:
 @contextmanager
 def quiet_exporters() -> Iterator[None]:
     """Silence what torch's exporters say about their own code, which nobody who exports can act on."""
-    levels = {logging.getLogger(name): level for name, level in CHATTY.items()}
-    before = {logger: logger.level for logger in levels}
-    for logger, level in levels.items():
-        logger.setLevel(level)
+    before = {name: logging.getLogger(name).level for name in CHATTY}
+    for name, level in CHATTY.items():
+        logging.getLogger(name).setLevel(level)
     try:
         with warnings.catch_warnings():
             # torch 2.13 copies its own deprecated LeafSpec while it exports.
             warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
             yield
     finally:
-        for logger, level in before.items():
-            logger.setLevel(level)
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def difference(model: Generator, file: Path, batches: Sequence[int] = CHECKED_BATCHES) -> float:
-    """Compare what a file of a bundle draws with what the model draws that it was made from.
-
-    Args:
-        model: a `Reconstructor` for `reconstructor.onnx`; on the CPU, float32.
-        file: `generator.onnx`, `reconstructor.onnx` or `generator.pt2`.
-        batches: see `drawing_difference`.
-
-    Returns:
-        See `drawing_difference`.
-
-    Raises:
-        ExportError: it is not such a file.
-    """
+    """Compare what an ONNX file or a program of a bundle draws with its model, as `drawing_difference` does."""
     if file.name == RECONSTRUCTOR:
         assert isinstance(model, Reconstructor)
-        return reconstructing_difference(model, _Session(file, PHOTOS).run, batches)
-    return drawing_difference(
-        model, read_program(file) if file.suffix == ".pt2" else OnnxGenerator(file).decode, batches
-    )
+        return reconstructing_difference(model, _OnnxFile(file, PHOTOS).run, batches)
+    draw = read_program(file) if file.suffix == ".pt2" else OnnxGenerator(file).decode
+    return drawing_difference(model, draw, batches)
 
 
 def drawing_difference(
     model: Generator, other: Callable[[Tensor], Tensor], batches: Sequence[int] = CHECKED_BATCHES
 ) -> float:
-    """Compare what another function draws from latents with what a model draws.
-
-    Args:
-        model: on the CPU, float32.
-        other: from latents (N, latent_size) to images (N, 3, H, W).
-        batches: sizes of the batches to compare.
+    """Compare what another function draws from latents with what a model (on the CPU, float32) draws.
 
     Returns:
-        The largest absolute difference of any value of any image, images being in [0, 1]; infinite if a shape
-        differs or a value is not a number.
+        The largest absolute difference of any value of any image in batches of these sizes, images being in [0, 1];
+        infinite if a shape differs or a value is not a number.
     """
-    latents = [draw_latents(size, model.latent_size, CHECK_SEED + size) for size in batches]
-    return _largest(Decode(model), other, latents)
+    return _largest(_Forward(model, "decode"), other, [_latents(model, size) for size in batches])
 
 
 def reconstructing_difference(
     model: Reconstructor, other: Callable[[Tensor], Tensor], batches: Sequence[int] = CHECKED_BATCHES
 ) -> float:
-    """Compare what another function makes of photos with what a model reconstructs; see `drawing_difference`.
-
-    The photos are what the model draws, lightened and darkened by noise.
-    """
+    """Compare reconstructions of what the model draws, with noise, as `drawing_difference` compares drawn images."""
     photos = []
     for size in batches:
         generator = torch.Generator().manual_seed(CHECK_SEED + size)
-        drawn = _run(Decode(model), draw_latents(size, model.latent_size, CHECK_SEED + size))
+        drawn = _Forward(model, "decode").run(_latents(model, size))
         photos.append((drawn + 0.1 * torch.randn(drawn.shape, generator=generator)).clamp(0, 1))
-    return _largest(Reconstruct(model), other, photos)
+    return _largest(_Forward(model, "reconstruct"), other, photos)
 
 
-def _largest(module: nn.Module, other: Callable[[Tensor], Tensor], inputs: Sequence[Tensor]) -> float:
+def _latents(model: Generator, size: int) -> Tensor:
+    return draw_latents(size, model.latent_size, CHECK_SEED + size)
+
+
+def _largest(module: _Forward, other: Callable[[Tensor], Tensor], inputs: Sequence[Tensor]) -> float:
     largest = 0.0
     for given in inputs:
-        expected, drawn = _run(module, given), other(given)
+        expected, drawn = module.run(given), other(given)
         if drawn.shape != expected.shape:
             return float("inf")
         largest = max(largest, (drawn - expected).abs().nan_to_num(nan=float("inf")).max().item())
     return largest
 
 
-def _run(module: nn.Module, given: Tensor) -> Tensor:
-    with evaluating(module):
-        result: Tensor = module(given)
-    return result
-
-
 def write_onnx(model: Generator, path: Path, traced: ExportedProgram | None = None) -> None:
-    """Write what a model draws from latents as one self-contained file.
-
-    Args:
-        model: on the CPU, float32.
-        path: of the file; its folder must exist.
-        traced: its `decode`, if that was followed already.
+    """Write what a model (on the CPU, float32) draws as one self-contained file; `traced` is its `decode`, if at hand.
 
     Raises:
         ExportError: the exporter cannot follow the model.
@@ -244,12 +204,8 @@ def _write(program: ExportedProgram, name: str, path: Path, what: str) -> None:
     converted.save(path, external_data=False)
 
 
-class _Session:
-    """An ONNX file of one input and the output `images`, in ONNX Runtime on the CPU.
-
-    Raises:
-        ExportError: it is not such a file.
-    """
+class _OnnxFile:
+    """An ONNX file of one input and the output `images`, in ONNX Runtime on the CPU."""
 
     def __init__(self, path: Path, name: str):
         # ONNX Runtime raises classes of its own for a damaged file, and they share no root but Exception.
@@ -265,8 +221,7 @@ class _Session:
                 f"{path} maps {given.name!r} to {images.name!r}; expected {name!r} to {OUTPUT!r}. "
                 f"Write it with `make export`."
             )
-        self.path = path
-        self.name, self.input_shape, self.output_shape = name, given.shape, images.shape
+        self.path, self.name, self.input_shape, self.output_shape = path, name, given.shape, images.shape
 
     def run(self, given: Tensor) -> Tensor:
         try:
@@ -277,17 +232,10 @@ class _Session:
 
 
 class OnnxGenerator:
-    """A `catsweep.models.generator.Generator` that draws from an ONNX file, in ONNX Runtime on the CPU.
-
-    Args:
-        path: of a file that `write_onnx` wrote.
-
-    Raises:
-        ExportError: it is not such a file.
-    """
+    """A `catsweep.models.generator.Generator` of a file of `write_onnx`; an `ExportError` if it is another file."""
 
     def __init__(self, path: Path):
-        self._generator = _Session(path, INPUT)
+        self._generator = _OnnxFile(path, INPUT)
         sizes = self._generator.input_shape[1:2] + self._generator.output_shape[2:3]
         if [type(size) for size in sizes] != [int, int]:
             raise ExportError(f"{path} does not tell the sizes of its latents and images. Write it with `make export`.")
@@ -299,15 +247,11 @@ class OnnxGenerator:
 
 
 class OnnxReconstructor(OnnxGenerator):
-    """A `catsweep.models.generator.Reconstructor` from files that `write_onnx` and `write_reconstructor` wrote.
-
-    Raises:
-        ExportError: they are not such files.
-    """
+    """A `catsweep.models.generator.Reconstructor` from such files of both kinds; errors alike."""
 
     def __init__(self, path: Path, reconstructor: Path):
         super().__init__(path)
-        self._reconstructor = _Session(reconstructor, PHOTOS)
+        self._reconstructor = _OnnxFile(reconstructor, PHOTOS)
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """See `Reconstructor.reconstruct`."""
@@ -315,17 +259,7 @@ class OnnxReconstructor(OnnxGenerator):
 
 
 def load_bundle(folder: Path) -> OnnxGenerator:
-    """Open a bundle, whose files `catsweep.export.digests` has looked at.
-
-    Args:
-        folder: the bundle.
-
-    Returns:
-        The generator; an `OnnxReconstructor` if the bundle can reconstruct.
-
-    Raises:
-        ExportError: the folder is no bundle, or a damaged one.
-    """
+    """Open a bundle, as a reconstructor if it has one; an `ExportError` if it is none, or damaged."""
     if not (folder / GENERATOR).is_file():
         raise ExportError(f"Expected an exported bundle in {folder}, with {GENERATOR}. Write one with `make export`.")
     pair = folder / RECONSTRUCTOR
@@ -333,12 +267,7 @@ def load_bundle(folder: Path) -> OnnxGenerator:
 
 
 def write_program(model: Generator, path: Path, traced: ExportedProgram | None = None) -> None:
-    """Write what a model draws from latents as a program for torch.
-
-    Args:
-        model: on the CPU, float32.
-        path: of the file, ending in .pt2; its folder must exist.
-        traced: its `decode`, if that was followed already.
+    """Write what a model draws from latents as a program for torch, in a file of ending .pt2; see `write_onnx`.
 
     Raises:
         ExportError: torch.export cannot follow the model, or a part of it could only be kept as a pickle.
@@ -355,12 +284,9 @@ def write_program(model: Generator, path: Path, traced: ExportedProgram | None =
 
 
 def read_program(path: Path) -> Callable[[Tensor], Tensor]:
-    """Open a program that `write_program` wrote just now.
+    """Open a program that `write_program` wrote just now, a function from latents to images.
 
     Not for those of others: torch.export.load unpickles what it finds pickled, and evaluates expressions of sizes.
-
-    Returns:
-        From latents, float32 (N, latent_size), to images, float32 (N, 3, H, W).
     """
     with quiet_exporters():
         module = torch.export.load(path).module()
@@ -374,11 +300,7 @@ def read_program(path: Path) -> Callable[[Tensor], Tensor]:
 
 
 def pickled_members(archive: Path | io.BytesIO) -> list[str]:
-    """Names of what is a pickle in a zip archive, or a zip of pickles in it.
-
-    Args:
-        archive: the zip.
-    """
+    """List the members of a zip archive that are a pickle, or a zip of pickles."""
     with zipfile.ZipFile(archive) as opened:
         return [name for name in opened.namelist() if is_pickled(opened.read(name))]
 

@@ -22,7 +22,7 @@ a lucky one; the interval is widened where needed to hold it, and what another r
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean, stdev
 from typing import Any
 
@@ -45,21 +45,13 @@ STREAM = 20_260_305  # sets the seeds of the draws apart from those that people 
 
 @dataclass(frozen=True)
 class Interval:
-    """Interval in which a score must land.
-
-    Attributes:
-        low: its lower end, which belongs to it.
-        high: its upper end, likewise.
-        level: probability that it holds what it is about.
-        draws: of latents that it rests on; for scores of reconstructions, of resamples of the held-out photos.
-        method: how it was found, in words.
-    """
+    """Closed interval in which a score must land."""
 
     low: float
     high: float
-    level: float
-    draws: int
-    method: str
+    level: float  # probability that it holds what it is about
+    draws: int  # of latents that it rests on; for scores of reconstructions, resamples of the held-out photos
+    method: str  # how it was found, in words
 
     def __contains__(self, score: float) -> bool:
         return self.low <= score <= self.high
@@ -67,9 +59,7 @@ class Interval:
     def holding(self, score: float) -> "Interval":
         """Widen the interval to hold a score and its rounding."""
         slack = ROUNDING * abs(score)
-        return Interval(
-            min(self.low, score - slack), max(self.high, score + slack), self.level, self.draws, self.method
-        )
+        return replace(self, low=min(self.low, score - slack), high=max(self.high, score + slack))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Interval":
@@ -90,13 +80,13 @@ def measure(
     Takes 1 + `draws` times as long as `scorer.final`.
 
     Args:
-        model: a generator, perhaps a `Reconstructor`; best drawn as its users will draw it.
+        model: best drawn as its users will draw it.
         scorer: as it was scored with; its seed is the recorded one.
         draws: how many others, at least 2.
         recorded: its scores as they were recorded; None to rely on those that are measured now.
 
     Returns:
-        For each score of `scorer.final`: `low`, `high`, `level`, `draws` and `method`, plain values.
+        The fields of an `Interval` for each score of `scorer.final`.
 
     Raises:
         ExportError: fewer than 2 draws; or a recorded score that is none of this model's, not even with other latents.
@@ -106,7 +96,11 @@ def measure(
         raise ExportError(f"An interval needs at least 2 draws of latents to see how much they differ; got {draws}.")
     now = scorer.drawn(model)
     others = [scorer.reseeded(seed).drawn(model) for seed in fresh_seeds(scorer.seed, draws)]
-    found = {name: of_draws(name, [scores[name] for scores in others], counted(scorer, name)) for name in now}
+    images = {  # over which each score is taken
+        name: int(scorer.card(name).settings["images"]) if known(name).interval == "share" else scorer.samples
+        for name in now
+    }
+    found = {name: of_draws(name, [scores[name] for scores in others], images[name]) for name in now}
     if isinstance(model, Reconstructor):
         for name, photos in scorer.of_reconstructions(model).items():
             now[name] = float(photos.mean())
@@ -122,24 +116,13 @@ def measure(
     return {name: asdict(interval) for name, interval in found.items()}
 
 
-def counted(scorer: Scorer, name: str) -> int:
-    """Number of images that a score is taken over."""
-    return int(scorer.card(name).settings["images"]) if known(name).interval == "share" else scorer.samples
-
-
 def fresh_seeds(seed: int, count: int) -> list[int]:
     """Derive seeds of the draws: neither the recorded one nor one that a person would type to check the interval."""
     return [int(state) for state in np.random.SeedSequence([seed, STREAM]).generate_state(count)]
 
 
 def of_draws(name: str, scores: Sequence[float], samples: int) -> Interval:
-    """Compute the prediction interval for one more draw.
-
-    Args:
-        name: of the score.
-        scores: its values, one per draw, at least 2.
-        samples: images in each draw.
-    """
+    """Compute the prediction interval for one more draw of `samples` images, from at least 2 scores of such draws."""
     k, kind, lowest = len(scores), known(name).interval, known(name).least
     if kind in ("count", "share"):
         least, most = limits_of_count(sum(round(share * samples) for share in scores), k * samples, samples)
@@ -156,11 +139,7 @@ def of_draws(name: str, scores: Sequence[float], samples: int) -> Interval:
 
 
 def of_photos(similarities: NDArray[np.floating[Any]]) -> Interval:
-    """Compute the bootstrap interval for the mean over all photos of which some were held out.
-
-    Args:
-        similarities: one per held-out photo, shape (n,).
-    """
+    """Compute the bootstrap interval for the mean over all photos, from one value per held-out photo, shape (n,)."""
     n = len(similarities)
     rng = np.random.default_rng(STREAM)
     means = [similarities[rng.integers(n, size=n)].mean() for _ in range(RESAMPLES)]
@@ -169,29 +148,14 @@ def of_photos(similarities: NDArray[np.floating[Any]]) -> Interval:
 
 
 def limits_of_count(found: int, of: int, future: int) -> tuple[int, int]:
-    """Compute prediction limits of a count, given an earlier one of the same unknown share.
+    """Compute the prediction limits of a count among `future` images, given that `found` of `of` others count.
 
     Given their sum, the earlier count is hypergeometric, whatever the share. A next count is ruled out if it would
     have made the earlier one too small, or too large, with a probability of at most half of 5 %.
-
-    Args:
-        found: the earlier count.
-        of: how many were looked at.
-        future: how many will be.
-
-    Returns:
-        The least and the largest count that are not ruled out.
     """
-    log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, of + future + 1)))])
+    from scipy.stats import hypergeom  # takes a second to import
 
-    def log_choose(n: int, k: Any) -> Any:
-        return log_factorial[n] - log_factorial[k] - log_factorial[n - k]
-
-    possible = []
-    for count in range(future + 1):
-        total = found + count
-        earlier = np.arange(max(0, total - future), min(of, total) + 1)
-        ways = np.exp(log_choose(of, earlier) + log_choose(future, total - earlier) - log_choose(of + future, total))
-        if min(ways[earlier <= found].sum(), ways[earlier >= found].sum()) > (1 - LEVEL) / 2:
-            possible.append(count)
-    return possible[0], possible[-1]
+    counts = np.arange(future + 1)
+    both = hypergeom(of + future, of, found + counts)  # the earlier count, given the sum
+    possible = counts[np.minimum(both.cdf(found), both.sf(found - 1)) > (1 - LEVEL) / 2]
+    return int(possible[0]), int(possible[-1])

@@ -1,8 +1,7 @@
 """Compose the model card of a bundle: a README.md in Hugging Face's format, ready to push.
 
-`bundle` has it written last, when everything it tells of is there. Front matter after
-https://huggingface.co/docs/hub/model-cards; the text is `model_card.md.jinja`. Names and scores are those of the run,
-which may be a stranger's: the template escapes what is no `Markdown`, and the front matter quotes what is no word.
+Front matter after https://huggingface.co/docs/hub/model-cards. Names and scores are those of the run, which may be a
+stranger's: the template escapes what is no `Markdown`, and the front matter quotes what is no word.
 """
 
 import re
@@ -19,7 +18,7 @@ from catsweep.metrics.judge import BESIDE, FID, NAMES, Judged, better, read_judg
 from catsweep.metrics.scores import Nearest, score
 from catsweep.runs import CONFIG, JUDGEMENT, PROVENANCE, Bundle
 from catsweep.runs import SCORES as RECORD
-from steady.printing import Markdown, code, plain, readable
+from steady.printing import Markdown, readable
 
 TEMPLATE = "model_card.md.jinja"
 TASK = "unconditional-image-generation"
@@ -32,83 +31,50 @@ CARD = ("extractor", "resize", "dtype", "reference_size", "samples", "seed")
 
 def compose(finished: FinishedRun, folder: Path, facts: Mapping[str, Any], metrics: Mapping[str, Any],
             provenance: Mapping[str, Any]) -> str:  # fmt: skip
-    """Write the page.
+    """Write the page of a bundle, whose other files are all there, as Markdown with front matter.
 
-    Args:
-        finished: the run that was exported.
-        folder: the bundle, whose other files are all there.
-        facts: `latent_size`, `image_size` and `parameters`, whole numbers.
-        metrics: the bundle's `metrics.json`.
-        provenance: the bundle's `provenance.json`.
-
-    Returns:
-        Markdown with front matter.
+    `metrics` and `provenance` are its documents, `facts` its `latent_size`, `image_size` and number of `parameters`.
     """
-    environment = templates.environment(Path(__file__).parent, html=False)
-    environment.filters["code"] = code
-    cards = metrics.get("cards", {})
-    fid = cards.get(FID, {})
-    demo = _is_demo(finished)
-    judged = read_judged(folder)
-    git = provenance.get("git") or {}
-    return environment.get_template(TEMPLATE).render(
+    fid = metrics.get("cards", {}).get(FID, {})
+    demo, base, judged = _is_demo(finished), _base(finished), read_judged(folder)
+    return templates.environment(Path(__file__).parent, html=False).get_template(TEMPLATE).render(
         front_matter=_yaml(front_matter(finished, metrics, demo, judged)),
-        name=finished.name,
+        name=finished.name, origin=finished.origin, base=base, demo=demo,
         kind=str((finished.config.get("model") or {}).get("_target_")).rpartition(".")[2],
-        size=facts["image_size"],
-        latent_size=facts["latent_size"],
-        parameters=f"{facts['parameters']:,}",
+        size=facts["image_size"], latent_size=facts["latent_size"], parameters=f"{facts['parameters']:,}",
         megabytes=f"{(folder / Bundle.GENERATOR).stat().st_size / 1e6:.2g}",
-        photos=photos(finished, metrics, demo),
-        picture_seed=bundle_images.SEED,
+        photos=photos(finished, metrics, demo), digest=(provenance.get("data_digest") or "unknown")[:12],
+        picture_seed=bundle_images.SEED, has_neighbours=(folder / bundle_images.NEIGHBOURS).is_file(),
         scores=[_score(key, value, metrics) for key, value in metrics["scores"].items()],
-        judge=_judge(judged, finished),
-        has_intervals="intervals" in metrics,
-        has_neighbours=(folder / bundle_images.NEIGHBOURS).is_file(),
-        extractor=fid.get("extractor", ""),
-        fid_samples=fid.get("samples"),
-        licence_words=_licence_words(demo, _base(finished)),
-        chosen=_chosen(finished),
-        origin=finished.origin,
-        base=_base(finished),
-        digest=(provenance.get("data_digest") or "unknown")[:12],
-        code=_code(git),
-        seed=provenance.get("seed"),
-        epoch=metrics.get("epoch"),
-        seconds=metrics.get("seconds"),
-        torch=provenance.get("packages", {}).get("torch", "unknown"),
+        has_intervals="intervals" in metrics, extractor=fid.get("extractor", ""), fid_samples=fid.get("samples"),
+        judge=_judge(judged, finished), chosen=_chosen(finished),
+        git=provenance.get("git") or {}, torch=provenance.get("packages", {}).get("torch", "unknown"),
+        seed=provenance.get("seed"), epoch=metrics.get("epoch"), seconds=metrics.get("seconds"),
         files=_files(folder, facts, provenance["export"]["max_difference"]),
         batches=" and ".join(map(str, provenance["export"]["checked_batches"])),
-    )
+    )  # fmt: skip
 
 
 def front_matter(
     finished: FinishedRun, metrics: Mapping[str, Any], demo: bool, judged: Judged | None
 ) -> dict[str, Any]:
-    """List what Hugging Face reads: tags, licence, and the scores as a model index.
+    """List what Hugging Face reads, as plain values: tags, licence, and the scores as a model index.
 
-    Args:
-        finished: the run.
-        metrics: the bundle's.
-        demo: whether catsweep itself drew what it learned from.
-        judged: what the judge says.
-
-    Returns:
-        Plain values. There is no `datasets`: that would name one of the Hub. The licence of photos is not ours to say.
+    There is no `datasets`, which would name one of the Hub. The licence is only known of cats that catsweep drew.
     """
     cards, base = metrics.get("cards", {}), _base(finished)
-    own = [(key, value, cards.get(key, {}).get("extractor", "?")) for key, value in metrics["scores"].items()]
+    scores = [(key, value, cards.get(key, {}).get("extractor", "?")) for key, value in metrics["scores"].items()]
+    scores += [(key, value, judged.judge if judged else "") for key, value in _opinion(judged).items()]
     results = {
         "task": {"type": TASK},
         "dataset": {"type": "imagefolder", "name": photos(finished, metrics, demo)},
         "metrics": [
-            {"type": key.removeprefix("val/"), "value": value, "name": f"{score(key).title} ({by})"}
-            for key, value, by in own
-        ]
-        + [
-            {"type": key.rpartition("/")[2], "value": value, "name": f"{score(key).title} ({judged.judge})"}
-            for key, value in _opinion(judged).items()
-            if judged is not None
+            {
+                "type": key.removeprefix("val/").removeprefix("judge/"),
+                "value": value,
+                "name": f"{score(key).title} ({by})",
+            }
+            for key, value, by in scores
         ],
     }
     return {
@@ -135,12 +101,12 @@ class _Dumper(yaml.SafeDumper):  # type: ignore[misc]  # PyYAML has no types, so
     """Quotes what is no plain word: readers of YAML 1.1 and 1.2 differ in what is a number, a date or a switch."""
 
 
-_Dumper.add_representer(
-    str,
-    lambda dumper, text: dumper.represent_scalar(
-        "tag:yaml.org,2002:str", readable(text), style=None if WORD.fullmatch(text) else '"'
-    ),
-)
+def _represented(dumper: _Dumper, text: str) -> Any:
+    style = None if WORD.fullmatch(text) else '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", readable(text), style=style)
+
+
+_Dumper.add_representer(str, _represented)
 
 
 def _yaml(values: Mapping[str, Any]) -> Markdown:
@@ -160,51 +126,31 @@ def _is_demo(finished: FinishedRun) -> bool:
     return not _base(finished) and bool(reader.get("_target_") == DEMO)
 
 
-def _licence_words(demo: bool, base: str | None) -> Markdown:
-    if demo:
-        return Markdown("The cats it learned from were drawn by catsweep, under the MIT licence.")
-    also = f" and of {plain(base)}" if base else ""
-    return Markdown(
-        f"Its licence is `unknown`, for it depends on that of the photos{also}: whoever "
-        "publishes it has to know that they allow it, and states one in the first lines of this file. "
-        "`nearest_neighbours.png` shows some of the photos."
-    )
-
-
 def _score(key: str, value: float, metrics: Mapping[str, Any]) -> dict[str, Any]:
-    known = score(key)
     interval = metrics.get("intervals", {}).get(key)
     card = metrics.get("cards", {}).get(key)
     return {
-        "title": known.title,
-        "better": known.better,
-        "meaning": known.meaning,
-        "value": f"{value:.4g}",
+        **{field: getattr(score(key), field) for field in ("title", "better", "meaning")},
+        "value": _number(value),
         "interval": f"{interval['low']:.4g} to {interval['high']:.4g}" if interval else "",
         "card": [card.get(field, "") for field in CARD] if card else None,
     }
 
 
 def _opinion(judged: Judged | None) -> dict[str, float]:
-    found = judged.scores if judged else {}
-    return {key: float(found[key]) for key in NAMES if key in found}
+    return {key: float(judged.scores[key]) for key in NAMES if key in judged.scores} if judged else {}
 
 
 def _judge(judged: Judged | None, finished: FinishedRun) -> dict[str, Any] | None:
     """Collect what the judge says: its name, and each score beside that of photos."""
     if judged is None:
         return None
-    cards = {key: card.to_dict() for key, card in judged.cards.items()}
+    cards, reals = judged.to_dict(), judged.reference
     return {
         "name": judged.judge,
         "sentence": portable((finished.choice or {}).get("judge") or {}).get("sentence", ""),
         "scores": [
-            {
-                **_score(key, value, {}),
-                "value": _number(value),
-                "reals": _number(judged.reference[key]) if key in judged.reference else "",
-                "card": [cards[key].get(field, "") for field in CARD],
-            }
+            _score(key, value, cards) | {"reals": _number(reals[key]) if key in reals else ""}
             for key, value in _opinion(judged).items()
         ],
     }
@@ -241,14 +187,6 @@ def _chosen(finished: FinishedRun) -> dict[str, Any] | None:
 
 def _number(value: float | None) -> str:
     return "?" if value is None else f"{value:.4g}"
-
-
-def _code(git: Mapping[str, Any]) -> Markdown:
-    """Describe the code it was made with."""
-    if not git.get("commit"):
-        return Markdown("commit unknown")
-    diff = " (the diff is in `provenance.json`)" if git.get("diff") else ""
-    return Markdown(f"commit {code(git['commit'][:12])}" + (f", with changes{diff}" if git.get("dirty") else ""))
 
 
 def _files(folder: Path, facts: Mapping[str, Any], differences: Mapping[str, float]) -> dict[str, tuple[Markdown, str]]:

@@ -1,8 +1,7 @@
 """Read the records of a finished run or a bundle, and the photos and the scorer that its scores were taken with.
 
-Both hold `config.yaml`, `metrics.json` and `provenance.json`. `evaluation` scores again with `Recorded`;
-`bundle` begins with `FinishedRun`, whose records go into a folder that may be published, so `portable` takes everything
-out of them that names a place on this machine.
+`evaluation` scores again with `Recorded`; `bundle` begins with `FinishedRun`, whose records may be published, so
+`portable` takes everything out of them that names a place on this machine.
 """
 
 import os
@@ -19,7 +18,7 @@ from catsweep.export.intervals import Interval
 from catsweep.metrics.scorer import Scorer
 from catsweep.metrics.scores import MetricCard, require_comparable
 from catsweep.records import ANY, NUMBER, TEXT, WHOLE, misshapen
-from catsweep.runs import ANOTHER, CHOICE, CONFIG, DOCUMENTS, JUDGEMENT, PROVENANCE, SCORES, Metrics, RunDir
+from catsweep.runs import ANOTHER, CHOICE, CONFIG, DOCUMENTS, JUDGEMENT, PROVENANCE, SCORES, RunDir
 from catsweep.untrusted_config import rebuild
 from steady.safe_paths import checked_name, inside
 
@@ -53,29 +52,17 @@ PLACE = re.compile(r"(?:(?<![\w:/.~…-])|(?<=:///))/(?:[^\s/:=,\"'\]]+/)+[^\s/:
 
 @dataclass(frozen=True)
 class Recorded:
-    """Recorded scores of a run or a bundle.
-
-    Attributes:
-        folder: a run's or a bundle's.
-        scores: by name.
-        cards: how each was measured.
-        intervals: where each may land; none in the folder of a run.
-        data_digest: of the ready set; empty if the folder does not tell.
-    """
+    """Recorded scores of a run or a bundle, by their names."""
 
     folder: Path
     scores: Mapping[str, float]
     cards: Mapping[str, MetricCard]
-    intervals: Mapping[str, Interval]
-    data_digest: str
+    intervals: Mapping[str, Interval]  # where each may land; none in the folder of a run
+    data_digest: str  # of the ready set; empty if the folder does not tell
 
     @classmethod
     def read(cls, folder: Path) -> "Recorded":
-        """Read `metrics.json` and `provenance.json`.
-
-        Raises:
-            ExportError: they are not those of a finished run or a bundle.
-        """
+        """Read the documents of a folder; an `ExportError` if they are not those of a finished run or a bundle."""
         try:
             metrics, digest = RunDir(folder).metrics(), RunDir(folder).provenance().get("data_digest") or ""
             scores = metrics.scores
@@ -103,12 +90,8 @@ class Recorded:
 def open_photos(recorded: Recorded, ready: str | None = None) -> ReadySet:
     """Open the ready set that a folder was scored against, its pixels compared with its digest.
 
-    It is found by that digest, since where the folder's configuration says that photos are is a stranger's word, and
-    they may be others' photos. Cats that catsweep draws by itself are drawn again if they are not there.
-
-    Args:
-        recorded: says which.
-        ready: the set, or a folder of sets; None for `data/ready`.
+    It is found by that digest in `ready` (the set, or a folder of sets; None for `data/ready`), since the place in the
+    folder's configuration is a stranger's word. Cats that catsweep draws are drawn again if they are not there.
 
     Raises:
         DataError: it is not there, damaged, or another one.
@@ -129,11 +112,7 @@ def open_photos(recorded: Recorded, ready: str | None = None) -> ReadySet:
 
 
 def _drawn_again(recorded: Recorded, remedy: str) -> ReadySet:
-    """Demo cats, or what the command line trusts the reader of.
-
-    Raises:
-        DataError: it was scored against something else.
-    """
+    """Make the ready set of demo cats, or of a reader that the command line trusts."""
     try:
         data: CatDataModule = rebuild(_config(recorded.folder), "data")
         data.prepare_data()
@@ -146,21 +125,15 @@ def _drawn_again(recorded: Recorded, remedy: str) -> ReadySet:
 
 
 def scorer_for(recorded: Recorded, ready: ReadySet, seed: int | None = None) -> Scorer:
-    """Build the scorer of a folder's configuration.
-
-    Args:
-        recorded: of the folder.
-        ready: the photos.
-        seed: of the latents; None for the recorded one.
+    """Build the scorer of a folder's configuration, for latents of another seed if one is given.
 
     Raises:
-        MetricError: it would measure otherwise than the recorded scores were measured; libraries and the given seed
-            may differ.
+        MetricError: it would measure otherwise than before, apart from libraries and a given seed.
     """
     scorer: Scorer = rebuild(_config(recorded.folder), "metrics")(ready=ready)
-    if seed is not None and seed != scorer.seed:
-        scorer = scorer.reseeded(seed)
-    ignore = {"versions"} | ({"seed"} if seed is not None else set())
+    ignore = {"versions"}
+    if seed is not None:
+        scorer, ignore = scorer.reseeded(seed), ignore | {"seed"}
     for name, card in recorded.cards.items():
         require_comparable(card, scorer.card(name), ignore)
     return scorer
@@ -168,9 +141,9 @@ def scorer_for(recorded: Recorded, ready: ReadySet, seed: int | None = None) -> 
 
 def other_versions(recorded: Recorded, cards: Mapping[str, MetricCard]) -> list[str]:
     """List libraries that are not those of the recorded scores: `torch 2.13.0, now 2.14.0`."""
-    found: dict[str, Any] = {}
+    found = {}
     for name, card in cards.items():
-        before = recorded.cards[name].versions if name in recorded.cards else card.versions
+        before = recorded.cards.get(name, card).versions
         for library in sorted({*before, *card.versions}):
             was, now = (versions.get(library, "none") for versions in (before, card.versions))
             if was != now:
@@ -179,22 +152,14 @@ def other_versions(recorded: Recorded, cards: Mapping[str, MetricCard]) -> list[
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    """Read the configuration, of its data only what decides the images: they are not trained on here."""
+    """Read the configuration, without the augmentation of training."""
     config = RunDir(folder).config()
     data = config.get("data")
     return config | ({"data": {k: v for k, v in data.items() if k != "augment"}} if isinstance(data, dict) else {})
 
 
 def scorer_of(folder: Path, ready: str | None = None) -> Scorer:
-    """Build the scorer that a run was scored with.
-
-    Args:
-        folder: of the run.
-        ready: folder of its ready set, if it is no longer where the run found it.
-
-    Raises:
-        ExportError: the photos are not here, or are others; or scores would be taken in another way.
-    """
+    """Build the scorer that a run was scored with, see `open_photos`; an `ExportError` if it cannot score alike."""
     try:
         recorded = Recorded.read(folder)
         return scorer_for(recorded, open_photos(recorded, ready))
@@ -206,29 +171,17 @@ def scorer_of(folder: Path, ready: str | None = None) -> Scorer:
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """Checked records of a run that has been scored.
-
-    Attributes:
-        folder: of the run, or of the best model.
-        config: content of `config.yaml`, plain values as they were on this machine.
-        metrics: content of `metrics.json`.
-        provenance: content of `provenance.json`.
-        choice: content of `choice.json`; None of a run that was not chosen from a study.
-    """
+    """Checked records of a run that has been scored, or of the best model: the contents of its documents."""
 
     folder: Path
     config: dict[str, Any]
     metrics: dict[str, Any]
     provenance: dict[str, Any]
-    choice: dict[str, Any] | None
+    choice: dict[str, Any] | None  # None of a run that was not chosen from a study
 
     @classmethod
     def read(cls, folder: Path) -> "FinishedRun":
-        """Read the records in a folder.
-
-        Raises:
-            ExportError: one is missing or damaged, they are not of a finished run, or they name it by what is no name.
-        """
+        """Read the records in a folder; an `ExportError` if one is missing or damaged, or not of a finished run."""
         if missing := [name for name in DOCUMENTS if not (folder / name).is_file()]:
             raise ExportError(
                 f"Expected a finished run in {folder}; it lacks {', '.join(missing)}. "
@@ -257,19 +210,12 @@ class FinishedRun:
         return finished
 
     @property
-    def checkpoint(self) -> str:
-        """Name of the scored checkpoint; see `Metrics.checkpoint`."""
-        return Metrics(self.folder / SCORES, self.metrics).checkpoint
-
-    @property
     def name(self) -> str:
         """`<study>-<trial>` of a best model; of any other run the last two parts of its path, joined the same way."""
-        if self.choice is not None:
-            said = {key: self.choice.get(key) for key in ("study", "trial")}
-            return "-".join(
-                checked_name(name, f'"{key}" in {self.folder / CHOICE}', ExportError) for key, name in said.items()
-            )
-        return "-".join(self.folder.resolve().parts[1:][-2:])
+        if self.choice is None:
+            return "-".join(self.folder.resolve().parts[1:][-2:])
+        keys = ("study", "trial")
+        return "-".join(checked_name(self.choice.get(k), f'"{k}" in {self.folder / CHOICE}', ExportError) for k in keys)
 
     @property
     def origin(self) -> dict[str, Any]:
@@ -284,9 +230,7 @@ class FinishedRun:
     def portable_config(self) -> dict[str, Any]:
         """Configuration for a reader elsewhere: without this machine's places, and where the study was kept."""
         config: dict[str, Any] = portable(_with_usual_folders(self.config))
-        if config.get("trial"):
-            config["trial"] = config["trial"] | {"storage": None}
-        return config
+        return config | ({"trial": config["trial"] | {"storage": None}} if config.get("trial") else {})
 
 
 def _with_usual_folders(value: Any) -> Any:
@@ -298,14 +242,11 @@ def _with_usual_folders(value: Any) -> Any:
 
 
 def portable(value: Any, root: Path | None = None) -> Any:
-    """Remove places on this machine, and passwords in URLs, from every string of a nested value.
+    """Remove places on this machine, and passwords in URLs, from every string of nested dicts and lists.
 
-    A path in the project becomes relative to it, one in the home folder begins with `~`, of any other only the name
-    is left: `…/cats`. What stands under the key `diff` is left alone: shortened, it would not apply any more.
-
-    Args:
-        value: nested dicts, lists and scalars.
-        root: the project's folder; the working directory if None.
+    A path in the project (`root`; the working directory if None) becomes relative to it, one in the home folder begins
+    with `~`, of any other only the name is left: `…/cats`. What stands under the key `diff` is left alone: shortened,
+    it would not apply any more.
     """
     root = root or Path.cwd()
     if isinstance(value, dict):

@@ -4,6 +4,7 @@ Only what drawing needs is kept: a DCGAN's averaged generator, not the raw one n
 decoder, and its encoder because it can also reconstruct.
 """
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -27,31 +28,20 @@ FREE = 10_000_000  # numbers that it may have besides, 40 MB: a discriminator's 
 def parts_in_use(model: LightningModule) -> set[str]:
     """List the model's direct submodules that run when it draws, and when it reconstructs if it can."""
     used: set[str] = set()
-    handles = [
-        module.register_forward_pre_hook(lambda *_, part=part: used.add(part))
-        for part, child in model.named_children()
-        for module in child.modules()
-    ]
-    try:
+    with ExitStack() as hooks:
+        for part, child in model.named_children():
+            for module in child.modules():
+                hooks.enter_context(module.register_forward_pre_hook(lambda *_, part=part: used.add(part)))
         with evaluating(model):
             assert isinstance(model, Generator)
             images = model.decode(torch.zeros(1, model.latent_size))
             if isinstance(model, Reconstructor):
                 model.reconstruct(images)
-    finally:
-        for handle in handles:
-            handle.remove()
     return used
 
 
 def save(model: LightningModule, folder: Path, metadata: dict[str, str]) -> None:
-    """Write what drawing needs of a model's state to `model.safetensors`.
-
-    Args:
-        model: on the CPU.
-        folder: must exist.
-        metadata: kept in the file's header.
-    """
+    """Write what drawing needs of the state of a model on the CPU to `model.safetensors`, metadata in its header."""
     used = parts_in_use(model)
     state: dict[str, Tensor] = {
         name: tensor.detach().contiguous()
@@ -70,13 +60,7 @@ def count(folder: Path) -> int:
 def load(folder: Path) -> Generator:
     """Rebuild a model from a bundle's `config.yaml` and `model.safetensors`.
 
-    It draws (and reconstructs) as the original did. Parts that serve training only have fresh weights.
-
-    Args:
-        folder: the bundle.
-
-    Returns:
-        The model, on the CPU, in evaluation mode.
+    It is on the CPU, in evaluation mode, and draws as the original did; what serves training only has fresh weights.
 
     Raises:
         ConfigError: the configuration names what a loaded one may not, or cannot be read.
@@ -95,11 +79,7 @@ def load(folder: Path) -> Generator:
 
 
 def _refuse_others(model: LightningModule, state: dict[str, Tensor], folder: Path) -> None:
-    """Refuse the weights of another model, and a model whose other parts are far larger than what is there.
-
-    Raises:
-        ExportError: naming what differs.
-    """
+    """Refuse the weights of another model, and a model whose other parts are far larger than what is there."""
     kept = {name.partition(".")[0] for name in state}
     expected = model.state_dict()
     missing = [name for name in expected if name not in state and name.partition(".")[0] in kept]

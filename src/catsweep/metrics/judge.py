@@ -360,8 +360,8 @@ def table(title: str, rows: Mapping[str, Mapping[str, str]]) -> "Table | None":
 def of_confirmation(found: "Confirmation", again: Mapping[int, Mapping[int, RunScores]]) -> dict[str, dict[int, str]]:
     """Average the scores beside the objectives, given by trial and seed, over the seeds of a confirmation.
 
-    >>> from steady.confirm.confirmation import Candidate, Confirmation
-    >>> found = Confirmation(("val/fid",), ("minimize",), (Candidate(3, (9.0,), {1: (9.5,)}),), (), (3,))
+    >>> from steady.confirm.confirmation import Confirmation, ConfirmedTrial
+    >>> found = Confirmation(("val/fid",), ("minimize",), (ConfirmedTrial(3, (9.0,), {1: (9.5,)}),), (), (3,))
     >>> of_confirmation(found, {3: {1: RunScores({"val/recall": 0.5})}})
     {'val/recall': {3: '0.5'}}
 
@@ -382,8 +382,8 @@ def of_confirmation(found: "Confirmation", again: Mapping[int, Mapping[int, RunS
 def confirmation_table(found: "Confirmation", told: Mapping[str, Mapping[int, str]]) -> "Table | None":
     """Make a table for a terminal of what `of_confirmation` returns; None of nothing.
 
-    >>> from steady.confirm.confirmation import Candidate, Confirmation
-    >>> found = Confirmation(("val/fid",), ("minimize",), (Candidate(3, (9.0,), {1: (9.5,)}),), (), (3,))
+    >>> from steady.confirm.confirmation import ConfirmedTrial, Confirmation
+    >>> found = Confirmation(("val/fid",), ("minimize",), (ConfirmedTrial(3, (9.0,), {1: (9.5,)}),), (), (3,))
     >>> confirmation_table(found, {"val/recall": {3: "0.5"}}).row_count
     1
     """

@@ -14,8 +14,6 @@ from markupsafe import Markup, escape
 from steady import grammar
 from steady.printing import readable
 
-MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
-
 
 def shown(value: Any) -> str:
     """Format a parameter or a score: four significant digits, `true`, `null`, or the readable text itself."""
@@ -34,10 +32,10 @@ def parameter(value: Any) -> str:
 def duration(seconds: float) -> str:
     """Format seconds: `48 s`, `6 min 40 s`, `3 h 5 min`, `2 d 4 h`."""
     whole = round(seconds)
-    for size, unit, small, part in ((DAY, "d", HOUR, "h"), (HOUR, "h", MINUTE, "min"), (MINUTE, "min", 1.0, "s")):
+    for size, unit, small, part in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
         if whole >= size:
-            most, rest = int(whole // size), int(whole % size // small)
-            return f"{most} {unit} {rest} {part}" if rest else f"{most} {unit}"
+            rest = whole % size // small
+            return f"{whole // size} {unit} {rest} {part}" if rest else f"{whole // size} {unit}"
     return f"{whole} s"
 
 

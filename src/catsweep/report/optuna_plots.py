@@ -1,7 +1,6 @@
 """Draw Optuna's own contour, rank and EDF plots for report.html.
 
-They are plotly's: the page carries plotly.js, compressed, and unpacks it on request. Points that are trials carry their
-number, by which report_plots.js shows their samples.
+They are plotly's: the page carries plotly.js, compressed, and unpacks it on request.
 """
 
 import base64
@@ -9,10 +8,9 @@ import json
 import re
 import warnings
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import optuna
 from optuna.distributions import CategoricalDistribution
@@ -30,8 +28,7 @@ COLOURS = [[0.0, "#1d4f4b"], [0.5, "#93b8b4"], [1.0, "#f1ede6"]]
 TRIAL = re.compile(r"^Trial #(\d+)")
 
 
-@dataclass(frozen=True)
-class OptunaPlot:
+class OptunaPlot(NamedTuple):
     """A plot: title, description, and plotly's figure as JSON that is safe within a script element."""
 
     title: str
@@ -40,15 +37,9 @@ class OptunaPlot:
 
 
 def optuna_plots(study: optuna.Study, names: Sequence[str], label: str) -> tuple[OptunaPlot, ...]:
-    """Draw contour, rank and EDF of a study's first objective.
+    """Draw contour, rank and EDF of a study's first objective, of that label; names of parameters come by importance.
 
-    Args:
-        study: of any number of objectives.
-        names: of the parameters, the most important first.
-        label: of the objective.
-
-    Returns:
-        Empty with fewer than `LEAST` finished trials that share two parameters which vary.
+    Empty with fewer than `LEAST` finished trials that share two parameters which vary.
     """
     trials = finished(study, 0)
     pair = _pair(trials, names)
@@ -64,17 +55,18 @@ def optuna_plots(study: optuna.Study, names: Sequence[str], label: str) -> tuple
         contour = plot_contour(study, params=list(pair), target=target, target_name=label)
         rank = plot_rank(study, params=list(pair), target=target, target_name=label)
         edf = plot_edf(study, target=target, target_name=label)
-    _number(contour, {_point(t, pair): t.number for t in trials if set(pair) <= set(t.params)}.get)
-    _number(rank, lambda point: None)
+    having = [trial for trial in trials if set(pair) <= set(trial.params)]
+    x, y = sorted(pair)  # the order of Optuna's axes
+    _number(contour, {(str(trial.params[x]), str(trial.params[y])): trial.number for trial in having})
+    _number(rank, {})
     bar = {"title": None, "thickness": 10}  # its title is in the description
     contour.update_traces(colorscale=COLOURS, reversescale=False, colorbar=bar, selector={"type": "contour"})
     edf.update_traces(line={"color": COLOUR})
-    x, y = pair
+    over = f"{label} over {pair[0]} and {pair[1]}, interpolated between the trials (the dots)."
+    ranked = f"The same two parameters; the colour is the rank of {label} among all trials."
     return (
-        OptunaPlot("Contour", f"{label} over {x} and {y}, interpolated between the trials (the dots).", _json(contour)),
-        OptunaPlot(
-            "Rank", f"The same two parameters; the colour is the rank of {label} among all trials.", _json(rank)
-        ),
+        OptunaPlot("Contour", over, _json(contour)),
+        OptunaPlot("Rank", ranked, _json(rank)),
         OptunaPlot("Distribution", f"The share of trials whose {label} is at most so much.", _json(edf)),
     )
 
@@ -96,12 +88,7 @@ def _pair(trials: Sequence[FrozenTrial], names: Sequence[str]) -> tuple[str, str
     return None
 
 
-def _point(trial: FrozenTrial, pair: tuple[str, str]) -> tuple[str, str]:
-    x, y = (str(trial.params[name]) for name in sorted(pair))  # the order of Optuna's axes
-    return x, y
-
-
-def _number(figure: "Figure", find: Callable[[tuple[str, str]], int | None]) -> None:
+def _number(figure: "Figure", known: Mapping[tuple[str, str], int]) -> None:
     """Give each point that is a trial its number, from its hover text or else from its place."""
     for trace in figure.data:
         if trace.type != "scatter":
@@ -109,7 +96,7 @@ def _number(figure: "Figure", find: Callable[[tuple[str, str]], int | None]) -> 
         texts = trace.hovertext if isinstance(trace.hovertext, tuple | list) else [""] * len(trace.x)
         told = [TRIAL.match(str(text)) for text in texts]
         points = [(str(x), str(y)) for x, y in zip(trace.x, trace.y, strict=True)]
-        trace.customdata = [int(m[1]) if m else find(point) for m, point in zip(told, points, strict=True)]
+        trace.customdata = [int(m[1]) if m else known.get(point) for m, point in zip(told, points, strict=True)]
 
 
 def _json(figure: "Figure") -> str:

@@ -1,17 +1,14 @@
 """Write report.html and report.md with its pictures: `python src/report.py`.
 
-One context of `ReportData` for both: charts are drawn once as SVG, which report.html contains and the files beside
-report.md are composed of. Reads `sweeps/<study>/` and, where they still exist, run folders and the ready set, and
-changes none of them; a running sweep can be reported at any time. All texts of a study are escaped by
-`catsweep.templates`; report.html is a single file and requests nothing.
+Both have one context of `ReportData`; charts are drawn once, as SVG. A running sweep can be reported at any time. All
+texts of a study are escaped by `catsweep.templates`; report.html is a single file and requests nothing.
 """
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 import optuna
@@ -53,8 +50,7 @@ IMPORTANCE_ROW, TIMELINE_ROW = 36, 54  # heights of a parameter and of a slot, u
 GAP, TITLED = 28, 26  # between charts of a picture, and above one with a title
 
 
-@dataclass(frozen=True)
-class Chart:
+class Chart(NamedTuple):
     """A chart as SVG, with its size in a picture and what is said about it."""
 
     svg: Markup
@@ -64,8 +60,7 @@ class Chart:
     note: str = ""
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """A trial in the table."""
 
     trial: Entry  # the trial
@@ -77,13 +72,7 @@ class Row:
 
 
 def run(cfg: DictConfig) -> Path:
-    """Write both reports, and print where.
-
-    Args:
-        cfg: as in `conf/report.yaml`.
-
-    Returns:
-        `sweeps/<study>/report.html`.
+    """Write both reports, print where, and return the path of report.html; see `conf/report.yaml`.
 
     Raises:
         ExportError: there is no such study, or `select` is the number of no finished trial.
@@ -106,15 +95,11 @@ def run(cfg: DictConfig) -> Path:
 
 
 class Report:
-    """The report of a study; equal data give equal reports.
-
-    Args:
-        data: its content.
-        home: folder of the report, from which links to run folders start.
-    """
+    """The report of a study in a folder, from which links to run folders start; equal data give equal reports."""
 
     def __init__(self, data: ReportData, home: Path) -> None:
         self.data, self.home = data, home
+        self._trials = {trial.number: trial for trial in data.record.trials}
 
     def html(self) -> str:
         """Render report.html."""
@@ -139,43 +124,36 @@ class Report:
         with replacing_folder(self.home / PICTURES, DRAWN) as folder:
             self._write_pictures(folder)
             pictures = {path.name for path in folder.iterdir()}
-        context = {**self._context, "pictures": pictures, "strips": list(self._front_strips)}
-        context["card_keys"] = list(dict.fromkeys(key for card in self.data.record.cards.values() for key in card))
-        page = _environment(False).get_template("report.md.jinja").render(context)
+        keys = list(dict.fromkeys(key for card in self.data.record.cards.values() for key in card))
+        more = {"pictures": pictures, "strips": list(self._front_strips), "card_keys": keys}
+        page = _environment(False).get_template("report.md.jinja").render(self._context | more)
         write_text(self.home / MARKDOWN, page)
         return self.home / MARKDOWN
 
     @cached_property
     def charts(self) -> dict[str, list[Chart]]:
         """The charts by the name of their picture; empty lists for charts without data."""
-        data, charts = self.data, self.data.charts
-        record, objectives, draw = data.record, range(len(data.record.objectives)), _charts_module()
+        data, charts, draw = self.data, self.data.charts, _charts_module()
 
-        def plots(found: Sequence[Plot | None], radius: float, numbered: bool = False) -> list[Chart]:
-            return [
-                Chart(draw.plot(p, radius, numbered), p.area.width, p.area.height, "" if p.y_title else p.title)
-                for p in found
-                if p is not None
-            ]
+        def plots(found: Sequence[Plot], radius: float, numbered: bool = False) -> list[Chart]:
+            drawn = [(p, draw.plot(p, radius, numbered)) for p in found]
+            return [Chart(svg, p.area.width, p.area.height, "" if p.y_title else p.title) for p, svg in drawn]
 
         return {
             "pareto": plots(charts.pareto(), 6, numbered=True),
-            "second_opinion": plots([charts.judged()], 6, numbered=True),
-            "history": plots([charts.history(i) for i in objectives], 5),
-            **{f"slices_{i}": plots(charts.slices(i, data.names), 4.5) for i in objectives},
+            "second_opinion": plots(charts.judged(), 6, numbered=True),
+            "history": plots(charts.history(), 5),
+            **{f"slices_{i}": plots(found, 4.5) for i, found in enumerate(charts.slices(data.names))},
             "parallel": self._parallel("parallel"),
             "importance": [
                 Chart(
                     draw.importance(one.shares, IMPORTANCE_ROW) if one.shares else Markup(""), 440,
-                    IMPORTANCE_ROW * len(one.shares), f"for {record.labels[one.objective]}", one.note,
+                    IMPORTANCE_ROW * len(one.shares), f"for {data.record.labels[one.objective]}", one.note,
                 )
                 for one in data.importances
             ],
-            "timeline": [
-                Chart(draw.timeline(line, TIMELINE_ROW), 940, TIMELINE_ROW * len(line.lanes) + 18)
-                for line in [data.timeline]
-                if line
-            ],
+            "timeline": [Chart(draw.timeline(line, TIMELINE_ROW), 940, TIMELINE_ROW * len(line.lanes) + 18)]
+            if (line := data.timeline) else [],
         }  # fmt: skip
 
     def _parallel(self, macro: str) -> list[Chart]:
@@ -187,41 +165,22 @@ class Report:
         """What both templates are given."""
         data, record, winner = self.data, self.data.record, self.data.winner
         return {
-            "data": data,
-            "record": record,
-            "winner": winner,
-            "best": data.best,
-            "front": winner.front,
-            "line": data.timeline,
-            "second": data.second,
-            "reproduction": data.reproduction,
-            "labels": record.labels,
-            "arrows": [arrow(record, i) for i in range(len(record.objectives))],
-            "names": list(record.distributions),
-            "beside": record.beside,
+            "data": data, "record": record, "winner": winner, "best": data.best, "front": winner.front,
+            "line": data.timeline, "second": data.second, "reproduction": data.reproduction,
+            "labels": record.labels, "arrows": [arrow(one) for one in record.objectives],
+            "names": list(record.distributions), "beside": record.beside, "failures": failures(record),
             "again": of_confirmation(winner.confirmed, record.opinion.again) if winner.confirmed else {},
-            "failures": failures(record),
-            "rows": self._rows(),
-        }
+            "rows": [self._row(rank, self._trials[number]) for rank, number in enumerate(record.ranked, start=1)],
+        }  # fmt: skip
 
-    def _rows(self) -> list[Row]:
-        record, front, winner = self.data.record, self.data.winner.front, self.data.winner.number
-        trials = {trial.number: trial for trial in record.trials}
-        rows = []
-        for rank, number in enumerate(record.ranked, start=1):
-            trial = trials[number]
-            strip = _strip(trial) if rank <= STRIPS or number in front else None
-            rows.append(
-                Row(
-                    trial=trial,
-                    rank=rank,
-                    strip="" if strip is None else data_uri(strip, quality=80),
-                    link=formatting.link(trial.run, self.home),
-                    label="winner" if number == winner else "Pareto-optimal" if number in front else trial.state,
-                    scores=record.opinion.own.get(number, RunScores()).values,
-                )
-            )
-        return rows
+    def _row(self, rank: int, trial: Entry) -> Row:
+        number, winner = trial.number, self.data.winner
+        strip = _strip(trial) if rank <= STRIPS or number in winner.front else None
+        label = "winner" if number == winner.number else "Pareto-optimal" if number in winner.front else trial.state
+        return Row(
+            trial, rank, "" if strip is None else data_uri(strip, quality=80), formatting.link(trial.run, self.home),
+            label, self.data.record.opinion.own.get(number, RunScores()).values,
+        )  # fmt: skip
 
     def _cards(self) -> list[dict[str, Any]]:
         """Group metric cards by the score's label: those of the objectives, and others."""
@@ -231,8 +190,7 @@ class Report:
 
     @cached_property
     def _front_strips(self) -> dict[int, Images]:
-        trials = {trial.number: trial for trial in self.data.record.trials}
-        strips = {number: _strip(trials[number]) for number in self.data.winner.front[:FRONT]}
+        strips = {number: _strip(self._trials[number]) for number in self.data.winner.front[:FRONT]}
         return {number: strip for number, strip in strips.items() if strip is not None}
 
     def _write_pictures(self, folder: Path) -> None:

@@ -1,14 +1,13 @@
 """Compute the geometry of the report's charts: axes, plots, parallel coordinates and the timeline.
 
-Pure arithmetic over `catsweep.study_record`; charts.jinja draws the result as SVG, for report.html and as the
-files beside report.md alike. Every mark carries the number of its trial, by which the page shows that trial's samples.
+charts.jinja draws them as SVG. Every mark carries the number of its trial, by which the page shows its samples.
 """
 
 import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -17,12 +16,14 @@ from catsweep.metrics.judge import FID, JUDGED, RunScores
 from catsweep.report.formatting import counted, duration, short, shown
 from catsweep.study_record import Attempt, Entry, StudyRecord
 from steady.printing import readable
+from steady.study.select import Objective
 
 # --- axes
 
 MARGIN = 0.06  # of a linear axis, beyond its outermost values
 TICKS = 4  # intervals of an axis, about
 LETTERS = 16  # of a choice
+Ticks = tuple[tuple[float, str], ...]  # positions with labels
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,7 @@ class Axis:
 
     @classmethod
     def over(cls, values: Iterable[float], whole: bool = False) -> "Axis":
-        """Make a linear axis over values, with a margin.
-
-        Args:
-            values: may be none; infinite ones are ignored.
-            whole: whether they are counts, with a margin of half a unit.
-        """
+        """Make a linear axis over finite values, with a margin: half a unit if they are counts (`whole`)."""
         finite = [value for value in values if math.isfinite(value)]
         low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
         margin = 0.5 if whole else MARGIN * (high - low) or abs(high) * MARGIN or 0.5
@@ -67,7 +63,7 @@ class Axis:
             return math.log(value / self.low) / math.log(self.high / self.low) if value > 0 else None
         return (value - self.low) / (self.high - self.low)
 
-    def ticks(self, letters: int | None = None) -> tuple[tuple[float, str], ...]:
+    def ticks(self, letters: int | None = None) -> Ticks:
         """List places with their labels, cut to a number of letters, from low to high."""
         if self.choices:
             return tuple(((i + 0.5) / len(self.choices), brief(c, letters)) for i, c in enumerate(self.choices))
@@ -83,6 +79,7 @@ def brief(label: str, letters: int | None = LETTERS) -> str:
 
 
 def _round(low: float, high: float) -> list[float]:
+    """List round numbers of a linear axis."""
     step = _step(high - low)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     # Not by repeated sums, which end in 0.30000000000000004; and -0 is 0.
@@ -132,8 +129,7 @@ class Area:
         return round(self.bottom - (self.bottom - self.top) * min(1.0, max(0.0, place or 0.0)), 2)
 
 
-@dataclass(frozen=True)
-class Mark:
+class Mark(NamedTuple):
     """A trial in a plot."""
 
     x: float  # units from the left
@@ -151,21 +147,20 @@ class Plot:
     title: str  # of the chart
     x_title: str  # below the x axis
     y_title: str  # above the y axis; empty for a slice plot
-    x_ticks: tuple[tuple[float, str], ...]  # units from the left, with labels
-    y_ticks: tuple[tuple[float, str], ...]  # units from the top, with labels
-    marks: tuple[Mark, ...]  # trials
+    x_ticks: Ticks  # units from the left
+    y_ticks: Ticks  # units from the top
+    marks: tuple[Mark, ...] = ()  # trials
     rug: tuple[Mark, ...] = ()  # trials without a score, on the lower edge
     line: tuple[tuple[float, float], ...] = ()  # points of a curve; may be none
     role: str = "best"  # of the curve, `best` or `front`
     area: Area = field(default_factory=Area)  # size and edges
 
 
-@dataclass(frozen=True)
-class ParallelAxis:
+class ParallelAxis(NamedTuple):
     """An axis of parallel coordinates."""
 
     name: str  # of the parameter or the score
-    ticks: tuple[tuple[float, str], ...]  # places, 0 to 1, with labels
+    ticks: Ticks  # places, 0 to 1
     score: bool  # whether the axis is a score
     detail: str = ""  # extractor of a score, or empty
     way: str = ""  # arrow to where a score is better, or empty
@@ -183,45 +178,33 @@ class ParallelLine:
     winner: bool = False  # whether the trial is the winner
 
     def path(self, length: float, across: float, lying: bool) -> str:
-        """Return the line as an SVG path.
+        """Return the line as an SVG path, `length` units from axis to axis, `across` units from their low to high ends.
 
-        Args:
-            length: units from one axis to the next.
-            across: units from the low end of an axis to its high end.
-            lying: whether axes run from left to right, one below the other; else upwards, one beside the other.
+        Axes that are `lying` run from left to right, one below the other; else upwards, one beside the other.
         """
-        words, pen = [], "M"
+        path, pen = "", "M"
         for i, place in enumerate(self.places):
-            if place is None:
-                pen = "M"
-                continue
-            x, y = (across * place, i * length) if lying else (i * length, across - across * place)
-            words.append(f"{pen}{x:.1f} {y:.1f}")
-            pen = "L"
-        return "".join(words)
+            if place is not None:
+                x, y = (across * place, i * length) if lying else (i * length, across - across * place)
+                path += f"{pen}{x:.1f} {y:.1f}"
+            pen = "M" if place is None else "L"
+        return path
 
 
-@dataclass(frozen=True)
-class ParallelCoordinates:
+class ParallelCoordinates(NamedTuple):
     """All trials as lines across their parameters and scores, in the order of drawing."""
 
     axes: tuple[ParallelAxis, ...]
     lines: tuple[ParallelLine, ...]
 
 
-def arrow(record: StudyRecord, objective: int) -> str:
+def arrow(objective: Objective) -> str:
     """Return an arrow to where an objective is better."""
-    return "↑" if record.objectives[objective].maximise else "↓"
+    return "↑" if objective.maximise else "↓"
 
 
 class StudyCharts:
-    """The charts of a study's scores.
-
-    Args:
-        record: of the study.
-        front: numbers of the Pareto-optimal trials.
-        winner: number of the winner, None without one.
-    """
+    """The charts of a study's scores; the front and the winner are numbers of trials."""
 
     def __init__(self, record: StudyRecord, front: Sequence[int], winner: int | None) -> None:
         self.record, self.front, self.winner = record, front, winner
@@ -233,10 +216,11 @@ class StudyCharts:
         pairs = [(a, b) for a in range(n) for b in range(a + 1, n)][:PAIRS] if self.scored else []
         return [self._pareto(a, b) for a, b in pairs]
 
-    def history(self, objective: int) -> Plot | None:
-        """Plot an objective and the best so far over the trials; None without a finished trial."""
-        if not self.scored:
-            return None
+    def history(self) -> list[Plot]:
+        """Plot each objective and the best so far over the trials; empty without a finished trial."""
+        return [self._history(objective) for objective in range(len(self.record.objectives)) if self.scored]
+
+    def _history(self, objective: int) -> Plot:
         record, label, area = self.record, self.record.labels[objective], Area()
         x, y = Axis.over([trial.number for trial in record.trials], whole=True), self._axis(objective)
         points: list[tuple[float, float]] = []
@@ -248,33 +232,29 @@ class StudyCharts:
                 points.append((at, area.y(y.place(values[objective]))))
                 best = loss
         points.append((area.right, points[-1][1]))
-        plot = _plot(label, "trial", f"{label} {arrow(record, objective)}", x, y, area)
-        return replace(
-            plot,
-            x_ticks=tuple((at, number) for at, number in plot.x_ticks if "." not in number),
-            marks=tuple(self._mark(t, area, x.place(t.number), y.place(v[objective])) for t, v in self.scored),
-            rug=tuple(
-                Mark(area.x(x.place(trial.number)), area.bottom, trial.number, trial.role, self._described(trial))
-                for trial in record.trials
-                if not trial.scored and trial.role in ("pruned", "failed")
-            ),
-            line=tuple(points),
+        marks = tuple(self._mark(t, area, x.place(t.number), y.place(v[objective])) for t, v in self.scored)
+        rug = tuple(
+            Mark(area.x(x.place(trial.number)), area.bottom, trial.number, trial.role, self._described(trial))
+            for trial in record.trials
+            if not trial.scored and trial.role in ("pruned", "failed")
         )
+        title = f"{label} {arrow(record.objectives[objective])}"
+        plot = _plot(label, "trial", title, x, y, area, marks=marks, rug=rug, line=tuple(points))
+        return replace(plot, x_ticks=tuple((at, number) for at, number in plot.x_ticks if "." not in number))
 
-    def slices(self, objective: int, names: Sequence[str]) -> list[Plot]:
-        """Plot each parameter (y) against an objective (x), without parameters that no finished trial has."""
-        x = self._axis(objective)
-        having = {name: [(t, v[objective]) for t, v in self.scored if name in t.params] for name in names}
-        return [self._slice(objective, name, scores, x) for name, scores in having.items() if scores]
+    def slices(self, names: Sequence[str]) -> list[list[Plot]]:
+        """Plot for each objective (x) each parameter (y), without parameters that no finished trial has."""
+        known = [name for name in names if any(name in trial.params for trial, _ in self.scored)]
+        return [[self._slice(i, name) for name in known] for i in range(len(self.record.objectives))]
 
-    def judged(self) -> Plot | None:
-        """Plot the judge's FID against the extractor's, for all judged runs; None without any."""
+    def judged(self) -> list[Plot]:
+        """Plot the judge's FID against the extractor's, for all judged runs; empty without any."""
         opinion, area = self.record.opinion, Area()
         runs: list[tuple[int, int | None, RunScores]] = [(trial, None, one) for trial, one in opinion.own.items()]
         runs += [(trial, seed, one) for trial, again in opinion.again.items() for seed, one in again.items()]
         judged = [(trial, seed, one.values) for trial, seed, one in runs if {FID, JUDGED} <= one.values.keys()]
         if not judged:
-            return None
+            return []
         labels = {name: self.record.label(name) for name in (FID, JUDGED)}
         x, y = (Axis.over([values[name] for _, _, values in judged]) for name in (FID, JUDGED))
         marks = tuple(
@@ -288,28 +268,21 @@ class StudyCharts:
             for trial, seed, values in judged
         )  # fmt: skip
         title = f"{labels[FID]} against {labels[JUDGED]}"
-        plot = _plot(title, f"{labels[FID]} ← better", f"{labels[JUDGED]} ↓ better", x, y, area)
-        return replace(plot, marks=marks)
+        return [_plot(title, f"{labels[FID]} ← better", f"{labels[JUDGED]} ↓ better", x, y, area, marks=marks)]
 
     def parallel(self, names: Sequence[str]) -> ParallelCoordinates | None:
-        """Draw all trials across parameters and scores.
+        """Draw all trials across named parameters and scores; None with fewer than two axes, or trials without any.
 
         Pruned and failed trials end at the last parameter; a parameter that a trial lacks leaves a gap in its line.
-
-        Args:
-            names: of the parameters, in the order of the axes.
-
-        Returns:
-            None with fewer than two axes, or without a trial that has parameters.
         """
-        record, n = self.record, len(self.record.objectives)
+        record = self.record
         axes = {name: Axis.of_parameter(record.distributions[name]) for name in names}
-        scores = [self._axis(i) for i in range(n)] if self.scored else []
+        scores = [self._axis(i) for i in range(len(record.objectives))] if self.scored else []
         rails = [ParallelAxis(short(name, names), axis.ticks(LETTERS), False) for name, axis in axes.items()]
         for i, axis in enumerate(scores):
             name, label = readable(record.objectives[i].name), record.labels[i]
             detail = label.removeprefix(name).strip(" ()")
-            rails.append(ParallelAxis(name, axis.ticks(), True, detail, arrow(record, i)))
+            rails.append(ParallelAxis(name, axis.ticks(), True, detail, arrow(record.objectives[i])))
         drawn = [trial for trial in record.trials if trial.params and trial.role != "waiting"]
         if len(rails) < 2 or not drawn:
             return None
@@ -329,27 +302,26 @@ class StudyCharts:
                 worse_x = record.objectives[a].maximise
                 stairs.append((stairs[-1][0], corner[1]) if worse_x else (corner[0], stairs[-1][1]))
             stairs.append(corner)
-        plot = _plot(
+        return _plot(
             f"{record.labels[a]} against {record.labels[b]}",
             f"{record.labels[a]} {'→' if record.objectives[a].maximise else '←'} better",
-            f"{record.labels[b]} {arrow(record, b)} better",
-            x, y, area,
+            f"{record.labels[b]} {arrow(record.objectives[b])} better",
+            x, y, area, marks=marks, line=tuple(stairs) if len(stairs) > 1 else (), role="front",
         )  # fmt: skip
-        return replace(plot, marks=marks, line=tuple(stairs) if len(stairs) > 1 else (), role="front")
 
-    def _slice(self, objective: int, name: str, having: Sequence[tuple[Entry, float]], x: Axis) -> Plot:
-        axis = Axis.of_parameter(self.record.distributions[name])
+    def _slice(self, objective: int, name: str) -> Plot:
+        x, axis = self._axis(objective), Axis.of_parameter(self.record.distributions[name])
         height = float(HEAD + ROW * max(3, len(axis.choices)) + (0 if axis.choices else ROW) + FOOT + 2)
         letters = max((len(label) for _, label in axis.ticks()), default=3)
         area = Area(300.0, height, float(min(max(12 + 7 * letters, 40), 130)), 290.0, float(HEAD), height - FOOT)
         marks = []
-        for trial, value in having:
-            if (at := axis.place(trial.params[name])) is not None:
+        for trial, values in self.scored:
+            if name in trial.params and (at := axis.place(trial.params[name])) is not None:
                 # Trials of one choice lie side by side, always the same way.
                 side = ((trial.number * 0.618034) % 1 - 0.5) * 0.5 / len(axis.choices) if axis.choices else 0.0
-                marks.append(self._mark(trial, area, x.place(value), at + side))
-        x_title = f"{self.record.labels[objective]} {arrow(self.record, objective)}"
-        return replace(_plot(readable(name), x_title, "", x, axis, area, LETTERS), marks=tuple(marks))
+                marks.append(self._mark(trial, area, x.place(values[objective]), at + side))
+        x_title = f"{self.record.labels[objective]} {arrow(self.record.objectives[objective])}"
+        return _plot(readable(name), x_title, "", x, axis, area, LETTERS, marks=tuple(marks))
 
     def _line(self, trial: Entry, axes: dict[str, Axis], scores: Sequence[Axis], shade: float) -> ParallelLine:
         places = [axis.place(trial.params[name]) if name in trial.params else None for name, axis in axes.items()]
@@ -360,8 +332,8 @@ class StudyCharts:
             places += [None] * len(scores)
             role = "failed" if trial.role == "finished" else trial.role  # finished, with a score that is no number
         clipped = tuple(None if place is None else round(min(1.0, max(0.0, place)), 4) for place in places)
-        text, winner = self._described(trial), trial.number == self.winner
-        return ParallelLine(trial.number, role, text, clipped, round(shade, 3), winner)
+        winner = trial.number == self.winner
+        return ParallelLine(trial.number, role, self._described(trial), clipped, round(shade, 3), winner)
 
     def _axis(self, objective: int) -> Axis:
         return Axis.over([values[objective] for _, values in self.scored])
@@ -377,10 +349,12 @@ class StudyCharts:
         return f"trial {trial.number}: {', '.join(f'{label} {shown(value)}' for label, value in scores)}"
 
 
-def _plot(title: str, x_title: str, y_title: str, x: Axis, y: Axis, area: Area, letters: int | None = None) -> Plot:
+def _plot(
+    title: str, x_title: str, y_title: str, x: Axis, y: Axis, area: Area, letters: int | None = None, **parts: Any
+) -> Plot:
     x_ticks = tuple((area.x(at), label) for at, label in x.ticks())
     y_ticks = tuple((area.y(at), label) for at, label in y.ticks(letters))
-    return Plot(title, x_title, y_title, x_ticks, y_ticks, (), area=area)
+    return Plot(title, x_title, y_title, x_ticks, y_ticks, area=area, **parts)
 
 
 # --- timeline
@@ -389,12 +363,12 @@ LEAST_PAUSE, SHARE_PAUSE = 120.0, 0.05  # seconds, and share of the working time
 MOST_PAUSES = 12  # the longest
 OVERLAP = 2.0  # seconds that two attempts in one slot may overlap: the next begins before the last is settled
 CUT = 2.5  # width of a pause, per cent of the axis
+Stay = tuple[Attempt, Entry]
 MARKS = 6  # on the axis, about
 STEPS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 28800, 43200, 86400, 172800)  # seconds
 
 
-@dataclass(frozen=True)
-class Bar:
+class Bar(NamedTuple):
     """An attempt in the timeline."""
 
     left: float  # start, per cent of the axis
@@ -404,8 +378,7 @@ class Bar:
     text: str  # description
 
 
-@dataclass(frozen=True)
-class Lane:
+class Lane(NamedTuple):
     """A slot in the timeline: its name, its bars from left to right, and its busy share of the working time, 0 to 1."""
 
     name: str
@@ -419,7 +392,7 @@ class Timeline:
 
     lanes: tuple[Lane, ...]  # one for each slot
     pauses: tuple[tuple[float, float, str], ...]  # left and width in per cent, description
-    marks: tuple[tuple[float, str], ...]  # places in per cent, with the working time since the start
+    marks: Ticks  # places in per cent, with the working time since the start
     start: float  # Unix time of the first attempt
     end: float  # Unix time of the last end
     paused: float  # seconds of pauses
@@ -433,8 +406,7 @@ class Timeline:
     @property
     def share(self) -> float:
         """Share of the working time in which the slots were busy, 0 to 1."""
-        room = self.worked * len(self.lanes)
-        return self.busy / room if room else 0.0
+        return self.busy / (self.worked * len(self.lanes) or math.inf)
 
 
 def timeline(record: StudyRecord) -> Timeline | None:
@@ -448,20 +420,19 @@ def timeline(record: StudyRecord) -> Timeline | None:
     pauses = _pauses([attempt for attempt, _ in stays])
     start, scale = stays[0][0].start, _Scale(stays[0][0].start, now, pauses)
     lanes = tuple(
-        Lane(
-            name,
-            tuple(_bar(attempt, entry, scale) for attempt, entry in row),
-            sum(attempt.end - attempt.start for attempt, _ in row) / (scale.worked or 1.0),
-        )
+        Lane(name, tuple(_bar(*stay, scale) for stay in row), _busy(row) / (scale.worked or 1.0))
         for name, row in _rows(stays)
     )
     cuts = tuple((scale(a), scale(b) - scale(a), f"nothing ran for {duration(b - a)}") for a, b in pauses)
-    busy = sum(attempt.end - attempt.start for attempt, _ in stays)
-    return Timeline(lanes, cuts, scale.marks(), start, now, sum(b - a for a, b in pauses), busy)
+    return Timeline(lanes, cuts, scale.marks(), start, now, sum(b - a for a, b in pauses), _busy(stays))
+
+
+def _busy(stays: Sequence[Stay]) -> float:
+    return sum(attempt.end - attempt.start for attempt, _ in stays)
 
 
 class _Scale:
-    """Convert Unix time to per cent of the axis, on which each pause takes `CUT`."""
+    """A map from Unix time to per cent of the axis, on which each pause takes `CUT`."""
 
     def __init__(self, start: float, end: float, pauses: Sequence[tuple[float, float]]) -> None:
         self.times = np.array([start, *itertools.chain(*pauses), end])
@@ -475,7 +446,7 @@ class _Scale:
     def __call__(self, time: float) -> float:
         return round(float(np.interp(time, self.times, self.places)), 3)
 
-    def marks(self) -> tuple[tuple[float, str], ...]:
+    def marks(self) -> Ticks:
         step = next((s for s in STEPS if self.worked / s <= MARKS), self.worked / MARKS)
         works = itertools.takewhile(lambda work: work <= self.worked, itertools.count(0.0, step))
         places = ((float(np.interp(work, self.work, self.places)), work) for work in works)
@@ -484,8 +455,8 @@ class _Scale:
 
 def _pauses(attempts: Sequence[Attempt]) -> list[tuple[float, float]]:
     """Find long times without any attempt; attempts are sorted by start."""
-    gaps, until, worked = [], attempts[0].end, attempts[0].end - attempts[0].start
-    for attempt in attempts[1:]:
+    gaps, until, worked = [], attempts[0].start, 0.0
+    for attempt in attempts:
         if attempt.start > until:
             gaps.append((until, attempt.start))
         worked += max(0.0, attempt.end - max(until, attempt.start))
@@ -494,24 +465,23 @@ def _pauses(attempts: Sequence[Attempt]) -> list[tuple[float, float]]:
     return sorted(sorted(long, key=lambda gap: gap[0] - gap[1])[:MOST_PAUSES])
 
 
-def _rows(stays: Sequence[tuple[Attempt, Entry]]) -> list[tuple[str, list[tuple[Attempt, Entry]]]]:
+def _rows(stays: Sequence[Stay]) -> list[tuple[str, list[Stay]]]:
     """Group attempts by slot, of two controllers' slots of one number in a row each; then those without a slot."""
-    rows: dict[tuple[int, int], list[tuple[Attempt, Entry]]] = {}
-    for stay in (stay for stay in stays if stay[0].slot is not None):
-        slot, copy = int(stay[0].slot or 0), 0
-        while not _free(rows.get((slot, copy), []), stay[0]):
-            copy += 1
-        rows.setdefault((slot, copy), []).append(stay)
-    for stay in (stay for stay in stays if stay[0].slot is None):
-        free = next((key for key in sorted(rows) if _free(rows[key], stay[0])), None)
-        rows.setdefault(free or (max((slot for slot, _ in rows), default=-1) + 1, 0), []).append(stay)
+    rows: dict[tuple[int, int], list[Stay]] = {}
+    for stay in sorted(stays, key=lambda stay: stay[0].slot is None):
+        if stay[0].slot is not None:
+            places: Iterable[tuple[int, int]] = ((stay[0].slot, copy) for copy in itertools.count())
+        else:
+            places = [*sorted(rows), (max((slot for slot, _ in rows), default=-1) + 1, 0)]
+        place = next(place for place in places if _is_free(rows.get(place, []), stay[0]))
+        rows.setdefault(place, []).append(stay)
     return [
         (f"slot {slot}{f' ({copy + 1})' if copy else ''}", sorted(row, key=lambda stay: stay[0].start))
         for (slot, copy), row in sorted(rows.items())
     ]
 
 
-def _free(row: Sequence[tuple[Attempt, Entry]], attempt: Attempt) -> bool:
+def _is_free(row: Sequence[Stay], attempt: Attempt) -> bool:
     return all(attempt.start >= other.end - OVERLAP or attempt.end <= other.start + OVERLAP for other, _ in row)
 
 

@@ -1,24 +1,22 @@
-"""Collect what a report says of a study: the winner, importances, timeline, judge, images and commands to repeat it.
-
-`ReportData` is the one input of `catsweep.report.render`, which makes report.html and report.md of it.
-"""
+"""Collect what a report says of a study: the winner, importances, timeline, judge, images and commands to repeat it."""
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, NamedTuple
 
 from catsweep.data.ready import find_ready_set
-from catsweep.errors import ExportError
+from catsweep.errors import DataError, ExportError
 from catsweep.grids import Images
 from catsweep.metrics.judge import BESIDE, FID, JUDGED, RunScores, better
 from catsweep.report import sample_images
 from catsweep.report.formatting import counted, shown
 from catsweep.report.optuna_plots import OptunaPlot, optuna_plots
 from catsweep.report.report_charts import StudyCharts, Timeline, timeline
+from catsweep.runs import RunDir
 from catsweep.selection import FinishedTrials, Seeds, decide, read_trials
 from catsweep.study_record import Entry, Importance, StudyRecord, importances, read
 from steady import grammar
@@ -30,6 +28,8 @@ from steady.study.untrusted import SCRIPT, is_plain
 
 SHOWN = 36  # of the winner's samples, and of the real cats beside them
 SWEPT = ("study", "trials")  # keys of a sweep that a single run does not take
+OF_SWEEP = re.compile(r"-|\+*(study|trials|hydra)\b")  # words likewise
+THREADS = "trainer.threads"
 COLUMNS = (FID, *BESIDE, "judge/copied")  # of the judge's table
 SEED_SAMPLES = 16  # of each run under another seed
 SEED_TRIALS = 5  # confirmed trials whose samples are shown
@@ -60,9 +60,7 @@ class Winner:
             return "winner"
         if self.seeds is None or self.seeds.own is None:
             return ""
-        return (
-            "not significantly different" if number in self.seeds.not_different_from(0) else "significantly different"
-        )
+        return f"{'not ' * (number in self.seeds.not_different_from(0))}significantly different"
 
     @property
     def front(self) -> tuple[int, ...]:
@@ -70,8 +68,7 @@ class Winner:
         return tuple(candidate.number for candidate in self.trials.front) if self.trials else ()
 
 
-@dataclass(frozen=True)
-class Reproduction:
+class Reproduction(NamedTuple):
     """Commands that repeat a study."""
 
     sweep: str  # command of the sweep; empty if unknown
@@ -80,8 +77,7 @@ class Reproduction:
     commit: str  # of the code; empty if unknown
 
 
-@dataclass(frozen=True)
-class JudgedTrial:
+class JudgedTrial(NamedTuple):
     """A trial in the judge's table."""
 
     trial: int  # its number
@@ -166,9 +162,9 @@ class ReportData:
         config = self.record.contract.get("config") or {}
         minutes, epochs = config.get("minutes"), config.get("epochs")
         bounds = [f"{shown(minutes)} min"] if minutes else []
-        bounds += [counted(int(epochs), "epoch")] if isinstance(epochs, int) else []
-        whichever = ", whichever ends first" if len(bounds) > 1 else ""
-        return f"{' or '.join(bounds)} of training each{whichever}" if bounds else ""
+        bounds += [counted(epochs, "epoch")] if isinstance(epochs, int) else []
+        both = ", whichever ends first" if len(bounds) > 1 else ""
+        return f"{' or '.join(bounds)} of training each{both}" if bounds else ""
 
     @property
     def pruned_by(self) -> str:
@@ -182,9 +178,8 @@ class ReportData:
     @property
     def unfinished(self) -> str:
         """A sentence of what is still to come; empty if the study is complete."""
-        record = self.record
-        n, total = len(record.trials), max(record.total or 0, len(record.trials))
-        open_ones = len(record.named("running")) + len(record.named("waiting"))
+        record, n = self.record, len(self.record.trials)
+        total, open_ones = max(record.total or 0, n), len(record.named("running") + record.named("waiting"))
         if open_ones or n < total:
             under_way = f", and {open_ones} {'is' if open_ones == 1 else 'are'} under way" if open_ones else ""
             return f"Of {counted(total, 'trial')}, {n - open_ones} have ended{under_way}."
@@ -193,20 +188,21 @@ class ReportData:
         return ""
 
     def _labelled(self, said: str) -> str:
-        """Add its extractor to each score in a sentence."""
+        """Add its extractor to each score in a sentence, but not in a command at its end."""
         names = [*(objective.name for objective in self.record.objectives), FID, JUDGED]
         labels = {name: self.record.label(name) for name in names}
-        return readable(re.sub(r"[^\s,;:]+", lambda word: labels.get(word[0], word[0]), said))
+        text, start, command = said.partition("python src/")
+        return readable(re.sub(r"[^\s,;:]+", lambda word: labels.get(word[0], word[0]), text) + start + command)
 
 
 def collect(folder: Path, runs: Path, ready: Path, select: str | int | None = None, plotly: bool = True) -> ReportData:
-    """Collect the content of a study's report.
+    """Collect the content of a study's report from its folder, and the folders of its runs and of ready sets.
 
     Args:
-        folder: of the study, `sweeps/<study>`.
-        runs: folder of its run folders; need not exist.
-        ready: folder of ready sets; need not exist.
-        select: rule of choosing the winner, see `steady.study.select.choose`.
+        folder: of the study.
+        runs: need not exist.
+        ready: need not exist.
+        select: rule of choosing the winner, see `steady.study.select.choose`; None for the first objective.
         plotly: whether to draw Optuna's own plots.
 
     Raises:
@@ -222,8 +218,6 @@ def collect(folder: Path, runs: Path, ready: Path, select: str | int | None = No
     found = find_ready_set(None if digest is None else str(digest), [ready])
     important = importances(study)
     samples = sample_images.samples(run)[:SHOWN]
-    reconstructions = sample_images.latest(run, "reconstructions", sample_images.scored_epoch(run))
-    confirmed = [one.trial for one in winner.confirmed.candidates] if winner.confirmed else []
     return ReportData(
         record=record,
         winner=winner,
@@ -232,25 +226,15 @@ def collect(folder: Path, runs: Path, ready: Path, select: str | int | None = No
         reproduction=reproduction(record, best),
         samples=samples,
         real=sample_images.real_cats(found, len(samples) or SHOWN),
-        reconstructions=sample_images.read_page(reconstructions),
+        reconstructions=sample_images.read_grid(run, "reconstructions"),
         photos=_photos(record, len(found.originals()) if found else None, str(digest or "")),
         plots=optuna_plots(study, _by_importance(record, important), record.labels[0]) if plotly else (),
-        second=None if best is None else second_opinion(record, best.number, winner.front, confirmed),
+        second=None if best is None else second_opinion(record, best.number, winner),
     )
 
 
 def pick_winner(select: str | int | None, folder: Path, runs: Path) -> Winner:
-    """Choose the winner of a study by the rule of `make best-model`.
-
-    Args:
-        select: as in `conf/best_model.yaml`; null for the first objective.
-        folder: of the study.
-        runs: folder of its run folders.
-
-    Raises:
-        ConfigError: `select` means nothing for this study.
-        ExportError: it is the number of no finished trial.
-    """
+    """Choose the winner of a study by the rule of `make best-model`; arguments and errors as of `collect`."""
     try:
         trials = read_trials(folder, runs)
     except ExportError as error:  # nothing has finished yet
@@ -260,7 +244,10 @@ def pick_winner(select: str | int | None, folder: Path, runs: Path) -> Winner:
 
 
 def reproduction(record: StudyRecord, winner: Entry | None) -> Reproduction:
-    """Compose the commands of a study and of its winner, from recorded commands or else from the study's contract."""
+    """Compose the commands of a study and of its winner, from recorded commands or else from the study's contract.
+
+    The winner's has what the contract leaves free, such as `rungs`, and the number of threads, on which sums depend.
+    """
     fixed = dict(record.contract.get("fixed") or {})
     composable = bool(fixed) and is_plain([SCRIPT, *_overrides(fixed)])
     exact = is_plain(record.command)
@@ -274,35 +261,24 @@ def reproduction(record: StudyRecord, winner: Entry | None) -> Reproduction:
         kept = {key: value for key, value in fixed.items() if key not in SWEPT}
         # The search's option also says what a run returns and how often it is looked at, so it stays.
         drawn = grammar.as_overrides(winner.params, record.contract.get("space") or {}, record.exact)
-        alone = shlex.join(["python", "src/train.py", *_overrides({**kept, **drawn})])
+        free = _free(winner.run, {grammar.bare(key) for key in (*fixed, *drawn, *(record.contract.get("space") or {}))})
+        alone = shlex.join(["python", "src/train.py", *_overrides({**kept, **drawn}), *free])
     return Reproduction(sweep, exact, alone, readable(record.commit or ""))
 
 
-def second_opinion(record: StudyRecord, winner: int, front: Sequence[int], confirmed: Sequence[int]) -> SecondOpinion:
-    """Compare the judge's scores with the choice.
-
-    Args:
-        record: of the study.
-        winner: number of the winner.
-        front: numbers of the Pareto-optimal trials, best first.
-        confirmed: numbers of the confirmed trials, best mean first.
-    """
+def second_opinion(record: StudyRecord, chosen: int, winner: Winner) -> SecondOpinion:
+    """Compare the judge's scores with the choice: the chosen, confirmed and Pareto-optimal trials, the best first."""
     opinion = record.opinion
     every = [*opinion.own.values(), *(one for runs in opinion.again.values() for one in runs.values())]
     names = [name for name in COLUMNS if opinion.judged and any(name in one.values for one in every)]
-    trials = list(dict.fromkeys([winner, *confirmed, *front])) if names else []
+    confirmed = [one.trial for one in winner.confirmed.candidates] if winner.confirmed else []
+    roles = dict.fromkeys(confirmed, "confirmed") | dict.fromkeys(winner.front, "Pareto-optimal") | {chosen: "winner"}
+    trials = dict.fromkeys([chosen, *confirmed, *winner.front]) if names else {}
     photos = tuple(shown(opinion.reals[name]) if name in opinion.reals else "" for name in names)
     return SecondOpinion(
-        sentence=opinion.sentence(winner),
+        sentence=opinion.sentence(chosen),
         columns=tuple(f"{record.label(name)} {better(name)}".strip() for name in names),
-        rows=tuple(
-            JudgedTrial(
-                trial,
-                "winner" if trial == winner else "Pareto-optimal" if trial in front else "confirmed",
-                tuple(_cell(record, trial, name) for name in names),
-            )
-            for trial in trials
-        ),
+        rows=tuple(JudgedTrial(n, roles[n], tuple(_cell(record, n, name) for name in names)) for n in trials),
         photos=photos if any(photos) else (),
         seeds={trial: runs for trial in confirmed[:SEED_TRIALS] if (runs := _seed_samples(record, trial))},
     )
@@ -318,6 +294,22 @@ def _photos(record: StudyRecord, originals: int | None, digest: str) -> str:
     n = originals if originals is not None else max(sizes, default=None)
     named = f"digest {digest[:16]}…" if digest else ""
     return ", ".join(part for part in (counted(n, "photo") if n is not None else "", named) if part)
+
+
+def _free(run: Path | None, set_: Set[str]) -> list[str]:
+    """List the overrides of a run's command that are not set by the study, and the threads that it ran on."""
+    try:
+        found = {} if run is None else RunDir(run).provenance()
+    except DataError:
+        found = {}
+    command, machine = found.get("command"), found.get("machine")
+    typed = [word for word in command if is_plain([SCRIPT, word])] if isinstance(command, list) else []
+    words = {word.partition("=")[0]: word for word in typed}
+    free = [word for key, word in words.items() if not (OF_SWEEP.match(key) or grammar.bare(key) in set_)]
+    threads = machine.get("threads") if isinstance(machine, dict) else None
+    if THREADS not in {*words, *set_} and type(threads) is int:
+        free.append(f"{THREADS}={threads}")
+    return free
 
 
 def _overrides(values: dict[str, Any]) -> list[str]:
@@ -339,13 +331,14 @@ def _cell(record: StudyRecord, trial: int, name: str) -> tuple[str, str]:
 
 def _seed_samples(record: StudyRecord, trial: int) -> tuple[SeedSamples, ...]:
     """Read samples of the runs of a trial: that of the search, then by seed."""
-    [own] = [one for one in record.trials if one.number == trial]
+    runs: dict[int | None, Path | None] = {None: next(one.run for one in record.trials if one.number == trial)}
     again = [one for one in record.confirmations if one.confirms == trial and one.scored and one.seed is not None]
+    runs |= {one.seed: one.run for one in sorted(again, key=lambda one: one.seed or 0)}
     found = []
-    for entry in (own, *sorted(again, key=lambda one: one.seed or 0)):
-        scores = record.opinion.own if entry is own else record.opinion.again.get(trial, {})
-        values = scores.get(trial if entry is own else entry.seed or 0, RunScores()).values
-        if len(images := sample_images.samples(entry.run)):
+    for seed, run in runs.items():
+        one = record.opinion.own.get(trial) if seed is None else record.opinion.again.get(trial, {}).get(seed)
+        values = one.values if one else {}
+        if len(images := sample_images.samples(run)):
             words = ", ".join(f"{record.label(name)} {shown(values[name])}" for name in (FID, JUDGED) if name in values)
-            found.append(SeedSamples(None if entry is own else entry.seed, images[:SEED_SAMPLES], words))
+            found.append(SeedSamples(seed, images[:SEED_SAMPLES], words))
     return tuple(found)

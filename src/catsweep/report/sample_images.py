@@ -5,6 +5,7 @@ Missing or damaged images are no error: run folders are removed, and data sets m
 
 import base64
 import math
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -24,18 +25,18 @@ NONE: Images = np.empty((0, 1, 1, 3), np.uint8)
 
 
 def cells(page: Images) -> Images:
-    """Cut a grid into its images.
-
-    Args:
-        page: uint8, shape (H, W, 3), as `grid` draws it: square images with `PADDING` white pixels around each.
+    """Cut a grid, uint8 (H, W, 3), into its square images with `PADDING` white pixels around each.
 
     Returns:
         uint8, shape (N, side, side, 3), row by row, without the white cells of an unfinished last row; N is 0 if the
         page is not such a grid.
     """
     height, width, _ = page.shape
-    for side in _sides(height, width):
-        step = side + PADDING
+    # The smallest cells first: gaps of two cells are gaps of four too.
+    for step in range(8 + PADDING, min(height, width) - PADDING + 1):
+        if (height - PADDING) % step or (width - PADDING) % step:
+            continue
+        side = step - PADDING
         inner = page[PADDING:, PADDING:].reshape(height // step, step, width // step, step, 3).swapaxes(1, 2)
         gaps = (inner[:, :, side:], inner[:, :, :, side:])
         if all((gap >= WHITE).all() for gap in gaps):
@@ -45,44 +46,29 @@ def cells(page: Images) -> Images:
     return NONE
 
 
-def read_page(path: Path | None) -> Images | None:
-    """Read an image, uint8 (H, W, 3); None if it is missing or damaged."""
-    if path is None:
+def read_grid(run: Path | None, kind: str) -> Images | None:
+    """Read the `samples` or `reconstructions` of a run's scored epoch, uint8 (H, W, 3); None if missing or damaged.
+
+    Training may have continued after that epoch and become worse.
+    """
+    if run is None:
         return None
+    epoch = math.inf
+    with suppress(DataError):
+        epoch = RunDir(run).metrics().epoch
     try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
+        if page := RunDir(run).grid(kind, epoch):
+            with Image.open(page) as image:
+                return np.asarray(image.convert("RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return None
+        pass
+    return None
 
 
 def samples(run: Path | None) -> Images:
     """Read a run's samples of the scored epoch, uint8 (N, side, side, 3); N may be 0."""
-    page = read_page(latest(run, "samples", scored_epoch(run)))
+    page = read_grid(run, "samples")
     return NONE if page is None else cells(page)
-
-
-def latest(run: Path | None, kind: str, epoch: float) -> Path | None:
-    """Find the newest grid of a run that was drawn up to an epoch, or else its first.
-
-    Args:
-        run: its folder; None gives None.
-        kind: `samples` or `reconstructions`.
-        epoch: of the scored checkpoint; training may have continued and become worse.
-    """
-    if run is None:
-        return None
-    drawn = {int(n): page for page in (run / kind).glob("epoch_*.png") if (n := page.stem[6:]).isdecimal()}
-    until = [number for number in drawn if number <= epoch]
-    return drawn[max(until) if until else min(drawn)] if drawn else None
-
-
-def scored_epoch(run: Path | None) -> float:
-    """Read the epoch of the checkpoint that a run's scores are of; infinite if unknown."""
-    try:
-        return RunDir(run).metrics().epoch if run else math.inf
-    except DataError:
-        return math.inf
 
 
 def real_cats(ready: ReadySet | None, n: int) -> Images:
@@ -94,14 +80,9 @@ def real_cats(ready: ReadySet | None, n: int) -> Images:
 
 
 def sheet(images: Images, columns: int, rows: int, padding: int = 1, cell: int = 0) -> Images:
-    """Lay out the first images on one page.
+    """Lay out the first of one or more images, uint8 (N, H, W, 3), on one page of at most so many columns and rows.
 
-    Args:
-        images: uint8, shape (N, H, W, 3), N at least 1.
-        columns: of the page, fewer if there are fewer images.
-        rows: at most.
-        padding: white pixels around each.
-        cell: longest side of an image, pixels; larger images are shrunk to it. 0 for no limit.
+    Each has `padding` white pixels around it, and is shrunk to a longest side of `cell` pixels; 0 for no limit.
     """
     chosen = images[: columns * rows]
     side = max(chosen.shape[1:3])
@@ -125,11 +106,3 @@ def data_uri(page: Images, quality: int = 85) -> str:
     """Encode a page as a JPEG data URI; equal pages give equal URIs."""
     jpeg = simplejpeg.encode_jpeg(np.ascontiguousarray(page), quality=quality, colorsubsampling="444")
     return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
-
-
-def _sides(height: int, width: int) -> list[int]:
-    """List sides of cells that fill a page exactly, smallest first: gaps of two cells are gaps of four too."""
-    inner = (height - PADDING, width - PADDING)
-    return [
-        step - PADDING for step in range(8 + PADDING, min(inner) + 1) if all(length % step == 0 for length in inner)
-    ]

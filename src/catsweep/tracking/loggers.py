@@ -1,9 +1,8 @@
 """Loggers of a run: none, CSV tables or Weights & Biases, and what they record besides metrics.
 
-`conf/logger/{wandb,csv,none}.yaml` name one factory each. A run calls `build`, hands the result to the Trainer, then
-`log_config` and `watch` before and `summarise` after training, and `finish` at the end, also of a failed run. Nothing
-here draws a random number, and nothing prints or waits for a network unless the run is online, so that scores are the
-same with any logger and with none.
+A run calls `build`, hands the result to the Trainer, then `log_config` and `watch` before and `summarise` after
+training, and `finish` at the end, also of a failed run. Nothing here draws a random number, and nothing prints or waits
+for a network unless the run is online, so that scores are the same with any logger and with none.
 """
 
 import hashlib
@@ -40,17 +39,7 @@ log = logging.getLogger(__name__)
 
 
 def build(node: DictConfig, run_dir: Path, study: str | None = None, trial: int | None = None) -> list[Logger]:
-    """Make the loggers of one run from the `logger` node of its configuration.
-
-    Args:
-        node: what `conf/logger/<name>.yaml` holds: a `_target_` and its own settings.
-        run_dir: the run folder.
-        study: name of the study the run is a trial of, if it is one.
-        trial: its number in that study.
-
-    Returns:
-        The loggers, for `Trainer(logger=…)`; an empty list switches logging off.
-    """
+    """Make the loggers of one run, of which `study` and `trial` say whether it is a trial, from its `logger` node."""
     logger = instantiate(node, run_dir=run_dir, study=study, trial=trial)
     return [] if logger is None else [logger]
 
@@ -82,27 +71,12 @@ def wandb_logger(
 ) -> "RunLogger":
     """Make a logger (`logger=wandb`) of one Weights & Biases run, whose id is the same each time the run is started.
 
-    Args:
-        run_dir: the run folder.
-        study: name of the study; it becomes the group.
-        trial: number of the trial.
-        project: W&B project.
-        entity: W&B user or team; the account's default if None.
-        group: overrides the study as the group.
-        name: display name; `<study> <trial>` or the run folder's name if None.
-        job_type: `trial` or `confirm` in a study, `train` outside one, if None.
-        tags: labels to filter by, besides the options of `TAGGED`.
-        mode: `online`, `offline` (files only), `disabled` (nothing), or `auto`: see `resolve_mode`.
-        save_dir: the records of all runs go to `<save_dir>/wandb`, so that `make wandb-sync` and
-            `wandb leet <save_dir>/wandb` take them all.
-        watch: record histograms of the gradients, the parameters or all.
-        system: record the machine.
-
-    Returns:
-        A logger that contacts wandb when it is first used.
+    It contacts wandb when it is first used. `conf/logger/wandb.yaml` explains the arguments. The group is the study,
+    the name `<study> <trial>` or the run folder's, the job type `trial`, `confirm` or (outside a study) `train`, unless
+    they are given.
 
     Raises:
-        ConfigError: the mode, or what to watch, is none of those.
+        ConfigError: the mode, or what to watch, is not known.
     """
     if watch not in (None, "gradients", "parameters", "all"):
         raise ConfigError(f"logger.watch is null, gradients, parameters or all; got {watch!r}.")
@@ -116,19 +90,12 @@ def wandb_logger(
     _cache_beside(save_dir)
     chosen = choices()
     return RunLogger(
-        mode=resolve_mode(mode),
-        fall_back=mode == "auto",
-        project=project,
-        entity=entity,
-        group=group or search,
+        mode=resolve_mode(mode), fall_back=mode == "auto", save_dir=save_dir, system=system, watched=watch,
+        project=project, entity=entity, group=group or search, job_type=role,
         name=name or (called if in_study or under_agent() else run_dir.name),
-        job_type=role,
         tags=list(dict.fromkeys([*(chosen[group] for group in TAGGED if group in chosen), *tags])),
-        save_dir=save_dir,
-        system=system,
-        watched=watch,
         id=run_id(f"{study}/{'sweep' if trial is None else trial}" if in_study else _relative(run_dir, Path(save_dir))),
-    )
+    )  # fmt: skip
 
 
 def _role(study: str | None, trial: int | None) -> tuple[str, str | None]:
@@ -141,10 +108,7 @@ def _role(study: str | None, trial: int | None) -> tuple[str, str | None]:
 
 
 def _cache_beside(save_dir: str) -> None:
-    """Let wandb keep its cache with the records of the runs if the user's home cannot be written.
-
-    Its server has a log there; without one it tells the terminal all that it does.
-    """
+    """Let wandb keep its cache, which has its log, with the records of the runs if the home cannot be written."""
     home = os.environ.get("XDG_CACHE_HOME") or Path(os.environ.get("HOME", os.devnull), ".cache")
     try:
         Path(home, "wandb").mkdir(parents=True, exist_ok=True)
@@ -159,11 +123,9 @@ def _relative(run_dir: Path, save_dir: Path) -> str:
 
 
 def run_id(name: str) -> str:
-    """Turn the name of a run into an id that wandb and file systems accept; different names get different ids.
+    """Turn the name of a run into an id of at most 64 characters of `a-z0-9-`; different names get different ids.
 
-    Returns:
-        At most 64 characters of `a-z0-9-`: the name in lower case with other characters as hyphens, and, when that
-        lost something, 8 digits of the name's SHA-256.
+    Other characters become hyphens; when that lost something, 8 digits of the name's SHA-256 are appended.
     """
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     if slug == name and len(slug) <= LONGEST_ID:
@@ -181,10 +143,7 @@ def choices() -> dict[str, str]:
 
 
 def log_config(loggers: Sequence[Logger], cfg: DictConfig) -> None:
-    """Record the resolved configuration with every logger, as nested plain values, and the option of each group.
-
-    The options are `choices`: what a sweep over `loss` varies is `choices.loss`, not the node it stands for.
-    """
+    """Record the resolved configuration with every logger, and the option of each group as `choices`."""
     plain = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     for logger in loggers:
         logger.log_hyperparams({**plain, "choices": choices()})
@@ -204,17 +163,11 @@ def summarise(
     cards: Mapping[str, Mapping[str, Any]],
     objective: Sequence[str] = (),
 ) -> None:
-    """Record the final scores, those of the checkpoint that counts, and the metric card of each.
+    """Record with W&B the scores of the checkpoint that counts, and the metric card of each, by their names.
 
     wandb would otherwise summarise a run by its last values. The cards go to the config, where runs can be filtered
-    and grouped by them (`cards.val/fid.extractor`): scores under different cards must not be compared.
-
-    Args:
-        loggers: the loggers of the run; only wandb's keep a summary.
-        scores: value by name, for example `val/fid`.
-        cards: metric card by the same names, plain values.
-        objective: names of the scores to optimise. The first is also `objective`. They are logged as well, as a sweep
-            of W&B's own needs.
+    and grouped by them (`cards.val/fid.extractor`): scores under different cards must not be compared. The first of
+    the scores to optimise is also `objective`, and all of them are logged, as a sweep of W&B's own needs.
     """
     judged = {name: scores[name] for name in objective}
     if objective:
@@ -232,9 +185,7 @@ def summarise(
 def finish(loggers: Sequence[Logger], outcome: str = "complete") -> None:
     """End the record of a run, so that the next job of this process starts its own.
 
-    Args:
-        loggers: the loggers of the run.
-        outcome: `complete`, `pruned`, `interrupted` or `failed`; it is part of the summary.
+    The outcome (`complete`, `pruned`, `interrupted` or `failed`) is part of the summary.
     """
     failed = outcome == "failed"
     for logger in loggers:
@@ -249,21 +200,21 @@ def finish(loggers: Sequence[Logger], outcome: str = "complete") -> None:
 class RunLogger(WandbLogger):
     """Lightning's W&B logger, silent when offline, and not stopped by a server that cannot be reached.
 
-    wandb counts what it is told; here its step is the Trainer's. So what a resumed run records comes behind what it
-    recorded before, also when both parts are offline and know nothing of each other, and what it repeats since its
-    checkpoint is not recorded twice. Under `wandb agent`, id, project and entity are the agent's.
+    Its step is the Trainer's. So what a resumed run records comes behind what it recorded before, also when both parts
+    are offline and know nothing of each other, and what it repeats since its checkpoint is not recorded twice. Under
+    `wandb agent`, id, project and entity are the agent's.
 
     Args:
         mode: `online`, `offline` or `disabled`.
         fall_back: go on offline if an online run cannot be started.
         save_dir: parent of the `wandb` folder.
-        system: record the machine (processor, memory, GPUs) every 15 s.
+        system: record the machine every 15 s.
         watched: what of the model `watch` records; None for nothing.
         **init: further arguments of `wandb.init`.
     """
 
     def __init__(
-        self, mode: str, fall_back: bool, save_dir: str, system: bool = True, watched: Watch | None = None, **init: Any
+        self, mode: str, fall_back: bool, save_dir: str, system: bool, watched: Watch | None, **init: Any
     ) -> None:
         super().__init__(save_dir=save_dir, mode=mode, **init)
         # Lightning always passes it, and wandb warns of it whatever its value.
@@ -282,30 +233,29 @@ class RunLogger(WandbLogger):
             import wandb
 
             try:
-                return self._start()
+                self._prepare()
+                return cast("wandb.Run", super().experiment)
             except wandb.errors.CommError as error:
                 if not self._fall_back:
                     raise
                 log.warning("Weights & Biases cannot be reached, so this run is recorded offline: %s", error)
                 self._wandb_init["mode"] = "offline"
-        return self._start()
-
-    def _start(self) -> "wandb.Run":
-        if self._experiment is None:
-            import wandb
-
-            Path(cast(str, self._save_dir)).mkdir(parents=True, exist_ok=True)
-            settings: dict[str, Any] = {"x_disable_stats": not self._system}
-            if self._wandb_init["mode"] == "online":
-                settings |= {"init_timeout": 30}
-            else:
-                settings |= {"silent": True, "console": "off"}
-                # wandb 0.31 reports on its own use to its server at exit, also when offline, unless told not to.
-                os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-                # Files of tables and artifacts wait for their upload beside the runs, not in the user's home.
-                os.environ.setdefault("WANDB_DATA_DIR", str(Path(cast(str, self._save_dir), "wandb").resolve()))
-            self._wandb_init["settings"] = wandb.Settings(**settings)
+                self._prepare()
         return cast("wandb.Run", super().experiment)
+
+    def _prepare(self) -> None:
+        import wandb
+
+        folder = Path(cast(str, self._save_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        settings: dict[str, Any] = {"init_timeout": 30}
+        if self._wandb_init["mode"] != "online":
+            settings = {"silent": True, "console": "off"}
+            # wandb 0.31 reports on its own use to its server at exit, also when offline, unless told not to.
+            os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+            # Files of tables and artifacts wait for their upload beside the runs, not in the user's home.
+            os.environ.setdefault("WANDB_DATA_DIR", str((folder / "wandb").resolve()))
+        self._wandb_init["settings"] = wandb.Settings(x_disable_stats=not self._system, **settings)
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
@@ -337,13 +287,10 @@ def under_agent() -> bool:
 
 
 def resolve_mode(mode: Mode) -> str:
-    """Decide whether a run is online.
+    """Decide whether a run is `online`, `offline` or `disabled`.
 
     `auto` follows `WANDB_MODE` and `wandb offline|disabled` where the user has set them; otherwise the run is online
     if wandb has credentials for its server, offline if not. It never asks.
-
-    Returns:
-        `online`, `offline` or `disabled`.
 
     Raises:
         ConfigError: the mode is not known, or the credentials are malformed.
@@ -361,11 +308,7 @@ def resolve_mode(mode: Mode) -> str:
 
 
 def has_key() -> bool:
-    """Whether wandb has credentials for its server (environment, netrc, settings file). Contacts nobody.
-
-    Raises:
-        ConfigError: the credentials are malformed.
-    """
+    """Whether wandb has credentials for its server; a `ConfigError` if they are malformed. Contacts nobody."""
     import wandb
     from wandb.sdk.lib import wbauth
 

@@ -1,20 +1,21 @@
 """Record a sweep as a run of its own in Weights & Biases, beside the runs of its trials.
 
-`hydra.sweeper.on_end` names `record`, which the sweep calls when it is over. A sweep that goes on later continues the
-same run: new trials are added to its history, its tables are written anew.
+A sweep that goes on later continues the same run: new trials are added to its history, its tables are written anew.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
 from omegaconf import DictConfig, OmegaConf
+from optuna.trial import TrialState
 
-from catsweep import devices
-from catsweep import study_record as study_record
+from catsweep import devices, study_record
 from catsweep.instantiation import instantiate
 from catsweep.metrics.judge import BESIDE, RunScores, of_confirmation
+from catsweep.runs import RunDir
 from catsweep.study_record import Entry, StudyRecord, importances
 from catsweep.templates import without_markup
 from catsweep.tracking.loggers import RunLogger
@@ -32,13 +33,9 @@ Rows = list[list[Any]]
 
 
 def record(study: optuna.Study, folder: Path, study_folder: Path, config: DictConfig) -> None:
-    """Write the run of a sweep. Does nothing unless its trials are recorded with Weights & Biases.
+    """Write the run of a sweep, if the node `logger` of its configuration is that of Weights & Biases.
 
-    Args:
-        study: the search.
-        folder: of its runs.
-        study_folder: of the study itself, with what its confirmation found.
-        config: composed, of the sweep; its node `logger` says where.
+    The folder is that of its runs; that of the study has what its confirmation found.
     """
     node = OmegaConf.select(config, "logger")
     if node is None or node.get("_target_") != TARGET:
@@ -53,16 +50,13 @@ def record(study: optuna.Study, folder: Path, study_folder: Path, config: DictCo
             "study": study.study_name,
             "sampler_seed": meta.get(study, meta.SWEEP_SEED),
             "objectives": {one.name: "maximize" if one.maximise else "minimize" for one in found.objectives},
-            "space": found.contract.get("space"),
-            "facts": found.contract.get("facts"),
+            **{key: found.contract.get(key) for key in ("space", "facts")},
         }
         run.config.update(about, allow_val_change=True)
         finished = _write_history(run, study, [objective.name for objective in found.objectives])
-        try:
+        media, confirmed = _media(study, found), None
+        with suppress(ValueError):  # another version's, or damaged: `make best-model` says so
             confirmed = confirmation.read(study_folder)
-        except ValueError:  # another version's, or damaged: `make best-model` says so
-            confirmed = None
-        media = _media(study, found)
         if confirmed is not None:
             media["sweep/confirmation"] = _confirmed(confirmed, found)
         run.log(media, step=max(finished, run.starting_step))
@@ -72,17 +66,13 @@ def record(study: optuna.Study, folder: Path, study_folder: Path, config: DictCo
 
 
 def _write_history(run: "wandb.Run", study: optuna.Study, names: Sequence[str]) -> int:
-    """Log one row per finished trial, in the order in which they ended: its values, and the best so far of each.
-
-    Returns:
-        How many have finished.
-    """
+    """Log a row per finished trial, in the order of their ends: values, and the best so far. Returns their number."""
     maximize = [direction == optuna.study.StudyDirection.MAXIMIZE for direction in study.directions]
     run.define_metric("trials")
     for name, up in zip(names, maximize, strict=True):
         run.define_metric(f"trial/{name}", step_metric="trials", summary="none")
         run.define_metric(f"best/{name}", step_metric="trials", summary="max" if up else "min")
-    finished = [t for t in study.get_trials(deepcopy=False) if t.state == optuna.trial.TrialState.COMPLETE]
+    finished = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
     finished.sort(key=lambda t: (t.datetime_complete, t.number))
     known = int(study.user_attrs.get(RECORDED, 0))
     best: dict[str, float] = {}
@@ -103,26 +93,24 @@ def _media(study: optuna.Study, found: StudyRecord) -> dict[str, Any]:
     import wandb
 
     parameters = list(found.distributions)
-    front = [trial.number for trial in select.best_trials(study)]
     by_number = {trial.number: trial for trial in found.trials}
     ranked = [by_number[number] for number in found.ranked]
+    front = [by_number[trial.number] for trial in select.best_trials(study)]
     scores = [objective.name for objective in found.objectives]
     columns: list[str | int] = ["trial", "state", *scores, *found.beside, "seconds", *parameters]
     media: dict[str, Any] = {
         "sweep/trials": wandb.Table(columns, [_row(trial, found, parameters) for trial in ranked]),
         "sweep/pareto": wandb.Table(
-            [*columns, "samples"], [[*_row(by_number[n], found, parameters), _samples(by_number[n])] for n in front]
+            [*columns, "samples"], [[*_row(trial, found, parameters), _samples(trial)] for trial in front]
         ),
     }
-    for found_out in importances(study):
-        if not found_out.shares:
-            continue
-        name = scores[found_out.objective]
-        table = wandb.Table(["parameter", "importance"], [list(item) for item in found_out.shares.items()])
-        media[f"sweep/importance/{name}"] = wandb.plot.bar(
-            table, "parameter", "importance", title=f"What {name} depends on (PED-ANOVA)"
-        )
-    if front and (page := _samples(by_number[front[0]])) is not None:
+    for one in importances(study):
+        if one.shares:
+            table = wandb.Table(["parameter", "importance"], [list(item) for item in one.shares.items()])
+            title = f"What {scores[one.objective]} depends on (PED-ANOVA)"
+            chart = wandb.plot.bar(table, "parameter", "importance", title=title)
+            media[f"sweep/importance/{scores[one.objective]}"] = chart
+    if front and (page := _samples(front[0])):
         media["samples"] = page
     if stays := _stays(found):
         media["sweep/slots"] = wandb.Table(["trial", "slot", "start", "end", "state"], stays)
@@ -135,21 +123,21 @@ def _row(trial: Entry, found: StudyRecord, parameters: Sequence[str]) -> list[An
     values: list[float | None] = [None] * len(found.objectives) if trial.values is None else list(trial.values)
     values += [own.get(name) for name in found.beside]
     seconds = None if trial.seconds is None else round(trial.seconds, 1)
-    # As text where they are drawn from lists: a column of a table has one type.
     return [trial.number, trial.state, *values, seconds, *(_plain(trial.params.get(name)) for name in parameters)]
 
 
 def _plain(value: Any) -> float | str | None:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    return None if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    """Format a parameter as text if it is drawn from a list: a column of a table has one type."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return value if value is None else float(value) if isinstance(value, int | float) else str(value)
 
 
 def _samples(trial: Entry) -> "wandb.Image | None":
     import wandb
 
-    pages = sorted((trial.run / "samples").glob("*.png")) if trial.run else []
-    return wandb.Image(str(pages[-1])) if pages else None
+    page = RunDir(trial.run).grid("samples") if trial.run else None
+    return wandb.Image(str(page)) if page else None
 
 
 def _stays(found: StudyRecord) -> Rows:
@@ -157,28 +145,23 @@ def _stays(found: StudyRecord) -> Rows:
     stays = [(trial, attempt) for trial in found.trials for attempt in trial.attempts if attempt.slot is not None]
     begin = min((attempt.start for _, attempt in stays), default=0.0)
     rows: Rows = [
-        [trial.number, attempt.slot, round(attempt.start - begin, 1), round(attempt.end - begin, 1), trial.state]
-        for trial, attempt in stays
+        [trial.number, one.slot, round(one.start - begin, 1), round(one.end - begin, 1), trial.state]
+        for trial, one in stays
     ]
     return sorted(rows, key=lambda row: (row[2], row[1]))
 
 
 def timeline(stays: Rows) -> Any:
-    """Plot the slots: a line each, a bar for each attempt of a trial.
-
-    Returns:
-        A figure of Plotly.
-    """
+    """Plot with Plotly a line for each slot, with a bar for each attempt of a trial."""
     import plotly.graph_objects as go
 
     figure = go.Figure()
     for state in dict.fromkeys(row[4] for row in stays):
         rows = [row for row in stays if row[4] == state]
         figure.add_bar(
-            name=state, orientation="h", y=[without_markup(f"slot {row[1]}") for row in rows],
-            base=[row[2] for row in rows],
-            x=[row[3] - row[2] for row in rows], text=[str(row[0]) for row in rows],
-            hovertemplate="trial %{text}, from %{base} s for %{x} s",
+            name=state, orientation="h", hovertemplate="trial %{text}, from %{base} s for %{x} s",
+            y=[without_markup(f"slot {row[1]}") for row in rows], text=[str(row[0]) for row in rows],
+            base=[row[2] for row in rows], x=[row[3] - row[2] for row in rows],
         )  # fmt: skip
     figure.update_layout(barmode="overlay", xaxis_title="seconds", title="Slots")
     figure.update_yaxes(categoryorder="category descending")
@@ -203,8 +186,7 @@ def _confirmed(confirmed: Confirmation, found: StudyRecord) -> "wandb.Table":
 def _summary(study: optuna.Study, found: StudyRecord, confirmed: Confirmation | None) -> Mapping[str, Any]:
     states = [trial.state for trial in found.trials]
     summary: dict[str, Any] = {f"count/{state}": states.count(state) for state in dict.fromkeys(states)}
-    front = select.best_trials(study)
-    if front:
+    if front := select.best_trials(study):
         summary |= {"objective": front[0].values[0], "winner": front[0].number, "pareto": [t.number for t in front]}
     if confirmed is not None:
         summary |= {"winner": confirmed.winner.trial, "objective": confirmed.winner.mean()}
@@ -212,5 +194,4 @@ def _summary(study: optuna.Study, found: StudyRecord, confirmed: Confirmation | 
         summary |= found.opinion.own.get(summary["winner"], RunScores()).beside
     if found.opinion.judged and front:
         summary["judge"] = found.opinion.to_dict(summary["winner"])
-    summary["reused"] = sum(meta.has(trial, meta.DUPLICATE_OF) for trial in study.get_trials(deepcopy=False))
-    return summary
+    return summary | {"reused": sum(meta.has(trial, meta.DUPLICATE_OF) for trial in study.get_trials(deepcopy=False))}

@@ -1,8 +1,7 @@
 """Build a study's workspace and report in Weights & Biases, as code: `make wandb-dashboard`.
 
 With a key both are saved, and a later call brings the same ones up to date. Without one, what would be saved is
-written to `sweeps/<study>/wandb_workspace.json`, and nothing is contacted. The panels are of `wandb-workspaces`, an
-optional extra.
+written to `sweeps/<study>/wandb_workspace.json`, and nothing is contacted.
 """
 
 import argparse
@@ -10,17 +9,18 @@ import json
 import shlex
 import unicodedata
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from optuna.distributions import CategoricalDistribution
 
-from catsweep import study_record as study_record
+from catsweep import study_record
 from catsweep.errors import CatsweepError, ConfigError, StudyError
 from catsweep.metrics.scores import SCORES
+from catsweep.runs import CONFIG, RunDir
 from catsweep.study_record import StudyRecord
 from catsweep.tracking.loggers import STEP, resolve_mode
-from catsweep.untrusted_config import read as read_config
 from steady.atomic import write_json
 from steady.options import SWEEPS
 from steady.printing import fenced, readable, say
@@ -33,11 +33,7 @@ PROJECT = "catsweep"  # where runs go unless their configuration says otherwise
 
 
 def main(words: list[str] | None = None) -> None:
-    """Build the workspace and the report of a study.
-
-    Raises:
-        SystemExit: there is no such study, a package is missing, or the key does not work; with a message.
-    """
+    """Build the workspace and the report of a study; errors end the process with a message."""
     parser = argparse.ArgumentParser(description="A study's workspace and report in Weights & Biases.")
     parser.add_argument("study", nargs="?", help="its name; the one written last if it is not given")
     parser.add_argument("--entity", help="user or team; the one that its runs name, else the account's default")
@@ -61,15 +57,9 @@ def _read(folder: Path) -> StudyRecord:
 
 
 def build(folder: Path, found: StudyRecord, entity: str | None = None) -> str:
-    """Save the workspace and the report, or write what they would be.
+    """Save the workspace and the report of a study in its folder, or write what they would be, and say what was done.
 
-    Args:
-        folder: of the study.
-        found: what there is to show.
-        entity: user or team; None for that of the runs, else the account's default.
-
-    Returns:
-        What was done, in words.
+    The entity (a user or team) is that of the runs if None, else the account's default.
 
     Raises:
         ConfigError: wandb-workspaces is missing, or W&B refuses.
@@ -109,33 +99,25 @@ def build(folder: Path, found: StudyRecord, entity: str | None = None) -> str:
 
 def specification(found: StudyRecord, entity: str, project: str) -> dict[str, Any]:
     """Workspace and report as W&B's server takes them, plain values. Contacts nobody."""
-    view = workspace(found, entity, project)._to_model()
-    text = report(found, "", project)._to_model()  # with an entity it would ask the server for the project
-    return {
-        "workspace": view.model_dump(mode="json", by_alias=True, exclude_none=True),
-        "report": text.model_dump(mode="json", by_alias=True, exclude_none=True),
-    }
+    # A report with an entity would ask the server for the project.
+    both = {"workspace": workspace(found, entity, project), "report": report(found, "", project)}
+    return {key: one._to_model().model_dump(mode="json", by_alias=True, exclude_none=True) for key, one in both.items()}
 
 
 def workspace(found: StudyRecord, entity: str, project: str) -> Any:
     """Build the workspace: the study's runs at the left, five sections at the right."""
     spaces, _ = libraries()
     scores = [objective.name for objective in found.objectives]
-    shown = [
-        spaces.Section(name=name, panels=panels, is_open=True) for name, panels in sections(found).items() if panels
-    ]
+    shown = [spaces.Section(name=name, panels=panels, is_open=True) for name, panels in sections(found).items()]
     return spaces.Workspace(
-        entity=entity,
-        project=project,
-        name=_title(found),
-        sections=shown,
+        entity=entity, project=project, name=_title(found), sections=shown,
         settings=spaces.WorkspaceSettings(x_axis=STEP, max_runs=100),
         runset_settings=spaces.RunsetSettings(
             filters=runs_of(found),
             order=[spaces.Ordering(spaces.Summary(scores[0]), ascending=not found.objectives[0].maximise)],
             pinned_columns=["run:displayName", "run:jobType", "summary:outcome", *(f"summary:{n}" for n in scores)],
         ),
-    )
+    )  # fmt: skip
 
 
 def report(found: StudyRecord, entity: str, project: str) -> Any:
@@ -145,8 +127,7 @@ def report(found: StudyRecord, entity: str, project: str) -> Any:
     counts = ", ".join(f"{len(found.named(role))} {role}" for role in dict.fromkeys(t.role for t in found.trials))
     blocks = [wr.P(f"{len(found.trials)} trials ({counts}). Objectives: {', '.join(found.labels)}.")]
     for name, panels in sections(found).items():
-        if panels:
-            blocks += [wr.H2(name), wr.PanelGrid(runsets=[runs], panels=panels)]
+        blocks += [wr.H2(name), wr.PanelGrid(runsets=[runs], panels=panels)]
     if found.command:
         blocks += [wr.H2("Reproduce"), wr.MarkdownBlock("\n".join(fenced(shlex.join(found.command))))]
     return wr.Report(
@@ -157,30 +138,22 @@ def report(found: StudyRecord, entity: str, project: str) -> Any:
 
 def _place(found: StudyRecord) -> tuple[str, str | None]:
     """Project and entity of the runs, as the configuration of one says."""
-    for trial in found.trials:
-        path = trial.run / "config.yaml" if trial.run else None
-        if path is not None and path.is_file():
-            said = read_config(path).get("logger")
-            node = said if isinstance(said, dict) else {}
-            return str(node.get("project") or PROJECT), node.get("entity")
-    return PROJECT, None
+    runs = (RunDir(trial.run) for trial in found.trials if trial.run and (trial.run / CONFIG).is_file())
+    said = run.config().get("logger") if (run := next(runs, None)) else None
+    node = said if isinstance(said, dict) else {}
+    return str(node.get("project") or PROJECT), node.get("entity")
 
 
 def _kept(path: Path) -> dict[str, str]:
     """Names and ids on the server of what was saved before."""
-    try:
+    found = None
+    with suppress(OSError, ValueError, KeyError, TypeError):
         found = json.loads(path.read_text(encoding="utf-8"))["saved"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
     return found if isinstance(found, dict) and {"name", "id", "report"} <= found.keys() else {}
 
 
 def libraries() -> tuple[Any, Any]:
-    """Import `wandb_workspaces.workspaces` and `.reports.v2`.
-
-    Raises:
-        ConfigError: not installed.
-    """
+    """Import `wandb_workspaces.workspaces` and `.reports.v2`; a `ConfigError` if they are not installed."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # it is written for Pydantic 1 and 2
@@ -203,12 +176,9 @@ def sections(found: StudyRecord) -> dict[str, list[Any]]:
     _, wr = libraries()
     wide = wr.Layout(w=24, h=12)
     scores = [objective.name for objective in found.objectives]
-    searched = [_axis(found, name) for name in found.distributions]
-    searched += [
-        wr.ParallelCoordinatesPlotColumn(
-            metric=wr.SummaryMetric(objective.name), display_name=label, inverted=not objective.maximise
-        )
-        for objective, label in zip(found.objectives, found.labels, strict=True)
+    searched = [_axis(found, name) for name in found.distributions] + [
+        wr.ParallelCoordinatesPlotColumn(wr.SummaryMetric(one.name), display_name=label, inverted=not one.maximise)
+        for one, label in zip(found.objectives, found.labels, strict=True)
     ]
     best = wr.BarPlot(title=scores[0], metrics=[scores[0]])
     if len(scores) > 1:
@@ -222,8 +192,7 @@ def sections(found: StudyRecord) -> dict[str, list[Any]]:
             # What the sweep's own run found, where W&B's importance is a random forest's.
             *(
                 wr.CustomChart(
-                    query={"summaryTable": {"tableKey": f"sweep/importance/{name}_table"}},
-                    chart_name="wandb/bar/v0",
+                    query={"summaryTable": {"tableKey": f"sweep/importance/{name}_table"}}, chart_name="wandb/bar/v0",
                     chart_fields={"label": "parameter", "value": "importance"},
                     chart_strings={"title": f"What {name} depends on (PED-ANOVA)"},
                 )
@@ -237,17 +206,15 @@ def sections(found: StudyRecord) -> dict[str, list[Any]]:
             wr.WeavePanelSummaryTable(table_name="sweep/trials", layout=wr.Layout(w=24, h=10)),
         ],
         "Samples": [  # the newest page of each run beside those of the others
-            wr.MediaBrowser(
-                title=kind, media_keys=[kind], mode="gallery", gallery_axis="run", num_columns=4, layout=wide
-            )
-            for kind in ("samples", "reconstructions")
+            wr.MediaBrowser(title=n, media_keys=[n], mode="gallery", gallery_axis="run", num_columns=4, layout=wide)
+            for n in ("samples", "reconstructions")
         ],
         "Training": [
             wr.LinePlot(title=title, x=STEP, y=[key], max_runs_to_show=100)
             for title, key in {**rungs, "Loss": "train/loss", "Epoch": "epoch"}.items()
         ],
         "Runs": [wr.RunComparer(diff_only=True, layout=wide)],
-    }
+    }  # fmt: skip
 
 
 def _axis(found: StudyRecord, parameter: str) -> Any:
@@ -255,11 +222,9 @@ def _axis(found: StudyRecord, parameter: str) -> Any:
     _, wr = libraries()
     distribution = found.distributions[parameter]
     option = isinstance(distribution, CategoricalDistribution) and "." not in parameter
-    return wr.ParallelCoordinatesPlotColumn(
-        metric=wr.Config(f"choices.{parameter}" if option else parameter),
-        display_name=parameter,
-        log=bool(getattr(distribution, "log", False)) or None,
-    )
+    metric = wr.Config(f"choices.{parameter}" if option else parameter)
+    log = getattr(distribution, "log", False) or None
+    return wr.ParallelCoordinatesPlotColumn(metric=metric, display_name=parameter, log=log)
 
 
 def _title(found: StudyRecord) -> str:

@@ -1,7 +1,6 @@
-"""Every key of `hydra/sweeper=steady`, with its meaning and default.
+"""Every key of `hydra/sweeper=steady`, with its meaning and default; first those of hydra-optuna-sweeper.
 
-The first block has the keys of hydra-optuna-sweeper's `hydra/sweeper=optuna`, with the same meaning, so that one word
-changes an app from one to the other. Read at each start of any Hydra app: no heavy imports.
+Read at each start of any Hydra app: no heavy imports.
 """
 
 from dataclasses import dataclass, field
@@ -15,10 +14,7 @@ STOCK = "hydra_plugins.hydra_optuna_sweeper."
 
 
 class Target(StringNode):
-    """`hydra.sweeper._target_`, which says what to do when a configuration still names the stock plugin's class there.
-
-    Many do, beside `override /hydra/sweeper: optuna`. The stock class would be handed keys that it does not know.
-    """
+    """`hydra.sweeper._target_`; refuses the class of the stock plugin, which would be handed keys it does not know."""
 
     def _validate_and_convert_impl(self, value: Any) -> str:
         if isinstance(value, str) and value.startswith(STOCK):

@@ -20,13 +20,10 @@ class SteadySweeper(Sweeper):
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def sweep(self, arguments: list[str]) -> None:
-        """Run the sweep to its end, or to the next interruption.
-
-        Args:
-            arguments: the overrides of the command line, fixed ones and searched ones.
+        """Run the sweep of these overrides to its end, or to the next interruption.
 
         Raises:
-            SystemExit: with code 1 when the sweep cannot go on, 130 or 143 when it was interrupted.
+            SystemExit: 1 when the sweep cannot go on, 130 or 143 when it was interrupted.
         """
         from steady.run.interruption import Stop, ending
 

@@ -1,9 +1,8 @@
-"""A covering array of the options of a space: each is tried at least once, instead of all their combinations.
+"""A covering array of strength one: each option of a space is tried at least once, instead of all combinations.
 
-`steady.run.job_factory` hands `Examples` to a preflight that asks for it. It tries as many configurations as the
-longest list of options has entries (strength one); only when one of them fails is it found out which of its options is
-to blame, by putting each into a configuration that works. What fails only beside certain others is no fault of the
-space as a whole: such trials will fail, and the sampler goes round them.
+There are as many configurations as the longest list of options has entries. When one of them fails, each of its options
+is put into a configuration that works, to find which is to blame. Options that fail only beside certain others are not
+reported: such trials will fail, and the sampler learns to avoid them.
 """
 
 import copy
@@ -32,35 +31,21 @@ Params = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class CoveringArray:
-    """Configurations of a space in which each option comes at least once.
-
-    Args:
-        space: what is searched.
-        now: values that are tried first, those of the configuration as it stands.
-
-    Example:
-        >>> array = CoveringArray(Space.parse({"kind": "choice(a, b, c)", "depth": "choice(1, 2)"}, []), {})
-        >>> array.problems(lambda params: ["no b"] if params["kind"] == "b" else [])
-        ['kind=b: no b']
-    """
+    """Configurations of a space that together have each option at least once."""
 
     space: Space
-    now: Params
+    now: Params  # values that are tried first: those of the configuration as it stands
 
     @cached_property
     def values(self) -> dict[str, list[Any]]:
-        """What is tried of each parameter: its choices or bounds, at first what stands."""
+        """What is tried of each parameter: its choices or bounds."""
         found = {name: _options(distribution) for name, distribution in self.space.parameters.items()}
         for name, value in self.now.items():
             found[name] = [value, *(other for other in found[name] if other != value)]
         return found
 
     def problems(self, attempt: Callable[[Params], list[str]]) -> list[str]:
-        """List what no configuration can run with, a line or more each, with the option that causes it.
-
-        Args:
-            attempt: tries a configuration, and lists what is wrong with it.
-        """
+        """List what no configuration can run with, each with its option; `attempt` lists what is wrong with one."""
         sound: list[Params] = []
         failed: dict[str, None] = {}
         always: set[str] | None = None  # what every one failed of
@@ -95,7 +80,7 @@ class CoveringArray:
         return self.space.completed(wanted, self.values.__getitem__)
 
     def _blame(self, name: str, value: Any, sound: list[Params], attempt: Callable[[Params], list[str]]) -> list[str]:
-        """List what is wrong with an option in every configuration that it is tried in; nothing if it works in one."""
+        """List what is wrong with an option in the first donor; nothing if it works in any."""
         first: list[str] = []
         needed = self.space.prerequisites(name, self.values.__getitem__)
         for donor in sound[:DONORS]:
@@ -108,30 +93,22 @@ class CoveringArray:
 
 @dataclass(frozen=True)
 class Examples:
-    """Configurations that trials of a sweep will have, for a preflight to try.
-
-    Args:
-        space: what is searched.
-        config: of the multirun.
-        loader: of Hydra.
-        place: overrides that tell a job where it works.
-    """
+    """Configurations that trials of a sweep will have, for a preflight to try."""
 
     space: Space
-    config: DictConfig
+    config: DictConfig  # of the multirun
     loader: ConfigLoader
-    place: tuple[str, ...] = ()
+    place: tuple[str, ...] = ()  # overrides that name a job's folder
 
     def problems(self, attempt: Callable[[DictConfig], list[str]]) -> list[str]:
         """List what no trial can run with, see `CoveringArray.problems`.
 
-        Args:
-            attempt: tries a task's configuration, and lists what is wrong with it. `HydraConfig` is that of its job.
+        `attempt` tries a task's configuration, with the `HydraConfig` of its job, and lists what is wrong with it.
         """
         array = CoveringArray(self.space, self.space.baseline(self.config) or {})
-        return array.problems(lambda params: attempt(self._composed(params)))
+        return array.problems(lambda params: attempt(self._compose(params)))
 
-    def _composed(self, params: Params) -> DictConfig:
+    def _compose(self, params: Params) -> DictConfig:
         composed = self.loader.load_sweep_config(self.config, [*self.space.overrides(dict(params)), *self.place])
         with read_write(composed), open_dict(composed):
             composed.hydra.job.id, composed.hydra.job.num = "0", 0

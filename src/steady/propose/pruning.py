@@ -1,22 +1,21 @@
-"""Pruning of trials by their rung scores, for one score by any pruner of Optuna, for several by Pareto rank.
+"""Pruning of trials by their rung scores: by any pruner of Optuna for one score, by Pareto rank for several.
 
 Optuna prunes for one objective only. Here trials keep their rung scores in an attribute of their own, so that studies
 of several objectives prune too, and any pruner of Optuna sees a study of one objective: the metric it prunes by.
 """
 
-import warnings
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import hydra.utils
 import optuna
 from optuna.pruners import BasePruner
-from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from steady.exceptions import ConfigError
 from steady.propose.snapshot_storage import SnapshotStorage
+from steady.propose.trusted import instantiate_allowed
 from steady.study import meta
 from steady.study.select import pareto_ranks
 
@@ -24,21 +23,20 @@ MADE_UP, STEPS = 24, 3  # trials and rungs of `check_pruner`
 OWN = "steady.propose.pruning.ParetoPruner"
 OLD = {"catsweep.search.pareto.ParetoPruner": OWN}  # names in nodes of versions up to 0.1
 # One by one: a trial reads its pruner from the study, which may be somebody else's.
-TRUSTED = (*(f"optuna.pruners.{name}" for name in optuna.pruners.__all__), OWN, "steady.ParetoPruner")
+NAMES = [f"optuna.pruners.{name}" for name in optuna.pruners.__all__ if name != "BasePruner"]
+TRUSTED = (*NAMES, "steady.ParetoPruner", OWN)
+REMEDY = "To prune by a rule of your own, raise optuna.TrialPruned in the task."
 
 
 class ParetoPruner:
-    """A pruner for several rung scores: ends a trial when too many of those that came as far have a lower Pareto rank.
+    """A pruner for several rung scores: ends a trial when too many others at its rung have a lower Pareto rank.
 
-    Trials of the same rank never end each other: neither is better in everything.
+    Trials of the same rank never end each other: neither is better in every score.
 
     Args:
-        keep: share of the trials at a rung that may go on, 0 to 1.
+        keep: share of the trials at a rung that may go on, above 0 to 1, else a ConfigError.
         n_startup_trials: how many trials must have finished before any is ended.
-        n_warmup_steps: none is ended at steps below it, as in Optuna's pruners.
-
-    Raises:
-        ConfigError: `keep` is no share.
+        n_warmup_steps: none is ended at steps below it.
     """
 
     def __init__(self, keep: float = 0.5, n_startup_trials: int = 5, n_warmup_steps: int = 0) -> None:
@@ -47,13 +45,7 @@ class ParetoPruner:
         self.keep, self.n_startup_trials, self.n_warmup_steps = keep, n_startup_trials, n_warmup_steps
 
     def prune(self, own: Sequence[float], others: Sequence[Sequence[float]], finished: int, step: int) -> bool:
-        """Decide whether to end a trial.
-
-        Args:
-            own: its scores at this rung, lower is better.
-            others: those of the other trials that came to it.
-            finished: how many trials have finished.
-            step: the rung.
+        """Decide whether to end a trial by its own scores and those of others at its rung; lower is better.
 
         Example:
             >>> ParetoPruner(keep=0.5).prune([2.0, 2.0], [[1.0, 3.0], [3.0, 1.0]], finished=5, step=1)
@@ -69,20 +61,16 @@ def build(node: Mapping[str, Any], metrics: Sequence[str]) -> BasePruner | Paret
     """Instantiate the pruner that a node of a configuration or of a study names.
 
     Raises:
-        ConfigError: it is none, or one for one metric, and there are several metrics.
+        ConfigError: it is not one of `TRUSTED`, or prunes by one metric, and there are several.
 
     Example:
         >>> build({"_target_": "optuna.pruners.MedianPruner", "n_startup_trials": 3}, ["loss"])._n_startup_trials
         3
     """
     target = node["_target_"]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        pruner = hydra.utils.instantiate(
-            {**node, "_target_": OLD.get(target, target)}, _execution_whitelist_=TRUSTED, _convert_="all"
-        )
-    if not isinstance(pruner, BasePruner | ParetoPruner):
-        raise ConfigError(f"hydra.sweeper.pruner must be a pruner of Optuna or ParetoPruner; got {target}.")
+    pruner = instantiate_allowed({**node, "_target_": OLD.get(target, target)}, TRUSTED, REMEDY)
+    if not isinstance(pruner, BasePruner | ParetoPruner):  # `_partial_` makes it something else
+        raise ConfigError(f"expected a pruner of Optuna or ParetoPruner; got {target}, which makes none.")
     if len(metrics) > 1 and not isinstance(pruner, ParetoPruner):
         raise ConfigError(
             f"{type(pruner).__name__} prunes by one metric; prune_metric names {', '.join(metrics)}. "
@@ -92,10 +80,7 @@ def build(node: Mapping[str, Any], metrics: Sequence[str]) -> BasePruner | Paret
 
 
 def check_pruner(settings: Mapping[str, Any]) -> None:
-    """Run a pruner on synthetic trials in memory, so that what its arguments make it raise shows before a sweep.
-
-    Raises:
-        Exception: whatever the pruner raises.
+    """Run a pruner on synthetic trials in memory; raises whatever it does at wrong arguments.
 
     Example:
         >>> node = {"_target_": "optuna.pruners.MedianPruner"}
@@ -105,25 +90,16 @@ def check_pruner(settings: Mapping[str, Any]) -> None:
     for number in range(MADE_UP):
         rungs = {str(step): dict.fromkeys(settings["metrics"], number + 1 / step) for step in range(1, STEPS + 1)}
         ended = number < MADE_UP - 1
-        study.add_trial(
-            optuna.trial.create_trial(
-                state=TrialState.COMPLETE if ended else TrialState.RUNNING,
-                value=float(number) if ended else None,
-                user_attrs={meta.RUNGS: rungs},
-            )
-        )
+        end: dict[str, Any] = {"value": float(number)} if ended else {"state": TrialState.RUNNING}
+        study.add_trial(optuna.trial.create_trial(**end, user_attrs={meta.RUNGS: rungs}))
     for step in range(1, STEPS + 1):
         should_prune(study, MADE_UP - 1, step, settings)
 
 
 def should_prune(study: Study, number: int, step: int, settings: Mapping[str, Any]) -> bool:
-    """Decide whether a trial that has just reported should end.
+    """Decide whether a trial that has just reported at a rung should end.
 
-    Args:
-        study: of the trial.
-        number: of the trial.
-        step: the rung that was reported.
-        settings: `pruner` (a node), `metrics` and `directions` of the study.
+    The settings are `pruner` (a node), `metrics` and `directions`.
 
     Example:
         >>> study, node = optuna.create_study(), {"_target_": "optuna.pruners.ThresholdPruner", "upper": 1.0}
@@ -155,16 +131,13 @@ def _at(trial: FrozenTrial, step: int, metrics: Sequence[str], signs: Sequence[i
 
 
 def _view(trial: FrozenTrial, metric: str) -> FrozenTrial:
-    """Make a trial that reported this metric to Optuna."""
+    """Copy a trial, as if it had reported this metric to Optuna."""
     rungs = meta.get(trial, meta.RUNGS, {})
     reported = {int(step): scores[metric] for step, scores in rungs.items() if metric in scores}
-    value = reported[max(reported)] if reported and trial.state == TrialState.COMPLETE else None
-    return FrozenTrial(
-        number=trial.number, trial_id=trial._trial_id, state=trial.state, value=value,
-        datetime_start=trial.datetime_start, datetime_complete=trial.datetime_complete, params=trial.params,
-        distributions=trial.distributions, user_attrs=trial.user_attrs, system_attrs=trial.system_attrs,
-        intermediate_values=reported,
-    )  # fmt: skip
+    view = copy.copy(trial)
+    view.intermediate_values = reported
+    view.values = [reported[max(reported)]] if reported and trial.state == TrialState.COMPLETE else None
+    return view
 
 
 class _View(SnapshotStorage):
@@ -173,7 +146,6 @@ class _View(SnapshotStorage):
     def __init__(self, study: Study, trials: Sequence[FrozenTrial], direction: str) -> None:
         super().__init__(study, trials)
         self.direction = StudyDirection.MAXIMIZE if direction == "maximize" else StudyDirection.MINIMIZE
-        self.real: BaseStorage = study._storage
 
     def get_study_directions(self, study_id: int) -> list[StudyDirection]:
         return [self.direction]
@@ -182,6 +154,6 @@ class _View(SnapshotStorage):
         return [trial for trial in self.trials if states is None or trial.state in states]
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        self.real.set_trial_system_attr(trial_id, key, value)
+        self.study._storage.set_trial_system_attr(trial_id, key, value)
         trial = self.get_trial(trial_id)
         trial.system_attrs = {**trial.system_attrs, key: value}

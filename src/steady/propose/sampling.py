@@ -1,8 +1,8 @@
 """Samplers of trials, and the proposer of the next configuration.
 
-A fresh sampler for each trial, its seed made of (seed, number): so two controllers never draw the same numbers, and a
-sweep that was resumed draws what the undisturbed one would have drawn. `steady.run.scheduler` asks for a proposal
-whenever a slot is free, under the lock of asking, and commits it; what was tried before is drawn again.
+A fresh sampler for each trial, seeded by (seed, number): so two controllers never draw the same numbers, and a sweep
+that was resumed draws what an undisturbed one would have drawn. `steady.run.ledger` asks for a proposal whenever a slot
+is free, under a lock, and commits it; what was tried before is drawn again.
 """
 
 import functools
@@ -12,10 +12,10 @@ import logging
 import random
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import hydra.utils
 import optuna
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig
@@ -25,37 +25,30 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from steady import grammar
 from steady.exceptions import ConfigError, SteadyError
 from steady.options import TPE
-from steady.propose.enqueue import Enqueued
+from steady.propose.checks import Enqueued
 from steady.propose.snapshot_storage import SnapshotStorage
 from steady.propose.space import Space, described
+from steady.propose.trusted import instantiate_allowed
 from steady.study import budget
 from steady.study.untrusted import restrict_unpickling
 
-TRUSTED = ("hydra_plugins.hydra_optuna_sweeper.*", "optuna.samplers.*", "steady.*")
+log = logging.getLogger(__name__)
+
+TRUSTED = ("optuna.samplers.*", "hydra_plugins.hydra_optuna_sweeper.*", "steady.*")
+REMEDY = "To try configurations of your own choice, give them as hydra.sweeper.enqueue."
 GRID, QMC = "optuna.samplers.GridSampler", "optuna.samplers.QMCSampler"
-ONE_ORDER = (GRID, QMC)  # their seed is that of a sequence over all trials
+ATTEMPTS = 20  # draws of one trial before untried configurations are looked up
+FEW = 10_000  # configurations that can be listed for that
 
 
 class Samplers:
-    """Makes the sampler of each trial.
-
-    Args:
-        node: `_target_` and arguments of a sampler of Optuna, for example of `hydra/sweeper/sampler=tpe`. Its `seed`
-            is not read: `seed` is.
-        seed: of the sweep.
-        space: what is searched; a grid needs its values, TPE has to know of conditions.
-
-    Example:
-        >>> samplers = Samplers({"_target_": "optuna.samplers.RandomSampler"}, 0, Space.parse({"x": "choice(1)"}, []))
-        >>> type(samplers(number=3)).__name__
-        'RandomSampler'
-    """
+    """Makes the sampler of each trial, of `_target_` and arguments as `hydra/sweeper/sampler=tpe` has them."""
 
     def __init__(self, node: Mapping[str, Any], seed: int, space: Space) -> None:
         restrict_unpickling()
         self.target = str(node["_target_"])
-        self.seed, self.space = seed, space
-        self.arguments = {key: value for key, value in node.items() if key not in ("seed", "_partial_")}
+        self.seed, self.space = seed, space  # a grid needs the values of the space, TPE has to know of conditions
+        self.arguments = {key: value for key, value in node.items() if key != "seed"}
         if space.conditions and self.target == TPE:
             self.arguments |= {"multivariate": True, "group": True}
 
@@ -65,12 +58,7 @@ class Samplers:
         return self.target == GRID
 
     def __call__(self, number: int, attempt: int = 0) -> BaseSampler:
-        """Make the sampler of a trial; an `attempt` above 0 is for another draw for the same trial.
-
-        Raises:
-            ConfigError: the sampler cannot be made of its arguments, or needs a package that is not installed.
-        """
-        seed = self.seed % 2**32 if self.target in ONE_ORDER else _derived(self.seed, number, attempt)
+        """Make the sampler of a trial, or of another attempt to draw it; one that cannot be made is a ConfigError."""
         added: dict[str, Any] = {}
         if self.walks_grid:
             added["search_space"] = self.space.grid()
@@ -78,49 +66,38 @@ class Samplers:
             # What is not in the sequence (a first trial, conditions) would else be the same in every trial.
             added["independent_sampler"] = self.random(number, attempt)
         try:
+            make = instantiate_allowed({**self.arguments, "_partial_": True}, TRUSTED, REMEDY)
+            if _takes_seed(make):  # that of a grid or a sequence holds for all trials
+                one_order = self.target in (GRID, QMC)
+                added["seed"] = self.seed % 2**32 if one_order else _derive_seed(self.seed, number, attempt)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                make = self._maker()
-                if _takes(make, "seed"):
-                    added["seed"] = seed
                 sampler = make(**added)
         except ImportError as error:
             raise self.lacking(error) from error
-        except (InstantiationException, TypeError, ValueError) as error:
+        except (ConfigError, InstantiationException, TypeError, ValueError) as error:
             raise ConfigError(f"The sampler {self.target} cannot be made: {' '.join(str(error).split())}") from error
         assert isinstance(sampler, BaseSampler)
         return sampler
 
     def random(self, number: int, attempt: int = 0) -> BaseSampler:
-        """Make one that knows nothing, for what the configured sampler cannot draw."""
-        return RandomSampler(seed=_derived(self.seed, number, attempt))
+        """Make a random sampler, for what the configured one cannot draw."""
+        return RandomSampler(seed=_derive_seed(self.seed, number, attempt))
 
     def lacking(self, error: ImportError) -> ConfigError:
-        """Make the error for a sampler that, made or drawing, imports what is not there."""
+        """Make the error for a sampler that, made or drawing, imports what is not installed."""
         remedy = f" pip install {error.name}, or choose another sampler." if error.name else ""
         return ConfigError(f"The sampler {self.target} needs a package that is not installed: {error}.{remedy}")
 
-    def _maker(self) -> Callable[..., Any]:
-        make: Callable[..., Any] = hydra.utils.instantiate(
-            {**self.arguments, "_partial_": True}, _execution_whitelist_=TRUSTED, _convert_="all"
-        )
-        return make
 
-
-def _takes(make: Callable[..., Any], name: str) -> bool:
+def _takes_seed(make: Callable[..., Any]) -> bool:
     function = make.func if isinstance(make, functools.partial) else make  # wrong arguments are told when it is called
     parameters = inspect.signature(function).parameters
-    return name in parameters or any(p.kind == p.VAR_KEYWORD for p in parameters.values())
+    return "seed" in parameters or any(p.kind == p.VAR_KEYWORD for p in parameters.values())
 
 
-def _derived(seed: int, number: int, attempt: int) -> int:
+def _derive_seed(seed: int, number: int, attempt: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {number} {attempt}".encode()).digest()[:4], "big")
-
-
-log = logging.getLogger(__name__)
-
-ATTEMPTS = 20  # draws of one trial before untried configurations are looked up
-FEW = 10_000  # configurations that can be listed for that
 
 
 class SpaceExhausted(SteadyError):
@@ -128,38 +105,15 @@ class SpaceExhausted(SteadyError):
 
 
 class UnfitTrial(SteadyError):
-    """A trial that another tool put into the study, with a configuration that is none of the space."""
+    """A trial that another tool enqueued, with a configuration that is not in the space."""
 
 
 @dataclass
-class Proposal:
-    """A drawn trial that is not yet in the study.
-
-    Attributes:
-        draft: the storage that it is in.
-        params: what was drawn.
-        duplicate_of: number of a finished trial with the same parameters, whose values can be had for nothing.
-    """
-
-    draft: SnapshotStorage
-    params: dict[str, Any]
-    duplicate_of: int | None = None
-
-    def commit(self, **noted: Any) -> FrozenTrial:
-        """Write it to the study, RUNNING, with these user attributes."""
-        return self.draft.commit(**noted)
-
-
 class Proposer:
-    """Proposes trials of a study.
+    """Proposes trials of a study; `config` of the multirun is for an extender.
 
-    Args:
-        study: whose trials.
-        space: what is searched.
-        samplers: by trial number.
-        duplicates: what becomes of a configuration that was tried before: `resample` draws another, `reuse` takes
-            the values of the finished trial, `allow` trains it again.
-        config: of the multirun, for an extender.
+    A configuration that was tried before is drawn anew (`resample`), told with the finished trial whose values can be
+    reused (`reuse`), or proposed again (`allow`).
 
     Example:
         >>> study, space = optuna.create_study(), Space.parse({"x": "choice(1)"}, [])
@@ -168,64 +122,56 @@ class Proposer:
         {'x': 1}
     """
 
-    def __init__(
-        self,
-        study: optuna.Study,
-        space: Space,
-        samplers: Samplers,
-        duplicates: Literal["resample", "reuse", "allow"] = "resample",
-        config: DictConfig | None = None,
-    ) -> None:
-        self.study, self.space, self.samplers, self.config = study, space, samplers, config
-        self.duplicates = duplicates
-        self.hidden = budget.uncounted(study)  # set before a sweep asks for its first trial
+    study: optuna.Study
+    space: Space
+    samplers: Samplers
+    duplicates: Literal["resample", "reuse", "allow"] = "resample"
+    config: DictConfig | None = None
+
+    def __post_init__(self) -> None:
+        self.hidden = budget.uncounted(self.study)  # set before a sweep asks for its first trial
+        # A grid's sampler offers another point only when this one was tried.
+        self.rule = "grid" if self.samplers.walks_grid else self.duplicates
         # An extender draws nothing on a grid: GridSampler refuses what it does not know.
-        self.finite = replace(space, extender=None) if samplers.walks_grid else space
+        self.finite = replace(self.space, extender=None) if self.samplers.walks_grid else self.space
 
-    def propose(self, trials: Sequence[FrozenTrial] | None = None) -> Proposal:
-        """Propose the next trial, after all `trials` there are, in the order of their numbers.
-
-        Raises:
-            SpaceExhausted: there is no configuration that was not tried.
-            ConfigError: the sampler cannot be had.
-        """
+    def propose(self, trials: Sequence[FrozenTrial] | None = None) -> SnapshotStorage:
+        """Propose the next trial after all `trials`, by number; raises SpaceExhausted when all were tried."""
         return self._propose(self.study.get_trials(deepcopy=False) if trials is None else trials, {})
 
-    def complete(self, trial: FrozenTrial) -> None:
-        """Give a trial the parameters it lacks: one that was enqueued with some, or whose controller died early.
+    def preview(self, n: int) -> list[dict[str, Any]]:
+        """Draw the first `n` proposals, were their trials to start together. Writes nothing."""
+        trials = list(self.study.get_trials())
+        noted: dict[str, Any] = {}
+        shown: list[dict[str, Any]] = []
+        with suppress(SpaceExhausted):
+            while len(shown) < n:
+                proposal = self._propose(trials, noted)
+                shown.append(proposal.params)
+                trials.append(proposal.new)
+                noted = proposal.changed
+        return shown
 
-        Raises:
-            UnfitTrial: it was enqueued with what it cannot have.
-            ConfigError: the sampler cannot be had.
-        """
+    def complete(self, trial: FrozenTrial) -> None:
+        """Draw the parameters that a trial lacks; raises UnfitTrial when it was enqueued with what it cannot have."""
         if trial.params and self.space.whole(trial.params) == trial.params:
             return  # it only goes on; to ask a sampler again would move on its sequence or generation
         given = trial.system_attrs.get("fixed_params")
         if given:
-            self._check(trial, given)
+            self._check_enqueued(trial, given)
         # GridSampler completes nothing.
         sampler = (self.samplers.random if self.samplers.walks_grid else self.samplers)(trial.number)
         study = optuna.load_study(study_name=self.study.study_name, storage=self.study._storage, sampler=sampler)
-        if not (given and self.space.extender):
-            self._draw(Trial(study, trial._trial_id))
-            return
-        try:  # what only the extender knows shows when it is drawn
+        try:
             self._draw(Trial(study, trial._trial_id))
         except ValueError as error:
-            raise UnfitTrial(str(error)) from error
-        self._check_drawn(self.study._storage.get_trial(trial._trial_id), given)
+            if given and self.space.extender:
+                raise UnfitTrial(str(error)) from error
+            raise
+        if given and self.space.extender:  # what only the extender knows shows when it is drawn
+            self._check_drawn(self.study._storage.get_trial(trial._trial_id), given)
 
-    def _check_drawn(self, trial: FrozenTrial, given: Mapping[str, Any]) -> None:
-        """Check that what a trial was enqueued with, it has, and could have."""
-        for name, value in given.items():
-            distribution = trial.distributions.get(name)
-            if distribution and not distribution._contains(distribution.to_internal_repr(trial.params[name])):
-                raise UnfitTrial(f"{name} must be {described(distribution)}; got {value}")
-        drawn = {grammar.bare(name) for name in trial.params} | self.space.fixed.keys()
-        if lost := [name for name in given if grammar.bare(name) not in drawn]:
-            log.warning("Trial %s was enqueued with %s, which it does not have", trial.number, ", ".join(lost))
-
-    def _check(self, trial: FrozenTrial, given: Any) -> None:
+    def _check_enqueued(self, trial: FrozenTrial, given: Any) -> None:
         """Check that a trial is enqueued with what it can have, and under the names that its space has."""
         if isinstance(given, Mapping):  # what was drawn, before its controller died, stays as it is
             given = {name: value for name, value in given.items() if name not in trial.params}
@@ -235,49 +181,42 @@ class Proposer:
         if read.params != given:
             self.study._storage.set_trial_system_attr(trial._trial_id, "fixed_params", read.params)
 
-    def preview(self, n: int) -> list[dict[str, Any]]:
-        """Draw the first proposals, were their trials to start together. Writes nothing."""
-        trials = list(self.study.get_trials())
-        noted: dict[str, Any] = {}
-        shown = []
-        for _ in range(n):
-            try:
-                proposal = self._propose(trials, noted)
-            except SpaceExhausted:
-                break
-            shown.append(proposal.params)
-            trials.append(proposal.draft.new)
-            noted = proposal.draft.changed
-        return shown
+    def _check_drawn(self, trial: FrozenTrial, given: Mapping[str, Any]) -> None:
+        """Check that a trial has what it was enqueued with, and could have it."""
+        for name, value in given.items():
+            distribution = trial.distributions.get(name)
+            if distribution and not distribution._contains(distribution.to_internal_repr(trial.params[name])):
+                raise UnfitTrial(f"{name} must be {described(distribution)}; got {value}")
+        drawn = {grammar.bare(name) for name in trial.params} | self.space.fixed.keys()
+        if lost := [name for name in given if grammar.bare(name) not in drawn]:
+            log.warning("Trial %s was enqueued with %s, which it does not have", trial.number, ", ".join(lost))
 
-    def _propose(self, known: Sequence[FrozenTrial], noted: Mapping[str, Any]) -> Proposal:
-        tried = self._tried(known)
-        # A grid's sampler offers another point only when this one was tried; to draw again is of no use.
-        attempts = 1 if self.samplers.walks_grid else ATTEMPTS
-        if self.samplers.walks_grid or self.duplicates == "resample":
+    def _propose(self, known: Sequence[FrozenTrial], noted: Mapping[str, Any]) -> SnapshotStorage:
+        tried = self._by_configuration(known)
+        if self.rule in ("grid", "resample"):
             self._check_exhausted(tried)
-        for attempt in range(attempts):
-            proposal = self._draft(known, noted, attempt)
-            noted = proposal.draft.changed  # so that a sequence goes on
+        for attempt in range(1 if self.rule == "grid" else ATTEMPTS):
+            proposal = self._draw_new(known, noted, attempt)
+            noted = proposal.changed  # so that a sequence goes on
             twin = tried.get(self.space.key(proposal.params))
-            if twin is None or (self.duplicates == "allow" and not self.samplers.walks_grid):
+            if twin is None or self.rule == "allow":
                 return proposal
             proposal.duplicate_of = twin.number if twin.state == TrialState.COMPLETE else None
-            if self.duplicates == "reuse" and proposal.duplicate_of is not None and not self.samplers.walks_grid:
+            if self.rule == "reuse" and proposal.duplicate_of is not None:
                 return proposal
         self._check_exhausted(tried)
         return self._untried(known, tried) or proposal
 
-    def _tried(self, trials: Sequence[FrozenTrial]) -> dict[str, FrozenTrial]:
+    def _by_configuration(self, trials: Sequence[FrozenTrial]) -> dict[str, FrozenTrial]:
         """Collect the trials by configuration; of several the finished one, then the first."""
         tried: dict[str, FrozenTrial] = {}
         counted = [trial for trial in trials if trial.number not in self.hidden]
         for trial in sorted(counted, key=lambda trial: (trial.state != TrialState.COMPLETE, trial.number)):
-            params: dict[str, Any] | None = trial.params
+            params = trial.params
             if not trial.state.is_finished():  # what was enqueued is known before it is drawn
-                params = self.finite.whole({**trial.system_attrs.get("fixed_params", {}), **trial.params}) or params
+                params = self._configuration(trial) or params
             if params or self.finite.whole({}) is not None:
-                tried.setdefault(self.space.key(params or {}), trial)
+                tried.setdefault(self.space.key(params), trial)
         return tried
 
     def _check_exhausted(self, tried: Mapping[str, FrozenTrial]) -> None:
@@ -292,13 +231,14 @@ class Proposer:
     def _configuration(self, trial: FrozenTrial) -> dict[str, Any] | None:
         return self.finite.whole({**trial.system_attrs.get("fixed_params", {}), **trial.params})
 
-    def _draft(
+    def _draw_new(
         self, trials: Sequence[FrozenTrial], noted: Mapping[str, Any], attempt: int, fixed: dict[str, Any] | None = None
-    ) -> Proposal:
-        draft = SnapshotStorage(self.study, trials, noted, self.hidden)
+    ) -> SnapshotStorage:
+        snapshot = SnapshotStorage(self.study, trials, noted, self.hidden)
         if fixed is not None:
-            draft.set_trial_system_attr(draft.id, "fixed_params", fixed)  # as `enqueue_trial` does
-        return Proposal(draft, self._draw(draft.trial(self.samplers(draft.number, attempt))))
+            snapshot.set_trial_system_attr(snapshot.id, "fixed_params", fixed)  # as `enqueue_trial` does
+        snapshot.params = self._draw(snapshot.trial(self.samplers(snapshot.number, attempt)))
+        return snapshot
 
     def _draw(self, trial: Trial) -> dict[str, Any]:
         # Upstream keeps what is fixed with each trial, as user attributes, and an extender may read them.
@@ -311,12 +251,11 @@ class Proposer:
         except ImportError as error:  # some of Optuna's samplers import what they need when they draw
             raise self.samplers.lacking(error) from error
 
-    def _untried(self, trials: Sequence[FrozenTrial], tried: Mapping[str, FrozenTrial]) -> Proposal | None:
+    def _untried(self, trials: Sequence[FrozenTrial], tried: Mapping[str, FrozenTrial]) -> SnapshotStorage | None:
         """Propose any configuration that was not tried, when the sampler finds none; None if too many to list."""
-        size = self.finite.size() or 0
-        everything = self.finite.configurations(size if self.samplers.walks_grid else FEW)
+        everything = self.finite.configurations((self.finite.size() or 0) if self.samplers.walks_grid else FEW)
         if everything is None:
             return None
         left = [params for params in everything if self.space.key(params) not in tried]
         chosen = random.Random(f"{self.samplers.seed} {len(trials)}").choice(left)
-        return self._draft(trials, {}, 0, chosen)
+        return self._draw_new(trials, {}, 0, chosen)

@@ -1,9 +1,7 @@
-"""A storage that draws a trial of a snapshot of a study, and writes it to the study whole, in one write, or not at all.
+"""A storage in memory that draws a trial from a snapshot of a study, to be written to the study in one write.
 
 `study.ask()` creates a trial first and fills it parameter by parameter. A kill in between leaves half a trial, and a
-configuration that turns out to be known already has used up a number. So samplers are given `SnapshotStorage` instead,
-which reads from a snapshot of the study and keeps what is written. It also costs less: one write instead of one a
-parameter.
+configuration that turns out to be known already has used up a number; and each parameter costs a write.
 """
 
 import copy
@@ -19,17 +17,12 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from steady.exceptions import StudyError
 
-STUDY = 0  # there is only one on paper
-
 
 class SnapshotStorage(BaseStorage):
-    """A snapshot of a study and one new trial, as a storage of Optuna's.
+    """A snapshot of a study's trials, in the order of their numbers, and one new trial, as a storage of Optuna's.
 
-    Args:
-        study: the real one; only read, until `commit`.
-        trials: the snapshot, in the order of their numbers.
-        noted: what samplers of earlier snapshots noted at the study, to go on from: where they are in a sequence.
-        hidden: numbers of trials that samplers are not to learn from.
+    `noted` are system attributes of the study that samplers of earlier snapshots have set, as a place in a sequence;
+    `hidden` are numbers of trials that samplers are not to learn from.
 
     Example:
         >>> import optuna
@@ -40,15 +33,15 @@ class SnapshotStorage(BaseStorage):
         (0, True, 1)
     """
 
+    duplicate_of: int | None = None  # a finished trial with the same parameters, whose values can be reused
+
     def __init__(
-        self,
-        study: Study,
-        trials: Sequence[FrozenTrial],
-        noted: Mapping[str, Any] | None = None,
+        self, study: Study, trials: Sequence[FrozenTrial], noted: Mapping[str, Any] | None = None,
         hidden: Collection[int] = (),
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.study, self.trials, self.hidden = study, list(trials), hidden
-        self.changed: dict[str, Any] = dict(noted or {})
+        self.params: dict[str, Any] = {}  # what was drawn, as the space gives it
+        self.changed = dict(noted or {})
         self.system_attrs = {**study._storage.get_study_system_attrs(study._study_id), **self.changed}
         self.changed_user: dict[str, Any] = {}
         self.number = len(self.trials)
@@ -62,14 +55,13 @@ class SnapshotStorage(BaseStorage):
 
     def trial(self, sampler: BaseSampler) -> Trial:
         """Get the new trial, to draw parameters for."""
-        paper = Study(self.study.study_name, self, sampler=sampler, pruner=self.study.pruner)
-        return Trial(paper, self.id)
+        return Trial(Study(self.study.study_name, self, sampler=sampler, pruner=self.study.pruner), self.id)
 
     def commit(self, **noted: Any) -> FrozenTrial:
-        """Write the trial to the real study, RUNNING and with everything drawn, and these user attributes.
+        """Write the trial to the real study, RUNNING, with these user attributes.
 
         Raises:
-            StudyError: it got another number than it was drawn for.
+            StudyError: another program added a trial meanwhile.
         """
         real, study_id = self.study._storage, self.study._study_id
         for key, value in self.changed_user.items():
@@ -89,7 +81,7 @@ class SnapshotStorage(BaseStorage):
     # --- what samplers read
 
     def get_study_id_from_name(self, study_name: str) -> int:  # noqa: D102
-        return STUDY
+        return 0
 
     def get_study_name_from_id(self, study_id: int) -> str:  # noqa: D102
         return self.study.study_name
@@ -127,17 +119,14 @@ class SnapshotStorage(BaseStorage):
     def set_trial_param(  # noqa: D102
         self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
     ) -> None:
-        self._own(trial_id)
-        self.new.params = {**self.new.params, param_name: distribution.to_external_repr(param_value_internal)}
-        self.new.distributions = {**self.new.distributions, param_name: distribution}
+        value = distribution.to_external_repr(param_value_internal)
+        self._set(trial_id, params={param_name: value}, distributions={param_name: distribution})
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:  # noqa: D102
-        self._own(trial_id)
-        self.new.system_attrs = {**self.new.system_attrs, key: value}
+        self._set(trial_id, system_attrs={key: value})
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:  # noqa: D102
-        self._own(trial_id)
-        self.new.user_attrs = {**self.new.user_attrs, key: value}
+        self._set(trial_id, user_attrs={key: value})
 
     def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:  # noqa: D102
         self.system_attrs[key] = self.changed[key] = value
@@ -146,14 +135,13 @@ class SnapshotStorage(BaseStorage):
         self.changed_user[key] = value
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:  # noqa: D102
-        self._own(trial_id)
-        self.new.intermediate_values = {**self.new.intermediate_values, step: intermediate_value}
+        self._set(trial_id, intermediate_values={step: intermediate_value})
 
-    def _own(self, trial_id: int) -> None:
+    def _set(self, trial_id: int, **added: dict[Any, Any]) -> None:
         if trial_id != self.id:
             self._refuse()
-
-    # --- what nobody may do in a snapshot
+        for name, values in added.items():  # anew, as what was read before is not to change
+            setattr(self.new, name, {**getattr(self.new, name), **values})
 
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
         raise RuntimeError("Only the trial that is drawn can be changed on paper.")

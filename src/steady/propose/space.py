@@ -1,8 +1,8 @@
-"""The search space: parameters, their distributions and conditions, and what stays fixed.
+"""The search space: parameters, their distributions and conditions, and what is fixed.
 
-Written in Hydra's sweep syntax (`choice(a, b)`, `interval(0, 1)`, `range(…)`, `tag(log, interval(…))`), which
-`steady.grammar` reads; conditions are ours: a parameter is there only while another one has some value. `x`, `+x` and
-`++x` are one key everywhere: it is written without its prefix, which only the overrides of a job carry.
+Written in Hydra's sweep syntax (`choice(a, b)`, `interval(0, 1)`, `range(…)`, `tag(log, interval(…))`); a condition
+makes a parameter depend on the value of another. `x`, `+x` and `++x` are one key everywhere: it is written without its
+prefix, which only the overrides of a job carry.
 """
 
 import difflib
@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, cast
 
 import hydra.utils
 from hydra.core.override_parser.types import Sweep
@@ -31,35 +31,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Condition:
-    """A condition: a parameter is there only when another has one of some values.
+    """A condition: a parameter is there only when another has one of some values."""
 
-    Attributes:
-        other: name of the other parameter.
-        values: in one spelling, see `word`.
-
-    Example:
-        >>> Condition.parse("beta", "kind=[a,b]").holds({"kind": "b"}, {})
-        True
-    """
-
-    other: str
-    values: tuple[str, ...]
+    other: str  # name of the other parameter
+    values: tuple[str, ...]  # spelled as by `word`
 
     @classmethod
     def parse(cls, name: str, text: str, searched: Mapping[str, BaseDistribution] | None = None) -> "Condition":
-        """Read `other=value` or `other=[a,b]`.
-
-        Args:
-            name: of the parameter that has the condition.
-            text: the condition, its value in Hydra's grammar.
-            searched: tells whether `[a]` is itself one of the other's choices.
-
-        Raises:
-            ConfigError: anything else.
-        """
+        """Parse the condition `other=value` or `other=[a,b]` of a parameter; `searched` tells if `[a]` is a choice."""
         other, equals, value = (part.strip() for part in str(text).partition("="))
         other = grammar.bare(other)
-        whole, listed = _parsed(value) if value else ("", None)
+        whole, listed = _parse(value) if value else ("", None)
         distribution = (searched or {}).get(other)
         if isinstance(distribution, CategoricalDistribution) and whole in map(word, distribution.choices):
             listed = None
@@ -68,31 +50,21 @@ class Condition:
         return cls(other, (whole,) if listed is None else listed)
 
     def holds(self, params: Mapping[str, Any], fixed: Mapping[str, str]) -> bool:
-        """Tell whether the condition holds beside drawn and fixed parameters; never while the other one is absent."""
+        """Tell whether the condition holds beside drawn and fixed parameters; not while the other one is absent."""
         if self.other in params:
             return word(params[self.other]) in self.values
         other = grammar.bare(self.other)
-        return other in fixed and _parsed(str(fixed[other]))[0] in self.values
+        return other in fixed and _parse(str(fixed[other]))[0] in self.values
 
     def __str__(self) -> str:
         listed = ",".join(self.values)
         return f"{self.other}={listed if len(self.values) == 1 else f'[{listed}]'}"
 
 
-def check_conditions(
+def _check_conditions(
     conditions: Mapping[str, Condition], searched: Mapping[str, BaseDistribution], fixed: Mapping[str, Any]
 ) -> None:
-    """Check that each condition can hold.
-
-    Raises:
-        ConfigError: it is one of, or depends on, a parameter that there is not, or on a value that never comes.
-
-    Example:
-        >>> choices = {"loss": CategoricalDistribution(["a", "b"]), "beta": FloatDistribution(0, 1)}
-        >>> check_conditions({"beta": Condition("loss", ("c",))}, choices, {})
-        Traceback (most recent call last):
-        steady.exceptions.ConfigError: conditions.beta: loss is never c; its choices are a, b.
-    """
+    """Refuse conditions of or on a parameter that there is not, or on a value that never comes."""
     known = ", ".join([*searched, *fixed]) or "nothing"
     problems = []
     for name, condition in conditions.items():
@@ -103,45 +75,30 @@ def check_conditions(
         elif condition.other not in searched:
             problems.append(f"conditions.{name} depends on {condition.other}, which is not one of {known}.")
         elif wrong := [value for value in condition.values if not _can_be(searched[condition.other], value)]:
-            there = _what_there_is(searched[condition.other])
-            problems.append(f"conditions.{name}: {condition.other} is never {', '.join(wrong)}; {there}.")
+            remedy = _values_in_words(searched[condition.other])
+            problems.append(f"conditions.{name}: {condition.other} is never {', '.join(wrong)}; {remedy}.")
     if problems:
         raise ConfigError("\n".join(problems))
 
 
-def in_order(
-    searched: Mapping[str, BaseDistribution], conditions: Mapping[str, Condition]
-) -> dict[str, BaseDistribution]:
-    """Sort the parameters as written, but each after what it depends on.
-
-    Raises:
-        ConfigError: conditions go in a circle.
-
-    Example:
-        >>> searched = {"beta": FloatDistribution(0, 1), "loss": CategoricalDistribution(["a", "b"])}
-        >>> list(in_order(searched, {"beta": Condition("loss", ("a",))}))
-        ['loss', 'beta']
-    """
+def _sort(searched: Mapping[str, BaseDistribution], conditions: Mapping[str, Condition]) -> dict[str, BaseDistribution]:
+    """Sort the parameters as written, but each after what it depends on; refuse conditions in a circle."""
     result: dict[str, BaseDistribution] = {}
-    waiting = dict(searched)
-    while waiting:
-        ready = [n for n in waiting if n not in conditions or conditions[n].other not in waiting]
+    while waiting := [name for name in searched if name not in result]:
+        ready = [name for name in waiting if name not in conditions or conditions[name].other not in waiting]
         if not ready:
             raise ConfigError(f"conditions go in a circle: {', '.join(waiting)}.")
-        for name in ready:
-            result[name] = waiting.pop(name)
+        result |= {name: searched[name] for name in ready}
     return result
 
 
 @lru_cache
-def _parsed(text: str) -> tuple[str, tuple[str, ...] | None]:
+def _parse(text: str) -> tuple[str, tuple[str, ...] | None]:
     """Parse a value of Hydra's grammar as one word, and as several if it is a list; other text is a string."""
-    try:
+    value: Any = text
+    with suppress(ValueError):
         value = grammar.parsed(text)
-    except ValueError:
-        value = text
-    if isinstance(value, Sweep):  # no sweep is meant: `a,b` is one string
-        value = text
+    value = text if isinstance(value, Sweep) else value  # no sweep is meant: `a,b` is one string
     listed = tuple(word(grammar.encode(one)) for one in value) if isinstance(value, list) else None
     return word(grammar.encode(value)), listed
 
@@ -149,16 +106,12 @@ def _parsed(text: str) -> tuple[str, tuple[str, ...] | None]:
 def _can_be(distribution: BaseDistribution, value: str) -> bool:
     if isinstance(distribution, CategoricalDistribution):
         return value in map(word, distribution.choices)
-    assert isinstance(distribution, IntDistribution | FloatDistribution)
-    try:
-        number = float(value)
-    except ValueError:
-        return False
-    # What is drawn from an interval of floats equals no written number.
-    return is_finite(distribution) and distribution._contains(number) and word(number) == value
+    with suppress(ValueError):  # what is drawn from an interval of floats equals no written number
+        return is_finite(distribution) and distribution._contains(float(value)) and word(float(value)) == value
+    return False
 
 
-def _what_there_is(distribution: BaseDistribution) -> str:
+def _values_in_words(distribution: BaseDistribution) -> str:
     if isinstance(distribution, CategoricalDistribution):
         return f"its choices are {', '.join(map(word, distribution.choices))}"
     assert isinstance(distribution, IntDistribution | FloatDistribution)
@@ -171,16 +124,6 @@ def _what_there_is(distribution: BaseDistribution) -> str:
 class Space:
     """A search space.
 
-    Attributes:
-        parameters: their distributions, by the name that the study keeps, such that a parameter comes after the one it
-            depends on.
-        fixed: values of the command line that are not searched, in Hydra's grammar, by key.
-        fixed_overrides: overrides that delete something.
-        conditions: by parameter.
-        extender: adds parameters to a trial, see upstream's `custom_search_space`.
-        prefixes: `+` or `++` of the keys whose overrides need it.
-        meanings: of parameters whose choices an earlier version kept otherwise: what each of them means, in order.
-
     Example:
         >>> space = Space.parse({"lr": "choice(0.1, 1)", "kind": "choice(a, b)"}, ["kind=a", "epochs=5"])
         >>> space.describe(), space.size()
@@ -189,32 +132,25 @@ class Space:
         ('lr=0.1', 'kind=a', 'epochs=5')
     """
 
-    parameters: dict[str, BaseDistribution]
-    fixed: dict[str, Any] = field(default_factory=dict)
-    fixed_overrides: tuple[str, ...] = ()
-    conditions: dict[str, Condition] = field(default_factory=dict)
-    extender: Callable[[DictConfig, Trial], None] | None = None
-    prefixes: dict[str, str] = field(default_factory=dict)
+    parameters: dict[str, BaseDistribution]  # by the name that the study keeps, each after the one it depends on
+    fixed: dict[str, Any] = field(default_factory=dict)  # values that are not searched, in Hydra's grammar, by key
+    fixed_overrides: tuple[str, ...] = ()  # that delete something
+    conditions: dict[str, Condition] = field(default_factory=dict)  # by parameter
+    extender: Callable[[DictConfig, Trial], None] | None = None  # adds parameters to a trial (`custom_search_space`)
+    prefixes: dict[str, str] = field(default_factory=dict)  # `+` or `++` of the keys whose overrides need it
+    # Of parameters whose choices an earlier version recorded otherwise: what each choice means, in the same order.
     meanings: dict[str, CategoricalDistribution] = field(default_factory=dict)
 
     @classmethod
     def parse(
-        cls,
-        params: Mapping[str, Any] | None,
-        arguments: list[str],
-        conditions: Mapping[str, str] | None = None,
+        cls, params: Mapping[str, Any] | None, arguments: list[str], conditions: Mapping[str, str] | None = None,
         custom_search_space: str | None = None,
-    ) -> "Space":
-        """Read a space.
-
-        Args:
-            params: Hydra sweeps by parameter.
-            arguments: overrides of the command line, which win.
-            conditions: see `Condition.parse`.
-            custom_search_space: dotted path of an extender.
+    ) -> "Space":  # fmt: skip
+        """Parse `hydra.sweeper.params` and the overrides of the command line, which win.
 
         Raises:
-            ConfigError: a line that cannot be read, a deletion of what is searched, or a condition that can never hold.
+            ConfigError: a line that cannot be read, a deletion of what is searched, a condition that can never hold, or
+                an extender that cannot be found.
         """
         own = grammar.Arguments.read(
             [grammar.as_override(key, value) for key, value in (params or {}).items()], "params"
@@ -226,15 +162,15 @@ class Space:
             log.info("%s=%s is fixed, so %s is not searched", key, fixed[key], key)
         asked = {grammar.bare(name): text for name, text in (conditions or {}).items()}
         read = {name: Condition.parse(name, text, searched) for name, text in asked.items()}
-        check_conditions(read, searched, fixed)
+        _check_conditions(read, searched, fixed)
         read = {name: condition for name, condition in read.items() if name in searched}
-        ordered = in_order(searched, read)
-        return cls(ordered, fixed, given.deletions, read, _extender(custom_search_space), given.prefixes)
+        extender = _extender(custom_search_space)
+        return cls(_sort(searched, read), fixed, given.deletions, read, extender, given.prefixes)
 
     def as_recorded(self, recorded: Mapping[str, BaseDistribution]) -> "Space":
-        """Convert to the names, and the choices, that a study has for it already, by its trials' distributions.
+        """Convert to the names and choices that a study has recorded, by the distributions of its trials.
 
-        A version up to 0.1 kept `+x` under this name, and null among choices as text.
+        A version up to 0.1 recorded `+x` under this name, and null among choices as text.
         """
         names = {grammar.bare(name): name for name in recorded} | {name: name for name in recorded}
         there = {name: names.get(name, name) for name in self.parameters}
@@ -252,11 +188,7 @@ class Space:
         return replace(self, parameters=parameters, conditions=conditions, meanings=meanings)
 
     def suggest(self, trial: Trial, config: DictConfig | None = None) -> dict[str, Any]:
-        """Have a trial draw each parameter whose condition holds; it keeps what it has already drawn.
-
-        Raises:
-            ValueError: the extender, which is given the configuration, draws a parameter that is fixed.
-        """
+        """Draw each parameter whose condition holds, and those of the extender; none may be fixed (ValueError)."""
         kept: dict[str, Any] = {}  # as a storage gives it back: of choices that are equal (1, true) the first
         for name, distribution in self.parameters.items():
             if self.applies(name, kept):
@@ -270,23 +202,16 @@ class Space:
         return {**trial.params, **kept}
 
     def overrides(self, params: Mapping[str, Any]) -> tuple[str, ...]:
-        """List the overrides of a job with these parameters.
-
-        Raises:
-            StudyError: one of them is none of the space, and nothing that a study may set.
-        """
+        """List the overrides of a job with these parameters; raises StudyError for those that no study may set."""
         untrusted.check_params(params, self.parameters, self.extender is not None)
-        drawn = {grammar.bare(name): self._spelled(name, value) for name, value in params.items()}
+        drawn = {grammar.bare(name): self._spell(name, value) for name, value in params.items()}
         # What an extender draws has its prefix in its name.
         prefixes = {grammar.bare(name): prefix for name in params if (prefix := grammar.prefix(name))} | self.prefixes
         values = {**drawn, **self.fixed}
         return (*(f"{prefixes.get(key, '')}{key}={text}" for key, text in values.items()), *self.fixed_overrides)
 
     def describe(self, possible: bool = False) -> dict[str, str]:
-        """Describe each parameter, with the prefix of its overrides, in lasting words; an extender by its path.
-
-        With `possible` without those that no configuration has, beside what is fixed.
-        """
+        """Describe each parameter (if `possible`, each that some configuration has), and the extender by its path."""
         shown = {
             self.prefixes.get(key := grammar.bare(name), "") + key: described(self._read(name))
             + (f" when {replace(c, other=grammar.bare(c.other))}" if (c := self.conditions.get(name)) else "")
@@ -298,26 +223,21 @@ class Space:
         return shown
 
     def describe_fixed(self) -> dict[str, str]:
-        """Describe what is fixed or deleted, with the prefix of its overrides."""
+        """Describe what is fixed or deleted, by the key of its override."""
         fixed = {f"{self.prefixes.get(key, '')}{key}": text for key, text in self.fixed.items()}
         return {**fixed, **dict.fromkeys(self.fixed_overrides, "deleted")}
 
     def accepted(self, name: str, value: Any) -> Any:
-        """Convert a value that somebody gives for a parameter to what the study keeps, see `accepted`.
-
-        Raises:
-            ValueError: it can have no such value.
-        """
+        """Convert a given value of a parameter to what the study records, or raise ValueError; see `space.accepted`."""
         found = accepted(value, self._read(name))
         if name in self.meanings:
             return self.parameters[name].to_external_repr(self._read(name).to_internal_repr(found))
         return found
 
     def whole(self, params: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Complete values to a configuration, as Optuna would keep it, without those whose condition does not hold.
+        """Choose the values of a configuration, as Optuna records it, without those whose condition does not hold.
 
-        Returns:
-            None if a value is missing or impossible, or if there is an extender, which may want more.
+        Returns None if a value is missing or impossible, or if there is an extender, which may want more.
         """
         if self.extender:
             return None
@@ -334,12 +254,7 @@ class Space:
         return found
 
     def completed(self, wanted: Mapping[str, Any], values: Callable[[str], Sequence[Any]]) -> dict[str, Any]:
-        """Complete values to a configuration by the first of the `values` of each other parameter that is there.
-
-        Example:
-            >>> Space.parse({"lr": "choice(0.1, 1)", "n": "choice(1, 2)"}, []).completed({"n": 2}, lambda name: [0.1])
-            {'lr': 0.1, 'n': 2}
-        """
+        """Complete values to a configuration by the first of the `values` of each other parameter."""
         params: dict[str, Any] = {}
         for name in self.parameters:
             if self.applies(name, params):
@@ -347,7 +262,7 @@ class Space:
         return params
 
     def prerequisites(self, name: str, values: Callable[[str], Sequence[Any]]) -> dict[str, Any]:
-        """Choose those of the `values` of others on whose condition a parameter is there."""
+        """Choose of the `values` of others those that the condition of a parameter needs."""
         needed: dict[str, Any] = {}
         while (condition := self.conditions.get(name)) and (other := condition.other) in self.parameters:
             fitting = [value for value in values(other) if self.applies(name, {other: value})]
@@ -357,7 +272,7 @@ class Space:
         return needed
 
     def baseline(self, config: DictConfig) -> dict[str, Any] | None:
-        """Get the configuration of the multirun, were nothing searched; None if it is not one of the space."""
+        """Get the parameters of the configuration as it stands; None if it is not in the space."""
         groups = OmegaConf.select(config, "hydra.runtime.choices") or {}
         found: dict[str, Any] = {}
         for name in self.parameters:
@@ -368,26 +283,22 @@ class Space:
         return self.whole(found)
 
     def key(self, params: Mapping[str, Any]) -> str:
-        """Compute a text that is the same for the same configuration, however its floats were rounded."""
+        """Compute a text that is equal for equal configurations, however their floats were rounded."""
         return repr([(name, canonical(params[name], self.parameters.get(name))) for name in sorted(params)])
 
     def configurations(self, bound: int = 10_000) -> list[dict[str, Any]] | None:
-        """List all configurations; None if they are not finite, more than `bound`, or not known (an extender)."""
-        if self.size() is None or (self.size() or 0) > bound:
+        """List all configurations; None if they are infinitely many, more than `bound`, or unknown (an extender)."""
+        if (size := self.size()) is None or size > bound:
             return None
         found: list[dict[str, Any]] = [{}]
         for name, distribution in self.parameters.items():
             there = any(self.applies(name, params) for params in found)
-            values = values_of(distribution) if there else []
-            found = [
-                grown
-                for params in found
-                for grown in ([{**params, name: v} for v in values] if self.applies(name, params) else [params])
-            ]
+            added = [{name: value} for value in values_of(distribution)] if there else []
+            found = [params | one for params in found for one in (added if self.applies(name, params) else [{}])]
         return found
 
     def size(self) -> int | None:
-        """Count the configurations; None for infinitely (or unknowably) many."""
+        """Count the configurations; None if they are infinitely many, or unknown."""
         return self._size
 
     @cached_property
@@ -398,33 +309,28 @@ class Space:
         return math.prod(self._below(name) for name in there if self._root(name)[0] == name)
 
     def _possible(self) -> list[str]:
-        """List the parameters that some configuration has, beside what is fixed."""
+        """List the parameters that some configuration has."""
         return [name for name in self.parameters if name not in self.conditions or self._root(name)[1]]
 
     def _root(self, name: str) -> tuple[str, bool]:
-        """Find the searched parameter on which the presence of one hangs in the end, and whether it can be there."""
+        """Find the unconditional parameter that one depends on in the end, and tell whether that can be there."""
         while (condition := self.conditions.get(name)) and condition.other in self.parameters:
             name = condition.other
         return name, self.applies(name, {})
 
     def _below(self, name: str) -> int:
-        """Count the configurations of a parameter that is there and of those that hang on it."""
+        """Count the configurations of a parameter and of those that depend on it."""
         distribution = self.parameters[name]
-        hanging = [other for other, condition in self.conditions.items() if condition.other == name]
-        if not hanging:
+        below = {other: self._below(other) for other, condition in self.conditions.items() if condition.other == name}
+        if not below:
             return count_values(distribution)
-        below = {other: self._below(other) for other in hanging}
         return sum(
             math.prod(n for other, n in below.items() if self.applies(other, {name: value}))
             for value in values_of(distribution)
         )
 
     def grid(self) -> dict[str, Any]:
-        """List the values of each parameter, as Optuna's GridSampler wants them.
-
-        Raises:
-            ConfigError: a parameter is continuous.
-        """
+        """List the values of each parameter, for Optuna's GridSampler; a continuous one is a ConfigError."""
         if wrong := [name for name, d in self.parameters.items() if not is_finite(d)]:
             raise ConfigError(f"A grid needs choices or ranges with steps; {', '.join(wrong)} is continuous.")
         return {name: values_of(d) for name, d in self.parameters.items()}
@@ -437,22 +343,22 @@ class Space:
         return condition is None or condition.holds(params, self.fixed)
 
     def _read(self, name: str) -> BaseDistribution:
-        """Get the distribution of a parameter as it was written here."""
+        """Get the distribution of a parameter as `params` has it, not as the study recorded it."""
         return self.meanings.get(name) or self.parameters[name]
 
     def _meant(self, name: str, value: Any) -> Any:
-        """Get what a value that the study keeps means."""
+        """Convert a value as the study recorded it to what it means."""
         if name not in self.meanings:
             return value
         return self.meanings[name].to_external_repr(self.parameters[name].to_internal_repr(value))
 
-    def _spelled(self, name: str, value: Any) -> str:
+    def _spell(self, name: str, value: Any) -> str:
         # `True` as Python spells it, as in the names of upstream's folders.
         return str(value) if isinstance(value, bool) else grammar.as_text(self._meant(name, value))
 
 
 def _meaning(old: BaseDistribution | None, now: CategoricalDistribution) -> CategoricalDistribution | None:
-    """Get what each choice on record means, if an earlier version kept the same choices otherwise."""
+    """Get what each recorded choice means, if an earlier version recorded the same choices otherwise."""
     if not isinstance(old, CategoricalDistribution) or old == now:
         return None
     texts: dict[grammar.Scalar, grammar.Scalar] = {"null" if one is None else one: one for one in now.choices}
@@ -466,16 +372,14 @@ def _extender(path: str | None) -> Callable[[DictConfig, Trial], None] | None:
         return None
     node = {"_target_": path, "_partial_": True}
     try:  # trusted as the task itself is: the user's own function. What Hydra blocks for all stays blocked.
-        extender: Callable[[DictConfig, Trial], None] = hydra.utils.instantiate(node, _execution_whitelist_=path)
+        return cast(Callable[[DictConfig, Trial], None], hydra.utils.instantiate(node, _execution_whitelist_=path))
     except HydraException as error:
-        raise ConfigError(
-            f"custom_search_space must be the dotted path of a function of (config, trial); got {path!r}: {error}"
-        ) from error
-    return extender
+        expected = "custom_search_space must be the dotted path of a function of (config, trial)"
+        raise ConfigError(f"{expected}; got {path!r}: {error}") from error
 
 
 def is_finite(distribution: BaseDistribution) -> bool:
-    """Tell whether a distribution has finitely many values, as all have but intervals of floats.
+    """Tell whether a distribution has finitely many values: all but intervals of floats.
 
     Example:
         >>> is_finite(FloatDistribution(0, 1)), is_finite(FloatDistribution(0, 1, step=0.5))
@@ -485,27 +389,26 @@ def is_finite(distribution: BaseDistribution) -> bool:
 
 
 def values_of(distribution: BaseDistribution) -> list[Any]:
-    """List the values of a finite one. Of choices that Optuna takes for equal (1, 1.0, true) it keeps the first.
+    """List the values of a finite distribution, of choices that are equal to Optuna (1, 1.0, true) the first.
 
     Example:
         >>> values_of(FloatDistribution(0, 1, step=0.5)), values_of(CategoricalDistribution([1, True, 2]))
         ([0.0, 0.5, 1.0], [1, 2])
     """
-    if isinstance(distribution, FloatDistribution) and distribution.step is None:
-        assert distribution.single()
-        return [distribution.low]
     if isinstance(distribution, CategoricalDistribution):
         choices = enumerate(distribution.choices)
         return [value for index, value in choices if int(distribution.to_internal_repr(value)) == index]
     if isinstance(distribution, IntDistribution):
         return list(range(distribution.low, distribution.high + 1, distribution.step))
     assert isinstance(distribution, FloatDistribution)
+    if distribution.single():
+        return [distribution.low]
     low, high, step = (Decimal(str(part)) for part in (distribution.low, distribution.high, distribution.step))
     return [float(low + k * step) for k in range(round((high - low) / step))] + [distribution.high]
 
 
 def count_values(distribution: BaseDistribution) -> int:
-    """Count the values of a finite one, without listing those of a long range.
+    """Count the values of a finite distribution, without listing those of a long range.
 
     Example:
         >>> count_values(IntDistribution(0, 10**9))
@@ -519,10 +422,7 @@ def count_values(distribution: BaseDistribution) -> int:
 
 
 def canonical(value: Any, distribution: BaseDistribution | None) -> Any:
-    """Convert values that are the same to Optuna to one that is the same.
-
-    A float of a range becomes the number of its steps, as samplers and lists of values round differently; of choices
-    that are equal (1, 1.0, true) it is the first, which is what a storage gives back.
+    """Convert values that are equal to Optuna to one: a float of a range to its number of steps, a choice to the first.
 
     Example:
         >>> canonical(0.1 + 0.2, FloatDistribution(0, 1, step=0.1)), canonical(True, CategoricalDistribution([1, 2]))
@@ -536,12 +436,10 @@ def canonical(value: Any, distribution: BaseDistribution | None) -> Any:
 
 
 def accepted(value: Any, distribution: BaseDistribution) -> Any:
-    """Convert a value that somebody gives, or a configuration has, to what Optuna keeps.
-
-    Lists and dicts, also nodes of OmegaConf, are those that a choice is the text of.
+    """Convert a value of a configuration to what Optuna records; lists and dicts to the choice that is their text.
 
     Raises:
-        ValueError: it is none of the distribution's; with what would be, as the rest of a sentence.
+        ValueError: the distribution has no such value; with what it has, as the rest of a sentence.
 
     Example:
         >>> accepted([1, 2], CategoricalDistribution(["[1,2]", "[3]"])), accepted(1, FloatDistribution(0, 1))
@@ -566,7 +464,7 @@ def accepted(value: Any, distribution: BaseDistribution) -> Any:
 
 
 def _same(value: Any, choice: grammar.Scalar) -> bool:
-    """Tell if a plain value is a choice. Equal numbers are, as to Optuna; a string is never a number, or null."""
+    """Tell whether a plain value equals a choice; a string never equals a number, or null."""
     if isinstance(value, str):
         return isinstance(choice, str) and choice == value
     if isinstance(value, list | dict):
@@ -582,7 +480,7 @@ def _alternatives(value: Any, distribution: CategoricalDistribution) -> str:
 
 
 def described(distribution: BaseDistribution) -> str:
-    """Describe a distribution in words that stay the same.
+    """Describe a distribution in words, which contracts record.
 
     Example:
         >>> described(IntDistribution(1, 4)), described(FloatDistribution(1e-4, 1e-2, log=True))

@@ -1,8 +1,7 @@
-"""Detach the fork server of `steady.run.executor` from the controller's session: it imports this first.
+"""Detach the fork server of `steady.run.executor` from the controller's session; the server imports this first.
 
-A signal to the whole group of the controller (Ctrl-C while modules are imported, `timeout`, a batch system) would else
-end the fork server, and with it all word of how trials end. When the controller is gone it goes as well: on Linux at
-once, though it still imports, elsewhere by itself.
+Else a signal to the whole group of the controller (Ctrl-C, `timeout`, a batch system) would end the fork server, and
+with it all word of how trials end. When the controller is gone it goes as well, on Linux at once.
 """
 
 import ctypes
@@ -23,7 +22,11 @@ def prctl(option: int, value: int) -> None:
 
 
 def report_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Report an uncaught exception, unless it only says that the controller left while it asked for a process."""
+    """Print an uncaught exception, unless it only says that the controller left while it asked for a process.
+
+    Example:
+        >>> report_uncaught(EOFError, EOFError(), None)
+    """
     torn = issubclass(kind, pickle.UnpicklingError) and "truncated" in str(error)  # killed while it wrote
     if not torn and not issubclass(kind, EOFError | ConnectionError):
         sys.__excepthook__(kind, error, trace)

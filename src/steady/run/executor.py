@@ -1,13 +1,8 @@
-"""Run jobs in processes: `ProcessExecutor` keeps one in each slot, and tells how each ended.
+"""Run jobs in processes: the `Executor` protocol, and `ProcessExecutor`, which keeps one process in each slot.
 
 Each job is a process of its own, forked from a warm parent (a fork server that has imported what trials import), and
 runs `steady.run.worker.serve`. With another launcher than Hydra's basic one, that process sends the job through it and
-waits; the job itself then runs where the launcher puts it. The scheduler knows no more of this than `Executor`.
-
-`Watchdog` takes a job to hang that shows no sign of progress for too long, or takes too long in all. Signs of progress
-are a line in a log of the trial's folder (its output, or what Hydra logs), and a call of its reporter
-(`steady.reporting`). Checkpoints, or what Weights & Biases keeps, are none: threads of libraries write on beside a
-training that hangs.
+waits; the job itself then runs where the launcher puts it.
 """
 
 import math
@@ -48,29 +43,21 @@ DUMPING = 2.0  # seconds for the stacks of one that hangs to be written
 GRACE = 10.0  # seconds after SIGTERM for it to leave
 UNKNOWN = 255  # exit code that multiprocessing gives when the fork server is gone; or the task's own
 STACK = re.compile(r"^(?:Current thread|Thread|Stack) .*\(most recent call first\):$", re.MULTILINE)
-STALL = 10.0  # seconds between two looks of which more do not count: it was we who slept, with the machine perhaps
+STALL = 10.0  # seconds between two looks of which more do not count: this process slept, with the machine perhaps
 SLOTS_PER_SPARE = 4  # several of them may become free at once
-
-Signs = dict[str, tuple[int, int]]  # by the file's name: when it was written (ns), its size
 
 
 @dataclass(frozen=True)
 class Job:
-    """A trial to run.
+    """A trial to run."""
 
-    Attributes:
-        number: of the trial, and of Hydra's job.
-        overrides: of the task's configuration.
-        folder: of the trial, relative to the working directory.
-    """
-
-    number: int
-    overrides: tuple[str, ...]
-    folder: Path
+    number: int  # of the trial, and of Hydra's job
+    overrides: tuple[str, ...]  # of the task's configuration
+    folder: Path  # of the trial, relative to the working directory
 
 
 class Executor(Protocol):
-    """Runs jobs, one in a slot."""
+    """Runs jobs, at most one in each of its slots."""
 
     slots: int
     spare: int  # how many jobs may be prepared
@@ -82,16 +69,13 @@ class Executor(Protocol):
         """Give up a prepared job; one that was not prepared is no error."""
 
     def submit(self, job: Job) -> int:
-        """Start a job in a free slot, and say in which."""
-
-    def free(self) -> int:
-        """How many jobs may be submitted now."""
+        """Start a job in a free slot, and return the slot."""
 
     def running(self) -> dict[int, Job]:
-        """The jobs that run, by slot."""
+        """Get the running jobs, by slot."""
 
     def wait(self, timeout: float) -> list[tuple[Job, Outcome]]:
-        """The jobs that ended; returns when there is one, or after `timeout` seconds."""
+        """Wait until a job has ended, or for `timeout` seconds; returns the jobs that ended."""
 
     def stop(self) -> None:
         """Ask all jobs, and those that are still to come, to stop at their next checkpoint."""
@@ -99,41 +83,42 @@ class Executor(Protocol):
     def kill(self) -> None:
         """End all jobs now."""
 
-    def drop(self, number: int) -> None:
-        """End one job now, if it still runs; `wait` tells of it as of any."""
+    def cancel(self, number: int) -> None:
+        """End one job now, if it still runs; `wait` returns it as any other."""
 
     def close(self) -> None:
-        """Leave nothing running."""
+        """End everything that was started, and wait for it."""
 
 
+@dataclass
 class Watchdog:
-    """Finds out whether an attempt of a trial hangs.
+    """Detects that an attempt of a trial hangs: no sign of progress for too long, or too long in all.
 
-    Args:
-        bounds: on the attempt's time.
-        folder: of the trial.
-        elsewhere: whether a launcher runs it, at a time of its own: time counts from the first sign of progress that
-            is not the launcher's.
-        clock: returns seconds that only go forward.
+    Signs of progress are a line in a log of the trial's folder (its output, or what Hydra logs), and a call of its
+    reporter (`steady.reporting`). Checkpoints, or what Weights & Biases keeps, are none: threads of libraries write on
+    beside a training that hangs.
     """
 
-    def __init__(
-        self, bounds: TrialTimeout, folder: Path, elsewhere: bool = False, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self.bounds, self.folder, self.clock = bounds, folder, clock
-        self.waiting = elsewhere
+    bounds: TrialTimeout
+    folder: Path  # of the trial
+    # A launcher runs it, at a time of its own: time counts from the first sign that is not the launcher's.
+    elsewhere: bool = False
+    clock: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        self.waiting = self.elsewhere
         self.signs = self._signs()
         self.total = self.idle = 0.0
-        self.last = clock()
+        self.last = self.clock()
 
     @property
     def due(self) -> float:
         """Seconds until the next look."""
         every = self.bounds.every
-        return float("inf") if every is None else max(0.0, self.last + every - self.clock())
+        return math.inf if every is None else max(0.0, self.last + every - self.clock())
 
     def check(self) -> str:
-        """Look for signs of progress: returns why the trial is to be ended; empty if it may go on."""
+        """Look for signs of progress; returns why the trial is to be ended, or nothing."""
         if self.due > 0:
             return ""
         passed = min(self.clock() - self.last, STALL)
@@ -144,59 +129,47 @@ class Watchdog:
             return ""
         self.total += passed
         self.idle = 0.0 if self.signs != before else self.idle + passed
-        if self.bounds.progress is not None and self.idle >= self.bounds.progress:
-            return f"No sign of progress for {self.bounds.progress:g} s (hydra.sweeper.trial_timeout.progress)"
-        if self.bounds.total is not None and self.total >= self.bounds.total:
-            return f"Not done after {self.bounds.total:g} s (hydra.sweeper.trial_timeout.total)"
+        progress, total = self.bounds.progress, self.bounds.total
+        if progress is not None and self.idle >= progress:
+            return f"No sign of progress for {progress:g} s (hydra.sweeper.trial_timeout.progress)"
+        if total is not None and self.total >= total:
+            return f"Not done after {total:g} s (hydra.sweeper.trial_timeout.total)"
         return ""
 
-    def _signs(self) -> Signs:
-        found: Signs = {}
+    def _signs(self) -> dict[str, tuple[int, int]]:
+        """Time of writing (ns) and size of each file, by name."""
+        found = {}
         for path in (*self.folder.glob("*.log"), self.folder / PROGRESS):
-            try:
+            with suppress(OSError):
                 stat = path.stat()
-            except OSError:
-                continue
-            found[path.name] = (stat.st_mtime_ns, stat.st_size)
+                found[path.name] = (stat.st_mtime_ns, stat.st_size)
         return found
 
 
 @dataclass
 class TrialProcess:
-    """A process that runs one job, as the controller sees it: signalled, ended when it hangs, and heard.
+    """A process that runs one job, as the controller sees it."""
 
-    Attributes:
-        process: of multiprocessing: its reaper (`steady.run.reaper`), which dies as it did.
-        pipe: the controller's end.
-        job: that it runs; None before it has one.
-        outcome: as the process told it, before it left.
-        exit_by: time on the monotonic clock at which it should have left.
-        oom_kills: of this machine when the job began.
-        watchdog: while the job runs.
-        hung: why the job is being ended; empty if it is not.
-    """
-
-    process: Any
-    pipe: Connection
+    process: Any  # multiprocessing's, of the reaper (`steady.run.reaper`), which dies as the trial did
+    pipe: Connection  # the controller's end
     job: Job | None = None
-    outcome: Outcome | None = None
-    exit_by: float = math.inf
-    oom_kills: int = 0
+    outcome: Outcome | None = None  # as the process sent it
+    oom_kills: int = 0  # of this machine when the job began
     watchdog: Watchdog | None = None
-    hung: str = ""
-    _next: float = 0.0  # time at which the next step of ending it is due
-    _asked: bool = False  # to leave, by SIGTERM
-    _killed: bool = False
-    _said: int = 0  # bytes of its log when it was found to hang
+    hung: str = ""  # why the job is being ended
+    deadline: float = math.inf  # time on the monotonic clock at which the next step of ending it is due
+    leaving: bool = False  # an outcome came, or SIGTERM was sent: the next step is SIGKILL
+    killed: bool = False  # it leaves when the kernel lets it: the other trials are not to wait for that
+    log_size: int = 0  # bytes, when the job was found to hang
 
     def __post_init__(self) -> None:
         self.incoming = Incoming(self.pipe)
-        self._itself: psutil.Process | None = None
+        self._reaper: psutil.Process | None = None
         with suppress(psutil.Error):  # it has died already
-            self._itself = psutil.Process(self.process.pid)
+            self._reaper = psutil.Process(self.process.pid)
 
     def send(self, value: Any) -> None:
-        """Send a value. That the process has died is no error here: `collect` tells."""
+        """Send a value. That the process has died is no error here: `collect` reports it."""
         with suppress(OSError):
             self.pipe.send(value)
 
@@ -213,68 +186,56 @@ class TrialProcess:
     def kill_leftovers(self) -> None:
         """End what a reaper could not, because it was killed itself, or because the fork server was."""
         if self.process.exitcode == UNKNOWN:
-            self._end_unheard()
+            self._end_reaper()
         elif self.process.exitcode == -signal.SIGKILL and not psutil.pid_exists(self.process.pid):
             for process in psutil.process_iter():
                 with suppress(psutil.Error, OSError):
                     if os.getsid(process.pid) == self.process.pid:
                         process.kill()
 
-    def _end_unheard(self) -> None:
-        """See that the reaper has gone, which ends by itself when nobody hears of it any more."""
+    def _end_reaper(self) -> None:
+        """Wait until the reaper has gone, whose end nobody is told without the fork server."""
         until = time.monotonic() + PATIENCE
         with suppress(psutil.Error):  # it has left
-            while (
-                self._itself is not None
-                and self._itself.is_running()
-                and self._itself.status() != psutil.STATUS_ZOMBIE
-                and time.monotonic() < until
-            ):
-                self._itself.send_signal(END)
+            while self._reaper and self._reaper.status() != psutil.STATUS_ZOMBIE and time.monotonic() < until:
+                self._reaper.send_signal(END)
                 time.sleep(0.01)
 
     def receive(self) -> None:
-        """Read what came of the outcome. That it died without a word the pipe may tell before the process does."""
-        self.exit_by = time.monotonic() + PATIENCE
+        """Read what came of the outcome; a death may close the pipe before the process is known to be dead."""
+        self.deadline, self.leaving = time.monotonic() + PATIENCE, True
         self.outcome = self.incoming.take()
 
     @property
     def due(self) -> float:
         """Seconds until `enforce_limits` is to be called again."""
-        if self._killed:
+        if self.killed:
             return math.inf
-        if self.exit_by < math.inf:
-            return self.exit_by - time.monotonic()
-        if self.hung:
-            return self._next - time.monotonic()
+        if self.deadline < math.inf:
+            return self.deadline - time.monotonic()
         return self.watchdog.due if self.watchdog else math.inf
 
     def enforce_limits(self) -> None:
         """End the process if it hangs, or does not leave: stacks into its log, then SIGTERM, then SIGKILL."""
-        if self._killed or not self.process.is_alive():  # its number may be another's by now
-            return
         now = time.monotonic()
-        if self.exit_by < math.inf:
-            if now >= self.exit_by:  # threads of the task's own, which are not daemons
-                self._end()
-        elif not self.hung:
+        if self.killed or not self.process.is_alive():  # its number may be another's by now
+            return
+        if self.deadline == math.inf:
             self.hung = self.watchdog.check() if self.watchdog else ""
             if self.hung:
-                self._said = self._log_size()
+                with suppress(OSError):
+                    self.log_size = self._log.stat().st_size
                 self.signal(DUMP)
-                self._next = now + DUMPING
-        elif now >= self._next and not self._asked:
+                self.deadline = now + DUMPING
+        elif now >= self.deadline and not self.leaving:
             self.signal(signal.SIGTERM)
-            self._asked, self._next = True, now + GRACE
-        elif now >= self._next:
-            self._end()
-
-    def _end(self) -> None:
-        self.kill()
-        self._killed = True  # it leaves when the kernel lets it: the other trials are not to wait for that
+            self.deadline, self.leaving = now + GRACE, True
+        elif now >= self.deadline:
+            self.kill()
+            self.killed = True
 
     def collect(self, stopping: bool) -> Outcome:
-        """Classify how the job ended, and close the process, which has; `stopping`: it may have been on purpose."""
+        """Classify how the job ended, and close its process; one that is `stopping` may be ended by a signal."""
         if not self.incoming.over:
             self.receive()
         outcome = self.outcome or self._lost(stopping)
@@ -292,10 +253,11 @@ class TrialProcess:
     def _lost(self, stopping: bool) -> Outcome:
         code = self.process.exitcode
         if code is not None and code < 0:
-            name = _named(-code)
+            # Real-time signals between the first and the last have no name.
+            name = {one.value: one.name for one in signal.Signals}.get(-code, f"signal {-code}")
             if stopping and -code in (signal.SIGTERM, signal.SIGKILL, END):
                 return Outcome(Kind.INTERRUPTED, message=f"ended by {name}")
-            if -code == signal.SIGKILL and oom_kills() > self.oom_kills:
+            if -code == signal.SIGKILL and _oom_kills() > self.oom_kills:
                 return Outcome(Kind.OUT_OF_MEMORY, message="The kernel ended the process: the memory was used up.")
             return Outcome(Kind.LOST, message=f"The process was ended by {name}.")
         return Outcome(Kind.LOST, message=f"The process ended with exit code {code} and no result.")
@@ -309,30 +271,21 @@ class TrialProcess:
         return Outcome(Kind.TIMED_OUT, message=f"{self.hung}{where}{told}.", traceback=stacks)
 
     def _stacks(self) -> str:
-        """What faulthandler wrote of where it hung; empty if it could not."""
-        assert self.job is not None
-        with suppress(OSError), (self.job.folder / OUTPUT).open("rb") as log:
-            log.seek(self._said)
+        """Read what faulthandler has written since the job was found to hang."""
+        with suppress(OSError), self._log.open("rb") as log:
+            log.seek(self.log_size)
             written = log.read().decode(errors="replace")
             if begin := STACK.search(written):
                 return written[begin.start() :]
         return ""
 
-    def _log_size(self) -> int:
+    @property
+    def _log(self) -> Path:
         assert self.job is not None
-        with suppress(OSError):
-            return (self.job.folder / OUTPUT).stat().st_size
-        return 0
+        return self.job.folder / OUTPUT
 
 
-def _named(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # real-time signals between the first and the last have no name
-        return f"signal {number}"
-
-
-def oom_kills() -> int:
+def _oom_kills() -> int:
     """Count the processes of this machine (or container) that the kernel ended for want of memory."""
     with suppress(OSError, ValueError):
         counts = dict(line.split() for line in MEMORY_EVENTS.read_text().splitlines())
@@ -340,48 +293,34 @@ def oom_kills() -> int:
     return 0
 
 
+@dataclass
 class ProcessExecutor:
-    """Runs each job in a process of its own.
+    """Runs each job in a process of its own; a task that cannot be sent to one is a ConfigError."""
 
-    Args:
-        hydra_context: of Hydra.
-        task: called by a job with its configuration.
-        config: the composed configuration of the multirun.
-        slots: how many jobs may run at once.
-        preload: modules that the warm parent imports.
-        gpus: see `resources.visible_gpus`.
-        gpus_per_slot: share of a GPU for each slot.
-        through_launcher: send jobs through `hydra.launcher` instead of running them in the process.
-        bounds: on the time of each job.
-    """
+    hydra_context: HydraContext
+    task: TaskFunction  # called by a job with its configuration
+    config: DictConfig  # composed, of the multirun
+    slots: int  # how many jobs may run at once
+    preload: Sequence[str] = ()  # modules that the warm parent imports
+    gpus: Any = "auto"  # see `resources.visible_gpus`
+    gpus_per_slot: float = 1.0
+    through_launcher: bool = False  # send jobs through `hydra.launcher` instead of running them in the process
+    bounds: TrialTimeout = UNBOUNDED  # on the time of each job
 
-    def __init__(
-        self,
-        hydra_context: HydraContext,
-        task: TaskFunction,
-        config: DictConfig,
-        slots: int,
-        preload: Sequence[str] = (),
-        gpus: Any = "auto",
-        gpus_per_slot: float = 1.0,
-        through_launcher: bool = False,
-        bounds: TrialTimeout = UNBOUNDED,
-    ) -> None:
-        self.bounds, self.launches = bounds, through_launcher
-        self.slots = slots
-        self.gpus, self.share = visible_gpus(gpus), gpus_per_slot
-        self.static = packed(hydra_context, task, config, through_launcher)
+    def __post_init__(self) -> None:
+        self.spare = math.ceil(self.slots / SLOTS_PER_SPARE)
+        self.visible = visible_gpus(self.gpus)
+        self.static = pickle_shared(self.hydra_context, self.task, self.config, self.through_launcher)
         self.variables, self.script = without_rank(os.environ), main_module.Script.started()
-        self.preload, self.context = preload, _context(preload)
-        self.busy: dict[int, TrialProcess] = {}
-        self.stopping = False
-        self.spare = math.ceil(slots / SLOTS_PER_SPARE)
-        self.reserve: list[TrialProcess] = []
+        self.context = warm_context(self.preload)
+        self.busy: dict[int, TrialProcess] = {}  # by slot
         self.prepared: dict[int, TrialProcess] = {}  # by the job's number
+        self.reserve: list[TrialProcess] = []
+        self.stopping = False
         self._replenish()
 
     def prepare(self, job: Job) -> None:
-        """Have a job's configuration composed by a process of the reserve."""
+        """Have a process of the reserve compose a job's configuration."""
         self.prepared[job.number] = self._assign(job)
         self._replenish()
 
@@ -398,29 +337,22 @@ class ProcessExecutor:
             self._end([worker])
             worker = None
         worker = worker or self._assign(job)
-        worker.oom_kills = oom_kills()
+        worker.oom_kills = _oom_kills()
         if self.bounds.every is not None:
-            worker.watchdog = Watchdog(self.bounds, job.folder, elsewhere=self.launches)
-        worker.send(environment(slot, self.slots, self.gpus, self.share))
+            worker.watchdog = Watchdog(self.bounds, job.folder, elsewhere=self.through_launcher)
+        worker.send(environment(slot, self.slots, self.visible, self.gpus_per_slot))
         self.busy[slot] = worker
         if self.stopping:  # a signal came between the last look and now
             worker.signal(signal.SIGTERM)
         self._replenish()
         return slot
 
-    def free(self) -> int:
-        """Count the free slots."""
-        return self.slots - len(self.busy)
-
     def running(self) -> dict[int, Job]:
-        """The jobs that run, by slot."""
+        """Get the running jobs, by slot."""
         return {slot: worker.job for slot, worker in self.busy.items() if worker.job is not None}
 
     def wait(self, timeout: float) -> list[tuple[Job, Outcome]]:
-        """Wait for jobs to end, without polling.
-
-        A job has ended when its process has: until then it holds memory of the machine and of its GPU.
-        """
+        """Wait, without polling, for the processes of jobs to end: until then they hold memory and their GPU."""
         if not self.busy:
             time.sleep(timeout)
             return []
@@ -432,26 +364,26 @@ class ProcessExecutor:
                 for slot, _ in ended:
                     del self.busy[slot]
                 if any(worker.process.exitcode == UNKNOWN for _, worker in ended):  # perhaps the fork server is gone
-                    self.context = _context(self.preload)
+                    self.context = warm_context(self.preload)
                 return [(worker.job, worker.collect(self.stopping)) for _, worker in ended if worker.job is not None]
 
     def stop(self) -> None:
-        """SIGTERM to each job's process and what it started, and to those that are yet to come."""
+        """Send SIGTERM to each job's process and what it started, and to those that are yet to come."""
         self.stopping = True
         for worker in self.busy.values():
             worker.signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """SIGKILL to each job's process and what it started."""
+        """End each job's process and what it started."""
         self.stopping = True
         for worker in self.busy.values():
             worker.kill()
 
-    def drop(self, number: int) -> None:
-        """SIGKILL to one job."""
-        for worker in self.busy.values():
-            if worker.job is not None and worker.job.number == number:
-                worker.kill()
+    def cancel(self, number: int) -> None:
+        """End one job's process and what it started."""
+        for slot, job in self.running().items():
+            if job.number == number:
+                self.busy[slot].kill()
 
     def close(self) -> None:
         """End everything that was started here, and wait for it."""
@@ -472,18 +404,13 @@ class ProcessExecutor:
             worker.process.close()
 
     def _assign(self, job: Job) -> TrialProcess:
-        worker = self._warm()
+        """Send a job to a process of the reserve, or to a new one should they have died."""
+        while self.reserve and not self.reserve[0].process.is_alive():
+            self._end([self.reserve.pop(0)])
+        worker = self.reserve.pop(0) if self.reserve else self._start()
         worker.job = job
         worker.send(job)
         return worker
-
-    def _warm(self) -> TrialProcess:
-        """A process of the reserve, or a new one should they have died."""
-        while self.reserve:
-            if (worker := self.reserve.pop(0)).process.is_alive():
-                return worker
-            self._end([worker])
-        return self._start()
 
     def _replenish(self) -> None:
         while len(self.reserve) < self.spare:
@@ -499,7 +426,7 @@ class ProcessExecutor:
         return TrialProcess(process, ours)
 
     def _listen(self, timeout: float) -> None:
-        """Take in what processes tell, until one has left, or the time is over."""
+        """Receive from the processes, until one has left, or the time is over."""
         telling = {worker.pipe: worker for worker in self.busy.values() if not worker.incoming.over}
         leaving = [worker.process.sentinel for worker in self.busy.values()]
         patience = min(timeout, *(worker.due for worker in self.busy.values()))
@@ -510,14 +437,19 @@ class ProcessExecutor:
             worker.enforce_limits()
 
 
-def packed(hydra_context: HydraContext, task: TaskFunction, config: DictConfig, through_launcher: bool) -> bytes:
-    """Pickle what all jobs share, see `ProcessExecutor`.
+def pickle_shared(hydra_context: HydraContext, task: TaskFunction, config: DictConfig, through_launcher: bool) -> bytes:
+    """Pickle what all jobs share, and what can be pickled of `__main__`; a task that cannot be is a ConfigError.
 
-    Raises:
-        ConfigError: the task cannot be sent.
+    Example:
+        >>> type(pickle_shared(None, print, None, through_launcher=False))
+        <class 'bytes'>
     """
+    shared = (hydra_context, task, config, Singleton.get_state(), through_launcher)
+    defined = main_module.definitions()
+    if whole := _try_pickle((*shared, defined)):
+        return whole
     try:
-        return _sent((hydra_context, task, config, Singleton.get_state(), through_launcher))
+        return bytes(cloudpickle.dumps((*shared, {name: one for name, one in defined.items() if _try_pickle(one)})))
     except Exception as error:  # pickle knows no class of its own for this
         raise ConfigError(
             f"Trials run in processes of their own, so the task must be such that it can be sent to one: {error}. "
@@ -525,40 +457,36 @@ def packed(hydra_context: HydraContext, task: TaskFunction, config: DictConfig, 
         ) from error
 
 
-def _sent(shared: tuple[Any, ...]) -> bytes:
-    """Pickle what all jobs share, and what `__main__` defines; of this only what can be pickled."""
-    defined = main_module.definitions()
+def _try_pickle(value: Any) -> bytes | None:
     try:
-        return bytes(cloudpickle.dumps((*shared, defined)))
+        return bytes(cloudpickle.dumps(value))
     except Exception:
-        sound = {name: one for name, one in defined.items() if _can_be_sent(one)}
-        return bytes(cloudpickle.dumps((*shared, sound)))
+        return None
 
 
-def _can_be_sent(value: Any) -> bool:
-    try:
-        cloudpickle.dumps(value)
-    except Exception:
-        return False
-    return True
+def warm_context(preload: Sequence[str]) -> Any:
+    """Make a context of multiprocessing, and start its fork server, which imports Hydra's plugins and `preload`.
 
-
-def _context(preload: Sequence[str]) -> Any:
-    """Make the context of multiprocessing: processes come from a warm parent where there is one, else anew."""
+    Example:
+        >>> warm_context([]).get_start_method()
+        'forkserver'
+    """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     plugins = [name for name in sys.modules if name.startswith(("hydra_plugins.", "hydra._internal.core_plugins."))]
     context.set_forkserver_preload(["steady.run.detached", __name__, *plugins, *preload])
+    from multiprocessing import forkserver, resource_tracker
+
+    before = dict(os.environ)
+    os.environ.clear()
     # The fork server of Python 3.11 imports before it knows our sys.path, and says nothing when it fails.
     # And what it imports makes semaphores (tqdm), of which Python's tracker would warn when all is over.
-    before = dict(os.environ)
-    for name in before.keys() - without_rank(before):
-        del os.environ[name]
-    os.environ[FORK_SERVER] = "1"
-    os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-    os.environ["PYTHONWARNINGS"] = "ignore::UserWarning:multiprocessing.resource_tracker"
-    from multiprocessing import forkserver, resource_tracker
+    os.environ.update(
+        without_rank(before),
+        **{FORK_SERVER: "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        PYTHONWARNINGS="ignore::UserWarning:multiprocessing.resource_tracker",
+    )
 
     resource_tracker.ensure_running()  # else the fork server starts it, and unblocks signals
     # Until it has left our session a Ctrl-C is the fork server's, too. It keeps what is blocked, see `detached`.

@@ -21,10 +21,10 @@ SAID = "Interrupted; nothing is lost. The same line goes on."
 
 @dataclass
 class Stop:
-    """A request to stop, by a person or the machine: whether there is one, and the number of its signal."""
+    """A request to stop, by a person or the machine."""
 
     requested: bool = False
-    signal: int | None = None
+    signal: int | None = None  # its number
 
 
 @contextmanager
@@ -33,14 +33,18 @@ def ending(stop: Stop) -> Iterator[None]:
 
     Raises:
         SystemExit: 128 + signal.
+
+    Example:
+        >>> with ending(Stop()):
+        ...     pass
     """
     interruption = Interruption(SAID)
 
-    def asked(number: int, frame: FrameType | None) -> None:
+    def interrupt(number: int, frame: FrameType | None) -> None:
         stop.requested, stop.signal = True, number
         interruption(number, frame)
 
-    with _handled(asked):
+    with _handle_signals(interrupt):
         try:
             yield
         except SystemExit:
@@ -53,10 +57,19 @@ def ending(stop: Stop) -> Iterator[None]:
 
 @contextmanager
 def interruptible(executor: "Executor", stop: Stop) -> Iterator[None]:
-    """Stop the jobs at a checkpoint at the first signal, which sets `stop`, and end them at the second."""
+    """Stop the jobs at a checkpoint at the first signal, which sets `stop`, and end them at the second.
+
+    Example:
+        >>> from unittest.mock import Mock
+        >>> stop = Stop()
+        >>> with interruptible(Mock(), stop):
+        ...     signal.raise_signal(signal.SIGTERM)
+        >>> stop
+        Stop(requested=True, signal=15)
+    """
     interruption = Interruption()
 
-    def asked(number: int, frame: FrameType | None) -> None:
+    def interrupt(number: int, frame: FrameType | None) -> None:
         stop.signal = number
         if stop.requested:
             executor.kill()
@@ -65,12 +78,12 @@ def interruptible(executor: "Executor", stop: Stop) -> Iterator[None]:
         stop.requested = True  # the scheduler says so: a word from here would fall into the table that is being drawn
         executor.stop()
 
-    with _handled(asked):
+    with _handle_signals(interrupt):
         yield
 
 
 @contextmanager
-def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+def _handle_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     """Handle the signals, but not SIGHUP under `nohup`; only the main thread of Python can have handlers."""
     if threading.current_thread() is not threading.main_thread():
         yield

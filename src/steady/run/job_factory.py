@@ -1,10 +1,11 @@
-"""Build the jobs of a sweep's trials from Hydra's configuration: overrides, folder, and the executor that runs them."""
+"""Build the jobs of a sweep's trials from Hydra's configuration: overrides, folders, and the executor."""
 
 import functools
 import inspect
 import logging
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,11 @@ from optuna.trial import FrozenTrial
 
 from steady import grammar, safe_paths
 from steady.exceptions import ConfigError, StudyError
-from steady.options import SweepOptions, TrialTimeout
+from steady.options import SweepOptions
 from steady.propose.covering import Examples
 from steady.propose.space import Space
-from steady.run.executor import Job, ProcessExecutor, packed
+from steady.run.executor import Executor, Job, ProcessExecutor, pickle_shared
+from steady.run.main_module import Script
 from steady.study import meta
 from steady.study.failures import Kind, shortened
 from steady.study.trial_folders import Folders, is_used, used
@@ -47,16 +49,16 @@ class JobFactory:
 
     @property
     def has_trial_node(self) -> bool:
-        """Whether the task can be told which trial it is; one that cannot is neither pruned nor resumed."""
+        """Whether the configuration has the node `trial`; without it a task is neither pruned nor resumed."""
         node = OmegaConf.select(self.config, "trial")
         return isinstance(node, DictConfig) and "storage" in node
 
     def overrides(self, study: optuna.Study, trial: FrozenTrial) -> tuple[str, ...]:
-        """Overrides of a trial of the search: its parameters, and which trial it is."""
+        """List the overrides of a trial of the search: its parameters, and which trial it is."""
         return (*self.space.overrides(trial.params), *self.identity(study, trial))
 
     def identity(self, study: optuna.Study, trial: FrozenTrial) -> tuple[str, ...]:
-        """Overrides that tell a job which trial it is."""
+        """List the overrides that tell a job which trial it is."""
         if not self.has_trial_node:
             return ()
         return (
@@ -67,52 +69,41 @@ class JobFactory:
         )
 
     def folders(self, study: optuna.Study) -> Folders:
-        """Folders of the trials of the search."""
-        compose = None if self._by_number else lambda trial: self._subdir(study, trial)
+        """Get the folders of the trials of the search."""
+        compose = None if self._by_number else lambda trial: self._try_subdir(study, trial)
         return Folders(Path(meta.get(study, meta.SWEEP_DIR)), compose=compose)
 
     def used_folders(self, params: Mapping[str, Any]) -> list[Path]:
-        """List the folders with something in them where trials of a study that is begun now would work.
-
-        Args:
-            params: of the trial that is first, for templates that name its parameters. Of such only its folder is
-                looked at; `Folders.choose` keeps the others apart.
-        """
+        """List the folders in use where a new study's trials would work; the first trial has these parameters."""
         base = Path(self.config.hydra.sweep.dir)
-        if self._by_number:
+        if self._by_number:  # else only the first trial's folder is known
             return used(base, self.options.n_trials)
         try:
-            folder = base / self._composed_subdir(params, (), 0)
+            folder = base / self._compose_subdir(params)
         except Exception:  # the job will tell
             return []
         return [folder] if Path(os.path.abspath(folder)) != Path(os.path.abspath(base)) and is_used(folder) else []
 
     def folder_override(self, folders: Folders, trial: FrozenTrial) -> tuple[str, ...]:
-        """Override that tells a job its folder; none if that could not be composed, which the job will meet."""
+        """List the override that names a job's folder; none if it could not be composed, which the job will report."""
         if folders.compose is not None and not meta.has(trial, meta.FOLDER):
             return ()
         return (f"hydra.sweep.subdir={grammar.quoted(folders.name(trial))}",)
 
     @property
     def _by_number(self) -> bool:
-        sweep = OmegaConf.to_container(self.config.hydra.sweep, resolve=False)
-        assert isinstance(sweep, dict)
+        sweep: Any = OmegaConf.to_container(self.config.hydra.sweep, resolve=False)
         return sweep["subdir"] in BY_NUMBER
 
     def check(self, examples: Iterable[Mapping[str, Any]]) -> None:
-        """Check that jobs can be started, and those of the examples have a folder, before the study is begun.
-
-        Raises:
-            ConfigError: the task cannot be sent to a process, or `hydra.sweep.subdir` names what no job has.
-        """
-        packed(self.hydra_context, self.task, self.config, self._through_launcher)
-        # What an extender draws is not known here.
-        if self._by_number or self.space.extender:
+        """Check that the task can be sent, and that jobs of the examples can have a folder, else raise ConfigError."""
+        pickle_shared(self.hydra_context, self.task, self.config, self._through_launcher)
+        if self._by_number or self.space.extender:  # what an extender draws is not known here
             return
         refusal = None
         for params in examples:
             try:
-                self._composed_subdir(params, (), 0)
+                self._compose_subdir(params)
             except (GrammarParseError, InterpolationKeyError) as error:
                 refusal = error
             except Exception:  # of this process, or of these parameters: the job will tell
@@ -125,15 +116,15 @@ class JobFactory:
                 f"{str(refusal).splitlines()[0]}. By default it is ${{hydra.job.num}}."
             )
 
-    def _subdir(self, study: optuna.Study, trial: FrozenTrial) -> str | None:
-        """A trial's folder in the sweep's, as its job would compose it."""
+    def _try_subdir(self, study: optuna.Study, trial: FrozenTrial) -> str | None:
         try:
-            return self._composed_subdir(trial.params, self.identity(study, trial), trial.number)
+            return self._compose_subdir(trial.params, self.identity(study, trial), trial.number)
         except Exception as error:
             log.debug("The folder of trial %d cannot be composed: %s", trial.number, error)
             return None
 
-    def _composed_subdir(self, params: Mapping[str, Any], who: tuple[str, ...], number: int) -> str:
+    def _compose_subdir(self, params: Mapping[str, Any], who: tuple[str, ...] = (), number: int = 0) -> str:
+        """Compose a trial's folder in the sweep's, as its job does."""
         hydra_config = HydraConfig.instance()
         before = hydra_config.cfg
         try:
@@ -158,28 +149,23 @@ class JobFactory:
     def _through_launcher(self) -> bool:
         return bool(self.config.hydra.launcher._target_ != BASIC_LAUNCHER)
 
-    def executor(self) -> ProcessExecutor:
-        """Make the executor: runs jobs in slots, through the user's launcher if it is not Hydra's basic one."""
-        executor = self._executor(self.task, self.options.slots, self.options.trial_timeout, self._through_launcher)
-        if executor.script.bare:
+    def executor(self) -> Executor:
+        """Make the executor of the trials; it goes through the user's launcher if that is not Hydra's basic one."""
+        if bare := Script.started().bare:
             log.info(
                 "The call in %s is not guarded (`if __name__ == '__main__':`), so trials do not run the script again: "
                 "what its first lines set in other modules, such as torch.set_default_dtype, is to be set in the task.",
-                executor.script.bare,
+                bare,
             )
-        return executor
+        return self._executor(
+            self.task, self.options.slots, bounds=self.options.trial_timeout, through_launcher=self._through_launcher
+        )
 
     def preflight(self, thorough: bool = True) -> dict[str, Any]:
-        """Run the preflight as a job of its own, and return its facts; `thorough`: with examples, if it takes them.
-
-        Raises:
-            StudyError: it failed, so every trial would.
-        """
-        # Looked up without Hydra's whitelist: it is the user's own configuration, like the task itself.
-        bounds = self.options.trial_timeout.for_preparation()
-        record = self.options.record
+        """Run the preflight as a job, if `thorough` with examples, and return its facts; a failure is a StudyError."""
+        record, name = self.options.record, str(self.options.preflight)
         place = (f"hydra.sweep.dir={grammar.quoted(str(record))}", "hydra.sweep.subdir=preflight")
-        name = str(self.options.preflight)
+        # Looked up without Hydra's whitelist: it is the user's own configuration, like the task itself.
         task = hydra.utils.get_method(name)
         examples = thorough and "examples" in inspect.signature(task).parameters
         tries = ", which tries each option of the space once: seconds to minutes" if examples else ""
@@ -189,23 +175,17 @@ class JobFactory:
             task = functools.partial(task, examples=Examples(self.space, self.config, loader, place))
         safe_paths.refuse_links([record / "preflight"], record, "study", StudyError)
         safe_paths.refuse_links_within(record / "preflight", "preflight", StudyError)
-        executor = self._executor(task, 1, bounds)
-        try:
+        with closing(self._executor(task, 1, bounds=self.options.trial_timeout.for_preparation())) as executor:
             executor.submit(Job(0, (*self.space.overrides({}), *place), record / "preflight"))
-            ended: list[Any] = []
-            while not ended:
-                ended = executor.wait(60.0)
-        finally:
-            executor.close()
+            while not (ended := executor.wait(60.0)):
+                pass
         [(_, outcome)] = ended
         if outcome.kind != Kind.COMPLETE:
-            raise StudyError(f"{self.options.preflight} failed, so nothing was started. {shortened(outcome.message)}")
+            raise StudyError(f"{name} failed, so nothing was started. {shortened(outcome.message)}")
         return dict(outcome.value)
 
-    def _executor(
-        self, task: TaskFunction, slots: int, bounds: TrialTimeout, through_launcher: bool = False
-    ) -> ProcessExecutor:
+    def _executor(self, task: TaskFunction, slots: int, **more: Any) -> Executor:
+        given = self.options
         return ProcessExecutor(
-            self.hydra_context, task, self.config, slots, self.options.preload, self.options.gpus,
-            self.options.gpus_per_slot, through_launcher, bounds,
-        )  # fmt: skip
+            self.hydra_context, task, self.config, slots, given.preload, given.gpus, given.gpus_per_slot, **more
+        )

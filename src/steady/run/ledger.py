@@ -1,9 +1,8 @@
-"""One place for a trial's life: acquire it for a free slot, set it back to go on later, finish it.
+"""The states of a study's trials, as one controller writes them: acquire, set back to go on later, finish.
 
-All that one controller writes of the trials of a study passes through `Ledger`, which `steady.run.scheduler` asks. A
-trial is taken under the lock of asking, one controller at a time, so that totals are exact and no trial has two
-drivers. One that has to go on (its process was lost, it was interrupted, its controller died) is set back to WAITING,
-where Optuna's own tools see it too, and starts again under its own number before any new trial is drawn.
+A trial is acquired under a lock, one controller at a time, so that totals are exact and no trial has two drivers. One
+that has to go on (its process was lost, it was interrupted, its controller died) is set back to WAITING, where Optuna's
+own tools see it too, and starts again under its own number before any new trial is drawn.
 """
 
 import logging
@@ -24,14 +23,12 @@ from steady.propose.sampling import SpaceExhausted, UnfitTrial
 from steady.run.executor import Job
 from steady.run.interruption import Stop
 from steady.study import meta
-from steady.study.failures import KEPT, Kind, Outcome, shortened, signature, values_of
+from steady.study.failures import KEPT, Kind, Outcome, headline, shortened, signature, values_of
 from steady.study.leases import Leases
 from steady.study.storage import TrialStore
 from steady.study.trial_folders import Folders
 
 log = logging.getLogger(__name__)
-
-INFEASIBLE = (Kind.OUT_OF_MEMORY, Kind.DIVERGED)
 
 
 class Proposal(Protocol):
@@ -40,106 +37,72 @@ class Proposal(Protocol):
     duplicate_of: int | None
 
     def commit(self, **noted: Any) -> FrozenTrial:
-        """Write it to the study as a RUNNING trial with these user attributes."""
+        """Write the trial to the study, RUNNING, with these user attributes."""
 
 
 class Proposals(Protocol):
     """Source of new trials."""
 
     def propose(self, trials: list[FrozenTrial]) -> Proposal:
-        """Draw the next trial, given all there are. Raises SpaceExhausted when there is none."""
+        """Draw the next trial, given all there are; raises SpaceExhausted when there is none."""
 
     def complete(self, trial: FrozenTrial) -> None:
-        """Give a trial that was enqueued, or whose controller died early, the parameters it lacks.
-
-        Raises UnfitTrial when it was enqueued with what it cannot have.
-        """
+        """Draw the parameters that a trial lacks; raises UnfitTrial when it was enqueued with what it cannot have."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of a sweep.
+    """Bounds of a sweep."""
 
-    Attributes:
-        n_trials: of the study in all.
-        timeout: seconds after which no further trial begins; None: no bound.
-        reserved: returns how many of these are kept for what comes after the trials; asked whenever one could begin.
-        retries: how often a trial whose process was lost starts again.
-        max_same_failures: failures of one kind in a row that end the sweep; None: no bound.
-        max_failure_rate: share of failures among the last `window` trials, above which the sweep ends.
-        window: number of trials, from 1 up.
-    """
-
-    n_trials: int
-    timeout: float | None = None
-    reserved: Callable[[], float] = lambda: 0.0
-    retries: int = 1
-    max_same_failures: int | None = 3
-    max_failure_rate: float = 1.0
-    window: int = 1
+    n_trials: int  # of the study in all
+    timeout: float | None = None  # seconds after which no further trial begins
+    reserved: Callable[[], float] = lambda: 0.0  # returns how many of them are kept for what comes after the trials
+    retries: int = 1  # how often a trial whose process was lost starts again
+    max_same_failures: int | None = 3  # failures of one kind in a row that end the sweep
+    max_failure_rate: float = 1.0  # share of failures among the last `window` trials, above which the sweep ends
+    window: int = 1  # from 1 up
 
 
 @dataclass
 class Ledger:
-    """The trials of one study, as this controller takes and ends them.
-
-    Args:
-        study: holds the trials.
-        proposals: source of new ones.
-        leases: registered; says which trials are ours.
-        folders: where trials work.
-        limits: how many trials, and how many failures are too many.
-        event: called with one line for each start and end.
-        attach: called with a trial's number and folder now and then, and before it is finished.
-        stop: set by signals.
-        must_report: names of the scores that the study prunes by, if it does.
-
-    Attributes:
-        exhausted: whether there is no further configuration to try.
-        unrecorded: whether trials were finished since this was last set to False.
-        abort: why the sweep has to end, once failures are too many.
-    """
+    """The trials of one study, as this controller acquires and ends them."""
 
     study: optuna.Study
     proposals: Proposals
-    leases: Leases
+    leases: Leases  # registered; say which trials are ours
     folders: Folders
     limits: Limits
-    event: Callable[[str], None] = log.info
+    event: Callable[[str], None] = log.info  # called with one line for each start and end
+    # Called with a trial's number and folder now and then, and before it is finished.
     attach: Callable[[int, Path], None] = lambda number, folder: None
     stop: Stop = field(default_factory=Stop)
-    must_report: Sequence[str] = ()
-    exhausted: bool = False
-    unrecorded: bool = False
-    abort: StudyError | None = None
+    must_report: Sequence[str] = ()  # names of the scores that the study prunes by
+    exhausted: bool = False  # there is no further configuration to try
+    unrecorded: bool = False  # trials were finished since this was last set to False
+    abort: StudyError | None = None  # why the sweep has to end, once failures are too many
 
     def __post_init__(self) -> None:
         self.trials = TrialStore(self.study)
-        self._recent: deque[bool] = deque(maxlen=max(1, self.limits.window))
-        self._same: tuple[str, int] = ("", 0)
+        self._recent: deque[bool] = deque(maxlen=self.limits.window)  # whether each failed
+        self._same: tuple[str, int] = ("", 0)  # signature of the last failure, and how many in a row have it
 
     @property
     def done(self) -> bool:
-        """Whether every trial of the study has ended, and no other will come.
-
-        Trials that run elsewhere may come back to us, should their controller die.
-        """
+        """Whether every trial of the study has ended, also elsewhere, and no other will come."""
         trials = self.trials.all()
         there = self.exhausted or len(trials) >= self.limits.n_trials
         return there and all(trial.state.is_finished() for trial in trials)
 
     def owns(self, number: int) -> bool:
-        """Whether a trial that we acquired is still ours: another controller may have taken us for dead."""
+        """Tell whether a trial that we acquired is still ours: another controller may have taken us for dead."""
         return self.leases.holds(_lease(number))
 
-    # --- taking
-
     def acquire(self) -> FrozenTrial | None:
-        """Take the next trial: a waiting one, or a new one; None when there is none to take now."""
+        """Acquire the next trial: a waiting one, or a new one; None when there is none now."""
         with self.leases.lock("ask"):
             trials = self.trials.all()
             for trial in trials:
-                if trial.state == TrialState.WAITING and (taken := self._take(trial, trials)):
+                if trial.state == TrialState.WAITING and (taken := self._resume(trial, trials)):
                     return taken
             while len(trials) < self.limits.n_trials and not self.exhausted:
                 try:
@@ -151,12 +114,12 @@ class Ledger:
                 if proposal.duplicate_of is None:
                     trial = proposal.commit(**{meta.ATTEMPT: 0})
                     self.leases.take(_lease(trial.number))
-                    return self._place(trial, trials)
+                    return self._assign_folder(trial, trials)
                 self._reuse(proposal.commit(), proposal.duplicate_of)
                 trials = self.trials.all()
         return None
 
-    def _take(self, trial: FrozenTrial, trials: list[FrozenTrial]) -> FrozenTrial | None:
+    def _resume(self, trial: FrozenTrial, trials: list[FrozenTrial]) -> FrozenTrial | None:
         if not self.leases.claim(_lease(trial.number)):
             return None
         # A controller that slept, and was taken for dead, may end it as late as now.
@@ -167,16 +130,15 @@ class Ledger:
                 try:
                     self.proposals.complete(self.trials.read(trial.number))
                 except UnfitTrial as told:
-                    message = str(told)
-                    self._end_unstarted(trial, TrialState.FAIL, None, Kind.FAILED, {meta.MESSAGE: message})
-                    self.event(f"trial {trial.number} was enqueued with what it cannot have, and failed: {message}")
+                    self._end_unstarted(trial, TrialState.FAIL, None, Kind.FAILED, {meta.MESSAGE: str(told)})
+                    self.event(f"trial {trial.number} was enqueued with what it cannot have, and failed: {told}")
                 else:
-                    return self._place(self.trials.read(trial.number), trials)
+                    return self._assign_folder(self.trials.read(trial.number), trials)
         self.leases.release(_lease(trial.number))
         return None
 
-    def _place(self, trial: FrozenTrial, trials: list[FrozenTrial]) -> FrozenTrial:
-        """Write on a trial where it works, if it is not there yet. The lock makes sure that no two choose the same."""
+    def _assign_folder(self, trial: FrozenTrial, trials: list[FrozenTrial]) -> FrozenTrial:
+        """Write its folder on a trial that has none. The lock makes sure that no two choose the same."""
         if meta.has(trial, meta.FOLDER) or (folder := self.folders.choose(trial, trials)) is None:
             return trial
         self.trials.note(trial, meta.FOLDER, folder)
@@ -195,21 +157,16 @@ class Ledger:
         self.study.tell(trial.number, values, state=state)
         self.unrecorded = True
 
-    # --- setting back
-
     def requeue(self, trial: FrozenTrial) -> None:
-        """Set back a trial that was acquired and did not start: it goes on later, here or elsewhere."""
+        """Set back a trial that was acquired and did not start, to go on later, here or elsewhere."""
         if self.owns(trial.number):  # else another controller has it already
             with suppress(UpdateFinishedTrialError):  # as in `requeue_abandoned`
                 self.trials.requeue(trial)
             self.leases.release(_lease(trial.number))
 
     def requeue_abandoned(self) -> None:
-        """Set back the trials whose controller is gone.
-
-        Under the lock of asking: between a trial's making and its claim no one may take it for abandoned.
-        """
-        with self.leases.lock("ask"):
+        """Set back the trials whose controller is gone."""
+        with self.leases.lock("ask"):  # between a trial's making and its claim no one may take it for abandoned
             for trial in self.trials.all(TrialState.RUNNING):
                 if self.leases.owned(_lease(trial.number)):
                     continue
@@ -218,22 +175,13 @@ class Ledger:
                     self.trials.requeue(trial)
                     self.event(f"trial {trial.number} was left by a controller that is gone; it will go on")
 
-    # --- ending
-
     def finish(self, job: Job, outcome: Outcome, slot: int, begun: float) -> None:
-        """Tell the study how a trial's job ended; the trial is then finished, or waits to go on.
-
-        Args:
-            job: of the trial.
-            outcome: how it ended.
-            slot: where it ran.
-            begun: since when, Unix time.
-        """
+        """Tell the study how a trial's job ended (`begun`: Unix time); it is then finished, or waits to go on."""
         if not self.owns(job.number):
             self._ignore(job)
             return
         trial = self.trials.read(job.number)
-        outcome = self._weigh(trial, outcome)
+        outcome = self._check_values(outcome)
         runs = [*meta.get(trial, meta.RUNS, []), {"slot": slot, "start": begun, "end": time.time()}]
         try:
             self.trials.note(trial, meta.RUNS, runs)
@@ -249,7 +197,7 @@ class Ledger:
             return
         self.leases.release(_lease(job.number))
         told = self.trials.read(job.number)
-        self.event(_ended(told, outcome))
+        self.event(_describe_end(told, outcome))
         if told.state.is_finished():
             self.unrecorded = True
             self._count(told.state == TrialState.FAIL, outcome, job)
@@ -257,8 +205,8 @@ class Ledger:
     def _ignore(self, job: Job) -> None:
         self.event(f"trial {job.number} was taken over by another controller; its end here is ignored")
 
-    def _weigh(self, trial: FrozenTrial, outcome: Outcome) -> Outcome:
-        """Check returned values; and what was lost because we ended it was interrupted."""
+    def _check_values(self, outcome: Outcome) -> Outcome:
+        """Check returned values; a trial that was lost because we ended it was interrupted."""
         if outcome.kind == Kind.COMPLETE:
             try:
                 return replace(outcome, value=values_of(outcome.value, len(self.study.directions)))
@@ -292,14 +240,13 @@ class Ledger:
         else:
             self.trials.note(trial, meta.TRACEBACK, outcome.traceback[-KEPT:])
             self.trials.note(trial, meta.LOG, str(job.folder))
-            if outcome.kind in INFEASIBLE:
+            if infeasible := outcome.kind in (Kind.OUT_OF_MEMORY, Kind.DIVERGED):
                 # Samplers learn from a violated constraint, and would not from FAIL.
                 self.trials.violate(trial, outcome.kind.value)
-            state = TrialState.PRUNED if outcome.kind in INFEASIBLE else TrialState.FAIL
-            self.study.tell(trial.number, state=state)
+            self.study.tell(trial.number, state=TrialState.PRUNED if infeasible else TrialState.FAIL)
 
     def _require_reports(self, trial: FrozenTrial) -> None:
-        """Stop the sweep when a trial came to its end without a word to the pruner: none would ever be pruned."""
+        """Stop the sweep when a trial finished and reported no score: none would ever be pruned."""
         if self.must_report and not meta.get(trial, meta.RUNGS) and not self.abort:
             names = ", ".join(self.must_report)
             self.abort = StudyError(
@@ -316,29 +263,28 @@ class Ledger:
     def _count(self, failed: bool, outcome: Outcome, job: Job) -> None:
         """Stop the sweep when trials keep failing."""
         self._recent.append(failed)
-        known, times = self._same
         mark = signature(outcome) if failed else ""
-        self._same = (mark, times + 1 if mark and mark == known else 1)
+        times = self._same[1] + 1 if mark == self._same[0] else 1
+        self._same = (mark, times)
         if not failed or self.abort:
             return
         detail = f"Last of them, trial {job.number} ({job.folder}):\n{shortened(outcome.traceback or outcome.message)}"
-        if self.limits.max_same_failures is not None and self._same[1] >= self.limits.max_same_failures:
-            reason = f"{self._same[1]} trials in a row failed in the same way (max_same_failures), so the sweep stops."
-        elif sum(self._recent) / (self._recent.maxlen or 1) > self.limits.max_failure_rate:
-            reason = f"{sum(self._recent)} of the last {self._recent.maxlen} trials failed, above max_failure_rate."
+        if self.limits.max_same_failures is not None and times >= self.limits.max_same_failures:
+            reason = f"{times} trials in a row failed in the same way (max_same_failures), so the sweep stops."
+        elif (failures := sum(self._recent)) / self.limits.window > self.limits.max_failure_rate:
+            reason = f"{failures} of the last {self.limits.window} trials failed, above max_failure_rate."
         else:
             return
         self.abort = StudyError(f"{reason} Mend the cause and give the same command; the study goes on. {detail}")
 
 
 def _lease(number: int) -> str:
-    """The name under which a trial is claimed."""
     return f"trial/{number}"
 
 
-def _ended(trial: FrozenTrial, outcome: Outcome) -> str:
+def _describe_end(trial: FrozenTrial, outcome: Outcome) -> str:
     if outcome.kind == Kind.COMPLETE:
         return f"trial {trial.number} finished: {', '.join(f'{value:.5g}' for value in trial.values or [])}"
     again = "; it will go on from its checkpoint" if trial.state == TrialState.WAITING else ""
-    said = outcome.message.strip().splitlines()
-    return f"trial {trial.number} {outcome.kind.value}{again}{f': {shortened(said[0])}' if said else ''}"
+    said = f": {headline(outcome.message)}" if outcome.message.strip() else ""
+    return f"trial {trial.number} {outcome.kind.value}{again}{said}"

@@ -1,12 +1,9 @@
-"""Reap a trial: the parent of its process ends all that the trial started before it lets the trial have ended.
+"""The reaper of a trial: the parent of its process, which ends all that the trial has started when the trial ends.
 
-Between the fork server and each trial stands such a process. On Linux it is a subreaper (prctl(2)): whatever loses its
-parent below it, by a double fork or in a session of its own, becomes its child, so that nothing gets away; and it is
-there to do this though the trial crashes, and though the controller is killed, which it learns from the pipe. As
-`tini` does, it passes signals on and dies as its child did. Elsewhere it finds what is in the trial's process group,
-and what still has a living ancestor in the trial; what has neither outlives it.
-
-Only its own children are ended: none of them is reaped, and its number given to another, but by this process.
+On Linux it is a subreaper (prctl(2)): whatever loses its parent below it, by a double fork or in a session of its own,
+becomes its child; also when the trial crashes, and when the controller is killed, which it learns from the pipe. As
+`tini` does, it passes signals on and dies as its child did. Elsewhere it finds only what still has a living ancestor in
+the trial. Only its own children are ended: their numbers cannot be given to others before it has reaped them.
 """
 
 import faulthandler
@@ -34,12 +31,9 @@ AGAIN = 0.1  # seconds between two looks for what has to be ended
 
 
 def fork(pipe: Connection) -> None:
-    """Fork: the child goes on as the leader of a process group, and this process becomes its reaper, and never returns.
+    """Fork: the child goes on as the leader of a process group; this process becomes its reaper, and never returns.
 
-    The reaper leads the session that both are in.
-
-    Args:
-        pipe: to the controller; the controller is gone when its end is closed.
+    The reaper leads the session that both are in. The controller is gone when its end of the pipe is closed.
     """
     os.setsid()
     prctl(PR_SET_CHILD_SUBREAPER, 1)
@@ -59,7 +53,7 @@ def fork(pipe: Connection) -> None:
 
 
 class _Reaper:
-    """The reaper's loop, see `fork`; `child` is the id of the trial's process."""
+    """The reaper's loop; `child` is the id of the trial's process."""
 
     def __init__(self, child: int, pipe: Connection) -> None:
         self.child, self.status = child, -1

@@ -29,32 +29,24 @@ REMEMBERED = 20  # trials whose median is compared with it
 
 @dataclass
 class Scheduler:
-    """Runs the trials of one study until there are as many as its ledger's limits say.
-
-    Args:
-        ledger: of the study; asked for trials, and told how they ended.
-        executor: runs their jobs.
-        overrides: returns the overrides of a trial's job.
-        record: called when trials have ended, and their slots are busy again; rewrites the result files.
-        refresh: called at most once a second, for the display.
-        draw_ahead: whether the next trial is drawn, and made ready, before a slot is free; None: if trials are short.
-        clock: returns seconds.
-    """
+    """Runs the trials of one study until there are as many as its ledger's limits say."""
 
     ledger: Ledger
     executor: Executor
-    overrides: Callable[[FrozenTrial], Sequence[str]]
-    record: Callable[[], None] = lambda: None
-    refresh: Callable[[], None] = lambda: None
-    draw_ahead: bool | None = False
+    overrides: Callable[[FrozenTrial], Sequence[str]]  # of a trial's job
+    record: Callable[[], None] = lambda: (
+        None
+    )  # rewrites the result files: trials have ended, their slots are busy again
+    refresh: Callable[[], None] = lambda: None  # called at most once a second, for the display
+    draw_ahead: bool | None = False  # draw and prepare the next trial before a slot is free; None: if trials are short
     clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
         self.limits, self.stop, self.event = self.ledger.limits, self.ledger.stop, self.ledger.event
         self.started = self.clock()
         self.running: dict[int, tuple[int, float]] = {}  # by trial number: slot, and when it began (Unix time)
-        self.ready: deque[tuple[FrozenTrial, Job]] = deque()  # taken, and waiting for a slot
-        self._took: deque[float] = deque(maxlen=REMEMBERED)
+        self.ready: deque[tuple[FrozenTrial, Job]] = deque()  # acquired, and waiting for a slot
+        self._durations: deque[float] = deque(maxlen=REMEMBERED)
         self._next_reap = self._next_refresh = -1.0
         self._next_show = self.started + SHOW
         self._acknowledged = self._late = False
@@ -62,9 +54,8 @@ class Scheduler:
     def run(self) -> None:
         """Run until the study is whole, or until asked to stop.
 
-        Raises:
-            StudyError: too many failures; running trials were stopped at a checkpoint, and can go on.
-            StorageError: the study cannot be told of them; likewise.
+        Too many failures are a StudyError, a study that cannot be written to is a StorageError; running trials are then
+        stopped at a checkpoint, and can go on.
         """
         try:
             self._loop()
@@ -75,69 +66,66 @@ class Scheduler:
             raise self.ledger.abort
 
     def _loop(self) -> None:
-        while not self._over():
+        while self.executor.running() or self.ready or not (self._is_closed() or self.ledger.done):
             self.ledger.leases.beat()
             if self.clock() >= self._next_reap:
-                self._drop_lost()
+                self._cancel_lost()
                 self.ledger.requeue_abandoned()
                 self._next_reap = self.clock() + REAP
-            self._fill()
+            self._announce(self._start_ready())
+            self._start_new()
             self._report()
             self._look_ahead()
             ended = self.executor.wait(TICK)
             self._acknowledge()
-            self._start_ready()  # a slot need not wait until the end of its last trial is told
+            started = self._start_ready()  # a slot need not wait until the end of its last trial is told
             for job, outcome in ended:
                 self._finish(job, outcome)
-            if self._closed():
+            self._announce(started)
+            if self._is_closed():
                 self._requeue_ready()
         self._report()
 
     def _wind_down(self, error: StorageError) -> None:
         """Let the running trials come to their next checkpoint. Whoever goes on with the study will find them left."""
-        running = self.executor.running()
-        if running:
+        if running := self.executor.running():
             names = ", ".join(str(job.number) for job in running.values())
             self.event(f"{str(error).partition(': ')[0]}: trials {names} go on to their next checkpoint, and stop")
         self.executor.stop()
         while self.executor.running():
             self.executor.wait(TICK)
 
-    # --- when
-
-    def _over(self) -> bool:
-        if self.executor.running() or self.ready:
-            return False
-        return self._closed() or self.ledger.done
-
-    def _closed(self) -> bool:
+    def _is_closed(self) -> bool:
+        """Tell whether no further trial may begin."""
         return self.stop.requested or self.is_out_of_time() or self.ledger.abort is not None
 
     def is_out_of_time(self) -> bool:
-        """Whether the time is over in which trials may begin; once it is, it stays so."""
+        """Tell whether the time is over in which trials may begin; once it is, it stays so."""
         timeout = self.limits.timeout
         self._late |= timeout is not None and self.clock() - self.started >= timeout - self.limits.reserved()
         return self._late
 
-    def _trials_are_short(self) -> bool:
-        """As far as is known; until one has ended here there is no newest result to wait for."""
-        return not self._took or statistics.median(self._took) < SHORT
+    def _may_start(self) -> bool:
+        return not self._is_closed() and len(self.executor.running()) < self.executor.slots
 
-    # --- starting
+    def _start_new(self) -> None:
+        while self._may_start() and (trial := self.ledger.acquire()) is not None:
+            self._submit(trial, self._job(trial))
+            self._announce([trial])
 
-    def _fill(self) -> None:
-        self._start_ready()
-        while not self._closed() and self.executor.free() and (trial := self.ledger.acquire()) is not None:
-            self._start(trial, self._job(trial))
-
-    def _start_ready(self) -> None:
-        while self.ready and not self._closed() and self.executor.free():
-            self._start(*self.ready.popleft())
+    def _start_ready(self) -> list[FrozenTrial]:
+        started = []
+        while self.ready and self._may_start():
+            trial, job = self.ready.popleft()
+            self._submit(trial, job)
+            started.append(trial)
+        return started
 
     def _look_ahead(self) -> None:
-        """Have trials ready for slots that will be free."""
-        ahead = self._trials_are_short() if self.draw_ahead is None else self.draw_ahead
-        while ahead and not self._closed() and len(self.ready) < self.executor.spare:
+        """Have trials ready for slots that will be free; until one has ended there is no newest result to wait for."""
+        is_short = not self._durations or statistics.median(self._durations) < SHORT
+        ahead = is_short if self.draw_ahead is None else self.draw_ahead
+        while ahead and not self._is_closed() and len(self.ready) < self.executor.spare:
             if (trial := self.ledger.acquire()) is None:
                 return
             job = self._job(trial)
@@ -151,20 +139,22 @@ class Scheduler:
             self.ledger.requeue(trial)
             raise
 
-    def _start(self, trial: FrozenTrial, job: Job) -> None:
+    def _submit(self, trial: FrozenTrial, job: Job) -> None:
         try:
             slot = self.executor.submit(job)
         except BaseException:
             self.ledger.requeue(trial)
             raise
         self.running[trial.number] = (slot, time.time())
-        self.event(f"trial {trial.number} started: {_words(trial)}")
 
-    # --- ending
+    def _announce(self, started: Sequence[FrozenTrial]) -> None:
+        for trial in started:
+            params = (f"{name}={_shown(value)}" for name, value in trial.params.items())
+            self.event(f"trial {trial.number} started: {' '.join(params)}")
 
     def _finish(self, job: Job, outcome: Outcome) -> None:
         slot, begun = self.running.pop(job.number)
-        self._took.append(time.time() - begun)
+        self._durations.append(time.time() - begun)
         going_on = self.ledger.abort is None
         self.ledger.finish(job, outcome, slot, begun)
         if self.ledger.abort and going_on:
@@ -177,17 +167,15 @@ class Scheduler:
             self.executor.forget(job.number)
             self.ledger.requeue(trial)
 
-    def _drop_lost(self) -> None:
+    def _cancel_lost(self) -> None:
         """End jobs whose trial another controller has: it took us for dead, perhaps while the machine slept."""
         for job in self.executor.running().values():
             if not self.ledger.owns(job.number):
-                self.executor.drop(job.number)
+                self.executor.cancel(job.number)
         for trial, job in list(self.ready):
             if not self.ledger.owns(job.number):
                 self.executor.forget(job.number)
                 self.ready.remove((trial, job))
-
-    # --- what no slot has to wait for
 
     def _acknowledge(self) -> None:
         """Say once that we were asked to stop."""
@@ -208,7 +196,5 @@ class Scheduler:
             self._next_show = self.clock() + SHOW
 
 
-def _words(trial: FrozenTrial) -> str:
-    return " ".join(
-        f"{k}={f'{v:.3g}' if isinstance(v, float) else grammar.as_text(v)}" for k, v in trial.params.items()
-    )
+def _shown(value: grammar.Scalar) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else grammar.as_text(value)

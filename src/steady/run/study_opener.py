@@ -1,7 +1,4 @@
-"""Open the study of a sweep: make it, or compare what it was begun with, and write that down.
-
-Everything that lasts is in the study, so the same command goes on where the last one ended, however it ended.
-"""
+"""Open the study of a sweep: create it, or compare the contract that it was begun with, and record that."""
 
 import logging
 import os
@@ -29,11 +26,17 @@ from steady.study.storage import exists, find_study, open_storage, shown
 
 log = logging.getLogger(__name__)
 
-BEGUN = "begun"  # what a controller claims, beside others, whose sweep is of the contract that the study has
+BEGUN = "begun"  # claimed by each controller whose sweep has the study's contract
 
 
 def study_on_paper(options: SweepOptions) -> optuna.Study:
-    """Load the sweep's study, or make an empty one in memory if it has none yet."""
+    """Load the sweep's study, or make an empty one in memory if it has none yet; nothing is written.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> study_on_paper(SimpleNamespace(storage="sqlite:///no.db", study="cats", directions=["minimize"])).trials
+        []
+    """
     if exists(options.storage):
         storage = open_storage(options.storage)
         if find_study(storage, options.study) is not None:
@@ -42,7 +45,13 @@ def study_on_paper(options: SweepOptions) -> optuna.Study:
 
 
 def seed(options: SweepOptions, study: optuna.Study | None) -> int:
-    """The seed of the sampler: the one given, or else the study's, or else a random one."""
+    """Choose the seed of the sampler: the one given, or else the study's, or else a random one.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> seed(SimpleNamespace(sampler={"seed": 7}), None)
+        7
+    """
     given = options.sampler.get("seed")
     kept = None if study is None else meta.get(study, meta.SWEEP_SEED)
     chosen = kept if given is None else given
@@ -50,50 +59,51 @@ def seed(options: SweepOptions, study: optuna.Study | None) -> int:
 
 
 def command() -> list[str]:
-    """The words of the command line by which this study goes on."""
+    """List the words of the command line by which this study goes on.
+
+    Example:
+        >>> command()[0]
+        'python'
+    """
     return ["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]]
 
 
 def has_finished(study: optuna.Study) -> bool:
-    """Whether any trial of a study came to its values."""
+    """Tell whether any trial of a study has finished with values.
+
+    Example:
+        >>> has_finished(optuna.create_study())
+        False
+    """
     return bool(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
 
 
 @dataclass
 class StudyOpener:
-    """Makes a sweep's study, or goes on with the one that is there.
-
-    Attributes:
-        naming: the key by which a user names the study.
-        folder: of this start; the runs are in that of the study's first.
-    """
+    """Creates a sweep's study, or goes on with the one that is there."""
 
     jobs: JobFactory
 
     def __post_init__(self) -> None:
         self.options, self.space, self.config = self.jobs.options, self.jobs.space, self.jobs.config
-        self.naming = naming(self.config)
-        self.folder = Path(self.config.hydra.sweep.dir)
+        self.naming = naming(self.config)  # the key by which a user names the study
+        self.folder = Path(self.config.hydra.sweep.dir)  # of this start; the runs are in that of the study's first
 
     def check(self, params: Mapping[str, Any]) -> None:
-        """Refuse, before anything is written, names that name nothing, and folders of trials that another study left.
+        """Check `allow_change` (ConfigError) and the folders of a new study's trials (StudyError); writes nothing.
 
-        `params` are those of the first trial, see `JobFactory.used_folders`.
-
-        Raises:
-            ConfigError: `allow_change` names nothing that could change.
-            StudyError: the study has no trials, and there are folders of some where its own would work.
+        The first trial has these parameters.
         """
         occupied = self.jobs.used_folders(params)
         # Afterwards: a trial is in the study before its folder is there, so what another controller begins shows.
         study = study_on_paper(self.options)
         if occupied and not study.get_trials(deepcopy=False):
-            raise StudyError(self._said_of(occupied))
+            raise StudyError(self._refusal(occupied))
         before = Contract.from_dict(meta.get(study, meta.CONTRACT) or {})
         known = [*meta.get(study, meta.ALLOWED, ()), budget.FAILURES]
         contract.require_known(self.options.allow_change, [before, self._contract({})], self.config, known)
 
-    def _said_of(self, occupied: list[Path]) -> str:
+    def _refusal(self, occupied: list[Path]) -> str:
         more = f" and {len(occupied) - 1} more" if len(occupied) > 1 else ""
         ours = trial_folders.is_of(self.folder, self.options.study)
         which = "an earlier study of this name" if ours else "something else"
@@ -106,24 +116,20 @@ class StudyOpener:
         )
 
     def first(self) -> list[dict[str, Any]]:
-        """Configurations that a new study tries first: the one that stands, and those that the user names."""
+        """List the configurations that a new study tries first: the one that stands, and those of `enqueue`."""
         named = list(self.options.enqueue)
         if not self.options.baseline:
             return named
         params = self.space.baseline(self.config)
         if params is None:
-            log.info("The configuration as it stands is none of this space, so it is not tried first")
+            log.info("The configuration as it stands is not in this space, so it is not tried first")
         return named if params is None or params in named else [params, *named]
 
     def open(self) -> optuna.Study:
-        """Open the study, or make it.
-
-        Raises:
-            StudyError: it was begun otherwise.
-        """
+        """Open the study, or create it; one with another contract is a StudyError."""
         storage = open_storage(self.options.storage)
         if find_study(storage, self.options.study) is not None:  # before anything is written
-            self._look_at(optuna.load_study(study_name=self.options.study, storage=storage))
+            self._compare_or_delete(optuna.load_study(study_name=self.options.study, storage=storage))
         return optuna.create_study(
             study_name=self.options.study,
             storage=storage,
@@ -134,10 +140,9 @@ class StudyOpener:
 
     @contextmanager
     def enter(self, study: optuna.Study) -> Iterator[Leases]:
-        """Be a controller of the study, once its contract is compared, or frozen; jobs then work in its folder.
+        """Register as a controller of the study, compare or freeze its contract, and set the folder of jobs.
 
-        Raises:
-            StudyError: it was begun otherwise, or elsewhere.
+        Another contract or folder is a StudyError.
         """
         leases = Leases(study._storage, study.study_name, grace=self.options.lease)
         leases.register()
@@ -156,8 +161,8 @@ class StudyOpener:
             with suppress(StorageError):  # which we told of; that we have ended shows by our process
                 leases.close()
 
-    def _look_at(self, study: optuna.Study) -> None:
-        """Refuse a study with trials of another contract, and delete one without any that Optuna cannot begin anew."""
+    def _compare_or_delete(self, study: optuna.Study) -> None:
+        """Refuse a study with trials of another contract; delete one without trials that has other objectives."""
         others = Leases(study._storage, study.study_name, self.options.lease).controllers()
         if study.trials:
             self._require_folder(study)
@@ -176,16 +181,7 @@ class StudyOpener:
                 study._storage.delete_study(study._study_id)
 
     def _compare(self, study: optuna.Study, fruitless: bool, facts: dict[str, Any] | None = None) -> list[Change]:
-        """List what is allowed to differ from the contract of a study.
-
-        Args:
-            study: with trials, or a contract.
-            fruitless: whether its trials came to nothing.
-            facts: found by the preflight; None: not compared.
-
-        Raises:
-            StudyError: something else differs, or nobody recorded the contract.
-        """
+        """List the allowed differences from a study's contract; others are a StudyError. No `facts`: not compared."""
         if (before := meta.get(study, meta.CONTRACT)) is None:
             if study.trials:
                 raise StudyError(
@@ -200,7 +196,7 @@ class StudyOpener:
         return contract.check(kept, now, self.options.allow_change, where, self.naming, fruitless, more)
 
     def _elsewhere(self, study: optuna.Study) -> bool:
-        """Whether this start names another folder than the first, which holds the runs (`${now:}` does each time)."""
+        """Tell whether this start names another folder than the first, which holds the runs (as `${now:}` does)."""
         return self.folder.absolute() != Path(meta.get(study, meta.SWEEP_DIR, self.folder)).absolute()
 
     def _require_folder(self, study: optuna.Study) -> None:
@@ -228,15 +224,13 @@ class StudyOpener:
         )
 
     def _freeze(self, study: optuna.Study, anew: bool, fruitless: bool) -> None:
-        """Write down, or compare, what the study is begun with, and what it tries first."""
+        """Record, or compare, the contract; enqueue what the study tries first."""
+        given = budget.digest(list(map(shown, command()[2:])), {**self.options.given, "enqueue": self.options.enqueue})
         changes = [] if anew else self._compare(study, fruitless)
         before = None if anew else meta.get(study, meta.CONTRACT)
         facts = dict((before or {}).get("facts") or {})
-        keys = {**self.options.given, "enqueue": self.options.enqueue}
-        given = budget.digest(list(map(shown, command()[2:])), keys)
-        mended = fruitless and (
-            bool(changes) or meta.get(study, meta.GIVEN, given) != given or budget.FAILURES in self.options.allow_change
-        )
+        changed = changes or meta.get(study, meta.GIVEN, given) != given
+        mended = fruitless and bool(changed or budget.FAILURES in self.options.allow_change)
         if self.options.preflight and (mended or not budget.is_complete(study, self.options.n_trials)):
             # A trial that has finished has shown what the examples would.
             facts = self.jobs.preflight(thorough=not has_finished(study))
@@ -248,9 +242,8 @@ class StudyOpener:
         if allowed := {*meta.get(study, meta.ALLOWED, ()), *self.options.allow_change}:
             study.set_user_attr(meta.ALLOWED, sorted(allowed))
         if mended:
-            log.info(
-                "%d trials that failed before do not count", budget.uncount_failures(study, unfinished=bool(changes))
-            )
+            uncounted = budget.uncount_failures(study, unfinished=bool(changes))
+            log.info("%d trials that failed before do not count", uncounted)
         study.set_user_attr(meta.CONTRACT, self._contract(facts).to_dict())
         study.set_user_attr(meta.COMMAND, shlex.join(map(shown, command())))
         study.set_user_attr(meta.PRUNING, self.options.pruning and asdict(self.options.pruning))

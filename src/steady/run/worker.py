@@ -1,12 +1,10 @@
 """Serve one job in a trial's own process: wait for it, run it, send its outcome, and exit.
 
-Started by `steady.run.executor` before there is a job, so that a free slot waits neither for a fork nor for an
-import. Everything a trial can break, it breaks here.
+Started by `steady.run.executor` before there is a job, so that a free slot waits neither for a fork nor for an import.
 
-The outcome is one message, which `Incoming` reads without blocking: whatever the trial has forked holds the trial's end
-of the pipe too, and may outlive it, so that neither the end of the pipe nor the rest of a message may ever come. It is
-JSON, and bounded: what a trial returns, or writes to the pipe by mistake, must neither end the controller nor fill its
-memory.
+The outcome is one message, which `Incoming` reads without blocking: whatever the trial has forked holds the pipe too,
+and may outlive it, so that neither the end of the pipe nor the rest of a message may ever come. It is JSON, and
+bounded: what a trial returns, or writes to the pipe by mistake, must neither end the controller nor fill its memory.
 """
 
 import faulthandler
@@ -36,63 +34,63 @@ from steady.run.main_module import Script, silence
 from steady.study.failures import Kind, Outcome, classify
 
 OUTPUT = "output.log"
+HEAD = struct.Struct("!Q")  # the size of what follows, in bytes
+CHUNK = 1 << 16
+LARGEST = 1 << 24  # bytes of a message: objective values, or what a preflight finds
 
 T = TypeVar("T")
-Begin = Callable[[], Outcome]
-Prepare = Callable[[int, list[str]], Begin]
+Run = Callable[[], JobReturn]
+Prepare = Callable[[int, list[str]], Run]
 
 
 def serve(pipe: Connection, variables: dict[str, str], script: Script, static: bytes) -> None:
     """Wait for a job, run it, and send its outcome.
 
-    Args:
-        pipe: to the controller. It sends one job (`executor.Job`) and, when there is a slot for it, the environment
-            variables of that slot. Its end closed means that the controller is gone, or wants this process no more.
-        variables: of the environment of the controller.
-        script: that the controller was started with.
-        static: cloudpickle of what all jobs share, see `ProcessExecutor`.
+    The controller sends one `executor.Job` and, when there is a slot for it, the environment variables of that slot; it
+    closes its end of the pipe when it wants this process no more. `variables` are the controller's own environment,
+    `static` what all jobs share, see `executor.pickle_shared`.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is for the controller to decide on
     faulthandler.register(reaper.DUMP)
     reaper.fork(pipe)
     own = os.getpid()
     # As much as can be before there is a job, and before it has a slot. What goes wrong is told as the job's end.
-    prepare = _kept(lambda: _preparation(variables, script, static))
+    prepare = _defer(lambda: _load(variables, script, static))
     try:
         job = pipe.recv()
-        begin = _kept(lambda: _begin(Path(job.folder), lambda: prepare()(job.number, list(job.overrides))))
+        run = _defer(lambda: _prepare_job(job, prepare))
         environment: dict[str, str] = pipe.recv()
     except EOFError:
         return
-    _share(environment)
+    _limit_to_slot(environment)
     try:
-        outcome = begin()()
+        outcome = Outcome(Kind.COMPLETE, value=run()().return_value)
     except BaseException as error:
         outcome = classify(error)
     if os.getpid() == own:  # not a process that the task forked, and that came out of it too
         send(pipe, outcome)
 
 
-def _kept(step: Callable[[], T]) -> Callable[[], T]:
-    """Do a step now; what comes back returns its result, or raises its error, when called."""
+def _defer(step: Callable[[], T]) -> Callable[[], T]:
+    """Run a step now, and return a function that returns its result, or raises its error."""
     try:
-        done = step()
+        result = step()
     except BaseException as error:
         return functools.partial(_raise, error)
-    return lambda: done
+    return lambda: result
 
 
 def _raise(error: BaseException) -> NoReturn:
     raise error
 
 
-def _begin(folder: Path, prepared: Callable[[], Begin]) -> Begin:
-    _redirect(folder / OUTPUT)
-    return prepared()
+def _prepare_job(job: Any, prepare: Callable[[], Prepare]) -> Run:
+    _redirect_output(job.folder / OUTPUT)
+    return prepare()(job.number, list(job.overrides))
 
 
-def _preparation(variables: dict[str, str], script: Script, static: bytes) -> Prepare:
-    """Restore what all jobs share; returns a function of number and overrides that prepares a job."""
+def _load(variables: dict[str, str], script: Script, static: bytes) -> Prepare:
+    """Load what all jobs share; returns a function that prepares the job of a number and overrides."""
     os.environ.clear()  # the warm parent has some of its own
     os.environ.update(variables)
     with silence():
@@ -107,57 +105,41 @@ def _preparation(variables: dict[str, str], script: Script, static: bytes) -> Pr
             hydra_context.config_loader.load_sweep_config(config, [])
     # What was imported stays. To look through it for garbage takes a quarter of a second, and copies shared memory.
     gc.freeze()
-    return functools.partial(_launched if through_launcher else _composed, hydra_context, task, config)
+    return functools.partial(_launch if through_launcher else _compose, hydra_context, task, config)
 
 
-def _composed(
-    hydra_context: HydraContext, task: TaskFunction, config: DictConfig, number: int, overrides: list[str]
-) -> Begin:
-    """Compose the job's configuration, to run it as Hydra's basic launcher does."""
-    composed = hydra_context.config_loader.load_sweep_config(config, overrides)
+def _compose(context: HydraContext, task: TaskFunction, config: DictConfig, number: int, overrides: list[str]) -> Run:
+    """Compose a job's configuration, to run it as Hydra's basic launcher does."""
+    composed = context.config_loader.load_sweep_config(config, overrides)
     with read_write(composed), open_dict(composed):
         composed.hydra.job.id = str(number)
         composed.hydra.job.num = number
 
-    def begin() -> Outcome:
+    def run() -> JobReturn:
         with read_write(composed), open_dict(composed):
             for name in composed.hydra.job.env_copy:  # copied before the slot was known
                 composed.hydra.job.env_set[name] = os.environ[name]
-        ended = run_job(
-            hydra_context=hydra_context,
-            task_function=task,
-            config=composed,
-            job_dir_key="hydra.sweep.dir",
-            job_subdir_key="hydra.sweep.subdir",
+        return run_job(
+            task, composed, job_dir_key="hydra.sweep.dir", job_subdir_key="hydra.sweep.subdir", hydra_context=context
         )
-        return _outcome(ended)
 
-    return begin
+    return run
 
 
-def _launched(
-    hydra_context: HydraContext, task: TaskFunction, config: DictConfig, number: int, overrides: list[str]
-) -> Begin:
-    """Send the job through the launcher that the user chose, alone."""
-    launcher = Plugins.instance().instantiate_launcher(hydra_context=hydra_context, task_function=task, config=config)
+def _launch(context: HydraContext, task: TaskFunction, config: DictConfig, number: int, overrides: list[str]) -> Run:
+    """Make the launcher that the user chose, to send one job through it."""
+    launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=config)
 
-    def begin() -> Outcome:
+    def run() -> JobReturn:
         logging = (config.hydra.hydra_logging, config.hydra.verbose)  # launchers say there where a job's own files are
-        configure_log(*logging, execution_whitelist=hydra_context.execution_whitelist)
+        configure_log(*logging, execution_whitelist=context.execution_whitelist)
         [ended] = launcher.launch([overrides], initial_job_idx=number)
-        return _outcome(ended)
+        return ended
 
-    return begin
-
-
-def _outcome(ended: JobReturn) -> Outcome:
-    try:
-        return Outcome(Kind.COMPLETE, value=ended.return_value)
-    except Exception as error:
-        return classify(error)
+    return run
 
 
-def _redirect(log: Path) -> None:
+def _redirect_output(log: Path) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -171,7 +153,7 @@ def _redirect(log: Path) -> None:
     faulthandler.register(reaper.DUMP, file=target)  # wherever the task sends its standard error
 
 
-def _share(environment: dict[str, str]) -> None:
+def _limit_to_slot(environment: dict[str, str]) -> None:
     """Keep to the slot's GPU and cores. Nothing has touched a GPU before, so the variable is still in time."""
     os.environ.update(environment)
     torch = sys.modules.get("torch")
@@ -179,27 +161,26 @@ def _share(environment: dict[str, str]) -> None:
         torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
 
 
-HEAD = struct.Struct("!Q")  # the size of what follows, in bytes
-CHUNK = 1 << 16
-LARGEST = 1 << 24  # bytes of a message: objective values, or what a preflight finds
-
-
 def send(pipe: Connection, outcome: Outcome) -> None:
-    """Send an outcome. A value that cannot be sent is told as a failure.
+    """Send an outcome; a value that cannot be sent is told as a failure.
 
-    Raises:
-        OSError: the controller is gone.
+    Example:
+        >>> from multiprocessing import Pipe
+        >>> ours, theirs = Pipe()
+        >>> send(theirs, Outcome(Kind.COMPLETE, value=0.5))
+        >>> Incoming(ours).take().value
+        0.5
     """
     try:
-        body = _packed(outcome)
+        body = _serialize(outcome)
     except BaseException as error:  # of what the task returned, whose methods are called
-        body = _packed(classify(error))
+        body = _serialize(classify(error))
     left = memoryview(HEAD.pack(len(body)) + body)
     while left:
         left = left[os.write(pipe.fileno(), left) :]
 
 
-def _packed(outcome: Outcome) -> bytes:
+def _serialize(outcome: Outcome) -> bytes:
     told = {**vars(outcome), "kind": outcome.kind.value}
     body = json.dumps(told, default=_plain).encode()
     if len(body) > LARGEST:
@@ -210,7 +191,7 @@ def _packed(outcome: Outcome) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """Convert to a float, a tensor for one, or else to words."""
+    """Convert to a float, a tensor for one, or else to its `repr`."""
     try:
         return float(value)
     except (TypeError, ValueError):
@@ -233,17 +214,17 @@ class Incoming:
             except OSError:  # it died before it had read its job
                 chunk = b""
             self._read += chunk
-            self.over = not chunk or self._whole()
-        return _unpacked(bytes(self._read[HEAD.size :])) if self._whole() else None
+            self.over = not chunk or self._is_whole()
+        return _deserialize(bytes(self._read[HEAD.size :])) if self._is_whole() else None
 
-    def _whole(self) -> bool:
+    def _is_whole(self) -> bool:
         if len(self._read) < HEAD.size:
             return False
         size: int = HEAD.unpack_from(self._read)[0]
         return size > LARGEST or len(self._read) - HEAD.size >= size
 
 
-def _unpacked(body: bytes) -> Outcome:
+def _deserialize(body: bytes) -> Outcome:
     try:
         told = json.loads(body)
         return Outcome(Kind(told["kind"]), told["value"], str(told["message"]), str(told["traceback"]))

@@ -16,7 +16,7 @@ from catsweep.schema.kinds import Real, Several, Whole
 from catsweep.schema.nodes import Branch, Value, Values
 from steady.grammar import quoted
 from steady.propose import checks
-from steady.propose.enqueue import Enqueued
+from steady.propose.checks import Enqueued
 from steady.propose.space import Space
 
 FILES = {

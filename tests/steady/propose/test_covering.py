@@ -1,5 +1,6 @@
 """Each option is tried once; what no configuration can run with is said with its option, what one can is let be."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,6 +14,14 @@ from steady.propose.covering import CoveringArray, Examples
 from steady.propose.space import Space
 
 pytestmark = pytest.mark.security
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    """Composing examples sets Hydra's global configuration."""
+    before = HydraConfig.instance().cfg
+    yield
+    HydraConfig.instance().cfg = before
 
 
 class Judge:

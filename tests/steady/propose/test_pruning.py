@@ -78,6 +78,14 @@ def test_several_metrics_need_the_pareto_pruner() -> None:
         prunes(study, a=1.0, b=1.0)
 
 
+def test_a_pruner_of_ones_own_is_refused_with_those_that_may_be_named() -> None:
+    for node in ({"_target_": "my_package.MyPruner"}, {**MEDIAN, "_target_": "optuna.pruners.PatientPruner",
+                 "wrapped_pruner": {"_target_": "my_package.MyPruner"}}):  # fmt: skip
+        study = study_with({"pruner": node, "metrics": ["a"], "directions": ["minimize"]}, ["minimize"])
+        with pytest.raises(ConfigError, match=r"^my_package.MyPruner .*optuna.pruners.MedianPruner, .*TrialPruned in"):
+            prunes(study, a=1.0)
+
+
 def rungs_of(study: optuna.Study, *scores: float) -> list[bool]:
     """Report the rungs of a new trial; how each was answered."""
     trial = study.ask()

@@ -103,6 +103,7 @@ def test_conditions_make_tpe_group_its_parameters_without_a_word() -> None:
     [
         ("optuna.samplers.NoSuchSampler", "NoSuchSampler"),
         ("os.system", "whitelist"),
+        ("my_package.MySampler", r"expected optuna\.samplers\.\*.*\. .*hydra\.sweeper\.enqueue"),
         ("shutil.rmtree", "shutil.rmtree"),
         ("hydra_plugins.hydra_optuna_sweeper.config.raise_motpe_removed", "hydra/sweeper/sampler=tpe"),
         ("optuna.samplers.PartialFixedSampler", "missing 2 required"),

@@ -79,7 +79,6 @@ def wait_for(what: Callable[[], bool]) -> None:
 def test_each_job_is_a_process_of_its_own_with_its_own_configuration(make: Make) -> None:
     executor = make(lambda cfg: [cfg.x, os.getpid(), os.getpgid(0)], slots=2)
     assert [executor.submit(job(0, "x=1.5")), executor.submit(job(1, "x=2.5"))] == [0, 1]
-    assert executor.free() == 0
     assert {slot: one.number for slot, one in executor.running().items()} == {0: 0, 1: 1}
     values: dict[int, Any] = {}
     while executor.running():
@@ -87,7 +86,6 @@ def test_each_job_is_a_process_of_its_own_with_its_own_configuration(make: Make)
     assert [values[0][0], values[1][0]] == [1.5, 2.5]
     assert len({os.getpid(), values[0][1], values[1][1]}) == 3
     assert all(pid == group for _, pid, group in values.values())
-    assert executor.free() == 2
 
 
 def test_a_prepared_job_is_composed_and_runs_when_it_is_submitted(make: Make) -> None:
@@ -96,7 +94,6 @@ def test_a_prepared_job_is_composed_and_runs_when_it_is_submitted(make: Make) ->
     executor.prepare(job(4, "x=3.5"))
     forgotten = executor.prepared[4].process.pid
     ready = executor.prepared[3].process.pid
-    assert executor.free() == 1
     assert not executor.running()
     executor.forget(4)
     executor.forget(5)
@@ -305,8 +302,8 @@ def test_one_job_can_be_dropped(make: Make) -> None:
     executor = make(lambda cfg: signal.pause(), slots=2)
     for number in (0, 1):
         executor.submit(job(number))
-    executor.drop(1)
-    executor.drop(7)
+    executor.cancel(1)
+    executor.cancel(7)
     [(dropped, outcome)] = executor.wait(60.0)
     assert (dropped.number, outcome.kind) == (1, Kind.LOST)
     assert list(executor.running()) == [0]
@@ -328,7 +325,7 @@ def test_what_has_a_session_of_its_own_ends_with_a_job_that_is_killed(make: Make
     child = psutil.Process(int(Path("child").read_text()))
     reaper = psutil.Process(executor.busy[0].process.pid)
     wait_for(lambda: child in reaper.children(recursive=parent == "the job"))
-    executor.drop(0)
+    executor.cancel(0)
     assert end(executor).kind == Kind.LOST
     wait_for(lambda: gone(child.pid))
 
@@ -367,9 +364,9 @@ def test_a_job_that_hangs_is_ended_with_all_it_started_and_its_stacks_are_told(
     hung = executor.busy[0]
     hung.watchdog = Hangs()  # type: ignore[assignment]
     log = Path("out/0/output.log")
-    while not (hung._asked and "in hangs" in log.read_text()) or (how == "in Python" and not Path("asked").exists()):
+    while not (hung.leaving and "in hangs" in log.read_text()) or (how == "in Python" and not Path("asked").exists()):
         assert not executor.wait(0.01)
-    hung._next = 0.0  # the grace is over
+    hung.deadline = 0.0  # the grace is over
     outcome = end(executor)
     assert outcome.kind == Kind.TIMED_OUT
     assert outcome.message.startswith("It hangs, in test_executor.py, line ")

@@ -68,16 +68,21 @@ def test_a_stop_asks_for_nothing_more_and_leaves_nothing_running(ahead: bool) ->
 
 
 def test_a_trial_drawn_ahead_is_prepared_once_and_starts_before_the_end_of_the_last_is_told() -> None:
+    """Its start is told after that end all the same."""
     script = Script(1)
     said: list[str] = []
-    loop = scheduler(script, Limits(3), draw_ahead=True, event=said.append)
+    begun: list[int] = []  # trials, when each line is told
+    loop = scheduler(
+        script, Limits(3), draw_ahead=True, event=lambda line: (said.append(line), begun.append(len(script.started)))
+    )
     prepared: list[int] = []
     prepare = script.prepare
     script.prepare = lambda job: (prepared.append(job.number), prepare(job))  # type: ignore[assignment]
     loop.run()
     assert prepared == [1, 2]
     order = [" ".join(line.split()[1:3]).rstrip(":") for line in said]
-    assert order == ["0 started", "1 started", "0 finished", "2 started", "1 finished", "2 finished"]
+    assert order == ["0 started", "0 finished", "1 started", "1 finished", "2 started", "2 finished"]
+    assert begun == [1, 2, 2, 3, 3, 3]
 
 
 @pytest.mark.parametrize("seconds", [scheduler_module.SHORT / 2, scheduler_module.SHORT * 2])

@@ -6,7 +6,7 @@ import optuna
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from steady.propose.enqueue import Enqueued, read_all
+from steady.propose.checks import Enqueued, read_all
 from steady.propose.space import Space
 
 CONFIG = OmegaConf.create(
