@@ -33,6 +33,7 @@ RANGES = {  # of numbers: the least value, whether it is whole, whether null is 
     "retries": (0, True, False),
     "max_same_failures": (1, True, True),
     "lease": (1, False, False),
+    "storage_patience": (0, False, False),
     "max_failure_rate": (0, False, True),
     "gpus_per_slot": (0.01, False, False),
 }
@@ -112,6 +113,7 @@ class SweepOptions:
     max_same_failures: int | None  # None: no bound
     max_failure_rate: float  # 0 to 1
     lease: float
+    storage_patience: float
     preload: Sequence[str]
     preflight: str | None
     gpus: str | int | Sequence[str | int]
@@ -130,6 +132,11 @@ class SweepOptions:
     def confirmation_seconds(self, run: float) -> float:
         """Estimate the seconds from the last trial's start to the confirmation's end (0 without), `run` for each."""
         return 0.0 if self.confirm is None else run * (1 + math.ceil(self.confirm.runs / self.slots))
+
+    @property
+    def default_storage(self) -> str:
+        """URL of the storage where none is given: beside the leaderboard."""
+        return f"sqlite:///{self.record / 'study.db'}"
 
     @property
     def score_reader(self) -> Any:

@@ -10,15 +10,16 @@ For any Hydra app::
         if reporter and reporter.report(epoch, {"loss": loss}):
             raise optuna.TrialPruned
 
-Works through the study's storage: in any process, under any launcher, on any host.
+Works through the study's storage: in any process, under any launcher, on any host. While a storage's server is away,
+the trial trains on: reports are kept, and written when it is back, at the latest before the task's result counts.
 """
 
 import functools
 import math
 import os
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,27 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.trial import FrozenTrial, TrialState
 
 from steady.atomic import write_json
-from steady.exceptions import DivergedError, StudyError
+from steady.exceptions import DivergedError, StorageError, StudyError
 from steady.propose.pruning import should_prune
 from steady.study import meta
+from steady.study.servers import Patience, is_away
 from steady.study.storage import open_storage
 from steady.study.trial_folders import PROGRESS
+
+PATIENCE = 600.0  # seconds, for a study that does not say
+_unwritten: set["TrialReporter"] = set()  # reporters whose reports wait for a server
+
+
+def flush() -> None:
+    """Write the reports of this process that wait for a server that was away; called when a task has ended.
+
+    Raises:
+        StorageError: it did not come back within `hydra.sweeper.storage_patience`.
+
+    >>> flush()
+    """
+    for reporter in list(_unwritten):
+        reporter.write()
 
 
 class TrialReporter:
@@ -47,9 +64,11 @@ class TrialReporter:
     {'steady:rungs': {'1': {'loss': 0.5}}}
     """
 
-    def __init__(self, study: optuna.Study, number: int, attempt: int = 0) -> None:
+    def __init__(self, study: optuna.Study, number: int, attempt: int = 0, patience: Patience | None = None) -> None:
         self.study, self.number, self.attempt = study, number, attempt
+        self.patience = patience or Patience(0.0)  # of the study's storage
         self.settings: Mapping[str, Any] | None = meta.get(study, meta.PRUNING)
+        self._pending: dict[int, dict[str, float]] = {}  # scores by rung that are not written yet
 
     @classmethod
     def from_config(cls, trial: DictConfig) -> "TrialReporter | None":
@@ -59,9 +78,11 @@ class TrialReporter:
         """
         if trial.get("storage") is None:
             return None
-        storage = open_storage(_from_here(trial.storage), make=False, check=False)
+        url, patience = _from_here(trial.storage), Patience(PATIENCE)
+        storage = patience.call(lambda: open_storage(url, make=False, check=False, patience=patience))
         study = optuna.load_study(study_name=str(trial.study), storage=storage)
-        return cls(study, trial.number, trial.attempt)
+        patience.seconds = float(meta.get(study, meta.PATIENCE, PATIENCE))
+        return cls(study, trial.number, trial.attempt, patience)
 
     @property
     def metrics(self) -> list[str]:
@@ -79,19 +100,43 @@ class TrialReporter:
         if missing := [name for name in self.metrics if name not in scores]:
             raise StudyError(f"The study prunes by {', '.join(missing)}; reported were {', '.join(scores)}.")
         self.alive()
+        self._pending[step] = {name: float(value) for name, value in scores.items()}
+        _unwritten.add(self)
+        with self._unless_away():
+            self.write()
+            return self.settings is not None and should_prune(self.study, self.number, step, self.settings)
+        return False
+
+    def write(self) -> None:
+        """Write the reports that are not written yet."""
         trial = self._trial()
         reported = meta.get(trial, meta.RUNGS, {})
-        if str(step) not in reported:
-            plain = {name: float(value) for name, value in scores.items()}
-            self._storage.set_trial_user_attr(trial._trial_id, meta.RUNGS, {**reported, str(step): plain})
+        new = {step: scores for step, scores in self._pending.items() if str(step) not in reported}
+        if new:
+            told = {**reported, **{str(step): scores for step, scores in new.items()}}
+            self._storage.set_trial_user_attr(trial._trial_id, meta.RUNGS, told)
             if self._optuna_may_know():
-                self._storage.set_trial_intermediate_value(trial._trial_id, step, plain[self.metrics[0]])
-        return self.settings is not None and should_prune(self.study, self.number, step, self.settings)
+                for step, scores in new.items():
+                    self._storage.set_trial_intermediate_value(trial._trial_id, step, scores[self.metrics[0]])
+        self._pending.clear()
+        _unwritten.discard(self)
 
     def is_current(self) -> bool:
-        """Tell whether this attempt still counts; another controller may have taken the trial over."""
-        trial = self._trial()
-        return trial.state == TrialState.RUNNING and meta.get(trial, meta.ATTEMPT, 0) == self.attempt
+        """Tell whether this attempt still counts, as far as is known; another controller may have taken the trial."""
+        with self._unless_away():
+            trial = self._trial()
+            return trial.state == TrialState.RUNNING and meta.get(trial, meta.ATTEMPT, 0) == self.attempt
+        return True
+
+    @contextmanager
+    def _unless_away(self) -> Iterator[None]:
+        """Leave the block if the storage's server is away, without waiting for it."""
+        try:
+            with self.patience.none():
+                yield
+        except StorageError as error:
+            if not is_away(error):
+                raise
 
     def alive(self, folder: Path | None = None) -> None:
         """Show progress, as a line of output does, for `hydra.sweeper.trial_timeout`; `folder` None: of Hydra's job."""

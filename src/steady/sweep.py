@@ -1,6 +1,7 @@
 """One sweep from the command line to its results: puts the parts together, and holds no rules of its own."""
 
 import logging
+import os
 import shlex
 import signal
 import time
@@ -34,7 +35,7 @@ from steady.run.study_opener import StudyOpener, command, has_finished, seed, st
 from steady.study import budget, meta, results
 from steady.study.artifacts import Artifacts
 from steady.study.leases import Leases, remove_side_study
-from steady.study.storage import CONFIRMATION, shown
+from steady.study.storage import CONFIRMATION, VARIABLE, shown
 from steady.study.storage_errors import ErrorTranslator
 from steady.watch.dry_run import print_dry_run
 from steady.watch.progress import ProgressReporter
@@ -61,6 +62,8 @@ def run(
             options = read(raw, config.hydra.job.name, str(config.hydra.sweep.dir))
         except OmegaConfBaseException as error:  # an interpolation of what is not there
             raise ConfigError(" ".join(str(error).split())) from error
+        if shown(options.storage) != options.storage:  # a password: for the trials, and never in their files
+            os.environ[VARIABLE] = options.storage
         space = Space.parse(options.params, arguments, options.conditions, options.custom_search_space)
         space = space.as_recorded(recorded_distributions(study_on_paper(options)))
         log.info("Checking the space: a job is composed with each of its options")
@@ -98,7 +101,7 @@ class Sweep:
     def run(self) -> None:
         """Search, confirm and record; a StudyError if the study was made otherwise, or its trials keep failing."""
         Samplers(self.options.sampler, 0, self.space)(0)  # refused before anything is written
-        study = self.opener.open()
+        study = self.opener.open(hurry=lambda: self.stop.requested)
         for name in (study.study_name, study.study_name + CONFIRMATION):
             remove_side_study(study._storage, name)
         with self.opener.enter(study) as leases:

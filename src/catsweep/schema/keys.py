@@ -228,7 +228,9 @@ IMAGE_FORMAT = target(suffix=choice(".jpg", ".png"))
 SHARDS = target(suffix=choice(".jpg", ".png"), images=POSITIVE)
 
 COMMANDS: dict[str, Any] = {
-    "best_model": {"study": TEXT_OR_NULL, **dict.fromkeys(("select", "sweeps", "outputs", "out"), TEXT)},
+    "best_model": {
+        "study": TEXT_OR_NULL, "storage": TEXT_OR_NULL, **dict.fromkeys(("select", "sweeps", "outputs", "out"), TEXT),
+    },
     "demo": {"bundle": TEXT_OR_NULL, "run": TEXT_OR_NULL, "port": PORT, "trust": TRUST},
     "evaluate": {
         "bundle": TEXT_OR_NULL, "exports": TEXT, "ready": TEXT_OR_NULL, "seed": whole(0, SEEDS, null=True),
@@ -278,7 +280,8 @@ COMMANDS: dict[str, Any] = {
         "formats": Branch({"jpg": IMAGE_FORMAT, "png": IMAGE_FORMAT, "tar": SHARDS, "parquet": SHARDS}),
     },
     "report": {
-        "study": TEXT_OR_NULL, "select": TEXT_OR_NULL, "sweeps": TEXT, "outputs": TEXT, "ready": TEXT, "plotly": SWITCH,
+        "study": TEXT_OR_NULL, "storage": TEXT_OR_NULL, "select": TEXT_OR_NULL, "sweeps": TEXT, "outputs": TEXT,
+        "ready": TEXT, "plotly": SWITCH,
     },
     "train": {
         "seed": SEED, "epochs": POSITIVE, "minutes": real(0, 1e6, null=True, beyond=True),

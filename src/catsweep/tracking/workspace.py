@@ -37,9 +37,10 @@ def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="A study's workspace and report in Weights & Biases.")
     parser.add_argument("study", nargs="?", help="its name; the one written last if it is not given")
     parser.add_argument("--entity", help="user or team; the one that its runs name, else the account's default")
+    parser.add_argument("--storage", help="URL of the study's storage, if sweeps/<study>/ does not say")
     given = parser.parse_args(words)
     try:
-        folder = study_folder(SWEEPS, given.study)
+        folder = study_folder(SWEEPS, given.study, given.storage)
         say(build(folder, _read(folder), given.entity))
     except CatsweepError as error:
         raise SystemExit(readable(f"{type(error).__name__}: {error}")) from None

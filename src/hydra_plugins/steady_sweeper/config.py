@@ -92,6 +92,7 @@ class SteadySweeperConf:
     trial_timeout: Any = None
     # In a row; then the sweep stops and shows the failure. null: 3, or no limit where max_failure_rate is 1.
     max_same_failures: int | None = None
+    storage_patience: float = 600.0  # seconds that a server of the storage may be away; trials go on training meanwhile
     lease: float = 60.0  # seconds without a sign of life after which a controller on another machine is dead
 
     # Processes.

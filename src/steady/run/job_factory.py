@@ -27,6 +27,7 @@ from steady.run.executor import Executor, Job, ProcessExecutor, pickle_shared
 from steady.run.main_module import Script
 from steady.study import meta
 from steady.study.failures import Kind, shortened
+from steady.study.storage import shown
 from steady.study.trial_folders import Folders, is_used, used
 from steady.study.untrusted import whole
 
@@ -65,7 +66,7 @@ class JobFactory:
             f"trial.number={trial.number}",
             f"trial.attempt={whole(trial, meta.ATTEMPT)}",
             f"trial.study={grammar.quoted(study.study_name)}",
-            f"trial.storage={grammar.quoted(self.options.storage)}",
+            f"trial.storage={grammar.quoted(shown(self.options.storage))}",
         )
 
     def folders(self, study: optuna.Study) -> Folders:

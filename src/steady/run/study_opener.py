@@ -5,7 +5,7 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +22,8 @@ from steady.run.job_factory import JobFactory
 from steady.study import budget, contract, meta, results, trial_folders
 from steady.study.contract import Change, Contract
 from steady.study.leases import Leases
+from steady.study.location import remember
+from steady.study.servers import Patience
 from steady.study.storage import exists, find_study, open_storage, shown
 
 log = logging.getLogger(__name__)
@@ -125,9 +127,13 @@ class StudyOpener:
             log.info("The configuration as it stands is not in this space, so it is not tried first")
         return named if params is None or params in named else [params, *named]
 
-    def open(self) -> optuna.Study:
-        """Open the study, or create it; one with another contract is a StudyError."""
-        storage = open_storage(self.options.storage)
+    def open(self, hurry: Callable[[], bool] = lambda: False) -> optuna.Study:
+        """Open the study, or create it; one with another contract is a StudyError.
+
+        Its storage waits for a server that is away until `hurry` returns True.
+        """
+        patience = Patience(self.options.storage_patience, hurry=hurry)
+        storage = open_storage(self.options.storage, patience=patience)
         if find_study(storage, self.options.study) is not None:  # before anything is written
             self._compare_or_delete(optuna.load_study(study_name=self.options.study, storage=storage))
         return optuna.create_study(
@@ -155,6 +161,8 @@ class StudyOpener:
             self._require_folder(study)
             if self._elsewhere(study):
                 say(f"{self._where(study)} goes on there; {results.RESULTS} is written to {self.folder} too.")
+            if self.options.storage != self.options.default_storage:
+                remember(self.options.record, study.study_name, self.options.storage)
             self.jobs.set_sweep_dir(meta.get(study, meta.SWEEP_DIR))
             yield leases
         finally:
@@ -246,6 +254,7 @@ class StudyOpener:
             log.info("%d trials that failed before do not count", uncounted)
         study.set_user_attr(meta.CONTRACT, self._contract(facts).to_dict())
         study.set_user_attr(meta.COMMAND, shlex.join(map(shown, command())))
+        study.set_user_attr(meta.PATIENCE, self.options.storage_patience)
         study.set_user_attr(meta.PRUNING, self.options.pruning and asdict(self.options.pruning))
         if self.options.next_step:
             study.set_user_attr(meta.NEXT_STEP, self.options.next_step)

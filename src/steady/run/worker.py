@@ -99,6 +99,7 @@ def _load(variables: dict[str, str], script: Script, static: bytes) -> Prepare:
     vars(sys.modules["__main__"]).update(defined)  # what the task knows, not what running the script again has made
     setup_globals()
     Singleton.set_state(state)
+    task = functools.partial(_run_task, task)
     if not through_launcher:
         # Hydra's parser builds its tables while it reads: half the time of the first configuration in a process.
         with suppress(Exception):  # the job will meet it, and tell
@@ -106,6 +107,14 @@ def _load(variables: dict[str, str], script: Script, static: bytes) -> Prepare:
     # What was imported stays. To look through it for garbage takes a quarter of a second, and copies shared memory.
     gc.freeze()
     return functools.partial(_launch if through_launcher else _compose, hydra_context, task, config)
+
+
+def _run_task(task: TaskFunction, config: DictConfig) -> Any:
+    """Run a task, and write what it has reported while the storage's server was away."""
+    value = task(config)
+    if reporting := sys.modules.get("steady.reporting"):
+        reporting.flush()
+    return value
 
 
 def _compose(context: HydraContext, task: TaskFunction, config: DictConfig, number: int, overrides: list[str]) -> Run:

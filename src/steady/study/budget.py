@@ -21,7 +21,10 @@ from steady.study.storage import TrialStore
 
 FAILURES = "failures"  # the name in `allow_change` for a mend that is not in the command
 # Keys of no effect on whether a trial works, or with folders and times that differ from start to start.
-ELSEWHERE = ("allow_change", "dry_run", "extra_scores", "next_step", "on_end", "record", "storage", "study_name")
+ELSEWHERE = (
+    "allow_change", "dry_run", "extra_scores", "next_step", "on_end", "record", "storage",
+    "storage_patience", "study_name",
+)  # fmt: skip
 SHOWN = 5  # kinds of failure
 
 

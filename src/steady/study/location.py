@@ -6,7 +6,6 @@ The results of a sweep are in `sweeps/STUDY/`, its study there (`study.db`) or e
 """
 
 import json
-import os
 import re
 from pathlib import Path
 
@@ -15,11 +14,10 @@ import sqlalchemy
 
 from steady.atomic import write_json
 from steady.exceptions import ConfigError, StudyError
-from steady.study.storage import CONFIRMATION, LEASES, open_storage, shown
+from steady.study.storage import CONFIRMATION, LEASES, open_storage, shown, with_password
 
 DATABASE, NOTE = "study.db", "study.json"
 LATEST = (DATABASE, f"{DATABASE}-wal", NOTE, "leaderboard.csv")  # what is written while a study goes on
-VARIABLE = "STEADY_STORAGE"  # the URL of a storage with its password
 DRIVERS = re.compile(r"(postgresql|mysql)(\+(psycopg|psycopg2|pymysql|mysqldb))?", re.ASCII)
 QUERY = {"sslmode"}  # others name files, or hosts in place of the one that is shown
 
@@ -102,7 +100,7 @@ def open_study(folder: Path) -> optuna.Study:
         StudyError: the storage holds no study of that name.
     """
     url = storage_url(folder)
-    storage = open_storage(url, make=False)
+    storage = open_storage(_without_plain_passwords(url), make=False)
     every = optuna.get_all_study_names(storage)
     names = [name for name in every if not name.endswith((CONFIRMATION, LEASES))]
     name = names[0] if len(names) == 1 else folder.name
@@ -114,21 +112,16 @@ def open_study(folder: Path) -> optuna.Study:
     return optuna.load_study(study_name=name, storage=storage)
 
 
-def with_password(url: str) -> str:
-    """Give a URL that was shown without its password the one that the environment has for it.
-
-    Example:
-        >>> os.environ[VARIABLE] = "postgresql://me:secret@host/studies"
-        >>> with_password("postgresql://me@host/studies")
-        'postgresql://me:secret@host/studies'
-    """
-    whole = os.environ.get(VARIABLE)
-    return whole if whole and url in (whole, shown(whole)) else url
-
-
 def _names(url: str) -> list[str]:
     every = optuna.get_all_study_names(open_storage(url, make=False))
     return [name for name in every if not name.endswith((CONFIRMATION, LEASES))]
+
+
+def _without_plain_passwords(url: str) -> str:
+    """Let no server that a note names ask for a password in the clear: libpq would send that of the environment."""
+    if not url.startswith("postgresql") or with_password(url) != url:
+        return url
+    return sqlalchemy.make_url(url).update_query_dict({"require_auth": "!password"}).render_as_string()
 
 
 def _is_plain(url: str) -> bool:

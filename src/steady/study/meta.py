@@ -31,6 +31,7 @@ UNCOUNTED = "uncounted"  # numbers of the trials that do not count
 PRUNING = "pruning"  # `pruner`, `metrics` and `directions`; None if it does not prune
 SWEEP_DIR = "sweep_dir"  # `hydra.sweep.dir` of the first start
 SWEEP_SEED = "seed"  # of the sampler
+PATIENCE = "storage_patience"  # `hydra.sweeper.storage_patience`
 COMMAND = "command"  # the line that ran it last, as a shell takes it
 NEXT_STEP = "next_step"  # `hydra.sweeper.next_step`
 OBJECTIVE = "objective"  # names of the objectives

@@ -45,6 +45,7 @@ logging.getLogger("optuna.storages._rdb.storage").setLevel(logging.ERROR)
 
 FORMS = "sqlite:///FILE, journal:///FILE, postgresql://…, mysql://… or grpc://HOST:PORT"
 SERVERS = {"postgresql": open_database, "mysql": open_database, "grpc": open_proxy}
+VARIABLE = "STEADY_STORAGE"  # of the environment: the URL of a storage with its password
 # Modules whose packages have another name.
 PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient", "grpc": "grpcio"}
 # Behind a study's name, the names of studies beside it: of the runs that confirm its trials; of what versions up to 0.1
@@ -70,6 +71,7 @@ def open_storage(url: str, make: bool = True, check: bool = True, patience: Pati
     >>> optuna.create_study(study_name="cats", storage=storage).study_name
     'cats'
     """
+    url = with_password(url)
     scheme = _scheme(url)
     try:
         if scheme in ("sqlite", "journal"):
@@ -81,7 +83,9 @@ def open_storage(url: str, make: bool = True, check: bool = True, patience: Pati
             context = ErrorTranslator(shown(url))
             with context:
                 storage = SERVERS[scheme](url)
-            return translate_errors(wait_for_server(storage, patience or Patience(0.0)), context)
+            patience = patience or Patience(0.0)
+            patience.place = f"The storage {shown(url)}"
+            return translate_errors(wait_for_server(storage, patience), context)
     except ImportError as error:
         # Optuna and SQLAlchemy wrap the error that names the module.
         names = [str(name) for cause in causes(error, suppressed=True) if (name := getattr(cause, "name", None))]
@@ -128,6 +132,18 @@ def shown(url: object) -> str:
     # Up to the last @, for not everybody writes the @ and / of a password as %40 and %2F.
     url = re.sub(r"(://[^:@/]*):.*@", r"\1@", url)
     return re.sub(r"([?&]password=)[^&]*", r"\1…", url)
+
+
+def with_password(url: str) -> str:
+    """Give a URL that was shown without its password the one that the environment has for it.
+
+    >>> os.environ[VARIABLE] = "postgresql://me:secret@host/studies"
+    >>> with_password("postgresql://me@host/studies")
+    'postgresql://me:secret@host/studies'
+    >>> del os.environ[VARIABLE]
+    """
+    whole = os.environ.get(VARIABLE)
+    return whole if whole and url in (whole, shown(whole)) else url
 
 
 def _scheme(url: object) -> str:

@@ -21,7 +21,7 @@ from steady.exceptions import ConfigError, SteadyError, StudyError
 from steady.local_server import HOST, OTHER, LocalRequestHandler, with_headers
 from steady.options import SWEEPS
 from steady.printing import code, plain, readable, say
-from steady.study import meta, results, select, storage
+from steady.study import location, meta, results, select, storage
 from steady.study.artifacts import FOLDER, Store
 from steady.study.storage import CONFIRMATION, LEASES
 from steady.study.untrusted import plain_line
@@ -44,12 +44,12 @@ def main(words: list[str] | None = None) -> None:
         help="what hydra.sweeper.next_step says, with {study} for the name: shown of studies that say just this, "
         "for others may be a stranger's advice",
     )
-    parser.add_argument("--storage", help="URL of the study, if it is not in sweeps/<study>/study.db")
+    parser.add_argument("--storage", help="URL of the study's storage, if sweeps/<study>/ does not say; noted there")
     given = parser.parse_args(words)
     COMMAND.at_work = True
     try:
-        folder, url = _where(given.study, given.storage)
-        server = serve(storage.open_storage(url, make=False), folder, _port(given.port), given.next_step)
+        folder = location.study_folder(SWEEPS, given.study, given.storage)
+        server = serve(location.open_study(folder)._storage, folder, _port(given.port), given.next_step)
     except SteadyError as error:
         raise SystemExit(readable(f"{type(error).__name__}: {error}")) from None
     except ImportError:
@@ -161,18 +161,6 @@ def _port(given: str) -> int:
     if not re.fullmatch(r"\d{1,5}", given, re.ASCII) or int(given) > 65535:
         raise ConfigError(f"--port must be {PORT}; got {given!r}.")
     return int(given)
-
-
-def _where(name: str | None, url: str | None) -> tuple[Path, str]:
-    """Find a study's folder and storage URL."""
-    if url is None:
-        folder = storage.study_folder(SWEEPS, name)
-        return folder, f"sqlite:///{folder / 'study.db'}"
-    if name is None:
-        raise StudyError("Say which study of that storage: make dashboard STUDY=NAME ARGS=--storage=URL.")
-    if not storage.exists(url):
-        raise StudyError(f"There is nothing at {storage.shown(url)}.")
-    return SWEEPS / name, url
 
 
 if __name__ == "__main__":

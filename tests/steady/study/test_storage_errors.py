@@ -22,7 +22,8 @@ from steady.exceptions import SteadyError, StorageError
 from steady.run.ledger import Limits
 from steady.study import storage_errors
 from steady.study.failures import Kind, classify
-from steady.study.storage import open_storage, open_study
+from steady.study.location import open_study
+from steady.study.storage import open_storage
 
 pytestmark = pytest.mark.security
 
