@@ -16,7 +16,7 @@ NEXT_STEP = Take the best model home: make best-model export STUDY={study}
 COVERAGE := --cov --cov-report=term --cov-fail-under=90
 
 # Targets that are also folders' names (tests, data, outputs, sweeps) would never run otherwise.
-.PHONY: help setup data sweep dashboard leet test security lint format bench gpu-check best-model export evaluate report demo \
+.PHONY: help setup data sweep dashboard leet test test-engines security lint format bench gpu-check best-model export evaluate report demo \
   wandb-dashboard wandb-sync docs coverage clean
 
 help: ## show this list
@@ -49,6 +49,10 @@ test: setup ## all tests, on two cores (ARGS="-n 8" for more)
 
 security: setup ## the tests with hostile files, pages and names, and with damage of every kind (docs/security.md)
 	PYTHONUTF8=1 $(RUN) -m pytest -n 2 --dist loadfile -m security $(ARGS)
+
+test-engines: setup ## tests with a real PostgreSQL and SLURM, which it installs (Debian, as root)
+	$(RUN) -m pip install --quiet -c constraints.txt -e '.[postgres]'
+	tests/engines/run.sh $(ARGS)
 
 coverage: setup ## the same, and which lines they run; a quarter longer
 	PYTHONUTF8=1 $(RUN) -m pytest -n 2 --dist loadfile $(COVERAGE) $(ARGS)

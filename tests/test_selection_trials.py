@@ -8,7 +8,7 @@ from optuna.trial import TrialState
 
 from catsweep.errors import ExportError, StorageError, StudyError
 from catsweep.selection import find_run, read_trials
-from steady.study.location import study_folder
+from steady.storage.location import study_folder
 from steady.study.select import Objective, ScoredTrial
 
 

@@ -21,8 +21,8 @@ from steady import grammar
 from steady.confirm import confirmation
 from steady.confirm.confirmation import Confirmation, ConfirmedTrial
 from steady.safe_paths import inside
+from steady.storage.location import open_study
 from steady.study import meta
-from steady.study.location import open_study
 from steady.study.select import Objective, ScoredTrial, TrialChoice, candidates, choose, equal_values, pareto_set
 from steady.study.untrusted import SWEPT, is_plain
 

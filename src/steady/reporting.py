@@ -32,9 +32,9 @@ from optuna.trial import FrozenTrial, TrialState
 from steady.atomic import write_json
 from steady.exceptions import DivergedError, StorageError, StudyError
 from steady.propose.pruning import should_prune
+from steady.storage import open_storage
+from steady.storage.servers import Patience, is_away
 from steady.study import meta
-from steady.study.servers import Patience, is_away
-from steady.study.storage import open_storage
 from steady.study.trial_folders import PROGRESS
 
 PATIENCE = 600.0  # seconds, for a study that does not say

@@ -32,11 +32,11 @@ from steady.run.job_factory import JobFactory
 from steady.run.ledger import Ledger, Limits
 from steady.run.scheduler import Scheduler
 from steady.run.study_opener import StudyOpener, command, has_finished, seed, study_on_paper
+from steady.storage import CONFIRMATION, VARIABLE, shown
+from steady.storage.storage_errors import ErrorTranslator
 from steady.study import budget, meta, results
 from steady.study.artifacts import Artifacts
 from steady.study.leases import Leases, remove_side_study
-from steady.study.storage import CONFIRMATION, VARIABLE, shown
-from steady.study.storage_errors import ErrorTranslator
 from steady.watch.dry_run import print_dry_run
 from steady.watch.progress import ProgressReporter
 

@@ -14,8 +14,8 @@ from tests.engines import sweeps
 from tests.engines.postgres import Postgres
 from tests.engines.sweeps import finished, sweep, wait_for
 
-from steady.study.servers import Patience
-from steady.study.storage import open_storage
+from steady.storage import open_storage
+from steady.storage.servers import Patience
 
 ROUNDS = 20
 TRIALS = 40

@@ -11,7 +11,7 @@ from tests.engines.postgres import Postgres
 from tests.engines.slurm import Slurm
 from tests.engines.sweeps import ROOT, finished, wait_for
 
-from steady.study.storage import open_storage
+from steady.storage import open_storage
 
 TRIALS = 24
 STEPS = 5

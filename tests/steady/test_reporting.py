@@ -1,20 +1,25 @@
 """What a trial tells its study from inside, and what it is told."""
 
+import functools
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+import sqlalchemy
 from omegaconf import OmegaConf
 
-from steady.exceptions import DivergedError, StudyError
-from steady.reporting import TrialReporter
+from steady.exceptions import DivergedError, StorageError, StudyError
+from steady.reporting import TrialReporter, flush
+from steady.storage import open_storage
+from steady.storage.servers import Patience, wait_for_server
+from steady.storage.storage_errors import ErrorTranslator, translate_errors
 from steady.study import meta
-from steady.study.storage import open_storage
 from steady.watch.progress import read_progress
 
 MEDIAN = {"_target_": "optuna.pruners.MedianPruner", "n_startup_trials": 2}
@@ -181,3 +186,64 @@ def test_an_app_that_works_in_another_folder_finds_the_storage(tmp_path: Path) -
     subprocess.run([sys.executable, "app.py"], cwd=tmp_path, check=True)
     assert set(study.trials[0].user_attrs[meta.RUNGS]) == {"0", "1", "2"}
     assert not (tmp_path / "elsewhere/study.db").exists()
+
+
+class Server:
+    """A study on a server that can be away, as `open_storage` opens it."""
+
+    def __init__(self) -> None:
+        self.away = False
+        self.slept = 0.0
+        storage = optuna.storages.InMemoryStorage()
+        for name in ("get_trial", "get_all_trials", "set_trial_user_attr"):
+            setattr(storage, name, self._reached(getattr(storage, name)))
+        self.patience = Patience(60.0, clock=lambda: self.slept, sleep=self._sleep)
+        opened = translate_errors(wait_for_server(storage, self.patience), ErrorTranslator("postgresql://host/studies"))
+        self.study = optuna.create_study(storage=opened)
+        self.trial = self.study.ask().number
+
+    def _reached(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(call)
+        def reached(*args: Any, **kwargs: Any) -> Any:
+            if self.away:
+                raise sqlalchemy.exc.OperationalError("SELECT 1", {}, ConnectionError("refused"))
+            return call(*args, **kwargs)
+
+        return reached
+
+    def _sleep(self, seconds: float) -> None:
+        self.slept += seconds
+
+    def reporter(self) -> TrialReporter:
+        return TrialReporter(self.study, self.trial, patience=self.patience)
+
+    def rungs(self) -> Any:
+        return meta.get(self.study.trials[self.trial], meta.RUNGS)
+
+
+def test_a_trial_trains_on_while_its_server_is_away() -> None:
+    server = Server()
+    reporter = server.reporter()
+    reporter.report(1, {"loss": 3.0})
+    server.away = True
+    assert not reporter.report(2, {"loss": 2.0})
+    assert reporter.is_current()
+    assert server.slept == 0.0
+    server.away = False
+    reporter.report(3, {"loss": 1.0})
+    assert server.rungs() == {"1": {"loss": 3.0}, "2": {"loss": 2.0}, "3": {"loss": 1.0}}
+
+
+def test_what_a_server_missed_is_written_before_a_task_has_ended() -> None:
+    server = Server()
+    server.reporter().report(1, {"loss": 3.0})
+    server.away = True
+    server.reporter().report(2, {"loss": 2.0})
+    with pytest.raises(StorageError, match="refused"):
+        flush()
+    assert server.slept == pytest.approx(60.0)
+    server.away = False
+    flush()
+    assert server.rungs() == {"1": {"loss": 3.0}, "2": {"loss": 2.0}}
+    server.away = True
+    flush()  # there is nothing left

@@ -15,7 +15,7 @@ from optuna.trial import create_trial
 from catsweep import study_record
 from catsweep.errors import ConfigError
 from catsweep.tracking import workspace
-from steady.study.storage import open_storage
+from steady.storage import open_storage
 from steady.study.trial_folders import mark
 
 with warnings.catch_warnings():

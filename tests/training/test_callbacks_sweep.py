@@ -23,8 +23,8 @@ from catsweep.errors import ConfigError, DivergedError, InterruptedTrial
 from catsweep.runs import LAST_CHECKPOINT
 from catsweep.training import fit, trainer
 from catsweep.training.callbacks import SweepCallback, seconds_left
+from steady.storage import open_storage
 from steady.study import meta
-from steady.study.storage import open_storage
 
 pytestmark = pytest.mark.trains
 NEVER = {"_target_": "optuna.pruners.NopPruner"}

@@ -32,7 +32,7 @@ from steady.places import check, named
 from steady.printing import Markdown, code
 from steady.printing import table as markdown_table
 from steady.safe_paths import inside
-from steady.study.location import study_folder
+from steady.storage.location import study_folder
 from steady.study.select import ScoredTrial, TrialChoice
 
 SAMPLES, EXPLANATION = "samples.png", "choice.md"

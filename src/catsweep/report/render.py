@@ -29,7 +29,7 @@ from catsweep.study_record import Entry, failures, first_line
 from steady import places
 from steady.atomic import write_text
 from steady.printing import Markdown, fenced, preformatted, readable, say
-from steady.study.location import study_folder
+from steady.storage.location import study_folder
 
 HERE = Path(__file__).parent
 PAGE, TEMPLATE = "report.html", "report.html.jinja"

@@ -22,7 +22,7 @@ from catsweep.study_record import Entry, Importance, StudyRecord, importances, r
 from steady import grammar
 from steady.confirm.confirmation import Confirmation
 from steady.printing import readable
-from steady.study.location import open_study
+from steady.storage.location import open_study
 from steady.study.select import TrialChoice
 from steady.study.untrusted import SCRIPT, is_plain
 

@@ -23,7 +23,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from catsweep.errors import ConfigError
 from catsweep.instantiation import instantiate
-from steady.study.storage import CONFIRMATION
+from steady.storage import CONFIRMATION
 
 if TYPE_CHECKING:
     import wandb

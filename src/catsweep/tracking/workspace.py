@@ -24,8 +24,8 @@ from catsweep.tracking.loggers import STEP, resolve_mode
 from steady.atomic import write_json
 from steady.options import SWEEPS
 from steady.printing import fenced, readable, say
+from steady.storage.location import open_study, study_folder
 from steady.study import meta
-from steady.study.location import open_study, study_folder
 from steady.study.trial_folders import is_of
 
 SPECIFICATION = "wandb_workspace.json"

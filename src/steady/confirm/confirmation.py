@@ -21,9 +21,9 @@ from rich.table import Table
 from steady import printing
 from steady.atomic import write_json
 from steady.exceptions import StudyError
+from steady.storage import CONFIRMATION, find_study
 from steady.study import meta
 from steady.study.select import ScoredTrial, TrialChoice, candidates, equal_values, objective_names
-from steady.study.storage import CONFIRMATION, find_study
 
 FILE = "confirmation.json"
 RUN_FOLDER = "confirm/{}"  # of a run on which none is written, by its number, in the sweep's folder

@@ -26,10 +26,10 @@ from steady.run.interruption import Stop
 from steady.run.job_factory import JobFactory
 from steady.run.ledger import Ledger, Limits
 from steady.run.scheduler import Scheduler
+from steady.storage import CONFIRMATION
 from steady.study import meta, results, select
 from steady.study.artifacts import Artifacts
 from steady.study.leases import Leases
-from steady.study.storage import CONFIRMATION
 from steady.study.trial_folders import Folders
 from steady.study.untrusted import whole
 

@@ -25,9 +25,9 @@ from steady.propose.covering import Examples
 from steady.propose.space import Space
 from steady.run.executor import Executor, Job, ProcessExecutor, pickle_shared
 from steady.run.main_module import Script
+from steady.storage import shown
 from steady.study import meta
 from steady.study.failures import Kind, shortened
-from steady.study.storage import shown
 from steady.study.trial_folders import Folders, is_used, used
 from steady.study.untrusted import whole
 

@@ -25,8 +25,8 @@ from steady.run.interruption import Stop
 from steady.study import meta
 from steady.study.failures import KEPT, Kind, Outcome, headline, shortened, signature, values_of
 from steady.study.leases import Leases
-from steady.study.storage import TrialStore
 from steady.study.trial_folders import Folders
+from steady.study.trial_store import TrialStore
 
 log = logging.getLogger(__name__)
 

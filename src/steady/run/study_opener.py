@@ -19,12 +19,12 @@ from steady.exceptions import StorageError, StudyError
 from steady.options import SweepOptions, naming
 from steady.printing import say
 from steady.run.job_factory import JobFactory
+from steady.storage import exists, find_study, open_storage, shown
+from steady.storage.location import remember
+from steady.storage.servers import Patience
 from steady.study import budget, contract, meta, results, trial_folders
 from steady.study.contract import Change, Contract
 from steady.study.leases import Leases
-from steady.study.location import remember
-from steady.study.servers import Patience
-from steady.study.storage import exists, find_study, open_storage, shown
 
 log = logging.getLogger(__name__)
 

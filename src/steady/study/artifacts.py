@@ -22,7 +22,7 @@ from steady import safe_paths
 from steady.atomic import replacing
 from steady.exceptions import StudyError
 from steady.safe_paths import checked_name
-from steady.study.storage import TrialStore
+from steady.study.trial_store import TrialStore
 
 log = logging.getLogger(__name__)
 

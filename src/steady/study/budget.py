@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from steady import grammar
 from steady.study import meta
 from steady.study.failures import Kind, headline
-from steady.study.storage import TrialStore
+from steady.study.trial_store import TrialStore
 
 FAILURES = "failures"  # the name in `allow_change` for a mend that is not in the command
 # Keys of no effect on whether a trial works, or with folders and times that differ from start to start.

@@ -24,7 +24,7 @@ from typing import Any
 import psutil
 from optuna.storages import BaseStorage
 
-from steady.study.storage import LEASES, find_study
+from steady.storage import LEASES, find_study
 
 log = logging.getLogger(__name__)
 

@@ -16,14 +16,15 @@ from wsgiref.simple_server import WSGIServer, make_server
 import optuna
 from optuna.storages import BaseStorage
 
+from steady import storage
 from steady.confirm import confirmation
 from steady.exceptions import ConfigError, SteadyError, StudyError
 from steady.local_server import HOST, OTHER, LocalRequestHandler, with_headers
 from steady.options import SWEEPS
 from steady.printing import code, plain, readable, say
-from steady.study import location, meta, results, select, storage
+from steady.storage import CONFIRMATION, LEASES, location
+from steady.study import meta, results, select
 from steady.study.artifacts import FOLDER, Store
-from steady.study.storage import CONFIRMATION, LEASES
 from steady.study.untrusted import plain_line
 
 # Beside optuna-dashboard's own, which its pages carry. Pictures of trials may be whatever a stranger's study holds.

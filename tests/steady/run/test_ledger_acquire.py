@@ -11,7 +11,7 @@ from steady.propose.sampling import Proposer, Samplers
 from steady.propose.space import Space
 from steady.run.ledger import Limits
 from steady.study import meta
-from steady.study.storage import TrialStore
+from steady.study.trial_store import TrialStore
 
 
 def test_what_a_dead_controller_left_goes_on_under_its_number() -> None:

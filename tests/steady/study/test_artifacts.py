@@ -14,9 +14,9 @@ from steady.exceptions import StudyError
 from steady.run import scheduler as scheduler_module
 from steady.run.executor import Job
 from steady.run.ledger import Limits
+from steady.storage import open_storage
 from steady.study.artifacts import Artifacts, Store
 from steady.study.failures import Kind, Outcome
-from steady.study.storage import open_storage
 
 PATTERNS = ("samples/*.png", "reconstructions/*.png")
 

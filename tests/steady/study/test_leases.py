@@ -16,8 +16,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
+from steady.storage import open_storage
 from steady.study.leases import CONTROLLER, DEAD, Identity, Leases, remove_side_study
-from steady.study.storage import open_storage
 
 GRACE = 10.0
 

@@ -15,9 +15,9 @@ from playwright.sync_api import Browser, Page, expect
 from tests.foreign import attack
 from tests.markup import NAMES, Seen, on_one_line, rendered
 
+from steady.storage import CONFIRMATION, LEASES, open_storage
 from steady.study.artifacts import FOLDER, Artifacts
 from steady.study.leases import Leases
-from steady.study.storage import CONFIRMATION, LEASES, open_storage
 from steady.watch import dashboard
 
 NEW = '{"study_name": "theirs", "directions": ["minimize"]}'

@@ -20,10 +20,9 @@ from tests.steady.scripted import GOOD, Script, scheduler
 
 from steady.exceptions import SteadyError, StorageError
 from steady.run.ledger import Limits
-from steady.study import storage_errors
+from steady.storage import open_storage, storage_errors
+from steady.storage.location import open_study
 from steady.study.failures import Kind, classify
-from steady.study.location import open_study
-from steady.study.storage import open_storage
 
 pytestmark = pytest.mark.security
 
@@ -269,8 +268,8 @@ def test_a_file_system_that_refuses(number: int, tmp_path: Path, monkeypatch: py
 
 
 def test_a_study_that_another_process_keeps_locked(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("steady.study.storage.SQLITE_TIMEOUT", 0.01)
-    monkeypatch.setattr("steady.study.storage_errors.SQLITE_TIMEOUT", 0.01)
+    monkeypatch.setattr("steady.storage.SQLITE_TIMEOUT", 0.01)
+    monkeypatch.setattr("steady.storage.storage_errors.SQLITE_TIMEOUT", 0.01)
     study = optuna.load_study(study_name="s", storage=open_storage(f"sqlite:///{database}"))
     other = sqlite3.connect(database, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")

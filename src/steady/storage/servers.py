@@ -1,4 +1,4 @@
-"""Storages that a server keeps: PostgreSQL, MySQL and Optuna's gRPC proxy, opened for `steady.study.storage`.
+"""Storages that a server keeps: PostgreSQL, MySQL and Optuna's gRPC proxy, opened for `steady.storage`.
 
 A server may be away for a while: a restart, a failover, a network that is down. Calls then wait with backoff
 (`Patience`). Two controllers that start on an empty database would make its tables at once, and Optuna does not expect
@@ -24,7 +24,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage, RDBStorage
 
 from steady.exceptions import causes
-from steady.study.attributes import use_single_statements
+from steady.storage.attributes import use_single_statements
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import sqlalchemy
 from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import TrialState
 
-from steady.study.servers import Patience, is_away, open_proxy, wait_for_server
+from steady.storage.servers import Patience, is_away, open_proxy, wait_for_server
 
 
 class Refused(Exception):

@@ -14,7 +14,7 @@ import sqlalchemy
 
 from steady.atomic import write_json
 from steady.exceptions import ConfigError, StudyError
-from steady.study.storage import CONFIRMATION, LEASES, open_storage, shown, with_password
+from steady.storage import CONFIRMATION, LEASES, open_storage, shown, with_password
 
 DATABASE, NOTE = "study.db", "study.json"
 LATEST = (DATABASE, f"{DATABASE}-wal", NOTE, "leaderboard.csv")  # what is written while a study goes on

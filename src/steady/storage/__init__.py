@@ -4,33 +4,26 @@ The controller opens one, and each trial opens its own to report rung scores.
 """
 
 import functools
-import json
 import logging
 import os
 import re
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict, dataclass
-from io import FileIO
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import optuna
 import sqlalchemy
 from filelock import FileLock
-from optuna.artifacts import ArtifactMeta
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-from optuna.trial import FrozenTrial, TrialState
 
 from steady.atomic import replacing
 from steady.exceptions import ConfigError, StorageError, causes
-from steady.study.attributes import use_single_statements
-from steady.study.servers import Patience, open_database, open_proxy, wait_for_server
-from steady.study.storage_errors import (
+from steady.storage.attributes import use_single_statements
+from steady.storage.journal import AtomicJournalBackend
+from steady.storage.servers import Patience, open_database, open_proxy, wait_for_server
+from steady.storage.storage_errors import (
     LOGS,
-    RECORD,
     SQLITE_TIMEOUT,
     ErrorTranslator,
     check_database,
@@ -243,106 +236,3 @@ def _journal(path: Path, make: bool) -> BaseStorage:
         except (ValueError, LookupError, AssertionError, NotImplementedError, TypeError) as error:
             raise context.unreadable(error) from error
     return translate_errors(storage, ErrorTranslator(path, identity(path)))
-
-
-class AtomicJournalBackend(JournalFileBackend):
-    """A journal file that is appended to by whole lines only.
-
-    A full disk or a power cut ends a line midway. Optuna appends behind it, and nobody can read the joint line; until
-    then finished trials are handed out again.
-    """
-
-    def __init__(self, path: Path) -> None:
-        # Optuna's default lock is a symbolic link. One that a killed process left, to a relative path, is never freed.
-        self.path, self.lock = path, JournalFileOpenLock(str(path))
-        super().__init__(str(path), lock_obj=self.lock)
-
-    def mend(self) -> None:
-        """Cut off an incomplete last line, and keep it beside the journal; a ConfigError if it is none."""
-        with self._locked() as file:
-            file.seek(0)
-            content = file.read()
-            if not content.startswith(RECORD[: len(content)]):
-                raise ConfigError(f"{self.path} is no journal of Optuna; choose another file. It was left alone.")
-            start = content.rfind(b"\n", 0, -1) + 1
-            with suppress(ValueError):  # of what is no JSON
-                if not content or (content.endswith(b"\n") and isinstance(json.loads(content[start:]), dict)):
-                    return
-            self._cut(file, start)
-
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Append whole lines, or none: an earlier torn line is cut off; ours is taken back if it fails."""
-        lines = "".join(json.dumps(record, separators=(",", ":")) + "\n" for record in logs).encode()
-        with self._locked() as file:
-            end = file.seek(0, os.SEEK_END)
-            if end and os.pread(file.fileno(), 1, end - 1) != b"\n":
-                end = self._cut(file, self.path.read_bytes().rfind(b"\n") + 1)
-            try:
-                written = 0
-                while written < len(lines):
-                    written += file.write(lines[written:]) or 0
-            except OSError:
-                file.truncate(end)
-                raise
-            os.fsync(file.fileno())
-
-    @contextmanager
-    def _locked(self) -> Iterator[FileIO]:
-        self.lock.acquire()
-        try:
-            with self.path.open("a+b", buffering=0) as file:
-                yield file
-        finally:
-            self.lock.release()
-
-    def _cut(self, file: FileIO, start: int) -> int:
-        file.seek(start)
-        with self.path.with_name(self.path.name + ".torn").open("ab") as kept:
-            kept.write(file.read())
-        file.truncate(start)
-        log.warning("The last line of %s was torn; it was cut off, and is kept in %s.torn", self.path, self.path.name)
-        return start
-
-
-@dataclass(frozen=True)
-class TrialStore:
-    """Access to the trials of one study through Optuna's storage.
-
-    `Study` has no call to set a running trial back, or to note something on a trial that another process drives.
-    """
-
-    study: optuna.Study
-
-    def all(self, *states: TrialState) -> list[FrozenTrial]:
-        """Get the trials in one of these states, or all; not to be changed."""
-        return self.study.get_trials(deepcopy=False, states=states or None)
-
-    def read(self, number: int) -> FrozenTrial:
-        """Get the trial of a number."""
-        storage = self.study._storage
-        return storage.get_trial(storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number))
-
-    def note(self, trial: FrozenTrial, key: str, value: Any) -> None:
-        """Set a user attribute of a trial that has not ended."""
-        self.study._storage.set_trial_user_attr(trial._trial_id, key, value)
-
-    def violate(self, trial: FrozenTrial, constraint: str) -> None:
-        """Note a violated constraint. `Trial.set_constraint` would draw samples first."""
-        self.study._storage.set_trial_system_attr(trial._trial_id, f"constraints:{constraint}", 1.0)
-
-    def attach(self, trial: FrozenTrial, artifact: ArtifactMeta) -> None:
-        """Name an artifact of our id on a trial that has not ended; `optuna.artifacts.upload_artifact` draws the id."""
-        key = f"artifacts:{artifact.artifact_id}"
-        self.study._storage.set_trial_system_attr(trial._trial_id, key, json.dumps(asdict(artifact)))
-
-    def start(self, trial: FrozenTrial) -> bool:
-        """Set a waiting trial to RUNNING; False if another process did."""
-        return self.study._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
-
-    def fail(self, trial: FrozenTrial) -> None:
-        """End a trial, also a waiting one, which `Study.tell` does not."""
-        self.study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
-
-    def requeue(self, trial: FrozenTrial) -> None:
-        """Set a trial to WAITING, to go on later."""
-        self.study._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)

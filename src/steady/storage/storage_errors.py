@@ -1,6 +1,6 @@
 """Translate the errors of a storage into one message with its path and the remedy.
 
-`steady.study.storage` opens storages whose every call goes through `ErrorTranslator`, so that all who open a study say
+`steady.storage` opens storages whose every call goes through `ErrorTranslator`, so that all who open a study say
 the same of a full disk or a damaged file, without a traceback through SQLAlchemy and Optuna.
 """
 

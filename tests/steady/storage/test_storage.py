@@ -13,7 +13,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from steady.exceptions import ConfigError, StorageError, StudyError
-from steady.study.storage import AtomicJournalBackend, exists, open_storage, shown
+from steady.storage import exists, open_storage, shown
+from steady.storage.journal import AtomicJournalBackend
 
 
 def test_sqlite_is_in_wal_mode_for_every_connection(tmp_path: Path) -> None:

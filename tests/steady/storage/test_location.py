@@ -1,0 +1,89 @@
+"""Where a study is found: in SQLite beside its results, or where the note there says, which may be a stranger's."""
+
+import json
+import os
+from pathlib import Path
+
+import optuna
+import pytest
+
+from steady.exceptions import ConfigError, StudyError
+from steady.storage import VARIABLE, open_storage, with_password
+from steady.storage.location import NOTE, open_study, remember, storage_url, study_folder
+
+SERVER = "postgresql://me@host/studies"
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> str:
+    """A storage that is not in `sweeps`, with the studies cats (and its confirmation) and dogs."""
+    url = f"journal:///{tmp_path / 'shared.log'}"
+    storage = open_storage(url)
+    for name in ("cats", "cats.confirm", "dogs"):
+        optuna.create_study(study_name=name, storage=storage)
+    return url
+
+
+def test_a_noted_study_is_opened_where_it_is(tmp_path: Path, elsewhere: str) -> None:
+    remember(tmp_path / "sweeps" / "cats", "cats", elsewhere)
+    folder = study_folder(tmp_path / "sweeps", None)
+    assert folder.name == "cats"
+    assert open_study(folder).study_name == "cats"
+
+
+def test_a_url_is_noted_for_the_next_command(tmp_path: Path, elsewhere: str) -> None:
+    sweeps = tmp_path / "sweeps"
+    with pytest.raises(StudyError, match=r"Say which study \(study=NAME\) in .*There are: cats, dogs"):
+        study_folder(sweeps, None, elsewhere)
+    with pytest.raises(StudyError, match=r"No study 'cows' in .*There are: cats, dogs"):
+        study_folder(sweeps, "cows", elsewhere)
+    assert not sweeps.exists()
+    assert study_folder(sweeps, "dogs", elsewhere) == sweeps / "dogs"
+    assert open_study(study_folder(sweeps, "dogs")).study_name == "dogs"
+
+
+def test_a_password_is_never_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = "postgresql://me:secret@host/studies"
+    remember(tmp_path, "cats", whole)
+    assert "secret" not in (tmp_path / NOTE).read_text()
+    assert storage_url(tmp_path) == SERVER
+    assert with_password(SERVER) == SERVER
+    monkeypatch.setenv(VARIABLE, whole)
+    assert with_password(SERVER) == with_password(whole) == whole
+    assert with_password("postgresql://me@other/studies") == "postgresql://me@other/studies"
+    monkeypatch.delenv(VARIABLE)
+    assert VARIABLE not in os.environ
+
+
+def test_without_a_note_the_study_is_beside_its_results(tmp_path: Path) -> None:
+    assert storage_url(tmp_path) == f"sqlite:///{tmp_path / 'study.db'}"
+
+
+@pytest.mark.security
+@pytest.mark.parametrize(
+    "storage",
+    [
+        None,
+        7,
+        "",
+        "study.db",
+        "postgresql+other://host/studies",
+        "oracle://host/studies",
+        "postgresql://me@host/studies?passfile=/etc/shadow",
+        "postgresql://me@host/studies?host=elsewhere",
+        "postgresql://me@host/studies?sslkey=/root/key",
+        "mysql://host/studies?read_default_file=/root/.my.cnf",
+    ],
+)
+def test_a_note_says_where_and_nothing_else(tmp_path: Path, storage: object) -> None:
+    (tmp_path / NOTE).write_text(json.dumps({"by": "steady", "study": "cats", "storage": storage}))
+    with pytest.raises(ConfigError, match=r"study\.json should say where the study is kept.*storage=URL"):
+        storage_url(tmp_path)
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("text", ["", "{", "[]", '"text"', "[" * 100_000, "\x00"])
+def test_a_damaged_note_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / NOTE).write_text(text)
+    with pytest.raises(ConfigError, match=r"study\.json should say"):
+        storage_url(tmp_path)
