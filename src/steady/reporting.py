@@ -30,7 +30,7 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.trial import FrozenTrial, TrialState
 
 from steady.atomic import write_json
-from steady.exceptions import DivergedError, StorageError, StudyError
+from steady.exceptions import DivergedError, InterruptedTrial, StorageError, StudyError
 from steady.propose.pruning import should_prune
 from steady.storage import open_storage
 from steady.storage.servers import Patience, is_away
@@ -93,7 +93,8 @@ class TrialReporter:
         """Report the scores at a rung, by name; tell whether the trial should end (raise `optuna.TrialPruned`).
 
         `step` rises, and counts alike in all trials. A rung that an earlier attempt has reported keeps its scores. A
-        DivergedError for a score that is not finite; a StudyError if one that the study prunes by is missing.
+        DivergedError for a score that is not finite; a StudyError if one that the study prunes by is missing; an
+        InterruptedTrial if the trial is another attempt's by now.
         """
         if bad := {name: value for name, value in scores.items() if not math.isfinite(value)}:
             raise DivergedError(f"Scores must be finite numbers to go on; at rung {step} they are {bad}.")
@@ -108,8 +109,17 @@ class TrialReporter:
         return False
 
     def write(self) -> None:
-        """Write the reports that are not written yet."""
+        """Write the reports that are not written yet.
+
+        Raises:
+            InterruptedTrial: the trial is another attempt's by now; this one is to stop, and write nothing more.
+        """
         trial = self._trial()
+        if not self._holds(trial):
+            _unwritten.discard(self)
+            raise InterruptedTrial(
+                f"Another controller has taken trial {self.number} over: attempt {self.attempt} of it stops here."
+            )
         reported = meta.get(trial, meta.RUNGS, {})
         new = {step: scores for step, scores in self._pending.items() if str(step) not in reported}
         if new:
@@ -124,9 +134,11 @@ class TrialReporter:
     def is_current(self) -> bool:
         """Tell whether this attempt still counts, as far as is known; another controller may have taken the trial."""
         with self._unless_away():
-            trial = self._trial()
-            return trial.state == TrialState.RUNNING and meta.get(trial, meta.ATTEMPT, 0) == self.attempt
+            return self._holds(self._trial())
         return True
+
+    def _holds(self, trial: FrozenTrial) -> bool:
+        return trial.state == TrialState.RUNNING and meta.get(trial, meta.ATTEMPT, 0) == self.attempt
 
     @contextmanager
     def _unless_away(self) -> Iterator[None]:

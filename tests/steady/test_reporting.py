@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy
 from omegaconf import OmegaConf
 
-from steady.exceptions import DivergedError, StorageError, StudyError
+from steady.exceptions import DivergedError, InterruptedTrial, StorageError, StudyError
 from steady.reporting import TrialReporter, flush
 from steady.storage import open_storage
 from steady.storage.servers import Patience, wait_for_server
@@ -75,8 +75,9 @@ def test_without_a_pruner_reports_are_kept_and_end_nothing() -> None:
 
 def test_a_rung_that_was_reported_keeps_its_score() -> None:
     study = study_with(None, ["minimize"])
-    number = study.ask().number
+    number = (trial := study.ask()).number
     TrialReporter(study, number).report(1, {"loss": 1.0})
+    trial.set_user_attr(meta.ATTEMPT, 1)
     TrialReporter(study, number, attempt=1).report(1, {"loss": 2.0})
     assert study.trials[0].user_attrs[meta.RUNGS] == {"1": {"loss": 1.0}}
 
@@ -247,3 +248,14 @@ def test_what_a_server_missed_is_written_before_a_task_has_ended() -> None:
     assert server.rungs() == {"1": {"loss": 3.0}, "2": {"loss": 2.0}}
     server.away = True
     flush()  # there is nothing left
+
+
+def test_an_attempt_that_lost_its_trial_stops_and_writes_nothing() -> None:
+    server = Server()
+    stale = server.reporter()
+    stale.report(1, {"loss": 3.0})
+    server.study._storage.set_trial_user_attr(server.trial, meta.ATTEMPT, 1)
+    with pytest.raises(InterruptedTrial, match="Another controller has taken trial 0 over: attempt 0"):
+        stale.report(2, {"loss": 2.0})
+    flush()
+    assert server.rungs() == {"1": {"loss": 3.0}}
