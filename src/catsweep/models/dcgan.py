@@ -29,12 +29,12 @@ class DCGAN(EpochMeans):
 
     def __init__(
         self,
-        latent_size: int,
+        latent_size: int,  # numbers that an image is drawn from
         adversarial_loss: AdversarialLoss,
         optimizer: OptimizerFactory,  # for both networks
         schedule: Schedule,  # multiplier of both learning rates
         generator_lr: float,
-        discriminator_lr: float,
+        discriminator_lr: float,  # its learning rate
         ema_decay: float,  # of the averaged generator, per step, in [0, 1); 0 turns the average off
         r1_gamma: float,  # weight of R1, half of it times E‖∇D(x)‖²; 0 turns it off
         r1_every: int,  # steps between two R1 penalties, each then weighted that much more

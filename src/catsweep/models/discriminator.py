@@ -51,7 +51,12 @@ class PlainDiscriminator(Discriminator, Encoder):
     norm of all layers is bounded (Miyato et al. 2018, arXiv:1802.05957). In the paper the activation is leaky.
     """
 
-    def __init__(self, down: Callable[..., nn.Module], spectral_norm: bool = False, **architecture: Any):
+    def __init__(
+        self,
+        down: Callable[..., nn.Module],
+        spectral_norm: bool = False,  # whether to bound that of all layers
+        **architecture: Any,
+    ):
         super().__init__(ConvArchitecture(block={"down": down}, **architecture), 1)
         self.apply(initialize)
         if spectral_norm:

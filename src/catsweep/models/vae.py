@@ -67,7 +67,7 @@ class VAE(FitsPrior, EpochMeans):
 
     def __init__(
         self,
-        latent_size: int,
+        latent_size: int,  # numbers that an image is encoded to
         reconstruction_loss: Callable[[Tensor, Tensor], Tensor],  # (drawn, real), (N, 3, H, W) in [0, 1], to a scalar
         beta: float,  # weight of the divergence (Higgins et al. 2017)
         beta_warmup: float,  # share of the run, in [0, 1], over which β rises from 0

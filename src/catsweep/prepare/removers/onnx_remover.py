@@ -28,7 +28,7 @@ class Onnx:
 
     reliability: ClassVar[float] = 0.9
 
-    file: str | Path
+    file: str | Path  # of the network
     size: int | None = None  # S, the side of its input, pixels; None: as the file says
     mean: Sequence[float] = (128, 128, 128)  # subtracted from red, green and blue, 0 to 255
     std: Sequence[float] = (256, 256, 256)  # divisor after that
