@@ -11,9 +11,11 @@ import optuna
 
 ROOT = Path(__file__).parents[2]
 TINY = (
-    "data.reader.n=96", "data.size=32", "data.batch_size=16", "depth=shallow", "width.channels=4",
-    "model.latent_size=8", "metrics.samples=48", "metrics.rung_samples=32", "trainer.threads=1",
-    "trainer.precision=32-true", "minutes=null", "epochs=2", "optimizer.lr=choice(1e-3,2e-3,3e-3)",
+    "data.reader.n=96", "data.size=32", "data.batch_size=16", "depth=shallow", "width=narrow", "width.channels=4",
+    "activation=gelu", "optimizer=adamw", "schedule=constant", "loss=mse", "model.latent_size=8",
+    "model.adversarial.weight=0", "metrics.samples=48", "metrics.rung_samples=32", "metrics/judge=none", "logger=none",
+    "minutes=null", "epochs=2", "trainer.threads=1", "trainer.precision=32-true",
+    "hydra.sweeper.confirm=null", "hydra.sweeper.preflight=null",
 )  # fmt: skip
 
 
