@@ -22,13 +22,29 @@ TINY = (
 def sweep(storage: str, folder: Path, *words: str, study: str = "cats", trials: int = 40) -> "subprocess.Popen[bytes]":
     """Start a controller of the study."""
     folder.mkdir(exist_ok=True)
-    log = (folder / "controllers.log").open("ab")
     command = [
         sys.executable, str(ROOT / "tests" / "engines" / "train.py"), "-m", "hparams_search=vae_optuna", *TINY,
         f"trials={trials}", f"study={study}", "seed=0", f"hydra.sweeper.storage={storage}", *words,
     ]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONUTF8": "1"}
-    return subprocess.Popen(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    with (folder / "controllers.log").open("ab") as log:
+        return subprocess.Popen(
+            command, cwd=folder, env=environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
+
+
+def environment() -> dict[str, str]:
+    """Variables of the commands."""
+    return {**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONUTF8": "1"}
+
+
+def run(folder: Path, command: str, *words: str) -> str:
+    """Run a command of the project in a folder; returns what it says."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "src" / command), *words],
+        cwd=folder, env=environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def wait_for(condition: Callable[[], bool], what: str, seconds: float = 300.0) -> None:

@@ -2,9 +2,14 @@
 
 import multiprocessing
 import random
+import re
 import signal
 import subprocess
+import sys
 import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -73,3 +78,33 @@ def test_kills_of_controllers_and_server_cost_no_trial(postgres: Postgres, tmp_p
     assert [one.wait() for one in controllers] == [0, 0], (folder / "controllers.log").read_text()
     assert len(study().trials) == finished(study()) == TRIALS
     sweeps.require_single_attempts(folder)
+    assert "is away" in (folder / "controllers.log").read_text()
+
+    # Every command finds the study where the sweep noted that it is, and from another folder by its URL.
+    assert "Copied to outputs/best_model" in sweeps.run(folder, "best_model.py", "study=cats")
+    sweeps.run(folder, "export.py")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    said = sweeps.run(elsewhere, "report.py", "study=cats", f"storage={url}", f"outputs={folder / 'outputs'}")
+    assert f"{TRIALS} trials of study cats" in said
+    sweeps.run(elsewhere, "best_model.py", f"outputs={folder / 'outputs'}")  # noted by the command before
+    with served(elsewhere) as page:
+        assert "Optuna Dashboard" in page
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The first page of `make dashboard`."""
+    server = subprocess.Popen(
+        [sys.executable, "-m", "steady.watch.dashboard", "cats", "--port=0"],
+        cwd=folder, env=sweeps.environment(), stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert server.stdout is not None
+        address = re.search(r"http://\S+", server.stdout.readline())
+        assert address
+        with urllib.request.urlopen(address[0]) as answer:
+            yield answer.read().decode()
+    finally:
+        server.terminate()
+        server.communicate()
