@@ -25,7 +25,12 @@ GROUPS = {
     for folder in CONF.iterdir()
     if folder.is_dir() and folder.name != "hydra"
 }
-KEYS_OF_CODE = {"dtype", "weights_only", "prompt"}  # arguments of Python functions, not of a configuration
+KEYS_OF_CODE = {
+    "dtype",
+    "weights_only",
+    "prompt",
+    "require_auth",
+}  # arguments of Python functions, not of a configuration
 MADE_BY_RUNNING = ("data/", "outputs/", "sweeps/", ".venv/", "../shared/")
 
 

@@ -107,8 +107,9 @@ def find_run(runs: Path, trial: ScoredTrial, objectives: Sequence[Objective], kn
     wanted = ", ".join(f"{o.name}={v:.6g}" for o, v in zip(objectives, trial.values, strict=True))
     raise ExportError(
         f"No run folder in {runs}/ has the scores of trial {trial.number} ({wanted}) in its metrics.json. It was "
-        f"removed, or overwritten when the sweep was started again. Choose another trial with select=NUMBER, or run "
-        f"the sweep under a new name."
+        f"removed, or overwritten when the sweep was started again, or is on the machine where the trial ran: then "
+        f"copy it here, or name its folder, outputs=DIR. Choose another trial with select=NUMBER, or run the sweep "
+        f"under a new name."
     )
 
 

@@ -54,7 +54,7 @@ def run(cfg: DictConfig) -> Path:
         PlaceError: `out` cannot be written.
     """
     # A study may be called 2026, which the command line reads as a number.
-    folder = study_folder(Path(cfg.sweeps), None if cfg.study is None else str(cfg.study), cfg.storage)
+    folder = study_folder(Path(cfg.sweeps), None if cfg.study is None else str(cfg.study), cfg.get("storage"))
     runs = Path(cfg.outputs) / folder.name
     trials = read_trials(folder, runs)
     decision = decide(cfg.select, trials, folder, runs)

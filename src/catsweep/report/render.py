@@ -81,7 +81,7 @@ def run(cfg: DictConfig) -> Path:
         TakenError: a file of that name exists that is no report.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # its warnings of infinite scores are in the report
-    folder = study_folder(Path(cfg.sweeps), None if cfg.study is None else str(cfg.study), cfg.storage)
+    folder = study_folder(Path(cfg.sweeps), None if cfg.study is None else str(cfg.study), cfg.get("storage"))
     places.check(folder, cfg)
     data = collect(folder, Path(cfg.outputs) / folder.name, Path(cfg.ready), cfg.select, bool(cfg.plotly))
     report, path = Report(data, folder), folder / PAGE

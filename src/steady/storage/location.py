@@ -55,7 +55,7 @@ def study_folder(sweeps: Path, name: str | None, url: str | None = None) -> Path
         if name is None and len(names) == 1:
             name = names[0]
         if name not in names:
-            asked = f"No study {name!r}" if name else "Say which study (study=NAME)"
+            asked = f"No study {name!r}" if name else "Say which study"
             raise StudyError(f"{asked} in {shown(url)}. There are: {', '.join(names) or 'none'}.")
         remember(sweeps / name, name, url)
         return sweeps / name

@@ -33,7 +33,7 @@ def test_a_noted_study_is_opened_where_it_is(tmp_path: Path, elsewhere: str) -> 
 
 def test_a_url_is_noted_for_the_next_command(tmp_path: Path, elsewhere: str) -> None:
     sweeps = tmp_path / "sweeps"
-    with pytest.raises(StudyError, match=r"Say which study \(study=NAME\) in .*There are: cats, dogs"):
+    with pytest.raises(StudyError, match=r"Say which study in .*There are: cats, dogs"):
         study_folder(sweeps, None, elsewhere)
     with pytest.raises(StudyError, match=r"No study 'cows' in .*There are: cats, dogs"):
         study_folder(sweeps, "cows", elsewhere)

@@ -216,10 +216,10 @@ def test_a_study_of_the_time_before_pictures_opens(tmp_path: Path) -> None:
     ("words", "said"),
     [
         (["none"], "No study 'none' in sweeps/. There are: cats."),
-        (["--storage", "journal:///log"], "Say which study"),
-        (["cats", "--storage", "journal:///log"], "nothing at journal:///log"),
+        (["--storage", "sqlite:///other.db"], "Say which study in .* There are: one, two."),
+        (["cats", "--storage", "journal:///log"], "There is no study at log"),
         (["cats", "--storage", "mongo:///"], "must be a URL"),
-        (["cats", "--storage", "sqlite:///other.db"], "No study cats in that storage. There are: one, two."),
+        (["cats", "--storage", "sqlite:///other.db"], "No study 'cats' in sqlite:///other.db. There are: one, two."),
         (["cats", "--port", "{taken}"], r"Port \d+ cannot be used .* PORT=NUMBER, 0 for any"),
         (["cats", "--port", "99999"], r"^ConfigError: --port must be a whole number from 0 to 65535; got '99999'\.$"),
         (["cats", "--port", "http"], "--port must be a whole number"),
