@@ -30,7 +30,7 @@ KEYS_OF_CODE = {
     "weights_only",
     "prompt",
     "require_auth",
-}  # arguments of Python functions, not of a configuration
+}  # of Python functions and drivers, not of conf/
 MADE_BY_RUNNING = ("data/", "outputs/", "sweeps/", ".venv/", "../shared/")
 
 
