@@ -271,6 +271,10 @@ def test_other_launchers_run_one_job_per_slot(sweep: Sweep, tmp_path: Path, laun
         ),
         (
             ("hydra.sweeper.pruner={_target_: optuna.pruners.NopPruner, no: 1}", "hydra.sweeper.prune_metric=x"),
+            "hydra.sweeper.pruner: optuna.pruners.NopPruner takes no no, which the pruner chosen before it may have.",
+        ),
+        (
+            ("hydra.sweeper.pruner={_target_: optuna.pruners.PercentilePruner}", "hydra.sweeper.prune_metric=x"),
             "hydra.sweeper.pruner cannot be made, or cannot prune with its arguments:",
         ),
     ],
