@@ -528,7 +528,7 @@ def test_a_search_that_the_stock_sweeper_cannot_run_says_so(search: str) -> None
         return
     with pytest.raises(ConfigCompositionException) as refused:
         composed(f"hparams_search={search}", "hydra/sweeper=optuna")
-    told = re.search(r"full_key: hydra\.sweeper\.(\w+)|override '(hydra/sweeper/pruner)'", str(refused.value))
+    told = re.search(r"full_key: hydra\.sweeper\.(\w+)|Group Default for '(hydra/sweeper/pruner)'", str(refused.value))
     key = told[1] or told[2]  # type: ignore[index]
     assert f"knows no {key}" in text
     assert f"`{key}`" in guide

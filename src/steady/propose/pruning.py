@@ -72,7 +72,7 @@ def build(node: Mapping[str, Any], metrics: Sequence[str]) -> BasePruner | Paret
     node = {**node, "_target_": OLD.get(target, target)}
     try:
         pruner = instantiate_allowed(node, TRUSTED, REMEDY)
-    except InstantiationException as error:
+    except (InstantiationException, TypeError) as error:
         if not (unknown := unknown_arguments(node)):
             raise
         without = " ".join(f"'~hydra.sweeper.pruner.{key}'" for key in unknown)
