@@ -76,6 +76,11 @@ def test_nothing_is_pushed_unless_asked_for(bundle: Path, capsys: pytest.Capture
     assert capsys.readouterr().out == ""
 
 
+def test_a_study_is_refused_with_the_command_that_takes_one() -> None:
+    with pytest.raises(ConfigError, match=r"no study; got study=tiny.*make best-model export STUDY=tiny"):
+        publish.check(config(study="tiny"))
+
+
 @pytest.mark.parametrize(
     ("keys", "message"),
     [

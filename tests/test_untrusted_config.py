@@ -154,7 +154,7 @@ NOT_FOR_A_MODEL = [
     "catsweep.models.vae.VAE.__init__",
     "catsweep.models.vae.torch.load",
     "catsweep.models.vae",
-    "catsweep.export.graphs.load",
+    "catsweep.export.graphs.load_bundle",
     "catsweep.tracking.loggers.wandb_logger",
     "catsweep.data.datamodule.CatDataModule",
     "catsweep.metrics.scorer.Scorer",
@@ -179,6 +179,14 @@ NOT_FOR_A_MODEL = [
     ["catsweep.models.vae.VAE"],
     {"_target_": "catsweep.models.vae.VAE"},
 ]  # fmt: skip
+
+
+def test_what_is_refused_below_is_there() -> None:
+    names = [
+        name for name in NOT_FOR_A_MODEL if isinstance(name, str) and re.fullmatch(r"(catsweep|torch)[\w.]+", name)
+    ]
+    assert len(names) > 10
+    assert all(pkgutil.resolve_name(name) for name in names)
 
 
 @pytest.mark.parametrize("name", NOT_FOR_A_MODEL, ids=repr)

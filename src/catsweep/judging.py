@@ -61,7 +61,7 @@ def absent(cfg: DictConfig) -> str:
     file = None if node is None or node.get("required", True) else _missing(node)
     if file is None:
         return ""
-    hint = f"No other network has judged what is drawn: {file} is not there. {FETCHED}"
+    hint = f"No other network judges what is drawn: {file} is not there. {FETCHED}"
     if hint in _told:
         return ""
     _told.add(hint)

@@ -33,7 +33,12 @@ def run(cfg: DictConfig) -> Path:
 
 
 def check(cfg: DictConfig) -> None:
-    """Refuse a push that cannot work by a `ConfigError`, and say what will be missing for one that cannot work yet."""
+    """Refuse a study, and a push that cannot work, by a `ConfigError`; say what one will lack that cannot work yet."""
+    if (study := cfg.get("study")) is not None:
+        raise ConfigError(
+            f"An export takes a run and no study; got study={study}. Choose the best of a study first: "
+            f"make best-model export STUDY={study}, or run=outputs/STUDY/NUMBER for another of its trials."
+        )
     if cfg.push is None:
         return
     if cfg.push == "hub":

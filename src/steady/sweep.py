@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from optuna.trial import TrialState
 
+from steady.confirm import confirmation
 from steady.confirm.confirmation_stage import ConfirmationStage, typical_seconds
 from steady.exceptions import ConfigError, StorageError, StudyError
 from steady.options import read
@@ -122,6 +123,9 @@ class Sweep:
             self.call_on_end(study, sweep_dir)  # a judge may be there that was not when it ended
             self._record(study)
             say(f"The study {study.study_name} is finished: {results.summary(study, self.names)}.")
+            with suppress(ValueError):  # a damaged file
+                if self.options.confirm is not None and (found := confirmation.read(self.options.record)):
+                    say(found.sentence())
             more = f"raise n_trials. Start another with {self.opener.naming}=NEWNAME."
             say(f"It has all of its {total} trials; for more, {more}")
             return
@@ -145,9 +149,7 @@ class Sweep:
         if not self.stop.requested:
             self.call_on_end(study, sweep_dir)
             self._record(study)  # with what they have found beside the objectives
-        if stage is not None:
-            stage.print()
-        self._farewell(study)
+        self._farewell(study, stage)
 
     def _proposer(self, study: optuna.Study) -> Proposer:
         samplers = Samplers(self.options.sampler, seed(self.options, study), self.space)
@@ -215,10 +217,12 @@ class Sweep:
             except Exception as error:
                 log.warning("%s failed; the study is complete without it: %r", name, error)
 
-    def _farewell(self, study: optuna.Study) -> None:
+    def _farewell(self, study: optuna.Study, stage: ConfirmationStage | None) -> None:
         runs = Path(meta.get(study, meta.SWEEP_DIR))
         results.print_table(study, self.names, runs=runs, extra=self.options.score_reader)
         say(results.summary(study, self.names))
+        if stage is not None:
+            stage.print()  # behind the search's own best, which need not be the confirmed one
         if self.stop.requested:
             say(f"Interrupted; nothing is lost. The same line goes on:\n  {shlex.join(command())}")
             raise SystemExit(128 + (self.stop.signal or signal.SIGINT))

@@ -39,6 +39,7 @@ from catsweep.synthetic.renderer import render
 from catsweep.tracking import loggers
 from catsweep.tracking.loggers import RunLogger
 from catsweep.training import trainer
+from hydra_plugins.steady_sweeper.config import PRUNERS
 from steady.propose.checks import read_all
 from steady.propose.space import Space
 
@@ -527,9 +528,20 @@ def test_a_search_that_the_stock_sweeper_cannot_run_says_so(search: str) -> None
         return
     with pytest.raises(ConfigCompositionException) as refused:
         composed(f"hparams_search={search}", "hydra/sweeper=optuna")
-    key = re.search(r"full_key: hydra\.sweeper\.(\w+)", str(refused.value))[1]  # type: ignore[index]
+    told = re.search(r"full_key: hydra\.sweeper\.(\w+)|Group Default for '(hydra/sweeper/pruner)'", str(refused.value))
+    key = told[1] or told[2]  # type: ignore[index]
     assert f"knows no {key}" in text
     assert f"`{key}`" in guide
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_another_pruner_can_be_chosen(search: str) -> None:
+    for name, node in PRUNERS.items():
+        assert composed(f"hparams_search={search}", f"hydra/sweeper/pruner={name}").hydra.sweeper.pruner == node
+    for off in ("hydra/sweeper/pruner=none", "hydra.sweeper.pruner=null"):
+        assert composed(f"hparams_search={search}", off).hydra.sweeper.pruner is None
+    changed = composed(f"hparams_search={search}", "hydra.sweeper.pruner.percentile=30").hydra.sweeper.pruner
+    assert (changed._target_, changed.percentile) == ("optuna.pruners.PercentilePruner", 30)
 
 
 @pytest.mark.parametrize("search", SEARCHES)

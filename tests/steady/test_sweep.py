@@ -82,7 +82,7 @@ def test_another_folder_gets_the_results_too_and_the_runs_stay_in_the_first(swee
         assert [path.name for path in (tmp_path / n).iterdir()] == ["optimization_results.yaml"]
     whole(tmp_path, 3)
     refused = sweep("hydra.sweep.dir=three", "steps=5")
-    assert "its runs in out/fake); this start names three was begun otherwise" in refused.stderr
+    assert "its runs in out/fake; this start names three) was begun otherwise" in refused.stderr
     assert "another study with study=NEWNAME" in refused.stderr
     assert not (tmp_path / "three").exists()
 
@@ -201,6 +201,9 @@ def test_the_best_are_confirmed_under_other_seeds_and_show_what_they_made(sweep:
     study = load(tmp_path)
     assert confirmed["winner"] == study.best_trial.number
     assert f"trial {confirmed['winner']} under seed 2 started\n" in done.stderr + done.stdout
+    told = f"Confirmed: trial {confirmed['winner']}, "
+    assert done.stdout.index("finished; best ") < done.stdout.index(told)  # the last word on who won
+    assert told in sweep(*more, "hydra.sweeper.n_trials=4").stdout
     assert {path.name for path in (tmp_path / "out/fake/confirm").iterdir()} == {"0", "1", "2", "3"}
     runs = optuna.load_study(study_name="fake.confirm", storage=study._storage)
     for trial in (*study.trials, *runs.trials):
@@ -271,6 +274,10 @@ def test_other_launchers_run_one_job_per_slot(sweep: Sweep, tmp_path: Path, laun
         ),
         (
             ("hydra.sweeper.pruner={_target_: optuna.pruners.NopPruner, no: 1}", "hydra.sweeper.prune_metric=x"),
+            "hydra.sweeper.pruner: optuna.pruners.NopPruner takes no no, which the pruner chosen before it may have.",
+        ),
+        (
+            ("hydra.sweeper.pruner={_target_: optuna.pruners.PercentilePruner}", "hydra.sweeper.prune_metric=x"),
             "hydra.sweeper.pruner cannot be made, or cannot prune with its arguments:",
         ),
     ],

@@ -196,7 +196,7 @@ class CatDataModule(pl.LightningDataModule):
             photos = {row.source for row in self.ready.rows if row.kept and row.split == TRAIN}
             if len(photos) < FEW:
                 log.warning(
-                    "Training on only %d photos: expect copies of them; %d are the least. Add photos; "
+                    "Training on only %d photos: expect copies of them; at least %d are advisable. Add photos; "
                     "%s says what was left out.", len(photos), FEW, self.ready.path / MANIFEST,
                 )  # fmt: skip
 

@@ -1,1 +1,1 @@
-"""Taking the winner home: choosing it and writing it in portable formats."""
+"""Export of a run: choose the best trial, write it in portable formats, and score it again."""

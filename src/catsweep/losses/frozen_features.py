@@ -109,7 +109,7 @@ class _Block(nn.Module):
         super().__init__()
         expands = hasattr(block, "_expand_conv")
         self.expand = fuse_conv_bn_eval(block._expand_conv, block._bn0) if expands else None
-        self.look = _padding_itself(fuse_conv_bn_eval(block._depthwise_conv, block._bn1))
+        self.depthwise = _padding_itself(fuse_conv_bn_eval(block._depthwise_conv, block._bn1))
         self.project = fuse_conv_bn_eval(block._project_conv, block._bn2)
         shape = block._block_args
         self.shortcut = shape.id_skip and shape.stride == 1 and shape.input_filters == shape.output_filters
@@ -117,7 +117,7 @@ class _Block(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         # In place where no gradient needs what was there: a convolution's needs its input only.
         inner = maps if self.expand is None else F.relu6(self.expand(maps), inplace=True)
-        inner = F.relu6(self.look(inner), inplace=True)
+        inner = F.relu6(self.depthwise(inner), inplace=True)
         inner = cast(Tensor, self.project(inner))
         return inner.add_(maps) if self.shortcut else inner
 

@@ -345,9 +345,11 @@ def table(title: str, rows: Mapping[str, Mapping[str, str]]) -> "Table | None":
     from rich.text import Text
 
     kept = {trial: cells for trial, cells in rows.items() if any(cells.values())}
-    columns = [name for name in (FID, *BESIDE) if any(cells.get(name) for cells in kept.values())]
-    if not kept or columns == [FID]:
+    columns = [name for name in BESIDE if any(cells.get(name) for cells in kept.values())]
+    if not columns:
         return None
+    if JUDGED in columns:
+        columns = [FID, *columns]  # an objective, beside what the judge says
     made = Table(title=Text(title), title_justify="left")
     made.add_column("trial", justify="right")
     for name in columns:

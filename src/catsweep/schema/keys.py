@@ -237,8 +237,8 @@ COMMANDS: dict[str, Any] = {
         "out": Value(Text(ending=".json"), null=True), "trust": TRUST,
     },
     "export": {
-        "run": TEXT, "out": TEXT, "draws": whole(2, 10_000, or_0=True), "ready": TEXT_OR_NULL, "trust": TRUST,
-        "push": choice("hub", "wandb", null=True), "hub_repo": TEXT_OR_NULL, "private": SWITCH,
+        "run": TEXT, "study": TEXT_OR_NULL, "out": TEXT, "draws": whole(2, 10_000, or_0=True), "ready": TEXT_OR_NULL,
+        "trust": TRUST, "push": choice("hub", "wandb", null=True), "hub_repo": TEXT_OR_NULL, "private": SWITCH,
         "wandb_project": TEXT, "wandb_entity": TEXT_OR_NULL, "wandb_registry": TEXT_OR_NULL,
     },
     "generate": {

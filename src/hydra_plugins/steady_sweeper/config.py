@@ -50,12 +50,29 @@ class DefaultSamplerConf:
     constraints_func: Any = None
 
 
+# What may be chosen by hydra/sweeper/pruner=NAME, with the arguments as Optuna has them where it has a default.
+STEPS = {"n_warmup_steps": 0, "interval_steps": 1, "n_min_trials": 1}
+PRUNERS: dict[str, dict[str, Any]] = {
+    "median": {"_target_": "optuna.pruners.MedianPruner", "n_startup_trials": 5, **STEPS},
+    "percentile": {"_target_": "optuna.pruners.PercentilePruner", "percentile": 50.0, "n_startup_trials": 5, **STEPS},
+    "halving": {
+        "_target_": "optuna.pruners.SuccessiveHalvingPruner", "min_resource": "auto", "reduction_factor": 4,
+        "min_early_stopping_rate": 0, "bootstrap_count": 0,
+    },
+    "hyperband": {
+        "_target_": "optuna.pruners.HyperbandPruner", "min_resource": 1, "max_resource": "auto", "reduction_factor": 3,
+        "bootstrap_count": 0,
+    },
+    "pareto": {"_target_": "steady.ParetoPruner", "keep": 0.5, "n_startup_trials": 5, "n_warmup_steps": 0},
+}  # fmt: skip
+
+
 @dataclass
 class SteadySweeperConf:
     """`hydra.sweeper`, when `hydra/sweeper=steady`."""
 
     _target_: Any = field(default_factory=lambda: Target(STEADY))
-    defaults: list[Any] = field(default_factory=lambda: [{"sampler": "default"}])
+    defaults: list[Any] = field(default_factory=lambda: ["_self_", {"sampler": "default"}, {"pruner": "none"}])
 
     # As in hydra-optuna-sweeper.
     sampler: Any = MISSING  # the option of hydra/sweeper/sampler; default, and null: Optuna's TPE
@@ -77,7 +94,9 @@ class SteadySweeperConf:
     duplicates: str = "resample"  # resample | reuse | allow: a configuration that was already tried
 
     # Pruning, by the scores that trials report (steady.reporting).
-    pruner: Any = None  # node of any Optuna pruner, or of steady.propose.pruning.ParetoPruner
+    # An option of hydra/sweeper/pruner (none, median, percentile, halving, hyperband, pareto), or a node of any Optuna
+    # pruner or of steady.ParetoPruner; none, and null: nothing is pruned.
+    pruner: Any = None
     prune_metric: Any = None  # name, or several for ParetoPruner
     prune_direction: Any = "minimize"  # or one per metric
 
@@ -136,6 +155,11 @@ class SteadySweeperConf:
 
 _store = ConfigStore.instance()
 _store.store(group="hydra/sweeper/sampler", name="default", node=DefaultSamplerConf, provider="steady")
+_store.store(
+    group="hydra/sweeper/pruner", name="none", node={"pruner": None}, package="hydra.sweeper", provider="steady"
+)
+for _name, _node in PRUNERS.items():
+    _store.store(group="hydra/sweeper/pruner", name=_name, node=_node, provider="steady")
 # Under two names: an app may have a hydra/sweeper/steady.yaml of its own that starts from the schema.
 for _name in ("steady", "steady_schema"):
     _store.store(group="hydra/sweeper", name=_name, node=SteadySweeperConf, provider="steady")

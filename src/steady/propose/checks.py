@@ -31,6 +31,7 @@ from steady.options import SweepOptions
 from steady.propose import pruning
 from steady.propose.schema import registered
 from steady.propose.space import Space, count_values, is_finite, values_of, word
+from steady.propose.trusted import did_you_mean
 
 log = logging.getLogger(__name__)
 
@@ -202,7 +203,7 @@ class JobComposer:
                 if option not in options and self._refused(key, option):
                     said.append(
                         f"{key}: there is no {option} in the group {group}; there are {', '.join(options)}."
-                        f"{_closest(option, options)}"
+                        f"{did_you_mean(option, options)}"
                     )
         return said
 
@@ -282,7 +283,7 @@ class JobComposer:
 
     def _meant(self, key: str) -> str:
         known = list(_keys(OmegaConf.to_container(self.config, resolve=False)))  # type: ignore[arg-type]
-        return "" if key in known else _closest(key, known)
+        return "" if key in known else did_you_mean(key, known)
 
     def _is_group(self, name: str) -> bool:
         key = grammar.bare(name)
@@ -327,11 +328,6 @@ def _options_of(value: Any) -> list[str]:
     """List the options that a value of a group names; none that is only known within a job."""
     several = value if isinstance(value, list) else [value]
     return [option for option in several if isinstance(option, str) and "${" not in option]
-
-
-def _closest(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, 1)
-    return f" Did you mean {close[0]}?" if close else ""
 
 
 def _keys(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

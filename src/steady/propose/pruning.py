@@ -9,13 +9,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
+from hydra.errors import InstantiationException
 from optuna.pruners import BasePruner
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from steady.exceptions import ConfigError
 from steady.propose.snapshot_storage import SnapshotStorage
-from steady.propose.trusted import instantiate_allowed
+from steady.propose.trusted import instantiate_allowed, unknown_arguments
 from steady.study import meta
 from steady.study.select import pareto_ranks
 
@@ -68,7 +69,18 @@ def build(node: Mapping[str, Any], metrics: Sequence[str]) -> BasePruner | Paret
         3
     """
     target = node["_target_"]
-    pruner = instantiate_allowed({**node, "_target_": OLD.get(target, target)}, TRUSTED, REMEDY)
+    node = {**node, "_target_": OLD.get(target, target)}
+    try:
+        pruner = instantiate_allowed(node, TRUSTED, REMEDY)
+    except (InstantiationException, TypeError) as error:
+        if not (unknown := unknown_arguments(node)):
+            raise
+        without = " ".join(f"'~hydra.sweeper.pruner.{key}'" for key in unknown)
+        raise ConfigError(
+            f"{target} takes no {', '.join(unknown)}, which the pruner chosen before it may have. "
+            f"Take it out: {without}; or choose a pruner by its group: hydra/sweeper/pruner=median, or none for a node "
+            "of your own (in a YAML: 'override /hydra/sweeper/pruner: none')."
+        ) from error
     if not isinstance(pruner, BasePruner | ParetoPruner):  # `_partial_` makes it something else
         raise ConfigError(f"expected a pruner of Optuna or ParetoPruner; got {target}, which makes none.")
     if len(metrics) > 1 and not isinstance(pruner, ParetoPruner):

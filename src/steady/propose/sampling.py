@@ -10,6 +10,7 @@ import hashlib
 import inspect
 import logging
 import random
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -28,13 +29,14 @@ from steady.options import TPE
 from steady.propose.checks import Enqueued
 from steady.propose.snapshot_storage import SnapshotStorage
 from steady.propose.space import Space, described
-from steady.propose.trusted import instantiate_allowed
+from steady.propose.trusted import did_you_mean, instantiate_allowed
 from steady.study import budget
 from steady.study.untrusted import restrict_unpickling
 
 log = logging.getLogger(__name__)
 
-TRUSTED = ("optuna.samplers.*", "hydra_plugins.hydra_optuna_sweeper.*", "steady.*")
+TRUSTED = ("optuna.samplers.*", "hydra_plugins.hydra_optuna_sweeper.*")
+NAMES = [f"optuna.samplers.{name}" for name in optuna.samplers.__all__ if re.fullmatch("(?!Base).*Sampler", name)]
 REMEDY = "To try configurations of your own choice, give them as hydra.sweeper.enqueue."
 GRID, QMC = "optuna.samplers.GridSampler", "optuna.samplers.QMCSampler"
 ATTEMPTS = 20  # draws of one trial before untried configurations are looked up
@@ -76,7 +78,10 @@ class Samplers:
         except ImportError as error:
             raise self.lacking(error) from error
         except (ConfigError, InstantiationException, TypeError, ValueError) as error:
-            raise ConfigError(f"The sampler {self.target} cannot be made: {' '.join(str(error).split())}") from error
+            told = " ".join(str(error).split())
+            if "Error locating target" in told:
+                told = f"it is not there.{did_you_mean(self.target, NAMES)} Optuna has {', '.join(NAMES)}."
+            raise ConfigError(f"The sampler {self.target} cannot be made: {told}") from error
         assert isinstance(sampler, BaseSampler)
         return sampler
 

@@ -1,5 +1,8 @@
 """Instantiation of the sampler or pruner that a configuration, or a study of somebody else's, names."""
 
+import difflib
+import inspect
+import pkgutil
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -33,4 +36,27 @@ def instantiate_allowed(node: Mapping[str, Any], allowed: Sequence[str], remedy:
         if refused is None:
             raise
         known = ", ".join(allowed)
-        raise ConfigError(f"{refused[1]} is not on the whitelist: expected {known}. {remedy}") from error
+        meant = did_you_mean(refused[1], allowed)
+        raise ConfigError(f"{refused[1]} is not on the whitelist: expected {known}.{meant} {remedy}") from error
+
+
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """Ask for the closest of the known words, behind a space; empty if none is close.
+
+    Example:
+        >>> did_you_mean("TPESamplr", ["TPESampler", "GridSampler"])
+        ' Did you mean TPESampler?'
+    """
+    close = difflib.get_close_matches(word, known, 1)
+    return f" Did you mean {close[0]}?" if close else ""
+
+
+def unknown_arguments(node: Mapping[str, Any]) -> list[str]:
+    """List the keys of a node that its class, which may be instantiated, does not take.
+
+    Example:
+        >>> unknown_arguments({"_target_": "optuna.pruners.MedianPruner", "percentile": 40.0})
+        ['percentile']
+    """
+    known = inspect.signature(pkgutil.resolve_name(node["_target_"])).parameters
+    return [key for key in node if key not in known and not key.startswith("_")]

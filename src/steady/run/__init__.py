@@ -1,1 +1,1 @@
-"""Execution of trials: the scheduler, the ledger of their lives, and the processes that they run in."""
+"""Execution of trials: the scheduler, the ledger of what began, ended and is retried, and their processes."""

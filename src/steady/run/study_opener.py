@@ -199,7 +199,7 @@ class StudyOpener:
             return []
         kept = Contract.from_dict(before)
         now = self._contract(dict(kept.facts) if facts is None else facts)
-        where = f"{self._where(study)}{f'; this start names {self.folder}' if self._elsewhere(study) else ''}"
+        where = self._where(study, f"; this start names {self.folder}" if self._elsewhere(study) else "")
         more = self.options.next_step or ""
         return contract.check(kept, now, self.options.allow_change, where, self.naming, fruitless, more)
 
@@ -217,9 +217,9 @@ class StudyOpener:
                 f"If not, start another study with {self.naming}=NEWNAME."
             )
 
-    def _where(self, study: optuna.Study) -> str:
+    def _where(self, study: optuna.Study, more: str = "") -> str:
         runs = meta.get(study, meta.SWEEP_DIR, self.folder)
-        return f"The study {study.study_name} (kept in {shown(self.options.kept_in)}, its runs in {runs})"
+        return f"The study {study.study_name} (kept in {shown(self.options.kept_in)}, its runs in {runs}{more})"
 
     def _contract(self, facts: dict[str, Any]) -> Contract:
         return contract.freeze(

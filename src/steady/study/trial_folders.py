@@ -127,7 +127,7 @@ class Folders:
         """Get a trial's folder, to work in.
 
         Raises a StudyError as `name` does, and for a link out of it among what Hydra and its logs write there. Other
-        links are the task's, which may look itself (`links.refuse_within`).
+        links are the task's, which may look itself (`safe_paths.refuse_links_within`).
         """
         folder = self.base / self.name(trial)
         written = [folder / ".hydra", *(folder / ".hydra").glob("*"), *folder.glob("*.log")]

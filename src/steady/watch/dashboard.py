@@ -42,8 +42,8 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument(
         "--next-step",
         default="",
-        help="what hydra.sweeper.next_step says, with {study} for the name: shown of studies that say just this, "
-        "for others may be a stranger's advice",
+        help="what hydra.sweeper.next_step says, with {study} for the name: shown only for studies that say the same, "
+        "since a study of somebody else's could advise anything",
     )
     parser.add_argument("--storage", help="URL of the study's storage, if sweeps/<study>/ does not say; noted there")
     given = parser.parse_args(words)

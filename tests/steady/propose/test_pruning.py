@@ -5,8 +5,9 @@ from typing import Any
 import optuna
 import pytest
 
+from hydra_plugins.steady_sweeper.config import PRUNERS
 from steady.exceptions import ConfigError
-from steady.propose.pruning import check_pruner
+from steady.propose.pruning import build, check_pruner
 from steady.reporting import TrialReporter
 
 MEDIAN = {"_target_": "optuna.pruners.MedianPruner", "n_startup_trials": 2}
@@ -70,6 +71,23 @@ def test_several_metrics_prune_by_pareto_rank(target: str) -> None:
     assert not prunes(study, a=0.2, b=0.2)
     assert prunes(study, a=0.9, b=0.05)
     assert not prunes(study, a=0.3, b=0.3)  # the best in b
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+@pytest.mark.parametrize("name", PRUNERS)
+def test_every_pruner_of_the_group_prunes_as_it_does_without_arguments(name: str) -> None:
+    node = PRUNERS[name]
+    settings = {"pruner": node, "metrics": ["m"], "directions": ["minimize"]}
+    check_pruner(settings)
+    given = {"percentile": node["percentile"]} if "percentile" in node else {}
+    made, plain = build(node, ["m"]), build({"_target_": node["_target_"], **given}, ["m"])
+    assert vars(made) == vars(plain)
+
+
+def test_an_argument_of_another_pruner_is_refused_with_the_line_that_takes_it_out() -> None:
+    node = {"_target_": "optuna.pruners.MedianPruner", "percentile": 40.0, "n_startup_trials": 4}
+    with pytest.raises(ConfigError, match=r"MedianPruner takes no percentile, .*'~hydra\.sweeper\.pruner\.percentile'"):
+        build(node, ["m"])
 
 
 def test_several_metrics_need_the_pareto_pruner() -> None:

@@ -101,7 +101,9 @@ def test_conditions_make_tpe_group_its_parameters_without_a_word() -> None:
 @pytest.mark.parametrize(
     ("target", "words"),
     [
-        ("optuna.samplers.NoSuchSampler", "NoSuchSampler"),
+        ("optuna.samplers.NoSuchSampler", r"is not there\. .*Optuna has .*optuna\.samplers\.CmaEsSampler, "),
+        ("optuna.samplers.TPESamplr", r"Did you mean optuna\.samplers\.TPESampler\?"),
+        ("steady.ParetoPruner", "whitelist"),
         ("os.system", "whitelist"),
         ("my_package.MySampler", r"expected optuna\.samplers\.\*.*\. .*hydra\.sweeper\.enqueue"),
         ("shutil.rmtree", "shutil.rmtree"),

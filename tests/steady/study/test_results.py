@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from rich.console import Console
+from rich.table import Table
 
 from catsweep.metrics.judge import EXTRA, Judged
 from catsweep.metrics.scores import MetricCard
@@ -238,6 +239,8 @@ def test_what_run_folders_say_beside_the_objectives_has_columns(tmp_path: Path) 
     console = Console(file=io.StringIO(), width=200)
     print_table(study, ["val/fid"], console, runs, EXTRA)
     assert "95.5" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "val\nfid" not in _headings(EXTRA.table({0: runs / "0"}, runs, {0}))  # an objective, without a judge
+    assert "val\nfid" in _headings(EXTRA.table({1: runs / "named"}, runs, {1}))
     run_of(runs, 2, fid=7.0, judge_fid=12.5)  # judged since
     write_leaderboard(study, tmp_path / "board.csv", ["val/fid"], runs, EXTRA)
     assert "12.5" in (tmp_path / "board.csv").read_text()
@@ -470,3 +473,8 @@ def test_the_leaderboard_holds_no_formula_but_negative_numbers(tmp_path: Path) -
     first = dict(zip(*board(study_of(one), tmp_path, "@objective"), strict=True))
     assert first["'@objective"] == "-1.5"
     assert first["message"] == "'=cmd|' /C calc'!A0"
+
+
+def _headings(table: Table | None) -> str:
+    assert table is not None
+    return " ".join(str(column.header) for column in table.columns)
