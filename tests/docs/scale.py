@@ -36,7 +36,6 @@ NOT_RUN = {
     "make lint": "continuous integration runs it (.ci/run)",
     "make format": "changes the source",
     "make bench": "measures for minutes",
-    "make test-engines": "installs servers; continuous integration runs it (.ci/run)",
     "sbatch ": "needs a SLURM; tests/engines has one, and runs the script",
     "cluster/hosts.sh ": "needs hosts to log in to",
     "docker compose ": "needs an engine of containers",
