@@ -22,6 +22,9 @@ wait "$controller"
 code=$?
 if [ "$interrupted" ]; then
   wait "$controller"
-  exec scontrol requeue "$SLURM_JOB_ID"
+  # A job that somebody cancelled gets a TERM, too, and is to stay out of the queue.
+  if scontrol show job -o "$SLURM_JOB_ID" | grep -q ' JobState=RUNNING '; then
+    exec scontrol requeue "$SLURM_JOB_ID"
+  fi
 fi
 exit "$code"

@@ -68,4 +68,19 @@ def test_an_array_of_controllers_survives_time_limits_and_dead_nodes(
     slurm.start_nodes()
     wait_for(lambda: not slurm.jobs(), "the end of the array")
     require_whole(url, place)
+
+
+def test_a_cancelled_array_stays_out_of_the_queue_and_the_same_line_goes_on(
+    slurm: Slurm, postgres: Postgres, place: Path
+) -> None:
+    url = postgres.database(f"cancelled_{os.getpid()}")
+    array = submit(slurm, place, url)
+    wait_for(lambda: trials_done(url) >= 2, "trials of the array")
+    slurm.run("scancel", array)
+    wait_for(lambda: not slurm.jobs(), "the end of the cancelled array")
+    assert [slurm.show(f"{array}_{task}")["Restarts"] for task in (0, 1)] == ["0", "0"]
+    assert trials_done(url) < TRIALS
+    submit(slurm, place, url)
+    wait_for(lambda: not slurm.jobs(), "the end of the second array")
+    require_whole(url, place)
     assert not [p for p in psutil.process_iter(["cmdline"]) if str(APP) in (p.info["cmdline"] or [])]

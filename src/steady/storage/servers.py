@@ -35,8 +35,10 @@ PASSING_MYSQL = (1040, 1053, 1077, 1079, 2002, 2003, 2006, 2013)
 # libpq gives no code to what it meets while it connects, and these do not pass.
 REFUSED = ("authentication failed", "does not exist", "no password supplied", "pg_hba.conf", "no encryption", "SSL")
 GRPC_PORT = 13000  # Optuna's own default
-CONNECT = 10  # seconds to wait for a connection
-SILENCE = 30_000  # milliseconds without an acknowledgement after which a connection is given up
+# What drivers take to give up a server that does not answer, by their names: seconds to wait for a connection, and
+# milliseconds without an acknowledgement.
+POSTGRES, MYSQL = {"connect_timeout": 10, "tcp_user_timeout": 30_000}, {"connect_timeout": 10}
+BOUNDS = {"psycopg": POSTGRES, "psycopg2": POSTGRES, "pymysql": MYSQL, "mysqldb": MYSQL}
 LOCK = {  # until the end of the transaction, which poolers such as PgBouncer keep on one connection
     "postgresql": "SELECT pg_advisory_xact_lock(7368656)",
     "mysql": "SELECT GET_LOCK('optuna', 60)",
@@ -52,15 +54,13 @@ def open_database(url: str) -> BaseStorage:
         sqlalchemy.exc.SQLAlchemyError: it cannot be reached, or refuses.
     """
     address = sqlalchemy.make_url(url)
-    name = address.get_backend_name()
-    options: dict[str, Any] = {"connect_timeout": CONNECT}
-    if name == "postgresql":
-        options["tcp_user_timeout"] = SILENCE
+    known = BOUNDS.get(address.get_driver_name(), {})
+    options = {name: bound for name, bound in known.items() if name not in address.query}
     # A connection that the server closed meanwhile is noticed before it is used.
     engine = {"pool_pre_ping": True, "connect_args": options}
     lock = sqlalchemy.create_engine(address, poolclass=sqlalchemy.NullPool, connect_args=options)
     with lock.connect() as connection:
-        connection.execute(sqlalchemy.text(LOCK[name]))
+        connection.execute(sqlalchemy.text(LOCK[address.get_backend_name()]))
         storage = RDBStorage(url, engine_kwargs=engine)
     weakref.finalize(storage, storage.engine.dispose)  # psycopg warns of connections that nobody closed
     return use_single_statements(optuna.storages.get_storage(storage), storage)
