@@ -21,10 +21,13 @@ trap 'interrupted=1; kill -TERM "$controller"' TERM
 wait "$controller"
 code=$?
 if [ "$interrupted" ]; then
-  wait "$controller"
+  while kill -0 "$controller" 2>/dev/null; do wait "$controller"; done  # a second TERM ends a wait, too
+  # By its own name: the number of an array's last task is that of the whole array.
+  job=$SLURM_JOB_ID
+  if [ "${SLURM_ARRAY_TASK_ID-}" ]; then job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID; fi
   # A job that somebody cancelled gets a TERM, too, and is to stay out of the queue.
-  if scontrol show job -o "$SLURM_JOB_ID" | grep -q ' JobState=RUNNING '; then
-    exec scontrol requeue "$SLURM_JOB_ID"
+  if scontrol show job -o "$job" | grep -q ' JobState=RUNNING '; then
+    exec scontrol requeue "$job"
   fi
 fi
 exit "$code"

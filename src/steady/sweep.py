@@ -224,11 +224,12 @@ class Sweep:
         if stage is not None:
             stage.print()  # behind the search's own best, which need not be the confirmed one
         if self.stop.requested:
-            say(f"Interrupted; nothing is lost. The same line goes on:\n  {shlex.join(command())}")
+            say(f"Interrupted; nothing is lost. The same line goes on:\n  {shlex.join(map(shown, command()))}")
             raise SystemExit(128 + (self.stop.signal or signal.SIGINT))
         self._require_finished(study, told=True)
         if not budget.is_complete(study, self.options.n_trials) and self.options.timeout is not None:
-            say(f"Its time is over (hydra.sweeper.timeout). The same line goes on:\n  {shlex.join(command())}")
+            line = shlex.join(map(shown, command()))
+            say(f"Its time is over (hydra.sweeper.timeout). The same line goes on:\n  {line}")
         url = shown(self.options.storage)
         look = f"Look at it with any of Optuna's tools, for example: optuna-dashboard {shlex.quote(url)}"
         say(f"Study: {self.options.record}. {self.options.next_step or look}")

@@ -60,10 +60,11 @@ def test_an_array_of_controllers_survives_time_limits_and_dead_nodes(
     array = submit(slurm, place, url)
     wait_for(lambda: trials_done(url) >= 3, "trials of the array")
     # As SLURM does before the time limit (--signal): the task is interrupted, and goes back into the queue.
-    slurm.run("scancel", "--batch", "--signal=TERM", f"{array}_0")
-    wait_for(lambda: slurm.show(f"{array}_0")["Restarts"] == "1", "the task in the queue again")
+    slurm.run("scancel", "--batch", "--signal=TERM", f"{array}_1")
+    wait_for(lambda: slurm.show(f"{array}_1")["Restarts"] == "1", "the task in the queue again")
+    assert slurm.show(f"{array}_0")["Restarts"] == "0"  # though the number of the last task is the array's
     wait_for(lambda: trials_done(url) >= 8, "trials after the interruption")
-    slurm.kill_node(slurm.show(f"{array}_1")["NodeList"])
+    slurm.kill_node(slurm.show(f"{array}_0")["NodeList"])
     wait_for(lambda: trials_done(url) >= 12, "trials without the node")
     slurm.start_nodes()
     wait_for(lambda: not slurm.jobs(), "the end of the array")

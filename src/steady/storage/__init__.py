@@ -75,7 +75,7 @@ def open_storage(url: str, make: bool = True, check: bool = True, patience: Pati
         if scheme in SERVERS:
             context = ErrorTranslator(shown(url))
             with context:
-                storage = SERVERS[scheme](url)
+                storage = SERVERS[scheme](url, make)
             patience = patience or Patience(0.0)
             patience.place = f"The storage {shown(url)}"
             return translate_errors(wait_for_server(storage, patience), context)

@@ -6,6 +6,7 @@ The results of a sweep are in `sweeps/STUDY/`, its study there (`study.db`) or e
 """
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -14,7 +15,8 @@ import sqlalchemy
 
 from steady.atomic import write_json
 from steady.exceptions import ConfigError, StudyError
-from steady.storage import CONFIRMATION, LEASES, open_storage, shown, with_password
+from steady.safe_paths import checked_name
+from steady.storage import CONFIRMATION, LEASES, VARIABLE, open_storage, shown, with_password
 
 DATABASE, NOTE = "study.db", "study.json"
 LATEST = (DATABASE, f"{DATABASE}-wal", NOTE, "leaderboard.csv")  # what is written while a study goes on
@@ -57,8 +59,10 @@ def study_folder(sweeps: Path, name: str | None, url: str | None = None) -> Path
         if name not in names:
             asked = f"No study {name!r}" if name else "Say which study"
             raise StudyError(f"{asked} in {shown(url)}. There are: {', '.join(names) or 'none'}.")
-        remember(sweeps / name, name, url)
-        return sweeps / name
+        if shown(url) != url:
+            os.environ[VARIABLE] = url  # for whoever opens the study by its note
+        remember(folder := sweeps / checked_name(name, "The name of a study"), name, url)
+        return folder
     written = {path.parent: _last_write(path.parent) for file in (DATABASE, NOTE) for path in sweeps.glob(f"*/{file}")}
     if not written:
         raise StudyError(

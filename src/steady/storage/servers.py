@@ -23,7 +23,7 @@ import sqlalchemy
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage, RDBStorage
 
-from steady.exceptions import causes
+from steady.exceptions import StorageError, causes
 from steady.storage.attributes import use_single_statements
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,14 @@ FIRST, LONGEST = 0.1, 3.0  # seconds between two tries: doubled each time, up to
 PASSING = ("08", "57P01", "57P02", "57P03", "53300", "25006")
 PASSING_MYSQL = (1040, 1053, 1077, 1079, 2002, 2003, 2006, 2013)
 # libpq gives no code to what it meets while it connects, and these do not pass.
-REFUSED = ("authentication failed", "does not exist", "no password supplied", "pg_hba.conf", "no encryption", "SSL")
+REFUSED = (
+    "authentication failed",
+    "does not exist",
+    "no password supplied",
+    "pg_hba.conf",
+    "no encryption",
+    "does not support SSL",
+)
 GRPC_PORT = 13000  # Optuna's own default
 # What drivers take to give up a server that does not answer, by their names: seconds to wait for a connection, and
 # milliseconds without an acknowledgement.
@@ -46,11 +53,12 @@ LOCK = {  # until the end of the transaction, which poolers such as PgBouncer ke
 CALLS = tuple(name for name in vars(BaseStorage) if not name.startswith("_"))
 
 
-def open_database(url: str) -> BaseStorage:
+def open_database(url: str, make: bool = True) -> BaseStorage:
     """Open the storage of a database server, and make its tables if they are not there.
 
     Raises:
         ImportError: its driver is not installed.
+        StorageError: there are no tables of Optuna's, and `make` is False.
         sqlalchemy.exc.SQLAlchemyError: it cannot be reached, or refuses.
     """
     address = sqlalchemy.make_url(url)
@@ -58,16 +66,20 @@ def open_database(url: str) -> BaseStorage:
     options = {name: bound for name, bound in known.items() if name not in address.query}
     # A connection that the server closed meanwhile is noticed before it is used.
     engine = {"pool_pre_ping": True, "connect_args": options}
-    lock = sqlalchemy.create_engine(address, poolclass=sqlalchemy.NullPool, connect_args=options)
-    with lock.connect() as connection:
-        connection.execute(sqlalchemy.text(LOCK[address.get_backend_name()]))
+    first = sqlalchemy.create_engine(address, poolclass=sqlalchemy.NullPool, connect_args=options)
+    with first.connect() as connection:
+        # The last table that Optuna makes, and stamps. Who finds it needs no lock.
+        if not sqlalchemy.inspect(connection).has_table("alembic_version"):
+            if not make:
+                raise StorageError(f"There are no studies in {address.render_as_string()}: expected Optuna's tables.")
+            connection.execute(sqlalchemy.text(LOCK[address.get_backend_name()]))
         storage = RDBStorage(url, engine_kwargs=engine)
     weakref.finalize(storage, storage.engine.dispose)  # psycopg warns of connections that nobody closed
     return use_single_statements(optuna.storages.get_storage(storage), storage)
 
 
-def open_proxy(url: str) -> BaseStorage:
-    """Open the storage behind a proxy of Optuna's, `grpc://HOST:PORT`.
+def open_proxy(url: str, make: bool = True) -> BaseStorage:
+    """Open the storage behind a proxy of Optuna's, `grpc://HOST:PORT`, which has made it.
 
     Raises:
         ImportError: grpcio is not installed.

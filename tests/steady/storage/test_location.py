@@ -87,3 +87,12 @@ def test_a_damaged_note_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / NOTE).write_text(text)
     with pytest.raises(ConfigError, match=r"study\.json should say"):
         storage_url(tmp_path)
+
+
+@pytest.mark.security
+def test_a_study_s_name_is_no_path(tmp_path: Path) -> None:
+    url = f"journal:///{tmp_path / 'shared.log'}"
+    optuna.create_study(study_name="../escaped", storage=open_storage(url))
+    with pytest.raises(ConfigError, match="name of a study"):
+        study_folder(tmp_path / "sweeps", None, url)
+    assert not (tmp_path / "escaped").exists()
