@@ -18,6 +18,7 @@ for host in $hosts; do
 done
 code=0
 for client in "${clients[@]}"; do
-  while kill -0 "$client" 2>/dev/null; do wait "$client" || code=$?; done
+  wait "$client" || code=$?
+  while kill -0 "$client" 2>/dev/null; do wait "$client" || code=$?; done  # a signal ends a wait
 done
 exit "$code"

@@ -134,11 +134,6 @@ class SweepOptions:
         return 0.0 if self.confirm is None else run * (1 + math.ceil(self.confirm.runs / self.slots))
 
     @property
-    def default_storage(self) -> str:
-        """URL of the storage where none is given: beside the leaderboard."""
-        return f"sqlite:///{self.record / 'study.db'}"
-
-    @property
     def score_reader(self) -> Any:
         """The `steady.study.results.ExtraScores` that `extra_scores` names; None if it names none."""
         # Looked up without Hydra's whitelist: the configuration is the user's own, like the task itself.

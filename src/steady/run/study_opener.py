@@ -161,7 +161,7 @@ class StudyOpener:
             self._require_folder(study)
             if self._elsewhere(study):
                 say(f"{self._where(study)} goes on there; {results.RESULTS} is written to {self.folder} too.")
-            if self.options.storage != self.options.default_storage:
+            if self.options.given["storage"]:  # else it is beside its results
                 remember(self.options.record, study.study_name, self.options.storage)
             self.jobs.set_sweep_dir(meta.get(study, meta.SWEEP_DIR))
             yield leases

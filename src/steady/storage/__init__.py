@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 logging.getLogger("optuna.storages._rdb.storage").setLevel(logging.ERROR)
 
 FORMS = "sqlite:///FILE, journal:///FILE, postgresql://…, mysql://… or grpc://HOST:PORT"
-SERVERS = {"postgresql": open_database, "mysql": open_database, "grpc": open_proxy}
+SERVERS = ("postgresql", "mysql", "grpc")
 VARIABLE = "STEADY_STORAGE"  # of the environment: the URL of a storage with its password
 # Modules whose packages have another name.
 PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient", "grpc": "grpcio"}
@@ -75,7 +75,7 @@ def open_storage(url: str, make: bool = True, check: bool = True, patience: Pati
         if scheme in SERVERS:
             context = ErrorTranslator(shown(url))
             with context:
-                storage = SERVERS[scheme](url, make)
+                storage = open_proxy(url) if scheme == "grpc" else open_database(url, make)
             patience = patience or Patience(0.0)
             patience.place = f"The storage {shown(url)}"
             return translate_errors(wait_for_server(storage, patience), context)

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import optuna
 import sqlalchemy
+from optuna.storages import BaseStorage
 
 from steady.atomic import write_json
 from steady.exceptions import ConfigError, StudyError
 from steady.safe_paths import checked_name
-from steady.storage import CONFIRMATION, LEASES, VARIABLE, open_storage, shown, with_password
+from steady.storage import CONFIRMATION, LEASES, VARIABLE, find_study, open_storage, shown, with_password
 
 DATABASE, NOTE = "study.db", "study.json"
 LATEST = (DATABASE, f"{DATABASE}-wal", NOTE, "leaderboard.csv")  # what is written while a study goes on
@@ -53,7 +54,7 @@ def study_folder(sweeps: Path, name: str | None, url: str | None = None) -> Path
         PosixPath('sweeps/cats')
     """
     if url is not None:
-        names = _names(url)
+        names = _names(open_storage(url, make=False))
         if name is None and len(names) == 1:
             name = names[0]
         if name not in names:
@@ -105,10 +106,9 @@ def open_study(folder: Path) -> optuna.Study:
     """
     url = storage_url(folder)
     storage = open_storage(_without_plain_passwords(url), make=False)
-    every = optuna.get_all_study_names(storage)
-    names = [name for name in every if not name.endswith((CONFIRMATION, LEASES))]
+    names = _names(storage)
     name = names[0] if len(names) == 1 else folder.name
-    if name not in every:
+    if find_study(storage, name) is None:
         raise StudyError(
             f"{shown(url)} holds the studies {', '.join(names) or '(none)'}, but none is called {folder.name!r}. "
             f"Run the sweep again, or give it another study name."
@@ -116,9 +116,9 @@ def open_study(folder: Path) -> optuna.Study:
     return optuna.load_study(study_name=name, storage=storage)
 
 
-def _names(url: str) -> list[str]:
-    every = optuna.get_all_study_names(open_storage(url, make=False))
-    return [name for name in every if not name.endswith((CONFIRMATION, LEASES))]
+def _names(storage: BaseStorage) -> list[str]:
+    """List the studies of a storage, without those that a sweep keeps beside its own."""
+    return [name for name in optuna.get_all_study_names(storage) if not name.endswith((CONFIRMATION, LEASES))]
 
 
 def _without_plain_passwords(url: str) -> str:

@@ -25,6 +25,7 @@ from optuna.storages import BaseStorage, RDBStorage
 
 from steady.exceptions import StorageError, causes
 from steady.storage.attributes import use_single_statements
+from steady.storage.storage_errors import CALLS
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,6 @@ LOCK = {  # until the end of the transaction, which poolers such as PgBouncer ke
     "postgresql": "SELECT pg_advisory_xact_lock(7368656)",
     "mysql": "SELECT GET_LOCK('optuna', 60)",
 }
-CALLS = tuple(name for name in vars(BaseStorage) if not name.startswith("_"))
 
 
 def open_database(url: str, make: bool = True) -> BaseStorage:
@@ -78,7 +78,7 @@ def open_database(url: str, make: bool = True) -> BaseStorage:
     return use_single_statements(optuna.storages.get_storage(storage), storage)
 
 
-def open_proxy(url: str, make: bool = True) -> BaseStorage:
+def open_proxy(url: str) -> BaseStorage:
     """Open the storage behind a proxy of Optuna's, `grpc://HOST:PORT`, which has made it.
 
     Raises:

@@ -44,6 +44,7 @@ OTHERS = (
     optuna.exceptions.DuplicatedStudyError, optuna.exceptions.UpdateFinishedTrialError,
 )  # fmt: skip
 UNREADABLE = (json.JSONDecodeError, UnicodeDecodeError)
+CALLS = tuple(name for name in vars(BaseStorage) if not name.startswith("_"))  # the methods of any storage
 
 
 class ErrorTranslator:
@@ -183,7 +184,7 @@ def translate_errors(storage: BaseStorage, context: ErrorTranslator) -> BaseStor
     >>> storage.get_all_studies()
     []
     """
-    for name in (name for name in vars(BaseStorage) if not name.startswith("_")):
+    for name in CALLS:
         setattr(storage, name, _call(getattr(storage, name), context, reads=name.startswith("get_")))
     return storage
 
