@@ -21,13 +21,13 @@ from optuna.trial import TrialState
 from steady.confirm import confirmation
 from steady.confirm.confirmation_stage import ConfirmationStage, typical_seconds
 from steady.exceptions import ConfigError, StorageError, StudyError
+from steady.jobs.executor import Executor
 from steady.options import read
 from steady.places import exit_with_message
 from steady.printing import say
 from steady.propose.checks import JobComposer, check_options, recorded_distributions
 from steady.propose.sampling import Proposer, Samplers
 from steady.propose.space import Space
-from steady.run.executor import Executor
 from steady.run.interruption import Stop, interruptible
 from steady.run.job_factory import JobFactory
 from steady.run.ledger import Ledger, Limits

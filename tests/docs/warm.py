@@ -19,7 +19,7 @@ from pathlib import Path
 
 # What the entry points import once they have read their command line, by which the rest comes.
 PRELOAD = [
-    "catsweep.training", "steady.sweep", "steady.run.executor", "catsweep.prepare.pipeline",
+    "catsweep.training", "steady.sweep", "steady.jobs.executor", "catsweep.prepare.pipeline",
     "catsweep.prepare.verify_page", "catsweep.export.bundle", "catsweep.export.choice",
     "hydra_plugins.steady_sweeper.steady_sweeper", "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper",
     "optuna", "onnxruntime", "onnxscript", "plotly", "wandb", "kornia",
@@ -32,7 +32,7 @@ def main() -> None:
     for name in PRELOAD:
         importlib.import_module(name)
     # Sweeps fork their trials from a fork server; all of them shall use this one instead of warming up one each.
-    from steady.run import executor
+    from steady.jobs import executor
 
     executor.warm_context(["catsweep.training.fit"])
     answers = os.fdopen(os.dup(1), "w")

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import optuna
 
+from steady.jobs.executor import Job
 from steady.propose.sampling import Proposer, Samplers
 from steady.propose.space import Space
-from steady.run.executor import Job
 from steady.run.ledger import Ledger, Limits
 from steady.run.scheduler import Scheduler
 from steady.study.failures import Kind, Outcome

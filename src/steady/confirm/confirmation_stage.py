@@ -19,9 +19,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from steady.confirm import confirmation
 from steady.confirm.confirmation import Confirmation
+from steady.jobs.executor import Executor
 from steady.propose import checks
 from steady.propose.sampling import SpaceExhausted
-from steady.run.executor import Executor
 from steady.run.interruption import Stop
 from steady.run.job_factory import JobFactory
 from steady.run.ledger import Ledger, Limits

@@ -1,1 +1,1 @@
-"""Execution of trials: the scheduler, the ledger of what began, ended and is retried, and their processes."""
+"""Execution of trials: the scheduler, the ledger of what began, ended and is retried, and the jobs that it submits."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from steady.signals import NUMBERS, Interruption, ignored
 
 if TYPE_CHECKING:
-    from steady.run.executor import Executor  # heavier than what this module is imported before
+    from steady.jobs.executor import Executor  # heavier than what this module is imported before
 
 SAID = "Interrupted; nothing is lost. The same line goes on."
 

@@ -20,11 +20,11 @@ from optuna.trial import FrozenTrial
 
 from steady import grammar, safe_paths
 from steady.exceptions import ConfigError, StudyError
+from steady.jobs.executor import Executor, Job, ProcessExecutor, pickle_shared
+from steady.jobs.main_module import Script
 from steady.options import SweepOptions
 from steady.propose.covering import Examples
 from steady.propose.space import Space
-from steady.run.executor import Executor, Job, ProcessExecutor, pickle_shared
-from steady.run.main_module import Script
 from steady.storage import shown
 from steady.study import meta
 from steady.study.failures import Kind, shortened

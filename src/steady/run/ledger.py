@@ -19,8 +19,8 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from steady.exceptions import StudyError
+from steady.jobs.executor import Job
 from steady.propose.sampling import SpaceExhausted, UnfitTrial
-from steady.run.executor import Job
 from steady.run.interruption import Stop
 from steady.study import meta
 from steady.study.failures import KEPT, Kind, Outcome, headline, shortened, signature, values_of

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial
 
 from steady import grammar
 from steady.exceptions import StorageError
-from steady.run.executor import Executor, Job
+from steady.jobs.executor import Executor, Job
 from steady.run.ledger import Ledger
 from steady.study.failures import Outcome
 

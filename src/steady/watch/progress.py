@@ -23,9 +23,9 @@ from rich.table import Table
 from rich.text import Text
 
 from steady import printing
+from steady.jobs.executor import Executor
 from steady.options import SweepOptions
 from steady.printing import readable_name, say
-from steady.run.executor import Executor
 from steady.study import budget, meta, results
 from steady.study.trial_folders import PROGRESS
 

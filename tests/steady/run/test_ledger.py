@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 from tests.steady.scripted import GOOD, Script, scheduler, states
 
 from steady.exceptions import StudyError
-from steady.run.executor import Job
+from steady.jobs.executor import Job
 from steady.run.ledger import Limits
 from steady.study import meta
 from steady.study.failures import Kind, Outcome

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 from tests.steady.scripted import Script, scheduler, states
 
+from steady.jobs.executor import Job
 from steady.run import scheduler as scheduler_module
-from steady.run.executor import Job
 from steady.run.interruption import Stop
 from steady.run.ledger import Limits
 from steady.study import meta

@@ -11,8 +11,8 @@ from optuna.exceptions import UpdateFinishedTrialError
 from tests.steady.scripted import Script, scheduler, states
 
 from steady.exceptions import StudyError
+from steady.jobs.executor import Job
 from steady.run import scheduler as scheduler_module
-from steady.run.executor import Job
 from steady.run.ledger import Limits
 from steady.storage import open_storage
 from steady.study.artifacts import Artifacts, Store

@@ -7,7 +7,7 @@ import pytest
 
 from catsweep.errors import MetricError
 from steady.exceptions import DivergedError, InterruptedTrial
-from steady.run import worker
+from steady.jobs import worker
 from steady.study.failures import (
     KEPT,
     LINE,

@@ -14,7 +14,7 @@ from optuna.trial import TrialState, create_trial
 from hydra_plugins.steady_sweeper.config import SteadySweeperConf
 from steady import options
 from steady.confirm import confirmation
-from steady.run.executor import Job
+from steady.jobs.executor import Job
 from steady.study import meta
 from steady.watch.progress import ProgressReporter, SweepState
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from steady.jobs.executor import STALL, Watchdog
 from steady.options import UNBOUNDED, TrialTimeout
-from steady.run.executor import STALL, Watchdog
 
 
 class Clock:

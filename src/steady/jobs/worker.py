@@ -1,6 +1,6 @@
 """Serve one job in a trial's own process: wait for it, run it, send its outcome, and exit.
 
-Started by `steady.run.executor` before there is a job, so that a free slot waits neither for a fork nor for an import.
+Started by `steady.jobs.executor` before there is a job, so that a free slot waits neither for a fork nor for an import.
 
 The outcome is one message, which `Incoming` reads without blocking: whatever the trial has forked holds the pipe too,
 and may outlive it, so that neither the end of the pipe nor the rest of a message may ever come. It is JSON, and
@@ -29,8 +29,8 @@ from hydra.core.utils import JobReturn, configure_log, run_job, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict, read_write
 
-from steady.run import reaper
-from steady.run.main_module import Script, silence
+from steady.jobs import reaper
+from steady.jobs.main_module import Script, silence
 from steady.study.failures import Kind, Outcome, classify
 
 OUTPUT = "output.log"

@@ -19,7 +19,7 @@ from typing import NoReturn
 
 import psutil
 
-from steady.run.detached import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, prctl
+from steady.jobs.detached import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, prctl
 
 END = signal.SIGHUP  # to a reaper: end the trial, and all that it started, now
 # At this signal a trial writes the stacks of all threads to its log. Lightning and launchers use SIGUSR1 and 2.

@@ -12,8 +12,8 @@ import pytest
 from omegaconf import OmegaConf
 from tests.starting import Running, Warm
 
-from steady.run import main_module
-from steady.run.main_module import Script
+from steady.jobs import main_module
+from steady.jobs.main_module import Script
 
 BODY = """
 import decimal, functools, threading
@@ -93,7 +93,7 @@ def test_a_script_runs_as_it_would_with_the_stock_sweeper(
         assert len((tmp_path / "imports.txt").read_text().splitlines()) == imports
 
 
-STARTED = "from steady.run.main_module import Script; print(Script.started())"
+STARTED = "from steady.jobs.main_module import Script; print(Script.started())"
 
 
 def python(folder: Path, *words: str) -> str:

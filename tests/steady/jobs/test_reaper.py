@@ -23,10 +23,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 from tests.steady.conftest import APP
-from tests.steady.run.test_executor import Make, end, gone, job, make, wait_for
+from tests.steady.jobs.test_executor import Make, end, gone, job, make, wait_for
 
-from steady.run import executor as module
-from steady.run.executor import ProcessExecutor
+from steady.jobs import executor as module
+from steady.jobs.executor import ProcessExecutor
 from steady.study.failures import Kind, Outcome
 
 __all__ = ["make"]
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.security
 @contextmanager
 def traveling() -> Iterator[None]:
     """Tasks of this module travel whole, as those of `__main__` do."""
-    modules = sys.modules[__name__], sys.modules["tests.steady.run.test_executor"]
+    modules = sys.modules[__name__], sys.modules["tests.steady.jobs.test_executor"]
     for one in modules:
         cloudpickle.register_pickle_by_value(one)
     yield

@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import pytest
 
-from steady.run.detached import report_uncaught
+from steady.jobs.detached import report_uncaught
 
 WHOLE = pickle.dumps({"of": "a process" * 50})
 

@@ -1,4 +1,4 @@
-"""Detach the fork server of `steady.run.executor` from the controller's session; the server imports this first.
+"""Detach the fork server of `steady.jobs.executor` from the controller's session; the server imports this first.
 
 Else a signal to the whole group of the controller (Ctrl-C, `timeout`, a batch system) would end the fork server, and
 with it all word of how trials end. When the controller is gone it goes as well, on Linux at once.

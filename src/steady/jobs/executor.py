@@ -1,7 +1,7 @@
 """Run jobs in processes: the `Executor` protocol, and `ProcessExecutor`, which keeps one process in each slot.
 
 Each job is a process of its own, forked from a warm parent (a fork server that has imported what trials import), and
-runs `steady.run.worker.serve`. With another launcher than Hydra's basic one, that process sends the job through it and
+runs `steady.jobs.worker.serve`. With another launcher than Hydra's basic one, that process sends the job through it and
 waits; the job itself then runs where the launcher puts it.
 """
 
@@ -27,12 +27,12 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from steady.exceptions import ConfigError
+from steady.jobs import main_module
+from steady.jobs.detached import FORK_SERVER
+from steady.jobs.reaper import DUMP, END
+from steady.jobs.worker import OUTPUT, Incoming, serve
 from steady.options import UNBOUNDED, TrialTimeout
 from steady.resources import environment, visible_gpus, without_rank
-from steady.run import main_module
-from steady.run.detached import FORK_SERVER
-from steady.run.reaper import DUMP, END
-from steady.run.worker import OUTPUT, Incoming, serve
 from steady.signals import NUMBERS
 from steady.study.failures import FRAME, Kind, Outcome
 from steady.study.trial_folders import PROGRESS
@@ -150,7 +150,7 @@ class Watchdog:
 class TrialProcess:
     """A process that runs one job, as the controller sees it."""
 
-    process: Any  # multiprocessing's, of the reaper (`steady.run.reaper`), which dies as the trial did
+    process: Any  # multiprocessing's, of the reaper (`steady.jobs.reaper`), which dies as the trial did
     pipe: Connection  # the controller's end
     job: Job | None = None
     outcome: Outcome | None = None  # as the process sent it
@@ -475,7 +475,7 @@ def warm_context(preload: Sequence[str]) -> Any:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     plugins = [name for name in sys.modules if name.startswith(("hydra_plugins.", "hydra._internal.core_plugins."))]
-    context.set_forkserver_preload(["steady.run.detached", __name__, *plugins, *preload])
+    context.set_forkserver_preload(["steady.jobs.detached", __name__, *plugins, *preload])
     from multiprocessing import forkserver, resource_tracker
 
     before = dict(os.environ)

@@ -21,10 +21,10 @@ from omegaconf import DictConfig
 from tests import hostile
 
 from steady.exceptions import ConfigError
+from steady.jobs import executor as module
+from steady.jobs import worker
+from steady.jobs.executor import Job, ProcessExecutor
 from steady.options import TrialTimeout
-from steady.run import executor as module
-from steady.run import worker
-from steady.run.executor import Job, ProcessExecutor
 from steady.study.failures import Kind, Outcome
 
 Make = Callable[..., ProcessExecutor]

@@ -8,7 +8,7 @@ from multiprocessing.connection import Connection
 
 import pytest
 
-from steady.run.worker import CHUNK, HEAD, Incoming, send
+from steady.jobs.worker import CHUNK, HEAD, Incoming, send
 from steady.study.failures import Kind, Outcome
 
 
