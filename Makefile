@@ -51,7 +51,7 @@ security: setup ## the tests with hostile files, pages and names, and with damag
 	PYTHONUTF8=1 $(RUN) -m pytest -n 2 --dist loadfile -m security $(ARGS)
 
 test-engines: setup ## tests with a real PostgreSQL and SLURM, which it installs (Debian, as root)
-	$(RUN) -m pip install --quiet -c constraints.txt -e '.[postgres]'
+	$(RUN) -m pip install --quiet -c constraints.txt -e src -e '.[postgres,slurm,grpc,ray]'
 	tests/engines/run.sh $(ARGS)
 
 coverage: setup ## the same, and which lines they run; a quarter longer
