@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tests.engines.postgres import Postgres
 from tests.engines.slurm import Slurm
+from tests.engines.sshd import Hosts
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -46,3 +47,11 @@ def slurm(short_folder: Path) -> Iterator[Slurm]:
     cluster.start()
     yield cluster
     cluster.stop()
+
+
+@pytest.fixture
+def hosts(short_folder: Path) -> Iterator[Hosts]:
+    both = Hosts(Path(tempfile.mkdtemp(dir=short_folder)))
+    both.start()
+    yield both
+    both.stop()

@@ -3,14 +3,47 @@
 # namespace of their own. It is a namespace of processes, too: whatever they leave running ends with it. Needs root.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-needed=(postgresql slurm-wlm munge iproute2)
-if ! dpkg -s "${needed[@]}" >/dev/null 2>&1; then
-  export DEBIAN_FRONTEND=noninteractive
-  apt-get -qq update >/dev/null
-  apt-get -qq install -y --no-install-recommends "${needed[@]}" >/dev/null
+
+# All that runs in the namespaces ends with this script, however that ends.
+enter=(setpriv --pdeathsig KILL unshare --net --uts --ipc --pid --fork --kill-child --mount-proc)
+if ! "${enter[@]}" true; then
+  echo "tests/engines/run.sh needs root and namespaces of Linux (unshare), which it does not get here." >&2
+  exit 1
 fi
-export PYTHONUTF8=1
-exec unshare --net --uts --pid --fork --kill-child --mount-proc bash -c '
+if [ "${1-}" = --check ]; then exit; fi
+
+# Debian's packages, and their services: what was not there before is for these tests alone, and stays off.
+declare -A services=(
+  [postgresql]=postgresql [slurm-wlm]="slurmctld slurmd" [munge]=munge [openssh-server]=ssh [iproute2]=""
+)
+missing=()
+for package in "${!services[@]}"; do
+  dpkg -s "$package" >/dev/null 2>&1 || missing+=("$package")
+done
+policy=/usr/sbin/policy-rc.d # Debian asks it before a package starts a service
+made=()
+trap 'rm -rf "${made[@]}"' EXIT
+if [ ${#missing[@]} != 0 ]; then
+  if [ ! -e $policy ]; then
+    made+=($policy)
+    install -m 755 <(printf '#!/bin/sh\nexit 101\n') $policy
+  fi
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get -qq -o DPkg::Lock::Timeout=300 update >/dev/null
+  apt-get -qq -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "${missing[@]}" >/dev/null
+  for package in "${missing[@]}"; do
+    for service in ${services[$package]}; do systemctl --quiet disable "$service" 2>/dev/null || true; done
+  done
+  rm -rf "${made[@]}"
+  made=()
+fi
+
+TMPDIR=$(mktemp -d /tmp/engines.XXXX) # short, for sockets
+made+=("$TMPDIR")
+chmod 755 "$TMPDIR" # the database has an account of its own
+export TMPDIR PYTHONUTF8=1
+"${enter[@]}" bash -c '
+  mount -t tmpfs tmpfs /dev/shm
   hostname localhost
   ip link set lo up
   # SLURM looks addresses up with AI_ADDRCONFIG, which finds none where there is only loopback.
