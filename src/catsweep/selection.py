@@ -22,7 +22,7 @@ from steady.confirm import confirmation
 from steady.confirm.confirmation import Confirmation, ConfirmedTrial
 from steady.safe_paths import inside
 from steady.storage.location import open_study
-from steady.study import meta
+from steady.study import constraints, meta
 from steady.study.select import Objective, ScoredTrial, TrialChoice, candidates, choose, equal_values, pareto_set
 from steady.study.untrusted import SWEPT, is_plain
 
@@ -59,8 +59,17 @@ def read_trials(folder: Path, runs: Path) -> FinishedTrials:
     objectives = Objective.of(study, names)
     trials = study.get_trials(deepcopy=False)
     done = {t.number: t for t in trials if t.state == TrialState.COMPLETE and all(map(math.isfinite, t.values))}
-    finished = {number: ScoredTrial(number, tuple(t.values)) for number, t in sorted(done.items())}
+    finished = {
+        number: ScoredTrial(number, tuple(t.values), tuple(constraints.violated(study, t)))
+        for number, t in sorted(done.items())
+    }
     front = [finished[t.number] for t in pareto_set(study) if t.number in finished]
+    if not front and (near := constraints.nearest(study)):
+        raise ExportError(
+            f"No trial of study {folder.name!r} satisfies {' and '.join(map(str, constraints.of(study)))}. "
+            f"The nearest is trial {near.number}: {'; '.join(constraints.violated(study, near))}. Run more trials, or "
+            "begin a study with other constraints."
+        )
     if not front:
         states = Counter(t.state.name.lower() for t in trials)
         have = ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "no trial at all"

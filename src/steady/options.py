@@ -16,6 +16,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from steady import resources
 from steady.exceptions import ConfigError
 from steady.safe_paths import checked_name
+from steady.study.constraints import Constraint, parse_all
 
 SWEEPS = Path("sweeps")
 AUTO = "auto"
@@ -102,6 +103,7 @@ class SweepOptions:
     params: Mapping[str, Any] | None
     custom_search_space: str | None
     conditions: Mapping[str, str]
+    constraints: tuple[Constraint, ...]
     baseline: bool
     enqueue: Sequence[Any]
     duplicates: Literal["resample", "reuse", "allow"]
@@ -171,6 +173,7 @@ def read(raw: Mapping[str, Any], job_name: str, sweep_dir: str) -> SweepOptions:
         "directions": directions,
         "objective": objective,
         "slots": resources.slots(keys["n_jobs"], keys["gpus"], keys["gpus_per_slot"]),
+        "constraints": parse_all(keys["constraints"] or {}),
         "pruning": _pruning(keys),
         "trial_timeout": _trial_timeout(keys["trial_timeout"], keys["trial_minutes"]),
         # Whoever says `max_failure_rate=1` wants every trial, however many fail, as with hydra-optuna-sweeper.

@@ -10,6 +10,11 @@ For any Hydra app::
         if reporter and reporter.report(epoch, {"loss": loss}):
             raise optuna.TrialPruned
 
+What `hydra.sweeper.constraints` bounds is noted in the same way, as soon as it is known::
+
+    if reporter and reporter.note({"weights": count(model)}):          # beyond a bound: no need to train it
+        raise optuna.TrialPruned
+
 Works through the study's storage: in any process, under any launcher, on any host. While a storage's server is away,
 the trial trains on: reports are kept, and written when it is back, at the latest before the task's result counts.
 """
@@ -34,7 +39,7 @@ from steady.exceptions import DivergedError, InterruptedTrial, StorageError, Stu
 from steady.propose.pruning import should_prune
 from steady.storage import open_storage
 from steady.storage.servers import Patience, is_away
-from steady.study import meta
+from steady.study import constraints, meta
 from steady.study.trial_folders import PROGRESS
 
 PATIENCE = 600.0  # seconds, for a study that does not say
@@ -62,13 +67,17 @@ class TrialReporter:
     False
     >>> study.trials[0].user_attrs
     {'steady:rungs': {'1': {'loss': 0.5}}}
+    >>> reporter.note({"weights": 5e5})  # the study has no constraints
+    False
     """
 
     def __init__(self, study: optuna.Study, number: int, attempt: int = 0, patience: Patience | None = None) -> None:
         self.study, self.number, self.attempt = study, number, attempt
         self.patience = patience or Patience(0.0)  # of the study's storage
         self.settings: Mapping[str, Any] | None = meta.get(study, meta.PRUNING)
+        self.constraints = constraints.of(study)
         self._pending: dict[int, dict[str, float]] = {}  # scores by rung that are not written yet
+        self._noted: dict[str, float] = {}
 
     @classmethod
     def from_config(cls, trial: DictConfig) -> "TrialReporter | None":
@@ -111,8 +120,21 @@ class TrialReporter:
             return self.settings is not None and should_prune(self.study, self.number, step, self.settings)
         return False
 
+    def note(self, values: Mapping[str, float]) -> bool:
+        """Note values of this trial, by name; tell whether one violates a constraint (raise `optuna.TrialPruned`).
+
+        One that an earlier attempt has noted stays. Errors as for `report`.
+        """
+        if bad := {name: value for name, value in values.items() if not math.isfinite(value)}:
+            raise DivergedError(f"Values that a trial notes must be finite numbers; they are {bad}.")
+        self._noted |= {name: float(value) for name, value in values.items()}
+        _unwritten.add(self)
+        with self._unless_away():
+            self.write()
+        return any(excess > 0 for excess in constraints.excesses(self.constraints, self._noted, False).values())
+
     def write(self) -> None:
-        """Write the reports that are not written yet.
+        """Write the reports and values that are not written yet.
 
         Raises:
             InterruptedTrial: the trial is another attempt's by now; this one is to stop, and write nothing more.
@@ -123,6 +145,10 @@ class TrialReporter:
             raise InterruptedTrial(
                 f"Another controller has taken trial {self.number} over: attempt {self.attempt} of it stops here."
             )
+        kept = constraints.noted(trial)
+        self._noted |= kept
+        if self._noted != kept:
+            self._storage.set_trial_user_attr(trial._trial_id, meta.NOTED, self._noted)
         reported = meta.get(trial, meta.RUNGS, {})
         new = {step: scores for step, scores in self._pending.items() if str(step) not in reported}
         if new:

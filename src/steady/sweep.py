@@ -35,7 +35,7 @@ from steady.run.scheduler import Scheduler
 from steady.run.study_opener import StudyOpener, command, has_finished, seed, study_on_paper
 from steady.storage import CONFIRMATION, VARIABLE, shown
 from steady.storage.storage_errors import ErrorTranslator
-from steady.study import budget, meta, results
+from steady.study import budget, constraints, meta, results, select
 from steady.study.artifacts import Artifacts
 from steady.study.leases import Leases, remove_side_study
 from steady.watch.dry_run import print_dry_run
@@ -92,11 +92,12 @@ class Sweep:
         self.started = time.monotonic()
         self.options, self.space, self.config = self.jobs.options, self.jobs.space, self.jobs.config
         self.opener, self.names = StudyOpener(self.jobs), list(self.options.objective)
-        if self.options.pruning is not None and not self.jobs.has_trial_node:
+        asked = {"A pruner": self.options.pruning, "A constraint": self.options.constraints}
+        if (deaf := [who for who, given in asked.items() if given]) and not self.jobs.has_trial_node:
             raise StudyError(
-                "A pruner hears of trials through the node `trial` of the configuration, and there is none. Add "
+                f"{deaf[0]} hears of trials through the node `trial` of the configuration, and there is none. Add "
                 "`trial: {number: null, attempt: 0, study: null, storage: null}`, and report scores as "
-                "steady.reporting shows; or set hydra.sweeper.pruner=null."
+                "steady.reporting shows; or set hydra.sweeper.pruner=null and no hydra.sweeper.constraints."
             )
 
     def run(self) -> None:
@@ -172,6 +173,7 @@ class Sweep:
             attach=Artifacts(study, self.options.record, self.options.artifacts).attach,
             stop=self.stop,
             must_report=self.options.pruning.metrics if self.options.pruning else (),
+            constraints=self.options.constraints,
         )
         return Scheduler(
             ledger,
@@ -235,7 +237,13 @@ class Sweep:
         say(f"Study: {self.options.record}. {self.options.next_step or look}")
 
     def _require_finished(self, study: optuna.Study, told: bool = False) -> None:
-        """Raise a StudyError, with failures and remedy, if no trial is finished; `told`: a table has the failures."""
+        """Raise a StudyError, with failures and remedy, if none is finished or feasible; `told`: a table has them."""
+        if near := None if select.best_trials(study) else constraints.nearest(study):
+            raise StudyError(
+                f"No trial satisfies {' and '.join(map(str, self.options.constraints))}. The nearest is trial "
+                f"{near.number}: {'; '.join(constraints.violated(study, near))}. For more trials raise n_trials. A "
+                f"study keeps its constraints; begin one with others by {self.opener.naming}=NEWNAME."
+            )
         if has_finished(study):
             return
         trials, timeout = study.get_trials(deepcopy=False), self.options.timeout

@@ -331,3 +331,15 @@ def test_whatever_a_key_is_given_it_is_taken_or_refused_by_its_name(where: tuple
 def test_there_are_as_many_keys_as_there_should_be() -> None:
     assert len(EVERY) > 190
     assert len({key for key, _ in itertools.islice(EVERY, 10_000)}) == len(EVERY)
+
+
+def test_a_constraint_on_what_no_trial_notes_is_refused_by_name_and_of_another_app_is_not() -> None:
+    with initialize_config_dir(str(CONF)):
+        line = ["hydra/sweeper=steady", 'hydra.sweeper.constraints={model/weigths: "<= 2e6", generate/ms: "<= 20"}']
+        cfg = hydra.compose("train", line, return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)
+    [said] = [line for line in schema.faults(cfg) if "constraints" in line]
+    assert "no trial notes model/weigths" in said
+    assert said.endswith("Did you mean model/weights?")
+    other = OmegaConf.create({"hydra": {"sweeper": {"constraints": {"mine": "<= 2e6"}}}})
+    assert schema.faults(other) == []

@@ -48,6 +48,40 @@ def test_what_is_not_finite_is_divergence() -> None:
     assert meta.RUNGS not in study.trials[0].user_attrs
 
 
+def bounded() -> optuna.Study:
+    study = study_with(None, ["minimize"])
+    study.set_user_attr(meta.CONTRACT, {"constraints": {"size": "<= 10"}})
+    return study
+
+
+def test_a_value_beyond_a_bound_says_that_the_trial_need_not_go_on() -> None:
+    study = bounded()
+    reporter = TrialReporter(study, study.ask().number)
+    assert reporter.note({"other": 99.0}) is False
+    assert reporter.note({"size": 10.0}) is False
+    again = TrialReporter(study, study.ask().number)
+    assert again.note({"size": 10.5}) is True
+    assert [trial.user_attrs[meta.NOTED] for trial in study.trials] == [{"other": 99.0, "size": 10.0}, {"size": 10.5}]
+    with pytest.raises(DivergedError, match="inf"):
+        reporter.note({"size": float("inf")})
+
+
+def test_what_an_earlier_attempt_noted_decides_for_a_later_one() -> None:
+    study = bounded()
+    number = study.ask().number
+    assert TrialReporter(study, number).note({"size": 9.0}) is False
+    assert TrialReporter(study, number).note({"size": 11.0}) is False
+    assert study.trials[0].user_attrs[meta.NOTED] == {"size": 9.0}
+
+
+def test_an_attempt_that_lost_its_trial_notes_nothing() -> None:
+    study = bounded()
+    number = study.ask().number
+    study.tell(number, 1.0)
+    with pytest.raises(InterruptedTrial):
+        TrialReporter(study, number).note({"size": 9.0})
+
+
 def test_one_objective_in_the_same_direction_has_optunas_curves() -> None:
     study = study_with({"pruner": MEDIAN, "metrics": ["m"], "directions": ["minimize"]}, ["minimize"])
     report(study, m=0.5)

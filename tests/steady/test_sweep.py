@@ -128,6 +128,41 @@ def test_a_changed_contract_is_refused_with_a_diff_and_touches_nothing(sweep: Sw
     whole(tmp_path, 4)
 
 
+def test_trials_beyond_a_bound_end_early_are_told_and_never_win(sweep: Sweep, tmp_path: Path) -> None:
+    line = ("notes=true", 'hydra.sweeper.constraints={size: "<= 0.5"}', "hydra.sweeper.n_trials=8")
+    done = sweep(*line)
+    assert done.returncode == 0, done.stderr
+    study = load(tmp_path)
+    for trial in study.trials:
+        beyond = abs(trial.params["x"]) > 0.5
+        assert trial.state.name == ("PRUNED" if beyond else "COMPLETE")
+        assert (tmp_path / f"out/fake/{trial.number}/steps.txt").exists() != beyond
+    assert {trial.state.name for trial in study.trials} == {"PRUNED", "COMPLETE"}
+    assert abs(study.best_trial.params["x"]) <= 0.5
+    assert "infeasible" in done.stdout
+    assert "It violates size <= 0.5" in done.stdout
+    header, first, *_ = (tmp_path / "sweeps/fake/leaderboard.csv").read_text().splitlines()
+    assert header.startswith("trial,state,value,size,seconds")
+    assert first.split(",")[1] == "complete"
+    refused = sweep(*line[:1], "hydra.sweeper.n_trials=9")
+    assert refused.returncode == 1
+    assert "constraints.size: <= 0.5 → null  (cannot be accepted" in refused.stderr
+
+
+def test_a_study_in_which_nothing_is_feasible_says_so(sweep: Sweep, tmp_path: Path) -> None:
+    refused = sweep("notes=true", 'hydra.sweeper.constraints={size: ">= 5"}', "hydra.sweeper.n_trials=2")
+    assert refused.returncode == 1
+    assert "No trial satisfies size >= 5. The nearest is trial " in refused.stderr
+    assert "none satisfies size >= 5" in refused.stdout
+
+
+def test_a_constraint_that_says_nothing_is_refused_before_anything_is_written(sweep: Sweep, tmp_path: Path) -> None:
+    refused = sweep("hydra.sweeper.constraints={size: 3}")
+    assert refused.returncode == 1
+    assert "hydra.sweeper.constraints.size must be" in refused.stderr
+    assert not (tmp_path / "sweeps").exists()
+
+
 def test_a_dry_run_prints_and_writes_nothing(sweep: Sweep, tmp_path: Path) -> None:
     done = sweep("hydra.sweeper.dry_run=true")
     assert done.returncode == 0, done.stderr

@@ -70,6 +70,17 @@ def test_a_trial_that_is_given_up_ends_there(compose: Compose, url: str, tmp_pat
     assert not (tmp_path / "0/metrics.json").exists()
 
 
+def test_a_model_beyond_a_bound_is_not_trained(compose: Compose, url: str, tmp_path: Path) -> None:
+    study = begin(url, NEVER)
+    study.set_user_attr(meta.CONTRACT, {"constraints": {"model/weights": "<= 10", "generate/ms": "<= 1e6"}})
+    with pytest.raises(optuna.TrialPruned):
+        fit.run(configure(compose, url), tmp_path / "0")
+    noted = study.trials[0].user_attrs[meta.NOTED]
+    assert set(noted) == {"model/weights", "generate/ms"}
+    assert noted["model/weights"] > 10
+    assert not (tmp_path / "0/checkpoints").exists()
+
+
 def test_a_trial_keeps_the_same_best_checkpoint_as_a_run_of_its_own(compose: Compose, url: str, tmp_path: Path) -> None:
     begin(url, NEVER)
     cfg = configure(compose, url)

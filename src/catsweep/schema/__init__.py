@@ -5,11 +5,19 @@
 """
 
 from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig
 
-from catsweep.schema import keys
-from catsweep.schema.nodes import faults, knows, refusal
+from catsweep.schema import keys, nodes
+from catsweep.schema.nodes import knows, refusal
+from catsweep.schema.noted import unknown_constraints
 
 __all__ = ["faults", "knows", "refusal", "register"]
+
+
+def faults(config: DictConfig, final: bool = False) -> list[str]:
+    """List the faults that Hydra could not find, see `nodes.faults`; also of a sweep's constraints."""
+    ours = nodes.has_schema(config)  # of another app's trials we do not know what they note
+    return [*nodes.faults(config, final), *(unknown_constraints(config) if ours else [])]
 
 
 def register() -> None:

@@ -118,6 +118,11 @@ def faults(config: DictConfig, final: bool = False) -> list[str]:
     return list(said.values())
 
 
+def has_schema(config: DictConfig) -> bool:
+    """Tell whether any key of a configuration has a schema."""
+    return next(_typed(config), None) is not None
+
+
 def knows(config: DictConfig, key: str) -> bool:
     """Tell whether a configuration has a key."""
     return _node(config, key) is not None

@@ -31,6 +31,7 @@ from catsweep.models.generator import Generator
 from catsweep.runs import BEST_CHECKPOINT, LAST_CHECKPOINT, SCORES, RunDir, alone, load_weights
 from catsweep.tracking import loggers
 from catsweep.training import provenance, resume
+from catsweep.training.model_size import measure
 from catsweep.training.trainer import build_trainer, without_idle_hooks
 from steady import safe_paths
 from steady.reporting import TrialReporter
@@ -105,6 +106,8 @@ def train(cfg: DictConfig, folder: Path) -> float | tuple[float, ...]:
     reporter = TrialReporter.from_config(cfg.trial)
     if reporter:
         configuration.check_rungs(cfg, reporter.metrics, scorer.rung_names())
+        if reporter.note(measure(model, [one.name for one in reporter.constraints])):
+            raise optuna.TrialPruned  # too large or too slow, however well it would draw
     log_to = loggers.build(cfg.logger, folder, cfg.trial.study or cfg.study, cfg.trial.number)
     outcome = "failed"
     try:

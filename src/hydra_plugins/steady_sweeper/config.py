@@ -88,6 +88,9 @@ class SteadySweeperConf:
 
     # The space.
     conditions: dict[str, str] = field(default_factory=dict)  # parameter: "other=value" or "other=[a,b]"
+    # Bounds on values that trials note (steady.reporting), {weights: "<= 2e6", fps: ">= 10"}: samplers learn from them,
+    # and a trial that violates one is never the best. null: none.
+    constraints: Any = None
     baseline: bool = False  # try the configuration as it stands first, if the space has it
     # Configurations to try first, [{parameter: value, …}, …]; checked before anything is written.
     enqueue: Any = None

@@ -8,7 +8,7 @@ own tools see it too, and starts again under its own number before any new trial
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from steady.jobs.executor import Job
 from steady.propose.sampling import SpaceExhausted, UnfitTrial
 from steady.run.interruption import Stop
 from steady.study import meta
+from steady.study.constraints import Constraint, excesses, noted
 from steady.study.failures import KEPT, Kind, Outcome, headline, shortened, signature, values_of
 from steady.study.leases import Leases
 from steady.study.trial_folders import Folders
@@ -77,6 +78,7 @@ class Ledger:
     attach: Callable[[int, Path], None] = lambda number, folder: None
     stop: Stop = field(default_factory=Stop)
     must_report: Sequence[str] = ()  # names of the scores that the study prunes by
+    constraints: tuple[Constraint, ...] = ()
     exhausted: bool = False  # there is no further configuration to try
     unrecorded: bool = False  # trials were finished since this was last set to False
     abort: StudyError | None = None  # why the sweep has to end, once failures are too many
@@ -145,8 +147,12 @@ class Ledger:
         return self.trials.read(trial.number)
 
     def _reuse(self, trial: FrozenTrial, twin: int) -> None:
-        values = self.trials.read(twin).values
-        self._end_unstarted(trial, TrialState.COMPLETE, values, Kind.COMPLETE, {meta.DUPLICATE_OF: twin})
+        same = self.trials.read(twin)
+        for name, excess in same.constraints.items():
+            self.trials.constrain(trial, name, excess)
+        kind = Kind.INFEASIBLE if any(excess > 0 for excess in same.constraints.values()) else Kind.COMPLETE
+        kept = {key: value for key in (meta.NOTED, meta.MESSAGE) if (value := meta.get(same, key)) is not None}
+        self._end_unstarted(trial, TrialState.COMPLETE, same.values, kind, {**kept, meta.DUPLICATE_OF: twin})
         self.event(f"trial {trial.number} has the configuration of trial {twin}, and takes its values")
 
     def _end_unstarted(
@@ -186,6 +192,7 @@ class Ledger:
         try:
             self.trials.note(trial, meta.RUNS, runs)
             self.attach(job.number, job.folder)
+            outcome = self._constrain(trial, outcome)
             self._tell(trial, job, outcome)
         except (UpdateFinishedTrialError, ValueError):  # Optuna's, for a trial that has ended, and one that waits
             if (state := self.trials.read(job.number).state) == TrialState.RUNNING:
@@ -218,14 +225,29 @@ class Ledger:
             return replace(outcome, kind=Kind.INTERRUPTED)
         return outcome
 
+    def _constrain(self, trial: FrozenTrial, outcome: Outcome) -> Outcome:
+        """Note how far a trial that finished, or was pruned, is from each bound; beyond one it is infeasible."""
+        if outcome.kind not in (Kind.COMPLETE, Kind.PRUNED):
+            return outcome
+        values = noted(trial)
+        found = excesses(self.constraints, values, finished=outcome.kind == Kind.COMPLETE)
+        for name, excess in found.items():
+            self.trials.constrain(trial, name, excess)
+        violated = [one for one in self.constraints if found.get(one.name, 0.0) > 0]
+        if not violated:
+            return outcome
+        said = "; ".join(f"{one}{'' if one.name in values else ', and noted no such value'}" for one in violated)
+        return replace(outcome, kind=Kind.INFEASIBLE, message=f"It violates {said}")
+
     def _tell(self, trial: FrozenTrial, job: Job, outcome: Outcome) -> None:
         # Attributes first: those of a finished trial cannot be changed.
         self.trials.note(trial, meta.OUTCOME, outcome.kind.value)
-        if outcome.kind == Kind.COMPLETE:
+        if outcome.message or outcome.kind != Kind.COMPLETE:
+            self.trials.note(trial, meta.MESSAGE, outcome.message[:KEPT])
+        if outcome.kind in (Kind.COMPLETE, Kind.INFEASIBLE) and outcome.value is not None:
             self.study.tell(trial.number, outcome.value)
             self._require_reports(trial)
             return
-        self.trials.note(trial, meta.MESSAGE, outcome.message[:KEPT])
         if outcome.kind == Kind.DISK_FULL:  # every other trial would end there too
             self.trials.requeue(trial)
             self.abort = self.abort or StudyError(
@@ -235,18 +257,24 @@ class Ledger:
             )
         elif outcome.kind == Kind.INTERRUPTED or (outcome.kind == Kind.LOST and self._may_retry(trial)):
             self.trials.requeue(trial)
-        elif outcome.kind == Kind.PRUNED:
+        elif outcome.kind in (Kind.PRUNED, Kind.INFEASIBLE):
             self.study.tell(trial.number, state=TrialState.PRUNED)
         else:
             self.trials.note(trial, meta.TRACEBACK, outcome.traceback[-KEPT:])
             self.trials.note(trial, meta.LOG, str(job.folder))
-            if infeasible := outcome.kind in (Kind.OUT_OF_MEMORY, Kind.DIVERGED):
+            if harmful := outcome.kind in (Kind.OUT_OF_MEMORY, Kind.DIVERGED):
                 # Samplers learn from a violated constraint, and would not from FAIL.
-                self.trials.violate(trial, outcome.kind.value)
-            self.study.tell(trial.number, state=TrialState.PRUNED if infeasible else TrialState.FAIL)
+                self.trials.constrain(trial, outcome.kind.value, 1.0)
+            self.study.tell(trial.number, state=TrialState.PRUNED if harmful else TrialState.FAIL)
 
     def _require_reports(self, trial: FrozenTrial) -> None:
-        """Stop the sweep when a trial finished and reported no score: none would ever be pruned."""
+        """Stop the sweep when a finished trial lacks what the study prunes by, or is constrained by: so will others."""
+        if (lacking := [one.name for one in self.constraints if one.name not in noted(trial)]) and not self.abort:
+            self.abort = StudyError(
+                f"hydra.sweeper.constraints bounds {', '.join(lacking)}, but trial {trial.number} ended without noting "
+                f"it{_among(noted(trial))}. Note it in the task (steady.reporting shows how), or begin another study "
+                "without that constraint. The trial counts as infeasible."
+            )
         if self.must_report and not meta.get(trial, meta.RUNGS) and not self.abort:
             names = ", ".join(self.must_report)
             self.abort = StudyError(
@@ -278,13 +306,18 @@ class Ledger:
         self.abort = StudyError(f"{reason} Mend the cause and give the same command; the study goes on. {detail}")
 
 
+def _among(values: Mapping[str, float]) -> str:
+    return f" (it noted {', '.join(values)})" if values else ""
+
+
 def _lease(number: int) -> str:
     return f"trial/{number}"
 
 
 def _describe_end(trial: FrozenTrial, outcome: Outcome) -> str:
-    if outcome.kind == Kind.COMPLETE:
-        return f"trial {trial.number} finished: {', '.join(f'{value:.5g}' for value in trial.values or [])}"
+    if trial.state == TrialState.COMPLETE:
+        beyond = f" ({outcome.message})" if outcome.kind == Kind.INFEASIBLE else ""
+        return f"trial {trial.number} finished: {', '.join(f'{value:.5g}' for value in trial.values or [])}{beyond}"
     again = "; it will go on from its checkpoint" if trial.state == TrialState.WAITING else ""
     said = f": {headline(outcome.message)}" if outcome.message.strip() else ""
     return f"trial {trial.number} {outcome.kind.value}{again}{said}"

@@ -229,6 +229,7 @@ class StudyOpener:
             config=self.config,
             ignore=self.options.contract_ignore,
             facts=facts,
+            constraints=self.options.constraints,
         )
 
     def _freeze(self, study: optuna.Study, anew: bool, fruitless: bool) -> None:

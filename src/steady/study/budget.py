@@ -64,8 +64,8 @@ def failed(trial: FrozenTrial) -> bool:
     >>> failed(optuna.trial.create_trial(state=TrialState.FAIL))
     True
     """
-    if trial.state == TrialState.PRUNED:  # infeasible ones are, too
-        return meta.get(trial, meta.OUTCOME, Kind.PRUNED) not in (Kind.COMPLETE, Kind.PRUNED)
+    if trial.state == TrialState.PRUNED:  # one that had no memory or diverged is, too
+        return meta.get(trial, meta.OUTCOME, Kind.PRUNED) not in (Kind.COMPLETE, Kind.PRUNED, Kind.INFEASIBLE)
     return trial.state == TrialState.FAIL
 
 

@@ -18,11 +18,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from steady import grammar
 from steady.exceptions import ConfigError, StudyError
+from steady.study.constraints import Constraint
 
 if TYPE_CHECKING:
     from steady.propose.space import Space
 
-SECTIONS = ("objective", "directions", "space", "fixed", "config", "facts")
+SECTIONS = ("objective", "directions", "constraints", "space", "fixed", "config", "facts")
+LATER = ("constraints",)  # sections that no study of a version without them had any of
 WHOLE = {  # sections without keys, and why they cannot change
     "objective": "the values of the study's trials are of these objectives, for good",
     "directions": "Optuna keeps the directions of a study, for good",
@@ -113,6 +115,7 @@ class Contract:
     fixed: dict[str, Any] = field(default_factory=dict)  # by such keys: what the command line fixed or deleted
     config: dict[str, Any] = field(default_factory=dict)  # of the task, without what is searched or ignored
     facts: dict[str, Any] = field(default_factory=dict)  # found by the preflight, for example the data's digest
+    constraints: dict[str, str] = field(default_factory=dict)  # bounds by the name of the value
     absent: frozenset[str] = frozenset()  # sections that the version which wrote it did not know; not compared
 
     def to_dict(self) -> dict[str, Any]:
@@ -124,7 +127,7 @@ class Contract:
         """Convert from plain values, also of a version with fewer or more sections."""
         empty: dict[str, Any] = {"objective": None, "directions": [], "space": {}}
         known = {section: values[section] for section in SECTIONS if section in values}
-        return cls(**{**empty, **known}, absent=frozenset(SECTIONS) - known.keys())
+        return cls(**{**empty, **known}, absent=frozenset(SECTIONS) - known.keys() - set(LATER))
 
 
 def freeze(
@@ -134,6 +137,7 @@ def freeze(
     config: DictConfig,
     ignore: Sequence[str],
     facts: Mapping[str, Any],
+    constraints: Sequence[Constraint] = (),
 ) -> Contract:
     """Record the contract of this start, in plain values without secrets.
 
@@ -148,7 +152,15 @@ def freeze(
     ignored = ["hydra", *ignore]
     kept = {key: value for key, value in space.describe_fixed().items() if not _within(_path(key), ignored)}
     task = resolved(config, [*ignored, *map(_path, space.parameters)])
-    return Contract(objective, directions, space.describe(), plain(kept), plain(task), plain(facts))
+    return Contract(
+        objective,
+        directions,
+        space.describe(),
+        plain(kept),
+        plain(task),
+        plain(facts),
+        {one.name: one.limit for one in constraints},
+    )
 
 
 def compare(before: Contract, now: Contract, valued: bool = True) -> list[Change]:
@@ -174,6 +186,8 @@ def compare(before: Contract, now: Contract, valued: bool = True) -> list[Change
         for key in sorted({*old, *new}):
             if old.get(key) != new.get(key):
                 reason = _impossible(old.get(key), new.get(key)) if section == "space" else ""
+                if section == "constraints" and valued:
+                    reason = "the study's trials are feasible, or not, by what it was begun with, for good"
                 found.append(Change(section, key, old.get(key), new.get(key), reason))
     if "config" in absent:
         return found

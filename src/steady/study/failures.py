@@ -37,6 +37,7 @@ class Kind(StrEnum):
 
     COMPLETE = "complete"
     PRUNED = "pruned"
+    INFEASIBLE = "infeasible"  # it violates a constraint of the study
     OUT_OF_MEMORY = "out of memory"
     DIVERGED = "diverged"
     FAILED = "failed"

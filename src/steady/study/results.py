@@ -21,7 +21,7 @@ from rich.text import Text
 from steady import grammar, printing
 from steady.atomic import write_text
 from steady.printing import escaped
-from steady.study import meta, select
+from steady.study import constraints, meta, select
 from steady.study.failures import Kind, headline
 
 RESULTS = "optimization_results.yaml"
@@ -136,7 +136,10 @@ def summary(study: optuna.Study, objective: Sequence[str]) -> str:
     names = sorted(counts, key=lambda name: (order.index(name) if name in order else len(order), name))
     how = ", ".join(f"{counts[name]} {name}" for name in names)
     best = best_words(study, objective)
-    return f"{_count(len(trials), 'trial')}{f': {how}' if how else ''}{f'; best {best}' if best else ''}"
+    said = f"; best {best}" if best else ""
+    if not best and Kind.INFEASIBLE.value in counts:
+        said = f"; none satisfies {', '.join(map(str, constraints.of(study)))}"
+    return f"{_count(len(trials), 'trial')}{f': {how}' if how else ''}{said}"
 
 
 def best_words(study: optuna.Study, objective: Sequence[str]) -> str:
@@ -168,6 +171,7 @@ def state(trial: FrozenTrial) -> str:
     known = {
         TrialState.PRUNED: list(Kind),
         TrialState.FAIL: list(Kind),
+        TrialState.COMPLETE: [Kind.INFEASIBLE],
         TrialState.WAITING: [Kind.LOST, Kind.INTERRUPTED, Kind.DISK_FULL],
     }
     if told in known.get(trial.state, []) and told != Kind.COMPLETE:
@@ -205,17 +209,20 @@ def _leaderboard(study: optuna.Study, objective: Sequence[str], runs: Path | Non
     scores = extra.read(_runs(trials, runs), runs) if extra is not None and runs is not None else {}
     there = {name: None for own in scores.values() for name in own if name not in objective}
     columns = [name for name in (extra.names if extra is not None else ()) if name in there]
+    noted = [constraints.noted(trial) for trial in trials]
+    values_noted = sorted({name for own in noted for name in own} - {*names, *columns})
     text = io.StringIO()
     table = csv.writer(text)
-    header = ["trial", "state", *names, *columns, "seconds", "attempts", *TOLD, *named, *parameters]
+    header = ["trial", "state", *names, *values_noted, *columns, "seconds", "attempts", *TOLD, *named, *parameters]
     table.writerow([escaped(name) for name in header])
-    for trial, folder in zip(trials, folders, strict=True):
+    for trial, folder, own in zip(trials, folders, noted, strict=True):
         values = trial.values if trial.state == TrialState.COMPLETE else [""] * len(names)
         attempt = meta.get(trial, meta.ATTEMPT)
         notes = ["" if attempt is None else attempt + 1, *(meta.get(trial, key, "") for key in TOLD.values())]
         notes += [folder] if named else []
         drawn = [_cell(trial.params[name], study) if name in trial.params else "" for name in parameters]
         more = [scores.get(trial.number, {}).get(name, "") for name in columns]
+        values = [*values, *(own.get(name, "") for name in values_noted)]
         cells = [trial.number, state(trial), *values, *more, _rounded(trial), *notes, *drawn]
         table.writerow([escaped(cell) for cell in cells])
     return text.getvalue()
@@ -234,11 +241,12 @@ def _runs(trials: Sequence[FrozenTrial], folder: Path) -> dict[int, Path]:
 
 
 def _failures(trials: Sequence[FrozenTrial]) -> dict[tuple[str, str], list[FrozenTrial]]:
-    """Group the failed trials by kind and first line of the message."""
+    """Group the failed and the infeasible trials by kind and first line of the message."""
     found: dict[tuple[str, str], list[FrozenTrial]] = {}
     for trial in sorted(trials, key=lambda trial: trial.number):
         kind = state(trial)
-        if trial.state in (TrialState.FAIL, TrialState.PRUNED) and kind != Kind.PRUNED:
+        ended = trial.state in (TrialState.FAIL, TrialState.PRUNED) and kind != Kind.PRUNED
+        if ended or kind == Kind.INFEASIBLE:
             found.setdefault((kind, headline(meta.get(trial, meta.MESSAGE, ""))), []).append(trial)
     return found
 

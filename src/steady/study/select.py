@@ -46,6 +46,7 @@ class ScoredTrial:
 
     number: int
     values: tuple[float, ...]  # finite, one per objective
+    violated: tuple[str, ...] = ()  # constraints of the study, in words
 
     def losses(self, objectives: Sequence[Objective]) -> tuple[float, ...]:
         """Turn the signs of the values so that lower is better in each."""
@@ -176,6 +177,8 @@ def choose(
                 f"select={int(rule)}: the study has no finished trial of that number. Finished are: {numbers}."
             )
         remark = "" if chosen in front else ", although it is not Pareto-optimal"
+        if chosen.violated:
+            remark = f", although it violates {' and '.join(chosen.violated)}"
         return TrialChoice(chosen, f"asked for by its number{remark}")
     if rule == "knee":
         return TrialChoice(knee(front, objectives), "the knee of the Pareto set")

@@ -31,9 +31,9 @@ class TrialStore:
         """Set a user attribute of a trial that has not ended."""
         self.study._storage.set_trial_user_attr(trial._trial_id, key, value)
 
-    def violate(self, trial: FrozenTrial, constraint: str) -> None:
-        """Note a violated constraint. `Trial.set_constraint` would draw samples first."""
-        self.study._storage.set_trial_system_attr(trial._trial_id, f"constraints:{constraint}", 1.0)
+    def constrain(self, trial: FrozenTrial, constraint: str, excess: float) -> None:
+        """Note by how much a constraint is violated; at most 0 if it is not. `Trial.set_constraint` draws samples."""
+        self.study._storage.set_trial_system_attr(trial._trial_id, f"constraints:{constraint}", excess)
 
     def attach(self, trial: FrozenTrial, artifact: ArtifactMeta) -> None:
         """Name an artifact of our id on a trial that has not ended; `optuna.artifacts.upload_artifact` draws the id."""

@@ -8,8 +8,11 @@ import time
 from pathlib import Path
 
 import hydra
+import optuna
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
+
+from steady.reporting import TrialReporter
 
 
 def fail(fault: str) -> None:
@@ -19,8 +22,6 @@ def fail(fault: str) -> None:
     if fault == "memory":
         raise MemoryError("too wide")
     if fault == "prune":
-        import optuna
-
         raise optuna.TrialPruned
     if fault == "exit":
         os._exit(3)
@@ -60,6 +61,8 @@ def main(cfg: DictConfig) -> float | list[float]:
     if number in cfg.faulty and not (cfg.fault == "once" and cfg.trial.attempt):
         fault = cfg.fault if isinstance(cfg.fault, str) else cfg.fault[list(cfg.faulty).index(number)]
         fail("kill" if fault == "once" else fault)
+    if cfg.notes and (reporter := TrialReporter.from_config(cfg.trial)) and reporter.note({"size": abs(cfg.x)}):
+        raise optuna.TrialPruned
     done = len(checkpoint.read_text().splitlines()) if checkpoint.exists() else 0
     for step in range(done, cfg.steps):
         time.sleep(cfg.seconds)

@@ -5,14 +5,20 @@ from pathlib import Path
 
 import optuna
 import pytest
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 from tests.steady.scripted import GOOD, Script, scheduler, states
 
 from steady.exceptions import StudyError
 from steady.jobs.executor import Job
+from steady.propose.sampling import Proposer, Samplers
+from steady.propose.space import Space
 from steady.run.ledger import Limits
-from steady.study import meta
+from steady.run.scheduler import Scheduler
+from steady.study import budget, meta
+from steady.study.constraints import parse_all
 from steady.study.failures import Kind, Outcome
+from steady.study.results import state
+from steady.study.select import best_trials
 
 
 def test_each_kind_of_end_is_told_as_what_it_is() -> None:
@@ -156,3 +162,64 @@ def test_a_metric_that_is_never_reported_ends_the_sweep_and_keeps_the_values() -
     study.enqueue_trial({"x": 0.5}, user_attrs={meta.RUNGS: {"1": {"val/kid": 0.3}}})
     scheduler(Script(1), Limits(2), study, "again", must_report=("val/kid",)).run()
     assert states(study) == ["COMPLETE"] * 2
+
+
+def note_sizes(loop: Scheduler, script: Script, *sizes: float | None) -> None:
+    """Let the trials note these sizes while they run, as their tasks would."""
+    submit = script.submit
+
+    def noting(job: Job) -> int:
+        if (size := sizes[job.number]) is not None:
+            trials = loop.ledger.trials
+            trials.note(trials.read(job.number), meta.NOTED, {"size": size})
+        return submit(job)
+
+    script.submit = noting
+
+
+def test_a_trial_beyond_a_bound_is_infeasible_with_its_values_and_never_the_best() -> None:
+    ends = [Outcome(Kind.COMPLETE, value=1.0), Outcome(Kind.COMPLETE, value=2.0), Outcome(Kind.PRUNED)]
+    script = Script(1, *ends, Outcome(Kind.PRUNED))
+    told: list[str] = []
+    loop = scheduler(script, Limits(4), constraints=parse_all({"size": "<= 10"}), event=told.append)
+    note_sizes(loop, script, 20.0, 5.0, 30.0, None)
+    loop.run()
+    study = loop.ledger.study
+    assert states(study) == ["COMPLETE", "COMPLETE", "PRUNED", "PRUNED"]
+    assert [trial.constraints for trial in study.trials] == [{"size": 1.0}, {"size": -0.5}, {"size": 2.0}, {}]
+    assert [state(trial) for trial in study.trials] == ["infeasible", "complete", "infeasible", "pruned"]
+    assert study.best_trial.number == 1
+    assert [one.number for one in best_trials(study)] == [1]
+    assert study.trials[0].user_attrs[meta.MESSAGE] == "It violates size <= 10"
+    assert "trial 0 finished: 1 (It violates size <= 10)" in told
+    assert budget.all_failed(study.trials[2:3]) is False
+
+
+def test_a_value_that_is_never_noted_stops_the_sweep_and_its_trial_is_no_winner() -> None:
+    script = Script(1)
+    loop = scheduler(script, Limits(3), constraints=parse_all({"size": "<= 10", "speed": ">= 1"}))
+    note_sizes(loop, script, 5.0, 5.0, 5.0)
+    with pytest.raises(StudyError, match=r"bounds speed, but trial 0 ended without noting it \(it noted size\)"):
+        loop.run()
+    study = loop.ledger.study
+    assert study.trials[0].constraints == {"size": -0.5, "speed": 1.0}
+    assert best_trials(study) == []
+
+
+def test_a_trial_that_takes_the_values_of_another_is_as_infeasible() -> None:
+    study = optuna.create_study()
+    space = Space.parse({"x": "choice(1)"}, [])
+    noted = {meta.NOTED: {"size": 20.0}, meta.MESSAGE: "It violates size <= 10"}
+    study.add_trial(
+        create_trial(
+            value=1.0, params={"x": 1}, distributions=space.parameters, user_attrs=noted, constraints={"size": 1.0}
+        )
+    )
+    loop = scheduler(Script(1), Limits(2), study, constraints=parse_all({"size": "<= 10"}))
+    sampler = Samplers({"_target_": "optuna.samplers.RandomSampler"}, 0, space)
+    loop.ledger.proposals = Proposer(study, space, sampler, "reuse")
+    loop.run()
+    again = study.trials[1]
+    assert again.user_attrs[meta.DUPLICATE_OF] == 0
+    assert (state(again), again.values, again.constraints) == ("infeasible", [1.0], {"size": 1.0})
+    assert again.user_attrs[meta.NOTED] == {"size": 20.0}

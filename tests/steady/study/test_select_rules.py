@@ -131,3 +131,12 @@ def test_word_that_fits_several_objectives_is_refused() -> None:
     trials = [ScoredTrial(0, (10.0, 0.9))]
     with pytest.raises(ConfigError, match="fits several"):
         choose("val", trials, trials, VAE)
+
+
+def test_a_trial_beyond_a_bound_is_chosen_by_its_number_only_and_that_is_said() -> None:
+    front, beyond = ScoredTrial(0, (3.0,)), ScoredTrial(1, (1.0,), ("size <= 10 (it has 20)",))
+    loss = [Objective("loss", maximise=False)]
+    assert choose("loss", [front], [front, beyond], loss).candidate is front
+    assert choose(1, [front], [front, beyond], loss).reason == (
+        "asked for by its number, although it violates size <= 10 (it has 20)"
+    )
