@@ -69,6 +69,7 @@ class TrialReporter:
         self.patience = patience or Patience(0.0)  # of the study's storage
         self.settings: Mapping[str, Any] | None = meta.get(study, meta.PRUNING)
         self._pending: dict[int, dict[str, float]] = {}  # scores by rung that are not written yet
+        self._usage: dict[str, Any] | None = None  # likewise
 
     @classmethod
     def from_config(cls, trial: DictConfig) -> "TrialReporter | None":
@@ -111,6 +112,22 @@ class TrialReporter:
             return self.settings is not None and should_prune(self.study, self.number, step, self.settings)
         return False
 
+    def note_usage(self, unit: str | None, **amounts: float) -> None:
+        """Note what the trial has used so far, over all its attempts; a later note replaces an earlier one.
+
+        Amounts have names such as `seconds`, `cpu_seconds`, `samples`; `unit` is the one that every trial has the same
+        of, its budget, or None. They are written with the next report, or when the task has ended.
+
+        >>> study = optuna.create_study()
+        >>> reporter = TrialReporter(study, study.ask().number)
+        >>> reporter.note_usage("samples", samples=640, cpu_seconds=8.5)
+        >>> flush()
+        >>> study.trials[0].user_attrs
+        {'steady:usage': {'samples': 640, 'cpu_seconds': 8.5, 'unit': 'samples'}}
+        """
+        self._usage = {**amounts, "unit": unit}
+        _unwritten.add(self)
+
     def write(self) -> None:
         """Write the reports that are not written yet.
 
@@ -123,6 +140,9 @@ class TrialReporter:
             raise InterruptedTrial(
                 f"Another controller has taken trial {self.number} over: attempt {self.attempt} of it stops here."
             )
+        if self._usage is not None:
+            self._storage.set_trial_user_attr(trial._trial_id, meta.USAGE, self._usage)
+            self._usage = None
         reported = meta.get(trial, meta.RUNGS, {})
         new = {step: scores for step, scores in self._pending.items() if str(step) not in reported}
         if new:
