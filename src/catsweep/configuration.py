@@ -152,6 +152,28 @@ def check_rungs(cfg: DictConfig, metrics: Collection[str], taken: Collection[str
         )
 
 
+def check_budget(cfg: DictConfig) -> None:
+    """Refuse a budget of which a part would bind nothing."""
+    if cfg.budget_unit == "samples":
+        if cfg.samples is None or cfg.minutes is not None:
+            raise ConfigError(
+                "budget_unit=samples ends a run by the images that it has trained on, and by no time: it needs "
+                f"minutes=null samples=60000, for example; got minutes={_shown(cfg.minutes)} "
+                f"samples={_shown(cfg.samples)}."
+            )
+    elif cfg.samples is not None:
+        raise ConfigError(
+            f"samples={cfg.samples} would bind nothing with budget_unit={_shown(cfg.budget_unit)}: add "
+            "budget_unit=samples minutes=null, or leave samples out."
+        )
+    elif cfg.budget_unit == "cpu_seconds" and cfg.minutes is None:
+        raise ConfigError("budget_unit=cpu_seconds says what `minutes` are of; add them, for example minutes=10.")
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else str(value)
+
+
 def check(cfg: DictConfig) -> None:
     """Refuse a configuration of `conf/train.yaml` that cannot mean anything.
 
@@ -159,6 +181,7 @@ def check(cfg: DictConfig) -> None:
         ConfigError: saying what was expected, what came, and which choices there are.
     """
     check_groups(cfg)
+    check_budget(cfg)
     check_loss(cfg)
     check_judge(cfg)
     check_model(cfg)

@@ -71,6 +71,7 @@ class Entry:
     run: Path | None = None  # run folder, None if it does not exist
     confirms: int | None = None  # of a confirmation run, the number of the repeated trial
     seed: int | None = None  # of a confirmation run
+    usage: Mapping[str, float] = field(default_factory=dict)  # what its training has used, see `results.usage`
 
     @property
     def scored(self) -> bool:
@@ -113,6 +114,7 @@ class StudyRecord:
     command: tuple[str, ...] | None = None  # command line of the sweep, None if no run folder keeps it
     commit: str | None = None  # of the code, None if unknown
     pruning: Mapping[str, Any] | None = None  # pruner and rung metrics, None without pruning
+    uneven: str = ""  # that trials had unequal shares of the processor, in words; empty if they had not
     exact: bool = False  # whether parameters distinguish strings from other values
     opinion: StudyScores = field(default_factory=lambda: StudyScores({}, {}))  # scores beside the objectives
 
@@ -121,6 +123,11 @@ class StudyRecord:
         """Names of the scores that any trial has beside the objectives, in the order of their columns."""
         known = {name for one in self.opinion.own.values() for name in one.beside}
         return [name for name in BESIDE if name in known - {objective.name for objective in self.objectives}]
+
+    @property
+    def amounts(self) -> list[str]:
+        """Names of the amounts used, beside the time, that the table has columns of."""
+        return [name for name in results.SHOWN if any(name in trial.usage for trial in self.trials)]
 
     @property
     def labels(self) -> list[str]:
@@ -172,6 +179,7 @@ def read(study: optuna.Study, runs: Path, objectives: tuple[Objective, ...] | No
         command=next((tuple(map(str, words)) for o in origins if (words := o.get("command"))), None),
         commit=next((str(c) for o in origins if (c := (o.get("git") or {}).get("commit"))), None),
         pruning=meta.get(study, meta.PRUNING),
+        uneven=results.uneven(study),
         exact=meta.has(study, meta.SPELLING),
         opinion=opinion,
     )
@@ -230,6 +238,7 @@ def _entry(trial: FrozenTrial, run: Path | None) -> Entry:
         params=dict(trial.params),
         attempts=_attempts(trial, run),
         seconds=results.seconds(trial),
+        usage=results.usage(trial),
         message=readable(str(meta.get(trial, meta.MESSAGE, ""))).strip(),
         traceback=readable(str(meta.get(trial, meta.TRACEBACK, ""))).strip(),
         run=run,

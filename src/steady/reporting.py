@@ -78,6 +78,7 @@ class TrialReporter:
         self.constraints = constraints.of(study)
         self._pending: dict[int, dict[str, float]] = {}  # scores by rung that are not written yet
         self._noted: dict[str, float] = {}
+        self._usage: dict[str, Any] | None = None  # likewise
 
     @classmethod
     def from_config(cls, trial: DictConfig) -> "TrialReporter | None":
@@ -133,6 +134,22 @@ class TrialReporter:
             self.write()
         return any(excess > 0 for excess in constraints.excesses(self.constraints, self._noted, False).values())
 
+    def note_usage(self, unit: str | None, **amounts: float) -> None:
+        """Note what the trial has used so far, over all its attempts; a later note replaces an earlier one.
+
+        Amounts have names such as `seconds`, `cpu_seconds`, `samples`; `unit` is the one that every trial has the same
+        of, its budget, or None. They are written with the next report, or when the task has ended.
+
+        >>> study = optuna.create_study()
+        >>> reporter = TrialReporter(study, study.ask().number)
+        >>> reporter.note_usage("samples", samples=640, cpu_seconds=8.5)
+        >>> flush()
+        >>> study.trials[0].user_attrs
+        {'steady:usage': {'samples': 640, 'cpu_seconds': 8.5, 'unit': 'samples'}}
+        """
+        self._usage = {**amounts, "unit": unit}
+        _unwritten.add(self)
+
     def write(self) -> None:
         """Write the reports and values that are not written yet.
 
@@ -149,6 +166,9 @@ class TrialReporter:
         self._noted |= kept
         if self._noted != kept:
             self._storage.set_trial_user_attr(trial._trial_id, meta.NOTED, self._noted)
+        if self._usage is not None:
+            self._storage.set_trial_user_attr(trial._trial_id, meta.USAGE, self._usage)
+            self._usage = None
         reported = meta.get(trial, meta.RUNGS, {})
         new = {step: scores for step, scores in self._pending.items() if str(step) not in reported}
         if new:

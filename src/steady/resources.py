@@ -1,11 +1,13 @@
 """Resources of the machine: number of slots, and the GPUs and cores of each. Touches no GPU."""
 
 import os
+import platform
 import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -55,12 +57,16 @@ def visible_gpus(gpus: Any) -> list[str]:
 def _found() -> list[str]:
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return [gpu.strip() for gpu in visible.split(",") if gpu.strip() not in ("", "-1")]
+    return _query("index")
+
+
+def _query(key: str) -> list[str]:
+    """Ask NVIDIA's tool for something of each GPU; nothing where there is none."""
     if (tool := shutil.which("nvidia-smi")) is None:
         return []
-    listed = subprocess.run(
-        [tool, "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True, check=False
-    )
-    return listed.stdout.split() if listed.returncode == 0 else []
+    command = [tool, f"--query-gpu={key}", "--format=csv,noheader"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=False)
+    return [line.strip() for line in listed.stdout.splitlines()] if listed.returncode == 0 else []
 
 
 def _memory_can_be_shared() -> bool:
@@ -100,6 +106,26 @@ def cores() -> int:
     True
     """
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processor() -> str | None:
+    """Name the processor's model; None if the system does not say."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor() or None
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
+
+
+def machine() -> str:
+    """Describe what this machine computes with: its processor, the cores that may be used, its GPUs.
+
+    >>> "core" in machine()
+    True
+    """
+    n, gpus = cores(), _query("name")
+    counted = [f"{gpus.count(name)} x {name}" for name in sorted(set(gpus))]
+    return ", ".join([processor() or "an unknown processor", f"{n} core{'s' * (n != 1)}", *counted])
 
 
 def environment(slot: int, slots: int, gpus: Sequence[str], share: float) -> dict[str, str]:

@@ -23,7 +23,6 @@ import pytorch_lightning as pl
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
-from pytorch_lightning.callbacks import Timer
 from torch import Tensor
 from torch.nn.utils import parametrize
 
@@ -32,6 +31,7 @@ from catsweep.instantiation import instantiate
 from catsweep.models.optimization import decayed_groups
 from catsweep.training.callbacks import EvaluationLine, FiniteLoss, Progress, RandomState
 from catsweep.training.trainer import Untimed, resolve_precision, without_idle_hooks
+from catsweep.usage import Usage
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -198,7 +198,7 @@ class Pair:
 
     def _trainer(self, callbacks: list[pl.Callback]) -> pl.Trainer:
         # Settings and callbacks of a step by `catsweep.training.trainer.build_trainer`; no scores, no checkpoints.
-        ours = [FiniteLoss(), RandomState(), Progress(), EvaluationLine(), Timer({"hours": 1}, verbose=False)]
+        ours = [FiniteLoss(), RandomState(), Progress(), EvaluationLine(), Usage("seconds", 3600.0)]
         return pl.Trainer(
             accelerator=self.accelerator, devices=1, precision=self.precision, max_epochs=10**6, limit_val_batches=0,
             num_sanity_val_steps=0, log_every_n_steps=1, use_distributed_sampler=False, logger=False,

@@ -6,11 +6,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from pytorch_lightning.callbacks import Timer
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from catsweep.models.optimization import build, decayed_groups, expected_steps, of_first_process
+from catsweep.usage import Usage
 
 LAYERS = [
     lambda: nn.Linear(2, 3),
@@ -101,9 +101,9 @@ def test_the_schedule_continues_where_its_state_says():
 
 def trainer_at(elapsed, minutes, batches=1000):
     """A trainer of so many batches that has trained for so many seconds."""
-    timer = Timer({"minutes": minutes}) if minutes else Timer()
-    timer.time_elapsed = lambda stage="train": elapsed
-    return SimpleNamespace(estimated_stepping_batches=batches, callbacks=[timer])
+    counted = Usage("seconds", 60 * minutes if minutes else None)
+    counted.load_state_dict({"seconds": elapsed})
+    return SimpleNamespace(estimated_stepping_batches=batches, callbacks=[counted])
 
 
 @pytest.mark.parametrize(

@@ -202,6 +202,25 @@ def test_the_budget_in_words(zoo: Lab) -> None:
     bound = replace(data.record, contract={"config": {"minutes": None, "epochs": 50}})
     assert replace(data, record=bound).budget == "50 epochs of training each"
     assert replace(data, record=replace(data.record, contract={})).budget == ""
+    for config, words in (
+        ({"samples": 60000, "budget_unit": "samples"}, "60,000 images of training each"),
+        ({"minutes": 5, "budget_unit": "cpu_seconds"}, "5 min of processor time of training each"),
+    ):
+        assert replace(data, record=replace(data.record, contract={"config": config})).budget == words
+
+
+def test_what_trials_used_is_in_the_table_and_unequal_shares_at_the_top(lab: Lab) -> None:
+    study = lab.study("busy")
+    for number, share in enumerate([0.9, 0.9, 0.3, 0.9]):
+        used = {"seconds": 100, "cpu_seconds": 100 * share, "samples": 40000 * share, "unit": "seconds"}
+        add(study, [100.0 + number, 0.5], params_of(number), "complete", usage=used)
+        lab.run("busy", number, [100.0 + number, 0.5], ["val/fid", "val/ssim"])
+    data = collect(lab.sweeps / "busy", lab.outputs / "busy", lab.ready, plotly=False)
+    report = Report(data, lab.sweeps / "busy")
+    for text in (report.html(), report.write_markdown().read_text(encoding="utf-8")):
+        assert "processor seconds a second, the worst 0.30" in text
+        assert "12,000" in text
+        assert "cpu seconds" in text
 
 
 def test_long_names_may_break_and_stay_escaped() -> None:

@@ -41,6 +41,18 @@ def test_a_metric_that_is_not_reported_is_an_error() -> None:
         report(study, loss=1.0)
 
 
+def test_what_was_used_is_written_with_the_next_report_or_at_the_end() -> None:
+    study = study_with(None, ["minimize"])
+    reporter = TrialReporter(study, study.ask().number)
+    reporter.note_usage("seconds", seconds=1.0, samples=16)
+    assert meta.USAGE not in study.trials[0].user_attrs
+    reporter.report(1, {"loss": 0.5})
+    assert study.trials[0].user_attrs[meta.USAGE] == {"seconds": 1.0, "samples": 16, "unit": "seconds"}
+    reporter.note_usage(None, seconds=2.0)
+    flush()
+    assert study.trials[0].user_attrs[meta.USAGE] == {"seconds": 2.0, "unit": None}
+
+
 def test_what_is_not_finite_is_divergence() -> None:
     study = study_with(None, ["minimize"])
     with pytest.raises(DivergedError, match="nan"):

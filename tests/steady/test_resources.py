@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests import hostile
 
 from steady.exceptions import ConfigError
-from steady.resources import ALLOCATOR, environment, slots, visible_gpus, without_rank
+from steady.resources import ALLOCATOR, environment, machine, processor, slots, visible_gpus, without_rank
 
 
 def devices(many: int, gpus: list[str], share: float) -> list[str]:
@@ -99,6 +99,17 @@ def test_a_slot_knows_the_allocation_but_no_place_among_its_tasks() -> None:
     given = {"PATH": "/bin", "CUDA_VISIBLE_DEVICES": "0", "RANKING": "1", **hostile.SLURM, **hostile.TORCHRUN}
     left = {"PATH", "CUDA_VISIBLE_DEVICES", "RANKING", "SLURM_JOB_ID", "SLURM_JOB_NAME", "SLURM_JOB_NODELIST"}
     assert without_rank(given).keys() == left | {"SLURM_NODELIST", "SLURM_NNODES", "SLURM_CPUS_ON_NODE"}
+
+
+def test_a_machine_is_its_processor_its_cores_and_its_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho NVIDIA H100\necho NVIDIA H100\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0}, raising=False)
+    assert machine() == f"{processor() or 'an unknown processor'}, 1 core, 2 x NVIDIA H100"
+    tool.write_text("#!/bin/sh\nexit 9\n")
+    assert machine().endswith(", 1 core")
 
 
 @pytest.mark.parametrize("wrong", ["all", -1, 1.5, None])

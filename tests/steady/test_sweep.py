@@ -15,6 +15,7 @@ from optuna.artifacts import get_all_artifact_meta
 from tests.steady.conftest import APP
 from tests.steady.left import load, snapshot, states, whole
 
+from steady import resources
 from steady.run.study_opener import BEGUN
 from steady.study import meta
 from steady.study.leases import Leases
@@ -85,6 +86,21 @@ def test_another_folder_gets_the_results_too_and_the_runs_stay_in_the_first(swee
     assert "its runs in out/fake; this start names three) was begun otherwise" in refused.stderr
     assert "another study with study=NEWNAME" in refused.stderr
     assert not (tmp_path / "three").exists()
+
+
+def test_a_study_that_goes_on_on_another_machine_says_so_once(sweep: Sweep, tmp_path: Path) -> None:
+    line = ("hydra.sweeper.n_trials=1", "hydra.sweeper.storage=sqlite:///s.db", "hydra.sweeper.study_name=s")
+    assert "another machine" not in sweep(*line).stdout
+    study = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path / 's.db'}")
+    contract = study.user_attrs["contract"]
+    assert contract["machines"] == [resources.machine()]
+    study.set_user_attr("contract", {**contract, "machines": ["an abacus, 1 core"]})
+    again = sweep(*line, "hydra.sweeper.n_trials=2")
+    assert again.returncode == 0, again.stderr
+    said = f"s was begun on another machine (an abacus, 1 core), and goes on on {resources.machine()}: a trial bound by"
+    assert said in again.stdout
+    assert study.user_attrs["contract"]["machines"] == ["an abacus, 1 core", resources.machine()]
+    assert "another machine" not in sweep(*line, "hydra.sweeper.n_trials=3").stdout
 
 
 def test_nothing_of_our_own_project_is_said_in_another_app(sweep: Sweep, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +14,6 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig
-from pytorch_lightning.callbacks import Timer
 from tests import memory
 
 from catsweep import runs
@@ -23,6 +21,7 @@ from catsweep.errors import ConfigError, DivergedError, InterruptedTrial
 from catsweep.runs import LAST_CHECKPOINT
 from catsweep.training import fit, trainer
 from catsweep.training.callbacks import SweepCallback, seconds_left
+from catsweep.usage import Usage
 from steady.storage import open_storage
 from steady.study import meta
 
@@ -208,6 +207,7 @@ class Told:
         self.reports: list[tuple[int, dict[str, float]]] = []
         self.told: list[dict[str, Any]] = []
         self.shown: list[Path | None] = []
+        self.usage: list[tuple[str | None, dict[str, float]]] = []
         self.prune_at, self.error, self.current = prune_at, error, True
 
     def report(self, step: int, scores: dict[str, float]) -> bool:
@@ -215,6 +215,9 @@ class Told:
             raise self.error
         self.reports.append((step, scores))
         return step >= self.prune_at
+
+    def note_usage(self, unit: str | None, **amounts: float) -> None:
+        self.usage.append((unit, amounts))
 
     def is_current(self) -> bool:
         return self.current
@@ -243,16 +246,15 @@ def trainer_at(
     epoch: int, epochs: int = 10, seconds: tuple[float, float] | None = None, rank: int = 0, received: Any = None
 ) -> Any:
     """One rank's trainer in an epoch, from 0; bound by time too if `seconds` (used, left) are given."""
-    timer = Timer(timedelta(seconds=1))
-    if seconds:
-        used, left = seconds
-        vars(timer).update(time_elapsed=lambda: used, time_remaining=lambda: left)
+    used, left = seconds or (0.0, 0.0)
+    counted = Usage("seconds", used + left)
+    counted.load_state_dict({"seconds": used})
 
     def broadcast(value: Any, src: int) -> Any:
         return value if rank == src else received
 
     return SimpleNamespace(
-        current_epoch=epoch, max_epochs=epochs, callbacks=[timer] if seconds else [], callback_metrics={},
+        current_epoch=epoch, max_epochs=epochs, callbacks=[counted] if seconds else [], callback_metrics={},
         check_val_every_n_epoch=4, is_global_zero=rank == 0, received_sigterm=False,
         strategy=SimpleNamespace(broadcast=broadcast),
     )  # fmt: skip

@@ -243,3 +243,31 @@ def test_the_name_of_a_record_that_is_kept_is_a_name() -> None:
         (None, "metrics-epoch-0.json"),
     ):
         assert resume.set_aside(Path("run"), {"epochs": epochs}) == Path("run") / name
+
+
+@pytest.mark.parametrize(
+    ("words", "goes_on"),
+    [
+        (["budget_unit=samples", "minutes=null", "samples=900", "epochs=3"], True),
+        (["budget_unit=samples", "minutes=null", "samples=100", "epochs=3"], False),  # it has seen more
+        (["budget_unit=cpu_seconds", "minutes=1", "epochs=3"], True),
+        (["budget_unit=cpu_seconds", "minutes=0.1", "epochs=3"], False),
+        (["minutes=3", "epochs=3"], True),
+        (["minutes=1", "epochs=3"], False),
+    ],
+)
+def test_a_finished_run_goes_on_under_another_unit_with_more_than_it_has_used(
+    compose: Callable[..., DictConfig], tmp_path: Path, words: list[str], goes_on: bool
+) -> None:
+    (tmp_path / LAST_CHECKPOINT).parent.mkdir()
+    (tmp_path / LAST_CHECKPOINT).touch()
+    before = compose("minutes=2")
+    OmegaConf.save(OmegaConf.create(OmegaConf.to_container(before, resolve=True)), tmp_path / "config.yaml")
+    record = {"scores": {"val/fid": 9.0}, "epochs": 2, "seconds": 120.0, "cpu_seconds": 30.0, "samples": 400.0}
+    (tmp_path / "metrics.json").write_text(json.dumps(record))
+    cfg = compose(*words, f"resume={tmp_path}")
+    if goes_on:
+        resume.check(cfg, tmp_path)
+    else:
+        with pytest.raises(ConfigError, match=r"that run is finished: 2 epochs, with epochs=2 minutes=2\."):
+            resume.check(cfg, tmp_path)

@@ -1,7 +1,6 @@
 """When evaluations come: a bounded share of the time whatever the number of photos, and at each rung."""
 
 from collections.abc import Callable, Iterator
-from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,19 +9,20 @@ from typing import Any
 import optuna
 import pytest
 import pytorch_lightning as pl
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import DictConfig
-from pytorch_lightning.callbacks import Timer
 
 from catsweep.instantiation import instantiate
 from catsweep.training import fit, trainer
-from catsweep.training.validation import TimedValidation, budget_used, epochs_between, lightning_keys
+from catsweep.training.validation import IMAGES, TimedValidation, budget_used, epochs_between, lightning_keys
+from catsweep.usage import Unit, Usage
 from steady.reporting import TrialReporter
 
 
 @pytest.mark.parametrize(
-    ("eval_every", "epochs", "minutes", "photos", "every"),
+    ("eval_every", "epochs", "limit", "photos", "every"),
     [
         (5, 20, None, 180, 5), (5, 3, None, 180, 3), (5, 20, 2.0, 180, 5),
         ("auto", 100, None, 180, 44), ("auto", 20, None, 180, 20), ("auto", 20, None, 1350, 6),
@@ -30,29 +30,34 @@ from steady.reporting import TrialReporter
     ],
 )  # fmt: skip
 def test_epochs_between_two_evaluations(
-    eval_every: int | str, epochs: int, minutes: float | None, photos: int, every: int | None
+    eval_every: int | str, epochs: int, limit: float | None, photos: int, every: int | None
 ) -> None:
-    assert epochs_between(eval_every, epochs, minutes, photos) == every
+    assert epochs_between(eval_every, epochs, limit, photos) == every
 
 
 class Run:
     """A run by a clock of its own: steps of some seconds, evaluations that cost some, both as Lightning has them."""
 
-    def __init__(self, step: float, cost: float, minutes: float, batches: int, rungs: tuple[float, ...] = ()) -> None:
+    def __init__(
+        self, step: float, cost: float, minutes: float, batches: int, rungs: tuple[float, ...] = (),
+        unit: Unit = "seconds", limit: float | None = None,
+    ) -> None:  # fmt: skip
         self.now, self.step, self.cost, self.total = 0.0, step, cost, 60 * minutes
-        timer = Timer(timedelta(minutes=minutes))
-        vars(timer).update(time_elapsed=lambda: self.now, time_remaining=lambda: self.total - self.now)
+        self.usage = Usage(unit, limit or self.total, lambda: self.now, lambda: self.now / 2)
         self.trainer: Any = SimpleNamespace(
             max_epochs=10**6, current_epoch=0, num_training_batches=batches, world_size=1, is_global_zero=True,
-            callbacks=[timer], val_check_batch=None, strategy=SimpleNamespace(broadcast=lambda value, src: value),
+            callbacks=[self.usage], val_check_batch=None, should_stop=False,
+            strategy=SimpleNamespace(broadcast=lambda value, src: value, root_device=torch.device("cpu")),
         )  # fmt: skip
-        self.schedule = TimedValidation(rungs, clock=lambda: self.now)
+        self.usage.on_train_start(self.trainer, None)  # type: ignore[arg-type]  # unread
+        self.schedule = TimedValidation(rungs)
 
     def evaluations(self) -> Iterator[float]:
         """When each begins."""
         self.schedule.on_train_start(self.trainer, None)  # type: ignore[arg-type]  # unread
         while self.now < self.total:
             for batch in range(self.trainer.num_training_batches):
+                self.usage.on_train_batch_start(self.trainer, None, range(16), batch)  # type: ignore[arg-type]
                 self.now += self.step
                 self.schedule.on_train_batch_end(self.trainer, None, None, None, batch)  # type: ignore[arg-type]
                 if self.trainer.val_check_batch == 1:
@@ -93,6 +98,31 @@ def test_a_resumed_run_is_not_evaluated_at_rungs_that_it_has_passed() -> None:
     run = Run(step=0.1, cost=1.0, minutes=10, batches=700, rungs=(0.1, 0.5))
     run.now = 200.0
     assert next(run.evaluations()) == pytest.approx(260, abs=1)
+
+
+@pytest.mark.parametrize(("step", "cost"), [(0.1, 1.0), (5.0, 90.0)])
+def test_a_budget_of_samples_is_evaluated_at_the_same_steps_however_long_they_take(step: float, cost: float) -> None:
+    run = Run(step, cost, 10**6, batches=50, rungs=(0.1, 0.5), unit="samples", limit=20 * IMAGES)
+    evaluations = run.evaluations()
+    at = [(next(evaluations), run.usage.used()["samples"])[1] / IMAGES for _ in range(18)]
+    assert at == pytest.approx(range(2, 20), abs=0.05)  # the rungs are among them: 2 and 10
+
+
+def test_a_rung_right_after_an_evaluation_is_not_missed() -> None:
+    run = Run(0.1, 1.0, 10**6, batches=50, rungs=(0.1001,), unit="samples", limit=20 * IMAGES)
+    evaluations = run.evaluations()
+    at = [(next(evaluations), run.usage.used()["samples"])[1] for _ in range(2)]
+    assert at == [2 * IMAGES, 2 * IMAGES + 16 * 1]
+
+
+def test_a_budget_of_few_samples_is_evaluated_at_its_rungs() -> None:
+    run = Run(0.1, 1.0, 1, batches=50, rungs=(0.1, 0.5), unit="samples", limit=9600)
+    assert [now / 0.1 for now in run.evaluations()] == pytest.approx([60, 310], abs=15)
+
+
+def test_a_budget_of_processor_seconds_leaves_out_what_others_took() -> None:
+    run = Run(step=0.1, cost=0.0, minutes=20, batches=700, rungs=(0.25,), unit="cpu_seconds", limit=600)
+    assert [at for at in run.evaluations() if 300 <= at < 300.2]  # half of the seconds are those of the processor
 
 
 def test_several_processes_agree_now_and_then() -> None:

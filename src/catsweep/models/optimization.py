@@ -7,12 +7,12 @@ from typing import Any, Self
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Timer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
+from catsweep import usage
 from catsweep.instantiation import checked_once
 
 OptimizerFactory = Callable[..., Optimizer]  # of groups of parameters
@@ -38,7 +38,7 @@ def decayed_groups(module: nn.Module) -> list[dict[str, object]]:
 def expected_steps(trainer: pl.Trainer, step: int) -> int:
     """Estimate how many batches the whole run will train on, after `step` of them: at least `step`, and at least 1.
 
-    A run ends by its epochs or by its time (a `Timer` callback), whichever comes first, and a warm-up or a decay must
+    A run ends by its epochs or by its budget (`catsweep.usage`), whichever comes first, and a warm-up or a decay must
     follow the one that binds: by its epochs alone, a run of minutes would end in its warm-up.
 
     >>> from types import SimpleNamespace
@@ -46,11 +46,8 @@ def expected_steps(trainer: pl.Trainer, step: int) -> int:
     80
     """
     total = float(trainer.estimated_stepping_batches)
-    for timer in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning adds it at construction
-        if isinstance(timer, Timer) and (remaining := timer.time_remaining()) is not None:
-            elapsed = timer.time_elapsed()
-            if step and elapsed:
-                total = min(total, step * (elapsed + max(remaining, 0.0)) / elapsed)
+    if (counted := usage.of(trainer)) is not None and step and (share := counted.share):
+        total = min(total, step / min(share, 1.0))
     return max(1, step, round(total))
 
 

@@ -160,8 +160,10 @@ class ReportData:
     def budget(self) -> str:
         """Budget of each trial; empty if unknown."""
         config = self.record.contract.get("config") or {}
-        minutes, epochs = config.get("minutes"), config.get("epochs")
-        bounds = [f"{shown(minutes)} min"] if minutes else []
+        minutes, samples, epochs = (config.get(key) for key in ("minutes", "samples", "epochs"))
+        processor = " of processor time" if config.get("budget_unit") == "cpu_seconds" else ""
+        bounds = [f"{shown(minutes)} min{processor}"] if minutes else []
+        bounds += [counted(samples, "image")] if isinstance(samples, int) else []
         bounds += [counted(epochs, "epoch")] if isinstance(epochs, int) else []
         both = ", whichever ends first" if len(bounds) > 1 else ""
         return f"{' or '.join(bounds)} of training each{both}" if bounds else ""

@@ -286,6 +286,7 @@ COMMANDS: dict[str, Any] = {
     "train": {
         "seed": SEED, "epochs": POSITIVE, "minutes": real(0, 1e6, null=True, beyond=True),
         "eval_every": Value(Either((Whole(1), Choice(("auto",))))), "patience": whole(1, null=True),
+        "samples": whole(1, null=True), "budget_unit": choice("seconds", "cpu_seconds", "samples", null=True),
         "resume": Value(Either((Switch(), Text())), null=True), "trust": TRUST,
         "objective": several(Text(), least=1), "study": TEXT_OR_NULL,
         "rungs": several(Real(0, 1, beyond=True, below=True), rising=True),

@@ -97,7 +97,7 @@ def _media(study: optuna.Study, found: StudyRecord) -> dict[str, Any]:
     ranked = [by_number[number] for number in found.ranked]
     front = [by_number[trial.number] for trial in select.best_trials(study)]
     scores = [objective.name for objective in found.objectives]
-    columns: list[str | int] = ["trial", "state", *scores, *found.beside, "seconds", *parameters]
+    columns: list[str | int] = ["trial", "state", *scores, *found.beside, "seconds", *found.amounts, *parameters]
     media: dict[str, Any] = {
         "sweep/trials": wandb.Table(columns, [_row(trial, found, parameters) for trial in ranked]),
         "sweep/pareto": wandb.Table(
@@ -123,7 +123,15 @@ def _row(trial: Entry, found: StudyRecord, parameters: Sequence[str]) -> list[An
     values: list[float | None] = [None] * len(found.objectives) if trial.values is None else list(trial.values)
     values += [own.get(name) for name in found.beside]
     seconds = None if trial.seconds is None else round(trial.seconds, 1)
-    return [trial.number, trial.state, *values, seconds, *(_plain(trial.params.get(name)) for name in parameters)]
+    used = [trial.usage.get(name) for name in found.amounts]
+    return [
+        trial.number,
+        trial.state,
+        *values,
+        seconds,
+        *used,
+        *(_plain(trial.params.get(name)) for name in parameters),
+    ]
 
 
 def _plain(value: Any) -> float | str | None:

@@ -25,7 +25,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 
-from catsweep import checkpoints
+from catsweep import checkpoints, usage
 from catsweep.devices import cuda_in_use, on_rank_zero
 from catsweep.errors import DataError, DivergedError, InterruptedTrial
 from catsweep.grids import Images, grid, rows, save_png
@@ -227,8 +227,9 @@ class EvaluationLine(pl.Callback):
 class SweepCallback(pl.Callback):
     """Report a trial's rung scores to its study, and end the trial when it is pruned or asked to stop.
 
-    A rung is a share of the trial's budget, in (0, 1), of epochs or minutes, whichever is used up sooner; so a wide
-    network and a narrow one are compared after the same share. `rungs` ascend; `clock` returns monotonic seconds.
+    A rung is a share of the trial's budget, in (0, 1), of epochs or of time or images, whichever is used up sooner;
+    so a wide network and a narrow one are compared after the same share. `rungs` ascend; `clock` returns monotonic
+    seconds.
     """
 
     def __init__(
@@ -266,11 +267,12 @@ class SweepCallback(pl.Callback):
         self.asked_to_stop = self.asked_to_stop or trainer.received_sigterm
         self.begun = budget_used(trainer, trainer.current_epoch), self.clock()
 
-    def on_train_end(self, *of_lightning: Any) -> None:
-        """Restore the handler of SIGTERM."""
+    def on_train_end(self, trainer: pl.Trainer, *of_lightning: Any) -> None:
+        """Restore the handler of SIGTERM, and note what the training has used."""
         if self._handler is not None:
             signal.signal(signal.SIGTERM, self._handler)
             self._handler = None
+        self._note_usage(trainer)
 
     on_exception = on_train_end  # type: ignore[assignment]  # Lightning passes the exception by its place
 
@@ -310,10 +312,15 @@ class SweepCallback(pl.Callback):
         ended = False
         if reached > self.reported:
             self.scores = self._scores(trainer, pl_module)
+            self._note_usage(trainer)
             for step in range(self.reported + 1, reached + 1):
                 ended = self.reporter.report(step, self.scores)
         self._write_progress(trainer, share)
         return ended
+
+    def _note_usage(self, trainer: pl.Trainer) -> None:
+        if trainer.is_global_zero and (counted := usage.of(trainer)) is not None:
+            self.reporter.note_usage(counted.unit if counted.limit else None, **counted.used())
 
     def _scores(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
         """The scores of this epoch's evaluation if there was one, else taken now."""

@@ -114,7 +114,7 @@ def train_one_batch(cfg: DictConfig, model: pl.LightningModule, data: CatDataMod
     few.rung_samples = few.samples = min(scorer.rung_samples, SAMPLES)
     with read_write(small), open_dict(small):
         small.epochs = small.eval_every = 1
-        small.minutes = small.patience = None
+        small.minutes = small.samples = small.patience = None
         small.trainer.update(SMALL)
     with tempfile.TemporaryDirectory(prefix="catsweep-") as folder:
         if any(cfg.trainer.get(key) not in (None, SMALL[key]) for key in ("devices", "num_nodes", "strategy")):

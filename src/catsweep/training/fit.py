@@ -7,7 +7,6 @@ configuration names by `_target_` (the model by `conf/model/*.yaml`: `catsweep.m
 
 import logging
 import os
-import time
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -21,7 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from catsweep import configuration, devices, judging
+from catsweep import configuration, devices, judging, usage
 from catsweep.data.datamodule import CatDataModule
 from catsweep.data.ready import TRAIN
 from catsweep.errors import ConfigError, DataError, InterruptedTrial
@@ -115,9 +114,8 @@ def train(cfg: DictConfig, folder: Path) -> float | tuple[float, ...]:
         loggers.watch(log_to, model)
         trainer = build_trainer(cfg, folder, scorer, log_to, reporter)
         without_idle_hooks([model])
-        started = time.monotonic()
         _fit(trainer, model, data, checkpoint)
-        result = _score(trainer, model, scorer, folder, time.monotonic() - started)
+        result = _score(trainer, model, scorer, folder)
         found = result if judge is None else _judged(judge, model, folder, scorer, result)
         loggers.summarise(log_to, found["scores"], found["cards"], list(cfg.objective))
         outcome = "complete"
@@ -175,27 +173,29 @@ def _fit(trainer: pl.Trainer, model: pl.LightningModule, data: CatDataModule, ch
             )
 
 
-def _score(trainer: pl.Trainer, model: Any, scorer: Scorer, folder: Path, seconds: float) -> dict[str, Any]:
+def _score(trainer: pl.Trainer, model: Any, scorer: Scorer, folder: Path) -> dict[str, Any]:
     """Score the best checkpoint with the full number of samples, and write `metrics.json`."""
     _keep_if_better(trainer, model, scorer, folder)
     trainer.strategy.barrier()  # one process writes the checkpoint that all of them read
     epoch = load_weights(model, folder, "best")
     scores, cards = scorer.final(model)
+    counted = usage.of(trainer)
+    assert counted is not None
+    used = {name: round(amount, 1) for name, amount in counted.used().items()}
     result = {
         "scores": scores,
         "cards": {key: card.to_dict() for key, card in cards.items()},
         "checkpoint": "best",
         "epoch": epoch,
         "epochs": trainer.fit_loop.epoch_progress.current.ready,
-        "seconds": round(seconds, 1),
+        **used,
         "precision": str(trainer.precision),
         "device": devices.device_name(trainer.strategy.root_device),
     }
     if trainer.is_global_zero:
         RunDir(folder).write(SCORES, result)
-        log.info(
-            "%s  (%.0f s of training) in %s", "  ".join(f"{k} {v:.4g}" for k, v in scores.items()), seconds, folder
-        )
+        told = "  ".join(f"{name} {score:.4g}" for name, score in scores.items())
+        log.info("%s  (%.0f s of training, %.0f images) in %s", told, used["seconds"], used["samples"], folder)
     return result
 
 

@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from catsweep.errors import DataError
 from catsweep.records import read_json
 from catsweep.runs import CONFIG, PROVENANCE
+from steady import resources
 from steady.atomic import write_json, write_text
 
 log = logging.getLogger(__name__)
@@ -51,8 +52,8 @@ def collect(seed: int | None, root: Path, data_digest: str | None = None) -> dic
         "packages": {name: _version(name) for name in PACKAGES},
         "machine": {
             "platform": platform.platform(),
-            "cpu": _cpu_model(),
-            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "cpu": resources.processor(),
+            "cores": resources.cores(),
             "threads": torch.get_num_threads(),
             "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         },
@@ -127,14 +128,6 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _cpu_model() -> str | None:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or None
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
 
 
 def _shortened(text: str, root: Path) -> str:

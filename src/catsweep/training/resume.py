@@ -9,7 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
 
-from catsweep import checkpoints
+from catsweep import checkpoints, usage
 from catsweep.errors import ConfigError, DataError
 from catsweep.metrics.scores import DEFAULT, score
 from catsweep.runs import CONFIG, LAST_CHECKPOINT, PREVIOUS_CHECKPOINT, PROVENANCE, SCORES, RunDir
@@ -20,7 +20,8 @@ log = logging.getLogger(__name__)
 # What may differ when a run goes on: it changes how long and where it trains and who asks, not what.
 # A recipe only says what other keys are if nobody says it.
 MAY_DIFFER = {
-    "resume", "epochs", "minutes", "logger", "trainer", "trial", "trials", "rungs", "trust", "judge", "recipe",
+    "resume", "epochs", "minutes", "samples", "budget_unit", "logger", "trainer", "trial", "trials", "rungs", "trust",
+    "judge", "recipe",
 }  # fmt: skip
 # What Lightning wants of a checkpoint to go on from.
 PROGRESS = {"callbacks", "epoch", "global_step", "loops", "lr_schedulers", "optimizer_states"}
@@ -195,12 +196,16 @@ def _new_keys(before: Any, now: Any, path: str = "") -> Iterator[str]:
 def _require_larger_budget(cfg: DictConfig, before: dict[str, Any], record: dict[str, Any]) -> None:
     """Refuse to train a finished run no longer than it was: that would only write its record again."""
     done, epochs = _number(record.get("epochs")), _number(before.get("epochs"))
-    minutes = math.inf if before.get("minutes") is None else _number(before.get("minutes"))
-    now = math.inf if cfg.minutes is None else cfg.minutes
-    larger = (cfg.epochs > epochs or now > minutes) and cfg.epochs >= epochs and now >= minutes
+    key, scale = ("samples", 1) if before.get("budget_unit") == "samples" else ("minutes", 60)
+    bound = "" if before.get(key) is None else f" {key}={before[key]}"
+    now = math.inf if (given := usage.limit(cfg)) is None else given
+    if (before.get("budget_unit") or "seconds") == (unit := usage.unit(cfg)):
+        was = scale * _number(before[key]) if bound else math.inf
+        larger = (cfg.epochs > epochs or now > was) and cfg.epochs >= epochs and now >= was
+    else:
+        larger = now > _number(record.get(unit))
     if larger and cfg.epochs > done:
         return
-    bound = "" if before.get("minutes") is None else f" minutes={before['minutes']}"
     raise ConfigError(
         f"resume={cfg.resume}: that run is finished: {done:.0f} epochs, with epochs={epochs:.0f}{bound}. To train it "
         f"longer, give a larger budget, such as epochs={max(2 * epochs, done + 1):.0f}; its {SCORES} is then kept as "

@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig
-from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor, Timer
+from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.profilers import PassThroughProfiler
 
-from catsweep import devices
+from catsweep import devices, usage
 from catsweep.checkpoints import Checkpoints
 from catsweep.data.ready import TRAIN
 from catsweep.instantiation import instantiate
@@ -75,11 +75,10 @@ def build_callbacks(
         callbacks.EvaluationLine(),
         callbacks.BestCheckpoint(checkpoints, rung_score),
         callbacks.LastCheckpoint(checkpoints),
+        usage.Usage(usage.unit(cfg), usage.limit(cfg)),
     ]
     if cfg.patience is not None:
         result.append(EarlyStopping(rung_score, patience=cfg.patience, check_on_train_epoch_end=False))
-    if cfg.minutes is not None:
-        result.append(Timer({"seconds": cfg.minutes * 60}, verbose=False))
     if _epochs_between(cfg, scorer) is None:
         # At rungs of a single run, too: it then chooses its best checkpoint among the same as a trial.
         result.append(validation.TimedValidation(list(cfg.rungs)))
@@ -93,7 +92,7 @@ def build_callbacks(
 
 def _epochs_between(cfg: DictConfig, scorer: Scorer) -> int | None:
     photos = max(1, len(scorer.ready.indices(TRAIN)))
-    return validation.epochs_between(cfg.eval_every, cfg.epochs, cfg.minutes, photos)
+    return validation.epochs_between(cfg.eval_every, cfg.epochs, usage.limit(cfg), photos)
 
 
 def resolve_precision(precision: str, accelerator: str) -> str:

@@ -1,4 +1,4 @@
-"""Schedule the evaluations of a training: every so many epochs, or as often as its time allows.
+"""Schedule the evaluations of a training: every so many epochs, or as often as its budget allows.
 
 An evaluation takes the rung score, a sample grid, perhaps the best checkpoint, and in a sweep the pruner's verdict. It
 costs the same for 200 photos, of which an epoch takes a second, as for 9,000, of which one takes more than a minute, so
@@ -7,34 +7,33 @@ a number of epochs that suits the one scores the other all the time, or never.
 
 import math
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Timer
 
+from catsweep import usage
 from catsweep.devices import on_rank_zero
 
-# Photos that a run bound by epochs trains on between two evaluations. On one thread at 64 x 64 that is a minute of a
-# projected GAN, half a minute of a VAE, beside the 3 to 5 seconds that an evaluation takes.
+# Photos that a run bound by epochs or samples trains on between two evaluations. On one thread at 64 x 64 that is a
+# minute of a projected GAN, half a minute of a VAE, beside the 3 to 5 seconds that an evaluation takes.
 IMAGES = 8000
-# Of a run bound by time, without evaluations at rungs:
-SHARE = 0.1  # of the time that evaluations may take
+# Of a run with a budget, without evaluations at rungs:
+SHARE = 0.1  # of its time that evaluations may take
 MOST = 20  # evaluations: of more, the best would be the luckiest
 NEVER = sys.maxsize  # batches between two validations
 TOGETHER = 16  # steps after which several processes agree, which takes a message: a step may take a millisecond
 
 
-def epochs_between(eval_every: int | str, epochs: int, minutes: float | None, photos: int) -> int | None:
-    """Number of epochs, 1 to `epochs`, between two evaluations; None if the time decides.
+def epochs_between(eval_every: int | str, epochs: int, limit: float | None, photos: int) -> int | None:
+    """Number of epochs, 1 to `epochs`, between two evaluations; None if a budget beside the epochs (`limit`) decides.
 
     `eval_every` is a number of epochs, or `auto`: then by the number of photos in an epoch, at least 1.
     """
     if eval_every != "auto":
         return min(int(eval_every), epochs)
     # Not by time where nothing else is: the same seed is to end with the same checkpoint.
-    return min(max(1, round(IMAGES / photos)), epochs) if minutes is None else None
+    return min(max(1, round(IMAGES / photos)), epochs) if limit is None else None
 
 
 def lightning_keys(every: int | None) -> dict[str, Any]:
@@ -56,40 +55,34 @@ def epochs_done(trainer: pl.Trainer) -> float:
 
 
 def budget_used(trainer: pl.Trainer, epochs: float) -> float:
-    """Compute the used share, 0 to about 1, of a run's budget of epochs or time, whichever is more, after `epochs`.
-
-    By time if there is a `Timer` among the trainer's callbacks.
-    """
-    by_epochs = epochs / trainer.max_epochs if trainer.max_epochs else 0.0
-    timer = _timer(trainer)
-    left = timer.time_remaining() if timer else None
-    if timer is None or left is None:
-        return by_epochs
-    used = timer.time_elapsed()  # with that of earlier attempts
-    return max(by_epochs, used / (used + left) if used + left > 0 else 1.0)
+    """Compute the used share, 0 to about 1, of a run's epochs or of its budget, whichever is more, after `epochs`."""
+    return max(epochs / trainer.max_epochs if trainer.max_epochs else 0.0, _share(trainer))
 
 
 class TimedValidation(pl.Callback):
     """Let Lightning validate at each rung, and between them so often that it takes a tenth of the time at most.
 
-    The next evaluation comes when nine times what the last one took has passed, and a twentieth of the budget. `rungs`
-    are shares of the budget, ascending; `clock` returns monotonic seconds.
+    The next evaluation comes when nine times what the last one took has passed, and a twentieth of the budget. Of a
+    budget of samples, of which it takes none, it comes after a twentieth and `IMAGES`: the same run is then evaluated
+    at the same steps, however long they take. `rungs` are shares of the budget, ascending.
     """
 
-    def __init__(self, rungs: Sequence[float] = (), clock: Callable[[], float] = time.monotonic) -> None:
-        self.rungs, self.clock = list(rungs), clock
+    def __init__(self, rungs: Sequence[float] = ()) -> None:
+        self.rungs = list(rungs)
         self.passed = 0  # rungs
-        self.apart = 0.0  # seconds between two evaluations, at least
+        # Shares of the budget:
+        self.apart = 0.0  # between two evaluations, at least
         self.rest_until = -math.inf
         self.began: float | None = None  # the evaluation after the last step
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Plan the first evaluation: after a tenth of the time, or at a rung."""
-        timer = _timer(trainer)
-        total = timer.time_elapsed() + (timer.time_remaining() or 0.0) if timer else 0.0
-        self.apart = total / MOST
+        """Plan the first evaluation: after a tenth of the budget, or at a rung."""
+        counted = usage.of(trainer)
+        samples = counted.limit if counted and counted.unit == "samples" else None
+        least = IMAGES / samples if samples else 0.0
+        self.apart = max(1 / MOST, least)
         self.passed = self._passed(trainer, trainer.current_epoch)
-        self.rest_until = self.clock() + 2 * self.apart
+        self.rest_until = _share(trainer) + max(2 / MOST, least)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -104,10 +97,15 @@ class TimedValidation(pl.Callback):
 
     def is_due(self, trainer: pl.Trainer, epochs: float) -> bool:
         """Whether to validate after this step, with so many epochs trained on; starts the time of an evaluation."""
-        now, passed = self.clock(), self._passed(trainer, epochs)
+        now, passed = _share(trainer), self._passed(trainer, epochs)
         if self.began is not None:
-            self.rest_until = now + max((now - self.began) * (1 / SHARE - 1), self.apart)
-            self.began, self.passed = None, passed
+            counted = usage.of(trainer)
+            if counted and counted.unit == "samples":  # since the evaluation, there was a step
+                self.rest_until = self.began + self.apart
+            else:
+                self.rest_until = now + max((now - self.began) * (1 / SHARE - 1), self.apart)
+                self.passed = passed
+            self.began = None
         if passed == self.passed and now < self.rest_until:
             return False
         self.began, self.passed = now, passed
@@ -118,5 +116,7 @@ class TimedValidation(pl.Callback):
         return sum(rung <= used for rung in self.rungs)
 
 
-def _timer(trainer: pl.Trainer) -> Timer | None:
-    return next((c for c in trainer.callbacks if isinstance(c, Timer)), None)  # type: ignore[attr-defined]  # Lightning sets it
+def _share(trainer: pl.Trainer) -> float:
+    """The used share of the budget beside the epochs; 0 if there is none."""
+    counted = usage.of(trainer)
+    return (counted.share if counted else None) or 0.0

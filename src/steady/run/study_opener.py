@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import optuna
 from omegaconf import OmegaConf
 from optuna.trial import TrialState
 
+from steady import resources
 from steady.exceptions import StorageError, StudyError
 from steady.options import SweepOptions, naming
 from steady.printing import say
@@ -221,6 +222,16 @@ class StudyOpener:
         runs = meta.get(study, meta.SWEEP_DIR, self.folder)
         return f"The study {study.study_name} (kept in {shown(self.options.kept_in)}, its runs in {runs}{more})"
 
+    def _machines(self, before: tuple[str, ...]) -> tuple[str, ...]:
+        """Add this machine to those that have driven the study; say so if it is another."""
+        here = resources.machine()
+        if here in before:
+            return before
+        if before:
+            begun = f"The study {self.options.study} was begun on another machine ({before[0]})"
+            say(f"{begun}, and goes on on {here}: a trial bound by time may train more, or less, than those before.")
+        return (*before, here)
+
     def _contract(self, facts: dict[str, Any]) -> Contract:
         return contract.freeze(
             objective=list(self.options.objective) or None,
@@ -253,7 +264,8 @@ class StudyOpener:
         if mended:
             uncounted = budget.uncount_failures(study, unfinished=bool(changes))
             log.info("%d trials that failed before do not count", uncounted)
-        study.set_user_attr(meta.CONTRACT, self._contract(facts).to_dict())
+        kept = replace(self._contract(facts), machines=self._machines(Contract.from_dict(before or {}).machines))
+        study.set_user_attr(meta.CONTRACT, kept.to_dict())
         study.set_user_attr(meta.COMMAND, shlex.join(map(shown, command())))
         study.set_user_attr(meta.PATIENCE, self.options.storage_patience)
         study.set_user_attr(meta.PRUNING, self.options.pruning and asdict(self.options.pruning))

@@ -116,18 +116,22 @@ class Contract:
     config: dict[str, Any] = field(default_factory=dict)  # of the task, without what is searched or ignored
     facts: dict[str, Any] = field(default_factory=dict)  # found by the preflight, for example the data's digest
     constraints: dict[str, str] = field(default_factory=dict)  # bounds by the name of the value
+    machines: tuple[str, ...] = ()  # where it was driven, the first start's first; told, never refused
     absent: frozenset[str] = frozenset()  # sections that the version which wrote it did not know; not compared
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain values, for JSON."""
-        return {section: getattr(self, section) for section in SECTIONS if section not in self.absent}
+        kept = {section: getattr(self, section) for section in SECTIONS if section not in self.absent}
+        return {**kept, "machines": list(self.machines)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Contract":
         """Convert from plain values, also of a version with fewer or more sections."""
         empty: dict[str, Any] = {"objective": None, "directions": [], "space": {}}
         known = {section: values[section] for section in SECTIONS if section in values}
-        return cls(**{**empty, **known}, absent=frozenset(SECTIONS) - known.keys() - set(LATER))
+        told = values.get("machines")
+        machines = tuple(map(str, told if isinstance(told, list) else ()))
+        return cls(**{**empty, **known}, machines=machines, absent=frozenset(SECTIONS) - known.keys() - set(LATER))
 
 
 def freeze(

@@ -20,6 +20,7 @@ FOLDER = "steady:folder"  # where it works, within the sweep's folder; not writt
 LOST_COUNT = "steady:losses"  # how often its process was lost
 RUNGS = "steady:rungs"  # scores by rung
 NOTED = "steady:noted"  # values by name, which constraints are about
+USAGE = "steady:usage"  # amounts by name that it has used, as `cpu_seconds`; `unit` names the one that is its budget
 DUPLICATE_OF = "steady:duplicate_of"  # number of the trial whose values it took
 CONFIRMS = "steady:confirms"  # of a confirmation run: number of the trial that it confirms
 SEED = "steady:seed"  # of a confirmation run

@@ -28,6 +28,10 @@ RESULTS = "optimization_results.yaml"
 LEADERBOARD = "leaderboard.csv"
 # Columns of the leaderboard between "attempts" and the parameters, and where they are on a trial.
 TOLD = {"duplicate_of": meta.DUPLICATE_OF, "log": meta.LOG, "message": meta.MESSAGE}
+SHOWN = ("cpu_seconds", "samples")  # amounts that the table on the terminal has columns of, where they are known
+MOST = 1e18  # of an amount
+UNEVEN = 1.3  # ratio of two quarters' shares of the processor, above which trials have had unequal chances
+LEAST = 4  # trials to compare
 WORDS = {Kind.COMPLETE.value: "finished", "fail": Kind.FAILED.value}  # states, as the summary calls them
 
 
@@ -103,18 +107,23 @@ def print_table(
     mark = "* best" if len(study.directions) == 1 else "* Pareto-optimal"
     # All as plain text: a list of choices, [color,translation], would be taken for markup.
     table = Table(title=_text(f"{study.study_name}: {_count(len(trials), 'trial')}, {mark}"))
-    for name in ("trial", *select.objective_names(study, objective), "seconds"):
-        table.add_column(_text(name), justify="right")
+    used = {trial.number: usage(trial) for trial in trials}
+    amounts = [name for name in SHOWN if any(name in own for own in used.values())]
+    for name in ("trial", *select.objective_names(study, objective), "seconds", *amounts):
+        table.add_column(_text(name.replace("_", " ") if name in amounts else name), justify="right")
     table.add_column("parameters", overflow="fold")
     for trial in trials:
         unfinished = [state(trial)] + [""] * (len(study.directions) - 1)
         values = [f"{v:.4g}" for v in trial.values] if trial.state == TrialState.COMPLETE else unfinished
         words = "  ".join(f"{k.rsplit('.', 1)[-1]}={_short(v, study)}" for k, v in trial.params.items())
         star = "*" if trial.number in best else " "
-        table.add_row(f"{star}{trial.number}", *map(_text, values), str(_rounded(trial)), _text(words))
+        more = [f"{own[name]:.0f}" if name in (own := used[trial.number]) else "" for name in amounts]
+        table.add_row(f"{star}{trial.number}", *map(_text, values), str(_rounded(trial)), *more, _text(words))
     console.print(table)
-    if extra is not None and runs is not None and (more := extra.table(_runs(trials, runs), runs, best)) is not None:
-        console.print(more)
+    if extra is not None and runs is not None and (beside := extra.table(_runs(trials, runs), runs, best)) is not None:
+        console.print(beside)
+    if remark := uneven(study):
+        console.print(_text(remark))
     for (kind, message), failed in _failures(trials).items():
         numbers = ", ".join(str(trial.number) for trial in failed)
         log = meta.get(failed[0], meta.LOG)
@@ -190,6 +199,45 @@ def seconds(trial: FrozenTrial) -> float | None:
     return None if trial.duration is None else trial.duration.total_seconds()
 
 
+def usage(trial: FrozenTrial) -> dict[str, float]:
+    """Get what a trial's task says that it has used (`TrialReporter.note_usage`), over all its attempts.
+
+    >>> usage(optuna.trial.create_trial(value=1.0, user_attrs={meta.USAGE: {"samples": 640, "unit": "samples"}}))
+    {'samples': 640}
+    """
+    noted = meta.get(trial, meta.USAGE)
+    found = noted if isinstance(noted, dict) else {}  # a study may be a stranger's
+    return {str(name): value for name, value in found.items() if type(value) in (int, float) and 0 <= value < MOST}
+
+
+def uneven(study: optuna.Study) -> str:
+    """Say so if finished trials had the same time, and very unequal shares of the processor; else an empty text.
+
+    Two quarters of them are compared: those that the machine worked most for, and least, in a second.
+    """
+    shares = sorted(
+        own["cpu_seconds"] / own["seconds"]
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        if (own := usage(trial)).get("seconds", 0) > 0 and own.get("cpu_seconds", 0) > 0 and _unit(trial) == "seconds"
+    )
+    quarter = len(shares) // LEAST
+    if not quarter:
+        return ""
+    least, most = (sum(part) / quarter for part in (shares[:quarter], shares[-quarter:]))
+    if most <= UNEVEN * least:
+        return ""
+    return (
+        f"Trials had the same time, but not the same of the machine: the best served quarter {most:.2f} processor "
+        f"seconds a second, the worst {least:.2f}. If it was busy with other things, some have trained less than "
+        "others, and their scores compare badly; a budget of samples or of processor seconds is the same for all."
+    )
+
+
+def _unit(trial: FrozenTrial) -> Any:
+    noted = meta.get(trial, meta.USAGE)
+    return noted.get("unit") if isinstance(noted, dict) else None
+
+
 def _results(study: optuna.Study) -> str:
     front = sorted(select.best_trials(study), key=lambda trial: trial.number)  # as upstream's list
     if len(study.directions) == 1:
@@ -211,9 +259,12 @@ def _leaderboard(study: optuna.Study, objective: Sequence[str], runs: Path | Non
     columns = [name for name in (extra.names if extra is not None else ()) if name in there]
     noted = [constraints.noted(trial) for trial in trials]
     values_noted = sorted({name for own in noted for name in own} - {*names, *columns})
+    used = {trial.number: usage(trial) for trial in trials}
+    amounts = sorted({name for own in used.values() for name in own} - {"seconds"})
     text = io.StringIO()
     table = csv.writer(text)
-    header = ["trial", "state", *names, *values_noted, *columns, "seconds", "attempts", *TOLD, *named, *parameters]
+    header = ["trial", "state", *names, *values_noted, *columns, "seconds", *amounts, "attempts"]
+    header += [*TOLD, *named, *parameters]
     table.writerow([escaped(name) for name in header])
     for trial, folder, own in zip(trials, folders, noted, strict=True):
         values = trial.values if trial.state == TrialState.COMPLETE else [""] * len(names)
@@ -223,7 +274,8 @@ def _leaderboard(study: optuna.Study, objective: Sequence[str], runs: Path | Non
         drawn = [_cell(trial.params[name], study) if name in trial.params else "" for name in parameters]
         more = [scores.get(trial.number, {}).get(name, "") for name in columns]
         values = [*values, *(own.get(name, "") for name in values_noted)]
-        cells = [trial.number, state(trial), *values, *more, _rounded(trial), *notes, *drawn]
+        spent = [round(used[trial.number][name], 1) if name in used[trial.number] else "" for name in amounts]
+        cells = [trial.number, state(trial), *values, *more, _rounded(trial), *spent, *notes, *drawn]
         table.writerow([escaped(cell) for cell in cells])
     return text.getvalue()
 

@@ -275,6 +275,13 @@ class TestCheck:
         assert any(change.impossible for change in changes) == wanted
 
 
+def test_machines_are_kept_and_never_compared() -> None:
+    begun, here = (Contract(None, ["minimize"], {}, machines=(name,)) for name in ("abacus", "here"))
+    assert Contract.from_dict(begun.to_dict()) == begun
+    assert Contract.from_dict({**begun.to_dict(), "machines": 5}).machines == ()
+    assert compare(begun, here) == []
+
+
 def test_a_key_is_the_same_with_another_prefix() -> None:
     before = Contract(None, ["minimize"], {"+x": "choice(1, 2)", "y": "int 1..3 when +x=1"}, {"seed": "3"})
     now = Contract(None, ["minimize"], {"x": "choice(1, 2)", "y": "int 1..3 when x=1"}, {"++seed": "3"})

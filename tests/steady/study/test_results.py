@@ -222,6 +222,61 @@ def run_of(runs: Path, number: int | str, judge: str = "dinov2", **scores: float
         Judged({"judge/fid": scores["judge_fid"]}, {"judge/fid": card}, {}, own).write(runs / str(number))
 
 
+def used(seconds: float, cpu_seconds: float, samples: float = 640, unit: str | None = "seconds") -> dict[str, Any]:
+    return {"seconds": seconds, "cpu_seconds": cpu_seconds, "samples": samples, "unit": unit}
+
+
+def test_what_trials_used_has_columns(tmp_path: Path) -> None:
+    study = study_of(trial(9.0, usage=used(60, 59.96, 31000)), trial(8.0, usage={"gpu_wall_seconds": 2}), trial(7.0))
+    write_leaderboard(study, tmp_path / "board.csv", ["val/fid"])
+    head, *rows = csv.reader(io.StringIO((tmp_path / "board.csv").read_text()))
+    assert head[3:8] == ["seconds", "cpu_seconds", "gpu_wall_seconds", "samples", "attempts"]
+    assert {row[0]: row[4:7] for row in rows} == {"0": ["60.0", "", "31000"], "1": ["", "2", ""], "2": ["", "", ""]}
+    console = Console(file=io.StringIO(), width=200)
+    print_table(study, ["val/fid"], console)
+    said = console.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
+    assert "cpu seconds" in said
+    assert "31000" in said
+    assert "gpu" not in said
+
+
+@pytest.mark.parametrize(
+    ("shares", "unit", "uneven"),
+    [
+        ([0.9, 0.6, 0.9, 0.9], "seconds", True),
+        ([0.9, 0.75, 0.9, 0.9], "seconds", False),
+        ([0.9, 0.6, 0.9, 0.9], "samples", False),  # all had as many
+        ([0.9, 0.6, 0.9, 0.9], None, False),  # or as many epochs
+        ([0.9, 0.3, 0.9], "seconds", False),  # too few to say
+        ([0.9] * 7 + [0.3], "seconds", True),  # of a quarter, two here, the mean
+        ([0.9] * 15 + [0.3], "seconds", False),  # one is no quarter of sixteen
+    ],
+)
+def test_unequal_shares_of_the_processor_are_told_where_time_is_the_budget(
+    shares: list[float], unit: str | None, uneven: bool
+) -> None:
+    study = study_of(*(trial(9.0, usage=used(100, 100 * share, unit=unit)) for share in shares))
+    study.add_trial(trial(state=PRUNED, usage=used(100, 1)))  # as if it had begun beside others, and ended early
+    said = results.uneven(study)
+    assert bool(said) == uneven
+    console = Console(file=io.StringIO(), width=400)
+    print_table(study, ["val/fid"], console)
+    assert ("0.90 processor seconds a second" in console.file.getvalue()) == uneven  # type: ignore[attr-defined]
+
+
+@pytest.mark.security
+@pytest.mark.parametrize(
+    "noted",
+    [5, "x", [1], {"cpu_seconds": "9"}, {"cpu_seconds": 10**400}, {"cpu_seconds": True}, {"cpu_seconds": {"a": 1}},
+     {"seconds": 0, "cpu_seconds": 1, "unit": "seconds"}, {"seconds": -1, "unit": ["seconds"]}],
+)  # fmt: skip
+def test_amounts_of_a_strangers_study_are_numbers_or_nothing(noted: Any, tmp_path: Path) -> None:
+    study = study_of(*(trial(float(n), usage=noted) for n in range(4)))
+    assert set(results.usage(study.trials[0])) <= {"seconds", "cpu_seconds"}
+    write_leaderboard(study, tmp_path / "board.csv", ["val/fid"])
+    assert results.uneven(study) == ""
+
+
 def test_what_run_folders_say_beside_the_objectives_has_columns(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     run_of(runs, 0, fid=9.0, recall=0.25)
