@@ -61,3 +61,7 @@ class StorageError(StudyError):
     def __init__(self, message: str, full: bool = False) -> None:
         super().__init__(message)
         self.full = full
+
+
+class NoStorageError(StorageError):
+    """A storage that is to be read, and is not there."""

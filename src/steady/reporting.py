@@ -20,6 +20,7 @@ the trial trains on: reports are kept, and written when it is back, at the lates
 """
 
 import functools
+import logging
 import math
 import os
 import time
@@ -38,24 +39,36 @@ from steady.atomic import write_json
 from steady.exceptions import DivergedError, InterruptedTrial, StorageError, StudyError
 from steady.propose.pruning import should_prune
 from steady.storage import open_storage
-from steady.storage.servers import Patience, is_away
+from steady.storage.patience import Patience, is_away, wait_at_most
 from steady.study import constraints, meta
 from steady.study.trial_folders import PROGRESS
 
+log = logging.getLogger(__name__)
+
 PATIENCE = 600.0  # seconds, for a study that does not say
+SHORT = 10.0  # seconds, for a task that is to end now
 _unwritten: set["TrialReporter"] = set()  # reporters whose reports wait for a server
 
 
-def flush() -> None:
+def flush(interrupted: bool = False) -> None:
     """Write the reports of this process that wait for a server that was away; called when a task has ended.
 
+    One that was `interrupted`, or has failed, waits for seconds only: what is not written then is lost, with a warning.
+
     Raises:
-        StorageError: it did not come back within `hydra.sweeper.storage_patience`.
+        StorageError: the server did not come back within `hydra.sweeper.storage_patience`.
 
     >>> flush()
     """
     for reporter in list(_unwritten):
-        reporter.write()
+        try:
+            with wait_at_most(SHORT if interrupted else math.inf):
+                reporter.write()
+        except (StorageError, InterruptedTrial) as error:
+            if not interrupted:
+                raise
+            log.warning("Scores that trial %d reported are lost: %s", reporter.number, error)
+            return
 
 
 class TrialReporter:
@@ -172,11 +185,11 @@ class TrialReporter:
         reported = meta.get(trial, meta.RUNGS, {})
         new = {step: scores for step, scores in self._pending.items() if str(step) not in reported}
         if new:
-            told = {**reported, **{str(step): scores for step, scores in new.items()}}
-            self._storage.set_trial_user_attr(trial._trial_id, meta.RUNGS, told)
-            if self._optuna_may_know():
+            if self._optuna_may_know():  # first: what is in RUNGS is not written again
                 for step, scores in new.items():
                     self._storage.set_trial_intermediate_value(trial._trial_id, step, scores[self.metrics[0]])
+            told = {**reported, **{str(step): scores for step, scores in new.items()}}
+            self._storage.set_trial_user_attr(trial._trial_id, meta.RUNGS, told)
         self._pending.clear()
         _unwritten.discard(self)
 
@@ -193,7 +206,7 @@ class TrialReporter:
     def _unless_away(self) -> Iterator[None]:
         """Leave the block if the storage's server is away, without waiting for it."""
         try:
-            with self.patience.none():
+            with wait_at_most(0.0):
                 yield
         except StorageError as error:
             if not is_away(error):

@@ -27,7 +27,7 @@ class Postgres:
     """
 
     folder: Path
-    port: int = field(default_factory=lambda: _free_port())
+    port: int = field(default_factory=lambda: free_port())
 
     def __post_init__(self) -> None:
         found = find_binaries()
@@ -77,7 +77,8 @@ class Postgres:
         assert done.returncode == 0, log.read_text()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Find a port of loopback that nobody listens at."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -20,7 +20,7 @@ from tests.engines.postgres import Postgres
 from tests.engines.sweeps import finished, sweep, wait_for
 
 from steady.storage import open_storage
-from steady.storage.servers import Patience
+from steady.storage.patience import Patience
 
 ROUNDS = 20
 TRIALS = 40

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from steady.exceptions import DivergedError, InterruptedTrial, StorageError, StudyError
 from steady.reporting import TrialReporter, flush
 from steady.storage import open_storage
-from steady.storage.servers import Patience, wait_for_server
+from steady.storage.patience import Patience, wait_for_server
 from steady.storage.storage_errors import ErrorTranslator, translate_errors
 from steady.study import meta
 from steady.watch.progress import read_progress
@@ -305,3 +305,35 @@ def test_an_attempt_that_lost_its_trial_stops_and_writes_nothing() -> None:
         stale.report(2, {"loss": 2.0})
     flush()
     assert server.rungs() == {"1": {"loss": 3.0}}
+
+
+def test_what_a_server_missed_is_written_before_an_interruption_within_a_short_bound(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server = Server()
+    server.away = True
+    server.reporter().report(1, {"loss": 3.0})
+    flush(interrupted=True)
+    assert server.slept == pytest.approx(10.0)
+    assert "Scores that trial 0 reported are lost" in caplog.text
+    server.away = False
+    flush(interrupted=True)
+    assert server.rungs() == {"1": {"loss": 3.0}}
+
+
+def test_an_outage_between_the_two_writes_of_a_report_costs_neither() -> None:
+    server = Server()
+    server.study.set_user_attr("pruning", {"pruner": MEDIAN, "metrics": ["loss"], "directions": ["minimize"]})
+    storage, written = server.study._storage, server.study._storage.set_trial_intermediate_value
+
+    def write(*args: Any) -> None:
+        written(*args)
+        server.away = True
+
+    storage.set_trial_intermediate_value = write  # type: ignore[method-assign]
+    reporter = server.reporter()
+    assert not reporter.report(1, {"loss": 3.0})
+    server.away, storage.set_trial_intermediate_value = False, written  # type: ignore[method-assign]
+    reporter.report(2, {"loss": 2.0})
+    assert server.rungs() == {"1": {"loss": 3.0}, "2": {"loss": 2.0}}
+    assert server.study.trials[0].intermediate_values == {1: 3.0, 2: 2.0}

@@ -111,7 +111,12 @@ def _load(variables: dict[str, str], script: Script, static: bytes) -> Prepare:
 
 def _run_task(task: TaskFunction, config: DictConfig) -> Any:
     """Run a task, and write what it has reported while the storage's server was away."""
-    value = task(config)
+    try:
+        value = task(config)
+    except BaseException:
+        if reporting := sys.modules.get("steady.reporting"):
+            reporting.flush(interrupted=True)
+        raise
     if reporting := sys.modules.get("steady.reporting"):
         reporting.flush()
     return value

@@ -16,13 +16,13 @@ from omegaconf import OmegaConf
 from optuna.trial import TrialState
 
 from steady import resources
-from steady.exceptions import StorageError, StudyError
+from steady.exceptions import NoStorageError, StorageError, StudyError
 from steady.options import SweepOptions, naming
 from steady.printing import say
 from steady.run.job_factory import JobFactory
-from steady.storage import exists, find_study, open_storage, shown
+from steady.storage import find_study, open_storage, shown
 from steady.storage.location import remember
-from steady.storage.servers import Patience
+from steady.storage.patience import Patience
 from steady.study import budget, contract, meta, results, trial_folders
 from steady.study.contract import Change, Contract
 from steady.study.leases import Leases
@@ -40,8 +40,8 @@ def study_on_paper(options: SweepOptions) -> optuna.Study:
         >>> study_on_paper(SimpleNamespace(storage="sqlite:///no.db", study="cats", directions=["minimize"])).trials
         []
     """
-    if exists(options.storage):
-        storage = open_storage(options.storage)
+    with suppress(NoStorageError):
+        storage = open_storage(options.storage, make=False)
         if find_study(storage, options.study) is not None:
             return optuna.load_study(study_name=options.study, storage=storage)
     return optuna.create_study(directions=list(options.directions))

@@ -18,10 +18,11 @@ from filelock import FileLock
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 
 from steady.atomic import replacing
-from steady.exceptions import ConfigError, StorageError, causes
+from steady.exceptions import ConfigError, NoStorageError, StorageError, causes
 from steady.storage.attributes import use_single_statements
 from steady.storage.journal import AtomicJournalBackend
-from steady.storage.servers import Patience, open_database, open_proxy, wait_for_server
+from steady.storage.patience import Patience, wait_for_server
+from steady.storage.servers import open_database, open_proxy
 from steady.storage.storage_errors import (
     LOGS,
     SQLITE_TIMEOUT,
@@ -38,9 +39,21 @@ logging.getLogger("optuna.storages._rdb.storage").setLevel(logging.ERROR)
 
 FORMS = "sqlite:///FILE, journal:///FILE, postgresql://…, mysql://… or grpc://HOST:PORT"
 SERVERS = ("postgresql", "mysql", "grpc")
+LOGIN = {
+    "postgresql": ", and user, database and password (~/.pgpass, or the variable PGPASSWORD)",
+    "mysql": ", and user, database and password",
+    "grpc": " (python -m steady.storage.proxy)",
+}
+REMEDY = {
+    scheme: f"Check that the server runs, that this host reaches it (host, port, firewall){login}."
+    for scheme, login in LOGIN.items()
+}
 VARIABLE = "STEADY_STORAGE"  # of the environment: the URL of a storage with its password
 # Modules whose packages have another name.
-PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient", "grpc": "grpcio"}
+PACKAGES = {
+    "psycopg": "hydra-steady-sweeper[postgres]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient",
+    "grpc": "hydra-steady-sweeper[grpc]",
+}  # fmt: skip
 # Behind a study's name, the names of studies beside it: of the runs that confirm its trials; of what versions up to 0.1
 # kept where leases are now.
 CONFIRMATION, LEASES = ".confirm", ".leases"
@@ -58,6 +71,7 @@ def open_storage(url: str, make: bool = True, check: bool = True, patience: Pati
 
     Raises:
         ConfigError: another form, or a package that the storage needs is not installed.
+        NoStorageError: it is not there, and `make` is False.
         StorageError: it cannot be opened: a full disk, a damaged file, another program's.
 
     >>> storage = open_storage("sqlite:///sweeps/cats/study.db")
@@ -70,10 +84,10 @@ def open_storage(url: str, make: bool = True, check: bool = True, patience: Pati
         if scheme in ("sqlite", "journal"):
             path = _path(url)
             if not (inspect(path, _beside(path)) or make):
-                raise StorageError(f"There is no study at {path}.")
+                raise NoStorageError(f"There is no study at {path}.")
             return _sqlite(path, url, make, check) if scheme == "sqlite" else _journal(path, make)
         if scheme in SERVERS:
-            context = ErrorTranslator(shown(url))
+            context = ErrorTranslator(shown(url), remedy=REMEDY[scheme])
             with context:
                 storage = open_proxy(url) if scheme == "grpc" else open_database(url, make)
             patience = patience or Patience(0.0)
@@ -90,15 +104,6 @@ def open_storage(url: str, make: bool = True, check: bool = True, patience: Pati
     except ValueError as error:  # a port that is no number
         raise _refusal(url) from error
     raise _refusal(url)
-
-
-def exists(url: str) -> bool:
-    """Tell whether a storage may be there; True of a server, which only opening can tell.
-
-    >>> exists("sqlite:///nowhere.db"), exists("postgresql://host/studies")
-    (False, True)
-    """
-    return _scheme(url) not in ("sqlite", "journal") or _path(url).exists()
 
 
 def find_study(storage: BaseStorage, name: str) -> int | None:
@@ -144,7 +149,8 @@ def _scheme(url: object) -> str:
 
 
 def _refusal(url: object) -> ConfigError:
-    return ConfigError(f"hydra.sweeper.storage must be a URL: {FORMS}; got {shown(url)}.")
+    hint = " Write postgresql:// for postgres://." if _scheme(url) == "postgres" else ""
+    return ConfigError(f"The storage of a study must be a URL: {FORMS}; got {shown(url)}.{hint}")
 
 
 def _path(url: str) -> Path:

@@ -8,6 +8,7 @@ The results of a sweep are in `sweeps/STUDY/`, its study there (`study.db`) or e
 import json
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import optuna
@@ -17,11 +18,13 @@ from optuna.storages import BaseStorage
 from steady.atomic import write_json
 from steady.exceptions import ConfigError, StudyError
 from steady.safe_paths import checked_name
-from steady.storage import CONFIRMATION, LEASES, VARIABLE, find_study, open_storage, shown, with_password
+from steady.storage import CONFIRMATION, LEASES, SERVERS, VARIABLE, find_study, open_storage, shown
 
 DATABASE, NOTE = "study.db", "study.json"
 LATEST = (DATABASE, f"{DATABASE}-wal", NOTE, "leaderboard.csv")  # what is written while a study goes on
 DRIVERS = re.compile(r"(postgresql|mysql)(\+(psycopg|psycopg2|pymysql|mysqldb))?", re.ASCII)
+REQUIRES_AUTH = 160_000  # libpq that knows require_auth
+HASHED = "!password,!md5"  # logins that tell a server neither the password nor an MD5 of it
 QUERY = {"sslmode"}  # others name files, or hosts in place of the one that is shown
 
 
@@ -60,8 +63,8 @@ def study_folder(sweeps: Path, name: str | None, url: str | None = None) -> Path
         if name not in names:
             asked = f"No study {name!r}" if name else "Say which study"
             raise StudyError(f"{asked} in {shown(url)}. There are: {', '.join(names) or 'none'}.")
-        if shown(url) != url:
-            os.environ[VARIABLE] = url  # for whoever opens the study by its note
+        if url.startswith(SERVERS):
+            os.environ[VARIABLE] = url  # for whoever opens the study by its note, which could be a stranger's
         remember(folder := sweeps / checked_name(name, "The name of a study"), name, url)
         return folder
     written = {path.parent: _last_write(path.parent) for file in (DATABASE, NOTE) for path in sweeps.glob(f"*/{file}")}
@@ -105,7 +108,7 @@ def open_study(folder: Path) -> optuna.Study:
         StudyError: the storage holds no study of that name.
     """
     url = storage_url(folder)
-    storage = open_storage(_without_plain_passwords(url), make=False)
+    storage = open_storage(_guarded(url), make=False)
     names = _names(storage)
     name = names[0] if len(names) == 1 else folder.name
     if find_study(storage, name) is None:
@@ -121,11 +124,35 @@ def _names(storage: BaseStorage) -> list[str]:
     return [name for name in optuna.get_all_study_names(storage) if not name.endswith((CONFIRMATION, LEASES))]
 
 
-def _without_plain_passwords(url: str) -> str:
-    """Let no server that a note names ask for a password in the clear: libpq would send that of the environment."""
-    if not url.startswith("postgresql") or with_password(url) != url:
+def _guarded(url: str) -> str:
+    """Let no server that only a note names have the password of the environment, which libpq would send it.
+
+    Raises:
+        ConfigError: libpq is too old to be told so.
+    """
+    if not url.startswith("postgresql") or url == shown(os.environ.get(VARIABLE)):
         return url
-    return sqlalchemy.make_url(url).update_query_dict({"require_auth": "!password"}).render_as_string()
+    address = sqlalchemy.make_url(url)
+    if 0 < _libpq(address.get_driver_name()) < REQUIRES_AUTH:
+        raise ConfigError(
+            f"A note names the server {url}, and this libpq (before 16) cannot keep your password from a server that "
+            "asks for it in the clear. If you trust that server, say storage=URL yourself; or install a newer one: "
+            "pip install --upgrade 'psycopg[binary]'."
+        )
+    return address.update_query_dict({"require_auth": HASHED}).render_as_string(hide_password=False)
+
+
+def _libpq(driver: str) -> int:
+    """Get the version of libpq that a driver uses, as 160002 for 16.2; of a missing one 0."""
+    with suppress(ImportError):
+        if driver == "psycopg2":
+            from psycopg2.extensions import libpq_version
+
+            return int(libpq_version())
+        from psycopg import pq
+
+        return pq.version()
+    return 0
 
 
 def _is_plain(url: str) -> bool:

@@ -52,7 +52,7 @@ class ErrorTranslator:
 
     `place` is its file, or its URL without a password; `known` device and number of the file when it was opened, or
     None to let it change. `rescue` is called when the file is gone; it writes what can still be read to a file and
-    returns its path.
+    returns its path. `remedy` is what to do about a server that cannot be reached, or refuses.
 
     >>> with ErrorTranslator(Path("study.db")):  # doctest: +IGNORE_EXCEPTION_DETAIL
     ...     raise PermissionError(errno.EACCES, "Permission denied")
@@ -65,8 +65,9 @@ class ErrorTranslator:
         place: Path | str,
         known: tuple[int, int] | None = None,
         rescue: Callable[[], Path | None] = lambda: None,
+        remedy: str = "",
     ) -> None:
-        self.place, self.known, self.rescue = place, known, functools.cache(rescue)
+        self.place, self.known, self.rescue, self.remedy = place, known, functools.cache(rescue), remedy
 
     def __enter__(self) -> None:
         if self.known is not None and identity(self.place) != self.known:
@@ -80,7 +81,7 @@ class ErrorTranslator:
         """Translate an error; None if it is not the storage's."""
         if type(error).__module__.startswith("grpc"):
             detail = getattr(error, "details", lambda: str(error))()
-            return StorageError(f"The study's storage {self.place} cannot be reached: {_one_line(str(detail))}.")
+            return self._unusable(str(detail), self.remedy)
         # Optuna's lock raises a RuntimeError from what it met.
         if isinstance(error, OTHERS) or not isinstance(error, (*WRONG, *UNREADABLE, RuntimeError)):
             return None
@@ -98,8 +99,12 @@ class ErrorTranslator:
                 return self._full() if cause.errno in NO_SPACE else self._refused(cause.strerror or str(cause))
         if isinstance(error, WRONG):
             deepest = next((str(cause) for cause in reversed(chain) if str(cause)), repr(error))
-            return StorageError(f"The study's storage {self.place} cannot be used: {_one_line(deepest)}.")
+            lost = any(isinstance(cause, sqlalchemy.exc.OperationalError) for cause in chain)
+            return self._unusable(deepest, self.remedy if lost else "")
         return None
+
+    def _unusable(self, why: str, remedy: str = "") -> StorageError:
+        return StorageError(f"The study's storage {self.place} cannot be used: {_one_line(why)}. {remedy}".rstrip())
 
     def unreadable(self, error: Exception) -> StorageError:
         """Make the error for a damaged record, from what reading it raised."""
@@ -125,7 +130,7 @@ class ErrorTranslator:
             return self.damaged(f"it lacks the tables {_listed(lost)}")
         if "no such table" in str(error) or "no such column" in str(error):
             return self.foreign(f"it is not a database of Optuna {optuna.__version__} ({error})")
-        return StorageError(f"The study's storage {self.place} cannot be used: {_one_line(str(error))}.")
+        return self._unusable(str(error))
 
     def _full(self, why: str = "no space is left for it") -> StorageError:
         with suppress(OSError):

@@ -8,7 +8,7 @@ import optuna
 import pytest
 
 from steady.exceptions import ConfigError, StudyError
-from steady.storage import VARIABLE, open_storage, with_password
+from steady.storage import VARIABLE, location, open_storage, with_password
 from steady.storage.location import NOTE, open_study, remember, storage_url, study_folder
 
 SERVER = "postgresql://me@host/studies"
@@ -96,3 +96,30 @@ def test_a_study_s_name_is_no_path(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="name of a study"):
         study_folder(tmp_path / "sweeps", None, url)
     assert not (tmp_path / "escaped").exists()
+
+
+@pytest.mark.security
+def test_a_server_of_a_note_gets_no_password_that_it_asks_for_in_the_clear(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def refuse(url: str, make: bool) -> None:
+        asked.append(url)
+        raise StudyError("there is no server")
+
+    monkeypatch.setattr(location, "open_storage", refuse)
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.setattr(location, "_libpq", lambda driver: 170_000)
+    remember(tmp_path, "cats", SERVER)
+    with pytest.raises(StudyError):
+        open_study(tmp_path)
+    assert asked == [f"{SERVER}?require_auth=%21password%2C%21md5"]
+    monkeypatch.setattr(location, "_libpq", lambda driver: 150_018)  # Debian 12's
+    with pytest.raises(ConfigError, match=r"libpq \(before 16\).*say storage=URL yourself"):
+        open_study(tmp_path)
+    for said in (SERVER, "postgresql://me:secret@host/studies"):  # by the user
+        monkeypatch.setenv(VARIABLE, said)
+        with pytest.raises(StudyError):
+            open_study(tmp_path)
+    assert asked[1:] == [SERVER, SERVER]

@@ -12,16 +12,14 @@ import sqlalchemy
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from steady.exceptions import ConfigError, StorageError, StudyError
-from steady.storage import exists, open_storage, shown
+from steady.exceptions import ConfigError, NoStorageError, StorageError, StudyError
+from steady.storage import open_storage, shown
 from steady.storage.journal import AtomicJournalBackend
 
 
 def test_sqlite_is_in_wal_mode_for_every_connection(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/new/folder/study.db"
-    assert not exists(url)
     storage = open_storage(url)
-    assert exists(url)
     engine = storage._backend.engine  # type: ignore[attr-defined]  # of Optuna's cached storage
     with engine.connect() as first, engine.connect() as second:
         for connection in (first, second):
@@ -160,6 +158,18 @@ def test_the_lock_that_a_killed_process_left_is_freed(path: Path, monkeypatch: p
 # --- forms
 
 
+@pytest.mark.parametrize("scheme", ["sqlite", "journal"])
+def test_reading_makes_nothing(scheme: str, tmp_path: Path) -> None:
+    with pytest.raises(NoStorageError, match="There is no study at"):
+        open_storage(f"{scheme}:///{tmp_path}/new/folder/study", make=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_old_name_of_postgresql_is_refused_with_the_new_one() -> None:
+    with pytest.raises(ConfigError, match=r"got postgres://me@host/db\. Write postgresql:// for postgres://"):
+        open_storage("postgres://me:secret@host/db")
+
+
 @pytest.mark.parametrize(
     "url",
     ["study.db", "ftp://host/x", None, 3, "sqlite://", "sqlite:///:memory:", "journal://x", "grpc://", "grpc://host:x"],
@@ -173,10 +183,10 @@ def test_other_forms_are_refused_with_those_there_are(url: object) -> None:
     ("url", "module", "package"),
     [
         ("postgresql+psycopg2://me:secret@host/db", "psycopg2", "psycopg2-binary"),
-        ("postgresql+psycopg://me:secret@host/db", "psycopg", "psycopg[binary]"),
+        ("postgresql+psycopg://me:secret@host/db", "psycopg", "hydra-steady-sweeper[postgres]"),
         ("mysql+pymysql://me:secret@host/db", "pymysql", "pymysql"),
         ("mysql+mysqldb://me:secret@host/db", "MySQLdb", "mysqlclient"),
-        ("grpc://host:13000", "grpc", "grpcio"),
+        ("grpc://host:13000", "grpc", "hydra-steady-sweeper[grpc]"),
     ],
 )
 def test_a_missing_driver_is_named(url: str, module: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
