@@ -26,6 +26,7 @@ from optuna.storages import BaseStorage, RDBStorage
 from steady.exceptions import StorageError, causes
 from steady.storage.attributes import use_single_statements
 from steady.storage.storage_errors import CALLS
+from steady.storage.trial_marks import add_trial_marks
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ def open_database(url: str, make: bool = True) -> BaseStorage:
             connection.execute(sqlalchemy.text(LOCK[address.get_backend_name()]))
         storage = RDBStorage(url, engine_kwargs=engine)
     weakref.finalize(storage, storage.engine.dispose)  # psycopg warns of connections that nobody closed
-    return use_single_statements(optuna.storages.get_storage(storage), storage)
+    return add_trial_marks(use_single_statements(optuna.storages.get_storage(storage), storage), storage)
 
 
 def open_proxy(url: str) -> BaseStorage:
@@ -226,6 +227,6 @@ def wait_for_server(storage: BaseStorage, patience: Patience) -> BaseStorage:
         []
     """
     for name in CALLS:
-        method = getattr(storage, name)
-        setattr(storage, name, functools.update_wrapper(functools.partial(patience.call, method), method))
+        if method := getattr(storage, name, None):
+            setattr(storage, name, functools.update_wrapper(functools.partial(patience.call, method), method))
     return storage
