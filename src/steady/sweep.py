@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from optuna.trial import TrialState
 
 from steady.confirm import confirmation
-from steady.confirm.confirmation_stage import ConfirmationStage, typical_seconds
+from steady.confirm.confirmation_stage import ConfirmationStage, TypicalSeconds
 from steady.exceptions import ConfigError, StorageError, StudyError
 from steady.jobs.executor import Executor
 from steady.options import read
@@ -38,6 +38,7 @@ from steady.storage.storage_errors import ErrorTranslator
 from steady.study import budget, constraints, meta, results, select
 from steady.study.artifacts import Artifacts
 from steady.study.leases import Leases, remove_side_study
+from steady.study.trial_store import TrialView
 from steady.watch.dry_run import print_dry_run
 from steady.watch.progress import ProgressReporter
 
@@ -132,10 +133,11 @@ class Sweep:
             return
         executor = self.jobs.executor()
         stage = None
-        progress = ProgressReporter(study, self.options, executor, self.started)
+        view = TrialView(study)
+        progress = ProgressReporter(study, self.options, executor, self.started, view)
         try:
             with interruptible(executor, self.stop), closing(progress):
-                scheduler = self._scheduler(study, executor, leases, progress)
+                scheduler = self._scheduler(view, executor, leases, progress)
                 scheduler.run()
                 if not self.stop.requested and (budget.is_complete(study, total) or scheduler.is_out_of_time()):
                     stage = ConfirmationStage(study, self.jobs)
@@ -156,9 +158,8 @@ class Sweep:
         samplers = Samplers(self.options.sampler, seed(self.options, study), self.space)
         return Proposer(study, self.space, samplers, self.options.duplicates, self.config)
 
-    def _scheduler(
-        self, study: optuna.Study, executor: Executor, leases: Leases, progress: ProgressReporter
-    ) -> Scheduler:
+    def _scheduler(self, view: TrialView, executor: Executor, leases: Leases, progress: ProgressReporter) -> Scheduler:
+        study, typical = view.study, TypicalSeconds(self.options.trial_minutes)
         folders = self.jobs.folders(study)
         for trial in study.get_trials(deepcopy=False, states=(TrialState.WAITING, TrialState.RUNNING)):
             folders.of(trial)  # refused now, and not when its turn comes
@@ -168,12 +169,13 @@ class Sweep:
             proposals=self._proposer(study),
             leases=leases,
             folders=folders,
-            limits=replace(limits, reserved=lambda: self._reserved(study)),
+            limits=replace(limits, reserved=lambda: self._reserved(view, typical)),
             event=progress.event,
             attach=Artifacts(study, self.options.record, self.options.artifacts).attach,
             stop=self.stop,
             must_report=self.options.pruning.metrics if self.options.pruning else (),
             constraints=self.options.constraints,
+            view=view,
         )
         return Scheduler(
             ledger,
@@ -184,11 +186,11 @@ class Sweep:
             draw_ahead=self.options.draw_ahead,
         )
 
-    def _reserved(self, study: optuna.Study) -> float:
+    def _reserved(self, view: TrialView, typical: TypicalSeconds) -> float:
         """Seconds of the timeout for the confirmation."""
         if self.options.confirm is None or self.options.timeout is None:
             return 0.0
-        return self.options.confirmation_seconds(typical_seconds(study, self.options.trial_minutes))
+        return self.options.confirmation_seconds(typical.of(view.trials))
 
     def limits(self, n_trials: int) -> Limits:
         """Get the bounds of so many trials: `timeout` counts from the start of the command."""

@@ -4,11 +4,11 @@ The runs are trials of a study of their own, `<study>.confirm`, with the search'
 and resumed. `steady.confirm.confirmation` plans and compares them.
 """
 
+import bisect
 import functools
 import logging
 import re
-import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ from steady.study import meta, results, select
 from steady.study.artifacts import Artifacts
 from steady.study.leases import Leases
 from steady.study.trial_folders import Folders
+from steady.study.trial_store import TrialCursor
 from steady.study.untrusted import whole
 
 if TYPE_CHECKING:
@@ -39,16 +40,27 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def typical_seconds(study: optuna.Study, minutes: float | None) -> float:
-    """Estimate the seconds of one run: the median of the finished trials, or else `minutes`; 0 if nothing is known.
+class TypicalSeconds:
+    """Estimates how long one run takes: the median of the finished trials, or else `minutes`; 0 if nothing is known.
 
-    >>> typical_seconds(optuna.create_study(), 2.5)
+    >>> TypicalSeconds(2.5).of([])
     150.0
     """
-    finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    trained = [trial for trial in finished if not meta.has(trial, meta.DUPLICATE_OF)]  # others took no time
-    known = [taken for trial in trained if (taken := results.seconds(trial))]
-    return statistics.median(known) if known else 60 * (minutes or 0.0)
+
+    def __init__(self, minutes: float | None) -> None:
+        self.minutes, self._cursor = minutes, TrialCursor()
+        self._known: list[float] = []  # sorted
+
+    def of(self, trials: Sequence[FrozenTrial]) -> float:
+        """Estimate the seconds, given the study's trials, by number."""
+        for trial in self._cursor.advance(trials)[0]:
+            trained = trial.state == TrialState.COMPLETE and not meta.has(trial, meta.DUPLICATE_OF)  # else without time
+            if trained and (taken := results.seconds(trial)):
+                bisect.insort(self._known, taken)
+        half = len(self._known) // 2
+        if not self._known:
+            return 60 * (self.minutes or 0.0)
+        return self._known[half] if len(self._known) % 2 else (self._known[half - 1] + self._known[half]) / 2
 
 
 class ConfirmationStage:

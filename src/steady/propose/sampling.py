@@ -29,6 +29,7 @@ from steady.options import TPE
 from steady.propose.checks import Enqueued
 from steady.propose.snapshot_storage import SnapshotStorage
 from steady.propose.space import Space, described
+from steady.propose.tried import Tried
 from steady.propose.trusted import did_you_mean, instantiate_allowed
 from steady.study import budget
 from steady.study.untrusted import restrict_unpickling
@@ -139,19 +140,21 @@ class Proposer:
         self.rule = "grid" if self.samplers.walks_grid else self.duplicates
         # An extender draws nothing on a grid: GridSampler refuses what it does not know.
         self.finite = replace(self.space, extender=None) if self.samplers.walks_grid else self.space
+        self.tried = Tried(self.space, self.finite, self.hidden)
 
     def propose(self, trials: Sequence[FrozenTrial] | None = None) -> SnapshotStorage:
         """Propose the next trial after all `trials`, by number; raises SpaceExhausted when all were tried."""
-        return self._propose(self.study.get_trials(deepcopy=False) if trials is None else trials, {})
+        return self._propose(self.study.get_trials(deepcopy=False) if trials is None else trials, {}, self.tried)
 
     def preview(self, n: int) -> list[dict[str, Any]]:
         """Draw the first `n` proposals, were their trials to start together. Writes nothing."""
         trials = list(self.study.get_trials())
         noted: dict[str, Any] = {}
         shown: list[dict[str, Any]] = []
+        tried = Tried(self.space, self.finite, self.hidden)
         with suppress(SpaceExhausted):
             while len(shown) < n:
-                proposal = self._propose(trials, noted)
+                proposal = self._propose(trials, noted, tried)
                 shown.append(proposal.params)
                 trials.append(proposal.new)
                 noted = proposal.changed
@@ -196,14 +199,14 @@ class Proposer:
         if lost := [name for name in given if grammar.bare(name) not in drawn]:
             log.warning("Trial %s was enqueued with %s, which it does not have", trial.number, ", ".join(lost))
 
-    def _propose(self, known: Sequence[FrozenTrial], noted: Mapping[str, Any]) -> SnapshotStorage:
-        tried = self._by_configuration(known)
+    def _propose(self, known: Sequence[FrozenTrial], noted: Mapping[str, Any], tried: Tried) -> SnapshotStorage:
+        tried.update(known)
         if self.rule in ("grid", "resample"):
             self._check_exhausted(tried)
         for attempt in range(1 if self.rule == "grid" else ATTEMPTS):
             proposal = self._draw_new(known, noted, attempt)
             noted = proposal.changed  # so that a sequence goes on
-            twin = tried.get(self.space.key(proposal.params))
+            twin = tried.get(proposal.params)
             if twin is None or self.rule == "allow":
                 return proposal
             proposal.duplicate_of = twin.number if twin.state == TrialState.COMPLETE else None
@@ -212,29 +215,14 @@ class Proposer:
         self._check_exhausted(tried)
         return self._untried(known, tried) or proposal
 
-    def _by_configuration(self, trials: Sequence[FrozenTrial]) -> dict[str, FrozenTrial]:
-        """Collect the trials by configuration; of several the finished one, then the first."""
-        tried: dict[str, FrozenTrial] = {}
-        counted = [trial for trial in trials if trial.number not in self.hidden]
-        for trial in sorted(counted, key=lambda trial: (trial.state != TrialState.COMPLETE, trial.number)):
-            params = trial.params
-            if not trial.state.is_finished():  # what was enqueued is known before it is drawn
-                params = self._configuration(trial) or params
-            if params or self.finite.whole({}) is not None:
-                tried.setdefault(self.space.key(params), trial)
-        return tried
-
-    def _check_exhausted(self, tried: Mapping[str, FrozenTrial]) -> None:
+    def _check_exhausted(self, tried: Tried) -> None:
         size = self.finite.size()
         if size is None or len(tried) < size:
             return
         # A space that was changed holds only some of what was tried.
-        keys = {self.space.key(whole) for t in tried.values() if (whole := self._configuration(t)) is not None}
+        keys = {self.space.key(whole) for t in tried if (whole := tried.configuration(t)) is not None}
         if len(keys) >= size:
             raise SpaceExhausted(f"All {size} configurations of the space were tried.")
-
-    def _configuration(self, trial: FrozenTrial) -> dict[str, Any] | None:
-        return self.finite.whole({**trial.system_attrs.get("fixed_params", {}), **trial.params})
 
     def _draw_new(
         self, trials: Sequence[FrozenTrial], noted: Mapping[str, Any], attempt: int, fixed: dict[str, Any] | None = None
@@ -256,11 +244,11 @@ class Proposer:
         except ImportError as error:  # some of Optuna's samplers import what they need when they draw
             raise self.samplers.lacking(error) from error
 
-    def _untried(self, trials: Sequence[FrozenTrial], tried: Mapping[str, FrozenTrial]) -> SnapshotStorage | None:
+    def _untried(self, trials: Sequence[FrozenTrial], tried: Tried) -> SnapshotStorage | None:
         """Propose any configuration that was not tried, when the sampler finds none; None if too many to list."""
         everything = self.finite.configurations((self.finite.size() or 0) if self.samplers.walks_grid else FEW)
         if everything is None:
             return None
-        left = [params for params in everything if self.space.key(params) not in tried]
+        left = [params for params in everything if tried.get(params) is None]
         chosen = random.Random(f"{self.samplers.seed} {len(trials)}").choice(left)
         return self._draw_new(trials, {}, 0, chosen)

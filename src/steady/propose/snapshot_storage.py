@@ -39,19 +39,18 @@ class SnapshotStorage(BaseStorage):
         self, study: Study, trials: Sequence[FrozenTrial], noted: Mapping[str, Any] | None = None,
         hidden: Collection[int] = (),
     ) -> None:  # fmt: skip
-        self.study, self.trials, self.hidden = study, list(trials), hidden
+        self.study, self.trials, self.hidden = study, trials, hidden
         self.params: dict[str, Any] = {}  # what was drawn, as the space gives it
         self.changed = dict(noted or {})
         self.system_attrs = {**study._storage.get_study_system_attrs(study._study_id), **self.changed}
         self.changed_user: dict[str, Any] = {}
-        self.number = len(self.trials)
+        self.number = len(self.trials)  # later ones, of a list that has grown since, are not of this snapshot
         self.id = -1 - self.number  # never that of a real trial
         self.new = FrozenTrial(
             number=self.number, trial_id=self.id, state=TrialState.RUNNING, value=None,
             datetime_start=datetime.now(), datetime_complete=None, params={}, distributions={}, user_attrs={},
             system_attrs={}, intermediate_values={},
         )  # fmt: skip
-        self._by_id = {trial._trial_id: trial for trial in (*self.trials, self.new)}
 
     def trial(self, sampler: BaseSampler) -> Trial:
         """Get the new trial, to draw parameters for."""
@@ -69,13 +68,15 @@ class SnapshotStorage(BaseStorage):
         for key, value in self.changed.items():
             real.set_study_system_attr(study_id, key, value)
         self.new.user_attrs = {**self.new.user_attrs, **noted}
-        trial = real.get_trial(real.create_new_trial(study_id, self.new))
-        if trial.number != self.number:  # ours are made under a lock
+        id = real.create_new_trial(study_id, self.new)
+        if real.get_trial_id_from_study_id_trial_number(study_id, self.number) != id:  # ours are made under a lock
             raise StudyError(
                 f"Another program added a trial to {self.study.study_name} just when trial {self.number} was made, "
-                f"which became trial {trial.number}. Give the same command again; nothing is lost. To try a "
-                "configuration of your own use hydra.sweeper.enqueue, or add it while no sweep runs."
+                f"which became trial {real.get_trial(id).number}. Give the same command again; nothing is lost. To try "
+                "a configuration of your own use hydra.sweeper.enqueue, or add it while no sweep runs."
             )
+        trial = copy.copy(self.new)
+        trial._trial_id = id
         return trial
 
     # --- what samplers read
@@ -98,19 +99,19 @@ class SnapshotStorage(BaseStorage):
     def get_trial_id_from_study_id_trial_number(self, study_id: int, trial_number: int) -> int:  # noqa: D102
         if not 0 <= trial_number <= self.number:
             raise KeyError(f"There is no trial {trial_number}.")
-        return [*self.trials, self.new][trial_number]._trial_id
+        return self.id if trial_number == self.number else self.trials[trial_number]._trial_id
 
     def get_trial(self, trial_id: int) -> FrozenTrial:  # noqa: D102
-        trial = self._by_id[trial_id]  # KeyError, as BaseStorage has it
-        if trial_id == self.id:  # `Trial` writes what it drew into the one it got, before it is as a storage keeps it
-            trial = copy.copy(trial)
-            trial.params, trial.distributions = dict(trial.params), dict(trial.distributions)
+        if trial_id != self.id:
+            return {trial._trial_id: trial for trial in self.trials}[trial_id]  # KeyError, as BaseStorage has it
+        trial = copy.copy(self.new)  # `Trial` writes what it drew into the one it got, before a storage keeps it
+        trial.params, trial.distributions = dict(trial.params), dict(trial.distributions)
         return trial
 
     def get_all_trials(  # noqa: D102
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        shown = [trial for trial in (*self.trials, self.new) if trial.number not in self.hidden]
+        shown = [trial for trial in (*self.trials[: self.number], self.new) if trial.number not in self.hidden]
         chosen = [trial for trial in shown if states is None or trial.state in states]
         return copy.deepcopy(chosen) if deepcopy else chosen
 

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from os.path import abspath
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,7 +28,7 @@ from steady.study.constraints import Constraint, excesses, noted
 from steady.study.failures import KEPT, Kind, Outcome, headline, shortened, signature, values_of
 from steady.study.leases import Leases
 from steady.study.trial_folders import Folders
-from steady.study.trial_store import TrialStore
+from steady.study.trial_store import TrialCursor, TrialStore, TrialView
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ class Proposals(Protocol):
     """Source of new trials."""
 
     def propose(self, trials: list[FrozenTrial]) -> Proposal:
-        """Draw the next trial, given all there are; raises SpaceExhausted when there is none."""
+        """Draw the next trial, given all there are, which is not to be changed; SpaceExhausted when there is none."""
 
     def complete(self, trial: FrozenTrial) -> None:
         """Draw the parameters that a trial lacks; raises UnfitTrial when it was enqueued with what it cannot have."""
@@ -82,18 +83,21 @@ class Ledger:
     exhausted: bool = False  # there is no further configuration to try
     unrecorded: bool = False  # trials were finished since this was last set to False
     abort: StudyError | None = None  # why the sweep has to end, once failures are too many
+    view: TrialView | None = None  # of the study; a new one if None
 
     def __post_init__(self) -> None:
-        self.trials = TrialStore(self.study)
+        self.trials, self.known = TrialStore(self.study), self.view or TrialView(self.study)
+        self._cursor = TrialCursor()
+        self._folders: set[str] = set()  # of the trials that have ended: absolute paths
         self._recent: deque[bool] = deque(maxlen=self.limits.window)  # whether each failed
         self._same: tuple[str, int] = ("", 0)  # signature of the last failure, and how many in a row have it
 
     @property
     def done(self) -> bool:
         """Whether every trial of the study has ended, also elsewhere, and no other will come."""
-        trials = self.trials.all()
-        there = self.exhausted or len(trials) >= self.limits.n_trials
-        return there and all(trial.state.is_finished() for trial in trials)
+        self.known.refresh()
+        there = self.exhausted or len(self.known.trials) >= self.limits.n_trials
+        return there and not self.known.unfinished
 
     def owns(self, number: int) -> bool:
         """Tell whether a trial that we acquired is still ours: another controller may have taken us for dead."""
@@ -102,30 +106,32 @@ class Ledger:
     def acquire(self) -> FrozenTrial | None:
         """Acquire the next trial: a waiting one, or a new one; None when there is none now."""
         with self.leases.lock("ask"):
-            trials = self.trials.all()
-            for trial in trials:
-                if trial.state == TrialState.WAITING and (taken := self._resume(trial, trials)):
+            self.known.refresh()
+            for trial in sorted(self.known.unfinished.values(), key=lambda trial: trial.number):
+                if trial.state == TrialState.WAITING and (taken := self._resume(trial)):
                     return taken
-            while len(trials) < self.limits.n_trials and not self.exhausted:
+            while len(self.known.trials) < self.limits.n_trials and not self.exhausted:
                 try:
-                    proposal = self.proposals.propose(trials)
+                    proposal = self.proposals.propose(self.known.trials)
                 except SpaceExhausted as told:
                     self.exhausted = True
                     self.event(str(told))
                     break
                 if proposal.duplicate_of is None:
                     trial = proposal.commit(**{meta.ATTEMPT: 0})
+                    self.known.put(trial)
                     self.leases.take(_lease(trial.number))
-                    return self._assign_folder(trial, trials)
+                    return self._assign_folder(trial)
                 self._reuse(proposal.commit(), proposal.duplicate_of)
-                trials = self.trials.all()
+                self.known.refresh()
         return None
 
-    def _resume(self, trial: FrozenTrial, trials: list[FrozenTrial]) -> FrozenTrial | None:
+    def _resume(self, trial: FrozenTrial) -> FrozenTrial | None:
         if not self.leases.claim(_lease(trial.number)):
             return None
         # A controller that slept, and was taken for dead, may end it as late as now.
         with suppress(UpdateFinishedTrialError):
+            trial = self.trials.read(trial.number)  # it may have begun, and been set back, since it was read
             if self.trials.start(trial):
                 begun = meta.get(trial, meta.ATTEMPT)
                 self.trials.note(trial, meta.ATTEMPT, 0 if begun is None else begun + 1)
@@ -135,16 +141,20 @@ class Ledger:
                     self._end_unstarted(trial, TrialState.FAIL, None, Kind.FAILED, {meta.MESSAGE: str(told)})
                     self.event(f"trial {trial.number} was enqueued with what it cannot have, and failed: {told}")
                 else:
-                    return self._assign_folder(self.trials.read(trial.number), trials)
+                    return self._assign_folder(self.trials.read(trial.number))
         self.leases.release(_lease(trial.number))
         return None
 
-    def _assign_folder(self, trial: FrozenTrial, trials: list[FrozenTrial]) -> FrozenTrial:
+    def _assign_folder(self, trial: FrozenTrial) -> FrozenTrial:
         """Write its folder on a trial that has none. The lock makes sure that no two choose the same."""
-        if meta.has(trial, meta.FOLDER) or (folder := self.folders.choose(trial, trials)) is None:
-            return trial
-        self.trials.note(trial, meta.FOLDER, folder)
-        return self.trials.read(trial.number)
+        if not meta.has(trial, meta.FOLDER):
+            ended, others = self._cursor.advance(self.known.trials)
+            self._folders.update(abspath(self.folders.said(one)) for one in ended)
+            if (folder := self.folders.choose(trial, others, self._folders)) is not None:
+                self.trials.note(trial, meta.FOLDER, folder)
+                trial = self.trials.read(trial.number)
+        self.known.put(trial)
+        return trial
 
     def _reuse(self, trial: FrozenTrial, twin: int) -> None:
         same = self.trials.read(twin)
@@ -173,8 +183,11 @@ class Ledger:
     def requeue_abandoned(self) -> None:
         """Set back the trials whose controller is gone."""
         with self.leases.lock("ask"):  # between a trial's making and its claim no one may take it for abandoned
-            for trial in self.trials.all(TrialState.RUNNING):
-                if self.leases.owned(_lease(trial.number)):
+            self.known.refresh()
+            running = [trial for trial in self.known.unfinished.values() if trial.state == TrialState.RUNNING]
+            owned = self.leases.names()
+            for trial in running:
+                if _lease(trial.number) in owned:
                     continue
                 # Its controller may have ended it and let it go since we read that it runs.
                 with suppress(UpdateFinishedTrialError):
@@ -204,6 +217,7 @@ class Ledger:
             return
         self.leases.release(_lease(job.number))
         told = self.trials.read(job.number)
+        self.known.put(told)
         self.event(_describe_end(told, outcome))
         if told.state.is_finished():
             self.unrecorded = True

@@ -4,6 +4,7 @@
 (`Executor`), of whose a trial is and what its end means (`Ledger`), or of files (`record`), so it is tested with fakes.
 """
 
+import math
 import statistics
 import time
 from collections import deque
@@ -21,6 +22,7 @@ from steady.study.failures import Outcome
 TICK = 1.0  # seconds between two looks at what is not told by a process that ends: heartbeats, the display
 REAP = 5.0  # seconds between two looks for trials of dead controllers
 SHOW = 60.0  # seconds between two looks for new pictures of the trials that run
+RECORDING = 0.02  # share of the time in which the result files, which grow with the study, may be rewritten
 # Seconds of a trial below which the next is drawn before one has ended. The slot waits about 0.2 s less, a hundredth of
 # such a trial; for a longer one the newest result is worth more than that.
 SHORT = 20.0
@@ -34,9 +36,7 @@ class Scheduler:
     ledger: Ledger
     executor: Executor
     overrides: Callable[[FrozenTrial], Sequence[str]]  # of a trial's job
-    record: Callable[[], None] = lambda: (
-        None
-    )  # rewrites the result files: trials have ended, their slots are busy again
+    record: Callable[[], None] = lambda: None  # rewrites the result files, since trials have ended
     refresh: Callable[[], None] = lambda: None  # called at most once a second, for the display
     draw_ahead: bool | None = False  # draw and prepare the next trial before a slot is free; None: if trials are short
     clock: Callable[[], float] = time.monotonic
@@ -47,7 +47,7 @@ class Scheduler:
         self.running: dict[int, tuple[int, float]] = {}  # by trial number: slot, and when it began (Unix time)
         self.ready: deque[tuple[FrozenTrial, Job]] = deque()  # acquired, and waiting for a slot
         self._durations: deque[float] = deque(maxlen=REMEMBERED)
-        self._next_reap = self._next_refresh = -1.0
+        self._next_reap = self._next_refresh = self._next_record = -math.inf
         self._next_show = self.started + SHOW
         self._acknowledged = self._late = False
 
@@ -84,6 +84,7 @@ class Scheduler:
             self._announce(started)
             if self._is_closed():
                 self._requeue_ready()
+        self._next_record = -math.inf
         self._report()
 
     def _wind_down(self, error: StorageError) -> None:
@@ -184,9 +185,10 @@ class Scheduler:
             self.event("stopping: trials go on to their next checkpoint; once more to stop at once")
 
     def _report(self) -> None:
-        if self.ledger.unrecorded:
+        if self.ledger.unrecorded and (begun := self.clock()) >= self._next_record:
             self.record()
             self.ledger.unrecorded = False
+            self._next_record = self.clock() + (self.clock() - begun) / RECORDING
         if self.clock() >= self._next_refresh:
             self.refresh()
             self._next_refresh = self.clock() + TICK

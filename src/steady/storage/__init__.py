@@ -15,12 +15,12 @@ from typing import Any
 import optuna
 import sqlalchemy
 from filelock import FileLock
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages import BaseStorage, RDBStorage
 
 from steady.atomic import replacing
 from steady.exceptions import ConfigError, NoStorageError, StorageError, causes
 from steady.storage.attributes import use_single_statements
-from steady.storage.journal import AtomicJournalBackend
+from steady.storage.journal import AtomicJournalBackend, MarkedJournalStorage
 from steady.storage.patience import Patience, wait_for_server
 from steady.storage.servers import open_database, open_proxy
 from steady.storage.storage_errors import (
@@ -32,6 +32,7 @@ from steady.storage.storage_errors import (
     inspect,
     translate_errors,
 )
+from steady.storage.trial_marks import add_trial_marks
 
 log = logging.getLogger(__name__)
 # It warns of a query that fails, with all of its SQL, before it tries a slower one, whose error counts.
@@ -180,7 +181,7 @@ def _sqlite(path: Path, url: str, make: bool, check: bool) -> BaseStorage:
                         RDBStorage(f"sqlite:///{unfinished}").engine.dispose()
                 storage = _database(path, url, check, wal=True)
     # Only with a transaction behind it has the connection of the pool the file at hand, should somebody delete it.
-    fast = use_single_statements(optuna.storages.get_storage(storage), storage)
+    fast = add_trial_marks(use_single_statements(optuna.storages.get_storage(storage), storage), storage)
     return translate_errors(fast, ErrorTranslator(path, identity(path), lambda: _rescued(path, storage)))
 
 
@@ -238,7 +239,7 @@ def _journal(path: Path, make: bool) -> BaseStorage:
         if make:
             backend.mend()
         try:
-            storage = JournalStorage(backend)
+            storage = MarkedJournalStorage(backend)
         except (ValueError, LookupError, AssertionError, NotImplementedError, TypeError) as error:
             raise context.unreadable(error) from error
     return translate_errors(storage, ErrorTranslator(path, identity(path)))

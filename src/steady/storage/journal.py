@@ -1,18 +1,21 @@
 """A journal file as a storage that no full disk or power cut leaves unreadable."""
 
+import bisect
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
+from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from steady.exceptions import ConfigError
 from steady.storage.storage_errors import RECORD
+from steady.storage.trial_marks import Mark, mark
 
 log = logging.getLogger(__name__)
 
@@ -74,3 +77,18 @@ class AtomicJournalBackend(JournalFileBackend):
         file.truncate(start)
         log.warning("The last line of %s was torn; it was cut off, and is kept in %s.torn", self.path, self.path.name)
         return start
+
+
+class MarkedJournalStorage(JournalStorage):
+    """A journal that tells which trials have changed without listing all of them."""
+
+    def get_trial_marks(self, study_id: int, ids: Collection[int], above: int) -> dict[int, Mark]:
+        """Get the marks (`steady.storage.trial_marks`) of a study's trials with these ids, and those with higher ones.
+
+        A trial is found by its id, and ids of one study rise with the numbers of its trials.
+        """
+        with self._thread_lock:
+            self._sync_with_backend()
+            trials, own = self._replay_result._trials, self._replay_result._study_id_to_trial_ids[study_id]
+            new = own[bisect.bisect_right(own, above) :]
+            return {id: mark(trials[id]) for id in (*ids, *new)}

@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 
 from steady.exceptions import NoStorageError, StorageError
 from steady.storage.attributes import use_single_statements
+from steady.storage.trial_marks import add_trial_marks
 
 GRPC_PORT = 13000  # Optuna's own default
 # What drivers take to give up a server that does not answer, by their names: seconds to wait for a connection, and
@@ -59,7 +60,7 @@ def open_database(url: str, make: bool = True) -> BaseStorage:
             _lock(connection)
         storage = RDBStorage(url, engine_kwargs=engine)
     weakref.finalize(storage, storage.engine.dispose)  # psycopg warns of connections that nobody closed
-    return use_single_statements(optuna.storages.get_storage(storage), storage)
+    return add_trial_marks(use_single_statements(optuna.storages.get_storage(storage), storage), storage)
 
 
 def _place(connection: Connection) -> str:

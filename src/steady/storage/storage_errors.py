@@ -44,7 +44,8 @@ OTHERS = (
     optuna.exceptions.DuplicatedStudyError, optuna.exceptions.UpdateFinishedTrialError,
 )  # fmt: skip
 UNREADABLE = (json.JSONDecodeError, UnicodeDecodeError)
-CALLS = tuple(name for name in vars(BaseStorage) if not name.startswith("_"))  # the methods of any storage
+MARKS = "get_trial_marks"  # a method that some have, see `trial_marks`
+CALLS = (*(name for name in vars(BaseStorage) if not name.startswith("_")), MARKS)  # the methods of storages
 
 
 class ErrorTranslator:
@@ -190,7 +191,8 @@ def translate_errors(storage: BaseStorage, context: ErrorTranslator) -> BaseStor
     []
     """
     for name in CALLS:
-        setattr(storage, name, _call(getattr(storage, name), context, reads=name.startswith("get_")))
+        if method := getattr(storage, name, None):
+            setattr(storage, name, _call(method, context, reads=name.startswith("get_")))
     return storage
 
 

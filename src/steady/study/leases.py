@@ -139,9 +139,13 @@ class Leases:
         self._look()
         return name in self.held or name in self.places
 
+    def names(self) -> set[str]:
+        """Get the names that a living controller has or waits for, this one included."""
+        return {name for said in self._look().values() for name in (*said["holds"], *said["places"])}
+
     def owned(self, name: str) -> bool:
         """Tell whether any living controller has the name or waits for it, this one included."""
-        return any(name in said["holds"] or name in said["places"] for said in self._look().values())
+        return name in self.names()
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:

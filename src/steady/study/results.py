@@ -102,9 +102,10 @@ def print_table(
     ...
     """
     console = console or printing.console()
-    trials = select.ranked(study)
-    best = {trial.number for trial in select.best_trials(study)}
-    mark = "* best" if len(study.directions) == 1 else "* Pareto-optimal"
+    trials, exact = select.ranked(study), meta.has(study, meta.SPELLING)
+    best = {trial.number for trial in select.best_trials(study, trials)}
+    directions = study.directions
+    mark = "* best" if len(directions) == 1 else "* Pareto-optimal"
     # All as plain text: a list of choices, [color,translation], would be taken for markup.
     table = Table(title=_text(f"{study.study_name}: {_count(len(trials), 'trial')}, {mark}"))
     used = {trial.number: usage(trial) for trial in trials}
@@ -113,9 +114,9 @@ def print_table(
         table.add_column(_text(name.replace("_", " ") if name in amounts else name), justify="right")
     table.add_column("parameters", overflow="fold")
     for trial in trials:
-        unfinished = [state(trial)] + [""] * (len(study.directions) - 1)
+        unfinished = [state(trial)] + [""] * (len(directions) - 1)
         values = [f"{v:.4g}" for v in trial.values] if trial.state == TrialState.COMPLETE else unfinished
-        words = "  ".join(f"{k.rsplit('.', 1)[-1]}={_short(v, study)}" for k, v in trial.params.items())
+        words = "  ".join(f"{k.rsplit('.', 1)[-1]}={_short(v, exact)}" for k, v in trial.params.items())
         star = "*" if trial.number in best else " "
         more = [f"{own[name]:.0f}" if name in (own := used[trial.number]) else "" for name in amounts]
         table.add_row(f"{star}{trial.number}", *map(_text, values), str(_rounded(trial)), *more, _text(words))
@@ -144,22 +145,22 @@ def summary(study: optuna.Study, objective: Sequence[str]) -> str:
     order = [WORDS.get(kind.value, kind.value) for kind in Kind]  # others, running and waiting ones, behind them
     names = sorted(counts, key=lambda name: (order.index(name) if name in order else len(order), name))
     how = ", ".join(f"{counts[name]} {name}" for name in names)
-    best = best_words(study, objective)
+    best = best_words(study, objective, trials)
     said = f"; best {best}" if best else ""
     if not best and Kind.INFEASIBLE.value in counts:
         said = f"; none satisfies {', '.join(map(str, constraints.of(study)))}"
     return f"{_count(len(trials), 'trial')}{f': {how}' if how else ''}{said}"
 
 
-def best_words(study: optuna.Study, objective: Sequence[str]) -> str:
-    """Describe the best finished trial by the first objective; empty without one.
+def best_words(study: optuna.Study, objective: Sequence[str], among: Sequence[FrozenTrial] | None = None) -> str:
+    """Describe the best finished trial by the first objective, of all or `among` some; empty without one.
 
     >>> study = optuna.create_study()
     >>> study.add_trial(optuna.trial.create_trial(value=0.5))
     >>> best_words(study, [])
     'value 0.5 (trial 0)'
     """
-    best = select.best_trials(study)
+    best = select.best_trials(study, among)
     if not best:
         return ""
     values = ", ".join(
@@ -249,7 +250,7 @@ def _results(study: optuna.Study) -> str:
 
 
 def _leaderboard(study: optuna.Study, objective: Sequence[str], runs: Path | None, extra: ExtraScores | None) -> str:
-    trials = select.ranked(study)
+    trials, exact = select.ranked(study), meta.has(study, meta.SPELLING)
     names = select.objective_names(study, objective)
     parameters = sorted({name for trial in trials for name in trial.params})
     folders = [meta.get(trial, meta.FOLDER, str(trial.number)) for trial in trials]
@@ -271,7 +272,7 @@ def _leaderboard(study: optuna.Study, objective: Sequence[str], runs: Path | Non
         attempt = meta.get(trial, meta.ATTEMPT)
         notes = ["" if attempt is None else attempt + 1, *(meta.get(trial, key, "") for key in TOLD.values())]
         notes += [folder] if named else []
-        drawn = [_cell(trial.params[name], study) if name in trial.params else "" for name in parameters]
+        drawn = [_cell(trial.params[name], exact) if name in trial.params else "" for name in parameters]
         more = [scores.get(trial.number, {}).get(name, "") for name in columns]
         values = [*values, *(own.get(name, "") for name in values_noted)]
         spent = [round(used[trial.number][name], 1) if name in used[trial.number] else "" for name in amounts]
@@ -308,14 +309,16 @@ def _rounded(trial: FrozenTrial) -> int | str:
     return "" if known is None else round(known)
 
 
-def _short(value: Any, study: optuna.Study) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(_cell(value, study))
+def _short(value: Any, exact: bool) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(_cell(value, exact))
 
 
-def _cell(value: Any, study: optuna.Study) -> Any:
-    """Format a parameter's value, null and strings as Hydra takes them: an empty cell is no parameter."""
-    told = isinstance(value, str) and meta.has(study, meta.SPELLING)
-    return grammar.as_text(value) if told or value is None else value
+def _cell(value: Any, exact: bool) -> Any:
+    """Format a parameter's value, null and strings as Hydra takes them: an empty cell is no parameter.
+
+    `exact`: the study tells strings from other values (`meta.SPELLING`).
+    """
+    return grammar.as_text(value) if value is None or (exact and isinstance(value, str)) else value
 
 
 def _count(n: int, what: str) -> str:

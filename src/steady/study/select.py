@@ -5,13 +5,14 @@ compares. A finished trial that violates a constraint is infeasible, and never w
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import optuna
 from optuna.study import StudyDirection
+from optuna.study._multi_objective import _get_pareto_front_trials_by_trials
 from optuna.trial import FrozenTrial, TrialState
 
 from steady.exceptions import ConfigError, StudyError
@@ -72,19 +73,22 @@ def objective_names(study: optuna.Study, given: Sequence[str] = ()) -> list[str]
     return list(given) or (["value"] if n == 1 else [f"value {i}" for i in range(n)])
 
 
-def pareto_set(study: optuna.Study) -> list[FrozenTrial]:
-    """Select the Pareto-optimal feasible trials, the best by the first objective first.
+def pareto_set(study: optuna.Study, among: Sequence[FrozenTrial] | None = None) -> list[FrozenTrial]:
+    """Select the Pareto-optimal feasible trials of a study, or `among` some; the best by the first objective first.
 
     >>> study = optuna.create_study()
     >>> study.add_trials([optuna.trial.create_trial(value=value) for value in (0.2, 0.2, 0.7)])
     >>> [trial.number for trial in pareto_set(study)]
     [0, 1]
     """
-    return sorted(filter(_is_feasible, study.best_trials), key=lambda trial: _order(study, trial))
+    trials = study.get_trials(deepcopy=False) if among is None else among
+    # As `Study.best_trials`, which copies all trials.
+    found = _get_pareto_front_trials_by_trials(trials, study.directions, consider_constraint=True)
+    return _sorted(study, filter(_is_feasible, found))
 
 
-def best_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """Select the Pareto set, or, of one objective, the best trial.
+def best_trials(study: optuna.Study, among: Sequence[FrozenTrial] | None = None) -> list[FrozenTrial]:
+    """Select the Pareto set, or, of one objective, the best trial; of a study, or `among` some of its trials.
 
     >>> study = optuna.create_study(directions=["minimize", "maximize"])
     >>> for values in ([2.0, 0.9], [1.0, 0.5], [3.0, 0.5]):
@@ -92,7 +96,7 @@ def best_trials(study: optuna.Study) -> list[FrozenTrial]:
     >>> [trial.number for trial in best_trials(study)]
     [1, 0]
     """
-    found = pareto_set(study)
+    found = pareto_set(study, among)
     return found[:1] if len(study.directions) == 1 else found
 
 
@@ -104,7 +108,7 @@ def ranked(study: optuna.Study) -> list[FrozenTrial]:
     >>> [trial.number for trial in ranked(study)]
     [1, 0]
     """
-    return sorted(study.get_trials(deepcopy=False), key=lambda trial: _order(study, trial))
+    return _sorted(study, study.get_trials(deepcopy=False))
 
 
 def pareto_ranks(losses: npt.ArrayLike) -> npt.NDArray[np.int_]:
@@ -142,7 +146,7 @@ def candidates(study: optuna.Study, k: int | None = None) -> list[int]:
     """
     finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     trials = [t for t in finished if _is_feasible(t) and all(map(math.isfinite, t.values))]
-    losses = [_losses(study, trial) for trial in trials]
+    losses = [_losses(study.directions, trial) for trial in trials]
     # Of one objective, the rank would be its order.
     rank = pareto_ranks(losses).tolist() if losses and len(study.directions) > 1 else [0] * len(losses)
     best: dict[str, int] = {}
@@ -234,16 +238,21 @@ def _axis(word: str, names: Sequence[str]) -> int:
     return fitting[0]
 
 
-def _losses(study: optuna.Study, trial: FrozenTrial) -> list[float]:
-    signs = [-1 if direction == StudyDirection.MAXIMIZE else 1 for direction in study.directions]
+def _sorted(study: optuna.Study, trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    directions = study.directions
+
+    def order(trial: FrozenTrial) -> tuple[int, list[float], int]:
+        # By state, for a pruned trial has a value too: the last that it reported.
+        if trial.state != TrialState.COMPLETE:
+            return 2, [], trial.number
+        return int(not _is_feasible(trial)), _losses(directions, trial), trial.number
+
+    return sorted(trials, key=order)
+
+
+def _losses(directions: Sequence[StudyDirection], trial: FrozenTrial) -> list[float]:
+    signs = [-1 if direction == StudyDirection.MAXIMIZE else 1 for direction in directions]
     return [sign * value for sign, value in zip(signs, trial.values, strict=True)]
-
-
-def _order(study: optuna.Study, trial: FrozenTrial) -> tuple[int, list[float], int]:
-    # By state, for a pruned trial has a value too: the last that it reported.
-    if trial.state != TrialState.COMPLETE:
-        return 2, [], trial.number
-    return int(not _is_feasible(trial)), _losses(study, trial), trial.number
 
 
 def _is_feasible(trial: FrozenTrial) -> bool:

@@ -10,7 +10,7 @@ of that name has worked before, of which `mark` leaves a note; each in there, or
 import json
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from os.path import abspath
@@ -134,11 +134,12 @@ class Folders:
         safe_paths.refuse_links(written, folder, "trial", StudyError)
         return folder
 
-    def choose(self, trial: FrozenTrial, trials: Iterable[FrozenTrial]) -> str | None:
+    def choose(self, trial: FrozenTrial, trials: Iterable[FrozenTrial], used: Container[str] = ()) -> str | None:
         """Choose the folder of a trial that has none yet; with its number behind it if there is something already.
 
-        `trial` has all its parameters, and may be among `trials`, those of the study. Returns what is to be written on
-        the trial; None for the usual folder, and for one that cannot be composed.
+        `trial` has all its parameters, and may be among `trials`, those of the study; but for some of which `used` has
+        the absolute paths of their folders. Returns what is to be written on the trial; None for the usual folder, and
+        for one that cannot be composed.
         """
         wanted: str | None = self.usual(trial.number)
         anew = not meta.get(trial, meta.ATTEMPT)  # else it began in the usual one
@@ -150,6 +151,6 @@ class Folders:
         taken |= {abspath(self.base), *map(abspath, self.others)}
         if abspath(self.base / wanted) == abspath(self.base):
             wanted = str(trial.number)
-        while abspath(self.base / wanted) in taken or (anew and is_used(self.base / wanted)):
+        while (path := abspath(self.base / wanted)) in taken or path in used or (anew and is_used(self.base / wanted)):
             wanted = f"{wanted.rstrip('/')}_{trial.number}"
         return None if self.compose is None and wanted == self.usual(trial.number) else wanted

@@ -1,12 +1,19 @@
-"""Access to the trials of a study that `optuna.Study` has no call for."""
+"""Access to the trials of a study that `optuna.Study` has no call for, and to many of them without reading all."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import optuna
 from optuna.artifacts import ArtifactMeta
 from optuna.trial import FrozenTrial, TrialState
+
+from steady.storage.storage_errors import MARKS
+from steady.storage.trial_marks import Marks, mark
+
+FEW = 8  # trials up to which one is read after the other: six statements for each, and as many for all at once
+MOST = 1000  # unfinished trials that are asked for in one statement
 
 
 @dataclass(frozen=True)
@@ -51,3 +58,73 @@ class TrialStore:
     def requeue(self, trial: FrozenTrial) -> None:
         """Set a trial to WAITING, to go on later."""
         self.study._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+
+
+class TrialView:
+    """The trials of a study as they were when it was last refreshed, which reads only what has changed.
+
+    The trials are not to be changed. Of one that runs, values of attributes may be older, and so may what it reports.
+
+    >>> study = optuna.create_study()
+    >>> view = TrialView(study)
+    >>> _ = study.ask()
+    >>> view.refresh()
+    >>> len(view.trials), len(view.unfinished)
+    (1, 1)
+    """
+
+    def __init__(self, study: optuna.Study) -> None:
+        self.study = study
+        self.trials: list[FrozenTrial] = []  # by number
+        self.unfinished: dict[int, FrozenTrial] = {}  # by number
+
+    def refresh(self) -> None:
+        """Read what is new, and what has changed of the trials that had not ended."""
+        storage, study_id = self.study._storage, self.study._study_id
+        marks: Marks | None = getattr(storage, MARKS, None)
+        if marks is None or not self.trials or len(self.unfinished) > MOST:
+            self._update(self.study.get_trials(deepcopy=False))
+            return
+        known = {trial._trial_id: mark(trial) for trial in self.unfinished.values()}
+        now = marks(study_id, known, self.trials[-1]._trial_id)
+        changed = sorted(id for id, one in now.items() if known.get(id) != one)
+        if len(changed) > FEW:
+            self._update(self.study.get_trials(deepcopy=False))
+        else:
+            for id in changed:
+                self.put(storage.get_trial(id))
+
+    def put(self, trial: FrozenTrial) -> None:
+        """Note a trial that was just read, or written: the next one, or one that had not ended."""
+        if trial.number == len(self.trials):
+            self.trials.append(trial)
+        self.trials[trial.number] = trial
+        if trial.state.is_finished():
+            self.unfinished.pop(trial.number, None)
+        else:
+            self.unfinished[trial.number] = trial
+
+    def _update(self, trials: list[FrozenTrial]) -> None:
+        for number in (*self.unfinished, *range(len(self.trials), len(trials))):
+            self.put(trials[number])
+
+
+class TrialCursor:
+    """Goes along the growing list of a study's trials, and hands out each that has ended once.
+
+    So whoever adds something up need not begin anew.
+
+    >>> cursor, ended = TrialCursor(), optuna.trial.create_trial(value=1.0)
+    >>> [len(trials) for trials in cursor.advance([ended])], [len(trials) for trials in cursor.advance([ended])]
+    ([1, 0], [0, 0])
+    """
+
+    def __init__(self) -> None:
+        self.seen = 0
+        self.left: list[int] = []  # places of those that had not ended
+
+    def advance(self, trials: Sequence[FrozenTrial]) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
+        """Get the trials that have ended since the last call, and those that have not; `trials` are by number."""
+        asked = [*self.left, *range(self.seen, len(trials))]
+        self.seen, self.left = len(trials), [place for place in asked if not trials[place].state.is_finished()]
+        return [trials[place] for place in asked if trials[place].state.is_finished()], [trials[i] for i in self.left]

@@ -26,8 +26,9 @@ from steady import printing
 from steady.jobs.executor import Executor
 from steady.options import SweepOptions
 from steady.printing import readable_name, say
-from steady.study import budget, meta, results
+from steady.study import budget, meta, results, select
 from steady.study.trial_folders import PROGRESS
+from steady.study.trial_store import TrialCursor, TrialView
 
 REFRESH = 0.5  # seconds between two pictures of the table
 BELOW = 5  # lines of the picture that are not slots: the heading, three lines below, the cursor's
@@ -76,17 +77,33 @@ class SweepState:
 
 
 class ProgressReporter:
-    """Display of the state and the events of a running sweep, which began at `started` of `time.monotonic`."""
+    """Display of the state and the events of a running sweep, which began at `started` of `time.monotonic`.
+
+    `view` is of the study's trials; None for a new one.
+    """
 
     def __init__(
-        self, study: optuna.Study, options: SweepOptions, executor: Executor, started: float | None = None
+        self,
+        study: optuna.Study,
+        options: SweepOptions,
+        executor: Executor,
+        started: float | None = None,
+        view: TrialView | None = None,
     ) -> None:
-        self.study, self.options, self.executor = study, options, executor
+        self.options, self.executor = options, executor
         self.total = budget.total(study, options.n_trials)
         self.names = list(options.objective)
         self.started = time.monotonic() if started is None else started
         self.begun: dict[tuple[str, int], float] = {}
         self.display = display_for()
+        self._watch(study, view or TrialView(study))
+
+    def _watch(self, study: optuna.Study, view: TrialView) -> None:
+        self.study, self.view, self.cursor = study, view, TrialCursor()
+        # Of the trials that have ended.
+        self.counts: Counter[str] = Counter()
+        self.seconds: list[float] = []
+        self.best: list[FrozenTrial] = []
 
     def close(self) -> None:
         """Leave the terminal as it was."""
@@ -94,7 +111,8 @@ class ProgressReporter:
 
     def show_confirmation(self, runs: optuna.Study, plan: list[dict[str, Any]]) -> None:
         """From now on, show the runs of the confirmation."""
-        self.study, self.total = runs, len(plan)
+        self._watch(runs, TrialView(runs))
+        self.total = len(plan)
         numbers = sorted({one[meta.CONFIRMS] for one in plan})
         seeds = len({one[meta.SEED] for one in plan})
         self.event(f"confirming trials {', '.join(map(str, numbers))} under {seeds} other seeds each")
@@ -105,15 +123,20 @@ class ProgressReporter:
 
     def refresh(self) -> None:
         """Show the state."""
-        trials = self.study.get_trials(deepcopy=False)
+        self.view.refresh()
+        ended, others = self.cursor.advance(self.view.trials)
+        self.counts.update(map(_state, ended))
+        self.seconds += [s for t in ended if not meta.has(t, meta.DUPLICATE_OF) and (s := results.seconds(t))]
+        if ended:
+            self.best = select.best_trials(self.study, [*self.best, *ended])
         self.display.show(
             SweepState(
                 study=self.study.study_name,
                 n_trials=self.total,
-                counts=dict(Counter(_state(trial) for trial in trials)),
+                counts=dict(self.counts + Counter(map(_state, others))),
                 slots=self._slots(),
-                best=results.best_words(self.study, self.names),
-                finished_seconds=[s for t in trials if _ran(t) and (s := results.seconds(t))],
+                best=results.best_words(self.study, self.names, self.best),
+                finished_seconds=self.seconds,
                 started=self.started,
                 timeout=self.options.timeout,
                 now=time.monotonic(),
@@ -128,11 +151,6 @@ class ProgressReporter:
             reported.pop("updated", None)
             views[slot] = SlotView(slot, job.number, started=began, **reported)
         return views
-
-
-def _ran(trial: FrozenTrial) -> bool:
-    """Tell whether a trial ended after a run of its own, instead of reusing values."""
-    return trial.state.is_finished() and not meta.has(trial, meta.DUPLICATE_OF)
 
 
 def _state(trial: FrozenTrial) -> str:
@@ -249,11 +267,15 @@ def estimate_left(
     typical = mean or 0.0
     busy = [typical / 2 if left is None else max(0.0, left) for left in running_left]
     free = busy + [0.0] * (slots - len(busy))
-    end = max(busy, default=0.0)
     heapq.heapify(free)
-    for _ in range(remaining if free else 0):  # each takes the slot that is free first
-        end = max(end, free[0] + typical)
-        heapq.heapreplace(free, free[0] + typical)
+    end = max(free, default=0.0)
+    while free and remaining:
+        if end - free[0] <= typical:  # then all slots take turns
+            rounds, remaining = divmod(remaining, len(free))
+            free, end = [until + rounds * typical for until in free], end + rounds * typical
+            return max(end, sorted(free)[remaining - 1] + typical) if remaining else end
+        heapq.heapreplace(free, free[0] + typical)  # the slot that is free first takes one
+        remaining -= 1
     return end
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,7 @@ from tests.steady.scripted import Script
 
 from hydra_plugins.steady_sweeper.config import SteadySweeperConf
 from steady import options
-from steady import sweep as sweep_module
-from steady.confirm.confirmation_stage import typical_seconds
+from steady.confirm.confirmation_stage import TypicalSeconds
 from steady.exceptions import StudyError
 from steady.propose.space import Space
 from steady.run.job_factory import JobFactory
@@ -50,20 +49,21 @@ def finished(seconds: float, **attrs: Any) -> optuna.trial.FrozenTrial:
 
 
 def test_a_run_takes_as_long_as_the_finished_trials_did_or_as_it_may() -> None:
-    study = optuna.create_study()
-    assert typical_seconds(study, None) == 0
-    assert typical_seconds(study, 2.5) == 150
-    study.add_trials([finished(100), finished(140), finished(120), finished(0.1, **{meta.DUPLICATE_OF: 0})])
-    assert typical_seconds(study, 2.5) == 120
+    assert TypicalSeconds(None).of([]) == 0
+    typical = TypicalSeconds(2.5)
+    assert typical.of([]) == 150
+    trials = [finished(100), finished(140), finished(120), finished(0.1, **{meta.DUPLICATE_OF: 0})]
+    assert typical.of(trials) == 120
+    assert typical.of([*trials, finished(130)]) == 125
 
 
 def test_a_search_whose_time_is_over_leaves_some_for_its_confirmation(
     make: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def as_the_first_took(study: optuna.Study, minutes: float | None) -> float:
-        return 10**5 if any(trial.state.is_finished() for trial in study.trials) else 0.0
+    def as_the_first_took(self: TypicalSeconds, trials: Sequence[optuna.trial.FrozenTrial]) -> float:
+        return 10**5 if any(trial.state.is_finished() for trial in trials) else 0.0
 
-    monkeypatch.setattr(sweep_module, "typical_seconds", as_the_first_took)
+    monkeypatch.setattr(TypicalSeconds, "of", as_the_first_took)
     # Two rounds of the slots, and the trials that run when the search ends: three times what one takes.
     for timeout, whole in ((3 * 10**5, False), (3 * 10**5 + 10**4, True)):
         name = f"for{timeout}"

@@ -47,15 +47,14 @@ def test_a_trial_that_ends_while_we_look_is_not_taken_for_abandoned(monkeypatch:
     trial = other.ledger.acquire()
     assert trial is not None
     mine = scheduler(Script(1), Limits(3), study, "mine")
-    owned = mine.ledger.leases.owned
+    names = mine.ledger.leases.names
 
-    def late(name: str) -> bool:
-        if name == f"trial/{trial.number}":
-            study.tell(trial.number, 1.0)
-            other.ledger.leases.release(name)
-        return owned(name)
+    def late() -> set[str]:
+        study.tell(trial.number, 1.0)
+        other.ledger.leases.release(f"trial/{trial.number}")
+        return names()
 
-    monkeypatch.setattr(mine.ledger.leases, "owned", late)
+    monkeypatch.setattr(mine.ledger.leases, "names", late)
     mine.ledger.requeue_abandoned()
     assert states(study) == ["COMPLETE"]
     assert study.trials[0].value == 1.0

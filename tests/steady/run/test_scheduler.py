@@ -148,3 +148,18 @@ def test_what_is_reserved_of_the_time_is_not_for_trials() -> None:
     loop = scheduler(Script(1), Limits(9, timeout=990, reserved=lambda: reserved.pop(0)), event=begun.append)
     loop.run()
     assert begun == []
+
+
+@pytest.mark.parametrize(("cost", "most"), [(0.0, 30), (1.0, 2)])  # seconds of a clock on which all else takes none
+def test_result_files_are_rewritten_at_once_but_seldom_when_that_takes_long(cost: float, most: int) -> None:
+    now, recorded = 0.0, []
+
+    def record() -> None:
+        nonlocal now
+        now += cost
+        recorded.append(len(states(loop.ledger.study)))
+
+    loop = scheduler(Script(1), Limits(30), record=record, clock=lambda: now)
+    loop.run()
+    assert len(recorded) == most
+    assert recorded[-1] == 30  # all of it, in the end
