@@ -22,6 +22,7 @@ from steady.confirm import confirmation
 from steady.confirm.confirmation_stage import ConfirmationStage, TypicalSeconds
 from steady.exceptions import ConfigError, StorageError, StudyError
 from steady.jobs.executor import Executor
+from steady.jobs.job_files import JOBS, Leftovers
 from steady.options import read
 from steady.places import exit_with_message
 from steady.printing import say
@@ -184,6 +185,7 @@ class Sweep:
             record=lambda: self._record(study),
             refresh=progress.refresh,
             draw_ahead=self.options.draw_ahead,
+            leftovers=Leftovers(self.options.record.absolute() / JOBS),
         )
 
     def _reserved(self, view: TrialView, typical: TypicalSeconds) -> float:

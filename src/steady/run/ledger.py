@@ -180,14 +180,22 @@ class Ledger:
                 self.trials.requeue(trial)
             self.leases.release(_lease(trial.number))
 
-    def requeue_abandoned(self) -> None:
-        """Set back the trials whose controller is gone."""
+    def requeue_abandoned(self, adopt: Callable[[FrozenTrial], bool | None] = lambda trial: False) -> None:
+        """Set back the trials whose controller is gone.
+
+        `adopt` tells whether the job of a trial is now ours, which is no less than the trial; None: it is ending, and
+        is to be asked about again.
+        """
         with self.leases.lock("ask"):  # between a trial's making and its claim no one may take it for abandoned
             self.known.refresh()
             running = [trial for trial in self.known.unfinished.values() if trial.state == TrialState.RUNNING]
             owned = self.leases.names()
             for trial in running:
-                if _lease(trial.number) in owned:
+                if _lease(trial.number) in owned or (adopted := adopt(trial)) is None:
+                    continue
+                if adopted:
+                    self.leases.take(_lease(trial.number))
+                    self.event(f"trial {trial.number} goes on in the job that a controller that is gone had started")
                     continue
                 # Its controller may have ended it and let it go since we read that it runs.
                 with suppress(UpdateFinishedTrialError):
@@ -201,7 +209,7 @@ class Ledger:
             return
         trial = self.trials.read(job.number)
         outcome = self._check_values(outcome)
-        runs = [*meta.get(trial, meta.RUNS, []), {"slot": slot, "start": begun, "end": time.time()}]
+        runs = [*meta.get(trial, meta.RUNS, []), {"slot": slot, "start": _began(trial, begun), "end": time.time()}]
         try:
             self.trials.note(trial, meta.RUNS, runs)
             self.attach(job.number, job.folder)
@@ -322,6 +330,14 @@ class Ledger:
 
 def _among(values: Mapping[str, float]) -> str:
     return f" (it noted {', '.join(values)})" if values else ""
+
+
+def _began(trial: FrozenTrial, submitted: float) -> float:
+    """When a job began (Unix time): it may have waited in a queue, and have been submitted by another controller."""
+    job = meta.get(trial, meta.JOB, {})
+    if job.get("engine", "process") == "process" or job.get("attempt") != meta.get(trial, meta.ATTEMPT):
+        return submitted
+    return min(float(job["began"]), time.time())  # by the clock of another machine
 
 
 def _lease(number: int) -> str:
