@@ -12,7 +12,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-
 from steady.exceptions import ConfigError, SteadyError, StorageError
 from steady.printing import readable, say
 from steady.storage import open_storage, shown
