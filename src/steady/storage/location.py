@@ -5,6 +5,7 @@ The results of a sweep are in `sweeps/STUDY/`, its study there (`study.db`) or e
 `~/.pgpass`. The note may be a stranger's, so it can lead to a server, and never say how to get in.
 """
 
+import importlib
 import json
 import os
 import re
@@ -144,14 +145,9 @@ def _guarded(url: str) -> str:
 
 def libpq(driver: str) -> int:
     """Get the version of libpq that a driver uses, as 160002 for 16.2; of a missing one 0."""
+    module, name = ("psycopg2.extensions", "libpq_version") if driver == "psycopg2" else ("psycopg.pq", "version")
     with suppress(ImportError):
-        if driver == "psycopg2":
-            from psycopg2.extensions import libpq_version
-
-            return int(libpq_version())
-        from psycopg import pq
-
-        return pq.version()
+        return int(getattr(importlib.import_module(module), name)())
     return 0
 
 
