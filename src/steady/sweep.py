@@ -14,10 +14,11 @@ from typing import Any
 import hydra.utils
 import optuna
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 from optuna.trial import TrialState
 
+from steady import grammar
 from steady.confirm import confirmation
 from steady.confirm.confirmation_stage import ConfirmationStage, TypicalSeconds
 from steady.exceptions import ConfigError, StorageError, StudyError
@@ -45,6 +46,8 @@ from steady.watch.progress import ProgressReporter
 
 log = logging.getLogger(__name__)
 
+STORAGE = "hydra.sweeper.storage"
+
 
 def run(
     raw: Mapping[str, Any],
@@ -67,6 +70,7 @@ def run(
             raise ConfigError(" ".join(str(error).split())) from error
         if shown(options.storage) != options.storage:  # a password: for the trials, and never in their files
             os.environ[VARIABLE] = options.storage
+            name_storage(config, shown(options.storage))
         space = Space.parse(options.params, arguments, options.conditions, options.custom_search_space)
         space = space.as_recorded(recorded_distributions(study_on_paper(options)))
         log.info("Checking the space: a job is composed with each of its options")
@@ -81,6 +85,22 @@ def run(
             sweep.run()
     except Exception as error:
         exit_with_message(error, config)
+
+
+def name_storage(config: DictConfig, url: str) -> None:
+    """Name the study's storage by this URL in the files that Hydra writes of each job (`.hydra/`).
+
+    >>> config = OmegaConf.create({"hydra": {"overrides": {"hydra": ["hydra.sweeper.storage=a"]}, "sweeper": {}}})
+    >>> name_storage(config, "sqlite:///b")
+    >>> config.hydra.overrides.hydra
+    ["hydra.sweeper.storage='sqlite:///b'"]
+    """
+    with read_write(config.hydra), open_dict(config.hydra):
+        config.hydra.sweeper.storage = url
+        given: Any = OmegaConf.to_container(config.hydra.overrides.hydra, resolve=False)  # some are only a job's
+        others = [word for word in given if word.partition("=")[0].lstrip("+") != STORAGE]
+        # Not only without the word that was given: a file could name the storage, too.
+        config.hydra.overrides.hydra = [*others, f"{STORAGE}={grammar.quoted(url)}"]
 
 
 @dataclass

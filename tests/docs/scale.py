@@ -17,6 +17,7 @@ PREPARE = ["size=32"]
 BECAUSE = {
     "augment.copies=75": ["augment.copies=2"],
     "hydra.sweeper.confirm={top: 3, seeds: 3}": ["hydra.sweeper.confirm={top: 1, seeds: 1}"],
+    "steady.storage.proxy": ["--patience=0"],
     "steady.watch.dashboard": ["--port=0"],
     "trainer=ddp": ["trainer.devices=1"],
     "verify=serve": ["verification.port=0"],
@@ -50,7 +51,8 @@ ENDS = {
     "python src/prepare.py data=kaggle_cats download=true": (1, "kagglehub|Kaggle"),
     "python src/prepare.py data=hub_cats data.source=USER/NAME": (1, "public image set"),
     "background/remover=onnx": (1, "make background-model"),
-    "storage=postgresql://": (1, "needs a package that is not installed|cannot be opened|connect"),
+    "storage=postgresql://": (1, "needs a package that is not installed|cannot be used"),
+    "steady.storage.proxy": (1, "grpcio|needs a package that is not installed|cannot be used"),
     "make leet": (1, "TTY"),
     "wandb sync": (1, "No API key"),
     "make wandb-sync": (1, "key"),

@@ -57,6 +57,11 @@ class Postgres:
         self._run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", USER, name)
         return f"postgresql://{USER}@127.0.0.1:{self.port}/{name}"
 
+    def allow(self, *rules: str) -> None:
+        """Say who may come from this host, each as DATABASE ROLE METHOD, once the server reads its files again."""
+        lines = ["host {} {} 127.0.0.1/32 {}\n".format(*rule.split()) for rule in rules]
+        (self.folder / "data" / "pg_hba.conf").write_text("".join(lines))
+
     @property
     def _data(self) -> str:
         return str(self.folder / "data")

@@ -15,12 +15,14 @@ from typing import Any
 
 import optuna
 import pytest
+import sqlalchemy
 from tests.engines import sweeps
 from tests.engines.postgres import Postgres
 from tests.engines.sweeps import finished, sweep, wait_for
 
+from steady.exceptions import StorageError
 from steady.storage import open_storage
-from steady.storage.patience import Patience
+from steady.storage.patience import Patience, is_away
 
 ROUNDS = 20
 TRIALS = 40
@@ -90,6 +92,98 @@ def test_kills_of_controllers_and_server_cost_no_trial(postgres: Postgres, tmp_p
     sweeps.run(elsewhere, "best_model.py", f"outputs={folder / 'outputs'}")  # noted by the command before
     with served(elsewhere) as page:
         assert "Optuna Dashboard" in page
+
+
+def test_a_password_on_the_line_is_in_no_file(postgres: Postgres, tmp_path: Path) -> None:
+    url = postgres.database("hidden").replace("cats@", "cats:swordfish@")  # the server asks for none
+    words = ["-m", "study=cats", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=1", f"hydra.sweeper.storage={url}"]
+    app = str(sweeps.ROOT / "tests" / "steady" / "app" / "task.py")
+    said = subprocess.run(
+        [sys.executable, app, *words],
+        cwd=tmp_path, env=sweeps.environment(), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "swordfish" not in said.stdout + said.stderr
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert [path for path in files if path.name == "hydra.yaml"]
+    assert [path for path in files if b"swordfish" in path.read_bytes()] == []
+
+
+# What a role or database is asked for, and whether its refusal passes.
+REFUSED = {
+    "postgresql://cats@{at}/nothing": False,
+    "postgresql://nobody@{at}/errors": False,
+    "postgresql://locked@{at}/errors": False,  # a role that may not log in
+    "postgresql://full@{at}/errors": True,  # has no connection left
+    "postgresql://secret@{at}/errors": False,  # no password
+    "postgresql://secret:wrong@{at}/errors": False,
+    "postgresql://outside@{at}/errors": False,  # not in pg_hba.conf
+    "postgresql://cats@{at}/errors?sslmode=require": False,
+    "postgresql://cats@127.0.0.1:1/errors": True,
+    "postgresql://cats@nowhere.invalid/errors": True,
+}
+# Statements that fail, each in a session of its own, while another holds the lock of the table `held`.
+FAILED = {
+    "SET statement_timeout = 50 | SELECT pg_sleep(9)": True,
+    "SET lock_timeout = 50 | LOCK TABLE held": True,
+    "SELECT pg_terminate_backend(pg_backend_pid())": True,
+    "SET default_transaction_read_only = on | COMMIT | CREATE TABLE other (a int)": True,
+    "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '40P01'; END $$": True,
+    "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '40001'; END $$": True,
+    "SET ROLE locked | SELECT * FROM pg_authid": False,
+    "SELECT * FROM nothing": False,
+    "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '53100'; END $$": False,  # the disk is full
+}
+
+
+def test_what_passes_is_told_from_what_stays(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PGPASSWORD", raising=False)
+    url = postgres.database("errors")
+    postgres.allow(
+        "all secret scram-sha-256", "all cats trust", "all full trust", "all nobody trust", "all locked trust"
+    )
+    with connected(url) as holder:
+        for statement in (
+            "CREATE ROLE locked NOLOGIN", "CREATE ROLE full LOGIN CONNECTION LIMIT 0", "CREATE ROLE outside LOGIN",
+            "CREATE ROLE secret LOGIN PASSWORD 'swordfish'", "CREATE TABLE held (a int)", "SELECT pg_reload_conf()",
+            "COMMIT", "LOCK TABLE held",
+        ):  # fmt: skip
+            holder.exec_driver_sql(statement)
+        time.sleep(1.0)  # the server reads its files again
+        for asked, passes in REFUSED.items():
+            error = error_of(asked.format(at=f"127.0.0.1:{postgres.port}"))
+            assert is_away(error) == passes, f"{asked}: {error}"
+        for statement, passes in FAILED.items():
+            error = error_of(url, *statement.split(" | "))
+            assert is_away(error) == passes, f"{statement}: {error}"
+
+
+def error_of(url: str, *statements: str) -> Exception:
+    """What comes of statements in a session of their own."""
+    try:
+        with connected(url) as connection:
+            for statement in statements:
+                connection.exec_driver_sql(statement)
+    except sqlalchemy.exc.DBAPIError as error:
+        return error
+    pytest.fail(f"{url} {statements}: no error")
+
+
+@contextmanager
+def connected(url: str) -> Iterator[sqlalchemy.Connection]:
+    engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool, connect_args={"connect_timeout": 5})
+    with engine.connect() as connection:
+        yield connection
+
+
+def test_a_standby_is_refused_before_anything_waits_for_it(postgres: Postgres) -> None:
+    url = postgres.database("standby")
+    open_storage(url)
+    with connected(url) as connection:
+        connection.exec_driver_sql("ALTER DATABASE standby SET default_transaction_read_only = on")
+        connection.commit()
+    with pytest.raises(StorageError, match=r"can only be read.*Name the primary server"):
+        open_storage(url)
+    assert optuna.get_all_study_names(open_storage(url, make=False)) == []
 
 
 @contextmanager

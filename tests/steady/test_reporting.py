@@ -321,19 +321,20 @@ def test_what_a_server_missed_is_written_before_an_interruption_within_a_short_b
     assert server.rungs() == {"1": {"loss": 3.0}}
 
 
-def test_an_outage_between_the_two_writes_of_a_report_costs_neither() -> None:
+def test_an_outage_between_the_two_writes_of_a_report_costs_neither(monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server()
     server.study.set_user_attr("pruning", {"pruner": MEDIAN, "metrics": ["loss"], "directions": ["minimize"]})
-    storage, written = server.study._storage, server.study._storage.set_trial_intermediate_value
+    written = server.study._storage.set_trial_intermediate_value
 
     def write(*args: Any) -> None:
         written(*args)
         server.away = True
 
-    storage.set_trial_intermediate_value = write  # type: ignore[method-assign]
+    monkeypatch.setattr(server.study._storage, "set_trial_intermediate_value", write)
     reporter = server.reporter()
     assert not reporter.report(1, {"loss": 3.0})
-    server.away, storage.set_trial_intermediate_value = False, written  # type: ignore[method-assign]
+    monkeypatch.setattr(server.study._storage, "set_trial_intermediate_value", written)
+    server.away = False
     reporter.report(2, {"loss": 2.0})
     assert server.rungs() == {"1": {"loss": 3.0}, "2": {"loss": 2.0}}
     assert server.study.trials[0].intermediate_values == {1: 3.0, 2: 2.0}

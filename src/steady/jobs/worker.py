@@ -100,7 +100,7 @@ def _load(variables: dict[str, str], script: Script, static: bytes) -> Prepare:
     vars(sys.modules["__main__"]).update(defined)  # what the task knows, not what running the script again has made
     setup_globals()
     Singleton.set_state(state)
-    task = functools.partial(_run_task, task)
+    task = functools.partial(run_task, task)
     if not through_launcher:
         # Hydra's parser builds its tables while it reads: half the time of the first configuration in a process.
         with suppress(Exception):  # the job will meet it, and tell
@@ -110,8 +110,12 @@ def _load(variables: dict[str, str], script: Script, static: bytes) -> Prepare:
     return functools.partial(_launch if through_launcher else _compose, hydra_context, task, config)
 
 
-def _run_task(task: TaskFunction, config: DictConfig) -> Any:
-    """Run a task, and write what it has reported while the storage's server was away."""
+def run_task(task: TaskFunction, config: DictConfig) -> Any:
+    """Run a task, and write what it has reported while the storage's server was away; if it raises, within seconds.
+
+    >>> run_task(lambda config: config.x, DictConfig({"x": 0.5}))
+    0.5
+    """
     try:
         value = task(config)
     except BaseException:

@@ -5,6 +5,7 @@ The results of a sweep are in `sweeps/STUDY/`, its study there (`study.db`) or e
 `~/.pgpass`. The note may be a stranger's, so it can lead to a server, and never say how to get in.
 """
 
+import importlib
 import json
 import os
 import re
@@ -133,7 +134,7 @@ def _guarded(url: str) -> str:
     if not url.startswith("postgresql") or url == shown(os.environ.get(VARIABLE)):
         return url
     address = sqlalchemy.make_url(url)
-    if 0 < _libpq(address.get_driver_name()) < REQUIRES_AUTH:
+    if 0 < libpq(address.get_driver_name()) < REQUIRES_AUTH:
         raise ConfigError(
             f"A note names the server {url}, and this libpq (before 16) cannot keep your password from a server that "
             "asks for it in the clear. If you trust that server, say storage=URL yourself; or install a newer one: "
@@ -142,16 +143,11 @@ def _guarded(url: str) -> str:
     return address.update_query_dict({"require_auth": HASHED}).render_as_string(hide_password=False)
 
 
-def _libpq(driver: str) -> int:
+def libpq(driver: str) -> int:
     """Get the version of libpq that a driver uses, as 160002 for 16.2; of a missing one 0."""
+    module, name = ("psycopg2.extensions", "libpq_version") if driver == "psycopg2" else ("psycopg.pq", "version")
     with suppress(ImportError):
-        if driver == "psycopg2":
-            from psycopg2.extensions import libpq_version
-
-            return int(libpq_version())
-        from psycopg import pq
-
-        return pq.version()
+        return int(getattr(importlib.import_module(module), name)())
     return 0
 
 

@@ -65,7 +65,8 @@ def serve(url: str, host: str = "localhost", port: int = 0, patience: float = 0.
     at_start = Patience(patience, f"The storage {shown(url)}")
     storage = at_start.call(open_storage, url)  # later calls do not wait: the clients do
     server = grpc.server(ThreadPoolExecutor(THREADS), options=list(OPTIONS.items()))
-    add_StorageServiceServicer_to_server(Service(OptunaStorageProxyService(storage)), server)
+    service = Service(OptunaStorageProxyService(storage))
+    add_StorageServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]  # generated
     try:
         port = server.add_insecure_port(f"{host}:{port}")
     except RuntimeError as error:

@@ -52,12 +52,12 @@ def open_database(url: str, make: bool = True) -> BaseStorage:
     first = sqlalchemy.create_engine(address, poolclass=sqlalchemy.NullPool, connect_args=options)
     with first.connect() as connection:
         if make:
-            _require_writable(connection)
+            require_writable(connection)
         # The last table that Optuna makes, and stamps. Who finds it needs no lock.
         if not sqlalchemy.inspect(connection).has_table("alembic_version"):
             if not make:
                 raise NoStorageError(f"There are no studies in {_place(connection)}: expected Optuna's tables.")
-            _lock(connection)
+            lock_tables(connection)
         storage = RDBStorage(url, engine_kwargs=engine)
     weakref.finalize(storage, storage.engine.dispose)  # psycopg warns of connections that nobody closed
     return add_trial_marks(use_single_statements(optuna.storages.get_storage(storage), storage), storage)
@@ -67,7 +67,7 @@ def _place(connection: Connection) -> str:
     return connection.engine.url.render_as_string()  # without the password
 
 
-def _require_writable(connection: Connection) -> None:
+def require_writable(connection: Connection) -> None:
     """Refuse a standby now; one that the server becomes later, in a failover, is waited for."""
     if connection.dialect.name != "postgresql":
         return
@@ -78,7 +78,7 @@ def _require_writable(connection: Connection) -> None:
         )
 
 
-def _lock(connection: Connection) -> None:
+def lock_tables(connection: Connection) -> None:
     """Wait until no other controller makes the tables."""
     if not connection.execute(sqlalchemy.text(LOCK[connection.dialect.name])).scalar():
         raise StorageError(
@@ -108,10 +108,10 @@ def open_proxy(url: str) -> BaseStorage:
 def _bound(storage: optuna.storages.GrpcStorageProxy) -> None:
     """Give a proxy's client the channel of `CHANNEL`; Optuna's has no bounds."""
     import grpc
-    from optuna.storages._grpc.auto_generated.api_pb2_grpc import StorageServiceStub
+    from optuna.storages._grpc.auto_generated import api_pb2_grpc
     from optuna.storages._grpc.client import GrpcClientCache
 
     storage.close()
     storage._channel = grpc.insecure_channel(f"{storage._host}:{storage._port}", options=list(CHANNEL.items()))
-    storage._stub = StorageServiceStub(storage._channel)
+    storage._stub = api_pb2_grpc.StorageServiceStub(storage._channel)  # type: ignore[no-untyped-call]  # generated
     storage._cache = GrpcClientCache(storage._stub)

@@ -7,8 +7,11 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 
 import pytest
+from omegaconf import DictConfig
 
-from steady.jobs.worker import CHUNK, HEAD, Incoming, send
+from steady import reporting
+from steady.exceptions import InterruptedTrial
+from steady.jobs.worker import CHUNK, HEAD, Incoming, run_task, send
 from steady.study.failures import Kind, Outcome
 
 
@@ -53,3 +56,16 @@ def test_one_that_died_with_its_job_unread_has_told_nothing(ends: tuple[Connecti
     incoming = Incoming(ours)
     assert incoming.take() is None
     assert incoming.over
+
+
+def test_reports_that_wait_are_written_before_an_interruption_ends_the_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[bool] = []
+    monkeypatch.setattr(reporting, "flush", lambda interrupted=False: written.append(interrupted))
+
+    def interrupted(config: DictConfig) -> float:
+        raise InterruptedTrial("at a checkpoint")
+
+    with pytest.raises(InterruptedTrial):
+        run_task(interrupted, DictConfig({}))
+    assert run_task(lambda config: 0.5, DictConfig({})) == 0.5
+    assert written == [True, False]

@@ -110,12 +110,12 @@ def test_a_server_of_a_note_gets_no_password_that_it_asks_for_in_the_clear(
 
     monkeypatch.setattr(location, "open_storage", refuse)
     monkeypatch.delenv(VARIABLE, raising=False)
-    monkeypatch.setattr(location, "_libpq", lambda driver: 170_000)
+    monkeypatch.setattr(location, "libpq", lambda driver: 170_000)
     remember(tmp_path, "cats", SERVER)
     with pytest.raises(StudyError):
         open_study(tmp_path)
     assert asked == [f"{SERVER}?require_auth=%21password%2C%21md5"]
-    monkeypatch.setattr(location, "_libpq", lambda driver: 150_018)  # Debian 12's
+    monkeypatch.setattr(location, "libpq", lambda driver: 150_018)  # Debian 12's
     with pytest.raises(ConfigError, match=r"libpq \(before 16\).*say storage=URL yourself"):
         open_study(tmp_path)
     for said in (SERVER, "postgresql://me:secret@host/studies"):  # by the user

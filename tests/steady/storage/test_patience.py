@@ -123,7 +123,7 @@ CONNECTING = [
     (f"{WHERE}FATAL:  das Datenbanksystem startet", False, True),
     (f"{WHERE}ВАЖНО:  система баз данных запускается", False, True),
     (f"{WHERE}FATAL:  Passwort-Authentifizierung für Benutzer »cats« fehlgeschlagen", True, False),
-    (f"{WHERE}ÖLÜMCÜL (FATAL):  kullanıcı için şifre doğrulaması başarısız", True, False),
+    (f"{WHERE}ÖLÜMCÜL (FATAL):  cats için kimlik hatali", True, False),
     (f"{WHERE}server closed the connection unexpectedly", True, True),  # killed when it had asked for the password
     ("failed to resolve host 'postgres.cluster': [Errno -3] Temporary failure in name resolution", False, True),
 ]

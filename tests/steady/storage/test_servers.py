@@ -32,12 +32,12 @@ class Database:
 @pytest.mark.parametrize("answer", [0, None])
 def test_a_lock_that_mysql_does_not_give_is_an_error(answer: int | None) -> None:
     with pytest.raises(StorageError, match=r"making Optuna's tables in mysql://me:\*\*\*@host/studies for a minute"):
-        servers._lock(Database("mysql", answer))  # type: ignore[arg-type]
-    servers._lock(Database("mysql", 1))  # type: ignore[arg-type]
+        servers.lock_tables(Database("mysql", answer))  # type: ignore[arg-type]
+    servers.lock_tables(Database("mysql", 1))  # type: ignore[arg-type]
 
 
 def test_a_standby_is_refused_at_once() -> None:
     with pytest.raises(StorageError, match=r"postgresql://me:\*\*\*@host/studies can only be read.*primary server"):
-        servers._require_writable(Database("postgresql", "on"))  # type: ignore[arg-type]
-    servers._require_writable(Database("postgresql", "off"))  # type: ignore[arg-type]
-    servers._require_writable(Database("mysql"))  # type: ignore[arg-type]
+        servers.require_writable(Database("postgresql", "on"))  # type: ignore[arg-type]
+    servers.require_writable(Database("postgresql", "off"))  # type: ignore[arg-type]
+    servers.require_writable(Database("mysql"))  # type: ignore[arg-type]
