@@ -105,6 +105,7 @@ class SweepOptions:
     custom_search_space: str | None
     conditions: Mapping[str, str]
     constraints: tuple[Constraint, ...]
+    warm_start: Literal["auto"] | tuple[str, ...] | None  # names of studies beside `record`
     baseline: bool
     enqueue: Sequence[Any]
     duplicates: Literal["resample", "reuse", "allow"]
@@ -175,6 +176,7 @@ def read(raw: Mapping[str, Any], job_name: str, sweep_dir: str) -> SweepOptions:
         "directions": directions,
         "objective": objective,
         "slots": resources.slots(keys["n_jobs"], keys["gpus"], keys["gpus_per_slot"]),
+        "warm_start": _warm_start(keys["warm_start"], study),
         "constraints": parse_all(keys["constraints"] or {}),
         "pruning": _pruning(keys),
         "trial_timeout": _trial_timeout(keys["trial_timeout"], keys["trial_minutes"]),
@@ -257,6 +259,16 @@ def _confirm(given: Any) -> Confirm | None:
     if not is_pair or not all(type(value) is int and value >= 1 for value in given.values()):
         raise _refused("confirm", "null or {top: 3, seeds: 3}", given)
     return Confirm(**given)
+
+
+def _warm_start(given: Any, own: str) -> Any:
+    """Parse what other studies to learn from: null, `auto`, one name or a list."""
+    if given in (None, AUTO, []):
+        return AUTO if given == AUTO else None
+    names = [checked_name(name, "A study of hydra.sweeper.warm_start") for name in _listed(given)]
+    if len({own, *names}) <= len(names):
+        raise _refused("warm_start", f"null, auto, or names of other studies than {own}, each once", given)
+    return tuple(names)
 
 
 def _pruning(keys: Mapping[str, Any]) -> Pruning | None:

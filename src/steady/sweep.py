@@ -134,7 +134,7 @@ class Sweep:
     def dry_run(self) -> None:
         """Print the space, the first proposals and the estimated cost. Writes nothing."""
         study = study_on_paper(self.options)
-        first = [] if study.trials else self.opener.first()
+        first = [] if study.trials else [*self.opener.best_prior(study), *self.opener.first()]
         print_dry_run(study, self.options, self.space, self._proposer(study), first)
 
     def _search(self, study: optuna.Study, leases: Leases) -> None:
@@ -177,7 +177,8 @@ class Sweep:
 
     def _proposer(self, study: optuna.Study) -> Proposer:
         samplers = Samplers(self.options.sampler, seed(self.options, study), self.space)
-        return Proposer(study, self.space, samplers, self.options.duplicates, self.config)
+        prior = self.opener.prior(study)
+        return Proposer(study, self.space, samplers, self.options.duplicates, self.config, prior)
 
     def _scheduler(self, view: TrialView, executor: Executor, leases: Leases, progress: ProgressReporter) -> Scheduler:
         study, typical = view.study, TypicalSeconds(self.options.trial_minutes)

@@ -472,3 +472,54 @@ def test_names_that_name_nothing_are_refused(sweep: Sweep, tmp_path: Path, words
     assert said.startswith(f"ConfigError: {words[0].partition('=')[0]}")
     assert "Did you mean steps?" in said or "'nope'" in said
     assert not (tmp_path / "sweeps").exists()
+
+
+def test_a_study_learns_from_another_tries_its_best_first_and_counts_none_of_it(sweep: Sweep, tmp_path: Path) -> None:
+    assert sweep("study=old", "hydra.sweeper.n_trials=12").returncode == 0
+    assert sweep("study=longer", "hydra.sweeper.n_trials=2", "steps=5").returncode == 0
+    line = ("study=new", "hydra.sweeper.n_trials=4", "hydra.sweeper.warm_start=auto", "hydra.sweeper.sampler.seed=2")
+    dry = sweep(*line, "hydra.sweeper.dry_run=true")
+    assert dry.returncode == 0, dry.stderr
+    assert not (tmp_path / "sweeps/new").exists()
+    done = sweep(*line)
+    assert done.returncode == 0, done.stderr
+    assert "Warm start: the sampler begins with 12 trials of old." in done.stdout
+    assert (
+        "The study longer is no warm start: its trials ran otherwise (there → here): config.steps: 5 → 4" in done.stdout
+    )
+    old, new = load(tmp_path, "old"), load(tmp_path, "new")
+    best = sorted(old.trials, key=lambda trial: trial.value or 0.0)[:3]
+    assert len(new.trials) == 4
+    assert [trial.params for trial in new.trials[:3]] == [trial.params for trial in best]
+    assert new.user_attrs[meta.PRIOR][0]["numbers"] == "0-11"
+    # What was read then is read again, though the other study has gone on.
+    assert sweep("study=old", "hydra.sweeper.n_trials=14").returncode == 0
+    assert sweep(*line, "hydra.sweeper.n_trials=5").returncode == 0
+    assert [trial.number for trial in load(tmp_path, "new").trials] == [0, 1, 2, 3, 4]
+    assert load(tmp_path, "new").user_attrs[meta.PRIOR] == new.user_attrs[meta.PRIOR]
+    refused = sweep(*line[:1], "hydra.sweeper.n_trials=6")
+    assert refused.returncode == 1
+    assert "warm_start: auto → null" in refused.stderr
+
+
+def test_a_warm_start_that_cannot_be_had_is_refused_before_anything_is_written(sweep: Sweep, tmp_path: Path) -> None:
+    assert sweep("study=old", "hydra.sweeper.n_trials=2").returncode == 0
+    for word, more, told in (
+        ("hydra.sweeper.warm_start=[older]", "seconds=0.02", "No study 'older' in sweeps/. There are: old."),
+        ("hydra.sweeper.warm_start=old", "steps=5", "its trials ran otherwise (there → here): config.steps: 4 → 5"),
+        ("hydra.sweeper.warm_start=[new]", "seconds=0.02", "names of other studies than new"),
+        ("hydra.sweeper.warm_start=old", "hydra.sweeper.params.x='interval(5,6)'", "no finished trial with a config"),
+    ):
+        refused = sweep("study=new", word, more)
+        assert refused.returncode == 1, word
+        assert told in refused.stderr
+        assert "Traceback" not in refused.stderr
+    assert not (tmp_path / "sweeps/new").exists()
+    allowed = sweep(
+        "study=new",
+        "hydra.sweeper.warm_start=old",
+        "steps=5",
+        "hydra.sweeper.allow_change=[steps]",
+        "hydra.sweeper.n_trials=1",
+    )
+    assert allowed.returncode == 0, allowed.stderr

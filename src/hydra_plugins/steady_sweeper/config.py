@@ -91,6 +91,9 @@ class SteadySweeperConf:
     # Bounds on values that trials note (steady.reporting), {weights: "<= 2e6", fps: ">= 10"}: samplers learn from them,
     # and a trial that violates one is never the best. null: none.
     constraints: Any = None
+    # Studies beside this one whose trials the sampler begins with: names, or auto, all whose trials ran alike. The best
+    # are tried first, and none is counted. null: none.
+    warm_start: Any = None
     baseline: bool = False  # try the configuration as it stands first, if the space has it
     # Configurations to try first, [{parameter: value, …}, …]; checked before anything is written.
     enqueue: Any = None

@@ -40,6 +40,7 @@ TRUSTED = ("optuna.samplers.*", "hydra_plugins.hydra_optuna_sweeper.*")
 NAMES = [f"optuna.samplers.{name}" for name in optuna.samplers.__all__ if re.fullmatch("(?!Base).*Sampler", name)]
 REMEDY = "To try configurations of your own choice, give them as hydra.sweeper.enqueue."
 GRID, QMC = "optuna.samplers.GridSampler", "optuna.samplers.QMCSampler"
+BLIND = (GRID, QMC, "optuna.samplers.RandomSampler", "optuna.samplers.BruteForceSampler")
 ATTEMPTS = 20  # draws of one trial before untried configurations are looked up
 FEW = 10_000  # configurations that can be listed for that
 
@@ -59,6 +60,11 @@ class Samplers:
     def walks_grid(self) -> bool:
         """Whether the sampler itself sees to it that nothing is drawn twice."""
         return self.target == GRID
+
+    @property
+    def learns(self) -> bool:
+        """Whether what the sampler draws depends on the scores of other trials."""
+        return self.target not in BLIND
 
     def __call__(self, number: int, attempt: int = 0) -> BaseSampler:
         """Make the sampler of a trial, or of another attempt to draw it; one that cannot be made is a ConfigError."""
@@ -133,6 +139,7 @@ class Proposer:
     samplers: Samplers
     duplicates: Literal["resample", "reuse", "allow"] = "resample"
     config: DictConfig | None = None
+    prior: Sequence[FrozenTrial] = ()  # of other studies, see `steady.propose.prior`
 
     def __post_init__(self) -> None:
         self.hidden = budget.uncounted(self.study)  # set before a sweep asks for its first trial
@@ -227,7 +234,7 @@ class Proposer:
     def _draw_new(
         self, trials: Sequence[FrozenTrial], noted: Mapping[str, Any], attempt: int, fixed: dict[str, Any] | None = None
     ) -> SnapshotStorage:
-        snapshot = SnapshotStorage(self.study, trials, noted, self.hidden)
+        snapshot = SnapshotStorage(self.study, trials, noted, self.hidden, self.prior if self.samplers.learns else ())
         if fixed is not None:
             snapshot.set_trial_system_attr(snapshot.id, "fixed_params", fixed)  # as `enqueue_trial` does
         snapshot.params = self._draw(snapshot.trial(self.samplers(snapshot.number, attempt)))

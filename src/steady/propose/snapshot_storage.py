@@ -22,7 +22,7 @@ class SnapshotStorage(BaseStorage):
     """A snapshot of a study's trials, in the order of their numbers, and one new trial, as a storage of Optuna's.
 
     `noted` are system attributes of the study that samplers of earlier snapshots have set, as a place in a sequence;
-    `hidden` are numbers of trials that samplers are not to learn from.
+    `hidden` are numbers of trials that samplers are not to learn from, `prior` other studies' trials that they are to.
 
     Example:
         >>> import optuna
@@ -37,9 +37,9 @@ class SnapshotStorage(BaseStorage):
 
     def __init__(
         self, study: Study, trials: Sequence[FrozenTrial], noted: Mapping[str, Any] | None = None,
-        hidden: Collection[int] = (),
+        hidden: Collection[int] = (), prior: Sequence[FrozenTrial] = (),
     ) -> None:  # fmt: skip
-        self.study, self.trials, self.hidden = study, trials, hidden
+        self.study, self.trials, self.hidden, self.prior = study, trials, hidden, prior
         self.params: dict[str, Any] = {}  # what was drawn, as the space gives it
         self.changed = dict(noted or {})
         self.system_attrs = {**study._storage.get_study_system_attrs(study._study_id), **self.changed}
@@ -111,7 +111,8 @@ class SnapshotStorage(BaseStorage):
     def get_all_trials(  # noqa: D102
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        shown = [trial for trial in (*self.trials[: self.number], self.new) if trial.number not in self.hidden]
+        own = [trial for trial in (*self.trials[: self.number], self.new) if trial.number not in self.hidden]
+        shown = [*self.prior, *own]
         chosen = [trial for trial in shown if states is None or trial.state in states]
         return copy.deepcopy(chosen) if deepcopy else chosen
 

@@ -8,17 +8,19 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import optuna
 from omegaconf import OmegaConf
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from steady import resources
 from steady.exceptions import NoStorageError, StorageError, StudyError
-from steady.options import SweepOptions, naming
+from steady.options import AUTO, SweepOptions, naming
 from steady.printing import say
+from steady.propose.prior import PriorReader, best
 from steady.run.job_factory import JobFactory
 from steady.storage import find_study, open_storage, shown
 from steady.storage.location import remember
@@ -104,6 +106,8 @@ class StudyOpener:
             raise StudyError(self._refusal(occupied))
         before = Contract.from_dict(meta.get(study, meta.CONTRACT) or {})
         known = [*meta.get(study, meta.ALLOWED, ()), budget.FAILURES]
+        if self.options.warm_start != AUTO and not study.get_trials(deepcopy=False):
+            self._choose_prior({})  # one that was named may be refused
         contract.require_known(self.options.allow_change, [before, self._contract({})], self.config, known)
 
     def _refusal(self, occupied: list[Path]) -> str:
@@ -241,7 +245,43 @@ class StudyOpener:
             ignore=self.options.contract_ignore,
             facts=facts,
             constraints=self.options.constraints,
+            warm_start=self.options.warm_start,
         )
+
+    @cached_property
+    def _others(self) -> PriorReader:
+        return PriorReader(
+            self.options.record.parent, self.options.study, self.options.storage, self.space, self.options.constraints
+        )
+
+    def prior(self, study: optuna.Study) -> list[FrozenTrial]:
+        """Read the trials of other studies that a study's sampler learns from: noted, or of a new one those to choose.
+
+        Facts are not compared then.
+        """
+        return self._others.read(meta.get(study, meta.PRIOR) if meta.has(study, meta.PRIOR) else self._choose_prior({}))
+
+    def best_prior(self, study: optuna.Study) -> list[dict[str, Any]]:
+        """List the configurations of other studies that a new study tries first."""
+        return best(self.prior(study), self.options.directions)
+
+    def _choose_prior(self, facts: dict[str, Any]) -> list[dict[str, Any]]:
+        """Choose the trials that a new study learns from; without facts these are not compared."""
+        if self.options.warm_start is None:
+            return []
+        # The name of the study and the seed differ between studies that are alike.
+        ignore = (*self.options.contract_ignore, self.naming, "seed")
+        allowed = self.options.allow_change
+        return self._others.choose(self.options.warm_start, self._contract(facts), ignore, allowed)
+
+    def _note_prior(self, study: optuna.Study, facts: dict[str, Any], anew: bool) -> None:
+        if not anew:
+            return
+        notes = self._choose_prior(facts)
+        study.set_user_attr(meta.PRIOR, notes)
+        if self.options.warm_start is not None:
+            learned = ", ".join(f"{note['trials']} trials of {note['study']}" for note in notes)
+            say(f"Warm start: the sampler begins with {learned or 'nothing, for no study beside it ran alike'}.")
 
     def _freeze(self, study: optuna.Study, anew: bool, fruitless: bool) -> None:
         """Record, or compare, the contract; enqueue what the study tries first."""
@@ -264,6 +304,7 @@ class StudyOpener:
         if mended:
             uncounted = budget.uncount_failures(study, unfinished=bool(changes))
             log.info("%d trials that failed before do not count", uncounted)
+        self._note_prior(study, facts, anew or any(change.section == "warm_start" for change in changes))
         kept = replace(self._contract(facts), machines=self._machines(Contract.from_dict(before or {}).machines))
         study.set_user_attr(meta.CONTRACT, kept.to_dict())
         study.set_user_attr(meta.COMMAND, shlex.join(map(shown, command())))
@@ -282,5 +323,6 @@ class StudyOpener:
             study.set_user_attr(meta.SPELLING, "exact")
         if not self._elsewhere(study):
             trial_folders.mark(self.folder, study.study_name)
-        budget.enqueue(study, self.options.enqueue if study.trials and not mended else self.first())
+        first = [*self.best_prior(study), *self.first()]
+        budget.enqueue(study, self.options.enqueue if study.trials and not mended else first)
         study.set_user_attr(meta.GIVEN, given)  # last, so that a start that is killed before it is made up for

@@ -23,11 +23,12 @@ from steady.study.constraints import Constraint
 if TYPE_CHECKING:
     from steady.propose.space import Space
 
-SECTIONS = ("objective", "directions", "constraints", "space", "fixed", "config", "facts")
-LATER = ("constraints",)  # sections that no study of a version without them had any of
-WHOLE = {  # sections without keys, and why they cannot change
+SECTIONS = ("objective", "directions", "constraints", "warm_start", "space", "fixed", "config", "facts")
+LATER = ("constraints", "warm_start")  # sections that no study of a version without them had any of
+WHOLE = {  # sections without keys, and why they cannot change, if they cannot
     "objective": "the values of the study's trials are of these objectives, for good",
     "directions": "Optuna keeps the directions of a study, for good",
+    "warm_start": "",
 }
 KINDS = ("choice(", "int ", "float ")  # as `Space.describe()` begins; an extender is described otherwise
 TREES = ("config", "facts")  # sections whose dotted keys are nodes
@@ -117,6 +118,7 @@ class Contract:
     facts: dict[str, Any] = field(default_factory=dict)  # found by the preflight, for example the data's digest
     constraints: dict[str, str] = field(default_factory=dict)  # bounds by the name of the value
     machines: tuple[str, ...] = ()  # where it was driven, the first start's first; told, never refused
+    warm_start: str | list[str] | None = None  # studies whose trials the sampler begins with, or `auto`
     absent: frozenset[str] = frozenset()  # sections that the version which wrote it did not know; not compared
 
     def to_dict(self) -> dict[str, Any]:
@@ -142,6 +144,7 @@ def freeze(
     ignore: Sequence[str],
     facts: Mapping[str, Any],
     constraints: Sequence[Constraint] = (),
+    warm_start: str | Sequence[str] | None = None,
 ) -> Contract:
     """Record the contract of this start, in plain values without secrets.
 
@@ -154,8 +157,8 @@ def freeze(
     {'epochs': '5'}
     """
     ignored = ["hydra", *ignore]
-    kept = {key: value for key, value in space.describe_fixed().items() if not _within(_path(key), ignored)}
-    task = resolved(config, [*ignored, *map(_path, space.parameters)])
+    kept = {key: value for key, value in space.describe_fixed().items() if not is_within(path_of(key), ignored)}
+    task = resolved(config, [*ignored, *map(path_of, space.parameters)])
     return Contract(
         objective,
         directions,
@@ -164,6 +167,7 @@ def freeze(
         plain(task),
         plain(facts),
         {one.name: one.limit for one in constraints},
+        warm_start if warm_start is None or isinstance(warm_start, str) else list(warm_start),
     )
 
 
@@ -197,7 +201,7 @@ def compare(before: Contract, now: Contract, valued: bool = True) -> list[Change
         return found
     shown = {*_flat(before.config), *_flat(now.config)}
     # `epochs=5` fixes what the configuration says anyway, and better: it may have said so before.
-    return [c for c in found if c.section != "fixed" or not any(_within(key, [_path(c.key)]) for key in shown)]
+    return [c for c in found if c.section != "fixed" or not any(is_within(key, [path_of(c.key)]) for key in shown)]
 
 
 def check(
@@ -297,12 +301,17 @@ def _bare(values: Mapping[str, Any]) -> dict[str, Any]:
     return {grammar.bare(key): text for key, text in said.items()}
 
 
-def _path(key: str) -> str:
+def path_of(key: str) -> str:
     """Get where an override acts: `a.b` for `+a.b`, `~a.b=1`, `a/b`, and `group@a.b`."""
     return key.lstrip("+~").partition("=")[0].rpartition("@")[2].replace("/", ".")
 
 
-def _within(key: str, above: Sequence[str]) -> bool:
+def is_within(key: str, above: Sequence[str]) -> bool:
+    """Tell whether a dotted key is one of others, or below it.
+
+    >>> is_within("a.b", ["a"]), is_within("ab", ["a"])
+    (True, False)
+    """
     return any(key == one or key.startswith(f"{one}.") for one in above)
 
 

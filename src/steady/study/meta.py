@@ -22,6 +22,7 @@ LOST_COUNT = "steady:losses"  # how often its process was lost
 RUNGS = "steady:rungs"  # scores by rung
 NOTED = "steady:noted"  # values by name, which constraints are about
 USAGE = "steady:usage"  # amounts by name that it has used, as `cpu_seconds`; `unit` names the one that is its budget
+PRIOR_OF = "steady:prior"  # of another study's trial that a sampler is shown: STUDY/NUMBER
 DUPLICATE_OF = "steady:duplicate_of"  # number of the trial whose values it took
 CONFIRMS = "steady:confirms"  # of a confirmation run: number of the trial that it confirms
 SEED = "steady:seed"  # of a confirmation run
@@ -38,6 +39,7 @@ PATIENCE = "storage_patience"  # `hydra.sweeper.storage_patience`
 COMMAND = "command"  # the line that ran it last, as a shell takes it
 NEXT_STEP = "next_step"  # `hydra.sweeper.next_step`
 OBJECTIVE = "objective"  # names of the objectives
+PRIOR = "prior"  # which trials of other studies the sampler learns from, see `steady.propose.prior`
 SPELLING = "spelling"  # "exact" if strings are told from other values; older studies lack it
 
 
