@@ -57,6 +57,7 @@ ENDS = {
     "wandb sync": (1, "No API key"),
     "make wandb-sync": (1, "key"),
     "wandb sweep": (1, "key|log"),
+    "wandb agent": (1, "key|log"),
     "push=hub": (1, "push=hub will not reach its server"),
     "model.source=stabilityai/": (1, "network once|local folder"),
 }
