@@ -17,7 +17,6 @@ import signal
 import struct
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -30,6 +29,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict, read_write
 
 from steady.jobs import reaper
+from steady.jobs.composition import Composition
 from steady.jobs.main_module import Script, silence
 from steady.study.failures import Kind, Outcome, classify
 
@@ -101,13 +101,12 @@ def _load(variables: dict[str, str], script: Script, static: bytes) -> Prepare:
     setup_globals()
     Singleton.set_state(state)
     task = functools.partial(run_task, task)
+    prepare = functools.partial(_launch, hydra_context, task, config)
     if not through_launcher:
-        # Hydra's parser builds its tables while it reads: half the time of the first configuration in a process.
-        with suppress(Exception):  # the job will meet it, and tell
-            hydra_context.config_loader.load_sweep_config(config, [])
+        prepare = functools.partial(_compose, hydra_context, task, Composition(hydra_context.config_loader, config))
     # What was imported stays. To look through it for garbage takes a quarter of a second, and copies shared memory.
     gc.freeze()
-    return functools.partial(_launch if through_launcher else _compose, hydra_context, task, config)
+    return prepare
 
 
 def run_task(task: TaskFunction, config: DictConfig) -> Any:
@@ -127,9 +126,9 @@ def run_task(task: TaskFunction, config: DictConfig) -> Any:
     return value
 
 
-def _compose(context: HydraContext, task: TaskFunction, config: DictConfig, number: int, overrides: list[str]) -> Run:
+def _compose(context: HydraContext, task: TaskFunction, parts: Composition, number: int, overrides: list[str]) -> Run:
     """Compose a job's configuration, to run it as Hydra's basic launcher does."""
-    composed = context.config_loader.load_sweep_config(config, overrides)
+    composed = parts.compose(overrides)
     with read_write(composed), open_dict(composed):
         composed.hydra.job.id = str(number)
         composed.hydra.job.num = number
