@@ -115,7 +115,7 @@ def train(cfg: DictConfig, folder: Path) -> float | tuple[float, ...]:
         trainer = build_trainer(cfg, folder, scorer, log_to, reporter)
         without_idle_hooks([model])
         _fit(trainer, model, data, checkpoint)
-        result = _score(trainer, model, scorer, folder)
+        result = _score(trainer, model, scorer, folder, reporter)
         found = result if judge is None else _judged(judge, model, folder, scorer, result)
         loggers.summarise(log_to, found["scores"], found["cards"], list(cfg.objective))
         outcome = "complete"
@@ -173,7 +173,9 @@ def _fit(trainer: pl.Trainer, model: pl.LightningModule, data: CatDataModule, ch
             )
 
 
-def _score(trainer: pl.Trainer, model: Any, scorer: Scorer, folder: Path) -> dict[str, Any]:
+def _score(
+    trainer: pl.Trainer, model: Any, scorer: Scorer, folder: Path, reporter: TrialReporter | None
+) -> dict[str, Any]:
     """Score the best checkpoint with the full number of samples, and write `metrics.json`."""
     _keep_if_better(trainer, model, scorer, folder)
     trainer.strategy.barrier()  # one process writes the checkpoint that all of them read
@@ -193,6 +195,8 @@ def _score(trainer: pl.Trainer, model: Any, scorer: Scorer, folder: Path) -> dic
         "device": devices.device_name(trainer.strategy.root_device),
     }
     if trainer.is_global_zero:
+        if reporter:
+            reporter.require_current()
         RunDir(folder).write(SCORES, result)
         told = "  ".join(f"{name} {score:.4g}" for name, score in scores.items())
         log.info("%s  (%.0f s of training, %.0f images) in %s", told, used["seconds"], used["samples"], folder)
