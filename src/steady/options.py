@@ -32,6 +32,7 @@ RANGES = {  # of numbers: the least value, whether it is whole, whether null is 
     "timeout": (0, False, True),
     "retries": (0, True, False),
     "max_same_failures": (1, True, True),
+    "trials_per_job": (1, True, True),
     "lease": (1, False, False),
     "storage_patience": (0, False, False),
     "max_failure_rate": (0, False, True),
@@ -110,6 +111,7 @@ class SweepOptions:
     retries: int
     trial_timeout: TrialTimeout
     trial_minutes: float | None
+    trials_per_job: int | None  # None: as the engine has it
     max_same_failures: int | None  # None: no bound
     max_failure_rate: float  # 0 to 1
     lease: float

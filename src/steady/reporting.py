@@ -17,6 +17,7 @@ the trial trains on: reports are kept, and written when it is back, at the lates
 import functools
 import math
 import os
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import psutil
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import to_absolute_path
 from omegaconf import DictConfig, OmegaConf
@@ -51,6 +53,30 @@ def flush() -> None:
     """
     for reporter in list(_unwritten):
         reporter.write()
+
+
+def identity() -> dict[str, Any]:
+    """Say where this process runs: host, pid, when it started (Unix time), and of which engine's job it is.
+
+    >>> sorted(identity())
+    ['engine', 'host', 'id', 'pid', 'started']
+    """
+    own = psutil.Process()
+    return {**_job(os.environ), "host": socket.gethostname(), "pid": own.pid, "started": own.create_time()}
+
+
+def _job(variables: Mapping[str, str]) -> dict[str, str]:
+    if engine := variables.get("STEADY_JOB_ENGINE"):
+        return {"engine": engine, "id": variables.get("STEADY_JOB_ID") or _slurm_job(variables)}
+    if slurm := _slurm_job(variables):
+        return {"engine": "slurm", "id": slurm}
+    return {"engine": "process", "id": ""}
+
+
+def _slurm_job(variables: Mapping[str, str]) -> str:
+    """The job's number; in an array the array's and the task's, by which SLURM's commands take it too."""
+    array, task = variables.get("SLURM_ARRAY_JOB_ID"), variables.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else variables.get("SLURM_JOB_ID", "")
 
 
 class TrialReporter:
@@ -82,7 +108,22 @@ class TrialReporter:
         storage = patience.call(lambda: open_storage(url, make=False, check=False, patience=patience))
         study = optuna.load_study(study_name=str(trial.study), storage=storage)
         patience.seconds = float(meta.get(study, meta.PATIENCE, PATIENCE))
-        return cls(study, trial.number, trial.attempt, patience)
+        reporter = cls(study, trial.number, trial.attempt, patience)
+        reporter.begin()
+        return reporter
+
+    def begin(self) -> None:
+        """Write on the trial which job runs it; an InterruptedTrial if it is another attempt's by now.
+
+        >>> study = optuna.create_study()
+        >>> TrialReporter(study, study.ask().number).begin()
+        >>> study.trials[0].user_attrs["steady:job"]["pid"] == os.getpid()
+        True
+        """
+        trial = self._trial()
+        self._require(trial)
+        if meta.get(trial, meta.JOB, {}).get("attempt") != self.attempt:  # else its allocation has
+            self._storage.set_trial_user_attr(trial._trial_id, meta.JOB, self._job())
 
     @property
     def metrics(self) -> list[str]:
@@ -118,11 +159,7 @@ class TrialReporter:
             InterruptedTrial: the trial is another attempt's by now; this one is to stop, and write nothing more.
         """
         trial = self._trial()
-        if not self._holds(trial):
-            _unwritten.discard(self)
-            raise InterruptedTrial(
-                f"Another controller has taken trial {self.number} over: attempt {self.attempt} of it stops here."
-            )
+        self._require(trial)
         reported = meta.get(trial, meta.RUNGS, {})
         new = {step: scores for step, scores in self._pending.items() if str(step) not in reported}
         if new:
@@ -139,6 +176,16 @@ class TrialReporter:
         with self._unless_away():
             return self._holds(self._trial())
         return True
+
+    def _job(self) -> dict[str, Any]:
+        return {"attempt": self.attempt, "began": time.time(), **identity()}
+
+    def _require(self, trial: FrozenTrial) -> None:
+        if not self._holds(trial):
+            _unwritten.discard(self)
+            raise InterruptedTrial(
+                f"Another controller has taken trial {self.number} over: attempt {self.attempt} of it stops here."
+            )
 
     def _holds(self, trial: FrozenTrial) -> bool:
         return trial.state == TrialState.RUNNING and meta.get(trial, meta.ATTEMPT, 0) == self.attempt

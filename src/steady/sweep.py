@@ -22,6 +22,7 @@ from steady.confirm import confirmation
 from steady.confirm.confirmation_stage import ConfirmationStage, typical_seconds
 from steady.exceptions import ConfigError, StorageError, StudyError
 from steady.jobs.executor import Executor
+from steady.jobs.job_files import JOBS, Leftovers
 from steady.options import read
 from steady.places import exit_with_message
 from steady.printing import say
@@ -180,6 +181,7 @@ class Sweep:
             record=lambda: self._record(study),
             refresh=progress.refresh,
             draw_ahead=self.options.draw_ahead,
+            leftovers=Leftovers(self.options.record.absolute() / JOBS),
         )
 
     def _reserved(self, study: optuna.Study) -> float:

@@ -39,6 +39,9 @@ class Script:
     def prepare(self, job: Job) -> None:
         self.prepared.append(job.number)
 
+    def adopt(self, job: Job) -> int | None:
+        return None
+
     forget = lambda self, number: self.prepared.remove(number)  # noqa: E731
 
     def running(self) -> dict[int, Job]:

@@ -115,6 +115,8 @@ class SteadySweeperConf:
     lease: float = 60.0  # seconds without a sign of life after which a controller on another machine is dead
 
     # Processes.
+    # That a job of a cluster serves, one after the other, before it ends. null: 1 with SLURM, any number with Ray.
+    trials_per_job: int | None = None
     preload: list[str] = field(default_factory=list)  # modules imported once, before trials are forked
     # Dotted path of a task run once before the first trial; returns facts to freeze. One with a parameter `examples`
     # is given configurations that trials will have, see steady.propose.covering.

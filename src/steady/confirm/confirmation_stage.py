@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from steady.confirm import confirmation
 from steady.confirm.confirmation import Confirmation
 from steady.jobs.executor import Executor
+from steady.jobs.job_files import JOBS, Leftovers
 from steady.propose import checks
 from steady.propose.sampling import SpaceExhausted
 from steady.run.interruption import Stop
@@ -102,7 +103,8 @@ class ConfirmationStage:
                 attach=Artifacts(runs, self.options.record, self.options.artifacts).attach,
                 stop=stop,
             )
-            Scheduler(ledger, executor, overrides, refresh=progress.refresh).run()
+            leftovers = Leftovers(self.options.record.absolute() / JOBS)
+            Scheduler(ledger, executor, overrides, refresh=progress.refresh, leftovers=leftovers).run()
         if not stop.requested:
             self._report(runs)
 

@@ -36,6 +36,8 @@ if os.environ.pop(FORK_SERVER, None):
     os.setsid()
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     sys.excepthook = report_uncaught
+    # A batch system sends it to every process of a job, and trials are to reach a checkpoint.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # Blocked until now; what came was for the controller, and is forgotten by being ignored for a moment.
     for number in signal.pthread_sigmask(signal.SIG_BLOCK, []):
         handler = signal.signal(number, signal.SIG_IGN)

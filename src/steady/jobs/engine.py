@@ -1,8 +1,10 @@
 """What an engine of a cluster can do for `steady.jobs.cluster_executor`: start a command somewhere, watch it, end it.
 
 An engine knows nothing of trials. It runs allocations: each is one command (`steady.jobs.allocation`) in resources that
-the engine gives it, in the same folder on a file system that all hosts share. What a trial came to is a file there; the
-engine is asked only whether an allocation still waits or runs and, when no result was left, what ended it.
+the engine gives it, in a folder on a file system that all hosts share. What a trial came to is a file there, and so is
+the wish that it stop (`steady.jobs.job_files`); the engine is asked only whether an allocation still waits or runs and,
+when no result was left, what ended it. When it means to end an allocation itself, it sends SIGTERM to the command, some
+time before.
 """
 
 from collections.abc import Collection, Sequence
@@ -32,6 +34,7 @@ class Status:
     # INTERRUPTED (preempted), or OUT_OF_MEMORY; never FAILED, which is for tasks that raised.
     kind: Kind = Kind.LOST
     message: str = ""  # one line: how it ended
+    cancelled: bool = False  # by somebody: a trial that came to a checkpoint has all the same lost its job
 
 
 class EngineAway(Exception):
@@ -42,21 +45,20 @@ class Engine(Protocol):
     """An engine of a cluster, through one client for all slots."""
 
     name: str  # "slurm", "ray": before the id on a trial
+    trials_per_job: int | None  # how many trials an allocation serves by default; None: as many as there are
 
     def start(self, command: Sequence[str], folder: Path, name: str) -> str:
         """Start a command as an allocation that works in `folder` (absolute), with its output in `folder`/engine.log.
 
+        The variable STEADY_JOB_ID tells the command the engine's id, if SLURM_JOB_ID does not.
         Returns the engine's id. An EngineAway if it is not known to have started; a ConfigError if it never will.
         """
 
     def statuses(self, ids: Collection[str]) -> dict[str, Status]:
         """Ask for all allocations in one request. One that the engine has forgotten is missing. EngineAway as above."""
 
-    def interrupt(self, ids: Collection[str]) -> None:
-        """Send SIGTERM to the commands of allocations that run, and take those that wait out of the queue."""
-
     def cancel(self, ids: Collection[str]) -> None:
-        """End allocations now; no error for those that have ended."""
+        """End allocations now, those that wait too; no error for those that have ended. EngineAway as above."""
 
     def close(self) -> None:
         """Close the client. What was started goes on."""

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol
@@ -54,6 +54,31 @@ class Job:
     number: int  # of the trial, and of Hydra's job
     overrides: tuple[str, ...]  # of the task's configuration
     folder: Path  # of the trial, relative to the working directory
+    study: str = ""  # name of the trial's; empty: it is of none
+    attempt: int = 0  # which of the trial
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What all jobs of a sweep share, as it travels to their processes."""
+
+    static: bytes  # see `pickle_shared`
+    script: main_module.Script = field(default_factory=main_module.Script)
+    preload: Sequence[str] = ()  # modules that the warm parent imports
+    through_launcher: bool = False  # send jobs through `hydra.launcher` instead of running them in the process
+
+    @classmethod
+    def of(
+        cls,
+        hydra_context: HydraContext,
+        task: TaskFunction,  # called by a job with its configuration
+        config: DictConfig,  # composed, of the multirun
+        preload: Sequence[str] = (),
+        through_launcher: bool = False,
+    ) -> "Shared":
+        """Pickle it; a ConfigError for a task that cannot be sent to another process."""
+        static = pickle_shared(hydra_context, task, config, through_launcher)
+        return cls(static, main_module.Script.started(), preload, through_launcher)
 
 
 class Executor(Protocol):
@@ -71,6 +96,12 @@ class Executor(Protocol):
     def submit(self, job: Job) -> int:
         """Start a job in a free slot, and return the slot."""
 
+    def adopt(self, job: Job) -> int | None:
+        """Take over a job that an earlier controller has started, and return the slot; None if it cannot.
+
+        A job's overrides are not known then. There may be more jobs than slots afterwards.
+        """
+
     def running(self) -> dict[int, Job]:
         """Get the running jobs, by slot."""
 
@@ -84,7 +115,7 @@ class Executor(Protocol):
         """End all jobs now."""
 
     def cancel(self, number: int) -> None:
-        """End one job now, if it still runs; `wait` returns it as any other."""
+        """End one job now, if it still runs, whose trial another controller has; `wait` returns it as any other."""
 
     def close(self) -> None:
         """End everything that was started, and wait for it."""
@@ -295,24 +326,19 @@ def _oom_kills() -> int:
 
 @dataclass
 class ProcessExecutor:
-    """Runs each job in a process of its own; a task that cannot be sent to one is a ConfigError."""
+    """Runs each job in a process of its own."""
 
-    hydra_context: HydraContext
-    task: TaskFunction  # called by a job with its configuration
-    config: DictConfig  # composed, of the multirun
+    shared: Shared
     slots: int  # how many jobs may run at once
-    preload: Sequence[str] = ()  # modules that the warm parent imports
     gpus: Any = "auto"  # see `resources.visible_gpus`
     gpus_per_slot: float = 1.0
-    through_launcher: bool = False  # send jobs through `hydra.launcher` instead of running them in the process
     bounds: TrialTimeout = UNBOUNDED  # on the time of each job
 
     def __post_init__(self) -> None:
         self.spare = math.ceil(self.slots / SLOTS_PER_SPARE)
         self.visible = visible_gpus(self.gpus)
-        self.static = pickle_shared(self.hydra_context, self.task, self.config, self.through_launcher)
-        self.variables, self.script = without_rank(os.environ), main_module.Script.started()
-        self.context = warm_context(self.preload)
+        self.variables = without_rank(os.environ)
+        self.context = warm_context(self.shared.preload)
         self.busy: dict[int, TrialProcess] = {}  # by slot
         self.prepared: dict[int, TrialProcess] = {}  # by the job's number
         self.reserve: list[TrialProcess] = []
@@ -339,13 +365,17 @@ class ProcessExecutor:
         worker = worker or self._assign(job)
         worker.oom_kills = _oom_kills()
         if self.bounds.every is not None:
-            worker.watchdog = Watchdog(self.bounds, job.folder, elsewhere=self.through_launcher)
+            worker.watchdog = Watchdog(self.bounds, job.folder, elsewhere=self.shared.through_launcher)
         worker.send(environment(slot, self.slots, self.visible, self.gpus_per_slot))
         self.busy[slot] = worker
         if self.stopping:  # a signal came between the last look and now
             worker.signal(signal.SIGTERM)
         self._replenish()
         return slot
+
+    def adopt(self, job: Job) -> int | None:
+        """Take none over: processes end with their controller."""
+        return None
 
     def running(self) -> dict[int, Job]:
         """Get the running jobs, by slot."""
@@ -364,7 +394,7 @@ class ProcessExecutor:
                 for slot, _ in ended:
                     del self.busy[slot]
                 if any(worker.process.exitcode == UNKNOWN for _, worker in ended):  # perhaps the fork server is gone
-                    self.context = warm_context(self.preload)
+                    self.context = warm_context(self.shared.preload)
                 return [(worker.job, worker.collect(self.stopping)) for _, worker in ended if worker.job is not None]
 
     def stop(self) -> None:
@@ -418,7 +448,7 @@ class ProcessExecutor:
 
     def _start(self) -> TrialProcess:
         ours, theirs = self.context.Pipe()
-        known = (theirs, self.variables, self.script, self.static)
+        known = (theirs, self.variables, self.shared.script, self.shared.static)
         process = self.context.Process(target=serve, args=known, daemon=False)
         with main_module.hidden():
             process.start()

@@ -50,6 +50,7 @@ def serve(pipe: Connection, variables: dict[str, str], script: Script, static: b
     closes its end of the pipe when it wants this process no more. `variables` are the controller's own environment,
     `static` what all jobs share, see `executor.pickle_shared`.
     """
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # which the fork server ignores
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is for the controller to decide on
     faulthandler.register(reaper.DUMP)
     reaper.fork(pipe)
@@ -181,15 +182,20 @@ def send(pipe: Connection, outcome: Outcome) -> None:
         0.5
     """
     try:
-        body = _serialize(outcome)
+        body = serialize(outcome)
     except BaseException as error:  # of what the task returned, whose methods are called
-        body = _serialize(classify(error))
+        body = serialize(classify(error))
     left = memoryview(HEAD.pack(len(body)) + body)
     while left:
         left = left[os.write(pipe.fileno(), left) :]
 
 
-def _serialize(outcome: Outcome) -> bytes:
+def serialize(outcome: Outcome) -> bytes:
+    """Write an outcome as JSON; a ValueError if it is too large.
+
+    >>> deserialize(serialize(Outcome(Kind.COMPLETE, value=0.5))).value
+    0.5
+    """
     told = {**vars(outcome), "kind": outcome.kind.value}
     body = json.dumps(told, default=_plain).encode()
     if len(body) > LARGEST:
@@ -224,7 +230,7 @@ class Incoming:
                 chunk = b""
             self._read += chunk
             self.over = not chunk or self._is_whole()
-        return _deserialize(bytes(self._read[HEAD.size :])) if self._is_whole() else None
+        return deserialize(bytes(self._read[HEAD.size :])) if self._is_whole() else None
 
     def _is_whole(self) -> bool:
         if len(self._read) < HEAD.size:
@@ -233,7 +239,8 @@ class Incoming:
         return size > LARGEST or len(self._read) - HEAD.size >= size
 
 
-def _deserialize(body: bytes) -> Outcome:
+def deserialize(body: bytes) -> Outcome:
+    """Read an outcome; of what is none, that the trial was lost."""
     try:
         told = json.loads(body)
         return Outcome(Kind(told["kind"]), told["value"], str(told["message"]), str(told["traceback"]))

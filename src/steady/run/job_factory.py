@@ -4,7 +4,7 @@ import functools
 import inspect
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +20,12 @@ from optuna.trial import FrozenTrial
 
 from steady import grammar, safe_paths
 from steady.exceptions import ConfigError, StudyError
-from steady.jobs.executor import Executor, Job, ProcessExecutor, pickle_shared
+from steady.jobs.cluster_executor import ClusterExecutor
+from steady.jobs.engine import Engine
+from steady.jobs.executor import Executor, Job, ProcessExecutor, Shared, pickle_shared
+from steady.jobs.job_files import JOBS
 from steady.jobs.main_module import Script
-from steady.options import SweepOptions
+from steady.options import SweepOptions, TrialTimeout
 from steady.propose.covering import Examples
 from steady.propose.space import Space
 from steady.storage import shown
@@ -158,9 +161,20 @@ class JobFactory:
                 "what its first lines set in other modules, such as torch.set_default_dtype, is to be set in the task.",
                 bare,
             )
-        return self._executor(
-            self.task, self.options.slots, bounds=self.options.trial_timeout, through_launcher=self._through_launcher
-        )
+        given, launcher = self.options, self.config.hydra.launcher
+        if make_engine := ENGINES.get(launcher._target_):
+            engine = make_engine(OmegaConf.to_container(launcher, resolve=True))
+            return ClusterExecutor(
+                engine,
+                self._shared(self.task),
+                given.slots,
+                given.record / JOBS,
+                given.storage,
+                given.trials_per_job or engine.trials_per_job,
+                bounds=given.trial_timeout,
+            )
+        shared = self._shared(self.task, through_launcher=self._through_launcher)
+        return self._processes(shared, given.slots, given.trial_timeout)
 
     def preflight(self, thorough: bool = True) -> dict[str, Any]:
         """Run the preflight as a job, if `thorough` with examples, and return its facts; a failure is a StudyError."""
@@ -176,7 +190,8 @@ class JobFactory:
             task = functools.partial(task, examples=Examples(self.space, self.config, loader, place))
         safe_paths.refuse_links([record / "preflight"], record, "study", StudyError)
         safe_paths.refuse_links_within(record / "preflight", "preflight", StudyError)
-        with closing(self._executor(task, 1, bounds=self.options.trial_timeout.for_preparation())) as executor:
+        bounds = self.options.trial_timeout.for_preparation()
+        with closing(self._processes(self._shared(task), 1, bounds)) as executor:
             executor.submit(Job(0, (*self.space.overrides({}), *place), record / "preflight"))
             while not (ended := executor.wait(60.0)):
                 pass
@@ -185,8 +200,12 @@ class JobFactory:
             raise StudyError(f"{name} failed, so nothing was started. {shortened(outcome.message)}")
         return dict(outcome.value)
 
-    def _executor(self, task: TaskFunction, slots: int, **more: Any) -> Executor:
-        given = self.options
-        return ProcessExecutor(
-            self.hydra_context, task, self.config, slots, given.preload, given.gpus, given.gpus_per_slot, **more
-        )
+    def _shared(self, task: TaskFunction, through_launcher: bool = False) -> Shared:
+        return Shared.of(self.hydra_context, task, self.config, self.options.preload, through_launcher)
+
+    def _processes(self, shared: Shared, slots: int, bounds: TrialTimeout) -> ProcessExecutor:
+        return ProcessExecutor(shared, slots, self.options.gpus, self.options.gpus_per_slot, bounds)
+
+
+# By the class of Hydra's launcher: what makes the engine that takes its place, from the launcher's keys.
+ENGINES: dict[str, Callable[[Any], Engine]] = {}

@@ -164,11 +164,19 @@ class Ledger:
                 self.trials.requeue(trial)
             self.leases.release(_lease(trial.number))
 
-    def requeue_abandoned(self) -> None:
-        """Set back the trials whose controller is gone."""
+    def requeue_abandoned(self, adopt: Callable[[FrozenTrial], bool | None] = lambda trial: False) -> None:
+        """Set back the trials whose controller is gone.
+
+        `adopt` tells whether the job of a trial is now ours, which is no less than the trial; None: it is ending, and
+        is to be asked about again.
+        """
         with self.leases.lock("ask"):  # between a trial's making and its claim no one may take it for abandoned
             for trial in self.trials.all(TrialState.RUNNING):
-                if self.leases.owned(_lease(trial.number)):
+                if self.leases.owned(_lease(trial.number)) or (adopted := adopt(trial)) is None:
+                    continue
+                if adopted:
+                    self.leases.take(_lease(trial.number))
+                    self.event(f"trial {trial.number} goes on in the job that a controller that is gone had started")
                     continue
                 # Its controller may have ended it and let it go since we read that it runs.
                 with suppress(UpdateFinishedTrialError):
@@ -182,7 +190,7 @@ class Ledger:
             return
         trial = self.trials.read(job.number)
         outcome = self._check_values(outcome)
-        runs = [*meta.get(trial, meta.RUNS, []), {"slot": slot, "start": begun, "end": time.time()}]
+        runs = [*meta.get(trial, meta.RUNS, []), {"slot": slot, "start": _began(trial, begun), "end": time.time()}]
         try:
             self.trials.note(trial, meta.RUNS, runs)
             self.attach(job.number, job.folder)
@@ -276,6 +284,14 @@ class Ledger:
         else:
             return
         self.abort = StudyError(f"{reason} Mend the cause and give the same command; the study goes on. {detail}")
+
+
+def _began(trial: FrozenTrial, submitted: float) -> float:
+    """When a job began (Unix time): it may have waited in a queue, and have been submitted by another controller."""
+    job = meta.get(trial, meta.JOB, {})
+    if job.get("engine", "process") == "process" or job.get("attempt") != meta.get(trial, meta.ATTEMPT):
+        return submitted
+    return min(float(job["began"]), time.time())  # by the clock of another machine
 
 
 def _lease(number: int) -> str:

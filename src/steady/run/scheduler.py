@@ -15,7 +15,9 @@ from optuna.trial import FrozenTrial
 from steady import grammar
 from steady.exceptions import StorageError
 from steady.jobs.executor import Executor, Job
+from steady.jobs.job_files import Left, Leftovers
 from steady.run.ledger import Ledger
+from steady.study import meta
 from steady.study.failures import Outcome
 
 TICK = 1.0  # seconds between two looks at what is not told by a process that ends: heartbeats, the display
@@ -40,12 +42,14 @@ class Scheduler:
     refresh: Callable[[], None] = lambda: None  # called at most once a second, for the display
     draw_ahead: bool | None = False  # draw and prepare the next trial before a slot is free; None: if trials are short
     clock: Callable[[], float] = time.monotonic
+    leftovers: Leftovers | None = None  # jobs that an earlier controller may have left with another executor
 
     def __post_init__(self) -> None:
         self.limits, self.stop, self.event = self.ledger.limits, self.ledger.stop, self.ledger.event
         self.started = self.clock()
         self.running: dict[int, tuple[int, float]] = {}  # by trial number: slot, and when it began (Unix time)
         self.ready: deque[tuple[FrozenTrial, Job]] = deque()  # acquired, and waiting for a slot
+        self._inherited: list[tuple[Job, Outcome]] = []  # ends of jobs of earlier controllers
         self._durations: deque[float] = deque(maxlen=REMEMBERED)
         self._next_reap = self._next_refresh = -1.0
         self._next_show = self.started + SHOW
@@ -70,7 +74,9 @@ class Scheduler:
             self.ledger.leases.beat()
             if self.clock() >= self._next_reap:
                 self._cancel_lost()
-                self.ledger.requeue_abandoned()
+                self.ledger.requeue_abandoned(self._adopt)
+                while self._inherited:
+                    self._finish(*self._inherited.pop())
                 self._next_reap = self.clock() + REAP
             self._announce(self._start_ready())
             self._start_new()
@@ -134,10 +140,25 @@ class Scheduler:
 
     def _job(self, trial: FrozenTrial) -> Job:
         try:
-            return Job(trial.number, tuple(self.overrides(trial)), self.ledger.folders.of(trial))
+            return self._described(trial, tuple(self.overrides(trial)))
         except BaseException:
             self.ledger.requeue(trial)
             raise
+
+    def _described(self, trial: FrozenTrial, overrides: tuple[str, ...] = ()) -> Job:
+        attempt = meta.get(trial, meta.ATTEMPT, 0)
+        return Job(trial.number, overrides, self.ledger.folders.of(trial), self.ledger.study.study_name, attempt)
+
+    def _adopt(self, trial: FrozenTrial) -> bool | None:
+        """Take over what an earlier controller has left of a trial's job; None while it is stopping."""
+        job = self._described(trial)
+        if (slot := self.executor.adopt(job)) is None:
+            left = Left.NOTHING if self.leftovers is None else self.leftovers.dismiss(job)
+            if isinstance(left, Left):
+                return None if left is Left.STOPPING else False
+            self._inherited.append((job, left))
+        self.running[trial.number] = (slot or 0, time.time())
+        return True
 
     def _submit(self, trial: FrozenTrial, job: Job) -> None:
         try:

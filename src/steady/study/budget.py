@@ -23,7 +23,7 @@ FAILURES = "failures"  # the name in `allow_change` for a mend that is not in th
 # Keys of no effect on whether a trial works, or with folders and times that differ from start to start.
 ELSEWHERE = (
     "allow_change", "dry_run", "extra_scores", "next_step", "on_end", "record", "storage",
-    "storage_patience", "study_name",
+    "storage_patience", "study_name", "trials_per_job",
 )  # fmt: skip
 SHOWN = 5  # kinds of failure
 

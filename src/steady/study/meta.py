@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial
 
 # Attributes of a trial.
 ATTEMPT = "steady:attempt"  # how often the trial was taken up again
+JOB = "steady:job"  # where its last attempt runs, written by the job as it starts, see `reporting.identity`
 RUNS = "steady:runs"  # slot, start and end (Unix time) of each attempt
 OUTCOME = "steady:outcome"  # of the last attempt, see `failures.Kind`
 MESSAGE = "steady:message"  # one line

@@ -121,8 +121,9 @@ class ProgressReporter:
         )
 
     def _slots(self) -> list[SlotView | None]:
-        views: list[SlotView | None] = [None] * self.executor.slots
-        for slot, job in self.executor.running().items():
+        running = self.executor.running()
+        views: list[SlotView | None] = [None] * max(self.executor.slots, *(slot + 1 for slot in running), 0)
+        for slot, job in running.items():
             began = self.begun.setdefault((self.study.study_name, job.number), time.monotonic())
             reported = read_progress(job.folder)
             reported.pop("updated", None)

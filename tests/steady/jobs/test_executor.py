@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from tests import hostile
 from steady.exceptions import ConfigError
 from steady.jobs import executor as module
 from steady.jobs import worker
-from steady.jobs.executor import Job, ProcessExecutor
+from steady.jobs.executor import Job, ProcessExecutor, Shared
 from steady.options import TrialTimeout
 from steady.study.failures import Kind, Outcome
 
@@ -44,8 +44,14 @@ def make(app: tuple[HydraContext, DictConfig], monkeypatch: pytest.MonkeyPatch) 
     context, config = app
     made: list[ProcessExecutor] = []
 
-    def one(task: Callable[[DictConfig], Any], slots: int = 1, **keys: Any) -> ProcessExecutor:
-        made.append(ProcessExecutor(context, task, config, slots, **keys))
+    def one(
+        task: Callable[[DictConfig], Any],
+        slots: int = 1,
+        preload: Sequence[str] = (),
+        launcher: bool = False,
+        **keys: Any,
+    ) -> ProcessExecutor:
+        made.append(ProcessExecutor(Shared.of(context, task, config, preload, launcher), slots, **keys))
         return made[-1]
 
     yield one

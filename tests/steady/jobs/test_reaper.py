@@ -26,7 +26,7 @@ from tests.steady.conftest import APP
 from tests.steady.jobs.test_executor import Make, end, gone, job, make, wait_for
 
 from steady.jobs import executor as module
-from steady.jobs.executor import ProcessExecutor
+from steady.jobs.executor import ProcessExecutor, Shared
 from steady.study.failures import Kind, Outcome
 
 __all__ = ["make"]
@@ -348,7 +348,7 @@ def executor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProcessExecut
         with traveling(), initialize_config_dir(str(APP)):
             config = compose("config", overrides=["hydra.sweep.dir=out"], return_hydra_config=True)
             context = HydraContext(config_loader=GlobalHydra.instance().config_loader(), callbacks=Callbacks())
-            executor = ProcessExecutor(context, harmful, config, 1)
+            executor = ProcessExecutor(Shared.of(context, harmful, config), 1)
         yield executor
         executor.close()
 
