@@ -84,9 +84,9 @@ class RayEngine:
     def from_launcher(cls, launcher: Mapping[str, Any]) -> "RayEngine":
         """Make it from the keys of `hydra.launcher`; each is heeded or refused.
 
-        >>> RayEngine.from_launcher({"_target_": "…", "ray": {"remote": {"max_retries": 3}}})
+        >>> RayEngine.from_launcher({"_target_": "RayLauncher", "ray": {"remote": {"max_retries": 3}}})
         Traceback (most recent call last):
-        steady.exceptions.ConfigError: hydra.launcher.ray.remote.max_retries is 3, and steady can only do with 0: …
+        steady.exceptions.ConfigError: hydra.launcher.ray.remote.max_retries is 3, and steady can only do with 0: ...
         """
         given = launcher.get("ray") or {}
         _refuse_unknown(launcher, {"_target_", "ray"}, "hydra.launcher")

@@ -207,5 +207,13 @@ class JobFactory:
         return ProcessExecutor(shared, slots, self.options.gpus, self.options.gpus_per_slot, bounds)
 
 
+def _ray(launcher: Any) -> Engine:
+    from steady.jobs.ray_engine import RayEngine
+
+    return RayEngine.from_launcher(launcher)
+
+
 # By the class of Hydra's launcher: what makes the engine that takes its place, from the launcher's keys.
-ENGINES: dict[str, Callable[[Any], Engine]] = {}
+ENGINES: dict[str, Callable[[Any], Engine]] = {
+    "hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher": _ray,
+}
