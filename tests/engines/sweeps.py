@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import optuna
@@ -19,8 +19,15 @@ TINY = (
 )  # fmt: skip
 
 
-def sweep(storage: str, folder: Path, *words: str, study: str = "cats", trials: int = 40) -> "subprocess.Popen[bytes]":
-    """Start a controller of the study."""
+def sweep(
+    storage: str,
+    folder: Path,
+    *words: str,
+    study: str = "cats",
+    trials: int = 40,
+    variables: Mapping[str, str] | None = None,
+) -> "subprocess.Popen[bytes]":
+    """Start a controller of the study, with more variables of the environment."""
     folder.mkdir(exist_ok=True)
     command = [
         sys.executable, str(ROOT / "tests" / "engines" / "train.py"), "-m", "hparams_search=vae_optuna", *TINY,
@@ -28,7 +35,12 @@ def sweep(storage: str, folder: Path, *words: str, study: str = "cats", trials: 
     ]  # fmt: skip
     with (folder / "controllers.log").open("ab") as log:
         return subprocess.Popen(
-            command, cwd=folder, env=environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            command,
+            cwd=folder,
+            env={**environment(), **(variables or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
         )
 
 

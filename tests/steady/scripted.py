@@ -72,7 +72,7 @@ def scheduler(
     leases = Leases(study._storage, study.study_name, identity=Identity(name, 1, 0.0))
     leases.register()
     node = {"_target_": "optuna.samplers.RandomSampler", "seed": 0}
-    own = {key: keys.pop(key) for key in ("record", "refresh", "draw_ahead", "clock") if key in keys}
+    own = {key: keys.pop(key) for key in ("record", "refresh", "draw_ahead", "clock", "leftovers") if key in keys}
     ledger = Ledger(
         study, Proposer(study, space, Samplers(node, 0, space)), leases, Folders(Path()), limits,
         **{"event": lambda line: None, **keys},  # type: ignore[arg-type]

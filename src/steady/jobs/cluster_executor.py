@@ -43,6 +43,7 @@ class Allocation:
     ended: int = 0  # how often it has said that this one has ended
     cancelled: bool = False  # by us
     outcome: Outcome | None = None  # of its job, if that is known without its report
+    given_away: bool = False  # another controller has it
 
     @property
     def job(self) -> Job:
@@ -161,6 +162,7 @@ class ClusterExecutor:
                     allocation.give(more=False, stop=True)
                     self._cancel([allocation])
                 else:
+                    allocation.given_away = True
                     allocation.outcome = Outcome(Kind.INTERRUPTED, message="Another controller has adopted its job.")
 
     def close(self) -> None:
@@ -252,10 +254,12 @@ class ClusterExecutor:
             elif (outcome := self._outcome(allocation, report)) is not None:
                 del self.busy[slot]
                 allocation.slot = None
+                ended.append((allocation.job, outcome))
+                if allocation.given_away:
+                    continue
                 self._told.append(allocation.job)
                 again = allocation.orders.more and not (report.left or allocation.ended or allocation.cancelled)
                 (self.free if again else self.leaving).append(allocation)
-                ended.append((allocation.job, outcome))
         return ended
 
     def _outcome(self, allocation: Allocation, report: Report) -> Outcome | None:

@@ -4,6 +4,7 @@ import functools
 import inspect
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -171,7 +172,9 @@ class JobFactory:
                 given.record / JOBS,
                 given.storage,
                 given.trials_per_job or engine.trials_per_job,
+                name=str(launcher.get("name") or self.config.hydra.job.name),
                 bounds=given.trial_timeout,
+                python=launcher.get("python") or sys.executable,
             )
         shared = self._shared(self.task, through_launcher=self._through_launcher)
         return self._processes(shared, given.slots, given.trial_timeout)
@@ -213,7 +216,14 @@ def _ray(launcher: Any) -> Engine:
     return RayEngine.from_launcher(launcher)
 
 
+def _slurm(launcher: Any) -> Engine:
+    from steady.jobs.slurm import Slurm
+
+    return Slurm.from_launcher(launcher)
+
+
 # By the class of Hydra's launcher: what makes the engine that takes its place, from the launcher's keys.
 ENGINES: dict[str, Callable[[Any], Engine]] = {
     "hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher": _ray,
+    "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher": _slurm,
 }

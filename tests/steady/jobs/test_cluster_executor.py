@@ -147,11 +147,11 @@ def test_failures_are_told_as_they_are(make: Make) -> None:
 
 
 def test_a_job_that_hangs_is_ended_where_it_runs(make: Make) -> None:
-    executor = make(lambda cfg: time.sleep(600), bounds=TrialTimeout(total=0.5))
+    executor = make(lambda cfg: time.sleep(600), bounds=TrialTimeout(total=3.0))
     executor.submit(job())
     outcome = end(executor)
-    assert (outcome.kind, "Not done after 0.5 s" in outcome.message) == (Kind.TIMED_OUT, True)
-    assert "sleep" in outcome.traceback or "File" in outcome.traceback
+    assert (outcome.kind, outcome.message[:16]) == (Kind.TIMED_OUT, "Not done after 3")
+    assert Path(__file__).name in outcome.traceback  # where it hung
     executor.close()
 
 
