@@ -52,7 +52,7 @@ def _run(cfg: DictConfig, form: exporters.Format | None) -> None:
     if "reader" not in cfg.data:
         raise ConfigError("data=ready is prepared already. Prepare photos: data=photos data.source=DIR.")
     reader = instantiate(cfg.data.reader)
-    name = checked_name(_slug(str(cfg.data.source or reader.name)) if cfg.name is None else str(cfg.name), "name")
+    name = checked_name(slug(str(cfg.data.source or reader.name)) if cfg.name is None else str(cfg.name), "name")
     checked_name(str(cfg.size), "size")
     root = Path(cfg.root) / "stages" / name
     passed_over = reader.passed_over() if hasattr(reader, "passed_over") else {}
@@ -157,7 +157,7 @@ def _finish(
         log.info("Loose files: %s", exporters.write(ready, folder, form))
 
 
-def _slug(source: str) -> str:
+def slug(source: str) -> str:
     """Derive a name from a source: that of its folder or archive, in plain letters."""
     stem = Path(source).expanduser().resolve().name if "/" in source or Path(source).exists() else source
     return re.sub(r"[^A-Za-z0-9_]+", "-", re.sub(r"\.(zip|tar|tgz|tar\.\w+)$", "", stem)).strip("-").lower() or "photos"

@@ -231,6 +231,10 @@ COMMANDS: dict[str, Any] = {
     "best_model": {
         "study": TEXT_OR_NULL, "storage": TEXT_OR_NULL, **dict.fromkeys(("select", "sweeps", "outputs", "out"), TEXT),
     },
+    "cats": {
+        "source": TEXT_OR_NULL, "budget": real(0, 1e5, beyond=True), "size": SIDE, "name": TEXT_OR_NULL, "out": TEXT,
+        **dict.fromkeys(("prepare", "train"), several(Text())),
+    },
     "demo": {"bundle": TEXT_OR_NULL, "run": TEXT_OR_NULL, "port": PORT, "trust": TRUST},
     "evaluate": {
         "bundle": TEXT_OR_NULL, "exports": TEXT, "ready": TEXT_OR_NULL, "seed": whole(0, SEEDS, null=True),

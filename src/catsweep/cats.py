@@ -1,0 +1,474 @@
+"""From photos to a generator within a budget of time: `python src/cats.py`.
+
+Each step is a command of its own, as a person would type it: `src/prepare.py`, a sweep by `src/train.py -m`,
+`src/best_model.py`, `src/train.py` again on a copy of the winner, `src/export.py`, `src/report.py`. This module calls
+them in their order, keeps the time (`catsweep.cats_plan` divides it) and shows how far they are. What it has to know is
+in `<out>/<name>/cats.json`, so a run that was killed goes on with the step that it was at.
+"""
+
+import csv
+import fcntl
+import json
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from rich.table import Table
+
+from catsweep.cats_display import Lines, Progress, display_for, tail
+from catsweep.cats_plan import AROUND, JUDGED, START_UNCHECKED, Plan
+from catsweep.data.ready import ReadySet, no_photos_message
+from catsweep.data.sources import Photos
+from catsweep.errors import CatsweepError, ConfigError, DataError, TrainingError
+from catsweep.metrics.judge import read_judged
+from catsweep.prepare.pipeline import slug
+from catsweep.runs import BEST_CHECKPOINT, CONFIG, LAST_CHECKPOINT, PROVENANCE, SCORES, RunDir
+from steady import grammar, places, printing, resources
+from steady.atomic import write_json
+from steady.jobs.detached import PR_SET_PDEATHSIG, prctl
+from steady.safe_paths import checked_name, refuse_links_within
+from steady.signals import COMMAND, SAID
+from steady.watch.progress import duration
+
+COMMANDS = Path(__file__).parents[1]  # the folder of their scripts
+EXPORTS, SWEEPS, READY = Path("outputs/exports"), Path("sweeps"), Path("data/ready")
+STATE, LOCK, WINNER, LONGER = "cats.json", ".lock", "winner", "longer"  # in the run's folder
+SAVED_EVERY, LOOK_EVERY = 5.0, 0.2  # seconds
+PATIENCE = 60.0  # seconds in which the steps of a start that was killed must end
+JUDGED_BY = "judge/fid"
+SHOWN = 12  # lines of the log of a step that failed
+STARTS = 10.0  # seconds until a training has imported what it needs
+LEAST_MORE = 0.1  # as a share of the time that the best was trained for: less is not worth another training's start
+BUSY = 180.0  # seconds to the first trial that a busy machine is given
+SLOWEST = 4.0  # times as long as planned that the last steps are given, at most, on a machine that is busy
+TITLES = {
+    "prepare": "prepare the photos",
+    "search": "search and confirm",
+    "choose": "choose the best",
+    "train": "train the best on",
+    "export": "export",
+    "report": "report",
+}
+
+
+def run(cfg: DictConfig) -> None:
+    """Do the steps that are not done yet, and say where everything is; see `conf/cats.yaml`.
+
+    Raises:
+        ConfigError: the budget is too small, or the run of that name was begun with another line.
+        DataError: the source holds no photos, or only one.
+        TrainingError: a step failed.
+    """
+    photos = count_photos(cfg.source)
+    slots, judged = resources.slots("auto", "auto", 1.0), _judge_is_there(cfg)
+    plan = Plan.of(60 * cfg.budget, slots, photos, judged)
+    source = "demo_cats" if cfg.source is None else slug(str(cfg.source))
+    name = checked_name(f"{source}-{cfg.budget:g}min" if cfg.name is None else cfg.name, "name")
+    folder = Path(cfg.out) / name
+    places.check(folder, cfg)
+    with alone(folder) as lock, closing(display_for()) as display:
+        state = State.read(folder / STATE, {key: cfg[key] for key in State.ASKED})
+        Run(cfg, folder, source, slots, judged, state, lock, display).go(plan)
+
+
+def count_photos(source: str | None) -> int:
+    """Count the files of a source that may be photos, 0 for drawn cats; a DataError if there are fewer than two."""
+    if source is None:
+        return 0
+    reader = Photos(source)
+    try:
+        count = sum(1 for _ in reader.files)
+        if count == 0:
+            raise DataError(no_photos_message(reader, Counter(), reader.passed_over()))
+    except DataError as error:  # it names the key of the other commands
+        raise DataError(str(error).replace("data.source=", "source=")) from error
+    if count == 1:
+        raise DataError(f"Expected many photos of cats in {source}, and at least 2, but 1 is there. Add photos.")
+    return count
+
+
+def _judge_is_there(cfg: DictConfig) -> bool:
+    file = OmegaConf.select(cfg, "judge.extractor.file")
+    return file is not None and Path(file).expanduser().exists()
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[int]:
+    """Lock a run's folder, and yield the descriptor that holds the lock; steps inherit it, so it outlives a kill.
+
+    A ConfigError if another start has it and does not end.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    try:
+        until = time.monotonic() + PATIENCE
+        while not _take(lock):
+            if time.monotonic() > until:
+                raise ConfigError(f"Another process works in {folder}. Wait for it, or begin another run: name=NAME.")
+            time.sleep(LOOK_EVERY)
+        yield lock
+    finally:
+        os.close(lock)
+
+
+def _take(lock: int) -> bool:
+    with suppress(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
+
+
+@dataclass
+class State:
+    """What a run has to know when it goes on."""
+
+    ASKED = ("source", "budget", "size", "prepare", "train")  # keys whose change makes another run
+
+    file: Path
+    asked: dict[str, Any]
+    spent: dict[str, float] = field(default_factory=dict)  # seconds of each step, over all starts
+    starts: dict[str, int] = field(default_factory=dict)  # of each step
+    done: dict[str, str] = field(default_factory=dict)  # finished steps, and what there is to say of them
+    plan: dict[str, Any] | None = None  # of the search and what follows it, once the search has begun
+
+    @classmethod
+    def read(cls, file: Path, asked: dict[str, Any]) -> "State":
+        """Read what an earlier start has left; a ConfigError if that is damaged, or was asked for something else."""
+        asked = json.loads(json.dumps(asked, default=list))
+        if not file.exists():
+            return cls(file, asked)
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))
+            state = cls(file, dict(found["asked"]), plan=found["plan"] and asdict(Plan(**found["plan"])))
+            state.spent = {step: max(0.0, float(found["spent"].get(step, 0))) for step in TITLES}
+            state.starts = {step: int(found["starts"].get(step, 0)) for step in TITLES}
+            state.done = {step: str(found["done"][step]) for step in TITLES if step in found["done"]}
+        except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            raise ConfigError(f"{file} is damaged ({error!r}). Begin another run: name=NAME.") from error
+        changed = [
+            f"{key}: {state.asked.get(key)} → {asked[key]}" for key in asked if state.asked.get(key) != asked[key]
+        ]
+        if changed:
+            raise ConfigError(
+                f"The run in {file.parent} was begun with another line ({', '.join(changed)}). Give the same line to "
+                "go on with it, or begin another run: name=NAME."
+            )
+        return state
+
+    def save(self) -> None:
+        """Write it."""
+        write_json(self.file, {key: value for key, value in vars(self).items() if key != "file"})
+
+
+@dataclass
+class Run:
+    """One start of a run."""
+
+    cfg: DictConfig
+    folder: Path
+    source: str  # name of the photos in `data`
+    slots: int
+    judged: bool  # whether the judge's network is there
+    state: State
+    lock: int
+    display: Lines
+
+    def __post_init__(self) -> None:
+        self.clock = self.saved = time.monotonic()
+        self.budget = 60.0 * self.cfg.budget
+        choices = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
+        self.judge = f"metrics/judge={choices.get('metrics/judge', 'auto')}"
+
+    @property
+    def left(self) -> float:
+        """Seconds of the budget that are left; below 0 if it is overdrawn."""
+        return self.budget - sum(self.state.spent.values())
+
+    @property
+    def plan(self) -> Plan:
+        """Plan of the search and what follows it."""
+        assert self.state.plan is not None
+        return Plan(**self.state.plan)
+
+    def go(self, plan: Plan) -> None:
+        """Do the steps; `plan` is that of the whole budget."""
+        if not self.state.done and not any(self.state.spent.values()):
+            self._announce(plan)
+        elif len(self.state.done) < len(TITLES):
+            self.display.say(
+                f"{self.folder.name} goes on: {duration(self.left)} are left of {duration(self.budget)} (the time "
+                "between two starts does not count)"
+            )
+        planned = {"prepare": plan.prepare, "search": plan.search + plan.confirm, "choose": 0.0, "train": plan.train}
+        self.planned = {**planned, "export": plan.finish, "report": 0.0}
+        try:
+            for step in TITLES:
+                if step not in self.state.done:
+                    self.clock = time.monotonic()
+                    self.state.starts[step] = self.state.starts.get(step, 0) + 1
+                    said = getattr(self, f"_{step}")()
+                    self._tick(step)
+                    self.state.done[step] = said
+                    self.state.save()
+                    if said:
+                        self.display.say(said)
+        except KeyboardInterrupt:
+            COMMAND.said = f"{SAID} The same line goes on; {duration(self.left)} are left of {duration(self.budget)}."
+            raise
+        finally:
+            self.state.save()
+            self.display.close()
+        self._farewell()
+
+    def _announce(self, plan: Plan) -> None:
+        table = Table(title=f"{self.folder.name}: how {duration(self.budget)} will be spent", title_justify="left")
+        for name, side in (("", "left"), ("time", "right"), ("what", "left")):
+            table.add_column(name, justify=side)  # type: ignore[arg-type]  # one of these words
+        for row, seconds, remark in plan.rows():
+            table.add_row(row, duration(seconds), remark)
+        printing.console().print(table)
+
+    def _prepare(self) -> str:
+        if self.cfg.source is None:
+            return ""
+        words = [_word("data.source", self.cfg.source), _word("name", self.source), f"size={self.cfg.size}"]
+        self._call("prepare", "prepare.py", "data=photos", *words, *self.cfg.prepare)
+        ready = ReadySet.open(self._ready())
+        if len(ready) < 2:
+            raise DataError(
+                f"Only {len(ready)} image is left of the photos, and training needs at least 2. Add photos."
+            )
+        left = len({row.source for row in ready.rows}) - len({row.source for row in ready.rows if row.kept})
+        said = f" {left} were left out; {self._ready() / 'report.html'} shows which, and why." if left else ""
+        return f"{len(ready)} images are ready.{said}"
+
+    def _ready(self) -> Path:
+        return READY / f"{self.source}-{self.cfg.size}"
+
+    def _search(self) -> str:
+        if self.state.plan is None:  # again, for the preparation may have taken more or less than was thought
+            self.state.plan = asdict(Plan.of(self.left, self.slots, judge=self.judged))
+        plan, began = self.plan, time.monotonic()
+        timeout = min(plan.timeout - self.state.spent.get("search", 0.0), self.left - plan.finish)
+        timeout = max(timeout, plan.least_timeout + 1, START_UNCHECKED + 1)  # or what was interrupted would not go on
+        data = ["data=demo_cats"] if self.cfg.source is None else ["data=ready", _word("data.source", self._ready())]
+        words = [
+            *data, f"data.size={self.cfg.size}", _word("study", self.folder.name), f"minutes={plan.minutes}",
+            f"trials={10 * max(plan.trials, 10)}", f"hydra.sweeper.confirm={plan.confirm_word}",
+            self.judge if plan.judged else "metrics/judge=none",
+            *([] if plan.checked else ["hydra.sweeper.preflight=null"]), *self.cfg.train,
+        ]  # fmt: skip
+        line = ("search", "train.py", "-m", "hparams_search=cats_optuna", *words)
+        try:
+            self._call(*line, f"hydra.sweeper.timeout={timeout:.0f}")
+        except TrainingError:
+            if time.monotonic() - began < timeout or any(row["state"] == "complete" for row in self._trials()):
+                raise
+            # A machine so busy that the time was over before a trial had begun.
+            self._call(*line, f"hydra.sweeper.timeout={BUSY + plan.least_timeout:.0f}")
+        states = Counter(row["state"] for row in self._trials())
+        return f"Searched: {', '.join(f'{count} trials {state}' for state, count in states.items())}."
+
+    def _choose(self) -> str:
+        words = [_word("study", self.folder.name), _word("out", self.folder / WINNER)]
+        self._call("choose", "best_model.py", *words)
+        trial, values = self._winner()["trial"], self._winner()["values"]
+        found = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+        return f"The best is trial {trial}: {found} after {self.plan.minutes:.2g} minutes of training."
+
+    def _winner(self) -> dict[str, Any]:
+        """Read why the best trial is the best; a DataError if that cannot be read."""
+        choice = RunDir(self.folder / WINNER).choice()
+        if choice is None or not {"trial", "run", "objectives", "values"} <= choice.keys():
+            raise DataError(f"{self.folder / WINNER} does not say which trial is the best. Give the same line again.")
+        return choice
+
+    def _train(self) -> str:
+        """Train a copy of the best trial on for the time that is left; the copy counts only if it is better."""
+        plan, longer = self.plan, self.folder / LONGER
+        around = STARTS + self._around() + (JUDGED if plan.judged else 0.0)
+        more = self.left - self._finish() - around
+        if more < LEAST_MORE * 60 * plan.minutes and not longer.exists():
+            return "No time is left to train it on."
+        # What earlier starts of this step took was training, but for what each needs before and after it.
+        before = self.state.spent.get("train", 0.0) - (self.state.starts["train"] - 1) * around
+        minutes = plan.minutes + max(0.0, max(0.0, before) + more) / 60
+        try:
+            if not (longer / SCORES).exists():
+                trial = Path(self._winner()["run"])
+                words = _copy_to_train(trial, longer)
+                self._call("train", "train.py", *words, f"minutes={minutes:.3f}", _word("resume", longer))
+            return self._compare()
+        except CatsweepError as error:
+            return f"It could not be trained on, and is taken as it was: {error}"
+
+    def _compare(self) -> str:
+        name, before, after = self._scores()
+        found = f"{name} {before:.4g} → {after:.4g}"
+        judged = [one for place in (WINNER, LONGER) if (one := read_judged(self.folder / place))]
+        if len(judged) == 2:
+            found += f", {JUDGED_BY} " + " → ".join(f"{one.scores[JUDGED_BY]:.4g}" for one in judged)
+        verdict = "it is better" if self._is_better() else "it is no better, so it is taken as it was"
+        return f"Trained on, {verdict}: {found}."
+
+    def _scores(self) -> tuple[str, float, float]:
+        """Read the first objective: its name, the best trial's, and that of the copy that was trained on."""
+        winner = self._winner()
+        name = winner["objectives"][0]["name"]
+        return name, float(winner["values"][name]), RunDir(self.folder / LONGER).metrics().score(name)
+
+    def _is_better(self) -> bool:
+        """Whether the copy that was trained on is better than the best trial; not if it has no scores."""
+        try:
+            _, before, after = self._scores()
+        except DataError:
+            return False
+        return after > before if self._winner()["objectives"][0]["direction"] == "maximize" else after < before
+
+    def _around(self) -> float:
+        """Seconds of a training's own start and end on this machine: the median of the search's trials, if known."""
+        whole = [row for row in self._trials() if row["state"] == "complete" and row["attempts"] == "1"]
+        known = [float(row["seconds"]) - 60 * self.plan.minutes for row in whole if row["seconds"]]
+        return min(max(AROUND, statistics.median(known)), SLOWEST * AROUND) if known else AROUND
+
+    def _trials(self) -> list[dict[str, str]]:
+        """Read the study's leaderboard; none if it is not there."""
+        try:
+            with (SWEEPS / self.folder.name / "leaderboard.csv").open(encoding="utf-8", newline="") as file:
+                return list(csv.DictReader(file))
+        except (OSError, ValueError, csv.Error):
+            return []
+
+    def _finish(self) -> float:
+        """Seconds that the last steps need, on a machine that is as busy as it was during the search."""
+        return self.plan.finish * self._around() / AROUND
+
+    def _export(self) -> str:
+        run = self.folder / (LONGER if self._is_better() else WINNER)
+        self._call("export", "export.py", _word("run", run), f"draws={self.plan.draws}", self.judge)
+        if not (self._bundle() / "samples.png").is_file():
+            raise DataError(f"The export has left nothing in {self._bundle()}. Give the same line again.")
+        return ""
+
+    def _bundle(self) -> Path:
+        part = LONGER if self._is_better() else self._winner()["trial"]
+        return EXPORTS / f"{self.folder.name}-{part}"
+
+    def _report(self) -> str:
+        self._call("report", "report.py", _word("study", self.folder.name))
+        return ""
+
+    def _farewell(self) -> None:
+        bundle, console = self._bundle(), printing.console()
+        table = Table(title=f"{self.folder.name}: {duration(self.budget - self.left)} were spent", title_justify="left")
+        table.add_column("")
+        table.add_column("planned", justify="right")
+        table.add_column("took", justify="right")
+        for step, title in TITLES.items():
+            planned = duration(self.planned[step]) if self.planned[step] else ""
+            table.add_row(title, planned, duration(self.state.spent.get(step, 0.0)))
+        console.print(table)
+        for line in (
+            *(said for step, said in self.state.done.items() if said and step in ("choose", "train")),
+            f"Cats:    {bundle / 'samples.png'}",
+            f"Bundle:  {bundle} (it draws without catsweep)",
+            f"Report:  {SWEEPS / self.folder.name / 'report.html'}",
+            f"More:    python src/generate.py bundle={bundle} n=64, or make demo; a larger budget searches for longer",
+        ):
+            console.print(line, highlight=False, soft_wrap=True)
+
+    def _call(self, step: str, command: str, *words: str) -> None:
+        """Run a command to its end, its output in the log of the step; a TrainingError if it fails.
+
+        At Ctrl-C it gets SIGTERM, and stops at a checkpoint; when this process is killed, too.
+        """
+        log = self.folder / f"{step}.log"
+        line = [sys.executable, str(COMMANDS / command), *words]
+        with log.open("ab") as out:
+            child = subprocess.Popen(
+                line, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
+                pass_fds=[self.lock], preexec_fn=_end_with_parent, env={**os.environ, **ENVIRONMENT},
+            )  # fmt: skip
+        try:
+            while child.poll() is None:
+                self._show(step, log)
+                time.sleep(LOOK_EVERY)
+        except BaseException:
+            child.terminate()
+            self.display.say("Stopping at a checkpoint; once more stops at once")
+            while child.poll() is None:
+                self._show(step, log)
+                time.sleep(LOOK_EVERY)
+            raise
+        if child.returncode:
+            ending = "\n".join(f"  {one}" for one in tail(log, SHOWN))
+            raise TrainingError(
+                f"Step '{TITLES[step]}' failed ({_how(child.returncode)}). {log} has all of it, and ends with:\n"
+                f"{ending}\nWhen that is mended, the same line goes on."
+            )
+
+    def _show(self, step: str, log: Path) -> None:
+        self._tick(step)
+        state = self.state
+        self.display.show(Progress(self.folder.name, self.budget, state.spent, self.planned, TITLES, step, log))
+
+    def _tick(self, step: str) -> None:
+        """Count the time since the last call as a step's; now and then to the file, so that a kill loses seconds."""
+        now = time.monotonic()
+        self.state.spent[step] = self.state.spent.get(step, 0.0) + now - self.clock
+        self.clock = now
+        if now >= self.saved + SAVED_EVERY:
+            self.state.save()
+            self.saved = now
+
+
+ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "COLUMNS": "120"}  # of the steps, whose output is a log
+
+
+def _end_with_parent() -> None:
+    prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _how(code: int) -> str:
+    return f"exit code {code}" if code > 0 else f"signal {-code}"
+
+
+def _word(key: str, value: Any) -> str:
+    """Make an override of a text, whatever is in it."""
+    return f"{key}={grammar.quoted(str(value))}"
+
+
+def _copy_to_train(trial: Path, target: Path) -> list[str]:
+    """Copy a finished trial to a folder where it is a single run that was not finished, unless that is there.
+
+    Returns the overrides that it was configured with, without those that only a trial has. A DataError if the trial's
+    folder lacks something, or holds links.
+    """
+    refuse_links_within(trial, "trial", DataError)
+    if not target.exists():
+        new = target.with_name(f"{target.name}.partial")
+        shutil.rmtree(new, ignore_errors=True)  # of a start that was killed
+        (new / LAST_CHECKPOINT.parent).mkdir(parents=True)
+        config = OmegaConf.create(RunDir(trial).config())
+        config.trial = None
+        OmegaConf.save(config, new / CONFIG)
+        for part in (PROVENANCE, BEST_CHECKPOINT, LAST_CHECKPOINT):
+            if not (trial / part).is_file():
+                raise DataError(f"{trial} lacks {part}.")
+            shutil.copy2(trial / part, new / part)
+        new.rename(target)
+    words = [str(word) for word in OmegaConf.load(trial / ".hydra" / "overrides.yaml")]
+    own = [f"trial.{key}=null" for key in ("number", "study", "storage")]
+    return [word for word in words if not word.startswith(("trial.", "minutes="))] + own

@@ -1,0 +1,132 @@
+"""Show how far `src/cats.py` is: a table that is drawn anew on a terminal, elsewhere a line now and then."""
+
+import os
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from steady import printing
+from steady.printing import readable_name, say
+from steady.watch.progress import duration
+
+EVERY = 0.5  # seconds between two pictures
+LINE_EVERY = 60.0  # seconds between two lines
+TAIL = 4096  # bytes of a log in which its last line is looked for
+WIDTH = 100  # characters of it in a line
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is; times in seconds."""
+
+    name: str
+    budget: float
+    spent: Mapping[str, float]  # by step
+    planned: Mapping[str, float]  # by step, in their order
+    titles: Mapping[str, str]  # by step
+    step: str  # that is running
+    log: Path  # of it
+
+    @property
+    def left(self) -> float:
+        """Seconds of the budget that are left; 0 if it is overdrawn."""
+        return max(0.0, self.budget - sum(self.spent.values()))
+
+
+class Lines:
+    """A line a minute, and one for each step."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self.stream, self.step, self.due = stream or sys.stdout, "", 0.0
+
+    def show(self, now: Progress) -> None:
+        """Write a line, if a minute has passed or another step has begun."""
+        if now.step == self.step and time.monotonic() < self.due:
+            return
+        said = "" if now.step != self.step else last_line(now.log)[:WIDTH]
+        self.say(f"{now.titles[now.step]}, {duration(now.left)} left{f'  |  {said}' if said else ''}")
+        self.step, self.due = now.step, time.monotonic() + LINE_EVERY
+
+    def say(self, line: str) -> None:
+        """Write a line with the time."""
+        say(f"{time.strftime('%H:%M:%S')}  {readable_name(line)}", file=self.stream, flush=True)
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class Picture(Lines):
+    """The steps with their times, and the last line of the log of the one that runs."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self.console = console
+        self.live = Live(console=console, auto_refresh=False, transient=True)
+        self.live.start()
+
+    def show(self, now: Progress) -> None:
+        """Draw, unless that was done a moment ago."""
+        if time.monotonic() >= self.due:
+            self.live.update(render(now), refresh=True)
+            self.due = time.monotonic() + EVERY
+
+    def say(self, line: str) -> None:
+        """Write a line above the picture."""
+        self.console.print(Text(f"{time.strftime('%H:%M:%S')}  {readable_name(line)}"))
+
+    def close(self) -> None:
+        """Remove the picture."""
+        self.live.stop()
+
+
+def display_for(stream: TextIO | None = None) -> Lines:
+    """Make a picture if the stream (standard error) is a terminal that can show one, else lines on standard output.
+
+    >>> type(display_for(sys.stdout)).__name__
+    'Lines'
+    """
+    target = stream or sys.stderr
+    if target.isatty() and not (console := printing.console(file=target)).is_dumb_terminal:
+        return Picture(console)
+    return Lines(stream)
+
+
+def render(now: Progress) -> Group:
+    """Draw the time left, the steps, and the last line of the log."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name, side in (("", "left"), ("step", "left"), ("took", "right"), ("planned", "right")):
+        table.add_column(name, justify=side, no_wrap=True)  # type: ignore[arg-type]  # one of these words
+    steps = list(now.planned)
+    for place, step in enumerate(steps):
+        mark = "▸" if step == now.step else "✓" if place < steps.index(now.step) else " "
+        taken = duration(now.spent[step]) if step in now.spent else ""
+        style: Any = "bold" if step == now.step else "dim" if mark == "✓" else None
+        table.add_row(mark, now.titles[step], taken, duration(now.planned[step]), style=style)
+    head = f"{now.name}: {duration(now.left)} left of {duration(now.budget)}"
+    said = last_line(now.log)
+    return Group(Text(head), table, *([Text(said, style="dim", overflow="ellipsis", no_wrap=True)] if said else []))
+
+
+def last_line(log: Path) -> str:
+    """Read the last line of a log that says anything; empty if there is none."""
+    return (tail(log, 1) or [""])[0]
+
+
+def tail(log: Path, lines: int) -> list[str]:
+    """Read the last lines of a log that say anything, at most `lines`."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return []
+    said = [line.strip() for line in text.replace("\r", "\n").split("\n")]
+    return [readable_name(line) for line in said if any(map(str.isalnum, line))][-lines:]
