@@ -148,6 +148,9 @@ class FakeExecutor:
 
     kill = close = stop
 
+    def adopt(self, job: Job) -> None:
+        return None
+
     def cancel(self, number: int) -> None:
         raise AssertionError(f"job {number} was cancelled")
 

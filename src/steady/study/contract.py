@@ -167,7 +167,7 @@ def freeze(
         plain(task),
         plain(facts),
         {one.name: one.limit for one in constraints},
-        warm_start if warm_start is None or isinstance(warm_start, str) else list(warm_start),
+        warm_start=warm_start if warm_start is None or isinstance(warm_start, str) else list(warm_start),
     )
 
 
