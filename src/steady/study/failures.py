@@ -25,7 +25,7 @@ OUT_OF_MEMORY = re.compile(
     r"out of memory|not enough memory|can(?:'t|not) allocate memory|CU\w+_STATUS_ALLOC_FAILED|bad_alloc", re.I
 )
 # Folders of the code that runs every task.
-MACHINERY = (f"{Path(hydra.__file__).parent}/", f"{Path(__file__).parents[1] / 'run'}/")
+MACHINERY = (f"{Path(hydra.__file__).parent}/", f"{Path(__file__).parents[1] / 'jobs'}/")
 FRAME = re.compile(r'File "([^"]*)", line (\d+)')
 KEPT = 20_000  # characters of a message or a traceback that are kept: databases bound the length of an attribute
 LINES, LINE = 60, 300  # lines of a message that are shown, and characters of a line
