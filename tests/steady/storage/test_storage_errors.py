@@ -425,3 +425,11 @@ def test_a_table_that_is_lost_in_the_midst_is_told_as_at_the_next_start_and_once
         open_storage(url)
     assert str(midst.value) == str(later.value)
     assert not caplog.records
+
+
+def test_a_server_that_cannot_be_reached_is_told_with_what_to_check_and_other_faults_without() -> None:
+    translator = storage_errors.ErrorTranslator("postgresql://me@host/studies", remedy="Check that it runs.")
+    refused = sqlalchemy.exc.OperationalError("SELECT 1", {}, Exception("connection refused"))
+    assert str(translator.explain(refused)).endswith("cannot be used: connection refused. Check that it runs.")
+    wrong = sqlalchemy.exc.ProgrammingError("SELECT 1", {}, Exception("no such column"))
+    assert str(translator.explain(wrong)).endswith("cannot be used: no such column.")
