@@ -425,3 +425,14 @@ def test_a_table_that_is_lost_in_the_midst_is_told_as_at_the_next_start_and_once
         open_storage(url)
     assert str(midst.value) == str(later.value)
     assert not caplog.records
+
+
+def test_a_server_that_cannot_be_reached_is_told_with_what_to_check_and_other_faults_without() -> None:
+    translator = storage_errors.ErrorTranslator("postgresql://me@host/studies", remedy="Check that it runs.")
+    for kind, said in (
+        (sqlalchemy.exc.OperationalError, "connection refused. Check that it runs."),
+        (sqlalchemy.exc.ProgrammingError, "connection refused."),
+    ):
+        origin = Exception("connection refused")
+        (error := kind("SELECT 1", {}, origin)).__cause__ = origin  # as SQLAlchemy raises it
+        assert str(translator.explain(error)).endswith(f"cannot be used: {said}")
