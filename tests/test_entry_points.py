@@ -52,6 +52,12 @@ def test_so_is_the_configuration_of_a_sweep(root: Path) -> None:
     assert imported(done) & HEAVY == set()
 
 
+def test_the_controller_of_a_sweep_needs_no_torch(root: Path) -> None:
+    done = typed(root, "train", "-m", "hparams_search=vae_optuna", "hydra.sweeper.dry_run=true")
+    assert done.returncode == 0, said(done)
+    assert imported(done) & HEAVY == {"optuna"}
+
+
 def test_help_names_every_group_with_its_options(root: Path) -> None:
     answer = typed(root, "train", "--help").stdout
     for group in (folder for folder in (root / "conf").iterdir() if folder.is_dir() and folder.name != "hydra"):

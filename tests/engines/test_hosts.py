@@ -27,8 +27,9 @@ def start(hosts: Hosts, place: Path, url: str) -> "subprocess.Popen[bytes]":
     environment = {**os.environ, "SSH": str(hosts.client), "PYTHON": sys.executable, "APP": str(APP)}
     with (place / "hosts.log").open("ab") as log:
         return subprocess.Popen(
-            line, cwd=place, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-        )
+            line, cwd=place, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # who runs the tests may ignore it
+        )  # fmt: skip
 
 
 def test_a_sweep_over_ssh_survives_lost_connections_dead_hosts_and_ctrl_c(

@@ -23,6 +23,7 @@ from tests.engines.sweeps import finished, sweep, wait_for
 from steady.exceptions import StorageError
 from steady.storage import open_storage
 from steady.storage.patience import Patience, is_away
+from steady.study.leases import Leases
 
 ROUNDS = 20
 TRIALS = 40
@@ -48,18 +49,32 @@ def test_controllers_that_start_at_once_make_one_set_of_tables(postgres: Postgre
         assert optuna.get_all_study_names(open_storage(url)) == ["cats"]
 
 
+@pytest.fixture
+def controllers() -> Iterator[list["subprocess.Popen[bytes]"]]:
+    started: list[subprocess.Popen[bytes]] = []
+    yield started
+    for one in started:
+        one.kill()
+        one.wait()
+
+
 @pytest.mark.trains
-def test_kills_of_controllers_and_server_cost_no_trial(postgres: Postgres, tmp_path: Path) -> None:
+def test_kills_of_controllers_and_server_cost_no_trial(
+    postgres: Postgres, tmp_path: Path, controllers: list["subprocess.Popen[bytes]"]
+) -> None:
     url = postgres.database("kills")
     folder = tmp_path / "place"
     storage = open_storage(url, patience=Patience(120.0))
-    controllers: list[subprocess.Popen[bytes]] = []
 
     def start(number: int) -> None:
         controllers[number : number + 1] = [sweep(url, folder, "hydra.sweeper.n_jobs=1", trials=TRIALS)]
 
     def study() -> optuna.Study:
         return optuna.load_study(study_name="cats", storage=storage)
+
+    def all_at_work() -> bool:
+        living = Leases(storage, "cats", grace=60.0).controllers()
+        return {one.pid for one in controllers} <= {one.pid for one in living}
 
     start(0)
     wait_for(lambda: "cats" in optuna.get_all_study_names(storage), "the study")
@@ -73,6 +88,7 @@ def test_kills_of_controllers_and_server_cost_no_trial(postgres: Postgres, tmp_p
             controllers[number % 2].wait()
             start(number % 2)
         else:
+            wait_for(all_at_work, "all controllers")  # one that starts while the server is away ends
             postgres.stop()
             time.sleep(20.0 if fault == "away" else 0.0)
             postgres.start()

@@ -12,19 +12,20 @@ import optuna
 from omegaconf import DictConfig, OmegaConf
 from optuna.trial import TrialState
 
-from catsweep import devices, study_record
+from catsweep import study_record
 from catsweep.instantiation import instantiate
 from catsweep.metrics.judge import BESIDE, RunScores, of_confirmation
 from catsweep.runs import RunDir
 from catsweep.study_record import Entry, StudyRecord, importances
 from catsweep.templates import without_markup
-from catsweep.tracking.loggers import RunLogger
 from steady.confirm import confirmation
 from steady.confirm.confirmation import Confirmation
 from steady.study import meta, select
 
 if TYPE_CHECKING:
     import wandb
+
+    from catsweep.tracking.loggers import RunLogger
 
 TARGET = "catsweep.tracking.loggers.wandb_logger"
 RECORDED = "catsweep:recorded"  # attribute of the study: how many finished trials the history of its run has
@@ -40,6 +41,8 @@ def record(study: optuna.Study, folder: Path, study_folder: Path, config: DictCo
     node = OmegaConf.select(config, "logger")
     if node is None or node.get("_target_") != TARGET:
         return
+    from catsweep import devices  # imports torch, and each sweep looks this module up as it starts
+
     own = {"study": study.study_name, "trial": None, "job_type": "sweep", "name": None, "watch": None}
     devices.stand_alone()
     logger: RunLogger = instantiate(node, run_dir=folder, **own)

@@ -132,7 +132,11 @@ class RayEngine:
 
     def _warn_of_lack(self, nodes: list[dict[str, float]]) -> None:
         """Warn if no node has what an actor asks for: it waits until one has."""
-        asked = {"CPU": self.remote["num_cpus"], "GPU": self.remote.get("num_gpus"), **(self.remote.get("resources") or {})}
+        asked = {
+            "CPU": self.remote["num_cpus"],
+            "GPU": self.remote.get("num_gpus"),
+            **(self.remote.get("resources") or {}),
+        }
         lacking = {key: value for key, value in asked.items() if value}
         if not any(all(node.get(key, 0) >= value for key, value in lacking.items()) for node in nodes):
             wanted = ", ".join(f"{value:g} {key}" for key, value in lacking.items())

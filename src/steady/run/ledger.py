@@ -191,7 +191,9 @@ class Ledger:
             running = [trial for trial in self.known.unfinished.values() if trial.state == TrialState.RUNNING]
             owned = self.leases.names()
             for trial in running:
-                if _lease(trial.number) in owned or (adopted := adopt(trial)) is None:
+                if _lease(trial.number) in owned:
+                    continue
+                if (adopted := adopt(self.trials.read(trial.number))) is None:  # as it is now, with its attempt
                     continue
                 if adopted:
                     self.leases.take(_lease(trial.number))

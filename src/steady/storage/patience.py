@@ -213,8 +213,8 @@ def wait_for_server(storage: BaseStorage, patience: Patience) -> BaseStorage:
     """
     create = _create_once(patience, storage.create_new_trial, storage.get_all_trials)
     for name in CALLS:
-        method = getattr(storage, name)
-        setattr(storage, name, functools.update_wrapper(functools.partial(patience.call, method), method))
+        if method := getattr(storage, name, None):
+            setattr(storage, name, functools.update_wrapper(functools.partial(patience.call, method), method))
     storage.create_new_trial = create  # type: ignore[method-assign]  # of this one storage
     return storage
 
