@@ -319,7 +319,13 @@ class Client:
             except OSError as error:
                 raise ConnectionError(f"{address}: {error.strerror or error}") from None
         ray: Any = importlib.import_module("ray")
-        ray.init(**init)
+        try:
+            ray.init(**init)
+        except ConnectionError:
+            raise ConnectionError(
+                f"{address or 'the address that Ray has noted'} does not answer as the head of a Ray would; is it the "
+                "port of the head (6379), and are RAY_AUTH_MODE and RAY_AUTH_TOKEN here what they are there?"
+            ) from None
         actor = ray.remote(Allocation)
 
         def make(name: str) -> Any:
@@ -407,8 +413,8 @@ def reason(said: str) -> str:
     """
     lines = [line.strip() for line in said.splitlines() if line.strip()] or ["no reason is known"]
     told = next((line for line in lines if line.startswith("The actor is dead")), lines[-1])
-    told = re.sub(r"(?<![\w.:])(?:/[^\s/:'\"]+){2,}", "…", told).partition(". ")[0]
-    return f"{told[:SHOWN].rstrip('.')}."
+    told = re.sub(r"(?<![\w.:])(?:/[^\s/:'\"]+){2,}", "…", told).partition(". ")[0][:SHOWN].rstrip(".")
+    return told if told.endswith("?") else f"{told}."
 
 
 def main() -> None:
