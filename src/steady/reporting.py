@@ -177,15 +177,23 @@ class TrialReporter:
             return self._holds(self._trial())
         return True
 
+    def require_current(self) -> None:
+        """Raise an InterruptedTrial if this attempt counts no more, before it writes what the next one would find."""
+        if not self.is_current():
+            raise self._taken_over()
+
     def _job(self) -> dict[str, Any]:
         return {"attempt": self.attempt, "began": time.time(), **identity()}
 
     def _require(self, trial: FrozenTrial) -> None:
         if not self._holds(trial):
             _unwritten.discard(self)
-            raise InterruptedTrial(
-                f"Another controller has taken trial {self.number} over: attempt {self.attempt} of it stops here."
-            )
+            raise self._taken_over()
+
+    def _taken_over(self) -> InterruptedTrial:
+        return InterruptedTrial(
+            f"Another controller has taken trial {self.number} over: attempt {self.attempt} of it stops here."
+        )
 
     def _holds(self, trial: FrozenTrial) -> bool:
         return trial.state == TrialState.RUNNING and meta.get(trial, meta.ATTEMPT, 0) == self.attempt

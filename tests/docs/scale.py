@@ -36,6 +36,7 @@ NOT_RUN = {
     "make lint": "continuous integration runs it (.ci/run)",
     "make format": "changes the source",
     "make bench": "measures for minutes",
+    "python src/train.py -m hparams_search=vae_optuna study=cats hydra/launcher=slurm": "needs a SLURM: tests/engines",
     "sbatch ": "needs a SLURM; tests/engines has one, and runs the script",
     "cluster/hosts.sh ": "needs hosts to log in to",
     "docker compose ": "needs an engine of containers",

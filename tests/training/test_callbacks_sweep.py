@@ -125,8 +125,24 @@ def test_a_trial_writes_nothing_through_a_link_out_of_its_folder(compose: Compos
 def test_an_attempt_that_was_overtaken_stops(compose: Compose, url: str, tmp_path: Path) -> None:
     study = begin(url, NEVER)
     study._storage.set_trial_user_attr(study.trials[0]._trial_id, meta.ATTEMPT, 1)
-    with pytest.raises(InterruptedTrial, match="after 0 epochs"):
+    with pytest.raises(InterruptedTrial, match="attempt 0 of it stops"):
         fit.run(configure(compose, url), tmp_path / "0")
+    assert not (tmp_path / "0/checkpoints").exists()
+
+
+def test_one_that_is_overtaken_while_it_trains_writes_no_checkpoint_and_no_scores(
+    compose: Compose, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = begin(url, NEVER)
+
+    def overtake(*_: Any) -> None:
+        study._storage.set_trial_user_attr(study.trials[0]._trial_id, meta.ATTEMPT, 1)
+
+    monkeypatch.setattr(SweepCallback, "on_train_epoch_start", overtake)
+    with pytest.raises(InterruptedTrial, match="attempt 0 of it stops"):
+        fit.run(configure(compose, url), tmp_path / "0")
+    assert not list((tmp_path / "0").rglob("*.ckpt"))
+    assert not (tmp_path / "0/metrics.json").exists()
 
 
 def test_a_metric_that_nobody_takes_is_refused_before_training(compose: Compose, url: str, tmp_path: Path) -> None:
@@ -197,7 +213,7 @@ class Told:
         self.reports: list[tuple[int, dict[str, float]]] = []
         self.told: list[dict[str, Any]] = []
         self.shown: list[Path | None] = []
-        self.prune_at, self.error, self.current = prune_at, error, True
+        self.prune_at, self.error = prune_at, error
 
     def report(self, step: int, scores: dict[str, float]) -> bool:
         if self.error:
@@ -205,8 +221,8 @@ class Told:
         self.reports.append((step, scores))
         return step >= self.prune_at
 
-    def is_current(self) -> bool:
-        return self.current
+    def require_current(self) -> None:
+        pass
 
     def alive(self, folder: Path | None = None) -> None:
         self.shown.append(folder)

@@ -275,8 +275,8 @@ class SweepCallback(pl.Callback):
     on_exception = on_train_end  # type: ignore[assignment]  # Lightning passes the exception by its place
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Raise `InterruptedTrial` if the trial was asked to stop or given to another process; it goes on later."""
-        if on_rank_zero(trainer, lambda: self.asked_to_stop or not self.reporter.is_current()):
+        """Raise `InterruptedTrial` if the trial was asked to stop; it goes on later."""
+        if on_rank_zero(trainer, lambda: self.asked_to_stop):
             raise InterruptedTrial(f"Stopped after {trainer.current_epoch} epochs, at a checkpoint.")
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *of_the_batch: Any) -> None:
@@ -286,7 +286,11 @@ class SweepCallback(pl.Callback):
             self.sign_of_life = self.clock()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Report the rungs that were reached in this epoch, unless an evaluation has, or will."""
+        """Report the rungs that were reached in this epoch, unless an evaluation has, or will.
+
+        Here and after an evaluation, `InterruptedTrial` if the trial was given to another process: Lightning calls
+        those that write checkpoints last.
+        """
         if not (is_timed(trainer) and _validates(trainer)):
             self._report_rungs(trainer, pl_module, budget_used(trainer, trainer.current_epoch + 1))
 
@@ -297,6 +301,8 @@ class SweepCallback(pl.Callback):
         """
         if is_timed(trainer):
             self._report_rungs(trainer, pl_module, budget_used(trainer, epochs_done(trainer)))
+        else:
+            on_rank_zero(trainer, self.reporter.require_current)
 
     def _report_rungs(self, trainer: pl.Trainer, pl_module: pl.LightningModule, share: float) -> None:
         reached = sum(rung <= share for rung in self.rungs)
@@ -307,6 +313,7 @@ class SweepCallback(pl.Callback):
 
     def _report(self, trainer: pl.Trainer, pl_module: pl.LightningModule, reached: int, share: float) -> bool:
         """Report each rung up to the one that was reached; return whether the trial is pruned at the last of them."""
+        self.reporter.require_current()
         ended = False
         if reached > self.reported:
             self.scores = self._scores(trainer, pl_module)

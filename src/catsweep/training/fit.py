@@ -114,7 +114,7 @@ def train(cfg: DictConfig, folder: Path) -> float | tuple[float, ...]:
         without_idle_hooks([model])
         started = time.monotonic()
         _fit(trainer, model, data, checkpoint)
-        result = _score(trainer, model, scorer, folder, time.monotonic() - started)
+        result = _score(trainer, model, scorer, folder, time.monotonic() - started, reporter)
         found = result if judge is None else _judged(judge, model, folder, scorer, result)
         loggers.summarise(log_to, found["scores"], found["cards"], list(cfg.objective))
         outcome = "complete"
@@ -172,7 +172,9 @@ def _fit(trainer: pl.Trainer, model: pl.LightningModule, data: CatDataModule, ch
             )
 
 
-def _score(trainer: pl.Trainer, model: Any, scorer: Scorer, folder: Path, seconds: float) -> dict[str, Any]:
+def _score(
+    trainer: pl.Trainer, model: Any, scorer: Scorer, folder: Path, seconds: float, reporter: TrialReporter | None
+) -> dict[str, Any]:
     """Score the best checkpoint with the full number of samples, and write `metrics.json`."""
     _keep_if_better(trainer, model, scorer, folder)
     trainer.strategy.barrier()  # one process writes the checkpoint that all of them read
@@ -189,6 +191,8 @@ def _score(trainer: pl.Trainer, model: Any, scorer: Scorer, folder: Path, second
         "device": devices.device_name(trainer.strategy.root_device),
     }
     if trainer.is_global_zero:
+        if reporter:
+            reporter.require_current()
         RunDir(folder).write(SCORES, result)
         log.info(
             "%s  (%.0f s of training) in %s", "  ".join(f"{k} {v:.4g}" for k, v in scores.items()), seconds, folder

@@ -52,7 +52,8 @@ def left_by_another(n: int, name: str = "cats") -> optuna.Study:
 
 
 def test_a_job_that_lives_is_adopted_with_its_attempt_and_no_trial_starts_in_its_place() -> None:
-    study, lines = left_by_another(2), []
+    study = left_by_another(2)
+    lines: list[str] = []
     script = Adopting(1, (0, 1))
     loop = scheduler(script, Limits(3), study, event=lines.append)
     loop.run()
