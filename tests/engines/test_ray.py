@@ -59,6 +59,12 @@ def ended(engine: RayEngine, id: str) -> Status:
     return status(engine, id)
 
 
+def ask_until_another_error(engine: RayEngine) -> None:
+    while True:
+        with suppress(EngineAway):
+            engine.statuses([])
+
+
 def process(id: str) -> psutil.Process:
     """The process of the command of an allocation."""
     found = [one for one in psutil.process_iter() if job_id(one) == id]
@@ -128,9 +134,7 @@ def test_a_head_may_be_away_for_a_while(ray: Ray, tmp_path: Path) -> None:
         with pytest.raises(EngineAway, match="head does not answer"):
             own.statuses([id])
         with pytest.raises(StudyError, match="the same command goes on"):
-            while True:
-                with suppress(EngineAway):
-                    own.statuses([id])
+            ask_until_another_error(own)
     with pytest.raises(ConfigError, match=r"Ray cannot be reached: .*init\.address"):
         engine(ray)
 
@@ -182,6 +186,7 @@ def counted(place: Path) -> list[list[str]]:
 
 
 def test_an_interruption_leaves_no_actor_and_the_same_command_goes_on(ray: Ray, tmp_path: Path) -> None:
+    ray.add("second")
     words = (f"hydra.launcher.ray.init.address={ray.address}", "hydra.sweeper.n_trials=4", "seconds=0.5")
     controller = start(tmp_path, *words)
     wait_for(lambda: any(map(len, counted(tmp_path))), "a trial that counts")
@@ -195,11 +200,13 @@ def test_an_interruption_leaves_no_actor_and_the_same_command_goes_on(ray: Ray, 
 
 def test_a_sweep_without_an_address_starts_one_ray_and_ends_it(short_folder: Path, tmp_path: Path) -> None:
     variables = {"RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": str(short_folder)}
-    words = ("hydra.launcher.ray.init.address=local", "hydra.launcher.ray.init.num_cpus=2", "hydra.sweeper.n_trials=6")
+    words = ("hydra.launcher.ray.init.address=local", "+hydra.launcher.ray.init.num_cpus=2", "hydra.sweeper.n_trials=6")
     with pytest.MonkeyPatch.context() as patch:
         for name, value in variables.items():
             patch.setenv(name, value)
         assert start(tmp_path, *words).wait() == 0, (tmp_path / "said").read_text()
     assert sorted(map(len, counted(tmp_path))) == [5] * 6
     assert len(list((short_folder / "ray").glob("session_2*"))) == 1
-    wait_for(lambda: not [one for one in psutil.process_iter() if one.name() == "raylet" and not is_gone(one)], "the end")
+    wait_for(
+        lambda: not [one for one in psutil.process_iter() if one.name() == "raylet" and not is_gone(one)], "the end"
+    )

@@ -95,16 +95,16 @@ class RayEngine:
         for key, only in FIXED.items():
             if (value := remote.pop(key, only)) != only:
                 raise ConfigError(
-                    f"hydra.launcher.ray.remote.{key} is {value!r}, and steady can only do with {only}: Ray would start "
-                    "a trial again beside what is left of it. hydra.sweeper.retries says how often steady does."
+                    f"hydra.launcher.ray.remote.{key} is {value!r}, and steady can only do with {only}: Ray would "
+                    "start a trial again beside what is left of it. hydra.sweeper.retries says how often steady does."
                 )
         _refuse_unknown(remote, KNOWN, "hydra.launcher.ray.remote")
         for place, keys in (("init", init), ("remote", remote)):
             _refuse_unknown(keys.get("runtime_env") or {}, {"env_vars"}, f"hydra.launcher.ray.{place}.runtime_env")
         if "://" in str(init.get("address")):
             raise ConfigError(
-                f"hydra.launcher.ray.init.address is {init['address']!r}: Ray's proxy for clients. Expected the address "
-                "of the head, HOST:6379, or auto, in a command that runs on a node of the cluster."
+                f"hydra.launcher.ray.init.address is {init['address']!r}: Ray's proxy for clients. Expected the "
+                "address of the head, HOST:6379, or auto, in a command that runs on a node of the cluster."
             )
         return cls(init, remote)
 
@@ -132,7 +132,11 @@ class RayEngine:
 
     def _warn_of_lack(self, nodes: list[dict[str, float]]) -> None:
         """Warn if no node has what an actor asks for: it waits until one has."""
-        asked = {"CPU": self.remote["num_cpus"], "GPU": self.remote.get("num_gpus"), **(self.remote.get("resources") or {})}
+        asked = {
+            "CPU": self.remote["num_cpus"],
+            "GPU": self.remote.get("num_gpus"),
+            **(self.remote.get("resources") or {}),
+        }
         lacking = {key: value for key, value in asked.items() if value}
         if not any(all(node.get(key, 0) >= value for key, value in lacking.items()) for node in nodes):
             wanted = ", ".join(f"{value:g} {key}" for key, value in lacking.items())
@@ -406,9 +410,9 @@ class Client:
 
 
 def reason(said: str) -> str:
-    """Pick the sentence that says why from what Ray says of an error, without paths.
+    r"""Pick the sentence that says why from what Ray says of an error, without paths.
 
-    >>> reason("The actor died.\\n\\tpid: 7\\nThe actor is dead because its node has died. Node Id: 3f")
+    >>> reason("The actor died.\n\tpid: 7\nThe actor is dead because its node has died. Node Id: 3f")
     'The actor is dead because its node has died.'
     """
     lines = [line.strip() for line in said.splitlines() if line.strip()] or ["no reason is known"]
@@ -446,8 +450,8 @@ def refusal(error: Exception) -> str:
     """
     if type(error).__name__ == "AuthenticationError":
         return (
-            "It asks for a token (RAY_AUTH_MODE=token), and there is none: set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH to "
-            "a file that has it, or put it into ~/.ray/auth_token; the nodes need the same."
+            "It asks for a token (RAY_AUTH_MODE=token), and there is none: set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH "
+            "to a file that has it, or put it into ~/.ray/auth_token; the nodes need the same."
         )
     return f"{type(error).__name__}: {reason(str(error))}"
 
