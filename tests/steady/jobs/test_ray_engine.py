@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from omegaconf import OmegaConf
 
 from steady.exceptions import ConfigError, StudyError
 from steady.jobs import ray_engine
 from steady.jobs.engine import EngineAway, State, Status
 from steady.jobs.ray_engine import RayEngine, reason
+from steady.run.job_factory import ENGINES
 from steady.study.failures import Kind
 
 FAKE = """
@@ -107,6 +111,13 @@ def engine(ray: Path) -> Any:
     engine = RayEngine.from_launcher(launcher(num_cpus=2))
     yield engine
     engine.close()
+
+
+def test_the_launcher_is_known_without_its_package() -> None:
+    Plugins.instance()
+    node = ConfigStore.instance().load("hydra/launcher/ray.yaml").node
+    assert node._target_ in ENGINES
+    assert OmegaConf.to_container(node.ray) == {"init": {"address": None}, "remote": {}}
 
 
 @pytest.mark.parametrize(
