@@ -1,6 +1,9 @@
 """Slots as actors of a real Ray, while controllers, workers, nodes and the head die."""
 
 import random
+import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -11,7 +14,7 @@ import psutil
 import pytest
 from tests.engines import sweeps
 from tests.engines.ray_nodes import Ray
-from tests.engines.sweeps import finished, sweep, wait_for
+from tests.engines.sweeps import ROOT, finished, sweep, wait_for
 
 from steady.exceptions import ConfigError, StudyError
 from steady.jobs.engine import EngineAway, State, Status
@@ -19,6 +22,7 @@ from steady.jobs.ray_engine import RayEngine
 from steady.storage import open_storage
 from steady.study.failures import Kind
 
+APP = ROOT / "tests" / "steady" / "app" / "task.py"
 TRIALS = 40
 CONTROLLERS, NODES = 5, 2  # that die
 SLEEP = ("sleep", "1000")
@@ -53,6 +57,12 @@ def status(engine: RayEngine, id: str) -> Status:
 def ended(engine: RayEngine, id: str) -> Status:
     wait_for(lambda: status(engine, id).state == State.ENDED, "the end of an actor")
     return status(engine, id)
+
+
+def ask_until_another_error(engine: RayEngine) -> None:
+    while True:
+        with suppress(EngineAway):
+            engine.statuses([])
 
 
 def process(id: str) -> psutil.Process:
@@ -124,9 +134,7 @@ def test_a_head_may_be_away_for_a_while(ray: Ray, tmp_path: Path) -> None:
         with pytest.raises(EngineAway, match="head does not answer"):
             own.statuses([id])
         with pytest.raises(StudyError, match="the same command goes on"):
-            while True:
-                with suppress(EngineAway):
-                    own.statuses([id])
+            ask_until_another_error(own)
     with pytest.raises(ConfigError, match=r"Ray cannot be reached: .*init\.address"):
         engine(ray)
 
@@ -146,7 +154,7 @@ def test_kills_of_controllers_and_nodes_cost_no_trial(ray: Ray, tmp_path: Path) 
     faults = ["controller"] * CONTROLLERS + ["node"] * NODES
     random.Random(0).shuffle(faults)
     for number, fault in enumerate(faults):
-        wait_for(lambda: done() >= (number + 1) * TRIALS // (len(faults) + 2), f"trials before the end of a {fault}")  # noqa: B023
+        wait_for(lambda: done() >= (number + 1) * TRIALS // (len(faults) + 2), f"trials before a dead {fault}", 900)  # noqa: B023
         assert controller.poll() is None, (folder / "controllers.log").read_text()
         if fault == "node":
             ray.kill("second")
@@ -163,3 +171,42 @@ def test_kills_of_controllers_and_nodes_cost_no_trial(ray: Ray, tmp_path: Path) 
     begun = "".join(log.read_text() for log in folder.rglob("attempts.log")).count("begin")
     assert TRIALS <= begun <= TRIALS + NODES
     assert ray.actors() == []
+
+
+def start(place: Path, *words: str) -> "subprocess.Popen[bytes]":
+    """Start a sweep of trials that count slowly."""
+    command = [sys.executable, str(APP), "-m", "hydra/launcher=ray", "hydra.sweeper.n_jobs=2", "steps=5", *words]
+    with (place / "said").open("wb") as out:
+        return subprocess.Popen(command, cwd=place, env=sweeps.environment(), stdout=out, stderr=out)
+
+
+def counted(place: Path) -> list[list[str]]:
+    """The steps that each trial has made."""
+    return [path.read_text().splitlines() for path in place.rglob("steps.txt")]
+
+
+def test_an_interruption_leaves_no_actor_and_the_same_command_goes_on(ray: Ray, tmp_path: Path) -> None:
+    ray.add("second")
+    words = (f"hydra.launcher.ray.init.address={ray.address}", "hydra.sweeper.n_trials=4", "seconds=0.5")
+    controller = start(tmp_path, *words)
+    wait_for(lambda: any(map(len, counted(tmp_path))), "a trial that counts")
+    controller.send_signal(signal.SIGINT)
+    assert controller.wait() == 130, (tmp_path / "said").read_text()
+    assert ray.actors() == []
+    assert start(tmp_path, *words).wait() == 0, (tmp_path / "said").read_text()
+    assert sorted(map(len, counted(tmp_path))) == [5] * 4
+    assert ray.actors() == []
+
+
+def test_a_sweep_without_an_address_starts_one_ray_and_ends_it(short_folder: Path, tmp_path: Path) -> None:
+    variables = {"RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": str(short_folder)}
+    words = ("hydra.launcher.ray.init.address=local", "+hydra.launcher.ray.init.num_cpus=2", "hydra.sweeper.n_trials=6")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        assert start(tmp_path, *words).wait() == 0, (tmp_path / "said").read_text()
+    assert sorted(map(len, counted(tmp_path))) == [5] * 6
+    assert len(list((short_folder / "ray").glob("session_2*"))) == 1
+    wait_for(
+        lambda: not [one for one in psutil.process_iter() if one.name() == "raylet" and not is_gone(one)], "the end"
+    )

@@ -120,6 +120,18 @@ def test_what_ends_a_job_is_not_the_trials_fault(slurm: Slurm, tmp_path: Path) -
         assert [line.split()[0] for line in steps] == [str(step) for step in range(8)]
 
 
+def test_a_time_limit_interrupts_and_the_trial_goes_on_in_another_job(slurm: Slurm, tmp_path: Path) -> None:
+    # SLURM may send the signal a minute early: that is, at once.
+    limit = ("hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=40")
+    words = ("hydra.sweeper.n_trials=1", "fault=stop", "steps=80", "seconds=0.5")
+    require_end(slurm, start(slurm, tmp_path, *words, *limit), tmp_path, 1)
+    [trial] = trials(tmp_path)
+    assert trial.user_attrs[meta.ATTEMPT] >= 1
+    assert "trial 0 interrupted; it will go on from its checkpoint" in said(tmp_path)
+    steps = (tmp_path / "out" / "cats" / "0" / "steps.txt").read_text().splitlines()
+    assert [line.split()[0] for line in steps] == [str(step) for step in range(80)]
+
+
 def test_ctrl_c_empties_the_queue_and_the_same_line_goes_on(slurm: Slurm, tmp_path: Path) -> None:
     words = ("hydra.sweeper.n_trials=6", "hydra.sweeper.n_jobs=4", "steps=4", "seconds=0.5")  # two wait in the queue
     controller = start(slurm, tmp_path, *words)

@@ -67,7 +67,7 @@ PRUNERS: dict[str, dict[str, Any]] = {
     "pareto": {"_target_": "steady.ParetoPruner", "keep": 0.5, "n_startup_trials": 5, "n_warmup_steps": 0},
 }  # fmt: skip
 
-# `hydra.launcher` as hydra-ray-launcher has it: arguments of ray.init, and of ray.remote.
+# `hydra.launcher` as hydra-ray-launcher has it: arguments of ray.init and of ray.remote, to be added with a plus.
 RAY: dict[str, Any] = {
     "_target_": "hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher",
     "ray": {"init": {"address": None}, "remote": {}},

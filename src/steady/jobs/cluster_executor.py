@@ -44,6 +44,7 @@ class Allocation:
     cancelled: bool = False  # by us
     outcome: Outcome | None = None  # of its job, if that is known without its report
     given_away: bool = False  # another controller has it
+    again: bool = False  # its job had another before, which ended without having begun it
 
     @property
     def job(self) -> Job:
@@ -249,8 +250,8 @@ class ClusterExecutor:
         ended = []
         for slot, allocation in list(self.busy.items()):
             report = allocation.files.report()
-            if report.left and report.begun < allocation.orders.sequence and not (allocation.adopted or self.stopping):
-                self._give_again(allocation)  # it left when it had waited for too long, and did not see this one
+            if self._is_to_be_given_again(allocation, report):
+                self._give_again(allocation)
             elif (outcome := self._outcome(allocation, report)) is not None:
                 del self.busy[slot]
                 allocation.slot = None
@@ -285,10 +286,20 @@ class ClusterExecutor:
         said = allocation.files.output if report.begun < allocation.orders.sequence else ""
         return Outcome(status.kind, message=status.message, traceback=said)
 
+    def _is_to_be_given_again(self, allocation: Allocation, report: Report) -> bool:
+        """Tell whether an allocation has gone without having begun its job, which then lost nothing."""
+        if report.begun >= allocation.orders.sequence or allocation.adopted or self.stopping or allocation.outcome:
+            return False
+        if report.left:  # it had waited for too long, and did not see this one
+            return True
+        cancelled = allocation.cancelled or (allocation.status is not None and allocation.status.cancelled)
+        return allocation.ended >= 2 and not (cancelled or allocation.again)  # once: it may never start
+
     def _give_again(self, allocation: Allocation) -> None:
         job, slot = allocation.job, allocation.slot
         assert slot is not None
         fresh = self._new()
+        fresh.again = allocation.ended > 0
         self.trials.assign(job, fresh.files.folder, 1)
         fresh.give(sequence=1, job=job, more=self.trials_per_job != 1)
         fresh.slot, self.busy[slot] = slot, fresh

@@ -95,16 +95,16 @@ class RayEngine:
         for key, only in FIXED.items():
             if (value := remote.pop(key, only)) != only:
                 raise ConfigError(
-                    f"hydra.launcher.ray.remote.{key} is {value!r}, and steady can only do with {only}: Ray would start "
-                    "a trial again beside what is left of it. hydra.sweeper.retries says how often steady does."
+                    f"hydra.launcher.ray.remote.{key} is {value!r}, and steady can only do with {only}: Ray would "
+                    "start a trial again beside what is left of it. hydra.sweeper.retries says how often steady does."
                 )
         _refuse_unknown(remote, KNOWN, "hydra.launcher.ray.remote")
         for place, keys in (("init", init), ("remote", remote)):
             _refuse_unknown(keys.get("runtime_env") or {}, {"env_vars"}, f"hydra.launcher.ray.{place}.runtime_env")
         if "://" in str(init.get("address")):
             raise ConfigError(
-                f"hydra.launcher.ray.init.address is {init['address']!r}: Ray's proxy for clients. Expected the address "
-                "of the head, HOST:6379, or auto, in a command that runs on a node of the cluster."
+                f"hydra.launcher.ray.init.address is {init['address']!r}: Ray's proxy for clients. Expected the "
+                "address of the head, HOST:6379, or auto, in a command that runs on a node of the cluster."
             )
         return cls(init, remote)
 
@@ -323,7 +323,13 @@ class Client:
             except OSError as error:
                 raise ConnectionError(f"{address}: {error.strerror or error}") from None
         ray: Any = importlib.import_module("ray")
-        ray.init(**init)
+        try:
+            ray.init(**init)
+        except ConnectionError:
+            raise ConnectionError(
+                f"{address or 'the address that Ray has noted'} does not answer as the head of a Ray would; is it the "
+                "port of the head (6379), and are RAY_AUTH_MODE and RAY_AUTH_TOKEN here what they are there?"
+            ) from None
         actor = ray.remote(Allocation)
 
         def make(name: str) -> Any:
@@ -404,15 +410,15 @@ class Client:
 
 
 def reason(said: str) -> str:
-    """Pick the sentence that says why from what Ray says of an error, without paths.
+    r"""Pick the sentence that says why from what Ray says of an error, without paths.
 
-    >>> reason("The actor died.\\n\\tpid: 7\\nThe actor is dead because its node has died. Node Id: 3f")
+    >>> reason("The actor died.\n\tpid: 7\nThe actor is dead because its node has died. Node Id: 3f")
     'The actor is dead because its node has died.'
     """
     lines = [line.strip() for line in said.splitlines() if line.strip()] or ["no reason is known"]
     told = next((line for line in lines if line.startswith("The actor is dead")), lines[-1])
-    told = re.sub(r"(?<![\w.:])(?:/[^\s/:'\"]+){2,}", "…", told).partition(". ")[0]
-    return f"{told[:SHOWN].rstrip('.')}."
+    told = re.sub(r"(?<![\w.:])(?:/[^\s/:'\"]+){2,}", "…", told).partition(". ")[0][:SHOWN].rstrip(".")
+    return told if told.endswith("?") else f"{told}."
 
 
 def main() -> None:
@@ -444,8 +450,8 @@ def refusal(error: Exception) -> str:
     """
     if type(error).__name__ == "AuthenticationError":
         return (
-            "It asks for a token (RAY_AUTH_MODE=token), and there is none: set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH to "
-            "a file that has it, or put it into ~/.ray/auth_token; the nodes need the same."
+            "It asks for a token (RAY_AUTH_MODE=token), and there is none: set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH "
+            "to a file that has it, or put it into ~/.ray/auth_token; the nodes need the same."
         )
     return f"{type(error).__name__}: {reason(str(error))}"
 

@@ -57,6 +57,8 @@ def main(cfg: DictConfig) -> float | list[float]:
     """Do `steps` steps, each written to a file that the next attempt goes on from."""
     folder = Path(HydraConfig.get().runtime.output_dir)
     checkpoint = folder / "steps.txt"
+    if cfg.fault == "stop":  # none, but an answer to SIGTERM: to stop between steps, or in one that is then done again
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     number = HydraConfig.get().job.num
     if number in cfg.faulty and not (cfg.fault == "once" and cfg.trial.attempt):
         fault = cfg.fault if isinstance(cfg.fault, str) else cfg.fault[list(cfg.faulty).index(number)]

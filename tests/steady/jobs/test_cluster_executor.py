@@ -164,13 +164,38 @@ def test_the_engine_says_what_became_of_a_job_that_left_no_result(make: Make, en
     executor.close()
 
 
-def test_a_command_that_cannot_start_is_shown(make: Make) -> None:
+def test_a_command_that_cannot_start_is_shown(make: Make, engine: FakeEngine) -> None:
     executor = make(sleeps)
     (executor.folder / SHARED).write_bytes(b"{}\nevil")
     executor.submit(job())
     outcome = end(executor)
     assert (outcome.kind, "exit code 1" in outcome.message) == (Kind.LOST, True)
     assert "is not what the controller has written" in outcome.traceback
+    assert len(engine.processes) == 2  # once more, at no cost; then it is the job's fault
+    executor.close()
+
+
+def test_a_job_whose_allocation_died_before_it_began_is_sent_once_more(make: Make, engine: FakeEngine) -> None:
+    engine.queue = True
+    executor = make(lambda cfg: 4.0)
+    executor.submit(job())
+    engine.told["1"] = Status(State.ENDED, message="its node did not boot")
+    while len(engine.commands) < 2:
+        assert executor.wait(0.1) == []
+    engine.let_go("2")
+    assert end(executor).value == 4.0
+    executor.close()
+
+
+def test_one_that_left_as_it_had_waited_for_too_long_is_replaced(make: Make, engine: FakeEngine) -> None:
+    executor = make(lambda cfg: float(cfg.x))
+    executor.submit(job(0, "x=1.0"))
+    assert end(executor).value == 1.0
+    engine.processes["1"].terminate()
+    engine.processes["1"].wait()
+    executor.submit(job(1, "x=2.0"))
+    assert end(executor).value == 2.0
+    assert len(engine.processes) == 2
     executor.close()
 
 

@@ -18,6 +18,7 @@ from hydra_plugins.steady_sweeper.config import SteadySweeperConf
 from steady import options
 from steady.exceptions import StudyError
 from steady.grammar import quoted
+from steady.jobs.cluster_executor import ClusterExecutor
 from steady.propose.space import Space
 from steady.run.job_factory import JobFactory
 from steady.study import meta
@@ -153,3 +154,17 @@ def test_a_preflight_gives_facts_or_stops_all(make: Make, tmp_path: Path, monkey
         make(preflight="looks.badly").preflight()
     with pytest.raises(StudyError, match=r"nothing was started.*No sign of progress for 0\.2 s.*trial_timeout"):
         make(preflight="looks.never", trial_timeout=0.2).preflight()
+
+
+def test_a_launcher_for_slurm_is_replaced_by_jobs_of_our_own(make: Make) -> None:
+    jobs = make(n_jobs=3)
+    slurm = "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher"
+    with open_dict(jobs.config.hydra):
+        jobs.config.hydra.launcher = {"_target_": slurm, "name": "cats", "timeout_min": 5, "python": "/usr/bin/python3"}
+    executor = jobs.executor()
+    assert isinstance(executor, ClusterExecutor)
+    assert (executor.slots, executor.trials_per_job, executor.name) == (3, 1, "cats")
+    assert executor.root == Path("sweeps/cats/jobs").absolute()
+    assert "/usr/bin/python3" in executor.command
+    assert executor.engine.options == ("--time=5", "--signal=B:TERM@120")  # type: ignore[attr-defined]
+    executor.close()
