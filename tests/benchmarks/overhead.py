@@ -64,7 +64,7 @@ class Clock:
         return time.monotonic() + self.skipped
 
 
-class Mark(NamedTuple):
+class Used(NamedTuple):
     """What was used up until so many trials had ended."""
 
     ended: int
@@ -72,8 +72,6 @@ class Mark(NamedTuple):
     cpu: float
     statements: int
     read: int  # trials, out of a database
-    memory: int  # bytes
-    tpe: float  # seconds for one draw
 
 
 class FakeExecutor:
@@ -85,7 +83,8 @@ class FakeExecutor:
         self.busy: dict[int, Job] = {}
         self.ends: list[tuple[float, int]] = []  # a heap: when, slot
         self.draw = random.Random(0)
-        self.at: dict[int, Mark] = {}
+        self.used: list[Used] = []  # at each look for what has ended
+        self.at: dict[int, tuple[int, float]] = {}  # by mark: bytes of memory, seconds of TPE for one draw
         self.ended = self.statements = self.read = 0
         self.seconds = self.cpu = 0.0
         sqlalchemy.event.listen(sqlalchemy.engine.Engine, "before_cursor_execute", self._count_statement)
@@ -123,11 +122,10 @@ class FakeExecutor:
         while self.ends and self.ends[0][0] <= self.clock():
             ended.append((self.busy.pop(heapq.heappop(self.ends)[1]), Outcome(Kind.COMPLETE, value=self.draw.random())))
         before, self.ended = self.ended, self.ended + len(ended)
-        for mark in {*self.marks, *map(_start, self.marks)}:
+        self.used.append(Used(before, self.seconds, self.cpu, self.statements, self.read))
+        for mark in self.marks:
             if before < mark <= self.ended:
-                memory = psutil.Process().memory_info().rss
-                tpe = self._tpe() if mark in self.marks else 0.0
-                self.at[mark] = Mark(before, self.seconds, self.cpu, self.statements, self.read, memory, tpe)
+                self.at[mark] = psutil.Process().memory_info().rss, self._tpe()
         self.since = (time.monotonic(), time.process_time())
         return ended
 
@@ -190,10 +188,13 @@ def run(url: str, slots: int, trials: int) -> list[dict[str, float]]:
         Sweep(jobs).run()
     rows = []
     for mark in made[0].marks:
-        start, end = made[0].at[_start(mark)], made[0].at[mark]
-        names = ("seconds", "cpu", "statements", "read")
-        used = {name: (getattr(end, name) - getattr(start, name)) / (end.ended - start.ended) for name in names}
-        rows.append({"trial": mark, **used, "memory": end.memory, "tpe": end.tpe})
+        looks = made[0].used
+        start = [look for look in looks if look.ended <= _start(mark)][-1]
+        end = next((look for look in looks if look.ended >= mark), looks[-1])  # several may have ended between two
+        n = max(1, end.ended - start.ended)
+        used = {name: (getattr(end, name) - getattr(start, name)) / n for name in Used._fields[1:]}
+        memory, tpe = made[0].at[mark]
+        rows.append({"trial": mark, **used, "memory": memory, "tpe": tpe})
     return rows
 
 
