@@ -142,7 +142,7 @@ class TrialFiles:
 
     >>> trials = TrialFiles(Path("jobs").absolute())
     >>> job = Job(3, (), Path("out/3"), study="cats", attempt=1)
-    >>> trials.assign(job, trials.root / "a" / "1", 1)
+    >>> trials.assign(job, new_folder(trials.root) / "1", 1)
     >>> files, sequence = trials.find(job)
     >>> files.folder.name, sequence
     ('1', 1)
