@@ -5,6 +5,7 @@ that was resumed draws what an undisturbed one would have drawn. `steady.run.led
 is free, under a lock, and commits it; what was tried before is drawn again.
 """
 
+import copy
 import functools
 import hashlib
 import inspect
@@ -20,6 +21,7 @@ from typing import Any, Literal
 import optuna
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
@@ -111,6 +113,13 @@ def _derive_seed(seed: int, number: int, attempt: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {number} {attempt}".encode()).digest()[:4], "big")
 
 
+def _contains(distribution: BaseDistribution, value: Any) -> bool:
+    try:
+        return distribution._contains(distribution.to_internal_repr(value))
+    except (TypeError, ValueError):
+        return False
+
+
 class SpaceExhausted(SteadyError):
     """Every configuration of a finite space was tried."""
 
@@ -146,6 +155,7 @@ class Proposer:
         self.rule = "grid" if self.samplers.walks_grid else self.duplicates
         # An extender draws nothing on a grid: GridSampler refuses what it does not know.
         self.finite = replace(self.space, extender=None) if self.samplers.walks_grid else self.space
+        self._seen: dict[int, FrozenTrial | None] = {}  # finished trials as trials of this space, by number
 
     def propose(self, trials: Sequence[FrozenTrial] | None = None) -> SnapshotStorage:
         """Propose the next trial after all `trials`, by number; raises SpaceExhausted when all were tried."""
@@ -168,6 +178,7 @@ class Proposer:
         """Draw the parameters that a trial lacks; raises UnfitTrial when it was enqueued with what it cannot have."""
         if trial.params and self.space.whole(trial.params) == trial.params:
             return  # it only goes on; to ask a sampler again would move on its sequence or generation
+        self._check_begun(trial)
         given = trial.system_attrs.get("fixed_params")
         if given:
             self._check_enqueued(trial, given)
@@ -182,6 +193,13 @@ class Proposer:
             raise
         if given and self.space.extender:  # what only the extender knows shows when it is drawn
             self._check_drawn(self.study._storage.get_trial(trial._trial_id), given)
+
+    def _check_begun(self, trial: FrozenTrial) -> None:
+        """Check that what a trial has drawn is in the space, which may have been changed since."""
+        for name, value in trial.params.items():
+            distribution = self.space.parameters.get(name)
+            if distribution is not None and not _contains(distribution, value):
+                raise UnfitTrial(f"{name} must be {described(distribution)} by now; it has {value!r}")
 
     def _check_enqueued(self, trial: FrozenTrial, given: Any) -> None:
         """Check that a trial is enqueued with what it can have, and under the names that its space has."""
@@ -246,11 +264,35 @@ class Proposer:
     def _draw_new(
         self, trials: Sequence[FrozenTrial], noted: Mapping[str, Any], attempt: int, fixed: dict[str, Any] | None = None
     ) -> SnapshotStorage:
-        snapshot = SnapshotStorage(self.study, trials, noted, self.hidden, self.prior if self.samplers.learns else ())
+        shown = [self._as_now(trial) for trial in trials]
+        unfit = {trial.number for trial, now in zip(trials, shown, strict=True) if now is None}
+        kept = [now or trial for trial, now in zip(trials, shown, strict=True)]
+        prior = self.prior if self.samplers.learns else ()
+        snapshot = SnapshotStorage(self.study, kept, noted, self.hidden | unfit, prior)
         if fixed is not None:
             snapshot.set_trial_system_attr(snapshot.id, "fixed_params", fixed)  # as `enqueue_trial` does
         snapshot.params = self._draw(snapshot.trial(self.samplers(snapshot.number, attempt)))
         return snapshot
+
+    def _as_now(self, trial: FrozenTrial) -> FrozenTrial | None:
+        """Convert a trial of before the space was changed to one of the space; None if it does not fit in it."""
+        if trial.number not in self._seen:
+            now = self._converted(trial)
+            if not trial.state.is_finished():
+                return now
+            self._seen[trial.number] = now
+        return self._seen[trial.number]
+
+    def _converted(self, trial: FrozenTrial) -> FrozenTrial | None:
+        own = {name: old for name, old in trial.distributions.items() if name in self.space.parameters}
+        changed = [name for name, old in own.items() if old != self.space.parameters[name]]
+        if not all(_contains(self.space.parameters[name], trial.params[name]) for name in changed):
+            return None
+        if not changed:
+            return trial
+        now = copy.copy(trial)
+        now.distributions = {**trial.distributions, **{name: self.space.parameters[name] for name in changed}}
+        return now
 
     def _draw(self, trial: Trial) -> dict[str, Any]:
         # Upstream keeps what is fixed with each trial, as user attributes, and an extender may read them.

@@ -21,10 +21,10 @@ from urllib.parse import urlsplit
 import optuna
 import sqlalchemy
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages import BaseStorage
 
 from steady.exceptions import StorageError, causes
-from steady.storage.attributes import use_single_statements
+from steady.storage.attributes import Database, use_single_statements
 from steady.storage.storage_errors import CALLS
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ def open_database(url: str, make: bool = True) -> BaseStorage:
             if not make:
                 raise StorageError(f"There are no studies in {address.render_as_string()}: expected Optuna's tables.")
             connection.execute(sqlalchemy.text(LOCK[address.get_backend_name()]))
-        storage = RDBStorage(url, engine_kwargs=engine)
+        storage = Database(url, engine_kwargs=engine)
     weakref.finalize(storage, storage.engine.dispose)  # psycopg warns of connections that nobody closed
     return use_single_statements(optuna.storages.get_storage(storage), storage)
 
