@@ -12,6 +12,7 @@ import optuna
 import pytest
 from omegaconf import OmegaConf
 from optuna.artifacts import get_all_artifact_meta
+from optuna.distributions import CategoricalDistribution
 from tests.steady.conftest import APP
 from tests.steady.left import load, snapshot, states, whole
 
@@ -523,3 +524,34 @@ def test_a_warm_start_that_cannot_be_had_is_refused_before_anything_is_written(s
         "hydra.sweeper.n_trials=1",
     )
     assert allowed.returncode == 0, allowed.stderr
+
+
+def test_choices_and_intervals_can_be_changed_by_name_and_what_still_fits_is_learned_from(
+    sweep: Sweep, tmp_path: Path
+) -> None:
+    assert sweep("hydra.sweeper.n_trials=4", "hydra.sweeper.params.y='choice(a,b)'").returncode == 0
+    wide = ("hydra.sweeper.params.y='choice(c,a,b)'", "hydra.sweeper.params.x='interval(-2,2)'")
+    refused = sweep("hydra.sweeper.n_trials=6", *wide)
+    assert refused.returncode == 1
+    assert "Accept the change with 'hydra.sweeper.allow_change=[x,y]'" in refused.stderr
+    first = ("hydra.sweeper.allow_change=[x,y]", "hydra.sweeper.enqueue=[{y: c, x: 1.5}, {y: c}]")
+    done = sweep("hydra.sweeper.n_trials=8", *wide, *first)
+    assert done.returncode == 0, done.stderr
+    whole(tmp_path, 8)
+    trials = load(tmp_path).trials
+    kept = [trial.distributions["y"] for trial in trials]
+    assert kept == [CategoricalDistribution(["a", "b"])] * 4 + [CategoricalDistribution(["c", "a", "b"])] * 4
+    assert [trial.params["y"] for trial in trials[4:6]] == ["c", "c"]
+    narrow = sweep("hydra.sweeper.n_trials=10", "hydra.sweeper.params.y='choice(a,b)'", *first[:1])
+    assert narrow.returncode == 0, narrow.stderr
+    whole(tmp_path, 10)
+    assert {trial.params["y"] for trial in load(tmp_path).trials[8:]} <= {"a", "b"}
+
+
+def test_a_journal_that_keeps_the_choices_says_so(sweep: Sweep, tmp_path: Path) -> None:
+    line = ("hydra.sweeper.storage=journal:///sweeps/fake/study.log", "hydra.sweeper.allow_change=[y]")
+    assert sweep("hydra.sweeper.n_trials=2", *line).returncode == 0
+    refused = sweep("hydra.sweeper.n_trials=3", *line, "hydra.sweeper.params.y='choice(a,b)'")
+    assert refused.returncode == 1
+    assert "takes no other choices of a parameter: space.y: choice(a, b, c) → choice(a, b)" in refused.stderr
+    assert "Traceback" not in refused.stderr

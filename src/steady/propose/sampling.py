@@ -5,6 +5,7 @@ that was resumed draws what an undisturbed one would have drawn. `steady.run.led
 is free, under a lock, and commits it; what was tried before is drawn again.
 """
 
+import copy
 import functools
 import hashlib
 import inspect
@@ -20,6 +21,7 @@ from typing import Any, Literal
 import optuna
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
@@ -32,6 +34,7 @@ from steady.propose.space import Space, described
 from steady.propose.tried import Tried
 from steady.propose.trusted import did_you_mean, instantiate_allowed
 from steady.study import budget
+from steady.study.trial_store import TrialCursor
 from steady.study.untrusted import restrict_unpickling
 
 log = logging.getLogger(__name__)
@@ -112,6 +115,13 @@ def _derive_seed(seed: int, number: int, attempt: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {number} {attempt}".encode()).digest()[:4], "big")
 
 
+def _contains(distribution: BaseDistribution, value: Any) -> bool:
+    try:
+        return distribution._contains(distribution.to_internal_repr(value))
+    except (TypeError, ValueError):
+        return False
+
+
 class SpaceExhausted(SteadyError):
     """Every configuration of a finite space was tried."""
 
@@ -148,20 +158,22 @@ class Proposer:
         # An extender draws nothing on a grid: GridSampler refuses what it does not know.
         self.finite = replace(self.space, extender=None) if self.samplers.walks_grid else self.space
         self.tried = Tried(self.space, self.finite, self.hidden)
+        self._cursor = TrialCursor()
+        self._refitted: dict[int, FrozenTrial | None] = {}  # ended, and not as the space is now, by number
 
     def propose(self, trials: Sequence[FrozenTrial] | None = None) -> SnapshotStorage:
         """Propose the next trial after all `trials`, by number; raises SpaceExhausted when all were tried."""
-        return self._propose(self.study.get_trials(deepcopy=False) if trials is None else trials, {}, self.tried)
+        return self._propose(self.study.get_trials(deepcopy=False) if trials is None else trials, {})
 
     def preview(self, n: int) -> list[dict[str, Any]]:
         """Draw the first `n` proposals, were their trials to start together. Writes nothing."""
         trials = list(self.study.get_trials())
         noted: dict[str, Any] = {}
         shown: list[dict[str, Any]] = []
-        tried = Tried(self.space, self.finite, self.hidden)
+        proposer = replace(self)  # these trials are not there
         with suppress(SpaceExhausted):
             while len(shown) < n:
-                proposal = self._propose(trials, noted, tried)
+                proposal = proposer._propose(trials, noted)
                 shown.append(proposal.params)
                 trials.append(proposal.new)
                 noted = proposal.changed
@@ -171,6 +183,7 @@ class Proposer:
         """Draw the parameters that a trial lacks; raises UnfitTrial when it was enqueued with what it cannot have."""
         if trial.params and self.space.whole(trial.params) == trial.params:
             return  # it only goes on; to ask a sampler again would move on its sequence or generation
+        self._check_begun(trial)
         given = trial.system_attrs.get("fixed_params")
         if given:
             self._check_enqueued(trial, given)
@@ -185,6 +198,13 @@ class Proposer:
             raise
         if given and self.space.extender:  # what only the extender knows shows when it is drawn
             self._check_drawn(self.study._storage.get_trial(trial._trial_id), given)
+
+    def _check_begun(self, trial: FrozenTrial) -> None:
+        """Check that what a trial has drawn is in the space, which may have been changed since."""
+        for name, value in trial.params.items():
+            distribution = self.space.parameters.get(name)
+            if distribution is not None and not _contains(distribution, value):
+                raise UnfitTrial(f"{name} must be {described(distribution)} by now; it has {value!r}")
 
     def _check_enqueued(self, trial: FrozenTrial, given: Any) -> None:
         """Check that a trial is enqueued with what it can have, and under the names that its space has."""
@@ -206,39 +226,62 @@ class Proposer:
         if lost := [name for name in given if grammar.bare(name) not in drawn]:
             log.warning("Trial %s was enqueued with %s, which it does not have", trial.number, ", ".join(lost))
 
-    def _propose(self, known: Sequence[FrozenTrial], noted: Mapping[str, Any], tried: Tried) -> SnapshotStorage:
-        tried.update(known)
+    def _propose(self, known: Sequence[FrozenTrial], noted: Mapping[str, Any]) -> SnapshotStorage:
+        self.tried.update(known)
         if self.rule in ("grid", "resample"):
-            self._check_exhausted(tried)
+            self._check_exhausted()
         for attempt in range(1 if self.rule == "grid" else ATTEMPTS):
             proposal = self._draw_new(known, noted, attempt)
             noted = proposal.changed  # so that a sequence goes on
-            twin = tried.get(proposal.params)
+            twin = self.tried.get(proposal.params)
             if twin is None or self.rule == "allow":
                 return proposal
             proposal.duplicate_of = twin.number if twin.state == TrialState.COMPLETE else None
             if self.rule == "reuse" and proposal.duplicate_of is not None:
                 return proposal
-        self._check_exhausted(tried)
-        return self._untried(known, tried) or proposal
+        self._check_exhausted()
+        return self._untried(known) or proposal
 
-    def _check_exhausted(self, tried: Tried) -> None:
+    def _check_exhausted(self) -> None:
         size = self.finite.size()
-        if size is None or len(tried) < size:
+        if size is None or len(self.tried) < size:
             return
         # A space that was changed holds only some of what was tried.
-        keys = {self.space.key(whole) for t in tried if (whole := tried.configuration(t)) is not None}
+        keys = {self.space.key(whole) for one in self.tried if (whole := self.tried.configuration(one)) is not None}
         if len(keys) >= size:
             raise SpaceExhausted(f"All {size} configurations of the space were tried.")
 
     def _draw_new(
         self, trials: Sequence[FrozenTrial], noted: Mapping[str, Any], attempt: int, fixed: dict[str, Any] | None = None
     ) -> SnapshotStorage:
-        snapshot = SnapshotStorage(self.study, trials, noted, self.hidden, self.prior if self.samplers.learns else ())
+        kept, unfit = self._refit(trials)
+        prior = self.prior if self.samplers.learns else ()
+        snapshot = SnapshotStorage(self.study, kept, noted, self.hidden | unfit, prior)
         if fixed is not None:
             snapshot.set_trial_system_attr(snapshot.id, "fixed_params", fixed)  # as `enqueue_trial` does
         snapshot.params = self._draw(snapshot.trial(self.samplers(snapshot.number, attempt)))
         return snapshot
+
+    def _refit(self, trials: Sequence[FrozenTrial]) -> tuple[Sequence[FrozenTrial], set[int]]:
+        """Convert trials of before the space was changed to trials of the space; and get the numbers of the unfit."""
+        ended, unfinished = self._cursor.advance(trials)
+        self._refitted |= {one.number: now for one in ended if (now := self._converted(one)) is not one}
+        changed = self._refitted | {one.number: now for one in unfinished if (now := self._converted(one)) is not one}
+        if not changed:
+            return trials, set()
+        return [changed.get(one.number) or one for one in trials], {n for n, now in changed.items() if now is None}
+
+    def _converted(self, trial: FrozenTrial) -> FrozenTrial | None:
+        """Convert a trial to one of the space as it is now; None if it does not fit in it."""
+        own = {name: old for name, old in trial.distributions.items() if name in self.space.parameters}
+        changed = [name for name, old in own.items() if old != self.space.parameters[name]]
+        if not all(_contains(self.space.parameters[name], trial.params[name]) for name in changed):
+            return None
+        if not changed:
+            return trial
+        now = copy.copy(trial)
+        now.distributions = {**trial.distributions, **{name: self.space.parameters[name] for name in changed}}
+        return now
 
     def _draw(self, trial: Trial) -> dict[str, Any]:
         # Upstream keeps what is fixed with each trial, as user attributes, and an extender may read them.
@@ -251,11 +294,11 @@ class Proposer:
         except ImportError as error:  # some of Optuna's samplers import what they need when they draw
             raise self.samplers.lacking(error) from error
 
-    def _untried(self, trials: Sequence[FrozenTrial], tried: Tried) -> SnapshotStorage | None:
+    def _untried(self, trials: Sequence[FrozenTrial]) -> SnapshotStorage | None:
         """Propose any configuration that was not tried, when the sampler finds none; None if too many to list."""
         everything = self.finite.configurations((self.finite.size() or 0) if self.samplers.walks_grid else FEW)
         if everything is None:
             return None
-        left = [params for params in everything if tried.get(params) is None]
+        left = [params for params in everything if self.tried.get(params) is None]
         chosen = random.Random(f"{self.samplers.seed} {len(trials)}").choice(left)
         return self._draw_new(trials, {}, 0, chosen)

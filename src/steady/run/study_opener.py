@@ -206,7 +206,15 @@ class StudyOpener:
         now = self._contract(dict(kept.facts) if facts is None else facts)
         where = self._where(study, f"; this start names {self.folder}" if self._elsewhere(study) else "")
         more = self.options.next_step or ""
-        return contract.check(kept, now, self.options.allow_change, where, self.naming, fruitless, more)
+        changes = contract.check(kept, now, self.options.allow_change, where, self.naming, fruitless, more)
+        choices = [str(change) for change in changes if contract.has_other_choices(change)]
+        if choices and self.options.storage.startswith(("journal", "grpc")):
+            raise StudyError(
+                f"{where} is kept where Optuna takes no other choices of a parameter: {'; '.join(choices)}. Begin "
+                f"another study with {self.naming}=NEWNAME; hydra.sweeper.warm_start=[{study.study_name}] lets it "
+                "learn from this one."
+            )
+        return changes
 
     def _elsewhere(self, study: optuna.Study) -> bool:
         """Tell whether this start names another folder than the first, which holds the runs (as `${now:}` does)."""

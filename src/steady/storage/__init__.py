@@ -19,7 +19,7 @@ from optuna.storages import BaseStorage, RDBStorage
 
 from steady.atomic import replacing
 from steady.exceptions import ConfigError, NoStorageError, StorageError, causes
-from steady.storage.attributes import use_single_statements
+from steady.storage.attributes import Database, use_single_statements
 from steady.storage.journal import AtomicJournalBackend, MarkedJournalStorage
 from steady.storage.patience import Patience, wait_for_server
 from steady.storage.servers import open_database, open_proxy
@@ -196,7 +196,7 @@ def _database(path: Path, url: str, check: bool, wal: bool) -> RDBStorage:
     uri = f"{path.absolute().as_uri()}?mode=rw"
     connect = functools.partial(sqlite3.connect, uri, uri=True, timeout=SQLITE_TIMEOUT, check_same_thread=False)
     try:
-        storage = RDBStorage(url, engine_kwargs={"creator": connect})
+        storage = Database(url, engine_kwargs={"creator": connect})
     except (RuntimeError, AssertionError) as error:  # Optuna's, for another version's tables
         if isinstance(error.__context__, OSError):
             raise

@@ -2,13 +2,14 @@
 
 Controllers look at each other's leases several times a trial (`steady.study.leases`), and Optuna makes four statements
 and a transaction of each look. Also, of two processes that write an attribute for the first time at once, Optuna drops
-one's value.
+one's value. And each trial may have distributions of its own, so that a space can be changed.
 """
 
 import json
 from typing import Any
 
 import sqlalchemy
+from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage, RDBStorage
 
 READ = sqlalchemy.text(
@@ -20,6 +21,31 @@ WRITE = sqlalchemy.text(
     "SELECT study_id, :key, :value FROM studies WHERE study_id = :study "
     "ON CONFLICT (study_id, key) DO UPDATE SET value_json = excluded.value_json"
 )
+
+
+class Database(RDBStorage):
+    """Optuna's storage in a database, where each trial may have choices of its own: Optuna wants those of the first.
+
+    Whoever draws sees to it that samplers are shown trials of one space (`steady.propose.sampling`).
+
+    >>> import optuna
+    >>> study = optuna.create_study(storage=Database("sqlite:///study.db"))
+    >>> [study.ask().suggest_categorical("x", choices) for choices in (["a"], ["b"])]
+    ['a', 'b']
+    """
+
+    def _set_trial_param_without_commit(
+        self,
+        session: Any,
+        trial_id: int,
+        param_name: str,
+        param_value_internal: float,
+        distribution: BaseDistribution,
+        previous_distribution: BaseDistribution | None = None,
+    ) -> None:
+        super()._set_trial_param_without_commit(
+            session, trial_id, param_name, param_value_internal, distribution, distribution
+        )
 
 
 def use_single_statements(storage: BaseStorage, database: RDBStorage) -> BaseStorage:

@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 
 import optuna
 import sqlalchemy
-from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages import BaseStorage
 from sqlalchemy import Connection
 
 from steady.exceptions import NoStorageError, StorageError
-from steady.storage.attributes import use_single_statements
+from steady.storage.attributes import Database, use_single_statements
 from steady.storage.trial_marks import add_trial_marks
 
 GRPC_PORT = 13000  # Optuna's own default
@@ -58,7 +58,7 @@ def open_database(url: str, make: bool = True) -> BaseStorage:
             if not make:
                 raise NoStorageError(f"There are no studies in {_place(connection)}: expected Optuna's tables.")
             lock_tables(connection)
-        storage = RDBStorage(url, engine_kwargs=engine)
+        storage = Database(url, engine_kwargs=engine)
     weakref.finalize(storage, storage.engine.dispose)  # psycopg warns of connections that nobody closed
     return add_trial_marks(use_single_statements(optuna.storages.get_storage(storage), storage), storage)
 

@@ -281,16 +281,25 @@ def require_known(
 
 
 def _impossible(old: str | None, new: str | None) -> str:
-    """Tell what `optuna.distributions.check_distribution_compatibility` would refuse, from `Space.describe()`."""
+    """Tell what Optuna would refuse but for choices, from `Space.describe()`: another kind of parameter, or scale."""
     if not (old and new and old.startswith(KINDS) and new.startswith(KINDS)):
         return ""
     if any(old.startswith(kind) != new.startswith(kind) for kind in KINDS):
         return "Optuna keeps the kind of a parameter"
-    if old.startswith("choice"):
-        same = re.sub(r"\) when [^ =]+=.*", ")", old) == re.sub(r"\) when [^ =]+=.*", ")", new)
-        return "" if same else "Optuna keeps the choices of a parameter"
+    if old.startswith("choice"):  # each trial keeps its own, see `steady.storage.attributes`
+        return ""
     log = [words.partition(" when ")[0].endswith(" log") for words in (old, new)]
     return "" if log[0] == log[1] else "Optuna keeps the scale of a parameter, log or not"
+
+
+def has_other_choices(change: Change) -> bool:
+    """Tell whether a parameter has other choices than it had.
+
+    >>> has_other_choices(Change("space", "x", "choice(a, b) when y=1", "choice(a, b) when y=2"))
+    False
+    """
+    both = [re.sub(r"\) when [^ =]+=.*", ")", str(text)) for text in (change.before, change.after)]
+    return change.section == "space" and all(text.startswith("choice(") for text in both) and both[0] != both[1]
 
 
 def _bare(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -325,3 +325,25 @@ def test_a_package_that_a_sampler_lacks_when_it_draws_is_named(monkeypatch: pyte
     proposer = proposer_for(study, {"x": "interval(0.0, 1.0)", "z": "interval(0.0, 1.0)"}, sampler="CmaEsSampler")
     with pytest.raises(ConfigError, match=r"CmaEsSampler needs a package that is not installed.*pip install cmaes"):
         walk(study, proposer, most=5)
+
+
+def test_samplers_are_shown_old_trials_as_the_space_has_them_now_and_none_that_does_not_fit() -> None:
+    study = optuna.create_study()
+    before = Space.parse({"x": "interval(0.0, 1.0)", "y": "choice(a, b)"}, []).parameters
+    for x, y in ((0.1, "a"), (0.9, "a"), (0.2, "b")):
+        study.add_trial(optuna.trial.create_trial(value=x, params={"x": x, "y": y}, distributions=before))
+    study.enqueue_trial({"x": 0.3})
+    proposer = proposer_for(study, {"x": "interval(0.0, 0.5)", "y": "choice(c, b, a)"})
+    shown = proposer.propose().get_all_trials(0)
+    assert [trial.number for trial in shown] == [0, 2, 3, 4]
+    assert [trial.params for trial in shown[:2]] == [{"x": 0.1, "y": "a"}, {"x": 0.2, "y": "b"}]
+    assert all(trial.distributions == proposer.space.parameters for trial in shown[:2])
+    assert study.trials[0].distributions == before
+
+
+def test_a_trial_that_was_begun_with_what_the_space_has_no_more_is_not_gone_on_with() -> None:
+    study = optuna.create_study()
+    begun = proposer_for(study, {"y": "choice(a)"}).propose().commit()
+    study._storage.set_trial_state_values(begun._trial_id, TrialState.WAITING)
+    with pytest.raises(UnfitTrial, match="y must be choice\\(b, c\\) by now; it has 'a'"):
+        proposer_for(study, {"y": "choice(b, c)"}).complete(start(study, 0))
