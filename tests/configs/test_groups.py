@@ -38,6 +38,7 @@ from catsweep.models.generator import Generator, Reconstructor, draw_latents, ev
 from catsweep.synthetic.renderer import render
 from catsweep.tracking import loggers
 from catsweep.tracking.loggers import RunLogger
+from catsweep.tracking.trackio_logger import TrackioLogger
 from catsweep.training import trainer
 from hydra_plugins.steady_sweeper.config import PRUNERS
 from steady.propose.checks import read_all
@@ -379,15 +380,19 @@ def test_metrics_inception_wants_its_weights_and_says_how_to_get_them(tmp_path: 
         instantiate(cfg.metrics)
 
 
-@pytest.mark.parametrize(("option", "kinds"), [("none", []), ("csv", [CSVLogger]), ("wandb", [RunLogger])])
+@pytest.mark.parametrize(
+    ("option", "kinds"), [("none", []), ("csv", [CSVLogger]), ("wandb", [RunLogger]), ("trackio", [TrackioLogger])]
+)
 def test_every_logger_is_built(option: str, kinds: list[type], tmp_path: Path) -> None:
+    if option == "trackio":
+        pytest.importorskip("trackio")
     own = ["logger.mode=offline", f"logger.save_dir={tmp_path}"] if option == "wandb" else []
     cfg = composed(f"logger={option}", *own)
     assert [type(logger) for logger in loggers.build(cfg.logger, tmp_path / "3", "cats", 3)] == kinds
 
 
 def test_no_logger_was_forgotten() -> None:
-    assert options("logger") == ["csv", "none", "wandb"]
+    assert options("logger") == ["csv", "none", "trackio", "wandb"]
     assert options("trainer") == ["cpu", "ddp", "gpu"]
     assert options("metrics") == ["default", "inception"]
 

@@ -44,6 +44,8 @@ NOT_RUN = {
     "export ": "sets a variable of the shell of the person who types it",
     "make gpu-check": "needs a GPU; tests/gpu has its tests",
     "pip ": "installs",
+    "python src/train.py logger=trackio": "needs a package that continuous integration does not install",
+    "TRACKIO_DIR=": "likewise",
     "pre-commit install": "changes the git repository",
 }
 

@@ -168,6 +168,7 @@ GROUPS: dict[str, Any] = {
     "judge": _judge(output=TEXT_OR_NULL),
     "judge_none": Branch({"_target_": TEXT_OR_NULL}),
     "judge_torch": _judge(),
+    "logger_trackio": target(project=TEXT, save_dir=TEXT, system=SWITCH),
     "logger_wandb": target(
         project=TEXT, **dict.fromkeys(("entity", "group", "name", "job_type"), TEXT_OR_NULL),
         tags=several(Text()), watch=choice("gradients", "parameters", "all", null=True), system=SWITCH,

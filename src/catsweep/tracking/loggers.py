@@ -1,4 +1,4 @@
-"""Loggers of a run: none, CSV tables or Weights & Biases, and what they record besides metrics.
+"""Loggers of a run: none, CSV tables, trackio or Weights & Biases, and what they record besides metrics.
 
 A run calls `build`, hands the result to the Trainer, then `log_config` and `watch` before and `summarise` after
 training, and `finish` at the end, also of a failed run. Nothing here draws a random number, and nothing prints or waits
@@ -23,6 +23,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from catsweep.errors import ConfigError
 from catsweep.instantiation import instantiate
+from catsweep.tracking.trackio_logger import TrackioLogger
 from steady.storage import CONFIRMATION
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ def summarise(
     cards: Mapping[str, Mapping[str, Any]],
     objective: Sequence[str] = (),
 ) -> None:
-    """Record with W&B the scores of the checkpoint that counts, and the metric card of each, by their names.
+    """Record the scores of the checkpoint that counts, with W&B also the metric card of each, by their names.
 
     wandb would otherwise summarise a run by its last values. The cards go to the config, where runs can be filtered
     and grouped by them (`cards.val/fid.extractor`): scores under different cards must not be compared. The first of
@@ -173,6 +174,8 @@ def summarise(
     if objective:
         judged["objective"] = scores[objective[0]]
     for logger in loggers:
+        if isinstance(logger, TrackioLogger):
+            logger.close({**scores, **judged})
         if isinstance(logger, RunLogger):
             logger.close_step(judged)
         if isinstance(logger, WandbLogger):

@@ -33,6 +33,7 @@ from catsweep.images import to_float, to_uint8
 from catsweep.metrics.scorer import Scorer
 from catsweep.models.generator import Generator, Reconstructor, draw_latents, evaluating, generate
 from catsweep.runs import BEST_CHECKPOINT
+from catsweep.tracking.trackio_logger import TrackioLogger
 from catsweep.training.validation import budget_used, epochs_done, is_timed
 from steady.reporting import TrialReporter
 
@@ -374,8 +375,10 @@ def seconds_left(before: float, now: float, seconds: float) -> float | None:
 
 
 def log_images(loggers: Sequence[Logger], key: str, image: Images, step: int) -> None:
-    """Log an image, uint8 (H, W, 3), with every logger that can show one (wandb); others have the PNG in the folder."""
+    """Log an image, uint8 (H, W, 3), with every logger that can show one; others have the PNG in the folder."""
     for logger in loggers:
+        if isinstance(logger, TrackioLogger):
+            logger.log_image(key, image, step)
         if isinstance(logger, WandbLogger):
             logger.log_image(key, [image], step=step)
 
