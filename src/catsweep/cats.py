@@ -187,7 +187,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self.clock = self.saved = time.monotonic()
-        self.budget = 60.0 * self.cfg.budget
+        self.budget: float = 60.0 * self.cfg.budget
         choices = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
         self.judge = f"metrics/judge={choices.get('metrics/judge', 'auto')}"
 
@@ -218,6 +218,7 @@ class Run:
                 if step not in self.state.done:
                     self.clock = time.monotonic()
                     self.state.starts[step] = self.state.starts.get(step, 0) + 1
+                    self.state.save()
                     said = getattr(self, f"_{step}")()
                     self._tick(step)
                     self.state.done[step] = said
@@ -377,8 +378,9 @@ class Run:
         table.add_column("planned", justify="right")
         table.add_column("took", justify="right")
         for step, title in TITLES.items():
-            planned = duration(self.planned[step]) if self.planned[step] else ""
-            table.add_row(title, planned, duration(self.state.spent.get(step, 0.0)))
+            planned, took = self.planned[step], self.state.spent.get(step, 0.0)
+            if planned or took >= 1:
+                table.add_row(title, duration(planned) if planned else "", duration(took))
         console.print(table)
         for line in (
             *(said for step, said in self.state.done.items() if said and step in ("choose", "train")),

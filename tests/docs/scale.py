@@ -35,6 +35,8 @@ NOT_RUN = {
     "make coverage": "would run this test again",
     "make lint": "continuous integration runs it (.ci/run)",
     "make format": "changes the source",
+    "make cats": "takes as long as it says; tests/test_cats.py has a small one",
+    "python src/cats.py": "takes as long as it says; tests/test_cats.py has a small one",
     "make bench": "measures for minutes",
     "sbatch ": "needs a SLURM; tests/engines has one, and runs the script",
     "cluster/hosts.sh ": "needs hosts to log in to",
