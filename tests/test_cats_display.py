@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from catsweep.cats_display import Lines, Progress, display_for, last_line, render, tail
+from catsweep.cats_display import Lines, Picture, Progress, display_for, last_line, render, tail
 from steady import printing
 
 
@@ -61,3 +61,15 @@ def test_the_end_of_a_log_is_read_however_long_it_is(tmp_path: Path) -> None:
 
 def test_a_stream_that_is_no_terminal_gets_lines() -> None:
     assert type(display_for(sys.__stdout__ if not sys.__stdout__.isatty() else io.StringIO())) is Lines
+
+
+def test_a_terminal_has_the_picture_below_the_lines_and_is_left_clean(tmp_path: Path) -> None:
+    out = io.StringIO()
+    picture = Picture(printing.console(file=out, force_terminal=True, width=80))
+    picture.show(progress(tmp_path / "none.log"))
+    picture.say("134 images are ready.")
+    picture.show(progress(tmp_path / "none.log", "train"))  # a moment later: not drawn again
+    picture.close()
+    said = out.getvalue()
+    assert said.index("54m30 left of 1h00") < said.index("134 images are ready.")
+    assert "\x1b[?25h" in said  # the cursor is back
