@@ -10,13 +10,14 @@ SELECT ?= fid
 SOURCE ?=
 ARGS ?=
 PORT ?= 8080
+BUDGET ?= 60
 NEXT_STEP = Take the best model home: make best-model export STUDY={study}
 # PYTHONUTF8: in a locale without UTF-8 Python cannot even name the files of some tests.
 # Costs the suite a quarter more time, so a person asks for it; continuous integration (CI=…) always does.
 COVERAGE := --cov --cov-report=term --cov-fail-under=90
 
 # Targets that are also folders' names (tests, data, outputs, sweeps) would never run otherwise.
-.PHONY: help setup data sweep dashboard leet test test-engines security lint format bench gpu-check best-model export evaluate report demo \
+.PHONY: help setup cats data sweep dashboard leet test test-engines security lint format bench gpu-check best-model export evaluate report demo \
   wandb-dashboard wandb-sync docs coverage clean
 
 help: ## show this list
@@ -30,6 +31,9 @@ $(VENV)/.installed: pyproject.toml src/pyproject.toml constraints.txt
 	$(RUN) -m pip install --quiet -c constraints.txt torch
 	$(RUN) -m pip install --quiet -c constraints.txt -e src -e '.[dev]'
 	touch $@
+
+cats: setup ## from photos to a generator in an hour: prepare, search, train the best on, export (SOURCE=DIR BUDGET=60)
+	$(RUN) src/cats.py $(if $(SOURCE),source=$(SOURCE)) budget=$(BUDGET) $(ARGS)
 
 data: setup ## photos into a ready set, in stages to look at (SOURCE=DIR, without it drawn cats; ARGS="verify=serve")
 	$(RUN) src/prepare.py $(if $(SOURCE),data=photos data.source=$(SOURCE)) $(ARGS)

@@ -109,7 +109,8 @@ def render(now: Progress) -> Group:
         mark = "▸" if step == now.step else "✓" if place < steps.index(now.step) else " "
         taken = duration(now.spent[step]) if step in now.spent else ""
         style: Any = "bold" if step == now.step else "dim" if mark == "✓" else None
-        table.add_row(mark, now.titles[step], taken, duration(now.planned[step]), style=style)
+        planned = duration(now.planned[step]) if now.planned[step] else ""
+        table.add_row(mark, now.titles[step], taken, planned, style=style)
     head = f"{now.name}: {duration(now.left)} left of {duration(now.budget)}"
     said = last_line(now.log)
     return Group(Text(head), table, *([Text(said, style="dim", overflow="ellipsis", no_wrap=True)] if said else []))

@@ -53,7 +53,7 @@ class Plan:
         [0, 35, 9, 14, 2]
         """
         prepare = PREPARE + PER_PHOTO * photos / slots if photos else 0.0
-        short = budget < SHORT
+        short = budget - prepare < SHORT
         finish, start = (FINISH_SHORT, START_UNCHECKED) if short else (FINISH, START)
         least = start + AROUND + SHORTEST
         between = budget - prepare - finish
@@ -69,7 +69,7 @@ class Plan:
         training = max(training, SHORTEST)
         seeds = min(2, slots)
         confirm = 0.0 if short else math.ceil(TOP * seeds / slots) * (training + AROUND)
-        judged = judge and budget >= JUDGED_FROM
+        judged = judge and budget - prepare >= JUDGED_FROM
         confirm = min(confirm + (RUNS_JUDGED * JUDGED if judged else 0.0), between - search)
         return cls(
             prepare, search, confirm, between - search - confirm, finish, minutes=round(training / 60, 2), slots=slots,

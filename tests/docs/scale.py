@@ -36,6 +36,8 @@ NOT_RUN = {
     "make coverage": "would run this test again",
     "make lint": "continuous integration runs it (.ci/run)",
     "make format": "changes the source",
+    "make cats": "takes as long as it says; tests/test_cats.py has a small one",
+    "python src/cats.py": "takes as long as it says; tests/test_cats.py has a small one",
     "make bench": "measures for minutes",
     "python src/train.py -m hparams_search=vae_optuna study=cats hydra/launcher=slurm": "needs a SLURM: tests/engines",
     "sbatch ": "needs a SLURM; tests/engines has one, and runs the script",

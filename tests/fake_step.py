@@ -1,0 +1,95 @@
+"""A step of `src/cats.py` that does nothing but leave what the command would leave; its script's name says which.
+
+`fake.json` in the working directory says how it behaves, by step: "fid" of a training, "exit" or "signal" with which it
+ends before it has left anything, "nothing": it ends well all the same, "waits": until the file `go` is there.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+
+def main() -> None:
+    command, words = Path(sys.argv[0]).stem, sys.argv[1:]
+    step = {"best_model": "choose", "train": "search" if "-m" in words else "train"}.get(command, command)
+    given = {key.split(".")[-1]: value.strip("'") for key, _, value in (word.partition("=") for word in words)}
+    with Path("calls").open("a") as calls:
+        calls.write(json.dumps([step, words]) + "\n")
+    fakes = json.loads(Path("fake.json").read_text()) if Path("fake.json").exists() else {}
+    fake = fakes.get(step, {})
+    print(f"this is {step}", flush=True)
+    if fake.get("waits"):
+        signal.signal(signal.SIGTERM, stopped)
+        while not Path("go").exists():
+            time.sleep(0.02)
+    if "signal" in fake:
+        os.kill(os.getpid(), fake["signal"])
+    if "exit" in fake:
+        print("Nothing works: [red]no\x1b[2J cats")
+        sys.exit(fake["exit"])
+    if not fake.get("nothing"):
+        LEAVE[step](given, fake)
+
+
+def stopped(*_: object) -> None:
+    Path("stopped").write_text("at a checkpoint")
+    sys.exit(143)
+
+
+def write(path: str, content: object) -> None:
+    file = Path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(content if isinstance(content, str) else json.dumps(content))
+
+
+def prepare(given: dict[str, str], fake: dict[str, object]) -> None:
+    del fake
+    Path("ready").rename(f"data/ready/{given['name']}-{given['size']}")
+
+
+def search(given: dict[str, str], fake: dict[str, object]) -> None:
+    del fake
+    seconds = 60 * float(given["minutes"]) + 20
+    write(f"sweeps/{given['study']}/leaderboard.csv", f"trial,state,seconds,attempts\n3,complete,{seconds},1\n")
+    trial = f"outputs/{given['study']}/3"
+    write(f"{trial}/config.yaml", "model: {latent_size: 8}\ntrial: {number: 3, study: cats}\n")
+    write(f"{trial}/.hydra/overrides.yaml", "[model=vae, minutes=0.5, trial.number=3, seed=0]")
+    write(f"{trial}/provenance.json", {})
+    for name in ("best", "last"):
+        write(f"{trial}/checkpoints/{name}.ckpt", name)
+
+
+def choose(given: dict[str, str], fake: dict[str, object]) -> None:
+    del fake
+    choice = {
+        "trial": 3, "run": f"outputs/{given['study']}/3", "values": {"val/fid": 40.0},
+        "objectives": [{"name": "val/fid", "direction": "minimize"}],
+    }  # fmt: skip
+    write(f"{given['out']}/choice.json", choice)
+
+
+def train(given: dict[str, str], fake: dict[str, object]) -> None:
+    write(f"{given['resume']}/metrics.json", {"scores": {"val/fid": fake.get("fid", 30.0)}})
+
+
+def export(given: dict[str, str], fake: dict[str, object]) -> None:
+    del fake
+    run = Path(given["run"])
+    name = f"{run.parent.name}-{'3' if run.name == 'winner' else run.name}"
+    write(f"outputs/exports/{name}/samples.png", "cats")
+
+
+def report(given: dict[str, str], fake: dict[str, object]) -> None:
+    del fake
+    write(f"sweeps/{given['study']}/report.html", "cats")
+
+
+LEAVE = {
+    "prepare": prepare, "search": search, "choose": choose, "train": train, "export": export, "report": report
+}  # fmt: skip
+
+if __name__ == "__main__":
+    main()

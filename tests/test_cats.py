@@ -1,0 +1,351 @@
+"""From photos to a generator within a budget: the order of the steps, the time, and going on after any end.
+
+The steps are `tests/fake_step.py`, under the names of the commands; one test has the real ones.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from catsweep import cats
+from catsweep.cats_plan import Plan
+from catsweep.data.ready import open_or_build
+from catsweep.data.sources import DemoCats
+from catsweep.errors import ConfigError, DataError, TrainingError
+
+ROOT = Path(__file__).resolve().parents[1]
+ALL = ["search", "choose", "train", "export", "report"]  # of drawn cats
+BOUND = 120.0  # seconds for something to happen
+DRIVER = """
+import json, sys
+from pathlib import Path
+from catsweep import cats
+from catsweep.cats_plan import Plan
+from omegaconf import OmegaConf
+cats.COMMANDS = Path(sys.argv[1])
+cats.run(OmegaConf.create(json.loads(sys.argv[2])))
+"""
+
+
+def config(*words: str) -> DictConfig:
+    with initialize_config_dir(str(ROOT / "conf")):
+        return compose("cats", overrides=["budget=5", "name=mine", *words])
+
+
+def behave(**fakes: dict[str, Any]) -> None:
+    Path("fake.json").write_text(json.dumps(fakes))
+
+
+def calls() -> list[tuple[str, list[str]]]:
+    return (
+        [tuple(json.loads(line)) for line in Path("calls").read_text().splitlines()] if Path("calls").exists() else []
+    )
+
+
+def called() -> list[str]:
+    return [step for step, _ in calls()]
+
+
+def words_of(step: str) -> list[str]:
+    return [words for name, words in calls() if name == step][-1]
+
+
+def state() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(Path("outputs/cats/mine/cats.json").read_text())
+    return found
+
+
+def wait_for(happened: Callable[[], object]) -> None:
+    until = time.monotonic() + BOUND
+    while not happened():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+@pytest.fixture(autouse=True)
+def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project without anything, and the fake commands."""
+    scripts, project = tmp_path / "src", tmp_path / "project"
+    for folder in (scripts, project):
+        folder.mkdir()
+    for name in ("prepare", "train", "best_model", "export", "report"):
+        (scripts / f"{name}.py").symlink_to(ROOT / "tests" / "fake_step.py")
+    monkeypatch.setattr(cats, "COMMANDS", scripts)
+    monkeypatch.setattr(cats, "LOOK_EVERY", 0.01)
+    monkeypatch.chdir(project)
+    return scripts
+
+
+def photo(file: Path, seed: int = 0) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(file), np.random.default_rng(seed).integers(0, 255, (40, 40, 3), np.uint8))
+
+
+def test_the_steps_are_commands_in_their_order_and_the_better_model_is_exported(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cats.run(config())
+    assert called() == ALL
+    search = words_of("search")
+    assert search[:2] == ["-m", "hparams_search=cats_optuna"]
+    assert {"data=demo_cats", "study='mine'", "hydra.sweeper.confirm=null"} <= set(search)
+    train = words_of("train")
+    assert train[:2] == ["model=vae", "seed=0"]
+    assert {"trial.number=null", "resume='outputs/cats/mine/longer'"} <= set(train)
+    assert OmegaConf.load("outputs/cats/mine/longer/config.yaml").trial is None
+    assert Path("outputs/cats/mine/longer/checkpoints/last.ckpt").read_text() == "last"
+    assert "run='outputs/cats/mine/longer'" in words_of("export")
+    said = capsys.readouterr().out
+    assert "it is better: val/fid 40 → 30" in said
+    assert "outputs/exports/mine-longer/samples.png" in said
+    assert "sweeps/mine/report.html" in said
+
+
+def test_it_tells_at_the_start_how_the_time_will_be_spent(capsys: pytest.CaptureFixture[str]) -> None:
+    cats.run(config("budget=60"))
+    said = capsys.readouterr().out
+    told = said[: said.index("search and confirm,")]
+    assert "how 1h00 will be spent" in told
+    for part in ("search", "confirm", "train the best on", "export and report", "about 16 trials"):
+        assert part in told or "slot" in told
+
+
+def test_what_the_steps_before_leave_over_goes_to_the_training(commands: Path) -> None:
+    cats.run(config("budget=60"))
+    [minutes] = [float(word.partition("=")[2]) for word in words_of("train") if word.startswith("minutes=")]
+    # All of the hour but for what the fakes took, the last steps, and a training's own start and end.
+    assert 50 < minutes < 60 + state()["plan"]["minutes"]
+
+
+@pytest.mark.parametrize(
+    ("fake", "said"),
+    [
+        ({"fid": 50.0}, "no better, so it is taken as it was: val/fid 40 → 50"),
+        ({"fid": float("nan")}, "no better"),
+        ({"exit": 1}, "could not be trained on"),
+        ({"signal": 9}, "signal 9"),
+        ({"nothing": True}, "could not be trained on"),
+    ],
+)
+def test_a_longer_training_that_is_worse_or_fails_is_not_taken_home(
+    fake: dict[str, Any], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    behave(train=fake)
+    cats.run(config())
+    assert called() == ALL
+    assert "run='outputs/cats/mine/winner'" in words_of("export")
+    out = capsys.readouterr().out
+    assert said in out
+    assert "outputs/exports/mine-3/samples.png" in out
+
+
+def test_without_time_left_nothing_is_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cats, "STARTS", 10_000.0)
+    cats.run(config())
+    assert called() == ["search", "choose", "export", "report"]
+    assert "run='outputs/cats/mine/winner'" in words_of("export")
+
+
+def test_a_finished_run_does_nothing_again(capsys: pytest.CaptureFixture[str]) -> None:
+    cats.run(config())
+    before = capsys.readouterr().out
+    cats.run(config())
+    assert called() == ALL
+    assert capsys.readouterr().out.splitlines()[-4:] == before.splitlines()[-4:]
+
+
+@pytest.mark.parametrize("step", ["search", "choose", "export", "report"])
+def test_a_step_that_fails_is_told_with_its_last_lines_and_gone_on_with(step: str) -> None:
+    behave(**{step: {"exit": 3}})
+    with pytest.raises(TrainingError, match=r"exit code 3") as error:
+        cats.run(config())
+    assert rf"outputs/cats/mine/{step}.log" in str(error.value)
+    assert r"Nothing works: [red]no\x1b[2J cats" in str(error.value)
+    failed = called()
+    behave()
+    cats.run(config())
+    assert called() == [*failed, *ALL[ALL.index(step) :]]
+
+
+@pytest.mark.parametrize("step", ["choose", "export"])
+def test_a_step_that_says_it_is_done_and_is_not_is_noticed(step: str) -> None:
+    behave(**{step: {"nothing": True}})
+    with pytest.raises(DataError, match="Give the same line again"):
+        cats.run(config())
+    behave()
+    cats.run(config())
+    assert called()[-1] == "report"
+
+
+def test_a_search_whose_time_was_over_before_a_trial_began_is_given_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    behave(search={"exit": 1})
+    monkeypatch.setattr(cats, "START_UNCHECKED", -1e6)
+    monkeypatch.setattr(Plan, "timeout", 0.0)
+    monkeypatch.setattr(Plan, "least_timeout", -1e6)
+    with pytest.raises(TrainingError):
+        cats.run(config())
+    assert called() == ["search", "search"]
+
+
+def start(commands: Path, cfg: DictConfig) -> subprocess.Popen[str]:
+    line = [sys.executable, "-c", DRIVER, str(commands), json.dumps(OmegaConf.to_container(cfg))]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    return subprocess.Popen(line, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+@pytest.mark.parametrize("step", ["search", "train", "export"])
+def test_killed_at_any_step_it_goes_on_and_leaves_no_process(commands: Path, step: str) -> None:
+    behave(**{step: {"waits": True}})
+    killed = start(commands, config())
+    wait_for(lambda: step in called() and Path(f"outputs/cats/mine/{step}.log").read_text())
+    killed.kill()
+    killed.communicate()
+    wait_for(Path("stopped").exists)  # the step was asked to stop at a checkpoint
+    behave()
+    cats.run(config())
+    assert called() == [*ALL[: ALL.index(step) + 1], *ALL[ALL.index(step) :]]
+    assert state()["starts"][step] == 2
+
+
+def test_an_interruption_stops_the_step_at_a_checkpoint_and_keeps_the_time(commands: Path) -> None:
+    behave(search={"waits": True})
+    interrupted = start(commands, config())
+    wait_for(lambda: "search" in called() and Path("outputs/cats/mine/search.log").read_text())
+    interrupted.send_signal(signal.SIGINT)
+    said, _ = interrupted.communicate()
+    assert "Stopping at a checkpoint" in said
+    assert Path("stopped").exists()
+    assert state()["spent"]["search"] > 0
+    assert "search" not in state()["done"]
+
+
+def test_time_in_which_it_did_not_run_does_not_count(capsys: pytest.CaptureFixture[str]) -> None:
+    behave(search={"exit": 1})
+    with pytest.raises(TrainingError):
+        cats.run(config())
+    found = state()
+    found["spent"]["search"] = 40.0
+    Path("outputs/cats/mine/cats.json").write_text(json.dumps(found))
+    behave()
+    capsys.readouterr()
+    cats.run(config())
+    assert "mine goes on: 4m20 are left of 5m00" in capsys.readouterr().out
+    [timeout] = [float(word.partition("=")[2]) for word in words_of("search") if "timeout" in word]
+    assert timeout <= Plan(**found["plan"]).timeout - 39
+    assert 40 <= state()["spent"]["search"] < 40 + BOUND
+
+
+def test_two_starts_do_not_work_beside_each_other(commands: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    behave(search={"waits": True})
+    first = start(commands, config())
+    wait_for(lambda: called() == ["search"])
+    monkeypatch.setattr(cats, "PATIENCE", 0.0)
+    with pytest.raises(ConfigError, match="Another process works in outputs/cats/mine"):
+        cats.run(config())
+    Path("go").touch()
+    said, _ = first.communicate()
+    assert first.returncode == 0, said
+    assert called() == ALL
+
+
+def test_another_line_under_the_same_name_is_refused() -> None:
+    cats.run(config())
+    with pytest.raises(ConfigError, match=r"budget: 5 → 6, train: \[\] → \['seed=1'\]"):
+        cats.run(config("budget=6", 'train=["seed=1"]'))
+    cats.run(config("budget=6", "name=other"))
+    assert called() == [*ALL, *ALL]
+
+
+@pytest.mark.security
+@pytest.mark.parametrize(
+    "damage",
+    ["", "[]", "{}", '{"asked": 3}', "[" * 100_000, '{"asked": {}, "plan": {"rm": 1}, "spent": {}}',
+     '{"asked": {}, "plan": null, "spent": {"search": "x"}, "starts": {}, "done": {}}'],
+)  # fmt: skip
+def test_a_damaged_record_is_refused(damage: str) -> None:
+    file = Path("outputs/cats/mine/cats.json")
+    file.parent.mkdir(parents=True)
+    file.write_text(damage)
+    with pytest.raises(ConfigError, match=r"cats\.json is damaged"):
+        cats.run(config())
+    assert file.read_text() == damage
+
+
+@pytest.mark.security
+def test_a_trial_with_links_out_of_it_is_not_copied(tmp_path: Path) -> None:
+    behave(train={"exit": 1})
+    (tmp_path / "secret").write_text("mine")
+    Path("outputs/mine/3/checkpoints").mkdir(parents=True)
+    Path("outputs/mine/3/link").symlink_to(tmp_path / "secret")
+    cats.run(config())
+    assert not Path("outputs/cats/mine/longer").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["source=nowhere"], "source=nowhere is not there"),
+        (["source=empty"], r"no usable photo is there.*notes.txt"),
+        (["source=one"], "at least 2, but 1 is there"),
+        (["budget=1"], "budget of 1 minutes is too small"),
+        (["name=../mine"], "must be a name"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_written(words: list[str], error: str) -> None:
+    Path("empty").mkdir()
+    Path("empty/notes.txt").write_text("no cat")
+    photo(Path("one/a.png"))
+    before = set(Path().rglob("*"))
+    with pytest.raises((ConfigError, DataError), match=error):
+        cats.run(config(*words))
+    assert set(Path().rglob("*")) == before
+
+
+def test_photos_are_prepared_first_and_trained_on(capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(4):
+        photo(Path(f"my 'cats, 2/{number}.png"), number)
+    ready = open_or_build(DemoCats(5), 32, "made", 0.2).path
+    Path("data/ready").mkdir(parents=True)
+    ready.rename("ready")
+    word = r"""source="my 'cats, 2" """.strip()
+    cats.run(config(word, "size=32", "name=null", 'prepare=["background=remove"]'))
+    assert called() == ["prepare", *ALL]
+    assert words_of("prepare") == [
+        "data=photos", r"data.source='my \'cats, 2'", "name='my-cats-2'", "size=32", "background=remove"
+    ]  # fmt: skip
+    assert {"data=ready", "data.source='data/ready/my-cats-2-32'", "study='my-cats-2-5min'"} <= set(words_of("search"))
+    assert "5 images are ready." in capsys.readouterr().out
+
+
+@pytest.mark.trains
+def test_the_real_commands_make_an_export_and_a_report(
+    monkeypatch: pytest.MonkeyPatch, graphs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cats, "COMMANDS", ROOT / "src")
+    monkeypatch.setattr(cats, "LEAST_MORE", -1e6)  # on a busy machine no time may be left
+    tiny = [
+        "data.reader.n=48", "data.batch_size=8", "depth.halvings=3", "width.channels=4", "width.max_channels=8",
+        f"metrics.cache_root={graphs}", "metrics.samples=16", "metrics.rung_samples=16",
+        "trainer.threads=1", "trainer.precision=32-true", "logger=none", "hydra.sweeper.n_jobs=1", "trials=1",
+        "minutes=0.05", "model=vae", "model.adversarial.weight=0",
+    ]  # fmt: skip
+    words = ",".join(json.dumps(word) for word in tiny)
+    cats.run(config("budget=2.2", "size=32", f"train=[{words}]"))
+    said = capsys.readouterr().out
+    assert "Trained on, it is" in said
+    [bundle] = Path("outputs/exports").iterdir()
+    assert f"{bundle}/samples.png" in said
+    assert (bundle / "generator.onnx").is_file()
+    assert Path("sweeps/mine/report.html").is_file()

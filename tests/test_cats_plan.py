@@ -1,0 +1,67 @@
+"""How `src/cats.py` divides a budget."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from catsweep.cats_plan import AROUND, SHORT, SHORTEST, Plan
+from catsweep.errors import ConfigError
+
+BUDGETS = st.floats(1, 60 * 60 * 24)
+SLOTS = st.integers(1, 256)
+PHOTOS = st.integers(0, 100_000)
+
+
+@given(BUDGETS, SLOTS, PHOTOS, st.booleans())
+def test_the_parts_are_the_budget_and_none_is_negative(budget: float, slots: int, photos: int, judge: bool) -> None:
+    try:
+        plan = Plan.of(budget, slots, photos, judge)
+    except ConfigError as error:
+        least = float(str(error).split("report take ")[1].split()[0])
+        assert 60 * least > budget
+        Plan.of(60 * least, slots, photos, judge)  # what it says is enough is enough
+        return
+    parts = (plan.prepare, plan.search, plan.confirm, plan.train, plan.finish)
+    assert min(parts) >= 0
+    assert math.isclose(sum(parts), budget, abs_tol=1e-6)
+    assert sum(seconds for _, seconds, _ in plan.rows()) == pytest.approx(budget)
+
+
+@given(st.floats(200, 60 * 60 * 24), SLOTS)
+def test_trials_fit_into_the_search_and_the_sweeper_takes_its_timeout(budget: float, slots: int) -> None:
+    plan = Plan.of(budget, slots)
+    assert 60 * plan.minutes >= SHORTEST - 1
+    assert plan.run <= plan.search
+    assert plan.timeout <= plan.search + plan.confirm + 1  # minutes are rounded
+    assert plan.timeout > plan.least_timeout
+    assert plan.trials >= 1
+
+
+@pytest.mark.parametrize("slots", [1, 2, 8])
+def test_an_hour_goes_to_the_search_for_the_most_part_and_leaves_training(slots: int) -> None:
+    plan = Plan.of(3600, slots, photos=200)
+    assert plan.search > 0.5 * 3600
+    assert plan.train > 600
+    assert plan.trials >= 12
+    assert 1.5 <= plan.minutes <= 15
+    assert plan.confirm_word == f"{{top: 2, seeds: {min(2, slots)}}}"
+
+
+def test_a_longer_budget_makes_trials_longer_and_a_short_one_confirms_nothing() -> None:
+    lengths = [Plan.of(60 * minutes, 2).minutes for minutes in (3, 5, 15, 30, 60, 120, 480)]
+    assert lengths == sorted(lengths)
+    assert Plan.of(SHORT - 1, 2).confirm_word == "null"
+    assert Plan.of(SHORT - 1, 2).confirm == 0
+    assert Plan.of(SHORT, 2).confirm >= 2 * AROUND
+
+
+def test_a_judge_is_given_time_where_there_is_some() -> None:
+    assert Plan.of(3600, 2, judge=True).confirm > Plan.of(3600, 2).confirm
+    assert Plan.of(300, 2, judge=True) == Plan.of(300, 2)
+
+
+def test_a_budget_that_is_too_small_is_refused_with_the_least() -> None:
+    with pytest.raises(ConfigError, match=r"A budget of 1 minutes is too small.* take 2\.1 minutes"):
+        Plan.of(60, 2)
