@@ -50,7 +50,7 @@ test: setup ## all tests, on two cores (ARGS="-n 8" for more)
 security: setup ## the tests with hostile files, pages and names, and with damage of every kind (docs/security.md)
 	PYTHONUTF8=1 $(RUN) -m pytest -n 2 --dist loadfile -m security $(ARGS)
 
-test-engines: setup ## tests with a real PostgreSQL and SLURM, which it installs (Debian, as root)
+test-engines: setup ## tests with a real PostgreSQL, SLURM and Ray, which it installs (Debian, as root)
 	$(RUN) -m pip install --quiet -c constraints.txt -e '.[postgres]'
 	tests/engines/run.sh $(ARGS)
 

@@ -52,6 +52,7 @@ ENDS = {
     "python src/prepare.py data=hub_cats data.source=USER/NAME": (1, "public image set"),
     "background/remover=onnx": (1, "make background-model"),
     "storage=postgresql://": (1, "needs a package that is not installed|cannot be opened|connect"),
+    "hydra/launcher=ray": (1, "needs Ray|Ray cannot be reached"),
     "make leet": (1, "TTY"),
     "wandb sync": (1, "No API key"),
     "make wandb-sync": (1, "key"),

@@ -9,6 +9,7 @@ if ! dpkg -s "${needed[@]}" >/dev/null 2>&1; then
   apt-get -qq update >/dev/null
   apt-get -qq install -y --no-install-recommends "${needed[@]}" >/dev/null
 fi
+.venv/bin/python -c 'import ray' 2>/dev/null || .venv/bin/python -m pip install --quiet -c constraints.txt 'ray>=2.55,<3'
 export PYTHONUTF8=1
 exec unshare --net --uts --pid --fork --kill-child --mount-proc bash -c '
   hostname localhost

@@ -4,6 +4,7 @@ Read at each start of any Hydra app: no heavy imports.
 """
 
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -65,6 +66,12 @@ PRUNERS: dict[str, dict[str, Any]] = {
     },
     "pareto": {"_target_": "steady.ParetoPruner", "keep": 0.5, "n_startup_trials": 5, "n_warmup_steps": 0},
 }  # fmt: skip
+
+# `hydra.launcher` as hydra-ray-launcher has it: arguments of ray.init and of ray.remote, to be added with a plus.
+RAY: dict[str, Any] = {
+    "_target_": "hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher",
+    "ray": {"init": {"address": None}, "remote": {}},
+}
 
 
 @dataclass
@@ -165,3 +172,6 @@ for _name, _node in PRUNERS.items():
 # Under two names: an app may have a hydra/sweeper/steady.yaml of its own that starts from the schema.
 for _name in ("steady", "steady_schema"):
     _store.store(group="hydra/sweeper", name=_name, node=SteadySweeperConf, provider="steady")
+# steady sends its jobs to Ray itself, so that hydra/launcher=ray needs no more than Ray.
+if find_spec("hydra_plugins.hydra_ray_launcher") is None:
+    _store.store(group="hydra/launcher", name="ray", node=RAY, provider="steady")

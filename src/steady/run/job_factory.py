@@ -210,6 +210,12 @@ class JobFactory:
         return ProcessExecutor(shared, slots, self.options.gpus, self.options.gpus_per_slot, bounds)
 
 
+def _ray(launcher: Any) -> Engine:
+    from steady.jobs.ray_engine import RayEngine
+
+    return RayEngine.from_launcher(launcher)
+
+
 def _slurm(launcher: Any) -> Engine:
     from steady.jobs.slurm import Slurm
 
@@ -218,5 +224,6 @@ def _slurm(launcher: Any) -> Engine:
 
 # By the class of Hydra's launcher: what makes the engine that takes its place, from the launcher's keys.
 ENGINES: dict[str, Callable[[Any], Engine]] = {
+    "hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher": _ray,
     "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher": _slurm,
 }
