@@ -30,6 +30,9 @@ KEYS_OF_CODE = {
     "weights_only",
     "prompt",
     "require_auth",
+    "hydra.launcher.ray.init.address",
+    "hydra.launcher.ray.init.log_to_driver",
+    "hydra.launcher.ray.remote.num_gpus",
 }  # of Python functions and drivers, not of conf/
 MADE_BY_RUNNING = ("data/", "outputs/", "sweeps/", ".venv/", "../shared/")
 
