@@ -10,9 +10,9 @@ from omegaconf import DictConfig
 @guard
 def main(cfg: DictConfig) -> None:
     """Prepare, search, confirm, train the best on, export and report."""
-    from catsweep import cats  # imports OpenCV, which --help must not wait for
+    from catsweep.cats import steps  # imports OpenCV, which --help must not wait for
 
-    cats.run(cfg)
+    steps.run(cfg)
 
 
 if __name__ == "__main__":

@@ -149,7 +149,7 @@ class Proposer:
     samplers: Samplers
     duplicates: Literal["resample", "reuse", "allow"] = "resample"
     config: DictConfig | None = None
-    prior: Sequence[FrozenTrial] = ()  # of other studies, see `steady.propose.prior`
+    prior: Sequence[FrozenTrial] = ()  # of other studies, see `steady.propose.warm_start`
 
     def __post_init__(self) -> None:
         self.hidden = budget.uncounted(self.study)  # set before a sweep asks for its first trial

@@ -20,7 +20,7 @@ from steady import resources
 from steady.exceptions import NoStorageError, StorageError, StudyError
 from steady.options import AUTO, SweepOptions, naming
 from steady.printing import say
-from steady.propose.prior import PriorReader, best
+from steady.propose.warm_start import PriorReader, best
 from steady.run.job_factory import JobFactory
 from steady.storage import find_study, open_storage, shown
 from steady.storage.location import remember

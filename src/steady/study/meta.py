@@ -39,7 +39,7 @@ PATIENCE = "storage_patience"  # `hydra.sweeper.storage_patience`
 COMMAND = "command"  # the line that ran it last, as a shell takes it
 NEXT_STEP = "next_step"  # `hydra.sweeper.next_step`
 OBJECTIVE = "objective"  # names of the objectives
-PRIOR = "prior"  # which trials of other studies the sampler learns from, see `steady.propose.prior`
+PRIOR = "prior"  # which trials of other studies the sampler learns from, see `steady.propose.warm_start`
 SPELLING = "spelling"  # "exact" if strings are told from other values; older studies lack it
 
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from steady.exceptions import StudyError
-from steady.propose.prior import MOST, NUMBER, PriorReader, _as_ranges, _from_ranges, best
 from steady.propose.sampling import Proposer, Samplers
 from steady.propose.space import Space
+from steady.propose.warm_start import MOST, NUMBER, PriorReader, _as_ranges, _from_ranges, best
 from steady.storage import open_storage
 from steady.study import meta
 from steady.study.constraints import parse_all

@@ -2,7 +2,7 @@
 
 Each step is a command of its own, as a person would type it: `src/prepare.py`, a sweep by `src/train.py -m`,
 `src/best_model.py`, `src/train.py` again on a copy of the winner, `src/export.py`, `src/report.py`. This module calls
-them in their order, keeps the time (`catsweep.cats_plan` divides it) and shows how far they are. What it has to know is
+them in their order, keeps the time (`catsweep.cats.plan` divides it) and shows how far they are. What it has to know is
 in `<out>/<name>/cats.json`, so a run that was killed goes on with the step that it was at.
 """
 
@@ -27,8 +27,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 
-from catsweep.cats_display import Lines, Progress, display_for, tail
-from catsweep.cats_plan import AROUND, JUDGED, START_UNCHECKED, Plan
+from catsweep.cats.display import Lines, Progress, display_for, tail
+from catsweep.cats.plan import AROUND, JUDGED, START_UNCHECKED, Plan
 from catsweep.data.ready import ReadySet, no_photos_message
 from catsweep.data.sources import Photos
 from catsweep.errors import CatsweepError, ConfigError, DataError, TrainingError
@@ -42,7 +42,7 @@ from steady.safe_paths import checked_name, refuse_links_within
 from steady.signals import COMMAND, SAID
 from steady.watch.progress import duration
 
-COMMANDS = Path(__file__).parents[1]  # the folder of their scripts
+COMMANDS = Path(__file__).parents[2]  # the folder of their scripts
 EXPORTS, SWEEPS, READY = Path("outputs/exports"), Path("sweeps"), Path("data/ready")
 STATE, LOCK, WINNER, LONGER = "cats.json", ".lock", "winner", "longer"  # in the run's folder
 SAVED_EVERY, LOOK_EVERY = 5.0, 0.2  # seconds

@@ -19,23 +19,23 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from catsweep import cats
-from catsweep.cats_plan import Plan
+from catsweep.cats import steps
+from catsweep.cats.plan import Plan
 from catsweep.data.ready import open_or_build
 from catsweep.data.sources import DemoCats
 from catsweep.errors import ConfigError, DataError, TrainingError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 ALL = ["search", "choose", "train", "export", "report"]  # of drawn cats
 BOUND = 120.0  # seconds for something to happen
 DRIVER = """
 import json, sys
 from pathlib import Path
-from catsweep import cats
-from catsweep.cats_plan import Plan
+from catsweep.cats import steps
+from catsweep.cats.plan import Plan
 from omegaconf import OmegaConf
-cats.COMMANDS = Path(sys.argv[1])
-cats.run(OmegaConf.create(json.loads(sys.argv[2])))
+steps.COMMANDS = Path(sys.argv[1])
+steps.run(OmegaConf.create(json.loads(sys.argv[2])))
 """
 
 
@@ -82,8 +82,8 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         folder.mkdir()
     for name in ("prepare", "train", "best_model", "export", "report"):
         (scripts / f"{name}.py").symlink_to(ROOT / "tests" / "fake_step.py")
-    monkeypatch.setattr(cats, "COMMANDS", scripts)
-    monkeypatch.setattr(cats, "LOOK_EVERY", 0.01)
+    monkeypatch.setattr(steps, "COMMANDS", scripts)
+    monkeypatch.setattr(steps, "LOOK_EVERY", 0.01)
     monkeypatch.chdir(project)
     return scripts
 
@@ -96,7 +96,7 @@ def photo(file: Path, seed: int = 0) -> None:
 def test_the_steps_are_commands_in_their_order_and_the_better_model_is_exported(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    cats.run(config())
+    steps.run(config())
     assert called() == ALL
     search = words_of("search")
     assert search[:2] == ["-m", "hparams_search=cats_optuna"]
@@ -114,7 +114,7 @@ def test_the_steps_are_commands_in_their_order_and_the_better_model_is_exported(
 
 
 def test_it_tells_at_the_start_how_the_time_will_be_spent(capsys: pytest.CaptureFixture[str]) -> None:
-    cats.run(config("budget=60"))
+    steps.run(config("budget=60"))
     said = capsys.readouterr().out
     told = said[: said.index("search and confirm,")]
     assert "how 1h00 will be spent" in told
@@ -123,7 +123,7 @@ def test_it_tells_at_the_start_how_the_time_will_be_spent(capsys: pytest.Capture
 
 
 def test_what_the_steps_before_leave_over_goes_to_the_training(commands: Path) -> None:
-    cats.run(config("budget=60"))
+    steps.run(config("budget=60"))
     [minutes] = [float(word.partition("=")[2]) for word in words_of("train") if word.startswith("minutes=")]
     # All of the hour but for what the fakes took, the last steps, and a training's own start and end.
     assert 50 < minutes < 60 + state()["plan"]["minutes"]
@@ -143,7 +143,7 @@ def test_a_longer_training_that_is_worse_or_fails_is_not_taken_home(
     fake: dict[str, Any], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     behave(train=fake)
-    cats.run(config())
+    steps.run(config())
     assert called() == ALL
     assert "run='outputs/cats/mine/winner'" in words_of("export")
     out = capsys.readouterr().out
@@ -152,16 +152,16 @@ def test_a_longer_training_that_is_worse_or_fails_is_not_taken_home(
 
 
 def test_without_time_left_nothing_is_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cats, "STARTS", 10_000.0)
-    cats.run(config())
+    monkeypatch.setattr(steps, "STARTS", 10_000.0)
+    steps.run(config())
     assert called() == ["search", "choose", "export", "report"]
     assert "run='outputs/cats/mine/winner'" in words_of("export")
 
 
 def test_a_finished_run_does_nothing_again(capsys: pytest.CaptureFixture[str]) -> None:
-    cats.run(config())
+    steps.run(config())
     before = capsys.readouterr().out
-    cats.run(config())
+    steps.run(config())
     assert called() == ALL
     assert capsys.readouterr().out.splitlines()[-4:] == before.splitlines()[-4:]
 
@@ -170,12 +170,12 @@ def test_a_finished_run_does_nothing_again(capsys: pytest.CaptureFixture[str]) -
 def test_a_step_that_fails_is_told_with_its_last_lines_and_gone_on_with(step: str) -> None:
     behave(**{step: {"exit": 3}})
     with pytest.raises(TrainingError, match=r"exit code 3") as error:
-        cats.run(config())
+        steps.run(config())
     assert rf"outputs/cats/mine/{step}.log" in str(error.value)
     assert r"Nothing works: [red]no\x1b[2J cats" in str(error.value)
     failed = called()
     behave()
-    cats.run(config())
+    steps.run(config())
     assert called() == [*failed, *ALL[ALL.index(step) :]]
 
 
@@ -183,19 +183,19 @@ def test_a_step_that_fails_is_told_with_its_last_lines_and_gone_on_with(step: st
 def test_a_step_that_says_it_is_done_and_is_not_is_noticed(step: str) -> None:
     behave(**{step: {"nothing": True}})
     with pytest.raises(DataError, match="Give the same line again"):
-        cats.run(config())
+        steps.run(config())
     behave()
-    cats.run(config())
+    steps.run(config())
     assert called()[-1] == "report"
 
 
 def test_a_search_whose_time_was_over_before_a_trial_began_is_given_more(monkeypatch: pytest.MonkeyPatch) -> None:
     behave(search={"exit": 1})
-    monkeypatch.setattr(cats, "START_UNCHECKED", -1e6)
+    monkeypatch.setattr(steps, "START_UNCHECKED", -1e6)
     monkeypatch.setattr(Plan, "timeout", 0.0)
     monkeypatch.setattr(Plan, "least_timeout", -1e6)
     with pytest.raises(TrainingError):
-        cats.run(config())
+        steps.run(config())
     assert called() == ["search", "search"]
 
 
@@ -214,7 +214,7 @@ def test_killed_at_any_step_it_goes_on_and_leaves_no_process(commands: Path, ste
     killed.communicate()
     wait_for(Path("stopped").exists)  # the step was asked to stop at a checkpoint
     behave()
-    cats.run(config())
+    steps.run(config())
     assert called() == [*ALL[: ALL.index(step) + 1], *ALL[ALL.index(step) :]]
     assert state()["starts"][step] == 2
 
@@ -234,13 +234,13 @@ def test_an_interruption_stops_the_step_at_a_checkpoint_and_keeps_the_time(comma
 def test_time_in_which_it_did_not_run_does_not_count(capsys: pytest.CaptureFixture[str]) -> None:
     behave(search={"exit": 1})
     with pytest.raises(TrainingError):
-        cats.run(config())
+        steps.run(config())
     found = state()
     found["spent"]["search"] = 40.0
     Path("outputs/cats/mine/cats.json").write_text(json.dumps(found))
     behave()
     capsys.readouterr()
-    cats.run(config())
+    steps.run(config())
     assert "mine goes on: 4m20 are left of 5m00" in capsys.readouterr().out
     [timeout] = [float(word.partition("=")[2]) for word in words_of("search") if "timeout" in word]
     assert timeout <= Plan(**found["plan"]).timeout - 39
@@ -251,9 +251,9 @@ def test_two_starts_do_not_work_beside_each_other(commands: Path, monkeypatch: p
     behave(search={"waits": True})
     first = start(commands, config())
     wait_for(lambda: called() == ["search"])
-    monkeypatch.setattr(cats, "PATIENCE", 0.0)
+    monkeypatch.setattr(steps, "PATIENCE", 0.0)
     with pytest.raises(ConfigError, match="Another process works in outputs/cats/mine"):
-        cats.run(config())
+        steps.run(config())
     Path("go").touch()
     said, _ = first.communicate()
     assert first.returncode == 0, said
@@ -261,10 +261,10 @@ def test_two_starts_do_not_work_beside_each_other(commands: Path, monkeypatch: p
 
 
 def test_another_line_under_the_same_name_is_refused() -> None:
-    cats.run(config())
+    steps.run(config())
     with pytest.raises(ConfigError, match=r"budget: 5 → 6, train: \[\] → \['seed=1'\]"):
-        cats.run(config("budget=6", 'train=["seed=1"]'))
-    cats.run(config("budget=6", "name=other"))
+        steps.run(config("budget=6", 'train=["seed=1"]'))
+    steps.run(config("budget=6", "name=other"))
     assert called() == [*ALL, *ALL]
 
 
@@ -279,7 +279,7 @@ def test_a_damaged_record_is_refused(damage: str) -> None:
     file.parent.mkdir(parents=True)
     file.write_text(damage)
     with pytest.raises(ConfigError, match=r"cats\.json is damaged"):
-        cats.run(config())
+        steps.run(config())
     assert file.read_text() == damage
 
 
@@ -289,7 +289,7 @@ def test_a_trial_with_links_out_of_it_is_not_copied(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("mine")
     Path("outputs/mine/3/checkpoints").mkdir(parents=True)
     Path("outputs/mine/3/link").symlink_to(tmp_path / "secret")
-    cats.run(config())
+    steps.run(config())
     assert not Path("outputs/cats/mine/longer").exists()
 
 
@@ -309,7 +309,7 @@ def test_what_cannot_work_is_refused_before_anything_is_written(words: list[str]
     photo(Path("one/a.png"))
     before = set(Path().rglob("*"))
     with pytest.raises((ConfigError, DataError), match=error):
-        cats.run(config(*words))
+        steps.run(config(*words))
     assert set(Path().rglob("*")) == before
 
 
@@ -320,7 +320,7 @@ def test_photos_are_prepared_first_and_trained_on(capsys: pytest.CaptureFixture[
     Path("data/ready").mkdir(parents=True)
     ready.rename("ready")
     word = r"""source="my 'cats, 2" """.strip()
-    cats.run(config(word, "size=32", "name=null", 'prepare=["background=remove"]'))
+    steps.run(config(word, "size=32", "name=null", 'prepare=["background=remove"]'))
     assert called() == ["prepare", *ALL]
     assert words_of("prepare") == [
         "data=photos", r"data.source='my \'cats, 2'", "name='my-cats-2'", "size=32", "background=remove"
@@ -333,8 +333,8 @@ def test_photos_are_prepared_first_and_trained_on(capsys: pytest.CaptureFixture[
 def test_the_real_commands_make_an_export_and_a_report(
     monkeypatch: pytest.MonkeyPatch, graphs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cats, "COMMANDS", ROOT / "src")
-    monkeypatch.setattr(cats, "LEAST_MORE", -1e6)  # on a busy machine no time may be left
+    monkeypatch.setattr(steps, "COMMANDS", ROOT / "src")
+    monkeypatch.setattr(steps, "LEAST_MORE", -1e6)  # on a busy machine no time may be left
     tiny = [
         "data.reader.n=48", "data.batch_size=8", "depth.halvings=3", "width.channels=4", "width.max_channels=8",
         f"metrics.cache_root={graphs}", "metrics.samples=16", "metrics.rung_samples=16",
@@ -342,7 +342,7 @@ def test_the_real_commands_make_an_export_and_a_report(
         "minutes=0.05", "model=vae", "model.adversarial.weight=0",
     ]  # fmt: skip
     words = ",".join(json.dumps(word) for word in tiny)
-    cats.run(config("budget=2.2", "size=32", f"train=[{words}]"))
+    steps.run(config("budget=2.2", "size=32", f"train=[{words}]"))
     said = capsys.readouterr().out
     assert "Trained on, it is" in said
     [bundle] = Path("outputs/exports").iterdir()

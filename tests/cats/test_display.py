@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from catsweep.cats_display import Lines, Picture, Progress, display_for, last_line, render, tail
+from catsweep.cats.display import Lines, Picture, Progress, display_for, last_line, render, tail
 from steady import printing
 
 
@@ -42,7 +42,7 @@ def test_after_a_minute_the_line_has_what_the_step_said(tmp_path: Path, monkeypa
     (tmp_path / "log").write_text("trial 1 started\n")
     out, clock = io.StringIO(), iter([0.0, 61.0, 61.0])
     lines = Lines(out)
-    monkeypatch.setattr("catsweep.cats_display.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("catsweep.cats.display.time.monotonic", lambda: next(clock))
     lines.show(progress(tmp_path / "log"))
     lines.show(progress(tmp_path / "log"))
     assert out.getvalue().endswith("search and confirm, 54m30 left  |  trial 1 started\n")

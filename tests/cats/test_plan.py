@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from catsweep.cats_plan import AROUND, SHORT, SHORTEST, Plan
+from catsweep.cats.plan import AROUND, SHORT, SHORTEST, Plan
 from catsweep.errors import ConfigError
 
 BUDGETS = st.floats(1, 60 * 60 * 24)
