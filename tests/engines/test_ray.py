@@ -168,6 +168,7 @@ def test_kills_of_controllers_and_nodes_cost_no_trial(ray: Ray, tmp_path: Path) 
     assert len(study.trials) == finished(study) == TRIALS
     sweeps.require_single_attempts(folder)
     # Controllers found what their dead ones had left: only trials on dead nodes began again.
+    assert "goes on in the job" in (folder / "controllers.log").read_text()
     begun = "".join(log.read_text() for log in folder.rglob("attempts.log")).count("begin")
     assert TRIALS <= begun <= TRIALS + NODES
     assert ray.actors() == []
