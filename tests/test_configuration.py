@@ -34,7 +34,8 @@ configurations = st.dictionaries(
 
 def configuration(target="catsweep.models.vae.VAE", kind="reconstruction", loss=("reconstruction",), **values):
     model = {"_target_": target, f"{kind}_loss": f"${{loss.{kind}}}"}
-    return OmegaConf.create({"model": model, "loss": {key: {"_target_": "x.y"} for key in loss}, **values})
+    budget = {"budget_unit": None, "minutes": None, "samples": None}
+    return OmegaConf.create({"model": model, "loss": {key: {"_target_": "x.y"} for key in loss}, **budget, **values})
 
 
 @pytest.fixture
