@@ -12,11 +12,14 @@ import optuna
 import pytest
 import torch
 from hydra import initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from hypothesis import settings
 from omegaconf import DictConfig
 from playwright.sync_api import Browser, sync_playwright
 from tests import memory
 from tests.fake_sweeps import Sweep
+
+from steady import reporting
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -28,6 +31,15 @@ settings.load_profile("catsweep")
 
 def pytest_collection_finish() -> None:
     memory.begin()
+
+
+@pytest.fixture(autouse=True)
+def one_trial_a_process() -> Iterator[None]:
+    """Leave nothing of a trial to the next test, as none is left to the next trial, which has a process of its own."""
+    before = HydraConfig.instance().cfg
+    yield
+    HydraConfig.instance().cfg = before
+    reporting._unwritten.clear()
 
 
 @pytest.hookimpl(wrapper=True)
