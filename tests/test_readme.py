@@ -106,7 +106,9 @@ def known() -> list[DictConfig]:
     """Every command's configuration; of training, with each of the options that bring keys of their own."""
     choices = [[f"{group}={option}"] for group in ("model", "hparams_search", "metrics") for option in GROUPS[group]]
     with initialize_config_dir(str(CONF)):
-        sweep = compose("train", overrides=["hparams_search=vae_optuna"], return_hydra_config=True)
+        sweep = compose(
+            "train", overrides=["hparams_search=vae_optuna", "hydra/launcher=slurm"], return_hydra_config=True
+        )
         removers = [file.stem for file in (CONF / "background" / "remover").glob("*.yaml")]
         prepare = [
             compose("prepare", overrides=["background=remove", f"background/remover={name}"]) for name in removers
