@@ -27,7 +27,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session")
 def short_folder() -> Iterator[Path]:
     """A folder with a short path, for sockets, that the server's account may enter."""
-    folder = Path(tempfile.mkdtemp(prefix="engines"))
+    folder = Path(tempfile.mkdtemp(prefix=""))
     folder.chmod(0o755)
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
@@ -43,7 +43,7 @@ def postgres(short_folder: Path) -> Iterator[Postgres]:
 
 @pytest.fixture
 def slurm(short_folder: Path) -> Iterator[Slurm]:
-    cluster = Slurm(Path(tempfile.mkdtemp(dir=short_folder)) / "slurm")
+    cluster = Slurm(Path(tempfile.mkdtemp(prefix="", dir=short_folder)) / "slurm")
     cluster.start()
     yield cluster
     cluster.stop()
@@ -51,7 +51,7 @@ def slurm(short_folder: Path) -> Iterator[Slurm]:
 
 @pytest.fixture
 def hosts(short_folder: Path) -> Iterator[Hosts]:
-    both = Hosts(Path(tempfile.mkdtemp(dir=short_folder)))
+    both = Hosts(Path(tempfile.mkdtemp(prefix="", dir=short_folder)))
     both.start()
     yield both
     both.stop()

@@ -38,7 +38,7 @@ if [ ${#missing[@]} != 0 ]; then
   made=()
 fi
 
-TMPDIR=$(mktemp -d /tmp/engines.XXXX) # short, for sockets
+TMPDIR=$(mktemp -d /tmp/eXXXX) # short, for sockets
 made+=("$TMPDIR")
 chmod 755 "$TMPDIR" # the database has an account of its own
 export TMPDIR PYTHONUTF8=1

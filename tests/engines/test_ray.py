@@ -30,7 +30,7 @@ SLEEP = ("sleep", "1000")
 
 @pytest.fixture
 def ray(short_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ray]:
-    cluster = Ray(Path(tempfile.mkdtemp(dir=short_folder)) / "ray")
+    cluster = Ray(Path(tempfile.mkdtemp(prefix="", dir=short_folder)) / "ray")
     for name, value in cluster.environment.items():
         monkeypatch.setenv(name, value)
     cluster.start()
