@@ -18,7 +18,7 @@ from pathlib import Path
 from steady.exceptions import ConfigError
 from steady.jobs.engine import Engine, EngineAway, State, Status
 from steady.jobs.executor import SLOTS_PER_SPARE, Job, Shared
-from steady.jobs.job_files import SHARED, JobFiles, Orders, Report, TrialFiles, new_folder, write_shared
+from steady.jobs.job_files import BEAT, SHARED, JobFiles, Orders, Report, TrialFiles, new_folder, write_shared
 from steady.options import UNBOUNDED, TrialTimeout
 from steady.storage import shown
 from steady.study.failures import Kind, Outcome
@@ -27,6 +27,7 @@ POLL = 0.1  # seconds between two looks for what came, of few jobs
 PER_JOB = 0.005  # seconds more for each: files of a network are not free
 ASK = 1.0  # seconds between two questions to the engine
 AGAIN = 30.0  # the longest time between two tries, while it is away
+SILENT = 4 * BEAT  # seconds without a sign of life after which a job that its engine does not know is lost
 LEAVING = 15.0  # seconds that allocations may take to leave by themselves, before they are cancelled
 CANCELLING = 60.0  # seconds to wait for that
 
@@ -41,6 +42,8 @@ class Allocation:
     slot: int | None = None  # None: it waits for a job
     status: Status | None = None  # the last that the engine said
     ended: int = 0  # how often it has said that this one has ended
+    beat: int = -1  # of its report, as last seen
+    beaten: float = 0.0  # when that changed, by the executor's clock
     cancelled: bool = False  # by us
     outcome: Outcome | None = None  # of its job, if that is known without its report
     given_away: bool = False  # another controller has it
@@ -124,7 +127,10 @@ class ClusterExecutor:
             return None
         files, sequence = found
         orders = files.orders()
-        if orders is None or orders.sequence != sequence or orders.engine != self.engine.name or not orders.id:
+        if orders is None and files.report().begun == sequence:
+            # They are damaged, and the job may live: new ones, without the engine's id, which only they had.
+            orders = Orders(self.token, self.engine.name, sequence=sequence, job=job)
+        elif orders is None or orders.sequence != sequence or orders.engine != self.engine.name or not orders.id:
             return None
         allocation = Allocation(files, orders, adopted=job)
         allocation.give(controller=self.token, more=False)
@@ -228,7 +234,7 @@ class ClusterExecutor:
             self._next_question, self._delay = self.clock() + self._delay, min(2 * self._delay, AGAIN)
             return
         for one in self.busy.values():
-            if not one.orders.id and not self.stopping:
+            if not one.orders.id and not one.adopted and not self.stopping:
                 self._start(one)
         for one in [one for one in (*self.free, *self.leaving) if one.ended]:
             (self.free if one in self.free else self.leaving).remove(one)
@@ -250,6 +256,8 @@ class ClusterExecutor:
         ended = []
         for slot, allocation in list(self.busy.items()):
             report = allocation.files.report()
+            if report.beat != allocation.beat:
+                allocation.beat, allocation.beaten = report.beat, self.clock()
             if self._is_to_be_given_again(allocation, report):
                 self._give_again(allocation)
             elif (outcome := self._outcome(allocation, report)) is not None:
@@ -279,8 +287,11 @@ class ClusterExecutor:
         if report.left and report.begun < allocation.orders.sequence:
             return Outcome(Kind.INTERRUPTED, message="It had not begun when its job left.")
         # Asked twice: its last report may take a moment to come to this machine.
-        if allocation.ended < 2:
+        unknown = allocation.adopted is not None and not allocation.orders.id  # and cannot be asked about
+        if allocation.ended < 2 and not unknown:
             return None
+        if status is None and report.begun and self.clock() - allocation.beaten < SILENT:
+            return None  # whatever the engine says: it gives signs of life
         if status is None:
             return Outcome(Kind.LOST, message=f"{self.engine.name} has forgotten its job, which left no result.")
         said = allocation.files.output if report.begun < allocation.orders.sequence else ""

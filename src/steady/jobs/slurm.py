@@ -94,14 +94,17 @@ class Slurm:
                 raise ConfigError(f"hydra.launcher.{key} must be {next(iter(values))}; got {keys[key]!r}. {remedy}")
         options = {OPTIONS[key]: value for key, value in keys.items() if key in OPTIONS and value is not None}
         if (memory := keys.get("mem_gb")) is not None:
-            options["mem"] = f"{int(memory * 1024)}M"
+            options["mem"] = f"{_megabytes(memory)}M"
         # To the command itself, which has the trial come to a checkpoint.
         options["signal"] = f"B:TERM@{keys.get('signal_delay_s', 120)}"
         more = {str(key).replace("_", "-"): value for key, value in (keys.get("additional_parameters") or {}).items()}
         if ours := more.keys() & OURS:
             raise ConfigError(f"hydra.launcher.additional_parameters.{min(ours)} is set by the sweep; leave it out.")
         words = (f"--{key}" if value is True else f"--{key}={value}" for key, value in (options | more).items())
-        return cls(tuple(words), tuple(keys.get("setup") or ()))
+        setup = keys.get("setup") or ()
+        if isinstance(setup, str):
+            raise ConfigError(f"hydra.launcher.setup must be a list of shell lines; got {setup!r}.")
+        return cls(tuple(words), tuple(map(str, setup)))
 
     def start(self, command: Sequence[str], folder: Path, name: str) -> str:
         """See `Engine`."""
@@ -117,14 +120,19 @@ class Slurm:
 
     def statuses(self, ids: Collection[str]) -> dict[str, Status]:
         """See `Engine`."""
+        if not (known := _numbers(ids)):
+            return {}
         said = self._call(
-            ASKING, "squeue", "--noheader", "--states=all", f"--format={FORMAT}", f"--jobs={','.join(ids)}"
+            ASKING, "squeue", "--noheader", "--states=all", f"--format={FORMAT}", f"--jobs={','.join(known)}"
         )
+        if said.returncode and "Invalid job id" not in said.stderr:  # which it says of one that it has forgotten
+            raise EngineAway(_reason(said))
         return parse(said.stdout)
 
     def cancel(self, ids: Collection[str]) -> None:
         """See `Engine`."""
-        self._call(ASKING, "scancel", "--quiet", *ids)
+        if known := _numbers(ids):
+            self._call(ASKING, "scancel", "--quiet", *known)
 
     def close(self) -> None:
         """Do nothing: there is no connection."""
@@ -138,12 +146,15 @@ class Slurm:
         except subprocess.TimeoutExpired as error:
             raise EngineAway(f"{command[0]} did not answer in {seconds:g} s") from error
         except FileNotFoundError as error:
-            raise ConfigError(
-                f"hydra/launcher=submitit_slurm needs SLURM's {command[0]}, which is not here."
-            ) from error
+            raise ConfigError(f"Jobs of SLURM need its {command[0]}, which is not here.") from error
         if said.returncode and AWAY.search(said.stderr):
             raise EngineAway(_reason(said))
         return said
+
+
+def _numbers(ids: Collection[str]) -> list[str]:
+    """Keep what is a job's number: ids come from files, which may be damaged or a stranger's."""
+    return [id for id in ids if re.fullmatch(r"[0-9]+(_[0-9]+)?", id)]
 
 
 def variables(environment: Mapping[str, str]) -> dict[str, str]:
@@ -157,6 +168,12 @@ def variables(environment: Mapping[str, str]) -> dict[str, str]:
         for name, value in without_rank(environment).items()
         if name == "SLURM_CONF" or not name.startswith(("SLURM_", "CUDA_VISIBLE_DEVICES"))
     }
+
+
+def _megabytes(memory: Any) -> int:
+    if type(memory) not in (int, float) or not memory * 1024 >= 1:
+        raise ConfigError(f"hydra.launcher.mem_gb must be a number of GB above 0.001; got {memory!r}.")
+    return int(memory * 1024)
 
 
 def parse(told: str) -> dict[str, Status]:

@@ -292,6 +292,32 @@ def test_a_job_outlives_its_controller_and_the_next_one_adopts_it(make: Make, en
     assert engine.processes["1"].poll() == 0  # it waits for no other job
 
 
+@pytest.mark.parametrize("fault", ["damaged orders", "an engine that forgets"])
+def test_a_job_that_gives_signs_of_life_is_not_lost(make: Make, engine: FakeEngine, fault: str) -> None:
+    """Else a second one would run beside it."""
+
+    def waits(cfg: DictConfig) -> float:
+        Path("begun").touch()
+        while not Path("go").exists():
+            time.sleep(0.02)
+        return 7.0
+
+    first = make(waits)
+    first.submit(job())
+    wait_for(Path("begun").exists)
+    if fault == "damaged orders":
+        (orders,) = first.root.glob("*/*/orders.json")
+        orders.write_text('{"controller": ')
+    else:
+        engine.statuses = lambda ids: {}  # type: ignore[method-assign]
+    second = make(waits)
+    assert second.adopt(job()) == 0
+    assert second.wait(3.0) == []  # it has asked the engine more than twice
+    Path("go").touch()
+    assert end(second).value == 7.0
+    assert len(engine.processes) == 1
+
+
 def test_an_outcome_waits_for_whoever_goes_on(make: Make, engine: FakeEngine) -> None:
     first = make(lambda cfg: 5.0, trials_per_job=1)
     first.submit(job())

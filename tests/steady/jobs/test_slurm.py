@@ -111,7 +111,7 @@ def test_a_refusal_is_told_from_a_slurm_that_is_away(
 
 def test_a_slurm_that_is_not_installed_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ConfigError, match="needs SLURM's scancel, which is not here"):
+    with pytest.raises(ConfigError, match="need its scancel, which is not here"):
         Slurm().cancel(["1"])
 
 
@@ -125,9 +125,35 @@ def test_all_states_are_asked_for_at_once() -> None:
     }  # fmt: skip
     assert "--jobs=1,2,3" in run.called[0]
     assert engine.statuses(["3"]) == {}  # forgotten
-    engine.run = Commands((1, "", "squeue: error: slurm_load_jobs error: Unable to contact slurm controller"))
+    assert engine.statuses(["not-a-job", "--name=cats"]) == {}  # and nothing is asked
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (1, "", "squeue: error: slurm_load_jobs error: Unable to contact slurm controller"),
+        (1, "", "squeue: fatal: Unable to process configuration file"),
+        (-9, "", ""),  # ended by the kernel, for one
+    ],
+)
+def test_a_question_that_fails_tells_nothing_of_a_job(answer: tuple[int, str, str]) -> None:
     with pytest.raises(EngineAway):
-        engine.statuses(["3"])
+        Slurm(run=Commands(answer)).statuses(["3"])
+
+
+def test_only_numbers_are_cancelled() -> None:
+    run = Commands((0, "", ""))
+    Slurm(run=run).cancel(["--name=cats", "7", "8_1", "7 8"])
+    assert run.called == [("scancel", "--quiet", "7", "8_1")]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [("mem_gb", "lots", "a number of GB"), ("mem_gb", 0.0001, "a number of GB"), ("setup", "hello", "a list of shell")],
+)
+def test_a_value_of_another_kind_is_refused(key: str, value: object, said: str) -> None:
+    with pytest.raises(ConfigError, match=rf"hydra\.launcher\.{key} must be {said}.*; got {value!r}"):
+        Slurm.from_launcher({key: value})
 
 
 @pytest.mark.parametrize(
