@@ -309,7 +309,7 @@ def test_a_job_that_gives_signs_of_life_is_not_lost(make: Make, engine: FakeEngi
         (orders,) = first.root.glob("*/*/orders.json")
         orders.write_text('{"controller": ')
     else:
-        engine.statuses = lambda ids: {}  # type: ignore[method-assign]
+        engine.statuses = lambda ids: {}
     second = make(waits)
     assert second.adopt(job()) == 0
     assert second.wait(3.0) == []  # it has asked the engine more than twice
