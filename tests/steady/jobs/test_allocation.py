@@ -10,6 +10,7 @@ from pathlib import Path
 import cloudpickle
 import optuna
 import pytest
+from hydra.core.hydra_config import HydraConfig
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 from optuna.trial import TrialState, create_trial
@@ -36,6 +37,12 @@ class Evil:
 
 
 Make = Callable[..., Allocation]
+
+
+@pytest.fixture(autouse=True)
+def no_job_around(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An allocation is no job of Hydra's: paths are not relative to where one was started."""
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
 
 
 @pytest.fixture(autouse=True)
