@@ -13,10 +13,10 @@ from catsweep.errors import ConfigError
 # Seconds on two cores that others use too, besides what is trained. What is not used up goes to the last training.
 PREPARE, PER_PHOTO = 15.0, 0.15  # the second on one core
 START, START_UNCHECKED = 60.0, 30.0  # from the sweep's command to its first trial, with and without the preflight
-AROUND = 15.0  # a training's own start and final scores
+AROUND = 25.0  # a training's own start and final scores
 JUDGED = 25.0  # one run by the judge
 RUNS_JUDGED = 8  # of a sweep: the Pareto set, the best three and the confirmed, some of which are the same
-FINISH, FINISH_SHORT = 100.0, 60.0  # choosing, exporting and reporting, with 8 and with 2 draws for the intervals
+FINISH, FINISH_SHORT = 60.0, 35.0  # choosing, exporting and reporting, with 8 and with 2 draws for the intervals
 SHORT = 15 * 60.0  # budgets below have no preflight and no confirmation, and 2 draws
 JUDGED_FROM = 45 * 60.0  # budgets below have no judge in the sweep, only of what is exported
 
@@ -50,11 +50,12 @@ class Plan:
 
         >>> hour = Plan.of(3600, slots=2, photos=200)
         >>> [round(part / 60) for part in (hour.prepare, hour.search, hour.confirm, hour.train, hour.finish)]
-        [0, 35, 9, 14, 2]
+        [0, 35, 9, 15, 1]
         """
         prepare = PREPARE + PER_PHOTO * photos / slots if photos else 0.0
         short = budget - prepare < SHORT
         finish, start = (FINISH_SHORT, START_UNCHECKED) if short else (FINISH, START)
+        finish += JUDGED if judge else 0.0
         least = start + AROUND + SHORTEST
         between = budget - prepare - finish
         if between < least:
