@@ -59,15 +59,16 @@ def read_trials(folder: Path, runs: Path) -> FinishedTrials:
     objectives = Objective.of(study, names)
     trials = study.get_trials(deepcopy=False)
     done = {t.number: t for t in trials if t.state == TrialState.COMPLETE and all(map(math.isfinite, t.values))}
+    bounds = constraints.of(study)
     finished = {
-        number: ScoredTrial(number, tuple(t.values), tuple(constraints.violated(study, t)))
+        number: ScoredTrial(number, tuple(t.values), tuple(constraints.violated(bounds, t)))
         for number, t in sorted(done.items())
     }
     front = [finished[t.number] for t in pareto_set(study) if t.number in finished]
     if not front and (near := constraints.nearest(study)):
         raise ExportError(
-            f"No trial of study {folder.name!r} satisfies {' and '.join(map(str, constraints.of(study)))}. "
-            f"The nearest is trial {near.number}: {'; '.join(constraints.violated(study, near))}. Run more trials, or "
+            f"No trial of study {folder.name!r} satisfies {' and '.join(map(str, bounds))}. "
+            f"The nearest is trial {near.number}: {'; '.join(constraints.violated(bounds, near))}. Run more trials, or "
             "begin a study with other constraints."
         )
     if not front:

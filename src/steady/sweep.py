@@ -264,9 +264,10 @@ class Sweep:
     def _require_finished(self, study: optuna.Study, told: bool = False) -> None:
         """Raise a StudyError, with failures and remedy, if none is finished or feasible; `told`: a table has them."""
         if near := None if select.best_trials(study) else constraints.nearest(study):
+            bounds = self.options.constraints
             raise StudyError(
-                f"No trial satisfies {' and '.join(map(str, self.options.constraints))}. The nearest is trial "
-                f"{near.number}: {'; '.join(constraints.violated(study, near))}. For more trials raise n_trials. A "
+                f"No trial satisfies {' and '.join(map(str, bounds))}. The nearest is trial {near.number}: "
+                f"{'; '.join(constraints.violated(bounds, near))}. For more trials raise n_trials. A "
                 f"study keeps its constraints; begin one with others by {self.opener.naming}=NEWNAME."
             )
         if has_finished(study):

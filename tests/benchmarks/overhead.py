@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
@@ -242,9 +243,10 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(prefix="pg") as folder:
         Path(folder).chmod(0o755)
-        server = Postgres(Path(folder) / "server") if "postgresql" in given.storages and find_binaries() else None
+        installed = find_binaries() and find_spec("psycopg")
+        server = Postgres(Path(folder) / "server") if "postgresql" in given.storages and installed else None
         if server is None and "postgresql" in given.storages:
-            print("PostgreSQL is not installed, and left out (apt-get install postgresql).\n")
+            print("PostgreSQL or psycopg is not installed, and left out (apt-get install postgresql).\n")
         try:
             if server is not None:
                 server.create()

@@ -206,3 +206,16 @@ def test_a_timeout_that_the_confirmation_would_use_up_is_refused() -> None:
         read(**keys, timeout=1800)
     read(**{**keys, "confirm": None}, timeout=10)
     read(**{**keys, "trial_minutes": None}, timeout=10)
+
+
+@pytest.mark.parametrize("given", ["cats", ["cats"], ["dogs", "dogs"], ["dogs", "cats"]])
+def test_a_study_learns_from_others_and_from_each_once(given: Any) -> None:
+    with pytest.raises(ConfigError, match=r"warm_start .*names of other studies than cats, each once"):
+        read(study_name="cats", warm_start=given)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"), [(None, None), ([], None), ("auto", "auto"), ("dogs", ("dogs",)), (["b", "a"], ("b", "a"))]
+)
+def test_what_to_learn_from_may_be_nothing_all_or_names(given: Any, meant: Any) -> None:
+    assert read(study_name="cats", warm_start=given).warm_start == meant

@@ -114,16 +114,15 @@ def excesses(constraints: tuple[Constraint, ...], values: Mapping[str, float], f
     return {one.name: found.get(one.name, UNKNOWN) for one in constraints if finished or one.name in found}
 
 
-def violated(study: optuna.Study, trial: FrozenTrial) -> list[str]:
-    """Describe the constraints that a trial violates, each with the value that it noted.
+def violated(constraints: tuple[Constraint, ...], trial: FrozenTrial) -> list[str]:
+    """Describe what a trial violates, each of the study's constraints with the value that it noted.
 
-    >>> study = optuna.create_study()
-    >>> study.set_user_attr(meta.CONTRACT, {"constraints": {"weights": "<= 2"}})
     >>> noted = {meta.NOTED: {"weights": 5}}
-    >>> violated(study, optuna.trial.create_trial(value=1.0, user_attrs=noted, constraints={"weights": 1.5}))
+    >>> trial = optuna.trial.create_trial(value=1.0, user_attrs=noted, constraints={"weights": 1.5})
+    >>> violated(parse_all({"weights": "<= 2"}), trial)
     ['weights <= 2 (it has 5)']
     """
-    values, limits = noted(trial), {one.name: str(one) for one in of(study)}
+    values, limits = noted(trial), {one.name: str(one) for one in constraints}
     return [
         f"{limits.get(name, name)} ({f'it has {values[name]:.6g}' if name in values else 'it noted none'})"
         for name, excess in trial.constraints.items()

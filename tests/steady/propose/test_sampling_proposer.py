@@ -332,12 +332,15 @@ def test_samplers_are_shown_old_trials_as_the_space_has_them_now_and_none_that_d
     before = Space.parse({"x": "interval(0.0, 1.0)", "y": "choice(a, b)"}, []).parameters
     for x, y in ((0.1, "a"), (0.9, "a"), (0.2, "b")):
         study.add_trial(optuna.trial.create_trial(value=x, params={"x": x, "y": y}, distributions=before))
+    for x in (0.4, 0.8):
+        running = optuna.trial.create_trial(state=TrialState.RUNNING, params={"x": x, "y": "a"}, distributions=before)
+        study.add_trial(running)
     study.enqueue_trial({"x": 0.3})
     proposer = proposer_for(study, {"x": "interval(0.0, 0.5)", "y": "choice(c, b, a)"})
     shown = proposer.propose().get_all_trials(0)
-    assert [trial.number for trial in shown] == [0, 2, 3, 4]
-    assert [trial.params for trial in shown[:2]] == [{"x": 0.1, "y": "a"}, {"x": 0.2, "y": "b"}]
-    assert all(trial.distributions == proposer.space.parameters for trial in shown[:2])
+    assert [trial.number for trial in shown] == [0, 2, 3, 5, 6]
+    assert [trial.params for trial in shown[:3]] == [{"x": x, "y": y} for x, y in ((0.1, "a"), (0.2, "b"), (0.4, "a"))]
+    assert all(trial.distributions == proposer.space.parameters for trial in shown[:3])
     assert study.trials[0].distributions == before
 
 

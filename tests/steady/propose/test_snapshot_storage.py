@@ -175,6 +175,15 @@ def test_only_the_drawn_trial_can_be_changed_on_paper() -> None:
     assert study.trials[0].user_attrs == {}
 
 
+def test_a_snapshot_of_a_list_that_grows_stays_as_it_was() -> None:
+    study = optuna.create_study()
+    study.enqueue_trial({})
+    trials = study.get_trials(deepcopy=False)
+    draft = SnapshotStorage(study, trials)
+    trials.append(draft.commit())
+    assert [trial._trial_id for trial in draft.get_all_trials(0)] == [trials[0]._trial_id, draft.id]
+
+
 def test_the_snapshot_is_read_by_name_number_id_and_state() -> None:
     study = optuna.create_study(directions=["minimize", "maximize"])
     study.add_trial(optuna.trial.create_trial(values=[1.0, 2.0]))

@@ -212,6 +212,24 @@ def test_a_sampler_that_learns_draws_near_the_best_of_before_and_a_blind_one_doe
     assert drawn("RandomSampler", prior) == drawn("RandomSampler", [])
 
 
+def test_a_sampler_that_tries_all_tries_also_what_was_tried_before() -> None:
+    space = Space.parse({"x": "choice(1, 2, 3)"}, [])
+    prior = [create_trial(value=1.0, params={"x": 1}, distributions=space.parameters)]
+
+    def drawn(known: list[FrozenTrial]) -> list[int]:
+        samplers = Samplers({"_target_": "optuna.samplers.BruteForceSampler"}, 0, space)
+        proposer = Proposer(optuna.create_study(), space, samplers, prior=known)
+        return [proposer.propose().commit().params["x"] for _ in range(3)]
+
+    assert drawn(prior) == drawn([])
+
+
+def test_of_a_long_study_the_last_trials_are_shown(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    make("old", *(({"x": n / 20, "y": "a"}, n) for n in range(4)))
+    monkeypatch.setattr("steady.propose.warm_start.MOST", 2)
+    assert [trial.value for trial in shown(reader())] == [2.0, 3.0]
+
+
 def test_every_sampler_takes_them(make: Make) -> None:
     make("old", *(({"x": n / 20, "y": "ab"[n % 2]}, n) for n in range(12)))
     prior, space = shown(reader()), reader().space

@@ -290,3 +290,12 @@ def test_a_study_that_is_deleted_twice_is_deleted(clock: Clock) -> None:
     server.times, server.late = 1, True
     storage.delete_study(study._study_id)
     assert storage.get_all_studies() == []
+
+
+def test_a_trial_that_another_has_ended_alike_is_told_to_whoever_has_not_tried_before() -> None:
+    storage = wait_for_server(InMemoryStorage(), Patience(600.0))
+    study = optuna.create_study(storage=storage)
+    trial = study.ask()
+    study.tell(trial, 1.0)
+    with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):
+        storage.set_trial_state_values(trial._trial_id, TrialState.COMPLETE, [1.0])

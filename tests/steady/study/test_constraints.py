@@ -76,4 +76,4 @@ def test_the_nearest_is_a_finished_one_if_there_is_any_and_says_what_it_has() ->
     near = nearest(study)
     assert near is not None
     assert near.number == 1
-    assert violated(study, near) == ["size <= 10 (it has 20)"]
+    assert violated(of(study), near) == ["size <= 10 (it has 20)"]

@@ -9,6 +9,7 @@ from optuna.distributions import check_distribution_compatibility
 
 from steady.exceptions import ConfigError, StudyError
 from steady.propose.space import Space
+from steady.study.constraints import Constraint
 from steady.study.contract import Change, Contract, check, compare, freeze, has_other_choices, require_known
 
 CONFIG = {"epochs": 5, "model": {"beta": 1.0, "size": 8}, "trial": {"number": 3}, "twice": "${epochs}", "hydra": {}}
@@ -141,6 +142,13 @@ class TestCompare:
         now = contract(facts={"data": "xyz"}, objective=["kid"], config={"epochs": 9}, params={"lr": "interval(0, 1)"})
         assert {change.section for change in compare(Contract.from_dict(older), now)} == {"space"}
         assert Contract.from_dict(older).to_dict() == older
+
+    def test_a_study_of_a_version_without_constraints_has_none(self) -> None:
+        older = contract().to_dict()
+        del older["constraints"], older["warm_start"]
+        now = contract(constraints=[Constraint.parse("weights", "<= 5")], warm_start="auto")
+        found = {change.section for change in compare(Contract.from_dict(older), now)}
+        assert found == {"constraints", "warm_start"}
 
     def test_sections_of_a_newer_version_are_passed_over(self) -> None:
         assert Contract.from_dict(contract().to_dict() | {"weather": "fine"}) == contract()

@@ -272,7 +272,9 @@ def test_unequal_shares_of_the_processor_are_told_where_time_is_the_budget(
 )  # fmt: skip
 def test_amounts_of_a_strangers_study_are_numbers_or_nothing(noted: Any, tmp_path: Path) -> None:
     study = study_of(*(trial(float(n), usage=noted) for n in range(4)))
-    assert set(results.usage(study.trials[0])) <= {"seconds", "cpu_seconds"}
+    used = results.usage(study.trials[0])
+    assert set(used) <= {"seconds", "cpu_seconds"}
+    assert all(type(amount) in (int, float) and 0 <= amount < results.MOST for amount in used.values())
     write_leaderboard(study, tmp_path / "board.csv", ["val/fid"])
     assert results.uneven(study) == ""
 
