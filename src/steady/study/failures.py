@@ -144,9 +144,9 @@ def signature(outcome: Outcome) -> str:
     >>> signature(Outcome(Kind.LOST, message="process 12")) == signature(Outcome(Kind.LOST, message="process 7"))
     True
     """
-    if frames := FRAME.findall(outcome.traceback):
-        return f"{outcome.kind} {outcome.message.partition(':')[0]} {frames}"
-    return f"{outcome.kind} {re.sub(r'0x[0-9a-f]+|[0-9]+', '#', outcome.message)}"
+    frames = FRAME.findall(outcome.traceback)
+    said = outcome.message.partition(":")[0] if frames else outcome.message
+    return f"{outcome.kind} {re.sub(r'0x[0-9a-f]+|[0-9]+', '#', said)} {frames}"
 
 
 def shortened(text: str) -> str:
