@@ -18,10 +18,10 @@ from pathlib import Path
 from steady.exceptions import ConfigError
 from steady.jobs.engine import Engine, EngineAway, State, Status
 from steady.jobs.executor import SLOTS_PER_SPARE, Job, Shared
-from steady.jobs.job_files import BEAT, SHARED, JobFiles, Orders, Report, TrialFiles, new_folder, write_shared
+from steady.jobs.job_files import BEAT, OUTPUT, SHARED, JobFiles, Orders, Report, TrialFiles, new_folder, write_shared
 from steady.options import UNBOUNDED, TrialTimeout
 from steady.storage import shown
-from steady.study.failures import Kind, Outcome
+from steady.study.failures import Kind, Outcome, shortened
 
 POLL = 0.1  # seconds between two looks for what came, of few jobs
 PER_JOB = 0.005  # seconds more for each: files of a network are not free
@@ -190,7 +190,7 @@ class ClusterExecutor:
         self._forget_told()
         if not left:
             (self.folder / SHARED).unlink(missing_ok=True)
-            with suppress(OSError):  # there are outcomes that may not be in the study
+            with suppress(OSError):  # there are outcomes that may not be in the study, or logs that tell of a failure
                 self.folder.rmdir()
         self.busy, self.free, self.leaving = {}, [], []
         self.engine.close()
@@ -267,6 +267,8 @@ class ClusterExecutor:
                 if allocation.given_away:
                     continue
                 self._told.append(allocation.job)
+                if report.begun < allocation.orders.sequence and outcome.traceback:
+                    continue  # its files stay: they say why it did not begin
                 again = allocation.orders.more and not (report.left or allocation.ended or allocation.cancelled)
                 (self.free if again else self.leaving).append(allocation)
         return ended
@@ -294,8 +296,16 @@ class ClusterExecutor:
             return None  # whatever the engine says: it gives signs of life
         if status is None:
             return Outcome(Kind.LOST, message=f"{self.engine.name} has forgotten its job, which left no result.")
+        return self._without_result(allocation, report, status)
+
+    @staticmethod
+    def _without_result(allocation: Allocation, report: Report, status: Status) -> Outcome:
+        """Say what the engine says of a job without a result; of one that never began, what was printed as well."""
         said = allocation.files.output if report.begun < allocation.orders.sequence else ""
-        return Outcome(status.kind, message=status.message, traceback=said)
+        message = status.message
+        if said:
+            message += f" {shortened(said.splitlines()[-1])} ({allocation.files.folder / OUTPUT})"
+        return Outcome(status.kind, message=message, traceback=said)
 
     def _is_to_be_given_again(self, allocation: Allocation, report: Report) -> bool:
         """Tell whether an allocation has gone without having begun its job, which then lost nothing."""

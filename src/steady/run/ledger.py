@@ -25,7 +25,7 @@ from steady.propose.sampling import SpaceExhausted, UnfitTrial
 from steady.run.interruption import Stop
 from steady.study import meta
 from steady.study.constraints import Constraint, excesses, noted
-from steady.study.failures import KEPT, Kind, Outcome, headline, shortened, signature, values_of
+from steady.study.failures import KEPT, Kind, Outcome, headline, is_exit, shortened, signature, values_of
 from steady.study.leases import Leases
 from steady.study.trial_folders import Folders
 from steady.study.trial_store import TrialCursor, TrialStore, TrialView
@@ -237,7 +237,7 @@ class Ledger:
         self.event(f"trial {job.number} was taken over by another controller; its end here is ignored")
 
     def _check_values(self, outcome: Outcome) -> Outcome:
-        """Check returned values; a trial that was lost because we ended it was interrupted."""
+        """Check returned values; a trial that was lost, or left, because we ended it was interrupted."""
         if outcome.kind == Kind.COMPLETE:
             try:
                 return replace(outcome, value=values_of(outcome.value, len(self.study.directions)))
@@ -245,7 +245,7 @@ class Ledger:
                 return Outcome(Kind.FAILED, message=str(error))
             except OverflowError as error:
                 return Outcome(Kind.DIVERGED, message=str(error))
-        if outcome.kind == Kind.LOST and self.stop.requested:
+        if self.stop.requested and (outcome.kind == Kind.LOST or is_exit(outcome)):
             return replace(outcome, kind=Kind.INTERRUPTED)
         return outcome
 

@@ -27,6 +27,7 @@ OUT_OF_MEMORY = re.compile(
 # Folders of the code that runs every task.
 MACHINERY = (f"{Path(hydra.__file__).parent}/", f"{Path(__file__).parents[1] / 'jobs'}/")
 FRAME = re.compile(r'File "([^"]*)", line (\d+)')
+EXITED = "The task called sys.exit"
 KEPT = 20_000  # characters of a message or a traceback that are kept: databases bound the length of an attribute
 LINES, LINE = 60, 300  # lines of a message that are shown, and characters of a line
 SHOWN = 200  # characters of a wrong value in the message about it
@@ -77,7 +78,7 @@ def classify(error: BaseException) -> Outcome:
         if kind == Kind.INTERRUPTED:
             text = name if isinstance(error, SystemExit) else text or name
         elif isinstance(error, SystemExit):
-            text = f"The task called sys.exit({text}); expected it to return its objective values."
+            text = f"{EXITED}({text}); expected it to return its objective values."
         else:
             text = f"{name}: {text}"
         lines = "".join(tracebacks.format_exception(type(error), error, _of_the_task(error.__traceback__)))
@@ -87,6 +88,17 @@ def classify(error: BaseException) -> Outcome:
         return Outcome(kind, message=_kept(text), traceback=_kept(lines))
     except BaseException as failed:
         return Outcome(Kind.FAILED, message=f"{type(error).__name__}, of which {type(failed).__name__} says no more.")
+
+
+def is_exit(outcome: Outcome) -> bool:
+    """Tell whether a task failed as signals make it fail: by `sys.exit`, or by one more KeyboardInterrupt.
+
+    The second may come while the first is being classified.
+
+    >>> is_exit(classify(SystemExit(143))), is_exit(classify(ValueError("no")))
+    (True, False)
+    """
+    return outcome.kind == Kind.FAILED and outcome.message.startswith((EXITED, KeyboardInterrupt.__name__))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -132,9 +144,9 @@ def signature(outcome: Outcome) -> str:
     >>> signature(Outcome(Kind.LOST, message="process 12")) == signature(Outcome(Kind.LOST, message="process 7"))
     True
     """
-    if frames := FRAME.findall(outcome.traceback):
-        return f"{outcome.kind} {outcome.message.partition(':')[0]} {frames}"
-    return f"{outcome.kind} {re.sub(r'0x[0-9a-f]+|[0-9]+', '#', outcome.message)}"
+    frames = FRAME.findall(outcome.traceback)
+    said = outcome.message.partition(":")[0] if frames else outcome.message
+    return f"{outcome.kind} {re.sub(r'0x[0-9a-f]+|[0-9]+', '#', said)} {frames}"
 
 
 def shortened(text: str) -> str:

@@ -23,6 +23,8 @@ from steady.storage import open_storage
 from steady.study import meta
 from steady.study.failures import Kind
 
+pytestmark = pytest.mark.usefixtures("by_value")
+
 URL = "sqlite:///study.db"
 
 
@@ -43,14 +45,6 @@ Make = Callable[..., Allocation]
 def no_job_around(monkeypatch: pytest.MonkeyPatch) -> None:
     """An allocation is no job of Hydra's: paths are not relative to where one was started."""
     monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
-
-
-@pytest.fixture(autouse=True)
-def by_value() -> Iterator[None]:
-    """Tasks of this module travel whole, as those of `__main__` do."""
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    yield
-    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
 @pytest.fixture

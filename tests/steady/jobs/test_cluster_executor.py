@@ -3,13 +3,11 @@
 import json
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
 import psutil
 import pytest
 from hydra.types import HydraContext
@@ -24,15 +22,9 @@ from steady.jobs.job_files import ORDERS, SHARED, JobFiles, Left, Leftovers
 from steady.options import TrialTimeout
 from steady.study.failures import Kind, Outcome
 
+pytestmark = pytest.mark.usefixtures("by_value")
+
 Make = Callable[..., ClusterExecutor]
-
-
-@pytest.fixture(autouse=True)
-def by_value() -> Iterator[None]:
-    """Tasks of this module travel whole, as those of `__main__` do."""
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    yield
-    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
 @pytest.fixture
@@ -81,6 +73,15 @@ def sleeps(cfg: DictConfig) -> float:
     while not asked:
         time.sleep(0.02)
     raise KeyboardInterrupt("at a checkpoint")
+
+
+def waits(cfg: DictConfig) -> float:
+    """Goes on until there is a file "go"; each that began has added a letter to "begun"."""
+    with Path("begun").open("a") as file:
+        file.write("x")
+    while not Path("go").exists():
+        time.sleep(0.02)
+    return float(cfg.x)
 
 
 def test_an_allocation_serves_jobs_one_after_the_other(make: Make, engine: FakeEngine) -> None:
@@ -170,9 +171,13 @@ def test_a_command_that_cannot_start_is_shown(make: Make, engine: FakeEngine) ->
     executor.submit(job())
     outcome = end(executor)
     assert (outcome.kind, "exit code 1" in outcome.message) == (Kind.LOST, True)
+    assert "is not what the controller has written" in outcome.message
+    log = executor.folder / "2" / "engine.log"
+    assert str(log) in outcome.message
     assert "is not what the controller has written" in outcome.traceback
     assert len(engine.processes) == 2  # once more, at no cost; then it is the job's fault
     executor.close()
+    assert log.read_text()
 
 
 def test_a_job_whose_allocation_died_before_it_began_is_sent_once_more(make: Make, engine: FakeEngine) -> None:
@@ -270,12 +275,6 @@ def test_one_that_came_to_no_checkpoint_before_its_time_limit_was_lost(make: Mak
 
 
 def test_a_job_outlives_its_controller_and_the_next_one_adopts_it(make: Make, engine: FakeEngine) -> None:
-    def waits(cfg: DictConfig) -> float:
-        Path("begun").touch()
-        while not Path("go").exists():
-            time.sleep(0.02)
-        return float(cfg.x)
-
     first = make(waits)
     first.submit(job(3, "x=7.0"))
     wait_for(Path("begun").exists)
@@ -296,14 +295,8 @@ def test_a_job_outlives_its_controller_and_the_next_one_adopts_it(make: Make, en
 def test_a_job_that_gives_signs_of_life_is_not_lost(make: Make, engine: FakeEngine, fault: str) -> None:
     """Else a second one would run beside it."""
 
-    def waits(cfg: DictConfig) -> float:
-        Path("begun").touch()
-        while not Path("go").exists():
-            time.sleep(0.02)
-        return 7.0
-
     first = make(waits)
-    first.submit(job())
+    first.submit(job(0, "x=7.0"))
     wait_for(Path("begun").exists)
     if fault == "damaged orders":
         (orders,) = first.root.glob("*/*/orders.json")
@@ -392,23 +385,16 @@ def test_what_died_in_silence_is_not_waited_for(make: Make, engine: FakeEngine) 
 
 
 def test_an_engine_that_starts_an_allocation_twice_runs_its_job_once(make: Make, engine: FakeEngine) -> None:
-    def waits(cfg: DictConfig) -> float:
-        with Path("runs").open("a") as file:
-            file.write("x")
-        while not Path("go").exists():
-            time.sleep(0.02)
-        return 1.0
-
     executor = make(waits)
-    executor.submit(job())
-    wait_for(Path("runs").exists)
+    executor.submit(job(0, "x=1.0"))
+    wait_for(Path("begun").exists)
     first = engine.processes["1"]
     engine.let_go("1")
     assert engine.processes["1"].wait() == 0
     engine.processes["1"] = first
     Path("go").touch()
     assert end(executor).value == 1.0
-    assert Path("runs").read_text() == "x"
+    assert Path("begun").read_text() == "x"
     executor.close()
 
 

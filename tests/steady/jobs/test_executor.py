@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +12,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
 import psutil
 import pytest
 from hydra.types import HydraContext
@@ -27,15 +25,9 @@ from steady.jobs.executor import Job, ProcessExecutor, Shared
 from steady.options import TrialTimeout
 from steady.study.failures import Kind, Outcome
 
+pytestmark = pytest.mark.usefixtures("by_value")
+
 Make = Callable[..., ProcessExecutor]
-
-
-@pytest.fixture(autouse=True)
-def by_value() -> Iterator[None]:
-    """Tasks of this module travel whole, as those of `__main__` do."""
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    yield
-    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from unittest.mock import Mock
 
 import optuna
 import pytest
@@ -16,7 +17,7 @@ from steady.run.ledger import Limits
 from steady.run.scheduler import Scheduler
 from steady.study import budget, meta
 from steady.study.constraints import parse_all
-from steady.study.failures import Kind, Outcome
+from steady.study.failures import Kind, Outcome, classify
 from steady.study.results import state
 from steady.study.select import best_trials
 
@@ -42,6 +43,32 @@ def test_a_lost_trial_starts_again_as_often_as_retries_say() -> None:
     assert script.started == [0, 0, 0, 1]
     assert states(loop.ledger.study) == ["FAIL", "COMPLETE"]
     assert loop.ledger.study.trials[0].user_attrs[meta.ATTEMPT] == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [(SystemExit(143), "WAITING"), (KeyboardInterrupt(), "WAITING"), (ValueError("no"), "FAIL")],
+    ids=["exit", "two signals", "failure"],
+)
+def test_a_trial_that_leaves_as_we_stop_was_interrupted(
+    error: BaseException, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        if isinstance(error, KeyboardInterrupt):  # the second comes while the first is classified
+            patch.setattr("traceback.format_exception", Mock(side_effect=KeyboardInterrupt))
+        outcome = classify(error)
+    assert outcome.kind == Kind.FAILED
+    loop = scheduler(Script(1), Limits(1))
+    assert loop.ledger.acquire() is not None
+    loop.ledger.stop.requested = True
+    loop.ledger.finish(Job(0, (), Path("out/0")), outcome, 0, 0.0)
+    assert states(loop.ledger.study) == [state]
+
+
+def test_a_task_that_exits_by_itself_failed() -> None:
+    loop = scheduler(Script(1, classify(SystemExit(143))), Limits(1))
+    loop.run()
+    assert states(loop.ledger.study) == ["FAIL"]
 
 
 @pytest.mark.security

@@ -211,3 +211,9 @@ def test_a_traceback_begins_with_the_task_s_first_frame() -> None:
     traceback = classify(raised.value.with_traceback(trace.tb_next)).traceback  # without this test's own frame
     assert "in task" in traceback
     assert worker.__file__ not in traceback
+
+
+def test_jobs_that_end_in_one_place_have_one_signature_whatever_their_ids() -> None:
+    trace = 'File "/site/allocation.py", line 5, in main'
+    ended = [Outcome(Kind.LOST, message=f"Job {id} of SLURM ended as FAILED.", traceback=trace) for id in (7, 8)]
+    assert signature(ended[0]) == signature(ended[1])
