@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from steady import printing
@@ -101,9 +101,9 @@ def display_for(stream: TextIO | None = None) -> Lines:
 
 def render(now: Progress) -> Group:
     """Draw the time left, the steps, and the last line of the log."""
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for name, side in (("", "left"), ("step", "left"), ("took", "right"), ("planned", "right")):
-        table.add_column(name, justify=side, no_wrap=True)  # type: ignore[arg-type]  # one of these words
+    words = (Column(name, no_wrap=True) for name in ("", "step"))
+    amounts = (Column(name, no_wrap=True, justify="right") for name in ("took", "planned"))
+    table = Table(*words, *amounts, box=None, pad_edge=False, header_style="dim")
     steps = list(now.planned)
     for place, step in enumerate(steps):
         mark = "▸" if step == now.step else "✓" if place < steps.index(now.step) else " "

@@ -25,7 +25,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
-from rich.table import Table
+from rich.table import Column, Table
 
 from catsweep.cats.display import Lines, Progress, display_for, tail
 from catsweep.cats.plan import AROUND, JUDGED, START_UNCHECKED, Plan
@@ -235,9 +235,8 @@ class Run:
         self._farewell()
 
     def _announce(self, plan: Plan) -> None:
-        table = Table(title=f"{self.folder.name}: how {duration(self.budget)} will be spent", title_justify="left")
-        for name, side in (("", "left"), ("time", "right"), ("what", "left")):
-            table.add_column(name, justify=side)  # type: ignore[arg-type]  # one of these words
+        title = f"{self.folder.name}: how {duration(self.budget)} will be spent"
+        table = Table("", Column("time", justify="right"), "what", title=title, title_justify="left")
         for row, seconds, remark in plan.rows():
             table.add_row(row, duration(seconds), remark)
         printing.console().print(table)
