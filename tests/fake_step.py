@@ -53,7 +53,10 @@ def prepare(given: dict[str, str], fake: dict[str, object]) -> None:
 def search(given: dict[str, str], fake: dict[str, object]) -> None:
     del fake
     seconds = 60 * float(given["minutes"]) + 20
-    write(f"sweeps/{given['study']}/leaderboard.csv", f"trial,state,seconds,attempts\n3,complete,{seconds},1\n")
+    write(
+        f"sweeps/{given['study']}/leaderboard.csv",
+        f"trial,state,seconds,cpu_seconds,attempts\n3,complete,{seconds},{60 * float(given['minutes'])},1\n",
+    )
     trial = f"outputs/{given['study']}/3"
     write(f"{trial}/config.yaml", "model: {latent_size: 8}\ntrial: {number: 3, study: cats}\n")
     write(f"{trial}/.hydra/overrides.yaml", "[model=vae, minutes=0.5, trial.number=3, seed=0]")

@@ -111,6 +111,7 @@ class StudyRecord:
     contract: Mapping[str, Any] = field(default_factory=dict)  # what the study was started with; empty if not by us
     cards: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # metric card of each score, plain values
     total: int | None = None  # number of trials requested, None if unknown
+    out_of_time: bool = False  # whether the time of its search is over, and not the number of trials
     command: tuple[str, ...] | None = None  # command line of the sweep, None if no run folder keeps it
     commit: str | None = None  # of the code, None if unknown
     pruning: Mapping[str, Any] | None = None  # pruner and rung metrics, None without pruning
@@ -176,6 +177,7 @@ def read(study: optuna.Study, runs: Path, objectives: tuple[Objective, ...] | No
             **({name: card.to_dict() for name, card in opinion.judged[0].cards.items()} if opinion.judged else {}),
         },
         total=_total(study, trials),
+        out_of_time=meta.get(study, meta.OUT_OF_TIME) == len(trials),
         command=next((tuple(map(str, words)) for o in origins if (words := o.get("command"))), None),
         commit=next((str(c) for o in origins if (c := (o.get("git") or {}).get("commit"))), None),
         pruning=meta.get(study, meta.PRUNING),

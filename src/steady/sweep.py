@@ -160,6 +160,8 @@ class Sweep:
             with interruptible(executor, self.stop), closing(progress):
                 scheduler = self._scheduler(view, executor, leases, progress)
                 scheduler.run()
+                if scheduler.is_out_of_time() and not self.stop.requested:
+                    study.set_user_attr(meta.OUT_OF_TIME, len(study.get_trials(deepcopy=False)))
                 if not self.stop.requested and (budget.is_complete(study, total) or scheduler.is_out_of_time()):
                     stage = ConfirmationStage(study, self.jobs)
                     stage.run(executor, self.limits, self.stop, progress)

@@ -152,7 +152,7 @@ def test_a_longer_training_that_is_worse_or_fails_is_not_taken_home(
 
 
 def test_without_time_left_nothing_is_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steps, "STARTS", 10_000.0)
+    monkeypatch.setattr(steps, "ALONE", 10_000.0)
     steps.run(config())
     assert called() == ["search", "choose", "export", "report"]
     assert "run='outputs/cats/mine/winner'" in words_of("export")

@@ -16,6 +16,7 @@ from catsweep.data.ready import CARD, IMAGES, MANIFEST, ReadySet, Row, digest, w
 from catsweep.grids import grid, rows, save_png
 from catsweep.metrics.judge import Judged
 from catsweep.metrics.scores import MetricCard
+from catsweep.report.exported import Exported
 from steady.study import meta
 
 HOSTILE = "</script><b onerror=alert(1)>&\"'|`$x_1$\ud800"  # in parameters, messages and tracebacks
@@ -199,4 +200,6 @@ def strangers(lab: Lab, name: str, words: Sequence[str]) -> Path:
         # Not when they were added: on a busy machine the ruler of the timeline would have other marks.
         trial.datetime_start, trial.datetime_complete = (datetime.fromtimestamp(BEGIN + i + more) for more in (0, 1))
         study.add_trial(trial)
+    scores, seconds = {words[3]: 1.0}, dict.fromkeys(words, 60.0)
+    Exported(0, words[0], words[1], words[2], scores, scores, 600.0, seconds, seconds).write(lab.sweeps / name)
     return lab.sweeps / name

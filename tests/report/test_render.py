@@ -18,12 +18,13 @@ from tests.report.studies import CARD_OF_FID, HOSTILE, Lab, add, params_of, popu
 
 from catsweep.errors import StudyError, TakenError
 from catsweep.report import render
+from catsweep.report.exported import Exported
 from catsweep.report.formatting import breakable
 from catsweep.report.render import Report
 from catsweep.report.report_data import collect
 from steady.confirm import confirmation
 from steady.printing import readable
-from steady.study import select
+from steady.study import meta, select
 
 NAME = "cats <b>&'\" ü #1"
 
@@ -164,6 +165,42 @@ def test_a_sweep_that_runs_says_what_is_to_come(lab: Lab) -> None:
     page = written(lab, "now")
     assert "Not finished yet." in page
     assert "Of 9 trials, 1 have ended, and 1 is under way." in page
+
+
+def test_a_search_whose_time_is_over_is_finished(lab: Lab) -> None:
+    study = lab.study("short")
+    add(study, (1.0, 0.5), params_of(1), "complete")
+    lab.run("short", 0, (1.0, 0.5), ("val/fid", "val/ssim"))  # its config says trials: 9
+    study.set_user_attr(meta.OUT_OF_TIME, 1)
+    page = written(lab, "short")
+    assert "Not finished yet." not in page
+    assert "1 trial until its time was over, of 9 at most; 1.5 min" in page
+    add(study, (2.0, 0.5), params_of(2), "complete")  # gone on with, and not yet out of time again
+    assert "Not finished yet." in written(lab, "short")
+
+
+def test_what_was_exported_comes_first_with_its_scores_its_samples_and_the_time_it_took(lab: Lab) -> None:
+    study = lab.study("gone-on", facts={"data": lab.set()})
+    add(study, (40.0, 0.5), params_of(1), "complete")
+    run = lab.run("gone-on", 0, (40.0, 0.5), ("val/fid", "val/ssim"))
+    longer = lab.outputs / "cats/gone-on/longer"
+    longer.parent.mkdir(parents=True)
+    run.rename(longer)  # so the trial itself has no samples to show
+    before, after = {"val/fid": 40.0, "val/ssim": 0.5, "val/kid": 1.0}, {"val/fid": 30.25, "judge/fid": 99.0}
+    spent = {"search": 61.0, "export": 21.0}
+    Exported(0, str(longer), "outputs/exports/it", "Trained on.", before, after, 240.0, {"search": 90.0}, spent).write(
+        lab.sweeps / "gone-on"
+    )
+    page = written(lab, "gone-on")
+    assert sections(page)[0] == "What was exported"
+    assert 'alt="samples of the exported model"' in page
+    text = " ".join(html.unescape(re.sub(r"<[^>]*>", " ", page)).split())
+    for words in (
+        "in outputs/exports/it . Trained on.", "↓ 40 30.25 ", "judge/fid ↓ 99 ", "of 4 min planned took",
+        "search 1 min 30 s 1 min 1 s", "export 21 s",
+    ):  # fmt: skip
+        assert words in text.replace("judge/ fid", "judge/fid"), words
+    assert "val/ kid" not in text  # no objective, and not beside them
 
 
 def test_a_study_that_has_not_begun_has_a_page(lab: Lab) -> None:

@@ -555,3 +555,12 @@ def test_a_journal_that_keeps_the_choices_says_so(sweep: Sweep, tmp_path: Path) 
     assert refused.returncode == 1
     assert "takes no other choices of a parameter: space.y: choice(a, b, c) → choice(a, b)" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_a_search_that_its_time_has_ended_says_at_which_trial(sweep: Sweep, tmp_path: Path) -> None:
+    assert sweep("hydra.sweeper.n_trials=1").returncode == 0
+    assert not meta.has(load(tmp_path), meta.OUT_OF_TIME)
+    done = sweep("hydra.sweeper.n_trials=100000", "hydra.sweeper.timeout=0.5")  # less than its start takes
+    assert "Its time is over" in done.stdout
+    study = load(tmp_path)
+    assert meta.get(study, meta.OUT_OF_TIME) == len(study.trials)

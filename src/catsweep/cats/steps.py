@@ -28,12 +28,13 @@ from omegaconf import DictConfig, OmegaConf
 from rich.table import Column, Table
 
 from catsweep.cats.display import Lines, Progress, display_for, tail
-from catsweep.cats.plan import AROUND, JUDGED, START_UNCHECKED, Plan
+from catsweep.cats.plan import ALONE, JUDGED, START_UNCHECKED, Plan
 from catsweep.data.ready import ReadySet, no_photos_message
 from catsweep.data.sources import Photos
 from catsweep.errors import CatsweepError, ConfigError, DataError, TrainingError
-from catsweep.metrics.judge import read_judged
+from catsweep.metrics.judge import read_judged, run_scores
 from catsweep.prepare.pipeline import slug
+from catsweep.report.exported import Exported
 from catsweep.runs import BEST_CHECKPOINT, CONFIG, LAST_CHECKPOINT, PROVENANCE, SCORES, RunDir
 from steady import grammar, places, printing, resources
 from steady.atomic import write_json
@@ -49,11 +50,9 @@ SAVED_EVERY, LOOK_EVERY = 5.0, 0.2  # seconds
 PATIENCE = 60.0  # seconds in which the steps of a start that was killed must end
 JUDGED_BY = "judge/fid"
 SHOWN = 12  # lines of the log of a step that failed
-STARTS = 10.0  # seconds until a training has imported what it needs
 LEAST_MORE = 0.1  # as a share of the time that the best was trained for: less is not worth another training's start
 BUSY = 180.0  # seconds to the first trial that a busy machine is given
-SLOWEST = 4.0  # times as slow as planned that a machine is taken for, at most, by the trials of its search
-ALONE = 0.6  # of that is felt by the last steps, which run alone: 2.7 where trials said 4
+SLOWEST = 4.0  # times as slow as alone that a machine is taken for, at most
 TITLES = {
     "prepare": "prepare the photos",
     "search": "search and confirm",
@@ -299,7 +298,7 @@ class Run:
     def _train(self) -> str:
         """Train a copy of the best trial on for the time that is left; the copy counts only if it is better."""
         plan, longer = self.plan, self.folder / LONGER
-        around = STARTS + self._around() + (JUDGED if plan.judged else 0.0)
+        around = self._slowness() * (ALONE + (JUDGED if plan.judged else 0.0))
         more = self.left - self._finish() - around
         if more < LEAST_MORE * 60 * plan.minutes and not longer.exists():
             return "No time is left to train it on."
@@ -338,11 +337,12 @@ class Run:
             return False
         return after > before if self._winner()["objectives"][0]["direction"] == "maximize" else after < before
 
-    def _around(self) -> float:
-        """Seconds of a training's own start and end on this machine: the median of the search's trials, if known."""
+    def _slowness(self) -> float:
+        """How many times as long as alone a step takes beside what else runs: by the cores that trials had; from 1."""
         whole = [row for row in self._trials() if row["state"] == "complete" and row["attempts"] == "1"]
-        known = [float(row["seconds"]) - 60 * self.plan.minutes for row in whole if row["seconds"]]
-        return min(max(AROUND, statistics.median(known)), SLOWEST * AROUND) if known else AROUND
+        worked = [float(row["cpu_seconds"]) for row in whole if row.get("cpu_seconds")]
+        known = [60 * self.plan.minutes / seconds for seconds in worked if seconds > 0]
+        return min(max(1.0, statistics.median(known)), SLOWEST) if known else 1.0
 
     def _trials(self) -> list[dict[str, str]]:
         """Read the study's leaderboard; none if it is not there."""
@@ -354,7 +354,7 @@ class Run:
 
     def _finish(self) -> float:
         """Seconds that the last steps need, on a machine that is as busy as it was during the search."""
-        return self.plan.finish * (1 + ALONE * (self._around() / AROUND - 1))
+        return self.plan.finish * self._slowness()
 
     def _export(self) -> str:
         run = self.folder / (LONGER if self._is_better() else WINNER)
@@ -368,8 +368,25 @@ class Run:
         return EXPORTS / f"{self.folder.name}-{part}"
 
     def _report(self) -> str:
+        self._exported().write(SWEEPS / self.folder.name)
         self._call("report", "report.py", _word("study", self.folder.name))
         return ""
+
+    def _exported(self) -> Exported:
+        """Describe for the report what was exported, and what it took."""
+        winner, longer = self.folder / WINNER, self.folder / LONGER
+        took = {TITLES[step]: self.state.spent[step] for step in TITLES if self.state.spent.get(step, 0.0) >= 1}
+        return Exported(
+            trial=self._winner()["trial"],
+            run=longer.as_posix() if self._is_better() else self._winner()["run"],
+            bundle=self._bundle().as_posix(),
+            remark=self.state.done["train"],
+            before=run_scores(winner).values,
+            after=run_scores(longer).values,
+            budget=self.budget,
+            planned={TITLES[step]: seconds for step, seconds in self.planned.items()},
+            spent={title: seconds for title, seconds in took.items() if title != TITLES["report"]},
+        )
 
     def _farewell(self) -> None:
         bundle, console = self._bundle(), printing.console()
@@ -398,10 +415,13 @@ class Run:
         """
         log = self.folder / f"{step}.log"
         line = [sys.executable, str(COMMANDS / command), *words]
+        # A training has as many threads as a trial, although slots are free: beside other programs each step waits
+        # until all its threads have had a core, and two were ten times as slow as one (docs/decisions.md).
+        threads = resources.environment(0, self.slots, [], 1.0) if step == "train" else {}
         with log.open("ab") as out:
             child = subprocess.Popen(
                 line, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
-                pass_fds=[self.lock], preexec_fn=_end_with_parent, env={**os.environ, **ENVIRONMENT},
+                pass_fds=[self.lock], preexec_fn=_end_with_parent, env={**os.environ, **ENVIRONMENT, **threads},
             )  # fmt: skip
         try:
             while child.poll() is None:

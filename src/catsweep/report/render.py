@@ -36,7 +36,7 @@ PAGE, TEMPLATE = "report.html", "report.html.jinja"
 MARKDOWN, PICTURES = "report.md", "report"
 TITLE = ": what the sweep found"  # in both reports, by which ours are known
 CHARTS = ("history", "importance", "parallel", "pareto", "second_opinion", "slices_*", "timeline")
-PHOTOS = ("pareto_samples.png", "reconstructions.png", "seeds_*.png", "winner.png")
+PHOTOS = ("exported.png", "pareto_samples.png", "reconstructions.png", "seeds_*.png", "winner.png")
 DRAWN = FolderKind(
     "the pictures of a report", "sweeps=DIR",
     (*PHOTOS, *(f"{name}.{kind}" for name in CHARTS for kind in ("svg", "png"))),  # PNG: of earlier versions
@@ -109,6 +109,7 @@ class Report:
             "charts": self.charts,
             "lying": self._parallel("parallel_lying"),
             "sides": [data_uri(sheet(some, *SHARE)) if len(some) else "" for some in (data.samples, data.real)],
+            "drawn": data_uri(sheet(data.drawn, *SHARE)) if len(data.drawn) else "",
             "reconstructions": "" if data.reconstructions is None else data_uri(data.reconstructions),
             "seeds": [
                 (trial, [(one, data_uri(sheet(one.images, *SEED))) for one in runs])
@@ -167,6 +168,7 @@ class Report:
         return {
             "data": data, "record": record, "winner": winner, "best": data.best, "front": winner.front,
             "line": data.timeline, "second": data.second, "reproduction": data.reproduction,
+            "exported": data.exported,
             "labels": record.labels, "arrows": [arrow(one) for one in record.objectives],
             "names": list(record.distributions), "beside": record.beside, "failures": failures(record),
             "again": of_confirmation(winner.confirmed, record.opinion.again) if winner.confirmed else {},
@@ -198,6 +200,9 @@ class Report:
         if len(data.samples):
             sides = [sheet(some, *SHARE, padding=2) for some in (data.samples, data.real) if len(some)]
             save_png(folder / "winner.png", side_by_side(*sides))
+        if len(data.drawn):
+            sides = [sheet(some, *SHARE, padding=2) for some in (data.drawn, data.real) if len(some)]
+            save_png(folder / "exported.png", side_by_side(*sides))
         if data.reconstructions is not None:
             save_png(folder / "reconstructions.png", data.reconstructions)
         if self._front_strips:

@@ -13,6 +13,7 @@ from catsweep.errors import DataError, ExportError
 from catsweep.grids import Images
 from catsweep.metrics.judge import BESIDE, FID, JUDGED, RunScores, better
 from catsweep.report import sample_images
+from catsweep.report.exported import Exported
 from catsweep.report.formatting import counted, shown
 from catsweep.report.optuna_plots import OptunaPlot, optuna_plots
 from catsweep.report.report_charts import StudyCharts, Timeline, timeline
@@ -123,6 +124,8 @@ class ReportData:
     real: Images  # as many real cats of the same size; N may be 0
     reconstructions: Images | None  # held-out photos above their reconstructions, uint8 (H, W, 3), or None
     photos: str  # number and digest of the photos, in words
+    exported: Exported | None  # what `src/cats.py` has made of the study, if it has
+    drawn: Images  # samples of that model, as `samples`
     plots: tuple[OptunaPlot, ...] = ()  # Optuna's own plots; may be none
     second: SecondOpinion | None = None  # the judge's opinion; None if no trial has finished
 
@@ -157,6 +160,23 @@ class ReportData:
         return self._labelled(self.second.sentence if self.second else "")
 
     @property
+    def before_and_after(self) -> list[tuple[str, str, str]]:
+        """Rows on the exported model: label of a score, its value in the search and trained on; may be empty."""
+        if self.exported is None:
+            return []
+        before, after = self.exported.before, self.exported.after
+        names = dict.fromkeys([*(one.name for one in self.record.objectives), *BESIDE])
+        return [
+            (
+                f"{self.record.label(name)} {better(name)}",
+                shown(before[name]) if name in before else "",
+                shown(after[name]) if name in after else "",
+            )
+            for name in names
+            if name in before or name in after
+        ]
+
+    @property
     def budget(self) -> str:
         """Budget of each trial; empty if unknown."""
         config = self.record.contract.get("config") or {}
@@ -169,6 +189,14 @@ class ReportData:
         return f"{' or '.join(bounds)} of training each{both}" if bounds else ""
 
     @property
+    def trials(self) -> str:
+        """Number of trials that the search may have, or had when its time was over."""
+        n, total = len(self.record.trials), max(self.record.total or 0, len(self.record.trials))
+        if self.record.out_of_time and n < total:
+            return f"{counted(n, 'trial')} until its time was over, of {total:,} at most"
+        return counted(total, "trial")
+
+    @property
     def pruned_by(self) -> str:
         """Rung metrics and the pruner's name; empty without pruning."""
         pruning = self.record.pruning or {}
@@ -179,10 +207,10 @@ class ReportData:
 
     @property
     def unfinished(self) -> str:
-        """A sentence of what is still to come; empty if the study is complete."""
+        """A sentence of what is still to come; empty if the study is complete, or its time is over."""
         record, n = self.record, len(self.record.trials)
         total, open_ones = max(record.total or 0, n), len(record.named("running") + record.named("waiting"))
-        if open_ones or n < total:
+        if open_ones or (n < total and not record.out_of_time):
             under_way = f", and {open_ones} {'is' if open_ones == 1 else 'are'} under way" if open_ones else ""
             return f"Of {counted(total, 'trial')}, {n - open_ones} have ended{under_way}."
         if any(run.role in ("running", "waiting") for run in record.confirmations):
@@ -216,10 +244,12 @@ def collect(folder: Path, runs: Path, ready: Path, select: str | int | None = No
     record = read(study, runs, winner.trials.objectives if winner.trials else None)
     best = next((trial for trial in record.trials if trial.number == winner.number), None)
     run = best.run if best else None
-    digest = (record.contract.get("facts") or {}).get("data")
+    digest = (record.contract.get("facts") or {}).get("data") or _digest(run)  # of a sweep without a preflight
     found = find_ready_set(None if digest is None else str(digest), [ready])
     important = importances(study)
     samples = sample_images.samples(run)[:SHOWN]
+    exported = Exported.read(folder)
+    drawn = sample_images.samples(exported.run_within(runs.parent) if exported else None)[:SHOWN]
     return ReportData(
         record=record,
         winner=winner,
@@ -232,6 +262,8 @@ def collect(folder: Path, runs: Path, ready: Path, select: str | int | None = No
         photos=_photos(record, len(found.originals()) if found else None, str(digest or "")),
         plots=optuna_plots(study, _by_importance(record, important), record.labels[0]) if plotly else (),
         second=None if best is None else second_opinion(record, best.number, winner),
+        exported=exported,
+        drawn=drawn,
     )
 
 
@@ -296,6 +328,14 @@ def _photos(record: StudyRecord, originals: int | None, digest: str) -> str:
     n = originals if originals is not None else max(sizes, default=None)
     named = f"digest {digest[:16]}…" if digest else ""
     return ", ".join(part for part in (counted(n, "photo") if n is not None else "", named) if part)
+
+
+def _digest(run: Path | None) -> str | None:
+    """Read of which photos a run was trained on."""
+    try:
+        return None if run is None else str(RunDir(run).provenance()["data_digest"])
+    except (DataError, KeyError):
+        return None
 
 
 def _free(run: Path | None, set_: Set[str]) -> list[str]:

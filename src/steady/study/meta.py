@@ -36,6 +36,7 @@ PRUNING = "pruning"  # `pruner`, `metrics` and `directions`; None if it does not
 SWEEP_DIR = "sweep_dir"  # `hydra.sweep.dir` of the first start
 SWEEP_SEED = "seed"  # of the sampler
 PATIENCE = "storage_patience"  # `hydra.sweeper.storage_patience`
+OUT_OF_TIME = "out_of_time"  # number of its trials when `hydra.sweeper.timeout` ended its last search
 COMMAND = "command"  # the line that ran it last, as a shell takes it
 NEXT_STEP = "next_step"  # `hydra.sweeper.next_step`
 OBJECTIVE = "objective"  # names of the objectives
