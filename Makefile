@@ -33,10 +33,10 @@ $(VENV)/.installed: pyproject.toml src/pyproject.toml constraints.txt
 	touch $@
 
 cats: setup ## from photos to a generator in an hour: prepare, search, train the best on, export (SOURCE=DIR BUDGET=60)
-	$(RUN) src/cats.py $(if $(SOURCE),source=$(SOURCE)) budget=$(BUDGET) $(ARGS)
+	$(RUN) src/cats.py $(if $(SOURCE),"source=$(SOURCE)") budget=$(BUDGET) $(ARGS)
 
 data: setup ## photos into a ready set, in stages to look at (SOURCE=DIR, without it drawn cats; ARGS="verify=serve")
-	$(RUN) src/prepare.py $(if $(SOURCE),data=photos data.source=$(SOURCE)) $(ARGS)
+	$(RUN) src/prepare.py $(if $(SOURCE),data=photos "data.source=$(SOURCE)") $(ARGS)
 
 sweep: setup ## a small sweep over both models on the demo cats, and its table of results (ARGS="trials=30 …")
 	$(RUN) src/train.py -m hparams_search=cats_optuna study=first trials=3 minutes=3 hydra.sweeper.confirm=null $(ARGS)

@@ -326,7 +326,8 @@ def test_photos_are_prepared_first_and_trained_on(capsys: pytest.CaptureFixture[
         "data=photos", r"data.source='my \'cats, 2'", "name='my-cats-2'", "size=32", "background=remove"
     ]  # fmt: skip
     assert {"data=ready", "data.source='data/ready/my-cats-2-32'", "study='my-cats-2-5min'"} <= set(words_of("search"))
-    assert "5 images are ready." in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "5 images are ready; data/ready/my-cats-2-32/report.html shows them. So few are learned by heart" in said
 
 
 @pytest.mark.trains

@@ -171,11 +171,12 @@ def test_a_search_whose_time_is_over_is_finished(lab: Lab) -> None:
     study = lab.study("short")
     add(study, (1.0, 0.5), params_of(1), "complete")
     lab.run("short", 0, (1.0, 0.5), ("val/fid", "val/ssim"))  # its config says trials: 9
-    study.set_user_attr(meta.OUT_OF_TIME, 1)
+    study.enqueue_trial(params_of(2))
+    study.set_user_attr(meta.OUT_OF_TIME, 2)
     page = written(lab, "short")
     assert "Not finished yet." not in page
     assert "1 trial until its time was over, of 9 at most; 1.5 min" in page
-    add(study, (2.0, 0.5), params_of(2), "complete")  # gone on with, and not yet out of time again
+    add(study, (2.0, 0.5), params_of(3), "complete")  # gone on with, and not yet out of time again
     assert "Not finished yet." in written(lab, "short")
 
 

@@ -50,9 +50,10 @@ SAVED_EVERY, LOOK_EVERY = 5.0, 0.2  # seconds
 PATIENCE = 60.0  # seconds in which the steps of a start that was killed must end
 JUDGED_BY = "judge/fid"
 SHOWN = 12  # lines of the log of a step that failed
+ENOUGH = 100  # photos
 LEAST_MORE = 0.1  # as a share of the time that the best was trained for: less is not worth another training's start
 BUSY = 180.0  # seconds to the first trial that a busy machine is given
-SLOWEST = 4.0  # times as slow as alone that a machine is taken for, at most
+SLOWEST = 6.0  # times as slow as alone that a machine is taken for, at most
 TITLES = {
     "prepare": "prepare the photos",
     "search": "search and confirm",
@@ -250,9 +251,11 @@ class Run:
             raise DataError(
                 f"Only {len(ready)} image is left of the photos, and training needs at least 2. Add photos."
             )
-        left = len({row.source for row in ready.rows}) - len({row.source for row in ready.rows if row.kept})
-        said = f" {left} were left out; {self._ready() / 'report.html'} shows which, and why." if left else ""
-        return f"{len(ready)} images are ready.{said}"
+        kept = len({row.source for row in ready.rows if row.kept})
+        left = len({row.source for row in ready.rows}) - kept
+        how = f"which of {left} photos were left out, and why" if left else "them"
+        few = f" So few are learned by heart; {ENOUGH} and more make new cats." if kept < ENOUGH else ""
+        return f"{len(ready)} images are ready; {self._ready() / 'report.html'} shows {how}.{few}"
 
     def _ready(self) -> Path:
         return READY / f"{self.source}-{self.cfg.size}"
@@ -278,8 +281,8 @@ class Run:
                 raise
             # A machine so busy that the time was over before a trial had begun.
             self._call(*line, f"hydra.sweeper.timeout={BUSY + plan.least_timeout:.0f}")
-        states = Counter(row["state"] for row in self._trials())
-        return f"Searched: {', '.join(f'{count} trials {state}' for state, count in states.items())}."
+        states = Counter(row["state"] for row in self._trials() if row["state"] != "waiting")
+        return f"Searched: {', '.join(f'{count} {state}' for state, count in states.items())}."
 
     def _choose(self) -> str:
         words = [_word("study", self.folder.name), _word("out", self.folder / WINNER)]

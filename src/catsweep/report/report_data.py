@@ -192,8 +192,9 @@ class ReportData:
     def trials(self) -> str:
         """Number of trials that the search may have, or had when its time was over."""
         n, total = len(self.record.trials), max(self.record.total or 0, len(self.record.trials))
-        if self.record.out_of_time and n < total:
-            return f"{counted(n, 'trial')} until its time was over, of {total:,} at most"
+        ended = n - len(self.record.named("waiting"))
+        if self.record.out_of_time and ended < total:
+            return f"{counted(ended, 'trial')} until its time was over, of {total:,} at most"
         return counted(total, "trial")
 
     @property
@@ -209,8 +210,9 @@ class ReportData:
     def unfinished(self) -> str:
         """A sentence of what is still to come; empty if the study is complete, or its time is over."""
         record, n = self.record, len(self.record.trials)
-        total, open_ones = max(record.total or 0, n), len(record.named("running") + record.named("waiting"))
-        if open_ones or (n < total and not record.out_of_time):
+        total, running, waiting = max(record.total or 0, n), record.named("running"), record.named("waiting")
+        open_ones = len(running) + len(waiting)
+        if running or ((waiting or n < total) and not record.out_of_time):
             under_way = f", and {open_ones} {'is' if open_ones == 1 else 'are'} under way" if open_ones else ""
             return f"Of {counted(total, 'trial')}, {n - open_ones} have ended{under_way}."
         if any(run.role in ("running", "waiting") for run in record.confirmations):
