@@ -205,17 +205,24 @@ def start(commands: Path, cfg: DictConfig) -> subprocess.Popen[str]:
     return subprocess.Popen(line, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
-@pytest.mark.parametrize("step", ["search", "train", "export"])
+@pytest.mark.parametrize("step", ["prepare", *ALL])
 def test_killed_at_any_step_it_goes_on_and_leaves_no_process(commands: Path, step: str) -> None:
+    every, words = ALL, []
+    if step == "prepare":
+        every, words = ["prepare", *ALL], ["source=photos", "size=32"]
+        photo(Path("photos/1.png"), 1)
+        photo(Path("photos/2.png"), 2)
+        open_or_build(DemoCats(5), 32, "made", 0.2).path.rename("ready")
+        Path("data/ready").mkdir(parents=True, exist_ok=True)
     behave(**{step: {"waits": True}})
-    killed = start(commands, config())
+    killed = start(commands, config(*words))
     wait_for(lambda: step in called() and Path(f"outputs/cats/mine/{step}.log").read_text())
     killed.kill()
     killed.communicate()
     wait_for(Path("stopped").exists)  # the step was asked to stop at a checkpoint
     behave()
-    steps.run(config())
-    assert called() == [*ALL[: ALL.index(step) + 1], *ALL[ALL.index(step) :]]
+    steps.run(config(*words))
+    assert called() == [*every[: every.index(step) + 1], *every[every.index(step) :]]
     assert state()["starts"][step] == 2
 
 

@@ -218,3 +218,29 @@ def served(folder: Path) -> Iterator[str]:
     finally:
         server.terminate()
         server.communicate()
+
+
+def test_choices_and_intervals_are_changed_in_a_study_of_a_server(postgres: Postgres, tmp_path: Path) -> None:
+    url = postgres.database("wider")
+    line = [sys.executable, str(sweeps.ROOT / "tests/steady/app/task.py"), "-m", f"hydra.sweeper.storage={url}"]
+
+    def run(trials: int, *words: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [*line, f"hydra.sweeper.n_trials={trials}", *words],
+            cwd=tmp_path, env=sweeps.environment(), capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    first = run(3, "hydra.sweeper.params.y='choice(a,b)'")
+    assert first.returncode == 0, first.stderr
+    wide = ("hydra.sweeper.params.y='choice(c,a,b)'", "hydra.sweeper.params.x='interval(-2,2)'")
+    refused = run(5, *wide)
+    assert refused.returncode == 1
+    assert "Accept the change with 'hydra.sweeper.allow_change=[x,y]'" in refused.stderr
+    for trials, words in ((5, (*wide, "hydra.sweeper.enqueue=[{y: c, x: 1.5}]")), (6, wide[1:])):
+        changed = run(trials, *words, "hydra.sweeper.allow_change=[x,y]")  # the last has the file's own choices
+        assert changed.returncode == 0, changed.stderr
+        assert "Traceback" not in changed.stderr
+    [name] = optuna.get_all_study_names(open_storage(url))
+    study = optuna.load_study(study_name=name, storage=open_storage(url))
+    assert finished(study) == len(study.trials) == 6
+    assert (study.trials[3].params["y"], study.trials[3].params["x"]) == ("c", 1.5)
