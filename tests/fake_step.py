@@ -1,11 +1,13 @@
 """A step of `src/cats.py` that does nothing but leave what the command would leave; its script's name says which.
 
-`fake.json` in the working directory says how it behaves, by step: "fid" of a training, "exit" or "signal" with which it
-ends before it has left anything, "nothing": it ends well all the same, "waits": until the file `go` is there.
+`fake.json` in the working directory says how it behaves, by step: "fid" of a training, "judged", a folder of what else
+an export leaves, "exit" or "signal" with which it ends before it has left anything, "nothing": it ends well all the same,
+"waits": until the file `go` is there.
 """
 
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -18,6 +20,9 @@ def main() -> None:
     given = {key.split(".")[-1]: value.strip("'") for key, _, value in (word.partition("=") for word in words)}
     with Path("calls").open("a") as calls:
         calls.write(json.dumps([step, words]) + "\n")
+    if "OMP_NUM_THREADS" in os.environ:
+        known = json.loads(Path("threads").read_text()) if Path("threads").exists() else {}
+        write("threads", {**known, step: os.environ["OMP_NUM_THREADS"]})
     fakes = json.loads(Path("fake.json").read_text()) if Path("fake.json").exists() else {}
     fake = fakes.get(step, {})
     print(f"this is {step}", flush=True)
@@ -79,10 +84,11 @@ def train(given: dict[str, str], fake: dict[str, object]) -> None:
 
 
 def export(given: dict[str, str], fake: dict[str, object]) -> None:
-    del fake
     run = Path(given["run"])
     name = f"{run.parent.name}-{'3' if run.name == 'winner' else run.name}"
     write(f"outputs/exports/{name}/samples.png", "cats")
+    if "judged" in fake:
+        shutil.copytree(str(fake["judged"]), f"outputs/exports/{name}", dirs_exist_ok=True)
 
 
 def report(given: dict[str, str], fake: dict[str, object]) -> None:

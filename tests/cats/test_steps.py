@@ -18,12 +18,15 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
+from tests.fake_sweeps import judged_as
 
 from catsweep.cats import steps
 from catsweep.cats.plan import Plan
 from catsweep.data.ready import open_or_build
 from catsweep.data.sources import DemoCats
 from catsweep.errors import ConfigError, DataError, TrainingError
+from catsweep.report.exported import Exported
+from steady import resources
 
 ROOT = Path(__file__).resolve().parents[2]
 ALL = ["search", "choose", "train", "export", "report"]  # of drawn cats
@@ -111,6 +114,40 @@ def test_the_steps_are_commands_in_their_order_and_the_better_model_is_exported(
     assert "it is better: val/fid 40 → 30" in said
     assert "outputs/exports/mine-longer/samples.png" in said
     assert "sweeps/mine/report.html" in said
+
+
+def test_the_report_is_told_what_was_exported_and_what_the_judge_says(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("judged").mkdir()
+    Path("judged/metrics.json").write_text('{"scores": {"val/fid": 30.0}}')
+    judged_as(Path("judged"), 99.0)
+    behave(export={"judged": "judged"})
+    steps.run(config())
+    found = Exported.read(Path("sweeps/mine"))
+    assert found is not None
+    assert (found.trial, found.run, found.bundle) == (3, "outputs/cats/mine/longer", "outputs/exports/mine-longer")
+    assert (found.after["val/fid"], found.after["judge/fid"]) == (30.0, 99.0)
+    assert found.before == {}  # of the fake's winner, which has no metrics.json
+    assert found.remark.endswith("val/fid 40 → 30. The judge (dinov2_vits14) says judge/fid 99; real photos get 42.5.")
+    assert "The judge (dinov2_vits14) says judge/fid 99" in capsys.readouterr().out
+    assert found.budget == 300
+    assert "report" not in found.spent
+
+
+def test_a_trial_that_is_exported_as_it_was_is_told_to_the_report() -> None:
+    behave(train={"fid": 50.0})
+    steps.run(config())
+    found = Exported.read(Path("sweeps/mine"))
+    assert found is not None
+    assert (found.run, found.bundle) == ("outputs/mine/3", "outputs/exports/mine-3")
+    assert found.after == {"val/fid": 50.0}
+
+
+def test_a_training_and_an_export_have_the_threads_of_a_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(resources, "cores", lambda: 8)
+    monkeypatch.setattr(resources, "slots", lambda *_: 4)
+    steps.run(config())
+    assert json.loads(Path("threads").read_text()) == {"train": "2", "export": "2"}
 
 
 def test_it_tells_at_the_start_how_the_time_will_be_spent(capsys: pytest.CaptureFixture[str]) -> None:

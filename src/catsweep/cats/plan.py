@@ -17,7 +17,7 @@ AROUND = 25.0  # a trial's own start and final scores, beside those of the other
 ALONE = 10.0  # the same of a training that runs alone
 JUDGED = 25.0  # one run by the judge
 RUNS_JUDGED = 8  # of a sweep: the Pareto set, the best three and the confirmed, some of which are the same
-FINISH, FINISH_SHORT = 45.0, 26.0  # choosing, exporting and reporting, with 8 and with 2 draws for the intervals
+FINISH, FINISH_SHORT = 65.0, 30.0  # choosing, exporting and reporting, with 8 and with 2 draws for the intervals
 SHORT = 15 * 60.0  # budgets below have no preflight and no confirmation, and 2 draws
 JUDGED_FROM = 45 * 60.0  # budgets below have no judge in the sweep, only of what is exported
 

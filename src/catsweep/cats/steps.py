@@ -32,7 +32,7 @@ from catsweep.cats.plan import ALONE, JUDGED, START_UNCHECKED, Plan
 from catsweep.data.ready import ReadySet, no_photos_message
 from catsweep.data.sources import Photos
 from catsweep.errors import CatsweepError, ConfigError, DataError, TrainingError
-from catsweep.metrics.judge import read_judged, run_scores
+from catsweep.metrics.judge import NAMES, read_judged, run_scores
 from catsweep.prepare.pipeline import slug
 from catsweep.report.exported import Exported
 from catsweep.runs import BEST_CHECKPOINT, CONFIG, LAST_CHECKPOINT, PROVENANCE, SCORES, RunDir
@@ -364,7 +364,11 @@ class Run:
         self._call("export", "export.py", _word("run", run), f"draws={self.plan.draws}", self.judge)
         if not (self._bundle() / "samples.png").is_file():
             raise DataError(f"The export has left nothing in {self._bundle()}. Give the same line again.")
-        return ""
+        judged = read_judged(self._bundle())
+        if judged is None or JUDGED_BY not in judged.scores:
+            return ""
+        photos = f"; real photos get {judged.reference[JUDGED_BY]:.4g}" if JUDGED_BY in judged.reference else ""
+        return f"The judge ({judged.judge}) says {JUDGED_BY} {judged.scores[JUDGED_BY]:.4g}{photos}."
 
     def _bundle(self) -> Path:
         part = LONGER if self._is_better() else self._winner()["trial"]
@@ -377,15 +381,16 @@ class Run:
 
     def _exported(self) -> Exported:
         """Describe for the report what was exported, and what it took."""
-        winner, longer = self.folder / WINNER, self.folder / LONGER
+        before, after = (run_scores(self.folder / run).values for run in (WINNER, LONGER))
+        judged = {name: value for name, value in run_scores(self._bundle()).values.items() if name in NAMES}
         took = {TITLES[step]: self.state.spent[step] for step in TITLES if self.state.spent.get(step, 0.0) >= 1}
         return Exported(
             trial=self._winner()["trial"],
-            run=longer.as_posix() if self._is_better() else self._winner()["run"],
+            run=(self.folder / LONGER).as_posix() if self._is_better() else self._winner()["run"],
             bundle=self._bundle().as_posix(),
-            remark=self.state.done["train"],
-            before=run_scores(winner).values,
-            after=run_scores(longer).values,
+            remark=" ".join(self.state.done[step] for step in ("train", "export")).strip(),
+            before=before if self._is_better() else before | judged,
+            after=after | judged if self._is_better() else after,
             budget=self.budget,
             planned={TITLES[step]: seconds for step, seconds in self.planned.items()},
             spent={title: seconds for title, seconds in took.items() if title != TITLES["report"]},
@@ -403,7 +408,7 @@ class Run:
                 table.add_row(title, duration(planned) if planned else "", duration(took))
         console.print(table)
         for line in (
-            *(said for step, said in self.state.done.items() if said and step in ("choose", "train")),
+            *(said for step, said in self.state.done.items() if said and step in ("choose", "train", "export")),
             f"Cats:    {bundle / 'samples.png'}",
             f"Bundle:  {bundle} (it draws without catsweep)",
             f"Report:  {SWEEPS / self.folder.name / 'report.html'}",
@@ -418,13 +423,13 @@ class Run:
         """
         log = self.folder / f"{step}.log"
         line = [sys.executable, str(COMMANDS / command), *words]
-        # A training has as many threads as a trial, although slots are free: beside other programs each step waits
-        # until all its threads have had a core, and two were ten times as slow as one (docs/decisions.md).
-        threads = resources.environment(0, self.slots, [], 1.0) if step == "train" else {}
+        # As many threads as a trial has, although slots are free: beside other programs each operation waits until all
+        # its threads have had a core, and two were ten times as slow as one (docs/decisions.md).
+        alone = resources.environment(0, self.slots, [], 1.0) if step in ("train", "export") else {}
         with log.open("ab") as out:
             child = subprocess.Popen(
                 line, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
-                pass_fds=[self.lock], preexec_fn=_end_with_parent, env={**os.environ, **ENVIRONMENT, **threads},
+                pass_fds=[self.lock], preexec_fn=_end_with_parent, env={**os.environ, **ENVIRONMENT, **alone},
             )  # fmt: skip
         try:
             while child.poll() is None:
