@@ -1,8 +1,8 @@
 """A step of `src/cats.py` that does nothing but leave what the command would leave; its script's name says which.
 
-`fake.json` in the working directory says how it behaves, by step: "fid" of a training, "judged", a folder of what else
-an export leaves, "exit" or "signal" with which it ends before it has left anything, "nothing": it ends well all the same,
-"waits": until the file `go` is there.
+`fake.json` in the working directory says how it behaves, by step: "fid" of a training; "judged", a folder of what else
+an export leaves; "exit" or "signal" with which it ends before it has left anything; "nothing": it ends well all the
+same; "waits": until the file `go` is there.
 """
 
 import json
