@@ -5,7 +5,7 @@ from typing import Any
 
 import optuna
 import pytest
-from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 from tests.report.studies import BEGIN, CARD_OF_FID, HOSTILE, SPACE, Lab, add, params_of
 
@@ -225,3 +225,19 @@ def test_infinite_and_pruned_ones_do_not_count() -> None:
     made = scored(20, "inf")
     made.add_trial(create_trial(state=TrialState.PRUNED))
     assert "there are 0" in importances(made)[0].note
+
+
+def test_of_changed_choices_and_intervals_charts_have_all(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = lab.study("changed")
+    for _ in range(2):
+        study.add_trial(create_trial(values=[1.0, 0.5]))
+    trials = study.trials  # Optuna itself adds no trial of other choices
+    drawn: tuple[Any, Any] = (([1, "a", "b"], 1e-4, 0.1), (["c", "a", True], 1e-3, 1.0))
+    for trial, (choices, low, high) in zip(trials, drawn, strict=True):
+        trial.distributions = {"y": CategoricalDistribution(choices), "lr": FloatDistribution(low, high, log=True)}
+        trial.params = {"y": "a", "lr": low}
+    monkeypatch.setattr(study, "get_trials", lambda **_: trials)
+    found = read(study, lab.outputs / "changed").distributions
+    assert found["lr"] == FloatDistribution(1e-4, 1.0, log=True)
+    assert isinstance(found["y"], CategoricalDistribution)
+    assert list(map(repr, found["y"].choices)) == ["'c'", "'a'", "True", "1", "'b'"]

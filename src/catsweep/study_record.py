@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -294,8 +294,25 @@ def _own_folder(trial: FrozenTrial, runs: Path, usual: str) -> Path | None:
 def _distributions(study: optuna.Study, space: Mapping[str, Any]) -> dict[str, BaseDistribution]:
     found: dict[str, BaseDistribution] = {}
     for trial in study.get_trials(deepcopy=False):
-        found.update(trial.distributions)
+        for name, new in trial.distributions.items():
+            found[name] = new if found.get(name, new) == new else _both(found[name], new)
     return {name: found[name] for name in [*space, *found] if name in found}
+
+
+def _both(old: BaseDistribution, new: BaseDistribution) -> BaseDistribution:
+    """Unite what a parameter was drawn from before a sweep changed that, and since; the new one if they differ in kind.
+
+    >>> _both(FloatDistribution(0, 1), FloatDistribution(0.5, 2))
+    FloatDistribution(high=2.0, log=False, low=0.0, step=None)
+    """
+    if isinstance(old, CategoricalDistribution) and isinstance(new, CategoricalDistribution):
+        known = [(type(one), one) for one in new.choices]  # 1 is not True
+        return CategoricalDistribution([*new.choices, *(one for one in old.choices if (type(one), one) not in known)])
+    if isinstance(old, FloatDistribution) and isinstance(new, FloatDistribution) and old.log == new.log:
+        return FloatDistribution(min(old.low, new.low), max(old.high, new.high), new.log)
+    if isinstance(old, IntDistribution) and isinstance(new, IntDistribution) and old.log == new.log:
+        return IntDistribution(min(old.low, new.low), max(old.high, new.high), new.log)
+    return new
 
 
 def _total(study: optuna.Study, trials: Sequence[Entry]) -> int | None:
