@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from steady.exceptions import ConfigError
 ALLOCATOR = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")  # torch's settings of a GPU's memory: old name, new name
 SHARED_SINCE = (2, 10)  # torch's version from which on they limit it
 MEMORY_PER_SLOT = 1.5e9  # bytes; a small trial of ours on the processor stays below 1.2 GB
+CPUINFO = Path("/proc/cpuinfo")
 OF_ITS_SHARE = 0.95  # of a slot's share of a GPU's memory, for tensors; CUDA itself wants some in each process
 
 # Variables in which SLURM, torchrun and MPI tell a process its rank and the number of processes.
@@ -109,12 +111,15 @@ def cores() -> int:
 
 
 def processor() -> str | None:
-    """Name the processor's model; None if the system does not say."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return platform.processor() or None
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
+    """Name the processor's model, an ARM's by the numbers of maker and part; None if the system does not say."""
+    told: dict[str, str] = {}
+    with suppress(OSError):
+        for line in CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            told.setdefault(key.strip(), value.strip())  # those of the first core
+    if "CPU implementer" in told and not told.get("model name"):
+        return f"ARM {told['CPU implementer']} {told.get('CPU part', '')}".strip()  # 0x41 0xd0c: of ARM, Neoverse N1
+    return told.get("model name") or platform.processor() or platform.machine() or None
 
 
 def machine() -> str:

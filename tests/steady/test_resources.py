@@ -112,6 +112,27 @@ def test_a_machine_is_its_processor_its_cores_and_its_gpus(monkeypatch: pytest.M
     assert machine().endswith(", 1 core")
 
 
+@pytest.mark.parametrize(
+    ("cpuinfo", "name"),
+    [
+        ("processor\t: 0\nmodel name\t: AMD EPYC\n\nprocessor\t: 1\nmodel name\t: another\n", "AMD EPYC"),
+        ("processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: 0xd0c\n\nCPU part\t: 0xd0b\n", "ARM 0x41 0xd0c"),
+        ("processor\t: 0\nhart\t: 1\n", "riscv64"),
+        (None, "riscv64"),
+    ],
+    ids=["x86", "ARM", "another", "no such file"],
+)
+def test_a_processor_has_a_name_on_each_architecture(
+    cpuinfo: str | None, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if cpuinfo is not None:
+        (tmp_path / "cpuinfo").write_text(cpuinfo)
+    monkeypatch.setattr("steady.resources.CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr("platform.processor", lambda: "")
+    monkeypatch.setattr("platform.machine", lambda: "riscv64")
+    assert processor() == name
+
+
 @pytest.mark.parametrize("wrong", ["all", -1, 1.5, None])
 def test_gpus_that_mean_nothing_are_refused(wrong: Any) -> None:
     with pytest.raises(ConfigError, match=r"hydra\.sweeper\.gpus"):

@@ -87,7 +87,9 @@ class SteadySweeperConf:
     storage: Any = None  # sqlite:///, journal:///, postgresql://, mysql://, grpc://; null: study.db in `record`
     study_name: str | None = None  # null: the sweep's own folder holds its study
     n_trials: int = 20  # of the study in all, however often it is started
-    n_jobs: Any = "auto"  # slots; auto: one per GPU, without one as many as cores and memory allow
+    # Slots. auto: one per GPU of this machine, without one as many as its cores and memory allow; so give the number of
+    # jobs where another launcher runs them elsewhere.
+    n_jobs: Any = "auto"
     # Among the last n_jobs trials; above it the sweep stops. 1: however many fail. null: see max_same_failures.
     max_failure_rate: float | None = None
     params: dict[str, Any] | None = None  # the space: {parameter: "choice(a, b)" or "interval(0, 1)"}

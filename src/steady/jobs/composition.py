@@ -1,13 +1,14 @@
-"""Compose a job's configuration: most of it before the job is known, since jobs differ mostly in values.
+"""Compose a job's configuration: most of it once for all jobs, since they differ mostly in values.
 
-Hydra composes a configuration from its groups, and then sets values in it; the first takes nearly all of the time. A
-trial's process does that while it waits for its job, and sets the job's values when it comes. A job with other groups
-is composed anew.
+Hydra composes a configuration from its groups, and then sets values in it; the first takes nearly all of the time. The
+controller does that, and what it comes to travels to each trial's process, which sets the values of its job. A job with
+other groups is composed anew.
 """
 
 from collections.abc import Sequence
 from contextlib import suppress
 
+import cloudpickle
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -27,20 +28,20 @@ class Composition:
     def __init__(self, loader: ConfigLoader, config: DictConfig) -> None:
         self.loader, self.config = loader, config
         self.groups: list[str] = []  # overrides that choose, as the command line has them
-        self.base: DictConfig | None = None  # composed with these
+        self.base: bytes | None = None  # composed with these, and pickled
         with suppress(Exception):
             if isinstance(loader, ConfigLoaderImpl) and not config.hydra.searchpath:  # else there are more groups
                 given = _parse(list(config.hydra.overrides.task))
                 self.groups = [
                     str(one.input_line) for one in given if self._chooses(one) and not one.is_sweep_override()
                 ]
-                self.base = loader.load_sweep_config(config, self.groups)
+                self.base = cloudpickle.dumps(loader.load_sweep_config(config, self.groups))
 
     def compose(self, overrides: Sequence[str]) -> DictConfig:
-        """Compose it, as Hydra's `load_sweep_config` does; to be called once."""
-        base, self.base = self.base, None
-        if base is not None:
+        """Compose it, as Hydra's `load_sweep_config` does."""
+        if self.base is not None:
             with suppress(Exception):
+                base: DictConfig = cloudpickle.loads(self.base)
                 if self._set(base, _parse(overrides)):
                     return base
         return self.loader.load_sweep_config(self.config, list(overrides))

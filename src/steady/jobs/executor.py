@@ -28,6 +28,7 @@ from omegaconf import DictConfig
 
 from steady.exceptions import ConfigError
 from steady.jobs import main_module
+from steady.jobs.composition import Composition
 from steady.jobs.detached import FORK_SERVER
 from steady.jobs.reaper import DUMP, END
 from steady.jobs.worker import OUTPUT, Incoming, serve
@@ -77,7 +78,8 @@ class Shared:
         through_launcher: bool = False,
     ) -> "Shared":
         """Pickle it; a ConfigError for a task that cannot be sent to another process."""
-        static = pickle_shared(hydra_context, task, config, through_launcher)
+        parts = None if through_launcher else Composition(hydra_context.config_loader, config)
+        static = pickle_shared(hydra_context, task, config, parts)
         return cls(static, main_module.Script.started(), preload, through_launcher)
 
 
@@ -467,14 +469,18 @@ class ProcessExecutor:
             worker.enforce_limits()
 
 
-def pickle_shared(hydra_context: HydraContext, task: TaskFunction, config: DictConfig, through_launcher: bool) -> bytes:
+def pickle_shared(
+    hydra_context: HydraContext, task: TaskFunction, config: DictConfig, parts: Composition | None = None
+) -> bytes:
     """Pickle what all jobs share, and what can be pickled of `__main__`; a task that cannot be is a ConfigError.
 
+    `parts` is for jobs that run where they are composed; None for those that go through the user's launcher.
+
     Example:
-        >>> type(pickle_shared(None, print, None, through_launcher=False))
+        >>> type(pickle_shared(None, print, None))
         <class 'bytes'>
     """
-    shared = (hydra_context, task, config, Singleton.get_state(), through_launcher)
+    shared = (hydra_context, task, config, Singleton.get_state(), parts)
     defined = main_module.definitions()
     if whole := _try_pickle((*shared, defined)):
         return whole

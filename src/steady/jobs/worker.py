@@ -39,7 +39,7 @@ CHUNK = 1 << 16
 LARGEST = 1 << 24  # bytes of a message: objective values, or what a preflight finds
 
 T = TypeVar("T")
-Run = Callable[[], JobReturn]
+Run = Callable[[Callable[[], None]], JobReturn]  # of what takes the slot
 Prepare = Callable[[int, list[str]], Run]
 
 
@@ -59,17 +59,38 @@ def serve(pipe: Connection, variables: dict[str, str], script: Script, static: b
     prepare = _defer(lambda: _load(variables, script, static))
     try:
         job = pipe.recv()
-        run = _defer(lambda: _prepare_job(job, prepare))
-        environment: dict[str, str] = pipe.recv()
     except EOFError:
         return
-    _limit_to_slot(environment)
+    slot = Slot(pipe)
     try:
-        outcome = Outcome(Kind.COMPLETE, value=run()().return_value)
+        outcome = Outcome(Kind.COMPLETE, value=_prepare_job(job, prepare)(slot.take).return_value)
     except BaseException as error:
+        slot.take()
         outcome = classify(error)
     if os.getpid() == own:  # not a process that the task forked, and that came out of it too
         send(pipe, outcome)
+
+
+class Slot:
+    """The slot of a job, which its process waits for as soon as there is nothing left to do without it."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self.pipe, self.taken = pipe, False
+
+    def take(self) -> None:
+        """Wait for the slot, and keep to its GPU and cores; ends the process if the job is not wanted any more."""
+        if self.taken:
+            return
+        try:
+            environment: dict[str, str] = self.pipe.recv()
+        except EOFError:
+            os._exit(0)
+        self.taken = True
+        # Nothing has touched a GPU before, so the variable is still in time.
+        os.environ.update(environment)
+        torch = sys.modules.get("torch")
+        if torch is not None and "OMP_NUM_THREADS" in environment:
+            torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
 
 
 def _defer(step: Callable[[], T]) -> Callable[[], T]:
@@ -96,14 +117,16 @@ def _load(variables: dict[str, str], script: Script, static: bytes) -> Prepare:
     os.environ.update(variables)
     with silence():
         script.restore()
-        hydra_context, task, config, state, through_launcher, defined = cloudpickle.loads(static)
+        hydra_context, task, config, state, parts, defined = cloudpickle.loads(static)
     vars(sys.modules["__main__"]).update(defined)  # what the task knows, not what running the script again has made
     setup_globals()
+    state["instances"].setdefault(Plugins, Plugins.instance())  # else Hydra looks for plugins again
     Singleton.set_state(state)
     task = functools.partial(run_task, task)
-    prepare = functools.partial(_launch, hydra_context, task, config)
-    if not through_launcher:
-        prepare = functools.partial(_compose, hydra_context, task, Composition(hydra_context.config_loader, config))
+    if parts is None:
+        prepare = functools.partial(_launch, hydra_context, task, config)
+    else:
+        prepare = functools.partial(_compose, hydra_context, task, parts)
     # What was imported stays. To look through it for garbage takes a quarter of a second, and copies shared memory.
     gc.freeze()
     return prepare
@@ -127,18 +150,34 @@ def run_task(task: TaskFunction, config: DictConfig) -> Any:
 
 
 def _compose(context: HydraContext, task: TaskFunction, parts: Composition, number: int, overrides: list[str]) -> Run:
-    """Compose a job's configuration, to run it as Hydra's basic launcher does."""
+    """Compose a job's configuration, to run it as Hydra's basic launcher does.
+
+    It waits for its slot only when Hydra has made its folder, its logs and `.hydra/`; but before Hydra has begun if
+    that sets variables of the environment, or tells callbacks that the job starts.
+    """
     composed = parts.compose(overrides)
     with read_write(composed), open_dict(composed):
         composed.hydra.job.id = str(number)
         composed.hydra.job.num = number
 
-    def run() -> JobReturn:
+    def run(take_slot: Callable[[], None]) -> JobReturn:
+        def begin(task_config: DictConfig) -> Any:
+            take_slot()
+            return task(task_config)
+
+        function: TaskFunction = begin
+        if composed.hydra.job.env_set or composed.hydra.job.env_copy or context.callbacks.callbacks:
+            take_slot()
+            function = task
         with read_write(composed), open_dict(composed):
             for name in composed.hydra.job.env_copy:  # copied before the slot was known
                 composed.hydra.job.env_set[name] = os.environ[name]
         return run_job(
-            task, composed, job_dir_key="hydra.sweep.dir", job_subdir_key="hydra.sweep.subdir", hydra_context=context
+            function,
+            composed,
+            job_dir_key="hydra.sweep.dir",
+            job_subdir_key="hydra.sweep.subdir",
+            hydra_context=context,
         )
 
     return run
@@ -148,7 +187,8 @@ def _launch(context: HydraContext, task: TaskFunction, config: DictConfig, numbe
     """Make the launcher that the user chose, to send one job through it."""
     launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=config)
 
-    def run() -> JobReturn:
+    def run(take_slot: Callable[[], None]) -> JobReturn:
+        take_slot()
         logging = (config.hydra.hydra_logging, config.hydra.verbose)  # launchers say there where a job's own files are
         configure_log(*logging, execution_whitelist=context.execution_whitelist)
         [ended] = launcher.launch([overrides], initial_job_idx=number)
@@ -169,14 +209,6 @@ def _redirect_output(log: Path) -> None:
             text.reconfigure(line_buffering=True, errors="replace")  # a locale may lack a letter
     faulthandler.enable()
     faulthandler.register(reaper.DUMP, file=target)  # wherever the task sends its standard error
-
-
-def _limit_to_slot(environment: dict[str, str]) -> None:
-    """Keep to the slot's GPU and cores. Nothing has touched a GPU before, so the variable is still in time."""
-    os.environ.update(environment)
-    torch = sys.modules.get("torch")
-    if torch is not None and "OMP_NUM_THREADS" in environment:
-        torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
 
 
 def send(pipe: Connection, outcome: Outcome) -> None:

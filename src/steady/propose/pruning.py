@@ -17,6 +17,8 @@ from optuna.trial import FrozenTrial, TrialState
 from steady.exceptions import ConfigError
 from steady.propose.snapshot_storage import SnapshotStorage
 from steady.propose.trusted import instantiate_allowed, unknown_arguments
+from steady.storage.reported_trials import Reported
+from steady.storage.storage_errors import REPORTED
 from steady.study import meta
 from steady.study.select import pareto_ranks
 
@@ -121,7 +123,7 @@ def should_prune(study: Study, number: int, step: int, settings: Mapping[str, An
     """
     metrics = list(settings["metrics"])
     pruner = build(settings["pruner"], metrics)
-    trials = study.get_trials(deepcopy=False)
+    trials = _read(study)
     if isinstance(pruner, ParetoPruner):
         signs = [-1 if d == "maximize" else 1 for d in settings["directions"]]
         scores = {t.number: s for t in trials if (s := _at(t, step, metrics, signs)) is not None}
@@ -133,6 +135,12 @@ def should_prune(study: Study, number: int, step: int, settings: Mapping[str, An
     views = [_view(trial, metrics[0]) for trial in trials]
     view = Study(study.study_name, _View(study, views, settings["directions"][0]), pruner=pruner)
     return bool(pruner.prune(view, views[number]))
+
+
+def _read(study: Study) -> list[FrozenTrial]:
+    """Get all trials: their states, rung scores, and what pruners have noted on them."""
+    fast: Reported | None = getattr(study._storage, REPORTED, None)
+    return study.get_trials(deepcopy=False) if fast is None else fast(study._study_id, meta.RUNGS)
 
 
 def _at(trial: FrozenTrial, step: int, metrics: Sequence[str], signs: Sequence[int]) -> list[float] | None:

@@ -102,7 +102,7 @@ class JobFactory:
 
     def check(self, examples: Iterable[Mapping[str, Any]]) -> None:
         """Check that the task can be sent, and that jobs of the examples can have a folder, else raise ConfigError."""
-        pickle_shared(self.hydra_context, self.task, self.config, self._through_launcher)
+        pickle_shared(self.hydra_context, self.task, self.config)
         if self._by_number or self.space.extender:  # what an extender draws is not known here
             return
         refusal = None

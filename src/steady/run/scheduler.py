@@ -24,7 +24,7 @@ from steady.study.failures import Outcome
 TICK = 1.0  # seconds between two looks at what is not told by a process that ends: heartbeats, the display
 REAP = 5.0  # seconds between two looks for trials of dead controllers
 SHOW = 60.0  # seconds between two looks for new pictures of the trials that run
-RECORDING = 0.02  # share of the time in which the result files, which grow with the study, may be rewritten
+RECORDING = 0.005  # share of the time in which the result files, which grow with the study, may be rewritten
 # Seconds of a trial below which the next is drawn before one has ended. The slot waits about 0.2 s less, a hundredth of
 # such a trial; for a longer one the newest result is worth more than that.
 SHORT = 20.0

@@ -22,6 +22,7 @@ from steady.exceptions import ConfigError, NoStorageError, StorageError, causes
 from steady.storage.attributes import Database, use_single_statements
 from steady.storage.journal import AtomicJournalBackend, MarkedJournalStorage
 from steady.storage.patience import Patience, wait_for_server
+from steady.storage.reported_trials import add_reported_trials
 from steady.storage.servers import open_database, open_proxy
 from steady.storage.storage_errors import (
     LOGS,
@@ -182,6 +183,7 @@ def _sqlite(path: Path, url: str, make: bool, check: bool) -> BaseStorage:
                 storage = _database(path, url, check, wal=True)
     # Only with a transaction behind it has the connection of the pool the file at hand, should somebody delete it.
     fast = add_trial_marks(use_single_statements(optuna.storages.get_storage(storage), storage), storage)
+    fast = add_reported_trials(fast, storage)
     return translate_errors(fast, ErrorTranslator(path, identity(path), lambda: _rescued(path, storage)))
 
 

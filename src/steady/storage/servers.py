@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 
 from steady.exceptions import NoStorageError, StorageError
 from steady.storage.attributes import Database, use_single_statements
+from steady.storage.reported_trials import add_reported_trials
 from steady.storage.trial_marks import add_trial_marks
 
 GRPC_PORT = 13000  # Optuna's own default
@@ -60,7 +61,8 @@ def open_database(url: str, make: bool = True) -> BaseStorage:
             lock_tables(connection)
         storage = Database(url, engine_kwargs=engine)
     weakref.finalize(storage, storage.engine.dispose)  # psycopg warns of connections that nobody closed
-    return add_trial_marks(use_single_statements(optuna.storages.get_storage(storage), storage), storage)
+    fast = use_single_statements(optuna.storages.get_storage(storage), storage)
+    return add_reported_trials(add_trial_marks(fast, storage), storage)
 
 
 def _place(connection: Connection) -> str:

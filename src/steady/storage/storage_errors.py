@@ -44,8 +44,8 @@ OTHERS = (
     optuna.exceptions.DuplicatedStudyError, optuna.exceptions.UpdateFinishedTrialError,
 )  # fmt: skip
 UNREADABLE = (json.JSONDecodeError, UnicodeDecodeError)
-MARKS = "get_trial_marks"  # a method that some have, see `trial_marks`
-CALLS = (*(name for name in vars(BaseStorage) if not name.startswith("_")), MARKS)  # the methods of storages
+MARKS, REPORTED = "get_trial_marks", "get_reported_trials"  # methods that some have, see the modules of these names
+CALLS = (*(name for name in vars(BaseStorage) if not name.startswith("_")), MARKS, REPORTED)  # the methods of storages
 
 
 class ErrorTranslator:

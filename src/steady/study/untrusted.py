@@ -117,11 +117,12 @@ SWEPT = ("-m", "--multirun")
 APP = re.compile(r"(?!(?:sweeps|outputs|multirun)/)(?:\w[\w-]*/)*\w[\w-]*\.py", re.ASCII)
 # Keys of hydra.sweeper that name no code and no storage, and of Hydra that say where the results go.
 OF_HYDRA = re.compile(
-    r"hydra/sweeper|hydra/launcher|hydra/sweeper/sampler|hydra\.sweep\.dir|hydra\.sweeper\."
+    r"hydra/sweeper|hydra/launcher|hydra/sweeper/sampler|hydra/sweeper/pruner|hydra\.sweep\.dir|hydra\.sweeper\."
     r"(study_name|n_trials|n_jobs|direction|seed|params(\.[\w./@+-]+)?|conditions|constraints|warm_start|baseline"
     r"|enqueue|duplicates"
     r"|prune_metric|prune_direction|timeout|retries|trial_timeout|max_failure_rate|max_same_failures|lease|gpus"
-    r"|gpus_per_slot|draw_ahead|allow_change|confirm|dry_run|trial_minutes|objective)",
+    r"|gpus_per_slot|draw_ahead|allow_change|confirm|dry_run|trial_minutes|objective|storage_patience"
+    r"|trials_per_job|(sampler|pruner)\.[a-z]\w*)",
     re.ASCII,
 )
 OPTION = re.compile(r"[\w.-]+", re.ASCII)  # of a configuration group

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import cloudpickle
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.config_loader import ConfigLoader
@@ -95,7 +96,7 @@ def test_it_is_what_hydra_composes(multirun: Multirun, overrides: list[str], fix
 
 def test_a_job_with_other_values_is_not_composed_anew(multirun: Multirun, monkeypatch: pytest.MonkeyPatch) -> None:
     loader, config = multirun
-    parts = Composition(loader, config)
+    parts = cloudpickle.loads(cloudpickle.dumps(Composition(loader, config)))  # as it travels
     monkeypatch.setattr(type(loader), "load_sweep_config", None)
-    composed = parts.compose([*fixed_of(config.hydra.overrides.task), "lr=0.25"])
-    assert composed.lr == 0.25
+    for value in (0.25, 0.5):
+        assert parts.compose([*fixed_of(config.hydra.overrides.task), f"lr={value}"]).lr == value

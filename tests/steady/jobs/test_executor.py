@@ -14,6 +14,8 @@ from typing import Any
 
 import psutil
 import pytest
+from hydra.core.plugins import Plugins
+from hydra.experimental.callback import Callback
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 from tests import hostile
@@ -98,6 +100,53 @@ def test_a_prepared_job_is_composed_and_runs_when_it_is_submitted(make: Make) ->
     assert gone(forgotten)
     executor.submit(job(3, "x=2.5"))
     assert end(executor).value == [2.5, ready]
+
+
+def test_hydra_has_written_the_files_of_a_prepared_job_before_it_has_a_slot(make: Make) -> None:
+    executor = make(lambda cfg: Path("begun").touch())
+    executor.prepare(job(3, "x=2.5"))
+    wait_for(lambda: Path("out/3/.hydra/overrides.yaml").exists())
+    assert "x: 2.5" in Path("out/3/.hydra/config.yaml").read_text()
+    assert not Path("begun").exists()
+    executor.submit(job(3, "x=2.5"))
+    assert end(executor).kind == Kind.COMPLETE
+
+
+class Starts(Callback):
+    """Notes on what GPU a job starts."""
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        Path("started").write_text(os.environ["CUDA_VISIBLE_DEVICES"])
+
+
+def test_hydra_calls_back_when_the_job_starts_and_not_when_it_is_prepared(
+    make: Make, app: tuple[HydraContext, DictConfig]
+) -> None:
+    app[0].callbacks.callbacks.append(Starts())
+    executor = make(lambda cfg: Path("started").read_text(), gpus=["the slot's"])
+    executor.prepare(job())
+    executor.submit(job())
+    assert end(executor).value == "the slot's"
+
+
+def test_a_job_that_cannot_begin_says_so_when_it_has_a_slot(make: Make) -> None:
+    executor = make(lambda cfg: 0.5)
+    executor.prepare(job(0, "unknown=1"))
+    executor.prepare(job(1))
+    executor.submit(job(0, "unknown=1"))
+    assert "unknown" in end(executor).message
+    executor.submit(job(1))
+    assert end(executor).value == 0.5
+
+
+def test_plugins_are_looked_for_once_for_all_jobs(make: Make) -> None:
+    executor = make(lambda cfg: Plugins.instance().stats.total_time, slots=2)
+    executor.submit(job(0))
+    executor.submit(job(1))
+    taken: list[Any] = []
+    while executor.running():
+        taken += [outcome.value for _, outcome in executor.wait(60.0)]
+    assert taken[0] == taken[1]
 
 
 def test_a_job_sees_the_variables_of_its_slot_not_those_it_was_prepared_with(

@@ -1,21 +1,26 @@
 """A trial ends when its rung scores are worse than others', for one objective and for several."""
 
+from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+from optuna.storages import BaseStorage
 
 from hydra_plugins.steady_sweeper.config import PRUNERS
 from steady.exceptions import ConfigError
 from steady.propose.pruning import build, check_pruner
 from steady.reporting import TrialReporter
+from steady.storage import open_storage
 
 MEDIAN = {"_target_": "optuna.pruners.MedianPruner", "n_startup_trials": 2}
 
 
-def study_with(settings: dict[str, Any] | None, directions: list[str]) -> optuna.Study:
+def study_with(
+    settings: dict[str, Any] | None, directions: list[str], storage: BaseStorage | None = None
+) -> optuna.Study:
     # By name, because Hyperband deals trials out by the name's checksum.
-    study = optuna.create_study(study_name="s", directions=directions)  # type: ignore[arg-type]
+    study = optuna.create_study(study_name="s", directions=directions, storage=storage)  # type: ignore[arg-type]
     study.set_user_attr("pruning", settings)
     return study
 
@@ -41,6 +46,18 @@ def test_the_direction_of_the_metric_counts() -> None:
     study = study_with({"pruner": MEDIAN, "metrics": ["val/ssim"], "directions": ["maximize"]}, ["minimize"])
     assert [prunes(study, val_ssim=score) for score in (0.1, 0.2, 0.9, 0.05)] == [False, False, False, True]
     assert not study.trials[0].intermediate_values  # Optuna would compare them the wrong way round
+
+
+@pytest.mark.parametrize("name", PRUNERS)
+def test_a_database_is_read_in_part_and_pruned_alike(name: str, tmp_path: Path) -> None:
+    settings = {"pruner": PRUNERS[name], "metrics": ["m"], "directions": ["minimize"]}
+    studies = (
+        study_with(settings, ["minimize"]),
+        study_with(settings, ["minimize"], open_storage(f"sqlite:///{tmp_path}/study.db")),
+    )
+    ended = [[prunes(study, m=score) for score in (0.1, 0.2, 0.3, 0.15, 0.4, 0.9, 0.8, 0.05)] for study in studies]
+    assert ended[0] == ended[1]
+    assert any(ended[0]) or name == "hyperband"
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
