@@ -252,6 +252,6 @@ def deserialize(body: bytes) -> Outcome:
     try:
         told = json.loads(body)
         said = str(told["message"]), str(told["traceback"])
-        return Outcome(Kind(told["kind"]), told["value"], *said, began=told["began"] is not False)
+        return Outcome(Kind(told["kind"]), told["value"], *said, began=told.get("began") is not False)
     except (ValueError, KeyError, TypeError, RecursionError):
         return Outcome(Kind.LOST, message="Something else than a result came from the process: the task wrote to it.")
