@@ -222,9 +222,9 @@ def new_folder(root: Path) -> Path:
 def clear(root: Path) -> None:
     """Remove what controllers that were killed have left, once no job runs or waits; logs of what never began stay.
 
-    >>> JobFiles(new_folder(Path("jobs").absolute()) / "1").give(Orders("a", "slurm"))
-    >>> clear(Path("jobs"))
-    >>> Path("jobs").exists()
+    >>> JobFiles(new_folder(Path("left").absolute()) / "1").give(Orders("a", "slurm"))
+    >>> clear(Path("left"))
+    >>> Path("left").exists()
     False
     """
     for folder in root.glob("[0-9a-f]" * 12):
