@@ -60,4 +60,4 @@ TMPDIR=$(mktemp -d /tmp/eXXXX) # short, for sockets
 made+=("$TMPDIR")
 chmod 755 "$TMPDIR" # the database has an account of its own
 export TMPDIR PYTHONUTF8=1
-"${enter[@]}" bash -c "$inside" -- .venv/bin/python -m pytest tests/engines --engines -n 3 --dist loadgroup "$@"
+"${enter[@]}" bash -c "$inside" -- .venv/bin/python -m pytest tests/engines --engines -n 3 "$@"
